@@ -1,0 +1,1 @@
+"""Every built-in part of segreg, registered exactly as a third party would."""

@@ -1,0 +1,1 @@
+"""segreg: semantic segmentation from plain YAML recipes."""

@@ -1,0 +1,114 @@
+"""What the kinds of part promise each other: protocols to satisfy, nothing to inherit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from segreg.task import Task
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """An `nn.Module` that turns an image into levels of features, finest first.
+
+    Shape: image `[B, C, H, W]` to a list of `[B, channels[i], H / strides[i], W / strides[i]]`, where a size that the
+    stride does not divide is rounded up or down as the network does. Only real levels: no copy of the image, no empty
+    channels.
+
+    Two methods may be offered besides:
+
+    * `dilate(output_stride: int) -> bool`: change the network in place, same parameters, so that no level is coarser
+      than `output_stride`, update `strides`, and say whether that was possible.
+    * `normalization -> tuple[tuple[float, ...], tuple[float, ...]]`, an attribute: mean and standard deviation that its
+      weights were trained with, of channel values in [0, 1].
+    """
+
+    channels: Sequence[int]
+    strides: Sequence[int]
+
+    def __call__(self, image: Tensor, /) -> Sequence[Tensor]: ...
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """An `nn.Module` that turns an encoder's levels into one map of features.
+
+    Shape: levels as the encoder gives them to `[B, channels, H / stride, W / stride]`.
+
+    Two attributes may be offered besides:
+
+    * `head(classes: int) -> nn.Module`, a method: the layers from that map to logits, where a 1x1 convolution is not
+      what the paper has. Its output may be of any size.
+    * `size_divisor -> int`: image sides must be multiples of it; the model pads for it and crops after it.
+    """
+
+    channels: int
+    stride: int
+
+    def __call__(self, levels: Sequence[Tensor], /) -> Tensor: ...
+
+
+class Loss(Protocol):
+    """A function, or `nn.Module`, from float32 logits `[B, K, H, W]` and a `Task` target to a scalar."""
+
+    def __call__(self, logits: Tensor, target: Tensor, /) -> Tensor: ...
+
+
+class Schedule(Protocol):
+    """What changes the learning rate: stepped after every optimizer step.
+
+    `epoch_end(value)` may be offered besides: called after each epoch with the monitored value, larger is better.
+    """
+
+    def step(self) -> None: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a dataset.
+
+    Attributes:
+        id: unique in the dataset, stable between machines; used in results and file names.
+        image: the file, as it is named in messages.
+        mask: the file with the truth, or None for a picture without one.
+        group: samples of one group (a patient, a source picture) never stand on two sides of a split.
+        split: "train", "val" or "test" where the dataset itself says so.
+    """
+
+    id: str
+    image: Path
+    mask: Path | None = None
+    group: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Where samples are and how one is read. Splitting, resizing, caching and batching are segreg's.
+
+    Attributes:
+        task: the classes.
+        samples: every picture, in a stable order.
+        read_image: gives `[H, W]` or `[H, W, C]`, uint8 or uint16, upright, for one sample.
+        read_mask: gives uint8 labels as `Task` has them, `[H, W]` (`[K, H, W]` if multilabel), 255 = ignored.
+        notice: told in the run's header, report and results, for instance that the pictures are synthetic.
+        reader: names how masks are read, with every setting that changes them; part of the cache's key.
+    """
+
+    task: Task
+    samples: Sequence[Sample]
+    read_image: Callable[[Sample], NDArray[np.uint8] | NDArray[np.uint16]]
+    read_mask: Callable[[Sample], NDArray[np.uint8]]
+    notice: str = ""
+    reader: str = ""
+    folders: Sequence[Path] = field(default=())

@@ -1,0 +1,110 @@
+"""The sections of a recipe that hold plain settings: how samples are split, prepared, trained on and scored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from segreg.settings import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Which samples train, which choose the checkpoint (val) and which are kept for the end (test).
+
+    Args:
+        method: `dataset` takes the dataset's own split, `random` draws one, `lists` reads `lists`, and `auto` takes
+            the dataset's own where it has one and draws one otherwise.
+        val: share of all samples for validation, where the split is drawn.
+        test: share of all samples for the test, where the split is drawn.
+        seed: seed of the drawing. It is not the recipe's seed, so that runs with several seeds share one split.
+        lists: for each of train, val and test a text file with one sample id a line.
+    """
+
+    method: Literal["auto", "dataset", "random", "lists"] = "auto"
+    val: Fraction = 0.15
+    test: Fraction = 0.15
+    seed: NonNegativeInt = 0
+    lists: Mapping[Literal["train", "val", "test"], Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """How a picture becomes what the network sees.
+
+    Args:
+        size: height and width in pixels.
+        resize: `stretch` to the size, `letterbox` into it (the border is ignored), or `none`: all have it already.
+        channels: channels of the network's input; grey pictures are repeated to 3.
+        sixteen_bit: how 16-bit values become 8-bit: `full_range` divides by 257, `min_max` stretches each picture.
+        normalize: statistics by which values in [0, 1] are normalised: those the `encoder`'s weights were trained
+            with (ImageNet's where it names none), `imagenet`, or `none`.
+        mean: mean of each channel, in [0, 1]; takes the place of `normalize`.
+        std: standard deviation of each channel; goes with `mean`.
+    """
+
+    size: tuple[PositiveInt, PositiveInt] = (256, 256)
+    resize: Literal["stretch", "letterbox", "none"] = "stretch"
+    channels: PositiveInt = 3
+    sixteen_bit: Literal["full_range", "min_max"] = "full_range"
+    normalize: Literal["encoder", "imagenet", "none"] = "encoder"
+    mean: tuple[float, ...] | None = None
+    std: tuple[PositiveFloat, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """How long, how fast and how carefully the network is trained.
+
+    Args:
+        epochs: epochs at most.
+        batch_size: images in a batch.
+        accumulate: batches whose gradients are added up before one optimizer step.
+        precision: `auto` takes bf16 where the device has it, fp16 with a gradient scaler on older GPUs, else float32.
+        device: `auto` takes the GPU where there is one; or a torch device such as `cpu` or `cuda:1`.
+        channels_last: whether the network computes in the channels-last memory layout.
+        compile: whether `torch.compile` is applied.
+        workers: processes that augment; 0 is one thread beside the training, `auto` fits the machine.
+        clip_gradient_norm: largest norm of the gradient, which is scaled down to it.
+        ema: decay of an exponential moving average of the weights, which is then what is validated and saved.
+        freeze_encoder_epochs: epochs for which the encoder's weights and BatchNorm statistics stay as they are.
+        lr_factors: learning rate of a part (encoder, decoder, head, auxiliary) as a multiple of the optimizer's.
+        monitor: the value of the history that chooses the best checkpoint, such as `val.loss`.
+        early_stopping: epochs without a better value after which training stops.
+        time_budget_minutes: training stops after the first epoch that ends later than this.
+    """
+
+    epochs: PositiveInt = 100
+    batch_size: PositiveInt = 16
+    accumulate: PositiveInt = 1
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
+    device: str = "auto"
+    channels_last: bool = True
+    compile: bool = False
+    workers: NonNegativeInt | Literal["auto"] = "auto"
+    clip_gradient_norm: PositiveFloat | None = None
+    ema: Fraction | None = None
+    freeze_encoder_epochs: NonNegativeInt = 0
+    lr_factors: Mapping[Literal["encoder", "decoder", "head", "auxiliary"], PositiveFloat] = field(default_factory=dict)
+    monitor: str = "val.loss"
+    early_stopping: PositiveInt | None = None
+    time_budget_minutes: PositiveFloat | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """How predictions are scored; the metrics themselves are parts, listed beside these settings.
+
+    Args:
+        threshold: probability from which a pixel is foreground (binary and multilabel).
+        resolution: `input` scores at the network's input size, `original` at each picture's own.
+        batch_size: images in a batch; the training's where it is null.
+        overlays: pictures of image, truth and prediction that a run writes.
+    """
+
+    threshold: Fraction = 0.5
+    resolution: Literal["input", "original"] = "input"
+    batch_size: PositiveInt | None = None
+    overlays: NonNegativeInt = 8

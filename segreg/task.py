@@ -1,0 +1,81 @@
+"""What is to be told apart: the classes, and the one place that knows how logits become probabilities and labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from segreg.errors import SegregError, listed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IGNORE_INDEX = 255
+"""The label of pixels that count for nothing, in every mask that segreg passes on."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Class names in index order and how they exclude each other.
+
+    * `binary`: one class name, the foreground. One logit and a sigmoid. Targets `[B, H, W]` hold 0, 1 or 255.
+    * `multiclass`: K names, index 0 included. K logits and a softmax. Targets `[B, H, W]` hold 0..K-1 or 255.
+    * `multilabel`: K names that may overlap. K sigmoids. Targets `[B, K, H, W]` hold 0, 1 or 255.
+
+    Targets are int64 (uint8 in the cache); 255 (`IGNORE_INDEX`) marks pixels that count for nothing.
+
+    Raises:
+        SegregError: no class, a name twice, or a number of classes that does not fit the mode.
+    """
+
+    classes: tuple[str, ...]
+    mode: Literal["binary", "multiclass", "multilabel"]
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) < len(self.classes):
+            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+            raise SegregError(f"class names must differ: {listed(twice)} stands more than once")
+        if self.mode == "binary" and len(self.classes) != 1:
+            raise SegregError(f"a binary task has one class name, the foreground; it was given {len(self.classes)}")
+        if self.mode == "multiclass" and not 2 <= len(self.classes) <= IGNORE_INDEX:
+            raise SegregError(f"a multiclass task has 2 to {IGNORE_INDEX} classes; it was given {len(self.classes)}")
+        if not self.classes:
+            raise SegregError("a task needs at least one class name")
+
+    @property
+    def channels(self) -> int:
+        """Gives the number of logits a pixel has: 1 for binary, K otherwise."""
+        return len(self.classes)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Gives float32 probabilities `[B, K, H, W]` in [0, 1] for logits of the same shape."""
+        logits = logits.float()
+        return logits.softmax(dim=1) if self.mode == "multiclass" else logits.sigmoid()
+
+    def labels(self, logits: Tensor, *, threshold: float = 0.5) -> Tensor:
+        """Gives predicted labels, int64.
+
+        Shape: `[B, K, H, W]` logits to `[B, H, W]` labels (binary 0/1, multiclass 0..K-1) or `[B, K, H, W]` 0/1
+        (multilabel). A pixel is foreground where its probability is at least `threshold`; multiclass takes the largest.
+        """
+        if self.mode == "multiclass":
+            return logits.argmax(dim=1)
+        chosen = (self.probabilities(logits) >= threshold).long()
+        return chosen[:, 0] if self.mode == "binary" else chosen
+
+    def one_hot(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives the target as zeros and ones, and which pixels count.
+
+        Shape: target `[B, H, W]` (`[B, K, H, W]` if multilabel) to two float32 tensors `[B, K, H, W]`. Ignored pixels
+        are 0 in both.
+        """
+        import torch.nn.functional as F
+
+        if self.mode == "multiclass":
+            valid = target != IGNORE_INDEX
+            ones = F.one_hot(target.long().where(valid, 0), self.channels).movedim(-1, 1).float()
+            counts = valid.unsqueeze(1).float().expand_as(ones)
+            return ones * counts, counts
+        target = target.unsqueeze(1) if self.mode == "binary" else target
+        counts = (target != IGNORE_INDEX).float()
+        return (target == 1).float(), counts
