@@ -6,9 +6,10 @@ import inspect
 import json
 import re
 import textwrap
+import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -56,7 +57,11 @@ def settings_of(function: Callable[..., Any], *, ignore: Sequence[str] = ()) -> 
     carrier = type("Settings", (), {"__annotations__": {p.name: p.annotation for p in parameters}})
     hints = typing.get_type_hints(carrier, globalns=source.__globals__, include_extras=True)
     meanings = documented_arguments(function.__doc__ or "")
-    return {p.name: Setting(p.name, hints[p.name], p.default, meanings.get(p.name, "")) for p in parameters}
+    defaults = {p.name: p.default for p in parameters}
+    for field in fields(function) if is_dataclass(function) else ():
+        if field.default_factory is not MISSING:
+            defaults[field.name] = field.default_factory()
+    return {p.name: Setting(p.name, hints[p.name], defaults[p.name], meanings.get(p.name, "")) for p in parameters}
 
 
 def documented_arguments(docstring: str) -> dict[str, str]:
@@ -71,17 +76,9 @@ def documented_arguments(docstring: str) -> dict[str, str]:
 
 @cache
 def _adapter(hint: Any) -> Any:
-    from pydantic import ConfigDict, TypeAdapter
+    from pydantic import TypeAdapter
 
-    return (
-        TypeAdapter(Annotated[hint, "segreg"], config=None)
-        if hint is Any
-        else TypeAdapter(hint, config=ConfigDict(strict=True) if _takes_config(hint) else None)
-    )
-
-
-def _takes_config(hint: Any) -> bool:
-    return not (isinstance(hint, type) and (hasattr(hint, "__pydantic_config__") or hasattr(hint, "model_config")))
+    return TypeAdapter(hint)
 
 
 def check_value(hint: Any, value: Any) -> Any:
@@ -157,7 +154,7 @@ def type_in_words(hint: Any) -> str:
     if origin is Literal:
         words = [a if isinstance(a, str) else value_in_words(a) for a in arguments]
         return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
-    if origin in (typing.Union, __import__("types").UnionType):
+    if origin in (typing.Union, types.UnionType):
         return " or ".join(type_in_words(argument) for argument in arguments)
     if origin in (list, Sequence) or (origin is tuple and Ellipsis in arguments):
         return f"a list of {_plural(arguments[0])}"

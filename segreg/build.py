@@ -1,0 +1,150 @@
+"""Builds what a resolved recipe names: dataset, model, losses, metrics, optimizer, schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from segreg.contracts import Dataset, Decoder, Encoder
+from segreg.errors import SegregError
+from segreg.resolve import Choice, Resolved
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torchmetrics import MetricCollection
+
+    from segreg.contracts import Schedule
+    from segreg.model import Normalize, Segmenter
+    from segreg.task import Task
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's pictures, of values in [0, 1]."""
+
+
+def build_dataset(recipe: Resolved) -> Dataset:
+    """Gives the recipe's dataset.
+
+    Raises:
+        SegregError: the data is missing or not as it should be, told with the recipe's place.
+    """
+    dataset = recipe.dataset.build()
+    if not isinstance(dataset, Dataset):
+        raise _not_as_promised(recipe.dataset, dataset, "a segreg.Dataset")
+    ids = [sample.id for sample in dataset.samples]
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise SegregError(
+            f'the dataset "{recipe.dataset.part.name}" has two samples with the id "{twice}"',
+            place=recipe.dataset.place,
+        )
+    return dataset
+
+
+def build_model(recipe: Resolved, task: Task) -> Segmenter:
+    """Gives encoder, decoder and heads as one module, checked by one small forward pass.
+
+    Raises:
+        SegregError: a part can't be built, does not keep its contract, or does not go with the other.
+    """
+    from segreg.model import Segmenter, verify
+
+    encoder = recipe.encoder.build(recipe.input.channels)
+    if not isinstance(encoder, Encoder):
+        raise _not_as_promised(recipe.encoder, encoder, "an nn.Module with channels and strides")
+    decoders = [choice and choice.build(encoder) for choice in (recipe.decoder, recipe.auxiliary)]
+    for choice, decoder in zip((recipe.decoder, recipe.auxiliary), decoders, strict=True):
+        if choice and not isinstance(decoder, Decoder):
+            raise _not_as_promised(choice, decoder, "an nn.Module with channels and stride")
+    try:
+        model = Segmenter(encoder, decoders[0], task.channels, auxiliary=decoders[1])
+        verify(model, image_size=recipe.input.size, in_channels=recipe.input.channels)
+    except SegregError as error:
+        raise error.at(recipe.decoder.place) from error
+    return model
+
+
+def without_pretrained(recipe: Resolved) -> Resolved:
+    """Gives the recipe with every `weights` setting null, for a model whose weights are loaded afterwards."""
+
+    def plain_start(choice: Choice | None) -> Choice | None:
+        if choice is None or "weights" not in choice.settings:
+            return choice
+        return dataclasses.replace(choice, settings={**choice.settings, "weights": None})
+
+    parts = {name: plain_start(getattr(recipe, name)) for name in ("encoder", "decoder", "auxiliary")}
+    return dataclasses.replace(recipe, **parts)  # type: ignore[arg-type]
+
+
+def build_normalize(recipe: Resolved, encoder: nn.Module) -> Normalize:
+    """Gives what turns values of 0 to 255 into what the encoder was trained on."""
+    from segreg.model import Normalize
+
+    section = recipe.input
+    if section.mean is not None and section.std is not None:
+        return Normalize(section.mean, section.std)
+    if section.normalize == "none":
+        return Normalize((0.0,) * section.channels, (1.0,) * section.channels)
+    mean, std = IMAGENET
+    if section.normalize == "encoder":
+        mean, std = getattr(encoder, "normalization", None) or IMAGENET
+    if len(mean) != section.channels:  # a network for other than 3 channels has no statistics of its own
+        mean, std = (sum(mean) / len(mean),) * section.channels, (sum(std) / len(std),) * section.channels
+    return Normalize(mean, std)
+
+
+def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, nn.Module]]:
+    """Gives name, weight and function of each term of the loss; a name that stands twice gets a number."""
+    losses: list[tuple[str, float, Any]] = []
+    for choice in recipe.loss:
+        loss = choice.build(task)
+        if not callable(loss):
+            raise _not_as_promised(choice, loss, "a function of logits and target")
+        before = sum(name.split("#")[0] == choice.part.name for name, _, _ in losses)
+        losses.append((choice.part.name + (f"#{before + 1}" if before else ""), choice.weight, loss))
+    return losses
+
+
+def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
+    """Gives the recipe's metrics as one collection; metrics with the same counts share them."""
+    import torchmetrics
+
+    metrics: dict[str, Any] = {}
+    for choice in recipe.metrics:
+        metric = choice.build(task, recipe.evaluate.threshold)
+        if not isinstance(metric, torchmetrics.Metric):
+            raise _not_as_promised(choice, metric, "a torchmetrics.Metric")
+        metrics[choice.part.name] = metric
+    return torchmetrics.MetricCollection(metrics)
+
+
+def build_augmentations(recipe: Resolved) -> list[Any]:
+    """Gives the recipe's Albumentations transforms, in their order."""
+    return [choice.build() for choice in recipe.augment]
+
+
+def build_optimizer(recipe: Resolved, parameter_groups: Sequence[dict[str, Any]]) -> Any:
+    """Gives the optimizer over `parameter_groups`; a group's `lr_factor` multiplies its learning rate."""
+    import torch
+
+    optimizer = recipe.optimizer.build([dict(group) for group in parameter_groups])
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise _not_as_promised(recipe.optimizer, optimizer, "a torch.optim.Optimizer")
+    return optimizer
+
+
+def build_schedule(recipe: Resolved, optimizer: Any, steps_per_epoch: int) -> Schedule | None:
+    """Gives what changes the learning rate, or None where the recipe has no schedule."""
+    if recipe.schedule is None:
+        return None
+    schedule: Schedule = recipe.schedule.build(optimizer, steps_per_epoch, recipe.train.epochs)
+    return schedule
+
+
+def _not_as_promised(choice: Choice, given: Any, wanted: str) -> SegregError:
+    return SegregError(
+        f'the {choice.part.kind} "{choice.part.name}" of {choice.part.plugin.title} gave {type(given).__name__}, '
+        f"but it must give {wanted}",
+        place=choice.place,
+        hint=f"defined at {choice.part.defined}",
+    )

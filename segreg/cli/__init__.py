@@ -1,0 +1,81 @@
+"""The command line: `segreg COMMAND`. Each command is one module here, and imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from segreg.cli import cache, check, listing, plugins, recipes, run, schema, show
+from segreg.errors import SegregError
+
+COMMANDS = (run, check, listing, show, plugins, recipes, schema, cache)
+
+EPILOG = """examples:
+  segreg run recipes/isic_v3plus.yaml
+  segreg run recipes/isic_v3plus.yaml train.epochs=3 encoder=timm/convnext_tiny
+  segreg check recipes/*.yaml
+  segreg list encoder 'timm/convnext*'
+  segreg show decoder deeplabv3plus
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Gives the parser of every command."""
+    top = argparse.ArgumentParser(
+        prog="segreg",
+        description="Semantic segmentation from plain YAML recipes.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action=_Version, help="print the version and stop")
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    for command in COMMANDS:
+        added = commands.add_parser(
+            command.NAME,
+            help=command.HELP,
+            description=command.HELP[0].upper() + command.HELP[1:] + ".",
+            epilog=command.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.arguments(added)
+        added.set_defaults(execute=command.execute)
+    return top
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only when it is asked for."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: str | None) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=options.get("help"))
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"segreg {version('segreg')}")
+        parser.exit()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and gives its exit status: 0 done, 2 the user's mistake, 130 interrupted.
+
+    A `SegregError` is told without a traceback; any other exception is segreg's own bug and keeps its traceback.
+    """
+    chosen = parser().parse_args(arguments)
+    try:
+        status: int = chosen.execute(chosen)
+    except SegregError as error:
+        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `segreg list | head`: the reader has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

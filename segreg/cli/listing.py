@@ -1,0 +1,77 @@
+"""`segreg list`: what the installed packages offer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.kinds import KINDS
+from segreg.registry import Part, Registry, load_registry
+
+NAME = "list"
+HELP = "list the parts that recipes can name"
+EXAMPLES = """examples:
+  segreg list                            every kind
+  segreg list decoder                    every decoder
+  segreg list encoder 'timm/convnext*'   a family's members that match
+  segreg list loss --json
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("kind", nargs="?", help=f"one of {', '.join(KINDS)}")
+    parser.add_argument("pattern", nargs="?", default="*", help="wildcards for the name, such as 'resnet*'")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    kind = chosen.kind.removesuffix("s") if chosen.kind and chosen.kind not in KINDS else chosen.kind
+    if kind and kind not in KINDS:
+        kind = {"losse": "loss"}.get(kind, kind)
+    if kind is not None and kind not in KINDS:
+        hint = did_you_mean(chosen.kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
+        raise SegregError(f'"{chosen.kind}" is no kind of part', hint=hint)
+    registry = load_registry()
+    kinds = [kind] if kind else list(KINDS)
+    found = {name: registry.parts(name, chosen.pattern) for name in kinds}
+    if kind and not found[kind] and chosen.pattern != "*":
+        names = [*registry.names(kind), *(f"{f.prefix}{m}" for _, f in registry.families(kind) for m in f.members())]
+        hint = did_you_mean(chosen.pattern.strip("*"), names) or f"`segreg list {kind}` shows every {kind}"
+        raise SegregError(f'no {kind} matches "{chosen.pattern}"', hint=hint)
+    if chosen.json:
+        print(json.dumps([_row(part) for parts in found.values() for part in parts], indent=2))
+    else:
+        for name, parts in found.items():
+            _print_kind(registry, name, parts, chosen.pattern, whole=kind is not None)
+    return 0
+
+
+def _print_kind(registry: Registry, kind: str, parts: list[Part], pattern: str, *, whole: bool) -> None:
+    """Prints one kind: entries a line each; without a kind asked for, a family's bare members are only counted."""
+    from segreg.entry import Family
+
+    print(f"{kind}")
+    shown = parts if whole else [part for part in parts if not isinstance(part.offer, Family)]
+    width = min(32, max((len(part.name) for part in shown), default=0))
+    for part in shown:
+        foreign = "" if part.plugin.distribution == "segreg" else f"  [{part.plugin.title}]"
+        print(f"  {part.name:<{width}}  {part.summary}{foreign}")
+    if not whole:
+        for family in {id(p.offer): p.offer for p in parts if isinstance(p.offer, Family)}.values():
+            count = sum(part.offer is family for part in parts)
+            print(f"  ({count} more of {family.name}: `segreg list {kind}`)")
+    if pattern == "*":
+        for _, family in registry.families(kind):
+            print(f"  {family.prefix}*  {family.summary} (`segreg list {kind} '{family.prefix}*'`)")
+
+
+def _row(part: Part) -> dict[str, str]:
+    return {
+        "kind": part.kind,
+        "name": part.name,
+        "summary": part.summary,
+        "distribution": part.plugin.distribution,
+        "version": part.plugin.version,
+        "defined": part.offer.place,
+    }

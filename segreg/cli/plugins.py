@@ -1,0 +1,61 @@
+"""`segreg plugins`: which packages take part, and which could not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from segreg.registry import Plugin, load_registry
+
+NAME = "plugins"
+HELP = "list the installed plugins, what each offers, and why one could not be loaded"
+EXAMPLES = """examples:
+  segreg plugins
+  segreg plugins --json
+  SEGREG_DISABLE_PLUGINS=segreg-foo segreg plugins     leave one out
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--tracebacks", action="store_true", help="show where a broken plugin failed")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    registry = load_registry()
+    if chosen.json:
+        print(json.dumps([_row(plugin) for plugin in registry.plugins], indent=2))
+        return 0
+    for plugin in registry.plugins:
+        print(f"{plugin.title}  {plugin.name} ({plugin.module})")
+        if plugin.error:
+            print("  NOT IN USE: " + plugin.error.replace("\n", "\n  "))
+            if chosen.tracebacks and plugin.detail:
+                print("  " + plugin.detail.rstrip().replace("\n", "\n  "))
+        else:
+            print(f"  offers {_offers(plugin) or 'no part; it observes runs'} ({1000 * plugin.seconds:.0f} ms)")
+    return 0
+
+
+def _offers(plugin: Plugin) -> str:
+    from segreg.entry import Entry
+
+    names = [p.name if isinstance(p, Entry) else f"{p.prefix}*" if p.prefix else p.name for p in plugin.parts]
+    kinds = sorted({part.kind for part in plugin.parts})
+    return f"{', '.join(kinds)}: {', '.join(names)}" if names else ""
+
+
+def _row(plugin: Plugin) -> dict[str, object]:
+    from segreg.entry import Entry
+
+    return {
+        "name": plugin.name,
+        "module": plugin.module,
+        "distribution": plugin.distribution,
+        "version": plugin.version,
+        "error": plugin.error,
+        "seconds": plugin.seconds,
+        "parts": [
+            {"kind": part.kind, "name": part.name, "family": not isinstance(part, Entry)} for part in plugin.parts
+        ],
+    }

@@ -1,0 +1,54 @@
+"""`segreg recipes`: the recipes that come with segreg."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from segreg.errors import SegregError
+from segreg.shipped import about, shipped_recipe, shipped_recipes
+
+NAME = "recipes"
+HELP = "list the recipes that come with segreg, print one, or copy one into the current folder"
+EXAMPLES = """examples:
+  segreg recipes
+  segreg recipes print isic_v3plus
+  segreg recipes copy isic_v3plus
+  segreg recipes copy isic_v3plus mine.yaml
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("list", "print", "copy"), default="list")
+    parser.add_argument("recipe", nargs="?", help="the recipe's name, for print and copy")
+    parser.add_argument("file", nargs="?", type=Path, help="where copy writes it; the recipe's own name otherwise")
+    parser.add_argument("--force", action="store_true", help="let copy replace a file")
+    parser.add_argument("--json", action="store_true", help="print the list as JSON")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    if chosen.action == "list":
+        known = shipped_recipes()
+        if chosen.json:
+            print(json.dumps([{"name": n, "file": str(f), "about": about(f)} for n, f in known.items()], indent=2))
+            return 0
+        width = max((len(name) for name in known), default=0)
+        for name, file in known.items():
+            print(f"{name:<{width}}  {about(file)}")
+        print("`segreg recipes copy NAME` puts one into the current folder")
+        return 0
+    if chosen.recipe is None:
+        raise SegregError(f"name the recipe to {chosen.action}", hint=f"segreg recipes {chosen.action} isic_v3plus")
+    source = shipped_recipe(chosen.recipe)
+    if chosen.action == "print":
+        print(source.read_text(encoding="utf-8"), end="")
+        return 0
+    target = chosen.file or Path(source.name)
+    if target.is_dir():
+        target /= source.name
+    if target.exists() and not chosen.force:
+        raise SegregError(f"{target} exists already", hint="--force replaces it, or name another file")
+    target.write_bytes(source.read_bytes())
+    print(f"wrote {target}; try: segreg run {target}")
+    return 0

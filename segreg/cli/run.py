@@ -1,0 +1,60 @@
+"""`segreg run RECIPE`: trains, scores and leaves a run directory."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from segreg.errors import SegregError
+from segreg.recipe import is_override
+
+NAME = "run"
+HELP = "run a recipe: train, choose the best checkpoint, score it, draw pictures"
+EXAMPLES = """examples:
+  segreg run recipes/isic_v3plus.yaml
+  segreg run recipes/isic_v3plus.yaml train.epochs=3 encoder=timm/convnext_tiny encoder.weights=null
+  segreg run runs/isic_v3plus/2026-01-31_12-00-00/resolved.yaml      repeat a run
+  segreg run --resume runs/isic_v3plus/2026-01-31_12-00-00           go on where it stopped
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="*", metavar="RECIPE|key.path=value", help="a recipe file, and overrides")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="the directory of a run to go on with")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the run directories (runs)")
+    parser.add_argument("--quiet", action="store_true", help="print the results only")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON, nothing else")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    files = [word for word in chosen.words if not is_override(word)]
+    overrides = [word for word in chosen.words if is_override(word)]
+    if chosen.resume is not None and (files or overrides):
+        raise SegregError(
+            f"--resume goes on with the recipe of {chosen.resume} as it is; {(files + overrides)[0]} does not go with it"
+        )
+    if chosen.resume is None and len(files) != 1:
+        told = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
+        raise SegregError(f"run takes one recipe; {told}")
+
+    from segreg.progress import progress
+    from segreg.registry import load_registry
+
+    registry = load_registry()
+    shown = progress("quiet" if chosen.quiet or chosen.json else "auto")
+    if chosen.resume is not None:
+        from segreg.run import resume_run
+
+        run = resume_run(chosen.resume, registry, shown)
+    else:
+        from segreg.recipe import read_recipe
+        from segreg.resolve import resolve
+        from segreg.run import start_run
+
+        recipe = read_recipe(files[0], overrides)
+        resolved = resolve(recipe, registry)
+        run = start_run(recipe, resolved, registry, out=chosen.out, overrides=overrides, progress=shown)
+    if chosen.json:
+        print(json.dumps({"run": str(run.directory.path), **run.results}, indent=2))
+    return 130 if run.results.get("stopped_because") == "interrupted" else 0

@@ -1,0 +1,35 @@
+"""`segreg schema`: writes the JSON Schema of recipes for the installed plugins."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from segreg.registry import load_registry
+
+NAME = "schema"
+HELP = "write the JSON Schema of recipes, by which editors complete and check them"
+EXAMPLES = """examples:
+  segreg schema recipes/segreg.schema.json
+      and recipes that begin with
+      # yaml-language-server: $schema=segreg.schema.json
+      are completed and checked by every editor that speaks YAML's language server
+  segreg schema | less
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", nargs="?", type=Path, help="where to write it; printed where no file is named")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    from segreg.schema import recipe_schema
+
+    text = json.dumps(recipe_schema(load_registry()), indent=1) + "\n"
+    if chosen.file is None:
+        print(text, end="")
+    else:
+        chosen.file.write_text(text, encoding="utf-8")
+        print(f"wrote {chosen.file}")
+    return 0

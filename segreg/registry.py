@@ -1,0 +1,261 @@
+"""Everything that the installed packages offer, loaded once from the entry points of group "segreg" and then frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from segreg import hooks
+from segreg.entry import Entry, Family
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.kinds import KINDS
+from segreg.settings import Setting
+
+GROUP = "segreg"
+DISABLE = "SEGREG_DISABLE_PLUGINS"
+"""Environment variable: distributions or entry points to leave out, with commas between; wildcards are allowed."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point of an installed distribution.
+
+    Attributes:
+        name: the entry point's name.
+        module: the module it names.
+        distribution: the package that brought it.
+        version: that package's version.
+        parts: what it offers.
+        error: why it could not be used; empty where it could.
+        detail: the traceback of that error.
+        seconds: how long it took to load.
+    """
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    parts: tuple[Entry | Family, ...] = ()
+    error: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """Gives "distribution version"."""
+        return f"{self.distribution} {self.version}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part, found by its name: an entry, or one member of a family."""
+
+    kind: str
+    name: str
+    offer: Entry | Family
+    plugin: Plugin
+    member: str | None = None
+
+    @cached_property
+    def settings(self) -> Mapping[str, Setting]:
+        """Gives what a recipe may set on it."""
+        return self.offer.settings(self.member or "") if isinstance(self.offer, Family) else self.offer.settings
+
+    @property
+    def summary(self) -> str:
+        """Gives one line about it."""
+        return self.offer.summary
+
+    @property
+    def defined(self) -> str:
+        """Gives where it is defined and who brought it."""
+        return f"{self.offer.place} ({self.plugin.title})"
+
+    def build(self, *given: Any, **settings: Any) -> Any:
+        """Builds it from what segreg gives its kind and from a recipe's settings."""
+        if isinstance(self.offer, Family):
+            return self.offer.build(self.member, *given, **settings)
+        return self.offer.build(*given, **settings)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The plugins that were found, and what they offer."""
+
+    plugins: tuple[Plugin, ...]
+    manager: pluggy.PluginManager = field(repr=False)
+
+    def find(self, kind: str, name: str) -> Part:
+        """Gives the part of that name; `name@distribution` chooses one where two packages offer it.
+
+        Raises:
+            SegregError: nobody offers the name, or several do.
+        """
+        bare, _, distribution = name.partition("@")
+        found = [
+            Part(kind, bare, offer, plugin, member)
+            for plugin, offer in self._offers(kind)
+            for member in _matches(plugin, offer, bare)
+            if not distribution or plugin.distribution == distribution
+        ]
+        exact = [part for part in found if isinstance(part.offer, Entry)] or found
+        if not exact:
+            raise self._unknown(kind, name, bare)
+        if len(exact) > 1:
+            choices = listed([f"{bare}@{part.plugin.distribution}" for part in exact], last="or")
+            raise SegregError(
+                f'several packages offer the {kind} "{bare}": '
+                + " and ".join(f"{part.plugin.title} ({part.offer.place})" for part in exact),
+                hint=f"say which one: {choices}" if len({p.plugin.distribution for p in exact}) > 1 else "",
+            )
+        return exact[0]
+
+    def names(self, kind: str) -> list[str]:
+        """Gives the names of the kind's single entries, and `prefix*` for each family that has a prefix."""
+        single = {offer.name for _, offer in self._offers(kind) if isinstance(offer, Entry)}
+        families = {f"{o.prefix}*" for _, o in self._offers(kind) if isinstance(o, Family) and o.prefix}
+        bare = {m for p, o in self._offers(kind) if isinstance(o, Family) and not o.prefix for m in _members(p, o)}
+        return sorted(single | bare) + sorted(families)
+
+    def parts(self, kind: str, pattern: str = "*") -> list[Part]:
+        """Gives the kind's parts whose names match a wildcard pattern; members of `prefix` families only on request."""
+        parts: list[Part] = []
+        for plugin, offer in self._offers(kind):
+            if isinstance(offer, Entry):
+                names: Iterable[tuple[str, str | None]] = [(offer.name, None)]
+            elif offer.prefix and not pattern.startswith(offer.prefix):
+                continue
+            else:
+                names = [(offer.prefix + member, member) for member in _members(plugin, offer)]
+            parts += [
+                Part(kind, name, offer, plugin, member)
+                for name, member in names
+                if fnmatch.fnmatchcase(name.lower(), pattern.lower())
+            ]
+        return sorted(parts, key=lambda part: part.name)
+
+    def families(self, kind: str) -> list[tuple[Plugin, Family]]:
+        """Gives the kind's families that stand behind a prefix."""
+        return [(p, offer) for p, offer in self._offers(kind) if isinstance(offer, Family) and offer.prefix]
+
+    def notify(self, hook: str, **arguments: Any) -> list[str]:
+        """Tells observers of a run; one that fails is named in the answer and stops nobody else."""
+        complaints = []
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            try:
+                implementation.function(**{name: arguments[name] for name in implementation.argnames})
+            except Exception as error:  # a stranger's code: whatever it raises
+                complaints.append(f"{hook} of {implementation.plugin_name} failed: {type(error).__name__}: {error}")
+        return complaints
+
+    def _offers(self, kind: str) -> Iterable[tuple[Plugin, Entry | Family]]:
+        return ((plugin, offer) for plugin in self.plugins for offer in plugin.parts if offer.kind == kind)
+
+    def _unknown(self, kind: str, name: str, bare: str) -> SegregError:
+        for plugin, family in self.families(kind):
+            if bare.startswith(family.prefix):
+                member = bare.removeprefix(family.prefix)
+                close = did_you_mean(bare, [family.prefix + m for m in _members(plugin, family)])
+                more = f"`segreg list {kind} '{family.prefix}*'` lists them all"
+                return SegregError(f'{family.name} has no {kind} "{member}"', hint=close or more)
+        hints = [did_you_mean(bare, self.names(kind))]
+        others = [other for other in KINDS if other != kind and self._has(other, bare)]
+        if others:
+            hints = [f'"{bare}" is {"an" if others[0][0] in "aeiou" else "a"} {others[0]}, not {_a(kind)}']
+        if "@" in name and self._has(kind, bare):
+            who = [p.distribution for p, o in self._offers(kind) for _ in _matches(p, o, bare)]
+            hints = [f'"{bare}" is offered by {listed(who)}']
+        if not any(hints):
+            names = self.names(kind)
+            hints = [f"there are {listed(names, most=8)}"] if names else [f"no plugin offers {_a(kind)}"]
+        hints.append(f"`segreg list {kind}` shows every {kind}")
+        hints += [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
+        return SegregError(f'there is no {kind} "{name}"', hint="\n".join(filter(None, hints)))
+
+    def _has(self, kind: str, name: str) -> bool:
+        return any(offer.name == name for _, offer in self._offers(kind) if isinstance(offer, Entry))
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _matches(plugin: Plugin, offer: Entry | Family, name: str) -> list[str | None]:
+    """Gives [None] for the entry of that name, [member] for a family that has it, and [] otherwise."""
+    if isinstance(offer, Entry):
+        return [None] if offer.name == name else []
+    if not name.startswith(offer.prefix):
+        return []
+    member = name.removeprefix(offer.prefix)
+    return [member] if member in _members(plugin, offer) else []
+
+
+def _members(plugin: Plugin, family: Family) -> frozenset[str]:
+    try:
+        return frozenset(family.members())
+    except Exception as error:
+        raise SegregError(
+            f"{plugin.title} can't tell the members of its family {family.name}: {type(error).__name__}: {error}",
+            hint=f"{DISABLE}={plugin.distribution} goes on without it",
+        ) from error
+
+
+def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
+    """Loads every plugin once. One that can't be used is reported in its `Plugin.error` and stops nobody else."""
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    off = [pattern.strip() for pattern in os.environ.get(DISABLE, "").split(",") if pattern.strip()]
+    plugins = []
+    for point in entry_points(group=GROUP) if points is None else points:
+        distribution, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
+        plugin = Plugin(point.name, point.value, distribution, version)
+        if any(fnmatch.fnmatch(name, pattern) for name in (distribution, point.name) for pattern in off):
+            plugins.append(dataclasses.replace(plugin, error=f"switched off by {DISABLE}"))
+            continue
+        plugins.append(_load(manager, plugin, point.load))
+    return Registry(tuple(sorted(plugins, key=lambda p: (p.distribution, p.name))), manager)
+
+
+def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]) -> Plugin:
+    start = time.perf_counter()
+    module = None
+    try:
+        module = load()
+        manager.register(module, f"{plugin.distribution}:{plugin.name}")
+        parts = _parts_of(manager, module)
+    except Exception as error:  # a stranger's code: whatever it raises, the others go on
+        if module is not None and manager.is_registered(module):
+            manager.unregister(module)
+        told = str(error) if isinstance(error, SegregError) else f"{type(error).__name__}: {error}"
+        return dataclasses.replace(plugin, error=told, detail=traceback.format_exc())
+    return dataclasses.replace(plugin, parts=parts, seconds=time.perf_counter() - start)
+
+
+def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Family, ...]:
+    callers = manager.get_hookcallers(module) or []
+    known = [name for name in vars(hooks) if name.startswith("segreg_")]
+    for caller in callers:
+        if not caller.has_spec():
+            hint = did_you_mean(caller.name, known) or f"the hooks are {listed(known)}"
+            raise SegregError(f"it implements a hook that does not exist: {caller.name}", hint=hint)
+    if not callers:
+        raise SegregError(
+            "it implements no hook", hint="put @segreg.hookimpl above `def segreg_entries(): ...` in the module"
+        )
+    parts: list[Any] = []
+    for implementation in manager.hook.segreg_entries.get_hookimpls():
+        if implementation.plugin is module:
+            parts.extend(implementation.function())  # type: ignore[arg-type]
+    if strange := [part for part in parts if not isinstance(part, (Entry, Family))]:
+        raise SegregError(f"segreg_entries gave {strange[0]!r}, which is no segreg.Entry or segreg.Family")
+    return tuple(parts)
