@@ -32,7 +32,7 @@ def execute(chosen: argparse.Namespace) -> int:
     overrides = [word for word in chosen.words if is_override(word)]
     if chosen.resume is not None and (files or overrides):
         raise SegregError(
-            f"--resume goes on with the recipe of {chosen.resume} as it is; {(files + overrides)[0]} does not go with it"
+            f"--resume goes on with the recipe of {chosen.resume} as it is; leave out {(files + overrides)[0]}"
         )
     if chosen.resume is None and len(files) != 1:
         told = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"

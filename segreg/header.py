@@ -1,0 +1,64 @@
+"""What a run says of itself before it begins: data, network, device, and everything that must not be overlooked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from segreg.registry import Registry
+from segreg.resolve import Resolved
+
+
+def header_lines(
+    recipe: Resolved,
+    registry: Registry,
+    *,
+    sides: Mapping[str, int],
+    model: Mapping[str, Any],
+    device: str,
+    precision: str,
+    memory: str,
+    folder: str,
+) -> list[str]:
+    """Gives the lines of a run's header."""
+    strangers = sorted({c.part.plugin.title for c in recipe.choices() if c.part.plugin.distribution != "segreg"})
+    encoder, decoder = model["encoder"], model["decoder"]
+    sizes = {role: f"{count / 1e6:.2f} M parameters" for role, count in model["parameters"].items()}
+    height, width = recipe.input.size
+    lines = [
+        f"recipe     {recipe.source}",
+        f"run        {folder}",
+        f"data       {recipe.dataset.part.name}: {', '.join(f'{n} {side}' for side, n in sides.items())}",
+        f"input      {height}x{width} ({recipe.input.resize}), {recipe.input.channels} channels",
+        f"encoder    {recipe.encoder.part.name}, {sizes['encoder']}, strides {_numbers(encoder['strides'])}",
+        f"decoder    {recipe.decoder.part.name}, {sizes['decoder']}, output stride {decoder['stride']}",
+    ]
+    if recipe.auxiliary:
+        lines.append(f"auxiliary  {recipe.auxiliary.part.name}, weight {recipe.auxiliary.weight:g}")
+    loss = " + ".join(f"{c.weight:g} {c.part.name}" if c.weight != 1 else c.part.name for c in recipe.loss)
+    lines += [f"loss       {loss}", f"device     {device}, {precision}", f"           {memory}"]
+    if strangers:
+        lines.append(f"plugins    {', '.join(strangers)}")
+    for role in ("encoder", "decoder", "auxiliary"):
+        facts = model.get(role, {})
+        lines += [f"note       {role}: {note}" for note in facts.get("notes", ())]
+        if facts.get("weights"):
+            lines.append(f"WEIGHTS    {role}: {facts['weights']}")
+    lines += [
+        f"warning    plugin {plugin.title} is not in use: {plugin.error.splitlines()[0]}"
+        for plugin in registry.plugins
+        if plugin.error
+    ]
+    return lines
+
+
+def banner(notice: str) -> list[str]:
+    """Gives a notice that can't be overlooked, as lines; none for an empty notice."""
+    if not notice:
+        return []
+    width = len(notice) + 6
+    return ["!" * width, f"!! {notice} !!", "!" * width]
+
+
+def _numbers(values: Sequence[int]) -> str:
+    return "/".join(str(value) for value in values)
