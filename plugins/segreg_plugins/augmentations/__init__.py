@@ -1,0 +1,24 @@
+"""The built-in augmentations: a table of contents that imports nothing heavy."""
+
+from __future__ import annotations
+
+from segreg.entry import Entry, Family
+from segreg.hooks import hookimpl
+from segreg_plugins.augmentations.source import transform_names, transform_settings
+from segreg_plugins.augmentations.transform import albumentations_transform
+
+
+@hookimpl
+def segreg_entries() -> list[Entry | Family]:
+    """Gives Albumentations' transforms, by their own names with their own settings."""
+    return [
+        Family(
+            kind="augmentation",
+            name="albumentations",
+            prefix="",
+            build=albumentations_transform,
+            members=transform_names,
+            member_settings=transform_settings,
+            paper="arXiv:1809.06839",
+        )
+    ]

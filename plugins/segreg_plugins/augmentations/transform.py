@@ -1,0 +1,65 @@
+"""Builds one of Albumentations' transforms."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from segreg.errors import SegregError
+
+if TYPE_CHECKING:
+    from albumentations import BasicTransform
+
+
+def albumentations_transform(member: str, **settings: Any) -> BasicTransform:
+    """One of Albumentations' transforms, by its own name with its own settings.
+
+    Raises:
+        SegregError: the transform does not take a value, or two that don't go together.
+    """
+    transforms = _albumentations()
+    build = getattr(transforms, member)
+    try:
+        with warnings.catch_warnings():
+            # Without this a wrong value may become a warning, and the default silently takes its place.
+            warnings.filterwarnings("error", category=UserWarning, message=".*not valid for transform")
+            return _built(build, settings)
+    except (ValueError, TypeError, AssertionError, UserWarning) as error:
+        raise SegregError(
+            f'the augmentation "{member}" refuses its settings: {_reason(error)}',
+            hint=f"`segreg show augmentation {member}` tells what it takes",
+        ) from error
+
+
+def _built(build: Any, settings: dict[str, Any]) -> BasicTransform:
+    """Builds in Albumentations' strict mode, where wrong arguments are errors, if the transform has it."""
+    try:
+        return build(**settings, strict=True)
+    except TypeError as error:
+        if "'strict'" not in str(error):
+            raise
+        return build(**settings)
+
+
+def _reason(error: Exception) -> str:
+    """Gives the reasons that pydantic gives, one after the other, without its links."""
+    from pydantic import ValidationError
+
+    cause = error.__cause__
+    if not isinstance(cause, ValidationError):
+        return str(error)
+    reasons = (
+        (".".join(str(part) for part in one["loc"][:1]), one["msg"].removeprefix("Value error, "))
+        for one in cause.errors()
+    )
+    return "; ".join(dict.fromkeys(f'"{name}": {message}' if name else message for name, message in reasons))
+
+
+def _albumentations() -> ModuleType:
+    # On import it asks PyPI for a newer version of itself, which stalls offline and tells others that it runs.
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    import albumentations
+
+    return albumentations

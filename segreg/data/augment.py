@@ -1,0 +1,151 @@
+"""Applying augmentations to one sample so that a seed alone decides what happens and a mask stays a mask.
+
+The one place of the core that knows Albumentations: each step is wrapped in its `Compose`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segreg.errors import SegregError, listed
+from segreg.task import IGNORE_INDEX, Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+TRIES = 8
+"""How often each step is tried out before it is used: some draw whether they change the size."""
+# Between two labels that no task has, so that a mixture of them shows.
+_TRIED_LABELS = (0, 200)
+
+
+class Augmentation:
+    """Albumentations' transforms, one after the other, on image and mask together.
+
+    The transforms must keep the image's size and type, because samples are stacked; and they must not mix labels.
+    Pixels that a transform fills into a mask are told by the transform itself: in recipes `fill_mask` is 255 unless
+    it is set, in transforms that Python code makes it is Albumentations' own 0.
+
+    Args:
+        transforms: Albumentations transforms or compositions of them.
+        task: the classes.
+
+    Raises:
+        SegregError: something is no transform.
+    """
+
+    def __init__(self, transforms: Sequence[Any], task: Task) -> None:
+        self.task = task
+        self.names = [type(transform).__name__ for transform in transforms]
+        for transform, name in zip(transforms, self.names, strict=True):
+            if not callable(transform) or not hasattr(transform, "set_random_state"):
+                raise SegregError(f"{name} is no Albumentations transform")
+        # Copies, because their random state is set for each sample.
+        self.steps = [_composed(copy.deepcopy(transform)) for transform in transforms]
+
+    def __call__(
+        self, image: NDArray[np.uint8], mask: NDArray[np.uint8], *seed: object
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Gives the augmented image and mask; the same seed gives the same.
+
+        Shape: image uint8 `[H, W, C]`, mask uint8 `[H, W]` or `[K, H, W]`; the same is returned.
+
+        Raises:
+            SegregError: a transform failed, changed size or type, or gave other labels; the message names it.
+        """
+        generators = _generators(*seed)
+        for step, name in zip(self.steps, self.names, strict=True):
+            image, mask = _stepped(step, name, image, mask, generators)
+        return image, mask
+
+    def try_out(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> None:
+        """Tries every transform on a drawn sample of these shapes, whatever its probability.
+
+        Raises:
+            SegregError: a transform fails, changes size or type, or mixes labels; the message names it.
+        """
+        noise = np.random.default_rng(0)
+        image = noise.integers(0, 256, image_shape, dtype=np.uint8)
+        rows, columns = np.indices(mask_shape[-2:])
+        board = np.array(_TRIED_LABELS, np.uint8)[(rows // 8 + columns // 8) % 2]
+        mask = np.array(np.broadcast_to(board, mask_shape))
+        highest = self.task.channels - 1 if self.task.mode == "multiclass" else 1
+        fine = {*_TRIED_LABELS, IGNORE_INDEX, *range(highest + 1)}
+        for step, name in zip(self.steps, self.names, strict=True):
+            certain = copy.deepcopy(step)
+            certain.transforms[0].p = 1.0
+            for attempt in range(TRIES):
+                _, after = _stepped(certain, name, image.copy(), mask.copy(), _generators("try out", attempt))
+                if odd := sorted({int(value) for value in np.unique(after)} - fine):
+                    values = listed([str(value) for value in odd], quote="", most=5)
+                    raise SegregError(
+                        f'the augmentation "{name}" puts {values} into masks, which are no classes',
+                        hint="masks take the nearest label (mask_interpolation=0), and fill_mask is a class or 255",
+                    )
+
+
+def sample_seed(*seed: object) -> int:
+    """Gives a 64-bit number that hangs on the seed's words alone."""
+    return int.from_bytes(hashlib.blake2b("/".join(map(str, seed)).encode(), digest_size=8).digest(), "big")
+
+
+def _generators(*seed: object) -> tuple[np.random.Generator, random.Random]:
+    number = sample_seed(*seed)
+    return np.random.default_rng(number), random.Random(number)  # noqa: S311 (no secret is made of it)
+
+
+def _composed(transform: Any) -> Any:
+    import albumentations
+
+    return albumentations.Compose([transform])
+
+
+def _stepped(
+    step: Any,
+    name: str,
+    image: NDArray[np.uint8],
+    mask: NDArray[np.uint8],
+    generators: tuple[np.random.Generator, random.Random],
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    # Not set_random_seed: it gives each transform of a composition a generator of its own with one and the same seed,
+    # so that two flips with p=0.5 would always happen together. Here all draw from one, in turn.
+    step.set_random_state(*generators)
+    layered = mask.ndim == 3
+    given = np.ascontiguousarray(mask.transpose(1, 2, 0)) if layered else mask
+    try:
+        done = step(image=image, mask=given)
+    except Exception as error:
+        raise SegregError(
+            f'the augmentation "{name}" fails on a picture of {_words(image.shape)}: {type(error).__name__}: {error}',
+            hint="it may need more than an image and a mask, other settings or another input.size",
+        ) from error
+    after, labels = done["image"], done["mask"]
+    if not isinstance(after, np.ndarray) or not isinstance(labels, np.ndarray):
+        raise SegregError(f'the augmentation "{name}" gives no NumPy array; segreg makes tensors by itself')
+    # Some drop an axis of length one.
+    after = after[..., np.newaxis] if after.ndim == 2 else after
+    labels = labels[..., np.newaxis] if layered and labels.ndim == 2 else labels
+    if after.dtype != np.uint8 or labels.dtype != np.uint8:
+        found = after.dtype if after.dtype != np.uint8 else labels.dtype
+        raise SegregError(
+            f'the augmentation "{name}" turns uint8 values into {found}; pictures must stay uint8',
+            hint="leave it out: segreg normalises by itself, as the section input says",
+        )
+    if after.shape != image.shape or labels.shape != given.shape:
+        raise SegregError(
+            f'the augmentation "{name}" turns a picture of {_words(image.shape)} into one of {_words(after.shape)}; '
+            "it must keep the size",
+            hint=f"crops and resizes take the size of the input, {image.shape[0]}x{image.shape[1]}; "
+            "turns by 90 degrees need a square input",
+        )
+    return after, np.ascontiguousarray(labels.transpose(2, 0, 1)) if layered else labels
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

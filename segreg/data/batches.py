@@ -1,0 +1,285 @@
+"""Samples in batches: which ones, in which order, augmented how - all from the seed, whoever does the work."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import weakref
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from segreg.data.augment import Augmentation
+from segreg.data.cache import Prepared
+from segreg.data.split import drawn
+from segreg.errors import SegregError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
+AHEAD = 2
+"""How many batches are made ahead, by the thread or by each worker."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples side by side, not yet normalised.
+
+    Shape: images uint8 `[B, C, H, W]` in 0..255, channels-last in memory; targets uint8 `[B, H, W]` (`[B, K, H, W]` if
+    multilabel) as `Task` has them, 255 = ignored.
+
+    Attributes:
+        images: the images.
+        targets: the masks.
+        ids: the samples' ids.
+        indices: the samples' indices into `Dataset.samples`.
+    """
+
+    images: Tensor
+    targets: Tensor
+    ids: tuple[str, ...]
+    indices: tuple[int, ...]
+
+
+class Batches:
+    """The batches of one side of a split, epoch by epoch.
+
+    The order of an epoch hangs on the seed and the epoch's number, a sample's augmentation on these and its id. So
+    the same seed gives the same batches whatever the number of workers, and an epoch can be repeated or begun at.
+
+    A shuffled epoch keeps its incomplete last batch, except that a single left-over sample joins the batch before it:
+    BatchNorm can't train on one value a channel, which is what pooled branches of some decoders have there. In order,
+    no batch is larger than `batch_size`.
+
+    Args:
+        prepared: the arrays.
+        indices: which samples, as indices into `Dataset.samples`.
+        batch_size: samples in a batch.
+        augment: Albumentations transforms, applied in turn; they are tried out here.
+        seed: the seed.
+        order: `shuffled` anew each epoch, or `in_order` of `indices`.
+        workers: processes that make batches; 0 is one thread beside the consumer.
+
+    Raises:
+        SegregError: no samples, or an augmentation does not do for stacked samples.
+        ValueError: an index stands twice.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        indices: Sequence[int],
+        *,
+        batch_size: int,
+        augment: Sequence[Any] | None = None,
+        seed: int = 0,
+        order: Literal["shuffled", "in_order"] = "shuffled",
+        workers: int = 0,
+    ) -> None:
+        if not len(indices):
+            raise SegregError("there are no samples to make batches of")
+        if len(set(indices)) < len(indices):
+            raise ValueError("a sample stands twice among the indices")
+        self.prepared = prepared
+        self.indices = tuple(int(index) for index in indices)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.order = order
+        self.workers = workers
+        augmentation = None
+        if augment:
+            augmentation = Augmentation(augment, prepared.task)
+            augmentation.try_out(prepared.images.shape[1:], prepared.masks.shape[1:])
+        self._make = _Maker(prepared, augmentation, seed)
+        self._plan: list[_Key] = []
+        self._loader: DataLoader[Any] | None = None
+        self._under_way: weakref.ref[Generator[Batch, None, None]] | None = None
+
+    def __len__(self) -> int:
+        """Gives the number of batches of an epoch."""
+        return len(_cut(self.indices, self.batch_size, merge=self.order == "shuffled"))
+
+    def plan(self, number: int) -> list[tuple[int, ...]]:
+        """Gives the samples of each batch of an epoch, as indices."""
+        indices: Sequence[int] = self.indices
+        if self.order == "shuffled":
+            index_of = {self.prepared.id_of(index): index for index in indices}
+            indices = [index_of[name] for name in drawn(index_of, self.seed, "epoch", number)]
+        return _cut(indices, self.batch_size, merge=self.order == "shuffled")
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Gives an epoch's batches.
+
+        It may be left early. Only one epoch at a time is under way: beginning another ends the one before.
+
+        Raises:
+            SegregError: an augmentation fails; the message names it and the sample.
+        """
+        self._leave()
+        keys = [(number, indices) for indices in self.plan(number)]
+        begun = self._by_processes(keys) if self.workers else _by_thread(self._make, keys)
+        # Weakly, so that it ends by itself where a loop over it is left.
+        self._under_way = weakref.ref(begun)
+        return begun
+
+    def close(self) -> None:
+        """Ends the epoch under way and the worker processes, which otherwise wait for the next one."""
+        self._leave()
+        self._loader = None
+
+    def _leave(self) -> None:
+        if self._under_way is not None and (begun := self._under_way()) is not None:
+            begun.close()
+
+    def _by_processes(self, keys: list[_Key]) -> Generator[Batch, None, None]:
+        if self._loader is None:
+            import torch
+            from torch.utils.data import DataLoader
+
+            self._loader = DataLoader(
+                cast("Any", self._make),
+                batch_size=None,  # a key stands for a whole batch
+                sampler=_Keys(self._plan),
+                collate_fn=_as_it_is,
+                num_workers=self.workers,
+                prefetch_factor=AHEAD,
+                persistent_workers=True,
+                worker_init_fn=_begin_worker,
+                # Its own, or each epoch would draw from the generator that the training draws from.
+                generator=torch.Generator(),
+            )
+        self._plan[:] = keys
+        for made in self._loader:
+            if isinstance(made, SegregError):
+                raise made
+            yield made
+
+
+_Key = tuple[int, tuple[int, ...]]
+
+
+def fitting_workers(device_type: str) -> int:
+    """Gives the number of worker processes that fits the machine: what `workers: auto` means.
+
+    On a CPU the network needs every core, and workers would compete with it: none, that is one thread. Beside an
+    accelerator as many as there are cores but one, 8 at most.
+    """
+    import os
+
+    if device_type == "cpu":
+        return 0
+    # A container or a batch system may lend this process fewer cores than the machine has.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(8, cores - 1))
+
+
+def _cut(indices: Sequence[int], size: int, *, merge: bool) -> list[tuple[int, ...]]:
+    starts = list(range(0, len(indices), size))
+    if merge and size > 1 and len(starts) > 1 and len(indices) % size == 1:
+        starts.pop()
+    ends = [*starts[1:], len(indices)]
+    return [tuple(indices[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+class _Maker:
+    """Makes the batch of a key; all that travels to a worker."""
+
+    def __init__(self, prepared: Prepared, augmentation: Augmentation | None, seed: int) -> None:
+        self.prepared = prepared
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __getitem__(self, key: _Key) -> Batch | SegregError:
+        """Gives the batch, or the error that told why not: an exception would lose its words on the way."""
+        try:
+            return self.batch(*key)
+        except SegregError as error:
+            return error
+
+    def batch(self, epoch: int, indices: tuple[int, ...]) -> Batch:
+        import torch
+
+        prepared = self.prepared
+        all_images, all_masks = prepared.images, prepared.masks
+        images = np.empty((len(indices), *all_images.shape[1:]), np.uint8)
+        masks = np.empty((len(indices), *all_masks.shape[1:]), np.uint8)
+        ids = tuple(prepared.id_of(index) for index in indices)
+        # Row by row: indexing uint8 arrays with a list is many times slower.
+        for place, (index, name) in enumerate(zip(indices, ids, strict=True)):
+            row = prepared.rows[index]
+            images[place], masks[place] = all_images[row], all_masks[row]
+            if self.augmentation is not None:
+                # Read from the batch: there transforms that work in place may write.
+                images[place], masks[place] = self._augmented(images[place], masks[place], epoch, name)
+        return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks), ids, indices)
+
+    def _augmented(self, image: Any, mask: Any, epoch: int, name: str) -> tuple[Any, Any]:
+        assert self.augmentation is not None
+        try:
+            return self.augmentation(image, mask, self.seed, epoch, name)
+        except SegregError as error:
+            problem = error.problems[0]
+            raise SegregError(f'sample "{name}": {problem.message}', hint=problem.hint) from error
+
+
+class _Keys:
+    """What the loader is to make, in turn: the list's content when an epoch begins."""
+
+    def __init__(self, plan: list[_Key]) -> None:
+        self.plan = plan
+
+    def __iter__(self) -> Iterator[_Key]:
+        return iter(list(self.plan))
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+def _begin_worker(_: int) -> None:
+    """Keeps a worker to its one core; torch is limited by the loader."""
+    import sys
+
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(0)
+
+
+def _by_thread(maker: _Maker, keys: Sequence[_Key]) -> Generator[Batch, None, None]:
+    """Gives batches that a thread makes ahead; it ends with the epoch, or when the epoch is left early."""
+    made: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)
+    left = threading.Event()
+
+    def put(thing: Batch | BaseException | None) -> bool:
+        while not left.is_set():
+            try:
+                made.put(thing, timeout=0.05)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for key in keys:
+                if not put(maker.batch(*key)):
+                    return
+            put(None)
+        except BaseException as error:  # told to the consumer, who raises it
+            put(error)
+
+    thread = threading.Thread(target=work, name="segreg-batches", daemon=True)
+    thread.start()
+    try:
+        while (thing := made.get()) is not None:
+            if isinstance(thing, BaseException):
+                raise thing
+            yield thing
+    finally:
+        left.set()
+        thread.join()

@@ -1,0 +1,298 @@
+"""Decoded, resized pictures and masks, prepared once and then read from memory-mapped files.
+
+Decoding and resizing cost milliseconds a picture, each epoch again; a row of a memory-mapped file costs microseconds.
+An entry's key is a digest of what the files hold and of every setting that changes what is made of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segreg.contracts import Dataset, Sample
+from segreg.data.digests import content_digests
+from segreg.data.resize import Size
+from segreg.data.samples import fitted_sample, mask_shape
+from segreg.data.store import Hold, entry_folder, hold, index_file, make_room, new_folder, remove
+from segreg.errors import Problem, SegregError
+from segreg.sections import Input
+from segreg.task import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FORMAT = 1
+"""Raised whenever the same files and settings would give other arrays."""
+MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Samples as uint8 arrays in memory-mapped files. Samples are named by their index into `Dataset.samples`.
+
+    While it lives, the cache does not remove its files. It can be pickled: the copy opens the files again.
+
+    Attributes:
+        folder: the cache's entry.
+        task: the classes.
+        input: the settings that it was prepared with.
+        indices: of the samples it holds, ascending; row `i` of `images` and `masks` is sample `indices[i]`.
+        ids: their ids.
+        original_sizes: their sizes before resizing, (height, width) in pixels.
+    """
+
+    folder: Path
+    task: Task
+    input: Input
+    indices: tuple[int, ...]
+    ids: tuple[str, ...]
+    original_sizes: tuple[Size, ...]
+    held: Hold | None = field(default=None, repr=False)
+
+    @cached_property
+    def images(self) -> NDArray[np.uint8]:
+        """Gives the images, uint8 `[N, H, W, C]`, memory-mapped and read-only."""
+        return _mapped(self.folder / "images.npy")
+
+    @cached_property
+    def masks(self) -> NDArray[np.uint8]:
+        """Gives the masks, uint8 `[N, H, W]` (`[N, K, H, W]` if multilabel), memory-mapped and read-only."""
+        return _mapped(self.folder / "masks.npy")
+
+    @cached_property
+    def rows(self) -> dict[int, int]:
+        """Gives the row of each sample's index."""
+        return {index: row for row, index in enumerate(self.indices)}
+
+    def id_of(self, index: int) -> str:
+        """Gives the id of the sample with this index."""
+        return self.ids[self.rows[index]]
+
+    def original_size(self, index: int) -> Size:
+        """Gives the size of the sample with this index before resizing, (height, width)."""
+        return self.original_sizes[self.rows[index]]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**{name: self.__dict__[name] for name in self.__dataclass_fields__}, "held": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, held=hold(state["folder"]))
+
+
+def prepare(
+    dataset: Dataset,
+    input: Input,  # noqa: A002
+    *,
+    indices: Sequence[int] | None = None,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> Prepared:
+    """Gives the samples decoded and resized, from the cache where they are there already.
+
+    Two processes may prepare the same at once, and a kill at any moment leaves nothing that is taken for whole.
+
+    Args:
+        dataset: the data set.
+        input: size, resize rule, channels and 16-bit rule; the other settings don't matter here.
+        indices: which of `dataset.samples`; all where it is None. Each needs a mask.
+        folder: the cache's folder in the place of the usual one.
+        progress: is told how many samples are done, of how many; not called where the cache has them.
+        workers: threads that decode; None fits the machine.
+
+    Raises:
+        SegregError: what is wrong with any sample's files, all together; or there is no room for the arrays.
+    """
+    chosen = tuple(range(len(dataset.samples))) if indices is None else tuple(sorted(set(indices)))
+    if not chosen:
+        raise SegregError("the data set has no samples")
+    threads = workers or min(8, os.cpu_count() or 1)
+    samples = [dataset.samples[index] for index in chosen]
+    key = _key(dataset, samples, input, index_file(folder), threads)
+    place = entry_folder(key, folder)
+    if found := _opened(place, dataset.task, input, chosen):
+        return found
+    if place.exists():
+        remove(place)  # damaged from outside
+    height, width = input.size
+    images = (len(samples), height, width, input.channels)
+    masks = (len(samples), *mask_shape(dataset.task, input.size))
+    needed = int(np.prod(images)) + int(np.prod(masks)) + 4096 + 200 * len(samples)
+    make_room(needed, folder, what=f"{len(samples)} pictures at {height}x{width}")
+    building, held = new_folder(key, folder)
+    try:
+        arrays = (_array(building / "images.npy", images), _array(building / "masks.npy", masks))
+        sizes = _fill(arrays, dataset, samples, input, threads=threads, progress=progress)
+        for name in ("images.npy", "masks.npy"):
+            _sync(building / name)
+        _write_meta(building / "meta.json", dataset, samples, input, sizes)
+        with contextlib.suppress(OSError):  # another process was faster: what it made is the same
+            building.rename(place)
+    except OSError as error:
+        raise SegregError(f"{building.parent}: can't write to the cache: {error.strerror or error}") from error
+    finally:
+        if building.exists():
+            shutil.rmtree(building, ignore_errors=True)
+    found = _opened(place, dataset.task, input, chosen)
+    held.release()
+    if found is None:
+        raise SegregError(f"{place}: the cache entry vanished or was damaged while it was made", hint="run it again")
+    return found
+
+
+def _key(dataset: Dataset, samples: Sequence[Sample], input: Input, index: Path, threads: int) -> str:  # noqa: A002
+    files = [file for sample in samples for file in (sample.image, sample.mask) if file is not None]
+    digests = content_digests(files, index, workers=threads)
+    whole = hashlib.blake2b(digest_size=16)
+    settings = _settings(input) | {"reader": dataset.reader, "mode": dataset.task.mode, "classes": dataset.task.classes}
+    whole.update(json.dumps([FORMAT, settings], sort_keys=True).encode())
+    for sample in samples:
+        image = digests[sample.image] or _read_digest(dataset.read_image, sample)
+        mask = "none"
+        if sample.mask is not None:
+            mask = digests[sample.mask] or _read_digest(dataset.read_mask, sample)
+        whole.update(json.dumps([sample.id, image, mask]).encode())
+    return whole.hexdigest()
+
+
+def _read_digest(read: Callable[[Sample], Any], sample: Sample) -> str:
+    """Gives a digest of what the data set reads where its samples are no files."""
+    try:
+        values = np.ascontiguousarray(read(sample))
+    except Exception:
+        return "unreadable"  # preparing it will tell what is wrong
+    header = f"{values.dtype.str} {values.shape} ".encode()
+    return hashlib.blake2b(header + values.tobytes(), digest_size=16).hexdigest()
+
+
+def _settings(input: Input) -> dict[str, Any]:  # noqa: A002
+    return {
+        "size": list(input.size),
+        "resize": input.resize,
+        "channels": input.channels,
+        "sixteen_bit": input.sixteen_bit,
+    }
+
+
+def _array(file: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # reserved now: a disk that fills up later kills the process at a write
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return array
+
+
+def _fill(
+    arrays: tuple[np.memmap[Any, np.dtype[np.uint8]], np.memmap[Any, np.dtype[np.uint8]]],
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    input: Input,  # noqa: A002
+    *,
+    threads: int,
+    progress: Callable[[int, int], None] | None,
+) -> list[Size]:
+    """Writes images and masks and gives the original sizes."""
+    images, masks = arrays
+
+    def fill(row: int) -> Size:
+        images[row], masks[row], size = fitted_sample(dataset, samples[row], input)
+        return size
+
+    sizes: dict[int, Size] = {}
+    wrong: dict[int, SegregError] = {}
+    pool = ThreadPoolExecutor(threads)
+    try:
+        rows = {pool.submit(fill, row): row for row in range(len(samples))}
+        for done, future in enumerate(as_completed(rows), start=1):
+            try:
+                sizes[rows[future]] = future.result()
+            except SegregError as error:
+                wrong[rows[future]] = error
+            if progress is not None:
+                progress(done, len(samples))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if wrong:
+        raise _gathered([wrong[row] for row in sorted(wrong)])
+    images.flush()
+    masks.flush()
+    return [sizes[row] for row in range(len(samples))]
+
+
+def _gathered(errors: Sequence[SegregError]) -> SegregError:
+    problems = [problem for error in errors for problem in error.problems]
+    if len(problems) > MOST_PROBLEMS:
+        rest = Problem(f"and {len(problems) - MOST_PROBLEMS} more files are wrong")
+        problems = [*problems[:MOST_PROBLEMS], rest]
+    return SegregError.of(problems)
+
+
+def _write_meta(file: Path, dataset: Dataset, samples: Sequence[Sample], input: Input, sizes: Sequence[Size]) -> None:  # noqa: A002
+    folders = list(dict.fromkeys(str(folder) for folder in dataset.folders)) or [str(samples[0].image.parent)]
+    height, width = input.size
+    meta = {
+        "format": FORMAT,
+        "description": f"{', '.join(folders)}: {len(samples)} samples at {height}x{width}x{input.channels}",
+        "ids": [sample.id for sample in samples],
+        "original_sizes": sizes,
+        "input": _settings(input),
+        "task": {"mode": dataset.task.mode, "classes": dataset.task.classes},
+        "reader": dataset.reader,
+        "versions": {name: _version(name) for name in ("segreg", "numpy", "pillow", "torch")},
+    }
+    file.write_text(json.dumps(meta), encoding="utf-8")
+    _sync(file)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _sync(file: Path) -> None:
+    """Has a file's content on the disk before its folder gets its name, should the power fail in between."""
+    descriptor = os.open(file, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _opened(place: Path, task: Task, input: Input, indices: tuple[int, ...]) -> Prepared | None:  # noqa: A002
+    """Gives the entry if it is there and whole."""
+    held = hold(place)
+    if held is None:
+        return None
+    try:
+        meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
+        sizes = tuple((int(height), int(width)) for height, width in meta["original_sizes"])
+        prepared = Prepared(place, task, input, indices, tuple(meta["ids"]), sizes, held)
+        shapes = (prepared.images.shape, prepared.masks.shape)
+    except (OSError, ValueError, KeyError, TypeError):
+        held.release()
+        return None
+    count = len(indices)
+    wanted = ((count, *input.size, input.channels), (count, *mask_shape(task, input.size)))
+    if shapes != wanted or not len(prepared.ids) == len(sizes) == count:
+        held.release()
+        return None
+    return prepared
+
+
+def _mapped(file: Path) -> NDArray[np.uint8]:
+    # As a plain array: np.memmap does bookkeeping at each slice, which costs more than the slice.
+    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)).view(np.ndarray)

@@ -1,0 +1,179 @@
+"""How a picture and its mask are fitted to the network's input size, and how a map gets back to the picture's own.
+
+Sizes are (height, width) in pixels. Image and mask share one geometry: pixels are squares and their centres stay
+aligned, so that a mask drawn from an image still fits after both were resized.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from segreg.errors import SegregError
+from segreg.sections import Input
+from segreg.task import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+Size = tuple[int, int]
+Map = TypeVar("Map", "NDArray[Any]", "Tensor")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a picture lies inside the network's input: its upper left corner and its size there."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def rows(self) -> slice:
+        """Gives its rows."""
+        return slice(self.top, self.top + self.height)
+
+    @property
+    def columns(self) -> slice:
+        """Gives its columns."""
+        return slice(self.left, self.left + self.width)
+
+
+def placement(size: Size, input: Input) -> Placement:  # noqa: A002
+    """Says where a picture of `size` lies in the network's input.
+
+    `stretch` fills the input. `letterbox` keeps the aspect ratio and centres the picture, so that rotating and
+    flipping the input keeps it in its middle; an odd border is a pixel wider below and to the right.
+
+    Raises:
+        SegregError: the rule is `none` and the picture does not have the input's size.
+    """
+    height, width = size
+    H, W = input.size
+    if input.resize == "letterbox":
+        scale = min(H / height, W / width)
+        h, w = (min(H, max(1, round(height * scale))), min(W, max(1, round(width * scale))))
+        return Placement((H - h) // 2, (W - w) // 2, h, w)
+    if input.resize == "none" and (height, width) != (H, W):
+        raise SegregError(
+            f"the picture is {_words(size)} and input.size is {_words((H, W))}, but input.resize is none",
+            hint="set input.resize to stretch or letterbox",
+        )
+    return Placement(0, 0, H, W)
+
+
+def fit_image(image: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noqa: A002
+    """Gives the image at the input's size, resized with an antialiased bilinear filter; a letterbox's border is 0.
+
+    Shape: uint8 `[h, w, C]` to uint8 `[H, W, C]`.
+
+    Raises:
+        SegregError: the rule is `none` and the picture does not have the input's size.
+    """
+    place = placement(_size(image.shape[:2]), input)
+    inside = _smooth_image(image, (place.height, place.width))
+    if inside.shape[:2] == tuple(input.size):
+        return inside
+    fitted = np.zeros((*input.size, image.shape[2]), np.uint8)
+    fitted[place.rows, place.columns] = inside
+    return fitted
+
+
+def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noqa: A002
+    """Gives the mask at the input's size; each pixel takes the label nearest to its centre; a border is ignored (255).
+
+    Shape: uint8 `[..., h, w]` to uint8 `[..., H, W]`.
+
+    Raises:
+        SegregError: the rule is `none` and the mask does not have the input's size.
+    """
+    place = placement(_size(mask.shape[-2:]), input)
+    inside = _nearest(mask, (place.height, place.width))
+    if inside.shape[-2:] == tuple(input.size):
+        return inside
+    fitted = np.full((*mask.shape[:-2], *input.size), IGNORE_INDEX, np.uint8)
+    fitted[..., place.rows, place.columns] = inside
+    return fitted
+
+
+def restore(values: Map, original: Size, input: Input) -> Map:  # noqa: A002
+    """Gives a map that the network predicted at the picture's original size, without the letterbox's border.
+
+    Floating-point maps (probabilities, logits) are interpolated bilinearly, labels take the nearest. Probabilities
+    that summed to 1 at each pixel still do.
+
+    Shape: NumPy array or torch tensor `[..., H, W]` to the same kind, dtype and device, `[..., *original]`.
+
+    Raises:
+        SegregError: the map does not have the input's size.
+    """
+    if tuple(values.shape[-2:]) != tuple(input.size):
+        raise SegregError(
+            f"a map of {_words(_size(tuple(values.shape)))} can't be restored: input.size is {_words(input.size)}"
+        )
+    place = placement(original, input)
+    inside = values[..., place.rows, place.columns]
+    if isinstance(inside, np.ndarray):
+        if np.issubdtype(inside.dtype, np.floating):
+            import torch
+
+            return _smooth(torch.from_numpy(np.ascontiguousarray(inside)), original).numpy()
+        return _nearest(inside, original)
+    return _smooth(inside, original) if inside.is_floating_point() else _nearest_tensor(inside, original)
+
+
+def _smooth(values: Tensor, size: Size) -> Tensor:
+    """Resizes floating-point `[..., h, w]` with the filter that images are resized with."""
+    import torch.nn.functional as F
+
+    if tuple(values.shape[-2:]) == tuple(size):
+        return values
+    planes = values.reshape(1, -1, *values.shape[-2:])
+    resized = F.interpolate(planes, size=list(size), mode="bilinear", antialias=True, align_corners=False)
+    return resized.reshape(*values.shape[:-2], *size)
+
+
+def _smooth_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Resizes uint8 `[h, w, C]`: torch gives Pillow's picture, several times faster, for any number of channels."""
+    if image.shape[:2] == tuple(size):
+        return image
+    import torch
+    import torch.nn.functional as F
+
+    # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    resized = F.interpolate(pixels, size=list(size), mode="bilinear", antialias=True, align_corners=False)
+    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+
+
+def _centres(count: int, source: int) -> NDArray[np.intp]:
+    """Gives for each of `count` pixels the one of `source` in which its centre lies, exactly, in integers."""
+    return ((2 * np.arange(count) + 1) * source) // (2 * count)
+
+
+def _nearest(labels: NDArray[Any], size: Size) -> NDArray[Any]:
+    h, w = labels.shape[-2:]
+    if (h, w) == tuple(size):
+        return labels
+    return labels.take(_centres(size[0], h), axis=-2).take(_centres(size[1], w), axis=-1)
+
+
+def _nearest_tensor(labels: Tensor, size: Size) -> Tensor:
+    import torch
+
+    h, w = labels.shape[-2:]
+    rows = torch.from_numpy(_centres(size[0], h)).to(labels.device)
+    columns = torch.from_numpy(_centres(size[1], w)).to(labels.device)
+    return labels.index_select(-2, rows).index_select(-1, columns)
+
+
+def _size(shape: tuple[int, ...]) -> Size:
+    return (int(shape[-2]), int(shape[-1]))
+
+
+def _words(size: Size) -> str:
+    return f"{size[0]}x{size[1]} (height x width)"

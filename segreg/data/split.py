@@ -1,0 +1,188 @@
+"""Which samples train, which choose the checkpoint and which are kept for the end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from segreg.contracts import Dataset, Sample
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
+from segreg.sections import Split
+
+Side = Literal["train", "val", "test"]
+SIDES: tuple[Side, ...] = ("train", "val", "test")
+
+
+def divide(dataset: Dataset, split: Split) -> dict[Side, list[int]]:
+    """Gives each side's samples as indices into `dataset.samples`, in the data set's order.
+
+    * `random` draws by a hash of the seed with each sample's group (its id where it has none). So the split does not
+      depend on the samples' order, on the machine or on any library's version, and a group is never divided. A side
+      gets as near to its share of all samples as whole groups allow, and one group at least where its share isn't 0.
+    * `dataset` takes the data set's own sides and draws nothing.
+    * `lists` reads ids from text files (UTF-8, one id a line, blank lines and lines that begin with # skipped).
+      Samples that no list names are left out. Without a list for test there is no test.
+    * `auto` is `dataset` where the samples name their sides and `random` where they don't. A val or test that the data
+      set does not have is drawn from its train, as `random` draws.
+
+    Raises:
+        SegregError: train or val is empty, or test though its share is not 0; a sample or a group stands on two sides;
+            two samples have one id; a list can't be read or names an unknown id; a sample has no side of its own.
+    """
+    samples = dataset.samples
+    _refuse_double_ids(samples)
+    own = any(sample.split is not None for sample in samples)
+    if split.method == "lists":
+        sides = _listed(samples, split.lists)
+    elif split.method == "dataset" or (split.method == "auto" and own):
+        sides = _own(samples)
+        if split.method == "auto" and sides["train"]:
+            sides = _completed(samples, sides, split)
+    else:
+        sides = _completed(samples, {"train": list(range(len(samples))), "val": [], "test": []}, split)
+    _refuse_divided_groups(samples, sides)
+    _refuse_empty(sides, split, len(samples))
+    return {side: sorted(sides[side]) for side in SIDES}
+
+
+def drawn(words: Iterable[str], *seed: object) -> list[str]:
+    """Gives the words in an order that hangs on the seed and on nothing else, not even on their order."""
+    key = hashlib.blake2b("/".join(map(str, seed)).encode()).digest()
+    return sorted(words, key=lambda word: (hashlib.blake2b(word.encode(), key=key, digest_size=16).digest(), word))
+
+
+def _completed(samples: Sequence[Sample], sides: Mapping[Side, list[int]], split: Split) -> dict[Side, list[int]]:
+    """Gives the sides with test and val, where they are empty, drawn from train."""
+    # No sample's id can pass for a group's name: they begin differently.
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index in sides["train"]:
+        sample = samples[index]
+        groups[f"sample {sample.id}" if sample.group is None else f"group {sample.group}"].append(index)
+    left = drawn(groups, split.seed)
+    complete = {side: list(sides[side]) for side in SIDES}
+    shares: tuple[tuple[Side, float], ...] = (("test", split.test), ("val", split.val))
+    for side, share in shares:
+        if not complete[side] and share > 0:
+            chosen = _nearest_to(share * len(samples), left, {name: len(groups[name]) for name in left})
+            complete[side] = [index for name in chosen for index in groups[name]]
+            left = [name for name in left if name not in chosen]
+    complete["train"] = [index for name in left for index in groups[name]]
+    return complete
+
+
+def _nearest_to(wanted: float, names: Sequence[str], sizes: Mapping[str, int]) -> set[str]:
+    """Takes names in their order while they fit into what is wanted, then the smallest left if that is nearer."""
+    chosen: set[str] = set()
+    missing = wanted
+    for name in names:
+        if sizes[name] <= missing:
+            chosen.add(name)
+            missing -= sizes[name]
+    smallest = min((name for name in names if name not in chosen), key=lambda name: sizes[name], default=None)
+    if smallest is not None and (not chosen or sizes[smallest] - missing < missing):
+        chosen.add(smallest)
+    return chosen
+
+
+def _own(samples: Sequence[Sample]) -> dict[Side, list[int]]:
+    sides: dict[Side, list[int]] = {side: [] for side in SIDES}
+    lost = [sample.id for sample in samples if sample.split not in SIDES]
+    if lost:
+        raise SegregError(
+            f"{len(lost)} of {len(samples)} samples don't say on which side of the split they stand: "
+            f"{listed(lost, most=5)}",
+            hint="the data set gives train, val or test to each or to none; split.method: random draws a split",
+        )
+    for side in SIDES:
+        sides[side] = [index for index, sample in enumerate(samples) if sample.split == side]
+    return sides
+
+
+def _listed(samples: Sequence[Sample], lists: Mapping[Side, Path]) -> dict[Side, list[int]]:
+    if "train" not in lists or "val" not in lists:
+        missing = [side for side in SIDES[:2] if side not in lists]
+        raise SegregError(
+            f"split.method is lists, but split.lists has none for {listed(missing)}",
+            hint="it names a text file with one sample id a line for each of train, val and test",
+        )
+    index_of = {sample.id: index for index, sample in enumerate(samples)}
+    sides: dict[Side, list[int]] = {side: [] for side in SIDES}
+    seen: dict[str, tuple[Side, Place]] = {}
+    problems: list[Problem] = []
+    for side in SIDES:
+        for name, place in _lines(Path(lists[side])) if side in lists else ():
+            if name not in index_of:
+                hint = did_you_mean(name, index_of) or _example(index_of)
+                problems.append(Problem(f'the data set has no sample "{name}"', place, hint))
+            elif name in seen:
+                other, there = seen[name]
+                where = "twice in one list" if other == side else f"on two sides, {other} and {side}"
+                problems.append(Problem(f'"{name}" stands {where}; it stands already at {there}', place))
+            else:
+                seen[name] = (side, place)
+                sides[side].append(index_of[name])
+    if problems:
+        more = [Problem(f"and {len(problems) - 20} more lines are wrong")] if len(problems) > 20 else []
+        raise SegregError.of([*problems[:20], *more])
+    return sides
+
+
+def _lines(file: Path) -> list[tuple[str, Place]]:
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
+    except OSError as error:
+        raise SegregError(f"{file}: can't read this list of sample ids: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SegregError(f"{file}: is no UTF-8 text; a list has one sample id a line") from error
+    stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
+    return [(line, Place(str(file), number)) for number, line in stripped if line and not line.startswith("#")]
+
+
+def _example(ids: Iterable[str]) -> str:
+    first = next(iter(ids), None)
+    return f'ids look like "{first}"' if first is not None else ""
+
+
+def _refuse_double_ids(samples: Sequence[Sample]) -> None:
+    double = [name for name, count in Counter(sample.id for sample in samples).items() if count > 1]
+    if double:
+        files = [str(sample.image) for sample in samples if sample.id == double[0]]
+        raise SegregError(f"sample ids must differ, but {listed(double, most=5)} stands for several: {listed(files)}")
+
+
+def _refuse_divided_groups(samples: Sequence[Sample], sides: Mapping[Side, list[int]]) -> None:
+    stands: dict[str, dict[Side, str]] = defaultdict(dict)
+    for side in SIDES:
+        for index in sides[side]:
+            sample = samples[index]
+            if sample.group is not None:
+                stands[sample.group].setdefault(side, sample.id)
+    divided = {group: found for group, found in stands.items() if len(found) > 1}
+    if divided:
+        group, found = next(iter(divided.items()))
+        members = " and ".join(f'"{name}" in {side}' for side, name in found.items())
+        others = f" (and {len(divided) - 1} groups more)" if len(divided) > 1 else ""
+        raise SegregError(
+            f'the group "{group}" stands on two sides of the split: {members}{others}',
+            hint="pictures of one group (a patient, a source picture) belong on one side",
+        )
+
+
+def _refuse_empty(sides: Mapping[Side, list[int]], split: Split, count: int) -> None:
+    train, val, test = (len(sides[side]) for side in SIDES)
+    told = f"of {count} samples, {train} are in train, {val} in val and {test} in test"
+    for side in SIDES:
+        if sides[side]:
+            continue
+        if side == "test" and ("test" not in split.lists if split.method == "lists" else split.test == 0):
+            continue
+        hints = {
+            "dataset": f"the data set itself has no {side}; split.method: auto draws val and test from its train"
+            + (", and split.test: 0 does without a test" if side == "test" else ""),
+            "lists": f"the list for {side} names no sample",
+        }
+        hint = hints.get(split.method, "split.val and split.test are shares of all samples; train gets the rest")
+        raise SegregError(f"the split leaves {side} empty: {told}", hint=hint)

@@ -1,0 +1,288 @@
+"""The cache's folder: where it is, how large it may be, what lies in it, and who uses what.
+
+An entry is a folder named by its key. Whoever uses one holds a shared lock on its `lock` file, which the system
+releases when the process ends in any way; whoever removes one must get the lock alone. An entry is built in a folder
+whose name begins with a dot and renamed when it is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segreg.errors import SegregError
+
+LIMIT_GB = 20.0
+GB = 10**9
+# How long a folder without a lock file, whose maker may be about to make it, is left alone.
+GRACE_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class CacheEntry:
+    """One prepared data set in the cache.
+
+    Attributes:
+        key: its folder's name.
+        folder: where it lies.
+        bytes: its size on disk.
+        last_used: seconds since 1970.
+        in_use: whether a live process has it open.
+        samples: how many pictures it holds.
+        description: which data set, at which size.
+    """
+
+    key: str
+    folder: Path
+    bytes: int
+    last_used: float
+    in_use: bool
+    samples: int
+    description: str
+
+
+def cache_folder() -> Path:
+    """Gives the cache's folder: `$SEGREG_CACHE`, or `segreg` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    if chosen := os.environ.get("SEGREG_CACHE"):
+        return Path(chosen).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "segreg"
+
+
+def cache_limit() -> int:
+    """Gives the cache's largest size in bytes: `$SEGREG_CACHE_LIMIT_GB`, or 20 GB.
+
+    Raises:
+        SegregError: the variable holds no number above 0.
+    """
+    text = os.environ.get("SEGREG_CACHE_LIMIT_GB", "").strip() or str(LIMIT_GB)
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = -1.0
+    if not 0 < limit < float("inf"):
+        raise SegregError(f'SEGREG_CACHE_LIMIT_GB must be a number of gigabytes above 0, not "{text}"')
+    return int(limit * GB)
+
+
+def list_entries(folder: Path | None = None) -> list[CacheEntry]:
+    """Gives what the cache holds, the last used first."""
+    entries = [_described(place) for place in _places(_entries_folder(folder)) if not place.name.startswith(".")]
+    return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
+
+
+def clear(folder: Path | None = None, *, keys: Collection[str] | None = None) -> list[CacheEntry]:
+    """Removes entries, all or those with the given keys, and gives what was removed. What is in use stays."""
+    chosen = [entry for entry in list_entries(folder) if keys is None or entry.key in keys]
+    removed = [entry for entry in chosen if remove(entry.folder)]
+    remove_leftovers(folder)
+    if keys is None and not list_entries(folder):
+        with contextlib.suppress(OSError):
+            index_file(folder).unlink(missing_ok=True)
+    return removed
+
+
+def entry_folder(key: str, folder: Path | None = None) -> Path:
+    """Gives the folder of the entry with this key, whether it exists or not."""
+    return _entries_folder(folder) / key
+
+
+def index_file(folder: Path | None = None) -> Path:
+    """Gives the file in which digests of the data sets' files are remembered."""
+    return (folder or cache_folder()) / "digests.sqlite3"
+
+
+class Hold:
+    """A shared lock on an entry, kept until it is released, forgotten or the process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Lets the entry go."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def __del__(self) -> None:
+        self.release()
+
+
+def hold(entry: Path) -> Hold | None:
+    """Takes a shared lock on an entry and notes the use of it, or gives None if there is no entry."""
+    lock = entry / "lock"
+    try:
+        descriptor = os.open(lock, os.O_RDONLY)
+    except OSError:
+        return None
+    _lock(descriptor, alone=False)
+    try:
+        still_there = os.path.samestat(os.fstat(descriptor), lock.stat())
+    except OSError:
+        still_there = False  # removed between the opening and the locking
+    if not still_there:
+        os.close(descriptor)
+        return None
+    with contextlib.suppress(OSError):  # a cache that others filled may be read-only
+        os.utime(lock)
+    return Hold(descriptor)
+
+
+def new_folder(key: str, folder: Path | None = None) -> tuple[Path, Hold]:
+    """Gives an empty, locked folder in which an entry can be built, to be renamed to its key.
+
+    Raises:
+        SegregError: the cache's folder can't be written to.
+    """
+    root = _entries_folder(folder)
+    while True:
+        building = root / f".building-{key}-{secrets.token_hex(4)}"
+        try:
+            building.mkdir(parents=True)
+            (building / "lock").touch()
+        except OSError as error:
+            raise SegregError(
+                f"{root}: can't write to the cache: {error.strerror or error}",
+                hint="SEGREG_CACHE names another folder for it",
+            ) from error
+        # None if another process took the folder, not yet locked, for a leftover.
+        if held := hold(building):
+            return building, held
+
+
+def remove(entry: Path) -> bool:
+    """Removes an entry unless a live process uses it, and says whether it is gone."""
+    try:
+        descriptor = os.open(entry / "lock", os.O_RDONLY)
+    except FileNotFoundError:
+        if not entry.is_dir():
+            return True
+        about_to_lock = entry.name.startswith(".") and time.time() - entry.stat().st_mtime < GRACE_SECONDS
+        if not about_to_lock:
+            shutil.rmtree(entry, ignore_errors=True)
+        return not entry.exists()
+    except OSError:
+        return False
+    try:
+        if not _lock(descriptor, alone=True):
+            return False
+        gone = entry.with_name(f".removed-{entry.name.lstrip('.')}-{secrets.token_hex(4)}")
+        entry.rename(gone)  # at once, so that nobody finds half of it
+        shutil.rmtree(gone, ignore_errors=True)
+    except OSError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path | None = None) -> None:
+    """Removes what killed processes left half-built or half-removed."""
+    for place in _places(_entries_folder(folder)):
+        if place.name.startswith("."):
+            remove(place)
+
+
+def make_room(needed: int, folder: Path | None = None, *, what: str) -> None:
+    """Removes the least recently used entries until `needed` bytes fit into the cache's limit and onto the disk.
+
+    Raises:
+        SegregError: they would not fit even alone; nothing was removed.
+    """
+    root = _entries_folder(folder)
+    limit = cache_limit()
+    if needed > limit:
+        raise SegregError(
+            f"{what} would take {gigabytes(needed)} in the cache, whose limit is {gigabytes(limit)}",
+            hint="SEGREG_CACHE_LIMIT_GB raises the limit; a smaller input.size takes less",
+        )
+    remove_leftovers(folder)
+    oldest_first = list_entries(folder)[::-1]
+    free = _free(root)
+    removable = sum(entry.bytes for entry in oldest_first if not entry.in_use)
+    if needed > free + removable:
+        raise SegregError(
+            f"{what} would take {gigabytes(needed)} in the cache, and the disk of {root} has {gigabytes(free)} free",
+            hint="SEGREG_CACHE names a folder on another disk; a smaller input.size takes less",
+        )
+    held = sum(entry.bytes for entry in oldest_first)
+    for entry in oldest_first:
+        if held + needed <= limit and needed <= free:
+            return
+        if not entry.in_use and remove(entry.folder):
+            held -= entry.bytes
+            free = _free(root)
+
+
+def gigabytes(count: int) -> str:
+    """Gives "1.2 GB", or "34.0 MB" below one."""
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:.1f} MB"
+
+
+def _entries_folder(folder: Path | None) -> Path:
+    return (folder or cache_folder()) / "prepared"
+
+
+def _places(root: Path) -> Iterator[Path]:
+    try:
+        yield from sorted(place for place in root.iterdir() if place.is_dir())
+    except OSError:
+        return
+
+
+def _described(entry: Path) -> CacheEntry:
+    try:
+        meta: dict[str, Any] = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        meta = {}
+    try:
+        last_used = (entry / "lock").stat().st_mtime
+    except OSError:
+        last_used = 0.0
+    size = 0
+    for file in entry.glob("*"):
+        with contextlib.suppress(OSError):
+            size += file.stat().st_size
+    description = str(meta.get("description", "unreadable"))
+    return CacheEntry(entry.name, entry, size, last_used, _in_use(entry), len(meta.get("ids", ())), description)
+
+
+def _in_use(entry: Path) -> bool:
+    try:
+        descriptor = os.open(entry / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _lock(descriptor, alone=True)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, *, alone: bool) -> bool:
+    """Locks an open file; alone, it does not wait but says whether nobody else has it."""
+    if sys.platform == "win32":  # where an open file can't be removed in the first place
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks
+    return True
+
+
+def _free(root: Path) -> int:
+    existing = next(place for place in (root, *root.parents) if place.exists())
+    return shutil.disk_usage(existing).free

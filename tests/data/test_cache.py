@@ -1,0 +1,436 @@
+"""The cache: right arrays, reused when nothing changed, never half-written, never too large, every wrong file told."""
+
+import dataclasses
+import multiprocessing
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segreg.contracts import Dataset, Sample
+from segreg.data import cache as cache_module
+from segreg.data.cache import prepare
+from segreg.data.resize import fit_image, fit_mask
+from segreg.data.store import clear, entry_folder, list_entries, new_folder
+from segreg.errors import SegregError
+from segreg.sections import Input
+from segreg.task import Task
+
+SMALL = Input(size=(16, 16))
+
+
+def read_image(sample):
+    with Image.open(sample.image) as picture:
+        return np.asarray(picture)
+
+
+def read_mask(sample):
+    with Image.open(sample.mask) as picture:
+        return np.asarray(picture)
+
+
+def on_disk(folder, count=6, task=None):
+    """A data set of PNG files."""
+    folder.mkdir(exist_ok=True)
+    samples = []
+    for i in range(count):
+        rng = np.random.default_rng(i)
+        image, mask = folder / f"p{i}.png", folder / f"p{i}_mask.png"
+        Image.fromarray(rng.integers(0, 256, (20 + i, 30, 3), dtype=np.uint8)).save(image)
+        Image.fromarray(rng.integers(0, 2, (20 + i, 30), dtype=np.uint8)).save(mask)
+        samples.append(Sample(f"p{i}", image, mask))
+    return Dataset(task or Task(("x",), "binary"), samples, read_image, read_mask, reader="png")
+
+
+@pytest.fixture
+def files(tmp_path):
+    return on_disk(tmp_path / "pictures")
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Counts how many samples were decoded."""
+    seen = []
+    real = cache_module.fitted_sample
+    monkeypatch.setattr(cache_module, "fitted_sample", lambda d, s, i: (seen.append(s.id), real(d, s, i))[1])
+    return seen
+
+
+def test_arrays_hold_the_fitted_samples(files):
+    prepared = prepare(files, SMALL)
+    assert prepared.images.shape == (6, 16, 16, 3)
+    assert prepared.masks.shape == (6, 16, 16)
+    assert prepared.images.dtype == prepared.masks.dtype == np.uint8
+    assert prepared.ids == tuple(f"p{i}" for i in range(6))
+    assert prepared.original_size(4) == (24, 30)
+    for i, sample in enumerate(files.samples):
+        np.testing.assert_array_equal(prepared.images[i], fit_image(read_image(sample), SMALL))
+        np.testing.assert_array_equal(prepared.masks[i], fit_mask(read_mask(sample), SMALL))
+    assert not prepared.images.flags.writeable
+
+
+def test_multilabel_masks_have_a_plane_a_class(memory):
+    dataset = memory(3, task=Task(("a", "b"), "multilabel"))
+    prepared = prepare(dataset, Input(size=(16, 16), resize="letterbox"))
+    assert prepared.masks.shape == (3, 2, 16, 16)
+    assert set(np.unique(prepared.masks)) == {0, 1, 255}
+
+
+def test_some_samples_keep_their_indices(files):
+    prepared = prepare(files, SMALL, indices=[4, 1])
+    assert prepared.indices == (1, 4)
+    assert prepared.id_of(4) == "p4"
+    np.testing.assert_array_equal(prepared.images[prepared.rows[4]], prepare(files, SMALL).images[4])
+
+
+def test_what_is_prepared_is_not_prepared_again(files, reads):
+    told = []
+    first = prepare(files, SMALL, progress=lambda done, total: told.append((done, total)))
+    assert len(reads) == 6
+    assert told == [(i, 6) for i in range(1, 7)]
+    second = prepare(files, SMALL, progress=lambda *_: pytest.fail("nothing is to be done"))
+    assert len(reads) == 6
+    assert second.folder == first.folder
+
+
+def test_a_change_of_content_or_settings_prepares_anew(files, tmp_path, reads):
+    one = prepare(files, SMALL)
+    changes = [
+        prepare(files, Input(size=(16, 20))),
+        prepare(files, Input(size=(16, 16), resize="letterbox")),
+        prepare(dataclasses.replace(files, reader="png, other classes"), SMALL),
+        prepare(dataclasses.replace(files, task=Task(("y",), "binary")), SMALL),
+        prepare(files, SMALL, indices=[0, 1]),
+    ]
+    image = files.samples[2].image
+    before = image.stat()
+    Image.fromarray(np.zeros((22, 30, 3), np.uint8)).save(image)
+    os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` and archives do
+    changes.append(prepare(files, SMALL))
+    assert len({one.folder, *(found.folder for found in changes)}) == 7
+    assert not changes[-1].images[2].any()
+    # The other settings of the input don't matter here.
+    assert prepare(files, Input(size=(16, 16), normalize="none")).folder == changes[-1].folder
+
+
+def test_the_same_content_elsewhere_is_the_same_entry(files, tmp_path, reads):
+    first = prepare(files, SMALL)
+    shutil.copytree(tmp_path / "pictures", tmp_path / "moved")
+    moved = dataclasses.replace(
+        files,
+        samples=[
+            dataclasses.replace(s, image=tmp_path / "moved" / s.image.name, mask=tmp_path / "moved" / s.mask.name)
+            for s in files.samples
+        ],
+    )
+    assert prepare(moved, SMALL).folder == first.folder
+
+
+def test_unchanged_files_are_read_once(files, monkeypatch):
+    import segreg.data.digests as digests
+
+    read = []
+    real = digests._digest
+    monkeypatch.setattr(digests, "_digest", lambda file: (read.append(file), real(file))[1])
+    prepare(files, SMALL)
+    assert len(read) == 12
+    # They are seconds old: a change within the clock's tick could pass unseen, so nothing is remembered yet.
+    prepare(files, SMALL)
+    assert len(read) == 24
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
+    prepare(files, SMALL)
+    prepare(files, SMALL)
+    assert len(read) == 36
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(files.samples[0].image)
+    prepare(files, SMALL)
+    assert read[36:] == [files.samples[0].image]
+
+
+def test_a_damaged_index_costs_time_and_nothing_else(files, cache, monkeypatch):
+    import segreg.data.digests as digests
+
+    monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
+    folder = prepare(files, SMALL).folder
+    (cache / "digests.sqlite3").write_bytes(b"no database at all " * 100)
+    assert prepare(files, SMALL).folder == folder
+    assert prepare(files, SMALL).folder == folder
+    assert (cache / "digests.sqlite3").read_bytes().startswith(b"SQLite format 3")
+
+
+def test_a_folder_of_masks_counts_as_content(tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    (folder / "one.png").write_bytes(b"1")
+    sample = Sample("a", tmp_path / "none.png", folder)
+    dataset = Dataset(
+        Task(("x",), "binary"), [sample], lambda _: np.zeros((9, 9), np.uint8), lambda _: np.zeros((9, 9), np.uint8)
+    )
+    first = prepare(dataset, SMALL).folder
+    assert prepare(dataset, SMALL).folder == first
+    (folder / "two.png").write_bytes(b"2")
+    assert prepare(dataset, SMALL).folder != first
+
+
+def test_what_is_no_file_is_known_by_what_is_read(memory):
+    dataset = memory(3)
+    first = prepare(dataset, SMALL)
+    assert prepare(memory(3), SMALL).folder == first.folder
+    other = dataclasses.replace(dataset, read_image=lambda s: 255 - dataset.read_image(s))
+    assert prepare(other, SMALL).folder != first.folder
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    dataset = Dataset(
+        Task(("x",), "binary"),
+        [Sample("a", tmp_path / "a.tif", tmp_path / "m.tif")],
+        lambda _: np.full((16, 16), 257 * 130, np.uint16),
+        lambda _: np.zeros((16, 16), np.uint8),
+    )
+    assert (prepare(dataset, SMALL).images == 130).all()
+
+
+def test_every_wrong_file_is_told_and_nothing_is_kept(files, cache):
+    samples = list(files.samples)
+    samples[0].image.write_bytes(b"no picture")
+    samples[1].mask.unlink()
+    Image.fromarray(np.zeros((9, 30), np.uint8)).save(samples[2].mask)
+    Image.fromarray(np.full((23, 30), 7, np.uint8)).save(samples[3].mask)
+    samples[4] = dataclasses.replace(samples[4], mask=None)
+    with pytest.raises(SegregError) as caught:
+        prepare(dataclasses.replace(files, samples=samples), SMALL)
+    told = [str(problem) for problem in caught.value.problems]
+    assert len(told) == 5
+    assert told[0].startswith(f"{samples[0].image}: can't be read: UnidentifiedImageError")
+    assert str(samples[1].mask) in told[1]
+    assert "FileNotFoundError" in told[1]
+    assert told[2] == f"{samples[2].image}: is 22x30 but its mask {samples[2].mask} is 9x30 (height x width)"
+    assert told[3].startswith(
+        f"{samples[3].mask}: the mask holds 7, which is no class: the binary task has 0 to 1, and 255"
+    )
+    assert told[4] == f"{samples[4].image}: has no mask"
+    assert list_entries() == []
+    assert not list((cache / "prepared").iterdir())
+
+
+def test_many_wrong_files_are_counted(files):
+    dataset = dataclasses.replace(files, samples=[dataclasses.replace(s, mask=None) for s in files.samples] * 5)
+    with pytest.raises(SegregError) as caught:
+        prepare(dataset, SMALL)
+    assert len(caught.value.problems) == 21
+    assert caught.value.problems[-1].message == "and 10 more files are wrong"
+
+
+@pytest.mark.parametrize(
+    ("task", "value", "words"),
+    [
+        (Task(("a", "b", "c"), "multiclass"), 3, "holds 3, which is no class: the multiclass task has 0 to 2"),
+        (Task(("a", "b", "c"), "multiclass"), 254, "holds 254"),
+        (Task(("a",), "binary"), 2, "holds 2, which is no class: the binary task has 0 to 1"),
+    ],
+)
+def test_values_that_are_no_class_are_told(tmp_path, task, value, words):
+    mask = np.zeros((8, 8), np.uint8)
+    mask[0, 0], mask[1, 1] = value, 255
+    sample = Sample("a", tmp_path / "a.png", tmp_path / "a_mask.png")
+    dataset = Dataset(task, [sample], lambda _: np.zeros((8, 8), np.uint8), lambda _: mask)
+    with pytest.raises(SegregError, match=words):
+        prepare(dataset, SMALL)
+    mask[0, 0] = 1
+    assert set(np.unique(prepare(dataset, Input(size=(8, 8))).masks)) == {0, 1, 255}
+
+
+def test_what_a_reader_may_not_give_is_told(tmp_path):
+    sample = Sample("a", tmp_path / "a.png", tmp_path / "a_mask.png")
+    good_image, good_mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
+
+    def attempt(image, mask, task=None):
+        prepare(Dataset(task or Task(("x",), "binary"), [sample], lambda _: image, lambda _: mask), SMALL)
+
+    with pytest.raises(SegregError, match=r"image of shape \[8, 8, 3\] and type float64; it must be uint8 or uint16"):
+        attempt(good_image.astype(float), good_mask)
+    with pytest.raises(SegregError, match=r"mask of shape \[8, 8\] and type int64; .* must be uint8, \[H, W\]"):
+        attempt(good_image, good_mask.astype(np.int64))
+    with pytest.raises(SegregError, match=r"must be uint8, \[2, H, W\]"):
+        attempt(good_image, good_mask, Task(("a", "b"), "multilabel"))
+
+
+def test_none_tells_files_and_sizes(files):
+    with pytest.raises(SegregError) as caught:
+        prepare(files, Input(size=(20, 30), resize="none"))
+    assert len(caught.value.problems) == 5
+    assert str(caught.value.problems[0]).startswith(
+        f"{files.samples[1].image}: the picture is 21x30 (height x width) and input.size is 20x30"
+    )
+
+
+def test_a_kill_leaves_nothing_that_is_used(files, cache, tmp_path):
+    """A process is killed in the middle of building; what it leaves is neither used nor kept."""
+    code = f"""
+import os, signal, sys
+sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
+from pathlib import Path
+import test_cache
+dataset = test_cache.on_disk(Path({str(tmp_path / "pictures")!r}))
+test_cache.prepare(dataset, test_cache.SMALL, progress=lambda done, total: done == 3 and os.kill(os.getpid(), 9))
+"""
+    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "SEGREG_CACHE": str(cache)})
+    assert killed.returncode == -9
+    (left,) = (cache / "prepared").iterdir()
+    assert left.name.startswith(".building-")
+    assert list_entries() == []
+    prepared = prepare(files, SMALL)
+    assert not left.exists()
+    np.testing.assert_array_equal(prepared.images[5], fit_image(read_image(files.samples[5]), SMALL))
+
+
+def test_a_folder_under_construction_is_left_alone(files, cache):
+    building, held = new_folder("0" * 32)
+    prepare(files, SMALL)
+    assert building.exists()
+    held.release()
+    prepare(files, Input(size=(8, 8)))
+    assert not building.exists()
+
+
+@pytest.mark.parametrize("damage", ["short", "meta", "gone", "lock"])
+def test_a_damaged_entry_is_made_again(files, damage, reads):
+    prepared = prepare(files, SMALL)
+    folder, image = prepared.folder, np.array(prepared.images[1])
+    del prepared
+    if damage == "short":
+        os.truncate(folder / "images.npy", 500)
+    elif damage == "meta":
+        (folder / "meta.json").write_text("{")
+    elif damage == "lock":
+        (folder / "lock").unlink()
+    else:
+        (folder / "masks.npy").unlink()
+    np.testing.assert_array_equal(prepare(files, SMALL).images[1], image)
+    assert len(reads) == 12
+
+
+def _prepare_there(folder, cache, start, results):
+    os.environ["SEGREG_CACHE"] = str(cache)
+    dataset = on_disk_again(folder)
+    start.wait()
+    prepared = prepare(dataset, SMALL, workers=1)
+    results.put((str(prepared.folder), int(np.asarray(prepared.images).sum())))
+
+
+def on_disk_again(folder):
+    samples = [Sample(f"p{i}", folder / f"p{i}.png", folder / f"p{i}_mask.png") for i in range(6)]
+    return Dataset(Task(("x",), "binary"), samples, _slow_read_image, read_mask, reader="png")
+
+
+def _slow_read_image(sample):
+    time.sleep(0.05)
+    return read_image(sample)
+
+
+def test_two_processes_may_prepare_at_once(files, cache, tmp_path):
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(3), context.Queue()
+    both = [context.Process(target=_prepare_there, args=(tmp_path / "pictures", cache, start, results)) for _ in "ab"]
+    for process in both:
+        process.start()
+    start.wait()
+    found = {results.get(timeout=60) for _ in both}
+    for process in both:
+        process.join()
+    prepared = prepare(files, SMALL)
+    assert found == {(str(prepared.folder), int(prepared.images.sum()))}
+    assert [place.name for place in (cache / "prepared").iterdir()] == [prepared.folder.name]
+
+
+def _sized(side):
+    return Input(size=(side, side), channels=3)
+
+
+def test_the_least_recently_used_goes_first_and_never_what_is_used(memory, monkeypatch):
+    """Three entries of about 0.8 MB fit into 3 MB, a fourth does not."""
+    monkeypatch.setenv("SEGREG_CACHE_LIMIT_GB", "0.003")
+    dataset = memory(20)
+    folders = {}
+    for age, side in ((300, 100), (200, 101), (100, 102)):
+        folders[side] = prepare(dataset, _sized(side)).folder
+        then = time.time() - age
+        os.utime(folders[side] / "lock", (then, then))
+    assert [entry.folder for entry in list_entries()] == [folders[102], folders[101], folders[100]]
+    kept = prepare(dataset, _sized(100))  # in use, and now the last used too
+    then = time.time() - 1000
+    os.utime(folders[100] / "lock", (then, then))
+    newest = prepare(dataset, _sized(103))
+    left = {entry.folder for entry in list_entries()}
+    assert left == {folders[100], folders[102], newest.folder}
+    assert kept.images.shape[1] == 100
+
+
+def test_what_never_fits_is_refused_and_nothing_removed(memory, monkeypatch):
+    dataset = memory(20)
+    prepare(dataset, _sized(64))
+    monkeypatch.setenv("SEGREG_CACHE_LIMIT_GB", "0.0005")
+    with pytest.raises(
+        SegregError, match=r"20 pictures at 100x100 would take 0.8 MB in the cache, whose limit is 0.5 MB"
+    ):
+        prepare(dataset, _sized(100))
+    assert len(list_entries()) == 1
+    monkeypatch.setenv("SEGREG_CACHE_LIMIT_GB", "many")
+    with pytest.raises(SegregError, match='SEGREG_CACHE_LIMIT_GB must be a number of gigabytes above 0, not "many"'):
+        prepare(dataset, _sized(100))
+
+
+def test_a_full_disk_is_told(memory, monkeypatch):
+    import segreg.data.store as store
+
+    monkeypatch.setattr(store, "_free", lambda _: 1000)
+    with pytest.raises(SegregError, match=r"20 pictures at 100x100 would take 0.8 MB in the cache, and the disk of .*"):
+        prepare(memory(20), _sized(100))
+
+
+def test_a_cache_that_cannot_be_written_to_is_told(memory, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "file"))
+    with pytest.raises(SegregError, match=r"can't write to the cache: Not a directory"):
+        prepare(memory(2), SMALL)
+
+
+def test_entries_are_listed_and_cleared(files, memory, tmp_path):
+    held = prepare(files, SMALL)
+    other = prepare(memory(4), _sized(20)).folder
+    first, second = sorted(list_entries(), key=lambda entry: entry.samples)
+    assert (first.samples, second.samples) == (4, 6)
+    assert second.description == f"{tmp_path / 'pictures'}: 6 samples at 16x16x3"
+    assert second.in_use
+    assert not first.in_use
+    assert second.bytes == sum(file.stat().st_size for file in held.folder.iterdir()) > 6 * 16 * 16 * 4
+    assert abs(second.last_used - time.time()) < 60
+    assert [entry.folder for entry in clear()] == [other]
+    assert held.images.any()
+    key = held.folder.name
+    del held
+    assert clear(keys=["another"]) == []
+    assert [entry.key for entry in clear(keys=[key])] == [key]
+    assert list_entries() == []
+    assert not entry_folder(key).exists()
+
+
+def test_it_can_be_sent_to_another_process(files):
+    prepared = prepare(files, SMALL)
+    sent = pickle.dumps(prepared)
+    assert len(sent) < 2000  # the files' names, not what they hold
+    again = pickle.loads(sent)
+    np.testing.assert_array_equal(again.images, prepared.images)
+    del prepared
+    assert list_entries()[0].in_use
+
+
+def test_an_empty_data_set_is_told(memory):
+    with pytest.raises(SegregError, match="the data set has no samples"):
+        prepare(memory(0), SMALL)

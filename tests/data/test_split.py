@@ -1,0 +1,176 @@
+"""Which samples go where."""
+
+import dataclasses
+import random
+
+import pytest
+
+from segreg.data.split import divide, drawn
+from segreg.errors import SegregError
+from segreg.sections import Split
+
+
+def ids(dataset, sides):
+    return {side: {dataset.samples[i].id for i in indices} for side, indices in sides.items()}
+
+
+def shuffled(dataset):
+    samples = list(dataset.samples)
+    random.Random(3).shuffle(samples)
+    return dataclasses.replace(dataset, samples=samples)
+
+
+def test_a_drawn_split_has_the_shares_and_is_a_partition(memory):
+    sides = divide(memory(200), Split(method="random", val=0.15, test=0.1))
+    assert {side: len(found) for side, found in sides.items()} == {"train": 150, "val": 30, "test": 20}
+    assert sorted(sides["train"] + sides["val"] + sides["test"]) == list(range(200))
+    assert all(found == sorted(found) for found in sides.values())
+
+
+def test_a_drawn_split_does_not_depend_on_order(memory):
+    dataset = memory(60)
+    other = shuffled(dataset)
+    assert [s.id for s in dataset.samples] != [s.id for s in other.samples]
+    assert ids(dataset, divide(dataset, Split())) == ids(other, divide(other, Split()))
+
+
+def test_a_drawn_split_depends_on_the_seed_and_stays_the_same_for_ever(memory):
+    dataset = memory(12)
+    one, two = (divide(dataset, Split(seed=seed, val=0.25, test=0.25)) for seed in (0, 1))
+    assert one != two
+    # What the seed has always meant: published splits must not change.
+    assert one == FIRST_SPLIT
+    assert drawn(["a", "b", "c", "d", "e"], 0) == FIRST_ORDER
+    assert drawn(["e", "d", "c", "b", "a"], 0) == FIRST_ORDER
+
+
+FIRST_SPLIT = {"train": [0, 4, 5, 7, 8, 11], "val": [1, 2, 6], "test": [3, 9, 10]}
+FIRST_ORDER = ["b", "a", "c", "e", "d"]
+
+
+def test_groups_are_never_divided_and_shares_are_near(memory):
+    groups = [f"patient {i % 37 if i % 3 else i % 5}" for i in range(300)]
+    dataset = memory(300, groups=groups)
+    sides = divide(dataset, Split(val=0.2, test=0.2))
+    held = [{dataset.samples[i].group for i in sides[side]} for side in ("train", "val", "test")]
+    assert not held[0] & held[1]
+    assert not held[0] & held[2]
+    assert not held[1] & held[2]
+    smallest = min(groups.count(group) for group in set(groups))
+    assert abs(len(sides["val"]) - 60) <= smallest / 2
+    assert abs(len(sides["test"]) - 60) <= smallest / 2
+
+
+def test_a_group_is_no_sample_of_the_same_name(memory):
+    dataset = memory(8, groups=["s000", *[None] * 7])
+    assert sorted(i for side in divide(dataset, Split()).values() for i in side) == list(range(8))
+
+
+def test_few_samples_still_fill_each_side(memory):
+    assert {s: len(f) for s, f in divide(memory(3), Split()).items()} == {"train": 1, "val": 1, "test": 1}
+
+
+def test_too_few_samples_are_told(memory):
+    with pytest.raises(SegregError, match="leaves train empty: of 1 samples, 0 are in train, 0 in val and 1 in test"):
+        divide(memory(1), Split())
+    with pytest.raises(SegregError, match="leaves val empty"):
+        divide(memory(10), Split(val=0.0))
+    with pytest.raises(SegregError, match="leaves train empty"):
+        divide(memory(10), Split(val=0.5, test=0.5))
+
+
+def test_no_test_is_fine_only_where_its_share_is_zero(memory):
+    assert divide(memory(10), Split(test=0.0))["test"] == []
+    own = memory(4, splits=["train", "train", "val", "val"])
+    assert divide(own, Split(method="dataset", test=0.0))["test"] == []
+    with pytest.raises(SegregError, match=r"leaves test empty(?s:.*)split.method: auto draws"):
+        divide(own, Split(method="dataset"))
+
+
+def test_the_data_sets_own_sides_are_taken(memory):
+    splits = ["train", "val", "test", "train"]
+    for method in ("dataset", "auto"):
+        assert divide(memory(4, splits=splits), Split(method=method)) == {"train": [0, 3], "val": [1], "test": [2]}
+
+
+def test_auto_draws_what_the_data_set_lacks_from_its_train(memory):
+    own = memory(20, splits=["train"] * 15 + ["val"] * 5)
+    sides = divide(own, Split(test=0.2))
+    assert sides["val"] == [15, 16, 17, 18, 19]
+    assert len(sides["test"]) == 4
+    assert sorted(sides["test"] + sides["train"]) == list(range(15))
+    own = memory(20, splits=["train"] * 15 + ["test"] * 5)
+    sides = divide(own, Split(val=0.1))
+    assert sides["test"] == [15, 16, 17, 18, 19]
+    assert len(sides["val"]) == 2
+
+
+def test_random_ignores_the_data_sets_sides(memory):
+    own, none = memory(30, splits=["train"] * 30), memory(30)
+    assert divide(own, Split(method="random")) == divide(none, Split())
+
+
+def test_a_sample_without_a_side_is_told(memory):
+    with pytest.raises(SegregError, match=r'2 of 4 samples don\'t say.*"s002" and "s003"'):
+        divide(memory(4, splits=["train", "val", None, "training"]), Split())
+
+
+@pytest.fixture
+def lists(tmp_path):
+    def write(**texts):
+        found = {}
+        for side, text in texts.items():
+            found[side] = tmp_path / f"{side}.txt"
+            found[side].write_text(text, encoding="utf-8")
+        return Split(method="lists", lists=found)
+
+    return write
+
+
+def test_lists_are_read(memory, lists):
+    split = lists(train="\ufeffs000\n# a remark\n\n  s003 \r\n", val="s001", test="s002\n")
+    assert divide(memory(9), split) == {"train": [0, 3], "val": [1], "test": [2]}
+    assert divide(memory(9), lists(train="s000", val="s001"))["test"] == []
+
+
+def test_every_wrong_line_of_the_lists_is_told(memory, lists, tmp_path):
+    split = lists(train="s000\n\ns0001\ns000\n", val="s002\ns000\nelse\n")
+    with pytest.raises(SegregError) as caught:
+        divide(memory(9), split)
+    first, second, third, fourth = caught.value.problems
+    assert str(first.place) == f"{tmp_path / 'train.txt'}:3"
+    assert first.message == 'the data set has no sample "s0001"'
+    assert 'did you mean "s001"' in first.hint
+    assert second.message == f'"s000" stands twice in one list; it stands already at {tmp_path / "train.txt"}:1'
+    assert "on two sides, train and val" in third.message
+    assert str(third.place) == f"{tmp_path / 'val.txt'}:2"
+    assert fourth.hint == 'ids look like "s000"'
+
+
+def test_lists_that_cannot_be_read_are_told(memory, lists, tmp_path):
+    with pytest.raises(SegregError, match='has none for "val"'):
+        divide(memory(9), lists(train="s000"))
+    split = lists(train="s000", val="s001")
+    (tmp_path / "val.txt").write_bytes(b"\xff\xfe\x00s")
+    with pytest.raises(SegregError, match=r"val.txt: is no UTF-8 text"):
+        divide(memory(9), split)
+    (tmp_path / "val.txt").unlink()
+    with pytest.raises(SegregError, match=r"val.txt: can't read this list of sample ids: No such file"):
+        divide(memory(9), split)
+    with pytest.raises(SegregError, match=r"leaves val empty(?s:.*)the list for val names no sample"):
+        divide(memory(9), lists(train="s000", val="# none\n"))
+
+
+def test_a_divided_group_is_told(memory, lists):
+    groups = ["one", "two", "one", "two", None]
+    with pytest.raises(SegregError, match=r'group "one".*"s000" in train and "s002" in val \(and 1 groups more\)'):
+        divide(memory(5, groups=groups), lists(train="s000\ns001", val="s002\ns003"))
+    with pytest.raises(SegregError, match='the group "one" stands on two sides'):
+        divide(memory(5, groups=groups, splits=["train", "val", "val", "val", "test"]), Split())
+
+
+def test_two_samples_of_one_id_are_told(memory):
+    dataset = memory(3)
+    double = dataclasses.replace(dataset, samples=[*dataset.samples, dataset.samples[1]])
+    with pytest.raises(SegregError, match='sample ids must differ, but "s001" stands for several'):
+        divide(double, Split())
