@@ -1,0 +1,91 @@
+"""The dataset `isic2018`: Task 1 of the ISIC 2018 challenge, lesion segmentation (arXiv:1902.03368)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from segreg.contracts import Dataset
+from segreg.errors import SegregError, listed
+from segreg.settings import PositiveInt
+from segreg_plugins.datasets.challenge import PARTS, Part, challenge_dataset, input_folder, truth_folder
+from segreg_plugins.datasets.pictures import expanded
+
+PAGE = "https://challenge.isic-archive.com/data/#2018"
+
+
+def isic2018(
+    *,
+    root: Path = Path("data/isic2018"),
+    if_missing: Literal["error", "synthetic", "download"] = "error",
+    parts: tuple[Literal["training", "validation", "test"], ...] | None = None,
+    synthetic_samples: PositiveInt = 160,
+) -> Dataset:
+    """ISIC 2018 Task 1: dermoscopic pictures of skin lesions, in the challenge's own folders.
+
+    `root` holds `ISIC2018_Task1-2_Training_Input` and `ISIC2018_Task1_Training_GroundTruth`, and the same of the
+    `Validation` and `Test` parts where there are. With more than one part, the samples have the challenge's split.
+
+    Args:
+        root: folder that holds the challenge's folders.
+        if_missing: what happens where they are not there: `error` says where to get them, `download` fetches the
+            challenge's archives (11 GB for the training part), `synthetic` draws a small look-alike set beside `root`
+            and has every report tell so.
+        parts: parts of the challenge to use; where it is null, those that are there, and `download` fetches training.
+        synthetic_samples: number of pictures that `synthetic` draws.
+
+    Raises:
+        SegregError: the data is missing, incomplete or can't be fetched.
+    """
+    root = expanded(root)
+    if root.exists() and not root.is_dir():
+        raise SegregError(f"root: {root} is a file, not a folder")
+    if parts is not None and not parts:
+        raise SegregError("parts: name at least one of training, validation and test, or null for those that are there")
+    wanted: tuple[Part, ...] = tuple(part for part in PARTS if part in parts) if parts else ("training",)
+    absent = [
+        name for part in wanted for name in (input_folder(part), truth_folder(part)) if not (root / name).is_dir()
+    ]
+    if absent and if_missing == "download":
+        from segreg_plugins.datasets.download import download
+
+        download(root, absent)
+    elif absent:
+        some_there = any((root / folder(part)).is_dir() for part in PARTS for folder in (input_folder, truth_folder))
+        if if_missing == "error" or some_there:
+            raise _missing(root, absent)
+        return _synthetic(root, synthetic_samples)
+    if parts is None:
+        others = (p for p in PARTS[1:] if (root / input_folder(p)).is_dir() and (root / truth_folder(p)).is_dir())
+        wanted = ("training", *others)
+    return challenge_dataset(root, wanted)
+
+
+def _missing(root: Path, absent: list[str]) -> SegregError:
+    hints = [
+        f"get {listed([f'{name}.zip' for name in absent], quote='')} from {PAGE} and unpack into {root}",
+        "or set dataset.if_missing: download to have them fetched, or synthetic to try things on drawn pictures",
+    ]
+    if root.is_dir():
+        below = sorted(inside for inside in root.iterdir() if (inside / absent[0]).is_dir())
+        packed = [name for name in absent if (root / f"{name}.zip").is_file()]
+        if below:
+            hints.insert(0, f"they seem to be one folder deeper: set dataset.root: {below[0]}")
+        elif packed:
+            hints.insert(0, f"{listed([f'{name}.zip' for name in packed], quote='')} is there, but not unpacked")
+    have = "has no" if root.is_dir() else "is not there; it should hold"
+    return SegregError(
+        f"root: {root} {have} {listed(absent, quote='', last='or' if root.is_dir() else 'and')}", hint="\n".join(hints)
+    )
+
+
+def _synthetic(root: Path, samples: int) -> Dataset:
+    from segreg_plugins.datasets.synthetic_lesions import drawn_set
+
+    # Beside root and never in it, so that a real copy that comes later is not mixed with drawn pictures.
+    drawn = drawn_set(root.with_name(f"{root.name}-synthetic"), samples=samples, size=256, seed=0)
+    notice = (
+        f"SYNTHETIC PICTURES: ISIC 2018 is not in {root}, so {samples} drawn skin lesions ({drawn}) take its place. "
+        "Scores on them say nothing about real lesions."
+    )
+    return challenge_dataset(drawn, ("training",), notice=notice)

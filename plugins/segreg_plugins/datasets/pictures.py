@@ -1,0 +1,128 @@
+"""Which picture files a folder holds, in an order that is the same everywhere."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from segreg.errors import Problem, SegregError, did_you_mean, listed
+
+EXTENSIONS = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .gif .webp .pbm .pgm .ppm .pnm".split()  # noqa: SIM905
+)
+
+Search = Literal["folder", "tree", "mirrored_tree"]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture file.
+
+    Attributes:
+        path: the file, as it is named in messages.
+        name: what it is told apart by: its name, or its path inside the folder, without the extension.
+    """
+
+    path: Path
+    name: str
+
+
+def expanded(path: Path) -> Path:
+    """Gives a path with `~` replaced by the home folder.
+
+    Raises:
+        SegregError: the home folder that it names is not known.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise SegregError(f"{path}: {error}") from None
+
+
+def missing_folder(folder: Path, what: str) -> Problem | None:
+    """Gives the problem with a folder that is not there or is none, or None where all is well."""
+    if folder.is_dir():
+        return None
+    if folder.exists():
+        return Problem(f"{what}: {folder} is a file, not a folder")
+    absolute = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links and rename what was named
+    parent = next(above for above in absolute.parents if above.is_dir())
+    try:
+        beside = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
+    except OSError:
+        beside = []
+    hints = []
+    if not folder.is_absolute() and folder.parts[:1] != ("~",):
+        hints.append(f"it is looked for in the current folder, {Path.cwd()}")
+    missing = absolute.relative_to(parent).parts[0]
+    hints.append(f'{parent} is there, but has no folder "{missing}"; {did_you_mean(missing, beside)}'.rstrip("; "))
+    return Problem(f"{what}: there is no folder {folder}", hint="\n".join(hints))
+
+
+def pictures_in(folder: Path, search: Search) -> list[Picture]:
+    """Gives a folder's pictures in natural order ("img2" before "img10"), hidden files left out.
+
+    Raises:
+        SegregError: the folder can't be listed, or a link in it leads nowhere.
+    """
+    found: list[Picture] = []
+    try:
+        _collect(folder, "", search, found, set())
+    except OSError as error:
+        raise SegregError(f"{error.filename or folder}: can't be listed ({error.strerror})") from None
+    return sorted(found, key=lambda picture: (natural_key(picture.name), picture.path.name))
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Gives a key that sorts without regard to case and numbers by their value, and never calls two names equal."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
+
+
+def nothing_found(folder: Path, what: str, search: Search) -> Problem:
+    """Gives the problem with a folder in which no picture was found, saying what it holds instead."""
+    names = [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")]
+    folders = [name for name in names if (folder / name).is_dir()]
+    if not names:
+        return Problem(f"{what}: {folder} is empty")
+    if folders and search == "folder":
+        return Problem(
+            f"{what}: {folder} holds no pictures, only folders such as {listed(sorted(folders)[:3])}",
+            hint="name the folder that holds the pictures, or set search: tree (or mirrored_tree)",
+        )
+    endings = Counter(Path(name).suffix.lower() or "no extension" for name in names if name not in folders)
+    kinds = ", ".join(f"{count} with {ending}" for ending, count in endings.most_common(3))
+    return Problem(
+        f"{what}: {folder} holds no pictures" + (f" (its files: {kinds})" if kinds else ""),
+        hint=f"pictures end in {' '.join(sorted(EXTENSIONS))}",
+    )
+
+
+def _collect(folder: Path, inside: str, search: Search, found: list[Picture], seen: set[str]) -> None:
+    # A link to a folder above would be walked for ever.
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    with os.scandir(folder) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if search != "folder":
+                    _collect(folder / entry.name, f"{inside}{entry.name}/", search, found, seen)
+                continue
+            # Only the last dot parts the extension: names such as a.rf.0f3e.jpg differ before it.
+            stem, extension = Path(entry.name).stem, Path(entry.name).suffix
+            if extension.lower() not in EXTENSIONS:
+                continue
+            if not entry.is_file():
+                raise SegregError(f"{folder / entry.name}: is a link to a file that is not there")
+            name = f"{inside}{stem}" if search == "mirrored_tree" else stem
+            # One accented letter can be written as one character or two; file systems differ in it.
+            found.append(Picture(folder / entry.name, unicodedata.normalize("NFC", name)))
