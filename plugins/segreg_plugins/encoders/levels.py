@@ -1,0 +1,78 @@
+"""What a network's levels really are: measured by a pass of tensors that have a shape and no content."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+@dataclass(frozen=True)
+class Level:
+    """One map of features.
+
+    Attributes:
+        index: its place in the network's own list.
+        channels: its channels.
+        stride: image pixels between two of its pixels.
+        channels_last: whether the network gives it as `[B, H, W, C]`.
+    """
+
+    index: int
+    channels: int
+    stride: int
+    channels_last: bool = False
+
+
+def outline(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Tensor] | None:
+    """Gives what `network` makes of an image `[1, channels, *size]`, on the meta device: shapes and no values.
+
+    The network is left as it is; nothing is computed and no random number is drawn. None is given for a network that
+    can't run on shapes alone, because it reads a tensor's values on its way. What else a network raises goes through.
+    """
+    modes = {module: module.training for module in network.modules()}
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            return list(functional_call(network, shapes, (torch.empty(1, channels, *size, device="meta"),)))
+    except (RuntimeError, NotImplementedError) as error:
+        if "meta" in str(error) or "device" in str(error):
+            return None
+        raise
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def measured(
+    network: nn.Module, channels: int, size: tuple[int, int], declared: Sequence[tuple[int, int]] | None = None
+) -> list[Level]:
+    """Gives the levels of `network`, finest first: no empty ones and no copy of the image.
+
+    Args:
+        network: takes `[B, C, H, W]` and gives a list of maps.
+        channels: channels of the image.
+        size: height and width of the image that is tried.
+        declared: channels and stride of each map as the network's author names them. Where the map that comes out
+            does not contradict a stride, it holds: a convolution without padding gives a little less than H / stride.
+    """
+    maps = outline(network, channels, size)
+    if maps is None:
+        return [Level(index, depth, stride) for index, (depth, stride) in enumerate(declared or ())]
+    levels = []
+    for index, level in enumerate(maps):
+        named_channels, named_stride = declared[index] if declared else (level.shape[1], 0)
+        last = level.shape[1] != named_channels and level.shape[-1] == named_channels
+        depth, height = (level.shape[-1], level.shape[1]) if last else (level.shape[1], level.shape[2])
+        # SMP's first map is the image itself where its network has no level of stride 1.
+        if depth == 0 or (index == 0 and declared is None and tuple(level.shape[1:]) == (channels, *size)):
+            continue
+        ratio = size[0] / height
+        stride = named_stride if named_stride and abs(ratio / named_stride - 1) < 0.3 else round(ratio)
+        levels.append(Level(index, depth, stride, last))
+    return levels

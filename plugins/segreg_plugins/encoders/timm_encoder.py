@@ -1,0 +1,244 @@
+"""A model of timm as segreg's contract has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+from torch import Tensor, nn
+
+from segreg.errors import SegregError, listed
+from segreg_plugins.encoders.levels import Level, measured, outline
+from segreg_plugins.encoders.normalization import per_channel
+from segreg_plugins.encoders.timm_family import DEFAULT
+from segreg_plugins.encoders.weights import Fallback, HubFile, WebFile, loading, obtain
+
+_HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
+# How timm's models are told to take images of other sizes than they were trained at, the best way first.
+_ANY_SIZE: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True, "dynamic_img_pad": True},
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+    {},
+)
+_SINGLE_SCALE_LEVELS = 4
+_REFUSED = (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueError, AttributeError, KeyError)
+
+
+class TimmEncoder(nn.Module):
+    """A timm model's own maps of features, channels first.
+
+    A network whose maps all have one stride (ViT) gives four, evenly spaced over its blocks. One that takes only
+    multiples of its coarsest stride is given the image with zeros at its right and lower edge.
+
+    Shape: image `[B, in_channels, H, W]` to a list of `[B, channels[i], H / strides[i], W / strides[i]]`, rounded as
+    the network does.
+
+    Attributes:
+        network: timm's model, as its `features_only` makes it.
+        size: the one height and width that the network takes, or None where it takes any.
+        normalization: mean and standard deviation of each input channel that the weights were trained with.
+        weights_note: says so where random weights stand in for those that were asked for.
+    """
+
+    def __init__(self, member: str, network: Any, arguments: dict[str, Any], size: tuple[int, int]) -> None:
+        super().__init__()
+        self.member = member
+        self.network = network
+        self.arguments = arguments
+        self.in_channels: int = arguments["in_chans"]
+        self._tried_size = size
+        self._settle(_levels(network, self.in_channels, size))
+        self.divisor, self.size = self._sizes(size)
+        self.normalization: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+        self.weights_note = ""
+
+    def _settle(self, levels: list[Level]) -> None:
+        self.levels = levels
+        self.channels = [level.channels for level in levels]
+        self.strides = [level.stride for level in levels]
+
+    def _sizes(self, size: tuple[int, int]) -> tuple[int, tuple[int, int] | None]:
+        """Gives what an image's sides must be a multiple of, and the only size that will do if there is just one."""
+        for divisor in dict.fromkeys((1, min(self.strides), max(self.strides))):
+            # Odd, oblong and clearly larger: CrossViT takes any image and resizes it, so its levels would lie.
+            height, width = (-(-side // divisor) * divisor for side in (size[0] + size[0] // 2 + 9, size[1] + 27))
+            try:
+                maps = outline(self.network, self.in_channels, (height, width))
+            except _REFUSED:
+                continue
+            if maps is None:
+                return max(self.strides), None  # it can't be tried without computing; this is the cautious guess
+            heights = [maps[level.index].shape[1 if level.channels_last else 2] for level in self.levels]
+            if all(abs(h * s / height - 1) < 0.3 for h, s in zip(heights, self.strides, strict=True)):
+                return divisor, None
+        return 1, size
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        height, width = image.shape[-2:]
+        if self.size and (height, width) != self.size:
+            raise SegregError(
+                f'encoder "timm/{self.member}" was built for images of {self.size[0]}x{self.size[1]} pixels and takes '
+                f"no other size; this one has {height}x{width}",
+                hint=f"set img_size: [{height}, {width}] beside the encoder's name, or another input size",
+            )
+        if self.divisor > 1:
+            image = F.pad(image, (0, -width % self.divisor, 0, -height % self.divisor))
+        features = self.network(image)
+        maps = [features[level.index] for level in self.levels]
+        return [x.permute(0, 3, 1, 2) if level.channels_last else x for x, level in zip(maps, self.levels, strict=True)]
+
+    def dilate(self, output_stride: int) -> bool:
+        """Rebuilds the model with timm's own `output_stride` around the same parameters, where it knows one."""
+        if max(self.strides) <= output_stride:
+            return True
+        arguments = {**self.arguments, "output_stride": output_stride}
+        try:
+            with torch.device("meta"):
+                trial = _create(self.member, arguments)
+            levels = _levels(trial, self.in_channels, self._tried_size)
+        except _REFUSED:
+            return False
+        if [level.channels for level in levels] != self.channels or max(v.stride for v in levels) > output_stride:
+            return False
+        old = self.network.state_dict(keep_vars=True)
+        if {name: t.shape for name, t in trial.state_dict().items()} != {name: t.shape for name, t in old.items()}:
+            return False
+        device = next(self.network.parameters()).device
+        dilated = _create(self.member, arguments).to(device).train(self.network.training)
+        dilated.load_state_dict(old, assign=True)  # the very parameters, so that an optimizer keeps hold of them
+        self.network, self.arguments = dilated, arguments
+        self._settle(levels)
+        return True
+
+
+def build(
+    member: str,
+    in_channels: int,
+    *,
+    weights: str | None = None,
+    img_size: tuple[int, int] | None = None,
+    weights_fallback: Fallback = "error",
+) -> TimmEncoder:
+    """Gives the timm model `member`; its settings are those of `timm_family.member_settings`.
+
+    Raises:
+        SegregError: timm has no such model, weights or size, it gives no features, or the weights can't be had.
+    """
+    if not timm.is_model(member):
+        raise SegregError(f'timm {timm.__version__} has no model "{member}"')
+    pretrained, path, note = _config(member, weights), None, ""
+    if weights is not None:
+        path, note = obtain(
+            _file(member, weights, pretrained), encoder=f"timm/{member}", weights=weights, fallback=weights_fallback
+        )
+    arguments: dict[str, Any] = {"in_chans": in_channels}
+    if img_size is not None:
+        arguments["img_size"] = img_size
+    if pretrained.tag:
+        arguments["pretrained_cfg"] = pretrained.tag
+    arguments |= _fitting(member, arguments, ways=_ANY_SIZE if pretrained.fixed_input_size else ({},))
+    if path:
+        network, untouched = _pretrained(member, arguments, path, custom_load=bool(pretrained.custom_load))
+        if untouched:
+            note = f'RANDOM weights in {listed(untouched, most=4)}: "{weights}" of timm/{member} does not fit there'
+    else:
+        network = _create(member, arguments)
+    size = img_size or tuple(pretrained.input_size[-2:])
+    try:
+        encoder = TimmEncoder(member, network, arguments, size)
+    except _REFUSED as error:
+        raise SegregError(
+            f"timm's \"{member}\" can't take images of {in_channels} channels and {size[0]}x{size[1]} pixels: {error}"
+        ) from error
+    encoder.normalization = per_channel((tuple(pretrained.mean), tuple(pretrained.std)), in_channels)
+    encoder.weights_note = note
+    return encoder
+
+
+def _config(member: str, weights: str | None) -> Any:
+    """Gives timm's record of the weights, or of its default ones where none are asked for."""
+    known = {config.tag or DEFAULT: config for config in get_arch_pretrained_cfgs(member).values()}
+    had = [tag for tag, config in known.items() if config.has_weights]
+    config = get_pretrained_cfg(member) if weights in (None, DEFAULT) else known.get(weights)
+    if weights is not None and (config is None or not config.has_weights):
+        others = (
+            f"it has {listed([*had, DEFAULT] if had else [], most=40)}, or null" if had else "it has none: use null"
+        )
+        raise SegregError(f'timm {timm.__version__} has no weights "{weights}" for "{member}"; {others}')
+    if config is None:
+        raise SegregError(f'timm {timm.__version__} does not say what images "{member}" takes')
+    return config
+
+
+def _file(member: str, weights: str, pretrained: Any) -> HubFile | WebFile:
+    if pretrained.hf_hub_id:
+        repository, _, revision = pretrained.hf_hub_id.partition("@")
+        names = (pretrained.hf_hub_filename,) if pretrained.hf_hub_filename else _HUB_NAMES
+        return HubFile(repository, names, revision or None)
+    if pretrained.url:
+        return WebFile(pretrained.url)
+    raise SegregError(f'timm has the weights "{weights}" of "{member}" neither on the hub nor behind a URL')
+
+
+def _fitting(member: str, arguments: dict[str, Any], ways: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """Gives the arguments that make the model take any size, where it can, and choose its levels."""
+    refused: Exception | None = None
+    for way in ways:
+        try:
+            with torch.device("meta"):
+                network = _create(member, {**arguments, **way})
+        except TypeError as error:
+            refused = error
+            if "unexpected keyword" in str(error):
+                continue
+            raise _no_features(member, error) from error
+        except _REFUSED as error:
+            raise _no_features(member, error) from error
+        strides = network.feature_info.get("reduction", list(range(len(network.feature_info))))
+        if len(set(strides)) > 1 or len(strides) <= _SINGLE_SCALE_LEVELS:
+            return way
+        chosen = (len(strides) * (i + 1) // _SINGLE_SCALE_LEVELS - 1 for i in range(_SINGLE_SCALE_LEVELS))
+        return {**way, "out_indices": tuple(chosen)}
+    if "img_size" in arguments:
+        raise SegregError(f'timm\'s "{member}" is not built for a chosen size: it has no img_size', hint="leave it out")
+    raise _no_features(member, refused)
+
+
+def _no_features(member: str, error: Exception | None) -> SegregError:
+    return SegregError(f'timm {timm.__version__} can\'t build "{member}" as an encoder: {error}')
+
+
+def _pretrained(member: str, arguments: dict[str, Any], path: Path, *, custom_load: bool) -> tuple[Any, list[str]]:
+    """Gives the model with the weights of `path`, and the names of parameters that they left random.
+
+    timm loads a backbone's weights leniently and tells what did not fit to its log alone. So the model is built once
+    more from the same random numbers: what is equal then was not loaded.
+
+    Raises:
+        SegregError: the file is damaged, or no parameter came from it.
+    """
+    overlay = {"file": str(path), "custom_load": custom_load}
+    start = torch.get_rng_state()
+    network = loading(path, lambda: _create(member, arguments, pretrained=True, pretrained_cfg_overlay=overlay))
+    torch.set_rng_state(start)
+    fresh = dict(_create(member, arguments).named_parameters())
+    random = {name for name, parameter in fresh.items() if parameter.min() != parameter.max()}
+    untouched = [name for name, p in network.named_parameters() if name in random and torch.equal(p, fresh[name])]
+    if len(untouched) == len(random):
+        raise SegregError(f'{path}: these are no weights of timm\'s "{member}": no parameter was found in them')
+    return network, untouched
+
+
+def _create(member: str, arguments: dict[str, Any], **more: Any) -> Any:
+    return timm.create_model(member, features_only=True, **{"pretrained": False, **arguments, **more})
+
+
+def _levels(network: Any, in_channels: int, size: tuple[int, int]) -> list[Level]:
+    """Gives the network's levels, finest first."""
+    declared = list(zip(network.feature_info.channels(), network.feature_info.reduction(), strict=True))
+    return sorted(measured(network, in_channels, size, declared), key=lambda level: level.stride)

@@ -1,0 +1,53 @@
+"""The ResNets of torchvision as its own segmentation models build them, known without importing it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from segreg_plugins.encoders.weights import Fallback
+
+if TYPE_CHECKING:
+    from segreg_plugins.encoders.torchvision_encoder import TorchvisionResNet
+
+Weights = Literal["IMAGENET1K_V1", "IMAGENET1K_V2"]
+OutputStride = Literal[8, 16, 32]
+
+
+def resnet50(
+    in_channels: int,
+    *,
+    weights: Weights | None = None,
+    output_stride: OutputStride = 8,
+    weights_fallback: Fallback = "error",
+) -> TorchvisionResNet:
+    """ResNet-50 of torchvision, dilated as in its deeplabv3_resnet50 and fcn_resnet50.
+
+    Args:
+        weights: pretrained weights; null starts from random ones.
+        output_stride: stride of the coarsest level; torchvision's segmentation models have 8.
+        weights_fallback: what happens where the weights can't be had, for instance offline: `error` stops and names
+            the ways out, `random` goes on with random weights and says so in the run's header and record.
+    """
+    from segreg_plugins.encoders.torchvision_encoder import build
+
+    return build("resnet50", in_channels, weights, output_stride, weights_fallback)
+
+
+def resnet101(
+    in_channels: int,
+    *,
+    weights: Weights | None = None,
+    output_stride: OutputStride = 8,
+    weights_fallback: Fallback = "error",
+) -> TorchvisionResNet:
+    """ResNet-101 of torchvision, dilated as in its deeplabv3_resnet101 and fcn_resnet101.
+
+    Args:
+        weights: pretrained weights; null starts from random ones.
+        output_stride: stride of the coarsest level; torchvision's segmentation models have 8.
+        weights_fallback: what happens where the weights can't be had, for instance offline: `error` stops and names
+            the ways out, `random` goes on with random weights and says so in the run's header and record.
+    """
+    from segreg_plugins.encoders.torchvision_encoder import build
+
+    return build("resnet101", in_channels, weights, output_stride, weights_fallback)
