@@ -1,0 +1,22 @@
+"""The built-in metrics."""
+
+from __future__ import annotations
+
+from segreg.entry import Entry
+from segreg.hooks import hookimpl
+from segreg_plugins.metrics import builders
+
+
+@hookimpl
+def segreg_entries() -> list[Entry]:
+    """Gives every built-in metric."""
+    return [
+        Entry("metric", "dice", builders.dice),
+        Entry("metric", "f1", builders.f1),
+        Entry("metric", "iou", builders.iou),
+        Entry("metric", "precision", builders.precision),
+        Entry("metric", "recall", builders.recall),
+        Entry("metric", "specificity", builders.specificity),
+        Entry("metric", "accuracy", builders.accuracy),
+        Entry("metric", "mean_accuracy", builders.mean_accuracy),
+    ]

@@ -1,0 +1,116 @@
+"""How recipes ask for a metric: names, settings and what each measures.
+
+Each gives a value pooled over all pixels, the mean of the images' own values, and one for each class where there are
+several; `definitions` says in a sentence what each value is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from segreg_plugins.losses.classes import kept_classes, refuse
+
+if TYPE_CHECKING:
+    from segreg.task import Task
+    from segreg_plugins.metrics.streamed import StreamedScore
+
+
+def dice(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+    """Dice score: twice the overlap over the sum of both areas.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    return _streamed(task, threshold, "dice", "dice", leave_out)
+
+
+def f1(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+    """F1 score of pixels: the Dice score by its other name.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    return _streamed(task, threshold, "f1", "dice", leave_out)
+
+
+def iou(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+    """Intersection over union (Jaccard index); of several classes the mean, known as mIoU.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    return _streamed(task, threshold, "iou", "iou", leave_out)
+
+
+def precision(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+    """Precision: the share of a class's predicted pixels that are right.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    return _streamed(task, threshold, "precision", "precision", leave_out)
+
+
+def recall(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+    """Recall (sensitivity): the share of a class's true pixels that are found.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    return _streamed(task, threshold, "recall", "recall", leave_out)
+
+
+def specificity(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+    """Specificity: the share of pixels not of a class that are not predicted as it.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    return _streamed(task, threshold, "specificity", "specificity", leave_out)
+
+
+def accuracy(task: Task, threshold: float) -> StreamedScore:
+    """Pixel accuracy: the share of pixels that are right, background included."""
+    return _streamed(task, threshold, "accuracy", "accuracy", ())
+
+
+def mean_accuracy(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+    """Mean class accuracy (balanced accuracy): the mean share of each true class's pixels that are found.
+
+    Unlike `recall` it leaves out a class that is predicted but not there, and of a binary task it is the mean over
+    foreground and background.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: the task is multilabel, or `leave_out` names no class of the task, or all of them.
+    """
+    refuse(task, ["multilabel"], "mean_accuracy", 'its classes don\'t exclude each other; use "recall"')
+    return _streamed(task, threshold, "mean_accuracy", "mean_accuracy", leave_out)
+
+
+def _streamed(task: Task, threshold: float, name: str, score: str, leave_out: tuple[str, ...]) -> StreamedScore:
+    kept = kept_classes(task, leave_out)
+
+    from segreg_plugins.metrics.streamed import StreamedScore
+
+    return StreamedScore(task, threshold, name=name, score=score, kept=kept)

@@ -1,0 +1,86 @@
+"""How pixels are counted: for each image, how often each true label was given each predicted one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from segreg.errors import SegregError
+from segreg.task import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segreg.task import Task
+
+
+class Counts(NamedTuple):
+    """Numbers of pixels, int64.
+
+    Attributes:
+        tp: `[..., K]`, pixels of each class that are predicted as it.
+        fp: `[..., K]`, pixels of other classes that are predicted as it.
+        fn: `[..., K]`, pixels of the class that are predicted otherwise.
+        tn: `[..., K]`, the others that count.
+        right: `[..., 1]`, pixels that are predicted right; of several labels each counts.
+        pixels: `[..., 1]`, pixels that count; of several labels each counts.
+    """
+
+    tp: Tensor
+    fp: Tensor
+    fn: Tensor
+    tn: Tensor
+    right: Tensor
+    pixels: Tensor
+
+
+def layout(task: Task) -> tuple[int, int]:
+    """Gives how many confusion matrices a task has, and of how many labels: multilabel has one 2 x 2 for each class."""
+    return (1, task.channels) if task.mode == "multiclass" else (task.channels, 2)
+
+
+def confusion(task: Task, logits: Tensor, target: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Gives each image's confusion matrices, and how many pixels carry labels that the task does not have.
+
+    Nothing here waits for the device.
+
+    Shape: logits `[B, K, H, W]` and a target as `Task` has it to int64 `[B, G, L, L]`, true labels in rows and
+    predicted ones in columns, G and L being `layout(task)`, and an int64 scalar.
+
+    Raises:
+        SegregError: the shapes do not belong together.
+    """
+    predicted = task.labels(logits, threshold=threshold)
+    if logits.shape[1] != task.channels or predicted.shape != target.shape:
+        raise SegregError(
+            f"logits {list(logits.shape)} and target {list(target.shape)} do not belong together in a {task.mode} task "
+            f"of {len(task.classes)} classes"
+        )
+    images, pixels = target.shape[0], target.shape[-2] * target.shape[-1]
+    groups, labels = layout(task)
+    # A row for every label from -1 to 256, so that ignored and impossible ones need no mask. Int32 keys are fastest.
+    rows = IGNORE_INDEX + 3
+    truth = target.to(torch.int32).clamp(-1, IGNORE_INDEX + 1).reshape(images, groups, pixels)
+    matrix = torch.arange(images * groups, dtype=torch.int32, device=target.device).view(images, groups, 1)
+    key = ((matrix * rows + 1 + truth) * labels + predicted.reshape(images, groups, pixels).to(torch.int32)).flatten()
+    # Not torch.bincount, which waits for the device to learn the largest key.
+    found = torch.zeros(images * groups * rows * labels, dtype=torch.int64, device=target.device)
+    found = found.index_add_(0, key, found.new_ones(()).expand(key.numel())).view(images, groups, rows, labels)
+    known = found[:, :, 1 : labels + 1]
+    strays = found.sum() - known.sum() - found[:, :, IGNORE_INDEX + 1].sum()
+    return known, strays
+
+
+def counts_of(task: Task, matrices: Tensor) -> Counts:
+    """Gives each class's counts from confusion matrices `[..., G, L, L]`."""
+    if task.mode != "multiclass":
+        tn, fp, fn, tp = matrices.flatten(-2).unbind(-1)
+        right = (tp + tn).sum(-1, keepdim=True)
+        return Counts(tp, fp, fn, tn, right, right + (fp + fn).sum(-1, keepdim=True))
+    matrix = matrices[..., 0, :, :]
+    tp = matrix.diagonal(dim1=-2, dim2=-1)
+    fp = matrix.sum(-2) - tp
+    fn = matrix.sum(-1) - tp
+    pixels = matrix.sum((-2, -1)).unsqueeze(-1)
+    return Counts(tp, fp, fn, pixels - tp - fp - fn, tp.sum(-1, keepdim=True), pixels)
