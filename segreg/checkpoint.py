@@ -1,0 +1,329 @@
+"""What survives a process: a network's weights, and all that a training needs to go on.
+
+Weights are safetensors. The training state is a PyTorch file of tensors and plain containers, read with
+`weights_only=True`, so that neither can run code. Every file is written aside, flushed and renamed: after a crash at
+any moment there is the old file or the new one, whole.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.errors import SegregError, listed
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+STATE = "state.pt"
+"""The training state after the last finished epoch: the one truth that a run resumes from."""
+
+BEST = "best.safetensors"
+"""The weights of the epoch with the best monitored value."""
+
+LAST = "last.safetensors"
+"""The weights of the last finished epoch."""
+
+FORMAT = 1
+
+
+@dataclass
+class State:
+    """A training after a finished epoch.
+
+    Attributes:
+        epoch: epochs finished.
+        seconds: time they took, in all processes that had a part in them.
+        objective: state of the network and the losses.
+        average: state of the moving average's network, or None.
+        average_steps: optimizer steps that the average has seen.
+        optimizer: state of the optimizer.
+        schedule: state of the schedule.
+        scaler: state of the gradient scaler, empty without one.
+        randomness: state of every random number generator.
+        monitor: name of the value that chooses the best epoch.
+        best_epoch: the epoch with the best monitored value; 0 before there is one.
+        best_value: that value, turned so that larger is better.
+        epochs_without_better: epochs since then.
+        precision: name of the precision.
+        values: the last row of the history.
+    """
+
+    epoch: int
+    seconds: float
+    objective: dict[str, Any]
+    average: dict[str, Any] | None
+    average_steps: int
+    optimizer: dict[str, Any]
+    schedule: dict[str, Any]
+    scaler: dict[str, Any]
+    randomness: dict[str, Any]
+    monitor: str
+    best_epoch: int
+    best_value: float | None
+    epochs_without_better: int
+    precision: str
+    values: dict[str, float]
+
+
+def save_state(state: State, path: Path) -> None:
+    """Writes a training state, atomically.
+
+    Raises:
+        SegregError: it holds something that can't be read back without running code.
+    """
+    import torch
+
+    content = {field.name: _plain(getattr(state, field.name), field.name) for field in fields(State)}
+    with replacing(path) as aside:
+        torch.save({"format": FORMAT, **content}, aside)
+
+
+def load_state(path: Path) -> State:
+    """Reads a training state, its tensors on the CPU.
+
+    Raises:
+        SegregError: the file is missing, damaged, holds code, or is no training state.
+    """
+    content = _load_pickle(path)
+    names = {field.name for field in fields(State)}
+    if not isinstance(content, dict) or "format" not in content:
+        raise SegregError(f"{path}: not a training state of segreg")
+    if content.pop("format") != FORMAT or content.keys() != names:
+        raise SegregError(f"{path}: a training state of another version of segreg; resume it with that one")
+    return State(**content)
+
+
+def save_weights(tensors: Mapping[str, Tensor], path: Path, *, notes: Mapping[str, Any]) -> None:
+    """Writes tensors as safetensors, atomically. Tensors that share memory are written apart.
+
+    Args:
+        tensors: a module's `state_dict()`.
+        path: the file.
+        notes: what to say about them in the file's header, as strings.
+    """
+    from safetensors.torch import save_file
+
+    seen: set[int] = set()
+    alone: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        # safetensors takes contiguous tensors with memory of their own.
+        copy = tensor.detach().cpu().contiguous()
+        storage = copy.untyped_storage().data_ptr()
+        alone[name] = copy.clone() if storage in seen else copy
+        seen.add(storage)
+    with replacing(path) as aside:
+        save_file(alone, aside, metadata={key: str(value) for key, value in notes.items()})
+
+
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Gives a weights file's tensors, on the CPU, and its notes.
+
+    Takes safetensors, and PyTorch files of tensors alone or under "state_dict" or "model".
+
+    Raises:
+        SegregError: the file is missing, damaged, holds code, or holds no tensors.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    if path.suffix != ".safetensors":
+        content = _load_pickle(path)
+        for key in ("state_dict", "model"):
+            if isinstance(content, dict) and isinstance(content.get(key), dict):
+                content = content[key]
+        if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+            raise SegregError(f"{path}: holds no weights (a mapping from names to tensors)")
+        return dict(content), {}
+    if not path.is_file():
+        raise SegregError(f"{path}: there is no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise SegregError(f"{path}: damaged or no safetensors file ({error})") from None
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """Gives what a safetensors file says of its weights, without reading them.
+
+    Raises:
+        SegregError: the file is missing or damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise SegregError(f"{path}: there is no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise SegregError(f"{path}: damaged or no safetensors file ({error})") from None
+
+
+@dataclass(frozen=True)
+class Match:
+    """What of a weights file went into a module.
+
+    Attributes:
+        loaded: names that were loaded.
+        missing: names of the module that the file does not have.
+        unexpected: names in the file that the module does not have.
+        misshapen: names in both whose shapes differ, with both shapes.
+        notes: the file's notes.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    misshapen: tuple[str, ...]
+    notes: Mapping[str, str]
+
+    def __str__(self) -> str:
+        rest = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.misshapen}
+        lines = [f"{len(names)} {word}: {listed(names, quote='', most=6)}" for word, names in rest.items() if names]
+        return "\n".join([f"{len(self.loaded)} tensors loaded", *lines])
+
+
+def load_weights(module: nn.Module, path: Path, *, strict: bool = True) -> Match:
+    """Loads a weights file into a module and tells what matched.
+
+    Args:
+        module: the network.
+        path: the file.
+        strict: whether every name and shape must match; without it those that do are loaded.
+
+    Raises:
+        SegregError: the file can't be read, or does not match; nothing is loaded then.
+    """
+    tensors, notes = read_weights(path)
+    own = module.state_dict()
+    both = [name for name in own if name in tensors]
+    fitting = {name: tensors[name] for name in both if tensors[name].shape == own[name].shape}
+    match = Match(
+        loaded=tuple(fitting),
+        missing=tuple(name for name in own if name not in tensors),
+        unexpected=tuple(name for name in tensors if name not in own),
+        misshapen=tuple(
+            f"{name} {list(tensors[name].shape)} for {list(own[name].shape)}" for name in both if name not in fitting
+        ),
+        notes=notes,
+    )
+    if not fitting or (strict and (match.missing or match.unexpected or match.misshapen)):
+        raise SegregError(f"{path}: the weights do not fit the network", hint=str(match).replace("loaded", "fit"))
+    module.load_state_dict(fitting, strict=False)
+    return match
+
+
+def random_state() -> dict[str, Any]:
+    """Gives the state of every random number generator that training draws from."""
+    import numpy as np
+    import torch
+
+    name, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "python": random.getstate(),
+        "numpy": (str(name), torch.from_numpy(np.array(keys, dtype=np.int64)), position, has_gauss, gauss),
+    }
+
+
+def restore_random_state(state: Mapping[str, Any]) -> None:
+    """Puts every generator back to where `random_state` found it. CUDA's only where there are as many devices."""
+    import numpy as np
+    import torch
+
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, internal, gauss_next = state["python"]
+    random.setstate((version, tuple(internal), gauss_next))
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write to, and puts that file in `path`'s place once the disk has all of it."""
+    aside = path.with_name(f".{path.name}.writing")
+    try:
+        aside.write_bytes(b"")
+        mode = aside.stat().st_mode
+        yield aside
+        aside.chmod(mode)  # safetensors makes files that their owner alone can read
+        _sync(aside)
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    # The rename itself is safe only when the folder is on the disk too.
+    if os.name == "posix":
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    # Windows flushes only what is open for writing; a folder opens only for reading.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _load_pickle(path: Path) -> Any:
+    """Reads a PyTorch file without running code that it may hold."""
+    import pickle
+    import warnings
+    import zipfile
+
+    import torch
+
+    if not path.is_file():
+        raise SegregError(f"{path}: there is no such file")
+    try:
+        # PyTorch itself does not look at the checksums that it writes.
+        if zipfile.is_zipfile(path) and (wrong := zipfile.ZipFile(path).testzip()):
+            raise zipfile.BadZipFile(f"checksum of {wrong}")
+        with warnings.catch_warnings():
+            # Of files that others made; what matters about them is told below.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise SegregError(
+            f"{path}: not only tensors and plain values, so that reading it could run code; refused",
+            hint="a damaged file may look like this too",
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
+        why = str(error).partition("\n")[0] or type(error).__name__
+        raise SegregError(f"{path}: damaged or no PyTorch file ({why})") from None
+
+
+def _plain(value: Any, where: str) -> Any:
+    """Gives a value made of what `weights_only` reads: tensors, numbers, texts, lists, tuples and mappings."""
+    import numpy as np
+    import torch
+
+    if isinstance(value, np.generic):
+        value = value.item()
+    # Exactly these types: a subclass, such as an Enum, is written with its name and needs code to be read.
+    if type(value) in (type(None), bool, int, float, complex, str):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach()
+    if isinstance(value, Mapping):
+        return {_plain(key, where): _plain(item, f"{where}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        items = [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    if isinstance(value, (set, frozenset)):
+        return {_plain(item, where) for item in value}
+    raise SegregError(
+        f"the training state can't be saved: {where} is a {type(value).__module__}.{type(value).__qualname__}",
+        hint="state_dict() must hold tensors, numbers, texts, lists and mappings only, so that it loads without code",
+    )

@@ -1,0 +1,173 @@
+"""Where a network computes and in which number format, with the reason told."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from segreg.errors import SegregError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    import torch
+
+PrecisionName = Literal["auto", "float32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The number format of a network's heavy operations; weights, losses and metrics are float32 in any case.
+
+    Attributes:
+        name: "float32", "bf16" or "fp16".
+        dtype: what `torch.autocast` computes in, None where everything is float32.
+        scaler: whether gradients are scaled, so that fp16 does not lose the small ones.
+        reason: why it was chosen, one sentence for the run's header.
+    """
+
+    name: str
+    dtype: torch.dtype | None
+    scaler: bool
+    reason: str
+
+    def autocast(self, device: torch.device) -> torch.autocast:
+        """Gives the context in which the forward pass runs."""
+        import torch
+
+        return torch.autocast(device.type, dtype=self.dtype or torch.float32, enabled=self.dtype is not None)
+
+
+def devices() -> list[str]:
+    """Gives the devices that this machine has, the preferred first."""
+    import torch
+
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    apple = torch.backends.mps.is_available()
+    mps = ["mps"] if apple else []
+    return [*cuda, *mps, "cpu"]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Gives the device of that name; for "auto" a CUDA GPU, else Apple's, else the processor.
+
+    Raises:
+        SegregError: the name is no device or this machine has none of it; the message lists what there is.
+    """
+    import torch
+
+    present = devices()
+    name = present[0] if name == "auto" else name
+    if "cuda:0" in present and name == "cuda":
+        name = "cuda:0"
+    if name not in present:
+        known = [*present, "auto", "cuda", "mps"]
+        close = "" if name in known else did_you_mean(name, known)
+        why = "" if torch.version.cuda or not name.startswith("cuda") else "; this PyTorch is built without CUDA"
+        raise SegregError(
+            f'there is no device "{name}" here{why}',
+            hint="\n".join(filter(None, (close, f"this machine has {listed(present)}"))),
+        )
+    return torch.device(name)
+
+
+def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
+    """Gives the precision of that name on that device; for "auto" the fastest one that the device computes natively.
+
+    The choice depends on the hardware alone, never on a timing, so that a resumed run makes the same one.
+
+    Raises:
+        SegregError: fp16 is asked for on a device other than CUDA.
+    """
+    import torch
+
+    if name == "fp16" and device.type != "cuda":
+        raise SegregError(
+            f'precision "fp16" needs a CUDA device; this run computes on "{device}"', hint='take "bf16" or "float32"'
+        )
+    native, hardware = _bf16(device)
+    if name == "auto":
+        if native:
+            return Precision("bf16", torch.bfloat16, scaler=False, reason=f"bf16, because {hardware}")
+        if device.type == "cuda":
+            return Precision("fp16", torch.float16, scaler=True, reason=f"fp16 with a scaler, because {hardware}")
+        return Precision("float32", None, scaler=False, reason=f"float32, because {hardware}")
+    if name == "bf16":
+        reason = "bf16, as asked for" if native else f"bf16, as asked for, although {hardware}: it may be slower"
+        return Precision("bf16", torch.bfloat16, scaler=False, reason=reason)
+    if name == "fp16":
+        return Precision("fp16", torch.float16, scaler=True, reason="fp16 with a gradient scaler, as asked for")
+    return Precision("float32", None, scaler=False, reason="float32, as asked for")
+
+
+def _bf16(device: torch.device) -> tuple[bool, str]:
+    """Says whether a device computes bf16 natively, and that in words."""
+    import torch
+
+    if device.type == "cuda":
+        # Compute capability rather than is_bf16_supported(), which also counts emulation.
+        major, minor = torch.cuda.get_device_capability(device)
+        has = "has" if major >= 8 else "has no native"
+        return major >= 8, f"{torch.cuda.get_device_name(device)} (compute capability {major}.{minor}) {has} bf16"
+    if device.type == "cpu":
+        found = sorted({"avx512_bf16", "amx_bf16"} & processor_flags())
+        if found and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            return True, f"the processor has {' and '.join(found)}"
+        return False, "the processor has neither avx512_bf16 nor amx_bf16"
+    return False, f"bf16 is not known to be faster on {device.type}"
+
+
+def processor_flags() -> frozenset[str]:
+    """Gives the instruction sets of the processor as Linux names them; none where that can't be read."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
+
+
+def prepare_process() -> str:
+    """Keeps freed memory in the process instead of returning it after every batch; gives a sentence for the header.
+
+    glibc hands each activation above 32 MB back to the system and faults it in again, page by page, at the next step:
+    a third of a training step on a processor goes there. It is to be called before the first tensor is made. Other C
+    libraries are left alone, and SEGREG_MALLOPT=0 switches it off.
+    """
+    if os.environ.get("SEGREG_MALLOPT", "1") == "0":
+        return "memory: the C library's own rules (SEGREG_MALLOPT=0)"
+    if not sys.platform.startswith("linux") or platform.libc_ver()[0] != "glibc":
+        return "memory: the C library's own rules"
+    mmap_max, trim_threshold = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return "memory: the C library's own rules"
+    # The threshold first: if it were refused, mmap would still bound what the process keeps.
+    if mallopt(trim_threshold, 2**31 - 1) == 1 and mallopt(mmap_max, 0) == 1:
+        return "memory: kept between batches (glibc mallopt; SEGREG_MALLOPT=0 switches it off)"
+    return "memory: the C library's own rules (mallopt refused)"
+
+
+def prepare_device(device: torch.device) -> None:
+    """Lets a CUDA device search for its fastest convolutions and use TF32 for what remains float32."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = True
+        torch.set_float32_matmul_precision("high")
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds PyTorch on every device, Python's `random` and NumPy's global generator."""
+    import numpy as np
+    import torch
+
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)

@@ -1,0 +1,150 @@
+"""How a run is told while it goes: a moving bar on a terminal, plain lines in a file, or nothing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Advance(Protocol):
+    """Tells that something was done; `note` replaces what stands beside the bar."""
+
+    def __call__(self, count: int = 1, note: str | None = None) -> None: ...
+
+
+class Progress(Protocol):
+    """What training, reading and evaluating tell their progress to."""
+
+    def say(self, text: str) -> None:
+        """Writes a line that stays."""
+
+    def watch(self, title: str, total: int | None, unit: str) -> AbstractContextManager[Advance]:
+        """Shows how much of `total` (None: unknown) is done while the context lasts. One at a time."""
+
+
+Mode = Literal["auto", "bar", "lines", "quiet"]
+
+
+def progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
+    """Gives the progress of that mode; "auto" takes the bar on a terminal and lines elsewhere."""
+    stream = stream or sys.stdout
+    if mode == "auto":
+        mode = "bar" if stream.isatty() else "lines"
+    if mode == "quiet":
+        return Quiet()
+    return Lines(stream) if mode == "lines" else _bar(stream)
+
+
+@dataclass(frozen=True)
+class Quiet:
+    """Tells nothing."""
+
+    def say(self, text: str) -> None:
+        """Writes nothing."""
+
+    @contextmanager
+    def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:  # noqa: ARG002
+        """Shows nothing."""
+
+        def advance(count: int = 1, note: str | None = None) -> None:
+            pass
+
+        yield advance
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Writes a line now and then.
+
+    Attributes:
+        stream: where to.
+        every: seconds between two lines of one watch.
+    """
+
+    stream: TextIO
+    every: float = 15.0
+
+    def say(self, text: str) -> None:
+        """Writes a line."""
+        print(text, file=self.stream, flush=True)
+
+    @contextmanager
+    def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
+        """Writes how much is done, not more often than every so many seconds."""
+        start = told = time.monotonic()
+        done, beside = 0, ""
+
+        def advance(count: int = 1, note: str | None = None) -> None:
+            nonlocal done, beside, told
+            done += count
+            beside = beside if note is None else note
+            now = time.monotonic()
+            if now - told < self.every:
+                return
+            told = now
+            left = f", {duration((now - start) / done * (total - done))} left" if total and done else ""
+            of = f"/{total}" if total else ""
+            self.say(f"  {title}: {done}{of} {unit}{left}{f'  {beside}' if beside else ''}")
+
+        yield advance
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Moves a bar on a terminal, with the rate and the time left."""
+
+    console: Console
+
+    def say(self, text: str) -> None:
+        """Writes a line above the bar."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
+        """Shows a bar, which goes away at the end."""
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Columns
+
+        columns = Columns(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn(unit, markup=False),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=self.console,
+            transient=True,
+            refresh_per_second=4,  # drawing competes with training for the processor
+        )
+        with columns:
+            task = columns.add_task(title, total=total, note="")
+
+            def advance(count: int = 1, note: str | None = None) -> None:
+                columns.advance(task, count)
+                if note is not None:
+                    columns.update(task, note=note)
+
+            yield advance
+
+
+def duration(seconds: float) -> str:
+    """Gives "45 s", "3 min 20 s" or "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _bar(stream: TextIO) -> Bar:
+    from rich.console import Console
+
+    return Bar(Console(file=stream))

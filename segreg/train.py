@@ -1,0 +1,369 @@
+"""Training: epochs of steps, a validation after each, and a checkpoint that any process can go on from.
+
+It reads from top to bottom: `fit`, then an epoch, then its two passes. Every place where the processor waits for the
+device says "sync". What takes part is made in `prepare`; what is saved is gathered in `resume`.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import torch
+from torch import nn
+
+from segreg import history
+from segreg.checkpoint import BEST, LAST, STATE, State, load_state, save_state
+from segreg.device import Precision, seed_everything
+from segreg.errors import SegregError, listed
+from segreg.monitor import TOTAL, Monitor, better, choose_monitor, computed, metric_directions, named
+from segreg.objective import Objective
+from segreg.prepare import Training, freeze_encoder, prepare, to_device
+from segreg.progress import Progress, Quiet, duration
+from segreg.resume import publish, restore, snapshot
+from segreg.tally import WAYS_OUT, Tally
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torchmetrics import MetricCollection
+
+    from segreg.contracts import Schedule
+    from segreg.data.batches import Batches
+    from segreg.sections import Train
+
+Reason = Literal["finished", "early stopping", "time budget", "interrupted"]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Attributes:
+        epochs: epochs finished.
+        stopped_because: why it stopped.
+        monitor: name of the value that chose the best epoch.
+        best_epoch: that epoch; 0 where the value was never defined.
+        best_value: the value there.
+        seconds: time of all epochs, in all processes.
+        values: the last row of the history.
+        weights: the best epoch's weights, or the last one's where there is no best; None before the first epoch's end.
+    """
+
+    epochs: int
+    stopped_because: Reason
+    monitor: str
+    best_epoch: int
+    best_value: float | None
+    seconds: float
+    values: Mapping[str, float]
+    weights: Path | None
+
+
+def fit(
+    objective: Objective,
+    *,
+    train: Batches,
+    val: Batches,
+    metrics: MetricCollection,
+    build_optimizer: Callable[[Sequence[dict[str, Any]]], Optimizer],
+    build_schedule: Callable[[Optimizer, int, int], Schedule | None],
+    settings: Train,
+    device: torch.device,
+    precision: Precision,
+    run_dir: Path,
+    seed: int,
+    notes: Mapping[str, str] | None = None,
+    observe: Callable[[int, Mapping[str, float]], None] | None = None,
+    progress: Progress | None = None,
+    resume: State | None = None,
+) -> Outcome:
+    """Trains until the epochs, the patience or the time is used up.
+
+    After every epoch `run_dir` holds the training state, a row more in the history, and the best and last weights. On a
+    CPU, a run that was killed and resumed ends with the same weights, bit for bit.
+
+    Args:
+        objective: the network and its losses; it is moved to the device.
+        train: batches to learn from.
+        val: batches to validate on; may be empty, and then `settings.monitor` is a training value.
+        metrics: metrics that compute named values.
+        build_optimizer: makes the optimizer of parameter groups; partial application of an optimizer entry.
+        build_schedule: makes the schedule of optimizer, steps per epoch and epochs; None keeps the rates.
+        settings: the recipe's `train` section.
+        device: where to compute.
+        precision: in which number format.
+        run_dir: an existing folder for the checkpoints and the history.
+        seed: seed of dropout and everything else that is drawn in training.
+        notes: what the weights files say of the network in their headers.
+        observe: is told every epoch's number and values, once they are on the disk.
+        progress: is told what happens.
+        resume: the state to go on from.
+
+    Raises:
+        SegregError: the monitored value does not exist, a loss or a weight is no longer finite, a part named in
+            `lr_factors` does not exist, or the state does not fit.
+    """
+    progress = progress or Quiet()
+    notes = notes or {}
+    seed_everything(seed)
+    metrics = metrics.to(device)
+    training = prepare(
+        objective,
+        steps_per_epoch=-(-len(train) // settings.accumulate),
+        build_optimizer=build_optimizer,
+        build_schedule=build_schedule,
+        settings=settings,
+        device=device,
+        precision=precision,
+    )
+    monitor = choose_monitor(settings.monitor, directions(training, val, metrics))
+    if resume:
+        restore(training, resume, monitor, progress)
+        state = resume
+    else:
+        state = snapshot(training, monitor, epoch=0, seconds=0.0, values={})
+        save_state(state, run_dir / STATE)
+    history.cut_after(run_dir, state.epoch)
+    publish(state, run_dir, monitor, notes)
+    if settings.compile:
+        objective.compile()
+        if training.average:
+            training.average.network.compile()
+
+    reason: Reason | None
+    try:
+        with sigterm_as_interrupt():
+            while (reason := reason_to_stop(state, settings)) is None:
+                state = run_epoch(
+                    training,
+                    state,
+                    train=train,
+                    val=val,
+                    metrics=metrics,
+                    monitor=monitor,
+                    run_dir=run_dir,
+                    notes=notes,
+                    progress=progress,
+                )
+                if observe:
+                    observe(state.epoch, state.values)
+    except KeyboardInterrupt:
+        # What is in memory is half an epoch; what counts is on the disk.
+        reason, state = "interrupted", load_state(run_dir / STATE)
+        progress.say(
+            f"interrupted in epoch {state.epoch + 1}; {state.epoch} finished. Go on with: segreg run --resume {run_dir}"
+        )
+        publish(state, run_dir, monitor, notes)
+    return Outcome(
+        epochs=state.epoch,
+        stopped_because=reason,
+        monitor=monitor.name,
+        best_epoch=state.best_epoch,
+        best_value=None if state.best_value is None else monitor.plain(state.best_value),
+        seconds=state.seconds,
+        values=state.values,
+        weights=run_dir / (BEST if state.best_epoch else LAST) if state.epoch else None,
+    )
+
+
+def reason_to_stop(state: State, settings: Train) -> Reason | None:
+    """Gives why no further epoch is trained, or None."""
+    if state.epoch >= settings.epochs:
+        return "finished"
+    if settings.early_stopping and state.epochs_without_better >= settings.early_stopping:
+        return "early stopping"
+    if settings.time_budget_minutes and state.seconds > settings.time_budget_minutes * 60:
+        return "time budget"
+    return None
+
+
+def run_epoch(
+    training: Training,
+    before: State,
+    *,
+    train: Batches,
+    val: Batches,
+    metrics: MetricCollection,
+    monitor: Monitor,
+    run_dir: Path,
+    notes: Mapping[str, str],
+    progress: Progress,
+) -> State:
+    """Trains and validates one epoch, writes it down, and gives the state after it."""
+    started = time.monotonic()
+    epoch = before.epoch + 1
+    rates = {f"lr.{group['name']}": float(group["lr"]) for group in training.optimizer.param_groups}
+
+    trained, images = train_pass(training, train, epoch, progress)
+    train_seconds = time.monotonic() - started
+    check_finite(training.objective, epoch)
+    validated = validation_pass(training, val, metrics, epoch, progress) if len(val) else {}
+    values = {**trained, **validated}
+
+    value = monitor.oriented(values)
+    if epoch_end := getattr(training.schedule, "epoch_end", None):
+        epoch_end(value)
+    is_best = better(value, before.best_value)
+    seconds = time.monotonic() - started
+    speed = {"images_per_second": images / train_seconds, "seconds": seconds}
+    state = snapshot(
+        training,
+        monitor,
+        epoch=epoch,
+        seconds=before.seconds + seconds,
+        best_epoch=epoch if is_best else before.best_epoch,
+        best_value=value if is_best else before.best_value,
+        epochs_without_better=0 if is_best else before.epochs_without_better + 1,
+        values={"epoch": epoch, **rates, **values, **speed},
+    )
+    # The order matters to a process that is killed between two of these: a row without its state is cut off on
+    # resuming, and the weights files are written again from the state.
+    history.append(run_dir, state.values)
+    save_state(state, run_dir / STATE)
+    publish(state, run_dir, monitor, notes)
+    progress.say(in_words(state, training.settings, monitor, is_best=is_best))
+    return state
+
+
+def train_pass(training: Training, train: Batches, epoch: int, progress: Progress) -> tuple[dict[str, float], int]:
+    """Takes one optimizer step for every `accumulate` batches; gives the mean losses and the number of images."""
+    settings, optimizer, scaler = training.settings, training.optimizer, training.scaler
+    training.objective.train()
+    freeze_encoder(training, frozen=epoch <= settings.freeze_encoder_epochs)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    tally = Tally(f"training, epoch {epoch}", training.device)
+    speak = Speaker(tally)
+
+    with progress.watch(f"epoch {epoch}/{settings.epochs}", len(train), "batches") as advance:
+        for group in groups_of(settings.accumulate, train.epoch(epoch)):
+            for batch in group:
+                images, targets = to_device(batch, training)
+                with training.precision.autocast(training.device):
+                    terms, _ = training.objective(images, targets)
+                # The mean over the batches that this group really has: the last one of an epoch may be shorter.
+                scaler.scale(terms[TOTAL] / len(group)).backward()
+                tally.add(terms, batch.ids)
+                advance(1, speak())  # sync, at most once a second
+            if settings.clip_gradient_norm is not None:
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(parameters, settings.clip_gradient_norm)
+            scaler.step(optimizer)  # sync with fp16 and an optimizer that is not fused: was a gradient infinite?
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+            if training.schedule:
+                training.schedule.step()
+            if training.average:
+                training.average.update(training.objective)
+        losses = tally.read()  # sync, once an epoch
+    if not losses:
+        raise SegregError("there is not one batch to train on", hint="see the split and train.batch_size")
+    return named("train", losses), tally.images
+
+
+@torch.no_grad()
+def validation_pass(
+    training: Training, val: Batches, metrics: MetricCollection, epoch: int, progress: Progress
+) -> dict[str, float]:
+    """Gives the validation's mean losses and its metrics."""
+    network = training.judged.eval()
+    tally = Tally(f"validation, epoch {epoch}", training.device)
+    speak = Speaker(tally)
+    metrics.reset()
+    with progress.watch(f"epoch {epoch}/{training.settings.epochs} validation", len(val), "batches") as advance:
+        for batch in val.epoch(0):
+            images, targets = to_device(batch, training)
+            with training.precision.autocast(training.device):
+                terms, logits = network(images, targets)
+            metrics.update(logits, targets.long())
+            tally.add(terms, batch.ids)
+            advance(1, speak())  # sync, at most once a second
+        losses = tally.read()  # sync, once an epoch
+    return {**named("val", losses), **{f"val.{name}": value for name, value in computed(metrics).items()}}
+
+
+class Speaker:
+    """Gives the words beside the bar, anew at most once a second because that waits for the device."""
+
+    def __init__(self, tally: Tally) -> None:
+        self.tally = tally
+        self.started = self.spoke = time.monotonic()
+
+    def __call__(self) -> str | None:
+        now = time.monotonic()
+        if now - self.spoke < 1.0:
+            return None
+        losses = self.tally.read()  # sync; raises where a loss was not finite
+        self.spoke = time.monotonic()
+        return f"loss {losses[TOTAL]:.4f}  {self.tally.images / (self.spoke - self.started):.1f} images/s"
+
+
+def groups_of(count: int, items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Gives lists of `count` items; the last may be shorter."""
+    iterator = iter(items)
+    while group := list(islice(iterator, count)):
+        yield group
+
+
+def check_finite(objective: nn.Module, epoch: int) -> None:
+    """Raises where a weight is NaN or infinite, before anything of it is validated or saved."""
+    tensors = {name: tensor for name, tensor in objective.state_dict().items() if tensor.is_floating_point()}
+    finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()  # sync, once an epoch
+    if wrong := [name for name, fine in zip(tensors, finite, strict=True) if not fine]:
+        raise SegregError(
+            f"training, epoch {epoch}: {len(wrong)} tensors of the network are not finite (NaN or infinite), "
+            f"first {listed(wrong, most=3)}",
+            hint=WAYS_OUT,
+        )
+
+
+@torch.no_grad()
+def directions(training: Training, val: Batches, metrics: MetricCollection) -> dict[str, bool | None]:
+    """Gives every value that an epoch will have, and whether larger is better, by scoring one validation image."""
+    names = [TOTAL, *(training.objective.terms if len(training.objective.terms) > 1 else ())]
+    losses = named("train", dict.fromkeys(names, 0.0))
+    if not len(val):
+        return dict.fromkeys(losses, False)
+    losses |= named("val", dict.fromkeys(names, 0.0))
+    batch = next(iter(val.epoch(0)))
+    images, targets = to_device(batch, training)
+    trial = metrics.clone()
+    with training.precision.autocast(training.device):
+        _, logits = training.objective.eval()(images[:1], targets[:1])
+    trial.update(logits, targets[:1].long())
+    scores = {f"val.{name}": larger for name, larger in metric_directions(trial).items()}
+    return {**dict.fromkeys(losses, False), **scores}
+
+
+def in_words(state: State, settings: Train, monitor: Monitor, *, is_best: bool) -> str:
+    """Gives an epoch's line."""
+    values = state.values
+    shown = dict.fromkeys(("train.loss", "val.loss", monitor.name))
+    numbers = "  ".join(f"{name} {values[name]:.4f}" for name in shown if name in values)
+    left = duration(state.seconds / state.epoch * (settings.epochs - state.epoch))
+    speed = f"{values['images_per_second']:.1f} images/s  {duration(values['seconds'])}"
+    return f"epoch {state.epoch}/{settings.epochs}  {numbers}  {speed}  {left} left{'  best' if is_best else ''}"
+
+
+@contextmanager
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Lets SIGTERM, with which schedulers end a job, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:  # noqa: ARG001 - what signal passes
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
