@@ -1,1 +1,49 @@
-"""segreg: semantic segmentation from plain YAML recipes."""
+"""segreg: semantic segmentation from plain YAML recipes.
+
+    import segreg
+
+    recipe = segreg.load_recipe("recipes/isic_v3plus.yaml", ["train.epochs=3"])
+    run = segreg.run_recipe(recipe)
+    labels = run.predict("photo.jpg")
+
+Importing this module imports no torch; what needs it is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from segreg.contracts import Dataset, Decoder, Encoder, Loss, Sample, Schedule
+from segreg.entry import Entry, Family
+from segreg.errors import SegregError
+from segreg.hooks import hookimpl
+from segreg.kinds import KINDS
+from segreg.task import IGNORE_INDEX, Task
+
+if TYPE_CHECKING:
+    from segreg.api import build_part, load_recipe, run_recipe
+    from segreg.recipe import Recipe
+    from segreg.trained import Run, load_run
+
+_LAZY = {
+    "Recipe": "segreg.recipe",
+    "Run": "segreg.trained",
+    "build_part": "segreg.api",
+    "load_recipe": "segreg.api",
+    "load_run": "segreg.trained",
+    "run_recipe": "segreg.api",
+}
+
+__all__ = [
+    "IGNORE_INDEX", "KINDS", "Dataset", "Decoder", "Encoder", "Entry", "Family", "Loss", "Recipe", "Run", "Sample",
+    "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name's module when the name is first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'segreg' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)

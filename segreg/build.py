@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torchmetrics import MetricCollection
 
-    from segreg.contracts import Schedule
+    from segreg.contracts import Loss, Schedule
     from segreg.model import Normalize, Segmenter
     from segreg.task import Task
 
@@ -52,16 +52,21 @@ def build_model(recipe: Resolved, task: Task) -> Segmenter:
     encoder = recipe.encoder.build(recipe.input.channels)
     if not isinstance(encoder, Encoder):
         raise _not_as_promised(recipe.encoder, encoder, "an nn.Module with channels and strides")
-    decoders = [choice and choice.build(encoder) for choice in (recipe.decoder, recipe.auxiliary)]
-    for choice, decoder in zip((recipe.decoder, recipe.auxiliary), decoders, strict=True):
-        if choice and not isinstance(decoder, Decoder):
-            raise _not_as_promised(choice, decoder, "an nn.Module with channels and stride")
+    decoder = _decoder(recipe.decoder, encoder)
+    auxiliary = None if recipe.auxiliary is None else _decoder(recipe.auxiliary, encoder)
     try:
-        model = Segmenter(encoder, decoders[0], task.channels, auxiliary=decoders[1])
+        model = Segmenter(encoder, decoder, task.channels, auxiliary=auxiliary)
         verify(model, image_size=recipe.input.size, in_channels=recipe.input.channels)
     except SegregError as error:
         raise error.at(recipe.decoder.place) from error
     return model
+
+
+def _decoder(choice: Choice, encoder: Encoder) -> Decoder:
+    decoder = choice.build(encoder)
+    if not isinstance(decoder, Decoder):
+        raise _not_as_promised(choice, decoder, "an nn.Module with channels and stride")
+    return decoder
 
 
 def without_pretrained(recipe: Resolved) -> Resolved:
@@ -85,6 +90,8 @@ def build_normalize(recipe: Resolved, encoder: nn.Module) -> Normalize:
         return Normalize(section.mean, section.std)
     if section.normalize == "none":
         return Normalize((0.0,) * section.channels, (1.0,) * section.channels)
+    mean: Sequence[float]
+    std: Sequence[float]
     mean, std = IMAGENET
     if section.normalize == "encoder":
         mean, std = getattr(encoder, "normalization", None) or IMAGENET
@@ -93,15 +100,14 @@ def build_normalize(recipe: Resolved, encoder: nn.Module) -> Normalize:
     return Normalize(mean, std)
 
 
-def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, nn.Module]]:
-    """Gives name, weight and function of each term of the loss; a name that stands twice gets a number."""
-    losses: list[tuple[str, float, Any]] = []
+def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:
+    """Gives name, weight and function of each term of the loss."""
+    losses: list[tuple[str, float, Loss]] = []
     for choice in recipe.loss:
         loss = choice.build(task)
         if not callable(loss):
             raise _not_as_promised(choice, loss, "a function of logits and target")
-        before = sum(name.split("#")[0] == choice.part.name for name, _, _ in losses)
-        losses.append((choice.part.name + (f"#{before + 1}" if before else ""), choice.weight, loss))
+        losses.append((choice.part.name, choice.weight, loss))
     return losses
 
 

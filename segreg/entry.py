@@ -49,8 +49,12 @@ class Entry:
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
-        """Gives what a recipe may set."""
-        return settings_of(self.build)
+        """Gives what a recipe may set.
+
+        Raises:
+            SegregError: a type hint can't be evaluated.
+        """
+        return _declared_settings(f"{self.kind} {self.name!r}", self.build)
 
     @property
     def place(self) -> str:
@@ -98,14 +102,31 @@ class Family:
         return where(self.build)
 
     def settings(self, member: str) -> Mapping[str, Setting]:
-        """Gives what a recipe may set on `member`."""
-        return self.member_settings(member) if self.member_settings else settings_of(self.build)
+        """Gives what a recipe may set on `member`.
+
+        Raises:
+            SegregError: a type hint can't be evaluated.
+        """
+        if self.member_settings:
+            return self.member_settings(member)
+        return _declared_settings(f"{self.kind} family {self.name!r}", self.build)
 
 
 def where(function: Callable[..., Any]) -> str:
     """Gives "file:line" of a function."""
-    code = getattr(inspect.unwrap(function), "__code__", None)
+    source = function.__init__ if inspect.isclass(function) else inspect.unwrap(function)
+    code = getattr(source, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
+
+
+def _declared_settings(title: str, build: Callable[..., Any]) -> Mapping[str, Setting]:
+    try:
+        return settings_of(build)
+    except NameError as error:
+        raise SegregError(
+            f"{where(build)}: {title} has a type hint that can't be evaluated: {error}",
+            hint="import what the hints of settings name at run time, not under TYPE_CHECKING alone",
+        ) from error
 
 
 def _first_line(function: Callable[..., Any]) -> str:
@@ -119,6 +140,8 @@ def _check_builder(
     at = where(build)
     if kind not in KINDS:
         raise SegregError(f"{at}: {kind!r} is no kind of part; the kinds are {listed(list(KINDS))}")
+    if not (inspect.isclass(build) or inspect.isfunction(inspect.unwrap(build))):
+        raise SegregError(f"{title}: its builder must be a function or a class, not {build!r}")
     parameters = list(inspect.signature(build).parameters.values())
     given = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     wanted = (*first, *KINDS[kind].gives)

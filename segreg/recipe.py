@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,18 +12,20 @@ from typing import Any
 
 import yaml
 
-from segreg.errors import Place, Problem, SegregError
+from segreg.errors import Place, Problem, SegregError, did_you_mean
+from segreg.settings import value_in_words
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a recipe: `("loss", 0, "name")`."""
 
 COMMAND_LINE = Place("command line")
-_LARGEST_FILE = 1_000_000
+_LARGEST_FILE = 200_000
+_DEEPEST = 50
 
 # YAML 1.2's core schema. PyYAML follows YAML 1.1, where `1e-4` is a text and `on`, `no` and `12:30` are not.
 _NULL = re.compile(r"^(?:null|Null|NULL|~|)$")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-_INT = re.compile(r"^[-+]?[0-9]+$")
+_INT = re.compile(r"^[-+]?[0-9]{1,4000}$")  # Python refuses to read integers of more than 4300 digits
 _BASED_INT = re.compile(r"^(?:0o[0-7]+|0x[0-9a-fA-F]+)$")
 _FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
 _NOT_FINITE = re.compile(r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")
@@ -30,10 +33,15 @@ _NOT_FINITE = re.compile(r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")
 
 # A recipe is data: nothing in it refers to anything, runs anything or grows when it is read.
 _REFUSED = {
-    yaml.AnchorToken: "anchors (&) are no part of a recipe: write the value out where it is needed",
-    yaml.AliasToken: "aliases (*) are no part of a recipe: write the value out",
-    yaml.TagToken: "tags (!) are no part of a recipe: a recipe is plain values",
+    yaml.AnchorToken: "anchors (&) are no part of a recipe: write values out; a text that begins with & needs quotes",
+    yaml.AliasToken: "aliases (*) are no part of a recipe: write values out; a text that begins with * needs quotes",
+    yaml.TagToken: "tags (!) are no part of a recipe: it holds plain values; a text that begins with ! needs quotes",
 }
+_TOO_DEEP = f"this is nested more deeply than a recipe can be ({_DEEPEST} levels)"
+_OPENING = (
+    yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken,
+)  # fmt: skip
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
 
 
 @dataclass(frozen=True)
@@ -112,18 +120,20 @@ def read_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def _read_text(path: Path) -> str:
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib raises on names that are too long
         raise SegregError(f"{path} is a folder, not a recipe file")
-    if not path.exists():
-        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
-        from segreg.errors import did_you_mean
-
+    if not os.path.exists(path):  # noqa: PTH110 - likewise
+        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if os.path.isdir(path.parent) else []  # noqa: PTH112
         hint = did_you_mean(path.name, near) or "`segreg recipes` lists the recipes that came with segreg"
+        if path.suffix not in (".yaml", ".yml") and re.search(r"[.=]", path.name):
+            hint += "\nan override is written key.path=value, such as train.epochs=3"
         raise SegregError(f"there is no recipe {path}", hint=hint)
     try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise SegregError(f"{path} is larger than a recipe can be ({_LARGEST_FILE // 1_000_000} MB)")
-        return path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as file:  # its size isn't asked for: a pipe (`<(...)`) has none
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise SegregError(f"{path} is larger than a recipe can be ({_LARGEST_FILE // 1000} kB)")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SegregError(f"{path} is no text in UTF-8 (byte {error.start}): a recipe is a YAML text") from None
     except OSError as error:
@@ -136,30 +146,47 @@ _ADVICE = {
     "'@'": "a text that begins with @ needs quotes",
     "'`'": "a text that begins with ` needs quotes",
     "'%'": "a text that begins with % needs quotes",
-    "<stream end>": "a bracket or quote that was opened is not closed",
-    "while scanning a quoted scalar": "a quote that was opened is not closed",
+    "while scanning an alias": "a text that begins with * needs quotes",
+    "while scanning an anchor": "a text that begins with & needs quotes",
+    "unknown escape character": "in double quotes a backslash begins an escape; single quotes take it as it is",
+    "<block end>, but found '-'": "an item of a list (-) stands beside keys, or too far left or right",
+    "<block end>": "this line starts further left or right than the others of its section",
+    "could not find expected ':'": "a key is followed by a colon and a blank: `encoder: resnet50`",
+    "but got '<stream end>'": "what is opened here ([ or {) is not closed",
+    "but got ':'": "what is opened here ([ or {) is not closed, or a comma is missing inside",
+    "while scanning a quoted scalar": "the quote that is opened here is not closed",
 }
+"""What to do about PyYAML's complaints, by words in them."""
+_BEGINS_BEFORE = ("could not find expected ':'", "but got '<stream end>'", "but got ':'", "unexpected end of stream")
+"""Complaints that are made where something ends, although what is wrong is where it began."""
 
 
 def _compose(text: str, source: str) -> yaml.Node | None:
+    depth = 0
     try:
         for token in yaml.scan(text, Loader=yaml.SafeLoader):
-            if isinstance(token, tuple(_REFUSED)):
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            refused = _TOO_DEEP if depth > _DEEPEST else _REFUSED.get(type(token))
+            if refused:
                 mark = token.start_mark
-                raise SegregError(_REFUSED[type(token)], place=Place(source, mark.line + 1, mark.column + 1))
+                raise SegregError(refused, place=Place(source, mark.line + 1, mark.column + 1))
         return yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
         what = " ".join(part for part in (error.problem, error.context) if part)
+        what = what.removesuffix(" that cannot start any token while scanning for the next token")
+        begins_before = any(clue in what for clue in _BEGINS_BEFORE)
+        mark = (error.context_mark if begins_before else None) or error.problem_mark or error.context_mark
+        place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
         if "but found another document" in what:
             raise SegregError("a recipe is one YAML document; a second one begins here (---)", place=place) from None
         hint = next((advice for clue, advice in _ADVICE.items() if clue in what), "")
         raise SegregError(f"this is no YAML: {what}", place=place, hint=hint) from None
-    except yaml.YAMLError as error:
-        raise SegregError(f"this is no YAML: {str(error).splitlines()[0]}", place=Place(source)) from None
-    except RecursionError:
-        raise SegregError("this is nested more deeply than a recipe can be", place=Place(source)) from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = Place(source, before.count("\n") + 1, error.position - before.rfind("\n"))
+        raise SegregError(
+            f"this is no text: it holds the control character {error.character:#04x}", place=place
+        ) from None
 
 
 @dataclass
@@ -221,35 +248,41 @@ def plain_scalar(text: str) -> Any:
 
 def is_override(word: str) -> bool:
     """Says whether a word of the command line is `key.path=value` rather than a file's name."""
-    return bool(re.match(r"^[A-Za-z_][\w.]*=", word)) and not Path(word).exists()
+    return bool(re.match(r"^[A-Za-z_][\w.]*=", word)) and not os.path.exists(word)  # noqa: PTH110 - may be too long
 
 
 def _parse_override(override: str) -> tuple[KeyPath, Any]:
     path_text, equals, value_text = override.partition("=")
-    path = tuple(int(part) if part.isdigit() else part for part in path_text.strip().split("."))
+    path = tuple(int(part) if part.isdecimal() else part for part in path_text.strip().split("."))
     if not equals or not all(str(part) for part in path):
-        raise SegregError(f'"{override}" is no override: write key.path=value, such as train.epochs=3')
+        raise SegregError(
+            f'"{override}" is no override', hint="write key.path=value, such as train.epochs=3", place=COMMAND_LINE
+        )
     reading = _Reading(COMMAND_LINE.source)
     try:
         node = _compose(value_text, COMMAND_LINE.source)
     except SegregError as error:
-        raise SegregError(f'the value of "{override}" is no YAML: {error.problems[0].message}') from None
+        problem = error.problems[0]
+        raise SegregError(f'in "{override}", {problem.message}', hint=problem.hint, place=COMMAND_LINE) from None
     value = None if node is None else reading.value(node)
     if reading.problems:
-        raise SegregError.of(reading.problems)
+        raise SegregError(f'in "{override}", {reading.problems[0].message}', place=COMMAND_LINE)
     return path, value
 
 
 def _put(values: dict[str, Any], path: KeyPath, value: Any, override: str) -> None:
+    def no_way(reason: str) -> SegregError:
+        return SegregError(f'in "{override}", {reason}', place=COMMAND_LINE)
+
     inside: Any = values
     for depth, step in enumerate(path):
         last = depth == len(path) - 1
         at = ".".join(map(str, path[:depth])) or "a recipe"
         if isinstance(inside, list):
             if not isinstance(step, int) or step >= len(inside):
-                raise SegregError(f'"{override}": {at} is a list of {len(inside)}; name an item by its number, from 0')
+                raise no_way(f'"{at}" is a list of {len(inside)}; an item is named by its number, from 0')
         elif isinstance(step, int) or not isinstance(inside, dict):
-            raise SegregError(f'"{override}": {at} is no list, so it has no item {step}')
+            raise no_way(f'"{at}" is no list, so it has no item {step}')
         if last:
             inside[step] = value
             return
@@ -260,7 +293,7 @@ def _put(values: dict[str, Any], path: KeyPath, value: Any, override: str) -> No
             below = {}
         elif not isinstance(below, (dict, list)):
             at = ".".join(map(str, path[: depth + 1]))
-            raise SegregError(f'"{override}": {at} is {below!r} and has nothing inside it')
+            raise no_way(f'"{at}" is {value_in_words(below)} and has nothing inside it')
         inside[step] = below
         inside = below
 
@@ -281,6 +314,8 @@ class _RecipeDumper(yaml.SafeDumper):
 
 def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
     text = {float("inf"): ".inf", float("-inf"): "-.inf"}.get(value) or (".nan" if value != value else repr(value))  # noqa: PLR0124
+    if "e" in text and "." not in text:  # 1.0e-05 is a number to YAML 1.1 as well; 1e-05 would be given a tag
+        text = text.replace("e", ".0e")
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
@@ -290,8 +325,11 @@ def _represent_list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
 
 
 def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    ambiguous = not isinstance(plain_scalar(value), str)
-    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="'" if ambiguous else None)
+    if not value.isprintable():  # single quotes lose some line breaks that aren't \n
+        style: str | None = '"'
+    else:
+        style = None if isinstance(plain_scalar(value), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
 _RecipeDumper.add_representer(float, _represent_float)

@@ -102,20 +102,17 @@ class Registry:
             SegregError: nobody offers the name, or several do.
         """
         bare, _, distribution = name.partition("@")
-        found = [
-            Part(kind, bare, offer, plugin, member)
-            for plugin, offer in self._offers(kind)
-            for member in _matches(plugin, offer, bare)
-            if not distribution or plugin.distribution == distribution
-        ]
-        exact = [part for part in found if isinstance(part.offer, Entry)] or found
+        offers = [(p, o) for p, o in self._offers(kind) if not distribution or p.distribution == distribution]
+        exact = [Part(kind, bare, o, p) for p, o in offers if isinstance(o, Entry) and o.name == bare]
+        if not exact:  # families are asked last: theirs may be long to list
+            exact = [Part(kind, bare, o, p, member) for p, o in offers for member in _member(p, o, bare)]
         if not exact:
             raise self._unknown(kind, name, bare)
         if len(exact) > 1:
             choices = listed([f"{bare}@{part.plugin.distribution}" for part in exact], last="or")
             raise SegregError(
-                f'several packages offer the {kind} "{bare}": '
-                + " and ".join(f"{part.plugin.title} ({part.offer.place})" for part in exact),
+                f'the {kind} "{bare}" is offered more than once: '
+                + " and ".join(f"by {part.plugin.title} ({part.offer.place})" for part in exact),
                 hint=f"say which one: {choices}" if len({p.plugin.distribution for p in exact}) > 1 else "",
             )
         return exact[0]
@@ -148,13 +145,21 @@ class Registry:
         """Gives the kind's families that stand behind a prefix."""
         return [(p, offer) for p, offer in self._offers(kind) if isinstance(offer, Family) and offer.prefix]
 
+    def members(self, kind: str) -> list[str]:
+        """Gives the names of every member of the kind's families that stand behind a prefix.
+
+        Raises:
+            SegregError: a family can't tell its members.
+        """
+        return sorted(f"{family.prefix}{m}" for plugin, family in self.families(kind) for m in _members(plugin, family))
+
     def notify(self, hook: str, **arguments: Any) -> list[str]:
         """Tells observers of a run; one that fails is named in the answer and stops nobody else."""
         complaints = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
                 implementation.function(**{name: arguments[name] for name in implementation.argnames})
-            except Exception as error:  # a stranger's code: whatever it raises
+            except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises
                 complaints.append(f"{hook} of {implementation.plugin_name} failed: {type(error).__name__}: {error}")
         return complaints
 
@@ -165,7 +170,7 @@ class Registry:
         for plugin, family in self.families(kind):
             if bare.startswith(family.prefix):
                 member = bare.removeprefix(family.prefix)
-                close = did_you_mean(bare, [family.prefix + m for m in _members(plugin, family)])
+                close = did_you_mean(bare, sorted(family.prefix + m for m in _members(plugin, family)))
                 more = f"`segreg list {kind} '{family.prefix}*'` lists them all"
                 return SegregError(f'{family.name} has no {kind} "{member}"', hint=close or more)
         hints = [did_you_mean(bare, self.names(kind))]
@@ -173,11 +178,13 @@ class Registry:
         if others:
             hints = [f'"{bare}" is {"an" if others[0][0] in "aeiou" else "a"} {others[0]}, not {_a(kind)}']
         if "@" in name and self._has(kind, bare):
-            who = [p.distribution for p, o in self._offers(kind) for _ in _matches(p, o, bare)]
+            who = sorted({p.distribution for p, o in self._offers(kind) if isinstance(o, Entry) and o.name == bare})
             hints = [f'"{bare}" is offered by {listed(who)}']
+        if under := [f"{family.prefix}{bare}" for p, family in self.families(kind) if bare in _members(p, family)]:
+            hints = [f"did you mean {listed(under, last='or')}?"]
         if not any(hints):
             names = self.names(kind)
-            hints = [f"there are {listed(names, most=8)}"] if names else [f"no plugin offers {_a(kind)}"]
+            hints = [f"it can be {listed(names, most=8, last='or')}"] if names else [f"no plugin offers {_a(kind)}"]
         hints.append(f"`segreg list {kind}` shows every {kind}")
         hints += [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
         return SegregError(f'there is no {kind} "{name}"', hint="\n".join(filter(None, hints)))
@@ -190,11 +197,9 @@ def _a(kind: str) -> str:
     return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
-def _matches(plugin: Plugin, offer: Entry | Family, name: str) -> list[str | None]:
-    """Gives [None] for the entry of that name, [member] for a family that has it, and [] otherwise."""
-    if isinstance(offer, Entry):
-        return [None] if offer.name == name else []
-    if not name.startswith(offer.prefix):
+def _member(plugin: Plugin, offer: Entry | Family, name: str) -> list[str]:
+    """Gives [member] for a family that has it, and [] otherwise."""
+    if isinstance(offer, Entry) or not name.startswith(offer.prefix):
         return []
     member = name.removeprefix(offer.prefix)
     return [member] if member in _members(plugin, offer) else []
@@ -228,14 +233,16 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
 
 def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]) -> Plugin:
     start = time.perf_counter()
-    module = None
+    title = f"{plugin.distribution}:{plugin.name}"
     try:
         module = load()
-        manager.register(module, f"{plugin.distribution}:{plugin.name}")
+        if other := manager.get_name(module):
+            raise SegregError(f"{plugin.module} is in use already, through {other}")
+        manager.register(module, title)
         parts = _parts_of(manager, module)
-    except Exception as error:  # a stranger's code: whatever it raises, the others go on
-        if module is not None and manager.is_registered(module):
-            manager.unregister(module)
+    except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises, the others go on
+        if manager.has_plugin(title):
+            manager.unregister(name=title)
         told = str(error) if isinstance(error, SegregError) else f"{type(error).__name__}: {error}"
         return dataclasses.replace(plugin, error=told, detail=traceback.format_exc())
     return dataclasses.replace(plugin, parts=parts, seconds=time.perf_counter() - start)
@@ -246,7 +253,7 @@ def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Famil
     known = [name for name in vars(hooks) if name.startswith("segreg_")]
     for caller in callers:
         if not caller.has_spec():
-            hint = did_you_mean(caller.name, known) or f"the hooks are {listed(known)}"
+            hint = did_you_mean(caller.name, known, limit=1) or f"the hooks are {listed(known)}"
             raise SegregError(f"it implements a hook that does not exist: {caller.name}", hint=hint)
     if not callers:
         raise SegregError(
@@ -255,7 +262,10 @@ def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Famil
     parts: list[Any] = []
     for implementation in manager.hook.segreg_entries.get_hookimpls():
         if implementation.plugin is module:
-            parts.extend(implementation.function())  # type: ignore[arg-type]
+            given: Any = implementation.function()
+            if not isinstance(given, Iterable):
+                raise SegregError(f"segreg_entries gave {given!r}, which is no list of segreg.Entry")
+            parts.extend(given)
     if strange := [part for part in parts if not isinstance(part, (Entry, Family))]:
         raise SegregError(f"segreg_entries gave {strange[0]!r}, which is no segreg.Entry or segreg.Family")
     return tuple(parts)

@@ -21,6 +21,7 @@ SECTIONS = (
     "loss", "optimizer", "schedule", "train", "evaluate",
 )  # fmt: skip
 """Every section, in the order in which a recipe is written."""
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -32,12 +33,14 @@ class Choice:
         settings: its settings as Python values, defaults filled in.
         weight: its share in a sum, where it is a loss or an auxiliary decoder.
         place: where the recipe names it.
+        distribution: the package that the recipe names it from (`name@distribution`), where it does.
     """
 
     part: Part
     settings: Mapping[str, Any]
     weight: float = 1.0
     place: Place | None = None
+    distribution: str = ""
 
     def build(self, *given: Any) -> Any:
         """Builds the part; an error of its builder is told with the recipe's place."""
@@ -49,7 +52,8 @@ class Choice:
     def plain(self) -> dict[str, Any]:
         """Gives the choice as a recipe writes it."""
         settings = {n: plain(self.part.settings[n].hint, value) for n, value in self.settings.items()}
-        return {"name": self.part.name, **settings}
+        at = f"@{self.distribution}" if self.distribution else ""
+        return {"name": self.part.name + at, **settings}
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,19 @@ def resolve(recipe: Recipe, registry: Registry) -> Resolved:
     return check.whole()
 
 
+def choose(kind: str, name: str, settings: Mapping[str, Any], registry: Registry) -> Choice:
+    """Gives one part with its settings checked as a recipe's are.
+
+    Raises:
+        SegregError: there is no such part, or a setting is unknown, missing or of the wrong type.
+    """
+    check = _Check(Recipe({}, source=f"{kind} {name}"), registry)
+    choice = check.part(kind, (), {"name": name, **settings})
+    if choice is None:
+        raise SegregError.of(Problem(p.message, None, p.hint) for p in check.problems)
+    return choice
+
+
 def _plain_section(section: Any) -> dict[str, Any]:
     settings = settings_of(type(section))
     return {name: plain(setting.hint, getattr(section, name)) for name, setting in settings.items()}
@@ -134,6 +151,7 @@ class _Check:
                 self.wrong(f'"{key}" is no section of a recipe', (key,), hint, at_key=True)
         evaluate = dict(values["evaluate"]) if isinstance(values.get("evaluate"), Mapping) else values.get("evaluate")
         metrics = evaluate.pop("metrics", None) if isinstance(evaluate, dict) else None
+        scored = evaluate is None or isinstance(evaluate, dict)
         found: dict[str, Any] = {
             "seed": self.seed(values.get("seed", 0)),
             **{name: self.needed_part(kind, name) for name, kind in PARTS.items()},
@@ -143,7 +161,7 @@ class _Check:
             "auxiliary": self.optional_part("decoder", "auxiliary", weighted=True),
             "schedule": self.optional_part("schedule", "schedule"),
             "loss": self.many("loss", ("loss",), values.get("loss"), weighted=True, needed=True),
-            "metrics": self.many("metric", ("evaluate", "metrics"), metrics, needed=True),
+            "metrics": self.many("metric", ("evaluate", "metrics"), metrics, needed=scored),
         }
         self.across(found)
         if self.problems:
@@ -155,8 +173,8 @@ class _Check:
         self.problems.append(Problem(message, place, hint))
 
     def seed(self, value: Any) -> int:
-        if type(value) is not int or not 0 <= value < 2**32:
-            self.wrong(f'"seed" must be an integer from 0 to 4294967295, not {value_in_words(value)}', ("seed",))
+        if type(value) is not int or not 0 <= value <= LARGEST_SEED:
+            self.wrong(f'"seed" must be an integer from 0 to {LARGEST_SEED}, not {value_in_words(value)}', ("seed",))
             return 0
         return value
 
@@ -165,18 +183,21 @@ class _Check:
         if value is None:
             value = {}
         if not isinstance(value, Mapping):
-            self.wrong(f'the section "{name}" holds settings, not {value_in_words(value)}', path)
+            hint = "a colon is followed by a blank" if isinstance(value, str) and ":" in value else ""
+            self.wrong(f'the section "{name}" holds settings, not {value_in_words(value)}', path, hint)
             return None
         settings = settings_of(section)
+        problems_before = len(self.problems)
         checked = self.settings(f'the section "{name}"', settings, value, path)
+        if len(self.problems) > problems_before:
+            return None
         complete = {n: s.default for n, s in settings.items() if not s.required}
         return section(**{**complete, **checked})
 
     def needed_part(self, kind: str, name: str) -> Choice | None:
         if self.recipe.values.get(name) is None:
-            known = listed(self.registry.names(kind), most=6)
             place = (name,) if name in self.recipe.values else ()
-            self.wrong(f'the section "{name}" is missing: it names {_article(kind)}', place, f"there are {known}")
+            self.wrong(f'the section "{name}" is missing: it names {_article(kind)}', place, self.choice_of(kind))
             return None
         return self.part(kind, (name,), self.recipe.values[name])
 
@@ -190,13 +211,16 @@ class _Check:
         dotted = ".".join(map(str, path))
         if value is None or value == []:
             if needed:
-                known = listed(self.registry.names(kind), most=6)
                 at = path if value == [] else path[:-1]
-                self.wrong(f'"{dotted}" is missing: it names one {kind} or several', at, f"there are {known}")
+                self.wrong(f'"{dotted}" is missing: it names one {kind} or several', at, self.choice_of(kind))
             return ()
         if not isinstance(value, list):
             return (self.part(kind, path, value, weighted=weighted),)
         return tuple(self.part(kind, (*path, i), item, weighted=weighted) for i, item in enumerate(value))
+
+    def choice_of(self, kind: str) -> str:
+        names = self.registry.names(kind)
+        return f"it can be {listed(names, most=6, last='or')}" if names else f"no plugin offers {_article(kind)}"
 
     def part(self, kind: str, path: KeyPath, value: Any, *, weighted: bool = False) -> Choice | None:
         given: Any = {"name": value} if isinstance(value, str) else value
@@ -207,8 +231,8 @@ class _Check:
             )  # fmt: skip
             return None
         if "name" not in given:
-            alone = next(iter(given)) if len(given) == 1 else None
-            hint = f"write `name: {alone}` and its settings beside it" if alone else "write `name: ...` beside it"
+            written = [key for key in given if key in self.registry.names(kind)]
+            hint = f"write `name: {written[0]}`, and its settings beside it" if written else self.choice_of(kind)
             self.wrong(f"{_article(kind)} needs a name", path, hint)
             return None
         name_path = (*path, "name") if isinstance(value, Mapping) else path
@@ -225,15 +249,16 @@ class _Check:
         own = {key: v for key, v in given.items() if key != "name" and not (weighted and key == "weight")}
         problems_before = len(self.problems)
         checked = self.settings(f'the {kind} "{name}"', known, own, path, part)
-        weight = self.weight(given.get("weight", 1.0), (*path, "weight")) if weighted else 1.0
+        weight = self.weight(f'the {kind} "{name}"', given.get("weight", 1.0), path) if weighted else 1.0
         if len(self.problems) > problems_before:
             return None
         complete = {n: s.default for n, s in known.items()}
-        return Choice(part, {**complete, **checked}, weight, self.recipe.place(name_path))
+        return Choice(part, {**complete, **checked}, weight, self.recipe.place(name_path), name.partition("@")[2])
 
-    def weight(self, value: Any, path: KeyPath) -> float:
+    def weight(self, title: str, value: Any, path: KeyPath) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            self.wrong(f'"weight" must be a number above 0, not {value_in_words(value)}', path)
+            message = f'"weight" of {title} must be a finite number above 0, not {value_in_words(value)}'
+            self.wrong(message, (*path, "weight"))
             return 1.0
         return float(value)
 
@@ -269,7 +294,9 @@ class _Check:
         split, size = found["split"], found["input"]
         if split is not None:
             if split.val + split.test >= 1 and split.method in ("auto", "random"):
-                message = f"val and test together take {split.val + split.test:g} of the samples; none is left to train"
+                message = (
+                    f"val and test are shares of all samples: {split.val:g} and {split.test:g} leave none to train"
+                )
                 self.wrong(f'in the section "split", {message}', ("split",))
             if split.method == "lists" and not {"train", "val"} <= set(split.lists):
                 self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
@@ -277,13 +304,17 @@ class _Check:
             for name in ("mean", "std"):
                 numbers = getattr(size, name)
                 if numbers is not None and len(numbers) != size.channels:
-                    words = f"has {len(numbers)} values, but input.channels is {size.channels}"
+                    words = f"has {_values(len(numbers))}, but input.channels is {size.channels}"
                     self.wrong(f'"{name}" of the section "input" {words}', ("input", name))
             if (size.mean is None) != (size.std is None):
                 self.wrong('"mean" and "std" of the section "input" go together', ("input",))
             if size.mean is None and size.normalize == "imagenet" and size.channels != 3:
-                hint = f"give mean and std with {size.channels} values, or normalize: none"
+                hint = f"give mean and std with {_values(size.channels)}, or normalize: none"
                 self.wrong("ImageNet's statistics have 3 channels", ("input", "normalize"), hint)
+
+
+def _values(count: int) -> str:
+    return f"{count} value{'' if count == 1 else 's'}"
 
 
 def _article(kind: str) -> str:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from segreg.entry import Entry
 from segreg.kinds import KINDS
 from segreg.registry import Part, Registry
-from segreg.resolve import PARTS, SECTIONS, SETTINGS
+from segreg.resolve import LARGEST_SEED, PARTS, SECTIONS, SETTINGS
 from segreg.settings import Setting, json_schema, plain, settings_of
 
 
 def recipe_schema(registry: Registry) -> dict[str, Any]:
     """Gives the schema (JSON Schema draft 2020-12) of a whole recipe."""
+    seed = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED, "default": 0}
     sections: dict[str, Any] = {
-        "seed": {"type": "integer", "minimum": 0, "default": 0, "description": "seed of weights, order and drawings"},
+        "seed": {**seed, "description": "seed of weights, order and drawings"},
         **{name: {"$ref": f"#/$defs/{kind}"} for name, kind in PARTS.items()},
-        **{name: _object(settings_of(section)) for name, section in SETTINGS.items()},
+        **{name: {**_object(settings_of(section)), "type": ["object", "null"]} for name, section in SETTINGS.items()},
         "augment": _one_or_many("augmentation"),
         "auxiliary": {"anyOf": [{"$ref": "#/$defs/decoder"}, {"type": "null"}]},
         "schedule": {"anyOf": [{"$ref": "#/$defs/schedule"}, {"type": "null"}]},
         "loss": _one_or_many("loss"),
     }
+    sections["evaluate"]["type"] = "object"
     sections["evaluate"]["properties"]["metrics"] = _one_or_many("metric")
     sections["evaluate"]["required"] = ["metrics"]
     return {
@@ -44,24 +48,35 @@ def _one_or_many(kind: str) -> dict[str, Any]:
 def _kind(registry: Registry, kind: str) -> dict[str, Any]:
     """Gives a part's schema: a bare name, or a mapping with the name and that part's own settings."""
     parts = registry.parts(kind)
-    shapes = [_mapping(kind, [part.name], part.settings, part.summary) for part in parts if _has_own_settings(part)]
+    count = Counter(part.name for part in parts)
+
+    def written(part: Part) -> str:
+        return part.name if count[part.name] == 1 else f"{part.name}@{part.plugin.distribution}"
+
+    shapes = [_mapping(kind, [written(part)], part.settings, part.summary) for part in parts if _has_own_settings(part)]
     shapes += [
-        _mapping(kind, [part.name for part in shared], shared[0].settings, shared[0].summary)
+        _mapping(kind, [written(part) for part in shared], shared[0].settings, shared[0].summary)
         for shared in _families(parts)
     ]
-    prefixes = [family.prefix for _, family in registry.families(kind)]
-    for _, family in registry.families(kind):
-        member = next(iter(family.members()), None)
-        if member is not None and family.member_settings is None:
-            shape = _mapping(kind, [], family.settings(member), family.summary)
-            shape["properties"]["name"] = {"type": "string", "pattern": f"^{family.prefix}"}
-            shapes.append(shape)
+    families = [
+        (family, {"type": "string", "pattern": _begins(family.prefix)}) for _, family in registry.families(kind)
+    ]
+    for family, name in families:
+        if family.member_settings is None:  # every member has the same
+            shape = _mapping(kind, [], family.settings(""), family.summary)
+            shape["properties"]["name"] = name
         else:
-            shapes.append({"type": "object", "properties": {"name": {"type": "string", "pattern": f"^{family.prefix}"}},
-                           "required": ["name"]})  # fmt: skip
-    names: list[dict[str, Any]] = [{"type": "string", "enum": [part.name for part in parts]}] if parts else []
-    names += [{"type": "string", "pattern": f"^{prefix}"} for prefix in prefixes]
-    return {"anyOf": [*names, *shapes]}
+            shape = {"type": "object", "properties": {"name": name}, "required": ["name"]}
+        shapes.append(shape)
+    names: list[dict[str, Any]] = [name for _, name in families]
+    if parts:
+        names.insert(0, {"type": "string", "enum": [written(part) for part in parts]})
+    return {"anyOf": [*names, *shapes]} if names else {"not": {}}
+
+
+def _begins(prefix: str) -> str:
+    """Gives a pattern that JavaScript's strict regular expressions, which editors use, take as well."""
+    return "^" + re.sub(r"[.*+?^${}()|\[\]\\/]", r"\\\g<0>", prefix)
 
 
 def _has_own_settings(part: Part) -> bool:

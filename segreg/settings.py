@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import re
 import textwrap
 import types
@@ -11,10 +12,10 @@ import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
+from annotated_types import Ge, GroupedMetadata, Gt, Interval, Le, Lt, MaxLen, MinLen
 
 PositiveInt = Annotated[int, Gt(0)]
 NonNegativeInt = Annotated[int, Ge(0)]
@@ -53,7 +54,7 @@ def settings_of(function: Callable[..., Any], *, ignore: Sequence[str] = ()) -> 
         if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in ignore
     ]
     # Only these hints are evaluated: the others may name types that are imported for type checkers alone.
-    source = function.__init__ if inspect.isclass(function) else function
+    source = function.__init__ if inspect.isclass(function) else inspect.unwrap(function)
     carrier = type("Settings", (), {"__annotations__": {p.name: p.annotation for p in parameters}})
     hints = typing.get_type_hints(carrier, globalns=source.__globals__, include_extras=True)
     meanings = documented_arguments(function.__doc__ or "")
@@ -94,18 +95,32 @@ def check_value(hint: Any, value: Any) -> Any:
     if hint is Any:
         return value
     try:
+        text = json.dumps(value, default=_path_as_text)
+    except TypeError:  # only a recipe made in Python can hold such a thing
+        raise ValueError(f"must be {type_in_words(hint)}, not {value!r}") from None
+    try:
         # Through JSON, because pydantic's strict mode takes a list for a tuple there and nowhere else.
-        return _adapter(hint).validate_json(json.dumps(value), strict=True)
+        return _adapter(hint).validate_json(text, strict=True)
     except ValidationError as error:
         inside = _place_inside(error, value)
-        raise ValueError(f"{inside}must be {type_in_words(hint)}, not {value_in_words(value)}") from None
+        raise ValueError(f"must be {type_in_words(hint)}, not {value_in_words(value)}{inside}") from None
+
+
+def _path_as_text(value: Any) -> str:
+    if isinstance(value, PurePath):
+        return str(value)
+    raise TypeError
 
 
 def _place_inside(error: Any, value: Any) -> str:
-    """Gives "item 2 " when one item of a list is at fault and the rest is well."""
-    places = {item["loc"][0] for item in error.errors() if item["loc"]}
-    if isinstance(value, list) and len(places) == 1 and isinstance(place := places.pop(), int):
-        return f"(item {place + 1}) "
+    """Gives '; item 2 is the text "a"' when one item of a list or mapping is at fault and the rest is well."""
+    faults = {item["loc"] for item in error.errors()}
+    if len(faults) != 1 or not (loc := faults.pop()):
+        return ""
+    if isinstance(value, list) and isinstance(loc[0], int) and loc[0] < len(value):
+        return f"; item {loc[0] + 1} is {value_in_words(value[loc[0]])}"
+    if isinstance(value, Mapping) and loc[0] in value:
+        return f'; "{loc[0]}" is {"none of its keys" if "[key]" in loc else value_in_words(value[loc[0]])}'
     return ""
 
 
@@ -125,10 +140,11 @@ def value_in_words(value: Any) -> str:
         return "null"
     if isinstance(value, bool):
         return f"the boolean {str(value).lower()}"
-    if isinstance(value, str):
-        return f'the text "{value}"'
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
+    text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
+    short = text if len(text) <= 80 else f"{text[:77]}..."
+    return f'the text "{short}"' if isinstance(value, str) else short
 
 
 _PLAIN = {
@@ -162,7 +178,8 @@ def type_in_words(hint: Any) -> str:
         inner = {_plural(argument) for argument in arguments}
         return f"a list of {len(arguments)} {inner.pop()}" if len(inner) == 1 else f"a list of {len(arguments)} values"
     if origin in (dict, Mapping):
-        return f"a mapping to {_plural(arguments[1])}"
+        keys = type_in_words(arguments[0]).removeprefix("one of ") if get_origin(arguments[0]) is Literal else "names"
+        return f"a mapping of {keys} to {_plural(arguments[1])}"
     return getattr(hint, "__name__", str(hint))
 
 
@@ -172,24 +189,19 @@ def _plural(hint: Any) -> str:
 
 
 def _limits_in_words(limits: Sequence[Any]) -> str:
+    """Gives " above 0 and at most 1" for annotated_types' limits, also where pydantic.Field holds them."""
+    found: dict[type, Any] = {}
     for limit in limits:
-        match limit:
-            case Interval(ge=low, le=high) if low is not None and high is not None:
-                return f" between {low} and {high}"
-            case Interval(gt=low, le=high) if low is not None and high is not None:
-                return f" above {low} and at most {high}"
-            case Interval(ge=low, lt=high) if low is not None and high is not None:
-                return f" of at least {low} and below {high}"
-            case Interval(gt=low, lt=high) if low is not None and high is not None:
-                return f" strictly between {low} and {high}"
-            case Gt(gt=low):
-                return f" above {low}"
-            case Ge(ge=low):
-                return f" of at least {low}"
-            case Lt(lt=high):
-                return f" below {high}"
-            case Le(le=high):
-                return f" of at most {high}"
-            case MinLen(min_length=least):
-                return f" (at least {least})"
-    return ""
+        parts = limit if isinstance(limit, GroupedMetadata) else getattr(limit, "metadata", None) or [limit]
+        found |= {type(part): part for part in parts}
+    match [found.get(kind) for kind in (Gt, Ge, Lt, Le)]:
+        case [None, Ge(ge=low), None, Le(le=high)]:
+            words = [f"between {low} and {high}"]
+        case [Gt(gt=low), None, Lt(lt=high), None]:
+            words = [f"strictly between {low} and {high}"]
+        case _:
+            told = {Gt: ("above", "gt"), Ge: ("of at least", "ge"), Lt: ("below", "lt"), Le: ("of at most", "le")}
+            words = [f"{text} {getattr(found[kind], name)}" for kind, (text, name) in told.items() if kind in found]
+    counts = [f"at least {found[MinLen].min_length}"] if MinLen in found else []
+    counts += [f"at most {found[MaxLen].max_length}"] if MaxLen in found else []
+    return "".join(f" {text}" for text in [" and ".join(words)] if text) + (f" ({', '.join(counts)})" if counts else "")

@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser().parse_args(arguments)
     try:
         status: int = chosen.execute(chosen)
+        sys.stdout.flush()  # a reader that has left is noticed here, not while Python shuts down
     except SegregError as error:
         print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
         return 2

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
+import time
 
 NAME = "cache"
 HELP = "list or clear the cache of prepared pictures"
 EXAMPLES = """examples:
-  segreg cache
-  segreg cache clear
-  segreg cache clear 3f2a
+  segreg cache               what there is, the last used first
+  segreg cache clear         remove everything that no run is using
+  segreg cache clear 3f2a    remove the entry whose key begins so
+
+The cache is in $SEGREG_CACHE, or in segreg under $XDG_CACHE_HOME or ~/.cache. It holds $SEGREG_CACHE_LIMIT_GB
+gigabytes at most (20); what was used least lately goes first.
 """
 
 
@@ -20,4 +25,30 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    raise NotImplementedError(chosen)
+    from segreg.data.store import cache_folder, cache_limit, clear, gigabytes, list_entries
+    from segreg.errors import SegregError, listed
+
+    entries = list_entries()
+    if chosen.action == "clear":
+        if unknown := [key for key in chosen.keys if not any(entry.key.startswith(key) for entry in entries)]:
+            raise SegregError(f"the cache has no entry {listed(unknown)}", hint="`segreg cache` lists its entries")
+        keys = {entry.key for entry in entries if any(entry.key.startswith(key) for key in chosen.keys)}
+        cleared = clear(keys=keys if chosen.keys else None)
+        entries = cleared
+    if chosen.json:
+        rows = [
+            {"key": e.key, "bytes": e.bytes, "samples": e.samples, "last_used": e.last_used, "in_use": e.in_use,
+             "description": e.description} for e in entries
+        ]  # fmt: skip
+        print(json.dumps(rows, indent=2))
+        return 0
+    for entry in entries:
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
+        busy = "  in use" if entry.in_use and chosen.action == "list" else ""
+        print(f"{entry.key[:12]}  {gigabytes(entry.bytes):>9}  {used}  {entry.description}{busy}")
+    total = gigabytes(sum(entry.bytes for entry in entries))
+    if chosen.action == "clear":
+        print(f"removed {len(entries)} entries, {total}")
+    else:
+        print(f"{len(entries)} entries, {total} of {gigabytes(cache_limit())} in {cache_folder()}")
+    return 0

@@ -36,7 +36,7 @@ def execute(chosen: argparse.Namespace) -> int:
     kinds = [kind] if kind else list(KINDS)
     found = {name: registry.parts(name, chosen.pattern) for name in kinds}
     if kind and not found[kind] and chosen.pattern != "*":
-        names = [*registry.names(kind), *(f"{f.prefix}{m}" for _, f in registry.families(kind) for m in f.members())]
+        names = [*registry.names(kind), *registry.members(kind)]
         hint = did_you_mean(chosen.pattern.strip("*"), names) or f"`segreg list {kind}` shows every {kind}"
         raise SegregError(f'no {kind} matches "{chosen.pattern}"', hint=hint)
     if chosen.json:

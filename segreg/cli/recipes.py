@@ -49,6 +49,9 @@ def execute(chosen: argparse.Namespace) -> int:
         target /= source.name
     if target.exists() and not chosen.force:
         raise SegregError(f"{target} exists already", hint="--force replaces it, or name another file")
-    target.write_bytes(source.read_bytes())
+    try:
+        target.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise SegregError(f"{target} can't be written: {error.strerror}") from None
     print(f"wrote {target}; try: segreg run {target}")
     return 0

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from segreg.errors import SegregError
 from segreg.registry import load_registry
 
 NAME = "schema"
@@ -29,7 +30,10 @@ def execute(chosen: argparse.Namespace) -> int:
     text = json.dumps(recipe_schema(load_registry()), indent=1) + "\n"
     if chosen.file is None:
         print(text, end="")
-    else:
+        return 0
+    try:
         chosen.file.write_text(text, encoding="utf-8")
-        print(f"wrote {chosen.file}")
+    except OSError as error:
+        raise SegregError(f"{chosen.file} can't be written: {error.strerror}") from None
+    print(f"wrote {chosen.file}")
     return 0

@@ -1,0 +1,78 @@
+"""segreg from Python: load a recipe, change it, run it, build any part by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.kinds import KINDS
+from segreg.recipe import Recipe, read_recipe
+from segreg.registry import load_registry
+from segreg.resolve import choose, resolve
+from segreg.trained import Run
+
+
+def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """Gives a recipe file with `key.path=value` overrides applied; `Recipe.changed` applies more.
+
+    Raises:
+        SegregError: the file is no recipe. What it names is checked when it runs.
+    """
+    return read_recipe(file, overrides)
+
+
+def run_recipe(
+    recipe: Recipe | Path | str,
+    *,
+    out: Path | str = "runs",
+    progress: Literal["auto", "bar", "lines", "quiet"] = "auto",
+) -> Run:
+    """Runs a recipe, or a recipe file, and gives the finished run.
+
+    Args:
+        recipe: what to run.
+        out: the folder in which the run's directory is made.
+        progress: a moving bar, plain lines, nothing, or what fits the terminal.
+
+    Raises:
+        SegregError: anything in the recipe, its plugins or its data is wrong.
+    """
+    from segreg.progress import progress as shown
+    from segreg.run import start_run
+
+    written = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    registry = load_registry()
+    return start_run(written, resolve(written, registry), registry, out=Path(out), progress=shown(progress))
+
+
+def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
+    """Builds one part by its name: `segreg.build_part("loss", "dice", task, smooth=1.0)`.
+
+    Args:
+        kind: one of `segreg.KINDS`.
+        name: as recipes write it.
+        *given: what segreg gives that kind, see `segreg.KINDS[kind].gives`.
+        **settings: the part's settings, checked as a recipe's are.
+
+    Raises:
+        SegregError: there is no such part, or a setting is unknown, missing or of the wrong type.
+    """
+    if kind not in KINDS:
+        hint = did_you_mean(kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
+        raise SegregError(f'"{kind}" is no kind of part', hint=hint)
+    wanted = KINDS[kind].gives
+    if len(given) != len(wanted):
+        words = ", ".join(wanted) or "nothing"
+        raise SegregError(f"{kind} {name!r} is built from {words}; {len(given)} values were given")
+    return choose(kind, name, {key: _as_written(value) for key, value in settings.items()}, load_registry()).build(
+        *given
+    )
+
+
+def _as_written(value: Any) -> Any:
+    """Gives a Python value as a recipe writes it: a path as a text, a tuple as a list."""
+    if isinstance(value, Path):
+        return str(value)
+    return [_as_written(item) for item in value] if isinstance(value, tuple) else value

@@ -1,0 +1,195 @@
+"""A run that exists, for those who use what it trained: its results, its network, its preprocessing, predictions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from segreg.errors import SegregError
+from segreg.rundir import RunDirectory, open_run_directory
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from segreg.contracts import Dataset
+    from segreg.model import Segmenter
+    from segreg.resolve import Resolved
+    from segreg.task import Task
+
+RECIPE, TASK, NORMALIZE = "recipe", "task", "normalize"
+"""Notes in a weights file by which it explains itself without its run directory."""
+
+
+def notes_for_weights(recipe: Resolved, dataset: Dataset, normalize: nn.Module) -> dict[str, str]:
+    """Gives what a weights file says of the network: recipe, classes and statistics of normalisation."""
+    from importlib.metadata import version
+
+    statistics = {"mean": normalize.mean.flatten().tolist(), "std": normalize.std.flatten().tolist()}  # type: ignore[operator]
+    return {
+        RECIPE: recipe.yaml(),
+        TASK: json.dumps(asdict(dataset.task)),
+        NORMALIZE: json.dumps(statistics),
+        "notice": dataset.notice,
+        "segreg": version("segreg"),
+    }
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's directory and what can be had from it.
+
+    Attributes:
+        directory: where its files are.
+    """
+
+    directory: RunDirectory
+
+    @cached_property
+    def results(self) -> Mapping[str, Any]:
+        """Gives `results.json`: final metrics with their definitions.
+
+        Raises:
+            SegregError: the run has not come to its end.
+        """
+        if not self.directory.results.is_file():
+            hint = f"segreg run --resume {self.directory.path} goes on with it"
+            raise SegregError(f"{self.directory.path} has no results yet", hint=hint)
+        results: dict[str, Any] = json.loads(self.directory.results.read_text(encoding="utf-8"))
+        return results
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Gives a row for each finished epoch."""
+        from segreg import history
+
+        return history.read(self.directory.path)
+
+    @cached_property
+    def recipe(self) -> Resolved:
+        """Gives the run's complete recipe."""
+        from segreg.recipe import read_recipe
+        from segreg.registry import load_registry
+        from segreg.resolve import resolve
+
+        return resolve(read_recipe(self.directory.resolved), load_registry())
+
+    def model(self, weights: Literal["best", "last"] = "best") -> Segmenter:
+        """Gives the trained network, in evaluation mode on the CPU. Nothing is downloaded.
+
+        Shape: `preprocess`ed images `[B, C, H, W]` to logits `[B, K, H, W]`.
+
+        Raises:
+            SegregError: there are no such weights yet, or they don't fit the installed plugins' network.
+        """
+        from segreg.build import build_model, without_pretrained
+        from segreg.checkpoint import load_weights
+
+        file = self.directory.best if weights == "best" else self.directory.last
+        model = build_model(without_pretrained(self.recipe), self.task)
+        load_weights(model, file)
+        return model.eval()
+
+    @cached_property
+    def task(self) -> Task:
+        """Gives the classes."""
+        from segreg.task import Task
+
+        told = json.loads(self._notes[TASK])
+        return Task(tuple(told["classes"]), told["mode"])
+
+    def preprocess(self, image: NDArray[Any] | Path | str) -> Tensor:
+        """Gives an image as the network takes it: resized and normalised.
+
+        Shape: uint8 or uint16 `[H, W]` or `[H, W, C]`, or a file, to float32 `[1, C, h, w]`.
+
+        Raises:
+            SegregError: the file can't be read, or its channels don't fit.
+        """
+        import torch
+
+        from segreg.data import fit_image
+        from segreg.images import fit_channels, to_uint8
+        from segreg.model import Normalize
+
+        pixels, name = _read(image)
+        section = self.recipe.input
+        fitted = fit_image(fit_channels(to_uint8(pixels, section.sixteen_bit, name), section.channels, name), section)
+        statistics = json.loads(self._notes[NORMALIZE])
+        normalize = Normalize(statistics["mean"], statistics["std"])
+        normalized: Tensor = normalize(torch.from_numpy(fitted).permute(2, 0, 1)[None])
+        return normalized
+
+    def predict(self, image: NDArray[Any] | Path | str, *, weights: Literal["best", "last"] = "best") -> NDArray[Any]:
+        """Gives predicted labels at the image's own size.
+
+        Shape: uint8 or uint16 `[H, W]` or `[H, W, C]`, or a file, to uint8 labels `[H, W]` (binary 0/1, multiclass
+        0..K-1), or 0/1 `[K, H, W]` if multilabel.
+
+        Raises:
+            SegregError: the file can't be read, its channels don't fit, or there are no weights.
+        """
+        probabilities = self.probabilities(image, weights=weights)
+        if self.task.mode == "multiclass":
+            labels: NDArray[np.uint8] = probabilities.argmax(axis=0).astype("uint8")
+            return labels
+        chosen: NDArray[np.uint8] = (probabilities >= self.recipe.evaluate.threshold).astype("uint8")
+        return chosen[0] if self.task.mode == "binary" else chosen
+
+    def probabilities(
+        self, image: NDArray[Any] | Path | str, *, weights: Literal["best", "last"] = "best"
+    ) -> NDArray[np.float32]:
+        """Gives probabilities, float32 `[K, H, W]` in [0, 1], at the image's own size.
+
+        Raises:
+            SegregError: the file can't be read, its channels don't fit, or there are no weights.
+        """
+        import torch
+
+        from segreg.data import restore
+
+        pixels, _ = _read(image)
+        with torch.inference_mode():
+            logits = self._loaded(weights)(self.preprocess(image))
+            probabilities = self.task.probabilities(logits)[0]
+        size = (int(pixels.shape[0]), int(pixels.shape[1]))
+        own: NDArray[np.float32] = restore(probabilities, size, self.recipe.input).numpy()
+        return own
+
+    def _loaded(self, weights: Literal["best", "last"]) -> Segmenter:
+        """Gives the network, loaded once."""
+        if weights not in self._models:
+            self._models[weights] = self.model(weights)
+        return self._models[weights]
+
+    @cached_property
+    def _models(self) -> dict[str, Segmenter]:
+        return {}
+
+    @cached_property
+    def _notes(self) -> Mapping[str, str]:
+        from segreg.checkpoint import read_notes
+
+        return read_notes(self.directory.last)
+
+
+def load_run(path: Path | str) -> Run:
+    """Gives a run from its directory.
+
+    Raises:
+        SegregError: there is none.
+    """
+    return Run(open_run_directory(path))
+
+
+def _read(image: NDArray[Any] | Path | str) -> tuple[NDArray[Any], Path]:
+    from segreg.images import read_image
+
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image)), Path(image)
+    return image, Path("the image")
