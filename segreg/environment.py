@@ -66,5 +66,14 @@ def _device(device: Any) -> dict[str, Any]:
         properties = torch.cuda.get_device_properties(device)
         told |= {"model": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
     else:
-        told |= {"model": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+        told |= {"model": _processor(), "threads": torch.get_num_threads()}
     return told
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or platform.machine())

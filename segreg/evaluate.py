@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from segreg.monitor import computed
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -80,7 +82,7 @@ def evaluate(
             own, mask = original(int(index), logits[number])
             target = torch.from_numpy(mask).to(device).long()
             _score(metrics, own[None], target[None], (identity,), rows)
-    values = {name: float(value) for name, value in metrics.compute().items()}
+    values = computed(metrics)
     return Scores(values, definitions_of(metrics, values), rows)
 
 

@@ -26,6 +26,8 @@ _OKABE_ITO = (
 TRUTH_COLOUR = (0, 220, 90)
 PREDICTION_COLOUR = (255, 60, 200)
 _MARGIN, _LINE = 8, 18
+_LEAST_SIDE = 224
+"""Smaller pictures are enlarged by a whole factor, so that they and the words above them can be read."""
 
 
 def class_colours(task: Task) -> list[tuple[int, int, int]]:
@@ -95,7 +97,9 @@ def side_by_side(
         overlay[outline(truth)] = TRUTH_COLOUR
     overlay[outline(prediction)] = PREDICTION_COLOUR
     panels += [("prediction", paint(prediction, colours)), ("outlines: truth green, prediction pink", overlay)]
-    height, width = shown.shape[:2]
+    factor = max(1, -(-_LEAST_SIDE // min(shown.shape[:2])))
+    panels = [(name, np.kron(panel, np.ones((factor, factor, 1), np.uint8))) for name, panel in panels]
+    height, width = (side * factor for side in shown.shape[:2])
     header = _LINE * (2 + bool(notice))
     sheet = Image.new("RGB", (len(panels) * (width + _MARGIN) + _MARGIN, height + header + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)

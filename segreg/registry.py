@@ -234,6 +234,8 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
 def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]) -> Plugin:
     start = time.perf_counter()
     title = f"{plugin.distribution}:{plugin.name}"
+    if manager.has_plugin(title):
+        return dataclasses.replace(plugin, error="the package has an entry point of this name already")
     try:
         module = load()
         if other := manager.get_name(module):

@@ -265,6 +265,7 @@ def _score(
                 built.objective.model, normalize, _counted(built.in_order(indices), advance), metrics,
                 device=built.device, precision=built.precision, original=original,
             )  # fmt: skip
+        scores = _in_recipe_order(scores, recipe)
         results["metrics"][name] = scores.values
         results["definitions"] |= scores.definitions
     results["scored_on"] = side
@@ -273,6 +274,18 @@ def _score(
     draw_curves(rows, directory.curves, monitor=outcome.monitor, best_epoch=outcome.best_epoch or None)
     _draw_overlays(directory, recipe, built, built.sides[side], scores)
     return results
+
+
+def _in_recipe_order(scores: Scores, recipe: Resolved) -> Scores:
+    """Gives scores in the order in which the recipe names the metrics; a collection sorts them by name."""
+    order = ["id", *(choice.part.name for choice in recipe.metrics)]
+
+    def ordered(values: Mapping[str, Any]) -> dict[str, Any]:
+        names = {name: name.split(".")[0] for name in values}
+        return {n: values[n] for n in sorted(names, key=lambda n: order.index(names[n]) if names[n] in order else 99)}
+
+    rows = [ordered(row) for row in scores.per_image]
+    return Scores(ordered(scores.values), ordered(scores.definitions), rows)
 
 
 def _counted(batches: Batches, advance: Callable[[int], None]) -> Any:
@@ -299,7 +312,7 @@ def _write_rows(file: Path, scores: Scores) -> None:
 def _draw_overlays(
     directory: RunDirectory, recipe: Resolved, built: _Built, indices: Sequence[int], scores: Scores
 ) -> None:
-    """Draws pictures from the worst to the best by the first metric, evenly spaced."""
+    """Draws pictures from the worst to the best by the recipe's first metric, evenly spaced."""
     import torch
 
     count = min(recipe.evaluate.overlays, len(indices))
