@@ -43,7 +43,7 @@ def header_lines(
         facts = model.get(role, {})
         lines += [f"note       {role}: {note}" for note in facts.get("notes", ())]
         if facts.get("weights"):
-            lines.append(f"WEIGHTS    {role}: {facts['weights']}")
+            lines.append(f"weights    {role}: {facts['weights']}")
     lines += [
         f"warning    plugin {plugin.title} is not in use: {plugin.error.splitlines()[0]}"
         for plugin in registry.plugins

@@ -1,0 +1,104 @@
+"""What a run is made of, built from its recipe in the order in which mistakes are cheapest to find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from segreg import build
+from segreg.data import Batches, Prepared, Side, divide, fitting_workers, prepare
+from segreg.device import choose_device, choose_precision, prepare_process, seed_everything
+from segreg.objective import Objective
+from segreg.progress import Progress
+from segreg.resolve import Resolved
+
+if TYPE_CHECKING:
+    import torch
+
+    from segreg.contracts import Dataset
+    from segreg.device import Precision
+
+
+@dataclass
+class Assembly:
+    """What a run is made of, before its first step. Leaving its context ends the worker processes."""
+
+    recipe: Resolved
+    dataset: Dataset
+    sides: Mapping[Side, list[int]]
+    prepared: Prepared
+    objective: Objective
+    device: torch.device
+    precision: Precision
+    memory: str
+    train: Batches
+    val: Batches
+
+    @classmethod
+    def of(cls, recipe: Resolved, progress: Progress, *, pretrained: bool = True) -> Assembly:
+        """Builds everything that a recipe names, cheap things first, so that mistakes show early."""
+        memory = prepare_process()
+        device = choose_device(recipe.train.device)
+        precision = choose_precision(recipe.train.precision, device)
+        dataset = build.build_dataset(recipe)
+        sides = divide(dataset, recipe.split)
+        augment = build.build_augmentations(recipe)
+        losses = build.build_losses(recipe, dataset.task)
+        build.build_metrics(recipe, dataset.task)
+        seed_everything(recipe.seed)
+        model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), dataset.task)
+        normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
+        auxiliary = recipe.auxiliary.weight if recipe.auxiliary else 0.0
+        objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary)
+        prepared = _prepared(dataset, recipe, sides, progress)
+        asked = recipe.train.workers
+        workers = fitting_workers(device.type) if asked == "auto" else asked
+
+        def batches(side: Side, *, train: bool) -> Batches:
+            return Batches(
+                prepared,
+                sides[side],
+                batch_size=recipe.train.batch_size if train else _batch_size(recipe),
+                augment=augment if train else None,
+                seed=recipe.seed,
+                order="shuffled" if train else "in_order",
+                workers=workers if train else 0,
+            )
+
+        return cls(
+            recipe, dataset, sides, prepared, objective, device, precision, memory,
+            batches("train", train=True), batches("val", train=False),
+        )  # fmt: skip
+
+    def __enter__(self) -> Assembly:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.train.close()
+        self.val.close()
+
+    def sides_by_id(self) -> dict[str, list[str]]:
+        """Gives the samples' ids of each side."""
+        return {side: [self.dataset.samples[i].id for i in indices] for side, indices in self.sides.items()}
+
+    def in_order(self, indices: Sequence[int]) -> Batches:
+        """Gives some samples in order, as they are evaluated."""
+        return Batches(self.prepared, indices, batch_size=_batch_size(self.recipe), order="in_order")
+
+
+def _prepared(dataset: Dataset, recipe: Resolved, sides: Mapping[Side, list[int]], progress: Progress) -> Prepared:
+    chosen = [index for indices in sides.values() for index in indices]
+    with progress.watch("preparing pictures", len(chosen), "pictures") as advance:
+        before = 0
+
+        def tell(done: int, _: int) -> None:
+            nonlocal before
+            advance(done - before)
+            before = done
+
+        return prepare(dataset, recipe.input, indices=chosen, progress=tell)
+
+
+def _batch_size(recipe: Resolved) -> int:
+    return recipe.evaluate.batch_size or recipe.train.batch_size
