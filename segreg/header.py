@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segreg.registry import Registry
 from segreg.resolve import Resolved
+
+_BANNER = 80
 
 
 def header_lines(
@@ -56,8 +59,8 @@ def banner(notice: str) -> list[str]:
     """Gives a notice that can't be overlooked, as lines; none for an empty notice."""
     if not notice:
         return []
-    width = len(notice) + 6
-    return ["!" * width, f"!! {notice} !!", "!" * width]
+    lines = textwrap.wrap(notice, _BANNER - 6)
+    return ["!" * _BANNER, *(f"!! {line:<{_BANNER - 6}} !!" for line in lines), "!" * _BANNER]
 
 
 def _numbers(values: Sequence[int]) -> str:

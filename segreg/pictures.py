@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ _OKABE_ITO = (
 )
 TRUTH_COLOUR = (0, 220, 90)
 PREDICTION_COLOUR = (255, 60, 200)
-_MARGIN, _LINE = 8, 18
+_MARGIN, _LINE, _LETTER = 8, 18, 7
 _LEAST_SIDE = 224
 """Smaller pictures are enlarged by a whole factor, so that they and the words above them can be read."""
 
@@ -100,12 +101,14 @@ def side_by_side(
     factor = max(1, -(-_LEAST_SIDE // min(shown.shape[:2])))
     panels = [(name, np.kron(panel, np.ones((factor, factor, 1), np.uint8))) for name, panel in panels]
     height, width = (side * factor for side in shown.shape[:2])
-    header = _LINE * (2 + bool(notice))
-    sheet = Image.new("RGB", (len(panels) * (width + _MARGIN) + _MARGIN, height + header + _MARGIN), "white")
+    sheet_width = len(panels) * (width + _MARGIN) + _MARGIN
+    warning = textwrap.wrap(notice, sheet_width // _LETTER)
+    header = _LINE * (2 + len(warning))
+    sheet = Image.new("RGB", (sheet_width, height + header + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    if notice:
-        draw.rectangle((0, 0, sheet.width, _LINE), fill=(200, 0, 0))
-        draw.text((_MARGIN, 3), notice, fill="white")
+    draw.rectangle((0, 0, sheet_width, _LINE * len(warning) - 1), fill=(200, 0, 0))
+    for number, line in enumerate(warning):
+        draw.text((_MARGIN, number * _LINE + 3), line, fill="white")
     draw.text((_MARGIN, header - 2 * _LINE + 3), title, fill="black")
     for number, (name, panel) in enumerate(panels):
         left = _MARGIN + number * (width + _MARGIN)
