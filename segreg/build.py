@@ -130,7 +130,7 @@ def build_augmentations(recipe: Resolved) -> list[Any]:
 
 
 def build_optimizer(recipe: Resolved, parameter_groups: Sequence[dict[str, Any]]) -> Any:
-    """Gives the optimizer over `parameter_groups`; a group's `lr_factor` multiplies its learning rate."""
+    """Gives the recipe's optimizer over the parameters of each part of the network."""
     import torch
 
     optimizer = recipe.optimizer.build([dict(group) for group in parameter_groups])

@@ -43,14 +43,14 @@ def start_run(
         SegregError: a part can't be built, the data is not as it should be, or training can't go on.
     """
     progress = progress or Quiet()
+    resolved = _with_absolute_paths(resolved)
     with Assembly.of(resolved, progress) as assembly:
         directory = new_run_directory(out / Path(resolved.source).stem)
         text = recipe.text or resolved.yaml()
         if overrides:
             text += "\n# overrides on the command line:\n" + "".join(f"#   {override}\n" for override in overrides)
         directory.recipe.write_text(text, encoding="utf-8")
-        absolute = _with_absolute_paths(resolved)
-        directory.resolved.write_text(absolute.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
+        directory.resolved.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
         write_json(directory.split, assembly.sides_by_id())
         return _train_and_score(directory, resolved, registry, assembly, progress, resume=False)
 

@@ -57,12 +57,23 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses a command line; overrides may stand anywhere, also behind options, where argparse alone loses them."""
+    top = parser()
+    chosen, rest = top.parse_known_args(arguments)
+    if rest and (not hasattr(chosen, "words") or any(word.startswith("-") for word in rest)):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        chosen.words = [*chosen.words, *rest]
+    return chosen
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and gives its exit status: 0 done, 2 the user's mistake, 130 interrupted.
 
     A `SegregError` is told without a traceback; any other exception is segreg's own bug and keeps its traceback.
     """
-    chosen = parser().parse_args(arguments)
+    chosen = parse(arguments)
     try:
         status: int = chosen.execute(chosen)
         sys.stdout.flush()  # a reader that has left is noticed here, not while Python shuts down
