@@ -117,6 +117,8 @@ def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
 
     metrics: dict[str, Any] = {}
     for choice in recipe.metrics:
+        if choice.part.name in metrics:
+            raise SegregError(f'the metric "{choice.part.name}" stands twice in evaluate.metrics', place=choice.place)
         metric = choice.build(task, recipe.evaluate.threshold)
         if not isinstance(metric, torchmetrics.Metric):
             raise _not_as_promised(choice, metric, "a torchmetrics.Metric")

@@ -106,7 +106,8 @@ def side_by_side(
     header = _LINE * (2 + len(warning))
     sheet = Image.new("RGB", (sheet_width, height + header + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.rectangle((0, 0, sheet_width, _LINE * len(warning) - 1), fill=(200, 0, 0))
+    if warning:
+        draw.rectangle((0, 0, sheet_width, _LINE * len(warning) - 1), fill=(200, 0, 0))
     for number, line in enumerate(warning):
         draw.text((_MARGIN, number * _LINE + 3), line, fill="white")
     draw.text((_MARGIN, header - 2 * _LINE + 3), title, fill="black")

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
-from segreg.recipe import KeyPath, Recipe, to_yaml
+from segreg.recipe import KeyPath, Recipe
 from segreg.registry import Part, Registry
 from segreg.sections import Evaluate, Input, Split, Train
 from segreg.settings import Setting, check_value, plain, settings_of, type_in_words, value_in_words
+from segreg.yaml_text import to_yaml
 
 PARTS = {"dataset": "dataset", "encoder": "encoder", "decoder": "decoder", "optimizer": "optimizer"}
 """Sections that name one part, which a recipe must have, and the kind of it."""
@@ -291,6 +292,10 @@ class _Check:
 
     def across(self, found: Mapping[str, Any]) -> None:
         """Checks what no single setting can tell."""
+        names = [choice.part.name if choice else None for choice in found["metrics"]]
+        for number, name in enumerate(names):
+            if name is not None and name in names[:number]:
+                self.wrong(f'the metric "{name}" stands twice', ("evaluate", "metrics", number))
         split, size = found["split"], found["input"]
         if split is not None:
             if split.val + split.test >= 1 and split.method in ("auto", "random"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,12 +28,27 @@ if TYPE_CHECKING:
 
 
 def score_run(
-    directory: RunDirectory, recipe: Resolved, assembly: Assembly, outcome: Outcome, progress: Progress
+    directory: RunDirectory,
+    recipe: Resolved,
+    assembly: Assembly,
+    outcome: Outcome,
+    progress: Progress,
+    *,
+    weights: str = "",
 ) -> dict[str, Any]:
-    """Scores the best weights, writes the rows and pictures, and gives the results."""
+    """Scores the best weights, writes the rows and pictures, and gives the results.
+
+    Args:
+        directory: the run's.
+        recipe: the run's.
+        assembly: the run's.
+        outcome: how its training ended.
+        progress: is told what happens.
+        weights: what is to be told of the weights that training began with.
+    """
     results: dict[str, Any] = {
         "notice": assembly.dataset.notice,
-        "weights": getattr(assembly.objective.model.encoder, "weights_note", ""),
+        "weights": weights,
         "recipe": recipe.source,
         "dataset": recipe.dataset.part.name,
         "classes": list(assembly.dataset.task.classes),
@@ -50,6 +66,9 @@ def score_run(
         "metrics": {},
         "definitions": {},
     }
+    draw_curves(
+        history.read(directory.path), directory.curves, monitor=outcome.monitor, best_epoch=outcome.best_epoch or None
+    )
     if outcome.weights is None or outcome.stopped_because == "interrupted":
         return results
     load_weights(assembly.objective.model, outcome.weights)
@@ -69,8 +88,6 @@ def score_run(
         results["definitions"] |= scores.definitions
     results["scored_on"] = side
     _write_rows(directory.per_image, scores)
-    rows = history.read(directory.path)
-    draw_curves(rows, directory.curves, monitor=outcome.monitor, best_epoch=outcome.best_epoch or None)
     _draw_overlays(directory, recipe, assembly, assembly.sides[side], scores)
     return results
 
@@ -144,10 +161,9 @@ def _draw_overlays(
 
 def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> list[str]:
     """Gives what a run tells at its end."""
-    lines = [""]
     if results["stopped_because"] == "interrupted":
-        return [*lines, f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} goes on"]
-    lines += [*banner(results["notice"]), *banner(results["weights"])]
+        return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} goes on"]
+    lines = ["", *banner(results["notice"]), *banner(results["weights"])]
     value = "" if results["best_value"] is None else f" ({results['monitor']} {results['best_value']:.4f})"
     lines.append(
         f"{results['epochs']} epochs in {duration(results['training_seconds'])}, {results['stopped_because']}; "
@@ -159,6 +175,10 @@ def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> lis
         lines.append(f"{side} ({count} pictures, at {results['resolution']} resolution, best weights):")
         values = results["metrics"][side]
         width = max(map(len, values))
-        lines += [f"  {name:<{width}}  {value:.4f}" for name, value in values.items()]
+        lines += [f"  {name:<{width}}  {_number(value)}" for name, value in values.items()]
     lines.append(f"everything is in {directory.path}")
     return lines
+
+
+def _number(value: float | None) -> str:
+    return "undefined" if value is None or math.isnan(value) else f"{value:.4f}"

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from segreg import build, history
 from segreg.assembly import Assembly
-from segreg.checkpoint import STATE, load_state
+from segreg.checkpoint import STATE, State, load_state, replacing
 from segreg.environment import environment
 from segreg.errors import SegregError
-from segreg.header import banner, header_lines
+from segreg.header import banner, header_lines, weights_notice
 from segreg.model import describe
 from segreg.pictures import draw_curves
 from segreg.progress import Progress, Quiet
-from segreg.recipe import Recipe, read_recipe
+from segreg.recipe import COMMAND_LINE, Recipe, read_recipe
 from segreg.registry import Registry
-from segreg.resolve import Resolved, resolve
+from segreg.resolve import Choice, Resolved, resolve
 from segreg.results import results_in_words, score_run
 from segreg.rundir import RunDirectory, new_run_directory, open_run_directory, write_json
 from segreg.train import fit
 from segreg.trained import Run, notes_for_weights
+
+SECONDS_BETWEEN_CURVES = 20.0
+"""Drawing takes a quarter of a second, which short epochs would feel."""
 
 
 def start_run(
@@ -32,27 +38,24 @@ def start_run(
     registry: Registry,
     *,
     out: Path = Path("runs"),
-    overrides: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Run:
     """Runs a recipe in a new directory `out/<recipe>/<date>_<time>`.
 
-    Everything is built and read before the directory is made, so that a mistake leaves nothing behind.
+    Everything is built and read before the directory is made, and it goes where training does not begin, so that a
+    mistake leaves nothing behind.
 
     Raises:
         SegregError: a part can't be built, the data is not as it should be, or training can't go on.
     """
     progress = progress or Quiet()
     resolved = _with_absolute_paths(resolved)
-    with Assembly.of(resolved, progress) as assembly:
-        directory = new_run_directory(out / Path(resolved.source).stem)
-        text = recipe.text or resolved.yaml()
-        if overrides:
-            text += "\n# overrides on the command line:\n" + "".join(f"#   {override}\n" for override in overrides)
-        directory.recipe.write_text(text, encoding="utf-8")
-        directory.resolved.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
+    with Assembly.of(resolved, progress) as assembly, _directory_for(resolved, out) as directory:
+        directory.recipe.write_text(_as_read(recipe) or resolved.yaml(), encoding="utf-8")
         write_json(directory.split, assembly.sides_by_id())
-        return _train_and_score(directory, resolved, registry, assembly, progress, resume=False)
+        with replacing(directory.resolved) as aside:  # last, because it is what makes the folder a run's
+            aside.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
+        return _train_and_score(directory, resolved, registry, assembly, progress)
 
 
 def resume_run(path: Path, registry: Registry, progress: Progress | None = None) -> Run:
@@ -64,13 +67,14 @@ def resume_run(path: Path, registry: Registry, progress: Progress | None = None)
     progress = progress or Quiet()
     directory = open_run_directory(path)
     resolved = resolve(read_recipe(directory.resolved), registry)
-    with Assembly.of(resolved, progress, pretrained=not (directory.path / STATE).exists()) as assembly:
+    state = load_state(directory.path / STATE) if (directory.path / STATE).exists() else None
+    with Assembly.of(resolved, progress, pretrained=state is None) as assembly:
         if json.loads(directory.split.read_text(encoding="utf-8")) != assembly.sides_by_id():
             raise SegregError(
                 f"the data of {resolved.dataset.part.name} is split otherwise than when {directory.path} began",
                 hint=f"samples came or went; {directory.split} has those of the run. Start a new run instead",
             )
-        return _train_and_score(directory, resolved, registry, assembly, progress, resume=True)
+        return _train_and_score(directory, resolved, registry, assembly, progress, state)
 
 
 def _train_and_score(
@@ -79,27 +83,38 @@ def _train_and_score(
     registry: Registry,
     assembly: Assembly,
     progress: Progress,
-    *,
-    resume: bool,
+    state: State | None = None,
 ) -> Run:
     facts = describe(assembly.objective.model)
-    ran_on = {**environment(registry, assembly.device), "model": facts, "precision": assembly.precision.name}
+    before: dict[str, Any] = {}
+    if directory.environment.exists():
+        before = json.loads(directory.environment.read_text(encoding="utf-8"))
+        _refuse_changed_pictures(before, directory, recipe, assembly)
+    if state:
+        _remember(state, before, facts, assembly)
+    ran_on = {
+        **environment(registry, assembly.device), "model": facts, "precision": assembly.precision.name,
+        "pictures": assembly.prepared.folder.name, "before": [*before.pop("before", []), *([before] if before else [])],
+    }  # fmt: skip
     write_json(directory.environment, ran_on)
-    notice = assembly.dataset.notice
     header = header_lines(
         recipe, registry, sides={side: len(indices) for side, indices in assembly.sides.items()}, model=facts,
         device=f"{assembly.device} ({ran_on['device']['model']})", precision=assembly.precision.reason,
         memory=assembly.memory, folder=str(directory.path),
     )  # fmt: skip
-    for line in [*banner(notice), *banner(facts["encoder"].get("weights", "")), *header, ""]:
+    weights = weights_notice(facts)
+    for line in [*banner(assembly.dataset.notice), *banner(weights), *header, ""]:
         progress.say(line)
     _notify(registry, progress, "segreg_run_start", run=directory.path, recipe=recipe.plain())
+    drawn = time.monotonic()
 
     def observe(epoch: int, values: Mapping[str, float]) -> None:
-        draw_curves(history.read(directory.path), directory.curves, monitor=recipe.train.monitor, best_epoch=None)
+        nonlocal drawn
+        if time.monotonic() - drawn > SECONDS_BETWEEN_CURVES:
+            draw_curves(history.read(directory.path), directory.curves, monitor=recipe.train.monitor, best_epoch=None)
+            drawn = time.monotonic()
         _notify(registry, progress, "segreg_epoch_end", run=directory.path, epoch=epoch, values=dict(values))
 
-    state_file = directory.path / STATE
     outcome = fit(
         assembly.objective,
         train=assembly.train,
@@ -115,14 +130,70 @@ def _train_and_score(
         notes=notes_for_weights(recipe, assembly.dataset, assembly.objective.normalize),
         observe=observe,
         progress=progress,
-        resume=load_state(state_file) if resume and state_file.exists() else None,
+        resume=state,
     )
-    results = score_run(directory, recipe, assembly, outcome, progress)
+    try:
+        results = score_run(directory, recipe, assembly, outcome, progress, weights=weights)
+    except KeyboardInterrupt:
+        progress.say(f"interrupted while scoring. Go on with: segreg run --resume {directory.path}")
+        raise
     write_json(directory.results, results)
-    _notify(registry, progress, "segreg_run_end", run=directory.path, results=results)
-    for line in results_in_words(results, directory):
-        progress.say(line)
-    return Run(directory)
+    run = Run(directory)
+    _notify(registry, progress, "segreg_run_end", run=directory.path, results=run.results)
+    if outcome.stopped_because != "interrupted":  # which the training itself has told
+        for line in results_in_words(run.results, directory):
+            progress.say(line)
+    return run
+
+
+def _refuse_changed_pictures(
+    before: Mapping[str, Any], directory: RunDirectory, recipe: Resolved, assembly: Assembly
+) -> None:
+    if before.get("pictures") not in (None, assembly.prepared.folder.name):
+        raise SegregError(
+            f"the pictures or masks of {recipe.dataset.part.name} have changed since {directory.path} began",
+            hint="its samples are the same, but what their files hold is not. Start a new run instead",
+        )
+
+
+def _remember(state: State, before: Mapping[str, Any], facts: dict[str, Any], assembly: Assembly) -> None:
+    """Puts back what pretrained weights brought to a run, for they are not fetched again to go on with it."""
+    normalize = assembly.objective.normalize
+    normalize.load_state_dict({name: state.objective[f"normalize.{name}"] for name in normalize.state_dict()})
+    for role, told in before.get("model", {}).items():
+        if isinstance(told, dict) and "weights" in told:
+            facts[role]["weights"] = told["weights"]
+
+
+@contextlib.contextmanager
+def _directory_for(recipe: Resolved, out: Path) -> Iterator[RunDirectory]:
+    """Gives a new run directory, which goes again if something goes wrong before training begins."""
+    source = Path(recipe.source)
+    # A run's own recipe has the name of the recipe that the run began with.
+    of_a_run = source.stem in ("recipe", "resolved") and (source.parent / "split.json").exists()
+    parent = out / (source.absolute().parent.parent.name if of_a_run else source.stem)
+    made = [folder for folder in (parent, out) if not folder.exists()]
+    directory = new_run_directory(parent)
+    try:
+        yield directory
+    except BaseException:
+        if not (directory.path / STATE).exists() and not directory.history.exists():
+            shutil.rmtree(directory.path, ignore_errors=True)
+            for folder in made:
+                with contextlib.suppress(OSError):  # another run has begun in it
+                    folder.rmdir()
+        raise
+
+
+def _as_read(recipe: Recipe) -> str:
+    """Gives a recipe's text, with what was changed since it was read below it."""
+    changes = ""
+    for path in [path for path, place in recipe.places.items() if place == COMMAND_LINE]:
+        value: Any = recipe.values
+        for step in path:
+            value = value[step]
+        changes += f"#   {'.'.join(map(str, path))}={value if isinstance(value, str) else json.dumps(value)}\n"
+    return f"{recipe.text}\n# overrides:\n{changes}" if recipe.text and changes else recipe.text
 
 
 def _notify(registry: Registry, progress: Progress, hook: str, **arguments: Any) -> None:
@@ -131,13 +202,20 @@ def _notify(registry: Registry, progress: Progress, hook: str, **arguments: Any)
 
 
 def _with_absolute_paths(recipe: Resolved) -> Resolved:
-    """Gives the recipe with the dataset's paths made absolute, so that it runs again from any folder."""
+    """Gives the recipe with its paths made absolute, so that it runs again from any folder."""
 
     def absolute(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: absolute(item) for key, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            return type(value)(absolute(item) for item in value)
         return value.expanduser().absolute() if isinstance(value, Path) else value
 
-    dataset = dataclasses.replace(
-        recipe.dataset, settings={name: absolute(value) for name, value in recipe.dataset.settings.items()}
-    )
-    split = dataclasses.replace(recipe.split, lists={k: absolute(v) for k, v in recipe.split.lists.items()})
-    return dataclasses.replace(recipe, dataset=dataset, split=split)
+    def found(choice: Choice) -> Choice:
+        return dataclasses.replace(choice, settings=absolute(choice.settings))
+
+    split = dataclasses.replace(recipe.split, lists=absolute(recipe.split.lists))
+    return dataclasses.replace(
+        recipe, dataset=found(recipe.dataset), encoder=found(recipe.encoder), decoder=found(recipe.decoder),
+        auxiliary=found(recipe.auxiliary) if recipe.auxiliary else None, split=split,
+    )  # fmt: skip

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segreg.checkpoint import replacing
 from segreg.errors import SegregError, did_you_mean
 
 
@@ -110,7 +113,17 @@ def open_run_directory(path: Path | str) -> RunDirectory:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Writes JSON aside and renames it into place, so that no reader ever sees half a file."""
-    aside = file.with_name(f".{file.name}.part")
-    aside.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=True) + "\n", encoding="utf-8")
-    aside.replace(file)
+    """Writes JSON aside and renames it into place, so that no reader ever sees half a file.
+
+    Numbers that are not finite, which JSON does not have, are written as null.
+    """
+    with replacing(file) as aside:
+        aside.write_text(json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -111,18 +111,23 @@ class Run:
         Raises:
             SegregError: the file can't be read, or its channels don't fit.
         """
+        return self._fitted(*_read(image))
+
+    def _fitted(self, pixels: NDArray[Any], name: Path) -> Tensor:
+        import numpy as np
         import torch
 
         from segreg.data import fit_image
         from segreg.images import fit_channels, to_uint8
         from segreg.model import Normalize
 
-        pixels, name = _read(image)
         section = self.recipe.input
-        fitted = fit_image(fit_channels(to_uint8(pixels, section.sixteen_bit, name), section.channels, name), section)
+        fitted = fit_image(to_uint8(fit_channels(pixels, section.channels, name), section.sixteen_bit, name), section)
         statistics = json.loads(self._notes[NORMALIZE])
         normalize = Normalize(statistics["mean"], statistics["std"])
-        normalized: Tensor = normalize(torch.from_numpy(fitted).permute(2, 0, 1)[None])
+        # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
+        own = torch.from_numpy(np.require(fitted, requirements=["C", "W"]))
+        normalized: Tensor = normalize(own.permute(2, 0, 1)[None])
         return normalized
 
     def predict(self, image: NDArray[Any] | Path | str, *, weights: Literal["best", "last"] = "best") -> NDArray[Any]:
@@ -134,12 +139,9 @@ class Run:
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
-        probabilities = self.probabilities(image, weights=weights)
-        if self.task.mode == "multiclass":
-            labels: NDArray[np.uint8] = probabilities.argmax(axis=0).astype("uint8")
-            return labels
-        chosen: NDArray[np.uint8] = (probabilities >= self.recipe.evaluate.threshold).astype("uint8")
-        return chosen[0] if self.task.mode == "binary" else chosen
+        logits = self._logits(image, weights)
+        labels: NDArray[np.uint8] = self.task.labels(logits, threshold=self.recipe.evaluate.threshold)[0].numpy()
+        return labels.astype("uint8")
 
     def probabilities(
         self, image: NDArray[Any] | Path | str, *, weights: Literal["best", "last"] = "best"
@@ -149,17 +151,19 @@ class Run:
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
+        probabilities: NDArray[np.float32] = self.task.probabilities(self._logits(image, weights))[0].numpy()
+        return probabilities
+
+    def _logits(self, image: NDArray[Any] | Path | str, weights: Literal["best", "last"]) -> Tensor:
+        """Gives logits `[1, K, H, W]` at the image's own size, restored as `evaluate.resolution: original` does."""
         import torch
 
         from segreg.data import restore
 
-        pixels, _ = _read(image)
+        pixels, name = _read(image)
         with torch.inference_mode():
-            logits = self._loaded(weights)(self.preprocess(image))
-            probabilities = self.task.probabilities(logits)[0]
-        size = (int(pixels.shape[0]), int(pixels.shape[1]))
-        own: NDArray[np.float32] = restore(probabilities, size, self.recipe.input).numpy()
-        return own
+            logits: Tensor = self._loaded(weights)(self._fitted(pixels, name))
+            return restore(logits, (int(pixels.shape[0]), int(pixels.shape[1])), self.recipe.input)
 
     def _loaded(self, weights: Literal["best", "last"]) -> Segmenter:
         """Gives the network, loaded once."""
@@ -188,8 +192,17 @@ def load_run(path: Path | str) -> Run:
 
 
 def _read(image: NDArray[Any] | Path | str) -> tuple[NDArray[Any], Path]:
+    """Gives an image's pixels and what to call it in messages."""
+    import numpy as np
+
     from segreg.images import read_image
 
     if isinstance(image, (str, Path)):
         return read_image(Path(image)), Path(image)
-    return image, Path("the image")
+    pixels = np.asarray(image)
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3) or 0 in pixels.shape:
+        raise SegregError(
+            f"the image has shape {list(pixels.shape)} and type {pixels.dtype}; "
+            "it must be uint8 or uint16, [H, W] or [H, W, C]"
+        )
+    return pixels, Path("the image")

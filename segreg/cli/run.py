@@ -54,7 +54,11 @@ def execute(chosen: argparse.Namespace) -> int:
 
         recipe = read_recipe(files[0], overrides)
         resolved = resolve(recipe, registry)
-        run = start_run(recipe, resolved, registry, out=chosen.out, overrides=overrides, progress=shown)
+        run = start_run(recipe, resolved, registry, out=chosen.out, progress=shown)
     if chosen.json:
         print(json.dumps({"run": str(run.directory.path), **run.results}, indent=2))
+    elif chosen.quiet:
+        from segreg.results import results_in_words
+
+        print("\n".join(results_in_words(run.results, run.directory)).lstrip("\n"))
     return 130 if run.results.get("stopped_because") == "interrupted" else 0

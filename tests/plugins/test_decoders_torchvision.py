@@ -14,6 +14,7 @@ from torchvision.models.segmentation.deeplabv3 import _deeplabv3_resnet
 
 from segreg.errors import SegregError
 from segreg.model import Segmenter, describe, verify
+from segreg_plugins import pretrained
 from segreg_plugins.decoders import segreg_entries, torchvision_weights
 
 BUILD = {entry.name: entry.build for entry in segreg_entries()}
@@ -268,22 +269,23 @@ class TestPublished:
         with pytest.raises(SegregError) as raised:
             BUILD["torchvision.deeplabv3"](resnet((1, 1, 6, 1)), weights=TAG)
         said = str(raised.value)
-        assert f"torchvision's weights {TAG} can't be had from download.pytorch.org: " in said
+        assert f'the weights "{TAG}" of the decoder torchvision.deeplabv3 could not be had: ' in said
         assert "download https://download.pytorch.org/models/deeplabv3_resnet50_coco-cd0a2569.pth" in said
-        assert "set weights to that file's path" in said
         assert str(offline / "checkpoints") in said
-        assert "weights_fallback to random" in said
+        assert "weights_fallback: random" in said
 
     def test_a_server_that_never_answers_is_given_up(self, monkeypatch, tmp_path):
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-        monkeypatch.setattr(torchvision_weights, "CONNECT_SECONDS", 0.1)
-        monkeypatch.setattr(torchvision_weights.urllib.request, "urlopen", lambda *_, **__: time.sleep(2))
+        monkeypatch.setattr(pretrained, "PATIENCE", 0.1)
+        monkeypatch.setattr(pretrained.urllib.request, "urlopen", lambda *_, **__: time.sleep(2))
         with pytest.raises(SegregError, match=r"no answer within 0\.1 s"):
             BUILD["torchvision.fcn"](resnet((1, 1, 6, 1)), weights=TAG)
 
     def test_random_weights_on_demand_are_told_loudly(self, offline):
         decoder = BUILD["torchvision.deeplabv3"](resnet((1, 1, 6, 1)), weights=TAG, weights_fallback="random")
-        assert decoder.weights_note.startswith(f"RANDOM WEIGHTS: torchvision's weights {TAG} can't be had")
+        assert decoder.weights_note.startswith(
+            f'RANDOM weights: "{TAG}" of the decoder torchvision.deeplabv3 could not be had'
+        )
         assert decoder.last is None
 
     def test_a_file_in_the_cache_needs_no_connection(self, offline, small):

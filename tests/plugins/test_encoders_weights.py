@@ -14,8 +14,9 @@ from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from segreg.errors import SegregError
-from segreg_plugins.encoders import smp_family, timm_family, torchvision_resnets, weights
-from segreg_plugins.encoders.weights import HubFile, WebFile
+from segreg_plugins import pretrained as weights
+from segreg_plugins.encoders import smp_family, timm_family, torchvision_resnets
+from segreg_plugins.pretrained import HubFile, WebFile
 
 
 @pytest.fixture(autouse=True)
@@ -127,17 +128,17 @@ def test_nothing_is_asked_for_without_weights(monkeypatch):
 OFFLINE = {
     "smp": (
         lambda **s: smp_family.smp_encoder("resnet18", 3, weights="imagenet", **s),
-        'the weights "imagenet" of encoder "resnet18" could not be had: huggingface.co can\'t be reached',
+        'the weights "imagenet" of the encoder resnet18 could not be had: huggingface.co can\'t be reached',
         "hf download smp-hub/resnet18.imagenet model.safetensors --revision",
     ),
     "timm": (
         lambda **s: timm_family.timm_encoder("test_resnet", 3, weights="r160_in1k", **s),
-        'the weights "r160_in1k" of encoder "timm/test_resnet" could not be had: huggingface.co can\'t be reached',
+        'the weights "r160_in1k" of the encoder timm/test_resnet could not be had: huggingface.co can\'t be reached',
         "hf download timm/test_resnet.r160_in1k model.safetensors`",
     ),
     "torchvision": (
         lambda **s: torchvision_resnets.resnet50(3, weights="IMAGENET1K_V2", **s),
-        'the weights "IMAGENET1K_V2" of encoder "torchvision.resnet50" could not be had: download.pytorch.org can\'t',
+        'the weights "IMAGENET1K_V2" of the encoder torchvision.resnet50 could not be had: download.pytorch.org can\'t',
         "download https://download.pytorch.org/models/resnet50-11ad3fa6.pth and put it here as",
     ),
 }

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from segreg.errors import SegregError
 from segreg.settings import PositiveInt
+from segreg_plugins.pretrained import Fallback
 
 if TYPE_CHECKING:
     from segreg.contracts import Decoder, Encoder
@@ -17,7 +18,7 @@ def deeplabv3(
     output_stride: Literal[8, 16] = 8,
     rates: tuple[PositiveInt, ...] | None = None,
     weights: str | None = None,
-    weights_fallback: Literal["error", "random"] = "error",
+    weights_fallback: Fallback = "error",
 ) -> Decoder:
     """DeepLabV3 as torchvision has it, exactly: its DeepLabHead, whose last layer is the head.
 
@@ -53,7 +54,7 @@ def fcn(
     level: int = -1,
     output_stride: Literal[8, 16, 32] | None = None,
     weights: str | None = None,
-    weights_fallback: Literal["error", "random"] = "error",
+    weights_fallback: Fallback = "error",
 ) -> Decoder:
     """FCN head as torchvision has it, exactly: one 3x3 convolution on one level; as `auxiliary` it takes level -2.
 

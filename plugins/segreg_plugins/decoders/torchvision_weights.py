@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import threading
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
-from urllib.parse import urlparse
 
 import torch
 from torch import Tensor, nn
 
 from segreg.contracts import Encoder
 from segreg.errors import SegregError, listed
+from segreg_plugins.pretrained import Fallback, WebFile, obtain
 
 PUBLISHED = "COCO_WITH_VOC_LABELS_V1"
-CONNECT_SECONDS = 4.0
 
 
 class Fillable(Protocol):
@@ -47,7 +44,7 @@ class Checkpoint:
         encoder: Encoder,
         decoder: Fillable,
         *,
-        fallback: Literal["error", "random"],
+        fallback: Fallback,
     ) -> Checkpoint | None:
         """Gives the checkpoint that `weights` names, or None for random weights.
 
@@ -58,20 +55,11 @@ class Checkpoint:
             return None
         if weights != PUBLISHED:
             return cls(weights, _read(Path(weights)))
-        url = _published(architecture, encoder)
-        try:
-            return cls(f"torchvision's {architecture} {PUBLISHED}", _read(_downloaded(url)))
-        except (OSError, RuntimeError) as error:  # torch.hub raises RuntimeError for a download with a wrong hash
-            reason = f"torchvision's weights {PUBLISHED} can't be had from {urlparse(url).hostname}: {error}"
-            if fallback == "random":
-                decoder.weights_note = f"RANDOM WEIGHTS: {reason}"
-                return None
-            raise SegregError(
-                reason,
-                hint=f"download {url} where there is a connection and set weights to that file's path,\n"
-                f"or put it into {Path(torch.hub.get_dir()) / 'checkpoints'},\n"
-                "or set weights to null or weights_fallback to random to begin with random weights",
-            ) from error
+        address = _published(architecture, encoder)
+        path, decoder.weights_note = obtain(
+            WebFile(address), part=f"decoder torchvision.{architecture}", weights=weights, fallback=fallback
+        )
+        return None if path is None else cls(f"torchvision's {architecture} {PUBLISHED}", _read(path))
 
     def fill(self, decoder: Fillable, prefix: str, encoder: Encoder | None) -> None:
         """Loads what lies under `prefix` into the decoder and, where it fits, `backbone.` into the encoder.
@@ -153,46 +141,6 @@ def _published(architecture: str, encoder: Any) -> str:
     title = {"deeplabv3": "DeepLabV3", "fcn": "FCN"}[architecture]
     enum = getattr(segmentation, f"{title}_{names[blocks]}_Weights")
     return str(enum[PUBLISHED].url)
-
-
-def _downloaded(url: str) -> Path:
-    """Gives the file of a published checkpoint, fetched where torch.hub keeps its own unless it is there.
-
-    Raises:
-        OSError: the server is not reached within `CONNECT_SECONDS`, or the download breaks off.
-    """
-    name = Path(urlparse(url).path).name
-    file = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if not file.exists():
-        _reach(url)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        digest = name.removesuffix(".pth").rsplit("-", 1)[-1]
-        torch.hub.download_url_to_file(url, str(file), hash_prefix=digest)
-    return file
-
-
-def _reach(url: str) -> None:
-    """Raises OSError unless the server answers in time.
-
-    In a thread of its own, because no timeout of urllib's bounds the look-up of a name, which can take half a minute.
-    """
-    outcome: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            request = urllib.request.Request(url, method="HEAD")  # noqa: S310, torchvision's own https address
-            urllib.request.urlopen(request, timeout=CONNECT_SECONDS).close()  # noqa: S310
-            outcome.append(None)
-        except Exception as error:  # handed to the caller's thread
-            outcome.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS)
-    if not outcome:
-        raise OSError(f"no answer within {CONNECT_SECONDS:g} s")
-    if outcome[0] is not None:
-        raise OSError(str(outcome[0])) from outcome[0]
 
 
 def _read(file: Path) -> dict[str, Tensor]:

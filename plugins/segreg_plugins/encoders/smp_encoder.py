@@ -14,7 +14,7 @@ from segreg.errors import SegregError, listed
 from segreg_plugins.encoders.levels import measured
 from segreg_plugins.encoders.normalization import per_channel
 from segreg_plugins.encoders.smp_family import Statistics, statistics
-from segreg_plugins.encoders.weights import Fallback, HubFile, obtain, read
+from segreg_plugins.pretrained import Fallback, HubFile, obtain, read
 
 _SIZE = (256, 256)
 
@@ -89,7 +89,7 @@ def build(
         if weights not in known:
             raise SegregError(f'encoder "{member}" has no weights "{weights}"; it has {listed(list(known))}, or null')
         file = HubFile(known[weights]["repo_id"], revision=known[weights]["revision"])
-        path, note = obtain(file, encoder=member, weights=weights, fallback=weights_fallback)
+        path, note = obtain(file, part=f"encoder {member}", weights=weights, fallback=weights_fallback)
     network = smp.encoders.get_encoder(member, in_channels=3, depth=depth, weights=None)
     if path:
         state = read(path)

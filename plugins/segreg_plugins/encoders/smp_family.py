@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.settings import Setting
-from segreg_plugins.encoders.weights import FALLBACK_MEANING, Fallback
+from segreg_plugins.pretrained import FALLBACK_MEANING, Fallback
 
 if TYPE_CHECKING:
     from segreg_plugins.encoders.smp_encoder import SmpEncoder

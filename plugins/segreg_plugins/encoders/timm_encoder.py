@@ -15,7 +15,7 @@ from segreg.errors import SegregError, listed
 from segreg_plugins.encoders.levels import Level, measured, outline
 from segreg_plugins.encoders.normalization import per_channel
 from segreg_plugins.encoders.timm_family import DEFAULT
-from segreg_plugins.encoders.weights import Fallback, HubFile, WebFile, loading, obtain
+from segreg_plugins.pretrained import Fallback, HubFile, WebFile, loading, obtain
 
 _HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
 # How timm's models are told to take images of other sizes than they were trained at, the best way first.
@@ -134,7 +134,10 @@ def build(
     pretrained, path, note = _config(member, weights), None, ""
     if weights is not None:
         path, note = obtain(
-            _file(member, weights, pretrained), encoder=f"timm/{member}", weights=weights, fallback=weights_fallback
+            _file(member, weights, pretrained),
+            part=f"encoder timm/{member}",
+            weights=weights,
+            fallback=weights_fallback,
         )
     arguments: dict[str, Any] = {"in_chans": in_channels}
     if img_size is not None:

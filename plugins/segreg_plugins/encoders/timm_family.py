@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.settings import PositiveInt, Setting
-from segreg_plugins.encoders.weights import FALLBACK_MEANING, Fallback
+from segreg_plugins.pretrained import FALLBACK_MEANING, Fallback
 
 if TYPE_CHECKING:
     from segreg_plugins.encoders.timm_encoder import TimmEncoder

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from segreg_plugins.encoders.normalization import per_channel
 from segreg_plugins.encoders.smp_family import IMAGENET
-from segreg_plugins.encoders.weights import Fallback, WebFile, loading, obtain, read
+from segreg_plugins.pretrained import Fallback, WebFile, loading, obtain, read
 
 _DILATED = {32: [False, False, False], 16: [False, False, True], 8: [False, True, True]}
 _LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
@@ -87,7 +87,9 @@ def build(
     path, note = None, ""
     if weights is not None:
         url = torchvision.models.get_model_weights(name)[weights].url
-        path, note = obtain(WebFile(url), encoder=f"torchvision.{name}", weights=weights, fallback=weights_fallback)
+        path, note = obtain(
+            WebFile(url), part=f"encoder torchvision.{name}", weights=weights, fallback=weights_fallback
+        )
     network = _network(name, output_stride)
     if path:
         state = read(path)

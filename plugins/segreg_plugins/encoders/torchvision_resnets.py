@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from segreg_plugins.encoders.weights import Fallback
+from segreg_plugins.pretrained import Fallback
 
 if TYPE_CHECKING:
     from segreg_plugins.encoders.torchvision_encoder import TorchvisionResNet

@@ -114,10 +114,16 @@ class WebFile:
         )
 
 
-def obtain(file: HubFile | WebFile, *, encoder: str, weights: str, fallback: Fallback) -> tuple[Path | None, str]:
+def obtain(file: HubFile | WebFile, *, part: str, weights: str, fallback: Fallback) -> tuple[Path | None, str]:
     """Gives the file's path and an empty note, or None and a note that says why random weights take its place.
 
     Nothing but the local cache is touched where the file is in it. Offline this answers within about four seconds.
+
+    Args:
+        file: what is wanted.
+        part: who wants it, in words, such as "encoder resnet50".
+        weights: the tag by which the recipe names it.
+        fallback: whether random weights may take its place.
 
     Raises:
         SegregError: the file can't be had and `fallback` is "error".
@@ -131,9 +137,9 @@ def obtain(file: HubFile | WebFile, *, encoder: str, weights: str, fallback: Fal
         except Exception as error:  # whichever of several network libraries failed, the ways out are the same
             reason = f"{file.address} could not be downloaded: {_first_line(error)}"
     if fallback == "random":
-        return None, f'RANDOM weights: "{weights}" of {encoder} could not be had ({reason})'
+        return None, f'RANDOM weights: "{weights}" of the {part} could not be had ({reason})'
     raise SegregError(
-        f'the weights "{weights}" of encoder "{encoder}" could not be had: {reason}',
+        f'the weights "{weights}" of the {part} could not be had: {reason}',
         hint="the ways out:\n"
         "- weights: null starts from random weights\n"
         "- weights_fallback: random, beside weights, does so only where they can't be had, and says so\n"

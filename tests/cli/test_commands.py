@@ -1,0 +1,364 @@
+"""`segreg check`, `list`, `show`, `plugins`, `recipes` and `schema`, with what each prints."""
+
+# ruff: noqa: E501 - messages stand here as they are printed
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+import plugged
+from segreg.shipped import shipped_recipes
+
+RIGHT = (Path(__file__).parents[1] / "wrong_recipes" / "right.yaml").read_text()
+
+
+@pytest.fixture(autouse=True)
+def _stand_ins(installed, tmp_path, monkeypatch):
+    installed(plugged.STAND_INS)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def recipe():
+    Path("recipe.yaml").write_text(RIGHT)
+    return "recipe.yaml"
+
+
+# check
+
+
+def test_check_says_fine(segreg, recipe):
+    printed = segreg("check", recipe)
+    assert (printed.status, printed.out, printed.err) == (0, "recipe.yaml: fine\n", "")
+
+
+def test_check_goes_through_every_file(segreg, recipe):
+    Path("wrong.yaml").write_text(RIGHT.replace("epochs: 3", "epochs: 0"))
+    printed = segreg("check", recipe, "wrong.yaml", "missing.yaml", "folder")
+    assert printed.status == 2
+    assert printed.out == "recipe.yaml: fine\n"
+    assert [line for line in printed.err.splitlines() if not line.startswith("  ")] == [
+        'error: wrong.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not 0',
+        "error: there is no recipe missing.yaml",
+        "error: there is no recipe folder",
+        "3 problems",
+    ]
+
+
+def test_check_applies_overrides_to_every_file(segreg, recipe):
+    Path("second.yaml").write_text(RIGHT)
+    assert segreg("check", recipe, "second.yaml", "train.epochs=5", "encoder=timm/resnet18").status == 0
+    printed = segreg("check", "train.epochs=0", recipe, "second.yaml")
+    assert printed.err.count("error: command line: ") == 2
+
+
+def test_check_without_a_recipe(segreg):
+    printed = segreg("check", "train.epochs=3")
+    assert printed.status == 2
+    assert printed.err == "error: name at least one recipe to check\n  for example: segreg check recipes/*.yaml\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("recipe.yml", 'error: there is no recipe recipe.yml\n  did you mean "recipe.yaml"?\n'),
+        ("folder.yaml", "error: folder.yaml is a folder, not a recipe file\n"),
+        (
+            "no/recipe.yaml",
+            "error: there is no recipe no/recipe.yaml\n  `segreg recipes` lists the recipes that came with segreg\n",
+        ),
+        (
+            "train.epochs",
+            (
+                "error: there is no recipe train.epochs\n  `segreg recipes` lists the recipes that came with segreg\n"
+                "  an override is written key.path=value, such as train.epochs=3\n"
+            ),
+        ),
+        (
+            "train-epochs=3",
+            (
+                "error: there is no recipe train-epochs=3\n  `segreg recipes` lists the recipes that came with segreg\n"
+                "  an override is written key.path=value, such as train.epochs=3\n"
+            ),
+        ),
+    ],
+)
+def test_check_of_what_is_no_file(name, says, segreg, recipe):
+    Path("folder.yaml").mkdir()
+    printed = segreg("check", name)
+    assert (printed.status, printed.out, printed.err) == (2, "", says)
+
+
+def test_check_prints_json(segreg, recipe):
+    assert json.loads(segreg("check", recipe, "--json").out) == []
+    printed = segreg("check", "--json", recipe, "missing.yaml", "train.epochs=0", "seed=-1")
+    assert printed.status == 2
+    assert printed.err == ""
+    wrong_epochs, wrong_seed, missing = sorted(json.loads(printed.out), key=lambda row: row["message"])
+    assert wrong_epochs == {
+        "message": '"epochs" of the section "train" must be an integer above 0, not 0',
+        "hint": "epochs: epochs at most.",
+        "file": "command line",
+        "line": None,
+        "column": None,
+    }
+    assert wrong_seed["file"] == "command line"
+    assert "file" not in missing
+
+
+# list
+
+
+def test_list_prints_every_kind(segreg):
+    printed = segreg("list")
+    assert (printed.status, printed.err) == (0, "")
+    assert (
+        printed.out
+        == """\
+encoder
+  resnet50  A residual network.  [segreg-lab 1.0]
+  tiny      Two convolutions.  [segreg-lab 1.0]
+  timm/*  A model of timm. (`segreg list encoder 'timm/*'`)
+decoder
+  deeplabv3plus  Atrous pyramid pooling and one skip connection.  [segreg-lab 1.0]
+  unet           Skip connections at every scale.  [segreg-lab 1.0]
+loss
+  bce      Binary cross-entropy.  [segreg-lab 1.0]
+  dice     Soft Dice.  [segreg-lab 1.0]
+  tversky  Tversky's index.  [segreg-lab 1.0]
+dataset
+  drawn   Pictures that are drawn.  [segreg-lab 1.0]
+  folder  Pictures and masks in two folders.  [segreg-lab 1.0]
+augmentation
+  (2 more of transforms: `segreg list augmentation`)
+metric
+  dice  Dice's coefficient.  [segreg-lab 1.0]
+  iou   Intersection over union.  [segreg-lab 1.0]
+optimizer
+  adam  Adam.  [segreg-lab 1.0]
+schedule
+  cosine  Half a cosine, down to zero.  [segreg-lab 1.0]
+"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (("encoder",), ["resnet50", "tiny", "timm/*"]),
+        (("encoders",), ["resnet50", "tiny", "timm/*"]),
+        (("losses",), ["bce", "dice", "tversky"]),
+        (("augmentation",), ["HorizontalFlip", "Rotate"]),
+        (("encoder", "RES*"), ["resnet50"]),
+        (("encoder", "timm/*e*t*"), [f"timm/{n}" for n in ("convnext_small", "convnext_tiny", "resnet18")]),
+        (("encoder", "timm/convnext_?????"), ["timm/convnext_small"]),
+    ],
+)  # fmt: skip
+def test_list_prints_one_kind(arguments, names, segreg):
+    printed = segreg("list", *arguments)
+    assert printed.status == 0
+    assert [line.split()[0] for line in printed.out.splitlines()[1:]] == names
+
+
+def test_list_prints_json(segreg):
+    rows = json.loads(segreg("list", "loss", "b*", "--json").out)
+    assert re.sub(r"\S*/stand_ins\.py:\d+", "stand_ins.py", rows[0].pop("defined")) == "stand_ins.py"
+    assert rows == [
+        {
+            "kind": "loss",
+            "name": "bce",
+            "summary": "Binary cross-entropy.",
+            "distribution": "segreg-lab",
+            "version": "1.0",
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("encodr",), 'error: "encodr" is no kind of part\n  did you mean "encoder" or "decoder"?\n'),
+        (
+            ("zzz",),
+            ('error: "zzz" is no kind of part\n  the kinds are "encoder", "decoder", "loss", "dataset", "augmentation", '
+            '"metric", "optimizer" and "schedule"\n'),
+        ),
+        (("encoder", "resnet51"), 'error: no encoder matches "resnet51"\n  did you mean "resnet50" or "timm/resnet18"?\n'),
+        (("loss", "q*"), 'error: no loss matches "q*"\n  `segreg list loss` shows every loss\n'),
+    ],
+)  # fmt: skip
+def test_list_of_what_is_not_there(arguments, says, segreg):
+    printed = segreg("list", *arguments)
+    assert (printed.status, printed.out, printed.err) == (2, "", says)
+
+
+def test_list_without_any_plugin(segreg, installed):
+    installed()
+    printed = segreg("list")
+    assert (printed.status, printed.err) == (0, "")
+
+
+# show
+
+
+def test_show_prints_everything_about_a_part(segreg):
+    printed = segreg("show", "decoder", "deeplabv3plus")
+    assert printed.status == 0
+    assert (
+        re.sub(r"\S*/stand_ins\.py:\d+", "stand_ins.py", printed.out)
+        == """\
+decoder deeplabv3plus
+  Atrous pyramid pooling and one skip connection.
+  paper: arXiv:1802.02611
+  from:  segreg-lab 1.0
+  code:  stand_ins.py
+
+settings
+  output_stride: one of 8, 16; default 16
+      stride of the coarsest level.
+  rates: a list of 3 integers above 0; default [6, 12, 18]
+      of the three atrous convolutions.
+  dropout: a number between 0 and 1; default 0.1
+      share of features dropped before the head.
+  separable: true or false; default true
+      whether convolutions are separable.
+"""
+    )
+
+
+def test_show_of_a_part_without_settings_or_with_a_required_one(segreg):
+    assert segreg("show", "loss", "bce").out.endswith("\nno settings\n")
+    assert "  alpha: a number between 0 and 1; required\n" in segreg("show", "loss", "tversky").out
+    assert segreg("show", "encoder", "timm/resnet18").out.startswith("encoder timm/resnet18\n  A model of timm.\n")
+
+
+def test_show_prints_json(segreg):
+    shown = json.loads(segreg("show", "augmentation", "Rotate", "--json").out)
+    assert (shown["kind"], shown["name"], shown["distribution"], shown["version"]) == (
+        "augmentation", "Rotate", "segreg-lab", "1.0",
+    )  # fmt: skip
+    assert shown["settings"][0] == {
+        "name": "limit",
+        "type": "a number or a list of 2 numbers",
+        "required": False,
+        "default": [-90.0, 90.0],
+        "meaning": "range of the angle in degrees",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "says"),
+    [
+        ("decodr", "unet", 'error: "decodr" is no kind of part\n  did you mean "decoder" or "encoder"?\n'),
+        (
+            "decoder",
+            "resnet50",
+            (
+                'error: there is no decoder "resnet50"\n  "resnet50" is an encoder, not a decoder\n'
+                "  `segreg list decoder` shows every decoder\n"
+            ),
+        ),
+    ],
+)
+def test_show_of_what_is_not_there(kind, name, says, segreg):
+    printed = segreg("show", kind, name)
+    assert (printed.status, printed.out, printed.err) == (2, "", says)
+
+
+# plugins
+
+
+def test_plugins_prints_who_offers_what_and_who_is_out_of_use(segreg, installed, plugin, monkeypatch):
+    monkeypatch.setenv("SEGREG_DISABLE_PLUGINS", "segreg-off")
+    installed(
+        plugin("raise ValueError('one\\ntwo')", name="losses", distribution="segreg-broken", version="0.3"),
+        plugin("", name="losses", distribution="segreg-off"),
+        plugin(plugged.OFFERING.format(name="ours"), name="losses", distribution="segreg-good", version="2.0"),
+        plugin("from segreg.hooks import hookimpl\n@hookimpl\ndef segreg_run_end(): pass", distribution="segreg-watch"),
+    )
+    printed = segreg("plugins")
+    assert (printed.status, printed.err) == (0, "")
+    assert (
+        re.sub(r"a_plugin_of_the_tests_\d+", "module", re.sub(r"\d+ ms", "1 ms", printed.out))
+        == """\
+segreg-broken 0.3  losses (module)
+  NOT IN USE: ValueError: one
+  two
+segreg-good 2.0  losses (module)
+  offers loss: ours (1 ms)
+segreg-off 1.0  losses (module)
+  NOT IN USE: switched off by SEGREG_DISABLE_PLUGINS
+segreg-watch 1.0  parts (module)
+  offers no part; it observes runs (1 ms)
+"""
+    )
+    assert "Traceback" in segreg("plugins", "--tracebacks").out
+    rows = json.loads(segreg("plugins", "--json").out)
+    assert [(row["distribution"], bool(row["error"])) for row in rows] == [
+        ("segreg-broken", True), ("segreg-good", False), ("segreg-off", True), ("segreg-watch", False),
+    ]  # fmt: skip
+    assert rows[1]["parts"] == [{"kind": "loss", "name": "ours", "family": False}]
+
+
+# recipes
+
+
+def test_recipes_lists_prints_and_copies(segreg):
+    printed = segreg("recipes")
+    assert printed.status == 0
+    assert [line.split()[0] for line in printed.out.splitlines()[:-1]] == list(shipped_recipes())
+    assert [row["name"] for row in json.loads(segreg("recipes", "--json").out)] == list(shipped_recipes())
+
+    text = shipped_recipes()["isic_v3plus"].read_text(encoding="utf-8")
+    assert segreg("recipes", "print", "isic_v3plus").out == text
+    assert segreg("recipes", "copy", "isic_v3plus").out == "wrote isic_v3plus.yaml; try: segreg run isic_v3plus.yaml\n"
+    assert Path("isic_v3plus.yaml").read_text(encoding="utf-8") == text
+    Path("folder").mkdir()
+    assert segreg("recipes", "copy", "isic_v3plus", "folder").status == 0
+    assert segreg("recipes", "copy", "isic_v3plus.yaml", "mine.yaml").status == 0
+    assert Path("folder/isic_v3plus.yaml").exists()
+    assert Path("mine.yaml").exists()
+
+
+def test_recipes_never_replaces_a_file_unasked(segreg):
+    Path("mine.yaml").write_text("mine")
+    printed = segreg("recipes", "copy", "isic_v3plus", "mine.yaml")
+    assert (printed.status, printed.err) == (
+        2,
+        "error: mine.yaml exists already\n  --force replaces it, or name another file\n",
+    )
+    assert Path("mine.yaml").read_text() == "mine"
+    assert segreg("recipes", "copy", "isic_v3plus", "mine.yaml", "--force").status == 0
+    assert Path("mine.yaml").read_text() != "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("copy",), "error: name the recipe to copy\n  segreg recipes copy isic_v3plus\n"),
+        (("print",), "error: name the recipe to print\n  segreg recipes print isic_v3plus\n"),
+        (("copy", "isic_v3plus", "no/such/folder.yaml"), "error: no/such/folder.yaml can't be written: No such file or directory\n"),
+    ],
+)  # fmt: skip
+def test_recipes_that_cannot_be_had(arguments, says, segreg):
+    printed = segreg("recipes", *arguments)
+    assert (printed.status, printed.out, printed.err) == (2, "", says)
+
+
+# schema
+
+
+def test_schema_prints_or_writes_the_schema(segreg, recipe):
+    printed = json.loads(segreg("schema").out)
+    jsonschema.Draft202012Validator.check_schema(printed)
+    assert segreg("schema", "recipes.schema.json").out == "wrote recipes.schema.json\n"
+    assert json.loads(Path("recipes.schema.json").read_text()) == printed
+    printed = segreg("schema", "no/such/folder.json")
+    assert (printed.status, printed.err) == (
+        2, "error: no/such/folder.json can't be written: No such file or directory\n",
+    )  # fmt: skip

@@ -1,0 +1,71 @@
+"""Registries of stand-in parts, plugins written on the spot, and the command line with what it prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+import plugged
+from segreg.cli import main
+from segreg.registry import load_registry
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a command left: exit status, standard output and standard error."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def lab():
+    """The registry of tests/stand_ins.py."""
+    return load_registry([plugged.STAND_INS])
+
+
+@pytest.fixture(scope="session")
+def builtin():
+    """The registry of the built-in parts, and of no others that may be installed."""
+    return load_registry(plugged.builtin())
+
+
+@pytest.fixture
+def plugin(tmp_path, monkeypatch):
+    """Writes a plugin's module and gives its entry point: `plugin(source, distribution="segreg-foo")`."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+
+    def write(source, **named):
+        return plugged.point(plugged.write_module(folder, source), **named)
+
+    return write
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Makes these entry points the only ones of segreg's group: `installed(point, ...)`."""
+
+    def install(*points):
+        monkeypatch.setattr("segreg.registry.entry_points", lambda group: [p for p in points if p.group == group])
+
+    return install
+
+
+@pytest.fixture
+def segreg(capsys):
+    """Runs a command in this process: `segreg("check", "recipe.yaml").err`."""
+
+    def run(*arguments):
+        capsys.readouterr()
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stopped:  # argparse's way
+            status = stopped.code
+        printed = capsys.readouterr()
+        return Printed(status, printed.out, printed.err)
+
+    return run

@@ -1,0 +1,215 @@
+"""Who may know whom: layers of the core, what plugins may import, and what may be imported when no tensor is made."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CORE = ROOT / "segreg"
+PLUGINS = ROOT / "plugins" / "segreg_plugins"
+
+LAYERS = (
+    {"errors"},
+    {"contracts", "kinds", "settings", "task", "yaml_text"},
+    {"entry", "hooks", "sections"},
+    {"recipe", "registry"},
+    {"resolve"},
+    # the pieces of a run stand here: every module that is named nowhere else
+    set(),
+    {"run", "trained"},
+    {"", "api"},  # the package itself: its public names
+    {"cli", "__main__"},
+)
+"""Modules import from their own layer and from those above it in this table, and never in a circle."""
+PIECES = LAYERS.index(set())
+KNOW_NO_RECIPE = {
+    "average", "checkpoint", "data", "device", "evaluate", "history", "images", "model", "monitor", "objective",
+    "pictures", "prepare", "progress", "pyramid", "resume", "tally", "tiff", "train",
+}  # fmt: skip
+"""Pieces that are given what they need, and read neither a recipe nor a registry."""
+PUBLIC = {"contracts", "entry", "errors", "hooks", "images", "kinds", "pyramid", "settings", "task", "tiff", ""}
+"""What a plugin may import of segreg."""
+HEAVY = {
+    "PIL", "albumentations", "cv2", "matplotlib", "numpy", "safetensors", "scipy", "segmentation_models_pytorch",
+    "sklearn", "tifffile", "timm", "torch", "torchmetrics", "torchvision",
+}  # fmt: skip
+
+
+def name_of(file):
+    """Gives the dotted name below segreg: "data.split" for segreg/data/split.py, "" for segreg/__init__.py."""
+    parts = file.relative_to(CORE).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+CORE_FILES = {name_of(file): file for file in sorted(CORE.rglob("*.py"))}
+PLUGIN_FILES = sorted(PLUGINS.rglob("*.py"))
+
+
+def imports(file, package="segreg"):
+    """Gives (module, imported name or None, line) for each import of `package`, wherever in the file it stands.
+
+    What only type checkers import is left out: it binds nobody.
+    """
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    unseen = {
+        id(node)
+        for test in ast.walk(tree)
+        if isinstance(test, ast.If) and ast.unparse(test.test).endswith("TYPE_CHECKING")
+        for statement in test.body
+        for node in ast.walk(statement)
+    }
+    found = []
+    for node in ast.walk(tree):
+        if id(node) in unseen:
+            continue
+        if isinstance(node, ast.Import):
+            found += [(alias.name, None, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: a relative import"
+            found += [(node.module, alias.name, node.lineno) for alias in node.names]
+    return [item for item in found if item[0].split(".")[0] == package]
+
+
+def core_imports(file):
+    """Gives (dotted name below segreg, line) for each module of the core that a file imports."""
+    for module, name, line in imports(file):
+        below = module.removeprefix("segreg").removeprefix(".")
+        submodule = f"{below}.{name}".lstrip(".")
+        yield (submodule if submodule in CORE_FILES else below), line
+
+
+def layer(name):
+    top = name.split(".")[0]
+    return next((i for i, names in enumerate(LAYERS) if top in names), PIECES)
+
+
+def test_the_table_names_modules_that_are_there():
+    named = set().union(*LAYERS, PUBLIC, KNOW_NO_RECIPE)
+    assert named <= {name.split(".")[0] for name in CORE_FILES}
+
+
+@pytest.mark.parametrize("name", CORE_FILES)
+def test_the_core_imports_from_its_own_layer_or_lower(name):
+    file = CORE_FILES[name]
+    for imported, line in core_imports(file):
+        assert layer(imported) <= layer(name), f"{file}:{line}: {name or 'segreg'} may not know {imported or 'segreg'}"
+
+
+def test_the_core_imports_in_no_circle():
+    graph = {name: {imported for imported, _ in core_imports(file)} for name, file in CORE_FILES.items()}
+    # A package's __init__ gathers its modules, and the command line's names are only looked up when it is run.
+    done: set[str] = set()
+
+    def visit(name, path):
+        assert name not in path, f"a circle: {' -> '.join([*path[path.index(name) :], name])}"
+        if name not in done:
+            for imported in sorted(graph[name] - {name}):
+                visit(imported, [*path, name])
+            done.add(name)
+
+    for name in graph:
+        visit(name, [])
+
+
+@pytest.mark.parametrize("name", [name for name in CORE_FILES if name.split(".")[0] in KNOW_NO_RECIPE])
+def test_pieces_of_a_run_know_no_recipe(name):
+    for imported, line in core_imports(CORE_FILES[name]):
+        assert imported not in ("recipe", "registry", "resolve"), f"{CORE_FILES[name]}:{line}: {name} reads {imported}"
+
+
+@pytest.mark.parametrize("name", CORE_FILES)
+def test_the_core_does_not_even_name_the_plugins(name):
+    assert "segreg_plugins" not in CORE_FILES[name].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("file", PLUGIN_FILES, ids=lambda file: str(file.relative_to(PLUGINS)))
+def test_plugins_import_only_what_is_public(file):
+    for imported, line in core_imports(file):
+        assert imported in PUBLIC, f"{file}:{line}: segreg.{imported} is not public"
+    for module, name, line in imports(file):
+        assert name is None or not name.startswith("_"), f"{file}:{line}: {name} of {module} is private"
+
+
+@pytest.mark.parametrize("file", PLUGIN_FILES, ids=lambda file: str(file.relative_to(PLUGINS)))
+def test_private_names_of_other_plugin_modules_stay_private(file):
+    for module, name, line in imports(file, "segreg_plugins"):
+        assert name is None or not name.startswith("_"), f"{file}:{line}: {name} of {module} is private"
+
+
+def test_the_public_names_are_those_that_are_listed():
+    import segreg
+
+    assert sorted(segreg.__all__) == [
+        "Dataset", "Decoder", "Encoder", "Entry", "Family", "IGNORE_INDEX", "KINDS", "Loss", "Recipe", "Run", "Sample",
+        "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
+    ]  # fmt: skip
+    for name in segreg.__all__:
+        assert getattr(segreg, name) is not None
+    with pytest.raises(AttributeError, match="module 'segreg' has no attribute 'encoder'"):
+        segreg.encoder  # noqa: B018
+
+
+# what is imported when no tensor is made
+
+PROGRAM = """
+import json, sys
+import plugged, segreg.registry
+segreg.registry.entry_points = lambda group: plugged.builtin()
+from segreg.cli import main
+try:
+    status = main(sys.argv[1:])
+except SystemExit as stopped:
+    status = stopped.code
+print()
+print(json.dumps([status, sorted({name.split('.')[0] for name in sys.modules})]))
+"""
+
+
+def modules_after(*arguments):
+    """Gives the exit status of a command in a fresh process, and the top-level modules that it left imported."""
+    path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "plugins", ROOT / "tests"))
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": path}, cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    status, modules = json.loads(done.stdout.splitlines()[-1])
+    return status, set(modules)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["--help"], 0),
+        (["run", "--help"], 0),
+        (["plugins"], 0),
+        (["list"], 0),
+        (["list", "encoder", "timm/convnext*"], 0),
+        (["list", "augmentation", "*Flip"], 0),
+        (["show", "encoder", "resnet50"], 0),
+        (["show", "encoder", "timm/convnext_tiny"], 0),
+        (["show", "decoder", "deeplabv3plus"], 0),
+        (["show", "augmentation", "Rotate"], 0),
+        (["check", *sorted((ROOT / "recipes").glob("*.yaml"))], 0),
+        (["check", ROOT / "recipes" / "isic_v3plus.yaml", "encoder=timm/convnext_tinny", "loss=dicee"], 2),
+        (["recipes"], 0),
+        (["schema"], 0),
+    ],
+    ids=lambda value: " ".join(str(word) for word in value)[:40] if isinstance(value, list) else "",
+)
+def test_commands_that_only_read_import_nothing_heavy(arguments, status):
+    found, modules = modules_after(*arguments)
+    assert found == status
+    assert modules & HEAVY == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["list"]])
+def test_listing_does_without_pydantic_and_rich(arguments):
+    _, modules = modules_after(*arguments)
+    assert modules & {"pydantic", "rich"} == set()

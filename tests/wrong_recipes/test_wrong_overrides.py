@@ -1,0 +1,213 @@
+"""Overrides on the command line that are wrong, in themselves or for the recipe."""
+
+# ruff: noqa: E501 - messages stand here as they are printed
+
+from __future__ import annotations
+
+import pytest
+
+CASES = [
+    pytest.param(
+        ["encoder=tinny"],
+        """
+error: command line: there is no encoder "tinny"
+  did you mean "tiny"?
+  `segreg list encoder` shows every encoder
+""",
+        id="misspelled part",
+    ),
+    pytest.param(
+        ["trian.epochs=3"],
+        """
+error: command line: "trian" is no section of a recipe
+  did you mean "train"?
+""",
+        id="misspelled section",
+    ),
+    pytest.param(
+        ["train.epoch=3"],
+        """
+error: command line: the section "train" has no setting "epoch"
+  did you mean "epochs"?
+  it accepts "epochs", "batch_size", "accumulate", "precision", "device", "channels_last", "compile", "workers", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "monitor", "early_stopping" and "time_budget_minutes"
+""",
+        id="misspelled setting",
+    ),
+    pytest.param(
+        ["train.epochs=many"],
+        """
+error: command line: "epochs" of the section "train" must be an integer above 0, not the text "many"
+  epochs: epochs at most.
+""",
+        id="wrong type",
+    ),
+    pytest.param(
+        ["train.epochs=0"],
+        """
+error: command line: "epochs" of the section "train" must be an integer above 0, not 0
+  epochs: epochs at most.
+""",
+        id="out of range",
+    ),
+    pytest.param(
+        ["encoder=resnet50", "encoder.width=4"],
+        """
+error: command line: the encoder "resnet50" has no setting "width"
+  it accepts "weights"
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="setting that the new part does not have",
+    ),
+    pytest.param(
+        [".=3"],
+        """
+error: there is no recipe .=3
+  `segreg recipes` lists the recipes that came with segreg
+  an override is written key.path=value, such as train.epochs=3
+""",
+        id="no path",
+    ),
+    pytest.param(
+        ["train..epochs=3"],
+        """
+error: command line: "train..epochs=3" is no override
+  write key.path=value, such as train.epochs=3
+""",
+        id="dots alone",
+    ),
+    pytest.param(
+        ["train.=3"],
+        """
+error: command line: "train.=3" is no override
+  write key.path=value, such as train.epochs=3
+""",
+        id="trailing dot",
+    ),
+    pytest.param(
+        ["seed.value=3"],
+        """
+error: command line: in "seed.value=3", "seed" is 0 and has nothing inside it
+""",
+        id="through a number",
+    ),
+    pytest.param(
+        ["train.epochs.most=3"],
+        """
+error: command line: in "train.epochs.most=3", "train.epochs" is 3 and has nothing inside it
+""",
+        id="through a setting",
+    ),
+    pytest.param(
+        ["loss.5=bce"],
+        """
+error: command line: in "loss.5=bce", "loss" is a list of 2; an item is named by its number, from 0
+""",
+        id="item beyond the end",
+    ),
+    pytest.param(
+        ["loss.first=bce"],
+        """
+error: command line: in "loss.first=bce", "loss" is a list of 2; an item is named by its number, from 0
+""",
+        id="word for an item",
+    ),
+    pytest.param(
+        ["train.0=3"],
+        """
+error: command line: in "train.0=3", "train" is no list, so it has no item 0
+""",
+        id="number for a key",
+    ),
+    pytest.param(
+        ["decoder.rates=[6, 12"],
+        """
+error: command line: in "decoder.rates=[6, 12", this is no YAML: expected ',' or ']', but got '<stream end>' while parsing a flow sequence
+  what is opened here ([ or {) is not closed
+""",
+        id="YAML that is none",
+    ),
+    pytest.param(
+        ["encoder=*best"],
+        """
+error: command line: in "encoder=*best", aliases (*) are no part of a recipe: write values out; a text that begins with * needs quotes
+""",
+        id="alias",
+    ),
+    pytest.param(
+        ["encoder=!!python/name:os.system"],
+        """
+error: command line: in "encoder=!!python/name:os.system", tags (!) are no part of a recipe: it holds plain values; a text that begins with ! needs quotes
+""",
+        id="tag",
+    ),
+    pytest.param(
+        ["encoder={name: tiny, name: resnet50}"],
+        """
+error: command line: in "encoder={name: tiny, name: resnet50}", "name" stands twice here
+""",
+        id="key twice",
+    ),
+    pytest.param(
+        ["loss.0.weight=-1"],
+        """
+error: command line: "weight" of the loss "dice" must be a finite number above 0, not -1
+""",
+        id="weight",
+    ),
+    pytest.param(
+        ["dataset={name: folder, images: a}"],
+        """
+error: command line: the dataset "folder" needs "masks", a path
+  masks: folder of the masks.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="missing setting",
+    ),
+    pytest.param(
+        ["optimizer=null"],
+        """
+error: command line: the section "optimizer" is missing: it names an optimizer
+  it can be "adam"
+""",
+        id="part emptied",
+    ),
+    pytest.param(
+        ["encoder="],
+        """
+error: command line: the section "encoder" is missing: it names an encoder
+  it can be "resnet50", "tiny" or "timm/*"
+""",
+        id="nothing after the equals sign",
+    ),
+    pytest.param(
+        ["train.epochs=5", "train.batch_size=0"],
+        """
+error: command line: "batch_size" of the section "train" must be an integer above 0, not 0
+  batch_size: images in a batch.
+""",
+        id="one wrong beside one right",
+    ),
+    pytest.param(
+        ["train.epochs"],
+        """
+error: there is no recipe train.epochs
+  `segreg recipes` lists the recipes that came with segreg
+  an override is written key.path=value, such as train.epochs=3
+""",
+        id="no equals sign",
+    ),
+    pytest.param(
+        ["train epochs=3"],
+        """
+error: there is no recipe train epochs=3
+  `segreg recipes` lists the recipes that came with segreg
+  an override is written key.path=value, such as train.epochs=3
+""",
+        id="blank in the path",
+    ),
+]
+
+
+@pytest.mark.parametrize(("overrides", "says"), CASES)
+def test_an_override_is_wrong(overrides, says, complaint):
+    assert complaint("", "", *overrides) == says.lstrip("\n")

@@ -1,0 +1,399 @@
+"""Values of a wrong type, out of range, or at odds with each other."""
+
+# ruff: noqa: E501 - messages stand here as they are printed
+
+from __future__ import annotations
+
+import pytest
+
+CASES = [
+    pytest.param(
+        "epochs: 3",
+        'epochs: "3"',
+        """
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the text "3"
+  epochs: epochs at most.
+""",
+        id="text for an integer",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "epochs: true",
+        """
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the boolean true
+  epochs: epochs at most.
+""",
+        id="boolean for an integer",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "epochs: 3.5",
+        """
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not 3.5
+  epochs: epochs at most.
+""",
+        id="broken number for an integer",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "epochs: 3.0",
+        """
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not 3.0
+  epochs: epochs at most.
+""",
+        id="whole number with a point for an integer",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "epochs: [3]",
+        """
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not [3]
+  epochs: epochs at most.
+""",
+        id="list for an integer",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "epochs:",
+        """
+error: recipe.yaml:23:10: "epochs" of the section "train" must be an integer above 0, not null
+  epochs: epochs at most.
+""",
+        id="null for an integer",
+    ),
+    pytest.param(
+        "lr: 1e-3",
+        "lr: fast",
+        """
+error: recipe.yaml:20:7: "lr" of the optimizer "adam" must be a number above 0, not the text "fast"
+  lr: learning rate.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="text for a number",
+    ),
+    pytest.param(
+        "lr: 1e-3",
+        "lr: {start: 1e-3}",
+        """
+error: recipe.yaml:20:7: "lr" of the optimizer "adam" must be a number above 0, not {"start": 0.001}
+  lr: learning rate.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="mapping for a number",
+    ),
+    pytest.param(
+        "  lr: 1e-3",
+        "  lr: 1e-3\n  amsgrad: yes",
+        """
+error: recipe.yaml:21:12: "amsgrad" of the optimizer "adam" must be true or false, not the text "yes"
+  amsgrad: whether the largest second average is kept.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="YAML 1.1's word for a boolean",
+    ),
+    pytest.param(
+        "  lr: 1e-3",
+        "  lr: 1e-3\n  amsgrad: 1",
+        """
+error: recipe.yaml:21:12: "amsgrad" of the optimizer "adam" must be true or false, not 1
+  amsgrad: whether the largest second average is kept.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="integer for a boolean",
+    ),
+    pytest.param(
+        "images: data/images",
+        "images: 3",
+        """
+error: recipe.yaml:4:11: "images" of the dataset "folder" must be a path, not 3
+  images: folder of the pictures.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="number for a path",
+    ),
+    pytest.param(
+        "rates: [6, 12, 18]",
+        "rates: 6",
+        """
+error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list of 3 integers above 0, not 6
+  rates: of the three atrous convolutions.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="integer for a list",
+    ),
+    pytest.param(
+        "rates: [6, 12, 18]",
+        "rates: [6, 12]",
+        """
+error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list of 3 integers above 0, not [6, 12]
+  rates: of the three atrous convolutions.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="list that is too short",
+    ),
+    pytest.param(
+        "size: [64, 64]",
+        "size: [64, 64, 3]",
+        """
+error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers above 0, not [64, 64, 3]
+  size: height and width in pixels.
+""",
+        id="list that is too long",
+    ),
+    pytest.param(
+        "rates: [6, 12, 18]",
+        "rates: [6, twelve, 18]",
+        """
+error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list of 3 integers above 0, not [6, "twelve", 18]; item 2 is the text "twelve"
+  rates: of the three atrous convolutions.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="list with one wrong item",
+    ),
+    pytest.param(
+        "rates: [6, 12, 18]",
+        "rates: [six, twelve, 18]",
+        """
+error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list of 3 integers above 0, not ["six", "twelve", 18]
+  rates: of the three atrous convolutions.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="list with two wrong items",
+    ),
+    pytest.param(
+        "  masks: data/masks",
+        "  masks: data/masks\n  classes: lesion",
+        """
+error: recipe.yaml:6:12: "classes" of the dataset "folder" must be a list of texts, not the text "lesion"
+  classes: names of the classes.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="text for a list of texts",
+    ),
+    pytest.param(
+        "  rates: [6, 12, 18]",
+        "  output_stride: 32",
+        """
+error: recipe.yaml:14:18: "output_stride" of the decoder "deeplabv3plus" must be one of 8, 16, not 32
+  output_stride: stride of the coarsest level.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="word that is none of the choices",
+    ),
+    pytest.param(
+        "size: [64, 64]",
+        "resize: pad",
+        """
+error: recipe.yaml:8:11: "resize" of the section "input" must be one of stretch, letterbox, none, not the text "pad"
+  resize: `stretch` to the size, `letterbox` into it (the border is ignored), or `none`: all have it already.
+""",
+        id="choice in a section",
+    ),
+    pytest.param(
+        "{name: HorizontalFlip, p: 0.5}",
+        "{name: Rotate, limit: wide}",
+        """
+error: recipe.yaml:10:27: "limit" of the augmentation "Rotate" must be a number or a list of 2 numbers, not the text "wide"
+  limit: range of the angle in degrees
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="neither of two types",
+    ),
+    pytest.param(
+        "{name: HorizontalFlip, p: 0.5}",
+        "{name: Rotate, limit: [1, 2, 3]}",
+        """
+error: recipe.yaml:10:27: "limit" of the augmentation "Rotate" must be a number or a list of 2 numbers, not [1, 2, 3]
+  limit: range of the angle in degrees
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="list of the wrong length where a number would do",
+    ),
+    pytest.param(
+        "split: {val: 0.2, test: 0.2}",
+        "split: {method: lists, lists: {trian: a.txt, val: b.txt}}",
+        """
+error: recipe.yaml:6:31: "lists" of the section "split" must be a mapping of train, val, test to paths, not {"trian": "a.txt", "val": "b.txt"}; "trian" is none of its keys
+  lists: for each of train, val and test a text file with one sample id a line.
+""",
+        id="key that a mapping has no place for",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "lr_factors: {encoder: slow}",
+        """
+error: recipe.yaml:23:15: "lr_factors" of the section "train" must be a mapping of encoder, decoder, head, auxiliary to numbers above 0, not {"encoder": "slow"}; "encoder" is the text "slow"
+  lr_factors: learning rate of a part (encoder, decoder, head, auxiliary) as a multiple of the optimizer's.
+""",
+        id="value in a mapping",
+    ),
+    pytest.param(
+        "seed: 0",
+        "seed: 1.5",
+        """
+error: recipe.yaml:1:7: "seed" must be an integer from 0 to 4294967295, not 1.5
+""",
+        id="seed with a point",
+    ),
+    pytest.param(
+        "seed: 0",
+        "seed: -1",
+        """
+error: recipe.yaml:1:7: "seed" must be an integer from 0 to 4294967295, not -1
+""",
+        id="negative seed",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "epochs: 0",
+        """
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not 0
+  epochs: epochs at most.
+""",
+        id="integer below its range",
+    ),
+    pytest.param(
+        "  rates: [6, 12, 18]",
+        "  dropout: 1.5",
+        """
+error: recipe.yaml:14:12: "dropout" of the decoder "deeplabv3plus" must be a number between 0 and 1, not 1.5
+  dropout: share of features dropped before the head.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="number above its range",
+    ),
+    pytest.param(
+        "lr: 1e-3",
+        "lr: 0",
+        """
+error: recipe.yaml:20:7: "lr" of the optimizer "adam" must be a number above 0, not 0
+  lr: learning rate.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="number at its range's open end",
+    ),
+    pytest.param(
+        "lr: 1e-3",
+        "lr: .nan",
+        """
+error: recipe.yaml:20:7: "lr" of the optimizer "adam" must be a number above 0, not .nan
+  lr: learning rate.
+  defined at stand_ins.py (segreg-lab 1.0)
+""",
+        id="number that is none",
+    ),
+    pytest.param(
+        "size: [64, 64]",
+        "size: [64, 0]",
+        """
+error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers above 0, not [64, 0]; item 2 is 0
+  size: height and width in pixels.
+""",
+        id="one item out of range",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "epochs: " + "9" * 5000,
+        """
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not .inf
+  epochs: epochs at most.
+""",
+        id="integer of five thousand digits",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "epochs: " + "many " * 40,
+        """
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the text "many many many many many many many many many many many many many many many ma..."
+  epochs: epochs at most.
+""",
+        id="very long text for an integer",
+    ),
+    pytest.param(
+        "weight: 2",
+        "weight: 0",
+        """
+error: recipe.yaml:16:26: "weight" of the loss "dice" must be a finite number above 0, not 0
+""",
+        id="weight of zero",
+    ),
+    pytest.param(
+        "weight: 2",
+        "weight: -0.5",
+        """
+error: recipe.yaml:16:26: "weight" of the loss "dice" must be a finite number above 0, not -0.5
+""",
+        id="negative weight",
+    ),
+    pytest.param(
+        "weight: 2",
+        "weight: heavy",
+        """
+error: recipe.yaml:16:26: "weight" of the loss "dice" must be a finite number above 0, not the text "heavy"
+""",
+        id="text for a weight",
+    ),
+    pytest.param(
+        "weight: 2",
+        "weight: .inf",
+        """
+error: recipe.yaml:16:26: "weight" of the loss "dice" must be a finite number above 0, not .inf
+""",
+        id="infinite weight",
+    ),
+    pytest.param(
+        "split: {val: 0.2, test: 0.2}",
+        "split: {val: 0.6, test: 0.4}",
+        """
+error: recipe.yaml:6:8: in the section "split", val and test are shares of all samples: 0.6 and 0.4 leave none to train
+""",
+        id="shares that leave nothing to train on",
+    ),
+    pytest.param(
+        "split: {val: 0.2, test: 0.2}",
+        "split:\n  method: lists",
+        """
+error: recipe.yaml:7:3: "split.lists" must name a file for train and one for val
+""",
+        id="lists without files",
+    ),
+    pytest.param(
+        "size: [64, 64]",
+        "mean: [0.5, 0.5, 0.5]",
+        """
+error: recipe.yaml:8:3: "mean" and "std" of the section "input" go together
+""",
+        id="mean without std",
+    ),
+    pytest.param(
+        "size: [64, 64]",
+        "mean: [0.5]\n  std: [0.2, 0.2, 0.2]",
+        """
+error: recipe.yaml:8:9: "mean" of the section "input" has 1 value, but input.channels is 3
+""",
+        id="mean with too few values",
+    ),
+    pytest.param(
+        "size: [64, 64]",
+        "mean: grey\n  std: [0.2, 0.2, 0.2]",
+        """
+error: recipe.yaml:8:9: "mean" of the section "input" must be a list of numbers or null, not the text "grey"
+  mean: mean of each channel, in [0, 1]; takes the place of `normalize`.
+""",
+        id="mean of a wrong type beside a std",
+    ),
+    pytest.param(
+        "size: [64, 64]",
+        "channels: 1\n  normalize: imagenet",
+        """
+error: recipe.yaml:9:14: ImageNet's statistics have 3 channels
+  give mean and std with 1 value, or normalize: none
+""",
+        id="ImageNet's statistics for one channel",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "says"), CASES)
+def test_one_thing_is_wrong(old, new, says, complaint):
+    assert complaint(old, new) == says.lstrip("\n")
