@@ -12,6 +12,7 @@ from segreg.device import choose_device, choose_precision, prepare_process, seed
 from segreg.objective import Objective
 from segreg.progress import Progress
 from segreg.resolve import Resolved
+from segreg.start import start_from
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,7 @@ class Assembly:
     device: torch.device
     precision: Precision
     memory: str
+    started: str
     train: Batches
     val: Batches
 
@@ -48,6 +50,9 @@ class Assembly:
         build.build_metrics(recipe, dataset.task)
         seed_everything(recipe.seed)
         model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), dataset.task)
+        started = ""
+        if pretrained and (source := recipe.train.start_from) is not None:
+            started = f"{source}: {start_from(model, source.expanduser(), recipe.train.start_part)}"
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
         auxiliary = recipe.auxiliary.weight if recipe.auxiliary else 0.0
         objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary)
@@ -67,7 +72,7 @@ class Assembly:
             )
 
         return cls(
-            recipe, dataset, sides, prepared, objective, device, precision, memory,
+            recipe, dataset, sides, prepared, objective, device, precision, memory, started,
             batches("train", train=True), batches("val", train=False),
         )  # fmt: skip
 

@@ -57,8 +57,8 @@ def header_lines(
 
 def weights_notice(model: Mapping[str, Any]) -> str:
     """Gives what must not be overlooked of a model's weights: that random ones stand in for others."""
-    told = {role: model.get(role, {}).get("weights", "") for role in ("encoder", "decoder", "auxiliary")}
-    return "; ".join(f"{role}: {note}" for role, note in told.items() if note.casefold().startswith("random"))
+    told = [model.get(role, {}).get("weights", "") for role in ("encoder", "decoder", "auxiliary")]
+    return "; ".join(dict.fromkeys(note for note in told if note.casefold().startswith("random")))
 
 
 def banner(notice: str) -> list[str]:

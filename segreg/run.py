@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from segreg import build, history
@@ -66,7 +67,9 @@ def resume_run(path: Path, registry: Registry, progress: Progress | None = None)
     """
     progress = progress or Quiet()
     directory = open_run_directory(path)
+    before = json.loads(directory.environment.read_text(encoding="utf-8")) if directory.environment.exists() else {}
     resolved = resolve(read_recipe(directory.resolved), registry)
+    resolved = dataclasses.replace(resolved, source=before.get("recipe", resolved.source))
     state = load_state(directory.path / STATE) if (directory.path / STATE).exists() else None
     with Assembly.of(resolved, progress, pretrained=state is None) as assembly:
         if json.loads(directory.split.read_text(encoding="utf-8")) != assembly.sides_by_id():
@@ -74,7 +77,12 @@ def resume_run(path: Path, registry: Registry, progress: Progress | None = None)
                 f"the data of {resolved.dataset.part.name} is split otherwise than when {directory.path} began",
                 hint=f"samples came or went; {directory.split} has those of the run. Start a new run instead",
             )
-        return _train_and_score(directory, resolved, registry, assembly, progress, state)
+        if before.get("pictures") not in (None, assembly.prepared.folder.name):
+            raise SegregError(
+                f"the pictures or masks of {resolved.dataset.part.name} have changed since {directory.path} began",
+                hint="its samples are the same, but what their files hold is not. Start a new run instead",
+            )
+        return _train_and_score(directory, resolved, registry, assembly, progress, state=state, before=before)
 
 
 def _train_and_score(
@@ -83,18 +91,19 @@ def _train_and_score(
     registry: Registry,
     assembly: Assembly,
     progress: Progress,
+    *,
     state: State | None = None,
+    before: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
+    """Trains and scores what was built; `before` is the environment of the process that the run goes on from."""
     facts = describe(assembly.objective.model)
-    before: dict[str, Any] = {}
-    if directory.environment.exists():
-        before = json.loads(directory.environment.read_text(encoding="utf-8"))
-        _refuse_changed_pictures(before, directory, recipe, assembly)
     if state:
         _remember(state, before, facts, assembly)
+    earlier = [{name: value for name, value in before.items() if name != "before"}] if before else []
     ran_on = {
-        **environment(registry, assembly.device), "model": facts, "precision": assembly.precision.name,
-        "pictures": assembly.prepared.folder.name, "before": [*before.pop("before", []), *([before] if before else [])],
+        "recipe": recipe.source, **environment(registry, assembly.device), "precision": assembly.precision.name,
+        "model": facts, "started_from": assembly.started,
+        "pictures": assembly.prepared.folder.name, "before": [*before.get("before", []), *earlier],
     }  # fmt: skip
     write_json(directory.environment, ran_on)
     header = header_lines(
@@ -102,6 +111,8 @@ def _train_and_score(
         device=f"{assembly.device} ({ran_on['device']['model']})", precision=assembly.precision.reason,
         memory=assembly.memory, folder=str(directory.path),
     )  # fmt: skip
+    if assembly.started:
+        header.append("start      " + assembly.started.replace("\n", "\n           "))
     weights = weights_notice(facts)
     for line in [*banner(assembly.dataset.notice), *banner(weights), *header, ""]:
         progress.say(line)
@@ -144,16 +155,6 @@ def _train_and_score(
         for line in results_in_words(run.results, directory):
             progress.say(line)
     return run
-
-
-def _refuse_changed_pictures(
-    before: Mapping[str, Any], directory: RunDirectory, recipe: Resolved, assembly: Assembly
-) -> None:
-    if before.get("pictures") not in (None, assembly.prepared.folder.name):
-        raise SegregError(
-            f"the pictures or masks of {recipe.dataset.part.name} have changed since {directory.path} began",
-            hint="its samples are the same, but what their files hold is not. Start a new run instead",
-        )
 
 
 def _remember(state: State, before: Mapping[str, Any], facts: dict[str, Any], assembly: Assembly) -> None:
@@ -215,7 +216,8 @@ def _with_absolute_paths(recipe: Resolved) -> Resolved:
         return dataclasses.replace(choice, settings=absolute(choice.settings))
 
     split = dataclasses.replace(recipe.split, lists=absolute(recipe.split.lists))
+    train = dataclasses.replace(recipe.train, start_from=absolute(recipe.train.start_from))
     return dataclasses.replace(
         recipe, dataset=found(recipe.dataset), encoder=found(recipe.encoder), decoder=found(recipe.decoder),
-        auxiliary=found(recipe.auxiliary) if recipe.auxiliary else None, split=split,
+        auxiliary=found(recipe.auxiliary) if recipe.auxiliary else None, split=split, train=train,
     )  # fmt: skip

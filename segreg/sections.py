@@ -74,6 +74,8 @@ class Train:
         monitor: the value of the history that chooses the best checkpoint, such as `val.loss`.
         early_stopping: epochs without a better value after which training stops.
         time_budget_minutes: training stops after the first epoch that ends later than this.
+        start_from: a run's directory or a weights file to begin from; what fits of it is loaded, and what is told.
+        start_part: whether `start_from` fills the whole network or its encoder alone.
     """
 
     epochs: PositiveInt = 100
@@ -91,6 +93,8 @@ class Train:
     monitor: str = "val.loss"
     early_stopping: PositiveInt | None = None
     time_budget_minutes: PositiveFloat | None = None
+    start_from: Path | None = None
+    start_part: Literal["model", "encoder"] = "model"
 
 
 @dataclass(frozen=True, kw_only=True)

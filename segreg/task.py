@@ -59,9 +59,14 @@ class Task:
         Shape: `[B, K, H, W]` logits to `[B, H, W]` labels (binary 0/1, multiclass 0..K-1) or `[B, K, H, W]` 0/1
         (multilabel). A pixel is foreground where its probability is at least `threshold`; multiclass takes the largest.
         """
+        # The largest logit has the largest probability, and the softmax could round two of them to one value.
+        return self.labels_of(logits if self.mode == "multiclass" else self.probabilities(logits), threshold=threshold)
+
+    def labels_of(self, probabilities: Tensor, *, threshold: float = 0.5) -> Tensor:
+        """Gives the labels, int64, that probabilities `[B, K, H, W]` stand for; shapes and rules as for `labels`."""
         if self.mode == "multiclass":
-            return logits.max(dim=1).indices  # argmax gives the same and takes four times as long on a CPU
-        chosen = (self.probabilities(logits) >= threshold).long()
+            return probabilities.max(dim=1).indices  # argmax gives the same and takes four times as long on a CPU
+        chosen = (probabilities >= threshold).long()
         return chosen[:, 0] if self.mode == "binary" else chosen
 
     def one_hot(self, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,507 @@
+"""The docs against the code: what they name is there, what is there is named, and what they show runs.
+
+`python tests/test_docs.py` writes what is made from the code: docs/parts.md, the tables of docs/recipes.md, and the
+README's counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib.metadata
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import plugged
+import segreg
+from segreg import hooks
+from segreg.cli import COMMANDS, parser
+from segreg.entry import Entry, Family
+from segreg.kinds import KINDS
+from segreg.recipe import read_recipe
+from segreg.registry import load_registry
+from segreg.resolve import SECTIONS, SETTINGS, resolve
+from segreg.rundir import RunDirectory
+from segreg.settings import plain, settings_of, type_in_words
+from segreg.trained import Run
+from test_architecture import CORE_FILES, LAYERS, PIECES
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+README = ROOT / "README.md"
+PAGES = {str(page.relative_to(ROOT)): page for page in (README, *sorted(DOCS.rglob("*.md")))}
+RECIPES, PARTS, COMMANDS_PAGE = DOCS / "recipes.md", DOCS / "parts.md", DOCS / "commands.md"
+
+each_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+
+
+def text_of(page):
+    return page.read_text(encoding="utf-8")
+
+
+def blocks(page, *languages):
+    """Gives the fenced blocks of a page in these languages, in order."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
+    return [text for language, text in found if language in languages]
+
+
+def prose(page):
+    """Gives a page without its fenced blocks."""
+    return re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def spans(page):
+    """Gives what stands between backticks, line breaks as blanks."""
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page))]
+
+
+def sections(page):
+    """Gives the text below each heading of the second level, by the heading."""
+    pieces = re.split(r"^## (.+)$", text_of(page), flags=re.MULTILINE)[1:]
+    return dict(zip(pieces[::2], pieces[1::2], strict=True))
+
+
+def anchors(page):
+    """Gives the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+# what is made from the code
+
+
+def settings_table(section):
+    rows = ["| setting | default | is | meaning |", "|---|---|---|---|"]
+    for setting in settings_of(section).values():
+        words = type_in_words(setting.hint)
+        default = json.dumps(plain(setting.hint, setting.default))
+        rows.append(f"| `{setting.name}` | `{default}` | {words} | {setting.meaning} |")
+    return "\n".join(rows)
+
+
+def with_tables(text):
+    """Gives the text of docs/recipes.md with its tables made anew."""
+    for name, section in SETTINGS.items():
+        table = f"<!-- settings: {name} -->\n{settings_table(section)}\n<!-- end -->"
+        text = re.sub(rf"<!-- settings: {name} -->\n.*?<!-- end -->", lambda _, new=table: new, text, flags=re.DOTALL)
+    return text
+
+
+def in_short(settings):
+    told = [
+        f"`{s.name}`" if s.required else f"`{s.name}: {json.dumps(plain(s.hint, s.default))}`"
+        for s in settings.values()
+    ]
+    return ", ".join(told)
+
+
+def parts_page(registry):
+    """Gives the text of docs/parts.md."""
+    lines = [
+        "# Parts",
+        "",
+        "<!-- made from the code by `python tests/test_docs.py`; don't edit -->",
+        "",
+        "Every built-in part, with its settings and their defaults; a setting without a default must be given.",
+        "`segreg show KIND NAME` tells what each means, which values it takes, and where the part is defined.",
+    ]
+    for kind in KINDS.values():
+        lines += ["", f"## {kind.name.title()}", "", f"Gives {kind.returns}.", ""]
+        offers = [offer for plugin in registry.plugins for offer in plugin.parts if offer.kind == kind.name]
+        entries = sorted((o for o in offers if isinstance(o, Entry)), key=lambda entry: entry.name)
+        if entries:
+            lines += ["| name | | settings |", "|---|---|---|"]
+        for entry in entries:
+            paper = f" {entry.paper}" if entry.paper else ""
+            lines.append(f"| `{entry.name}` | {entry.summary}{paper} | {in_short(entry.settings)} |")
+        for family in (o for o in offers if isinstance(o, Family)):
+            lines += ["", *family_lines(family)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def family_lines(family):
+    pattern = f" '{family.prefix}*'" if family.prefix else ""
+    lines = [f"{family.summary} `segreg list {family.kind}{pattern}` lists them."]
+    if family.name != "smp":  # which there are hangs on the version that is installed
+        return lines
+    members = sorted(family.members())
+    common = [name for name in family.settings(members[0]) if name != "weights"]
+    settings = {name: family.settings(members[0])[name] for name in common}
+    lines[0] += f" Settings: `weights: null`, {in_short(settings)}. Each has the weights in parentheses:"
+    lines.append("")
+    for member in members:
+        tags = get_args(get_args(family.settings(member)["weights"].hint)[0])
+        lines.append(f"* `{member}` ({', '.join(tags)})")
+    return lines
+
+
+def with_counts(text, registry):
+    """Gives the text of the README with its counts of single parts made anew."""
+    for kind in KINDS:
+        text = re.sub(rf"^(\| {kind} \| )\d+", rf"\g<1>{len(registry.parts(kind))}", text, flags=re.MULTILINE)
+    return text
+
+
+def write():
+    """Writes what is made from the code."""
+    registry = load_registry(plugged.builtin())
+    PARTS.write_text(parts_page(registry), encoding="utf-8")
+    RECIPES.write_text(with_tables(text_of(RECIPES)), encoding="utf-8")
+    README.write_text(with_counts(text_of(README), registry), encoding="utf-8")
+
+
+def test_the_tables_of_settings_are_those_of_the_code():
+    assert text_of(RECIPES) == with_tables(text_of(RECIPES)), "python tests/test_docs.py writes them"
+    for name in SETTINGS:
+        assert f"<!-- settings: {name} -->" in text_of(RECIPES)
+
+
+def test_the_page_of_parts_is_that_of_the_code(builtin):
+    assert text_of(PARTS) == parts_page(builtin), "python tests/test_docs.py writes it"
+
+
+# what is there is named
+
+
+@each_page
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        if target.startswith("https://"):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.is_file(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(there), f"{page.name}: {target}"
+
+
+def test_every_page_is_in_the_index():
+    linked = set(re.findall(r"\]\((\w+\.md)\)", text_of(DOCS / "index.md")))
+    assert linked == {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+
+
+def test_every_section_of_a_recipe_is_told():
+    told = {word.split(".")[0] for word in spans(RECIPES)} | set(re.findall(r"^### (\w+)$", text_of(RECIPES), re.M))
+    assert set(SECTIONS) <= told
+
+
+def test_every_kind_is_told_with_what_it_is_given():
+    told = sections(DOCS / "plugins.md")
+    for kind in KINDS.values():
+        text = told[kind.name.title()]
+        assert "Given:" in text
+        assert "Returns:" in text or kind.name == "dataset"
+        builder = re.search(r"^def \w+\((.*?)\)( ->.*)?:$", text, re.MULTILINE).group(1)
+        given = [word.strip().split(":")[0] for word in builder.partition("*")[0].split(",") if word.strip()]
+        assert given == list(kind.gives)
+
+
+def test_every_hook_is_told_with_its_arguments():
+    told = {span for span in spans(DOCS / "plugins.md") if span.startswith("segreg_") and "(" in span}
+    specs = {name: hook for name, hook in vars(hooks).items() if name.startswith("segreg_")}
+    assert {f"{name}({', '.join(inspect.signature(hook).parameters)})" for name, hook in specs.items()} == told
+
+
+def test_every_public_name_is_told():
+    told = " ".join(spans(DOCS / "python.md"))
+    for name in segreg.__all__:
+        assert re.search(rf"\b{name}\b", told), name
+    for name in vars(Run):
+        assert name.startswith("_") or re.search(rf"\bRun\.{name}\b", told), name
+    assert "Run.directory" in told
+
+
+def test_public_modules_for_plugins_are_those_of_the_architecture():
+    from test_architecture import PUBLIC
+
+    told = sections(DOCS / "plugins.md")["What a plugin may import"]
+    named = set(re.findall(r"`segreg\.(\w+)`", told))
+    assert named <= PUBLIC
+    assert all((ROOT / "segreg" / f"{name}.py").is_file() for name in named)
+
+
+def test_every_file_of_a_run_is_told():
+    told = set(spans(DOCS / "training.md"))
+    run = RunDirectory(Path("run"))
+    files = [getattr(run, name).name for name, value in vars(RunDirectory).items() if isinstance(value, property)]
+    for name in [*files, "state.pt", "history.jsonl"]:
+        assert {name, f"{name}/"} & told, name
+
+
+def test_every_environment_variable_is_told_and_exists():
+    read = set()
+    for file in (*(ROOT / "segreg").rglob("*.py"), *(ROOT / "plugins").rglob("*.py"), Path(__file__)):
+        read |= set(re.findall(r"\bSEGREG_[A-Z_]+\b", text_of(file)))
+    told = set(re.findall(r"\bSEGREG_[A-Z_]+\b", " ".join(text_of(page) for page in PAGES.values())))
+    assert read | {"SEGREG_REAL_DATA"} == told
+    assert told <= set(re.findall(r"`(\w+)`", sections(COMMANDS_PAGE)["Environment variables"]))
+
+
+def test_every_module_stands_in_the_picture_where_the_architecture_has_it():
+    picture = re.search(r"^```text\n(cli.*?)^```$", text_of(DOCS / "design.md"), re.MULTILINE | re.DOTALL).group(1)
+    floors: list[set[str]] = []
+    for line in picture.splitlines():
+        words = set(line[:43].split())  # the modules; what stands behind them says what the floor is
+        if line.startswith(" "):
+            floors[-1] |= words
+        else:
+            floors.append(words)
+    wanted = [{name or "segreg" for name in names} for names in LAYERS]
+    wanted[PIECES] = {name.split(".")[0] or "segreg" for name in CORE_FILES} - set().union(*wanted)
+    for shown, there in zip(reversed(floors), wanted, strict=True):
+        assert there - shown == set(), "these modules are missing on a floor of docs/design.md"
+        assert shown - there == set(), "these modules stand on a wrong floor of docs/design.md, or are none"
+
+
+# what is named is there
+
+
+def commands():
+    """Gives the options of each command by its name; those of segreg itself under ""."""
+    top = parser()
+    found = {"": top}
+    for action in top._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            found |= action.choices
+    return {name: {o for action in one._actions for o in action.option_strings} for name, one in found.items()}
+
+
+@each_page
+def test_commands_and_options_exist(page):
+    known = commands()
+    lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
+    for text in (*spans(page), *lines):
+        for told in re.findall(r"(?:^|[ /;])segreg ([^|;&#]+)", text):
+            words = told.split()
+            command = words[0] if words[0].isalpha() and words[0].islower() else ""
+            assert command in known, f"{page.name}: there is no command {command} in {text!r}"
+            options = {word for word in words if word.startswith("--")}
+            assert options <= known[command] | {"--help"}, f"{page.name}: {text!r}"
+
+
+def test_every_command_and_option_is_told():
+    told = sections(COMMANDS_PAGE)
+    table = sections(README)["Commands"]
+    for command in COMMANDS:
+        assert f"`segreg {command.NAME}`" in table
+        section = told[f"segreg {command.NAME}"]
+        for option in commands()[command.NAME] - {"-h", "--help"}:
+            assert f"`{option}" in section, f"{command.NAME} {option}"
+    for option in commands()[""]:
+        assert f"`{option}`" in told["segreg"]
+
+
+@each_page
+def test_python_is_python(page):
+    for block in blocks(page, "python"):
+        ast.parse(block)
+
+
+def whole_recipes():
+    for page in PAGES.values():
+        if page.name == "plugins.md":  # the parts are the page's own; its own test checks them
+            continue
+        for number, block in enumerate(blocks(page, "yaml"), start=1):
+            if re.search(r"^encoder:", block, re.MULTILINE) and re.search(r"^evaluate:", block, re.MULTILINE):
+                yield pytest.param(page, block, id=f"{page.name}-{number}")
+
+
+@pytest.mark.parametrize(("page", "block"), list(whole_recipes()))
+def test_recipes_are_fine(page, block, tmp_path, builtin):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(block, encoding="utf-8")
+    resolve(read_recipe(file), builtin)
+
+
+def test_the_test_command_stands_where_ci_looks_for_it():
+    lines = text_of(README).splitlines()
+    begin, end = lines.index("<!-- test command -->"), lines.index("<!-- end -->")
+    command = [line for line in lines[begin + 1 : end] if not line.startswith("```")]
+    assert command == ["python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"]
+
+
+def test_the_counts_of_built_in_parts(builtin):
+    told = dict(re.findall(r"^\| (\w+) \| (\d+)", sections(README)["What is built in"], re.MULTILINE))
+    there = {kind: len(builtin.parts(kind)) for kind in KINDS}
+    told["augmentation"] = there["augmentation"]  # which is Albumentations', and told with its version
+    assert {kind: int(count) for kind, count in told.items()} == there, "python tests/test_docs.py writes them"
+
+
+def test_licences_are_those_that_the_packages_state():
+    project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
+    names = [re.match(r"[\w-]+", requirement).group() for requirement in project["dependencies"]]
+    told = dict(re.findall(r"^\| ([\w-]+) \| (.+) \|$", sections(README)["Licences of what it depends on"], re.M))
+    told.pop("dependency")
+    assert list(told) == names
+    reasons = re.findall(r"^\| ([\w-]+) \|", sections(DOCS / "design.md")["Why each dependency is there"], re.M)
+    assert reasons == ["package", *names]
+    for name, licence in told.items():
+        metadata = importlib.metadata.metadata(name)
+        fields = ("License-Expression", "License", "Classifier")
+        stated = " ".join(text for field in fields for text in metadata.get_all(field) or [])
+        assert licence.split(",")[0].split(" (")[0] in stated, f"{name}: {stated[:200]}"
+
+
+# what is shown runs
+
+
+SMALLER = (("samples: 80", "samples: 12"), ("size: [96, 96]", "size: [32, 32]"), ("epochs: 8", "epochs: 1"))
+
+
+def smaller(recipe):
+    """Gives a recipe of the docs that trains in a moment."""
+    for written, instead in SMALLER:
+        assert recipe.count(written) == 1
+        recipe = recipe.replace(written, instead)
+    return recipe
+
+
+@pytest.fixture
+def place(tmp_path):
+    """An empty folder in which docs are followed: `place.sh(text)`, `place.python(text)`, `place.install(...)`."""
+    return Place(tmp_path)
+
+
+class Place:
+    def __init__(self, folder):
+        self.folder = folder / "here"
+        self.site = folder / "site-packages"
+        binaries = folder / "bin"
+        for made in (self.folder, self.site, binaries):
+            made.mkdir()
+        (binaries / "segreg").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m segreg "$@"\n')
+        (binaries / "segreg").chmod(0o755)
+        path = [str(self.site), str(ROOT), str(ROOT / "plugins")]
+        self.environment = {
+            **os.environ,
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": os.pathsep.join(path),
+            "SEGREG_CACHE": str(folder / "cache"),
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
+
+    def sh(self, text):
+        return self._done(["bash", "-euo", "pipefail", "-c", text])
+
+    def python(self, text):
+        return self._done([sys.executable, "-c", text])
+
+    def _done(self, command):
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+        return done.stdout + done.stderr
+
+    def write(self, name, text):
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a", encoding="utf-8") as opened:
+            opened.write(text)
+
+    def install(self, project, *modules):
+        """Does what `pip install` leaves: the modules, and beside them the package's name and entry points."""
+        told = tomllib.loads(project)["project"]
+        info = self.site / f"{told['name'].replace('-', '_')}-{told['version']}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {told['name']}\nVersion: {told['version']}\n")
+        points = "".join(f"{name} = {module}\n" for name, module in told["entry-points"]["segreg"].items())
+        (info / "entry_points.txt").write_text(f"[segreg]\n{points}")
+        for module in modules:
+            (self.site / module.name).symlink_to(module)
+
+
+@pytest.mark.slow
+def test_the_tutorial(place):
+    page = DOCS / "tutorial.md"
+    place.write("first.yaml", smaller(blocks(page, "yaml")[0]))
+    told = {}
+    for language, block in re.findall(r"^```(sh|python)\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL):
+        told[block] = place.sh(block) if language == "sh" else place.python(block)
+    printed = "\n".join(told.values())
+    assert "first.yaml: fine" in printed
+    # The messages that the page shows are those that came, but for numbers and what it cut short.
+    shown = blocks(page, "text")
+    for line in shown[0].splitlines():
+        assert line.strip().removesuffix("...") in printed
+    epoch = re.sub(r"[\d.]+", "N", shown[1].strip())
+    printed_epochs = [re.sub(r"[\d.]+", "N", line) for line in printed.splitlines() if line.startswith("epoch ")]
+    assert epoch.removesuffix("best").split("  ")[:4] == printed_epochs[0].split("  ")[:4]
+    assert "!! SYNTHETIC" in printed
+    assert "(256, 256) uint8 share of lesion:" in printed
+    assert re.search(r"^removed [12] entries", printed, re.MULTILINE)
+    assert len(list((place.folder / "runs" / "first").iterdir())) == 2
+
+
+@pytest.mark.slow
+def test_segreg_from_python(place):
+    place.write("first.yaml", smaller(blocks(DOCS / "tutorial.md", "yaml")[0]))
+    printed = place.python("".join(blocks(DOCS / "python.md", "python")))
+    assert "('lesion',) binary" in printed
+    assert "[2, 4, 8, 16, 16] 4 " in printed
+
+
+@pytest.mark.slow
+def test_the_readme(place):
+    """Its plugin is installed, its recipe names the plugin's loss, and its Python runs it."""
+    recipe, module, python = *blocks(README, "yaml"), *blocks(README, "python")
+    source = [line for line in module.splitlines() if line.strip()]
+    assert len(source) <= 20
+    place.write("segreg_brier.py", module)
+    place.install(*blocks(README, "toml"), place.folder / "segreg_brier.py")
+    place.write("lesions.yaml", smaller(recipe))
+    printed = place.sh("segreg list loss; segreg show loss brier; segreg check lesions.yaml loss=brier")
+    assert (
+        "brier          Brier loss: the mean distance of probabilities from the truth, to a power.  [segreg-" in printed
+    )
+    assert "power: a number above 0; default 2.0" in printed
+    assert "lesions.yaml: fine" in printed
+    assert "must be a number above 0, not -1" in place.sh("! segreg check lesions.yaml loss=brier loss.power=-1")
+    place.python(f"""
+import numpy as np, segreg, torch
+from PIL import Image
+Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save("photo.jpg")
+{python.replace('"train.epochs=3"', '"train.epochs=1", "loss=brier"')}
+assert labels.shape == (20, 30) and labels.dtype == np.uint8
+assert isinstance(network, torch.nn.Module)
+logits, target = torch.randn(2, 1, 4, 5), torch.randint(0, 2, (2, 4, 5))
+loss = segreg.build_part("loss", "brier", segreg.Task(("a",), "binary"))(logits, target)
+torch.testing.assert_close(loss, torch.nn.functional.mse_loss(logits.sigmoid()[:, 0], target.float()))
+target[0] = 255
+loss = segreg.build_part("loss", "brier", segreg.Task(("a",), "binary"))(logits, target)
+torch.testing.assert_close(loss, torch.nn.functional.mse_loss(logits[1, 0].sigmoid(), target[1].float()))
+""")
+
+
+@pytest.mark.slow
+def test_the_plugin_of_the_docs(place):
+    page = DOCS / "plugins.md"
+    project = blocks(page, "toml")[0]
+    for block in blocks(page, "python"):
+        name = re.match(r"# (segreg_example/\w+\.py)", block).group(1)
+        place.write(name, block)
+    place.install(project, place.folder / "segreg_example")
+    place.write("disks.yaml", blocks(page, "yaml")[0])
+    printed = place.sh(blocks(page, "sh")[0])
+    assert "segreg-example 0.1  example-log (segreg_example.log)\n  offers no part; it observes runs" in printed
+    assert "example/large" in printed
+    assert printed.count("disks.yaml: fine") == 2
+    run = next((place.folder / "runs" / "disks").iterdir())
+    results = json.loads((run / "results.json").read_text(encoding="utf-8"))
+    assert results["monitor"] == "val.area_error"
+    assert results["definitions"]["area_error"].startswith("Absolute difference")
+    assert (run / "log.txt").read_text(encoding="utf-8").startswith("1 ")
+    with (run / "history.csv").open(encoding="utf-8") as file:
+        columns = file.readline().strip().split(",")
+    assert {"train.loss.brier", "train.loss.auxiliary.dice", "val.area_error"} <= set(columns)
+
+
+if __name__ == "__main__":
+    sys.exit(write())
