@@ -4,16 +4,28 @@ from __future__ import annotations
 
 from segreg.entry import Entry
 from segreg.hooks import hookimpl
+from segreg_plugins.datasets.camvid import camvid
+from segreg_plugins.datasets.cityscapes import cityscapes
+from segreg_plugins.datasets.coco import coco
+from segreg_plugins.datasets.csv_manifest import csv_manifest
+from segreg_plugins.datasets.dsb2018 import dsb2018
 from segreg_plugins.datasets.folder import folder
 from segreg_plugins.datasets.isic2018 import isic2018
 from segreg_plugins.datasets.synthetic_lesions import synthetic_lesions
+from segreg_plugins.datasets.voc import voc
 
 
 @hookimpl
 def segreg_entries() -> list[Entry]:
     """Gives the datasets."""
     return [
+        Entry("dataset", "camvid", camvid, paper="doi:10.1016/j.patrec.2008.04.005"),
+        Entry("dataset", "cityscapes", cityscapes, paper="arXiv:1604.01685"),
+        Entry("dataset", "coco", coco, paper="arXiv:1405.0312"),
+        Entry("dataset", "csv", csv_manifest),
+        Entry("dataset", "dsb2018", dsb2018, paper="doi:10.1038/s41592-019-0612-7"),
         Entry("dataset", "folder", folder),
         Entry("dataset", "isic2018", isic2018, paper="arXiv:1902.03368"),
         Entry("dataset", "synthetic_lesions", synthetic_lesions),
+        Entry("dataset", "voc", voc, paper="doi:10.1007/s11263-014-0733-5"),
     ]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from segreg.contracts import Dataset, Sample
 from segreg.errors import Problem, SegregError, listed
 from segreg.settings import NonNegativeInt
-from segreg.task import Task
-from segreg_plugins.datasets.masks import read_binary_mask, read_image, read_index_mask
+from segreg_plugins.datasets.grouping import group_pattern, groups_of
+from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules
+from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_in
 from segreg_plugins.datasets.pictures import expanded
 
@@ -53,22 +53,22 @@ def folder(
     """
     images, masks = expanded(images), expanded(masks)
     problems: list[Problem] = []
-    task: Task | None = None
+    rules: MaskRules | None = None
     pattern: re.Pattern[str] | None = None
     pairs: list[tuple[str, Path, Path]] = []
     try:
-        task = _task(classes, foreground, ignore_index)
+        rules = mask_rules(classes, foreground, ignore_index)
     except SegregError as error:
         problems += error.problems
     try:
-        pattern = _pattern(groups)
+        pattern = group_pattern(groups)
     except SegregError as error:
         problems += error.problems
     try:
         pairs = pairs_in(images, masks, search=search, image_suffix=image_suffix, mask_suffix=mask_suffix)
     except SegregError as error:
         problems += error.problems
-    if problems or task is None:
+    if problems or rules is None:
         raise SegregError.of(problems)
     names = [f"{name}{image_suffix}" for name, _, _ in pairs]
     ids = [name.replace("/", "__") for name, _, _ in pairs]
@@ -77,57 +77,7 @@ def folder(
         raise SegregError(f"images: paths that differ only in / and __ make the same id: {listed(twice, most=3)}")
     samples = [
         Sample(id_, image, mask, group)
-        for id_, group, (_, image, mask) in zip(ids, _groups_of(names, pattern), pairs, strict=True)
+        for id_, group, (_, image, mask) in zip(ids, groups_of(names, pattern), pairs, strict=True)
     ]
-    if task.mode == "binary":
-        read_mask = partial(read_binary_mask, foreground=foreground, ignore=ignore_index)
-        reader = f"folder: binary, foreground {foreground}, ignored {ignore_index}"
-    else:
-        read_mask = partial(read_index_mask, classes=len(classes), ignore=ignore_index)
-        reader = f"folder: {len(classes)} classes, ignored {ignore_index}"
-    return Dataset(task, samples, read_image, read_mask, reader=reader, folders=(images, masks))
-
-
-def _task(classes: tuple[str, ...], foreground: str, ignore_index: int | None) -> Task:
-    if len(classes) == 1:
-        if ignore_index == 0:
-            raise SegregError("ignore_index: 0 is the background of a binary mask; ignoring it leaves nothing to learn")
-        return Task(classes, "binary")
-    if foreground != "auto":
-        raise SegregError(f"foreground: {foreground} is for one class, and {len(classes)} are named")
-    if ignore_index is not None and ignore_index < len(classes):
-        raise SegregError(
-            f'ignore_index: {ignore_index} is the number of the class "{classes[ignore_index]}"',
-            hint="the first class has the number 0",
-        )
-    return Task(classes, "multiclass")
-
-
-def _pattern(groups: str | None) -> re.Pattern[str] | None:
-    if groups is None:
-        return None
-    try:
-        pattern = re.compile(groups)
-    except re.error as error:
-        at = "" if error.pos is None else f" at character {error.pos + 1}"
-        raise SegregError(f'groups: "{groups}" is no regular expression: {error.msg}{at}') from None
-    if not pattern.groups:
-        raise SegregError(
-            f'groups: "{groups}" has no group in parentheses to take the name from',
-            hint="for instance ^(.*)_jpg[.]rf[.]",
-        )
-    return pattern
-
-
-def _groups_of(names: list[str], pattern: re.Pattern[str] | None) -> list[str | None]:
-    if pattern is None:
-        return [None] * len(names)
-    found = [pattern.search(name) for name in names]
-    strangers = [name for name, match in zip(names, found, strict=True) if match is None or match.group(1) is None]
-    if strangers:
-        raise SegregError(
-            f'groups: "{pattern.pattern}" finds no group in {len(strangers)} of {len(names)} names: '
-            f"{listed(strangers, most=3)}",
-            hint="it is searched in the name without its extension; every image needs a group",
-        )
-    return [match.group(1) if match else None for match in found]
+    reader = f"folder: {rules.reader}"
+    return Dataset(rules.task, samples, read_image, rules.read_mask, reader=reader, folders=(images, masks))

@@ -1,0 +1,97 @@
+"""The dataset `cityscapes`: street scenes of 50 cities with fine annotations (arXiv:1604.01685)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segreg.contracts import Dataset, Sample
+from segreg.errors import Problem, SegregError
+from segreg.task import IGNORE_INDEX, Task
+from segreg_plugins.datasets.masks import read_image
+from segreg_plugins.datasets.pairing import pairs_in
+from segreg_plugins.datasets.sources import found_root, told_together
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LABELS = {
+    7: "road", 8: "sidewalk", 11: "building", 12: "wall", 13: "fence", 17: "pole", 19: "traffic light",
+    20: "traffic sign", 21: "vegetation", 22: "terrain", 23: "sky", 24: "person", 25: "rider", 26: "car", 27: "truck",
+    28: "bus", 31: "train", 32: "motorcycle", 33: "bicycle",
+}  # fmt: skip
+"""The label ids that are scored, in the order of their train ids 0 to 18."""
+HIGHEST_LABEL = 33
+IMAGES, MASKS = "_leftImg8bit", "_gtFine_labelIds"
+SOURCE = (
+    "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip are at https://www.cityscapes-dataset.com/downloads/ "
+    "(after signing up); unpack both into root"
+)
+
+
+def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
+    """Cityscapes: street scenes, the 19 classes that are scored, all other labels ignored.
+
+    `root` holds `leftImg8bit/train/<city>/*_leftImg8bit.png` and `gtFine/train/<city>/*_gtFine_labelIds.png`, and the
+    same of `val`, which are the split. Those of `test` have no real masks and are left out. A city's pictures are
+    one group, so a side that is drawn from train gets whole cities.
+
+    Args:
+        root: folder of the data.
+
+    Raises:
+        SegregError: folders are missing, or pictures or masks alone; told for all folders together.
+    """
+    wanted = ["leftImg8bit/train", "gtFine/train"]
+    archives = ["leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"]
+    root = found_root(root, wanted, source=SOURCE, archives=archives)
+    samples: list[Sample] = []
+    folders: list[Path] = []
+    problems: list[Problem] = []
+    for side in ("train", "val"):
+        images, masks = root / "leftImg8bit" / side, root / "gtFine" / side
+        if not images.is_dir() and not masks.is_dir():
+            continue
+        folders += [images, masks]
+        try:
+            pairs = pairs_in(images, masks, search="mirrored_tree", image_suffix=IMAGES, mask_suffix=MASKS)
+        except SegregError as error:
+            problems += error.problems
+            continue
+        for name, image, mask in pairs:
+            city, _, stem = name.rpartition("/")
+            samples.append(Sample(stem, image, mask, city or None, side))
+    if problems:
+        raise told_together(problems, SOURCE)
+    return Dataset(
+        Task(tuple(LABELS.values()), "multiclass"),
+        samples,
+        read_image,
+        read_mask,
+        reader="cityscapes: 19 train ids of label ids",
+        folders=folders,
+    )
+
+
+def read_mask(sample: Sample) -> NDArray[np.uint8]:
+    """Gives `[H, W]`, uint8: train ids 0 to 18, and 255 for labels that are not scored.
+
+    Raises:
+        SegregError: the mask can't be read or holds a value that is no label id.
+    """
+    import numpy as np
+
+    from segreg.images import read_labels
+
+    assert sample.mask is not None
+    labels = read_labels(sample.mask)
+    if labels.min() < 0 or labels.max() > HIGHEST_LABEL:
+        strange = int(labels.max() if labels.max() > HIGHEST_LABEL else labels.min())
+        raise SegregError(
+            f"{sample.mask}: holds the value {strange}, and Cityscapes' label ids are 0 to {HIGHEST_LABEL}",
+            hint="train ids (0 to 18 and 255) are another edition: read them with the dataset folder",
+        )
+    table = np.full(HIGHEST_LABEL + 1, IGNORE_INDEX, np.uint8)
+    table[list(LABELS)] = range(len(LABELS))
+    return table[labels]

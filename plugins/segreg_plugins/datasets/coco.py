@@ -1,0 +1,204 @@
+"""The dataset `coco`: masks drawn from COCO's instance annotations (arXiv:1405.0312)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from segreg.contracts import Dataset, Sample
+from segreg.errors import Problem, SegregError, did_you_mean, listed
+from segreg.task import Task
+from segreg_plugins.datasets.coco_classes import NOTHING, coco_task
+from segreg_plugins.datasets.coco_drawing import Drawing, Rules, read_coco_mask
+from segreg_plugins.datasets.coco_file import CocoFile, Picture, read_coco
+from segreg_plugins.datasets.coco_layout import Part, found_parts, named_parts, picture_file
+from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
+from segreg_plugins.datasets.masks import read_image
+
+_DRAWING_VERSION = 1
+"""Raised whenever the same annotations and settings would give other masks."""
+
+
+def coco(
+    *,
+    root: Path = Path("data/coco"),
+    annotations: Path | Mapping[Literal["train", "val", "test"], Path] | None = None,
+    images: Path | Mapping[Literal["train", "val", "test"], Path] | None = None,
+    classes: tuple[str, ...] | Mapping[str, tuple[str, ...]] | None = None,
+    others: Literal["error", "background", "ignore"] = "error",
+    background: str = "background",
+    mode: Literal["multiclass", "binary", "multilabel"] = "multiclass",
+    crowd: Literal["ignore", "draw", "skip"] = "ignore",
+    boxes: Literal["error", "ignore", "draw", "skip"] = "error",
+    overlap: Literal["large_first", "file_order"] = "large_first",
+    size_mismatch: Literal["error", "scale"] = "error",
+    groups: str | None = "auto",
+) -> Dataset:
+    """COCO instance annotations, polygons and both RLE forms, drawn into masks.
+
+    `root` is laid out as Roboflow (`train/_annotations.coco.json` beside the pictures), COCO and CVAT
+    (`annotations/instances_train2017.json`, `train2017/`) do it, or holds one .json. Folders named train, valid and
+    test are the split.
+
+    A pixel belongs to a polygon that its centre lies in; several polygons of one annotation are united, and what lies
+    outside the picture is cut off. Pictures without annotations are all background. Pictures that the annotation file
+    does not list are left out. Categories are told apart by their names, so ids may start anywhere, have gaps and
+    differ between the files.
+
+    Args:
+        root: folder of the export; not looked at where `annotations` is set.
+        annotations: the annotation file, or one for each of train, val and test.
+        images: folder of the pictures, or one for each annotation file; goes with `annotations`. Where it is null, the
+            annotation file's own folder, or `images` in it or beside it.
+        classes: categories in the order of the classes, or the categories that make up each class, as in
+            `{vehicle: [car, bus], person: [person]}`. Null takes all that something is annotated with, in the order of
+            their ids; so Roboflow's unused category 0 is none.
+        others: what categories that `classes` leaves out become: with `background` they are not drawn, so that what
+            lies beneath them shows.
+        background: name of what is in no class, the first class of a multiclass task. A category of that name is it.
+        mode: `multiclass` draws the classes over the background, `binary` one class, `multilabel` one layer a class, in
+            which classes may overlap.
+        crowd: what regions of many objects that were not told apart (iscrowd) become. They lie beneath all else
+            where they are ignored.
+        boxes: what annotations become that have a box and no outline, or one of fewer than three points; those that
+            have neither are left out except with `error`, which lists all of them. Boxes lie beneath all else where
+            they are ignored.
+        overlap: which objects are drawn first and so lie beneath: the larger ones, or those that come first in
+            the file.
+        size_mismatch: what is done where a picture's size is not the one that the annotation file says: `error`
+            refuses the picture, `scale` stretches the outlines.
+        groups: pictures of one group are never parted by a split. `auto` takes what stands before ".rf." in Roboflow's
+            names, which copies of one source share; a regular expression takes its first group in parentheses,
+            searched in each name without extension; null has no groups.
+
+    Raises:
+        SegregError: files are missing or not as they should be, or settings don't fit them.
+    """
+    if annotations is None and images is not None:
+        raise SegregError("images: goes with annotations, which is not set", hint="or set root, and neither of both")
+    pattern = None if groups == "auto" else group_pattern(groups)
+    parts = found_parts(root) if annotations is None else named_parts(annotations, images)
+    files = _read(parts)
+    task, labels = coco_task(files, classes=classes, mode=mode, background=background, others=others)
+    by_id = {file.path: {key: labels[file.categories[key]] for key in file.used()} for file in files}
+    if boxes == "error":
+        _refuse_without_outline(files, by_id, crowd)
+    found = _found(parts, files)
+    stems = [path.stem for _, _, path in found]
+    sources = [roboflow_source(stem) for stem in stems] if groups == "auto" else groups_of(stems, pattern)
+    samples: list[Sample] = []
+    pictures: dict[str, Picture] = {}
+    for name, group, (part, picture, path) in zip(_ids(found), sources, found, strict=True):
+        samples.append(Sample(name, path, part.annotations, group, part.split))
+        pictures[name] = picture
+    rules = Rules(crowd, boxes, overlap, size_mismatch)
+    return Dataset(
+        task,
+        samples,
+        read_image,
+        partial(read_coco_mask, drawing=Drawing(task, rules, pictures, by_id)),
+        reader=_reader(task, labels, rules),
+        folders=list(dict.fromkeys(path.parent for _, _, path in found)),
+    )
+
+
+def _read(parts: Sequence[Part]) -> list[CocoFile]:
+    files: list[CocoFile] = []
+    problems: list[Problem] = []
+    for part in parts:
+        try:
+            files.append(read_coco(part.annotations))
+        except SegregError as error:
+            problems += error.problems
+    if problems:
+        raise SegregError.of(problems)
+    return files
+
+
+def _found(parts: Sequence[Part], files: Sequence[CocoFile]) -> list[tuple[Part, Picture, Path]]:
+    """Gives every picture's file, in the order of the annotation files."""
+    found: list[tuple[Part, Picture, Path]] = []
+    owners: dict[Path, str] = {}
+    problems: list[Problem] = []
+    for part, file in zip(parts, files, strict=True):
+        missing: list[str] = []
+        for picture in file.pictures:
+            path = picture_file(picture.name, part.images)
+            if path is None:
+                missing.append(picture.name)
+            elif path in owners:
+                problems.append(Problem(f"{part.annotations}: {picture.name} is {path}, as is {owners[path]}"))
+            else:
+                owners[path] = f"{picture.name} of {part.annotations}"
+                found.append((part, picture, path))
+        if missing:
+            problems.append(_missing(part, missing, [picture.name for picture in file.pictures]))
+    if not problems and not found:
+        problems.append(Problem(f"{parts[0].annotations}: lists no picture"))
+    if problems:
+        raise SegregError.of(problems)
+    return found
+
+
+def _missing(part: Part, missing: Sequence[str], named: Sequence[str]) -> Problem:
+    folders = [folder for folder in part.images if folder.is_dir()]
+    # Among numbered names there is always a close one; only files that the annotation file does not name may be meant.
+    spare = {file.name for folder in folders for file in folder.iterdir()} - set(named)
+    guess = did_you_mean(missing[0].replace("\\", "/").rsplit("/", 1)[-1], spare) if len(spare) < 10_000 else ""
+    looked = listed([str(folder) for folder in folders], quote="") or "any folder"
+    count = f"{len(missing)} of its {len(named)} pictures {'are' if len(missing) > 1 else 'is'} not in {looked}"
+    return Problem(
+        f"{part.annotations}: {count}: {listed(missing, most=3)}",
+        hint=guess or "set annotations: and images: to the folder that holds the pictures",
+    )
+
+
+def _refuse_without_outline(
+    files: Sequence[CocoFile], labels: Mapping[Path, Mapping[int | str, int]], crowd: str
+) -> None:
+    problems = []
+    for file in files:
+        bare = [
+            (picture.name, annotation)
+            for picture in file.pictures
+            for annotation in picture.annotations
+            if not annotation.outlined
+            and labels[file.path][annotation.category] != NOTHING
+            and not (annotation.crowd and crowd == "skip")
+        ]
+        if not bare:
+            continue
+        total = sum(len(picture.annotations) for picture in file.pictures)
+        some = [f"annotation {annotation.id} in {name}" for name, annotation in bare]
+        boxed = sum(annotation.box is not None for _, annotation in bare)
+        having = f"{boxed} of them a box" if boxed < len(bare) else "only a box"
+        problems.append(
+            Problem(
+                f"{file.path}: {len(bare)} of {total} annotations have no outline, {having}: "
+                f"{listed(some, quote='', most=3)}"
+            )
+        )
+    if problems:
+        hint = (
+            "set boxes: ignore (pixels in the box count for nothing), draw (the box is the object) or skip (it is not "
+            "there); what has neither outline nor box is then left out"
+        )
+        raise SegregError.of([*problems[:-1], Problem(problems[-1].message, hint=hint)])
+
+
+def _ids(found: Sequence[tuple[Part, Picture, Path]]) -> list[str]:
+    """Gives each picture's name without extension, behind its side of the split where two have the same."""
+    count = Counter(path.stem for _, _, path in found)
+    return [
+        path.stem if count[path.stem] == 1 else f"{part.split or path.parent.name}__{path.name}"
+        for part, _, path in found
+    ]
+
+
+def _reader(task: Task, labels: Mapping[str, int], rules: Rules) -> str:
+    how = [_DRAWING_VERSION, task.mode, sorted(labels.items()), rules.crowd, rules.boxes, rules.overlap]
+    return f"coco: {json.dumps([*how, rules.size_mismatch])}"

@@ -1,0 +1,197 @@
+"""Drawing what is annotated in a picture into its mask."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from segreg.errors import SegregError
+from segreg.task import IGNORE_INDEX, Task
+from segreg_plugins.datasets.coco_classes import NOTHING
+from segreg_plugins.datasets.coco_file import Annotation, Picture, Runs
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from segreg.contracts import Sample
+    from segreg_plugins.datasets.polygons import Window
+
+Treatment = Literal["ignore", "draw", "skip"]
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How annotations become a mask.
+
+    Attributes:
+        crowd: what a crowd's region becomes.
+        boxes: what an annotation becomes that has a box and no outline; `error` refuses it.
+        overlap: what is drawn first, and so lies beneath.
+        size_mismatch: what is done where the picture's size is not the one that coordinates refer to.
+    """
+
+    crowd: Treatment
+    boxes: Literal["error", "ignore", "draw", "skip"]
+    overlap: Literal["large_first", "file_order"]
+    size_mismatch: Literal["error", "scale"]
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """All that is needed to draw the mask of any sample. It can be pickled, and threads may share it.
+
+    Attributes:
+        task: the classes.
+        rules: how annotations become a mask.
+        pictures: what is annotated in each sample, by the sample's id.
+        labels: the label of each category, by the annotation file and the category's id.
+    """
+
+    task: Task
+    rules: Rules
+    pictures: Mapping[str, Picture]
+    labels: Mapping[Path, Mapping[int | str, int]]
+
+
+def read_coco_mask(sample: Sample, *, drawing: Drawing) -> NDArray[np.uint8]:
+    """Gives the mask of a sample, drawn: uint8 labels `[H, W]`, or 0/1 `[K, H, W]` if multilabel; 255 = ignored.
+
+    What is ignored lies beneath what is drawn.
+
+    Raises:
+        SegregError: the picture can't be read or has another size than its annotations say, or an annotation can't be
+            drawn; the message names the annotation file, the picture and the annotation.
+    """
+    import numpy as np
+
+    assert sample.mask is not None
+    picture, labels = drawing.pictures[sample.id], drawing.labels[sample.mask]
+    size = _upright_size(sample.image)
+    refers_to = picture.size or size
+    _check_size(sample, refers_to, size, drawing.rules)
+    layers = np.zeros((drawing.task.channels if drawing.task.mode == "multilabel" else 1, *size), np.uint8)
+    drawn: list[tuple[float, Annotation, int]] = []
+    for annotation in picture.annotations:
+        treatment = _treatment(annotation, sample, drawing.rules)
+        label = labels[annotation.category]
+        if treatment == "skip" or label == NOTHING:
+            continue
+        if label != IGNORE_INDEX and treatment == "draw":
+            drawn.append((_area(annotation, sample), annotation, label))
+            continue
+        # A crowd of one label says nothing of the others; what has no class says nothing of any.
+        layer = layers[label : label + 1] if len(layers) > 1 and label != IGNORE_INDEX else layers
+        for window in _windows(annotation, sample, refers_to, size):
+            layer[:, window.rows, window.columns][:, window.inside] = IGNORE_INDEX
+    if drawing.rules.overlap == "large_first":
+        drawn.sort(key=lambda item: -item[0])
+    for _, annotation, label in drawn:
+        layer, value = (layers[label], 1) if drawing.task.mode == "multilabel" else (layers[0], label)
+        for window in _windows(annotation, sample, refers_to, size):
+            layer[window.rows, window.columns][window.inside] = value
+    return layers if drawing.task.mode == "multilabel" else layers[0]
+
+
+def _treatment(annotation: Annotation, sample: Sample, rules: Rules) -> Treatment:
+    if annotation.crowd and rules.crowd != "draw":
+        return rules.crowd if annotation.outlined or annotation.box else "skip"
+    if annotation.outlined:
+        return "draw"
+    if rules.boxes == "error":
+        # The data set has counted and refused them before.
+        raise SegregError(f"{sample.mask}: annotation {annotation.id} has no outline")
+    return rules.boxes if annotation.box else "skip"
+
+
+def _windows(annotation: Annotation, sample: Sample, refers_to: Size, size: Size) -> Iterator[Window]:
+    """Gives the pixels of an annotation, part by part; parts may overlap."""
+    import numpy as np
+
+    from segreg_plugins.datasets.polygons import Window, polygon_window
+
+    if annotation.runs is not None:
+        inside = _decoded(annotation, annotation.runs, sample, refers_to)
+        if inside.shape != size:  # each pixel takes the one that its centre lies in
+            rows, columns = (((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip(size, inside.shape, strict=True))
+            inside = inside[np.ix_(rows, columns)]
+        yield Window(slice(None), slice(None), inside)
+        return
+    scale = np.array([size[1] / refers_to[1], size[0] / refers_to[0]])
+    for polygon in annotation.polygons or _corners(annotation):
+        if window := polygon_window(np.frombuffer(polygon).reshape(-1, 2) * scale, size):
+            yield window
+
+
+def _corners(annotation: Annotation) -> list[array[float]]:
+    if annotation.box is None:
+        return []
+    left, top, width, height = annotation.box
+    right, bottom = left + width, top + height
+    return [array("d", (left, top, right, top, right, bottom, left, bottom))]
+
+
+def _decoded(annotation: Annotation, runs: Runs, sample: Sample, refers_to: Size) -> NDArray[np.bool_]:
+    from segreg_plugins.datasets.rle import counts_of, pixels_of
+
+    if runs.size != refers_to:
+        raise SegregError(
+            f"{sample.mask}: annotation {annotation.id} ({sample.image}): its mask is {_words(runs.size)}, and its "
+            f"picture {_words(refers_to)} (height x width)"
+        )
+    try:
+        return pixels_of(counts_of(runs.counts) if isinstance(runs.counts, str) else runs.counts, runs.size)
+    except SegregError as error:
+        raise SegregError(f"{sample.mask}: annotation {annotation.id} ({sample.image}): {error}") from None
+
+
+def _area(annotation: Annotation, sample: Sample) -> float:
+    """Gives the area that decides the order; files' own "area" is often that of the box."""
+    import numpy as np
+
+    from segreg_plugins.datasets.polygons import polygon_area
+
+    if annotation.runs is not None:
+        return float(_decoded(annotation, annotation.runs, sample, annotation.runs.size).sum())
+    polygons = annotation.polygons or _corners(annotation)
+    return sum(polygon_area(np.frombuffer(polygon).reshape(-1, 2)) for polygon in polygons)
+
+
+def _check_size(sample: Sample, refers_to: Size, size: Size, rules: Rules) -> None:
+    if refers_to == size or rules.size_mismatch == "scale":
+        return
+    hint = "set size_mismatch: scale if the picture was resized after it was annotated"
+    if refers_to == size[::-1]:
+        hint = (
+            "height and width are exchanged: the picture may have been turned after it was annotated, or by its Exif "
+            "orientation; annotate or export it again"
+        )
+    raise SegregError(
+        f"{sample.mask}: says that {sample.image} is {_words(refers_to)}, and the file is {_words(size)} "
+        "(height x width)",
+        hint=hint,
+    )
+
+
+def _upright_size(path: Path) -> Size:
+    """Gives a picture's height and width as it is read, from a JPEG's header and from the pixels of all else."""
+    from PIL import Image, UnidentifiedImageError
+
+    from segreg.images import read_image
+
+    try:
+        with Image.open(path, formats=("JPEG",)) as picture:
+            width, height = picture.size
+            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (width, height) if turned else (height, width)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        height, width = read_image(path).shape[:2]  # tells what is wrong where something is
+        return height, width
+
+
+def _words(size: Size) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -1,0 +1,161 @@
+"""Where an export's annotation files and its pictures lie, side by side of its split."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from segreg.errors import Problem, SegregError, did_you_mean, listed
+from segreg_plugins.datasets.pictures import expanded, missing_folder
+from segreg_plugins.datasets.sources import told_together
+
+Side = Literal["train", "val", "test"]
+
+_SIDES: Mapping[str, Side] = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
+_ROBOFLOW = "_annotations.coco.json"
+_SOURCE = (
+    'export from Roboflow as "COCO Segmentation", from CVAT as "COCO 1.0" or from Label Studio as "COCO"; COCO itself '
+    "is at https://cocodataset.org/#download"
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One annotation file, the folders that its pictures may lie in, and its side of the split if it has one."""
+
+    annotations: Path
+    images: tuple[Path, ...]
+    split: Side | None
+
+
+def named_parts(annotations: Path | Mapping[Side, Path], images: Path | Mapping[Side, Path] | None) -> list[Part]:
+    """Gives the parts that a recipe names file by file.
+
+    Raises:
+        SegregError: a file or folder is missing, or sides don't fit together.
+    """
+    named = {None: annotations} if isinstance(annotations, Path) else annotations
+    files: dict[Side | None, Path] = {side: named[side] for side in named}  # type: ignore[index]
+    if not files:
+        raise SegregError("annotations: name a file, or one for each of train, val and test")
+    if isinstance(images, Mapping) and set(images) != set(files):
+        raise SegregError(
+            "images: name one folder for all annotation files, or one for each of "
+            f"{listed([side or 'a single file' for side in files])}"
+        )
+    parts, problems = [], []
+    for side, file in files.items():
+        path = expanded(file)
+        if not path.is_file():
+            what = f"annotations: there is no file {path}"
+            problems.append(Problem(what, hint=_beside(path)))
+            continue
+        folders: tuple[Path, ...] = (path.parent, path.parent / "images", path.parent.parent / "images")
+        if images is not None:
+            folder = expanded(images if isinstance(images, Path) else images[side])  # type: ignore[index]
+            if problem := missing_folder(folder, "images"):
+                problems.append(problem)
+                continue
+            folders = (folder,)
+        parts.append(Part(path, folders, side))
+    if problems:
+        raise SegregError.of(problems)
+    return parts
+
+
+def found_parts(root: Path) -> list[Part]:
+    """Gives the parts of an export as Roboflow, COCO, CVAT or Label Studio lay it out.
+
+    Raises:
+        SegregError: `root` is missing, or holds no annotation file where one of them would have it.
+    """
+    root = expanded(root)
+    if problem := missing_folder(root, "root"):
+        raise told_together([problem], _SOURCE)
+    parts = [
+        Part(file, (folder, folder / "images"), _SIDES[folder.name.lower()])
+        for folder in sorted(root.iterdir())
+        if folder.name.lower() in _SIDES and folder.is_dir() and (file := _only_json(folder))
+    ]
+    parts = parts or _official(root)
+    if not parts and (file := _only_json(root)):
+        parts = [Part(file, (root, root / "images"), None)]
+    if not parts:
+        below = [folder.name for folder in sorted(root.iterdir()) if folder.is_dir()]
+        deeper = [name for name in below if any((root / name).glob("*/*.json")) and (root / name).name != "annotations"]
+        hints = [f"it seems to be deeper: set dataset.root: {root / deeper[0]}" if deeper else "", _SOURCE]
+        raise SegregError(
+            f"root: {root} has no annotation file: neither train/{_ROBOFLOW}, nor annotations/instances_*.json, nor a "
+            "single .json",
+            hint="\n".join(filter(None, hints)),
+        )
+    _refuse_two_of_a_side(parts)
+    return sorted(parts, key=lambda part: ("train", "val", "test", None).index(part.split))
+
+
+def picture_file(name: str, folders: Iterable[Path]) -> Path | None:
+    """Gives the file of a picture by the name that an annotation file has for it, or None.
+
+    Paths of the computer where the file was made, with either slash, are cut down to the file's name where they lead
+    nowhere.
+    """
+    plain = name.replace("\\", "/")
+    for folder in folders:
+        for path in dict.fromkeys((folder / name, folder / plain, folder / plain.rsplit("/", 1)[-1])):
+            if path.is_file():
+                return path
+    return None
+
+
+def _official(root: Path) -> list[Part]:
+    """Gives the parts of `annotations/instances_train2017.json` and the like."""
+    files = sorted((root / "annotations").glob("instances_*.json"))
+    if not files and (file := _only_json(root / "annotations")):
+        files = [file]
+    parts = []
+    for file in files:
+        name = file.stem.removeprefix("instances_")
+        side = _SIDES.get(re.split(r"[^a-z]", name.lower())[0])
+        folders = (root / name, root / "images" / name, root / "images", root)
+        parts.append(Part(file, folders, side))
+    if len(parts) > 1 and any(part.split is None for part in parts):
+        strange = [str(part.annotations) for part in parts if part.split is None]
+        raise SegregError(
+            f"root: of {len(parts)} annotation files, {listed(strange)} don't say train, val or test",
+            hint="set annotations: and images: to those of each side",
+        )
+    return parts
+
+
+def _only_json(folder: Path) -> Path | None:
+    if not folder.is_dir():
+        return None
+    if (folder / _ROBOFLOW).is_file():
+        return folder / _ROBOFLOW
+    files = sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
+    if len(files) > 1:
+        raise SegregError(
+            f"root: {folder} has {len(files)} .json files: {listed([file.name for file in files])}",
+            hint="set annotations: to the one that is meant",
+        )
+    return files[0] if files else None
+
+
+def _refuse_two_of_a_side(parts: list[Part]) -> None:
+    for side in ("train", "val", "test"):
+        files = [str(part.annotations) for part in parts if part.split == side]
+        if len(files) > 1:
+            raise SegregError(
+                f"root: {listed(files)} are both the export's {side}",
+                hint="set annotations: and images: to those of each side",
+            )
+
+
+def _beside(path: Path) -> str:
+    try:
+        return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
+    except OSError:
+        return f"there is no folder {path.parent} either"

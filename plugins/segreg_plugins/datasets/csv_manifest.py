@@ -1,0 +1,167 @@
+"""The dataset `csv`: images and masks as a table names them, one pair a row."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Literal
+
+from segreg.contracts import Dataset, Sample
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
+from segreg.settings import NonNegativeInt
+from segreg_plugins.datasets.mask_rules import mask_rules
+from segreg_plugins.datasets.masks import read_image
+from segreg_plugins.datasets.pictures import expanded
+from segreg_plugins.datasets.table import Row, read_table
+
+MOST_PROBLEMS = 20
+_SIDES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+          "test": "test", "testing": "test"}  # fmt: skip
+_OPTIONAL = ("split", "group", "id")
+
+
+def csv_manifest(
+    *,
+    manifest: Path,
+    root: Path | None = None,
+    columns: dict[Literal["image", "mask", "split", "group", "id"], str] | None = None,
+    classes: tuple[str, ...] = ("foreground",),
+    foreground: Literal["auto", "nonzero", "above_127"] = "auto",
+    ignore_index: NonNegativeInt | None = None,
+) -> Dataset:
+    """Images and masks as a table names them, CSV with a header or JSON lines, with split, group and id if wanted.
+
+    The columns `image` and `mask` hold paths; `split` holds train, val (or valid, validation) or test; `group` names
+    what a split must not part, such as a patient; `id` names the sample in results. Only the first two must be there;
+    other columns are not looked at. Columns are parted by commas, semicolons or tabs, whichever the header has.
+    In JSON lines (.jsonl, .ndjson) each line is one object. Pictures may be all that `folder` reads, such as multi-band
+    and 16-bit TIFF.
+
+    Args:
+        manifest: the table's file, UTF-8.
+        root: folder that the paths start from; null is the manifest's own.
+        columns: what the columns are called where they are called otherwise, as in `{image: path, group: patient}`.
+        classes: class names. One is the foreground of binary masks; several are those of the mask values 0, 1, 2 ...
+        foreground: which values of a binary mask are foreground. `auto` takes masks of 0/1 or 0/255 and refuses others,
+            `nonzero` takes all but 0 (numbered instances), `above_127` those above 127 (soft edges).
+        ignore_index: mask value of pixels that count for nothing. Where it is null, 255 with several classes and none
+            with one.
+
+    Raises:
+        SegregError: the table, a path in it or a setting is wrong; told with the table's line, up to 20 at once.
+    """
+    rules = mask_rules(classes, foreground, ignore_index)
+    manifest = expanded(manifest)
+    folder = manifest.parent if root is None else expanded(root)
+    names = {"image": "image", "mask": "mask", "split": "split", "group": "group", "id": "id"} | dict(columns or {})
+    header, rows = read_table(manifest)
+    named = _named(manifest, header, names, set(columns or {}))
+    if not rows:
+        raise SegregError(f"{manifest}: has no rows")
+    problems: list[Problem] = []
+    samples = [sample for row in rows if (sample := _sample(row, manifest, folder, named, problems))]
+    if not problems:
+        samples = _with_ids(samples, rows, manifest, problems)
+    if problems:
+        more = len(problems) - MOST_PROBLEMS
+        rest = [Problem(f"{manifest}: and {more} more things are wrong")] if more > 0 else []
+        raise SegregError.of([*problems[:MOST_PROBLEMS], *rest])
+    folders = list(dict.fromkeys(sample.image.parent for sample in samples))
+    return Dataset(rules.task, samples, read_image, rules.read_mask, reader=f"csv: {rules.reader}", folders=folders)
+
+
+def _named(manifest: Path, header: list[str], names: dict[str, str], renamed: set[str]) -> dict[str, str]:
+    """Gives the header's own name of each column that is there.
+
+    Raises:
+        SegregError: a column that must be there is not, or one that is there looks like a misspelt one.
+    """
+    lowered = {column.lower(): column for column in header}
+    found = {what: lowered[name.lower()] for what, name in names.items() if name.lower() in lowered}
+    problems = []
+    for what, name in names.items():
+        free = [column for column in header if column not in found.values()]
+        guess = did_you_mean(name, free)
+        if what not in found and (what not in _OPTIONAL or what in renamed):
+            columns = f"its columns are {listed(header)}; set columns: {{{what}: ...}} to the one that is meant"
+            problems.append(
+                Problem(f'{manifest}: has no column "{name}"', hint="\n".join(filter(None, (guess, columns))))
+            )
+        elif what not in found and what != "id":
+            plural = [column for column in free if column.lower() in (f"{name}s", f"{name}_id", f"{name}id")]
+            if plural:
+                hint = f"set columns: {{{what}: {plural[0]}}} if it is, and rename it if it is not"
+                problems.append(Problem(f'{manifest}: the column "{plural[0]}" may be meant as {what}', hint=hint))
+    if problems:
+        raise SegregError.of(problems)
+    return found
+
+
+def _sample(row: Row, manifest: Path, folder: Path, named: dict[str, str], problems: list[Problem]) -> Sample | None:
+    """Gives a row's sample, with the id that the row has or none yet, or notes what is wrong with it."""
+    values = {what: row.values.get(column, "").strip() for what, column in named.items()}
+    place = Place(str(manifest), row.line)
+    before = len(problems)
+    files: dict[str, Path] = {}
+    for what in ("image", "mask"):
+        path = _file(values[what], folder)
+        files[what] = path
+        if not values[what]:
+            problems.append(Problem(f"names no {what}", place))
+        elif not path.is_file():
+            problems.append(
+                Problem(f"{what}: {path} is {'a folder' if path.is_dir() else 'not there'}", place, _near(path))
+            )
+    split = values.get("split", "")
+    if split and split.lower() not in _SIDES:
+        hint = did_you_mean(split, _SIDES) or "train, val and test are sides"
+        problems.append(Problem(f'split: "{split}" is no side of a split', place, hint))
+    elif "split" in values and not split:
+        problems.append(Problem("says no split", place, "the column gives train, val or test in every row"))
+    if re.search(r"[/\\]", values.get("id", "")):
+        problems.append(Problem(f'id: "{values["id"]}" has a slash, and ids become file names', place))
+    elif "id" in values and not values["id"]:
+        problems.append(Problem("has no id", place))
+    if len(problems) > before:
+        return None
+    return Sample(
+        values.get("id", ""), files["image"], files["mask"], values.get("group") or None, _SIDES.get(split.lower())
+    )
+
+
+def _with_ids(samples: list[Sample], rows: list[Row], manifest: Path, problems: list[Problem]) -> list[Sample]:
+    """Gives the samples with ids: their own, else the image's name, or its path where two have the same name."""
+    seen: dict[tuple[str, object], int] = {}
+    stems = Counter(sample.image.stem for sample in samples)
+    complete: list[Sample] = []
+    for sample, row in zip(samples, rows, strict=True):
+        path = sample.image
+        own = path.stem if stems[path.stem] == 1 else "__".join(part for part in path.parts[1:] if part != "..")
+        name = sample.id or own
+        for what, value in (("image", sample.image), ("id", name)):
+            if (what, value) in seen:
+                message = f'{what}: "{value}" stands already in line {seen[what, value]}'
+                problems.append(Problem(message, Place(str(manifest), row.line)))
+                break
+            seen[what, value] = row.line
+        complete.append(Sample(name, sample.image, sample.mask, sample.group, sample.split))
+    return complete
+
+
+def _file(text: str, folder: Path) -> Path:
+    """Gives the file that a row names; backslashes part folders where they lead to a file and slashes do not."""
+    path = folder / expanded(Path(text))
+    if "\\" in text and not path.exists():
+        turned = folder / text.replace("\\", "/")
+        return turned if turned.exists() else path
+    return path
+
+
+def _near(path: Path) -> str:
+    if path.is_dir():
+        return ""
+    try:
+        return did_you_mean(path.name, [file.name for file in path.parent.iterdir()][:10_000])
+    except OSError:
+        return f"there is no folder {path.parent}"

@@ -1,0 +1,100 @@
+"""The dataset `dsb2018`: nuclei of the 2018 Data Science Bowl (doi:10.1038/s41592-019-0612-7)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segreg.contracts import Dataset, Sample
+from segreg.errors import Problem, SegregError, listed
+from segreg.task import Task
+from segreg_plugins.datasets.masks import read_binary_mask, read_image
+from segreg_plugins.datasets.pairing import pairs_in
+from segreg_plugins.datasets.pictures import expanded, missing_folder, pictures_in
+from segreg_plugins.datasets.sources import found_root, told_together
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SOURCE = "stage1_train.zip is at https://www.kaggle.com/c/data-science-bowl-2018/data; unpack it into root/stage1_train"
+
+
+def dsb2018(*, root: Path = Path("data/dsb2018")) -> Dataset:
+    """Cell nuclei of the 2018 Data Science Bowl, as Kaggle hands them out or as two folders.
+
+    `root` holds Kaggle's `stage1_train`, or is it: `<id>/images/<id>.png` and one mask for each nucleus in
+    `<id>/masks`, which are united (where nuclei touch, the boundary is lost). Or it holds the folders `images` and
+    `masks` with one mask for each picture. The data has no split of its own; Kaggle's stage1_test has no masks.
+
+    Args:
+        root: folder of the data.
+
+    Raises:
+        SegregError: the data is missing or incomplete; all that is wrong is told at once.
+    """
+    root = expanded(root)
+    if problem := missing_folder(root, "root"):
+        raise told_together([problem], SOURCE)
+    if (root / "images").is_dir() and (root / "masks").is_dir():
+        samples = [Sample(*pair) for pair in pairs_in(root / "images", root / "masks", search="folder")]
+        folders = [root / "images", root / "masks"]
+    else:
+        within = root if any(root.glob("*/masks")) else root / "stage1_train"
+        if within != root:
+            found_root(root, ["stage1_train"], source=SOURCE, archives=["stage1_train.zip"])
+        samples, folders = _raw(within), [within]
+    return Dataset(Task(("nucleus",), "binary"), samples, read_image, read_mask, reader="dsb2018", folders=folders)
+
+
+def read_mask(sample: Sample) -> NDArray[np.uint8]:
+    """Gives `[H, W]`, uint8: 1 where any of the sample's masks is not 0.
+
+    Raises:
+        SegregError: a mask can't be read, holds other values than 0 and 1 or 0 and 255, or differs in size.
+    """
+    if sample.mask is None or not sample.mask.is_dir():
+        return read_binary_mask(sample)
+    whole: NDArray[np.uint8] | None = None
+    for picture in pictures_in(sample.mask, "folder"):
+        mask = read_binary_mask(Sample(sample.id, sample.image, picture.path))
+        if whole is None:
+            whole = mask
+        elif whole.shape != mask.shape:
+            raise SegregError(
+                f"{picture.path}: is {mask.shape[0]}x{mask.shape[1]}, and the masks before it are "
+                f"{whole.shape[0]}x{whole.shape[1]} (height x width)"
+            )
+        else:
+            whole |= mask
+    if whole is None:
+        raise SegregError(f"{sample.mask}: holds no mask")
+    return whole
+
+
+def _raw(folder: Path) -> list[Sample]:
+    """Gives the samples of Kaggle's layout, one folder each."""
+    samples: list[Sample] = []
+    without: dict[str, list[Path]] = {"picture": [], "mask": []}
+    problems: list[Problem] = []
+    for inside in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+        images, masks = inside / "images", inside / "masks"
+        pictures = pictures_in(images, "folder") if images.is_dir() else []
+        if not pictures:
+            without["picture"].append(images)
+        elif len(pictures) > 1:
+            names = listed([picture.path.name for picture in pictures])
+            problems.append(Problem(f"{images}: holds {len(pictures)} pictures, and one is expected: {names}"))
+        elif not masks.is_dir() or not pictures_in(masks, "folder"):
+            without["mask"].append(masks)
+        else:
+            samples.append(Sample(inside.name, pictures[0].path, masks))
+    for what, missing in without.items():
+        if missing:
+            count = f"{len(missing)} folders hold" if len(missing) > 1 else "1 folder holds"
+            problems.append(Problem(f"{count} no {what}: {listed([str(path) for path in missing], quote='', most=3)}"))
+    if not samples and not problems:
+        problems.append(Problem(f"{folder}: is empty"))
+    if problems:
+        raise told_together(problems, SOURCE)
+    return samples

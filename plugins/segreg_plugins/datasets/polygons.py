@@ -1,0 +1,66 @@
+"""Which pixels of a picture lie inside a polygon.
+
+A pixel belongs to a polygon that its centre lies in: pixel (column c, row r) covers the square from (c, r) to (c + 1,
+r + 1), and its centre is (c + 0.5, r + 0.5), which is COCO's convention. A centre that lies on an edge belongs to
+the polygon to the right of or below the edge, so that polygons which share an edge neither overlap nor leave a gap.
+Where a polygon crosses itself, what it encloses an even number of times is outside. Pillow and OpenCV draw every pixel
+that an edge touches instead, which makes small objects larger by half a pixel all round.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Window(NamedTuple):
+    """Pixels in a part of a picture."""
+
+    rows: slice
+    columns: slice
+    inside: NDArray[np.bool_]
+
+
+def polygon_window(points: NDArray[np.float64], size: tuple[int, int]) -> Window | None:
+    """Gives the pixels inside a polygon, cut at the picture's border, or None where no centre lies in it.
+
+    Args:
+        points: corners, float64 `[N, 2]`, as x (to the right) and y (down) in pixels; the last joins the first.
+        size: height and width of the picture in pixels.
+    """
+    import numpy as np
+
+    height, width = size
+    ends = np.roll(points, -1, axis=0)
+    # From top to bottom, whichever way the polygon runs: neighbours then compute the same crossings.
+    downward = points[:, 1] <= ends[:, 1]
+    x0, y0 = np.where(downward[:, None], points, ends).T
+    x1, y1 = np.where(downward[:, None], ends, points).T
+    first = np.clip(np.ceil(y0 - 0.5), 0, height).astype(np.int64)
+    last = np.clip(np.ceil(y1 - 0.5), 0, height).astype(np.int64)
+    crossed = last - first  # rows whose centre line an edge crosses; none where it is level
+    edge = np.repeat(np.arange(len(points)), crossed)
+    if not len(edge):
+        return None
+    row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed - first, crossed)
+    x = x0[edge] + (row + 0.5 - y0[edge]) / (y1[edge] - y0[edge]) * (x1[edge] - x0[edge])
+    column = np.clip(np.ceil(x - 0.5), 0, width).astype(np.int64)
+    top, bottom, left, right = row.min(), row.max() + 1, column.min(), column.max()
+    if left == right:
+        return None
+    # Each crossing turns inside into outside for all that lies to its right.
+    span = right - left + 1
+    turns = np.bincount((row - top) * span + column - left, minlength=(bottom - top) * span).reshape(-1, span)
+    inside = np.cumsum(turns, axis=1)[:, :-1] % 2 == 1
+    return Window(slice(top, bottom), slice(left, right), inside)
+
+
+def polygon_area(points: NDArray[np.float64]) -> float:
+    """Gives the area that a polygon `[N, 2]` encloses, in pixels."""
+    import numpy as np
+
+    x, y = (points - points.mean(axis=0)).T
+    return float(abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2)

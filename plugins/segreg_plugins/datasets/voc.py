@@ -1,0 +1,113 @@
+"""The dataset `voc`: Pascal VOC's semantic segmentation (doi:10.1007/s11263-014-0733-5)."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from segreg.contracts import Dataset, Sample
+from segreg.errors import Problem, SegregError, listed
+from segreg.task import Task
+from segreg_plugins.datasets.masks import read_image, read_index_mask
+from segreg_plugins.datasets.sources import found_root, told_together
+
+CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+SOURCE = "VOCtrainval_11-May-2012.tar is at http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
+AUGMENTED_SOURCE = (
+    "SegmentationClassAug holds the masks of the Semantic Boundaries Dataset "
+    "(https://doi.org/10.1109/ICCV.2011.6126343) as class numbers"
+)
+
+
+def voc(
+    *,
+    root: Path = Path("data/VOCdevkit/VOC2012"),
+    masks: Literal["standard", "augmented"] = "standard",
+) -> Dataset:
+    """Pascal VOC: 20 kinds of object and background, objects' borders ignored.
+
+    `root` holds `JPEGImages`, `SegmentationClass` and the lists `ImageSets/Segmentation/train.txt` and `val.txt`, which
+    are the split; `trainval.txt` serves where they are not there, without a split. VOC's test has no published masks.
+
+    Args:
+        root: folder of one year's data.
+        masks: `standard` takes `SegmentationClass`. `augmented` takes `SegmentationClassAug`, and trains on
+            `trainaug.txt`, or without this list on all that has a mask there and is not in val.txt.
+
+    Raises:
+        SegregError: files are missing, all of them told, or a list is not as it should be.
+    """
+    folder = "SegmentationClass" if masks == "standard" else "SegmentationClassAug"
+    source = SOURCE if masks == "standard" else f"{SOURCE}\n{AUGMENTED_SOURCE}"
+    wanted = ["JPEGImages", folder, "ImageSets/Segmentation"]
+    root = found_root(root, wanted, source=source, archives=["VOCtrainval_11-May-2012.tar"])
+    sides = _sides(root, masks, folder)
+    samples: list[Sample] = []
+    missing: list[Path] = []
+    for side, names in sides.items():
+        for name in names:
+            image, mask = root / "JPEGImages" / f"{name}.jpg", root / folder / f"{name}.png"
+            missing += [path for path in (image, mask) if not path.is_file()]
+            samples.append(Sample(name, image, mask, None, side or None))
+    if missing:
+        some = listed([str(path) for path in missing], quote="", most=3)
+        what = "1 file of the lists is" if len(missing) == 1 else f"{len(missing)} files of the lists are"
+        raise told_together([Problem(f"{what} not there: {some}")], source)
+    return Dataset(
+        Task(CLASSES, "multiclass"),
+        samples,
+        read_image,
+        partial(read_index_mask, classes=len(CLASSES)),
+        reader="voc: 21 classes, 255 ignored",
+        folders=[root / "JPEGImages", root / folder],
+    )
+
+
+def _sides(root: Path, masks: str, folder: str) -> dict[str, list[str]]:
+    """Gives the names on each side of the split; "" where there is none."""
+    lists = root / "ImageSets" / "Segmentation"
+    if masks == "augmented":
+        val = _names(lists / "val.txt")
+        named = lists / "trainaug.txt"
+        all_masks = sorted(path.stem for path in (root / folder).glob("*.png") if not path.name.startswith("."))
+        train = _names(named) if named.is_file() else [name for name in all_masks if name not in set(val)]
+        sides = {"train": train, "val": val}
+    elif (lists / "train.txt").is_file() or not (lists / "trainval.txt").is_file():
+        sides = {"train": _names(lists / "train.txt"), "val": _names(lists / "val.txt")}
+    else:
+        sides = {"": _names(lists / "trainval.txt")}
+    both = sorted(set(sides.get("train", [])) & set(sides.get("val", [])))
+    if both:
+        raise SegregError(f"{lists}: {listed(both, most=3)} {'stands' if len(both) == 1 else 'stand'} in train and val")
+    return sides
+
+
+def _names(file: Path) -> list[str]:
+    """Gives the names in a list, one a line.
+
+    Raises:
+        SegregError: it is not there, empty, or holds something else, such as the "name 1" of VOC's lists by class.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise SegregError(f"{file}: can't be read ({error.strerror})", hint=SOURCE) from None
+    except UnicodeDecodeError:
+        raise SegregError(f"{file}: is no UTF-8 text; a list has one name a line") from None
+    names: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        name = line.strip()
+        if not name:
+            continue
+        if len(name.split()) > 1:
+            raise SegregError(f'{file}:{number}: "{name}" is not one name', hint="a list has one name a line")
+        if name in names:
+            raise SegregError(f'{file}:{number}: "{name}" stands already in line {names[name]}')
+        names[name] = number
+    if not names:
+        raise SegregError(f"{file}: is empty")
+    return list(names)

