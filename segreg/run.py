@@ -23,6 +23,7 @@ from segreg.pictures import draw_curves
 from segreg.progress import Progress, Quiet
 from segreg.recipe import COMMAND_LINE, Recipe, read_recipe
 from segreg.registry import Registry
+from segreg.report import report_if_possible
 from segreg.resolve import Choice, Resolved, resolve
 from segreg.results import results_in_words, score_run
 from segreg.rundir import RunDirectory, new_run_directory, open_run_directory, write_json
@@ -102,7 +103,7 @@ def _train_and_score(
     earlier = [{name: value for name, value in before.items() if name != "before"}] if before else []
     ran_on = {
         "recipe": recipe.source, **environment(registry, assembly.device), "precision": assembly.precision.name,
-        "model": facts, "started_from": assembly.started,
+        "model": facts, "started_from": assembly.started or before.get("started_from", ""),
         "pictures": assembly.prepared.folder.name, "before": [*before.get("before", []), *earlier],
     }  # fmt: skip
     write_json(directory.environment, ran_on)
@@ -149,6 +150,7 @@ def _train_and_score(
         progress.say(f"interrupted while scoring. Go on with: segreg run --resume {directory.path}")
         raise
     write_json(directory.results, results)
+    report_if_possible(directory, recipe, progress)
     run = Run(directory)
     _notify(registry, progress, "segreg_run_end", run=directory.path, results=run.results)
     if outcome.stopped_because != "interrupted":  # which the training itself has told

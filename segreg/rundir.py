@@ -75,6 +75,11 @@ class RunDirectory:
         """The folder of pictures of image, truth and prediction."""
         return self.path / "overlays"
 
+    @property
+    def report(self) -> Path:
+        """The page about the run, which needs no other file."""
+        return self.path / "report.html"
+
 
 def new_run_directory(parent: Path) -> RunDirectory:
     """Makes `parent/<date>_<time>`, with a number behind it where two runs begin in one second.

@@ -7,14 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from segreg.cli import cache, check, listing, plugins, recipes, run, schema, show
+from segreg.cli import cache, check, data, listing, plugins, predict, recipes, report, run, schema, show
 from segreg.errors import SegregError
 
-COMMANDS = (run, check, listing, show, plugins, recipes, schema, cache)
+COMMANDS = (run, predict, report, check, data, listing, show, plugins, recipes, schema, cache)
 
 EPILOG = """examples:
   segreg run recipes/isic_v3plus.yaml
   segreg run recipes/isic_v3plus.yaml train.epochs=3 encoder=timm/convnext_tiny
+  segreg predict runs/isic_v3plus/2026-01-31_12-00-00 photos --out predicted
   segreg check recipes/*.yaml
   segreg list encoder 'timm/convnext*'
   segreg show decoder deeplabv3plus
@@ -69,7 +70,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit status: 0 done, 2 the user's mistake, 130 interrupted.
+    """Runs one command and gives its exit status: 0 done, 1 in part, 2 the user's mistake, 130 interrupted.
 
     A `SegregError` is told without a traceback; any other exception is segreg's own bug and keeps its traceback.
     """

@@ -1,0 +1,76 @@
+"""The built-in experiment trackers, which observe the runs: those that SEGREG_TRACKERS names, and none otherwise.
+
+`SEGREG_TRACKERS=tensorboard segreg run recipe.yaml`, or `SEGREG_TRACKERS=tensorboard,mlflow` for both. Each needs the
+extra of its name (`pip install "segreg[tensorboard]"`). What goes wrong in a tracker is told as a warning and never
+stops a run; without a start that succeeded a tracker stays silent for the rest of the run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from segreg.errors import Problem, SegregError, did_you_mean, listed
+from segreg.hooks import hookimpl
+
+VARIABLE = "SEGREG_TRACKERS"
+"""Environment variable: the trackers to tell of runs, with commas between."""
+TRACKERS = ("tensorboard", "mlflow")
+"""Each is a module of this package with the functions `start`, `epoch` and `end`."""
+
+
+@hookimpl
+def segreg_run_start(run: Path, recipe: Mapping[str, Any]) -> None:
+    """Tells the trackers that a run begins, or goes on.
+
+    Raises:
+        SegregError: a tracker is unknown, not installed, or fails; told once all others have been told.
+    """
+    unknown = [name for name in _named() if name not in TRACKERS]
+    hints = did_you_mean(unknown[0], TRACKERS) or f"there are {listed(TRACKERS)}" if unknown else ""
+    problems = [Problem(f"{VARIABLE} names {listed(unknown)}, which is no tracker", hint=hints)] if unknown else []
+    _tell(lambda tracker: tracker.start(run, recipe), problems)
+
+
+@hookimpl
+def segreg_epoch_end(run: Path, epoch: int, values: Mapping[str, float]) -> None:
+    """Tells the trackers an epoch's row of the history.
+
+    Raises:
+        SegregError: a tracker fails.
+    """
+    _tell(lambda tracker: tracker.epoch(run, epoch, values), [])
+
+
+@hookimpl
+def segreg_run_end(run: Path, results: Mapping[str, Any]) -> None:
+    """Tells the trackers the results.
+
+    Raises:
+        SegregError: a tracker fails.
+    """
+    _tell(lambda tracker: tracker.end(run, results), [])
+
+
+def _named() -> list[str]:
+    words = [word.strip().lower() for word in os.environ.get(VARIABLE, "").split(",")]
+    return list(dict.fromkeys(word for word in words if word))
+
+
+def _tell(tell: Callable[[ModuleType], None], problems: list[Problem]) -> None:
+    """Tells every tracker that is asked for, and then raises what went wrong with any."""
+    for name in _named():
+        if name not in TRACKERS:
+            continue
+        try:
+            tell(importlib.import_module(f"{__name__}.{name}"))
+        except SegregError as error:
+            problems += error.problems
+        except Exception as error:  # a server that can't be reached, a full disk: the next tracker is told all the same
+            problems.append(Problem(f"{name}: {type(error).__name__}: {error}"))
+    if problems:
+        raise SegregError.of(problems)

@@ -1,0 +1,160 @@
+"""`segreg data`: looks a recipe's data set over before anything is trained, or writes its split out as folders."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.errors import SegregError
+
+if TYPE_CHECKING:
+    from segreg.inspection import Report
+    from segreg.progress import Progress
+    from segreg.resolve import Resolved
+
+NAME = "data"
+HELP = "check a recipe's data set, or write its split out as folders"
+EXAMPLES = """examples:
+  segreg data check recipes/isic_v3plus.yaml
+  segreg data check recipes/isic_v3plus.yaml dataset.root=data/isic2018 --out looked_at
+  segreg data split recipes/folder_v3.yaml --out data/split
+  segreg data split recipes/folder_v3.yaml --out data/split --link symbolic
+"""
+_CHECK = "read a whole data set and tell what is wrong with it"
+_CHECKED = """Every picture and mask is read once. Told are, each with its files, why it matters and what to do:
+files that can't be read, masks of another size or with values that are no class, empty masks, classes that nobody
+shows, what resizing damages, and leaks: groups, equal and nearly equal pictures on two sides of the split (also
+recoloured, mirrored and turned by quarters). Beside these stand the sizes, each class's share and weights that would
+even it out. The exit status is 2 where there is an error.
+
+With --out DIR are written:
+  augmented.png   training pictures with their masks' outlines, as the recipe's first epochs have them
+  alike.png       pairs of pictures that look like copies of each other
+  findings.json   what --json prints
+"""
+_SPLIT = "write the recipe's split as folders of copies or links"
+_SPLITTED = """DIR gets train_split, val_split and test_split, each with images and masks, and split.csv, a manifest
+with the columns id, image, mask, split and group, which the dataset `csv` reads back as the same split. Image and mask
+have the sample's id as their name. Masks that are no files of class numbers (polygons, colours, instances) are written
+as PNGs of class numbers, 255 for ignored pixels.
+
+A call that was stopped goes on where it was. No other file is ever replaced.
+
+The recipe's section `split` says what goes where: its shares are of all samples. Dividing 15% off for the test and 15%
+of the rest for validation is split.test=0.15 split.val=0.1275. The samples are drawn by a hash of the seed and their
+ids, not by scikit-learn's permutation, so that the same seed gives other sides than train_test_split.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    for name, help_, description in (("check", _CHECK, _CHECKED), ("split", _SPLIT, _SPLITTED)):
+        added = actions.add_parser(
+            name,
+            help=help_,
+            description=f"{help_[0].upper()}{help_[1:]}.\n\n{description}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.add_argument("words", nargs="+", metavar="RECIPE|key.path=value", help="a recipe file, and overrides")
+        if name == "check":
+            added.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures to look at")
+            added.add_argument("--samples", type=int, default=6, help="training pictures in augmented.png (6)")
+            added.add_argument("--draws", type=int, default=5, help="augmented draws of each (5)")
+            added.add_argument("--all", action="store_true", help="print every case, not the first five of each")
+        else:
+            added.add_argument("--out", type=Path, metavar="DIR", required=True, help="folder that gets the split")
+            added.add_argument(
+                "--link", choices=("copy", "hard", "symbolic"), default="copy",
+                help="copy files, or link to them: hard on one disk, symbolic anywhere (copy)",
+            )  # fmt: skip
+        added.add_argument("--json", action="store_true", help="print JSON, nothing else")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    from segreg.progress import progress
+    from segreg.recipe import is_override, read_recipe
+    from segreg.registry import load_registry
+    from segreg.resolve import resolve
+
+    files = [word for word in chosen.words if not is_override(word)]
+    if len(files) != 1:
+        told = f"these are {len(files)}" if files else f"name one, for example: segreg data {chosen.action} recipe.yaml"
+        raise SegregError(f"data {chosen.action} takes one recipe; {told}")
+    resolved = resolve(read_recipe(files[0], [word for word in chosen.words if is_override(word)]), load_registry())
+    shown = progress("quiet") if chosen.json else progress("auto", sys.stderr)
+    return _check(chosen, resolved, shown) if chosen.action == "check" else _split(chosen, resolved, shown)
+
+
+def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
+    from segreg.build import build_dataset
+    from segreg.inspection import inspect
+
+    for name in ("samples", "draws"):
+        if getattr(chosen, name) < 1:
+            raise SegregError(f"--{name} must be at least 1")
+    report = inspect(build_dataset(recipe), recipe.split, recipe.input, progress=progress)
+    written = _write_sheets(chosen, recipe, report) if chosen.out else []
+    if chosen.json:
+        print(json.dumps({**report.as_data(), "written": [str(file) for file in written]}, indent=2))
+    else:
+        print("\n".join(report.lines(most=sys.maxsize if chosen.all else 5)))
+        for file in written:
+            print(f"wrote {file}")
+    return 2 if report.in_error else 0
+
+
+def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) -> list[Path]:
+    from segreg.build import build_augmentations
+    from segreg.inspection.sheets import contact_sheet, pair_sheet
+    from segreg.rundir import write_json
+
+    dataset, out = report.dataset, chosen.out
+    train = report.sides.get("train") or range(len(dataset.samples))
+    sheets: dict[str, Any] = {}
+    if any(share.pixels for share in report.shares["all"]):
+        sheets["augmented.png"] = contact_sheet(
+            dataset, train, recipe.input, build_augmentations(recipe),
+            seed=recipe.seed, samples=chosen.samples, draws=chosen.draws,
+        )  # fmt: skip
+    if report.pairs:
+        sheets["alike.png"] = pair_sheet(dataset, report.pairs, report.sides, recipe.input)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "alike.png").unlink(missing_ok=True)  # of an earlier check, where there is nothing alike any more
+        for name, sheet in sheets.items():
+            sheet.save(out / name)
+        write_json(out / "findings.json", report.as_data())
+    except OSError as error:
+        raise SegregError(f"{out} can't be written: {error.strerror}") from None
+    return [out / name for name in (*sheets, "findings.json")]
+
+
+def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
+    from segreg.build import build_dataset
+    from segreg.data import divide
+    from segreg.split_folders import MANIFEST, write_split
+
+    dataset = build_dataset(recipe)
+    written = write_split(dataset, divide(dataset, recipe.split), chosen.out, link=chosen.link, progress=progress)
+    row = {
+        "out": str(written.out), "manifest": str(written.out / MANIFEST), "sides": dict(written.sides),
+        "files": written.files, "made": written.made, "masks": written.form, "ignored_pixels": written.ignored,
+        "classes": list(dataset.task.classes), "mode": dataset.task.mode, "notice": dataset.notice,
+    }  # fmt: skip
+    if chosen.json:
+        print(json.dumps(row, indent=2))
+        return 0
+    if dataset.notice:
+        print(f"notice: {dataset.notice}")
+    counts = ", ".join(f"{side} {count}" for side, count in written.sides.items())
+    print(f"{counts} in {written.out}: {written.made} of {written.files} files made, the others were there")
+    forms = {
+        "files": "masks are the data set's own files",
+        "index": "masks are PNGs of class numbers" + (", 255 where ignored" if written.ignored else ""),
+        "layers": "masks are PNGs of 0 and 1, a folder for each class",
+    }
+    print(f"{forms[written.form]}; the manifest is {row['manifest']}")
+    return 0

@@ -1,0 +1,48 @@
+"""`segreg report RUN`: writes the page about a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import webbrowser
+from pathlib import Path
+
+from segreg.errors import SegregError
+
+NAME = "report"
+HELP = "write a run's report.html: scores, curves, pictures, recipe, environment in one file"
+EXAMPLES = """examples:
+  segreg report runs/isic_v3plus/2026-01-31_12-00-00
+  segreg report runs/isic_v3plus/2026-01-31_12-00-00 --open
+  segreg report runs/isic_v3plus/2026-01-31_12-00-00 --out lesions.html
+
+A finished run has one already. A run that is going on is reported as far as it got.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="the file to write (RUN/report.html)")
+    parser.add_argument("--open", action="store_true", help="show it in the browser")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    from segreg.recipe import read_recipe
+    from segreg.registry import load_registry
+    from segreg.report import write_report
+    from segreg.resolve import resolve
+    from segreg.rundir import open_run_directory
+
+    directory = open_run_directory(chosen.run)
+    try:
+        recipe = resolve(read_recipe(directory.resolved), load_registry())
+    except SegregError as error:  # a plugin of then is gone; the run's files are still there to be told
+        print(f"warning: what differs from the defaults is not marked: {error}", file=sys.stderr)
+        recipe = None
+    if chosen.out is not None and chosen.out.is_dir():
+        raise SegregError(f"{chosen.out} is a folder", hint=f"name a file: --out {chosen.out / 'report.html'}")
+    file = write_report(directory, recipe, chosen.out)
+    print(file)
+    if chosen.open and not webbrowser.open(file.absolute().as_uri()):
+        print(f"no browser could be started; open {file.absolute()}", file=sys.stderr)
+    return 0

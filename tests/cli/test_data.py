@@ -1,0 +1,211 @@
+"""`segreg data check` and `segreg data split`: what they print and write, and their exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import plugged
+import tiny_runs
+from segreg.data import Batches, prepare
+from segreg.data.split import drawn
+from segreg.inspection import sheets
+
+RECIPE = """\
+seed: 3
+dataset: {name: folder, images: data/images, masks: data/masks}
+split: {method: random, val: 0.2, test: 0.2}
+input: {size: [130, 130]}
+augment: [{name: HorizontalFlip, p: 0.5}, {name: Rotate, limit: 30, p: 0.5}]
+encoder: timm/test_resnet
+decoder: deeplabv3plus
+loss: bce
+optimizer: {name: adam, lr: 0.01}
+train: {monitor: val.dice.pooled}
+evaluate: {metrics: [dice]}
+"""
+
+
+@pytest.fixture(autouse=True)
+def data(installed, tmp_path, monkeypatch):
+    installed(*plugged.builtin())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    tiny_runs.folder_dataset("data", count=15, size=(150, 140))
+    Path("recipe.yaml").write_text(RECIPE)
+
+
+# check
+
+
+def test_check_of_a_good_data_set(segreg):
+    printed = segreg("data", "check", "recipe.yaml")
+    assert printed.status == 0
+    assert printed.out.startswith("15 pictures, binary: foreground\n  split     train 9, val 3, test 3\n")
+    assert printed.out.endswith("\nno error, no warning and no note\n")
+
+
+def test_check_exits_2_on_errors_and_names_the_files(segreg):
+    Path("data/images/picture 04.png").write_bytes(b"")
+    for number in range(6, 15):
+        Image.new("L", (140, 150), 9).save(f"data/masks/picture {number:02}.png")
+    printed = segreg("data", "check", "recipe.yaml")
+    assert printed.status == 2
+    assert "error: pictures that can't be read: 1 [image-unreadable]\n    data/images/picture 04.png" in printed.out
+    assert "    and 4 more; --all prints them, --json too\n" in printed.out
+    assert printed.out.count("    data/masks/") == 5
+    assert printed.out.endswith("\n2 errors, no warning and no note\n")
+    assert segreg("data", "check", "recipe.yaml", "--all").out.count("    data/masks/") == 9
+
+
+def test_check_prints_json(segreg):
+    Path("data/masks/picture 04.png").write_bytes(b"")
+    printed = segreg("data", "check", "recipe.yaml", "--json")
+    assert printed.status == 2
+    found = json.loads(printed.out)
+    assert found["pictures"] == 15
+    assert found["sides"] == {"train": 9, "val": 3, "test": 3}
+    (finding,) = found["findings"]
+    assert (finding["severity"], finding["name"]) == ("error", "mask-unreadable")
+    assert finding["cases"][0]["files"] == ["data/images/picture 04.png", "data/masks/picture 04.png"]
+    assert set(found["classes"]) == {"all", "train", "val", "test"}
+    assert found["weights"]["positive_weight"]["of"] == "train"
+    assert list(found["weights"]["positive_weight"]["values"]) == ["foreground"]
+
+
+def test_check_draws_what_to_look_at(segreg):
+    picture = np.asarray(Image.open("data/images/picture 01.png"))
+    Image.fromarray(picture[:, ::-1].copy()).save("data/images/picture 02.png")
+    printed = segreg("data", "check", "--out", "seen", "--samples", "2", "--draws", "3", "recipe.yaml", "seed=4")
+    assert printed.status == 0
+    assert printed.out.endswith("wrote seen/augmented.png\nwrote seen/alike.png\nwrote seen/findings.json\n")
+    with Image.open("seen/augmented.png") as sheet:
+        assert sheet.size == (4 * (130 + 8) + 8, 8 + 32 + 2 * (18 + 130) + 3 * 8)
+    assert json.loads(Path("seen/findings.json").read_text())["pairs"][0]["ids"] == ["picture 01", "picture 02"]
+    assert json.loads(Path("seen/findings.json").read_text())["pairs"][0]["orientation"] == 1
+
+
+def test_the_contact_sheet_shows_what_the_first_epochs_train_on(segreg, monkeypatch, builtin):
+    from segreg.build import build_augmentations, build_dataset
+    from segreg.recipe import read_recipe
+    from segreg.resolve import resolve
+
+    recipe = resolve(read_recipe("recipe.yaml"), builtin)
+    dataset = build_dataset(recipe)
+    shown = []
+    monkeypatch.setattr(sheets, "_sheet", lambda rows, *_, **__: shown.extend(rows))
+    monkeypatch.setattr(sheets, "_outlined", lambda image, mask, _: np.dstack([image, mask]))
+    augment = build_augmentations(recipe)
+    sheets.contact_sheet(dataset, range(15), recipe.input, augment, seed=3, samples=4, draws=3)
+    prepared = prepare(dataset, recipe.input)
+    batches = Batches(prepared, range(15), batch_size=5, augment=augment, seed=3)
+    assert [row[0].words for row in shown] == drawn([s.id for s in dataset.samples], 3, "contact sheet")[:4]
+    for epoch in (1, 2, 3):
+        for batch in batches.epoch(epoch):
+            for name, image, target in zip(batch.ids, batch.images, batch.targets, strict=True):
+                for row in shown:
+                    if row[0].words == name:
+                        assert row[epoch].words == f"epoch {epoch}"
+                        assert np.array_equal(row[epoch].picture[..., :3], image.permute(1, 2, 0))
+                        assert np.array_equal(row[epoch].picture[..., 3], target)
+    differ = [not np.array_equal(row[0].picture, panel.picture) for row in shown for panel in row[1:]]
+    assert 4 < sum(differ) <= 12
+
+
+def test_outlines_lie_on_the_masks_and_ignored_pixels_are_dimmed():
+    from segreg.task import Task
+
+    image = np.full((120, 240, 3), 200, np.uint8)
+    mask = np.zeros((120, 240), np.uint8)
+    mask[40:80, 60:120] = 1
+    mask[:, 200:] = 255
+    shown = sheets._outlined(image, mask, Task(("lesion",), "binary"))
+    pink = (shown == (255, 60, 200)).all(axis=2)
+    edge = np.zeros_like(pink)
+    edge[40:80, 60:120] = True
+    edge[41:79, 61:119] = False
+    assert np.array_equal(pink, edge)
+    assert (shown[:, 200:] == 66).all()
+    assert (shown[mask == 0] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (
+            ("check", "train.epochs=3"),
+            "data check takes one recipe; name one, for example: segreg data check recipe.yaml",
+        ),
+        (("split", "a.yaml", "b.yaml", "--out", "x"), "data split takes one recipe; these are 2"),
+        (("check", "recipe.yaml", "--draws", "0"), "--draws must be at least 1"),
+        (("check", "recipe.yaml", "dataset.images=nowhere"), "nowhere"),
+        (("check", "recipe.yaml", "--out", "recipe.yaml/x"), "recipe.yaml/x can't be written: Not a directory"),
+    ],
+)
+def test_mistakes_are_told(arguments, says, segreg):
+    printed = segreg("data", *arguments)
+    assert printed.status == 2
+    assert printed.err.startswith("error: ")
+    assert says in printed.err
+
+
+def test_an_action_must_be_named(segreg):
+    assert segreg("data").status == 2
+    assert segreg("data", "chek", "recipe.yaml").status == 2
+    assert "augmented.png" in segreg("data", "check", "--help").out
+    assert "split.val=0.1275" in segreg("data", "split", "--help").out
+
+
+# split
+
+
+def test_split_writes_folders_and_says_what_they_hold(segreg):
+    printed = segreg("data", "split", "recipe.yaml", "split.seed=42", "--out", "out")
+    assert (printed.status, printed.out) == (
+        0,
+        (
+            "train 9, val 3, test 3 in out: 30 of 30 files made, the others were there\n"
+            "masks are the data set's own files; the manifest is out/split.csv\n"
+        ),
+    )
+    assert len(list(Path("out/test_split/images").iterdir())) == 3
+    again = segreg("data", "split", "--out", "out", "recipe.yaml", "split.seed=42", "--json")
+    assert json.loads(again.out)["made"] == 0
+    printed = segreg("data", "split", "recipe.yaml", "split.seed=7", "--out", "out")
+    assert (printed.status, printed.out) == (2, "")
+    assert "files that are not of this split" in printed.err
+
+
+def test_shares_of_the_rest_are_shares_of_all(segreg, tmp_path):
+    """15% for the test and 15% of the rest for validation, as a reference system divides."""
+    images, masks = tiny_runs.folder_dataset(tmp_path / "more", count=200, size=(8, 8))
+    printed = segreg(
+        "data", "split", "recipe.yaml", f"dataset.images={images}", f"dataset.masks={masks}",
+        "split.test=0.15", "split.val=0.1275", "--out", "out", "--link", "symbolic", "--json",
+    )  # fmt: skip
+    sides = json.loads(printed.out)["sides"]
+    assert sides["test"] == 0.15 * 200
+    assert abs(sides["val"] - 0.15 * (200 - sides["test"])) <= 1
+    assert sum(sides.values()) == 200
+    assert next(Path("out/val_split/masks").iterdir()).is_symlink()
+
+
+def test_a_split_is_trained_on_as_it_was_drawn(segreg):
+    segreg("data", "split", "recipe.yaml", "--out", "out")
+    changed = RECIPE.replace(
+        "{name: folder, images: data/images, masks: data/masks}", "{name: csv, manifest: out/split.csv}"
+    )
+    Path("again.yaml").write_text(changed.replace("method: random", "method: dataset"))
+    one, other = segreg("data", "check", "recipe.yaml", "--json"), segreg("data", "check", "again.yaml", "--json")
+    assert json.loads(one.out)["classes"] == json.loads(other.out)["classes"]
+
+
+def test_input_is_only_read(segreg):
+    before = {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()}
+    segreg("data", "check", "recipe.yaml", "--out", "seen")
+    segreg("data", "split", "recipe.yaml", "--out", "out", "--link", "hard")
+    assert {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()} == before

@@ -1,0 +1,286 @@
+"""Trackers on the hooks of a run: what TensorBoard and MLflow hold afterwards, read with their own readers."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import yaml
+
+import plugged
+import tiny_runs
+from segreg import history
+from segreg.registry import load_registry
+from segreg_plugins.trackers import flat, mlflow, tensorboard
+
+RECIPE = {
+    "seed": 3,
+    "augment": [{"name": "HorizontalFlip", "p": 0.5}, {"name": "Rotate", "limit": [-30, 30]}],
+    "input": {"size": [32, 32], "mean": None},
+    "optimizer": {"name": "adam", "lr": 0.0001},
+}
+RESULTS = {
+    "epochs": 2,
+    "stopped_because": "epochs",
+    "metrics": {
+        "val": {"dice.pooled": 0.5, "dice.class.a [b]": None},
+        "test": {"dice.pooled": 0.25},
+    },
+}
+TRACKERS = plugged.point("segreg_plugins.trackers", name="builtin-trackers", distribution="segreg")
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return load_registry([TRACKERS])
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run's folder, as far as trackers look into it."""
+    folder = tmp_path / "runs" / "tiny" / "2026-01-31_12-00-00"
+    (folder / "overlays").mkdir(parents=True)
+    (folder / "resolved.yaml").write_text(yaml.safe_dump(RECIPE))
+    (folder / "results.json").write_text("{}")
+    (folder / "state.pt").write_bytes(b"large")
+    from PIL import Image
+
+    for name in ("b", "a"):
+        Image.new("RGB", (30, 20), "red").save(folder / "overlays" / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    def ask(names):
+        monkeypatch.setenv("SEGREG_TRACKERS", names)
+
+    return ask
+
+
+@pytest.fixture
+def mlflow_store(monkeypatch, tmp_path):
+    """A folder that MLflow keeps its runs in, and a client that reads them."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # the database that it prefers needs more packages
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlflow").as_uri())
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient()
+
+
+def tell_whole_run(registry, run, epochs=(1, 2)):
+    complaints = registry.notify("segreg_run_start", run=run, recipe=RECIPE)
+    for epoch in epochs:
+        values = {"epoch": epoch, "train.loss": 1 / epoch, "val.dice.pooled": epoch / 10, "lr.encoder": 1e-4}
+        complaints += registry.notify("segreg_epoch_end", run=run, epoch=epoch, values=values)
+    return complaints + registry.notify("segreg_run_end", run=run, results=RESULTS)
+
+
+def events_of(run):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+    return found.Reload()
+
+
+def scalars(run):
+    found = events_of(run)
+    return {tag: [(e.step, e.value) for e in found.Scalars(tag)] for tag in found.Tags()["scalars"]}
+
+
+def test_they_offer_no_part_and_are_silent_unless_asked(registry, run, monkeypatch):
+    assert [(plugin.error, plugin.parts) for plugin in registry.plugins] == [("", ())]
+    for names in (None, "", " , "):
+        monkeypatch.delenv("SEGREG_TRACKERS", raising=False)
+        if names is not None:
+            monkeypatch.setenv("SEGREG_TRACKERS", names)
+        assert tell_whole_run(registry, run) == []
+    assert not (run / "tensorboard").exists()
+    assert not (run / "mlflow.json").exists()
+
+
+def test_nested_values_become_flat_ones():
+    assert flat.flat(RECIPE) == {
+        "seed": 3,
+        "augment.0.name": "HorizontalFlip", "augment.0.p": 0.5,
+        "augment.1.name": "Rotate", "augment.1.limit": [-30, 30],
+        "input.size": [32, 32], "input.mean": None,
+        "optimizer.name": "adam", "optimizer.lr": 0.0001,
+    }  # fmt: skip
+    assert [flat.plain_words(value) for value in (None, True, 0.5, [1, 2], "text")] == [
+        "null", "true", "0.5", "[1, 2]", "text",
+    ]  # fmt: skip
+    assert flat.final_metrics(RESULTS) == {"val.dice.pooled": 0.5, "test.dice.pooled": 0.25}
+
+
+# TensorBoard
+
+
+def test_tensorboard_holds_the_history_the_results_and_the_overlays(registry, run, asked):
+    asked("tensorboard")
+    assert tell_whole_run(registry, run) == []
+    found = scalars(run)
+    assert found["train/loss"] == [(1, 1.0), (2, 0.5)]
+    assert found["val/dice.pooled"] == [(1, pytest.approx(0.1)), (2, pytest.approx(0.2))]
+    assert found["lr/encoder"] == [(1, pytest.approx(1e-4)), (2, pytest.approx(1e-4))]
+    assert found["final/val.dice.pooled"] == [(2, 0.5)]
+    assert found["final/test.dice.pooled"] == [(2, 0.25)]
+    assert len(found) == 5
+    events = events_of(run)
+    assert events.Tags()["images"] == ["overlays/a", "overlays/b"]
+    picture = events.Images("overlays/a")[0]
+    assert (picture.width, picture.height) == (30, 20)
+    assert picture.encoded_image_string == (run / "overlays" / "a.png").read_bytes()
+    text = events.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "    augment.1.limit: [-30, 30]\n" in text
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["optimizer.lr"].number_value == 0.0001
+    assert settings["augment.0.name"].string_value == "HorizontalFlip"
+
+
+def test_tensorboard_has_an_event_on_the_disk_as_soon_as_it_is_told(registry, run, asked):
+    asked("tensorboard")
+    registry.notify("segreg_run_start", run=run, recipe=RECIPE)
+    for epoch in (1, 2, 3):
+        registry.notify("segreg_epoch_end", run=run, epoch=epoch, values={"val.loss": math.nan if epoch == 2 else 1.0})
+        assert len(scalars(run)["val/loss"]) == epoch
+    assert math.isnan(scalars(run)["val/loss"][1][1])
+    assert len(list((run / "tensorboard").iterdir())) == 1
+
+
+def test_tensorboard_forgets_epochs_that_a_run_repeats_when_it_goes_on(registry, run, asked):
+    asked("tensorboard")
+    registry.notify("segreg_run_start", run=run, recipe=RECIPE)
+    for epoch in (1, 2, 3):
+        registry.notify("segreg_epoch_end", run=run, epoch=epoch, values={"val.loss": float(epoch)})
+    registry.notify("segreg_run_start", run=run, recipe=RECIPE)  # killed before epoch 2 was saved
+    for epoch in (2, 3, 4):
+        registry.notify("segreg_epoch_end", run=run, epoch=epoch, values={"val.loss": 10.0 * epoch})
+    assert len(list((run / "tensorboard").iterdir())) == 2
+    assert scalars(run)["val/loss"] == [(1, 1.0), (2, 20.0), (3, 30.0), (4, 40.0)]
+
+
+# MLflow
+
+
+def test_mlflow_holds_parameters_metrics_and_files(registry, run, asked, mlflow_store):
+    asked("mlflow")
+    assert tell_whole_run(registry, run) == []
+    note = json.loads((run / "mlflow.json").read_text())
+    assert note["experiment"] == "tiny"
+    found = mlflow_store.get_run(note["run_id"])
+    assert (found.info.run_name, found.info.status) == ("2026-01-31_12-00-00", "FINISHED")
+    assert found.data.tags["segreg.run"] == str(run)
+    assert found.data.params["optimizer.lr"] == "0.0001"
+    assert found.data.params["augment.1.limit"] == "[-30, 30]"
+    assert found.data.params["input.mean"] == "null"
+    assert found.data.metrics["final.test.dice.pooled"] == 0.25
+    rows = mlflow_store.get_metric_history(note["run_id"], "val.dice.pooled")
+    assert [(row.step, row.value) for row in rows] == [(1, 0.1), (2, 0.2)]
+    names = {file.path for file in mlflow_store.list_artifacts(note["run_id"])}
+    assert names == {"resolved.yaml", "results.json", "overlays"}
+    assert len(mlflow_store.list_artifacts(note["run_id"], "overlays")) == 2
+
+
+def test_mlflow_goes_on_with_the_run_that_it_had(registry, run, asked, mlflow_store, monkeypatch):
+    asked("mlflow")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "lesions")
+    registry.notify("segreg_run_start", run=run, recipe=RECIPE)
+    registry.notify("segreg_epoch_end", run=run, epoch=1, values={"val.loss": 1.0})
+    registry.notify("segreg_run_end", run=run, results={"epochs": 1, "stopped_because": "interrupted", "metrics": {}})
+    note = json.loads((run / "mlflow.json").read_text())
+    assert mlflow_store.get_run(note["run_id"]).info.status == "KILLED"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///nowhere")  # its own store is remembered
+    assert tell_whole_run(registry, run, epochs=(2, 3)) == []
+    assert json.loads((run / "mlflow.json").read_text()) == note
+    found = mlflow_store.get_run(note["run_id"])
+    assert found.info.status == "FINISHED"
+    assert found.info.experiment_id == mlflow_store.get_experiment_by_name("lesions").experiment_id
+    assert found.data.metrics["val.dice.pooled"] == pytest.approx(0.3)
+
+
+def test_mlflow_takes_names_and_values_of_any_kind(registry, run, asked, mlflow_store):
+    asked("mlflow")
+    many = {"classes": [f"class {number}" for number in range(200)], **{f"s{n}": n for n in range(250)}}
+    assert registry.notify("segreg_run_start", run=run, recipe=many) == []
+    values = {"val.iou.class.a [b] (c)": 0.5, **{f"m{n}": float(n) for n in range(1100)}}
+    assert registry.notify("segreg_epoch_end", run=run, epoch=1, values=values) == []
+    data = mlflow_store.get_run(json.loads((run / "mlflow.json").read_text())["run_id"]).data
+    assert len(data.params) == 251
+    assert len(data.params["classes"]) == 500
+    assert data.metrics["val.iou.class.a _b_ _c_"] == 0.5
+    assert data.metrics["m1099"] == 1099
+
+
+# what goes wrong
+
+
+def test_what_is_not_installed_is_told_once_with_its_extra(registry, run, asked, monkeypatch):
+    asked("tensorboard,mlflow")
+    for module in (tensorboard, mlflow):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
+    complaints = tell_whole_run(registry, run)
+    assert complaints == [
+        (
+            "segreg_run_start of segreg:builtin-trackers failed: SegregError: TensorBoard is not installed\n"
+            '  pip install "segreg[tensorboard]"\nMLflow is not installed\n  pip install "segreg[mlflow]"'
+        )
+    ]
+    assert not (run / "tensorboard").exists()
+
+
+def test_a_misspelled_tracker_is_told_once_and_the_others_are_told_of_the_run(registry, run, asked):
+    asked("tensorbord, Tensorboard")
+    complaints = tell_whole_run(registry, run)
+    assert complaints == [
+        (
+            "segreg_run_start of segreg:builtin-trackers failed: SegregError: "
+            'SEGREG_TRACKERS names "tensorbord", which is no tracker\n  did you mean "tensorboard"?'
+        )
+    ]
+    assert scalars(run)["train/loss"] == [(1, 1.0), (2, 0.5)]
+
+
+def test_a_tracker_that_fails_stops_no_other(registry, run, asked, mlflow_store, monkeypatch):
+    asked("mlflow,tensorboard")
+
+    def refuse(*_):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(mlflow, "_log", refuse)
+    complaints = tell_whole_run(registry, run)
+    assert [line.partition("SegregError: ")[2] for line in complaints] == [
+        "mlflow: ConnectionError: no route to host"
+    ] * 3
+    assert scalars(run)["train/loss"] == [(1, 1.0), (2, 0.5)]
+
+
+# a run
+
+
+@pytest.mark.slow
+def test_a_run_tells_its_history_by_name(tmp_path, installed, asked, mlflow_store):
+    pytest.importorskip("tensorboard")
+    builtin = [point for point in plugged.builtin() if point.value != TRACKERS.value]
+    installed(*builtin, TRACKERS)
+    asked("tensorboard,mlflow")
+    finished = tiny_runs.run(tmp_path, "train.epochs=2")
+    folder = finished.directory.path
+    rows = history.read(folder)
+    found = scalars(folder)
+    for name in rows[0]:
+        if name != "epoch":
+            told = found[name.replace(".", "/", 1)]
+            assert told == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows], name
+    assert found["final/test.dice.pooled"][0][1] == pytest.approx(finished.results["metrics"]["test"]["dice.pooled"])
+    own = mlflow_store.get_run(json.loads((folder / "mlflow.json").read_text())["run_id"])
+    assert own.data.params["encoder.name"] == "timm/test_resnet"
+    assert own.data.metrics["final.test.dice.pooled"] == finished.results["metrics"]["test"]["dice.pooled"]
+    assert "best.safetensors" in {file.path for file in mlflow_store.list_artifacts(own.info.run_id)}

@@ -1,0 +1,128 @@
+"""Recipes so small that a run of them takes a second, pictures for them, and runs that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import sys
+from functools import cache
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+from PIL import Image
+
+RECIPE = """\
+# A recipe of the tests.
+seed: 3
+dataset: {name: synthetic_lesions, root: pictures, samples: 24, size: 48}
+split: {method: random, val: 0.2, test: 0.2}
+input: {size: [32, 32]}
+augment: [{name: HorizontalFlip, p: 0.5}]
+encoder: timm/test_resnet
+decoder: {name: deeplabv3plus, channels: 16}
+loss: dice_bce
+optimizer: {name: adam, lr: 0.01}
+train: {epochs: 6, batch_size: 4, precision: float32, device: cpu, monitor: val.dice.pooled}
+evaluate: {metrics: [dice, iou, accuracy], overlays: 2}
+"""
+"""After its six epochs the network has learnt something, and some of it wrongly."""
+LEAVES = {
+    "recipe.yaml", "resolved.yaml", "environment.json", "split.json", "history.csv", "history.jsonl", "state.pt",
+    "best.safetensors", "last.safetensors", "results.json", "per_image.csv", "curves.png", "overlays",
+    "report.html",
+    "report.html",
+}  # fmt: skip
+"""What a finished run's directory holds."""
+
+
+def write_recipe(folder, text=RECIPE, *, name="tiny"):
+    """Writes the recipe, its pictures beside it, and gives the file."""
+    file = Path(folder) / f"{name}.yaml"
+    file.write_text(text.replace("root: pictures", f"root: {folder}/pictures"), encoding="utf-8")
+    return file
+
+
+def run(folder, *overrides, text=RECIPE, drawn=False):
+    """Runs the recipe in a folder, quietly, its pictures and its cache there too.
+
+    Curves and the report, which take longer than all the rest, are only made if they are to be `drawn`.
+    """
+    import segreg
+
+    with contextlib.ExitStack() as changed:
+        changed.enter_context(mock.patch.dict(os.environ, {"SEGREG_CACHE": str(Path(folder) / "cache")}))
+        for name in () if drawn else ("segreg.results.draw_curves", "segreg.run.report_if_possible"):
+            changed.enter_context(mock.patch(name))
+        recipe = segreg.load_recipe(write_recipe(folder, text), overrides)
+        return segreg.run_recipe(recipe, out=Path(folder) / "runs", progress="quiet")
+
+
+def finished(tmp_path_factory):
+    """Gives a finished run of the recipe as it is, made once a session; nobody may change it."""
+    return _run_in(tmp_path_factory.getbasetemp() / "finished")
+
+
+@cache
+def _run_in(folder):
+    folder.mkdir()
+    return run(folder, drawn=True)
+
+
+def folder_dataset(root, *, count=20, size=(40, 40), classes=1, seed=0):
+    """Writes `count` pictures of discs into `images` and their masks into `masks`, and gives the folders.
+
+    One class has masks of 0 and 255; several have class numbers and a strip of 255, which is ignored.
+    """
+    drawn = np.random.default_rng(seed)
+    images, masks = Path(root) / "images", Path(root) / "masks"
+    for folder in (images, masks):
+        folder.mkdir(parents=True)
+    rows, columns = np.mgrid[: size[0], : size[1]]
+    for number in range(count):
+        image = drawn.integers(0, 60, (*size, 3), dtype=np.uint8)
+        mask = np.zeros(size, np.uint8)
+        for label in range(1, max(classes, 2)):
+            centre = drawn.uniform(0.2, 0.8, 2) * size
+            disc = np.hypot(rows - centre[0], columns - centre[1]) < drawn.uniform(0.15, 0.35) * min(size)
+            mask[disc] = label
+            image[disc, label - 1] += np.uint8(150)
+        if classes == 1:
+            mask *= 255
+        else:
+            mask[:2] = 255
+        Image.fromarray(image).save(images / f"picture {number:02}.png")
+        Image.fromarray(mask).save(masks / f"picture {number:02}.png")
+    return images, masks
+
+
+def command(arguments, out, variables, *, own_group=False):
+    """Runs a command in this process, its output going to a file, and ends the process with its status."""
+    from segreg.cli import main
+
+    if own_group:
+        os.setpgid(0, 0)
+    os.environ.update(variables)
+    with Path(out).open("a", encoding="utf-8", buffering=1) as file:
+        sys.stdout = sys.stderr = file
+        sys.exit(main([str(argument) for argument in arguments]))
+
+
+@cache
+def _forge():
+    """Gives what forks processes from one that has imported everything, which takes seconds, and done nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["segreg.run", "segreg.cli.run", "segreg_plugins.encoders.timm_encoder", "albumentations", "torchmetrics",
+         "matplotlib.figure", "matplotlib.backends.backend_agg"]
+    )  # fmt: skip
+    return context
+
+
+def process(*arguments, out, own_group=False):
+    """Starts a command in a process of its own, which may lead a process group of its own, and gives the process."""
+    variables = {name: os.environ[name] for name in ("SEGREG_CACHE", "TERM", "COLUMNS") if name in os.environ}
+    started = _forge().Process(target=command, args=(arguments, str(out), variables), kwargs={"own_group": own_group})
+    started.start()
+    return started
