@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from segreg.contracts import Dataset
-    from segreg.model import Segmenter
+    from segreg.device import PrecisionName
+    from segreg.model import Normalize, Segmenter
+    from segreg.predictor import Predictor, Way
     from segreg.resolve import Resolved
     from segreg.task import Task
 
@@ -82,6 +84,8 @@ class Run:
     def model(self, weights: Literal["best", "last"] = "best") -> Segmenter:
         """Gives the trained network, in evaluation mode on the CPU. Nothing is downloaded.
 
+        Where no epoch was the best, because the monitored value was never defined, the last one's weights are taken.
+
         Shape: `preprocess`ed images `[B, C, H, W]` to logits `[B, K, H, W]`.
 
         Raises:
@@ -90,7 +94,10 @@ class Run:
         from segreg.build import build_model, without_pretrained
         from segreg.checkpoint import load_weights
 
-        file = self.directory.best if weights == "best" else self.directory.last
+        file = self.directory.best if weights == "best" and self.directory.best.exists() else self.directory.last
+        if not file.is_file():
+            hint = f"segreg run --resume {self.directory.path} goes on with it"
+            raise SegregError(f"{self.directory.path} has no {weights} weights yet", hint=hint)
         model = build_model(without_pretrained(self.recipe), self.task)
         load_weights(model, file)
         return model.eval()
@@ -102,6 +109,11 @@ class Run:
 
         told = json.loads(self._notes[TASK])
         return Task(tuple(told["classes"]), told["mode"])
+
+    @property
+    def notice(self) -> str:
+        """Gives what must not be overlooked of the data that it was trained on, such as that it was synthetic."""
+        return self._notes.get("notice", "")
 
     def preprocess(self, image: NDArray[Any] | Path | str) -> Tensor:
         """Gives an image as the network takes it: resized and normalised.
@@ -119,60 +131,125 @@ class Run:
 
         from segreg.data import fit_image
         from segreg.images import fit_channels, to_uint8
-        from segreg.model import Normalize
 
         section = self.recipe.input
         fitted = fit_image(to_uint8(fit_channels(pixels, section.channels, name), section.sixteen_bit, name), section)
-        statistics = json.loads(self._notes[NORMALIZE])
-        normalize = Normalize(statistics["mean"], statistics["std"])
         # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
         own = torch.from_numpy(np.require(fitted, requirements=["C", "W"]))
-        normalized: Tensor = normalize(own.permute(2, 0, 1)[None])
+        normalized: Tensor = self._normalize()(own.permute(2, 0, 1)[None])
         return normalized
 
-    def predict(self, image: NDArray[Any] | Path | str, *, weights: Literal["best", "last"] = "best") -> NDArray[Any]:
+    def predict(
+        self,
+        image: NDArray[Any] | Path | str,
+        *,
+        weights: Literal["best", "last"] = "best",
+        threshold: float | None = None,
+        way: Way | None = None,
+    ) -> NDArray[np.uint8]:
         """Gives predicted labels at the image's own size.
 
         Shape: uint8 or uint16 `[H, W]` or `[H, W, C]`, or a file, to uint8 labels `[H, W]` (binary 0/1, multiclass
         0..K-1), or 0/1 `[K, H, W]` if multilabel.
 
+        Args:
+            image: what to predict.
+            weights: those of the best epoch or of the last one.
+            threshold: probability from which a pixel is foreground; None: the recipe's.
+            way: tiles and averaged views, see `segreg.predictor.Way`; None: the whole image as it is.
+
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
-        logits = self._logits(image, weights)
-        labels: NDArray[np.uint8] = self.task.labels(logits, threshold=self.recipe.evaluate.threshold)[0].numpy()
-        return labels.astype("uint8")
+        from segreg.predict import predict_labels
+        from segreg.predictor import WHOLE, take
+
+        predictors = [self.predictor(weights)]
+        picture = take(predictors, *_read(image), way or WHOLE)
+        return predict_labels(predictors, picture, way or WHOLE, threshold=threshold)
 
     def probabilities(
-        self, image: NDArray[Any] | Path | str, *, weights: Literal["best", "last"] = "best"
+        self,
+        image: NDArray[Any] | Path | str,
+        *,
+        weights: Literal["best", "last"] = "best",
+        way: Way | None = None,
     ) -> NDArray[np.float32]:
         """Gives probabilities, float32 `[K, H, W]` in [0, 1], at the image's own size.
 
+        Args:
+            image: as for `predict`.
+            weights: those of the best epoch or of the last one.
+            way: as for `predict`.
+
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
-        probabilities: NDArray[np.float32] = self.task.probabilities(self._logits(image, weights))[0].numpy()
-        return probabilities
+        from segreg.predict import predict_probabilities
+        from segreg.predictor import WHOLE, take
 
-    def _logits(self, image: NDArray[Any] | Path | str, weights: Literal["best", "last"]) -> Tensor:
-        """Gives logits `[1, K, H, W]` at the image's own size, restored as `evaluate.resolution: original` does."""
+        predictors = [self.predictor(weights)]
+        return predict_probabilities(predictors, take(predictors, *_read(image), way or WHOLE), way or WHOLE)
+
+    def predictor(
+        self,
+        weights: Literal["best", "last"] = "best",
+        *,
+        device: str = "cpu",
+        precision: PrecisionName | Literal["recipe"] = "float32",
+    ) -> Predictor:
+        """Gives the trained network with all that `segreg.predict` needs, loaded once. Nothing is downloaded.
+
+        Args:
+            weights: those of the best epoch or of the last one.
+            device: where it computes; "auto" takes the GPU where there is one.
+            precision: what it computes in; "recipe" is what scoring computes in, where the device has it.
+
+        Raises:
+            SegregError: there are no such weights yet, they don't fit the installed plugins' network, or there is no
+                such device.
+        """
+        known = weights, device, precision
+        if known not in self._predictors:
+            self._predictors[known] = self._load_predictor(weights, device, precision)
+        return self._predictors[known]
+
+    def _load_predictor(
+        self, weights: Literal["best", "last"], device: str, precision: PrecisionName | Literal["recipe"]
+    ) -> Predictor:
         import torch
 
-        from segreg.data import restore
+        from segreg.device import choose_device, choose_precision, prepare_device
+        from segreg.predictor import Predictor
 
-        pixels, name = _read(image)
-        with torch.inference_mode():
-            logits: Tensor = self._loaded(weights)(self._fitted(pixels, name))
-            return restore(logits, (int(pixels.shape[0]), int(pixels.shape[1])), self.recipe.input)
+        place = choose_device(device)
+        prepare_device(place)
+        if precision == "recipe":
+            # A run with fp16 on its GPU predicts on a processor too.
+            precision = self.recipe.train.precision
+            precision = "auto" if precision == "fp16" and place.type != "cuda" else precision
+        model = self.model(weights).to(place)
+        if self.recipe.train.channels_last:
+            model = model.to(memory_format=torch.channels_last)
+        return Predictor(
+            name=str(self.directory.path) + (" (last weights)" if weights == "last" else ""),
+            model=model,
+            normalize=self._normalize().to(place),
+            input=self.recipe.input,
+            task=self.task,
+            threshold=self.recipe.evaluate.threshold,
+            device=place,
+            precision=choose_precision(precision, place),
+        )
 
-    def _loaded(self, weights: Literal["best", "last"]) -> Segmenter:
-        """Gives the network, loaded once."""
-        if weights not in self._models:
-            self._models[weights] = self.model(weights)
-        return self._models[weights]
+    def _normalize(self) -> Normalize:
+        from segreg.model import Normalize
+
+        statistics = json.loads(self._notes[NORMALIZE])
+        return Normalize(statistics["mean"], statistics["std"])
 
     @cached_property
-    def _models(self) -> dict[str, Segmenter]:
+    def _predictors(self) -> dict[tuple[str, str, str], Predictor]:
         return {}
 
     @cached_property

@@ -1,0 +1,169 @@
+"""`segreg predict RUN IMAGES...`: masks, probabilities and overlays of any pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from segreg.errors import SegregError
+
+if TYPE_CHECKING:
+    from segreg.outputs import Kind
+    from segreg.predictions import Summary
+    from segreg.predictor import Predictor
+    from segreg.trained import Run
+
+NAME = "predict"
+HELP = "predict pictures with a run's network, or with several runs' together"
+EXAMPLES = """examples:
+  segreg predict runs/isic_v3plus/2026-01-31_12-00-00 photos --out predicted
+  segreg predict RUN photo.jpg more/*.png 'deep/**/*.tif' --out predicted --overlays --probabilities
+  segreg predict RUN photos --out predicted --tile 512x512 --overlap 0.25 --scale 0.5
+  segreg predict RUN photos --out predicted --tta flips --colours colours.yaml --coloured
+  segreg predict RUN1 RUN2 RUN3 --images photos --out predicted    the mean of three runs
+
+Masks are 8-bit PNGs at each picture's own size, in OUT/masks: 0 and 255 for one class, class indices for several, and
+for classes that may overlap a folder for each. The folders of the pictures are kept below OUT. A picture that is
+broken is named, and the rest go on; the exit status is then 1. OUT/prediction.json says what was predicted and how.
+"""
+_FLAGS: tuple[tuple[Kind, str], ...] = (
+    ("probabilities", "also probabilities, float16 [K, H, W] in .npy files"),
+    ("coloured", "also masks in the classes' colours"),
+    ("overlays", "also the pictures with each class tinted and outlined"),
+    ("strips", "also image, prediction and overlay side by side"),
+)
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="+", metavar="RUN|IMAGE", help="one or more runs, and what to predict")
+    parser.add_argument("--images", nargs="+", default=[], metavar="IMAGE", help="files, folders and wildcards")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is predicted")
+    parser.add_argument("--weights", choices=("best", "last"), default="best", help="of which epoch (best)")
+    for kind, meaning in _FLAGS:
+        parser.add_argument(f"--{kind}", action="append_const", dest="kinds", const=kind, help=meaning)
+    parser.add_argument("--values", choices=("index", "255"), help="of masks: class indices, or 0 and 255")
+    parser.add_argument("--colours", type=Path, metavar="FILE", help="YAML or JSON: class: [r, g, b] or '#rrggbb'")
+    parser.add_argument("--threshold", type=float, help="probability from which a pixel is foreground (the recipe's)")
+    parser.add_argument(
+        "--tile", metavar="HxW", help="look at tiles of this size instead of the whole, resized picture"
+    )
+    parser.add_argument("--overlap", type=float, help="share of a tile that the next one covers too (0.25)")
+    parser.add_argument("--scale", type=float, help="factor by which pictures are resized before tiling (1)")
+    parser.add_argument(
+        "--tta",
+        choices=("none", "mirror", "flips", "mirror+scales", "flips+scales"),
+        default="none",
+        help="average over left-right (mirror), also up-down and both (flips), and each at three sizes (none)",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="pictures, or tiles, looked at together (8)")
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--precision",
+        choices=("recipe", "auto", "float32", "bf16", "fp16"),
+        default="recipe",
+        help="number format of the network (as in the run's scoring)",
+    )
+    parser.add_argument("--skip-existing", action="store_true", help="leave out pictures that are predicted already")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but what went wrong")
+    parser.add_argument("--json", action="store_true", help="print a summary as JSON, nothing else")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    from segreg.gather import gather
+    from segreg.outputs import KINDS, Outputs
+    from segreg.predictor import Way, check_together
+
+    runs, images = _runs_and_images(chosen)
+    numbers = {"overlap": chosen.overlap, "scale": chosen.scale}
+    numbers = {name: number for name, number in numbers.items() if number is not None}
+    if chosen.tile is None and numbers:
+        raise SegregError(f"--{next(iter(numbers))} goes with --tile", hint="for example: --tile 512x512")
+    way = Way(tile=_tile(chosen.tile), views=chosen.tta, batch_size=chosen.batch_size, **numbers)
+    pictures = gather(images, without=[chosen.out / kind for kind in KINDS])
+
+    from segreg.colours import label_colours, read_colours
+    from segreg.device import prepare_process
+
+    prepare_process()
+    task = runs[0].task
+    outputs = Outputs(
+        folder=chosen.out,
+        kinds=("masks", *(kind for kind in KINDS if kind in (chosen.kinds or ()))),
+        task=task,
+        values=chosen.values or ("index" if task.mode == "multiclass" else "255"),
+        colours=label_colours(task) if chosen.colours is None else read_colours(chosen.colours, task),
+        notice="; ".join(dict.fromkeys(f"trained on: {run.notice}" for run in runs if run.notice)),
+    )
+
+    from segreg.predictions import predict_files
+    from segreg.progress import progress
+
+    predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
+    check_together(predictors, chosen.threshold)
+    shown = progress("quiet" if chosen.quiet or chosen.json else "auto")
+    for line in _header(predictors, outputs.notice):
+        shown.say(line)
+    summary = predict_files(
+        pictures, predictors, outputs, way,
+        threshold=chosen.threshold, progress=shown, existing="skip" if chosen.skip_existing else "replace",
+    )  # fmt: skip
+    if chosen.json:
+        print(json.dumps({"out": str(chosen.out), **summary.plain()}, indent=2))
+    else:
+        shown.say(_in_words(summary, outputs.folder))
+    if summary.failed:
+        told = [f"  {line}" for _, why in summary.failed for line in why.splitlines()]
+        count = f"{len(summary.failed)} of {len(pictures)} pictures could not be predicted:"
+        print("\n".join([count, *told]), file=sys.stderr)
+    return 1 if summary.failed else 0
+
+
+def _runs_and_images(chosen: argparse.Namespace) -> tuple[list[Run], list[str]]:
+    """Gives the runs and what to predict; without --images, the words that are runs' folders come first."""
+    from segreg.trained import load_run
+
+    count = len(chosen.words)
+    if not chosen.images:
+        is_run = [(Path(word) / "resolved.yaml").is_file() for word in chosen.words]
+        count = max(1, is_run.index(False) if False in is_run else count)
+    runs = [load_run(word) for word in chosen.words[:count]]
+    images = [*chosen.words[count:], *chosen.images]
+    if not images:
+        raise SegregError("name pictures to predict", hint="for example: segreg predict RUN photos --out predicted")
+    return runs, images
+
+
+def _tile(text: str | None) -> tuple[int, int] | None:
+    """Gives height and width of "512" or "384x512"."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?", text)
+    if not found:
+        raise SegregError(
+            f'"{text}" is no size of tiles', hint="it is written HEIGHTxWIDTH, for example: --tile 512x512"
+        )
+    return int(found[1]), int(found[2] or found[1])
+
+
+def _header(predictors: list[Predictor], notice: str) -> list[str]:
+    from segreg.header import banner
+
+    first = predictors[0]
+    return [
+        *banner(notice),
+        *(f"run     {predictor.name}" for predictor in predictors),
+        f"device  {first.device}, {first.precision.reason}",
+    ]
+
+
+def _in_words(summary: Summary, folder: Path) -> str:
+    words = [f"{len(summary.predicted)} pictures predicted"]
+    if summary.skipped:
+        words.append(f"{len(summary.skipped)} left out, because they were there")
+    if summary.failed:
+        words.append(f"{len(summary.failed)} failed")
+    return f"{', '.join(words)}; everything is in {folder}"

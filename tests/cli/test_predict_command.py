@@ -1,0 +1,222 @@
+"""`segreg predict`: its two forms, what it prints, what it leaves and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segreg as package
+import tiny_runs
+from segreg.progress import Lines, progress
+from segreg.trained import Run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Run:
+    return tiny_runs.finished(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory) -> Run:
+    """Gives a run that tells three classes apart."""
+    folder = tmp_path_factory.mktemp("classes")
+    images, masks = tiny_runs.folder_dataset(folder / "set", count=12, classes=3)
+    text = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy").replace(
+        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        f"{{name: folder, images: {images}, masks: {masks}, classes: [ground, disc, ring]}}",
+    )
+    return tiny_runs.run(folder, "train.epochs=1", "evaluate.overlays=0", text=text)
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def photos():
+    drawn = np.random.default_rng(0)
+    for name, size in (("a/1", (50, 70)), ("b/1", (33, 21)), ("b/2", (48, 48))):
+        Path("photos", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(drawn.integers(0, 256, (*size, 3), dtype=np.uint8)).save(f"photos/{name}.png")
+    return Path("photos")
+
+
+def files(folder):
+    return sorted(str(file.relative_to(folder)) for file in Path(folder).rglob("*") if file.is_file())
+
+
+def pixels(file):
+    with Image.open(file) as picture:
+        assert picture.mode == "L"
+        return np.array(picture)
+
+
+def test_masks_of_a_folder_keep_its_folders(segreg, finished, photos):
+    printed = segreg("predict", finished.directory.path, photos, "--out", "out")
+    assert (printed.status, printed.err) == (0, "")
+    assert printed.out.splitlines()[-1] == "3 pictures predicted; everything is in out"
+    assert "!! trained on: SYNTHETIC PICTURES: 24 drawn skin lesions" in printed.out
+    assert files("out") == ["masks/a/1.png", "masks/b/1.png", "masks/b/2.png", "prediction.json"]
+    for name in ("a/1", "b/1", "b/2"):
+        np.testing.assert_array_equal(pixels(f"out/masks/{name}.png"), finished.predict(photos / f"{name}.png") * 255)
+
+
+def test_everything_that_can_be_asked_for(segreg, finished, photos):
+    Path("colours.yaml").write_text("lesion: [0, 255, 0]\n")
+    printed = segreg(
+        "predict", finished.directory.path, "--out", "out", "photos/b/*.png", "--probabilities", "--coloured",
+        "--overlays", "--strips", "--colours", "colours.yaml", "--values", "index", "--threshold", "0.4", "--quiet",
+    )  # fmt: skip
+    assert (printed.status, printed.out, printed.err) == (0, "", "")
+    kinds = ["coloured/{}.png", "masks/{}.png", "overlays/{}.png", "probabilities/{}.npy", "strips/{}.png"]
+    assert files("out") == sorted([kind.format(number) for kind in kinds for number in (1, 2)] + ["prediction.json"])
+    probabilities = np.load("out/probabilities/1.npy")
+    np.testing.assert_allclose(probabilities, finished.probabilities("photos/b/1.png"), atol=2**-11)
+    labels = finished.predict("photos/b/1.png", threshold=0.4)
+    np.testing.assert_array_equal(pixels("out/masks/1.png"), labels)
+    np.testing.assert_array_equal(np.array(Image.open("out/coloured/1.png")), labels[..., None] * np.uint8([0, 255, 0]))
+
+
+def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_classes, photos):
+    arguments = ["predict", of_classes.directory.path, "--images", photos, "--out", "out", "--json"]
+    printed = segreg(*arguments, "--tile", "24x32", "--overlap", "0.5", "--scale", "0.8", "--tta", "mirror+scales")
+    assert printed.status == 0
+    summary = json.loads(printed.out)
+    assert summary["settings"] == {
+        "runs": [str(of_classes.directory.path)], "classes": ["ground", "disc", "ring"], "mode": "multiclass",
+        "threshold": None, "tile": [24, 32], "overlap": 0.5, "scale": 0.8, "views": "mirror+scales",
+    }  # fmt: skip
+    assert summary["predicted"][0] == {"image": "photos/a/1.png", "masks": "out/masks/a/1.png"}
+    from segreg.predictor import Way
+
+    way = Way(tile=(24, 32), overlap=0.5, scale=0.8, views="mirror+scales")
+    labels = of_classes.predict("photos/a/1.png", way=way)
+    np.testing.assert_array_equal(pixels("out/masks/a/1.png"), labels)
+    assert segreg(*arguments, "--values", "255").err == (
+        "error: a mask of 3 classes can't hold 0 and 255 alone; its values are class indices\n"
+    )
+
+
+@pytest.mark.parametrize("form", ["words", "option"])
+def test_several_runs_are_averaged(segreg, finished, photos, tmp_path, form):
+    second = tmp_path / "second"
+    shutil.copytree(finished.directory.path, second)
+    shutil.copy(second / "last.safetensors", second / "best.safetensors")
+    runs = [finished.directory.path, second]
+    words = [*runs, photos] if form == "words" else [*runs, "--images", photos]
+    assert segreg("predict", *words, "--out", "out", "--probabilities", "--quiet").status == 0
+    both = [package.load_run(run).probabilities("photos/a/1.png") for run in runs]
+    np.testing.assert_allclose(np.load("out/probabilities/a/1.npy"), np.mean(both, axis=0), atol=2**-11)
+    assert json.loads(Path("out/prediction.json").read_text())["settings"]["runs"] == [str(run) for run in runs]
+
+
+def test_runs_for_other_classes_are_refused(segreg, finished, of_classes, photos):
+    one, two = finished.directory.path, of_classes.directory.path
+    printed = segreg("predict", one, two, "--images", photos, "--out", "out")
+    assert printed.status == 2
+    assert printed.err == (
+        "error: predictions of these runs can't be averaged, because their classes differ: "
+        f'{one} tells "lesion" apart (binary), {two} tells "ground", "disc" and "ring" apart (multiclass)\n'
+        "  predict with each of them alone\n"
+    )
+    assert not Path("out").exists()
+
+
+def test_a_broken_picture_ends_in_status_1_with_a_summary(segreg, finished, photos):
+    (photos / "b" / "1.png").write_bytes(b"no picture")
+    printed = segreg("predict", finished.directory.path, photos, "--out", "out")
+    assert printed.status == 1
+    assert printed.out.splitlines()[-1] == "2 pictures predicted, 1 failed; everything is in out"
+    assert "failed: photos/b/1.png: is no picture that segreg can read" in printed.out
+    assert printed.err.splitlines()[:2] == [
+        "1 of 3 pictures could not be predicted:",
+        "  photos/b/1.png: is no picture that segreg can read, whatever its name says",
+    ]
+    assert files("out") == ["masks/a/1.png", "masks/b/2.png", "prediction.json"]
+    again = segreg("predict", finished.directory.path, photos, "--out", "out", "--skip-existing", "--json")
+    assert again.status == 1
+    assert len(json.loads(again.out)["skipped"]) == 2
+    assert again.err.startswith("1 of 3 pictures")
+
+
+def test_predicting_into_the_folder_of_the_pictures_twice(segreg, finished, photos):
+    for _ in range(2):
+        assert segreg("predict", finished.directory.path, photos, "--out", photos, "--overlays", "--quiet").status == 0
+    assert len(files(photos)) == 3 + 3 + 3 + 1
+
+
+NO_RUN = "photos is not the directory of a run\n  a run's folder holds a resolved.yaml\n"
+NO_TILES = "goes with --tile\n  for example: --tile 512x512\n"
+NO_SIZE = '"big" is no size of tiles\n  it is written HEIGHTxWIDTH, for example: --tile 512x512\n'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["{run}"], "name pictures to predict\n  for example: segreg predict RUN photos --out predicted\n"),
+        (["{run}", "phots"], 'there is no file or folder phots\n  did you mean "photos"?\n'),
+        (["{run}", "photos", "--overlap", "0.5"], f"--overlap {NO_TILES}"),
+        (["{run}", "photos", "--scale", "0.5"], f"--scale {NO_TILES}"),
+        (["{run}", "photos", "--tile", "big"], NO_SIZE),
+        (["{run}", "photos", "--tile", "0x9"], "a tile must have a height and a width above 0, not 0x9\n"),
+        (["{run}", "photos", "--threshold", "50"], "the threshold must be from 0 to 1, not 50\n"),
+        (["{run}", "photos", "--batch-size", "0"], "the batch size must be above 0, not 0\n"),
+        (["runs", "photos"], "there is no run runs\n"),
+        (["photos", "photos"], NO_RUN),
+        (["--images", "photos", "--", "{run}", "photos"], NO_RUN),
+    ],
+)  # fmt: skip
+def test_mistakes(segreg, finished, photos, arguments, says):
+    words = [word.format(run=finished.directory.path) for word in arguments]
+    printed = segreg("predict", "--out", "out", *words)
+    assert printed.status == 2
+    assert printed.err == f"error: {says}"
+    assert not Path("out").exists()
+
+
+def test_a_run_whose_plugin_is_gone(segreg, finished, photos, installed, plugin):
+    installed(plugin("from segreg.hooks import hookimpl\n@hookimpl\ndef segreg_entries():\n    return []\n"))
+    printed = segreg("predict", finished.directory.path, photos, "--out", "out")
+    assert printed.status == 2
+    assert f"{finished.directory.resolved}:" in printed.err
+    assert 'there is no encoder "timm/test_resnet"' in printed.err
+
+
+def test_nothing_is_fetched_when_a_run_is_loaded(segreg, finished, photos, monkeypatch, tmp_path):
+    import socket
+
+    shutil.copytree(finished.directory.path, tmp_path / "run")
+    resolved = tmp_path / "run" / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("  weights: null", "  weights: default", 1))
+
+    def refuse(*_, **__):
+        raise AssertionError("something is fetched")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    assert segreg("predict", tmp_path / "run", photos, "--out", "out", "--quiet").status == 0
+
+
+def test_progress_is_lines_with_the_time_left_where_there_is_no_terminal(finished, photos):
+    from segreg.gather import gather
+    from segreg.outputs import Outputs
+    from segreg.predictions import predict_files
+    from segreg.predictor import Way
+
+    stream = io.StringIO()
+    assert isinstance(progress("auto", stream), Lines)
+    outputs = Outputs(Path("out"), ("masks",), finished.task, "255", [(0, 0, 0), (1, 1, 1)])
+    predict_files(
+        gather([str(photos)]), [finished.predictor()], outputs, Way(tile=(16, 16)),
+        threshold=None, progress=Lines(stream, every=0),
+    )  # fmt: skip
+    lines = stream.getvalue().splitlines()
+    assert "  predicting: 0/3 pictures  1.png: 22%" in lines
+    assert any(line.startswith("  predicting: 3/3 pictures, 0 s left") for line in lines)
