@@ -117,8 +117,6 @@ def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
 
     metrics: dict[str, Any] = {}
     for choice in recipe.metrics:
-        if choice.part.name in metrics:
-            raise SegregError(f'the metric "{choice.part.name}" stands twice in evaluate.metrics', place=choice.place)
         metric = choice.build(task, recipe.evaluate.threshold)
         if not isinstance(metric, torchmetrics.Metric):
             raise _not_as_promised(choice, metric, "a torchmetrics.Metric")
@@ -146,6 +144,8 @@ def build_schedule(recipe: Resolved, optimizer: Any, steps_per_epoch: int) -> Sc
     if recipe.schedule is None:
         return None
     schedule: Schedule = recipe.schedule.build(optimizer, steps_per_epoch, recipe.train.epochs)
+    if not all(callable(getattr(schedule, name, None)) for name in ("step", "state_dict", "load_state_dict")):
+        raise _not_as_promised(recipe.schedule, schedule, "a segreg.Schedule, with step and a state")
     return schedule
 
 

@@ -124,10 +124,12 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, 
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    panels = {
-        "loss": [name for name in ("train.loss", "val.loss") if any(name in row for row in rows)],
-        "validation": _scores(rows),
-        "learning rate": [name for name in (rows[0] if rows else ()) if name.startswith("lr")],
+    known = list(dict.fromkeys(name for row in rows for name in row))
+    losses = dict.fromkeys(("train.loss", "val.loss", monitor))
+    panels: dict[str, list[str]] = {
+        "loss": [name for name in losses if name in known and ".loss" in name],
+        "validation": _scores(known, monitor),
+        "learning rate": [name for name in known if name.startswith("lr.")],
     }
     panels = {title: names for title, names in panels.items() if names}
     figure = Figure(figsize=(5.2 * max(1, len(panels)), 3.8), layout="constrained")
@@ -144,14 +146,15 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, 
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if title == "learning rate":
+        if title == "learning rate" and any(row.get(name, 0) > 0 for row in rows for name in names):
             axes.set_yscale("log")
         axes.legend(fontsize="small")
     figure.savefig(file, dpi=110)
 
 
-def _scores(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Gives the headline scores: of each metric its pooled value, not its value for every class."""
-    names = [name for name in (rows[0] if rows else ()) if name.startswith("val.") and not name.startswith("val.loss")]
+def _scores(known: Sequence[str], monitor: str) -> list[str]:
+    """Gives the headline scores: of each metric its pooled value, not its value for every class; and the monitored."""
+    names = [name for name in known if name.startswith("val.") and not name.startswith("val.loss")]
     pooled = [name for name in names if name.endswith(".pooled")]
-    return (pooled or [name for name in names if ".class." not in name])[:8]
+    headlines = (pooled or [name for name in names if ".class." not in name])[:8]
+    return headlines + [name for name in names if name == monitor and name not in headlines]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -44,11 +45,29 @@ class Choice:
     distribution: str = ""
 
     def build(self, *given: Any) -> Any:
-        """Builds the part; an error of its builder is told with the recipe's place."""
+        """Builds the part.
+
+        Raises:
+            SegregError: its builder raised one, told with the recipe's place; or a builder of another package than
+                segreg raised anything else, told with its traceback for its author.
+        """
         try:
             return self.part.build(*given, **self.settings)
         except SegregError as error:
             raise error.at(self.place) from error
+        except Exception as error:
+            plugin = self.part.plugin
+            if plugin.distribution == "segreg":  # a bug of our own
+                raise
+            frames = (
+                error.__traceback__.tb_next.tb_next if error.__traceback__ and error.__traceback__.tb_next else None
+            )
+            told = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+            raise SegregError(
+                f'the {self.part.kind} "{self.part.name}" of {plugin.title} failed: {type(error).__name__}: {error}',
+                place=self.place,
+                hint=f"defined at {self.part.defined}\n{told}",
+            ) from error
 
     def plain(self) -> dict[str, Any]:
         """Gives the choice as a recipe writes it."""

@@ -164,15 +164,15 @@ def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> lis
     if results["stopped_because"] == "interrupted":
         return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} goes on"]
     lines = ["", *banner(results["notice"]), *banner(results["weights"])]
-    value = "" if results["best_value"] is None else f" ({results['monitor']} {results['best_value']:.4f})"
-    lines.append(
-        f"{results['epochs']} epochs in {duration(results['training_seconds'])}, {results['stopped_because']}; "
-        f"best epoch {results['best_epoch']}{value}"
-    )
+    best, weights = f"{results['monitor']} was never defined", "last"
+    if results["best_epoch"]:
+        best, weights = f"best epoch {results['best_epoch']} ({results['monitor']} {results['best_value']:.4f})", "best"
+    time = duration(results["training_seconds"])
+    lines.append(f"{results['epochs']} epochs in {time}, {results['stopped_because']}; {best}")
     side = results["scored_on"]
     if side:
         count = results["images"][side]
-        lines.append(f"{side} ({count} pictures, at {results['resolution']} resolution, best weights):")
+        lines.append(f"{side} ({count} pictures, at {results['resolution']} resolution, {weights} weights):")
         values = results["metrics"][side]
         width = max(map(len, values))
         lines += [f"  {name:<{width}}  {_number(value)}" for name, value in values.items()]

@@ -32,7 +32,6 @@ LEAVES = {
     "recipe.yaml", "resolved.yaml", "environment.json", "split.json", "history.csv", "history.jsonl", "state.pt",
     "best.safetensors", "last.safetensors", "results.json", "per_image.csv", "curves.png", "overlays",
     "report.html",
-    "report.html",
 }  # fmt: skip
 """What a finished run's directory holds."""
 

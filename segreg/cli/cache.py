@@ -20,7 +20,7 @@ gigabytes at most (20); what was used least lately goes first.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", nargs="?", choices=("list", "clear"), default="list")
-    parser.add_argument("keys", nargs="*", help="beginnings of the keys to clear; all where none is named")
+    parser.add_argument("keys", nargs="*", help="beginnings of keys; all entries where none is named")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -29,12 +29,13 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.errors import SegregError, listed
 
     entries = list_entries()
+    if unknown := [key for key in chosen.keys if not any(entry.key.startswith(key) for entry in entries)]:
+        raise SegregError(f"the cache has no entry {listed(unknown)}", hint="`segreg cache` lists its entries")
+    if chosen.keys:
+        entries = [entry for entry in entries if entry.key.startswith(tuple(chosen.keys))]
+    asked_for = len(entries)
     if chosen.action == "clear":
-        if unknown := [key for key in chosen.keys if not any(entry.key.startswith(key) for entry in entries)]:
-            raise SegregError(f"the cache has no entry {listed(unknown)}", hint="`segreg cache` lists its entries")
-        keys = {entry.key for entry in entries if any(entry.key.startswith(key) for key in chosen.keys)}
-        cleared = clear(keys=keys if chosen.keys else None)
-        entries = cleared
+        entries = clear(keys={entry.key for entry in entries} if chosen.keys else None)
     if chosen.json:
         rows = [
             {"key": e.key, "bytes": e.bytes, "samples": e.samples, "last_used": e.last_used, "in_use": e.in_use,
@@ -47,8 +48,10 @@ def execute(chosen: argparse.Namespace) -> int:
         busy = "  in use" if entry.in_use and chosen.action == "list" else ""
         print(f"{entry.key[:12]}  {gigabytes(entry.bytes):>9}  {used}  {entry.description}{busy}")
     total = gigabytes(sum(entry.bytes for entry in entries))
+    count = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
     if chosen.action == "clear":
-        print(f"removed {len(entries)} entries, {total}")
+        stays = f"; {asked_for - len(entries)} in use or not removable" if asked_for > len(entries) else ""
+        print(f"removed {count}, {total}{stays}")
     else:
-        print(f"{len(entries)} entries, {total} of {gigabytes(cache_limit())} in {cache_folder()}")
+        print(f"{count}, {total} of {gigabytes(cache_limit())} in {cache_folder()}")
     return 0

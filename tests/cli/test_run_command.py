@@ -1,0 +1,60 @@
+"""`segreg run`: what it takes, what it refuses, and its exit statuses. What a run leaves is in tests/test_run.py."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import segreg as package
+import tiny_runs
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "run takes one recipe; name one, for example: segreg run recipes/isic_v3plus.yaml"),
+        (["train.epochs=3"], "run takes one recipe; name one"),
+        (["a.yaml", "b.yaml"], "run takes one recipe; these are 2"),
+        (["missing.yaml"], "there is no recipe missing.yaml"),
+    ],
+)
+def test_one_recipe_is_taken(words, told, segreg):
+    printed = segreg("run", *words)
+    assert (printed.status, printed.out) == (2, "")
+    assert printed.err.startswith(f"error: {told}")
+
+
+def test_runs_go_to_the_folder_runs_under_the_recipes_name(tmp_path, segreg):
+    assert segreg("run", tiny_runs.write_recipe(tmp_path, name="mine"), "train.epochs=1", "--quiet").status == 0
+    (path,) = (tmp_path / "runs" / "mine").iterdir()
+    assert package.load_run(path).results["epochs"] == 1
+
+
+def test_overrides_stand_anywhere(tmp_path, segreg):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    printed = segreg("run", "train.epochs=1", recipe, "--json", "seed=9", "--out", "elsewhere", "evaluate.overlays=0")
+    assert printed.status == 0, printed.err
+    told = json.loads(printed.out)
+    assert (told["epochs"], told["seed"]) == (1, 9)
+    assert told["run"].startswith("elsewhere/tiny/")
+
+
+def test_every_mistake_of_a_recipe_is_told_before_anything_is_imported_or_written(tmp_path, segreg, monkeypatch):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    monkeypatch.setattr("segreg.run.start_run", lambda *_, **__: pytest.fail("it began"))
+    printed = segreg("run", recipe, "train.epoch=1", "encoder=resnet81", "loss.smoth=1")
+    assert printed.status == 2
+    assert len([line for line in printed.err.splitlines() if line.startswith("error: command line: ")]) == 3
+    assert {file.name for file in tmp_path.iterdir()} == {"tiny.yaml"}
+
+
+def test_the_program_ends_with_0_and_says_nothing_on_standard_error(tmp_path, segreg):
+    printed = segreg("run", tiny_runs.write_recipe(tmp_path), "train.epochs=1")
+    assert (printed.status, printed.err) == (0, "")
