@@ -265,13 +265,19 @@ def test_every_module_stands_in_the_picture_where_the_architecture_has_it():
 
 
 def commands():
-    """Gives the options of each command by its name; those of segreg itself under ""."""
+    """Gives the options of each command and its actions by its name; those of segreg itself under ""."""
     top = parser()
-    found = {"": top}
-    for action in top._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            found |= action.choices
-    return {name: {o for action in one._actions for o in action.option_strings} for name, one in found.items()}
+    own = {option for action in top._actions for option in action.option_strings}
+    return {"": own, **{name: options(command) for name, command in choices(top).items()}}
+
+
+def choices(one):
+    return {k: v for a in one._actions if isinstance(a, argparse._SubParsersAction) for k, v in a.choices.items()}
+
+
+def options(one):
+    inside = [options(below) for below in choices(one).values()]
+    return {option for action in one._actions for option in action.option_strings}.union(*inside)
 
 
 @each_page
