@@ -47,3 +47,8 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Names what is imported when it is first used as well, for completion."""
+    return sorted({*globals(), *__all__})

@@ -26,7 +26,7 @@ def header_lines(
     """Gives the lines of a run's header."""
     strangers = sorted({c.part.plugin.title for c in recipe.choices() if c.part.plugin.distribution != "segreg"})
     encoder, decoder = model["encoder"], model["decoder"]
-    sizes = {role: f"{count / 1e6:.2f} M parameters" for role, count in model["parameters"].items()}
+    sizes = {role: f"{_counted(count)} parameters" for role, count in model["parameters"].items()}
     height, width = recipe.input.size
     lines = [
         f"recipe     {recipe.source}",
@@ -71,3 +71,8 @@ def banner(notice: str) -> list[str]:
 
 def _numbers(values: Sequence[int]) -> str:
     return "/".join(str(value) for value in values)
+
+
+def _counted(count: int) -> str:
+    """Gives "23.51 M" or, of a small network, "4,096"."""
+    return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count:,}"

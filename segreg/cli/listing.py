@@ -60,7 +60,7 @@ def _print_kind(registry: Registry, kind: str, parts: list[Part], pattern: str, 
     if not whole:
         for family in {id(p.offer): p.offer for p in parts if isinstance(p.offer, Family)}.values():
             count = sum(part.offer is family for part in parts)
-            print(f"  ({count} more of {family.name}: `segreg list {kind}`)")
+            print(f"  {family.summary} ({count} names: `segreg list {kind}`)")
     if pattern == "*":
         for _, family in registry.families(kind):
             print(f"  {family.prefix}*  {family.summary} (`segreg list {kind} '{family.prefix}*'`)")

@@ -22,7 +22,7 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="RECIPE|key.path=value", help="a recipe file, and overrides")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="the directory of a run to go on with")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the run directories (runs)")
+    parser.add_argument("--out", type=Path, help="folder of the run directories (runs)")
     parser.add_argument("--quiet", action="store_true", help="print the results only")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, nothing else")
 
@@ -34,6 +34,8 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(
             f"--resume goes on with the recipe of {chosen.resume} as it is; leave out {(files + overrides)[0]}"
         )
+    if chosen.resume is not None and chosen.out is not None:
+        raise SegregError(f"--resume goes on in {chosen.resume}; leave out --out")
     if chosen.resume is None and len(files) != 1:
         told = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
         raise SegregError(f"run takes one recipe; {told}")
@@ -54,7 +56,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
         recipe = read_recipe(files[0], overrides)
         resolved = resolve(recipe, registry)
-        run = start_run(recipe, resolved, registry, out=chosen.out, progress=shown)
+        run = start_run(recipe, resolved, registry, out=chosen.out or Path("runs"), progress=shown)
     if chosen.json:
         print(json.dumps({"run": str(run.directory.path), **run.results}, indent=2))
     elif chosen.quiet:

@@ -135,7 +135,7 @@ dataset
   drawn   Pictures that are drawn.  [segreg-lab 1.0]
   folder  Pictures and masks in two folders.  [segreg-lab 1.0]
 augmentation
-  (2 more of transforms: `segreg list augmentation`)
+  A transform of Albumentations. (2 names: `segreg list augmentation`)
 metric
   dice  Dice's coefficient.  [segreg-lab 1.0]
   iou   Intersection over union.  [segreg-lab 1.0]
