@@ -190,6 +190,23 @@ class Match:
         return "\n".join([f"{len(self.loaded)} tensors loaded", *lines])
 
 
+def matched(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], notes: Mapping[str, str]
+) -> tuple[dict[str, Tensor], Match]:
+    """Gives those of the given tensors whose names and shapes are a module's own, and a report on all of them."""
+    both = [name for name in own if name in given]
+    fitting = {name: given[name] for name in both if given[name].shape == own[name].shape}
+    return fitting, Match(
+        loaded=tuple(fitting),
+        missing=tuple(name for name in own if name not in given),
+        unexpected=tuple(name for name in given if name not in own),
+        misshapen=tuple(
+            f"{name} {list(given[name].shape)} for {list(own[name].shape)}" for name in both if name not in fitting
+        ),
+        notes=notes,
+    )
+
+
 def load_weights(module: nn.Module, path: Path, *, strict: bool = True) -> Match:
     """Loads a weights file into a module and tells what matched.
 
@@ -202,18 +219,7 @@ def load_weights(module: nn.Module, path: Path, *, strict: bool = True) -> Match
         SegregError: the file can't be read, or does not match; nothing is loaded then.
     """
     tensors, notes = read_weights(path)
-    own = module.state_dict()
-    both = [name for name in own if name in tensors]
-    fitting = {name: tensors[name] for name in both if tensors[name].shape == own[name].shape}
-    match = Match(
-        loaded=tuple(fitting),
-        missing=tuple(name for name in own if name not in tensors),
-        unexpected=tuple(name for name in tensors if name not in own),
-        misshapen=tuple(
-            f"{name} {list(tensors[name].shape)} for {list(own[name].shape)}" for name in both if name not in fitting
-        ),
-        notes=notes,
-    )
+    fitting, match = matched(module.state_dict(), tensors, notes)
     if not fitting or (strict and (match.missing or match.unexpected or match.misshapen)):
         raise SegregError(f"{path}: the weights do not fit the network", hint=str(match).replace("loaded", "fit"))
     module.load_state_dict(fitting, strict=False)

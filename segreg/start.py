@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from segreg.checkpoint import Match, read_weights
+from segreg.checkpoint import Match, matched, read_weights
 from segreg.errors import SegregError
 from segreg.rundir import RunDirectory
 
@@ -36,17 +36,7 @@ def start_from(model: Segmenter, source: Path, part: Literal["model", "encoder"]
     own = target.state_dict()
     mine, theirs = _prefixes_that_match(own, tensors)
     renamed = {mine + name.removeprefix(theirs): value for name, value in tensors.items() if name.startswith(theirs)}
-    both = [name for name in own if name in renamed]
-    fitting = {name: renamed[name] for name in both if renamed[name].shape == own[name].shape}
-    match = Match(
-        loaded=tuple(fitting),
-        missing=tuple(name for name in own if name not in renamed),
-        unexpected=tuple(name for name in renamed if name not in own),
-        misshapen=tuple(
-            f"{name} {list(renamed[name].shape)} for {list(own[name].shape)}" for name in both if name not in fitting
-        ),
-        notes=notes,
-    )
+    fitting, match = matched(own, renamed, notes)
     if not any(own[name].ndim > 1 for name in fitting):  # a BatchNorm of the right width is no match
         raise SegregError(f"train.start_from: nothing in {file} fits the {part}", hint=str(match))
     target.load_state_dict(fitting, strict=False)

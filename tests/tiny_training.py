@@ -196,7 +196,7 @@ def train_and_be_killed(name: str, run_dir: Path, kills: int) -> None:
         if child == 0:
             code = 1
             try:
-                train_hard(name, run_dir, pause=0.02 if attempt < kills else 0.0, resume=True)
+                train_hard(name, run_dir, pause=0.1 if attempt < kills else 0.0, resume=True)
                 code = 0
             finally:
                 os._exit(code)
