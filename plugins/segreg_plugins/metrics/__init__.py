@@ -19,4 +19,9 @@ def segreg_entries() -> list[Entry]:
         Entry("metric", "specificity", builders.specificity),
         Entry("metric", "accuracy", builders.accuracy),
         Entry("metric", "mean_accuracy", builders.mean_accuracy),
+        Entry("metric", "roc_auc", builders.roc_auc),
+        Entry("metric", "pr_auc", builders.pr_auc),
+        Entry("metric", "mse", builders.mse),
+        Entry("metric", "ece", builders.ece),
+        Entry("metric", "best_threshold", builders.best_threshold),
     ]

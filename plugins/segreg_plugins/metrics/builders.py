@@ -1,7 +1,8 @@
 """How recipes ask for a metric: names, settings and what each measures.
 
-Each gives a value pooled over all pixels, the mean of the images' own values, and one for each class where there are
-several; `definitions` says in a sentence what each value is.
+Those of predicted labels give a value pooled over all pixels, the mean of the images' own values, and one for each
+class where there are several. Those of probabilities, the last five, give all but the mean over images. `definitions`
+says in a sentence what each value is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from segreg_plugins.losses.classes import kept_classes, refuse
 
 if TYPE_CHECKING:
     from segreg.task import Task
+    from segreg_plugins.metrics.histogram import HistogramScore
+    from segreg_plugins.metrics.squared import SquaredError
     from segreg_plugins.metrics.streamed import StreamedScore
 
 
@@ -108,9 +111,82 @@ def mean_accuracy(task: Task, threshold: float, *, leave_out: tuple[str, ...] = 
     return _streamed(task, threshold, "mean_accuracy", "mean_accuracy", leave_out)
 
 
+def roc_auc(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
+    """Area under the ROC curve; of several classes the mean, each against the rest.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    return _histogram(task, "roc_auc", leave_out)
+
+
+def pr_auc(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
+    """Average precision (area under the precision-recall curve in steps); of several classes the mean.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    return _histogram(task, "pr_auc", leave_out)
+
+
+def mse(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> SquaredError:  # noqa: ARG001
+    """Mean squared error of probabilities (Brier score); of several classes the mean.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    kept = kept_classes(task, leave_out)
+
+    from segreg_plugins.metrics.squared import SquaredError
+
+    return SquaredError(task, kept=kept)
+
+
+def ece(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
+    """Expected calibration error of probabilities, in 15 equal bins; of several classes the mean. arXiv:1706.04599
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    return _histogram(task, "ece", leave_out)
+
+
+def best_threshold(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
+    """Threshold with the largest pooled Dice on the pixels that are scored; binary and multilabel.
+
+    Args:
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: the task is multiclass, or `leave_out` names no class of the task, or all of them.
+    """
+    refuse(task, ["multiclass"], "best_threshold", "the class with the largest logit is predicted, without a threshold")
+    return _histogram(task, "best_threshold", leave_out)
+
+
 def _streamed(task: Task, threshold: float, name: str, score: str, leave_out: tuple[str, ...]) -> StreamedScore:
     kept = kept_classes(task, leave_out)
 
     from segreg_plugins.metrics.streamed import StreamedScore
 
     return StreamedScore(task, threshold, name=name, score=score, kept=kept)
+
+
+def _histogram(task: Task, name: str, leave_out: tuple[str, ...]) -> HistogramScore:
+    kept = kept_classes(task, leave_out)
+
+    from segreg_plugins.metrics.histogram import HistogramScore
+
+    return HistogramScore(task, name=name, kept=kept)

@@ -84,3 +84,27 @@ def counts_of(task: Task, matrices: Tensor) -> Counts:
     fn = matrix.sum(-1) - tp
     pixels = matrix.sum((-2, -1)).unsqueeze(-1)
     return Counts(tp, fp, fn, pixels - tp - fp - fn, tp.sum(-1, keepdim=True), pixels)
+
+
+def kinds_of(task: Task, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Gives each pixel's kind for each class, and how many pixels carry labels that the task does not have.
+
+    Shape: logits `[B, K, H, W]` and a target as `Task` has it to int32 `[B, K, H, W]`, 0 = not of the class, 1 = of it,
+    2 = counts for nothing, and an int64 scalar.
+
+    Raises:
+        SegregError: the shapes do not belong together.
+    """
+    expected = logits.shape if task.mode == "multilabel" else (logits.shape[0], *logits.shape[2:])
+    if logits.shape[1] != task.channels or tuple(target.shape) != tuple(expected):
+        raise SegregError(
+            f"logits {list(logits.shape)} and target {list(target.shape)} do not belong together in a {task.mode} task "
+            f"of {len(task.classes)} classes"
+        )
+    labels = (target if task.mode == "multilabel" else target.unsqueeze(1)).to(torch.int32)
+    known = (labels >= 0) & (labels < (task.channels if task.mode == "multiclass" else 2))
+    strays = (~known & (labels != IGNORE_INDEX)).sum()
+    if task.mode == "multiclass":
+        classes = torch.arange(task.channels, dtype=torch.int32, device=labels.device).view(1, -1, 1, 1)
+        return (labels == classes).to(torch.int32).masked_fill(~known, 2), strays
+    return labels.masked_fill(~known, 2), strays

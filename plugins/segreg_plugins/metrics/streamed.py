@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import torch
 from torchmetrics import Metric
 
-from segreg.errors import SegregError, listed
-from segreg_plugins.metrics.counts import confusion, counts_of, layout
+from segreg.errors import listed
+from segreg.tables import Matrix
+from segreg_plugins.metrics.counts import Counts, confusion, counts_of, layout
 from segreg_plugins.metrics.scores import SCORES, values
+from segreg_plugins.metrics.wording import refuse_strays
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,12 +85,7 @@ class StreamedScore(Metric):
             SegregError: masks held labels that the task does not have.
         """
         # The one place that waits for the device.
-        if number := int(self.strays):
-            raise SegregError(
-                f"{number} pixels of the masks carry labels that the task does not have",
-                hint=f"a {self.task.mode} task of {listed(self.task.classes)} has 0 to {layout(self.task)[1] - 1} "
-                "and 255, which is ignored",
-            )
+        refuse_strays(self.task, int(self.strays))
         pooled, each = values(SCORES[self.score], counts_of(self.task, self.confusion), self._kept())
         row = list(SCORES).index(self.score)
         number_of_images = self.image_numbers[row]
@@ -110,6 +107,37 @@ class StreamedScore(Metric):
         matrices, _ = confusion(self.task, logits, target, self.threshold)
         mean, each = values(SCORES[self.score], counts_of(self.task, matrices), self._kept())
         return {self.name: mean, **{f"{self.name}.class.{name}": each[:, i] for i, name in self._listed_classes()}}
+
+    def scores_of_counts(self, counts: Tensor) -> dict[str, Tensor]:
+        """Gives the values of `compute` that are pooled, for pixels counted elsewhere by the same threshold.
+
+        Shape: int64 `[..., K, 4]`, true positives, false positives, false negatives and true negatives of each class,
+        to float64 `[...]`.
+        """
+        tp, fp, fn, tn = counts.unbind(-1)
+        pixels = counts.sum(-1)
+        if self.task.mode == "multiclass":  # where each class counts every pixel
+            right, all_pixels = tp.sum(-1, keepdim=True), pixels[..., :1]
+        else:
+            right, all_pixels = (tp + tn).sum(-1, keepdim=True), pixels.sum(-1, keepdim=True)
+        pooled, each = values(SCORES[self.score], Counts(tp, fp, fn, tn, right, all_pixels), self._kept())
+        return {
+            f"{self.name}.pooled": pooled,
+            **{f"{self.name}.class.{name}": each[..., i] for i, name in self._listed_classes()},
+        }
+
+    def tables(self) -> dict[str, Matrix]:
+        """Gives the confusion matrices, by their names; of accuracy alone, for other scores have the same."""
+        if self.score != "accuracy":
+            return {}
+        task, counts = self.task, self.confusion.cpu().numpy()
+        if task.mode == "multiclass":
+            return {"confusion": Matrix("", task.classes, counts[0])}
+        if task.mode == "binary":
+            return {"confusion": Matrix("", ("background", task.classes[0]), counts[0])}
+        return {
+            f"confusion.{name}": Matrix(name, ("absent", "present"), counts[k]) for k, name in enumerate(task.classes)
+        }
 
     @property
     def definitions(self) -> dict[str, str]:
