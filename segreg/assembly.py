@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from segreg import build
 from segreg.data import Batches, Prepared, Side, divide, fitting_workers, prepare
 from segreg.device import choose_device, choose_precision, prepare_process, seed_everything
 from segreg.objective import Objective
+from segreg.predictor import Predictor
 from segreg.progress import Progress
 from segreg.resolve import Resolved
 from segreg.start import start_from
@@ -87,9 +88,12 @@ class Assembly:
         """Gives the samples' ids of each side."""
         return {side: [self.dataset.samples[i].id for i in indices] for side, indices in self.sides.items()}
 
-    def in_order(self, indices: Sequence[int]) -> Batches:
-        """Gives some samples in order, as they are evaluated."""
-        return Batches(self.prepared, indices, batch_size=_batch_size(self.recipe), order="in_order")
+    def predictor(self, name: str) -> Predictor:
+        """Gives the network as it is now, with all that scoring needs; `name` is what it is called in messages."""
+        return Predictor(
+            name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
+            self.recipe.evaluate.threshold, self.device, self.precision,
+        )  # fmt: skip
 
 
 def _prepared(dataset: Dataset, recipe: Resolved, sides: Mapping[Side, list[int]], progress: Progress) -> Prepared:

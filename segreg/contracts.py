@@ -62,6 +62,23 @@ class Loss(Protocol):
     def __call__(self, logits: Tensor, target: Tensor, /) -> Tensor: ...
 
 
+class Metric(Protocol):
+    """A `torchmetrics.Metric` of float32 logits `[B, K, H, W]` and a `Task` target; `compute` gives scalars by name.
+
+    Three things may be offered besides:
+
+    * `definitions -> dict[str, str]`, an attribute: a sentence for each name that `compute` gives.
+    * `per_image(logits, target) -> dict[str, Tensor]`: each image's own values `[B]`, without counting them. Where
+      `compute` gives `NAME.per_image_mean`, the values called NAME give it an interval.
+    * `scores_of_counts(counts: Tensor) -> dict[str, Tensor]`: those of `compute`'s values that follow from pixels
+      counted by the recipe's threshold, which gives them intervals. Int64 `[..., K, 4]`, true positives, false
+      positives, false negatives and true negatives of each class, to float `[...]`.
+    """
+
+    def update(self, logits: Tensor, target: Tensor) -> None: ...
+    def compute(self) -> dict[str, Tensor]: ...
+
+
 class Schedule(Protocol):
     """What changes the learning rate: stepped after every optimizer step.
 

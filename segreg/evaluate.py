@@ -27,11 +27,15 @@ class Scores:
         values: each metric by its full name, such as `dice.pooled`.
         definitions: what each of those names means, one sentence.
         per_image: a row for each picture: its id, and the metrics that one picture has.
+        counts: int64 `[N, K, 4]`, each picture's as `segreg.image_counts` has them; None where they were not counted.
+        intervals: lower and upper end of the 95% interval of each value that has one.
     """
 
     values: Mapping[str, float]
     definitions: Mapping[str, str]
     per_image: list[dict[str, Any]] = field(default_factory=list)
+    counts: NDArray[np.int64] | None = None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def predict_logits(
@@ -54,6 +58,7 @@ def evaluate(
     device: torch.device,
     precision: Precision,
     original: Callable[[int, Tensor], tuple[Tensor, NDArray[np.uint8]]] | None = None,
+    count: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Scores:
     """Scores every picture of `batches`.
 
@@ -66,30 +71,41 @@ def evaluate(
         precision: what it computes in.
         original: gives, for a sample's index and its logits `[K, h, w]`, logits and mask at the picture's own size;
             None scores at the input's size.
+        count: gives the counts `[B, K, 4]` of each picture for logits and targets; None counts nothing.
     """
+    import numpy as np
     import torch
 
     model.eval()
     metrics.reset()
     metrics.to(device)
     rows: list[dict[str, Any]] = []
+    # One block that grows: small arrays kept from each batch would split the memory that the next batch fits into.
+    counted = bytearray()
+
+    def score(logits: Tensor, target: Tensor, ids: Iterable[str]) -> None:
+        _score(metrics, logits, target, ids, rows)
+        if count is not None:
+            counted.extend(count(logits, target).cpu().numpy().tobytes())
+
     for batch in batches:
         logits = predict_logits(model, normalize, batch.images, device, precision)
         if original is None:
-            _score(metrics, logits, batch.targets.to(device).long(), batch.ids, rows)
+            score(logits, batch.targets.to(device).long(), batch.ids)
             continue
         for number, (identity, index) in enumerate(zip(batch.ids, batch.indices, strict=True)):
             own, mask = original(int(index), logits[number])
             target = torch.from_numpy(mask).to(device).long()
-            _score(metrics, own[None], target[None], (identity,), rows)
+            score(own[None], target[None], (identity,))
     values = computed(metrics)
-    return Scores(values, definitions_of(metrics, values), rows)
+    counts = np.frombuffer(counted, np.int64).reshape(len(rows), -1, 4) if counted else None
+    return Scores(values, definitions_of(metrics, values), rows, counts)
 
 
 def definitions_of(metrics: MetricCollection, values: Iterable[str]) -> dict[str, str]:
     """Gives a sentence for each value's name; a metric that has none is named by its class."""
     told: dict[str, str] = {}
-    for metric in metrics.values():
+    for metric in metrics.values(copy_state=False):
         told |= getattr(metric, "definitions", {})
     classes = {name: type(metric).__name__ for name, metric in metrics.items()}
     return {name: told.get(name, f"torchmetrics {classes.get(name, 'metric')}") for name in values}
@@ -100,7 +116,7 @@ def _score(
 ) -> None:
     metrics.update(logits, target)
     columns: dict[str, list[float]] = {}
-    for metric in metrics.values():
+    for metric in metrics.values(copy_state=False):
         if hasattr(metric, "per_image"):
             # A sync a batch, on purpose: rows are written for people, after the training.
             columns |= {name: values.tolist() for name, values in metric.per_image(logits, target).items()}

@@ -11,6 +11,7 @@ from segreg.checkpoint import load_weights
 from segreg.data import Side
 from segreg.header import banner
 from segreg.pictures import draw_curves
+from segreg.plots import draw_tables
 from segreg.progress import Progress, duration
 from segreg.resolve import Resolved
 from segreg.rundir import RunDirectory
@@ -73,6 +74,7 @@ def score_run(
         results["definitions"] |= scores.definitions
     results["scored_on"] = side
     write_rows(directory.per_image, scores)
+    draw_tables(exam.metrics, directory.path)
     if chosen := spaced(exam.ranked(assembly.sides[side], scores), recipe.evaluate.overlays):
         exam.draw(chosen, directory.overlays)
     return results
@@ -96,4 +98,3 @@ def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> lis
         lines += values_in_words(results["metrics"][side], results.get("intervals", {}).get(side, {}))
     lines.append(f"everything is in {directory.path}")
     return lines
-

@@ -30,11 +30,14 @@ LAYERS = (
 """Modules import from their own layer and from those above it in this table, and never in a circle."""
 PIECES = LAYERS.index(set())
 KNOW_NO_RECIPE = {
-    "average", "checkpoint", "data", "device", "evaluate", "history", "images", "model", "monitor", "objective",
-    "pictures", "prepare", "progress", "pyramid", "resume", "tally", "tiff", "train",
+    "average", "checkpoint", "conventions", "data", "device", "evaluate", "history", "image_counts", "images",
+    "intervals", "model", "monitor", "objective", "pictures", "plots", "prepare", "progress", "pyramid", "resume",
+    "tally", "tiff", "train",
 }  # fmt: skip
 """Pieces that are given what they need, and read neither a recipe nor a registry."""
-PUBLIC = {"contracts", "entry", "errors", "hooks", "images", "kinds", "pyramid", "settings", "task", "tiff", ""}
+PUBLIC = {
+    "contracts", "entry", "errors", "hooks", "images", "kinds", "pyramid", "settings", "tables", "task", "tiff", "",
+}  # fmt: skip
 """What a plugin may import of segreg."""
 HEAVY = {
     "PIL", "albumentations", "cv2", "matplotlib", "numpy", "safetensors", "scipy", "segmentation_models_pytorch",

@@ -131,13 +131,16 @@ def test_a_finished_run_has_its_report(finished):
     assert text.startswith("<!DOCTYPE html>\n<html")
     assert page.all("banner") == [finished.results["notice"]] * 2
     assert page.all("title")[0].startswith("SYNTHETIC PICTURES - ")
-    assert page.all("h2") == ["Scores", "Images", "Scores of single images", "Training", "Recipe", "Environment"]
+    headings = ["Scores", "Diagrams", "Images", "Scores of single images", "Training", "Recipe", "Environment"]
+    assert page.all("h2") == headings
     marked = page.all("mark")
     assert "channels: 16" in marked
     assert "name: deeplabv3plus" in marked
     assert "output_stride: 16" not in marked
     assert "output_stride: 16" in page.text
-    assert f"{finished.results['metrics']['test']['dice.pooled']:.4f}" in page.all("td")
+    low, high = finished.results["intervals"]["test"]["dice.pooled"]
+    dice = f"{finished.results['metrics']['test']['dice.pooled']:.4f} [{low:.4f}, {high:.4f}]"
+    assert dice in [" ".join(cell.split()) for cell in page.all("td")]
     for version in ("torch", "timm"):
         assert version in page.text
 

@@ -213,7 +213,7 @@ def test_ctrl_c_while_scoring_says_how_to_go_on(finished, tmp_path, monkeypatch,
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segreg.results.evaluate", interrupt)
+    monkeypatch.setattr("segreg.scoring.evaluate", interrupt)
     recipe, runs = tiny_runs.write_recipe(tmp_path), tmp_path / "runs"
     printed = segreg("run", recipe, "--out", runs)
     monkeypatch.undo()

@@ -31,9 +31,11 @@ evaluate: {metrics: [dice, iou, accuracy], overlays: 2}
 LEAVES = {
     "recipe.yaml", "resolved.yaml", "environment.json", "split.json", "history.csv", "history.jsonl", "state.pt",
     "best.safetensors", "last.safetensors", "results.json", "per_image.csv", "curves.png", "overlays",
-    "report.html",
+    "report.html", "confusion.png",
 }  # fmt: skip
 """What a finished run's directory holds."""
+
+_SLOW = ("segreg.results.draw_curves", "segreg.results.draw_tables", "segreg.run.report_if_possible")
 
 
 def write_recipe(folder, text=RECIPE, *, name="tiny"):
@@ -46,13 +48,13 @@ def write_recipe(folder, text=RECIPE, *, name="tiny"):
 def run(folder, *overrides, text=RECIPE, drawn=False):
     """Runs the recipe in a folder, quietly, its pictures and its cache there too.
 
-    Curves and the report, which take longer than all the rest, are only made if they are to be `drawn`.
+    Diagrams and the report, which take longer than all the rest, are only made if they are to be `drawn`.
     """
     import segreg
 
     with contextlib.ExitStack() as changed:
         changed.enter_context(mock.patch.dict(os.environ, {"SEGREG_CACHE": str(Path(folder) / "cache")}))
-        for name in () if drawn else ("segreg.results.draw_curves", "segreg.run.report_if_possible"):
+        for name in () if drawn else _SLOW:
             changed.enter_context(mock.patch(name))
         recipe = segreg.load_recipe(write_recipe(folder, text), overrides)
         return segreg.run_recipe(recipe, out=Path(folder) / "runs", progress="quiet")

@@ -7,14 +7,15 @@ import os
 import sys
 from collections.abc import Sequence
 
-from segreg.cli import cache, check, data, listing, plugins, predict, recipes, report, run, schema, show
+from segreg.cli import cache, check, data, evaluate, listing, plugins, predict, recipes, report, run, schema, show
 from segreg.errors import SegregError
 
-COMMANDS = (run, predict, report, check, data, listing, show, plugins, recipes, schema, cache)
+COMMANDS = (run, evaluate, predict, report, check, data, listing, show, plugins, recipes, schema, cache)
 
 EPILOG = """examples:
   segreg run recipes/isic_v3plus.yaml
   segreg run recipes/isic_v3plus.yaml train.epochs=3 encoder=timm/convnext_tiny
+  segreg evaluate runs/isic_v3plus/2026-01-31_12-00-00 --split val
   segreg predict runs/isic_v3plus/2026-01-31_12-00-00 photos --out predicted
   segreg check recipes/*.yaml
   segreg list encoder 'timm/convnext*'

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -70,6 +71,18 @@ class Prepared:
     def masks(self) -> NDArray[np.uint8]:
         """Gives the masks, uint8 `[N, H, W]` (`[N, K, H, W]` if multilabel), memory-mapped and read-only."""
         return _mapped(self.folder / "masks.npy")
+
+    def release(self) -> None:
+        """Takes rows that were read out of the process's memory; they are there again when they are read again.
+
+        The system would do so when memory runs short, but until then they count as this process's.
+        """
+        for array in (self.images, self.masks):
+            under: Any = array
+            while isinstance(under, np.ndarray):
+                under = under.base
+            if isinstance(under, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+                under.madvise(mmap.MADV_DONTNEED)
 
     @cached_property
     def rows(self) -> dict[int, int]:

@@ -1,0 +1,95 @@
+"""`segreg evaluate RUN`: scores a run's network on a side of its split or on other data."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from segreg.errors import SegregError
+
+if TYPE_CHECKING:
+    from segreg.resolve import Resolved
+
+NAME = "evaluate"
+HELP = "score a run's network on a side of its split, or on another recipe's data"
+EXAMPLES = """examples:
+  segreg evaluate runs/isic_v3plus/2026-01-31_12-00-00
+  segreg evaluate RUN --split val --resolution original
+  segreg evaluate RUN --data other.yaml                all of another recipe's data
+  segreg evaluate RUN --data other.yaml --split test   its test side
+  segreg evaluate RUN --threshold best                 the one with the best Dice on validation
+  segreg evaluate RUN --as smp --as sklearn            also the numbers that these libraries would print
+
+RUN/evaluations/SIDE, or --out, gets metrics.json (scores, definitions, 95% bootstrap intervals over images, what was
+scored and how), per_image.csv, and the worst and best pictures in worst and best.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run")
+    parser.add_argument("--split", metavar="SIDE", help="train, val or test (test; all of other data)")
+    parser.add_argument("--data", type=Path, metavar="RECIPE", help="score on this recipe's data set instead")
+    parser.add_argument("--resolution", choices=("input", "original"), help="at which size masks are compared")
+    parser.add_argument("--threshold", metavar="T|best", help="probability from which a pixel is foreground")
+    parser.add_argument("--weights", choices=("best", "last"), default="best", help="of which epoch (best)")
+    parser.add_argument(
+        "--as",
+        dest="libraries",
+        action="append",
+        choices=("smp", "mmseg", "torchmetrics", "sklearn"),
+        default=[],
+        help="also what this library would print; may be given several times",
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (RUN/evaluations/SIDE)")
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
+    parser.add_argument("--quiet", action="store_true", help="print the results only")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON, nothing else")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    from segreg.trained import load_run
+
+    run = load_run(chosen.run)
+    threshold = _threshold(chosen.threshold)
+    if chosen.out is not None and chosen.out.is_file():
+        raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
+    data = _recipe(chosen.data) if chosen.data is not None else None
+
+    from segreg.device import prepare_process
+    from segreg.progress import progress
+    from segreg.rescore import Request, in_words, rescore
+    from segreg.rundir import finite
+
+    prepare_process()
+    request = Request(
+        side=chosen.split, data=data, resolution=chosen.resolution, threshold=threshold, weights=chosen.weights,
+        libraries=tuple(dict.fromkeys(chosen.libraries)), device=chosen.device, out=chosen.out,
+    )  # fmt: skip
+    told, out = rescore(run, request, progress("quiet" if chosen.quiet or chosen.json else "auto"))
+    if chosen.json:
+        print(json.dumps({"out": str(out), **finite(told)}, indent=2))
+    else:
+        print("\n".join(in_words(told, out)))
+    return 0
+
+
+def _threshold(text: str | None) -> float | Literal["best"] | None:
+    if text is None or text == "best":
+        return text  # type: ignore[return-value]
+    try:
+        value = float(text)
+    except ValueError:
+        raise SegregError(f'--threshold is a number from 0 to 1, or "best", not "{text}"') from None
+    if not 0 <= value <= 1:
+        raise SegregError(f"the threshold must be from 0 to 1, not {text}")
+    return value
+
+
+def _recipe(file: Path) -> Resolved:
+    from segreg.recipe import read_recipe
+    from segreg.registry import load_registry
+    from segreg.resolve import resolve
+
+    return resolve(read_recipe(file), load_registry())

@@ -1,0 +1,228 @@
+"""`segreg evaluate`: what it scores, what it leaves and prints, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny_runs
+from segreg.data import divide
+from segreg.trained import load_run
+
+SEVERAL = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")
+PICTURES = "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}"
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tiny_runs.finished(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def of_classes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classes")
+    images, masks = tiny_runs.folder_dataset(folder / "set", count=12, classes=3)
+    own = f"{{name: folder, images: {images}, masks: {masks}, classes: [ground, disc, ring]}}"
+    return tiny_runs.run(folder, "train.epochs=1", "evaluate.overlays=1", text=SEVERAL.replace(PICTURES, own))
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A run of one's own, which may be changed."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished.directory.path, folder)
+    return folder
+
+
+def found(folder):
+    return json.loads((folder / "metrics.json").read_text(), parse_constant=lambda name: pytest.fail(name))
+
+
+def rows(folder):
+    with (folder / "per_image.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def split_of(run):
+    return json.loads(run.directory.split.read_text())
+
+
+def test_the_test_side_gives_the_scores_of_the_run(segreg, finished):
+    printed = segreg("evaluate", finished.directory.path, "--out", "out", "--device", "cpu")
+    assert (printed.status, printed.err) == (0, "")
+    here, told = Path("out"), found(Path("out"))
+    for key in ("metrics", "intervals"):
+        assert told[key].keys() == {"test"}
+        for name, value in finished.results[key]["test"].items():
+            assert told[key]["test"][name] == pytest.approx(value)
+    assert told["definitions"] == finished.results["definitions"]
+    assert [row["id"] for row in rows(here)] == split_of(finished)["test"]
+    assert (here / "per_image.csv").read_text() == finished.directory.per_image.read_text()
+    assert (told["threshold"], told["threshold_is"], told["weights"]) == (0.5, "the recipe's", "best")
+    assert "test (5 pictures, at input resolution, best weights, threshold 0.5 (the recipe's)):" in printed.out
+    low, high = told["intervals"]["test"]["dice.pooled"]
+    assert (
+        f"  dice.pooled              {told['metrics']['test']['dice.pooled']:.4f}  [{low:.4f}, {high:.4f}]"
+        in printed.out
+    )
+
+
+def test_worst_and_best_pictures(segreg, finished):
+    folder = Path("out")
+    (folder / "worst").mkdir(parents=True)
+    (folder / "worst" / "07_of_another_time.png").touch()
+    (folder / "worst" / "mine.png").touch()
+    assert segreg("evaluate", finished.directory.path, "--out", folder, "--quiet").status == 0
+    by_score = [row["id"] for row in sorted(rows(folder), key=lambda row: float(row["dice"]))]
+    names = {side: sorted(file.name for file in (folder / side).iterdir()) for side in ("worst", "best")}
+    assert names["worst"] == [f"01_{by_score[0]}.png", f"02_{by_score[1]}.png", "mine.png"]
+    assert names["best"] == [f"01_{by_score[-1]}.png", f"02_{by_score[-2]}.png"]
+
+
+def test_other_sides_go_into_the_runs_folder(segreg, copy):
+    for side, count in (("val", 5), ("train", 14)):
+        assert segreg("evaluate", copy, "--split", side, "--quiet").status == 0
+        told = found(copy / "evaluations" / side)
+        assert (told["scored_on"], told["images"], len(rows(copy / "evaluations" / side))) == (
+            side,
+            {side: count},
+            count,
+        )
+    val = load_run(copy).results["metrics"]["val"]
+    assert found(copy / "evaluations" / "val")["metrics"]["val"] == pytest.approx(val)
+
+
+def test_other_data_whole_and_a_side_of_it(segreg, finished, tmp_path):
+    images, masks = tiny_runs.folder_dataset(tmp_path / "discs", count=10)
+    own = f"{{name: folder, images: {images}, masks: {masks}, classes: [lesion]}}"
+    recipe = tiny_runs.write_recipe(tmp_path, tiny_runs.RECIPE.replace(PICTURES, own), name="discs")
+    printed = segreg("evaluate", finished.directory.path, "--data", recipe, "--out", "all", "--json")
+    told = json.loads(printed.out)
+    assert (told["scored_on"], told["images"], told["dataset"]) == ("all", {"all": 10}, "folder")
+    assert told["notice"].startswith("trained on: SYNTHETIC")
+    assert len(rows(tmp_path / "all")) == 10
+    assert segreg("evaluate", finished.directory.path, "--data", recipe, "--split", "test", "--out", "side").status == 0
+    from segreg.build import build_dataset
+    from segreg.recipe import read_recipe
+    from segreg.registry import load_registry
+    from segreg.resolve import resolve
+
+    other = resolve(read_recipe(recipe), load_registry())
+    dataset = build_dataset(other)
+    ids = [dataset.samples[index].id for index in divide(dataset, other.split)["test"]]
+    assert [row["id"] for row in rows(tmp_path / "side")] == ids
+
+
+def test_at_original_resolution_pixels_of_the_pictures_are_counted(segreg, finished):
+    assert (
+        segreg("evaluate", finished.directory.path, "--resolution", "original", "--out", "out", "--quiet").status == 0
+    )
+    told = found(Path("out"))
+    assert told["resolution"] == "original"
+    assert told["metrics"]["test"] != finished.results["metrics"]["test"]
+    dataset_root = finished.directory.path.parents[2] / "pictures"
+    scores = []
+    for row in rows(Path("out")):
+        truth = np.asarray(Image.open(next(dataset_root.rglob(f"{row['id']}_segmentation.png")))) > 0
+        said = finished.predict(next(dataset_root.rglob(f"{row['id']}.jpg"))) > 0
+        scores.append(2 * (truth & said).sum() / (truth.sum() + said.sum()))
+        assert float(row["dice"]) == pytest.approx(scores[-1], abs=1e-12)
+
+
+def test_thresholds(segreg, finished):
+    assert segreg("evaluate", finished.directory.path, "--threshold", "1", "--out", "one", "--quiet").status == 0
+    assert found(Path("one"))["metrics"]["test"]["dice.pooled"] == 0
+    printed = segreg("evaluate", finished.directory.path, "--split", "val", "--threshold", "best", "--out", "best")
+    assert printed.status == 0, printed.err
+    told = found(Path("best"))
+    assert told["threshold_is"].startswith("the best on the validation side, which is the one that is scored")
+    assert told["metrics"]["val"]["dice.pooled"] >= finished.results["metrics"]["val"]["dice.pooled"]
+    for near in (told["threshold"] - 0.02, told["threshold"] + 0.02):
+        segreg("evaluate", finished.directory.path, "--split", "val", "--threshold", near, "--out", "near")
+        other = found(Path("near"))["metrics"]["val"]["dice.pooled"]
+        assert other <= told["metrics"]["val"]["dice.pooled"] + 1e-3
+
+
+def test_several_classes_and_other_libraries(segreg, of_classes):
+    libraries = [word for name in ("smp", "mmseg", "torchmetrics", "sklearn") for word in ("--as", name)]
+    printed = segreg("evaluate", of_classes.directory.path, "--out", "out", *libraries)
+    assert printed.status == 0, printed.err
+    told = found(Path("out"))
+    assert told["threshold"] is None
+    iou = told["metrics"]["test"]["iou.pooled"]
+    assert told["as"]["mmseg"]["values"]["mIoU"] == round(100 * iou, 2)
+    assert told["as"]["sklearn"]["values"]["jaccard_score macro"] == pytest.approx(iou)
+    assert f"  mIoU   {100 * iou:.2f}" in printed.out
+    assert "as smp:" in printed.out
+
+
+def test_a_run_without_weights(segreg, copy):
+    for file in copy.glob("*.safetensors"):
+        file.unlink()
+    printed = segreg("evaluate", copy)
+    assert printed.status == 2
+    assert printed.err.startswith(f"error: {copy} has no best weights yet\n")
+
+
+def test_samples_that_are_gone(segreg, copy):
+    sides = json.loads((copy / "split.json").read_text())
+    sides["test"].append("ISIC_9999999")
+    (copy / "split.json").write_text(json.dumps(sides))
+    printed = segreg("evaluate", copy)
+    assert printed.status == 2
+    assert 'error: 1 of the 6 samples of test are gone from synthetic_lesions: "ISIC_9999999"\n' in printed.err
+    (copy / "split.json").write_text(json.dumps({**sides, "test": []}))
+    assert (
+        f"error: {copy} has no samples in test; there are 14 in train, 5 in val\n"
+        in segreg("evaluate", copy, "--split", "test").err
+    )
+    (copy / "split.json").unlink()
+    assert "split.json is missing" in segreg("evaluate", copy).err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--split", "tset"], 'there is no side "tset" of a split\n  did you mean "test"?'),
+        (["--threshold", "1.5"], "the threshold must be from 0 to 1, not 1.5"),
+        (["--threshold", "nan"], "the threshold must be from 0 to 1, not nan"),
+        (["--threshold", "half"], '--threshold is a number from 0 to 1, or "best", not "half"'),
+        (["--out", "{run}"], "{run} is a run's own folder, whose scores would be replaced"),
+        (["--out", "{run}/results.json"], "{run}/results.json is a file"),
+        (["--data", "missing.yaml"], "missing.yaml"),
+    ],
+)
+def test_mistakes(segreg, finished, words, says):
+    run = str(finished.directory.path)
+    printed = segreg("evaluate", run, *(word.format(run=run) for word in words))
+    assert printed.status == 2
+    assert says.format(run=run) in printed.err
+    assert printed.out == ""
+
+
+def test_no_run(segreg, finished):
+    printed = segreg("evaluate", finished.directory.path.parent)
+    assert printed.status == 2
+    assert f"error: {finished.directory.path.parent} is not the directory of a run" in printed.err
+
+
+def test_classes_that_differ(segreg, finished, of_classes):
+    printed = segreg("evaluate", finished.directory.path, "--data", of_classes.directory.resolved)
+    assert printed.status == 2
+    assert '"ground", "disc" and "ring" (multiclass)' in printed.err
+    assert 'was trained on "lesion" (binary)' in printed.err
+    printed = segreg("evaluate", of_classes.directory.path, "--threshold", "0.4")
+    assert printed.status == 2
+    assert "no threshold takes part" in printed.err
