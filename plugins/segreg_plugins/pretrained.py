@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Fallback = Literal["error", "random"]
 
+DEFAULT = "default"
+"""The tag that stands for whichever weights a library itself would choose."""
+
 FALLBACK_MEANING = (
     "what happens where the weights can't be had, for instance offline: `error` stops and names the ways out, "
     "`random` goes on with random weights and says so in the run's header and record"

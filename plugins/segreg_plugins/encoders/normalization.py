@@ -1,11 +1,28 @@
-"""The statistics of three colour channels, told for as many channels as an encoder's first layer takes."""
+"""The statistics that pretrained weights were trained with, for as many channels as an encoder's first layer takes."""
 
 from __future__ import annotations
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of channel values in [0, 1]."""
 
-def per_channel(
-    statistics: tuple[tuple[float, ...], tuple[float, ...]], in_channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALVES: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+DPN: Statistics = ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3)
+
+
+def smp_statistics(member: str, weights: str | None) -> Statistics:
+    """Gives the statistics that an SMP encoder's weights were trained with.
+
+    SMP itself asks the Hugging Face hub for them, even for an encoder without weights.
+    """
+    if member.startswith("dpn"):
+        return DPN
+    if member.startswith(("inception", "xception")) or weights == "advprop":
+        return HALVES
+    return IMAGENET
+
+
+def per_channel(statistics: Statistics, in_channels: int) -> Statistics:
     """Gives mean and standard deviation of each of `in_channels` channels.
 
     It follows what SMP and timm do to the first layer: one channel takes the sum of the colours' weights, so here their

@@ -12,8 +12,7 @@ from torch.func import functional_call
 
 from segreg.errors import SegregError, listed
 from segreg_plugins.encoders.levels import measured
-from segreg_plugins.encoders.normalization import per_channel
-from segreg_plugins.encoders.smp_family import Statistics, statistics
+from segreg_plugins.encoders.normalization import Statistics, per_channel, smp_statistics
 from segreg_plugins.pretrained import Fallback, HubFile, obtain, read
 
 _SIZE = (256, 256)
@@ -100,7 +99,7 @@ def build(
     network.set_in_channels(in_channels, pretrained=path is not None)
     if depth < 5:
         _leave_out_unused(network, in_channels)
-    return SmpEncoder(network, in_channels, per_channel(statistics(member, weights), in_channels), note)
+    return SmpEncoder(network, in_channels, per_channel(smp_statistics(member, weights), in_channels), note)
 
 
 class _Skipped(nn.Module):

@@ -1,4 +1,4 @@
-"""The encoders of segmentation_models_pytorch: names, weights and statistics, known without importing it."""
+"""The encoders of segmentation_models_pytorch: names and weights, known without importing it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,6 @@ from segreg_plugins.pretrained import FALLBACK_MEANING, Fallback
 
 if TYPE_CHECKING:
     from segreg_plugins.encoders.smp_encoder import SmpEncoder
-
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation of channel values in [0, 1]."""
-
-IMAGENET: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-HALVES: Statistics = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-DPN: Statistics = ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3)
 
 # SMP's own names that begin with "timm-" are left out: it has deprecated them in favour of timm itself.
 WEIGHTS: Mapping[str, tuple[str, ...]] = {
@@ -40,18 +33,6 @@ WEIGHTS: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys((f"mobileone_s{size}" for size in range(5)), ("imagenet",)),
 }
 """Every encoder's name with the tags of its pretrained weights."""
-
-
-def statistics(member: str, weights: str | None) -> Statistics:
-    """Gives the statistics that a member's weights were trained with.
-
-    SMP itself asks the Hugging Face hub for them, even for an encoder without weights.
-    """
-    if member.startswith("dpn"):
-        return DPN
-    if member.startswith(("inception", "xception")) or weights == "advprop":
-        return HALVES
-    return IMAGENET
 
 
 def members() -> Iterable[str]:

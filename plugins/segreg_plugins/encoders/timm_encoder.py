@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from segreg.errors import SegregError, listed
 from segreg_plugins.encoders.levels import Level, measured, outline
 from segreg_plugins.encoders.normalization import per_channel
-from segreg_plugins.encoders.timm_family import DEFAULT
-from segreg_plugins.pretrained import Fallback, HubFile, WebFile, loading, obtain
+from segreg_plugins.pretrained import DEFAULT, Fallback, HubFile, WebFile, loading, obtain
 
 _HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
 # How timm's models are told to take images of other sizes than they were trained at, the best way first.

@@ -10,13 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.settings import PositiveInt, Setting
-from segreg_plugins.pretrained import FALLBACK_MEANING, Fallback
+from segreg_plugins.pretrained import DEFAULT, FALLBACK_MEANING, Fallback
 
 if TYPE_CHECKING:
     from segreg_plugins.encoders.timm_encoder import TimmEncoder
-
-DEFAULT = "default"
-"""The weight tag that stands for the one that timm itself takes."""
 
 
 @cache

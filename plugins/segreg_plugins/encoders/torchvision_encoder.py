@@ -8,8 +8,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from segreg_plugins.encoders.normalization import per_channel
-from segreg_plugins.encoders.smp_family import IMAGENET
+from segreg_plugins.encoders.normalization import IMAGENET, per_channel
 from segreg_plugins.pretrained import Fallback, WebFile, loading, obtain, read
 
 _DILATED = {32: [False, False, False], 16: [False, False, True], 8: [False, True, True]}
