@@ -41,7 +41,7 @@ class Request:
         weights: of the best epoch or of the last one.
         libraries: whose numbers are told besides.
         device: where the network computes.
-        out: the folder for what is written; None: `evaluations/<side or recipe>` in the run's.
+        out: the folder for what is written; None: in the run's `evaluations`, by what is scored and how.
     """
 
     side: str | None = None
@@ -52,6 +52,18 @@ class Request:
     libraries: Sequence[Library] = ()
     device: str = "auto"
     out: Path | None = None
+
+
+def _folder_name(scored: str, request: Request) -> str:
+    """Gives a name such as "test" or "val_original_threshold-best", so that no evaluation replaces another kind."""
+    names: list[str] = [scored]
+    if request.resolution:
+        names.append(request.resolution)
+    if request.threshold is not None:
+        names.append(f"threshold-{request.threshold}")
+    if request.weights == "last":
+        names.append("last")
+    return "_".join(names)
 
 
 def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, Any], Path]:
@@ -72,7 +84,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         )
     data, side = request.data, request.side
     chosen = of_own_split(run, side) if data is None else of_other_data(run, data, side)
-    out = request.out or run.directory.path / "evaluations" / chosen.name
+    out = request.out or run.directory.path / "evaluations" / _folder_name(chosen.name, request)
     if (out / "resolved.yaml").exists():
         raise SegregError(
             f"{out} is a run's own folder, whose scores would be replaced", hint="name another folder with --out"

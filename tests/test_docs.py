@@ -184,7 +184,7 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_every_page_is_in_the_index():
-    linked = set(re.findall(r"\]\((\w+\.md)\)", text_of(DOCS / "index.md")))
+    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", text_of(DOCS / "index.md")))
     assert linked == {page.name for page in DOCS.glob("*.md")} - {"index.md"}
 
 

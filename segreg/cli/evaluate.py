@@ -22,8 +22,8 @@ EXAMPLES = """examples:
   segreg evaluate RUN --threshold best                 the one with the best Dice on validation
   segreg evaluate RUN --as smp --as sklearn            also the numbers that these libraries would print
 
-RUN/evaluations/SIDE, or --out, gets metrics.json (scores, definitions, 95% bootstrap intervals over images, what was
-scored and how), per_image.csv, and the worst and best pictures in worst and best.
+A folder in RUN/evaluations, or --out, gets metrics.json (scores, definitions, 95% bootstrap intervals over images, what
+was scored and how), per_image.csv, and the worst and best pictures in worst and best.
 """
 
 
@@ -42,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="also what this library would print; may be given several times",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (RUN/evaluations/SIDE)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (in RUN/evaluations)")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
     parser.add_argument("--quiet", action="store_true", help="print the results only")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, nothing else")

@@ -13,6 +13,7 @@ from PIL import Image
 
 import tiny_runs
 from segreg.data import divide
+from segreg.rescore import Request, _folder_name
 from segreg.trained import load_run
 
 SEVERAL = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")
@@ -226,3 +227,16 @@ def test_classes_that_differ(segreg, finished, of_classes):
     printed = segreg("evaluate", of_classes.directory.path, "--threshold", "0.4")
     assert printed.status == 2
     assert "no threshold takes part" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({}, "test"),
+        ({"resolution": "original"}, "test_original"),
+        ({"threshold": "best", "weights": "last"}, "test_threshold-best_last"),
+        ({"resolution": "input", "threshold": 0.25}, "test_input_threshold-0.25"),
+    ],
+)
+def test_an_evaluation_of_another_kind_has_a_folder_of_its_own(asked, name):
+    assert _folder_name("test", Request(**asked)) == name

@@ -17,8 +17,8 @@ from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.metrics import segreg_entries
 from segreg_plugins.metrics.counts import confusion
 
-OF_PROBABILITIES = {"roc_auc", "pr_auc", "mse", "ece", "best_threshold"}  # test_metrics_curves.py has these
-BUILDERS = {entry.name: entry.build for entry in segreg_entries() if entry.name not in OF_PROBABILITIES}
+ELSEWHERE = {"boundary_iou", "roc_auc", "pr_auc", "mse", "ece", "best_threshold"}  # test_metrics_*.py have these
+BUILDERS = {entry.name: entry.build for entry in segreg_entries() if entry.name not in ELSEWHERE}
 BINARY = Task(("lesion",), "binary")
 MULTICLASS = Task(("background", "road", "car", "tree"), "multiclass")
 MULTILABEL = Task(("cell", "nucleus", "wall"), "multilabel")

@@ -19,9 +19,10 @@ def segreg_entries() -> list[Entry]:
         Entry("metric", "specificity", builders.specificity),
         Entry("metric", "accuracy", builders.accuracy),
         Entry("metric", "mean_accuracy", builders.mean_accuracy),
+        Entry("metric", "boundary_iou", builders.boundary_iou, paper="arXiv:2103.16562"),
         Entry("metric", "roc_auc", builders.roc_auc),
         Entry("metric", "pr_auc", builders.pr_auc),
         Entry("metric", "mse", builders.mse),
-        Entry("metric", "ece", builders.ece),
+        Entry("metric", "ece", builders.ece, paper="arXiv:1706.04599"),
         Entry("metric", "best_threshold", builders.best_threshold),
     ]

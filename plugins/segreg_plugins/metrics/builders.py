@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from segreg.settings import PositiveFloat
 from segreg_plugins.losses.classes import kept_classes, refuse
 
 if TYPE_CHECKING:
     from segreg.task import Task
+    from segreg_plugins.metrics.boundary import BoundaryIoU
     from segreg_plugins.metrics.histogram import HistogramScore
     from segreg_plugins.metrics.squared import SquaredError
     from segreg_plugins.metrics.streamed import StreamedScore
@@ -111,6 +113,25 @@ def mean_accuracy(task: Task, threshold: float, *, leave_out: tuple[str, ...] = 
     return _streamed(task, threshold, "mean_accuracy", "mean_accuracy", leave_out)
 
 
+def boundary_iou(
+    task: Task, threshold: float, *, ratio: PositiveFloat = 0.02, leave_out: tuple[str, ...] = ()
+) -> BoundaryIoU:
+    """Boundary IoU: the IoU of the pixels near the contours of truth and prediction.
+
+    Args:
+        ratio: how near, as a share of the picture's diagonal; the paper has 0.02.
+        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+
+    Raises:
+        SegregError: `leave_out` names no class of the task, or all of them.
+    """
+    kept = kept_classes(task, leave_out)
+
+    from segreg_plugins.metrics.boundary import BoundaryIoU
+
+    return BoundaryIoU(task, threshold, ratio=ratio, kept=kept)
+
+
 def roc_auc(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
     """Area under the ROC curve; of several classes the mean, each against the rest.
 
@@ -152,7 +173,7 @@ def mse(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> Squ
 
 
 def ece(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
-    """Expected calibration error of probabilities, in 15 equal bins; of several classes the mean. arXiv:1706.04599
+    """Expected calibration error of probabilities, in 15 equal bins; of several classes the mean.
 
     Args:
         leave_out: names of classes that don't take part in the mean over classes, such as the background.

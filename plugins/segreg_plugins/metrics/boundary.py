@@ -1,0 +1,188 @@
+"""Boundary IoU (arXiv:2103.16562), streamed: the IoU of the pixels of truth and prediction near their own contours.
+
+Truth and prediction are each cut down to their pixels within some distance of their contour, and the IoU is that of
+what is left. A large area's inside, which any network finds, does not hide that its contour is wrong.
+
+As in the authors' code distance is counted in steps to any of eight neighbours, and an area that reaches the picture's
+edge has its contour there. Departing from it, which knows no ignored pixels: where the truth is not known, neither
+truth nor prediction has a contour, and no pixel counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torchmetrics import Metric
+
+from segreg.errors import listed
+from segreg_plugins.metrics.counts import Counts, kinds_of
+from segreg_plugins.metrics.scores import SCORES, values
+from segreg_plugins.metrics.wording import by_class, refuse_strays
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segreg.task import Task
+
+_IOU = SCORES["iou"]
+
+
+class BoundaryIoU(Metric):
+    """IoU of what lies near contours: pooled over all images, and as the mean of the images' own values.
+
+    Args:
+        task: any task; of a multiclass one every class, the background too, has a contour.
+        threshold: probability from which a pixel is foreground (binary and multilabel).
+        ratio: how near, as a share of the picture's diagonal.
+        kept: for each class whether it takes part in means over classes.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+
+    boundary_settings: Tensor
+    near_contours: Tensor
+    strays: Tensor
+    image_sum: Tensor
+    image_number: Tensor
+
+    def __init__(self, task: Task, threshold: float, *, ratio: float, kept: Sequence[bool]) -> None:
+        super().__init__()
+        self.task = task
+        self.threshold = threshold
+        self.ratio = ratio
+        self.kept = tuple(kept)
+        # It keeps metrics of other settings apart in a collection, which merges those that agree on the first batch.
+        settings = torch.tensor([threshold, ratio, *kept], dtype=torch.float64)
+        self.add_state("boundary_settings", settings, dist_reduce_fx="max")
+        self.add_state("near_contours", torch.zeros(4, task.channels, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("strays", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("image_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("image_number", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Counts one batch, without waiting for the device.
+
+        Shape: logits `[B, K, H, W]` and a target as `Task` has it. H and W may differ between batches.
+
+        Raises:
+            SegregError: the shapes do not belong together.
+        """
+        counted, strays = self._counted(logits, target)
+        self.near_contours = self.near_contours + counted.sum(1)
+        self.strays = self.strays + strays
+        each, _ = values(_IOU, _as_counts(counted), self._kept())
+        there = ~each.isnan()
+        self.image_sum = self.image_sum + each.where(there, 0.0).sum()
+        self.image_number = self.image_number + there.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Gives `boundary_iou.pooled`, `.per_image_mean` and, where there are several classes, `.class.CLASS`.
+
+        Float64 scalars. NaN: no pixel counted, or the class is left out.
+
+        Raises:
+            SegregError: masks held labels that the task does not have.
+        """
+        refuse_strays(self.task, int(self.strays))
+        pooled, each = values(_IOU, _as_counts(self.near_contours), self._kept())
+        per_image = (self.image_sum / self.image_number).where(self.image_number > 0, torch.nan)
+        found = by_class(self.task, "boundary_iou", pooled, each)
+        first = found.pop("boundary_iou.pooled")
+        return {"boundary_iou.pooled": first, "boundary_iou.per_image_mean": per_image, **found}
+
+    def per_image(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """Gives every image's own values: `boundary_iou` and, where there are several classes, one for each.
+
+        Shape: logits `[B, K, H, W]` and a target as `Task` has it to float64 `[B]`.
+        """
+        mean, each = values(_IOU, _as_counts(self._counted(logits, target)[0]), self._kept())
+        classes = self.task.classes if len(self.task.classes) > 1 else ()
+        return {"boundary_iou": mean, **{f"boundary_iou.class.{name}": each[:, k] for k, name in enumerate(classes)}}
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """Gives one sentence for each value that `compute` gives."""
+        task = self.task
+        several = len(task.classes) > 1
+        near = (
+            f"boundary IoU (arXiv:2103.16562), the IoU of the pixels that lie within {self.ratio:g} of the diagonal of "
+            "the contour of their own area,"
+        )
+        rule = (
+            "the class with the largest logit is predicted"
+            if task.mode == "multiclass"
+            else f"foreground from probability {self.threshold:g}"
+        )
+        out = [name for name, kept in zip(task.classes, self.kept, strict=True) if not kept]
+        which = f"all classes but {listed(out)}" if out else "all classes"
+        mean = f", then the mean over {which}; a class {_IOU.absent} is left out" if several else ""
+        of = "each class" if several else f'"{task.classes[0]}"'
+        end = f"nothing there and nothing predicted counts as 1; {rule}; ignored pixels left out"
+        pixels = "counted over the pixels of all images together"
+        found = {
+            "boundary_iou.pooled": f"{near} of {of}, {pixels}{mean}; {end}.",
+            "boundary_iou.per_image_mean": f"{near} of {of}, counted in each image{mean}; {end}; then the mean over "
+            "images, without those where it is undefined.",
+        }
+        for name in task.classes if several else ():
+            found[f"boundary_iou.class.{name}"] = (
+                f'{near} of "{name}", {pixels}; undefined for a class {_IOU.absent}; {rule}; ignored pixels left out.'
+            )
+        return found
+
+    def _kept(self) -> Tensor:
+        return self.boundary_settings[2:] > 0
+
+    def _counted(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Gives true and false positives, false and true negatives of each image, int64 `[4, B, K]`, and the strays."""
+        kinds, strays = kinds_of(self.task, logits, target)
+        labels = self.task.labels(logits, threshold=self.threshold)
+        if self.task.mode == "multiclass":
+            classes = torch.arange(self.task.channels, device=labels.device).view(1, -1, 1, 1)
+            predicted = labels.unsqueeze(1) == classes
+        else:
+            predicted = (labels == 1).view_as(kinds)
+        known = kinds < 2
+        reach = contour_reach(logits.shape[-2], logits.shape[-1], self.ratio)
+        truth = near_contour(kinds == 1, known, reach)
+        found = near_contour(predicted, known, reach)
+        kinds_of_pixel = (truth & found, ~truth & found, truth & ~found, known & ~truth & ~found)
+        return torch.stack([each.sum((-2, -1)) for each in kinds_of_pixel]), strays
+
+
+def contour_reach(height: int, width: int, ratio: float) -> int:
+    """Gives the distance in pixels, at least 1, that is `ratio` of the diagonal."""
+    return max(1, round(ratio * math.hypot(height, width)))
+
+
+def near_contour(area: Tensor, known: Tensor, reach: int) -> Tensor:
+    """Gives the area's pixels that are known and have something outside it within `reach` rows and columns.
+
+    What lies beyond the picture is outside, what is not known is not.
+
+    Shape: bool `[..., H, W]` to the same.
+    """
+    outside = known & ~area
+    for dimension in (-1, -2):
+        outside = _spread(outside.transpose(dimension, -1), reach).transpose(dimension, -1)
+    return area & known & outside
+
+
+def _spread(there: Tensor, reach: int) -> Tensor:
+    """Gives where something is there within `reach` places along the last dimension; beyond its ends it is."""
+    # As differences of running sums, whose cost does not grow with the reach: in large pictures that is 100 pixels.
+    sums = F.pad(F.pad(there, (reach, reach), value=True).cumsum(-1, dtype=torch.int32), (1, 0))
+    window = 2 * reach + 1
+    return sums[..., window:] > sums[..., :-window]
+
+
+def _as_counts(counted: Tensor) -> Counts:
+    tp, fp, fn, tn = counted
+    right = (tp + tn).sum(-1, keepdim=True)
+    return Counts(tp, fp, fn, tn, right, counted.sum((0, -1)).unsqueeze(-1))
