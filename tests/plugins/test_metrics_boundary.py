@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 from torchmetrics import MetricCollection
 
 from segreg.errors import SegregError
+from segreg.settings import check_value, settings_of
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.metrics.boundary import contour_reach, near_contour
 from segreg_plugins.metrics.builders import boundary_iou, iou
@@ -84,7 +87,7 @@ def test_values_are_those_of_loops(task, ratio, ignored):
         .reshape(areas.shape)
         for areas in (truth, found)
     )  # fmt: skip
-    metric = boundary_iou(task, 0.5, ratio=ratio)
+    metric = boundary_iou(task, 0.5, dilation_ratio=ratio)
     values = streamed(metric, logits, target)
     together = [np.moveaxis(bands, 1, 0) for bands in (truth, found)]
     assert values["boundary_iou.pooled"] == pytest.approx(ratios(*together), abs=1e-12)
@@ -123,7 +126,7 @@ def test_a_wrong_contour_costs_more_than_in_the_iou():
     assert whole == pytest.approx((75 / 80) ** 2, abs=0.01)
     assert near < 0.25
     # A reach as large as the picture leaves nothing out.
-    wide = streamed(boundary_iou(BINARY, 0.5, ratio=2.0), logits, target)["boundary_iou.pooled"]
+    wide = streamed(boundary_iou(BINARY, 0.5, dilation_ratio=1.0), logits, target)["boundary_iou.pooled"]
     assert wide == pytest.approx(whole, abs=1e-12)
 
 
@@ -182,8 +185,8 @@ def test_classes_left_out_are_not_in_the_mean():
 
 def test_a_collection_keeps_other_settings_apart_though_their_first_batches_agree():
     metrics = {
-        "near": boundary_iou(BINARY, 0.5), "far": boundary_iou(BINARY, 0.5, ratio=0.3), "iou": iou(BINARY, 0.5),
-        "low": boundary_iou(BINARY, 0.1),
+        "near": boundary_iou(BINARY, 0.5), "far": boundary_iou(BINARY, 0.5, dilation_ratio=0.3),
+        "iou": iou(BINARY, 0.5), "low": boundary_iou(BINARY, 0.1),
     }  # fmt: skip
     together = MetricCollection({name: metric.clone() for name, metric in metrics.items()})
     empty = torch.full((1, 1, 17, 23), -9.0), torch.zeros(1, 17, 23).long()
@@ -199,12 +202,12 @@ def test_a_collection_keeps_other_settings_apart_though_their_first_batches_agre
 
 @every_task
 def test_every_value_is_defined_in_words(task):
-    metric = boundary_iou(task, 0.4, ratio=0.05)
+    metric = boundary_iou(task, 0.4, dilation_ratio=0.05)
     found = streamed(metric, *draw(task))
     assert list(metric.definitions) == list(found)
     for name, sentence in metric.definitions.items():
         assert sentence.endswith(".")
-        assert "0.05 of the diagonal" in sentence
+        assert "d is 0.05 of the diagonal of what is scored, rounded to pixels and at least 1" in sentence
         assert ("0.4" in sentence) == (task.mode != "multiclass")
         assert ("all images together" in sentence) == (not name.endswith("per_image_mean"))
 
@@ -245,3 +248,22 @@ def test_labels_that_the_task_does_not_have_are_told():
     metric.update(logits, target)
     with pytest.raises(SegregError, match="3 pixels of the masks carry labels that the task does not have"):
         metric.compute()
+
+
+@pytest.mark.parametrize("value", [float("inf"), 1e6, 1.5, -0.1])
+def test_a_share_of_the_diagonal_is_at_most_all_of_it(value):
+    hint = settings_of(boundary_iou)["dilation_ratio"].hint
+    with pytest.raises(ValueError, match="must be a number between 0 and 1"):
+        check_value(hint, value)
+    assert check_value(hint, 0) == 0  # which is 1 pixel
+    assert contour_reach(17, 23, 0) == 1
+
+
+@every_task
+def test_half_precision_uint8_and_copies(task):
+    logits, target = draw(task, ignored=0.1)
+    expected = streamed(boundary_iou(task, 0.5), logits.half().float(), target)
+    metric = pickle.loads(pickle.dumps(boundary_iou(task, 0.5)))
+    for name, value in streamed(metric, logits.half(), target.to(torch.uint8)).items():
+        assert value.item() == pytest.approx(expected[name].item(), abs=1e-12)
+    assert metric.state_dict() == {}

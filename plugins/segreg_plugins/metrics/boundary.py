@@ -37,7 +37,7 @@ class BoundaryIoU(Metric):
     Args:
         task: any task; of a multiclass one every class, the background too, has a contour.
         threshold: probability from which a pixel is foreground (binary and multilabel).
-        ratio: how near, as a share of the picture's diagonal.
+        dilation_ratio: how near, as a share of the picture's diagonal.
         kept: for each class whether it takes part in means over classes.
     """
 
@@ -51,14 +51,14 @@ class BoundaryIoU(Metric):
     image_sum: Tensor
     image_number: Tensor
 
-    def __init__(self, task: Task, threshold: float, *, ratio: float, kept: Sequence[bool]) -> None:
+    def __init__(self, task: Task, threshold: float, *, dilation_ratio: float, kept: Sequence[bool]) -> None:
         super().__init__()
         self.task = task
         self.threshold = threshold
-        self.ratio = ratio
+        self.dilation_ratio = dilation_ratio
         self.kept = tuple(kept)
         # It keeps metrics of other settings apart in a collection, which merges those that agree on the first batch.
-        settings = torch.tensor([threshold, ratio, *kept], dtype=torch.float64)
+        settings = torch.tensor([threshold, dilation_ratio, *kept], dtype=torch.float64)
         self.add_state("boundary_settings", settings, dist_reduce_fx="max")
         self.add_state("near_contours", torch.zeros(4, task.channels, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("strays", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
@@ -111,8 +111,9 @@ class BoundaryIoU(Metric):
         task = self.task
         several = len(task.classes) > 1
         near = (
-            f"boundary IoU (arXiv:2103.16562), the IoU of the pixels that lie within {self.ratio:g} of the diagonal of "
-            "the contour of their own area,"
+            "boundary IoU (arXiv:2103.16562), the IoU of the pixels that lie within d of the contour of their own area "
+            f"(d is {self.dilation_ratio:g} of the diagonal of what is scored, rounded to pixels and at least 1, in "
+            "steps to any of eight neighbours; the picture's edge is a contour, ignored pixels are none),"
         )
         rule = (
             "the class with the largest logit is predicted"
@@ -149,7 +150,7 @@ class BoundaryIoU(Metric):
         else:
             predicted = (labels == 1).view_as(kinds)
         known = kinds < 2
-        reach = contour_reach(logits.shape[-2], logits.shape[-1], self.ratio)
+        reach = contour_reach(logits.shape[-2], logits.shape[-1], self.dilation_ratio)
         truth = near_contour(kinds == 1, known, reach)
         found = near_contour(predicted, known, reach)
         kinds_of_pixel = (truth & found, ~truth & found, truth & ~found, known & ~truth & ~found)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from segreg.settings import PositiveFloat
+from segreg.settings import Fraction
 from segreg_plugins.losses.classes import kept_classes, refuse
 
 if TYPE_CHECKING:
@@ -114,12 +114,13 @@ def mean_accuracy(task: Task, threshold: float, *, leave_out: tuple[str, ...] = 
 
 
 def boundary_iou(
-    task: Task, threshold: float, *, ratio: PositiveFloat = 0.02, leave_out: tuple[str, ...] = ()
+    task: Task, threshold: float, *, dilation_ratio: Fraction = 0.02, leave_out: tuple[str, ...] = ()
 ) -> BoundaryIoU:
     """Boundary IoU: the IoU of the pixels near the contours of truth and prediction.
 
     Args:
-        ratio: how near, as a share of the picture's diagonal; the paper has 0.02.
+        dilation_ratio: how near, as a share of the picture's diagonal, rounded to pixels and at least 1; the paper
+            has 0.02.
         leave_out: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
@@ -129,7 +130,7 @@ def boundary_iou(
 
     from segreg_plugins.metrics.boundary import BoundaryIoU
 
-    return BoundaryIoU(task, threshold, ratio=ratio, kept=kept)
+    return BoundaryIoU(task, threshold, dilation_ratio=dilation_ratio, kept=kept)
 
 
 def roc_auc(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
