@@ -20,14 +20,14 @@ import torch
 from segreg import build
 from segreg.data import Batches, divide, fitting_workers, prepare
 from segreg.device import choose_device, choose_precision, prepare_process, seed_everything
-from segreg.objective import Objective
-from segreg.prepare import Training
-from segreg.prepare import prepare as prepare_training
 from segreg.progress import Quiet
 from segreg.recipe import is_override, read_recipe
 from segreg.registry import load_registry
 from segreg.resolve import resolve
-from segreg.train import train_pass
+from segreg.training.objective import Objective
+from segreg.training.prepare import Training
+from segreg.training.prepare import prepare as prepare_training
+from segreg.training.train import train_pass
 
 ROUNDS = 7
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from segreg import build
 from segreg.data import Batches, Prepared, Side, divide, fitting_workers, prepare
 from segreg.device import choose_device, choose_precision, prepare_process, seed_everything
-from segreg.objective import Objective
-from segreg.predictor import Predictor
+from segreg.prediction.predictor import Predictor
 from segreg.progress import Progress
 from segreg.resolve import Resolved
-from segreg.start import start_from
+from segreg.training.objective import Objective
+from segreg.training.start import start_from
 
 if TYPE_CHECKING:
     import torch

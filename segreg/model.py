@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from segreg.contracts import Decoder, Encoder
 from segreg.errors import SegregError
 from segreg.pyramid import Pyramid, check_encoder
+
+if TYPE_CHECKING:
+    from segreg.device import Precision
 
 
 class Normalize(nn.Module):
@@ -121,6 +124,15 @@ class Segmenter(nn.Module):
         if logits.shape[-2:] != padded.shape[-2:]:
             logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., : image.shape[-2], : image.shape[-1]]
+
+
+def predict_logits(
+    model: nn.Module, normalize: nn.Module, images: Tensor, device: torch.device, precision: Precision
+) -> Tensor:
+    """Gives float32 logits `[B, K, H, W]` for uint8 images `[B, C, H, W]`, on `device`."""
+    with torch.inference_mode(), precision.autocast(device):
+        logits: Tensor = model(normalize(images.to(device, non_blocking=True)))
+    return logits.float()
 
 
 def describe(model: Segmenter) -> dict[str, Any]:

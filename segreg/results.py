@@ -11,12 +11,12 @@ from segreg.checkpoint import load_weights
 from segreg.data import Side
 from segreg.header import banner
 from segreg.pictures import draw_curves
-from segreg.plots import draw_tables
 from segreg.progress import Progress, duration
 from segreg.resolve import Resolved
 from segreg.rundir import RunDirectory
-from segreg.scoring import Exam, spaced, values_in_words, write_rows
-from segreg.train import Outcome
+from segreg.scoring.exam import Exam, spaced, values_in_words, write_rows
+from segreg.scoring.plots import draw_tables
+from segreg.training.train import Outcome
 
 
 def score_run(

@@ -27,8 +27,8 @@ from segreg.report import report_if_possible
 from segreg.resolve import Choice, Resolved, resolve
 from segreg.results import results_in_words, score_run
 from segreg.rundir import RunDirectory, new_run_directory, open_run_directory, write_json
-from segreg.train import fit
 from segreg.trained import Run, notes_for_weights
+from segreg.training.train import fit
 
 SECONDS_BETWEEN_CURVES = 20.0
 """Drawing takes a quarter of a second, which short epochs would feel."""

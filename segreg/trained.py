@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from segreg.contracts import Dataset
     from segreg.device import PrecisionName
     from segreg.model import Normalize, Segmenter
-    from segreg.predictor import Predictor, Way
+    from segreg.prediction.predictor import Predictor, Way
     from segreg.resolve import Resolved
     from segreg.task import Task
 
@@ -156,13 +156,13 @@ class Run:
             image: what to predict.
             weights: those of the best epoch or of the last one.
             threshold: probability from which a pixel is foreground; None: the recipe's.
-            way: tiles and averaged views, see `segreg.predictor.Way`; None: the whole image as it is.
+            way: tiles and averaged views, see `segreg.prediction.predictor.Way`; None: the whole image as it is.
 
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
-        from segreg.predict import predict_labels
-        from segreg.predictor import WHOLE, take
+        from segreg.prediction.predict import predict_labels
+        from segreg.prediction.predictor import WHOLE, take
 
         predictors = [self.predictor(weights)]
         picture = take(predictors, *_read(image), way or WHOLE)
@@ -185,8 +185,8 @@ class Run:
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
-        from segreg.predict import predict_probabilities
-        from segreg.predictor import WHOLE, take
+        from segreg.prediction.predict import predict_probabilities
+        from segreg.prediction.predictor import WHOLE, take
 
         predictors = [self.predictor(weights)]
         return predict_probabilities(predictors, take(predictors, *_read(image), way or WHOLE), way or WHOLE)
@@ -198,7 +198,7 @@ class Run:
         device: str = "cpu",
         precision: PrecisionName | Literal["recipe"] = "float32",
     ) -> Predictor:
-        """Gives the trained network with all that `segreg.predict` needs, loaded once. Nothing is downloaded.
+        """Gives the trained network with all that a prediction needs, loaded once. Nothing is downloaded.
 
         Args:
             weights: those of the best epoch or of the last one.
@@ -220,7 +220,7 @@ class Run:
         import torch
 
         from segreg.device import choose_device, choose_precision, prepare_device
-        from segreg.predictor import Predictor
+        from segreg.prediction.predictor import Predictor
 
         place = choose_device(device)
         prepare_device(place)

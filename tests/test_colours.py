@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from segreg.colours import label_colours, read_colours
 from segreg.errors import SegregError
 from segreg.pictures import class_colours
+from segreg.prediction.colours import label_colours, read_colours
 from segreg.task import Task
 
 BINARY = Task(("lesion",), "binary")

@@ -11,9 +11,9 @@ import sklearn.metrics
 import torch
 import torchmetrics.classification as tm
 
-from segreg.conventions import LIBRARIES, as_told_by
 from segreg.errors import SegregError
-from segreg.image_counts import image_counts
+from segreg.scoring.conventions import LIBRARIES, as_told_by
+from segreg.scoring.image_counts import image_counts
 from segreg.task import Task
 
 BINARY = Task(("lesion",), "binary")

@@ -18,7 +18,8 @@ import segreg
 import tiny_runs
 from segreg.data.batches import Batch
 from segreg.device import choose_precision
-from segreg.evaluate import evaluate, predict_logits
+from segreg.model import predict_logits
+from segreg.scoring.evaluate import evaluate
 from segreg.task import Task
 
 CPU = torch.device("cpu")

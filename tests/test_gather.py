@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from segreg.errors import SegregError
-from segreg.gather import gather
+from segreg.prediction.gather import gather
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from segreg.intervals import bootstrap
+from segreg.scoring.intervals import bootstrap
 
 NAN = math.nan
 

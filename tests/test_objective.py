@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segreg.errors import SegregError
-from segreg.objective import Objective
+from segreg.training.objective import Objective
 from tiny_training import Scale, TinyNet, bce, dice
 
 IMAGES = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

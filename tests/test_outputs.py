@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from segreg.errors import SegregError
-from segreg.outputs import KINDS, Outputs, class_folders
-from segreg.overlay import overlay, strip
-from segreg.predictor import Strip
+from segreg.prediction.outputs import KINDS, Outputs, class_folders
+from segreg.prediction.overlay import overlay, strip
+from segreg.prediction.predictor import Strip
 from segreg.task import Task
 
 BINARY = Task(("lesion",), "binary")
@@ -148,7 +148,7 @@ def test_large_pictures_drawn_in_strips_have_no_seams(task, monkeypatch):
     image = drawn.integers(0, 256, (900, 820, 3), dtype=np.uint8)
     colours = COLOURS[1:] if task.mode == "multilabel" else COLOURS
     whole = overlay(image, labels, colours, task)
-    monkeypatch.setattr("segreg.overlay._ROWS", 820 * 7)
+    monkeypatch.setattr("segreg.prediction.overlay._ROWS", 820 * 7)
     np.testing.assert_array_equal(overlay(image, labels, colours, task), whole)
 
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torchmetrics import MetricCollection
 
-from segreg import plots
-from segreg.plots import draw_tables
+from segreg.scoring import plots
+from segreg.scoring.plots import draw_tables
 from segreg.tables import Curve, Matrix, Reliability
 
 

@@ -20,11 +20,11 @@ from segreg.data import fit_image
 from segreg.device import Precision
 from segreg.errors import SegregError
 from segreg.images import read_image, read_labels
-from segreg.predict import predict, predict_labels, predict_probabilities
-from segreg.predictor import WHOLE, Predictor, Way, check_together, take
+from segreg.prediction.predict import predict, predict_labels, predict_probabilities
+from segreg.prediction.predictor import WHOLE, Predictor, Way, check_together, take
+from segreg.prediction.tiles import tile_starts
 from segreg.sections import Input
 from segreg.task import Task
-from segreg.tiles import tile_starts
 
 CPU = torch.device("cpu")
 FLOAT32 = Precision("float32", None, scaler=False, reason="test")
@@ -128,7 +128,7 @@ def test_a_whole_picture_against_pillow_and_torch(task, size):
 def test_many_strips_make_the_same_as_one(monkeypatch):
     one, image = predictor(MULTICLASS, size=3), drawn(120, 70)
     whole = labels_of([one], image), probabilities_of([one], image)
-    monkeypatch.setattr("segreg.predict._STRIP", 500)
+    monkeypatch.setattr("segreg.prediction.predict._STRIP", 500)
     np.testing.assert_array_equal(labels_of([one], image), whole[0])
     np.testing.assert_allclose(probabilities_of([one], image), whole[1], atol=1e-6)
     ((_, strips),) = predict([one], [take([one], image, NAME)])
@@ -148,7 +148,7 @@ def test_pictures_in_a_batch_are_what_they_are_alone():
 
 
 def test_large_pictures_are_not_held_together(monkeypatch):
-    monkeypatch.setattr("segreg.predict._TOGETHER", 3000)
+    monkeypatch.setattr("segreg.prediction.predict._TOGETHER", 3000)
     one = predictor()
     sizes = [(60, 60), (10, 10), (60, 60), (20, 20), (20, 20)]
     pictures = [take([one], drawn(*size), NAME) for size in sizes]

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from segreg.errors import SegregError
-from segreg.gather import gather
-from segreg.outputs import Outputs
-from segreg.predictions import predict_files
-from segreg.predictor import WHOLE, Way
+from segreg.prediction.gather import gather
+from segreg.prediction.outputs import Outputs
+from segreg.prediction.predictions import predict_files
+from segreg.prediction.predictor import WHOLE, Way
 from segreg.progress import Quiet
 from test_predict import BINARY, drawn, labels_of, predictor
 

@@ -17,11 +17,12 @@ from safetensors.torch import load_file
 
 import segreg
 import tiny_runs
-from segreg import history, train
+from segreg import history
 from segreg.checkpoint import load_state, read_notes
 from segreg.errors import SegregError
 from segreg.registry import load_registry
 from segreg.run import resume_run
+from segreg.training import train
 
 
 @pytest.fixture(autouse=True)
@@ -134,9 +135,9 @@ def interrupted(tmp_path, monkeypatch, *, epoch, overrides=()):
             os.kill(os.getpid(), signal.SIGINT)
         return train_pass(training, batches, number, progress)
 
-    monkeypatch.setattr("segreg.train.train_pass", pass_with_interrupt)
+    monkeypatch.setattr("segreg.training.train.train_pass", pass_with_interrupt)
     run = tiny_runs.run(tmp_path, *overrides, drawn=True)
-    monkeypatch.setattr("segreg.train.train_pass", train_pass)
+    monkeypatch.setattr("segreg.training.train.train_pass", train_pass)
     assert run.results["stopped_because"] == "interrupted"
     return run
 
@@ -171,7 +172,7 @@ def test_ctrl_c_on_the_command_line_says_once_how_to_go_on_and_gives_130(tmp_pat
             os.kill(os.getpid(), signal.SIGINT)
         return train_pass(training, batches, number, progress)
 
-    monkeypatch.setattr("segreg.train.train_pass", pass_with_interrupt)
+    monkeypatch.setattr("segreg.training.train.train_pass", pass_with_interrupt)
     recipe, runs = tiny_runs.write_recipe(tmp_path), tmp_path / "runs"
     printed = segreg("run", recipe, "--out", runs)
     (path,) = (runs / "tiny").iterdir()
@@ -213,7 +214,7 @@ def test_ctrl_c_while_scoring_says_how_to_go_on(finished, tmp_path, monkeypatch,
     def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segreg.scoring.evaluate", interrupt)
+    monkeypatch.setattr("segreg.scoring.exam.evaluate", interrupt)
     recipe, runs = tiny_runs.write_recipe(tmp_path), tmp_path / "runs"
     printed = segreg("run", recipe, "--out", runs)
     monkeypatch.undo()

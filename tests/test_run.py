@@ -196,7 +196,8 @@ def test_the_best_epoch_is_that_of_the_best_row(finished):
 
 
 def test_the_best_epoch_is_what_is_scored_not_the_last(tmp_path, monkeypatch):
-    monkeypatch.setattr("segreg.train.better", lambda _, best: best is None)  # as if nothing after it were better
+    # As if nothing after the first epoch were better.
+    monkeypatch.setattr("segreg.training.train.better", lambda _, best: best is None)
     run = tiny_runs.run(tmp_path, "train.epochs=3", "evaluate.overlays=0")
     results, first = run.results, run.history[0]
     assert (results["best_epoch"], results["epochs"]) == (1, 3)

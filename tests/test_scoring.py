@@ -13,11 +13,11 @@ import segreg
 import tiny_runs
 from segreg import build
 from segreg.data import prepare
-from segreg.evaluate import Scores
-from segreg.image_counts import image_counts
-from segreg.intervals import bootstrap
 from segreg.progress import Quiet
-from segreg.scoring import Exam, spaced
+from segreg.scoring.evaluate import Scores
+from segreg.scoring.exam import Exam, spaced
+from segreg.scoring.image_counts import image_counts
+from segreg.scoring.intervals import bootstrap
 from segreg.task import Task
 
 TASKS = [

@@ -7,7 +7,7 @@ from torch import nn
 
 from segreg.errors import SegregError
 from segreg.model import Segmenter
-from segreg.start import start_from
+from segreg.training.start import start_from
 
 
 class Levels(nn.Module):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from segreg.errors import SegregError
-from segreg.tiles import blend, tile_starts, tile_weights
+from segreg.prediction.tiles import blend, tile_starts, tile_weights
 
 CASES = [
     (length, tile, overlap)
@@ -121,7 +121,7 @@ def test_only_a_row_of_tiles_is_held_however_tall_the_picture(monkeypatch):
         sizes.append(np.prod(shape))
         return zeros(shape, *given)
 
-    monkeypatch.setattr("segreg.tiles.np.zeros", spy)
+    monkeypatch.setattr("segreg.prediction.tiles.np.zeros", spy)
     parts = blend((4000, 32), (16, 16), 0.25, spied(image, (16, 16), []), channels=2)
     assert max(part.size for _, part in parts) <= 2 * 16 * 32
     assert max(sizes) <= 4000  # the sum of the weights along one side

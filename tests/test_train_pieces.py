@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from segreg.average import Average
 from segreg.errors import SegregError
-from segreg.monitor import better, choose_monitor
-from segreg.prepare import parameter_groups, scale_rates
 from segreg.progress import Bar, Lines, Quiet, duration, progress
-from segreg.tally import Tally
+from segreg.training.average import Average
+from segreg.training.monitor import better, choose_monitor
+from segreg.training.prepare import parameter_groups, scale_rates
+from segreg.training.tally import Tally
 from tiny_training import CPU, TinyNet
 
 

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from segreg.checkpoint import STATE, load_state
 from segreg.device import Precision
-from segreg.objective import Objective
 from segreg.sections import Train
-from segreg.train import Outcome, fit
+from segreg.training.objective import Objective
+from segreg.training.train import Outcome, fit
 from segreg_plugins.optimizers.from_torch import adam
 from segreg_plugins.schedules.builders import cosine, plateau
 

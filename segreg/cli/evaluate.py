@@ -59,8 +59,8 @@ def execute(chosen: argparse.Namespace) -> int:
 
     from segreg.device import prepare_process
     from segreg.progress import progress
-    from segreg.rescore import Request, in_words, rescore
     from segreg.rundir import finite
+    from segreg.scoring.rescore import Request, in_words, rescore
 
     prepare_process()
     request = Request(

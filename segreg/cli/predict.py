@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
-    from segreg.outputs import Kind
-    from segreg.predictions import Summary
-    from segreg.predictor import Predictor
+    from segreg.prediction.outputs import Kind
+    from segreg.prediction.predictions import Summary
+    from segreg.prediction.predictor import Predictor
     from segreg.trained import Run
 
 NAME = "predict"
@@ -73,9 +73,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.gather import gather
-    from segreg.outputs import KINDS, Outputs
-    from segreg.predictor import Way, check_together
+    from segreg.prediction.gather import gather
+    from segreg.prediction.outputs import KINDS, Outputs
+    from segreg.prediction.predictor import Way, check_together
 
     runs, images = _runs_and_images(chosen)
     numbers = {"overlap": chosen.overlap, "scale": chosen.scale}
@@ -85,8 +85,8 @@ def execute(chosen: argparse.Namespace) -> int:
     way = Way(tile=_tile(chosen.tile), views=chosen.tta, batch_size=chosen.batch_size, **numbers)
     pictures = gather(images, without=[chosen.out / kind for kind in KINDS])
 
-    from segreg.colours import label_colours, read_colours
     from segreg.device import prepare_process
+    from segreg.prediction.colours import label_colours, read_colours
 
     prepare_process()
     task = runs[0].task
@@ -99,7 +99,7 @@ def execute(chosen: argparse.Namespace) -> int:
         notice="; ".join(dict.fromkeys(f"trained on: {run.notice}" for run in runs if run.notice)),
     )
 
-    from segreg.predictions import predict_files
+    from segreg.prediction.predictions import predict_files
     from segreg.progress import progress
 
     predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.colours import Colour, label_colours
 from segreg.contracts import Dataset
 from segreg.data import Augmentation, Side
 from segreg.data.samples import fitted_sample
@@ -19,6 +18,7 @@ from segreg.inspection.leaks import AlikePair, sides_by_index
 from segreg.inspection.likeness import ORIENTATIONS, turned
 from segreg.inspection.scan import labels_of
 from segreg.pictures import outline
+from segreg.prediction.colours import Colour, label_colours
 from segreg.sections import Input
 from segreg.task import IGNORE_INDEX, Task
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import tiny_runs
 from segreg.data import divide
-from segreg.rescore import Request, _folder_name
+from segreg.scoring.rescore import Request, _folder_name
 from segreg.trained import load_run
 
 SEVERAL = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")

@@ -94,7 +94,7 @@ def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_cla
         "threshold": None, "tile": [24, 32], "overlap": 0.5, "scale": 0.8, "views": "mirror+scales",
     }  # fmt: skip
     assert summary["predicted"][0] == {"image": "photos/a/1.png", "masks": "out/masks/a/1.png"}
-    from segreg.predictor import Way
+    from segreg.prediction.predictor import Way
 
     way = Way(tile=(24, 32), overlap=0.5, scale=0.8, views="mirror+scales")
     labels = of_classes.predict("photos/a/1.png", way=way)
@@ -205,10 +205,10 @@ def test_nothing_is_fetched_when_a_run_is_loaded(segreg, finished, photos, monke
 
 
 def test_progress_is_lines_with_the_time_left_where_there_is_no_terminal(finished, photos):
-    from segreg.gather import gather
-    from segreg.outputs import Outputs
-    from segreg.predictions import predict_files
-    from segreg.predictor import Way
+    from segreg.prediction.gather import gather
+    from segreg.prediction.outputs import Outputs
+    from segreg.prediction.predictions import predict_files
+    from segreg.prediction.predictor import Way
 
     stream = io.StringIO()
     assert isinstance(progress("auto", stream), Lines)

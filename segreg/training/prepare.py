@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from segreg.average import Average
 from segreg.device import Precision, prepare_device
 from segreg.errors import SegregError, listed
-from segreg.objective import Objective
+from segreg.training.average import Average
+from segreg.training.objective import Objective
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

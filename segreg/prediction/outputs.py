@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from segreg.predictor import Strip
+    from segreg.prediction.predictor import Strip
     from segreg.task import Task
 
 Kind = Literal["masks", "probabilities", "coloured", "overlays", "strips"]
@@ -103,8 +103,8 @@ class Outputs:
         Raises:
             OSError: a file can't be written.
         """
-        from segreg.overlay import overlay, strip
         from segreg.pictures import paint
+        from segreg.prediction.overlay import overlay, strip
 
         files = self.files(name)
         masks = labels if self.task.mode == "multilabel" else labels[None]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from segreg.predictor import WHOLE, Picture, Predictor, Strip, Way, check_together
-from segreg.tiles import Corner, Size, blend
+from segreg.prediction.predictor import WHOLE, Picture, Predictor, Strip, Way, check_together
+from segreg.prediction.tiles import Corner, Size, blend
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from segreg.errors import SegregError
-from segreg.monitor import TOTAL
+from segreg.training.monitor import TOTAL
 
 if TYPE_CHECKING:
     from segreg.contracts import Loss

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError, listed
-from segreg.tiles import MOST_OVERLAP, Size
+from segreg.prediction.tiles import MOST_OVERLAP, Size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,7 @@ class Predictor:
 
     def logits(self, images: Tensor) -> Tensor:
         """Gives float32 logits `[B, K, H, W]` on the device, for uint8 images `[B, C, H, W]`, as in scoring."""
-        from segreg.evaluate import predict_logits
+        from segreg.model import predict_logits
 
         return predict_logits(self.model, self.normalize, images, self.device, self.precision)
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from segreg import build
 from segreg.checkpoint import replacing
 from segreg.data import Batches, Prepared, restore
-from segreg.evaluate import Scores, evaluate
-from segreg.image_counts import image_counts
-from segreg.intervals import bootstrap
 from segreg.pictures import side_by_side
 from segreg.progress import Progress
 from segreg.resolve import Resolved
+from segreg.scoring.evaluate import Scores, evaluate
+from segreg.scoring.image_counts import image_counts
+from segreg.scoring.intervals import bootstrap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from segreg.contracts import Dataset
     from segreg.data import Batch
-    from segreg.predictor import Predictor
+    from segreg.prediction.predictor import Predictor
 
 _MOST_READ = 1 << 24
 """Bytes of pictures that are left in memory after they were scored."""

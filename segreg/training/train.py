@@ -23,12 +23,12 @@ from segreg import history
 from segreg.checkpoint import BEST, LAST, STATE, State, load_state, save_state
 from segreg.device import Precision, seed_everything
 from segreg.errors import SegregError, listed
-from segreg.monitor import TOTAL, Monitor, better, choose_monitor, computed, metric_directions, named
-from segreg.objective import Objective
-from segreg.prepare import Training, freeze_encoder, prepare, to_device
 from segreg.progress import Progress, Quiet, duration
-from segreg.resume import publish, restore, snapshot
-from segreg.tally import WAYS_OUT, Tally
+from segreg.training.monitor import TOTAL, Monitor, better, choose_monitor, computed, metric_directions, named
+from segreg.training.objective import Objective
+from segreg.training.prepare import Training, freeze_encoder, prepare, to_device
+from segreg.training.resume import publish, restore, snapshot
+from segreg.training.tally import WAYS_OUT, Tally
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

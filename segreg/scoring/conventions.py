@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 from segreg.errors import SegregError
-from segreg.image_counts import FN, FP, TN, TP
+from segreg.scoring.image_counts import FN, FP, TN, TP
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +44,7 @@ class Told:
 def as_told_by(library: Library, task: Task, counts: Counts) -> Told:
     """Gives what a library prints for predictions that were counted.
 
-    Shape: int64 `[N, K, 4]`, as `segreg.image_counts` has them for each of N images.
+    Shape: int64 `[N, K, 4]`, as `segreg.scoring.image_counts` has them for each of N images.
 
     Raises:
         SegregError: the library does not know such tasks.

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError
-from segreg.gather import Named
 from segreg.images import read_image
-from segreg.outputs import Outputs
-from segreg.predict import predict
-from segreg.predictor import Picture, Predictor, Strip, Way, check_together, take
+from segreg.prediction.gather import Named
+from segreg.prediction.outputs import Outputs
+from segreg.prediction.predict import predict
+from segreg.prediction.predictor import Picture, Predictor, Strip, Way, check_together, take
 from segreg.progress import Advance, Progress
 from segreg.rundir import write_json
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from segreg.monitor import computed
+from segreg.model import predict_logits
+from segreg.training.monitor import computed
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +28,7 @@ class Scores:
         values: each metric by its full name, such as `dice.pooled`.
         definitions: what each of those names means, one sentence.
         per_image: a row for each picture: its id, and the metrics that one picture has.
-        counts: int64 `[N, K, 4]`, each picture's as `segreg.image_counts` has them; None where they were not counted.
+        counts: int64 `[N, K, 4]`, each picture's as `image_counts` has them; None where they were not counted.
         intervals: lower and upper end of the 95% interval of each value that has one.
     """
 
@@ -36,17 +37,6 @@ class Scores:
     per_image: list[dict[str, Any]] = field(default_factory=list)
     counts: NDArray[np.int64] | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-
-
-def predict_logits(
-    model: nn.Module, normalize: nn.Module, images: Tensor, device: torch.device, precision: Precision
-) -> Tensor:
-    """Gives float32 logits `[B, K, H, W]` for uint8 images `[B, C, H, W]`, on `device`."""
-    import torch
-
-    with torch.inference_mode(), precision.autocast(device):
-        logits: Tensor = model(normalize(images.to(device, non_blocking=True)))
-    return logits.float()
 
 
 def evaluate(

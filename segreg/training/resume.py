@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.checkpoint import BEST, LAST, State, random_state, restore_random_state, save_weights
 from segreg.errors import SegregError
-from segreg.monitor import Monitor
+from segreg.training.monitor import Monitor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segreg.prepare import Training
     from segreg.progress import Progress
+    from segreg.training.prepare import Training
 
 
 def snapshot(

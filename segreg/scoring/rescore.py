@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.data import Prepared, prepare
 from segreg.errors import SegregError
 from segreg.header import banner
-from segreg.intervals import METHOD
-from segreg.plots import draw_tables
 from segreg.progress import Progress
 from segreg.resolve import Resolved
 from segreg.rundir import write_json
-from segreg.scoring import Exam, Ranked, ranking_column, values_in_words, write_rows
-from segreg.selection import Chosen, check_side, of_other_data, of_own_split
+from segreg.scoring.exam import Exam, Ranked, ranking_column, values_in_words, write_rows
+from segreg.scoring.intervals import METHOD
+from segreg.scoring.plots import draw_tables
+from segreg.scoring.selection import Chosen, check_side, of_other_data, of_own_split
 
 if TYPE_CHECKING:
-    from segreg.conventions import Library
+    from segreg.scoring.conventions import Library
     from segreg.trained import Run
 
 THRESHOLD_METRIC = "best_threshold"
@@ -217,7 +217,7 @@ def _best_threshold(run: Run, recipe: Resolved, request: Request, progress: Prog
 
 
 def _as_others(libraries: Sequence[Library], exam: Exam, counts: Any) -> dict[str, Any]:
-    from segreg.conventions import as_told_by
+    from segreg.scoring.conventions import as_told_by
 
     told = {library: as_told_by(library, exam.dataset.task, counts) for library in libraries}
     return {
