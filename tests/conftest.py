@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass
 
 import pytest
@@ -9,6 +10,9 @@ import pytest
 import plugged
 from segreg.cli import main
 from segreg.registry import load_registry
+
+# A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C. Some are about it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
