@@ -74,3 +74,8 @@ def listed(words: Sequence[str], *, last: str = "and", quote: str = '"', most: i
     if len(shown) < 2:
         return "".join(shown)
     return f"{', '.join(shown[:-1])} {last} {shown[-1]}"
+
+
+def with_article(noun: str) -> str:
+    """Gives "an encoder" for "encoder" and "a decoder" for "decoder"."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -17,7 +17,7 @@ import pluggy
 
 from segreg import hooks
 from segreg.entry import Entry, Family
-from segreg.errors import SegregError, did_you_mean, listed
+from segreg.errors import SegregError, did_you_mean, listed, with_article
 from segreg.kinds import KINDS
 from segreg.settings import Setting
 
@@ -176,7 +176,7 @@ class Registry:
         hints = [did_you_mean(bare, self.names(kind))]
         others = [other for other in KINDS if other != kind and self._has(other, bare)]
         if others:
-            hints = [f'"{bare}" is {"an" if others[0][0] in "aeiou" else "a"} {others[0]}, not {_a(kind)}']
+            hints = [f'"{bare}" is {with_article(others[0])}, not {with_article(kind)}']
         if "@" in name and self._has(kind, bare):
             who = sorted({p.distribution for p, o in self._offers(kind) if isinstance(o, Entry) and o.name == bare})
             hints = [f'"{bare}" is offered by {listed(who)}']
@@ -184,17 +184,17 @@ class Registry:
             hints = [f"did you mean {listed(under, last='or')}?"]
         if not any(hints):
             names = self.names(kind)
-            hints = [f"it can be {listed(names, most=8, last='or')}"] if names else [f"no plugin offers {_a(kind)}"]
+            hints = (
+                [f"it can be {listed(names, most=8, last='or')}"]
+                if names
+                else [f"no plugin offers {with_article(kind)}"]
+            )
         hints.append(f"`segreg list {kind}` shows every {kind}")
         hints += [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
         return SegregError(f'there is no {kind} "{name}"', hint="\n".join(filter(None, hints)))
 
     def _has(self, kind: str, name: str) -> bool:
         return any(offer.name == name for _, offer in self._offers(kind) if isinstance(offer, Entry))
-
-
-def _a(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _member(plugin: Plugin, offer: Entry | Family, name: str) -> list[str]:

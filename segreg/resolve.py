@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.recipe import KeyPath, Recipe
 from segreg.registry import Part, Registry
 from segreg.sections import Evaluate, Input, Split, Train
@@ -217,7 +217,7 @@ class _Check:
     def needed_part(self, kind: str, name: str) -> Choice | None:
         if self.recipe.values.get(name) is None:
             place = (name,) if name in self.recipe.values else ()
-            self.wrong(f'the section "{name}" is missing: it names {_article(kind)}', place, self.choice_of(kind))
+            self.wrong(f'the section "{name}" is missing: it names {with_article(kind)}', place, self.choice_of(kind))
             return None
         return self.part(kind, (name,), self.recipe.values[name])
 
@@ -240,25 +240,25 @@ class _Check:
 
     def choice_of(self, kind: str) -> str:
         names = self.registry.names(kind)
-        return f"it can be {listed(names, most=6, last='or')}" if names else f"no plugin offers {_article(kind)}"
+        return f"it can be {listed(names, most=6, last='or')}" if names else f"no plugin offers {with_article(kind)}"
 
     def part(self, kind: str, path: KeyPath, value: Any, *, weighted: bool = False) -> Choice | None:
         given: Any = {"name": value} if isinstance(value, str) else value
         if not isinstance(given, Mapping):
             self.wrong(
-                f"{_article(kind)} is a name or a mapping with a name, not {value_in_words(value)}", path,
+                f"{with_article(kind)} is a name or a mapping with a name, not {value_in_words(value)}", path,
                 f"for example {{name: {(self.registry.names(kind) or ['...'])[0]}}}",
             )  # fmt: skip
             return None
         if "name" not in given:
             written = [key for key in given if key in self.registry.names(kind)]
             hint = f"write `name: {written[0]}`, and its settings beside it" if written else self.choice_of(kind)
-            self.wrong(f"{_article(kind)} needs a name", path, hint)
+            self.wrong(f"{with_article(kind)} needs a name", path, hint)
             return None
         name_path = (*path, "name") if isinstance(value, Mapping) else path
         name = given["name"]
         if not isinstance(name, str):
-            self.wrong(f"the name of {_article(kind)} must be a text, not {value_in_words(name)}", name_path)
+            self.wrong(f"the name of {with_article(kind)} must be a text, not {value_in_words(name)}", name_path)
             return None
         try:
             part = self.registry.find(kind, name)
@@ -339,10 +339,6 @@ class _Check:
 
 def _values(count: int) -> str:
     return f"{count} value{'' if count == 1 else 's'}"
-
-
-def _article(kind: str) -> str:
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def _reading_order(problem: Problem) -> tuple[bool, int, int]:
