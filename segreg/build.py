@@ -41,17 +41,32 @@ def build_dataset(recipe: Resolved) -> Dataset:
     return dataset
 
 
-def build_model(recipe: Resolved, task: Task) -> Segmenter:
+def build_encoder(recipe: Resolved) -> Encoder:
+    """Gives the recipe's encoder.
+
+    Raises:
+        SegregError: it can't be built, or does not keep its contract.
+    """
+    encoder = recipe.encoder.build(recipe.input.channels)
+    if not isinstance(encoder, Encoder):
+        raise _not_as_promised(recipe.encoder, encoder, "an nn.Module with channels and strides")
+    return encoder
+
+
+def build_model(recipe: Resolved, task: Task, encoder: Encoder | None = None) -> Segmenter:
     """Gives encoder, decoder and heads as one module, checked by one small forward pass.
+
+    Args:
+        recipe: names the parts.
+        task: the classes.
+        encoder: what `build_encoder` gave, where that was called before.
 
     Raises:
         SegregError: a part can't be built, does not keep its contract, or does not go with the other.
     """
     from segreg.model import Segmenter, verify
 
-    encoder = recipe.encoder.build(recipe.input.channels)
-    if not isinstance(encoder, Encoder):
-        raise _not_as_promised(recipe.encoder, encoder, "an nn.Module with channels and strides")
+    encoder = build_encoder(recipe) if encoder is None else encoder
     decoder = _decoder(recipe.decoder, encoder)
     auxiliary = None if recipe.auxiliary is None else _decoder(recipe.auxiliary, encoder)
     try:

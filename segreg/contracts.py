@@ -23,12 +23,15 @@ class Encoder(Protocol):
     stride does not divide is rounded up or down as the network does. Only real levels: no copy of the image, no empty
     channels.
 
-    Two methods may be offered besides:
+    Four things may be offered besides:
 
     * `dilate(output_stride: int) -> bool`: change the network in place, same parameters, so that no level is coarser
       than `output_stride`, update `strides`, and say whether that was possible.
     * `normalization -> tuple[tuple[float, ...], tuple[float, ...]]`, an attribute: mean and standard deviation that its
       weights were trained with, of channel values in [0, 1].
+    * `size_divisor -> int`, an attribute: image sides must be multiples of it; the model pads for it and crops after it.
+    * `image_size -> tuple[int, int] | None`, an attribute: the one height and width that it takes, None for any. The
+      model pads smaller images to it; larger ones are the encoder's to refuse.
     """
 
     channels: Sequence[int]
@@ -41,7 +44,8 @@ class Encoder(Protocol):
 class Decoder(Protocol):
     """An `nn.Module` that turns an encoder's levels into one map of features.
 
-    Shape: levels as the encoder gives them to `[B, channels, H / stride, W / stride]`.
+    Shape: levels as the encoder gives them to `[B, channels, H / stride, W / stride]`. Where a `pyramid` takes the
+    encoder's strides as powers of two, `stride` is meant so too.
 
     Two attributes may be offered besides:
 
@@ -65,7 +69,7 @@ class Loss(Protocol):
 class Metric(Protocol):
     """A `torchmetrics.Metric` of float32 logits `[B, K, H, W]` and a `Task` target; `compute` gives scalars by name.
 
-    Three things may be offered besides:
+    Four things may be offered besides:
 
     * `definitions -> dict[str, str]`, an attribute: a sentence for each name that `compute` gives.
     * `per_image(logits, target) -> dict[str, Tensor]`: each image's own values `[B]`, without counting them. Where
@@ -73,6 +77,8 @@ class Metric(Protocol):
     * `scores_of_counts(counts: Tensor) -> dict[str, Tensor]`: those of `compute`'s values that follow from pixels
       counted by the recipe's threshold, which gives them intervals. Int64 `[..., K, 4]`, true positives, false
       positives, false negatives and true negatives of each class, to float `[...]`.
+    * `sums(logits, target) -> Tensor` and `scores_of_sums(sums: Tensor) -> dict[str, Tensor]`: the same for what
+      follows from other sums: `[B, ...]` of each image, and scores `[...]` of what was added up over images.
     """
 
     def update(self, logits: Tensor, target: Tensor) -> None: ...

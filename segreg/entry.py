@@ -74,6 +74,8 @@ class Family:
         members: gives every member's name, quickly and without importing torch.
         member_settings: gives one member's settings, where members differ; `build` then takes `**settings`.
         paper: the source.
+        representatives: names a few members that stand for all where every one would be too many, as in
+            `segreg matrix`; without it, all members do.
 
     Raises:
         SegregError: the builder does not keep to this; the message names its file and line.
@@ -86,6 +88,7 @@ class Family:
     members: Callable[[], Iterable[str]]
     member_settings: Callable[[str], Mapping[str, Setting]] | None = None
     paper: str = ""
+    representatives: Callable[[], Iterable[str]] | None = None
 
     def __post_init__(self) -> None:
         own_settings = self.member_settings is not None

@@ -52,9 +52,9 @@ class Normalize(nn.Module):
 class Segmenter(nn.Module):
     """An encoder, a decoder and a head; in training also an auxiliary decoder on the same levels.
 
-    Images of any size are taken. Where a part needs sides that are multiples of its `size_divisor`, the image is padded
-    at the right and at the bottom by repeating its border, and the logits are cropped again. (Zeros would draw an edge,
-    and mirroring can't pad a small image by more than its own size.)
+    Images of any size are taken. Where a part needs sides that are multiples of its `size_divisor`, or the encoder just
+    one `image_size`, the image is padded at the right and at the bottom by repeating its border, and the logits are
+    cropped again. (Zeros would draw an edge, and mirroring can't pad a small image by more than its own size.)
 
     Args:
         encoder: gives the levels.
@@ -107,8 +107,13 @@ class Segmenter(nn.Module):
         return logits
 
     def pad(self, image: Tensor) -> Tensor:
-        """Gives the image with sides that are multiples of `size_divisor`; the same tensor where they are."""
-        down, right = (-side % self.size_divisor for side in image.shape[-2:])
+        """Gives the image with sides that the parts take; the same tensor where it has them.
+
+        An image larger than the one size that an encoder takes is left so, for the encoder to refuse.
+        """
+        least = getattr(self.encoder, "image_size", None) or (1, 1)
+        sides = image.shape[-2:]
+        down, right = (max(-side % self.size_divisor, one - side) for side, one in zip(sides, least, strict=True))
         return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
 
     def parts(self) -> dict[str, nn.Module]:
@@ -205,8 +210,9 @@ def _verify(model: Segmenter, image: Tensor, words: str) -> None:
         title = f"{role} {type(decoder).__name__}"
         features = _tried(f"{title} on {type(model.encoder).__name__}", words, decoder, levels)
         # Resampled levels take the image's size from the finest level, which knows it to within its own stride.
-        slack = 1 + model.encoder.strides[0] / decoder.stride
-        _compare(title, features, decoder.channels, decoder.stride, image=padded, slack=slack)
+        pixels = decoder.stride / max((pyramid.scale for pyramid in _pyramids(decoder)), default=1)
+        slack = 1 + model.encoder.strides[0] / pixels
+        _compare(title, features, decoder.channels, pixels, image=padded, slack=slack)
         logits = _tried(f"the head of {title}", words, head, features)
         if logits.ndim != 4 or logits.shape[1] != model.classes:
             raise SegregError(f"the head of {title} gives {list(logits.shape)} for {model.classes} classes")
@@ -221,7 +227,7 @@ def _tried(title: str, words: str, part: Any, given: Any) -> Any:
         raise SegregError(f"{title} can't take {words}: {type(error).__name__}: {error}") from error
 
 
-def _compare(title: str, features: Any, channels: int, stride: int, *, image: Tensor, slack: float) -> None:
+def _compare(title: str, features: Any, channels: int, stride: float, *, image: Tensor, slack: float) -> None:
     if not isinstance(features, Tensor) or features.ndim != 4:
         shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise SegregError(f"{title} gives {shape} where [B, C, H, W] was expected")
@@ -229,9 +235,9 @@ def _compare(title: str, features: Any, channels: int, stride: int, *, image: Te
         raise SegregError(f"{title} declares {channels} channels, but gives {features.shape[1]}")
     wanted, got = image.shape[-2:], features.shape[-2:]
     if any(abs(side - whole / stride) > slack for side, whole in zip(got, wanted, strict=True)):
-        expected = "x".join(str(-(-side // stride)) for side in wanted)
+        expected = "x".join(str(math.ceil(side / stride)) for side in wanted)
         raise SegregError(
-            f"{title} declares stride {stride}, but gives {got[0]}x{got[1]} for an image of {wanted[0]}x{wanted[1]}, "
+            f"{title} declares stride {stride:g}, but gives {got[0]}x{got[1]} for an image of {wanted[0]}x{wanted[1]}, "
             f"where about {expected} was expected"
         )
 

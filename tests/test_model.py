@@ -87,6 +87,36 @@ def test_the_divisors_of_all_parts_count():
     assert Segmenter(encoder, decoder, 1, auxiliary=Decoder(encoder, 0, size_divisor=10)).size_divisor == 60
 
 
+def test_an_encoder_of_one_size_gets_smaller_images_at_that_size_and_larger_ones_as_they_are():
+    encoder, decoder = parts()
+    encoder.image_size = (48, 64)
+    model = Segmenter(encoder, decoder, 3).eval()
+    image = torch.randn(1, 3, 30, 64)
+    assert model.pad(image).shape == (1, 3, 48, 64)
+    assert torch.equal(model.pad(image)[..., 29:, :], image[..., 29:, :].expand(-1, -1, 19, -1))
+    assert model(image).shape == (1, 3, 30, 64)
+    assert model.pad(torch.randn(1, 3, 50, 60)).shape == (1, 3, 50, 64)
+    encoder.image_size = None
+    assert model.pad(image) is image
+
+
+def test_a_stride_that_is_no_power_of_two_is_checked_as_it_is():
+    """Levels of stride 14 and 28 pass for 16 and 32; the decoder's stride is meant so too."""
+    encoder = Encoder()
+    encoder.fine[0] = nn.Conv2d(3, 8, 14, stride=14)
+    encoder.strides = (14, 28)
+    decoder = Decoder(encoder, 0)
+    decoder.stride = 16
+    model = Segmenter(encoder, decoder, 2)
+    verify(model, (560, 280), 3)
+    decoder.stride = 32
+    with pytest.raises(SegregError) as caught:
+        verify(model, (560, 280), 3)
+    assert str(caught.value) == (
+        "decoder Decoder declares stride 28, but gives 40x20 for an image of 560x280, where about 20x10 was expected"
+    )
+
+
 def test_all_logits_runs_the_encoder_once_and_gives_the_main_decoder_first():
     encoder, decoder = parts()
     model = Segmenter(encoder, decoder, 4, auxiliary=Decoder(encoder, 0)).eval()

@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from segreg.errors import SegregError
-from segreg.pyramid import at_output_stride, check_encoder, level_at_stride, pyramid_of, resampled, with_strides
+from segreg.pyramid import (
+    at_output_stride,
+    check_encoder,
+    level_at_stride,
+    on_grid,
+    pyramid_of,
+    resampled,
+    with_strides,
+)
 
 
 class Toy(nn.Module):
@@ -89,8 +97,9 @@ def test_a_dilate_that_says_no_is_served_as_well():
         (CNN, (8,), [2]),
         ((1, *CNN), CNN, [1, 2, 3, 4, 5]),
         ((4, 8, 16, 32), (2, 4, 8, 16, 32), [0, 0, 1, 2, 3]),
-        ((16,) * 4, (4, 8, 16, 32), [0, 1, 2, 3]),
-        ((14,) * 12, (4, 8, 16, 32), [0, 4, 7, 11]),
+        ((16,) * 4, (16,) * 4, [0, 1, 2, 3]),
+        ((14,) * 12, (16,) * 4, [0, 4, 7, 11]),
+        ((16,) * 4, (4, 8, 16, 32), [3, 3, 3, 3]),
         ((16,), (4, 8, 16, 32), [0, 0, 0, 0]),
         ((16,) * 4, (8,), [3]),
         ((2, 4, 8, 8, 8), CNN, [0, 1, 2, 3, 4]),
@@ -104,14 +113,91 @@ def test_each_stride_is_served_by_the_nearest_level(have, want, sources):
     assert pyramid.strides == want
 
 
-@pytest.mark.parametrize("have", [(16,) * 4, (14,) * 4, (7, 14, 28), (32,), (2, 4, 8, 8, 8)])
-@pytest.mark.parametrize("size", [(64, 96), (256, 32)])
-def test_levels_fit_each_other_whatever_they_are_made_from(have, size):
+@pytest.mark.parametrize(
+    ("have", "divisor"),
+    [((16,) * 4, 32), ((14,) * 4, 28), ((7, 14, 28), 28), ((32,), 32), ((2, 4, 8, 8, 8), 32), ((12, 17), 32)],
+)
+@pytest.mark.parametrize("cells", [(2, 3), (8, 1)])
+def test_levels_fit_each_other_whatever_they_are_made_from(have, divisor, cells):
     encoder = Toy(*have)
     pyramid = with_strides(pyramid_of(encoder), CNN, divisor=32)
-    levels = encoder(torch.randn(1, 3, *size))
-    assert pyramid.image_size(levels) == size
-    assert sizes(pyramid(levels)) == [(size[0] // s, size[1] // s) for s in CNN]
+    assert pyramid.size_divisor == divisor
+    levels = encoder(torch.randn(1, 3, *(divisor * n for n in cells)))
+    assert pyramid.image_size(levels) == tuple(32 * n for n in cells)
+    assert sizes(pyramid(levels)) == [(32 * cells[0] // s, 32 * cells[1] // s) for s in CNN]
+
+
+@pytest.mark.parametrize(
+    ("strides", "grid"),
+    [
+        (CNN, CNN),
+        ((1, *CNN), (1, *CNN)),
+        ((14,) * 4, (16,) * 4),
+        ((7, 14, 28), (8, 16, 32)),
+        ((12, 12), (16, 16)),
+        ((12, 17), (12, 17)),
+        ((4, 8, 24), (4, 8, 24)),
+    ],
+)
+def test_strides_are_powers_of_two_but_for_one_common_factor(strides, grid):
+    assert on_grid(strides) == grid
+
+
+def test_a_map_of_stride_14_is_passed_on_as_one_of_16_and_that_is_said():
+    encoder = Toy(*(14,) * 4)
+    pyramid = with_strides(pyramid_of(encoder), (16,) * 4)
+    levels = encoder(torch.randn(1, 3, 28, 42))
+    assert all(a is b for a, b in zip(pyramid(levels), levels, strict=True))
+    assert pyramid.scale == 16 / 14
+    assert pyramid.notes == ("the encoder's stride 14 is taken as 16",)
+
+
+def test_one_scale_becomes_several_by_the_papers_simple_feature_pyramid():
+    """Against section 3 of arXiv:2203.16527 written out, on the last of four equal maps."""
+    torch.manual_seed(0)
+    encoder = Toy(*(16,) * 4)
+    pyramid = with_strides(pyramid_of(encoder), (4, 8, 16, 32), divisor=32)
+    levels = encoder(torch.randn(2, 3, 64, 96))
+    last = levels[3]
+
+    def norm(x, weight, bias):
+        mean, var = x.mean(1, keepdim=True), x.var(1, keepdim=True, unbiased=False)
+        return (x - mean) / (var + 1e-6).sqrt() * weight[:, None, None] + bias[:, None, None]
+
+    def after(x, one, one_norm, three, three_norm):
+        x = norm(F.conv2d(x, one.weight), one_norm.weight, one_norm.bias)
+        return norm(F.conv2d(x, three.weight, padding=1), three_norm.weight, three_norm.bias)
+
+    def doubled(x, up):
+        return F.conv_transpose2d(x, up.weight, up.bias, stride=2)
+
+    for made in pyramid.made.values():
+        for parameter in made.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    quarter, eighth, same, half = pyramid.made.values()
+    expected = [
+        after(
+            doubled(F.gelu(norm(doubled(last, quarter[0]), quarter[1].weight, quarter[1].bias)), quarter[3]),
+            *quarter[4:],
+        ),
+        after(doubled(last, eighth[0]), *eighth[1:]),
+        after(last, *same),
+        after(F.max_pool2d(last, 2), *half[1:]),
+    ]
+    for level, reference in zip(pyramid(levels), expected, strict=True):
+        assert torch.allclose(level, reference, atol=1e-5)
+    assert pyramid.channels == (256,) * 4
+    assert [up.weight.shape[:2] for up in (quarter[0], quarter[3])] == [(32, 16), (16, 8)]
+    assert pyramid.notes == ("a simple feature pyramid makes stride 4, 8, 16, 32 from the encoder's last level",)
+
+
+def test_a_single_scale_is_refined_for_an_output_stride_and_left_alone_where_it_has_it():
+    encoder = Toy(16, 16)
+    assert [level.way for level in at_output_stride(encoder, 8).pick((-1, 8)).levels] == ["simple_pyramid"]
+    assert [level.way for level in at_output_stride(encoder, 16).pick((-1, 16)).levels] == ["own"]
+    assert [level.way for level in at_output_stride(encoder, 16).pick((0, 4), (-1, 16)).levels] == [
+        "simple_pyramid"
+    ] * 2
 
 
 def test_coarser_levels_are_means_of_their_cells():

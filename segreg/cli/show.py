@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import textwrap
+from collections.abc import Mapping
+from typing import Any
 
-from segreg.errors import SegregError, did_you_mean, listed
+from segreg.errors import SegregError, did_you_mean, listed, with_article
 from segreg.kinds import KINDS
-from segreg.registry import Part, load_registry
+from segreg.registry import Part, Registry, load_registry
 from segreg.settings import plain, type_in_words
 
 NAME = "show"
@@ -17,12 +20,16 @@ EXAMPLES = """examples:
   segreg show decoder deeplabv3plus
   segreg show augmentation ElasticTransform
   segreg show encoder timm/convnext_tiny --json
+  segreg show encoder timm/convnext_tiny --build      its levels, and whether it dilates
 """
+
+_IN_CHANNELS = 3
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kind", help=f"one of {', '.join(KINDS)}")
     parser.add_argument("name", help="the part's name, as recipes write it")
+    parser.add_argument("--build", action="store_true", help="of an encoder: build it and tell its levels as well")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -30,9 +37,47 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.kind not in KINDS:
         hint = did_you_mean(chosen.kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
         raise SegregError(f'"{chosen.kind}" is no kind of part', hint=hint)
-    part = load_registry().find(chosen.kind, chosen.name)
-    print(json.dumps(_as_data(part), indent=2) if chosen.json else _as_text(part))
+    if chosen.build and chosen.kind != "encoder":
+        raise SegregError(
+            f"--build is for encoders, and {chosen.name} is {with_article(chosen.kind)}",
+            hint="`segreg check RECIPE --build` builds a whole network",
+        )
+    registry = load_registry()
+    part = registry.find(chosen.kind, chosen.name)
+    built = _built(part.name, registry) if chosen.build else {}
+    if chosen.json:
+        print(json.dumps({**_as_data(part), **({"built": built} if built else {})}, indent=2))
+    else:
+        print("\n".join([_as_text(part), *_levels(built)]))
     return 0
+
+
+def _built(name: str, registry: Registry) -> dict[str, Any]:
+    from segreg.progress import progress
+    from segreg.rehearsal import levels_of
+    from segreg.resolve import choose
+
+    with progress(stream=sys.stderr).watch(f"building {name}", None, "steps"):
+        return levels_of(choose("encoder", name, {}, registry), _IN_CHANNELS)
+
+
+def _levels(built: Mapping[str, Any]) -> list[str]:
+    """Gives an encoder's levels and strides in words."""
+    if not built:
+        return []
+    lines = ["", f"built with random weights for images of {built['in_channels']} channels"]
+    lines.append(f"  parameters  {built['parameters']:,}")
+    pairs = zip(built["channels"], built["strides"], strict=True)
+    lines.append(f"  levels      {', '.join(f'{c} channels at stride {s}' for c, s in pairs)}")
+    for stride, strides in built["dilated"].items():
+        if strides is None:
+            words = "it can't dilate; coarser levels are resampled where a decoder asks for that"
+        elif strides == built["strides"]:
+            words = "no level is coarser"
+        else:
+            words = f"it dilates, to strides {'/'.join(map(str, strides))}"
+        lines.append(f"  {f'at {stride}':<11} {words}")
+    return lines
 
 
 def _as_data(part: Part) -> dict[str, object]:

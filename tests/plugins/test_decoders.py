@@ -17,6 +17,8 @@ from segreg_plugins.decoders.batch_norm import BatchNorm2d, with_single_values
 ENTRIES = {entry.name: entry for entry in segreg_entries()}
 SMALL = {
     "deeplabv3plus": {"channels": 8, "low_level_channels": 4},
+    "lraspp": {"channels": 8},
+    "mlp": {"channels": 8},
     "smp.unet": {"channels": (16, 8, 8, 8, 4)},
     "smp.unetplusplus": {"channels": (16, 8, 8, 8, 4)},
     "smp.manet": {"channels": (16, 8, 8, 8, 4), "attention_channels": 4},
@@ -139,6 +141,9 @@ SETTINGS = [
     ("torchvision.fcn", {"level": -2, "output_stride": 8}),
     ("deeplabv3plus", {"output_stride": 8, "convolution": "plain", "low_level_stride": 2, "rates": (1, 2)}),
     ("deeplabv3plus", {"output_stride": 32, "dropout": 0.5}),
+    ("lraspp", {"output_stride": 8, "low_level_stride": 4}),
+    ("lraspp", {"output_stride": 32}),
+    ("mlp", {"dropout": 0.0}),
 ]
 
 
@@ -173,6 +178,11 @@ def test_every_setting_but_the_weights_is_tried_away_from_its_default():
             "deeplabv3plus",
             {"low_level_stride": 32},
             "low_level_stride is 32, coarser than the output_stride of 16\n  the paper has 4",
+        ),
+        (
+            "lraspp",
+            {"low_level_stride": 16, "output_stride": 8},
+            "low_level_stride is 16, coarser than the output_stride of 8\n  the paper has 8",
         ),
     ],
 )

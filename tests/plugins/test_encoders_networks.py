@@ -8,6 +8,7 @@ import segmentation_models_pytorch as smp
 import timm
 import torch
 import torchvision
+from timm.layers import resample_abs_pos_embed
 
 from segreg.contracts import Encoder
 from segreg.errors import SegregError
@@ -147,8 +148,8 @@ def test_dilating_to_what_is_already_there_changes_nothing():
 def test_timm_levels_are_as_declared(name, in_channels, size):
     encoder = timm_encoder(name, in_channels)
     assert encoder.strides == TIMM[name]
-    padded = tuple(-(-side // encoder.divisor) * encoder.divisor for side in size)
-    if encoder.divisor == 1:
+    padded = tuple(-(-side // encoder.size_divisor) * encoder.size_divisor for side in size)
+    if encoder.size_divisor == 1:
         assert_true(encoder, in_channels, size)
     else:
         with torch.no_grad():
@@ -208,7 +209,7 @@ def test_timm_models_that_can_not_dilate_stay_as_they_are(name):
 
 def test_a_timm_model_of_one_size_refuses_others_with_the_way_out():
     encoder = timm_encoder("mixer_s16_224")
-    assert encoder.size == (224, 224)
+    assert encoder.image_size == (224, 224)
     with pytest.raises(SegregError, match=r"built for images of 224x224 pixels and takes no other size") as caught:
         encoder(torch.rand(1, 3, 64, 96))
     assert "set img_size: [64, 96]" in str(caught.value)
@@ -216,7 +217,7 @@ def test_a_timm_model_of_one_size_refuses_others_with_the_way_out():
 
 
 def test_a_timm_model_that_resizes_its_input_counts_as_one_of_one_size():
-    assert timm_encoder("crossvit_tiny_240").size == (240, 240)
+    assert timm_encoder("crossvit_tiny_240").image_size == (240, 240)
 
 
 def test_img_size_where_there_is_none():
@@ -319,3 +320,46 @@ def test_a_network_that_reads_values_can_not_be_outlined():
             return [image * image.mean().item()]
 
     assert levels.outline(Reader(), 3, (8, 8)) is None
+
+
+def test_a_vision_transformers_position_embeddings_are_interpolated_to_the_image():
+    ours = timm_encoder("test_vit").eval()
+    built = timm.create_model("test_vit", pretrained=False, num_classes=0, img_size=(96, 208)).eval()
+    state = ours.network.model.state_dict()
+    state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], new_size=[6, 13], num_prefix_tokens=1)
+    built.load_state_dict(state, strict=False)
+    image = torch.rand(1, 3, 96, 208)
+    expected = built.forward_intermediates(image, intermediates_only=True, norm=False)
+    chosen = [expected[len(expected) * (i + 1) // 4 - 1] for i in range(len(ours.channels))]
+    for level, reference in zip(ours(image), chosen, strict=True):
+        assert torch.allclose(level, reference, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "prefix"), [("test_vit", 1), ("vit_tiny_patch16_dinov3_qkvb", 5)])
+def test_class_and_register_tokens_are_no_place_of_the_map(name, prefix):
+    """The last map is what timm's own network has after its class and register tokens."""
+    ours = timm_encoder(name).eval()
+    whole = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True).eval()
+    whole.load_state_dict(ours.network.model.state_dict(), strict=False)
+    whole.norm = torch.nn.Identity()
+    image = torch.rand(1, 3, 64, 96)
+    tokens = whole.forward_features(image)
+    assert tokens.shape[1] == prefix + 4 * 6
+    assert whole.num_prefix_tokens == prefix
+    last = ours(image)[-1]
+    assert torch.allclose(last.flatten(2).transpose(1, 2), tokens[:, prefix:], atol=1e-5)
+
+
+def test_maps_that_lack_the_images_border_get_it_back_around_their_middle():
+    """Inception's convolutions don't pad: at 128 pixels its map of stride 8 has 13 places, and 16 were expected."""
+    ours = timm_encoder("inception_v3").eval()
+    image = torch.rand(1, 3, 128, 128)
+    assert_true(ours, 3, (128, 128))
+    assert_true(ours, 3, (131, 170))
+    with torch.no_grad():
+        for level, own in zip(ours(image), ours.network(image), strict=True):
+            before = (level.shape[-1] - own.shape[-1]) // 2
+            inside = level[..., before : before + own.shape[-2], before : before + own.shape[-1]]
+            assert torch.equal(inside, own)
+            assert torch.equal(level[..., 0, before], own[..., 0, 0])
+            assert torch.equal(level[..., -1, -1], own[..., -1, -1])

@@ -6,6 +6,8 @@ from segreg.entry import Entry, Family
 from segreg.hooks import hookimpl
 from segreg_plugins.decoders import torchvision_heads
 from segreg_plugins.decoders.deeplabv3plus import deeplabv3plus
+from segreg_plugins.decoders.lraspp import lraspp
+from segreg_plugins.decoders.mlp import mlp
 from segreg_plugins.decoders.smp import dilated, dpt, ladders, pyramids
 
 
@@ -14,6 +16,8 @@ def segreg_entries() -> list[Entry | Family]:
     """Gives the decoders."""
     return [
         Entry("decoder", "deeplabv3plus", deeplabv3plus, paper="arXiv:1802.02611"),
+        Entry("decoder", "lraspp", lraspp, paper="arXiv:1905.02244"),
+        Entry("decoder", "mlp", mlp, paper="arXiv:2105.15203"),
         Entry("decoder", "torchvision.deeplabv3", torchvision_heads.deeplabv3, paper="arXiv:1706.05587"),
         Entry("decoder", "torchvision.fcn", torchvision_heads.fcn, paper="arXiv:1411.4038"),
         Entry("decoder", "smp.unet", ladders.unet, paper="arXiv:1505.04597"),

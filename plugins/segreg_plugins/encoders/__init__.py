@@ -1,10 +1,17 @@
-"""The built-in encoders: every one of segmentation_models_pytorch and of timm, and torchvision's dilated ResNets."""
+"""The built-in encoders: every one of segmentation_models_pytorch and of timm, and torchvision's."""
 
 from __future__ import annotations
 
 from segreg.entry import Entry, Family
 from segreg.hooks import hookimpl
-from segreg_plugins.encoders import smp_family, timm_family, torchvision_resnets
+from segreg_plugins.encoders import (
+    representatives,
+    smp_family,
+    timm_family,
+    torchvision_family,
+    torchvision_mobilenet,
+    torchvision_resnets,
+)
 
 
 @hookimpl
@@ -18,6 +25,7 @@ def segreg_entries() -> list[Entry | Family]:
             build=smp_family.smp_encoder,
             members=smp_family.members,
             member_settings=smp_family.member_settings,
+            representatives=representatives.of_smp,
         ),
         Family(
             "encoder",
@@ -26,6 +34,22 @@ def segreg_entries() -> list[Entry | Family]:
             build=timm_family.timm_encoder,
             members=timm_family.members,
             member_settings=timm_family.member_settings,
+            representatives=representatives.of_timm,
+        ),
+        Family(
+            "encoder",
+            "torchvision",
+            prefix="torchvision/",
+            build=torchvision_family.torchvision_encoder,
+            members=torchvision_family.members,
+            member_settings=torchvision_family.member_settings,
+            representatives=representatives.of_torchvision,
+        ),
+        Entry(
+            "encoder",
+            "torchvision.mobilenet_v3_large",
+            torchvision_mobilenet.mobilenet_v3_large,
+            paper="arXiv:1905.02244",
         ),
         Entry("encoder", "torchvision.resnet50", torchvision_resnets.resnet50, paper="arXiv:1512.03385"),
         Entry("encoder", "torchvision.resnet101", torchvision_resnets.resnet101, paper="arXiv:1512.03385"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +32,17 @@ _REFUSED = (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueE
 class TimmEncoder(nn.Module):
     """A timm model's own maps of features, channels first.
 
-    A network whose maps all have one stride (ViT) gives four, evenly spaced over its blocks. One that takes only
-    multiples of its coarsest stride is given the image with zeros at its right and lower edge.
+    A network whose maps all have one stride (ViT) gives four, evenly spaced over its blocks. An image whose sides are
+    no multiples of `size_divisor` is given zeros at its right and lower edge. A network whose convolutions don't pad
+    (Inception, Xception) gives maps that lack the image's border: it is repeated around them.
 
     Shape: image `[B, in_channels, H, W]` to a list of `[B, channels[i], H / strides[i], W / strides[i]]`, rounded as
     the network does.
 
     Attributes:
         network: timm's model, as its `features_only` makes it.
-        size: the one height and width that the network takes, or None where it takes any.
+        size_divisor: what the network wants an image's sides to be multiples of.
+        image_size: the one height and width that the network takes, or None where it takes any.
         normalization: mean and standard deviation of each input channel that the weights were trained with.
         weights_note: says so where random weights stand in for those that were asked for.
     """
@@ -52,7 +55,7 @@ class TimmEncoder(nn.Module):
         self.in_channels: int = arguments["in_chans"]
         self._tried_size = size
         self._settle(_levels(network, self.in_channels, size))
-        self.divisor, self.size = self._sizes(size)
+        self.size_divisor, self.image_size = self._sizes(size)
         self.normalization: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
         self.weights_note = ""
 
@@ -63,7 +66,10 @@ class TimmEncoder(nn.Module):
 
     def _sizes(self, size: tuple[int, int]) -> tuple[int, tuple[int, int] | None]:
         """Gives what an image's sides must be a multiple of, and the only size that will do if there is just one."""
-        for divisor in dict.fromkeys((1, min(self.strides), max(self.strides))):
+        finest, coarsest = min(self.strides), max(self.strides)
+        # Patches that hang over the edge are padded by the network, unseen; whole ones are what the maps are true of.
+        least = finest if finest == coarsest else 1
+        for divisor in dict.fromkeys((least, finest, coarsest, math.lcm(*size))):
             # Odd, oblong and clearly larger: CrossViT takes any image and resizes it, so its levels would lie.
             height, width = (-(-side // divisor) * divisor for side in (size[0] + size[0] // 2 + 9, size[1] + 27))
             try:
@@ -71,7 +77,7 @@ class TimmEncoder(nn.Module):
             except _REFUSED:
                 continue
             if maps is None:
-                return max(self.strides), None  # it can't be tried without computing; this is the cautious guess
+                return coarsest, None  # it can't be tried without computing; this is the cautious guess
             heights = [maps[level.index].shape[1 if level.channels_last else 2] for level in self.levels]
             if all(abs(h * s / height - 1) < 0.3 for h, s in zip(heights, self.strides, strict=True)):
                 return divisor, None
@@ -79,17 +85,18 @@ class TimmEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> list[Tensor]:
         height, width = image.shape[-2:]
-        if self.size and (height, width) != self.size:
+        if self.image_size and (height, width) != self.image_size:
+            built = "x".join(map(str, self.image_size))
             raise SegregError(
-                f'encoder "timm/{self.member}" was built for images of {self.size[0]}x{self.size[1]} pixels and takes '
-                f"no other size; this one has {height}x{width}",
+                f'encoder "timm/{self.member}" was built for images of {built} pixels and takes no other size; this '
+                f"one has {height}x{width}",
                 hint=f"set img_size: [{height}, {width}] beside the encoder's name, or another input size",
             )
-        if self.divisor > 1:
-            image = F.pad(image, (0, -width % self.divisor, 0, -height % self.divisor))
+        if self.size_divisor > 1:
+            image = F.pad(image, (0, -width % self.size_divisor, 0, -height % self.size_divisor))
         features = self.network(image)
         maps = [features[level.index] for level in self.levels]
-        return [x.permute(0, 3, 1, 2) if level.channels_last else x for x, level in zip(maps, self.levels, strict=True)]
+        return [_whole(_channels_first(x, level), level, image) for x, level in zip(maps, self.levels, strict=True)]
 
     def dilate(self, output_stride: int) -> bool:
         """Rebuilds the model with timm's own `output_stride` around the same parameters, where it knows one."""
@@ -238,6 +245,19 @@ def _pretrained(member: str, arguments: dict[str, Any], path: Path, *, custom_lo
 
 def _create(member: str, arguments: dict[str, Any], **more: Any) -> Any:
     return timm.create_model(member, features_only=True, **{"pretrained": False, **arguments, **more})
+
+
+def _channels_first(features: Tensor, level: Level) -> Tensor:
+    return features.permute(0, 3, 1, 2) if level.channels_last else features
+
+
+def _whole(features: Tensor, level: Level, image: Tensor) -> Tensor:
+    """Gives a map with the border that unpadded convolutions took from it repeated, its middle where it was."""
+    missing = [side // level.stride - own for own, side in zip(features.shape[-2:], image.shape[-2:], strict=True)]
+    if max(missing) <= 0:
+        return features
+    down, right = (max(0, number) for number in missing)
+    return F.pad(features, (right // 2, right - right // 2, down // 2, down - down // 2), mode="replicate")
 
 
 def _levels(network: Any, in_channels: int, size: tuple[int, int]) -> list[Level]:

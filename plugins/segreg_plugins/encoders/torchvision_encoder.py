@@ -1,105 +1,144 @@
-"""torchvision's ResNet as the backbone of its segmentation models: same layers, same names, same dilation."""
+"""A classification network of torchvision as segreg's contract has it: same layers, same names, same dilation."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from segreg_plugins.encoders.levels import measured
 from segreg_plugins.encoders.normalization import IMAGENET, per_channel
+from segreg_plugins.encoders.torchvision_family import trunk
 from segreg_plugins.pretrained import Fallback, WebFile, loading, obtain, read
 
-_DILATED = {32: [False, False, False], 16: [False, False, True], 8: [False, True, True]}
-_LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+_SIZE = (256, 256)
+# DenseNet's published files are older than the rule that names of modules hold no dot.
+_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(\d)")
 
 
-class TorchvisionResNet(nn.Module):
-    """The stem and the four stages of torchvision's ResNet, whose parameters keep their names.
+class TorchvisionEncoder(nn.Module):
+    """torchvision's network without its classifier, whose parameters keep their names.
 
-    The first block of a dilated stage keeps the dilation of the stage before, as in torchvision (SMP's does not), so
-    the last two levels are what torchvision's own segmentation models call "aux" and "out".
+    Shape: image `[B, in_channels, H, W]` of any size to a list of `[B, channels[i], H / strides[i], W / strides[i]]`,
+    rounded as the network does.
 
-    Shape: image `[B, in_channels, H, W]` of any size to five levels `[B, C, H / stride, W / stride]`, rounded up: the
-    stem's 64 channels at stride 2, and 256, 512, 1024 and 2048 channels from stride 4 to the output stride.
+    Args:
+        member: torchvision's name of the network.
+        network: torchvision's network.
+        in_channels: channels of the image.
+        kept: names of the modules whose outputs are the levels, None for the last one of each stride.
 
     Attributes:
+        steps: names of the modules that run one after another.
         normalization: mean and standard deviation of each input channel that the weights were trained with.
         weights_note: says so where random weights stand in for those that were asked for.
     """
 
-    conv1: nn.Module
-    bn1: nn.Module
-    relu: nn.Module
-    maxpool: nn.Module
-    layer1: nn.Module
-    layer2: nn.Module
-    layer3: nn.Module
-    layer4: nn.Module
-
-    def __init__(self, name: str, network: nn.Module, in_channels: int, output_stride: int, weights_note: str) -> None:
+    def __init__(self, member: str, network: nn.Module, in_channels: int, kept: Sequence[str] | None = None) -> None:
         super().__init__()
-        self.name = name
-        for layer in _LAYERS:
-            self.add_module(layer, network.get_submodule(layer))
+        self.member = member
+        self.in_channels = in_channels
+        self.channels_last = trunk(member).channels_last
+        self.steps = [name for step in trunk(member).steps for name in _names(network, step)]
+        for top in dict.fromkeys(step.split(".")[0] for step in self.steps):
+            self.add_module(top, network.get_submodule(top))
+        self._settle(kept)
         self.normalization = per_channel(IMAGENET, in_channels)
-        self.weights_note = weights_note
-        self.channels = [64, 256, 512, 1024, 2048]
-        self._settle(output_stride)
+        self.weights_note = ""
 
-    def _settle(self, output_stride: int) -> None:
-        self.strides = [min(stride, output_stride) for stride in (2, 4, 8, 16, 32)]
+    def _settle(self, kept: Sequence[str] | None) -> None:
+        self.kept = self.steps
+        measures = {self.steps[level.index]: level for level in measured(self, self.in_channels, _SIZE)}
+        last = {level.stride: step for step, level in measures.items()}
+        self.kept = list(last.values() if kept is None else kept)
+        self.channels = [measures[step].channels for step in self.kept]
+        self.strides = [measures[step].stride for step in self.kept]
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        levels = [self.relu(self.bn1(self.conv1(image)))]
-        x = self.maxpool(levels[0])
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-            levels.append(x)
+        levels, x = [], image
+        for step in self.steps:
+            x = self.get_submodule(step)(x)
+            if step in self.kept:
+                levels.append(x.permute(0, 3, 1, 2) if self.channels_last else x)
         return levels
 
     def dilate(self, output_stride: int) -> bool:
-        """Sets the stages' strides and dilations to those that torchvision builds for 8 or 16."""
+        """Sets strides and dilations to those that torchvision itself builds, where it knows how.
+
+        Its ResNets of bottlenecks can have 8 and 16, its MobileNetV3s 16. The first block of a dilated stage keeps the
+        dilation of the stage before, as in torchvision (SMP's does not).
+        """
         if max(self.strides) <= output_stride:
             return True
-        if output_stride not in _DILATED:
+        arguments = trunk(self.member).dilated.get(output_stride)
+        if arguments is None:
             return False
-        with torch.device("meta"):
-            pattern = _network(self.name, output_stride)
+        try:
+            with torch.device("meta"):
+                pattern = _network(self.member, arguments)
+        except NotImplementedError:  # a ResNet of basic blocks
+            return False
         for name, module in self.named_modules():
-            if isinstance(module, nn.Conv2d) and name.startswith("layer"):
+            if isinstance(module, nn.Conv2d):
                 wanted = pattern.get_submodule(name)
                 module.stride, module.dilation, module.padding = wanted.stride, wanted.dilation, wanted.padding
-        self._settle(output_stride)
+        self._settle(self.kept)
         return True
 
 
 def build(
-    name: str, in_channels: int, weights: str | None, output_stride: int, weights_fallback: Fallback
-) -> TorchvisionResNet:
-    """Gives torchvision's ResNet `name` as an encoder.
+    part: str,
+    member: str,
+    in_channels: int,
+    *,
+    weights: str | None = None,
+    weights_fallback: Fallback = "error",
+    kept: Sequence[str] | None = None,
+) -> TorchvisionEncoder:
+    """Gives torchvision's network `member` as an encoder that messages call `part`.
 
     Raises:
         SegregError: the weights can't be had.
     """
-    path, note = None, ""
+    path, note, statistics = None, "", IMAGENET
     if weights is not None:
-        url = torchvision.models.get_model_weights(name)[weights].url
-        path, note = obtain(
-            WebFile(url), part=f"encoder torchvision.{name}", weights=weights, fallback=weights_fallback
-        )
-    network = _network(name, output_stride)
+        published = torchvision.models.get_model_weights(member)[weights]
+        path, note = obtain(WebFile(published.url), part=f"encoder {part}", weights=weights, fallback=weights_fallback)
+        preset = published.transforms()
+        statistics = tuple(preset.mean), tuple(preset.std)
+    network = _network(member, {})
     if path:
-        state = read(path)
-        loading(path, lambda: network.load_state_dict(state))
+        _load(network, path)
     if in_channels != 3:
-        network.conv1 = _first_layer(network.conv1, in_channels, pretrained=path is not None)
-    return TorchvisionResNet(name, network, in_channels, output_stride, note)
+        name, layer = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+        network.set_submodule(name, _first_layer(layer, in_channels, pretrained=path is not None))
+    encoder = TorchvisionEncoder(member, network, in_channels, kept)
+    encoder.normalization = per_channel(statistics, in_channels)
+    encoder.weights_note = note
+    return encoder
 
 
-def _network(name: str, output_stride: int) -> Any:
-    return torchvision.models.get_model(name, weights=None, replace_stride_with_dilation=_DILATED[output_stride])
+def _names(network: nn.Module, step: str) -> list[str]:
+    """Gives the names that a step stands for: its own, or those of all children where it ends in a star."""
+    whole = step.removesuffix(".*")
+    return [step] if whole == step else [f"{whole}.{name}" for name, _ in network.get_submodule(whole).named_children()]
+
+
+def _network(member: str, arguments: Any) -> Any:
+    return torchvision.models.get_model(member, weights=None, **arguments)
+
+
+def _load(network: nn.Module, path: Path) -> None:
+    state = read(path)
+    for key in list(state):
+        if (name := _OLD_NAME.sub(r"\1\2", key)) != key:
+            state[name] = state.pop(key)
+    loading(path, lambda: network.load_state_dict(state))
 
 
 def _first_layer(layer: nn.Conv2d, in_channels: int, *, pretrained: bool) -> nn.Conv2d:
@@ -107,8 +146,17 @@ def _first_layer(layer: nn.Conv2d, in_channels: int, *, pretrained: bool) -> nn.
 
     One channel takes the sum over the colours; n channels take the colours' weights in turn, times 3 / n.
     """
-    first = nn.Conv2d(in_channels, layer.out_channels, 7, stride=2, padding=3, bias=False)
+    first = nn.Conv2d(
+        in_channels,
+        layer.out_channels,
+        (layer.kernel_size[0], layer.kernel_size[1]),
+        stride=(layer.stride[0], layer.stride[1]),
+        padding=(int(layer.padding[0]), int(layer.padding[1])),
+        bias=layer.bias is not None,
+    )
     with torch.no_grad():
+        if first.bias is not None and layer.bias is not None:
+            first.bias.copy_(layer.bias)
         if not pretrained:
             nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
         elif in_channels == 1:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from segreg_plugins.pretrained import Fallback
 
 if TYPE_CHECKING:
-    from segreg_plugins.encoders.torchvision_encoder import TorchvisionResNet
+    from segreg_plugins.encoders.torchvision_encoder import TorchvisionEncoder
 
 Weights = Literal["IMAGENET1K_V1", "IMAGENET1K_V2"]
 OutputStride = Literal[8, 16, 32]
@@ -19,7 +19,7 @@ def resnet50(
     weights: Weights | None = None,
     output_stride: OutputStride = 8,
     weights_fallback: Fallback = "error",
-) -> TorchvisionResNet:
+) -> TorchvisionEncoder:
     """ResNet-50 of torchvision, dilated as in its deeplabv3_resnet50 and fcn_resnet50.
 
     Args:
@@ -28,9 +28,7 @@ def resnet50(
         weights_fallback: what happens where the weights can't be had, for instance offline: `error` stops and names
             the ways out, `random` goes on with random weights and says so in the run's header and record.
     """
-    from segreg_plugins.encoders.torchvision_encoder import build
-
-    return build("resnet50", in_channels, weights, output_stride, weights_fallback)
+    return _resnet("resnet50", in_channels, weights, output_stride, weights_fallback)
 
 
 def resnet101(
@@ -39,7 +37,7 @@ def resnet101(
     weights: Weights | None = None,
     output_stride: OutputStride = 8,
     weights_fallback: Fallback = "error",
-) -> TorchvisionResNet:
+) -> TorchvisionEncoder:
     """ResNet-101 of torchvision, dilated as in its deeplabv3_resnet101 and fcn_resnet101.
 
     Args:
@@ -48,6 +46,14 @@ def resnet101(
         weights_fallback: what happens where the weights can't be had, for instance offline: `error` stops and names
             the ways out, `random` goes on with random weights and says so in the run's header and record.
     """
+    return _resnet("resnet101", in_channels, weights, output_stride, weights_fallback)
+
+
+def _resnet(
+    member: str, in_channels: int, weights: Weights | None, output_stride: OutputStride, weights_fallback: Fallback
+) -> TorchvisionEncoder:
     from segreg_plugins.encoders.torchvision_encoder import build
 
-    return build("resnet101", in_channels, weights, output_stride, weights_fallback)
+    encoder = build(f"torchvision.{member}", member, in_channels, weights=weights, weights_fallback=weights_fallback)
+    encoder.dilate(output_stride)
+    return encoder

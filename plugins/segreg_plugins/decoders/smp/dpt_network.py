@@ -38,7 +38,7 @@ class DPT(nn.Module):
         self.pyramid = pyramid
         self.channels = channels
         self.stride = 2
-        self.size_divisor = pyramid.divisor
+        self.size_divisor = pyramid.size_divisor
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Gives the fused features."""

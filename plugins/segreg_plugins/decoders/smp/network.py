@@ -51,7 +51,7 @@ class SmpDecoder(nn.Module):
         self.features = features
         self.channels = channels
         self.stride = stride
-        self.size_divisor = features.pyramid.divisor
+        self.size_divisor = features.pyramid.size_divisor
         self.head_kernel = head_kernel
         self.initialize = initialize
         self.smallest = smallest
