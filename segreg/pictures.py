@@ -1,10 +1,11 @@
-"""The pictures of a run: curves of its history, and image, truth and prediction side by side."""
+"""What pictures are made of: the colours of labels, outlines, and the curves of a history."""
 
 from __future__ import annotations
 
 import colorsys
-import textwrap
+import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from segreg.task import Task
 
-# Okabe and Ito's colours, which colour-blind readers tell apart; further classes turn round the colour circle.
+# Okabe and Ito's colours, which colour-blind readers tell apart; each further one is as far from all before as can be.
 _OKABE_ITO = (
     (230, 159, 0),
     (86, 180, 233),
@@ -26,22 +27,37 @@ _OKABE_ITO = (
 )
 TRUTH_COLOUR = (0, 220, 90)
 PREDICTION_COLOUR = (255, 60, 200)
-_MARGIN, _LINE, _LETTER = 8, 18, 7
-_LEAST_SIDE = 224
-"""Smaller pictures are enlarged by a whole factor, so that they and the words above them can be read."""
+IGNORED_COLOUR = (128, 128, 128)
 
 
 def class_colours(task: Task) -> list[tuple[int, int, int]]:
     """Gives a colour, 0 to 255, for each label; label 0 of binary and multiclass tasks is black."""
     count = len(task.classes) + (task.mode == "binary")
     colours: list[tuple[int, int, int]] = [] if task.mode == "multilabel" else [(0, 0, 0)]
-    for number in range(count - len(colours)):
-        if number < len(_OKABE_ITO):
-            colours.append(_OKABE_ITO[number])
-        else:
-            red, green, blue = colorsys.hsv_to_rgb((number * 0.618034) % 1, 0.65, 0.95)
-            colours.append((int(255 * red), int(255 * green), int(255 * blue)))
-    return colours
+    wanted = count - len(colours)
+    return [*colours, *_OKABE_ITO[:wanted], *_further_colours(max(0, wanted - len(_OKABE_ITO)))]
+
+
+@cache
+def _further_colours(count: int) -> tuple[tuple[int, int, int], ...]:
+    """Gives colours that keep away from each other, from the first ones, and from those that mean something else."""
+    shades = ((1.0, 1.0), (1.0, 0.6), (0.5, 1.0), (0.5, 0.6), (1.0, 0.8), (0.75, 1.0), (0.25, 0.9), (0.75, 0.45))
+    circle = [colorsys.hsv_to_rgb(step / 36, saturation, value) for saturation, value in shades for step in range(36)]
+    candidates = list(dict.fromkeys((int(255 * r), int(255 * g), int(255 * b)) for r, g, b in circle))
+    taken = [(0, 0, 0), (255, 255, 255), IGNORED_COLOUR, TRUTH_COLOUR, PREDICTION_COLOUR, *_OKABE_ITO]
+    nearest = {colour: min(_distance(colour, other) for other in taken) for colour in candidates}
+    found: list[tuple[int, int, int]] = []
+    for _ in range(count):
+        found.append(max(nearest, key=lambda colour: nearest[colour]))
+        nearest = {c: min(d, _distance(c, found[-1])) for c, d in nearest.items() if c != found[-1]}
+    return tuple(found)
+
+
+def _distance(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
+    """Gives how far two colours seem apart, by the formula for sRGB that weighs red and blue by how red they are."""
+    red = (one[0] + other[0]) / 2
+    squares = [(a - b) ** 2 for a, b in zip(one, other, strict=True)]
+    return math.sqrt((2 + red / 256) * squares[0] + 4 * squares[1] + (2 + (255 - red) / 256) * squares[2])
 
 
 def paint(labels: NDArray[Any], colours: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
@@ -53,7 +69,7 @@ def paint(labels: NDArray[Any], colours: Sequence[tuple[int, int, int]]) -> NDAr
         for layer, colour in zip(labels, colours, strict=True):
             painted[layer == 1] = colour
         return painted
-    table = np.full((256, 3), 128, np.uint8)
+    table = np.full((256, 3), IGNORED_COLOUR, np.uint8)
     table[: len(colours)] = colours
     return table[labels.astype(np.uint8)]
 
@@ -71,53 +87,6 @@ def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return edge
 
 
-def side_by_side(
-    image: NDArray[np.uint8],
-    truth: NDArray[Any] | None,
-    prediction: NDArray[Any],
-    task: Task,
-    *,
-    title: str = "",
-    notice: str = "",
-) -> Any:
-    """Gives a PIL picture of image, truth, prediction, and the image with both outlines.
-
-    Shape: image uint8 `[H, W, C]`; truth and prediction labels `[H, W]` or, if multilabel, `[K, H, W]`.
-    """
-    import numpy as np
-    from PIL import Image, ImageDraw
-
-    shown = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
-    colours = class_colours(task)
-    if task.mode == "binary":
-        colours[1] = (255, 255, 255)
-    panels = [("image", shown)]
-    overlay = shown.copy()
-    if truth is not None:
-        panels.append(("truth", paint(truth, colours)))
-        overlay[outline(truth)] = TRUTH_COLOUR
-    overlay[outline(prediction)] = PREDICTION_COLOUR
-    panels += [("prediction", paint(prediction, colours)), ("outlines: truth green, prediction pink", overlay)]
-    factor = max(1, -(-_LEAST_SIDE // min(shown.shape[:2])))
-    panels = [(name, np.kron(panel, np.ones((factor, factor, 1), np.uint8))) for name, panel in panels]
-    height, width = (side * factor for side in shown.shape[:2])
-    sheet_width = len(panels) * (width + _MARGIN) + _MARGIN
-    warning = textwrap.wrap(notice, sheet_width // _LETTER)
-    header = _LINE * (2 + len(warning))
-    sheet = Image.new("RGB", (sheet_width, height + header + _MARGIN), "white")
-    draw = ImageDraw.Draw(sheet)
-    if warning:
-        draw.rectangle((0, 0, sheet_width, _LINE * len(warning) - 1), fill=(200, 0, 0))
-    for number, line in enumerate(warning):
-        draw.text((_MARGIN, number * _LINE + 3), line, fill="white")
-    draw.text((_MARGIN, header - 2 * _LINE + 3), title, fill="black")
-    for number, (name, panel) in enumerate(panels):
-        left = _MARGIN + number * (width + _MARGIN)
-        draw.text((left, header - _LINE + 2), name, fill=(90, 90, 90))
-        sheet.paste(Image.fromarray(np.ascontiguousarray(panel)), (left, header))
-    return sheet
-
-
 def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, best_epoch: int | None) -> None:
     """Draws losses, the monitored value's family and learning rates over the epochs into a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -132,13 +101,13 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, 
         "learning rate": [name for name in known if name.startswith("lr.")],
     }
     panels = {title: names for title, names in panels.items() if names}
-    figure = Figure(figsize=(5.2 * max(1, len(panels)), 3.8), layout="constrained")
+    lines = {title: _lines(rows, names, monitor) for title, names in panels.items()}
+    most = max((len(found) for found in lines.values()), default=0)
+    figure = Figure(figsize=(5.2 * max(1, len(panels)), 3.8 + 0.22 * most), layout="constrained")
     FigureCanvasAgg(figure)
     for number, (title, names) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), number)
-        for name in names:
-            points = [(row["epoch"], row[name]) for row in rows if row.get(name) is not None]
-            label = name + (" (monitored)" if name == monitor else "")
+        for points, label in lines[title].items():
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
         if best_epoch is not None and title != "learning rate":
             axes.axvline(best_epoch, color="grey", linestyle=":", label=f"best: epoch {best_epoch}")
@@ -148,8 +117,18 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, 
         axes.grid(alpha=0.3)
         if title == "learning rate" and any(row.get(name, 0) > 0 for row in rows for name in names):
             axes.set_yscale("log")
-        axes.legend(fontsize="small")
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16))  # below, where no line runs
     figure.savefig(file, dpi=110)
+
+
+def _lines(rows: Sequence[Mapping[str, Any]], names: Sequence[str], monitor: str) -> dict[Any, str]:
+    """Gives the points of each line and what it is called; values that are always the same are one line."""
+    lines: dict[Any, str] = {}
+    for name in names:
+        points = tuple((row["epoch"], row[name]) for row in rows if row.get(name) is not None)
+        label = name + (" (monitored)" if name == monitor else "")
+        lines[points] = f"{lines[points]}, {label}" if points in lines else label
+    return lines
 
 
 def _scores(known: Sequence[str], monitor: str) -> list[str]:

@@ -14,7 +14,7 @@ from segreg.pictures import draw_curves
 from segreg.progress import Progress, duration
 from segreg.resolve import Resolved
 from segreg.rundir import RunDirectory
-from segreg.scoring.exam import Exam, spaced, values_in_words, write_rows
+from segreg.scoring.exam import Exam, shown_of, values_in_words, write_rows
 from segreg.scoring.plots import draw_tables
 from segreg.training.train import Outcome
 
@@ -58,6 +58,7 @@ def score_run(
         "metrics": {},
         "definitions": {},
         "intervals": {},
+        "overlays": {},
     }
     draw_curves(
         history.read(directory.path), directory.curves, monitor=outcome.monitor, best_epoch=outcome.best_epoch or None
@@ -75,8 +76,12 @@ def score_run(
     results["scored_on"] = side
     write_rows(directory.per_image, scores)
     draw_tables(exam.metrics, directory.path)
-    if chosen := spaced(exam.ranked(assembly.sides[side], scores), recipe.evaluate.overlays):
-        exam.draw(chosen, directory.overlays)
+    ranked = exam.ranked(assembly.sides[side], scores)
+    shown = shown_of(ranked, recipe.evaluate.overlays, recipe.seed)
+    results["overlays"] = {why: [row["id"] for _, row in pictures] for why, pictures in shown.items()}
+    indices = {index for pictures in shown.values() for index, _ in pictures}
+    if indices:
+        exam.draw([pair for pair in ranked if pair[0] in indices], directory.overlays)
     return results
 
 

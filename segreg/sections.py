@@ -16,14 +16,16 @@ class Split:
 
     Args:
         method: `dataset` takes the dataset's own split, `random` draws one, `lists` reads `lists`, and `auto` takes
-            the dataset's own where it has one and draws one otherwise.
-        val: share of all samples for validation, where the split is drawn.
+            the dataset's own where it has one and draws one otherwise. `train_test_split` draws the samples that
+            scikit-learn's function of that name draws, called for the test and then for val.
+        val: share of all samples for validation, where the split is drawn; with `train_test_split` the share of what
+            the test leaves.
         test: share of all samples for the test, where the split is drawn.
         seed: seed of the drawing. It is not the recipe's seed, so that runs with several seeds share one split.
         lists: for each of train, val and test a text file with one sample id a line.
     """
 
-    method: Literal["auto", "dataset", "random", "lists"] = "auto"
+    method: Literal["auto", "dataset", "random", "lists", "train_test_split"] = "auto"
     val: Fraction = 0.15
     test: Fraction = 0.15
     seed: NonNegativeInt = 0
@@ -105,7 +107,7 @@ class Evaluate:
         threshold: probability from which a pixel is foreground (binary and multilabel).
         resolution: `input` scores at the network's input size, `original` at each picture's own.
         batch_size: images in a batch; the training's where it is null.
-        overlays: pictures of image, truth and prediction that a run writes.
+        overlays: pictures of image, truth and prediction that a run writes: the worst, the best, and some at random.
     """
 
     threshold: Fraction = 0.5

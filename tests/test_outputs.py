@@ -11,7 +11,7 @@ from PIL import Image
 
 from segreg.errors import SegregError
 from segreg.prediction.outputs import KINDS, Outputs, class_folders
-from segreg.prediction.overlay import overlay, strip
+from segreg.prediction.overlay import overlay
 from segreg.prediction.predictor import Strip
 from segreg.task import Task
 
@@ -164,47 +164,6 @@ def test_pictures_of_any_number_of_channels_are_shown(channels):
     image = np.random.default_rng(0).integers(0, 256, (10, 12, channels), dtype=np.uint8)
     drawn = overlay(image, np.zeros((10, 12), np.uint8), COLOURS[:2], BINARY)
     np.testing.assert_array_equal(drawn, image[..., :3] if channels >= 3 else image.repeat(3, axis=-1))
-
-
-# strips
-
-
-def test_a_strip_has_picture_prediction_and_overlay_side_by_side():
-    image = np.random.default_rng(0).integers(0, 256, (200, 240, 3), dtype=np.uint8)
-    labels = np.zeros((200, 240), np.uint8)
-    labels[50:150, 60:200] = 1
-    sheet = np.array(strip(image, labels, COLOURS[:2], BINARY))
-    assert sheet.shape == (18 + 200 + 6, 3 * 240 + 4 * 6, 3)
-    panels = [sheet[18:218, 6 + 246 * number :][:, :240] for number in range(3)]
-    np.testing.assert_array_equal(panels[0], image)
-    np.testing.assert_array_equal(panels[1], np.array(COLOURS, np.uint8)[labels])
-    np.testing.assert_array_equal(panels[2], overlay(image, labels, COLOURS[:2], BINARY))
-
-
-@pytest.mark.parametrize(
-    ("size", "panel"),
-    [
-        ((1, 1), (160, 160)),
-        ((3000, 2001), (1000, 667)),
-        ((2500, 3), (834, 1)),
-        ((1, 3500), (1, 875)),
-        ((50, 700), (50, 700)),
-        ((30, 300), (90, 900)),
-    ],
-)
-def test_strips_of_tiny_and_of_large_pictures(size, panel):
-    labels = (np.arange(size[0])[:, None] * 2 >= size[0]).astype(np.uint8).repeat(size[1], axis=1)  # the lower half
-    sheet = np.array(strip(np.zeros((*size, 1), np.uint8), labels, COLOURS[:2], BINARY))
-    assert sheet.shape[:2] == (18 + panel[0] + 6, 3 * panel[1] + 4 * 6)
-    predicted = sheet[18 : 18 + panel[0], 2 * 6 + panel[1] :][:, : panel[1]]
-    assert (predicted == COLOURS[1]).all(axis=-1).mean() == pytest.approx(labels.mean(), abs=0.01)
-
-
-def test_a_notice_stands_above_a_strip():
-    image, labels = np.zeros((160, 160, 3), np.uint8), np.ones((160, 160), np.uint8)
-    sheet = np.array(strip(image, labels, COLOURS[:2], BINARY, notice="SYNTHETIC " * 12))
-    assert sheet.shape[0] > 160 + 18 + 2 * 18
-    assert tuple(sheet[0, 0]) == (200, 0, 0)
 
 
 def test_files_are_named_below_the_folder():

@@ -1,4 +1,4 @@
-"""Colours, outlines, pictures side by side, and curves."""
+"""Colours, outlines and curves."""
 
 from __future__ import annotations
 
@@ -8,15 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segreg.pictures import (
-    PREDICTION_COLOUR,
-    TRUTH_COLOUR,
-    class_colours,
-    draw_curves,
-    outline,
-    paint,
-    side_by_side,
-)
+from segreg.pictures import class_colours, draw_curves, outline, paint
 from segreg.task import Task
 
 BINARY = Task(("disc",), "binary")
@@ -25,7 +17,7 @@ MULTILABEL = Task(("cell", "nucleus"), "multilabel")
 
 
 def test_every_class_has_a_colour_of_its_own():
-    for count in (2, 3, 8, 60):
+    for count in (2, 3, 8, 60, 255):
         colours = class_colours(Task(tuple(f"c{i}" for i in range(count)), "multiclass"))
         assert len(colours) == len(set(colours)) == count
         assert colours[0] == (0, 0, 0)
@@ -33,6 +25,13 @@ def test_every_class_has_a_colour_of_its_own():
     assert len(class_colours(BINARY)) == 2  # the ground and the class
     assert (0, 0, 0) not in class_colours(MULTILABEL)
     assert len(class_colours(MULTILABEL)) == 2
+
+
+@pytest.mark.parametrize(("count", "apart"), [(8, 65), (12, 65), (20, 65), (40, 60)])
+def test_colours_of_many_classes_are_told_apart(count, apart):
+    colours = np.array([*class_colours(Task(tuple(f"c{i}" for i in range(count)), "multiclass")), (128, 128, 128)])
+    between = np.linalg.norm(colours[:, None].astype(float) - colours[None], axis=-1)
+    assert between[~np.eye(len(colours), dtype=bool)].min() > apart
 
 
 def test_labels_are_painted_and_ignored_ones_are_grey():
@@ -62,71 +61,6 @@ def test_outlines_part_classes_from_each_other_and_ignored_pixels_have_none():
     assert outline(labels).tolist() == [[False, True, True, True, False, False]]
     layers = np.array([[[1, 1, 0, 0]], [[0, 0, 0, 1]]], np.uint8)
     assert outline(layers).tolist() == [[False, True, False, True]]
-
-
-def panel(sheet, number, size, header):
-    left = 8 + number * (size + 8)
-    return np.asarray(sheet)[header : header + size, left : left + size]
-
-
-@pytest.mark.parametrize("channels", [1, 3, 5])
-def test_panels_are_image_truth_prediction_and_outlines(channels):
-    size = 240  # large enough to be shown as it is
-    image = np.random.default_rng(0).integers(0, 256, (size, size, channels), dtype=np.uint8)
-    truth, prediction = (np.zeros((size, size), np.uint8) for _ in range(2))
-    truth[50:100, 50:100] = 1
-    truth[0] = 255
-    prediction[60:120, 60:120] = 1
-    sheet = side_by_side(image, truth, prediction, BINARY, title="a title")
-    assert sheet.size == (4 * (size + 8) + 8, size + 2 * 18 + 8)
-    shown = image[..., :3] if channels >= 3 else np.repeat(image, 3, axis=-1)
-    header = 36
-    assert np.array_equal(panel(sheet, 0, size, header), shown)
-    assert np.array_equal(
-        panel(sheet, 1, size, header), np.where(truth == 255, 128, truth * 255)[..., None].repeat(3, -1)
-    )
-    assert np.array_equal(panel(sheet, 2, size, header), (prediction * 255)[..., None].repeat(3, -1))
-    overlay = panel(sheet, 3, size, header)
-    assert tuple(overlay[50, 70]) == TRUTH_COLOUR
-    assert tuple(overlay[60, 110]) == PREDICTION_COLOUR
-    assert tuple(overlay[80, 80]) == tuple(shown[80, 80])
-
-
-def test_without_a_truth_there_are_three_panels():
-    image = np.zeros((240, 240, 3), np.uint8)
-    sheet = side_by_side(image, None, np.zeros((240, 240), np.uint8), MULTICLASS)
-    assert sheet.width == 3 * 248 + 8
-
-
-def test_small_pictures_are_enlarged_by_a_whole_factor():
-    image = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
-    sheet = np.asarray(side_by_side(image, None, np.zeros((32, 40), np.uint8), BINARY))
-    assert np.array_equal(sheet[36 : 36 + 224, 8 : 8 + 280], image.repeat(7, axis=0).repeat(7, axis=1))
-
-
-def test_multilabel_is_drawn():
-    labels = np.zeros((2, 32, 32), np.uint8)
-    labels[0, 4:20, 4:20] = 1
-    labels[1, 10:14, 10:14] = 1
-    sheet = np.asarray(side_by_side(np.zeros((32, 32, 3), np.uint8), labels, labels, MULTILABEL))
-    found = {tuple(colour) for colour in sheet.reshape(-1, 3)}
-    assert set(class_colours(MULTILABEL)) <= found
-    assert PREDICTION_COLOUR in found
-
-
-def test_a_long_notice_is_written_whole_above_everything():
-    image = np.zeros((32, 32, 3), np.uint8)
-    labels = np.zeros((32, 32), np.uint8)
-    plain = side_by_side(image, labels, labels, BINARY, title="t")
-    noticed = side_by_side(image, labels, labels, BINARY, title="t", notice="SYNTHETIC PICTURES " * 20)
-    lines = (noticed.height - plain.height) // 18
-    assert lines >= 3
-    pixels = np.asarray(noticed)
-    for number in range(lines):
-        band = pixels[number * 18 : (number + 1) * 18]
-        assert ((band == (200, 0, 0)) | (band > 150)).mean() > 0.5
-        assert (band.min(axis=-1) > 200).sum() > 50  # words
-    assert np.array_equal(pixels[lines * 18 :], np.asarray(plain))
 
 
 ROW = {"epoch": 1, "lr.encoder": 1e-3, "train.loss": 1.0, "val.loss": 1.1, "val.dice.pooled": 0.1, "seconds": 2.0}
@@ -174,3 +108,16 @@ def test_curves_name_what_they_show(tmp_path, monkeypatch):
     assert plotted["val.hausdorff (monitored)"] == ([1, 2, 3], [3.0, 6.0, 9.0])
     assert {"val.loss", "val.dice.pooled", "lr.encoder"} <= plotted.keys()
     assert "seconds" not in plotted
+
+
+def test_values_that_are_always_the_same_are_one_line(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    labels = []
+    plot = Axes.plot
+    monkeypatch.setattr(
+        Axes, "plot", lambda axes, *points, **how: labels.append(how["label"]) or plot(axes, *points, **how)
+    )
+    rows = [{**ROW, "epoch": n, "lr.decoder": 1e-3, "lr.head": 1e-3 * n} for n in (1, 2)]
+    draw_curves(rows, tmp_path / "c.png", monitor="val.loss", best_epoch=None)
+    assert [label for label in labels if label.startswith("lr.")] == ["lr.encoder, lr.decoder", "lr.head"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from segreg.prediction.outputs import Outputs
 from segreg.prediction.predictions import predict_files
 from segreg.prediction.predictor import WHOLE, Way
 from segreg.progress import Quiet
-from test_predict import BINARY, drawn, labels_of, predictor
+from test_predict import BINARY, Largest, drawn, labels_of, predictor
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,29 @@ def test_every_picture_has_its_own_mask(way):
     for number, picture in enumerate(named):
         expected = labels_of([one], drawn(20 + number, 40 - number, seed=number), way)
         np.testing.assert_array_equal(mask(f"out/masks/{picture.name}.png"), expected * 255)
+
+
+@pytest.mark.slow
+def test_a_photo_of_12_megapixels_is_predicted_in_tiles_within_bounded_memory():
+    size = (2848, 4288)
+    Path("in").mkdir()
+    picture = np.zeros((*size, 3), np.uint8)
+    picture[:1424] = 200
+    Image.fromarray(picture).save("in/photo.png", compress_level=1)
+    del picture
+    tracemalloc.start()
+    try:
+        with Largest() as largest:
+            summary = run(gather(["in"]), one=predictor(size=3), way=Way(tile=(512, 512), batch_size=2))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(summary.predicted), summary.failed) == (1, [])
+    assert mask("out/masks/photo.png").shape == size
+    assert largest.values <= 512 * size[1]  # a row of tiles, not a map of the picture
+    whole_map = 4 * size[0] * size[1]
+    # The picture as it is decoded and as it is kept, its mask, and a row of tiles; no map of all of it.
+    assert peak < 2 * 3 * size[0] * size[1] + 2 * size[0] * size[1] + whole_map
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

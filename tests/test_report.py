@@ -10,6 +10,7 @@ import io
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -83,7 +84,7 @@ def made_up(folder, *, classes=("ground", "car"), ids=("a", "b", "c"), **changes
     values = {name: 0.1 + 0.013 * place for place, name in enumerate([*averages, *names])}
     results = {
         "notice": "", "weights": "", "recipe": "some.yaml", "dataset": "folder", "classes": list(classes), "seed": 5,
-        "images": {"train": 9, "val": 3, "test": 3}, "epochs": 2, "stopped_because": "finished",
+        "images": {"train": 9, "val": 3, "test": len(ids)}, "epochs": 2, "stopped_because": "finished",
         "monitor": "val.iou.pooled", "best_epoch": 2, "best_value": 0.25, "training_seconds": 75.0,
         "precision": "float32", "scored_on": "test", "resolution": "input",
         "metrics": {"val": {name: value / 2 for name, value in values.items()}, "test": values},
@@ -239,17 +240,27 @@ def test_the_headline_says_what_when_and_how_well(tmp_path):
 
 
 def test_images_go_from_the_worst_and_the_best_with_their_scores(tmp_path):
-    page = read(made_up(tmp_path, ids=["a", "b", "c", "d"]))
+    shown = {"worst": ["a"], "best": ["d"], "random": ["c"]}
+    page = read(made_up(tmp_path, ids=["a", "b", "c", "d"], overlays=shown))
     captions = [caption for caption in page.all("figcaption") if "from the worst" in caption]
     assert captions == [
         "a iou 0.2000, accuracy 0.5000; 1 of 4 from the worst",
         "d iou 0.5000, accuracy 0.5000; 4 of 4 from the worst",
-        "b iou 0.3000, accuracy undefined; 2 of 4 from the worst",
         "c iou 0.4000, accuracy 0.5000; 3 of 4 from the worst",
+        "b iou 0.3000, accuracy undefined; 2 of 4 from the worst",
     ]
-    assert [head for head in page.all("h3") if head in ("Worst", "Best", "Evenly spaced between")] == [
-        "Worst", "Best", "Evenly spaced between",
+    assert page.all("h3")[-4:] == [
+        "Worst", "Best", "Drawn at random from the others, by seed 5", "Others, from the worst to the best",
     ]  # fmt: skip
+
+
+def test_a_run_tells_which_of_its_images_were_drawn_at_random(tmp_path):
+    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=3")
+    page = read(run.directory, run.recipe)
+    captions = [caption.split()[0] for caption in page.all("figcaption") if "from the worst" in caption]
+    assert captions == [*run.results["overlays"]["worst"], *run.results["overlays"]["best"],
+                        *run.results["overlays"]["random"]]  # fmt: skip
+    assert "Drawn at random from the others, by seed 3" in page.all("h3")
 
 
 def test_an_image_whose_file_name_fits_two_ids_is_given_no_scores(tmp_path):
@@ -258,13 +269,14 @@ def test_an_image_whose_file_name_fits_two_ids_is_given_no_scores(tmp_path):
     assert not any("from the worst" in caption for caption in captions)
 
 
-def test_many_overlays_are_thinned_out_between_the_first_and_the_last(tmp_path):
-    directory = made_up(tmp_path, ids=[f"p{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(60)])
-    page = read(directory)
+def test_of_many_overlays_some_of_each_kind_are_embedded(tmp_path):
+    ids = [f"p{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(60)]
+    shown = {"worst": ids[:20], "best": ids[:39:-1], "random": ids[20:40]}
+    page = read(made_up(tmp_path, ids=ids, overlays=shown))
     assert len(page.attributes("img")) == 24 + 1
     assert "24 of 60; overlays/ has all." in page.text
-    ids = [text.split()[0] for text in page.all("figcaption") if "from the worst" in text]
-    assert ids[:2] == ["paa", "pch"]
+    captions = [text.split()[0] for text in page.all("figcaption") if "from the worst" in text]
+    assert captions == [*ids[:8], *ids[:51:-1], *ids[20:28]]
 
 
 def test_diagrams_are_shown_where_the_run_has_them(tmp_path):
@@ -275,6 +287,76 @@ def test_diagrams_are_shown_where_the_run_has_them(tmp_path):
     page = read(directory)
     assert "Diagrams" in page.all("h2")
     assert len(page.attributes("img")) == 1 + 3 + 3
+
+
+# evaluations
+
+
+def evaluated(directory, name, **changes):
+    """Writes what an evaluation leaves into the folder of a run."""
+    folder = directory.path / "evaluations" / name
+    folder.mkdir(parents=True)
+    values = {"iou.pooled": 0.61, "iou.per_image_mean": 0.62, "iou.class.ground": 0.63, "best_threshold.pooled": 0.37}
+    told = {
+        "recipe": "some.yaml", "data_recipe": "some.yaml", "weights": "best", "notice": "", "dataset": "folder",
+        "classes": ["ground", "car"], "images": {"val": 7}, "scored_on": "val", "resolution": "original",
+        "threshold": 0.37, "threshold_is": "the best on the validation side", "metrics": {"val": values},
+        "intervals": {"val": {"iou.pooled": [0.58, 0.64]}}, "definitions": {name: f"{name}, here." for name in values},
+        "as": {}, **changes,
+    }  # fmt: skip
+    write_json(folder / "metrics.json", told)
+    return folder
+
+
+def test_every_evaluation_of_the_run_is_shown(tmp_path):
+    directory = made_up(tmp_path)
+    assert "Evaluations" not in read(directory).all("h2")
+    folder = evaluated(directory, "val_original_threshold-best")
+    for name in ("confusion.png", "worst/01_a.png", "worst/02_b.png", "best/01_c.png"):
+        png(folder / name)
+    evaluated(
+        directory, "all", data_recipe="other.yaml", images={"all": 9}, scored_on="all", threshold=None,
+        resolution="input", weights="last", metrics={"all": {"iou.pooled": 0.5}}, intervals={},
+        notice="SYNTHETIC PICTURES: drawn",
+        **{"as": {"smp": {"values": {"iou_score": 0.4321}, "how": "micro, by the sums.", "digits": 4}}},
+    )  # fmt: skip
+    (directory.path / "evaluations" / "begun").mkdir()
+    text = write_report(directory, None).read_text()
+    page = Page(text)
+    assert page.all("h2")[-4:-2] == ["Evaluations", "Training"]
+    assert page.all("article")[0].startswith("allSYNTHETIC PICTURES: drawn")
+    first, second = text.split("<article>")[1:]
+    assert dict(rows(first, "SYNTHETIC")) == {
+        "data": "folder, all: 9 images, of other.yaml", "resolution": "input: masks as the network sees them",
+        "weights": "of the last epoch",
+    }  # fmt: skip
+    assert rows(first, "as smp would print it") == [["iou_score", "0.4321"]]
+    assert "micro, by the sums." in first
+    assert dict(rows(second, "threshold-best</h3>")) == {
+        "data": "folder, val: 7 images; this side chose the checkpoint, so that its scores flatter",
+        "resolution": "original: each image&#x27;s own",
+        "threshold": "0.37, the best on the validation side", "weights": "of the best epoch",
+    }  # fmt: skip
+    after = second.split("</table>", 1)[1]
+    assert rows(after, "<table>") == [["iou", "0.6100 [0.5800, 0.6400]", "0.6200"], ["best_threshold", "0.3700", "-"]]
+    assert rows(second, "each class") == [["ground", "0.6300"]]
+    assert second.partition("</article>")[0].count("<img") == 1 + 3
+    assert "iou.class.ground, here." in second
+
+
+def test_an_evaluation_of_a_run_is_in_its_report_when_that_is_written_again(finished, tmp_path, segreg):
+    run = tmp_path / "run"
+    shutil.copytree(finished.directory.path, run)
+    assert segreg("evaluate", run, "--split", "val", "--as", "smp", "--quiet").status == 0
+    assert segreg("report", run).status == 0
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    (article,) = page.all("article")
+    assert article.startswith("val")
+    told = json.loads((run / "evaluations" / "val" / "metrics.json").read_text())
+    for value in (*told["metrics"]["val"].values(), *told["as"]["smp"]["values"].values()):
+        assert f"{value:.4f}" in article
+    assert "confusion.png" in {file.name for file in (run / "evaluations" / "val").iterdir()}
+    assert "Confusion matrix" in article
 
 
 # what must not be overlooked

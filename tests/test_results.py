@@ -86,7 +86,10 @@ def test_overlays_go_from_the_worst_to_the_best(tmp_path):
     run = tiny_runs.run(tmp_path, "evaluate.overlays=3")
     ids = [file.stem.split("_", 1)[1] for file in sorted(run.directory.overlays.iterdir())]
     by_score = sorted(rows_of(run), key=lambda row: float(row["dice"]))
-    assert ids == [by_score[0]["id"], by_score[2]["id"], by_score[4]["id"]]
+    shown = run.results["overlays"]
+    assert (shown["worst"], shown["best"]) == ([by_score[0]["id"]], [by_score[4]["id"]])
+    assert shown["random"][0] in [row["id"] for row in by_score[1:4]]
+    assert ids == [*shown["worst"], *shown["random"], *shown["best"]]
 
 
 @pytest.mark.parametrize(("asked", "drawn"), [(0, 0), (1, 1), (99, 5)])
@@ -99,7 +102,7 @@ def test_as_many_overlays_as_asked_for_and_no_more_than_pictures(asked, drawn, t
 def test_an_overlay_shows_the_networks_prediction(finished):
     from segreg.data import fit_image, fit_mask
     from segreg.images import read_image
-    from segreg.pictures import side_by_side
+    from segreg.prediction.strips import side_by_side
 
     file = sorted(finished.directory.overlays.iterdir())[0]
     name = file.stem.split("_", 1)[1]

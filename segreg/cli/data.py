@@ -45,7 +45,8 @@ A call that was stopped goes on where it was. No other file is ever replaced.
 
 The recipe's section `split` says what goes where: its shares are of all samples. Dividing 15% off for the test and 15%
 of the rest for validation is split.test=0.15 split.val=0.1275. The samples are drawn by a hash of the seed and their
-ids, not by scikit-learn's permutation, so that the same seed gives other sides than train_test_split.
+ids. What scikit-learn's train_test_split draws is split.method=train_test_split split.test=0.15 split.val=0.15, where
+the second share is of the rest.
 """
 
 

@@ -24,6 +24,7 @@ EXAMPLES = """examples:
   segreg predict RUN photo.jpg more/*.png 'deep/**/*.tif' --out predicted --overlays --probabilities
   segreg predict RUN photos --out predicted --tile 512x512 --overlap 0.25 --scale 0.5
   segreg predict RUN photos --out predicted --tta flips --colours colours.yaml --coloured
+  segreg predict RUN photos --out predicted --strips --masks true_masks    image | truth | prediction | outlines
   segreg predict RUN1 RUN2 RUN3 --images photos --out predicted    the mean of three runs
 
 Masks are 8-bit PNGs at each picture's own size, in OUT/masks: 0 and 255 for one class, class indices for several, and
@@ -34,7 +35,10 @@ _FLAGS: tuple[tuple[Kind, str], ...] = (
     ("probabilities", "also probabilities, float16 [K, H, W] in .npy files"),
     ("coloured", "also masks in the classes' colours"),
     ("overlays", "also the pictures with each class tinted and outlined"),
-    ("strips", "also image, prediction and overlay side by side"),
+    (
+        "strips",
+        "also image, prediction and overlay side by side, or with --masks image, truth, prediction and outlines",
+    ),
 )
 
 
@@ -45,6 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="of which epoch (best)")
     for kind, meaning in _FLAGS:
         parser.add_argument(f"--{kind}", action="append_const", dest="kinds", const=kind, help=meaning)
+    parser.add_argument("--masks", type=Path, metavar="DIR", help="true masks for --strips, paired by name")
+    parser.add_argument("--mask-suffix", metavar="TEXT", help="what masks' names have behind those of the pictures")
+    parser.add_argument("--mask-ignored", type=int, metavar="N", help="mask value of pixels that count for nothing")
     parser.add_argument("--values", choices=("index", "255"), help="of masks: class indices, or 0 and 255")
     parser.add_argument("--colours", type=Path, metavar="FILE", help="YAML or JSON: class: [r, g, b] or '#rrggbb'")
     parser.add_argument("--threshold", type=float, help="probability from which a pixel is foreground (the recipe's)")
@@ -76,12 +83,14 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.prediction.gather import gather
     from segreg.prediction.outputs import KINDS, Outputs
     from segreg.prediction.predictor import Way, check_together
+    from segreg.prediction.truths import find_truths
 
     runs, images = _runs_and_images(chosen)
     numbers = {"overlap": chosen.overlap, "scale": chosen.scale}
     numbers = {name: number for name, number in numbers.items() if number is not None}
     if chosen.tile is None and numbers:
         raise SegregError(f"--{next(iter(numbers))} goes with --tile", hint="for example: --tile 512x512")
+    _refuse_lone_masks(chosen)
     way = Way(tile=_tile(chosen.tile), views=chosen.tta, batch_size=chosen.batch_size, **numbers)
     pictures = gather(images, without=[chosen.out / kind for kind in KINDS])
 
@@ -90,6 +99,10 @@ def execute(chosen: argparse.Namespace) -> int:
 
     prepare_process()
     task = runs[0].task
+    truths = None
+    if chosen.masks is not None:
+        suffix, ignored = chosen.mask_suffix or "", chosen.mask_ignored
+        truths = find_truths(pictures, chosen.masks, task, suffix=suffix, ignored=ignored)
     outputs = Outputs(
         folder=chosen.out,
         kinds=("masks", *(kind for kind in KINDS if kind in (chosen.kinds or ()))),
@@ -97,6 +110,7 @@ def execute(chosen: argparse.Namespace) -> int:
         values=chosen.values or ("index" if task.mode == "multiclass" else "255"),
         colours=label_colours(task) if chosen.colours is None else read_colours(chosen.colours, task),
         notice="; ".join(dict.fromkeys(f"trained on: {run.notice}" for run in runs if run.notice)),
+        truths=truths,
     )
 
     from segreg.prediction.predictions import predict_files
@@ -114,7 +128,8 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps({"out": str(chosen.out), **summary.plain()}, indent=2))
     else:
-        shown.say(_in_words(summary, outputs.folder))
+        for line in [*_without_mask(summary, chosen.masks), _in_words(summary, outputs.folder)]:
+            shown.say(line)
     if summary.failed:
         told = [f"  {line}" for _, why in summary.failed for line in why.splitlines()]
         count = f"{len(summary.failed)} of {len(pictures)} pictures could not be predicted:"
@@ -135,6 +150,14 @@ def _runs_and_images(chosen: argparse.Namespace) -> tuple[list[Run], list[str]]:
     if not images:
         raise SegregError("name pictures to predict", hint="for example: segreg predict RUN photos --out predicted")
     return runs, images
+
+
+def _refuse_lone_masks(chosen: argparse.Namespace) -> None:
+    for option, value in (("--mask-suffix", chosen.mask_suffix), ("--mask-ignored", chosen.mask_ignored)):
+        if chosen.masks is None and value is not None:
+            raise SegregError(f"{option} goes with --masks")
+    if chosen.masks is not None and "strips" not in (chosen.kinds or ()):
+        raise SegregError("--masks goes with --strips, which show the truth beside the prediction")
 
 
 def _tile(text: str | None) -> tuple[int, int] | None:
@@ -158,6 +181,16 @@ def _header(predictors: list[Predictor], notice: str) -> list[str]:
         *(f"run     {predictor.name}" for predictor in predictors),
         f"device  {first.device}, {first.precision.reason}",
     ]
+
+
+def _without_mask(summary: Summary, folder: Path) -> list[str]:
+    """Gives which pictures have no true mask, one a line."""
+    if not summary.without_mask:
+        return []
+    several = len(summary.without_mask) > 1
+    told = f"{len(summary.without_mask)} picture{'s have' if several else ' has'} no mask in {folder}, and"
+    return [f"{told} {'their strips show' if several else 'its strip shows'} no truth:",
+            *(f"  {picture.file}" for picture in summary.without_mask)]  # fmt: skip
 
 
 def _in_words(summary: Summary, folder: Path) -> str:

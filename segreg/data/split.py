@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,18 +26,23 @@ def divide(dataset: Dataset, split: Split) -> dict[Side, list[int]]:
     * `dataset` takes the data set's own sides and draws nothing.
     * `lists` reads ids from text files (UTF-8, one id a line, blank lines and lines that begin with # skipped).
       Samples that no list names are left out. Without a list for test there is no test.
+    * `train_test_split` draws what scikit-learn's function of that name draws, called twice with the seed: `test` of
+      all samples, then `val` of what is left. It depends on the samples' order and knows no groups.
     * `auto` is `dataset` where the samples name their sides and `random` where they don't. A val or test that the data
       set does not have is drawn from its train, as `random` draws.
 
     Raises:
         SegregError: train or val is empty, or test though its share is not 0; a sample or a group stands on two sides;
-            two samples have one id; a list can't be read or names an unknown id; a sample has no side of its own.
+            two samples have one id; a list can't be read or names an unknown id; a sample has no side of its own;
+            there are groups, and `train_test_split` was to draw.
     """
     samples = dataset.samples
     _refuse_double_ids(samples)
     own = any(sample.split is not None for sample in samples)
     if split.method == "lists":
         sides = _listed(samples, split.lists)
+    elif split.method == "train_test_split":
+        sides = _as_scikit_learn(samples, split)
     elif split.method == "dataset" or (split.method == "auto" and own):
         sides = _own(samples)
         if split.method == "auto" and sides["train"]:
@@ -85,6 +91,31 @@ def _nearest_to(wanted: float, names: Sequence[str], sizes: Mapping[str, int]) -
     if smallest is not None and (not chosen or sizes[smallest] - missing < missing):
         chosen.add(smallest)
     return chosen
+
+
+def _as_scikit_learn(samples: Sequence[Sample], split: Split) -> dict[Side, list[int]]:
+    """Gives the sides of `train_test_split(samples, test_size=..., random_state=seed)`, for the test and then for val.
+
+    The first of a permutation, their number rounded up, are held out. NumPy keeps this generator's numbers for ever.
+    """
+    import numpy as np
+
+    grouped = Counter(sample.group for sample in samples if sample.group is not None)
+    if several := [group for group, count in grouped.items() if count > 1]:
+        raise SegregError(
+            "split.method: train_test_split draws single samples and would divide groups, and the data set has "
+            f"{len(several)} of them, such as {listed(several, most=3)}",
+            hint="split.method: random draws whole groups",
+        )
+    sides: dict[Side, list[int]] = {"train": list(range(len(samples))), "val": [], "test": []}
+    shares: tuple[tuple[Side, float], ...] = (("test", split.test), ("val", split.val))
+    for side, share in shares:
+        left = sides["train"]
+        count = math.ceil(share * len(left))
+        order = np.random.RandomState(split.seed).permutation(len(left)) if count else range(len(left))
+        shuffled = [left[place] for place in order]
+        sides[side], sides["train"] = shuffled[:count], shuffled[count:]
+    return sides
 
 
 def _own(samples: Sequence[Sample]) -> dict[Side, list[int]]:
@@ -183,6 +214,7 @@ def _refuse_empty(sides: Mapping[Side, list[int]], split: Split, count: int) -> 
             "dataset": f"the data set itself has no {side}; split.method: auto draws val and test from its train"
             + (", and split.test: 0 does without a test" if side == "test" else ""),
             "lists": f"the list for {side} names no sample",
+            "train_test_split": "split.test is a share of all samples, split.val of what the test leaves",
         }
         hint = hints.get(split.method, "split.val and split.test are shares of all samples; train gets the rest")
         raise SegregError(f"the split leaves {side} empty: {told}", hint=hint)

@@ -52,7 +52,7 @@ def gather(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[Named]
     for word in words:
         path = Path(word).expanduser()
         if path.is_dir():
-            files = _in_folder(path, kept_out)
+            files = in_folder(path, kept_out)
             base = path
         elif path.exists():
             files, base = [path], path.parent
@@ -71,7 +71,7 @@ def gather(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[Named]
     if problems:
         raise SegregError.of(problems)
     root = os.path.commonpath(bases) if bases else ""
-    named = [Named(file, _stem(os.path.relpath(absolute, root))) for absolute, file in found.items()]
+    named = [Named(file, without_extension(os.path.relpath(absolute, root))) for absolute, file in found.items()]
     _refuse_same_names(named)
     return named
 
@@ -82,8 +82,12 @@ def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
-def _in_folder(folder: Path, without: Sequence[str]) -> list[Path]:
-    """Gives the pictures below a folder; links to folders are followed, once each."""
+def in_folder(folder: Path, without: Sequence[str] = ()) -> list[Path]:
+    """Gives the pictures below a folder in natural order; links to folders are followed, once each.
+
+    Raises:
+        SegregError: a folder can't be listed.
+    """
     files: list[Path] = []
     seen: set[str] = set()
     kept_out = {place for place in without if not _within(_absolute(folder), place)}
@@ -107,7 +111,7 @@ def _matches(pattern: Path, without: Sequence[str]) -> Iterator[Path]:
             if not any(_within(_absolute(path), place) for place in without):
                 yield path
         elif path.is_dir() and not recursive:
-            yield from _in_folder(path, without)
+            yield from in_folder(path, without)
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -149,7 +153,7 @@ def _is_picture(name: str) -> bool:
     return Path(name).suffix.lower() in EXTENSIONS
 
 
-def _stem(path: str) -> str:
+def without_extension(path: str) -> str:
     """Gives a relative path without a picture's extension, with slashes; only the last dot parts the extension."""
     whole = Path(path)
     return (whole.with_suffix("") if _is_picture(whole.name) else whole).as_posix()

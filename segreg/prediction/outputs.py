@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segreg.prediction.predictor import Strip
+    from segreg.prediction.truths import Truths
     from segreg.task import Task
 
 Kind = Literal["masks", "probabilities", "coloured", "overlays", "strips"]
@@ -39,6 +40,7 @@ class Outputs:
         values: what a mask's pixels hold.
         colours: of each label.
         notice: stands on strips.
+        truths: true masks, which strips show too.
 
     Raises:
         SegregError: a mask of several classes was to hold 0 and 255 alone.
@@ -50,6 +52,7 @@ class Outputs:
     values: Values
     colours: Sequence[tuple[int, int, int]]
     notice: str = ""
+    truths: Truths | None = None
 
     def __post_init__(self) -> None:
         if self.values == "255" and self.task.mode == "multiclass":
@@ -102,18 +105,21 @@ class Outputs:
 
         Raises:
             OSError: a file can't be written.
+            SegregError: the picture's true mask is wrong; nothing has been written then.
         """
         from segreg.pictures import paint
-        from segreg.prediction.overlay import overlay, strip
+        from segreg.prediction.overlay import overlay
+        from segreg.prediction.strips import side_by_side
 
         files = self.files(name)
+        truth = self.truths.read(name, (pixels.shape[0], pixels.shape[1])) if self.truths else None
         masks = labels if self.task.mode == "multilabel" else labels[None]
         for file, mask in zip([f for kind, f in files.items() if kind.startswith("masks")], masks, strict=False):
             _save(mask * 255 if self.values == "255" else mask, file)  # uint8, so that 1 becomes 255
         make: dict[str, Callable[[], Any]] = {
             "coloured": lambda: paint(labels, self.colours),
             "overlays": lambda: overlay(pixels, labels, self.colours, self.task),
-            "strips": lambda: strip(pixels, labels, self.colours, self.task, notice=self.notice),
+            "strips": lambda: side_by_side(pixels, truth, labels, self.task, colours=self.colours, notice=self.notice),
         }
         for kind, picture in make.items():
             if kind in files:

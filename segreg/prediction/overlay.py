@@ -1,8 +1,7 @@
-"""A prediction drawn over its picture, and picture and prediction side by side; large pictures are drawn in strips."""
+"""A prediction drawn over its picture; large pictures are drawn in strips."""
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,6 @@ from segreg.pictures import outline, paint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
     from segreg.task import Task
 
@@ -20,10 +18,6 @@ _TINT = 96
 """Share of a class's colour in its area, of 256."""
 _ROWS = 1 << 20
 """Pixels that are drawn at once."""
-_PANEL = 1024
-"""Longest side of a panel of a strip."""
-_LEAST_PANEL = 160
-_GAP, _LINE, _LETTER = 6, 18, 7
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -61,46 +55,6 @@ def overlay(
     return drawn
 
 
-def strip(
-    image: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    colours: Sequence[tuple[int, int, int]],
-    task: Task,
-    *,
-    notice: str = "",
-) -> Image:
-    """Gives `image | prediction | overlay` as one picture; large pictures are shrunk.
-
-    Args:
-        image: uint8 `[H, W, C]`.
-        labels: `[H, W]`, or 0/1 `[K, H, W]` if multilabel.
-        colours: of each label.
-        task: the classes.
-        notice: stands above it in white on red.
-    """
-    from PIL import Image, ImageDraw
-
-    shown, small = _shrunk(as_rgb(image), labels, step=max(1, -(-max(image.shape[:2]) // _PANEL)))
-    panels = {"image": shown, "prediction": paint(small, colours), "overlay": overlay(shown, small, colours, task)}
-    factor = max(1, min(-(-_LEAST_PANEL // min(shown.shape[:2])), _PANEL // max(shown.shape[:2])))
-    height, width = (side * factor for side in shown.shape[:2])
-    sheet_width = 3 * width + 4 * _GAP
-    warning = textwrap.wrap(notice, max(1, (sheet_width - 2 * _GAP) // _LETTER))
-    header = _LINE * (1 + len(warning))
-    sheet = Image.new("RGB", (sheet_width, height + header + _GAP), "white")
-    draw = ImageDraw.Draw(sheet)
-    if warning:
-        draw.rectangle((0, 0, sheet_width, _LINE * len(warning) - 1), fill=(200, 0, 0))
-    for number, line in enumerate(warning):
-        draw.text((_GAP, number * _LINE + 3), line, fill="white")
-    for number, (name, panel) in enumerate(panels.items()):
-        left = _GAP + number * (width + _GAP)
-        draw.text((left, header - _LINE + 2), name, fill=(90, 90, 90))
-        enlarged = Image.fromarray(np.ascontiguousarray(panel)).resize((width, height), Image.Resampling.NEAREST)
-        sheet.paste(enlarged, (left, header))
-    return sheet
-
-
 def _tinted(
     image: NDArray[np.uint8], labels: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]], reach: int
 ) -> NDArray[np.uint8]:
@@ -127,19 +81,3 @@ def _widened(edge: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
         wide[:, :-1] |= edge[:, 1:]
         edge = wide
     return edge
-
-
-def _shrunk(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], *, step: int
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Gives both reduced by a whole factor: a pixel is the mean of its block, a label the one in its middle."""
-    if step == 1:
-        return image, labels
-    from PIL import Image
-
-    shown = np.asarray(Image.fromarray(np.ascontiguousarray(image)).reduce(step))
-    rows, columns = (
-        np.minimum(np.arange(count) * step + step // 2, whole - 1)
-        for count, whole in zip(shown.shape[:2], image.shape[:2], strict=True)
-    )
-    return shown, labels.take(rows, axis=-2).take(columns, axis=-1)

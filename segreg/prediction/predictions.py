@@ -35,12 +35,14 @@ class Summary:
         predicted: pictures that were predicted, with their files.
         skipped: pictures whose files were there.
         failed: pictures that could not be predicted, and why.
+        without_mask: pictures whose strips show no truth, where true masks were given.
     """
 
     settings: Mapping[str, Any]
     predicted: list[tuple[Named, Mapping[str, Path]]] = field(default_factory=list)
     skipped: list[Named] = field(default_factory=list)
     failed: list[tuple[Named, str]] = field(default_factory=list)
+    without_mask: list[Named] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """Gives it as plain values."""
@@ -52,6 +54,7 @@ class Summary:
             ],
             "skipped": [str(picture.file) for picture in self.skipped],
             "failed": [{"image": str(picture.file), "why": why} for picture, why in self.failed],
+            "without_mask": [str(picture.file) for picture in self.without_mask],
         }
 
 
@@ -84,7 +87,9 @@ def predict_files(
 
     threshold = check_together(predictors, threshold)
     _refuse_to_replace_inputs(pictures, outputs)
-    summary = Summary(_settings(predictors, way, threshold))
+    summary = Summary(_settings(predictors, outputs, way, threshold))
+    if outputs.truths is not None:
+        summary.without_mask = [picture for picture in pictures if picture.name not in outputs.truths.files]
     file = outputs.folder / SUMMARY
     if existing == "skip":
         _refuse_other_settings(file, summary.settings)
@@ -129,7 +134,7 @@ class _Work:
     def written(self, picture: Named, writing: Future[None]) -> None:
         try:
             writing.result()
-        except (OSError, MemoryError) as error:
+        except (SegregError, OSError, MemoryError) as error:
             self.failed(picture, error)
             return
         self.summary.predicted.append((picture, self.outputs.files(picture.name)))
@@ -192,7 +197,7 @@ def _told(picture: Picture, strips: Iterator[Strip], way: Way, work: _Work) -> I
             work.advance(0, note=f"{picture.name.name}: {100 * strip.rows.stop // height}%")
 
 
-def _settings(predictors: Sequence[Predictor], way: Way, threshold: float) -> dict[str, Any]:
+def _settings(predictors: Sequence[Predictor], outputs: Outputs, way: Way, threshold: float) -> dict[str, Any]:
     task = predictors[0].task
     return {
         "runs": [predictor.name for predictor in predictors],
@@ -203,6 +208,7 @@ def _settings(predictors: Sequence[Predictor], way: Way, threshold: float) -> di
         "overlap": way.overlap if way.tile else None,
         "scale": way.scale if way.tile else None,
         "views": way.views,
+        "masks": str(outputs.truths.folder) if outputs.truths else None,
     }
 
 
@@ -223,12 +229,13 @@ def _refuse_other_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _refuse_to_replace_inputs(pictures: Sequence[Named], outputs: Outputs) -> None:
-    read = {os.path.realpath(picture.file) for picture in pictures}
+    read = dict.fromkeys((os.path.realpath(picture.file) for picture in pictures), "picture")
+    read |= {os.path.realpath(mask): "true mask" for mask in (outputs.truths.files.values() if outputs.truths else ())}
     for picture in pictures:
         for file in outputs.files(picture.name).values():
-            if os.path.realpath(file) in read:
+            if what := read.get(os.path.realpath(file)):
                 raise SegregError(
-                    f"{file} is a picture that is read, and would be replaced by its prediction",
+                    f"{file} is a {what} that is read, and would be replaced by its prediction",
                     hint="predict into another folder",
                 )
 

@@ -1,4 +1,4 @@
-"""What a report is made of: the files of a run, read; each may be missing, for a run may not have come to its end."""
+"""What a report is made of: the files of a run and of its evaluations, read; each of a run's files may be missing."""
 
 from __future__ import annotations
 
@@ -17,42 +17,23 @@ from segreg.header import weights_notice
 from segreg.resolve import Resolved
 from segreg.rundir import RunDirectory
 
+EVALUATIONS = "evaluations"
+"""The folder in a run's directory that has a folder for each of its evaluations."""
+
 
 @dataclass(frozen=True)
-class Material:
-    """A run's files, read.
+class Scored:
+    """What was scored: at the end of a run, or by an evaluation of it.
 
     Attributes:
-        directory: the run's.
-        recipe: the run's; None where it can't be understood with the plugins that are installed.
-        results: what `results.json` holds; empty before the end of the training.
-        environment: what `environment.json` holds.
-        history: a row for each epoch.
+        folder: where its files are.
+        results: what `results.json` holds, or `metrics.json` of an evaluation; empty before there are any.
         per_image: a row for each picture: its id, and its scores.
     """
 
-    directory: RunDirectory
-    recipe: Resolved | None
+    folder: Path
     results: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    history: Sequence[Mapping[str, float]]
     per_image: Sequence[Mapping[str, Any]]
-
-    @property
-    def warnings(self) -> list[str]:
-        """Gives what must not be overlooked: synthetic pictures, random weights, a training without an end."""
-        warnings = [self._data_notice, self.results.get("weights") or weights_notice(self.environment.get("model", {}))]
-        if not self.results:
-            warnings.append(f"NOT FINISHED: there are no results yet, after {len(self.history)} epochs")
-        elif self.results.get("stopped_because") == "interrupted":
-            warnings.append(f"INTERRUPTED after {self.results.get('epochs')} epochs: nothing was scored")
-        return [warning for warning in dict.fromkeys(warnings) if warning]
-
-    @property
-    def _data_notice(self) -> str:
-        if "notice" in self.results:
-            return str(self.results["notice"])
-        return read_notes(self.directory.last).get("notice", "") if self.directory.last.is_file() else ""
 
     @property
     def side(self) -> str:
@@ -80,20 +61,67 @@ class Material:
         return [name for name in names if name != "id" and ".class." not in name]
 
 
+@dataclass(frozen=True)
+class Material:
+    """A run's files, read.
+
+    Attributes:
+        directory: the run's.
+        recipe: the run's; None where it can't be understood with the plugins that are installed.
+        scored: what the run itself scored at its end.
+        environment: what `environment.json` holds.
+        history: a row for each epoch.
+        evaluations: what `segreg evaluate` left in the run's directory, in the order of the folders' names.
+    """
+
+    directory: RunDirectory
+    recipe: Resolved | None
+    scored: Scored
+    environment: Mapping[str, Any]
+    history: Sequence[Mapping[str, float]]
+    evaluations: Sequence[Scored]
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        """Gives what `results.json` holds; empty before the end of the training."""
+        return self.scored.results
+
+    @property
+    def warnings(self) -> list[str]:
+        """Gives what must not be overlooked: synthetic pictures, random weights, a training without an end."""
+        warnings = [self._data_notice, self.results.get("weights") or weights_notice(self.environment.get("model", {}))]
+        if not self.results:
+            warnings.append(f"NOT FINISHED: there are no results yet, after {len(self.history)} epochs")
+        elif self.results.get("stopped_because") == "interrupted":
+            warnings.append(f"INTERRUPTED after {self.results.get('epochs')} epochs: nothing was scored")
+        return [warning for warning in dict.fromkeys(warnings) if warning]
+
+    @property
+    def _data_notice(self) -> str:
+        if "notice" in self.results:
+            return str(self.results["notice"])
+        return read_notes(self.directory.last).get("notice", "") if self.directory.last.is_file() else ""
+
+
 def gather(directory: RunDirectory, recipe: Resolved | None) -> Material:
     """Reads a run's files.
 
     Raises:
         SegregError: a file is not what segreg writes.
     """
+    folders = sorted(file.parent for file in (directory.path / EVALUATIONS).glob("*/metrics.json"))
     return Material(
         directory,
         recipe,
-        _json(directory.results),
+        _scored(directory.path, _json(directory.results)),
         _json(directory.environment),
         history.read(directory.path),
-        _rows(directory.per_image),
+        [_scored(folder, _json(folder / "metrics.json")) for folder in folders],
     )
+
+
+def _scored(folder: Path, results: Mapping[str, Any]) -> Scored:
+    return Scored(folder, results, _rows(folder / "per_image.csv"))
 
 
 def _json(file: Path) -> dict[str, Any]:

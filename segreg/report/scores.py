@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from segreg.report.elements import Content, Html, cell, element, facts, histogram, joined, number, table
-from segreg.report.material import Material
+from segreg.report.material import Material, Scored
 
 POOLED, PER_IMAGE, CLASS = ".pooled", ".per_image_mean", ".class."
 _MOST_ROWS = 200
@@ -41,29 +41,29 @@ class _Names:
         return sorted_
 
 
-def tiles(material: Material) -> Html:
+def tiles(scored: Scored) -> Html:
     """Gives the first metrics, large."""
-    values = material.values(material.side)
+    values = scored.values(scored.side)
     names = [name for name in values if CLASS not in name][:_TILES]
-    shown = [_tile(material, name, values[name]) for name in names]
+    shown = [_tile(scored, name, values[name]) for name in names]
     return element("div", shown, class_="tiles") if shown else Html("")
 
 
-def _tile(material: Material, name: str, value: float | None) -> Html:
-    metric, told = name, material.side
+def _tile(scored: Scored, name: str, value: float | None) -> Html:
+    metric, told = name, scored.side
     for ending, meaning in ((POOLED, "pooled over all pixels"), (PER_IMAGE, "mean over images")):
         if name.endswith(ending):
-            metric, told = name.removesuffix(ending), f"{meaning}, {material.side}"
-    interval = material.interval(material.side, name)
+            metric, told = name.removesuffix(ending), f"{meaning}, {scored.side}"
+    interval = scored.interval(scored.side, name)
     small = [element("small", f"95%: {interval}")] if interval else []
     return element("div", element("span", metric), element("b", number(value)), element("small", told, " "), *small,
                    class_="tile")  # fmt: skip
 
 
-def metrics(material: Material) -> Html:
+def metrics(scored: Scored) -> Html:
     """Gives every metric of every side, what was scored at last before the others, and the definitions."""
-    sides = sorted(material.results.get("metrics", {}), key=lambda side: side != material.side)
-    if not any(material.values(side) for side in sides):
+    sides = sorted(scored.results.get("metrics", {}), key=lambda side: side != scored.side)
+    if not any(scored.values(side) for side in sides):
         return element("p", "Nothing has been scored yet.")
     pieces: list[Content] = [
         element(
@@ -74,27 +74,32 @@ def metrics(material: Material) -> Html:
         ),
     ]  # fmt: skip
     for side in sides:
-        pieces += [element("h3", _of_side(material, side)), _averages(material, side)]
-    pieces += [_definitions(material)]
+        pieces += [element("h3", _of_side(scored, side)), averages(scored, side)]
+    pieces += [element("h3", "What each number is"), definitions(scored)]
     return joined(pieces)
 
 
-def _of_side(material: Material, side: str) -> str:
-    count = material.results.get("images", {}).get(side)
-    weights = "best weights" if material.results.get("best_epoch") else "last weights"
-    resolution = f"at {material.results.get('resolution', 'input')} resolution, {weights}"
-    flatters = "; this side chose the checkpoint, so that its scores flatter" if side == "val" else ""
-    return f"{side}: {count} images, {resolution}{flatters}"
+def _of_side(scored: Scored, side: str) -> str:
+    count = scored.results.get("images", {}).get(side)
+    weights = "best weights" if scored.results.get("best_epoch") else "last weights"
+    resolution = f"at {scored.results.get('resolution', 'input')} resolution, {weights}"
+    return f"{side}: {count} images, {resolution}{flatters(side)}"
 
 
-def _averages(material: Material, side: str) -> Html:
-    values = material.values(side)
-    names = _Names.of(list(values), material.results.get("classes", ()))
+def flatters(side: str) -> str:
+    """Gives what is to be said behind the scores of the side that chose the checkpoint, else nothing."""
+    return "; this side chose the checkpoint, so that its scores flatter" if side == "val" else ""
+
+
+def averages(scored: Scored, side: str) -> Html:
+    """Gives the metrics of a side, pooled and per image side by side, with their intervals."""
+    values = scored.values(side)
+    names = _Names.of(list(values), scored.results.get("classes", ()))
 
     def shown(name: str | None) -> Html:
         if name is None:
             return element("td", "-", class_="number")
-        interval = material.interval(side, name)
+        interval = scored.interval(side, name)
         return cell(values[name], interval)
 
     rows = [
@@ -110,21 +115,23 @@ def _averages(material: Material, side: str) -> Html:
     if names.single:
         rows = [element("tr", element("th", name, scope="row"), shown(name)) for name in names.single]
         tables.append(table(["metric", "value"], rows))
-    if any(material.interval(side, name) for name in values):
+    if any(scored.interval(side, name) for name in values):
         tables.append(element("p", "In brackets: 95% intervals.", class_="note"))
     return joined(tables)
 
 
-def _definitions(material: Material) -> Html:
-    definitions = material.results.get("definitions", {})
-    names = list(dict.fromkeys([*definitions, *(name for side in ("test", "val") for name in material.values(side))]))
+def definitions(scored: Scored) -> Html:
+    """Gives what each number is."""
+    known = scored.results.get("definitions", {})
+    there = (name for side in scored.results.get("metrics", {}) for name in scored.values(side))
+    names = list(dict.fromkeys([*known, *there]))
 
     def told(chosen: Sequence[str]) -> Html:
-        return element("dl", ([element("dt", n), element("dd", definitions.get(n, "no definition"))] for n in chosen))
+        return element("dl", ([element("dt", n), element("dd", known.get(n, "no definition"))] for n in chosen))
 
     of_classes = [name for name in names if CLASS in name]
     pieces: list[Content] = [
-        element("h3", "What each number is"), told([name for name in names if name not in of_classes])
+        told([name for name in names if name not in of_classes])
     ]  # fmt: skip
     if of_classes:
         summary = element("summary", f"the {len(of_classes)} numbers of single classes")
@@ -132,40 +139,38 @@ def _definitions(material: Material) -> Html:
     return joined(pieces)
 
 
-def classes(material: Material) -> Html:
+def classes(scored: Scored) -> Html:
     """Gives a row for each class; empty where no metric has values of single classes."""
-    values = material.values(material.side)
-    named = _Names.of(list(values), material.results.get("classes", ())).classes
+    values = scored.values(scored.side)
+    named = _Names.of(list(values), scored.results.get("classes", ())).classes
     if not named:
         return Html("")
     columns = list(dict.fromkeys(metric for by_metric in named.values() for metric in by_metric))
     rows = [
         element("tr", element("th", name, scope="row"),
-                *(cell(values[by_metric[c]], material.interval(material.side, by_metric[c]))
+                *(cell(values[by_metric[c]], scored.interval(scored.side, by_metric[c]))
                   if c in by_metric else element("td", "-", class_="number") for c in columns))
         for name, by_metric in named.items()
     ]  # fmt: skip
-    told = (
-        f"Of {material.side}, pooled: the pixels of all images counted together. A class that is nowhere is undefined."
-    )
+    told = f"Of {scored.side}, pooled: the pixels of all images counted together. A class that is nowhere is undefined."
     return joined([element("p", told), table(["class", *columns], rows, sortable=True)])
 
 
-def spread(material: Material) -> Html:
+def spread(scored: Scored) -> Html:
     """Gives how the scores of single pictures are distributed, and the pictures with the lowest; empty without any."""
-    columns = material.columns()
+    columns = scored.columns()
     if not columns:
         return Html("")
-    drawn = [histogram(name, [row[name] for row in material.per_image]) for name in columns]
+    drawn = [histogram(name, [row[name] for row in scored.per_image]) for name in columns]
     first = columns[0]
-    ordered = sorted(material.per_image, key=lambda row: rank_key(row[first]))[:_MOST_ROWS]
+    ordered = sorted(scored.per_image, key=lambda row: rank_key(row[first]))[:_MOST_ROWS]
     rows = [element("tr", element("th", row["id"], scope="row"), *(cell(row[n]) for n in columns)) for row in ordered]
-    count = len(material.per_image)
+    count = len(scored.per_image)
     which = f"all {count} images" if count <= _MOST_ROWS else f"the {_MOST_ROWS} of {count} images"
     summary = element("summary", f"{which} with the lowest {first} first" if count <= _MOST_ROWS
                       else f"{which} with the lowest {first}; per_image.csv has all")  # fmt: skip
     return joined([
-        element("p", f"How many images of {material.side} reached which score. "
+        element("p", f"How many images of {scored.side} reached which score. "
                      "The line is at the mean, the dashed one at the median."),
         element("div", drawn, class_="histograms"),
         element("details", summary, table(["image", *columns], rows, sortable=True)),

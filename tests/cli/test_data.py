@@ -14,6 +14,7 @@ import tiny_runs
 from segreg.data import Batches, prepare
 from segreg.data.split import drawn
 from segreg.inspection import sheets
+from segreg.progress import Lines
 
 RECIPE = """\
 seed: 3
@@ -192,6 +193,32 @@ def test_shares_of_the_rest_are_shares_of_all(segreg, tmp_path):
     assert abs(sides["val"] - 0.15 * (200 - sides["test"])) <= 1
     assert sum(sides.values()) == 200
     assert next(Path("out/val_split/masks").iterdir()).is_symlink()
+
+
+def test_the_recipe_for_folders_can_split_as_scikit_learn_does(segreg, tmp_path):
+    from sklearn.model_selection import train_test_split
+
+    images, masks = tiny_runs.folder_dataset(tmp_path / "more", count=40, size=(8, 8))
+    recipe = Path(__file__).parents[2] / "recipes" / "folder_v3.yaml"
+    printed = segreg(
+        "data", "split", recipe, f"dataset.images={images}", f"dataset.masks={masks}",
+        "split.method=train_test_split", "split.val=0.15", "--out", "out", "--json",
+    )  # fmt: skip
+    assert printed.status == 0, printed.err
+    names = sorted(file.name for file in images.iterdir())
+    rest, test = train_test_split(names, test_size=0.15, random_state=42)
+    train, val = train_test_split(rest, test_size=0.15, random_state=42)
+    for side, wanted in (("train", train), ("val", val), ("test", test)):
+        assert sorted(file.name for file in Path(f"out/{side}_split/images").iterdir()) == sorted(wanted)
+
+
+def test_split_tells_its_progress(segreg, monkeypatch):
+    monkeypatch.setattr("segreg.progress.progress", lambda mode, stream: Lines(stream, every=0))
+    printed = segreg("data", "split", "recipe.yaml", "split.seed=42", "--out", "out")
+    done = [line.partition(",")[0] for line in printed.err.splitlines()]
+    assert done[:15] == [f"  reading masks: {count}/15 masks" for count in range(1, 16)]
+    assert done[15:] == [f"  writing the split: {count}/30 files" for count in range(1, 31)]
+    assert all(line.endswith(" left") for line in printed.err.splitlines())
 
 
 def test_a_split_is_trained_on_as_it_was_drawn(segreg):

@@ -84,6 +84,62 @@ def test_everything_that_can_be_asked_for(segreg, finished, photos):
     np.testing.assert_array_equal(np.array(Image.open("out/coloured/1.png")), labels[..., None] * np.uint8([0, 255, 0]))
 
 
+def test_strips_show_the_truth_where_there_is_a_mask(segreg, finished, photos):
+    for name, size in (("a/1", (50, 70)), ("b/2", (48, 48))):
+        mask = np.zeros(size, np.uint8)
+        mask[10:30, 15:40] = 255
+        Path("true", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(f"true/{name}_mask.png")
+    arguments = ["predict", finished.directory.path, photos, "--out", "out", "--strips"]
+    printed = segreg(*arguments, "--masks", "true", "--mask-suffix", "_mask")
+    assert (printed.status, printed.err) == (0, "")
+    assert printed.out.splitlines()[-3:] == [
+        "1 picture has no mask in true, and its strip shows no truth:", "  photos/b/1.png",
+        "3 pictures predicted; everything is in out",
+    ]  # fmt: skip
+    summary = json.loads(Path("out/prediction.json").read_text())
+    assert (summary["without_mask"], summary["settings"]["masks"]) == (["photos/b/1.png"], "true")
+    sheet = np.array(Image.open("out/strips/b/2.png"))
+    top, side = sheet.shape[0] - 48 * 5 - 8 - 18, 48 * 5  # shown five times as large
+    assert sheet.shape[1] == 4 * (side + 8) + 8
+    truth = sheet[top : top + side, 2 * 8 + side :][:, :side]
+    pink = (truth == (255, 60, 200)).all(axis=-1)
+    assert np.array_equal(pink[2::5, 2::5], mask == 255)
+    narrow = np.array(Image.open("out/strips/b/1.png"))
+    assert (narrow.shape[1] - 8) % 3 == 0  # three panels
+    assert segreg(*arguments, "--skip-existing").err == (
+        'error: out holds predictions with other settings: masks was "true", now null\n'
+        "  predict into another folder, or without --skip-existing, which replaces what is there\n"
+    )
+
+
+def test_a_wrong_mask_fails_its_picture_and_the_rest_go_on(segreg, finished, photos):
+    for name in ("a/1", "b/1", "b/2"):
+        Path("true", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (48, 48)).save(f"true/{name}.png")
+    printed = segreg("predict", finished.directory.path, photos, "--out", "out", "--strips", "--masks", "true")
+    assert printed.status == 1
+    assert printed.err.splitlines() == [
+        "2 of 3 pictures could not be predicted:",
+        "  true/a/1.png: is 48x48 (height x width), but its picture is 50x70",
+        "  true/b/1.png: is 48x48 (height x width), but its picture is 33x21",
+    ]
+    assert files("out") == ["masks/b/2.png", "prediction.json", "strips/b/2.png"]
+
+
+def test_no_true_mask_is_replaced_by_a_prediction(segreg, finished, photos):
+    for name in ("a/1", "b/1", "b/2"):
+        Path("out/masks", name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (48, 48)).save(f"out/masks/{name}.png")
+    before = Path("out/masks/b/2.png").read_bytes()
+    printed = segreg("predict", finished.directory.path, photos, "--out", "out", "--strips", "--masks", "out/masks")
+    assert printed.err == (
+        "error: out/masks/a/1.png is a true mask that is read, and would be replaced by its prediction\n"
+        "  predict into another folder\n"
+    )
+    assert Path("out/masks/b/2.png").read_bytes() == before
+
+
 def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_classes, photos):
     arguments = ["predict", of_classes.directory.path, "--images", photos, "--out", "out", "--json"]
     printed = segreg(*arguments, "--tile", "24x32", "--overlap", "0.5", "--scale", "0.8", "--tta", "mirror+scales")
@@ -92,6 +148,7 @@ def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_cla
     assert summary["settings"] == {
         "runs": [str(of_classes.directory.path)], "classes": ["ground", "disc", "ring"], "mode": "multiclass",
         "threshold": None, "tile": [24, 32], "overlap": 0.5, "scale": 0.8, "views": "mirror+scales",
+        "masks": None,
     }  # fmt: skip
     assert summary["predicted"][0] == {"image": "photos/a/1.png", "masks": "out/masks/a/1.png"}
     from segreg.prediction.predictor import Way
@@ -153,6 +210,7 @@ def test_predicting_into_the_folder_of_the_pictures_twice(segreg, finished, phot
 
 
 NO_RUN = "photos is not the directory of a run\n  a run's folder holds a resolved.yaml\n"
+NO_STRIPS = "--masks goes with --strips, which show the truth beside the prediction\n"
 NO_TILES = "goes with --tile\n  for example: --tile 512x512\n"
 NO_SIZE = '"big" is no size of tiles\n  it is written HEIGHTxWIDTH, for example: --tile 512x512\n'
 
@@ -165,6 +223,9 @@ NO_SIZE = '"big" is no size of tiles\n  it is written HEIGHTxWIDTH, for example:
         (["{run}", "photos", "--overlap", "0.5"], f"--overlap {NO_TILES}"),
         (["{run}", "photos", "--scale", "0.5"], f"--scale {NO_TILES}"),
         (["{run}", "photos", "--tile", "big"], NO_SIZE),
+        (["{run}", "photos", "--masks", "photos"], NO_STRIPS),
+        (["{run}", "photos", "--strips", "--mask-suffix", "_m"], "--mask-suffix goes with --masks\n"),
+        (["{run}", "photos", "--strips", "--masks", "true"], "true is no folder of masks\n"),
         (["{run}", "photos", "--tile", "0x9"], "a tile must have a height and a width above 0, not 0x9\n"),
         (["{run}", "photos", "--threshold", "50"], "the threshold must be from 0 to 1, not 50\n"),
         (["{run}", "photos", "--batch-size", "0"], "the batch size must be above 0, not 0\n"),

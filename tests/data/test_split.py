@@ -110,6 +110,40 @@ def test_random_ignores_the_data_sets_sides(memory):
     assert divide(own, Split(method="random")) == divide(none, Split())
 
 
+@pytest.mark.parametrize("count", [7, 20, 101, 670])
+@pytest.mark.parametrize(("test", "val", "seed"), [(0.15, 0.15, 42), (0.2, 0.25, 0), (0.1, 0.3, 7)])
+def test_train_test_split_draws_what_scikit_learn_draws(memory, count, test, val, seed):
+    from sklearn.model_selection import train_test_split
+
+    dataset = memory(count)
+    rest, held_out = train_test_split(range(count), test_size=test, random_state=seed)
+    train, chosen = train_test_split(rest, test_size=val, random_state=seed)
+    sides = divide(dataset, Split(method="train_test_split", test=test, val=val, seed=seed))
+    assert sides == {"train": sorted(train), "val": sorted(chosen), "test": sorted(held_out)}
+
+
+def test_train_test_split_without_a_test_is_one_call(memory):
+    from sklearn.model_selection import train_test_split
+
+    train, val = train_test_split(range(10), test_size=0.3, random_state=1)
+    sides = divide(memory(10), Split(method="train_test_split", test=0.0, val=0.3, seed=1))
+    assert sides == {"train": sorted(train), "val": sorted(val), "test": []}
+
+
+def test_train_test_split_ignores_the_data_sets_sides_and_refuses_groups(memory):
+    split = Split(method="train_test_split")
+    assert divide(memory(30, splits=["train"] * 30), split) == divide(memory(30), split)
+    assert divide(memory(8, groups=[f"g{n}" for n in range(8)]), split) == divide(memory(8), split)
+    with pytest.raises(SegregError) as caught:
+        divide(memory(8, groups=["a", "a", "b", "b", None, None, "c", None]), split)
+    assert str(caught.value) == (
+        "split.method: train_test_split draws single samples and would divide groups, and the data set has 2 of them, "
+        'such as "a" and "b"\n  split.method: random draws whole groups'
+    )
+    with pytest.raises(SegregError, match=r"leaves train empty(?s:.*)split.val of what the test leaves"):
+        divide(memory(2), split)
+
+
 def test_a_sample_without_a_side_is_told(memory):
     with pytest.raises(SegregError, match=r'2 of 4 samples don\'t say.*"s002" and "s003"'):
         divide(memory(4, splits=["train", "val", None, "training"]), Split())
