@@ -15,7 +15,7 @@ from segreg import build
 from segreg.data import prepare
 from segreg.progress import Quiet
 from segreg.scoring.evaluate import Scores
-from segreg.scoring.exam import Exam, spaced
+from segreg.scoring.exam import Exam, shown_of, write_rows
 from segreg.scoring.image_counts import image_counts
 from segreg.scoring.intervals import bootstrap
 from segreg.task import Task
@@ -83,6 +83,31 @@ def test_an_exam_gives_the_scores_of_the_run(exam, finished):
     assert (scores.counts.sum(-1) == 32 * 32).all()
 
 
+def test_the_means_of_the_columns_stand_in_a_file_of_their_own(tmp_path):
+    rows = [{"id": "a", "dice": 0.25, "iou": float("nan")}, {"id": "b", "dice": 1.0, "iou": 0.5}]
+    write_rows(tmp_path / "per_image.csv", Scores({}, {}, rows))
+    assert (tmp_path / "per_image.csv").read_text() == "id,dice,iou\na,0.25,nan\nb,1.0,0.5\n"
+    assert (tmp_path / "per_image_mean.csv").read_text() == "id,dice,iou\nmean,0.625,0.5\n"
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.mode)
+@pytest.mark.parametrize("name", ["boundary_iou", "mse"])
+def test_scores_of_sums_are_those_of_the_metric(name, task):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, task.channels, 16, 15, generator=generator)
+    shape = logits.shape if task.mode == "multilabel" else (4, 16, 15)
+    target = torch.randint(0, 2, shape, generator=generator)
+    metric = segreg.build_part("metric", name, task, 0.5)
+    metric.update(logits, target)
+    computed = {key: float(value) for key, value in metric.compute().items()}
+    mean = computed.pop(f"{name}.per_image_mean")
+    found = metric.scores_of_sums(metric.sums(logits, target).sum(0))
+    for key, value in computed.items():
+        assert float(found[key]) == pytest.approx(value, abs=1e-12, nan_ok=True)
+    assert found.keys() == computed.keys()
+    assert float(metric.per_image(logits, target)[name].nanmean()) == pytest.approx(mean, abs=1e-12)
+
+
 class Wrong:
     higher_is_better = False
 
@@ -96,10 +121,24 @@ def test_the_worst_stand_first_whatever_is_better_and_the_undefined_before_them(
 
 
 @pytest.mark.parametrize(
-    ("count", "places"), [(0, []), (1, [0]), (2, [0, 6]), (3, [0, 3, 6]), (7, [*range(7)]), (99, [*range(7)])]
-)
-def test_pictures_are_spaced_from_the_worst_to_the_best(count, places):
-    assert [index for index, _ in spaced([(i, {}) for i in range(7)], count)] == places
+    ("count", "worst", "best", "at_random"),
+    [(0, [], [], 0), (1, [0], [], 0), (2, [0], [6], 0), (3, [0], [6], 1), (6, [0, 1], [6, 5], 2),
+     (7, [0, 1, 2], [6, 5], 2), (99, [0, 1, 2], [6, 5], 2)],
+)  # fmt: skip
+def test_the_worst_the_best_and_some_of_the_others_are_shown(count, worst, best, at_random):
+    ranked = [(place, {"id": f"p{place}"}) for place in range(7)]
+    shown = {why: [index for index, _ in pictures] for why, pictures in shown_of(ranked, count, 0).items()}
+    assert (shown["worst"], shown["best"], len(shown["random"])) == (worst, best, at_random)
+    assert set(shown["random"]) <= set(range(7)) - {*worst, *best}
+    assert len(set(shown["random"])) == at_random
+
+
+def test_those_shown_at_random_are_any_of_the_others_and_hang_on_the_seed_and_the_ids_alone():
+    ranked = [(place, {"id": f"p{place}"}) for place in range(12)]
+    draws = [[row["id"] for _, row in shown_of(ranked, 6, seed)["random"]] for seed in range(60)]
+    assert {name for pair in draws for name in pair} == {f"p{place}" for place in range(2, 10)}
+    other = [*ranked[:2], *ranked[2:10][::-1], *ranked[10:]]
+    assert [[row["id"] for _, row in shown_of(other, 6, seed)["random"]] for seed in range(60)] == draws
 
 
 def test_pictures_are_read_again_after_they_were_released(exam):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segreg.errors import SegregError
+from segreg.recipe import is_override
 
 if TYPE_CHECKING:
     from segreg.resolve import Resolved
@@ -20,15 +21,17 @@ EXAMPLES = """examples:
   segreg evaluate RUN --data other.yaml                all of another recipe's data
   segreg evaluate RUN --data other.yaml --split test   its test side
   segreg evaluate RUN --threshold best                 the one with the best Dice on validation
+  segreg evaluate RUN 'evaluate.metrics=[iou, boundary_iou]' input.size=[512,512]
   segreg evaluate RUN --as smp --as sklearn            also the numbers that these libraries would print
 
 A folder in RUN/evaluations, or --out, gets metrics.json (scores, definitions, 95% bootstrap intervals over images, what
-was scored and how), per_image.csv, and the worst and best pictures in worst and best.
+was scored and how), per_image.csv, its means in per_image_mean.csv, and the worst and best pictures in worst and best.
+Overrides may change the section evaluate, and input.size.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", type=Path, metavar="RUN", help="the directory of a run")
+    parser.add_argument("words", nargs="+", metavar="RUN|key.path=value", help="the directory of a run, and overrides")
     parser.add_argument("--split", metavar="SIDE", help="train, val or test (test; all of other data)")
     parser.add_argument("--data", type=Path, metavar="RECIPE", help="score on this recipe's data set instead")
     parser.add_argument("--resolution", choices=("input", "original"), help="at which size masks are compared")
@@ -51,7 +54,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.trained import load_run
 
-    run = load_run(chosen.run)
+    overrides = [word for word in chosen.words if is_override(word)]
+    runs = [word for word in chosen.words if not is_override(word)]
+    if len(runs) != 1:
+        raise SegregError(f"evaluate takes one run; these are {len(runs)}")
+    run = load_run(runs[0])
     threshold = _threshold(chosen.threshold)
     if chosen.out is not None and chosen.out.is_file():
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
@@ -65,7 +72,7 @@ def execute(chosen: argparse.Namespace) -> int:
     prepare_process()
     request = Request(
         side=chosen.split, data=data, resolution=chosen.resolution, threshold=threshold, weights=chosen.weights,
-        libraries=tuple(dict.fromkeys(chosen.libraries)), device=chosen.device, out=chosen.out,
+        overrides=overrides, libraries=tuple(dict.fromkeys(chosen.libraries)), device=chosen.device, out=chosen.out,
     )  # fmt: skip
     told, out = rescore(run, request, progress("quiet" if chosen.quiet or chosen.json else "auto"))
     if chosen.json:

@@ -29,6 +29,7 @@ class Scores:
         definitions: what each of those names means, one sentence.
         per_image: a row for each picture: its id, and the metrics that one picture has.
         counts: int64 `[N, K, 4]`, each picture's as `image_counts` has them; None where they were not counted.
+        sums: by a metric's name what its `sums` gave of each picture, `[N, ...]`.
         intervals: lower and upper end of the 95% interval of each value that has one.
     """
 
@@ -36,6 +37,7 @@ class Scores:
     definitions: Mapping[str, str]
     per_image: list[dict[str, Any]] = field(default_factory=list)
     counts: NDArray[np.int64] | None = None
+    sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
@@ -63,20 +65,22 @@ def evaluate(
             None scores at the input's size.
         count: gives the counts `[B, K, 4]` of each picture for logits and targets; None counts nothing.
     """
-    import numpy as np
     import torch
 
     model.eval()
     metrics.reset()
     metrics.to(device)
     rows: list[dict[str, Any]] = []
-    # One block that grows: small arrays kept from each batch would split the memory that the next batch fits into.
-    counted = bytearray()
+    counted = _Gathered()
+    sums = {name: _Gathered() for name, metric in metrics.items(copy_state=False) if hasattr(metric, "sums")}
 
     def score(logits: Tensor, target: Tensor, ids: Iterable[str]) -> None:
         _score(metrics, logits, target, ids, rows)
         if count is not None:
-            counted.extend(count(logits, target).cpu().numpy().tobytes())
+            counted.add(count(logits, target))
+        for name, metric in metrics.items(copy_state=False):
+            if name in sums:
+                sums[name].add(metric.sums(logits, target))
 
     for batch in batches:
         logits = predict_logits(model, normalize, batch.images, device, precision)
@@ -88,8 +92,31 @@ def evaluate(
             target = torch.from_numpy(mask).to(device).long()
             score(own[None], target[None], (identity,))
     values = computed(metrics)
-    counts = np.frombuffer(counted, np.int64).reshape(len(rows), -1, 4) if counted else None
-    return Scores(values, definitions_of(metrics, values), rows, counts)
+    summed = {name: each for name, block in sums.items() if (each := block.array()) is not None}
+    return Scores(values, definitions_of(metrics, values), rows, counted.array(), summed)
+
+
+class _Gathered:
+    """What was found of each picture, as one block that grows.
+
+    Small arrays kept from each batch would split the memory that the next batch fits into.
+    """
+
+    def __init__(self) -> None:
+        self.block = bytearray()
+        self.dtype, self.shape = "", ()
+
+    def add(self, found: Tensor) -> None:
+        """Takes `[B, ...]`."""
+        own = found.cpu().numpy()
+        self.dtype, self.shape = own.dtype.str, own.shape[1:]
+        self.block.extend(own.tobytes())
+
+    def array(self) -> NDArray[Any] | None:
+        """Gives `[N, ...]`; None where nothing was taken."""
+        import numpy as np
+
+        return np.frombuffer(self.block, self.dtype).reshape(-1, *self.shape) if self.block else None
 
 
 def definitions_of(metrics: MetricCollection, values: Iterable[str]) -> dict[str, str]:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from segreg import build
 from segreg.checkpoint import replacing
 from segreg.data import Batches, Prepared, restore
-from segreg.pictures import side_by_side
+from segreg.data.split import drawn
+from segreg.prediction.strips import side_by_side
 from segreg.progress import Progress
 from segreg.resolve import Resolved
 from segreg.scoring.evaluate import Scores, evaluate
@@ -35,6 +37,8 @@ _MOST_READ = 1 << 24
 """Bytes of pictures that are left in memory after they were scored."""
 Ranked = Sequence[tuple[int, Mapping[str, Any]]]
 """Pictures from the worst to the best: a sample's index and its row."""
+Shown = Literal["worst", "best", "random"]
+"""Why a picture is shown."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +129,24 @@ class Exam:
         return restore(logits, size, self.recipe.input), self.dataset.read_mask(self.dataset.samples[index])
 
 
-def spaced(ranked: Ranked, count: int) -> Ranked:
-    """Gives at most `count` pictures from the worst to the best, evenly spaced."""
+def shown_of(ranked: Ranked, count: int, seed: int) -> dict[Shown, Ranked]:
+    """Gives at most `count` pictures: a third the worst, a third the best, the rest drawn at random from the others.
+
+    Args:
+        ranked: all pictures from the worst to the best.
+        count: how many are to be shown. One is the worst, of two the other is the best.
+        seed: decides with the ids alone which ones are drawn, in the order in which they are given.
+    """
     count = min(count, len(ranked))
-    places = [round(k * (len(ranked) - 1) / max(1, count - 1)) for k in range(count)]
-    return [ranked[place] for place in dict.fromkeys(places)]
+    at_random = count // 3
+    best = (count - at_random) // 2
+    worst = count - at_random - best
+    between = {str(row["id"]): (index, row) for index, row in ranked[worst : len(ranked) - best]}
+    return {
+        "worst": ranked[:worst],
+        "best": ranked[len(ranked) - best :][::-1],
+        "random": [between[name] for name in drawn(between, seed, "shown")[:at_random]],
+    }
 
 
 def ranking_column(scores: Scores) -> str | None:
@@ -138,11 +155,20 @@ def ranking_column(scores: Scores) -> str | None:
 
 
 def write_rows(file: Path, scores: Scores) -> None:
-    """Writes each picture's id and scores as CSV."""
-    with replacing(file) as aside, aside.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.DictWriter(text, list(scores.per_image[0]) if scores.per_image else ["id"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(scores.per_image)
+    """Writes each picture's id and scores as CSV, and beside it `NAME_mean.csv` with one row, the columns' means.
+
+    A picture whose score is undefined is left out of that score's mean.
+    """
+    columns = list(scores.per_image[0]) if scores.per_image else ["id"]
+    means: dict[str, Any] = {"id": "mean"}
+    for name in columns[1:]:
+        defined = [row[name] for row in scores.per_image if not _is_nan(row[name])]
+        means[name] = math.fsum(defined) / len(defined) if defined else math.nan
+    for own, rows in ((file, scores.per_image), (file.with_stem(f"{file.stem}_mean"), [means])):
+        with replacing(own) as aside, aside.open("w", encoding="utf-8", newline="") as text:
+            writer = csv.DictWriter(text, columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def number_in_words(value: float | None, interval: Sequence[float] | None = None) -> str:
@@ -159,7 +185,7 @@ def values_in_words(values: Mapping[str, Any], intervals: Mapping[str, Sequence[
 
 
 def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str, tuple[float, float]]:
-    """Gives the intervals of per-image means, and of pooled values of the metrics that can be scored from counts."""
+    """Gives the intervals of per-image means, and of pooled values that are made of counts or sums."""
     import torch
 
     names = [name for name in (scores.per_image[0] if scores.per_image else {}) if name != "id"]
@@ -169,15 +195,15 @@ def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str
         if (mean := f"{name}.per_image_mean") in scores.values
     }
 
-    def scorer(metric: Any) -> Callable[[NDArray[np.int64]], dict[str, NDArray[np.float64]]]:
-        return lambda counts: {
-            name: values.numpy() for name, values in metric.scores_of_counts(torch.from_numpy(counts)).items()
-        }
+    def scorer(score: Callable[[Tensor], dict[str, Tensor]]) -> Callable[[NDArray[Any]], dict[str, NDArray[Any]]]:
+        return lambda given: {name: values.numpy() for name, values in score(torch.from_numpy(given)).items()}
 
-    for metric in metrics.values():
+    own = dict(metrics.items(copy_state=False))  # a copy of each would have a histogram of its own
+    for metric in own.values():
         metric.to("cpu")
-    scorers = [scorer(metric) for metric in metrics.values() if hasattr(metric, "scores_of_counts")]
-    found = bootstrap(columns, scores.counts, scorers, seed=seed)
+    of_counts = [scorer(metric.scores_of_counts) for metric in own.values() if hasattr(metric, "scores_of_counts")]
+    of_sums = [(each, scorer(own[name].scores_of_sums)) for name, each in scores.sums.items()]
+    found = bootstrap(columns, scores.counts, of_counts, of_sums, seed=seed)
     return {name: found[name] for name, value in scores.values.items() if name in found and not _is_nan(value)}
 
 

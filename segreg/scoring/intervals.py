@@ -9,7 +9,7 @@ draws.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,7 @@ def bootstrap(
     columns: Mapping[str, Sequence[float]],
     counts: NDArray[np.int64] | None,
     scorers: Sequence[Callable[[NDArray[np.int64]], Mapping[str, NDArray[np.float64]]]],
+    sums: Sequence[tuple[NDArray[Any], Callable[[NDArray[Any]], Mapping[str, NDArray[np.float64]]]]] = (),
     *,
     seed: int,
     resamples: int = RESAMPLES,
@@ -46,30 +47,32 @@ def bootstrap(
         columns: for each name its value in each image, NaN where it is undefined; the score is their mean without NaN.
         counts: what pooled scores are made of, `[N, ...]`, for each image; None if there are no pooled scores.
         scorers: each gives scores by name, `[R]`, for R resamples' summed counts `[R, ...]`.
+        sums: other things than counts that pooled scores are made of, `[N, ...]`, each with what gives scores by name,
+            `[R]`, for R resamples' sums `[R, ...]`.
         seed: decides the draws, with the number of images.
         resamples: how often.
         block: resamples that are computed at once, which changes nothing but memory and time; None fits both.
     """
-    images = len(counts) if counts is not None else max(map(len, columns.values()), default=0)
+    made_of = [(counts, scorer) for scorer in scorers] if counts is not None else []
+    made_of += sums
+    images = len(made_of[0][0]) if made_of else max(map(len, columns.values()), default=0)
     if images < 2:
         return {}
     names = list(columns)
     values = np.array([columns[name] for name in names], np.float64).reshape(len(names), images).T
     there = ~np.isnan(values)
     values = np.where(there, values, 0.0)
-    # In float64, because only that is multiplied fast; sums of pixels are exact up to 2 ** 53.
-    flat = None if counts is None else counts.reshape(images, -1).astype(np.float64)
     found: dict[str, list[NDArray[np.float64]]] = {}
     for times in _drawn(images, resamples, block or max(1, _MOST_DRAWN // images), seed):
-        sums, numbers = times @ values, times @ there.astype(np.float64)
-        means = np.where(numbers > 0, sums / np.maximum(numbers, 1.0), np.nan)
+        totals, numbers = times @ values, times @ there.astype(np.float64)
+        means = np.where(numbers > 0, totals / np.maximum(numbers, 1.0), np.nan)
         for name, column in zip(names, means.T, strict=True):
             found.setdefault(name, []).append(column)
-        if flat is None or counts is None:
-            continue
-        pooled = np.rint(times @ flat).astype(np.int64).reshape(len(times), *counts.shape[1:])
-        for scorer in scorers:
-            for name, scores in scorer(pooled).items():
+        pooled: dict[int, NDArray[Any]] = {}
+        for each, scorer in made_of:
+            if id(each) not in pooled:
+                pooled[id(each)] = _summed(times, each)
+            for name, scores in scorer(pooled[id(each)]).items():
                 found.setdefault(name, []).append(np.asarray(scores, np.float64))
     ends = {name: _ends(np.concatenate(blocks)) for name, blocks in found.items()}
     return {name: interval for name, interval in ends.items() if interval is not None}
@@ -82,6 +85,15 @@ def _drawn(images: int, resamples: int, block: int, seed: int) -> Iterator[NDArr
         count = min(block, resamples - begin)
         chosen = generator.integers(0, images, (count, images)) + np.arange(count)[:, None] * images
         yield np.bincount(chosen.ravel(), minlength=count * images).reshape(count, images).astype(np.float64)
+
+
+def _summed(times: NDArray[np.float64], each: NDArray[Any]) -> NDArray[Any]:
+    """Gives the sums `[R, ...]` of what was drawn of `[N, ...]`."""
+    # In float64, because only that is multiplied fast; sums of pixels are exact up to 2 ** 53.
+    found: NDArray[Any] = times @ each.reshape(len(each), -1).astype(np.float64)
+    if np.issubdtype(each.dtype, np.integer):
+        found = np.rint(found).astype(np.int64)
+    return found.reshape(len(times), *each.shape[1:])
 
 
 def _ends(scores: NDArray[np.float64]) -> Interval | None:

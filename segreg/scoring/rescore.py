@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.data import Prepared, prepare
 from segreg.errors import SegregError
 from segreg.header import banner
+from segreg.model import verify
 from segreg.progress import Progress
 from segreg.resolve import Resolved
 from segreg.rundir import write_json
@@ -22,11 +24,14 @@ from segreg.scoring.plots import draw_tables
 from segreg.scoring.selection import Chosen, check_side, of_other_data, of_own_split
 
 if TYPE_CHECKING:
+    from segreg.prediction.predictor import Predictor
     from segreg.scoring.conventions import Library
     from segreg.trained import Run
 
 THRESHOLD_METRIC = "best_threshold"
 _WORST, _BEST = "worst", "best"
+_LONGEST_NAME = 200
+_MAY_CHANGE = ("evaluate", "input.size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +44,7 @@ class Request:
         resolution: `input` or `original`.
         threshold: probability from which a pixel is foreground; "best": the one with the best Dice on validation.
         weights: of the best epoch or of the last one.
+        overrides: `key.path=value` of the run's recipe: of section evaluate, and input.size.
         libraries: whose numbers are told besides.
         device: where the network computes.
         out: the folder for what is written; None: in the run's `evaluations`, by what is scored and how.
@@ -49,6 +55,7 @@ class Request:
     resolution: Literal["input", "original"] | None = None
     threshold: float | Literal["best"] | None = None
     weights: Literal["best", "last"] = "best"
+    overrides: Sequence[str] = ()
     libraries: Sequence[Library] = ()
     device: str = "auto"
     out: Path | None = None
@@ -63,7 +70,8 @@ def _folder_name(scored: str, request: Request) -> str:
         names.append(f"threshold-{request.threshold}")
     if request.weights == "last":
         names.append("last")
-    return "_".join(names)
+    names += [re.sub(r"[^\w.-]+", "-", override).strip("-") for override in request.overrides]
+    return "_".join(names)[:_LONGEST_NAME]
 
 
 def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, Any], Path]:
@@ -74,13 +82,17 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             folder is a run's own.
     """
     check_side(request.side)
-    recipe = _as_asked(run.recipe, request)
+    recipe = _as_asked(run, request)
     predictor = run.predictor(request.weights, device=request.device, precision="recipe")
-    if request.threshold is not None and run.task.mode == "multiclass":
+    if recipe.input.size != run.recipe.input.size:
+        verify(run.model(request.weights), image_size=recipe.input.size, in_channels=recipe.input.channels)
+    predictor = dataclasses.replace(predictor, input=recipe.input)
+    given = request.threshold is not None or _names(request.overrides, "evaluate.threshold")
+    if given and run.task.mode == "multiclass":
         raise SegregError(
             f"{run.directory.path} tells {len(run.task.classes)} classes apart that exclude each other: the one with "
             "the largest probability is predicted, and no threshold takes part",
-            hint="leave out --threshold",
+            hint="leave out the threshold",
         )
     data, side = request.data, request.side
     chosen = of_own_split(run, side) if data is None else of_other_data(run, data, side)
@@ -94,9 +106,9 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
                  f"data       {chosen.source.dataset.part.name}: {len(chosen.indices)} {chosen.side}",
                  f"device     {predictor.device}, {predictor.precision.reason}"]:  # fmt: skip
         progress.say(line)
-    found = "the recipe's" if request.threshold is None else "given"
+    found = "given" if given else "the recipe's"
     if request.threshold == "best":
-        threshold = _best_threshold(run, recipe, request, progress)
+        threshold = _best_threshold(run, recipe, predictor, progress)
         found = "the best on the validation side"
         if request.data is None and chosen.side == "val":
             found += ", which is the one that is scored, so that its Dice flatters"
@@ -119,6 +131,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "mode": chosen.dataset.task.mode,
         "images": {chosen.side: len(chosen.indices)},
         "scored_on": chosen.side,
+        "overrides": list(request.overrides),
         "resolution": recipe.evaluate.resolution,
         "threshold": None if chosen.dataset.task.mode == "multiclass" else recipe.evaluate.threshold,
         "threshold_is": "" if chosen.dataset.task.mode == "multiclass" else found,
@@ -143,7 +156,7 @@ def in_words(told: Mapping[str, Any], out: Path) -> list[str]:
     side = told["scored_on"]
     how = f"at {told['resolution']} resolution, {told['weights']} weights"
     if told["threshold_is"]:
-        how += f", threshold {told['threshold']:g} ({told['threshold_is']})"
+        how += f", threshold {told['threshold']:.12g} ({told['threshold_is']})"
     lines = [
         f"{side} ({told['images'][side]} pictures, {how}):",
         *values_in_words(told["metrics"][side], told["intervals"][side]),
@@ -158,13 +171,39 @@ def in_words(told: Mapping[str, Any], out: Path) -> list[str]:
     return [*lines, f"everything is in {out}"]
 
 
-def _as_asked(recipe: Resolved, request: Request) -> Resolved:
-    """Gives the run's recipe with resolution and threshold as they were asked for."""
+def _as_asked(run: Run, request: Request) -> Resolved:
+    """Gives the run's recipe with overrides, resolution and threshold as they were asked for."""
+    for override in request.overrides:
+        path = override.partition("=")[0].strip()
+        if not _names([override], *_MAY_CHANGE):
+            raise SegregError(
+                f"{path} can't be changed for an evaluation: {run.directory.path} was trained with it",
+                hint="an evaluation takes overrides of evaluate.* and of input.size; --data names other data",
+            )
+    for option, value, path in (
+        ("--resolution", request.resolution, "evaluate.resolution"),
+        ("--threshold", request.threshold, "evaluate.threshold"),
+    ):
+        if value is not None and _names(request.overrides, path):
+            raise SegregError(f"{option} and {path} say the same thing; leave one of them out")
+    recipe = run.recipe
+    if request.overrides:
+        from segreg.recipe import read_recipe
+        from segreg.registry import load_registry
+        from segreg.resolve import resolve
+
+        recipe = resolve(read_recipe(run.directory.resolved, request.overrides), load_registry())
     if request.resolution is not None:
         recipe = dataclasses.replace(
             recipe, evaluate=dataclasses.replace(recipe.evaluate, resolution=request.resolution)
         )
     return _with_threshold(recipe, request.threshold) if isinstance(request.threshold, float) else recipe
+
+
+def _names(overrides: Sequence[str], *paths: str) -> bool:
+    """Says whether an override is of one of these settings, or of something inside it."""
+    given = [override.partition("=")[0].strip() for override in overrides]
+    return any(name == path or name.startswith(f"{path}.") for name in given for path in paths)
 
 
 def _with_threshold(recipe: Resolved, threshold: float) -> Resolved:
@@ -189,8 +228,8 @@ def _prepared(chosen: Chosen, recipe: Resolved, progress: Progress) -> Prepared:
         return prepare(chosen.dataset, recipe.input, indices=chosen.indices, progress=tell)
 
 
-def _best_threshold(run: Run, recipe: Resolved, request: Request, progress: Progress) -> float:
-    """Gives the threshold with the best Dice on the validation side of the run's own split."""
+def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: Progress) -> float:
+    """Gives the best threshold on the validation side of the run's own split, by Dice if the recipe does not say."""
     import torchmetrics
 
     from segreg.registry import load_registry
@@ -203,8 +242,9 @@ def _best_threshold(run: Run, recipe: Resolved, request: Request, progress: Prog
             hint="give a number: --threshold 0.4",
         )
     own = of_own_split(run, "val")
-    metric = choose("metric", THRESHOLD_METRIC, {}, registry).build(run.task, recipe.evaluate.threshold)
-    predictor = run.predictor(request.weights, device=request.device, precision="recipe")
+    chosen = next((choice for choice in recipe.metrics if choice.part.name == THRESHOLD_METRIC), None)
+    chosen = chosen or choose("metric", THRESHOLD_METRIC, {}, registry)
+    metric = chosen.build(run.task, recipe.evaluate.threshold)
     metrics = torchmetrics.MetricCollection({THRESHOLD_METRIC: metric})
     exam = Exam(recipe, predictor, own.dataset, _prepared(own, recipe, progress), metrics)
     values = exam.scores(own.indices, "finding the threshold on val", progress).values
@@ -212,7 +252,7 @@ def _best_threshold(run: Run, recipe: Resolved, request: Request, progress: Prog
     threshold = values[names[0]] if names else math.nan
     if math.isnan(threshold):
         raise SegregError("the best threshold is undefined, because no pixel of the validation side counts")
-    progress.say(f"threshold  {threshold:g}, the best on the validation side")
+    progress.say(f"threshold  {threshold:.12g}, the best on the validation side")
     return threshold
 
 

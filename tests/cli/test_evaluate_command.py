@@ -156,6 +156,35 @@ def test_thresholds(segreg, finished):
         assert other <= told["metrics"]["val"]["dice.pooled"] + 1e-3
 
 
+def test_overrides(segreg, finished):
+    words = ["evaluate.metrics=[iou, boundary_iou, mse]", "evaluate.threshold=0.3", "input.size=[48,40]"]
+    printed = segreg("evaluate", finished.directory.path, words[0], "--out", "out", *words[1:], "--quiet")
+    assert printed.status == 0, printed.err
+    told = found(Path("out"))
+    assert (told["threshold"], told["threshold_is"], told["overrides"]) == (0.3, "given", words)
+    names = {name.partition(".")[0] for name in told["metrics"]["test"]}
+    assert names == {"iou", "boundary_iou", "mse"}
+    assert told["intervals"]["test"].keys() == told["metrics"]["test"].keys()
+    for name, (low, high) in told["intervals"]["test"].items():
+        assert low <= told["metrics"]["test"][name] <= high
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["encoder=resnet18"], "encoder can't be changed for an evaluation"),
+        (["input.normalize=none"], "input.normalize can't be changed for an evaluation"),
+        (["evaluate.threshold=2"], '"threshold" of the section "evaluate"'),
+        (["evaluate.threshold=0.2", "--threshold", "0.3"], "--threshold and evaluate.threshold say the same thing"),
+        (["--resolution", "input", "evaluate.resolution=input"], "--resolution and evaluate.resolution say the same"),
+    ],
+)
+def test_overrides_that_are_refused(segreg, finished, words, says):
+    printed = segreg("evaluate", finished.directory.path, *words)
+    assert printed.status == 2
+    assert says in printed.err
+
+
 def test_several_classes_and_other_libraries(segreg, of_classes):
     libraries = [word for name in ("smp", "mmseg", "torchmetrics", "sklearn") for word in ("--as", name)]
     printed = segreg("evaluate", of_classes.directory.path, "--out", "out", *libraries)

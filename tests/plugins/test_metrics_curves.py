@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 
 import numpy as np
@@ -11,12 +12,13 @@ import torch
 from sklearn.calibration import calibration_curve
 from torch._subclasses import FakeTensorMode
 from torchmetrics import MetricCollection
-from torchmetrics.functional.classification import binary_calibration_error
+from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
 from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX, Task
-from segreg_plugins.metrics import segreg_entries
-from segreg_plugins.metrics.keys import FIRST, KEYS, LAST, keys_of, logits_of_keys, own_logits
+from segreg_plugins.metrics import histogram as histogram_module
+from segreg_plugins.metrics import ranking, segreg_entries
+from segreg_plugins.metrics.keys import BROKEN, KEYS, UNCOUNTED, keys_of, own_logits
 
 ALL = {entry.name: entry.build for entry in segreg_entries()}
 NAMES = ["roc_auc", "pr_auc", "mse", "ece", "best_threshold"]
@@ -68,10 +70,24 @@ def streamed(metric, logits, target, sizes=2):
     return metric.compute()
 
 
+def pooled_name(name, task):
+    return "ece.classwise.pooled" if (name, task.mode) == ("ece", "multiclass") else f"{name}.pooled"
+
+
+@pytest.fixture(params=["kept", "counted"])
+def way(request, monkeypatch):
+    """Both ways of the areas: of small sets every logit is kept, those of large ones are counted."""
+    if request.param == "counted":
+        monkeypatch.setattr(histogram_module, "MOST_KEPT", 0)
+    return request.param
+
+
 def values_of(found, name, task):
     """Gives the pooled value and each class's; a single class's is the pooled one."""
     assert all(value.dtype == torch.float64 and value.shape == () for value in found.values())
-    pooled = found[f"{name}.pooled"].item()
+    others = ("mse.per_image_mean", "ece.top_label.pooled")
+    found = {key: value for key, value in found.items() if ".f1." not in key and key not in others}
+    pooled = found[pooled_name(name, task)].item()
     if len(task.classes) == 1:
         assert set(found) == {f"{name}.pooled"}
         return pooled, [pooled]
@@ -83,35 +99,111 @@ def values_of(found, name, task):
 @every_task
 @pytest.mark.parametrize("name", SKLEARN)
 @pytest.mark.parametrize("scale", [1.0, 8.0])
-def test_areas_are_scikit_learns_to_the_fourth_digit(name, task, scale):
+def test_areas_are_scikit_learns_to_the_fourth_digit(name, task, scale, way):
     logits, target = draw(task, scale=scale, size=(60, 50))
     pooled, each = values_of(streamed(ALL[name](task, 0.5), logits, target), name, task)
     expected = [SKLEARN[name](truth, odds) for truth, odds, _ in by_class(task, logits, target)]
-    np.testing.assert_allclose(each, expected, rtol=0, atol=1e-4)
-    assert pooled == pytest.approx(np.mean(expected), abs=1e-4)
+    # What is kept is float32, as the log-odds of a softmax are; the others are the logits themselves.
+    tolerance = {"kept": 1e-6 if task.mode == "multiclass" else 1e-12, "counted": 1e-4}[way]
+    np.testing.assert_allclose(each, expected, rtol=0, atol=tolerance)
+    assert pooled == pytest.approx(np.mean(expected), abs=tolerance)
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTILABEL], ids=lambda task: task.mode)
 @pytest.mark.parametrize("name", SKLEARN)
 @pytest.mark.parametrize("scale", [0.01, 1.0, 8.0, 300.0])
-def test_areas_are_exact_for_logits_of_sixteen_bits(name, task, scale):
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_areas_are_exact_for_logits_of_sixteen_bits(name, task, scale, dtype, way):
     logits, target = draw(task, scale=scale)
-    logits = (scale * (logits / scale * 4).round() / 4).half()  # many pixels of equal logits, zeros among them
+    logits = (scale * (logits / scale * 4).round() / 4).to(dtype)  # many pixels of equal logits, zeros among them
     _, each = values_of(streamed(ALL[name](task, 0.5), logits, target), name, task)
     expected = [SKLEARN[name](truth, odds) for truth, odds, _ in by_class(task, logits, target)]
     np.testing.assert_allclose(each, expected, rtol=0, atol=1e-12)
 
 
-def test_keys_rise_with_logits_and_give_them_back():
+def sets():
+    """Gives labels and float32 logits of sets that are hard: lopsided, saturated, equal in part, hardly trained."""
+    drawn = np.random.default_rng(0)
+    for pixels in (300, 3000, 100_000):
+        for share in (0.5, 0.1, 0.003):
+            truth = drawn.random(pixels) < share
+            truth[:2] = True, False
+            noise = drawn.standard_normal(pixels)
+            good = noise + 2 * truth - 1
+            yield "good", truth, good
+            yield "saturated", truth, 300 * good
+            yield "hardly trained", truth, 0.2 * (noise + truth)
+            yield "tiny", truth, 1e-3 * (noise + truth)
+            yield "cut off below", truth, np.maximum(good, np.float32(-0.54321))
+            yield "partly equal", truth, np.where(drawn.random(pixels) < 0.3, np.float32(0.7777), good)
+            yield "constant", truth, np.full(pixels, np.float32(-4.59512))
+            yield "near the first bias", truth, -4.6 + 0.05 * (noise + truth)
+
+
+def areas(truth, logits):
+    logits = torch.from_numpy(logits.astype(np.float32)).view(1, 1, 1, -1)
+    target = torch.from_numpy(truth).long().view(1, 1, -1)
+    return [ALL[name](BINARY, 0.5).forward(logits, target)[f"{name}.pooled"].item() for name in SKLEARN]
+
+
+def test_areas_of_hard_sets_are_scikit_learns():
+    for kind, truth, logits in sets():
+        expected = [area(truth, logits.astype(np.float32)) for area in SKLEARN.values()]
+        assert areas(truth, logits) == pytest.approx(expected, abs=1e-12), (kind, len(truth), truth.sum())
+
+
+def test_areas_of_large_hard_sets_are_scikit_learns_to_the_fourth_digit(monkeypatch):
+    monkeypatch.setattr(histogram_module, "MOST_KEPT", 0)
+    for kind, truth, logits in sets():
+        if len(truth) == 100_000 and truth.sum() > 1000:
+            expected = [area(truth, logits.astype(np.float32)) for area in SKLEARN.values()]
+            assert areas(truth, logits) == pytest.approx(expected, abs=1e-4), (kind, truth.sum())
+
+
+def test_a_set_that_grows_large_is_counted_from_its_first_batch_on(monkeypatch):
+    logits, target = draw(BINARY, images=6)
+    monkeypatch.setattr(histogram_module, "MOST_KEPT", 0)
+    counted = streamed(ALL["pr_auc"](BINARY, 0.5), logits, target)["pr_auc.pooled"]
+    monkeypatch.setattr(histogram_module, "MOST_KEPT", 3 * 24 * 20)
+    metric = ALL["pr_auc"](BINARY, 0.5)
+    assert streamed(metric, logits, target) == {"pr_auc.pooled": counted}
+    assert metric.logits == metric.kinds == []
+    few = streamed(metric, logits[:2], target[:2])["pr_auc.pooled"]
+    assert sum(map(torch.numel, metric.logits)) == 2 * 24 * 20
+    truth, odds, _ = next(by_class(BINARY, logits[:2], target[:2]))
+    assert few.item() == pytest.approx(SKLEARN["pr_auc"](truth, odds), abs=1e-12)
+
+
+def test_what_differing_logits_of_one_key_add_is_the_mean_over_their_orders():
+    """Of every order of the middle level's 3 positives and 4 negatives."""
+    found = []
+    for places in itertools.combinations(range(7), 3):
+        middle = [place in places for place in range(7)]
+        truth = [True, False, True, *middle, False, True, False]
+        found.append(SKLEARN["pr_auc"](truth, -np.arange(len(truth))))
+    # From the top, which stands last: a true one, a false one, a true one, the seven, and so on.
+    histogram = torch.tensor([[1, 0, 1, 4, 0, 1, 0], [0, 1, 0, 3, 1, 0, 1]])
+    differing = torch.tensor([0.0, 0, 0, 1, 0, 0, 0], dtype=torch.float64)
+    assert ranking.average_precision(histogram, differing).item() == pytest.approx(np.mean(found), abs=1e-12)
+
+
+def test_keys_rise_with_logits():
     numbers = torch.tensor([-torch.inf, -65504, -1, -6e-8, -0.0, 0.0, 6e-8, 1e-3, 1, 65504, torch.inf])
     keys = keys_of(numbers)
     assert keys.tolist() == sorted(keys.tolist())
-    assert (keys[0], keys[-1]) == (FIRST, LAST) == (keys[1], keys[-2])
-    assert keys[4] == keys[5] == KEYS // 2
-    assert not FIRST <= keys_of(torch.tensor(torch.nan)) <= LAST
-    values = logits_of_keys(torch.device("cpu"))
-    assert torch.equal(values[keys.long()], numbers.half().double().clamp(-65504, 65504))
-    assert (values[FIRST + 1 : LAST + 1] >= values[FIRST:LAST]).all()
+    assert keys[0] == keys[1] > UNCOUNTED
+    assert keys[-1] == keys[-2] < BROKEN
+    assert keys[3] < keys[4] == keys[5] < keys[6]
+    assert keys_of(torch.tensor(torch.nan)) == BROKEN == KEYS - 1
+
+
+def test_between_the_keys_of_16_bit_numbers_one_is_free():
+    # A bfloat16 may be smaller than a float16; those below 1e-5 are not told apart.
+    for dtype, smallest in ((torch.float16, 2.0**-24), (torch.bfloat16, 2.0**-17)):
+        numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).float().unique()
+        numbers = numbers[(numbers.abs() <= 65504) & ((numbers == 0) | (numbers.abs() >= smallest))]
+        assert (keys_of(numbers).diff() >= 2).all()
+        assert len(numbers) > 8000
 
 
 def test_log_odds_of_a_softmax_are_right_where_its_probabilities_are_1():
@@ -143,40 +235,93 @@ def test_calibration_errors_are_torchmetrics(task, scale):
         binary_calibration_error(torch.from_numpy(p), torch.from_numpy(truth).long(), n_bins=15).item()
         for truth, _, p in by_class(task, logits, target)
     ]
-    # A pixel near a bin's edge may round into the next one.
-    np.testing.assert_allclose(each, expected, rtol=0, atol=1e-3)
-    assert pooled == pytest.approx(np.mean(expected), abs=1e-3)
+    np.testing.assert_allclose(each, expected, rtol=0, atol=1e-6)
+    assert pooled == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 8.0])
+@pytest.mark.parametrize("leave_out", [(), ("background",)])
+def test_the_top_label_calibration_error_is_torchmetrics(scale, leave_out):
+    logits, target = draw(MULTICLASS, scale=scale, images=7)
+    metric = ALL["ece"](MULTICLASS, 0.5, leave_out=leave_out)
+    found = streamed(metric, logits, target, [3, 4])
+    expected = multiclass_calibration_error(
+        logits.softmax(1), target, num_classes=4, n_bins=15, norm="l1", ignore_index=IGNORE_INDEX
+    )
+    assert found["ece.top_label.pooled"].item() == pytest.approx(expected.item(), abs=1e-5)
+    table = metric.tables()["ece.top_label"]
+    assert next(iter(metric.tables())) == "ece.top_label"
+    assert table.name == "predicted class"
+    assert table.note == f"top-label ECE {expected:.4f}"
+    counts = target != IGNORE_INDEX
+    confidence, chosen = logits.softmax(1).max(1)
+    accuracy, mean = calibration_curve((chosen == target)[counts], confidence[counts], n_bins=15)
+    there = table.share > 0
+    np.testing.assert_allclose(table.accuracy[there], accuracy, atol=1e-9)
+    np.testing.assert_allclose(table.confidence[there], mean, atol=1e-6)
 
 
 def test_calibration_of_hand_counted_bins():
     # Four pixels sure of 0.9526 of which two are right, one of 0.5 that is right.
     logits = torch.tensor([3.0, 3, 3, 3, 0]).view(1, 1, 1, 5)
     found = streamed(ALL["ece"](BINARY, 0.5), logits, torch.tensor([[[1, 1, 0, 0, 1]]]))
-    assert found["ece.pooled"].item() == pytest.approx((4 * (1 / (1 + np.exp(-3)) - 0.5) + 0.5) / 5, abs=1e-12)
+    assert found["ece.pooled"].item() == pytest.approx((4 * (1 / (1 + np.exp(-3)) - 0.5) + 0.5) / 5, abs=1e-7)
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTILABEL], ids=lambda task: task.mode)
-def test_no_threshold_is_better_than_the_best(task):
+@pytest.mark.parametrize("score", ["f1", "iou"])
+def test_no_threshold_is_better_than_the_best(task, score):
     logits, target = draw(task, seed=3)
-    logits = logits.half().float()
-    pooled, each = values_of(streamed(ALL["best_threshold"](task, 0.5), logits, target), "best_threshold", task)
+    found = streamed(ALL["best_threshold"](task, 0.5, score=score), logits, target)
+    ours = {key: value for key, value in found.items() if f".{score}." not in key}
+    pooled, each = values_of(ours, "best_threshold", task)
 
-    def dice(threshold):
-        found = streamed(ALL["dice"](task, threshold), logits, target, 5)
-        return values_of({k: v for k, v in found.items() if "per_image" not in k}, "dice", task)
+    def reached(threshold):
+        values = streamed(ALL[score](task, threshold), logits, target, 5)
+        return values_of({k: v for k, v in values.items() if "per_image" not in k}, score, task)
 
     for k, (truth, _, p) in enumerate(by_class(task, logits, target)):
         precision, recall, _ = sklearn.metrics.precision_recall_curve(truth, p)
-        most = (2 * precision * recall / np.maximum(precision + recall, 1e-12)).max()
-        assert dice(each[k])[1][k] == pytest.approx(most, abs=1e-12)
-    best = dice(pooled)[0]
-    assert all(dice(threshold)[0] <= best + 1e-12 for threshold in np.linspace(0.01, 0.99, 50))
+        f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+        most = (f1 if score == "f1" else f1 / (2 - f1)).max()
+        assert reached(each[k])[1][k] == pytest.approx(most, abs=1e-4)  # the thresholds lie 1/65536 apart
+    best = reached(pooled)[0]
+    assert all(reached(threshold)[0] <= best + 1e-4 for threshold in np.linspace(0.01, 0.99, 50))
+
+
+@pytest.mark.parametrize("task", [BINARY, MULTILABEL], ids=lambda task: task.mode)
+@pytest.mark.parametrize("score", ["f1", "iou"])
+@pytest.mark.parametrize("scale", [0.001, 1.0, 20.0, 300.0])
+@pytest.mark.parametrize("kept", ["every class", "one"])
+def test_setting_the_best_threshold_gives_the_very_score_that_is_told(task, score, scale, kept):
+    """At scale 300 most probabilities are 0 or 1, and logits that differ have the same."""
+    logits, target = draw(task, scale=scale, seed=4)
+    if task.mode == "multilabel":
+        target[:, 1] = 0  # of a class that is not there, predicted pixels are wrong and none are no matter
+    leave_out = task.classes[:-1] if kept == "one" else ()
+    found = streamed(ALL["best_threshold"](task, 0.5, score=score, leave_out=leave_out), logits, target)
+    told = {key.replace("best_threshold.", "", 1): value for key, value in found.items() if f".{score}." in key}
+    assert len(told) == len(found) / 2
+    for key, value in told.items():
+        threshold = found["best_threshold" + key.removeprefix(score)].item()
+        if np.isnan(threshold):
+            assert key == f"{score}.class.{task.classes[1]}"
+            assert value.isnan()
+            continue
+        written = float(repr(threshold))  # as YAML has it
+        set_so = streamed(ALL[score](task, written, leave_out=leave_out), logits, target)
+        assert set_so[key].item() == value.item()
+        assert 0 <= value <= 1
 
 
 def test_the_best_threshold_stands_between_the_pixels_that_it_parts():
     logits = torch.tensor([-3.0, -1, 2, 4]).view(1, 1, 1, 4)
     found = streamed(ALL["best_threshold"](BINARY, 0.5), logits, torch.tensor([[[0, 0, 1, 1]]]))
-    assert found["best_threshold.pooled"].item() == pytest.approx(1 / (1 + np.exp(-0.5)))
+    # Between 0.2689 and 0.8808, near their middle 0.5749, in the fewest digits.
+    assert {key: value.item() for key, value in found.items()} == {
+        "best_threshold.pooled": 0.6,
+        "best_threshold.f1.pooled": 1.0,
+    }
     # Where everything is best taken.
     found = streamed(ALL["best_threshold"](BINARY, 0.5), logits, torch.tensor([[[1, 0, 1, 1]]]))
     assert found["best_threshold.pooled"].item() == 0
@@ -221,7 +366,7 @@ def test_classes_left_out_are_not_in_the_mean(name, task):
     pooled, each = values_of(streamed(metric, logits, target), name, task)
     if name != "best_threshold":
         assert pooled == pytest.approx(np.mean(each[1:]), abs=1e-15)
-    assert f'all classes but "{out}"' in metric.definitions[f"{name}.pooled"]
+    assert f'all classes but "{out}"' in metric.definitions[pooled_name(name, task)]
     with pytest.raises(SegregError, match="which is no class"):
         ALL[name](task, 0.5, leave_out=("none",))
 
@@ -233,11 +378,12 @@ def test_batches_do_not_matter(name, task):
     whole = streamed(metric, logits, target, 7)
     for sizes in (1, [3, 4], [1, 5, 1]):
         for key, value in streamed(metric, logits, target, sizes).items():
-            assert value.item() == pytest.approx(whole[key].item(), abs=1e-9 if name == "mse" else 0)
+            assert value.item() == pytest.approx(whole[key].item(), abs=1e-9 if name in ("mse", "ece") else 0)
     metric.reset()
     metric.update(logits[:3], target[:3])
     metric.update(logits[3:].transpose(-1, -2), target[3:].transpose(-1, -2))
-    assert metric.compute()[f"{name}.pooled"].item() == pytest.approx(whole[f"{name}.pooled"].item(), abs=1e-9)
+    key = pooled_name(name, task)
+    assert metric.compute()[key].item() == pytest.approx(whole[key].item(), abs=1e-9)
 
 
 @every_metric
@@ -255,7 +401,9 @@ def test_ignored_pixels_do_not_matter_even_if_they_are_nan(name, task):
 def test_a_network_that_gives_nan_has_no_score(name, task):
     logits, target = draw(task, ignored=0)
     logits[0, 0, 0, 0] = torch.nan
-    assert streamed(ALL[name](task, 0.5), logits, target)[f"{name}.pooled"].isnan()
+    found = streamed(ALL[name](task, 0.5), logits, target)
+    assert found[pooled_name(name, task)].isnan()
+    assert all(value.isnan() for key, value in found.items() if ".class." not in key)
 
 
 @every_metric
@@ -263,9 +411,11 @@ def test_every_value_is_defined_in_words(name, task):
     metric = ALL[name](task, 0.5)
     assert list(metric.definitions) == list(streamed(metric, *draw(task)))
     for key, sentence in metric.definitions.items():
-        assert sentence.endswith("ignored pixels left out.")
-        assert "all images together" in sentence
-        assert ("against the rest" in sentence) == (task.mode == "multiclass")
+        per_image = key == "mse.per_image_mean"
+        assert "ignored pixels left out" in sentence
+        assert sentence.endswith("where it is undefined." if per_image else "ignored pixels left out.")
+        assert ("counted in each image" if per_image else "all images together") in sentence
+        assert ("against the rest" in sentence) == (task.mode == "multiclass" and "top_label" not in key)
         if ".class." in key:
             assert f'"{key.split(".")[-1]}"' in sentence
     assert metric.higher_is_better is {"roc_auc": True, "pr_auc": True, "best_threshold": None}.get(name, False)
@@ -279,18 +429,35 @@ def test_definitions_read_well():
             "pixels left out."
         )
     }
-    assert ALL["best_threshold"](MULTILABEL, 0.5).definitions["best_threshold.pooled"] == (
-        "probability from which pixels as foreground give the largest Dice, chosen on the very pixels that are scored, "
-        "of each class, counted over the pixels of all images together, one threshold for all by the largest mean of "
-        "Dice over all classes; a class without pixels of the class, or without others is left out; ignored pixels "
+    words = ALL["best_threshold"](MULTILABEL, 0.5, score="iou", leave_out=("wall",)).definitions
+    assert words["best_threshold.pooled"] == (
+        "threshold in steps of 1/65536, or a number of fewer digits that parts the same pixels, from which on "
+        "foreground has the largest IoU = Jaccard = TP / (TP + FP + FN), chosen on the very pixels that are scored, of "
+        "each class, counted over the pixels of all images together, one threshold for all by the largest mean of "
+        'these over all classes but "wall"; a class absent from both truth and prediction is left out; ignored pixels '
         "left out."
     )
+    assert words["best_threshold.iou.class.cell"] == (
+        "IoU = Jaccard = TP / (TP + FP + FN) with best_threshold, chosen on the very pixels that are scored, of "
+        '"cell", counted over the pixels of all images together; undefined without pixels of the class, or without '
+        "others; ignored pixels left out."
+    )
+    words = ALL["ece"](MULTICLASS, 0.5).definitions
+    assert list(words)[:2] == ["ece.top_label.pooled", "ece.classwise.pooled"]
+    assert words["ece.top_label.pooled"] == (
+        "expected calibration error of the predicted class (arXiv:1706.04599), the distance between the mean "
+        "probability of the class with the largest logit and the share of pixels that truly are of it in 15 equal bins "
+        'of that probability, averaged over pixels, of "background", "road", "car" and "tree" together, counted over '
+        "the pixels of all images together; undefined without pixels; ignored pixels left out."
+    )
+    assert words["ece.classwise.pooled"].startswith("class-wise expected calibration error, the distance")
 
 
 def test_a_collection_has_one_histogram_for_all(monkeypatch):
     import segreg_plugins.metrics.histogram as module
 
     calls = []
+    monkeypatch.setattr(module, "MOST_KEPT", 0)
     monkeypatch.setattr(module, "keys_of", lambda given: calls.append(1) or keys_of(given))
     names = [*NAMES, "dice", "accuracy"]
     together = MetricCollection({name: ALL[name](MULTILABEL, 0.5) for name in names})
@@ -306,8 +473,8 @@ def test_a_collection_has_one_histogram_for_all(monkeypatch):
                 assert found.pop(key).item() == pytest.approx(value.item(), abs=1e-9)
         assert not found
     groups = sorted(map(sorted, together.compute_groups.values()))
-    assert groups == [["accuracy", "dice"], ["best_threshold", "ece", "pr_auc", "roc_auc"], ["mse"]]
-    assert len(calls) == 3 + 4  # the second time three batches, and each metric for itself
+    assert groups == [["accuracy", "dice"], ["best_threshold"], ["ece"], ["mse"], ["pr_auc", "roc_auc"]]
+    assert len(calls) == 3 + 2 * 2  # three batches, and twice each metric's `forward`
 
 
 @every_metric
@@ -321,7 +488,9 @@ def test_processes_add_up(name, task):
     total = ALL[name](task, 0.5)
     total.update(logits[:0], target[:0])
     for state, reduce in total._reductions.items():
-        setattr(total, state, reduce(torch.stack([getattr(part, state) for part in parts])))
+        given = [getattr(part, state) for part in parts]
+        is_list = isinstance(given[0], list)
+        setattr(total, state, reduce([*given[0], *given[1]] if is_list else torch.stack(given)))
     for key, value in total.compute().items():
         assert value.item() == pytest.approx(whole.compute()[key].item(), abs=1e-9)
 
@@ -416,7 +585,7 @@ def test_curves_are_thinned_and_keep_their_ends():
     metric = ALL["roc_auc"](BINARY, 0.5)
     area = streamed(metric, logits, target)["roc_auc.pooled"].item()
     curve = metric.tables()["roc_auc.lesion"]
-    assert (metric.histogram.sum(0) > 0).sum() > 4000
+    assert metric._levels(0)[0].shape[1] > 4000
     assert 1000 < len(curve.x) <= 2000
     assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
     assert sklearn.metrics.auc(curve.x, curve.y) == pytest.approx(area, abs=1e-5)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torchmetrics import Metric
 
 from segreg.errors import listed
-from segreg_plugins.metrics.counts import Counts, kinds_of
+from segreg_plugins.metrics.counts import Counts, check_shapes, kinds_of
 from segreg_plugins.metrics.scores import SCORES, values
 from segreg_plugins.metrics.wording import by_class, refuse_strays
 
@@ -73,6 +73,7 @@ class BoundaryIoU(Metric):
         Raises:
             SegregError: the shapes do not belong together.
         """
+        check_shapes(self.task, logits, target)
         counted, strays = self._counted(logits, target)
         self.near_contours = self.near_contours + counted.sum(1)
         self.strays = self.strays + strays
@@ -104,6 +105,23 @@ class BoundaryIoU(Metric):
         mean, each = values(_IOU, _as_counts(self._counted(logits, target)[0]), self._kept())
         classes = self.task.classes if len(self.task.classes) > 1 else ()
         return {"boundary_iou": mean, **{f"boundary_iou.class.{name}": each[:, k] for k, name in enumerate(classes)}}
+
+    def sums(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Gives each image's counts of pixels near contours, which `scores_of_sums` makes scores of.
+
+        Shape: logits `[B, K, H, W]` and a target as `Task` has it to int64 `[B, 4, K]`.
+        """
+        return self._counted(logits, target)[0].movedim(0, 1)
+
+    def scores_of_sums(self, sums: Tensor) -> dict[str, Tensor]:
+        """Gives the values of `compute` that are pooled, from sums over images.
+
+        Shape: `[..., 4, K]` to float64 `[...]`.
+        """
+        pooled, each = values(_IOU, _as_counts(sums.movedim(-2, 0)), self._kept())
+        classes = self.task.classes if len(self.task.classes) > 1 else ()
+        named = {f"boundary_iou.class.{name}": each[..., k] for k, name in enumerate(classes)}
+        return {"boundary_iou.pooled": pooled, **named}
 
     @property
     def definitions(self) -> dict[str, str]:
@@ -142,6 +160,13 @@ class BoundaryIoU(Metric):
 
     def _counted(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Gives true and false positives, false and true negatives of each image, int64 `[4, B, K]`, and the strays."""
+        # Image by image, for their maps take much memory.
+        each = [self._counted_one(one, truth) for one, truth in zip(logits[:, None], target[:, None], strict=True)]
+        if not each:
+            return self.near_contours.new_zeros(4, 0, self.task.channels), self.strays.new_zeros(())
+        return torch.cat([counted for counted, _ in each], 1), torch.stack([strays for _, strays in each]).sum()
+
+    def _counted_one(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         kinds, strays = kinds_of(self.task, logits, target)
         labels = self.task.labels(logits, threshold=self.threshold)
         if self.task.mode == "multiclass":

@@ -1,13 +1,13 @@
 """How recipes ask for a metric: names, settings and what each measures.
 
 Those of predicted labels give a value pooled over all pixels, the mean of the images' own values, and one for each
-class where there are several. Those of probabilities, the last five, give all but the mean over images. `definitions`
-says in a sentence what each value is.
+class where there are several. Those of probabilities, the last five, give all but the mean over images, which only
+`mse` has. `definitions` says in a sentence what each value is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from segreg.settings import Fraction
 from segreg_plugins.losses.classes import kept_classes, refuse
@@ -15,9 +15,11 @@ from segreg_plugins.losses.classes import kept_classes, refuse
 if TYPE_CHECKING:
     from segreg.task import Task
     from segreg_plugins.metrics.boundary import BoundaryIoU
+    from segreg_plugins.metrics.calibration import CalibrationError
     from segreg_plugins.metrics.histogram import HistogramScore
     from segreg_plugins.metrics.squared import SquaredError
     from segreg_plugins.metrics.streamed import StreamedScore
+    from segreg_plugins.metrics.thresholds import BestThreshold
 
 
 def dice(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
@@ -173,8 +175,8 @@ def mse(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> Squ
     return SquaredError(task, kept=kept)
 
 
-def ece(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
-    """Expected calibration error of probabilities, in 15 equal bins; of several classes the mean.
+def ece(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> CalibrationError:  # noqa: ARG001
+    """Expected calibration error, in 15 equal bins: of the predicted class, and of each class's probability.
 
     Args:
         leave_out: names of classes that don't take part in the mean over classes, such as the background.
@@ -182,20 +184,35 @@ def ece(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> His
     Raises:
         SegregError: `leave_out` names no class of the task, or all of them.
     """
-    return _histogram(task, "ece", leave_out)
+    kept = kept_classes(task, leave_out)
+
+    from segreg_plugins.metrics.calibration import CalibrationError
+
+    return CalibrationError(task, kept=kept)
 
 
-def best_threshold(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
-    """Threshold with the largest pooled Dice on the pixels that are scored; binary and multilabel.
+def best_threshold(
+    task: Task,
+    threshold: float,  # noqa: ARG001
+    *,
+    score: Literal["f1", "iou"] = "f1",
+    leave_out: tuple[str, ...] = (),
+) -> BestThreshold:
+    """Threshold with the largest pooled F1 (Dice) or IoU on the pixels that are scored; binary and multilabel.
 
     Args:
+        score: what is to be large. One class has its largest F1 and IoU at one threshold; means over classes may not.
         leave_out: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
         SegregError: the task is multiclass, or `leave_out` names no class of the task, or all of them.
     """
     refuse(task, ["multiclass"], "best_threshold", "the class with the largest logit is predicted, without a threshold")
-    return _histogram(task, "best_threshold", leave_out)
+    kept = kept_classes(task, leave_out)
+
+    from segreg_plugins.metrics.thresholds import BestThreshold
+
+    return BestThreshold(task, score=score, kept=kept)
 
 
 def _streamed(task: Task, threshold: float, name: str, score: str, leave_out: tuple[str, ...]) -> StreamedScore:

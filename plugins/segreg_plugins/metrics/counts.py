@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -13,6 +14,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segreg.task import Task
+
+
+_PIECE = 1 << 18
+"""Logits that are computed with at once."""
 
 
 class Counts(NamedTuple):
@@ -35,6 +40,20 @@ class Counts(NamedTuple):
     pixels: Tensor
 
 
+def check_shapes(task: Task, logits: Tensor, target: Tensor) -> None:
+    """Refuses logits and a target that are not of the same pixels, or not of the task.
+
+    Raises:
+        SegregError: the shapes do not belong together.
+    """
+    expected = logits.shape if task.mode == "multilabel" else (logits.shape[0], *logits.shape[2:])
+    if logits.shape[1] != task.channels or tuple(target.shape) != tuple(expected):
+        raise SegregError(
+            f"logits {list(logits.shape)} and target {list(target.shape)} do not belong together in a {task.mode} task "
+            f"of {len(task.classes)} classes"
+        )
+
+
 def layout(task: Task) -> tuple[int, int]:
     """Gives how many confusion matrices a task has, and of how many labels: multilabel has one 2 x 2 for each class."""
     return (1, task.channels) if task.mode == "multiclass" else (task.channels, 2)
@@ -51,12 +70,8 @@ def confusion(task: Task, logits: Tensor, target: Tensor, threshold: float) -> t
     Raises:
         SegregError: the shapes do not belong together.
     """
+    check_shapes(task, logits, target)
     predicted = task.labels(logits, threshold=threshold)
-    if logits.shape[1] != task.channels or predicted.shape != target.shape:
-        raise SegregError(
-            f"logits {list(logits.shape)} and target {list(target.shape)} do not belong together in a {task.mode} task "
-            f"of {len(task.classes)} classes"
-        )
     images, pixels = target.shape[0], target.shape[-2] * target.shape[-1]
     groups, labels = layout(task)
     # A row for every label from -1 to 256, so that ignored and impossible ones need no mask. Int32 keys are fastest.
@@ -86,25 +101,33 @@ def counts_of(task: Task, matrices: Tensor) -> Counts:
     return Counts(tp, fp, fn, pixels - tp - fp - fn, tp.sum(-1, keepdim=True), pixels)
 
 
-def kinds_of(task: Task, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives each pixel's kind for each class, and how many pixels carry labels that the task does not have.
+def pieces(task: Task, logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Gives a batch in pieces of pixels, so that what is computed of one does not take much memory.
 
-    Shape: logits `[B, K, H, W]` and a target as `Task` has it to int32 `[B, K, H, W]`, 0 = not of the class, 1 = of it,
-    2 = counts for nothing, and an int64 scalar.
+    Shape: logits `[B, K, H, W]` and a target as `Task` has it to the like of `[B, K, N]` and `[B, N]`, or `[B, K, N]`
+    of a multilabel task.
 
     Raises:
         SegregError: the shapes do not belong together.
     """
-    expected = logits.shape if task.mode == "multilabel" else (logits.shape[0], *logits.shape[2:])
-    if logits.shape[1] != task.channels or tuple(target.shape) != tuple(expected):
-        raise SegregError(
-            f"logits {list(logits.shape)} and target {list(target.shape)} do not belong together in a {task.mode} task "
-            f"of {len(task.classes)} classes"
-        )
-    labels = (target if task.mode == "multilabel" else target.unsqueeze(1)).to(torch.int32)
+    check_shapes(task, logits, target)
+    size = max(1, _PIECE // max(1, logits.shape[0] * logits.shape[1]))
+    flat, truth = logits.flatten(2), target.flatten(-2)
+    for begin in range(0, flat.shape[-1], size):
+        yield flat[..., begin : begin + size], truth[..., begin : begin + size]
+
+
+def kinds_of(task: Task, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Gives each pixel's kind for each class, and how many pixels carry labels that the task does not have.
+
+    Shape: logits `[B, K, ...]` and a target as `Task` has it to int32 `[B, K, ...]`, 0 = not of the class, 1 = of it,
+    2 = counts for nothing, and an int64 scalar.
+    """
+    labels = target.view(logits.shape) if task.mode != "multiclass" else target.unsqueeze(1)
     known = (labels >= 0) & (labels < (task.channels if task.mode == "multiclass" else 2))
     strays = (~known & (labels != IGNORE_INDEX)).sum()
     if task.mode == "multiclass":
-        classes = torch.arange(task.channels, dtype=torch.int32, device=labels.device).view(1, -1, 1, 1)
-        return (labels == classes).to(torch.int32).masked_fill(~known, 2), strays
-    return labels.masked_fill(~known, 2), strays
+        shape = (1, -1, *[1] * (logits.dim() - 2))
+        classes = torch.arange(task.channels, dtype=labels.dtype, device=labels.device).view(shape)
+        return (labels == classes).to(torch.int32).masked_fill_(~known, 2), strays
+    return labels.to(torch.int32).masked_fill(~known, 2), strays

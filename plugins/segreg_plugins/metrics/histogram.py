@@ -1,6 +1,6 @@
-"""The torchmetrics.Metric behind the metrics of every threshold: it streams one histogram and judges it at the end.
+"""The torchmetrics.Metric behind the areas under curves: it keeps a small set's logits, and counts a large one's.
 
-The histogram counts positives and negatives of each class over `keys`: 1 MB a class, however many pixels there are. It
+What is counted is a histogram of positives and negatives over `keys`: 4 MB a class, however many pixels there are. It
 depends on no setting, so that a `torchmetrics.MetricCollection` counts once for all of these metrics.
 """
 
@@ -12,21 +12,24 @@ from typing import TYPE_CHECKING
 import torch
 from torchmetrics import Metric
 
-from segreg_plugins.metrics.counts import kinds_of
-from segreg_plugins.metrics.keys import FIRST, KEYS, LAST, keys_of, own_logits
-from segreg_plugins.metrics.measures import MEASURES
-from segreg_plugins.metrics.ranking import both_kinds
+from segreg_plugins.metrics.counts import kinds_of, pieces
+from segreg_plugins.metrics.keys import BROKEN, KEYS, UNCOUNTED, keys_of, own_logits
+from segreg_plugins.metrics.measures import MEASURES, UNDEFINED
+from segreg_plugins.metrics.ranking import both_kinds, share_differing
 from segreg_plugins.metrics.wording import by_class, definitions_of, refuse_strays
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segreg.tables import Curve, Reliability
+    from segreg.tables import Curve
     from segreg.task import Task
+
+MOST_KEPT = 1 << 21
+"""Logits, of all classes together, up to which every one is kept as it is: 10 MB."""
 
 
 class HistogramScore(Metric):
-    """One judgement of probabilities, over the pixels of all images together.
+    """One judgement of how logits rank pixels, over the pixels of all images together.
 
     Args:
         task: any task; a multiclass one is judged class by class, each against the rest.
@@ -34,25 +37,26 @@ class HistogramScore(Metric):
         kept: for each class whether it takes part in `NAME.pooled`.
     """
 
-    full_state_update = False
+    full_state_update = True  # `forward` would add up states of other sizes
+    higher_is_better = True
     is_differentiable = False
 
     histogram: Tensor
     strays: Tensor
+    logits: list[Tensor] | Tensor
+    kinds: list[Tensor] | Tensor
 
     def __init__(self, task: Task, *, name: str, kept: Sequence[bool]) -> None:
         super().__init__()
         self.task = task
         self.name = name
         self.kept = tuple(kept)
-        size = (2, task.channels, KEYS)
-        self.add_state("histogram", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
+        # Negatives and positives; made when there are too many pixels to be kept.
+        self.add_state("histogram", torch.zeros(2, task.channels, 0, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("strays", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    @property
-    def higher_is_better(self) -> bool | None:
-        """Says whether a larger value is better; None where it can't be said."""
-        return MEASURES[self.name].higher_is_better
+        # `[N, K]` of every piece, or none where there are too many pixels.
+        self.add_state("logits", [], dist_reduce_fx="cat")
+        self.add_state("kinds", [], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
         """Counts one batch, without waiting for the device.
@@ -62,14 +66,22 @@ class HistogramScore(Metric):
         Raises:
             SegregError: the shapes do not belong together.
         """
-        rows, strays = kinds_of(self.task, logits, target)
-        classes = torch.arange(self.task.channels, dtype=torch.int32, device=logits.device).view(1, -1, 1, 1)
-        key = ((rows * self.task.channels + classes) * KEYS + keys_of(own_logits(self.task, logits))).flatten()
-        # Not torch.bincount, which waits for the device to learn the largest key.
-        found = torch.zeros(3 * self.task.channels * KEYS, dtype=torch.int64, device=logits.device)
-        found = found.index_add_(0, key, found.new_ones(()).expand(key.numel())).view(3, self.task.channels, KEYS)
-        self.histogram = self.histogram + found[:2]
-        self.strays = self.strays + strays
+        parts = list(pieces(self.task, logits, target))
+        room = MOST_KEPT - sum(map(torch.numel, self.logits))
+        if not self.histogram.numel() and logits.numel() > room:
+            self.histogram = self.histogram.new_zeros(2, self.task.channels, KEYS)
+            for own, kinds in zip(self.logits, self.kinds, strict=True):
+                self._count(own.T[None], kinds.T[None].to(torch.int32))
+            self.logits, self.kinds = [], []
+        for part, truth in parts:
+            kinds, strays = kinds_of(self.task, part, truth)
+            own = own_logits(self.task, part)
+            self.strays = self.strays + strays
+            if self.histogram.numel():
+                self._count(own, kinds)
+            else:
+                self.logits = [*self.logits, own.movedim(1, -1).flatten(0, -2)]
+                self.kinds = [*self.kinds, kinds.to(torch.uint8).movedim(1, -1).flatten(0, -2)]
 
     def compute(self) -> dict[str, Tensor]:
         """Gives `NAME.pooled` and, where there are several classes, `NAME.class.CLASS`.
@@ -80,32 +92,59 @@ class HistogramScore(Metric):
             SegregError: masks held labels that the task does not have.
         """
         refuse_strays(self.task, int(self.strays))
-        measure = MEASURES[self.name]
         kept = torch.tensor(self.kept, device=self.histogram.device)
-        broken = (self.histogram[..., :FIRST].sum((0, 2)) + self.histogram[..., LAST + 1 :].sum((0, 2))) > 0
-        each = measure.each(self.histogram).masked_fill(broken, torch.nan)
-        pooled = each.where(kept, torch.nan).nanmean()
-        if measure.together is not None:
-            pooled = measure.together(self.histogram, kept)
-        return by_class(self.task, self.name, pooled.masked_fill((broken & kept).any(), torch.nan), each)
+        area = MEASURES[self.name].area
+        each = torch.stack([area(*self._levels(k)) for k in range(self.task.channels)])
+        broken = torch.stack([self._broken(k) for k in range(self.task.channels)])
+        each = each.masked_fill(broken, torch.nan)
+        pooled = each.where(kept, torch.nan).nanmean().masked_fill((broken & kept).any(), torch.nan)
+        return by_class(self.task, self.name, pooled, each)
 
-    def tables(self) -> dict[str, Curve | Reliability]:
-        """Gives a curve, or the reliability, of each class that has pixels and is not everywhere; by its name."""
-        table = MEASURES[self.name].table
-        if table is None:
-            return {}
-        there = both_kinds(self.histogram).tolist()
-        return {
-            f"{self.name}.{name}": table(name, self.histogram[:, k])
-            for k, name in enumerate(self.task.classes)
-            if there[k]
-        }
+    def tables(self) -> dict[str, Curve]:
+        """Gives the curve of each class that has pixels and is not everywhere; by its name."""
+        found = {}
+        measure = MEASURES[self.name]
+        for k, name in enumerate(self.task.classes):
+            histogram, spread = self._levels(k)
+            if both_kinds(histogram):
+                found[f"{self.name}.{name}"] = measure.curve(name, histogram, float(measure.area(histogram, spread)))
+        return found
 
     @property
     def definitions(self) -> dict[str, str]:
         """Gives one sentence for each value that `compute` gives."""
-        measure = MEASURES[self.name]
-        return definitions_of(
-            self.task, self.name, self.kept,
-            title=measure.title, undefined=measure.undefined, common=measure.common,
-        )  # fmt: skip
+        title = MEASURES[self.name].title
+        return definitions_of(self.task, self.name, self.kept, title=title, undefined=UNDEFINED)
+
+    def _count(self, own: Tensor, kinds: Tensor) -> None:
+        """Counts logits and kinds `[B, K, N]`."""
+        classes = torch.arange(self.task.channels, dtype=torch.int32, device=own.device).view(1, -1, 1)
+        keys = keys_of(own).masked_fill_(kinds == 2, UNCOUNTED)
+        keys += (kinds.clamp(max=1) * self.task.channels + classes) * KEYS
+        # Not torch.bincount, which waits for the device to learn the largest key.
+        self.histogram.view(-1).index_add_(0, keys.flatten(), self.histogram.new_ones(()).expand(keys.numel()))
+
+    def _of_class(self, k: int) -> tuple[Tensor, Tensor]:
+        """Gives a class's kept logits that count, and their kinds."""
+        empty = self.histogram.new_zeros(0)
+        # Of several processes torchmetrics makes one tensor.
+        logits, kept = ([each] if isinstance(each, torch.Tensor) else each for each in (self.logits, self.kinds))
+        values = torch.cat([empty.float(), *(part[:, k] for part in logits)])
+        kinds = torch.cat([empty.byte(), *(part[:, k] for part in kept)])
+        return values[kinds < 2], kinds[kinds < 2].long()
+
+    def _broken(self, k: int) -> Tensor:
+        """Says whether a logit of a class was NaN."""
+        if self.histogram.numel():
+            return self.histogram[:, k, BROKEN].any()
+        return self._of_class(k)[0].isnan().any()
+
+    def _levels(self, k: int) -> tuple[Tensor, Tensor]:
+        """Gives a class's histogram `[2, N]`, and for each level the share of its logits that differ."""
+        if self.histogram.numel():
+            histogram = self.histogram[:, k, UNCOUNTED + 1 :]
+            return histogram, share_differing(histogram)
+        values, kinds = self._of_class(k)
+        levels, place = torch.unique(values, return_inverse=True)
+        histogram = (place + kinds * len(levels)).bincount(minlength=2 * len(levels)).view(2, len(levels))
+        return histogram, torch.zeros_like(levels, dtype=torch.float64)

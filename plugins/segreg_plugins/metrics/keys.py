@@ -1,7 +1,7 @@
-"""Logits as 65,536 integer keys in their order: the bits of the nearest float16, turned so that they can be compared.
+"""Logits as integer keys in their order, so fine that between the keys of two 16-bit numbers at least one is free.
 
-A histogram over these keys forgets only what float16 can't tell apart. Unlike bins of equal width it keeps apart the
-many probabilities near 0 and 1 that a trained network gives.
+Unlike bins of equal width, keys by floating point keep apart the many probabilities near 0 and 1 that a trained network
+gives.
 """
 
 from __future__ import annotations
@@ -15,29 +15,34 @@ if TYPE_CHECKING:
 
     from segreg.task import Task
 
-KEYS = 1 << 16
+_BITS = 12
+"""Of the mantissa that a key keeps. A float16 has 10, a bfloat16 7."""
+_DROPPED = 23 - _BITS
+_SMALLEST = 2.0**-14
+"""Logits much nearer to 0 have keys in equal steps."""
 LARGEST = 65504.0
-"""The largest finite float16."""
-FIRST, LAST = 1024, KEYS - 1025
-"""The keys of -LARGEST and LARGEST. What lies beyond are NaN."""
+"""The largest finite float16. Logits beyond it count as it."""
+_ZERO = int(torch.tensor(_SMALLEST).view(torch.int32)) >> _DROPPED
+_TOP = 30 << _BITS
+KEYS = 2 * _TOP + 3
+"""Of which the last is that of NaN."""
+BROKEN, UNCOUNTED = KEYS - 1, 0
+"""The key of NaN, and one that no logit has."""
 
 
 def keys_of(logits: Tensor) -> Tensor:
-    """Gives int32 keys, 0 to 65535, that order as the logits do; 0 and -0 have the same.
-
-    Infinite logits count as the largest finite ones.
-    """
-    nearest = logits.float().clamp(-LARGEST, LARGEST).half() + 0.0  # adding 0 turns -0 into 0
-    bits = nearest.view(torch.int16).to(torch.int32)
-    return torch.where(bits >= 0, bits + KEYS // 2, -1 - bits)
-
-
-def logits_of_keys(device: torch.device) -> Tensor:
-    """Gives the logit of each key, float64 `[65536]`, ascending; finite for the keys of NaN too."""
-    keys = torch.arange(KEYS, dtype=torch.int32, device=device)
-    bits = torch.where(keys >= KEYS // 2, keys - KEYS // 2, -1 - keys)
-    values = bits.to(torch.int16).view(torch.float16).double()
-    return values.where(keys >= FIRST, -LARGEST).where(keys <= LAST, LARGEST)
+    """Gives int32 keys, 1 to KEYS - 1, that order as float32 logits do; 0 and -0 have the same, NaN has the last."""
+    finite = logits.clamp(-LARGEST, LARGEST)
+    # Adding the smallest lets the numbers below it, whose exponents go on and on, share one exponent.
+    code = (finite.abs() + _SMALLEST).view(torch.int32)
+    code += 1 << (_DROPPED - 1)
+    code >>= _DROPPED
+    code -= _ZERO
+    sign = finite.view(torch.int32) >> 31  # 0, or -1 where the logit is negative
+    code ^= sign
+    code -= sign
+    code += _TOP + 1
+    return code.masked_fill_(finite.isnan(), BROKEN)
 
 
 def own_logits(task: Task, logits: Tensor) -> Tensor:
@@ -45,13 +50,16 @@ def own_logits(task: Task, logits: Tensor) -> Tensor:
 
     Of a softmax it is the class's logit less the logsumexp of the others. It is computed without p, which rounds to 1
     where a network is sure.
+
+    Shape: `[B, K, ...]` to the same.
     """
     logits = logits.float()
     if task.mode != "multiclass":
         return logits
     top, which = logits.max(dim=1, keepdim=True)
-    is_top = torch.arange(task.channels, device=logits.device).view(1, -1, 1, 1) == which
-    others = logits.masked_fill(is_top, -torch.inf)
-    shares = (others - top).exp()
-    without_own = torch.log1p((shares.sum(1, keepdim=True) - shares).clamp(min=0))
-    return torch.where(is_top, top - others.logsumexp(1, keepdim=True), logits - top - without_own)
+    others = logits.scatter(1, which, -torch.inf)
+    second = others.amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).min)
+    shares = (others - second).exp_()
+    rest = shares.sum(1, keepdim=True)
+    without_own = (rest - shares).mul_((second - top).exp()).clamp_(min=0).log1p_()
+    return (logits - top).sub_(without_own).scatter_(1, which, top - second - rest.log())

@@ -37,7 +37,7 @@ def by_class(task: Task, metric: str, pooled: Tensor, each: Tensor) -> dict[str,
 
 
 def definitions_of(
-    task: Task, metric: str, kept: Sequence[bool], *, title: str, undefined: str, common: str = ""
+    task: Task, metric: str, kept: Sequence[bool], *, title: str, undefined: str, common: str = "", absent: str = ""
 ) -> dict[str, str]:
     """Gives a sentence for each name that `by_class` gives.
 
@@ -48,6 +48,7 @@ def definitions_of(
         title: what is measured, up to " of CLASS".
         undefined: when a class has no value.
         common: how the pooled value is found, if it is not the mean over classes.
+        absent: when a class takes no part in the pooled value, if that is not when it has none of its own.
     """
     pixels = "counted over the pixels of all images together"
     rest = " against the rest" if task.mode == "multiclass" else ""
@@ -58,7 +59,7 @@ def definitions_of(
     mean = common or "then the mean"
     found = {
         f"{metric}.pooled": f"{title} of each class{rest}, {pixels}, {mean} over {which}; "
-        f"a class {undefined} is left out; {_END}"
+        f"a class {absent or undefined} is left out; {_END}"
     }
     for name in task.classes:
         found[f"{metric}.class.{name}"] = f'{title} of "{name}"{rest}, {pixels}; undefined {undefined}; {_END}'

@@ -1,0 +1,140 @@
+"""The best threshold, streamed: true and false positives at 65,537 thresholds, and which of them scores best.
+
+A pixel is foreground where its probability is at least the threshold. So pixels are counted by probability, float32 as
+`Task` gives it, and not by logit: of logits that share one probability no threshold parts any. The thresholds are the
+multiples of 1/65536, which float32 holds exactly; what is told of one is what scoring with it gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torchmetrics import Metric
+
+from segreg_plugins.metrics.counts import Counts, kinds_of, pieces
+from segreg_plugins.metrics.ranking import from_the_top
+from segreg_plugins.metrics.scores import SCORES, values
+from segreg_plugins.metrics.wording import by_class, definitions_of, refuse_strays
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from segreg.task import Task
+
+STEPS = 1 << 16
+_BROKEN, _UNCOUNTED = STEPS + 1, STEPS + 2
+_OF = {"f1": "dice", "iou": "iou"}
+"""The scores that can be asked for, as keys of `SCORES`."""
+_ABSENT = SCORES["dice"].absent
+
+
+class BestThreshold(Metric):
+    """The threshold with the largest score over the pixels of all images together, and that score.
+
+    Args:
+        task: binary or multilabel.
+        score: what is to be large.
+        kept: for each class whether it takes part in the pooled value.
+    """
+
+    full_state_update = False
+    higher_is_better = None
+    is_differentiable = False
+
+    counted: Tensor
+    strays: Tensor
+
+    def __init__(self, task: Task, *, score: Literal["f1", "iou"], kept: Sequence[bool]) -> None:
+        super().__init__()
+        self.task = task
+        self.score = score
+        self.kept = tuple(kept)
+        size = (2, task.channels, STEPS + 3)
+        self.add_state("counted", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("strays", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, target: Tensor) -> None:
+        """Counts one batch, without waiting for the device.
+
+        Shape: logits `[B, K, H, W]` and a target as `Task` has it. H and W may differ between batches.
+
+        Raises:
+            SegregError: the shapes do not belong together.
+        """
+        one = self.counted.new_ones(())
+        classes = torch.arange(self.task.channels, dtype=torch.int32, device=logits.device).view(1, -1, 1)
+        for part, truth in pieces(self.task, logits, target):
+            kinds, strays = kinds_of(self.task, part, truth)
+            probability = self.task.probabilities(part)
+            # Times a power of two, without rounding.
+            steps = probability.nan_to_num(0.0).mul_(STEPS).to(torch.int32)
+            steps.masked_fill_(probability.isnan(), _BROKEN).masked_fill_(kinds == 2, _UNCOUNTED)
+            keys = ((kinds.clamp(max=1) * self.task.channels + classes) * (STEPS + 3) + steps).flatten()
+            self.counted.view(-1).index_add_(0, keys, one.expand(keys.numel()))
+            self.strays = self.strays + strays
+
+    def compute(self) -> dict[str, Tensor]:
+        """Gives `best_threshold.pooled` and, where there are several classes, `best_threshold.class.CLASS`.
+
+        Beside each stands the score that it gives: `best_threshold.f1.pooled` and so on, or `.iou.`. Float64 scalars.
+        NaN: undefined, or a logit was NaN.
+
+        Raises:
+            SegregError: masks held labels that the task does not have.
+        """
+        refuse_strays(self.task, int(self.strays))
+        device = self.counted.device
+        kept = torch.tensor(self.kept, device=device)
+        one_class = torch.eye(self.task.channels, dtype=torch.bool, device=device)
+        found = [self._best(kept), *(self._best(alone) for alone in one_class)]
+        thresholds, scores = torch.tensor(found, dtype=torch.float64, device=device).unbind(1)
+        return {
+            **by_class(self.task, "best_threshold", thresholds[0], thresholds[1:]),
+            **by_class(self.task, f"best_threshold.{self.score}", scores[0], scores[1:]),
+        }
+
+    @property
+    def definitions(self) -> dict[str, str]:
+        """Gives one sentence for each value that `compute` gives."""
+        title, common = SCORES[_OF[self.score]].title, "one threshold for all by the largest mean of these"
+        best = (
+            "threshold in steps of 1/65536, or a number of fewer digits that parts the same pixels, from which on "
+            f"foreground has the largest {title}, chosen on the very pixels that are scored,"
+        )
+        reached = f"{title} with best_threshold, chosen on the very pixels that are scored,"
+        undefined = "without pixels of the class, or without others"
+        return {
+            **definitions_of(
+                self.task, "best_threshold", self.kept, title=best, undefined=undefined, common=common, absent=_ABSENT
+            ),
+            **definitions_of(
+                self.task, f"best_threshold.{self.score}", self.kept,
+                title=reached, undefined=undefined, common="with the one threshold for all, then the mean",
+                absent=_ABSENT,
+            ),
+        }  # fmt: skip
+
+    def _best(self, kept: Tensor) -> tuple[float, float]:
+        """Gives the threshold with the largest mean score of some classes, and that score."""
+        histogram = self.counted[:, kept, : STEPS + 1]
+        both = (histogram.sum(-1) > 0).all(0)
+        if not both.any() or self.counted[:, kept, _BROKEN].any():
+            return torch.nan, torch.nan
+        fp, tp = from_the_top(histogram)
+        fn, tn = tp[:, :1] - tp, fp[:, :1] - fp
+        everything = torch.ones(len(histogram[0]), dtype=torch.bool, device=histogram.device)
+        score, _ = values(SCORES[_OF[self.score]], Counts(tp.mT, fp.mT, fn.mT, tn.mT, tp.mT, tp.mT), everything)
+        occupied = histogram.sum((0, 1)) > 0
+        best = int(score.where(occupied, -1.0).argmax())
+        below = occupied[:best].nonzero()
+        threshold = _shortest((int(below[-1]) + 1) / STEPS, best / STEPS) if len(below) else 0.0
+        return threshold, float(score[best])
+
+
+def _shortest(low: float, high: float) -> float:
+    """Gives the number of the fewest digits near the middle of what no pixel's probability lies in."""
+    middle = (low + high) / 2
+    near = (float(f"{middle:.{digits}g}") for digits in range(1, 17))
+    return next((number for number in near if low <= number <= high), high)
