@@ -7,10 +7,25 @@ import os
 import sys
 from collections.abc import Sequence
 
-from segreg.cli import cache, check, data, evaluate, listing, plugins, predict, recipes, report, run, schema, show
+from segreg.cli import (
+    cache,
+    check,
+    data,
+    evaluate,
+    listing,
+    matrix,
+    plugin,
+    plugins,
+    predict,
+    recipes,
+    report,
+    run,
+    schema,
+    show,
+)
 from segreg.errors import SegregError
 
-COMMANDS = (run, evaluate, predict, report, check, data, listing, show, plugins, recipes, schema, cache)
+COMMANDS = (run, evaluate, predict, report, check, data, listing, show, matrix, plugins, plugin, recipes, schema, cache)
 
 EPILOG = """examples:
   segreg run recipes/isic_v3plus.yaml

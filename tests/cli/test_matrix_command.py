@@ -1,0 +1,99 @@
+"""`segreg matrix`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import plugged
+from segreg.cli.matrix import _cores
+from segreg.matrix.record import Cell, Finished, Row
+
+
+@pytest.fixture(autouse=True)
+def _pairs(installed, tmp_path, monkeypatch):
+    installed(plugged.point("matrix_parts", distribution="segreg-pairs"))
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    """Takes the processes' place: every pair works but those of "pair.even"; gives the tasks that were asked for."""
+    asked = []
+
+    def run(tasks, *, jobs, timeout, finished, told):
+        for task in tasks:
+            asked.append((task.encoder, *task.decoders))
+            cells = [
+                Cell(task.encoder, name, *(("250x333", "sides differ") if name == "pair.even" else ("", "")))
+                for name in task.decoders
+            ]
+            told(task.encoder, len(cells))
+            finished(Finished(Row(task.encoder, task.family, 10, (4,), (4,)), tuple(cells), task.versions))
+
+    monkeypatch.setattr("segreg.matrix.make.run", run)
+    return asked
+
+
+def test_what_works(segreg, tasks, tmp_path):
+    printed = segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last", "pair.close")
+    assert (printed.status, printed.out) == (
+        0, "2 of 2 pairs work\nwrote matrix/matrix.html\nwrote matrix/matrix.csv\nwrote matrix/cells.jsonl\n",
+    )  # fmt: skip
+    assert printed.err == f"2 pairs of 1 encoders, {_cores()} at a time\n"
+    assert tasks == [("pair.good", "pair.close", "pair.last")]
+    assert (tmp_path / "matrix" / "matrix.csv").read_text().count("\n") == 3
+
+
+def test_what_fails_is_told_and_is_the_exit_status(segreg, tasks):
+    printed = segreg("matrix", "--encoders", "many/*", "--decoders", "pair.last", "pair.even", "--jobs", "3")
+    assert printed.status == 1
+    assert printed.out.splitlines()[:4] == [
+        *(f"many/{name} with pair.even: 250x333: sides differ" for name in "abc"), "3 of 6 pairs work",
+    ]  # fmt: skip
+    assert printed.err == "6 pairs of 3 encoders, 3 at a time\n"
+
+
+def test_what_is_known_is_not_tried_again(segreg, tasks):
+    segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last")
+    printed = segreg("matrix", "--encoders", "pair.good", "few/*", "--decoders", "pair.last", "pair.even", "--quiet")
+    assert tasks[1:] == [("few/d", "pair.even", "pair.last"), ("few/e", "pair.even", "pair.last"),
+                         ("pair.good", "pair.even")]  # fmt: skip
+    assert "3 of 6 pairs work (1 were known)" in printed.out
+    assert printed.err == ""
+    printed = segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last")
+    assert len(tasks) == 4
+    assert (printed.status, printed.err) == (0, "")
+    assert printed.out.startswith("1 of 1 pairs work (1 were known)\n")
+    segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last", "--again")
+    assert tasks[4:] == [("pair.good", "pair.last")]
+
+
+def test_another_version_is_tried_anew(segreg, tasks, installed):
+    segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last")
+    installed(plugged.point("matrix_parts", distribution="segreg-pairs", version="2.0"))
+    printed = segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last")
+    assert tasks == [("pair.good", "pair.last")] * 2
+    assert "1 pairs were tried with other versions and are left out\n" in printed.out
+
+
+def test_json_and_summary(segreg, tasks, tmp_path):
+    printed = segreg(
+        "matrix", "--encoders", "pair.good", "--decoders", "pair.even", "--json", "--out", "m", "--summary", "s.md"
+    )
+    assert (printed.status, printed.err) == (1, "")
+    told = json.loads(printed.out)
+    assert (told["ok"], told["all"], told["tried"]) == (0, 1, 1)
+    assert told["cells"][0]["reason"] == "sides differ"
+    assert told["versions"]["segreg-pairs"] == "1.0"
+    assert told["files"] == ["m/matrix.html", "m/matrix.csv", "m/cells.jsonl", "s.md"]
+    assert "| `pair.good` | all | 250x333 | sides differ |" in (tmp_path / "s.md").read_text()
+
+
+def test_mistakes_are_told(segreg, tmp_path):
+    printed = segreg("matrix", "--encoders", "pair.godo*")
+    assert (printed.status, printed.err.splitlines()[0]) == (2, 'error: no encoder matches "pair.godo*"')
+    assert segreg("matrix", "--jobs", "0").err == "error: --jobs must be above 0, not 0\n"
+    (tmp_path / "file").write_text("")
+    assert segreg("matrix", "--out", "file").err == "error: file is a file\n  --out names a folder\n"
