@@ -19,12 +19,13 @@ LAYERS = (
     {"errors"},
     {"contracts", "kinds", "settings", "task", "yaml_text"},
     {"entry", "hooks", "sections"},
-    {"recipe", "registry"},
+    {"recipe", "registry", "fitting"},
     {"resolve"},
     # the pieces of a run stand here: every module that is named nowhere else
     set(),
     {"run", "trained"},
     {"", "api"},  # the package itself: its public names
+    {"testing", "scaffold"},
     {"cli", "__main__"},
 )
 """Modules import from their own layer and from those above it in this table, and never in a circle."""

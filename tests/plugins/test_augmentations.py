@@ -250,3 +250,14 @@ def test_all_that_fill_are_among_the_strong():
     at_size = {"CenterCrop", "Crop", "Pad", "PadIfNeeded", "RandomCrop"}  # they fill where the picture is smaller
     never = {"PiecewiseAffine"}  # repeats the border whatever it is told
     assert set(FILLING) == set(STRONG) | at_size | never
+
+
+@pytest.mark.parametrize("layers", [2, 5])
+@pytest.mark.parametrize("name", sorted(STRONG))
+def test_what_is_filled_counts_for_nothing_in_every_layer(name, layers):
+    transform = build(name, p=1.0, **STRONG[name])
+    image, mask = blocks()[0], np.ones((32, 32, layers), np.uint8)
+    transform.set_random_state(np.random.default_rng(0), random.Random(0))
+    after = transform(image=image, mask=mask)["mask"]
+    assert set(np.unique(after)) == {1, 255}
+    assert (after == after[..., :1]).all()

@@ -182,4 +182,4 @@ def _value(node: ast.expr) -> Any:
 
 def _meanings(docstring: str) -> dict[str, str]:
     """Gives what the Args block says of each setting, whose lines are `name (type): meaning`."""
-    return documented_arguments(re.sub(r"^(\s+\w+) \(.*?\):", r"\1:", docstring, flags=re.MULTILINE))
+    return documented_arguments(re.sub(r"^(\s+\w+) ?\(.*?\):", r"\1:", docstring, flags=re.MULTILINE))

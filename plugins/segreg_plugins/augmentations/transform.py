@@ -25,7 +25,7 @@ def albumentations_transform(member: str, **settings: Any) -> BasicTransform:
         with warnings.catch_warnings():
             # Without this a wrong value may become a warning, and the default silently takes its place.
             warnings.filterwarnings("error", category=UserWarning, message=".*not valid for transform")
-            return _built(build, settings)
+            return _filling_every_layer(_built(build, settings))
     except (ValueError, TypeError, AssertionError, UserWarning) as error:
         raise SegregError(
             f'the augmentation "{member}" refuses its settings: {_reason(error)}',
@@ -41,6 +41,19 @@ def _built(build: Any, settings: dict[str, Any]) -> BasicTransform:
         if "'strict'" not in str(error):
             raise
         return build(**settings)
+
+
+def _filling_every_layer(transform: BasicTransform) -> BasicTransform:
+    """Gives a transform that fills every layer of a mask.
+
+    OpenCV takes a single number for the first channel of four, and fills the others with 0. Other transforms than these
+    make four numbers of it by themselves.
+    """
+    if {kind.__name__ for kind in type(transform).__mro__} & {"BaseDistortion", "Perspective"}:
+        for name in ("fill", "fill_mask"):
+            if isinstance(value := getattr(transform, name, None), int | float):
+                setattr(transform, name, (value,) * 4)
+    return transform
 
 
 def _reason(error: Exception) -> str:

@@ -1,0 +1,180 @@
+"""Checks of augmentations: image and mask move together, labels stay labels, and the seed decides."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from segreg.data.augment import Augmentation
+from segreg.errors import SegregError
+from segreg.testing import drawn
+from segreg.testing.building import built, tried
+from segreg.testing.check import Broken, NotChecked, Rule, doing
+from segreg.testing.subject import Subject
+
+SIDE = 64
+"""Height and width of the pictures: `input.size` for transforms that are told it."""
+SEEDS = range(12)
+NEARER = 0.1
+"""By how much an image must agree better with a moved mask than with its own to be called out of step."""
+
+
+def it_can_be_built(subject: Subject) -> None:
+    """Its builder gives an Albumentations transform."""
+    transform = tried(subject)
+    try:
+        Augmentation([transform], drawn.TASKS["binary"])
+    except SegregError as error:
+        raise Broken(error.problems[0].message, at=transform) from error
+
+
+def it_keeps_size_type_and_labels(subject: Subject) -> None:
+    """Whatever it draws, pictures stay uint8 and of their size, and masks hold the labels that they had, or 255."""
+    transform = built(subject)
+    for mode, shape in (("binary", (SIDE, SIDE)), ("multilabel", (2, SIDE, SIDE))):
+        try:
+            Augmentation([transform], drawn.TASKS[mode]).try_out((SIDE, SIDE, 3), shape)
+        except SegregError as error:
+            told = error.problems[0]
+            raise Broken(f"{told.message}{f' ({told.hint})' if told.hint else ''}", at=transform) from error
+
+
+def image_and_mask_move_together(subject: Subject) -> None:
+    """What is moved in the image is moved in the mask, in every layer of it."""
+    image, mask = _scene()
+    augmentation = _certain(subject)
+    own: list[float] = []
+    others: dict[str, list[float]] = {}
+    for seed in SEEDS:
+        after, layers = _applied(augmentation, image.copy(), np.stack([mask, mask]), seed)
+        if not np.array_equal(layers[0], layers[1]):
+            raise Broken("two equal layers of a mask are moved apart", at=_transform(subject))
+        agreement = _agreement(after, layers[0])
+        if agreement is None:
+            continue
+        own.append(agreement)
+        for words, moved in _moved(layers[0]):
+            others.setdefault(words, []).append(_agreement(after, moved) or 0.0)
+    if not own:
+        raise NotChecked("what it gives shows nothing of the picture")
+    for words, found in others.items():
+        if np.mean(found) > np.mean(own) + NEARER:
+            raise Broken(
+                f"image and mask are out of step: its images agree better with masks that are {words} "
+                f"({np.mean(found):.2f}) than with those that it gives ({np.mean(own):.2f})",
+                at=_transform(subject),
+            )
+
+
+def the_seed_decides(subject: Subject) -> None:
+    """The same seed gives the same, whatever generators of Python and NumPy were drawn from in between."""
+    image, mask = _scene()
+    augmentation = _certain(subject)
+    for seed in SEEDS:
+        pairs = []
+        for stray in (1, 2):
+            random.seed(stray)
+            np.random.seed(stray)  # what a transform must not draw from
+            pairs.append(_applied(augmentation, image.copy(), mask.copy(), seed))
+        if any(not np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
+            raise Broken(
+                "one seed gives something else the second time; draw from self.py_random and self.random_generator",
+                at=_transform(subject),
+            )
+
+
+def it_leaves_its_inputs_alone(subject: Subject) -> None:
+    """The image and the mask that it is given are the same afterwards."""
+    image, mask = _scene()
+    augmentation = _certain(subject)
+    for seed in SEEDS:
+        given = image.copy(), mask.copy()
+        _applied(augmentation, *given, seed)
+        if not np.array_equal(given[0], image) or not np.array_equal(given[1], mask):
+            raise Broken("it changes the picture that it is given in place", at=_transform(subject))
+
+
+def it_can_be_copied_and_sent(subject: Subject) -> None:
+    """It can be deep-copied and pickled."""
+    transform = built(subject)
+    for words, way in (("deep-copied", copy.deepcopy), ("pickled", _sent)):
+        with doing(f"when it is {words}", at=transform):
+            way(transform)
+
+
+def _sent(transform: Any) -> Any:
+    return pickle.loads(pickle.dumps(transform))  # noqa: S301 - what was pickled is what is loaded
+
+
+def _transform(subject: Subject) -> Any:
+    return built(subject)
+
+
+def _applied(augmentation: Augmentation, image: Any, mask: Any, seed: int) -> tuple[Any, Any]:
+    """Gives the augmented image and mask.
+
+    Raises:
+        NotChecked: it can't be applied.
+    """
+    try:
+        return augmentation(image, mask, seed)
+    except SegregError as error:
+        raise NotChecked("it can't be applied, see it_keeps_size_type_and_labels") from error
+
+
+def _certain(subject: Subject) -> Augmentation:
+    """Gives the augmentation, applied to every picture."""
+    transform = copy.deepcopy(built(subject))
+    transform.p = 1.0
+    return Augmentation([transform], drawn.TASKS["multilabel"])
+
+
+def _scene() -> tuple[Any, Any]:
+    """Gives an image `[H, W, C]` and its mask `[H, W]`: two bright rectangles on noise.
+
+    No mirroring and no turning brings one onto itself or onto the other.
+    """
+    noise = np.random.default_rng(0)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[8:36, 6:20] = 1
+    mask[44:52, 16:54] = 1
+    image = noise.integers(20, 70, (SIDE, SIDE, 3)) + 150 * mask[..., None]
+    return image.astype(np.uint8), mask
+
+
+def _agreement(image: Any, mask: Any) -> float | None:
+    """Gives how well brightness and mask agree, the size of their correlation; None where either shows nothing."""
+    counted = mask != 255
+    grey, truth = image.astype(float).mean(-1)[counted], (mask == 1)[counted].astype(float)
+    if not counted.any() or grey.std() < 1 or truth.std() < 0.05:
+        return None
+    return float(abs(np.corrcoef(grey, truth)[0, 1]))
+
+
+def _moved(mask: Any) -> Iterator[tuple[str, Any]]:
+    """Gives the mask as it would stand had the image alone been moved, or not been."""
+    for turns, mirrored in itertools.product(range(4), (False, True)):
+        if turns or mirrored:
+            words = " and ".join(
+                filter(None, ("mirrored" if mirrored else "", f"turned by {90 * turns}" * bool(turns)))
+            )
+            yield words, np.rot90(mask[:, ::-1] if mirrored else mask, turns)
+    for down, right in ((6, 0), (-6, 0), (0, 6), (0, -6)):
+        yield f"shifted by {down or right} pixels {'down' if down else 'right'}", np.roll(mask, (down, right), (0, 1))
+    yield "not moved at all", _scene()[1]
+
+
+RULES = (
+    Rule(it_can_be_built, "segreg hands it image and mask as Albumentations does"),
+    Rule(it_keeps_size_type_and_labels, "samples are stacked into batches, and a mixture of two labels is a third"),
+    Rule(image_and_mask_move_together, "the network would be taught that the object is where it is not"),
+    Rule(the_seed_decides, "a run is to be repeated by its seed, with any number of workers"),
+    Rule(it_leaves_its_inputs_alone, "what it is given is the cache"),
+    Rule(it_can_be_copied_and_sent, "worker processes are sent a pickle"),
+)

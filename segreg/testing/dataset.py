@@ -1,0 +1,201 @@
+"""Checks of datasets: samples as promised, the same at every reading, and words where they are missing."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from segreg.contracts import Dataset, Sample
+from segreg.data.samples import mask_shape, wrong_labels
+from segreg.errors import SegregError, listed
+from segreg.task import Task
+from segreg.testing.building import built, needs_nothing, tried
+from segreg.testing.check import Broken, NotChecked, Rule, doing, raised
+from segreg.testing.subject import Subject
+
+MOST_SAMPLES = 8
+"""How many samples are read: from the first to the last, evenly."""
+SIDES = ("train", "val", "test")
+
+
+def it_can_be_built(subject: Subject) -> None:
+    """Its builder gives a segreg.Dataset with samples."""
+    _needs_a_place(subject)
+    dataset = tried(subject)
+    if not isinstance(dataset, Dataset):
+        raise Broken(f"it gives {type(dataset).__name__}, which is no segreg.Dataset")
+    if not isinstance(dataset.task, Task):
+        raise Broken(f"its task is {type(dataset.task).__name__}, which is no segreg.Task")
+    if not len(dataset.samples):
+        raise Broken("it has no samples")
+    for sample in dataset.samples:
+        if not isinstance(sample, Sample):
+            raise Broken(f"among its samples is {type(sample).__name__}, which is no segreg.Sample")
+
+
+def ids_are_unique_and_stable(subject: Subject) -> None:
+    """No two samples have one id, ids do for file names, and a second building gives the same in the same order."""
+    dataset = _dataset(subject)
+    ids = [sample.id for sample in dataset.samples]
+    if wrong := [i for i in ids if not isinstance(i, str) or not i.strip() or ".." in Path(i).parts or i[:1] == "/"]:
+        raise Broken(f"{wrong[0]!r} can't be an id: it names files, below the folder that they are written to")
+    if len(set(ids)) < len(ids):
+        raise Broken(f'two samples have the id "{next(i for i in ids if ids.count(i) > 1)}"')
+    if [sample.id for sample in _dataset(subject).samples] != ids:
+        raise Broken("built again, it has other ids, or in another order")
+
+
+def pictures_are_what_is_promised(subject: Subject) -> None:
+    """Images are uint8 or uint16, masks uint8 as the task has them, and both of one size."""
+    dataset = _dataset(subject)
+    for sample in _some(dataset):
+        image = np.asarray(_read(dataset.read_image, sample, "image"))
+        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or 0 in image.shape:
+            raise Broken(
+                f'the image of "{sample.id}" is {image.dtype} of shape {list(image.shape)}; uint8 or uint16 of [H, W] '
+                "or [H, W, C] was expected",
+                at=dataset.read_image,
+            )
+        if sample.mask is None:
+            continue
+        mask = np.asarray(_read(dataset.read_mask, sample, "mask"))
+        wanted = mask_shape(dataset.task, (image.shape[0], image.shape[1]))
+        if mask.dtype != np.uint8 or mask.shape != wanted:
+            raise Broken(
+                f'the mask of "{sample.id}" is {mask.dtype} of shape {list(mask.shape)}; uint8 of {list(wanted)} was '
+                "expected, as its image and its task have it",
+                at=dataset.read_mask,
+            )
+
+
+def labels_are_of_the_task(subject: Subject) -> None:
+    """Masks hold classes of the task, or 255."""
+    dataset = _dataset(subject)
+    with_masks = [sample for sample in _some(dataset) if sample.mask is not None]
+    if not with_masks:
+        raise NotChecked("none of its samples has a mask")
+    for sample in with_masks:
+        mask = np.asarray(_read(dataset.read_mask, sample, "mask"))
+        if mask.dtype == np.uint8 and (wrong := wrong_labels(mask, dataset.task)):
+            values = listed([str(value) for value in wrong], quote="", most=5)
+            raise Broken(
+                f'the mask of "{sample.id}" holds {values}, no class of its {dataset.task.mode} task of '
+                f"{len(dataset.task.classes)}, nor 255",
+                at=dataset.read_mask,
+            )
+
+
+def reading_repeats(subject: Subject) -> None:
+    """A sample has the same bytes at every reading, also of a dataset that is built again."""
+    first, second = _dataset(subject), _dataset(subject)
+    for sample in _some(first):
+        for what, name in (("image", "read_image"), ("mask", "read_mask")):
+            if what == "mask" and sample.mask is None:
+                continue
+            read = [_read(getattr(dataset, name), sample, what) for dataset in (first, first, second)]
+            if any(not np.array_equal(read[0], other) for other in read[1:]):
+                raise Broken(f'the {what} of "{sample.id}" is another at the second reading', at=getattr(first, name))
+
+
+def sides_of_its_split_are_disjoint(subject: Subject) -> None:
+    """Where it says which side a sample is on, no picture and no group stands on two."""
+    samples = _dataset(subject).samples
+    named = [sample for sample in samples if sample.split is not None]
+    if not named:
+        raise NotChecked("it has no split of its own")
+    if odd := [sample for sample in named if sample.split not in SIDES]:
+        raise Broken(f'"{odd[0].id}" is on the side "{odd[0].split}"; there is {listed(SIDES)}')
+    for what, key in (("picture", _picture), ("group", _group)):
+        side_of: dict[str, str] = {}
+        for sample in named:
+            name = key(sample)
+            if name and side_of.setdefault(name, str(sample.split)) != sample.split:
+                raise Broken(f'the {what} "{name}" stands on two sides: {side_of[name]} and {sample.split}')
+
+
+def missing_data_is_told(subject: Subject) -> None:
+    """Where its folder is not there, a SegregError names it and says what to do."""
+    paths = _paths(subject)
+    if not paths:
+        raise NotChecked("none of its settings is a path")
+    if others := [name for name in subject.missing if name not in paths]:
+        raise NotChecked(f"needs {listed(others)}")
+    with tempfile.TemporaryDirectory() as folder:
+        gone = Path(folder) / "not_here"
+        places = {name: gone / name for name in paths if name in subject.missing or subject.settings[name] is not None}
+        places = places or {paths[0]: gone / paths[0]}
+        try:
+            dataset = subject.part.build(**{**subject.settings, **places})
+            dataset.read_image(dataset.samples[0]) if len(dataset.samples) else None
+        except SegregError as error:
+            if not any(str(path) in str(error) for path in places.values()):
+                raise Broken(f"where its folder is missing, its message does not name it: {error}") from error
+            if not any(problem.hint for problem in error.problems):
+                raise Broken(
+                    f"where its folder is missing, its message has no hint that says where to get the data: {error}"
+                ) from error
+            return
+        except Exception as error:
+            raise Broken(f"where its folder is missing, it raises {raised(error)}, which is no SegregError") from error
+        if any(path.exists() for path in places.values()):
+            raise NotChecked(f"it makes what is not there: {listed(list(places))}")
+        raise Broken("where its folder is missing, it says nothing")
+
+
+def _dataset(subject: Subject) -> Dataset:
+    _needs_a_place(subject)
+    dataset = built(subject)
+    if not isinstance(dataset, Dataset):
+        raise NotChecked("it is no segreg.Dataset, see it_can_be_built")
+    return dataset
+
+
+def _needs_a_place(subject: Subject) -> None:
+    """Stops where the author gave no path: a default is a folder of somebody else's, and some write into it.
+
+    Raises:
+        NotChecked: it names the settings.
+    """
+    needs_nothing(subject)
+    paths = [name for name in _paths(subject) if subject.settings[name] is not None]
+    if paths and not subject.given & set(paths):
+        raise NotChecked(f"needs {listed(paths, last='or')}")
+
+
+def _paths(subject: Subject) -> list[str]:
+    """Gives the names of the settings that are a path."""
+    return [n for n, s in subject.part.settings.items() if s.hint is Path or Path in get_args(s.hint)]
+
+
+def _some(dataset: Dataset) -> list[Sample]:
+    count = len(dataset.samples)
+    numbers = np.linspace(0, count - 1, min(count, MOST_SAMPLES)).round().astype(int)
+    return [dataset.samples[int(number)] for number in dict.fromkeys(numbers)]
+
+
+def _read(read: Callable[[Sample], Any], sample: Sample, what: str) -> Any:
+    with doing(f'reading the {what} of "{sample.id}"', at=read):
+        return read(sample)
+
+
+def _picture(sample: Sample) -> str:
+    return str(sample.image)
+
+
+def _group(sample: Sample) -> str:
+    return sample.group or ""
+
+
+RULES = (
+    Rule(it_can_be_built, "everything else is done with its samples"),
+    Rule(ids_are_unique_and_stable, "splits, results and file names know samples by their ids, on every machine"),
+    Rule(pictures_are_what_is_promised, "resizing, caching and batching rely on it"),
+    Rule(labels_are_of_the_task, "a label that is no class trains something else, or ends the run"),
+    Rule(reading_repeats, "pictures are cached, and a run is to be repeated"),
+    Rule(sides_of_its_split_are_disjoint, "what was trained on must not be scored on"),
+    Rule(missing_data_is_told, "it is the first thing that a new user sees"),
+)

@@ -1,0 +1,149 @@
+"""Checks that parts of every kind have: what is declared can be listed, shown, checked and completed by editors."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+
+import pluggy
+
+from segreg.entry import Family
+from segreg.errors import listed
+from segreg.hooks import PROJECT
+from segreg.registry import Registry
+from segreg.schema import recipe_schema
+from segreg.settings import check_value, plain, type_in_words
+from segreg.testing.check import Broken, NotChecked, Rule
+from segreg.testing.subject import Subject
+
+HEAVY = (
+    "albumentations", "cv2", "numpy", "scipy", "segmentation_models_pytorch", "tensorflow", "timm", "torch",
+    "torchmetrics", "torchvision", "transformers",
+)  # fmt: skip
+"""Packages that take long to import, and that a table of contents leaves to its builders."""
+
+_PROGRAM = """
+import json, sys
+from importlib.metadata import EntryPoint
+from segreg.entry import Family
+from segreg.registry import load_registry
+if sys.argv[2] == "plugin":
+    plugin = load_registry([EntryPoint("parts", sys.argv[1], "segreg")]).plugins[0]
+    problem = plugin.error
+    for part in plugin.parts:
+        if isinstance(part, Family):
+            for member in list(part.members())[:1]:
+                part.settings(member)
+        else:
+            part.settings
+else:
+    import importlib
+    importlib.import_module(sys.argv[1])
+    problem = ""
+print()
+print(json.dumps([problem, sorted({name.partition(".")[0] for name in sys.modules})]))
+"""
+
+
+def settings_are_told(subject: Subject) -> None:
+    """Every setting has a type hint that can be evaluated, and a meaning."""
+    settings = subject.part.settings
+    if untold := [name for name, setting in settings.items() if not setting.meaning]:
+        raise Broken(f"nothing says what {listed(untold, last='or')} means", at=subject.part.offer.build)
+
+
+def defaults_fit_their_hints(subject: Subject) -> None:
+    """Each default is a value that a recipe could write."""
+    optional = {name: s for name, s in subject.part.settings.items() if not s.required}
+    if not optional:
+        raise NotChecked("it has no setting with a default")
+    for name, setting in optional.items():
+        try:
+            back = check_value(setting.hint, plain(setting.hint, setting.default))
+        except ValueError as error:
+            raise Broken(f'the default of "{name}" is refused: it {error}') from error
+        written, read = (json.dumps(plain(setting.hint, value)) for value in (setting.default, back))
+        if back != setting.default and written != read:
+            raise Broken(f'the default of "{name}" is {setting.default!r}, but a recipe that writes it gets {back!r}')
+
+
+def it_can_be_shown(subject: Subject) -> None:
+    """`segreg list` and `segreg show` have words for the part and for each setting."""
+    part = subject.part
+    if not part.summary:
+        raise Broken("its docstring has no first line")
+    for name, setting in part.settings.items():
+        try:
+            words = type_in_words(setting.hint)
+            json.dumps(None if setting.required else plain(setting.hint, setting.default))
+        except Exception as error:
+            raise Broken(f'"{name}" can\'t be shown: {type(error).__name__}: {error}') from error
+        if not words:
+            raise Broken(f'there are no words for the type of "{name}", {setting.hint!r}')
+
+
+def its_schema_is_valid(subject: Subject) -> None:
+    """The JSON Schema of a recipe with this part is valid, and each default keeps to its own."""
+    part = subject.part
+    offer = part.offer
+    if isinstance(offer, Family):  # the others have checks of their own, and may be many
+        offer = dataclasses.replace(offer, members=lambda: [part.member or ""])
+    alone = dataclasses.replace(part.plugin, parts=(offer,))
+    schema = recipe_schema(Registry((alone,), pluggy.PluginManager(PROJECT)))
+    json.dumps(schema)
+    try:
+        jsonschema = importlib.import_module("jsonschema")
+    except ImportError:
+        raise NotChecked("it was made, but not validated: the package jsonschema is not installed") from None
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        path = "/".join(str(step) for step in error.absolute_path)
+        raise Broken(f"the schema of its settings is not valid at {path}: {error.message}") from error
+    values = {n: plain(s.hint, s.default) for n, s in part.settings.items() if not s.required}
+    if subject.missing:
+        raise NotChecked(f"the schema is valid, but the settings were not tried: needs {listed(subject.missing)}")
+    values |= {name: plain(part.settings[name].hint, value) for name, value in subject.settings.items()}
+    section = {"$defs": schema["$defs"], "$ref": f"#/$defs/{part.kind}"}
+    if not jsonschema.Draft202012Validator(section).is_valid({"name": part.name, **values}):
+        raise Broken("its schema refuses a recipe that names it with these settings, or its defaults")
+
+
+def the_table_of_contents_is_light(subject: Subject) -> None:
+    """What lists the part imports no torch and no other heavy package."""
+    plugin = subject.part.plugin
+    problem, modules = _imported(plugin.module, "plugin" if plugin.name else "module", os.pathsep.join(sys.path))
+    if problem:
+        raise NotChecked(f"{plugin.module} can't be imported alone: {problem}")
+    if heavy := [name for name in HEAVY if name in modules]:
+        raise Broken(f"importing {plugin.module}, and listing what it offers, brings {listed(heavy)} in")
+
+
+@cache
+def _imported(module: str, form: str, path: str) -> tuple[str, frozenset[str]]:
+    """Gives what went wrong and the top-level modules that a fresh process has once it has loaded a plugin."""
+    done = subprocess.run(  # noqa: S603 - this Python, and a module that is imported already
+        [sys.executable, "-W", "ignore", "-c", _PROGRAM, module, form],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode:
+        return (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1], frozenset()
+    problem, modules = json.loads(done.stdout.splitlines()[-1])
+    return problem, frozenset(modules)
+
+
+RULES = (
+    Rule(settings_are_told, "`segreg show` and editors tell users what a setting means in these words"),
+    Rule(defaults_fit_their_hints, "resolved.yaml writes the defaults out, and has to run again"),
+    Rule(it_can_be_shown, "`segreg show` is how users learn what they may set"),
+    Rule(its_schema_is_valid, "editors complete and check recipes by it; one bad part spoils the schema of all"),
+    Rule(
+        the_table_of_contents_is_light, "`segreg list` and `segreg check` load every plugin and should answer at once"
+    ),
+)

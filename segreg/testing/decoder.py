@@ -1,0 +1,118 @@
+"""Checks of decoders: one map as it is declared, on the levels of any encoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from segreg.errors import SegregError
+from segreg.model import Segmenter, verify
+from segreg.testing import drawn, networks
+from segreg.testing.building import built, tried
+from segreg.testing.check import Broken, NotChecked, Rule, doing, raised
+from segreg.testing.subject import Subject
+
+
+def it_can_be_built(subject: Subject) -> None:
+    """Its builder gives an nn.Module with channels and stride."""
+    encoder = next(iter(drawn.PYRAMIDS.values()))()
+    decoder = tried(subject, encoder)
+    try:
+        Segmenter(encoder, decoder, 1)
+    except SegregError as error:
+        raise Broken(error.problems[0].message, at=decoder) from error
+
+
+def it_takes_every_pyramid(subject: Subject) -> None:
+    """It can be built on CNNs, transformers of one scale and of many, and on a single level."""
+    built(subject, next(iter(drawn.PYRAMIDS.values()))())
+    for name, make in drawn.PYRAMIDS.items():
+        try:
+            subject.build(make())
+        except Exception as error:
+            told = error if isinstance(error, SegregError) else raised(error)
+            raise Broken(f"it can't be built on {name}: {told}") from error
+
+
+def channels_and_stride_are_true(subject: Subject) -> None:
+    """Square, odd and tall images give the map that it declares, on every pyramid."""
+    for number, (name, encoder, decoder) in enumerate(_on_every_pyramid(subject)):
+        for size in (*drawn.SIZES, (5, 9)) if number == 0 else drawn.SIZES[1:2]:
+            _verify(encoder, decoder, size, f"on {name}")
+        with torch.no_grad():
+            if not Segmenter(encoder, decoder, 2).eval()(drawn.image(images=1)).isfinite().all():
+                raise Broken(f"on {name}, what it gives for noise is not finite", at=decoder)
+
+
+def size_divisor_holds(subject: Subject) -> None:
+    """Images whose sides are multiples of `size_divisor` are enough."""
+    for name, encoder, decoder in _on_every_pyramid(subject):
+        if not hasattr(decoder, "size_divisor"):
+            raise NotChecked("it offers no size_divisor: it takes images of any size")
+        divisor = decoder.size_divisor
+        if not isinstance(divisor, int) or isinstance(divisor, bool) or divisor < 1:
+            raise Broken(f"its size_divisor is {divisor!r}; a positive integer was expected", at=decoder)
+        _verify(encoder, decoder, (divisor, 3 * divisor), f"on {name}")
+
+
+def it_offers_a_head(subject: Subject) -> None:
+    """`head` gives layers to as many logits as there are classes."""
+    encoder = next(iter(drawn.PYRAMIDS.values()))()
+    if not callable(make := getattr(built(subject, encoder), "head", None)) or isinstance(make, nn.Module):
+        raise NotChecked("it offers no head: a 1x1 convolution is put behind it")
+    for classes in (1, 2, 5):
+        decoder = built(subject, encoder)
+        with doing(f"its head for {classes} classes", at=decoder):
+            model = Segmenter(encoder, decoder, classes)
+            logits = model.head(decoder(encoder(drawn.image(size=networks.fitting(decoder, (64, 64))))))
+        if logits.ndim != 4 or logits.shape[1] != classes:
+            raise Broken(f"its head gives {list(logits.shape)} for {classes} classes", at=decoder)
+
+
+def one_image_can_be_trained_on(subject: Subject) -> None:
+    """A batch of one image can be trained on, also one so small that the coarsest level is one value."""
+    for name, encoder, decoder in _on_every_pyramid(subject):
+        with doing(f"training on one image of 32x32 on {name}", at=decoder):
+            logits = Segmenter(encoder, decoder, 2).train()(drawn.image(images=1, size=(32, 32)))
+        if not logits.isfinite().all():
+            raise Broken(f"training on one image of 32x32 on {name}, it gives numbers that are not finite", at=decoder)
+
+
+def gradients_reach_every_parameter(subject: Subject) -> None:
+    """The map depends on every weight and on the encoder, on every pyramid."""
+    for name, encoder, decoder in _on_every_pyramid(subject):
+        image = drawn.image(size=networks.fitting(decoder, (64, 64)))
+        model = Segmenter(encoder, decoder, 2).train()
+        features = model.decoder(model.encoder(image))
+        networks.no_weight_is_left_out(decoder, [features, model.head(features)], words=f", on {name}")
+        if all(p.grad is None for p in encoder.parameters()):
+            raise Broken(f"no gradient reaches the encoder, on {name}", at=decoder)
+
+
+def _on_every_pyramid(subject: Subject) -> list[tuple[str, Any, Any]]:
+    found = []
+    for name, make in drawn.PYRAMIDS.items():
+        encoder = make()
+        found.append((name, encoder, built(subject, encoder)))
+    return found
+
+
+def _verify(encoder: Any, decoder: Any, size: tuple[int, int], words: str) -> None:
+    try:
+        verify(Segmenter(encoder, decoder, 2), size, 3)
+    except SegregError as error:
+        raise Broken(f"{words}, {error.problems[0].message}", at=decoder) from error
+
+
+RULES = (
+    Rule(it_can_be_built, "the head is built on what channels and stride say, before any image is seen"),
+    Rule(it_takes_every_pyramid, "a recipe may name any decoder with any encoder"),
+    Rule(channels_and_stride_are_true, "the head is built for the channels, and logits are resized from the stride"),
+    Rule(size_divisor_holds, "the model pads images to these multiples and to no others"),
+    Rule(it_offers_a_head, "the head's logits are what is trained and scored"),
+    Rule(one_image_can_be_trained_on, "train.batch_size may be 1, and an epoch's last batch may be one image"),
+    Rule(gradients_reach_every_parameter, networks.GRADIENTS.why),
+    *networks.RULES,
+)

@@ -1,0 +1,163 @@
+"""Checks of encoders: levels are what is declared, on any image, for any decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from segreg.errors import SegregError
+from segreg.model import Segmenter, verify
+from segreg.pyramid import check_encoder
+from segreg.registry import Part, load_registry
+from segreg.testing import drawn, networks
+from segreg.testing.building import built, tried
+from segreg.testing.check import Broken, NotChecked, Rule, doing
+from segreg.testing.subject import Subject
+
+MOST_DECODERS = 4
+"""With how many of the installed decoders an encoder is tried."""
+
+
+def it_can_be_built(subject: Subject) -> None:
+    """Its builder gives an nn.Module with channels and strides."""
+    encoder = tried(subject, 3)
+    try:
+        check_encoder(encoder)
+    except SegregError as error:
+        raise Broken(error.problems[0].message, at=encoder) from error
+
+
+def channels_and_strides_are_true(subject: Subject) -> None:
+    """Square, odd and tall images give the levels that it declares."""
+    encoder = _encoder(subject)
+    for size in drawn.SIZES:
+        _verify(encoder, size, 3)
+
+
+def any_number_of_channels_will_do(subject: Subject) -> None:
+    """Images of 1, 4 and 6 channels give the levels that it declares."""
+    for channels in (1, 4, 6):
+        try:
+            encoder = subject.build(channels)
+        except SegregError as refused:
+            raise NotChecked(f"in_channels {channels} is refused: {refused}") from refused
+        except Exception as error:
+            raise Broken(f"its builder fails for in_channels {channels}: {type(error).__name__}: {error}") from error
+        _verify(encoder, (64, 64), channels)
+
+
+def it_dilates(subject: Subject) -> None:
+    """`dilate` keeps its word: no level is coarser, strides are true, and the weights are the same objects."""
+    if not callable(getattr(_encoder(subject), "dilate", None)):
+        raise NotChecked("it offers no dilate")
+    dilated = 0
+    for stride in (16, 8):
+        encoder = _encoder(subject)
+        before = dict(encoder.named_parameters())
+        values = {name: value.clone() for name, value in encoder.state_dict().items()}
+        levels, coarsest = len(encoder.strides), max(encoder.strides)
+        with doing(f"dilate({stride})", at=encoder):
+            done = encoder.dilate(stride)
+        if not isinstance(done, bool):
+            raise Broken(f"dilate({stride}) gives {done!r}; it must say True or False", at=encoder)
+        _verify(encoder, (64, 64), 3, words=f"after dilate({stride}) ")
+        if not done:
+            if coarsest <= stride:
+                continue
+            if max(encoder.strides) != coarsest:
+                raise Broken(f"dilate({stride}) says False, but the strides are {list(encoder.strides)}", at=encoder)
+            continue
+        dilated += 1
+        if max(encoder.strides) > stride or len(encoder.strides) != levels:
+            raise Broken(f"dilate({stride}) says True, but the strides are {list(encoder.strides)}", at=encoder)
+        after = dict(encoder.named_parameters())
+        if [name for name in before if after.get(name) is not before[name]] or len(after) != len(before):
+            raise Broken(f"dilate({stride}) replaces parameters; it must keep the very same ones", at=encoder)
+        state = encoder.state_dict()
+        if any(name not in state or not torch.equal(state[name], value) for name, value in values.items()):
+            raise Broken(f"dilate({stride}) changes weights or statistics", at=encoder)
+    if not dilated:
+        raise NotChecked("its dilate says False for 16 and for 8")
+
+
+def normalization_is_of_values_up_to_one(subject: Subject) -> None:
+    """`normalization` is a mean and a deviation for each channel, of values in [0, 1]."""
+    encoder = _encoder(subject)
+    given = getattr(encoder, "normalization", None)
+    if given is None:
+        raise NotChecked("it offers no normalization")
+    mean, std = given
+    if len(mean) != len(std) or not mean:
+        raise Broken(f"its normalization has {len(mean)} means for {len(std)} standard deviations", at=encoder)
+    if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
+        raise Broken(f"its normalization {given!r} is not of values in [0, 1]", at=encoder)
+
+
+def it_works_with_decoders(subject: Subject) -> None:
+    """Networks of it and several of the installed decoders run, and train it."""
+    strides = tuple(_encoder(subject).strides)
+    tried_with = 0
+    for part in _decoders():
+        try:
+            alone = drawn.Levels(*strides)
+            verify(Segmenter(alone, part.build(alone, **_defaults(part)), 2), (64, 64), 3)
+        except Exception:  # noqa: S112 - the decoder fails by itself: nothing is said of the encoder
+            continue
+        tried_with += 1
+        encoder = _encoder(subject)
+        with doing(f"with the decoder {part.name}", at=encoder):
+            model = Segmenter(encoder, part.build(encoder, **_defaults(part)), 2)
+            verify(model, (64, 64), 3)
+            model.train()
+            model(drawn.image(size=(64, 64))).square().mean().backward()
+        if not any(p.grad is not None for p in encoder.parameters()) and any(True for _ in encoder.parameters()):
+            raise Broken(f"with the decoder {part.name} no gradient reaches it", at=encoder)
+    if not tried_with:
+        raise NotChecked("no decoder is installed that can be built without settings")
+
+
+def _encoder(subject: Subject) -> Any:
+    return built(subject, 3)
+
+
+def _verify(encoder: Any, size: tuple[int, int], channels: int, *, words: str = "") -> None:
+    """Compares declared levels with those that an image gives.
+
+    Raises:
+        Broken: they differ, or the encoder fails.
+    """
+    try:
+        check_encoder(encoder)
+        verify(Segmenter(encoder, drawn.Finest(encoder), 1), size, channels)
+    except SegregError as error:
+        raise Broken(f"{words}{error.problems[0].message}", at=encoder) from error
+    with torch.no_grad():
+        levels = encoder.eval()(drawn.image(channels=channels, size=networks.fitting(encoder, size)))
+    if not all(isinstance(level, Tensor) and level.is_floating_point() for level in levels):
+        raise Broken(f"{words}its levels are not all tensors of floats", at=encoder)
+    if any(not level.isfinite().all() for level in levels):
+        raise Broken(f"{words}its levels are not all finite on noise of {size[0]}x{size[1]}", at=encoder)
+
+
+def _decoders() -> list[Part]:
+    """Gives a few of the installed decoders that need no settings, from all over the list."""
+    parts = [part for part in load_registry().parts("decoder") if not any(s.required for s in part.settings.values())]
+    return parts[:: -(-len(parts) // MOST_DECODERS) or 1]
+
+
+def _defaults(part: Part) -> dict[str, Any]:
+    return {name: setting.default for name, setting in part.settings.items()}
+
+
+RULES = (
+    Rule(it_can_be_built, "decoders are built on what channels and strides say, before any image is seen"),
+    Rule(channels_and_strides_are_true, "decoders would get maps of another size than they were built for"),
+    Rule(any_number_of_channels_will_do, "input.channels may be anything: grey, infrared, many bands"),
+    networks.GRADIENTS,
+    Rule(it_dilates, "DeepLab's decoders dilate, and a changed weight is a lost pretrained one"),
+    Rule(normalization_is_of_values_up_to_one, "images are divided by 255 before it is applied"),
+    Rule(it_works_with_decoders, "a recipe may name any encoder with any decoder", slow=True),
+    *networks.RULES,
+)

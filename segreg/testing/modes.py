@@ -1,0 +1,60 @@
+"""The modes of a task that a loss or a metric serves; those that it does not, it refuses in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from segreg.errors import SegregError, listed
+from segreg.task import Task
+from segreg.testing import drawn
+from segreg.testing.building import needs_nothing
+from segreg.testing.check import Broken, NotChecked, raised
+from segreg.testing.subject import Subject
+
+
+def served(subject: Subject, *given: Any) -> Iterator[tuple[Task, Any]]:
+    """Gives each task that the part serves, with the part built for it; `given` follows the task.
+
+    Raises:
+        NotChecked: it can't be built for any.
+    """
+    needs_nothing(subject)
+    some = False
+    for task in drawn.TASKS.values():
+        try:
+            part = subject.build(task, *given)
+        except Exception:  # noqa: S112 - it_can_be_built tells it
+            continue
+        some = True
+        yield task, part
+    if not some:
+        raise NotChecked("it can't be built for any task, see it_can_be_built")
+
+
+def tried_modes(subject: Subject, *given: Any) -> dict[str, Any]:
+    """Gives what is built for each mode that the part serves.
+
+    Raises:
+        NotChecked: settings are missing, or its defaults are refused for every mode.
+        Broken: it refuses a mode with something else than a SegregError, or serves none.
+    """
+    needs_nothing(subject)
+    found: dict[str, Any] = {}
+    refusals: list[SegregError] = []
+    for mode, task in drawn.TASKS.items():
+        try:
+            found[mode] = subject.build(task, *given)
+        except SegregError as error:
+            refusals.append(error)
+        except Exception as error:
+            raise Broken(
+                f"its builder raises {raised(error)} for a {mode} task; a mode that it does not serve is refused "
+                "with a SegregError"
+            ) from error
+    if not found:
+        told = f"it serves no task of {listed(list(drawn.TASKS))}: {refusals[-1]}"
+        if subject.given:
+            raise Broken(told) from refusals[-1]
+        raise NotChecked(f"{told}; give settings")
+    return found

@@ -1,0 +1,247 @@
+"""Checks that encoders and decoders share: what becomes of a network between training, saving and serving."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segreg.errors import listed
+from segreg.testing import drawn
+from segreg.testing.building import built
+from segreg.testing.check import Broken, NotChecked, Rule, doing
+from segreg.testing.subject import Subject
+
+TOLERANCE = 1e-3
+"""How far two ways to compute one thing may differ, as a share of the largest value: kernels round in other orders."""
+
+
+def specimen(subject: Subject, *, images: int = 2) -> tuple[nn.Module, Any]:
+    """Gives the network, and what it is called with: a batch of noise, or a CNN's levels of it.
+
+    Raises:
+        NotChecked: it can't be built.
+    """
+    if subject.part.kind == "encoder":
+        encoder = built(subject, 3)
+        return encoder, drawn.image(images=images, size=fitting(encoder, (64, 64)))
+    shape = next(iter(drawn.PYRAMIDS.values()))()
+    decoder = built(subject, shape)
+    return decoder, [level.detach() for level in shape(drawn.image(images=images, size=fitting(decoder, (64, 64))))]
+
+
+def fitting(network: Any, size: tuple[int, int]) -> tuple[int, int]:
+    """Gives the size that the model pads such an image to: `image_size`, or the next multiple of `size_divisor`."""
+    divisor = getattr(network, "size_divisor", 1)
+    height, width = (-(-side // divisor) * divisor for side in size)
+    return getattr(network, "image_size", None) or (height, width)
+
+
+def maps(network: nn.Module, given: Any) -> tuple[Tensor, ...]:
+    """Gives what a network gives as a tuple: an encoder's levels, or a decoder's one map."""
+    found = network(given)
+    return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
+def difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    """Gives the largest difference of two networks' maps as a share of the largest value; NaN differs."""
+    if [tuple(a.shape) for a in one] != [tuple(b.shape) for b in other]:
+        return float("inf")
+    shares = [
+        (a.float() - b.float()).abs().max() / b.float().abs().max().clamp(min=1e-12)
+        for a, b in zip(one, other, strict=True)
+    ]
+    worst = torch.stack(shares).max().nan_to_num(float("inf"))
+    return float(worst)
+
+
+def gradients_reach_every_parameter(subject: Subject) -> None:
+    """Some output depends on each weight."""
+    network, given = specimen(subject)
+    no_weight_is_left_out(network.train(), maps(network, given))
+
+
+def no_weight_is_left_out(network: nn.Module, outputs: Sequence[Tensor], *, words: str = "") -> None:
+    """Computes gradients of all that a network gave, and names what has none.
+
+    Raises:
+        Broken: a weight has no gradient or one that is not finite, or an output is cut off from the weights.
+        NotChecked: it has nothing to train.
+    """
+    names = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    if not names:
+        raise NotChecked("it has no parameter to train")
+    for number, output in enumerate(outputs, start=1):
+        if not output.requires_grad:
+            raise Broken(f"output {number} of {len(outputs)} is cut off from the weights{words}", at=network)
+    torch.autograd.backward([(output * torch.randn_like(output)).sum() for output in outputs])
+    if unreached := [name for name, p in names.items() if p.grad is None]:
+        raise Broken(f"nothing that it gives depends on {listed(unreached)}{words}", at=network)
+    if wild := [name for name, p in names.items() if p.grad is not None and not p.grad.isfinite().all()]:
+        raise Broken(f"the gradient of {listed(wild)} is not finite{words}", at=network)
+
+
+def evaluation_repeats(subject: Subject) -> None:
+    """In evaluation mode the same input gives the same, bit for bit."""
+    network, given = specimen(subject)
+    with torch.no_grad():
+        first, second = maps(network.eval(), given), maps(network, given)
+    if any(not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
+        raise Broken("in evaluation mode the same input gives something else the second time", at=network)
+
+
+def the_seed_decides(subject: Subject) -> None:
+    """The same seed builds the same weights, and trains the same."""
+    states, outputs = [], []
+    network, given = specimen(subject)
+    for stray in (1, 2):
+        _disturb(stray)
+        torch.manual_seed(7)
+        network, _ = specimen(subject)
+        states.append({name: value.clone() for name, value in network.state_dict().items()})
+        torch.manual_seed(8)
+        outputs.append([one.detach() for one in maps(network.train(), given)])
+    if other := [n for n, value in states[0].items() if not torch.equal(value, states[1].get(n, value.new_empty(0)))]:
+        raise Broken(f"one seed of torch's builds other weights the second time: {listed(other)}", at=network)
+    if difference(*outputs) > 0:
+        raise Broken("in training mode one seed of torch's gives something else the second time", at=network)
+
+
+def _disturb(seed: int) -> None:
+    """Sets the generators that are not torch's, which a network has no business with."""
+    import random
+
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+def images_of_a_batch_do_not_mix(subject: Subject) -> None:
+    """In evaluation mode an image gives the same alone and beside others."""
+    network, given = specimen(subject, images=3)
+    network.eval()
+    alone = [given[1:2]] if isinstance(given, Tensor) else [level[1:2] for level in given]
+    with torch.no_grad():
+        together = [one[1:2] for one in maps(network, given)]
+        by_itself = maps(network, alone[0] if isinstance(given, Tensor) else alone)
+    if (share := difference(by_itself, together)) > TOLERANCE:
+        raise Broken(
+            f"in evaluation mode an image gives something else beside others: {share:.1%} of the largest value",
+            at=network,
+        )
+
+
+def half_precision_is_finite(subject: Subject) -> None:
+    """Under bf16 autocast it runs, in both modes, and gives finite numbers."""
+    network, given = specimen(subject)
+    for mode in (True, False):
+        network.train(mode)
+        with torch.autocast("cpu", dtype=torch.bfloat16), doing("under bf16 autocast", at=network):
+            outputs = maps(network, given)
+        if any(not one.isfinite().all() for one in outputs):
+            words = "training" if mode else "evaluation"
+            raise Broken(f"under bf16 autocast in {words} mode it gives numbers that are not finite", at=network)
+
+
+def weights_travel_by_state_dict(subject: Subject) -> None:
+    """A new network with another's state gives what the other gives."""
+    network, given = specimen(subject)
+    state = network.state_dict()
+    if strange := [name for name, value in state.items() if not isinstance(value, Tensor)]:
+        raise Broken(f"its state_dict holds {listed(strange)}, which is no tensor", at=network)
+    with torch.no_grad():
+        maps(network.train(), given)  # so that running statistics are no longer those of a new network
+        wanted = maps(network.eval(), given)
+    torch.manual_seed(99)
+    other, _ = specimen(subject)
+    with doing("loading its state_dict into a new one", at=network):
+        other.load_state_dict({name: value.clone() for name, value in network.state_dict().items()})
+    with torch.no_grad():
+        found = maps(other.eval(), given)
+    if (share := difference(found, wanted)) > TOLERANCE:
+        raise Broken(
+            f"a new one with its state_dict gives something else: {share:.1%} of the largest value", at=network
+        )
+
+
+def it_can_be_copied_and_sent(subject: Subject) -> None:
+    """A deep copy, and what goes to another process and back, are networks of their own that give the same."""
+    network, given = specimen(subject)
+    with torch.no_grad():
+        wanted = maps(network.eval(), given)
+    for words, way in (("deep-copied", copy.deepcopy), ("pickled", _sent)):
+        with doing(f"when it is {words}", at=network):
+            other = way(network)
+        with torch.no_grad():
+            if difference(maps(other, given), wanted) > 0:
+                raise Broken(f"when it was {words}, it gives something else", at=network)
+            for parameter in other.parameters():
+                parameter.zero_()
+            if difference(maps(network, given), wanted) > 0:
+                raise Broken(f"a network that was {words} shares its weights with the first", at=network)
+
+
+def _sent(network: nn.Module) -> nn.Module:
+    sent: nn.Module = pickle.loads(pickle.dumps(network))  # noqa: S301 - what was pickled is what is loaded
+    return sent
+
+
+def it_compiles(subject: Subject) -> None:
+    """`torch.compile` takes it, and it gives the same."""
+    network, given = specimen(subject)
+    with torch.no_grad(), _torch_without_warnings():
+        wanted = maps(network.eval(), given)
+        torch.compiler.reset()
+        try:
+            with doing("under torch.compile", at=network):
+                # This backend runs what was traced as it is: what fails with it fails with every other.
+                found = maps(torch.compile(network, backend="eager"), given)  # type: ignore[arg-type]
+        finally:
+            torch.compiler.reset()
+    if (share := difference(found, wanted)) > TOLERANCE:
+        raise Broken(f"compiled it gives something else: {share:.1%} of the largest value", at=network)
+
+
+def it_exports(subject: Subject) -> None:
+    """`torch.export` takes it, and it gives the same."""
+    network, given = specimen(subject)
+    with torch.no_grad(), _torch_without_warnings():
+        wanted = maps(network.eval(), given)
+        with doing("under torch.export", at=network):
+            exported = torch.export.export(network, (given,)).module()
+        found = maps(exported, given)
+    if (share := difference(found, wanted)) > TOLERANCE:
+        raise Broken(f"exported it gives something else: {share:.1%} of the largest value", at=network)
+
+
+@contextmanager
+def _torch_without_warnings() -> Iterator[None]:
+    """Leaves out what torch's compilers say of torch itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+GRADIENTS = Rule(
+    gradients_reach_every_parameter,
+    "a weight without a gradient is saved and counted, but never trained, and distributed training stops at it",
+)
+RULES = (
+    Rule(evaluation_repeats, "scores and predictions could not be repeated"),
+    Rule(the_seed_decides, "a run is to be repeated by its seed"),
+    Rule(images_of_a_batch_do_not_mix, "predictions would hang on the batch size and on what else is predicted"),
+    Rule(half_precision_is_finite, "train.precision bf16 is what a GPU trains with by default"),
+    Rule(
+        weights_travel_by_state_dict, "checkpoints are state_dicts: a run that is loaded would not be what was scored"
+    ),
+    Rule(it_can_be_copied_and_sent, "train.ema keeps a deep copy, and worker processes are sent a pickle"),
+    Rule(it_compiles, "users compile networks to train faster", slow=True),
+    Rule(it_exports, "users export networks to serve them elsewhere", slow=True),
+)

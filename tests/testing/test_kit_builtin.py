@@ -1,0 +1,127 @@
+"""The conformance kit on the built-in parts: every single part, and light members of the families."""
+
+from __future__ import annotations
+
+import pytest
+
+import plugged
+import segreg.testing
+from segreg.registry import load_registry
+
+REGISTRY = load_registry(plugged.builtin())
+
+# Families have hundreds of members, which differ in what the kit checks by their kind of network alone.
+QUICK_ENCODERS = ("timm/mobilenetv3_small_050",)
+ENCODERS = ("timm/vit_tiny_patch16_224", "resnet18", "torchvision.resnet50")
+TRANSFORMS = (
+    "Affine", "CoarseDropout", "ColorJitter", "D4", "GaussianBlur", "GridDistortion", "HorizontalFlip", "RandomCrop",
+    "Rotate", "ThinPlateSpline",
+)  # fmt: skip
+OPTIMIZERS = ("timm/lion", "timm/adopt")
+
+# As they are published decoders have hundreds of channels; the kit asks nothing that hangs on their number.
+SETTINGS = {
+    "decoder.deeplabv3plus": {"channels": 8, "low_level_channels": 4},
+    "decoder.smp.unet": {"channels": (16, 8, 8, 8, 4)},
+    "decoder.smp.unetplusplus": {"channels": (16, 8, 8, 8, 4)},
+    "decoder.smp.manet": {"channels": (16, 8, 8, 8, 4), "attention_channels": 4},
+    "decoder.smp.linknet": {"channels": 8},
+    "decoder.smp.fpn": {"pyramid_channels": 8, "channels": 64},
+    "decoder.smp.pspnet": {"channels": 8},
+    "decoder.smp.deeplabv3": {"channels": 8},
+    "decoder.smp.deeplabv3plus": {"channels": 8},
+    "decoder.smp.pan": {"channels": 4},
+    "decoder.smp.upernet": {"channels": 8},
+    "decoder.smp.segformer": {"channels": 8},
+    "decoder.smp.dpt": {"channels": 8, "intermediate_channels": (8, 8, 8, 8)},
+    "augmentation.RandomCrop": {"height": 64, "width": 64},
+    "schedule.step": {"every_epochs": 1},
+    "dataset.synthetic_lesions": {"samples": 2, "size": 32},
+}
+NOT_HELD = {
+    "dataset.csv.missing_data_is_told": "a table of one's own comes from nowhere that segreg could name",
+    **{
+        f"augmentation.{name}.settings_are_told": "Albumentations says nothing of border_mode"
+        for name in ("GridDistortion", "ThinPlateSpline")
+    },
+}
+"""Why a part does not pass a check."""
+
+
+def parts(kind, *members):
+    """Gives the kind's single parts, and these members of its families."""
+    single = [part for part in REGISTRY.parts(kind) if part.member is None]
+    return [*single, *(REGISTRY.find(kind, member) for member in members)]
+
+
+def known(table, chosen):
+    """Gives what a table has for these parts."""
+    titles = [f"{part.kind}.{part.name}" for part in chosen]
+    return {key: value for key, value in table.items() if any(f"{key}.".startswith(f"{title}.") for title in titles)}
+
+
+def every_check(chosen):
+    return segreg.testing.parametrize(
+        chosen, settings=known(SETTINGS, chosen), leave_out=known(NOT_HELD, chosen), slow=[pytest.mark.slow]
+    )
+
+
+@every_check(parts("loss"))
+def test_losses(check):
+    check()
+
+
+@every_check(parts("metric"))
+def test_metrics(check):
+    check()
+
+
+@every_check(parts("optimizer", *OPTIMIZERS))
+def test_optimizers(check):
+    check()
+
+
+@every_check(parts("schedule"))
+def test_schedules(check):
+    check()
+
+
+@every_check(parts("dataset"))
+def test_datasets_without_their_data(check, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check()
+
+
+@every_check(parts("augmentation", *TRANSFORMS))
+def test_augmentations(check):
+    check()
+
+
+@every_check(parts("decoder"))
+def test_decoders(check):
+    check()
+
+
+@every_check([REGISTRY.find("encoder", name) for name in QUICK_ENCODERS])
+def test_a_light_encoder(check, installed):
+    installed(*plugged.builtin())
+    check()
+
+
+@pytest.mark.slow
+@every_check([REGISTRY.find("encoder", name) for name in ENCODERS])
+def test_encoders(check, installed):
+    installed(*plugged.builtin())
+    check()
+
+
+def test_a_dataset_with_its_data(tmp_path):
+    part = REGISTRY.find("dataset", "synthetic_lesions")
+    settings = {"root": str(tmp_path / "drawn"), "samples": 4, "size": 32}
+    outcomes = {check.name: check.outcome() for check in segreg.testing.checks(part, settings=settings)}
+    not_checked = {name: o.what for name, o in outcomes.items() if o.status == "not checked"}
+    assert not_checked == {
+        "sides_of_its_split_are_disjoint": "it has no split of its own",
+        "missing_data_is_told": 'it makes what is not there: "root"',
+    }
+    assert [str(outcome) for outcome in outcomes.values() if outcome.status == "failed"] == []

@@ -1,0 +1,270 @@
+"""Losses and metrics that are broken on purpose, each caught by one check with these words."""
+
+# ruff: noqa: E501 - messages stand here as they are printed
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchmetrics import Metric
+
+from segreg.entry import Entry
+from segreg.errors import SegregError
+
+
+def brier(task, logits, target):
+    """Nothing is wrong with it."""
+    truth, counts = task.one_hot(target)
+    return ((task.probabilities(logits) - truth).square() * counts).sum() / counts.sum().clamp(min=1)
+
+
+def loss_entry(function, *, modes=("binary", "multiclass", "multilabel"), error=SegregError):
+    def build(task):
+        """A loss of the tests."""
+        if task.mode not in modes:
+            raise error(f"it does not serve a {task.mode} task")
+        return lambda logits, target: function(task, logits, target)
+
+    return Entry("loss", "broken", build)
+
+
+def of_pixels(task, logits, target):
+    return (task.probabilities(logits) - task.one_hot(target)[0]).square()
+
+
+def of_labels(task, logits, target):
+    return (task.labels(logits) != target).float().mean()
+
+
+def over_nothing(task, logits, target):
+    truth, counts = task.one_hot(target)
+    return ((task.probabilities(logits) - truth).square() * counts).sum() / counts.sum()
+
+
+def with_logarithm(task, logits, target):
+    truth, counts = task.one_hot(target)
+    right = (task.probabilities(logits) * truth + (1 - task.probabilities(logits)) * (1 - truth)).log()
+    return -(right * counts).sum() / counts.sum().clamp(min=1)
+
+
+def exponential(task, logits, target):
+    truth, counts = task.one_hot(target)
+    return ((-(2 * truth - 1) * logits / 1e3).exp() * counts).sum() / counts.sum().clamp(min=1)
+
+
+def ignoring_nothing(task, logits, target):
+    return (task.probabilities(logits) - task.one_hot(target)[0]).square().mean()
+
+
+def upside_down(task, logits, target):
+    return 1 - brier(task, logits, target)
+
+
+def first_class_twice(task, logits, target):
+    truth, counts = task.one_hot(target)
+    weight = torch.ones(task.channels)
+    weight[0] = 2
+    return ((task.probabilities(logits) - truth).square() * counts * weight.view(1, -1, 1, 1)).mean()
+
+
+def filling_in(task, logits, target):
+    target[target == 255] = 0
+    return brier(task, logits, target)
+
+
+def without_teeth(task, logits, target):
+    return brier(task, logits, target).detach() + 0 * logits.sum()
+
+
+LOSSES = [
+    (of_pixels, "it_gives_a_scalar_with_a_gradient", "on a binary task it gives [4, 1, 12, 12] where a scalar tensor was expected"),
+    (of_labels, "it_gives_a_scalar_with_a_gradient", "on a binary task it is cut off from the logits: it has no gradient"),
+    (over_nothing, "it_is_finite_everywhere", "on a binary task with a target that is all ignored it is nan"),
+    (with_logarithm, "it_is_finite_everywhere", "on a binary task with an empty target and logits of -10000 it is inf"),
+    (exponential, "it_is_finite_on_half_precision", "on a binary task with logits born in bf16 it is nan"),
+    (ignoring_nothing, "ignored_pixels_count_for_nothing", "on a binary task ignored pixels get a gradient"),
+    (upside_down, "better_answers_cost_less", "on a binary task right answers cost 1 and half right answers 0.8575"),
+    (filling_in, "it_leaves_its_inputs_alone", "on a binary task it changes the target in place"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "check", "words"), LOSSES, ids=[function.__name__ for function, _, _ in LOSSES])
+def test_a_broken_loss_is_caught(said, function, check, words):
+    assert said(loss_entry(function), check) == words
+
+
+@pytest.mark.parametrize(
+    ("function", "check", "words"),
+    [
+        (first_class_twice, "classes_are_alike", "on a multiclass task classes in another order make it "),
+        (
+            without_teeth,
+            "it_can_be_learned_from",
+            "on a binary task 60 steps of Adam on eight easy images bring it from ",
+        ),
+    ],
+)
+def test_a_broken_loss_is_caught_with_numbers(said, function, check, words):
+    assert said(loss_entry(function), check).startswith(words)
+
+
+def test_modes_are_served_or_refused(said, outcome):
+    assert said(loss_entry(brier, modes=["binary"], error=ValueError), "it_can_be_built") == (
+        "its builder raises ValueError: it does not serve a multiclass task for a multiclass task; a mode that it does "
+        "not serve is refused with a SegregError"
+    )
+    assert outcome(loss_entry(brier, modes=["binary"]), "it_can_be_built").status == "passed"
+    found = outcome(loss_entry(brier, modes=["binary"]), "classes_are_alike")
+    assert (found.status, found.what) == ("not checked", "it serves binary tasks alone")
+    found = outcome(loss_entry(brier, modes=[]), "it_can_be_built")
+    assert (found.status, found.what) == (
+        "not checked",
+        'it serves no task of "binary", "multiclass" and "multilabel": it does not serve a multilabel task; give settings',
+    )
+
+
+def late(task, logits, target):
+    raise SegregError("logits are not what they were")
+
+
+def test_a_mode_is_refused_before_it_is_called(said):
+    assert said(loss_entry(late), "it_can_be_built") == (
+        "it refuses a binary task only when it is called: logits are not what they were"
+    )
+
+
+def test_nothing_is_said_of_a_loss_that_keeps_to_the_contract(outcome):
+    for check in {check for _, check, _ in LOSSES} | {"classes_are_alike", "it_can_be_learned_from"}:
+        assert outcome(loss_entry(brier), check).status == "passed", check
+
+
+# metrics
+
+
+class Fine(Metric):
+    """The share of pixels that are right, pooled."""
+
+    full_state_update = False
+    higher_is_better = True
+    definitions = {"right": "The share of pixels that are right."}
+
+    def __init__(self, task, threshold):
+        super().__init__()
+        self.task, self.threshold = task, threshold
+        self.add_state("right", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("all", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def counted(self, logits, target):
+        found = self.task.labels(logits, threshold=self.threshold)
+        return ((found == target) & (target != 255)).flatten(1).sum(1), (target != 255).flatten(1).sum(1)
+
+    def update(self, logits, target):
+        right, counted = self.counted(logits, target)
+        self.right += right.sum()
+        self.all += counted.sum()
+
+    def compute(self):
+        return {"right": self.right / self.all}
+
+    def per_image(self, logits, target):
+        right, counted = self.counted(logits, target)
+        return {"right": right / counted}
+
+
+class EachClass(Fine):
+    def compute(self):
+        return {"right": torch.stack([self.right, self.all])}
+
+
+class MeanOfBatches(Fine):
+    def update(self, logits, target):
+        right, counted = self.counted(logits, target)
+        self.right += right.sum() / counted.sum()
+        self.all += 1
+
+
+class CountsIgnored(Fine):
+    def counted(self, logits, target):
+        found = self.task.labels(logits, threshold=self.threshold)
+        return (found.clamp(max=1) == target.clamp(max=1)).flatten(1).sum(1), (target >= 0).flatten(1).sum(1)
+
+
+class Remembers(Fine):
+    def __init__(self, task, threshold):
+        super().__init__(task, threshold)
+        self.seen = 0
+
+    def update(self, logits, target):
+        super().update(logits, target)
+        self.seen += float(logits.abs().sum())
+
+    def compute(self):
+        return {"right": torch.tensor(self.seen)}
+
+
+class Untold(Fine):
+    definitions = {"wrong": "The share of pixels that are wrong."}
+
+
+class WrongWay(Fine):
+    higher_is_better = False
+
+
+class OfAllImages(Fine):
+    def per_image(self, logits, target):
+        right, counted = self.counted(logits, target)
+        return {"right": (right / counted) / (right / counted).max()}
+
+
+class CountsTwice(Fine):
+    def per_image(self, logits, target):
+        self.update(*(x.flip(-1) for x in (logits[:1], logits[:1, 0].long())))
+        return super().per_image(logits, target)
+
+
+class FillsIn(Fine):
+    def update(self, logits, target):
+        logits.clamp_(-1, 1)
+        super().update(logits, target)
+
+
+class OtherCounts(Fine):
+    def scores_of_counts(self, counts):
+        return {"right": counts.sum((1, 2)).double()}
+
+
+def metric_entry(metric):
+    def build(task, threshold):
+        """A metric of the tests."""
+        if task.mode != "binary":
+            raise SegregError("it serves binary tasks alone")
+        return metric(task, threshold)
+
+    return Entry("metric", "broken", build)
+
+
+METRICS = [
+    (lambda task, threshold: F.mse_loss, "it_can_be_built", "for a binary task it gives function, which is no torchmetrics.Metric"),
+    (EachClass, "it_gives_named_numbers", "on a binary task right is [2] where a scalar tensor was expected"),
+    (MeanOfBatches, "batches_do_not_matter", "on a binary task with images one by one right is "),
+    (CountsIgnored, "ignored_pixels_count_for_nothing", "on a binary task with other logits of ignored pixels right is "),
+    (Remembers, "reset_forgets", "on a binary task after counting and a reset right is "),
+    (Untold, "every_value_is_defined", 'on a binary task no definition says what "right" means'),
+    (WrongWay, "its_direction_is_true", "on a binary task higher_is_better is False, but right is 1 for right and 0 for wrong answers"),
+    (OfAllImages, "per_image_agrees", "on a binary task per_image gives an image another right beside others"),
+    (CountsTwice, "per_image_agrees", "on a binary task after a call of per_image right is "),
+    (FillsIn, "it_leaves_its_inputs_alone", "on a binary task it changes the logits in place"),
+    (OtherCounts, "scores_of_counts_agree", "on a binary task scores_of_counts gives right as ["),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("metric", "check", "words"), METRICS, ids=[metric.__name__ for metric, _, _ in METRICS])
+def test_a_broken_metric_is_caught(said, metric, check, words):
+    assert said(metric_entry(metric), check).startswith(words)
+
+
+def test_nothing_is_said_of_a_metric_that_keeps_to_the_contract(outcome):
+    for check in {check for _, check, _ in METRICS}:
+        found = outcome(metric_entry(Fine), check)
+        assert found.status == "passed" or found.what == "it offers no scores_of_counts", check
