@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,9 +48,38 @@ def build_encoder(recipe: Resolved) -> Encoder:
     Raises:
         SegregError: it can't be built, or does not keep its contract.
     """
-    encoder = recipe.encoder.build(recipe.input.channels)
+    return encoder_for(recipe.encoder, recipe.input.channels, recipe.input.size)
+
+
+def encoder_for(choice: Choice, in_channels: int, size: tuple[int, int]) -> Encoder:
+    """Gives an encoder for images of one height and width.
+
+    An encoder that takes a single size, and has it as a setting `img_size` that is left null, is built for this one,
+    rounded up to multiples of 32, which most decoders want, or of its native size too where it can't take those.
+
+    Raises:
+        SegregError: it can't be built, or does not keep its contract.
+    """
+    encoder = _encoder(choice, in_channels)
+    native = getattr(encoder, "image_size", None)
+    if native is None or choice.settings.get("img_size", native) is not None:
+        return encoder
+    steps = ((32, 32), tuple(math.lcm(32, side) for side in native))
+    wanted = [tuple(-(-side // step) * step for side, step in zip(size, both, strict=True)) for both in steps]
+    for fitting in wanted:
+        if fitting == native:
+            return encoder
+        try:
+            return _encoder(dataclasses.replace(choice, settings={**choice.settings, "img_size": fitting}), in_channels)
+        except SegregError:
+            continue
+    return encoder  # which says itself what it can't take
+
+
+def _encoder(choice: Choice, in_channels: int) -> Encoder:
+    encoder = choice.build(in_channels)
     if not isinstance(encoder, Encoder):
-        raise _not_as_promised(recipe.encoder, encoder, "an nn.Module with channels and strides")
+        raise _not_as_promised(choice, encoder, "an nn.Module with channels and strides")
     return encoder
 
 
@@ -135,7 +165,8 @@ def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
         metric = choice.build(task, recipe.evaluate.threshold)
         if not isinstance(metric, torchmetrics.Metric):
             raise _not_as_promised(choice, metric, "a torchmetrics.Metric")
-        metrics[choice.part.name] = metric
+        key = choice.part.name.replace(".", "_")  # it is a module of the collection, whose name can have no dot
+        metrics[key if key not in metrics else f"{key}_"] = metric
     return torchmetrics.MetricCollection(metrics)
 
 

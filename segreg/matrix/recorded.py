@@ -69,10 +69,12 @@ class Recorded(nn.Module):
 
 def outlined(network: nn.Module, channels: int, size: tuple[int, int]) -> Any:
     """Gives what a network makes of an image `[1, channels, *size]` on the meta device: shapes and no values."""
+    # Tying would swap a layer that stands in two places twice, and put back what it was given the first time.
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    image = torch.empty(1, channels, *size, device="meta")
     with torch.no_grad():
-        return functional_call(network, shapes, (torch.empty(1, channels, *size, device="meta"),))
+        return functional_call(network, shapes, (image,), tie_weights=False)
 
 
 def on_shapes(model: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:

@@ -1,7 +1,8 @@
 """Tries one encoder with decoders: what a cell of the matrix checks.
 
 The encoder is built once for each number of channels and copied for each decoder. Its levels of an image are computed
-once for all decoders that leave the copy in the same state.
+once for all decoders that leave the copy in the same state. An encoder that takes a single size is built for each size
+instead, as a recipe would build it, and larger ones are tried on shapes alone.
 """
 
 from __future__ import annotations
@@ -16,17 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from segreg.build import encoder_for
 from segreg.contracts import Decoder, Encoder
 from segreg.errors import SegregError
 from segreg.matrix.gradient import first_layer
 from segreg.matrix.record import Cell, Row
-from segreg.matrix.recorded import Recorded, noise, on_shapes
+from segreg.matrix.recorded import Recorded, noise, on_shapes, outlined
 from segreg.model import Segmenter, describe, verify
 from segreg.resolve import Choice
 
 CLASSES = 5
 _OWN_SIZE = (224, 224)
-_SMALLEST = 64
+_SMALL_SIDES = (64, 96, 128)
 
 _State: TypeAlias = dict[int, Recorded]
 """What an encoder does once a decoder has been built on it, by the channels of the image."""
@@ -57,9 +59,9 @@ def tried(encoder: Choice, decoders: Sequence[Choice], family: str, checks: Chec
     Whatever a part raises is told in its cell.
     """
     name = _named(encoder)
-    subject = _Subject(encoder)
     try:
-        fresh = subject.fresh(3)
+        subject = _Subject(encoder)
+        fresh = subject.made
         own_size = _own_size(fresh)
         row = Row(
             name,
@@ -109,22 +111,28 @@ class _Subject:
 
     def __init__(self, choice: Choice) -> None:
         self.choice = choice
-        self._fresh: dict[int, Any] = {}
+        torch.manual_seed(0)
+        self.made: Any = choice.build(3)
+        if not isinstance(self.made, Encoder):
+            raise SegregError(f"the builder gives {type(self.made).__name__}, no nn.Module with channels and strides")
+        self.one_size = getattr(self.made, "image_size", None) is not None
+        self.small = _small(self.made)
+        self._fresh: dict[tuple[int, tuple[int, int] | None], Any] = {}
         self._states: dict[str, _State] = {}
 
-    def fresh(self, channels: int) -> Any:
-        """Gives the encoder for images of `channels` as its builder made it."""
-        if channels not in self._fresh:
+    def fresh(self, channels: int, size: tuple[int, int]) -> Any:
+        """Gives the encoder for images of `channels`, and of `size` if it takes one size only, as it was built."""
+        key = (channels, size if self.one_size else None)
+        if key == (3, None):
+            return self.made
+        if key not in self._fresh:
             torch.manual_seed(0)
-            built = self.choice.build(channels)
-            if not isinstance(built, Encoder):
-                raise SegregError(f"the builder gives {type(built).__name__}, no nn.Module with channels and strides")
-            self._fresh[channels] = built
-        return self._fresh[channels]
+            self._fresh[key] = encoder_for(self.choice, channels, size)
+        return self._fresh[key]
 
-    def model(self, decoder: Choice, channels: int) -> Segmenter:
-        """Gives `decoder` on a copy of the encoder for images of `channels`."""
-        encoder = _copied(self.fresh(channels))
+    def model(self, decoder: Choice, channels: int, size: tuple[int, int]) -> Segmenter:
+        """Gives `decoder` on a copy of the encoder for images of `channels` and `size`."""
+        encoder = _copied(self.fresh(channels, size))
         torch.manual_seed(0)
         built = decoder.build(encoder)
         if not isinstance(built, Decoder):
@@ -143,10 +151,10 @@ class _Subject:
         state = {3: Recorded(_copied(encoder), 3)}  # for training changes BatchNorm's statistics
         return self._states.setdefault(form, state) if known is None else state
 
-    def recorded(self, state: _State, decoder: Choice, channels: int) -> Recorded:
-        """Gives the encoder for images of `channels`, which `decoder` has brought into that state."""
+    def recorded(self, state: _State, decoder: Choice, channels: int, size: tuple[int, int]) -> Recorded:
+        """Gives the encoder for images of `channels` and `size`, which `decoder` has brought into that state."""
         if channels not in state:
-            other = Recorded(self.model(decoder, channels).encoder, channels)
+            other = Recorded(self.model(decoder, channels, size).encoder, channels)
             usual = state[3]
             if (other.channels, other.strides) != (usual.channels, usual.strides):
                 raise SegregError(
@@ -162,13 +170,13 @@ def _cell(subject: _Subject, decoder: Choice, checks: Checks) -> Cell:
     cell = Cell(_named(subject.choice), _named(decoder))
     check = "it is built"
     try:
-        model = subject.model(decoder, 3)
+        model = subject.model(decoder, 3, subject.small)
         facts = describe(model)
         cell = replace(
             cell,
             parameters={name: facts["parameters"][name] for name in ("encoder", "decoder", "head", "total")},
             strides=tuple(model.encoder.strides),
-            dilated=tuple(model.encoder.strides) != tuple(subject.fresh(3).strides),
+            dilated=tuple(model.encoder.strides) != tuple(subject.made.strides),
             notes=tuple(facts["decoder"]["notes"]),
         )
         for check in _checked(subject, decoder, model, checks):  # noqa: B007, the last one begun is the one that fails
@@ -181,21 +189,24 @@ def _cell(subject: _Subject, decoder: Choice, checks: Checks) -> Cell:
 
 def _checked(subject: _Subject, decoder: Choice, model: Segmenter, checks: Checks) -> Iterator[str]:
     """Runs the checks; gives each one's name before it runs."""
-    small = max(_SMALLEST, 2 * max(subject.fresh(3).strides))
-    yield f"its levels are those that it declares, {small}x{small}"
-    verify(model, (small, small), 3)
-    state = subject.state(model.eval(), (small, small))
-    yield f"a training step, {small}x{small}"
-    _train(model, (small, small))
+    small = subject.small
+    yield f"its levels are those that it declares, {_words(small)}"
+    verify(model, small, 3)
+    state = subject.state(model.eval(), small)
+    yield f"a training step, {_words(small)}"
+    _train(model, small)
     model.eval()
     for size in checks.sizes:
-        yield f"{size[0]}x{size[1]}"
-        model.encoder = state[3]  # type: ignore[assignment]
-        _compare(on_shapes(model, 3, size), size)
-    odd = (small + 3, small + 29)
+        yield _words(size)
+        if subject.one_size:
+            _compare(on_shapes(subject.model(decoder, 3, size).eval(), 3, size), size)
+        else:
+            model.encoder = state[3]  # type: ignore[assignment]
+            _compare(on_shapes(model, 3, size), size)
+    odd = (small[0] - 29, small[1] - 3) if subject.one_size else (small[0] + 3, small[1] + 29)
     for channels in checks.channels:
-        yield f"{channels} channel{'' if channels == 1 else 's'}, {odd[0]}x{odd[1]}"
-        recorded = subject.recorded(state, decoder, channels)
+        yield f"{channels} channel{'' if channels == 1 else 's'}, {_words(odd)}"
+        recorded = subject.recorded(state, decoder, channels, small)
         model.encoder = recorded  # type: ignore[assignment]
         with torch.no_grad():
             logits = model(noise(channels, odd))
@@ -203,6 +214,24 @@ def _checked(subject: _Subject, decoder: Choice, model: Segmenter, checks: Check
         # Deep networks of random weights and untrained statistics may overflow by themselves.
         if recorded.finite and not logits.isfinite().all():
             raise SegregError("logits are not finite, though the encoder's levels are")
+
+
+def _small(encoder: Any) -> tuple[int, int]:
+    """Gives the size of what is computed in full: as small as the encoder's strides and layers allow."""
+    least = 2 * max(encoder.strides)
+    sides = [side for side in _SMALL_SIDES if side >= least] or [least]
+    if getattr(encoder, "image_size", None) is None:
+        for side in sides:
+            try:
+                outlined(encoder, 3, (side, side))
+            except Exception:  # Inception's unpadded convolutions have nothing left of 64 pixels
+                continue
+            return side, side
+    return sides[0], sides[0]
+
+
+def _words(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"
 
 
 def _compare(logits: Tensor, size: tuple[int, int]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from segreg.model import Segmenter, verify
 from segreg_plugins.decoders import segreg_entries
 from segreg_plugins.decoders.smp.dpt_network import reassembled_strides
+from segreg_plugins.encoders import timm_family
 
 BUILD = {entry.name: entry.build for entry in segreg_entries()}
 DILATED = {"smp.deeplabv3": 8, "smp.deeplabv3plus": 16, "smp.pan": 16}
@@ -227,3 +228,24 @@ def test_a_batch_of_one_trains_where_smp_refuses_it(architecture):
     with pytest.raises(ValueError, match="more than 1 value per channel"):
         model.train()(image)
     assert ours(name, model).train()(image).shape == (1, 3, 128, 128)
+
+
+@pytest.mark.parametrize("encoder", ["test_resnet", "test_convnext", "test_efficientnet"])
+@pytest.mark.parametrize(
+    ("name", "architecture"),
+    [
+        ("smp.unet", "Unet"),
+        ("smp.fpn", "FPN"),
+        ("smp.upernet", "UPerNet"),
+        ("smp.segformer", "Segformer"),
+        ("smp.deeplabv3plus", "DeepLabV3Plus"),
+    ],
+)
+def test_timms_encoders_under_smps_decoders_give_what_smp_gives(encoder, name, architecture):
+    """Whole networks, timm's encoder as segreg builds it: nothing is adapted where SMP needs no adapter either."""
+    model = theirs(architecture, f"tu-{encoder}")
+    own = timm_family.timm_encoder(encoder, 3)
+    segmenter = ours(name, model, own)
+    own.network.load_state_dict(model.encoder.model.state_dict())
+    assert segmenter.decoder.features.pyramid.notes == ()
+    assert_same(model, segmenter)

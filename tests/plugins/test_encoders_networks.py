@@ -350,6 +350,13 @@ def test_class_and_register_tokens_are_no_place_of_the_map(name, prefix):
     assert torch.allclose(last.flatten(2).transpose(1, 2), tokens[:, prefix:], atol=1e-5)
 
 
+def test_measuring_leaves_tensors_that_several_layers_share_where_they_were():
+    encoder = timm_encoder("coat_tiny")
+    assert len(dict(encoder.named_parameters(remove_duplicate=False))) > len(dict(encoder.named_parameters()))
+    assert {parameter.device.type for parameter in encoder.parameters()} == {"cpu"}
+    assert encoder.channels == [152, 152, 152, 152]
+
+
 def test_maps_that_lack_the_images_border_get_it_back_around_their_middle():
     """Inception's convolutions don't pad: at 128 pixels its map of stride 8 has 13 places, and 16 were expected."""
     ours = timm_encoder("inception_v3").eval()

@@ -34,12 +34,14 @@ def outline(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Te
     can't run on shapes alone, because it reads a tensor's values on its way. What else a network raises goes through.
     """
     modes = {module: module.training for module in network.modules()}
+    # Tying would swap a layer that stands in two places twice, and put back what it was given the first time.
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    image = torch.empty(1, channels, *size, device="meta")
     network.eval()
     try:
         with torch.no_grad():
-            return list(functional_call(network, shapes, (torch.empty(1, channels, *size, device="meta"),)))
+            return list(functional_call(network, shapes, (image,), tie_weights=False))
     except (RuntimeError, NotImplementedError) as error:
         if "meta" in str(error) or "device" in str(error):
             return None

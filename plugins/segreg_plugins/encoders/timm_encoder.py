@@ -43,6 +43,7 @@ class TimmEncoder(nn.Module):
         network: timm's model, as its `features_only` makes it.
         size_divisor: what the network wants an image's sides to be multiples of.
         image_size: the one height and width that the network takes, or None where it takes any.
+        native_size: height and width that its weights were trained with.
         normalization: mean and standard deviation of each input channel that the weights were trained with.
         weights_note: says so where random weights stand in for those that were asked for.
     """
@@ -53,7 +54,7 @@ class TimmEncoder(nn.Module):
         self.network = network
         self.arguments = arguments
         self.in_channels: int = arguments["in_chans"]
-        self._tried_size = size
+        self.native_size = size
         self._settle(_levels(network, self.in_channels, size))
         self.size_divisor, self.image_size = self._sizes(size)
         self.normalization: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
@@ -106,7 +107,7 @@ class TimmEncoder(nn.Module):
         try:
             with torch.device("meta"):
                 trial = _create(self.member, arguments)
-            levels = _levels(trial, self.in_channels, self._tried_size)
+            levels = _levels(trial, self.in_channels, self.native_size)
         except _REFUSED:
             return False
         if [level.channels for level in levels] != self.channels or max(v.stride for v in levels) > output_stride:

@@ -57,8 +57,8 @@ def member_settings(member: str) -> Mapping[str, Setting]:
             "img_size",
             tuple[PositiveInt, PositiveInt] | None,
             None,
-            "height and width that the network is built for, where it can't take every size (MaxViT, BEiT, Hiera...); "
-            "null is the size of its pretrained weights",
+            "height and width that the network is built for, where it can't take every size (MaxViT, BEiT...); null is "
+            "the recipe's input size, rounded up to multiples of 32",
         ),
         Setting("weights_fallback", Fallback, "error", FALLBACK_MEANING),
     )
