@@ -19,7 +19,8 @@ BINARY = Task(("lesion",), "binary")
 STRANGERS = """
 from pathlib import Path
 from torch import nn
-from segreg import Dataset, Entry, Sample, Task, hookimpl
+from segreg import Dataset, Entry, Sample, SegregError, Task, hookimpl
+from segreg.settings import PositiveInt
 
 def wrong_encoder(in_channels):
     '''No encoder.'''
@@ -36,6 +37,33 @@ def liar(in_channels):
         def forward(self, image):
             return [self.network(image)]
     return Liar()
+
+class Still(nn.Module):
+    def __init__(self, image_size):
+        super().__init__()
+        self.channels, self.strides, self.image_size = (4,), (2,), image_size
+        self.network = nn.Conv2d(3, 4, 2, stride=2)
+    def forward(self, image):
+        assert tuple(image.shape[2:]) == self.image_size
+        return [self.network(image)]
+
+def still(in_channels, *, img_size: tuple[PositiveInt, PositiveInt] | None = None):
+    '''An encoder of one size that it is told.
+
+    Args:
+        img_size: the size.
+    '''
+    return Still(img_size or (48, 48))
+
+def stubborn(in_channels, *, img_size: tuple[PositiveInt, PositiveInt] | None = None):
+    '''An encoder of one size that it is told, a multiple of 20.
+
+    Args:
+        img_size: the size.
+    '''
+    if img_size and (img_size[0] % 20 or img_size[1] % 20):
+        raise SegregError("a multiple of 20 was expected")
+    return Still(img_size or (20, 40))
 
 def wrong_decoder(encoder):
     '''No decoder.'''
@@ -69,6 +97,7 @@ def wrong_schedule(optimizer, steps_per_epoch, epochs):
 def segreg_entries():
     return [
         Entry("encoder", "wrong", wrong_encoder), Entry("encoder", "liar", liar),
+        Entry("encoder", "still", still), Entry("encoder", "stubborn", stubborn),
         Entry("decoder", "wrong", wrong_decoder), Entry("loss", "wrong", wrong_loss),
         Entry("dataset", "wrong", wrong_dataset), Entry("dataset", "doubled", doubled),
         Entry("metric", "wrong", wrong_metric), Entry("optimizer", "wrong", wrong_optimizer),
@@ -120,6 +149,23 @@ def test_a_part_that_is_not_what_its_kind_promises_is_named(override, resolved):
 def test_a_network_that_does_not_give_what_it_declares_is_refused(resolved):
     with pytest.raises(SegregError, match="encoder Liar, level 1 of 1, declares 8 channels, but gives 4"):
         build.build_model(resolved("encoder=liar"), BINARY)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "size", "built"),
+    [
+        ("{name: still}", "[64, 96]", (64, 96)),
+        ("{name: still}", "[50, 70]", (64, 96)),
+        ("{name: still}", "[48, 48]", (64, 64)),
+        ("{name: still, img_size: [96, 96]}", "[64, 96]", (96, 96)),
+        ("{name: stubborn}", "[64, 96]", (160, 160)),
+        ("{name: stubborn}", "[100, 170]", (160, 320)),
+    ],
+)
+def test_an_encoder_of_one_size_is_built_for_the_recipes(resolved, encoder, size, built):
+    recipe = resolved(f"encoder={encoder}", f"input.size={size}")
+    assert build.build_encoder(recipe).image_size == built
+    assert build.build_model(recipe, BINARY).encoder.image_size == built
 
 
 def test_an_id_twice_is_refused(resolved):
