@@ -124,7 +124,7 @@ def definitions_of(metrics: MetricCollection, values: Iterable[str]) -> dict[str
     told: dict[str, str] = {}
     for metric in metrics.values(copy_state=False):
         told |= getattr(metric, "definitions", {})
-    classes = {name: type(metric).__name__ for name, metric in metrics.items()}
+    classes = {name: type(metric).__name__ for name, metric in metrics.items(copy_state=False)}
     return {name: told.get(name, f"torchmetrics {classes.get(name, 'metric')}") for name in values}
 
 

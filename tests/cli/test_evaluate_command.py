@@ -156,11 +156,12 @@ def test_thresholds(segreg, finished):
         assert other <= told["metrics"]["val"]["dice.pooled"] + 1e-3
 
 
-def test_overrides(segreg, finished):
+def test_overrides(segreg, copy):
     words = ["evaluate.metrics=[iou, boundary_iou, mse]", "evaluate.threshold=0.3", "input.size=[48,40]"]
-    printed = segreg("evaluate", finished.directory.path, words[0], "--out", "out", *words[1:], "--quiet")
+    printed = segreg("evaluate", copy, *words, "--quiet")
     assert printed.status == 0, printed.err
-    told = found(Path("out"))
+    name = "test_evaluate.metrics-iou-boundary_iou-mse_evaluate.threshold-0.3_input.size-48-40"
+    told = found(copy / "evaluations" / name)
     assert (told["threshold"], told["threshold_is"], told["overrides"]) == (0.3, "given", words)
     names = {name.partition(".")[0] for name in told["metrics"]["test"]}
     assert names == {"iou", "boundary_iou", "mse"}
@@ -265,7 +266,17 @@ def test_classes_that_differ(segreg, finished, of_classes):
         ({"resolution": "original"}, "test_original"),
         ({"threshold": "best", "weights": "last"}, "test_threshold-best_last"),
         ({"resolution": "input", "threshold": 0.25}, "test_input_threshold-0.25"),
+        ({"overrides": ["input.size=[48,40]"]}, "test_input.size-48-40"),
+        (
+            {"overrides": ["evaluate.metrics=[iou, {name: ece, leave_out: [a/b]}]", "evaluate.threshold=0.3"]},
+            "test_evaluate.metrics-iou-name-ece-leave_out-a-b_evaluate.threshold-0.3",
+        ),
     ],
 )
 def test_an_evaluation_of_another_kind_has_a_folder_of_its_own(asked, name):
     assert _folder_name("test", Request(**asked)) == name
+
+
+def test_however_many_overrides_there_are_a_folder_can_be_named_by_them():
+    name = _folder_name("test", Request(overrides=["evaluate.metrics=[" + "iou, " * 90 + "dice]"]))
+    assert (name[:29], len(name)) == ("test_evaluate.metrics-iou-iou", 200)

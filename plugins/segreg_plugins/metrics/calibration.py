@@ -16,7 +16,7 @@ from torchmetrics import Metric
 
 from segreg.errors import listed
 from segreg.tables import Reliability
-from segreg_plugins.metrics.counts import kinds_of, pieces
+from segreg_plugins.metrics.counts import add_ones, kinds_of, pieces
 from segreg_plugins.metrics.wording import by_class, definitions_of, refuse_strays
 
 if TYPE_CHECKING:
@@ -66,8 +66,7 @@ class CalibrationError(Metric):
         Raises:
             SegregError: the shapes do not belong together.
         """
-        one = self.numbers.new_ones(())
-        rows = torch.arange(self.numbers.shape[1], device=logits.device).view(1, -1, 1)
+        rows = torch.arange(self.numbers.shape[1], dtype=torch.int32, device=logits.device).view(1, -1, 1)
         for part, truth in pieces(self.task, logits, target):
             kinds, strays = kinds_of(self.task, part, truth)
             probability = self.task.probabilities(part)
@@ -76,11 +75,10 @@ class CalibrationError(Metric):
                 chosen = part.max(1, keepdim=True).indices
                 kinds = torch.cat([kinds, kinds.gather(1, chosen)], 1)
                 probability = torch.cat([probability, probability.gather(1, chosen)], 1)
-            probability = probability.where(kinds < 2, 0.0).double()
-            places = (probability * BINS).long().clamp_(0, BINS - 1) + rows * BINS
-            keys = (places + kinds * (rows.numel() * BINS)).flatten()
-            self.numbers.view(-1).index_add_(0, keys, one.expand(keys.numel()))
-            self.probabilities.view(-1).index_add_(0, places.flatten(), probability.flatten())
+            probability = probability.where(kinds < 2, 0.0)
+            places = (probability * BINS).to(torch.int32).clamp_(0, BINS - 1) + rows * BINS
+            add_ones(self.numbers.view(-1), places + kinds * (rows.numel() * BINS))
+            self.probabilities.view(-1).index_add_(0, places.flatten(), probability.flatten().double())
             self.strays = self.strays + strays
 
     def compute(self) -> dict[str, Tensor]:

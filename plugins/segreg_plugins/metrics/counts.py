@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from segreg.task import Task
 
 
-_PIECE = 1 << 18
+_PIECE = 1 << 20
 """Logits that are computed with at once."""
 
 
@@ -78,10 +78,9 @@ def confusion(task: Task, logits: Tensor, target: Tensor, threshold: float) -> t
     rows = IGNORE_INDEX + 3
     truth = target.to(torch.int32).clamp(-1, IGNORE_INDEX + 1).reshape(images, groups, pixels)
     matrix = torch.arange(images * groups, dtype=torch.int32, device=target.device).view(images, groups, 1)
-    key = ((matrix * rows + 1 + truth) * labels + predicted.reshape(images, groups, pixels).to(torch.int32)).flatten()
-    # Not torch.bincount, which waits for the device to learn the largest key.
+    key = (matrix * rows + 1 + truth) * labels + predicted.reshape(images, groups, pixels).to(torch.int32)
     found = torch.zeros(images * groups * rows * labels, dtype=torch.int64, device=target.device)
-    found = found.index_add_(0, key, found.new_ones(()).expand(key.numel())).view(images, groups, rows, labels)
+    found = add_ones(found, key).view(images, groups, rows, labels)
     known = found[:, :, 1 : labels + 1]
     strays = found.sum() - known.sum() - found[:, :, IGNORE_INDEX + 1].sum()
     return known, strays
@@ -99,6 +98,12 @@ def counts_of(task: Task, matrices: Tensor) -> Counts:
     fn = matrix.sum(-1) - tp
     pixels = matrix.sum((-2, -1)).unsqueeze(-1)
     return Counts(tp, fp, fn, pixels - tp - fp - fn, tp.sum(-1, keepdim=True), pixels)
+
+
+def add_ones(numbers: Tensor, places: Tensor) -> Tensor:
+    """Adds 1 to `numbers` `[N]` at every place, as often as it is named, and gives them."""
+    # Not torch.bincount, which waits for the device to learn the largest place.
+    return numbers.index_add_(0, places.flatten(), numbers.new_ones(()).expand(places.numel()))
 
 
 def pieces(task: Task, logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,7 +1,8 @@
 """The torchmetrics.Metric behind the areas under curves: it keeps a small set's logits, and counts a large one's.
 
 What is counted is a histogram of positives and negatives over `keys`: 4 MB a class, however many pixels there are. It
-depends on no setting, so that a `torchmetrics.MetricCollection` counts once for all of these metrics.
+depends on no setting, so that a `torchmetrics.MetricCollection` counts once for all of these metrics. Each class has
+its own, because a collection needs several times the memory of a state to compare it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torchmetrics import Metric
 
-from segreg_plugins.metrics.counts import kinds_of, pieces
+from segreg_plugins.metrics.counts import add_ones, kinds_of, pieces
 from segreg_plugins.metrics.keys import BROKEN, KEYS, UNCOUNTED, keys_of, own_logits
 from segreg_plugins.metrics.measures import MEASURES, UNDEFINED
 from segreg_plugins.metrics.ranking import both_kinds, share_differing
@@ -41,7 +42,6 @@ class HistogramScore(Metric):
     higher_is_better = True
     is_differentiable = False
 
-    histogram: Tensor
     strays: Tensor
     logits: list[Tensor] | Tensor
     kinds: list[Tensor] | Tensor
@@ -51,8 +51,9 @@ class HistogramScore(Metric):
         self.task = task
         self.name = name
         self.kept = tuple(kept)
-        # Negatives and positives; made when there are too many pixels to be kept.
-        self.add_state("histogram", torch.zeros(2, task.channels, 0, dtype=torch.int64), dist_reduce_fx="sum")
+        # Of each class its negatives and positives; made when there are too many pixels to be kept.
+        for k in range(task.channels):
+            self.add_state(f"histogram_{k}", torch.zeros(2, 0, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("strays", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         # `[N, K]` of every piece, or none where there are too many pixels.
         self.add_state("logits", [], dist_reduce_fx="cat")
@@ -68,16 +69,13 @@ class HistogramScore(Metric):
         """
         parts = list(pieces(self.task, logits, target))
         room = MOST_KEPT - sum(map(torch.numel, self.logits))
-        if not self.histogram.numel() and logits.numel() > room:
-            self.histogram = self.histogram.new_zeros(2, self.task.channels, KEYS)
-            for own, kinds in zip(self.logits, self.kinds, strict=True):
-                self._count(own.T[None], kinds.T[None].to(torch.int32))
-            self.logits, self.kinds = [], []
+        if not self._is_full() and logits.numel() > room:
+            self._fill()
         for part, truth in parts:
             kinds, strays = kinds_of(self.task, part, truth)
             own = own_logits(self.task, part)
             self.strays = self.strays + strays
-            if self.histogram.numel():
+            if self._is_full():
                 self._count(own, kinds)
             else:
                 self.logits = [*self.logits, own.movedim(1, -1).flatten(0, -2)]
@@ -92,7 +90,7 @@ class HistogramScore(Metric):
             SegregError: masks held labels that the task does not have.
         """
         refuse_strays(self.task, int(self.strays))
-        kept = torch.tensor(self.kept, device=self.histogram.device)
+        kept = torch.tensor(self.kept, device=self.strays.device)
         area = MEASURES[self.name].area
         each = torch.stack([area(*self._levels(k)) for k in range(self.task.channels)])
         broken = torch.stack([self._broken(k) for k in range(self.task.channels)])
@@ -116,35 +114,54 @@ class HistogramScore(Metric):
         title = MEASURES[self.name].title
         return definitions_of(self.task, self.name, self.kept, title=title, undefined=UNDEFINED)
 
+    def _histogram(self, k: int) -> Tensor:
+        """Gives a class's histogram `[2, KEYS]`; `[2, 0]` as long as logits are kept."""
+        found: Tensor = getattr(self, f"histogram_{k}")
+        return found
+
+    def _is_full(self) -> bool:
+        """Says whether there were too many logits to be kept."""
+        return self._histogram(0).numel() > 0
+
+    def _fill(self) -> None:
+        """Makes the histograms, and counts what was kept."""
+        for k in range(self.task.channels):
+            setattr(self, f"histogram_{k}", self._histogram(k).new_zeros(2, KEYS))
+        for own, kinds in zip(self.logits, self.kinds, strict=True):
+            self._count(own.T[None], kinds.T[None].to(torch.int32))
+        self.logits, self.kinds = [], []
+
     def _count(self, own: Tensor, kinds: Tensor) -> None:
         """Counts logits and kinds `[B, K, N]`."""
-        classes = torch.arange(self.task.channels, dtype=torch.int32, device=own.device).view(1, -1, 1)
         keys = keys_of(own).masked_fill_(kinds == 2, UNCOUNTED)
-        keys += (kinds.clamp(max=1) * self.task.channels + classes) * KEYS
-        # Not torch.bincount, which waits for the device to learn the largest key.
-        self.histogram.view(-1).index_add_(0, keys.flatten(), self.histogram.new_ones(()).expand(keys.numel()))
+        keys += kinds.clamp(max=1) * KEYS
+        # Class by class, for one class's histogram is what a processor's cache holds.
+        for k in range(self.task.channels):
+            add_ones(self._histogram(k).view(-1), keys[:, k])
 
     def _of_class(self, k: int) -> tuple[Tensor, Tensor]:
         """Gives a class's kept logits that count, and their kinds."""
-        empty = self.histogram.new_zeros(0)
         # Of several processes torchmetrics makes one tensor.
         logits, kept = ([each] if isinstance(each, torch.Tensor) else each for each in (self.logits, self.kinds))
+        empty = self._histogram(k).new_zeros(0)
         values = torch.cat([empty.float(), *(part[:, k] for part in logits)])
         kinds = torch.cat([empty.byte(), *(part[:, k] for part in kept)])
-        return values[kinds < 2], kinds[kinds < 2].long()
+        return values[kinds < 2], kinds[kinds < 2]
 
     def _broken(self, k: int) -> Tensor:
         """Says whether a logit of a class was NaN."""
-        if self.histogram.numel():
-            return self.histogram[:, k, BROKEN].any()
+        if self._is_full():
+            return self._histogram(k)[:, BROKEN].any()
         return self._of_class(k)[0].isnan().any()
 
-    def _levels(self, k: int) -> tuple[Tensor, Tensor]:
-        """Gives a class's histogram `[2, N]`, and for each level the share of its logits that differ."""
-        if self.histogram.numel():
-            histogram = self.histogram[:, k, UNCOUNTED + 1 :]
+    def _levels(self, k: int) -> tuple[Tensor, Tensor | None]:
+        """Gives a class's histogram `[2, N]`, and for each level the share of its logits that differ, None for 0."""
+        if self._is_full():
+            histogram = self._histogram(k)[:, UNCOUNTED + 1 :]
             return histogram, share_differing(histogram)
         values, kinds = self._of_class(k)
         levels, place = torch.unique(values, return_inverse=True)
-        histogram = (place + kinds * len(levels)).bincount(minlength=2 * len(levels)).view(2, len(levels))
-        return histogram, torch.zeros_like(levels, dtype=torch.float64)
+        histogram = self._histogram(k).new_zeros(2, len(levels))
+        for kind, of_kind in enumerate(histogram):
+            add_ones(of_kind, place[kinds == kind])
+        return histogram, None

@@ -20,13 +20,13 @@ class Measure:
 
     Attributes:
         title: what it is, in words.
-        area: gives the value, from a histogram and the share of its levels' logits that differ.
+        area: gives the value, from a histogram and the share of its levels' logits that differ, None where none do.
         curve: gives what is drawn of a class, which has both kinds of pixels: from its name, its histogram and its
             value.
     """
 
     title: str
-    area: Callable[[Tensor, Tensor], Tensor]
+    area: Callable[[Tensor, Tensor | None], Tensor]
     curve: Callable[[str, Tensor, float], Curve]
 
 

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 def from_the_top(histogram: Tensor) -> tuple[Tensor, Tensor]:
     """Gives false and true positives if everything from a level upwards is taken: float64 `[N]` each."""
-    taken = histogram.double().flip(-1).cumsum(-1).flip(-1)
-    return taken[0], taken[1]
+    # What lies below, taken from all. In place, for there may be millions of levels.
+    taken = histogram.cumsum(-1).sub_(histogram).neg_().add_(histogram.sum(-1, keepdim=True))
+    return taken[0].double(), taken[1].double()
 
 
 def both_kinds(histogram: Tensor) -> Tensor:
@@ -30,31 +31,41 @@ def roc_auc(histogram: Tensor) -> Tensor:
 
     That is right for equal logits, and what is to be expected of others.
     """
-    negatives, positives = histogram.double()
-    below = negatives.cumsum(-1) - negatives / 2
-    area = (positives * below).sum(-1) / (positives.sum(-1) * negatives.sum(-1)).clamp(min=1)
+    negatives, positives = histogram
+    twice_below = negatives.cumsum(-1).mul_(2).sub_(negatives).double()
+    pairs = positives.sum(-1).double() * negatives.sum(-1)
+    area = twice_below.mul_(positives).sum(-1) / (2 * pairs).clamp(min=1)
     return area.where(both_kinds(histogram), torch.nan)
 
 
-def average_precision(histogram: Tensor, differing: Tensor) -> Tensor:
+def average_precision(histogram: Tensor, differing: Tensor | None) -> Tensor:
     """Gives the average precision: precision at each level, weighted by the recall that the level adds.
 
     A level adds otherwise if its logits are equal than if they differ. `differing`, float64 `[N]`, says which, or the
-    share of either: 0 for equal ones. Of others it is what is to be expected if they lie in any order. With T true
-    ones among C above the level, and p positives among m in it, the t-th of the level is a positive with probability
-    p / m, and there are then T + 1 + (t - 1) (p - 1) / (m - 1) true ones among C + t; the sum of the quotients over t
-    is one of harmonic numbers.
+    share of either: 0 for equal ones, as all are where it is None.
     """
     fp, tp = from_the_top(histogram)
-    negatives, positives = histogram.double()
-    level, number, true = negatives + positives, tp + fp, tp - positives
+    negatives, positives = histogram
+    number = tp + fp
+    added = positives * tp / number.clamp(min=1)
+    if differing is not None:
+        added = torch.lerp(added, _if_differing(negatives.double(), positives.double(), tp, number), differing)
+    area = added.sum(-1) / positives.sum(-1).clamp(min=1)
+    return area.where(both_kinds(histogram), torch.nan)
+
+
+def _if_differing(negatives: Tensor, positives: Tensor, tp: Tensor, number: Tensor) -> Tensor:
+    """Gives the sum of precisions at a level's positives that is to be expected if its logits lie in any order.
+
+    With T true ones among C above the level, and p positives among m in it, the t-th of the level is a positive with
+    probability p / m, and there are then T + 1 + (t - 1) (p - 1) / (m - 1) true ones among C + t; the sum of the
+    quotients over t is one of harmonic numbers.
+    """
+    level, true = negatives + positives, tp - positives
     above = number - level
     among = (positives - 1).clamp(min=0) / (level - 1).clamp(min=1)
     harmonic = torch.digamma(number + 1) - torch.digamma(above + 1)
-    if_differing = positives / level.clamp(min=1) * (among * level + (true + 1 - among * (above + 1)) * harmonic)
-    if_equal = positives * tp / number.clamp(min=1)
-    area = torch.lerp(if_equal, if_differing, differing).sum(-1) / positives.sum(-1).clamp(min=1)
-    return area.where(both_kinds(histogram), torch.nan)
+    return positives / level.clamp(min=1) * (among * level + (true + 1 - among * (above + 1)) * harmonic)
 
 
 def share_differing(histogram: Tensor) -> Tensor:

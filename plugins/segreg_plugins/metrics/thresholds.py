@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torchmetrics import Metric
 
-from segreg_plugins.metrics.counts import Counts, kinds_of, pieces
+from segreg_plugins.metrics.counts import Counts, add_ones, kinds_of, pieces
 from segreg_plugins.metrics.ranking import from_the_top
 from segreg_plugins.metrics.scores import SCORES, values
 from segreg_plugins.metrics.wording import by_class, definitions_of, refuse_strays
@@ -51,7 +51,7 @@ class BestThreshold(Metric):
         self.task = task
         self.score = score
         self.kept = tuple(kept)
-        size = (2, task.channels, STEPS + 3)
+        size = (task.channels, 2, STEPS + 3)
         self.add_state("counted", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("strays", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -63,16 +63,15 @@ class BestThreshold(Metric):
         Raises:
             SegregError: the shapes do not belong together.
         """
-        one = self.counted.new_ones(())
-        classes = torch.arange(self.task.channels, dtype=torch.int32, device=logits.device).view(1, -1, 1)
         for part, truth in pieces(self.task, logits, target):
             kinds, strays = kinds_of(self.task, part, truth)
             probability = self.task.probabilities(part)
             # Times a power of two, without rounding.
             steps = probability.nan_to_num(0.0).mul_(STEPS).to(torch.int32)
             steps.masked_fill_(probability.isnan(), _BROKEN).masked_fill_(kinds == 2, _UNCOUNTED)
-            keys = ((kinds.clamp(max=1) * self.task.channels + classes) * (STEPS + 3) + steps).flatten()
-            self.counted.view(-1).index_add_(0, keys, one.expand(keys.numel()))
+            steps += kinds.clamp(max=1) * (STEPS + 3)
+            for k in range(self.task.channels):
+                add_ones(self.counted[k].view(-1), steps[:, k])
             self.strays = self.strays + strays
 
     def compute(self) -> dict[str, Tensor]:
@@ -118,9 +117,9 @@ class BestThreshold(Metric):
 
     def _best(self, kept: Tensor) -> tuple[float, float]:
         """Gives the threshold with the largest mean score of some classes, and that score."""
-        histogram = self.counted[:, kept, : STEPS + 1]
+        histogram = self.counted[kept, :, : STEPS + 1].movedim(1, 0)
         both = (histogram.sum(-1) > 0).all(0)
-        if not both.any() or self.counted[:, kept, _BROKEN].any():
+        if not both.any() or self.counted[kept, :, _BROKEN].any():
             return torch.nan, torch.nan
         fp, tp = from_the_top(histogram)
         fn, tn = tp[:, :1] - tp, fp[:, :1] - fp
