@@ -18,12 +18,16 @@ import pluggy
 from segreg import hooks
 from segreg.entry import Entry, Family
 from segreg.errors import SegregError, did_you_mean, listed, with_article
+from segreg.fitting import misfit, plain_name
 from segreg.kinds import KINDS
 from segreg.settings import Setting
 
 GROUP = "segreg"
 DISABLE = "SEGREG_DISABLE_PLUGINS"
-"""Environment variable: distributions or entry points to leave out, with commas between; wildcards are allowed."""
+"""Environment variable: distributions or entry points to leave out, with commas between; wildcards are allowed.
+
+Names are compared as installers do: `-`, `_` and `.` are alike, and so are large and small letters.
+"""
 
 
 @dataclass(frozen=True)
@@ -219,15 +223,19 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
     """Loads every plugin once. One that can't be used is reported in its `Plugin.error` and stops nobody else."""
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
-    off = [pattern.strip() for pattern in os.environ.get(DISABLE, "").split(",") if pattern.strip()]
+    off = [plain_name(pattern.strip()) for pattern in os.environ.get(DISABLE, "").split(",") if pattern.strip()]
     plugins = []
     for point in entry_points(group=GROUP) if points is None else points:
         distribution, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
         plugin = Plugin(point.name, point.value, distribution, version)
-        if any(fnmatch.fnmatch(name, pattern) for name in (distribution, point.name) for pattern in off):
+        names = (plain_name(distribution), plain_name(point.name))
+        if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in off):
             plugins.append(dataclasses.replace(plugin, error=f"switched off by {DISABLE}"))
-            continue
-        plugins.append(_load(manager, plugin, point.load))
+        elif point.dist and (reason := misfit(point.dist)):
+            hint = f"pip install --upgrade segreg {distribution} brings two that fit, where there are such"
+            plugins.append(dataclasses.replace(plugin, error=str(SegregError(reason, hint=hint))))
+        else:
+            plugins.append(_load(manager, plugin, point.load))
     return Registry(tuple(sorted(plugins, key=lambda p: (p.distribution, p.name))), manager)
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 
 class FakeDistribution(Distribution):
-    """An installed package, as far as its name and version go."""
+    """An installed package, as far as its name, its version and what it requires go."""
 
-    def __init__(self, name, version):
-        self._metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    def __init__(self, name, version, requires=()):
+        lines = [f"Name: {name}", f"Version: {version}", *(f"Requires-Dist: {line}" for line in requires)]
+        self._metadata = "\n".join(["Metadata-Version: 2.1", *lines, ""])
 
     def read_text(self, filename):
         return self._metadata if filename == "METADATA" else None
@@ -21,9 +22,9 @@ class FakeDistribution(Distribution):
         return Path(path)
 
 
-def point(module, *, name="parts", distribution="segreg-lab", version="1.0"):
+def point(module, *, name="parts", distribution="segreg-lab", version="1.0", requires=()):
     """Gives the entry point `name = module` of a package."""
-    return EntryPoint(name, module, "segreg")._for(FakeDistribution(distribution, version))
+    return EntryPoint(name, module, "segreg")._for(FakeDistribution(distribution, version, requires))
 
 
 STAND_INS = point("stand_ins")

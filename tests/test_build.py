@@ -178,6 +178,33 @@ def test_a_metric_twice_is_refused(resolved):
         build.build_metrics(resolved("evaluate.metrics=[dice, iou, {name: dice}]"), BINARY)
 
 
+DOTTED = """
+import torchmetrics
+from segreg import Entry, hookimpl
+
+class Seen(torchmetrics.MeanMetric):
+    def update(self, logits, target):
+        super().update(logits)
+
+def seen(task, threshold):
+    '''The mean logit.'''
+    return Seen()
+
+@hookimpl
+def segreg_entries():
+    return [Entry("metric", name, seen) for name in ("lab.seen", "lab_seen")]
+"""
+
+
+def test_a_metric_may_have_a_dot_in_its_name(tmp_path, plugin):
+    registry = load_registry([*plugged.builtin(), plugin(DOTTED)])
+    written = read_recipe(tiny_runs.write_recipe(tmp_path), ["evaluate.metrics=[lab.seen, lab_seen, iou]"])
+    metrics = build.build_metrics(resolve(written, registry), BINARY)
+    metrics.update(torch.full((1, 1, 2, 2), 3.0), torch.ones(1, 2, 2, dtype=torch.int64))
+    values = metrics.compute()
+    assert (values["lab_seen"], values["lab_seen_"], values["iou.pooled"]) == (3.0, 3.0, 1.0)
+
+
 def test_losses_keep_their_order_names_and_weights(resolved):
     terms = build.build_losses(resolved("loss=[{name: dice, weight: 0.25}, bce]"), BINARY)
     assert [(name, weight) for name, weight, _ in terms] == [("dice", 0.25), ("bce", 1.0)]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
+import importlib
 import importlib.metadata
 import inspect
 import json
@@ -23,7 +25,7 @@ import pytest
 
 import plugged
 import segreg
-from segreg import hooks
+from segreg import contracts, hooks, tables
 from segreg.cli import COMMANDS, parser
 from segreg.entry import Entry, Family
 from segreg.kinds import KINDS
@@ -33,12 +35,13 @@ from segreg.resolve import SECTIONS, SETTINGS, resolve
 from segreg.rundir import RunDirectory
 from segreg.settings import plain, settings_of, type_in_words
 from segreg.trained import Run
-from test_architecture import CORE_FILES, LAYERS, PIECES
+from test_architecture import CORE_FILES, LAYERS, PIECES, PUBLIC
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = {str(page.relative_to(ROOT)): page for page in (README, *sorted(DOCS.rglob("*.md")))}
+PLUGINS, CONTRACTS = DOCS / "plugins", DOCS / "plugins" / "contracts.md"
 RECIPES, PARTS, COMMANDS_PAGE = DOCS / "recipes.md", DOCS / "parts.md", DOCS / "commands.md"
 
 each_page = pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
@@ -184,8 +187,8 @@ def test_every_link_leads_somewhere(page):
 
 
 def test_every_page_is_in_the_index():
-    linked = set(re.findall(r"\]\(([\w-]+\.md)\)", text_of(DOCS / "index.md")))
-    assert linked == {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", text_of(DOCS / "index.md")))
+    assert linked == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
 
 
 def test_every_section_of_a_recipe_is_told():
@@ -194,7 +197,7 @@ def test_every_section_of_a_recipe_is_told():
 
 
 def test_every_kind_is_told_with_what_it_is_given():
-    told = sections(DOCS / "plugins.md")
+    told = sections(CONTRACTS)
     for kind in KINDS.values():
         text = told[kind.name.title()]
         assert "Given:" in text
@@ -205,7 +208,7 @@ def test_every_kind_is_told_with_what_it_is_given():
 
 
 def test_every_hook_is_told_with_its_arguments():
-    told = {span for span in spans(DOCS / "plugins.md") if span.startswith("segreg_") and "(" in span}
+    told = {span for span in spans(CONTRACTS) if re.fullmatch(r"segreg_\w+\(.*\)", span)}
     specs = {name: hook for name, hook in vars(hooks).items() if name.startswith("segreg_")}
     assert {f"{name}({', '.join(inspect.signature(hook).parameters)})" for name, hook in specs.items()} == told
 
@@ -219,13 +222,71 @@ def test_every_public_name_is_told():
     assert "Run.directory" in told
 
 
-def test_public_modules_for_plugins_are_those_of_the_architecture():
-    from test_architecture import PUBLIC
+def test_what_plugins_may_import_is_told_and_there():
+    own, modules = sections(PLUGINS / "index.md")["What a plugin may import"].split("And these modules:")
+    assert sorted(re.findall(r"`(\w+)`", own.partition(":")[2])) == sorted(segreg.__all__)
+    rows = dict(re.findall(r"^\| `segreg\.(\w+)` \| (.+) \|$", modules, re.MULTILINE))
+    assert set(rows) | {""} == PUBLIC | {"testing"}
+    for module, names in rows.items():
+        there = importlib.import_module(f"segreg.{module}")
+        for name in re.findall(r"`(\w+)`", names):
+            assert hasattr(there, name), f"segreg.{module} has no {name}"
 
-    told = sections(DOCS / "plugins.md")["What a plugin may import"]
-    named = set(re.findall(r"`segreg\.(\w+)`", told))
-    assert named <= PUBLIC
-    assert all((ROOT / "segreg" / f"{name}.py").is_file() for name in named)
+
+def test_what_a_kind_reserves_is_told():
+    told = sections(CONTRACTS)["An entry"]
+    assert "`name` can't be a setting" in " ".join(told.split())
+    for kind in KINDS.values():
+        for word in kind.reserved - {"name"}:
+            assert re.search(rf"`{word}` of [^.:]*\b{kind.name}\b", told), f"{kind.name}: {word}"
+
+
+@pytest.mark.parametrize("kind", ["encoder", "decoder", "metric", "schedule"])
+def test_what_a_kind_promises_and_may_offer_besides_is_told(kind):
+    protocol = vars(contracts)[kind.title()]
+    besides = protocol.__doc__.partition("may be offered besides")
+    bullets = re.findall(r"^ *\* (.*?)(?::|, a)", besides[2], re.MULTILINE)
+    offered = re.findall(r"`(\w+)", " ".join(bullets) or besides[0].splitlines()[-1])
+    assert offered
+    methods = [name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_")]
+    told = sections(CONTRACTS)[kind.title()]
+    for name in (*offered, *methods, *vars(protocol).get("__annotations__", {})):
+        assert re.search(rf"`{name}\b", told), f"{kind}: {name}"
+
+
+@pytest.mark.parametrize(
+    ("section", "form"),
+    [
+        ("Dataset", contracts.Dataset),
+        ("Dataset", contracts.Sample),
+        ("Metric", tables.Curve),
+        ("Metric", tables.Matrix),
+        ("Metric", tables.Reliability),
+    ],
+)
+def test_every_field_that_a_plugin_fills_in_is_told(section, form):
+    told = " ".join(re.findall(r"`([^`]+)`", sections(CONTRACTS)[section].replace("```", "")))
+    for field in dataclasses.fields(form):
+        assert re.search(rf"\b{field.name}\b", told), f"{form.__name__}.{field.name}"
+
+
+def test_what_is_refused_is_said_in_these_words():
+    source = " ".join(text_of(file) for file in (ROOT / "segreg").rglob("*.py"))
+    rows = [
+        line.strip("| ").split(" | ") for line in sections(CONTRACTS)["What is refused"].splitlines() if "|" in line
+    ]
+    for *_, words in rows[2:]:
+        assert words.strip("`").replace("255", "{IGNORE_INDEX}") in source, words
+    assert len(rows) > 15
+
+
+def test_a_plugin_for_another_segreg_is_told_in_these_words(segreg, installed, monkeypatch):
+    page = PLUGINS / "index.md"
+    project = tomllib.loads(blocks(page, "toml")[0])["project"]
+    names = {"distribution": project["name"], "version": project["version"], "requires": project["dependencies"]}
+    installed(plugged.point("segreg_lung_ct", **names))
+    monkeypatch.setattr("segreg.fitting.version", lambda name: "0.3.0")
+    assert segreg("plugins").out == blocks(page, "text")[0]
 
 
 def test_every_file_of_a_run_is_told():
@@ -313,7 +374,7 @@ def test_python_is_python(page):
 
 def whole_recipes():
     for page in PAGES.values():
-        if page.name == "plugins.md":  # the parts are the page's own; its own test checks them
+        if page.is_relative_to(PLUGINS):  # the parts are the pages' own; their own tests check them
             continue
         for number, block in enumerate(blocks(page, "yaml"), start=1):
             if re.search(r"^encoder:", block, re.MULTILINE) and re.search(r"^evaluate:", block, re.MULTILINE):
@@ -412,12 +473,22 @@ class Place:
         with file.open("a", encoding="utf-8") as opened:
             opened.write(text)
 
+    def write_files(self, page):
+        """Writes the fenced files of a page, which begin with their names; "(continued)" goes on with one."""
+        for block in blocks(page, "python", "yaml"):
+            name, more = re.match(r"# (\S+\.(?:py|yaml))( \(continued\))?\n", block).groups()
+            if not more:
+                (self.folder / name).unlink(missing_ok=True)
+            self.write(name, block)
+
     def install(self, project, *modules):
         """Does what `pip install` leaves: the modules, and beside them the package's name and entry points."""
         told = tomllib.loads(project)["project"]
         info = self.site / f"{told['name'].replace('-', '_')}-{told['version']}.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {told['name']}\nVersion: {told['version']}\n")
+        lines = [f"Name: {told['name']}", f"Version: {told['version']}"]
+        lines += [f"Requires-Dist: {requirement}" for requirement in told["dependencies"]]
+        (info / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines, ""]))
         points = "".join(f"{name} = {module}\n" for name, module in told["entry-points"]["segreg"].items())
         (info / "entry_points.txt").write_text(f"[segreg]\n{points}")
         for module in modules:
@@ -488,13 +559,11 @@ torch.testing.assert_close(loss, torch.nn.functional.mse_loss(logits[1, 0].sigmo
 
 @pytest.mark.slow
 def test_the_plugin_of_the_docs(place):
-    page = DOCS / "plugins.md"
+    page = CONTRACTS
     project = blocks(page, "toml")[0]
-    for block in blocks(page, "python"):
-        name = re.match(r"# (segreg_example/\w+\.py)", block).group(1)
-        place.write(name, block)
+    place.write_files(page)
+    place.write_files(PLUGINS / "checking.md")
     place.install(project, place.folder / "segreg_example")
-    place.write("disks.yaml", blocks(page, "yaml")[0])
     printed = place.sh(blocks(page, "sh")[0])
     assert "segreg-example 0.1  example-log (segreg_example.log)\n  offers no part; it observes runs" in printed
     assert "example/large" in printed
@@ -507,6 +576,124 @@ def test_the_plugin_of_the_docs(place):
     with (run / "history.csv").open(encoding="utf-8") as file:
         columns = file.readline().strip().split(",")
     assert {"train.loss.brier", "train.loss.auxiliary.dice", "val.area_error"} <= set(columns)
+    printed = place.sh("segreg plugin check segreg-example --recipe disks.yaml --quick")
+    assert re.search(r"^9 parts of segreg-example: \d+ passed, \d+ not checked$", printed, re.MULTILINE)
+    listed = place.sh(f"{sys.executable} -m pytest --collect-only -q test_parts.py")
+    assert "test_parts.py::test_my_parts[encoder-halving-gradients_reach_every_parameter]" in listed
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_plugins(place):
+    page = PLUGINS / "tutorial.md"
+    pip = "pip install -e ./segreg-coins\n"
+    begin, use, check, run = blocks(page, "sh")
+    shown = blocks(page, "text")
+    assert place.sh(begin).startswith(shown[0])
+    for name in re.findall(r"`([\w./]+\.(?:py|yaml|toml))`", sections(page)["Write the package"]):
+        assert list(place.folder.glob(f"segreg-coins/**/{Path(name).name}")), name
+    assert use.startswith(pip)
+    place.install(
+        text_of(place.folder / "segreg-coins" / "pyproject.toml"),
+        place.folder / "segreg-coins" / "src" / "segreg_coins",
+    )
+    printed = place.sh(use.removeprefix(pip))
+    assert "coins.disks" in printed
+    assert "Brier loss" in printed
+    assert "example.yaml: fine" in printed
+    place.write_files(page)
+    printed = place.sh(check)
+    assert shown[1].strip() in printed
+    assert " passed" in printed.splitlines()[-1]
+    place.sh(run)
+    (made,) = (place.folder / "runs" / "example").iterdir()
+    environment = json.loads((made / "environment.json").read_text(encoding="utf-8"))
+    assert ("segreg-coins", "0.1.0") in [(p["distribution"], p["version"]) for p in environment["plugins"]]
+    assert "steepness: 6.0" in text_of(made / "resolved.yaml")
+    for words in ("check", "format --check"):
+        place.sh(f"cd segreg-coins && {sys.executable} -m ruff {words} --no-cache .")
+
+
+@pytest.mark.slow
+def test_the_how_to_of_plugins(place):
+    page = PLUGINS / "how-to.md"
+    place.write_files(page)
+    place.install(blocks(page, "toml")[0], place.folder / "segreg_howto")
+    place.python(HOW_TO_DATA)
+    place.environment["LAB_LOG"] = "lab.jsonl"
+    place.sh("segreg plugin check segreg-howto 'encoder.*'")
+    (told,) = [span for span in spans(page) if span.startswith("segreg plugin check") and "momentum" in span]
+    place.sh(told)
+    place.sh(
+        "segreg plugin check segreg-howto 'dataset.*' --set dataset.howto.database.file=pictures.sqlite3"
+        " --set dataset.howto.bucket.url=file://$PWD/bucket --set dataset.howto.bucket.copies=data/copies"
+        " --set dataset.howto.scenes.root=scenes"
+    )
+    assert len(list((place.folder / "data" / "copies" / "images").iterdir())) == 6
+    place.sh("segreg check scenes.yaml && segreg run scenes.yaml --quiet")
+    (line,) = text_of(place.folder / "lab.jsonl").splitlines()
+    assert set(json.loads(line)) == {"run", "monitor", "metrics"}
+    assert list((place.folder / "runs" / "scenes").glob("*/asked_by.txt"))
+    assert "NOT IN USE" in place.sh("SEGREG_DISABLE_PLUGINS=tracker segreg plugins")
+    place.python(HOW_TO_NUMBERS)
+
+
+HOW_TO_DATA = """
+import io, sqlite3
+from pathlib import Path
+import numpy as np, tifffile
+from PIL import Image
+noise = np.random.default_rng(0)
+def png(values):
+    held = io.BytesIO()
+    Image.fromarray(values).save(held, "PNG")
+    return held.getvalue()
+for folder in ("bucket/images", "bucket/masks", "scenes"):
+    Path(folder).mkdir(parents=True)
+with sqlite3.connect("pictures.sqlite3") as opened:
+    opened.execute("CREATE TABLE pictures (id TEXT, patient TEXT, image BLOB, mask BLOB)")
+    for number in range(6):
+        image = noise.integers(0, 256, (40, 32, 3)).astype(np.uint8)
+        mask = (noise.random((40, 32)) < 0.3).astype(np.uint8) * 255
+        values = (str(number), f"patient {number // 2}", png(image), png(mask))
+        opened.execute("INSERT INTO pictures VALUES (?, ?, ?, ?)", values)
+        Path(f"bucket/images/{number}.png").write_bytes(values[2])
+        Path(f"bucket/masks/{number}.png").write_bytes(values[3])
+for number in range(12):
+    values = noise.integers(0, 10000, (64, 64, 8)).astype(np.uint16)
+    tifffile.imwrite(f"scenes/{number // 2}_{number}.tif", values, photometric="minisblack", planarconfig="contig")
+    Path(f"scenes/{number // 2}_{number}.labels.png").write_bytes(png(noise.integers(0, 3, (64, 64)).astype(np.uint8)))
+"""
+
+HOW_TO_NUMBERS = """
+from pathlib import Path
+import numpy as np, pytest, segreg, tifffile, torch
+from segreg_howto.their_model import TheirNet
+theirs = TheirNet(dim=8)
+torch.save({"model": theirs.state_dict()}, "theirs.pt")
+encoder = segreg.build_part("encoder", "howto.theirs", 3, weights=Path("theirs.pt"), dim=8)
+image = torch.randn(1, 3, 32, 32)
+wanted = theirs.forward_features(image)["stage2"].permute(0, 3, 1, 2)
+torch.testing.assert_close(encoder(image)[1], wanted)
+with pytest.raises(segreg.SegregError, match="nowhere.pt is not there"):
+    segreg.build_part("encoder", "howto.theirs", 3, weights=Path("nowhere.pt"))
+scenes = segreg.build_part("dataset", "howto.scenes", root=Path("scenes"))
+first = scenes.samples[0]
+values = tifffile.imread(first.image)[..., [3, 2, 1, 7]].astype(float) / 10000
+assert scenes.read_image(first) == pytest.approx(values * 255, abs=1)
+with pytest.raises(segreg.SegregError, match="has 8 bands, but band 9 is asked for"):
+    segreg.build_part("dataset", "howto.scenes", root=Path("scenes"), bands=(0, 9)).read_image(first)
+loss = segreg.build_part("loss", "howto.balanced", segreg.Task(("a",), "binary"), momentum=0.0)
+logits, target = torch.randn(1, 1, 4, 4), torch.zeros(1, 4, 4, dtype=torch.int64)
+target[0, 0] = 1
+found = loss(logits, target)
+assert loss.share.tolist() == [0.25]
+weight = torch.where(target == 1, 1 / 0.25, 1 / 0.75)
+wanted = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], target.float(), weight=weight / 2)
+torch.testing.assert_close(found, wanted)
+loss.eval()
+loss(logits, 1 - target)
+assert loss.share.tolist() == [0.25]
+"""
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
+
 import pytest
 
 import plugged
@@ -282,7 +284,10 @@ def test_an_interrupt_while_plugins_load_is_no_broken_plugin(plugin):
 # switched off
 
 
-@pytest.mark.parametrize("pattern", ["segreg-foo", "losses", "segreg-f*", " segreg-foo , other", "*"])
+@pytest.mark.parametrize(
+    "pattern",
+    ["segreg-foo", "losses", "segreg-f*", " segreg-foo , other", "*", "segreg_foo", "Segreg.F*"],
+)
 def test_plugins_are_switched_off_by_package_or_entry_point(pattern, plugin, monkeypatch):
     monkeypatch.setenv("SEGREG_DISABLE_PLUGINS", pattern)
     # a plugin that is off isn't even imported
@@ -295,6 +300,78 @@ def test_plugins_are_switched_off_by_package_or_entry_point(pattern, plugin, mon
 def test_no_other_plugin_is_switched_off(pattern, plugin, monkeypatch):
     monkeypatch.setenv("SEGREG_DISABLE_PLUGINS", pattern)
     assert only(load_registry([plugin(GOOD, distribution="segreg-foo")])).error == ""
+
+
+def test_a_package_that_is_written_with_underscores_is_switched_off_with_hyphens(plugin, monkeypatch):
+    monkeypatch.setenv("SEGREG_DISABLE_PLUGINS", "segreg-foo-bar,my-losses")
+    offs = [plugin(GOOD, distribution="segreg_Foo.bar"), plugin(GOOD, name="my_losses", distribution="other")]
+    assert [p.error for p in load_registry(offs).plugins] == ["switched off by SEGREG_DISABLE_PLUGINS"] * 2
+
+
+# made for another segreg
+
+
+@pytest.fixture
+def running(monkeypatch):
+    """Lets segreg be of a version: `running("1.4")`."""
+    return lambda version: monkeypatch.setattr("segreg.fitting.version", lambda name: {"segreg": version}[name])
+
+
+@pytest.mark.parametrize(
+    ("requires", "wanted"),
+    [
+        (["segreg>=2"], ">=2"),
+        (["torch", "Segreg (<1.4,>=1)"], "<1.4,>=1"),
+        (["segreg[mlflow]==1.3.*"], "==1.3.*"),
+        (["segreg>=1", "segreg!=1.4 ; python_version >= '3'"], "!=1.4"),
+    ],
+)
+def test_a_plugin_that_does_not_fit_this_segreg_is_told_and_not_even_imported(requires, wanted, plugin, running):
+    running("1.4")
+    source = plugin("raise SystemExit", distribution="segreg-foo", requires=requires)
+    registry = load_registry([source, plugin(GOOD)])
+    refused = next(p for p in registry.plugins if p.distribution == "segreg-foo")
+    told = (
+        f"it is made for segreg{wanted}, and this is segreg 1.4\n"
+        "  pip install --upgrade segreg segreg-foo brings two that fit, where there are such"
+    )
+    assert (refused.error, refused.parts) == (told, ())
+    assert registry.names("loss") == ["ours"]
+    with pytest.raises(SegregError) as error:
+        registry.find("loss", "theirs")
+    assert str(error.value).endswith(
+        "\n  segreg-foo 1.0 could not be loaded and may offer it: it is made for "
+        f"segreg{wanted}, and this is segreg 1.4\n"
+        "    pip install --upgrade segreg segreg-foo brings two that fit, where there are such"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "segreg",
+        "segreg>=1.4,<2",
+        "segreg @ https://example.org/segreg.whl",
+        "segreg>=2 ; extra == 'new'",
+        "segreg>=2 ; python_version < '3'",
+        "segreg-other>=2",
+        "segreg_plugins>=2",
+        "segreg~~nonsense",
+        "torch>=2",
+    ],
+)
+@pytest.mark.parametrize("version", ["1.4", "1.5.dev3+gabc"])
+def test_a_plugin_that_fits_or_does_not_say_is_loaded(line, version, plugin, running):
+    running(version)
+    assert only(load_registry([plugin(GOOD, requires=[line])])).error == ""
+
+
+def test_where_segreg_is_not_installed_nobody_is_refused(plugin, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("segreg.fitting.version", missing)
+    assert only(load_registry([plugin(GOOD, requires=["segreg>=99"])])).error == ""
 
 
 # families
