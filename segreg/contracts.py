@@ -29,7 +29,7 @@ class Encoder(Protocol):
       than `output_stride`, update `strides`, and say whether that was possible.
     * `normalization -> tuple[tuple[float, ...], tuple[float, ...]]`, an attribute: mean and standard deviation that its
       weights were trained with, of channel values in [0, 1].
-    * `size_divisor -> int`, an attribute: image sides must be multiples of it; the model pads for it and crops after it.
+    * `size_divisor -> int`, an attribute: image sides must be multiples of it; the model pads for it and crops after.
     * `image_size -> tuple[int, int] | None`, an attribute: the one height and width that it takes, None for any. The
       model pads smaller images to it; larger ones are the encoder's to refuse.
     """

@@ -1,8 +1,8 @@
 """What stands between an encoder and a decoder: the levels that the one wants, made from those that the other has.
 
 Where the encoder has what is wanted, its own tensors are passed on and nothing is computed. Where it has not, its
-nearest level is resampled: bilinearly to a finer stride, by averaging to a coarser one. An encoder whose levels all have
-one stride, as a plain vision transformer has, has no level that is near: it gets a simple feature pyramid.
+nearest level is resampled: bilinearly to a finer stride, by averaging to a coarser one. An encoder whose levels all
+have one stride, as a plain vision transformer's have, has no level that is near: it gets a simple feature pyramid.
 
 Decoders think in powers of two. An encoder whose strides are such powers but for one common factor, as patches of 14
 pixels are, is taken to have the nearest powers: its map of stride 14 passes for one of stride 16 of an image that is

@@ -1,9 +1,9 @@
 """A level of another scale from a plain vision transformer's one map: the simple feature pyramid (arXiv:2203.16527).
 
-Section 3 of Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection": every level is made from the
-last map alone. A transposed convolution of stride 2 doubles it, with LayerNorm and GELU between two of them, and max
-pooling of stride 2 halves it; then come a 1x1 and a 3x3 convolution, each with LayerNorm. The paper has strides of 4 to
-32 from one of 16; what is beyond that, as from a patch of 32 to a stride of 4, continues its rule.
+Section 3 of Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection": every level is made from
+the last map alone. A transposed convolution of stride 2 doubles it, with LayerNorm and GELU between two of them, and
+max pooling of stride 2 halves it; then come a 1x1 and a 3x3 convolution, each with LayerNorm. The paper has strides of
+4 to 32 from one of 16; what is beyond that, as from a patch of 32 to a stride of 4, continues its rule.
 """
 
 from __future__ import annotations

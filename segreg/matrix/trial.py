@@ -220,14 +220,18 @@ def _small(encoder: Any) -> tuple[int, int]:
     """Gives the size of what is computed in full: as small as the encoder's strides and layers allow."""
     least = 2 * max(encoder.strides)
     sides = [side for side in _SMALL_SIDES if side >= least] or [least]
-    if getattr(encoder, "image_size", None) is None:
-        for side in sides:
-            try:
-                outlined(encoder, 3, (side, side))
-            except Exception:  # Inception's unpadded convolutions have nothing left of 64 pixels
-                continue
-            return side, side
-    return sides[0], sides[0]
+    if getattr(encoder, "image_size", None) is not None:
+        return sides[0], sides[0]  # to which the model pads
+    side = next((side for side in sides if _runs(encoder, side)), sides[0])
+    return side, side
+
+
+def _runs(encoder: Any, side: int) -> bool:
+    try:
+        outlined(encoder, 3, (side, side))
+    except Exception:  # Inception's unpadded convolutions have nothing left of 64 pixels
+        return False
+    return True
 
 
 def _words(size: tuple[int, int]) -> str:
