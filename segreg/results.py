@@ -14,6 +14,7 @@ from segreg.pictures import draw_curves
 from segreg.progress import Progress, duration
 from segreg.resolve import Resolved
 from segreg.rundir import RunDirectory
+from segreg.scoring.counted import write_counts
 from segreg.scoring.exam import Exam, shown_of, values_in_words, write_rows
 from segreg.scoring.plots import draw_tables
 from segreg.training.train import Outcome
@@ -44,6 +45,7 @@ def score_run(
         "recipe": recipe.source,
         "dataset": recipe.dataset.part.name,
         "classes": list(assembly.dataset.task.classes),
+        "mode": assembly.dataset.task.mode,
         "seed": recipe.seed,
         "images": {side: len(indices) for side, indices in assembly.sides.items()},
         "epochs": outcome.epochs,
@@ -75,6 +77,9 @@ def score_run(
         results["definitions"] |= scores.definitions
     results["scored_on"] = side
     write_rows(directory.per_image, scores)
+    if scores.counts is not None:
+        ids = [str(row["id"]) for row in scores.per_image]
+        write_counts(directory.counts, ids, assembly.dataset.task.classes, scores.counts)
     draw_tables(exam.metrics, directory.path)
     ranked = exam.ranked(assembly.sides[side], scores)
     shown = shown_of(ranked, recipe.evaluate.overlays, recipe.seed)

@@ -26,7 +26,7 @@ from segreg.registry import Registry
 from segreg.report import report_if_possible
 from segreg.resolve import Choice, Resolved, resolve
 from segreg.results import results_in_words, score_run
-from segreg.rundir import RunDirectory, new_run_directory, open_run_directory, write_json
+from segreg.rundir import RunDirectory, make_run_directory, new_run_directory, open_run_directory, write_json
 from segreg.trained import Run, notes_for_weights
 from segreg.training.train import fit
 
@@ -40,9 +40,10 @@ def start_run(
     registry: Registry,
     *,
     out: Path = Path("runs"),
+    at: Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Runs a recipe in a new directory `out/<recipe>/<date>_<time>`.
+    """Runs a recipe in a new directory: `at`, or `out/<recipe>/<date>_<time>`.
 
     Everything is built and read before the directory is made, and it goes where training does not begin, so that a
     mistake leaves nothing behind.
@@ -52,7 +53,7 @@ def start_run(
     """
     progress = progress or Quiet()
     resolved = _with_absolute_paths(resolved)
-    with Assembly.of(resolved, progress) as assembly, _directory_for(resolved, out) as directory:
+    with Assembly.of(resolved, progress) as assembly, _directory_for(resolved, out, at) as directory:
         directory.recipe.write_text(_as_read(recipe) or resolved.yaml(), encoding="utf-8")
         write_json(directory.split, assembly.sides_by_id())
         with replacing(directory.resolved) as aside:  # last, because it is what makes the folder a run's
@@ -169,14 +170,14 @@ def _remember(state: State, before: Mapping[str, Any], facts: dict[str, Any], as
 
 
 @contextlib.contextmanager
-def _directory_for(recipe: Resolved, out: Path) -> Iterator[RunDirectory]:
+def _directory_for(recipe: Resolved, out: Path, at: Path | None) -> Iterator[RunDirectory]:
     """Gives a new run directory, which goes again if something goes wrong before training begins."""
     source = Path(recipe.source)
     # A run's own recipe has the name of the recipe that the run began with.
     of_a_run = source.stem in ("recipe", "resolved") and (source.parent / "split.json").exists()
-    parent = out / (source.absolute().parent.parent.name if of_a_run else source.stem)
-    made = [folder for folder in (parent, out) if not folder.exists()]
-    directory = new_run_directory(parent)
+    parent = at.parent if at else out / (source.absolute().parent.parent.name if of_a_run else source.stem)
+    made = [folder for folder in ((parent,) if at else (parent, out)) if not folder.exists()]
+    directory = make_run_directory(at) if at else new_run_directory(parent)
     try:
         yield directory
     except BaseException:

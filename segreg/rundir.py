@@ -66,6 +66,11 @@ class RunDirectory:
         return self.path / "per_image.csv"
 
     @property
+    def counts(self) -> Path:
+        """The counted pixels of each class in each test picture."""
+        return self.path / "counts.csv"
+
+    @property
     def curves(self) -> Path:
         """The picture of the history."""
         return self.path / "curves.png"
@@ -98,6 +103,21 @@ def new_run_directory(parent: Path) -> RunDirectory:
             raise SegregError(f"the run directory {path} can't be made: {error.strerror}") from None
         return RunDirectory(path)
     raise SegregError(f"{parent} holds a thousand runs of this second")
+
+
+def make_run_directory(path: Path) -> RunDirectory:
+    """Makes the directory `path`.
+
+    Raises:
+        SegregError: it is there already, or can't be made.
+    """
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        raise SegregError(f"the run directory {path} is there already") from None
+    except OSError as error:
+        raise SegregError(f"the run directory {path} can't be made: {error.strerror}") from None
+    return RunDirectory(path)
 
 
 def open_run_directory(path: Path | str) -> RunDirectory:

@@ -444,8 +444,9 @@ class Place:
         binaries = folder / "bin"
         for made in (self.folder, self.site, binaries):
             made.mkdir()
-        (binaries / "segreg").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m segreg "$@"\n')
-        (binaries / "segreg").chmod(0o755)
+        for name, runs in (("segreg", "-m segreg"), ("python", "")):  # as in an activated virtual environment
+            (binaries / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {runs} "$@"\n')
+            (binaries / name).chmod(0o755)
         path = [str(self.site), str(ROOT), str(ROOT / "plugins")]
         self.environment = {
             **os.environ,

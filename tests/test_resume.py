@@ -225,7 +225,7 @@ def test_ctrl_c_while_scoring_says_how_to_go_on(finished, tmp_path, monkeypatch,
 
 
 KEPT = ("recipe.yaml", "resolved.yaml", "split.json", "history.csv", "history.jsonl", "results.json", "per_image.csv",
-        "best.safetensors")  # fmt: skip
+        "counts.csv", "best.safetensors")  # fmt: skip
 
 
 def test_going_on_with_a_finished_run_scores_it_again_and_changes_nothing(tmp_path, segreg):
