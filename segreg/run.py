@@ -52,7 +52,7 @@ def start_run(
         SegregError: a part can't be built, the data is not as it should be, or training can't go on.
     """
     progress = progress or Quiet()
-    resolved = _with_absolute_paths(resolved)
+    resolved = with_absolute_paths(resolved)
     with Assembly.of(resolved, progress) as assembly, _directory_for(resolved, out, at) as directory:
         directory.recipe.write_text(_as_read(recipe) or resolved.yaml(), encoding="utf-8")
         write_json(directory.split, assembly.sides_by_id())
@@ -205,7 +205,7 @@ def _notify(registry: Registry, progress: Progress, hook: str, **arguments: Any)
         progress.say(f"warning: {complaint}")
 
 
-def _with_absolute_paths(recipe: Resolved) -> Resolved:
+def with_absolute_paths(recipe: Resolved) -> Resolved:
     """Gives the recipe with its paths made absolute, so that it runs again from any folder."""
 
     def absolute(value: Any) -> Any:

@@ -25,7 +25,7 @@ LAYERS = (
     set(),
     {"run", "trained"},
     {"", "api"},  # the package itself: its public names
-    {"testing", "scaffold"},
+    {"bench", "comparison", "cost", "runs", "scaffold", "testing"},
     {"cli", "__main__"},
 )
 """Modules import from their own layer and from those above it in this table, and never in a circle."""

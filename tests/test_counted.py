@@ -17,7 +17,8 @@ def test_counts_are_read_as_they_were_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "id,dice\na,1\n", "id,class,tp,fp,fn,tn\na,x,1,2,3\n", "id,class,tp,fp,fn,tn\na,x,1,2,3,4\nb,y,1,2,3,4\n"]
+    "text",
+    ["", "id,dice\na,1\n", "id,class,tp,fp,fn,tn\na,x,1,2,3\n", "id,class,tp,fp,fn,tn\na,x,1,2,3,4\nb,y,1,2,3,4\n"],
 )
 def test_another_file_is_refused(text, tmp_path):
     (tmp_path / "counts.csv").write_text(text)

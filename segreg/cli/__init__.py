@@ -8,9 +8,12 @@ import sys
 from collections.abc import Sequence
 
 from segreg.cli import (
+    bench,
     cache,
     check,
+    compare,
     data,
+    diff,
     evaluate,
     listing,
     matrix,
@@ -20,12 +23,16 @@ from segreg.cli import (
     recipes,
     report,
     run,
+    runs,
     schema,
     show,
 )
 from segreg.errors import SegregError
 
-COMMANDS = (run, evaluate, predict, report, check, data, listing, show, matrix, plugins, plugin, recipes, schema, cache)
+COMMANDS = (
+    run, evaluate, predict, report, bench, compare, runs, diff, check, data, listing, show, matrix, plugins, plugin,
+    recipes, schema, cache,
+)  # fmt: skip
 
 EPILOG = """examples:
   segreg run recipes/isic_v3plus.yaml

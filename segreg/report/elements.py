@@ -85,10 +85,25 @@ def facts(rows: Iterable[tuple[str, Content]]) -> Html:
 
 def picture(file: Path, *, alt: str) -> Html:
     """Gives a picture embedded in the page, shrunk to a sensible size; words if the file can't be read."""
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        return _not_shown(file.name, error)
+    return embedded(data, alt=alt, name=file.name)
+
+
+def embedded(data: bytes, *, alt: str, name: str = "a picture") -> Html:
+    """Gives the picture that a file's bytes hold embedded in the page, shrunk to a sensible size.
+
+    Args:
+        data: of a PNG, JPEG or other picture file.
+        alt: what is said of it where it can't be seen.
+        name: by which it is told that it can't be read.
+    """
     from PIL import Image
 
+    kind = "png"
     try:
-        data, kind = file.read_bytes(), "png"
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
             if width > _WIDEST or len(data) > _LARGEST_PNG or opened.format != "PNG":
@@ -96,9 +111,13 @@ def picture(file: Path, *, alt: str) -> Html:
                 shown.thumbnail((_WIDEST, 4 * _WIDEST))
                 (width, height), data, kind = shown.size, *_smaller(shown)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        return element("p", f"{file.name} can't be shown: {error}", class_="note")
+        return _not_shown(name, error)
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return element("img", src=source, alt=alt, width=str(width), height=str(height))
+
+
+def _not_shown(name: str, error: Exception) -> Html:
+    return element("p", f"{name} can't be shown: {error}", class_="note")
 
 
 def _smaller(image: Any) -> tuple[bytes, str]:

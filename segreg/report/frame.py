@@ -18,6 +18,7 @@ def framed(
     tab: str = "",
     banners: Content = "",
     more_style: str = "",
+    more_script: str = "",
 ) -> str:
     """Gives a page.
 
@@ -28,8 +29,9 @@ def framed(
         tab: what the browser's tab shows; the title if left out.
         banners: stand above everything.
         more_style: CSS beside that of all pages.
+        more_script: JavaScript beside that of all pages.
     """
-    style, script = _part("style.css"), _part("sort.js")
+    style, script = _part("style.css"), _part("sort.js") + more_script
     # Even if something slipped in, the browser would fetch nothing and run nothing but the script below.
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"

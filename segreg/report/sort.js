@@ -6,7 +6,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const down = head.getAttribute("aria-sort") === "ascending";
     heads.forEach((other) => other.removeAttribute("aria-sort"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const key = (row) => row.cells[column].textContent.trim();
+    const key = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
     const order = (one, other) => {
       const [a, b] = [parseFloat(key(one)), parseFloat(key(other))];
       if (column > 0 && !(isNaN(a) && isNaN(b))) return isNaN(a) ? 1 : isNaN(b) ? -1 : down ? b - a : a - b;

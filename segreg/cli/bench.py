@@ -1,0 +1,161 @@
+"""`segreg bench RECIPE --vary encoder=a,b`: trains models side by side and compares quality and cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.errors import SegregError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    from segreg.bench.plan import Plan
+
+NAME = "bench"
+HELP = "train backbones (or anything else) side by side and compare quality and cost"
+EXAMPLES = """examples:
+  segreg bench recipes/isic_v3plus.yaml --vary encoder=resnet18,timm/convnext_tiny --seeds 3 --epochs 20
+  segreg bench recipes/isic_v3plus.yaml --vary encoder=resnet18,resnet50 --vary loss=dice_bce,lovasz --jobs 2
+  segreg bench bench.yaml                          a bench file: recipe, vary, leave_out, seeds, budget, baseline
+  segreg bench bench.yaml --check                  look at all of it and train nothing
+  segreg bench bench.yaml --executor ray --resources cpus=4,gpus=1
+
+Every combination is an ordinary run, with the same seeds and the same budget. Before the first one begins, all are
+checked: they resolve, their networks are built, take a training step and go into memory. The folder gets results.csv,
+results.json and report.html. The same command goes on where a bench was stopped; several processes may work on one.
+The exit status is 1 if a run failed.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="+", metavar="FILE|key.path=value", help="a recipe or bench file, and overrides")
+    parser.add_argument(
+        "--vary", action="append", default=[], metavar="PATH=V,V", help="a recipe's setting and its values; repeatable"
+    )
+    parser.add_argument(
+        "--leave-out", action="append", default=[], metavar="PATH=V,...", help="a combination not to run"
+    )
+    parser.add_argument("--seeds", metavar="N", help="how many seeds (1), or which: 7,11")
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--epochs", type=int, metavar="N", help="budget of each run in epochs")
+    budget.add_argument("--steps", type=int, metavar="N", help="budget in optimizer steps, rounded up to epochs")
+    budget.add_argument("--minutes", type=float, metavar="M", help="budget in minutes of training")
+    parser.add_argument("--baseline", metavar="PATH=V,...", help="what the others are told against (the first)")
+    parser.add_argument("--metric", metavar="NAME", help="to compare by (the first of the recipe, mean over pictures)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the bench's folder (benches/NAME)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time, on the GPUs there are")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="ray sends runs to a Ray cluster")
+    parser.add_argument("--resources", metavar="NAME=X,...", help="of a cluster, for each run: cpus, gpus, memory_gib")
+    parser.add_argument("--retries", type=int, default=2, metavar="N", help="for runs whose cluster worker is lost (2)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs (3); 0 measures none")
+    parser.add_argument("--again", action="store_true", help="try runs that failed again")
+    parser.add_argument("--check", action="store_true", help="check everything and train nothing")
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    parser.add_argument("--json", action="store_true", help="print results.json, nothing else")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    for name, least in (("jobs", 1), ("retries", 0), ("rounds", 0)):
+        if getattr(chosen, name) < least:
+            raise SegregError(f"--{name} must be at least {least}, not {getattr(chosen, name)}")
+    plan, name = _plan(chosen)
+
+    from segreg.registry import load_registry
+
+    registry = load_registry()
+    out = chosen.out or Path("benches") / name
+    if out.is_file():
+        raise SegregError(f"{out} is a file", hint="--out names a folder")
+
+    from segreg.bench.bench import Way, bench, prepare
+    from segreg.bench.cells import cells_of
+    from segreg.bench.check import check
+    from segreg.bench.folder import BenchFolder
+    from segreg.progress import progress
+
+    silent = chosen.quiet or chosen.json
+    shown = progress("quiet" if silent else "auto", sys.stderr)
+    folder = BenchFolder(out)
+    way = Way(
+        jobs=chosen.jobs, executor=chosen.executor, resources=_resources(chosen.resources), retries=chosen.retries,
+        rounds=chosen.rounds, again=chosen.again,
+    )  # fmt: skip
+    if chosen.check:
+        cells = cells_of(plan, registry)
+        prepare(cells, folder, again=True)
+        check(cells, folder, jobs=way.jobs, progress=shown)
+        failed = {c.model: folder.reason(c) for c in cells if folder.state(c) == "failed"}
+        models = len({cell.key for cell in cells})
+        lines = [f"{model}: {reason}" for model, reason in failed.items()]
+        print("\n".join([*lines, f"{models - len(failed)} of {models} models are fine, {len(cells)} runs in all"]))
+        return 1 if failed else 0
+    comparison = bench(
+        plan, registry, folder, way, progress=shown, stream=sys.stderr, mode="quiet" if silent else "auto"
+    )
+    cells = cells_of(plan, registry)
+    failures = [cell for cell in cells if folder.state(cell) == "failed"]
+    if comparison is None:
+        told = "\n".join(f"{cell.title}: {folder.reason(cell)}" for cell in failures)
+        raise SegregError(f"no run came to its end\n{told}", hint=f"the logs are in {folder.cells}")
+
+    from segreg.comparison.words import in_words
+    from segreg.rundir import finite
+
+    if chosen.json:
+        print(json.dumps(finite(comparison.as_data()), indent=2))
+    else:
+        print("\n".join([*in_words(comparison), "", f"everything is in {out}; look at {out / 'report.html'}"]))
+    return 1 if failures else 0
+
+
+def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
+    """Gives the plan of the command line or of a bench file, and what to call it."""
+    import dataclasses
+
+    from segreg.bench.plan import Plan, axis, budget, checked, combination, is_bench_file, plan_of_file, seeds_of
+    from segreg.recipe import COMMAND_LINE, is_override, read_recipe
+
+    files = [word for word in chosen.words if not is_override(word)]
+    overrides = [word for word in chosen.words if is_override(word)]
+    if len(files) != 1:
+        told = f"these are {len(files)}" if files else "name one, for example: segreg bench recipes/isic_v3plus.yaml"
+        raise SegregError(f"bench takes one recipe or bench file; {told}")
+    file = Path(files[0])
+    read = read_recipe(file) if file.exists() or file.suffix in (".yaml", ".yml") else None
+    plan = plan_of_file(read) if read is not None and is_bench_file(read) else Plan(file, {})
+    vary = dict(plan.vary)
+    for text in chosen.vary:
+        path, values = axis(text)
+        if path in vary and plan.vary.get(path) is None:
+            raise SegregError(f'--vary names "{path}" twice', hint="give all of its values at once")
+        vary[path] = values
+    changes: dict[str, Any] = {"vary": vary, "change": [*plan.change, *overrides]}
+    changes["leave_out"] = [*plan.leave_out, *map(combination, chosen.leave_out)]
+    if chosen.seeds:
+        changes["seeds"] = seeds_of(chosen.seeds)
+    for unit in ("epochs", "steps", "minutes"):
+        if getattr(chosen, unit) is not None:
+            changes["budget"] = budget(unit, getattr(chosen, unit), COMMAND_LINE)
+    if chosen.baseline:
+        changes["baseline"] = combination(chosen.baseline)
+    if chosen.metric:
+        changes["metric"] = chosen.metric
+    return checked(dataclasses.replace(plan, **changes), COMMAND_LINE), file.stem
+
+
+def _resources(text: str | None) -> dict[str, float]:
+    from segreg.bench.on_ray import RESOURCES
+    from segreg.bench.plan import combination
+
+    if not text:
+        return {}
+    found = combination(text)
+    for name, value in found.items():
+        if name not in RESOURCES:
+            hint = did_you_mean(name, RESOURCES) or f"there are {listed(RESOURCES)}"
+            raise SegregError(f'--resources has no "{name}"', hint=hint)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            raise SegregError(f"--resources: {name} must be a number, not {value}")
+    return {name: float(value) for name, value in found.items()}

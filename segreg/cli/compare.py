@@ -1,0 +1,58 @@
+"""`segreg compare RUN RUN...`: compares runs that exist, quality and cost."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from segreg.errors import SegregError
+
+NAME = "compare"
+HELP = "compare finished runs: quality with its uncertainty, and cost"
+EXAMPLES = """examples:
+  segreg compare runs/isic_v3plus/*
+  segreg compare runs/a/2026-01-31_12-00-00 runs/b/2026-01-31_13-00-00 --metric iou.pooled --baseline resnet50
+  segreg compare runs/isic_v3plus/* --rounds 0             quality only
+
+Runs whose recipes differ in nothing but the seed are one model's. They are compared on the pictures that all of them
+were scored on. DIR gets results.csv, results.json and report.html.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of finished runs")
+    parser.add_argument(
+        "--metric", default="", metavar="NAME", help="to compare by (the first one, mean over pictures)"
+    )
+    parser.add_argument("--baseline", default="", metavar="MODEL", help="what the others are told against (the first)")
+    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("comparison"), help="the folder (comparison)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs (3); 0 measures none")
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    parser.add_argument("--json", action="store_true", help="print results.json, nothing else")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    if chosen.rounds < 0:
+        raise SegregError(f"--rounds must be at least 0, not {chosen.rounds}")
+    if chosen.out.is_file():
+        raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
+
+    from segreg.comparison.contestants import contestants_of
+    from segreg.comparison.runs import compare_runs
+    from segreg.comparison.words import in_words
+    from segreg.progress import progress
+    from segreg.rundir import finite
+    from segreg.trained import load_run
+
+    shown = progress("quiet" if chosen.quiet or chosen.json else "auto", sys.stderr)
+    contestants = contestants_of([load_run(path) for path in dict.fromkeys(chosen.runs)])
+    comparison, files = compare_runs(
+        contestants, chosen.out, metric=chosen.metric, baseline=chosen.baseline, rounds=chosen.rounds, progress=shown
+    )
+    if chosen.json:
+        print(json.dumps(finite(comparison.as_data()), indent=2))
+    else:
+        print("\n".join([*in_words(comparison), "", *(f"wrote {file}" for file in files)]))
+    return 0

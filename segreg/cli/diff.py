@@ -1,0 +1,44 @@
+"""`segreg diff RUN RUN`: what two runs differ in, next to the difference in their scores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from segreg.errors import SegregError
+
+NAME = "diff"
+HELP = "tell what two runs differ in: recipe, data, versions, machine, training and scores"
+EXAMPLES = """examples:
+  segreg diff runs/isic_v3plus/2026-01-31_12-00-00 runs/isic_v3plus/2026-02-01_09-30-00
+  segreg diff RUN RUN --json
+
+What is equal is not printed. Scores are compared on the pictures that both runs were scored on, with 95% intervals of
+the differences: as many of the pictures as there are are drawn with replacement, the same for both runs. An interval
+that leaves out 0 says that these two networks differ on pictures of this kind, and nothing of another training's.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("one", type=Path, metavar="RUN", help="the directory of a run, A in what is printed")
+    parser.add_argument("other", type=Path, metavar="RUN", help="the directory of another one, B")
+    parser.add_argument("--json", action="store_true", help="print the differences as JSON, nothing else")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    from segreg.rundir import finite
+    from segreg.runs.between import matters, whole_run
+    from segreg.runs.in_words import as_data, lines
+    from segreg.runs.scores import compare_scores
+
+    one, other = whole_run(chosen.one), whole_run(chosen.other)
+    if chosen.one.resolve() == chosen.other.resolve():
+        raise SegregError(f"{chosen.one} and {chosen.other} are one and the same run", hint="name two runs")
+    found = matters(one, other)
+    scores = compare_scores(one, other)
+    if chosen.json:
+        print(json.dumps(finite(as_data(one, other, found, scores)), indent=2, default=str))
+    else:
+        print("\n".join(lines(one, other, found, scores)))
+    return 0

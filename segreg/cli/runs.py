@@ -1,0 +1,67 @@
+"""`segreg runs`: which runs there are, how far each came and what it reached."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from segreg.errors import SegregError
+
+NAME = "runs"
+HELP = "list runs with their settings and scores, sorted and filtered"
+EXAMPLES = """examples:
+  segreg runs                                            all below the folder runs, the oldest first
+  segreg runs bench/runs --sort=-dice.pooled             the best first: a minus turns the order round
+  segreg runs --where encoder=resnet* 'dice.pooled>0.8' state=finished
+  segreg runs --columns run encoder train.batch_size dice.pooled val.dice.pooled
+  segreg runs --where 'begun>=2026-01-31' --json
+
+Names are those of columns (run, recipe, begun, changed, state, epochs, score, duration, size), of metrics
+(dice.pooled is that of the side that was scored, val.dice.pooled that of validation) and of settings by their path in
+the recipe (encoder, encoder.weights, train.batch_size, loss.dice.weight). score is the first metric. duration is
+compared in seconds, size in bytes. A state is finished, interrupted (by Ctrl-C), unfinished (killed, or still running:
+the files don't tell; changed says when they were last written) or broken. segreg run --resume RUN goes on with one.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", nargs="*", type=Path, metavar="FOLDER", help="where to look for runs (runs)")
+    parser.add_argument("--sort", metavar="NAME", default="begun", help="by what; --sort=-NAME for downwards (begun)")
+    parser.add_argument(
+        "--where", nargs="+", action="extend", metavar="EXPR", default=[],
+        help="only runs that meet all of these: NAME=VALUE with wildcards, and != < <= > >=",
+    )  # fmt: skip
+    parser.add_argument("--columns", nargs="+", metavar="NAME", default=[], help="what to tell of each run")
+    parser.add_argument("--json", action="store_true", help="print all that is known of each run as JSON, nothing else")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    from segreg.runs.chosen import Row, check_names, condition, kept, ordered
+    from segreg.runs.known import find_runs, read_run
+    from segreg.runs.listed import SHOWN, as_data, lines, print_table
+
+    conditions = [condition(text) for text in chosen.where]
+    folders = chosen.folders or [Path("runs")]
+    every = [Row(read_run(path)) for path in find_runs(folders)]
+    check_names(chosen.columns, every)
+    rows = ordered(kept(every, conditions), chosen.sort)
+    if chosen.json:
+        print(json.dumps([as_data(row) for row in rows], indent=2, default=str))
+        return 0
+    columns = chosen.columns or list(SHOWN)
+    if not every:
+        raise SegregError(f"there are no runs in {', '.join(map(str, folders))}", hint="segreg run makes them")
+    if not rows:
+        print(f"none of {len(every)} runs meets {' '.join(chosen.where)}")
+    elif sys.stdout.isatty():
+        from rich.console import Console
+
+        print_table(rows, columns, Console(highlight=False), asked=bool(chosen.columns))
+    else:
+        print("\n".join(lines(rows, columns)))
+    for row in rows:
+        for problem in row.run.problems:
+            print(f"warning: {row.run.directory.path}: {problem}", file=sys.stderr)
+    return 0

@@ -1,0 +1,1 @@
+"""What the page of a comparison is made of: a file for each thing that it shows, and one for what they share."""

@@ -1,0 +1,63 @@
+"""Does a job in a process of its own, and tells how one ended that did not come to its end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from typing import Any
+
+from segreg.cost.record import At, Failed, Job, Needed, Sample, Subject
+from segreg.cost.worker import work
+
+
+def in_a_process(subject: Subject, job: Job, *, timeout: float) -> Sample | Needed | Failed:
+    """Gives what a new process finds, which has ended by then.
+
+    Where the system can, it is a fork of one that has imported PyTorch and done nothing else: its memory begins small,
+    however large this process is.
+
+    Args:
+        subject: the network.
+        job: what to do with it.
+        timeout: seconds after which a process that tells nothing new is ended.
+    """
+    ours, theirs = multiprocessing.Pipe(duplex=False)
+    process = _context().Process(target=work, args=(theirs, subject, job), daemon=True)
+    process.start()
+    theirs.close()
+    stage = ""
+    try:
+        while ours.poll(timeout):
+            told: Any = ours.recv()
+            if not isinstance(told, At):
+                process.join(timeout)
+                return told
+            stage = f" {told.stage}"
+    except (EOFError, OSError):
+        process.join()
+        return Failed(how_it_ended(process.exitcode) + stage)
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    return Failed(f"it took longer than {timeout:g} s{stage}")
+
+
+def how_it_ended(exitcode: int) -> str:
+    """Gives in words how a process ended that did not tell its result."""
+    if exitcode >= 0:
+        return f"its process ended with status {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = str(-exitcode)
+    why = ", as where memory runs out," if name == "SIGKILL" else ""
+    return f"its process was ended by signal {name}{why}"
+
+
+def _context() -> Any:
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["segreg.cost.trial"])
+    return context

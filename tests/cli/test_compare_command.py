@@ -1,0 +1,62 @@
+"""`segreg compare`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import planted_runs
+import plugged
+import tiny_runs
+from test_comparison_runs import planted
+
+
+@pytest.fixture(autouse=True)
+def _parts(installed, tmp_path, monkeypatch):
+    installed(*plugged.builtin())
+    monkeypatch.chdir(tmp_path)
+
+
+def test_runs_are_compared_and_what_cannot_be_shown_is_said(segreg, tmp_path):
+    one, other = planted(tmp_path / "one", "resnet18"), planted(tmp_path / "other", "resnet34", better=0.05)
+    printed = segreg("compare", one, other, "--rounds", "0")
+    assert printed.status == 0
+    lines = printed.out.splitlines()
+    assert lines[0].startswith("note: The pictures on which models disagree are not shown: ")
+    assert lines[-3:] == [f"wrote comparison/{name}" for name in ("results.json", "results.csv", "report.html")]
+    assert (tmp_path / "comparison" / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+
+def test_json_is_results_json(segreg, tmp_path):
+    one, other = planted(tmp_path / "one", "resnet18"), planted(tmp_path / "other", "resnet34")
+    printed = segreg("compare", one, other, "--rounds", "0", "--json", "--out", "here")
+    assert json.loads(printed.out) == json.loads((tmp_path / "here" / "results.json").read_text())
+    assert printed.err == ""
+
+
+def test_mistakes_are_told(segreg, tmp_path):
+    printed = segreg("compare", tmp_path / "none")
+    assert (printed.status, printed.err) == (2, f"error: there is no run {tmp_path}/none\n")
+    run = planted_runs.plant(tmp_path / "run")
+    printed = segreg("compare", run, "--rounds", "-1")
+    assert (printed.status, printed.err) == (2, "error: --rounds must be at least 0, not -1\n")
+
+
+def test_real_runs_with_costs_and_the_pictures_they_disagree_on(segreg, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    one = tiny_runs.run(tmp_path)
+    other = tiny_runs.run(tmp_path, "optimizer.lr=0.001")
+    printed = segreg("compare", one.directory.path, other.directory.path, "--rounds", "1", "--quiet")
+    assert printed.status == 0, printed.err
+    told = json.loads((tmp_path / "comparison" / "results.json").read_text())
+    assert [model["settings"] for model in told["models"]] == [{"optimizer.lr": "0.01"}, {"optimizer.lr": "0.001"}]
+    costs = told["models"][0]["costs"]
+    assert {"parameters", "flops", "training_images_per_second", "latency_p50_ms", "seconds_to_best_epoch"} <= set(
+        costs
+    )
+    assert set(costs) <= set(told["definitions"])
+    own = json.loads(one.directory.environment.read_text())["model"]["parameters"]["total"]
+    assert costs["parameters"]["median"] == own
+    page = (tmp_path / "comparison" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") >= 4

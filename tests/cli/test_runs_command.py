@@ -1,0 +1,99 @@
+"""`segreg runs`, with what it prints."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from planted_runs import plant, recipe
+from test_architecture import HEAVY, modules_after
+
+
+@pytest.fixture
+def planted(tmp_path, monkeypatch):
+    """Three runs in the folder runs of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    plant(tmp_path / "runs" / "tiny" / "2026-01-31_12-00-00")
+    deep = recipe(encoder={"name": "resnet50"})
+    better = {"metrics": {"test": {"dice.pooled": 0.9}}}
+    plant(tmp_path / "runs" / "deep" / "2026-01-30_12-00-00", settings=deep, results=better)
+    plant(tmp_path / "runs" / "bench" / "runs" / "seed-0", finished=False, epochs=1)
+    return tmp_path / "runs"
+
+
+def columns(printed, *names):
+    """Gives the words of the lines of what was printed."""
+    assert printed.status == 0, printed.err
+    heading, *lines = [line.split() for line in printed.out.splitlines()]
+    return [[line[heading.index(name)] for name in names] for line in lines]
+
+
+def test_the_oldest_stands_first(segreg, planted):
+    printed = segreg("runs", "--columns", "run", "state")
+    assert columns(printed, "run", "state") == [
+        ["runs/deep/2026-01-30_12-00-00", "finished"],
+        ["runs/tiny/2026-01-31_12-00-00", "finished"],
+        ["runs/bench/runs/seed-0", "unfinished"],
+    ]
+    assert printed.err == ""
+
+
+def test_sorted_and_filtered(segreg, planted):
+    printed = segreg("runs", planted, "--sort=-dice.pooled", "--where", "state=finished", "--columns", "score")
+    assert printed.out == "dice.pooled\n0.9000\n0.5000\n"
+    printed = segreg("runs", "--where", "dice.pooled>0.1", "--where", "encoder=timm/*", "--columns", "encoder")
+    assert printed.out == "encoder\ntimm/test_resnet\n"
+    printed = segreg("runs", "--where", "dice.pooled>0.95", "seed=3")
+    assert (printed.status, printed.out) == (0, "none of 3 runs meets dice.pooled>0.95 seed=3\n")
+
+
+def test_a_broken_run_is_named_and_the_rest_listed(segreg, planted):
+    broken = planted / "tiny" / "2026-01-31_12-00-00"
+    (broken / "results.json").write_text('{"half')
+    printed = segreg("runs", "--columns", "run", "state")
+    assert [state for _, state in columns(printed, "run", "state")] == ["finished", "broken", "unfinished"]
+    assert printed.err == "warning: runs/tiny/2026-01-31_12-00-00: results.json is no JSON (line 1)\n"
+
+
+def test_json_has_everything_and_nothing_else(segreg, planted):
+    (planted / "deep" / "2026-01-30_12-00-00" / "history.jsonl").write_text("{}\nhalf\n\n")
+    printed = segreg("runs", "--json")
+    told = json.loads(printed.out)
+    assert printed.err == ""
+    assert [run["state"] for run in told] == ["broken", "finished", "unfinished"]
+    assert told[0]["problems"] == ["history.jsonl does not hold a row for each epoch"]
+    assert told[1]["settings"] == recipe()
+    assert json.loads(segreg("runs", "--json", "--where", "encoder=none").out) == []
+
+
+def test_a_terminal_gets_a_table(segreg, planted, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = re.sub(r"\x1b\[\d+m", "", segreg("runs").out).splitlines()
+    assert lines[0].split() == ["run", "state", "dice.pooled"]
+    assert lines[-2].startswith("left out for want of width: recipe, begun, ")
+    assert lines[-1] == "1 run has not come to an end; segreg run --resume RUN goes on with one"
+
+
+def test_mistakes_are_told(segreg, planted, monkeypatch):
+    printed = segreg("runs", "nowhere")
+    assert (printed.status, printed.err) == (
+        2, "error: there is no folder nowhere\n  name the folder that holds runs: segreg runs FOLDER\n",
+    )  # fmt: skip
+    printed = segreg("runs", "--columns", "run", "stat")
+    assert (printed.status, printed.err) == (2, 'error: no run here has "stat"\n  did you mean "state"?\n')
+    assert segreg("runs", "--sort=-dice").err.startswith('error: no run here has "dice"\n  did you mean "')
+    (planted / "empty").mkdir()
+    printed = segreg("runs", planted / "empty", "--where", "nothing=here")
+    assert (printed.status, printed.err) == (
+        2, f"error: there are no runs in {planted / 'empty'}\n  segreg run makes them\n",
+    )  # fmt: skip
+    assert segreg("runs", planted / "empty", "--json").out == "[]\n"
+
+
+def test_nothing_heavy_is_imported(planted):
+    status, modules = modules_after("runs", planted)
+    assert status == 0
+    assert modules & (HEAVY | {"rich", "pydantic"}) == set()
