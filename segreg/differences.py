@@ -17,6 +17,8 @@ class Absent(Enum):
 
 ABSENT: Final = Absent.ABSENT
 _SEED = "seed"
+_PARTS = ("dataset", "encoder", "decoder", "loss", "optimizer", "schedule", "auxiliary", "augment")
+"""Paths of parts, whose names speak for themselves."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ def recipe_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Recip
     has stand with the part.
     """
     return list(_differences("", a, b))
+
+
+def told_by(settings: Mapping[str, str]) -> str:
+    """Gives what to call a recipe that these settings tell from others: a part by its name, else "path=value"."""
+    return ", ".join(text if path in _PARTS else f"{path}={text}" for path, text in settings.items())
 
 
 def distinguishing(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

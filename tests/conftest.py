@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass
 
@@ -10,6 +11,10 @@ import pytest
 import plugged
 from segreg.cli import main
 from segreg.registry import load_registry
+
+# Networks here are tiny: more threads than one only wait for each other, above all where tests run side by side. It is
+# read when PyTorch is imported, and by every process that a test starts.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell that starts the tests in the background lets them, and all that they start, ignore Ctrl-C. Some are about it.
 signal.signal(signal.SIGINT, signal.default_int_handler)

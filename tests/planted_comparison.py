@@ -12,7 +12,7 @@ from segreg.comparison.disagreement_record import Disagreement
 from segreg.comparison.record import Comparison, Cost, Difference, Failure, Model, Rank, Value
 
 METRIC = "dice.per_image_mean"
-COSTS = ("parameters", "train.images_per_second", "latency.p50")
+COSTS = ("parameters", "training_images_per_second", "latency_p50_ms")
 IMAGES = tuple(f"picture_{number:03d}" for number in range(60))
 
 
@@ -36,8 +36,8 @@ def model(place, *, name="", seeds=2, epochs=12, **changes):
     speed = 40.0 * (1 + place) * (0.6 if place % 3 == 2 else 1.0)
     costs = {
         "parameters": Cost(90e6 / (1 + 3 * place), 90e6 / (1 + 3 * place), 90e6 / (1 + 3 * place), ""),
-        "train.images_per_second": Cost(speed, speed - 3, speed + 2, "images/s"),
-        "latency.p50": Cost(1 / speed, 0.95 / speed, 1.2 / speed, "s"),
+        "training_images_per_second": Cost(speed, speed - 3, speed + 2, "images/s"),
+        "latency_p50_ms": Cost(1 / speed, 0.95 / speed, 1.2 / speed, "s"),
     }
     told = {
         "name": name or f"encoder{place}, dice_bce",

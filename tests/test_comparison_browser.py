@@ -33,7 +33,7 @@ addEventListener("load", () => {
   const shown = () => [...document.querySelectorAll("figure.tradeoff")].filter((figure) => figure.checkVisibility())
     .map((figure) => figure.dataset.cost);
   told.costs.push(shown());
-  for (const cost of ["latency.p50", "train.images_per_second"]) {
+  for (const cost of ["latency_p50_ms", "training_images_per_second"]) {
     choice.value = cost;
     choice.dispatchEvent(new Event("change"));
     told.costs.push(shown());
@@ -115,7 +115,7 @@ def test_a_reader_sorts_chooses_and_points(browser, page, tmp_path, width):
     assert told["order"]["to the baseline"] == [[*rest[::-1], names[1]], [*rest, names[1]]]
 
     assert told["chosen"] is True
-    assert told["costs"] == [["parameters"], ["latency.p50"], ["train.images_per_second"]]
+    assert told["costs"] == [["parameters"], ["latency_p50_ms"], ["training_images_per_second"]]
 
     (pointed, parts, model), left, kept, given_up = told["light"]
     assert (pointed, model) == (True, "2")

@@ -10,7 +10,7 @@ import pytest
 import plugged
 from segreg.comparison.record import Cost
 from segreg.cost.definitions import DEFINITIONS
-from segreg.cost.process import how_it_ended, in_a_process
+from segreg.cost.process import in_a_process
 from segreg.cost.record import Failed, Job, Measurement, Needed, Sample, Subject
 from segreg.cost.running import fits, measure, turns
 from segreg.recipe import Recipe
@@ -136,7 +136,7 @@ def test_networks_of_a_third_party_are_measured_and_failures_are_their_own(subje
     assert {name: cost.unit for name, cost in net.costs.items()} == {name: DEFINITIONS[name].unit for name in net.costs}
     # 3 -> 4 channels by 4x4 pixels of stride 4: 4x4 of them are left of 16x16
     assert net.costs["flops"].median >= 2 * 4 * 4 * 4 * 3 * 16
-    killed = "its process was ended by signal SIGKILL, as where memory runs out, in building the network"
+    killed = "its process was ended by signal SIGKILL in building the network, as where memory runs out"
     assert {name: one.reason for name, one in found.of.items() if name != "net"} == {
         "dying": killed,
         "leaving": "its process ended with status 3 in building the network",
@@ -180,7 +180,7 @@ def test_a_subject_is_plain_values_that_give_the_recipe_back(subject):
     [
         (1, "its process ended with status 1"),
         (-11, "its process was ended by signal SIGSEGV"),
-        (-9, "its process was ended by signal SIGKILL, as where memory runs out,"),
+        (-9, "its process was ended by signal SIGKILL, as where memory runs out"),
         (-200, "its process was ended by signal 200"),
     ],
 )

@@ -392,7 +392,7 @@ def test_the_test_command_stands_where_ci_looks_for_it():
     lines = text_of(README).splitlines()
     begin, end = lines.index("<!-- test command -->"), lines.index("<!-- end -->")
     command = [line for line in lines[begin + 1 : end] if not line.startswith("```")]
-    assert command == ["python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest"]
+    assert command == ["python3 -m venv .venv && .venv/bin/pip install -e '.[dev]' && .venv/bin/pytest -n auto"]
 
 
 def test_the_counts_of_built_in_parts(builtin):

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from segreg.bench.plan import Budget, Plan, override, recipe_of, written_as
+from segreg.differences import told_by
 from segreg.errors import Problem, SegregError
 from segreg.registry import Registry
 from segreg.resolve import Resolved, resolve
 from segreg.run import with_absolute_paths
 
-_PARTS = ("dataset", "encoder", "decoder", "loss", "optimizer", "schedule", "auxiliary", "augment")
-"""Sections whose value speaks for itself; other settings are told with their path."""
 _LONGEST = 60
 
 
@@ -131,7 +130,7 @@ def _short(value: Any) -> str:
 
 
 def _model(one: Mapping[str, Any]) -> str:
-    return ", ".join(text if path in _PARTS else f"{path}={text}" for path, text in settings_in_words(one).items())
+    return told_by(settings_in_words(one))
 
 
 def _key(one: Mapping[str, Any], recipe: Resolved) -> str:

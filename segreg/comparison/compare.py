@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -58,9 +57,7 @@ def compare(
     direction = _higher_is_better(chosen, metrics[first])
     measures = [measure_of(scored[one.name], ids, metrics[one.name]) for one in contestants]
     shared = [name for name in measures[0].names if all(name in measure.names for measure in measures)]
-    draws = (
-        statistics.resampled([_in_order(measure, shared) for measure in measures], seed=DRAWN_BY) if shared else None
-    )
+    draws = statistics.resampled([measure.of(*shared) for measure in measures], seed=DRAWN_BY) if shared else None
     models = []
     for number, one in enumerate(contestants):
         values = _values(scored[one.name], names, measures[number], shared, None if draws is None else draws[number])
@@ -79,7 +76,7 @@ def compare(
     told: list[str] = []
     if draws is not None and chosen in shared:
         column = shared.index(chosen)
-        only = [measure.only(chosen) for measure in measures]
+        only = [measure.of(chosen) for measure in measures]
         models = with_ranks(models, chosen, draws[..., column], higher_is_better=direction)
         at = [one.name for one in contestants].index(first)
         models = with_differences(models, at, only, draws[..., column])
@@ -166,12 +163,6 @@ def _chosen_model(baseline: str, names: Sequence[str]) -> str:
 def _higher_is_better(name: str, metrics: MetricCollection) -> bool:
     metric = next((m for n, m in metrics.items(copy_state=False) if name == n or name.startswith(f"{n}.")), None)
     return getattr(metric, "higher_is_better", True) is not False
-
-
-def _in_order(measure: Measure, names: Sequence[str]) -> Measure:
-    """Gives the same scores in the order of `names`."""
-    columns = [measure.names.index(name) for name in names]
-    return dataclasses.replace(measure, names=tuple(names), score=lambda sums: measure.score(sums)[..., columns])
 
 
 def _values(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segreg.differences import distinguishing
+from segreg.differences import distinguishing, told_by
 from segreg.errors import SegregError, listed
 from segreg.recipe import read_recipe
 from segreg.trained import Run
@@ -57,7 +57,7 @@ def contestants_of(runs: Sequence[Run]) -> list[Contestant]:
             raise SegregError(f"{listed(same)} are runs of one recipe with one seed", hint="name one of them")
         ordered = sorted(group, key=lambda pair: int(pair[1].get("seed", 0)))
         members = tuple(run for run, _ in ordered)
-        name = ", ".join(settings.values()) or str(members[0].directory.path)
+        name = told_by(settings) or str(members[0].directory.path)
         found.append(Contestant(name, settings, members))
     names = [one.name for one in found]
     return [

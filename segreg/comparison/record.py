@@ -91,7 +91,7 @@ class Model:
         values: each metric of the test pictures, by its full name such as "dice.pooled".
         difference: to the baseline; None for the baseline itself and where there is nothing to compare by.
         rank: None where there is nothing to rank by.
-        costs: by name, see `segreg.comparison.costs.DEFINITIONS`.
+        costs: by name, see `segreg.cost.definitions.DEFINITIONS`.
         best_epochs: of each seed, the epoch whose weights were scored.
         curves: each seed's history: by column its values, an entry an epoch (NaN where undefined).
         per_image: the compared metric in each of `Comparison.images`, mean over seeds, NaN where it is undefined.

@@ -53,10 +53,10 @@ class Measure:
         there = ~np.isnan(values)
         return cls(tuple(names), np.stack([np.where(there, values, 0.0), there.astype(np.float64)], axis=-1), _mean)
 
-    def only(self, name: str) -> Measure:
-        """Gives the measure of one of the scores, `V` = 1."""
-        column = self.names.index(name)
-        return Measure((name,), self.parts, lambda sums: self.score(sums)[..., column : column + 1])
+    def of(self, *names: str) -> Measure:
+        """Gives the measure of some of the scores, in that order."""
+        columns = [self.names.index(name) for name in names]
+        return Measure(names, self.parts, lambda sums: self.score(sums)[..., columns])
 
 
 def _mean(sums: Floats) -> Floats:

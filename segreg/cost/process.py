@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from typing import Any
 
 from segreg.cost.record import At, Failed, Job, Needed, Sample, Subject
 from segreg.cost.worker import work
+from segreg.exits import how_it_ended
 
 
 def in_a_process(subject: Subject, job: Job, *, timeout: float) -> Sample | Needed | Failed:
@@ -32,27 +32,15 @@ def in_a_process(subject: Subject, job: Job, *, timeout: float) -> Sample | Need
             if not isinstance(told, At):
                 process.join(timeout)
                 return told
-            stage = f" {told.stage}"
+            stage = told.stage
     except (EOFError, OSError):
         process.join()
-        return Failed(how_it_ended(process.exitcode) + stage)
+        return Failed(how_it_ended(process.exitcode, stage))
     finally:
         process.kill()
         process.join()
         ours.close()
-    return Failed(f"it took longer than {timeout:g} s{stage}")
-
-
-def how_it_ended(exitcode: int) -> str:
-    """Gives in words how a process ended that did not tell its result."""
-    if exitcode >= 0:
-        return f"its process ended with status {exitcode}"
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = str(-exitcode)
-    why = ", as where memory runs out," if name == "SIGKILL" else ""
-    return f"its process was ended by signal {name}{why}"
+    return Failed(f"it took longer than {timeout:g} s {stage}".rstrip())
 
 
 def _context() -> Any:

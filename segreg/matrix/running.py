@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from segreg.exits import how_it_ended
 from segreg.matrix.record import Cell, Finished, Row
 from segreg.matrix.worker import work
 
@@ -137,18 +137,7 @@ def _ended(one: _Going, timeout: float) -> str:
         one.process.kill()
     one.process.join()
     one.pipe.close()
-    return f"it took longer than {timeout:g} s" if late else _in_words(one.process.exitcode)
-
-
-def _in_words(exitcode: int) -> str:
-    if exitcode >= 0:
-        return f"its process ended with status {exitcode}"
-    try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = str(-exitcode)
-    why = ", as where memory runs out" if name == "SIGKILL" else ""
-    return f"its process was ended by signal {name}{why}"
+    return f"it took longer than {timeout:g} s" if late else how_it_ended(one.process.exitcode)
 
 
 def _missing(one: _Going) -> list[str]:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
     from segreg.comparison.scored import Scored
-    from segreg.comparison.statistics import Measure
 
 _BLOCK = 1 << 24
 
@@ -115,7 +114,7 @@ def _paired(scored: Sequence[Scored], ids: Sequence[str], metrics: Sequence[Metr
     made: Sequence[Any] = metrics or (None, None)
     measures = [measure_of([each], ids, own) for each, own in zip(scored, made, strict=True)]
     shared = [name for name in measures[0].names if name in measures[1].names]
-    measures = [_only(measure, shared) for measure in measures]
+    measures = [measure.of(*shared) for measure in measures]
     draws = resampled(measures, seed=DRAWN_BY)
     sums = [of_seeds(measure)[0] for measure in measures]
     whole = all(len(each.ids) == len(ids) for each in scored)
@@ -155,11 +154,6 @@ def _metrics(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> tuple[
         return [build.build_metrics(run.recipe, run.task) for run in runs], ""
     except (SegregError, OSError) as error:  # a plugin of then is gone, or the weights were thrown away
         return None, f"the runs' metrics can't be built: {error}"
-
-
-def _only(measure: Measure, names: Sequence[str]) -> Measure:
-    columns = [measure.names.index(name) for name in names]
-    return dataclasses.replace(measure, names=tuple(names), score=lambda sums: measure.score(sums)[..., columns])
 
 
 def _notes(one: KnownRun, other: KnownRun) -> list[str]:

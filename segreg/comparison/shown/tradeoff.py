@@ -13,19 +13,24 @@ from segreg.comparison.shown.front import Offer, pareto_front
 from segreg.comparison.shown.labels import Box, placed
 from segreg.comparison.shown.looks import cut, is_known, legend, look, marker, width
 from segreg.comparison.shown.scales import Scale, scale, short
+from segreg.cost.definitions import DEFINITIONS
 from segreg.report.elements import Content, Html, element, joined, number
 
 _FRAME = Frame(960, 500, 62, 940, 34, 450)
 _LABEL = 210
 """Pixels that a name in the drawing may take."""
-_ENDINGS_BETTER_HIGH = ("images_per_second",)
 
 _Place = tuple[float, float]
 
 
 def is_better_high(cost: str) -> bool:
-    """Says whether more of a cost is better, by its name; of all others less is."""
-    return cost.endswith(_ENDINGS_BETTER_HIGH)
+    """Says whether more of a cost is better, as of a speed; of all others less is."""
+    return bool(cost in DEFINITIONS and DEFINITIONS[cost].higher_is_better)
+
+
+def has_better(cost: str) -> bool:
+    """Says whether more or less of a cost is better at all."""
+    return cost not in DEFINITIONS or DEFINITIONS[cost].higher_is_better is not None
 
 
 def costs_of(comparison: Comparison) -> list[str]:
@@ -40,7 +45,7 @@ def unit_of(comparison: Comparison, cost: str) -> str:
 
 def tradeoff(comparison: Comparison) -> Html:
     """Gives a drawing for each cost, the first of them shown; empty where no model has both a score and a cost."""
-    drawn = {cost: _points(comparison, cost) for cost in costs_of(comparison)}
+    drawn = {cost: _points(comparison, cost) for cost in costs_of(comparison) if has_better(cost)}
     drawn = {cost: points for cost, points in drawn.items() if points}
     if not drawn:
         return Html("")
