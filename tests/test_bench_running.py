@@ -134,7 +134,7 @@ def test_a_run_that_fails_says_why_and_is_tried_again_when_asked(tmp_path):
     from segreg.bench.bench import prepare
     from segreg.bench.work import work_on
 
-    plan = Plan(tiny_runs.write_recipe(tmp_path), {}, change=["split.val=0.9", "split.test=0.1"])
+    plan = Plan(tiny_runs.write_recipe(tmp_path), {}, change=["train.start_from=nowhere"])
     folder = BenchFolder(tmp_path / "bench")
     (cell,) = cells_of(plan, load_registry(plugged.builtin()))
     prepare([cell], folder, again=False)
@@ -142,7 +142,7 @@ def test_a_run_that_fails_says_why_and_is_tried_again_when_asked(tmp_path):
     work_on(folder.recipe(cell), folder.run(cell).path, log)
     assert folder.state(cell) == "failed"
     assert folder.reason(cell) in log.getvalue()
-    assert "train" in folder.reason(cell)
+    assert folder.reason(cell) == f"{tmp_path}/nowhere: there is no such file"
     prepare([cell], folder, again=False)
     assert folder.state(cell) == "failed"
     prepare([cell], folder, again=True)

@@ -78,8 +78,8 @@ def cells_of(plan: Plan, registry: Registry) -> list[Cell]:
             try:
                 resolved = resolve(recipe.changed([*changes, f"seed={seed}"]), registry)
             except SegregError as error:
-                told = f"with {_model(one)}" if one else ""
-                problems += [dataclasses.replace(p, message=f"{told}: {p.message}") for p in error.problems]
+                told = f"with {_model(one)}: " if one else ""
+                problems += [dataclasses.replace(p, message=told + p.message) for p in error.problems]
                 continue
             complete = with_absolute_paths(within(resolved, plan.budget))
             found.append(Cell(_model(one), settings_in_words(one), _key(one, complete), seed, complete))
