@@ -16,6 +16,7 @@ import tiny_runs
 from segreg.bench.bench import Way, bench
 from segreg.bench.cells import cells_of
 from segreg.bench.folder import BenchFolder, held, is_held
+from segreg.bench.local import least_busy
 from segreg.bench.plan import Plan
 from segreg.progress import Quiet
 from segreg.registry import load_registry
@@ -161,3 +162,12 @@ def test_a_half_written_result_is_no_result(tmp_path):
     assert folder.state(cell) == "waiting"
     directory.results.write_text(json.dumps({"scored_on": "test"}))
     assert folder.state(cell) == "finished"
+
+
+def test_gpus_are_dealt_out_evenly():
+    assert least_busy([], []) == ""
+    taken: list[str] = []
+    for _ in range(5):
+        taken.append(least_busy(["0", "1"], taken))
+    assert taken == ["0", "1", "0", "1", "0"]
+    assert least_busy(["0", "1"], ["0", "1", "1"]) == "0"

@@ -42,7 +42,7 @@ def run_locally(
         cells: the runs, in the order in which they are begun.
         folder: the bench's.
         jobs: runs at the same time.
-        gpus: names of GPUs that are dealt out, one a run; none leaves every run to its recipe.
+        gpus: names of GPUs that are dealt out among the runs; none leaves every run to its recipe.
         look: is called about once a second.
     """
     going: list[_Going] = []
@@ -61,8 +61,7 @@ def run_locally(
             open_cells = [cell for cell in cells if folder.state(cell) in ("waiting", "stopped", "running")]
             free = [c for c in open_cells if c.name not in mine and folder.state(c) in ("waiting", "stopped")]
             while free and len(going) < jobs:
-                busy = {one.gpu for one in going}
-                gpu = next((gpu for gpu in gpus if gpu not in busy), "")
+                gpu = least_busy(gpus, [one.gpu for one in going])
                 going.append(_begin(free.pop(0), folder, start, Place(threads, gpu)))
             look()
             if not open_cells and not going:
@@ -70,6 +69,11 @@ def run_locally(
             time.sleep(_LOOK if going else 2 * _LOOK)
     finally:
         _stop(going)
+
+
+def least_busy(gpus: Sequence[str], taken: Sequence[str]) -> str:
+    """Gives the first of the GPUs that the fewest runs have; an empty text where there is none."""
+    return min(gpus, key=taken.count, default="")
 
 
 def cores() -> int:
