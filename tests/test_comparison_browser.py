@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import json
-import re
-import shutil
-import subprocess
-
 import pytest
 
+import opened
 import planted_comparison as planted
 from segreg.comparison.page import write_page
 
-PROBE = """
-const told = {errors: [], images: [], order: {}, costs: [], light: []};
-addEventListener("error", (event) => told.errors.push(String(event.message || event.target)), true);
-addEventListener("securitypolicyviolation", (event) => told.errors.push("policy: " + event.violatedDirective));
-addEventListener("load", () => {
-  told.images = [...document.images].map((image) => image.naturalWidth);
+SCRIPT = """
+  told.order = {}; told.costs = []; told.light = [];
   const table = document.querySelector("table.sortable");
   const heads = [...table.tHead.rows[0].cells];
   const read = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent.trim());
@@ -54,23 +43,7 @@ addEventListener("load", () => {
   told.pressed = keys.filter((key) => key.getAttribute("aria-pressed") === "true").length;
   keys[1].click();
   told.light.push(look());
-  told.wide = document.documentElement.scrollWidth - innerWidth;
-  const note = document.createElement("pre");
-  note.id = "told";
-  note.textContent = JSON.stringify(told);
-  document.body.append(note);
-});
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), ""
-    )
-    if not found:
-        pytest.skip("no Chromium is installed")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -80,30 +53,14 @@ def page(tmp_path_factory):
     compared = planted.comparison(models=models, failures=(planted.failure(reason="x" * 300),))
     file = tmp_path_factory.mktemp("opened") / "report.html"
     write_page(compared, file, [planted.disagreement(compared)])
-    text = file.read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(PROBE.encode()).digest()).decode()
-    text = text.replace("script-src ", f"script-src &#x27;sha256-{digest}&#x27; ", 1)
-    probed = file.with_name("probed.html")
-    probed.write_text(text.replace("<style>", f"<script>{PROBE}</script><style>", 1), encoding="utf-8")
-    return probed
+    return opened.probed(file, SCRIPT)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 500])
-def test_a_reader_sorts_chooses_and_points(browser, page, tmp_path, width):
-    opened = subprocess.run(
-        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
-         "--enable-logging=stderr", f"--user-data-dir={tmp_path}", f"--window-size={width},900",
-         "--virtual-time-budget=5000", "--dump-dom", page.as_uri()],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-    found = re.search('<pre id="told">(.*?)</pre>', opened.stdout, re.DOTALL)
-    assert found, opened.stderr[-2000:]
-    told = json.loads(html.unescape(found[1]))
-    assert told["errors"] == []
-    assert [line for line in opened.stderr.splitlines() if "CONSOLE" in line] == []
+def test_a_reader_sorts_chooses_and_points(page, tmp_path, width):
+    told = opened.told_by(opened.browser(), page, tmp_path, width)
     assert len(told["images"]) == 2 + 12
-    assert min(told["images"]) > 0
 
     names = ["long_" * 40 if place == 3 else f"encoder{place}, dice_bce" for place in range(12)]
     names[1] += " baseline"

@@ -1,0 +1,67 @@
+"""A page opened in headless Chromium with a script of the test's in it, which notes what it finds."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+_BEGIN = """
+const told = {errors: [], images: []};
+addEventListener("error", (event) => told.errors.push(String(event.message || event.target)), true);
+addEventListener("securitypolicyviolation", (event) => told.errors.push("policy: " + event.violatedDirective));
+addEventListener("load", () => {
+  told.images = [...document.images].map((image) => image.naturalWidth);
+"""
+_END = """
+  told.wide = document.documentElement.scrollWidth - innerWidth;
+  const note = document.createElement("pre");
+  note.id = "told";
+  note.textContent = JSON.stringify(told);
+  document.body.append(note);
+});
+"""
+
+
+def browser():
+    """Gives the path of Chromium; skips the test where there is none."""
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if path := shutil.which(name):
+            return path
+    return pytest.skip("no Chromium is installed")
+
+
+def probed(file, script):
+    """Gives a page like `file` that runs a script when it has loaded, which fills in the fields of `told`.
+
+    The script stands before everything, and the page's policy lets it run beside the page's own.
+    """
+    whole = _BEGIN + script + _END
+    digest = base64.b64encode(hashlib.sha256(whole.encode()).digest()).decode()
+    text = file.read_text(encoding="utf-8").replace("script-src ", f"script-src &#x27;sha256-{digest}&#x27; ", 1)
+    made = file.with_name("probed.html")
+    made.write_text(text.replace("<style>", f"<script>{whole}</script><style>", 1), encoding="utf-8")
+    return made
+
+
+def told_by(path, page, folder, width):
+    """Gives what the script noted in a window of that width; the browser itself complains of nothing."""
+    opened = subprocess.run(
+        [path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
+         "--enable-logging=stderr", f"--user-data-dir={folder}", f"--window-size={width},900",
+         "--virtual-time-budget=5000", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    found = re.search('<pre id="told">(.*?)</pre>', opened.stdout, re.DOTALL)
+    assert found, opened.stderr[-2000:]
+    told = json.loads(html.unescape(found[1]))
+    assert told["errors"] == []
+    assert [line for line in opened.stderr.splitlines() if "CONSOLE" in line] == []
+    assert min(told["images"]) > 0
+    return told
