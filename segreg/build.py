@@ -55,7 +55,8 @@ def encoder_for(choice: Choice, in_channels: int, size: tuple[int, int]) -> Enco
     """Gives an encoder for images of one height and width.
 
     An encoder that takes a single size, and has it as a setting `img_size` that is left null, is built for this one,
-    rounded up to multiples of 32, which most decoders want, or of its native size too where it can't take those.
+    rounded up to multiples of 32, which most decoders want, or of its native size too where it can't take those; and
+    for the square around it where it takes squares only.
 
     Raises:
         SegregError: it can't be built, or does not keep its contract.
@@ -66,7 +67,7 @@ def encoder_for(choice: Choice, in_channels: int, size: tuple[int, int]) -> Enco
         return encoder
     steps = ((32, 32), tuple(math.lcm(32, side) for side in native))
     wanted = [tuple(-(-side // step) * step for side, step in zip(size, both, strict=True)) for both in steps]
-    for fitting in wanted:
+    for fitting in dict.fromkeys(fit for both in wanted for fit in (both, (max(both), max(both)))):
         if fitting == native:
             return encoder
         try:
@@ -103,8 +104,21 @@ def build_model(recipe: Resolved, task: Task, encoder: Encoder | None = None) ->
         model = Segmenter(encoder, decoder, task.channels, auxiliary=auxiliary)
         verify(model, image_size=recipe.input.size, in_channels=recipe.input.channels)
     except SegregError as error:
-        raise error.at(recipe.decoder.place) from error
+        raise _of_its_part(error, recipe) from error
     return model
+
+
+def _of_its_part(error: SegregError, recipe: Resolved) -> SegregError:
+    """Gives what is wrong with a network with the place of the part that it begins with, and whose part that is."""
+    problem = error.problems[0]
+    title = problem.message.removeprefix("the head of ")
+    choice = recipe.encoder if title.startswith("encoder ") else recipe.decoder
+    if recipe.auxiliary is not None and title.startswith("auxiliary decoder "):
+        choice = recipe.auxiliary
+    if choice.part.plugin.distribution != "segreg":
+        hint = f'the {choice.part.kind} "{choice.part.name}" is defined at {choice.part.defined}'
+        problem = dataclasses.replace(problem, hint="\n".join(filter(None, (problem.hint, hint))))
+    return SegregError.of([problem, *error.problems[1:]]).at(choice.place)
 
 
 def _decoder(choice: Choice, encoder: Encoder) -> Decoder:

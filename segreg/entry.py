@@ -76,6 +76,7 @@ class Family:
         paper: the source.
         representatives: names a few members that stand for all where every one would be too many, as in
             `segreg matrix`; without it, all members do.
+        unfit: gives names that users may take for members, each with the reason why it can't be used.
 
     Raises:
         SegregError: the builder does not keep to this; the message names its file and line.
@@ -89,6 +90,7 @@ class Family:
     member_settings: Callable[[str], Mapping[str, Setting]] | None = None
     paper: str = ""
     representatives: Callable[[], Iterable[str]] | None = None
+    unfit: Callable[[], Mapping[str, str]] | None = None
 
     def __post_init__(self) -> None:
         own_settings = self.member_settings is not None

@@ -16,7 +16,7 @@ from typing import Any
 import pluggy
 
 from segreg import hooks
-from segreg.entry import Entry, Family
+from segreg.entry import Entry, Family, where
 from segreg.errors import SegregError, did_you_mean, listed, with_article
 from segreg.fitting import misfit, plain_name
 from segreg.kinds import KINDS
@@ -167,10 +167,17 @@ class Registry:
                 complaints.append(f"{hook} of {implementation.plugin_name} failed: {type(error).__name__}: {error}")
         return complaints
 
+    def may_offer(self) -> list[str]:
+        """Gives a sentence for each plugin that is not in use, for the message of a name that nobody offers."""
+        return [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
+
     def _offers(self, kind: str) -> Iterable[tuple[Plugin, Entry | Family]]:
         return ((plugin, offer) for plugin in self.plugins for offer in plugin.parts if offer.kind == kind)
 
     def _unknown(self, kind: str, name: str, bare: str) -> SegregError:
+        for _, offer in self._offers(kind):
+            if isinstance(offer, Family) and (why := _why_unfit(offer, bare)):
+                return SegregError(f'the {kind} "{bare}" can\'t be used: {why}')
         for plugin, family in self.families(kind):
             if bare.startswith(family.prefix):
                 member = bare.removeprefix(family.prefix)
@@ -194,8 +201,7 @@ class Registry:
                 else [f"no plugin offers {with_article(kind)}"]
             )
         hints.append(f"`segreg list {kind}` shows every {kind}")
-        hints += [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
-        return SegregError(f'there is no {kind} "{name}"', hint="\n".join(filter(None, hints)))
+        return SegregError(f'there is no {kind} "{name}"', hint="\n".join([*filter(None, hints), *self.may_offer()]))
 
     def _has(self, kind: str, name: str) -> bool:
         return any(offer.name == name for _, offer in self._offers(kind) if isinstance(offer, Entry))
@@ -207,6 +213,12 @@ def _member(plugin: Plugin, offer: Entry | Family, name: str) -> list[str]:
         return []
     member = name.removeprefix(offer.prefix)
     return [member] if member in _members(plugin, offer) else []
+
+
+def _why_unfit(family: Family, name: str) -> str:
+    """Gives why a name that looks like a member can't be used; empty where the family doesn't know."""
+    unfit = family.unfit() if family.unfit and name.startswith(family.prefix) else {}
+    return unfit.get(name.removeprefix(family.prefix), "")
 
 
 def _members(plugin: Plugin, family: Family) -> frozenset[str]:
@@ -253,9 +265,27 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
     except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises, the others go on
         if manager.has_plugin(title):
             manager.unregister(name=title)
-        told = str(error) if isinstance(error, SegregError) else f"{type(error).__name__}: {error}"
+        told = str(error) if isinstance(error, SegregError) else _told(error, plugin.module)
         return dataclasses.replace(plugin, error=told, detail=traceback.format_exc())
     return dataclasses.replace(plugin, parts=parts, seconds=time.perf_counter() - start)
+
+
+def _told(error: BaseException, module: str) -> str:
+    """Gives in words what loading a module raised, after the "file:line" of its package's own code where it has one."""
+    module = module.partition(":")[0]
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        hint = "where pyproject.toml names another one by now, install the package again"
+        lacks = "which is not there" if error.name == module else f"and there is no {error.name}"
+        return str(SegregError(f"its entry point names the module {module}, {lacks}", hint=hint))
+    top = module.partition(".")[0]
+    places = [
+        f"{frame.f_code.co_filename}:{line}: "
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == top
+    ]
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    return f"{places[-1] if places else ''}{type(error).__name__}: {error}"
 
 
 def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Family, ...]:
@@ -264,7 +294,8 @@ def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Famil
     for caller in callers:
         if not caller.has_spec():
             hint = did_you_mean(caller.name, known, limit=1) or f"the hooks are {listed(known)}"
-            raise SegregError(f"it implements a hook that does not exist: {caller.name}", hint=hint)
+            at = where(getattr(module, caller.name))
+            raise SegregError(f"{at}: it implements a hook that does not exist: {caller.name}", hint=hint)
     if not callers:
         raise SegregError(
             "it implements no hook", hint="put @segreg.hookimpl above `def segreg_entries(): ...` in the module"
@@ -273,9 +304,15 @@ def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Famil
     for implementation in manager.hook.segreg_entries.get_hookimpls():
         if implementation.plugin is module:
             given: Any = implementation.function()
+            at = where(implementation.function)
             if not isinstance(given, Iterable):
-                raise SegregError(f"segreg_entries gave {given!r}, which is no list of segreg.Entry")
+                raise SegregError(f"{at}: segreg_entries gave {given!r}, which is no list of segreg.Entry")
             parts.extend(given)
-    if strange := [part for part in parts if not isinstance(part, (Entry, Family))]:
-        raise SegregError(f"segreg_entries gave {strange[0]!r}, which is no segreg.Entry or segreg.Family")
+            if strange := [part for part in parts if not isinstance(part, (Entry, Family))]:
+                raise SegregError(
+                    f"{at}: segreg_entries gave {strange[0]!r}, which is no segreg.Entry or segreg.Family"
+                )
+            single = [(part.kind, part.name) for part in parts if isinstance(part, Entry)]
+            if twice := [f"{kind} {name!r}" for kind, name in dict.fromkeys(single) if single.count((kind, name)) > 1]:
+                raise SegregError(f"{at}: segreg_entries gave {listed(twice, quote='')} twice; name one otherwise")
     return tuple(parts)

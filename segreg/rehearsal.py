@@ -108,6 +108,8 @@ def _task(recipe: Resolved) -> tuple[Task, str]:
                 dataclasses.replace(recipe, dataset=dataclasses.replace(recipe.dataset, settings=own))
             ).task, ""
         except SegregError as error:
+            if not isinstance(error.__cause__, SegregError):  # not the data set's own words: its plugin is broken
+                raise
             reason = error.problems[0].message
     else:
         reason = f"{gone[0]} is not there"

@@ -38,6 +38,14 @@ def liar(in_channels):
             return [self.network(image)]
     return Liar()
 
+def flat(encoder):
+    '''A decoder that gives no map.'''
+    class Flat(nn.Module):
+        channels, stride = 4, 4
+        def forward(self, levels):
+            return levels[0].new_zeros(1, 2)
+    return Flat()
+
 class Still(nn.Module):
     def __init__(self, image_size):
         super().__init__()
@@ -64,6 +72,16 @@ def stubborn(in_channels, *, img_size: tuple[PositiveInt, PositiveInt] | None = 
     if img_size and (img_size[0] % 20 or img_size[1] % 20):
         raise SegregError("a multiple of 20 was expected")
     return Still(img_size or (20, 40))
+
+def square(in_channels, *, img_size: tuple[PositiveInt, PositiveInt] | None = None):
+    '''An encoder of one size that it is told, a square.
+
+    Args:
+        img_size: the size.
+    '''
+    if img_size and img_size[0] != img_size[1]:
+        raise SegregError("a square was expected")
+    return Still(img_size or (48, 48))
 
 def wrong_decoder(encoder):
     '''No decoder.'''
@@ -98,7 +116,8 @@ def segreg_entries():
     return [
         Entry("encoder", "wrong", wrong_encoder), Entry("encoder", "liar", liar),
         Entry("encoder", "still", still), Entry("encoder", "stubborn", stubborn),
-        Entry("decoder", "wrong", wrong_decoder), Entry("loss", "wrong", wrong_loss),
+        Entry("encoder", "square", square),
+        Entry("decoder", "wrong", wrong_decoder), Entry("decoder", "flat", flat), Entry("loss", "wrong", wrong_loss),
         Entry("dataset", "wrong", wrong_dataset), Entry("dataset", "doubled", doubled),
         Entry("metric", "wrong", wrong_metric), Entry("optimizer", "wrong", wrong_optimizer),
         Entry("schedule", "wrong", wrong_schedule),
@@ -147,8 +166,22 @@ def test_a_part_that_is_not_what_its_kind_promises_is_named(override, resolved):
 
 
 def test_a_network_that_does_not_give_what_it_declares_is_refused(resolved):
-    with pytest.raises(SegregError, match="encoder Liar, level 1 of 1, declares 8 channels, but gives 4"):
-        build.build_model(resolved("encoder=liar"), BINARY)
+    recipe = resolved("encoder=liar")
+    with pytest.raises(SegregError) as told:
+        build.build_model(recipe, BINARY)
+    assert str(told.value) == (
+        "command line: encoder Liar, level 1 of 1, declares 8 channels, but gives 4\n"
+        f'  the encoder "liar" is defined at {recipe.encoder.part.offer.place} (segreg-strange 0.3)'
+    )
+    for setting, title in (("decoder", "decoder"), ("auxiliary", "auxiliary decoder")):
+        recipe = resolved(f"{setting}=flat")
+        with pytest.raises(SegregError) as told:
+            build.build_model(recipe, BINARY)
+        place = recipe.decoder.part.offer.place if setting == "decoder" else recipe.auxiliary.part.offer.place
+        assert str(told.value) == (
+            f"command line: {title} Flat gives [1, 2] where [B, C, H, W] was expected\n"
+            f'  the decoder "flat" is defined at {place} (segreg-strange 0.3)'
+        )
 
 
 @pytest.mark.parametrize(
@@ -158,6 +191,7 @@ def test_a_network_that_does_not_give_what_it_declares_is_refused(resolved):
         ("{name: still}", "[50, 70]", (64, 96)),
         ("{name: still}", "[48, 48]", (64, 64)),
         ("{name: still, img_size: [96, 96]}", "[64, 96]", (96, 96)),
+        ("{name: square}", "[50, 70]", (96, 96)),
         ("{name: stubborn}", "[64, 96]", (160, 160)),
         ("{name: stubborn}", "[100, 170]", (160, 320)),
     ],

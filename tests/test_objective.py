@@ -74,3 +74,19 @@ def test_losses_that_are_modules_move_with_the_network():
 def test_no_loss_is_told():
     with pytest.raises(SegregError, match="there is no loss to train with"):
         Objective(network(), Scale(), [])
+
+
+@pytest.mark.parametrize(
+    ("loss", "given"),
+    [
+        (lambda logits, target: logits.mean((1, 2, 3)), "[2]"),
+        (lambda logits, target: logits[:1].mean((2, 3)), "[1, 1]"),
+        (lambda logits, target: 0.5, "float"),
+        (lambda logits, target: None, "NoneType"),
+    ],
+)
+def test_a_loss_that_is_no_scalar_is_told(loss, given):
+    objective = Objective(network(), Scale(), [("mine", 1.0, loss)])
+    with pytest.raises(SegregError) as told:
+        objective(IMAGES, TARGETS)
+    assert str(told.value) == f'the loss "mine" gives {given} where a scalar tensor was expected'

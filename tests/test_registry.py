@@ -176,7 +176,7 @@ def test_one_package_with_two_entry_points_of_one_name_keeps_the_first(plugin):
 HOOK = "from segreg.hooks import hookimpl\n@hookimpl\n"
 NO_HOOK = "it implements no hook\n  put @segreg.hookimpl above `def segreg_entries(): ...` in the module"
 HOOKS = '  the hooks are "segreg_entries", "segreg_run_start", "segreg_epoch_end" and "segreg_run_end"'
-MISSPELLED = "it implements a hook that does not exist: "
+MISSPELLED = "{file}:2: it implements a hook that does not exist: "
 WITHOUT_DOCSTRING = """
 from segreg.entry import Entry
 from segreg.hooks import hookimpl
@@ -189,27 +189,34 @@ def segreg_entries():
     return [Entry("loss", "x", loss)]
 """
 
+TWICE = WITHOUT_DOCSTRING.replace("    pass", '    """A loss."""').replace(
+    "[Entry", '[Entry("loss", "x", loss), Entry("loss", "y", loss), Entry'
+)
+
 BROKEN = [
-    ("raise ValueError('no')", "ValueError: no"),
-    ("import a_module_that_nobody_has", "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
-    ("def f(:", "SyntaxError: invalid syntax ({module}.py, line 1)"),
-    ("raise SystemExit('bye')", "SystemExit: bye"),
-    ("import sys\nsys.exit(0)", "SystemExit: 0"),
+    ("raise ValueError('no')", "{file}:1: ValueError: no"),
+    ("import a_module_that_nobody_has", "{file}:1: ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
+    ("x = 1\nimport email.nothing", "{file}:2: ModuleNotFoundError: No module named 'email.nothing'"),
+    ("import json\njson.loads('a')", "{file}:2: JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
+    ("def f(:", "{file}:1: SyntaxError: invalid syntax"),
+    ("raise SystemExit('bye')", "{file}:1: SystemExit: bye"),
+    ("import sys\nsys.exit(0)", "{file}:2: SystemExit: 0"),
     ("x = 1", NO_HOOK),
     ("def segreg_entries():\n    return []", NO_HOOK),
     (HOOK + "def segreg_entrys(): return []", MISSPELLED + 'segreg_entrys\n  did you mean "segreg_entries"?'),
     (HOOK + "def zzz(): return []", MISSPELLED + "zzz\n" + HOOKS),
-    (HOOK + "def segreg_entries(): raise RuntimeError('not today')", "RuntimeError: not today"),
-    (HOOK + "def segreg_entries(): raise SystemExit", "SystemExit: "),
-    (HOOK + "def segreg_entries(): pass", "segreg_entries gave None, which is no list of segreg.Entry"),
-    (HOOK + "def segreg_entries(): return 3", "segreg_entries gave 3, which is no list of segreg.Entry"),
+    (HOOK + "def segreg_entries(): raise RuntimeError('not today')", "{file}:3: RuntimeError: not today"),
+    (HOOK + "def segreg_entries(): raise SystemExit", "{file}:3: SystemExit: "),
+    (HOOK + "def segreg_entries(): pass", "{file}:2: segreg_entries gave None, which is no list of segreg.Entry"),
+    (HOOK + "def segreg_entries(): return 3", "{file}:2: segreg_entries gave 3, which is no list of segreg.Entry"),
     (
         HOOK + "def segreg_entries(): return ['dice']",
-        "segreg_entries gave 'dice', which is no segreg.Entry or segreg.Family",
+        "{file}:2: segreg_entries gave 'dice', which is no segreg.Entry or segreg.Family",
     ),
+    (TWICE, "{file}:8: segreg_entries gave loss 'x' twice; name one otherwise"),
     (
         WITHOUT_DOCSTRING,
-        "{folder}/{module}.py:5: loss 'x' has no docstring; its first line is what `segreg list` prints",
+        "{file}:5: loss 'x' has no docstring; its first line is what `segreg list` prints",
     ),
 ]
 
@@ -219,7 +226,7 @@ def test_a_broken_plugin_is_reported_and_stops_nobody_else(source, says, plugin,
     broken = plugin(source, name="broken", distribution="segreg-broken")
     registry = load_registry([broken, plugin(GOOD)])
     reported = registry.plugins[0]
-    assert reported.error == says.format(module=broken.value, folder=tmp_path / "site-packages")
+    assert reported.error == says.format(file=tmp_path / "site-packages" / f"{broken.value}.py")
     assert reported.parts == ()
     assert reported.detail.startswith("Traceback (most recent call last):\n")
     assert registry.names("loss") == ["ours"]
@@ -228,7 +235,12 @@ def test_a_broken_plugin_is_reported_and_stops_nobody_else(source, says, plugin,
 
 def test_a_module_that_is_not_there_is_reported():
     reported = only(load_registry([plugged.point("a_module_that_nobody_has")]))
-    assert reported.error == "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"
+    begin, again = "its entry point names the module", "\n  where pyproject.toml names another one by now, install the "
+    assert reported.error == f"{begin} a_module_that_nobody_has, which is not there{again}package again"
+    reported = only(load_registry([plugged.point("a_module_that_nobody_has.parts")]))
+    assert reported.error == (
+        f"{begin} a_module_that_nobody_has.parts, and there is no a_module_that_nobody_has{again}package again"
+    )
 
 
 def test_a_hook_that_asks_for_what_it_is_not_told_is_reported(plugin):
@@ -264,15 +276,17 @@ def segreg_run_end(run):
     assert load_registry([source]).notify("segreg_run_end", run="run", results={}) == []
 
 
-def test_a_part_that_nobody_offers_is_blamed_on_broken_plugins_too(plugin):
-    registry = load_registry([plugin("raise ValueError('no')", distribution="segreg-broken"), plugin(GOOD)])
+def test_a_part_that_nobody_offers_is_blamed_on_broken_plugins_too(plugin, tmp_path):
+    broken = plugin("raise ValueError('no')", distribution="segreg-broken")
+    registry = load_registry([broken, plugin(GOOD)])
     with pytest.raises(SegregError) as told:
         registry.find("loss", "theirs")
     assert str(told.value) == (
         'there is no loss "theirs"\n'
         '  it can be "ours"\n'
         "  `segreg list loss` shows every loss\n"
-        "  segreg-broken 1.0 could not be loaded and may offer it: ValueError: no"
+        f"  segreg-broken 1.0 could not be loaded and may offer it: {tmp_path}/site-packages/{broken.value}.py:1: "
+        "ValueError: no"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.kinds import KINDS
@@ -38,12 +39,16 @@ def execute(chosen: argparse.Namespace) -> int:
     if kind and not found[kind] and chosen.pattern != "*":
         names = [*registry.names(kind), *registry.members(kind)]
         hint = did_you_mean(chosen.pattern.strip("*"), names) or f"`segreg list {kind}` shows every {kind}"
+        hint = "\n".join([hint, *registry.may_offer()])
         raise SegregError(f'no {kind} matches "{chosen.pattern}"', hint=hint)
     if chosen.json:
         print(json.dumps([_row(part) for parts in found.values() for part in parts], indent=2))
     else:
         for name, parts in found.items():
             _print_kind(registry, name, parts, chosen.pattern, whole=kind is not None)
+        for plugin in registry.plugins:
+            if plugin.error:
+                print(f"plugin {plugin.title} is not in use: {plugin.error.splitlines()[0]}", file=sys.stderr)
     return 0
 
 

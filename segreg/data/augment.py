@@ -123,7 +123,8 @@ def _stepped(
     except Exception as error:
         raise SegregError(
             f'the augmentation "{name}" fails on a picture of {_words(image.shape)}: {type(error).__name__}: {error}',
-            hint="it may need more than an image and a mask, other settings or another input.size",
+            hint="it may need more than an image and a mask, other settings or another input.size"
+            + (", or a mask of one layer, where a multilabel task has one for each class" if layered else ""),
         ) from error
     after, labels = done["image"], done["mask"]
     if not isinstance(after, np.ndarray) or not isinstance(labels, np.ndarray):

@@ -8,6 +8,9 @@ from segreg.errors import SegregError, listed
 from segreg.testing.check import Broken, NotChecked, raised
 from segreg.testing.subject import Subject
 
+NETWORKS = ("encoder", "decoder")
+"""Kinds whose parts are networks."""
+
 
 def tried(subject: Subject, *given: Any) -> Any:
     """Gives the built part, for the check of whether it can be built.
@@ -31,13 +34,18 @@ def built(subject: Subject, *given: Any) -> Any:
     """Gives the built part, for every other check.
 
     Raises:
-        NotChecked: it can't be built.
+        NotChecked: it can't be built, or is no network where it must be one.
     """
+    from torch import nn
+
     needs_nothing(subject)
     try:
-        return subject.build(*given)
+        part = subject.build(*given)
     except Exception as error:
         raise NotChecked("it can't be built, see it_can_be_built") from error
+    if subject.part.kind in NETWORKS and not isinstance(part, nn.Module):
+        raise NotChecked("it is no nn.Module, see it_can_be_built")
+    return part
 
 
 def needs_nothing(subject: Subject) -> None:

@@ -62,7 +62,9 @@ def package_checks(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     leave_out: Mapping[str, str] | None = None,
 ) -> list[Check]:
-    """Gives the checks of what an installed package offers: its single parts, and the first member of each family.
+    """Gives the checks of what an installed package offers: its single parts, and one member of each family.
+
+    That member is the first that the family names as a representative, or its first where it names none.
 
     Args:
         package: its name, as pip or as Python knows it.
@@ -146,7 +148,7 @@ def plugins_of(registry: Registry, package: str) -> list[Plugin]:
         if plugin.error:
             raise SegregError(
                 f"{plugin.title} can't be loaded ({plugin.name} = {plugin.module}): {plugin.error}",
-                hint="`segreg plugins --tracebacks` shows where it failed",
+                hint="`segreg plugins --tracebacks` shows where it failed" if plugin.detail else "",
             )
     return plugins
 
@@ -157,9 +159,17 @@ def _members(plugin: Plugin, offer: Entry | Family, patterns: Sequence[str], nam
         chosen = title in named or any(fnmatch.fnmatchcase(title, pattern) for pattern in patterns)
         return [Part(offer.kind, offer.name, offer, plugin)] if chosen or not patterns else []
     found = []
-    for number, member in enumerate(offer.members()):
+    members = list(offer.members())
+    typical = next(iter(offer.representatives()), None) if offer.representatives else next(iter(members), None)
+    if typical is not None and typical not in members:
+        raise SegregError(
+            f"{offer.place}: the {offer.kind} family {offer.name!r} names {typical!r} as a representative, "
+            "which is none of its members",
+            hint=did_you_mean(typical, members),
+        )
+    for member in members:
         title = f"{offer.kind}.{offer.prefix}{member}"
-        chosen = any(fnmatch.fnmatchcase(title, pattern) for pattern in patterns) if patterns else number == 0
+        chosen = any(fnmatch.fnmatchcase(title, pattern) for pattern in patterns) if patterns else member == typical
         if chosen or title in named:
             found.append(Part(offer.kind, f"{offer.prefix}{member}", offer, plugin, member))
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from segreg.contracts import Dataset, Sample
 from segreg.data.samples import mask_shape, wrong_labels
 from segreg.errors import SegregError, listed
-from segreg.task import Task
+from segreg.task import IGNORE_INDEX, Task
 from segreg.testing.building import built, needs_nothing, tried
 from segreg.testing.check import Broken, NotChecked, Rule, doing, raised
 from segreg.testing.subject import Subject
@@ -73,11 +73,12 @@ def pictures_are_what_is_promised(subject: Subject) -> None:
 
 
 def labels_are_of_the_task(subject: Subject) -> None:
-    """Masks hold classes of the task, or 255."""
+    """Masks hold classes of the task, or 255; and not 255 where an object is meant."""
     dataset = _dataset(subject)
     with_masks = [sample for sample in _some(dataset) if sample.mask is not None]
     if not with_masks:
         raise NotChecked("none of its samples has a mask")
+    held: set[int] = set()
     for sample in with_masks:
         mask = np.asarray(_read(dataset.read_mask, sample, "mask"))
         if mask.dtype == np.uint8 and (wrong := wrong_labels(mask, dataset.task)):
@@ -87,6 +88,13 @@ def labels_are_of_the_task(subject: Subject) -> None:
                 f"{len(dataset.task.classes)}, nor 255",
                 at=dataset.read_mask,
             )
+        held |= set(np.unique(mask).tolist())
+    if held == {0, IGNORE_INDEX}:
+        raise Broken(
+            f"the masks of {len(with_masks)} samples hold 0 and 255 alone, and 255 is ignored: where 255 means an "
+            "object, give 1 for it",
+            at=dataset.read_mask,
+        )
 
 
 def reading_repeats(subject: Subject) -> None:

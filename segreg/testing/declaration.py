@@ -13,7 +13,7 @@ from functools import cache
 import pluggy
 
 from segreg.entry import Family
-from segreg.errors import listed
+from segreg.errors import SegregError, listed
 from segreg.hooks import PROJECT
 from segreg.registry import Registry
 from segreg.schema import recipe_schema
@@ -59,6 +59,7 @@ def settings_are_told(subject: Subject) -> None:
 
 def defaults_fit_their_hints(subject: Subject) -> None:
     """Each default is a value that a recipe could write."""
+    _readable(subject)
     optional = {name: s for name, s in subject.part.settings.items() if not s.required}
     if not optional:
         raise NotChecked("it has no setting with a default")
@@ -74,6 +75,7 @@ def defaults_fit_their_hints(subject: Subject) -> None:
 
 def it_can_be_shown(subject: Subject) -> None:
     """`segreg list` and `segreg show` have words for the part and for each setting."""
+    _readable(subject)
     part = subject.part
     if not part.summary:
         raise Broken("its docstring has no first line")
@@ -89,6 +91,7 @@ def it_can_be_shown(subject: Subject) -> None:
 
 def its_schema_is_valid(subject: Subject) -> None:
     """The JSON Schema of a recipe with this part is valid, and each default keeps to its own."""
+    _readable(subject)
     part = subject.part
     offer = part.offer
     if isinstance(offer, Family):  # the others have checks of their own, and may be many
@@ -122,6 +125,18 @@ def the_table_of_contents_is_light(subject: Subject) -> None:
         raise NotChecked(f"{plugin.module} can't be imported alone: {problem}")
     if heavy := [name for name in HEAVY if name in modules]:
         raise Broken(f"importing {plugin.module}, and listing what it offers, brings {listed(heavy)} in")
+
+
+def _readable(subject: Subject) -> None:
+    """Stops where the settings can't be read.
+
+    Raises:
+        NotChecked: one check tells why.
+    """
+    try:
+        _ = subject.part.settings
+    except SegregError as error:
+        raise NotChecked("its settings can't be read, see settings_are_told") from error
 
 
 @cache

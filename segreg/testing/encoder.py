@@ -38,6 +38,7 @@ def channels_and_strides_are_true(subject: Subject) -> None:
 
 def any_number_of_channels_will_do(subject: Subject) -> None:
     """Images of 1, 4 and 6 channels give the levels that it declares."""
+    _encoder(subject)
     for channels in (1, 4, 6):
         try:
             encoder = subject.build(channels)

@@ -81,7 +81,7 @@ def ignored_pixels_count_for_nothing(subject: Subject) -> None:
         target = drawn.truth(task, ignored=True)
         _, counts = task.one_hot(target)
         logits = torch.randn_like(counts).requires_grad_()
-        value = loss(logits, target)
+        value = _scalar(loss, logits, target)
         torch.autograd.backward(value)
         if logits.grad is not None and logits.grad[counts == 0].abs().max() > 0:
             raise Broken(f"on a {task.mode} task ignored pixels get a gradient", at=loss)
@@ -100,7 +100,8 @@ def better_answers_cost_less(subject: Subject) -> None:
         target = drawn.truth(task)
         sizes = {"right": 6.0, "half right": 0.5, "undecided": 0.0, "wrong": -6.0}
         costs = {
-            words: float(loss(drawn.answers(task, target, size), target).detach()) for words, size in sizes.items()
+            words: float(_scalar(loss, drawn.answers(task, target, size), target).detach())
+            for words, size in sizes.items()
         }
         for (better, less), (worse, more) in zip(list(costs.items()), list(costs.items())[1:], strict=False):
             if not less < more:
@@ -126,7 +127,8 @@ def classes_are_alike(subject: Subject) -> None:
             other = target[:, order]
         else:
             other = torch.where(target == IGNORE_INDEX, target, order.argsort()[target.clamp(max=task.channels - 1)])
-        first, second = float(loss(logits, target).detach()), float(loss(logits[:, order], other).detach())
+        first = float(_scalar(loss, logits, target).detach())
+        second = float(_scalar(loss, logits[:, order], other).detach())
         if abs(first - second) > 1e-4 * max(1.0, abs(first)):
             raise Broken(
                 f"on a {task.mode} task classes in another order make it {second:.6g}, not {first:.6g}", at=loss
@@ -155,7 +157,7 @@ def it_can_be_learned_from(subject: Subject) -> None:
         images = torch.cat([ones.float(), 0.1 * torch.randn(8, 1, 16, 16)], dim=1)
         network = nn.Sequential(nn.Conv2d(images.shape[1], 8, 1), nn.ReLU(), nn.Conv2d(8, task.channels, 1))
         optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
-        best = float(loss(drawn.answers(task, target, 10.0), target).detach())
+        best = float(_scalar(loss, drawn.answers(task, target, 10.0), target).detach())
         costs = []
         for _ in range(60):
             value = loss(network(images), target)
@@ -177,10 +179,22 @@ def _blobs(task: Task) -> Tensor:
     return coarse.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
 
 
+def _scalar(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
+    """Gives the loss, for every check but the one of just that.
+
+    Raises:
+        NotChecked: it is no scalar.
+    """
+    value = loss(logits, target)
+    if not isinstance(value, Tensor) or value.shape != ():
+        raise NotChecked("it gives no scalar, see it_gives_a_scalar_with_a_gradient")
+    return value
+
+
 def _finite(task: Task, loss: Any, logits: Tensor, target: Tensor, words: str) -> None:
     logits = logits.clone().requires_grad_()
     with doing(f"on a {task.mode} task with {words}", at=loss):
-        value = loss(logits, target)
+        value = _scalar(loss, logits, target)
     if not torch.isfinite(value):
         raise Broken(f"on a {task.mode} task with {words} it is {float(value.detach())}", at=loss)
     if value.requires_grad:

@@ -42,16 +42,18 @@ def tried_modes(subject: Subject, *given: Any) -> dict[str, Any]:
     needs_nothing(subject)
     found: dict[str, Any] = {}
     refusals: list[SegregError] = []
+    failures: dict[str, Exception] = {}
     for mode, task in drawn.TASKS.items():
         try:
             found[mode] = subject.build(task, *given)
         except SegregError as error:
             refusals.append(error)
         except Exception as error:
-            raise Broken(
-                f"its builder raises {raised(error)} for a {mode} task; a mode that it does not serve is refused "
-                "with a SegregError"
-            ) from error
+            failures[mode] = error
+    if failures:
+        mode, failure = next(iter(failures.items()))
+        others = "; a mode that it does not serve is refused with a SegregError" if found or refusals else ""
+        raise Broken(f"its builder raises {raised(failure)} for a {mode} task{others}") from failure
     if not found:
         told = f"it serves no task of {listed(list(drawn.TASKS))}: {refusals[-1]}"
         if subject.given:

@@ -77,10 +77,22 @@ class Objective(nn.Module):
             for index, logits in enumerate(maps):
                 prefix, factor = (AUXILIARY, self.auxiliary_weight) if index else ("", 1.0)
                 for name, weight, loss in zip(self.terms, self.weights, self.losses, strict=True):
-                    value = loss(logits, targets).float()
+                    value = _scalar(name, loss(logits, targets)).float()
                     terms[prefix + name] = terms.get(prefix + name, 0) + value
                     total = total + factor * weight * value
         return {TOTAL: total, **terms}, maps[0]
+
+
+def _scalar(name: str, value: object) -> Tensor:
+    """Gives what a loss gave.
+
+    Raises:
+        SegregError: it is no scalar.
+    """
+    if not isinstance(value, Tensor) or value.shape != ():
+        given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise SegregError(f'the loss "{name}" gives {given} where a scalar tensor was expected')
+    return value
 
 
 def _numbered(names: Sequence[str]) -> tuple[str, ...]:

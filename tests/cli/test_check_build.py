@@ -111,6 +111,31 @@ def segreg_entries():
     ]
 '''
 
+BROKEN_DATA = '''
+from pathlib import Path
+from segreg import Dataset, Entry, Sample, SegregError, Task, hookimpl
+
+def none():
+    """A data set that is none."""
+
+def twice():
+    """A data set of one picture."""
+    samples = [Sample("a", Path("a"), Path("b"))] * 2
+    return Dataset(task=Task(("x",), "binary"), samples=samples, read_image=print, read_mask=print)
+
+def raising():
+    """A data set that fails."""
+    return {}["root"]
+
+def asking():
+    """A data set that is not there."""
+    raise SegregError("ask the clinic")
+
+@hookimpl
+def segreg_entries():
+    return [Entry("dataset", build.__name__, build) for build in (none, twice, raising, asking)]
+'''
+
 
 @pytest.fixture(autouse=True)
 def _here(installed, tmp_path, monkeypatch):
@@ -222,6 +247,24 @@ def test_without_the_data_the_classes_are_a_guess_and_that_is_told(change, class
         "recipe.yaml"
     ]
     assert (facts["classes"], facts["classes_guessed"], facts["step"]["loss"]) == (classes, says, None)
+
+
+def test_a_data_set_that_breaks_its_contract_is_no_missing_data(segreg, plugin, installed):
+    point = plugin(BROKEN_DATA, distribution="segreg-odd")
+    installed(*plugged.builtin(), point)
+    begins = {
+        "none": 'error: command line: the dataset "none" of segreg-odd 1.0 gave NoneType, but it must give a segreg.Dataset\n',
+        "twice": 'error: command line: the dataset "twice" has two samples with the id "a"\n',
+        "raising": "error: command line: the dataset \"raising\" of segreg-odd 1.0 failed: KeyError: 'root'\n",
+    }
+    for name, begin in begins.items():
+        printed = segreg("check", "recipe.yaml", "--build", f"dataset={name}")
+        assert (printed.status, printed.out) == (2, "")
+        assert printed.err.startswith(begin)
+    assert (
+        "the data set can't tell them (ask the clinic)"
+        in segreg("check", "recipe.yaml", "--build", "dataset=asking").out
+    )
 
 
 def test_no_data_is_made_and_none_is_fetched(segreg):

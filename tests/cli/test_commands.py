@@ -197,6 +197,19 @@ def test_list_of_what_is_not_there(arguments, says, segreg):
     assert (printed.status, printed.out, printed.err) == (2, "", says)
 
 
+def test_list_says_which_plugin_is_not_in_use(segreg, plugin, installed, tmp_path):
+    broken = plugin("import nothing_of_that_name", distribution="segreg-broken")
+    installed(plugged.STAND_INS, broken)
+    why = f"{tmp_path}/site-packages/{broken.module}.py:1: ModuleNotFoundError: No module named 'nothing_of_that_name'"
+    printed = segreg("list", "loss", "bce")
+    assert (printed.status, printed.err) == (0, f"plugin segreg-broken 1.0 is not in use: {why}\n")
+    assert segreg("list", "loss", "q*").err == (
+        'error: no loss matches "q*"\n  `segreg list loss` shows every loss\n'
+        f"  segreg-broken 1.0 could not be loaded and may offer it: {why}\n"
+    )
+    assert segreg("list", "loss", "bce", "--json").err == ""
+
+
 def test_list_without_any_plugin(segreg, installed):
     installed()
     printed = segreg("list")
@@ -284,10 +297,10 @@ def test_plugins_prints_who_offers_what_and_who_is_out_of_use(segreg, installed,
     printed = segreg("plugins")
     assert (printed.status, printed.err) == (0, "")
     assert (
-        re.sub(r"a_plugin_of_the_tests_\d+", "module", re.sub(r"\d+ ms", "1 ms", printed.out))
+        re.sub(r"(/\S+/)?a_plugin_of_the_tests_\d+", "module", re.sub(r"\d+ ms", "1 ms", printed.out))
         == """\
 segreg-broken 0.3  losses (module)
-  NOT IN USE: ValueError: one
+  NOT IN USE: module.py:1: ValueError: one
   two
 segreg-good 2.0  losses (module)
   offers loss: ours (1 ms)

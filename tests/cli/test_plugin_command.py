@@ -123,12 +123,17 @@ def test_mistakes_are_told(segreg, arguments, message):
     assert (printed.status, printed.out, printed.err) == (2, "", f"error: {message}\n")
 
 
-def test_a_plugin_that_cannot_be_loaded(segreg, plugin, installed):
+def test_a_plugin_that_cannot_be_loaded(segreg, plugin, installed, tmp_path, monkeypatch):
     made = plugin("import nothing_of_that_name", distribution="segreg-lab")
     installed(made)
     assert segreg("plugin", "check", "segreg-lab").err == (
-        f"error: segreg-lab 1.0 can't be loaded (parts = {made.module}): ModuleNotFoundError: No module named "
-        "'nothing_of_that_name'\n  `segreg plugins --tracebacks` shows where it failed\n"
+        f"error: segreg-lab 1.0 can't be loaded (parts = {made.module}): {tmp_path}/site-packages/{made.module}.py:1: "
+        "ModuleNotFoundError: No module named 'nothing_of_that_name'\n"
+        "  `segreg plugins --tracebacks` shows where it failed\n"
+    )
+    monkeypatch.setenv("SEGREG_DISABLE_PLUGINS", "segreg-lab")
+    assert segreg("plugin", "check", "segreg-lab").err == (
+        f"error: segreg-lab 1.0 can't be loaded (parts = {made.module}): switched off by SEGREG_DISABLE_PLUGINS\n"
     )
 
 
@@ -149,10 +154,13 @@ def test_settings_of_a_recipe(segreg, installed, tmp_path):
     file.write_text(RECIPE)
     printed = segreg("plugin", "check", "segreg", "schedule.step", "--recipe", file)
     assert printed.out.endswith("1 part of segreg: 10 passed, 1 not checked\n")
-    printed = segreg("plugin", "check", "segreg", "schedule.step")
-    assert re.search(
-        r"not checked: .*: its defaults are refused, give settings: schedule step: give either", printed.out
-    )
+
+
+def test_defaults_that_a_part_refuses_itself(segreg, installed):
+    installed(*plugged.builtin())
+    printed = segreg("plugin", "check", "segreg", "augmentation.CropAndPad")
+    told = 'its defaults are refused, give settings: the augmentation "CropAndPad" refuses its settings: '
+    assert re.search(f"not checked: it_can_be_built.*: {told}", printed.out), printed.out
 
 
 @pytest.mark.usefixtures("point")

@@ -1,5 +1,6 @@
 """Albumentations' transforms: read from source as they really are, built with errors that say what was wrong."""
 
+import importlib
 import inspect
 import os
 import random
@@ -14,23 +15,24 @@ import pytest
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
+import plugged
 from segreg.errors import SegregError
+from segreg.registry import load_registry
 from segreg.settings import check_value, json_schema, plain
 from segreg.task import Task
 from segreg_plugins.augmentations import albumentations_transform, segreg_entries
 from segreg_plugins.augmentations.source import transform_names, transform_settings
+from segreg_plugins.augmentations.unfit import UNFIT
 
-# Bases, and what no recipe can use: volumes, spectrograms, functions, tensors.
+# Bases, and what is no transform of pictures: volumes, spectrograms.
 NOT_OFFERED = {
-    "BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "NoOp", "Lambda", "ToTensorV2",
-    "ToTensor3D", "CenterCrop3D", "CoarseDropout3D", "CubicSymmetry", "Pad3D", "PadIfNeeded3D", "RandomCrop3D",
-    "FrequencyMasking", "TimeMasking", "TimeReverse",
+    "BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "NoOp", "ToTensor3D", "CenterCrop3D",
+    "CoarseDropout3D", "CubicSymmetry", "Pad3D", "PadIfNeeded3D", "RandomCrop3D", "FrequencyMasking", "TimeMasking",
+    "TimeReverse",
 }  # fmt: skip
 IMPORTABLE = {
-    name
-    for name in dir(A)
-    if isinstance(getattr(A, name), type) and issubclass(getattr(A, name), A.BasicTransform) and name not in NOT_OFFERED
-}
+    name for name in dir(A) if isinstance(getattr(A, name), type) and issubclass(getattr(A, name), A.BasicTransform)
+} - NOT_OFFERED
 # What a transform needs to be built or to keep the size of a 32x32 picture.
 NEEDED = {
     "CenterCrop": {"height": 32, "width": 32},
@@ -44,18 +46,11 @@ NEEDED = {
     "PadIfNeeded": {"min_height": 32, "min_width": 32},
     "RandomCrop": {"height": 32, "width": 32},
     "RandomResizedCrop": {"size": [32, 32]},
-    "RandomScale": {"scale_limit": [0.0, 0.0]},
     "RandomSizedCrop": {"size": [32, 32], "min_max_height": [16, 32]},
     "Resize": {"height": 32, "width": 32},
     "SmallestMaxSize": {"max_size": 32},
 }
-# They need boxes, other pictures or a font beside image and mask, or change size or type by nature.
-NOT_SO_EASY = {
-    "AtLeastOneBBoxRandomCrop", "BBoxSafeRandomCrop", "FDA", "FromFloat", "HistogramMatching", "Mosaic", "Normalize",
-    "OverlayElements", "PixelDistributionAdaptation", "RandomCropFromBorders", "RandomCropNearBBox",
-    "RandomSizedBBoxSafeCrop", "TextImage", "ToFloat", "ToRGB",
-}  # fmt: skip
-EASY = sorted(IMPORTABLE - NOT_SO_EASY)
+EASY = sorted(IMPORTABLE - set(UNFIT))
 
 
 def build(name, **given):
@@ -70,9 +65,10 @@ def build(name, **given):
 
 
 def test_every_transform_that_can_be_imported_is_listed():
-    assert set(transform_names()) == IMPORTABLE
+    assert set(transform_names()) == IMPORTABLE - set(UNFIT)
+    assert set(UNFIT) <= IMPORTABLE | {"ToTensorV2"}
     assert list(transform_names()) == sorted(transform_names())
-    assert len(transform_names()) > 90
+    assert len(transform_names()) > 80
 
 
 def test_settings_are_those_of_the_signatures():
@@ -192,6 +188,55 @@ def test_refused_settings_are_told(name, settings, words):
 def test_an_unknown_transform_is_told():
     with pytest.raises(SegregError, match=r'(?s)no transform "Rotat".*did you mean "Rotate"'):
         transform_settings("Rotat")
+
+
+# What those that can't be used need to be built.
+NEEDED_IN_VAIN = {
+    "AtLeastOneBBoxRandomCrop": {"height": 32, "width": 32},
+    "Mosaic": {"target_size": (32, 32), "cell_shape": (32, 32)},
+    "RandomSizedBBoxSafeCrop": {"height": 32, "width": 32},
+    "TextImage": {"font_path": "a.ttf"},
+}
+# They could be applied: one is a plain crop without boxes, the others do nothing.
+HARMLESS = {"AtLeastOneBBoxRandomCrop", "Lambda", "ToRGB"}
+
+
+@pytest.mark.parametrize("name", sorted(UNFIT))
+def test_what_is_refused_by_name_does_not_work(name):
+    from segreg.data.augment import Augmentation
+
+    if name == "ToTensorV2":
+        pytest.importorskip("albumentations.pytorch")
+        transform = importlib.import_module("albumentations.pytorch").ToTensorV2(p=1.0)
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a Lambda of nothing
+            transform = getattr(A, name)(**NEEDED_IN_VAIN.get(name, {}), p=1.0)
+    one = Augmentation([transform], Task(("x",), "binary"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if name in HARMLESS:
+            one.try_out((32, 32, 3), (32, 32))
+        else:
+            with pytest.raises(SegregError, match=f'the augmentation "{name}" (fails|turns|gives)'):
+                one.try_out((32, 32, 3), (32, 32))
+
+
+@pytest.mark.parametrize("name", ["Normalize", "FDA", "ToTensorV2"])
+def test_a_recipe_that_names_one_is_told_why(name):
+    registry = load_registry(plugged.builtin())
+    with pytest.raises(SegregError) as told:
+        registry.find("augmentation", name)
+    assert str(told.value) == f'the augmentation "{name}" can\'t be used: {UNFIT[name]}'
+
+
+def test_what_wants_a_mask_of_one_layer_says_so_of_several():
+    from segreg.data.augment import Augmentation
+
+    with pytest.raises(SegregError) as told:
+        Augmentation([build("MaskDropout", p=1.0)], Task(("x", "y"), "multilabel")).try_out((32, 32, 3), (2, 32, 32))
+    assert str(told.value).startswith('the augmentation "MaskDropout" fails on a picture of 32x32x3: ')
+    assert str(told.value).endswith(", or a mask of one layer, where a multilabel task has one for each class")
 
 
 def blocks(seed=0):

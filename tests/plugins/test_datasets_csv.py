@@ -202,8 +202,21 @@ def test_faults_in_the_header_are_told(data):
     refusal("has no rows", manifest=table(data, "image,mask\n\n"))
 
 
+def test_a_table_that_is_not_there_is_told(data, monkeypatch):
+    monkeypatch.chdir(data)
+    own = "the table is your own: a header with image and mask, and a row for each picture"
+    table(data, "image,mask\n")
+    said = refusal(manifest=data / "tables.csv")
+    assert str(said) == f'manifest: {data}/tables.csv is not there\n  did you mean "table.csv"?\n  {own}'
+    said = refusal(manifest=Path("none/table.csv"))
+    assert str(said) == (
+        "manifest: none/table.csv is not there\n  there is no folder none\n"
+        f"  a relative path starts from the folder that segreg runs in, {data}\n  {own}"
+    )
+    assert str(refusal(manifest=data / "i")) == f"manifest: {data}/i is a folder\n  {own}"
+
+
 def test_files_that_are_no_tables_are_told(data):
-    refusal(f"manifest: {data}/none.csv can't be read (No such file", manifest=data / "none.csv")
     refusal("is empty", manifest=table(data, "\n \n"))
     refusal("holds JSON", ".jsonl", manifest=table(data, '{"image": "a"}'))
     (data / "latin.csv").write_bytes("image,mask\ni/1.png,m/é.png\n".encode("latin-1"))

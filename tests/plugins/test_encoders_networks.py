@@ -220,6 +220,12 @@ def test_a_timm_model_that_resizes_its_input_counts_as_one_of_one_size():
     assert timm_encoder("crossvit_tiny_240").image_size == (240, 240)
 
 
+def test_a_timm_model_whose_tables_are_too_short_for_larger_images_counts_as_one_of_one_size():
+    encoder = timm_encoder("mvitv2_tiny")
+    assert encoder.image_size == (224, 224)
+    assert_true(timm_encoder("mvitv2_tiny", img_size=(128, 128)), 3, (128, 128))
+
+
 def test_img_size_where_there_is_none():
     with pytest.raises(SegregError, match='"test_resnet" is not built for a chosen size: it has no img_size'):
         timm_encoder("test_resnet", img_size=(64, 64))

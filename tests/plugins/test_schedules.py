@@ -105,6 +105,13 @@ def test_step_is_torchs_every_so_many_epochs_and_at_milestones():
     )
 
 
+@pytest.mark.parametrize(("epochs", "falls"), [(1, []), (2, [1]), (6, [2, 4]), (7, [3, 6]), (90, [30, 60])])
+def test_step_falls_by_itself_at_each_third_of_the_training(epochs, falls):
+    mine, theirs = optimizer(), optimizer()
+    expected = torch_schedules.MultiStepLR(theirs, falls)
+    same(followed(step(mine, 1, epochs), mine, epochs - 1), followed(expected, theirs, epochs - 1))
+
+
 def test_one_cycle_is_torchs():
     for warmup, share in ((None, 0.3), (3.0, 0.5)):
         mine, theirs = optimizer(), optimizer()
@@ -202,8 +209,10 @@ def test_a_schedule_goes_on_where_its_state_was_taken(name):
             lambda o: poly(o, STEPS, EPOCHS, warmup_epochs=6),
             "the warm-up takes 42 steps, but the whole training has 42",
         ),
-        (lambda o: step(o, STEPS, EPOCHS), "give either every_epochs or milestones"),
-        (lambda o: step(o, STEPS, EPOCHS, every_epochs=1, milestones=(2,)), "give either every_epochs or milestones"),
+        (
+            lambda o: step(o, STEPS, EPOCHS, every_epochs=1, milestones=(2,)),
+            "schedule step: both every_epochs and milestones are given\n  leave one of them out",
+        ),
         (lambda o: plateau(o, STEPS, EPOCHS, factor=1.0), "factor must be above 0 and below 1, not 1"),
         (lambda o: one_cycle(o, STEPS, EPOCHS, warmup_epochs=6), "the rise takes 42 steps"),
     ],

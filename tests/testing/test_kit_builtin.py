@@ -35,11 +35,9 @@ SETTINGS = {
     "decoder.smp.segformer": {"channels": 8},
     "decoder.smp.dpt": {"channels": 8, "intermediate_channels": (8, 8, 8, 8)},
     "augmentation.RandomCrop": {"height": 64, "width": 64},
-    "schedule.step": {"every_epochs": 1},
     "dataset.synthetic_lesions": {"samples": 2, "size": 32},
 }
 NOT_HELD = {
-    "dataset.csv.missing_data_is_told": "a table of one's own comes from nowhere that segreg could name",
     **{
         f"augmentation.{name}.settings_are_told": "Albumentations says nothing of border_mode"
         for name in ("GridDistortion", "ThinPlateSpline")

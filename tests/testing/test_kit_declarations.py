@@ -60,12 +60,15 @@ def entry(build):
     return Entry("loss", "broken", build)
 
 
-def test_settings_are_told(said):
+def test_settings_are_told(said, outcome):
     assert said(entry(without_meaning), "settings_are_told") == 'nothing says what "power" means'
     assert said(entry(hint_of_nothing), "settings_are_told").startswith(
         f"it is refused: {__file__}:{hint_of_nothing.__code__.co_firstlineno}: loss 'broken' has a type hint that can't "
         "be evaluated: name 'Power' is not defined"
     )
+    for check in ("defaults_fit_their_hints", "it_can_be_shown", "its_schema_is_valid"):
+        found = outcome(entry(hint_of_nothing), check)
+        assert (found.status, found.what) == ("not checked", "its settings can't be read, see settings_are_told")
 
 
 def test_defaults_fit_their_hints(said, outcome):
@@ -233,6 +236,25 @@ def test_a_package_is_checked_by_its_single_parts_and_a_member_of_each_family():
         titles(leave_out={"loss.share.it_can_be_bilt": "no"})
     assert str(error.value).startswith(
         'there is no check "loss.share.it_can_be_bilt" to leave out\n  did you mean "loss.share.it_can_be_built"'
+    )
+
+
+def test_a_family_is_checked_by_the_first_of_its_representatives(plugin, installed):
+    def titles(representatives):
+        source = PACKAGE.replace(
+            '["first", "second"])', f'["first", "second"], representatives=lambda: {representatives})'
+        )
+        installed(plugin(source, distribution="segreg-typical"))
+        made = segreg.testing.package_checks("segreg-typical")
+        return list(dict.fromkeys(check.subject.part.name for check in made))
+
+    assert titles(["second", "first"]) == ["share", "mean", "many/second"]
+    assert titles([]) == ["share", "mean"]
+    with pytest.raises(SegregError) as error:
+        titles(["secnd"])
+    assert str(error.value).partition(": ")[2] == (
+        "the loss family 'many' names 'secnd' as a representative, which is none of its members\n"
+        '  did you mean "second"?'
     )
 
 

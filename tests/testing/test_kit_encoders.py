@@ -158,6 +158,17 @@ def entry(network):
     return Entry("encoder", "broken", build)
 
 
+def test_what_is_no_network_is_told_once(said, outcome):
+    nothing = entry(lambda in_channels: None)
+    assert said(nothing, "it_can_be_built") == "encoder NoneType is no nn.Module"
+    for check in (
+        "channels_and_strides_are_true", "any_number_of_channels_will_do", "it_dilates",
+        "gradients_reach_every_parameter", "evaluation_repeats", "the_seed_decides", "it_can_be_copied_and_sent",
+    ):  # fmt: skip
+        found = outcome(nothing, check)
+        assert (found.status, found.what) == ("not checked", "it is no nn.Module, see it_can_be_built"), check
+
+
 BROKEN = [
     (NoStrides, "it_can_be_built", "encoder NoStrides has no sequence 'strides'"),
     (

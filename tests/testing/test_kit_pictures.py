@@ -65,6 +65,11 @@ DATASETS = [
         "labels_are_of_the_task",
         'the mask of "0" holds 254, no class of its binary task of 1, nor 255',
     ),
+    (
+        made_of(read_mask=lambda sample: np.tile(np.array([0, 255], np.uint8), (6, 4))),
+        "labels_are_of_the_task",
+        "the masks of 4 samples hold 0 and 255 alone, and 255 is ignored: where 255 means an object, give 1 for it",
+    ),
     (made_of(read_image=noise), "reading_repeats", 'the image of "0" is another at the second reading'),
     (
         made_of(samples=[*FINE.samples[1:], dataclasses.replace(FINE.samples[1], id="again", split="test")]),

@@ -64,7 +64,7 @@ def test_a_part_of_a_plugin_that_could_not_be_loaded(with_loss, plugin):
         '  it can be "bce", "dice" or "tversky"\n'
         "  `segreg list loss` shows every loss\n"
         "  segreg-foo 1.0 could not be loaded and may offer it: "
-        "ModuleNotFoundError: No module named 'a_module_that_nobody_has'\n"
+        "plugin.py:1: ModuleNotFoundError: No module named 'a_module_that_nobody_has'\n"
     )
 
 

@@ -6,6 +6,7 @@ from segreg.entry import Entry, Family
 from segreg.hooks import hookimpl
 from segreg_plugins.augmentations.source import transform_names, transform_settings
 from segreg_plugins.augmentations.transform import albumentations_transform
+from segreg_plugins.augmentations.unfit import unfit_transforms
 
 
 @hookimpl
@@ -20,5 +21,6 @@ def segreg_entries() -> list[Entry | Family]:
             members=transform_names,
             member_settings=transform_settings,
             paper="arXiv:1809.06839",
+            unfit=unfit_transforms,
         )
     ]

@@ -19,18 +19,16 @@ from typing import Any, Literal
 from segreg.errors import SegregError, did_you_mean
 from segreg.settings import REQUIRED, Fraction, Setting, documented_arguments
 from segreg.task import IGNORE_INDEX
+from segreg_plugins.augmentations.unfit import UNFIT
 
 # Transforms of volumes leave a picture as it is without a word; those of spectrograms write 0 into masks.
 NOT_FOR_PICTURES = ("transforms3d", "spectrogram")
-# A recipe can't hold the functions that Lambda takes.
-NOT_FOR_RECIPES = ("Lambda",)
 # These take labels away on purpose: what they fill a mask with is a class, not a border.
 FILL_WITH_CLASS = ("MaskDropout",)
 # cv2.resize's plain nearest takes pixels' corners, half a pixel beside the image; its exact one takes centres.
 # cv2's warps know the plain one only, and there it takes centres.
 RESIZING = (
-    "CropAndPad", "LongestMaxSize", "RandomResizedCrop", "RandomScale", "RandomSizedBBoxSafeCrop", "RandomSizedCrop",
-    "Resize", "SmallestMaxSize",
+    "CropAndPad", "LongestMaxSize", "RandomResizedCrop", "RandomSizedCrop", "Resize", "SmallestMaxSize",
 )  # fmt: skip
 
 # OpenCV's flags, which are the same in every version.
@@ -125,7 +123,7 @@ def _classes_in(file: Path, *, pictures: bool) -> Iterator[tuple[str, _Class]]:
         name, bases = match.group(1), match.group(2) or ""
         after = _TOP_LEVEL.search(text, match.end())
         named = name in public if public is not None else not name.startswith("_")
-        offered = pictures and named and name not in NOT_FOR_RECIPES
+        offered = pictures and named and name not in UNFIT
         body = text[match.start() : after.start() if after else len(text)]
         yield name, _Class(body, tuple(base.strip() for base in bases.split(",") if base.strip()), offered)
 

@@ -53,6 +53,8 @@ def csv_manifest(
     """
     rules = mask_rules(classes, foreground, ignore_index)
     manifest = expanded(manifest)
+    if not manifest.is_file():
+        raise _no_table(manifest)
     folder = manifest.parent if root is None else expanded(root)
     names = {"image": "image", "mask": "mask", "split": "split", "group": "group", "id": "id"} | dict(columns or {})
     header, rows = read_table(manifest)
@@ -69,6 +71,16 @@ def csv_manifest(
         raise SegregError.of([*problems[:MOST_PROBLEMS], *rest])
     folders = list(dict.fromkeys(sample.image.parent for sample in samples))
     return Dataset(rules.task, samples, read_image, rules.read_mask, reader=f"csv: {rules.reader}", folders=folders)
+
+
+def _no_table(manifest: Path) -> SegregError:
+    """Gives the error of a table that is not there: it is the user's own, so that nobody offers it."""
+    hints = [_near(manifest)]
+    if not manifest.is_absolute():
+        hints.append(f"a relative path starts from the folder that segreg runs in, {Path.cwd()}")
+    hints.append("the table is your own: a header with image and mask, and a row for each picture")
+    what = "a folder" if manifest.is_dir() else "not there"
+    return SegregError(f"manifest: {manifest} is {what}", hint="\n".join(filter(None, hints)))
 
 
 def _named(manifest: Path, header: list[str], names: dict[str, str], renamed: set[str]) -> dict[str, str]:

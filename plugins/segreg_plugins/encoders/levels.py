@@ -51,6 +51,18 @@ def outline(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Te
             module.training = training
 
 
+def computed(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Tensor]:
+    """Gives what `network` makes of an empty image `[1, channels, *size]`, with its values, in evaluation mode."""
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            return list(network(torch.zeros(1, channels, *size)))
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 def measured(
     network: nn.Module, channels: int, size: tuple[int, int], declared: Sequence[tuple[int, int]] | None = None
 ) -> list[Level]:

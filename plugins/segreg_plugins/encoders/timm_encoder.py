@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
-from segreg_plugins.encoders.levels import Level, measured, outline
+from segreg_plugins.encoders.levels import Level, computed, measured, outline
 from segreg_plugins.encoders.normalization import per_channel
 from segreg_plugins.pretrained import DEFAULT, Fallback, HubFile, WebFile, loading, obtain
 
@@ -26,7 +27,7 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {},
 )
 _SINGLE_SCALE_LEVELS = 4
-_REFUSED = (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueError, AttributeError, KeyError)
+_REFUSED = (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueError, AttributeError, LookupError)
 
 
 class TimmEncoder(nn.Module):
@@ -48,7 +49,9 @@ class TimmEncoder(nn.Module):
         weights_note: says so where random weights stand in for those that were asked for.
     """
 
-    def __init__(self, member: str, network: Any, arguments: dict[str, Any], size: tuple[int, int]) -> None:
+    def __init__(
+        self, member: str, network: Any, arguments: dict[str, Any], size: tuple[int, int], *, doubtful: bool = False
+    ) -> None:
         super().__init__()
         self.member = member
         self.network = network
@@ -56,7 +59,7 @@ class TimmEncoder(nn.Module):
         self.in_channels: int = arguments["in_chans"]
         self.native_size = size
         self._settle(_levels(network, self.in_channels, size))
-        self.size_divisor, self.image_size = self._sizes(size)
+        self.size_divisor, self.image_size = self._sizes(size, computed if doubtful else outline)
         self.normalization: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
         self.weights_note = ""
 
@@ -65,8 +68,15 @@ class TimmEncoder(nn.Module):
         self.channels = [level.channels for level in levels]
         self.strides = [level.stride for level in levels]
 
-    def _sizes(self, size: tuple[int, int]) -> tuple[int, tuple[int, int] | None]:
-        """Gives what an image's sides must be a multiple of, and the only size that will do if there is just one."""
+    def _sizes(
+        self, size: tuple[int, int], trial: Callable[[nn.Module, int, tuple[int, int]], list[Tensor] | None]
+    ) -> tuple[int, tuple[int, int] | None]:
+        """Gives what an image's sides must be a multiple of, and the only size that will do if there is just one.
+
+        Args:
+            size: that the network was made for.
+            trial: gives the network's maps of an image of some channels and size.
+        """
         finest, coarsest = min(self.strides), max(self.strides)
         # Patches that hang over the edge are padded by the network, unseen; whole ones are what the maps are true of.
         least = finest if finest == coarsest else 1
@@ -74,7 +84,7 @@ class TimmEncoder(nn.Module):
             # Odd, oblong and clearly larger: CrossViT takes any image and resizes it, so its levels would lie.
             height, width = (-(-side // divisor) * divisor for side in (size[0] + size[0] // 2 + 9, size[1] + 27))
             try:
-                maps = outline(self.network, self.in_channels, (height, width))
+                maps = trial(self.network, self.in_channels, (height, width))
             except _REFUSED:
                 continue
             if maps is None:
@@ -160,7 +170,9 @@ def build(
         network = _create(member, arguments)
     size = img_size or tuple(pretrained.input_size[-2:])
     try:
-        encoder = TimmEncoder(member, network, arguments, size)
+        # Tables of positions that are too short for larger images show in values alone, not in shapes (MViT).
+        doubtful = bool(pretrained.fixed_input_size) and not {"dynamic_img_size", "strict_img_size"} & set(arguments)
+        encoder = TimmEncoder(member, network, arguments, size, doubtful=doubtful)
     except _REFUSED as error:
         raise SegregError(
             f"timm's \"{member}\" can't take images of {in_channels} channels and {size[0]}x{size[1]} pixels: {error}"

@@ -106,18 +106,19 @@ def step(
     """Stairs: the rate times `gamma` at every so many epochs, or after each of the milestones.
 
     Args:
-        every_epochs: epochs on each stair.
+        every_epochs: epochs on each stair; null takes a third of the training, where there are no milestones.
         milestones: numbers of epochs, from the start of the training, after which a stair comes.
         gamma: factor of one stair.
         warmup_epochs: epochs in which the rate rises in a straight line before; they count.
         warmup_factor: share of the rate that the rise starts from.
 
     Raises:
-        SegregError: not exactly one of `every_epochs` and `milestones` is given.
+        SegregError: both `every_epochs` and `milestones` are given.
     """
-    if (every_epochs is None) == (not milestones):
-        raise SegregError("schedule step: give either every_epochs or milestones")
-    stairs = tuple(range(every_epochs, epochs + 1, every_epochs)) if every_epochs else milestones
+    if every_epochs is not None and milestones:
+        raise SegregError("schedule step: both every_epochs and milestones are given", hint="leave one of them out")
+    each = every_epochs or math.ceil(epochs / 3)
+    stairs = milestones or tuple(range(each, epochs + 1, each))
     rise = curves.ramp(_steps(warmup_epochs, steps_per_epoch), warmup_factor)
     fall = curves.stairs([epoch * steps_per_epoch for epoch in stairs], gamma)
     return curves.Followed(optimizer, lambda full, count: rise(fall(full, count), count))

@@ -21,7 +21,10 @@ def read_folder(folder: Path) -> segreg.Dataset:
         for image in sorted(folder.glob("*.image.npy"))
     ]
     if not samples:
-        raise segreg.SegregError(f"{folder} holds no NAME.image.npy")
+        raise segreg.SegregError(
+            f"{folder} holds no NAME.image.npy",
+            hint="numpy.save writes them, and each one's mask as NAME.mask.npy beside it",
+        )
     return segreg.Dataset(
         task=segreg.Task(("square",), "binary"),
         samples=samples,

@@ -1,0 +1,37 @@
+"""Which of Albumentations' transforms no recipe can use, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+_BOXES = "it needs boxes, and a sample has an image and a mask alone; RandomCrop and CropNonEmptyMaskIfExists need none"
+_PICTURES = "it needs other pictures or texts with each sample, and a sample has an image and a mask alone"
+_FLOATS = "pictures stay uint8; segreg normalises by itself, as the section input says"
+_TENSORS = "segreg makes tensors by itself"
+
+UNFIT: Mapping[str, str] = {
+    "AtLeastOneBBoxRandomCrop": _BOXES,
+    "BBoxSafeRandomCrop": _BOXES,
+    "FDA": _PICTURES,
+    "FromFloat": _FLOATS,
+    "HistogramMatching": _PICTURES,
+    "Lambda": "it takes functions, which a recipe can't hold",
+    "Mosaic": _PICTURES,
+    "Normalize": _FLOATS,
+    "OverlayElements": _PICTURES,
+    "PixelDistributionAdaptation": _PICTURES,
+    "RandomCropFromBorders": "it changes the size, which must stay; RandomResizedCrop crops and keeps it",
+    "RandomCropNearBBox": _BOXES,
+    "RandomScale": "it changes the size, which must stay; Affine with a scale keeps it",
+    "RandomSizedBBoxSafeCrop": _BOXES,
+    "TextImage": _PICTURES,
+    "ToFloat": _FLOATS,
+    "ToRGB": "it changes the number of channels, which must stay; input.channels says how many are read",
+    "ToTensorV2": _TENSORS,
+}
+"""The reason by the name, as a message goes on after it."""
+
+
+def unfit_transforms() -> Mapping[str, str]:
+    """Gives the reason by the transform's name."""
+    return UNFIT
