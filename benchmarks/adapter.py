@@ -1,10 +1,10 @@
 """What segreg adds to a pair that SMP runs too: time, operations and memory of a training step and of a prediction.
 
-The network is built once by SMP and once by segreg, with the same weights. They take turns; the ratio of processor times,
-segreg's over SMP's, is printed with its median and quartiles: 1.00 costs nothing. Operations are those that PyTorch
-dispatches, memory is what the backward pass keeps.
+The network is built once by SMP and once by segreg, with the same weights. They take turns; the ratio of processor
+times, segreg's over SMP's, is printed with its median and quartiles: 1.00 costs nothing. Operations are those that
+PyTorch dispatches, memory is what the backward pass keeps.
 
-    OMP_NUM_THREADS=1 python benchmarks/adapter.py [encoder [size]]
+    OMP_NUM_THREADS=1 python benchmarks/adapter.py [encoder [size [decoder ...]]]
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
@@ -28,6 +30,7 @@ PAIRS = {
     "smp.pspnet": smp.PSPNet,
 }
 ROUNDS = 40
+Step = Callable[[nn.Module, Tensor], None]
 
 
 class Counter(TorchDispatchMode):
@@ -37,7 +40,13 @@ class Counter(TorchDispatchMode):
         super().__init__()
         self.count = 0
 
-    def __torch_dispatch__(self, function, types, arguments=(), named=None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(
+        self,
+        function: Any,
+        types: Any,
+        arguments: tuple[Any, ...] = (),
+        named: dict[str, Any] | None = None,
+    ) -> Any:
         self.count += 1
         return function(*arguments, **(named or {}))
 
@@ -47,7 +56,8 @@ def main() -> None:
     encoder = sys.argv[1] if len(sys.argv) > 1 else "resnet18"
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 128
     print(f"{encoder}, 4 images of {size}x{size}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    for name, build in PAIRS.items():
+    for name in sys.argv[3:] or PAIRS:
+        build = PAIRS[name]
         theirs = build(encoder, encoder_weights=None, classes=1)
         ours = same(theirs, encoder, name)
         images = torch.rand(4, 3, size, size)
@@ -64,10 +74,12 @@ def main() -> None:
 
 def same(theirs: nn.Module, encoder: str, decoder: str) -> Segmenter:
     """Gives segreg's network with SMP's weights."""
-    own = segreg.build_part("encoder", encoder, 3)
+    # SMP's PSPNet has no levels beyond the one that it takes; here the encoder's `depth` says so.
+    own = segreg.build_part("encoder", encoder, 3, **({"depth": 3} if decoder == "smp.pspnet" else {}))
     ours = Segmenter(own, segreg.build_part("decoder", decoder, own), 1)
-    source = theirs.eval().state_dict()
-    ours.load_state_dict(dict(zip(ours.state_dict(), source.values(), strict=True)))
+    own.network.load_state_dict(theirs.encoder.state_dict(), strict=False)  # type: ignore[union-attr,operator]
+    ours.decoder.network.load_state_dict(theirs.decoder.state_dict())  # type: ignore[union-attr,operator]
+    ours.head.load_state_dict(theirs.segmentation_head.state_dict())  # type: ignore[operator]
     return ours
 
 
@@ -85,7 +97,7 @@ def predicted(network: nn.Module, images: Tensor) -> None:
         network(images)
 
 
-def measured(ours: nn.Module, theirs: nn.Module, images: Tensor, step, *, turned: bool) -> float:  # type: ignore[no-untyped-def]
+def measured(ours: nn.Module, theirs: nn.Module, images: Tensor, step: Step, *, turned: bool) -> float:
     """Gives the ratio of their processor times, who is first changing from turn to turn."""
     seconds = {}
     for network in (theirs, ours) if turned else (ours, theirs):

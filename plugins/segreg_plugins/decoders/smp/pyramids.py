@@ -63,7 +63,8 @@ def pspnet(
 
     Args:
         channels: of the output.
-        depth: which level is taken: that of stride 8, 16 or 32. Coarser ones of the encoder are not used.
+        depth: which level is taken: that of stride 8, 16 or 32. Coarser ones of the encoder are computed and not used;
+            an SMP encoder with the same `depth` leaves them out, as SMP's own model does.
         dropout: share of channels dropped before the head.
         norm: normalisation after each convolution; the grid of one cell has none.
     """
