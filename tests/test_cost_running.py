@@ -13,6 +13,7 @@ from segreg.cost.definitions import DEFINITIONS
 from segreg.cost.process import in_a_process
 from segreg.cost.record import Failed, Job, Measurement, Needed, Sample, Subject
 from segreg.cost.running import fits, measure, turns
+from segreg.exits import how_it_ended
 from segreg.recipe import Recipe
 from segreg.registry import load_registry
 from segreg.resolve import resolve
