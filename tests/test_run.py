@@ -24,8 +24,7 @@ from segreg.checkpoint import read_notes
 from segreg.recipe import read_recipe
 from segreg.registry import load_registry
 from segreg.resolve import resolve
-from segreg.run import _with_absolute_paths as with_absolute_paths
-from segreg.run import start_run
+from segreg.run import start_run, with_absolute_paths
 
 
 @pytest.fixture(autouse=True)
