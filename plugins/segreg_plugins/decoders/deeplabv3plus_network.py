@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segreg.pyramid import Pyramid
+from segreg_plugins.decoders.atrous import AtrousConv2d
 from segreg_plugins.decoders.batch_norm import BatchNorm2d
 
 
@@ -110,9 +111,10 @@ def convolution(in_channels: int, channels: int, size: int, *, rate: int = 1, se
 
 
 def _convolution(in_channels: int, channels: int, size: int, *, rate: int = 1, groups: int = 1) -> list[nn.Module]:
-    padding = rate * (size // 2)
-    return [
-        nn.Conv2d(in_channels, channels, size, padding=padding, dilation=rate, groups=groups, bias=False),
-        BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-    ]
+    if rate > 1 and size == 3:
+        layer: nn.Conv2d = AtrousConv2d(in_channels, channels, rate=rate, groups=groups)
+    else:
+        layer = nn.Conv2d(
+            in_channels, channels, size, padding=rate * (size // 2), dilation=rate, groups=groups, bias=False
+        )
+    return [layer, BatchNorm2d(channels), nn.ReLU(inplace=True)]
