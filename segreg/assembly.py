@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING
 from segreg import build
 from segreg.data import Batches, Prepared, Side, divide, fitting_workers, prepare
 from segreg.device import choose_device, choose_precision, prepare_process, seed_everything
+from segreg.distributed import count, one_of_each_node_first, own_device, rank
+from segreg.errors import SegregError
 from segreg.prediction.predictor import Predictor
 from segreg.progress import Progress
 from segreg.resolve import Resolved
 from segreg.training.objective import Objective
 from segreg.training.start import start_from
+from segreg.training.sync_batch_norm import synchronise_batch_norm
 
 if TYPE_CHECKING:
     import torch
@@ -41,8 +44,14 @@ class Assembly:
     @classmethod
     def of(cls, recipe: Resolved, progress: Progress, *, pretrained: bool = True) -> Assembly:
         """Builds everything that a recipe names, cheap things first, so that mistakes show early."""
+        with one_of_each_node_first():
+            return cls._built(recipe, progress, pretrained=pretrained)
+
+    @classmethod
+    def _built(cls, recipe: Resolved, progress: Progress, *, pretrained: bool) -> Assembly:
         memory = prepare_process()
-        device = choose_device(recipe.train.device)
+        _refuse_too_small_a_batch(recipe)
+        device = choose_device(own_device(recipe.train.device))
         precision = choose_precision(recipe.train.precision, device)
         dataset = build.build_dataset(recipe)
         sides = divide(dataset, recipe.split)
@@ -54,6 +63,8 @@ class Assembly:
         started = ""
         if pretrained and (source := recipe.train.start_from) is not None:
             started = f"{source}: {start_from(model, source.expanduser(), recipe.train.start_part)}"
+        if recipe.train.sync_batch_norm and count() > 1:
+            synchronise_batch_norm(model, device)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
         auxiliary = recipe.auxiliary.weight if recipe.auxiliary else 0.0
         objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary)
@@ -70,6 +81,8 @@ class Assembly:
                 seed=recipe.seed,
                 order="shuffled" if train else "in_order",
                 workers=workers if train else 0,
+                part=rank(),
+                parts=count(),
             )
 
         return cls(
@@ -107,6 +120,14 @@ def _prepared(dataset: Dataset, recipe: Resolved, sides: Mapping[Side, list[int]
             before = done
 
         return prepare(dataset, recipe.input, indices=chosen, progress=tell)
+
+
+def _refuse_too_small_a_batch(recipe: Resolved) -> None:
+    if recipe.train.batch_size < count():
+        raise SegregError(
+            f"train.batch_size: {recipe.train.batch_size} images can't be shared by {count()} processes",
+            hint="it is the batch of all processes together; each needs one image at least",
+        )
 
 
 def _batch_size(recipe: Resolved) -> int:

@@ -9,6 +9,7 @@ from segreg import history
 from segreg.assembly import Assembly
 from segreg.checkpoint import load_weights
 from segreg.data import Side
+from segreg.distributed import as_main_has, is_main
 from segreg.header import banner
 from segreg.pictures import draw_curves
 from segreg.progress import Progress, duration
@@ -30,6 +31,8 @@ def score_run(
     weights: str = "",
 ) -> dict[str, Any]:
     """Scores the best weights, writes the rows and pictures, and gives the results.
+
+    Several processes score together, and the main one writes.
 
     Args:
         directory: the run's.
@@ -62,12 +65,14 @@ def score_run(
         "intervals": {},
         "overlays": {},
     }
-    draw_curves(
-        history.read(directory.path), directory.curves, monitor=outcome.monitor, best_epoch=outcome.best_epoch or None
-    )
+    if is_main():
+        best = outcome.best_epoch or None
+        draw_curves(history.read(directory.path), directory.curves, monitor=outcome.monitor, best_epoch=best)
     if outcome.weights is None or outcome.stopped_because == "interrupted":
         return results
-    load_weights(assembly.objective.model, outcome.weights)
+    if is_main():
+        load_weights(assembly.objective.model, outcome.weights)
+    as_main_has(assembly.objective.model.state_dict().values())
     side: Side = "test" if assembly.sides.get("test") else "val"
     exam = Exam.of(recipe, assembly.predictor(str(directory.path)), assembly.dataset, assembly.prepared)
     for name in dict.fromkeys(("val", side)):
@@ -76,6 +81,8 @@ def score_run(
         results["intervals"][name] = scores.intervals
         results["definitions"] |= scores.definitions
     results["scored_on"] = side
+    if not is_main():
+        return results
     write_rows(directory.per_image, scores)
     if scores.counts is not None:
         ids = [str(row["id"]) for row in scores.per_image]

@@ -15,6 +15,7 @@ from typing import Any
 from segreg import build, history
 from segreg.assembly import Assembly
 from segreg.checkpoint import STATE, State, load_state, replacing
+from segreg.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
 from segreg.environment import environment
 from segreg.errors import SegregError
 from segreg.header import banner, header_lines, weights_notice
@@ -46,19 +47,24 @@ def start_run(
     """Runs a recipe in a new directory: `at`, or `out/<recipe>/<date>_<time>`.
 
     Everything is built and read before the directory is made, and it goes where training does not begin, so that a
-    mistake leaves nothing behind.
+    mistake leaves nothing behind. The processes that torchrun started run it together; where it started them again,
+    they go on with what they had begun.
 
     Raises:
         SegregError: a part can't be built, the data is not as it should be, or training can't go on.
     """
-    progress = progress or Quiet()
-    resolved = with_absolute_paths(resolved)
-    with Assembly.of(resolved, progress) as assembly, _directory_for(resolved, out, at) as directory:
-        directory.recipe.write_text(_as_read(recipe) or resolved.yaml(), encoding="utf-8")
-        write_json(directory.split, assembly.sides_by_id())
-        with replacing(directory.resolved) as aside:  # last, because it is what makes the folder a run's
-            aside.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
-        return _train_and_score(directory, resolved, registry, assembly, progress)
+    with processes():
+        progress = _of_main(progress)
+        resolved = with_absolute_paths(resolved)
+        if begun := from_main(lambda: _begun_before(_parent(resolved, out, at))):
+            return resume_run(begun, registry, progress)
+        with Assembly.of(resolved, progress) as assembly, _directory_for(resolved, out, at) as directory:
+            if is_main():
+                directory.recipe.write_text(_as_read(recipe) or resolved.yaml(), encoding="utf-8")
+                write_json(directory.split, assembly.sides_by_id())
+                with replacing(directory.resolved) as aside:  # last, because it is what makes the folder a run's
+                    aside.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
+            return _train_and_score(directory, resolved, registry, assembly, progress)
 
 
 def resume_run(path: Path, registry: Registry, progress: Progress | None = None) -> Run:
@@ -67,14 +73,16 @@ def resume_run(path: Path, registry: Registry, progress: Progress | None = None)
     Raises:
         SegregError: there is no such run, or its data has changed since.
     """
-    progress = progress or Quiet()
-    directory = open_run_directory(path)
-    before = json.loads(directory.environment.read_text(encoding="utf-8")) if directory.environment.exists() else {}
-    resolved = resolve(read_recipe(directory.resolved), registry)
+    with processes():
+        return _resumed(path, registry, _of_main(progress))
+
+
+def _resumed(path: Path, registry: Registry, progress: Progress) -> Run:
+    directory, written, before, state, split = from_main(lambda: _left_behind(path))
+    resolved = resolve(written, registry)
     resolved = dataclasses.replace(resolved, source=before.get("recipe", resolved.source))
-    state = load_state(directory.path / STATE) if (directory.path / STATE).exists() else None
     with Assembly.of(resolved, progress, pretrained=state is None) as assembly:
-        if json.loads(directory.split.read_text(encoding="utf-8")) != assembly.sides_by_id():
+        if split != assembly.sides_by_id():
             raise SegregError(
                 f"the data of {resolved.dataset.part.name} is split otherwise than when {directory.path} began",
                 hint=f"samples came or went; {directory.split} has those of the run. Start a new run instead",
@@ -85,6 +93,15 @@ def resume_run(path: Path, registry: Registry, progress: Progress | None = None)
                 hint="its samples are the same, but what their files hold is not. Start a new run instead",
             )
         return _train_and_score(directory, resolved, registry, assembly, progress, state=state, before=before)
+
+
+def _left_behind(path: Path) -> tuple[RunDirectory, Recipe, dict[str, Any], State | None, dict[str, list[str]]]:
+    """Gives what a run's directory holds to go on from: its recipe, environment, state and split."""
+    directory = open_run_directory(path)
+    before = json.loads(directory.environment.read_text(encoding="utf-8")) if directory.environment.exists() else {}
+    written = read_recipe(directory.resolved)
+    state = load_state(directory.path / STATE) if (directory.path / STATE).exists() else None
+    return directory, written, before, state, json.loads(directory.split.read_text(encoding="utf-8"))
 
 
 def _train_and_score(
@@ -106,19 +123,25 @@ def _train_and_score(
         "recipe": recipe.source, **environment(registry, assembly.device), "precision": assembly.precision.name,
         "model": facts, "started_from": assembly.started or before.get("started_from", ""),
         "pictures": assembly.prepared.folder.name, "before": [*before.get("before", []), *earlier],
+        "processes": {"count": count(), "nodes": (machines := nodes()), "launch": launch()},
     }  # fmt: skip
-    write_json(directory.environment, ran_on)
+    if is_main():
+        write_json(directory.environment, ran_on)
     header = header_lines(
         recipe, registry, sides={side: len(indices) for side, indices in assembly.sides.items()}, model=facts,
         device=f"{assembly.device} ({ran_on['device']['model']})", precision=assembly.precision.reason,
         memory=assembly.memory, folder=str(directory.path),
     )  # fmt: skip
+    if count() > 1:
+        on = "1 machine" if machines == 1 else f"{machines} machines"
+        header.append(f"processes  {count()} on {on}, which share each batch of {recipe.train.batch_size}")
     if assembly.started:
         header.append("start      " + assembly.started.replace("\n", "\n           "))
     weights = weights_notice(facts)
     for line in [*banner(assembly.dataset.notice), *banner(weights), *header, ""]:
         progress.say(line)
-    _notify(registry, progress, "segreg_run_start", run=directory.path, recipe=recipe.plain())
+    if is_main():
+        _notify(registry, progress, "segreg_run_start", run=directory.path, recipe=recipe.plain())
     drawn = time.monotonic()
 
     def observe(epoch: int, values: Mapping[str, float]) -> None:
@@ -141,7 +164,7 @@ def _train_and_score(
         run_dir=directory.path,
         seed=recipe.seed,
         notes=notes_for_weights(recipe, assembly.dataset, assembly.objective.normalize),
-        observe=observe,
+        observe=observe if is_main() else None,
         progress=progress,
         resume=state,
     )
@@ -150,9 +173,13 @@ def _train_and_score(
     except KeyboardInterrupt:
         progress.say(f"interrupted while scoring. Go on with: segreg run --resume {directory.path}")
         raise
-    write_json(directory.results, results)
-    report_if_possible(directory, recipe, progress)
+    if is_main():
+        write_json(directory.results, results)
+        report_if_possible(directory, recipe, progress)
+    barrier()  # a run that is given is whole
     run = Run(directory)
+    if not is_main():
+        return run
     _notify(registry, progress, "segreg_run_end", run=directory.path, results=run.results)
     if outcome.stopped_because != "interrupted":  # which the training itself has told
         for line in results_in_words(run.results, directory):
@@ -172,21 +199,41 @@ def _remember(state: State, before: Mapping[str, Any], facts: dict[str, Any], as
 @contextlib.contextmanager
 def _directory_for(recipe: Resolved, out: Path, at: Path | None) -> Iterator[RunDirectory]:
     """Gives a new run directory, which goes again if something goes wrong before training begins."""
-    source = Path(recipe.source)
-    # A run's own recipe has the name of the recipe that the run began with.
-    of_a_run = source.stem in ("recipe", "resolved") and (source.parent / "split.json").exists()
-    parent = at.parent if at else out / (source.absolute().parent.parent.name if of_a_run else source.stem)
+    parent = _parent(recipe, out, at)
     made = [folder for folder in ((parent,) if at else (parent, out)) if not folder.exists()]
-    directory = make_run_directory(at) if at else new_run_directory(parent)
+    directory = from_main(lambda: make_run_directory(at) if at else new_run_directory(parent))
     try:
         yield directory
     except BaseException:
-        if not (directory.path / STATE).exists() and not directory.history.exists():
+        if is_main() and not (directory.path / STATE).exists() and not directory.history.exists():
             shutil.rmtree(directory.path, ignore_errors=True)
             for folder in made:
                 with contextlib.suppress(OSError):  # another run has begun in it
                     folder.rmdir()
         raise
+
+
+def _parent(recipe: Resolved, out: Path, at: Path | None) -> Path:
+    """Gives the folder of a new run's directory."""
+    source = Path(recipe.source)
+    # A run's own recipe has the name of the recipe that the run began with.
+    of_a_run = source.stem in ("recipe", "resolved") and (source.parent / "split.json").exists()
+    return at.parent if at else out / (source.absolute().parent.parent.name if of_a_run else source.stem)
+
+
+def _begun_before(parent: Path) -> Path | None:
+    """Gives the run that these processes had begun in a folder when torchrun started them again."""
+    if not started_again():
+        return None
+    for file in sorted(parent.glob("*/environment.json"), reverse=True):
+        if json.loads(file.read_text(encoding="utf-8")).get("processes", {}).get("launch") == launch():
+            return file.parent
+    return None
+
+
+def _of_main(progress: Progress | None) -> Progress:
+    """Gives the progress of the main process; the others tell nothing."""
+    return progress if progress and is_main() else Quiet()
 
 
 def _as_read(recipe: Recipe) -> str:

@@ -62,12 +62,13 @@ class Train:
 
     Args:
         epochs: epochs at most.
-        batch_size: images in a batch.
+        batch_size: images in a batch, of all processes together.
         accumulate: batches whose gradients are added up before one optimizer step.
         precision: `auto` takes bf16 where the device has it, fp16 with a gradient scaler on older GPUs, else float32.
         device: `auto` takes the GPU where there is one; or a torch device such as `cpu` or `cuda:1`.
         channels_last: whether the network computes in the channels-last memory layout.
         compile: whether `torch.compile` is applied.
+        sync_batch_norm: whether BatchNorm has the statistics of the whole batch where several GPUs share it.
         workers: processes that augment; 0 is one thread beside the training, `auto` fits the machine.
         clip_gradient_norm: largest norm of the gradient, which is scaled down to it.
         ema: decay of an exponential moving average of the weights, which is then what is validated and saved.
@@ -87,6 +88,7 @@ class Train:
     device: str = "auto"
     channels_last: bool = True
     compile: bool = False
+    sync_batch_norm: bool = False
     workers: NonNegativeInt | Literal["auto"] = "auto"
     clip_gradient_norm: PositiveFloat | None = None
     ema: Fraction | None = None

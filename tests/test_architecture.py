@@ -31,9 +31,10 @@ LAYERS = (
 """Modules import from their own layer and from those above it in this table, and never in a circle."""
 PIECES = LAYERS.index(set())
 KNOW_NO_RECIPE = {
-    "checkpoint", "data", "device", "history", "images", "model", "pictures", "prediction", "progress", "pyramid",
-    "scoring.conventions", "scoring.evaluate", "scoring.image_counts", "scoring.intervals", "scoring.plots", "tiff",
-    "training",
+    "checkpoint", "data", "device", "distributed", "history", "images", "model", "pictures", "prediction", "progress",
+    "pyramid",
+    "scoring.conventions", "scoring.evaluate", "scoring.image_counts", "scoring.intervals", "scoring.plots",
+    "scoring.together", "tiff", "training",
 }  # fmt: skip
 """Pieces that are given what they need, and read neither a recipe nor a registry."""
 PUBLIC = {

@@ -586,7 +586,7 @@ def test_the_plugin_of_the_docs(place):
 @pytest.mark.slow
 def test_the_tutorial_of_plugins(place):
     page = PLUGINS / "tutorial.md"
-    pip = "pip install -e ./segreg-coins\n"
+    pip = "pip install -e './segreg-coins[dev]'\n"
     begin, use, check, run = blocks(page, "sh")
     shown = blocks(page, "text")
     assert place.sh(begin).startswith(shown[0])
@@ -636,6 +636,8 @@ def test_the_how_to_of_plugins(place):
     assert list((place.folder / "runs" / "scenes").glob("*/asked_by.txt"))
     assert "NOT IN USE" in place.sh("SEGREG_DISABLE_PLUGINS=tracker segreg plugins")
     place.python(HOW_TO_NUMBERS)
+    predicted = text_of(place.folder / "predict_scenes.py")
+    place.python(f"{predicted}\nassert labels.shape == scenes.read_mask(scenes.samples[0]).shape")
 
 
 HOW_TO_DATA = """

@@ -121,9 +121,12 @@ def _forge():
     return context
 
 
-def process(*arguments, out, own_group=False):
-    """Starts a command in a process of its own, which may lead a process group of its own, and gives the process."""
-    variables = {name: os.environ[name] for name in ("SEGREG_CACHE", "TERM", "COLUMNS") if name in os.environ}
-    started = _forge().Process(target=command, args=(arguments, str(out), variables), kwargs={"own_group": own_group})
+def process(*arguments, out, own_group=False, target=command, **more):
+    """Starts a command in a process of its own, which may lead a process group of its own, and gives the process.
+
+    `more` are variables of its environment, and `target` does in the process what `command` does.
+    """
+    variables = {name: os.environ[name] for name in ("SEGREG_CACHE", "TERM", "COLUMNS") if name in os.environ} | more
+    started = _forge().Process(target=target, args=(arguments, str(out), variables), kwargs={"own_group": own_group})
     started.start()
     return started

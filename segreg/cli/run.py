@@ -40,6 +40,14 @@ def execute(chosen: argparse.Namespace) -> int:
         told = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
         raise SegregError(f"run takes one recipe; {told}")
 
+    from segreg.distributed import processes
+
+    with processes():  # joined first, so that a mistake is told once
+        return _run(chosen, files, overrides)
+
+
+def _run(chosen: argparse.Namespace, files: list[str], overrides: list[str]) -> int:
+    from segreg.distributed import from_main, is_main
     from segreg.progress import progress
     from segreg.registry import load_registry
 
@@ -57,10 +65,11 @@ def execute(chosen: argparse.Namespace) -> int:
         recipe = read_recipe(files[0], overrides)
         resolved = resolve(recipe, registry)
         run = start_run(recipe, resolved, registry, out=chosen.out or Path("runs"), progress=shown)
-    if chosen.json:
+    interrupted = from_main(lambda: run.results.get("stopped_because") == "interrupted")
+    if chosen.json and is_main():
         print(json.dumps({"run": str(run.directory.path), **run.results}, indent=2))
-    elif chosen.quiet:
+    elif chosen.quiet and is_main():
         from segreg.results import results_in_words
 
         print("\n".join(results_in_words(run.results, run.directory)).lstrip("\n"))
-    return 130 if run.results.get("stopped_because") == "interrupted" else 0
+    return 130 if interrupted else 0

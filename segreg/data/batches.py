@@ -6,7 +6,8 @@ import queue
 import threading
 import weakref
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -34,14 +35,16 @@ class Batch:
     Attributes:
         images: the images.
         targets: the masks.
-        ids: the samples' ids.
+        ids: the samples' ids; none where the one image only stands in for a share that has none.
         indices: the samples' indices into `Dataset.samples`.
+        weight: how much it counts in the mean over the processes that share a batch; 1 where all have as many images.
     """
 
     images: Tensor
     targets: Tensor
     ids: tuple[str, ...]
     indices: tuple[int, ...]
+    weight: float = 1.0
 
 
 class Batches:
@@ -54,6 +57,11 @@ class Batches:
     BatchNorm can't train on one value a channel, which is what pooled branches of some decoders have there. In order,
     no batch is larger than `batch_size`.
 
+    Several processes share the batches that one process would have. In order, they take them in turn. Shuffled, each
+    has a part of every batch, as many samples as the others or one less, so that all have as many batches. A part
+    without a sample, in a batch of fewer samples than processes, has the batch's first one as an image that does not
+    count.
+
     Args:
         prepared: the arrays.
         indices: which samples, as indices into `Dataset.samples`.
@@ -62,6 +70,8 @@ class Batches:
         seed: the seed.
         order: `shuffled` anew each epoch, or `in_order` of `indices`.
         workers: processes that make batches; 0 is one thread beside the consumer.
+        part: which of the processes that share the batches this is for, from 0.
+        parts: how many there are.
 
     Raises:
         SegregError: no samples, or an augmentation does not do for stacked samples.
@@ -78,6 +88,8 @@ class Batches:
         seed: int = 0,
         order: Literal["shuffled", "in_order"] = "shuffled",
         workers: int = 0,
+        part: int = 0,
+        parts: int = 1,
     ) -> None:
         if not len(indices):
             raise SegregError("there are no samples to make batches of")
@@ -89,6 +101,7 @@ class Batches:
         self.seed = seed
         self.order = order
         self.workers = workers
+        self.part, self.parts = part, parts
         augmentation = None
         if augment:
             augmentation = Augmentation(augment, prepared.task)
@@ -99,11 +112,22 @@ class Batches:
         self._under_way: weakref.ref[Generator[Batch, None, None]] | None = None
 
     def __len__(self) -> int:
-        """Gives the number of batches of an epoch."""
-        return len(_cut(self.indices, self.batch_size, merge=self.order == "shuffled"))
+        """Gives the number of batches of an epoch; of parts in order the largest one's."""
+        whole = len(_cut(self.indices, self.batch_size, merge=self.order == "shuffled"))
+        return whole if self.order == "shuffled" else -(-whole // self.parts)
 
     def plan(self, number: int) -> list[tuple[int, ...]]:
-        """Gives the samples of each batch of an epoch, as indices."""
+        """Gives the samples of each batch of an epoch, as indices; of this part alone."""
+        return [own for _, own in self._shared(number)]
+
+    def _shared(self, number: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Gives the samples of each batch that this part has a share of, and those of the share."""
+        whole = self._whole(number)
+        if self.order == "in_order":
+            return [(batch, batch) for batch in whole[self.part :: self.parts]]
+        return [(batch, _part_of(batch, self.part, self.parts)) for batch in whole]
+
+    def _whole(self, number: int) -> list[tuple[int, ...]]:
         indices: Sequence[int] = self.indices
         if self.order == "shuffled":
             index_of = {self.prepared.id_of(index): index for index in indices}
@@ -119,8 +143,11 @@ class Batches:
             SegregError: an augmentation fails; the message names it and the sample.
         """
         self._leave()
-        keys = [(number, indices) for indices in self.plan(number)]
+        shared = self._shared(number)
+        keys = [(number, own or whole[:1]) for whole, own in shared]
         begun = self._by_processes(keys) if self.workers else _by_thread(self._make, keys)
+        if self.parts > 1 and self.order == "shuffled":
+            begun = _weighed(begun, [(len(own), len(own) * self.parts / len(whole)) for whole, own in shared])
         # Weakly, so that it ends by itself where a loop over it is left.
         self._under_way = weakref.ref(begun)
         return begun
@@ -182,6 +209,20 @@ def _cut(indices: Sequence[int], size: int, *, merge: bool) -> list[tuple[int, .
         starts.pop()
     ends = [*starts[1:], len(indices)]
     return [tuple(indices[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def _part_of(batch: tuple[int, ...], part: int, parts: int) -> tuple[int, ...]:
+    """Gives a part of a batch; the parts differ by one at most, the first ones being the larger."""
+    least, more = divmod(len(batch), parts)
+    start = part * least + min(part, more)
+    return batch[start : start + least + (part < more)]
+
+
+def _weighed(begun: Generator[Batch, None, None], shares: Sequence[tuple[int, float]]) -> Generator[Batch, None, None]:
+    """Gives parts of batches with their weights, and without the ids of an image that only stands in."""
+    with closing(begun):
+        for batch, (own, weight) in zip(begun, shares, strict=True):
+            yield replace(batch, ids=batch.ids[:own], indices=batch.indices[:own], weight=weight)
 
 
 class _Maker:

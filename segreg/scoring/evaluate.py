@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from segreg.model import predict_logits
-from segreg.training.monitor import computed
+from segreg.scoring.together import apart, computed_together, in_batch_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,12 +52,12 @@ def evaluate(
     original: Callable[[int, Tensor], tuple[Tensor, NDArray[np.uint8]]] | None = None,
     count: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Scores:
-    """Scores every picture of `batches`.
+    """Scores every picture of `batches`, with those that other processes have.
 
     Args:
         model: gives logits for normalised images; it is put into evaluation mode.
         normalize: turns uint8 images into what the model takes.
-        batches: the pictures, in order.
+        batches: the pictures, in order; several processes take the batches in turn.
         metrics: reset first; their counts are summed over the pictures.
         device: where the model is.
         precision: what it computes in.
@@ -68,9 +68,10 @@ def evaluate(
     import torch
 
     model.eval()
-    metrics.reset()
+    apart(metrics).reset()
     metrics.to(device)
     rows: list[dict[str, Any]] = []
+    lengths: list[int] = []
     counted = _Gathered()
     sums = {name: _Gathered() for name, metric in metrics.items(copy_state=False) if hasattr(metric, "sums")}
 
@@ -83,6 +84,7 @@ def evaluate(
                 sums[name].add(metric.sums(logits, target))
 
     for batch in batches:
+        lengths.append(len(batch.ids))
         logits = predict_logits(model, normalize, batch.images, device, precision)
         if original is None:
             score(logits, batch.targets.to(device).long(), batch.ids)
@@ -91,9 +93,11 @@ def evaluate(
             own, mask = original(int(index), logits[number])
             target = torch.from_numpy(mask).to(device).long()
             score(own[None], target[None], (identity,))
-    values = computed(metrics)
-    summed = {name: each for name, block in sums.items() if (each := block.array()) is not None}
-    return Scores(values, definitions_of(metrics, values), rows, counted.array(), summed)
+    values = computed_together(metrics)
+    blocks = {name: block.array() for name, block in sums.items()}
+    rows, counts, blocks = in_batch_order(lengths, rows, counted.array(), blocks)
+    summed = {name: block for name, block in blocks.items() if block is not None}
+    return Scores(values, definitions_of(metrics, values), rows, counts, summed)
 
 
 class _Gathered:

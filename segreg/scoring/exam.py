@@ -16,6 +16,7 @@ from segreg import build
 from segreg.checkpoint import replacing
 from segreg.data import Batches, Prepared, restore
 from segreg.data.split import drawn
+from segreg.distributed import count, rank
 from segreg.prediction.strips import side_by_side
 from segreg.progress import Progress
 from segreg.resolve import Resolved
@@ -65,7 +66,7 @@ class Exam:
         return cls(recipe, predictor, dataset, prepared, build.build_metrics(recipe, dataset.task))
 
     def scores(self, indices: Sequence[int], title: str, progress: Progress) -> Scores:
-        """Scores some samples, in their order, streamed.
+        """Scores some samples, in their order, streamed; several processes share them, and all get all scores.
 
         Args:
             indices: which, as indices into `Dataset.samples`.
@@ -75,9 +76,9 @@ class Exam:
         Raises:
             SegregError: a mask holds labels that the task does not have.
         """
-        batches = self._in_order(indices)
+        batches = self._in_order(indices, part=rank(), parts=count())
         task, threshold = self.dataset.task, self.recipe.evaluate.threshold
-        with progress.watch(title, len(indices), "pictures") as advance:
+        with progress.watch(title, sum(map(len, batches.plan(0))), "pictures") as advance:
             scores = evaluate(
                 self.predictor.model, self.predictor.normalize, _told(batches, advance), self.metrics,
                 device=self.predictor.device, precision=self.predictor.precision,
@@ -120,9 +121,9 @@ class Exam:
             name = re.sub(r"[^\w.-]+", "_", str(row["id"]))[:80]
             picture.save(folder / f"{number:02}_{name}.png")
 
-    def _in_order(self, indices: Sequence[int]) -> Batches:
+    def _in_order(self, indices: Sequence[int], *, part: int = 0, parts: int = 1) -> Batches:
         size = self.recipe.evaluate.batch_size or self.recipe.train.batch_size
-        return Batches(self.prepared, indices, batch_size=size, order="in_order")
+        return Batches(self.prepared, indices, batch_size=size, order="in_order", part=part, parts=parts)
 
     def _at_its_own_size(self, index: int, logits: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
         size = self.prepared.original_size(index)

@@ -37,6 +37,8 @@ class Training:
     settings: Train
     encoder: nn.Module
     encoder_parameters: list[nn.Parameter]
+    seed: int = 0
+    interrupted: bool = False
 
     @property
     def judged(self) -> nn.Module:
@@ -53,6 +55,7 @@ def prepare(
     settings: Train,
     device: torch.device,
     precision: Precision,
+    seed: int = 0,
 ) -> Training:
     """Puts the network on the device and makes what trains it, in the order in which each needs the other."""
     prepare_device(device)
@@ -73,6 +76,7 @@ def prepare(
         settings=settings,
         encoder=encoder,
         encoder_parameters=[p for p in encoder.parameters() if p.requires_grad],
+        seed=seed,
     )
 
 

@@ -1,4 +1,4 @@
-"""A training's state, taken and put back, and the weights files that are made of it."""
+"""A training's state, taken and put back, and the files that are made of it. Of several processes one writes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.checkpoint import BEST, LAST, State, random_state, restore_random_state, save_weights
+from segreg import history
+from segreg.checkpoint import BEST, LAST, STATE, State, random_state, restore_random_state, save_state, save_weights
+from segreg.distributed import is_main
 from segreg.errors import SegregError
 from segreg.training.monitor import Monitor
 
@@ -79,9 +81,32 @@ def restore(training: Training, state: State, monitor: Monitor, progress: Progre
     restore_random_state(state.randomness)
 
 
+def begin(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]) -> None:
+    """Writes the state that a training begins from, and cuts off what goes beyond it."""
+    if not is_main():
+        return
+    if state.epoch == 0:
+        save_state(state, run_dir / STATE)
+    history.cut_after(run_dir, state.epoch)
+    publish(state, run_dir, monitor, notes)
+
+
+def keep(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]) -> None:
+    """Writes down an epoch that has ended.
+
+    The order matters to a process that is killed between two of these: a row without its state is cut off on resuming,
+    and the weights files are written again from the state.
+    """
+    if not is_main():
+        return
+    history.append(run_dir, state.values)
+    save_state(state, run_dir / STATE)
+    publish(state, run_dir, monitor, notes)
+
+
 def publish(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]) -> None:
     """Writes the last weights, and the best where a killed process may not have come to it, from the state."""
-    if state.epoch == 0:
+    if state.epoch == 0 or not is_main():
         return
     save_weights(weights_of(state), run_dir / LAST, notes=notes_of(state, monitor, notes))
     if state.best_epoch == state.epoch:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from segreg.distributed import gathered
 from segreg.errors import SegregError, listed
 
 if TYPE_CHECKING:
@@ -17,6 +18,16 @@ WAYS_OUT = (
     "(schedule.warmup_epochs), train.clip_gradient_norm=1, train.precision=float32"
 )
 """What may help where numbers grow without bound."""
+
+
+class _Summed(NamedTuple):
+    """What one process has so far; `bad_batch` is -1 where all was finite."""
+
+    sums: dict[str, float]
+    images: int
+    bad_batch: int
+    bad_terms: list[str]
+    bad_ids: tuple[str, ...]
 
 
 @dataclass
@@ -59,22 +70,42 @@ class Tally:
         self.ids.append(ids)
 
     def read(self) -> dict[str, float]:
-        """Gives the mean of every term over the images so far. A device sync.
+        """Gives the mean of every term over this process's images so far. A device sync.
 
         Raises:
             SegregError: a term was not finite; the message has its name, the batch's ids and what to try.
         """
+        return self._means([self._summed()])[0]
+
+    def read_all(self) -> tuple[dict[str, float], int]:
+        """Gives the same over the images of all processes, which must all ask for it, and their number. A device sync.
+
+        Raises:
+            SegregError: a term was not finite, in the first batch in which any process met one.
+        """
+        return self._means(gathered(self._summed()))
+
+    def _summed(self) -> _Summed | None:
         import torch
 
         if self._sums is None or self._bad_batch is None or self._bad_terms is None:
-            return {}
+            return None
         sums = [self._sums, self._bad_batch.reshape(1), self._bad_terms]
         row = torch.cat([part.to(self._sums.dtype) for part in sums]).tolist()  # sync: the one copy to the host
         count = len(self.names)
-        if (batch := int(row[count])) >= 0:
-            wrong = [name for name, bad in zip(self.names, row[count + 1 :], strict=True) if bad]
-            raise not_finite(self.doing, batch, wrong, self.ids[batch])
-        return {name: value / self.images for name, value in zip(self.names, row, strict=False)}
+        batch = int(row[count])
+        wrong = [name for name, bad in zip(self.names, row[count + 1 :], strict=True) if bad]
+        sums_by_name = dict(zip(self.names, row, strict=False))
+        return _Summed(sums_by_name, self.images, batch, wrong, self.ids[batch] if batch >= 0 else ())
+
+    def _means(self, given: Sequence[_Summed | None]) -> tuple[dict[str, float], int]:
+        parts = [part for part in given if part is not None]
+        if bad := [part for part in parts if part.bad_batch >= 0]:
+            first = min(bad, key=lambda part: part.bad_batch)
+            raise not_finite(self.doing, first.bad_batch, first.bad_terms, first.bad_ids)
+        images = sum(part.images for part in parts)
+        names = parts[0].sums if parts else ()
+        return {name: sum(part.sums[name] for part in parts) / images for name in names}, images
 
 
 def not_finite(doing: str, batch: int, terms: list[str], ids: tuple[str, ...]) -> SegregError:

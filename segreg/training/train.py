@@ -1,16 +1,14 @@
 """Training: epochs of steps, a validation after each, and a checkpoint that any process can go on from.
 
 It reads from top to bottom: `fit`, then an epoch, then its two passes. Every place where the processor waits for the
-device says "sync". What takes part is made in `prepare`; what is saved is gathered in `resume`.
+device says "sync". What takes part is made in `prepare`; what is saved is gathered in `resume`. Several processes run
+the same lines side by side: a step of theirs is `in_step`'s, and what one of them knows comes to all `from_main`.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,15 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import nn
 
-from segreg import history
-from segreg.checkpoint import BEST, LAST, STATE, State, load_state, save_state
+from segreg.checkpoint import BEST, LAST, STATE, State, load_state
 from segreg.device import Precision, seed_everything
+from segreg.distributed import as_main_has, from_main
 from segreg.errors import SegregError, listed
 from segreg.progress import Progress, Quiet, duration
-from segreg.training.monitor import TOTAL, Monitor, better, choose_monitor, computed, metric_directions, named
+from segreg.scoring.together import apart, computed_together
+from segreg.training.in_step import in_step, interrupts
+from segreg.training.monitor import TOTAL, Monitor, better, choose_monitor, metric_directions, named
 from segreg.training.objective import Objective
 from segreg.training.prepare import Training, freeze_encoder, prepare, to_device
-from segreg.training.resume import publish, restore, snapshot
+from segreg.training.resume import begin, keep, publish, restore, snapshot
 from segreg.training.tally import WAYS_OUT, Tally
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def fit(
     """Trains until the epochs, the patience or the time is used up.
 
     After every epoch `run_dir` holds the training state, a row more in the history, and the best and last weights. On a
-    CPU, a run that was killed and resumed ends with the same weights, bit for bit.
+    CPU, a run that was killed and resumed ends with the same weights, bit for bit. Several processes, each with its
+    share of the batches, give the same outcome; the main one writes.
 
     Args:
         objective: the network and its losses; it is moved to the device.
@@ -114,7 +115,7 @@ def fit(
     progress = progress or Quiet()
     notes = notes or {}
     seed_everything(seed)
-    metrics = metrics.to(device)
+    metrics = apart(metrics.to(device))
     training = prepare(
         objective,
         steps_per_epoch=-(-len(train) // settings.accumulate),
@@ -123,16 +124,13 @@ def fit(
         settings=settings,
         device=device,
         precision=precision,
+        seed=seed,
     )
-    monitor = choose_monitor(settings.monitor, directions(training, val, metrics))
+    monitor = choose_monitor(settings.monitor, from_main(lambda: directions(training, val, metrics)))
     if resume:
         restore(training, resume, monitor, progress)
-        state = resume
-    else:
-        state = snapshot(training, monitor, epoch=0, seconds=0.0, values={})
-        save_state(state, run_dir / STATE)
-    history.cut_after(run_dir, state.epoch)
-    publish(state, run_dir, monitor, notes)
+    state = resume or snapshot(training, monitor, epoch=0, seconds=0.0, values={})
+    begin(state, run_dir, monitor, notes)
     if settings.compile:
         objective.compile()
         if training.average:
@@ -140,7 +138,7 @@ def fit(
 
     reason: Reason | None
     try:
-        with sigterm_as_interrupt():
+        with interrupts(training):
             while (reason := reason_to_stop(state, settings)) is None:
                 state = run_epoch(
                     training,
@@ -157,7 +155,7 @@ def fit(
                     observe(state.epoch, state.values)
     except KeyboardInterrupt:
         # What is in memory is half an epoch; what counts is on the disk.
-        reason, state = "interrupted", load_state(run_dir / STATE)
+        reason, state = "interrupted", from_main(lambda: load_state(run_dir / STATE))
         progress.say(
             f"interrupted in epoch {state.epoch + 1}; {state.epoch} finished. Go on with: segreg run --resume {run_dir}"
         )
@@ -206,13 +204,14 @@ def run_epoch(
     train_seconds = time.monotonic() - started
     check_finite(training.objective, epoch)
     validated = validation_pass(training, val, metrics, epoch, progress) if len(val) else {}
-    values = {**trained, **validated}
+    seconds = time.monotonic() - started
+    # Of the main process, so that all take the same decisions.
+    values, train_seconds, seconds = from_main(lambda: ({**trained, **validated}, train_seconds, seconds))
 
     value = monitor.oriented(values)
     if epoch_end := getattr(training.schedule, "epoch_end", None):
         epoch_end(value)
     is_best = better(value, before.best_value)
-    seconds = time.monotonic() - started
     speed = {"images_per_second": images / train_seconds, "seconds": seconds}
     state = snapshot(
         training,
@@ -224,11 +223,7 @@ def run_epoch(
         epochs_without_better=0 if is_best else before.epochs_without_better + 1,
         values={"epoch": epoch, **rates, **values, **speed},
     )
-    # The order matters to a process that is killed between two of these: a row without its state is cut off on
-    # resuming, and the weights files are written again from the state.
-    history.append(run_dir, state.values)
-    save_state(state, run_dir / STATE)
-    publish(state, run_dir, monitor, notes)
+    keep(state, run_dir, monitor, notes)
     progress.say(in_words(state, training.settings, monitor, is_best=is_best))
     return state
 
@@ -240,18 +235,19 @@ def train_pass(training: Training, train: Batches, epoch: int, progress: Progres
     freeze_encoder(training, frozen=epoch <= settings.freeze_encoder_epochs)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     tally = Tally(f"training, epoch {epoch}", training.device)
-    speak = Speaker(tally)
+    speak = Speaker(tally.read_all)
+    step = in_step(training, epoch)
 
     with progress.watch(f"epoch {epoch}/{settings.epochs}", len(train), "batches") as advance:
         for group in groups_of(settings.accumulate, train.epoch(epoch)):
             for batch in group:
                 images, targets = to_device(batch, training)
                 with training.precision.autocast(training.device):
-                    terms, _ = training.objective(images, targets)
+                    terms = step.terms(images, targets, last=batch is group[-1])
                 # The mean over the batches that this group really has: the last one of an epoch may be shorter.
-                scaler.scale(terms[TOTAL] / len(group)).backward()
+                scaler.scale(step.share(terms, batch) / len(group)).backward()  # type: ignore[no-untyped-call]
                 tally.add(terms, batch.ids)
-                advance(1, speak())  # sync, at most once a second
+                advance(1, speak() if step.agreed(due=speak.due()) else None)  # sync, at most once a second
             if settings.clip_gradient_norm is not None:
                 scaler.unscale_(optimizer)
                 nn.utils.clip_grad_norm_(parameters, settings.clip_gradient_norm)
@@ -262,10 +258,10 @@ def train_pass(training: Training, train: Batches, epoch: int, progress: Progres
                 training.schedule.step()
             if training.average:
                 training.average.update(training.objective)
-        losses = tally.read()  # sync, once an epoch
+        losses, seen = tally.read_all()  # sync, once an epoch
     if not losses:
         raise SegregError("there is not one batch to train on", hint="see the split and train.batch_size")
-    return named("train", losses), tally.images
+    return named("train", losses), seen
 
 
 @torch.no_grad()
@@ -274,8 +270,9 @@ def validation_pass(
 ) -> dict[str, float]:
     """Gives the validation's mean losses and its metrics."""
     network = training.judged.eval()
+    as_main_has(network.buffers())  # BatchNorm's statistics are each process's own
     tally = Tally(f"validation, epoch {epoch}", training.device)
-    speak = Speaker(tally)
+    speak = Speaker(lambda: (tally.read(), tally.images))
     metrics.reset()
     with progress.watch(f"epoch {epoch}/{training.settings.epochs} validation", len(val), "batches") as advance:
         for batch in val.epoch(0):
@@ -284,25 +281,26 @@ def validation_pass(
                 terms, logits = network(images, targets)
             metrics.update(logits, targets.long())
             tally.add(terms, batch.ids)
-            advance(1, speak())  # sync, at most once a second
-        losses = tally.read()  # sync, once an epoch
-    return {**named("val", losses), **{f"val.{name}": value for name, value in computed(metrics).items()}}
+            advance(1, speak() if speak.due() else None)  # sync, at most once a second
+        losses, _ = tally.read_all()  # sync, once an epoch
+    return {**named("val", losses), **{f"val.{name}": value for name, value in computed_together(metrics).items()}}
 
 
 class Speaker:
-    """Gives the words beside the bar, anew at most once a second because that waits for the device."""
+    """Gives the words beside the bar, which are due at most once a second because they wait for the device."""
 
-    def __init__(self, tally: Tally) -> None:
-        self.tally = tally
+    def __init__(self, read: Callable[[], tuple[dict[str, float], int]]) -> None:
+        self.read = read
         self.started = self.spoke = time.monotonic()
 
-    def __call__(self) -> str | None:
-        now = time.monotonic()
-        if now - self.spoke < 1.0:
-            return None
-        losses = self.tally.read()  # sync; raises where a loss was not finite
+    def due(self) -> bool:
+        """Says whether a second has passed."""
+        return time.monotonic() - self.spoke >= 1.0
+
+    def __call__(self) -> str:
+        losses, images = self.read()  # sync; raises where a loss was not finite
         self.spoke = time.monotonic()
-        return f"loss {losses[TOTAL]:.4f}  {self.tally.images / (self.spoke - self.started):.1f} images/s"
+        return f"loss {losses[TOTAL]:.4f}  {images / (self.spoke - self.started):.1f} images/s"
 
 
 def groups_of(count: int, items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -350,20 +348,3 @@ def in_words(state: State, settings: Train, monitor: Monitor, *, is_best: bool) 
     left = duration(state.seconds / state.epoch * (settings.epochs - state.epoch))
     speed = f"{values['images_per_second']:.1f} images/s  {duration(values['seconds'])}"
     return f"epoch {state.epoch}/{settings.epochs}  {numbers}  {speed}  {left} left{'  best' if is_best else ''}"
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """Lets SIGTERM, with which schedulers end a job, do what Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:  # noqa: ARG001 - what signal passes
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -11,8 +11,8 @@ from torch import nn
 
 from segreg.errors import SegregError
 from segreg.model import Segmenter, describe, verify
+from segreg_plugins.batch_norm import BatchNorm2d, with_single_values
 from segreg_plugins.decoders import segreg_entries
-from segreg_plugins.decoders.batch_norm import BatchNorm2d, with_single_values
 
 ENTRIES = {entry.name: entry for entry in segreg_entries()}
 SMALL = {

@@ -5,6 +5,7 @@ import copy
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from segreg.model import Segmenter, verify
@@ -249,3 +250,20 @@ def test_timms_encoders_under_smps_decoders_give_what_smp_gives(encoder, name, a
     own.network.load_state_dict(model.encoder.model.state_dict())
     assert segmenter.decoder.features.pyramid.notes == ()
     assert_same(model, segmenter)
+
+
+def test_pspnet_takes_a_level_whose_channels_four_grids_do_not_divide():
+    class Odd(nn.Module):
+        channels, strides = (61,), (8,)
+
+        def forward(self, image):
+            return [F.avg_pool2d(image, 8).mean(1, keepdim=True).expand(-1, 61, -1, -1)]
+
+    encoder = Odd()
+    decoder = BUILD["smp.pspnet"](encoder)
+    assert decoder.features.channels[-1] == 64
+    level = torch.rand(2, 61, 8, 8)
+    (*_, filled) = decoder.features([level])
+    assert torch.equal(filled[:, :61], level)
+    assert not filled[:, 61:].any()
+    assert Segmenter(encoder, decoder, 1)(torch.rand(2, 3, 64, 64)).shape == (2, 1, 64, 64)

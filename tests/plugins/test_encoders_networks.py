@@ -226,6 +226,15 @@ def test_a_timm_model_whose_tables_are_too_short_for_larger_images_counts_as_one
     assert_true(timm_encoder("mvitv2_tiny", img_size=(128, 128)), 3, (128, 128))
 
 
+@pytest.mark.parametrize("name", ["skresnet18", "rexnet_100"])
+def test_a_timm_model_that_normalises_pooled_channels_trains_on_one_image(name):
+    encoder = timm_encoder(name).train()
+    levels = encoder(torch.rand(1, 3, 64, 64))
+    levels[-1].mean().backward()
+    assert all(level.isfinite().all() for level in levels)
+    assert next(encoder.parameters()).grad.isfinite().all()
+
+
 def test_img_size_where_there_is_none():
     with pytest.raises(SegregError, match='"test_resnet" is not built for a chosen size: it has no img_size'):
         timm_encoder("test_resnet", img_size=(64, 64))

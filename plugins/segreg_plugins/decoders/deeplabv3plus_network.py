@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segreg.pyramid import Pyramid
+from segreg_plugins.batch_norm import BatchNorm2d
 from segreg_plugins.decoders.atrous import AtrousConv2d
-from segreg_plugins.decoders.batch_norm import BatchNorm2d
 
 
 def paired_rates(stride: int) -> tuple[int, ...]:

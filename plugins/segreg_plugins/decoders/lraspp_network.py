@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segreg.pyramid import Pyramid
-from segreg_plugins.decoders.batch_norm import BatchNorm2d
+from segreg_plugins.batch_norm import BatchNorm2d
 
 
 class LRASPP(nn.Module):

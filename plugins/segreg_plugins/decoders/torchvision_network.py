@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from segreg.pyramid import Pyramid
-from segreg_plugins.decoders.batch_norm import with_single_values
+from segreg_plugins.batch_norm import with_single_values
 
 
 def deeplab_layers(in_channels: int, rates: Sequence[int]) -> list[nn.Module]:

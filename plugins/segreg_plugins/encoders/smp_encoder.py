@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from segreg.errors import SegregError, listed
+from segreg_plugins.batch_norm import with_single_values
 from segreg_plugins.encoders.levels import measured
 from segreg_plugins.encoders.normalization import Statistics, per_channel, smp_statistics
 from segreg_plugins.pretrained import Fallback, HubFile, obtain, read
@@ -99,6 +100,7 @@ def build(
     network.set_in_channels(in_channels, pretrained=path is not None)
     if depth < 5:
         _leave_out_unused(network, in_channels)
+    network = with_single_values(network)
     return SmpEncoder(network, in_channels, per_channel(smp_statistics(member, weights), in_channels), note)
 
 

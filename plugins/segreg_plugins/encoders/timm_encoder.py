@@ -14,6 +14,7 @@ from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
+from segreg_plugins.batch_norm import with_single_values
 from segreg_plugins.encoders.levels import Level, computed, measured, outline
 from segreg_plugins.encoders.normalization import per_channel
 from segreg_plugins.pretrained import DEFAULT, Fallback, HubFile, WebFile, loading, obtain
@@ -257,7 +258,9 @@ def _pretrained(member: str, arguments: dict[str, Any], path: Path, *, custom_lo
 
 
 def _create(member: str, arguments: dict[str, Any], **more: Any) -> Any:
-    return timm.create_model(member, features_only=True, **{"pretrained": False, **arguments, **more})
+    return with_single_values(
+        timm.create_model(member, features_only=True, **{"pretrained": False, **arguments, **more})
+    )
 
 
 def _channels_first(features: Tensor, level: Level) -> Tensor:

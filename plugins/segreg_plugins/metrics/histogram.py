@@ -8,7 +8,7 @@ its own, because a collection needs several times the memory of a state to compa
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torchmetrics import Metric
@@ -80,6 +80,23 @@ class HistogramScore(Metric):
             else:
                 self.logits = [*self.logits, own.movedim(1, -1).flatten(0, -2)]
                 self.kinds = [*self.kinds, kinds.to(torch.uint8).movedim(1, -1).flatten(0, -2)]
+
+    def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
+        """Takes in what another process kept or counted; together they keep and count as one would have."""
+        theirs = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
+        logits, kinds = list(theirs["logits"]), list(theirs["kinds"])
+        full = theirs["histogram_0"].numel() > 0
+        too_many = sum(map(torch.numel, [*self.logits, *logits])) > MOST_KEPT
+        if not self._is_full() and (full or too_many):
+            self._fill()
+        self.strays = self.strays + theirs["strays"]
+        if not self._is_full():
+            self.logits, self.kinds = [*self.logits, *logits], [*self.kinds, *kinds]
+            return
+        for k in range(self.task.channels if full else 0):
+            setattr(self, f"histogram_{k}", self._histogram(k) + theirs[f"histogram_{k}"])
+        for own, kind in zip(logits, kinds, strict=True):
+            self._count(own.T[None], kind.T[None].to(torch.int32))
 
     def compute(self) -> dict[str, Tensor]:
         """Gives `NAME.pooled` and, where there are several classes, `NAME.class.CLASS`.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from segreg.pyramid import Pyramid
-from segreg_plugins.decoders.batch_norm import with_single_values
+from segreg_plugins.batch_norm import with_single_values
 
 
 def reassembled_strides(strides: Sequence[int]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segreg.pyramid import Pyramid, with_strides
-from segreg_plugins.decoders.batch_norm import with_single_values
+from segreg_plugins.batch_norm import with_single_values
 
 
 class SmpDecoder(nn.Module):
@@ -85,18 +85,20 @@ class SmpFeatures(nn.Module):
     Args:
         pyramid: the levels wanted, finest first.
         indices: where each stands in SMP's list.
+        multiple: of which the decoder wants each level's channels to be one; channels of zeros fill them up.
 
     Attributes:
         channels: SMP's `out_channels`: of the image (0: no decoder looks at it), and of each level.
     """
 
-    def __init__(self, pyramid: Pyramid, indices: Sequence[int]) -> None:
+    def __init__(self, pyramid: Pyramid, indices: Sequence[int], *, multiple: int = 1) -> None:
         super().__init__()
         self.pyramid = pyramid
+        self.multiple = multiple
         self.indices = tuple(indices)
         self.channels = [0] * (max(indices) + 1)
         for index, channels in zip(indices, pyramid.channels, strict=True):
-            self.channels[index] = channels
+            self.channels[index] = channels + -channels % multiple
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
         """Gives SMP's list: the image's size without channels, then the levels, without channels where not wanted."""
@@ -105,11 +107,14 @@ class SmpFeatures(nn.Module):
         # Tensors without channels hold nothing; only their sizes are looked at.
         listed = [levels[0].new_empty(batch, 0, height >> i, width >> i) for i in range(len(self.channels))]
         for index, level in zip(self.indices, self.pyramid(levels), strict=True):
-            listed[index] = level
+            missing = -level.shape[1] % self.multiple
+            listed[index] = F.pad(level, (0, 0, 0, 0, 0, missing)) if missing else level
         return listed
 
 
-def by_stride(pyramid: Pyramid, first: int, last: int, *, coarsest: int | None = None) -> SmpFeatures:
+def by_stride(
+    pyramid: Pyramid, first: int, last: int, *, coarsest: int | None = None, multiple: int = 1
+) -> SmpFeatures:
     """Gives the levels at SMP's indices `first` to `last`, that is of strides 2^first to 2^last.
 
     At index 1, stride 2, there is none where the encoder has none finer than 4, just as in SMP.
@@ -119,13 +124,14 @@ def by_stride(pyramid: Pyramid, first: int, last: int, *, coarsest: int | None =
         first: SMP's index of the finest level.
         last: SMP's index of the coarsest level.
         coarsest: stride that no level exceeds, where the encoder is dilated.
+        multiple: of which each level's channels are to be one.
     """
     if first == 1 and last > 1 and pyramid.strides[0] > 2:
         first = 2
     indices = range(first, last + 1)
     most = coarsest or 2**last
     strides = [min(2**index, most) for index in indices]
-    return SmpFeatures(with_strides(pyramid, strides, divisor=most), indices)
+    return SmpFeatures(with_strides(pyramid, strides, divisor=most), indices, multiple=multiple)
 
 
 def _grown(features: Tensor, rows: float, columns: float) -> Tensor:

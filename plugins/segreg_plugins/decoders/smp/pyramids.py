@@ -73,7 +73,8 @@ def pspnet(
     from segreg.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
-    features = by_stride(pyramid_of(encoder), depth, depth)
+    # SMP divides the channels among four grids and counts on nothing being left over.
+    features = by_stride(pyramid_of(encoder), depth, depth, multiple=4)
     network = PSPDecoder(encoder_channels=features.channels, use_norm=norm, out_channels=channels, dropout=dropout)
     return SmpDecoder(network, features, channels=channels, stride=2**depth, head_kernel=3)
 

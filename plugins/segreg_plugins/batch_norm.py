@@ -1,7 +1,8 @@
 """BatchNorm that also trains where a channel has a single value, as after image pooling on a batch of one image.
 
-A single value is its own mean and has no variance, so PyTorch refuses it and torchvision's and SMP's DeepLabs can't be
-trained on one image. Here such a batch is normalised with the running statistics, which it leaves as they are.
+A single value is its own mean and has no variance, so PyTorch refuses it, and torchvision's and SMP's DeepLabs and
+encoders that weigh their channels by normalised means (ResNeSt, SKNet, ReXNet) can't be trained on one image. Here such
+a batch is normalised with the running statistics, which it leaves as they are.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def with_single_values(network: nn.Module) -> nn.Module:
-    """Gives the network with each plain `nn.BatchNorm2d` in it replaced, in place; its numbers and keys stay."""
+    """Gives the network with each plain `nn.BatchNorm2d` in it become one that takes a single value, in place.
+
+    The modules stay the same objects, so that numbers, keys, devices and hooks on them stay.
+    """
     for module in network.modules():
-        for name, child in module.named_children():
-            if type(child) is nn.BatchNorm2d:
-                norm = BatchNorm2d(child.num_features, child.eps, child.momentum, child.affine)
-                norm.load_state_dict(child.state_dict())
-                setattr(module, name, norm)
+        if type(module) is nn.BatchNorm2d:
+            module.__class__ = BatchNorm2d
     return network
