@@ -119,7 +119,7 @@ def execute(chosen: argparse.Namespace) -> int:
     predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
     check_together(predictors, chosen.threshold)
     shown = progress("quiet" if chosen.quiet or chosen.json else "auto")
-    for line in _header(predictors, outputs.notice):
+    for line in [*_header(predictors, outputs.notice), *_own_reading(runs)]:
         shown.say(line)
     summary = predict_files(
         pictures, predictors, outputs, way,
@@ -181,6 +181,19 @@ def _header(predictors: list[Predictor], notice: str) -> list[str]:
         *(f"run     {predictor.name}" for predictor in predictors),
         f"device  {first.device}, {first.precision.reason}",
     ]
+
+
+def _own_reading(runs: list[Run]) -> list[str]:
+    """Says so where a run's pictures were read by a package other than segreg, as files named here are not."""
+    told = {}
+    for run in runs:
+        part = run.recipe.dataset.part
+        if part.plugin.distribution != "segreg":
+            told[part.name] = (
+                f'note    trained on pictures as the dataset "{part.name}" of {part.plugin.title} reads them; files '
+                "are read by segreg itself, so their bands and values must be the same"
+            )
+    return list(told.values())
 
 
 def _without_mask(summary: Summary, folder: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import shutil
@@ -56,6 +57,22 @@ def pixels(file):
     with Image.open(file) as picture:
         assert picture.mode == "L"
         return np.array(picture)
+
+
+def test_that_another_package_read_the_pictures_in_training_is_said(segreg, finished, photos, monkeypatch):
+    told = "note    trained on pictures as the dataset"
+    assert told not in segreg("predict", finished.directory.path, photos, "--out", "out").out
+    part = finished.recipe.dataset.part
+    strange = dataclasses.replace(
+        part, plugin=dataclasses.replace(part.plugin, distribution="segreg-tables", version="2")
+    )
+    changed = dataclasses.replace(finished.recipe, dataset=dataclasses.replace(finished.recipe.dataset, part=strange))
+    monkeypatch.setattr(Run, "recipe", changed)
+    printed = segreg("predict", finished.directory.path, photos, "--out", "again")
+    assert (
+        f'{told} "synthetic_lesions" of segreg-tables 2 reads them; files are read by segreg itself, so their bands '
+        "and values must be the same"
+    ) in printed.out
 
 
 def test_masks_of_a_folder_keep_its_folders(segreg, finished, photos):
