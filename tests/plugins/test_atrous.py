@@ -273,3 +273,11 @@ def test_other_libraries_poolings_can_leave_them_out(avx2, make):
     assert list(ours.state_dict()) == list(theirs.state_dict())
     features = torch.randn(2, 8, 16, 16)
     assert torch.allclose(ours(features), theirs(features), atol=1e-5)
+
+
+def test_shapes_alone_pass_through():
+    """Tensors of the device "meta" have no autocast, and operations are counted on them."""
+    with torch.device("meta"):
+        layers = [AtrousConv2d(8, 8, rate=6, groups=groups) for groups in (1, 8)]
+        for layer in layers:
+            assert layer(torch.empty(1, 8, 5, 5)).shape == (1, 8, 5, 5)

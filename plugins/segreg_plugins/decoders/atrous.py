@@ -106,7 +106,9 @@ def sizes_are_known(height: int, width: int) -> bool:
 def computed_in(features: Tensor) -> torch.dtype:
     """Gives the number format that a convolution of these features computes in."""
     device = features.device.type
-    if features.is_floating_point() and features.dtype != torch.float64 and torch.is_autocast_enabled(device):
+    # Tensors of shapes alone ("meta") know no autocast.
+    known = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if known and features.is_floating_point() and features.dtype != torch.float64:
         return torch.get_autocast_dtype(device)
     return features.dtype
 
