@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MOST = 6
 """Pictures that are shown, unless asked otherwise."""
 _MOST_MODELS = 16
-_WIDTH = 360
+_WIDTH = 256
 """Pixels that a drawn picture has at most on its longer side."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from segreg.comparison.record import Comparison, Model
 from segreg.comparison.shown.drawing import Frame, line, text
-from segreg.comparison.shown.looks import heads, is_known, look, swatch
+from segreg.comparison.shown.looks import cut, heads, is_known, look, swatch
 from segreg.comparison.shown.scales import Scale, scale
 from segreg.report.elements import Content, Html, cell, element, joined, number, table
 
@@ -15,6 +15,8 @@ _FRAME = Frame(300, 300, 46, 292, 24, 262)
 _MOST_POINTS = 20_000
 """Points that all drawings together have; more make a page that no browser likes."""
 _ROWS = 20
+_NAME = 190
+"""Pixels that a picture's name may take; the whole one is its title."""
 
 
 def images(comparison: Comparison) -> Html:
@@ -98,7 +100,9 @@ def spread(comparison: Comparison) -> Html:
     rows = [
         element(
             "tr",
-            element("th", comparison.images[image], scope="row", class_="name"),
+            element(
+                "th", cut(comparison.images[image], _NAME), scope="row", class_="name", title=comparison.images[image]
+            ),
             element("td", number(difference), class_="number plain"),
             (cell(comparison.models[place].per_image[image]) for place in places),
         )
