@@ -190,7 +190,7 @@ def _per_image(seeds: Sequence[Scored], metric: str, ids: Sequence[str]) -> tupl
     column = next((name for name in seeds[0].columns if metric in (name, name + PER_IMAGE_MEAN, name + ".pooled")), "")
     if not column or any(column not in one.columns for one in seeds):
         return ()
-    values = np.array([[dict(zip(one.ids, one.columns[column], strict=True))[i] for i in ids] for one in seeds])
+    values = np.array([one.columns[column][one.places(ids)] for one in seeds])
     there = ~np.isnan(values)
     sums, numbers = np.where(there, values, 0.0).sum(0), there.sum(0)
     return tuple(map(float, np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan)))

@@ -62,20 +62,19 @@ def drawn_disagreements(
     wanted = {place: samples.get(comparison.images[place]) for place in places}
     if gone := [comparison.images[place] for place, sample in wanted.items() if sample is None]:
         raise SegregError(f'the data set no longer has the picture "{gone[0]}"')
+    images = {place: dataset.read_image(sample) for place, sample in wanted.items() if sample is not None}
     painted: dict[int, dict[str, bytes]] = {place: {} for place in places}
     with progress.watch("drawing what the models disagree on", len(shown), "models") as advance:
         for model in shown:
             run = runs[model.name]
-            for place, sample in wanted.items():
-                assert sample is not None
-                image = dataset.read_image(sample)
+            for place, image in images.items():
                 painted[place][model.name] = _png(image, run.predict(image), run.task)
             advance(note=model.name)
     return [
         Disagreement(
             id=comparison.images[place],
-            image=_png(dataset.read_image(sample), None, runs[shown[0].name].task),
-            truth=_png(dataset.read_image(sample), dataset.read_mask(sample), runs[shown[0].name].task),
+            image=_png(images[place], None, dataset.task),
+            truth=_png(images[place], dataset.read_mask(sample), dataset.task),
             predictions=painted[place],
             values={model.name: model.per_image[place] for model in shown},
         )

@@ -41,6 +41,11 @@ class Scored:
     columns: Mapping[str, NDArray[np.float64]]
     counts: NDArray[np.int64] | None
 
+    def places(self, ids: Sequence[str]) -> list[int]:
+        """Gives where these pictures stand in `ids`, `columns` and `counts`."""
+        place = {identity: number for number, identity in enumerate(self.ids)}
+        return [place[identity] for identity in ids]
+
 
 def read_scored(run: Run) -> Scored:
     """Reads a run's scores.
@@ -88,8 +93,7 @@ def measure_of(seeds: Sequence[Scored], ids: Sequence[str], metrics: MetricColle
         ids: the pictures, each of which every run was scored on.
         metrics: the recipe's.
     """
-    places = [{identity: number for number, identity in enumerate(one.ids)} for one in seeds]
-    rows = [[place[identity] for identity in ids] for place in places]
+    rows = [one.places(ids) for one in seeds]
     means = [
         name
         for name in seeds[0].columns
