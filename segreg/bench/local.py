@@ -14,7 +14,7 @@ from typing import Any
 from segreg.bench.cells import Cell
 from segreg.bench.folder import BenchFolder
 from segreg.bench.worker import Place, work
-from segreg.exits import how_it_ended
+from segreg.exits import how_it_ended, processes
 
 _LOOK = 1.0
 """Seconds between two looks at the runs."""
@@ -46,7 +46,7 @@ def run_locally(
         look: is called about once a second.
     """
     going: list[_Going] = []
-    start = _processes()
+    start = processes().Process
     # One run at a time has what PyTorch takes by itself; several share.
     threads = max(1, cores() // jobs) if jobs > 1 and "OMP_NUM_THREADS" not in os.environ else None
     died: dict[str, int] = {}
@@ -79,15 +79,6 @@ def least_busy(gpus: Sequence[str], taken: Sequence[str]) -> str:
 def cores() -> int:
     """Gives how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processes() -> Callable[..., Any]:
-    """Gives what makes a process. Where the system can, they are forks of one that has imported torch."""
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["segreg.run", "torchmetrics", "segmentation_models_pytorch"])
-    return context.Process
 
 
 def _begin(cell: Cell, folder: BenchFolder, start: Callable[..., Any], place: Place) -> _Going:

@@ -7,7 +7,7 @@ from typing import Any
 
 from segreg.cost.record import At, Failed, Job, Needed, Sample, Subject
 from segreg.cost.worker import work
-from segreg.exits import how_it_ended
+from segreg.exits import how_it_ended, processes
 
 
 def in_a_process(subject: Subject, job: Job, *, timeout: float) -> Sample | Needed | Failed:
@@ -22,7 +22,7 @@ def in_a_process(subject: Subject, job: Job, *, timeout: float) -> Sample | Need
         timeout: seconds after which a process that tells nothing new is ended.
     """
     ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = _context().Process(target=work, args=(theirs, subject, job), daemon=True)
+    process = processes().Process(target=work, args=(theirs, subject, job), daemon=True)
     process.start()
     theirs.close()
     stage = ""
@@ -41,11 +41,3 @@ def in_a_process(subject: Subject, job: Job, *, timeout: float) -> Sample | Need
         process.join()
         ours.close()
     return Failed(f"it took longer than {timeout:g} s {stage}".rstrip())
-
-
-def _context() -> Any:
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["segreg.cost.trial"])
-    return context

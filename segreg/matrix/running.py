@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from segreg.exits import how_it_ended
+from segreg.exits import how_it_ended, processes
 from segreg.matrix.record import Cell, Finished, Row
 from segreg.matrix.worker import work
 
@@ -67,40 +66,30 @@ def run(
     """
     waiting = list(reversed(tasks))
     going: dict[str, _Going] = {}
-    with _processes() as start:
-        try:
-            while waiting or going:
-                while waiting and len(going) < jobs:
-                    task = waiting.pop()
-                    going[task.encoder] = _begin(task, start)
-                wait([one.pipe for one in going.values()], timeout=1.0)
-                for one in list(going.values()):
-                    before = len(one.cells)
-                    _listen(one)
-                    if reason := _ended(one, timeout):
-                        _give_up(one, reason)
-                    told(one.task.encoder, len(one.cells) - before)
-                    if not reason:
-                        continue
-                    if rest := _missing(one):
-                        going[one.task.encoder] = _begin(replace(one.task, decoders=tuple(rest)), start, one)
-                        continue
-                    del going[one.task.encoder]
-                    finished(_result(one))
-        finally:
-            for one in going.values():
-                one.process.kill()
-                one.process.join()
-
-
-@contextmanager
-def _processes() -> Iterator[Callable[..., Any]]:
-    """Gives what makes a process. Where the system can, they are forks of one that has imported torch."""
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        context.set_forkserver_preload(["segreg.matrix.trial"])
-    yield context.Process
+    start = processes().Process
+    try:
+        while waiting or going:
+            while waiting and len(going) < jobs:
+                task = waiting.pop()
+                going[task.encoder] = _begin(task, start)
+            wait([one.pipe for one in going.values()], timeout=1.0)
+            for one in list(going.values()):
+                before = len(one.cells)
+                _listen(one)
+                if reason := _ended(one, timeout):
+                    _give_up(one, reason)
+                told(one.task.encoder, len(one.cells) - before)
+                if not reason:
+                    continue
+                if rest := _missing(one):
+                    going[one.task.encoder] = _begin(replace(one.task, decoders=tuple(rest)), start, one)
+                    continue
+                del going[one.task.encoder]
+                finished(_result(one))
+    finally:
+        for one in going.values():
+            one.process.kill()
+            one.process.join()
 
 
 def _begin(task: Task, start: Callable[..., Any], before: _Going | None = None) -> _Going:
