@@ -76,7 +76,9 @@ def same(theirs: nn.Module, encoder: str, decoder: str) -> Segmenter:
     """Gives segreg's network with SMP's weights."""
     # SMP's PSPNet has no levels beyond the one that it takes; here the encoder's `depth` says so.
     own = segreg.build_part("encoder", encoder, 3, **({"depth": 3} if decoder == "smp.pspnet" else {}))
-    ours = Segmenter(own, segreg.build_part("decoder", decoder, own), 1)
+    # Numbers that are SMP's to the last bit, so that nothing but the adapter is measured.
+    exact = {"dead_taps": "compute"} if decoder == "smp.deeplabv3plus" else {}
+    ours = Segmenter(own, segreg.build_part("decoder", decoder, own, **exact), 1)
     own.network.load_state_dict(theirs.encoder.state_dict(), strict=False)  # type: ignore[union-attr,operator]
     ours.decoder.network.load_state_dict(theirs.decoder.state_dict())  # type: ignore[union-attr,operator]
     ours.head.load_state_dict(theirs.segmentation_head.state_dict())  # type: ignore[operator]

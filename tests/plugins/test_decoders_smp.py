@@ -10,6 +10,7 @@ from torch import nn
 
 from segreg.model import Segmenter, verify
 from segreg_plugins.decoders import segreg_entries
+from segreg_plugins.decoders.atrous import AtrousConv2d
 from segreg_plugins.decoders.smp.dpt_network import reassembled_strides
 from segreg_plugins.encoders import timm_family
 
@@ -66,6 +67,8 @@ def theirs(architecture, encoder="resnet18", **settings):
 
 def ours(name, model, encoder=None, **settings):
     encoder = encoder or SmpEncoder(copy.deepcopy(model.encoder))
+    if name.startswith("smp.deeplabv3"):  # whose numbers are SMP's to the last bit only so
+        settings = {"dead_taps": "compute", **settings}
     segmenter = Segmenter(encoder, BUILD[name](encoder, **settings), 3)
     segmenter.decoder.network.load_state_dict(model.decoder.state_dict())
     segmenter.head.load_state_dict(model.segmentation_head.state_dict())
@@ -126,6 +129,22 @@ def test_outputs_are_smps(name, architecture, settings, smp_settings):
     segmenter = ours(name, model, **settings)
     assert_same(model, segmenter, size=(128, 160) if name == "smp.pan" else (64, 128))
     verify(segmenter, (64, 64), 3)
+
+
+@pytest.mark.parametrize(("name", "architecture"), [case[:2] for case in CASES if "DeepLab" in case[1]][1::2])
+def test_without_dead_taps_outputs_and_gradients_are_smps_to_rounding(name, architecture):
+    model = theirs(architecture)
+    segmenter = ours(name, model, dead_taps="leave_out")
+    assert any(isinstance(module, AtrousConv2d) for module in segmenter.modules())
+    assert segmenter.decoder.network.state_dict().keys() == model.decoder.state_dict().keys()
+    image = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(2)).double()
+    gradients = []
+    for network in (model.double().eval(), segmenter.double().eval()):
+        logits = network(image)
+        logits.square().mean().backward()
+        gradients.append((logits, next(network.encoder.parameters()).grad))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "output_stride"), DILATED.items())

@@ -90,7 +90,7 @@ def test_outputs_are_those_of_deeplabv3_resnet50(tmp_path):
     path = tmp_path / "deeplab.pth"
     torch.save(theirs.state_dict(), path)
     encoder = resnet((3, 4, 6, 3))
-    decoder = BUILD["torchvision.deeplabv3"](encoder, weights=str(path))
+    decoder = BUILD["torchvision.deeplabv3"](encoder, weights=str(path), dead_taps="compute")
     auxiliary = BUILD["torchvision.fcn"](encoder, level=-2, weights=str(path))
     ours = Segmenter(encoder, decoder, 21, auxiliary=auxiliary)
     assert sum(p.numel() for p in ours.parameters()) == 42_004_074  # what torchvision says of its model
@@ -109,13 +109,22 @@ def test_outputs_are_those_of_fcn_resnet50(tmp_path):
 
 def test_a_checkpoint_fills_encoder_decoder_and_head_and_says_so(small, file):
     encoder = resnet()
-    decoder = BUILD["torchvision.deeplabv3"](encoder, weights=str(file))
+    decoder = BUILD["torchvision.deeplabv3"](encoder, weights=str(file), dead_taps="compute")
     auxiliary = BUILD["torchvision.fcn"](encoder, level=-2, weights=str(file))
     ours = Segmenter(encoder, decoder, 21, auxiliary=auxiliary)
     assert_same(copy.deepcopy(small), ours, (33, 40))
     assert decoder.weights_note == f"{file}: decoder: loaded; encoder: loaded; last layer: loaded"
     assert auxiliary.weights_note == f"{file}: decoder: loaded; last layer: loaded"
     assert describe(ours)["decoder"]["weights"] == decoder.weights_note
+
+
+def test_without_dead_taps_outputs_are_torchvisions_to_rounding(small, file):
+    encoder = resnet()
+    ours = Segmenter(encoder, BUILD["torchvision.deeplabv3"](encoder, weights=str(file)), 21).double().eval()
+    image = torch.randn(2, 3, 33, 40, generator=torch.Generator().manual_seed(2)).double()
+    with torch.no_grad():
+        theirs = copy.deepcopy(small).double().eval()(image)["out"]
+        torch.testing.assert_close(ours(image), theirs, rtol=1e-9, atol=1e-12)
 
 
 def test_safetensors_and_training_checkpoints_are_read_too(small, tmp_path):

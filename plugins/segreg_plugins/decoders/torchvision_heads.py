@@ -17,16 +17,19 @@ def deeplabv3(
     *,
     output_stride: Literal[8, 16] = 8,
     rates: tuple[PositiveInt, ...] | None = None,
+    dead_taps: Literal["leave_out", "compute"] = "leave_out",
     weights: str | None = None,
     weights_fallback: Fallback = "error",
 ) -> Decoder:
-    """DeepLabV3 as torchvision has it, exactly: its DeepLabHead, whose last layer is the head.
+    """DeepLabV3 as torchvision has it: its DeepLabHead, whose last layer is the head.
 
     Args:
         output_stride: coarsest stride of the encoder's levels, torchvision's is 8; the encoder is dilated for it, or
             resampled where it can't be.
         rates: atrous rates of the 3x3 branches. Null pairs them with the stride: 12, 24, 36 at 8, which is
             torchvision's, and 6, 12, 18 at 16.
+        dead_taps: taps of the atrous convolutions that see only padding: `leave_out` where that was measured to be
+            quicker, which is the same to rounding, or `compute` them, which is torchvision's to the last bit.
         weights: `COCO_WITH_VOC_LABELS_V1`, torchvision's published checkpoint for its ResNet-50 and ResNet-101, or a
             .pth or .safetensors file laid out as torchvision's. It fills the encoder where that is torchvision's,
             this decoder, and the last layer where the number of classes is the file's.
@@ -36,6 +39,7 @@ def deeplabv3(
         SegregError: weights that can't be had, can't be read or don't fit.
     """
     from segreg.pyramid import at_output_stride
+    from segreg_plugins.decoders.atrous import leave_out_dead_taps
     from segreg_plugins.decoders.deeplabv3plus_network import paired_rates
     from segreg_plugins.decoders.torchvision_network import TorchvisionHead, deeplab_layers
     from segreg_plugins.decoders.torchvision_weights import Checkpoint
@@ -43,6 +47,8 @@ def deeplabv3(
     dilated = at_output_stride(encoder, output_stride)
     layers = deeplab_layers(dilated.channels[-1], paired_rates(dilated.strides[-1]) if rates is None else rates)
     decoder = TorchvisionHead(dilated.pick((-1, dilated.strides[-1])), layers)
+    if dead_taps == "leave_out":
+        leave_out_dead_taps(decoder)
     if checkpoint := Checkpoint.of("deeplabv3", weights, encoder, decoder, fallback=weights_fallback):
         checkpoint.fill(decoder, "classifier.", encoder)
     return decoder

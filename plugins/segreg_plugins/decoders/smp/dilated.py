@@ -18,6 +18,7 @@ def deeplabv3(
     channels: PositiveInt = 256,
     convolution: Literal["plain", "separable"] = "plain",
     dropout: Fraction = 0.5,
+    dead_taps: Literal["leave_out", "compute"] = "leave_out",
 ) -> Decoder:
     """DeepLabV3 as SMP has it: atrous spatial pyramid pooling on the coarsest level.
 
@@ -27,10 +28,13 @@ def deeplabv3(
         channels: of every branch and of the output.
         convolution: kind of the atrous convolutions.
         dropout: share of values dropped after the projection.
+        dead_taps: taps of the atrous convolutions that see only padding: `leave_out` where that was measured to be
+            quicker, which is the same to rounding, or `compute` them, which is SMP's to the last bit.
     """
     from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder
 
     from segreg.pyramid import at_output_stride
+    from segreg_plugins.decoders.atrous import leave_out_dead_taps
     from segreg_plugins.decoders.smp.network import SmpDecoder, SmpFeatures
 
     dilated = at_output_stride(encoder, output_stride)
@@ -42,6 +46,8 @@ def deeplabv3(
         aspp_separable=convolution == "separable",
         aspp_dropout=dropout,
     )
+    if dead_taps == "leave_out":
+        leave_out_dead_taps(network)
     return SmpDecoder(network, features, channels=channels, stride=output_stride, head_kernel=1, initialize=False)
 
 
@@ -53,6 +59,7 @@ def deeplabv3plus(
     channels: PositiveInt = 256,
     convolution: Literal["plain", "separable"] = "separable",
     dropout: Fraction = 0.5,
+    dead_taps: Literal["leave_out", "compute"] = "leave_out",
 ) -> Decoder:
     """DeepLabV3+ as SMP has it, which differs from the paper's (that one is `deeplabv3plus`).
 
@@ -62,10 +69,13 @@ def deeplabv3plus(
         channels: of every branch and of the output.
         convolution: kind of the atrous convolutions.
         dropout: share of values dropped after the projection.
+        dead_taps: taps of the atrous convolutions that see only padding: `leave_out` where that was measured to be
+            quicker, which is the same to rounding, or `compute` them, which is SMP's to the last bit.
     """
     from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
 
     from segreg.pyramid import at_output_stride, level_at_stride
+    from segreg_plugins.decoders.atrous import leave_out_dead_taps
     from segreg_plugins.decoders.smp.network import SmpDecoder, SmpFeatures
 
     dilated = at_output_stride(encoder, output_stride)
@@ -80,6 +90,8 @@ def deeplabv3plus(
         aspp_separable=convolution == "separable",
         aspp_dropout=dropout,
     )
+    if dead_taps == "leave_out":
+        leave_out_dead_taps(network)
     return SmpDecoder(network, features, channels=channels, stride=4, head_kernel=1, initialize=False)
 
 
