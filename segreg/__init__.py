@@ -6,29 +6,41 @@
     run = segreg.run_recipe(recipe)
     labels = run.predict("photo.jpg")
 
-Importing this module imports no torch; what needs it is imported when it is first used.
+Importing this module imports nothing else; a name's module is imported when the name is first used.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from segreg.contracts import Dataset, Decoder, Encoder, Loss, Sample, Schedule
-from segreg.entry import Entry, Family
-from segreg.errors import SegregError
-from segreg.hooks import hookimpl
-from segreg.kinds import KINDS
-from segreg.task import IGNORE_INDEX, Task
-
 if TYPE_CHECKING:
     from segreg.api import build_part, load_recipe, run_recipe
+    from segreg.contracts import Dataset, Decoder, Encoder, Loss, Sample, Schedule
+    from segreg.entry import Entry, Family
+    from segreg.errors import SegregError
+    from segreg.hooks import hookimpl
+    from segreg.kinds import KINDS
     from segreg.recipe import Recipe
+    from segreg.task import IGNORE_INDEX, Task
     from segreg.trained import Run, load_run
 
 _LAZY = {
+    "IGNORE_INDEX": "segreg.task",
+    "KINDS": "segreg.kinds",
+    "Dataset": "segreg.contracts",
+    "Decoder": "segreg.contracts",
+    "Encoder": "segreg.contracts",
+    "Entry": "segreg.entry",
+    "Family": "segreg.entry",
+    "Loss": "segreg.contracts",
     "Recipe": "segreg.recipe",
     "Run": "segreg.trained",
+    "Sample": "segreg.contracts",
+    "Schedule": "segreg.contracts",
+    "SegregError": "segreg.errors",
+    "Task": "segreg.task",
     "build_part": "segreg.api",
+    "hookimpl": "segreg.hooks",
     "load_recipe": "segreg.api",
     "load_run": "segreg.trained",
     "run_recipe": "segreg.api",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.contracts import Dataset, Decoder, Encoder
 from segreg.errors import SegregError
+from segreg.imports import compiler_when_asked, signal_processing_when_asked, unswept
 from segreg.resolve import Choice, Resolved
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ def build_dataset(recipe: Resolved) -> Dataset:
     return dataset
 
 
+@unswept()
+@compiler_when_asked()
 def build_encoder(recipe: Resolved) -> Encoder:
     """Gives the recipe's encoder.
 
@@ -84,6 +87,8 @@ def _encoder(choice: Choice, in_channels: int) -> Encoder:
     return encoder
 
 
+@unswept()
+@compiler_when_asked()
 def build_model(recipe: Resolved, task: Task, encoder: Encoder | None = None) -> Segmenter:
     """Gives encoder, decoder and heads as one module, checked by one small forward pass.
 
@@ -170,9 +175,12 @@ def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:
     return losses
 
 
+@unswept()
+@compiler_when_asked()
 def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
     """Gives the recipe's metrics as one collection; metrics with the same counts share them."""
-    import torchmetrics
+    with signal_processing_when_asked():
+        import torchmetrics
 
     metrics: dict[str, Any] = {}
     for choice in recipe.metrics:
@@ -184,6 +192,7 @@ def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
     return torchmetrics.MetricCollection(metrics)
 
 
+@unswept()
 def build_augmentations(recipe: Resolved) -> list[Any]:
     """Gives the recipe's Albumentations transforms, in their order."""
     return [choice.build() for choice in recipe.augment]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segreg.errors import SegregError
-from segreg.recipe import is_override
 
 if TYPE_CHECKING:
     from segreg.resolve import Resolved
@@ -52,6 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
+    from segreg.recipe import is_override
     from segreg.trained import load_run
 
     overrides = [word for word in chosen.words if is_override(word)]

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.kinds import KINDS
-from segreg.registry import Part, Registry, load_registry
+
+if TYPE_CHECKING:
+    from segreg.registry import Part, Registry
 
 NAME = "list"
 HELP = "list the parts that recipes can name"
@@ -33,6 +36,8 @@ def execute(chosen: argparse.Namespace) -> int:
     if kind is not None and kind not in KINDS:
         hint = did_you_mean(chosen.kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
         raise SegregError(f'"{chosen.kind}" is no kind of part', hint=hint)
+    from segreg.registry import load_registry
+
     registry = load_registry()
     kinds = [kind] if kind else list(KINDS)
     found = {name: registry.parts(name, chosen.pattern) for name in kinds}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
-from segreg.registry import Plugin, load_registry
+if TYPE_CHECKING:
+    from segreg.registry import Plugin
 
 NAME = "plugins"
 HELP = "list the installed plugins, what each offers, and why one could not be loaded"
@@ -22,6 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
+    from segreg.registry import load_registry
+
     registry = load_registry()
     if chosen.json:
         print(json.dumps([_row(plugin) for plugin in registry.plugins], indent=2))

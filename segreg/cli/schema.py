@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from segreg.errors import SegregError
-from segreg.registry import load_registry
 
 NAME = "schema"
 HELP = "write the JSON Schema of recipes, by which editors complete and check them"
@@ -25,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
+    from segreg.registry import load_registry
     from segreg.schema import recipe_schema
 
     text = json.dumps(recipe_schema(load_registry()), indent=1) + "\n"

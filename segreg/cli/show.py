@@ -7,12 +7,13 @@ import json
 import sys
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, did_you_mean, listed, with_article
 from segreg.kinds import KINDS
-from segreg.registry import Part, Registry, load_registry
-from segreg.settings import plain, type_in_words
+
+if TYPE_CHECKING:
+    from segreg.registry import Part, Registry
 
 NAME = "show"
 HELP = "show one part: its settings with type, default and meaning, its paper, where it comes from"
@@ -42,6 +43,8 @@ def execute(chosen: argparse.Namespace) -> int:
             f"--build is for encoders, and {chosen.name} is {with_article(chosen.kind)}",
             hint="`segreg check RECIPE --build` builds a whole network",
         )
+    from segreg.registry import load_registry
+
     registry = load_registry()
     part = registry.find(chosen.kind, chosen.name)
     built = _built(part.name, registry) if chosen.build else {}
@@ -81,6 +84,8 @@ def _levels(built: Mapping[str, Any]) -> list[str]:
 
 
 def _as_data(part: Part) -> dict[str, object]:
+    from segreg.settings import plain, type_in_words
+
     return {
         "kind": part.kind,
         "name": part.name,
@@ -103,6 +108,8 @@ def _as_data(part: Part) -> dict[str, object]:
 
 
 def _as_text(part: Part) -> str:
+    from segreg.settings import plain, type_in_words
+
     lines = [f"{part.kind} {part.name}", f"  {part.summary}"]
     if part.offer.paper:
         lines.append(f"  paper: {part.offer.paper}")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,11 @@ def outline(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Te
     modes = {module: module.training for module in network.modules()}
     # Tying would swap a layer that stands in two places twice, and put back what it was given the first time.
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    shapes = {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in tensors.items()}
     image = torch.empty(1, channels, *size, device="meta")
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _OneChannel():
             return list(functional_call(network, shapes, (image,), tie_weights=False))
     except (RuntimeError, NotImplementedError) as error:
         if "meta" in str(error) or "device" in str(error):
@@ -49,6 +52,35 @@ def outline(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Te
     finally:
         for module, training in modes.items():
             module.training = training
+
+
+_MAXIMA = (F.max_pool2d, torch.max_pool2d)
+
+
+class _OneChannel(TorchFunctionMode):
+    """Finds what a ResNet is made of from a single channel's sizes; whatever else a network does goes its usual way.
+
+    On the meta device torch derives sizes in Python, with a package for symbolic algebra whose import alone takes
+    longer than a real pass of a small network.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        image = args[0] if args else None
+        if not isinstance(image, Tensor) or image.device.type != "meta" or image.ndim != 4:
+            return func(*args, **kwargs)
+        if func is F.batch_norm:
+            return image
+        if func is Tensor.add_ and isinstance(args[1], Tensor) and args[1].shape == image.shape:
+            return image
+        one = torch.zeros(1, 1, *image.shape[2:])
+        if func in _MAXIMA and not kwargs.get("return_indices"):
+            return image.new_empty((*image.shape[:2], *func(one, *args[1:], **kwargs).shape[2:]))
+        if func is torch.conv2d and len(args) == 7 and image.shape[1] == args[1].shape[1] * args[6]:
+            weight, _, *how = args[1:6]
+            sizes = func(one, torch.zeros(1, 1, *weight.shape[2:]), None, *how).shape[2:]
+            return image.new_empty((len(image), len(weight), *sizes))
+        return func(*args, **kwargs)
 
 
 def computed(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Tensor]:
