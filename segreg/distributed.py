@@ -31,8 +31,8 @@ PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others in one exchange, should one be alive but stuck, or its machine be gone."""
 GRACE_SECONDS = 3.0
 """How long a process may take to notice by itself that another has ended."""
-_ENDED, _STATUS = "end/processes", "end/status"
-"""Notes: how many processes have failed, and with which status the first one did."""
+_ENDED, _STATUS, _KNOWN = "end/processes", "end/status", "end/known"
+"""Notes: how many processes have failed, with which status the first one did, and how many know of it."""
 
 
 def launched() -> bool:
@@ -209,6 +209,20 @@ def processes() -> Iterator[None]:
     dist.destroy_process_group()
 
 
+def refuse_several(command: str) -> None:
+    """Lets a command go on that is for one process; where torchrun started several, they say so once.
+
+    Raises:
+        SegregError: this process is one of several.
+    """
+    if launched():
+        with processes():
+            raise SegregError(
+                f"segreg {command} is for one process, and torchrun started {count()}",
+                hint='leave torchrun out; several processes share "segreg run" alone',
+            )
+
+
 def _told_once(error: BaseException, store: Store) -> BaseException:
     """Gives what this process is to raise: the error where it is the first to fail, else the first one's status."""
     status = _status(error)
@@ -218,9 +232,10 @@ def _told_once(error: BaseException, store: Store) -> BaseException:
             store.set(_STATUS, str(status))
         else:
             status = int(store.get(_STATUS))
+        store.add(_KNOWN, 1)
         # The main process may be the one that holds the notes: it leaves when the others have read them.
         end = time.monotonic() + GRACE_SECONDS + 2
-        while is_main() and store.add(_ENDED, 0) < count() and time.monotonic() < end:
+        while is_main() and store.add(_KNOWN, 0) < count() and time.monotonic() < end:
             time.sleep(0.05)
     except RuntimeError:  # who held the notes is gone
         first = True
@@ -259,7 +274,7 @@ def _watch(store: Store, left: threading.Event) -> None:
         if status is not None:
             if not left.wait(GRACE_SECONDS):
                 with contextlib.suppress(RuntimeError):
-                    store.add(_ENDED, 1)
+                    store.add(_KNOWN, 1)
                 sys.stdout.flush()
                 sys.stderr.flush()
                 os._exit(status)
