@@ -59,9 +59,9 @@ class Augmentation:
         Raises:
             SegregError: a transform failed, changed size or type, or gave other labels; the message names it.
         """
-        generators = _generators(*seed)
+        drawn_from = generators(*seed)
         for step, name in zip(self.steps, self.names, strict=True):
-            image, mask = _stepped(step, name, image, mask, generators)
+            image, mask = _stepped(step, name, image, mask, drawn_from)
         return image, mask
 
     def try_out(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> None:
@@ -81,7 +81,7 @@ class Augmentation:
             certain = copy.deepcopy(step)
             certain.transforms[0].p = 1.0
             for attempt in range(TRIES):
-                _, after = _stepped(certain, name, image.copy(), mask.copy(), _generators("try out", attempt))
+                _, after = _stepped(certain, name, image.copy(), mask.copy(), generators("try out", attempt))
                 if odd := sorted({int(value) for value in np.unique(after)} - fine):
                     values = listed([str(value) for value in odd], quote="", most=5)
                     raise SegregError(
@@ -95,7 +95,8 @@ def sample_seed(*seed: object) -> int:
     return int.from_bytes(hashlib.blake2b("/".join(map(str, seed)).encode(), digest_size=8).digest(), "big")
 
 
-def _generators(*seed: object) -> tuple[np.random.Generator, random.Random]:
+def generators(*seed: object) -> tuple[np.random.Generator, random.Random]:
+    """Gives what a sample's augmentations draw from, in turn; the same seed gives the same."""
     number = sample_seed(*seed)
     return np.random.default_rng(number), random.Random(number)  # noqa: S311 (no secret is made of it)
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
+from segreg.data.ahead import AHEAD, made_ahead
 from segreg.data.augment import Augmentation
 from segreg.data.cache import Prepared
 from segreg.data.split import drawn
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import DataLoader
 
-AHEAD = 2
-"""How many batches are made ahead, by the thread or by each worker."""
+Key = tuple[int, tuple[int, ...]]
+"""What a batch is made from: the epoch's number, and the samples as indices into `Dataset.samples`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +44,13 @@ class Batch:
     ids: tuple[str, ...]
     indices: tuple[int, ...]
     weight: float = 1.0
+
+
+class Maker(Protocol):
+    """Makes batches in another way than from the arrays on the host."""
+
+    def batches(self, keys: Sequence[Key]) -> Generator[Batch, None, None]:
+        """Gives the batch of each key; the images on the device or the host."""
 
 
 class Batches:
@@ -72,6 +78,7 @@ class Batches:
         workers: processes that make batches; 0 is one thread beside the consumer.
         part: which of the processes that share the batches this is for, from 0.
         parts: how many there are.
+        maker: makes the batches in the place of the workers, `augment` included.
 
     Raises:
         SegregError: no samples, or an augmentation does not do for stacked samples.
@@ -90,6 +97,7 @@ class Batches:
         workers: int = 0,
         part: int = 0,
         parts: int = 1,
+        maker: Maker | None = None,
     ) -> None:
         if not len(indices):
             raise SegregError("there are no samples to make batches of")
@@ -102,12 +110,13 @@ class Batches:
         self.order = order
         self.workers = workers
         self.part, self.parts = part, parts
+        self.maker = maker
         augmentation = None
         if augment:
             augmentation = Augmentation(augment, prepared.task)
             augmentation.try_out(prepared.images.shape[1:], prepared.masks.shape[1:])
         self._make = _Maker(prepared, augmentation, seed)
-        self._plan: list[_Key] = []
+        self._plan: list[Key] = []
         self._loader: DataLoader[Any] | None = None
         self._under_way: weakref.ref[Generator[Batch, None, None]] | None = None
 
@@ -145,7 +154,7 @@ class Batches:
         self._leave()
         shared = self._shared(number)
         keys = [(number, own or whole[:1]) for whole, own in shared]
-        begun = self._by_processes(keys) if self.workers else _by_thread(self._make, keys)
+        begun = self._made(keys)
         if self.parts > 1 and self.order == "shuffled":
             begun = _weighed(begun, [(len(own), len(own) * self.parts / len(whole)) for whole, own in shared])
         # Weakly, so that it ends by itself where a loop over it is left.
@@ -161,7 +170,13 @@ class Batches:
         if self._under_way is not None and (begun := self._under_way()) is not None:
             begun.close()
 
-    def _by_processes(self, keys: list[_Key]) -> Generator[Batch, None, None]:
+    def _made(self, keys: list[Key]) -> Generator[Batch, None, None]:
+        if self.maker is not None:
+            return self.maker.batches(keys)
+        make = self._make
+        return self._by_processes(keys) if self.workers else made_ahead(lambda key: make.batch(*key), keys)
+
+    def _by_processes(self, keys: list[Key]) -> Generator[Batch, None, None]:
         if self._loader is None:
             import torch
             from torch.utils.data import DataLoader
@@ -183,9 +198,6 @@ class Batches:
             if isinstance(made, SegregError):
                 raise made
             yield made
-
-
-_Key = tuple[int, tuple[int, ...]]
 
 
 def fitting_workers(device_type: str) -> int:
@@ -233,7 +245,7 @@ class _Maker:
         self.augmentation = augmentation
         self.seed = seed
 
-    def __getitem__(self, key: _Key) -> Batch | SegregError:
+    def __getitem__(self, key: Key) -> Batch | SegregError:
         """Gives the batch, or the error that told why not: an exception would lose its words on the way."""
         try:
             return self.batch(*key)
@@ -269,10 +281,10 @@ class _Maker:
 class _Keys:
     """What the loader is to make, in turn: the list's content when an epoch begins."""
 
-    def __init__(self, plan: list[_Key]) -> None:
+    def __init__(self, plan: list[Key]) -> None:
         self.plan = plan
 
-    def __iter__(self) -> Iterator[_Key]:
+    def __iter__(self) -> Iterator[Key]:
         return iter(list(self.plan))
 
     def __len__(self) -> int:
@@ -289,38 +301,3 @@ def _begin_worker(_: int) -> None:
 
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)
-
-
-def _by_thread(maker: _Maker, keys: Sequence[_Key]) -> Generator[Batch, None, None]:
-    """Gives batches that a thread makes ahead; it ends with the epoch, or when the epoch is left early."""
-    made: queue.Queue[Batch | BaseException | None] = queue.Queue(AHEAD)
-    left = threading.Event()
-
-    def put(thing: Batch | BaseException | None) -> bool:
-        while not left.is_set():
-            try:
-                made.put(thing, timeout=0.05)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for key in keys:
-                if not put(maker.batch(*key)):
-                    return
-            put(None)
-        except BaseException as error:  # told to the consumer, who raises it
-            put(error)
-
-    thread = threading.Thread(target=work, name="segreg-batches", daemon=True)
-    thread.start()
-    try:
-        while (thing := made.get()) is not None:
-            if isinstance(thing, BaseException):
-                raise thing
-            yield thing
-    finally:
-        left.set()
-        thread.join()
