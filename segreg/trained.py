@@ -240,7 +240,7 @@ class Run:
             threshold=self.recipe.evaluate.threshold,
             device=place,
             precision=choose_precision(precision, place),
-        )
+        ).lighter()
 
     def _normalize(self) -> Normalize:
         from segreg.model import Normalize
