@@ -13,10 +13,10 @@ from segreg.cost import trial
 from segreg.cost.definitions import DEFINITIONS
 from segreg.cost.flops import counted_flops
 from segreg.cost.machine import Watch, processor_seconds
-from segreg.cost.memory import available_mib, peak_rss_mib
 from segreg.cost.network import Network, Preloaded
 from segreg.cost.trial import measured, needed
 from segreg.errors import SegregError
+from segreg.memory import available_mib, peak_rss_mib
 from segreg.recipe import Recipe
 from segreg.registry import load_registry
 from segreg.resolve import resolve

@@ -24,7 +24,7 @@ TIMES = ("seconds", "images_per_second")
 def left(run_dir):
     """Gives what a training left, but for the clock."""
     state = load_state(run_dir / STATE)
-    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in history.read(run_dir)]
+    rows = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in history.read(run_dir)]
     weights = [read_weights(run_dir / file) for file in (BEST, LAST)]
     return rows, weights, [state.objective, state.average, state.optimizer, state.schedule, state.randomness], (
         state.epoch, state.best_epoch, state.best_value, state.epochs_without_better,

@@ -69,7 +69,7 @@ class Network:
             objective.model.to(memory_format=torch.channels_last)
         return cls(
             recipe, objective, device, precision, _batch(recipe, task),
-            _pictures(recipe, recipe.evaluate.batch_size or recipe.train.batch_size),
+            _pictures(recipe, recipe.evaluate.batch_size or recipe.train.batch),
         )  # fmt: skip
 
     def predict(self, count: int | None = None) -> Tensor:
@@ -155,7 +155,7 @@ def _pictures(recipe: Resolved, count: int) -> Tensor:
 
 
 def _batch(recipe: Resolved, task: Task) -> Batch:
-    count = recipe.train.batch_size
+    count = recipe.train.batch
     layers = (task.channels,) if task.mode == "multilabel" else ()
     labels = task.channels if task.mode == "multiclass" else 2
     targets = torch.randint(0, labels, (count, *layers, *recipe.input.size), dtype=torch.uint8)

@@ -15,10 +15,10 @@ import torch
 from segreg.cost.definitions import DEFINITIONS
 from segreg.cost.flops import counted_flops
 from segreg.cost.machine import Watch
-from segreg.cost.memory import MIB, available_mib, peak_rss_mib
 from segreg.cost.network import Network
 from segreg.cost.record import Needed, Sample
 from segreg.device import prepare_process
+from segreg.memory import MIB, available_mib, peak_rss_mib
 from segreg.resolve import Resolved
 from segreg.task import Task
 
@@ -37,7 +37,7 @@ def measured(recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str]
     """Gives what one round finds.
 
     The peak RSS is the whole process's. So this is to be a process that has done nothing else, and has not been started
-    by a large one (see `segreg.cost.memory`); `segreg.cost.running` makes such processes.
+    by a large one (see `segreg.memory`); `segreg.cost.running` makes such processes.
 
     Args:
         recipe: names the network and how it is trained.
@@ -58,7 +58,7 @@ def measured(recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str]
         values["process_memory_rss_mib"] = imported
     at(f"in predicting {_words(recipe, len(network.pictures))}")
     values |= _predicting(network, seconds, watch)
-    at(f"in training on {_words(recipe, recipe.train.batch_size)}")
+    at(f"in training on {_words(recipe, recipe.train.batch)}")
     values |= _training(network, seconds, watch)
     at("in counting the network's operations")
     values["flops"] = float(counted_flops(network.objective.model, recipe.input.channels, recipe.input.size))
@@ -87,7 +87,7 @@ def needed(recipe: Resolved, task: Task, *, at: Callable[[str], None] = _silent)
     device = network.device
     if device.type == "cuda":
         available = torch.cuda.mem_get_info(device)[0] / MIB + torch.cuda.memory_reserved(device) / MIB
-    at(f"in training on {_words(recipe, recipe.train.batch_size)}")
+    at(f"in training on {_words(recipe, recipe.train.batch)}")
     training = network.prepared()
     network.train(training, steps=2)  # sync
     at(f"in predicting {_words(recipe, len(network.pictures))}")

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from segreg import distributed
 from segreg.device import seed_everything
 from segreg.training.monitor import TOTAL
+from segreg.training.parts import tried
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
@@ -34,7 +34,7 @@ class Step(Protocol):
         """Gives the total, weighted so that the gradients' mean over processes is that of the whole batch."""
 
     def agreed(self, *, due: bool) -> bool:
-        """Says whether it is time to read the losses, the same to all; is to be asked once a batch.
+        """Says whether it is time to read the losses, the same to all; is to be asked once a step.
 
         Raises:
             KeyboardInterrupt: one of the processes is to stop.
@@ -102,14 +102,9 @@ class Together:
     def _leaves_some_out(self, images: Tensor, targets: Tensor) -> bool:
         """Says whether the loss reaches only some parameters, as with a decoder that does not take every level."""
         training = self.training
-        if training.settings.compile:
+        if training.compiled:
             return True
-        # Of a pass that leaves BatchNorm's statistics and the random numbers as they are.
-        buffers = {name: buffer.clone() for name, buffer in training.objective.named_buffers()}
-        devices = [training.device] if training.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            terms, _ = torch.func.functional_call(training.objective, buffers, (images, targets))
-        found = reached(terms[TOTAL])
+        found = reached(tried(training, images, targets)[TOTAL])
         (some,) = distributed.any_of(any(p.requires_grad and p not in found for p in training.objective.parameters()))
         return some
 

@@ -13,6 +13,7 @@ from segreg.device import Precision, prepare_device
 from segreg.errors import SegregError, listed
 from segreg.training.average import Average
 from segreg.training.objective import Objective
+from segreg.training.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -25,7 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Training:
-    """What takes part in every step."""
+    """What takes part in every step.
+
+    Attributes:
+        parts: in how many parts each batch is computed (see `segreg.training.parts`).
+        compiled: whether the network is compiled.
+        interrupted: whether a signal came that ends the training.
+    """
 
     objective: Objective
     optimizer: Optimizer
@@ -37,7 +44,11 @@ class Training:
     settings: Train
     encoder: nn.Module
     encoder_parameters: list[nn.Parameter]
+    steps_per_epoch: int
+    stopwatch: Stopwatch
     seed: int = 0
+    parts: int = 1
+    compiled: bool = False
     interrupted: bool = False
 
     @property
@@ -76,6 +87,8 @@ def prepare(
         settings=settings,
         encoder=encoder,
         encoder_parameters=[p for p in encoder.parameters() if p.requires_grad],
+        steps_per_epoch=steps_per_epoch,
+        stopwatch=Stopwatch(device),
         seed=seed,
     )
 
@@ -126,7 +139,7 @@ def to_device(batch: Batch, training: Training) -> tuple[Tensor, Tensor]:
     """Gives a batch's uint8 images and targets on the device. No sync: the copy is queued."""
     layout = torch.channels_last if training.settings.channels_last else torch.contiguous_format
     images, targets = batch.images, batch.targets
-    if training.device.type == "cuda":
+    if training.device.type == "cuda" and not images.is_cuda:
         # From memory that the system may move, the processor would wait for the copy.
         images, targets = images.pin_memory(), targets.pin_memory()
     images = images.to(training.device, non_blocking=True).contiguous(memory_format=layout)

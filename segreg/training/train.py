@@ -17,17 +17,23 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from segreg import distributed
 from segreg.checkpoint import BEST, LAST, STATE, State, load_state
 from segreg.device import Precision, seed_everything
 from segreg.distributed import as_main_has, from_main
 from segreg.errors import SegregError, listed
 from segreg.progress import Progress, Quiet, duration
 from segreg.scoring.together import apart, computed_together
+from segreg.training.compiling import compile_network, worth_compiling
+from segreg.training.gradients import add_gradients
 from segreg.training.in_step import in_step, interrupts
+from segreg.training.keeper import Keeper
 from segreg.training.monitor import TOTAL, Monitor, better, choose_monitor, metric_directions, named
 from segreg.training.objective import Objective
+from segreg.training.parts import parts_that_fit
 from segreg.training.prepare import Training, freeze_encoder, prepare, to_device
-from segreg.training.resume import begin, keep, publish, restore, snapshot
+from segreg.training.resume import begin, publish, restore, snapshot
+from segreg.training.stopwatch import SECONDS
 from segreg.training.tally import WAYS_OUT, Tally
 
 if TYPE_CHECKING:
@@ -104,7 +110,7 @@ def fit(
         run_dir: an existing folder for the checkpoints and the history.
         seed: seed of dropout and everything else that is drawn in training.
         notes: what the weights files say of the network in their headers.
-        observe: is told every epoch's number and values, once they are on the disk.
+        observe: is told every epoch's number and values once they are on the disk; on a GPU that is an epoch later.
         progress: is told what happens.
         resume: the state to go on from.
 
@@ -131,11 +137,16 @@ def fit(
         restore(training, resume, monitor, progress)
     state = resume or snapshot(training, monitor, epoch=0, seconds=0.0, values={})
     begin(state, run_dir, monitor, notes)
-    if settings.compile:
-        objective.compile()
-        if training.average:
-            training.average.network.compile()
+    choose_parts(training, train, progress)
+    steps = training.steps_per_epoch * (settings.epochs - state.epoch)
+    compiles, why = worth_compiling(settings.compile, device, steps)
+    if compiles:
+        compile_network(training)
+    if why:
+        progress.say(why)
 
+    training.stopwatch.restart()
+    keeper = Keeper(run_dir, monitor, notes, observe, beside=device.type != "cpu")
     reason: Reason | None
     try:
         with interrupts(training):
@@ -147,14 +158,13 @@ def fit(
                     val=val,
                     metrics=metrics,
                     monitor=monitor,
-                    run_dir=run_dir,
-                    notes=notes,
+                    keeper=keeper,
                     progress=progress,
                 )
-                if observe:
-                    observe(state.epoch, state.values)
+            keeper.wait()
     except KeyboardInterrupt:
         # What is in memory is half an epoch; what counts is on the disk.
+        keeper.wait()
         reason, state = "interrupted", from_main(lambda: load_state(run_dir / STATE))
         progress.say(
             f"interrupted in epoch {state.epoch + 1}; {state.epoch} finished. Go on with: segreg run --resume {run_dir}"
@@ -170,6 +180,16 @@ def fit(
         values=state.values,
         weights=run_dir / (BEST if state.best_epoch else LAST) if state.epoch else None,
     )
+
+
+def choose_parts(training: Training, train: Batches, progress: Progress) -> None:
+    """Lets each batch be computed in the parts that fit into memory, where `train.batch_size` is `auto`."""
+    if training.settings.batch_size != "auto" or distributed.count() > 1:
+        return
+    batch = next(iter(train.epoch(1)))
+    training.parts = parts_that_fit(training, to_device(batch, training))
+    whole = f"batches of {len(batch.images)}"
+    progress.say(f"{whole}, computed at once" if training.parts == 1 else f"{whole}, in {training.parts} parts")
 
 
 def reason_to_stop(state: State, settings: Train) -> Reason | None:
@@ -191,8 +211,7 @@ def run_epoch(
     val: Batches,
     metrics: MetricCollection,
     monitor: Monitor,
-    run_dir: Path,
-    notes: Mapping[str, str],
+    keeper: Keeper,
     progress: Progress,
 ) -> State:
     """Trains and validates one epoch, writes it down, and gives the state after it."""
@@ -203,7 +222,8 @@ def run_epoch(
     trained, images = train_pass(training, train, epoch, progress)
     train_seconds = time.monotonic() - started
     check_finite(training.objective, epoch)
-    validated = validation_pass(training, val, metrics, epoch, progress) if len(val) else {}
+    with training.stopwatch.stage("validation"):
+        validated = validation_pass(training, val, metrics, epoch, progress) if len(val) else {}
     seconds = time.monotonic() - started
     # Of the main process, so that all take the same decisions.
     values, train_seconds, seconds = from_main(lambda: ({**trained, **validated}, train_seconds, seconds))
@@ -212,7 +232,14 @@ def run_epoch(
     if epoch_end := getattr(training.schedule, "epoch_end", None):
         epoch_end(value)
     is_best = better(value, before.best_value)
-    speed = {"images_per_second": images / train_seconds, "seconds": seconds}
+    spent = training.stopwatch.read().whole  # sync
+    training.stopwatch.restart()
+    speed = {
+        "images_per_second": images / train_seconds,
+        "seconds": seconds,
+        "parts": training.parts,
+        **{SECONDS + stage: took for stage, took in spent.items()},
+    }
     state = snapshot(
         training,
         monitor,
@@ -223,14 +250,15 @@ def run_epoch(
         epochs_without_better=0 if is_best else before.epochs_without_better + 1,
         values={"epoch": epoch, **rates, **values, **speed},
     )
-    keep(state, run_dir, monitor, notes)
+    with training.stopwatch.stage("checkpoint"):
+        keeper.keep(state)
     progress.say(in_words(state, training.settings, monitor, is_best=is_best))
     return state
 
 
 def train_pass(training: Training, train: Batches, epoch: int, progress: Progress) -> tuple[dict[str, float], int]:
     """Takes one optimizer step for every `accumulate` batches; gives the mean losses and the number of images."""
-    settings, optimizer, scaler = training.settings, training.optimizer, training.scaler
+    settings, optimizer, scaler, watch = training.settings, training.optimizer, training.scaler, training.stopwatch
     training.objective.train()
     freeze_encoder(training, frozen=epoch <= settings.freeze_encoder_epochs)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -239,25 +267,21 @@ def train_pass(training: Training, train: Batches, epoch: int, progress: Progres
     step = in_step(training, epoch)
 
     with progress.watch(f"epoch {epoch}/{settings.epochs}", len(train), "batches") as advance:
-        for group in groups_of(settings.accumulate, train.epoch(epoch)):
-            for batch in group:
-                images, targets = to_device(batch, training)
-                with training.precision.autocast(training.device):
-                    terms = step.terms(images, targets, last=batch is group[-1])
-                # The mean over the batches that this group really has: the last one of an epoch may be shorter.
-                scaler.scale(step.share(terms, batch) / len(group)).backward()  # type: ignore[no-untyped-call]
+        for group in groups_of(settings.accumulate, watch.waiting_for(train.epoch(epoch))):
+            for batch, terms in zip(group, add_gradients(training, step, group, progress.say), strict=True):
                 tally.add(terms, batch.ids)
-                advance(1, speak() if step.agreed(due=speak.due()) else None)  # sync, at most once a second
-            if settings.clip_gradient_norm is not None:
-                scaler.unscale_(optimizer)
-                nn.utils.clip_grad_norm_(parameters, settings.clip_gradient_norm)
-            scaler.step(optimizer)  # sync with fp16 and an optimizer that is not fused: was a gradient infinite?
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            if training.schedule:
-                training.schedule.step()
-            if training.average:
-                training.average.update(training.objective)
+            advance(len(group), speak() if step.agreed(due=speak.due()) else None)  # sync, at most once a second
+            with watch.stage("optimizer"):
+                if settings.clip_gradient_norm is not None:
+                    scaler.unscale_(optimizer)
+                    nn.utils.clip_grad_norm_(parameters, settings.clip_gradient_norm)
+                scaler.step(optimizer)  # sync with fp16 and an optimizer that is not fused: was a gradient infinite?
+                scaler.update()
+                optimizer.zero_grad(set_to_none=True)
+                if training.schedule:
+                    training.schedule.step()
+                if training.average:
+                    training.average.update(training.objective)
         losses, seen = tally.read_all()  # sync, once an epoch
     if not losses:
         raise SegregError("there is not one batch to train on", hint="see the split and train.batch_size")
