@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segreg import build
-from segreg.data import Batches, Prepared, Side, divide, fitting_workers, prepare
+from segreg.data import Batches, Prepared, Side, divide, fitting_workers, keep_pictures, prepare
 from segreg.device import choose_device, choose_precision, prepare_process, seed_everything
 from segreg.distributed import count, one_of_each_node_first, own_device, rank
 from segreg.errors import SegregError
@@ -37,6 +37,7 @@ class Assembly:
     device: torch.device
     precision: Precision
     memory: str
+    pictures: str
     started: str
     train: Batches
     val: Batches
@@ -71,23 +72,28 @@ class Assembly:
         prepared = _prepared(dataset, recipe, sides, progress)
         asked = recipe.train.workers
         workers = fitting_workers(device.type) if asked == "auto" else asked
+        both = [*sides["train"], *sides["val"]]
+        kept = keep_pictures(
+            prepared, both, asked=recipe.train.pictures_on_device, augment=augment, seed=recipe.seed, device=device
+        )
 
         def batches(side: Side, *, train: bool) -> Batches:
             return Batches(
                 prepared,
                 sides[side],
-                batch_size=recipe.train.batch_size if train else _batch_size(recipe),
+                batch_size=recipe.train.batch if train else _batch_size(recipe),
                 augment=augment if train else None,
                 seed=recipe.seed,
                 order="shuffled" if train else "in_order",
                 workers=workers if train else 0,
                 part=rank(),
                 parts=count(),
+                maker=kept.train if train else kept.val,
             )
 
         return cls(
-            recipe, dataset, sides, prepared, objective, device, precision, memory, started,
-            batches("train", train=True), batches("val", train=False),
+            recipe, dataset, sides, prepared, objective, device, precision, memory, kept.words,
+            started, batches("train", train=True), batches("val", train=False),
         )  # fmt: skip
 
     def __enter__(self) -> Assembly:
@@ -106,7 +112,7 @@ class Assembly:
         return Predictor(
             name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
             self.recipe.evaluate.threshold, self.device, self.precision,
-        )  # fmt: skip
+        ).lighter()  # fmt: skip
 
 
 def _prepared(dataset: Dataset, recipe: Resolved, sides: Mapping[Side, list[int]], progress: Progress) -> Prepared:
@@ -123,12 +129,12 @@ def _prepared(dataset: Dataset, recipe: Resolved, sides: Mapping[Side, list[int]
 
 
 def _refuse_too_small_a_batch(recipe: Resolved) -> None:
-    if recipe.train.batch_size < count():
+    if recipe.train.batch < count():
         raise SegregError(
-            f"train.batch_size: {recipe.train.batch_size} images can't be shared by {count()} processes",
+            f"train.batch_size: {recipe.train.batch} images can't be shared by {count()} processes",
             hint="it is the batch of all processes together; each needs one image at least",
         )
 
 
 def _batch_size(recipe: Resolved) -> int:
-    return recipe.evaluate.batch_size or recipe.train.batch_size
+    return recipe.evaluate.batch_size or recipe.train.batch

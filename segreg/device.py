@@ -163,6 +163,16 @@ def prepare_device(device: torch.device) -> None:
         torch.set_float32_matmul_precision("high")
 
 
+def out_of_memory(error: BaseException) -> bool:
+    """Says whether an error tells that a device's memory, or the computer's, did not suffice."""
+    import torch
+
+    words = ("DefaultCPUAllocator: can't allocate memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
 def seed_everything(seed: int) -> None:
     """Seeds PyTorch on every device, Python's `random` and NumPy's global generator."""
     import numpy as np

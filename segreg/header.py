@@ -21,6 +21,7 @@ def header_lines(
     device: str,
     precision: str,
     memory: str,
+    pictures: str,
     folder: str,
 ) -> list[str]:
     """Gives the lines of a run's header."""
@@ -35,6 +36,7 @@ def header_lines(
     ]
     loss = " + ".join(f"{c.weight:g} {c.part.name}" if c.weight != 1 else c.part.name for c in recipe.loss)
     lines += [f"loss       {loss}", f"device     {device}, {precision}", f"           {memory}"]
+    lines.append(f"pictures   {pictures}")
     if strangers:
         lines.append(f"plugins    {', '.join(strangers)}")
     lines += note_lines(model)

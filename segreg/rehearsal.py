@@ -145,7 +145,7 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
     """Takes one step, forward and backward, on random images and labels, and gives what it was."""
     import torch
 
-    count, (height, width) = min(2, recipe.train.batch_size), recipe.input.size
+    count, (height, width) = min(2, recipe.train.batch), recipe.input.size
     images = torch.randint(0, 256, (count, recipe.input.channels, height, width), dtype=torch.uint8)
     layers = (task.channels,) if task.mode == "multilabel" else ()
     labels = task.channels if task.mode == "multiclass" else 2

@@ -18,6 +18,7 @@ from segreg.rundir import RunDirectory
 from segreg.scoring.counted import write_counts
 from segreg.scoring.exam import Exam, shown_of, values_in_words, write_rows
 from segreg.scoring.plots import draw_tables
+from segreg.training.stopwatch import advice_on, shares_in_words, spent_in
 from segreg.training.train import Outcome
 
 
@@ -42,6 +43,7 @@ def score_run(
         progress: is told what happens.
         weights: what is to be told of the weights that training began with.
     """
+    rows = history.read(directory.path)
     results: dict[str, Any] = {
         "notice": assembly.dataset.notice,
         "weights": weights,
@@ -57,6 +59,9 @@ def score_run(
         "best_epoch": outcome.best_epoch,
         "best_value": outcome.best_value,
         "training_seconds": round(outcome.seconds, 3),
+        "time": {stage: round(seconds, 3) for stage, seconds in spent_in(rows).items()},
+        "advice": advice_on(spent_in(rows)),
+        "parts": int(rows[-1]["parts"]) if rows else 1,
         "precision": assembly.precision.name,
         "scored_on": None,
         "resolution": recipe.evaluate.resolution,
@@ -67,7 +72,7 @@ def score_run(
     }
     if is_main():
         best = outcome.best_epoch or None
-        draw_curves(history.read(directory.path), directory.curves, monitor=outcome.monitor, best_epoch=best)
+        draw_curves(rows, directory.curves, monitor=outcome.monitor, best_epoch=best)
     if outcome.weights is None or outcome.stopped_because == "interrupted":
         return results
     if is_main():
@@ -108,6 +113,10 @@ def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> lis
     time = duration(results["training_seconds"])
     epochs = "1 epoch" if results["epochs"] == 1 else f"{results['epochs']} epochs"
     lines.append(f"{epochs} in {time}, {results['stopped_because']}; {best}")
+    if spent := results.get("time"):
+        lines.append(f"time: {shares_in_words(spent)}")
+    if results.get("advice"):
+        lines.append(f"advice: {results['advice']}")
     side = results["scored_on"]
     if side:
         count = results["images"][side]

@@ -19,6 +19,7 @@ from segreg.distributed import barrier, count, from_main, is_main, launch, nodes
 from segreg.environment import environment
 from segreg.errors import SegregError
 from segreg.header import banner, header_lines, weights_notice
+from segreg.imports import compiler_when_asked
 from segreg.model import describe
 from segreg.pictures import draw_curves
 from segreg.progress import Progress, Quiet
@@ -53,7 +54,7 @@ def start_run(
     Raises:
         SegregError: a part can't be built, the data is not as it should be, or training can't go on.
     """
-    with processes():
+    with processes(), compiler_when_asked():
         progress = _of_main(progress)
         resolved = with_absolute_paths(resolved)
         if begun := from_main(lambda: _begun_before(_parent(resolved, out, at))):
@@ -73,7 +74,7 @@ def resume_run(path: Path, registry: Registry, progress: Progress | None = None)
     Raises:
         SegregError: there is no such run, or its data has changed since.
     """
-    with processes():
+    with processes(), compiler_when_asked():
         return _resumed(path, registry, _of_main(progress))
 
 
@@ -130,11 +131,11 @@ def _train_and_score(
     header = header_lines(
         recipe, registry, sides={side: len(indices) for side, indices in assembly.sides.items()}, model=facts,
         device=f"{assembly.device} ({ran_on['device']['model']})", precision=assembly.precision.reason,
-        memory=assembly.memory, folder=str(directory.path),
+        memory=assembly.memory, pictures=assembly.pictures, folder=str(directory.path),
     )  # fmt: skip
     if count() > 1:
         on = "1 machine" if machines == 1 else f"{machines} machines"
-        header.append(f"processes  {count()} on {on}, which share each batch of {recipe.train.batch_size}")
+        header.append(f"processes  {count()} on {on}, which share each batch of {recipe.train.batch}")
     if assembly.started:
         header.append("start      " + assembly.started.replace("\n", "\n           "))
     weights = weights_notice(facts)

@@ -62,14 +62,18 @@ class Train:
 
     Args:
         epochs: epochs at most.
-        batch_size: images in a batch, of all processes together.
+        batch_size: images in a batch, of all processes together; `auto` takes `effective_batch_size`, computed in as
+            many parts as the device's memory asks for.
+        effective_batch_size: images in an optimizer step, where `batch_size` is `auto`.
         accumulate: batches whose gradients are added up before one optimizer step.
         precision: `auto` takes bf16 where the device has it, fp16 with a gradient scaler on older GPUs, else float32.
         device: `auto` takes the GPU where there is one; or a torch device such as `cpu` or `cuda:1`.
         channels_last: whether the network computes in the channels-last memory layout.
-        compile: whether `torch.compile` is applied.
+        compile: whether `torch.compile` is applied; `auto` does so on a GPU where the run is long enough to gain by it.
         sync_batch_norm: whether BatchNorm has the statistics of the whole batch where several GPUs share it.
         workers: processes that augment; 0 is one thread beside the training, `auto` fits the machine.
+        pictures_on_device: whether all pictures are kept and augmented on the device, without workers; `auto` does so
+            on a CUDA device where they take at most 30% of its free memory and every augmentation can be done there.
         clip_gradient_norm: largest norm of the gradient, which is scaled down to it.
         ema: decay of an exponential moving average of the weights, which is then what is validated and saved.
         freeze_encoder_epochs: epochs for which the encoder's weights and BatchNorm statistics stay as they are.
@@ -82,14 +86,16 @@ class Train:
     """
 
     epochs: PositiveInt = 100
-    batch_size: PositiveInt = 16
+    batch_size: PositiveInt | Literal["auto"] = 16
+    effective_batch_size: PositiveInt = 16
     accumulate: PositiveInt = 1
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     device: str = "auto"
     channels_last: bool = True
-    compile: bool = False
+    compile: bool | Literal["auto"] = False
     sync_batch_norm: bool = False
     workers: NonNegativeInt | Literal["auto"] = "auto"
+    pictures_on_device: bool | Literal["auto"] = "auto"
     clip_gradient_norm: PositiveFloat | None = None
     ema: Fraction | None = None
     freeze_encoder_epochs: NonNegativeInt = 0
@@ -99,6 +105,11 @@ class Train:
     time_budget_minutes: PositiveFloat | None = None
     start_from: Path | None = None
     start_part: Literal["model", "encoder"] = "model"
+
+    @property
+    def batch(self) -> int:
+        """Gives the images in a batch."""
+        return self.effective_batch_size if self.batch_size == "auto" else self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)

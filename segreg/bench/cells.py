@@ -111,7 +111,7 @@ def _epochs(recipe: Resolved, steps: int) -> int:
     from segreg.data import divide
 
     pictures = len(divide(build.build_dataset(recipe), recipe.split)["train"])
-    batches = -(-pictures // recipe.train.batch_size)
+    batches = -(-pictures // recipe.train.batch)
     return max(1, -(-steps // max(1, -(-batches // recipe.train.accumulate))))
 
 

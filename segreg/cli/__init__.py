@@ -20,6 +20,7 @@ from segreg.cli import (
     plugin,
     plugins,
     predict,
+    profile,
     recipes,
     report,
     run,
@@ -30,8 +31,8 @@ from segreg.cli import (
 from segreg.errors import SegregError
 
 COMMANDS = (
-    run, evaluate, predict, report, bench, compare, runs, diff, check, data, listing, show, matrix, plugins, plugin,
-    recipes, schema, cache,
+    run, evaluate, predict, report, profile, bench, compare, runs, diff, check, data, listing, show, matrix, plugins,
+    plugin, recipes, schema, cache,
 )  # fmt: skip
 
 EPILOG = """examples:
@@ -99,6 +100,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     chosen = parse(arguments)
     try:
+        if chosen.command != run.NAME:
+            from segreg.distributed import refuse_several
+
+            refuse_several(chosen.command)
         status: int = chosen.execute(chosen)
         sys.stdout.flush()  # a reader that has left is noticed here, not while Python shuts down
     except SegregError as error:

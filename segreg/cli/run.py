@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 
 from segreg.errors import SegregError
-from segreg.recipe import is_override
 
 NAME = "run"
 HELP = "run a recipe: train, choose the best checkpoint, score it, draw pictures"
@@ -28,6 +27,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
+    from segreg.distributed import processes
+
+    with processes():  # joined first, so that a mistake is told once
+        return _run(chosen)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    from segreg.recipe import is_override
+
     files = [word for word in chosen.words if not is_override(word)]
     overrides = [word for word in chosen.words if is_override(word)]
     if chosen.resume is not None and (files or overrides):
@@ -40,30 +48,27 @@ def execute(chosen: argparse.Namespace) -> int:
         told = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
         raise SegregError(f"run takes one recipe; {told}")
 
-    from segreg.distributed import processes
-
-    with processes():  # joined first, so that a mistake is told once
-        return _run(chosen, files, overrides)
-
-
-def _run(chosen: argparse.Namespace, files: list[str], overrides: list[str]) -> int:
     from segreg.distributed import from_main, is_main
+    from segreg.imports import unswept
     from segreg.progress import progress
     from segreg.registry import load_registry
 
     registry = load_registry()
     shown = progress("quiet" if chosen.quiet or chosen.json else "auto")
     if chosen.resume is not None:
-        from segreg.run import resume_run
+        with unswept():
+            from segreg.run import resume_run
 
         run = resume_run(chosen.resume, registry, shown)
     else:
         from segreg.recipe import read_recipe
         from segreg.resolve import resolve
-        from segreg.run import start_run
 
         recipe = read_recipe(files[0], overrides)
         resolved = resolve(recipe, registry)
+        with unswept():  # only now, so that a mistake in the recipe is told before PyTorch is imported
+            from segreg.run import start_run
+
         run = start_run(recipe, resolved, registry, out=chosen.out or Path("runs"), progress=shown)
     interrupted = from_main(lambda: run.results.get("stopped_because") == "interrupted")
     if chosen.json and is_main():

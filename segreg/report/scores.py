@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from segreg.report.elements import Content, Html, cell, element, facts, histogram, joined, number, table
 from segreg.report.material import Material, Scored
+from segreg.training.stopwatch import SECONDS, shares_in_words
 
 POOLED, PER_IMAGE, CLASS = ".pooled", ".per_image_mean", ".class."
 _MOST_ROWS = 200
@@ -188,7 +189,7 @@ def epochs(material: Material) -> Html:
     if not rows:
         return element("p", "No epoch is finished yet.")
     names = list(dict.fromkeys(name for row in rows for name in row))
-    shown = [name for name in names if CLASS not in name and name != "epoch"]
+    shown = [name for name in names if CLASS not in name and name != "epoch" and not name.startswith(SECONDS)]
     best = material.results.get("best_epoch")
     lines = [
         element("tr", element("th", f"{row['epoch']:g}" + (" best" if row["epoch"] == best else ""), scope="row"),
@@ -196,7 +197,9 @@ def epochs(material: Material) -> Html:
                 class_="best" if row["epoch"] == best else None)
         for row in rows
     ]  # fmt: skip
-    note = "Values of single classes are in history.csv." if len(shown) + 1 < len(names) else ""
+    note = (
+        "Values of single classes, and what took how long, are in history.csv." if len(shown) + 1 < len(names) else ""
+    )
     summary = element("summary", f"{len(rows)} epochs as a table")
     whole = table(["epoch", *shown], lines)
     return element("details", summary, whole, element("p", note, class_="note"), open="" if len(rows) <= 30 else None)
@@ -221,6 +224,7 @@ def headline(material: Material, when: str, took: str) -> Html:
         ("classes", ", ".join(results.get("classes", ()))),
         ("begun", when),
         ("trained", f"{results['epochs']} epochs in {took}, {results['stopped_because']}" if results else ""),
+        ("time", shares_in_words(results.get("time", {}))),
         ("best epoch", value if results else ""),
         ("seed", str(results.get("seed", ""))),
         ("folder", str(material.directory.path)),

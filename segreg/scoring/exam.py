@@ -122,7 +122,7 @@ class Exam:
             picture.save(folder / f"{number:02}_{name}.png")
 
     def _in_order(self, indices: Sequence[int], *, part: int = 0, parts: int = 1) -> Batches:
-        size = self.recipe.evaluate.batch_size or self.recipe.train.batch_size
+        size = self.recipe.evaluate.batch_size or self.recipe.train.batch
         return Batches(self.prepared, indices, batch_size=size, order="in_order", part=part, parts=parts)
 
     def _at_its_own_size(self, index: int, logits: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:

@@ -1,0 +1,58 @@
+"""`segreg profile RECIPE`: tells where the time of a recipe's training would go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from segreg.errors import SegregError
+
+NAME = "profile"
+HELP = "take some training steps of a recipe and tell where the time goes"
+EXAMPLES = """examples:
+  segreg profile recipes/isic_v3plus.yaml
+  segreg profile recipes/isic_v3plus.yaml train.workers=4 --steps 50
+  segreg profile recipes/isic_v3plus.yaml --trace /tmp/trace.json --json
+
+The steps are those of `segreg run`, on the recipe's own pictures; some validation batches and a checkpoint follow.
+Nothing stays behind but a trace of PyTorch's operators, which https://ui.perfetto.dev and chrome://tracing show.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("words", nargs="*", metavar="RECIPE|key.path=value", help="a recipe file, and overrides")
+    parser.add_argument("--steps", type=int, default=20, help="optimizer steps to measure (20)")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help="where the trace goes (traces/RECIPE.json)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON, nothing else")
+
+
+def execute(chosen: argparse.Namespace) -> int:
+    from segreg.recipe import is_override
+
+    files = [word for word in chosen.words if not is_override(word)]
+    overrides = [word for word in chosen.words if is_override(word)]
+    if len(files) != 1:
+        told = f"these are {len(files)}" if files else "name one, for example: segreg profile recipes/isic_v3plus.yaml"
+        raise SegregError(f"profile takes one recipe; {told}")
+    if chosen.steps < 1:
+        raise SegregError(f"--steps must be above 0, not {chosen.steps}")
+
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler tells the terminal about itself otherwise
+
+    from segreg.profiling import profile
+    from segreg.progress import progress
+    from segreg.recipe import read_recipe
+    from segreg.registry import load_registry
+    from segreg.resolve import resolve
+
+    recipe = resolve(read_recipe(files[0], overrides), load_registry())
+    trace = chosen.trace or Path("traces") / f"{Path(files[0]).stem}.json"
+    if trace.is_dir():
+        raise SegregError(f"--trace {trace}: is a folder; name a file")
+    shown = progress("quiet" if chosen.json else "auto", sys.stderr)
+    found = profile(recipe, trace=trace, steps=chosen.steps, progress=shown)
+    print(json.dumps(found.plain(), indent=2) if chosen.json else "\n".join(found.in_words()))
+    return 0
