@@ -1,0 +1,159 @@
+"""benchmarks/: the scripts start, contestants do the same work, and the tables are the arithmetic that they claim."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def contest(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import contest
+
+    return contest
+
+
+def ran(*words):
+    done = subprocess.run(
+        [sys.executable, *map(str, words)], env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("script", ["training.py", "evaluation.py"])
+def test_help_says_what_is_measured(script):
+    printed = ran(BENCHMARKS / script, "--help")
+    assert "segreg: `segreg " in printed
+    assert "--rounds" in printed
+
+
+def test_the_parent_imports_nothing_heavy():
+    names = "training, evaluation"
+    ran("-c", f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import {names}; assert 'torch' not in sys.modules "
+              "and 'numpy' not in sys.modules and 'cv2' not in sys.modules")  # fmt: skip
+
+
+SAMPLES = [
+    {"case": "c", "name": name, "round": number, "rate": rate, "others": others}
+    for name, number, rate, others in (
+        ("segreg", 1, 6.0, 0.0), ("naive", 1, 2.0, 0.5), ("naive", 2, 3.0, 0.01), ("segreg", 2, 12.0, 0.0),
+        ("segreg", 3, 8.0, 0.02), ("naive", 3, 4.0, 0.05),
+    )
+]  # fmt: skip
+
+
+def test_the_tables_have_medians_and_the_ratios_of_each_round(contest, capsys):
+    contest.tell(SAMPLES, [contest.Column("rate", "images/s"), contest.Column("none", "absent")], "segreg")
+    assert capsys.readouterr().out.splitlines() == [
+        "",
+        "c",
+        "",
+        "|  | images/s |",
+        "| --- | --- |",
+        "| segreg | 8 (6 to 12) |",
+        "| naive | 3 (2 to 4) |",
+        "",
+        "segreg over another, round by round",
+        "",
+        "|  | images/s |",
+        "| --- | --- |",
+        "| naive | 3 (2 to 4) |",
+        "",
+        "Other processes had more than 6% of the machine in 1 of 6 samples, 50% at the most.",
+    ]
+
+
+def test_the_order_turns_and_the_first_case_warms_up(contest, monkeypatch):
+    ran_jobs = []
+    monkeypatch.setattr(contest, "sample", lambda job, _: ran_jobs.append(job.case + job.name) or {"whole_s": 1.0})
+    jobs = [contest.Job(case, name, Path(), Path(case)) for case in "AB" for name in "xy"]
+    samples = contest.contest(jobs, 2, None)
+    assert ran_jobs == ["Ay", "Ax", "Ax", "Ay", "Bx", "By", "By", "Bx", "Ay", "Ax"]
+    assert [sample["round"] for sample in samples] == [1, 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_one_that_fails_is_told_and_left_out(contest, tmp_path, capsys):
+    script = tmp_path / "job.py"
+    script.write_text(
+        "import sys, pathlib\nif sys.argv[1] == 'bad': sys.exit('no luck')\n"
+        "held = bytearray(60 << 20)\npathlib.Path(sys.argv[4]).write_text('{\"found\": 7}')\n"
+    )
+    samples = contest.contest([contest.Job("c", name, script, tmp_path) for name in ("good", "bad")], 1, None)
+    (only,) = samples
+    assert (only["name"], only["found"]) == ("good", 7)
+    assert 60 < only["peak_rss_mib"] < 1000
+    told = capsys.readouterr().err
+    assert told.count("bad failed and is left out of: c\nno luck") == 1
+
+
+def test_made_pictures_hold_their_classes(tmp_path):
+    for classes, values in ((1, [0, 255]), (4, [0, 1, 2, 3])):
+        folder = tmp_path / str(classes)
+        ran(BENCHMARKS / "pictures.py", folder, 2, 48, 32, classes)
+        assert [file.name for file in sorted((folder / "images").iterdir())] == ["00000.jpg", "00001.jpg"]
+        with Image.open(folder / "images" / "00001.jpg") as image, Image.open(folder / "masks" / "00001.png") as mask:
+            assert image.size == (48, 32)
+            assert np.unique(np.array(mask)).tolist() == values
+
+
+def test_steps_must_be_alike():
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "training.py", "--images", "9"], capture_output=True, text=True, check=False
+    )
+    told = "--images is to be a multiple of --batch, so that all steps are alike; not 9 by 8\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+TINY = ("--rounds", 1, "--encoder", "resnet18", "--size", 32, "--batch", 4, "--threads", 1)
+
+
+@pytest.mark.slow
+def test_training(tmp_path):
+    kept = tmp_path / "samples.json"
+    words = ("--images", 8, "--val", 4, "--epochs", 2, "--only", "segreg", "limit", "naive", "--json", kept)
+    printed = ran(BENCHMARKS / "training.py", *TINY, *words)
+    assert "resnet18, 8 + 4 pictures, 1 class, 32x32, batch 4, epochs 2, cpu" in printed
+    samples = {sample["name"]: sample for sample in json.loads(kept.read_text())["samples"]}
+    assert set(samples) == {"segreg", "limit", "naive"}
+    for sample in samples.values():
+        assert len(sample["epochs_s"]) == 2
+        assert 0 < sample["first_s"] < sample["whole_s"]
+        assert sample["images_per_s"] > 0
+        assert 0 < sample["val_loss"] < 5
+
+
+@pytest.mark.slow
+def test_evaluation_scores_what_scikit_learn_does(tmp_path):
+    kept = tmp_path / "samples.json"
+    ran(
+        BENCHMARKS / "evaluation.py",
+        *TINY,
+        "--images",
+        6,
+        "--classes",
+        1,
+        3,
+        "--only",
+        "segreg",
+        "by_hand",
+        "--json",
+        kept,
+    )
+    samples = json.loads(kept.read_text())["samples"]
+    assert len(samples) == 4
+    for case in {sample["case"] for sample in samples}:
+        of_case = {sample["name"]: sample for sample in samples if sample["case"] == case}
+        assert of_case["segreg"]["score"] == pytest.approx(of_case["by_hand"]["score"], abs=0.01)
+        assert of_case["segreg"]["ms"] > of_case["segreg"]["scored_ms"] > 0
