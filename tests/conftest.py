@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 import plugged
+import warm_python
 from segreg.cli import main
 from segreg.registry import load_registry
 
@@ -78,3 +79,13 @@ def segreg(capsys):
         return Printed(status, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def python():
+    """Gives the beginning of a command line that does what `python` does, without the seconds of heavy imports.
+
+    For what is about a command and its result; what is about imports or memory takes `sys.executable`.
+    """
+    with warm_python.started() as beginning:
+        yield beginning

@@ -15,6 +15,7 @@ import inspect
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -432,20 +433,21 @@ def smaller(recipe):
 
 
 @pytest.fixture
-def place(tmp_path):
+def place(tmp_path, python):
     """An empty folder in which docs are followed: `place.sh(text)`, `place.python(text)`, `place.install(...)`."""
-    return Place(tmp_path)
+    return Place(tmp_path, python)
 
 
 class Place:
-    def __init__(self, folder):
+    def __init__(self, folder, python):
+        self.beginning = python
         self.folder = folder / "here"
         self.site = folder / "site-packages"
         binaries = folder / "bin"
         for made in (self.folder, self.site, binaries):
             made.mkdir()
         for name, runs in (("segreg", "-m segreg"), ("python", "")):  # as in an activated virtual environment
-            (binaries / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {runs} "$@"\n')
+            (binaries / name).write_text(f'#!/bin/sh\nexec {shlex.join(python)} {runs} "$@"\n')
             (binaries / name).chmod(0o755)
         path = [str(self.site), str(ROOT), str(ROOT / "plugins")]
         self.environment = {
@@ -461,7 +463,7 @@ class Place:
         return self._done(["bash", "-euo", "pipefail", "-c", text])
 
     def python(self, text):
-        return self._done([sys.executable, "-c", text])
+        return self._done([*self.beginning, "-c", text])
 
     def _done(self, command):
         done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
@@ -520,7 +522,9 @@ def test_the_tutorial(place):
 
 @pytest.mark.slow
 def test_segreg_from_python(place):
-    place.write("first.yaml", smaller(blocks(DOCS / "tutorial.md", "yaml")[0]))
+    recipe = smaller(blocks(DOCS / "tutorial.md", "yaml")[0])
+    # The page predicts an overlay, which is some pictures wide.
+    place.write("first.yaml", recipe.replace("samples: 12", "samples: 12\n  size: 96"))
     printed = place.python("".join(blocks(DOCS / "python.md", "python")))
     assert "('lesion',) binary" in printed
     assert "[2, 4, 8, 16, 16] 4 " in printed
@@ -579,7 +583,7 @@ def test_the_plugin_of_the_docs(place):
     assert {"train.loss.brier", "train.loss.auxiliary.dice", "val.area_error"} <= set(columns)
     printed = place.sh("segreg plugin check segreg-example --recipe disks.yaml --quick")
     assert re.search(r"^9 parts of segreg-example: \d+ passed, \d+ not checked$", printed, re.MULTILINE)
-    listed = place.sh(f"{sys.executable} -m pytest --collect-only -q test_parts.py")
+    listed = place.sh("python -m pytest --collect-only -q test_parts.py")
     assert "test_parts.py::test_my_parts[encoder-halving-gradients_reach_every_parameter]" in listed
 
 

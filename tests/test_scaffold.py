@@ -179,7 +179,7 @@ def test_ruff_finds_nothing(package):
 
 
 @pytest.fixture
-def installed_package(tmp_path):
+def installed_package(tmp_path, python):
     """Writes a package with every kind of part, and gives what runs Python in it as if it were installed."""
     folder, site = tmp_path / "segreg-whole", tmp_path / "site-packages"
     write_package(names_of("segreg-whole"), tuple(KINDS), tmp_path)
@@ -191,7 +191,7 @@ def installed_package(tmp_path):
     (info / "entry_points.txt").write_text("[segreg]\nparts = segreg_whole\n")
     path = [site, folder / "src", ROOT, ROOT / "plugins"]
 
-    def python(*arguments):
+    def run(*arguments):
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(map(str, path)),
@@ -199,11 +199,11 @@ def installed_package(tmp_path):
             "OMP_NUM_THREADS": "1",
             "HF_HUB_OFFLINE": "1",
         }
-        done = subprocess.run([sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
+        done = subprocess.run([*python, *arguments], cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    return python
+    return run
 
 
 @pytest.mark.slow

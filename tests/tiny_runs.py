@@ -116,7 +116,7 @@ def _forge():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["segreg.run", "segreg.cli.run", "segreg_plugins.encoders.timm_encoder", "albumentations", "torchmetrics",
-         "matplotlib.figure", "matplotlib.backends.backend_agg"]
+         "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg"]
     )  # fmt: skip
     return context
 

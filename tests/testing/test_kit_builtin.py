@@ -11,8 +11,8 @@ from segreg.registry import load_registry
 REGISTRY = load_registry(plugged.builtin())
 
 # Families have hundreds of members, which differ in what the kit checks by their kind of network alone.
-QUICK_ENCODERS = ("timm/mobilenetv3_small_050",)
-ENCODERS = ("timm/vit_tiny_patch16_224", "resnet18", "torchvision.resnet50")
+QUICK_ENCODERS = ("timm/test_efficientnet",)
+ENCODERS = ("timm/test_vit", "resnet18", "torchvision.mobilenet_v3_large")
 TRANSFORMS = (
     "Affine", "CoarseDropout", "ColorJitter", "D4", "GaussianBlur", "GridDistortion", "HorizontalFlip", "RandomCrop",
     "Rotate", "ThinPlateSpline",
