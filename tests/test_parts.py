@@ -103,6 +103,24 @@ def test_the_memory_may_run_short_in_the_middle_of_a_step(tmp_path):
     assert parts_of(tmp_path / "short") == 2
 
 
+def test_a_validation_whose_memory_is_short_goes_on_in_smaller_parts(tmp_path):
+    class InValidation(Scale):
+        def forward(self, images):
+            if not self.training and len(images) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(images)
+
+    network = objective(**PLAIN)
+    network.normalize = InValidation()
+    val = Batches(count=13, size=6, shuffle=False, seed=1)
+    train(tmp_path / "short", objective=network, val=val)
+    train(tmp_path / "whole", objective=objective(**PLAIN), val=val)
+    assert parts_of(tmp_path / "short") == 2
+    ours, theirs = (history.read(tmp_path / name)[0] for name in ("short", "whole"))
+    assert ours["val.loss"] == pytest.approx(theirs["val.loss"], rel=1e-6)
+    assert ours["val.agreement.pixels"] == theirs["val.agreement.pixels"]
+
+
 def test_one_image_that_does_not_fit_ends_the_run(tmp_path):
     with pytest.raises(SegregError) as raised:
         train(tmp_path, objective=small(0))

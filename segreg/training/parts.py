@@ -32,7 +32,7 @@ def split(tensors: tuple[Tensor, ...], parts: int) -> list[tuple[Tensor, ...]]:
 
 
 def take_smaller_parts(training: Training, images: int, say: Callable[[str], None]) -> None:
-    """Doubles the number of parts after the memory did not suffice for a batch of `images`.
+    """Doubles the number of parts, of training and validation, after the memory did not suffice for `images` images.
 
     Raises:
         SegregError: the parts have one image each already, or several processes would have to do it together.
@@ -56,6 +56,29 @@ def take_smaller_parts(training: Training, images: int, say: Callable[[str], Non
         f"notice: the device's memory did not suffice; a batch of {images} is now computed in parts of at most "
         f"{largest}, and the optimizer's step stays one of the whole batch"
     )
+
+
+def judged_in_parts(
+    training: Training, images: Tensor, targets: Tensor, say: Callable[[str], None]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Gives the judged network's terms, each a mean over the batch's images, and its logits `[B, K, H, W]`.
+
+    Raises:
+        SegregError: one image does not fit.
+    """
+    while True:
+        try:
+            with training.precision.autocast(training.device):
+                given = [training.judged(*part) for part in split((images, targets), training.parts)]
+            break
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
+        take_smaller_parts(training, len(images), say)  # here, where the error no longer keeps its tensors
+    logits = torch.cat([part for _, part in given])
+    shares = [len(part) / len(images) for _, part in given]
+    names = given[0][0]
+    return {name: sum(s * terms[name] for s, (terms, _) in zip(shares, given, strict=True)) for name in names}, logits
 
 
 def parts_that_fit(training: Training, batch: tuple[Tensor, Tensor]) -> int:

@@ -30,7 +30,7 @@ from segreg.training.in_step import in_step, interrupts
 from segreg.training.keeper import Keeper
 from segreg.training.monitor import TOTAL, Monitor, better, choose_monitor, metric_directions, named
 from segreg.training.objective import Objective
-from segreg.training.parts import parts_that_fit
+from segreg.training.parts import judged_in_parts, parts_that_fit
 from segreg.training.prepare import Training, freeze_encoder, prepare, to_device
 from segreg.training.resume import begin, publish, restore, snapshot
 from segreg.training.stopwatch import SECONDS
@@ -301,8 +301,7 @@ def validation_pass(
     with progress.watch(f"epoch {epoch}/{training.settings.epochs} validation", len(val), "batches") as advance:
         for batch in val.epoch(0):
             images, targets = to_device(batch, training)
-            with training.precision.autocast(training.device):
-                terms, logits = network(images, targets)
+            terms, logits = judged_in_parts(training, images, targets, progress.say)
             metrics.update(logits, targets.long())
             tally.add(terms, batch.ids)
             advance(1, speak() if speak.due() else None)  # sync, at most once a second
