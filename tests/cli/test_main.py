@@ -7,11 +7,12 @@ import subprocess
 import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 import plugged
-from segreg.cli import COMMANDS
+from segreg.cli import COMMANDS, SPINS
 from segreg.errors import SegregError
 
 
@@ -96,3 +97,15 @@ def test_the_entry_point_of_the_program_is_the_one_tested_here():
 
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert EntryPoint("segreg", project["scripts"]["segreg"], "console_scripts").load() is segreg.cli.main
+
+
+@pytest.mark.parametrize(
+    ("set_before", "spins"),
+    [({}, SPINS), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "PASSIVE"}, None)],
+)
+def test_threads_that_wait_look_for_work_a_while_unless_it_is_said_otherwise(segreg, set_before, spins):
+    with mock.patch.dict(os.environ, set_before):
+        if "GOMP_SPINCOUNT" not in set_before:
+            os.environ.pop("GOMP_SPINCOUNT", None)
+        segreg("recipes")
+        assert os.environ.get("GOMP_SPINCOUNT") == spins
