@@ -15,8 +15,7 @@ from segreg.pictures import draw_curves
 from segreg.progress import Progress, duration
 from segreg.resolve import Resolved
 from segreg.rundir import RunDirectory
-from segreg.scoring.counted import write_counts
-from segreg.scoring.exam import Exam, shown_of, values_in_words, write_rows
+from segreg.scoring.exam import Exam, shown_of, values_in_words, write_pictures
 from segreg.scoring.plots import draw_tables
 from segreg.training.stopwatch import advice_on, shares_in_words, spent_in
 from segreg.training.train import Outcome
@@ -88,10 +87,7 @@ def score_run(
     results["scored_on"] = side
     if not is_main():
         return results
-    write_rows(directory.per_image, scores)
-    if scores.counts is not None:
-        ids = [str(row["id"]) for row in scores.per_image]
-        write_counts(directory.counts, ids, assembly.dataset.task.classes, scores.counts)
+    write_pictures(scores, assembly.dataset.task, directory.path)
     draw_tables(exam.metrics, directory.path)
     ranked = exam.ranked(assembly.sides[side], scores)
     shown = shown_of(ranked, recipe.evaluate.overlays, recipe.seed)

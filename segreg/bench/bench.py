@@ -20,6 +20,7 @@ from segreg.comparison.contestants import Contestant
 from segreg.comparison.costs import with_costs
 from segreg.comparison.record import Comparison, Failure
 from segreg.comparison.runs import written
+from segreg.errors import SegregError
 from segreg.progress import Progress
 from segreg.registry import Registry
 from segreg.trained import Run
@@ -38,7 +39,6 @@ class Way:
         retries: how often a run whose worker of a cluster was lost is begun again.
         rounds: how often each model's costs are measured; 0: not at all.
         again: whether runs that failed are tried again.
-        pictures: on which the models disagree, that the page shows.
     """
 
     jobs: int = 1
@@ -47,13 +47,12 @@ class Way:
     retries: int = 2
     rounds: int = 3
     again: bool = False
-    pictures: int = 6
 
 
 def bench(
     plan: Plan, registry: Registry, folder: BenchFolder, way: Way, *, progress: Progress, stream: TextIO,
     mode: Literal["auto", "lines", "quiet"],
-) -> Comparison | None:  # fmt: skip
+) -> Comparison:  # fmt: skip
     """Carries a bench out, or goes on with it, and leaves the comparison's files in its folder.
 
     Args:
@@ -66,14 +65,26 @@ def bench(
         mode: how that is told.
 
     Raises:
-        SegregError: anything in the plan or the data is wrong.
+        SegregError: anything in the plan or the data is wrong, or no run came to its end.
     """
-    cells = cells_of(plan, registry)
-    prepare(cells, folder, again=way.again)
-    check(cells, folder, jobs=way.jobs, progress=progress)
+    cells = checked_cells(plan, registry, folder, jobs=way.jobs, again=way.again, progress=progress)
     with board(cells, folder, stream, mode) as look:
         _run(cells, folder, way, look)
     return compared(plan, cells, folder, way, progress)
+
+
+def checked_cells(
+    plan: Plan, registry: Registry, folder: BenchFolder, *, jobs: int, again: bool, progress: Progress
+) -> list[Cell]:
+    """Gives the runs of a plan, each with its recipe in the folder, after their networks were tried.
+
+    Raises:
+        SegregError: anything in the plan or the data is wrong.
+    """
+    cells = cells_of(plan, registry)
+    prepare(cells, folder, again=again)
+    check(cells, folder, jobs=jobs, progress=progress)
+    return cells
 
 
 def prepare(cells: Sequence[Cell], folder: BenchFolder, *, again: bool) -> None:
@@ -110,15 +121,18 @@ def _gpus(cells: Sequence[Cell]) -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def compared(plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, progress: Progress) -> Comparison | None:
-    """Compares what is finished and writes the files; None where nothing is.
+def compared(plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, progress: Progress) -> Comparison:
+    """Compares what is finished and writes the files.
 
     Raises:
-        SegregError: the runs can't be compared.
+        SegregError: nothing is finished, or the runs can't be compared.
     """
-    done = [cell for cell in cells if folder.state(cell) == "finished"]
+    states = {cell.name: folder.state(cell) for cell in cells}
+    done = [cell for cell in cells if states[cell.name] == "finished"]
+    failed = [cell for cell in cells if states[cell.name] == "failed"]
     if not done:
-        return None
+        told = "\n".join(f"{cell.title}: {folder.reason(cell)}" for cell in failed)
+        raise SegregError(f"no run came to its end\n{told}", hint=f"the logs are in {folder.cells}")
     contestants = list(_contestants(done, folder))
     base = baseline_of(plan, combinations(plan))
     first = next((cell.model for cell in cells if cell.settings == settings_in_words(base)), "")
@@ -128,18 +142,14 @@ def compared(plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, p
         title=_title(plan),
         metric=plan.metric,
         baseline=first if first in names else "",
-        failures=[
-            Failure(cell.model, cell.seed, folder.reason(cell), str(folder.run(cell).path))
-            for cell in cells
-            if folder.state(cell) == "failed"
-        ],
-        waiting=sum(folder.state(cell) in ("waiting", "stopped", "running") for cell in cells),
+        failures=[Failure(cell.model, cell.seed, folder.reason(cell), str(folder.run(cell).path)) for cell in failed],
+        waiting=len(cells) - len(done) - len(failed),
     )
     one_of_each = list({cell.key: cell for cell in reversed(done)}.values())
     found = costs_of(one_of_each, folder, rounds=way.rounds, progress=progress)
     by_name = {cell.model: found.of.get(cell.key, {}) for cell in one_of_each}
     comparison = with_costs(comparison, by_name, found.method)
-    comparison, _ = written(comparison, contestants, folder.path, progress, way.pictures)
+    comparison, _ = written(comparison, contestants, folder.path, progress)
     return comparison
 
 

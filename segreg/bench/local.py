@@ -58,8 +58,9 @@ def run_locally(
                 going.remove(one)
                 _note_death(one, folder, died)
             mine = {one.cell.name for one in going}
-            open_cells = [cell for cell in cells if folder.state(cell) in ("waiting", "stopped", "running")]
-            free = [c for c in open_cells if c.name not in mine and folder.state(c) in ("waiting", "stopped")]
+            states = {cell.name: folder.state(cell) for cell in cells}
+            open_cells = [cell for cell in cells if states[cell.name] in ("waiting", "stopped", "running")]
+            free = [cell for cell in open_cells if cell.name not in mine and states[cell.name] != "running"]
             while free and len(going) < jobs:
                 gpu = least_busy(gpus, [one.gpu for one in going])
                 going.append(_begin(free.pop(0), folder, start, Place(threads, gpu)))

@@ -69,9 +69,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if out.is_file():
         raise SegregError(f"{out} is a file", hint="--out names a folder")
 
-    from segreg.bench.bench import Way, bench, prepare
-    from segreg.bench.cells import cells_of
-    from segreg.bench.check import check
+    from segreg.bench.bench import Way, bench, checked_cells
     from segreg.bench.folder import BenchFolder
     from segreg.progress import progress
 
@@ -83,9 +81,7 @@ def execute(chosen: argparse.Namespace) -> int:
         rounds=chosen.rounds, again=chosen.again,
     )  # fmt: skip
     if chosen.check:
-        cells = cells_of(plan, registry)
-        prepare(cells, folder, again=True)
-        check(cells, folder, jobs=way.jobs, progress=shown)
+        cells = checked_cells(plan, registry, folder, jobs=way.jobs, again=True, progress=shown)
         failed = {c.model: folder.reason(c) for c in cells if folder.state(c) == "failed"}
         models = len({cell.key for cell in cells})
         lines = [f"{model}: {reason}" for model, reason in failed.items()]
@@ -94,11 +90,6 @@ def execute(chosen: argparse.Namespace) -> int:
     comparison = bench(
         plan, registry, folder, way, progress=shown, stream=sys.stderr, mode="quiet" if silent else "auto"
     )
-    cells = cells_of(plan, registry)
-    failures = [cell for cell in cells if folder.state(cell) == "failed"]
-    if comparison is None:
-        told = "\n".join(f"{cell.title}: {folder.reason(cell)}" for cell in failures)
-        raise SegregError(f"no run came to its end\n{told}", hint=f"the logs are in {folder.cells}")
 
     from segreg.comparison.words import in_words
     from segreg.rundir import finite
@@ -107,7 +98,7 @@ def execute(chosen: argparse.Namespace) -> int:
         print(json.dumps(finite(comparison.as_data()), indent=2))
     else:
         print("\n".join([*in_words(comparison), "", f"everything is in {out}; look at {out / 'report.html'}"]))
-    return 1 if failures else 0
+    return 1 if comparison.failures else 0
 
 
 def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:

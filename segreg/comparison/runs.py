@@ -9,7 +9,7 @@ from pathlib import Path
 from segreg.comparison.compare import compare
 from segreg.comparison.contestants import Contestant
 from segreg.comparison.costs import with_costs
-from segreg.comparison.disagreements import MOST, drawn_disagreements
+from segreg.comparison.disagreements import drawn_disagreements
 from segreg.comparison.files import write_files
 from segreg.comparison.record import Comparison, Cost
 from segreg.errors import SegregError
@@ -45,14 +45,14 @@ def compare_runs(
 
 
 def written(
-    comparison: Comparison, contestants: Sequence[Contestant], folder: Path, progress: Progress, pictures: int = MOST
+    comparison: Comparison, contestants: Sequence[Contestant], folder: Path, progress: Progress
 ) -> tuple[Comparison, list[Path]]:
     """Draws what the models disagree on, writes the files, and gives the comparison and the files.
 
     Where the pictures can't be read any more, the comparison says so and goes without.
     """
     try:
-        drawn = drawn_disagreements(comparison, {one.name: one.runs[0] for one in contestants}, progress, pictures)
+        drawn = drawn_disagreements(comparison, {one.name: one.runs[0] for one in contestants}, progress)
     except SegregError as error:
         drawn = []
         notice = f"The pictures on which models disagree are not shown: {error.problems[0].message}"

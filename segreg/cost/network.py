@@ -21,6 +21,7 @@ from segreg.model import predict_logits
 from segreg.progress import Quiet
 from segreg.resolve import Resolved
 from segreg.task import Task
+from segreg.training.compiling import compile_network
 from segreg.training.objective import Objective
 from segreg.training.prepare import Training, prepare
 from segreg.training.train import train_pass
@@ -96,11 +97,10 @@ class Network:
         )
         for group in training.optimizer.param_groups:
             group["lr"] = group["lr"] * 0
-        if self.recipe.train.compile:
-            self.objective.compile()
-            if training.average:
-                training.average.network.compile()
-        return dataclasses.replace(training, schedule=None)
+        if self.recipe.train.compile is True:  # `auto` hangs on how long a run is
+            compile_network(training)
+        # What does not fit is to be told, not measured in smaller parts.
+        return dataclasses.replace(training, schedule=None, yields=False)
 
     def train(self, training: Training, *, steps: int, seconds: float = 0.0) -> int:
         """Takes at least so many optimizer steps, for about so many seconds, and gives the number of images.

@@ -20,6 +20,7 @@ from segreg.distributed import count, rank
 from segreg.prediction.strips import side_by_side
 from segreg.progress import Progress
 from segreg.resolve import Resolved
+from segreg.scoring.counted import write_counts
 from segreg.scoring.evaluate import Scores, evaluate
 from segreg.scoring.image_counts import image_counts
 from segreg.scoring.intervals import bootstrap
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from segreg.contracts import Dataset
     from segreg.data import Batch
     from segreg.prediction.predictor import Predictor
+    from segreg.task import Task
 
 _MOST_READ = 1 << 24
 """Bytes of pictures that are left in memory after they were scored."""
@@ -153,6 +155,14 @@ def shown_of(ranked: Ranked, count: int, seed: int) -> dict[Shown, Ranked]:
 def ranking_column(scores: Scores) -> str | None:
     """Gives the first metric that single pictures have, by which they are ranked."""
     return next((name for name in (scores.per_image[0] if scores.per_image else {}) if name != "id"), None)
+
+
+def write_pictures(scores: Scores, task: Task, folder: Path) -> None:
+    """Writes what each picture reached, `per_image.csv`, and where they were counted its pixels, `counts.csv`."""
+    write_rows(folder / "per_image.csv", scores)
+    if scores.counts is not None:
+        ids = [str(row["id"]) for row in scores.per_image]
+        write_counts(folder / "counts.csv", ids, task.classes, scores.counts)
 
 
 def write_rows(file: Path, scores: Scores) -> None:

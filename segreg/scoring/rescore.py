@@ -18,8 +18,7 @@ from segreg.model import verify
 from segreg.progress import Progress
 from segreg.resolve import Resolved
 from segreg.rundir import write_json
-from segreg.scoring.counted import write_counts
-from segreg.scoring.exam import Exam, Ranked, ranking_column, values_in_words, write_rows
+from segreg.scoring.exam import Exam, Ranked, ranking_column, values_in_words, write_pictures
 from segreg.scoring.intervals import METHOD
 from segreg.scoring.plots import draw_tables
 from segreg.scoring.selection import Chosen, check_side, of_other_data, of_own_split
@@ -147,10 +146,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     ranked = exam.ranked(chosen.indices, scores)
     _draw_ends(exam, ranked if ranking_column(scores) else (), out, progress)
     draw_tables(exam.metrics, out)
-    write_rows(out / "per_image.csv", scores)
-    if scores.counts is not None:
-        ids = [str(row["id"]) for row in scores.per_image]
-        write_counts(out / "counts.csv", ids, chosen.dataset.task.classes, scores.counts)
+    write_pictures(scores, chosen.dataset.task, out)
     write_json(out / "metrics.json", told)
     return told, out
 

@@ -33,7 +33,7 @@ def add_gradients(
         try:
             return [_of_batch(training, step, batch, group) for batch in group]
         except Exception as error:
-            if not (too_large := out_of_memory(error)):
+            if not (too_large := training.yields and out_of_memory(error)):
                 if not (training.compiled and from_the_compiler(error)):
                     raise
                 go_on_without(training, error, say)

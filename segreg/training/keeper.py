@@ -96,6 +96,6 @@ def _copied(value: Any) -> Any:
         return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
         return {key: _copied(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(_copied, value))
-    return value
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return tuple(map(_copied, value)) if isinstance(value, tuple) else value

@@ -72,7 +72,7 @@ def judged_in_parts(
                 given = [training.judged(*part) for part in split((images, targets), training.parts)]
             break
         except Exception as error:
-            if not out_of_memory(error):
+            if not (training.yields and out_of_memory(error)):
                 raise
         take_smaller_parts(training, len(images), say)  # here, where the error no longer keeps its tensors
     logits = torch.cat([part for _, part in given])

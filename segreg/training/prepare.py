@@ -30,6 +30,7 @@ class Training:
 
     Attributes:
         parts: in how many parts each batch is computed (see `segreg.training.parts`).
+        yields: whether a batch that does not fit into memory is computed in smaller parts.
         compiled: whether the network is compiled.
         interrupted: whether a signal came that ends the training.
     """
@@ -48,6 +49,7 @@ class Training:
     stopwatch: Stopwatch
     seed: int = 0
     parts: int = 1
+    yields: bool = True
     compiled: bool = False
     interrupted: bool = False
 

@@ -29,7 +29,7 @@ error: command line: "trian" is no section of a recipe
         """
 error: command line: the section "train" has no setting "epoch"
   did you mean "epochs"?
-  it accepts "epochs", "batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "workers", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "monitor", "early_stopping", "time_budget_minutes", "start_from" and "start_part"
+  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "workers", "pictures_on_device", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "monitor", "early_stopping", "time_budget_minutes", "start_from" and "start_part"
 """,
         id="misspelled setting",
     ),
@@ -182,8 +182,8 @@ error: command line: the section "encoder" is missing: it names an encoder
     pytest.param(
         ["train.epochs=5", "train.batch_size=0"],
         """
-error: command line: "batch_size" of the section "train" must be an integer above 0, not 0
-  batch_size: images in a batch, of all processes together.
+error: command line: "batch_size" of the section "train" must be an integer above 0 or auto, not 0
+  batch_size: images in a batch, of all processes together; `auto` takes `effective_batch_size`, computed in as many parts as the device's memory asks for.
 """,
         id="one wrong beside one right",
     ),
