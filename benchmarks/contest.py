@@ -67,6 +67,7 @@ def options(told: str, contestants: Sequence[str]) -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn (5)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of the processes (the machine's cores)")
+    parser.add_argument("--cold", action="store_true", help="without the round that brings libraries into memory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep every sample")
     return parser
 
@@ -74,7 +75,7 @@ def options(told: str, contestants: Sequence[str]) -> argparse.ArgumentParser:
 def hold(chosen: argparse.Namespace, jobs: Sequence[Job], columns: Sequence[Column]) -> None:
     """Runs the jobs and prints what they took, segreg against each of the others."""
     print(machine(), flush=True)
-    samples = contest(jobs, chosen.rounds, chosen.threads)
+    samples = contest(jobs, chosen.rounds, chosen.threads, cold=chosen.cold)
     tell(samples, columns, "segreg")
     if chosen.json:
         told = {"machine": machine(), "command": sys.argv[1:], "samples": samples}
@@ -83,14 +84,15 @@ def hold(chosen: argparse.Namespace, jobs: Sequence[Job], columns: Sequence[Colu
         raise SystemExit("not all of them came to their end; what they said is above")
 
 
-def contest(jobs: Sequence[Job], rounds: int, threads: int | None) -> list[Sample]:
+def contest(jobs: Sequence[Job], rounds: int, threads: int | None, *, cold: bool = False) -> list[Sample]:
     """Runs every job once a round, every other round in reverse, and gives what each took.
 
     The first case's jobs run once before that, of which nothing is kept: it brings the libraries' files into memory.
+    With `cold` they don't.
     """
     samples: list[Sample] = []
     failed: set[Job] = set()
-    for number in range(rounds + 1):
+    for number in range(cold, rounds + 1):
         order = [job for job in jobs if job not in failed and (number or job.case == jobs[0].case)]
         for job in order if number % 2 else reversed(order):
             told = sample(job, threads)

@@ -116,7 +116,7 @@ def test_steps_must_be_alike():
     assert (done.returncode, done.stderr) == (1, told)
 
 
-TINY = ("--rounds", 1, "--encoder", "resnet18", "--size", 32, "--batch", 4, "--threads", 1)
+TINY = ("--cold", "--rounds", 1, "--encoder", "resnet18", "--size", 32, "--batch", 4, "--threads", 1)
 
 
 @pytest.mark.slow
@@ -137,20 +137,8 @@ def test_training(tmp_path):
 @pytest.mark.slow
 def test_evaluation_scores_what_scikit_learn_does(tmp_path):
     kept = tmp_path / "samples.json"
-    ran(
-        BENCHMARKS / "evaluation.py",
-        *TINY,
-        "--images",
-        6,
-        "--classes",
-        1,
-        3,
-        "--only",
-        "segreg",
-        "by_hand",
-        "--json",
-        kept,
-    )
+    words = ("--images", 6, "--classes", 1, 3, "--only", "segreg", "by_hand", "--json", kept)
+    ran(BENCHMARKS / "evaluation.py", *TINY, *words)
     samples = json.loads(kept.read_text())["samples"]
     assert len(samples) == 4
     for case in {sample["case"] for sample in samples}:
