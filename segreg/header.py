@@ -36,7 +36,8 @@ def header_lines(
     ]
     loss = " + ".join(f"{c.weight:g} {c.part.name}" if c.weight != 1 else c.part.name for c in recipe.loss)
     lines += [f"loss       {loss}", f"device     {device}, {precision}", f"           {memory}"]
-    lines.append(f"pictures   {pictures}")
+    if pictures:
+        lines.append(f"pictures   {pictures}")
     if strangers:
         lines.append(f"plugins    {', '.join(strangers)}")
     lines += note_lines(model)
