@@ -315,7 +315,7 @@ class _Check:
         for number, name in enumerate(names):
             if name is not None and name in names[:number]:
                 self.wrong(f'the metric "{name}" stands twice', ("evaluate", "metrics", number))
-        split, size = found["split"], found["input"]
+        split, size, train = found["split"], found["input"], found["train"]
         if split is not None:
             if split.val + split.test >= 1 and split.method in ("auto", "random"):
                 message = (
@@ -324,6 +324,14 @@ class _Check:
                 self.wrong(f'in the section "split", {message}', ("split",))
             if split.method == "lists" and not {"train", "val"} <= set(split.lists):
                 self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
+        if train is not None and train.batch_size == "auto" and train.accumulate > 1:
+            hint = "set effective_batch_size to the images of a step, and leave accumulate out"
+            self.wrong(
+                '"accumulate" does not go with batch_size: auto, which adds up itself', ("train", "accumulate"), hint
+            )
+        if train is not None and train.batch_size != "auto" and train.effective_batch_size is not None:
+            hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
+            self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
         if size is not None:
             for name in ("mean", "std"):
                 numbers = getattr(size, name)

@@ -64,7 +64,7 @@ class Train:
         epochs: epochs at most.
         batch_size: images in a batch, of all processes together; `auto` takes `effective_batch_size`, computed in as
             many parts as the device's memory asks for.
-        effective_batch_size: images in an optimizer step, where `batch_size` is `auto`.
+        effective_batch_size: images in a batch and an optimizer step where `batch_size` is `auto`; null are 16.
         accumulate: batches whose gradients are added up before one optimizer step.
         precision: `auto` takes bf16 where the device has it, fp16 with a gradient scaler on older GPUs, else float32.
         device: `auto` takes the GPU where there is one; or a torch device such as `cpu` or `cuda:1`.
@@ -87,7 +87,7 @@ class Train:
 
     epochs: PositiveInt = 100
     batch_size: PositiveInt | Literal["auto"] = 16
-    effective_batch_size: PositiveInt = 16
+    effective_batch_size: PositiveInt | None = None
     accumulate: PositiveInt = 1
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     device: str = "auto"
@@ -109,7 +109,7 @@ class Train:
     @property
     def batch(self) -> int:
         """Gives the images in a batch."""
-        return self.effective_batch_size if self.batch_size == "auto" else self.batch_size
+        return (self.effective_batch_size or 16) if self.batch_size == "auto" else self.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)

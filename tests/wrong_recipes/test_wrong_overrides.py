@@ -188,6 +188,22 @@ error: command line: "batch_size" of the section "train" must be an integer abov
         id="one wrong beside one right",
     ),
     pytest.param(
+        ["train.effective_batch_size=64"],
+        """
+error: command line: "effective_batch_size" goes with batch_size: auto
+  set batch_size: auto, or leave it out; the batch has 16 images
+""",
+        id="an effective batch size of a batch in numbers",
+    ),
+    pytest.param(
+        ["train.batch_size=auto", "train.accumulate=4"],
+        """
+error: command line: "accumulate" does not go with batch_size: auto, which adds up itself
+  set effective_batch_size to the images of a step, and leave accumulate out
+""",
+        id="adding up what adds up itself",
+    ),
+    pytest.param(
         ["train.epochs"],
         """
 error: there is no recipe train.epochs
