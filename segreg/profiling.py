@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from segreg import build
 from segreg.assembly import Assembly
+from segreg.errors import SegregError
 from segreg.progress import Progress, Quiet
 from segreg.resolve import Resolved
 from segreg.scoring.together import apart
-from segreg.training.compiling import compile_network, worth_compiling
+from segreg.training.compiling import compile_if_worth_it
 from segreg.training.monitor import Monitor
 from segreg.training.prepare import prepare
 from segreg.training.resume import keep, snapshot
@@ -161,12 +162,17 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         progress: is told what happens.
 
     Raises:
-        SegregError: what a run would raise before its first step, or in it.
+        SegregError: what a run would raise before its first step, or in it; or the trace can't be written.
     """
     import torch
 
     progress = progress or Quiet()
     with Assembly.of(recipe, progress) as assembly, tempfile.TemporaryDirectory() as folder:
+        try:  # before minutes are spent on it
+            trace.parent.mkdir(parents=True, exist_ok=True)
+            trace.touch()
+        except OSError as error:
+            raise SegregError(f"{trace}: the trace can't be written: {error.strerror or error}") from error
         accumulate = recipe.train.accumulate
         training = prepare(
             assembly.objective,
@@ -179,9 +185,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
             seed=recipe.seed,
         )
         choose_parts(training, assembly.train, progress)
-        total = training.steps_per_epoch * recipe.train.epochs
-        if worth_compiling(recipe.train.compile, assembly.device, total)[0]:
-            compile_network(training)
+        compile_if_worth_it(training, recipe.train.epochs, progress.say)
 
         def train(count: int) -> dict[str, float]:
             return train_pass(training, _batches(assembly.train, count * accumulate), 1, progress)[0]
@@ -211,7 +215,6 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
             kinds.append(torch.profiler.ProfilerActivity.CUDA)
         with torch.profiler.profile(activities=kinds) as traced:
             train(TRACED)
-        trace.parent.mkdir(parents=True, exist_ok=True)
         traced.export_chrome_trace(str(trace))
         return Profile(
             device=str(assembly.device),

@@ -56,7 +56,7 @@ def failing(module):
 
 def test_where_compiling_was_segregs_choice_the_run_goes_on_without(tmp_path, monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", failing)
-    monkeypatch.setattr("segreg.training.train.worth_compiling", lambda *_: (True, "compiled, because"))
+    monkeypatch.setattr("segreg.training.compiling.worth_compiling", lambda *_: (True, "compiled, because"))
     told = Told()
     settings = replace(SETTINGS, ema=0.5, compile="auto")
     # Dropout draws once more where a step begins anew.

@@ -95,6 +95,10 @@ def test_the_words_of_a_profile():
         (["profile", "a.yaml", "b.yaml"], "profile takes one recipe; these are 2"),
         (["profile", "tiny.yaml", "--steps", "0"], "--steps must be above 0, not 0"),
         (["profile", "tiny.yaml", "--trace", "."], "--trace .: is a folder; name a file"),
+        (
+            ["profile", "tiny.yaml", "--trace", "tiny.yaml/t.json"],
+            "tiny.yaml/t.json: the trace can't be written: File exists",
+        ),
     ],
 )
 def test_mistakes_are_told(recipe, words, told, capsys):

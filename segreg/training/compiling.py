@@ -40,6 +40,16 @@ def worth_compiling(setting: bool | Literal["auto"], device: torch.device, steps
     return True, f"compiled, because there are {steps} steps to gain by it; the first ones take longer"
 
 
+def compile_if_worth_it(training: Training, epochs: int, say: Callable[[str], None]) -> None:
+    """Lets the network be compiled as the recipe has it, for so many epochs that are to come."""
+    steps = training.steps_per_epoch * epochs
+    compiles, why = worth_compiling(training.settings.compile, training.device, steps)
+    if compiles:
+        compile_network(training)
+    if why:
+        say(why)
+
+
 def compile_network(training: Training) -> None:
     """Lets what trains, and what is averaged of it, be compiled at its first call."""
     training.objective.compile()
@@ -66,7 +76,7 @@ def go_on_without(training: Training, error: BaseException, say: Callable[[str],
             f"train.compile: this network can't be compiled here: {why}", hint="leave train.compile out"
         ) from error
     forget_gradients(training)
-    for network in (training.objective, training.average.network if training.average else training.objective):
+    for network in (training.objective, training.judged):
         network._compiled_call_impl = None  # noqa: SLF001, what nn.Module.compile() has set and nothing takes back
     training.compiled = False
     say(f"notice: compiling failed, and the run goes on without it: {why}")

@@ -24,7 +24,7 @@ from segreg.distributed import as_main_has, from_main
 from segreg.errors import SegregError, listed
 from segreg.progress import Progress, Quiet, duration
 from segreg.scoring.together import apart, computed_together
-from segreg.training.compiling import compile_network, worth_compiling
+from segreg.training.compiling import compile_if_worth_it
 from segreg.training.gradients import add_gradients
 from segreg.training.in_step import in_step, interrupts
 from segreg.training.keeper import Keeper
@@ -138,13 +138,7 @@ def fit(
     state = resume or snapshot(training, monitor, epoch=0, seconds=0.0, values={})
     begin(state, run_dir, monitor, notes)
     choose_parts(training, train, progress)
-    steps = training.steps_per_epoch * (settings.epochs - state.epoch)
-    compiles, why = worth_compiling(settings.compile, device, steps)
-    if compiles:
-        compile_network(training)
-    if why:
-        progress.say(why)
-
+    compile_if_worth_it(training, settings.epochs - state.epoch, progress.say)
     training.stopwatch.restart()
     keeper = Keeper(run_dir, monitor, notes, observe, beside=device.type != "cpu")
     reason: Reason | None
