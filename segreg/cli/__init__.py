@@ -108,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported, which no command has done yet
     try:
-        if chosen.command != run.NAME:
+        if chosen.command != run.NAME and "WORLD_SIZE" in os.environ:  # as torchrun leaves it
             from segreg.distributed import refuse_several
 
             refuse_several(chosen.command)
