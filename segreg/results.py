@@ -43,6 +43,7 @@ def score_run(
         weights: what is to be told of the weights that training began with.
     """
     rows = history.read(directory.path)
+    spent = spent_in(rows)
     results: dict[str, Any] = {
         "notice": assembly.dataset.notice,
         "weights": weights,
@@ -58,9 +59,9 @@ def score_run(
         "best_epoch": outcome.best_epoch,
         "best_value": outcome.best_value,
         "training_seconds": round(outcome.seconds, 3),
-        "time": {stage: round(seconds, 3) for stage, seconds in spent_in(rows).items()},
-        "advice": advice_on(spent_in(rows)),
-        "parts": int(rows[-1]["parts"]) if rows else 1,
+        "time": {stage: round(seconds, 3) for stage, seconds in spent.items()},
+        "advice": advice_on(spent),
+        "parts": int(rows[-1].get("parts", 1)) if rows else 1,
         "precision": assembly.precision.name,
         "scored_on": None,
         "resolution": recipe.evaluate.resolution,

@@ -239,6 +239,19 @@ def test_going_on_with_a_finished_run_scores_it_again_and_changes_nothing(tmp_pa
     assert {name: (run.directory.path / name).read_bytes() for name in KEPT} == told
 
 
+def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored_again_too(tmp_path, segreg):
+    run = tiny_runs.run(tmp_path, "train.epochs=2")
+    told = run.results
+    rows = [json.loads(line) for line in (run.directory.path / "history.jsonl").read_text().splitlines()]
+    old = [{name: row[name] for name in row if name != "parts" and not name.startswith("seconds.")} for row in rows]
+    (run.directory.path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    run.directory.results.unlink()
+    assert segreg("run", "--resume", run.directory.path).status == 0
+    again = json.loads(run.directory.results.read_text())
+    assert again["metrics"] == told["metrics"]
+    assert (again["time"], again["advice"], again["parts"]) == ({}, "", 1)
+
+
 def test_an_average_a_schedule_and_the_patience_go_on_too(tmp_path, monkeypatch):
     overrides = [
         "train.ema=0.9", "schedule={name: cosine, warmup_epochs: 1}", "train.freeze_encoder_epochs=2",
