@@ -11,19 +11,18 @@ from typing import Any
 
 from segreg import build
 from segreg.contracts import Encoder
-from segreg.errors import SegregError
+from segreg.errors import Problem, SegregError
 from segreg.header import counted, network_lines, note_lines, numbers
 from segreg.model import Segmenter, describe
-from segreg.progress import Advance, Progress
+from segreg.progress import Progress
 from segreg.pyramid import check_encoder
-from segreg.registry import Registry
 from segreg.resolve import Choice, Resolved
-from segreg.substitutes import tried_instead
 from segreg.task import Task
 from segreg.training.objective import Objective
 
 _STEPS = 4
 _OUTPUT_STRIDES = (16, 8)
+_KNOWN_PAIRS = "docs/matrix.md lists which encoders work with which decoders; `segreg matrix` tries others"
 
 
 @dataclass(frozen=True)
@@ -39,12 +38,12 @@ class Rehearsal:
     lines: tuple[str, ...]
 
 
-def rehearse(recipe: Resolved, registry: Registry, progress: Progress) -> Rehearsal:
+def rehearse(recipe: Resolved, progress: Progress) -> Rehearsal:
     """Builds a recipe's network and losses and takes one training step. No picture is read, nothing is downloaded.
 
     Raises:
-        SegregError: something can't be built, or a step can't be taken; told with the recipe's place, and with what was
-            tried in its place and works.
+        SegregError: something can't be built, or a step can't be taken; with the recipe's place, and with where to
+            read which encoders and decoders work together.
     """
     import torch
 
@@ -56,10 +55,10 @@ def rehearse(recipe: Resolved, registry: Registry, progress: Progress) -> Rehear
         torch.manual_seed(recipe.seed)
         task, doubt = _task(recipe)
         advance(note=recipe.encoder.part.name)
-        encoder = _encoder(recipe, registry, task, advance)
+        encoder = _encoder(recipe)
         strides = list(encoder.strides)
         advance(note=recipe.decoder.part.name)
-        model = _model(recipe, registry, task, encoder, advance)
+        model = _model(recipe, task, encoder)
         advance(note="one training step")
         step = _step(recipe, task, model, scored=not doubt)
         advance()
@@ -120,25 +119,31 @@ def _task(recipe: Resolved) -> tuple[Task, str]:
     return task, f"the data set can't tell them ({reason}); tried with {told}, and without the loss"
 
 
-def _encoder(recipe: Resolved, registry: Registry, task: Task, advance: Advance) -> Encoder:
+def _encoder(recipe: Resolved) -> Encoder:
     try:
         return build.build_encoder(recipe)
     except SegregError as error:
-        raise tried_instead(error, "encoder", recipe, registry=registry, task=task, advance=advance) from error
+        raise _with_known_pairs(error) from error
     except Exception as error:  # whatever a library raises is told; `segreg run` shows where
         sentence = _can_not(f'the encoder "{recipe.encoder.part.name}" can\'t be built', error, recipe.encoder)
-        raise tried_instead(sentence, "encoder", recipe, registry=registry, task=task, advance=advance) from error
+        raise _with_known_pairs(sentence) from error
 
 
-def _model(recipe: Resolved, registry: Registry, task: Task, encoder: Encoder, advance: Advance) -> Segmenter:
+def _model(recipe: Resolved, task: Task, encoder: Encoder) -> Segmenter:
     try:
         return build.build_model(recipe, task, encoder)
     except SegregError as error:
-        raise tried_instead(error, "decoder", recipe, registry=registry, task=task, advance=advance) from error
+        raise _with_known_pairs(error) from error
     except Exception as error:  # as above
         names = f'the decoder "{recipe.decoder.part.name}" can\'t be built on "{recipe.encoder.part.name}"'
-        sentence = _can_not(names, error, recipe.decoder)
-        raise tried_instead(sentence, "decoder", recipe, registry=registry, task=task, advance=advance) from error
+        raise _with_known_pairs(_can_not(names, error, recipe.decoder)) from error
+
+
+def _with_known_pairs(error: SegregError) -> SegregError:
+    """Return the error with a hint that points to the pairs known to work."""
+    first, *more = error.problems
+    hint = "\n".join(filter(None, (first.hint, _KNOWN_PAIRS)))
+    return SegregError.of([Problem(first.message, first.place, hint), *more])
 
 
 def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from segreg.errors import Problem, SegregError
 
 if TYPE_CHECKING:
-    from segreg.registry import Registry
     from segreg.rehearsal import Rehearsal
     from segreg.resolve import Resolved
 
@@ -23,7 +22,7 @@ EXAMPLES = """examples:
 
 With --build each recipe that is fine is tried as well: its network is built on the CPU with random weights, whatever
 weights it asks for, and takes one training step on random pixels of its input size with its loss. No picture is read
-and nothing is downloaded. Where something can't work, near alternatives are tried too, and told with how that went.
+and nothing is downloaded. Where something can't work, the error points to what is known to.
 """
 
 
@@ -48,7 +47,7 @@ def execute(chosen: argparse.Namespace) -> int:
     for file in files:
         try:
             resolved = resolve(read_recipe(file, overrides), registry)
-            rehearsal = _rehearsed(resolved, registry, quiet=chosen.json) if chosen.build else None
+            rehearsal = _rehearsed(resolved, quiet=chosen.json) if chosen.build else None
         except SegregError as error:
             problems += error.problems
             continue
@@ -67,11 +66,11 @@ def execute(chosen: argparse.Namespace) -> int:
     return 2 if problems else 0
 
 
-def _rehearsed(recipe: Resolved, registry: Registry, *, quiet: bool) -> Rehearsal:
+def _rehearsed(recipe: Resolved, *, quiet: bool) -> Rehearsal:
     from segreg.progress import progress
     from segreg.rehearsal import rehearse
 
-    return rehearse(recipe, registry, progress("quiet" if quiet else "auto", sys.stderr))
+    return rehearse(recipe, progress("quiet" if quiet else "auto", sys.stderr))
 
 
 def _row(problem: Problem) -> dict[str, object]:
