@@ -126,7 +126,7 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
         out.mkdir(parents=True, exist_ok=True)
         (out / "alike.png").unlink(missing_ok=True)  # of an earlier check, where there is nothing alike any more
         for name, sheet in sheets.items():
-            sheet.save(out / name)
+            sheet.savefig(out / name)
         write_json(out / "findings.json", report.as_data())
     except OSError as error:
         raise SegregError(f"{out} can't be written: {error.strerror}") from None

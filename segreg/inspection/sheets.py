@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,11 +26,14 @@ from segreg.task import IGNORE_INDEX, Task
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
 PANEL = 240
-"""Longest side of a panel in pixels."""
-_MARGIN, _LINE, _LETTER = 8, 16, 6
+"""Longest side of an image in a panel, in pixels; larger ones are shrunk before they are outlined."""
+_INCHES, _DPI = 2.4, 120
+_LETTERS = 34
+"""What fits above a panel in one line."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +53,8 @@ def contact_sheet(
     seed: int,
     samples: int = 6,
     draws: int = 5,
-) -> Any:
-    """Gives a PIL picture of samples as training sees them: each as it is prepared, then as its first epochs have it.
+) -> Figure:
+    """Return a figure of samples as training sees them: each as it is prepared, then as its first epochs have it.
 
     Masks are outlined in their classes' colours; ignored areas are dimmed.
 
@@ -85,7 +89,7 @@ def contact_sheet(
         raise SegregError("no picture of the training side can be read, so there is none to show")
     title = f"training pictures at {input.size[0]}x{input.size[1]}: as prepared, then as augmented"
     title += "" if augment else " (the recipe has no augmentation)"
-    return _sheet(rows, [title, *textwrap.wrap(dataset.notice, 100)], legend=_legend(dataset.task))
+    return _sheet(rows, f"{title}\n{dataset.notice}".strip(), dataset.task)
 
 
 def pair_sheet(
@@ -95,8 +99,8 @@ def pair_sheet(
     input: Input,  # noqa: A002
     *,
     most: int = 24,
-) -> Any:
-    """Gives a PIL picture of pairs that look like copies, side by side, the second turned to lie on the first."""
+) -> Figure:
+    """Return a figure of pairs that look like copies, side by side, the second turned to lie on the first."""
     side_of = sides_by_index(sides)
     rows: list[list[Panel]] = []
     for pair in pairs[:most]:
@@ -119,7 +123,7 @@ def pair_sheet(
     rows = [[panel for row in rows[k : k + 2] for panel in row] for k in range(0, len(rows), 2)]
     shown = f"{min(most, len(pairs))} of {len(pairs)}" if len(pairs) > most else str(len(pairs))
     title = f"pairs of pictures that look like copies, those on two sides of the split first: {shown}"
-    return _sheet(rows, [title], legend=_legend(dataset.task))
+    return _sheet(rows, title, dataset.task)
 
 
 def _turned_mask(mask: NDArray[np.uint8], way: int) -> NDArray[np.uint8]:
@@ -130,7 +134,6 @@ def _outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8], task: Task) -> 
     """Gives `[h, w, 3]` no larger than a panel: the image with each class's outline, ignored pixels dimmed."""
     shown = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
     shown, layers = _shrunk(shown, mask)
-    shown = shown.copy()
     ignored = (layers == IGNORE_INDEX).all(axis=0) if layers.ndim == 3 else layers == IGNORE_INDEX
     shown[ignored] //= 3
     for label, colour in _drawn_labels(task):
@@ -140,67 +143,56 @@ def _outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8], task: Task) -> 
 
 
 def _shrunk(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Gives both so that a panel holds them; small ones are enlarged by a whole factor."""
+    """Return copies of both, no larger than a panel."""
     from PIL import Image
 
     height, width = image.shape[:2]
-    factor = PANEL / max(height, width)
-    factor = float(int(factor)) if factor >= 2 else min(1.0, factor)
-    if factor == 1.0:
-        return image, mask
+    factor = min(1.0, PANEL / max(height, width))
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    way = Image.Resampling.NEAREST if factor > 1 else Image.Resampling.BOX
-    resized = np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize(size, way))
-    layers = mask if mask.ndim == 3 else mask[np.newaxis]
-    small = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(x)).resize(size, Image.Resampling.NEAREST)) for x in layers
-    ]
-    return resized, np.stack(small) if mask.ndim == 3 else small[0]
+    rows, columns = ((np.arange(n) + 0.5) * full // n for n, full in zip(size[::-1], (height, width), strict=True))
+    small = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BOX)
+    return np.array(small), mask[..., rows.astype(int)[:, np.newaxis], columns.astype(int)]
 
 
 def _drawn_labels(task: Task) -> list[tuple[int, Colour]]:
-    """Gives the labels that are outlined with their colours: all but label 0 where labels exclude each other."""
+    """Return the labels that are outlined with their colours: all but label 0 where labels exclude each other."""
     return list(enumerate(label_colours(task)))[0 if task.mode == "multilabel" else 1 :]
 
 
-def _legend(task: Task) -> list[tuple[str, Colour]]:
-    return [(labels_of(task)[label], colour) for label, colour in _drawn_labels(task)]
+def _sheet(rows: Sequence[Sequence[Panel]], title: str, task: Task) -> Figure:
+    """Return a grid of panels under a title, with the classes' colours below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-
-def _sheet(rows: Sequence[Sequence[Panel]], title: Sequence[str], *, legend: Sequence[tuple[str, Colour]]) -> Any:
-    from PIL import Image, ImageDraw
-
-    width = max(panel.picture.shape[1] for row in rows for panel in row)
+    legend = [(labels_of(task)[label], colour) for label, colour in _drawn_labels(task)]
+    rows = [[Panel(p.picture, _wrapped(p.words, _LETTERS)) for p in row] for row in rows]
+    shapes = [panel.picture.shape for row in rows for panel in row]
     columns = max(len(row) for row in rows)
-    heights = [max(panel.picture.shape[0] for panel in row) for row in rows]
-    captions = [max(panel.words.count("\n") + 1 for panel in row) * _LINE + 2 for row in rows]
-    head = _MARGIN + _LINE * (len(title) + 1)
-    total = (columns * (width + _MARGIN) + _MARGIN, head + sum(heights) + sum(captions) + _MARGIN * (len(rows) + 1))
-    sheet = Image.new("RGB", (max(total[0], _LETTER * max(map(len, title)) + 2 * _MARGIN), total[1]), "white")
-    draw = ImageDraw.Draw(sheet)
-    for number, line in enumerate(title):
-        draw.text((_MARGIN, _MARGIN + number * _LINE), line, fill="black")
-    left = _MARGIN
-    for name, colour in legend:
-        top = _MARGIN + _LINE * len(title)
-        draw.rectangle((left, top + 2, left + 10, top + 12), fill=colour, outline=(120, 120, 120))
-        draw.text((left + 15, top), name, fill=(60, 60, 60))
-        left += 15 + _LETTER * len(name) + 2 * _MARGIN
-    top = head + _MARGIN
-    for row, height, caption in zip(rows, heights, captions, strict=True):
-        for column, panel in enumerate(row):
-            left = _MARGIN + column * (width + _MARGIN)
-            draw.text((left, top), _cut(panel.words, width), fill=(60, 60, 60))
-            sheet.paste(Image.fromarray(np.ascontiguousarray(panel.picture)), (left, top + caption))
-        top += caption + height + _MARGIN
-    return sheet
-
-
-def _cut(words: str, width: int) -> str:
-    """Gives words that fit above a panel, cut in the middle: the ends of file names tell them apart."""
-    room = max(8, width // _LETTER)
-    lines = [
-        line if len(line) <= room else f"{line[: room // 2 - 1]}..{line[-(room - room // 2 - 1) :]}"
-        for line in words.split("\n")
+    width = _INCHES * max(2, columns)
+    heading = _wrapped(title, int(width * 13))
+    legend_columns = max(1, int(width / (0.6 + 0.08 * max((len(name) for name, _ in legend), default=0))))
+    lines = sum(max(panel.words.count("\n") + 1 for panel in row) for row in rows) + heading.count("\n") + 2
+    lines += math.ceil(len(legend) / legend_columns) + 1
+    panel_height = _INCHES * max(height for height, _, _ in shapes) / max(width for _, width, _ in shapes)
+    figure = Figure((width, len(rows) * panel_height + 0.17 * lines), dpi=_DPI, layout="compressed")
+    FigureCanvasAgg(figure)
+    figure.suptitle(heading, fontsize=9, parse_math=False)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, cells in zip(rows, grid, strict=True):
+        for panel, axes in zip(row, cells, strict=False):
+            axes.imshow(panel.picture)
+            axes.set_title(panel.words, fontsize=7, loc="left", parse_math=False)
+    patches = [
+        Patch(facecolor=[value / 255 for value in colour], edgecolor="grey", label=name) for name, colour in legend
     ]
-    return "\n".join(lines)
+    below = figure.legend(handles=patches, loc="outside lower left", ncols=legend_columns, fontsize=8, frameon=False)
+    for text in below.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def _wrapped(words: str, letters: int) -> str:
+    return "\n".join(textwrap.fill(line, letters) for line in words.split("\n"))

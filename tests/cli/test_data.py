@@ -15,6 +15,7 @@ from segreg.data import Batches, prepare
 from segreg.data.split import drawn
 from segreg.inspection import sheets
 from segreg.progress import Lines
+from segreg.task import Task
 
 RECIPE = """\
 seed: 3
@@ -85,7 +86,11 @@ def test_check_draws_what_to_look_at(segreg):
     assert printed.status == 0
     assert printed.out.endswith("wrote seen/augmented.png\nwrote seen/alike.png\nwrote seen/findings.json\n")
     with Image.open("seen/augmented.png") as sheet:
-        assert sheet.size == (4 * (130 + 8) + 8, 8 + 32 + 2 * (18 + 130) + 3 * 8)
+        pixels = np.asarray(sheet.convert("RGB"))
+    panel = int(2.4 * 120)
+    assert pixels.shape[1] == 4 * panel, "as prepared, and three epochs"
+    assert 2 * panel < pixels.shape[0] < 3 * panel
+    assert (pixels == (255, 60, 200)).all(axis=2).sum() > 8 * 20, "outlines and legend in the class's colour"
     assert json.loads(Path("seen/findings.json").read_text())["pairs"][0]["ids"] == ["picture 01", "picture 02"]
     assert json.loads(Path("seen/findings.json").read_text())["pairs"][0]["orientation"] == 1
 
@@ -117,9 +122,39 @@ def test_the_contact_sheet_shows_what_the_first_epochs_train_on(segreg, monkeypa
     assert 4 < sum(differ) <= 12
 
 
-def test_outlines_lie_on_the_masks_and_ignored_pixels_are_dimmed():
-    from segreg.task import Task
+def test_a_sheet_names_its_panels_and_every_class_as_they_are():
+    task = Task(("background", *(f"class_{number} $x_{number}$" for number in range(1, 40))), "multiclass")
+    pictures = [np.full((60, 80, 3), value, np.uint8) for value in (10, 20, 30)]
+    long = "a/very/long/folder/of/a/data_set/with $two$ dollars/picture 0001.png"
+    rows = [[sheets.Panel(pictures[0], long), sheets.Panel(pictures[1], "epoch 1")], [sheets.Panel(pictures[2], "b")]]
+    figure = sheets._sheet(rows, "a title\na notice", task)
+    figure.canvas.draw()
+    assert figure.get_suptitle() == "a title\na notice"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(task.classes[1:])
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [axes.get_title(loc="left").replace("\n", "") for axes in shown] == [long, "epoch 1", "b"]
+    assert all(
+        np.array_equal(axes.images[0].get_array(), picture) for axes, picture in zip(shown, pictures, strict=True)
+    )
+    boxes = [axes.get_window_extent() for axes in shown]
+    assert min(box.width for box in boxes) > 0.85 * 2.4 * 120
+    assert legend.get_window_extent().y1 <= min(box.y0 for box in boxes), "below the panels"
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
 
+
+def test_large_pictures_are_shrunk_before_they_are_outlined():
+    image, mask = np.full((480, 960, 3), 200, np.uint8), np.zeros((480, 960), np.uint8)
+    mask[160:320, 240:480] = 1
+    shown = sheets._outlined(image, mask, Task(("lesion",), "binary"))
+    assert shown.shape == (120, 240, 3)
+    edge = np.zeros((120, 240), bool)
+    edge[40:80, 60:120] = True
+    edge[41:79, 61:119] = False
+    assert np.array_equal((shown == (255, 60, 200)).all(axis=2), edge)
+
+
+def test_outlines_lie_on_the_masks_and_ignored_pixels_are_dimmed():
     image = np.full((120, 240, 3), 200, np.uint8)
     mask = np.zeros((120, 240), np.uint8)
     mask[40:80, 60:120] = 1
