@@ -15,10 +15,11 @@ from segreg.progress import Quiet
 from segreg.training import parts
 from segreg.training.parts import kept_bytes, parts_that_fit, split, take_smaller_parts, tried
 from segreg.training.prepare import prepare
-from segreg_plugins.optimizers.from_torch import adam, sgd
+from segreg_plugins.optimizers import from_torch
 from tiny_training import CPU, FLOAT32, SETTINGS, Batches, Scale, bce, objective, train
 
-SGD = partial(sgd, lr=0.1, momentum=0.9)
+ADAM = partial(from_torch.build, "Adam", lr=0.1)
+SGD = partial(from_torch.build, "SGD", lr=0.1, momentum=0.9)
 PLAIN = {"losses": [("bce", 1.0, bce)], "norm": False, "dropout": 0.0}
 
 
@@ -175,7 +176,7 @@ def test_parts_differ_by_one_image_at_most(images, in_parts, sizes):
 
 def prepared(network, batch_size="auto"):
     return prepare(
-        network, steps_per_epoch=1, build_optimizer=partial(adam, lr=0.1), build_schedule=lambda *_: None,
+        network, steps_per_epoch=1, build_optimizer=ADAM, build_schedule=lambda *_: None,
         settings=replace(SETTINGS, batch_size=batch_size), device=CPU, precision=FLOAT32,
     )  # fmt: skip
 
@@ -214,7 +215,7 @@ def test_as_many_parts_are_taken_as_a_share_of_the_free_memory_asks_for(monkeypa
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_tries_out_what_fits():
     training = prepare(
-        small(2), steps_per_epoch=1, build_optimizer=partial(adam, lr=0.1), build_schedule=lambda *_: None,
+        small(2), steps_per_epoch=1, build_optimizer=ADAM, build_schedule=lambda *_: None,
         settings=SETTINGS, device=torch.device("cuda:0"), precision=FLOAT32,
     )  # fmt: skip
     batch = next(iter(Batches(size=8).epoch(1)))

@@ -22,7 +22,7 @@ from segreg.device import Precision
 from segreg.sections import Train
 from segreg.training.objective import Objective
 from segreg.training.train import Outcome, fit
-from segreg_plugins.optimizers.from_torch import adam
+from segreg_plugins.optimizers import from_torch
 from segreg_plugins.schedules.builders import cosine, plateau
 
 CPU = torch.device("cpu")
@@ -150,7 +150,7 @@ def train(run_dir: Path, *, settings: Train = SETTINGS, **given: Any) -> tuple[O
         "train": Batches(),
         "val": Batches(count=6, shuffle=False, seed=1),
         "metrics": Agreement(),
-        "build_optimizer": partial(adam, lr=0.02),
+        "build_optimizer": partial(from_torch.build, "Adam", lr=0.02),
         "build_schedule": cosine,
         "device": CPU,
         "precision": FLOAT32,

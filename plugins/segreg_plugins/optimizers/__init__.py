@@ -11,15 +11,7 @@ from segreg_plugins.optimizers import from_timm, from_torch
 def segreg_entries() -> list[Entry | Family]:
     """Gives every optimizer."""
     return [
-        Entry("optimizer", "adam", from_torch.adam, paper="arXiv:1412.6980"),
-        Entry("optimizer", "adamw", from_torch.adamw, paper="arXiv:1711.05101"),
-        Entry("optimizer", "sgd", from_torch.sgd),
-        Entry("optimizer", "nadam", from_torch.nadam, paper="https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"),
-        Entry("optimizer", "radam", from_torch.radam, paper="arXiv:1908.03265"),
-        Entry("optimizer", "adamax", from_torch.adamax, paper="arXiv:1412.6980"),
-        Entry("optimizer", "adagrad", from_torch.adagrad, paper="https://jmlr.org/papers/v12/duchi11a.html"),
-        Entry("optimizer", "adadelta", from_torch.adadelta, paper="arXiv:1212.5701"),
-        Entry("optimizer", "rmsprop", from_torch.rmsprop, paper="arXiv:1308.0850"),
+        *from_torch.entries(),
         Family(
             "optimizer",
             "timm",

@@ -1,17 +1,22 @@
-"""PyTorch's optimizers, each with its settings named and the fused implementation where there is one.
+"""PyTorch's optimizers, with the settings and defaults of torch's own signatures, read from its source.
 
-A learning rate has no default: what serves one optimizer ruins another, so that a recipe tells it.
+A learning rate has no default: what serves one optimizer ruins another, so a recipe gives it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import ast
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from inspect import Parameter, Signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval
 
+from segreg.entry import Entry
 from segreg.errors import SegregError
-from segreg.settings import NonNegativeFloat, PositiveFloat
+from segreg.settings import REQUIRED, NonNegativeFloat, PositiveFloat
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -19,225 +24,94 @@ if TYPE_CHECKING:
 Decay = Annotated[float, Interval(ge=0, lt=1)]
 Groups = Sequence[dict[str, Any]]
 
-
-def adam(
-    parameter_groups: Groups,
-    *,
-    lr: PositiveFloat,
-    betas: tuple[Decay, Decay] = (0.9, 0.999),
-    eps: PositiveFloat = 1e-8,
-    weight_decay: NonNegativeFloat = 0.0,
-    amsgrad: bool = False,
-) -> Optimizer:
-    """Adam; its weight decay is added to the gradient (L2 penalty).
-
-    Args:
-        lr: learning rate.
-        betas: decay of the gradient's running mean and of its square's.
-        eps: added to the denominator.
-        weight_decay: factor of the weights that is added to the gradient.
-        amsgrad: whether the denominator never shrinks (arXiv:1904.09237).
-    """
-    from torch.optim import Adam
-
-    fused = can_fuse(parameter_groups) or None
-    return Adam(parameter_groups, lr, betas, eps, weight_decay, amsgrad, fused=fused)
-
-
-def adamw(
-    parameter_groups: Groups,
-    *,
-    lr: PositiveFloat,
-    betas: tuple[Decay, Decay] = (0.9, 0.999),
-    eps: PositiveFloat = 1e-8,
-    weight_decay: NonNegativeFloat = 0.01,
-    amsgrad: bool = False,
-) -> Optimizer:
-    """AdamW: Adam with weight decay apart from the gradient.
-
-    Args:
-        lr: learning rate.
-        betas: decay of the gradient's running mean and of its square's.
-        eps: added to the denominator.
-        weight_decay: share of the weights, times the learning rate, taken off at each step.
-        amsgrad: whether the denominator never shrinks (arXiv:1904.09237).
-    """
-    from torch.optim import AdamW
-
-    fused = can_fuse(parameter_groups) or None
-    return AdamW(parameter_groups, lr, betas, eps, weight_decay, amsgrad, fused=fused)
+_SETTINGS: Mapping[str, tuple[Any, str]] = {
+    "lr": (PositiveFloat, "learning rate"),
+    "betas": (tuple[Decay, Decay], "decay of the gradient's running mean and of its square's (adamax: maximum's)"),
+    "rho": (Decay, "decay of the running means of squared gradients and squared steps"),
+    "alpha": (Decay, "decay of the running mean of squares"),
+    "eps": (PositiveFloat, "added to the denominator"),
+    "weight_decay": (
+        NonNegativeFloat,
+        "factor of the weights that is added to the gradient; decoupled (as in AdamW), of what each step takes off them",
+    ),
+    "momentum": (Decay, "share of the last step that is kept"),
+    "dampening": (NonNegativeFloat, "share of the gradient that does not enter the momentum"),
+    "nesterov": (bool, "whether the gradient is taken ahead of the momentum"),
+    "amsgrad": (bool, "whether the denominator never shrinks (arXiv:1904.09237)"),
+    "momentum_decay": (NonNegativeFloat, "how fast the momentum reaches its full value"),
+    "decoupled_weight_decay": (bool, "whether weight decay is kept out of the gradient, as in AdamW"),
+    "lr_decay": (NonNegativeFloat, "how fast the rate falls with the steps besides"),
+    "initial_accumulator_value": (NonNegativeFloat, "start of the sum of squared gradients"),
+    "centered": (bool, "whether the gradient's variance is the denominator, not its mean square"),
+}
+"""The settings that are offered: their types and meanings. Others, such as `foreach`, choose an implementation."""
+# PyTorch has no fused Adagrad for CUDA in every version that segreg takes.
+_FUSED = {"Adam": ("cpu", "cuda"), "AdamW": ("cpu", "cuda"), "SGD": ("cpu", "cuda"), "Adagrad": ("cpu",)}
 
 
-def sgd(
-    parameter_groups: Groups,
-    *,
-    lr: PositiveFloat,
-    momentum: Decay = 0.9,
-    nesterov: bool = False,
-    weight_decay: NonNegativeFloat = 0.0,
-    dampening: NonNegativeFloat = 0.0,
-) -> Optimizer:
-    """Stochastic gradient descent with momentum.
+def entries() -> list[Entry]:
+    """Return an entry for each optimizer."""
+    return [
+        _entry("Adam", "Adam; its weight decay is added to the gradient (L2 penalty).", "arXiv:1412.6980"),
+        _entry("AdamW", "AdamW: Adam with weight decay apart from the gradient.", "arXiv:1711.05101"),
+        _entry("SGD", "Stochastic gradient descent with momentum.", momentum=0.9),
+        _entry("NAdam", "NAdam: Adam with Nesterov momentum.", "https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ"),
+        _entry("RAdam", "RAdam: Adam whose first steps are rectified, a warm-up of its own.", "arXiv:1908.03265"),
+        _entry("Adamax", "Adamax: Adam with the largest recent gradient as denominator.", "arXiv:1412.6980"),
+        _entry(
+            "Adagrad", "Adagrad: each weight's rate falls with the sum of its squared gradients.",
+            "https://jmlr.org/papers/v12/duchi11a.html",
+        ),
+        _entry(
+            "Adadelta", "Adadelta: step sizes from running means of squared gradients and squared steps.",
+            "arXiv:1212.5701",
+        ),
+        _entry("RMSprop", "RMSprop: the gradient over the running root mean square of itself.", "arXiv:1308.0850"),
+    ]  # fmt: skip
 
-    Args:
-        lr: learning rate.
-        momentum: share of the last step that is kept.
-        nesterov: whether the gradient is taken ahead of the momentum.
-        weight_decay: factor of the weights that is added to the gradient.
-        dampening: share of the gradient that does not enter the momentum.
+
+def build(name: str, parameter_groups: Groups, **settings: Any) -> Optimizer:
+    """Build `torch.optim.<name>`, with its fused implementation (one pass over all weights) where there is one.
 
     Raises:
-        SegregError: nesterov without momentum or with dampening.
+        SegregError: torch refuses the settings.
     """
-    from torch.optim import SGD
+    import torch
 
-    if nesterov and (momentum == 0 or dampening != 0):
-        raise SegregError("optimizer sgd: nesterov needs a momentum above 0 and no dampening")
-    fused = can_fuse(parameter_groups) or None
-    return SGD(parameter_groups, lr, momentum, dampening, weight_decay, nesterov, fused=fused)
-
-
-def nadam(
-    parameter_groups: Groups,
-    *,
-    lr: PositiveFloat,
-    betas: tuple[Decay, Decay] = (0.9, 0.999),
-    eps: PositiveFloat = 1e-8,
-    weight_decay: NonNegativeFloat = 0.0,
-    momentum_decay: NonNegativeFloat = 0.004,
-    decoupled_weight_decay: bool = False,
-) -> Optimizer:
-    """NAdam: Adam with Nesterov momentum.
-
-    Args:
-        lr: learning rate.
-        betas: decay of the gradient's running mean and of its square's.
-        eps: added to the denominator.
-        weight_decay: weight decay.
-        momentum_decay: how fast the momentum comes to its full value.
-        decoupled_weight_decay: whether the decay stands apart from the gradient, as in AdamW.
-    """
-    from torch.optim import NAdam
-
-    return NAdam(parameter_groups, lr, betas, eps, weight_decay, momentum_decay, decoupled_weight_decay)
+    parameters = [p for group in parameter_groups for p in group["params"]]
+    if name in _FUSED and all(p.device.type in _FUSED[name] and p.is_floating_point() for p in parameters):
+        settings["fused"] = True
+    try:
+        optimizer: Optimizer = getattr(torch.optim, name)(parameter_groups, **settings)
+    except ValueError as error:
+        raise SegregError(f"optimizer {name.lower()}: {error}") from error
+    return optimizer
 
 
-def radam(
-    parameter_groups: Groups,
-    *,
-    lr: PositiveFloat,
-    betas: tuple[Decay, Decay] = (0.9, 0.999),
-    eps: PositiveFloat = 1e-8,
-    weight_decay: NonNegativeFloat = 0.0,
-    decoupled_weight_decay: bool = False,
-) -> Optimizer:
-    """RAdam: Adam whose first steps are rectified, a warm-up of its own.
+def _entry(name: str, summary: str, paper: str = "", **defaults: Any) -> Entry:
+    def builder(parameter_groups: Groups, **settings: Any) -> Optimizer:
+        return build(name, parameter_groups, **settings)
 
-    Args:
-        lr: learning rate.
-        betas: decay of the gradient's running mean and of its square's.
-        eps: added to the denominator.
-        weight_decay: weight decay.
-        decoupled_weight_decay: whether the decay stands apart from the gradient, as in AdamW.
-    """
-    from torch.optim import RAdam
-
-    return RAdam(parameter_groups, lr, betas, eps, weight_decay, decoupled_weight_decay)
+    signature = {**_signature(name), "lr": REQUIRED, **defaults}
+    arguments = "".join(f"\n    {setting}: {_SETTINGS[setting][1]}." for setting in signature)
+    builder.__doc__ = f"{summary}\n\nArgs:{arguments}\n"
+    groups = Parameter("parameter_groups", Parameter.POSITIONAL_OR_KEYWORD)
+    builder.__signature__ = Signature(  # type: ignore[attr-defined]
+        [groups, *(Parameter(s, Parameter.KEYWORD_ONLY, default=d, annotation=_SETTINGS[s][0])
+                   for s, d in signature.items())]
+    )  # fmt: skip
+    return Entry("optimizer", name.lower(), builder, paper=paper)
 
 
-def adamax(
-    parameter_groups: Groups,
-    *,
-    lr: PositiveFloat,
-    betas: tuple[Decay, Decay] = (0.9, 0.999),
-    eps: PositiveFloat = 1e-8,
-    weight_decay: NonNegativeFloat = 0.0,
-) -> Optimizer:
-    """Adamax: Adam with the largest recent gradient as denominator.
-
-    Args:
-        lr: learning rate.
-        betas: decay of the gradient's running mean and of its running maximum.
-        eps: added to the denominator.
-        weight_decay: factor of the weights that is added to the gradient.
-    """
-    from torch.optim import Adamax
-
-    return Adamax(parameter_groups, lr, betas, eps, weight_decay)
-
-
-def adagrad(
-    parameter_groups: Groups,
-    *,
-    lr: PositiveFloat,
-    lr_decay: NonNegativeFloat = 0.0,
-    weight_decay: NonNegativeFloat = 0.0,
-    initial_accumulator_value: NonNegativeFloat = 0.0,
-    eps: PositiveFloat = 1e-10,
-) -> Optimizer:
-    """Adagrad: each weight's rate falls with the sum of its squared gradients.
-
-    Args:
-        lr: learning rate.
-        lr_decay: how fast the rate falls with the steps besides.
-        weight_decay: factor of the weights that is added to the gradient.
-        initial_accumulator_value: what the sum of squares starts from.
-        eps: added to the denominator.
-    """
-    from torch.optim import Adagrad
-
-    # PyTorch has no fused Adagrad for CUDA in every version that segreg takes.
-    fused = can_fuse(parameter_groups, devices={"cpu"}) or None
-    return Adagrad(parameter_groups, lr, lr_decay, weight_decay, initial_accumulator_value, eps, fused=fused)
-
-
-def adadelta(
-    parameter_groups: Groups,
-    *,
-    lr: PositiveFloat,
-    rho: Decay = 0.9,
-    eps: PositiveFloat = 1e-6,
-    weight_decay: NonNegativeFloat = 0.0,
-) -> Optimizer:
-    """Adadelta: step sizes from running means of squared gradients and squared steps.
-
-    Args:
-        lr: factor of the step that the method itself finds; the paper has 1.
-        rho: decay of both running means.
-        eps: added inside the square roots.
-        weight_decay: factor of the weights that is added to the gradient.
-    """
-    from torch.optim import Adadelta
-
-    return Adadelta(parameter_groups, lr, rho, eps, weight_decay)
-
-
-def rmsprop(
-    parameter_groups: Groups,
-    *,
-    lr: PositiveFloat,
-    alpha: Decay = 0.99,
-    eps: PositiveFloat = 1e-8,
-    weight_decay: NonNegativeFloat = 0.0,
-    momentum: NonNegativeFloat = 0.0,
-    centered: bool = False,
-) -> Optimizer:
-    """RMSprop: the gradient over the running root mean square of itself.
-
-    Args:
-        lr: learning rate.
-        alpha: decay of the running mean of squares.
-        eps: added to the denominator.
-        weight_decay: factor of the weights that is added to the gradient.
-        momentum: share of the last step that is kept.
-        centered: whether the variance takes the mean square's place.
-    """
-    from torch.optim import RMSprop
-
-    return RMSprop(parameter_groups, lr, alpha, eps, weight_decay, momentum, centered)
-
-
-def can_fuse(groups: Groups, *, devices: Collection[str] = ("cpu", "cuda")) -> bool:
-    """Says whether PyTorch's fused implementation, one pass over all weights, takes these parameters."""
-    parameters = [p for group in groups for p in group["params"]]
-    return all(p.device.type in devices and p.is_floating_point() for p in parameters)
+def _signature(name: str) -> dict[str, Any]:
+    """Return the settings of `torch.optim.<name>` with torch's defaults, from its source: torch is not imported."""
+    spec = find_spec("torch")
+    source = Path(spec.origin if spec and spec.origin else "torch").parent / "optim" / f"{name.lower()}.py"
+    if not source.is_file():
+        raise SegregError(f"this torch has no {source}; segreg reads the settings of its optimizers there")
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            named = node.args.args[-len(node.args.defaults) :]
+            defaults = {a.arg: ast.literal_eval(d) for a, d in zip(named, node.args.defaults, strict=True)}
+            return {s: float(d) if type(d) is int else d for s, d in defaults.items() if s in _SETTINGS}
+    raise SegregError(f"{source} defines no __init__; segreg reads the settings of torch's optimizers there")
