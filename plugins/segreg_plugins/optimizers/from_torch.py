@@ -32,7 +32,7 @@ _SETTINGS: Mapping[str, tuple[Any, str]] = {
     "eps": (PositiveFloat, "added to the denominator"),
     "weight_decay": (
         NonNegativeFloat,
-        "factor of the weights that is added to the gradient; decoupled (as in AdamW), of what each step takes off them",
+        "factor of the weights that is added to the gradient; decoupled (AdamW): that each step subtracts",
     ),
     "momentum": (Decay, "share of the last step that is kept"),
     "dampening": (NonNegativeFloat, "share of the gradient that does not enter the momentum"),
