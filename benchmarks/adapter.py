@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import segreg
-from segreg.model import Segmenter
+from segreg.models.segmenter import Segmenter
 
 PAIRS = {
     "smp.unet": smp.Unet,

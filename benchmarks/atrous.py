@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from segreg.api import build_part
-from segreg.device import choose_precision, prepare_process
-from segreg.model import Segmenter
+from segreg.runtime.device import choose_precision, prepare_process
+from segreg.models.segmenter import Segmenter
 from segreg_plugins.decoders.atrous import PROCESSOR, AtrousConv2d
 from segreg_plugins.decoders.deeplabv3plus_network import ASPP
 

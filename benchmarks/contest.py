@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from segreg.cost.machine import processor_seconds
+from segreg.benchmark.cost.machine import processor_seconds
 
 PACKAGES = ("segreg", "torch", "torchvision", "segmentation-models-pytorch", "pytorch-lightning", "scikit-learn")
 QUIET = 0.06

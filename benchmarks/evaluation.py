@@ -116,7 +116,8 @@ class Meter:
 def segreg(case: Case, meter: Meter) -> None:
     """`segreg evaluate`, its preparing and its scoring timed from outside."""
     from segreg.cli import main
-    from segreg.scoring import exam, rescore
+    from segreg.evaluation import evaluator as exam
+    from segreg.runs import evaluate_run as rescore
 
     rescore.prepare = meter.timed("preparing", rescore.prepare)  # type: ignore[attr-defined]
     exam.Exam.scores = meter.timed("scoring", exam.Exam.scores)  # type: ignore[method-assign]
@@ -130,7 +131,7 @@ def segreg(case: Case, meter: Meter) -> None:
 def forward(case: Case, meter: Meter) -> None:
     """The network's predictions in segreg's precision and batches, of pictures that lie in memory, and no score."""
     from segreg import load_run
-    from segreg.device import prepare_process
+    from segreg.runtime.device import prepare_process
 
     prepare_process()
     import cv2
@@ -160,7 +161,7 @@ def by_hand(case: Case, meter: Meter) -> None:
     from torchvision.transforms import Compose, Normalize, Resize, ToTensor
 
     from segreg import load_run
-    from segreg.build import IMAGENET
+    from segreg.models.build import IMAGENET
 
     network = load_run(case.run).model().to(case.device).eval()
     to_tensor = Compose([Resize((case.size, case.size)), ToTensor(), Normalize(*IMAGENET)])

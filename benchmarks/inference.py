@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from segreg.api import build_part
-from segreg.device import Precision, choose_precision, prepare_process
-from segreg.model import Segmenter
+from segreg.runtime.device import Precision, choose_precision, prepare_process
+from segreg.models.segmenter import Segmenter
 from segreg.prediction.lighter import convert_weights, lighten
 
 PAIRS = {1: 40, 8: 12}

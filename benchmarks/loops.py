@@ -38,14 +38,14 @@ def segreg(case: Case, clock: Clock) -> None:
 
 def limit(case: Case, clock: Clock) -> None:
     """A bare loop with segreg's network and settings of the device, on uint8 pictures in memory."""
-    from segreg.device import choose_device, choose_precision, prepare_device, prepare_process
+    from segreg.runtime.device import choose_device, choose_precision, prepare_device, prepare_process
 
     prepare_process()
     clock.listen()
     import torch
 
     from segreg import build_part
-    from segreg.model import Normalize, Segmenter
+    from segreg.models.segmenter import Normalize, Segmenter
 
     device = choose_device(case.device)
     precision = choose_precision("auto", device)
@@ -119,7 +119,7 @@ def lightning(case: Case, clock: Clock) -> None:
     from torch.utils.data import DataLoader, Subset
 
     from segreg.data import fitting_workers
-    from segreg.device import choose_precision
+    from segreg.runtime.device import choose_precision
 
     cuda = case.device.startswith("cuda")
     workers = fitting_workers(case.device.partition(":")[0]) if case.workers is None else case.workers

@@ -17,17 +17,17 @@ from pathlib import Path
 
 import torch
 
-from segreg import build
+from segreg.models import build
 from segreg.data import Batches, divide, fitting_workers, prepare
-from segreg.device import choose_device, choose_precision, prepare_process, seed_everything
-from segreg.progress import Quiet
-from segreg.recipe import is_override, read_recipe
-from segreg.registry import load_registry
-from segreg.resolve import resolve
-from segreg.training.objective import Objective
-from segreg.training.prepare import Training
-from segreg.training.prepare import prepare as prepare_training
-from segreg.training.train import train_pass
+from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
+from segreg.runtime.progress import Quiet
+from segreg.config.recipe import is_override, read_recipe
+from segreg.registry.registry import load_registry
+from segreg.config.resolve import resolve
+from segreg.training.loss import Objective
+from segreg.training.setup import Training
+from segreg.training.setup import prepare as prepare_training
+from segreg.training.trainer import train_pass
 
 ROUNDS = 7
 

@@ -15,34 +15,34 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segreg.api import build_part, load_recipe, run_recipe
-    from segreg.contracts import Dataset, Decoder, Encoder, Loss, Sample, Schedule
-    from segreg.entry import Entry, Family
+    from segreg.registry.protocols import Dataset, Decoder, Encoder, Loss, Sample, Schedule
+    from segreg.registry.entry import Entry, Family
     from segreg.errors import SegregError
-    from segreg.hooks import hookimpl
-    from segreg.kinds import KINDS
-    from segreg.recipe import Recipe
+    from segreg.registry.hooks import hookimpl
+    from segreg.registry.kinds import KINDS
+    from segreg.config.recipe import Recipe
     from segreg.task import IGNORE_INDEX, Task
-    from segreg.trained import Run, load_run
+    from segreg.runs.trained_run import Run, load_run
 
 _LAZY = {
     "IGNORE_INDEX": "segreg.task",
-    "KINDS": "segreg.kinds",
-    "Dataset": "segreg.contracts",
-    "Decoder": "segreg.contracts",
-    "Encoder": "segreg.contracts",
-    "Entry": "segreg.entry",
-    "Family": "segreg.entry",
-    "Loss": "segreg.contracts",
-    "Recipe": "segreg.recipe",
-    "Run": "segreg.trained",
-    "Sample": "segreg.contracts",
-    "Schedule": "segreg.contracts",
+    "KINDS": "segreg.registry.kinds",
+    "Dataset": "segreg.registry.protocols",
+    "Decoder": "segreg.registry.protocols",
+    "Encoder": "segreg.registry.protocols",
+    "Entry": "segreg.registry.entry",
+    "Family": "segreg.registry.entry",
+    "Loss": "segreg.registry.protocols",
+    "Recipe": "segreg.config.recipe",
+    "Run": "segreg.runs.trained_run",
+    "Sample": "segreg.registry.protocols",
+    "Schedule": "segreg.registry.protocols",
     "SegregError": "segreg.errors",
     "Task": "segreg.task",
     "build_part": "segreg.api",
-    "hookimpl": "segreg.hooks",
+    "hookimpl": "segreg.registry.hooks",
     "load_recipe": "segreg.api",
-    "load_run": "segreg.trained",
+    "load_run": "segreg.runs.trained_run",
     "run_recipe": "segreg.api",
 }
 

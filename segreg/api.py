@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.kinds import KINDS
-from segreg.recipe import Recipe, read_recipe
-from segreg.registry import load_registry
-from segreg.resolve import choose, resolve
-from segreg.trained import Run
+from segreg.registry.kinds import KINDS
+from segreg.config.recipe import Recipe, read_recipe
+from segreg.registry.registry import load_registry
+from segreg.config.resolve import choose, resolve
+from segreg.runs.trained_run import Run
 
 
 def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
@@ -39,8 +39,8 @@ def run_recipe(
     Raises:
         SegregError: anything in the recipe, its plugins or its data is wrong.
     """
-    from segreg.progress import progress as shown
-    from segreg.run import start_run
+    from segreg.runtime.progress import progress as shown
+    from segreg.runs.run import start_run
 
     written = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     registry = load_registry()

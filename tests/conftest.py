@@ -11,7 +11,7 @@ import pytest
 import plugged
 import warm_python
 from segreg.cli import main
-from segreg.registry import load_registry
+from segreg.registry.registry import load_registry
 
 # Networks here are tiny: more threads than one only wait for each other, above all where tests run side by side. It is
 # read when PyTorch is imported, and by every process that a test starts.
@@ -60,7 +60,7 @@ def installed(monkeypatch):
     """Makes these entry points the only ones of segreg's group: `installed(point, ...)`."""
 
     def install(*points):
-        monkeypatch.setattr("segreg.registry.entry_points", lambda group: [p for p in points if p.group == group])
+        monkeypatch.setattr("segreg.registry.registry.entry_points", lambda group: [p for p in points if p.group == group])
 
     return install
 

@@ -6,8 +6,8 @@ import os
 import signal
 import time
 
-from segreg.entry import Entry, Family
-from segreg.hooks import hookimpl
+from segreg.registry.entry import Entry, Family
+from segreg.registry.hooks import hookimpl
 
 
 def _encoder(in_channels, strides=(4, 8)):
@@ -109,7 +109,7 @@ def member(name, in_channels):
 def _decoder(encoder, forward, output_stride=None):
     from torch import nn
 
-    from segreg.pyramid import at_output_stride, pyramid_of
+    from segreg.models.pyramid import at_output_stride, pyramid_of
 
     class Net(nn.Module):
         def __init__(self):

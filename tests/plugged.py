@@ -41,8 +41,8 @@ def write_module(folder, source):
 
 
 OFFERING = '''
-from segreg.entry import Entry, Family
-from segreg.hooks import hookimpl
+from segreg.registry.entry import Entry, Family
+from segreg.registry.hooks import hookimpl
 
 def {name}(task, *, power: float = 1.0):
     """A loss of the tests.

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from segreg.entry import Entry, Family
-from segreg.hooks import hookimpl
+from segreg.registry.entry import Entry, Family
+from segreg.registry.hooks import hookimpl
 from segreg.settings import Fraction, NonNegativeInt, PositiveFloat, PositiveInt, Setting
 
 

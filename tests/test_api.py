@@ -164,7 +164,7 @@ def test_a_strangers_builder_that_fails_is_told_by_its_name_with_a_traceback_for
     assert "(segreg-hinge 1.2)" in lines[1]
     assert lines[2] == "  Traceback (most recent call last):"
     assert any("in prepared" in line for line in lines)
-    assert not any("segreg/resolve.py" in line or "segreg/registry.py" in line for line in lines)
+    assert not any("segreg/config/resolve.py" in line or "segreg/registry/registry.py" in line for line in lines)
     assert not (tmp_path / "runs").exists()
 
 

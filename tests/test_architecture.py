@@ -165,8 +165,8 @@ def test_the_public_names_are_those_that_are_listed():
 
 PROGRAM = """
 import json, sys
-import plugged, segreg.registry
-segreg.registry.entry_points = lambda group: plugged.builtin()
+import plugged, segreg.registry.registry
+segreg.registry.registry.entry_points = lambda group: plugged.builtin()
 from segreg.cli import main
 try:
     status = main(sys.argv[1:])

@@ -26,16 +26,18 @@ import pytest
 
 import plugged
 import segreg
-from segreg import contracts, hooks, tables
+from segreg.registry import protocols as contracts
+from segreg.registry import hooks
+from segreg.registry import plot_data as tables
 from segreg.cli import COMMANDS, parser
-from segreg.entry import Entry, Family
-from segreg.kinds import KINDS
-from segreg.recipe import read_recipe
-from segreg.registry import load_registry
-from segreg.resolve import SECTIONS, SETTINGS, resolve
-from segreg.rundir import RunDirectory
+from segreg.registry.entry import Entry, Family
+from segreg.registry.kinds import KINDS
+from segreg.config.recipe import read_recipe
+from segreg.registry.registry import load_registry
+from segreg.config.resolve import SECTIONS, SETTINGS, resolve
+from segreg.runs.directory import RunDirectory
 from segreg.settings import plain, settings_of, type_in_words
-from segreg.trained import Run
+from segreg.runs.trained_run import Run
 from test_architecture import CORE_FILES, LAYERS, PIECES, PUBLIC
 
 ROOT = Path(__file__).parents[1]
@@ -286,7 +288,7 @@ def test_a_plugin_for_another_segreg_is_told_in_these_words(segreg, installed, m
     project = tomllib.loads(blocks(page, "toml")[0])["project"]
     names = {"distribution": project["name"], "version": project["version"], "requires": project["dependencies"]}
     installed(plugged.point("segreg_lung_ct", **names))
-    monkeypatch.setattr("segreg.fitting.version", lambda name: "0.3.0")
+    monkeypatch.setattr("segreg.registry.compatibility.version", lambda name: "0.3.0")
     assert segreg("plugins").out == blocks(page, "text")[0]
 
 

@@ -17,8 +17,8 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import segreg
 import tiny_runs
-from segreg.device import Precision, choose_precision
-from segreg.model import Segmenter, predict_logits
+from segreg.runtime.device import Precision, choose_precision
+from segreg.models.segmenter import Segmenter, predict_logits
 from segreg.prediction.lighter import convert_weights, fold_batch_norms, lighten
 from segreg_plugins.batch_norm import BatchNorm2d
 from segreg_plugins.decoders.atrous import AtrousConv2d

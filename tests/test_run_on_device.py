@@ -15,7 +15,7 @@ def untimed(values):
 def test_a_run_on_the_device_is_the_same_run(tmp_path, monkeypatch):
     """On a processor and with a flip it is the same to the last bit."""
     said = []
-    monkeypatch.setattr("segreg.progress.Quiet.say", lambda self, line: said.append(line))
+    monkeypatch.setattr("segreg.runtime.progress.Quiet.say", lambda self, line: said.append(line))
     runs = {asked: tiny_runs.run(tmp_path, f"train.pictures_on_device={asked}", *SHORT) for asked in ("true", "false")}
     there, in_files = runs["true"], runs["false"]
     assert [untimed(row) for row in there.history] == [untimed(row) for row in in_files.history]

@@ -14,7 +14,7 @@ import pytest
 from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MaxLen, MinLen
 from pydantic import Field
 
-from segreg.sections import Evaluate, Input, Split, Train
+from segreg.config.sections import Evaluate, Input, Split, Train
 from segreg.settings import (
     REQUIRED,
     Fraction,

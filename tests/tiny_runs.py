@@ -35,7 +35,7 @@ LEAVES = {
 }  # fmt: skip
 """What a finished run's directory holds."""
 
-_SLOW = ("segreg.results.draw_curves", "segreg.results.draw_tables", "segreg.run.report_if_possible")
+_SLOW = ("segreg.runs.results.draw_curves", "segreg.runs.results.draw_tables", "segreg.runs.run.report_if_possible")
 
 
 def write_recipe(folder, text=RECIPE, *, name="tiny"):
@@ -115,7 +115,7 @@ def _forge():
     """Gives what forks processes from one that has imported everything, which takes seconds, and done nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["segreg.run", "segreg.cli.run", "segreg_plugins.encoders.timm_encoder", "albumentations", "torchmetrics",
+        ["segreg.runs.run", "segreg.cli.run", "segreg_plugins.encoders.timm_encoder", "albumentations", "torchmetrics",
          "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg"]
     )  # fmt: skip
     return context

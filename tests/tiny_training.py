@@ -17,11 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.checkpoint import STATE, load_state
-from segreg.device import Precision
-from segreg.sections import Train
-from segreg.training.objective import Objective
-from segreg.training.train import Outcome, fit
+from segreg.training.checkpoint import STATE, load_state
+from segreg.runtime.device import Precision
+from segreg.config.sections import Train
+from segreg.training.loss import Objective
+from segreg.training.trainer import Outcome, fit
 from segreg_plugins.optimizers import from_torch
 from segreg_plugins.schedules.builders import cosine, plateau
 
@@ -31,7 +31,7 @@ SETTINGS = Train(epochs=3, batch_size=4, ema=None)
 
 
 class TinyNet(nn.Module):
-    """What segreg.model.Segmenter offers to training."""
+    """What segreg.models.segmenter.Segmenter offers to training."""
 
     def __init__(self, *, norm: bool = True, dropout: float = 0.2, auxiliary: bool = False) -> None:
         super().__init__()

@@ -7,27 +7,25 @@ import os
 import sys
 from collections.abc import Sequence
 
-from segreg.cli import (
-    bench,
-    cache,
-    check,
-    compare,
-    data,
-    diff,
-    evaluate,
-    listing,
-    matrix,
-    plugin,
-    plugins,
-    predict,
-    profile,
-    recipes,
-    report,
-    run,
-    runs,
-    schema,
-    show,
-)
+from segreg.cli import bench
+from segreg.cli import cache
+from segreg.cli import check
+from segreg.cli import compare
+from segreg.cli import data
+from segreg.cli import diff
+from segreg.cli import evaluate
+from segreg.cli import listing
+from segreg.cli import matrix
+from segreg.cli import plugin
+from segreg.cli import plugins
+from segreg.cli import predict
+from segreg.cli import profile
+from segreg.cli import recipes
+from segreg.cli import report
+from segreg.cli import run
+from segreg.cli import runs
+from segreg.cli import schema
+from segreg.cli import show
 from segreg.errors import SegregError
 
 COMMANDS = (
@@ -109,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported, which no command has done yet
     try:
         if chosen.command != run.NAME and "WORLD_SIZE" in os.environ:  # as torchrun leaves it
-            from segreg.distributed import refuse_several
+            from segreg.runtime.distributed import refuse_several
 
             refuse_several(chosen.command)
         status: int = chosen.execute(chosen)

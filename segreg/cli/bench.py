@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from segreg.errors import SegregError, did_you_mean, listed
 
 if TYPE_CHECKING:
-    from segreg.bench.plan import Plan
+    from segreg.benchmark.bench.plan import Plan
 
 NAME = "bench"
 HELP = "train backbones (or anything else) side by side and compare quality and cost"
@@ -62,16 +62,16 @@ def execute(chosen: argparse.Namespace) -> int:
             raise SegregError(f"--{name} must be at least {least}, not {getattr(chosen, name)}")
     plan, name = _plan(chosen)
 
-    from segreg.registry import load_registry
+    from segreg.registry.registry import load_registry
 
     registry = load_registry()
     out = chosen.out or Path("benches") / name
     if out.is_file():
         raise SegregError(f"{out} is a file", hint="--out names a folder")
 
-    from segreg.bench.bench import Way, bench, checked_cells
-    from segreg.bench.folder import BenchFolder
-    from segreg.progress import progress
+    from segreg.benchmark.bench.bench import Way, bench, checked_cells
+    from segreg.benchmark.bench.folder import BenchFolder
+    from segreg.runtime.progress import progress
 
     silent = chosen.quiet or chosen.json
     shown = progress("quiet" if silent else "auto", sys.stderr)
@@ -91,8 +91,8 @@ def execute(chosen: argparse.Namespace) -> int:
         plan, registry, folder, way, progress=shown, stream=sys.stderr, mode="quiet" if silent else "auto"
     )
 
-    from segreg.comparison.words import in_words
-    from segreg.rundir import finite
+    from segreg.benchmark.comparison.text import in_words
+    from segreg.runs.directory import finite
 
     if chosen.json:
         print(json.dumps(finite(comparison.as_data()), indent=2))
@@ -105,8 +105,8 @@ def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
     """Gives the plan of the command line or of a bench file, and what to call it."""
     import dataclasses
 
-    from segreg.bench.plan import Plan, axis, budget, checked, combination, is_bench_file, plan_of_file, seeds_of
-    from segreg.recipe import COMMAND_LINE, is_override, read_recipe
+    from segreg.benchmark.bench.plan import Plan, axis, budget, checked, combination, is_bench_file, plan_of_file, seeds_of
+    from segreg.config.recipe import COMMAND_LINE, is_override, read_recipe
 
     files = [word for word in chosen.words if not is_override(word)]
     overrides = [word for word in chosen.words if is_override(word)]
@@ -137,8 +137,8 @@ def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
 
 
 def _resources(text: str | None) -> dict[str, float]:
-    from segreg.bench.on_ray import RESOURCES
-    from segreg.bench.plan import combination
+    from segreg.benchmark.bench.ray import RESOURCES
+    from segreg.benchmark.bench.plan import combination
 
     if not text:
         return {}

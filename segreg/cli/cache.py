@@ -25,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.data.store import cache_folder, cache_limit, clear, gigabytes, list_entries
+    from segreg.data.cache_folder import cache_folder, cache_limit, clear, gigabytes, list_entries
     from segreg.errors import SegregError, listed
 
     entries = list_entries()

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from segreg.errors import Problem, SegregError
 
 if TYPE_CHECKING:
-    from segreg.rehearsal import Rehearsal
-    from segreg.resolve import Resolved
+    from segreg.runs.dry_run import Rehearsal
+    from segreg.config.resolve import Resolved
 
 NAME = "check"
 HELP = "check recipes and tell every problem with its line"
@@ -33,9 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.recipe import is_override, read_recipe
-    from segreg.registry import load_registry
-    from segreg.resolve import resolve
+    from segreg.config.recipe import is_override, read_recipe
+    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import resolve
 
     files = [word for word in chosen.words if not is_override(word)]
     overrides = [word for word in chosen.words if is_override(word)]
@@ -67,8 +67,8 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _rehearsed(recipe: Resolved, *, quiet: bool) -> Rehearsal:
-    from segreg.progress import progress
-    from segreg.rehearsal import rehearse
+    from segreg.runtime.progress import progress
+    from segreg.runs.dry_run import rehearse
 
     return rehearse(recipe, progress("quiet" if quiet else "auto", sys.stderr))
 

@@ -39,12 +39,12 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.out.is_file():
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
 
-    from segreg.comparison.contestants import contestants_of
-    from segreg.comparison.runs import compare_runs
-    from segreg.comparison.words import in_words
-    from segreg.progress import progress
-    from segreg.rundir import finite
-    from segreg.trained import load_run
+    from segreg.benchmark.comparison.run_groups import contestants_of
+    from segreg.benchmark.comparison.runs import compare_runs
+    from segreg.benchmark.comparison.text import in_words
+    from segreg.runtime.progress import progress
+    from segreg.runs.directory import finite
+    from segreg.runs.trained_run import load_run
 
     shown = progress("quiet" if chosen.quiet or chosen.json else "auto", sys.stderr)
     contestants = contestants_of([load_run(path) for path in dict.fromkeys(chosen.runs)])

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
-    from segreg.inspection import Report
-    from segreg.progress import Progress
-    from segreg.resolve import Resolved
+    from segreg.data.inspection import Report
+    from segreg.runtime.progress import Progress
+    from segreg.config.resolve import Resolved
 
 NAME = "data"
 HELP = "check a recipe's data set, or write its split out as folders"
@@ -75,10 +75,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.progress import progress
-    from segreg.recipe import is_override, read_recipe
-    from segreg.registry import load_registry
-    from segreg.resolve import resolve
+    from segreg.runtime.progress import progress
+    from segreg.config.recipe import is_override, read_recipe
+    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import resolve
 
     files = [word for word in chosen.words if not is_override(word)]
     if len(files) != 1:
@@ -90,8 +90,8 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
-    from segreg.build import build_dataset
-    from segreg.inspection import inspect
+    from segreg.models.build import build_dataset
+    from segreg.data.inspection import inspect
 
     for name in ("samples", "draws"):
         if getattr(chosen, name) < 1:
@@ -108,9 +108,9 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
 
 
 def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) -> list[Path]:
-    from segreg.build import build_augmentations
-    from segreg.inspection.sheets import contact_sheet, pair_sheet
-    from segreg.rundir import write_json
+    from segreg.models.build import build_augmentations
+    from segreg.data.inspection.sheets import contact_sheet, pair_sheet
+    from segreg.runs.directory import write_json
 
     dataset, out = report.dataset, chosen.out
     train = report.sides.get("train") or range(len(dataset.samples))
@@ -134,9 +134,9 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
 
 
 def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
-    from segreg.build import build_dataset
+    from segreg.models.build import build_dataset
     from segreg.data import divide
-    from segreg.split_folders import MANIFEST, write_split
+    from segreg.data.export import MANIFEST, write_split
 
     dataset = build_dataset(recipe)
     written = write_split(dataset, divide(dataset, recipe.split), chosen.out, link=chosen.link, progress=progress)

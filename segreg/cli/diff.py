@@ -27,10 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.rundir import finite
-    from segreg.runs.between import matters, whole_run
-    from segreg.runs.in_words import as_data, lines
-    from segreg.runs.scores import compare_scores
+    from segreg.runs.directory import finite
+    from segreg.runs.diff import matters, whole_run
+    from segreg.runs.format_diff import as_data, lines
+    from segreg.runs.diff_scores import compare_scores
 
     one, other = whole_run(chosen.one), whole_run(chosen.other)
     if chosen.one.resolve() == chosen.other.resolve():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
-    from segreg.resolve import Resolved
+    from segreg.config.resolve import Resolved
 
 NAME = "evaluate"
 HELP = "score a run's network on a side of its split, or on another recipe's data"
@@ -51,8 +51,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.recipe import is_override
-    from segreg.trained import load_run
+    from segreg.config.recipe import is_override
+    from segreg.runs.trained_run import load_run
 
     overrides = [word for word in chosen.words if is_override(word)]
     runs = [word for word in chosen.words if not is_override(word)]
@@ -64,10 +64,10 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
     data = _recipe(chosen.data) if chosen.data is not None else None
 
-    from segreg.device import prepare_process
-    from segreg.progress import progress
-    from segreg.rundir import finite
-    from segreg.scoring.rescore import Request, in_words, rescore
+    from segreg.runtime.device import prepare_process
+    from segreg.runtime.progress import progress
+    from segreg.runs.directory import finite
+    from segreg.runs.evaluate_run import Request, in_words, rescore
 
     prepare_process()
     request = Request(
@@ -95,8 +95,8 @@ def _threshold(text: str | None) -> float | Literal["best"] | None:
 
 
 def _recipe(file: Path) -> Resolved:
-    from segreg.recipe import read_recipe
-    from segreg.registry import load_registry
-    from segreg.resolve import resolve
+    from segreg.config.recipe import read_recipe
+    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import resolve
 
     return resolve(read_recipe(file), load_registry())

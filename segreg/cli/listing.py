@@ -8,10 +8,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.kinds import KINDS
+from segreg.registry.kinds import KINDS
 
 if TYPE_CHECKING:
-    from segreg.registry import Part, Registry
+    from segreg.registry.registry import Part, Registry
 
 NAME = "list"
 HELP = "list the parts that recipes can name"
@@ -36,7 +36,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if kind is not None and kind not in KINDS:
         hint = did_you_mean(chosen.kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
         raise SegregError(f'"{chosen.kind}" is no kind of part', hint=hint)
-    from segreg.registry import load_registry
+    from segreg.registry.registry import load_registry
 
     registry = load_registry()
     kinds = [kind] if kind else list(KINDS)
@@ -59,7 +59,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
 def _print_kind(registry: Registry, kind: str, parts: list[Part], pattern: str, *, whole: bool) -> None:
     """Prints one kind: entries a line each; without a kind asked for, a family's bare members are only counted."""
-    from segreg.entry import Family
+    from segreg.registry.entry import Family
 
     print(f"{kind}")
     shown = parts if whole else [part for part in parts if not isinstance(part.offer, Family)]

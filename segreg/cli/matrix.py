@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
-    from segreg.matrix.make import Made
+    from segreg.benchmark.matrix.make import Made
 
 NAME = "matrix"
 HELP = "try every encoder with every decoder and say what works"
@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.registry import load_registry
+    from segreg.registry.registry import load_registry
 
     jobs = _cores() if chosen.jobs is None else chosen.jobs
     for name, value in (("jobs", jobs), ("timeout", chosen.timeout)):
@@ -57,10 +57,10 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.out.is_file():
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
 
-    from segreg.matrix.choice import chosen as parts
-    from segreg.matrix.make import make
-    from segreg.matrix.summary import write_summary
-    from segreg.progress import progress
+    from segreg.benchmark.matrix.choice import chosen as parts
+    from segreg.benchmark.matrix.make import make
+    from segreg.benchmark.matrix.summary import write_summary
+    from segreg.runtime.progress import progress
 
     registry = load_registry()
     shown = progress("quiet") if chosen.quiet or chosen.json else progress("auto", sys.stderr)

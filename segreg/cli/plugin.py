@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError
-from segreg.kinds import KINDS
+from segreg.registry.kinds import KINDS
 
 if TYPE_CHECKING:
     from segreg.testing import Check, Outcome
@@ -84,7 +84,7 @@ def _new_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _new(chosen: argparse.Namespace) -> int:
-    from segreg.scaffold import kinds_of, names_of, write_package
+    from segreg.testing.scaffold import kinds_of, names_of, write_package
 
     names, kinds = names_of(chosen.package), kinds_of(chosen.kinds.split(","))
     files = write_package(names, kinds, chosen.out)
@@ -179,7 +179,7 @@ def _settings(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
     Raises:
         SegregError: the recipe is none, or an option is no KIND.NAME.SETTING=VALUE.
     """
-    from segreg.recipe import Recipe
+    from segreg.config.recipe import Recipe
 
     settings = _settings_of_recipe(chosen) if chosen.recipe else {}
     for word in chosen.set:
@@ -195,9 +195,9 @@ def _settings(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
 def _settings_of_recipe(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Gives what a recipe sets on the parts that are checked."""
-    from segreg.recipe import read_recipe
-    from segreg.registry import load_registry
-    from segreg.resolve import resolve
+    from segreg.config.recipe import read_recipe
+    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import resolve
     from segreg.testing.checks import plugins_of
 
     registry = load_registry()

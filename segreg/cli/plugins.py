@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from segreg.registry import Plugin
+    from segreg.registry.registry import Plugin
 
 NAME = "plugins"
 HELP = "list the installed plugins, what each offers, and why one could not be loaded"
@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.registry import load_registry
+    from segreg.registry.registry import load_registry
 
     registry = load_registry()
     if chosen.json:
@@ -42,7 +42,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _offers(plugin: Plugin) -> str:
-    from segreg.entry import Entry
+    from segreg.registry.entry import Entry
 
     names = [p.name if isinstance(p, Entry) else f"{p.prefix}*" if p.prefix else p.name for p in plugin.parts]
     kinds = sorted({part.kind for part in plugin.parts})
@@ -50,7 +50,7 @@ def _offers(plugin: Plugin) -> str:
 
 
 def _row(plugin: Plugin) -> dict[str, object]:
-    from segreg.entry import Entry
+    from segreg.registry.entry import Entry
 
     return {
         "name": plugin.name,

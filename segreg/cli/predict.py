@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
-    from segreg.prediction.outputs import Kind
-    from segreg.prediction.predictions import Summary
-    from segreg.prediction.predictor import Predictor
-    from segreg.trained import Run
+    from segreg.inference.writer import Kind
+    from segreg.inference.predictions import Summary
+    from segreg.inference.predictor import Predictor
+    from segreg.runs.trained_run import Run
 
 NAME = "predict"
 HELP = "predict pictures with a run's network, or with several runs' together"
@@ -80,10 +80,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.prediction.gather import gather
-    from segreg.prediction.outputs import KINDS, Outputs
-    from segreg.prediction.predictor import Way, check_together
-    from segreg.prediction.truths import find_truths
+    from segreg.inference.inputs import gather
+    from segreg.inference.writer import KINDS, Outputs
+    from segreg.inference.predictor import Way, check_together
+    from segreg.inference.truths import find_truths
 
     runs, images = _runs_and_images(chosen)
     numbers = {"overlap": chosen.overlap, "scale": chosen.scale}
@@ -94,8 +94,8 @@ def execute(chosen: argparse.Namespace) -> int:
     way = Way(tile=_tile(chosen.tile), views=chosen.tta, batch_size=chosen.batch_size, **numbers)
     pictures = gather(images, without=[chosen.out / kind for kind in KINDS])
 
-    from segreg.device import prepare_process
-    from segreg.prediction.colours import label_colours, read_colours
+    from segreg.runtime.device import prepare_process
+    from segreg.visualize.label_colours import label_colours, read_colours
 
     prepare_process()
     task = runs[0].task
@@ -113,8 +113,8 @@ def execute(chosen: argparse.Namespace) -> int:
         truths=truths,
     )
 
-    from segreg.prediction.predictions import predict_files
-    from segreg.progress import progress
+    from segreg.inference.predictions import predict_files
+    from segreg.runtime.progress import progress
 
     predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
     check_together(predictors, chosen.threshold)
@@ -139,7 +139,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
 def _runs_and_images(chosen: argparse.Namespace) -> tuple[list[Run], list[str]]:
     """Gives the runs and what to predict; without --images, the words that are runs' folders come first."""
-    from segreg.trained import load_run
+    from segreg.runs.trained_run import load_run
 
     count = len(chosen.words)
     if not chosen.images:
@@ -173,7 +173,7 @@ def _tile(text: str | None) -> tuple[int, int] | None:
 
 
 def _header(predictors: list[Predictor], notice: str) -> list[str]:
-    from segreg.header import banner
+    from segreg.runs.header import banner
 
     first = predictors[0]
     return [

@@ -30,7 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.recipe import is_override
+    from segreg.config.recipe import is_override
 
     files = [word for word in chosen.words if not is_override(word)]
     overrides = [word for word in chosen.words if is_override(word)]
@@ -42,11 +42,11 @@ def execute(chosen: argparse.Namespace) -> int:
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler tells the terminal about itself otherwise
 
-    from segreg.profiling import profile
-    from segreg.progress import progress
-    from segreg.recipe import read_recipe
-    from segreg.registry import load_registry
-    from segreg.resolve import resolve
+    from segreg.runs.profile import profile
+    from segreg.runtime.progress import progress
+    from segreg.config.recipe import read_recipe
+    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import resolve
 
     recipe = resolve(read_recipe(files[0], overrides), load_registry())
     trace = chosen.trace or Path("traces") / f"{Path(files[0]).stem}.json"

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from segreg.errors import SegregError
-from segreg.shipped import about, shipped_recipe, shipped_recipes
+from segreg.config.shipped import about, shipped_recipe, shipped_recipes
 
 NAME = "recipes"
 HELP = "list the recipes that come with segreg, print one, or copy one into the current folder"

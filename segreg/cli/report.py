@@ -27,11 +27,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.recipe import read_recipe
-    from segreg.registry import load_registry
-    from segreg.report import write_report
-    from segreg.resolve import resolve
-    from segreg.rundir import open_run_directory
+    from segreg.config.recipe import read_recipe
+    from segreg.registry.registry import load_registry
+    from segreg.reports import write_report
+    from segreg.config.resolve import resolve
+    from segreg.runs.directory import open_run_directory
 
     directory = open_run_directory(chosen.run)
     try:

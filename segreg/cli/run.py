@@ -27,14 +27,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.distributed import processes
+    from segreg.runtime.distributed import processes
 
     with processes():  # joined first, so that a mistake is told once
         return _run(chosen)
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from segreg.recipe import is_override
+    from segreg.config.recipe import is_override
 
     files = [word for word in chosen.words if not is_override(word)]
     overrides = [word for word in chosen.words if is_override(word)]
@@ -48,33 +48,33 @@ def _run(chosen: argparse.Namespace) -> int:
         told = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
         raise SegregError(f"run takes one recipe; {told}")
 
-    from segreg.distributed import from_main, is_main
+    from segreg.runtime.distributed import from_main, is_main
     from segreg.imports import unswept
-    from segreg.progress import progress
-    from segreg.registry import load_registry
+    from segreg.runtime.progress import progress
+    from segreg.registry.registry import load_registry
 
     registry = load_registry()
     shown = progress("quiet" if chosen.quiet or chosen.json else "auto")
     if chosen.resume is not None:
         with unswept():
-            from segreg.run import resume_run
+            from segreg.runs.run import resume_run
 
         run = resume_run(chosen.resume, registry, shown)
     else:
-        from segreg.recipe import read_recipe
-        from segreg.resolve import resolve
+        from segreg.config.recipe import read_recipe
+        from segreg.config.resolve import resolve
 
         recipe = read_recipe(files[0], overrides)
         resolved = resolve(recipe, registry)
         with unswept():  # only now, so that a mistake in the recipe is told before PyTorch is imported
-            from segreg.run import start_run
+            from segreg.runs.run import start_run
 
         run = start_run(recipe, resolved, registry, out=chosen.out or Path("runs"), progress=shown)
     interrupted = from_main(lambda: run.results.get("stopped_because") == "interrupted")
     if chosen.json and is_main():
         print(json.dumps({"run": str(run.directory.path), **run.results}, indent=2))
     elif chosen.quiet and is_main():
-        from segreg.results import results_in_words
+        from segreg.runs.results import results_in_words
 
         print("\n".join(results_in_words(run.results, run.directory)).lstrip("\n"))
     return 130 if interrupted else 0

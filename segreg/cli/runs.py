@@ -38,9 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.runs.chosen import Row, check_names, condition, kept, ordered
-    from segreg.runs.known import find_runs, read_run
-    from segreg.runs.listed import SHOWN, as_data, lines, print_table
+    from segreg.runs.filter import Row, check_names, condition, kept, ordered
+    from segreg.runs.listing import find_runs, read_run
+    from segreg.runs.table import SHOWN, as_data, lines, print_table
 
     conditions = [condition(text) for text in chosen.where]
     folders = chosen.folders or [Path("runs")]

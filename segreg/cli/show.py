@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, did_you_mean, listed, with_article
-from segreg.kinds import KINDS
+from segreg.registry.kinds import KINDS
 
 if TYPE_CHECKING:
-    from segreg.registry import Part, Registry
+    from segreg.registry.registry import Part, Registry
 
 NAME = "show"
 HELP = "show one part: its settings with type, default and meaning, its paper, where it comes from"
@@ -43,7 +43,7 @@ def execute(chosen: argparse.Namespace) -> int:
             f"--build is for encoders, and {chosen.name} is {with_article(chosen.kind)}",
             hint="`segreg check RECIPE --build` builds a whole network",
         )
-    from segreg.registry import load_registry
+    from segreg.registry.registry import load_registry
 
     registry = load_registry()
     part = registry.find(chosen.kind, chosen.name)
@@ -56,9 +56,9 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _built(name: str, registry: Registry) -> dict[str, Any]:
-    from segreg.progress import progress
-    from segreg.rehearsal import levels_of
-    from segreg.resolve import choose
+    from segreg.runtime.progress import progress
+    from segreg.runs.dry_run import levels_of
+    from segreg.config.resolve import choose
 
     with progress(stream=sys.stderr).watch(f"building {name}", None, "steps"):
         return levels_of(choose("encoder", name, {}, registry), _IN_CHANNELS)

@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.data.digests import content_digests
 from segreg.data.resize import Size
 from segreg.data.samples import fitted_sample, mask_shape
-from segreg.data.store import Hold, entry_folder, hold, index_file, make_room, new_folder, remove
+from segreg.data.cache_folder import Hold, entry_folder, hold, index_file, make_room, new_folder, remove
 from segreg.errors import Problem, SegregError
-from segreg.sections import Input
+from segreg.config.sections import Input
 from segreg.task import Task
 
 if TYPE_CHECKING:

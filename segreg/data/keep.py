@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.data.batched import BatchedAugmentation, Pictures, disagreeing, without_equivalent
-from segreg.data.batches import Maker
+from segreg.data.loader import Maker
 from segreg.data.cache import Prepared
 from segreg.data.on_device import OnDevice, Uploaded, bytes_taken
-from segreg.data.store import gigabytes
+from segreg.data.cache_folder import gigabytes
 from segreg.errors import SegregError, listed
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segreg.data.ahead import made_ahead
+from segreg.data.prefetch import made_ahead
 from segreg.data.batched import BatchedAugmentation
 from segreg.data.batched.augmentation import Group, grouped
-from segreg.data.batches import Batch, Key
+from segreg.data.loader import Batch, Key
 from segreg.data.cache import Prepared
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from segreg.errors import SegregError
-from segreg.sections import Input
+from segreg.config.sections import Input
 from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.data.resize import Size, fit_image, fit_mask, placement
 from segreg.errors import Place, Problem, SegregError, listed
-from segreg.sections import Input
+from segreg.config.sections import Input
 from segreg.task import IGNORE_INDEX, Task
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def mask_shape(task: Task, size: Size) -> tuple[int, ...]:
 
 
 def _image(dataset: Dataset, sample: Sample, input: Input) -> NDArray[np.uint8]:  # noqa: A002
-    from segreg.images import fit_channels, to_uint8
+    from segreg.data.images import fit_channels, to_uint8
 
     image = np.asarray(dataset.read_image(sample))
     if image.ndim not in (2, 3) or image.dtype not in (np.uint8, np.uint16) or 0 in image.shape:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
-from segreg.sections import Split
+from segreg.config.sections import Split
 
 Side = Literal["train", "val", "test"]
 SIDES: tuple[Side, ...] = ("train", "val", "test")

@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from segreg.device import Precision
+from segreg.runtime.device import Precision
 
 TOLERANCE = 1e-3
 """Share of the largest logit by which folding may change logits in float32; rounding takes about 1e-6."""

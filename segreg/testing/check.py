@@ -173,7 +173,7 @@ def _seeded() -> Iterator[None]:
     import numpy as np
     import torch
 
-    from segreg.device import seed_everything
+    from segreg.runtime.device import seed_everything
 
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():

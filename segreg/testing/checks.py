@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from segreg.entry import Entry, Family
+from segreg.registry.entry import Entry, Family
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.registry import Part, Plugin, Registry, load_registry
+from segreg.registry.registry import Part, Plugin, Registry, load_registry
 from segreg.testing.check import Check, Rule
 from segreg.testing.subject import part_of, subject_of
 

@@ -12,11 +12,11 @@ from functools import cache
 
 import pluggy
 
-from segreg.entry import Family
+from segreg.registry.entry import Family
 from segreg.errors import SegregError, listed
-from segreg.hooks import PROJECT
-from segreg.registry import Registry
-from segreg.schema import recipe_schema
+from segreg.registry.hooks import PROJECT
+from segreg.registry.registry import Registry
+from segreg.config.schema import recipe_schema
 from segreg.settings import check_value, plain, type_in_words
 from segreg.testing.check import Broken, NotChecked, Rule
 from segreg.testing.subject import Subject
@@ -30,8 +30,8 @@ HEAVY = (
 _PROGRAM = """
 import json, sys
 from importlib.metadata import EntryPoint
-from segreg.entry import Family
-from segreg.registry import load_registry
+from segreg.registry.entry import Family
+from segreg.registry.registry import load_registry
 if sys.argv[2] == "plugin":
     plugin = load_registry([EntryPoint("parts", sys.argv[1], "segreg")]).plugins[0]
     problem = plugin.error

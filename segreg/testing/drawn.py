@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.contracts import Encoder
+from segreg.registry.protocols import Encoder
 from segreg.task import IGNORE_INDEX, Task
 
 TASKS: Mapping[str, Task] = {

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from segreg.errors import SegregError
-from segreg.model import Segmenter, verify
-from segreg.pyramid import check_encoder
-from segreg.registry import Part, load_registry
-from segreg.testing import drawn, networks
+from segreg.models.segmenter import Segmenter, verify
+from segreg.models.pyramid import check_encoder
+from segreg.registry.registry import Part, load_registry
+from segreg.testing import drawn
+from segreg.testing import networks
 from segreg.testing.building import built, tried
 from segreg.testing.check import Broken, NotChecked, Rule, doing
 from segreg.testing.subject import Subject

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from segreg.entry import Entry, Family
-from segreg.registry import Part
+from segreg.registry.entry import Entry, Family
+from segreg.registry.registry import Part
 from segreg.testing.check import Check, NotChecked
 from segreg.testing.checks import checks_of, package_checks
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segreg.scoring.image_counts import image_counts
+from segreg.evaluation.counts import image_counts
 from segreg.task import Task
 from segreg.testing import drawn
 from segreg.testing.check import Broken, NotChecked, Rule, doing

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from segreg.entry import Entry, Family, where
+from segreg.registry.entry import Entry, Family, where
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.registry import Part, Plugin
+from segreg.registry.registry import Part, Plugin
 from segreg.settings import check_value
 
 ALWAYS_GIVEN = {"optimizer": {"lr": 0.01}}

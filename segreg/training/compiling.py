@@ -7,12 +7,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from segreg.errors import SegregError
-from segreg.training.parts import forget_gradients
+from segreg.training.micro_batches import forget_gradients
 
 if TYPE_CHECKING:
     import torch
 
-    from segreg.training.prepare import Training
+    from segreg.training.setup import Training
 
 STEPS_WORTH_IT = 3000
 """Optimizer steps from which `train.compile: auto` compiles. An estimate: compiling takes a minute or two, and the

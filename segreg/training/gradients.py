@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from segreg.device import out_of_memory
+from segreg.runtime.device import out_of_memory
 from segreg.training.compiling import from_the_compiler, go_on_without
-from segreg.training.parts import split, take_smaller_parts
-from segreg.training.prepare import to_device
+from segreg.training.micro_batches import split, take_smaller_parts
+from segreg.training.setup import to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segreg.data.batches import Batch
-    from segreg.training.in_step import Step
-    from segreg.training.prepare import Training
+    from segreg.data.loader import Batch
+    from segreg.training.step import Step
+    from segreg.training.setup import Training
 
 
 def add_gradients(

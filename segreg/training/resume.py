@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg import history
-from segreg.checkpoint import BEST, LAST, STATE, State, random_state, restore_random_state, save_state, save_weights
-from segreg.distributed import is_main
+from segreg.training import history
+from segreg.training.checkpoint import BEST, LAST, STATE, State, random_state, restore_random_state, save_state, save_weights
+from segreg.runtime.distributed import is_main
 from segreg.errors import SegregError
 from segreg.training.monitor import Monitor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segreg.progress import Progress
-    from segreg.training.prepare import Training
+    from segreg.runtime.progress import Progress
+    from segreg.training.setup import Training
 
 
 def snapshot(

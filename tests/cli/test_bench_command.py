@@ -8,7 +8,7 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.cost.record import Fit
+from segreg.benchmark.cost.record import Fit
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def fitting(monkeypatch):
         asked.append((name, jobs))
         return Fit("it needs 9 GiB of memory, and the machine has 1 GiB left" if "vit" in name else "", None)
 
-    monkeypatch.setattr("segreg.cost.running.fits", fits)
+    monkeypatch.setattr("segreg.benchmark.cost.running.fits", fits)
     return asked
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 import tiny_runs
-from segreg.data.store import hold
+from segreg.data.cache_folder import hold
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def cache(tmp_path, monkeypatch):
 def filled(cache, tmp_path):
     """Two entries, made by preparing one set at two sizes, and their keys."""
     from segreg.data import prepare
-    from segreg.sections import Input
+    from segreg.config.sections import Input
     from segreg_plugins.datasets.folder import folder
 
     images, masks = tiny_runs.folder_dataset(tmp_path, count=3)

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 import plugged
-from segreg.shipped import shipped_recipes
+from segreg.config.shipped import shipped_recipes
 
 RIGHT = (Path(__file__).parents[1] / "wrong_recipes" / "right.yaml").read_text()
 
@@ -292,7 +292,7 @@ def test_plugins_prints_who_offers_what_and_who_is_out_of_use(segreg, installed,
         plugin("raise ValueError('one\\ntwo')", name="losses", distribution="segreg-broken", version="0.3"),
         plugin("", name="losses", distribution="segreg-off"),
         plugin(plugged.OFFERING.format(name="ours"), name="losses", distribution="segreg-good", version="2.0"),
-        plugin("from segreg.hooks import hookimpl\n@hookimpl\ndef segreg_run_end(): pass", distribution="segreg-watch"),
+        plugin("from segreg.registry.hooks import hookimpl\n@hookimpl\ndef segreg_run_end(): pass", distribution="segreg-watch"),
     )
     printed = segreg("plugins")
     assert (printed.status, printed.err) == (0, "")

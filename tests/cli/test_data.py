@@ -13,7 +13,7 @@ import plugged
 import tiny_runs
 from segreg.data import Batches, prepare
 from segreg.data.split import drawn
-from segreg.inspection import sheets
+from segreg.data.inspection import sheets
 from segreg.progress import Lines
 from segreg.task import Task
 
@@ -97,7 +97,7 @@ def test_check_draws_what_to_look_at(segreg):
 
 def test_the_contact_sheet_shows_what_the_first_epochs_train_on(segreg, monkeypatch, builtin):
     from segreg.build import build_augmentations, build_dataset
-    from segreg.recipe import read_recipe
+    from segreg.config.recipe import read_recipe
     from segreg.resolve import resolve
 
     recipe = resolve(read_recipe("recipe.yaml"), builtin)

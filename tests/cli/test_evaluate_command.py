@@ -13,8 +13,8 @@ from PIL import Image
 
 import tiny_runs
 from segreg.data import divide
-from segreg.scoring.rescore import Request, _folder_name
-from segreg.trained import load_run
+from segreg.runs.evaluate_run import Request, _folder_name
+from segreg.runs.trained_run import load_run
 
 SEVERAL = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")
 PICTURES = "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}"
@@ -115,10 +115,10 @@ def test_other_data_whole_and_a_side_of_it(segreg, finished, tmp_path):
     assert told["notice"].startswith("trained on: SYNTHETIC")
     assert len(rows(tmp_path / "all")) == 10
     assert segreg("evaluate", finished.directory.path, "--data", recipe, "--split", "test", "--out", "side").status == 0
-    from segreg.build import build_dataset
-    from segreg.recipe import read_recipe
-    from segreg.registry import load_registry
-    from segreg.resolve import resolve
+    from segreg.models.build import build_dataset
+    from segreg.config.recipe import read_recipe
+    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import resolve
 
     other = resolve(read_recipe(recipe), load_registry())
     dataset = build_dataset(other)

@@ -8,7 +8,7 @@ import pytest
 
 import plugged
 from segreg.cli.matrix import _cores
-from segreg.matrix.record import Cell, Finished, Row
+from segreg.benchmark.matrix.record import Cell, Finished, Row
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def tasks(monkeypatch):
             told(task.encoder, len(cells))
             finished(Finished(Row(task.encoder, task.family, 10, (4,), (4,)), tuple(cells), task.versions))
 
-    monkeypatch.setattr("segreg.matrix.make.run", run)
+    monkeypatch.setattr("segreg.benchmark.matrix.make.run", run)
     return asked
 
 

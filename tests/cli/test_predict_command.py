@@ -14,8 +14,8 @@ from PIL import Image
 
 import segreg as package
 import tiny_runs
-from segreg.progress import Lines, progress
-from segreg.trained import Run
+from segreg.runtime.progress import Lines, progress
+from segreg.runs.trained_run import Run
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_cla
         "masks": None,
     }  # fmt: skip
     assert summary["predicted"][0] == {"image": "photos/a/1.png", "masks": "out/masks/a/1.png"}
-    from segreg.prediction.predictor import Way
+    from segreg.inference.predictor import Way
 
     way = Way(tile=(24, 32), overlap=0.5, scale=0.8, views="mirror+scales")
     labels = of_classes.predict("photos/a/1.png", way=way)
@@ -260,7 +260,7 @@ def test_mistakes(segreg, finished, photos, arguments, says):
 
 
 def test_a_run_whose_plugin_is_gone(segreg, finished, photos, installed, plugin):
-    installed(plugin("from segreg.hooks import hookimpl\n@hookimpl\ndef segreg_entries():\n    return []\n"))
+    installed(plugin("from segreg.registry.hooks import hookimpl\n@hookimpl\ndef segreg_entries():\n    return []\n"))
     printed = segreg("predict", finished.directory.path, photos, "--out", "out")
     assert printed.status == 2
     assert f"{finished.directory.resolved}:" in printed.err
@@ -283,10 +283,10 @@ def test_nothing_is_fetched_when_a_run_is_loaded(segreg, finished, photos, monke
 
 
 def test_progress_is_lines_with_the_time_left_where_there_is_no_terminal(finished, photos):
-    from segreg.prediction.gather import gather
-    from segreg.prediction.outputs import Outputs
-    from segreg.prediction.predictions import predict_files
-    from segreg.prediction.predictor import Way
+    from segreg.inference.inputs import gather
+    from segreg.inference.writer import Outputs
+    from segreg.inference.predictions import predict_files
+    from segreg.inference.predictor import Way
 
     stream = io.StringIO()
     assert isinstance(progress("auto", stream), Lines)

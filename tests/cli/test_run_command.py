@@ -1,4 +1,4 @@
-"""`segreg run`: what it takes, what it refuses, and its exit statuses. What a run leaves is in tests/test_run.py."""
+"""`segreg run`: what it takes, what it refuses, and its exit statuses. What a run leaves is in tests/runs/test_run.py."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_overrides_stand_anywhere(tmp_path, segreg):
 
 def test_every_mistake_of_a_recipe_is_told_before_anything_is_imported_or_written(tmp_path, segreg, monkeypatch):
     recipe = tiny_runs.write_recipe(tmp_path)
-    monkeypatch.setattr("segreg.run.start_run", lambda *_, **__: pytest.fail("it began"))
+    monkeypatch.setattr("segreg.runs.run.start_run", lambda *_, **__: pytest.fail("it began"))
     printed = segreg("run", recipe, "train.epoch=1", "encoder=resnet81", "loss.smoth=1")
     assert printed.status == 2
     assert len([line for line in printed.err.splitlines() if line.startswith("error: command line: ")]) == 3

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 
 

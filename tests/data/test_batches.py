@@ -14,10 +14,10 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
 from segreg.data.augment import Augmentation
-from segreg.data.batches import Batches, fitting_workers
+from segreg.data.loader import Batches, fitting_workers
 from segreg.data.cache import prepare
 from segreg.errors import SegregError
-from segreg.sections import Input
+from segreg.config.sections import Input
 from segreg.task import Task
 
 SMALL = Input(size=(16, 16))

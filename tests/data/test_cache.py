@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.data import cache as cache_module
 from segreg.data.cache import prepare
 from segreg.data.resize import fit_image, fit_mask
-from segreg.data.store import clear, entry_folder, list_entries, new_folder
+from segreg.data.cache_folder import clear, entry_folder, list_entries, new_folder
 from segreg.errors import SegregError
-from segreg.sections import Input
+from segreg.config.sections import Input
 from segreg.task import Task
 
 SMALL = Input(size=(16, 16))
@@ -387,7 +387,7 @@ def test_what_never_fits_is_refused_and_nothing_removed(memory, monkeypatch):
 
 
 def test_a_full_disk_is_told(memory, monkeypatch):
-    import segreg.data.store as store
+    import segreg.data.cache_folder as store
 
     monkeypatch.setattr(store, "_free", lambda _: 1000)
     with pytest.raises(SegregError, match=r"20 pictures at 100x100 would take 0.8 MB in the cache, and the disk of .*"):

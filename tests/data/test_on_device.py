@@ -11,12 +11,12 @@ import albumentations as A
 
 from segreg.data import on_device
 from segreg.data.batched import BatchedAugmentation, Pictures
-from segreg.data.batches import Batches
+from segreg.data.loader import Batches
 from segreg.data.cache import prepare
 from segreg.data.keep import keep_pictures, where
 from segreg.data.on_device import OnDevice, Uploaded, bytes_taken
 from segreg.errors import SegregError
-from segreg.sections import Input
+from segreg.config.sections import Input
 from segreg.task import Task
 
 CPU = torch.device("cpu")

@@ -7,7 +7,7 @@ import pytest
 
 from segreg.data.split import divide, drawn
 from segreg.errors import SegregError
-from segreg.sections import Split
+from segreg.config.sections import Split
 
 
 def ids(dataset, sides):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.segmentation.deeplabv3 import ASPP as TorchvisionASPP
 
-from segreg.model import Segmenter
+from segreg.models.segmenter import Segmenter
 from segreg_plugins.decoders import atrous
 from segreg_plugins.decoders.atrous import (
     AtrousConv2d,

@@ -17,7 +17,7 @@ import albumentations as A
 
 import plugged
 from segreg.errors import SegregError
-from segreg.registry import load_registry
+from segreg.registry.registry import load_registry
 from segreg.settings import check_value, json_schema, plain
 from segreg.task import Task
 from segreg_plugins.augmentations import albumentations_transform, segreg_entries

@@ -12,7 +12,7 @@ from PIL import Image
 
 import segreg
 from segreg.errors import SegregError
-from segreg.shipped import shipped_recipe
+from segreg.config.shipped import shipped_recipe
 from segreg_plugins.datasets.camvid import CLASSES, camvid
 
 REAL = os.environ.get("SEGREG_REAL_DATA")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from segreg.data.split import divide
 from segreg.errors import SegregError
-from segreg.sections import Split
+from segreg.config.sections import Split
 from segreg_plugins.datasets.cityscapes import LABELS, cityscapes
 
 # The 19 scored labels of the benchmark, in the order of their train ids.

@@ -16,8 +16,8 @@ from PIL import Image, ImageDraw
 import segreg
 from segreg.data.split import divide
 from segreg.errors import SegregError
-from segreg.sections import Split
-from segreg.shipped import shipped_recipe
+from segreg.config.sections import Split
+from segreg.config.shipped import shipped_recipe
 from segreg_plugins.datasets.coco import coco
 from segreg_plugins.datasets.polygons import polygon_area, polygon_window
 from segreg_plugins.datasets.rle import counts_of, pixels_of

@@ -14,7 +14,7 @@ from PIL import Image
 
 from segreg.data.split import divide
 from segreg.errors import SegregError
-from segreg.sections import Split
+from segreg.config.sections import Split
 from segreg_plugins.datasets.csv_manifest import csv_manifest
 
 REAL = os.environ.get("SEGREG_REAL_DATA")

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 import segreg
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.data.split import divide
 from segreg.errors import SegregError
-from segreg.recipe import read_recipe
-from segreg.registry import load_registry
-from segreg.resolve import resolve
-from segreg.shipped import shipped_recipe
+from segreg.config.recipe import read_recipe
+from segreg.registry.registry import load_registry
+from segreg.config.resolve import resolve
+from segreg.config.shipped import shipped_recipe
 from segreg.task import Task
 from segreg_plugins.datasets.dsb2018 import dsb2018
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from segreg.errors import SegregError
-from segreg.model import Segmenter, describe, verify
+from segreg.models.segmenter import Segmenter, describe, verify
 from segreg_plugins.batch_norm import BatchNorm2d, with_single_values
 from segreg_plugins.decoders import segreg_entries
 

@@ -8,7 +8,7 @@ from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Plus
 from torch import nn
 from torchvision.models.segmentation.deeplabv3 import ASPP as TorchvisionASPP
 
-from segreg.model import Segmenter
+from segreg.models.segmenter import Segmenter
 from segreg_plugins.decoders.deeplabv3plus import deeplabv3plus
 from segreg_plugins.decoders.deeplabv3plus_network import ASPP, convolution, paired_rates
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segreg.model import Segmenter, verify
+from segreg.models.segmenter import Segmenter, verify
 from segreg_plugins.decoders import segreg_entries
 from segreg_plugins.decoders.atrous import AtrousConv2d
 from segreg_plugins.decoders.smp.dpt_network import reassembled_strides

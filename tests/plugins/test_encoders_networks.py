@@ -10,7 +10,7 @@ import torch
 import torchvision
 from timm.layers import resample_abs_pos_embed
 
-from segreg.contracts import Encoder
+from segreg.registry.protocols import Encoder
 from segreg.errors import SegregError
 from segreg_plugins.encoders import levels, smp_family, timm_family, torchvision_resnets
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from segreg.entry import Entry, Family
+from segreg.registry.entry import Entry, Family
 from segreg.settings import check_value
 from segreg_plugins import encoders
 from segreg_plugins.encoders import normalization, smp_family, timm_family

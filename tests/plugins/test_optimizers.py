@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from segreg.entry import Entry
+from segreg.registry.entry import Entry
 from segreg.errors import SegregError
 from segreg.settings import check_value
 from segreg_plugins import optimizers

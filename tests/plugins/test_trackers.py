@@ -10,8 +10,8 @@ import yaml
 
 import plugged
 import tiny_runs
-from segreg import history
-from segreg.registry import load_registry
+from segreg.training import history
+from segreg.registry.registry import load_registry
 from segreg_plugins.trackers import flat, mlflow, tensorboard
 
 RECIPE = {
@@ -177,7 +177,7 @@ def test_mlflow_holds_parameters_metrics_and_files(registry, run, asked, mlflow_
     assert note["experiment"] == "tiny"
     found = mlflow_store.get_run(note["run_id"])
     assert (found.info.run_name, found.info.status) == ("2026-01-31_12-00-00", "FINISHED")
-    assert found.data.tags["segreg.run"] == str(run)
+    assert found.data.tags["segreg.runs.run"] == str(run)
     assert found.data.params["optimizer.lr"] == "0.0001"
     assert found.data.params["augment.1.limit"] == "[-30, 30]"
     assert found.data.params["input.mean"] == "null"

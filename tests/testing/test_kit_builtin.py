@@ -6,7 +6,7 @@ import pytest
 
 import plugged
 import segreg.testing
-from segreg.registry import load_registry
+from segreg.registry.registry import load_registry
 
 REGISTRY = load_registry(plugged.builtin())
 

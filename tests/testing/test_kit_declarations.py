@@ -10,9 +10,9 @@ import pytest
 
 import plugged
 import segreg.testing
-from segreg.entry import Entry, Family
+from segreg.registry.entry import Entry, Family
 from segreg.errors import SegregError
-from segreg.registry import load_registry
+from segreg.registry.registry import load_registry
 from segreg.settings import PositiveFloat, PositiveInt, Setting
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch.nn.functional as F
 from torch import nn
 
-from segreg.entry import Entry
+from segreg.registry.entry import Entry
 
 
 class Fine(nn.Module):

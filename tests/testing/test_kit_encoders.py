@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from segreg.entry import Entry
+from segreg.registry.entry import Entry
 
 
 class Fine(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torchmetrics import Metric
 
-from segreg.entry import Entry
+from segreg.registry.entry import Entry
 from segreg.errors import SegregError
 
 

@@ -12,8 +12,8 @@ import albumentations
 import numpy as np
 import pytest
 
-from segreg.contracts import Dataset, Sample
-from segreg.entry import Entry
+from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.entry import Entry
 from segreg.errors import SegregError
 from segreg.task import Task
 

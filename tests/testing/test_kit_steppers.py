@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from segreg.entry import Entry
+from segreg.registry.entry import Entry
 
 
 class Fine(torch.optim.Optimizer):

@@ -12,8 +12,8 @@ import plugged
 
 OURS = plugged.OFFERING.format(name="ours")
 LOST = """
-from segreg.entry import Family
-from segreg.hooks import hookimpl
+from segreg.registry.entry import Family
+from segreg.registry.hooks import hookimpl
 
 def build(member, task):
     '''A loss.'''

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from segreg.entry import Entry, Family
-from segreg.hooks import hookimpl
+from segreg.registry.entry import Entry, Family
+from segreg.registry.hooks import hookimpl
 from segreg_plugins.augmentations.source import transform_names, transform_settings
 from segreg_plugins.augmentations.transform import albumentations_transform
 from segreg_plugins.augmentations.unfit import unfit_transforms

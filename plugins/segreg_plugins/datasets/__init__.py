@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from segreg.entry import Entry
-from segreg.hooks import hookimpl
+from segreg.registry.entry import Entry
+from segreg.registry.hooks import hookimpl
 from segreg_plugins.datasets.camvid import camvid
 from segreg_plugins.datasets.cityscapes import cityscapes
 from segreg_plugins.datasets.coco import coco

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError
 from segreg.task import Task
 from segreg_plugins.datasets.masks import read_image, read_index_mask

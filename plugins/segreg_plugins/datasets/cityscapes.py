@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.masks import read_image
@@ -82,7 +82,7 @@ def read_mask(sample: Sample) -> NDArray[np.uint8]:
     """
     import numpy as np
 
-    from segreg.images import read_labels
+    from segreg.data.images import read_labels
 
     assert sample.mask is not None
     labels = read_labels(sample.mask)

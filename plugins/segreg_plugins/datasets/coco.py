@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.task import Task
 from segreg_plugins.datasets.coco_classes import NOTHING, coco_task

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from segreg.contracts import Sample
+    from segreg.registry.protocols import Sample
     from segreg_plugins.datasets.polygons import Window
 
 Treatment = Literal["ignore", "draw", "skip"]
@@ -181,7 +181,7 @@ def _upright_size(path: Path) -> Size:
     """Gives a picture's height and width as it is read, from a JPEG's header and from the pixels of all else."""
     from PIL import Image, UnidentifiedImageError
 
-    from segreg.images import read_image
+    from segreg.data.images import read_image
 
     try:
         with Image.open(path, formats=("JPEG",)) as picture:

@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.settings import NonNegativeInt
 from segreg_plugins.datasets.mask_rules import mask_rules

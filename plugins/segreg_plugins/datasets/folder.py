@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError, listed
 from segreg.settings import NonNegativeInt
 from segreg_plugins.datasets.grouping import group_pattern, groups_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segreg.contracts import Dataset
+from segreg.registry.protocols import Dataset
 from segreg.errors import SegregError, listed
 from segreg.settings import PositiveInt
 from segreg_plugins.datasets.challenge import PARTS, Part, challenge_dataset, input_folder, truth_folder

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from segreg.contracts import Sample
+    from segreg.registry.protocols import Sample
 
 
 @dataclass(frozen=True)

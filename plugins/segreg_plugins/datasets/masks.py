@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from segreg.contracts import Sample
+    from segreg.registry.protocols import Sample
 
 Foreground = Literal["auto", "nonzero", "above_127"]
 
 
 def read_image(sample: Sample) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Gives a sample's picture as its file has it."""
-    from segreg.images import read_image as read
+    from segreg.data.images import read_image as read
 
     return read(sample.image)
 
@@ -83,7 +83,7 @@ def read_index_mask(sample: Sample, *, classes: int, ignore: int | None = None) 
 def _labels(sample: Sample) -> NDArray[Any]:
     if sample.mask is None:
         raise SegregError(f"{sample.image}: has no mask")
-    from segreg.images import read_labels
+    from segreg.data.images import read_labels
 
     return read_labels(sample.mask)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from segreg.contracts import Dataset
+from segreg.registry.protocols import Dataset
 from segreg.errors import SegregError
 from segreg.settings import NonNegativeInt, PositiveInt
 from segreg_plugins.datasets.challenge import MASK_SUFFIX, challenge_dataset, input_folder, truth_folder

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from segreg.contracts import Dataset, Sample
+from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError, listed
 from segreg.task import Task
 from segreg_plugins.datasets.masks import read_image, read_index_mask

@@ -8,7 +8,7 @@ from segreg.errors import SegregError
 from segreg.settings import Fraction, PositiveInt
 
 if TYPE_CHECKING:
-    from segreg.contracts import Decoder, Encoder
+    from segreg.registry.protocols import Decoder, Encoder
 
 
 def deeplabv3plus(
@@ -39,7 +39,7 @@ def deeplabv3plus(
     Raises:
         SegregError: the fine features are not finer than the coarse ones.
     """
-    from segreg.pyramid import at_output_stride, level_at_stride
+    from segreg.models.pyramid import at_output_stride, level_at_stride
     from segreg_plugins.decoders.deeplabv3plus_network import DeepLabV3Plus, paired_rates
 
     if low_level_stride > output_stride:

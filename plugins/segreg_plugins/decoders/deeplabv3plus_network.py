@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.pyramid import Pyramid
+from segreg.models.pyramid import Pyramid
 from segreg_plugins.batch_norm import BatchNorm2d
 from segreg_plugins.decoders.atrous import AtrousConv2d
 

@@ -8,7 +8,7 @@ from segreg.errors import SegregError
 from segreg.settings import PositiveInt
 
 if TYPE_CHECKING:
-    from segreg.contracts import Decoder, Encoder
+    from segreg.registry.protocols import Decoder, Encoder
 
 
 def lraspp(
@@ -31,7 +31,7 @@ def lraspp(
     Raises:
         SegregError: the fine level is not finer than the coarse one.
     """
-    from segreg.pyramid import at_output_stride, level_at_stride
+    from segreg.models.pyramid import at_output_stride, level_at_stride
     from segreg_plugins.decoders.lraspp_network import LRASPP
 
     if low_level_stride > output_stride:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.pyramid import Pyramid
+from segreg.models.pyramid import Pyramid
 from segreg_plugins.batch_norm import BatchNorm2d
 
 

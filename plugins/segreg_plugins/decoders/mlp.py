@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from segreg.settings import Fraction, PositiveInt
 
 if TYPE_CHECKING:
-    from segreg.contracts import Decoder, Encoder
+    from segreg.registry.protocols import Decoder, Encoder
 
 STRIDE = 4
 
@@ -25,7 +25,7 @@ def mlp(encoder: Encoder, *, channels: PositiveInt = 256, dropout: Fraction = 0.
         dropout: share of channels dropped before the head. The paper names none; 0.1 there is what the authors' code
             has.
     """
-    from segreg.pyramid import pyramid_of
+    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.mlp_network import AllMLP
 
     levels = pyramid_of(encoder)

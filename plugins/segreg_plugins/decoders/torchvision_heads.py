@@ -9,7 +9,7 @@ from segreg.settings import PositiveInt
 from segreg_plugins.pretrained import Fallback
 
 if TYPE_CHECKING:
-    from segreg.contracts import Decoder, Encoder
+    from segreg.registry.protocols import Decoder, Encoder
 
 
 def deeplabv3(
@@ -38,7 +38,7 @@ def deeplabv3(
     Raises:
         SegregError: weights that can't be had, can't be read or don't fit.
     """
-    from segreg.pyramid import at_output_stride
+    from segreg.models.pyramid import at_output_stride
     from segreg_plugins.decoders.atrous import leave_out_dead_taps
     from segreg_plugins.decoders.deeplabv3plus_network import paired_rates
     from segreg_plugins.decoders.torchvision_network import TorchvisionHead, deeplab_layers
@@ -76,7 +76,7 @@ def fcn(
     Raises:
         SegregError: the encoder has no such level, or weights can't be had, can't be read or don't fit.
     """
-    from segreg.pyramid import at_output_stride, pyramid_of
+    from segreg.models.pyramid import at_output_stride, pyramid_of
     from segreg_plugins.decoders.torchvision_network import TorchvisionHead, fcn_layers
     from segreg_plugins.decoders.torchvision_weights import Checkpoint
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from segreg.contracts import Encoder
+from segreg.registry.protocols import Encoder
 from segreg.errors import SegregError, listed
 from segreg_plugins.pretrained import Fallback, WebFile, obtain
 

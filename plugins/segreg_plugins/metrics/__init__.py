@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from segreg.entry import Entry
-from segreg.hooks import hookimpl
+from segreg.registry.entry import Entry
+from segreg.registry.hooks import hookimpl
 from segreg_plugins.metrics import builders
 
 

@@ -15,7 +15,7 @@ import torch
 from torchmetrics import Metric
 
 from segreg.errors import listed
-from segreg.tables import Reliability
+from segreg.registry.plot_data import Reliability
 from segreg_plugins.metrics.counts import add_ones, kinds_of, pieces
 from segreg_plugins.metrics.wording import by_class, definitions_of, refuse_strays
 

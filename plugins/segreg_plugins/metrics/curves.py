@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from segreg.tables import Curve
+from segreg.registry.plot_data import Curve
 from segreg_plugins.metrics import ranking
 
 if TYPE_CHECKING:

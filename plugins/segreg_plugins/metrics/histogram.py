@@ -22,7 +22,7 @@ from segreg_plugins.metrics.wording import by_class, definitions_of, refuse_stra
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segreg.tables import Curve
+    from segreg.registry.plot_data import Curve
     from segreg.task import Task
 
 MOST_KEPT = 1 << 21

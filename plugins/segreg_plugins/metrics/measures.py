@@ -11,7 +11,7 @@ from segreg_plugins.metrics import curves, ranking
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segreg.tables import Curve
+    from segreg.registry.plot_data import Curve
 
 
 @dataclass(frozen=True)

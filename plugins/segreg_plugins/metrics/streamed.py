@@ -14,7 +14,7 @@ import torch
 from torchmetrics import Metric
 
 from segreg.errors import listed
-from segreg.tables import Matrix
+from segreg.registry.plot_data import Matrix
 from segreg_plugins.metrics.counts import Counts, confusion, counts_of, layout
 from segreg_plugins.metrics.scores import SCORES, values
 from segreg_plugins.metrics.wording import refuse_strays

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from segreg.entry import Entry, Family
-from segreg.hooks import hookimpl
+from segreg.registry.entry import Entry, Family
+from segreg.registry.hooks import hookimpl
 from segreg_plugins.optimizers import from_timm, from_torch
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from segreg.contracts import Schedule
+from segreg.registry.protocols import Schedule
 from segreg.errors import SegregError
 from segreg.settings import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from segreg_plugins.schedules import curves

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg.hooks import hookimpl
+from segreg.registry.hooks import hookimpl
 
 VARIABLE = "SEGREG_TRACKERS"
 """Environment variable: the trackers to tell of runs, with commas between."""

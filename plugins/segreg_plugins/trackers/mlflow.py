@@ -50,7 +50,7 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or run.absolute().parent.name
     known = client.get_experiment_by_name(name)
     experiment = known.experiment_id if known else client.create_experiment(name)
-    run_id = client.create_run(experiment, run_name=run.name, tags={"segreg.run": str(run.absolute())}).info.run_id
+    run_id = client.create_run(experiment, run_name=run.name, tags={"segreg.runs.run": str(run.absolute())}).info.run_id
     words = {_name(key): plain_words(value)[:_LONGEST_VALUE] for key, value in flat(recipe).items()}
     for part in _batches([Param(key, value) for key, value in words.items()], _MOST_PARAMETERS):
         client.log_batch(run_id, params=part)

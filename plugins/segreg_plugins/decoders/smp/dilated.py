@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from segreg.settings import Fraction, PositiveInt
 
 if TYPE_CHECKING:
-    from segreg.contracts import Decoder, Encoder
+    from segreg.registry.protocols import Decoder, Encoder
 
 
 def deeplabv3(
@@ -33,7 +33,7 @@ def deeplabv3(
     """
     from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder
 
-    from segreg.pyramid import at_output_stride
+    from segreg.models.pyramid import at_output_stride
     from segreg_plugins.decoders.atrous import leave_out_dead_taps
     from segreg_plugins.decoders.smp.network import SmpDecoder, SmpFeatures
 
@@ -74,7 +74,7 @@ def deeplabv3plus(
     """
     from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
 
-    from segreg.pyramid import at_output_stride, level_at_stride
+    from segreg.models.pyramid import at_output_stride, level_at_stride
     from segreg_plugins.decoders.atrous import leave_out_dead_taps
     from segreg_plugins.decoders.smp.network import SmpDecoder, SmpFeatures
 
@@ -112,7 +112,7 @@ def pan(
     """
     from segmentation_models_pytorch.decoders.pan.decoder import PANDecoder
 
-    from segreg.pyramid import at_output_stride
+    from segreg.models.pyramid import at_output_stride
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     features = by_stride(at_output_stride(encoder, output_stride), 2, 5, coarsest=output_stride)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from segreg.settings import PositiveInt
 
 if TYPE_CHECKING:
-    from segreg.contracts import Decoder, Encoder
+    from segreg.registry.protocols import Decoder, Encoder
 
 
 def dpt(
@@ -28,7 +28,7 @@ def dpt(
     """
     from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 
-    from segreg.pyramid import pyramid_of, with_strides
+    from segreg.models.pyramid import pyramid_of, with_strides
     from segreg_plugins.decoders.smp.dpt_network import DPT, reassembled_strides
 
     # 32 because the coarsest reassembled level is at least that coarse, whatever the encoder's own stride is.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from segreg.pyramid import Pyramid
+from segreg.models.pyramid import Pyramid
 from segreg_plugins.batch_norm import with_single_values
 
 

@@ -9,7 +9,7 @@ from segreg.errors import SegregError
 from segreg.settings import PositiveInt
 
 if TYPE_CHECKING:
-    from segreg.contracts import Decoder, Encoder
+    from segreg.registry.protocols import Decoder, Encoder
 
 
 def unet(
@@ -35,7 +35,7 @@ def unet(
     """
     from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
-    from segreg.pyramid import pyramid_of
+    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     _check_channels(channels, attention)
@@ -75,7 +75,7 @@ def unetplusplus(
     """
     from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
 
-    from segreg.pyramid import pyramid_of
+    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     _check_channels(channels, attention)
@@ -113,7 +113,7 @@ def manet(
     """
     from segmentation_models_pytorch.decoders.manet.decoder import MAnetDecoder
 
-    from segreg.pyramid import pyramid_of
+    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     _check_channels(channels, None)
@@ -145,7 +145,7 @@ def linknet(
     """
     from segmentation_models_pytorch.decoders.linknet.decoder import LinknetDecoder
 
-    from segreg.pyramid import pyramid_of
+    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     features = by_stride(pyramid_of(encoder), 1, depth)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.pyramid import Pyramid, with_strides
+from segreg.models.pyramid import Pyramid, with_strides
 from segreg_plugins.batch_norm import with_single_values
 
 

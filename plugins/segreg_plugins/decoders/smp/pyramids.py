@@ -8,7 +8,7 @@ from segreg.errors import SegregError
 from segreg.settings import Fraction, PositiveInt
 
 if TYPE_CHECKING:
-    from segreg.contracts import Decoder, Encoder
+    from segreg.registry.protocols import Decoder, Encoder
 
 
 def fpn(
@@ -34,7 +34,7 @@ def fpn(
     """
     from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 
-    from segreg.pyramid import pyramid_of
+    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     if channels % 32:
@@ -70,7 +70,7 @@ def pspnet(
     """
     from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 
-    from segreg.pyramid import pyramid_of
+    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     # SMP divides the channels among four grids and counts on nothing being left over.
@@ -93,7 +93,7 @@ def upernet(
     """
     from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
-    from segreg.pyramid import pyramid_of
+    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     features = by_stride(pyramid_of(encoder), 2, 5)
@@ -109,7 +109,7 @@ def segformer(encoder: Encoder, *, channels: PositiveInt = 256) -> Decoder:
     """
     from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 
-    from segreg.pyramid import pyramid_of
+    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     features = by_stride(pyramid_of(encoder), 1, 5)

@@ -1,0 +1,262 @@
+"""What a bench is to compare: a recipe, the settings that vary, the seeds, and the budget of each run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from segreg.errors import Place, SegregError, did_you_mean, listed
+from segreg.config.recipe import COMMAND_LINE, Recipe, read_recipe
+from segreg.settings import value_in_words
+
+Unit = Literal["epochs", "steps", "minutes"]
+UNITS: tuple[Unit, ...] = ("epochs", "steps", "minutes")
+KEYS = ("recipe", "vary", "leave_out", "seeds", "budget", "change", "baseline", "metric")
+"""What a bench file may hold."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What each run may take.
+
+    Attributes:
+        unit: of what.
+        amount: how much.
+    """
+
+    unit: Unit
+    amount: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A bench before anything of it is looked up.
+
+    Attributes:
+        recipe: the file, or the name of a recipe that came with segreg.
+        vary: for each varied path its values, as a recipe writes them.
+        leave_out: combinations that are not run: those that have all of a mapping's values.
+        seeds: each model is trained with each.
+        budget: of each run; None leaves it to the recipe.
+        change: `key.path=value` overrides for all runs.
+        baseline: values of the model that the others are told against; the first one without any.
+        metric: to compare by; empty: the recipe's first.
+    """
+
+    recipe: Path
+    vary: Mapping[str, Sequence[Any]]
+    leave_out: Sequence[Mapping[str, Any]] = ()
+    seeds: Sequence[int] = (0,)
+    budget: Budget | None = None
+    change: Sequence[str] = ()
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+    metric: str = ""
+
+
+def is_bench_file(recipe: Recipe) -> bool:
+    """Says whether what was read is a bench: it names a recipe."""
+    return "recipe" in recipe.values
+
+
+def plan_of_file(read: Recipe) -> Plan:
+    """Gives the plan that a bench file holds; paths in it start at the file's folder.
+
+    Raises:
+        SegregError: something in it is not as it must be, told with its place.
+    """
+    values = read.values
+    for key in values:
+        if key not in KEYS:
+            hint = did_you_mean(str(key), KEYS) or f"there are {listed(KEYS, most=len(KEYS))}"
+            raise SegregError(f'"{key}" is no part of a bench', place=read.key_place((key,)), hint=hint)
+    named = values["recipe"]
+    if not isinstance(named, str):
+        raise _wrong(read, "recipe", "must be a file or the name of a recipe", named)
+    beside = Path(read.source).parent / named
+    vary = _mapping(read, "vary")
+    for path, options in vary.items():
+        if not isinstance(options, list) or not options:
+            raise _wrong(read, "vary", f'must give a list of values for "{path}"', options, path)
+    leave_out = values.get("leave_out") or []
+    if not isinstance(leave_out, list) or not all(isinstance(one, dict) and one for one in leave_out):
+        raise _wrong(read, "leave_out", "must be a list of combinations such as {encoder: resnet18}", leave_out)
+    change = _mapping(read, "change")
+    baseline = _mapping(read, "baseline")
+    metric = values.get("metric") or ""
+    if not isinstance(metric, str):
+        raise _wrong(read, "metric", "must be a metric's name such as dice.pooled", metric)
+    return checked(
+        Plan(
+            recipe=beside if beside.exists() else Path(named),
+            vary=vary,
+            leave_out=leave_out,
+            seeds=_seeds(values.get("seeds", 1), read.place(("seeds",))),
+            budget=_budget(read),
+            change=[override(path, value) for path, value in change.items()],
+            baseline=baseline,
+            metric=metric,
+        ),
+        read.place(("vary",)),
+    )
+
+
+def checked(plan: Plan, place: Place) -> Plan:
+    """Gives the plan if its parts fit together.
+
+    Raises:
+        SegregError: nothing varies, a value stands twice, or a combination names what does not vary.
+    """
+    for path, options in plan.vary.items():
+        if path == "seed":
+            raise SegregError(
+                "the seed is not varied like other settings", place=place, hint="it has --seeds and seeds:"
+            )
+        written = [written_as(option) for option in options]
+        if twice := next((one for one in written if written.count(one) > 1), None):
+            raise SegregError(f'"{path}" varies over {twice} twice', place=place)
+    for what, chosen in [*(("leave_out", one) for one in plan.leave_out), ("baseline", plan.baseline)]:
+        for path, value in chosen.items():
+            if path not in plan.vary:
+                near = did_you_mean(path, plan.vary) or f"what varies is {listed(list(plan.vary)) or 'nothing'}"
+                raise SegregError(f'{what} names "{path}", which does not vary', place=place, hint=near)
+            options = [written_as(option) for option in plan.vary[path]]
+            if written_as(value) not in options:
+                near = did_you_mean(written_as(value), options) or f"it varies over {listed(options)}"
+                raise SegregError(
+                    f"{what} names {path}={written_as(value)}, which is not tried", place=place, hint=near
+                )
+    return plan
+
+
+def axis(text: str) -> tuple[str, list[Any]]:
+    """Gives the path and the values of a `--vary encoder=resnet18,timm/convnext_tiny`.
+
+    Raises:
+        SegregError: it is not of that form.
+    """
+    path, equals, values = text.partition("=")
+    if not equals or not path.strip() or not values.strip():
+        raise SegregError(f'"{text}" varies nothing', hint="write path=value,value, such as encoder=resnet18,resnet50")
+    return path.strip(), read_values(values, text)
+
+
+def read_values(text: str, told: str) -> list[Any]:
+    """Gives values that are separated by commas, each in YAML; commas within brackets separate nothing.
+
+    Raises:
+        SegregError: it is no YAML; `told` is what is named.
+    """
+    try:
+        found = Recipe({}).changed([f"values=[{text}]"]).values["values"]
+    except SegregError as error:
+        raise SegregError(f'in "{told}", {error.problems[0].message.partition(", ")[2]}', place=COMMAND_LINE) from None
+    return list(found)
+
+
+def combination(text: str) -> dict[str, Any]:
+    """Gives what `encoder=resnet18,loss=dice` names.
+
+    Raises:
+        SegregError: it is not of that form.
+    """
+    found = {}
+    for part in text.split(","):
+        path, equals, value = part.partition("=")
+        if not equals:
+            raise SegregError(f'"{text}" is no combination', hint="write path=value,path=value")
+        (found[path.strip()],) = read_values(value, text)
+    return found
+
+
+def seeds_of(text: str) -> tuple[int, ...]:
+    """Gives the seeds of `--seeds 3` (0, 1 and 2) or `--seeds 7,11`.
+
+    Raises:
+        SegregError: they are no numbers.
+    """
+    values = read_values(text, f"--seeds {text}")
+    return _seeds(values[0] if len(values) == 1 else values, COMMAND_LINE)
+
+
+def override(path: str, value: Any) -> str:
+    """Gives what changes a recipe's setting to a value."""
+    return f"{path}={written_as(value, quoted=True)}"
+
+
+def written_as(value: Any, *, quoted: bool = False) -> str:
+    """Gives a value as text: a word as it is, anything else as JSON, which is YAML too."""
+    if isinstance(value, str) and not quoted:
+        return value
+    return json.dumps(value)
+
+
+def recipe_of(plan: Plan) -> Recipe:
+    """Reads the plan's recipe, with the changes that hold for all runs.
+
+    Raises:
+        SegregError: there is none, or it is none.
+    """
+    from segreg.config.shipped import shipped_recipe
+
+    file = plan.recipe
+    if not file.exists() and file.suffix not in (".yaml", ".yml") and len(file.parts) == 1:
+        file = shipped_recipe(str(file))
+    return read_recipe(file, plan.change)
+
+
+def _seeds(given: Any, place: Place | None) -> tuple[int, ...]:
+    if type(given) is int and given >= 1:
+        return tuple(range(given))
+    if isinstance(given, list) and given and all(type(one) is int and one >= 0 for one in given):
+        if len(set(given)) < len(given):
+            raise SegregError("a seed stands twice among the seeds", place=place)
+        return tuple(given)
+    raise SegregError(
+        f"seeds must be how many or a list of them, not {value_in_words(given)}", place=place, hint="3 is 0, 1 and 2"
+    )
+
+
+def _budget(read: Recipe) -> Budget | None:
+    given = read.values.get("budget")
+    if given is None:
+        return None
+    if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in UNITS:
+        raise _wrong(read, "budget", f"must name one of {listed(UNITS)}, such as {{epochs: 5}}", given)
+    ((unit, amount),) = given.items()
+    return budget(unit, amount, read.place(("budget", unit)))
+
+
+def budget(unit: Unit, amount: Any, place: Place | None) -> Budget:
+    """Gives a budget.
+
+    Raises:
+        SegregError: the amount is none.
+    """
+    whole = unit != "minutes"
+    if isinstance(amount, bool) or not isinstance(amount, int if whole else (int, float)) or not amount > 0:
+        what = "a whole number above 0" if whole else "above 0"
+        raise SegregError(f"a budget of {unit} must be {what}, not {value_in_words(amount)}", place=place)
+    return Budget(unit, float(amount))
+
+
+def _mapping(read: Recipe, key: str) -> dict[str, Any]:
+    given = read.values.get(key) or {}
+    if not isinstance(given, dict):
+        raise _wrong(read, key, "must be a mapping of recipe paths such as encoder", given)
+    return {str(path): value for path, value in given.items()}
+
+
+def _wrong(read: Recipe, key: str, what: str, given: Any, *below: str) -> SegregError:
+    return SegregError(f'"{key}" {what}, not {value_in_words(given)}', place=read.place((key, *below)))
+
+
+def baseline_of(plan: Plan, combinations: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Gives the combination that the others are told against: the first that has the plan's values."""
+    every = list(combinations)
+    fits = [
+        one for one in every if all(written_as(one[path]) == written_as(value) for path, value in plan.baseline.items())
+    ]
+    return fits[0] if fits else every[0]

@@ -1,0 +1,140 @@
+"""The runs of a bench: each combination of the varied settings with each seed, as a complete recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from segreg.benchmark.bench.plan import Budget, Plan, override, recipe_of, written_as
+from segreg.config.diff import told_by
+from segreg.errors import Problem, SegregError
+from segreg.registry.registry import Registry
+from segreg.config.resolve import Resolved, resolve
+from segreg.runs.run import with_absolute_paths
+
+_LONGEST = 60
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run of a bench.
+
+    Attributes:
+        model: what tells its model from the others.
+        settings: the same by recipe path, as text.
+        key: a name for files, the same for all seeds of a model, and another one for any other recipe.
+        seed: its seed.
+        recipe: its complete recipe, paths absolute.
+    """
+
+    model: str
+    settings: Mapping[str, str]
+    key: str
+    seed: int
+    recipe: Resolved
+
+    @property
+    def name(self) -> str:
+        """Gives the name of its files."""
+        return f"{self.key}_seed-{self.seed}"
+
+    @property
+    def title(self) -> str:
+        """Gives how it is called where it is told of."""
+        return f"{self.model}, seed {self.seed}"
+
+
+def combinations(plan: Plan) -> Iterator[dict[str, Any]]:
+    """Gives every combination of the varied settings that is not left out, the last setting varying first."""
+    for values in itertools.product(*plan.vary.values()):
+        one = dict(zip(plan.vary, values, strict=True))
+        if not any(
+            all(written_as(one[path]) == written_as(value) for path, value in out.items()) for out in plan.leave_out
+        ):
+            yield one
+
+
+def cells_of(plan: Plan, registry: Registry) -> list[Cell]:
+    """Gives the runs, those with the first seed before all with the second.
+
+    Raises:
+        SegregError: everything that is wrong with any of them, together, or nothing is left to run.
+    """
+    recipe = recipe_of(plan)
+    every = list(combinations(plan))
+    if not every:
+        raise SegregError("nothing is left to run", hint="leave_out takes every combination away")
+    problems: list[Problem] = []
+    found: list[Cell] = []
+    for seed in plan.seeds:
+        for one in every:
+            changes = [override(path, value) for path, value in one.items()]
+            try:
+                resolved = resolve(recipe.changed([*changes, f"seed={seed}"]), registry)
+            except SegregError as error:
+                told = f"with {_model(one)}: " if one else ""
+                problems += [dataclasses.replace(p, message=told + p.message) for p in error.problems]
+                continue
+            complete = with_absolute_paths(within(resolved, plan.budget))
+            found.append(Cell(_model(one), settings_in_words(one), _key(one, complete), seed, complete))
+        if problems:  # they would be the same with every seed
+            raise SegregError.of(list(dict.fromkeys(problems)))
+    return found
+
+
+def within(recipe: Resolved, budget: Budget | None) -> Resolved:
+    """Gives the recipe with that budget. Steps are turned into whole epochs, as many as they take at least.
+
+    A run that has a budget uses it up: early stopping is switched off. Minutes bound the epochs of the recipe.
+
+    Raises:
+        SegregError: the data set, whose size tells how many steps an epoch has, can't be read.
+    """
+    if budget is None:
+        return recipe
+    if budget.unit == "minutes":
+        train = dataclasses.replace(recipe.train, time_budget_minutes=budget.amount, early_stopping=None)
+    else:
+        epochs = int(budget.amount) if budget.unit == "epochs" else _epochs(recipe, int(budget.amount))
+        train = dataclasses.replace(recipe.train, epochs=epochs, early_stopping=None)
+    return dataclasses.replace(recipe, train=train)
+
+
+def _epochs(recipe: Resolved, steps: int) -> int:
+    from segreg.models import build
+    from segreg.data import divide
+
+    pictures = len(divide(build.build_dataset(recipe), recipe.split)["train"])
+    batches = -(-pictures // recipe.train.batch)
+    return max(1, -(-steps // max(1, -(-batches // recipe.train.accumulate))))
+
+
+def settings_in_words(one: Mapping[str, Any]) -> dict[str, str]:
+    """Gives a combination's values as texts."""
+    return {path: _short(value) for path, value in one.items()}
+
+
+def _short(value: Any) -> str:
+    """Gives a part by its name where it has no settings, several by theirs, anything else as it is written."""
+    if isinstance(value, dict) and set(value) == {"name"}:
+        return str(value["name"])
+    if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
+        return "+".join(value)
+    return written_as(value)
+
+
+def _model(one: Mapping[str, Any]) -> str:
+    return told_by(settings_in_words(one))
+
+
+def _key(one: Mapping[str, Any], recipe: Resolved) -> str:
+    plain = {name: value for name, value in recipe.plain().items() if name != "seed"}
+    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode("utf-8")).hexdigest()[:8]
+    words = re.sub(r"[^\w.-]+", "_", _model(one) or "recipe").strip("_")[:_LONGEST]
+    return f"{words}_{digest}"

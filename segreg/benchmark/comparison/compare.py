@@ -1,0 +1,205 @@
+"""Compares finished runs: models with their seeds, on the pictures that all of them were scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segreg.evaluation import statistics
+from segreg.benchmark.comparison.run_groups import Contestant
+from segreg.benchmark.comparison.notices import notices_of
+from segreg.benchmark.comparison.record import Comparison, Failure, Model, Value
+from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored
+from segreg.benchmark.comparison.tests import DRAWN_BY, METHOD, with_differences, with_ranks
+from segreg.benchmark.comparison.verdict import verdict
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.runs.trained_run import Run
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torchmetrics import MetricCollection
+
+    from segreg.evaluation.statistics import Measure
+
+
+def compare(
+    contestants: Sequence[Contestant],
+    *,
+    title: str,
+    metric: str = "",
+    baseline: str = "",
+    failures: Iterable[Failure] = (),
+    waiting: int = 0,
+) -> Comparison:
+    """Gives models side by side, the best first.
+
+    Args:
+        contestants: the models, each with at least one finished run.
+        title: what is compared.
+        metric: full name of the metric to compare by; the mean over pictures of the recipe's first one if left out.
+        baseline: name of the model that the others are told against; the first if left out.
+        failures: runs that did not come to their end.
+        waiting: runs that have not been finished.
+
+    Raises:
+        SegregError: the runs' tasks differ, they share no picture, or there is no such metric or model.
+    """
+    scored = {one.name: tuple(read_scored(run) for run in one.runs) for one in contestants}
+    every = [seed for seeds in scored.values() for seed in seeds]
+    _check_tasks(every)
+    ids = _shared(every)
+    metrics = {one.name: _metrics(one.runs[0]) for one in contestants}
+    names = [name for name in every[0].values if all(name in seed.values for seed in every)]
+    chosen = _chosen_metric(metric, names)
+    first = _chosen_model(baseline, [one.name for one in contestants])
+    direction = _higher_is_better(chosen, metrics[first])
+    measures = [measure_of(scored[one.name], ids, metrics[one.name]) for one in contestants]
+    shared = [name for name in measures[0].names if all(name in measure.names for measure in measures)]
+    draws = statistics.resampled([measure.of(*shared) for measure in measures], seed=DRAWN_BY) if shared else None
+    models = []
+    for number, one in enumerate(contestants):
+        values = _values(scored[one.name], names, measures[number], shared, None if draws is None else draws[number])
+        models.append(
+            Model(
+                name=one.name,
+                settings=dict(one.settings),
+                runs=tuple(str(run.directory.path) for run in one.runs),
+                seeds=tuple(int(run.results["seed"]) for run in one.runs),
+                values=values,
+                best_epochs=tuple(int(run.results["best_epoch"] or run.results["epochs"]) for run in one.runs),
+                curves=tuple(_curves(run.history) for run in one.runs),
+                per_image=_per_image(scored[one.name], chosen, ids),
+            )
+        )
+    told: list[str] = []
+    if draws is not None and chosen in shared:
+        column = shared.index(chosen)
+        only = [measure.of(chosen) for measure in measures]
+        models = with_ranks(models, chosen, draws[..., column], higher_is_better=direction)
+        at = [one.name for one in contestants].index(first)
+        models = with_differences(models, at, only, draws[..., column])
+        told = verdict(
+            models,
+            only,
+            draws[..., column],
+            metric=chosen,
+            baseline=first,
+            pictures=len(ids),
+            higher_is_better=direction,
+        )
+    elif len(models) > 1:
+        told = [f"{chosen} can't be computed of single pictures, so nothing is said of how sure its differences are."]
+    ordered = sorted(models, key=lambda model: _key(model.values[chosen].mean, higher_is_better=direction))
+    definitions = every[0].run.results["definitions"]
+    return Comparison(
+        title=title,
+        metric=chosen,
+        higher_is_better=direction,
+        baseline=first,
+        classes=tuple(every[0].run.results["classes"]),
+        images=tuple(ids),
+        models=tuple(ordered),
+        failures=tuple(failures),
+        definitions={name: definitions[name] for name in names if name in definitions},
+        verdict=tuple(told),
+        notices=tuple(notices_of(scored, chosen, len(ids))),
+        method=METHOD,
+        waiting=waiting,
+    )
+
+
+def _check_tasks(every: Sequence[Scored]) -> None:
+    def task(one: Scored) -> str:
+        return f"{listed(one.run.task.classes)} ({one.run.task.mode})"
+
+    for one in every[1:]:
+        if one.run.task != every[0].run.task:
+            raise SegregError(
+                f"{every[0].run.directory.path} and {one.run.directory.path} solve different tasks",
+                hint=f"the classes of the one are {task(every[0])}, of the other {task(one)}",
+            )
+
+
+def _shared(every: Sequence[Scored]) -> list[str]:
+    common = set(every[0].ids).intersection(*(one.ids for one in every))
+    if not common:
+        raise SegregError(
+            "these runs were scored on no picture in common",
+            hint="`segreg diff` of two of them tells how their data differ",
+        )
+    return [identity for identity in every[0].ids if identity in common]
+
+
+def _metrics(run: Run) -> MetricCollection:
+    from segreg.models import build
+
+    return build.build_metrics(run.recipe, run.task)
+
+
+def _chosen_metric(metric: str, names: Sequence[str]) -> str:
+    if not names:
+        raise SegregError("these runs have no metric in common")
+    if not metric:
+        return next((name for name in names if name.endswith(PER_IMAGE_MEAN)), names[0])
+    if metric in names:
+        return metric
+    if metric + PER_IMAGE_MEAN in names:
+        return metric + PER_IMAGE_MEAN
+    raise SegregError(
+        f'not all of these runs have a metric "{metric}"',
+        hint=did_you_mean(metric, names) or f"there are {listed(names)}",
+    )
+
+
+def _chosen_model(baseline: str, names: Sequence[str]) -> str:
+    if not baseline or baseline in names:
+        return baseline or names[0]
+    near = did_you_mean(baseline, names)
+    raise SegregError(f'there is no model "{baseline}" to compare with', hint=near or f"the models are {listed(names)}")
+
+
+def _higher_is_better(name: str, metrics: MetricCollection) -> bool:
+    metric = next((m for n, m in metrics.items(copy_state=False) if name == n or name.startswith(f"{n}.")), None)
+    return getattr(metric, "higher_is_better", True) is not False
+
+
+def _values(
+    seeds: Sequence[Scored],
+    names: Sequence[str],
+    measure: Measure,
+    shared: Sequence[str],
+    draws: NDArray[np.float64] | None,
+) -> dict[str, Value]:
+    """Gives each metric; of the shared pictures where it is known of single ones, else as each run tells it."""
+    own = dict(zip(measure.names, statistics.of_seeds(measure).T, strict=True))
+    found = {}
+    for name in names:
+        of_seeds = own[name] if name in own else np.array([one.values[name] for one in seeds])
+        ends = None
+        if draws is not None and name in shared:
+            ends = statistics.interval(draws[:, shared.index(name)])
+        low, high = ends or (None, None)
+        found[name] = Value(float(np.mean(of_seeds)), low, high, tuple(map(float, of_seeds)))
+    return found
+
+
+def _per_image(seeds: Sequence[Scored], metric: str, ids: Sequence[str]) -> tuple[float, ...]:
+    """Gives the metric, or the one that its name begins with, in each picture, the mean over seeds without NaN."""
+    column = next((name for name in seeds[0].columns if metric in (name, name + PER_IMAGE_MEAN, name + ".pooled")), "")
+    if not column or any(column not in one.columns for one in seeds):
+        return ()
+    values = np.array([one.columns[column][one.places(ids)] for one in seeds])
+    there = ~np.isnan(values)
+    sums, numbers = np.where(there, values, 0.0).sum(0), there.sum(0)
+    return tuple(map(float, np.where(numbers > 0, sums / np.maximum(numbers, 1), np.nan)))
+
+
+def _curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    names = dict.fromkeys(name for row in history for name in row)
+    return {name: [row.get(name, float("nan")) for row in history] for name in names}
+
+
+def _key(value: float, *, higher_is_better: bool) -> tuple[bool, float]:
+    return (bool(np.isnan(value)), -value if higher_is_better else value)

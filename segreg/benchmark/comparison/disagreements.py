@@ -1,0 +1,111 @@
+"""The pictures on which models disagree most: which they are, and what each model makes of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segreg.benchmark.comparison.disagreement_record import Disagreement
+from segreg.benchmark.comparison.record import Comparison
+from segreg.errors import SegregError
+from segreg.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from segreg.registry.protocols import Dataset
+    from segreg.task import Task
+    from segreg.runs.trained_run import Run
+
+MOST = 6
+"""Pictures that are shown, unless asked otherwise."""
+_MOST_MODELS = 16
+_WIDTH = 256
+"""Pixels that a drawn picture has at most on its longer side."""
+
+
+def most_disputed(comparison: Comparison, count: int = MOST) -> list[int]:
+    """Gives the places in `Comparison.images` of the pictures whose values in the models lie furthest apart."""
+    values = np.array([model.per_image for model in comparison.models if model.per_image], np.float64)
+    if len(values) < 2:
+        return []
+    spread = np.nanmax(np.nan_to_num(values, nan=-np.inf), 0) - np.nanmin(np.nan_to_num(values, nan=np.inf), 0)
+    spread = np.where(np.isfinite(spread), spread, 0.0)
+    ordered = sorted(range(len(spread)), key=lambda place: (-spread[place], comparison.images[place]))
+    return [place for place in ordered if spread[place] > 0][:count]
+
+
+def drawn_disagreements(
+    comparison: Comparison, runs: Mapping[str, Run], progress: Progress, count: int = MOST
+) -> list[Disagreement]:
+    """Predicts the most disputed pictures with each model's first seed, at their own size, and draws what comes out.
+
+    Args:
+        comparison: says which pictures.
+        runs: a run of each model, by the model's name.
+        progress: is told what happens.
+        count: pictures at most.
+
+    Raises:
+        SegregError: the pictures or a run's weights can't be read.
+    """
+    places = most_disputed(comparison, count)
+    shown = [model for model in comparison.models if model.per_image][:_MOST_MODELS]
+    if not places:
+        return []
+    dataset = _dataset(next(iter(runs.values())))
+    samples = {sample.id: sample for sample in dataset.samples}
+    wanted = {place: samples.get(comparison.images[place]) for place in places}
+    if gone := [comparison.images[place] for place, sample in wanted.items() if sample is None]:
+        raise SegregError(f'the data set no longer has the picture "{gone[0]}"')
+    images = {place: dataset.read_image(sample) for place, sample in wanted.items() if sample is not None}
+    painted: dict[int, dict[str, bytes]] = {place: {} for place in places}
+    with progress.watch("drawing what the models disagree on", len(shown), "models") as advance:
+        for model in shown:
+            run = runs[model.name]
+            for place, image in images.items():
+                painted[place][model.name] = _png(image, run.predict(image), run.task)
+            advance(note=model.name)
+    return [
+        Disagreement(
+            id=comparison.images[place],
+            image=_png(images[place], None, dataset.task),
+            truth=_png(images[place], dataset.read_mask(sample), dataset.task),
+            predictions=painted[place],
+            values={model.name: model.per_image[place] for model in shown},
+        )
+        for place, sample in wanted.items()
+        if sample is not None
+    ]
+
+
+def _dataset(run: Run) -> Dataset:
+    from segreg.models import build
+
+    return build.build_dataset(run.recipe)
+
+
+def _png(image: NDArray[Any], labels: NDArray[np.uint8] | None, task: Task) -> bytes:
+    """Gives a picture with labels drawn into it, shrunk to what a page shows."""
+    from PIL import Image
+
+    from segreg.data.images import to_uint8
+    from segreg.visualize.colours import class_colours
+    from segreg.visualize.overlay import as_rgb, overlay
+
+    pixels = to_uint8(image, "min_max", Path())
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    if labels is None:
+        drawn = as_rgb(pixels)
+    else:
+        colours: Sequence[tuple[int, int, int]] = class_colours(task)
+        drawn = overlay(pixels, np.ascontiguousarray(labels), colours, task)
+    picture = Image.fromarray(np.ascontiguousarray(drawn))
+    picture.thumbnail((_WIDTH, _WIDTH))
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return file.getvalue()

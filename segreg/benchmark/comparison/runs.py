@@ -1,0 +1,77 @@
+"""Compares runs that exist, with what their models cost, and writes the files."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from segreg.benchmark.comparison.compare import compare
+from segreg.benchmark.comparison.run_groups import Contestant
+from segreg.benchmark.comparison.costs import with_costs
+from segreg.benchmark.comparison.disagreements import drawn_disagreements
+from segreg.reports.comparison.files import write_files
+from segreg.benchmark.comparison.record import Comparison, Cost
+from segreg.errors import SegregError
+from segreg.runtime.progress import Progress
+from segreg.runs.trained_run import Run
+
+
+def compare_runs(
+    contestants: Sequence[Contestant],
+    folder: Path,
+    *,
+    metric: str,
+    baseline: str,
+    rounds: int,
+    progress: Progress,
+) -> tuple[Comparison, list[Path]]:
+    """Gives the comparison and the files that were written.
+
+    Args:
+        contestants: the models with their runs.
+        folder: gets the files.
+        metric: to compare by; empty: the first one.
+        baseline: name of the model that the others are told against; empty: the first.
+        rounds: how often each model's costs are measured; 0: not at all.
+        progress: is told what happens.
+
+    Raises:
+        SegregError: the runs can't be compared, or the folder can't be made.
+    """
+    comparison = compare(contestants, title="runs side by side", metric=metric, baseline=baseline)
+    measured, method = _costs(contestants, rounds, progress)
+    return written(with_costs(comparison, measured, method), contestants, folder, progress)
+
+
+def written(
+    comparison: Comparison, contestants: Sequence[Contestant], folder: Path, progress: Progress
+) -> tuple[Comparison, list[Path]]:
+    """Draws what the models disagree on, writes the files, and gives the comparison and the files.
+
+    Where the pictures can't be read any more, the comparison says so and goes without.
+    """
+    try:
+        drawn = drawn_disagreements(comparison, {one.name: one.runs[0] for one in contestants}, progress)
+    except SegregError as error:
+        drawn = []
+        notice = f"The pictures on which models disagree are not shown: {error.problems[0].message}"
+        comparison = dataclasses.replace(comparison, notices=(*comparison.notices, notice))
+    return comparison, write_files(comparison, folder, drawn)
+
+
+def _costs(
+    contestants: Sequence[Contestant], rounds: int, progress: Progress
+) -> tuple[Mapping[str, Mapping[str, Cost]], list[str]]:
+    if not rounds:
+        return {}, []
+    from segreg.benchmark.cost.record import Subject
+    from segreg.benchmark.cost.running import measure
+
+    subjects: dict[str, Subject] = {}
+    for one in contestants:
+        run: Run = one.runs[0]
+        subjects[one.name] = Subject.of(run.recipe, run.task)
+    found = measure(subjects, rounds=rounds, progress=progress)
+    failed = [f"{name} could not be measured: {one.reason}" for name, one in found.of.items() if one.reason]
+    return {name: one.costs for name, one in found.of.items()}, [*found.in_words(), *failed]

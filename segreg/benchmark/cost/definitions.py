@@ -1,0 +1,84 @@
+"""What each cost is: its unit, the sentence that defines it, and which way is better."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True)
+class Definition:
+    """What a number of `segreg.benchmark.cost` is.
+
+    Attributes:
+        unit: such as "images/s"; empty for a plain number.
+        sentence: what was counted or measured, and what of it was left out.
+        higher_is_better: whether larger values are; None where neither is.
+    """
+
+    unit: str
+    sentence: str
+    higher_is_better: bool | None
+
+
+_TRAINING = (
+    "training steps as `segreg run` takes them, on one batch of `train.batch_size` random pictures that lies in memory"
+)
+_PREDICTION = "prediction as `segreg predict` makes it, from uint8 pictures in memory to float32 logits on the device"
+_EVALUATION_BATCH = "batches of `evaluate.batch_size` pictures (`train.batch_size` where that is null)"
+_ALLOCATOR = (
+    "the largest memory that PyTorch's allocator had given out on the GPU at one time after the warm-up; what the "
+    "allocator keeps unused and the driver's own share of some hundred MiB are not in it"
+)
+_RSS = (
+    "the largest memory of the whole process on the machine (peak RSS), nothing of which is on a GPU; the share of "
+    "`process_memory_rss_mib` was there before the network"
+)
+
+DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
+    {
+        "parameters": Definition(
+            "", "the network's parameters, those of an auxiliary decoder included, which only training uses", False
+        ),
+        "flops": Definition(
+            "FLOP",
+            "floating-point operations of convolutions and matrix products (attention's too) in one prediction for one "
+            "picture of the recipe's size, a multiply-add counted as two; normalisation, activations, pooling and "
+            "resampling are not counted",
+            False,
+        ),
+        "training_images_per_second": Definition(
+            "images/s",
+            f"pictures a second in {_TRAINING}: copy to the device, forward, losses, backward, optimizer; reading and "
+            "augmenting are left out, and the learning rate is 0, so that random labels can't make the loss diverge",
+            True,
+        ),
+        "inference_images_per_second": Definition(
+            "images/s", f"pictures a second in {_PREDICTION}, in {_EVALUATION_BATCH}", True
+        ),
+        "latency_p50_ms": Definition(
+            "ms", f"the median time of {_PREDICTION}, for one picture at a time, each waited for", False
+        ),
+        "latency_p95_ms": Definition(
+            "ms", "the time that 95% of the same predictions of one picture took at most, of 20 or more", False
+        ),
+        "training_memory_gpu_mib": Definition("MiB", f"in {_TRAINING}, {_ALLOCATOR}", False),
+        "inference_memory_gpu_mib": Definition(
+            "MiB", f"in {_PREDICTION}, in {_EVALUATION_BATCH}, {_ALLOCATOR}", False
+        ),
+        "training_memory_rss_mib": Definition(
+            "MiB", f"in predictions and then in {_TRAINING}, {_RSS}", False
+        ),
+        "inference_memory_rss_mib": Definition(
+            "MiB", f"in {_PREDICTION}, of one picture and in {_EVALUATION_BATCH}, {_RSS}", False
+        ),
+        "process_memory_rss_mib": Definition(
+            "MiB",
+            "the largest memory of the same process (peak RSS) when it had imported segreg and PyTorch and built "
+            "nothing; the libraries that the network is made with are not in it, and count as the network's",
+            None,
+        ),
+    }
+)  # fmt: skip
+"""Every cost by its name, in the order in which they are told."""

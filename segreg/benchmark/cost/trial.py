@@ -1,0 +1,174 @@
+"""One round of measuring a recipe's network, in this process.
+
+Prediction comes before training, because the memory that a process has had at most only grows. Every place where the
+processor waits for the device says "sync".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from statistics import median, quantiles
+from time import perf_counter
+
+import torch
+
+from segreg.benchmark.cost.definitions import DEFINITIONS
+from segreg.benchmark.cost.flops import counted_flops
+from segreg.benchmark.cost.machine import Watch
+from segreg.benchmark.cost.network import Network
+from segreg.benchmark.cost.record import Needed, Sample
+from segreg.runtime.device import prepare_process
+from segreg.runtime.memory import MIB, available_mib, peak_rss_mib
+from segreg.config.resolve import Resolved
+from segreg.task import Task
+
+_LEAST_STEPS = 3
+_LEAST_LATENCIES = 20  # fewer have no 95th percentile
+_WARM_UP_STEPS = 2
+_WARM_UP = 0.2
+"""Share of a timing's seconds that goes before it: caches fill, kernels are chosen, clocks rise."""
+
+
+def _silent(stage: str) -> None:
+    pass
+
+
+def measured(recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str], None] = _silent) -> Sample:
+    """Gives what one round finds.
+
+    The peak RSS is the whole process's. So this is to be a process that has done nothing else, and has not been started
+    by a large one (see `segreg.runtime.memory`); `segreg.benchmark.cost.running` makes such processes.
+
+    Args:
+        recipe: names the network and how it is trained.
+        task: the classes.
+        seconds: that each of the three timings takes about, besides a warm-up of a fifth of that.
+        at: is told what begins, in words.
+
+    Raises:
+        SegregError: the network can't be built or trained.
+    """
+    prepare_process()
+    imported = peak_rss_mib()
+    at("in building the network")
+    network = Network.of(recipe, task)
+    watch = Watch()
+    values = {"parameters": float(sum(p.numel() for p in network.objective.model.parameters()))}
+    if imported is not None and network.device.type == "cpu":
+        values["process_memory_rss_mib"] = imported
+    at(f"in predicting {_words(recipe, len(network.pictures))}")
+    values |= _predicting(network, seconds, watch)
+    at(f"in training on {_words(recipe, recipe.train.batch)}")
+    values |= _training(network, seconds, watch)
+    at("in counting the network's operations")
+    values["flops"] = float(counted_flops(network.objective.model, recipe.input.channels, recipe.input.size))
+    return Sample(
+        {name: values[name] for name in DEFINITIONS if name in values},
+        device=_device(network.device),
+        precision=network.precision.name,
+        threads=torch.get_num_threads(),
+        others=watch.others,
+    )
+
+
+def needed(recipe: Resolved, task: Task, *, at: Callable[[str], None] = _silent) -> Needed:
+    """Gives the memory that training and prediction need: two optimizer steps, and one batch of predictions.
+
+    Two, because an optimizer makes its own tensors at the end of the first, and has them beside all others only in the
+    second. As in `measured`, the peak RSS is the whole process's.
+
+    Raises:
+        SegregError: the network can't be built or trained.
+    """
+    prepare_process()
+    available = available_mib()
+    at("in building the network")
+    network = Network.of(recipe, task)
+    device = network.device
+    if device.type == "cuda":
+        available = torch.cuda.mem_get_info(device)[0] / MIB + torch.cuda.memory_reserved(device) / MIB
+    at(f"in training on {_words(recipe, recipe.train.batch)}")
+    training = network.prepared()
+    network.train(training, steps=2)  # sync
+    at(f"in predicting {_words(recipe, len(network.pictures))}")
+    network.objective.eval()
+    network.predict()
+    network.synchronise()  # sync
+    return Needed(_peak_mib(device), available if device.type in ("cuda", "cpu") else None, _device(device))
+
+
+def _predicting(network: Network, seconds: float, watch: Watch) -> dict[str, float]:
+    def one() -> None:
+        network.predict(1)
+        network.synchronise()  # sync: a latency is the time until the answer is there
+
+    _repeated(one, least=_WARM_UP_STEPS, seconds=_WARM_UP * seconds)
+    with watch:
+        latencies = _repeated(one, least=_LEAST_LATENCIES, seconds=seconds)
+    _repeated(network.predict, least=_WARM_UP_STEPS, seconds=_WARM_UP * seconds)
+    network.synchronise()  # sync: nothing of the warm-up may be timed
+    _forget_peak(network.device)
+    with watch:
+        start = perf_counter()
+        batches = len(_repeated(network.predict, least=_LEAST_STEPS, seconds=seconds))
+        network.synchronise()  # sync, once: batches queue as in a run, and the last one counts
+        passed = perf_counter() - start
+    return {
+        "latency_p50_ms": 1000 * median(latencies),
+        "latency_p95_ms": 1000 * quantiles(latencies, n=20, method="inclusive")[-1],
+        "inference_images_per_second": batches * len(network.pictures) / passed,
+        **_memory(network.device, "inference"),
+    }
+
+
+def _training(network: Network, seconds: float, watch: Watch) -> dict[str, float]:
+    training = network.prepared()
+    network.train(training, steps=_WARM_UP_STEPS, seconds=_WARM_UP * seconds)
+    network.synchronise()  # sync: nothing of the warm-up may be timed
+    _forget_peak(network.device)
+    with watch:
+        start = perf_counter()
+        images = network.train(training, steps=_LEAST_STEPS, seconds=seconds)  # syncs as a run does
+        network.synchronise()  # sync, once: the last step counts
+        passed = perf_counter() - start
+    return {"training_images_per_second": images / passed, **_memory(network.device, "training")}
+
+
+def _repeated(step: Callable[[], object], *, least: int, seconds: float) -> list[float]:
+    """Takes a step again and again, and gives the seconds of each."""
+    times: list[float] = []
+    start = now = perf_counter()
+    while len(times) < least or now - start < seconds:
+        before = now
+        step()
+        now = perf_counter()
+        times.append(now - before)
+    return times
+
+
+def _memory(device: torch.device, doing: str) -> dict[str, float]:
+    """Gives the memory's cost under the name that says which memory it is."""
+    names = {"cuda": f"{doing}_memory_gpu_mib", "cpu": f"{doing}_memory_rss_mib"}
+    peak = _peak_mib(device)
+    return {} if peak is None else {names[device.type]: peak}
+
+
+def _peak_mib(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / MIB
+    return peak_rss_mib() if device.type == "cpu" else None  # Apple's GPU keeps no peak
+
+
+def _forget_peak(device: torch.device) -> None:
+    """Lets a GPU's peak begin anew: the search for the fastest convolutions takes more than they do."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _device(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+
+
+def _words(recipe: Resolved, count: int) -> str:
+    height, width = recipe.input.size
+    return f"batches of {count} picture{'' if count == 1 else 's'} of {height}x{width}"

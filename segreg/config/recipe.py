@@ -1,0 +1,273 @@
+"""Reads a recipe: plain YAML to plain values that remember where each was written, and `key.path=value` overrides."""
+
+from __future__ import annotations
+
+import copy
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segreg.errors import Place, Problem, SegregError, did_you_mean
+from segreg.settings import value_in_words
+from segreg.config.yaml_text import plain_scalar
+
+KeyPath = tuple[str | int, ...]
+"""Where a value stands in a recipe: `("loss", 0, "name")`."""
+
+COMMAND_LINE = Place("command line")
+_LARGEST_FILE = 200_000
+_DEEPEST = 50
+
+# A recipe is data: nothing in it refers to anything, runs anything or grows when it is read.
+_REFUSED = {
+    yaml.AnchorToken: "anchors (&) are no part of a recipe: write values out; a text that begins with & needs quotes",
+    yaml.AliasToken: "aliases (*) are no part of a recipe: write values out; a text that begins with * needs quotes",
+    yaml.TagToken: "tags (!) are no part of a recipe: it holds plain values; a text that begins with ! needs quotes",
+}
+_TOO_DEEP = f"this is nested more deeply than a recipe can be ({_DEEPEST} levels)"
+_OPENING = (
+    yaml.BlockMappingStartToken, yaml.BlockSequenceStartToken, yaml.FlowMappingStartToken, yaml.FlowSequenceStartToken,
+)  # fmt: skip
+_CLOSING = (yaml.BlockEndToken, yaml.FlowMappingEndToken, yaml.FlowSequenceEndToken)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a recipe says, before anything in it is looked up.
+
+    Attributes:
+        values: the mapping as written, overrides applied.
+        keys: where each key was written.
+        places: where each value was written.
+        source: the file, or a name for a recipe made in Python.
+        text: the file's text, as it was read.
+    """
+
+    values: Mapping[str, Any]
+    keys: Mapping[KeyPath, Place] = field(default_factory=dict)
+    places: Mapping[KeyPath, Place] = field(default_factory=dict)
+    source: str = "recipe"
+    text: str = ""
+
+    def key_place(self, path: KeyPath) -> Place:
+        """Gives where the key at `path`, or the nearest one above it, was written."""
+        return self._nearest(self.keys, path)
+
+    def place(self, path: KeyPath) -> Place:
+        """Gives where the value at `path`, or the nearest one above it, was written."""
+        return self._nearest(self.places, path)
+
+    def _nearest(self, places: Mapping[KeyPath, Place], path: KeyPath) -> Place:
+        for length in range(len(path), 0, -1):
+            if path[:length] in places:
+                return places[path[:length]]
+        return Place(self.source)
+
+    def changed(self, overrides: Iterable[str] = (), /) -> Recipe:
+        """Gives the recipe with `key.path=value` overrides applied, in their order; values are YAML.
+
+        A name in place of a part (`encoder=timm/convnext_tiny`) drops the settings of the part it replaces.
+
+        Raises:
+            SegregError: an override that is no `key.path=value`, or a path through something that is no mapping.
+        """
+        values = copy.deepcopy(dict(self.values))
+        keys, places = dict(self.keys), dict(self.places)
+        for override in overrides:
+            path, value = _parse_override(override)
+            _put(values, path, value, override)
+            for known in (keys, places):
+                for old in [p for p in known if p[: len(path)] == path]:
+                    del known[old]
+            for length in range(1, len(path) + 1):
+                keys.setdefault(path[:length], COMMAND_LINE)
+            places[path] = COMMAND_LINE
+        return Recipe(values, keys, places, self.source, self.text)
+
+
+def read_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+    """Reads a recipe file.
+
+    Raises:
+        SegregError: the file is missing, no text, no YAML, no mapping, or uses what recipes don't have: a key twice,
+            tags, anchors, several documents.
+    """
+    path = Path(file)
+    text = _read_text(path)
+    node = _compose(text, str(path))
+    if node is None:
+        raise SegregError("the recipe is empty", place=Place(str(path)), hint="`segreg recipes` lists complete ones")
+    reading = _Reading(str(path))
+    values = reading.value(node)
+    if reading.problems:
+        raise SegregError.of(reading.problems)
+    if not isinstance(values, dict):
+        raise SegregError("a recipe is a mapping of sections such as `encoder: resnet50`", place=reading.places[()])
+    return Recipe(values, reading.keys, reading.places, str(path), text).changed(overrides)
+
+
+def _read_text(path: Path) -> str:
+    if os.path.isdir(path):  # noqa: PTH112 - pathlib raises on names that are too long
+        raise SegregError(f"{path} is a folder, not a recipe file")
+    if not os.path.exists(path):  # noqa: PTH110 - likewise
+        near = sorted(p.name for p in path.parent.glob("*.y*ml")) if os.path.isdir(path.parent) else []  # noqa: PTH112
+        hint = did_you_mean(path.name, near) or "`segreg recipes` lists the recipes that came with segreg"
+        if path.suffix not in (".yaml", ".yml") and re.search(r"[.=]", path.name):
+            hint += "\nan override is written key.path=value, such as train.epochs=3"
+        raise SegregError(f"there is no recipe {path}", hint=hint)
+    try:
+        with path.open("rb") as file:  # its size isn't asked for: a pipe (`<(...)`) has none
+            content = file.read(_LARGEST_FILE + 1)
+        if len(content) > _LARGEST_FILE:
+            raise SegregError(f"{path} is larger than a recipe can be ({_LARGEST_FILE // 1000} kB)")
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SegregError(f"{path} is no text in UTF-8 (byte {error.start}): a recipe is a YAML text") from None
+    except OSError as error:
+        raise SegregError(f"{path} can't be read: {error.strerror}") from None
+
+
+_ADVICE = {
+    "'\\t'": "indent with blanks, not with tabs",
+    "mapping values are not allowed": "keys of one section stand in one column; a text with a colon in it needs quotes",
+    "'@'": "a text that begins with @ needs quotes",
+    "'`'": "a text that begins with ` needs quotes",
+    "'%'": "a text that begins with % needs quotes",
+    "while scanning an alias": "a text that begins with * needs quotes",
+    "while scanning an anchor": "a text that begins with & needs quotes",
+    "unknown escape character": "in double quotes a backslash begins an escape; single quotes take it as it is",
+    "<block end>, but found '-'": "an item of a list (-) stands beside keys, or too far left or right",
+    "<block end>": "this line starts further left or right than the others of its section",
+    "could not find expected ':'": "a key is followed by a colon and a blank: `encoder: resnet50`",
+    "but got '<stream end>'": "what is opened here ([ or {) is not closed",
+    "but got ':'": "what is opened here ([ or {) is not closed, or a comma is missing inside",
+    "while scanning a quoted scalar": "the quote that is opened here is not closed",
+}
+"""What to do about PyYAML's complaints, by words in them."""
+_BEGINS_BEFORE = ("could not find expected ':'", "but got '<stream end>'", "but got ':'", "unexpected end of stream")
+"""Complaints that are made where something ends, although what is wrong is where it began."""
+
+
+def _compose(text: str, source: str) -> yaml.Node | None:
+    depth = 0
+    try:
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            depth += isinstance(token, _OPENING) - isinstance(token, _CLOSING)
+            refused = _TOO_DEEP if depth > _DEEPEST else _REFUSED.get(type(token))
+            if refused:
+                mark = token.start_mark
+                raise SegregError(refused, place=Place(source, mark.line + 1, mark.column + 1))
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        what = " ".join(part for part in (error.problem, error.context) if part)
+        what = what.removesuffix(" that cannot start any token while scanning for the next token")
+        begins_before = any(clue in what for clue in _BEGINS_BEFORE)
+        mark = (error.context_mark if begins_before else None) or error.problem_mark or error.context_mark
+        place = Place(source, mark.line + 1, mark.column + 1) if mark else Place(source)
+        if "but found another document" in what:
+            raise SegregError("a recipe is one YAML document; a second one begins here (---)", place=place) from None
+        hint = next((advice for clue, advice in _ADVICE.items() if clue in what), "")
+        raise SegregError(f"this is no YAML: {what}", place=place, hint=hint) from None
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        place = Place(source, before.count("\n") + 1, error.position - before.rfind("\n"))
+        raise SegregError(
+            f"this is no text: it holds the control character {error.character:#04x}", place=place
+        ) from None
+
+
+@dataclass
+class _Reading:
+    """Turns YAML nodes into plain values and notes where everything in them stands."""
+
+    source: str
+    keys: dict[KeyPath, Place] = field(default_factory=dict)
+    places: dict[KeyPath, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def value(self, node: yaml.Node, path: KeyPath = ()) -> Any:
+        self.places[path] = self._place(node)
+        if isinstance(node, yaml.ScalarNode):
+            quoted = node.style is not None
+            return node.value if quoted else plain_scalar(node.value)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
+        return self._mapping(node, path)
+
+    def _mapping(self, node: yaml.Node, path: KeyPath) -> dict[str, Any]:
+        mapping: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            here, key = self._place(key_node), key_node.value
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem("a key must be a plain word", here))
+            elif key in mapping:
+                first = self.keys[*path, key]
+                self.problems.append(Problem(f'"{key}" stands twice here', here, f"first at {first}"))
+            elif key == "<<":
+                self.problems.append(Problem("merge keys (<<) are no part of a recipe: write the settings out", here))
+            else:
+                self.keys[*path, key] = here
+                mapping[key] = self.value(value_node, (*path, key))
+        return mapping
+
+    def _place(self, node: yaml.Node) -> Place:
+        if self.source == COMMAND_LINE.source:
+            return COMMAND_LINE
+        return Place(self.source, node.start_mark.line + 1, node.start_mark.column + 1)
+
+
+def is_override(word: str) -> bool:
+    """Says whether a word of the command line is `key.path=value` rather than a file's name."""
+    return bool(re.match(r"^[A-Za-z_][\w.]*=", word)) and not os.path.exists(word)  # noqa: PTH110 - may be too long
+
+
+def _parse_override(override: str) -> tuple[KeyPath, Any]:
+    path_text, equals, value_text = override.partition("=")
+    path = tuple(int(part) if part.isdecimal() else part for part in path_text.strip().split("."))
+    if not equals or not all(str(part) for part in path):
+        raise SegregError(
+            f'"{override}" is no override', hint="write key.path=value, such as train.epochs=3", place=COMMAND_LINE
+        )
+    reading = _Reading(COMMAND_LINE.source)
+    try:
+        node = _compose(value_text, COMMAND_LINE.source)
+    except SegregError as error:
+        problem = error.problems[0]
+        raise SegregError(f'in "{override}", {problem.message}', hint=problem.hint, place=COMMAND_LINE) from None
+    value = None if node is None else reading.value(node)
+    if reading.problems:
+        raise SegregError(f'in "{override}", {reading.problems[0].message}', place=COMMAND_LINE)
+    return path, value
+
+
+def _put(values: dict[str, Any], path: KeyPath, value: Any, override: str) -> None:
+    def no_way(reason: str) -> SegregError:
+        return SegregError(f'in "{override}", {reason}', place=COMMAND_LINE)
+
+    inside: Any = values
+    for depth, step in enumerate(path):
+        last = depth == len(path) - 1
+        at = ".".join(map(str, path[:depth])) or "a recipe"
+        if isinstance(inside, list):
+            if not isinstance(step, int) or step >= len(inside):
+                raise no_way(f'"{at}" is a list of {len(inside)}; an item is named by its number, from 0')
+        elif isinstance(step, int) or not isinstance(inside, dict):
+            raise no_way(f'"{at}" is no list, so it has no item {step}')
+        if last:
+            inside[step] = value
+            return
+        below = inside.get(step) if isinstance(inside, dict) else inside[int(step)]
+        if isinstance(below, str):  # `encoder: resnet50` is short for `{name: resnet50}`
+            below = {"name": below}
+        elif below is None:
+            below = {}
+        elif not isinstance(below, (dict, list)):
+            at = ".".join(map(str, path[: depth + 1]))
+            raise no_way(f'"{at}" is {value_in_words(below)} and has nothing inside it')
+        inside[step] = below
+        inside = below

@@ -1,0 +1,354 @@
+"""Turns a recipe into checked choices: every name looked up, every setting checked, every default filled in."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
+from segreg.config.recipe import KeyPath, Recipe
+from segreg.registry.registry import Part, Registry
+from segreg.config.sections import Evaluate, Input, Split, Train
+from segreg.settings import Setting, check_value, plain, settings_of, type_in_words, value_in_words
+from segreg.config.yaml_text import to_yaml
+
+PARTS = {"dataset": "dataset", "encoder": "encoder", "decoder": "decoder", "optimizer": "optimizer"}
+"""Sections that name one part, which a recipe must have, and the kind of it."""
+SETTINGS = {"split": Split, "input": Input, "train": Train, "evaluate": Evaluate}
+"""Sections of plain settings, each optional."""
+SECTIONS = (
+    "seed", "dataset", "split", "input", "augment", "encoder", "decoder", "auxiliary",
+    "loss", "optimizer", "schedule", "train", "evaluate",
+)  # fmt: skip
+"""Every section, in the order in which a recipe is written."""
+LARGEST_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A part that a recipe chose, with every setting.
+
+    Attributes:
+        part: the part.
+        settings: its settings as Python values, defaults filled in.
+        weight: its share in a sum, where it is a loss or an auxiliary decoder.
+        place: where the recipe names it.
+        distribution: the package that the recipe names it from (`name@distribution`), where it does.
+    """
+
+    part: Part
+    settings: Mapping[str, Any]
+    weight: float = 1.0
+    place: Place | None = None
+    distribution: str = ""
+
+    def build(self, *given: Any) -> Any:
+        """Builds the part.
+
+        Raises:
+            SegregError: its builder raised one, told with the recipe's place; or a builder of another package than
+                segreg raised anything else, told with its traceback for its author.
+        """
+        try:
+            return self.part.build(*given, **self.settings)
+        except SegregError as error:
+            raise error.at(self.place) from error
+        except Exception as error:
+            plugin = self.part.plugin
+            if plugin.distribution == "segreg":  # a bug of our own
+                raise
+            frames = (
+                error.__traceback__.tb_next.tb_next if error.__traceback__ and error.__traceback__.tb_next else None
+            )
+            told = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+            raise SegregError(
+                f'the {self.part.kind} "{self.part.name}" of {plugin.title} failed: {type(error).__name__}: {error}',
+                place=self.place,
+                hint=f"defined at {self.part.defined}\n{told}",
+            ) from error
+
+    def plain(self) -> dict[str, Any]:
+        """Gives the choice as a recipe writes it."""
+        settings = {n: plain(self.part.settings[n].hint, value) for n, value in self.settings.items()}
+        at = f"@{self.distribution}" if self.distribution else ""
+        return {"name": self.part.name + at, **settings}
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe, checked and complete."""
+
+    seed: int
+    dataset: Choice
+    split: Split
+    input: Input
+    augment: tuple[Choice, ...]
+    encoder: Choice
+    decoder: Choice
+    auxiliary: Choice | None
+    loss: tuple[Choice, ...]
+    optimizer: Choice
+    schedule: Choice | None
+    train: Train
+    evaluate: Evaluate
+    metrics: tuple[Choice, ...]
+    source: str = "recipe"
+
+    def plain(self) -> dict[str, Any]:
+        """Gives the complete recipe as plain values: every default, runs again alone."""
+        sections = {name: _plain_section(getattr(self, name)) for name in SETTINGS}
+        sections["evaluate"] = {"metrics": [choice.plain() for choice in self.metrics], **sections["evaluate"]}
+        return {
+            "seed": self.seed,
+            "dataset": self.dataset.plain(),
+            "split": sections["split"],
+            "input": sections["input"],
+            "augment": [choice.plain() for choice in self.augment],
+            "encoder": self.encoder.plain(),
+            "decoder": self.decoder.plain(),
+            "auxiliary": {**self.auxiliary.plain(), "weight": self.auxiliary.weight} if self.auxiliary else None,
+            "loss": [{**choice.plain(), "weight": choice.weight} for choice in self.loss],
+            "optimizer": self.optimizer.plain(),
+            "schedule": self.schedule.plain() if self.schedule else None,
+            "train": sections["train"],
+            "evaluate": sections["evaluate"],
+        }
+
+    def yaml(self, *, header: str = "") -> str:
+        """Gives the complete recipe as a file's text."""
+        return to_yaml(self.plain(), header=header)
+
+    def choices(self) -> tuple[Choice, ...]:
+        """Gives every part that the recipe chose."""
+        optional = tuple(choice for choice in (self.auxiliary, self.schedule) if choice)
+        single = (self.dataset, self.encoder, self.decoder, self.optimizer)
+        return (*single, *optional, *self.augment, *self.loss, *self.metrics)
+
+
+def resolve(recipe: Recipe, registry: Registry) -> Resolved:
+    """Checks a whole recipe and fills in its defaults. Nothing heavy is imported.
+
+    Raises:
+        SegregError: everything that is wrong, together, each with its place.
+    """
+    check = _Check(recipe, registry)
+    return check.whole()
+
+
+def choose(kind: str, name: str, settings: Mapping[str, Any], registry: Registry) -> Choice:
+    """Gives one part with its settings checked as a recipe's are.
+
+    Raises:
+        SegregError: there is no such part, or a setting is unknown, missing or of the wrong type.
+    """
+    check = _Check(Recipe({}, source=f"{kind} {name}"), registry)
+    choice = check.part(kind, (), {"name": name, **settings})
+    if choice is None:
+        raise SegregError.of(Problem(p.message, None, p.hint) for p in check.problems)
+    return choice
+
+
+def _plain_section(section: Any) -> dict[str, Any]:
+    settings = settings_of(type(section))
+    return {name: plain(setting.hint, getattr(section, name)) for name, setting in settings.items()}
+
+
+class _Check:
+    """One pass over a recipe that gathers problems rather than stopping at the first."""
+
+    def __init__(self, recipe: Recipe, registry: Registry) -> None:
+        self.recipe = recipe
+        self.registry = registry
+        self.problems: list[Problem] = []
+
+    def whole(self) -> Resolved:
+        values = self.recipe.values
+        for key in values:
+            if key not in SECTIONS:
+                hint = did_you_mean(str(key), SECTIONS) or f"the sections are {listed(SECTIONS, most=20)}"
+                self.wrong(f'"{key}" is no section of a recipe', (key,), hint, at_key=True)
+        evaluate = dict(values["evaluate"]) if isinstance(values.get("evaluate"), Mapping) else values.get("evaluate")
+        metrics = evaluate.pop("metrics", None) if isinstance(evaluate, dict) else None
+        scored = evaluate is None or isinstance(evaluate, dict)
+        found: dict[str, Any] = {
+            "seed": self.seed(values.get("seed", 0)),
+            **{name: self.needed_part(kind, name) for name, kind in PARTS.items()},
+            **{name: self.section(name, values.get(name)) for name in SETTINGS if name != "evaluate"},
+            "evaluate": self.section("evaluate", evaluate),
+            "augment": self.many("augmentation", ("augment",), values.get("augment")),
+            "auxiliary": self.optional_part("decoder", "auxiliary", weighted=True),
+            "schedule": self.optional_part("schedule", "schedule"),
+            "loss": self.many("loss", ("loss",), values.get("loss"), weighted=True, needed=True),
+            "metrics": self.many("metric", ("evaluate", "metrics"), metrics, needed=scored),
+        }
+        self.across(found)
+        if self.problems:
+            raise SegregError.of(sorted(self.problems, key=_reading_order))
+        return Resolved(**found, source=self.recipe.source)
+
+    def wrong(self, message: str, path: KeyPath, hint: str = "", *, at_key: bool = False) -> None:
+        place = self.recipe.key_place(path) if at_key else self.recipe.place(path)
+        self.problems.append(Problem(message, place, hint))
+
+    def seed(self, value: Any) -> int:
+        if type(value) is not int or not 0 <= value <= LARGEST_SEED:
+            self.wrong(f'"seed" must be an integer from 0 to {LARGEST_SEED}, not {value_in_words(value)}', ("seed",))
+            return 0
+        return value
+
+    def section(self, name: str, value: Any) -> Any:
+        section, path = SETTINGS[name], (name,)
+        if value is None:
+            value = {}
+        if not isinstance(value, Mapping):
+            hint = "a colon is followed by a blank" if isinstance(value, str) and ":" in value else ""
+            self.wrong(f'the section "{name}" holds settings, not {value_in_words(value)}', path, hint)
+            return None
+        settings = settings_of(section)
+        problems_before = len(self.problems)
+        checked = self.settings(f'the section "{name}"', settings, value, path)
+        if len(self.problems) > problems_before:
+            return None
+        complete = {n: s.default for n, s in settings.items() if not s.required}
+        return section(**{**complete, **checked})
+
+    def needed_part(self, kind: str, name: str) -> Choice | None:
+        if self.recipe.values.get(name) is None:
+            place = (name,) if name in self.recipe.values else ()
+            self.wrong(f'the section "{name}" is missing: it names {with_article(kind)}', place, self.choice_of(kind))
+            return None
+        return self.part(kind, (name,), self.recipe.values[name])
+
+    def optional_part(self, kind: str, name: str, *, weighted: bool = False) -> Choice | None:
+        value = self.recipe.values.get(name)
+        return None if value is None else self.part(kind, (name,), value, weighted=weighted)
+
+    def many(
+        self, kind: str, path: KeyPath, value: Any, *, weighted: bool = False, needed: bool = False
+    ) -> tuple[Choice | None, ...]:
+        dotted = ".".join(map(str, path))
+        if value is None or value == []:
+            if needed:
+                at = path if value == [] else path[:-1]
+                self.wrong(f'"{dotted}" is missing: it names one {kind} or several', at, self.choice_of(kind))
+            return ()
+        if not isinstance(value, list):
+            return (self.part(kind, path, value, weighted=weighted),)
+        return tuple(self.part(kind, (*path, i), item, weighted=weighted) for i, item in enumerate(value))
+
+    def choice_of(self, kind: str) -> str:
+        names = self.registry.names(kind)
+        return f"it can be {listed(names, most=6, last='or')}" if names else f"no plugin offers {with_article(kind)}"
+
+    def part(self, kind: str, path: KeyPath, value: Any, *, weighted: bool = False) -> Choice | None:
+        given: Any = {"name": value} if isinstance(value, str) else value
+        if not isinstance(given, Mapping):
+            self.wrong(
+                f"{with_article(kind)} is a name or a mapping with a name, not {value_in_words(value)}", path,
+                f"for example {{name: {(self.registry.names(kind) or ['...'])[0]}}}",
+            )  # fmt: skip
+            return None
+        if "name" not in given:
+            written = [key for key in given if key in self.registry.names(kind)]
+            hint = f"write `name: {written[0]}`, and its settings beside it" if written else self.choice_of(kind)
+            self.wrong(f"{with_article(kind)} needs a name", path, hint)
+            return None
+        name_path = (*path, "name") if isinstance(value, Mapping) else path
+        name = given["name"]
+        if not isinstance(name, str):
+            self.wrong(f"the name of {with_article(kind)} must be a text, not {value_in_words(name)}", name_path)
+            return None
+        try:
+            part = self.registry.find(kind, name)
+            known = part.settings
+        except SegregError as error:
+            self.problems += error.at(self.recipe.place(name_path)).problems
+            return None
+        own = {key: v for key, v in given.items() if key != "name" and not (weighted and key == "weight")}
+        problems_before = len(self.problems)
+        checked = self.settings(f'the {kind} "{name}"', known, own, path, part)
+        weight = self.weight(f'the {kind} "{name}"', given.get("weight", 1.0), path) if weighted else 1.0
+        if len(self.problems) > problems_before:
+            return None
+        complete = {n: s.default for n, s in known.items()}
+        return Choice(part, {**complete, **checked}, weight, self.recipe.place(name_path), name.partition("@")[2])
+
+    def weight(self, title: str, value: Any, path: KeyPath) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+            message = f'"weight" of {title} must be a finite number above 0, not {value_in_words(value)}'
+            self.wrong(message, (*path, "weight"))
+            return 1.0
+        return float(value)
+
+    def settings(
+        self,
+        title: str,
+        known: Mapping[str, Setting],
+        given: Mapping[str, Any],
+        path: KeyPath,
+        part: Part | None = None,
+    ) -> dict[str, Any]:
+        defined = f"\ndefined at {part.defined}" if part else ""
+        checked: dict[str, Any] = {}
+        for key, value in given.items():
+            if key not in known:
+                accepted = f"it accepts {listed(list(known), most=30)}" if known else "it has no settings"
+                hint = "\n".join(filter(None, (did_you_mean(str(key), known), accepted))) + defined
+                self.wrong(f'{title} has no setting "{key}"', (*path, key), hint, at_key=True)
+                continue
+            try:
+                checked[key] = check_value(known[key].hint, value)
+            except ValueError as error:
+                meaning = f"{key}: {known[key].meaning}" if known[key].meaning else ""
+                self.wrong(f'"{key}" of {title} {error}', (*path, key), (meaning + defined).strip())
+        for name, setting in known.items():
+            if setting.required and name not in given:
+                words = type_in_words(setting.hint)
+                self.wrong(f'{title} needs "{name}", {words}', path, f"{name}: {setting.meaning}{defined}")
+        return checked
+
+    def across(self, found: Mapping[str, Any]) -> None:
+        """Checks what no single setting can tell."""
+        names = [choice.part.name if choice else None for choice in found["metrics"]]
+        for number, name in enumerate(names):
+            if name is not None and name in names[:number]:
+                self.wrong(f'the metric "{name}" stands twice', ("evaluate", "metrics", number))
+        split, size, train = found["split"], found["input"], found["train"]
+        if split is not None:
+            if split.val + split.test >= 1 and split.method in ("auto", "random"):
+                message = (
+                    f"val and test are shares of all samples: {split.val:g} and {split.test:g} leave none to train"
+                )
+                self.wrong(f'in the section "split", {message}', ("split",))
+            if split.method == "lists" and not {"train", "val"} <= set(split.lists):
+                self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
+        if train is not None and train.batch_size == "auto" and train.accumulate > 1:
+            hint = "set effective_batch_size to the images of a step, and leave accumulate out"
+            self.wrong(
+                '"accumulate" does not go with batch_size: auto, which adds up itself', ("train", "accumulate"), hint
+            )
+        if train is not None and train.batch_size != "auto" and train.effective_batch_size is not None:
+            hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
+            self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
+        if size is not None:
+            for name in ("mean", "std"):
+                numbers = getattr(size, name)
+                if numbers is not None and len(numbers) != size.channels:
+                    words = f"has {_values(len(numbers))}, but input.channels is {size.channels}"
+                    self.wrong(f'"{name}" of the section "input" {words}', ("input", name))
+            if (size.mean is None) != (size.std is None):
+                self.wrong('"mean" and "std" of the section "input" go together', ("input",))
+            if size.mean is None and size.normalize == "imagenet" and size.channels != 3:
+                hint = f"give mean and std with {_values(size.channels)}, or normalize: none"
+                self.wrong("ImageNet's statistics have 3 channels", ("input", "normalize"), hint)
+
+
+def _values(count: int) -> str:
+    return f"{count} value{'' if count == 1 else 's'}"
+
+
+def _reading_order(problem: Problem) -> tuple[bool, int, int]:
+    place = problem.place or Place("")
+    return (place.line is None, place.line or 0, place.column or 0)

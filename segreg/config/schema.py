@@ -1,0 +1,118 @@
+"""The JSON Schema of recipes for the plugins that are installed, by which editors complete and check them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from segreg.registry.entry import Entry
+from segreg.registry.kinds import KINDS
+from segreg.registry.registry import Part, Registry
+from segreg.config.resolve import LARGEST_SEED, PARTS, SECTIONS, SETTINGS
+from segreg.settings import Setting, json_schema, plain, settings_of
+
+
+def recipe_schema(registry: Registry) -> dict[str, Any]:
+    """Gives the schema (JSON Schema draft 2020-12) of a whole recipe."""
+    seed = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED, "default": 0}
+    sections: dict[str, Any] = {
+        "seed": {**seed, "description": "seed of weights, order and drawings"},
+        **{name: {"$ref": f"#/$defs/{kind}"} for name, kind in PARTS.items()},
+        **{name: {**_object(settings_of(section)), "type": ["object", "null"]} for name, section in SETTINGS.items()},
+        "augment": _one_or_many("augmentation"),
+        "auxiliary": {"anyOf": [{"$ref": "#/$defs/decoder"}, {"type": "null"}]},
+        "schedule": {"anyOf": [{"$ref": "#/$defs/schedule"}, {"type": "null"}]},
+        "loss": _one_or_many("loss"),
+    }
+    sections["evaluate"]["type"] = "object"
+    sections["evaluate"]["properties"]["metrics"] = _one_or_many("metric")
+    sections["evaluate"]["required"] = ["metrics"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "segreg recipe",
+        "type": "object",
+        "additionalProperties": False,
+        "required": [*PARTS, "loss", "evaluate"],
+        "properties": {name: sections[name] for name in SECTIONS},
+        "$defs": {kind: _kind(registry, kind) for kind in KINDS},
+    }
+
+
+def _one_or_many(kind: str) -> dict[str, Any]:
+    one = {"$ref": f"#/$defs/{kind}"}
+    return {"anyOf": [one, {"type": "array", "items": one}, {"type": "null"}]}
+
+
+def _kind(registry: Registry, kind: str) -> dict[str, Any]:
+    """Gives a part's schema: a bare name, or a mapping with the name and that part's own settings."""
+    parts = registry.parts(kind)
+    count = Counter(part.name for part in parts)
+
+    def written(part: Part) -> str:
+        return part.name if count[part.name] == 1 else f"{part.name}@{part.plugin.distribution}"
+
+    shapes = [_mapping(kind, [written(part)], part.settings, part.summary) for part in parts if _has_own_settings(part)]
+    shapes += [
+        _mapping(kind, [written(part) for part in shared], shared[0].settings, shared[0].summary)
+        for shared in _families(parts)
+    ]
+    families = [
+        (family, {"type": "string", "pattern": _begins(family.prefix)}) for _, family in registry.families(kind)
+    ]
+    for family, name in families:
+        if family.member_settings is None:  # every member has the same
+            shape = _mapping(kind, [], family.settings(""), family.summary)
+            shape["properties"]["name"] = name
+        else:
+            shape = {"type": "object", "properties": {"name": name}, "required": ["name"]}
+        shapes.append(shape)
+    names: list[dict[str, Any]] = [name for _, name in families]
+    if parts:
+        names.insert(0, {"type": "string", "enum": [written(part) for part in parts]})
+    return {"anyOf": [*names, *shapes]} if names else {"not": {}}
+
+
+def _begins(prefix: str) -> str:
+    """Gives a pattern that JavaScript's strict regular expressions, which editors use, take as well."""
+    return "^" + re.sub(r"[.*+?^${}()|\[\]\\/]", r"\\\g<0>", prefix)
+
+
+def _has_own_settings(part: Part) -> bool:
+    return isinstance(part.offer, Entry) or part.offer.member_settings is not None
+
+
+def _families(parts: Iterable[Part]) -> list[list[Part]]:
+    groups: dict[int, list[Part]] = {}
+    for part in parts:
+        if not _has_own_settings(part):
+            groups.setdefault(id(part.offer), []).append(part)
+    return list(groups.values())
+
+
+def _mapping(kind: str, names: list[str], settings: Mapping[str, Setting], summary: str) -> dict[str, Any]:
+    shape = _object(settings)
+    shape["properties"]["name"] = {"type": "string", "enum": names, "description": summary}
+    if "weight" in KINDS[kind].reserved:
+        shape["properties"]["weight"] = {"type": "number", "exclusiveMinimum": 0, "default": 1.0}
+    shape["required"] = ["name", *shape.get("required", [])]
+    return shape
+
+
+def _object(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    properties = {}
+    for setting in settings.values():
+        shape = dict(json_schema(setting.hint))
+        if setting.meaning:
+            shape["description"] = setting.meaning
+        if not setting.required:
+            shape["default"] = plain(setting.hint, setting.default)
+        properties[setting.name] = shape
+    required = [setting.name for setting in settings.values() if setting.required]
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        **({"required": required} if required else {}),
+    }

@@ -1,0 +1,279 @@
+"""A split written out as folders: `train_split/images`, `train_split/masks` and so on, of copies or links."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import filecmp
+import io
+import os
+import shutil
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from segreg.training.checkpoint import replacing
+from segreg.registry.protocols import Dataset, Sample
+from segreg.data import Side
+from segreg.errors import Problem, SegregError
+from segreg.data.images import read_labels
+from segreg.runtime.progress import Progress
+from segreg.task import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Link = Literal["copy", "hard", "symbolic"]
+Form = Literal["files", "index", "layers"]
+MANIFEST = "split.csv"
+COLUMNS = ("id", "image", "mask", "split", "group")
+_PART = ".segreg-part"
+_MOST_PROBLEMS = 10
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a written split is.
+
+    Attributes:
+        out: the folder.
+        sides: samples on each side.
+        made: files written by this call; the others were there already.
+        files: all files of the split, the manifest left out.
+        form: how masks are written: the data set's own `files`, `index` PNGs whose values are class numbers (255 is
+            ignored), or `layers`, an index PNG of 0 and 1 for each class of a multilabel task.
+        ignored: whether index PNGs hold 255.
+    """
+
+    out: Path
+    sides: Mapping[Side, int]
+    made: int
+    files: int
+    form: Form
+    ignored: bool
+
+
+@dataclass(frozen=True)
+class _File:
+    """One file to be: a copy or link of `source`, or rendered from what the data set reads for `sample`."""
+
+    target: Path
+    sample: Sample
+    source: Path | None
+    holds: Literal["image", "mask"]
+    layer: int = 0
+
+
+def write_split(
+    dataset: Dataset, sides: Mapping[Side, Sequence[int]], out: Path, *, link: Link = "copy", progress: Progress
+) -> Written:
+    """Writes each side's images and masks into `out/<side>_split/images` and `.../masks`, and a manifest.
+
+    A file's name is its sample's id, so that image and mask pair by name. Masks are the data set's own files where
+    these hold class numbers, or 0 and 255 for one class; where they don't (instance numbers, colours, polygons) every
+    mask is written as a PNG of class numbers. Files are made aside and renamed, and a call that was stopped goes on
+    where it was: files that are there and right are kept. Nothing else is ever replaced.
+
+    Raises:
+        SegregError: a mask can't be read, something else is in the way, or a link can't be made.
+    """
+    chosen = [(side, dataset.samples[index]) for side, indices in sides.items() for index in indices]
+    _refuse_names([sample for _, sample in chosen])
+    form, ignored = _form_of_masks(dataset, [sample for _, sample in chosen], progress)
+    shared = {file for file, n in Counter(sample.image for sample in dataset.samples).items() if n > 1}
+    files = [file for side, sample in chosen for file in _files(dataset, sample, out / f"{side}_split", form, shared)]
+    _refuse_strangers(out, files)
+    made = 0
+    with progress.watch("writing the split", len(files), "files") as advance:
+        for file in files:
+            made += _make(file, dataset, link)
+            advance()
+    _write_manifest(out / MANIFEST, dataset, chosen, files, out)
+    return Written(out, {s: len(i) for s, i in sides.items()}, made, len(files), form, ignored)
+
+
+def _refuse_names(samples: Sequence[Sample]) -> None:
+    bad = [s.id for s in samples if s.id in ("", ".", "..") or any(c in s.id for c in "/\\\0")]
+    if bad:
+        raise SegregError(f"the id \"{bad[0]}\" can't be a file's name")
+    folded = Counter(sample.id.casefold() for sample in samples)
+    twice = sorted(sample.id for sample in samples if folded[sample.id.casefold()] > 1)
+    if twice:
+        raise SegregError(
+            f'the ids "{twice[0]}" and "{twice[1]}" differ in nothing but capital letters',
+            hint="some file systems take them for one file",
+        )
+
+
+def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> tuple[Form, bool]:
+    """Says how masks are to be written, one way for all, so that a folder of them has one meaning."""
+    if bare := [sample.id for sample in samples if sample.mask is None]:
+        raise SegregError(
+            f'{len(bare)} pictures have no mask, such as "{bare[0]}"', hint="`segreg data check` says which"
+        )
+    if dataset.task.mode == "multilabel":
+        return "layers", False
+    shared = any(n > 1 for n in Counter(sample.mask for sample in samples).values())
+    ways: list[set[str]] = []
+    ignored = False
+    problems: list[Problem] = []
+    with (
+        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+        progress.watch("reading masks", len(samples), "masks") as advance,
+    ):
+        for found in pool.map(lambda sample: _fitting(dataset, sample, shared=shared), samples):
+            advance()
+            if isinstance(found, SegregError):
+                problems += found.problems
+            else:
+                ways.append(found[0])
+                ignored |= found[1]
+    if problems:
+        left = len(problems) - _MOST_PROBLEMS
+        more = [Problem(f"and {left} masks more can't be read")] if left > 0 else []
+        raise SegregError.of([*problems[:_MOST_PROBLEMS], *more])
+    return ("files" if set.intersection(*ways) else "index"), ignored
+
+
+def _fitting(dataset: Dataset, sample: Sample, *, shared: bool) -> tuple[set[str], bool] | SegregError:
+    """Says in which ways a mask's file holds the labels by itself, and whether some are ignored."""
+    assert sample.mask is not None
+    try:
+        labels = dataset.read_mask(sample)
+    except SegregError as error:
+        return error
+    ignored = bool((labels == IGNORE_INDEX).any())
+    if shared or not sample.mask.is_file():
+        return set(), ignored
+    try:
+        raw = read_labels(sample.mask)
+    except SegregError:
+        return set(), ignored
+    ways = {"numbers"} if np.array_equal(raw, labels) else set()
+    if dataset.task.mode == "binary" and not ignored and np.array_equal(raw, labels * np.uint16(255)):
+        ways.add("0 and 255")
+    return ways, ignored
+
+
+def _files(dataset: Dataset, sample: Sample, folder: Path, form: Form, shared: set[Path]) -> list[_File]:
+    as_it_is = sample.image.is_file() and sample.image not in shared
+    suffix = sample.image.suffix if as_it_is else _suffix_for(dataset, sample)
+    files = [_File(folder / "images" / f"{sample.id}{suffix}", sample, sample.image if as_it_is else None, "image")]
+    if form == "files":
+        assert sample.mask is not None
+        files.append(_File(folder / "masks" / f"{sample.id}{sample.mask.suffix}", sample, sample.mask, "mask"))
+    elif form == "index":
+        files.append(_File(folder / "masks" / f"{sample.id}.png", sample, None, "mask"))
+    else:
+        files += [
+            _File(folder / "masks" / name.replace("/", "_") / f"{sample.id}.png", sample, None, "mask", layer)
+            for layer, name in enumerate(dataset.task.classes)
+        ]
+    return files
+
+
+def _suffix_for(dataset: Dataset, sample: Sample) -> str:
+    """Gives the suffix of a picture that is no file of its own: PNG where that can hold it, else TIFF."""
+    image = dataset.read_image(sample)
+    return ".png" if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] in (1, 3, 4)) else ".tif"
+
+
+def _refuse_strangers(out: Path, files: Sequence[_File]) -> None:
+    """Refuses folders that hold other files, above all those of another split: a sample would stand on two sides."""
+    wanted = {file.target for file in files}
+    there: list[Path] = []
+    for side in ("train", "val", "test"):
+        folder = out / f"{side}_split"
+        if folder.exists():
+            there += [p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()]
+    strange = [path for path in there if path not in wanted and not path.name.endswith(_PART)]
+    if strange:
+        raise SegregError(
+            f"{out} holds {len(strange)} files that are not of this split, such as {strange[0]}",
+            hint="name an empty folder with --out, or remove the old split first",
+        )
+    manifest = out / MANIFEST
+    if manifest.exists() and not manifest.read_text(encoding="utf-8", errors="replace").startswith(",".join(COLUMNS)):
+        raise SegregError(f"{manifest} is there already and is no manifest of a split", hint="name another folder")
+
+
+def _make(file: _File, dataset: Dataset, link: Link) -> bool:
+    """Makes one file, and says whether it had to."""
+    target = file.target
+    try:
+        if target.exists() or target.is_symlink():
+            if _is_right(file, dataset):
+                return False
+            raise SegregError(
+                f"{target} is there already and is not what would be written", hint="name an empty folder with --out"
+            )
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(target.name + _PART)
+        aside.unlink(missing_ok=True)
+        if file.source is None:
+            _render(file, dataset, aside)
+        elif link == "copy":
+            shutil.copy2(file.source, aside)
+        elif link == "hard":
+            os.link(file.source.resolve(), aside)
+        else:
+            aside.symlink_to(file.source.absolute())
+        aside.rename(target)
+    except OSError as error:
+        hint = "--link copy works everywhere" if link != "copy" and file.source is not None else ""
+        raise SegregError(f"{target} can't be written: {error.strerror or error}", hint=hint) from error
+    return True
+
+
+def _is_right(file: _File, dataset: Dataset) -> bool:
+    if file.source is not None:
+        return file.target.exists() and filecmp.cmp(file.source, file.target, shallow=False)
+    aside = file.target.with_name(file.target.name + _PART)
+    try:
+        _render(file, dataset, aside)
+        return filecmp.cmp(aside, file.target, shallow=False)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _render(file: _File, dataset: Dataset, target: Path) -> None:
+    from PIL import Image
+
+    values: NDArray[Any]
+    if file.holds == "image":
+        values = np.asarray(dataset.read_image(file.sample))
+        if file.target.suffix == ".tif":
+            import tifffile
+
+            tifffile.imwrite(target, values, photometric="minisblack", planarconfig="contig", metadata=None)
+            return
+        values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+    else:
+        values = np.asarray(dataset.read_mask(file.sample))
+        values = values[file.layer] if values.ndim == 3 else values
+    Image.fromarray(np.ascontiguousarray(values)).save(target, format="PNG")
+
+
+def _write_manifest(
+    manifest: Path, dataset: Dataset, chosen: Sequence[tuple[Side, Sample]], files: Sequence[_File], out: Path
+) -> None:
+    """Writes the manifest last: with it, the split is whole. A multilabel task's masks are named by their folder."""
+    image_of = {file.sample.id: file.target for file in files if file.holds == "image"}
+    mask_of = {file.sample.id: file.target for file in files if file.holds == "mask"}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for side, sample in chosen:
+        image, mask = image_of[sample.id].relative_to(out), mask_of[sample.id].relative_to(out)
+        shown = "" if dataset.task.mode == "multilabel" else mask.as_posix()
+        writer.writerow((sample.id, image.as_posix(), shown, side, sample.group or ""))
+    with contextlib.suppress(OSError):
+        if manifest.read_text(encoding="utf-8") == text.getvalue():
+            return
+    with replacing(manifest) as aside:
+        aside.write_text(text.getvalue(), encoding="utf-8")

@@ -1,0 +1,308 @@
+"""Reading a picture or a mask file just as it is, or refusing it by name where a library would damage it silently."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from segreg.errors import SegregError, did_you_mean
+from segreg.data.tiff import is_tiff, read_tiff
+
+PIL_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM")
+"""What Pillow is let read: formats whose every variant is either read exactly or refused below."""
+
+# The Exif orientations as (swap rows and columns first, then flip rows, then flip columns).
+_TURNS = {
+    2: (False, False, True),
+    3: (False, True, True),
+    4: (False, True, False),
+    5: (True, False, False),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (True, True, False),
+}
+_ORIENTATION_TAG = 0x0112
+
+
+def read_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Gives a picture's values, upright, at their own depth.
+
+    1-bit pictures become 0/255, palettes their colours. Grey with a constant full alpha is grey.
+
+    Shape: `[H, W]` grey, `[H, W, 3]` RGB, `[H, W, 4]` RGBA or `[H, W, C]` bands; uint8 in 0..255 or uint16 in 0..65535.
+
+    Raises:
+        SegregError: the file is missing, empty, damaged, no picture, far too large, an animation, or of a kind that
+            can't be read exactly (CMYK, floating point, negative values); the message names the file.
+    """
+    values = _decode(path, "image")
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8) * np.uint8(255)
+    if values.ndim == 3 and values.shape[2] == 2:
+        grey, alpha = values[..., 0], values[..., 1]
+        values = grey if _is_full(alpha) else np.stack([grey, grey, grey, alpha], axis=2)
+    if values.dtype.kind == "f":
+        _refuse(
+            path,
+            f"holds floating-point values ({values.min():g} to {values.max():g}), whose range segreg can't know",
+            "save it with 8 or 16 bits a channel; for values in [0, 1]: (x * 65535).round().astype(numpy.uint16)",
+        )
+    if values.dtype not in (np.uint8, np.uint16):
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535:
+            _refuse(
+                path,
+                f"holds {values.dtype} values from {low} to {high}; segreg takes 0 to 65535",
+                "shift and scale them into 0 to 65535 and save it with 16 bits a channel",
+            )
+        values = values.astype(np.uint16)
+    return np.ascontiguousarray(values)
+
+
+def read_labels(path: Path) -> NDArray[Any]:
+    """Gives a mask file's raw values, upright: a palette's indices, 0/1 of a 1-bit file, grey as it is stored.
+
+    A mask that was saved as RGB or RGBA is taken where its channels are equal and its alpha is full.
+
+    Shape: `[H, W]` of an integer dtype.
+
+    Raises:
+        SegregError: as for `read_image`, and for colours, several bands, or fractions; the message names the file.
+    """
+    values = _decode(path, "labels")
+    if values.dtype == np.bool_:
+        values = values.astype(np.uint8)
+    if values.ndim == 3:
+        values = _one_channel_of_labels(values, path)
+    if values.dtype.kind == "f":
+        whole = np.isfinite(values).all() and np.array_equal(values, np.round(values)) and np.abs(values).max() < 2**31
+        if not whole:
+            _refuse(path, "holds fractions, and a mask's values are class numbers", "save it with 8-bit class numbers")
+        values = values.astype(np.int64)
+    return np.ascontiguousarray(values)
+
+
+def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]:
+    """Gives a picture with as many channels as the network takes, where nothing is lost by it.
+
+    Grey is repeated to 3; three equal channels become 1; an alpha channel goes where it is full everywhere.
+
+    Shape: `[H, W]` or `[H, W, C]` to `[H, W, channels]` of the same dtype.
+
+    Raises:
+        SegregError: the channels don't fit and something would be lost or invented; the message names the file.
+    """
+    values = image[..., np.newaxis] if image.ndim == 2 else image
+    has = values.shape[2]
+    if has == channels:
+        return values
+    if has == 1 and channels == 3:
+        return np.repeat(values, 3, axis=2)
+    if has == 4 and channels in (1, 3):
+        if not _is_full(values[..., 3]):
+            _refuse(
+                path,
+                f"has four channels, and the network takes {channels}; its fourth (alpha, or a band) is not constant, "
+                "so it can't just be dropped",
+                "set input.channels: 4, or save the pictures with three channels",
+            )
+        return fit_channels(values[..., :3], channels, path)
+    if has == 3 and channels == 1:
+        if not _is_grey(values):
+            _refuse(
+                path,
+                "is a colour picture, and the network takes one channel",
+                "set input.channels: 3, or save the pictures in grey",
+            )
+        return np.ascontiguousarray(values[..., :1])
+    ways = f"set input.channels: {has}"
+    if has > 4:
+        ways += "; if the bands are the pages of a stack, save each page as a picture of its own"
+    return _refuse(path, f"has {has} channel{'s' * (has > 1)}, and the network takes {channels}", ways)
+
+
+def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: Path) -> NDArray[np.uint8]:
+    """Gives 8-bit values: `full_range` divides 16-bit ones by 257, `min_max` stretches this picture's own range.
+
+    8-bit pictures pass unchanged under both rules; a constant 16-bit picture becomes 0 under `min_max`.
+
+    Raises:
+        SegregError: `full_range` would leave a 16-bit picture under 16 grey levels; the message names the file.
+    """
+    if image.dtype == np.uint8:
+        return image
+    wide = image.astype(np.uint32)
+    low, high = int(wide.min()), int(wide.max())
+    if rule == "full_range":
+        if 0 < high < 4096:
+            _refuse(
+                path,
+                f"is a 16-bit picture whose largest value is {high} of 65535: divided by 257, fewer than 16 grey "
+                "levels would be left",
+                "set input.sixteen_bit: min_max, which stretches each picture's own range",
+            )
+        return ((wide + 128) // 257).astype(np.uint8)
+    if low == high:
+        return np.zeros(image.shape, np.uint8)
+    span = high - low
+    return (((wide - low) * 255 + span // 2) // span).astype(np.uint8)
+
+
+def _decode(path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
+    """Gives a file's values, upright; bool where it has one bit a pixel."""
+    head = _first_bytes(path)
+    if is_tiff(head):
+        return upright(*read_tiff(path, want))
+    try:
+        with Image.open(path, formats=PIL_FORMATS) as picture:
+            values = _from_pillow(picture, head, path, want)
+            # After the pixels, because a PNG may hold its Exif block behind them.
+            orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
+    except SegregError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        _refuse(path, "has too many pixels to be a picture that is decoded whole", "cut it into tiles")
+    except UnidentifiedImageError:
+        _refuse(
+            path,
+            "is no picture that segreg can read, whatever its name says",
+            "PNG, JPEG, TIFF, BMP, GIF, WebP and PNM are read; convert others to PNG or TIFF",
+        )
+    except MemoryError:
+        _refuse(path, "does not fit into memory", "cut it into tiles")
+    except Exception as error:  # on damaged files decoders raise whatever they stumble over
+        _refuse(path, f"is damaged and can't be decoded ({error})", "fetch or export it again")
+    return upright(values, orientation)
+
+
+def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Gives `[H, W, ...]` turned as the Exif orientation (1 to 8) asks."""
+    swap, rows, columns = _TURNS.get(orientation, (False, False, False))
+    values = values.swapaxes(0, 1) if swap else values
+    values = values[::-1] if rows else values
+    return values[:, ::-1] if columns else values
+
+
+def _first_bytes(path: Path) -> bytes:
+    """Gives the start of a file that is there, can be read and is not empty."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(32)
+    except FileNotFoundError:
+        try:
+            beside = [other.name for other in path.parent.iterdir()]
+        except OSError:
+            beside = []
+        _refuse(path, "is not there", did_you_mean(path.name, beside))
+    except IsADirectoryError:
+        _refuse(path, "is a folder, not a picture")
+    except OSError as error:
+        _refuse(path, f"can't be read ({error.strerror})")
+    if not head:
+        _refuse(path, "is empty (0 bytes)", "fetch or export it again")
+    return head
+
+
+def _from_pillow(picture: Image.Image, head: bytes, path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
+    # A camera's MPO holds previews behind its picture; in the other formats further frames are an animation.
+    frames = getattr(picture, "n_frames", 1)
+    if frames > 1 and picture.format != "MPO":
+        _refuse(path, f"is an animation of {frames} frames", "save each frame as a picture of its own")
+    if picture.format == "PPM" and any(tile[0] == "ppm" for tile in getattr(picture, "tile", [])):
+        _refuse(path, "is a PNM file whose largest value is not 255, which Pillow rescales", "convert it to PNG")
+    bits, colour_type = _png_depth(head) if picture.format == "PNG" else (8, -1)
+    mode = picture.mode
+    if mode == "1":
+        return np.array(picture)
+    if mode in ("P", "PA"):
+        if want == "image":
+            return np.array(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
+        _refuse_reversed_palette(picture, path)
+        return np.array(picture) if mode == "P" else np.array(picture.getchannel("P"))
+    if mode == "L" and bits in (2, 4) and want == "labels":
+        # Pillow stretches 2 and 4 bits to 0..255, which is right for pictures and wrong for class numbers.
+        return np.array(picture) // np.uint8(255 // (2**bits - 1))
+    if mode in ("L", "LA", "RGB", "RGBA"):
+        picture.load()  # also where another decoder follows: this one notices damage
+        return _png_of_16_bits(path, colour_type) if bits == 16 else np.array(picture)
+    if mode.startswith("I;16"):
+        values = np.array(picture)
+        return values.astype(values.dtype.newbyteorder("="))
+    return _refuse(
+        path,
+        f'holds "{mode}" colours, which segreg does not turn into RGB by guessing',
+        "convert it to RGB with a program that knows its colour profile",
+    )
+
+
+def _png_depth(head: bytes) -> tuple[int, int]:
+    """Gives a PNG's bits a channel and its colour type (0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA)."""
+    return head[24], head[25]
+
+
+def _png_of_16_bits(path: Path, colour_type: int) -> NDArray[Any]:
+    """Gives a PNG's 16-bit channels, which Pillow cuts to 8 bits without a word."""
+    import cv2
+
+    values: NDArray[Any] | None = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16 or values.ndim != 3:
+        _refuse(path, "is a 16-bit PNG that OpenCV can't decode", "save it as TIFF")
+    if colour_type == 4:
+        return values[..., [0, -1]]
+    return values[..., [2, 1, 0, 3][: values.shape[2]]]
+
+
+def _refuse_reversed_palette(picture: Image.Image, path: Path) -> None:
+    """Refuses a mask whose two colours are white and black, in this order: which is the foreground can't be told."""
+    colours = picture.getpalette("RGB") or []
+    defined = len(picture.palette.palette) // len(picture.palette.mode) if picture.palette else 0
+    if defined == 2 and colours[:6] == [255, 255, 255, 0, 0, 0]:
+        _refuse(
+            path,
+            "is a two-colour picture whose value 0 is shown white and whose value 1 is shown black, so that which "
+            "of them is the foreground can't be told",
+            "save it in grey with 0 and 255",
+        )
+
+
+def _one_channel_of_labels(values: NDArray[Any], path: Path) -> NDArray[Any]:
+    channels = values.shape[2]
+    if channels == 1:
+        return values[..., 0]
+    if channels in (2, 4):
+        if not _is_full(values[..., -1]):
+            _refuse(
+                path,
+                "has an alpha channel that is not full everywhere, so that its values alone don't say what is masked"
+                if channels == 2 or _is_grey(values[..., :3])
+                else "is a colour picture with transparency, and a mask's values are class numbers",
+                "save the mask in grey, without transparency",
+            )
+        values = values[..., :-1]
+    if values.shape[2] == 1 or (values.shape[2] == 3 and _is_grey(values)):
+        return values[..., 0]
+    if values.shape[2] > 3:
+        _refuse(path, f"has {channels} bands, and a mask has one", "save the mask's band as a picture of its own")
+    colours = np.unique(values.reshape(-1, 3), axis=0)
+    some = ", ".join(str(tuple(int(v) for v in colour)) for colour in colours[:4])
+    return _refuse(
+        path,
+        f"is a mask in colours ({len(colours)} of them, such as {some}), and a mask's values are class numbers",
+        "save it as a one-channel PNG in which each colour is replaced by its class's number, counted from 0",
+    )
+
+
+def _is_full(alpha: NDArray[Any]) -> bool:
+    return alpha.dtype.kind == "u" and bool((alpha == np.iinfo(alpha.dtype).max).all())
+
+
+def _is_grey(values: NDArray[Any]) -> bool:
+    return np.array_equal(values[..., 0], values[..., 1]) and np.array_equal(values[..., 0], values[..., 2])
+
+
+def _refuse(path: Path, what: str, hint: str = "") -> NoReturn:
+    raise SegregError(f"{path}: {what}", hint=hint)

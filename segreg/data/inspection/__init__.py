@@ -1,0 +1,8 @@
+"""What is wrong with a data set, found by reading all of it once."""
+
+from __future__ import annotations
+
+from segreg.data.inspection.findings import Case, Finding
+from segreg.data.inspection.report import Report, inspect
+
+__all__ = ["Case", "Finding", "Report", "inspect"]

@@ -1,0 +1,225 @@
+"""What is told of a data set's samples, one by one: damaged files, wrong masks, odd pictures, classes nobody shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from segreg.registry.protocols import Dataset, Sample
+from segreg.data import Side
+from segreg.errors import listed
+from segreg.data.inspection.findings import Case, Finding, Severity
+from segreg.data.inspection.scan import Scanned, labels_of
+from segreg.data.inspection.class_shares import class_shares
+from segreg.config.sections import Input
+
+STRETCHED = 1.5
+"""Change of the aspect ratio from which a stretched picture is told."""
+
+# name: what, why, what to do
+_FAULTS: dict[str, tuple[str, str, str]] = {
+    "image-unreadable": (
+        "pictures that can't be read",
+        "training stops before its first step",
+        "fetch or export them again, or take them out of the data set",
+    ),
+    "mask-missing": (
+        "pictures without a mask",
+        "nothing can be learned from a picture without its truth, and training refuses it",
+        "add the masks, or take the pictures out of the data set",
+    ),
+    "mask-unreadable": (
+        "masks that can't be read",
+        "training stops before its first step",
+        "fetch or export them again, or take their pictures out of the data set",
+    ),
+    "mask-values": (
+        "masks with values that are no class",
+        "a pixel that is no class can't be learned; training refuses it rather than guess",
+        "name every class in the recipe, say which value is ignored, or mend the masks",
+    ),
+    "sizes-differ": (
+        "masks of another size than their picture",
+        "the outline would not lie on what it outlines; training refuses it",
+        "export picture and mask at one size; where only one was turned, look at its Exif orientation",
+    ),
+    "unfit": (
+        "pictures that don't go with the recipe's section input",
+        "training refuses them rather than lose or invent something",
+        "set input.channels, input.sixteen_bit or input.resize as each line says",
+    ),
+}
+
+# name: severity, what, why, what to do
+_ODD: dict[str, tuple[Severity, str, str, str]] = {
+    "mask-ignored": (
+        "warning",
+        "masks that are ignored as a whole",
+        "such pictures cost time and teach nothing",
+        "take them out, or mend what makes their pixels 255",
+    ),
+    "mask-empty": (
+        "warning",
+        "masks without a pixel of any class",
+        "a mask that was never drawn looks like this; it is right where there is nothing to see",
+        "look at them; take out those whose picture does show something",
+    ),
+    "image-blank": (
+        "warning",
+        "pictures with one value everywhere",
+        "nothing can be seen in them",
+        "take them out, or export them again",
+    ),
+    "lost-by-resizing": (
+        "warning",
+        "masks that lose a class when they are resized to {size}",
+        "what is smaller than a pixel of the input can neither be learned nor found",
+        "enlarge input.size, or crop the pictures into pieces",
+    ),
+    "mask-of-one-class": (
+        "note",
+        "masks of a single class from border to border",
+        "a mask that was never finished looks like this",
+        "look at them",
+    ),
+    "stretched": (
+        "note",
+        f"pictures whose aspect ratio {{size}} changes by a factor above {STRETCHED}",
+        "round things become oval, differently in each picture",
+        "set input.resize: letterbox, or give input.size the pictures' aspect ratio",
+    ),
+    "enlarged": (
+        "note",
+        "pictures smaller than the network's input, {size}",
+        "the network computes on pixels that were not there",
+        "a smaller input.size is faster and as good",
+    ),
+}
+
+
+def fault_findings(dataset: Dataset, scanned: Sequence[Scanned]) -> list[Finding]:
+    """Gives what training would refuse, a finding for each kind of fault."""
+    findings = []
+    for name, (what, why, do) in _FAULTS.items():
+        cases = []
+        for one in scanned:
+            sample = dataset.samples[one.index]
+            cases += [Case(fault.told, files_of(sample), (sample.id,)) for fault in one.faults if fault.name == name]
+        if cases:
+            findings.append(Finding("error", name, f"{what}: {len(cases)}", why, do, tuple(cases)))
+    return findings
+
+
+def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> list[Finding]:  # noqa: A002
+    """Gives what is allowed and seldom meant: empty masks, blank pictures, what resizing damages."""
+    found = {
+        **_odd_masks(dataset, scanned),
+        "image-blank": _cases(dataset, [(one, "image", "") for one in scanned if one.blank]),
+        **_resized(dataset, scanned, input),
+    }
+    size = f"{input.size[0]}x{input.size[1]}"
+    return [
+        Finding(severity, name, f"{what.format(size=size)}: {len(found[name])}", why, do, found[name])
+        for name, (severity, what, why, do) in _ODD.items()
+        if found[name]
+    ]
+
+
+def _odd_masks(dataset: Dataset, scanned: Sequence[Scanned]) -> dict[str, tuple[Case, ...]]:
+    names, mode = labels_of(dataset.task), dataset.task.mode
+    ignored, empty, single = [], [], []
+    for one in scanned:
+        if one.pixels is None or one.counted is None:
+            continue
+        there = [name for name, pixels in zip(names, one.pixels, strict=True) if pixels]
+        if not one.counted.any():
+            ignored.append((one, "mask", ""))
+        # Class 0 of a multiclass task may be a real class, so that none of its masks is called empty.
+        elif (mode == "binary" and there == ["background"]) or (mode == "multilabel" and not there):
+            empty.append((one, "mask", ""))
+        elif mode != "multilabel" and len(there) == 1:
+            single.append((one, "mask", f"all {there[0]}"))
+    return {
+        "mask-ignored": _cases(dataset, ignored),
+        "mask-empty": _cases(dataset, empty),
+        "mask-of-one-class": _cases(dataset, single),
+    }
+
+
+def _resized(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> dict[str, tuple[Case, ...]]:  # noqa: A002
+    names = labels_of(dataset.task)
+    lost, stretched, enlarged = [], [], []
+    for one in scanned:
+        if one.lost and one.pixels is not None:
+            words = [f"{names[k]} ({one.pixels[k]} pixel{'s' * (int(one.pixels[k]) > 1)})" for k in one.lost]
+            lost.append((one, "mask", f"loses {listed(words, quote='')}"))
+        if one.size is None or input.resize == "none":
+            continue
+        if input.resize == "stretch" and _distortion(one.size, input) > STRETCHED:
+            stretched.append((one, "image", f"{one.size[0]}x{one.size[1]}"))
+        if one.size[0] < input.size[0] and one.size[1] < input.size[1]:
+            enlarged.append((one, "image", f"{one.size[0]}x{one.size[1]}"))
+    return {
+        "lost-by-resizing": _cases(dataset, lost),
+        "stretched": _cases(dataset, stretched),
+        "enlarged": _cases(dataset, enlarged),
+    }
+
+
+def class_findings(dataset: Dataset, sides: Mapping[Side, Sequence[Scanned]]) -> list[Finding]:
+    """Gives classes that nobody shows, that training never sees, and that a score can't be given for."""
+    task = dataset.task
+    everywhere = class_shares([s for side in sides.values() for s in side], task)
+    never = [share.name for share in everywhere if not share.pixels]
+    findings = []
+    if never and any(_any_mask(scanned) for scanned in sides.values()):
+        findings.append(Finding(
+            "warning", "class-never-present", f"no mask shows {listed(never)}",
+            "the network can't learn it, and scores averaged over classes have to leave it out",
+            "look at the class names and at how mask values become classes; leave out what is not there",
+            tuple(Case(name) for name in never),
+        ))  # fmt: skip
+    shares = {side: class_shares(scanned, task) for side, scanned in sides.items() if _any_mask(scanned)}
+    trained = {share.name for share in shares.get("train", ()) if share.pixels}
+    for side in ("val", "test"):
+        if side not in shares or "train" not in shares:
+            continue
+        there = {share.name for share in shares[side] if share.pixels}
+        if unseen := [share.name for share in everywhere if share.name in there - trained]:
+            findings.append(Finding(
+                "warning", "class-not-in-train", f"{side} shows {listed(unseen)}, and train never does",
+                "the network is asked for what it was never taught",
+                "split otherwise: another split.seed, or lists that spread the rare classes",
+                tuple(Case(name) for name in unseen),
+            ))  # fmt: skip
+        if absent := [share.name for share in everywhere if share.name in trained - there]:
+            findings.append(Finding(
+                "note", "class-not-in-side", f"{side} never shows {listed(absent)}",
+                f"there is no score for it on {side}",
+                "split otherwise if that class matters",
+                tuple(Case(name) for name in absent),
+            ))  # fmt: skip
+    return findings
+
+
+def _any_mask(scanned: Sequence[Scanned]) -> bool:
+    return any(one.pixels is not None for one in scanned)
+
+
+def files_of(sample: Sample) -> tuple[str, ...]:
+    """Gives a sample's files."""
+    return tuple(str(file) for file in (sample.image, sample.mask) if file is not None)
+
+
+def _cases(dataset: Dataset, found: Sequence[tuple[Scanned, str, str]]) -> tuple[Case, ...]:
+    """Gives a case for each sample, of its image or its mask, with what is told of that file."""
+    cases = []
+    for one, which, words in found:
+        sample = dataset.samples[one.index]
+        file = sample.image if which == "image" else sample.mask
+        cases.append(Case(f"{file}: {words}" if words else str(file), files_of(sample), (sample.id,)))
+    return tuple(cases)
+
+
+def _distortion(size: tuple[int, int], input: Input) -> float:  # noqa: A002
+    ratio = (size[0] / size[1]) / (input.size[0] / input.size[1])
+    return max(ratio, 1 / ratio)

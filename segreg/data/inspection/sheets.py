@@ -1,0 +1,198 @@
+"""Pictures to look at before training: samples as the augmentations make them, and pictures that look like copies."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segreg.registry.protocols import Dataset
+from segreg.data import Augmentation, Side
+from segreg.data.samples import fitted_sample
+from segreg.data.split import drawn
+from segreg.errors import SegregError
+from segreg.data.inspection.leaks import AlikePair, sides_by_index
+from segreg.data.inspection.similarity import ORIENTATIONS, turned
+from segreg.data.inspection.scan import labels_of
+from segreg.visualize.colours import outline
+from segreg.visualize.label_colours import Colour, label_colours
+from segreg.config.sections import Input
+from segreg.task import IGNORE_INDEX, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+
+PANEL = 240
+"""Longest side of an image in a panel, in pixels; larger ones are shrunk before they are outlined."""
+_INCHES, _DPI = 2.4, 120
+_LETTERS = 34
+"""What fits above a panel in one line."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One picture of a sheet: uint8 `[H, W, 3]`, and the words above it."""
+
+    picture: NDArray[np.uint8]
+    words: str
+
+
+def contact_sheet(
+    dataset: Dataset,
+    indices: Sequence[int],
+    input: Input,  # noqa: A002
+    augment: Sequence[Any],
+    *,
+    seed: int,
+    samples: int = 6,
+    draws: int = 5,
+) -> Figure:
+    """Return a figure of samples as training sees them: each as it is prepared, then as its first epochs have it.
+
+    Masks are outlined in their classes' colours; ignored areas are dimmed.
+
+    Args:
+        dataset: the data set.
+        indices: the samples of the training side.
+        input: how they are prepared.
+        augment: Albumentations transforms.
+        seed: the recipe's, from which both the samples and the augmentations are drawn.
+        samples: how many, at most; those whose files can't be read are passed over.
+        draws: epochs shown of each.
+
+    Raises:
+        SegregError: no sample can be read, or an augmentation does not do.
+    """
+    augmentation = Augmentation(augment, dataset.task)
+    number_of = {dataset.samples[index].id: index for index in indices}
+    rows: list[list[Panel]] = []
+    for name in drawn(number_of, seed, "contact sheet"):
+        if len(rows) == samples:
+            break
+        try:
+            image, mask, _ = fitted_sample(dataset, dataset.samples[number_of[name]], input)
+        except SegregError:
+            continue  # told among the findings
+        row = [Panel(_outlined(image, mask, dataset.task), name)]
+        for epoch in range(1, draws + 1):
+            after = augmentation(image.copy(), mask.copy(), seed, epoch, name)
+            row.append(Panel(_outlined(*after, dataset.task), f"epoch {epoch}"))
+        rows.append(row)
+    if not rows:
+        raise SegregError("no picture of the training side can be read, so there is none to show")
+    title = f"training pictures at {input.size[0]}x{input.size[1]}: as prepared, then as augmented"
+    title += "" if augment else " (the recipe has no augmentation)"
+    return _sheet(rows, f"{title}\n{dataset.notice}".strip(), dataset.task)
+
+
+def pair_sheet(
+    dataset: Dataset,
+    pairs: Sequence[AlikePair],
+    sides: Mapping[Side, Sequence[int]],
+    input: Input,  # noqa: A002
+    *,
+    most: int = 24,
+) -> Figure:
+    """Return a figure of pairs that look like copies, side by side, the second turned to lie on the first."""
+    side_of = sides_by_index(sides)
+    rows: list[list[Panel]] = []
+    for pair in pairs[:most]:
+        panels = []
+        for index, way in ((pair.first, 0), (pair.second, pair.orientation)):
+            sample = dataset.samples[index]
+            try:
+                image, mask, _ = fitted_sample(dataset, sample, input)
+            except SegregError:
+                continue
+            image, mask = turned(image, way), _turned_mask(mask, way)
+            side = f"{side_of[index]}: " if index in side_of else ""
+            panels.append(Panel(_outlined(image, mask, dataset.task), side + sample.id))
+        if panels:
+            words = [f"alike by {pair.likeness:.2f}" if pair.likeness < 1 else "the same values"]
+            words.append(ORIENTATIONS[pair.orientation])
+            panels = [Panel(p.picture, f"{p.words}\n{w}") for p, w in zip(panels, words, strict=False)]
+            rows.append(panels)
+    # Two pairs beside each other, because pairs are narrow.
+    rows = [[panel for row in rows[k : k + 2] for panel in row] for k in range(0, len(rows), 2)]
+    shown = f"{min(most, len(pairs))} of {len(pairs)}" if len(pairs) > most else str(len(pairs))
+    title = f"pairs of pictures that look like copies, those on two sides of the split first: {shown}"
+    return _sheet(rows, title, dataset.task)
+
+
+def _turned_mask(mask: NDArray[np.uint8], way: int) -> NDArray[np.uint8]:
+    return np.stack([turned(layer, way) for layer in mask]) if mask.ndim == 3 else turned(mask, way)
+
+
+def _outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8], task: Task) -> NDArray[np.uint8]:
+    """Gives `[h, w, 3]` no larger than a panel: the image with each class's outline, ignored pixels dimmed."""
+    shown = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
+    shown, layers = _shrunk(shown, mask)
+    ignored = (layers == IGNORE_INDEX).all(axis=0) if layers.ndim == 3 else layers == IGNORE_INDEX
+    shown[ignored] //= 3
+    for label, colour in _drawn_labels(task):
+        area = layers[label] == 1 if layers.ndim == 3 else layers == label
+        shown[outline(area.astype(np.uint8))] = colour
+    return shown
+
+
+def _shrunk(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return copies of both, no larger than a panel."""
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    factor = min(1.0, PANEL / max(height, width))
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    rows, columns = ((np.arange(n) + 0.5) * full // n for n, full in zip(size[::-1], (height, width), strict=True))
+    small = Image.fromarray(np.ascontiguousarray(image)).resize(size, Image.Resampling.BOX)
+    return np.array(small), mask[..., rows.astype(int)[:, np.newaxis], columns.astype(int)]
+
+
+def _drawn_labels(task: Task) -> list[tuple[int, Colour]]:
+    """Return the labels that are outlined with their colours: all but label 0 where labels exclude each other."""
+    return list(enumerate(label_colours(task)))[0 if task.mode == "multilabel" else 1 :]
+
+
+def _sheet(rows: Sequence[Sequence[Panel]], title: str, task: Task) -> Figure:
+    """Return a grid of panels under a title, with the classes' colours below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    legend = [(labels_of(task)[label], colour) for label, colour in _drawn_labels(task)]
+    rows = [[Panel(p.picture, _wrapped(p.words, _LETTERS)) for p in row] for row in rows]
+    shapes = [panel.picture.shape for row in rows for panel in row]
+    columns = max(len(row) for row in rows)
+    width = _INCHES * max(2, columns)
+    heading = _wrapped(title, int(width * 13))
+    legend_columns = max(1, int(width / (0.6 + 0.08 * max((len(name) for name, _ in legend), default=0))))
+    lines = sum(max(panel.words.count("\n") + 1 for panel in row) for row in rows) + heading.count("\n") + 2
+    lines += math.ceil(len(legend) / legend_columns) + 1
+    panel_height = _INCHES * max(height for height, _, _ in shapes) / max(width for _, width, _ in shapes)
+    figure = Figure((width, len(rows) * panel_height + 0.17 * lines), dpi=_DPI, layout="compressed")
+    FigureCanvasAgg(figure)
+    figure.suptitle(heading, fontsize=9, parse_math=False)
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, cells in zip(rows, grid, strict=True):
+        for panel, axes in zip(row, cells, strict=False):
+            axes.imshow(panel.picture)
+            axes.set_title(panel.words, fontsize=7, loc="left", parse_math=False)
+    patches = [
+        Patch(facecolor=[value / 255 for value in colour], edgecolor="grey", label=name) for name, colour in legend
+    ]
+    below = figure.legend(handles=patches, loc="outside lower left", ncols=legend_columns, fontsize=8, frameon=False)
+    for text in below.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def _wrapped(words: str, letters: int) -> str:
+    return "\n".join(textwrap.fill(line, letters) for line in words.split("\n"))

@@ -1,0 +1,303 @@
+"""Samples in batches: which ones, in which order, augmented how - all from the seed, whoever does the work."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+import numpy as np
+
+from segreg.data.prefetch import AHEAD, made_ahead
+from segreg.data.augment import Augmentation
+from segreg.data.cache import Prepared
+from segreg.data.split import drawn
+from segreg.errors import SegregError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import DataLoader
+
+Key = tuple[int, tuple[int, ...]]
+"""What a batch is made from: the epoch's number, and the samples as indices into `Dataset.samples`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Samples side by side, not yet normalised.
+
+    Shape: images uint8 `[B, C, H, W]` in 0..255, channels-last in memory; targets uint8 `[B, H, W]` (`[B, K, H, W]` if
+    multilabel) as `Task` has them, 255 = ignored.
+
+    Attributes:
+        images: the images.
+        targets: the masks.
+        ids: the samples' ids; none where the one image only stands in for a share that has none.
+        indices: the samples' indices into `Dataset.samples`.
+        weight: how much it counts in the mean over the processes that share a batch; 1 where all have as many images.
+    """
+
+    images: Tensor
+    targets: Tensor
+    ids: tuple[str, ...]
+    indices: tuple[int, ...]
+    weight: float = 1.0
+
+
+class Maker(Protocol):
+    """Makes batches in another way than from the arrays on the host."""
+
+    def batches(self, keys: Sequence[Key]) -> Generator[Batch, None, None]:
+        """Gives the batch of each key; the images on the device or the host."""
+
+
+class Batches:
+    """The batches of one side of a split, epoch by epoch.
+
+    The order of an epoch hangs on the seed and the epoch's number, a sample's augmentation on these and its id. So
+    the same seed gives the same batches whatever the number of workers, and an epoch can be repeated or begun at.
+
+    A shuffled epoch keeps its incomplete last batch, except that a single left-over sample joins the batch before it:
+    BatchNorm can't train on one value a channel, which is what pooled branches of some decoders have there. In order,
+    no batch is larger than `batch_size`.
+
+    Several processes share the batches that one process would have. In order, they take them in turn. Shuffled, each
+    has a part of every batch, as many samples as the others or one less, so that all have as many batches. A part
+    without a sample, in a batch of fewer samples than processes, has the batch's first one as an image that does not
+    count.
+
+    Args:
+        prepared: the arrays.
+        indices: which samples, as indices into `Dataset.samples`.
+        batch_size: samples in a batch.
+        augment: Albumentations transforms, applied in turn; they are tried out here.
+        seed: the seed.
+        order: `shuffled` anew each epoch, or `in_order` of `indices`.
+        workers: processes that make batches; 0 is one thread beside the consumer.
+        part: which of the processes that share the batches this is for, from 0.
+        parts: how many there are.
+        maker: makes the batches in the place of the workers, `augment` included.
+
+    Raises:
+        SegregError: no samples, or an augmentation does not do for stacked samples.
+        ValueError: an index stands twice.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        indices: Sequence[int],
+        *,
+        batch_size: int,
+        augment: Sequence[Any] | None = None,
+        seed: int = 0,
+        order: Literal["shuffled", "in_order"] = "shuffled",
+        workers: int = 0,
+        part: int = 0,
+        parts: int = 1,
+        maker: Maker | None = None,
+    ) -> None:
+        if not len(indices):
+            raise SegregError("there are no samples to make batches of")
+        if len(set(indices)) < len(indices):
+            raise ValueError("a sample stands twice among the indices")
+        self.prepared = prepared
+        self.indices = tuple(int(index) for index in indices)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.order = order
+        self.workers = workers
+        self.part, self.parts = part, parts
+        self.maker = maker
+        augmentation = None
+        if augment:
+            augmentation = Augmentation(augment, prepared.task)
+            augmentation.try_out(prepared.images.shape[1:], prepared.masks.shape[1:])
+        self._make = _Maker(prepared, augmentation, seed)
+        self._plan: list[Key] = []
+        self._loader: DataLoader[Any] | None = None
+        self._under_way: weakref.ref[Generator[Batch, None, None]] | None = None
+
+    def __len__(self) -> int:
+        """Gives the number of batches of an epoch; of parts in order the largest one's."""
+        whole = len(_cut(self.indices, self.batch_size, merge=self.order == "shuffled"))
+        return whole if self.order == "shuffled" else -(-whole // self.parts)
+
+    def plan(self, number: int) -> list[tuple[int, ...]]:
+        """Gives the samples of each batch of an epoch, as indices; of this part alone."""
+        return [own for _, own in self._shared(number)]
+
+    def _shared(self, number: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Gives the samples of each batch that this part has a share of, and those of the share."""
+        whole = self._whole(number)
+        if self.order == "in_order":
+            return [(batch, batch) for batch in whole[self.part :: self.parts]]
+        return [(batch, _part_of(batch, self.part, self.parts)) for batch in whole]
+
+    def _whole(self, number: int) -> list[tuple[int, ...]]:
+        indices: Sequence[int] = self.indices
+        if self.order == "shuffled":
+            index_of = {self.prepared.id_of(index): index for index in indices}
+            indices = [index_of[name] for name in drawn(index_of, self.seed, "epoch", number)]
+        return _cut(indices, self.batch_size, merge=self.order == "shuffled")
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Gives an epoch's batches.
+
+        It may be left early. Only one epoch at a time is under way: beginning another ends the one before.
+
+        Raises:
+            SegregError: an augmentation fails; the message names it and the sample.
+        """
+        self._leave()
+        shared = self._shared(number)
+        keys = [(number, own or whole[:1]) for whole, own in shared]
+        begun = self._made(keys)
+        if self.parts > 1 and self.order == "shuffled":
+            begun = _weighed(begun, [(len(own), len(own) * self.parts / len(whole)) for whole, own in shared])
+        # Weakly, so that it ends by itself where a loop over it is left.
+        self._under_way = weakref.ref(begun)
+        return begun
+
+    def close(self) -> None:
+        """Ends the epoch under way and the worker processes, which otherwise wait for the next one."""
+        self._leave()
+        self._loader = None
+
+    def _leave(self) -> None:
+        if self._under_way is not None and (begun := self._under_way()) is not None:
+            begun.close()
+
+    def _made(self, keys: list[Key]) -> Generator[Batch, None, None]:
+        if self.maker is not None:
+            return self.maker.batches(keys)
+        make = self._make
+        return self._by_processes(keys) if self.workers else made_ahead(lambda key: make.batch(*key), keys)
+
+    def _by_processes(self, keys: list[Key]) -> Generator[Batch, None, None]:
+        if self._loader is None:
+            import torch
+            from torch.utils.data import DataLoader
+
+            self._loader = DataLoader(
+                cast("Any", self._make),
+                batch_size=None,  # a key stands for a whole batch
+                sampler=_Keys(self._plan),
+                collate_fn=_as_it_is,
+                num_workers=self.workers,
+                prefetch_factor=AHEAD,
+                persistent_workers=True,
+                worker_init_fn=_begin_worker,
+                # Its own, or each epoch would draw from the generator that the training draws from.
+                generator=torch.Generator(),
+            )
+        self._plan[:] = keys
+        for made in self._loader:
+            if isinstance(made, SegregError):
+                raise made
+            yield made
+
+
+def fitting_workers(device_type: str) -> int:
+    """Gives the number of worker processes that fits the machine: what `workers: auto` means.
+
+    On a CPU the network needs every core, and workers would compete with it: none, that is one thread. Beside an
+    accelerator as many as there are cores but one, 8 at most.
+    """
+    import os
+
+    if device_type == "cpu":
+        return 0
+    # A container or a batch system may lend this process fewer cores than the machine has.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(0, min(8, cores - 1))
+
+
+def _cut(indices: Sequence[int], size: int, *, merge: bool) -> list[tuple[int, ...]]:
+    starts = list(range(0, len(indices), size))
+    if merge and size > 1 and len(starts) > 1 and len(indices) % size == 1:
+        starts.pop()
+    ends = [*starts[1:], len(indices)]
+    return [tuple(indices[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def _part_of(batch: tuple[int, ...], part: int, parts: int) -> tuple[int, ...]:
+    """Gives a part of a batch; the parts differ by one at most, the first ones being the larger."""
+    least, more = divmod(len(batch), parts)
+    start = part * least + min(part, more)
+    return batch[start : start + least + (part < more)]
+
+
+def _weighed(begun: Generator[Batch, None, None], shares: Sequence[tuple[int, float]]) -> Generator[Batch, None, None]:
+    """Gives parts of batches with their weights, and without the ids of an image that only stands in."""
+    with closing(begun):
+        for batch, (own, weight) in zip(begun, shares, strict=True):
+            yield replace(batch, ids=batch.ids[:own], indices=batch.indices[:own], weight=weight)
+
+
+class _Maker:
+    """Makes the batch of a key; all that travels to a worker."""
+
+    def __init__(self, prepared: Prepared, augmentation: Augmentation | None, seed: int) -> None:
+        self.prepared = prepared
+        self.augmentation = augmentation
+        self.seed = seed
+
+    def __getitem__(self, key: Key) -> Batch | SegregError:
+        """Gives the batch, or the error that told why not: an exception would lose its words on the way."""
+        try:
+            return self.batch(*key)
+        except SegregError as error:
+            return error
+
+    def batch(self, epoch: int, indices: tuple[int, ...]) -> Batch:
+        import torch
+
+        prepared = self.prepared
+        all_images, all_masks = prepared.images, prepared.masks
+        images = np.empty((len(indices), *all_images.shape[1:]), np.uint8)
+        masks = np.empty((len(indices), *all_masks.shape[1:]), np.uint8)
+        ids = tuple(prepared.id_of(index) for index in indices)
+        # Row by row: indexing uint8 arrays with a list is many times slower.
+        for place, (index, name) in enumerate(zip(indices, ids, strict=True)):
+            row = prepared.rows[index]
+            images[place], masks[place] = all_images[row], all_masks[row]
+            if self.augmentation is not None:
+                # Read from the batch: there transforms that work in place may write.
+                images[place], masks[place] = self._augmented(images[place], masks[place], epoch, name)
+        return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks), ids, indices)
+
+    def _augmented(self, image: Any, mask: Any, epoch: int, name: str) -> tuple[Any, Any]:
+        assert self.augmentation is not None
+        try:
+            return self.augmentation(image, mask, self.seed, epoch, name)
+        except SegregError as error:
+            problem = error.problems[0]
+            raise SegregError(f'sample "{name}": {problem.message}', hint=problem.hint) from error
+
+
+class _Keys:
+    """What the loader is to make, in turn: the list's content when an epoch begins."""
+
+    def __init__(self, plan: list[Key]) -> None:
+        self.plan = plan
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(list(self.plan))
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
+
+
+def _begin_worker(_: int) -> None:
+    """Keeps a worker to its one core; torch is limited by the loader."""
+    import sys
+
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(0)

@@ -1,0 +1,94 @@
+"""What several processes counted, each on its share of the pictures, as if one had counted all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from segreg.runtime import distributed
+from segreg.errors import SegregError
+from segreg.training.monitor import computed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torchmetrics import MetricCollection
+
+    Block = NDArray[Any] | None
+
+
+def apart(metrics: MetricCollection) -> MetricCollection:
+    """Gives metrics that each process computes by itself: torchmetrics' own exchange wants equal states everywhere."""
+    if distributed.count() > 1:
+        for metric in metrics.values(copy_state=False):
+            metric.distributed_available_fn = _never
+    return metrics
+
+
+def computed_together(metrics: MetricCollection) -> dict[str, float]:
+    """Gives every metric's values over the pictures of all processes. The main one's metrics then hold all counts.
+
+    Raises:
+        SegregError: a metric gives something other than named numbers, or can't take in what another process counted.
+    """
+    if distributed.count() == 1:
+        return computed(metrics)
+    own = {name: _moved(metric.metric_state, "cpu") for name, metric in metrics.items(copy_state=False)}
+    states = distributed.gathered(own)
+    if distributed.is_main():
+        for name, metric in metrics.items(copy_state=False):
+            for state in states[1:]:
+                try:
+                    metric.merge_state(_moved(state[name], metric.device))
+                except RuntimeError as error:
+                    raise SegregError(
+                        f'the metric "{name}" can\'t take in what another process counted',
+                        hint="torchmetrics asks for full_state_update = False, or for a merge_state of its own; "
+                        "a single process can score it",
+                    ) from error
+    return distributed.from_main(lambda: computed(metrics))
+
+
+def in_batch_order(
+    lengths: Sequence[int], rows: list[dict[str, Any]], counts: Block, sums: Mapping[str, Block]
+) -> tuple[list[dict[str, Any]], Block, dict[str, Block]]:
+    """Gives what all processes found of each picture, in the pictures' order, where batches were dealt in turn.
+
+    Args:
+        lengths: of this process's batches.
+        rows: one for each picture of this process.
+        counts: `[N, ...]`, or None.
+        sums: the same by name.
+    """
+    if distributed.count() == 1:
+        return rows, counts, dict(sums)
+    found = distributed.gathered((list(lengths), rows, counts, dict(sums)))
+    lengths_of = [each[0] for each in found]
+    turns = [(turn, part) for turn in range(max(map(len, lengths_of))) for part in range(len(found))]
+    turns = [(turn, part) for turn, part in turns if turn < len(lengths_of[part])]
+    ends = [list(accumulate(each)) for each in lengths_of]
+
+    def slices(of: Sequence[Any]) -> list[Any]:
+        return [of[part][ends[part][turn] - lengths_of[part][turn] : ends[part][turn]] for turn, part in turns]
+
+    def joined(of: Sequence[Block]) -> Block:
+        import numpy as np
+
+        return None if of[0] is None else np.concatenate(slices(of))
+
+    in_turn = [row for rows_of_batch in slices([each[1] for each in found]) for row in rows_of_batch]
+    joined_sums = {name: joined([each[3][name] for each in found]) for name in sums}
+    return in_turn, joined([each[2] for each in found]), joined_sums
+
+
+def _moved(state: Mapping[str, Any], device: Any) -> dict[str, Any]:
+    """Gives a metric's state on a device."""
+
+    def moved(value: Any) -> Any:
+        return [moved(each) for each in value] if isinstance(value, (list, tuple)) else value.to(device)
+
+    return {name: moved(value) for name, value in state.items()}
+
+
+def _never() -> bool:
+    return False

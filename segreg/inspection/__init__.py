@@ -1,8 +1,0 @@
-"""What is wrong with a data set, found by reading all of it once."""
-
-from __future__ import annotations
-
-from segreg.inspection.findings import Case, Finding
-from segreg.inspection.report import Report, inspect
-
-__all__ = ["Case", "Finding", "Report", "inspect"]

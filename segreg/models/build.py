@@ -1,0 +1,227 @@
+"""Builds what a resolved recipe names: dataset, model, losses, metrics, optimizer, schedule."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from segreg.registry.protocols import Dataset, Decoder, Encoder
+from segreg.errors import SegregError
+from segreg.imports import compiler_when_asked, signal_processing_when_asked, unswept
+from segreg.config.resolve import Choice, Resolved
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torchmetrics import MetricCollection
+
+    from segreg.registry.protocols import Loss, Schedule
+    from segreg.models.segmenter import Normalize, Segmenter
+    from segreg.task import Task
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of ImageNet's pictures, of values in [0, 1]."""
+
+
+def build_dataset(recipe: Resolved) -> Dataset:
+    """Gives the recipe's dataset.
+
+    Raises:
+        SegregError: the data is missing or not as it should be, told with the recipe's place.
+    """
+    dataset = recipe.dataset.build()
+    if not isinstance(dataset, Dataset):
+        raise _not_as_promised(recipe.dataset, dataset, "a segreg.Dataset")
+    ids = [sample.id for sample in dataset.samples]
+    if len(set(ids)) < len(ids):
+        twice = next(i for i in ids if ids.count(i) > 1)
+        raise SegregError(
+            f'the dataset "{recipe.dataset.part.name}" has two samples with the id "{twice}"',
+            place=recipe.dataset.place,
+        )
+    return dataset
+
+
+@unswept()
+@compiler_when_asked()
+def build_encoder(recipe: Resolved) -> Encoder:
+    """Gives the recipe's encoder.
+
+    Raises:
+        SegregError: it can't be built, or does not keep its contract.
+    """
+    return encoder_for(recipe.encoder, recipe.input.channels, recipe.input.size)
+
+
+def encoder_for(choice: Choice, in_channels: int, size: tuple[int, int]) -> Encoder:
+    """Gives an encoder for images of one height and width.
+
+    An encoder that takes a single size, and has it as a setting `img_size` that is left null, is built for this one,
+    rounded up to multiples of 32, which most decoders want, or of its native size too where it can't take those; and
+    for the square around it where it takes squares only.
+
+    Raises:
+        SegregError: it can't be built, or does not keep its contract.
+    """
+    encoder = _encoder(choice, in_channels)
+    native = getattr(encoder, "image_size", None)
+    if native is None or choice.settings.get("img_size", native) is not None:
+        return encoder
+    steps = ((32, 32), tuple(math.lcm(32, side) for side in native))
+    wanted = [tuple(-(-side // step) * step for side, step in zip(size, both, strict=True)) for both in steps]
+    for fitting in dict.fromkeys(fit for both in wanted for fit in (both, (max(both), max(both)))):
+        if fitting == native:
+            return encoder
+        try:
+            return _encoder(dataclasses.replace(choice, settings={**choice.settings, "img_size": fitting}), in_channels)
+        except SegregError:
+            continue
+    return encoder  # which says itself what it can't take
+
+
+def _encoder(choice: Choice, in_channels: int) -> Encoder:
+    encoder = choice.build(in_channels)
+    if not isinstance(encoder, Encoder):
+        raise _not_as_promised(choice, encoder, "an nn.Module with channels and strides")
+    return encoder
+
+
+@unswept()
+@compiler_when_asked()
+def build_model(recipe: Resolved, task: Task, encoder: Encoder | None = None) -> Segmenter:
+    """Gives encoder, decoder and heads as one module, checked by one small forward pass.
+
+    Args:
+        recipe: names the parts.
+        task: the classes.
+        encoder: what `build_encoder` gave, where that was called before.
+
+    Raises:
+        SegregError: a part can't be built, does not keep its contract, or does not go with the other.
+    """
+    from segreg.models.segmenter import Segmenter, verify
+
+    encoder = build_encoder(recipe) if encoder is None else encoder
+    decoder = _decoder(recipe.decoder, encoder)
+    auxiliary = None if recipe.auxiliary is None else _decoder(recipe.auxiliary, encoder)
+    try:
+        model = Segmenter(encoder, decoder, task.channels, auxiliary=auxiliary)
+        verify(model, image_size=recipe.input.size, in_channels=recipe.input.channels)
+    except SegregError as error:
+        raise _of_its_part(error, recipe) from error
+    return model
+
+
+def _of_its_part(error: SegregError, recipe: Resolved) -> SegregError:
+    """Gives what is wrong with a network with the place of the part that it begins with, and whose part that is."""
+    problem = error.problems[0]
+    title = problem.message.removeprefix("the head of ")
+    choice = recipe.encoder if title.startswith("encoder ") else recipe.decoder
+    if recipe.auxiliary is not None and title.startswith("auxiliary decoder "):
+        choice = recipe.auxiliary
+    if choice.part.plugin.distribution != "segreg":
+        hint = f'the {choice.part.kind} "{choice.part.name}" is defined at {choice.part.defined}'
+        problem = dataclasses.replace(problem, hint="\n".join(filter(None, (problem.hint, hint))))
+    return SegregError.of([problem, *error.problems[1:]]).at(choice.place)
+
+
+def _decoder(choice: Choice, encoder: Encoder) -> Decoder:
+    decoder = choice.build(encoder)
+    if not isinstance(decoder, Decoder):
+        raise _not_as_promised(choice, decoder, "an nn.Module with channels and stride")
+    return decoder
+
+
+def without_pretrained(recipe: Resolved) -> Resolved:
+    """Gives the recipe with every `weights` setting null, for a model whose weights are loaded afterwards."""
+
+    def plain_start(choice: Choice | None) -> Choice | None:
+        if choice is None or "weights" not in choice.settings:
+            return choice
+        return dataclasses.replace(choice, settings={**choice.settings, "weights": None})
+
+    parts = {name: plain_start(getattr(recipe, name)) for name in ("encoder", "decoder", "auxiliary")}
+    return dataclasses.replace(recipe, **parts)  # type: ignore[arg-type]
+
+
+def build_normalize(recipe: Resolved, encoder: nn.Module) -> Normalize:
+    """Gives what turns values of 0 to 255 into what the encoder was trained on."""
+    from segreg.models.segmenter import Normalize
+
+    section = recipe.input
+    if section.mean is not None and section.std is not None:
+        return Normalize(section.mean, section.std)
+    if section.normalize == "none":
+        return Normalize((0.0,) * section.channels, (1.0,) * section.channels)
+    mean: Sequence[float]
+    std: Sequence[float]
+    mean, std = IMAGENET
+    if section.normalize == "encoder":
+        mean, std = getattr(encoder, "normalization", None) or IMAGENET
+    if len(mean) != section.channels:  # a network for other than 3 channels has no statistics of its own
+        mean, std = (sum(mean) / len(mean),) * section.channels, (sum(std) / len(std),) * section.channels
+    return Normalize(mean, std)
+
+
+def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:
+    """Gives name, weight and function of each term of the loss."""
+    losses: list[tuple[str, float, Loss]] = []
+    for choice in recipe.loss:
+        loss = choice.build(task)
+        if not callable(loss):
+            raise _not_as_promised(choice, loss, "a function of logits and target")
+        losses.append((choice.part.name, choice.weight, loss))
+    return losses
+
+
+@unswept()
+@compiler_when_asked()
+def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
+    """Gives the recipe's metrics as one collection; metrics with the same counts share them."""
+    with signal_processing_when_asked():
+        import torchmetrics
+
+    metrics: dict[str, Any] = {}
+    for choice in recipe.metrics:
+        metric = choice.build(task, recipe.evaluate.threshold)
+        if not isinstance(metric, torchmetrics.Metric):
+            raise _not_as_promised(choice, metric, "a torchmetrics.Metric")
+        key = choice.part.name.replace(".", "_")  # it is a module of the collection, whose name can have no dot
+        metrics[key if key not in metrics else f"{key}_"] = metric
+    return torchmetrics.MetricCollection(metrics)
+
+
+@unswept()
+def build_augmentations(recipe: Resolved) -> list[Any]:
+    """Gives the recipe's Albumentations transforms, in their order."""
+    return [choice.build() for choice in recipe.augment]
+
+
+def build_optimizer(recipe: Resolved, parameter_groups: Sequence[dict[str, Any]]) -> Any:
+    """Gives the recipe's optimizer over the parameters of each part of the network."""
+    import torch
+
+    optimizer = recipe.optimizer.build([dict(group) for group in parameter_groups])
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise _not_as_promised(recipe.optimizer, optimizer, "a torch.optim.Optimizer")
+    return optimizer
+
+
+def build_schedule(recipe: Resolved, optimizer: Any, steps_per_epoch: int) -> Schedule | None:
+    """Gives what changes the learning rate, or None where the recipe has no schedule."""
+    if recipe.schedule is None:
+        return None
+    schedule: Schedule = recipe.schedule.build(optimizer, steps_per_epoch, recipe.train.epochs)
+    if not all(callable(getattr(schedule, name, None)) for name in ("step", "state_dict", "load_state_dict")):
+        raise _not_as_promised(recipe.schedule, schedule, "a segreg.Schedule, with step and a state")
+    return schedule
+
+
+def _not_as_promised(choice: Choice, given: Any, wanted: str) -> SegregError:
+    return SegregError(
+        f'the {choice.part.kind} "{choice.part.name}" of {choice.part.plugin.title} gave {type(given).__name__}, '
+        f"but it must give {wanted}",
+        place=choice.place,
+        hint=f"defined at {choice.part.defined}",
+    )

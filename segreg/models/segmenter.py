@@ -1,0 +1,273 @@
+"""The whole network: encoder, decoder and head, from normalised images to logits of their size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segreg.registry.protocols import Decoder, Encoder
+from segreg.errors import SegregError
+from segreg.models.pyramid import Pyramid, check_encoder
+
+if TYPE_CHECKING:
+    from segreg.runtime.device import Precision
+
+
+class Normalize(nn.Module):
+    """Turns pixel values into what the encoder was trained on.
+
+    Shape: `[B, C, H, W]`, uint8 or float, in [0, 255], to float32 of the same shape: `(value / 255 - mean) / std`.
+
+    Raises:
+        SegregError: `mean` and `std` differ in length, a deviation is not above 0, or the image's channels differ.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        if len(mean) != len(std) or not mean:
+            raise SegregError(f"normalisation has {len(mean)} means for {len(std)} standard deviations")
+        if min(std) <= 0:
+            raise SegregError(f"normalisation has a standard deviation of {min(std)}; it must be above 0")
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Gives the normalised image."""
+        if image.shape[1] != self.mean.shape[1]:
+            raise SegregError(
+                f"an image has {image.shape[1]} channels, but normalisation has {self.mean.shape[1]} means",
+                hint="input.mean and input.std need one number for each of input.channels",
+            )
+        return (image.float() / 255 - self.mean) / self.std
+
+
+class Segmenter(nn.Module):
+    """An encoder, a decoder and a head; in training also an auxiliary decoder on the same levels.
+
+    Images of any size are taken. Where a part needs sides that are multiples of its `size_divisor`, or the encoder just
+    one `image_size`, the image is padded at the right and at the bottom by repeating its border, and the logits are
+    cropped again. (Zeros would draw an edge, and mirroring can't pad a small image by more than its own size.)
+
+    Args:
+        encoder: gives the levels.
+        decoder: built on this encoder.
+        classes: logits of a pixel, `Task.channels`.
+        auxiliary: a second decoder, built on this encoder after `decoder`.
+
+    Raises:
+        SegregError: a part does not keep to its contract, or the encoder was changed after a decoder was built on it.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    head: nn.Module
+    auxiliary: Decoder | None
+    auxiliary_head: nn.Module | None
+
+    def __init__(self, encoder: Encoder, decoder: Decoder, classes: int, *, auxiliary: Decoder | None = None) -> None:
+        super().__init__()
+        check_encoder(encoder)
+        for part, role in ((decoder, "decoder"), (auxiliary, "auxiliary decoder")):
+            if part is not None:
+                _check_decoder(part, role, encoder)
+        self.classes = classes
+        self.encoder = encoder
+        self.decoder = decoder
+        self.head = _head(decoder, classes)
+        self.auxiliary = auxiliary
+        self.auxiliary_head = _head(auxiliary, classes) if auxiliary is not None else None
+        self.size_divisor = math.lcm(*(getattr(part, "size_divisor", 1) for part in (encoder, decoder, auxiliary)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Gives logits.
+
+        Shape: normalised float image `[B, C, H, W]` to `[B, K, H, W]`, unbounded.
+        """
+        padded = self.pad(image)
+        return self._logits(self.encoder(padded), self.decoder, self.head, image, padded)
+
+    def all_logits(self, image: Tensor) -> list[Tensor]:
+        """Gives the decoder's logits and then the auxiliary decoder's, from one run of the encoder.
+
+        Shape: normalised float image `[B, C, H, W]` to one or two `[B, K, H, W]`, unbounded.
+        """
+        padded = self.pad(image)
+        levels = self.encoder(padded)
+        logits = [self._logits(levels, self.decoder, self.head, image, padded)]
+        if self.auxiliary is not None and self.auxiliary_head is not None:
+            logits.append(self._logits(levels, self.auxiliary, self.auxiliary_head, image, padded))
+        return logits
+
+    def pad(self, image: Tensor) -> Tensor:
+        """Gives the image with sides that the parts take; the same tensor where it has them.
+
+        An image larger than the one size that an encoder takes is left so, for the encoder to refuse.
+        """
+        least = getattr(self.encoder, "image_size", None) or (1, 1)
+        sides = image.shape[-2:]
+        down, right = (max(-side % self.size_divisor, one - side) for side, one in zip(sides, least, strict=True))
+        return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Gives the modules that a learning rate can be set for: encoder, decoder, head and, if any, auxiliary."""
+        named: dict[str, Any] = {"encoder": self.encoder, "decoder": self.decoder, "head": self.head}
+        if self.auxiliary is not None:
+            named["auxiliary"] = nn.ModuleList([self.auxiliary, self.auxiliary_head])  # type: ignore[list-item]
+        return named
+
+    @staticmethod
+    def _logits(levels: Sequence[Tensor], decoder: Decoder, head: nn.Module, image: Tensor, padded: Tensor) -> Tensor:
+        logits: Tensor = head(decoder(levels))
+        if logits.shape[-2:] != padded.shape[-2:]:
+            logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
+        return logits[..., : image.shape[-2], : image.shape[-1]]
+
+
+def predict_logits(
+    model: nn.Module, normalize: nn.Module, images: Tensor, device: torch.device, precision: Precision
+) -> Tensor:
+    """Gives float32 logits `[B, K, H, W]` for uint8 images `[B, C, H, W]`, on `device`."""
+    with torch.inference_mode(), precision.autocast(device):
+        logits: Tensor = model(normalize(images.to(device, non_blocking=True)))
+    return logits.float()
+
+
+def describe(model: Segmenter) -> dict[str, Any]:
+    """Gives facts about a model for a run's header and its environment file: plain values only."""
+    parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in model.parts().items()}
+    decoders: dict[str, Any] = {"decoder": model.decoder}
+    if model.auxiliary is not None:
+        decoders["auxiliary"] = model.auxiliary
+    facts: dict[str, Any] = {
+        "parameters": {**parameters, "total": sum(parameters.values())},
+        "classes": model.classes,
+        "size_divisor": model.size_divisor,
+        "encoder": {
+            "class": type(model.encoder).__name__,
+            "channels": list(model.encoder.channels),
+            "strides": list(model.encoder.strides),
+        },
+    }
+    for role, part in decoders.items():
+        facts[role] = {
+            "class": type(part).__name__,
+            "channels": part.channels,
+            "stride": part.stride,
+            "notes": [*dict.fromkeys(note for pyramid in _pyramids(part) for note in pyramid.notes)],
+        }
+    for role, part in {"encoder": model.encoder, **decoders}.items():
+        if weights := getattr(part, "weights_note", ""):
+            facts[role]["weights"] = weights
+    return facts
+
+
+def verify(model: Segmenter, image_size: tuple[int, int], in_channels: int) -> None:
+    """Runs one empty image through the model and compares what its parts declare with what they give.
+
+    The model is left as it was: evaluation mode and no gradients for this one run, on the device where it lies.
+
+    Args:
+        model: to be tried.
+        image_size: height and width in pixels.
+        in_channels: channels of the image.
+
+    Raises:
+        SegregError: a part fails, or declares channels or strides that its output does not have.
+    """
+    training = {module: module.training for module in model.modules()}
+    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    words = f"an image of {image_size[0]}x{image_size[1]} with {in_channels} channel{'' if in_channels == 1 else 's'}"
+    try:
+        with torch.no_grad():
+            model.eval()
+            _verify(model, torch.zeros(1, in_channels, *image_size, device=device), words)
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
+def _verify(model: Segmenter, image: Tensor, words: str) -> None:
+    padded = model.pad(image)
+    title = f"encoder {type(model.encoder).__name__}"
+    levels = _tried(title, words, model.encoder, padded)
+    if len(levels) != len(model.encoder.strides):
+        raise SegregError(f"{title} gives {len(levels)} levels, but declares {len(model.encoder.strides)}")
+    declared = zip(model.encoder.channels, model.encoder.strides, strict=True)
+    for number, (level, (channels, stride)) in enumerate(zip(levels, declared, strict=True), start=1):
+        _compare(f"{title}, level {number} of {len(levels)},", level, channels, stride, image=padded, slack=1)
+    roles = [("decoder", model.decoder, model.head)]
+    if model.auxiliary is not None and model.auxiliary_head is not None:
+        roles.append(("auxiliary decoder", model.auxiliary, model.auxiliary_head))
+    for role, decoder, head in roles:
+        title = f"{role} {type(decoder).__name__}"
+        features = _tried(f"{title} on {type(model.encoder).__name__}", words, decoder, levels)
+        # Resampled levels take the image's size from the finest level, which knows it to within its own stride.
+        pixels = decoder.stride / max((pyramid.scale for pyramid in _pyramids(decoder)), default=1)
+        slack = 1 + model.encoder.strides[0] / pixels
+        _compare(title, features, decoder.channels, pixels, image=padded, slack=slack)
+        logits = _tried(f"the head of {title}", words, head, features)
+        if logits.ndim != 4 or logits.shape[1] != model.classes:
+            raise SegregError(f"the head of {title} gives {list(logits.shape)} for {model.classes} classes")
+
+
+def _tried(title: str, words: str, part: Any, given: Any) -> Any:
+    try:
+        return part(given)
+    except SegregError:
+        raise
+    except Exception as error:  # whatever a plugin's network raises is told, and chained for its author
+        raise SegregError(f"{title} can't take {words}: {type(error).__name__}: {error}") from error
+
+
+def _compare(title: str, features: Any, channels: int, stride: float, *, image: Tensor, slack: float) -> None:
+    if not isinstance(features, Tensor) or features.ndim != 4:
+        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise SegregError(f"{title} gives {shape} where [B, C, H, W] was expected")
+    if features.shape[1] != channels:
+        raise SegregError(f"{title} declares {channels} channels, but gives {features.shape[1]}")
+    wanted, got = image.shape[-2:], features.shape[-2:]
+    if any(abs(side - whole / stride) > slack for side, whole in zip(got, wanted, strict=True)):
+        expected = "x".join(str(math.ceil(side / stride)) for side in wanted)
+        raise SegregError(
+            f"{title} declares stride {stride:g}, but gives {got[0]}x{got[1]} for an image of {wanted[0]}x{wanted[1]}, "
+            f"where about {expected} was expected"
+        )
+
+
+def _check_decoder(decoder: object, role: str, encoder: Encoder) -> None:
+    title = f"{role} {type(decoder).__name__}"
+    if not isinstance(decoder, nn.Module):
+        raise SegregError(f"{title} is no nn.Module")
+    for name in ("channels", "stride"):
+        value = getattr(decoder, name, None)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise SegregError(f"{title} has {name} {value!r}; a positive integer was expected")
+    for pyramid in _pyramids(decoder):
+        if pyramid.encoder_strides != tuple(encoder.strides):
+            raise SegregError(
+                f"{title} was built on levels of strides {list(pyramid.encoder_strides)}, but the encoder's have since "
+                f"become {list(encoder.strides)}",
+                hint="give decoder and auxiliary decoder the same output_stride",
+            )
+
+
+def _pyramids(decoder: Any) -> list[Pyramid]:
+    return [module for module in decoder.modules() if isinstance(module, Pyramid)]
+
+
+def _head(decoder: Any, classes: int) -> nn.Module:
+    make = getattr(decoder, "head", None)
+    if callable(make) and not isinstance(make, nn.Module):
+        head = make(classes)
+        if not isinstance(head, nn.Module):
+            raise SegregError(f"head(classes) of decoder {type(decoder).__name__} gives no nn.Module")
+        return head
+    return nn.Conv2d(decoder.channels, classes, kernel_size=1)

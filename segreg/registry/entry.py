@@ -1,0 +1,175 @@
+"""What a plugin offers: a named builder whose signature is the schema of its settings."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from segreg.errors import SegregError, listed
+from segreg.registry.kinds import KINDS
+from segreg.settings import Setting, documented_arguments, settings_of
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One part that a recipe can name.
+
+    `build`'s positional parameters are what segreg gives its kind (see `segreg.registry.kinds`), its keyword-only parameters
+    what a recipe may set; each of those has a type hint and a line under "Args:" in the docstring. A default makes a
+    setting optional. The docstring's first line is what `segreg list` prints. Heavy imports stand inside `build`, so
+    that reading a recipe imports no torch.
+
+    Attributes:
+        kind: one of `segreg.registry.kinds.KINDS`.
+        name: as recipes write it.
+        build: the builder.
+        paper: the source, for instance "arXiv:1802.02611".
+
+    Raises:
+        SegregError: the builder does not keep to this; the message names its file and line.
+    """
+
+    kind: str
+    name: str
+    build: Callable[..., Any]
+    paper: str = ""
+
+    def __post_init__(self) -> None:
+        _check_builder(self.kind, f"{self.kind} {self.name!r}", self.build, first=())
+        if not self.name or "@" in self.name or any(c.isspace() for c in self.name):
+            raise SegregError(f"{where(self.build)}: {self.name!r} can't be a name: no blanks and no @ in names")
+
+    @property
+    def summary(self) -> str:
+        """Gives the first line of the builder's docstring."""
+        return _first_line(self.build)
+
+    @cached_property
+    def settings(self) -> Mapping[str, Setting]:
+        """Gives what a recipe may set.
+
+        Raises:
+            SegregError: a type hint can't be evaluated.
+        """
+        return _declared_settings(f"{self.kind} {self.name!r}", self.build)
+
+    @property
+    def place(self) -> str:
+        """Gives "file:line" of the builder."""
+        return where(self.build)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Many parts behind one prefix, listed only when they are asked for, such as `timm/<model>`.
+
+    Attributes:
+        kind: one of `segreg.registry.kinds.KINDS`.
+        name: what `segreg list` calls the family.
+        prefix: what stands before a member's name in recipes; may be empty.
+        build: as an `Entry`'s, with the member's name as first positional parameter.
+        members: gives every member's name, quickly and without importing torch.
+        member_settings: gives one member's settings, where members differ; `build` then takes `**settings`.
+        paper: the source.
+        representatives: names a few members that stand for all where every one would be too many, as in
+            `segreg matrix`; without it, all members do.
+        unfit: gives names that users may take for members, each with the reason why it can't be used.
+
+    Raises:
+        SegregError: the builder does not keep to this; the message names its file and line.
+    """
+
+    kind: str
+    name: str
+    prefix: str
+    build: Callable[..., Any]
+    members: Callable[[], Iterable[str]]
+    member_settings: Callable[[str], Mapping[str, Setting]] | None = None
+    paper: str = ""
+    representatives: Callable[[], Iterable[str]] | None = None
+    unfit: Callable[[], Mapping[str, str]] | None = None
+
+    def __post_init__(self) -> None:
+        own_settings = self.member_settings is not None
+        _check_builder(self.kind, f"{self.kind} family {self.name!r}", self.build, ("member",), open_ended=own_settings)
+
+    @property
+    def summary(self) -> str:
+        """Gives the first line of the builder's docstring."""
+        return _first_line(self.build)
+
+    @property
+    def place(self) -> str:
+        """Gives "file:line" of the builder."""
+        return where(self.build)
+
+    def settings(self, member: str) -> Mapping[str, Setting]:
+        """Gives what a recipe may set on `member`.
+
+        Raises:
+            SegregError: a type hint can't be evaluated.
+        """
+        if self.member_settings:
+            return self.member_settings(member)
+        return _declared_settings(f"{self.kind} family {self.name!r}", self.build)
+
+
+def where(function: Callable[..., Any]) -> str:
+    """Gives "file:line" of a function."""
+    source = function.__init__ if inspect.isclass(function) else inspect.unwrap(function)
+    code = getattr(source, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
+
+
+def _declared_settings(title: str, build: Callable[..., Any]) -> Mapping[str, Setting]:
+    try:
+        return settings_of(build)
+    except NameError as error:
+        raise SegregError(
+            f"{where(build)}: {title} has a type hint that can't be evaluated: {error}",
+            hint="import what the hints of settings name at run time, not under TYPE_CHECKING alone",
+        ) from error
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").strip().split("\n", 1)[0].strip()
+
+
+def _check_builder(
+    kind: str, title: str, build: Callable[..., Any], first: tuple[str, ...], *, open_ended: bool = False
+) -> None:
+    """Refuses a builder whose signature or docstring can't serve as a schema."""
+    at = where(build)
+    if kind not in KINDS:
+        raise SegregError(f"{at}: {kind!r} is no kind of part; the kinds are {listed(list(KINDS))}")
+    if not (inspect.isclass(build) or inspect.isfunction(inspect.unwrap(build))):
+        raise SegregError(f"{title}: its builder must be a function or a class, not {build!r}")
+    parameters = list(inspect.signature(build).parameters.values())
+    given = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    wanted = (*first, *KINDS[kind].gives)
+    if len(given) != len(wanted):
+        words = ", ".join(wanted) or "nothing"
+        raise SegregError(
+            f"{at}: {title} is given {words} by position, but its builder takes {len(given)}: "
+            f"({', '.join(p.name for p in given)})",
+            hint="what a recipe may set stands after a * in the signature",
+        )
+    for p in parameters:
+        if p.kind is p.VAR_POSITIONAL or (p.kind is p.VAR_KEYWORD and not open_ended):
+            star = "*" if p.kind is p.VAR_POSITIONAL else "**"
+            raise SegregError(
+                f"{at}: {title} takes {star}{p.name}, which would swallow misspelled settings; name each setting"
+            )
+    settings = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+    if not _first_line(build):
+        raise SegregError(f"{at}: {title} has no docstring; its first line is what `segreg list` prints")
+    if bare := [p.name for p in settings if p.annotation is p.empty]:
+        raise SegregError(f"{at}: {title} has no type hint for {listed(bare)}")
+    meanings = documented_arguments(build.__doc__ or "")
+    if untold := [p.name for p in settings if p.name not in meanings]:
+        raise SegregError(f'{at}: {title} has no line under "Args:" for {listed(untold)}')
+    if taken := [p.name for p in settings if p.name in KINDS[kind].reserved]:
+        raise SegregError(f"{at}: {title} has a setting {listed(taken)}, a word that recipes use for themselves")

@@ -1,0 +1,40 @@
+"""The hooks that a plugin may implement. They offer parts and observe runs; they don't steer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from segreg.registry.entry import Entry, Family
+
+PROJECT = "segreg"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a plugin's functions: `@segreg.hookimpl` above `def segreg_entries(): ...`."""
+
+
+@hookspec
+def segreg_entries() -> Iterable[Entry | Family]:  # type: ignore[empty-body]
+    """Gives the parts that the plugin offers."""
+
+
+@hookspec
+def segreg_run_start(run: Path, recipe: Mapping[str, Any]) -> None:
+    """Is told that a run begins: its directory and the resolved recipe."""
+
+
+@hookspec
+def segreg_epoch_end(run: Path, epoch: int, values: Mapping[str, float]) -> None:
+    """Is told an epoch's row of the history: losses, metrics, learning rates, speed."""
+
+
+@hookspec
+def segreg_run_end(run: Path, results: Mapping[str, Any]) -> None:
+    """Is told the final results, as `results.json` has them."""

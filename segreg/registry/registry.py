@@ -1,0 +1,318 @@
+"""Everything that the installed packages offer, loaded once from the entry points of group "segreg" and then frozen."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import pluggy
+
+from segreg.registry import hooks
+from segreg.registry.entry import Entry, Family, where
+from segreg.errors import SegregError, did_you_mean, listed, with_article
+from segreg.registry.compatibility import misfit, plain_name
+from segreg.registry.kinds import KINDS
+from segreg.settings import Setting
+
+GROUP = "segreg"
+DISABLE = "SEGREG_DISABLE_PLUGINS"
+"""Environment variable: distributions or entry points to leave out, with commas between; wildcards are allowed.
+
+Names are compared as installers do: `-`, `_` and `.` are alike, and so are large and small letters.
+"""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One entry point of an installed distribution.
+
+    Attributes:
+        name: the entry point's name.
+        module: the module it names.
+        distribution: the package that brought it.
+        version: that package's version.
+        parts: what it offers.
+        error: why it could not be used; empty where it could.
+        detail: the traceback of that error.
+        seconds: how long it took to load.
+    """
+
+    name: str
+    module: str
+    distribution: str
+    version: str
+    parts: tuple[Entry | Family, ...] = ()
+    error: str = ""
+    detail: str = ""
+    seconds: float = 0.0
+
+    @property
+    def title(self) -> str:
+        """Gives "distribution version"."""
+        return f"{self.distribution} {self.version}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part, found by its name: an entry, or one member of a family."""
+
+    kind: str
+    name: str
+    offer: Entry | Family
+    plugin: Plugin
+    member: str | None = None
+
+    @cached_property
+    def settings(self) -> Mapping[str, Setting]:
+        """Gives what a recipe may set on it."""
+        return self.offer.settings(self.member or "") if isinstance(self.offer, Family) else self.offer.settings
+
+    @property
+    def summary(self) -> str:
+        """Gives one line about it."""
+        return self.offer.summary
+
+    @property
+    def defined(self) -> str:
+        """Gives where it is defined and who brought it."""
+        return f"{self.offer.place} ({self.plugin.title})"
+
+    def build(self, *given: Any, **settings: Any) -> Any:
+        """Builds it from what segreg gives its kind and from a recipe's settings."""
+        if isinstance(self.offer, Family):
+            return self.offer.build(self.member, *given, **settings)
+        return self.offer.build(*given, **settings)
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The plugins that were found, and what they offer."""
+
+    plugins: tuple[Plugin, ...]
+    manager: pluggy.PluginManager = field(repr=False)
+
+    def find(self, kind: str, name: str) -> Part:
+        """Gives the part of that name; `name@distribution` chooses one where two packages offer it.
+
+        Raises:
+            SegregError: nobody offers the name, or several do.
+        """
+        bare, _, distribution = name.partition("@")
+        offers = [(p, o) for p, o in self._offers(kind) if not distribution or p.distribution == distribution]
+        exact = [Part(kind, bare, o, p) for p, o in offers if isinstance(o, Entry) and o.name == bare]
+        if not exact:  # families are asked last: theirs may be long to list
+            exact = [Part(kind, bare, o, p, member) for p, o in offers for member in _member(p, o, bare)]
+        if not exact:
+            raise self._unknown(kind, name, bare)
+        if len(exact) > 1:
+            choices = listed([f"{bare}@{part.plugin.distribution}" for part in exact], last="or")
+            raise SegregError(
+                f'the {kind} "{bare}" is offered more than once: '
+                + " and ".join(f"by {part.plugin.title} ({part.offer.place})" for part in exact),
+                hint=f"say which one: {choices}" if len({p.plugin.distribution for p in exact}) > 1 else "",
+            )
+        return exact[0]
+
+    def names(self, kind: str) -> list[str]:
+        """Gives the names of the kind's single entries, and `prefix*` for each family that has a prefix."""
+        single = {offer.name for _, offer in self._offers(kind) if isinstance(offer, Entry)}
+        families = {f"{o.prefix}*" for _, o in self._offers(kind) if isinstance(o, Family) and o.prefix}
+        bare = {m for p, o in self._offers(kind) if isinstance(o, Family) and not o.prefix for m in _members(p, o)}
+        return sorted(single | bare) + sorted(families)
+
+    def parts(self, kind: str, pattern: str = "*") -> list[Part]:
+        """Gives the kind's parts whose names match a wildcard pattern; members of `prefix` families only on request."""
+        parts: list[Part] = []
+        for plugin, offer in self._offers(kind):
+            if isinstance(offer, Entry):
+                names: Iterable[tuple[str, str | None]] = [(offer.name, None)]
+            elif offer.prefix and not pattern.startswith(offer.prefix):
+                continue
+            else:
+                names = [(offer.prefix + member, member) for member in _members(plugin, offer)]
+            parts += [
+                Part(kind, name, offer, plugin, member)
+                for name, member in names
+                if fnmatch.fnmatchcase(name.lower(), pattern.lower())
+            ]
+        return sorted(parts, key=lambda part: part.name)
+
+    def families(self, kind: str) -> list[tuple[Plugin, Family]]:
+        """Gives the kind's families that stand behind a prefix."""
+        return [(p, offer) for p, offer in self._offers(kind) if isinstance(offer, Family) and offer.prefix]
+
+    def members(self, kind: str) -> list[str]:
+        """Gives the names of every member of the kind's families that stand behind a prefix.
+
+        Raises:
+            SegregError: a family can't tell its members.
+        """
+        return sorted(f"{family.prefix}{m}" for plugin, family in self.families(kind) for m in _members(plugin, family))
+
+    def notify(self, hook: str, **arguments: Any) -> list[str]:
+        """Tells observers of a run; one that fails is named in the answer and stops nobody else."""
+        complaints = []
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            try:
+                implementation.function(**{name: arguments[name] for name in implementation.argnames})
+            except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises
+                complaints.append(f"{hook} of {implementation.plugin_name} failed: {type(error).__name__}: {error}")
+        return complaints
+
+    def may_offer(self) -> list[str]:
+        """Gives a sentence for each plugin that is not in use, for the message of a name that nobody offers."""
+        return [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
+
+    def _offers(self, kind: str) -> Iterable[tuple[Plugin, Entry | Family]]:
+        return ((plugin, offer) for plugin in self.plugins for offer in plugin.parts if offer.kind == kind)
+
+    def _unknown(self, kind: str, name: str, bare: str) -> SegregError:
+        for _, offer in self._offers(kind):
+            if isinstance(offer, Family) and (why := _why_unfit(offer, bare)):
+                return SegregError(f'the {kind} "{bare}" can\'t be used: {why}')
+        for plugin, family in self.families(kind):
+            if bare.startswith(family.prefix):
+                member = bare.removeprefix(family.prefix)
+                close = did_you_mean(bare, sorted(family.prefix + m for m in _members(plugin, family)))
+                more = f"`segreg list {kind} '{family.prefix}*'` lists them all"
+                return SegregError(f'{family.name} has no {kind} "{member}"', hint=close or more)
+        hints = [did_you_mean(bare, self.names(kind))]
+        others = [other for other in KINDS if other != kind and self._has(other, bare)]
+        if others:
+            hints = [f'"{bare}" is {with_article(others[0])}, not {with_article(kind)}']
+        if "@" in name and self._has(kind, bare):
+            who = sorted({p.distribution for p, o in self._offers(kind) if isinstance(o, Entry) and o.name == bare})
+            hints = [f'"{bare}" is offered by {listed(who)}']
+        if under := [f"{family.prefix}{bare}" for p, family in self.families(kind) if bare in _members(p, family)]:
+            hints = [f"did you mean {listed(under, last='or')}?"]
+        if not any(hints):
+            names = self.names(kind)
+            hints = (
+                [f"it can be {listed(names, most=8, last='or')}"]
+                if names
+                else [f"no plugin offers {with_article(kind)}"]
+            )
+        hints.append(f"`segreg list {kind}` shows every {kind}")
+        return SegregError(f'there is no {kind} "{name}"', hint="\n".join([*filter(None, hints), *self.may_offer()]))
+
+    def _has(self, kind: str, name: str) -> bool:
+        return any(offer.name == name for _, offer in self._offers(kind) if isinstance(offer, Entry))
+
+
+def _member(plugin: Plugin, offer: Entry | Family, name: str) -> list[str]:
+    """Gives [member] for a family that has it, and [] otherwise."""
+    if isinstance(offer, Entry) or not name.startswith(offer.prefix):
+        return []
+    member = name.removeprefix(offer.prefix)
+    return [member] if member in _members(plugin, offer) else []
+
+
+def _why_unfit(family: Family, name: str) -> str:
+    """Gives why a name that looks like a member can't be used; empty where the family doesn't know."""
+    unfit = family.unfit() if family.unfit and name.startswith(family.prefix) else {}
+    return unfit.get(name.removeprefix(family.prefix), "")
+
+
+def _members(plugin: Plugin, family: Family) -> frozenset[str]:
+    try:
+        return frozenset(family.members())
+    except Exception as error:
+        raise SegregError(
+            f"{plugin.title} can't tell the members of its family {family.name}: {type(error).__name__}: {error}",
+            hint=f"{DISABLE}={plugin.distribution} goes on without it",
+        ) from error
+
+
+def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
+    """Loads every plugin once. One that can't be used is reported in its `Plugin.error` and stops nobody else."""
+    manager = pluggy.PluginManager(hooks.PROJECT)
+    manager.add_hookspecs(hooks)
+    off = [plain_name(pattern.strip()) for pattern in os.environ.get(DISABLE, "").split(",") if pattern.strip()]
+    plugins = []
+    for point in entry_points(group=GROUP) if points is None else points:
+        distribution, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
+        plugin = Plugin(point.name, point.value, distribution, version)
+        names = (plain_name(distribution), plain_name(point.name))
+        if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in off):
+            plugins.append(dataclasses.replace(plugin, error=f"switched off by {DISABLE}"))
+        elif point.dist and (reason := misfit(point.dist)):
+            hint = f"pip install --upgrade segreg {distribution} brings two that fit, where there are such"
+            plugins.append(dataclasses.replace(plugin, error=str(SegregError(reason, hint=hint))))
+        else:
+            plugins.append(_load(manager, plugin, point.load))
+    return Registry(tuple(sorted(plugins, key=lambda p: (p.distribution, p.name))), manager)
+
+
+def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]) -> Plugin:
+    start = time.perf_counter()
+    title = f"{plugin.distribution}:{plugin.name}"
+    if manager.has_plugin(title):
+        return dataclasses.replace(plugin, error="the package has an entry point of this name already")
+    try:
+        module = load()
+        if other := manager.get_name(module):
+            raise SegregError(f"{plugin.module} is in use already, through {other}")
+        manager.register(module, title)
+        parts = _parts_of(manager, module)
+    except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises, the others go on
+        if manager.has_plugin(title):
+            manager.unregister(name=title)
+        told = str(error) if isinstance(error, SegregError) else _told(error, plugin.module)
+        return dataclasses.replace(plugin, error=told, detail=traceback.format_exc())
+    return dataclasses.replace(plugin, parts=parts, seconds=time.perf_counter() - start)
+
+
+def _told(error: BaseException, module: str) -> str:
+    """Gives in words what loading a module raised, after the "file:line" of its package's own code where it has one."""
+    module = module.partition(":")[0]
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
+        hint = "where pyproject.toml names another one by now, install the package again"
+        lacks = "which is not there" if error.name == module else f"and there is no {error.name}"
+        return str(SegregError(f"its entry point names the module {module}, {lacks}", hint=hint))
+    top = module.partition(".")[0]
+    places = [
+        f"{frame.f_code.co_filename}:{line}: "
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if str(frame.f_globals.get("__name__")).partition(".")[0] == top
+    ]
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
+    return f"{places[-1] if places else ''}{type(error).__name__}: {error}"
+
+
+def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Family, ...]:
+    callers = manager.get_hookcallers(module) or []
+    known = [name for name in vars(hooks) if name.startswith("segreg_")]
+    for caller in callers:
+        if not caller.has_spec():
+            hint = did_you_mean(caller.name, known, limit=1) or f"the hooks are {listed(known)}"
+            at = where(getattr(module, caller.name))
+            raise SegregError(f"{at}: it implements a hook that does not exist: {caller.name}", hint=hint)
+    if not callers:
+        raise SegregError(
+            "it implements no hook", hint="put @segreg.hookimpl above `def segreg_entries(): ...` in the module"
+        )
+    parts: list[Any] = []
+    for implementation in manager.hook.segreg_entries.get_hookimpls():
+        if implementation.plugin is module:
+            given: Any = implementation.function()
+            at = where(implementation.function)
+            if not isinstance(given, Iterable):
+                raise SegregError(f"{at}: segreg_entries gave {given!r}, which is no list of segreg.Entry")
+            parts.extend(given)
+            if strange := [part for part in parts if not isinstance(part, (Entry, Family))]:
+                raise SegregError(
+                    f"{at}: segreg_entries gave {strange[0]!r}, which is no segreg.Entry or segreg.Family"
+                )
+            single = [(part.kind, part.name) for part in parts if isinstance(part, Entry)]
+            if twice := [f"{kind} {name!r}" for kind, name in dict.fromkeys(single) if single.count((kind, name)) > 1]:
+                raise SegregError(f"{at}: segreg_entries gave {listed(twice, quote='')} twice; name one otherwise")
+    return tuple(parts)

@@ -1,0 +1,140 @@
+"""What a run is made of, built from its recipe in the order in which mistakes are cheapest to find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from segreg.models import build
+from segreg.data import Batches, Prepared, Side, divide, fitting_workers, keep_pictures, prepare
+from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
+from segreg.runtime.distributed import count, one_of_each_node_first, own_device, rank
+from segreg.errors import SegregError
+from segreg.inference.predictor import Predictor
+from segreg.runtime.progress import Progress
+from segreg.config.resolve import Resolved
+from segreg.training.loss import Objective
+from segreg.training.finetune import start_from
+from segreg.training.sync_batch_norm import synchronise_batch_norm
+
+if TYPE_CHECKING:
+    import torch
+
+    from segreg.registry.protocols import Dataset
+    from segreg.runtime.device import Precision
+
+
+@dataclass
+class Assembly:
+    """What a run is made of, before its first step. Leaving its context ends the worker processes."""
+
+    recipe: Resolved
+    dataset: Dataset
+    sides: Mapping[Side, list[int]]
+    prepared: Prepared
+    objective: Objective
+    device: torch.device
+    precision: Precision
+    memory: str
+    pictures: str
+    started: str
+    train: Batches
+    val: Batches
+
+    @classmethod
+    def of(cls, recipe: Resolved, progress: Progress, *, pretrained: bool = True) -> Assembly:
+        """Builds everything that a recipe names, cheap things first, so that mistakes show early."""
+        with one_of_each_node_first():
+            return cls._built(recipe, progress, pretrained=pretrained)
+
+    @classmethod
+    def _built(cls, recipe: Resolved, progress: Progress, *, pretrained: bool) -> Assembly:
+        memory = prepare_process()
+        _refuse_too_small_a_batch(recipe)
+        device = choose_device(own_device(recipe.train.device))
+        precision = choose_precision(recipe.train.precision, device)
+        dataset = build.build_dataset(recipe)
+        sides = divide(dataset, recipe.split)
+        augment = build.build_augmentations(recipe)
+        losses = build.build_losses(recipe, dataset.task)
+        build.build_metrics(recipe, dataset.task)
+        seed_everything(recipe.seed)
+        model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), dataset.task)
+        started = ""
+        if pretrained and (source := recipe.train.start_from) is not None:
+            started = f"{source}: {start_from(model, source.expanduser(), recipe.train.start_part)}"
+        if recipe.train.sync_batch_norm and count() > 1:
+            synchronise_batch_norm(model, device)
+        normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
+        auxiliary = recipe.auxiliary.weight if recipe.auxiliary else 0.0
+        objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary)
+        prepared = _prepared(dataset, recipe, sides, progress)
+        asked = recipe.train.workers
+        workers = fitting_workers(device.type) if asked == "auto" else asked
+        both = [*sides["train"], *sides["val"]]
+        kept = keep_pictures(
+            prepared, both, asked=recipe.train.pictures_on_device, augment=augment, seed=recipe.seed, device=device
+        )
+
+        def batches(side: Side, *, train: bool) -> Batches:
+            return Batches(
+                prepared,
+                sides[side],
+                batch_size=recipe.train.batch if train else _batch_size(recipe),
+                augment=augment if train else None,
+                seed=recipe.seed,
+                order="shuffled" if train else "in_order",
+                workers=workers if train else 0,
+                part=rank(),
+                parts=count(),
+                maker=kept.train if train else kept.val,
+            )
+
+        return cls(
+            recipe, dataset, sides, prepared, objective, device, precision, memory, kept.words,
+            started, batches("train", train=True), batches("val", train=False),
+        )  # fmt: skip
+
+    def __enter__(self) -> Assembly:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.train.close()
+        self.val.close()
+
+    def sides_by_id(self) -> dict[str, list[str]]:
+        """Gives the samples' ids of each side."""
+        return {side: [self.dataset.samples[i].id for i in indices] for side, indices in self.sides.items()}
+
+    def predictor(self, name: str) -> Predictor:
+        """Gives the network as it is now, with all that scoring needs; `name` is what it is called in messages."""
+        return Predictor(
+            name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
+            self.recipe.evaluate.threshold, self.device, self.precision,
+        ).lighter()  # fmt: skip
+
+
+def _prepared(dataset: Dataset, recipe: Resolved, sides: Mapping[Side, list[int]], progress: Progress) -> Prepared:
+    chosen = [index for indices in sides.values() for index in indices]
+    with progress.watch("preparing pictures", len(chosen), "pictures") as advance:
+        before = 0
+
+        def tell(done: int, _: int) -> None:
+            nonlocal before
+            advance(done - before)
+            before = done
+
+        return prepare(dataset, recipe.input, indices=chosen, progress=tell)
+
+
+def _refuse_too_small_a_batch(recipe: Resolved) -> None:
+    if recipe.train.batch < count():
+        raise SegregError(
+            f"train.batch_size: {recipe.train.batch} images can't be shared by {count()} processes",
+            hint="it is the batch of all processes together; each needs one image at least",
+        )
+
+
+def _batch_size(recipe: Resolved) -> int:
+    return recipe.evaluate.batch_size or recipe.train.batch

@@ -1,0 +1,174 @@
+"""What two runs differ in besides their scores: recipe, data, packages, what they ran on, start, network, training."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segreg.config.diff import RecipeDifference, recipe_differences
+from segreg.errors import SegregError
+from segreg.runs.header import weights_notice
+from segreg.runs.listing import KnownRun, read_run
+
+_PICTURE_SETTINGS = ("size", "resize", "channels", "sixteen_bit")
+"""Settings of the section `input` that are in the fingerprint of the prepared pictures."""
+
+_FINGERPRINT = "fingerprint of pictures and masks as the network sees them"
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Samples that are on one side of the one run's split and on another side of the other's.
+
+    Attributes:
+        one: the side in the one run; empty where that run has no such samples.
+        other: the side in the other run; empty likewise.
+        ids: the samples.
+    """
+
+    one: str
+    other: str
+    ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Matter:
+    """Something that two runs are compared in.
+
+    Attributes:
+        name: such as "recipe".
+        differences: by the names of what differs.
+        moved: samples that are split otherwise.
+    """
+
+    name: str
+    differences: tuple[RecipeDifference, ...]
+    moved: tuple[Moved, ...] = ()
+
+    @property
+    def alike(self) -> bool:
+        """Says whether the runs don't differ in it."""
+        return not self.differences and not self.moved
+
+
+def whole_run(path: Path) -> KnownRun:
+    """Gives a run whose files are all well.
+
+    Raises:
+        SegregError: there is no run, or a file of it is broken.
+    """
+    from segreg.runs.directory import open_run_directory
+
+    run = read_run(open_run_directory(path).path)
+    if run.problems:
+        raise SegregError(f"{path} can't be compared: {'; '.join(run.problems)}")
+    return run
+
+
+def matters(one: KnownRun, other: KnownRun) -> list[Matter]:
+    """Gives everything that two runs are compared in besides their scores.
+
+    Raises:
+        SegregError: a run's list of samples is broken.
+    """
+    found = [Matter("recipe", tuple(recipe_differences(one.settings, other.settings)))]
+    found.append(Matter("data", tuple(recipe_differences(_data(one), _data(other))), tuple(_moved(one, other))))
+    for name, told in (
+        ("packages", _packages), ("environment", _environment), ("start", _start), ("network", _network),
+        ("training", _training),
+    ):  # fmt: skip
+        found.append(Matter(name, tuple(recipe_differences(told(one), told(other)))))
+    return found
+
+
+def same_pictures(one: KnownRun, other: KnownRun) -> bool | None:
+    """Says whether the files of both runs' samples hold the same; None where the runs can't tell."""
+    prints = [run.environment.get("pictures") for run in (one, other)]
+    if None in prints:
+        return None
+    if prints[0] == prints[1]:
+        return True
+    inputs = [run.settings.get("input") or {} for run in (one, other)]
+    prepared_alike = all(inputs[0].get(name) == inputs[1].get(name) for name in _PICTURE_SETTINGS)
+    # The fingerprint is of all samples of all sides, as the network sees them.
+    return False if prepared_alike and _all_ids(one) == _all_ids(other) else None
+
+
+def split_of(run: KnownRun) -> dict[str, list[str]]:
+    """Gives the ids of a run's samples, by the side that they are on.
+
+    Raises:
+        SegregError: `split.json` is missing or broken.
+    """
+    file = run.directory.split
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {str(side): [str(name) for name in ids] for side, ids in content.items()}
+    except FileNotFoundError:
+        raise SegregError(f"{file} is missing, which has the run's samples") from None
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise SegregError(f"{file} does not hold the ids of each side's samples") from None
+
+
+def _all_ids(run: KnownRun) -> set[str]:
+    return {name for ids in split_of(run).values() for name in ids}
+
+
+def _moved(one: KnownRun, other: KnownRun) -> list[Moved]:
+    mine, its = ({name: side for side, ids in split_of(run).items() for name in ids} for run in (one, other))
+    found: dict[tuple[str, str], list[str]] = {}
+    for name in dict.fromkeys([*mine, *its]):
+        sides = mine.get(name, ""), its.get(name, "")
+        if sides[0] != sides[1]:
+            found.setdefault(sides, []).append(name)
+    return [Moved(*sides, tuple(ids)) for sides, ids in found.items()]
+
+
+def _data(run: KnownRun) -> dict[str, Any]:
+    told = {_FINGERPRINT: run.environment.get("pictures"), "notice": run.results.get("notice")}
+    return _known({**told, "classes": run.results.get("classes")})
+
+
+def _packages(run: KnownRun) -> dict[str, Any]:
+    plugins: Sequence[Mapping[str, Any]] = run.environment.get("plugins") or ()
+    versions = {str(plugin.get("distribution")): plugin.get("version") for plugin in plugins}
+    broken = {f"{plugin.get('name')} (a plugin)": "not in use" for plugin in plugins if plugin.get("error")}
+    return {**versions, **(run.environment.get("packages") or {}), **broken}
+
+
+def _environment(run: KnownRun) -> dict[str, Any]:
+    device = run.environment.get("device") or {}
+    told = {name: run.environment.get(name) for name in ("python", "platform", "processors")}
+    told |= {"device": device.get("name"), "device's model": device.get("model"), "threads": device.get("threads")}
+    told |= {"cuda": device.get("cuda"), "precision": run.environment.get("precision")}
+    told |= {"commit": run.environment.get("commit")}
+    command = run.environment.get("command")
+    return _known({**told, "command": shlex.join(map(str, command)) if command else None})
+
+
+def _start(run: KnownRun) -> dict[str, Any]:
+    weights = run.results.get("weights") or weights_notice(run.environment.get("model") or {})
+    return {"started_from": run.environment.get("started_from") or "", "weights": weights}
+
+
+def _network(run: KnownRun) -> dict[str, Any]:
+    model = run.environment.get("model") or {}
+    return {
+        name: {key: told for key, told in facts.items() if key != "weights"} if isinstance(facts, Mapping) else facts
+        for name, facts in model.items()
+    }
+
+
+def _training(run: KnownRun) -> dict[str, Any]:
+    told = {name: run.results.get(name) for name in ("stopped_because", "monitor", "best_epoch", "best_value")}
+    # A run that was stopped has an environment for each time that it went on.
+    processes = 1 + len(run.environment.get("before") or ())
+    return _known({"state": run.state, "epochs": run.epochs, **told, "processes": processes, "seconds": run.seconds})
+
+
+def _known(told: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in told.items() if value is not None}

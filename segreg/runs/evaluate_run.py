@@ -1,0 +1,277 @@
+"""Scores a run's network once more: on any side of its split or on other data, by any threshold, as others count."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from segreg.data import Prepared, prepare
+from segreg.errors import SegregError
+from segreg.runs.header import banner
+from segreg.models.segmenter import verify
+from segreg.runtime.progress import Progress
+from segreg.config.resolve import Resolved
+from segreg.runs.directory import write_json
+from segreg.evaluation.evaluator import Exam, Ranked, ranking_column, values_in_words, write_pictures
+from segreg.evaluation.intervals import METHOD
+from segreg.visualize.plots import draw_tables
+from segreg.runs.selection import Chosen, check_side, of_other_data, of_own_split
+
+if TYPE_CHECKING:
+    from segreg.inference.predictor import Predictor
+    from segreg.evaluation.conventions import Library
+    from segreg.runs.trained_run import Run
+
+THRESHOLD_METRIC = "best_threshold"
+_WORST, _BEST = "worst", "best"
+_LONGEST_NAME = 200
+_MAY_CHANGE = ("evaluate", "input.size")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What is to be scored and how; None is as in the run.
+
+    Attributes:
+        side: of the split; None: test, or val where there is no test, or all of other data.
+        data: the recipe of other data.
+        resolution: `input` or `original`.
+        threshold: probability from which a pixel is foreground; "best": the one with the best Dice on validation.
+        weights: of the best epoch or of the last one.
+        overrides: `key.path=value` of the run's recipe: of section evaluate, and input.size.
+        libraries: whose numbers are told besides.
+        device: where the network computes.
+        out: the folder for what is written; None: in the run's `evaluations`, by what is scored and how.
+    """
+
+    side: str | None = None
+    data: Resolved | None = None
+    resolution: Literal["input", "original"] | None = None
+    threshold: float | Literal["best"] | None = None
+    weights: Literal["best", "last"] = "best"
+    overrides: Sequence[str] = ()
+    libraries: Sequence[Library] = ()
+    device: str = "auto"
+    out: Path | None = None
+
+
+def _folder_name(scored: str, request: Request) -> str:
+    """Gives a name such as "test" or "val_original_threshold-best", so that no evaluation replaces another kind."""
+    names: list[str] = [scored]
+    if request.resolution:
+        names.append(request.resolution)
+    if request.threshold is not None:
+        names.append(f"threshold-{request.threshold}")
+    if request.weights == "last":
+        names.append("last")
+    names += [re.sub(r"[^\w.-]+", "-", override).strip("-") for override in request.overrides]
+    return "_".join(names)[:_LONGEST_NAME]
+
+
+def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, Any], Path]:
+    """Scores a run's network and gives what was found, and the folder in which it was written.
+
+    Raises:
+        SegregError: there are no weights; the samples are gone or have other classes; the threshold can't be had; the
+            folder is a run's own.
+    """
+    check_side(request.side)
+    recipe = _as_asked(run, request)
+    predictor = run.predictor(request.weights, device=request.device, precision="recipe")
+    if recipe.input.size != run.recipe.input.size:
+        verify(run.model(request.weights), image_size=recipe.input.size, in_channels=recipe.input.channels)
+    predictor = dataclasses.replace(predictor, input=recipe.input)
+    given = request.threshold is not None or _names(request.overrides, "evaluate.threshold")
+    if given and run.task.mode == "multiclass":
+        raise SegregError(
+            f"{run.directory.path} tells {len(run.task.classes)} classes apart that exclude each other: the one with "
+            "the largest probability is predicted, and no threshold takes part",
+            hint="leave out the threshold",
+        )
+    data, side = request.data, request.side
+    chosen = of_own_split(run, side) if data is None else of_other_data(run, data, side)
+    out = request.out or run.directory.path / "evaluations" / _folder_name(chosen.name, request)
+    if (out / "resolved.yaml").exists():
+        raise SegregError(
+            f"{out} is a run's own folder, whose scores would be replaced", hint="name another folder with --out"
+        )
+    trained_on = f"trained on: {run.notice}" if run.notice != chosen.dataset.notice and run.notice else ""
+    for line in [*banner(chosen.dataset.notice), *banner(trained_on), f"run        {predictor.name}",
+                 f"data       {chosen.source.dataset.part.name}: {len(chosen.indices)} {chosen.side}",
+                 f"device     {predictor.device}, {predictor.precision.reason}"]:  # fmt: skip
+        progress.say(line)
+    found = "given" if given else "the recipe's"
+    if request.threshold == "best":
+        threshold = _best_threshold(run, recipe, predictor, progress)
+        found = "the best on the validation side"
+        if request.data is None and chosen.side == "val":
+            found += ", which is the one that is scored, so that its Dice flatters"
+        recipe = _with_threshold(recipe, threshold)
+    predictor = dataclasses.replace(predictor, threshold=recipe.evaluate.threshold)
+    exam = Exam.of(recipe, predictor, chosen.dataset, _prepared(chosen, recipe, progress))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SegregError(f"the folder {out} can't be made: {error.strerror}") from None
+    scores = exam.scores(chosen.indices, f"scoring {chosen.side}", progress)
+    told = {
+        "run": str(run.directory.path),
+        "recipe": recipe.source,
+        "weights": request.weights if run.directory.best.exists() else "last",
+        "notice": "; ".join(filter(None, (chosen.dataset.notice, trained_on))),
+        "dataset": chosen.source.dataset.part.name,
+        "data_recipe": chosen.source.source,
+        "classes": list(chosen.dataset.task.classes),
+        "mode": chosen.dataset.task.mode,
+        "images": {chosen.side: len(chosen.indices)},
+        "scored_on": chosen.side,
+        "overrides": list(request.overrides),
+        "resolution": recipe.evaluate.resolution,
+        "threshold": None if chosen.dataset.task.mode == "multiclass" else recipe.evaluate.threshold,
+        "threshold_is": "" if chosen.dataset.task.mode == "multiclass" else found,
+        "device": str(predictor.device),
+        "precision": predictor.precision.name,
+        "metrics": {chosen.side: scores.values},
+        "intervals": {chosen.side: scores.intervals},
+        "definitions": scores.definitions,
+        "interval_method": METHOD,
+        "as": _as_others(request.libraries, exam, scores.counts),
+    }
+    ranked = exam.ranked(chosen.indices, scores)
+    _draw_ends(exam, ranked if ranking_column(scores) else (), out, progress)
+    draw_tables(exam.metrics, out)
+    write_pictures(scores, chosen.dataset.task, out)
+    write_json(out / "metrics.json", told)
+    return told, out
+
+
+def in_words(told: Mapping[str, Any], out: Path) -> list[str]:
+    """Gives what `rescore` found, as lines."""
+    side = told["scored_on"]
+    how = f"at {told['resolution']} resolution, {told['weights']} weights"
+    if told["threshold_is"]:
+        how += f", threshold {told['threshold']:.12g} ({told['threshold_is']})"
+    lines = [
+        f"{side} ({told['images'][side]} pictures, {how}):",
+        *values_in_words(told["metrics"][side], told["intervals"][side]),
+    ]
+    if told["intervals"][side]:
+        lines.append("  in brackets: 95% bootstrap intervals over images")
+    for library, words in told["as"].items():
+        digits, width = words["digits"], max(map(len, words["values"]))
+        lines.append(f"as {library}:")
+        lines += [f"  {name:<{width}}  {value:.{digits}f}" for name, value in words["values"].items()]
+        lines += textwrap.wrap(words["how"], 100, initial_indent="  ", subsequent_indent="  ")
+    return [*lines, f"everything is in {out}"]
+
+
+def _as_asked(run: Run, request: Request) -> Resolved:
+    """Gives the run's recipe with overrides, resolution and threshold as they were asked for."""
+    for override in request.overrides:
+        path = override.partition("=")[0].strip()
+        if not _names([override], *_MAY_CHANGE):
+            raise SegregError(
+                f"{path} can't be changed for an evaluation: {run.directory.path} was trained with it",
+                hint="an evaluation takes overrides of evaluate.* and of input.size; --data names other data",
+            )
+    for option, value, path in (
+        ("--resolution", request.resolution, "evaluate.resolution"),
+        ("--threshold", request.threshold, "evaluate.threshold"),
+    ):
+        if value is not None and _names(request.overrides, path):
+            raise SegregError(f"{option} and {path} say the same thing; leave one of them out")
+    recipe = run.recipe
+    if request.overrides:
+        from segreg.config.recipe import read_recipe
+        from segreg.registry.registry import load_registry
+        from segreg.config.resolve import resolve
+
+        recipe = resolve(read_recipe(run.directory.resolved, request.overrides), load_registry())
+    if request.resolution is not None:
+        recipe = dataclasses.replace(
+            recipe, evaluate=dataclasses.replace(recipe.evaluate, resolution=request.resolution)
+        )
+    return _with_threshold(recipe, request.threshold) if isinstance(request.threshold, float) else recipe
+
+
+def _names(overrides: Sequence[str], *paths: str) -> bool:
+    """Says whether an override is of one of these settings, or of something inside it."""
+    given = [override.partition("=")[0].strip() for override in overrides]
+    return any(name == path or name.startswith(f"{path}.") for name in given for path in paths)
+
+
+def _with_threshold(recipe: Resolved, threshold: float) -> Resolved:
+    if not 0 <= threshold <= 1:
+        raise SegregError(f"the threshold must be from 0 to 1, not {threshold:g}")
+    return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, threshold=threshold))
+
+
+def _prepared(chosen: Chosen, recipe: Resolved, progress: Progress) -> Prepared:
+    """Gives the chosen pictures as the run's network takes them."""
+    bare = [chosen.dataset.samples[index].id for index in chosen.indices if chosen.dataset.samples[index].mask is None]
+    if bare and len(bare) == len(chosen.indices):
+        raise SegregError(f"no sample of {chosen.side} has a mask, so that nothing can be scored")
+    with progress.watch("preparing pictures", len(chosen.indices), "pictures") as advance:
+        before = 0
+
+        def tell(done: int, _: int) -> None:
+            nonlocal before
+            advance(done - before)
+            before = done
+
+        return prepare(chosen.dataset, recipe.input, indices=chosen.indices, progress=tell)
+
+
+def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: Progress) -> float:
+    """Gives the best threshold on the validation side of the run's own split, by Dice if the recipe does not say."""
+    import torchmetrics
+
+    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import choose
+
+    registry = load_registry()
+    if THRESHOLD_METRIC not in registry.names("metric"):
+        raise SegregError(
+            f'the best threshold is found by a metric "{THRESHOLD_METRIC}", which no installed plugin offers',
+            hint="give a number: --threshold 0.4",
+        )
+    own = of_own_split(run, "val")
+    chosen = next((choice for choice in recipe.metrics if choice.part.name == THRESHOLD_METRIC), None)
+    chosen = chosen or choose("metric", THRESHOLD_METRIC, {}, registry)
+    metric = chosen.build(run.task, recipe.evaluate.threshold)
+    metrics = torchmetrics.MetricCollection({THRESHOLD_METRIC: metric})
+    exam = Exam(recipe, predictor, own.dataset, _prepared(own, recipe, progress), metrics)
+    values = exam.scores(own.indices, "finding the threshold on val", progress).values
+    names = [name for name in values if ".class." not in name and name.partition(".")[0] == THRESHOLD_METRIC]
+    threshold = values[names[0]] if names else math.nan
+    if math.isnan(threshold):
+        raise SegregError("the best threshold is undefined, because no pixel of the validation side counts")
+    progress.say(f"threshold  {threshold:.12g}, the best on the validation side")
+    return threshold
+
+
+def _as_others(libraries: Sequence[Library], exam: Exam, counts: Any) -> dict[str, Any]:
+    from segreg.evaluation.conventions import as_told_by
+
+    told = {library: as_told_by(library, exam.dataset.task, counts) for library in libraries}
+    return {
+        library: {"values": words.values, "how": words.how, "digits": words.digits} for library, words in told.items()
+    }
+
+
+def _draw_ends(exam: Exam, ranked: Ranked, out: Path, progress: Progress) -> None:
+    """Draws the worst and the best pictures into folders, from which those of an evaluation before are taken."""
+    count = min(exam.recipe.evaluate.overlays, len(ranked))
+    with progress.watch("drawing", 2 * count, "pictures") as advance:
+        for name, chosen in ((_WORST, list(ranked[:count])), (_BEST, list(ranked[::-1][:count]))):
+            for old in (out / name).glob("[0-9][0-9]_*.png"):
+                old.unlink()
+            if chosen:
+                exam.draw(chosen, out / name)
+                advance(len(chosen))

@@ -1,0 +1,189 @@
+"""What the files of runs say, read without a network: which runs there are below a folder, and how far each came."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from segreg.training import history
+from segreg.training.checkpoint import STATE
+from segreg.errors import SegregError, did_you_mean
+from segreg.runs.directory import RunDirectory
+
+_STAMP = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)(-\d+)?")
+"""How `segreg run` names a run's folder."""
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+@dataclass(frozen=True)
+class KnownRun:
+    """A run as its files tell it; a file that is missing or broken is empty here.
+
+    Attributes:
+        directory: where the files are.
+        settings: the complete recipe, as plain values.
+        environment: what `environment.json` holds.
+        results: what `results.json` holds.
+        history: a row for each finished epoch.
+        problems: what is wrong with the files.
+    """
+
+    directory: RunDirectory
+    settings: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    results: Mapping[str, Any]
+    history: Sequence[Mapping[str, float]]
+    problems: tuple[str, ...] = ()
+
+    @property
+    def recipe(self) -> str:
+        """Gives the name of the recipe that the run began with."""
+        folder, source = self.directory.path.absolute(), Path(str(self.environment.get("recipe", "")))
+        if _STAMP.fullmatch(folder.name) or source.stem in ("", "recipe", "resolved"):
+            return folder.parent.name
+        return source.stem
+
+    @property
+    def begun(self) -> str:
+        """Gives when the run began, as its folder's name says, or else by the time of its recipe."""
+        if named := _STAMP.fullmatch(self.directory.path.absolute().name):
+            return f"{named[1]} {named[2]}:{named[3]}:{named[4]}"
+        return _latest([self.directory.resolved])
+
+    @property
+    def changed(self) -> str:
+        """Gives when the run last wrote what it goes on from, or its results."""
+        run = self.directory
+        return _latest([run.environment, run.history, run.path / STATE, run.last, run.results])
+
+    @property
+    def state(self) -> str:
+        """Gives "finished", "interrupted" (by Ctrl-C, which the run has noted), "unfinished" or "broken".
+
+        An unfinished run was killed, or it is still running: its files can't tell these apart.
+        """
+        if self.problems:
+            return "broken"
+        # An interrupted run that goes on has its old results until it ends.
+        if not self.results or len(self.history) > self.results.get("epochs", 0):
+            return "unfinished"
+        return "interrupted" if self.results.get("stopped_because") == "interrupted" else "finished"
+
+    @property
+    def epochs(self) -> int:
+        """Gives how many epochs are finished."""
+        return len(self.history) or int(self.results.get("epochs") or 0)
+
+    @property
+    def seconds(self) -> float:
+        """Gives how long it has trained."""
+        told = self.results.get("training_seconds") if self.state == "finished" else None
+        return float(told) if told is not None else sum(row.get("seconds", 0.0) for row in self.history)
+
+    @property
+    def side(self) -> str:
+        """Gives the side of the split that was scored at the end; empty if none was."""
+        return str(self.results.get("scored_on") or "")
+
+    def metrics(self, side: str) -> Mapping[str, float]:
+        """Gives a side's metrics by full name, without those that are undefined."""
+        values = (self.results.get("metrics") or {}).get(side) or {}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def size(self) -> int:
+        """Gives how many bytes its files take."""
+        return sum(
+            entry.stat().st_size
+            for folder, _, names in os.walk(self.directory.path)
+            for name in names
+            if (entry := Path(folder, name)).is_file()
+        )
+
+
+def find_runs(folders: Sequence[Path]) -> list[Path]:
+    """Gives the folders of the runs in and below these folders, each once, sorted by path.
+
+    A run's own folders are not looked into, nor are hidden folders and links to folders.
+
+    Raises:
+        SegregError: a folder is not there.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+            hint = did_you_mean(folder.name, near) or "name the folder that holds runs: segreg runs FOLDER"
+            raise SegregError(f"there is no folder {folder}", hint=hint)
+        for path in _below(folder):
+            found.setdefault(path.resolve(), path)
+    return sorted(found.values())
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    for path, folders, files in os.walk(folder):
+        # A run without its recipe is a broken one, and told as such.
+        if "resolved.yaml" in files or {"split.json", "environment.json"} <= set(files):
+            folders.clear()
+            yield Path(path)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+
+
+def read_run(path: Path) -> KnownRun:
+    """Gives a run from its folder; what is wrong with its files is among what is known of it."""
+    directory = RunDirectory(path)
+    problems: list[str] = []
+    settings = _recipe(directory.resolved, problems)
+    environment, results = (_json(file, problems) for file in (directory.environment, directory.results))
+    try:
+        rows = history.read(path)
+    except (SegregError, OSError, UnicodeDecodeError):
+        problems.append(f"{history.JSON_LINES} does not hold a row for each epoch")
+        rows = []
+    return KnownRun(directory, settings, environment, results, rows, tuple(problems))
+
+
+def _recipe(file: Path, problems: list[str]) -> Mapping[str, Any]:
+    if not file.is_file():
+        problems.append(f"{file.name} is missing")
+        return {}
+    try:
+        # Not segreg.config.recipe, which notes the place of every value and takes 50 times as long. What `yaml_text` writes,
+        # YAML 1.1 reads as YAML 1.2 does.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problems.append(f"{file.name} is no YAML" + (f" (line {mark.line + 1})" if mark else ""))
+        return {}
+    if not isinstance(content, dict) or not isinstance(content.get("encoder"), dict):
+        problems.append(f"{file.name} holds no complete recipe")
+        return {}
+    return content
+
+
+def _json(file: Path, problems: list[str]) -> Mapping[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        problems.append(f"{file.name} is no JSON{line}")
+        return {}
+    if not isinstance(content, dict):
+        problems.append(f"{file.name} holds no JSON object")
+        return {}
+    return content
+
+
+def _latest(files: Sequence[Path]) -> str:
+    times = [file.stat().st_mtime for file in files if file.exists()]
+    return time.strftime(_TIME, time.localtime(max(times))) if times else ""

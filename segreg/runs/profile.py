@@ -1,0 +1,243 @@
+"""Where the time of a recipe's training would go: some steps taken for real, and a trace of a few of them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from segreg.models import build
+from segreg.runs.assembly import Assembly
+from segreg.errors import SegregError
+from segreg.runtime.progress import Progress, Quiet
+from segreg.config.resolve import Resolved
+from segreg.evaluation.gather import apart
+from segreg.training.compiling import compile_if_worth_it
+from segreg.training.monitor import Monitor
+from segreg.training.setup import prepare
+from segreg.training.resume import keep, snapshot
+from segreg.training.timing import IN_WORDS
+from segreg.training.trainer import choose_parts, train_pass, validation_pass
+
+if TYPE_CHECKING:
+    from segreg.data.loader import Batch, Batches
+
+WARM_UP = 2
+"""Optimizer steps before those that are measured: the first one makes the optimizer's state and finds convolutions."""
+TRACED = 2
+"""Optimizer steps of the trace; a larger one is slow to look at."""
+MOST_OPERATORS = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stage of training.
+
+    Attributes:
+        stage: its name.
+        each: seconds it takes once: for one optimizer step, one validation batch or one checkpoint.
+        times: how often an epoch has it.
+    """
+
+    stage: str
+    each: float
+    times: int
+
+    @property
+    def seconds(self) -> float:
+        """Gives the seconds in an epoch."""
+        return self.each * self.times
+
+
+@dataclass(frozen=True)
+class Operator:
+    """What PyTorch ran while it was traced.
+
+    Attributes:
+        name: PyTorch's.
+        calls: how often in an optimizer step.
+        seconds: in an optimizer step, without what it called in turn; on the device that computes.
+    """
+
+    name: str
+    calls: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How the time of an epoch divides.
+
+    Attributes:
+        device: where the network computed.
+        precision: in what.
+        images: in an optimizer step.
+        steps: optimizer steps that were measured.
+        rows: the stages, in their order.
+        operators: those that took longest, the longest first.
+        advice: what to change, or "".
+        trace: the file of the trace.
+    """
+
+    device: str
+    precision: str
+    images: int
+    steps: int
+    rows: tuple[Row, ...]
+    operators: tuple[Operator, ...]
+    advice: str
+    trace: Path
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Gives how long an epoch takes."""
+        return sum(row.seconds for row in self.rows)
+
+    @property
+    def waiting(self) -> float:
+        """Gives the share of the time in which training waits for data."""
+        return next(row.seconds for row in self.rows if row.stage == "data") / max(self.epoch_seconds, 1e-9)
+
+    def plain(self) -> dict[str, Any]:
+        """Gives all of it as numbers and texts."""
+        return {
+            "device": self.device, "precision": self.precision, "images_per_step": self.images, "steps": self.steps,
+            "epoch_seconds": self.epoch_seconds, "waiting": self.waiting,
+            "stages": [{"stage": r.stage, "each": r.each, "times": r.times, "seconds": r.seconds} for r in self.rows],
+            "operators": [{"name": o.name, "calls": o.calls, "seconds": o.seconds} for o in self.operators],
+            "advice": self.advice, "trace": str(self.trace),
+        }  # fmt: skip
+
+    def in_words(self) -> list[str]:
+        """Gives the tables, as lines."""
+        whole = max(self.epoch_seconds, 1e-9)
+        lines = [
+            f"{self.device}, {self.precision}; {self.images} images in a step, {self.steps} steps measured",
+            "",
+            f"{'stage':<24}{'ms each':>10}{'an epoch':>10}{'seconds':>10}{'share':>8}",
+        ]
+        lines += [
+            f"{IN_WORDS[row.stage]:<24}{row.each * 1e3:>10.1f}{row.times:>10,}{row.seconds:>10.2f}"
+            f"{row.seconds / whole:>8.1%}"
+            for row in self.rows
+        ]
+        lines += [f"{'an epoch':<24}{'':>20}{whole:>10.2f}{1:>8.1%}", ""]
+        lines.append(f"{'longest operators of a step':<48}{'calls':>10}{'ms':>10}")
+        lines += [f"{o.name[:46]:<48}{o.calls:>10.0f}{o.seconds * 1e3:>10.1f}" for o in self.operators]
+        lines += ["", f"trace: {self.trace} (ui.perfetto.dev and chrome://tracing show it)"]
+        return [*lines, f"advice: {self.advice}"] if self.advice else lines
+
+
+class _Some:
+    """A number of batches, from as many epochs as it takes."""
+
+    def __init__(self, batches: Batches, count: int) -> None:
+        self.batches, self.count = batches, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Gives them."""
+        left = self.count
+        while left:
+            for batch in self.batches.epoch(number):
+                yield batch
+                if not (left := left - 1):
+                    return
+            number += 1
+
+
+def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progress | None = None) -> Profile:
+    """Trains some steps, validates some batches and writes a checkpoint, as a run does, and tells what took how long.
+
+    Nothing but the trace stays behind.
+
+    Args:
+        recipe: as for a run.
+        trace: the file that PyTorch's trace is written to.
+        steps: optimizer steps to measure.
+        progress: is told what happens.
+
+    Raises:
+        SegregError: what a run would raise before its first step, or in it; or the trace can't be written.
+    """
+    import torch
+
+    progress = progress or Quiet()
+    with Assembly.of(recipe, progress) as assembly, tempfile.TemporaryDirectory() as folder:
+        try:  # before minutes are spent on it
+            trace.parent.mkdir(parents=True, exist_ok=True)
+            trace.touch()
+        except OSError as error:
+            raise SegregError(f"{trace}: the trace can't be written: {error.strerror or error}") from error
+        accumulate = recipe.train.accumulate
+        training = prepare(
+            assembly.objective,
+            steps_per_epoch=-(-len(assembly.train) // accumulate),
+            build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
+            build_schedule=lambda optimizer, each, _: build.build_schedule(recipe, optimizer, each),
+            settings=recipe.train,
+            device=assembly.device,
+            precision=assembly.precision,
+            seed=recipe.seed,
+        )
+        choose_parts(training, assembly.train, progress)
+        compile_if_worth_it(training, recipe.train.epochs, progress.say)
+
+        def train(count: int) -> dict[str, float]:
+            return train_pass(training, _batches(assembly.train, count * accumulate), 1, progress)[0]
+
+        train(WARM_UP)
+        training.stopwatch.restart()
+        values = train(steps)
+        spent = training.stopwatch.read()
+        rows = [Row(stage, took / steps, training.steps_per_epoch) for stage, took in spent.whole.items()]
+
+        training.stopwatch.restart()
+        checked = min(len(assembly.val), max(1, steps * accumulate // 4))
+        if checked:
+            metrics = apart(build.build_metrics(recipe, assembly.dataset.task).to(assembly.device))
+            with training.stopwatch.stage("validation"):
+                validation_pass(training, _batches(assembly.val, checked), metrics, 1, progress)
+        with training.stopwatch.stage("checkpoint"):
+            monitor = Monitor("train.loss", larger_is_better=False)
+            state = snapshot(training, monitor, epoch=1, seconds=0.0, best_epoch=1, values={"epoch": 1, **values})
+            keep(state, Path(folder), monitor, {})
+        after = training.stopwatch.read().stages
+        instead = {"checkpoint": Row("checkpoint", after["checkpoint"], 1)}
+        instead["validation"] = Row("validation", after["validation"] / max(1, checked), len(assembly.val))
+
+        kinds = [torch.profiler.ProfilerActivity.CPU]
+        if assembly.device.type == "cuda":
+            kinds.append(torch.profiler.ProfilerActivity.CUDA)
+        with torch.profiler.profile(activities=kinds) as traced:
+            train(TRACED)
+        traced.export_chrome_trace(str(trace))
+        return Profile(
+            device=str(assembly.device),
+            precision=assembly.precision.name,
+            images=min(recipe.train.batch * accumulate, len(assembly.sides["train"])),
+            steps=steps,
+            rows=tuple(instead.get(row.stage, row) for row in rows),
+            operators=_operators(traced.key_averages(), assembly.device.type),
+            advice=spent.advice(),
+            trace=trace,
+        )
+
+
+def _batches(batches: Batches, count: int) -> Batches:
+    return cast("Batches", _Some(batches, count))
+
+
+def _operators(events: Sequence[Any], device_type: str) -> tuple[Operator, ...]:
+    """Gives the longest of a profiler's events."""
+
+    def seconds(event: Any) -> float:
+        took = event.self_device_time_total if device_type == "cuda" else event.self_cpu_time_total
+        return float(took) / 1e6 / TRACED
+
+    longest = sorted(events, key=seconds, reverse=True)[:MOST_OPERATORS]
+    return tuple(Operator(event.key, event.count / TRACED, seconds(event)) for event in longest if seconds(event))

@@ -1,0 +1,123 @@
+"""What a finished training leaves: its scores with their definitions, a row for each picture, overlays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from segreg.training import history
+from segreg.runs.assembly import Assembly
+from segreg.training.checkpoint import load_weights
+from segreg.data import Side
+from segreg.runtime.distributed import as_main_has, is_main
+from segreg.runs.header import banner
+from segreg.visualize.colours import draw_curves
+from segreg.runtime.progress import Progress, duration
+from segreg.config.resolve import Resolved
+from segreg.runs.directory import RunDirectory
+from segreg.evaluation.evaluator import Exam, shown_of, values_in_words, write_pictures
+from segreg.visualize.plots import draw_tables
+from segreg.training.timing import advice_on, shares_in_words, spent_in
+from segreg.training.trainer import Outcome
+
+
+def score_run(
+    directory: RunDirectory,
+    recipe: Resolved,
+    assembly: Assembly,
+    outcome: Outcome,
+    progress: Progress,
+    *,
+    weights: str = "",
+) -> dict[str, Any]:
+    """Scores the best weights, writes the rows and pictures, and gives the results.
+
+    Several processes score together, and the main one writes.
+
+    Args:
+        directory: the run's.
+        recipe: the run's.
+        assembly: the run's.
+        outcome: how its training ended.
+        progress: is told what happens.
+        weights: what is to be told of the weights that training began with.
+    """
+    rows = history.read(directory.path)
+    spent = spent_in(rows)
+    results: dict[str, Any] = {
+        "notice": assembly.dataset.notice,
+        "weights": weights,
+        "recipe": recipe.source,
+        "dataset": recipe.dataset.part.name,
+        "classes": list(assembly.dataset.task.classes),
+        "mode": assembly.dataset.task.mode,
+        "seed": recipe.seed,
+        "images": {side: len(indices) for side, indices in assembly.sides.items()},
+        "epochs": outcome.epochs,
+        "stopped_because": outcome.stopped_because,
+        "monitor": outcome.monitor,
+        "best_epoch": outcome.best_epoch,
+        "best_value": outcome.best_value,
+        "training_seconds": round(outcome.seconds, 3),
+        "time": {stage: round(seconds, 3) for stage, seconds in spent.items()},
+        "advice": advice_on(spent),
+        "parts": int(rows[-1].get("parts", 1)) if rows else 1,
+        "precision": assembly.precision.name,
+        "scored_on": None,
+        "resolution": recipe.evaluate.resolution,
+        "metrics": {},
+        "definitions": {},
+        "intervals": {},
+        "overlays": {},
+    }
+    if is_main():
+        best = outcome.best_epoch or None
+        draw_curves(rows, directory.curves, monitor=outcome.monitor, best_epoch=best)
+    if outcome.weights is None or outcome.stopped_because == "interrupted":
+        return results
+    if is_main():
+        load_weights(assembly.objective.model, outcome.weights)
+    as_main_has(assembly.objective.model.state_dict().values())
+    side: Side = "test" if assembly.sides.get("test") else "val"
+    exam = Exam.of(recipe, assembly.predictor(str(directory.path)), assembly.dataset, assembly.prepared)
+    for name in dict.fromkeys(("val", side)):
+        scores = exam.scores(assembly.sides[name], f"scoring {name}", progress)
+        results["metrics"][name] = scores.values
+        results["intervals"][name] = scores.intervals
+        results["definitions"] |= scores.definitions
+    results["scored_on"] = side
+    if not is_main():
+        return results
+    write_pictures(scores, assembly.dataset.task, directory.path)
+    draw_tables(exam.metrics, directory.path)
+    ranked = exam.ranked(assembly.sides[side], scores)
+    shown = shown_of(ranked, recipe.evaluate.overlays, recipe.seed)
+    results["overlays"] = {why: [row["id"] for _, row in pictures] for why, pictures in shown.items()}
+    indices = {index for pictures in shown.values() for index, _ in pictures}
+    if indices:
+        exam.draw([pair for pair in ranked if pair[0] in indices], directory.overlays)
+    return results
+
+
+def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> list[str]:
+    """Gives what a run tells at its end."""
+    if results["stopped_because"] == "interrupted":
+        return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} goes on"]
+    lines = ["", *banner(results["notice"]), *banner(results["weights"])]
+    best, weights = f"{results['monitor']} was never defined", "last"
+    if results["best_epoch"]:
+        best, weights = f"best epoch {results['best_epoch']} ({results['monitor']} {results['best_value']:.4f})", "best"
+    time = duration(results["training_seconds"])
+    epochs = "1 epoch" if results["epochs"] == 1 else f"{results['epochs']} epochs"
+    lines.append(f"{epochs} in {time}, {results['stopped_because']}; {best}")
+    if spent := results.get("time"):
+        lines.append(f"time: {shares_in_words(spent)}")
+    if results.get("advice"):
+        lines.append(f"advice: {results['advice']}")
+    side = results["scored_on"]
+    if side:
+        count = results["images"][side]
+        lines.append(f"{side} ({count} pictures, at {results['resolution']} resolution, {weights} weights):")
+        lines += values_in_words(results["metrics"][side], results.get("intervals", {}).get(side, {}))
+    lines.append(f"everything is in {directory.path}")
+    return lines

@@ -1,0 +1,111 @@
+"""Which samples a finished run is scored on: a side of its split as it was then, or another recipe's data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.models import build
+from segreg.data import SIDES, divide
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.config.resolve import Resolved
+
+if TYPE_CHECKING:
+    from segreg.registry.protocols import Dataset
+    from segreg.task import Task
+    from segreg.runs.trained_run import Run
+
+ALL = "all"
+"""The name of a side that is a whole data set."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Samples that are to be scored.
+
+    Attributes:
+        dataset: has them.
+        side: what they are together: a side of a split, or `ALL`.
+        indices: which they are.
+        name: what a folder of their scores is called.
+        source: the recipe that names the data set.
+    """
+
+    dataset: Dataset
+    side: str
+    indices: list[int]
+    name: str
+    source: Resolved
+
+
+def check_side(side: str | None) -> None:
+    """Refuses what is no side of a split; None is none in particular.
+
+    Raises:
+        SegregError: there is no such side.
+    """
+    if side is not None and side not in SIDES:
+        raise SegregError(
+            f'there is no side "{side}" of a split', hint=did_you_mean(side, SIDES) or f"the sides are {listed(SIDES)}"
+        )
+
+
+def of_own_split(run: Run, side: str | None) -> Chosen:
+    """Gives a side as split.json has it, whatever has come to the data since; None is test, or val where there is none.
+
+    Raises:
+        SegregError: the side is empty, samples of it are gone, or the data has other classes than then.
+    """
+    file = run.directory.split
+    if not file.is_file():
+        raise SegregError(f"{file} is missing, so that nobody knows what the run was trained on")
+    ids: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
+    side = side or ("test" if ids.get("test") else "val")
+    if not ids.get(side):
+        raise _empty(str(run.directory.path), side, ids)
+    dataset = build.build_dataset(run.recipe)
+    _refuse_other_classes(run, f"the data of {run.directory.path} as it is now", dataset.task)
+    index_of = {sample.id: index for index, sample in enumerate(dataset.samples)}
+    gone = [name for name in ids[side] if name not in index_of]
+    if gone:
+        raise SegregError(
+            f"{len(gone)} of the {len(ids[side])} samples of {side} are gone from {run.recipe.dataset.part.name}: "
+            f"{listed(gone, most=5)}",
+            hint=f"{file} has the samples of the run; scores of the others would be scores of another side",
+        )
+    return Chosen(dataset, side, [index_of[name] for name in ids[side]], side, run.recipe)
+
+
+def of_other_data(run: Run, recipe: Resolved, side: str | None) -> Chosen:
+    """Gives the samples of another recipe's data set: all, or a side of its split.
+
+    Raises:
+        SegregError: the data set can't be read, has other classes than the run, or nothing on that side.
+    """
+    dataset = build.build_dataset(recipe)
+    _refuse_other_classes(run, recipe.source, dataset.task)
+    name = re.sub(r"[^\w.-]+", "_", Path(recipe.source).stem) or "data"
+    if side is None:
+        return Chosen(dataset, ALL, list(range(len(dataset.samples))), name, recipe)
+    sides = {str(side): indices for side, indices in divide(dataset, recipe.split).items()}
+    if not sides[side]:
+        raise _empty(recipe.source, side, sides)
+    return Chosen(dataset, side, sides[side], f"{name}-{side}", recipe)
+
+
+def _refuse_other_classes(run: Run, owner: str, task: Task) -> None:
+    if task != run.task:
+        there, then = (f"{listed(each.classes)} ({each.mode})" for each in (task, run.task))
+        raise SegregError(
+            f"the classes of {owner} are {there}, but {run.directory.path} was trained on {then}",
+            hint="names, order and mode must be the same",
+        )
+
+
+def _empty(owner: str, side: str, sides: Mapping[str, Sequence[Any]]) -> SegregError:
+    there = ", ".join(f"{len(samples)} in {name}" for name, samples in sides.items() if samples)
+    return SegregError(f"{owner} has no samples in {side}; there are {there}")

@@ -1,0 +1,99 @@
+"""Writes a new package: which templates, what is put in for their names, and where the files go.
+
+A template is a file below templates/ named as the file that it becomes, with ".txt" behind. Those in `every` go into
+every package, those in a folder of a kind into packages with a part of that kind. In their text and in their paths
+
+* `segreg-NAME`, `segreg_NAME` and `NAME` stand for the names of the package;
+* `KINDS`, `SINCE` and `BEFORE` for its kinds of part and for the versions of segreg that it asks for;
+* a line that begins with `[loss]` is for packages with a loss, `[loss metric]` for those with either, `[no loss]` for
+  those without.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.registry.kinds import KINDS
+from segreg.testing.scaffold.names import Names
+
+TEMPLATES = Path(__file__).parent / "templates"
+_WORD = re.compile(r"segreg-NAME|segreg_NAME|\b(?:NAME|KINDS|SINCE|BEFORE)\b")
+_MARK = re.compile(rf"\[(no )?((?:{'|'.join(KINDS)})(?: (?:{'|'.join(KINDS)}))*)\]")
+
+
+def kinds_of(words: Iterable[str]) -> tuple[str, ...]:
+    """Gives the kinds of part that are asked for, each once, in segreg's own order.
+
+    Raises:
+        SegregError: one is no kind, or there is none.
+    """
+    wanted = [word.strip() for word in words if word.strip()]
+    for word in wanted:
+        if word not in KINDS:
+            hint = did_you_mean(word, KINDS) or f"the kinds are {listed(list(KINDS))}"
+            raise SegregError(f'"{word}" is no kind of part', hint=hint)
+    if not wanted:
+        raise SegregError("no kind of part is asked for", hint=f"the kinds are {listed(list(KINDS))}")
+    return tuple(kind for kind in KINDS if kind in wanted)
+
+
+def write_package(names: Names, kinds: tuple[str, ...], parent: Path) -> dict[Path, str]:
+    """Writes a package into a new folder of `parent`, and gives its files and their texts.
+
+    Raises:
+        SegregError: the folder is there already, or can't be written.
+    """
+    folder = parent / names.distribution
+    if folder.exists() or folder.is_symlink():
+        raise SegregError(f"{folder} exists already", hint="name another package, or another folder with --out")
+    files = {folder / path: text for path, text in _filled_in(names, kinds).items()}
+    try:
+        for file, text in files.items():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise SegregError(f"{error.filename or folder} can't be written: {error.strerror}") from None
+    return files
+
+
+def _filled_in(names: Names, kinds: tuple[str, ...]) -> dict[str, str]:
+    """Gives each file's text by its path in the package."""
+    words = {
+        "segreg-NAME": names.distribution,
+        "segreg_NAME": names.module,
+        "NAME": names.short,
+        "KINDS": listed(kinds, quote=""),
+        **_versions(version("segreg")),
+    }
+    files = {}
+    for group in ("every", *kinds):
+        for template in sorted(path for path in (TEMPLATES / group).rglob("*.txt") if path.is_file()):
+            path = template.relative_to(TEMPLATES / group).as_posix().removesuffix(".txt")
+            files[_named(path, words)] = _named(_chosen(template.read_text(encoding="utf-8"), kinds), words)
+    return files
+
+
+def _named(text: str, words: Mapping[str, str]) -> str:
+    return _WORD.sub(lambda found: words[found.group()], text)
+
+
+def _chosen(text: str, kinds: tuple[str, ...]) -> str:
+    """Gives the lines that packages of these kinds have, without their marks."""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        mark = _MARK.match(line)
+        if mark is None:
+            lines.append(line)
+        elif bool(mark[1]) != any(kind in kinds for kind in mark[2].split()):
+            lines.append(line[mark.end() :])
+    return "".join(lines)
+
+
+def _versions(running: str) -> dict[str, str]:
+    """Gives the range of segreg's versions that a package of today can count on: up to the next that may break it."""
+    major, minor = (int(number) for number in re.findall(r"\d+", running)[:2])
+    return {"SINCE": f"{major}.{minor}", "BEFORE": f"{major + 1}" if major else f"0.{minor + 1}"}

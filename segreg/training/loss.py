@@ -1,0 +1,107 @@
+"""What training makes small: a network and its losses as one module, from uint8 images to named terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from segreg.errors import SegregError
+from segreg.training.monitor import TOTAL
+
+if TYPE_CHECKING:
+    from segreg.registry.protocols import Loss
+    from segreg.models.segmenter import Segmenter
+
+AUXILIARY = "auxiliary."
+"""What stands before the name of a loss that scores the auxiliary decoder."""
+
+
+class Objective(nn.Module):
+    """Normalises images, runs the network and weighs its losses, so that one thing is compiled and called.
+
+    In training every logit map that the network has is scored, the auxiliary decoder's with a weight of its own; in
+    evaluation the main one alone, so that validation losses with and without an auxiliary decoder compare.
+
+    Attributes:
+        model: the network.
+        terms: the names of the losses that evaluation gives, without the total.
+    """
+
+    def __init__(
+        self,
+        model: Segmenter,
+        normalize: nn.Module,
+        losses: Sequence[tuple[str, float, Loss]],
+        auxiliary_weight: float = 0.4,
+    ) -> None:
+        """Takes the parts.
+
+        Args:
+            model: a network with `all_logits(image)`: the main logits first, then the auxiliary decoder's.
+            normalize: uint8 images to what the network sees.
+            losses: name, weight and function of each loss. A name that comes twice is numbered.
+            auxiliary_weight: factor of all losses on the auxiliary logits.
+
+        Raises:
+            SegregError: no loss is given.
+        """
+        super().__init__()
+        if not losses:
+            raise SegregError("there is no loss to train with; name at least one")
+        self.model = model
+        self.normalize = normalize
+        self.terms = _numbered([name for name, _, _ in losses])
+        self.weights = tuple(float(weight) for _, weight, _ in losses)
+        self.auxiliary_weight = float(auxiliary_weight)
+        self.losses = tuple(loss for _, _, loss in losses)
+        # Losses that are modules are registered as well, so that class weights and the like move with the network.
+        self.loss_modules = nn.ModuleList(loss for loss in self.losses if isinstance(loss, nn.Module))
+
+    def forward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Gives the named terms, "loss" (the weighted total) first, and the main logits, all float32.
+
+        Shape: images `[B, C, H, W]` uint8; targets `[B, H, W]`, or `[B, K, H, W]` if multilabel, uint8 labels with 255
+        for ignored pixels; terms are scalars, logits `[B, K, H, W]`.
+        """
+        image = self.normalize(images)
+        targets = targets.long()
+        maps = self.model.all_logits(image) if self.training else [self.model(image)]
+        terms: dict[str, Tensor] = {}
+        total = torch.zeros((), device=images.device)
+        # Losses see float32 whatever the network computed in: a soft Dice over 65 thousand pixels overflows fp16.
+        with torch.autocast(images.device.type, enabled=False):
+            maps = [logits.float() for logits in maps]
+            for index, logits in enumerate(maps):
+                prefix, factor = (AUXILIARY, self.auxiliary_weight) if index else ("", 1.0)
+                for name, weight, loss in zip(self.terms, self.weights, self.losses, strict=True):
+                    value = _scalar(name, loss(logits, targets)).float()
+                    terms[prefix + name] = terms.get(prefix + name, 0) + value
+                    total = total + factor * weight * value
+        return {TOTAL: total, **terms}, maps[0]
+
+
+def _scalar(name: str, value: object) -> Tensor:
+    """Gives what a loss gave.
+
+    Raises:
+        SegregError: it is no scalar.
+    """
+    if not isinstance(value, Tensor) or value.shape != ():
+        given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise SegregError(f'the loss "{name}" gives {given} where a scalar tensor was expected')
+    return value
+
+
+def _numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Gives the names with "#2", "#3" ... behind those that came before."""
+    given: list[str] = []
+    for name in names:
+        count, unique = 1, name
+        while unique in given or unique == TOTAL:
+            count += 1
+            unique = f"{name}#{count}"
+        given.append(unique)
+    return tuple(given)

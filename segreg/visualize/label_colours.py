@@ -1,0 +1,100 @@
+"""The colour of each class: the defaults, or a colour map of the user's."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
+from segreg.visualize.colours import PREDICTION_COLOUR, class_colours
+
+if TYPE_CHECKING:
+    from segreg.task import Task
+
+Colour = tuple[int, int, int]
+BACKGROUND = "background"
+"""What label 0 of a binary task is called in colour maps."""
+_HEX = re.compile(r"#?([0-9a-fA-F]{6})")
+
+
+def colour_names(task: Task) -> list[str]:
+    """Gives the name of each label in colour maps, in the order of the labels."""
+    return [BACKGROUND, *task.classes] if task.mode == "binary" else list(task.classes)
+
+
+def label_colours(task: Task) -> list[Colour]:
+    """Gives the default colour, 0 to 255, of each label; the foreground of a binary task is pink."""
+    return [(0, 0, 0), PREDICTION_COLOUR] if task.mode == "binary" else class_colours(task)
+
+
+def read_colours(file: Path, task: Task) -> list[Colour]:
+    """Gives a colour, 0 to 255, for each label: those of a YAML or JSON file, and the defaults for what it leaves out.
+
+    The file maps class names to `[red, green, blue]` or `"#rrggbb"`; the ground of a binary task is "background".
+
+    Raises:
+        SegregError: the file can't be read, is no such map, or names a class that the task does not have.
+    """
+    names = colour_names(task)
+    colours = label_colours(task)
+    problems: list[Problem] = []
+    given: set[str] = set()
+    for key, value in _entries(file):
+        name = key.value if isinstance(key, yaml.ScalarNode) else ""
+        colour = _colour(value)
+        if name not in names:
+            hint = did_you_mean(name, names) or f"the classes are {listed(names)}"
+            problems.append(Problem(f'there is no class "{name}"', _place(file, key), hint))
+        elif name in given:
+            problems.append(Problem(f'"{name}" is given a second colour', _place(file, key)))
+        elif colour is None:
+            hint = "YAML takes what stands behind a bare # for a comment: quote it" if _is_empty(value) else ""
+            wanted = '[red, green, blue], each 0 to 255, or "#rrggbb"'
+            problems.append(Problem(f'"{name}" needs a colour: {wanted}', _place(file, value), hint))
+        else:
+            colours[names.index(name)] = colour
+        given.add(name)
+    if problems:
+        raise SegregError.of(problems)
+    return colours
+
+
+def _entries(file: Path) -> list[tuple[yaml.Node, yaml.Node]]:
+    """Gives the nodes of a mapping, texts as they are written: a class may be called "no" or "1"."""
+    try:
+        root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except OSError as error:
+        raise SegregError(f"{file}: can't be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise SegregError(f"{file}: is no text in UTF-8") from None
+    except yaml.YAMLError as error:
+        raise SegregError(f"{file}: is neither YAML nor JSON ({' '.join(str(error).split())})") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise SegregError(f"{file}: is no map from class names to colours", hint='for example: lesion: "#ff3cc8"')
+    return root.value
+
+
+def _colour(node: yaml.Node) -> Colour | None:
+    if isinstance(node, yaml.ScalarNode):
+        found = _HEX.fullmatch(node.value)
+        return _of_hex(found[1]) if found else None
+    if not isinstance(node, yaml.SequenceNode) or len(node.value) != 3:
+        return None
+    parts = [item.value for item in node.value if isinstance(item, yaml.ScalarNode)]
+    numbers = [int(part) for part in parts if re.fullmatch(r"[0-9]{1,3}", part) and int(part) <= 255]
+    return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
+
+
+def _of_hex(digits: str) -> Colour:
+    return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.value == ""
+
+
+def _place(file: Path, node: yaml.Node) -> Place:
+    return Place(str(file), node.start_mark.line + 1, node.start_mark.column + 1)

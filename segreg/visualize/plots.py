@@ -1,0 +1,182 @@
+"""Draws what metrics offer besides numbers: ROC and precision-recall curves, confusion matrices, reliability."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.registry.plot_data import Curve, Matrix, Reliability
+
+if TYPE_CHECKING:
+    from torchmetrics import MetricCollection
+
+_MOST_LINES = 12
+_MOST_MATRICES = 9
+_NAME = 24
+"""Letters of a label that are shown."""
+
+
+def draw_tables(metrics: MetricCollection, folder: Path) -> list[Path]:
+    """Draws what metrics that have seen their pictures offer by a method `tables`, and gives the files.
+
+    `roc_pr_curves.png` has a panel for each kind of curve, `confusion.png` the matrices, `reliability.png` how often
+    predictions come true. A file is only written if a metric offers something for it.
+    """
+    tables: list[Any] = []
+    for metric in metrics.values():
+        if hasattr(metric, "tables"):
+            tables += metric.tables().values()
+    curves = [table for table in tables if isinstance(table, Curve)]
+    matrices = [table for table in tables if isinstance(table, Matrix)]
+    bins = [table for table in tables if isinstance(table, Reliability)]
+    drawn: list[Path] = []
+    if curves:
+        drawn.append(_save(_curves(curves), folder / "roc_pr_curves.png"))
+    if matrices:
+        drawn.append(_save(_matrices(matrices), folder / "confusion.png"))
+    if bins:
+        drawn.append(_save(_reliability(bins), folder / "reliability.png"))
+    return drawn
+
+
+def _figure(width: float, height: float) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, file: Path) -> Path:
+    figure.savefig(file, dpi=110)
+    return file
+
+
+def _curves(curves: Sequence[Curve]) -> Any:
+    panels: dict[tuple[str, str], list[Curve]] = {}
+    for curve in sorted(curves, key=lambda curve: "recall" in curve.x_label):  # ROC before precision and recall
+        panels.setdefault((curve.x_label, curve.y_label), []).append(curve)
+    most = max(len(lines) for lines in panels.values())
+    below = 0.25 * min(most, _MOST_LINES) + 0.3
+    figure = _figure(5.4 * len(panels), 4.8 + below)
+    for number, ((x_label, y_label), lines) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), number)
+        for place, curve in enumerate(lines[:_MOST_LINES]):
+            colour = _colour(place)
+            axes.plot(curve.x, curve.y, color=colour, label=_label(curve.name, curve.note), linewidth=1.6)
+        _draw_chance(axes, lines[:_MOST_LINES])
+        _unit_square(axes, x_label, y_label)
+        _legend(axes, len(lines), "classes")
+    return figure
+
+
+def _draw_chance(axes: Any, lines: Sequence[Curve]) -> None:
+    """Draws what guessing reaches: one grey line if it is the same for all, else one in each curve's colour."""
+    levels = dict.fromkeys(curve.chance for curve in lines if curve.chance is not None)
+    if len(levels) == 1:
+        axes.plot([0, 1], next(iter(levels)), color="grey", linestyle="--", linewidth=1, label="chance")
+        return
+    for place, curve in enumerate(lines):
+        if curve.chance is not None:
+            axes.plot([0, 1], curve.chance, color=_colour(place), linestyle=":", linewidth=1)
+    if levels:
+        axes.plot([], [], color="grey", linestyle=":", linewidth=1, label="chance, for each class")
+
+
+def _matrices(matrices: Sequence[Matrix]) -> Any:
+    shown = matrices[:_MOST_MATRICES]
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    side = max(3.6, 0.62 * max(len(matrix.labels) for matrix in shown) + 2.2)
+    figure = _figure(columns * (side + 0.9), rows * side)
+    for number, matrix in enumerate(shown, start=1):
+        _draw_matrix(figure, figure.add_subplot(rows, columns, number), matrix)
+    if len(shown) < len(matrices):
+        figure.suptitle(f"the first {len(shown)} of {len(matrices)}")
+    return figure
+
+
+def _draw_matrix(figure: Any, axes: Any, matrix: Matrix) -> None:
+    import numpy as np
+
+    size = len(matrix.labels)
+    totals = matrix.counts.sum(1, keepdims=True)
+    shares = matrix.counts / np.maximum(totals, 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    names = [_short(name) for name in matrix.labels]
+    axes.set_xticks(range(size), names, rotation=0 if size <= 3 else 90)
+    axes.set_yticks(range(size), names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    axes.set_title(_short(matrix.name) if matrix.name else "share of each row, number of pixels", fontsize="medium")
+    if size <= 30:  # beyond that no words fit into a cell
+        for (row, column), count in np.ndenumerate(matrix.counts):
+            if count or size <= 6:
+                share = shares[row, column]
+                words = f"{share:.1%}\n{_rounded(int(count), exact=size <= 3)}"
+                colour = "white" if share > 0.55 else "black"
+                axes.text(column, row, words, ha="center", va="center", color=colour, fontsize=9 if size <= 6 else 7.5)
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
+
+
+def _reliability(bins: Sequence[Reliability]) -> Any:
+    shown = bins[:_MOST_LINES]
+    figure = _figure(6, 6.2 + 0.25 * len(shown))
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1.2))
+    upper.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="as sure as right")
+    for place, table in enumerate(shown):
+        there = table.share > 0
+        colour, label = _colour(place), _label(table.name, table.note)
+        upper.plot(
+            table.confidence[there], table.accuracy[there], color=colour, marker="o", markersize=4, label=label
+        )  # fmt: skip
+        edges = [k / len(table.share) for k in range(len(table.share) + 1)]
+        lower.stairs(table.share, edges, color=colour, fill=len(shown) == 1, linewidth=1.4)
+    _unit_square(upper, "", "share of pixels that are of the class")
+    _legend(upper, len(bins), "classes", below=False)
+    lower.set_xlim(-0.02, 1.02)
+    lower.set_ylim(bottom=0)
+    lower.set_xlabel("predicted probability of the class")
+    lower.set_ylabel("share of pixels")
+    lower.grid(alpha=0.3)
+    return figure
+
+
+def _unit_square(axes: Any, x_label: str, y_label: str) -> None:
+    axes.set_xlim(-0.02, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+
+
+def _legend(axes: Any, count: int, what: str, *, below: bool = True) -> None:
+    title = f"the first {_MOST_LINES} of {count} {what}" if count > _MOST_LINES else None
+    place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)} if below else {"loc": "best"}
+    axes.legend(fontsize="small", title=title, title_fontsize="small", **place)
+
+
+def _label(name: str, note: str) -> str:
+    return f"{_short(name)}: {note}" if note else _short(name)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
+
+
+def _rounded(count: int, *, exact: bool) -> str:
+    """Gives 1234567 as "1,234,567", or as "1.2M" where there is little room."""
+    if exact or count < 1000:
+        return f"{count:,}"
+    unit, letter = next((u, x) for u, x in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if count >= 0.9995 * u)
+    return f"{count / unit:.{1 if count < 99.95 * unit else 0}f}{letter}"
+
+
+def _colour(place: int) -> tuple[float, float, float]:
+    """Gives one of twelve colours that differ in lightness as well as in hue."""
+    from matplotlib import colormaps
+
+    red, green, blue = colormaps["tab20"]((2 * place) % 20 + (place >= 10))[:3]
+    return red, green, blue

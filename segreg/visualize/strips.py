@@ -1,0 +1,151 @@
+"""Image, truth, prediction and what is drawn over the image, side by side in one picture."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segreg.visualize.colours import IGNORED_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, class_colours, outline, paint
+from segreg.visualize.overlay import as_rgb, overlay
+from segreg.task import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+    from PIL.ImageDraw import ImageDraw
+
+    from segreg.task import Task
+
+Colours = Sequence[tuple[int, int, int]]
+Legend = Mapping[str, tuple[int, int, int]]
+"""The colours that a picture has, by what they stand for."""
+_LONGEST, _SHORTEST = 1024, 224
+"""Pixels of a panel's sides: larger pictures are shrunk by a whole factor, smaller ones enlarged by one."""
+_MARGIN, _LINE, _LETTER, _SWATCH = 8, 18, 7, 10
+
+
+def side_by_side(
+    image: NDArray[np.uint8],
+    truth: NDArray[Any] | None,
+    prediction: NDArray[Any],
+    task: Task,
+    *,
+    colours: Colours | None = None,
+    title: str = "",
+    notice: str = "",
+) -> Image:
+    """Gives `image | truth | prediction | outlines`, or without a truth `image | prediction | overlay`.
+
+    Below stands which colour is which class, of the classes that are there. Large pictures are shrunk.
+
+    Shape: image uint8 `[H, W, C]`; truth and prediction labels `[H, W]` or, if multilabel, `[K, H, W]`.
+
+    Args:
+        image: what was looked at.
+        truth: what is there; 255 is ignored. None where nobody knows.
+        prediction: what the network says.
+        task: the classes.
+        colours: of each label; None: those of `class_colours`, and white for the foreground of a binary task.
+        title: stands above it.
+        notice: stands above it in white on red.
+    """
+    if colours is None:
+        colours = class_colours(task) if task.mode != "binary" else [(0, 0, 0), (255, 255, 255)]
+    step = max(1, -(-max(image.shape[:2]) // _LONGEST))
+    shown = _shrunk(as_rgb(image), step)
+    predicted, true = _thinned(prediction, step), None if truth is None else _thinned(truth, step)
+    panels = {"image": shown}
+    if true is not None:
+        panels["truth"] = paint(true, colours)
+    panels["prediction"] = paint(predicted, colours)
+    if true is None:
+        panels["overlay"] = overlay(shown, predicted, colours, task)
+    else:
+        drawn = shown.copy()
+        drawn[outline(true)] = TRUTH_COLOUR
+        drawn[outline(predicted)] = PREDICTION_COLOUR
+        panels["outlines"] = drawn
+    return _sheet(panels, _legend(true, predicted, task, colours), title=title, notice=notice)
+
+
+def _sheet(panels: Mapping[str, NDArray[np.uint8]], legend: Legend, *, title: str, notice: str) -> Image:
+    from PIL import Image, ImageDraw
+
+    height, width = next(iter(panels.values())).shape[:2]
+    factor = max(1, min(-(-_SHORTEST // min(height, width)), _LONGEST // max(height, width)))
+    height, width = height * factor, width * factor
+    sheet_width = len(panels) * (width + _MARGIN) + _MARGIN
+    letters = max(1, (sheet_width - 2 * _MARGIN) // _LETTER)
+    warning, titles = textwrap.wrap(notice, letters), textwrap.wrap(title, letters)
+    header = _LINE * (len(warning) + len(titles) + 1)
+    places = list(_placed(legend, sheet_width))
+    below = _LINE * (1 + places[-1][1]) if places else 0
+    sheet = Image.new("RGB", (sheet_width, header + height + _MARGIN + below), "white")
+    draw = ImageDraw.Draw(sheet)
+    if warning:
+        draw.rectangle((0, 0, sheet_width, _LINE * len(warning) - 1), fill=(200, 0, 0))
+    for number, line in enumerate([*warning, *titles]):
+        draw.text((_MARGIN, number * _LINE + 3), line, fill="white" if number < len(warning) else "black")
+    for number, (name, panel) in enumerate(panels.items()):
+        left = _MARGIN + number * (width + _MARGIN)
+        draw.text((left, header - _LINE + 2), name, fill=(90, 90, 90))
+        enlarged = Image.fromarray(np.ascontiguousarray(panel)).resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (left, header))
+    for left, row, name in places:
+        _swatch(draw, left, header + height + _MARGIN + row * _LINE, name, legend[name])
+    return sheet
+
+
+def _legend(truth: NDArray[Any] | None, prediction: NDArray[Any], task: Task, colours: Colours) -> Legend:
+    """Gives the colours that are there: of several classes, of ignored pixels, and of outlines."""
+    found: dict[str, tuple[int, int, int]] = {}
+    both = [prediction] if truth is None else [truth, prediction]
+    if task.mode != "binary":
+        for label, (name, colour) in enumerate(zip(task.classes, colours, strict=True)):
+            layers = [labels[label] == 1 if task.mode == "multilabel" else labels == label for labels in both]
+            if any(layer.any() for layer in layers):
+                found[name] = colour
+    if truth is not None:
+        if (truth == IGNORE_INDEX).any() and task.mode != "multilabel":
+            found["(ignored)"] = IGNORED_COLOUR
+        found |= {"outline of the truth": TRUTH_COLOUR, "outline of the prediction": PREDICTION_COLOUR}
+    return found
+
+
+def _placed(legend: Legend, width: int) -> Iterator[tuple[int, int, str]]:
+    """Gives where each entry of a legend stands: its left end, its line, and its name."""
+    from PIL import ImageFont
+
+    font = ImageFont.load_default()
+    left, line = _MARGIN, 0
+    for name in legend:
+        takes = _SWATCH + 4 + int(font.getlength(name)) + 2 * _MARGIN
+        if left > _MARGIN and left + takes > width:
+            left, line = _MARGIN, line + 1
+        yield left, line, name
+        left += takes
+
+
+def _swatch(draw: ImageDraw, left: int, top: int, name: str, colour: tuple[int, int, int]) -> None:
+    draw.rectangle((left, top + 3, left + _SWATCH, top + 3 + _SWATCH), fill=colour, outline=(90, 90, 90))
+    draw.text((left + _SWATCH + 4, top + 2), name, fill="black")
+
+
+def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
+    """Gives a picture reduced by a whole factor: a pixel is the mean of its block."""
+    if step == 1:
+        return image
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).reduce(step))
+
+
+def _thinned(labels: NDArray[Any], step: int) -> NDArray[Any]:
+    """Gives labels reduced by a whole factor: a label is the one in the middle of its block."""
+    for axis in (-2, -1):
+        count = labels.shape[axis]
+        labels = labels.take(np.minimum(np.arange(-(-count // step)) * step + step // 2, count - 1), axis=axis)
+    return labels

@@ -1,0 +1,192 @@
+"""What a bench is to compare: from the command line, from a file, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+import plugged
+import tiny_runs
+from segreg.benchmark.bench.trials import cells_of, combinations
+from segreg.benchmark.bench.plan import (
+    Budget,
+    Plan,
+    axis,
+    baseline_of,
+    checked,
+    combination,
+    is_bench_file,
+    plan_of_file,
+    seeds_of,
+)  # fmt: skip
+from segreg.errors import SegregError
+from segreg.config.recipe import COMMAND_LINE, read_recipe
+from segreg.registry.registry import load_registry
+
+FILE = """\
+recipe: tiny.yaml
+vary:
+  encoder: [timm/test_resnet, timm/test_vit]
+  loss:
+    - bce
+    - [{name: dice, weight: 2}, {name: bce}]
+leave_out:
+  - {encoder: timm/test_vit, loss: bce}
+seeds: [4, 7]
+budget: {epochs: 2}
+change: {train.batch_size: 2}
+baseline: {encoder: timm/test_resnet}
+metric: dice.pooled
+"""
+
+
+@pytest.fixture
+def registry():
+    return load_registry(plugged.builtin())
+
+
+def plan_in(tmp_path, text=FILE):
+    tiny_runs.write_recipe(tmp_path)
+    (tmp_path / "bench.yaml").write_text(text)
+    read = read_recipe(tmp_path / "bench.yaml")
+    assert is_bench_file(read)
+    return plan_of_file(read)
+
+
+def test_a_bench_file_is_its_cells(tmp_path, registry):
+    plan = plan_in(tmp_path)
+    cells = cells_of(plan, registry)
+    assert [(cell.model, cell.seed) for cell in cells] == [
+        (model, seed)
+        for seed in (4, 7)
+        for model in (
+            "timm/test_resnet, bce",
+            'timm/test_resnet, [{"name": "dice", "weight": 2}, {"name": "bce"}]',
+            'timm/test_vit, [{"name": "dice", "weight": 2}, {"name": "bce"}]',
+        )
+    ]
+    first, second, third = (cell.recipe for cell in cells[:3])
+    assert (first.seed, first.train.epochs, first.train.batch_size, first.train.early_stopping) == (4, 2, 2, None)
+    assert [choice.part.name for choice in second.loss] == ["dice", "bce"]
+    assert third.encoder.part.name == "timm/test_vit"
+    assert first.dataset.settings["root"].is_absolute()
+    assert {cell.settings["encoder"] for cell in cells} == {"timm/test_resnet", "timm/test_vit"}
+    assert baseline_of(plan, combinations(plan)) == {"encoder": "timm/test_resnet", "loss": "bce"}
+
+
+def test_files_of_a_model_have_one_name_for_all_seeds_and_another_for_another_recipe(tmp_path, registry):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    cells = cells_of(Plan(recipe, {"train.batch_size": [2, 4]}, seeds=(0, 1)), registry)
+    assert [cell.model for cell in cells[:2]] == ["train.batch_size=2", "train.batch_size=4"]
+    assert cells[0].key == cells[2].key != cells[1].key
+    other = cells_of(Plan(recipe, {"train.batch_size": [2, 4]}, change=["train.epochs=1"]), registry)
+    assert other[0].key != cells[0].key
+    assert cells[0].name.startswith("train.batch_size_2_")
+    assert cells[0].name.endswith("_seed-0")
+
+
+def test_budgets(tmp_path, registry):
+    recipe = tiny_runs.write_recipe(tmp_path)
+
+    def train(unit, amount):
+        plan = Plan(recipe, {}, budget=Budget(unit, amount), change=["train.early_stopping=3"])
+        return cells_of(plan, registry)[0].recipe.train
+
+    assert (train("epochs", 3).epochs, train("epochs", 3).early_stopping) == (3, None)
+    assert (train("minutes", 2.5).time_budget_minutes, train("minutes", 2.5).epochs) == (2.5, 6)
+    # 24 pictures, of which 14 or 15 train in batches of 4: 4 steps an epoch
+    assert [train("steps", amount).epochs for amount in (1, 4, 5, 9)] == [1, 1, 2, 3]
+
+
+def test_words_of_the_command_line():
+    assert axis("encoder=resnet18,timm/convnext_tiny") == ("encoder", ["resnet18", "timm/convnext_tiny"])
+    assert axis("input.size=[64,64],[96,96]") == ("input.size", [[64, 64], [96, 96]])
+    assert axis("optimizer.lr=1e-3,0.01") == ("optimizer.lr", [0.001, 0.01])
+    assert combination("encoder=resnet18,optimizer.lr=1e-3") == {"encoder": "resnet18", "optimizer.lr": 0.001}
+    assert (seeds_of("3"), seeds_of("7,11")) == ((0, 1, 2), (7, 11))
+
+
+def refused(call):
+    with pytest.raises(SegregError) as caught:
+        call()
+    (told,) = caught.value.problems
+    return str(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (
+            FILE.replace("leave_out", "leave-out"),
+            '7:1: "leave-out" is no part of a bench\n  did you mean "leave_out"?',
+        ),
+        (
+            FILE.replace("[4, 7]", "none"),
+            '9:8: seeds must be how many or a list of them, not the text "none"\n  3 is 0, 1 and 2',
+        ),
+        (
+            FILE.replace("[4, 7]", "[4, 4]"), "9:8: a seed stands twice among the seeds"),
+        (
+            FILE.replace("{epochs: 2}", "{epochs: 2, steps: 3}"),
+            (
+                '10:9: "budget" must name one of "epochs", "steps" and "minutes", such as {epochs: 5}, not '
+                '{"epochs": 2, "steps": 3}'
+            ),
+        ),
+        (
+            FILE.replace("{epochs: 2}", "{epochs: 2.5}"),
+            "10:18: a budget of epochs must be a whole number above 0, not 2.5",
+        ),
+        (
+            FILE.replace("encoder: [timm/test_resnet, timm/test_vit]", "encoder: timm/test_vit"),
+            '3:12: "vary" must give a list of values for "encoder", not the text "timm/test_vit"',
+        ),
+        (
+            FILE.replace("encoder: timm/test_vit, loss", "encodr: timm/test_vit, loss"),
+            '3:3: leave_out names "encodr", which does not vary\n  did you mean "encoder"?',
+        ),
+        (
+            FILE.replace("baseline: {encoder: timm/test_resnet}", "baseline: {encoder: timm/test_resmet}"),
+            (
+                "3:3: baseline names encoder=timm/test_resmet, which is not tried\n  did you mean "
+                '"timm/test_resnet" or "timm/test_vit"?'
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_file_is_told_with_its_place(text, told, tmp_path):
+    assert refused(lambda: plan_in(tmp_path, text)) == f"{tmp_path}/bench.yaml:{told}"
+
+
+def test_what_is_wrong_on_the_command_line_is_told(tmp_path):
+    assert refused(lambda: axis("encoder")) == (
+        '"encoder" varies nothing\n  write path=value,value, such as encoder=resnet18,resnet50'
+    )
+    assert refused(lambda: combination("resnet18")) == '"resnet18" is no combination\n  write path=value,path=value'
+    seeded = Plan(tmp_path, {"seed": [1, 2]})
+    assert refused(lambda: checked(seeded, COMMAND_LINE)) == (
+        "command line: the seed is not varied like other settings\n  it has --seeds and seeds:"
+    )
+    twice = Plan(tmp_path, {"encoder": ["resnet18", "resnet18"]})
+    assert refused(lambda: checked(twice, COMMAND_LINE)) == 'command line: "encoder" varies over resnet18 twice'
+
+
+def test_everything_wrong_with_any_cell_is_told_together(tmp_path, registry):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    plan = Plan(recipe, {"encoder": ["resnet81", "timm/test_resnet"], "loss": ["dise", "bce"]}, seeds=(0, 1))
+    with pytest.raises(SegregError) as caught:
+        cells_of(plan, registry)
+    told = [problem.message for problem in caught.value.problems]
+    assert told == [
+        'with resnet81, dise: there is no encoder "resnet81"',
+        'with resnet81, dise: there is no loss "dise"',
+        'with resnet81, bce: there is no encoder "resnet81"',
+        'with timm/test_resnet, dise: there is no loss "dise"',
+    ]
+
+
+def test_a_bench_that_leaves_everything_out_is_refused(tmp_path, registry):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    plan = Plan(recipe, {"loss": ["bce"]}, leave_out=[{"loss": "bce"}])
+    assert (
+        refused(lambda: cells_of(plan, registry)) == "nothing is left to run\n  leave_out takes every combination away"
+    )

@@ -1,0 +1,95 @@
+"""A bench on Ray: what a run asks for, runs on a local Ray, and files that come back from where no folder is shared."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+
+import pytest
+
+import plugged
+import tiny_runs
+from segreg.benchmark.bench.bench import Way, bench
+from segreg.benchmark.bench.trials import cells_of
+from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.ray import asked_for, packed, unpacked
+from segreg.benchmark.bench.plan import Plan
+from segreg.errors import SegregError
+from segreg.runtime.progress import Quiet
+from segreg.registry.registry import load_registry
+from segreg.config.sections import Train
+
+
+@pytest.mark.parametrize(
+    ("train", "gpus", "asked"),
+    [
+        (Train(device="cpu"), 8, {"cpus": 1, "gpus": 0}),
+        (Train(device="cpu", workers=3), 8, {"cpus": 4, "gpus": 0}),
+        (Train(), 0, {"cpus": 1, "gpus": 0}),
+        (Train(), 8, {"cpus": 5, "gpus": 1}),
+        (Train(device="cuda", workers=2), 0, {"cpus": 3, "gpus": 1}),
+    ],
+)
+def test_what_a_recipe_asks_of_a_cluster(train, gpus, asked):
+    assert asked_for(train, gpus) == asked
+
+
+@pytest.fixture
+def cell(tmp_path):
+    (cell,) = cells_of(Plan(tiny_runs.write_recipe(tmp_path), {}), load_registry(plugged.builtin()))
+    return cell
+
+
+def test_a_run_comes_back_whole_without_its_training_state(tmp_path, cell):
+    folder, place = BenchFolder(tmp_path / "bench"), tmp_path / "worker"
+    folder.make()
+    (place / "run" / "overlays").mkdir(parents=True)
+    for name in ("results.json", "state.pt", "overlays/01.png"):
+        (place / "run" / name).write_text('{"scored_on": "test"}')
+    (place / f"{cell.name}.log").write_text("told")
+    unpacked(packed(place, cell.name), cell, folder)
+    run = folder.run(cell).path
+    assert sorted(str(file.relative_to(run)) for file in run.rglob("*.*")) == ["overlays/01.png", "results.json"]
+    assert folder.log(cell).read_text() == "told"
+    assert folder.state(cell) == "finished"
+
+
+def test_what_comes_back_stays_in_the_folder(tmp_path, cell):
+    folder = BenchFolder(tmp_path / "bench")
+    folder.make()
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("../../outside"), io.BytesIO())
+    with pytest.raises(tarfile.OutsideDestinationError):
+        unpacked(content.getvalue(), cell, folder)
+    assert not (tmp_path / "outside").exists()
+
+
+def test_without_ray_its_name_is_told(monkeypatch, tmp_path, cell):
+    from segreg.benchmark.bench.ray import run_on_ray
+
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    with pytest.raises(SegregError) as caught:
+        run_on_ray([cell], BenchFolder(tmp_path), resources={}, retries=0, look=lambda: None)
+    assert str(caught.value.problems[0]) == "Ray is not installed\n  pip install 'segreg[ray]'"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_bench_on_a_local_ray(tmp_path, monkeypatch, shared):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
+    plan = Plan(tiny_runs.write_recipe(tmp_path), {"loss": ["bce", "dice"]}, change=["train.epochs=1"])
+    folder = BenchFolder(tmp_path / "bench")
+    if not shared:  # the worker does not find the token, as on a machine that doesn't share the folder
+        monkeypatch.setattr("segreg.benchmark.bench.ray.Path.touch", lambda self: None)
+    way = Way(executor="ray", resources={"cpus": 1}, rounds=0)
+    registry = load_registry(plugged.builtin())
+    found = bench(plan, registry, folder, way, progress=Quiet(), stream=io.StringIO(), mode="quiet")
+    assert sorted(model.name for model in found.models) == ["bce", "dice"]
+    states = {cell.name: (folder.state(cell), (folder.run(cell).path / "state.pt").exists())
+              for cell in cells_of(plan, registry)}  # fmt: skip
+    assert set(states.values()) == {("finished", shared)}
+    assert (folder.path / "report.html").exists()

@@ -1,0 +1,173 @@
+"""A bench on real tiny runs: every run once, whatever is killed; failures are rows; the table stays the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import time
+
+import pytest
+
+import plugged
+import tiny_runs
+from segreg.benchmark.bench.bench import Way, bench
+from segreg.benchmark.bench.trials import cells_of
+from segreg.benchmark.bench.folder import BenchFolder, held, is_held
+from segreg.benchmark.bench.local import least_busy
+from segreg.benchmark.bench.plan import Plan
+from segreg.runtime.progress import Quiet
+from segreg.registry.registry import load_registry
+
+VARY = {"encoder": ["timm/test_resnet", "timm/test_vit"]}
+QUALITY = ("model", "seed", "dice.pooled", "dice.per_image_mean", "iou.pooled", "accuracy.pooled")
+
+
+@pytest.fixture(autouse=True)
+def _own_place(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def carried_out(plan, folder, **way):
+    told = io.StringIO()
+    registry = load_registry(plugged.builtin())
+    found = bench(plan, registry, folder, Way(rounds=0, **way), progress=Quiet(), stream=told, mode="lines")
+    return found, told.getvalue()
+
+
+def quality(folder):
+    with (folder.path / "results.csv").open() as text:
+        return [{name: row[name] for name in QUALITY} for row in csv.DictReader(text)]
+
+
+def states(plan, folder):
+    registry = load_registry(plugged.builtin())
+    return [folder.state(cell) for cell in cells_of(plan, registry)]
+
+
+@pytest.mark.slow
+def test_a_bench_killed_on_the_way_ends_with_the_table_of_one_that_was_not(tmp_path):
+    plan = Plan(tiny_runs.write_recipe(tmp_path), VARY, seeds=(0, 1))
+    calm, disturbed = BenchFolder(tmp_path / "calm"), BenchFolder(tmp_path / "disturbed")
+    found, told = carried_out(plan, calm, jobs=2)
+    assert told.splitlines()[0] == "4 runs"
+    assert [len(model.seeds) for model in found.models] == [2, 2]
+    words = ("bench", plan.recipe, "--vary", "encoder=timm/test_resnet,timm/test_vit", "--seeds", "2", "--rounds", "0")
+    arguments = (*words, "--out", disturbed.path, "--quiet")
+    for number in range(2):
+        process = tiny_runs.process(*arguments, out=tmp_path / f"killed-{number}.txt")
+        begun = list(disturbed.path.glob("runs/*/*/history.csv"))
+        until = time.monotonic() + 300
+        while len(list(disturbed.path.glob("runs/*/*/history.csv"))) <= len(begun) and time.monotonic() < until:
+            time.sleep(0.05)
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    assert "waiting" in states(plan, disturbed)
+    found, told = carried_out(plan, disturbed)
+    assert states(plan, disturbed) == ["finished"] * 4
+    assert quality(disturbed) == quality(calm)
+    again, told = carried_out(plan, disturbed)
+    assert told == "4 runs, 4 of them done before\n"
+    assert again.models == found.models
+
+
+@pytest.mark.slow
+def test_one_failing_run_is_a_row_and_the_others_go_on(tmp_path, monkeypatch):
+    plan = Plan(tiny_runs.write_recipe(tmp_path), {"encoder": ["timm/test_resnet", "timm/inception_v4"]})
+    folder = BenchFolder(tmp_path / "bench")
+    found, told = carried_out(plan, folder)
+    assert states(plan, folder) == ["finished", "failed"]
+    (failure,) = found.failures
+    assert failure.name == "timm/inception_v4"
+    assert failure.reason.startswith("not begun: ")
+    with (folder.path / "results.csv").open() as text:
+        assert [row["failed"] != "" for row in csv.DictReader(text)] == [False, True]
+    _, told = carried_out(plan, folder)
+    assert told == "2 runs, 2 of them done before\n"
+
+
+def test_a_lock_is_let_go_when_its_process_dies(tmp_path):
+    lock = tmp_path / "lock"
+    assert not is_held(lock)
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with held(lock) as free:
+            os.write(writing, b"1" if free else b"0")
+            time.sleep(60)
+        os._exit(0)
+    assert os.read(reading, 1) == b"1"
+    assert is_held(lock)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert not is_held(lock)
+
+
+def test_who_finds_a_run_at_work_leaves_it_alone(tmp_path):
+    from segreg.benchmark.bench.work import work_on
+
+    plan = Plan(tiny_runs.write_recipe(tmp_path), {})
+    folder = BenchFolder(tmp_path / "bench")
+    (cell,) = cells_of(plan, load_registry(plugged.builtin()))
+    folder.make()
+    folder.recipe(cell).write_text(cell.recipe.yaml())
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        with held(folder.lock(cell)):
+            os.write(writing, b"1")
+            time.sleep(60)
+        os._exit(0)
+    os.read(reading, 1)
+    try:
+        assert folder.state(cell) == "running"
+        work_on(folder.recipe(cell), folder.run(cell).path, io.StringIO())
+        assert not folder.run(cell).path.exists()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_a_run_that_fails_says_why_and_is_tried_again_when_asked(tmp_path):
+    from segreg.benchmark.bench.bench import prepare
+    from segreg.benchmark.bench.work import work_on
+
+    plan = Plan(tiny_runs.write_recipe(tmp_path), {}, change=["train.start_from=nowhere"])
+    folder = BenchFolder(tmp_path / "bench")
+    (cell,) = cells_of(plan, load_registry(plugged.builtin()))
+    prepare([cell], folder, again=False)
+    log = io.StringIO()
+    work_on(folder.recipe(cell), folder.run(cell).path, log)
+    assert folder.state(cell) == "failed"
+    assert folder.reason(cell) in log.getvalue()
+    assert folder.reason(cell) == f"{tmp_path}/nowhere: there is no such file"
+    prepare([cell], folder, again=False)
+    assert folder.state(cell) == "failed"
+    prepare([cell], folder, again=True)
+    assert folder.state(cell) == "waiting"
+
+
+def test_a_half_written_result_is_no_result(tmp_path):
+    folder = BenchFolder(tmp_path / "bench")
+    (cell,) = cells_of(Plan(tiny_runs.write_recipe(tmp_path), {}), load_registry(plugged.builtin()))
+    folder.make()
+    directory = folder.run(cell)
+    directory.path.mkdir(parents=True)
+    directory.results.write_text('{"scored_on": "te')
+    assert folder.state(cell) == "waiting"
+    directory.results.write_text(json.dumps({"scored_on": None}))
+    assert folder.state(cell) == "waiting"
+    directory.results.write_text(json.dumps({"scored_on": "test"}))
+    assert folder.state(cell) == "finished"
+
+
+def test_gpus_are_dealt_out_evenly():
+    assert least_busy([], []) == ""
+    taken: list[str] = []
+    for _ in range(5):
+        taken.append(least_busy(["0", "1"], taken))
+    assert taken == ["0", "1", "0", "1", "0"]
+    assert least_busy(["0", "1"], ["0", "1", "1"]) == "0"

@@ -1,0 +1,203 @@
+"""Runs side by side: what is compared of planted runs, what is noticed, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+import planted_runs
+import plugged
+from segreg.benchmark.comparison.compare import compare
+from segreg.benchmark.comparison.run_groups import contestants_of
+from segreg.reports.comparison.files import write_files
+from segreg.benchmark.comparison.text import in_words
+from segreg.errors import SegregError
+from segreg.runs.trained_run import Run, load_run
+
+PICTURES = 40
+
+
+@pytest.fixture(autouse=True)
+def _parts(installed):
+    installed(*plugged.builtin())
+
+
+def planted(folder, encoder, *, seed=0, better=0.0, noise=0.02, pictures=PICTURES, counts=True, hard=None):
+    """Plants a run whose Dice in each picture is that of its counts: a common difficulty, noise, and what is better."""
+    settings = planted_runs.recipe(encoder={"name": encoder, "weights": None}, seed=seed)
+    planted_runs.weigh(planted_runs.plant(folder, settings=settings))
+    draw = np.random.default_rng([seed, *map(ord, encoder)])
+    common = np.random.default_rng(7).uniform(0.5, 0.9, 200)[:pictures] if hard is None else hard
+    dice = np.clip(common + better + draw.normal(0, noise, len(common)), 0, 1)
+    found = {
+        f"p{n:02}": (round(1000 * d), 1000 - round(1000 * d), 1000 - round(1000 * d), 500) for n, d in enumerate(dice)
+    }
+    each = {name: tp / 1000 for name, (tp, *_) in found.items()}
+    planted_runs.score(folder, each, counts=found if counts else None)
+    return folder
+
+
+def rows_of(file):
+    with file.open() as text:
+        return list(csv.DictReader(text))
+
+
+def compared(*folders, **named):
+    return compare(contestants_of([load_run(folder) for folder in folders]), title="planted", **named)
+
+
+def test_a_planted_difference_is_found_and_a_planted_tie_is_not(tmp_path):
+    folders = [
+        planted(tmp_path / f"{name}{seed}", name, seed=seed, better=better)
+        for name, better in (("resnet18", 0.0), ("resnet34", 0.03), ("resnet50", 0.0))
+        for seed in range(3)
+    ]
+    found = compared(*folders)
+    assert found.models[0].name == "resnet34"
+    by_name = {model.name: model for model in found.models}
+    assert (found.baseline, by_name["resnet18"].difference) == ("resnet18", None)
+    better, tie = by_name["resnet34"].difference, by_name["resnet50"].difference
+    assert better.apart
+    assert better.low < 0.03 < better.high
+    assert better.p_holm < 0.001
+    assert not tie.apart
+    assert tie.low < 0 < tie.high
+    assert by_name["resnet34"].rank.best == 1.0
+    assert by_name["resnet34"].seeds == (0, 1, 2)
+    assert found.verdict[1:] == (
+        "It is told apart from all others.",
+        f"Better than the baseline resnet18: resnet34 ({better.mean:+.4f}).",
+        f"Not told apart from the baseline resnet18: resnet50 ({tie.mean:+.4f}).",
+    )
+
+
+def test_what_cannot_be_told_apart_is_said_in_a_sentence(tmp_path):
+    found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", noise=0.021))
+    worst = found.models[1].name
+    assert f"40 pictures and 1 seed of each model can't tell it apart from {worst}." in found.verdict
+    assert found.verdict[-1] == (
+        "There is one seed of each: nothing is known of how much another training of the same model would differ."
+    )
+
+
+def test_values_are_means_over_seeds_and_pooled_ones_follow_from_the_counts(tmp_path):
+    folders = [planted(tmp_path / str(seed), "resnet18", seed=seed) for seed in range(2)]
+    (model,) = compared(*folders).models
+    own = [json.loads((folder / "results.json").read_text())["metrics"]["test"] for folder in folders]
+    for name in ("dice.pooled", "dice.per_image_mean"):
+        value = model.values[name]
+        assert value.of_seeds == pytest.approx([values[name] for values in own])
+        assert value.mean == pytest.approx(np.mean(value.of_seeds))
+        assert value.low < value.mean < value.high
+
+
+def test_without_counts_pooled_scores_have_no_interval(tmp_path):
+    folder = planted(tmp_path / "old", "resnet18", counts=False)
+    value = compared(folder).models[0].values["dice.pooled"]
+    assert (value.mean, value.low, value.high) == (0.5, None, None)
+
+
+def test_only_common_pictures_are_compared_and_that_is_said(tmp_path):
+    found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", pictures=30))
+    assert len(found.images) == 30
+    assert found.notices[0] == (
+        "The runs were scored on different pictures. What is told here is of the 30 that all of them were scored on, "
+        "of at most 40; scores that pictures don't add up to are each run's own."
+    )
+    own = rows_of(tmp_path / "a" / "per_image.csv")[:30]
+    value = next(model for model in found.models if model.name == "resnet18").values["dice.per_image_mean"]
+    assert value.mean == pytest.approx(np.mean([float(row["dice"]) for row in own]))
+
+
+def test_what_the_runs_differ_in_beside_the_models_is_noticed(tmp_path):
+    one, other = planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34")
+    told = json.loads((other / "environment.json").read_text())
+    (other / "environment.json").write_text(json.dumps({**told, "precision": "bf16"}))
+    results = json.loads((other / "results.json").read_text())
+    (other / "results.json").write_text(json.dumps({**results, "resolution": "original", "notice": "SYNTHETIC"}))
+    found = compared(one, other)
+    assert found.notices == (
+        "SYNTHETIC",
+        'The runs were scored with different resolutions: "input" and "original".',
+        'The runs did not run on the same: precision "float32" and "bf16".',
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "chosen"), [("", "dice.per_image_mean"), ("dice.pooled", "dice.pooled"), ("dice", "dice.per_image_mean")]
+)
+def test_the_metric_to_compare_by(metric, chosen, tmp_path):
+    found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34"), metric=metric)
+    assert found.metric == chosen
+    assert found.models[1].difference is not None or found.models[0].difference is not None
+
+
+def problem(call):
+    with pytest.raises(SegregError) as caught:
+        call()
+    (told,) = caught.value.problems
+    return told.message, told.hint
+
+
+def test_what_is_refused(tmp_path):
+    one, other = planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34")
+    assert problem(lambda: compared(one, other, metric="dise.pooled")) == (
+        'not all of these runs have a metric "dise.pooled"', 'did you mean "dice.pooled"?',
+    )  # fmt: skip
+    assert problem(lambda: compared(one, other, baseline="resnet81")) == (
+        'there is no model "resnet81" to compare with', 'did you mean "resnet18" or "resnet34"?',
+    )  # fmt: skip
+    again = planted(tmp_path / "c", "resnet18")
+    assert problem(lambda: compared(one, again)) == (
+        f'"{one}" and "{again}" are runs of one recipe with one seed', "name one of them",
+    )  # fmt: skip
+    elsewhere = planted(tmp_path / "d", "resnet50")
+    text = (elsewhere / "per_image.csv").read_text()
+    (elsewhere / "per_image.csv").write_text(text.replace("\np", "\nq"))
+    assert problem(lambda: compared(one, elsewhere)) == (
+        f"{elsewhere}/counts.csv and {elsewhere}/per_image.csv are not of the same pictures",
+        f"one of them was changed; segreg run --resume {elsewhere} writes both again",
+    )
+    (elsewhere / "counts.csv").unlink()
+    assert problem(lambda: compared(one, elsewhere))[0] == "these runs were scored on no picture in common"
+    unfinished = planted_runs.weigh(planted_runs.plant(tmp_path / "e", finished=False))
+    assert problem(lambda: compared(one, unfinished)) == (
+        f"{unfinished} has no results yet", f"segreg run --resume {unfinished} goes on with it",
+    )  # fmt: skip
+
+
+def test_files_and_words_tell_the_same(tmp_path):
+    found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", better=0.05))
+    files = write_files(found, tmp_path / "out")
+    assert [file.name for file in files] == ["results.json", "results.csv", "report.html"]
+    told = json.loads(files[0].read_text())
+    assert told["models"][0]["name"] == "resnet34"
+    assert told["models"][0]["difference"]["apart"] is True
+    rows = rows_of(files[1])
+    assert [(row["model"], row["encoder"], row["seed"]) for row in rows] == [
+        ("resnet34", "resnet34", "0"), ("resnet18", "resnet18", "0"),
+    ]  # fmt: skip
+    assert float(rows[0]["dice.pooled"]) == found.models[0].values["dice.pooled"].mean
+    lines = in_words(found)
+    head = next(line for line in lines if line.startswith("rank"))
+    assert head.split() == [
+        "rank",
+        "model",
+        "dice.per_image_mean",
+        "to",
+        "the",
+        "baseline",
+        "p",
+        "(Holm)",
+        "dice.pooled",
+    ]
+    assert any(line.startswith("1 [1, 1]  resnet34") and " *  " in line for line in lines)
+    assert any("resnet18" in line and "baseline" in line for line in lines)
+
+
+def test_runs_that_nothing_tells_apart_are_called_by_their_folder(tmp_path):
+    one = planted(tmp_path / "a", "resnet18")
+    assert contestants_of([Run(load_run(one).directory)])[0].name == str(one)

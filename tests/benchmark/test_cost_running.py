@@ -1,0 +1,295 @@
+"""segreg.benchmark.cost.running: networks in turn, each time in a process of its own, and what becomes of one that fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+import plugged
+from segreg.benchmark.comparison.record import Cost
+from segreg.benchmark.cost.definitions import DEFINITIONS
+from segreg.benchmark.cost.process import in_a_process
+from segreg.benchmark.cost.record import Failed, Job, Measurement, Needed, Sample, Subject
+from segreg.benchmark.cost.running import fits, measure, turns
+from segreg.benchmark.pool import how_it_ended
+from segreg.config.recipe import Recipe
+from segreg.registry.registry import load_registry
+from segreg.config.resolve import resolve
+from segreg.task import Task
+
+PARTS = '''
+import os, signal
+from segreg.registry.entry import Entry
+from segreg.errors import SegregError
+from segreg.registry.hooks import hookimpl
+from segreg.settings import PositiveInt
+
+def net(in_channels, *, width: PositiveInt = 4):
+    """One convolution.
+
+    Args:
+        width: its channels.
+    """
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.channels, self.strides = (width,), (4,)
+            self.only = nn.Conv2d(in_channels, width, 4, stride=4)
+
+        def forward(self, image):
+            print("words that no one is to see")
+            return [self.only(image)]
+
+    return Net()
+
+def dying(in_channels):
+    """Takes its process with it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def leaving(in_channels):
+    """Ends its process."""
+    os._exit(3)
+
+def raising(in_channels):
+    """Can't be built."""
+    raise ValueError("no such\\nluck")
+
+def refusing(in_channels):
+    """Can't be built, and says so."""
+    raise SegregError("this one needs more colours", hint="give it some")
+
+def large(in_channels):
+    """Is too much for a GPU in training."""
+    import torch
+
+    made = net(in_channels)
+    forward = made.forward
+
+    def too_much(image):
+        if made.training:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return forward(image)
+
+    made.forward = too_much
+    return made
+
+def greedy(in_channels):
+    """Is too much for the machine."""
+    import torch
+
+    torch.empty(2**60)
+
+def hanging(in_channels):
+    """Never comes to an end."""
+    import time
+
+    time.sleep(600)
+
+@hookimpl
+def segreg_entries():
+    builders = (net, dying, leaving, raising, refusing, large, greedy, hanging)
+    return [Entry("encoder", f"costly.{build.__name__}", build) for build in builders]
+'''
+SETTINGS = {
+    "dataset": {"name": "synthetic_lesions", "root": "pictures"},
+    "input": {"size": [16, 16]},
+    "encoder": "costly.net",
+    "decoder": {"name": "mlp", "channels": 4},
+    "loss": "bce",
+    "optimizer": {"name": "adam", "lr": 0.01},
+    "train": {"batch_size": 2, "device": "cpu", "precision": "float32"},
+    "evaluate": {"metrics": ["dice"]},
+}
+
+
+@pytest.fixture
+def subject(tmp_path, monkeypatch):
+    """Gives a subject with one of the encoders above, which stand in a package that other processes find too."""
+    info = tmp_path / "segreg_costly-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: segreg-costly\nVersion: 1.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[segreg]\ncostly = a_costly_plugin\n", encoding="utf-8")
+    (tmp_path / "a_costly_plugin.py").write_text(PARTS, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    registry = load_registry([*plugged.builtin(), plugged.point("a_costly_plugin", distribution="segreg-costly")])
+
+    def of(encoder, *overrides):
+        recipe = resolve(Recipe(SETTINGS).changed([f"encoder=costly.{encoder}", *overrides]), registry)
+        return Subject.of(recipe, Task(("lesion",), "binary"))
+
+    return of
+
+
+# in processes of their own
+
+
+@pytest.mark.slow
+def test_networks_of_a_third_party_are_measured_and_failures_are_their_own(subject):
+    names = ("net", "dying", "leaving", "raising", "refusing", "large", "greedy")
+    found = measure({name: subject(name) for name in names}, rounds=1, seconds=0.0)
+    net = found.of["net"]
+    assert net.reason == ""
+    assert list(net.costs) == [name for name in DEFINITIONS if "gpu" not in name]
+    assert {name: cost.unit for name, cost in net.costs.items()} == {name: DEFINITIONS[name].unit for name in net.costs}
+    # 3 -> 4 channels by 4x4 pixels of stride 4: 4x4 of them are left of 16x16
+    assert net.costs["flops"].median >= 2 * 4 * 4 * 4 * 3 * 16
+    killed = "its process was ended by signal SIGKILL in building the network, as where memory runs out"
+    assert {name: one.reason for name, one in found.of.items() if name != "net"} == {
+        "dying": killed,
+        "leaving": "its process ended with status 3 in building the network",
+        "raising": 'the encoder "costly.raising" of segreg-costly 1.0 failed: ValueError: no such luck',
+        "refusing": "this one needs more colours",
+        "large": "the GPU's memory ran out in training on batches of 2 pictures of 16x16",
+        "greedy": "the machine's memory ran out in building the network",
+    }
+    assert all(not one.costs and not one.samples for name, one in found.of.items() if name != "net")
+
+    assert fits(subject("net")).needed.mib > 0.9 * net.costs["process_memory_rss_mib"].low
+    assert fits(subject("net"), jobs=10**9).reason.startswith("1000000000 runs at a time need ")
+    assert fits(subject("dying")).reason == killed
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_ended(subject):
+    found = in_a_process(subject("hanging"), Job("measure"), timeout=20.0)
+    assert found == Failed("it took longer than 20 s in building the network")
+
+
+@pytest.mark.slow
+def test_a_recipe_that_the_other_process_can_t_read_says_why(subject):
+    gone = subject("net")
+    gone = dataclasses.replace(gone, recipe={**gone.recipe, "encoder": "costly.gone"})
+    found = in_a_process(gone, Job("measure"), timeout=300.0)
+    assert found == Failed('there is no encoder "costly.gone"')
+
+
+def test_a_subject_is_plain_values_that_give_the_recipe_back(subject):
+    one = subject("net", "encoder.width=6")
+    json.dumps(one.recipe)
+    recipe, task = one.resolved(load_registry())
+    assert recipe.plain() == one.recipe
+    assert recipe.encoder.settings == {"width": 6}
+    assert task == Task(("lesion",), "binary")
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "words"),
+    [
+        (1, "its process ended with status 1"),
+        (-11, "its process was ended by signal SIGSEGV"),
+        (-9, "its process was ended by signal SIGKILL, as where memory runs out"),
+        (-200, "its process was ended by signal 200"),
+    ],
+)
+def test_how_a_process_ended_in_words(exitcode, words):
+    assert how_it_ended(exitcode) == words
+
+
+# in turn
+
+
+def sample(others=None, **values):
+    return Sample(values, "cpu", "float32", 2, others)
+
+
+class Scripted:
+    """Does jobs by giving what was written down for each network, in the order in which it is asked."""
+
+    def __init__(self, **answers):
+        self.answers = {name: iter(given) for name, given in answers.items()}
+        self.asked = []
+
+    def __call__(self, subject, job):
+        self.asked.append(subject)
+        assert job == Job("measure", 0.5)
+        return next(self.answers[subject])
+
+
+def measured(script, rounds):
+    return measure({name: name for name in script.answers}, rounds=rounds, seconds=0.5, do=script)
+
+
+def test_networks_take_turns_and_every_other_round_goes_backwards():
+    assert turns(["a", "b", "c"], 3) == [["a", "b", "c"], ["c", "b", "a"], ["a", "b", "c"]]
+    script = Scripted(**{name: [sample(flops=1.0)] * 3 for name in "abc"})
+    measured(script, 3)
+    assert script.asked == list("abccbaabc")
+
+
+def test_costs_are_medians_with_the_smallest_and_the_largest():
+    script = Scripted(a=[sample(latency_p50_ms=value, flops=8.0) for value in (5.0, 9.0, 6.0)])
+    one = measured(script, 3).of["a"]
+    assert one.costs == {"flops": Cost(8.0, 8.0, 8.0, "FLOP"), "latency_p50_ms": Cost(6.0, 5.0, 9.0, "ms")}
+    assert (one.reason, len(one.samples)) == ("", 3)
+
+
+def test_what_fails_is_not_tried_again_and_has_no_costs():
+    script = Scripted(a=[sample(flops=1.0)] * 3, b=[sample(flops=1.0), Failed("it broke")], c=[sample(flops=1.0)] * 3)
+    found = measured(script, 3)
+    assert script.asked == list("abccbaac")
+    assert {name: one.reason for name, one in found.of.items()} == {"a": "", "b": "it broke", "c": ""}
+    assert (found.of["b"].costs, len(found.of["b"].samples)) == ({}, 1)
+    assert found.of["c"].costs["flops"].median == 1.0
+
+
+def test_the_load_is_noted_before_each_round(monkeypatch):
+    loads = iter([0.5, 1.25])
+    monkeypatch.setattr("segreg.benchmark.cost.running.load", lambda: next(loads))
+    found = measured(Scripted(a=[sample(0.4), sample(0.612)], b=[sample(0.1), sample(0.25)]), 2)
+    assert found.load == (0.5, 1.25)
+    assert found.in_words() == [
+        "measured on cpu, float32, 2 threads",
+        "2 rounds of 0.5 s for each timing, each round in a process of its own",
+        "measured while other processes took 32% of the machine's processors (from 10% to 61%)",
+        "load of the machine before each round: 0.50, 1.25",
+    ]
+
+
+def test_what_the_system_does_not_tell_is_said():
+    alone = Measurement(measured(Scripted(a=[sample(flops=1.0)]), 1).of, rounds=1, seconds=5.0, load=(None,))
+    assert alone.in_words() == [
+        "measured on cpu, float32, 2 threads",
+        "1 round of 5 s for each timing, each round in a process of its own",
+        "this system does not tell how busy other processes kept the machine meanwhile",
+    ]
+    assert Measurement({}, rounds=1, seconds=5.0).in_words() == []
+
+
+@pytest.mark.parametrize(
+    ("needed", "jobs", "reason"),
+    [
+        (Needed(2048.0, 8192.0, "cpu"), 4, ""),
+        (
+            Needed(2048.0, 8191.0, "cpu"), 4,
+            "4 runs at a time need 8.0 GiB of memory (2.0 GiB each), and the machine has 8.0 GiB left",
+        ),
+        (Needed(3072.0, 2048.0, "cpu"), 1, "it needs 3.0 GiB of memory, and the machine has 2.0 GiB left"),
+        (
+            Needed(3072.0, 4096.0, "cuda:0 (a GPU)"), 2,
+            "2 runs at a time need 6.0 GiB of memory (3.0 GiB each), and cuda:0 (a GPU) has 4.0 GiB left",
+        ),
+        (Needed(3072.0, None, "cpu"), 99, ""),
+        (Needed(None, None, "mps"), 99, ""),
+    ],
+)  # fmt: skip
+def test_runs_that_need_more_than_there_is_don_t_fit(needed, jobs, reason):
+    found = fits("subject", jobs=jobs, do=lambda subject, job: needed)
+    assert (found.reason, found.needed) == (reason, needed)
+
+
+def test_a_network_that_can_t_be_tried_does_not_fit():
+    found = fits("subject", do=lambda subject, job: Failed(f"no {job.kind} of {subject}"))
+    assert (found.reason, found.needed) == ("no fit of subject", None)
+
+
+def test_definitions_are_sentences_of_their_own():
+    assert len({definition.sentence for definition in DEFINITIONS.values()}) == len(DEFINITIONS)
+    assert {name for name, one in DEFINITIONS.items() if one.higher_is_better} == {
+        "training_images_per_second", "inference_images_per_second",
+    }  # fmt: skip
+    assert "multiply-add counted as two" in DEFINITIONS["flops"].sentence
+    assert "process_memory_rss_mib" in DEFINITIONS["training_memory_rss_mib"].sentence

@@ -1,0 +1,111 @@
+"""segreg.benchmark.matrix.running and store: processes that die or hang, and what is kept between calls."""
+
+from __future__ import annotations
+
+import pytest
+
+from segreg.errors import SegregError
+from segreg.benchmark.matrix.record import Cell, Finished, Row
+from segreg.benchmark.matrix.running import Task, run
+from segreg.benchmark.matrix.store import Store, known, versions
+from segreg.registry.registry import Plugin
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """Installs tests/matrix_parts.py as a package of its own, which other processes find too."""
+    info = tmp_path / "segreg_pairs-2.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: segreg-pairs\nVersion: 2.0\n", encoding="utf-8")
+    (info / "entry_points.txt").write_text("[segreg]\npairs = matrix_parts\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def ran(*tasks, timeout=120.0, jobs=1):
+    """Gives what each encoder came to, and how many cells were told of it."""
+    found, told = {}, dict.fromkeys((task.encoder for task in tasks), 0)
+
+    def tell(encoder, count):
+        told[encoder] += count
+
+    run(tasks, jobs=jobs, timeout=timeout, finished=lambda one: found.update({one.row.encoder: one}), told=tell)
+    return found, told
+
+
+def task(encoder, *decoders):
+    return Task(f"pair.{encoder}", tuple(f"pair.{name}" for name in decoders), "pairs", {"segreg": "1"})
+
+
+def test_a_process_that_dies_costs_its_cell(outside):
+    found, told = ran(task("good", "last", "dying", "reading"), task("crashing", "last", "close"), jobs=2)
+    good, crashing = found["pair.good"], found["pair.crashing"]
+    assert [(cell.decoder, cell.check, cell.reason) for cell in good.cells] == [
+        ("pair.last", "", ""),
+        (
+            "pair.dying", "it comes to an end",
+            "its process was ended by signal SIGKILL, as where memory runs out",
+        ),
+        ("pair.reading", "", ""),
+    ]  # fmt: skip
+    assert good.row.strides == (4, 8)
+    assert good.versions == {"segreg": "1"}
+    reason = "its process was ended by signal SIGKILL, as where memory runs out"
+    assert crashing.row == Row("pair.crashing", "pairs", reason=reason)
+    assert [(cell.check, cell.reason) for cell in crashing.cells] == [("the encoder is built", reason)] * 2
+    assert told == {"pair.good": 3, "pair.crashing": 2}
+
+
+def test_a_process_that_hangs_costs_its_cell(outside):
+    found, told = ran(task("good", "last", "slow"), timeout=20.0)
+    assert [(cell.check, cell.reason) for cell in found["pair.good"].cells] == [
+        ("", ""), ("it comes to an end", "it took longer than 20 s"),
+    ]  # fmt: skip
+    assert told == {"pair.good": 2}
+
+
+def finished(encoder, *decoders, versions=None, reason=""):
+    cells = tuple(Cell(encoder, name, "it is built" if reason else "", reason, seconds=1.5) for name in decoders)
+    return Finished(Row(encoder, "f", seconds=2.0), cells, versions or {"segreg": "1"})
+
+
+def test_a_store_keeps_what_was_appended(tmp_path):
+    store = Store(tmp_path / "a" / "b")
+    store.prepare()
+    assert store.read() == []
+    one, two = finished("one", "x", "y"), finished("two", "x")
+    store.append(one)
+    with store.file.open("a") as torn:
+        torn.write('{"row": {"enc')
+    store.append(two)
+    assert store.read() == [one, two]
+    assert store.file.read_text().count("\n") == 3
+
+
+def test_a_folder_that_can_not_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SegregError, match=r"the folder .*/file/in can't be made: Not a directory"):
+        Store(tmp_path / "file" / "in").prepare()
+
+
+def test_the_newest_of_these_versions_holds():
+    now = {"segreg": "1", "torch": "2", "other": "9"}
+    found = known(
+        [
+            finished("one", "x", "y", reason="then"),
+            finished("one", "x"),
+            finished("two", "x", versions={"segreg": "0"}),
+            finished("three", "x", versions={"segreg": "1", "gone": "1"}),
+        ],
+        now,
+    )
+    assert list(found.rows) == ["one"]
+    assert {pair: cell.reason for pair, cell in found.cells.items()} == {("one", "x"): "", ("one", "y"): "then"}
+    assert found.stale == 2
+    assert found.seconds == 2 + 1.5 + 1.5 + 2 + 1.5
+
+
+def test_versions_are_those_of_packages_and_plugins():
+    found = versions([Plugin("p", "m", "segreg-pairs", "2.0")])
+    assert found["segreg-pairs"] == "2.0"
+    assert {"segreg", "torch", "timm", "segmentation-models-pytorch"} <= set(found)

@@ -1,0 +1,148 @@
+"""Scoring a network on chosen samples: intervals of scores, the order of pictures, memory that is given back."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import segreg
+import tiny_runs
+from segreg.models import build
+from segreg.data import prepare
+from segreg.runtime.progress import Quiet
+from segreg.evaluation.scores import Scores
+from segreg.evaluation.evaluator import Exam, shown_of, write_rows
+from segreg.evaluation.counts import image_counts
+from segreg.evaluation.intervals import bootstrap
+from segreg.task import Task
+
+TASKS = [
+    Task(("lesion",), "binary"),
+    Task(("ground", "car", "tree"), "multiclass"),
+    Task(("cell", "nucleus"), "multilabel"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tiny_runs.finished(tmp_path_factory)
+
+
+@pytest.fixture
+def exam(finished):
+    dataset = build.build_dataset(finished.recipe)
+    prepared = prepare(dataset, finished.recipe.input)
+    return Exam.of(finished.recipe, finished.predictor(), dataset, prepared)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.mode)
+@pytest.mark.parametrize("name", ["dice", "iou", "accuracy", "precision", "recall", "specificity"])
+def test_scores_of_counts_are_those_of_the_metric(name, task):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, task.channels, 6, 5, generator=generator)
+    shape = logits.shape if task.mode == "multilabel" else (4, 6, 5)
+    target = torch.randint(0, task.channels if task.mode == "multiclass" else 2, shape, generator=generator)
+    target[torch.rand(shape, generator=generator) < 0.2] = 255
+    metric = segreg.build_part("metric", name, task, 0.5)
+    metric.update(logits, target)
+    computed = {key: float(value) for key, value in metric.compute().items() if not key.endswith(".per_image_mean")}
+    counts = image_counts(task, logits, target, 0.5)
+    found = metric.scores_of_counts(counts.sum(0))
+    assert {key: float(value) for key, value in found.items()} == pytest.approx(computed, abs=1e-12)
+    each = metric.scores_of_counts(counts)[f"{name}.pooled"].tolist()
+    assert each == pytest.approx(metric.per_image(logits, target)[name].tolist(), abs=1e-12)
+
+
+def test_a_run_has_intervals_around_its_scores(finished):
+    results = finished.results
+    for side in ("val", "test"):
+        assert results["intervals"][side].keys() == results["metrics"][side].keys()
+        for name, (low, high) in results["intervals"][side].items():
+            assert low <= results["metrics"][side][name] <= high
+    with finished.directory.per_image.open() as file:
+        values = [float(row["dice"]) for row in csv.DictReader(file)]
+    again = bootstrap({"dice": values}, None, [], seed=finished.results["seed"])["dice"]
+    assert results["intervals"]["test"]["dice.per_image_mean"] == pytest.approx(again)
+
+
+def test_an_exam_gives_the_scores_of_the_run(exam, finished):
+    ids = json.loads(finished.directory.split.read_text())["test"]
+    index_of = {sample.id: index for index, sample in enumerate(exam.dataset.samples)}
+    scores = exam.scores([index_of[name] for name in ids], "", Quiet())
+    assert scores.values == pytest.approx(finished.results["metrics"]["test"])
+    assert scores.counts.shape == (5, 1, 4)
+    assert (scores.counts.sum(-1) == 32 * 32).all()
+
+
+def test_the_means_of_the_columns_stand_in_a_file_of_their_own(tmp_path):
+    rows = [{"id": "a", "dice": 0.25, "iou": float("nan")}, {"id": "b", "dice": 1.0, "iou": 0.5}]
+    write_rows(tmp_path / "per_image.csv", Scores({}, {}, rows))
+    assert (tmp_path / "per_image.csv").read_text() == "id,dice,iou\na,0.25,nan\nb,1.0,0.5\n"
+    assert (tmp_path / "per_image_mean.csv").read_text() == "id,dice,iou\nmean,0.625,0.5\n"
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.mode)
+@pytest.mark.parametrize("name", ["boundary_iou", "mse"])
+def test_scores_of_sums_are_those_of_the_metric(name, task):
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(4, task.channels, 16, 15, generator=generator)
+    shape = logits.shape if task.mode == "multilabel" else (4, 16, 15)
+    target = torch.randint(0, 2, shape, generator=generator)
+    metric = segreg.build_part("metric", name, task, 0.5)
+    metric.update(logits, target)
+    computed = {key: float(value) for key, value in metric.compute().items()}
+    mean = computed.pop(f"{name}.per_image_mean")
+    found = metric.scores_of_sums(metric.sums(logits, target).sum(0))
+    for key, value in computed.items():
+        assert float(found[key]) == pytest.approx(value, abs=1e-12, nan_ok=True)
+    assert found.keys() == computed.keys()
+    assert float(metric.per_image(logits, target)[name].nanmean()) == pytest.approx(mean, abs=1e-12)
+
+
+class Wrong:
+    higher_is_better = False
+
+
+def test_the_worst_stand_first_whatever_is_better_and_the_undefined_before_them(exam):
+    rows = [{"id": name, "dice": value} for name, value in zip("abcd", (0.5, float("nan"), 0.9, 0.1), strict=True)]
+    scores = Scores({}, {}, rows)
+    assert [row["id"] for _, row in exam.ranked(range(4), scores)] == ["b", "d", "a", "c"]
+    lower = Exam(exam.recipe, exam.predictor, exam.dataset, exam.prepared, {"dice": Wrong()})
+    assert [row["id"] for _, row in lower.ranked(range(4), scores)] == ["b", "c", "a", "d"]
+
+
+@pytest.mark.parametrize(
+    ("count", "worst", "best", "at_random"),
+    [(0, [], [], 0), (1, [0], [], 0), (2, [0], [6], 0), (3, [0], [6], 1), (6, [0, 1], [6, 5], 2),
+     (7, [0, 1, 2], [6, 5], 2), (99, [0, 1, 2], [6, 5], 2)],
+)  # fmt: skip
+def test_the_worst_the_best_and_some_of_the_others_are_shown(count, worst, best, at_random):
+    ranked = [(place, {"id": f"p{place}"}) for place in range(7)]
+    shown = {why: [index for index, _ in pictures] for why, pictures in shown_of(ranked, count, 0).items()}
+    assert (shown["worst"], shown["best"], len(shown["random"])) == (worst, best, at_random)
+    assert set(shown["random"]) <= set(range(7)) - {*worst, *best}
+    assert len(set(shown["random"])) == at_random
+
+
+def test_those_shown_at_random_are_any_of_the_others_and_hang_on_the_seed_and_the_ids_alone():
+    ranked = [(place, {"id": f"p{place}"}) for place in range(12)]
+    draws = [[row["id"] for _, row in shown_of(ranked, 6, seed)["random"]] for seed in range(60)]
+    assert {name for pair in draws for name in pair} == {f"p{place}" for place in range(2, 10)}
+    other = [*ranked[:2], *ranked[2:10][::-1], *ranked[10:]]
+    assert [[row["id"] for _, row in shown_of(other, 6, seed)["random"]] for seed in range(60)] == draws
+
+
+def test_pictures_are_read_again_after_they_were_released(exam):
+    before = exam.prepared.images[3].copy(), exam.prepared.masks[3].copy()
+    exam.prepared.release()
+    assert np.array_equal(exam.prepared.images[3], before[0])
+    assert np.array_equal(exam.prepared.masks[3], before[1])

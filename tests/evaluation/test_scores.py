@@ -1,0 +1,239 @@
+"""Scores against counts made here, in NumPy, from the files and the network, without segreg's data path."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import BinaryJaccardIndex
+
+import segreg
+import tiny_runs
+from segreg.data.loader import Batch
+from segreg.runtime.device import choose_precision
+from segreg.models.segmenter import predict_logits
+from segreg.evaluation.scores import evaluate
+from segreg.task import Task
+
+CPU = torch.device("cpu")
+FLOAT32 = choose_precision("float32", CPU)
+INPUT = (32, 32)
+SIZE = (44, 60)
+"""Of the pictures: neither square nor a multiple of the input's."""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+def nearest(mask, size):
+    """Gives the mask resized: each pixel takes the label under its centre."""
+    rows = np.floor((np.arange(size[0]) + 0.5) * mask.shape[0] / size[0]).astype(int)
+    columns = np.floor((np.arange(size[1]) + 0.5) * mask.shape[1] / size[1]).astype(int)
+    return mask[rows][:, columns]
+
+
+def fitted_truth(mask, resize):
+    """Gives the mask as the network's input has it, 255 in a letterbox's border."""
+    if resize == "stretch":
+        return nearest(mask, INPUT)
+    scale = min(INPUT[0] / mask.shape[0], INPUT[1] / mask.shape[1])
+    height, width = (round(side * scale) for side in mask.shape)
+    top, left = (INPUT[0] - height) // 2, (INPUT[1] - width) // 2
+    fitted = np.full(INPUT, 255, np.uint8)
+    fitted[top : top + height, left : left + width] = nearest(mask, (height, width))
+    return fitted
+
+
+def dice(tp, fp, fn):
+    return 2 * tp / (2 * tp + fp + fn)
+
+
+def iou(tp, fp, fn):
+    return tp / (tp + fp + fn)
+
+
+def counts(prediction, truth, label):
+    counted = truth != 255
+    ours, theirs = (prediction == label) & counted, (truth == label) & counted
+    return np.array([(ours & theirs).sum(), (ours & ~theirs).sum(), (~ours & theirs).sum()], dtype=float)
+
+
+def pairs(run, folder, resize, resolution):
+    """Gives prediction and truth of each test picture, as they are to be compared."""
+    for name in json.loads(run.directory.split.read_text())["test"]:
+        file = folder / "images" / f"{name}.png"
+        mask = np.asarray(Image.open(folder / "masks" / f"{name}.png"))
+        truth = np.where(mask == 255, 1, mask) if run.task.mode == "binary" else mask
+        if resolution == "original":
+            yield name, run.predict(file), truth
+        else:
+            with torch.inference_mode():
+                logits = run.model()(run.preprocess(file))[0]
+            labels = (logits[0] >= 0).int() if run.task.mode == "binary" else logits.argmax(0)
+            yield name, labels.numpy(), fitted_truth(truth, resize)
+
+
+def recipe(folder, *, classes, resize, resolution, loss):
+    text = tiny_runs.RECIPE.replace(
+        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        f"{{name: folder, images: {folder}/images, masks: {folder}/masks, classes: {classes}}}",
+    )
+    text = text.replace("size: [32, 32]", f"size: [32, 32], resize: {resize}").replace(
+        "loss: dice_bce", f"loss: {loss}"
+    )
+    return text.replace("overlays: 2", f"overlays: 0, resolution: {resolution}")
+
+
+@pytest.mark.parametrize("resolution", ["input", "original"])
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_binary_scores_are_those_of_the_files(resize, resolution, tmp_path):
+    tiny_runs.folder_dataset(tmp_path, count=24, size=SIZE)
+    text = recipe(tmp_path, classes="[disc]", resize=resize, resolution=resolution, loss="dice_bce")
+    run = tiny_runs.run(tmp_path, text=text)
+    each = {name: counts(prediction, truth, 1) for name, prediction, truth in pairs(run, tmp_path, resize, resolution)}
+    scored = run.results["metrics"]["test"]
+    assert run.results["scored_on"] == "test"
+    assert run.results["resolution"] == resolution
+    assert 0.05 < dice(*sum(each.values())) < 0.999  # something right and something wrong, or nothing would be compared
+    assert scored["dice.pooled"] == pytest.approx(dice(*sum(each.values())), abs=1e-6)
+    assert scored["iou.pooled"] == pytest.approx(iou(*sum(each.values())), abs=1e-6)
+    assert scored["dice.per_image_mean"] == pytest.approx(np.mean([dice(*c) for c in each.values()]), abs=1e-6)
+    assert scored["iou.per_image_mean"] == pytest.approx(np.mean([iou(*c) for c in each.values()]), abs=1e-6)
+    with run.directory.per_image.open() as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert rows.keys() == each.keys()
+    for name, own in each.items():
+        assert float(rows[name]["dice"]) == pytest.approx(dice(*own), abs=1e-6)
+        assert float(rows[name]["iou"]) == pytest.approx(iou(*own), abs=1e-6)
+
+
+@pytest.mark.parametrize("resolution", ["input", "original"])
+def test_multiclass_scores_are_those_of_the_files(resolution, tmp_path):
+    tiny_runs.folder_dataset(tmp_path, count=24, size=SIZE, classes=3)
+    text = recipe(
+        tmp_path, classes="[ground, red, green]", resize="letterbox", resolution=resolution, loss="cross_entropy"
+    )
+    run = tiny_runs.run(tmp_path, "train.epochs=8", text=text)
+    total = {label: np.zeros(3) for label in range(3)}
+    right = pixels = 0
+    for _, prediction, truth in pairs(run, tmp_path, "letterbox", resolution):
+        for label in range(3):
+            total[label] += counts(prediction, truth, label)
+        right += ((prediction == truth) & (truth != 255)).sum()
+        pixels += (truth != 255).sum()
+    scored = run.results["metrics"]["test"]
+    assert sum(total[1]) + sum(total[2]) > 100
+    assert 0.1 < right / pixels < 1
+    for label, name in enumerate(["ground", "red", "green"]):
+        assert scored[f"dice.class.{name}"] == pytest.approx(dice(*total[label]), abs=1e-6)
+        assert scored[f"iou.class.{name}"] == pytest.approx(iou(*total[label]), abs=1e-6)
+    assert scored["dice.pooled"] == pytest.approx(np.mean([dice(*total[label]) for label in range(3)]), abs=1e-6)
+    assert scored["accuracy.pooled"] == pytest.approx(right / pixels, abs=1e-6)
+
+
+# The function alone, with logits that are known.
+
+
+class Given(nn.Module):
+    """Gives as logits what its image holds."""
+
+    def forward(self, image):
+        return image[:, :1].float() - 100
+
+
+def batch(*images, targets, first=0):
+    stacked = torch.stack([torch.full((3, 2, 2), v, dtype=torch.uint8) if isinstance(v, int) else v for v in images])
+    indices = tuple(range(first, first + len(images)))
+    return Batch(stacked, torch.tensor(targets, dtype=torch.uint8), tuple(f"s{i}" for i in indices), indices)
+
+
+BINARY = Task(("disc",), "binary")
+BATCHES = [
+    batch(200, 0, targets=[[[1, 1], [1, 0]], [[0, 0], [0, 1]]]),
+    batch(200, targets=[[[255, 255], [1, 1]]], first=2),
+]
+
+
+def test_counts_stream_over_batches_and_ignored_pixels_do_not_count():
+    metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
+    scores = evaluate(Given(), nn.Identity(), BATCHES, metrics, device=CPU, precision=FLOAT32)
+    # tp 3 + 0 + 2, fp 1 + 0 + 0, fn 0 + 1 + 0
+    assert scores.values["dice.pooled"] == pytest.approx(10 / 12)
+    assert [row["id"] for row in scores.per_image] == ["s0", "s1", "s2"]
+    assert [row["dice"] for row in scores.per_image] == pytest.approx([6 / 7, 0, 1])
+    assert scores.values["dice.per_image_mean"] == pytest.approx((6 / 7 + 0 + 1) / 3)
+    assert scores.definitions.keys() == scores.values.keys()
+
+
+def test_a_second_call_counts_from_nothing():
+    metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
+    evaluate(Given(), nn.Identity(), BATCHES, metrics, device=CPU, precision=FLOAT32)
+    scores = evaluate(Given(), nn.Identity(), BATCHES[1:], metrics, device=CPU, precision=FLOAT32)
+    assert scores.values["dice.pooled"] == 1
+    assert [row["id"] for row in scores.per_image] == ["s2"]
+
+
+def test_a_metric_that_knows_nothing_of_segreg_is_scored_and_named_by_its_class():
+    metrics = MetricCollection({"jaccard": BinaryJaccardIndex(ignore_index=255)})
+    unbatched = [Batch(b.images, b.targets[:, None], b.ids, b.indices) for b in BATCHES]
+    scores = evaluate(Given(), nn.Identity(), unbatched, metrics, device=CPU, precision=FLOAT32)
+    assert scores.values == {"jaccard": pytest.approx(5 / 7)}
+    assert scores.definitions == {"jaccard": "torchmetrics BinaryJaccardIndex"}
+    assert scores.per_image == [{"id": "s0"}, {"id": "s1"}, {"id": "s2"}]
+
+
+def test_at_the_original_size_each_picture_is_scored_against_its_own_mask():
+    asked = []
+
+    def original(index, logits):
+        asked.append((index, tuple(logits.shape), float(logits.mean())))
+        size = (3, 4) if index else (1, 5)
+        return logits[:, :1, :1].expand(1, *size), np.ones(size, np.uint8)
+
+    metrics = MetricCollection({"recall": segreg.build_part("metric", "recall", BINARY, 0.5)})
+    scores = evaluate(Given(), nn.Identity(), BATCHES, metrics, device=CPU, precision=FLOAT32, original=original)
+    assert asked == [(0, (1, 2, 2), 100.0), (1, (1, 2, 2), -100.0), (2, (1, 2, 2), 100.0)]
+    assert scores.values["recall.pooled"] == pytest.approx((5 + 12) / (5 + 12 + 12))
+
+
+def test_a_network_is_scored_in_evaluation_mode_and_without_gradients():
+    network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Dropout(0.9), nn.BatchNorm2d(1)).train()
+    images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
+    given = [Batch(images, torch.zeros(2, 4, 4, dtype=torch.uint8), ("a", "b"), (0, 1))]
+    evaluate(network, Float(), given, metrics, device=CPU, precision=FLOAT32)
+    assert not network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    logits = predict_logits(network, Float(), images, CPU, FLOAT32)
+    assert logits.dtype == torch.float32
+    assert not logits.requires_grad
+    assert torch.equal(logits, predict_logits(network, Float(), images, CPU, FLOAT32))
+
+
+class Float(nn.Module):
+    def forward(self, images):
+        return images.float() / 255
+
+
+def test_logits_are_float32_whatever_the_network_computes_in():
+    bf16 = choose_precision("bf16", CPU)
+    logits = predict_logits(nn.Conv2d(3, 1, 1), Float(), torch.zeros(1, 3, 4, 4, dtype=torch.uint8), CPU, bf16)
+    assert logits.dtype == torch.float32
+
+
+def test_what_is_not_defined_is_not_a_number():
+    metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
+    ignored = [batch(200, targets=[[[255, 255], [255, 255]]])]
+    scores = evaluate(Given(), nn.Identity(), ignored, metrics, device=CPU, precision=FLOAT32)
+    assert math.isnan(scores.values["dice.pooled"])
+    assert math.isnan(scores.per_image[0]["dice"])

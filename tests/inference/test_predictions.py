@@ -1,0 +1,205 @@
+"""Predicting files: in their order, past broken ones, whole files only, and never mixed or over the pictures."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segreg.errors import SegregError
+from segreg.inference.inputs import gather
+from segreg.inference.writer import Outputs
+from segreg.inference.predictions import predict_files
+from segreg.inference.predictor import WHOLE, Way
+from segreg.runtime.progress import Quiet
+from test_predict import BINARY, Largest, drawn, labels_of, predictor
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def pictures(count=6, folder="in"):
+    Path(folder).mkdir(exist_ok=True)
+    for number in range(count):
+        Image.fromarray(drawn(20 + number, 40 - number, seed=number)).save(f"{folder}/{number}.png")
+    return gather([folder])
+
+
+class Told(Quiet):
+    """Keeps what is told."""
+
+    lines: list[str]
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def told():
+    progress = Told()
+    object.__setattr__(progress, "lines", [])
+    return progress
+
+
+def run(named, *, one=None, out="out", kinds=("masks",), way=WHOLE, progress=None, **given):
+    outputs = Outputs(Path(out), kinds, BINARY, "255", [(0, 0, 0), (255, 0, 0)])
+    one = one or predictor()
+    return predict_files(
+        named, [one], outputs, way, **{"threshold": None, "progress": progress or Quiet(), **given}
+    )  # fmt: skip
+
+
+def mask(file):
+    return np.array(Image.open(file))
+
+
+@pytest.mark.parametrize("way", [Way(), Way(batch_size=2), Way(tile=(16, 16))], ids=["batch", "small batch", "tiles"])
+def test_every_picture_has_its_own_mask(way):
+    named = pictures()
+    one = predictor(size=3)
+    summary = run(named, one=one, way=way)
+    assert [picture for picture, _ in summary.predicted] == named
+    for number, picture in enumerate(named):
+        expected = labels_of([one], drawn(20 + number, 40 - number, seed=number), way)
+        np.testing.assert_array_equal(mask(f"out/masks/{picture.name}.png"), expected * 255)
+
+
+@pytest.mark.slow
+def test_a_photo_of_12_megapixels_is_predicted_in_tiles_within_bounded_memory():
+    size = (2848, 4288)
+    Path("in").mkdir()
+    picture = np.zeros((*size, 3), np.uint8)
+    picture[:1424] = 200
+    Image.fromarray(picture).save("in/photo.png", compress_level=1)
+    del picture
+    tracemalloc.start()
+    try:
+        with Largest() as largest:
+            summary = run(gather(["in"]), one=predictor(size=3), way=Way(tile=(512, 512), batch_size=2))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (len(summary.predicted), summary.failed) == (1, [])
+    assert mask("out/masks/photo.png").shape == size
+    assert largest.values <= 512 * size[1]  # a row of tiles, not a map of the picture
+    whole_map = 4 * size[0] * size[1]
+    # The picture as it is decoded and as it is kept, its mask, and a row of tiles; no map of all of it.
+    assert peak < 2 * 3 * size[0] * size[1] + 2 * size[0] * size[1] + whole_map
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_broken_pictures_are_named_and_the_rest_go_on(batch_size):
+    named = pictures()
+    whole = Path("in/1.png").read_bytes()
+    Path("in/1.png").write_bytes(whole[: len(whole) // 2])
+    Path("in/3.png").write_bytes(b"")
+    Image.fromarray(np.dstack([drawn(20, 20), drawn(20, 20, 1)])).save("in/5.png")  # a fourth channel
+    progress = told()
+    summary = run(named, way=Way(batch_size=batch_size), progress=progress)
+    assert [picture.name for picture, _ in summary.predicted] == ["0", "2", "4"]
+    assert [picture.name for picture, _ in summary.failed] == ["1", "3", "5"]
+    whys = [why for _, why in summary.failed]
+    assert whys[0].startswith("in/1.png: is damaged and can't be decoded")
+    assert whys[1].startswith("in/3.png: is empty (0 bytes)")
+    assert whys[2].startswith("in/5.png: has four channels")
+    assert sorted(progress.lines) == sorted(f"failed: {why}" for why in whys)
+    assert sorted(file.name for file in Path("out/masks").iterdir()) == ["0.png", "2.png", "4.png"]
+    kept = json.loads(Path("out/prediction.json").read_text())
+    assert kept == json.loads(json.dumps(summary.plain()))
+    assert kept["failed"][1] == {"image": "in/3.png", "why": whys[1]}
+    assert kept["predicted"][0] == {"image": "in/0.png", "masks": "out/masks/0.png"}
+
+
+def test_what_cannot_be_written_is_named_and_the_rest_go_on():
+    named = pictures(3)
+    Path("out/masks/1.png").mkdir(parents=True)
+    summary = run(named)
+    assert [picture.name for picture, _ in summary.failed] == ["1"]
+    assert summary.failed[0][1].startswith("in/1.png: its prediction can't be written (")
+    assert sorted(file.name for file in Path("out/masks").iterdir()) == ["0.png", "1.png", "2.png"]
+
+
+def test_only_what_is_not_there_is_predicted():
+    named = pictures(4)
+    run(named)
+    Path("out/masks/2.png").unlink()
+    stamps = {file: file.stat().st_mtime_ns for file in Path("out/masks").iterdir()}
+    one = predictor()
+    summary = run(named, one=one, existing="skip")
+    assert [picture.name for picture in summary.skipped] == ["0", "1", "3"]
+    assert [picture.name for picture, _ in summary.predicted] == ["2"]
+    assert len(one.model.shapes) == 1
+    assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
+    # A picture of which something is missing is predicted whole.
+    assert len(run(named, existing="skip", kinds=("masks", "overlays")).predicted) == 4
+    assert len(run(named, existing="skip", kinds=("masks", "overlays")).skipped) == 4
+
+
+def test_predictions_of_other_settings_are_not_mixed():
+    named = pictures(2)
+    run(named)
+    with pytest.raises(SegregError) as refused:
+        run(named, existing="skip", threshold=0.3, way=Way(views="flips"))
+    assert str(refused.value) == (
+        'out holds predictions with other settings: threshold was 0.5, now 0.3; views was "none", now "flips"\n'
+        "  predict into another folder, or without --skip-existing, which replaces what is there"
+    )
+    assert len(run(named, threshold=0.3).predicted) == 2
+    assert len(run(named, existing="skip", threshold=0.3).skipped) == 2
+
+
+def test_a_prediction_that_was_killed_has_said_what_it_was():
+    named = pictures(4)
+
+    class Killed(torch.nn.Module):
+        def forward(self, images):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(named, one=predictor(model=Killed()))
+    assert json.loads(Path("out/prediction.json").read_text())["settings"]["threshold"] == 0.5
+    assert len(run(named, existing="skip").predicted) == 4
+
+
+def test_a_picture_is_never_replaced_by_its_prediction():
+    pictures(2, folder="in")
+    Path("in").rename("masks")
+    with pytest.raises(SegregError) as refused:
+        run(gather(["masks"]), out=".")
+    assert str(refused.value) == (
+        "masks/0.png is a picture that is read, and would be replaced by its prediction\n  predict into another folder"
+    )
+
+
+def test_a_folder_that_cannot_be_written_to():
+    named = pictures(1)
+    Path("out").write_text("a file")
+    with pytest.raises(SegregError, match="out: can't be written to"):
+        run(named)
+
+
+def test_memory_of_the_device_that_does_not_suffice():
+    class Greedy(torch.nn.Module):
+        def forward(self, images):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(SegregError) as refused:
+        run(pictures(2), one=predictor(model=Greedy()))
+    assert str(refused.value) == (
+        "the memory of cpu does not suffice\n  take a smaller --batch-size, or --tile for large pictures"
+    )
+
+
+def test_a_bug_is_not_taken_for_a_broken_picture():
+    class Broken(torch.nn.Module):
+        def forward(self, images):
+            raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError):
+        run(pictures(3), one=predictor(model=Broken()))

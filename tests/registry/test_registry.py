@@ -1,0 +1,520 @@
+"""Plugins of every kind of making: loaded, reported, told apart, switched off, and notified."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError
+
+import pytest
+
+import plugged
+from segreg.errors import SegregError
+from segreg.registry.registry import load_registry
+
+GOOD = plugged.OFFERING.format(name="ours")
+
+
+def only(registry):
+    (plugin,) = registry.plugins
+    return plugin
+
+
+# what a good plugin leaves
+
+
+def test_a_part_knows_who_brought_it_and_where_it_stands(plugin):
+    source = plugin(GOOD, name="losses", distribution="segreg-foo", version="2.1")
+    part = load_registry([source]).find("loss", "ours")
+    assert part.summary == "A loss of the tests."
+    assert part.plugin.title == "segreg-foo 2.1"
+    assert (part.plugin.name, part.plugin.module) == ("losses", source.value)
+    assert part.offer.place.endswith(f"{source.value}.py:5")
+    assert part.defined == f"{part.offer.place} (segreg-foo 2.1)"
+    assert list(part.settings) == ["power"]
+    assert part.plugin.error == ""
+    assert part.plugin.seconds > 0
+
+
+def test_a_part_is_built_from_what_is_given_and_set(plugin):
+    source = plugin("""
+from segreg.registry.entry import Entry, Family
+from segreg.registry.hooks import hookimpl
+
+def one(task, *, power: float = 1.0):
+    '''A loss.
+
+    Args:
+        power: of something.
+    '''
+    return task, power
+
+def many(member, task, *, power: float = 1.0):
+    '''A loss.
+
+    Args:
+        power: of something.
+    '''
+    return member, task, power
+
+@hookimpl
+def segreg_entries():
+    yield Entry("loss", "one", one)
+    yield Family("loss", "zoo", "zoo/", many, lambda: ["a", "b"])
+""")
+    registry = load_registry([source])
+    assert registry.find("loss", "one").build("task", power=2.0) == ("task", 2.0)
+    assert registry.find("loss", "zoo/b").build("task", power=2.0) == ("b", "task", 2.0)
+    assert registry.find("loss", "zoo/b").member == "b"
+
+
+def test_an_object_in_a_module_may_be_the_plugin(plugin):
+    source = plugin("""
+from segreg.registry.hooks import hookimpl
+
+class Plugin:
+    @hookimpl
+    def segreg_entries(self):
+        return []
+
+plugin = Plugin()
+""")
+    reported = only(load_registry([plugged.point(source.value + ":plugin")]))
+    assert (reported.error, reported.parts) == ("", ())
+
+
+def test_the_entry_points_of_the_group_are_loaded(plugin, installed):
+    installed(plugin(GOOD))
+    assert load_registry().names("loss") == ["ours"]
+
+
+def test_no_plugins_at_all():
+    registry = load_registry([])
+    assert registry.plugins == ()
+    with pytest.raises(SegregError) as told:
+        registry.find("loss", "dice")
+    assert (
+        str(told.value) == 'there is no loss "dice"\n  no plugin offers a loss\n  `segreg list loss` shows every loss'
+    )
+
+
+def test_the_order_is_that_of_names_whatever_the_order_of_loading(plugin):
+    points = [
+        plugin(plugged.OFFERING.format(name=f"loss{n}"), name=name, distribution=distribution)
+        for n, (distribution, name) in enumerate([("b", "y"), ("b", "x"), ("a", "z")])
+    ]
+    forwards, backwards = load_registry(points), load_registry(reversed(points))
+    assert [(p.distribution, p.name) for p in forwards.plugins] == [("a", "z"), ("b", "x"), ("b", "y")]
+    assert [(p.distribution, p.name) for p in backwards.plugins] == [("a", "z"), ("b", "x"), ("b", "y")]
+    assert [part.name for part in backwards.parts("loss")] == ["loss0", "loss1", "loss2"]
+
+
+def test_every_loading_is_a_fresh_one(plugin):
+    source = plugin(GOOD)
+    assert load_registry([source]).names("loss") == load_registry([source]).names("loss") == ["ours"]
+
+
+# two that offer the same
+
+
+def test_two_packages_may_have_an_entry_point_of_the_same_name(plugin):
+    # pluggy's own loading of entry points drops the second without a word
+    first = plugin(plugged.OFFERING.format(name="one"), name="losses", distribution="segreg-foo")
+    second = plugin(plugged.OFFERING.format(name="two"), name="losses", distribution="segreg-bar")
+    assert load_registry([first, second]).names("loss") == ["one", "two"]
+
+
+def test_a_name_offered_twice_is_an_error_when_it_is_used_and_a_package_can_be_chosen(plugin):
+    registry = load_registry([plugin(GOOD, distribution="segreg-foo"), plugin(GOOD, distribution="segreg-bar")])
+    assert registry.names("loss") == ["ours"]
+    bar, foo = (part.offer.place for part in registry.parts("loss"))
+    with pytest.raises(SegregError) as told:
+        registry.find("loss", "ours")
+    assert str(told.value) == (
+        f'the loss "ours" is offered more than once: by segreg-bar 1.0 ({bar}) and by segreg-foo 1.0 ({foo})\n'
+        '  say which one: "ours@segreg-bar" or "ours@segreg-foo"'
+    )
+    assert registry.find("loss", "ours@segreg-foo").plugin.distribution == "segreg-foo"
+    assert registry.find("loss", "ours@segreg-foo").name == "ours"
+    with pytest.raises(SegregError) as told:
+        registry.find("loss", "ours@segreg-baz")
+    assert str(told.value) == (
+        'there is no loss "ours@segreg-baz"\n'
+        '  "ours" is offered by "segreg-bar" and "segreg-foo"\n'
+        "  `segreg list loss` shows every loss"
+    )
+
+
+def test_a_name_offered_twice_by_one_package_says_so_without_a_choice(plugin):
+    registry = load_registry([plugin(GOOD, name="a"), plugin(GOOD, name="b")])
+    first, second = (part.offer.place for part in registry.parts("loss"))
+    with pytest.raises(SegregError) as told:
+        registry.find("loss", "ours")
+    assert str(told.value) == (
+        f'the loss "ours" is offered more than once: by segreg-lab 1.0 ({first}) and by segreg-lab 1.0 ({second})'
+    )
+
+
+def test_one_module_under_two_entry_points_counts_once_and_stays_in_use(plugin):
+    source = plugin(GOOD + "\n@hookimpl\ndef segreg_run_end(run):\n    raise ValueError(run)\n", name="a")
+    again = plugged.point(source.value, name="b")
+    registry = load_registry([source, again])
+    assert [plugin.error for plugin in registry.plugins] == [
+        "",
+        f"{source.value} is in use already, through segreg-lab:a",
+    ]
+    assert registry.find("loss", "ours").plugin.name == "a"
+    assert len(registry.notify("segreg_run_end", run="run", results={})) == 1
+
+
+def test_one_package_with_two_entry_points_of_one_name_keeps_the_first(plugin):
+    registry = load_registry([plugin(GOOD), plugin(plugged.OFFERING.format(name="theirs"))])
+    assert [p.error for p in registry.plugins] == ["", "the package has an entry point of this name already"]
+    assert registry.names("loss") == ["ours"]
+
+
+# broken ones
+
+HOOK = "from segreg.registry.hooks import hookimpl\n@hookimpl\n"
+NO_HOOK = "it implements no hook\n  put @segreg.hookimpl above `def segreg_entries(): ...` in the module"
+HOOKS = '  the hooks are "segreg_entries", "segreg_run_start", "segreg_epoch_end" and "segreg_run_end"'
+MISSPELLED = "{file}:2: it implements a hook that does not exist: "
+WITHOUT_DOCSTRING = """
+from segreg.registry.entry import Entry
+from segreg.registry.hooks import hookimpl
+
+def loss(task):
+    pass
+
+@hookimpl
+def segreg_entries():
+    return [Entry("loss", "x", loss)]
+"""
+
+TWICE = WITHOUT_DOCSTRING.replace("    pass", '    """A loss."""').replace(
+    "[Entry", '[Entry("loss", "x", loss), Entry("loss", "y", loss), Entry'
+)
+
+BROKEN = [
+    ("raise ValueError('no')", "{file}:1: ValueError: no"),
+    ("import a_module_that_nobody_has", "{file}:1: ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
+    ("x = 1\nimport email.nothing", "{file}:2: ModuleNotFoundError: No module named 'email.nothing'"),
+    ("import json\njson.loads('a')", "{file}:2: JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
+    ("def f(:", "{file}:1: SyntaxError: invalid syntax"),
+    ("raise SystemExit('bye')", "{file}:1: SystemExit: bye"),
+    ("import sys\nsys.exit(0)", "{file}:2: SystemExit: 0"),
+    ("x = 1", NO_HOOK),
+    ("def segreg_entries():\n    return []", NO_HOOK),
+    (HOOK + "def segreg_entrys(): return []", MISSPELLED + 'segreg_entrys\n  did you mean "segreg_entries"?'),
+    (HOOK + "def zzz(): return []", MISSPELLED + "zzz\n" + HOOKS),
+    (HOOK + "def segreg_entries(): raise RuntimeError('not today')", "{file}:3: RuntimeError: not today"),
+    (HOOK + "def segreg_entries(): raise SystemExit", "{file}:3: SystemExit: "),
+    (HOOK + "def segreg_entries(): pass", "{file}:2: segreg_entries gave None, which is no list of segreg.Entry"),
+    (HOOK + "def segreg_entries(): return 3", "{file}:2: segreg_entries gave 3, which is no list of segreg.Entry"),
+    (
+        HOOK + "def segreg_entries(): return ['dice']",
+        "{file}:2: segreg_entries gave 'dice', which is no segreg.Entry or segreg.Family",
+    ),
+    (TWICE, "{file}:8: segreg_entries gave loss 'x' twice; name one otherwise"),
+    (
+        WITHOUT_DOCSTRING,
+        "{file}:5: loss 'x' has no docstring; its first line is what `segreg list` prints",
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "says"), BROKEN, ids=[says.split("\n")[0][:60] for _, says in BROKEN])
+def test_a_broken_plugin_is_reported_and_stops_nobody_else(source, says, plugin, tmp_path):
+    broken = plugin(source, name="broken", distribution="segreg-broken")
+    registry = load_registry([broken, plugin(GOOD)])
+    reported = registry.plugins[0]
+    assert reported.error == says.format(file=tmp_path / "site-packages" / f"{broken.value}.py")
+    assert reported.parts == ()
+    assert reported.detail.startswith("Traceback (most recent call last):\n")
+    assert registry.names("loss") == ["ours"]
+    assert registry.find("loss", "ours").plugin.distribution == "segreg-lab"
+
+
+def test_a_module_that_is_not_there_is_reported():
+    reported = only(load_registry([plugged.point("a_module_that_nobody_has")]))
+    begin, again = "its entry point names the module", "\n  where pyproject.toml names another one by now, install the "
+    assert reported.error == f"{begin} a_module_that_nobody_has, which is not there{again}package again"
+    reported = only(load_registry([plugged.point("a_module_that_nobody_has.parts")]))
+    assert reported.error == (
+        f"{begin} a_module_that_nobody_has.parts, and there is no a_module_that_nobody_has{again}package again"
+    )
+
+
+def test_a_hook_that_asks_for_what_it_is_not_told_is_reported(plugin):
+    reported = only(
+        load_registry(
+            [
+                plugin("""
+from segreg.registry.hooks import hookimpl
+
+@hookimpl
+def segreg_run_end(run, model):
+    pass
+""")
+            ]
+        )
+    )
+    assert reported.error.startswith("PluginValidationError: Plugin 'segreg-lab:parts' for hook 'segreg_run_end'\n")
+    assert "Argument(s) {'model'} are declared in the hookimpl but can not be found in the hookspec" in reported.error
+
+
+def test_a_broken_plugin_is_not_told_about_runs(plugin):
+    source = plugin("""
+from segreg.registry.hooks import hookimpl
+
+@hookimpl
+def segreg_entries():
+    raise ValueError
+
+@hookimpl
+def segreg_run_end(run):
+    raise ValueError
+""")
+    assert load_registry([source]).notify("segreg_run_end", run="run", results={}) == []
+
+
+def test_a_part_that_nobody_offers_is_blamed_on_broken_plugins_too(plugin, tmp_path):
+    broken = plugin("raise ValueError('no')", distribution="segreg-broken")
+    registry = load_registry([broken, plugin(GOOD)])
+    with pytest.raises(SegregError) as told:
+        registry.find("loss", "theirs")
+    assert str(told.value) == (
+        'there is no loss "theirs"\n'
+        '  it can be "ours"\n'
+        "  `segreg list loss` shows every loss\n"
+        f"  segreg-broken 1.0 could not be loaded and may offer it: {tmp_path}/site-packages/{broken.value}.py:1: "
+        "ValueError: no"
+    )
+
+
+def test_an_interrupt_while_plugins_load_is_no_broken_plugin(plugin):
+    with pytest.raises(KeyboardInterrupt):
+        load_registry([plugin("raise KeyboardInterrupt")])
+
+
+# switched off
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["segreg-foo", "losses", "segreg-f*", " segreg-foo , other", "*", "segreg_foo", "Segreg.F*"],
+)
+def test_plugins_are_switched_off_by_package_or_entry_point(pattern, plugin, monkeypatch):
+    monkeypatch.setenv("SEGREG_DISABLE_PLUGINS", pattern)
+    # a plugin that is off isn't even imported
+    reported = only(load_registry([plugin("raise SystemExit", name="losses", distribution="segreg-foo")]))
+    assert reported.error == "switched off by SEGREG_DISABLE_PLUGINS"
+    assert reported.detail == ""
+
+
+@pytest.mark.parametrize("pattern", ["", ",", "segreg", "segreg-foobar", "foo"])
+def test_no_other_plugin_is_switched_off(pattern, plugin, monkeypatch):
+    monkeypatch.setenv("SEGREG_DISABLE_PLUGINS", pattern)
+    assert only(load_registry([plugin(GOOD, distribution="segreg-foo")])).error == ""
+
+
+def test_a_package_that_is_written_with_underscores_is_switched_off_with_hyphens(plugin, monkeypatch):
+    monkeypatch.setenv("SEGREG_DISABLE_PLUGINS", "segreg-foo-bar,my-losses")
+    offs = [plugin(GOOD, distribution="segreg_Foo.bar"), plugin(GOOD, name="my_losses", distribution="other")]
+    assert [p.error for p in load_registry(offs).plugins] == ["switched off by SEGREG_DISABLE_PLUGINS"] * 2
+
+
+# made for another segreg
+
+
+@pytest.fixture
+def running(monkeypatch):
+    """Lets segreg be of a version: `running("1.4")`."""
+    return lambda version: monkeypatch.setattr("segreg.registry.compatibility.version", lambda name: {"segreg": version}[name])
+
+
+@pytest.mark.parametrize(
+    ("requires", "wanted"),
+    [
+        (["segreg>=2"], ">=2"),
+        (["torch", "Segreg (<1.4,>=1)"], "<1.4,>=1"),
+        (["segreg[mlflow]==1.3.*"], "==1.3.*"),
+        (["segreg>=1", "segreg!=1.4 ; python_version >= '3'"], "!=1.4"),
+    ],
+)
+def test_a_plugin_that_does_not_fit_this_segreg_is_told_and_not_even_imported(requires, wanted, plugin, running):
+    running("1.4")
+    source = plugin("raise SystemExit", distribution="segreg-foo", requires=requires)
+    registry = load_registry([source, plugin(GOOD)])
+    refused = next(p for p in registry.plugins if p.distribution == "segreg-foo")
+    told = (
+        f"it is made for segreg{wanted}, and this is segreg 1.4\n"
+        "  pip install --upgrade segreg segreg-foo brings two that fit, where there are such"
+    )
+    assert (refused.error, refused.parts) == (told, ())
+    assert registry.names("loss") == ["ours"]
+    with pytest.raises(SegregError) as error:
+        registry.find("loss", "theirs")
+    assert str(error.value).endswith(
+        "\n  segreg-foo 1.0 could not be loaded and may offer it: it is made for "
+        f"segreg{wanted}, and this is segreg 1.4\n"
+        "    pip install --upgrade segreg segreg-foo brings two that fit, where there are such"
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "segreg",
+        "segreg>=1.4,<2",
+        "segreg @ https://example.org/segreg.whl",
+        "segreg>=2 ; extra == 'new'",
+        "segreg>=2 ; python_version < '3'",
+        "segreg-other>=2",
+        "segreg_plugins>=2",
+        "segreg~~nonsense",
+        "torch>=2",
+    ],
+)
+@pytest.mark.parametrize("version", ["1.4", "1.5.dev3+gabc"])
+def test_a_plugin_that_fits_or_does_not_say_is_loaded(line, version, plugin, running):
+    running(version)
+    assert only(load_registry([plugin(GOOD, requires=[line])])).error == ""
+
+
+def test_where_segreg_is_not_installed_nobody_is_refused(plugin, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("segreg.registry.compatibility.version", missing)
+    assert only(load_registry([plugin(GOOD, requires=["segreg>=99"])])).error == ""
+
+
+# families
+
+ZOO = """
+from segreg.registry.entry import Entry, Family
+from segreg.registry.hooks import hookimpl
+
+def build(member, in_channels):
+    '''An animal.'''
+
+def entry(in_channels):
+    '''A plant.'''
+
+def lost():
+    raise OSError("the list is gone")
+
+def members():
+    return ["lion", "tiger", "tigress"]
+
+@hookimpl
+def segreg_entries():
+    return [{offers}]
+"""
+PREFIX = "Family('encoder', 'animals', 'zoo/', build, members)"
+BARE = "Family('encoder', 'animals', '', build, members)"
+LOST = "Family('encoder', 'ghosts', '{prefix}', build, lost)"
+ENTRY = "Entry('encoder', '{name}', entry)"
+
+
+def zoo(plugin, *offers, **named):
+    return plugin(ZOO.format(offers=", ".join(offers)), **named)
+
+
+def test_members_of_a_family_with_a_prefix_are_found_and_listed_on_request(plugin):
+    registry = load_registry([zoo(plugin, PREFIX, ENTRY.format(name="fern"))])
+    assert registry.find("encoder", "zoo/tiger").summary == "An animal."
+    assert registry.names("encoder") == ["fern", "zoo/*"]
+    assert registry.members("encoder") == ["zoo/lion", "zoo/tiger", "zoo/tigress"]
+    assert [part.name for part in registry.parts("encoder")] == ["fern"]
+    assert [part.name for part in registry.parts("encoder", "zoo/TIG*")] == ["zoo/tiger", "zoo/tigress"]
+    assert [family.name for _, family in registry.families("encoder")] == ["animals"]
+
+
+def test_members_of_a_bare_family_are_found_and_listed_like_entries(plugin):
+    registry = load_registry([zoo(plugin, BARE, ENTRY.format(name="fern"))])
+    assert registry.find("encoder", "tiger").member == "tiger"
+    assert registry.names("encoder") == ["fern", "lion", "tiger", "tigress"]
+    assert [part.name for part in registry.parts("encoder", "tig*")] == ["tiger", "tigress"]
+    assert registry.families("encoder") == []
+
+
+def test_an_entry_goes_before_a_member_of_the_same_name(plugin):
+    registry = load_registry([zoo(plugin, BARE, ENTRY.format(name="lion"))])
+    assert registry.find("encoder", "lion").summary == "A plant."
+
+
+ALL = "\n  `segreg list encoder` shows every encoder"
+
+
+@pytest.mark.parametrize(
+    ("offer", "name", "says"),
+    [
+        (PREFIX, "zoo/tigre", 'animals has no encoder "tigre"\n  did you mean "zoo/tigress" or "zoo/tiger"?'),
+        (PREFIX, "zoo/qqq", "animals has no encoder \"qqq\"\n  `segreg list encoder 'zoo/*'` lists them all"),
+        (PREFIX, "tiger", 'there is no encoder "tiger"\n  did you mean "zoo/tiger"?' + ALL),
+        (BARE, "tigre", 'there is no encoder "tigre"\n  did you mean "tigress" or "tiger"?' + ALL),
+    ],
+)  # fmt: skip
+def test_a_member_that_is_none_is_told_with_near_names(offer, name, says, plugin):
+    with pytest.raises(SegregError) as told:
+        load_registry([zoo(plugin, offer)]).find("encoder", name)
+    assert str(told.value) == says
+
+
+@pytest.mark.parametrize("prefix", ["zoo/", ""])
+def test_a_family_that_has_lost_its_members_says_so_and_spares_entries(prefix, plugin):
+    registry = load_registry([zoo(plugin, LOST.format(prefix=prefix), ENTRY.format(name="fern"))])
+    assert registry.find("encoder", "fern").summary == "A plant."
+    with pytest.raises(SegregError) as told:
+        registry.find("encoder", f"{prefix}tiger")
+    assert str(told.value) == (
+        "segreg-lab 1.0 can't tell the members of its family ghosts: OSError: the list is gone\n"
+        "  SEGREG_DISABLE_PLUGINS=segreg-lab goes on without it"
+    )
+
+
+def test_a_member_offered_by_two_packages_is_chosen_like_an_entry(plugin):
+    registry = load_registry([zoo(plugin, PREFIX, distribution=f"segreg-{name}") for name in ("foo", "bar")])
+    with pytest.raises(SegregError, match='say which one: "zoo/lion@segreg-bar" or "zoo/lion@segreg-foo"'):
+        registry.find("encoder", "zoo/lion")
+    assert registry.find("encoder", "zoo/lion@segreg-foo").plugin.distribution == "segreg-foo"
+
+
+# observers
+
+
+def test_observers_are_told_what_they_ask_for_and_one_that_fails_stops_nobody(plugin, tmp_path):
+    good = plugin(
+        """
+from segreg.registry.hooks import hookimpl
+
+@hookimpl
+def segreg_run_start(run):
+    (run / "start").touch()
+
+@hookimpl
+def segreg_epoch_end(values, run, epoch):
+    (run / "epoch").write_text(f"{epoch} {values}")
+""",
+        name="good",
+    )
+    bad, worse = (
+        plugin(f"""
+from segreg.registry.hooks import hookimpl
+
+@hookimpl
+def segreg_epoch_end():
+    {statement}
+""", name=name)
+        for name, statement in [("bad", "raise ValueError('disk full')"), ("worse", "raise SystemExit(3)")]
+    )  # fmt: skip
+    registry = load_registry([bad, good, worse])
+    assert [plugin.parts for plugin in registry.plugins] == [(), (), ()]
+    assert registry.notify("segreg_run_start", run=tmp_path, recipe={}) == []
+    assert (tmp_path / "start").exists()
+    assert sorted(registry.notify("segreg_epoch_end", run=tmp_path, epoch=3, values={"loss": 1.0})) == [
+        "segreg_epoch_end of segreg-lab:bad failed: ValueError: disk full",
+        "segreg_epoch_end of segreg-lab:worse failed: SystemExit: 3",
+    ]
+    assert (tmp_path / "epoch").read_text() == "3 {'loss': 1.0}"
+    assert registry.notify("segreg_run_end", run=tmp_path, results={}) == []

@@ -1,0 +1,84 @@
+"""The page of a comparison opened in a browser: a click sorts, a choice changes the cost, names bring lines out."""
+
+from __future__ import annotations
+
+import pytest
+
+import opened
+import planted_comparison as planted
+from segreg.reports.comparison.page import write_page
+
+SCRIPT = """
+  told.order = {}; told.costs = []; told.light = [];
+  const table = document.querySelector("table.sortable");
+  const heads = [...table.tHead.rows[0].cells];
+  const read = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent.trim());
+  for (const name of ["parameters", "best", "to the baseline"]) {
+    const head = heads.find((cell) => cell.textContent.startsWith(name));
+    told.order[name] = [1, 2].map(() => { head.click(); return read(); });
+  }
+  const choice = document.querySelector("select.costs");
+  told.chosen = choice.checkVisibility();
+  const shown = () => [...document.querySelectorAll("figure.tradeoff")].filter((figure) => figure.checkVisibility())
+    .map((figure) => figure.dataset.cost);
+  told.costs.push(shown());
+  for (const cost of ["latency_p50_ms", "training_images_per_second"]) {
+    choice.value = cost;
+    choice.dispatchEvent(new Event("change"));
+    told.costs.push(shown());
+  }
+  const keys = [...document.querySelectorAll("button.key")];
+  const look = () => [document.body.classList.contains("lighting"), document.querySelectorAll(".plot .lit").length,
+    [...new Set([...document.querySelectorAll(".lit")].map((part) => part.dataset.model))].join()];
+  const paler = document.querySelector('#learning-curves .plot [data-model="0"]');
+  told.before = getComputedStyle(paler).opacity;
+  keys[2].dispatchEvent(new Event("pointerenter"));
+  told.light.push(look());
+  told.paler = getComputedStyle(paler).opacity;
+  keys[2].dispatchEvent(new Event("pointerleave"));
+  told.light.push(look());
+  keys[1].click();
+  keys[1].dispatchEvent(new Event("pointerleave"));
+  told.light.push(look());
+  told.pressed = keys.filter((key) => key.getAttribute("aria-pressed") === "true").length;
+  keys[1].click();
+  told.light.push(look());
+"""
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page with the probe put before everything, which the page's policy lets run beside its own script."""
+    models = tuple(planted.model(place, name="long_" * 40 if place == 3 else "") for place in range(12))
+    compared = planted.comparison(models=models, failures=(planted.failure(reason="x" * 300),))
+    file = tmp_path_factory.mktemp("opened") / "report.html"
+    write_page(compared, file, [planted.disagreement(compared)])
+    return opened.probed(file, SCRIPT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1400, 500])
+def test_a_reader_sorts_chooses_and_points(page, tmp_path, width):
+    told = opened.told_by(opened.browser(), page, tmp_path, width)
+    assert len(told["images"]) == 2 + 12
+
+    names = ["long_" * 40 if place == 3 else f"encoder{place}, dice_bce" for place in range(12)]
+    names[1] += " baseline"
+    # 90 M, 22.5 M, ... 1.5 M: the later the fewer, whatever letter stands behind the number.
+    assert told["order"]["parameters"] == [names[::-1], names]
+    assert told["order"]["best"][1] == names
+    rest = [name for name in names if not name.endswith("baseline")]
+    # What has no value stands last either way.
+    assert told["order"]["to the baseline"] == [[*rest[::-1], names[1]], [*rest, names[1]]]
+
+    assert told["chosen"] is True
+    assert told["costs"] == [["parameters"], ["latency_p50_ms"], ["training_images_per_second"]]
+
+    (pointed, parts, model), left, kept, given_up = told["light"]
+    assert (pointed, model) == (True, "2")
+    assert parts >= 3 * 2 + 1 + 2 * 3  # curves of two seeds, an interval, a mark and a name for each cost
+    assert (told["before"], told["paler"]) == ("1", "0.1")
+    assert left == [False, 0, ""]
+    assert (kept[0], kept[2], told["pressed"]) == (True, "1", 2)  # its name stands in two legends
+    assert given_up[0] is False
+    assert told["wide"] <= 0  # tables and drawings scroll in frames of their own, the page does not

@@ -1,0 +1,71 @@
+"""Where a run's files are, and that no reader sees half of one."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from segreg.errors import SegregError
+from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory, write_json
+
+
+def test_directories_of_one_second_are_numbered(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda *_: "2026-01-31_12-00-00")
+    made = [new_run_directory(tmp_path / "runs" / "tiny").path.name for _ in range(3)]
+    assert made == ["2026-01-31_12-00-00", "2026-01-31_12-00-00-2", "2026-01-31_12-00-00-3"]
+    assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 3
+
+
+def test_a_folder_that_can_not_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SegregError, match="can't be made: Not a directory"):
+        new_run_directory(tmp_path / "file" / "tiny")
+
+
+def test_a_run_that_is_not_there_is_told_with_near_names(tmp_path):
+    (tmp_path / "2026-01-31_12-00-00").mkdir()
+    with pytest.raises(SegregError) as told:
+        open_run_directory(tmp_path / "2026-01-31_12-00-01")
+    assert str(told.value).startswith(f"there is no run {tmp_path / '2026-01-31_12-00-01'}")
+    assert 'did you mean "2026-01-31_12-00-00"?' in str(told.value)
+    with pytest.raises(SegregError, match="there is no run"):
+        open_run_directory(tmp_path / "no" / "where")
+
+
+def test_a_folder_that_is_no_run_is_told_with_the_runs_in_it(tmp_path):
+    with pytest.raises(SegregError, match=r"a run's folder holds a resolved\.yaml"):
+        open_run_directory(tmp_path)
+    run = tmp_path / "tiny" / "2026-01-31_12-00-00"
+    run.mkdir(parents=True)
+    (run / "resolved.yaml").write_text("")
+    with pytest.raises(SegregError, match=f"runs inside it: {run}"):
+        open_run_directory(tmp_path)
+    assert open_run_directory(str(run)).path == run
+
+
+def test_files_of_a_run_have_names_of_their_own(tmp_path):
+    directory = RunDirectory(tmp_path)
+    names = [name for name, kind in vars(RunDirectory).items() if isinstance(kind, property)]
+    files = [getattr(directory, name) for name in names]
+    assert len(files) == len(set(files)) > 9
+    assert all(file.parent == tmp_path for file in files)
+
+
+def test_json_has_no_numbers_that_json_does_not_have(tmp_path):
+    file = tmp_path / "told.json"
+    write_json(file, {"a": math.nan, "b": [1.5, -math.inf, {"c": (math.inf, "NaN", True, None, 3)}], "ä": "ö"})
+    text = file.read_text(encoding="utf-8")
+    told = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert told == {"a": None, "b": [1.5, None, {"c": [None, "NaN", True, None, 3]}], "ä": "ö"}
+    assert "ä" in text
+
+
+def test_what_was_there_stays_where_writing_fails(tmp_path):
+    file = tmp_path / "told.json"
+    write_json(file, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(file, {"a": 1, "b": object()})
+    assert json.loads(file.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [file]

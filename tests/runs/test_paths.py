@@ -1,0 +1,229 @@
+"""Every path that a model can take through segreg trains: encoders of every kind, decoders, losses, ways to train."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import segreg
+import tiny_runs
+
+SET = "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}"
+BINARY = tiny_runs.RECIPE.replace("samples: 24, size: 48", "samples: 14, size: 32").replace("epochs: 6", "epochs: 1")
+BRIEF = ("evaluate.overlays=0", "evaluate.metrics=[dice]")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def multiclass(tmp_path):
+    """The recipe of three classes, with ignored pixels."""
+    images, masks = tiny_runs.folder_dataset(tmp_path / "set", count=14, classes=3)
+    dataset = f"{{name: folder, images: {images}, masks: {masks}, classes: [ground, red, green]}}"
+    return tiny_runs.RECIPE.replace(SET, dataset).replace("epochs: 6", "epochs: 1").replace("dice_bce", "cross_entropy")
+
+
+def assert_trained(run, *, epochs=1):
+    """The losses are finite, the weights have moved, and there are scores and predictions."""
+    assert [row["epoch"] for row in run.history] == list(range(1, epochs + 1))
+    for row in run.history:
+        for name, value in row.items():
+            assert math.isfinite(value) or "loss" not in name, (name, value)
+    weights = load_file(run.directory.last)
+    assert all(tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point())
+    assert 0 <= run.results["metrics"][run.results["scored_on"]]["dice.pooled"] <= 1
+    fresh = run_start(run)
+    moved = [name for name in fresh if fresh[name].is_floating_point() and not torch.equal(fresh[name], weights[name])]
+    parts = {name.split(".")[0] for name in moved}
+    assert {"encoder", "head"} <= parts or {"encoder", "decoder"} <= parts, parts
+
+
+def run_start(run):
+    """Gives the weights that the run began with: drawn from its seed."""
+    from segreg.models.build import build_model
+    from segreg.runtime.device import seed_everything
+
+    seed_everything(run.recipe.seed)
+    return build_model(run.recipe, run.task).state_dict()
+
+
+PATHS = {
+    "from scratch, ResNet": ["encoder=resnet18", "decoder={name: deeplabv3plus, channels: 16}"],
+    "from scratch, output stride 8": [
+        "encoder=resnet18",
+        "decoder={name: deeplabv3plus, channels: 16, output_stride: 8}",
+    ],
+    "from scratch, plain convolutions": ["decoder={name: deeplabv3plus, channels: 16, convolution: plain}"],
+    "SMP's DeepLabV3+": ["encoder=resnet18", "decoder={name: smp.deeplabv3plus, channels: 16}"],
+    "SMP's U-Net on timm": [
+        "encoder=timm/test_efficientnet",
+        "decoder={name: smp.unet, channels: [64, 32, 16, 16, 8]}",
+    ],
+    "a timm CNN": ["encoder=timm/test_resnet"],
+    "a timm ConvNeXt": ["encoder=timm/test_convnext"],
+    "a timm ViT": ["encoder=timm/test_vit"],
+    "a timm ViT of a size of its own": ["encoder={name: timm/test_vit, img_size: [32, 32]}"],
+    "a timm hybrid": ["encoder={name: timm/test_maxvit, img_size: [32, 32]}"],
+}
+
+
+@pytest.mark.parametrize("loss", ["dice_bce", "focal"])
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_trains(path, loss, tmp_path):
+    assert_trained(tiny_runs.run(tmp_path, *PATHS[path], f"loss={loss}", *BRIEF, text=BINARY))
+
+
+TORCHVISION = [
+    "encoder=torchvision.resnet50", "decoder=torchvision.deeplabv3", "auxiliary={name: torchvision.fcn, weight: 0.4}",
+    "dataset.samples=6", "train.batch_size=2",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["dice_bce", "lovasz"])
+def test_torchvisions_deeplabv3_with_its_auxiliary_head_trains(loss, tmp_path):
+    run = tiny_runs.run(tmp_path, *TORCHVISION, f"loss={loss}", *BRIEF, "input.size=[64, 64]", text=BINARY)
+    assert_trained(run)
+    environment = json.loads(run.directory.environment.read_text())
+    assert environment["model"]["parameters"]["auxiliary"] > 0
+    assert f"train.loss.auxiliary.{loss}" in run.history[0]
+    assert not any(name.startswith("val.loss.auxiliary") for name in run.history[0])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "loss"),
+    [
+        ("timm/test_resnet", "cross_entropy"),
+        ("timm/test_resnet", "dice"),
+        ("timm/test_convnext", "[{name: cross_entropy, weight: 0.5}, lovasz, focal]"),
+        ("timm/test_vit", "dice"),
+    ],
+)
+def test_several_classes_with_ignored_pixels_train(encoder, loss, multiclass, tmp_path):
+    run = tiny_runs.run(tmp_path, f"encoder={encoder}", f"loss={loss}", *BRIEF, text=multiclass)
+    assert_trained(run)
+    assert {"dice.class.ground", "dice.class.red", "dice.class.green"} <= run.results["metrics"]["test"].keys()
+
+
+WAYS = {
+    "an average of the weights": ["train.ema=0.9"],
+    "accumulation with a rest": ["train.accumulate=3", "train.batch_size=2"],
+    "a frozen encoder": ["train.freeze_encoder_epochs=1"],
+    "a rate for each part": ["train.lr_factors={encoder: 0.1, head: 2}"],
+    "clipped gradients": ["train.clip_gradient_norm=0.1"],
+    "a batch of one left over": ["train.batch_size=7"],
+    "batches of one": ["train.batch_size=1", "dataset.samples=8"],
+    "bf16": ["train.precision=bf16"],
+    "one channel": ["input.channels=1", "input.normalize=none"],
+    "a size that is no multiple of anything": ["input.size=[37, 45]"],
+    "memory in the other order": ["train.channels_last=false"],
+    "a worker": ["train.workers=1", "dataset.samples=8"],
+    "a schedule": ["schedule={name: poly, warmup_epochs: 1}"],
+    "timm's optimizer": ["optimizer={name: timm/lamb, lr: 0.01}"],
+    "weights decay": ["optimizer={name: adamw, lr: 0.01, weight_decay: 0.1}"],
+    "all at once": [
+        "train.ema=0.9", "train.accumulate=2", "train.freeze_encoder_epochs=1", "train.lr_factors={encoder: 0.1}",
+        "train.clip_gradient_norm=1", "schedule=cosine", "loss=[dice, bce]",
+        "auxiliary={name: smp.linknet, weight: 0.2}",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_training_works(way, tmp_path):
+    text = BINARY
+    if way == "one channel":  # drawn pictures have colours, so grey ones are made
+        from PIL import Image
+
+        images, masks = tiny_runs.folder_dataset(tmp_path / "set", count=14)
+        for file in images.iterdir():
+            with Image.open(file) as picture:
+                grey = picture.convert("L")
+            grey.save(file)
+        text = text.replace(SET.replace("samples: 24, size: 48", "samples: 14, size: 32"),
+                            f"{{name: folder, images: {images}, masks: {masks}}}")  # fmt: skip
+    run = tiny_runs.run(tmp_path, *WAYS[way], "train.epochs=2", *BRIEF, text=text)
+    assert_trained(run, epochs=2)
+    if "train.lr_factors={encoder: 0.1, head: 2}" in WAYS[way]:
+        rates = [run.history[0][f"lr.{part}"] for part in ("encoder", "decoder", "head")]
+        assert rates == pytest.approx([0.001, 0.01, 0.02])
+
+
+def test_a_frozen_encoder_stays_as_it_was(tmp_path):
+    run = tiny_runs.run(tmp_path, "train.freeze_encoder_epochs=1", *BRIEF, text=BINARY)
+    start, end = run_start(run), load_file(run.directory.last)
+    frozen = [name for name in start if name.startswith("encoder.")]
+    assert len(frozen) > 10
+    assert all(torch.equal(start[name], end[name]) for name in frozen)  # its BatchNorm's statistics as well
+    assert any(not torch.equal(start[name], end[name]) for name in start if name.startswith("decoder."))
+
+
+def test_training_begins_from_another_runs_weights_named_by_a_relative_path(tmp_path, monkeypatch):
+    first = tiny_runs.run(tmp_path, *BRIEF, text=BINARY)
+    monkeypatch.chdir(first.directory.path.parent)
+    override = f"train.start_from={first.directory.path.name}"
+    second = tiny_runs.run(tmp_path, override, "optimizer.lr=1e-12", *BRIEF, text=BINARY)
+    weights, begun = load_file(second.directory.last), load_file(first.directory.best)
+    assert all(torch.allclose(weights[n], begun[n], atol=1e-6) for n in weights if n.endswith("weight"))
+    assert second.recipe.train.start_from == first.directory.path
+    told = json.loads(second.directory.environment.read_text())["started_from"]
+    assert str(first.directory.path) in told
+    assert re.search(r"\d+ tensors loaded", told)
+
+
+# Real pictures: enough of them to see that nothing about them is special to drawn ones.
+
+REAL = Path(os.environ.get("SEGREG_REAL_DATA", "/nowhere"))
+real = pytest.mark.skipif(not REAL.is_dir(), reason="needs the pictures under SEGREG_REAL_DATA")
+
+
+def first_lines(file, count, target):
+    target.write_text("\n".join(file.read_text().split()[:count]), encoding="utf-8")
+    return target
+
+
+@pytest.mark.real
+@real
+def test_nuclei_in_a_folder(tmp_path):
+    ids = (REAL / "dsb2018" / "lists" / "mini.txt").read_text().split()[:16]
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+        for name in ids:
+            (tmp_path / kind / f"{name}.png").symlink_to(REAL / "dsb2018" / kind / f"{name}.png")
+    text = tiny_runs.RECIPE.replace(SET, f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks}}")
+    run = tiny_runs.run(tmp_path, "input.size=[64, 64]", "evaluate.resolution=original", "train.epochs=2", text=text)
+    assert_trained(run, epochs=2)
+    assert run.results["notice"] == ""
+    assert sum(run.results["images"].values()) == 16
+    assert len(list(run.directory.overlays.iterdir())) == 2
+
+
+@pytest.mark.real
+@real
+def test_lesions_by_their_lists(tmp_path):
+    lists = {
+        side: first_lines(REAL / "isic" / "lists" / f"{source}.txt", count, tmp_path / f"{side}.txt")
+        for side, source, count in (("train", "train", 8), ("val", "val", 4))
+    }
+    text = tiny_runs.RECIPE.replace(SET, f"{{name: isic2018, root: {REAL}/isic}}").replace(
+        "{method: random, val: 0.2, test: 0.2}",
+        f"{{method: lists, lists: {{train: {lists['train']}, val: {lists['val']}}}}}",
+    )
+    run = tiny_runs.run(tmp_path, "train.epochs=2", "input.size=[64, 64]", text=text)
+    assert_trained(run, epochs=2)
+    assert run.results["scored_on"] == "val"
+    assert run.results["images"] == {"train": 8, "val": 4, "test": 0}
+    assert json.loads(run.directory.split.read_text())["train"] == sorted(lists["train"].read_text().split())
+    assert run.results["notice"] == ""
+    picture = next((REAL / "isic" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
+    assert segreg.load_run(run.directory.path).predict(picture).shape == (512, 512)

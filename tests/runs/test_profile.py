@@ -1,0 +1,115 @@
+"""`segreg profile`: steps that are taken for real, and what is told of them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from segreg.cli import main
+from segreg.runs.profile import Operator, Profile, Row
+from segreg.training import timing as stopwatch
+from tiny_runs import write_recipe
+
+STAGES = ["data", "copy", "forward", "backward", "optimizer", "validation", "checkpoint", "other"]
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return str(write_recipe(tmp_path))
+
+
+def test_a_profile_divides_an_epoch_and_leaves_a_trace_alone(recipe, tmp_path, capsys):
+    before = set(tmp_path.iterdir())
+    assert main(["profile", recipe, "train.accumulate=2", "--steps", "3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["device"], told["precision"], told["steps"], told["images_per_step"]) == ("cpu", "float32", 3, 8)
+    assert [row["stage"] for row in told["stages"]] == STAGES
+    times = {row["stage"]: row["times"] for row in told["stages"]}
+    # 14 pictures train in 4 batches of 4, two of them in a step; 5 validate in 2.
+    assert times == {**dict.fromkeys(STAGES, 2), "checkpoint": 1}
+    for row in told["stages"]:
+        assert row["each"] >= 0
+        assert row["seconds"] == pytest.approx(row["each"] * row["times"])
+    taken = {row["stage"]: row["each"] for row in told["stages"]}
+    assert all(taken[stage] > 0 for stage in STAGES if stage != "other")
+    assert told["epoch_seconds"] == pytest.approx(math.fsum(row["seconds"] for row in told["stages"]))
+    assert told["waiting"] == pytest.approx(taken["data"] * 2 / told["epoch_seconds"])
+    names = [operator["name"] for operator in told["operators"]]
+    assert any("conv" in name for name in names)
+    seconds = [operator["seconds"] for operator in told["operators"]]
+    assert seconds == sorted(seconds, reverse=True)
+    assert told["trace"] == "traces/tiny.json"
+    trace = json.loads(Path("traces/tiny.json").read_text(encoding="utf-8"))
+    assert any(event.get("name") == "aten::conv2d" for event in trace["traceEvents"])
+    assert {path.name for path in set(tmp_path.iterdir()) - before} <= {"traces", "cache", "pictures"}
+
+
+def test_it_prints_tables(recipe, capsys):
+    assert main(["profile", recipe, "--steps", "1", "--trace", "here.json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "cpu, float32; 4 images in a step, 1 steps measured"
+    assert lines[2].split() == ["stage", "ms", "each", "an", "epoch", "seconds", "share"]
+    assert [line.split("  ")[0] for line in lines[3:11]] == [stopwatch.IN_WORDS[stage] for stage in STAGES]
+    assert "trace: here.json (ui.perfetto.dev and chrome://tracing show it)" in lines
+
+
+PROFILE = Profile(
+    device="cuda:0", precision="bf16", images=8, steps=20,
+    rows=(Row("data", 0.010, 100), Row("forward", 0.030, 100), Row("checkpoint", 1.0, 1)),
+    operators=(Operator("aten::cudnn_convolution", 53.0, 0.0125),), advice="", trace=Path("t.json"),
+)  # fmt: skip
+
+
+def test_the_words_of_a_profile():
+    assert replace(PROFILE, advice="wait less").in_words() == [
+        "cuda:0, bf16; 8 images in a step, 20 steps measured",
+        "",
+        "stage                      ms each  an epoch   seconds   share",
+        "waiting for data              10.0       100      1.00   20.0%",
+        "forward and losses            30.0       100      3.00   60.0%",
+        "checkpoints                 1000.0         1      1.00   20.0%",
+        "an epoch                                          5.00  100.0%",
+        "",
+        "longest operators of a step                          calls        ms",
+        "aten::cudnn_convolution                                 53      12.5",
+        "",
+        "trace: t.json (ui.perfetto.dev and chrome://tracing show it)",
+        "advice: wait less",
+    ]
+    assert PROFILE.waiting == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["profile"], "profile takes one recipe; name one, for example: segreg profile recipes/isic_v3plus.yaml"),
+        (["profile", "a.yaml", "b.yaml"], "profile takes one recipe; these are 2"),
+        (["profile", "tiny.yaml", "--steps", "0"], "--steps must be above 0, not 0"),
+        (["profile", "tiny.yaml", "--trace", "."], "--trace .: is a folder; name a file"),
+        (
+            ["profile", "tiny.yaml", "--trace", "tiny.yaml/t.json"],
+            "tiny.yaml/t.json: the trace can't be written: File exists",
+        ),
+    ],
+)
+def test_mistakes_are_told(recipe, words, told, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"error: {told}\n"
+
+
+def test_the_profiler_is_silent(recipe):
+    done = subprocess.run(
+        [sys.executable, "-m", "segreg", "profile", recipe, "--steps", "1", "--json"],
+        capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["steps"] == 1

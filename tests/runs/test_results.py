@@ -1,0 +1,176 @@
+"""What a finished training leaves: results with definitions, rows, overlays, and the words at its end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import segreg
+import tiny_runs
+from segreg.runs.results import results_in_words
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tiny_runs.finished(tmp_path_factory)
+
+
+def rows_of(run):
+    with run.directory.per_image.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_results_say_what_was_scored_and_on_what(finished):
+    results = finished.results
+    split = json.loads(finished.directory.split.read_text())
+    assert results["images"] == {side: len(ids) for side, ids in split.items()} == {"train": 14, "val": 5, "test": 5}
+    assert results["dataset"] == "synthetic_lesions"
+    assert results["classes"] == ["lesion"]
+    assert (results["epochs"], results["stopped_because"], results["seed"]) == (6, "finished", 3)
+    assert results["precision"] == "float32"
+    assert results["recipe"].endswith("tiny.yaml")
+    assert results["weights"] == ""
+    assert results["training_seconds"] == pytest.approx(sum(row["seconds"] for row in finished.history), abs=0.01)
+
+
+def test_every_number_has_a_definition(finished):
+    for side in ("val", "test"):
+        assert finished.results["metrics"][side].keys() == finished.results["definitions"].keys()
+    pooled = finished.results["definitions"]["dice.pooled"]
+    assert "2 TP / (2 TP + FP + FN)" in pooled
+    assert "foreground from probability 0.5" in pooled
+
+
+def test_metrics_stand_in_the_recipes_order(tmp_path):
+    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.metrics=[recall, accuracy, dice]")
+    names = [name.split(".")[0] for name in run.results["metrics"]["test"]]
+    assert list(dict.fromkeys(names)) == ["recall", "accuracy", "dice"]
+    assert list(rows_of(run)[0]) == ["id", "recall", "accuracy", "dice"]
+
+
+def test_rows_are_the_test_pictures_and_their_mean_is_the_per_image_mean(finished):
+    rows = rows_of(finished)
+    assert [row["id"] for row in rows] == json.loads(finished.directory.split.read_text())["test"]
+    for name in ("dice", "iou", "accuracy"):
+        mean = np.mean([float(row[name]) for row in rows])
+        assert mean == pytest.approx(finished.results["metrics"]["test"][f"{name}.per_image_mean"], abs=1e-12)
+
+
+def test_without_a_test_side_validation_is_scored_and_said_so(tmp_path, segreg):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    printed = segreg("run", recipe, "train.epochs=1", "split.test=0", "--out", tmp_path / "runs")
+    run = load_run(tmp_path)
+    assert run.results["scored_on"] == "val"
+    assert run.results["metrics"].keys() == {"val"}
+    assert [row["id"] for row in rows_of(run)] == json.loads(run.directory.split.read_text())["val"]
+    assert "val (5 pictures, at input resolution, best weights):" in printed.out.splitlines()
+
+
+def load_run(tmp_path):
+    (path,) = (tmp_path / "runs" / "tiny").iterdir()
+    return segreg.load_run(path)
+
+
+def test_overlays_go_from_the_worst_to_the_best(tmp_path):
+    run = tiny_runs.run(tmp_path, "evaluate.overlays=3")
+    ids = [file.stem.split("_", 1)[1] for file in sorted(run.directory.overlays.iterdir())]
+    by_score = sorted(rows_of(run), key=lambda row: float(row["dice"]))
+    shown = run.results["overlays"]
+    assert (shown["worst"], shown["best"]) == ([by_score[0]["id"]], [by_score[4]["id"]])
+    assert shown["random"][0] in [row["id"] for row in by_score[1:4]]
+    assert ids == [*shown["worst"], *shown["random"], *shown["best"]]
+
+
+@pytest.mark.parametrize(("asked", "drawn"), [(0, 0), (1, 1), (99, 5)])
+def test_as_many_overlays_as_asked_for_and_no_more_than_pictures(asked, drawn, tmp_path):
+    run = tiny_runs.run(tmp_path, "train.epochs=1", f"evaluate.overlays={asked}")
+    files = list(run.directory.overlays.iterdir()) if run.directory.overlays.exists() else []
+    assert len(files) == drawn
+
+
+def test_an_overlay_shows_the_networks_prediction(finished):
+    from segreg.data import fit_image, fit_mask
+    from segreg.data.images import read_image
+    from segreg.visualize.strips import side_by_side
+
+    file = sorted(finished.directory.overlays.iterdir())[0]
+    name = file.stem.split("_", 1)[1]
+    row = next(row for row in rows_of(finished) if row["id"] == name)
+    folder = next((finished.directory.path.parents[2] / "pictures").iterdir())
+    image = fit_image(read_image(next(folder.glob(f"*Input/{name}.jpg"))), finished.recipe.input)
+    truth = np.asarray(Image.open(next(folder.glob(f"*/{name}_segmentation.png")))) // 255
+    labels = (finished.model()(finished.preprocess(next(folder.glob(f"*Input/{name}.jpg"))))[0, 0] >= 0).numpy()
+    title = "  ".join([name, *(f"{key} {float(row[key]):.3f}" for key in ("dice", "iou", "accuracy"))])
+    again = side_by_side(
+        image, fit_mask(truth, finished.recipe.input), labels.astype("uint8"), finished.task,
+        title=title, notice=finished.results["notice"],
+    )  # fmt: skip
+    assert np.array_equal(np.asarray(Image.open(file)), np.asarray(again))
+
+
+def test_the_curves_are_a_picture_of_something(finished):
+    picture = Image.open(finished.directory.curves)
+    assert picture.format == "PNG"
+    assert picture.width > 800
+    assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_what_is_undefined_is_null_in_the_file_and_so_told(tmp_path, segreg):
+    """Masks of nothing but ignored pixels: no score is defined, and JSON has no NaN."""
+    _, masks = tiny_runs.folder_dataset(tmp_path, classes=3)
+    for file in masks.iterdir():
+        Image.fromarray(np.full((40, 40), 255, np.uint8)).save(file)
+    text = tiny_runs.RECIPE.replace(
+        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: [a, b, c]}}",
+    ).replace("loss: dice_bce", "loss: cross_entropy")
+    recipe = tiny_runs.write_recipe(tmp_path, text)
+    printed = segreg("run", recipe, "train.epochs=1", "--out", tmp_path / "runs")
+    assert printed.status == 0, printed.err
+    assert "; val.dice.pooled was never defined\n" in printed.out
+    assert "last weights" in printed.out
+    assert re.search(r"^  dice\.pooled +undefined$", printed.out, re.MULTILINE)
+    run = load_run(tmp_path)
+    strict = json.loads(run.directory.results.read_text(), parse_constant=lambda name: pytest.fail(name))
+    assert strict["metrics"]["test"]["dice.pooled"] is None
+    assert strict["best_epoch"] == 0
+    assert strict["best_value"] is None
+    assert math.isnan(run.history[0]["val.dice.pooled"])
+    assert not run.directory.best.exists()
+    # Without a best epoch, predictions come from the last one.
+    assert run.predict(next((tmp_path / "images").iterdir())).shape == (40, 40)
+    assert segreg("run", "--resume", run.directory.path, "--quiet").status == 0
+
+
+RESULTS = {
+    "notice": "", "weights": "", "stopped_because": "early stopping", "epochs": 12, "training_seconds": 200.4,
+    "monitor": "val.loss", "best_epoch": 7, "best_value": 0.25, "scored_on": "test", "images": {"test": 9},
+    "resolution": "original", "metrics": {"test": {"dice.pooled": 0.5, "iou.class.sky": None}},
+}  # fmt: skip
+
+
+def test_words_at_the_end(finished):
+    directory = finished.directory
+    assert results_in_words(RESULTS, directory) == [
+        "",
+        "12 epochs in 3 min 20 s, early stopping; best epoch 7 (val.loss 0.2500)",
+        "test (9 pictures, at original resolution, best weights):",
+        "  dice.pooled    0.5000",
+        "  iou.class.sky  undefined",
+        f"everything is in {directory.path}",
+    ]
+    shouted = results_in_words({**RESULTS, "notice": "SYNTHETIC", "weights": "RANDOM weights"}, directory)
+    assert [line for line in shouted if line.startswith("!! ")] == [
+        f"!! {word:<74} !!" for word in ("SYNTHETIC", "RANDOM weights")
+    ]

@@ -1,0 +1,346 @@
+"""A run that was stopped, in any way and at any moment, and gone on with: it ends as one that was never stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import segreg
+import tiny_runs
+from segreg.training import history
+from segreg.training.checkpoint import load_state, read_notes
+from segreg.errors import SegregError
+from segreg.registry.registry import load_registry
+from segreg.runs.run import resume_run
+from segreg.training import trainer as train
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tiny_runs.finished(tmp_path_factory)
+
+
+def resumed(path):
+    return resume_run(Path(path), load_registry())
+
+
+def assert_as_if_never_stopped(run, undisturbed):
+    for name in ("best", "last"):
+        ours = load_file(getattr(run.directory, name))
+        theirs = load_file(getattr(undisturbed.directory, name))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), name
+
+    def rows(run):
+        timed = ("seconds", "images_per_second")
+        return [{key: value for key, value in row.items() if not key.startswith(timed)} for row in run.history]
+
+    assert rows(run) == rows(undisturbed)  # neither a gap nor a row twice
+    with run.directory.history.open() as file:
+        assert [{k: float(v) for k, v in row.items()} for row in csv.DictReader(file)] == run.history
+    for key in ("metrics", "best_epoch", "best_value", "epochs", "stopped_because", "scored_on"):
+        assert run.results[key] == undisturbed.results[key], key
+    assert run.directory.per_image.read_text() == undisturbed.directory.per_image.read_text()
+    assert {file.name for file in run.directory.path.iterdir()} == tiny_runs.LEAVES
+
+
+def wait_for(condition, *, seconds=120):
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.01)
+    return found
+
+
+def started_run(runs):
+    """Gives the run's directory once a `--resume` could take it."""
+    found = [file.parent for file in runs.glob("*/*/resolved.yaml")]
+    return found[0] if found else None
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_gone_on_with_it_ends_with_the_same_weights(finished, tmp_path):
+    draw = random.Random(0)
+    runs, log = tmp_path / "runs", tmp_path / "log"
+    recipe = tiny_runs.write_recipe(tmp_path)
+    process = tiny_runs.process("run", recipe, "--out", runs, out=log)
+    path = wait_for(lambda: started_run(runs) or not process.is_alive())
+    kills = 0
+    for _ in range(4):
+        time.sleep(draw.uniform(0.0, 0.7))
+        kills += process.is_alive()
+        process.kill()
+        process.join()
+        known = len(log.read_text())
+        process = tiny_runs.process("run", "--resume", path, out=log)
+        # Its header is out: data and network are there again, and training is about to begin.
+        wait_for(lambda known=known, process=process: "device  " in log.read_text()[known:] or not process.is_alive())
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    assert kills >= 2
+    assert_as_if_never_stopped(segreg.load_run(path), finished)
+    before = json.loads((path / "environment.json").read_text())["before"]
+    assert len(before) == 4
+    assert all("before" not in environment for environment in before)
+
+
+def test_killed_before_the_first_step_it_begins_anew(finished, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(*_, **__):
+        raise Killed
+
+    copied = tmp_path / "copy"
+    monkeypatch.setattr("segreg.runs.run.fit", kill)
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # a killed process removes nothing
+    with pytest.raises(Killed):
+        tiny_runs.run(tmp_path)
+    monkeypatch.undo()
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    (path,) = (tmp_path / "runs" / "tiny").iterdir()
+    path.rename(copied)
+    left = {file.name for file in copied.iterdir()}
+    assert left == {"recipe.yaml", "resolved.yaml", "split.json", "environment.json"}
+    assert_as_if_never_stopped(resumed(copied), finished)
+
+
+def test_a_row_without_its_checkpoint_is_written_once(finished, tmp_path, monkeypatch):
+    run = interrupted(tmp_path, monkeypatch, epoch=3)
+    history.append(run.directory.path, {**run.history[-1], "epoch": 3})  # killed between the row and the state
+    assert_as_if_never_stopped(resumed(run.directory.path), finished)
+
+
+def interrupted(tmp_path, monkeypatch, *, epoch, overrides=()):
+    """Gives a run that Ctrl-C stopped in an epoch."""
+    train_pass = train.train_pass
+
+    def pass_with_interrupt(training, batches, number, progress):
+        if number == epoch:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_pass(training, batches, number, progress)
+
+    monkeypatch.setattr("segreg.training.trainer.train_pass", pass_with_interrupt)
+    run = tiny_runs.run(tmp_path, *overrides, drawn=True)
+    monkeypatch.setattr("segreg.training.trainer.train_pass", train_pass)
+    assert run.results["stopped_because"] == "interrupted"
+    return run
+
+
+def test_ctrl_c_leaves_what_was_finished_and_the_run_can_go_on(finished, tmp_path, monkeypatch):
+    run = interrupted(tmp_path, monkeypatch, epoch=3)
+    assert run.results["epochs"] == 2
+    assert run.results["metrics"] == {}
+    assert [row["epoch"] for row in run.history] == [1, 2]
+    assert run.directory.curves.is_file()
+    assert read_notes(run.directory.last)["epoch"] == "2"
+    labels = run.predict(next((tmp_path / "pictures").glob("*/*Input/*.jpg")), weights="last")
+    assert labels.shape == (48, 48)
+    again = resumed(run.directory.path)
+    assert_as_if_never_stopped(again, finished)
+
+
+def test_ctrl_c_in_the_first_epoch(finished, tmp_path, monkeypatch):
+    run = interrupted(tmp_path, monkeypatch, epoch=1)
+    assert run.results["epochs"] == 0
+    assert run.history == []
+    with pytest.raises(SegregError, match="has no best weights yet"):
+        run.model()
+    assert_as_if_never_stopped(resumed(run.directory.path), finished)
+
+
+def test_ctrl_c_on_the_command_line_says_once_how_to_go_on_and_gives_130(tmp_path, monkeypatch, segreg):
+    train_pass = train.train_pass
+
+    def pass_with_interrupt(training, batches, number, progress):
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return train_pass(training, batches, number, progress)
+
+    monkeypatch.setattr("segreg.training.trainer.train_pass", pass_with_interrupt)
+    recipe, runs = tiny_runs.write_recipe(tmp_path), tmp_path / "runs"
+    printed = segreg("run", recipe, "--out", runs)
+    (path,) = (runs / "tiny").iterdir()
+    assert printed.status == 130
+    assert printed.err == ""
+    assert printed.out.count(f"segreg run --resume {path}") == 1
+    assert printed.out.splitlines()[-1] == (
+        f"interrupted in epoch 2; 1 finished. Go on with: segreg run --resume {path}"
+    )
+    quiet = segreg("run", recipe, "--quiet", "--out", tmp_path / "quiet")
+    (path,) = (tmp_path / "quiet" / "tiny").iterdir()
+    assert (quiet.status, quiet.err) == (130, "")
+    assert quiet.out == f"interrupted after 1 epochs; segreg run --resume {path} goes on\n"
+    told = segreg("run", recipe, "--json", "--out", tmp_path / "json")
+    assert told.status == 130
+    assert json.loads(told.out)["stopped_because"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_to_the_whole_process_group_ends_it_cleanly(workers, tmp_path):
+    runs, log = tmp_path / "runs", tmp_path / "log"
+    recipe = tiny_runs.write_recipe(tmp_path)
+    arguments = ["run", recipe, "train.epochs=500", f"train.workers={workers}", "--out", runs]
+    process = tiny_runs.process(*arguments, out=log, own_group=True)
+    wait_for(lambda: "epoch 3/500  train.loss" in (log.read_text() if log.exists() else "") or not process.is_alive())
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    process.join()
+    said = log.read_text()
+    assert process.exitcode == 130, said
+    path = started_run(runs)
+    assert said.splitlines()[-1].endswith(f"Go on with: segreg run --resume {path}")
+    assert "Traceback" not in said
+    run = segreg.load_run(path)
+    assert run.results["epochs"] == len(run.history) == load_state(path / "state.pt").epoch >= 3
+
+
+def test_ctrl_c_while_scoring_says_how_to_go_on(finished, tmp_path, monkeypatch, segreg):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segreg.evaluation.evaluator.evaluate", interrupt)
+    recipe, runs = tiny_runs.write_recipe(tmp_path), tmp_path / "runs"
+    printed = segreg("run", recipe, "--out", runs)
+    monkeypatch.undo()
+    (path,) = (runs / "tiny").iterdir()
+    assert (printed.status, printed.err) == (130, "interrupted\n")
+    assert printed.out.splitlines()[-1] == f"interrupted while scoring. Go on with: segreg run --resume {path}"
+    assert_as_if_never_stopped(resumed(path), finished)
+
+
+KEPT = ("recipe.yaml", "resolved.yaml", "split.json", "history.csv", "history.jsonl", "results.json", "per_image.csv",
+        "counts.csv", "best.safetensors")  # fmt: skip
+
+
+def test_going_on_with_a_finished_run_scores_it_again_and_changes_nothing(tmp_path, segreg):
+    run = tiny_runs.run(tmp_path, "train.epochs=2")
+    told = {name: (run.directory.path / name).read_bytes() for name in KEPT}
+    run.directory.results.unlink()
+    run.directory.per_image.unlink()
+    printed = segreg("run", "--resume", run.directory.path)
+    assert printed.status == 0
+    assert "epoch 3" not in printed.out
+    assert {name: (run.directory.path / name).read_bytes() for name in KEPT} == told
+
+
+def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored_again_too(tmp_path, segreg):
+    run = tiny_runs.run(tmp_path, "train.epochs=2")
+    told = run.results
+    rows = [json.loads(line) for line in (run.directory.path / "history.jsonl").read_text().splitlines()]
+    old = [{name: row[name] for name in row if name != "parts" and not name.startswith("seconds.")} for row in rows]
+    (run.directory.path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
+    run.directory.results.unlink()
+    assert segreg("run", "--resume", run.directory.path).status == 0
+    again = json.loads(run.directory.results.read_text())
+    assert again["metrics"] == told["metrics"]
+    assert (again["time"], again["advice"], again["parts"]) == ({}, "", 1)
+
+
+def test_an_average_a_schedule_and_the_patience_go_on_too(tmp_path, monkeypatch):
+    overrides = [
+        "train.ema=0.9", "schedule={name: cosine, warmup_epochs: 1}", "train.freeze_encoder_epochs=2",
+        "train.accumulate=2", "loss=[bce, dice]", "train.early_stopping=5", "train.lr_factors={encoder: 0.1}",
+        "encoder=timm/test_vit", "decoder.dropout=0.5",
+    ]  # fmt: skip
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+    whole = tiny_runs.run(tmp_path / "one", *overrides)
+    run = interrupted(tmp_path / "other", monkeypatch, epoch=3, overrides=overrides)
+    assert_as_if_never_stopped(resumed(run.directory.path), whole)
+
+
+def test_statistics_of_weights_that_are_not_fetched_again_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("segreg_plugins.pretrained.unreachable", lambda address: "the tests allow no network")
+    text = tiny_runs.RECIPE.replace(
+        "encoder: timm/test_resnet",
+        "encoder: {name: efficientnet-b0, weights: advprop, weights_fallback: random}",
+    )
+    monkeypatch.setattr(tiny_runs, "RECIPE", text)
+    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
+    halves = {"mean": [0.5] * 3, "std": [0.5] * 3}  # those of the weights "advprop" alone
+    assert json.loads(read_notes(run.directory.last)["normalize"]) == halves
+    again = resumed(run.directory.path)
+    assert json.loads(read_notes(again.directory.last)["normalize"]) == halves
+    assert again.results["metrics"] == run.results["metrics"]
+
+
+def test_samples_that_came_are_told(tmp_path, segreg):
+    images, masks = tiny_runs.folder_dataset(tmp_path)
+    path = folder_run(tmp_path).directory.path
+    for folder in (images, masks):
+        (folder / "picture 00.png").rename(folder / "picture 99.png")
+    printed = segreg("run", "--resume", path)
+    assert printed.status == 2
+    assert f"the data of folder is split otherwise than when {path} began" in printed.err
+    assert "Start a new run" in printed.err
+
+
+def test_pictures_that_changed_are_told(tmp_path, segreg):
+    _, masks = tiny_runs.folder_dataset(tmp_path)
+    path = folder_run(tmp_path).directory.path
+    before = (path / "environment.json").read_bytes()
+    Image.new("L", (40, 40)).save(masks / "picture 03.png")
+    printed = segreg("run", "--resume", path)
+    assert printed.status == 2
+    assert f"the pictures or masks of folder have changed since {path} began" in printed.err
+    assert (path / "environment.json").read_bytes() == before
+
+
+def folder_run(tmp_path):
+    text = tiny_runs.RECIPE.replace(
+        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks}}",
+    )
+    return tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
+
+
+def test_resume_takes_no_recipe_and_no_overrides(finished, segreg):
+    path = finished.directory.path
+    for word in ("tiny.yaml", "train.epochs=9"):
+        printed = segreg("run", "--resume", path, word)
+        assert printed.status == 2
+        assert printed.err == f"error: --resume goes on with the recipe of {path} as it is; leave out {word}\n"
+
+
+def test_what_is_no_run_is_told(finished, tmp_path, segreg):
+    path = finished.directory.path
+    assert f"there is no run {path}x\n  did you mean" in segreg("run", "--resume", f"{path}x").err
+    above = segreg("run", "--resume", path.parent)
+    assert above.status == 2
+    assert "is not the directory of a run" in above.err
+    assert str(path) in above.err
+    assert segreg("run", "--resume", tmp_path).status == 2
+
+
+def test_a_damaged_state_is_told_by_its_name(tmp_path, segreg):
+    path = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0").directory.path
+    state = (path / "state.pt").read_bytes()
+    (path / "state.pt").write_bytes(state[: len(state) // 2])
+    printed = segreg("run", "--resume", path)
+    assert printed.status == 2
+    assert f"{path / 'state.pt'}: " in printed.err
+
+
+def test_a_recipe_that_was_changed_since_is_told(tmp_path, segreg):
+    path = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0").directory.path
+    resolved = path / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("channels: 16", "channels: 24"))
+    printed = segreg("run", "--resume", path)
+    assert printed.status == 2
+    assert "the training state does not fit this recipe" in printed.err

@@ -1,0 +1,527 @@
+"""A run from beginning to end: what it leaves, that it can be repeated, and that a mistake leaves nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pty
+import select
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import segreg
+import tiny_runs
+from segreg.training import history
+from segreg.training.checkpoint import read_notes
+from segreg.config.recipe import read_recipe
+from segreg.registry.registry import load_registry
+from segreg.config.resolve import resolve
+from segreg.runs.run import start_run, with_absolute_paths
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tiny_runs.finished(tmp_path_factory)
+
+
+def same_weights(one, other):
+    first, second = load_file(one), load_file(other)
+    assert first.keys() == second.keys()
+    return all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_run_leaves_all_that_it_is_to_leave_and_nothing_else(finished):
+    path = finished.directory.path
+    assert {file.name for file in path.iterdir()} == tiny_runs.LEAVES
+    assert path.parent.name == "tiny"
+    assert all(file.stat().st_size for file in path.rglob("*") if file.is_file())
+    assert len(list(finished.directory.overlays.glob("*.png"))) == 2
+
+
+def test_the_recipe_is_kept_as_it_was_read(finished):
+    path = finished.directory.path
+    assert finished.directory.recipe.read_text() == (path.parents[2] / "tiny.yaml").read_text()
+
+
+def test_overrides_are_noted_below_the_recipe_wherever_they_came_from(tmp_path):
+    file = tiny_runs.write_recipe(tmp_path)
+    once = segreg.load_recipe(file, ["train.epochs=2", "encoder=timm/test_vit", "encoder.weights=null"])
+    run = segreg.run_recipe(once.changed(["train.epochs=1", "loss=[bce]"]), out=tmp_path, progress="quiet")
+    text = run.directory.recipe.read_text()
+    kept, _, changes = text.partition("\n# overrides:\n")
+    assert kept == file.read_text()
+    assert set(changes.splitlines()) == {
+        "#   train.epochs=1",
+        '#   encoder={"name": "timm/test_vit", "weights": null}',
+        "#   encoder.weights=null",
+        '#   loss=["bce"]',
+    }
+    assert read_recipe(run.directory.recipe).values == read_recipe(file).values
+
+
+def test_the_resolved_recipe_is_complete_and_resolves_to_itself(finished):
+    resolved = finished.recipe
+    assert resolved.train.epochs == 6
+    assert resolved.decoder.settings["output_stride"] == 16  # a default, written out
+    again = resolve(read_recipe(finished.directory.resolved), load_registry())
+    assert again.plain() == resolved.plain()
+    assert again.yaml() == finished.directory.resolved.read_text().split("\n", 1)[1]
+
+
+def test_the_resolved_recipe_repeats_the_run_to_the_bit_from_another_folder(finished, tmp_path, monkeypatch, segreg):
+    monkeypatch.chdir(tmp_path)
+    assert segreg("run", finished.directory.resolved, "--quiet").status == 0
+    (again,) = (tmp_path / "runs" / "tiny").iterdir()  # under the first recipe's name
+    again = load_run(again)
+    assert same_weights(again.directory.best, finished.directory.best)
+    assert same_weights(again.directory.last, finished.directory.last)
+    assert again.results["metrics"] == finished.results["metrics"]
+    assert again.recipe.plain() == finished.recipe.plain()
+
+
+def load_run(path):
+    return segreg.load_run(path)
+
+
+def test_relative_paths_in_the_resolved_recipe_are_absolute(tmp_path, monkeypatch):
+    tiny_runs.folder_dataset(tmp_path / "set", count=8)
+    ids = [f"picture {number:02}" for number in range(8)]
+    for name, members in {"train": ids[:4], "val": ids[4:6], "test": ids[6:]}.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(members))
+    text = tiny_runs.RECIPE.replace(
+        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        "{name: folder, images: set/images, masks: set/masks}",
+    ).replace(
+        "{method: random, val: 0.2, test: 0.2}",
+        "{method: lists, lists: {train: train.txt, val: val.txt, test: test.txt}}",
+    )
+    monkeypatch.chdir(tmp_path)
+    run = tiny_runs.run(tmp_path, "train.epochs=1", text=text)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = segreg.run_recipe(run.directory.resolved, progress="quiet")
+    assert again.recipe.dataset.settings["images"] == tmp_path / "set" / "images"
+    assert again.recipe.split.lists["val"] == tmp_path / "val.txt"
+    assert json.loads(again.directory.split.read_text()) == {"train": ids[:4], "val": ids[4:6], "test": ids[6:]}
+    assert same_weights(again.directory.last, run.directory.last)
+
+
+NESTED = """
+from collections.abc import Mapping
+from pathlib import Path
+from segreg import Entry, hookimpl
+
+def pages(*, parts: tuple[Path, ...], named: Mapping[str, Path], words: tuple[str, ...] = ()):
+    \"\"\"A data set in several files.
+
+    Args:
+        parts: files.
+        named: more files.
+        words: no files.
+    \"\"\"
+
+@hookimpl
+def segreg_entries():
+    return [Entry("dataset", "pages", pages)]
+"""
+
+
+def test_paths_inside_lists_and_mappings_are_made_absolute_too(plugin, tmp_path, monkeypatch):
+    import plugged
+
+    monkeypatch.chdir(tmp_path)
+    registry = load_registry([*plugged.builtin(), plugin(NESTED)])
+    dataset = "{name: pages, parts: [a/b, /c, ~/d], named: {e: f}, words: [g/h]}"
+    resolved = resolve(read_recipe(tiny_runs.write_recipe(tmp_path), [f"dataset={dataset}"]), registry)
+    assert with_absolute_paths(resolved).dataset.plain() == {
+        "name": "pages",
+        "parts": [f"{tmp_path}/a/b", "/c", str(Path("~/d").expanduser())],
+        "named": {"e": f"{tmp_path}/f"},
+        "words": ["g/h"],
+    }
+
+
+def test_another_seed_gives_other_weights_and_the_same_split(finished, tmp_path):
+    other = tiny_runs.run(tmp_path, "seed=4", "train.epochs=1")
+    assert not same_weights(other.directory.last, finished.directory.last)
+    assert other.directory.split.read_text() == finished.directory.split.read_text()
+
+
+def test_the_environment_names_every_plugin_with_its_version(finished):
+    told = json.loads(finished.directory.environment.read_text())
+    assert told["python"] == sys.version.split()[0]
+    assert told["packages"]["torch"] == version("torch")
+    assert {(p["name"], p["distribution"], p["version"]) for p in told["plugins"]} == {
+        (p.name, p.distribution, p.version) for p in load_registry().plugins
+    }
+    assert told["model"]["parameters"]["total"] == sum(p.numel() for p in finished.model().parameters())
+    assert told["precision"] == "float32"
+    assert told["device"]["name"] == "cpu"
+    assert told["before"] == []
+
+
+def test_the_history_has_a_row_for_each_epoch_in_both_files(finished):
+    rows = finished.history
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    with finished.directory.history.open() as file:
+        table = list(csv.DictReader(file))
+    assert [{name: float(value) for name, value in row.items()} for row in table] == rows
+    assert rows == history.read(finished.directory.path)
+    assert rows[-1]["train.loss"] < rows[0]["train.loss"]
+    names = {"lr.encoder", "val.loss", "val.dice.pooled", "val.iou.per_image_mean", "images_per_second"}
+    assert names <= rows[0].keys()
+
+
+def test_the_best_epoch_is_that_of_the_best_row(finished):
+    scores = [row["val.dice.pooled"] for row in finished.history]
+    assert finished.results["best_epoch"] == 1 + int(np.argmax(scores))
+    assert finished.results["best_value"] == max(scores)
+    assert int(read_notes(finished.directory.best)["epoch"]) == finished.results["best_epoch"]
+    # The best weights are those that were validated then, and so they score as they did then.
+    assert finished.results["metrics"]["val"]["dice.pooled"] == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_the_best_epoch_is_what_is_scored_not_the_last(tmp_path, monkeypatch):
+    # As if nothing after the first epoch were better.
+    monkeypatch.setattr("segreg.training.trainer.better", lambda _, best: best is None)
+    run = tiny_runs.run(tmp_path, "train.epochs=3", "evaluate.overlays=0")
+    results, first = run.results, run.history[0]
+    assert (results["best_epoch"], results["epochs"]) == (1, 3)
+    assert not same_weights(run.directory.best, run.directory.last)
+    for name, value in results["metrics"]["val"].items():
+        assert value == pytest.approx(first[f"val.{name}"], abs=1e-6)
+
+
+def test_weights_explain_themselves(finished):
+    for file in (finished.directory.best, finished.directory.last):
+        notes = read_notes(file)
+        assert notes["recipe"] == finished.recipe.yaml()
+        assert json.loads(notes["task"]) == {"classes": ["lesion"], "mode": "binary"}
+        assert json.loads(notes["normalize"]) == {"mean": [0.5] * 3, "std": [0.5] * 3}  # the encoder's own
+        assert notes["notice"].startswith("SYNTHETIC")
+        assert notes["monitor"] == "val.dice.pooled"
+
+
+def test_synthetic_can_not_be_overlooked(finished, segreg, tmp_path):
+    printed = segreg("run", tiny_runs.write_recipe(tmp_path), "train.epochs=1", "--out", tmp_path / "runs").out
+    header, _, end = printed.partition("epoch 1/1")
+    for part in (header, end):
+        assert "!!!!!!!!" in part
+        assert "!! SYNTHETIC PICTURES: 24 drawn" in part
+    assert finished.results["notice"].startswith("SYNTHETIC PICTURES")
+    for file in finished.directory.overlays.iterdir():
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+        assert (pixels[:4, :4] == (200, 0, 0)).all()  # the banner's colour
+        assert (pixels[:18].min(axis=-1) > 200).sum() > 100  # its words
+
+
+def test_lines_of_a_run_name_its_parts_epochs_scores_and_directory(tmp_path, segreg):
+    printed = segreg("run", tiny_runs.write_recipe(tmp_path), "train.epochs=2", "--out", tmp_path / "runs")
+    (path,) = (tmp_path / "runs" / "tiny").iterdir()
+    run = load_run(path)
+    lines = printed.out.splitlines()
+    assert printed.err == ""
+    assert f"run        {path}" in lines
+    assert "data       synthetic_lesions: 14 train, 5 val, 5 test" in lines
+    assert any(line.startswith("encoder    timm/test_resnet, 0.37 M parameters, strides 2/4/8/16/") for line in lines)
+    assert [line.split("  ")[0] for line in lines if line.startswith("epoch ")] == ["epoch 1/2", "epoch 2/2"]
+    assert "test (5 pictures, at input resolution, best weights):" in lines
+    for name, value in run.results["metrics"]["test"].items():
+        low, high = run.results["intervals"]["test"][name]
+        assert f"  {name:<23}  {value:.4f}  [{low:.4f}, {high:.4f}]" in lines
+    assert lines[-1] == f"everything is in {path}"
+
+
+def test_quiet_prints_the_results_only(tmp_path, segreg):
+    printed = segreg("run", tiny_runs.write_recipe(tmp_path), "train.epochs=1", "--quiet", "--out", tmp_path / "runs")
+    assert printed.err == ""
+    lines = printed.out.splitlines()
+    assert lines[0].startswith("!!!!")
+    assert lines[-1].startswith("everything is in")
+    assert any(line.startswith("  dice.pooled ") for line in lines)
+    assert not any(line.startswith(("recipe", "epoch", "encoder")) for line in lines)
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)])
+def test_json_prints_json_and_nothing_else(quiet, tmp_path, segreg):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    printed = segreg("run", recipe, "train.epochs=1", "--json", *quiet, "--out", tmp_path / "runs")
+    assert (printed.status, printed.err) == (0, "")
+    told = json.loads(printed.out)
+    run = load_run(told.pop("run"))
+    assert told == run.results
+
+
+def test_a_bar_moves_on_a_terminal(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "110")
+    terminal, its_end = pty.openpty()
+    recipe = tiny_runs.write_recipe(tmp_path)
+    arguments = ("run", recipe, "train.epochs=2", "--out", tmp_path / "runs")
+    started = tiny_runs.process(*arguments, out=os.ttyname(its_end))
+    shown = b""
+    while started.is_alive():
+        while select.select([terminal], [], [], 0.1)[0]:
+            shown += os.read(terminal, 65536)
+    os.close(its_end)
+    os.close(terminal)
+    text = shown.decode()
+    assert started.exitcode == 0, text
+    assert "\x1b[?25l" in text  # the cursor is hidden while a bar moves
+    assert "\x1b[?25h" in text  # and shown again
+    assert "epoch 1/2" in text
+    assert "epoch 2/2  train.loss" in text
+    assert "batches" in text
+    assert "everything is in" in text
+    (path,) = (tmp_path / "runs" / "tiny").iterdir()
+    assert {file.name for file in path.iterdir()} == tiny_runs.LEAVES
+
+
+def test_two_runs_of_one_second_have_directories_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.strftime", lambda *_: "2026-01-31_12-00-00")
+    for _ in range(2):
+        tiny_runs.run(tmp_path, "train.epochs=1")
+    assert {p.name for p in (tmp_path / "runs" / "tiny").iterdir()} == {"2026-01-31_12-00-00", "2026-01-31_12-00-00-2"}
+
+
+OBSERVER = """
+import json
+from pathlib import Path
+from segreg.registry.hooks import hookimpl
+
+def note(**told):
+    with Path({log!r}).open("a") as file:
+        file.write(json.dumps(told, default=str) + "\\n")
+
+@hookimpl
+def segreg_run_start(run, recipe):
+    note(hook="start", run=run, seed=recipe["seed"], files=sorted(p.name for p in run.iterdir()))
+
+@hookimpl
+def segreg_epoch_end(run, epoch, values):
+    rows = (run / "history.jsonl").read_text().splitlines()
+    note(hook="epoch", run=run, epoch=epoch, values=values, rows=len(rows))
+
+@hookimpl
+def segreg_run_end(run, results):
+    note(hook="end", run=run, results=results)
+"""
+BROKEN = """
+from segreg.registry.hooks import hookimpl
+
+@hookimpl
+def segreg_epoch_end(epoch):
+    raise RuntimeError(f"no disk for epoch {epoch}")
+
+@hookimpl
+def segreg_run_end():
+    raise SystemExit(3)
+"""
+
+
+def test_observers_are_told_and_a_failing_one_is_named_and_stops_nothing(plugin, tmp_path):
+    import plugged
+
+    log = tmp_path / "log.jsonl"
+    registry = load_registry(
+        [
+            *plugged.builtin(),
+            plugin(BROKEN, name="tracker", distribution="segreg-broken"),
+            plugin(OBSERVER.format(log=str(log)), name="notes", distribution="segreg-notes"),
+        ]
+    )
+    said = []
+
+    class Told(segreg_progress()):
+        def say(self, text):
+            said.append(text)
+
+    recipe = read_recipe(tiny_runs.write_recipe(tmp_path), ["train.epochs=2"])
+    run = start_run(recipe, resolve(recipe, registry), registry, out=tmp_path / "runs", progress=Told())
+    told = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [note["hook"] for note in told] == ["start", "epoch", "epoch", "end"]
+    assert {note["run"] for note in told} == {str(run.directory.path)}
+    assert told[0]["seed"] == 3
+    assert {"resolved.yaml", "recipe.yaml", "split.json", "environment.json"} <= set(told[0]["files"])
+    assert [(note["epoch"], note["rows"]) for note in told[1:3]] == [(1, 1), (2, 2)]  # once it is on the disk
+    assert told[2]["values"] == run.history[1]
+    assert told[3]["results"] == run.results
+    complaints = [line for line in said if line.startswith("warning:")]
+    assert complaints == [
+        "warning: segreg_epoch_end of segreg-broken:tracker failed: RuntimeError: no disk for epoch 1",
+        "warning: segreg_epoch_end of segreg-broken:tracker failed: RuntimeError: no disk for epoch 2",
+        "warning: segreg_run_end of segreg-broken:tracker failed: SystemExit: 3",
+    ]
+    environment = json.loads(run.directory.environment.read_text())
+    assert {"segreg-notes", "segreg-broken"} <= {p["distribution"] for p in environment["plugins"]}
+
+
+def segreg_progress():
+    from segreg.runtime.progress import Quiet
+
+    return Quiet
+
+
+# What goes wrong before training leaves nothing behind.
+
+
+def nothing_left(folder):
+    return not (folder / "runs").exists()
+
+
+MISTAKES = {
+    "an unknown monitor": (["train.monitor=val.dise"], 'an epoch gives no value "val.dise"', "val.dice.pooled"),
+    "a part that is not there": (["train.lr_factors={auxiliary: 2}"], "auxiliary", "encoder"),
+    "an unknown device": (["train.device=cuda:7"], 'there is no device "cuda:7"', "cpu"),
+    "a split that leaves nothing": (["split.val=0.01", "dataset.samples=2"], "leaves train empty", "of 2 samples"),
+    "a metric twice": (["evaluate.metrics=[dice, iou, dice]"], 'the metric "dice" stands twice', "command line"),
+    "a loss for other tasks": (["loss=cross_entropy"], "cross_entropy", "binary"),
+    "a rate too large for float32": (["optimizer.lr=1e30"], "finite", "smaller optimizer.lr"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_told_and_leaves_nothing_behind(case, tmp_path, segreg):
+    overrides, *words = MISTAKES[case]
+    printed = segreg("run", tiny_runs.write_recipe(tmp_path), *overrides, "--out", tmp_path / "runs")
+    assert printed.status == 2
+    assert printed.err.startswith("error: ")
+    for word in words:
+        assert word in printed.err
+    if case != "a rate too large for float32":  # that one has trained
+        assert nothing_left(tmp_path)
+
+
+def test_an_output_folder_that_is_a_file_is_told(tmp_path, segreg):
+    (tmp_path / "taken").write_text("")
+    printed = segreg("run", tiny_runs.write_recipe(tmp_path), "--quiet", "--out", tmp_path / "taken")
+    assert printed.status == 2
+    assert "can't be made" in printed.err
+    assert (tmp_path / "taken").read_text() == ""
+
+
+def test_a_bug_before_training_leaves_nothing_and_keeps_the_folder_that_was_there(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.setattr("segreg.runs.run.fit", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tiny_runs.run(tmp_path)
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def folder_recipe(tmp_path, classes="[disc]"):
+    return tiny_runs.write_recipe(
+        tmp_path,
+        tiny_runs.RECIPE.replace(
+            "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+            f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: {classes}}}",
+        ),
+    )
+
+
+def damage_nothing_there(images, masks):
+    for folder in (images, masks):
+        for file in folder.iterdir():
+            file.unlink()
+    return ["images"]
+
+
+def damage_no_folder(images, masks):
+    images.rename(images.with_name("elsewhere"))
+    return ["images"]
+
+
+def damage_picture(images, masks):
+    (images / "picture 03.png").write_bytes((images / "picture 03.png").read_bytes()[:200])
+    (images / "picture 05.png").write_bytes(b"this is no picture")
+    return ["picture 03.png", "picture 05.png"]
+
+
+def damage_mask_missing(images, masks):
+    (masks / "picture 03.png").unlink()
+    return ["picture 03"]
+
+
+def damage_size(images, masks):
+    Image.new("L", (39, 40)).save(masks / "picture 07.png")
+    return ["picture 07.png", "40x40", "40x39"]
+
+
+def damage_values(images, masks):
+    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40).astype(np.uint8)).save(masks / "picture 11.png")
+    return ["picture 11.png", "foreground: nonzero"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [damage_nothing_there, damage_no_folder, damage_picture, damage_mask_missing, damage_size, damage_values],
+    ids=lambda f: f.__name__.removeprefix("damage_"),
+)
+def test_wrong_data_is_told_by_its_files_and_leaves_nothing_behind(damage, tmp_path, segreg):
+    named = damage(*tiny_runs.folder_dataset(tmp_path))
+    printed = segreg("run", folder_recipe(tmp_path), "--out", tmp_path / "runs")
+    assert printed.status == 2
+    for words in named:
+        assert words in printed.err
+    assert "Traceback" not in printed.err
+    assert nothing_left(tmp_path)
+
+
+def test_a_mask_with_a_class_too_many_is_told(tmp_path, segreg):
+    tiny_runs.folder_dataset(tmp_path, classes=4)
+    recipe = folder_recipe(tmp_path, "[ground, red, green]")
+    printed = segreg("run", recipe, "loss=cross_entropy", "--out", tmp_path / "runs")
+    assert printed.status == 2
+    assert "holds the value 3, and 3 classes have the numbers 0 to 2" in printed.err
+    assert nothing_left(tmp_path)
+
+
+def test_weights_that_can_not_be_had_are_told_and_leave_nothing_behind(tmp_path, monkeypatch, segreg):
+    offline(monkeypatch)
+    recipe = tiny_runs.write_recipe(tmp_path)
+    printed = segreg("run", recipe, "encoder=resnet18", "encoder.weights=imagenet", "--out", tmp_path / "runs")
+    assert printed.status == 2
+    assert 'command line: the weights "imagenet" of the encoder resnet18 could not be had' in printed.err
+    assert "weights_fallback: random" in printed.err
+    assert nothing_left(tmp_path)
+
+
+def offline(monkeypatch):
+    monkeypatch.setattr("segreg_plugins.pretrained.unreachable", lambda address: "the tests allow no network")
+
+
+def test_random_weights_in_the_place_of_others_are_said_loudly_and_recorded(tmp_path, monkeypatch, segreg):
+    offline(monkeypatch)
+    printed = segreg(
+        "run", tiny_runs.write_recipe(tmp_path), "encoder=resnet18", "encoder.weights=imagenet",
+        "encoder.weights_fallback=random", "train.epochs=1", "--out", tmp_path / "runs",
+    )  # fmt: skip
+    assert printed.status == 0
+    words = 'RANDOM weights: "imagenet" of the encoder resnet18 could not be had (the tests allow no network)'
+    header, _, end = printed.out.partition("epoch 1/1")
+    for part in (header, end):
+        shouted = [line.strip("! ") for line in part.splitlines() if line.startswith("!! ")]
+        assert words in " ".join(shouted)
+    (path,) = (tmp_path / "runs" / "tiny").iterdir()
+    run = load_run(path)
+    assert run.results["weights"] == words
+    environment = json.loads(run.directory.environment.read_text())
+    assert environment["model"]["encoder"]["weights"] == words
+
+    # Going on with the run does not ask for them again, and does not forget.
+    monkeypatch.setattr("segreg_plugins.pretrained.obtain", lambda *_, **__: pytest.fail("asked for weights"))
+    assert segreg("run", "--resume", path, "--quiet").status == 0
+    assert load_run(path).results["weights"] == words
+    assert run.model() is not None

@@ -1,0 +1,303 @@
+"""A run that exists: its results, its network as a plain module, its preprocessing, its predictions."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
+
+import plugged
+import segreg
+import tiny_runs
+from segreg.training.checkpoint import read_notes, save_weights
+from segreg.errors import SegregError
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return tiny_runs.finished(tmp_path_factory)
+
+
+def noise(*shape, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+
+
+def test_a_run_is_loaded_from_its_directory_alone(finished, tmp_path, monkeypatch):
+    copy = tmp_path / "moved"
+    shutil.copytree(finished.directory.path, copy)
+    monkeypatch.chdir(tmp_path)
+    run = segreg.load_run("moved")
+    assert run.results == finished.results
+    assert run.history == finished.history
+    assert run.recipe.plain() == finished.recipe.plain()
+    assert run.task == segreg.Task(("lesion",), "binary")
+    image = noise(40, 50, 3)
+    assert np.array_equal(run.predict(image), finished.predict(image))
+
+
+def test_the_network_is_a_plain_module_whose_logits_are_those_of_the_weights(finished):
+    network = finished.model()
+    assert isinstance(network, nn.Module)
+    assert not network.training
+    assert not any(parameter.is_cuda for parameter in network.parameters())
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        logits = network(images)
+    assert logits.shape == (2, 1, 32, 32)
+
+    # The same network, built by hand from the parts that the recipe names.
+    from segreg.models.segmenter import Segmenter
+
+    encoder = segreg.build_part("encoder", "timm/test_resnet", 3)
+    own = Segmenter(encoder, segreg.build_part("decoder", "deeplabv3plus", encoder, channels=16), 1)
+    own.load_state_dict(load_file(finished.directory.best))
+    with torch.inference_mode():
+        assert torch.equal(own.eval()(images), logits)
+
+
+def test_the_best_weights_and_the_last_are_told_apart(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.directory.path, copy)
+    tensors = load_file(copy / "last.safetensors")
+    save_weights({name: tensor * 0 for name, tensor in tensors.items()}, copy / "last.safetensors",
+                 notes=read_notes(copy / "last.safetensors"))  # fmt: skip
+    run, image = segreg.load_run(copy), noise(32, 32, 3)
+    assert not any(parameter.any() for parameter in run.model("last").parameters())
+    assert np.array_equal(run.probabilities(image), finished.probabilities(image))
+    assert (run.probabilities(image, weights="last") == 0.5).all()
+    assert run.predict(image, weights="last").all()
+    (copy / "best.safetensors").unlink()  # where no epoch was the best, the last one stands in
+    assert segreg.load_run(copy).predict(image).all()
+
+
+def test_preprocessing_is_resizing_and_the_encoders_statistics(finished):
+    image = noise(32, 32, 3)
+    ready = finished.preprocess(image)
+    assert ready.shape == (1, 3, 32, 32)
+    assert ready.dtype == torch.float32
+    expected = (torch.from_numpy(image).permute(2, 0, 1)[None] / 255 - 0.5) / 0.5
+    assert torch.allclose(ready, expected, atol=1e-6)
+    larger = noise(77, 51, 3)
+    pixels = torch.from_numpy(larger).permute(2, 0, 1)[None].float()
+    resized = F.interpolate(pixels, size=(32, 32), mode="bilinear", antialias=True).round()
+    assert (finished.preprocess(larger) - (resized / 255 - 0.5) / 0.5).abs().max() < 1.5 / 127.5  # rounding
+
+
+@pytest.mark.parametrize("size", [(37, 53), (1, 1), (32, 32), (200, 9)])
+def test_predictions_have_the_pictures_own_size(size, finished):
+    image = noise(*size, 3)
+    labels = finished.predict(image)
+    assert labels.shape == size
+    assert labels.dtype == np.uint8
+    assert set(np.unique(labels)) <= {0, 1}
+    probabilities = finished.probabilities(image)
+    assert probabilities.shape == (1, *size)
+    assert probabilities.dtype == np.float32
+    assert probabilities.min() >= 0
+    assert probabilities.max() <= 1
+    assert np.array_equal(labels, probabilities[0] >= 0.5)
+
+
+def test_at_the_networks_size_a_prediction_is_the_sigmoid_of_its_logits(finished):
+    image = noise(32, 32, 3)
+    with torch.inference_mode():
+        logits = finished.model()(finished.preprocess(image))
+    assert np.allclose(finished.probabilities(image), logits.sigmoid()[0].numpy(), atol=1e-6)
+
+
+def test_a_file_and_its_pixels_are_the_same(finished, tmp_path):
+    image = noise(45, 33, 3)
+    file = tmp_path / "ein bild.png"
+    Image.fromarray(image).save(file)
+    assert np.array_equal(finished.probabilities(file), finished.probabilities(image))
+    assert np.array_equal(finished.predict(str(file)), finished.predict(image))
+
+
+def test_grey_full_alpha_and_strange_memory_are_taken(finished):
+    grey = noise(40, 44)
+    three = np.repeat(grey[..., None], 3, axis=2)
+    expected = finished.probabilities(three)
+    assert np.array_equal(finished.probabilities(grey), expected)
+    assert np.array_equal(finished.probabilities(grey[..., None]), expected)
+    alpha = np.full((*grey.shape, 1), 255, np.uint8)
+    assert np.array_equal(finished.probabilities(np.concatenate([three, alpha], axis=2)), expected)
+    deep = three.astype(np.uint16) * 257
+    assert np.array_equal(finished.probabilities(deep), expected)
+    for size in ((40, 44), (32, 32)):  # resized, and as it is
+        image = noise(*size, 3)
+        turned = image[::-1, ::-1]
+        assert np.array_equal(finished.probabilities(turned), finished.probabilities(turned.copy()))
+        image.flags.writeable = False
+        assert np.array_equal(finished.probabilities(image), finished.probabilities(image.copy()))
+        assert np.array_equal(finished.probabilities(Image.fromarray(image)), finished.probabilities(image))
+
+
+def test_16_bits_with_alpha_are_stretched_by_their_colours_alone(tmp_path):
+    run = tiny_runs.run(tmp_path, "input.sixteen_bit=min_max", "train.epochs=1", "evaluate.overlays=0")
+    image = 1000 + noise(32, 32, 3).astype(np.uint16)
+    alpha = np.full((32, 32, 1), 65535, np.uint16)
+    stretched = np.round((image - image.min()) * 255.0 / np.ptp(image)).astype(np.uint8)
+    expected = run.preprocess(stretched)
+    for given in (image, np.concatenate([image, alpha], axis=2)):
+        assert (run.preprocess(given) - expected).abs().max() < 1.1 / 127.5  # rounding
+
+
+def test_what_can_not_be_predicted_is_told(finished, tmp_path):
+    with pytest.raises(SegregError, match=r"shape \[40, 40, 3\] and type float64"):
+        finished.predict(np.zeros((40, 40, 3)))
+    with pytest.raises(SegregError, match=r"shape \[5\]"):
+        finished.predict(np.zeros(5, np.uint8))
+    with pytest.raises(SegregError, match=r"shape \[0, 4, 3\]"):
+        finished.predict(np.zeros((0, 4, 3), np.uint8))
+    with pytest.raises(SegregError, match="has 5 channels, and the network takes 3"):
+        finished.predict(noise(8, 8, 5))
+    with pytest.raises(SegregError, match=str(tmp_path / "none.png")):
+        finished.predict(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(SegregError, match=r"text\.png"):
+        finished.predict(str(tmp_path / "text.png"))
+
+
+def test_the_recipes_threshold_decides(tmp_path):
+    run = tiny_runs.run(tmp_path, "evaluate.threshold=0.9", "train.epochs=1", "evaluate.overlays=0")
+    image = noise(32, 32, 3)
+    assert np.array_equal(run.predict(image), (run.probabilities(image)[0] >= 0.9))
+
+
+def test_a_letterbox_is_put_on_and_taken_off(tmp_path):
+    """In the middle band of a tall picture's letterbox lies the picture; the network gives its logits there."""
+    run = tiny_runs.run(tmp_path, "input.resize=letterbox", "train.epochs=1", "evaluate.overlays=0")
+    image = noise(64, 32, 3)
+    ready = run.preprocess(image)
+    border = (torch.zeros(3) - 0.5) / 0.5
+    assert torch.equal(ready[0, :, :, 0], border[:, None].expand(3, 32))
+    assert torch.equal(ready[0, :, :, 31], border[:, None].expand(3, 32))
+    with torch.inference_mode():
+        logits = run.model()(ready)[:, :, :, 8:24]
+        own = F.interpolate(logits, size=(64, 32), mode="bilinear", antialias=True, align_corners=False)
+    assert np.allclose(run.probabilities(image), own.sigmoid()[0].numpy(), atol=1e-6)
+
+
+def test_loading_asks_for_no_weights_and_touches_no_network(tmp_path, monkeypatch):
+    monkeypatch.setattr("segreg_plugins.pretrained.unreachable", lambda address: "the tests allow no network")
+    text = tiny_runs.RECIPE.replace(
+        "encoder: timm/test_resnet", "encoder: {name: resnet18, weights: imagenet, weights_fallback: random}"
+    )
+    made = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
+
+    def no(*_, **__):
+        raise AssertionError("it asked the network")
+
+    monkeypatch.setattr(socket, "socket", no)
+    monkeypatch.setattr(socket, "getaddrinfo", no)
+    monkeypatch.setattr("segreg_plugins.pretrained.obtain", no)
+    run = segreg.load_run(made.directory.path)
+    assert run.recipe.encoder.settings["weights"] == "imagenet"
+    assert run.predict(noise(33, 35, 3)).shape == (33, 35)
+
+
+def test_the_data_is_not_needed_any_more(tmp_path):
+    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0")
+    shutil.rmtree(tmp_path / "pictures")
+    shutil.rmtree(tmp_path / "cache")
+    again = segreg.load_run(run.directory.path)
+    assert again.predict(noise(40, 40, 3)).shape == (40, 40)
+    assert again.task.classes == ("lesion",)
+
+
+def test_a_run_without_results_says_how_to_go_on(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.directory.path, copy)
+    for name in ("results.json", "best.safetensors", "last.safetensors"):
+        (copy / name).unlink()
+    run = segreg.load_run(copy)
+    with pytest.raises(SegregError, match=f"segreg run --resume {copy} goes on with it"):
+        _ = run.results
+    with pytest.raises(SegregError, match="weights yet"):
+        run.model()
+
+
+def test_weights_of_another_network_are_told(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.directory.path, copy)
+    resolved = copy / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("channels: 16", "channels: 24"))
+    with pytest.raises(SegregError, match="the weights do not fit the network"):
+        segreg.load_run(copy).model()
+
+
+MULTILABEL = """
+import numpy as np
+from pathlib import Path
+from segreg import Dataset, Entry, Sample, Task, hookimpl
+
+def layers(*, count: int = 16):
+    \"\"\"Pictures of two overlapping bars.
+
+    Args:
+        count: how many.
+    \"\"\"
+    def place(sample):
+        return 4 + int(sample.id) % 20
+    def read_image(sample):
+        image = np.zeros((36, 36, 3), np.uint8)
+        image[place(sample) : place(sample) + 10, :, 0] = 200
+        image[:, place(sample) : place(sample) + 10, 1] = 200
+        return image
+    def read_mask(sample):
+        mask = np.zeros((2, 36, 36), np.uint8)
+        mask[0, place(sample) : place(sample) + 10] = 1
+        mask[1, :, place(sample) : place(sample) + 10] = 1
+        mask[:, :2] = 255
+        return mask
+    samples = [Sample(str(number), Path(f"{number}"), Path(f"{number}")) for number in range(count)]
+    return Dataset(Task(("row", "column"), "multilabel"), samples, read_image, read_mask)
+
+@hookimpl
+def segreg_entries():
+    return [Entry("dataset", "layers", layers)]
+"""
+
+
+def test_multilabel_predicts_a_layer_for_each_class(tmp_path, plugin, installed):
+    """From a data set that is no files and comes from another package."""
+    installed(*plugged.builtin(), plugin(MULTILABEL, distribution="segreg-layers"))
+    text = tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: pictures, samples: 24, size: 48}", "layers")
+    run = tiny_runs.run(tmp_path, "loss=bce", "augment=[]", "evaluate.resolution=original", text=text)
+    assert run.task.mode == "multilabel"
+    image = np.zeros((36, 36, 3), np.uint8)
+    image[5:15, :, 0] = 200
+    labels = run.predict(image)
+    assert labels.shape == (2, 36, 36)
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, run.probabilities(image) >= 0.5)
+    assert {"dice.class.row", "dice.class.column"} <= run.results["metrics"]["test"].keys()
+    environment = json.loads(run.directory.environment.read_text())
+    assert "segreg-layers" in {plugin["distribution"] for plugin in environment["plugins"]}
+
+
+def test_multiclass_probabilities_sum_to_one(tmp_path):
+    tiny_runs.folder_dataset(tmp_path, classes=3)
+    text = tiny_runs.RECIPE.replace(
+        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: [a, b, c]}}",
+    )
+    run = tiny_runs.run(tmp_path, "loss=cross_entropy", "train.epochs=2", "evaluate.overlays=1", text=text)
+    image = noise(50, 41, 3)
+    probabilities = run.probabilities(image)
+    assert probabilities.shape == (3, 50, 41)
+    assert np.allclose(probabilities.sum(axis=0), 1, atol=1e-5)
+    assert np.array_equal(run.predict(image), probabilities.argmax(axis=0))

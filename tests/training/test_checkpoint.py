@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import enum
+import os
+import pickle
+import stat
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from segreg.training import checkpoint
+from segreg.training.checkpoint import State, load_state, load_weights, read_weights, replacing, save_state, save_weights
+from segreg.errors import SegregError
+
+
+def state(**given):
+    plain = {
+        "epoch": 3, "seconds": 1.5, "objective": {"model.weight": torch.arange(4.0)}, "average": None,
+        "average_steps": 0, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
+        "schedule": {"best": -float("inf")}, "scaler": {}, "randomness": {"python": (3, (1, 2), None)},
+        "monitor": "val.loss", "best_epoch": 2, "best_value": None,
+        "epochs_without_better": 1, "precision": "float32", "values": {"a": 1.0},
+    }  # fmt: skip
+    return State(**(plain | given))
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one = nn.Linear(3, 3, bias=False)
+        self.two = nn.Linear(3, 3, bias=False)
+        self.two.weight = self.one.weight
+        self.norm = nn.BatchNorm1d(3)
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).to(memory_format=torch.channels_last)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    strided = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    save_state(state(optimizer={"average": strided, 1: np.float64(2.5)}), tmp_path / "state.pt")
+    back = load_state(tmp_path / "state.pt")
+    assert torch.equal(back.optimizer["average"], strided)
+    assert back.optimizer["average"].stride() == strided.stride()
+    assert back.optimizer[1] == 2.5
+    assert type(back.optimizer[1]) is float
+    assert (back.schedule, back.randomness, back.values) == ({"best": -float("inf")}, state().randomness, {"a": 1.0})
+
+
+class Colour(enum.IntEnum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (object(), r"schedule\.inner\[1\] is a builtins\.object"),
+        (Colour.RED, r"schedule\.inner\[1\] is a test_checkpoint\.Colour"),
+        (print, "builtin_function_or_method"),
+    ],
+)
+def test_what_could_not_be_read_back_is_refused_when_it_is_saved(tmp_path, value, words):
+    with pytest.raises(SegregError, match=words):
+        save_state(state(schedule={"inner": [1, value]}), tmp_path / "state.pt")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Harmful:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+@pytest.mark.parametrize("read", [load_state, read_weights])
+def test_code_in_a_file_is_refused_and_not_run(tmp_path, how, read):
+    harmful, path = {"format": 1, "objective": Harmful(tmp_path / "harm")}, tmp_path / "state.pt"
+    if how == "torch":
+        torch.save(harmful, path)
+    else:
+        path.write_bytes(pickle.dumps(harmful))
+    with pytest.raises(SegregError, match=r"state\.pt: .*(could run code; refused|damaged)"):
+        read(path)
+    assert not (tmp_path / "harm").exists()
+    # The file is harmful indeed: reading it the usual way runs it.
+    with path.open("rb") as file:
+        torch.load(file, weights_only=False) if how == "torch" else pickle.load(file)
+    assert (tmp_path / "harm").exists()
+
+
+@pytest.mark.parametrize("cut", [0, 1, 100, 0.3, 0.6, 0.99])
+def test_cut_off_files_are_told(tmp_path, cut):
+    save_state(state(objective={"model.weight": torch.randn(300)}), tmp_path / "state.pt")
+    save_weights({"weight": torch.randn(300)}, tmp_path / "a.safetensors", notes={})
+    for name, read in (("state.pt", load_state), ("a.safetensors", read_weights)):
+        path = tmp_path / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(cut * len(whole)) if 0 < cut < 1 else cut])
+        with pytest.raises(SegregError, match=f"{name}: "):
+            read(path)
+
+
+def test_a_flipped_bit_in_a_state_is_told(tmp_path):
+    path = tmp_path / "state.pt"
+    save_state(state(objective={"model.weight": torch.full((1000,), 3.25)}), path)
+    content = bytearray(path.read_bytes())
+    place = content.find(np.float32(3.25).tobytes() * 4)
+    content[place + 100] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(SegregError, match=r"state\.pt: damaged"):
+        load_state(path)
+
+
+@pytest.mark.parametrize("content", [{"epoch": 3}, [1, 2], {"format": 99}])
+def test_other_files_are_no_states(tmp_path, content):
+    torch.save(content, tmp_path / "other.pt")
+    with pytest.raises(SegregError, match=r"other\.pt: (not a training state|a training state of another version)"):
+        load_state(tmp_path / "other.pt")
+    with pytest.raises(SegregError, match="there is no such file"):
+        load_state(tmp_path / "missing.pt")
+
+
+def test_weights_come_back_into_the_layout_of_the_module(tmp_path):
+    one, other = network(), network()
+    nn.init.zeros_(other[0].weight)
+    save_weights(one.state_dict(), tmp_path / "w.safetensors", notes={"epoch": 3, "value": 0.5})
+    match = load_weights(other, tmp_path / "w.safetensors")
+    assert match.notes == {"epoch": "3", "value": "0.5"}
+    assert str(match) == "7 tensors loaded"
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(other.state_dict()[name], tensor)
+    assert other[0].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_tensors_that_share_memory_are_saved(tmp_path):
+    tied = Tied()
+    flat = torch.arange(10.0)
+    tensors = {**tied.state_dict(), "left": flat[:5], "right": flat[5:], "all": flat, "empty": flat[:0]}
+    save_weights(tensors, tmp_path / "w.safetensors", notes={})
+    back, _ = read_weights(tmp_path / "w.safetensors")
+    assert back.keys() == tensors.keys()
+    assert all(torch.equal(back[name], tensors[name]) for name in tensors)
+    fresh = Tied()
+    save_weights(tied.state_dict(), tmp_path / "w.safetensors", notes={})
+    load_weights(fresh, tmp_path / "w.safetensors")
+    assert fresh.two.weight is fresh.one.weight
+    assert torch.equal(fresh.two.weight, tied.one.weight)
+
+
+@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"state_dict": w, "epoch": 1}, lambda w: {"model": w}])
+def test_pytorch_files_are_taken(tmp_path, wrap):
+    one = network()
+    torch.save(wrap(one.state_dict()), tmp_path / "w.pth")
+    other = network()
+    nn.init.zeros_(other[0].weight)
+    load_weights(other, tmp_path / "w.pth")
+    assert torch.equal(other[0].weight, one[0].weight)
+
+
+def test_what_does_not_fit_is_listed(tmp_path):
+    tensors = dict(network().state_dict())
+    tensors["0.weight"] = torch.zeros(5, 2, 3, 3)
+    tensors["extra"] = tensors.pop("0.bias")
+    path = tmp_path / "w.safetensors"
+    save_weights(tensors, path, notes={})
+    other = network()
+    nn.init.constant_(other[1].weight, 7.0)
+    with pytest.raises(SegregError) as caught:
+        load_weights(other, path)
+    assert str(caught.value) == (
+        f"{path}: the weights do not fit the network\n"
+        "  5 tensors fit\n"
+        "  1 missing: 0.bias\n"
+        "  1 unexpected: extra\n"
+        "  1 of another shape: 0.weight [5, 2, 3, 3] for [3, 2, 3, 3]"
+    )
+    assert other[1].weight[0] == 7.0, "nothing is loaded from a file that does not fit"
+    match = load_weights(other, path, strict=False)
+    assert (len(match.loaded), match.missing, match.unexpected) == (5, ("0.bias",), ("extra",))
+    assert other[1].weight[0] == 1.0
+    save_weights({"nothing": torch.zeros(1)}, path, notes={})
+    with pytest.raises(SegregError, match="do not fit the network"):
+        load_weights(other, path, strict=False)
+
+
+def write_half(path):
+    with replacing(path) as aside:
+        aside.write_text("ne")
+        raise OSError("disk full")
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(OSError, match="disk full"):
+        write_half(path)
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
+    order = []
+    real = checkpoint._sync
+    monkeypatch.setattr(
+        checkpoint, "_sync", lambda path: (order.append((path.name, (tmp_path / "file").exists())), real(path))
+    )
+    with replacing(tmp_path / "file") as aside:
+        aside.write_text("new")
+    assert order == [(".file.writing", False), (tmp_path.name, True)]
+
+
+def test_weights_may_be_read_by_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o022)
+    try:
+        save_weights({"a": torch.zeros(2)}, tmp_path / "w.safetensors", notes={})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "w.safetensors").stat().st_mode) == 0o644

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segreg.errors import SegregError
+from segreg.training.loss import Objective
+from tiny_training import Scale, TinyNet, bce, dice
+
+IMAGES = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+TARGETS = torch.randint(0, 2, (2, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+def network(*, auxiliary=True):
+    torch.manual_seed(0)
+    return TinyNet(dropout=0.0, norm=False, auxiliary=auxiliary)
+
+
+def test_the_total_is_the_weighted_sum_of_the_terms():
+    model = network()
+    objective = Objective(model, Scale(), [("bce", 1.0, bce), ("dice", 0.3, dice)], auxiliary_weight=0.25)
+    terms, logits = objective(IMAGES, TARGETS)
+    assert list(terms) == ["loss", "bce", "dice", "auxiliary.bce", "auxiliary.dice"]
+    main, auxiliary = model.all_logits(IMAGES.float() / 255 - 0.5)
+    torch.testing.assert_close(logits, main)
+    torch.testing.assert_close(terms["bce"], F.binary_cross_entropy_with_logits(main[:, 0], TARGETS.float()))
+    torch.testing.assert_close(terms["auxiliary.dice"], dice(auxiliary, TARGETS))
+    by_hand = bce(main, TARGETS) + 0.3 * dice(main, TARGETS)
+    by_hand = by_hand + 0.25 * (bce(auxiliary, TARGETS) + 0.3 * dice(auxiliary, TARGETS))
+    torch.testing.assert_close(terms["loss"], by_hand)
+
+
+def test_evaluation_scores_the_main_logits_alone():
+    with_it = Objective(network(), Scale(), [("bce", 2.0, bce)]).eval()
+    without = Objective(network(auxiliary=False), Scale(), [("bce", 2.0, bce)]).eval()
+    without.model.load_state_dict(with_it.model.state_dict(), strict=False)
+    terms, _ = with_it(IMAGES, TARGETS)
+    assert list(terms) == ["loss", "bce"]
+    torch.testing.assert_close(terms, without(IMAGES, TARGETS)[0])
+
+
+def test_losses_get_float32_and_no_autocast_whatever_the_network_computes_in():
+    seen = []
+
+    def loss(logits, target):
+        seen.append((logits.dtype, target.dtype, torch.is_autocast_enabled("cpu")))
+        return bce(logits, target)
+
+    objective = Objective(network(), Scale(), [("bce", 1.0, loss)])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms, logits = objective(IMAGES, TARGETS)
+    assert set(seen) == {(torch.float32, torch.int64, False)}
+    assert {term.dtype for term in terms.values()} | {logits.dtype} == {torch.float32}
+    assert all(term.shape == () for term in terms.values())
+
+
+def test_a_name_that_comes_twice_is_numbered():
+    losses = [("bce", 1.0, bce), ("bce", 1.0, bce), ("loss", 1.0, bce)]
+    objective = Objective(network(auxiliary=False), Scale(), losses)
+    terms, _ = objective(IMAGES, TARGETS)
+    assert list(terms) == ["loss", "bce", "bce#2", "loss#2"]
+    torch.testing.assert_close(terms["loss"], 3 * terms["bce"])
+
+
+def test_losses_that_are_modules_move_with_the_network():
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0]))
+    objective = Objective(network(), Scale(), [("ce", 1.0, loss), ("bce", 1.0, bce)]).to("meta")
+    assert loss.weight.device.type == "meta"
+    assert next(objective.model.parameters()).device.type == "meta"
+
+
+def test_no_loss_is_told():
+    with pytest.raises(SegregError, match="there is no loss to train with"):
+        Objective(network(), Scale(), [])
+
+
+@pytest.mark.parametrize(
+    ("loss", "given"),
+    [
+        (lambda logits, target: logits.mean((1, 2, 3)), "[2]"),
+        (lambda logits, target: logits[:1].mean((2, 3)), "[1, 1]"),
+        (lambda logits, target: 0.5, "float"),
+        (lambda logits, target: None, "NoneType"),
+    ],
+)
+def test_a_loss_that_is_no_scalar_is_told(loss, given):
+    objective = Objective(network(), Scale(), [("mine", 1.0, loss)])
+    with pytest.raises(SegregError) as told:
+        objective(IMAGES, TARGETS)
+    assert str(told.value) == f'the loss "mine" gives {given} where a scalar tensor was expected'

@@ -1,0 +1,502 @@
+"""The loop itself: what it learns, writes, refuses, and when it stops."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import signal
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from segreg.training import history
+from segreg.training.checkpoint import BEST, LAST, STATE, load_state, load_weights, read_weights
+from segreg.runtime.device import Precision
+from segreg.errors import SegregError
+from segreg_plugins.optimizers import from_torch
+from segreg_plugins.schedules.builders import plateau, step
+from tiny_training import CPU, FLOAT32, SETTINGS, Agreement, Batches, TinyNet, bce, objective, train
+
+PLAIN = {"losses": [("bce", 1.0, bce)], "norm": False, "dropout": 0.0}
+SGD = partial(from_torch.build, "SGD", lr=0.1, momentum=0.0)
+
+
+def weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def assert_same(one, other, **tolerance):
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], **(tolerance or {"rtol": 0, "atol": 0}), msg=name)
+
+
+def test_it_learns_and_leaves_its_files(tmp_path):
+    told = []
+    network, outcome = train(
+        tmp_path, settings=replace(SETTINGS, epochs=8), observe=lambda epoch, values: told.append((epoch, dict(values)))
+    )
+    rows = history.read(tmp_path)
+    assert [row["epoch"] for row in rows] == list(range(1, 9)) == [epoch for epoch, _ in told]
+    assert rows == [values for _, values in told]
+    assert rows[-1]["train.loss"] < 0.8 * rows[0]["train.loss"]
+    assert rows[-1]["train.loss"] == pytest.approx(rows[-1]["train.loss.bce"] + 0.5 * rows[-1]["train.loss.dice"])
+    assert {"lr.encoder", "lr.decoder", "lr.head", "val.loss", "val.agreement.pixels", "seconds"} <= rows[0].keys()
+    best = min(rows, key=lambda row: row["val.loss"])
+    assert (outcome.best_epoch, outcome.best_value) == (best["epoch"], best["val.loss"])
+    assert (outcome.stopped_because, outcome.epochs, outcome.weights) == ("finished", 8, tmp_path / BEST)
+    assert_same(read_weights(tmp_path / LAST)[0], weights(network.model))
+    assert read_weights(tmp_path / BEST)[1] == {
+        "epoch": str(outcome.best_epoch), "monitor": "val.loss", "value": str(outcome.best_value),
+    }  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "best.safetensors", "history.csv", "history.jsonl", "last.safetensors", "state.pt",
+    ]  # fmt: skip
+
+
+def test_the_validation_loss_is_that_of_the_saved_weights(tmp_path):
+    for name, ema in (("plain", None), ("averaged", 0.5)):
+        train(tmp_path / name, settings=replace(SETTINGS, ema=ema))
+        fresh = objective(seed=9)
+        load_weights(fresh.model, tmp_path / name / LAST)
+        val = Batches(count=6, shuffle=False, seed=1)
+        with torch.no_grad():
+            terms, _ = fresh.eval()(val.images, val.targets)
+        # The mean over images, although the last batch is smaller; dice is a batch's, so that bce is compared.
+        assert history.read(tmp_path / name)[-1]["val.loss.bce"] == pytest.approx(terms["bce"].item(), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
+    one, two, three = (weights(train(tmp_path / str(i), seed=seed)[0]) for i, seed in enumerate((3, 3, 4)))
+    assert_same(one, two)
+    assert any(not torch.equal(one[name], three[name]) for name in one)
+
+
+def test_accumulated_batches_equal_big_ones(tmp_path):
+    batches = {"train": Batches(count=20)}
+    small, _ = train(
+        tmp_path / "a", settings=replace(SETTINGS, accumulate=2), build_optimizer=SGD, objective=objective(**PLAIN),
+        build_schedule=step_every_epoch, **batches,
+    )  # fmt: skip
+    big, _ = train(
+        tmp_path / "b", train=Batches(count=20, size=8), build_optimizer=SGD, objective=objective(**PLAIN),
+        build_schedule=step_every_epoch,
+    )  # fmt: skip
+    # 20 images in batches of 4: two groups of two and a last one that is incomplete.
+    assert_same(weights(small), weights(big), rtol=1e-5, atol=1e-7)
+    assert history.read(tmp_path / "a")[-1]["lr.head"] == history.read(tmp_path / "b")[-1]["lr.head"] < 0.1
+
+
+def step_every_epoch(optimizer, steps, epochs):
+    assert steps == 3
+    return step(optimizer, steps, epochs, every_epochs=1, gamma=0.5)
+
+
+def test_it_does_what_a_loop_by_hand_does(tmp_path):
+    network = objective(**PLAIN)
+    mine, by_hand = copy.deepcopy(network), network.model.train()
+    train(tmp_path, build_optimizer=SGD, objective=mine, build_schedule=lambda *_: None)
+    optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1)
+    for epoch in (1, 2, 3):
+        for batch in Batches().epoch(epoch):
+            logits = by_hand(batch.images.float() / 255 - 0.5)
+            loss = F.binary_cross_entropy_with_logits(logits[:, 0], batch.targets.float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert_same(weights(mine.model), weights(by_hand), rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_are_clipped(tmp_path):
+    settings = replace(SETTINGS, epochs=1, clip_gradient_norm=1e-3)
+    network = objective(**PLAIN)
+    before = torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
+    train(tmp_path, settings=settings, train=Batches(count=4), build_optimizer=partial(SGD, lr=1.0),
+          build_schedule=lambda *_: None, objective=network)  # fmt: skip
+    after = torch.cat([p.detach().flatten() for p in network.parameters()])
+    assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_a_frozen_encoder_stays_bit_for_bit_and_then_learns(tmp_path):
+    network = objective()
+    start = weights(network.model.encoder)
+    seen = {}
+
+    def observe(epoch, values):
+        seen[epoch] = weights(network.model.encoder)
+
+    train(tmp_path, settings=replace(SETTINGS, epochs=3, freeze_encoder_epochs=2), objective=network, observe=observe)
+    assert_same(seen[1], start)  # BatchNorm's running mean and count among them
+    assert_same(seen[2], start)
+    assert all(not torch.equal(seen[3][name], start[name]) for name in start)
+    assert all(p.requires_grad for p in network.parameters())
+
+
+def test_what_a_network_freezes_itself_stays_frozen(tmp_path):
+    network = objective()
+    network.model.encoder[0].weight.requires_grad_(False)
+    before = network.model.encoder[0].weight.clone()
+    train(tmp_path, settings=replace(SETTINGS, freeze_encoder_epochs=1), objective=network)
+    assert torch.equal(network.model.encoder[0].weight, before)
+
+
+def test_learning_rates_by_part(tmp_path):
+    network = objective(**PLAIN)
+    before = weights(network.model)
+    train(
+        tmp_path, settings=replace(SETTINGS, epochs=1, lr_factors={"encoder": 0.1, "head": 2.0}),
+        train=Batches(count=4), build_optimizer=SGD, build_schedule=lambda *_: None, objective=network,
+    )  # fmt: skip
+    reference = objective(**PLAIN)
+    train(tmp_path / "1", settings=replace(SETTINGS, epochs=1), train=Batches(count=4), build_optimizer=SGD,
+          build_schedule=lambda *_: None, objective=reference)  # fmt: skip
+    for name, tensor in network.model.state_dict().items():
+        factor = {"encoder": 0.1, "decoder": 1.0, "head": 2.0}[name.split(".")[0]]
+        moved = reference.model.state_dict()[name] - before[name]
+        torch.testing.assert_close(tensor - before[name], factor * moved, rtol=1e-3, atol=1e-7)
+    row = history.read(tmp_path)[0]
+    assert (row["lr.encoder"], row["lr.decoder"], row["lr.head"]) == pytest.approx((0.01, 0.1, 0.2))
+
+
+def test_a_part_that_is_not_there_is_told(tmp_path):
+    with pytest.raises(SegregError, match='no part "auxiliary"'):
+        train(tmp_path, settings=replace(SETTINGS, lr_factors={"auxiliary": 0.1}))
+
+
+def test_early_stopping(tmp_path):
+    frozen = partial(SGD, lr=1e-30)
+    settings = replace(SETTINGS, epochs=9, early_stopping=2)
+    _, outcome = train(tmp_path, settings=settings, build_optimizer=frozen, objective=objective(**PLAIN))
+    assert (outcome.stopped_because, outcome.epochs, outcome.best_epoch) == ("early stopping", 3, 1)
+
+
+def test_the_time_budget_stops_after_the_epoch_that_crosses_it(tmp_path):
+    _, outcome = train(tmp_path, settings=replace(SETTINGS, time_budget_minutes=1e-9))
+    assert (outcome.stopped_because, outcome.epochs) == ("time budget", 1)
+
+
+def test_the_plateau_schedule_is_told_losses_turned_round(tmp_path):
+    # The rate is so low that nothing becomes better: with losses not negated, no epoch would count as bad.
+    settings = replace(SETTINGS, epochs=4)
+    train(tmp_path, settings=settings, build_optimizer=partial(SGD, lr=1e-30), objective=objective(**PLAIN),
+          build_schedule=partial(plateau, patience=1, factor=0.5))  # fmt: skip
+    assert [row["lr.head"] for row in history.read(tmp_path)] == pytest.approx([1e-30, 1e-30, 1e-30, 5e-31])
+
+
+def test_a_metric_chooses_by_its_own_direction(tmp_path):
+    settings = replace(SETTINGS, epochs=6, monitor="val.agreement.pixels")
+    _, outcome = train(tmp_path, settings=settings)
+    values = [row["val.agreement.pixels"] for row in history.read(tmp_path)]
+    assert outcome.best_value == max(values)
+    assert outcome.best_epoch == values.index(max(values)) + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("val.agreement.pixel", 'did you mean "val.agreement.pixels"'),
+        ("dice", 'there are "train.loss", "train.loss.bce", "train.loss.dice", "val.loss"'),
+    ],
+)
+def test_an_unknown_monitor_is_told_before_anything_trains(tmp_path, name, words):
+    network = objective()
+    before = weights(network)
+    with pytest.raises(SegregError, match=words):
+        train(tmp_path, settings=replace(SETTINGS, monitor=name), objective=network)
+    assert_same(weights(network), before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_metric_without_direction_can_not_choose(tmp_path):
+    metrics = Agreement()
+    metrics.clone = lambda: metrics
+    metrics.higher_is_better = None
+    with pytest.raises(SegregError, match="does not say whether larger is better"):
+        train(tmp_path, settings=replace(SETTINGS, monitor="val.agreement.pixels"), metrics=metrics)
+
+
+def test_a_metric_that_is_never_defined_leaves_the_last_weights(tmp_path):
+    class Undefined(Agreement):
+        def compute(self):
+            return {"agreement.pixels": torch.tensor(math.nan)}
+
+        def clone(self):
+            return self
+
+        def items(self):
+            return [("agreement", self)]
+
+    settings = replace(SETTINGS, monitor="val.agreement.pixels", early_stopping=2)
+    _, outcome = train(tmp_path, settings=settings, metrics=Undefined())
+    assert (outcome.stopped_because, outcome.best_epoch, outcome.best_value) == ("early stopping", 0, None)
+    assert outcome.weights == tmp_path / LAST
+
+
+def test_without_validation_a_training_value_is_monitored(tmp_path):
+    settings = replace(SETTINGS, monitor="train.loss")
+    _, outcome = train(tmp_path, val=Batches(count=0), settings=settings)
+    assert outcome.best_value == min(row["train.loss"] for row in history.read(tmp_path))
+    with pytest.raises(SegregError, match=r'no value "val\.loss"'):
+        train(tmp_path / "other", val=Batches(count=0))
+
+
+def test_torchmetrics_collections_are_taken(tmp_path):
+    from torchmetrics import Metric, MetricCollection
+
+    class Named(Metric):
+        higher_is_better = True
+        full_state_update = False
+
+        def __init__(self):
+            super().__init__()
+            self.add_state("right", torch.zeros(()), "sum")
+            self.add_state("count", torch.zeros(()), "sum")
+
+        def update(self, logits, target):
+            assert logits.dtype == torch.float32
+            assert target.dtype == torch.int64
+            self.right += ((logits[:, 0] > 0) == (target == 1)).sum()
+            self.count += target.numel()
+
+        def compute(self):
+            return {"agreement.pixels": self.right / self.count, "agreement.count": self.count}
+
+    settings = replace(SETTINGS, monitor="val.agreement.pixels")
+    train(tmp_path / "a", settings=settings, metrics=MetricCollection({"agreement": Named()}))
+    train(tmp_path / "b", settings=settings)
+    a, b = history.read(tmp_path / "a"), history.read(tmp_path / "b")
+    assert [row["val.agreement.pixels"] for row in a] == pytest.approx([row["val.agreement.pixels"] for row in b])
+    assert [row["val.agreement.count"] for row in a] == [6 * 16 * 16] * 3  # reset between epochs
+
+
+# What is not finite.
+
+
+def spoiled(logits, target):
+    """A loss that is NaN where a picture of the batch has label 2."""
+    value = bce(logits, target.clamp(max=1))
+    return torch.where((target == 2).any(), torch.nan, 1.0) * value
+
+
+@pytest.mark.parametrize("side", ["train", "val"])
+def test_a_loss_that_is_not_finite_stops_and_tells_all(tmp_path, side):
+    sound, bad = Batches(), Batches()
+    bad.targets[13] = 2
+    switching = Switching(sound, bad)
+    losses = [("bce", 1.0, lambda logits, target: bce(logits, target.clamp(max=1))), ("spoiled", 1.0, spoiled)]
+    with pytest.raises(SegregError) as caught:
+        train(tmp_path, objective=objective(losses=losses), **{side: switching})
+    order = [batch.ids for batch in Batches().epoch(2 if side == "train" else 0)]
+    number, ids = next((i, ids) for i, ids in enumerate(order) if "picture13" in ids)
+    doing = "training" if side == "train" else "validation"
+    text = str(caught.value)
+    assert f'{doing}, epoch 2, batch {number + 1}: loss term "spoiled" is not finite' in text
+    assert all(identity in text for identity in ids)
+    assert "train.clip_gradient_norm=1" in text
+    # The epoch before is what is left.
+    assert load_state(tmp_path / STATE).epoch == 1
+    assert [row["epoch"] for row in history.read(tmp_path)] == [1]
+    for file in (BEST, LAST):
+        assert all(tensor.isfinite().all() for tensor in read_weights(tmp_path / file)[0].values())
+
+
+class Switching:
+    """Sound batches at first, others from the second epoch on (the first pass is the trial of the monitor's)."""
+
+    def __init__(self, first, then):
+        self.first, self.then, self.passes = first, then, 0
+
+    def __len__(self):
+        return len(self.first)
+
+    def epoch(self, number):
+        self.passes += 1
+        late = number == 2 or (number == 0 and self.passes > 2)
+        return (self.then if late else self.first).epoch(number)
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    class Explodes(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.inf
+
+    steps = iter(range(1000))
+
+    def loss(logits, target):
+        value = bce(logits, target)
+        # The last batch of the second epoch: no later loss shows what its step does. One call tries the monitor.
+        training = logits.requires_grad
+        return Explodes.apply(value) if training and next(steps) == 11 else value
+
+    with pytest.raises(SegregError, match=r"epoch 2: \d+ tensors of the network are not finite"):
+        train(tmp_path, objective=objective(losses=[("bce", 1.0, loss)]))
+    assert load_state(tmp_path / STATE).epoch == 1
+
+
+# Precision.
+
+
+def test_bf16_trains_with_float32_weights_and_losses(tmp_path):
+    bf16 = Precision("bf16", torch.bfloat16, scaler=False, reason="test")
+    seen = []
+
+    def loss(logits, target):
+        seen.append(logits.dtype)
+        return bce(logits, target)
+
+    network, _ = train(tmp_path, precision=bf16, objective=objective(losses=[("bce", 1.0, loss)]))
+    assert set(seen) == {torch.float32}
+    assert all(p.dtype == torch.float32 for p in network.parameters())
+    rows = history.read(tmp_path)
+    assert rows[-1]["train.loss"] < rows[0]["train.loss"]
+
+
+SCALED = Precision("fp16", None, scaler=True, reason="float32 with fp16's gradient scaler, which a CPU has too")
+
+
+@pytest.mark.parametrize("name", ["Adam", "SGD"])
+def test_scaled_gradients_are_unscaled_before_clipping_and_stepping(tmp_path, name):
+    settings = replace(SETTINGS, clip_gradient_norm=0.05, accumulate=2)
+    build = partial(from_torch.build, name, lr=0.01)
+    both = [
+        train(tmp_path / precision.name, settings=settings, precision=precision, build_optimizer=build)
+        for precision in (SCALED, FLOAT32)
+    ]
+    assert_same(weights(both[0][0]), weights(both[1][0]), rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_whose_scaled_gradient_overflows_is_skipped_and_the_scale_falls(tmp_path):
+    calls = iter(range(100))
+
+    class Overflow(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, value):
+            return value.clone()
+
+        @staticmethod
+        def backward(ctx, gradient):
+            return gradient * math.inf
+
+    def loss(logits, target):
+        value = bce(logits, target)
+        return Overflow.apply(value) if logits.requires_grad and next(calls) == 0 else value
+
+    settings = replace(SETTINGS, epochs=1)
+    network = objective(losses=[("bce", 1.0, loss)])
+    before = weights(network)
+    train(tmp_path / "one", settings=settings, precision=SCALED, objective=network, train=Batches(count=4))
+    after = weights(network)
+    assert all(torch.equal(before[n], after[n]) for n in before if "running" not in n and "batches" not in n)
+    assert load_state(tmp_path / "one" / STATE).scaler["scale"] == 32768.0
+    # Later steps count, and the state of the scaler is taken up again.
+    calls = iter(range(100))
+    network = objective(losses=[("bce", 1.0, loss)])
+    train(tmp_path / "two", settings=settings, precision=SCALED, objective=network)
+    assert any(not torch.equal(before[n], tensor) for n, tensor in weights(network).items() if "weight" in n)
+    state = load_state(tmp_path / "two" / STATE)
+    train(tmp_path / "two", settings=replace(settings, epochs=2), precision=SCALED, resume=state)
+    assert load_state(tmp_path / "two" / STATE).scaler["scale"] == 32768.0
+
+
+@pytest.mark.slow
+def test_compile_compiles_the_objective(tmp_path, monkeypatch):
+    compiled = []
+    original = nn.Module.compile
+
+    def with_eager_backend(module):  # tracing is PyTorch's; generating C++ takes too long here
+        compiled.append(type(module).__name__)
+        original(module, backend="eager")
+
+    monkeypatch.setattr(nn.Module, "compile", with_eager_backend)
+    settings = replace(SETTINGS, ema=0.5, compile=True)
+    network, _ = train(tmp_path / "a", settings=settings, objective=objective(dropout=0.0))
+    eager, _ = train(tmp_path / "b", settings=replace(settings, compile=False), objective=objective(dropout=0.0))
+    assert compiled == ["Objective", "Objective"]
+    assert_same(weights(network), weights(eager), rtol=1e-3, atol=1e-5)
+
+
+# Being interrupted.
+
+
+class Interrupting(Batches):
+    """Raises, or signals, in the middle of the second epoch."""
+
+    how = "ctrl-c"
+
+    def epoch(self, number):
+        for index, batch in enumerate(super().epoch(number)):
+            if number == 2 and index == 3:
+                if self.how == "ctrl-c":
+                    raise KeyboardInterrupt
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+
+class Terminating(Interrupting):
+    how = "sigterm"
+
+
+@pytest.mark.parametrize("batches", [Interrupting, Terminating])
+def test_an_interrupt_ends_cleanly_and_resuming_gives_the_weights_of_an_unbroken_run(tmp_path, batches):
+    said = []
+
+    class Says:
+        def say(self, text):
+            said.append(text)
+
+        from segreg.runtime.progress import Quiet
+
+        watch = Quiet().watch
+
+    handler = signal.getsignal(signal.SIGTERM)
+    _, outcome = train(tmp_path / "broken", train=batches(), progress=Says())
+    assert (outcome.stopped_because, outcome.epochs, outcome.best_epoch) == ("interrupted", 1, 1)
+    assert f"segreg run --resume {tmp_path / 'broken'}" in said[-1]
+    assert read_weights(tmp_path / "broken" / LAST)[1]["epoch"] == "1"
+    assert signal.getsignal(signal.SIGTERM) is handler
+    train(tmp_path / "broken", resume=load_state(tmp_path / "broken" / STATE))
+    train(tmp_path / "whole")
+    assert_same(read_weights(tmp_path / "broken" / LAST)[0], read_weights(tmp_path / "whole" / LAST)[0])
+
+
+def test_an_interrupt_in_the_first_epoch_can_be_resumed(tmp_path):
+    class AtOnce(Batches):
+        def epoch(self, number):
+            raise KeyboardInterrupt
+
+    _, outcome = train(tmp_path / "broken", train=AtOnce())
+    assert (outcome.epochs, outcome.weights, outcome.stopped_because) == (0, None, "interrupted")
+    train(tmp_path / "broken", resume=load_state(tmp_path / "broken" / STATE))
+    train(tmp_path / "whole")
+    assert_same(read_weights(tmp_path / "broken" / LAST)[0], read_weights(tmp_path / "whole" / LAST)[0])
+
+
+def test_no_batch_is_told(tmp_path):
+    with pytest.raises(SegregError, match="not one batch to train on"):
+        train(tmp_path, train=Batches(count=0), build_schedule=lambda *_: None)
+
+
+def test_images_keep_the_layout_that_is_asked_for(tmp_path):
+    seen = set()
+
+    class Looks(TinyNet):
+        def all_logits(self, image):
+            seen.add(image.is_contiguous(memory_format=torch.channels_last))
+            return super().all_logits(image)
+
+    for layout in (True, False):
+        network = objective()
+        network.model = Looks()
+        seen.clear()
+        train(tmp_path / str(layout), settings=replace(SETTINGS, channels_last=layout), objective=network, device=CPU)
+        assert seen == {layout}

@@ -1,0 +1,171 @@
+"""Diagrams of curves, confusion matrices and reliability: which are drawn, and what stands in them."""
+
+from __future__ import annotations
+
+from unittest import mock
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+from torchmetrics import MetricCollection
+
+from segreg.visualize import plots
+from segreg.visualize.plots import draw_tables
+from segreg.registry.plot_data import Curve, Matrix, Reliability
+
+
+class Offers:
+    """A metric, as far as drawing is concerned, that gives these tables."""
+
+    def __init__(self, *tables):
+        self.tables = lambda: {str(number): table for number, table in enumerate(tables)}
+
+
+def draw(folder, *tables):
+    """Draws tables and gives the figures by their files' names."""
+    figures = {}
+
+    def keep(figure, file):
+        figures[file.name] = figure
+        return saved(figure, file)
+
+    saved = plots._save
+    with mock.patch.object(plots, "_save", keep):
+        files = draw_tables({"metric": Offers(*tables), "other": object()}, folder)
+    assert [file.name for file in files] == list(figures)
+    for file in files:
+        with Image.open(file) as picture:
+            assert picture.width > 300
+    return figures
+
+
+def curve(name, kind="roc", *, prevalence=0.3, power=4.0):
+    x = np.linspace(0, 1, 200)
+    if kind == "roc":
+        return Curve(name, x, x ** (1 / power), "false positive rate", "recall", "AUC 0.8000", (0.0, 1.0))
+    return Curve(name, x, 1 - x**power * (1 - prevalence), "recall", "precision", "AP 0.7", (prevalence, prevalence))
+
+
+def matrix(size, name="", seed=0):
+    drawn = np.random.default_rng(seed)
+    counts = drawn.integers(0, 40_000, (size, size)) * (drawn.random((size, size)) < 0.4)
+    counts += np.diag(drawn.integers(100_000, 3_000_000, size))
+    return Matrix(name, tuple(f"class {k}" for k in range(size)), counts)
+
+
+def bins(name, bent=0.8):
+    edges = (np.arange(15) + 0.5) / 15
+    share = np.where(edges < 0.5, 0.02, 0.12)
+    share[3] = 0
+    confidence, accuracy = edges.copy(), edges**bent
+    confidence[3] = accuracy[3] = np.nan
+    return Reliability(name, confidence, accuracy, share / share.sum(), "ECE 0.0312")
+
+
+def words(axes):
+    return [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+def test_only_what_is_offered_is_drawn(tmp_path):
+    assert draw_tables({"metric": object(), "other": Offers()}, tmp_path) == []
+    assert list(draw(tmp_path, matrix(2))) == ["confusion.png"]
+    assert list(draw(tmp_path, bins("lesion"), curve("lesion"))) == ["roc_pr_curves.png", "reliability.png"]
+
+
+def test_roc_and_precision_recall_stand_side_by_side(tmp_path):
+    figure = draw(tmp_path, curve("lesion", "pr"), curve("lesion"))["roc_pr_curves.png"]
+    roc, pr = figure.axes
+    assert (roc.get_xlabel(), pr.get_xlabel()) == ("false positive rate", "recall")
+    assert words(roc) == ["lesion: AUC 0.8000", "chance"]
+    assert [line.get_ydata()[:2].tolist() for line in (roc.lines[-1], pr.lines[-1])] == [[0, 1], [0.3, 0.3]]
+    with Image.open(tmp_path / "roc_pr_curves.png") as picture:
+        assert picture.width > 1.5 * picture.height
+
+
+def test_twelve_classes_are_drawn_and_the_others_told(tmp_path):
+    names = [f"class {k}" for k in range(15)]
+    tables = [
+        curve(name, kind, prevalence=0.02 * k, power=2 + k) for kind in ("roc", "pr") for k, name in enumerate(names)
+    ]
+    roc, pr = draw(tmp_path, *tables)["roc_pr_curves.png"].axes
+    assert len(roc.lines) == 12 + 1
+    assert roc.get_legend().get_title().get_text() == "the first 12 of 15 classes"
+    assert len({line.get_color() for line in roc.lines}) == 13
+    # Chance differs between classes here, and has the class's colour.
+    chances = [line for line in pr.lines if line.get_linestyle() == ":" and len(line.get_xdata())]
+    assert [line.get_color() for line in chances] == [line.get_color() for line in pr.lines[:12]]
+    assert words(pr)[-1] == "chance, for each class"
+
+
+@pytest.mark.parametrize("size", [2, 3, 6, 7, 21, 40])
+def test_a_matrix_has_its_rows_shares_as_colours_and_its_counts_as_words(tmp_path, size):
+    table = matrix(size)
+    axes = draw(tmp_path, table)["confusion.png"].axes[0]
+    shares = table.counts / table.counts.sum(1, keepdims=True)
+    np.testing.assert_allclose(axes.images[0].get_array(), shares)
+    assert [label.get_text() for label in axes.get_yticklabels()] == list(table.labels)
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
+    told = {text.get_position(): text.get_text() for text in axes.texts}
+    if size == 40:
+        assert not told
+    elif size <= 3:
+        assert told[1, 0] == f"{shares[0, 1]:.1%}\n{table.counts[0, 1]:,}"
+    else:
+        assert set(told) >= {(column, row) for row, column in zip(*np.nonzero(table.counts), strict=True)}
+
+
+@pytest.mark.parametrize("size", [2, 7, 21])
+def test_words_stay_inside_their_cells(tmp_path, size):
+    axes = draw(tmp_path, matrix(size))["confusion.png"].axes[0]
+    start, end = axes.transData.transform([(0, 0), (1, 1)])
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert box.width < abs(end - start)[0]
+        assert box.height < abs(end - start)[1]
+
+
+def test_a_class_without_pixels_is_an_empty_row(tmp_path):
+    counts = np.array([[5, 1], [0, 0]])
+    axes = draw(tmp_path, Matrix("", ("ground", "disc"), counts))["confusion.png"].axes[0]
+    assert axes.images[0].get_array()[1].tolist() == [0, 0]
+
+
+def test_several_matrices_have_panels_of_their_own(tmp_path):
+    figure = draw(tmp_path, *[matrix(2, f"label {k}") for k in range(11)])["confusion.png"]
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert titles == [f"label {k}" for k in range(9)]
+    assert figure.get_suptitle() == "the first 9 of 11"
+
+
+def test_reliability_leaves_empty_bins_out_and_shows_shares(tmp_path):
+    figure = draw(tmp_path, bins("lesion"))["reliability.png"]
+    upper, lower = figure.axes
+    assert len(upper.lines[1].get_xdata()) == 14
+    assert words(upper) == ["as sure as right", "lesion: ECE 0.0312"]
+    np.testing.assert_allclose(lower.patches[0].get_data().values, bins("lesion").share)
+    assert isinstance(figure, Figure)
+
+
+@pytest.mark.parametrize(
+    ("count", "exact", "told"),
+    [(0, False, "0"), (999, False, "999"), (1234, False, "1.2k"), (123456, False, "123k"), (2_500_000, False, "2.5M"),
+     (3_000_000_000, False, "3.0G"), (1_234_567, True, "1,234,567"), (999_999, False, "1.0M")],
+)  # fmt: skip
+def test_counts_are_told_in_the_room_there_is(count, exact, told):
+    assert plots._rounded(count, exact=exact) == told
+
+
+def test_what_built_in_metrics_offer_is_drawn(tmp_path):
+    import torch
+
+    from segreg.task import Task
+    from segreg_plugins.metrics import segreg_entries
+
+    task = Task(("ground", "red", "green"), "multiclass")
+    builders = {entry.name: entry.build for entry in segreg_entries()}
+    metrics = MetricCollection({n: builders[n](task, 0.5) for n in ("dice", "accuracy", "roc_auc", "pr_auc", "ece")})
+    target = torch.randint(0, 3, (2, 16, 16))
+    metrics.update(torch.randn(2, 3, 16, 16) + torch.nn.functional.one_hot(target).movedim(-1, 1), target)
+    files = draw_tables(metrics, tmp_path)
+    assert [file.name for file in files] == ["roc_pr_curves.png", "confusion.png", "reliability.png"]
