@@ -1,6 +1,6 @@
 """What segreg adds to a pair that SMP runs too: time, operations and memory of a training step and of a prediction.
 
-The network is built once by SMP and once by segreg, with the same weights. They take turns; the ratio of processor
+The network is built once by SMP and once by segreg, with the same weights. They take turns; the ratio of CPU
 times, segreg's over SMP's, is printed with its median and quartiles: 1.00 costs nothing. Operations are those that
 PyTorch dispatches, memory is what the backward pass keeps.
 
@@ -52,7 +52,7 @@ class Counter(TorchDispatchMode):
 
 
 def main() -> None:
-    """Prints a line for each decoder."""
+    """Print a line for each decoder."""
     encoder = sys.argv[1] if len(sys.argv) > 1 else "resnet18"
     size = int(sys.argv[2]) if len(sys.argv) > 2 else 128
     print(f"{encoder}, 4 images of {size}x{size}, torch {torch.__version__}, {torch.get_num_threads()} threads")
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def same(theirs: nn.Module, encoder: str, decoder: str) -> Segmenter:
-    """Gives segreg's network with SMP's weights."""
+    """Return segreg's network with SMP's weights."""
     # SMP's PSPNet has no levels beyond the one that it takes; here the encoder's `depth` says so.
     own = segreg.build_part("encoder", encoder, 3, **({"depth": 3} if decoder == "smp.pspnet" else {}))
     # Numbers that are SMP's to the last bit, so that nothing but the adapter is measured.
@@ -100,7 +100,7 @@ def predicted(network: nn.Module, images: Tensor) -> None:
 
 
 def measured(ours: nn.Module, theirs: nn.Module, images: Tensor, step: Step, *, turned: bool) -> float:
-    """Gives the ratio of their processor times, who is first changing from turn to turn."""
+    """Return the ratio of their CPU times, who is first changing from turn to turn."""
     seconds = {}
     for network in (theirs, ours) if turned else (ours, theirs):
         before = time.process_time()
@@ -110,14 +110,14 @@ def measured(ours: nn.Module, theirs: nn.Module, images: Tensor, step: Step, *, 
 
 
 def operations(network: nn.Module, images: Tensor) -> int:
-    """Gives how many operations a prediction dispatches."""
+    """Return how many operations a prediction dispatches."""
     with Counter() as counter:
         predicted(network, images)
     return counter.count
 
 
 def kept(network: nn.Module, images: Tensor) -> float:
-    """Gives the MiB that a forward pass in training keeps for the backward one, each storage counted once."""
+    """Return the MiB that a forward pass in training keeps for the backward one, each storage counted once."""
     found: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """What leaving out dead taps is worth: DeepLabV3+ and its ASPP with atrous convolutions as torch's and as ours.
 
-Each pair is timed one after the other, the order changing from pair to pair, in this process's own processor time on
+Each pair is timed one after the other, the order changing from pair to pair, in this process's own CPU time on
 one thread, so that other work on the machine weighs little. Ratios above 1 say how many times quicker ours is; the
-median of the pairs is printed with their quartiles. bf16 on a processor without it is emulated, and labelled so.
+median of the pairs is printed with their quartiles. bf16 on a CPU without it is emulated, and labelled so.
 
     OMP_NUM_THREADS=1 python benchmarks/atrous.py
     OMP_NUM_THREADS=1 python benchmarks/atrous.py aspp float32
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from segreg.api import build_part
-from segreg.runtime.device import choose_precision, prepare_process
 from segreg.models.segmenter import Segmenter
+from segreg.runtime.device import choose_precision, prepare_process
 from segreg_plugins.decoders.atrous import PROCESSOR, AtrousConv2d
 from segreg_plugins.decoders.deeplabv3plus_network import ASPP
 
@@ -30,12 +30,12 @@ BATCH = 2
 
 
 def main() -> None:
-    """Prints a line a case."""
+    """Print a line a case."""
     print(prepare_process())
     torch.set_num_threads(1)
     words = sys.argv[1:]
     native = choose_precision("auto", torch.device("cpu")).name == "bf16"
-    print(f"torch {torch.__version__}, {PROCESSOR}, 1 thread; batch {BATCH}, channels last, processor time")
+    print(f"torch {torch.__version__}, {PROCESSOR}, 1 thread; batch {BATCH}, channels last, CPU time")
     for precision in [word for word in words if word in PAIRS] or list(PAIRS):
         label = precision if precision == "float32" or native else f"{precision} (emulated)"
         if "step" not in words:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def aspp(channels: int, size: int, *, separable: bool, precision: str, label: str) -> None:
-    """Compares the pooling alone, with its gradients and without."""
+    """Compare the pooling alone, with its gradients and without."""
     ours = ASPP(channels, 256, rates=(6, 12, 18), separable=separable, dropout=0.1)
     features = torch.randn(BATCH, channels, size, size).to(memory_format=torch.channels_last).requires_grad_()
     kind = "separable" if separable else "plain"
@@ -57,7 +57,7 @@ def aspp(channels: int, size: int, *, separable: bool, precision: str, label: st
 
 
 def step(encoder_name: str, pixels: int, *, precision: str, label: str) -> None:
-    """Compares a training step of the whole network, and its prediction."""
+    """Compare a training step of the whole network, and its prediction."""
     encoder = build_part("encoder", encoder_name, 3)
     network = Segmenter(encoder, build_part("decoder", "deeplabv3plus", encoder), 1)
     images = torch.randn(BATCH, 3, pixels, pixels).to(memory_format=torch.channels_last)
@@ -65,7 +65,7 @@ def step(encoder_name: str, pixels: int, *, precision: str, label: str) -> None:
 
 
 def compare(name: str, ours: nn.Module, given: Tensor, precision: str) -> None:
-    """Prints the ratios of training and of predicting."""
+    """Print the ratios of training and of predicting."""
     ours = ours.to(memory_format=torch.channels_last)
     theirs = ordinary(copy.deepcopy(ours))
     training, predicting = [], []
@@ -80,7 +80,7 @@ def compare(name: str, ours: nn.Module, given: Tensor, precision: str) -> None:
 
 
 def ordinary(network: nn.Module) -> nn.Module:
-    """Gives the network with torch's own convolutions."""
+    """Return the network with torch's own convolutions."""
     for layer in network.modules():
         if isinstance(layer, AtrousConv2d):
             layer.__class__ = nn.Conv2d
@@ -88,35 +88,35 @@ def ordinary(network: nn.Module) -> nn.Module:
 
 
 def train(network: nn.Module, given: Tensor, precision: str) -> float:
-    """Gives the seconds of a forward and a backward pass."""
+    """Return the seconds of a forward and a backward pass."""
     network.train().zero_grad(set_to_none=True)
     given.grad = None
     return timed(lambda: computed(network, given, precision).float().square().mean().backward())
 
 
 def predict(network: nn.Module, given: Tensor, precision: str) -> float:
-    """Gives the seconds of a forward pass in evaluation."""
+    """Return the seconds of a forward pass in evaluation."""
     network.eval()
     with torch.inference_mode():
         return timed(lambda: computed(network, given, precision))
 
 
 def computed(network: nn.Module, given: Tensor, precision: str) -> Tensor:
-    """Gives what the network makes of its input in that precision."""
+    """Return what the network makes of its input in that precision."""
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
         result: Tensor = network(given)
     return result
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Gives the processor time of this process that the work took, in seconds."""
+    """Return the CPU time of this process that the work took, in seconds."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 def spread(ratios: list[float]) -> str:
-    """Gives the median of the ratios, with their quartiles."""
+    """Return the median of the ratios, with their quartiles."""
     low, middle, high = statistics.quantiles(ratios, n=4)
     return f"{middle:.2f} ({low:.2f} to {high:.2f})"
 

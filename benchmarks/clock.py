@@ -13,7 +13,7 @@ class Case:
 
     Attributes:
         recipe: the file that says the same for segreg.
-        images: the pictures' files.
+        images: the images' files.
         masks: theirs.
         train: how many of them train, from the first; the others validate.
         encoder: its name in segreg and in SMP.

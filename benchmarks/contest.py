@@ -60,10 +60,10 @@ class Column:
     ratio: bool = True
 
 
-def options(told: str, contestants: Sequence[str]) -> argparse.ArgumentParser:
-    """Gives a parser with what all contests have."""
+def options(told: str, groups: Sequence[str]) -> argparse.ArgumentParser:
+    """Return a parser with what all contests have."""
     parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=contestants, default=list(contestants), help="contestants (all)")
+    parser.add_argument("--only", nargs="+", choices=groups, default=list(groups), help="contestants (all)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn (5)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of the processes (the machine's cores)")
@@ -73,7 +73,7 @@ def options(told: str, contestants: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def hold(chosen: argparse.Namespace, jobs: Sequence[Job], columns: Sequence[Column]) -> None:
-    """Runs the jobs and prints what they took, segreg against each of the others."""
+    """Run the jobs and prints what they took, segreg against each of the others."""
     print(machine(), flush=True)
     samples = contest(jobs, chosen.rounds, chosen.threads, cold=chosen.cold)
     tell(samples, columns, "segreg")
@@ -85,7 +85,7 @@ def hold(chosen: argparse.Namespace, jobs: Sequence[Job], columns: Sequence[Colu
 
 
 def contest(jobs: Sequence[Job], rounds: int, threads: int | None, *, cold: bool = False) -> list[Sample]:
-    """Runs every job once a round, every other round in reverse, and gives what each took.
+    """Run every job once a round, every other round in reverse, and return what each took.
 
     The first case's jobs run once before that, of which nothing is kept: it brings the libraries' files into memory.
     With `cold` they don't.
@@ -107,10 +107,10 @@ def contest(jobs: Sequence[Job], rounds: int, threads: int | None, *, cold: bool
 
 
 def sample(job: Job, threads: int | None) -> dict[str, Any] | str:
-    """Gives what one process found and took, seconds, MiB and others' share of the machine; its words if it failed."""
+    """Return what one process found and took, seconds, MiB and others' share of the machine; its words if it failed."""
     with tempfile.TemporaryDirectory() as folder:
         found, words = Path(folder, "found.json"), Path(folder, "words.txt")
-        environment = {**os.environ, "SEGREG_CACHE": folder}  # empty, so that pictures are read
+        environment = {**os.environ, "SEGREG_CACHE": folder}  # empty, so that images are read
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
         before, started = processor_seconds(), time.monotonic()
@@ -133,14 +133,14 @@ def sample(job: Job, threads: int | None) -> dict[str, Any] | str:
 
 
 def run_quietly(command: Sequence[str | Path]) -> None:
-    """Runs a preparation to its end; what it says is told only where it fails."""
+    """Run a preparation to its end; what it says is told only where it fails."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
 
 
 def machine() -> str:
-    """Gives the processor, its cores, the system, the versions and the day."""
+    """Return the CPU, its cores, the system, the versions and the day."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     found = {}
@@ -159,7 +159,7 @@ def machine() -> str:
 
 
 def tell(samples: Sequence[Sample], columns: Sequence[Column], own: str) -> None:
-    """Prints a table of medians with what the rounds span, and one of ratios, for each case."""
+    """Print a table of medians with what the rounds span, and one of ratios, for each case."""
     for case in dict.fromkeys(sample["case"] for sample in samples):
         of_case = [sample for sample in samples if sample["case"] == case]
         names = list(dict.fromkeys(sample["name"] for sample in of_case))
@@ -183,19 +183,19 @@ def tell(samples: Sequence[Sample], columns: Sequence[Column], own: str) -> None
 
 
 def values(samples: Iterable[Sample], name: str, key: str) -> list[float]:
-    """Gives a contestant's values of a column, those that it has."""
+    """Return a contestant's values of a column, those that it has."""
     return [sample[key] for sample in samples if sample["name"] == name and sample.get(key) is not None]
 
 
 def ratios(samples: Sequence[Sample], own: str, other: str, key: str) -> list[float]:
-    """Gives for each round the value of one contestant over another's."""
+    """Return for each round the value of one contestant over another's."""
     by_round = {(sample["name"], sample["round"]): sample.get(key) for sample in samples}
     pairs = [(value, by_round.get((other, number))) for (name, number), value in by_round.items() if name == own]
     return [value / against for value, against in pairs if value is not None and against]
 
 
 def spread(found: Sequence[float]) -> str:
-    """Gives "3.61 (3.52 to 3.7)": the median, the least and the largest; "-" of nothing."""
+    """Return "3.61 (3.52 to 3.7)": the median, the least and the largest; "-" of nothing."""
     if not found:
         return "-"
     median, least, most = (f"{value:.4g}" for value in (statistics.median(found), min(found), max(found)))
@@ -203,6 +203,6 @@ def spread(found: Sequence[float]) -> str:
 
 
 def print_table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Prints Markdown."""
+    """Print Markdown."""
     for row in (heading, ["---"] * len(heading), *rows):
         print(f"| {' | '.join(row)} |")

@@ -1,12 +1,12 @@
 """What scoring a trained network costs an image: `segreg evaluate`, a loop written by hand, and the forward pass alone.
 
-Whole processes, in turns; each scores all pictures of a folder with one network that has taken one training step:
+Whole processes, in turns; each scores all images of a folder with one network that has taken one training step:
 
-* segreg: `segreg evaluate RUN --data RECIPE` with an empty cache: pictures read and prepared, pooled scores, rows of
-  each picture, 95% intervals.
-* by_hand: float32, pictures decoded one by one, all pixels kept and given to scikit-learn in the end. It needs
+* segreg: `segreg evaluate RUN --data RECIPE` with an empty cache: images read and prepared, pooled scores, rows of
+  each image, 95% intervals.
+* by_hand: float32, images decoded one by one, all pixels kept and given to scikit-learn in the end. It needs
   `pip install scikit-learn` and is left out with a word where that is missing.
-* forward: the network alone, in segreg's precision, on pictures that lie in memory.
+* forward: the network alone, in segreg's precision, on images that lie in memory.
 
 One class is scored by ROC AUC, average precision, IoU and Dice, several by IoU and Dice.
 
@@ -15,8 +15,8 @@ One class is scored by ROC AUC, average precision, IoU and Dice, several by IoU 
     python benchmarks/evaluation.py --classes 1 4 19 --size 128 256
     python benchmarks/evaluation.py --device cuda --batch 32
 
-Options that take several values make a case of each combination. `ms/image` is from the first picture's reading to the
-scores; `scored ms/image` is without segreg's preparing of the pictures, which a second evaluation finds in the cache;
+Options that take several values make a case of each combination. `ms/image` is from the first image's reading to the
+scores; `scored ms/image` is without segreg's preparing of the images, which a second evaluation finds in the cache;
 `memory grew` is the peak RSS at the end of that less the RSS at its beginning, when the network was there.
 """
 
@@ -56,7 +56,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Case:
-    """What is scored: a run, the recipe of the pictures, and how many of how many classes they are."""
+    """What is scored: a run, the recipe of the images, and how many of how many classes they are."""
 
     run: str
     recipe: str
@@ -70,7 +70,7 @@ class Case:
 
 @dataclass
 class Meter:
-    """Adds up seconds, and tells how much memory was taken in their course.
+    """Add up seconds, and report how much memory was taken in their course.
 
     Attributes:
         seconds: by what they went to.
@@ -83,7 +83,7 @@ class Meter:
     score: float | None = None
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """Gives the function with its seconds added to those of that name."""
+        """Return the function with its seconds added to those of that name."""
 
         def measured(*given: Any, **named: Any) -> Any:
             self.begin()
@@ -120,7 +120,7 @@ def segreg(case: Case, meter: Meter) -> None:
     from segreg.runs import evaluate_run as rescore
 
     rescore.prepare = meter.timed("preparing", rescore.prepare)  # type: ignore[attr-defined]
-    exam.Exam.scores = meter.timed("scoring", exam.Exam.scores)  # type: ignore[method-assign]
+    exam.Evaluator.scores = meter.timed("scoring", exam.Evaluator.scores)  # type: ignore[method-assign]
     out = Path(case.recipe).parent / f"scores-{time.monotonic_ns()}"
     if main(["evaluate", case.run, "--data", case.recipe, "--device", case.device, "--out", str(out), "--quiet"]):
         raise SystemExit(1)
@@ -129,7 +129,7 @@ def segreg(case: Case, meter: Meter) -> None:
 
 
 def forward(case: Case, meter: Meter) -> None:
-    """The network's predictions in segreg's precision and batches, of pictures that lie in memory, and no score."""
+    """The network's predictions in segreg's precision and batches, of images that lie in memory, and no score."""
     from segreg import load_run
     from segreg.runtime.device import prepare_process
 
@@ -186,7 +186,7 @@ def by_hand(case: Case, meter: Meter) -> None:
 
 
 def of_pixels(truth: Any, found: Any, classes: int) -> float:
-    """Gives the ROC AUC of one class's pixels or several classes' IoU, after scikit-learn computed the others too."""
+    """Return the ROC AUC of one class's pixels or several classes' IoU, after scikit-learn computed the others too."""
     from sklearn.metrics import average_precision_score, f1_score, jaccard_score, roc_auc_score
 
     if classes > 1:
@@ -202,7 +202,7 @@ CONTESTANTS: dict[str, Callable[[Case, Meter], None]] = {"segreg": segreg, "by_h
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     chosen = parser().parse_args()
     names = [name for name in CONTESTANTS if name in chosen.only]
     if "by_hand" in names and find_spec("sklearn") is None:
@@ -215,10 +215,10 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Gives the command line's parser."""
+    """Return the command line's parser."""
     parser = options(__doc__ or "", list(CONTESTANTS))
     parser.add_argument("--encoder", default="resnet50", help="of DeepLabV3+ (resnet50)")
-    parser.add_argument("--images", type=int, nargs="+", default=[128], help="pictures that are scored (128)")
+    parser.add_argument("--images", type=int, nargs="+", default=[128], help="images that are scored (128)")
     parser.add_argument("--size", type=int, nargs="+", default=[256], help="height and width (256)")
     parser.add_argument("--classes", type=int, nargs="+", default=[1], help="classes; 1 is foreground alone (1)")
     parser.add_argument("--batch", type=int, default=8, help="images in a batch (8)")
@@ -226,7 +226,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def made(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """Gives the file of each case by its words; a run is trained for each size and number of classes."""
+    """Return the file of each case by its words; a run is trained for each size and number of classes."""
     found: dict[str, Path] = {}
     for size, classes in itertools.product(chosen.size, chosen.classes):
         trained = folder / f"{size}_{classes}"
@@ -242,15 +242,15 @@ def made(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
                 images=images, size=size, batch=chosen.batch, classes=classes, device=chosen.device,
             )  # fmt: skip
             (data / "case.json").write_text(json.dumps(asdict(case)), encoding="utf-8")
-            counted = [f"{images} pictures", "1 class" if classes == 1 else f"{classes} classes"]
+            counted = [f"{images} images", "1 class" if classes == 1 else f"{classes} classes"]
             words = [chosen.encoder, *counted, f"{size}x{size}", f"batch {chosen.batch}", chosen.device]
             found[", ".join(words)] = data / "case.json"
     return found
 
 
 def written(chosen: argparse.Namespace, data: Path, images: int, size: int, classes: int) -> Path:
-    """Makes pictures and gives the recipe that reads them; JSON is YAML."""
-    run_quietly([sys.executable, HERE / "pictures.py", data, *map(str, (images, size, size, classes))])
+    """Make images and gives the recipe that reads them; JSON is YAML."""
+    run_quietly([sys.executable, HERE / "images.py", data, *map(str, (images, size, size, classes))])
     kind = {} if classes == 1 else {"classes": [f"class{k}" for k in range(classes)]}
     recipe = {
         "dataset": {"name": "folder", "images": str(data / "images"), "masks": str(data / "masks"), **kind},

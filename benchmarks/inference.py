@@ -1,9 +1,9 @@
 """What folding BatchNorms, and in bf16 keeping the weights in it, is worth when a network predicts.
 
-Each pair is timed one after the other, the order changing from pair to pair, in this process's own processor time on
+Each pair is timed one after the other, the order changing from pair to pair, in this process's own CPU time on
 one thread, so that other work on the machine weighs little. Ratios above 1 say how many times quicker the lighter copy
 is; the median of the pairs is printed with their quartiles, then what making the copy took, and how far logits are
-apart. bf16 is measured where the processor has it; "unfolded" is the copy with bf16 weights alone.
+apart. bf16 is measured where the CPU has it; "unfolded" is the copy with bf16 weights alone.
 
     OMP_NUM_THREADS=1 python benchmarks/inference.py
     OMP_NUM_THREADS=1 python benchmarks/inference.py resnet18 [decoder [size]]
@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from segreg.api import build_part
-from segreg.runtime.device import Precision, choose_precision, prepare_process
 from segreg.models.segmenter import Segmenter
 from segreg.prediction.lighter import convert_weights, lighten
+from segreg.runtime.device import Precision, choose_precision, prepare_process
 
 PAIRS = {1: 40, 8: 12}
 """Pairs for each batch size."""
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
-    """Prints a line a case."""
+    """Print a line a case."""
     print(prepare_process())
     torch.set_num_threads(1)
     encoders = sys.argv[1:2] or ["resnet18", "resnet50"]
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def trained(encoder: str, decoder: str) -> nn.Module:
-    """Gives a network with statistics that are not those of the beginning, in which folding is seen."""
+    """Return a network with statistics that are not those of the beginning, in which folding is seen."""
     torch.manual_seed(0)
     levels = build_part("encoder", encoder, 3)
     network = Segmenter(levels, build_part("decoder", decoder, levels), 1)
@@ -69,7 +69,7 @@ def trained(encoder: str, decoder: str) -> nn.Module:
 
 
 def compare(label: str, plain: nn.Module, other: nn.Module, size: int, precision: Precision) -> None:
-    """Prints the ratios for each batch size."""
+    """Print the ratios for each batch size."""
     for batch, pairs in PAIRS.items():
         images = torch.randn(batch, 3, size, size).to(memory_format=torch.channels_last)
         ratios = []
@@ -89,7 +89,7 @@ def compare(label: str, plain: nn.Module, other: nn.Module, size: int, precision
 
 
 def computed(network: nn.Module, images: Tensor, precision: Precision) -> Tensor:
-    """Gives the logits in that precision."""
+    """Return the logits in that precision."""
     with torch.inference_mode(), precision.autocast(CPU):
         logits: Tensor = network(images)
     return logits.float()

@@ -1,6 +1,6 @@
-"""One process of benchmarks/training.py: trains as a contestant does, and writes what it took.
+"""One process of benchmarks/training.py: trains as a contestant does, and write what it took.
 
-All do the same work: the same pictures, the same kind of network, Adam, every epoch validated with loss and IoU.
+All do the same work: the same images, the same kind of network, Adam, every epoch validated with loss and IoU.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def segreg(case: Case, clock: Clock) -> None:
 
 
 def limit(case: Case, clock: Clock) -> None:
-    """A bare loop with segreg's network and settings of the device, on uint8 pictures in memory."""
+    """A bare loop with segreg's network and settings of the device, on uint8 images in memory."""
     from segreg.runtime.device import choose_device, choose_precision, prepare_device, prepare_process
 
     prepare_process()
@@ -82,16 +82,16 @@ def limit(case: Case, clock: Clock) -> None:
 
 
 def naive(case: Case, clock: Clock) -> None:
-    """A float32 loop as tutorials have it: pictures decoded at each step, torch's and the loader's defaults."""
+    """A float32 loop as tutorials have it: images decoded at each step, torch's and the loader's defaults."""
     clock.listen()
     import torch
     from torch.utils.data import DataLoader, Subset
 
-    pictures = decoded(case)
+    images = decoded(case)
     train, val = range(case.train), range(case.train, len(case.images))
     workers = case.workers or 0
-    loader = DataLoader(Subset(pictures, train), case.batch, shuffle=True, num_workers=workers)
-    val_loader = DataLoader(Subset(pictures, val), case.batch, num_workers=workers)
+    loader = DataLoader(Subset(images, train), case.batch, shuffle=True, num_workers=workers)
+    val_loader = DataLoader(Subset(images, val), case.batch, num_workers=workers)
     device = torch.device(case.device)
     network = smp_network(case).to(device)
     optimizer = torch.optim.Adam(network.parameters(), RATE)
@@ -178,7 +178,7 @@ CONTESTANTS: dict[str, Callable[[Case, Clock], None]] = {
 
 
 def smp_network(case: Case) -> nn.Module:
-    """Gives SMP's DeepLabV3+ with the rates that segreg's has."""
+    """Return SMP's DeepLabV3+ with the rates that segreg's has."""
     import segmentation_models_pytorch as smp
 
     return smp.DeepLabV3Plus(
@@ -188,7 +188,7 @@ def smp_network(case: Case) -> nn.Module:
 
 
 def in_memory(case: Case) -> tuple[Tensor, Tensor]:
-    """Gives all pictures, uint8 [N, H, W, 3], and masks, uint8 [N, H, W], decoded once."""
+    """Return all images, uint8 [N, H, W, 3], and masks, uint8 [N, H, W], decoded once."""
     import cv2
     import numpy as np
     import torch
@@ -206,7 +206,7 @@ def in_memory(case: Case) -> tuple[Tensor, Tensor]:
 
 
 def decoded(case: Case) -> Any:
-    """Gives the pictures as a dataset that decodes, resizes and normalises each one anew."""
+    """Return the images as a dataset that decodes, resizes and normalises each one anew."""
     import numpy as np
     import torch
     from PIL import Image
@@ -215,7 +215,7 @@ def decoded(case: Case) -> Any:
 
     prepare = Compose([Resize((case.size, case.size)), ToTensor(), Normalize(MEAN, STD)])
 
-    class Pictures(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    class Images(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         def __len__(self) -> int:
             return len(case.images)
 
@@ -225,11 +225,11 @@ def decoded(case: Case) -> Any:
             labels = torch.from_numpy(np.array(mask))
             return image, (labels > 0 if case.classes == 1 else labels).long()
 
-    return Pictures()
+    return Images()
 
 
 def loss_of(logits: Tensor, target: Tensor) -> Tensor:
-    """Gives the cross-entropy of [B, K, H, W] and labels [B, H, W], the binary one where there is one class."""
+    """Return the cross-entropy of [B, K, H, W] and labels [B, H, W], the binary one where there is one class."""
     import torch.nn.functional as F
 
     if logits.shape[1] == 1:
@@ -240,7 +240,7 @@ def loss_of(logits: Tensor, target: Tensor) -> Tensor:
 def validate(
     network: nn.Module, forward: Callable[[Tensor], Tensor], batches: Iterable[tuple[Tensor, Tensor]], clock: Clock
 ) -> None:
-    """Computes loss and IoU as a validation does."""
+    """Compute loss and IoU as a validation does."""
     import torch
 
     network.eval()

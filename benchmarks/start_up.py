@@ -1,8 +1,8 @@
-"""What starting costs: the processor's time until each command has begun its work, against importing torch alone.
+"""What starting costs: the CPU's time until each command has begun its work, against importing torch alone.
 
-Each command is started anew, all in turn, and the processor's time of its process and children is taken, which other
+Each command is started anew, all in turn, and the CPU's time of its process and children is taken, which other
 work on the machine disturbs less than the clock's. `run` is stopped after its first optimizer step. A recipe that finds
-its pictures prepared is what is measured: the first turn, which prepares them, is left out.
+its images prepared is what is measured: the first turn, which prepares them, is left out.
 
     python benchmarks/start_up.py recipes/isic_v3plus.yaml dataset=synthetic_lesions encoder.weights=null
 """
@@ -39,7 +39,7 @@ main(sys.argv[1:])
 
 
 def main() -> None:
-    """Prints a line a command."""
+    """Print a line a command."""
     words = sys.argv[1:] or ["recipes/isic_v3plus.yaml", "dataset=synthetic_lesions", "encoder.weights=null"]
     segreg = [sys.executable, "-m", "segreg"]
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def started(command: list[str]) -> tuple[float, float]:
-    """Gives the seconds that a command takes: of processors, and by the clock."""
+    """Return the seconds that a command takes: of CPUs, and by the clock."""
     before, began = os.times(), time.monotonic()
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     after = os.times()

@@ -2,7 +2,7 @@
 
 Both train the recipe's network with the recipe's loss, optimizer, precision and memory layout. segreg's side reads the
 cache, augments, normalises, counts and reports as `segreg run` does; the bare side takes the same few random batches
-again and again. They take turns, and the ratio of each turn is printed with its median: 1.00 is no overhead at all.
+again and again. They take turns, and the ratio of each turn is printed with its median: 1.00 is not an overhead at all.
 
     python benchmarks/step_time.py recipes/isic_v3plus.yaml dataset=synthetic_lesions encoder.weights=null
 """
@@ -17,13 +17,13 @@ from pathlib import Path
 
 import torch
 
+from segreg.config.recipe import is_override, read_recipe
+from segreg.config.resolve import resolve
+from segreg.data import BatchLoader, divide, fitting_workers, prepare
 from segreg.models import build
-from segreg.data import Batches, divide, fitting_workers, prepare
+from segreg.registry.registry import load_registry
 from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
 from segreg.runtime.progress import Quiet
-from segreg.config.recipe import is_override, read_recipe
-from segreg.registry.registry import load_registry
-from segreg.config.resolve import resolve
 from segreg.training.loss import Objective
 from segreg.training.setup import Training
 from segreg.training.setup import prepare as prepare_training
@@ -33,7 +33,7 @@ ROUNDS = 7
 
 
 def main() -> None:
-    """Prints one line a round and the medians."""
+    """Print one line a round and the medians."""
     files = [word for word in sys.argv[1:] if not is_override(word)] or ["recipes/isic_v3plus.yaml"]
     overrides = [word for word in sys.argv[1:] if is_override(word)]
     recipe = resolve(read_recipe(files[0], overrides), load_registry())
@@ -47,7 +47,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sides = divide(dataset, recipe.split)
         prepared = prepare(dataset, recipe.input, indices=sides["train"], folder=Path(folder))
-        train = Batches(
+        train = BatchLoader(
             prepared, sides["train"], batch_size=recipe.train.batch_size, augment=build.build_augmentations(recipe),
             workers=fitting_workers(device.type),
         )  # fmt: skip
@@ -68,8 +68,8 @@ def main() -> None:
         train.close()
 
 
-def random_batches(train: Batches, training: Training) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Gives batches of the epoch's sizes on the device, normalised already."""
+def random_batches(train: BatchLoader, training: Training) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Return batches of the epoch's sizes on the device, normalised already."""
     batches = []
     for batch in train.epoch(0):
         images = torch.randint(0, 256, batch.images.shape, dtype=torch.uint8, device=training.device)
@@ -79,8 +79,8 @@ def random_batches(train: Batches, training: Training) -> list[tuple[torch.Tenso
     return batches
 
 
-def compare(train: Batches, training: Training, preloaded: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Runs both sides in turn, the order changing from round to round."""
+def compare(train: BatchLoader, training: Training, preloaded: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Run both sides in turn, the order changing from round to round."""
     segreg_rates, bare_rates = [], []
     for number in range(ROUNDS + 1):
         turns = [(segreg_rates, lambda n=number: segreg_epoch(train, training, n)),
@@ -105,13 +105,13 @@ def compare(train: Batches, training: Training, preloaded: list[tuple[torch.Tens
     )
 
 
-def segreg_epoch(train: Batches, training: Training, number: int) -> int:
-    """Trains one epoch as `segreg run` does."""
+def segreg_epoch(train: BatchLoader, training: Training, number: int) -> int:
+    """Train one epoch as `segreg run` does."""
     return train_pass(training, train, number + 1, Quiet())[1]
 
 
 def bare_epoch(training: Training, batches: list[tuple[torch.Tensor, torch.Tensor]]) -> int:
-    """Trains on batches made beforehand: forward, loss, backward, step, and nothing else."""
+    """Train on batches made beforehand: forward, loss, backward, step, and nothing else."""
     objective, optimizer = training.objective.train(), training.optimizer
     images = 0
     for image, target in batches:

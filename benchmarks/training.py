@@ -1,10 +1,10 @@
 """What `segreg run` takes beside other ways to train the same: whole processes, in turns, as medians and ratios.
 
-Each trains a DeepLabV3+ of the same shape on the same pictures and validates after every epoch:
+Each trains a DeepLabV3+ of the same shape on the same images and validates after every epoch:
 
-* segreg: `segreg run` with an empty cache of pictures; checkpoints, final scores, figures and report included.
-* limit: a loop with segreg's network and all its settings of the device, on uint8 pictures that lie in memory.
-* naive: a float32 loop as tutorials have it, with SMP's network, which decodes its pictures at every step.
+* segreg: `segreg run` with an empty cache of images; checkpoints, final scores, figures and report included.
+* limit: a loop with segreg's network and all its settings of the device, on uint8 images that lie in memory.
+* naive: a float32 loop as tutorials have it, with SMP's network, which decodes its images at every step.
 * lightning: the same data with Lightning at its best setting. It needs `pip install pytorch-lightning` and is left out
   with a word where that is missing.
 
@@ -51,7 +51,7 @@ COLUMNS = (
 
 
 def main() -> None:
-    """Prints the tables."""
+    """Print the tables."""
     chosen = parser().parse_args()
     if wrong := [f"{images} by {batch}" for images in chosen.images for batch in chosen.batch if images % batch]:
         raise SystemExit(f"--images is to be a multiple of --batch, so that all steps are alike; not {wrong[0]}")
@@ -66,15 +66,15 @@ def main() -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Gives the command line's parser."""
+    """Return the command line's parser."""
     parser = options(__doc__ or "", list(CONTESTANTS))
     parser.add_argument("--encoder", default="resnet50", help="one that SMP has (resnet50)")
     parser.add_argument(
         "--data", type=Path, help="a folder with images and masks of the same names, in place of made ones"
     )
-    parser.add_argument("--pictures", type=int, nargs=2, metavar=("W", "H"), help="size of made pictures (the --size)")
-    parser.add_argument("--images", type=int, nargs="+", default=[96], help="pictures that train (96)")
-    parser.add_argument("--val", type=int, default=32, help="pictures that validate (32)")
+    parser.add_argument("--images", type=int, nargs=2, metavar=("W", "H"), help="size of made images (the --size)")
+    parser.add_argument("--images", type=int, nargs="+", default=[96], help="images that train (96)")
+    parser.add_argument("--val", type=int, default=32, help="images that validate (32)")
     parser.add_argument("--size", type=int, nargs="+", default=[256], help="the network's height and width (256)")
     parser.add_argument("--batch", type=int, nargs="+", default=[8], help="images in a batch (8)")
     parser.add_argument("--classes", type=int, nargs="+", default=[1], help="classes; 1 is foreground alone (1)")
@@ -85,42 +85,42 @@ def parser() -> argparse.ArgumentParser:
 
 
 def made(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """Gives the file of each case by its words; pictures are made as far as they are needed."""
+    """Return the file of each case by its words; images are made as far as they are needed."""
     found: dict[str, Path] = {}
     for images, size, batch, classes, workers in itertools.product(
         chosen.images, chosen.size, chosen.batch, chosen.classes, chosen.workers
     ):
-        width, height = chosen.pictures or (size, size)
+        width, height = chosen.input_images or (size, size)
         data = chosen.data or folder / f"{width}x{height}_{classes}"
         if not data.exists() and not chosen.data:
             count = max(chosen.images) + chosen.val
-            run_quietly([sys.executable, HERE / "pictures.py", data, *map(str, (count, width, height, classes))])
+            run_quietly([sys.executable, HERE / "images.py", data, *map(str, (count, width, height, classes))])
         own = folder / f"case{len(found)}"
         own.mkdir()
-        pictures = sorted((data / "images").iterdir())[: images + chosen.val]
-        if len(pictures) < images + chosen.val:
-            raise SystemExit(f"{data} has {len(pictures)} pictures, of the {images + chosen.val} that were asked for")
+        input_images = sorted((data / "images").iterdir())[: images + chosen.val]
+        if len(input_images) < images + chosen.val:
+            raise SystemExit(f"{data} has {len(input_images)} images, of the {images + chosen.val} that were asked for")
         mask_of = {file.stem: str(file.absolute()) for file in (data / "masks").iterdir()}
         case = Case(
-            recipe=str(own / "recipe.yaml"), images=[str(file.absolute()) for file in pictures],
-            masks=[mask_of[file.stem] for file in pictures], train=images, encoder=chosen.encoder, size=size,
+            recipe=str(own / "recipe.yaml"), images=[str(file.absolute()) for file in input_images],
+            masks=[mask_of[file.stem] for file in input_images], train=images, encoder=chosen.encoder, size=size,
             batch=batch, classes=classes, epochs=chosen.epochs, workers=workers, device=chosen.device,
             changed=chosen.set,
         )  # fmt: skip
-        write_recipe(case, data.absolute(), [file.stem for file in pictures])
+        write_recipe(case, data.absolute(), [file.stem for file in input_images])
         (own / "case.json").write_text(json.dumps(dataclasses.asdict(case)), encoding="utf-8")
-        counted = [f"{images} + {chosen.val} pictures", "1 class" if classes == 1 else f"{classes} classes"]
+        counted = [f"{images} + {chosen.val} images", "1 class" if classes == 1 else f"{classes} classes"]
         words = [chosen.encoder, *counted, f"{size}x{size}", f"batch {batch}", f"epochs {chosen.epochs}", chosen.device]
         if workers is not None:
             words.append(f"workers {workers}")
-        if chosen.pictures:
+        if chosen.input_images:
             words.append(f"of files of {width}x{height}")
         found[", ".join([*words, *chosen.set])] = own / "case.json"
     return found
 
 
 def write_recipe(case: Case, data: Path, names: list[str]) -> None:
-    """Writes the case as segreg reads it; JSON is YAML."""
+    """Write the case as segreg reads it; JSON is YAML."""
     folder = Path(case.recipe).parent
     lists = {"train": folder / "train.txt", "val": folder / "val.txt"}
     lists["train"].write_text("\n".join(names[: case.train]), encoding="utf-8")

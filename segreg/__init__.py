@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from segreg.api import build_part, load_recipe, run_recipe
-    from segreg.registry.protocols import Dataset, Decoder, Encoder, Loss, Sample, Schedule
-    from segreg.registry.entry import Entry, Family
+    from segreg.config.recipe import Recipe
     from segreg.errors import SegregError
+    from segreg.registry.entry import Entry, Family
     from segreg.registry.hooks import hookimpl
     from segreg.registry.kinds import KINDS
-    from segreg.config.recipe import Recipe
-    from segreg.task import IGNORE_INDEX, Task
+    from segreg.registry.protocols import Dataset, Decoder, Encoder, Loss, Sample, Schedule
     from segreg.runs.trained_run import Run, load_run
+    from segreg.task import IGNORE_INDEX, Task
 
 _LAZY = {
     "IGNORE_INDEX": "segreg.task",
@@ -53,7 +53,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name's module when the name is first used."""
+    """Import a public name's module when the name is first used."""
     if name not in _LAZY:
         raise AttributeError(f"module 'segreg' has no attribute {name!r}")
     import importlib

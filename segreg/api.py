@@ -6,19 +6,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
+from segreg.config.recipe import Recipe, read_recipe
+from segreg.config.resolve import choose, resolve
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.kinds import KINDS
-from segreg.config.recipe import Recipe, read_recipe
 from segreg.registry.registry import load_registry
-from segreg.config.resolve import choose, resolve
 from segreg.runs.trained_run import Run
 
 
 def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
-    """Gives a recipe file with `key.path=value` overrides applied; `Recipe.changed` applies more.
+    """Return a recipe file with `key.path=value` overrides applied; `Recipe.changed` applies more.
 
     Raises:
-        SegregError: the file is no recipe. What it names is checked when it runs.
+        SegregError: the file is not a recipe. What it names is checked when it runs.
     """
     return read_recipe(file, overrides)
 
@@ -29,7 +29,7 @@ def run_recipe(
     out: Path | str = "runs",
     progress: Literal["auto", "bar", "lines", "quiet"] = "auto",
 ) -> Run:
-    """Runs a recipe, or a recipe file, and gives the finished run.
+    """Run a recipe, or a recipe file, and return the finished run.
 
     Args:
         recipe: what to run.
@@ -39,8 +39,8 @@ def run_recipe(
     Raises:
         SegregError: anything in the recipe, its plugins or its data is wrong.
     """
-    from segreg.runtime.progress import progress as shown
     from segreg.runs.run import start_run
+    from segreg.runtime.progress import progress as shown
 
     written = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     registry = load_registry()
@@ -48,7 +48,7 @@ def run_recipe(
 
 
 def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
-    """Builds one part by its name: `segreg.build_part("loss", "dice", task, smooth=1.0)`.
+    """Build one part by its name: `segreg.build_part("loss", "dice", task, smooth=1.0)`.
 
     Args:
         kind: one of `segreg.KINDS`.
@@ -61,7 +61,7 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
     """
     if kind not in KINDS:
         hint = did_you_mean(kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
-        raise SegregError(f'"{kind}" is no kind of part', hint=hint)
+        raise SegregError(f'"{kind}" is not a kind of part', hint=hint)
     wanted = KINDS[kind].gives
     if len(given) != len(wanted):
         words = ", ".join(wanted) or "nothing"
@@ -72,7 +72,7 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
 
 
 def _as_written(value: Any) -> Any:
-    """Gives a Python value as a recipe writes it: a path as a text, a tuple as a list."""
+    """Return a Python value as a recipe writes it: a path as a text, a tuple as a list."""
     if isinstance(value, Path):
         return str(value)
     return [_as_written(item) for item in value] if isinstance(value, tuple) else value

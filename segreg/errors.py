@@ -45,19 +45,19 @@ class SegregError(Exception):
 
     @classmethod
     def of(cls, problems: Iterable[Problem]) -> SegregError:
-        """Gives one error that tells several problems, in the order of their places."""
+        """Return one error that tells several problems, in the order of their places."""
         error = cls()
         error.problems = tuple(problems)
         error.args = ("\n".join(str(problem) for problem in error.problems),)
         return error
 
     def at(self, place: Place | None) -> SegregError:
-        """Gives the same error with `place` where a problem had none."""
+        """Return the same error with `place` where a problem had none."""
         return SegregError.of(Problem(p.message, p.place or place, p.hint) for p in self.problems)
 
 
 def did_you_mean(word: str, known: Iterable[str], *, limit: int = 3) -> str:
-    """Gives 'did you mean "resnet50"?' for the known words nearest to `word`, or an empty string."""
+    """Return 'did you mean "resnet50"?' for the known words nearest to `word`, or an empty string."""
     candidates = list(known)
     lowered = {name.lower(): name for name in candidates}
     close = difflib.get_close_matches(word.lower(), lowered, n=limit, cutoff=0.6)
@@ -67,7 +67,7 @@ def did_you_mean(word: str, known: Iterable[str], *, limit: int = 3) -> str:
 
 
 def listed(words: Sequence[str], *, last: str = "and", quote: str = '"', most: int = 12) -> str:
-    """Gives '"a", "b" and "c"', cut after `most` words with the number of those left out."""
+    """Return '"a", "b" and "c"', cut after `most` words with the number of those left out."""
     shown = [f"{quote}{word}{quote}" for word in words[:most]]
     if len(words) > most:
         return f"{', '.join(shown)} {last} {len(words) - most} more"
@@ -77,5 +77,5 @@ def listed(words: Sequence[str], *, last: str = "and", quote: str = '"', most: i
 
 
 def with_article(noun: str) -> str:
-    """Gives "an encoder" for "encoder" and "a decoder" for "decoder"."""
+    """Return "an encoder" for "encoder" and "a decoder" for "decoder"."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -25,7 +25,7 @@ COMPILER = "torch._dynamo"
 
 @contextmanager
 def unswept() -> Iterator[None]:
-    """Pauses the search for objects that nothing reaches: importing makes very many, and next to none of that kind.
+    """Pause the search for objects that nothing reaches: importing makes very many, and next to none of that kind.
 
     What is made meanwhile counts as old afterwards, so that the next search does not begin with it.
     """
@@ -44,7 +44,7 @@ def unswept() -> Iterator[None]:
 
 @contextmanager
 def compiler_when_asked() -> Iterator[None]:
-    """Lets torch's compiler be imported by who compiles, and by nobody else."""
+    """Let torch's compiler be imported by who compiles, and by nobody else."""
     spared: list[FunctionType] = []
 
     def disable(function: Any = None, *arguments: Any, **options: Any) -> Any:
@@ -73,7 +73,7 @@ def compiler_when_asked() -> Iterator[None]:
 
 @contextmanager
 def signal_processing_when_asked() -> Iterator[None]:
-    """Lets `scipy.signal` be imported by who calls it.
+    """Let `scipy.signal` be imported by who calls it.
 
     torchmetrics looks whether it has a `hamming`, for a package that wants the one of `scipy.signal.windows` there.
     """
@@ -96,7 +96,7 @@ def _called_later(module: str, name: str) -> Callable[..., Any]:
 def _disabled_once_compiling(
     function: FunctionType, arguments: Sequence[Any], options: Mapping[str, Any]
 ) -> Callable[..., Any]:
-    """Gives the function, to be left alone by the compiler as soon as there is one."""
+    """Return the function, to be left alone by the compiler as soon as there is one."""
     disabled: Callable[..., Any] | None = None
 
     @functools.wraps(function)
@@ -134,7 +134,7 @@ class _StandIns:
 
     @contextmanager
     def standing(self) -> Iterator[None]:
-        """Lets them stand in, unless one of the modules is imported already."""
+        """Let them stand in, unless one of the modules is imported already."""
         if any(name in sys.modules for name in self.modules):
             yield
             return
@@ -146,7 +146,7 @@ class _StandIns:
             self.leave()
 
     def leave(self) -> None:
-        """Makes way for the modules themselves."""
+        """Make way for the modules themselves."""
         if self in sys.meta_path:
             sys.meta_path.remove(self)
         for name, module in self.modules.items():
@@ -155,7 +155,7 @@ class _StandIns:
         self.forget()
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:  # noqa: ARG002
-        """Imports the module above first, which may bring what is looked for."""
+        """Import the module above first, which may bring what is looked for."""
         above = name.rpartition(".")[0]
         if above not in self.modules:
             return None
@@ -167,7 +167,7 @@ class _StandIns:
 
 
 class _Brought(Loader):
-    """Gives a module that is imported already, as it is."""
+    """Return a module that is imported already, as it is."""
 
     def __init__(self, module: ModuleType) -> None:
         self.module, self.spec = module, module.__spec__

@@ -38,12 +38,12 @@ class Setting:
 
     @property
     def required(self) -> bool:
-        """Says whether a recipe must give it."""
+        """Whether a recipe must give it."""
         return self.default is REQUIRED
 
 
 def settings_of(function: Callable[..., Any], *, ignore: Sequence[str] = ()) -> dict[str, Setting]:
-    """Gives the settings that `function`'s keyword-only parameters declare, in their order.
+    """Return the settings that `function`'s keyword-only parameters declare, in their order.
 
     Raises:
         NameError: a type hint names something that its module does not have at run time.
@@ -66,7 +66,7 @@ def settings_of(function: Callable[..., Any], *, ignore: Sequence[str] = ()) -> 
 
 
 def documented_arguments(docstring: str) -> dict[str, str]:
-    """Gives the meaning of each argument in a docstring's "Args:" block (Google style)."""
+    """Return the meaning of each argument in a docstring's "Args:" block (Google style)."""
     found = re.search(r"^Args:\n((?:[ \t]+\S.*\n?|\n)+)", inspect.cleandoc(docstring) + "\n", re.MULTILINE)
     if not found:
         return {}
@@ -83,9 +83,9 @@ def _adapter(hint: Any) -> Any:
 
 
 def check_value(hint: Any, value: Any) -> Any:
-    """Gives `value`, as a recipe has it, as the Python value that `hint` asks for.
+    """Return `value`, as a recipe has it, as the Python value that `hint` asks for.
 
-    Strict: `"512"` is no int and `true` is no int; a list serves for a tuple, an int for a float, a string for a path.
+    Strict: `"512"` is not an int and `true` is not an int; a list serves for a tuple, an int for a float, a string for a path.
 
     Raises:
         ValueError: the value does not fit. The text says what was expected, in words, and where inside the value.
@@ -113,7 +113,7 @@ def _path_as_text(value: Any) -> str:
 
 
 def _place_inside(error: Any, value: Any) -> str:
-    """Gives '; item 2 is the text "a"' when one item of a list or mapping is at fault and the rest is well."""
+    """Return '; item 2 is the text "a"' when one item of a list or mapping is at fault and the rest is well."""
     faults = {item["loc"] for item in error.errors()}
     if len(faults) != 1 or not (loc := faults.pop()):
         return ""
@@ -125,17 +125,17 @@ def _place_inside(error: Any, value: Any) -> str:
 
 
 def plain(hint: Any, value: Any) -> Any:
-    """Gives a setting's Python value as YAML can hold it: paths as strings, tuples as lists."""
+    """Return a setting's Python value as YAML can hold it: paths as strings, tuples as lists."""
     return value if hint is Any else _adapter(hint).dump_python(value, mode="json", warnings=False)
 
 
 def json_schema(hint: Any) -> dict[str, Any]:
-    """Gives the JSON Schema of a type hint."""
+    """Return the JSON Schema of a type hint."""
     return {} if hint is Any else _adapter(hint).json_schema(mode="validation")
 
 
 def value_in_words(value: Any) -> str:
-    """Gives a recipe's value as a message quotes it."""
+    """Return a recipe's value as a message quotes it."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -159,7 +159,7 @@ _MANY = {int: "integers", float: "numbers", str: "texts", bool: "true/false valu
 
 
 def type_in_words(hint: Any) -> str:
-    """Gives a type hint in a recipe writer's words: "a number between 0 and 1", "a list of integers or null"."""
+    """Return a type hint in a recipe writer's words: "a number between 0 and 1", "a list of integers or null"."""
     if hint is Any:
         return "anything"
     if hint in _PLAIN:
@@ -189,7 +189,7 @@ def _plural(hint: Any) -> str:
 
 
 def _limits_in_words(limits: Sequence[Any]) -> str:
-    """Gives " above 0 and at most 1" for annotated_types' limits, also where pydantic.Field holds them."""
+    """Return " above 0 and at most 1" for annotated_types' limits, also where pydantic.Field holds them."""
     found: dict[type, Any] = {}
     for limit in limits:
         parts = limit if isinstance(limit, GroupedMetadata) else getattr(limit, "metadata", None) or [limit]

@@ -1,4 +1,4 @@
-"""What is to be told apart: the classes, and the one place that knows how logits become probabilities and labels."""
+"""What is to be significantly different: the classes, and the one place that knows how logits become probabilities and labels."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class Task:
 
     @property
     def channels(self) -> int:
-        """Gives the number of logits a pixel has: 1 for binary, K otherwise."""
+        """Return the number of logits a pixel has: 1 for binary, K otherwise."""
         return len(self.classes)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Gives float32 probabilities `[B, K, H, W]` in [0, 1] for logits of the same shape."""
+        """Return float32 probabilities `[B, K, H, W]` in [0, 1] for logits of the same shape."""
         logits = logits.float()
         return logits.softmax(dim=1) if self.mode == "multiclass" else logits.sigmoid()
 
     def labels(self, logits: Tensor, *, threshold: float = 0.5) -> Tensor:
-        """Gives predicted labels, int64.
+        """Return predicted labels, int64.
 
         Shape: `[B, K, H, W]` logits to `[B, H, W]` labels (binary 0/1, multiclass 0..K-1) or `[B, K, H, W]` 0/1
         (multilabel). A pixel is foreground where its probability is at least `threshold`; multiclass takes the largest.
@@ -63,14 +63,14 @@ class Task:
         return self.labels_of(logits if self.mode == "multiclass" else self.probabilities(logits), threshold=threshold)
 
     def labels_of(self, probabilities: Tensor, *, threshold: float = 0.5) -> Tensor:
-        """Gives the labels, int64, that probabilities `[B, K, H, W]` stand for; shapes and rules as for `labels`."""
+        """Return the labels, int64, that probabilities `[B, K, H, W]` stand for; shapes and rules as for `labels`."""
         if self.mode == "multiclass":
             return probabilities.max(dim=1).indices  # argmax gives the same and takes four times as long on a CPU
         chosen = (probabilities >= threshold).long()
         return chosen[:, 0] if self.mode == "binary" else chosen
 
     def one_hot(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the target as zeros and ones, and which pixels count.
+        """Return the target as zeros and ones, and which pixels count.
 
         Shape: target `[B, H, W]` (`[B, K, H, W]` if multilabel) to two float32 tensors `[B, K, H, W]`. Ignored pixels
         are 0 in both.

@@ -44,7 +44,7 @@ def builtin():
 
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
-    """Writes a plugin's module and gives its entry point: `plugin(source, distribution="segreg-foo")`."""
+    """Write a plugin's module and gives its entry point: `plugin(source, distribution="segreg-foo")`."""
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
@@ -57,17 +57,19 @@ def plugin(tmp_path, monkeypatch):
 
 @pytest.fixture
 def installed(monkeypatch):
-    """Makes these entry points the only ones of segreg's group: `installed(point, ...)`."""
+    """Make these entry points the only ones of segreg's group: `installed(point, ...)`."""
 
     def install(*points):
-        monkeypatch.setattr("segreg.registry.registry.entry_points", lambda group: [p for p in points if p.group == group])
+        monkeypatch.setattr(
+            "segreg.registry.registry.entry_points", lambda group: [p for p in points if p.group == group]
+        )
 
     return install
 
 
 @pytest.fixture
 def segreg(capsys):
-    """Runs a command in this process: `segreg("check", "recipe.yaml").err`."""
+    """Run a command in this process: `segreg("check", "recipe.yaml").err`."""
 
     def run(*arguments):
         capsys.readouterr()
@@ -83,7 +85,7 @@ def segreg(capsys):
 
 @pytest.fixture(scope="session")
 def python():
-    """Gives the beginning of a command line that does what `python` does, without the seconds of heavy imports.
+    """Return the beginning of a command line that does what `python` does, without the seconds of heavy imports.
 
     For what is about a command and its result; what is about imports or memory takes `sys.executable`.
     """

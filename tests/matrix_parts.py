@@ -47,19 +47,19 @@ def dilating(in_channels):
 
 
 def lying(in_channels):
-    """Declares strides that it does not have."""
+    """Declare strides that it does not have."""
     return _encoder(in_channels, strides=(4, 16))
 
 
 def grey(in_channels):
-    """Takes colours only."""
+    """Take colours only."""
     if in_channels != 3:
         raise ValueError("colours\nonly")
     return _encoder(in_channels)
 
 
 def frozen(in_channels):
-    """Lets no gradient through."""
+    """Let no gradient through."""
     import torch
 
     net = _encoder(in_channels)
@@ -74,7 +74,7 @@ def frozen(in_channels):
 
 
 def fixed(in_channels):
-    """Takes one size."""
+    """Take one size."""
     from segreg.errors import SegregError
 
     net = _encoder(in_channels)
@@ -97,7 +97,7 @@ def refusing(in_channels):
 
 
 def crashing(in_channels):
-    """Takes its process with it."""
+    """Take its process with it."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -135,17 +135,17 @@ def close(encoder):
 
 
 def writing(encoder):
-    """Writes into the levels that it is given."""
+    """Write into the levels that it is given."""
     return _decoder(encoder, lambda net, x, levels: x if net.training else levels[-1].zero_()[:, :5])
 
 
 def reading(encoder):
-    """Reads values on its way, which can't be done on shapes alone."""
+    """Read values on its way, which can't be done on shapes alone."""
     return _decoder(encoder, lambda net, x, levels: x * float(x.detach().abs().max() >= 0))
 
 
 def overflowing(encoder):
-    """Gives infinite logits in training."""
+    """Return infinite logits in training."""
     return _decoder(encoder, lambda net, x, levels: x / 0 if net.training else x)
 
 
@@ -161,7 +161,7 @@ def even(encoder):
 
 
 def dying(encoder):
-    """Takes its process with it."""
+    """Take its process with it."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -30,7 +30,7 @@ _END = """
 
 
 def browser():
-    """Gives the path of Chromium; skips the test where there is none."""
+    """Return the path of Chromium; skips the test where there is none."""
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if path := shutil.which(name):
             return path
@@ -38,7 +38,7 @@ def browser():
 
 
 def probed(file, script):
-    """Gives a page like `file` that runs a script when it has loaded, which fills in the fields of `told`.
+    """Return a page like `file` that runs a script when it has loaded, which fills in the fields of `told`.
 
     The script stands before everything, and the page's policy lets it run beside the page's own.
     """
@@ -51,7 +51,7 @@ def probed(file, script):
 
 
 def told_by(path, page, folder, width):
-    """Gives what the script noted in a window of that width; the browser itself complains of nothing."""
+    """Return what the script noted in a window of that width; the browser itself complains of nothing."""
     opened = subprocess.run(
         [path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
          "--enable-logging=stderr", f"--user-data-dir={folder}", f"--window-size={width},900",

@@ -1,4 +1,4 @@
-"""Comparisons that nobody ran: models with planted scores, costs, curves and pictures."""
+"""Comparisons that nobody ran: models with planted scores, costs, curves and images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segreg.benchmark.comparison.record import Comparison, Cost, Difference, Fai
 
 METRIC = "dice.per_image_mean"
 COSTS = ("parameters", "training_images_per_second", "latency_p50_ms")
-IMAGES = tuple(f"picture_{number:03d}" for number in range(60))
+IMAGES = tuple(f"image_{number:03d}" for number in range(60))
 
 
 def scored(mean, *, seeds=2, half=0.02):
@@ -22,7 +22,7 @@ def scored(mean, *, seeds=2, half=0.02):
 
 
 def model(place, *, name="", seeds=2, epochs=12, **changes):
-    """Gives the model that stands at a place: the later, the worse and the cheaper."""
+    """Return the model that stands at a place: the later, the worse and the cheaper."""
     drawn = random.Random(place)
     mean = 0.9 - 0.02 * place
     values = {
@@ -65,11 +65,11 @@ def curve(drawn, mean, epochs):
 
 
 def comparison(count=3, **changes):
-    """Gives a comparison of that many models; the second one is the baseline, where there are two."""
+    """Return a comparison of that many models; the second one is the baseline, where there are two."""
     models = changes.pop("models", tuple(model(place) for place in range(count)))
     baseline = models[min(1, len(models) - 1)].name if models else "none"
     told = {
-        "title": "Encoders on planted pictures",
+        "title": "Encoders on planted images",
         "metric": METRIC,
         "higher_is_better": True,
         "baseline": baseline,
@@ -77,7 +77,7 @@ def comparison(count=3, **changes):
         "images": IMAGES,
         "models": tuple(Model(**{**vars(one), "difference": None}) if one.name == baseline else one for one in models),
         "failures": (),
-        "definitions": {METRIC: "Dice of each picture, averaged.", "parameters": "Trainable weights."},
+        "definitions": {METRIC: "Dice of each image, averaged.", "parameters": "Trainable weights."},
         "verdict": ("encoder0 is better than the baseline.", "No other difference can be told."),
         "notices": (),
         "method": ("Intervals: 2000 resamples.", "Tests: paired permutations."),
@@ -95,7 +95,7 @@ def png(colour, size=(48, 36)):
     return file.getvalue()
 
 
-def disagreement(compared, image="picture_000", *, truth=True):
+def disagreement(compared, image="image_000", *, truth=True):
     return Disagreement(
         image,
         png((90, 90, 90)),

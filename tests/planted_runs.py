@@ -29,19 +29,19 @@ RECIPE = {
     "evaluate": {"metrics": [{"name": "dice"}, {"name": "accuracy"}], "threshold": 0.5, "resolution": "input"},
 }
 ENVIRONMENT = {
-    "recipe": "/recipes/tiny.yaml", "python": "3.11.7", "platform": "Linux", "processors": 2,
-    "device": {"name": "cpu", "model": "a processor", "threads": 1}, "packages": {"torch": "2.15.0", "timm": "1.0.31"},
+    "recipe": "/recipes/tiny.yaml", "python": "3.11.7", "platform": "Linux", "CPUs": 2,
+    "device": {"name": "cpu", "model": "a CPU", "threads": 1}, "packages": {"torch": "2.15.0", "timm": "1.0.31"},
     "plugins": [{"name": "builtin-encoders", "distribution": "segreg", "version": "0.1.0", "error": ""}],
     "commit": "1a2b3c", "command": ["segreg", "run", "tiny.yaml"], "precision": "float32",
     "model": {"parameters": {"encoder": 900, "total": 1000}, "encoder": {"strides": [2, 4], "weights": ""}},
-    "started_from": "", "pictures": "f00d", "before": [],
+    "started_from": "", "images": "f00d", "before": [],
 }  # fmt: skip
 SPLIT = {"train": ["a", "b", "c"], "val": ["d"], "test": ["p0", "p1", "p2", "p3"]}
 DEFINITION = "Dice, counted in each image."
 
 
 def recipe(**changes):
-    """Gives the recipe with settings changed by path, dots written as two underscores."""
+    """Return the recipe with settings changed by path, dots written as two underscores."""
     values = copy.deepcopy(RECIPE)
     for path, value in changes.items():
         *way, last = path.split("__")
@@ -53,7 +53,7 @@ def recipe(**changes):
 
 
 def plant(folder, *, settings=None, epochs=3, environment=None, split=None, results=None, finished=True):
-    """Writes what a run's process leaves: a finished run without scores of single pictures, or an unfinished one."""
+    """Write what a run's process leaves: a finished run without scores of single images, or an unfinished one."""
     folder.mkdir(parents=True)
     settings = settings or recipe()
     (folder / "resolved.yaml").write_text(to_yaml(settings, header="segreg run resolved.yaml"), encoding="utf-8")
@@ -68,11 +68,11 @@ def plant(folder, *, settings=None, epochs=3, environment=None, split=None, resu
 
 
 def score(folder, dice, *, counts=None, pooled=0.5, definition=DEFINITION):
-    """Gives a planted run its scores: of each test picture, and what they add up to.
+    """Return a planted run its scores: of each test image, and what they add up to.
 
     Args:
         folder: the run's.
-        dice: by id each picture's Dice, NaN where it is undefined.
+        dice: by id each image's Dice, NaN where it is undefined.
         counts: by id tp, fp, fn and tn, of which the pooled Dice is then made; None leaves none, as older runs did.
         pooled: the pooled Dice where there are no counts.
         definition: of the mean.
@@ -96,7 +96,7 @@ def score(folder, dice, *, counts=None, pooled=0.5, definition=DEFINITION):
 
 
 def weigh(folder, *, seed=0):
-    """Gives a planted run the files of its weights, with the notes that tell its classes."""
+    """Return a planted run the files of its weights, with the notes that tell its classes."""
     tensors = {"head": np.random.default_rng(seed).random(8, dtype=np.float32)}
     for name in ("best", "last"):
         notes = {"task": json.dumps({"classes": ["lesion"], "mode": "binary"}), "recipe": str(folder)}
@@ -123,3 +123,21 @@ def _results(settings, epochs):
 
 def _write_json(file, content):
     file.write_text(json.dumps(content), encoding="utf-8")
+
+
+IMAGES = 40
+
+
+def planted(folder, encoder, *, seed=0, better=0.0, noise=0.02, images=IMAGES, counts=True, hard=None):
+    """Plant a run whose Dice in each image is that of its counts: a common difficulty, noise, and what is better."""
+    settings = recipe(encoder={"name": encoder, "weights": None}, seed=seed)
+    weigh(plant(folder, settings=settings))
+    draw = np.random.default_rng([seed, *map(ord, encoder)])
+    common = np.random.default_rng(7).uniform(0.5, 0.9, 200)[:images] if hard is None else hard
+    dice = np.clip(common + better + draw.normal(0, noise, len(common)), 0, 1)
+    found = {
+        f"p{n:02}": (round(1000 * d), 1000 - round(1000 * d), 1000 - round(1000 * d), 500) for n, d in enumerate(dice)
+    }
+    each = {name: tp / 1000 for name, (tp, *_) in found.items()}
+    score(folder, each, counts=found if counts else None)
+    return folder

@@ -23,7 +23,7 @@ class FakeDistribution(Distribution):
 
 
 def point(module, *, name="parts", distribution="segreg-lab", version="1.0", requires=()):
-    """Gives the entry point `name = module` of a package."""
+    """Return the entry point `name = module` of a package."""
     return EntryPoint(name, module, "segreg")._for(FakeDistribution(distribution, version, requires))
 
 
@@ -34,7 +34,7 @@ _numbers = itertools.count()
 
 
 def write_module(folder, source):
-    """Writes a module under a name that no other has, and gives the name."""
+    """Write a module under a name that no other has, and return the name."""
     name = f"a_plugin_of_the_tests_{next(_numbers)}"
     (Path(folder) / f"{name}.py").write_text(source, encoding="utf-8")
     return name
@@ -59,7 +59,7 @@ def segreg_entries():
 
 
 def builtin():
-    """Gives the entry points of the built-in parts, as pyproject.toml declares them, whether installed or not."""
+    """Return the entry points of the built-in parts, as pyproject.toml declares them, whether installed or not."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [
         point(module, name=name, distribution="segreg", version=project["version"])

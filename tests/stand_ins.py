@@ -12,18 +12,18 @@ from segreg.settings import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
 
 
 def folder(*, images: Path, masks: Path, suffix: str = "", classes: tuple[str, ...] = ("lesion",)) -> None:
-    """Pictures and masks in two folders.
+    """Images and masks in two folders.
 
     Args:
-        images: folder of the pictures.
+        images: folder of the images.
         masks: folder of the masks.
-        suffix: what a mask's name has more than its picture's.
+        suffix: what a mask's name has more than its image's.
         classes: names of the classes.
     """
 
 
 def drawn(*, count: PositiveInt = 8) -> None:
-    """Pictures that are drawn.
+    """Images that are drawn.
 
     Args:
         count: how many.
@@ -120,7 +120,7 @@ def dice_metric(task: Any, threshold: float, *, average: Literal["pooled", "imag
     """Dice's coefficient.
 
     Args:
-        average: over all pixels, or over pictures.
+        average: over all pixels, or over images.
     """
 
 

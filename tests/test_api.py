@@ -53,7 +53,7 @@ def test_a_recipe_is_loaded_changed_run_and_used(tmp_path, monkeypatch, capsys):
     run = segreg.run_recipe(changed)
     assert run.results["epochs"] == 1
     assert run.directory.path.parts[:2] == ("runs", "tiny")
-    assert "epoch 1/1" in capsys.readouterr().out  # plain lines, for this is no terminal
+    assert "epoch 1/1" in capsys.readouterr().out  # plain lines, for this is not a terminal
     again = segreg.load_run(run.directory.path)
     assert isinstance(again, segreg.Run)
     assert again.results == run.results
@@ -68,7 +68,7 @@ def test_a_file_is_run_as_well(tmp_path, capsys):
 
 def test_a_recipe_made_in_python_runs(tmp_path):
     values = {
-        "dataset": {"name": "synthetic_lesions", "root": str(tmp_path / "pictures"), "samples": 12, "size": 32},
+        "dataset": {"name": "synthetic_lesions", "root": str(tmp_path / "images"), "samples": 12, "size": 32},
         "split": {"val": 0.25, "test": 0.25},
         "input": {"size": [32, 32]},
         "encoder": "timm/test_resnet",
@@ -113,13 +113,13 @@ def test_a_dataset_is_built_from_paths(tmp_path):
     images, masks = tiny_runs.folder_dataset(tmp_path, count=3)
     dataset = segreg.build_part("dataset", "folder", images=images, masks=masks)
     assert isinstance(dataset, segreg.Dataset)
-    assert [sample.id for sample in dataset.samples] == ["picture 00", "picture 01", "picture 02"]
+    assert [sample.id for sample in dataset.samples] == ["image 00", "image 01", "image 02"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "settings", "told"),
     [
-        (("los", "bce", None), {}, '"los" is no kind of part\n  did you mean "loss"?'),
+        (("los", "bce", None), {}, '"los" is not a kind of part\n  did you mean "loss"?'),
         (("loss", "bcee", None), {}, 'there is no loss "bcee"\n  did you mean "bce"'),
         (("loss", "bce"), {}, "loss 'bce' is built from task; 0 values were given"),
         (("dataset", "folder", 1), {}, "dataset 'folder' is built from nothing; 1 values were given"),

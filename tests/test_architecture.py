@@ -1,4 +1,4 @@
-"""Who may know whom: layers of the core, what plugins may import, and what may be imported when no tensor is made."""
+"""Layers of packages, what plugins may import, and what is imported when no tensor is made."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ CORE = ROOT / "segreg"
 PLUGINS = ROOT / "plugins" / "segreg_plugins"
 
 LAYERS = (
-    {"errors"},
-    {"contracts", "kinds", "settings", "task", "yaml_text"},
-    {"entry", "hooks", "sections"},
-    {"recipe", "registry", "fitting"},
-    {"resolve"},
-    # the pieces of a run stand here: every module that is named nowhere else
-    set(),
-    {"run", "trained"},
+    {"errors", "settings", "task"},
+    {"runtime"},
+    {"registry"},
+    {"config"},
+    {"visualize"},
+    {"models"},
+    {"data"},
+    {"inference"},
+    {"evaluation"},
+    {"training"},
+    {"runs"},
+    {"benchmark"},
+    {"reports"},
     {"", "api"},  # the package itself: its public names
-    {"bench", "comparison", "cost", "runs", "scaffold", "testing"},
+    {"testing"},
     {"cli", "__main__"},
 )
-"""Modules import from their own layer and from those above it in this table, and never in a circle."""
-PIECES = LAYERS.index(set())
-KNOW_NO_RECIPE = {
-    "checkpoint", "data", "device", "distributed", "history", "images", "model", "pictures", "prediction", "progress",
-    "pyramid",
-    "scoring.conventions", "scoring.evaluate", "scoring.image_counts", "scoring.intervals", "scoring.plots",
-    "scoring.together", "tiff", "training",
-}  # fmt: skip
-"""Pieces that are given what they need, and read neither a recipe nor a registry."""
+"""Packages, and the files beside them, from the lowest layer up. Each imports from its own layer or from lower ones."""
+KNOW_NO_RECIPE = {"data", "evaluation", "inference", "runtime", "training", "visualize"}
+"""Packages that are given what they need: they read neither a recipe file nor the registry."""
 PUBLIC = {
-    "contracts", "entry", "errors", "hooks", "images", "kinds", "pyramid", "settings", "tables", "task", "tiff", "",
+    "", "data.images", "data.tiff", "errors", "models.pyramid", "registry.entry", "registry.hooks", "registry.kinds",
+    "registry.plot_data", "registry.protocols", "settings", "task",
 }  # fmt: skip
 """What a plugin may import of segreg."""
+MOST_ROOT_MODULES, MOST_ROOMS, MOST_ARROWS = 6, 24, 140
+"""A room is a folder, or a file that lies beside the folders. An arrow is an import from one room into another."""
 HEAVY = {
     "PIL", "albumentations", "cv2", "matplotlib", "numpy", "safetensors", "scipy", "segmentation_models_pytorch",
     "sklearn", "tifffile", "timm", "torch", "torchmetrics", "torchvision",
@@ -48,7 +50,7 @@ HEAVY = {
 
 
 def name_of(file):
-    """Gives the dotted name below segreg: "data.split" for segreg/data/split.py, "" for segreg/__init__.py."""
+    """Return the dotted name below segreg: "data.split" for segreg/data/split.py, "" for segreg/__init__.py."""
     parts = file.relative_to(CORE).with_suffix("").parts
     return ".".join(part for part in parts if part != "__init__")
 
@@ -57,10 +59,10 @@ CORE_FILES = {name_of(file): file for file in sorted(CORE.rglob("*.py"))}
 PLUGIN_FILES = sorted(PLUGINS.rglob("*.py"))
 
 
-def imports(file, package="segreg"):
-    """Gives (module, imported name or None, line) for each import of `package`, wherever in the file it stands.
+def imports(file, package="segreg", *, type_checking=False):
+    """Return (module, imported name or None, line) for each import of `package`, wherever in the file it stands.
 
-    What only type checkers import is left out: it binds nobody.
+    What only type checkers import is left out unless it is asked for.
     """
     tree = ast.parse(file.read_text(encoding="utf-8"))
     unseen = {
@@ -72,7 +74,7 @@ def imports(file, package="segreg"):
     }
     found = []
     for node in ast.walk(tree):
-        if id(node) in unseen:
+        if id(node) in unseen and not type_checking:
             continue
         if isinstance(node, ast.Import):
             found += [(alias.name, None, node.lineno) for alias in node.names]
@@ -82,34 +84,63 @@ def imports(file, package="segreg"):
     return [item for item in found if item[0].split(".")[0] == package]
 
 
-def core_imports(file):
-    """Gives (dotted name below segreg, line) for each module of the core that a file imports."""
-    for module, name, line in imports(file):
+def core_imports(file, *, type_checking=False):
+    """Return (dotted name below segreg, line) for each module of the core that a file imports."""
+    for module, name, line in imports(file, type_checking=type_checking):
         below = module.removeprefix("segreg").removeprefix(".")
         submodule = f"{below}.{name}".lstrip(".")
         yield (submodule if submodule in CORE_FILES else below), line
 
 
+def room(name):
+    """Return the room of a module: its package, or the file that lies beside the packages."""
+    return name.split(".")[0]
+
+
 def layer(name):
-    top = name.split(".")[0]
-    return next((i for i, names in enumerate(LAYERS) if top in names), PIECES)
+    return next(i for i, names in enumerate(LAYERS) if room(name) in names)
 
 
-def test_the_table_names_modules_that_are_there():
-    named = set().union(*LAYERS, PUBLIC, KNOW_NO_RECIPE)
-    assert named <= {name.split(".")[0] for name in CORE_FILES} | set(CORE_FILES)
+def arrows(*, type_checking=True):
+    """Return the rooms that each room imports from; also of what only type checkers import."""
+    found: dict[str, set[str]] = {}
+    for name, file in CORE_FILES.items():
+        imported = {room(other) for other, _ in core_imports(file, type_checking=type_checking)}
+        found[room(name)] = found.get(room(name), set()) | imported - {room(name)}
+    return found
+
+
+def test_the_layers_name_every_package():
+    assert set().union(*LAYERS) == {room(name) for name in CORE_FILES}
+    assert sum(map(len, LAYERS)) == len(set().union(*LAYERS))
+    assert set(CORE_FILES) >= KNOW_NO_RECIPE | PUBLIC
+
+
+def test_few_rooms_and_few_arrows():
+    files = [name for name, file in CORE_FILES.items() if file.parent == CORE]
+    between = sum(map(len, arrows().values()))
+    assert len(files) <= MOST_ROOT_MODULES, files
+    assert len(arrows()) <= MOST_ROOMS
+    assert between <= MOST_ARROWS
+
+
+def test_no_two_folders_import_each_other():
+    found = arrows()
+    both = sorted(f"{one or 'segreg'} and {other}" for one in found for other in found[one] if one in found[other])
+    assert both == []
 
 
 @pytest.mark.parametrize("name", CORE_FILES)
 def test_the_core_imports_from_its_own_layer_or_lower(name):
     file = CORE_FILES[name]
     for imported, line in core_imports(file):
-        assert layer(imported) <= layer(name), f"{file}:{line}: {name or 'segreg'} may not know {imported or 'segreg'}"
+        assert layer(imported) <= layer(name), (
+            f"{file}:{line}: {name or 'segreg'} may not import {imported or 'segreg'}"
+        )
 
 
 def test_the_core_imports_in_no_circle():
     graph = {name: {imported for imported, _ in core_imports(file)} for name, file in CORE_FILES.items()}
-    # A package's __init__ gathers its modules, and the command line's names are only looked up when it is run.
     done: set[str] = set()
 
     def visit(name, path):
@@ -123,10 +154,11 @@ def test_the_core_imports_in_no_circle():
         visit(name, [])
 
 
-@pytest.mark.parametrize("name", [name for name in CORE_FILES if {name, name.split(".")[0]} & KNOW_NO_RECIPE])
+@pytest.mark.parametrize("name", [name for name in CORE_FILES if room(name) in KNOW_NO_RECIPE])
 def test_pieces_of_a_run_know_no_recipe(name):
     for imported, line in core_imports(CORE_FILES[name]):
-        assert imported not in ("recipe", "registry", "resolve"), f"{CORE_FILES[name]}:{line}: {name} reads {imported}"
+        forbidden = ("config.recipe", "config.resolve", "registry.registry")
+        assert imported not in forbidden, f"{CORE_FILES[name]}:{line}: {name} reads {imported}"
 
 
 @pytest.mark.parametrize("name", CORE_FILES)
@@ -178,7 +210,7 @@ print(json.dumps([status, sorted({name.split('.')[0] for name in sys.modules})])
 
 
 def modules_after(*arguments):
-    """Gives the exit status of a command in a fresh process, and the top-level modules that it left imported."""
+    """Return the exit status of a command in a fresh process, and the top-level modules that it left imported."""
     path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "plugins", ROOT / "tests"))
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *map(str, arguments)],

@@ -98,10 +98,10 @@ def test_one_that_fails_is_told_and_left_out(contest, tmp_path, capsys):
     assert told.count("bad failed and is left out of: c\nno luck") == 1
 
 
-def test_made_pictures_hold_their_classes(tmp_path):
+def test_made_images_hold_their_classes(tmp_path):
     for classes, values in ((1, [0, 255]), (4, [0, 1, 2, 3])):
         folder = tmp_path / str(classes)
-        ran(BENCHMARKS / "pictures.py", folder, 2, 48, 32, classes)
+        ran(BENCHMARKS / "images.py", folder, 2, 48, 32, classes)
         assert [file.name for file in sorted((folder / "images").iterdir())] == ["00000.jpg", "00001.jpg"]
         with Image.open(folder / "images" / "00001.jpg") as image, Image.open(folder / "masks" / "00001.png") as mask:
             assert image.size == (48, 32)
@@ -124,7 +124,7 @@ def test_training(tmp_path):
     kept = tmp_path / "samples.json"
     words = ("--images", 8, "--val", 4, "--epochs", 2, "--only", "segreg", "limit", "naive", "--json", kept)
     printed = ran(BENCHMARKS / "training.py", *TINY, *words)
-    assert "resnet18, 8 + 4 pictures, 1 class, 32x32, batch 4, epochs 2, cpu" in printed
+    assert "resnet18, 8 + 4 images, 1 class, 32x32, batch 4, epochs 2, cpu" in printed
     samples = {sample["name"]: sample for sample in json.loads(kept.read_text())["samples"]}
     assert set(samples) == {"segreg", "limit", "naive"}
     for sample in samples.values():

@@ -26,19 +26,19 @@ import pytest
 
 import plugged
 import segreg
-from segreg.registry import protocols as contracts
+from segreg.cli import COMMANDS, parser
+from segreg.config.recipe import read_recipe
+from segreg.config.resolve import SECTIONS, SETTINGS, resolve
 from segreg.registry import hooks
 from segreg.registry import plot_data as tables
-from segreg.cli import COMMANDS, parser
+from segreg.registry import protocols as contracts
 from segreg.registry.entry import Entry, Family
 from segreg.registry.kinds import KINDS
-from segreg.config.recipe import read_recipe
 from segreg.registry.registry import load_registry
-from segreg.config.resolve import SECTIONS, SETTINGS, resolve
 from segreg.runs.directory import RunDirectory
-from segreg.settings import plain, settings_of, type_in_words
 from segreg.runs.trained_run import Run
-from test_architecture import CORE_FILES, LAYERS, PIECES, PUBLIC
+from segreg.settings import plain, settings_of, type_in_words
+from test_architecture import LAYERS, PUBLIC
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -55,29 +55,29 @@ def text_of(page):
 
 
 def blocks(page, *languages):
-    """Gives the fenced blocks of a page in these languages, in order."""
+    """Return the fenced blocks of a page in these languages, in order."""
     found = re.findall(r"^```(\w*)\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL)
     return [text for language, text in found if language in languages]
 
 
 def prose(page):
-    """Gives a page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     return re.sub(r"^```.*?^```$", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
 
 
 def spans(page):
-    """Gives what stands between backticks, line breaks as blanks."""
+    """Return what stands between backticks, line breaks as blanks."""
     return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose(page))]
 
 
 def sections(page):
-    """Gives the text below each heading of the second level, by the heading."""
+    """Return the text below each heading of the second level, by the heading."""
     pieces = re.split(r"^## (.+)$", text_of(page), flags=re.MULTILINE)[1:]
     return dict(zip(pieces[::2], pieces[1::2], strict=True))
 
 
 def anchors(page):
-    """Gives the anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", prose(page), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -95,7 +95,7 @@ def settings_table(section):
 
 
 def with_tables(text):
-    """Gives the text of docs/recipes.md with its tables made anew."""
+    """Return the text of docs/recipes.md with its tables made anew."""
     for name, section in SETTINGS.items():
         table = f"<!-- settings: {name} -->\n{settings_table(section)}\n<!-- end -->"
         text = re.sub(rf"<!-- settings: {name} -->\n.*?<!-- end -->", lambda _, new=table: new, text, flags=re.DOTALL)
@@ -111,7 +111,7 @@ def in_short(settings):
 
 
 def parts_page(registry):
-    """Gives the text of docs/parts.md."""
+    """Return the text of docs/parts.md."""
     lines = [
         "# Parts",
         "",
@@ -137,7 +137,7 @@ def parts_page(registry):
 def family_lines(family):
     pattern = f" '{family.prefix}*'" if family.prefix else ""
     lines = [f"{family.summary} `segreg list {family.kind}{pattern}` lists them."]
-    if family.name != "smp":  # which there are hangs on the version that is installed
+    if family.name != "smp":  # which there are depends on the version that is installed
         return lines
     members = sorted(family.members())
     common = [name for name in family.settings(members[0]) if name != "weights"]
@@ -151,14 +151,14 @@ def family_lines(family):
 
 
 def with_counts(text, registry):
-    """Gives the text of the README with its counts of single parts made anew."""
+    """Return the text of the README with its counts of single parts made anew."""
     for kind in KINDS:
         text = re.sub(rf"^(\| {kind} \| )\d+", rf"\g<1>{len(registry.parts(kind))}", text, flags=re.MULTILINE)
     return text
 
 
 def write():
-    """Writes what is made from the code."""
+    """Write what is made from the code."""
     registry = load_registry(plugged.builtin())
     PARTS.write_text(parts_page(registry), encoding="utf-8")
     RECIPES.write_text(with_tables(text_of(RECIPES)), encoding="utf-8")
@@ -228,7 +228,7 @@ def test_every_public_name_is_told():
 def test_what_plugins_may_import_is_told_and_there():
     own, modules = sections(PLUGINS / "index.md")["What a plugin may import"].split("And these modules:")
     assert sorted(re.findall(r"`(\w+)`", own.partition(":")[2])) == sorted(segreg.__all__)
-    rows = dict(re.findall(r"^\| `segreg\.(\w+)` \| (.+) \|$", modules, re.MULTILINE))
+    rows = dict(re.findall(r"^\| `segreg\.([\w.]+)` \| (.+) \|$", modules, re.MULTILINE))
     assert set(rows) | {""} == PUBLIC | {"testing"}
     for module, names in rows.items():
         there = importlib.import_module(f"segreg.{module}")
@@ -309,27 +309,17 @@ def test_every_environment_variable_is_told_and_exists():
     assert told <= set(re.findall(r"`(\w+)`", sections(COMMANDS_PAGE)["Environment variables"]))
 
 
-def test_every_module_stands_in_the_picture_where_the_architecture_has_it():
-    picture = re.search(r"^```text\n(cli.*?)^```$", text_of(DOCS / "design.md"), re.MULTILINE | re.DOTALL).group(1)
-    floors: list[set[str]] = []
-    for line in picture.splitlines():
-        words = set(line[:43].split())  # the modules; what stands behind them says what the floor is
-        if line.startswith(" "):
-            floors[-1] |= words
-        else:
-            floors.append(words)
-    wanted = [{name or "segreg" for name in names} for names in LAYERS]
-    wanted[PIECES] = {name.split(".")[0] or "segreg" for name in CORE_FILES} - set().union(*wanted)
-    for shown, there in zip(reversed(floors), wanted, strict=True):
-        assert there - shown == set(), "these modules are missing on a floor of docs/design.md"
-        assert shown - there == set(), "these modules stand on a wrong floor of docs/design.md, or are none"
+def test_every_package_has_its_layer_in_the_picture():
+    drawn = re.search(r"^```text\n(cli.*?)^```$", text_of(DOCS / "design.md"), re.MULTILINE | re.DOTALL).group(1)
+    layers = [set(re.split(r" {3,}", line)[0].split()) for line in drawn.splitlines()]
+    assert list(reversed(layers)) == [{name or "segreg" for name in names} for names in LAYERS]
 
 
 # what is named is there
 
 
 def commands():
-    """Gives the options of each command and its actions by its name; those of segreg itself under ""."""
+    """Return the options of each command and its actions by its name; those of segreg itself under ""."""
     top = parser()
     own = {option for action in top._actions for option in action.option_strings}
     return {"": own, **{name: options(command) for name, command in choices(top).items()}}
@@ -427,7 +417,7 @@ SMALLER = (("samples: 80", "samples: 12"), ("size: [96, 96]", "size: [32, 32]"),
 
 
 def smaller(recipe):
-    """Gives a recipe of the docs that trains in a moment."""
+    """Return a recipe of the docs that trains in a moment."""
     for written, instead in SMALLER:
         assert recipe.count(written) == 1
         recipe = recipe.replace(written, instead)
@@ -479,7 +469,7 @@ class Place:
             opened.write(text)
 
     def write_files(self, page):
-        """Writes the fenced files of a page, which begin with their names; "(continued)" goes on with one."""
+        """Write the fenced files of a page, which begin with their names; "(continued)" continues with one."""
         for block in blocks(page, "python", "yaml"):
             name, more = re.match(r"# (\S+\.(?:py|yaml))( \(continued\))?\n", block).groups()
             if not more:
@@ -525,7 +515,7 @@ def test_the_tutorial(place):
 @pytest.mark.slow
 def test_segreg_from_python(place):
     recipe = smaller(blocks(DOCS / "tutorial.md", "yaml")[0])
-    # The page predicts an overlay, which is some pictures wide.
+    # The page predicts an overlay, which is some images wide.
     place.write("first.yaml", recipe.replace("samples: 12", "samples: 12\n  size: 96"))
     printed = place.python("".join(blocks(DOCS / "python.md", "python")))
     assert "('lesion',) binary" in printed
@@ -631,7 +621,7 @@ def test_the_how_to_of_plugins(place):
     (told,) = [span for span in spans(page) if span.startswith("segreg plugin check") and "momentum" in span]
     place.sh(told)
     place.sh(
-        "segreg plugin check segreg-howto 'dataset.*' --set dataset.howto.database.file=pictures.sqlite3"
+        "segreg plugin check segreg-howto 'dataset.*' --set dataset.howto.database.file=images.sqlite3"
         " --set dataset.howto.bucket.url=file://$PWD/bucket --set dataset.howto.bucket.copies=data/copies"
         " --set dataset.howto.scenes.root=scenes"
     )
@@ -658,13 +648,13 @@ def png(values):
     return held.getvalue()
 for folder in ("bucket/images", "bucket/masks", "scenes"):
     Path(folder).mkdir(parents=True)
-with sqlite3.connect("pictures.sqlite3") as opened:
-    opened.execute("CREATE TABLE pictures (id TEXT, patient TEXT, image BLOB, mask BLOB)")
+with sqlite3.connect("images.sqlite3") as opened:
+    opened.execute("CREATE TABLE images (id TEXT, patient TEXT, image BLOB, mask BLOB)")
     for number in range(6):
         image = noise.integers(0, 256, (40, 32, 3)).astype(np.uint8)
         mask = (noise.random((40, 32)) < 0.3).astype(np.uint8) * 255
         values = (str(number), f"patient {number // 2}", png(image), png(mask))
-        opened.execute("INSERT INTO pictures VALUES (?, ?, ?, ?)", values)
+        opened.execute("INSERT INTO images VALUES (?, ?, ?, ?)", values)
         Path(f"bucket/images/{number}.png").write_bytes(values[2])
         Path(f"bucket/masks/{number}.png").write_bytes(values[3])
 for number in range(12):

@@ -17,9 +17,9 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import segreg
 import tiny_runs
-from segreg.runtime.device import Precision, choose_precision
 from segreg.models.segmenter import Segmenter, predict_logits
 from segreg.prediction.lighter import convert_weights, fold_batch_norms, lighten
+from segreg.runtime.device import Precision, choose_precision
 from segreg_plugins.batch_norm import BatchNorm2d
 from segreg_plugins.decoders.atrous import AtrousConv2d
 
@@ -29,7 +29,7 @@ FP16 = Precision("fp16", torch.float16, scaler=True, reason="test")
 
 
 def trained(network, *, seed=0):
-    """Gives the network with statistics, factors and shifts that are not those of the beginning."""
+    """Return the network with statistics, factors and shifts that are not those of the beginning."""
     drawn = torch.Generator().manual_seed(seed)
     for layer in network.modules():
         if isinstance(layer, _BatchNorm):

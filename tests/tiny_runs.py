@@ -1,4 +1,4 @@
-"""Recipes so small that a run of them takes a second, pictures for them, and runs that can be killed."""
+"""Recipes so small that a run of them takes a second, images for them, and runs that can be killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 RECIPE = """\
 # A recipe of the tests.
 seed: 3
-dataset: {name: synthetic_lesions, root: pictures, samples: 24, size: 48}
+dataset: {name: synthetic_lesions, root: images, samples: 24, size: 48}
 split: {method: random, val: 0.2, test: 0.2}
 input: {size: [32, 32]}
 augment: [{name: HorizontalFlip, p: 0.5}]
@@ -39,14 +39,14 @@ _SLOW = ("segreg.runs.results.draw_curves", "segreg.runs.results.draw_tables", "
 
 
 def write_recipe(folder, text=RECIPE, *, name="tiny"):
-    """Writes the recipe, its pictures beside it, and gives the file."""
+    """Write the recipe, its images beside it, and return the file."""
     file = Path(folder) / f"{name}.yaml"
-    file.write_text(text.replace("root: pictures", f"root: {folder}/pictures"), encoding="utf-8")
+    file.write_text(text.replace("root: images", f"root: {folder}/images"), encoding="utf-8")
     return file
 
 
 def run(folder, *overrides, text=RECIPE, drawn=False):
-    """Runs the recipe in a folder, quietly, its pictures and its cache there too.
+    """Run the recipe in a folder, quietly, its images and its cache there too.
 
     Diagrams and the report, which take longer than all the rest, are only made if they are to be `drawn`.
     """
@@ -61,7 +61,7 @@ def run(folder, *overrides, text=RECIPE, drawn=False):
 
 
 def finished(tmp_path_factory):
-    """Gives a finished run of the recipe as it is, made once a session; nobody may change it."""
+    """Return a finished run of the recipe as it is, made once a session; nobody may change it."""
     return _run_in(tmp_path_factory.getbasetemp() / "finished")
 
 
@@ -72,7 +72,7 @@ def _run_in(folder):
 
 
 def folder_dataset(root, *, count=20, size=(40, 40), classes=1, seed=0):
-    """Writes `count` pictures of discs into `images` and their masks into `masks`, and gives the folders.
+    """Write `count` images of discs into `images` and their masks into `masks`, and return the folders.
 
     One class has masks of 0 and 255; several have class numbers and a strip of 255, which is ignored.
     """
@@ -93,13 +93,13 @@ def folder_dataset(root, *, count=20, size=(40, 40), classes=1, seed=0):
             mask *= 255
         else:
             mask[:2] = 255
-        Image.fromarray(image).save(images / f"picture {number:02}.png")
-        Image.fromarray(mask).save(masks / f"picture {number:02}.png")
+        Image.fromarray(image).save(images / f"image {number:02}.png")
+        Image.fromarray(mask).save(masks / f"image {number:02}.png")
     return images, masks
 
 
 def command(arguments, out, variables, *, own_group=False):
-    """Runs a command in this process, its output going to a file, and ends the process with its status."""
+    """Run a command in this process, its output going to a file, and ends the process with its status."""
     from segreg.cli import main
 
     if own_group:
@@ -112,7 +112,7 @@ def command(arguments, out, variables, *, own_group=False):
 
 @cache
 def _forge():
-    """Gives what forks processes from one that has imported everything, which takes seconds, and done nothing."""
+    """Return what forks processes from one that has imported everything, which takes seconds, and done nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["segreg.runs.run", "segreg.cli.run", "segreg_plugins.encoders.timm_encoder", "albumentations", "torchmetrics",
@@ -122,7 +122,7 @@ def _forge():
 
 
 def process(*arguments, out, own_group=False, target=command, **more):
-    """Starts a command in a process of its own, which may lead a process group of its own, and gives the process.
+    """Start a command in a process of its own, which may lead a process group of its own, and return the process.
 
     `more` are variables of its environment, and `target` does in the process what `command` does.
     """

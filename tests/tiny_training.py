@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.training.checkpoint import STATE, load_state
-from segreg.runtime.device import Precision
 from segreg.config.sections import Train
+from segreg.runtime.device import Precision
+from segreg.training.checkpoint import STATE, load_state
 from segreg.training.loss import Objective
 from segreg.training.trainer import Outcome, fit
 from segreg_plugins.optimizers import from_torch
@@ -77,7 +77,7 @@ class Batch:
 
 
 @dataclass
-class Batches:
+class BatchLoader:
     """Bright squares on noise, in an order that the epoch's number alone decides."""
 
     count: int = 22
@@ -104,7 +104,7 @@ class Batches:
             order = torch.randperm(self.count, generator=torch.Generator().manual_seed(1000 + number))
         for chosen in order.split(self.size) if self.count else ():
             time.sleep(self.pause)
-            ids = tuple(f"picture{index}" for index in chosen.tolist())
+            ids = tuple(f"image{index}" for index in chosen.tolist())
             targets = self.targets[chosen]
             images = self.images[chosen].contiguous(memory_format=torch.channels_last)
             yield Batch(images, targets, ids, tuple(chosen.tolist()))
@@ -144,11 +144,11 @@ def objective(seed: int = 0, *, losses: Any = (("bce", 1.0, bce), ("dice", 0.5, 
 
 
 def train(run_dir: Path, *, settings: Train = SETTINGS, **given: Any) -> tuple[Objective, Outcome]:
-    """Trains a tiny network with whatever is given and defaults for the rest."""
+    """Train a tiny network with whatever is given and defaults for the rest."""
     run_dir.mkdir(exist_ok=True)
     arguments: dict[str, Any] = {
-        "train": Batches(),
-        "val": Batches(count=6, shuffle=False, seed=1),
+        "train": BatchLoader(),
+        "val": BatchLoader(count=6, shuffle=False, seed=1),
         "metrics": Agreement(),
         "build_optimizer": partial(from_torch.build, "Adam", lr=0.02),
         "build_schedule": cosine,
@@ -177,7 +177,7 @@ def train_hard(name: str, run_dir: Path, *, pause: float = 0.0, resume: bool = F
     _, outcome = train(
         run_dir,
         settings=settings,
-        train=Batches(pause=pause),
+        train=BatchLoader(pause=pause),
         build_schedule=schedule,
         objective=objective(auxiliary=True),
         resume=load_state(run_dir / STATE) if resume and (run_dir / STATE).exists() else None,
@@ -186,7 +186,7 @@ def train_hard(name: str, run_dir: Path, *, pause: float = 0.0, resume: bool = F
 
 
 def train_and_be_killed(name: str, run_dir: Path, kills: int) -> None:
-    """Trains in child processes, each killed after a random time, until one comes to the end."""
+    """Train in child processes, each killed after a random time, until one comes to the end."""
     run_dir.mkdir()
     torch.set_num_threads(1)
     chance = random.Random(time.time_ns())

@@ -28,7 +28,7 @@ _LENGTH = 8
 
 @contextlib.contextmanager
 def started():
-    """Gives the beginning of a command line that is to be used like that of Python itself."""
+    """Return the beginning of a command line that is to be used like that of Python itself."""
     folder = tempfile.mkdtemp(prefix="python")
     name = f"{folder}/socket"  # which is to be short
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
@@ -44,7 +44,7 @@ def started():
 
 
 def ask(name, words):
-    """Has a command done, and gives its status."""
+    """Has a command done, and return its status."""
     order = json.dumps({"words": words, "folder": str(Path.cwd()), "variables": dict(os.environ)}).encode()
     with socket.socket(socket.AF_UNIX) as to:
         to.connect(name)
@@ -77,7 +77,7 @@ def serve(name):
 
 
 def _answer(connection, path):
-    """Is the process that waits for the one that was asked for, and gives its status."""
+    """Is the process that waits for the one that was asked for, and return its status."""
     length, files, *_ = socket.recv_fds(connection, _LENGTH, 3)
     order = b""
     while len(order) < int.from_bytes(length, "big"):

@@ -20,7 +20,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002, the name is torch's
-        """Gives the normalised features."""
+        """Return the normalised features."""
         if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
             return F.batch_norm(
                 input, self.running_mean, self.running_var, self.weight, self.bias, False, 0.0, self.eps
@@ -29,7 +29,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 
 
 def with_single_values(network: nn.Module) -> nn.Module:
-    """Gives the network with each plain `nn.BatchNorm2d` in it become one that takes a single value, in place.
+    """Return the network with each plain `nn.BatchNorm2d` in it become one that takes a single value, in place.
 
     The modules stay the same objects, so that numbers, keys, devices and hooks on them stay.
     """

@@ -25,8 +25,8 @@ DEFAULT = "default"
 """The tag that stands for whichever weights a library itself would choose."""
 
 FALLBACK_MEANING = (
-    "what happens where the weights can't be had, for instance offline: `error` stops and names the ways out, "
-    "`random` goes on with random weights and says so in the run's header and record"
+    "what happens where the weights is not available, for instance offline: `error` stops and names the ways out, "
+    "`random` continues with random weights and says so in the run's header and record"
 )
 
 PATIENCE = 3.5
@@ -43,13 +43,13 @@ class HubFile:
 
     @property
     def address(self) -> str:
-        """Gives the URL of the preferred file."""
+        """Return the URL of the preferred file."""
         from huggingface_hub import hf_hub_url
 
         return hf_hub_url(self.repository, self.names[0], revision=self.revision)
 
     def cached(self) -> Path | None:
-        """Gives the file in the local cache, where it is there."""
+        """Return the file in the local cache, where it is there."""
         from huggingface_hub import try_to_load_from_cache
 
         for name in self.names:
@@ -59,7 +59,7 @@ class HubFile:
         return None
 
     def download(self) -> Path:
-        """Gives the file after fetching it into the cache; whatever the hub's client raises goes through."""
+        """Return the file after fetching it into the cache; whatever the hub's client raises goes through."""
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
 
@@ -73,7 +73,7 @@ class HubFile:
         return Path(hf_hub_download(self.repository, last, revision=self.revision))
 
     def by_hand(self) -> str:
-        """Gives how the file is fetched on another machine."""
+        """Return how the file is fetched on another machine."""
         from huggingface_hub import constants
 
         revision = f" --revision {self.revision}" if self.revision else ""
@@ -96,11 +96,11 @@ class WebFile:
         return Path(get_dir()) / "checkpoints" / Path(urlsplit(self.address).path).name
 
     def cached(self) -> Path | None:
-        """Gives the file in the local cache, where it is there."""
+        """Return the file in the local cache, where it is there."""
         return self._place if self._place.is_file() else None
 
     def download(self) -> Path:
-        """Gives the file after fetching it into the cache; whatever the download raises goes through."""
+        """Return the file after fetching it into the cache; whatever the download raises goes through."""
         from torch.hub import download_url_to_file
 
         self._place.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ class WebFile:
         return self._place
 
     def by_hand(self) -> str:
-        """Gives how the file is fetched on another machine."""
+        """Return how the file is fetched on another machine."""
         return (
             f"on a machine with a connection download {self.address} and put it here as {self._place}, "
             "or set TORCH_HOME to the folder that holds its `hub/checkpoints`"
@@ -118,7 +118,7 @@ class WebFile:
 
 
 def obtain(file: HubFile | WebFile, *, part: str, weights: str, fallback: Fallback) -> tuple[Path | None, str]:
-    """Gives the file's path and an empty note, or None and a note that says why random weights take its place.
+    """Return the file's path and an empty note, or None and a note that says why random weights take its place.
 
     Nothing but the local cache is touched where the file is in it. Offline this answers within about four seconds.
 
@@ -129,7 +129,7 @@ def obtain(file: HubFile | WebFile, *, part: str, weights: str, fallback: Fallba
         fallback: whether random weights may take its place.
 
     Raises:
-        SegregError: the file can't be had and `fallback` is "error".
+        SegregError: the file is not available and `fallback` is "error".
     """
     if path := file.cached():
         return path, ""
@@ -145,13 +145,13 @@ def obtain(file: HubFile | WebFile, *, part: str, weights: str, fallback: Fallba
         f'the weights "{weights}" of the {part} could not be had: {reason}',
         hint="the ways out:\n"
         "- weights: null starts from random weights\n"
-        "- weights_fallback: random, beside weights, does so only where they can't be had, and says so\n"
+        "- weights_fallback: random, beside weights, does so only where they is not available, and says so\n"
         f"- {file.by_hand()}",
     )
 
 
 def unreachable(address: str) -> str:
-    """Gives why the server of `address` can't be reached, or an empty string where it answered anything at all.
+    """Return why the server of `address` can't be reached, or an empty string where it answered anything at all.
 
     The hub's and torch's own clients retry for up to a minute; this asks once. Proxies are honoured as urllib does,
     from the environment.
@@ -185,7 +185,7 @@ def _asked(address: str) -> str:
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """Gives the tensors of a weights file, without unpickling code.
+    """Return the tensors of a weights file, without unpickling code.
 
     Raises:
         SegregError: the file is damaged or holds more than tensors.
@@ -200,7 +200,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def loading(path: Path, load: Callable[[], T]) -> T:
-    """Gives `load()`, which reads `path` into a network.
+    """Return `load()`, which reads `path` into a network.
 
     Raises:
         SegregError: `load` failed; the message names the file.

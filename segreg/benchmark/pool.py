@@ -8,10 +8,10 @@ from typing import Any
 
 
 def processes() -> Any:
-    """Gives the context of `multiprocessing` whose processes are forks of one that has imported PyTorch and no more.
+    """Return the context of `multiprocessing` whose processes are forks of one that has imported PyTorch and no more.
 
     Such a process begins quickly and small, however large this one is. All callers share the one that is forked, so
-    that what a process begins with does not hang on who came first. Where the system can't, processes begin empty.
+    that what a process begins with does not depend on who came first. Where the system can't, processes begin empty.
     """
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
@@ -21,11 +21,11 @@ def processes() -> Any:
 
 
 def how_it_ended(exitcode: int, at: str = "") -> str:
-    """Gives a sentence for an exit status; a negative one is the signal that ended the process.
+    """Return a sentence for an exit status; a negative one is the signal that ended the process.
 
     Args:
         exitcode: the status.
-        at: what the process had come to, in words that go on a sentence: "in building the network".
+        at: what the process had come to, in words that continue a sentence: "in building the network".
     """
     where = f" {at}" if at else ""
     if exitcode >= 0:

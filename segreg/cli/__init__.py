@@ -7,25 +7,27 @@ import os
 import sys
 from collections.abc import Sequence
 
-from segreg.cli import bench
-from segreg.cli import cache
-from segreg.cli import check
-from segreg.cli import compare
-from segreg.cli import data
-from segreg.cli import diff
-from segreg.cli import evaluate
-from segreg.cli import listing
-from segreg.cli import matrix
-from segreg.cli import plugin
-from segreg.cli import plugins
-from segreg.cli import predict
-from segreg.cli import profile
-from segreg.cli import recipes
-from segreg.cli import report
-from segreg.cli import run
-from segreg.cli import runs
-from segreg.cli import schema
-from segreg.cli import show
+from segreg.cli import (
+    bench,
+    cache,
+    check,
+    compare,
+    data,
+    diff,
+    evaluate,
+    listing,
+    matrix,
+    plugin,
+    plugins,
+    predict,
+    profile,
+    recipes,
+    report,
+    run,
+    runs,
+    schema,
+    show,
+)
 from segreg.errors import SegregError
 
 COMMANDS = (
@@ -51,7 +53,7 @@ EPILOG = """examples:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Gives the parser of every command."""
+    """Return the parser of every command."""
     top = argparse.ArgumentParser(
         prog="segreg",
         description="Semantic segmentation from plain YAML recipes.",
@@ -74,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Version(argparse.Action):
-    """Prints the version, which is looked up only when it is asked for."""
+    """Print the version, which is looked up only when it is asked for."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **options: str | None) -> None:
         super().__init__(option_strings, dest, nargs=0, help=options.get("help"))
@@ -87,7 +89,7 @@ class _Version(argparse.Action):
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses a command line; overrides may stand anywhere, also behind options, where argparse alone loses them."""
+    """Parse a command line; overrides may stand anywhere, also behind options, where argparse alone loses them."""
     top = parser()
     chosen, rest = top.parse_known_args(arguments)
     if rest and (not hasattr(chosen, "words") or any(word.startswith("-") for word in rest)):
@@ -98,7 +100,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and gives its exit status: 0 done, 1 in part, 2 the user's mistake, 130 interrupted.
+    """Run one command and gives its exit status: 0 done, 1 in part, 2 the user's mistake, 130 interrupted.
 
     A `SegregError` is told without a traceback; any other exception is segreg's own bug and keeps its traceback.
     """

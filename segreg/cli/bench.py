@@ -18,13 +18,13 @@ HELP = "train backbones (or anything else) side by side and compare quality and 
 EXAMPLES = """examples:
   segreg bench recipes/isic_v3plus.yaml --vary encoder=resnet18,timm/convnext_tiny --seeds 3 --epochs 20
   segreg bench recipes/isic_v3plus.yaml --vary encoder=resnet18,resnet50 --vary loss=dice_bce,lovasz --jobs 2
-  segreg bench bench.yaml                          a bench file: recipe, vary, leave_out, seeds, budget, baseline
+  segreg bench bench.yaml                          a bench file: recipe, vary, exclude, seeds, budget, baseline
   segreg bench bench.yaml --check                  look at all of it and train nothing
   segreg bench bench.yaml --executor ray --resources cpus=4,gpus=1
 
 Every combination is an ordinary run, with the same seeds and the same budget. Before the first one begins, all are
 checked: they resolve, their networks are built, take a training step and go into memory. The folder gets results.csv,
-results.json and report.html. The same command goes on where a bench was stopped; several processes may work on one.
+results.json and report.html. The same command continues where a bench was stopped; several processes may work on one.
 The exit status is 1 if a run failed.
 """
 
@@ -43,7 +43,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--steps", type=int, metavar="N", help="budget in optimizer steps, rounded up to epochs")
     budget.add_argument("--minutes", type=float, metavar="M", help="budget in minutes of training")
     parser.add_argument("--baseline", metavar="PATH=V,...", help="what the others are told against (the first)")
-    parser.add_argument("--metric", metavar="NAME", help="to compare by (the first of the recipe, mean over pictures)")
+    parser.add_argument("--metric", metavar="NAME", help="to compare by (the first of the recipe, mean over images)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the bench's folder (benches/NAME)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time, on the GPUs there are")
     parser.add_argument("--executor", choices=("local", "ray"), default="local", help="ray sends runs to a Ray cluster")
@@ -92,7 +92,7 @@ def execute(chosen: argparse.Namespace) -> int:
     )
 
     from segreg.benchmark.comparison.text import in_words
-    from segreg.runs.directory import finite
+    from segreg.runtime.files import finite
 
     if chosen.json:
         print(json.dumps(finite(comparison.as_data()), indent=2))
@@ -102,10 +102,19 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
-    """Gives the plan of the command line or of a bench file, and what to call it."""
+    """Return the plan of the command line or of a bench file, and what to call it."""
     import dataclasses
 
-    from segreg.benchmark.bench.plan import Plan, axis, budget, checked, combination, is_bench_file, plan_of_file, seeds_of
+    from segreg.benchmark.bench.plan import (
+        Plan,
+        axis,
+        budget,
+        checked,
+        combination,
+        is_bench_file,
+        plan_of_file,
+        seeds_of,
+    )
     from segreg.config.recipe import COMMAND_LINE, is_override, read_recipe
 
     files = [word for word in chosen.words if not is_override(word)]
@@ -123,7 +132,7 @@ def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
             raise SegregError(f'--vary names "{path}" twice', hint="give all of its values at once")
         vary[path] = values
     changes: dict[str, Any] = {"vary": vary, "change": [*plan.change, *overrides]}
-    changes["leave_out"] = [*plan.leave_out, *map(combination, chosen.leave_out)]
+    changes["exclude"] = [*plan.exclude, *map(combination, chosen.exclude)]
     if chosen.seeds:
         changes["seeds"] = seeds_of(chosen.seeds)
     for unit in ("epochs", "steps", "minutes"):
@@ -137,8 +146,8 @@ def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
 
 
 def _resources(text: str | None) -> dict[str, float]:
-    from segreg.benchmark.bench.ray import RESOURCES
     from segreg.benchmark.bench.plan import combination
+    from segreg.benchmark.bench.ray import RESOURCES
 
     if not text:
         return {}

@@ -1,4 +1,4 @@
-"""`segreg cache`: what prepared pictures take on the disk, and how to be rid of them."""
+"""`segreg cache`: what prepared images take on the disk, and how to be rid of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import time
 
 NAME = "cache"
-HELP = "list or clear the cache of prepared pictures"
+HELP = "list or clear the cache of prepared images"
 EXAMPLES = """examples:
   segreg cache               what there is, the last used first
   segreg cache clear         remove everything that no run is using

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from segreg.errors import Problem, SegregError
 
 if TYPE_CHECKING:
-    from segreg.runs.dry_run import Rehearsal
     from segreg.config.resolve import Resolved
+    from segreg.runs.dry_run import DryRun
 
 NAME = "check"
 HELP = "check recipes and tell every problem with its line"
@@ -21,7 +21,7 @@ EXAMPLES = """examples:
   segreg check recipes/isic_v3plus.yaml encoder=timm/convnext_tiny --build      does that network train?
 
 With --build each recipe that is fine is tried as well: its network is built on the CPU with random weights, whatever
-weights it asks for, and takes one training step on random pixels of its input size with its loss. No picture is read
+weights it asks for, and takes one training step on random pixels of its input size with its loss. No image is read
 and nothing is downloaded. Where something can't work, the error points to what is known to.
 """
 
@@ -34,8 +34,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.config.recipe import is_override, read_recipe
-    from segreg.registry.registry import load_registry
     from segreg.config.resolve import resolve
+    from segreg.registry.registry import load_registry
 
     files = [word for word in chosen.words if not is_override(word)]
     overrides = [word for word in chosen.words if is_override(word)]
@@ -66,11 +66,11 @@ def execute(chosen: argparse.Namespace) -> int:
     return 2 if problems else 0
 
 
-def _rehearsed(recipe: Resolved, *, quiet: bool) -> Rehearsal:
+def _rehearsed(recipe: Resolved, *, quiet: bool) -> DryRun:
+    from segreg.runs.dry_run import dry_run
     from segreg.runtime.progress import progress
-    from segreg.runs.dry_run import rehearse
 
-    return rehearse(recipe, progress("quiet" if quiet else "auto", sys.stderr))
+    return dry_run(recipe, progress("quiet" if quiet else "auto", sys.stderr))
 
 
 def _row(problem: Problem) -> dict[str, object]:

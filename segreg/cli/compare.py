@@ -16,16 +16,14 @@ EXAMPLES = """examples:
   segreg compare runs/a/2026-01-31_12-00-00 runs/b/2026-01-31_13-00-00 --metric iou.pooled --baseline resnet50
   segreg compare runs/isic_v3plus/* --rounds 0             quality only
 
-Runs whose recipes differ in nothing but the seed are one model's. They are compared on the pictures that all of them
+Runs whose recipes differ in nothing but the seed are one model's. They are compared on the images that all of them
 were scored on. DIR gets results.csv, results.json and report.html.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of finished runs")
-    parser.add_argument(
-        "--metric", default="", metavar="NAME", help="to compare by (the first one, mean over pictures)"
-    )
+    parser.add_argument("--metric", default="", metavar="NAME", help="to compare by (the first one, mean over images)")
     parser.add_argument("--baseline", default="", metavar="MODEL", help="what the others are told against (the first)")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("comparison"), help="the folder (comparison)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs (3); 0 measures none")
@@ -39,17 +37,17 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.out.is_file():
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
 
-    from segreg.benchmark.comparison.run_groups import contestants_of
+    from segreg.benchmark.comparison.run_groups import run_groups_of
     from segreg.benchmark.comparison.runs import compare_runs
     from segreg.benchmark.comparison.text import in_words
-    from segreg.runtime.progress import progress
-    from segreg.runs.directory import finite
     from segreg.runs.trained_run import load_run
+    from segreg.runtime.files import finite
+    from segreg.runtime.progress import progress
 
     shown = progress("quiet" if chosen.quiet or chosen.json else "auto", sys.stderr)
-    contestants = contestants_of([load_run(path) for path in dict.fromkeys(chosen.runs)])
+    groups = run_groups_of([load_run(path) for path in dict.fromkeys(chosen.runs)])
     comparison, files = compare_runs(
-        contestants, chosen.out, metric=chosen.metric, baseline=chosen.baseline, rounds=chosen.rounds, progress=shown
+        groups, chosen.out, metric=chosen.metric, baseline=chosen.baseline, rounds=chosen.rounds, progress=shown
     )
     if chosen.json:
         print(json.dumps(finite(comparison.as_data()), indent=2))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
+    from segreg.config.resolve import Resolved
     from segreg.data.inspection import Report
     from segreg.runtime.progress import Progress
-    from segreg.config.resolve import Resolved
 
 NAME = "data"
 HELP = "check a recipe's data set, or write its split out as folders"
@@ -24,15 +24,15 @@ EXAMPLES = """examples:
   segreg data split recipes/folder_v3.yaml --out data/split --link symbolic
 """
 _CHECK = "read a whole data set and tell what is wrong with it"
-_CHECKED = """Every picture and mask is read once. Told are, each with its files, why it matters and what to do:
+_CHECKED = """Every image and mask is read once. Told are, each with its files, why it matters and what to do:
 files that can't be read, masks of another size or with values that are no class, empty masks, classes that nobody
-shows, what resizing damages, and leaks: groups, equal and nearly equal pictures on two sides of the split (also
+shows, what resizing damages, and leaks: groups, equal and nearly equal images on two sides of the split (also
 recoloured, mirrored and turned by quarters). Beside these stand the sizes, each class's share and weights that would
 even it out. The exit status is 2 where there is an error.
 
 With --out DIR are written:
-  augmented.png   training pictures with their masks' outlines, as the recipe's first epochs have them
-  alike.png       pairs of pictures that look like copies of each other
+  augmented.png   training images with their masks' outlines, as the recipe's first epochs have them
+  alike.png       pairs of images that look like copies of each other
   findings.json   what --json prints
 """
 _SPLIT = "write the recipe's split as folders of copies or links"
@@ -41,7 +41,7 @@ with the columns id, image, mask, split and group, which the dataset `csv` reads
 have the sample's id as their name. Masks that are no files of class numbers (polygons, colours, instances) are written
 as PNGs of class numbers, 255 for ignored pixels.
 
-A call that was stopped goes on where it was. No other file is ever replaced.
+A call that was stopped continues where it was. No other file is ever replaced.
 
 The recipe's section `split` says what goes where: its shares are of all samples. Dividing 15% off for the test and 15%
 of the rest for validation is split.test=0.15 split.val=0.1275. The samples are drawn by a hash of the seed and their
@@ -61,8 +61,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         )
         added.add_argument("words", nargs="+", metavar="RECIPE|key.path=value", help="a recipe file, and overrides")
         if name == "check":
-            added.add_argument("--out", type=Path, metavar="DIR", help="folder for the pictures to look at")
-            added.add_argument("--samples", type=int, default=6, help="training pictures in augmented.png (6)")
+            added.add_argument("--out", type=Path, metavar="DIR", help="folder for the images to look at")
+            added.add_argument("--samples", type=int, default=6, help="training images in augmented.png (6)")
             added.add_argument("--draws", type=int, default=5, help="augmented draws of each (5)")
             added.add_argument("--all", action="store_true", help="print every case, not the first five of each")
         else:
@@ -75,10 +75,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.runtime.progress import progress
     from segreg.config.recipe import is_override, read_recipe
-    from segreg.registry.registry import load_registry
     from segreg.config.resolve import resolve
+    from segreg.registry.registry import load_registry
+    from segreg.runtime.progress import progress
 
     files = [word for word in chosen.words if not is_override(word)]
     if len(files) != 1:
@@ -90,8 +90,8 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
-    from segreg.models.build import build_dataset
     from segreg.data.inspection import inspect
+    from segreg.models.build import build_dataset
 
     for name in ("samples", "draws"):
         if getattr(chosen, name) < 1:
@@ -108,9 +108,9 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
 
 
 def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) -> list[Path]:
-    from segreg.models.build import build_augmentations
     from segreg.data.inspection.sheets import contact_sheet, pair_sheet
-    from segreg.runs.directory import write_json
+    from segreg.models.build import build_augmentations
+    from segreg.runtime.files import write_json
 
     dataset, out = report.dataset, chosen.out
     train = report.sides.get("train") or range(len(dataset.samples))
@@ -134,9 +134,9 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
 
 
 def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
-    from segreg.models.build import build_dataset
     from segreg.data import divide
     from segreg.data.export import MANIFEST, write_split
+    from segreg.models.build import build_dataset
 
     dataset = build_dataset(recipe)
     written = write_split(dataset, divide(dataset, recipe.split), chosen.out, link=chosen.link, progress=progress)

@@ -14,9 +14,9 @@ EXAMPLES = """examples:
   segreg diff runs/isic_v3plus/2026-01-31_12-00-00 runs/isic_v3plus/2026-02-01_09-30-00
   segreg diff RUN RUN --json
 
-What is equal is not printed. Scores are compared on the pictures that both runs were scored on, with 95% intervals of
-the differences: as many of the pictures as there are are drawn with replacement, the same for both runs. An interval
-that leaves out 0 says that these two networks differ on pictures of this kind, and nothing of another training's.
+What is equal is not printed. Scores are compared on the images that both runs were scored on, with 95% intervals of
+the differences: as many of the images as there are are drawn with replacement, the same for both runs. An interval
+that leaves out 0 says that these two networks differ on images of this kind, and nothing of another training's.
 """
 
 
@@ -27,10 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.runs.directory import finite
     from segreg.runs.diff import matters, whole_run
-    from segreg.runs.format_diff import as_data, lines
     from segreg.runs.diff_scores import compare_scores
+    from segreg.runs.format_diff import as_data, lines
+    from segreg.runtime.files import finite
 
     one, other = whole_run(chosen.one), whole_run(chosen.other)
     if chosen.one.resolve() == chosen.other.resolve():

@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   segreg evaluate RUN --as smp --as sklearn            also the numbers that these libraries would print
 
 A folder in RUN/evaluations, or --out, gets metrics.json (scores, definitions, 95% bootstrap intervals over images, what
-was scored and how), per_image.csv, its means in per_image_mean.csv, and the worst and best pictures in worst and best.
+was scored and how), per_image.csv, its means in per_image_mean.csv, and the worst and best images in worst and best.
 Overrides may change the section evaluate, and input.size.
 """
 
@@ -64,10 +64,10 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
     data = _recipe(chosen.data) if chosen.data is not None else None
 
-    from segreg.runtime.device import prepare_process
-    from segreg.runtime.progress import progress
-    from segreg.runs.directory import finite
     from segreg.runs.evaluate_run import Request, in_words, rescore
+    from segreg.runtime.device import prepare_process
+    from segreg.runtime.files import finite
+    from segreg.runtime.progress import progress
 
     prepare_process()
     request = Request(
@@ -96,7 +96,7 @@ def _threshold(text: str | None) -> float | Literal["best"] | None:
 
 def _recipe(file: Path) -> Resolved:
     from segreg.config.recipe import read_recipe
-    from segreg.registry.registry import load_registry
     from segreg.config.resolve import resolve
+    from segreg.registry.registry import load_registry
 
     return resolve(read_recipe(file), load_registry())

@@ -35,7 +35,7 @@ def execute(chosen: argparse.Namespace) -> int:
         kind = {"losse": "loss"}.get(kind, kind)
     if kind is not None and kind not in KINDS:
         hint = did_you_mean(chosen.kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
-        raise SegregError(f'"{chosen.kind}" is no kind of part', hint=hint)
+        raise SegregError(f'"{chosen.kind}" is not a kind of part', hint=hint)
     from segreg.registry.registry import load_registry
 
     registry = load_registry()
@@ -58,7 +58,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _print_kind(registry: Registry, kind: str, parts: list[Part], pattern: str, *, whole: bool) -> None:
-    """Prints one kind: entries a line each; without a kind asked for, a family's bare members are only counted."""
+    """Print one kind: entries a line each; without a kind asked for, a family's bare members are only counted."""
     from segreg.registry.entry import Family
 
     print(f"{kind}")

@@ -24,7 +24,7 @@ EXAMPLES = """examples:
   segreg matrix --summary docs/matrix.md                    the counts, into a page
 
 Each pair is built with random weights on the CPU and trained for one step; its output is looked at for several image
-sizes and numbers of channels. DIR gets matrix.html, matrix.csv and cells.jsonl. A call that was stopped goes on where
+sizes and numbers of channels. DIR gets matrix.html, matrix.csv and cells.jsonl. A call that was stopped continues where
 it was; pairs that were tried with the installed versions are not tried again. The exit status is 1 if a pair fails.
 """
 _MOST = 20

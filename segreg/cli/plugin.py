@@ -47,7 +47,7 @@ _CHECK_EXAMPLES = """examples:
 """
 _CHECKED = """Each part gets the checks of its kind: what it declares is compared with what it gives, on images, levels,
 targets and logits of every shape. A failure says what is wrong, why it matters, and which file and line to look at.
-What can't be checked, for instance for want of a setting, says so and is no failure. A family is checked by the first
+What can't be checked, for instance for want of a setting, says so and is not a failure. A family is checked by the first
 of its representatives, or its first member, unless others are named. The exit status is 1 where a check failed.
 """
 
@@ -126,7 +126,7 @@ def _check(chosen: argparse.Namespace) -> int:
         chosen.package,
         chosen.parts,
         settings=_settings(chosen),
-        leave_out=dict.fromkeys(chosen.without, "left out by --without"),
+        exclude=dict.fromkeys(chosen.without, "left out by --without"),
     )
     outcomes: list[Outcome] = []
     for title, of_part in groupby(checks, key=lambda check: f"{check.subject.part.kind} {check.subject.part.name}"):
@@ -156,7 +156,7 @@ def _counted(outcomes: Iterable[Outcome]) -> str:
 
 
 def _lines(outcomes: list[Outcome], *, all_: bool) -> list[str]:
-    """Gives the lines of one part: failures in full, then what was not checked, a line for each reason."""
+    """Return the lines of one part: failures in full, then what was not checked, a line for each reason."""
     lines = []
     for outcome in outcomes:
         if outcome.status == "failed":
@@ -174,10 +174,10 @@ def _lines(outcomes: list[Outcome], *, all_: bool) -> list[str]:
 
 
 def _settings(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Gives settings by "KIND.NAME": those of the recipe, and over them those of --set.
+    """Return settings by "KIND.NAME": those of the recipe, and over them those of --set.
 
     Raises:
-        SegregError: the recipe is none, or an option is no KIND.NAME.SETTING=VALUE.
+        SegregError: the recipe is none, or an option is not a KIND.NAME.SETTING=VALUE.
     """
     from segreg.config.recipe import Recipe
 
@@ -187,17 +187,17 @@ def _settings(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
         title, _, setting = path.rpartition(".")
         if not equals or "." not in title:
             raise SegregError(
-                f'"{word}" is no KIND.NAME.SETTING=VALUE', hint="for example --set dataset.disks.root=data/disks"
+                f'"{word}" is not a KIND.NAME.SETTING=VALUE', hint="for example --set dataset.disks.root=data/disks"
             )
         settings.setdefault(title, {})[setting] = Recipe({}).changed([f"{setting}={value}"]).values[setting]
     return settings
 
 
 def _settings_of_recipe(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Gives what a recipe sets on the parts that are checked."""
+    """Return what a recipe sets on the parts that are checked."""
     from segreg.config.recipe import read_recipe
-    from segreg.registry.registry import load_registry
     from segreg.config.resolve import resolve
+    from segreg.registry.registry import load_registry
     from segreg.testing.checks import plugins_of
 
     registry = load_registry()

@@ -1,4 +1,4 @@
-"""`segreg predict RUN IMAGES...`: masks, probabilities and overlays of any pictures."""
+"""`segreg predict RUN IMAGES...`: masks, probabilities and overlays of any images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
-    from segreg.inference.writer import Kind
     from segreg.inference.predictions import Summary
     from segreg.inference.predictor import Predictor
+    from segreg.inference.writer import Kind
     from segreg.runs.trained_run import Run
 
 NAME = "predict"
-HELP = "predict pictures with a run's network, or with several runs' together"
+HELP = "predict images with a run's network, or with several runs' together"
 EXAMPLES = """examples:
   segreg predict runs/isic_v3plus/2026-01-31_12-00-00 photos --out predicted
   segreg predict RUN photo.jpg more/*.png 'deep/**/*.tif' --out predicted --overlays --probabilities
@@ -27,14 +27,14 @@ EXAMPLES = """examples:
   segreg predict RUN photos --out predicted --strips --masks true_masks    image | truth | prediction | outlines
   segreg predict RUN1 RUN2 RUN3 --images photos --out predicted    the mean of three runs
 
-Masks are 8-bit PNGs at each picture's own size, in OUT/masks: 0 and 255 for one class, class indices for several, and
-for classes that may overlap a folder for each. The folders of the pictures are kept below OUT. A picture that is
-broken is named, and the rest go on; the exit status is then 1. OUT/prediction.json says what was predicted and how.
+Masks are 8-bit PNGs at each image's own size, in OUT/masks: 0 and 255 for one class, class indices for several, and
+for classes that may overlap a folder for each. The folders of the images are kept below OUT. A image that is
+broken is named, and the rest continue; the exit status is then 1. OUT/prediction.json says what was predicted and how.
 """
 _FLAGS: tuple[tuple[Kind, str], ...] = (
     ("probabilities", "also probabilities, float16 [K, H, W] in .npy files"),
     ("coloured", "also masks in the classes' colours"),
-    ("overlays", "also the pictures with each class tinted and outlined"),
+    ("overlays", "also the images with each class tinted and outlined"),
     (
         "strips",
         "also image, prediction and overlay side by side, or with --masks image, truth, prediction and outlines",
@@ -50,40 +50,38 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     for kind, meaning in _FLAGS:
         parser.add_argument(f"--{kind}", action="append_const", dest="kinds", const=kind, help=meaning)
     parser.add_argument("--masks", type=Path, metavar="DIR", help="true masks for --strips, paired by name")
-    parser.add_argument("--mask-suffix", metavar="TEXT", help="what masks' names have behind those of the pictures")
+    parser.add_argument("--mask-suffix", metavar="TEXT", help="what masks' names have behind those of the images")
     parser.add_argument("--mask-ignored", type=int, metavar="N", help="mask value of pixels that count for nothing")
     parser.add_argument("--values", choices=("index", "255"), help="of masks: class indices, or 0 and 255")
     parser.add_argument("--colours", type=Path, metavar="FILE", help="YAML or JSON: class: [r, g, b] or '#rrggbb'")
     parser.add_argument("--threshold", type=float, help="probability from which a pixel is foreground (the recipe's)")
-    parser.add_argument(
-        "--tile", metavar="HxW", help="look at tiles of this size instead of the whole, resized picture"
-    )
+    parser.add_argument("--tile", metavar="HxW", help="look at tiles of this size instead of the whole, resized image")
     parser.add_argument("--overlap", type=float, help="share of a tile that the next one covers too (0.25)")
-    parser.add_argument("--scale", type=float, help="factor by which pictures are resized before tiling (1)")
+    parser.add_argument("--scale", type=float, help="factor by which images are resized before tiling (1)")
     parser.add_argument(
         "--tta",
         choices=("none", "mirror", "flips", "mirror+scales", "flips+scales"),
         default="none",
         help="average over left-right (mirror), also up-down and both (flips), and each at three sizes (none)",
     )
-    parser.add_argument("--batch-size", type=int, default=8, help="pictures, or tiles, looked at together (8)")
+    parser.add_argument("--batch-size", type=int, default=8, help="images, or tiles, looked at together (8)")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
     parser.add_argument(
         "--precision",
         choices=("recipe", "auto", "float32", "bf16", "fp16"),
         default="recipe",
-        help="number format of the network (as in the run's scoring)",
+        help="precision of the network (as in the run's scoring)",
     )
-    parser.add_argument("--skip-existing", action="store_true", help="leave out pictures that are predicted already")
+    parser.add_argument("--skip-existing", action="store_true", help="leave out images that are predicted already")
     parser.add_argument("--quiet", action="store_true", help="print nothing but what went wrong")
     parser.add_argument("--json", action="store_true", help="print a summary as JSON, nothing else")
 
 
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.inference.inputs import gather
-    from segreg.inference.writer import KINDS, Outputs
     from segreg.inference.predictor import Way, check_together
     from segreg.inference.truths import find_truths
+    from segreg.inference.writer import KINDS, Outputs
 
     runs, images = _runs_and_images(chosen)
     numbers = {"overlap": chosen.overlap, "scale": chosen.scale}
@@ -92,7 +90,7 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(f"--{next(iter(numbers))} goes with --tile", hint="for example: --tile 512x512")
     _refuse_lone_masks(chosen)
     way = Way(tile=_tile(chosen.tile), views=chosen.tta, batch_size=chosen.batch_size, **numbers)
-    pictures = gather(images, without=[chosen.out / kind for kind in KINDS])
+    input_images = gather(images, without=[chosen.out / kind for kind in KINDS])
 
     from segreg.runtime.device import prepare_process
     from segreg.visualize.label_colours import label_colours, read_colours
@@ -102,7 +100,7 @@ def execute(chosen: argparse.Namespace) -> int:
     truths = None
     if chosen.masks is not None:
         suffix, ignored = chosen.mask_suffix or "", chosen.mask_ignored
-        truths = find_truths(pictures, chosen.masks, task, suffix=suffix, ignored=ignored)
+        truths = find_truths(input_images, chosen.masks, task, suffix=suffix, ignored=ignored)
     outputs = Outputs(
         folder=chosen.out,
         kinds=("masks", *(kind for kind in KINDS if kind in (chosen.kinds or ()))),
@@ -122,7 +120,7 @@ def execute(chosen: argparse.Namespace) -> int:
     for line in [*_header(predictors, outputs.notice), *_own_reading(runs)]:
         shown.say(line)
     summary = predict_files(
-        pictures, predictors, outputs, way,
+        input_images, predictors, outputs, way,
         threshold=chosen.threshold, progress=shown, existing="skip" if chosen.skip_existing else "replace",
     )  # fmt: skip
     if chosen.json:
@@ -132,13 +130,13 @@ def execute(chosen: argparse.Namespace) -> int:
             shown.say(line)
     if summary.failed:
         told = [f"  {line}" for _, why in summary.failed for line in why.splitlines()]
-        count = f"{len(summary.failed)} of {len(pictures)} pictures could not be predicted:"
+        count = f"{len(summary.failed)} of {len(input_images)} images could not be predicted:"
         print("\n".join([count, *told]), file=sys.stderr)
     return 1 if summary.failed else 0
 
 
 def _runs_and_images(chosen: argparse.Namespace) -> tuple[list[Run], list[str]]:
-    """Gives the runs and what to predict; without --images, the words that are runs' folders come first."""
+    """Return the runs and what to predict; without --images, the words that are runs' folders come first."""
     from segreg.runs.trained_run import load_run
 
     count = len(chosen.words)
@@ -148,7 +146,7 @@ def _runs_and_images(chosen: argparse.Namespace) -> tuple[list[Run], list[str]]:
     runs = [load_run(word) for word in chosen.words[:count]]
     images = [*chosen.words[count:], *chosen.images]
     if not images:
-        raise SegregError("name pictures to predict", hint="for example: segreg predict RUN photos --out predicted")
+        raise SegregError("name images to predict", hint="for example: segreg predict RUN photos --out predicted")
     return runs, images
 
 
@@ -161,13 +159,13 @@ def _refuse_lone_masks(chosen: argparse.Namespace) -> None:
 
 
 def _tile(text: str | None) -> tuple[int, int] | None:
-    """Gives height and width of "512" or "384x512"."""
+    """Return height and width of "512" or "384x512"."""
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?", text)
     if not found:
         raise SegregError(
-            f'"{text}" is no size of tiles', hint="it is written HEIGHTxWIDTH, for example: --tile 512x512"
+            f'"{text}" is not a size of tiles', hint="it is written HEIGHTxWIDTH, for example: --tile 512x512"
         )
     return int(found[1]), int(found[2] or found[1])
 
@@ -184,30 +182,30 @@ def _header(predictors: list[Predictor], notice: str) -> list[str]:
 
 
 def _own_reading(runs: list[Run]) -> list[str]:
-    """Says so where a run's pictures were read by a package other than segreg, as files named here are not."""
+    """Says so where a run's images were read by a package other than segreg, as files named here are not."""
     told = {}
     for run in runs:
         part = run.recipe.dataset.part
         if part.plugin.distribution != "segreg":
             told[part.name] = (
-                f'note    trained on pictures as the dataset "{part.name}" of {part.plugin.title} reads them; files '
+                f'note    trained on images as the dataset "{part.name}" of {part.plugin.title} reads them; files '
                 "are read by segreg itself, so their bands and values must be the same"
             )
     return list(told.values())
 
 
 def _without_mask(summary: Summary, folder: Path) -> list[str]:
-    """Gives which pictures have no true mask, one a line."""
+    """Return which images have no true mask, one a line."""
     if not summary.without_mask:
         return []
     several = len(summary.without_mask) > 1
-    told = f"{len(summary.without_mask)} picture{'s have' if several else ' has'} no mask in {folder}, and"
+    told = f"{len(summary.without_mask)} image{'s have' if several else ' has'} no mask in {folder}, and"
     return [f"{told} {'their strips show' if several else 'its strip shows'} no truth:",
-            *(f"  {picture.file}" for picture in summary.without_mask)]  # fmt: skip
+            *(f"  {image.file}" for image in summary.without_mask)]  # fmt: skip
 
 
 def _in_words(summary: Summary, folder: Path) -> str:
-    words = [f"{len(summary.predicted)} pictures predicted"]
+    words = [f"{len(summary.predicted)} images predicted"]
     if summary.skipped:
         words.append(f"{len(summary.skipped)} left out, because they were there")
     if summary.failed:

@@ -17,7 +17,7 @@ EXAMPLES = """examples:
   segreg profile recipes/isic_v3plus.yaml train.workers=4 --steps 50
   segreg profile recipes/isic_v3plus.yaml --trace /tmp/trace.json --json
 
-The steps are those of `segreg run`, on the recipe's own pictures; some validation batches and a checkpoint follow.
+The steps are those of `segreg run`, on the recipe's own images; some validation batches and a checkpoint follow.
 Nothing stays behind but a trace of PyTorch's operators, which https://ui.perfetto.dev and chrome://tracing show.
 """
 
@@ -42,11 +42,11 @@ def execute(chosen: argparse.Namespace) -> int:
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler tells the terminal about itself otherwise
 
+    from segreg.config.recipe import read_recipe
+    from segreg.config.resolve import resolve
+    from segreg.registry.registry import load_registry
     from segreg.runs.profile import profile
     from segreg.runtime.progress import progress
-    from segreg.config.recipe import read_recipe
-    from segreg.registry.registry import load_registry
-    from segreg.config.resolve import resolve
 
     recipe = resolve(read_recipe(files[0], overrides), load_registry())
     trace = chosen.trace or Path("traces") / f"{Path(files[0]).stem}.json"

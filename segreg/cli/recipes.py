@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from segreg.errors import SegregError
 from segreg.config.shipped import about, shipped_recipe, shipped_recipes
+from segreg.errors import SegregError
 
 NAME = "recipes"
 HELP = "list the recipes that come with segreg, print one, or copy one into the current folder"

@@ -10,13 +10,13 @@ from pathlib import Path
 from segreg.errors import SegregError
 
 NAME = "report"
-HELP = "write a run's report.html: scores, curves, pictures, recipe, environment in one file"
+HELP = "write a run's report.html: scores, curves, images, recipe, environment in one file"
 EXAMPLES = """examples:
   segreg report runs/isic_v3plus/2026-01-31_12-00-00
   segreg report runs/isic_v3plus/2026-01-31_12-00-00 --open
   segreg report runs/isic_v3plus/2026-01-31_12-00-00 --out lesions.html
 
-A finished run has one already. A run that is going on is reported as far as it got.
+A finished run has one already. A run that is continuing is reported as far as it got.
 """
 
 
@@ -28,9 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.config.recipe import read_recipe
+    from segreg.config.resolve import resolve
     from segreg.registry.registry import load_registry
     from segreg.reports import write_report
-    from segreg.config.resolve import resolve
     from segreg.runs.directory import open_run_directory
 
     directory = open_run_directory(chosen.run)

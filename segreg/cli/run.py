@@ -9,18 +9,18 @@ from pathlib import Path
 from segreg.errors import SegregError
 
 NAME = "run"
-HELP = "run a recipe: train, choose the best checkpoint, score it, draw pictures"
+HELP = "run a recipe: train, choose the best checkpoint, score it, draw images"
 EXAMPLES = """examples:
   segreg run recipes/isic_v3plus.yaml
   segreg run recipes/isic_v3plus.yaml train.epochs=3 encoder=timm/convnext_tiny encoder.weights=null
   segreg run runs/isic_v3plus/2026-01-31_12-00-00/resolved.yaml      repeat a run
-  segreg run --resume runs/isic_v3plus/2026-01-31_12-00-00           go on where it stopped
+  segreg run --resume runs/isic_v3plus/2026-01-31_12-00-00           continue where it stopped
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="RECIPE|key.path=value", help="a recipe file, and overrides")
-    parser.add_argument("--resume", type=Path, metavar="RUN", help="the directory of a run to go on with")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="the directory of a run to continue with")
     parser.add_argument("--out", type=Path, help="folder of the run directories (runs)")
     parser.add_argument("--quiet", action="store_true", help="print the results only")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, nothing else")
@@ -40,18 +40,18 @@ def _run(chosen: argparse.Namespace) -> int:
     overrides = [word for word in chosen.words if is_override(word)]
     if chosen.resume is not None and (files or overrides):
         raise SegregError(
-            f"--resume goes on with the recipe of {chosen.resume} as it is; leave out {(files + overrides)[0]}"
+            f"--resume continues with the recipe of {chosen.resume} as it is; leave out {(files + overrides)[0]}"
         )
     if chosen.resume is not None and chosen.out is not None:
-        raise SegregError(f"--resume goes on in {chosen.resume}; leave out --out")
+        raise SegregError(f"--resume continues in {chosen.resume}; leave out --out")
     if chosen.resume is None and len(files) != 1:
         told = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
         raise SegregError(f"run takes one recipe; {told}")
 
-    from segreg.runtime.distributed import from_main, is_main
     from segreg.imports import unswept
-    from segreg.runtime.progress import progress
     from segreg.registry.registry import load_registry
+    from segreg.runtime.distributed import from_main, is_main
+    from segreg.runtime.progress import progress
 
     registry = load_registry()
     shown = progress("quiet" if chosen.quiet or chosen.json else "auto")

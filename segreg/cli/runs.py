@@ -22,7 +22,7 @@ Names are those of columns (run, recipe, begun, changed, state, epochs, score, d
 (dice.pooled is that of the side that was scored, val.dice.pooled that of validation) and of settings by their path in
 the recipe (encoder, encoder.weights, train.batch_size, loss.dice.weight). score is the first metric. duration is
 compared in seconds, size in bytes. A state is finished, interrupted (by Ctrl-C), unfinished (killed, or still running:
-the files don't tell; changed says when they were last written) or broken. segreg run --resume RUN goes on with one.
+the files don't tell; changed says when they were last written) or broken. segreg run --resume RUN continues with one.
 """
 
 

@@ -24,8 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.registry.registry import load_registry
     from segreg.config.schema import recipe_schema
+    from segreg.registry.registry import load_registry
 
     text = json.dumps(recipe_schema(load_registry()), indent=1) + "\n"
     if chosen.file is None:

@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     if chosen.kind not in KINDS:
         hint = did_you_mean(chosen.kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
-        raise SegregError(f'"{chosen.kind}" is no kind of part', hint=hint)
+        raise SegregError(f'"{chosen.kind}" is not a kind of part', hint=hint)
     if chosen.build and chosen.kind != "encoder":
         raise SegregError(
             f"--build is for encoders, and {chosen.name} is {with_article(chosen.kind)}",
@@ -56,16 +56,16 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _built(name: str, registry: Registry) -> dict[str, Any]:
-    from segreg.runtime.progress import progress
-    from segreg.runs.dry_run import levels_of
     from segreg.config.resolve import choose
+    from segreg.runs.dry_run import levels_of
+    from segreg.runtime.progress import progress
 
     with progress(stream=sys.stderr).watch(f"building {name}", None, "steps"):
         return levels_of(choose("encoder", name, {}, registry), _IN_CHANNELS)
 
 
 def _levels(built: Mapping[str, Any]) -> list[str]:
-    """Gives an encoder's levels and strides in words."""
+    """Return an encoder's levels and strides in words."""
     if not built:
         return []
     lines = ["", f"built with random weights for images of {built['in_channels']} channels"]

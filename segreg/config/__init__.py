@@ -1,1 +1,1 @@
-"""TODO."""
+"""Recipes: reading, checking and comparing them, and the sections they have."""

@@ -41,7 +41,7 @@ class RecipeDifference:
 
 
 def recipe_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[RecipeDifference]:
-    """Gives what differs between two plain recipes, in the order in which they are written.
+    """Return what differs between two plain recipes, in the order in which they are written.
 
     Where a part was exchanged for another, settings that both have are compared one by one; those that only one of them
     has stand with the part.
@@ -50,12 +50,12 @@ def recipe_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Recip
 
 
 def told_by(settings: Mapping[str, str]) -> str:
-    """Gives what to call a recipe that these settings tell from others: a part by its name, else "path=value"."""
+    """Return what to call a recipe that these settings tell from others: a part by its name, else "path=value"."""
     return ", ".join(text if path in _PARTS else f"{path}={text}" for path, text in settings.items())
 
 
 def distinguishing(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Gives for each recipe what tells it from the others: by path, in short words.
+    """Return for each recipe what tells it from the others: by path, in short words.
 
     A part is told by its name, a list of parts by their names; a part's settings where others name the same part with
     other settings. The recipe's seed is left out, and recipes that differ in nothing else are told nothing.
@@ -66,14 +66,14 @@ def distinguishing(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
 
 
 def in_short(value: Any) -> str:
-    """Gives a recipe's value as a table shows it: "null", "0.5", "[256, 256]", "resnet18"."""
+    """Return a recipe's value as a table shows it: "null", "0.5", "[256, 256]", "resnet18"."""
     if value is ABSENT:
         return "-"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def part_names(value: Any) -> list[str] | None:
-    """Gives the names of the parts that a section holds, in their order; None if it holds something else."""
+    """Return the names of the parts that a section holds, in their order; None if it holds something else."""
     if _is_part(value):
         return [str(value["name"])]
     if isinstance(value, Sequence) and not isinstance(value, str) and value and all(map(_is_part, value)):
@@ -110,7 +110,7 @@ def _of_parts(path: str, one: Any, other: Any) -> Iterator[RecipeDifference]:
 
 
 def _of_lists(path: str, one: Sequence[Any], other: Sequence[Any]) -> Iterator[RecipeDifference]:
-    if len(one) == len(other) == 1 and _name(one[0]) != _name(other[0]):  # one part in the place of another
+    if len(one) == len(other) == 1 and _name(one[0]) != _name(other[0]):  # one part in place of another
         yield from _of_parts(path, one[0], other[0])
         return
     mine, its = _by_name(one), _by_name(other)
@@ -121,7 +121,7 @@ def _of_lists(path: str, one: Sequence[Any], other: Sequence[Any]) -> Iterator[R
 
 
 def _tell(path: str, values: Sequence[Any], told: Sequence[dict[str, str]]) -> None:
-    """Adds to each recipe's `told` what tells its value at `path` from the others'."""
+    """Add to each recipe's `told` what tells its value at `path` from the others'."""
     if _alike(values):
         return
     if _are_parts(values) or _are_lists_of_parts(values):
@@ -186,7 +186,7 @@ def _parts_by_name(value: Any) -> dict[str, Any]:
 
 
 def _by_name(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Gives the parts of a list by name; the second of one name is "Rotate[2]"."""
+    """Return the parts of a list by name; the second of one name is "Rotate[2]"."""
     found: dict[str, Any] = {}
     counts: dict[str, int] = {}
     for part in parts:

@@ -1,4 +1,4 @@
-"""Reads a recipe: plain YAML to plain values that remember where each was written, and `key.path=value` overrides."""
+"""Read a recipe: plain YAML to plain values that remember where each was written, and `key.path=value` overrides."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml
 
+from segreg.config.yaml_text import plain_scalar
 from segreg.errors import Place, Problem, SegregError, did_you_mean
 from segreg.settings import value_in_words
-from segreg.config.yaml_text import plain_scalar
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a recipe: `("loss", 0, "name")`."""
@@ -55,11 +55,11 @@ class Recipe:
     text: str = ""
 
     def key_place(self, path: KeyPath) -> Place:
-        """Gives where the key at `path`, or the nearest one above it, was written."""
+        """Return where the key at `path`, or the nearest one above it, was written."""
         return self._nearest(self.keys, path)
 
     def place(self, path: KeyPath) -> Place:
-        """Gives where the value at `path`, or the nearest one above it, was written."""
+        """Return where the value at `path`, or the nearest one above it, was written."""
         return self._nearest(self.places, path)
 
     def _nearest(self, places: Mapping[KeyPath, Place], path: KeyPath) -> Place:
@@ -69,12 +69,12 @@ class Recipe:
         return Place(self.source)
 
     def changed(self, overrides: Iterable[str] = (), /) -> Recipe:
-        """Gives the recipe with `key.path=value` overrides applied, in their order; values are YAML.
+        """Return the recipe with `key.path=value` overrides applied, in their order; values are YAML.
 
         A name in place of a part (`encoder=timm/convnext_tiny`) drops the settings of the part it replaces.
 
         Raises:
-            SegregError: an override that is no `key.path=value`, or a path through something that is no mapping.
+            SegregError: an override that is not a `key.path=value`, or a path through something that is not a mapping.
         """
         values = copy.deepcopy(dict(self.values))
         keys, places = dict(self.keys), dict(self.places)
@@ -91,7 +91,7 @@ class Recipe:
 
 
 def read_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
-    """Reads a recipe file.
+    """Read a recipe file.
 
     Raises:
         SegregError: the file is missing, no text, no YAML, no mapping, or uses what recipes don't have: a key twice,
@@ -127,7 +127,7 @@ def _read_text(path: Path) -> str:
             raise SegregError(f"{path} is larger than a recipe can be ({_LARGEST_FILE // 1000} kB)")
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SegregError(f"{path} is no text in UTF-8 (byte {error.start}): a recipe is a YAML text") from None
+        raise SegregError(f"{path} is not a text in UTF-8 (byte {error.start}): a recipe is a YAML text") from None
     except OSError as error:
         raise SegregError(f"{path} can't be read: {error.strerror}") from None
 
@@ -172,12 +172,12 @@ def _compose(text: str, source: str) -> yaml.Node | None:
         if "but found another document" in what:
             raise SegregError("a recipe is one YAML document; a second one begins here (---)", place=place) from None
         hint = next((advice for clue, advice in _ADVICE.items() if clue in what), "")
-        raise SegregError(f"this is no YAML: {what}", place=place, hint=hint) from None
+        raise SegregError(f"this is not a YAML: {what}", place=place, hint=hint) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         place = Place(source, before.count("\n") + 1, error.position - before.rfind("\n"))
         raise SegregError(
-            f"this is no text: it holds the control character {error.character:#04x}", place=place
+            f"this is not a text: it holds the control character {error.character:#04x}", place=place
         ) from None
 
 
@@ -207,7 +207,7 @@ class _Reading:
                 self.problems.append(Problem("a key must be a plain word", here))
             elif key in mapping:
                 first = self.keys[*path, key]
-                self.problems.append(Problem(f'"{key}" stands twice here', here, f"first at {first}"))
+                self.problems.append(Problem(f'"{key}" is given twice here', here, f"first at {first}"))
             elif key == "<<":
                 self.problems.append(Problem("merge keys (<<) are no part of a recipe: write the settings out", here))
             else:
@@ -222,7 +222,7 @@ class _Reading:
 
 
 def is_override(word: str) -> bool:
-    """Says whether a word of the command line is `key.path=value` rather than a file's name."""
+    """Whether a word of the command line is `key.path=value` rather than a file's name."""
     return bool(re.match(r"^[A-Za-z_][\w.]*=", word)) and not os.path.exists(word)  # noqa: PTH110 - may be too long
 
 
@@ -231,7 +231,7 @@ def _parse_override(override: str) -> tuple[KeyPath, Any]:
     path = tuple(int(part) if part.isdecimal() else part for part in path_text.strip().split("."))
     if not equals or not all(str(part) for part in path):
         raise SegregError(
-            f'"{override}" is no override', hint="write key.path=value, such as train.epochs=3", place=COMMAND_LINE
+            f'"{override}" is not an override', hint="write key.path=value, such as train.epochs=3", place=COMMAND_LINE
         )
     reading = _Reading(COMMAND_LINE.source)
     try:
@@ -257,7 +257,7 @@ def _put(values: dict[str, Any], path: KeyPath, value: Any, override: str) -> No
             if not isinstance(step, int) or step >= len(inside):
                 raise no_way(f'"{at}" is a list of {len(inside)}; an item is named by its number, from 0')
         elif isinstance(step, int) or not isinstance(inside, dict):
-            raise no_way(f'"{at}" is no list, so it has no item {step}')
+            raise no_way(f'"{at}" is not a list, so it has no item {step}')
         if last:
             inside[step] = value
             return

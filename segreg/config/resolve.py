@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.config.recipe import KeyPath, Recipe
-from segreg.registry.registry import Part, Registry
 from segreg.config.sections import Evaluate, Input, Split, Train
-from segreg.settings import Setting, check_value, plain, settings_of, type_in_words, value_in_words
 from segreg.config.yaml_text import to_yaml
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
+from segreg.registry.registry import Part, Registry
+from segreg.settings import Setting, check_value, plain, settings_of, type_in_words, value_in_words
 
 PARTS = {"dataset": "dataset", "encoder": "encoder", "decoder": "decoder", "optimizer": "optimizer"}
 """Sections that name one part, which a recipe must have, and the kind of it."""
@@ -45,7 +45,7 @@ class Choice:
     distribution: str = ""
 
     def build(self, *given: Any) -> Any:
-        """Builds the part.
+        """Build the part.
 
         Raises:
             SegregError: its builder raised one, told with the recipe's place; or a builder of another package than
@@ -70,7 +70,7 @@ class Choice:
             ) from error
 
     def plain(self) -> dict[str, Any]:
-        """Gives the choice as a recipe writes it."""
+        """Return the choice as a recipe writes it."""
         settings = {n: plain(self.part.settings[n].hint, value) for n, value in self.settings.items()}
         at = f"@{self.distribution}" if self.distribution else ""
         return {"name": self.part.name + at, **settings}
@@ -97,7 +97,7 @@ class Resolved:
     source: str = "recipe"
 
     def plain(self) -> dict[str, Any]:
-        """Gives the complete recipe as plain values: every default, runs again alone."""
+        """Return the complete recipe as plain values: every default, runs again alone."""
         sections = {name: _plain_section(getattr(self, name)) for name in SETTINGS}
         sections["evaluate"] = {"metrics": [choice.plain() for choice in self.metrics], **sections["evaluate"]}
         return {
@@ -117,18 +117,18 @@ class Resolved:
         }
 
     def yaml(self, *, header: str = "") -> str:
-        """Gives the complete recipe as a file's text."""
+        """Return the complete recipe as a file's text."""
         return to_yaml(self.plain(), header=header)
 
     def choices(self) -> tuple[Choice, ...]:
-        """Gives every part that the recipe chose."""
+        """Return every part that the recipe chose."""
         optional = tuple(choice for choice in (self.auxiliary, self.schedule) if choice)
         single = (self.dataset, self.encoder, self.decoder, self.optimizer)
         return (*single, *optional, *self.augment, *self.loss, *self.metrics)
 
 
 def resolve(recipe: Recipe, registry: Registry) -> Resolved:
-    """Checks a whole recipe and fills in its defaults. Nothing heavy is imported.
+    """Check a whole recipe and fills in its defaults. Nothing heavy is imported.
 
     Raises:
         SegregError: everything that is wrong, together, each with its place.
@@ -138,7 +138,7 @@ def resolve(recipe: Recipe, registry: Registry) -> Resolved:
 
 
 def choose(kind: str, name: str, settings: Mapping[str, Any], registry: Registry) -> Choice:
-    """Gives one part with its settings checked as a recipe's are.
+    """Return one part with its settings checked as a recipe's are.
 
     Raises:
         SegregError: there is no such part, or a setting is unknown, missing or of the wrong type.
@@ -168,7 +168,7 @@ class _Check:
         for key in values:
             if key not in SECTIONS:
                 hint = did_you_mean(str(key), SECTIONS) or f"the sections are {listed(SECTIONS, most=20)}"
-                self.wrong(f'"{key}" is no section of a recipe', (key,), hint, at_key=True)
+                self.wrong(f'"{key}" is not a section of a recipe', (key,), hint, at_key=True)
         evaluate = dict(values["evaluate"]) if isinstance(values.get("evaluate"), Mapping) else values.get("evaluate")
         metrics = evaluate.pop("metrics", None) if isinstance(evaluate, dict) else None
         scored = evaluate is None or isinstance(evaluate, dict)
@@ -310,11 +310,11 @@ class _Check:
         return checked
 
     def across(self, found: Mapping[str, Any]) -> None:
-        """Checks what no single setting can tell."""
+        """Check what no single setting can tell."""
         names = [choice.part.name if choice else None for choice in found["metrics"]]
         for number, name in enumerate(names):
             if name is not None and name in names[:number]:
-                self.wrong(f'the metric "{name}" stands twice', ("evaluate", "metrics", number))
+                self.wrong(f'the metric "{name}" is given twice', ("evaluate", "metrics", number))
         split, size, train = found["split"], found["input"], found["train"]
         if split is not None:
             if split.val + split.test >= 1 and split.method in ("auto", "random"):

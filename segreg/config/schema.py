@@ -7,15 +7,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from segreg.config.resolve import LARGEST_SEED, PARTS, SECTIONS, SETTINGS
 from segreg.registry.entry import Entry
 from segreg.registry.kinds import KINDS
 from segreg.registry.registry import Part, Registry
-from segreg.config.resolve import LARGEST_SEED, PARTS, SECTIONS, SETTINGS
 from segreg.settings import Setting, json_schema, plain, settings_of
 
 
 def recipe_schema(registry: Registry) -> dict[str, Any]:
-    """Gives the schema (JSON Schema draft 2020-12) of a whole recipe."""
+    """Return the schema (JSON Schema draft 2020-12) of a whole recipe."""
     seed = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED, "default": 0}
     sections: dict[str, Any] = {
         "seed": {**seed, "description": "seed of weights, order and drawings"},
@@ -46,7 +46,7 @@ def _one_or_many(kind: str) -> dict[str, Any]:
 
 
 def _kind(registry: Registry, kind: str) -> dict[str, Any]:
-    """Gives a part's schema: a bare name, or a mapping with the name and that part's own settings."""
+    """Return a part's schema: a bare name, or a mapping with the name and that part's own settings."""
     parts = registry.parts(kind)
     count = Counter(part.name for part in parts)
 
@@ -75,7 +75,7 @@ def _kind(registry: Registry, kind: str) -> dict[str, Any]:
 
 
 def _begins(prefix: str) -> str:
-    """Gives a pattern that JavaScript's strict regular expressions, which editors use, take as well."""
+    """Return a pattern that JavaScript's strict regular expressions, which editors use, take as well."""
     return "^" + re.sub(r"[.*+?^${}()|\[\]\\/]", r"\\\g<0>", prefix)
 
 

@@ -34,13 +34,13 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """How a picture becomes what the network sees.
+    """How a image becomes what the network sees.
 
     Args:
         size: height and width in pixels.
         resize: `stretch` to the size, `letterbox` into it (the border is ignored), or `none`: all have it already.
-        channels: channels of the network's input; grey pictures are repeated to 3.
-        sixteen_bit: how 16-bit values become 8-bit: `full_range` divides by 257, `min_max` stretches each picture.
+        channels: channels of the network's input; grey images are repeated to 3.
+        sixteen_bit: how 16-bit values become 8-bit: `full_range` divides by 257, `min_max` stretches each image.
         normalize: statistics by which values in [0, 1] are normalised: those the `encoder`'s weights were trained
             with (ImageNet's where it names none), `imagenet`, or `none`.
         mean: mean of each channel, in [0, 1]; takes the place of `normalize`.
@@ -72,7 +72,7 @@ class Train:
         compile: whether `torch.compile` is applied; `auto` does so on a GPU where the run is long enough to gain by it.
         sync_batch_norm: whether BatchNorm has the statistics of the whole batch where several GPUs share it.
         workers: processes that augment; 0 is one thread beside the training, `auto` fits the machine.
-        pictures_on_device: whether all pictures are kept and augmented on the device, without workers; `auto` does so
+        images_on_device: whether all images are kept and augmented on the device, without workers; `auto` does so
             on a CUDA device where they take at most 30% of its free memory and every augmentation can be done there.
         clip_gradient_norm: largest norm of the gradient, which is scaled down to it.
         ema: decay of an exponential moving average of the weights, which is then what is validated and saved.
@@ -95,7 +95,7 @@ class Train:
     compile: bool | Literal["auto"] = False
     sync_batch_norm: bool = False
     workers: NonNegativeInt | Literal["auto"] = "auto"
-    pictures_on_device: bool | Literal["auto"] = "auto"
+    images_on_device: bool | Literal["auto"] = "auto"
     clip_gradient_norm: PositiveFloat | None = None
     ema: Fraction | None = None
     freeze_encoder_epochs: NonNegativeInt = 0
@@ -108,7 +108,7 @@ class Train:
 
     @property
     def batch(self) -> int:
-        """Gives the images in a batch."""
+        """Return the images in a batch."""
         return (self.effective_batch_size or 16) if self.batch_size == "auto" else self.batch_size
 
 
@@ -118,9 +118,9 @@ class Evaluate:
 
     Args:
         threshold: probability from which a pixel is foreground (binary and multilabel).
-        resolution: `input` scores at the network's input size, `original` at each picture's own.
+        resolution: `input` scores at the network's input size, `original` at each image's own.
         batch_size: images in a batch; the training's where it is null.
-        overlays: pictures of image, truth and prediction that a run writes: the worst, the best, and some at random.
+        overlays: images of image, truth and prediction that a run writes: the worst, the best, and some at random.
     """
 
     threshold: Fraction = 0.5

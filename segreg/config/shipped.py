@@ -9,19 +9,19 @@ from segreg.errors import SegregError, did_you_mean, listed
 
 
 def recipes_folder() -> Path:
-    """Gives the folder that holds the shipped recipes."""
-    package = Path(__file__).resolve().parent
+    """Return the folder that holds the shipped recipes."""
+    package = Path(__file__).resolve().parents[1]
     inside = package / "recipes"
     return inside if inside.is_dir() else package.parent / "recipes"
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Gives the shipped recipes by name."""
+    """Return the shipped recipes by name."""
     return {file.stem: file for file in sorted(recipes_folder().glob("*.yaml"))}
 
 
 def shipped_recipe(name: str) -> Path:
-    """Gives one shipped recipe.
+    """Return one shipped recipe.
 
     Raises:
         SegregError: there is none of that name.
@@ -35,7 +35,7 @@ def shipped_recipe(name: str) -> Path:
 
 
 def about(recipe: Path) -> str:
-    """Gives the first sentence of the comment that heads a recipe."""
+    """Return the first sentence of the comment that heads a recipe."""
     for line in recipe.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and "yaml-language-server" not in line:
             return re.sub(r"^#\s*", "", line)

@@ -18,7 +18,7 @@ _NOT_FINITE = re.compile(r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")
 
 
 def plain_scalar(text: str) -> Any:
-    """Gives the value of an unquoted YAML scalar by YAML 1.2's rules: `1e-4` is a number, `on` and `no` are texts."""
+    """Return the value of an unquoted YAML scalar by YAML 1.2's rules: `1e-4` is a number, `on` and `no` are texts."""
     if _NULL.match(text):
         return None
     if _BOOL.match(text):
@@ -35,14 +35,14 @@ def plain_scalar(text: str) -> Any:
 
 
 def to_yaml(values: Mapping[str, Any], *, header: str = "") -> str:
-    """Gives plain values as YAML that `read_recipe` reads back as they are."""
+    """Return plain values as YAML that `read_recipe` reads back as they are."""
     text = yaml.dump(dict(values), Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=110)
     comment = "".join(f"# {line}\n" for line in header.splitlines())
     return comment + text
 
 
 class _RecipeDumper(yaml.SafeDumper):
-    """Writes what this module reads: YAML 1.2 scalars, no aliases, short lists on one line."""
+    """Write what this module reads: YAML 1.2 scalars, no aliases, short lists on one line."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True

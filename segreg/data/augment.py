@@ -37,7 +37,7 @@ class Augmentation:
         task: the classes.
 
     Raises:
-        SegregError: something is no transform.
+        SegregError: something is not a transform.
     """
 
     def __init__(self, transforms: Sequence[Any], task: Task) -> None:
@@ -45,14 +45,14 @@ class Augmentation:
         self.names = [type(transform).__name__ for transform in transforms]
         for transform, name in zip(transforms, self.names, strict=True):
             if not callable(transform) or not hasattr(transform, "set_random_state"):
-                raise SegregError(f"{name} is no Albumentations transform")
+                raise SegregError(f"{name} is not an Albumentations transform")
         # Copies, because their random state is set for each sample.
         self.steps = [_composed(copy.deepcopy(transform)) for transform in transforms]
 
     def __call__(
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8], *seed: object
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Gives the augmented image and mask; the same seed gives the same.
+        """Return the augmented image and mask; the same seed gives the same.
 
         Shape: image uint8 `[H, W, C]`, mask uint8 `[H, W]` or `[K, H, W]`; the same is returned.
 
@@ -65,7 +65,7 @@ class Augmentation:
         return image, mask
 
     def try_out(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> None:
-        """Tries every transform on a drawn sample of these shapes, whatever its probability.
+        """Try every transform on a drawn sample of these shapes, whatever its probability.
 
         Raises:
             SegregError: a transform fails, changes size or type, or mixes labels; the message names it.
@@ -91,12 +91,12 @@ class Augmentation:
 
 
 def sample_seed(*seed: object) -> int:
-    """Gives a 64-bit number that hangs on the seed's words alone."""
+    """Return a 64-bit number that depends on the seed's words alone."""
     return int.from_bytes(hashlib.blake2b("/".join(map(str, seed)).encode(), digest_size=8).digest(), "big")
 
 
 def generators(*seed: object) -> tuple[np.random.Generator, random.Random]:
-    """Gives what a sample's augmentations draw from, in turn; the same seed gives the same."""
+    """Return what a sample's augmentations draw from, in turn; the same seed gives the same."""
     number = sample_seed(*seed)
     return np.random.default_rng(number), random.Random(number)  # noqa: S311 (no secret is made of it)
 
@@ -123,7 +123,7 @@ def _stepped(
         done = step(image=image, mask=given)
     except Exception as error:
         raise SegregError(
-            f'the augmentation "{name}" fails on a picture of {_words(image.shape)}: {type(error).__name__}: {error}',
+            f'the augmentation "{name}" fails on a image of {_words(image.shape)}: {type(error).__name__}: {error}',
             hint="it may need more than an image and a mask, other settings or another input.size"
             + (", or a mask of one layer, where a multilabel task has one for each class" if layered else ""),
         ) from error
@@ -136,12 +136,12 @@ def _stepped(
     if after.dtype != np.uint8 or labels.dtype != np.uint8:
         found = after.dtype if after.dtype != np.uint8 else labels.dtype
         raise SegregError(
-            f'the augmentation "{name}" turns uint8 values into {found}; pictures must stay uint8',
+            f'the augmentation "{name}" turns uint8 values into {found}; images must stay uint8',
             hint="leave it out: segreg normalises by itself, as the section input says",
         )
     if after.shape != image.shape or labels.shape != given.shape:
         raise SegregError(
-            f'the augmentation "{name}" turns a picture of {_words(image.shape)} into one of {_words(after.shape)}; '
+            f'the augmentation "{name}" turns a image of {_words(image.shape)} into one of {_words(after.shape)}; '
             "it must keep the size",
             hint=f"crops and resizes take the size of the input, {image.shape[0]}x{image.shape[1]}; "
             "turns by 90 degrees need a square input",

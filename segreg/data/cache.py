@@ -1,6 +1,6 @@
-"""Decoded, resized pictures and masks, prepared once and then read from memory-mapped files.
+"""Decoded, resized images and masks, prepared once and then read from memory-mapped files.
 
-Decoding and resizing cost milliseconds a picture, each epoch again; a row of a memory-mapped file costs microseconds.
+Decoding and resizing cost milliseconds a image, each epoch again; a row of a memory-mapped file costs microseconds.
 An entry's key is a digest of what the files hold and of every setting that changes what is made of them.
 """
 
@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.registry.protocols import Dataset, Sample
+from segreg.config.sections import Input
+from segreg.data.cache_folder import CacheLock, entry_folder, hold, index_file, make_room, new_folder, remove
 from segreg.data.digests import content_digests
 from segreg.data.resize import Size
 from segreg.data.samples import fitted_sample, mask_shape
-from segreg.data.cache_folder import Hold, entry_folder, hold, index_file, make_room, new_folder, remove
 from segreg.errors import Problem, SegregError
-from segreg.config.sections import Input
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
+class PreprocessedDataset:
     """Samples as uint8 arrays in memory-mapped files. Samples are named by their index into `Dataset.samples`.
 
     While it lives, the cache does not remove its files. It can be pickled: the copy opens the files again.
@@ -60,20 +60,20 @@ class Prepared:
     indices: tuple[int, ...]
     ids: tuple[str, ...]
     original_sizes: tuple[Size, ...]
-    held: Hold | None = field(default=None, repr=False)
+    held: CacheLock | None = field(default=None, repr=False)
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
-        """Gives the images, uint8 `[N, H, W, C]`, memory-mapped and read-only."""
+        """Return the images, uint8 `[N, H, W, C]`, memory-mapped and read-only."""
         return _mapped(self.folder / "images.npy")
 
     @cached_property
     def masks(self) -> NDArray[np.uint8]:
-        """Gives the masks, uint8 `[N, H, W]` (`[N, K, H, W]` if multilabel), memory-mapped and read-only."""
+        """Return the masks, uint8 `[N, H, W]` (`[N, K, H, W]` if multilabel), memory-mapped and read-only."""
         return _mapped(self.folder / "masks.npy")
 
     def release(self) -> None:
-        """Takes rows that were read out of the process's memory; they are there again when they are read again.
+        """Take rows that were read out of the process's memory; they are there again when they are read again.
 
         The system would do so when memory runs short, but until then they count as this process's.
         """
@@ -86,15 +86,15 @@ class Prepared:
 
     @cached_property
     def rows(self) -> dict[int, int]:
-        """Gives the row of each sample's index."""
+        """Return the row of each sample's index."""
         return {index: row for row, index in enumerate(self.indices)}
 
     def id_of(self, index: int) -> str:
-        """Gives the id of the sample with this index."""
+        """Return the id of the sample with this index."""
         return self.ids[self.rows[index]]
 
     def original_size(self, index: int) -> Size:
-        """Gives the size of the sample with this index before resizing, (height, width)."""
+        """Return the size of the sample with this index before resizing, (height, width)."""
         return self.original_sizes[self.rows[index]]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -112,8 +112,8 @@ def prepare(
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
-) -> Prepared:
-    """Gives the samples decoded and resized, from the cache where they are there already.
+) -> PreprocessedDataset:
+    """Return the samples decoded and resized, from the cache where they are there already.
 
     Two processes may prepare the same at once, and a kill at any moment leaves nothing that is taken for whole.
 
@@ -121,7 +121,7 @@ def prepare(
         dataset: the data set.
         input: size, resize rule, channels and 16-bit rule; the other settings don't matter here.
         indices: which of `dataset.samples`; all where it is None. Each needs a mask.
-        folder: the cache's folder in the place of the usual one.
+        folder: the cache's folder in place of the usual one.
         progress: is told how many samples are done, of how many; not called where the cache has them.
         workers: threads that decode; None fits the machine.
 
@@ -143,7 +143,7 @@ def prepare(
     images = (len(samples), height, width, input.channels)
     masks = (len(samples), *mask_shape(dataset.task, input.size))
     needed = int(np.prod(images)) + int(np.prod(masks)) + 4096 + 200 * len(samples)
-    make_room(needed, folder, what=f"{len(samples)} pictures at {height}x{width}")
+    make_room(needed, folder, what=f"{len(samples)} images at {height}x{width}")
     building, held = new_folder(key, folder)
     try:
         arrays = (_array(building / "images.npy", images), _array(building / "masks.npy", masks))
@@ -181,7 +181,7 @@ def _key(dataset: Dataset, samples: Sequence[Sample], input: Input, index: Path,
 
 
 def _read_digest(read: Callable[[Sample], Any], sample: Sample) -> str:
-    """Gives a digest of what the data set reads where its samples are no files."""
+    """Return a digest of what the data set reads where its samples are no files."""
     try:
         values = np.ascontiguousarray(read(sample))
     except Exception:
@@ -216,7 +216,7 @@ def _fill(
     threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[Size]:
-    """Writes images and masks and gives the original sizes."""
+    """Write images and masks and gives the original sizes."""
     images, masks = arrays
 
     def fill(row: int) -> Size:
@@ -285,15 +285,15 @@ def _sync(file: Path) -> None:
         os.close(descriptor)
 
 
-def _opened(place: Path, task: Task, input: Input, indices: tuple[int, ...]) -> Prepared | None:  # noqa: A002
-    """Gives the entry if it is there and whole."""
+def _opened(place: Path, task: Task, input: Input, indices: tuple[int, ...]) -> PreprocessedDataset | None:  # noqa: A002
+    """Return the entry if it is there and whole."""
     held = hold(place)
     if held is None:
         return None
     try:
         meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
         sizes = tuple((int(height), int(width)) for height, width in meta["original_sizes"])
-        prepared = Prepared(place, task, input, indices, tuple(meta["ids"]), sizes, held)
+        prepared = PreprocessedDataset(place, task, input, indices, tuple(meta["ids"]), sizes, held)
         shapes = (prepared.images.shape, prepared.masks.shape)
     except (OSError, ValueError, KeyError, TypeError):
         held.release()

@@ -37,7 +37,7 @@ class CacheEntry:
         bytes: its size on disk.
         last_used: seconds since 1970.
         in_use: whether a live process has it open.
-        samples: how many pictures it holds.
+        samples: how many images it holds.
         description: which data set, at which size.
     """
 
@@ -51,7 +51,7 @@ class CacheEntry:
 
 
 def cache_folder() -> Path:
-    """Gives the cache's folder: `$SEGREG_CACHE`, or `segreg` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """Return the cache's folder: `$SEGREG_CACHE`, or `segreg` in `$XDG_CACHE_HOME` or `~/.cache`."""
     if chosen := os.environ.get("SEGREG_CACHE"):
         return Path(chosen).expanduser()
     home = os.environ.get("XDG_CACHE_HOME")
@@ -59,7 +59,7 @@ def cache_folder() -> Path:
 
 
 def cache_limit() -> int:
-    """Gives the cache's largest size in bytes: `$SEGREG_CACHE_LIMIT_GB`, or 20 GB.
+    """Return the cache's largest size in bytes: `$SEGREG_CACHE_LIMIT_GB`, or 20 GB.
 
     Raises:
         SegregError: the variable holds no number above 0.
@@ -75,13 +75,13 @@ def cache_limit() -> int:
 
 
 def list_entries(folder: Path | None = None) -> list[CacheEntry]:
-    """Gives what the cache holds, the last used first."""
+    """Return what the cache holds, the last used first."""
     entries = [_described(place) for place in _places(_entries_folder(folder)) if not place.name.startswith(".")]
     return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
 
 def clear(folder: Path | None = None, *, keys: Collection[str] | None = None) -> list[CacheEntry]:
-    """Removes entries, all or those with the given keys, and gives what was removed. What is in use stays."""
+    """Remove entries, all or those with the given keys, and return what was removed. What is in use stays."""
     chosen = [entry for entry in list_entries(folder) if keys is None or entry.key in keys]
     removed = [entry for entry in chosen if remove(entry.folder)]
     remove_leftovers(folder)
@@ -92,23 +92,23 @@ def clear(folder: Path | None = None, *, keys: Collection[str] | None = None) ->
 
 
 def entry_folder(key: str, folder: Path | None = None) -> Path:
-    """Gives the folder of the entry with this key, whether it exists or not."""
+    """Return the folder of the entry with this key, whether it exists or not."""
     return _entries_folder(folder) / key
 
 
 def index_file(folder: Path | None = None) -> Path:
-    """Gives the file in which digests of the data sets' files are remembered."""
+    """Return the file in which digests of the data sets' files are remembered."""
     return (folder or cache_folder()) / "digests.sqlite3"
 
 
-class Hold:
+class CacheLock:
     """A shared lock on an entry, kept until it is released, forgotten or the process ends."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
 
     def release(self) -> None:
-        """Lets the entry go."""
+        """Let the entry go."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -117,8 +117,8 @@ class Hold:
         self.release()
 
 
-def hold(entry: Path) -> Hold | None:
-    """Takes a shared lock on an entry and notes the use of it, or gives None if there is no entry."""
+def hold(entry: Path) -> CacheLock | None:
+    """Take a shared lock on an entry and notes the use of it, or gives None if there is no entry."""
     lock = entry / "lock"
     try:
         descriptor = os.open(lock, os.O_RDONLY)
@@ -134,11 +134,11 @@ def hold(entry: Path) -> Hold | None:
         return None
     with contextlib.suppress(OSError):  # a cache that others filled may be read-only
         os.utime(lock)
-    return Hold(descriptor)
+    return CacheLock(descriptor)
 
 
-def new_folder(key: str, folder: Path | None = None) -> tuple[Path, Hold]:
-    """Gives an empty, locked folder in which an entry can be built, to be renamed to its key.
+def new_folder(key: str, folder: Path | None = None) -> tuple[Path, CacheLock]:
+    """Return an empty, locked folder in which an entry can be built, to be renamed to its key.
 
     Raises:
         SegregError: the cache's folder can't be written to.
@@ -160,7 +160,7 @@ def new_folder(key: str, folder: Path | None = None) -> tuple[Path, Hold]:
 
 
 def remove(entry: Path) -> bool:
-    """Removes an entry unless a live process uses it, and says whether it is gone."""
+    """Remove an entry unless a live process uses it, and say whether it is gone."""
     try:
         descriptor = os.open(entry / "lock", os.O_RDONLY)
     except FileNotFoundError:
@@ -187,14 +187,14 @@ def remove(entry: Path) -> bool:
 
 
 def remove_leftovers(folder: Path | None = None) -> None:
-    """Removes what killed processes left half-built or half-removed."""
+    """Remove what killed processes left half-built or half-removed."""
     for place in _places(_entries_folder(folder)):
         if place.name.startswith("."):
             remove(place)
 
 
 def make_room(needed: int, folder: Path | None = None, *, what: str) -> None:
-    """Removes the least recently used entries until `needed` bytes fit into the cache's limit and onto the disk.
+    """Remove the least recently used entries until `needed` bytes fit into the cache's limit and onto the disk.
 
     Raises:
         SegregError: they would not fit even alone; nothing was removed.
@@ -225,7 +225,7 @@ def make_room(needed: int, folder: Path | None = None, *, what: str) -> None:
 
 
 def gigabytes(count: int) -> str:
-    """Gives "1.2 GB", or "34.0 MB" below one."""
+    """Return "1.2 GB", or "34.0 MB" below one."""
     return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:.1f} MB"
 
 
@@ -269,7 +269,7 @@ def _in_use(entry: Path) -> bool:
 
 
 def _lock(descriptor: int, *, alone: bool) -> bool:
-    """Locks an open file; alone, it does not wait but says whether nobody else has it."""
+    """Lock an open file; alone, it does not wait but says whether nobody else has it."""
     if sys.platform == "win32":  # where an open file can't be removed in the first place
         return True
     import fcntl

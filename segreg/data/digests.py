@@ -25,7 +25,7 @@ class _State:
 
 
 def content_digests(paths: Iterable[Path], index: Path, *, workers: int) -> dict[Path, str | None]:
-    """Gives a digest of what each file holds, or None where there is no file.
+    """Return a digest of what each file holds, or None where there is no file.
 
     A folder's digest is that of all the files in it. Digests are remembered in `index`, an SQLite file, by absolute
     path, size and time of change; without a usable index every file is read.
@@ -66,7 +66,7 @@ def _digest(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
-        return f"unreadable {error.errno}"  # reading it as a picture will tell what is wrong
+        return f"unreadable {error.errno}"  # reading it as a image will tell what is wrong
 
 
 def _recall(index: Path, states: Mapping[Path, _State | None]) -> dict[Path, str]:

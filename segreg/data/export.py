@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from segreg.training.checkpoint import replacing
-from segreg.registry.protocols import Dataset, Sample
-from segreg.data import Side
-from segreg.errors import Problem, SegregError
+from segreg.data import SplitName
 from segreg.data.images import read_labels
+from segreg.errors import Problem, SegregError
+from segreg.registry.protocols import Dataset, Sample
+from segreg.runtime.files import replacing
 from segreg.runtime.progress import Progress
 from segreg.task import IGNORE_INDEX
 
@@ -51,7 +51,7 @@ class Written:
     """
 
     out: Path
-    sides: Mapping[Side, int]
+    sides: Mapping[SplitName, int]
     made: int
     files: int
     form: Form
@@ -70,13 +70,13 @@ class _File:
 
 
 def write_split(
-    dataset: Dataset, sides: Mapping[Side, Sequence[int]], out: Path, *, link: Link = "copy", progress: Progress
+    dataset: Dataset, sides: Mapping[SplitName, Sequence[int]], out: Path, *, link: Link = "copy", progress: Progress
 ) -> Written:
-    """Writes each side's images and masks into `out/<side>_split/images` and `.../masks`, and a manifest.
+    """Write each side's images and masks into `out/<side>_split/images` and `.../masks`, and a manifest.
 
     A file's name is its sample's id, so that image and mask pair by name. Masks are the data set's own files where
     these hold class numbers, or 0 and 255 for one class; where they don't (instance numbers, colours, polygons) every
-    mask is written as a PNG of class numbers. Files are made aside and renamed, and a call that was stopped goes on
+    mask is written as a PNG of class numbers. Files are made aside and renamed, and a call that was stopped continues
     where it was: files that are there and right are kept. Nothing else is ever replaced.
 
     Raises:
@@ -114,7 +114,7 @@ def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progre
     """Says how masks are to be written, one way for all, so that a folder of them has one meaning."""
     if bare := [sample.id for sample in samples if sample.mask is None]:
         raise SegregError(
-            f'{len(bare)} pictures have no mask, such as "{bare[0]}"', hint="`segreg data check` says which"
+            f'{len(bare)} images have no mask, such as "{bare[0]}"', hint="`segreg data check` says which"
         )
     if dataset.task.mode == "multilabel":
         return "layers", False
@@ -178,13 +178,13 @@ def _files(dataset: Dataset, sample: Sample, folder: Path, form: Form, shared: s
 
 
 def _suffix_for(dataset: Dataset, sample: Sample) -> str:
-    """Gives the suffix of a picture that is no file of its own: PNG where that can hold it, else TIFF."""
+    """Return the suffix of a image that is not a file of its own: PNG where that can hold it, else TIFF."""
     image = dataset.read_image(sample)
     return ".png" if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] in (1, 3, 4)) else ".tif"
 
 
 def _refuse_strangers(out: Path, files: Sequence[_File]) -> None:
-    """Refuses folders that hold other files, above all those of another split: a sample would stand on two sides."""
+    """Refuse folders that hold other files, above all those of another split: a sample would stand on two sides."""
     wanted = {file.target for file in files}
     there: list[Path] = []
     for side in ("train", "val", "test"):
@@ -199,11 +199,11 @@ def _refuse_strangers(out: Path, files: Sequence[_File]) -> None:
         )
     manifest = out / MANIFEST
     if manifest.exists() and not manifest.read_text(encoding="utf-8", errors="replace").startswith(",".join(COLUMNS)):
-        raise SegregError(f"{manifest} is there already and is no manifest of a split", hint="name another folder")
+        raise SegregError(f"{manifest} is there already and is not a manifest of a split", hint="name another folder")
 
 
 def _make(file: _File, dataset: Dataset, link: Link) -> bool:
-    """Makes one file, and says whether it had to."""
+    """Make one file, and say whether it had to."""
     target = file.target
     try:
         if target.exists() or target.is_symlink():
@@ -260,9 +260,9 @@ def _render(file: _File, dataset: Dataset, target: Path) -> None:
 
 
 def _write_manifest(
-    manifest: Path, dataset: Dataset, chosen: Sequence[tuple[Side, Sample]], files: Sequence[_File], out: Path
+    manifest: Path, dataset: Dataset, chosen: Sequence[tuple[SplitName, Sample]], files: Sequence[_File], out: Path
 ) -> None:
-    """Writes the manifest last: with it, the split is whole. A multilabel task's masks are named by their folder."""
+    """Write the manifest last: with it, the split is whole. A multilabel task's masks are named by their folder."""
     image_of = {file.sample.id: file.target for file in files if file.holds == "image"}
     mask_of = {file.sample.id: file.target for file in files if file.holds == "mask"}
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Reading a picture or a mask file just as it is, or refusing it by name where a library would damage it silently."""
+"""Reading a image or a mask file just as it is, or refusing it by name where a library would damage it silently."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from segreg.errors import SegregError, did_you_mean
 from segreg.data.tiff import is_tiff, read_tiff
+from segreg.errors import SegregError, did_you_mean
 
 PIL_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM")
 """What Pillow is let read: formats whose every variant is either read exactly or refused below."""
@@ -29,14 +29,14 @@ _ORIENTATION_TAG = 0x0112
 
 
 def read_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Gives a picture's values, upright, at their own depth.
+    """Return a image's values, upright, at their own depth.
 
-    1-bit pictures become 0/255, palettes their colours. Grey with a constant full alpha is grey.
+    1-bit images become 0/255, palettes their colours. Grey with a constant full alpha is grey.
 
     Shape: `[H, W]` grey, `[H, W, 3]` RGB, `[H, W, 4]` RGBA or `[H, W, C]` bands; uint8 in 0..255 or uint16 in 0..65535.
 
     Raises:
-        SegregError: the file is missing, empty, damaged, no picture, far too large, an animation, or of a kind that
+        SegregError: the file is missing, empty, damaged, no image, far too large, an animation, or of a kind that
             can't be read exactly (CMYK, floating point, negative values); the message names the file.
     """
     values = _decode(path, "image")
@@ -64,7 +64,7 @@ def read_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
 
 def read_labels(path: Path) -> NDArray[Any]:
-    """Gives a mask file's raw values, upright: a palette's indices, 0/1 of a 1-bit file, grey as it is stored.
+    """Return a mask file's raw values, upright: a palette's indices, 0/1 of a 1-bit file, grey as it is stored.
 
     A mask that was saved as RGB or RGBA is taken where its channels are equal and its alpha is full.
 
@@ -87,7 +87,7 @@ def read_labels(path: Path) -> NDArray[Any]:
 
 
 def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]:
-    """Gives a picture with as many channels as the network takes, where nothing is lost by it.
+    """Return a image with as many channels as the network takes, where nothing is lost by it.
 
     Grey is repeated to 3; three equal channels become 1; an alpha channel goes where it is full everywhere.
 
@@ -108,30 +108,30 @@ def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]
                 path,
                 f"has four channels, and the network takes {channels}; its fourth (alpha, or a band) is not constant, "
                 "so it can't just be dropped",
-                "set input.channels: 4, or save the pictures with three channels",
+                "set input.channels: 4, or save the images with three channels",
             )
         return fit_channels(values[..., :3], channels, path)
     if has == 3 and channels == 1:
         if not _is_grey(values):
             _refuse(
                 path,
-                "is a colour picture, and the network takes one channel",
-                "set input.channels: 3, or save the pictures in grey",
+                "is a colour image, and the network takes one channel",
+                "set input.channels: 3, or save the images in grey",
             )
         return np.ascontiguousarray(values[..., :1])
     ways = f"set input.channels: {has}"
     if has > 4:
-        ways += "; if the bands are the pages of a stack, save each page as a picture of its own"
+        ways += "; if the bands are the pages of a stack, save each page as a image of its own"
     return _refuse(path, f"has {has} channel{'s' * (has > 1)}, and the network takes {channels}", ways)
 
 
 def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: Path) -> NDArray[np.uint8]:
-    """Gives 8-bit values: `full_range` divides 16-bit ones by 257, `min_max` stretches this picture's own range.
+    """Return 8-bit values: `full_range` divides 16-bit ones by 257, `min_max` stretches this image's own range.
 
-    8-bit pictures pass unchanged under both rules; a constant 16-bit picture becomes 0 under `min_max`.
+    8-bit images pass unchanged under both rules; a constant 16-bit image becomes 0 under `min_max`.
 
     Raises:
-        SegregError: `full_range` would leave a 16-bit picture under 16 grey levels; the message names the file.
+        SegregError: `full_range` would leave a 16-bit image under 16 grey levels; the message names the file.
     """
     if image.dtype == np.uint8:
         return image
@@ -141,9 +141,9 @@ def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: 
         if 0 < high < 4096:
             _refuse(
                 path,
-                f"is a 16-bit picture whose largest value is {high} of 65535: divided by 257, fewer than 16 grey "
+                f"is a 16-bit image whose largest value is {high} of 65535: divided by 257, fewer than 16 grey "
                 "levels would be left",
-                "set input.sixteen_bit: min_max, which stretches each picture's own range",
+                "set input.sixteen_bit: min_max, which stretches each image's own range",
             )
         return ((wide + 128) // 257).astype(np.uint8)
     if low == high:
@@ -153,23 +153,23 @@ def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: 
 
 
 def _decode(path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
-    """Gives a file's values, upright; bool where it has one bit a pixel."""
+    """Return a file's values, upright; bool where it has one bit a pixel."""
     head = _first_bytes(path)
     if is_tiff(head):
         return upright(*read_tiff(path, want))
     try:
-        with Image.open(path, formats=PIL_FORMATS) as picture:
-            values = _from_pillow(picture, head, path, want)
+        with Image.open(path, formats=PIL_FORMATS) as image:
+            values = _from_pillow(image, head, path, want)
             # After the pixels, because a PNG may hold its Exif block behind them.
-            orientation = picture.getexif().get(_ORIENTATION_TAG, 1)
+            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except SegregError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        _refuse(path, "has too many pixels to be a picture that is decoded whole", "cut it into tiles")
+        _refuse(path, "has too many pixels to be a image that is decoded whole", "cut it into tiles")
     except UnidentifiedImageError:
         _refuse(
             path,
-            "is no picture that segreg can read, whatever its name says",
+            "is not a image that segreg can read, whatever its name says",
             "PNG, JPEG, TIFF, BMP, GIF, WebP and PNM are read; convert others to PNG or TIFF",
         )
     except MemoryError:
@@ -180,7 +180,7 @@ def _decode(path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
 
 
 def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Gives `[H, W, ...]` turned as the Exif orientation (1 to 8) asks."""
+    """Return `[H, W, ...]` turned as the Exif orientation (1 to 8) asks."""
     swap, rows, columns = _TURNS.get(orientation, (False, False, False))
     values = values.swapaxes(0, 1) if swap else values
     values = values[::-1] if rows else values
@@ -188,7 +188,7 @@ def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def _first_bytes(path: Path) -> bytes:
-    """Gives the start of a file that is there, can be read and is not empty."""
+    """Return the start of a file that is there, can be read and is not empty."""
     try:
         with path.open("rb") as file:
             head = file.read(32)
@@ -199,7 +199,7 @@ def _first_bytes(path: Path) -> bytes:
             beside = []
         _refuse(path, "is not there", did_you_mean(path.name, beside))
     except IsADirectoryError:
-        _refuse(path, "is a folder, not a picture")
+        _refuse(path, "is a folder, not a image")
     except OSError as error:
         _refuse(path, f"can't be read ({error.strerror})")
     if not head:
@@ -207,30 +207,30 @@ def _first_bytes(path: Path) -> bytes:
     return head
 
 
-def _from_pillow(picture: Image.Image, head: bytes, path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
-    # A camera's MPO holds previews behind its picture; in the other formats further frames are an animation.
-    frames = getattr(picture, "n_frames", 1)
-    if frames > 1 and picture.format != "MPO":
-        _refuse(path, f"is an animation of {frames} frames", "save each frame as a picture of its own")
-    if picture.format == "PPM" and any(tile[0] == "ppm" for tile in getattr(picture, "tile", [])):
+def _from_pillow(image: Image.Image, head: bytes, path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
+    # A camera's MPO holds previews behind its image; in the other formats further frames are an animation.
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":
+        _refuse(path, f"is an animation of {frames} frames", "save each frame as a image of its own")
+    if image.format == "PPM" and any(tile[0] == "ppm" for tile in getattr(image, "tile", [])):
         _refuse(path, "is a PNM file whose largest value is not 255, which Pillow rescales", "convert it to PNG")
-    bits, colour_type = _png_depth(head) if picture.format == "PNG" else (8, -1)
-    mode = picture.mode
+    bits, colour_type = _png_depth(head) if image.format == "PNG" else (8, -1)
+    mode = image.mode
     if mode == "1":
-        return np.array(picture)
+        return np.array(image)
     if mode in ("P", "PA"):
         if want == "image":
-            return np.array(picture.convert("RGBA" if picture.has_transparency_data else "RGB"))
-        _refuse_reversed_palette(picture, path)
-        return np.array(picture) if mode == "P" else np.array(picture.getchannel("P"))
+            return np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+        _refuse_reversed_palette(image, path)
+        return np.array(image) if mode == "P" else np.array(image.getchannel("P"))
     if mode == "L" and bits in (2, 4) and want == "labels":
-        # Pillow stretches 2 and 4 bits to 0..255, which is right for pictures and wrong for class numbers.
-        return np.array(picture) // np.uint8(255 // (2**bits - 1))
+        # Pillow stretches 2 and 4 bits to 0..255, which is right for images and wrong for class numbers.
+        return np.array(image) // np.uint8(255 // (2**bits - 1))
     if mode in ("L", "LA", "RGB", "RGBA"):
-        picture.load()  # also where another decoder follows: this one notices damage
-        return _png_of_16_bits(path, colour_type) if bits == 16 else np.array(picture)
+        image.load()  # also where another decoder follows: this one notices damage
+        return _png_of_16_bits(path, colour_type) if bits == 16 else np.array(image)
     if mode.startswith("I;16"):
-        values = np.array(picture)
+        values = np.array(image)
         return values.astype(values.dtype.newbyteorder("="))
     return _refuse(
         path,
@@ -240,12 +240,12 @@ def _from_pillow(picture: Image.Image, head: bytes, path: Path, want: Literal["i
 
 
 def _png_depth(head: bytes) -> tuple[int, int]:
-    """Gives a PNG's bits a channel and its colour type (0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA)."""
+    """Return a PNG's bits a channel and its colour type (0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA)."""
     return head[24], head[25]
 
 
 def _png_of_16_bits(path: Path, colour_type: int) -> NDArray[Any]:
-    """Gives a PNG's 16-bit channels, which Pillow cuts to 8 bits without a word."""
+    """Return a PNG's 16-bit channels, which Pillow cuts to 8 bits without a word."""
     import cv2
 
     values: NDArray[Any] | None = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -256,14 +256,14 @@ def _png_of_16_bits(path: Path, colour_type: int) -> NDArray[Any]:
     return values[..., [2, 1, 0, 3][: values.shape[2]]]
 
 
-def _refuse_reversed_palette(picture: Image.Image, path: Path) -> None:
-    """Refuses a mask whose two colours are white and black, in this order: which is the foreground can't be told."""
-    colours = picture.getpalette("RGB") or []
-    defined = len(picture.palette.palette) // len(picture.palette.mode) if picture.palette else 0
+def _refuse_reversed_palette(image: Image.Image, path: Path) -> None:
+    """Refuse a mask whose two colours are white and black, in this order: which is the foreground can't be told."""
+    colours = image.getpalette("RGB") or []
+    defined = len(image.palette.palette) // len(image.palette.mode) if image.palette else 0
     if defined == 2 and colours[:6] == [255, 255, 255, 0, 0, 0]:
         _refuse(
             path,
-            "is a two-colour picture whose value 0 is shown white and whose value 1 is shown black, so that which "
+            "is a two-colour image whose value 0 is shown white and whose value 1 is shown black, so that which "
             "of them is the foreground can't be told",
             "save it in grey with 0 and 255",
         )
@@ -279,14 +279,14 @@ def _one_channel_of_labels(values: NDArray[Any], path: Path) -> NDArray[Any]:
                 path,
                 "has an alpha channel that is not full everywhere, so that its values alone don't say what is masked"
                 if channels == 2 or _is_grey(values[..., :3])
-                else "is a colour picture with transparency, and a mask's values are class numbers",
+                else "is a colour image with transparency, and a mask's values are class numbers",
                 "save the mask in grey, without transparency",
             )
         values = values[..., :-1]
     if values.shape[2] == 1 or (values.shape[2] == 3 and _is_grey(values)):
         return values[..., 0]
     if values.shape[2] > 3:
-        _refuse(path, f"has {channels} bands, and a mask has one", "save the mask's band as a picture of its own")
+        _refuse(path, f"has {channels} bands, and a mask has one", "save the mask's band as a image of its own")
     colours = np.unique(values.reshape(-1, 3), axis=0)
     some = ", ".join(str(tuple(int(v) for v in colour)) for colour in colours[:4])
     return _refuse(

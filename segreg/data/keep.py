@@ -1,4 +1,4 @@
-"""Where the pictures of a training are kept: in the cache's files, or all of them on the device."""
+"""Where the images of a training are kept: in the cache's files, or all of them on the device."""
 
 from __future__ import annotations
 
@@ -6,28 +6,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.data.batched import BatchedAugmentation, Pictures, disagreeing, without_equivalent
-from segreg.data.loader import Maker
-from segreg.data.cache import Prepared
-from segreg.data.on_device import OnDevice, Uploaded, bytes_taken
+from segreg.data.batched import BatchedAugmentation, Images, disagreeing, without_equivalent
+from segreg.data.cache import PreprocessedDataset
 from segreg.data.cache_folder import gigabytes
+from segreg.data.loader import Maker
+from segreg.data.on_device import OnDevice, Uploaded, bytes_taken
 from segreg.errors import SegregError, listed
 
 if TYPE_CHECKING:
     import torch
 
 SHARE = 0.3
-"""Share of a device's free memory that pictures may take unasked: the network's activations need the rest."""
+"""Share of a device's free memory that images may take unasked: the network's activations need the rest."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Where the pictures of a training are kept, and what makes batches of them.
+    """Where the images of a training are kept, and what makes batches of them.
 
     Attributes:
         words: where and why, for the run's header; empty where it goes without saying.
-        train: makes augmented batches on the device; None where pictures are read from files.
-        val: makes batches on the device of pictures as they are; None where they are read from files.
+        train: makes augmented batches on the device; None where images are read from files.
+        val: makes batches on the device of images as they are; None where they are read from files.
     """
 
     words: str
@@ -35,8 +35,8 @@ class Kept:
     val: Maker | None = None
 
 
-def keep_pictures(
-    prepared: Prepared,
+def keep_images(
+    prepared: PreprocessedDataset,
     indices: Sequence[int],
     *,
     asked: bool | Literal["auto"],
@@ -44,30 +44,30 @@ def keep_pictures(
     seed: int,
     device: torch.device,
 ) -> Kept:
-    """Puts pictures on the device if that is where they are to be kept.
+    """Put images on the device if that is where they are to be kept.
 
     Args:
-        prepared: the pictures.
+        prepared: the images.
         indices: those that train and validate, as indices into `Dataset.samples`.
         asked: the setting, as `where` has it.
         augment: Albumentations' transforms.
-        seed: what augmentations hang on, with the epoch and a sample's id.
+        seed: what augmentations depend on, with the epoch and a sample's id.
         device: where the network computes.
 
     Raises:
         SegregError: it can't be as it is asked for.
     """
-    pictures = Pictures.of(prepared)
+    images = Images.of(prepared)
     free = _free(device)
     missing: list[str] = []
     if asked is True or (asked == "auto" and free is not None):  # else it is decided without them
-        missing = without_equivalent(augment, pictures) or disagreeing(augment, pictures, prepared.task)
+        missing = without_equivalent(augment, images) or disagreeing(augment, images, prepared.task)
     needed = bytes_taken(prepared, len(indices))
     on_device, words = where(asked, device=str(device), needed=needed, free=free, missing=missing)
     if not on_device:
         return Kept(words)
     uploaded = Uploaded.of(prepared, indices, device)
-    augmentation = BatchedAugmentation(augment, pictures) if augment else None
+    augmentation = BatchedAugmentation(augment, images) if augment else None
     return Kept(words, OnDevice(uploaded, augmentation, seed), OnDevice(uploaded, None, seed))
 
 
@@ -80,13 +80,13 @@ def _free(device: torch.device) -> int | None:
 def where(
     asked: bool | Literal["auto"], *, device: str, needed: int, free: int | None, missing: Sequence[str]
 ) -> tuple[bool, str]:
-    """Says whether the pictures of a training are kept on the device, and that in words with the reason.
+    """Whether the images of a training are kept on the device, and that in words with the reason.
 
     Args:
         asked: `True`, `False`, or "auto": on a CUDA device where they take at most a share of its free memory and all
             augmentations can be done there.
         device: the device by its name.
-        needed: bytes of all pictures and masks.
+        needed: bytes of all images and masks.
         free: bytes that are free on a CUDA device; None on another.
         missing: the augmentations that are not done on a device.
 
@@ -112,13 +112,13 @@ def where(
 def _refuse(device: str, needed: int, free: int | None, missing: Sequence[str]) -> None:
     if missing:
         raise SegregError(
-            f"train.pictures_on_device: {listed(missing)} {_is(missing)} not done on the device",
+            f"train.images_on_device: {listed(missing)} {_is(missing)} not done on the device",
             hint="leave the setting at auto or make it false: Albumentations does every augmentation on the host",
         )
     if free is not None and needed > free:
         raise SegregError(
-            f"train.pictures_on_device: the pictures take {gigabytes(needed)}; on {device} {gigabytes(free)} are free",
-            hint="leave the setting at auto or make it false: then pictures are read from the cache's files",
+            f"train.images_on_device: the images take {gigabytes(needed)}; on {device} {gigabytes(free)} are free",
+            hint="leave the setting at auto or make it false: then images are read from the cache's files",
         )
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 import numpy as np
 
-from segreg.data.prefetch import AHEAD, made_ahead
 from segreg.data.augment import Augmentation
-from segreg.data.cache import Prepared
+from segreg.data.cache import PreprocessedDataset
+from segreg.data.prefetch import AHEAD, prefetch
 from segreg.data.split import drawn
 from segreg.errors import SegregError
 
@@ -47,16 +47,16 @@ class Batch:
 
 
 class Maker(Protocol):
-    """Makes batches in another way than from the arrays on the host."""
+    """Make batches in another way than from the arrays on the host."""
 
     def batches(self, keys: Sequence[Key]) -> Generator[Batch, None, None]:
-        """Gives the batch of each key; the images on the device or the host."""
+        """Return the batch of each key; the images on the device or the host."""
 
 
-class Batches:
+class BatchLoader:
     """The batches of one side of a split, epoch by epoch.
 
-    The order of an epoch hangs on the seed and the epoch's number, a sample's augmentation on these and its id. So
+    The order of an epoch depends on the seed and the epoch's number, a sample's augmentation on these and its id. So
     the same seed gives the same batches whatever the number of workers, and an epoch can be repeated or begun at.
 
     A shuffled epoch keeps its incomplete last batch, except that a single left-over sample joins the batch before it:
@@ -78,16 +78,16 @@ class Batches:
         workers: processes that make batches; 0 is one thread beside the consumer.
         part: which of the processes that share the batches this is for, from 0.
         parts: how many there are.
-        maker: makes the batches in the place of the workers, `augment` included.
+        maker: makes the batches in place of the workers, `augment` included.
 
     Raises:
         SegregError: no samples, or an augmentation does not do for stacked samples.
-        ValueError: an index stands twice.
+        ValueError: an index is given twice.
     """
 
     def __init__(
         self,
-        prepared: Prepared,
+        prepared: PreprocessedDataset,
         indices: Sequence[int],
         *,
         batch_size: int,
@@ -102,7 +102,7 @@ class Batches:
         if not len(indices):
             raise SegregError("there are no samples to make batches of")
         if len(set(indices)) < len(indices):
-            raise ValueError("a sample stands twice among the indices")
+            raise ValueError("a sample is given twice among the indices")
         self.prepared = prepared
         self.indices = tuple(int(index) for index in indices)
         self.batch_size = batch_size
@@ -121,16 +121,16 @@ class Batches:
         self._under_way: weakref.ref[Generator[Batch, None, None]] | None = None
 
     def __len__(self) -> int:
-        """Gives the number of batches of an epoch; of parts in order the largest one's."""
+        """Return the number of batches of an epoch; of parts in order the largest one's."""
         whole = len(_cut(self.indices, self.batch_size, merge=self.order == "shuffled"))
         return whole if self.order == "shuffled" else -(-whole // self.parts)
 
     def plan(self, number: int) -> list[tuple[int, ...]]:
-        """Gives the samples of each batch of an epoch, as indices; of this part alone."""
+        """Return the samples of each batch of an epoch, as indices; of this part alone."""
         return [own for _, own in self._shared(number)]
 
     def _shared(self, number: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Gives the samples of each batch that this part has a share of, and those of the share."""
+        """Return the samples of each batch that this part has a share of, and those of the share."""
         whole = self._whole(number)
         if self.order == "in_order":
             return [(batch, batch) for batch in whole[self.part :: self.parts]]
@@ -144,7 +144,7 @@ class Batches:
         return _cut(indices, self.batch_size, merge=self.order == "shuffled")
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Gives an epoch's batches.
+        """Return an epoch's batches.
 
         It may be left early. Only one epoch at a time is under way: beginning another ends the one before.
 
@@ -162,7 +162,7 @@ class Batches:
         return begun
 
     def close(self) -> None:
-        """Ends the epoch under way and the worker processes, which otherwise wait for the next one."""
+        """End the epoch under way and the worker processes, which otherwise wait for the next one."""
         self._leave()
         self._loader = None
 
@@ -174,7 +174,7 @@ class Batches:
         if self.maker is not None:
             return self.maker.batches(keys)
         make = self._make
-        return self._by_processes(keys) if self.workers else made_ahead(lambda key: make.batch(*key), keys)
+        return self._by_processes(keys) if self.workers else prefetch(lambda key: make.batch(*key), keys)
 
     def _by_processes(self, keys: list[Key]) -> Generator[Batch, None, None]:
         if self._loader is None:
@@ -201,7 +201,7 @@ class Batches:
 
 
 def fitting_workers(device_type: str) -> int:
-    """Gives the number of worker processes that fits the machine: what `workers: auto` means.
+    """Return the number of worker processes that fits the machine: what `workers: auto` means.
 
     On a CPU the network needs every core, and workers would compete with it: none, that is one thread. Beside an
     accelerator as many as there are cores but one, 8 at most.
@@ -224,29 +224,29 @@ def _cut(indices: Sequence[int], size: int, *, merge: bool) -> list[tuple[int, .
 
 
 def _part_of(batch: tuple[int, ...], part: int, parts: int) -> tuple[int, ...]:
-    """Gives a part of a batch; the parts differ by one at most, the first ones being the larger."""
+    """Return a part of a batch; the parts differ by one at most, the first ones being the larger."""
     least, more = divmod(len(batch), parts)
     start = part * least + min(part, more)
     return batch[start : start + least + (part < more)]
 
 
 def _weighed(begun: Generator[Batch, None, None], shares: Sequence[tuple[int, float]]) -> Generator[Batch, None, None]:
-    """Gives parts of batches with their weights, and without the ids of an image that only stands in."""
+    """Return parts of batches with their weights, and without the ids of an image that only stands in."""
     with closing(begun):
         for batch, (own, weight) in zip(begun, shares, strict=True):
             yield replace(batch, ids=batch.ids[:own], indices=batch.indices[:own], weight=weight)
 
 
 class _Maker:
-    """Makes the batch of a key; all that travels to a worker."""
+    """Make the batch of a key; all that travels to a worker."""
 
-    def __init__(self, prepared: Prepared, augmentation: Augmentation | None, seed: int) -> None:
+    def __init__(self, prepared: PreprocessedDataset, augmentation: Augmentation | None, seed: int) -> None:
         self.prepared = prepared
         self.augmentation = augmentation
         self.seed = seed
 
     def __getitem__(self, key: Key) -> Batch | SegregError:
-        """Gives the batch, or the error that told why not: an exception would lose its words on the way."""
+        """Return the batch, or the error that told why not: an exception would lose its words on the way."""
         try:
             return self.batch(*key)
         except SegregError as error:
@@ -296,7 +296,7 @@ def _as_it_is(made: Any) -> Any:
 
 
 def _begin_worker(_: int) -> None:
-    """Keeps a worker to its one core; torch is limited by the loader."""
+    """Keep a worker to its one core; torch is limited by the loader."""
     import sys
 
     if "cv2" in sys.modules:

@@ -1,4 +1,4 @@
-"""Batches of pictures that lie on the device, all of them, and are augmented there."""
+"""BatchLoader of images that lie on the device, all of them, and are augmented there."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segreg.data.prefetch import made_ahead
 from segreg.data.batched import BatchedAugmentation
 from segreg.data.batched.augmentation import Group, grouped
+from segreg.data.cache import PreprocessedDataset
 from segreg.data.loader import Batch, Key
-from segreg.data.cache import Prepared
+from segreg.data.prefetch import prefetch
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 PIECE = 64 << 20
-"""Bytes of pictures that are copied at a time, which is all that the host holds of them."""
+"""Bytes of images that are copied at a time, which is all that the host holds of them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Uploaded:
-    """Prepared pictures in a device's memory.
+    """PreprocessedDataset images in a device's memory.
 
     Shape: images uint8 `[N, H, W, C]`, masks uint8 `[N, H, W]` (`[N, K, H, W]` if multilabel).
 
@@ -42,8 +42,8 @@ class Uploaded:
     ids: Mapping[int, str]
 
     @classmethod
-    def of(cls, prepared: Prepared, indices: Sequence[int], device: torch.device) -> Uploaded:
-        """Copies the samples with these indices to the device."""
+    def of(cls, prepared: PreprocessedDataset, indices: Sequence[int], device: torch.device) -> Uploaded:
+        """Copy the samples with these indices to the device."""
         rows = [prepared.rows[index] for index in indices]
         images, masks = _copied(prepared.images, rows, device), _copied(prepared.masks, rows, device)
         prepared.release()
@@ -51,8 +51,8 @@ class Uploaded:
         return cls(images, masks, {index: row for row, index in enumerate(indices)}, ids)
 
 
-def bytes_taken(prepared: Prepared, count: int) -> int:
-    """Gives the bytes that so many prepared samples take."""
+def bytes_taken(prepared: PreprocessedDataset, count: int) -> int:
+    """Return the bytes that so many prepared samples take."""
     return count * (int(np.prod(prepared.images.shape[1:])) + int(np.prod(prepared.masks.shape[1:])))
 
 
@@ -77,25 +77,25 @@ class _Planned:
 
 
 class OnDevice:
-    """Makes batches on the device.
+    """Make batches on the device.
 
     A thread draws ahead. Then a batch is one copy of a few hundred bytes to the device and work there, and the
-    processor waits for neither.
+    CPU waits for neither.
 
     Args:
-        pictures: all that batches are made of.
+        images: all that batches are made of.
         augmentation: what is done to them, None for nothing.
-        seed: the seed that augmentations hang on, with the epoch and a sample's id.
+        seed: the seed that augmentations depend on, with the epoch and a sample's id.
     """
 
-    def __init__(self, pictures: Uploaded, augmentation: BatchedAugmentation | None, seed: int) -> None:
-        self.pictures = pictures
+    def __init__(self, images: Uploaded, augmentation: BatchedAugmentation | None, seed: int) -> None:
+        self.images = images
         self.augmentation = augmentation
         self.seed = seed
 
     def batches(self, keys: Sequence[Key]) -> Generator[Batch, None, None]:
-        """Gives the batch of each key, its images and targets on the device."""
-        with closing(made_ahead(self._planned, keys)) as planned:
+        """Return the batch of each key, its images and targets on the device."""
+        with closing(prefetch(self._planned, keys)) as planned:
             for one in planned:
                 yield self._batch(one)
 
@@ -105,23 +105,23 @@ class OnDevice:
         epoch, indices = key
         groups: list[Group] = []
         # Rows too are numbers among numbers: a float32 tells 16 million of them apart.
-        numbers = np.array([self.pictures.rows[index] for index in indices], np.float32)
+        numbers = np.array([self.images.rows[index] for index in indices], np.float32)
         if self.augmentation is not None:
-            draw, ids = self.augmentation.draw, self.pictures.ids
+            draw, ids = self.augmentation.draw, self.images.ids
             groups, drawn = grouped([draw(self.seed, epoch, ids[index]) for index in indices])
             numbers = np.concatenate([numbers, drawn])
         return _Planned(indices, groups, torch.from_numpy(numbers))
 
     def _batch(self, planned: _Planned) -> Batch:
-        count, pictures, numbers = len(planned.indices), self.pictures, planned.numbers
-        if pictures.images.is_cuda:
-            # From memory that the system may move, the processor would wait for the copy. It is pinned here and not by
+        count, input_images, numbers = len(planned.indices), self.input_images, planned.numbers
+        if input_images.images.is_cuda:
+            # From memory that the system may move, the CPU would wait for the copy. It is pinned here and not by
             # the thread that planned it: there the current device is the first one, whichever the training's is.
             numbers = numbers.pin_memory()
-        numbers = numbers.to(pictures.images.device, non_blocking=True)
+        numbers = numbers.to(input_images.images.device, non_blocking=True)
         rows = numbers[:count].long()
-        images = pictures.images.index_select(0, rows).permute(0, 3, 1, 2)
-        masks = pictures.masks.index_select(0, rows)
+        images = input_images.images.index_select(0, rows).permute(0, 3, 1, 2)
+        masks = input_images.masks.index_select(0, rows)
         if self.augmentation is not None:
             images, masks = self.augmentation(images, masks, planned.groups, numbers[count:])
-        return Batch(images, masks, tuple(pictures.ids[index] for index in planned.indices), planned.indices)
+        return Batch(images, masks, tuple(input_images.ids[index] for index in planned.indices), planned.indices)

@@ -14,8 +14,8 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 
-def made_ahead(make: Callable[[K], T], keys: Sequence[K]) -> Generator[T, None, None]:
-    """Gives what a thread makes of each key; the thread ends after the last one, or when the rest is not wanted."""
+def prefetch(make: Callable[[K], T], keys: Sequence[K]) -> Generator[T, None, None]:
+    """Return what a thread makes of each key; the thread ends after the last one, or when the rest is not wanted."""
     made: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(AHEAD)
     left = threading.Event()
 

@@ -1,4 +1,4 @@
-"""How a picture and its mask are fitted to the network's input size, and how a map gets back to the picture's own.
+"""How a image and its mask are fitted to the network's input size, and how a map gets back to the image's own.
 
 Sizes are (height, width) in pixels. Image and mask share one geometry: pixels are squares and their centres stay
 aligned, so that a mask drawn from an image still fits after both were resized.
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from segreg.errors import SegregError
 from segreg.config.sections import Input
+from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Map = TypeVar("Map", "NDArray[Any]", "Tensor")
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a picture lies inside the network's input: its upper left corner and its size there."""
+    """Where a image lies inside the network's input: its upper left corner and its size there."""
 
     top: int
     left: int
@@ -34,23 +34,23 @@ class Placement:
 
     @property
     def rows(self) -> slice:
-        """Gives its rows."""
+        """Return its rows."""
         return slice(self.top, self.top + self.height)
 
     @property
     def columns(self) -> slice:
-        """Gives its columns."""
+        """Return its columns."""
         return slice(self.left, self.left + self.width)
 
 
 def placement(size: Size, input: Input) -> Placement:  # noqa: A002
-    """Says where a picture of `size` lies in the network's input.
+    """Says where a image of `size` lies in the network's input.
 
-    `stretch` fills the input. `letterbox` keeps the aspect ratio and centres the picture, so that rotating and
+    `stretch` fills the input. `letterbox` keeps the aspect ratio and centres the image, so that rotating and
     flipping the input keeps it in its middle; an odd border is a pixel wider below and to the right.
 
     Raises:
-        SegregError: the rule is `none` and the picture does not have the input's size.
+        SegregError: the rule is `none` and the image does not have the input's size.
     """
     height, width = size
     H, W = input.size
@@ -60,19 +60,19 @@ def placement(size: Size, input: Input) -> Placement:  # noqa: A002
         return Placement((H - h) // 2, (W - w) // 2, h, w)
     if input.resize == "none" and (height, width) != (H, W):
         raise SegregError(
-            f"the picture is {_words(size)} and input.size is {_words((H, W))}, but input.resize is none",
+            f"the image is {_words(size)} and input.size is {_words((H, W))}, but input.resize is none",
             hint="set input.resize to stretch or letterbox",
         )
     return Placement(0, 0, H, W)
 
 
 def fit_image(image: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noqa: A002
-    """Gives the image at the input's size, resized with an antialiased bilinear filter; a letterbox's border is 0.
+    """Return the image at the input's size, resized with an antialiased bilinear filter; a letterbox's border is 0.
 
     Shape: uint8 `[h, w, C]` to uint8 `[H, W, C]`.
 
     Raises:
-        SegregError: the rule is `none` and the picture does not have the input's size.
+        SegregError: the rule is `none` and the image does not have the input's size.
     """
     place = placement(_size(image.shape[:2]), input)
     inside = _smooth_image(image, (place.height, place.width))
@@ -84,7 +84,7 @@ def fit_image(image: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # n
 
 
 def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noqa: A002
-    """Gives the mask at the input's size; each pixel takes the label nearest to its centre; a border is ignored (255).
+    """Return the mask at the input's size; each pixel takes the label nearest to its centre; a border is ignored (255).
 
     Shape: uint8 `[..., h, w]` to uint8 `[..., H, W]`.
 
@@ -101,7 +101,7 @@ def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noq
 
 
 def restore(values: Map, original: Size, input: Input) -> Map:  # noqa: A002
-    """Gives a map that the network predicted at the picture's original size, without the letterbox's border.
+    """Return a map that the network predicted at the image's original size, without the letterbox's border.
 
     Floating-point maps (probabilities, logits) are interpolated bilinearly, labels take the nearest. Probabilities
     that summed to 1 at each pixel still do.
@@ -127,7 +127,7 @@ def restore(values: Map, original: Size, input: Input) -> Map:  # noqa: A002
 
 
 def _smooth(values: Tensor, size: Size) -> Tensor:
-    """Resizes floating-point `[..., h, w]` with the filter that images are resized with."""
+    """Resize floating-point `[..., h, w]` with the filter that images are resized with."""
     import torch.nn.functional as F
 
     if tuple(values.shape[-2:]) == tuple(size):
@@ -138,7 +138,7 @@ def _smooth(values: Tensor, size: Size) -> Tensor:
 
 
 def _smooth_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Resizes uint8 `[h, w, C]`: torch gives Pillow's picture, several times faster, for any number of channels."""
+    """Resize uint8 `[h, w, C]`: torch gives Pillow's image, several times faster, for any number of channels."""
     if image.shape[:2] == tuple(size):
         return image
     import torch
@@ -151,7 +151,7 @@ def _smooth_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
 
 
 def _centres(count: int, source: int) -> NDArray[np.intp]:
-    """Gives for each of `count` pixels the one of `source` in which its centre lies, exactly, in integers."""
+    """Return for each of `count` pixels the one of `source` in which its centre lies, exactly, in integers."""
     return ((2 * np.arange(count) + 1) * source) // (2 * count)
 
 

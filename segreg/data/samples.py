@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.registry.protocols import Dataset, Sample
+from segreg.config.sections import Input
 from segreg.data.resize import Size, fit_image, fit_mask, placement
 from segreg.errors import Place, Problem, SegregError, listed
-from segreg.config.sections import Input
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import IGNORE_INDEX, Task
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ Fitted = tuple["NDArray[np.uint8]", "NDArray[np.uint8]", Size]
 
 
 def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # noqa: A002
-    """Gives a sample's image `[H, W, C]` and mask `[H, W]` or `[K, H, W]` at the input's size, and its original size.
+    """Return a sample's image `[H, W, C]` and mask `[H, W]` or `[K, H, W]` at the input's size, and its original size.
 
     Raises:
         SegregError: all that is wrong, a problem for each file: it can't be read, the mask is missing, has another
@@ -50,13 +50,13 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
 
 
 def wrong_labels(mask: NDArray[np.uint8], task: Task) -> list[int]:
-    """Gives the values of a mask that are no class of the task and not 255, in order."""
+    """Return the values of a mask that are no class of the task and not 255, in order."""
     highest = task.channels - 1 if task.mode == "multiclass" else 1
     return [int(value) for value in np.unique(mask[(mask > highest) & (mask != IGNORE_INDEX)])]
 
 
 def mask_shape(task: Task, size: Size) -> tuple[int, ...]:
-    """Gives the shape of one mask: `[H, W]`, or `[K, H, W]` for a multilabel task."""
+    """Return the shape of one mask: `[H, W]`, or `[K, H, W]` for a multilabel task."""
     return (task.channels, *size) if task.mode == "multilabel" else tuple(size)
 
 
@@ -94,7 +94,7 @@ def _mask(dataset: Dataset, sample: Sample) -> NDArray[np.uint8]:
 
 
 def _attempt(step: Callable[[], Any], file: object, problems: list[Problem]) -> Any:
-    """Gives what a step gives, or notes what is wrong and gives None."""
+    """Return what a step gives, or notes what is wrong and gives None."""
     try:
         return step()
     except SegregError as error:

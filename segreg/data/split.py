@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from segreg.registry.protocols import Dataset, Sample
-from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.config.sections import Split
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
+from segreg.registry.protocols import Dataset, Sample
 
-Side = Literal["train", "val", "test"]
-SIDES: tuple[Side, ...] = ("train", "val", "test")
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
-def divide(dataset: Dataset, split: Split) -> dict[Side, list[int]]:
-    """Gives each side's samples as indices into `dataset.samples`, in the data set's order.
+def divide(dataset: Dataset, split: Split) -> dict[SplitName, list[int]]:
+    """Return each side's samples as indices into `dataset.samples`, in the data set's order.
 
     * `random` draws by a hash of the seed with each sample's group (its id where it has none). So the split does not
       depend on the samples' order, on the machine or on any library's version, and a group is never divided. A side
@@ -51,25 +51,27 @@ def divide(dataset: Dataset, split: Split) -> dict[Side, list[int]]:
         sides = _completed(samples, {"train": list(range(len(samples))), "val": [], "test": []}, split)
     _refuse_divided_groups(samples, sides)
     _refuse_empty(sides, split, len(samples))
-    return {side: sorted(sides[side]) for side in SIDES}
+    return {side: sorted(sides[side]) for side in SPLITS}
 
 
 def drawn(words: Iterable[str], *seed: object) -> list[str]:
-    """Gives the words in an order that hangs on the seed and on nothing else, not even on their order."""
+    """Return the words in an order that depends on the seed and on nothing else, not even on their order."""
     key = hashlib.blake2b("/".join(map(str, seed)).encode()).digest()
     return sorted(words, key=lambda word: (hashlib.blake2b(word.encode(), key=key, digest_size=16).digest(), word))
 
 
-def _completed(samples: Sequence[Sample], sides: Mapping[Side, list[int]], split: Split) -> dict[Side, list[int]]:
-    """Gives the sides with test and val, where they are empty, drawn from train."""
+def _completed(
+    samples: Sequence[Sample], sides: Mapping[SplitName, list[int]], split: Split
+) -> dict[SplitName, list[int]]:
+    """Return the sides with test and val, where they are empty, drawn from train."""
     # No sample's id can pass for a group's name: they begin differently.
     groups: dict[str, list[int]] = defaultdict(list)
     for index in sides["train"]:
         sample = samples[index]
         groups[f"sample {sample.id}" if sample.group is None else f"group {sample.group}"].append(index)
     left = drawn(groups, split.seed)
-    complete = {side: list(sides[side]) for side in SIDES}
-    shares: tuple[tuple[Side, float], ...] = (("test", split.test), ("val", split.val))
+    complete = {side: list(sides[side]) for side in SPLITS}
+    shares: tuple[tuple[SplitName, float], ...] = (("test", split.test), ("val", split.val))
     for side, share in shares:
         if not complete[side] and share > 0:
             chosen = _nearest_to(share * len(samples), left, {name: len(groups[name]) for name in left})
@@ -80,7 +82,7 @@ def _completed(samples: Sequence[Sample], sides: Mapping[Side, list[int]], split
 
 
 def _nearest_to(wanted: float, names: Sequence[str], sizes: Mapping[str, int]) -> set[str]:
-    """Takes names in their order while they fit into what is wanted, then the smallest left if that is nearer."""
+    """Take names in their order while they fit into what is wanted, then the smallest left if that is nearer."""
     chosen: set[str] = set()
     missing = wanted
     for name in names:
@@ -93,8 +95,8 @@ def _nearest_to(wanted: float, names: Sequence[str], sizes: Mapping[str, int]) -
     return chosen
 
 
-def _as_scikit_learn(samples: Sequence[Sample], split: Split) -> dict[Side, list[int]]:
-    """Gives the sides of `train_test_split(samples, test_size=..., random_state=seed)`, for the test and then for val.
+def _as_scikit_learn(samples: Sequence[Sample], split: Split) -> dict[SplitName, list[int]]:
+    """Return the sides of `train_test_split(samples, test_size=..., random_state=seed)`, for the test and then for val.
 
     The first of a permutation, their number rounded up, are held out. NumPy keeps this generator's numbers for ever.
     """
@@ -107,8 +109,8 @@ def _as_scikit_learn(samples: Sequence[Sample], split: Split) -> dict[Side, list
             f"{len(several)} of them, such as {listed(several, most=3)}",
             hint="split.method: random draws whole groups",
         )
-    sides: dict[Side, list[int]] = {"train": list(range(len(samples))), "val": [], "test": []}
-    shares: tuple[tuple[Side, float], ...] = (("test", split.test), ("val", split.val))
+    sides: dict[SplitName, list[int]] = {"train": list(range(len(samples))), "val": [], "test": []}
+    shares: tuple[tuple[SplitName, float], ...] = (("test", split.test), ("val", split.val))
     for side, share in shares:
         left = sides["train"]
         count = math.ceil(share * len(left))
@@ -118,32 +120,32 @@ def _as_scikit_learn(samples: Sequence[Sample], split: Split) -> dict[Side, list
     return sides
 
 
-def _own(samples: Sequence[Sample]) -> dict[Side, list[int]]:
-    sides: dict[Side, list[int]] = {side: [] for side in SIDES}
-    lost = [sample.id for sample in samples if sample.split not in SIDES]
+def _own(samples: Sequence[Sample]) -> dict[SplitName, list[int]]:
+    sides: dict[SplitName, list[int]] = {side: [] for side in SPLITS}
+    lost = [sample.id for sample in samples if sample.split not in SPLITS]
     if lost:
         raise SegregError(
             f"{len(lost)} of {len(samples)} samples don't say on which side of the split they stand: "
             f"{listed(lost, most=5)}",
             hint="the data set gives train, val or test to each or to none; split.method: random draws a split",
         )
-    for side in SIDES:
+    for side in SPLITS:
         sides[side] = [index for index, sample in enumerate(samples) if sample.split == side]
     return sides
 
 
-def _listed(samples: Sequence[Sample], lists: Mapping[Side, Path]) -> dict[Side, list[int]]:
+def _listed(samples: Sequence[Sample], lists: Mapping[SplitName, Path]) -> dict[SplitName, list[int]]:
     if "train" not in lists or "val" not in lists:
-        missing = [side for side in SIDES[:2] if side not in lists]
+        missing = [side for side in SPLITS[:2] if side not in lists]
         raise SegregError(
             f"split.method is lists, but split.lists has none for {listed(missing)}",
             hint="it names a text file with one sample id a line for each of train, val and test",
         )
     index_of = {sample.id: index for index, sample in enumerate(samples)}
-    sides: dict[Side, list[int]] = {side: [] for side in SIDES}
-    seen: dict[str, tuple[Side, Place]] = {}
+    sides: dict[SplitName, list[int]] = {side: [] for side in SPLITS}
+    seen: dict[str, tuple[SplitName, Place]] = {}
     problems: list[Problem] = []
-    for side in SIDES:
+    for side in SPLITS:
         for name, place in _lines(Path(lists[side])) if side in lists else ():
             if name not in index_of:
                 hint = did_you_mean(name, index_of) or _example(index_of)
@@ -167,7 +169,7 @@ def _lines(file: Path) -> list[tuple[str, Place]]:
     except OSError as error:
         raise SegregError(f"{file}: can't read this list of sample ids: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SegregError(f"{file}: is no UTF-8 text; a list has one sample id a line") from error
+        raise SegregError(f"{file}: is not a UTF-8 text; a list has one sample id a line") from error
     stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
     return [(line, Place(str(file), number)) for number, line in stripped if line and not line.startswith("#")]
 
@@ -184,9 +186,9 @@ def _refuse_double_ids(samples: Sequence[Sample]) -> None:
         raise SegregError(f"sample ids must differ, but {listed(double, most=5)} stands for several: {listed(files)}")
 
 
-def _refuse_divided_groups(samples: Sequence[Sample], sides: Mapping[Side, list[int]]) -> None:
-    stands: dict[str, dict[Side, str]] = defaultdict(dict)
-    for side in SIDES:
+def _refuse_divided_groups(samples: Sequence[Sample], sides: Mapping[SplitName, list[int]]) -> None:
+    stands: dict[str, dict[SplitName, str]] = defaultdict(dict)
+    for side in SPLITS:
         for index in sides[side]:
             sample = samples[index]
             if sample.group is not None:
@@ -198,14 +200,14 @@ def _refuse_divided_groups(samples: Sequence[Sample], sides: Mapping[Side, list[
         others = f" (and {len(divided) - 1} groups more)" if len(divided) > 1 else ""
         raise SegregError(
             f'the group "{group}" stands on two sides of the split: {members}{others}',
-            hint="pictures of one group (a patient, a source picture) belong on one side",
+            hint="images of one group (a patient, a source image) belong on one side",
         )
 
 
-def _refuse_empty(sides: Mapping[Side, list[int]], split: Split, count: int) -> None:
-    train, val, test = (len(sides[side]) for side in SIDES)
+def _refuse_empty(sides: Mapping[SplitName, list[int]], split: Split, count: int) -> None:
+    train, val, test = (len(sides[side]) for side in SPLITS)
     told = f"of {count} samples, {train} are in train, {val} in val and {test} in test"
-    for side in SIDES:
+    for side in SPLITS:
         if sides[side]:
             continue
         if side == "test" and ("test" not in split.lists if split.method == "lists" else split.test == 0):

@@ -1,4 +1,4 @@
-"""Reading a TIFF's first picture exactly: its bands in any order, at its own depth."""
+"""Reading a TIFF's first image exactly: its bands in any order, at its own depth."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from numpy.typing import NDArray
 from segreg.errors import SegregError
 
 MOST_PIXELS = 178_956_970
-"""Pixels from which a picture is refused: Pillow's own limit, so that all formats have the same."""
+"""Pixels from which a image is refused: Pillow's own limit, so that all formats have the same."""
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR = range(7)
 
 
 def is_tiff(head: bytes) -> bool:
-    """Says whether a file that begins with `head` is a TIFF or BigTIFF."""
+    """Whether a file that begins with `head` is a TIFF or BigTIFF."""
     return head[:4] in _MAGIC
 
 
 def read_tiff(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[Any], int]:
-    """Gives the values of a TIFF's picture, bool where it has one bit a pixel, and its Exif orientation.
+    """Return the values of a TIFF's image, bool where it has one bit a pixel, and its Exif orientation.
 
     For `image`, palettes become colours and fewer than 8 bits are stretched to 0..255; for `labels` neither.
 
     Shape: `[H, W]` or `[H, W, C]`, whether the file holds its bands interleaved or one after the other.
 
     Raises:
-        SegregError: damaged, too large, several pictures, a stack, or colours that can't be read exactly.
+        SegregError: damaged, too large, several images, a stack, or colours that can't be read exactly.
     """
     import tifffile
 
@@ -51,11 +51,11 @@ def read_tiff(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[Any
 
 
 def _check(path: Path, page: Any, others: list[Any], shape: tuple[int, ...]) -> None:
-    """Refuses, from the header alone, what is not one picture of plain values."""
+    """Refuses, from the header alone, what is not one image of plain values."""
     if page.imagewidth * page.imagelength > MOST_PIXELS or np.prod(shape, dtype=np.int64) > 8 * MOST_PIXELS:
-        _refuse(path, "has too many pixels to be a picture that is decoded whole", "cut it into tiles")
+        _refuse(path, "has too many pixels to be a image that is decoded whole", "cut it into tiles")
     if any(other is not None and not other.is_reduced and not other.is_mask for other in others):
-        _refuse(path, f"holds {len(others) + 1} pictures of different sizes", "save each as a file of its own")
+        _refuse(path, f"holds {len(others) + 1} images of different sizes", "save each as a file of its own")
     if page.photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR):
         name = getattr(page.photometric, "name", page.photometric)
         _refuse(
@@ -66,7 +66,7 @@ def _check(path: Path, page: Any, others: list[Any], shape: tuple[int, ...]) -> 
 
 
 def _values(path: Path, page: Any, series: Any) -> tuple[NDArray[Any], int]:
-    """Decodes by tifffile where it can, and else by a library that reads this very layout exactly."""
+    """Decode by tifffile where it can, and else by a library that reads this very layout exactly."""
     tag = page.tags.get("Orientation")
     orientation = int(tag.value) if tag else 1
     if page.photometric != _YCBCR:
@@ -88,17 +88,17 @@ def _values(path: Path, page: Any, series: Any) -> tuple[NDArray[Any], int]:
 
 
 def _by_pillow(path: Path, white_is_zero: bool) -> NDArray[Any]:
-    """Gives the values upright, since Pillow turns TIFFs by itself."""
+    """Return the values upright, since Pillow turns TIFFs by itself."""
     from PIL import Image
 
-    with Image.open(path, formats=("TIFF",)) as picture:
-        values = np.array(picture)
+    with Image.open(path, formats=("TIFF",)) as image:
+        values = np.array(image)
     # Pillow also undoes "white is zero", which the caller does for every decoder.
     return ~values if white_is_zero else values
 
 
 def _by_opencv(path: Path, white_is_zero: bool) -> NDArray[Any]:
-    """Gives the values upright, since OpenCV turns TIFFs by itself, though no other format when read unchanged."""
+    """Return the values upright, since OpenCV turns TIFFs by itself, though no other format when read unchanged."""
     import cv2
 
     values: NDArray[Any] | None = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -108,7 +108,7 @@ def _by_opencv(path: Path, white_is_zero: bool) -> NDArray[Any]:
 
 
 def _bands_last(path: Path, values: NDArray[Any], axes: str) -> NDArray[Any]:
-    """Gives `[H, W]` or `[H, W, C]` for what tifffile calls YX, YXS, SYX, CYX, QYX, ..."""
+    """Return `[H, W]` or `[H, W, C]` for what tifffile calls YX, YXS, SYX, CYX, QYX, ..."""
     kept = [i for i, axis in enumerate(axes) if axis in "YXS" or values.shape[i] > 1]
     values = values.reshape([values.shape[i] for i in kept])
     axes = "".join(axes[i] for i in kept)
@@ -120,20 +120,20 @@ def _bands_last(path: Path, values: NDArray[Any], axes: str) -> NDArray[Any]:
         first, rows, columns = values.shape
         if first < min(rows, columns) or axes[0] == "C":
             return np.moveaxis(values, 0, 2)
-        # Written without a word on its bands, an interleaved [H, W, C] picture counts as H pages of W x C pixels.
+        # Written without a word on its bands, an interleaved [H, W, C] image counts as H pages of W x C pixels.
         if columns < min(first, rows):
             return values
     return _refuse(
         path,
-        f"is a stack of pictures (axes {axes}, {' x '.join(str(n) for n in values.shape)})",
-        "save each page as a picture of its own",
+        f"is a stack of images (axes {axes}, {' x '.join(str(n) for n in values.shape)})",
+        "save each page as a image of its own",
     )
 
 
 def _meaning(
     values: NDArray[Any], photometric: int, bits: int, colours: NDArray[Any] | None, want: Literal["image", "labels"]
 ) -> NDArray[Any]:
-    """Applies what the header says of the values: a palette, fewer than 8 bits, white is zero."""
+    """Apply what the header says of the values: a palette, fewer than 8 bits, white is zero."""
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if bits == 1:
         values = values.astype(np.bool_)

@@ -1,1 +1,1 @@
-"""From predictions to numbers that can be trusted: scores, intervals, other libraries' conventions, diagrams."""
+"""From predictions to numbers: metrics over a split, confidence intervals, tests."""

@@ -42,7 +42,7 @@ class Told:
 
 
 def as_told_by(library: Library, task: Task, counts: Counts) -> Told:
-    """Gives what a library prints for predictions that were counted.
+    """Return what a library prints for predictions that were counted.
 
     Shape: int64 `[N, K, 4]`, as `segreg.evaluation.counts` has them for each of N images.
 
@@ -157,7 +157,7 @@ def _dice(counts: Counts) -> Values:
 
 
 def _over(numerator: Counts, denominator: Counts) -> Values:
-    """Gives NaN where there is nothing to divide by."""
+    """Return NaN where there is nothing to divide by."""
     import numpy as np
 
     return np.where(denominator > 0, numerator / np.maximum(denominator, 1), np.nan)

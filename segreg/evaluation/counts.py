@@ -16,7 +16,7 @@ TP, FP, FN, TN = range(4)
 
 
 def image_counts(task: Task, logits: Tensor, target: Tensor, threshold: float) -> Tensor:
-    """Gives each image's own counts; those of several images together are their sum.
+    """Return each image's own counts; those of several images together are their sum.
 
     Shape: logits `[B, K, H, W]` and a target as `Task` has it to int64 `[B, K, 4]`: true positives, false positives,
     false negatives and true negatives of each class. Ignored pixels are in none of them. A multiclass pixel is counted
@@ -38,7 +38,7 @@ def image_counts(task: Task, logits: Tensor, target: Tensor, threshold: float) -
 
 
 def _histogram(labels: Tensor, where: Tensor, classes: int) -> Tensor:
-    """Gives how often each class stands in each image, int64 `[B, K]`, from labels and a mask `[B, N]`."""
+    """Return how often each class stands in each image, int64 `[B, K]`, from labels and a mask `[B, N]`."""
     import torch
 
     # What does not count has a place of its own behind the classes.

@@ -1,4 +1,4 @@
-"""A trained network before the pictures it is scored on: scores with intervals, a row for each picture, overlays."""
+"""A trained network before the images it is scored on: scores with intervals, a row for each image, overlays."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.models import build
-from segreg.training.checkpoint import replacing
-from segreg.data import Batches, Prepared, restore
-from segreg.data.split import drawn
-from segreg.runtime.distributed import count, rank
-from segreg.visualize.strips import side_by_side
-from segreg.runtime.progress import Progress
 from segreg.config.resolve import Resolved
-from segreg.evaluation.counts_file import write_counts
-from segreg.evaluation.scores import Scores, evaluate
+from segreg.data import BatchLoader, PreprocessedDataset, restore
+from segreg.data.split import drawn
 from segreg.evaluation.counts import image_counts
+from segreg.evaluation.counts_file import write_counts
 from segreg.evaluation.intervals import bootstrap
+from segreg.evaluation.scores import Scores, evaluate
+from segreg.models import build
+from segreg.runtime.distributed import count, rank
+from segreg.runtime.files import replacing
+from segreg.runtime.progress import Progress
+from segreg.visualize.strips import side_by_side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,40 +31,40 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import MetricCollection
 
-    from segreg.registry.protocols import Dataset
     from segreg.data import Batch
     from segreg.inference.predictor import Predictor
+    from segreg.registry.protocols import Dataset
     from segreg.task import Task
 
 _MOST_READ = 1 << 24
-"""Bytes of pictures that are left in memory after they were scored."""
+"""Bytes of images that are left in memory after they were scored."""
 Ranked = Sequence[tuple[int, Mapping[str, Any]]]
-"""Pictures from the worst to the best: a sample's index and its row."""
+"""Images from the worst to the best: a sample's index and its row."""
 Shown = Literal["worst", "best", "random"]
-"""Why a picture is shown."""
+"""Why a image is shown."""
 
 
 @dataclass(frozen=True)
-class Exam:
-    """A trained network and the pictures that it is scored on.
+class Evaluator:
+    """A trained network and the images that it is scored on.
 
     Attributes:
         recipe: names the metrics, their order, the threshold, the resolution and the seed of intervals.
         predictor: the network.
-        dataset: where the pictures are.
-        prepared: the pictures as arrays.
+        dataset: where the images are.
+        prepared: the images as arrays.
         metrics: the recipe's; after `scores` they hold what was counted last.
     """
 
     recipe: Resolved
     predictor: Predictor
     dataset: Dataset
-    prepared: Prepared
+    prepared: PreprocessedDataset
     metrics: MetricCollection
 
     @classmethod
-    def of(cls, recipe: Resolved, predictor: Predictor, dataset: Dataset, prepared: Prepared) -> Exam:
-        """Builds the metrics that belong to the others."""
+    def of(cls, recipe: Resolved, predictor: Predictor, dataset: Dataset, prepared: PreprocessedDataset) -> Evaluator:
+        """Build the metrics that belong to the others."""
         return cls(recipe, predictor, dataset, prepared, build.build_metrics(recipe, dataset.task))
 
     def scores(self, indices: Sequence[int], title: str, progress: Progress) -> Scores:
@@ -80,7 +80,7 @@ class Exam:
         """
         batches = self._in_order(indices, part=rank(), parts=count())
         task, threshold = self.dataset.task, self.recipe.evaluate.threshold
-        with progress.watch(title, sum(map(len, batches.plan(0))), "pictures") as advance:
+        with progress.watch(title, sum(map(len, batches.plan(0))), "images") as advance:
             scores = evaluate(
                 self.predictor.model, self.predictor.normalize, _told(batches, advance), self.metrics,
                 device=self.predictor.device, precision=self.predictor.precision,
@@ -91,9 +91,9 @@ class Exam:
         return _in_recipe_order(scores, self.recipe)
 
     def ranked(self, indices: Sequence[int], scores: Scores) -> Ranked:
-        """Gives samples and their rows from the worst to the best by the recipe's first metric that pictures have.
+        """Return samples and their rows from the worst to the best by the recipe's first metric that images have.
 
-        A picture whose score is undefined stands before all others.
+        A image whose score is undefined stands before all others.
         """
         pairs = list(zip(indices, scores.per_image, strict=True))
         column = ranking_column(scores)
@@ -105,7 +105,7 @@ class Exam:
         return sorted(pairs, key=lambda pair: undefined if _is_nan(pair[1][column]) else sign * pair[1][column])
 
     def draw(self, chosen: Ranked, folder: Path) -> None:
-        """Draws image, truth and prediction of samples into a folder, numbered in their order."""
+        """Draw image, truth and prediction of samples into a folder, numbered in their order."""
         import torch
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,16 +116,16 @@ class Exam:
             with torch.inference_mode():
                 labels = task.labels(logits, threshold=self.recipe.evaluate.threshold)[0].cpu().numpy()
             told = "  ".join(f"{n} {v:.3f}" for n, v in row.items() if n != "id" and ".class." not in n)
-            picture = side_by_side(
+            image = side_by_side(
                 batch.images[0].permute(1, 2, 0).numpy(), batch.targets[0].numpy(), labels, task,
                 title=f"{row['id']}  {told}", notice=self.dataset.notice,
             )  # fmt: skip
             name = re.sub(r"[^\w.-]+", "_", str(row["id"]))[:80]
-            picture.save(folder / f"{number:02}_{name}.png")
+            image.save(folder / f"{number:02}_{name}.png")
 
-    def _in_order(self, indices: Sequence[int], *, part: int = 0, parts: int = 1) -> Batches:
+    def _in_order(self, indices: Sequence[int], *, part: int = 0, parts: int = 1) -> BatchLoader:
         size = self.recipe.evaluate.batch_size or self.recipe.train.batch
-        return Batches(self.prepared, indices, batch_size=size, order="in_order", part=part, parts=parts)
+        return BatchLoader(self.prepared, indices, batch_size=size, order="in_order", part=part, parts=parts)
 
     def _at_its_own_size(self, index: int, logits: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
         size = self.prepared.original_size(index)
@@ -133,10 +133,10 @@ class Exam:
 
 
 def shown_of(ranked: Ranked, count: int, seed: int) -> dict[Shown, Ranked]:
-    """Gives at most `count` pictures: a third the worst, a third the best, the rest drawn at random from the others.
+    """Return at most `count` images: a third the worst, a third the best, the rest drawn at random from the others.
 
     Args:
-        ranked: all pictures from the worst to the best.
+        ranked: all images from the worst to the best.
         count: how many are to be shown. One is the worst, of two the other is the best.
         seed: decides with the ids alone which ones are drawn, in the order in which they are given.
     """
@@ -153,12 +153,12 @@ def shown_of(ranked: Ranked, count: int, seed: int) -> dict[Shown, Ranked]:
 
 
 def ranking_column(scores: Scores) -> str | None:
-    """Gives the first metric that single pictures have, by which they are ranked."""
+    """Return the first metric that single images have, by which they are ranked."""
     return next((name for name in (scores.per_image[0] if scores.per_image else {}) if name != "id"), None)
 
 
-def write_pictures(scores: Scores, task: Task, folder: Path) -> None:
-    """Writes what each picture reached, `per_image.csv`, and where they were counted its pixels, `counts.csv`."""
+def write_images(scores: Scores, task: Task, folder: Path) -> None:
+    """Write what each image reached, `per_image.csv`, and where they were counted its pixels, `counts.csv`."""
     write_rows(folder / "per_image.csv", scores)
     if scores.counts is not None:
         ids = [str(row["id"]) for row in scores.per_image]
@@ -166,9 +166,9 @@ def write_pictures(scores: Scores, task: Task, folder: Path) -> None:
 
 
 def write_rows(file: Path, scores: Scores) -> None:
-    """Writes each picture's id and scores as CSV, and beside it `NAME_mean.csv` with one row, the columns' means.
+    """Write each image's id and scores as CSV, and beside it `NAME_mean.csv` with one row, the columns' means.
 
-    A picture whose score is undefined is left out of that score's mean.
+    A image whose score is undefined is left out of that score's mean.
     """
     columns = list(scores.per_image[0]) if scores.per_image else ["id"]
     means: dict[str, Any] = {"id": "mean"}
@@ -183,20 +183,20 @@ def write_rows(file: Path, scores: Scores) -> None:
 
 
 def number_in_words(value: float | None, interval: Sequence[float] | None = None) -> str:
-    """Gives "0.1234", with its interval if it has one, or "undefined"."""
+    """Return "0.1234", with its interval if it has one, or "undefined"."""
     if value is None or _is_nan(value):
         return "undefined"
     return f"{value:.4f}" + (f"  [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
 
 
 def values_in_words(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]) -> list[str]:
-    """Gives a line for each value, with its interval behind it."""
+    """Return a line for each value, with its interval behind it."""
     width = max(map(len, values), default=0)
     return [f"  {name:<{width}}  {number_in_words(value, intervals.get(name))}" for name, value in values.items()]
 
 
 def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str, tuple[float, float]]:
-    """Gives the intervals of per-image means, and of pooled values that are made of counts or sums."""
+    """Return the intervals of per-image means, and of pooled values that are made of counts or sums."""
     import torch
 
     names = [name for name in (scores.per_image[0] if scores.per_image else {}) if name != "id"]
@@ -219,7 +219,7 @@ def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str
 
 
 def _in_recipe_order(scores: Scores, recipe: Resolved) -> Scores:
-    """Gives scores in the order in which the recipe names the metrics; a collection sorts them by name."""
+    """Return scores in the order in which the recipe names the metrics; a collection sorts them by name."""
     order = ["id", *(choice.part.name for choice in recipe.metrics)]
 
     def ordered(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,13 +232,13 @@ def _in_recipe_order(scores: Scores, recipe: Resolved) -> Scores:
     )  # fmt: skip
 
 
-def _told(batches: Batches, advance: Callable[[int], None]) -> Iterator[Batch]:
+def _told(batches: BatchLoader, advance: Callable[[int], None]) -> Iterator[Batch]:
     read = 0
     for batch in batches.epoch(0):
         yield batch
         advance(len(batch.ids))
         read += batch.images.numel()
-        if read > _MOST_READ:  # each picture is read once
+        if read > _MOST_READ:  # each image is read once
             batches.prepared.release()
             read = 0
     batches.prepared.release()

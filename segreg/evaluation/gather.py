@@ -1,4 +1,4 @@
-"""What several processes counted, each on its share of the pictures, as if one had counted all."""
+"""What several processes counted, each on its share of the images, as if one had counted all."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from segreg.runtime import distributed
 from segreg.errors import SegregError
-from segreg.training.monitor import computed
+from segreg.runtime import distributed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     Block = NDArray[Any] | None
 
 
-def apart(metrics: MetricCollection) -> MetricCollection:
-    """Gives metrics that each process computes by itself: torchmetrics' own exchange wants equal states everywhere."""
+def disable_sync(metrics: MetricCollection) -> MetricCollection:
+    """Return metrics that each process computes by itself: torchmetrics' own exchange wants equal states everywhere."""
     if distributed.count() > 1:
         for metric in metrics.values(copy_state=False):
             metric.distributed_available_fn = _never
@@ -26,7 +25,7 @@ def apart(metrics: MetricCollection) -> MetricCollection:
 
 
 def computed_together(metrics: MetricCollection) -> dict[str, float]:
-    """Gives every metric's values over the pictures of all processes. The main one's metrics then hold all counts.
+    """Return every metric's values over the images of all processes. The main one's metrics then hold all counts.
 
     Raises:
         SegregError: a metric gives something other than named numbers, or can't take in what another process counted.
@@ -52,11 +51,11 @@ def computed_together(metrics: MetricCollection) -> dict[str, float]:
 def in_batch_order(
     lengths: Sequence[int], rows: list[dict[str, Any]], counts: Block, sums: Mapping[str, Block]
 ) -> tuple[list[dict[str, Any]], Block, dict[str, Block]]:
-    """Gives what all processes found of each picture, in the pictures' order, where batches were dealt in turn.
+    """Return what all processes found of each image, in the images' order, where batches were dealt in turn.
 
     Args:
         lengths: of this process's batches.
-        rows: one for each picture of this process.
+        rows: one for each image of this process.
         counts: `[N, ...]`, or None.
         sums: the same by name.
     """
@@ -82,7 +81,7 @@ def in_batch_order(
 
 
 def _moved(state: Mapping[str, Any], device: Any) -> dict[str, Any]:
-    """Gives a metric's state on a device."""
+    """Return a metric's state on a device."""
 
     def moved(value: Any) -> Any:
         return [moved(each) for each in value] if isinstance(value, (list, tuple)) else value.to(device)
@@ -92,3 +91,16 @@ def _moved(state: Mapping[str, Any], device: Any) -> dict[str, Any]:
 
 def _never() -> bool:
     return False
+
+
+def computed(metrics: MetricCollection) -> dict[str, float]:
+    """Return every metric's values by their names. A sync for each.
+
+    Raises:
+        SegregError: a metric gives something other than named numbers.
+    """
+    values = metrics.compute()
+    for name, value in values.items():
+        if value.numel() != 1:
+            raise SegregError(f'the metric "{name}" gives {value.numel()} numbers at once; give each a name')
+    return {name: float(value) for name, value in values.items()}

@@ -38,7 +38,7 @@ def bootstrap(
     resamples: int = RESAMPLES,
     block: int | None = None,
 ) -> dict[str, Interval]:
-    """Gives the lower and upper end of each score's interval.
+    """Return the lower and upper end of each score's interval.
 
     Without two images nothing is known of how they differ, and no score has an interval. A resample in which a score is
     undefined is left out; a score that is defined in fewer than half of them has no interval.
@@ -79,7 +79,7 @@ def bootstrap(
 
 
 def _drawn(images: int, resamples: int, block: int, seed: int) -> Iterator[NDArray[np.float64]]:
-    """Gives blocks `[R, N]` of how often each image was drawn in each resample."""
+    """Return blocks `[R, N]` of how often each image was drawn in each resample."""
     generator = np.random.default_rng(seed)
     for begin in range(0, resamples, block):
         count = min(block, resamples - begin)
@@ -88,7 +88,7 @@ def _drawn(images: int, resamples: int, block: int, seed: int) -> Iterator[NDArr
 
 
 def _summed(times: NDArray[np.float64], each: NDArray[Any]) -> NDArray[Any]:
-    """Gives the sums `[R, ...]` of what was drawn of `[N, ...]`."""
+    """Return the sums `[R, ...]` of what was drawn of `[N, ...]`."""
     # In float64, because only that is multiplied fast; sums of pixels are exact up to 2 ** 53.
     found: NDArray[Any] = times @ each.reshape(len(each), -1).astype(np.float64)
     if np.issubdtype(each.dtype, np.integer):

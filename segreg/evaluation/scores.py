@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from segreg.evaluation.gather import computed_together, disable_sync, in_batch_order
 from segreg.models.segmenter import predict_logits
-from segreg.evaluation.gather import apart, computed_together, in_batch_order
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network reached on some pictures.
+    """What a network reached on some images.
 
     Attributes:
         values: each metric by its full name, such as `dice.pooled`.
         definitions: what each of those names means, one sentence.
-        per_image: a row for each picture: its id, and the metrics that one picture has.
-        counts: int64 `[N, K, 4]`, each picture's as `image_counts` has them; None where they were not counted.
-        sums: by a metric's name what its `sums` gave of each picture, `[N, ...]`.
+        per_image: a row for each image: its id, and the metrics that one image has.
+        counts: int64 `[N, K, 4]`, each image's as `image_counts` has them; None where they were not counted.
+        sums: by a metric's name what its `sums` gave of each image, `[N, ...]`.
         intervals: lower and upper end of the 95% interval of each value that has one.
     """
 
@@ -52,23 +52,23 @@ def evaluate(
     original: Callable[[int, Tensor], tuple[Tensor, NDArray[np.uint8]]] | None = None,
     count: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Scores:
-    """Scores every picture of `batches`, with those that other processes have.
+    """Scores every image of `batches`, with those that other processes have.
 
     Args:
         model: gives logits for normalised images; it is put into evaluation mode.
         normalize: turns uint8 images into what the model takes.
-        batches: the pictures, in order; several processes take the batches in turn.
-        metrics: reset first; their counts are summed over the pictures.
+        batches: the images, in order; several processes take the batches in turn.
+        metrics: reset first; their counts are summed over the images.
         device: where the model is.
         precision: what it computes in.
-        original: gives, for a sample's index and its logits `[K, h, w]`, logits and mask at the picture's own size;
+        original: gives, for a sample's index and its logits `[K, h, w]`, logits and mask at the image's own size;
             None scores at the input's size.
-        count: gives the counts `[B, K, 4]` of each picture for logits and targets; None counts nothing.
+        count: gives the counts `[B, K, 4]` of each image for logits and targets; None counts nothing.
     """
     import torch
 
     model.eval()
-    apart(metrics).reset()
+    disable_sync(metrics).reset()
     metrics.to(device)
     rows: list[dict[str, Any]] = []
     lengths: list[int] = []
@@ -101,7 +101,7 @@ def evaluate(
 
 
 class _Gathered:
-    """What was found of each picture, as one block that grows.
+    """What was found of each image, as one block that grows.
 
     Small arrays kept from each batch would split the memory that the next batch fits into.
     """
@@ -111,20 +111,20 @@ class _Gathered:
         self.dtype, self.shape = "", ()
 
     def add(self, found: Tensor) -> None:
-        """Takes `[B, ...]`."""
+        """Take `[B, ...]`."""
         own = found.cpu().numpy()
         self.dtype, self.shape = own.dtype.str, own.shape[1:]
         self.block.extend(own.tobytes())
 
     def array(self) -> NDArray[Any] | None:
-        """Gives `[N, ...]`; None where nothing was taken."""
+        """Return `[N, ...]`; None where nothing was taken."""
         import numpy as np
 
         return np.frombuffer(self.block, self.dtype).reshape(-1, *self.shape) if self.block else None
 
 
 def definitions_of(metrics: MetricCollection, values: Iterable[str]) -> dict[str, str]:
-    """Gives a sentence for each value's name; a metric that has none is named by its class."""
+    """Return a sentence for each value's name; a metric that has none is named by its class."""
     told: dict[str, str] = {}
     for metric in metrics.values(copy_state=False):
         told |= getattr(metric, "definitions", {})

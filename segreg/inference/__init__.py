@@ -1,1 +1,1 @@
-"""From a trained network to masks: pictures gathered, looked at whole or in tiles, and written."""
+"""From a network and images to masks."""

@@ -1,4 +1,4 @@
-"""Which pictures files, folders and wildcards mean, and what the outputs of each are called."""
+"""Which images files, folders and wildcards mean, and what the outputs of each are called."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from segreg.errors import Problem, SegregError, did_you_mean
 EXTENSIONS = frozenset(
     ".png .jpg .jpeg .jpe .jfif .bmp .dib .tif .tiff .gif .webp .pbm .pgm .ppm .pnm".split()  # noqa: SIM905
 )
-"""Endings by which pictures are found in folders; a file that is named itself may have any."""
+"""Endings by which images are found in folders; a file that is named itself may have any."""
 
 
 @dataclass(frozen=True)
 class Named:
-    """A picture file and its name among the others.
+    """A image file and its name among the others.
 
     Attributes:
         file: where it is.
@@ -31,10 +31,10 @@ class Named:
 
 
 def gather(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[Named]:
-    """Gives the pictures that words mean: files, folders with all below them, and wildcards (`**` for any folders).
+    """Return the images that words mean: files, folders with all below them, and wildcards (`**` for any folders).
 
     Hidden files and folders are left out of folders and wildcards. Words keep their order, and what a folder or a
-    wildcard holds is in natural order ("img2" before "img10"). A picture that is meant twice is taken once. Names begin
+    wildcard holds is in natural order ("img2" before "img10"). A image that is meant twice is taken once. Names begin
     below the folder that the words share: of one folder that folder, of several the one above them.
 
     Args:
@@ -42,7 +42,7 @@ def gather(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[Named]
         without: folders that are left out where they lie in a folder that is named.
 
     Raises:
-        SegregError: something is not there, a folder or a wildcard holds no pictures, or two pictures that differ only
+        SegregError: something is not there, a folder or a wildcard holds no images, or two images that differ only
             in their extension would have one name.
     """
     kept_out = [_absolute(folder) for folder in without]
@@ -63,8 +63,8 @@ def gather(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[Named]
             problems.append(_missing(word, path))
             continue
         if not files:
-            what = "holds no pictures" if path.is_dir() else "means no pictures"
-            problems.append(Problem(f"{word} {what}", hint=f"pictures end in {' '.join(sorted(EXTENSIONS))}"))
+            what = "holds no images" if path.is_dir() else "means no images"
+            problems.append(Problem(f"{word} {what}", hint=f"images end in {' '.join(sorted(EXTENSIONS))}"))
         bases.append(_absolute(base))
         for file in files:
             found.setdefault(_absolute(file), file)
@@ -77,13 +77,13 @@ def gather(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[Named]
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Gives a key that sorts without regard to case and numbers by their value, and never calls two names equal."""
+    """Return a key that sorts without regard to case and numbers by their value, and never calls two names equal."""
     parts = re.split(r"(\d+)", name.casefold())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 def in_folder(folder: Path, without: Sequence[str] = ()) -> list[Path]:
-    """Gives the pictures below a folder in natural order; links to folders are followed, once each.
+    """Return the images below a folder in natural order; links to folders are followed, once each.
 
     Raises:
         SegregError: a folder can't be listed.
@@ -98,16 +98,16 @@ def in_folder(folder: Path, without: Sequence[str] = ()) -> list[Path]:
             continue
         seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
-        files += [Path(where, name) for name in names if not name.startswith(".") and _is_picture(name)]
+        files += [Path(where, name) for name in names if not name.startswith(".") and _is_image(name)]
     return sorted(files, key=lambda file: [natural_key(part) for part in file.parts])
 
 
 def _matches(pattern: Path, without: Sequence[str]) -> Iterator[Path]:
-    """Gives what wildcards match: pictures, files with the wildcard's own extension, and the pictures of folders."""
+    """Return what wildcards match: images, files with the wildcard's own extension, and the images of folders."""
     matched = sorted(glob.glob(str(pattern), recursive=True), key=natural_key)  # noqa: PTH207 - leaves hidden files out
     recursive = "**" in pattern.parts
     for path in map(Path, matched):
-        if path.is_file() and (_is_picture(path.name) or path.suffix.lower() == pattern.suffix.lower() != ""):
+        if path.is_file() and (_is_image(path.name) or path.suffix.lower() == pattern.suffix.lower() != ""):
             if not any(_within(_absolute(path), place) for place in without):
                 yield path
         elif path.is_dir() and not recursive:
@@ -115,7 +115,7 @@ def _matches(pattern: Path, without: Sequence[str]) -> Iterator[Path]:
 
 
 def _fixed_part(pattern: Path) -> Path:
-    """Gives the folder above a pattern's first wildcard."""
+    """Return the folder above a pattern's first wildcard."""
     parts: list[str] = []
     for part in pattern.parts[:-1]:
         if glob.has_magic(part):
@@ -135,10 +135,10 @@ def _missing(word: str, path: Path) -> Problem:
 def _refuse_same_names(named: Sequence[Named]) -> None:
     first: dict[str, Path] = {}
     problems = []
-    for picture in named:
-        other = first.setdefault(picture.name, picture.file)
-        if other is not picture.file:
-            problems.append(Problem(f'{other} and {picture.file} would both be written as "{picture.name}"'))
+    for image in named:
+        other = first.setdefault(image.name, image.file)
+        if other is not image.file:
+            problems.append(Problem(f'{other} and {image.file} would both be written as "{image.name}"'))
     if problems:
         raise SegregError.of(
             [*problems[:10], Problem("names must differ before their extension", hint="predict them into two folders")]
@@ -149,14 +149,14 @@ def _refuse_folder(error: OSError) -> None:
     raise SegregError(f"{error.filename}: can't be listed ({error.strerror})")
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return Path(name).suffix.lower() in EXTENSIONS
 
 
 def without_extension(path: str) -> str:
-    """Gives a relative path without a picture's extension, with slashes; only the last dot parts the extension."""
+    """Return a relative path without a image's extension, with slashes; only the last dot parts the extension."""
     whole = Path(path)
-    return (whole.with_suffix("") if _is_picture(whole.name) else whole).as_posix()
+    return (whole.with_suffix("") if _is_image(whole.name) else whole).as_posix()
 
 
 def _within(path: str, folder: str) -> bool:

@@ -1,4 +1,4 @@
-"""What trained networks say of a picture: probabilities and labels at its own size, looked at whole or in tiles."""
+"""What trained networks say of a image: probabilities and labels at its own size, looked at whole or in tiles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from segreg.inference.predictor import WHOLE, Picture, Predictor, Strip, Way, check_together
+from segreg.inference.predictor import WHOLE, InputImage, Predictor, Strip, Way, check_together
 from segreg.inference.tiles import Corner, Size, blend
 
 if TYPE_CHECKING:
@@ -20,43 +20,43 @@ if TYPE_CHECKING:
 _STRIP = 1 << 20
 """Pixels of a strip: what is made of labels and probabilities beside the maps stays small."""
 _TOGETHER = 1 << 25
-"""Values of the maps that are held at once; larger pictures go one by one, whatever the batch's size."""
+"""Values of the maps that are held at once; larger images go one by one, whatever the batch's size."""
 
 
 def predict(
     predictors: Sequence[Predictor],
-    pictures: Iterator[Picture] | Sequence[Picture],
+    images: Iterator[InputImage] | Sequence[InputImage],
     way: Way = WHOLE,
     *,
     threshold: float | None = None,
-) -> Iterator[tuple[Picture, Iterator[Strip]]]:
-    """Gives each picture with its prediction, in strips from the top; probabilities of several networks are averaged.
+) -> Iterator[tuple[InputImage, Iterator[Strip]]]:
+    """Return each image with its prediction, in strips from the top; probabilities of several networks are averaged.
 
-    Whole pictures are looked at several at once, and a network alone, without views, gives exactly what scoring at the
+    Whole images are looked at several at once, and a network alone, without views, gives exactly what scoring at the
     original resolution sees. In tiles, only one row of them is in memory at a time.
 
     Raises:
-        SegregError: the networks' classes or thresholds differ, or a picture's size does not fit.
+        SegregError: the networks' classes or thresholds differ, or a image's size does not fit.
     """
     threshold = check_together(predictors, threshold)
     task = predictors[0].task
     if way.tile is not None:
-        for picture in pictures:
-            rows = _tiled(predictors, picture, way, way.tile)
-            yield picture, (Strip(top, _tensor(maps), "probabilities", task, threshold) for top, maps in rows)
+        for image in images:
+            rows = _tiled(predictors, image, way, way.tile)
+            yield image, (Strip(top, _tensor(maps), "probabilities", task, threshold) for top, maps in rows)
         return
     alone = len(predictors) * len(way.flips) * len(way.scales) == 1
-    for group in _groups(pictures, way.batch_size, task.channels):
-        maps = _look(predictors, [picture.pixels for picture in group], way, _whole_input)
+    for group in _groups(images, way.batch_size, task.channels):
+        maps = _look(predictors, [image.pixels for image in group], way, _whole_input)
         while group:  # each is let go before the next is made
             values = maps.pop(0).cpu()
             yield group.pop(0), _strips(values, "logits" if alone else "probabilities", task, threshold)
 
 
 def predict_labels(
-    predictors: Sequence[Predictor], picture: Picture, way: Way = WHOLE, *, threshold: float | None = None
+    predictors: Sequence[Predictor], image: InputImage, way: Way = WHOLE, *, threshold: float | None = None
 ) -> NDArray[np.uint8]:
-    """Gives labels at the picture's size, uint8 `[H, W]`, or 0/1 `[K, H, W]` if multilabel.
+    """Return labels at the image's size, uint8 `[H, W]`, or 0/1 `[K, H, W]` if multilabel.
 
     Raises:
         SegregError: as for `predict`.
@@ -64,23 +64,23 @@ def predict_labels(
     import numpy as np
 
     task = predictors[0].task
-    labels = np.empty((*([task.channels] if task.mode == "multilabel" else []), *picture.size), np.uint8)
-    for _, strips in predict(predictors, [picture], way, threshold=threshold):
+    labels = np.empty((*([task.channels] if task.mode == "multilabel" else []), *image.size), np.uint8)
+    for _, strips in predict(predictors, [image], way, threshold=threshold):
         for strip in strips:
             labels[..., strip.rows, :] = strip.labels
     return labels
 
 
-def predict_probabilities(predictors: Sequence[Predictor], picture: Picture, way: Way = WHOLE) -> NDArray[np.float32]:
-    """Gives probabilities at the picture's size, float32 `[K, H, W]` in [0, 1].
+def predict_probabilities(predictors: Sequence[Predictor], image: InputImage, way: Way = WHOLE) -> NDArray[np.float32]:
+    """Return probabilities at the image's size, float32 `[K, H, W]` in [0, 1].
 
     Raises:
         SegregError: as for `predict`.
     """
     import numpy as np
 
-    probabilities = np.empty((predictors[0].task.channels, *picture.size), np.float32)
-    for _, strips in predict(predictors, [picture], way, threshold=predictors[0].threshold):
+    probabilities = np.empty((predictors[0].task.channels, *image.size), np.float32)
+    for _, strips in predict(predictors, [image], way, threshold=predictors[0].threshold):
         for strip in strips:
             probabilities[:, strip.rows] = strip.probabilities
     return probabilities
@@ -88,17 +88,17 @@ def predict_probabilities(predictors: Sequence[Predictor], picture: Picture, way
 
 def _look(
     predictors: Sequence[Predictor],
-    pictures: Sequence[Sequence[NDArray[np.uint8]]],
+    input_images: Sequence[Sequence[NDArray[np.uint8]]],
     way: Way,
     input_of: Callable[[Predictor, float], Input],
 ) -> list[Tensor]:
-    """Gives each picture's map at its own size: the mean probability of all views, or a single view's logits.
+    """Return each image's map at its own size: the mean probability of all views, or a single view's logits.
 
     Args:
         predictors: the networks.
-        pictures: for each picture, its pixels `[H, W, C]` as each network takes them.
+        images: for each image, its pixels `[H, W, C]` as each network takes them.
         way: which views there are.
-        input_of: gives how a network is shown a picture at a scale.
+        input_of: gives how a network is shown a image at a scale.
     """
     import numpy as np
     import torch
@@ -111,13 +111,13 @@ def _look(
         for number, predictor in enumerate(predictors):
             for scale in way.scales:
                 section = input_of(predictor, scale)
-                fitted = np.stack([fit_image(pixels[number], section) for pixels in pictures])
+                fitted = np.stack([fit_image(pixels[number], section) for pixels in input_images])
                 images = torch.from_numpy(fitted).permute(0, 3, 1, 2)  # channels-last in memory
                 for flip in way.flips:
                     shown = images.flip(flip).contiguous(memory_format=torch.channels_last) if flip else images
                     logits = predictor.logits(shown)
                     logits = logits.flip(flip) if flip else logits
-                    for index, pixels in enumerate(pictures):
+                    for index, pixels in enumerate(input_images):
                         height, width = (int(side) for side in pixels[number].shape[:2])
                         own = restore(logits[index], (height, width), section)
                         if count > 1:
@@ -138,10 +138,10 @@ def _whole_input(predictor: Predictor, scale: float) -> Input:
 
 
 def _tiled(
-    predictors: Sequence[Predictor], picture: Picture, way: Way, tile: Size
+    predictors: Sequence[Predictor], image: InputImage, way: Way, tile: Size
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Gives probabilities in strips. A picture smaller than a tile is one tile of its own size."""
-    height, width = picture.size
+    """Return probabilities in strips. A image smaller than a tile is one tile of its own size."""
+    height, width = image.size
     region = (
         min(height, max(1, round(tile[0] / way.scale))),
         min(width, max(1, round(tile[1] / way.scale))),
@@ -157,25 +157,26 @@ def _tiled(
         import torch
 
         crops = [
-            [pixels[top : top + region[0], left : left + region[1]] for pixels in picture.pixels]
-            for top, left in corners
+            [pixels[top : top + region[0], left : left + region[1]] for pixels in image.pixels] for top, left in corners
         ]
         maps = torch.stack(_look(predictors, crops, way, input_of))
         found: NDArray[np.float32] = (task.probabilities(maps) if alone else maps).cpu().numpy()
         return found
 
-    # Tiles of a picture that is shown much smaller have large maps.
+    # Tiles of a image that is shown much smaller have large maps.
     at_once = max(1, min(way.batch_size, _TOGETHER // 4 // (task.channels * region[0] * region[1])))
-    return blend(picture.size, region, way.overlap, look, channels=task.channels, at_once=at_once)
+    return blend(image.size, region, way.overlap, look, channels=task.channels, at_once=at_once)
 
 
-def _groups(pictures: Iterator[Picture] | Sequence[Picture], most: int, channels: int) -> Iterator[list[Picture]]:
-    """Gives pictures in groups of `most`, of fewer where they are large."""
-    group: list[Picture] = []
+def _groups(
+    images: Iterator[InputImage] | Sequence[InputImage], most: int, channels: int
+) -> Iterator[list[InputImage]]:
+    """Return images in groups of `most`, of fewer where they are large."""
+    group: list[InputImage] = []
     values = 0
-    for picture in pictures:
-        group.append(picture)
-        values += picture.size[0] * picture.size[1] * channels
+    for image in images:
+        group.append(image)
+        values += image.size[0] * image.size[1] * channels
         if len(group) == most or values >= _TOGETHER:
             yield group
             group, values = [], 0

@@ -1,4 +1,4 @@
-"""Where the tiles of a picture lie, and how maps of overlapping tiles become one map, some rows at a time.
+"""Where the tiles of a image lie, and how maps of overlapping tiles become one map, some rows at a time.
 
 A tile counts most in its middle and least at its border, where the network has seen the least of what is around: its
 weight is a raised cosine in both directions. The weights of all tiles at a pixel are scaled to sum to one, so that no
@@ -27,7 +27,7 @@ MOST_OVERLAP = 0.9
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
-    """Gives where tiles begin along one side: evenly spread, as few as cover it and overlap at least so much.
+    """Return where tiles begin along one side: evenly spread, as few as cover it and overlap at least so much.
 
     Args:
         length: pixels of the side.
@@ -47,7 +47,7 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
 
 
 def tile_weights(length: int, tile: int, starts: Sequence[int]) -> NDArray[np.float64]:
-    """Gives each tile's weights along one side; at every pixel those of all tiles sum to one.
+    """Return each tile's weights along one side; at every pixel those of all tiles sum to one.
 
     Shape: float64 `[len(starts), tile]` in (0, 1].
     """
@@ -67,13 +67,13 @@ def blend(
     channels: int,
     at_once: int = 1,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Gives a picture's map from the maps of its tiles, from the top, as soon as rows are complete.
+    """Return a image's map from the maps of its tiles, from the top, as soon as rows are complete.
 
-    Only one row of tiles is held, whatever the picture's height: `channels * tile height * width` values.
+    Only one row of tiles is held, whatever the image's height: `channels * tile height * width` values.
 
     Args:
-        size: height and width of the picture.
-        tile: height and width of a tile; no larger than the picture.
+        size: height and width of the image.
+        tile: height and width of a tile; no larger than the image.
         overlap: share of a tile that the next one covers too.
         look: gives the maps float32 `[n, channels, *tile]` of the tiles with these corners.
         channels: of a map.
@@ -83,7 +83,7 @@ def blend(
         The number of the first row, and a map float32 `[channels, rows, width]` that is the caller's to keep.
 
     Raises:
-        SegregError: the overlap is out of range, or the tile is larger than the picture.
+        SegregError: the overlap is out of range, or the tile is larger than the image.
     """
     (height, width), (tile_height, tile_width) = size, tile
     tops, lefts = tile_starts(height, tile_height, overlap), tile_starts(width, tile_width, overlap)

@@ -1,4 +1,4 @@
-"""Which true mask belongs to which picture that is predicted, and the labels that it holds."""
+"""Which true mask belongs to which image that is predicted, and the labels that it holds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segreg.errors import SegregError, listed
 from segreg.data.images import read_labels
+from segreg.errors import SegregError, listed
 from segreg.inference.inputs import Named, in_folder, without_extension
 from segreg.task import IGNORE_INDEX
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Truths:
-    """The true masks of pictures.
+    """The true masks of images.
 
     Attributes:
         folder: where they are.
-        files: the mask of each picture that has one, by the picture's name.
+        files: the mask of each image that has one, by the image's name.
         task: the classes.
         ignored: value of pixels that count for nothing; None: 255 with several classes, none with one.
     """
@@ -38,16 +38,16 @@ class Truths:
     ignored: int | None = None
 
     def read(self, name: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """Gives a picture's true labels, uint8 `[H, W]`, where 255 is ignored; None if it has no mask.
+        """Return a image's true labels, uint8 `[H, W]`, where 255 is ignored; None if it has no mask.
 
         A mask of one class holds 0 and 1, or 0 and 255; one of several holds class numbers.
 
         Args:
-            name: the picture's.
-            size: the picture's height and width.
+            name: the image's.
+            size: the image's height and width.
 
         Raises:
-            SegregError: the mask can't be read, has another size, or holds a value that is no class; it is named.
+            SegregError: the mask can't be read, has another size, or holds a value that is not a class; it is named.
         """
         file = self.files.get(name)
         if file is None:
@@ -55,8 +55,7 @@ class Truths:
         labels = read_labels(file)
         if labels.shape != size:
             raise SegregError(
-                f"{file}: is {labels.shape[0]}x{labels.shape[1]} (height x width), but its picture is "
-                f"{size[0]}x{size[1]}"
+                f"{file}: is {labels.shape[0]}x{labels.shape[1]} (height x width), but its image is {size[0]}x{size[1]}"
             )
         binary = self.task.mode == "binary"
         out = labels == (IGNORE_INDEX if self.ignored is None and not binary else self.ignored)
@@ -75,29 +74,29 @@ class Truths:
 
 
 def find_truths(
-    pictures: Sequence[Named], folder: Path, task: Task, *, suffix: str = "", ignored: int | None = None
+    images: Sequence[Named], folder: Path, task: Task, *, suffix: str = "", ignored: int | None = None
 ) -> Truths:
-    """Gives the masks of pictures: the mask of `sub/a.b.jpg` is `sub/a.b.png`, or `a.b.png` wherever it lies
-    where no other picture has that name.
+    """Return the masks of images: the mask of `sub/a.b.jpg` is `sub/a.b.png`, or `a.b.png` wherever it lies
+    where no other image has that name.
 
-    Only the last dot parts the extension, and upper and lower case must be the same, as where pictures and masks of a
+    Only the last dot parts the extension, and upper and lower case must be the same, as where images and masks of a
     data set are paired.
 
     Args:
-        pictures: what is predicted.
+        images: what is predicted.
         folder: holds masks, and folders of masks.
         task: the classes.
-        suffix: ending of the masks' names, before the extension, that the pictures' names don't have.
+        suffix: ending of the masks' names, before the extension, that the images' names don't have.
         ignored: value of pixels that count for nothing; None: 255 with several classes, none with one.
 
     Raises:
-        SegregError: classes may overlap, so that a mask can't hold them; there is no folder; no picture has a mask; or
-            several masks would be one picture's.
+        SegregError: classes may overlap, so that a mask can't hold them; there is no folder; no image has a mask; or
+            several masks would be one image's.
     """
     if task.mode == "multilabel":
         raise SegregError("the classes of this run may overlap, and a mask with one value a pixel can't say so")
     if not folder.is_dir():
-        raise SegregError(f"{folder} is no folder of masks")
+        raise SegregError(f"{folder} is not a folder of masks")
     by_path: dict[str, list[Path]] = defaultdict(list)
     by_stem: dict[str, list[Path]] = defaultdict(list)
     for file in in_folder(folder):
@@ -106,25 +105,25 @@ def find_truths(
             by_path[name.removesuffix(suffix)].append(file)
             by_stem[name.removesuffix(suffix).rpartition("/")[2]].append(file)
     files: dict[str, Path] = {}
-    stems = Counter(picture.name.rpartition("/")[2] for picture in pictures)
-    for picture in pictures:
-        stem = picture.name.rpartition("/")[2]
-        # Of pictures in several folders with one name, each has the mask in the folder of its own or none.
-        found = by_path.get(picture.name) or (by_stem.get(stem, []) if stems[stem] == 1 else [])
+    stems = Counter(image.name.rpartition("/")[2] for image in images)
+    for image in images:
+        stem = image.name.rpartition("/")[2]
+        # Of images in several folders with one name, each has the mask in the folder of its own or none.
+        found = by_path.get(image.name) or (by_stem.get(stem, []) if stems[stem] == 1 else [])
         if len(found) > 1:
             several = listed([str(file) for file in found], quote="", most=3)
             raise SegregError(
-                f"the mask of {picture.file} may be each of {several}",
-                hint="keep one of each, or lay masks in folders of the same names as the pictures'",
+                f"the mask of {image.file} may be each of {several}",
+                hint="keep one of each, or lay masks in folders of the same names as the images'",
             )
         if found:
-            files[picture.name] = found[0]
+            files[image.name] = found[0]
     if not files:
-        stem = pictures[0].name.rpartition("/")[2]
+        stem = images[0].name.rpartition("/")[2]
         there = listed([file.name for file in in_folder(folder)], quote="", most=3)
-        more = f"; there is {there}" if there else "; it holds no pictures"
+        more = f"; there is {there}" if there else "; it holds no images"
         raise SegregError(
-            f"no picture has a mask in {folder}",
-            hint=f'the mask of {pictures[0].file} would be named "{stem}{suffix}" and any extension{more}',
+            f"no image has a mask in {folder}",
+            hint=f'the mask of {images[0].file} would be named "{stem}{suffix}" and any extension{more}',
         )
     return Truths(folder, files, task, ignored)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.training.checkpoint import replacing
 from segreg.errors import SegregError
+from segreg.runtime.files import replacing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,9 +28,9 @@ Values = Literal["index", "255"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written for each picture, and where.
+    """What is written for each image, and where.
 
-    Masks are 8-bit grey PNGs at the picture's own size, upright: class indices, or 0 and 255. A multilabel task has a
+    Masks are 8-bit grey PNGs at the image's own size, upright: class indices, or 0 and 255. A multilabel task has a
     folder of masks for each class. Probabilities are float16 arrays `[K, H, W]`.
 
     Attributes:
@@ -61,7 +61,7 @@ class Outputs:
             )
 
     def files(self, name: str) -> dict[str, Path]:
-        """Gives the files of a picture by what they are: `masks`, or `masks/<class>` if multilabel, `overlays` ..."""
+        """Return the files of a image by what they are: `masks`, or `masks/<class>` if multilabel, `overlays` ..."""
         folders: list[str] = []
         for kind in self.kinds:
             several = kind == "masks" and self.task.mode == "multilabel"
@@ -72,7 +72,7 @@ class Outputs:
         }
 
     def gather(self, name: str, size: tuple[int, int], strips: Iterable[Strip]) -> NDArray[np.uint8]:
-        """Gives the labels of all strips; probabilities are written as they come.
+        """Return the labels of all strips; probabilities are written as they come.
 
         Raises:
             OSError: a file can't be written.
@@ -96,16 +96,16 @@ class Outputs:
         return labels
 
     def save(self, name: str, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
-        """Writes all but the probabilities.
+        """Write all but the probabilities.
 
         Args:
-            name: the picture's.
+            name: the image's.
             pixels: uint8 `[H, W, C]`.
             labels: as `gather` gives them.
 
         Raises:
             OSError: a file can't be written.
-            SegregError: the picture's true mask is wrong; nothing has been written then.
+            SegregError: the image's true mask is wrong; nothing has been written then.
         """
         from segreg.visualize.colours import paint
         from segreg.visualize.overlay import overlay
@@ -121,25 +121,25 @@ class Outputs:
             "overlays": lambda: overlay(pixels, labels, self.colours, self.task),
             "strips": lambda: side_by_side(pixels, truth, labels, self.task, colours=self.colours, notice=self.notice),
         }
-        for kind, picture in make.items():
+        for kind, image in make.items():
             if kind in files:
-                _save(picture(), files[kind])
+                _save(image(), files[kind])
 
 
 def class_folders(task: Task) -> list[str]:
-    """Gives a folder's name for each class; a number is put before them where they would not differ."""
+    """Return a folder's name for each class; a number is put before them where they would not differ."""
     names = [re.sub(r"[^\w.-]+", "_", name).strip(".") or "_" for name in task.classes]
     if len({name.casefold() for name in names}) < len(names):
         names = [f"{number}_{name}" for number, name in enumerate(names)]
     return names
 
 
-def _save(picture: Any, file: Path) -> None:
-    """Writes an array, or a PIL picture, as PNG."""
+def _save(image: Any, file: Path) -> None:
+    """Write an array, or a PIL image, as PNG."""
     import numpy as np
     from PIL import Image
 
-    shown = Image.fromarray(np.ascontiguousarray(picture)) if isinstance(picture, np.ndarray) else picture
+    shown = Image.fromarray(np.ascontiguousarray(image)) if isinstance(image, np.ndarray) else image
     with replacing(_made(file)) as aside:
         shown.save(aside, format="PNG", compress_level=4)  # masks become 2% larger than with 9, in a tenth of the time
 

@@ -1,4 +1,4 @@
-"""Builds what a resolved recipe names: dataset, model, losses, metrics, optimizer, schedule."""
+"""Build what a resolved recipe names: dataset, model, losses, metrics, optimizer, schedule."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from segreg.registry.protocols import Dataset, Decoder, Encoder
+from segreg.config.resolve import Choice, Resolved
 from segreg.errors import SegregError
 from segreg.imports import compiler_when_asked, signal_processing_when_asked, unswept
-from segreg.config.resolve import Choice, Resolved
+from segreg.registry.protocols import Dataset, Decoder, Encoder
 
 if TYPE_CHECKING:
     from torch import nn
     from torchmetrics import MetricCollection
 
-    from segreg.registry.protocols import Loss, Schedule
     from segreg.models.segmenter import Normalize, Segmenter
+    from segreg.registry.protocols import Loss, Schedule
     from segreg.task import Task
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of ImageNet's pictures, of values in [0, 1]."""
+"""Mean and standard deviation of ImageNet's images, of values in [0, 1]."""
 
 
 def build_dataset(recipe: Resolved) -> Dataset:
-    """Gives the recipe's dataset.
+    """Return the recipe's dataset.
 
     Raises:
         SegregError: the data is missing or not as it should be, told with the recipe's place.
@@ -46,7 +46,7 @@ def build_dataset(recipe: Resolved) -> Dataset:
 @unswept()
 @compiler_when_asked()
 def build_encoder(recipe: Resolved) -> Encoder:
-    """Gives the recipe's encoder.
+    """Return the recipe's encoder.
 
     Raises:
         SegregError: it can't be built, or does not keep its contract.
@@ -55,7 +55,7 @@ def build_encoder(recipe: Resolved) -> Encoder:
 
 
 def encoder_for(choice: Choice, in_channels: int, size: tuple[int, int]) -> Encoder:
-    """Gives an encoder for images of one height and width.
+    """Return an encoder for images of one height and width.
 
     An encoder that takes a single size, and has it as a setting `img_size` that is left null, is built for this one,
     rounded up to multiples of 32, which most decoders want, or of its native size too where it can't take those; and
@@ -90,7 +90,7 @@ def _encoder(choice: Choice, in_channels: int) -> Encoder:
 @unswept()
 @compiler_when_asked()
 def build_model(recipe: Resolved, task: Task, encoder: Encoder | None = None) -> Segmenter:
-    """Gives encoder, decoder and heads as one module, checked by one small forward pass.
+    """Return encoder, decoder and heads as one module, checked by one small forward pass.
 
     Args:
         recipe: names the parts.
@@ -114,7 +114,7 @@ def build_model(recipe: Resolved, task: Task, encoder: Encoder | None = None) ->
 
 
 def _of_its_part(error: SegregError, recipe: Resolved) -> SegregError:
-    """Gives what is wrong with a network with the place of the part that it begins with, and whose part that is."""
+    """Return what is wrong with a network with the place of the part that it begins with, and whose part that is."""
     problem = error.problems[0]
     title = problem.message.removeprefix("the head of ")
     choice = recipe.encoder if title.startswith("encoder ") else recipe.decoder
@@ -134,7 +134,7 @@ def _decoder(choice: Choice, encoder: Encoder) -> Decoder:
 
 
 def without_pretrained(recipe: Resolved) -> Resolved:
-    """Gives the recipe with every `weights` setting null, for a model whose weights are loaded afterwards."""
+    """Return the recipe with every `weights` setting null, for a model whose weights are loaded afterwards."""
 
     def plain_start(choice: Choice | None) -> Choice | None:
         if choice is None or "weights" not in choice.settings:
@@ -146,7 +146,7 @@ def without_pretrained(recipe: Resolved) -> Resolved:
 
 
 def build_normalize(recipe: Resolved, encoder: nn.Module) -> Normalize:
-    """Gives what turns values of 0 to 255 into what the encoder was trained on."""
+    """Return what turns values of 0 to 255 into what the encoder was trained on."""
     from segreg.models.segmenter import Normalize
 
     section = recipe.input
@@ -165,7 +165,7 @@ def build_normalize(recipe: Resolved, encoder: nn.Module) -> Normalize:
 
 
 def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:
-    """Gives name, weight and function of each term of the loss."""
+    """Return name, weight and function of each term of the loss."""
     losses: list[tuple[str, float, Loss]] = []
     for choice in recipe.loss:
         loss = choice.build(task)
@@ -178,7 +178,7 @@ def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:
 @unswept()
 @compiler_when_asked()
 def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
-    """Gives the recipe's metrics as one collection; metrics with the same counts share them."""
+    """Return the recipe's metrics as one collection; metrics with the same counts share them."""
     with signal_processing_when_asked():
         import torchmetrics
 
@@ -194,12 +194,12 @@ def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
 
 @unswept()
 def build_augmentations(recipe: Resolved) -> list[Any]:
-    """Gives the recipe's Albumentations transforms, in their order."""
+    """Return the recipe's Albumentations transforms, in their order."""
     return [choice.build() for choice in recipe.augment]
 
 
 def build_optimizer(recipe: Resolved, parameter_groups: Sequence[dict[str, Any]]) -> Any:
-    """Gives the recipe's optimizer over the parameters of each part of the network."""
+    """Return the recipe's optimizer over the parameters of each part of the network."""
     import torch
 
     optimizer = recipe.optimizer.build([dict(group) for group in parameter_groups])
@@ -209,7 +209,7 @@ def build_optimizer(recipe: Resolved, parameter_groups: Sequence[dict[str, Any]]
 
 
 def build_schedule(recipe: Resolved, optimizer: Any, steps_per_epoch: int) -> Schedule | None:
-    """Gives what changes the learning rate, or None where the recipe has no schedule."""
+    """Return what changes the learning rate, or None where the recipe has no schedule."""
     if recipe.schedule is None:
         return None
     schedule: Schedule = recipe.schedule.build(optimizer, steps_per_epoch, recipe.train.epochs)

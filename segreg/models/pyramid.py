@@ -21,9 +21,9 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.registry.protocols import Encoder
 from segreg.errors import SegregError
 from segreg.models.simple_pyramid import CHANNELS, simple_pyramid_level
+from segreg.registry.protocols import Encoder
 
 Way = Literal["own", "resampled", "simple_pyramid"]
 """How a level comes about: the encoder's own tensor, resampled, or by a simple feature pyramid."""
@@ -49,12 +49,12 @@ class Level:
 
     @property
     def channels(self) -> int:
-        """Gives the channels that the decoder gets."""
+        """Return the channels that the decoder gets."""
         return CHANNELS if self.way == "simple_pyramid" else self.depth
 
 
 class Pyramid(nn.Module):
-    """Makes the levels that a decoder wants from those that its encoder gives.
+    """Make the levels that a decoder wants from those that its encoder gives.
 
     Attributes:
         encoder_strides: strides of the encoder when this was made; the model checks that they have not changed since.
@@ -82,22 +82,22 @@ class Pyramid(nn.Module):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """Gives the channels of each level."""
+        """Return the channels of each level."""
         return tuple(level.channels for level in self.levels)
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Gives the stride of each level."""
+        """Return the stride of each level."""
         return tuple(level.stride for level in self.levels)
 
     @property
     def scale(self) -> float:
-        """Gives how much larger than the image the grid's image is: 1 for strides that are powers of two."""
+        """Return how much larger than the image the grid's image is: 1 for strides that are powers of two."""
         return self.grid[0] / self.encoder_strides[0]
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Gives a sentence for each thing that is not as the encoder has it."""
+        """Return a sentence for each thing that is not as the encoder has it."""
         count, notes = len(self.encoder_strides), []
         if self.grid != self.encoder_strides:
             real, taken = (", ".join(map(str, dict.fromkeys(s))) for s in (self.encoder_strides, self.grid))
@@ -115,7 +115,7 @@ class Pyramid(nn.Module):
         return tuple(notes)
 
     def pick(self, *wanted: tuple[int, int], divisor: int = 1) -> Pyramid:
-        """Gives the pyramid of some of these levels: for each its index here and the stride it is wanted with.
+        """Return the pyramid of some of these levels: for each its index here and the stride it is wanted with.
 
         Of an encoder with a single stride, levels of any other stride are all made from its last level.
         """
@@ -126,7 +126,7 @@ class Pyramid(nn.Module):
         return Pyramid(self.encoder_strides, levels, divisor=divisor)
 
     def image_size(self, levels: Sequence[Tensor]) -> tuple[int, int]:
-        """Gives height and width, on the grid, of the image that the encoder's `levels` come from.
+        """Return height and width, on the grid, of the image that the encoder's `levels` come from.
 
         Exact where the image's sides are multiples of the finest stride, as they are where `divisor` is.
         """
@@ -135,7 +135,7 @@ class Pyramid(nn.Module):
         return height, width
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Gives the levels wanted.
+        """Return the levels wanted.
 
         Shape: the encoder's levels, all of them, to a list of `[B, channels[i], H / strides[i], W / strides[i]]`.
         """
@@ -159,7 +159,7 @@ class Pyramid(nn.Module):
 
 
 def on_grid(strides: Sequence[int]) -> tuple[int, ...]:
-    """Gives strides as powers of two, where one factor common to all of them makes them that, or else as they are.
+    """Return strides as powers of two, where one factor common to all of them makes them that, or else as they are.
 
     7, 14, 28 becomes 8, 16, 32, and 14 becomes 16. 12, 16 stays, for no one factor makes both a power of two.
     """
@@ -172,7 +172,7 @@ def on_grid(strides: Sequence[int]) -> tuple[int, ...]:
 
 
 def resampled(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Gives features at another size: bilinear where that is larger, the mean of each cell where it is smaller."""
+    """Return features at another size: bilinear where that is larger, the mean of each cell where it is smaller."""
     if size == tuple(features.shape[-2:]):
         return features
     if size[0] < features.shape[-2] or size[1] < features.shape[-1]:
@@ -181,7 +181,7 @@ def resampled(features: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def pyramid_of(encoder: Encoder) -> Pyramid:
-    """Gives every level of an encoder as it is.
+    """Return every level of an encoder as it is.
 
     Raises:
         SegregError: the encoder does not keep to the contract.
@@ -193,7 +193,7 @@ def pyramid_of(encoder: Encoder) -> Pyramid:
 
 
 def at_output_stride(encoder: Encoder, stride: int) -> Pyramid:
-    """Gives every level of an encoder, none coarser than `stride`.
+    """Return every level of an encoder, none coarser than `stride`.
 
     An encoder that can be dilated is, in place; the coarser levels of one that can't are made from what it has. An
     encoder that is finer already stays as it is.
@@ -210,7 +210,7 @@ def at_output_stride(encoder: Encoder, stride: int) -> Pyramid:
 
 
 def with_strides(pyramid: Pyramid, strides: Sequence[int], *, divisor: int = 1) -> Pyramid:
-    """Gives one level for each of `strides`, finest first, each from the level that is nearest to it.
+    """Return one level for each of `strides`, finest first, each from the level that is nearest to it.
 
     Of levels with one stride, as a ViT has them, the shallow serve the fine strides and the deep the coarse ones.
     """
@@ -231,7 +231,7 @@ def with_strides(pyramid: Pyramid, strides: Sequence[int], *, divisor: int = 1) 
 
 
 def level_at_stride(levels: Encoder | Pyramid, stride: int) -> int:
-    """Gives the index of the level with that stride, or else the nearest; of several the finest and shallowest."""
+    """Return the index of the level with that stride, or else the nearest; of several the finest and shallowest."""
     return min(range(len(levels.strides)), key=lambda i: abs(math.log2(levels.strides[i] / stride)))
 
 
@@ -244,7 +244,7 @@ def _at(level: Level, stride: int) -> Level:
 
 
 def check_encoder(encoder: object) -> None:
-    """Refuses what is no encoder.
+    """Refuse what is not an encoder.
 
     Raises:
         SegregError: no `nn.Module`, or `channels` and `strides` that can't be true; the message names the class.
@@ -252,7 +252,7 @@ def check_encoder(encoder: object) -> None:
     title = f"encoder {type(encoder).__name__}"
     hint = "an encoder is an nn.Module with channels and strides, one of each for every level, finest first"
     if not isinstance(encoder, nn.Module):
-        raise SegregError(f"{title} is no nn.Module", hint=hint)
+        raise SegregError(f"{title} is not a nn.Module", hint=hint)
     declared: dict[str, list[int]] = {}
     for name in ("channels", "strides"):
         try:

@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.registry.protocols import Decoder, Encoder
 from segreg.errors import SegregError
 from segreg.models.pyramid import Pyramid, check_encoder
+from segreg.registry.protocols import Decoder, Encoder
 
 if TYPE_CHECKING:
     from segreg.runtime.device import Precision
@@ -40,7 +40,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Gives the normalised image."""
+        """Return the normalised image."""
         if image.shape[1] != self.mean.shape[1]:
             raise SegregError(
                 f"an image has {image.shape[1]} channels, but normalisation has {self.mean.shape[1]} means",
@@ -87,7 +87,7 @@ class Segmenter(nn.Module):
         self.size_divisor = math.lcm(*(getattr(part, "size_divisor", 1) for part in (encoder, decoder, auxiliary)))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Gives logits.
+        """Return logits.
 
         Shape: normalised float image `[B, C, H, W]` to `[B, K, H, W]`, unbounded.
         """
@@ -95,7 +95,7 @@ class Segmenter(nn.Module):
         return self._logits(self.encoder(padded), self.decoder, self.head, image, padded)
 
     def all_logits(self, image: Tensor) -> list[Tensor]:
-        """Gives the decoder's logits and then the auxiliary decoder's, from one run of the encoder.
+        """Return the decoder's logits and then the auxiliary decoder's, from one run of the encoder.
 
         Shape: normalised float image `[B, C, H, W]` to one or two `[B, K, H, W]`, unbounded.
         """
@@ -107,7 +107,7 @@ class Segmenter(nn.Module):
         return logits
 
     def pad(self, image: Tensor) -> Tensor:
-        """Gives the image with sides that the parts take; the same tensor where it has them.
+        """Return the image with sides that the parts take; the same tensor where it has them.
 
         An image larger than the one size that an encoder takes is left so, for the encoder to refuse.
         """
@@ -117,7 +117,7 @@ class Segmenter(nn.Module):
         return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
 
     def parts(self) -> dict[str, nn.Module]:
-        """Gives the modules that a learning rate can be set for: encoder, decoder, head and, if any, auxiliary."""
+        """Return the modules that a learning rate can be set for: encoder, decoder, head and, if any, auxiliary."""
         named: dict[str, Any] = {"encoder": self.encoder, "decoder": self.decoder, "head": self.head}
         if self.auxiliary is not None:
             named["auxiliary"] = nn.ModuleList([self.auxiliary, self.auxiliary_head])  # type: ignore[list-item]
@@ -134,14 +134,14 @@ class Segmenter(nn.Module):
 def predict_logits(
     model: nn.Module, normalize: nn.Module, images: Tensor, device: torch.device, precision: Precision
 ) -> Tensor:
-    """Gives float32 logits `[B, K, H, W]` for uint8 images `[B, C, H, W]`, on `device`."""
+    """Return float32 logits `[B, K, H, W]` for uint8 images `[B, C, H, W]`, on `device`."""
     with torch.inference_mode(), precision.autocast(device):
         logits: Tensor = model(normalize(images.to(device, non_blocking=True)))
     return logits.float()
 
 
 def describe(model: Segmenter) -> dict[str, Any]:
-    """Gives facts about a model for a run's header and its environment file: plain values only."""
+    """Return facts about a model for a run's header and its environment file: plain values only."""
     parameters = {name: sum(p.numel() for p in part.parameters()) for name, part in model.parts().items()}
     decoders: dict[str, Any] = {"decoder": model.decoder}
     if model.auxiliary is not None:
@@ -170,7 +170,7 @@ def describe(model: Segmenter) -> dict[str, Any]:
 
 
 def verify(model: Segmenter, image_size: tuple[int, int], in_channels: int) -> None:
-    """Runs one empty image through the model and compares what its parts declare with what they give.
+    """Run one empty image through the model and compares what its parts declare with what they give.
 
     The model is left as it was: evaluation mode and no gradients for this one run, on the device where it lies.
 
@@ -245,7 +245,7 @@ def _compare(title: str, features: Any, channels: int, stride: float, *, image: 
 def _check_decoder(decoder: object, role: str, encoder: Encoder) -> None:
     title = f"{role} {type(decoder).__name__}"
     if not isinstance(decoder, nn.Module):
-        raise SegregError(f"{title} is no nn.Module")
+        raise SegregError(f"{title} is not a nn.Module")
     for name in ("channels", "stride"):
         value = getattr(decoder, name, None)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:

@@ -15,7 +15,7 @@ CHANNELS = 256
 
 
 def simple_pyramid_level(in_channels: int, native: int, stride: int) -> nn.Sequential:
-    """Gives the layers that make one level from the last map.
+    """Return the layers that make one level from the last map.
 
     Args:
         in_channels: of the last map.
@@ -54,5 +54,5 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(channels, eps=1e-6)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Gives the normalised features."""
+        """Return the normalised features."""
         return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

@@ -5,7 +5,7 @@ as well ("folding", arXiv:1712.05877, section 3.2). And where autocast computes 
 weights into bf16 at every call, which can be done once.
 
 Whether that holds for a network, neither its modules' order nor a traced graph can tell for networks of any library. So
-one picture is sent through it, while each operation that PyTorch dispatches is looked at: attributes, names and Python
+one image is sent through it, while each operation that PyTorch dispatches is looked at: attributes, names and Python
 in between don't show there, and uses in other libraries' code do.
 """
 
@@ -47,7 +47,7 @@ class Lighter:
 
 
 def lighten(network: nn.Module, image: Tensor, precision: Precision) -> Lighter:
-    """Gives a copy of a trained network with BatchNorms folded and, for bf16, with weights in bf16, both where proven.
+    """Return a copy of a trained network with BatchNorms folded and, for bf16, with weights in bf16, both where proven.
 
     Logits in float32 are the network's to rounding. What is kept in bf16 changes no bit of what autocast gives.
 
@@ -63,7 +63,7 @@ def lighten(network: nn.Module, image: Tensor, precision: Precision) -> Lighter:
     if precision.dtype is None and not any(isinstance(module, _BatchNorm) for module in network.modules()):
         return Lighter(network, left="it has no BatchNorm")
     try:
-        # Before the network runs: a copy may share with it, by closures, what it remembers of a picture.
+        # Before the network runs: a copy may share with it, by closures, what it remembers of a image.
         light = copy.deepcopy(network)
         folded = fold_batch_norms(light, image)
         off, largest = _differ(light, network, image)
@@ -78,7 +78,7 @@ def lighten(network: nn.Module, image: Tensor, precision: Precision) -> Lighter:
 
 
 def _differ(light: nn.Module, network: nn.Module, image: Tensor) -> tuple[float, float]:
-    """Gives by how much the logits in float32 differ at most, and the size of the largest."""
+    """Return by how much the logits in float32 differ at most, and the size of the largest."""
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         logits: Tensor = network(image)
         return float((light(image) - logits).abs().max()), float(logits.abs().max())
@@ -88,7 +88,7 @@ def _differ(light: nn.Module, network: nn.Module, image: Tensor) -> tuple[float,
 
 
 def fold_batch_norms(network: nn.Module, image: Tensor) -> int:
-    """Puts BatchNorms into the convolutions before them, in place, where that is proven; gives how many.
+    """Put BatchNorms into the convolutions before them, in place, where that is proven; return how many.
 
     It is proven where, for one image in float32,
 
@@ -111,7 +111,7 @@ def fold_batch_norms(network: nn.Module, image: Tensor) -> int:
 
 
 def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> None:
-    """Gives a convolution the weight and bias with which it does the BatchNorm's work too, computed in float64."""
+    """Return a convolution the weight and bias with which it does the BatchNorm's work too, computed in float64."""
 
     def exact(tensor: Tensor | None, otherwise: float) -> Tensor:
         return torch.tensor(otherwise, dtype=torch.float64) if tensor is None else tensor.detach().cpu().double()
@@ -135,7 +135,7 @@ class _Result:
 
 
 class _Folding:
-    """Looks on while a network runs, and says which BatchNorms may be folded."""
+    """Looks on while a network runs, and say which BatchNorms may be folded."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -155,12 +155,12 @@ class _Folding:
         self.uses_of_weight = dict.fromkeys(self.convs, 0)
         self.runs_of_norm = dict.fromkeys(self.norms, 0)
         self.results: list[_Result] = []
-        self.result_of = WeakTensorKeyDictionary()  # so that no picture's maps are kept, and no id is met twice
+        self.result_of = WeakTensorKeyDictionary()  # so that no image's maps are kept, and no id is met twice
         self.inside: list[tuple[list[Tensor], Any]] | None = None
         """Operations on tensors in the BatchNorm that runs: what they were given, and what they gave."""
 
     def watch(self, image: Tensor) -> list[tuple[nn.Conv2d, _BatchNorm]]:
-        """Runs the network, and gives the convolutions with the BatchNorm that may go into them."""
+        """Run the network, and return the convolutions with the BatchNorm that may go into them."""
         hooks = [
             hook
             for norm in self.norms
@@ -192,7 +192,7 @@ class _Folding:
             return
         taken, result = operations[0]
         own = (*norm.parameters(recurse=False), norm.running_mean, norm.running_var)
-        alone = {id(tensor) for tensor in taken[1:]} == {id(tensor) for tensor in own}  # None is no tensor
+        alone = {id(tensor) for tensor in taken[1:]} == {id(tensor) for tensor in own}  # None is not a tensor
         if alone and taken[0] in self.result_of and (result if isinstance(result, Tensor) else result[0]) is gave:
             self.result_of[taken[0]].norm = norm
 
@@ -216,7 +216,7 @@ class _Folding:
 
 
 def convert_weights(network: nn.Module, image: Tensor, precision: Precision) -> int:
-    """Keeps parameters in the precision's format, in place, where it is proven to change nothing; gives how many.
+    """Keep parameters in the precision's format, in place, where it is proven to change nothing; return how many.
 
     It is proven where the network, for one image under autocast, did nothing with a parameter but turn it into that
     format.

@@ -11,12 +11,12 @@ _ASKS_FOR_SEGREG = re.compile(rf"{NAME}(?![\w.-])", re.IGNORECASE)
 
 
 def plain_name(name: str) -> str:
-    """Gives a package's name as every installer compares it (PEP 503): "Segreg_Foo" is "segreg-foo"."""
+    """Return a package's name as every installer compares it (PEP 503): "Segreg_Foo" is "segreg-foo"."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def misfit(distribution: Distribution) -> str:
-    """Gives why a package does not fit the running segreg, in words; empty where it does, or where it does not say."""
+    """Return why a package does not fit the running segreg, in words; empty where it does, or where it does not say."""
     if plain_name(distribution.name) == NAME:
         return ""
     asked = [line for line in distribution.requires or () if _ASKS_FOR_SEGREG.match(line)]
@@ -33,7 +33,7 @@ def _running() -> str | None:
 
 
 def _refused(asked: Iterable[str], running: str) -> str:
-    """Gives the versions asked for, such as "<2,>=1", that the running one is not among."""
+    """Return the versions asked for, such as "<2,>=1", that the running one is not among."""
     from packaging.requirements import InvalidRequirement, Requirement
 
     for line in asked:

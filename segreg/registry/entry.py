@@ -44,12 +44,12 @@ class Entry:
 
     @property
     def summary(self) -> str:
-        """Gives the first line of the builder's docstring."""
+        """Return the first line of the builder's docstring."""
         return _first_line(self.build)
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
-        """Gives what a recipe may set.
+        """Return what a recipe may set.
 
         Raises:
             SegregError: a type hint can't be evaluated.
@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def place(self) -> str:
-        """Gives "file:line" of the builder."""
+        """Return "file:line" of the builder."""
         return where(self.build)
 
 
@@ -98,16 +98,16 @@ class Family:
 
     @property
     def summary(self) -> str:
-        """Gives the first line of the builder's docstring."""
+        """Return the first line of the builder's docstring."""
         return _first_line(self.build)
 
     @property
     def place(self) -> str:
-        """Gives "file:line" of the builder."""
+        """Return "file:line" of the builder."""
         return where(self.build)
 
     def settings(self, member: str) -> Mapping[str, Setting]:
-        """Gives what a recipe may set on `member`.
+        """Return what a recipe may set on `member`.
 
         Raises:
             SegregError: a type hint can't be evaluated.
@@ -118,7 +118,7 @@ class Family:
 
 
 def where(function: Callable[..., Any]) -> str:
-    """Gives "file:line" of a function."""
+    """Return "file:line" of a function."""
     source = function.__init__ if inspect.isclass(function) else inspect.unwrap(function)
     code = getattr(source, "__code__", None)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
@@ -141,10 +141,10 @@ def _first_line(function: Callable[..., Any]) -> str:
 def _check_builder(
     kind: str, title: str, build: Callable[..., Any], first: tuple[str, ...], *, open_ended: bool = False
 ) -> None:
-    """Refuses a builder whose signature or docstring can't serve as a schema."""
+    """Refuse a builder whose signature or docstring can't serve as a schema."""
     at = where(build)
     if kind not in KINDS:
-        raise SegregError(f"{at}: {kind!r} is no kind of part; the kinds are {listed(list(KINDS))}")
+        raise SegregError(f"{at}: {kind!r} is not a kind of part; the kinds are {listed(list(KINDS))}")
     if not (inspect.isclass(build) or inspect.isfunction(inspect.unwrap(build))):
         raise SegregError(f"{title}: its builder must be a function or a class, not {build!r}")
     parameters = list(inspect.signature(build).parameters.values())

@@ -17,12 +17,12 @@ PROJECT = "segreg"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-"""Marks a plugin's functions: `@segreg.hookimpl` above `def segreg_entries(): ...`."""
+"""Mark a plugin's functions: `@segreg.hookimpl` above `def segreg_entries(): ...`."""
 
 
 @hookspec
 def segreg_entries() -> Iterable[Entry | Family]:  # type: ignore[empty-body]
-    """Gives the parts that the plugin offers."""
+    """Return the parts that the plugin offers."""
 
 
 @hookspec

@@ -98,13 +98,13 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture of a dataset.
+    """One image of a dataset.
 
     Attributes:
         id: unique in the dataset, stable between machines; used in results and file names.
         image: the file, as it is named in messages.
-        mask: the file with the truth, or None for a picture without one.
-        group: samples of one group (a patient, a source picture) never stand on two sides of a split.
+        mask: the file with the truth, or None for a image without one.
+        group: samples of one group (a patient, a source image) never stand on two sides of a split.
         split: "train", "val" or "test" where the dataset itself says so.
     """
 
@@ -121,10 +121,10 @@ class Dataset:
 
     Attributes:
         task: the classes.
-        samples: every picture, in a stable order.
+        samples: every image, in a stable order.
         read_image: gives `[H, W]` or `[H, W, C]`, uint8 or uint16, upright, for one sample.
         read_mask: gives uint8 labels as `Task` has them, `[H, W]` (`[K, H, W]` if multilabel), 255 = ignored.
-        notice: told in the run's header, report and results, for instance that the pictures are synthetic.
+        notice: told in the run's header, report and results, for instance that the images are synthetic.
         reader: names how masks are read, with every setting that changes them; part of the cache's key.
     """
 

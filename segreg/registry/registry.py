@@ -15,10 +15,10 @@ from typing import Any
 
 import pluggy
 
-from segreg.registry import hooks
-from segreg.registry.entry import Entry, Family, where
 from segreg.errors import SegregError, did_you_mean, listed, with_article
+from segreg.registry import hooks
 from segreg.registry.compatibility import misfit, plain_name
+from segreg.registry.entry import Entry, Family, where
 from segreg.registry.kinds import KINDS
 from segreg.settings import Setting
 
@@ -56,7 +56,7 @@ class Plugin:
 
     @property
     def title(self) -> str:
-        """Gives "distribution version"."""
+        """Return "distribution version"."""
         return f"{self.distribution} {self.version}"
 
 
@@ -72,21 +72,21 @@ class Part:
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
-        """Gives what a recipe may set on it."""
+        """Return what a recipe may set on it."""
         return self.offer.settings(self.member or "") if isinstance(self.offer, Family) else self.offer.settings
 
     @property
     def summary(self) -> str:
-        """Gives one line about it."""
+        """Return one line about it."""
         return self.offer.summary
 
     @property
     def defined(self) -> str:
-        """Gives where it is defined and who brought it."""
+        """Return where it is defined and who brought it."""
         return f"{self.offer.place} ({self.plugin.title})"
 
     def build(self, *given: Any, **settings: Any) -> Any:
-        """Builds it from what segreg gives its kind and from a recipe's settings."""
+        """Build it from what segreg gives its kind and from a recipe's settings."""
         if isinstance(self.offer, Family):
             return self.offer.build(self.member, *given, **settings)
         return self.offer.build(*given, **settings)
@@ -100,7 +100,7 @@ class Registry:
     manager: pluggy.PluginManager = field(repr=False)
 
     def find(self, kind: str, name: str) -> Part:
-        """Gives the part of that name; `name@distribution` chooses one where two packages offer it.
+        """Return the part of that name; `name@distribution` chooses one where two packages offer it.
 
         Raises:
             SegregError: nobody offers the name, or several do.
@@ -122,14 +122,14 @@ class Registry:
         return exact[0]
 
     def names(self, kind: str) -> list[str]:
-        """Gives the names of the kind's single entries, and `prefix*` for each family that has a prefix."""
+        """Return the names of the kind's single entries, and `prefix*` for each family that has a prefix."""
         single = {offer.name for _, offer in self._offers(kind) if isinstance(offer, Entry)}
         families = {f"{o.prefix}*" for _, o in self._offers(kind) if isinstance(o, Family) and o.prefix}
         bare = {m for p, o in self._offers(kind) if isinstance(o, Family) and not o.prefix for m in _members(p, o)}
         return sorted(single | bare) + sorted(families)
 
     def parts(self, kind: str, pattern: str = "*") -> list[Part]:
-        """Gives the kind's parts whose names match a wildcard pattern; members of `prefix` families only on request."""
+        """Return the kind's parts whose names match a wildcard pattern; members of `prefix` families only on request."""
         parts: list[Part] = []
         for plugin, offer in self._offers(kind):
             if isinstance(offer, Entry):
@@ -146,11 +146,11 @@ class Registry:
         return sorted(parts, key=lambda part: part.name)
 
     def families(self, kind: str) -> list[tuple[Plugin, Family]]:
-        """Gives the kind's families that stand behind a prefix."""
+        """Return the kind's families that stand behind a prefix."""
         return [(p, offer) for p, offer in self._offers(kind) if isinstance(offer, Family) and offer.prefix]
 
     def members(self, kind: str) -> list[str]:
-        """Gives the names of every member of the kind's families that stand behind a prefix.
+        """Return the names of every member of the kind's families that stand behind a prefix.
 
         Raises:
             SegregError: a family can't tell its members.
@@ -158,7 +158,7 @@ class Registry:
         return sorted(f"{family.prefix}{m}" for plugin, family in self.families(kind) for m in _members(plugin, family))
 
     def notify(self, hook: str, **arguments: Any) -> list[str]:
-        """Tells observers of a run; one that fails is named in the answer and stops nobody else."""
+        """Report observers of a run; one that fails is named in the answer and stops nobody else."""
         complaints = []
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             try:
@@ -168,7 +168,7 @@ class Registry:
         return complaints
 
     def may_offer(self) -> list[str]:
-        """Gives a sentence for each plugin that is not in use, for the message of a name that nobody offers."""
+        """Return a sentence for each plugin that is not in use, for the message of a name that nobody offers."""
         return [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
 
     def _offers(self, kind: str) -> Iterable[tuple[Plugin, Entry | Family]]:
@@ -208,7 +208,7 @@ class Registry:
 
 
 def _member(plugin: Plugin, offer: Entry | Family, name: str) -> list[str]:
-    """Gives [member] for a family that has it, and [] otherwise."""
+    """Return [member] for a family that has it, and [] otherwise."""
     if isinstance(offer, Entry) or not name.startswith(offer.prefix):
         return []
     member = name.removeprefix(offer.prefix)
@@ -216,7 +216,7 @@ def _member(plugin: Plugin, offer: Entry | Family, name: str) -> list[str]:
 
 
 def _why_unfit(family: Family, name: str) -> str:
-    """Gives why a name that looks like a member can't be used; empty where the family doesn't know."""
+    """Return why a name that looks like a member can't be used; empty where the family doesn't know."""
     unfit = family.unfit() if family.unfit and name.startswith(family.prefix) else {}
     return unfit.get(name.removeprefix(family.prefix), "")
 
@@ -227,12 +227,12 @@ def _members(plugin: Plugin, family: Family) -> frozenset[str]:
     except Exception as error:
         raise SegregError(
             f"{plugin.title} can't tell the members of its family {family.name}: {type(error).__name__}: {error}",
-            hint=f"{DISABLE}={plugin.distribution} goes on without it",
+            hint=f"{DISABLE}={plugin.distribution} continues without it",
         ) from error
 
 
 def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Loads every plugin once. One that can't be used is reported in its `Plugin.error` and stops nobody else."""
+    """Load every plugin once. One that can't be used is reported in its `Plugin.error` and stops nobody else."""
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
     off = [plain_name(pattern.strip()) for pattern in os.environ.get(DISABLE, "").split(",") if pattern.strip()]
@@ -262,7 +262,7 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
             raise SegregError(f"{plugin.module} is in use already, through {other}")
         manager.register(module, title)
         parts = _parts_of(manager, module)
-    except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises, the others go on
+    except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises, the others continue
         if manager.has_plugin(title):
             manager.unregister(name=title)
         told = str(error) if isinstance(error, SegregError) else _told(error, plugin.module)
@@ -271,7 +271,7 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
 
 
 def _told(error: BaseException, module: str) -> str:
-    """Gives in words what loading a module raised, after the "file:line" of its package's own code where it has one."""
+    """Return in words what loading a module raised, after the "file:line" of its package's own code where it has one."""
     module = module.partition(":")[0]
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         hint = "where pyproject.toml names another one by now, install the package again"
@@ -306,11 +306,11 @@ def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Famil
             given: Any = implementation.function()
             at = where(implementation.function)
             if not isinstance(given, Iterable):
-                raise SegregError(f"{at}: segreg_entries gave {given!r}, which is no list of segreg.Entry")
+                raise SegregError(f"{at}: segreg_entries gave {given!r}, which is not a list of segreg.Entry")
             parts.extend(given)
             if strange := [part for part in parts if not isinstance(part, (Entry, Family))]:
                 raise SegregError(
-                    f"{at}: segreg_entries gave {strange[0]!r}, which is no segreg.Entry or segreg.Family"
+                    f"{at}: segreg_entries gave {strange[0]!r}, which is not a segreg.Entry or segreg.Family"
                 )
             single = [(part.kind, part.name) for part in parts if isinstance(part, Entry)]
             if twice := [f"{kind} {name!r}" for kind, name in dict.fromkeys(single) if single.count((kind, name)) > 1]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segreg.training.checkpoint import replacing
+from segreg.config.resolve import Resolved
 from segreg.errors import SegregError
-from segreg.runtime.progress import Progress
 from segreg.reports.material import gather
 from segreg.reports.run import page
-from segreg.config.resolve import Resolved
 from segreg.runs.directory import RunDirectory
+from segreg.runtime.files import replacing
+from segreg.runtime.progress import Progress
 
 
 def write_report(directory: RunDirectory, recipe: Resolved | None, file: Path | None = None) -> Path:
-    """Writes a run's report from what its folder holds, and gives the file.
+    """Write a run's report from what its folder holds, and return the file.
 
     A run that has not come to its end is reported too, as far as it got, and the report says so.
 
@@ -38,7 +38,7 @@ def write_report(directory: RunDirectory, recipe: Resolved | None, file: Path | 
 
 
 def report_if_possible(directory: RunDirectory, recipe: Resolved, progress: Progress) -> None:
-    """Writes the report at the end of a run; what goes wrong is told, and the run's results are not lost by it."""
+    """Write the report at the end of a run; what goes wrong is told, and the run's results are not lost by it."""
     try:
         write_report(directory, recipe)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""HTML that can't be broken by what it shows: elements, tables, embedded pictures, and histograms as SVG."""
+"""HTML that can't be broken by what it shows: elements, tables, embedded images, and histograms as SVG."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 _WIDEST = 1600
-"""Pixels; wider pictures are shrunk, for a page shows no more."""
+"""Pixels; wider images are shrunk, for a page shows no more."""
 _LARGEST_PNG = 200_000
-"""Bytes; larger pictures are embedded as JPEG."""
+"""Bytes; larger images are embedded as JPEG."""
 _BINS = 20
 _VOID = ("meta", "img")
 
@@ -33,7 +33,7 @@ Content: TypeAlias = "Html | str | Iterable[Content]"
 
 
 def element(name: str, /, *inside: Content, **attributes: str | None) -> Html:
-    """Gives an element; attributes that are None are left out, `class_` is written class and `a_b` is a-b."""
+    """Return an element; attributes that are None are left out, `class_` is written class and `a_b` is a-b."""
     written = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"'
         for key, value in attributes.items()
@@ -44,7 +44,7 @@ def element(name: str, /, *inside: Content, **attributes: str | None) -> Html:
 
 
 def joined(pieces: Iterable[Content]) -> Html:
-    """Gives pieces one behind the other."""
+    """Return pieces one behind the other."""
     return Html("".join(_text(piece) for piece in pieces))
 
 
@@ -55,7 +55,7 @@ def _text(piece: Content) -> str:
 
 
 def number(value: float | None) -> str:
-    """Gives four decimals, or four digits of what is very small or large, or "undefined"."""
+    """Return four decimals, or four digits of what is very small or large, or "undefined"."""
     if value is None or math.isnan(value):
         return "undefined"
     if isinstance(value, int) or math.isinf(value):
@@ -64,27 +64,27 @@ def number(value: float | None) -> str:
 
 
 def cell(value: float | None, note: str = "") -> Html:
-    """Gives a table's cell with a number; shares of 1 get a bar as long as they are."""
+    """Return a table's cell with a number; shares of 1 get a bar as long as they are."""
     bar = f"--share:{value:.1%}" if isinstance(value, float) and 0 <= value <= 1 else None
     return element("td", number(value), [" ", element("small", note)] if note else "", class_="number", style=bar)
 
 
 def table(columns: Sequence[Content], rows: Iterable[Html], *, sortable: bool = False) -> Html:
-    """Gives a table in a frame that scrolls sideways; `rows` are `tr` elements."""
+    """Return a table in a frame that scrolls sideways; `rows` are `tr` elements."""
     head = element("thead", element("tr", (element("th", column, scope="col") for column in columns)))
     kind = "sortable" if sortable else None
     return element("div", element("table", head, element("tbody", rows), class_=kind), class_="wide")
 
 
 def facts(rows: Iterable[tuple[str, Content]]) -> Html:
-    """Gives a table of names and what is to be said of each; what is empty is left out."""
+    """Return a table of names and what is to be said of each; what is empty is left out."""
     kept = [(name, content) for name, content in rows if content]
     lines = (element("tr", element("th", name, scope="row"), element("td", content)) for name, content in kept)
     return element("div", element("table", element("tbody", lines), class_="facts"), class_="wide")
 
 
-def picture(file: Path, *, alt: str) -> Html:
-    """Gives a picture embedded in the page, shrunk to a sensible size; words if the file can't be read."""
+def image(file: Path, *, alt: str) -> Html:
+    """Return a image embedded in the page, shrunk to a sensible size; words if the file can't be read."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -92,11 +92,11 @@ def picture(file: Path, *, alt: str) -> Html:
     return embedded(data, alt=alt, name=file.name)
 
 
-def embedded(data: bytes, *, alt: str, name: str = "a picture") -> Html:
-    """Gives the picture that a file's bytes hold embedded in the page, shrunk to a sensible size.
+def embedded(data: bytes, *, alt: str, name: str = "a image") -> Html:
+    """Return the image that a file's bytes hold embedded in the page, shrunk to a sensible size.
 
     Args:
-        data: of a PNG, JPEG or other picture file.
+        data: of a PNG, JPEG or other image file.
         alt: what is said of it where it can't be seen.
         name: by which it is told that it can't be read.
     """
@@ -131,7 +131,7 @@ def _smaller(image: Any) -> tuple[bytes, str]:
 
 
 def histogram(name: str, values: Sequence[float]) -> Html:
-    """Gives how often each value was reached, with a line at the mean and a dashed one at the median."""
+    """Return how often each value was reached, with a line at the mean and a dashed one at the median."""
     defined = sorted(value for value in values if math.isfinite(value))
     left_out = len(values) - len(defined)
     told = f", {left_out} undefined" if left_out else ""

@@ -1,21 +1,20 @@
-"""A report's evaluations: what `segreg evaluate` scored of the run afterwards, on which pictures and how."""
+"""A report's evaluations: what `segreg evaluate` scored of the run afterwards, on which images and how."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from segreg.reports import gallery
-from segreg.reports import scores
+from segreg.reports import gallery, scores
 from segreg.reports.elements import Content, Html, element, facts, joined, number, table
 from segreg.reports.material import EVALUATIONS, Material, Scored
 
 _ENDS = 3
-"""Pictures of the worst and of the best that are embedded for each evaluation."""
+"""Images of the worst and of the best that are embedded for each evaluation."""
 
 
 def evaluations(material: Material) -> Html:
-    """Gives every evaluation that lies in the run's directory; empty without any."""
+    """Return every evaluation that lies in the run's directory; empty without any."""
     if not material.evaluations:
         return Html("")
     told = "What segreg evaluate scored of this run afterwards, by the folder in "
@@ -57,7 +56,7 @@ def _facts(told: Mapping[str, Any], side: str) -> Iterator[tuple[str, Content]]:
 
 
 def _as_others(libraries: Mapping[str, Mapping[str, Any]]) -> Iterator[Html]:
-    """Gives what other libraries would print for the same predictions."""
+    """Return what other libraries would print for the same predictions."""
     for name, told in libraries.items():
         rows = [
             element("tr", element("th", metric, scope="row"), element("td", number(value), class_="number plain"))

@@ -20,7 +20,7 @@ def framed(
     more_style: str = "",
     more_script: str = "",
 ) -> str:
-    """Gives a page.
+    """Return a page.
 
     Args:
         title: heads it.

@@ -1,4 +1,4 @@
-"""A report's pictures: curves, confusion matrix, and images with truth and prediction, the worst and the best first."""
+"""A report's images: curves, confusion matrix, and images with truth and prediction, the worst and the best first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segreg.reports.elements import Html, element, number, picture
+from segreg.reports.elements import Html, element, image, number
 from segreg.reports.material import Material
 from segreg.reports.scores import rank_key
 
@@ -16,14 +16,14 @@ DIAGRAMS = {
     "roc_pr_curves.png": "ROC and precision-recall curves",
     "reliability.png": "Reliability: how often the network is right where it is that sure",
 }
-"""Pictures that the folder of a run or of an evaluation may have, and what is said of them."""
+"""Images that the folder of a run or of an evaluation may have, and what is said of them."""
 _BROAD = 800
 _MOST = 8
 """Overlays of a group that are embedded; more make a page that no browser likes."""
 
 
 def curves(material: Material) -> Html:
-    """Gives the picture of the history; empty where there is none."""
+    """Return the image of the history; empty where there is none."""
     file = material.directory.curves
     if not file.is_file():
         return Html("")
@@ -31,13 +31,13 @@ def curves(material: Material) -> Html:
 
 
 def diagrams(folder: Path) -> Html:
-    """Gives the diagrams that a folder has; empty without any."""
+    """Return the diagrams that a folder has; empty without any."""
     drawn = [_figure(folder / name, words) for name, words in DIAGRAMS.items() if (folder / name).is_file()]
     return element("div", drawn, class_="gallery") if drawn else Html("")
 
 
 def overlays(material: Material) -> Html:
-    """Gives images with truth and prediction: the worst, the best, and some drawn at random; empty without any."""
+    """Return images with truth and prediction: the worst, the best, and some drawn at random; empty without any."""
     folder = material.directory.overlays
     files = sorted(folder.glob("*.png")) if folder.is_dir() else []
     if not files:
@@ -57,7 +57,7 @@ def overlays(material: Material) -> Html:
 
 
 def ends(folder: Path, most: int) -> Html:
-    """Gives the worst and the best images of an evaluation; empty where it has drawn none."""
+    """Return the worst and the best images of an evaluation; empty where it has drawn none."""
     pieces: list[Html] = []
     for heading, name in (("Worst", "worst"), ("Best", "best")):
         if files := sorted((folder / name).glob("*.png"))[:most]:
@@ -69,7 +69,7 @@ def ends(folder: Path, most: int) -> Html:
 
 
 def _groups(files: Sequence[Path], told: Mapping[str, Sequence[Any]], seed: Any) -> dict[str, list[Path]]:
-    """Gives the overlays by why they were drawn, as the results tell it."""
+    """Return the overlays by why they were drawn, as the results tell it."""
     of_stem: dict[str, list[Path]] = {}
     for file in files:
         of_stem.setdefault(file.stem.partition("_")[2], []).append(file)
@@ -97,7 +97,7 @@ def _overlay(file: Path, ordered: Sequence[Mapping[str, Any]], columns: Sequence
         rank, row = found[0]
         scores = ", ".join(f"{name} {number(row[name])}" for name in columns)
         caption = [element("b", str(row["id"])), f" {scores}; {rank} of {len(ordered)} from the worst"]
-    shown = element("div", picture(file, alt=f"image, truth and prediction of {stem}"), class_="wide")
+    shown = element("div", image(file, alt=f"image, truth and prediction of {stem}"), class_="wide")
     return element("figure", element("figcaption", caption), shown)
 
 
@@ -106,13 +106,13 @@ def _as_file_name(identity: str) -> str:
 
 
 def _figure(file: Path, words: str) -> Html:
-    shown = picture(file, alt=words)
+    shown = image(file, alt=words)
     caption, frame = element("figcaption", words), element("div", shown, class_="wide")
     return element("figure", caption, frame, class_="broad" if _is_broad(file) else None)
 
 
 def _is_broad(file: Path) -> bool:
-    """Says whether a diagram's words would be too small to read in half of the page's width."""
+    """Whether a diagram's words would be too small to read in half of the page's width."""
     from PIL import Image
 
     try:

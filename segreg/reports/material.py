@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segreg.config.resolve import Resolved
+from segreg.errors import SegregError
+from segreg.runs.directory import RunDirectory
+from segreg.runs.header import weights_notice
 from segreg.training import history
 from segreg.training.checkpoint import read_notes
-from segreg.errors import SegregError
-from segreg.runs.header import weights_notice
-from segreg.config.resolve import Resolved
-from segreg.runs.directory import RunDirectory
 
 EVALUATIONS = "evaluations"
 """The folder in a run's directory that has a folder for each of its evaluations."""
@@ -28,7 +28,7 @@ class Scored:
     Attributes:
         folder: where its files are.
         results: what `results.json` holds, or `metrics.json` of an evaluation; empty before there are any.
-        per_image: a row for each picture: its id, and its scores.
+        per_image: a row for each image: its id, and its scores.
     """
 
     folder: Path
@@ -37,16 +37,16 @@ class Scored:
 
     @property
     def side(self) -> str:
-        """Gives the side of the split that was scored at last; empty if none was."""
+        """Return the side of the split that was scored at last; empty if none was."""
         return str(self.results.get("scored_on") or "")
 
     def values(self, side: str) -> Mapping[str, float | None]:
-        """Gives a side's metrics by their full names."""
+        """Return a side's metrics by their full names."""
         values: Mapping[str, float | None] = self.results.get("metrics", {}).get(side, {})
         return values
 
     def interval(self, side: str, name: str) -> str:
-        """Gives a metric's 95% interval in words, or an empty text where none was computed."""
+        """Return a metric's 95% interval in words, or an empty text where none was computed."""
         intervals = self.results.get("intervals") or {}
         ends = intervals.get(side, intervals).get(name)
         if isinstance(ends, Mapping):
@@ -56,7 +56,7 @@ class Scored:
         return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
 
     def columns(self) -> list[str]:
-        """Gives the scores that every picture has, without those of single classes."""
+        """Return the scores that every image has, without those of single classes."""
         names = self.per_image[0] if self.per_image else ()
         return [name for name in names if name != "id" and ".class." not in name]
 
@@ -83,12 +83,12 @@ class Material:
 
     @property
     def results(self) -> Mapping[str, Any]:
-        """Gives what `results.json` holds; empty before the end of the training."""
+        """Return what `results.json` holds; empty before the end of the training."""
         return self.scored.results
 
     @property
     def warnings(self) -> list[str]:
-        """Gives what must not be overlooked: synthetic pictures, random weights, a training without an end."""
+        """Return what must not be overlooked: synthetic images, random weights, a training without an end."""
         warnings = [self._data_notice, self.results.get("weights") or weights_notice(self.environment.get("model", {}))]
         if not self.results:
             warnings.append(f"NOT FINISHED: there are no results yet, after {len(self.history)} epochs")
@@ -104,7 +104,7 @@ class Material:
 
 
 def gather(directory: RunDirectory, recipe: Resolved | None) -> Material:
-    """Reads a run's files.
+    """Read a run's files.
 
     Raises:
         SegregError: a file is not what segreg writes.
@@ -130,7 +130,7 @@ def _json(file: Path) -> dict[str, Any]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise SegregError(f"{file} is no JSON: {error}", hint="it has been changed since the run wrote it") from None
+        raise SegregError(f"{file} is not a JSON: {error}", hint="it has been changed since the run wrote it") from None
     if not isinstance(content, dict):
         raise SegregError(f"{file} holds no JSON object", hint="it has been changed since the run wrote it")
     return content

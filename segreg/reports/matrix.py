@@ -7,9 +7,9 @@ from importlib.resources import files
 
 from segreg.benchmark.matrix.record import Cell, Row
 from segreg.benchmark.matrix.result import Matrix, counted
-from segreg.runtime.progress import duration
 from segreg.reports.elements import Content, Html, element, facts, joined, table
 from segreg.reports.frame import framed
+from segreg.runtime.progress import duration
 
 _LEGEND = (
     ("works", "ok", "every check passed, on the encoder's own levels"),
@@ -22,7 +22,7 @@ _SIGNS = {"works": "\u2713", "dilated": "D", "adapted": "R", "fails": "\u2717", 
 
 
 def page(matrix: Matrix) -> str:
-    """Gives the page."""
+    """Return the page."""
     whole = counted([cell for row in matrix.rows for cell in matrix.of_encoder(row.encoder)])
     sections: dict[str, Content] = {
         "Pairs": [_legend(), *(_family(matrix, name, rows) for name, rows in matrix.families.items())],
@@ -32,7 +32,7 @@ def page(matrix: Matrix) -> str:
     }
     words = f"{whole['ok']} of {whole['all']} pairs of {len(matrix.rows)} encoders and {len(matrix.decoders)} decoders"
     headline = element("p", f"{words} work.", class_="note")
-    style = files("segreg.benchmark.matrix").joinpath("matrix.css").read_text(encoding="utf-8")
+    style = files("segreg.reports").joinpath("matrix.css").read_text(encoding="utf-8")
     return framed("segreg matrix", headline, {h: c for h, c in sections.items() if c}, more_style=style)
 
 

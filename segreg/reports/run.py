@@ -6,18 +6,15 @@ import re
 import time
 from pathlib import Path
 
-from segreg.runtime.progress import duration
-from segreg.reports import evaluations
-from segreg.reports import gallery
-from segreg.reports import scores
-from segreg.reports import settings
+from segreg.reports import evaluations, gallery, scores, settings
 from segreg.reports.elements import Content, Html, element, joined
 from segreg.reports.frame import framed
 from segreg.reports.material import Material
+from segreg.runtime.progress import duration
 
 
 def page(material: Material) -> str:
-    """Gives the page of a run."""
+    """Return the page of a run."""
     title = _title(material)
     marked = [warning.partition(":")[0] for warning in material.warnings]
     banners = joined(element("div", warning, class_="banner", role="alert") for warning in material.warnings)
@@ -28,7 +25,7 @@ def page(material: Material) -> str:
 
 
 def _sections(material: Material, banners: Html) -> dict[str, Content]:
-    """Gives what the page has, by heading; what a run does not have is left out."""
+    """Return what the page has, by heading; what a run does not have is left out."""
     found: dict[str, Html] = {
         "Scores": scores.metrics(material.scored),
         "Classes": scores.classes(material.scored),
@@ -54,7 +51,7 @@ def _title(material: Material) -> str:
 
 
 def _begun(material: Material) -> str:
-    """Gives when the run began, from the name that its folder was given; when it was read in, if it was renamed."""
+    """Return when the run began, from the name that its folder was given; when it was read in, if it was renamed."""
     stamp = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)", material.directory.path.absolute().name)
     if stamp:
         return f"{stamp[1]} {stamp[2]}:{stamp[3]}:{stamp[4]}"

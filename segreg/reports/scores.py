@@ -11,7 +11,7 @@ from segreg.training.timing import SECONDS, shares_in_words
 
 POOLED, PER_IMAGE, CLASS = ".pooled", ".per_image_mean", ".class."
 _MOST_ROWS = 200
-"""Pictures that the table of pictures has; a file of ten thousand rows is no page."""
+"""Images that the table of images has; a file of ten thousand rows is not a page."""
 _TILES = 4
 
 
@@ -25,7 +25,7 @@ class _Names:
 
     @classmethod
     def of(cls, names: Sequence[str], known: Sequence[str]) -> _Names:
-        """Sorts names; `known` are the task's classes."""
+        """Sort names; `known` are the task's classes."""
         sorted_ = cls({}, [], {})
         for name in names:
             metric, _, of_class = name.partition(CLASS)
@@ -43,7 +43,7 @@ class _Names:
 
 
 def tiles(scored: Scored) -> Html:
-    """Gives the first metrics, large."""
+    """Return the first metrics, large."""
     values = scored.values(scored.side)
     names = [name for name in values if CLASS not in name][:_TILES]
     shown = [_tile(scored, name, values[name]) for name in names]
@@ -62,7 +62,7 @@ def _tile(scored: Scored, name: str, value: float | None) -> Html:
 
 
 def metrics(scored: Scored) -> Html:
-    """Gives every metric of every side, what was scored at last before the others, and the definitions."""
+    """Return every metric of every side, what was scored at last before the others, and the definitions."""
     sides = sorted(scored.results.get("metrics", {}), key=lambda side: side != scored.side)
     if not any(scored.values(side) for side in sides):
         return element("p", "Nothing has been scored yet.")
@@ -88,12 +88,12 @@ def _of_side(scored: Scored, side: str) -> str:
 
 
 def flatters(side: str) -> str:
-    """Gives what is to be said behind the scores of the side that chose the checkpoint, else nothing."""
+    """Return what is to be said behind the scores of the side that chose the checkpoint, else nothing."""
     return "; this side chose the checkpoint, so that its scores flatter" if side == "val" else ""
 
 
 def averages(scored: Scored, side: str) -> Html:
-    """Gives the metrics of a side, pooled and per image side by side, with their intervals."""
+    """Return the metrics of a side, pooled and per image side by side, with their intervals."""
     values = scored.values(side)
     names = _Names.of(list(values), scored.results.get("classes", ()))
 
@@ -122,7 +122,7 @@ def averages(scored: Scored, side: str) -> Html:
 
 
 def definitions(scored: Scored) -> Html:
-    """Gives what each number is."""
+    """Return what each number is."""
     known = scored.results.get("definitions", {})
     there = (name for side in scored.results.get("metrics", {}) for name in scored.values(side))
     names = list(dict.fromkeys([*known, *there]))
@@ -141,7 +141,7 @@ def definitions(scored: Scored) -> Html:
 
 
 def classes(scored: Scored) -> Html:
-    """Gives a row for each class; empty where no metric has values of single classes."""
+    """Return a row for each class; empty where no metric has values of single classes."""
     values = scored.values(scored.side)
     named = _Names.of(list(values), scored.results.get("classes", ())).classes
     if not named:
@@ -158,7 +158,7 @@ def classes(scored: Scored) -> Html:
 
 
 def spread(scored: Scored) -> Html:
-    """Gives how the scores of single pictures are distributed, and the pictures with the lowest; empty without any."""
+    """Return how the scores of single images are distributed, and the images with the lowest; empty without any."""
     columns = scored.columns()
     if not columns:
         return Html("")
@@ -179,12 +179,12 @@ def spread(scored: Scored) -> Html:
 
 
 def rank_key(score: float) -> float:
-    """Gives what pictures are ordered by, from the worst; an undefined score stands before all others."""
+    """Return what images are ordered by, from the worst; an undefined score stands before all others."""
     return -1.0 if score != score else score  # noqa: PLR0124
 
 
 def epochs(material: Material) -> Html:
-    """Gives the history as a table, without values of single classes."""
+    """Return the history as a table, without values of single classes."""
     rows = material.history
     if not rows:
         return element("p", "No epoch is finished yet.")
@@ -213,7 +213,7 @@ def _in_history(name: str, row: Mapping[str, float]) -> str:
 
 
 def headline(material: Material, when: str, took: str) -> Html:
-    """Gives what was run, and how it ended."""
+    """Return what was run, and how it ended."""
     results = material.results
     monitor, best = results.get("monitor", ""), results.get("best_epoch")
     value = f"{best}, with {monitor} {number(results.get('best_value'))}" if best else f"none: no {monitor} was defined"

@@ -6,17 +6,17 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from segreg.config.resolve import SETTINGS, Choice, Resolved
+from segreg.config.yaml_text import to_yaml
 from segreg.reports.elements import Content, Html, element, facts, joined
 from segreg.reports.material import Material
-from segreg.config.resolve import SETTINGS, Choice, Resolved
 from segreg.settings import Setting, plain, settings_of
-from segreg.config.yaml_text import to_yaml
 
 _IsDefault = Callable[[str, Any], bool]
 
 
 def recipe(material: Material) -> Html:
-    """Gives the complete recipe; where its parts are installed, what differs from the defaults is marked."""
+    """Return the complete recipe; where its parts are installed, what differs from the defaults is marked."""
     if material.recipe is None:
         file = material.directory.resolved
         text = file.read_text(encoding="utf-8") if file.is_file() else ""
@@ -26,7 +26,7 @@ def recipe(material: Material) -> Html:
 
 
 def _lines(resolved: Resolved) -> Iterator[Html | str]:
-    """Gives the YAML of a recipe, line by line, marked."""
+    """Return the YAML of a recipe, line by line, marked."""
     content = resolved.plain()
     choices: dict[str, list[Choice]] = {
         "dataset": [resolved.dataset], "augment": [*resolved.augment], "encoder": [resolved.encoder],
@@ -75,7 +75,7 @@ def _default_of(settings: Mapping[str, Setting], **more: Any) -> _IsDefault:
 
 
 def environment(material: Material) -> Html:
-    """Gives packages, plugins, device, commit and command."""
+    """Return packages, plugins, device, commit and command."""
     told = material.environment
     device = told.get("device", {})
     about = ", ".join(f"{key} {value}" for key, value in device.items() if key != "name")

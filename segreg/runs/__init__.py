@@ -1,1 +1,1 @@
-"""Runs that exist: which there are, what their files say, and what two of them differ in."""
+"""A run: from recipe to results, and what it leaves in its directory."""

@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from segreg.models import build
-from segreg.data import Batches, Prepared, Side, divide, fitting_workers, keep_pictures, prepare
-from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
-from segreg.runtime.distributed import count, one_of_each_node_first, own_device, rank
+from segreg.config.resolve import Resolved
+from segreg.data import BatchLoader, PreprocessedDataset, SplitName, divide, fitting_workers, keep_images, prepare
 from segreg.errors import SegregError
 from segreg.inference.predictor import Predictor
+from segreg.models import build
+from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
+from segreg.runtime.distributed import count, one_of_each_node_first, own_device, rank
 from segreg.runtime.progress import Progress
-from segreg.config.resolve import Resolved
-from segreg.training.loss import Objective
 from segreg.training.finetune import start_from
+from segreg.training.loss import Objective
 from segreg.training.sync_batch_norm import synchronise_batch_norm
 
 if TYPE_CHECKING:
@@ -31,20 +31,20 @@ class Assembly:
 
     recipe: Resolved
     dataset: Dataset
-    sides: Mapping[Side, list[int]]
-    prepared: Prepared
+    sides: Mapping[SplitName, list[int]]
+    prepared: PreprocessedDataset
     objective: Objective
     device: torch.device
     precision: Precision
     memory: str
-    pictures: str
+    images: str
     started: str
-    train: Batches
-    val: Batches
+    train: BatchLoader
+    val: BatchLoader
 
     @classmethod
     def of(cls, recipe: Resolved, progress: Progress, *, pretrained: bool = True) -> Assembly:
-        """Builds everything that a recipe names, cheap things first, so that mistakes show early."""
+        """Build everything that a recipe names, cheap things first, so that mistakes show early."""
         with one_of_each_node_first():
             return cls._built(recipe, progress, pretrained=pretrained)
 
@@ -73,12 +73,12 @@ class Assembly:
         asked = recipe.train.workers
         workers = fitting_workers(device.type) if asked == "auto" else asked
         both = [*sides["train"], *sides["val"]]
-        kept = keep_pictures(
-            prepared, both, asked=recipe.train.pictures_on_device, augment=augment, seed=recipe.seed, device=device
+        kept = keep_images(
+            prepared, both, asked=recipe.train.images_on_device, augment=augment, seed=recipe.seed, device=device
         )
 
-        def batches(side: Side, *, train: bool) -> Batches:
-            return Batches(
+        def batches(side: SplitName, *, train: bool) -> BatchLoader:
+            return BatchLoader(
                 prepared,
                 sides[side],
                 batch_size=recipe.train.batch if train else _batch_size(recipe),
@@ -104,20 +104,22 @@ class Assembly:
         self.val.close()
 
     def sides_by_id(self) -> dict[str, list[str]]:
-        """Gives the samples' ids of each side."""
+        """Return the samples' ids of each side."""
         return {side: [self.dataset.samples[i].id for i in indices] for side, indices in self.sides.items()}
 
     def predictor(self, name: str) -> Predictor:
-        """Gives the network as it is now, with all that scoring needs; `name` is what it is called in messages."""
+        """Return the network as it is now, with all that scoring needs; `name` is what it is called in messages."""
         return Predictor(
             name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
             self.recipe.evaluate.threshold, self.device, self.precision,
         ).lighter()  # fmt: skip
 
 
-def _prepared(dataset: Dataset, recipe: Resolved, sides: Mapping[Side, list[int]], progress: Progress) -> Prepared:
+def _prepared(
+    dataset: Dataset, recipe: Resolved, sides: Mapping[SplitName, list[int]], progress: Progress
+) -> PreprocessedDataset:
     chosen = [index for indices in sides.values() for index in indices]
-    with progress.watch("preparing pictures", len(chosen), "pictures") as advance:
+    with progress.watch("preparing images", len(chosen), "images") as advance:
         before = 0
 
         def tell(done: int, _: int) -> None:

@@ -14,10 +14,10 @@ from segreg.errors import SegregError
 from segreg.runs.header import weights_notice
 from segreg.runs.listing import KnownRun, read_run
 
-_PICTURE_SETTINGS = ("size", "resize", "channels", "sixteen_bit")
-"""Settings of the section `input` that are in the fingerprint of the prepared pictures."""
+_IMAGE_SETTINGS = ("size", "resize", "channels", "sixteen_bit")
+"""Settings of the section `input` that are in the fingerprint of the prepared images."""
 
-_FINGERPRINT = "fingerprint of pictures and masks as the network sees them"
+_FINGERPRINT = "fingerprint of images and masks as the network sees them"
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,12 @@ class Matter:
 
     @property
     def alike(self) -> bool:
-        """Says whether the runs don't differ in it."""
+        """Whether the runs don't differ in it."""
         return not self.differences and not self.moved
 
 
 def whole_run(path: Path) -> KnownRun:
-    """Gives a run whose files are all well.
+    """Return a run whose files are all well.
 
     Raises:
         SegregError: there is no run, or a file of it is broken.
@@ -70,7 +70,7 @@ def whole_run(path: Path) -> KnownRun:
 
 
 def matters(one: KnownRun, other: KnownRun) -> list[Matter]:
-    """Gives everything that two runs are compared in besides their scores.
+    """Return everything that two runs are compared in besides their scores.
 
     Raises:
         SegregError: a run's list of samples is broken.
@@ -85,21 +85,21 @@ def matters(one: KnownRun, other: KnownRun) -> list[Matter]:
     return found
 
 
-def same_pictures(one: KnownRun, other: KnownRun) -> bool | None:
-    """Says whether the files of both runs' samples hold the same; None where the runs can't tell."""
-    prints = [run.environment.get("pictures") for run in (one, other)]
+def same_images(one: KnownRun, other: KnownRun) -> bool | None:
+    """Whether the files of both runs' samples hold the same; None where the runs can't tell."""
+    prints = [run.environment.get("images") for run in (one, other)]
     if None in prints:
         return None
     if prints[0] == prints[1]:
         return True
     inputs = [run.settings.get("input") or {} for run in (one, other)]
-    prepared_alike = all(inputs[0].get(name) == inputs[1].get(name) for name in _PICTURE_SETTINGS)
+    prepared_alike = all(inputs[0].get(name) == inputs[1].get(name) for name in _IMAGE_SETTINGS)
     # The fingerprint is of all samples of all sides, as the network sees them.
     return False if prepared_alike and _all_ids(one) == _all_ids(other) else None
 
 
 def split_of(run: KnownRun) -> dict[str, list[str]]:
-    """Gives the ids of a run's samples, by the side that they are on.
+    """Return the ids of a run's samples, by the side that they are on.
 
     Raises:
         SegregError: `split.json` is missing or broken.
@@ -129,7 +129,7 @@ def _moved(one: KnownRun, other: KnownRun) -> list[Moved]:
 
 
 def _data(run: KnownRun) -> dict[str, Any]:
-    told = {_FINGERPRINT: run.environment.get("pictures"), "notice": run.results.get("notice")}
+    told = {_FINGERPRINT: run.environment.get("images"), "notice": run.results.get("notice")}
     return _known({**told, "classes": run.results.get("classes")})
 
 
@@ -142,7 +142,7 @@ def _packages(run: KnownRun) -> dict[str, Any]:
 
 def _environment(run: KnownRun) -> dict[str, Any]:
     device = run.environment.get("device") or {}
-    told = {name: run.environment.get(name) for name in ("python", "platform", "processors")}
+    told = {name: run.environment.get(name) for name in ("python", "platform", "CPUs")}
     told |= {"device": device.get("name"), "device's model": device.get("model"), "threads": device.get("threads")}
     told |= {"cuda": device.get("cuda"), "precision": run.environment.get("precision")}
     told |= {"commit": run.environment.get("commit")}
@@ -165,7 +165,7 @@ def _network(run: KnownRun) -> dict[str, Any]:
 
 def _training(run: KnownRun) -> dict[str, Any]:
     told = {name: run.results.get(name) for name in ("stopped_because", "monitor", "best_epoch", "best_value")}
-    # A run that was stopped has an environment for each time that it went on.
+    # A run that was stopped has an environment for each time that it continued.
     processes = 1 + len(run.environment.get("before") or ())
     return _known({"state": run.state, "epochs": run.epochs, **told, "processes": processes, "seconds": run.seconds})
 

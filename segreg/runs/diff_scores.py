@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, listed
-from segreg.runs.diff import same_pictures
+from segreg.runs.diff import same_images
 from segreg.runs.listing import KnownRun
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Pair:
         other: the other run's.
         low: lower end of the 95% interval of the other's less the one's; None where there is none.
         high: upper end.
-        paired: whether the values are of the pictures that both were scored on; else they are each run's own.
+        paired: whether the values are of the images that both were scored on; else they are each run's own.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Pair:
 
     @property
     def difference(self) -> float | None:
-        """Gives the other's value less the one's."""
+        """Return the other's value less the one's."""
         return None if self.one is None or self.other is None else self.other - self.one
 
 
@@ -54,16 +54,16 @@ class Scores:
 
     Attributes:
         pairs: the metrics that both have.
-        pictures: how many pictures both were scored on.
+        images: how many images both were scored on.
         of: how many each of the two was scored on.
         notes: what makes the comparison less than it seems.
         without_counts: why pooled scores have no intervals; empty where they have some.
-        identical: whether all metrics, and all values of single pictures, are the same to the last bit.
-        same_weights: whether both runs' scored weights are; None where a file is missing or is no safetensors.
+        identical: whether all metrics, and all values of single images, are the same to the last bit.
+        same_weights: whether both runs' scored weights are; None where a file is missing or is not a safetensors.
     """
 
     pairs: tuple[Pair, ...]
-    pictures: int
+    images: int
     of: tuple[int, int]
     notes: tuple[str, ...]
     without_counts: str
@@ -72,10 +72,10 @@ class Scores:
 
 
 def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
-    """Gives two runs' scores side by side; None where one of them has none.
+    """Return two runs' scores side by side; None where one of them has none.
 
     Raises:
-        SegregError: a run's scores of single pictures are broken.
+        SegregError: a run's scores of single images are broken.
     """
     if not one.side or not other.side:
         return None
@@ -93,7 +93,7 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
         metrics, reason = _metrics(one, other, scored)
         pairs |= {pair.name: pair for pair in _paired(scored, ids, metrics) if pair.name in pairs}
     else:
-        notes.append("no picture was scored in both runs, so nothing is said of how sure the differences are")
+        notes.append("no image was scored in both runs, so nothing is said of how sure the differences are")
     for run, has, lacks in (("A", mine, its), ("B", its, mine)):
         if alone := [name for name in has if name not in lacks]:
             notes.append(f"only {run} has {listed(alone)}")
@@ -104,24 +104,23 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
 
 
 def _paired(scored: Sequence[Scored], ids: Sequence[str], metrics: Sequence[MetricCollection] | None) -> Iterator[Pair]:
-    """Gives the scores that single pictures or their counts add up to, of these pictures."""
+    """Return the scores that single images or their counts add up to, of these images."""
+    from segreg.evaluation.statistics import SEED, interval, of_seeds, resampled
     from segreg.runs.scored import measure_of
-    from segreg.evaluation.statistics import interval, of_seeds, resampled
-    from segreg.benchmark.comparison.tests import DRAWN_BY
 
-    if metrics is None:  # then there are means over pictures alone
+    if metrics is None:  # then there are means over images alone
         scored = [dataclasses.replace(each, counts=None) for each in scored]
     made: Sequence[Any] = metrics or (None, None)
     measures = [measure_of([each], ids, own) for each, own in zip(scored, made, strict=True)]
     shared = [name for name in measures[0].names if name in measures[1].names]
     measures = [measure.of(*shared) for measure in measures]
-    draws = resampled(measures, seed=DRAWN_BY)
+    draws = resampled(measures, seed=SEED)
     sums = [of_seeds(measure)[0] for measure in measures]
     whole = all(len(each.ids) == len(ids) for each in scored)
     for column, name in enumerate(shared):
         ends = interval(draws[1, :, column] - draws[0, :, column]) if len(ids) > 1 else None
         low, high = ends or (None, None)
-        # Of all pictures the run's own value is taken, which a sum in another order may miss by its last digit.
+        # Of all images the run's own value is taken, which a sum in another order may miss by its last digit.
         one, other = (
             each.values[name] if whole else float(own[column]) for each, own in zip(scored, sums, strict=True)
         )
@@ -141,7 +140,7 @@ def _identical(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> bool
 
 
 def _metrics(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> tuple[list[MetricCollection] | None, str]:
-    """Gives each run's metrics, which pooled scores are computed with from counts; or None, and why."""
+    """Return each run's metrics, which pooled scores are computed with from counts; or None, and why."""
     without = [name for name, each in zip("AB", scored, strict=True) if each.counts is None]
     if without:
         which = f"{without[0]} has no" if len(without) == 1 else "neither run has a"
@@ -157,12 +156,12 @@ def _metrics(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> tuple[
 
 
 def _notes(one: KnownRun, other: KnownRun) -> list[str]:
-    """Gives in what the two were scored otherwise."""
+    """Return in what the two were scored otherwise."""
     notes = []
     if one.side != other.side:
         notes.append(f"A was scored on its side {one.side}, B on its side {other.side}")
-    if same_pictures(one, other) is False:
-        notes.append("equal ids are not equal pictures: the files of the samples have changed between the runs")
+    if same_images(one, other) is False:
+        notes.append("equal ids are not equal images: the files of the samples have changed between the runs")
     for path in ("dataset.name", "evaluate.threshold", "evaluate.resolution", "input.size", "input.resize"):
         values = [_setting(run.settings, path) for run in (one, other)]
         if values[0] != values[1]:
@@ -193,7 +192,7 @@ def _same_weights(one: KnownRun, other: KnownRun) -> bool | None:
 
 
 def _same_tensors(one: Path, other: Path) -> bool:
-    """Says whether two safetensors files hold the same bytes but for their notes: 8 bytes of length, JSON, tensors."""
+    """Whether two safetensors files hold the same bytes but for their notes: 8 bytes of length, JSON, tensors."""
     with one.open("rb") as mine, other.open("rb") as its:
         headers = []
         for file in (mine, its):

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from segreg.training.checkpoint import replacing
 from segreg.errors import SegregError, did_you_mean
 
 
@@ -62,22 +57,22 @@ class RunDirectory:
 
     @property
     def per_image(self) -> Path:
-        """The metrics of each test picture."""
+        """The metrics of each test image."""
         return self.path / "per_image.csv"
 
     @property
     def counts(self) -> Path:
-        """The counted pixels of each class in each test picture."""
+        """The counted pixels of each class in each test image."""
         return self.path / "counts.csv"
 
     @property
     def curves(self) -> Path:
-        """The picture of the history."""
+        """The image of the history."""
         return self.path / "curves.png"
 
     @property
     def overlays(self) -> Path:
-        """The folder of pictures of image, truth and prediction."""
+        """The folder of images of image, truth and prediction."""
         return self.path / "overlays"
 
     @property
@@ -87,7 +82,7 @@ class RunDirectory:
 
 
 def new_run_directory(parent: Path) -> RunDirectory:
-    """Makes `parent/<date>_<time>`, with a number behind it where two runs begin in one second.
+    """Make `parent/<date>_<time>`, with a number behind it where two runs begin in one second.
 
     Raises:
         SegregError: the folder can't be made.
@@ -106,7 +101,7 @@ def new_run_directory(parent: Path) -> RunDirectory:
 
 
 def make_run_directory(path: Path) -> RunDirectory:
-    """Makes the directory `path`.
+    """Make the directory `path`.
 
     Raises:
         SegregError: it is there already, or can't be made.
@@ -121,7 +116,7 @@ def make_run_directory(path: Path) -> RunDirectory:
 
 
 def open_run_directory(path: Path | str) -> RunDirectory:
-    """Gives the directory of a run that exists.
+    """Return the directory of a run that exists.
 
     Raises:
         SegregError: there is none.
@@ -135,21 +130,3 @@ def open_run_directory(path: Path | str) -> RunDirectory:
         hint = f"runs inside it: {', '.join(inside[-3:])}" if inside else "a run's folder holds a resolved.yaml"
         raise SegregError(f"{run.path} is not the directory of a run", hint=hint)
     return run
-
-
-def write_json(file: Path, content: Any) -> None:
-    """Writes JSON aside and renames it into place, so that no reader ever sees half a file.
-
-    Numbers that are not finite, which JSON does not have, are written as null.
-    """
-    with replacing(file) as aside:
-        aside.write_text(json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def finite(value: Any) -> Any:
-    """Gives the content with null in the place of numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from segreg.models import build
-from segreg.registry.protocols import Encoder
-from segreg.errors import Problem, SegregError
-from segreg.runs.header import counted, network_lines, note_lines, numbers
-from segreg.models.segmenter import Segmenter, describe
-from segreg.runtime.progress import Progress
-from segreg.models.pyramid import check_encoder
 from segreg.config.resolve import Choice, Resolved
+from segreg.errors import Problem, SegregError
+from segreg.models import build
+from segreg.models.pyramid import check_encoder
+from segreg.models.segmenter import Segmenter, describe
+from segreg.registry.protocols import Encoder
+from segreg.runs.header import counted, network_lines, note_lines, numbers
+from segreg.runtime.progress import Progress
 from segreg.task import Task
 from segreg.training.loss import Objective
 
@@ -26,7 +26,7 @@ _KNOWN_PAIRS = "docs/matrix.md lists which encoders work with which decoders; `s
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class DryRun:
     """What was seen.
 
     Attributes:
@@ -38,8 +38,8 @@ class Rehearsal:
     lines: tuple[str, ...]
 
 
-def rehearse(recipe: Resolved, progress: Progress) -> Rehearsal:
-    """Builds a recipe's network and losses and takes one training step. No picture is read, nothing is downloaded.
+def dry_run(recipe: Resolved, progress: Progress) -> DryRun:
+    """Build a recipe's network and losses and takes one training step. No image is read, nothing is downloaded.
 
     Raises:
         SegregError: something can't be built, or a step can't be taken; with the recipe's place, and with where to
@@ -64,11 +64,11 @@ def rehearse(recipe: Resolved, progress: Progress) -> Rehearsal:
         advance()
     facts = {**describe(model), "classes_guessed": doubt, "step": step}
     facts["encoder"]["own_strides"] = strides
-    return Rehearsal(facts, tuple(_lines(recipe, facts, doubt)))
+    return DryRun(facts, tuple(_lines(recipe, facts, doubt)))
 
 
 def levels_of(choice: Choice, in_channels: int) -> dict[str, Any]:
-    """Gives an encoder's parameters, its levels, and its strides at output stride 16 and 8, null where it can't dilate.
+    """Return an encoder's parameters, its levels, and its strides at output stride 16 and 8, null where it can't dilate.
 
     Raises:
         SegregError: it can't be built.
@@ -95,7 +95,7 @@ def levels_of(choice: Choice, in_channels: int) -> dict[str, Any]:
 
 
 def _task(recipe: Resolved) -> tuple[Task, str]:
-    """Gives the task, and why it is a guess where the data set can't tell it."""
+    """Return the task, and why it is a guess where the data set can't tell it."""
     settings = recipe.dataset.settings
     paths = [value.expanduser() for value in settings.values() if isinstance(value, Path)]
     gone = [path for path in paths if not path.exists()]
@@ -147,7 +147,7 @@ def _with_known_pairs(error: SegregError) -> SegregError:
 
 
 def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> dict[str, Any]:
-    """Takes one step, forward and backward, on random images and labels, and gives what it was."""
+    """Take one step, forward and backward, on random images and labels, and return what it was."""
     import torch
 
     count, (height, width) = min(2, recipe.train.batch), recipe.input.size

@@ -18,11 +18,11 @@ PACKAGES = (
 
 
 def environment(registry: Registry, device: Any) -> dict[str, Any]:
-    """Gives what a later reader needs to know to repeat a run."""
+    """Return what a later reader needs to know to repeat a run."""
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "processors": os.cpu_count(),
+        "CPUs": os.cpu_count(),
         "device": _device(device),
         "packages": {name: _version(name) for name in PACKAGES},
         "plugins": [
@@ -35,7 +35,7 @@ def environment(registry: Registry, device: Any) -> dict[str, Any]:
 
 
 def git_commit(folder: Path) -> str | None:
-    """Gives the commit of the checkout that `folder` is in, with "+changes" where files differ from it, or None."""
+    """Return the commit of the checkout that `folder` is in, with "+changes" where files differ from it, or None."""
     try:
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("+changes" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")

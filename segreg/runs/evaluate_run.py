@@ -11,21 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.data import Prepared, prepare
-from segreg.errors import SegregError
-from segreg.runs.header import banner
-from segreg.models.segmenter import verify
-from segreg.runtime.progress import Progress
 from segreg.config.resolve import Resolved
-from segreg.runs.directory import write_json
-from segreg.evaluation.evaluator import Exam, Ranked, ranking_column, values_in_words, write_pictures
+from segreg.data import PreprocessedDataset, prepare
+from segreg.errors import SegregError
+from segreg.evaluation.evaluator import Evaluator, Ranked, ranking_column, values_in_words, write_images
 from segreg.evaluation.intervals import METHOD
-from segreg.visualize.plots import draw_tables
+from segreg.models.segmenter import verify
+from segreg.runs.header import banner
 from segreg.runs.selection import Chosen, check_side, of_other_data, of_own_split
+from segreg.runtime.files import write_json
+from segreg.runtime.progress import Progress
+from segreg.visualize.plots import draw_tables
 
 if TYPE_CHECKING:
-    from segreg.inference.predictor import Predictor
     from segreg.evaluation.conventions import Library
+    from segreg.inference.predictor import Predictor
     from segreg.runs.trained_run import Run
 
 THRESHOLD_METRIC = "best_threshold"
@@ -62,7 +62,7 @@ class Request:
 
 
 def _folder_name(scored: str, request: Request) -> str:
-    """Gives a name such as "test" or "val_original_threshold-best", so that no evaluation replaces another kind."""
+    """Return a name such as "test" or "val_original_threshold-best", so that no evaluation replaces another kind."""
     names: list[str] = [scored]
     if request.resolution:
         names.append(request.resolution)
@@ -78,7 +78,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     """Scores a run's network and gives what was found, and the folder in which it was written.
 
     Raises:
-        SegregError: there are no weights; the samples are gone or have other classes; the threshold can't be had; the
+        SegregError: there are no weights; the samples are gone or have other classes; the threshold is not available; the
             folder is a run's own.
     """
     check_side(request.side)
@@ -114,7 +114,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             found += ", which is the one that is scored, so that its Dice flatters"
         recipe = _with_threshold(recipe, threshold)
     predictor = dataclasses.replace(predictor, threshold=recipe.evaluate.threshold)
-    exam = Exam.of(recipe, predictor, chosen.dataset, _prepared(chosen, recipe, progress))
+    exam = Evaluator.of(recipe, predictor, chosen.dataset, _prepared(chosen, recipe, progress))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -146,19 +146,19 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     ranked = exam.ranked(chosen.indices, scores)
     _draw_ends(exam, ranked if ranking_column(scores) else (), out, progress)
     draw_tables(exam.metrics, out)
-    write_pictures(scores, chosen.dataset.task, out)
+    write_images(scores, chosen.dataset.task, out)
     write_json(out / "metrics.json", told)
     return told, out
 
 
 def in_words(told: Mapping[str, Any], out: Path) -> list[str]:
-    """Gives what `rescore` found, as lines."""
+    """Return what `rescore` found, as lines."""
     side = told["scored_on"]
     how = f"at {told['resolution']} resolution, {told['weights']} weights"
     if told["threshold_is"]:
         how += f", threshold {told['threshold']:.12g} ({told['threshold_is']})"
     lines = [
-        f"{side} ({told['images'][side]} pictures, {how}):",
+        f"{side} ({told['images'][side]} images, {how}):",
         *values_in_words(told["metrics"][side], told["intervals"][side]),
     ]
     if told["intervals"][side]:
@@ -172,7 +172,7 @@ def in_words(told: Mapping[str, Any], out: Path) -> list[str]:
 
 
 def _as_asked(run: Run, request: Request) -> Resolved:
-    """Gives the run's recipe with overrides, resolution and threshold as they were asked for."""
+    """Return the run's recipe with overrides, resolution and threshold as they were asked for."""
     for override in request.overrides:
         path = override.partition("=")[0].strip()
         if not _names([override], *_MAY_CHANGE):
@@ -189,8 +189,8 @@ def _as_asked(run: Run, request: Request) -> Resolved:
     recipe = run.recipe
     if request.overrides:
         from segreg.config.recipe import read_recipe
-        from segreg.registry.registry import load_registry
         from segreg.config.resolve import resolve
+        from segreg.registry.registry import load_registry
 
         recipe = resolve(read_recipe(run.directory.resolved, request.overrides), load_registry())
     if request.resolution is not None:
@@ -201,7 +201,7 @@ def _as_asked(run: Run, request: Request) -> Resolved:
 
 
 def _names(overrides: Sequence[str], *paths: str) -> bool:
-    """Says whether an override is of one of these settings, or of something inside it."""
+    """Whether an override is of one of these settings, or of something inside it."""
     given = [override.partition("=")[0].strip() for override in overrides]
     return any(name == path or name.startswith(f"{path}.") for name in given for path in paths)
 
@@ -212,12 +212,12 @@ def _with_threshold(recipe: Resolved, threshold: float) -> Resolved:
     return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, threshold=threshold))
 
 
-def _prepared(chosen: Chosen, recipe: Resolved, progress: Progress) -> Prepared:
-    """Gives the chosen pictures as the run's network takes them."""
+def _prepared(chosen: Chosen, recipe: Resolved, progress: Progress) -> PreprocessedDataset:
+    """Return the chosen images as the run's network takes them."""
     bare = [chosen.dataset.samples[index].id for index in chosen.indices if chosen.dataset.samples[index].mask is None]
     if bare and len(bare) == len(chosen.indices):
         raise SegregError(f"no sample of {chosen.side} has a mask, so that nothing can be scored")
-    with progress.watch("preparing pictures", len(chosen.indices), "pictures") as advance:
+    with progress.watch("preparing images", len(chosen.indices), "images") as advance:
         before = 0
 
         def tell(done: int, _: int) -> None:
@@ -229,11 +229,11 @@ def _prepared(chosen: Chosen, recipe: Resolved, progress: Progress) -> Prepared:
 
 
 def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: Progress) -> float:
-    """Gives the best threshold on the validation side of the run's own split, by Dice if the recipe does not say."""
+    """Return the best threshold on the validation side of the run's own split, by Dice if the recipe does not say."""
     import torchmetrics
 
-    from segreg.registry.registry import load_registry
     from segreg.config.resolve import choose
+    from segreg.registry.registry import load_registry
 
     registry = load_registry()
     if THRESHOLD_METRIC not in registry.names("metric"):
@@ -246,7 +246,7 @@ def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: 
     chosen = chosen or choose("metric", THRESHOLD_METRIC, {}, registry)
     metric = chosen.build(run.task, recipe.evaluate.threshold)
     metrics = torchmetrics.MetricCollection({THRESHOLD_METRIC: metric})
-    exam = Exam(recipe, predictor, own.dataset, _prepared(own, recipe, progress), metrics)
+    exam = Evaluator(recipe, predictor, own.dataset, _prepared(own, recipe, progress), metrics)
     values = exam.scores(own.indices, "finding the threshold on val", progress).values
     names = [name for name in values if ".class." not in name and name.partition(".")[0] == THRESHOLD_METRIC]
     threshold = values[names[0]] if names else math.nan
@@ -256,7 +256,7 @@ def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: 
     return threshold
 
 
-def _as_others(libraries: Sequence[Library], exam: Exam, counts: Any) -> dict[str, Any]:
+def _as_others(libraries: Sequence[Library], exam: Evaluator, counts: Any) -> dict[str, Any]:
     from segreg.evaluation.conventions import as_told_by
 
     told = {library: as_told_by(library, exam.dataset.task, counts) for library in libraries}
@@ -265,10 +265,10 @@ def _as_others(libraries: Sequence[Library], exam: Exam, counts: Any) -> dict[st
     }
 
 
-def _draw_ends(exam: Exam, ranked: Ranked, out: Path, progress: Progress) -> None:
-    """Draws the worst and the best pictures into folders, from which those of an evaluation before are taken."""
+def _draw_ends(exam: Evaluator, ranked: Ranked, out: Path, progress: Progress) -> None:
+    """Draw the worst and the best images into folders, from which those of an evaluation before are taken."""
     count = min(exam.recipe.evaluate.overlays, len(ranked))
-    with progress.watch("drawing", 2 * count, "pictures") as advance:
+    with progress.watch("drawing", 2 * count, "images") as advance:
         for name, chosen in ((_WORST, list(ranked[:count])), (_BEST, list(ranked[::-1][:count]))):
             for old in (out / name).glob("[0-9][0-9]_*.png"):
                 old.unlink()

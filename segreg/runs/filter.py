@@ -49,17 +49,17 @@ class Row:
     run: KnownRun
 
     def value(self, name: str) -> Value:
-        """Gives the value of a column, a metric ("dice.pooled", "val.dice.pooled") or a setting of the recipe."""
+        """Return the value of a column, a metric ("dice.pooled", "val.dice.pooled") or a setting of the recipe."""
         if name in COLUMNS:
             return COLUMNS[name](self.run)
         return self._metrics[name] if name in self._metrics else self._settings.get(name)
 
     def is_metric(self, name: str) -> bool:
-        """Says whether a name is that of one of the run's metrics."""
+        """Whether a name is that of one of the run's metrics."""
         return name in self._metrics
 
     def names(self) -> list[str]:
-        """Gives every name that `value` has something for."""
+        """Return every name that `value` has something for."""
         return [*COLUMNS, *self._metrics, *self._settings]
 
     @cached_property
@@ -74,7 +74,7 @@ class Row:
 
 
 def _by_path(path: str, value: Any) -> Iterator[tuple[str, Value]]:
-    """Gives settings by path; items of lists by their number, and parts in lists by their name too."""
+    """Return settings by path; items of lists by their number, and parts in lists by their name too."""
     names = part_names(value)
     if names:
         yield path, " + ".join(names)
@@ -93,7 +93,7 @@ def _by_path(path: str, value: Any) -> Iterator[tuple[str, Value]]:
 
 
 def check_names(names: Sequence[str], rows: Sequence[Row]) -> None:
-    """Refuses names that no run has.
+    """Refuse names that no run has.
 
     Raises:
         SegregError: with near names.
@@ -134,7 +134,7 @@ class Condition:
     operand: str
 
     def holds(self, row: Row) -> bool:
-        """Says whether a run meets it; a run that has no such value does not."""
+        """Whether a run meets it; a run that has no such value does not."""
         value = row.value(self.name)
         if value is None:
             return False
@@ -152,7 +152,7 @@ class Condition:
 
 
 def condition(text: str) -> Condition:
-    """Gives a condition such as `encoder=resnet*` or `dice.pooled>0.8`.
+    """Return a condition such as `encoder=resnet*` or `dice.pooled>0.8`.
 
     Raises:
         SegregError: it is none.
@@ -160,19 +160,21 @@ def condition(text: str) -> Condition:
     found = re.fullmatch(r"\s*([^\s=<>!]+)\s*([=<>!]+)\s*(.*?)\s*", text, re.DOTALL)
     hint = "write NAME=VALUE, such as encoder=resnet50, or one of != < <= > >= in quotes: 'dice.pooled>0.8'"
     if not found:
-        raise SegregError(f'"{text}" is no condition', hint=hint)
+        raise SegregError(f'"{text}" is not a condition', hint=hint)
     name, comparison, operand = found.groups()
     if comparison not in ("=", "!=", *_COMPARISONS):
-        raise SegregError(f'in "{text}", "{comparison}" is no comparison', hint="there are = != < <= > >=")
+        raise SegregError(f'in "{text}", "{comparison}" is not a comparison', hint="there are = != < <= > >=")
     if not operand:
         raise SegregError(f'in "{text}", nothing stands behind {comparison}', hint=hint)
     if comparison in _COMPARISONS and name not in DATES and _number(operand) is None:
-        raise SegregError(f'in "{text}", "{operand}" is no number', hint=f"texts are compared by = and !=: {name}=...")
+        raise SegregError(
+            f'in "{text}", "{operand}" is not a number', hint=f"texts are compared by = and !=: {name}=..."
+        )
     return Condition(text, name, comparison, operand)
 
 
 def kept(rows: Sequence[Row], conditions: Sequence[Condition]) -> list[Row]:
-    """Gives the runs that meet all conditions.
+    """Return the runs that meet all conditions.
 
     Raises:
         SegregError: no run has such a value, or none that can be compared so.
@@ -183,7 +185,7 @@ def kept(rows: Sequence[Row], conditions: Sequence[Condition]) -> list[Row]:
         ordered = each.comparison in _COMPARISONS and each.name not in DATES
         if values and ordered and not any(isinstance(value, (int, float)) for value in values):
             hint = f"texts are compared by = and !=, with wildcards: '{each.name}={next(filter(None, values), '')}'"
-            raise SegregError(f'in "{each.text}", {each.name} is no number in any run', hint=hint)
+            raise SegregError(f'in "{each.text}", {each.name} is not a number in any run', hint=hint)
     return [row for row in rows if all(each.holds(row) for each in conditions)]
 
 
@@ -204,7 +206,7 @@ def _number(text: str) -> float | None:
 
 
 def ordered(rows: Sequence[Row], by: str) -> list[Row]:
-    """Gives the runs sorted by a name, downwards where a minus stands before it; those without a value are last.
+    """Return the runs sorted by a name, downwards where a minus stands before it; those without a value are last.
 
     Raises:
         SegregError: no run has such a value.

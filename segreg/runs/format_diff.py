@@ -9,8 +9,8 @@ from typing import Any
 from segreg.config.diff import ABSENT, RecipeDifference, in_short
 from segreg.errors import listed
 from segreg.runs.diff import Matter, Moved
-from segreg.runs.listing import KnownRun
 from segreg.runs.diff_scores import Pair, Scores
+from segreg.runs.listing import KnownRun
 
 _WIDEST = 44
 """Longer values stand below each other rather than side by side."""
@@ -19,7 +19,7 @@ _TITLES = {"packages": "plugins and packages", "start": "weights at the start"}
 
 
 def lines(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Scores | None) -> list[str]:
-    """Gives the differences as lines; what is equal is only named."""
+    """Return the differences as lines; what is equal is only named."""
     told = [f"A  {one.directory.path}  ({one.state})", f"B  {other.directory.path}  ({other.state})"]
     for matter in found:
         if not matter.alike:
@@ -34,7 +34,7 @@ def lines(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Score
 
 
 def as_data(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Scores | None) -> dict[str, Any]:
-    """Gives the same as JSON holds it; a setting that a run does not have is left out there."""
+    """Return the same as JSON holds it; a setting that a run does not have is left out there."""
     return {
         "one": str(one.directory.path),
         "other": str(other.directory.path),
@@ -90,23 +90,23 @@ def _score_lines(one: KnownRun, scores: Scores) -> Iterator[str]:
     if scores.identical:
         yield (
             f"the results are the same to the last bit: {_counted(len(scores.pairs), 'metric')}, and the values of "
-            f"each of {_counted(scores.pictures, 'picture')}{weights}"
+            f"each of {_counted(scores.images, 'image')}{weights}"
         )
         yield from (f"  note: {note}" for note in scores.notes)
         return
-    where = f"{scores.pictures} pictures of {one.side}"
-    if set(scores.of) != {scores.pictures}:
+    where = f"{scores.images} images of {one.side}"
+    if set(scores.of) != {scores.images}:
         where = (
-            f"the {_counted(scores.pictures, 'picture')} that both were scored on (A on {scores.of[0]}, B on "
+            f"the {_counted(scores.images, 'image')} that both were scored on (A on {scores.of[0]}, B on "
             f"{scores.of[1]})"
         )
-    yield f"scores on {where}; intervals: 95%, paired bootstrap over pictures"
+    yield f"scores on {where}; intervals: 95%, paired bootstrap over images"
     yield from (f"  note: {note}" for note in scores.notes)
     if scores.without_counts:
         yield f"  note: pooled scores have no interval: {scores.without_counts}"
     if scores.same_weights:
         yield "  note: the weights are the same to the last bit"
-    own = "" if all(pair.paired for pair in scores.pairs) or set(scores.of) == {scores.pictures} else "own pictures"
+    own = "" if all(pair.paired for pair in scores.pairs) or set(scores.of) == {scores.images} else "own images"
     rows = [(pair.name, *_numbers(pair), own if not pair.paired else "") for pair in scores.pairs]
     rows = [("", "A", "B", "B - A", "", ""), *rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

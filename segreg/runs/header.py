@@ -6,8 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from segreg.registry.registry import Registry
 from segreg.config.resolve import Resolved
+from segreg.registry.registry import Registry
 
 _BANNER = 80
 
@@ -21,10 +21,10 @@ def header_lines(
     device: str,
     precision: str,
     memory: str,
-    pictures: str,
+    images: str,
     folder: str,
 ) -> list[str]:
-    """Gives the lines of a run's header."""
+    """Return the lines of a run's header."""
     strangers = sorted({c.part.plugin.title for c in recipe.choices() if c.part.plugin.distribution != "segreg"})
     height, width = recipe.input.size
     lines = [
@@ -36,8 +36,8 @@ def header_lines(
     ]
     loss = " + ".join(f"{c.weight:g} {c.part.name}" if c.weight != 1 else c.part.name for c in recipe.loss)
     lines += [f"loss       {loss}", f"device     {device}, {precision}", f"           {memory}"]
-    if pictures:
-        lines.append(f"pictures   {pictures}")
+    if images:
+        lines.append(f"images   {images}")
     if strangers:
         lines.append(f"plugins    {', '.join(strangers)}")
     lines += note_lines(model)
@@ -50,7 +50,7 @@ def header_lines(
 
 
 def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:
-    """Gives a line for each part of the network."""
+    """Return a line for each part of the network."""
     encoder, decoder = model["encoder"], model["decoder"]
     sizes = {role: f"{counted(count)} parameters" for role, count in model["parameters"].items()}
     lines = [
@@ -63,7 +63,7 @@ def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:
 
 
 def note_lines(model: Mapping[str, Any]) -> list[str]:
-    """Gives a line for each thing about the network's levels and weights that must not be overlooked."""
+    """Return a line for each thing about the network's levels and weights that must not be overlooked."""
     lines = []
     for role in ("encoder", "decoder", "auxiliary"):
         facts = model.get(role, {})
@@ -74,13 +74,13 @@ def note_lines(model: Mapping[str, Any]) -> list[str]:
 
 
 def weights_notice(model: Mapping[str, Any]) -> str:
-    """Gives what must not be overlooked of a model's weights: that random ones stand in for others."""
+    """Return what must not be overlooked of a model's weights: that random ones stand in for others."""
     told = [model.get(role, {}).get("weights", "") for role in ("encoder", "decoder", "auxiliary")]
     return "; ".join(dict.fromkeys(note for note in told if note.casefold().startswith("random")))
 
 
 def banner(notice: str) -> list[str]:
-    """Gives a notice that can't be overlooked, as lines; none for an empty notice."""
+    """Return a notice that can't be overlooked, as lines; none for an empty notice."""
     if not notice:
         return []
     lines = textwrap.wrap(notice, _BANNER - 6)
@@ -88,10 +88,10 @@ def banner(notice: str) -> list[str]:
 
 
 def numbers(values: Sequence[int]) -> str:
-    """Gives "2/4/8"."""
+    """Return "2/4/8"."""
     return "/".join(str(value) for value in values)
 
 
 def counted(count: int) -> str:
-    """Gives "23.51 M" or, of a small network, "4,096"."""
+    """Return "23.51 M" or, of a small network, "4,096"."""
     return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count:,}"

@@ -13,10 +13,10 @@ from typing import Any
 
 import yaml
 
-from segreg.training import history
-from segreg.training.checkpoint import STATE
 from segreg.errors import SegregError, did_you_mean
 from segreg.runs.directory import RunDirectory
+from segreg.training import history
+from segreg.training.checkpoint import STATE
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)(-\d+)?")
 """How `segreg run` names a run's folder."""
@@ -45,7 +45,7 @@ class KnownRun:
 
     @property
     def recipe(self) -> str:
-        """Gives the name of the recipe that the run began with."""
+        """Return the name of the recipe that the run began with."""
         folder, source = self.directory.path.absolute(), Path(str(self.environment.get("recipe", "")))
         if _STAMP.fullmatch(folder.name) or source.stem in ("", "recipe", "resolved"):
             return folder.parent.name
@@ -53,53 +53,53 @@ class KnownRun:
 
     @property
     def begun(self) -> str:
-        """Gives when the run began, as its folder's name says, or else by the time of its recipe."""
+        """Return when the run began, as its folder's name says, or else by the time of its recipe."""
         if named := _STAMP.fullmatch(self.directory.path.absolute().name):
             return f"{named[1]} {named[2]}:{named[3]}:{named[4]}"
         return _latest([self.directory.resolved])
 
     @property
     def changed(self) -> str:
-        """Gives when the run last wrote what it goes on from, or its results."""
+        """Return when the run last wrote what it continues from, or its results."""
         run = self.directory
         return _latest([run.environment, run.history, run.path / STATE, run.last, run.results])
 
     @property
     def state(self) -> str:
-        """Gives "finished", "interrupted" (by Ctrl-C, which the run has noted), "unfinished" or "broken".
+        """Return "finished", "interrupted" (by Ctrl-C, which the run has noted), "unfinished" or "broken".
 
         An unfinished run was killed, or it is still running: its files can't tell these apart.
         """
         if self.problems:
             return "broken"
-        # An interrupted run that goes on has its old results until it ends.
+        # An interrupted run that continues has its old results until it ends.
         if not self.results or len(self.history) > self.results.get("epochs", 0):
             return "unfinished"
         return "interrupted" if self.results.get("stopped_because") == "interrupted" else "finished"
 
     @property
     def epochs(self) -> int:
-        """Gives how many epochs are finished."""
+        """Return how many epochs are finished."""
         return len(self.history) or int(self.results.get("epochs") or 0)
 
     @property
     def seconds(self) -> float:
-        """Gives how long it has trained."""
+        """Return how long it has trained."""
         told = self.results.get("training_seconds") if self.state == "finished" else None
         return float(told) if told is not None else sum(row.get("seconds", 0.0) for row in self.history)
 
     @property
     def side(self) -> str:
-        """Gives the side of the split that was scored at the end; empty if none was."""
+        """Return the side of the split that was scored at the end; empty if none was."""
         return str(self.results.get("scored_on") or "")
 
     def metrics(self, side: str) -> Mapping[str, float]:
-        """Gives a side's metrics by full name, without those that are undefined."""
+        """Return a side's metrics by full name, without those that are undefined."""
         values = (self.results.get("metrics") or {}).get(side) or {}
         return {name: value for name, value in values.items() if value is not None}
 
     def size(self) -> int:
-        """Gives how many bytes its files take."""
+        """Return how many bytes its files take."""
         return sum(
             entry.stat().st_size
             for folder, _, names in os.walk(self.directory.path)
@@ -109,7 +109,7 @@ class KnownRun:
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
-    """Gives the folders of the runs in and below these folders, each once, sorted by path.
+    """Return the folders of the runs in and below these folders, each once, sorted by path.
 
     A run's own folders are not looked into, nor are hidden folders and links to folders.
 
@@ -137,7 +137,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def read_run(path: Path) -> KnownRun:
-    """Gives a run from its folder; what is wrong with its files is among what is known of it."""
+    """Return a run from its folder; what is wrong with its files is among what is known of it."""
     directory = RunDirectory(path)
     problems: list[str] = []
     settings = _recipe(directory.resolved, problems)
@@ -161,7 +161,7 @@ def _recipe(file: Path, problems: list[str]) -> Mapping[str, Any]:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        problems.append(f"{file.name} is no YAML" + (f" (line {mark.line + 1})" if mark else ""))
+        problems.append(f"{file.name} is not a YAML" + (f" (line {mark.line + 1})" if mark else ""))
         return {}
     if not isinstance(content, dict) or not isinstance(content.get("encoder"), dict):
         problems.append(f"{file.name} holds no complete recipe")
@@ -176,7 +176,7 @@ def _json(file: Path, problems: list[str]) -> Mapping[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        problems.append(f"{file.name} is no JSON{line}")
+        problems.append(f"{file.name} is not a JSON{line}")
         return {}
     if not isinstance(content, dict):
         problems.append(f"{file.name} holds no JSON object")

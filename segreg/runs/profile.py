@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from segreg.config.resolve import Resolved
+from segreg.errors import SegregError
+from segreg.evaluation.gather import disable_sync
 from segreg.models import build
 from segreg.runs.assembly import Assembly
-from segreg.errors import SegregError
 from segreg.runtime.progress import Progress, Quiet
-from segreg.config.resolve import Resolved
-from segreg.evaluation.gather import apart
 from segreg.training.compiling import compile_if_worth_it
 from segreg.training.monitor import Monitor
-from segreg.training.setup import prepare
 from segreg.training.resume import keep, snapshot
+from segreg.training.setup import prepare
 from segreg.training.timing import IN_WORDS
-from segreg.training.trainer import choose_parts, train_pass, validation_pass
+from segreg.training.trainer import choose_micro_batches, train_pass, validation_pass
 
 if TYPE_CHECKING:
-    from segreg.data.loader import Batch, Batches
+    from segreg.data.loader import Batch, BatchLoader
 
 WARM_UP = 2
 """Optimizer steps before those that are measured: the first one makes the optimizer's state and finds convolutions."""
@@ -47,7 +47,7 @@ class Row:
 
     @property
     def seconds(self) -> float:
-        """Gives the seconds in an epoch."""
+        """Return the seconds in an epoch."""
         return self.each * self.times
 
 
@@ -92,16 +92,16 @@ class Profile:
 
     @property
     def epoch_seconds(self) -> float:
-        """Gives how long an epoch takes."""
+        """Return how long an epoch takes."""
         return sum(row.seconds for row in self.rows)
 
     @property
     def waiting(self) -> float:
-        """Gives the share of the time in which training waits for data."""
+        """Return the share of the time in which training waits for data."""
         return next(row.seconds for row in self.rows if row.stage == "data") / max(self.epoch_seconds, 1e-9)
 
     def plain(self) -> dict[str, Any]:
-        """Gives all of it as numbers and texts."""
+        """Return all of it as numbers and texts."""
         return {
             "device": self.device, "precision": self.precision, "images_per_step": self.images, "steps": self.steps,
             "epoch_seconds": self.epoch_seconds, "waiting": self.waiting,
@@ -111,7 +111,7 @@ class Profile:
         }  # fmt: skip
 
     def in_words(self) -> list[str]:
-        """Gives the tables, as lines."""
+        """Return the tables, as lines."""
         whole = max(self.epoch_seconds, 1e-9)
         lines = [
             f"{self.device}, {self.precision}; {self.images} images in a step, {self.steps} steps measured",
@@ -133,14 +133,14 @@ class Profile:
 class _Some:
     """A number of batches, from as many epochs as it takes."""
 
-    def __init__(self, batches: Batches, count: int) -> None:
+    def __init__(self, batches: BatchLoader, count: int) -> None:
         self.batches, self.count = batches, count
 
     def __len__(self) -> int:
         return self.count
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Gives them."""
+        """Return them."""
         left = self.count
         while left:
             for batch in self.batches.epoch(number):
@@ -151,7 +151,7 @@ class _Some:
 
 
 def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progress | None = None) -> Profile:
-    """Trains some steps, validates some batches and writes a checkpoint, as a run does, and tells what took how long.
+    """Train some steps, validates some batches and writes a checkpoint, as a run does, and report what took how long.
 
     Nothing but the trace stays behind.
 
@@ -184,7 +184,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
             precision=assembly.precision,
             seed=recipe.seed,
         )
-        choose_parts(training, assembly.train, progress)
+        choose_micro_batches(training, assembly.train, progress)
         compile_if_worth_it(training, recipe.train.epochs, progress.say)
 
         def train(count: int) -> dict[str, float]:
@@ -199,7 +199,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         training.stopwatch.restart()
         checked = min(len(assembly.val), max(1, steps * accumulate // 4))
         if checked:
-            metrics = apart(build.build_metrics(recipe, assembly.dataset.task).to(assembly.device))
+            metrics = disable_sync(build.build_metrics(recipe, assembly.dataset.task).to(assembly.device))
             with training.stopwatch.stage("validation"):
                 validation_pass(training, _batches(assembly.val, checked), metrics, 1, progress)
         with training.stopwatch.stage("checkpoint"):
@@ -228,12 +228,12 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         )
 
 
-def _batches(batches: Batches, count: int) -> Batches:
-    return cast("Batches", _Some(batches, count))
+def _batches(batches: BatchLoader, count: int) -> BatchLoader:
+    return cast("BatchLoader", _Some(batches, count))
 
 
 def _operators(events: Sequence[Any], device_type: str) -> tuple[Operator, ...]:
-    """Gives the longest of a profiler's events."""
+    """Return the longest of a profiler's events."""
 
     def seconds(event: Any) -> float:
         took = event.self_device_time_total if device_type == "cuda" else event.self_cpu_time_total

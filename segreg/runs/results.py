@@ -1,24 +1,24 @@
-"""What a finished training leaves: its scores with their definitions, a row for each picture, overlays."""
+"""What a finished training leaves: its scores with their definitions, a row for each image, overlays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from segreg.training import history
-from segreg.runs.assembly import Assembly
-from segreg.training.checkpoint import load_weights
-from segreg.data import Side
-from segreg.runtime.distributed import as_main_has, is_main
-from segreg.runs.header import banner
-from segreg.visualize.colours import draw_curves
-from segreg.runtime.progress import Progress, duration
 from segreg.config.resolve import Resolved
+from segreg.data import SplitName
+from segreg.evaluation.evaluator import Evaluator, shown_of, values_in_words, write_images
+from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
-from segreg.evaluation.evaluator import Exam, shown_of, values_in_words, write_pictures
-from segreg.visualize.plots import draw_tables
+from segreg.runs.header import banner
+from segreg.runtime.distributed import as_main_has, is_main
+from segreg.runtime.progress import Progress, duration
+from segreg.training import history
+from segreg.training.checkpoint import load_weights
 from segreg.training.timing import advice_on, shares_in_words, spent_in
 from segreg.training.trainer import Outcome
+from segreg.visualize.colours import draw_curves
+from segreg.visualize.plots import draw_tables
 
 
 def score_run(
@@ -30,7 +30,7 @@ def score_run(
     *,
     weights: str = "",
 ) -> dict[str, Any]:
-    """Scores the best weights, writes the rows and pictures, and gives the results.
+    """Scores the best weights, writes the rows and images, and return the results.
 
     Several processes score together, and the main one writes.
 
@@ -78,8 +78,8 @@ def score_run(
     if is_main():
         load_weights(assembly.objective.model, outcome.weights)
     as_main_has(assembly.objective.model.state_dict().values())
-    side: Side = "test" if assembly.sides.get("test") else "val"
-    exam = Exam.of(recipe, assembly.predictor(str(directory.path)), assembly.dataset, assembly.prepared)
+    side: SplitName = "test" if assembly.sides.get("test") else "val"
+    exam = Evaluator.of(recipe, assembly.predictor(str(directory.path)), assembly.dataset, assembly.prepared)
     for name in dict.fromkeys(("val", side)):
         scores = exam.scores(assembly.sides[name], f"scoring {name}", progress)
         results["metrics"][name] = scores.values
@@ -88,21 +88,21 @@ def score_run(
     results["scored_on"] = side
     if not is_main():
         return results
-    write_pictures(scores, assembly.dataset.task, directory.path)
+    write_images(scores, assembly.dataset.task, directory.path)
     draw_tables(exam.metrics, directory.path)
     ranked = exam.ranked(assembly.sides[side], scores)
     shown = shown_of(ranked, recipe.evaluate.overlays, recipe.seed)
-    results["overlays"] = {why: [row["id"] for _, row in pictures] for why, pictures in shown.items()}
-    indices = {index for pictures in shown.values() for index, _ in pictures}
+    results["overlays"] = {why: [row["id"] for _, row in images] for why, images in shown.items()}
+    indices = {index for images in shown.values() for index, _ in images}
     if indices:
         exam.draw([pair for pair in ranked if pair[0] in indices], directory.overlays)
     return results
 
 
 def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> list[str]:
-    """Gives what a run tells at its end."""
+    """Return what a run tells at its end."""
     if results["stopped_because"] == "interrupted":
-        return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} goes on"]
+        return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} continues"]
     lines = ["", *banner(results["notice"]), *banner(results["weights"])]
     best, weights = f"{results['monitor']} was never defined", "last"
     if results["best_epoch"]:
@@ -117,7 +117,7 @@ def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> lis
     side = results["scored_on"]
     if side:
         count = results["images"][side]
-        lines.append(f"{side} ({count} pictures, at {results['resolution']} resolution, {weights} weights):")
+        lines.append(f"{side} ({count} images, at {results['resolution']} resolution, {weights} weights):")
         lines += values_in_words(results["metrics"][side], results.get("intervals", {}).get(side, {}))
     lines.append(f"everything is in {directory.path}")
     return lines

@@ -1,4 +1,4 @@
-"""One run from recipe to results: data, network, training, scoring, pictures, all left in one directory."""
+"""One run from recipe to results: data, network, training, scoring, images, all left in one directory."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from segreg.models import build
-from segreg.training import history
-from segreg.runs.assembly import Assembly
-from segreg.training.checkpoint import STATE, State, load_state, replacing
-from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
-from segreg.runs.environment import environment
-from segreg.errors import SegregError
-from segreg.runs.header import banner, header_lines, weights_notice
-from segreg.imports import compiler_when_asked
-from segreg.models.segmenter import describe
-from segreg.visualize.colours import draw_curves
-from segreg.runtime.progress import Progress, Quiet
 from segreg.config.recipe import COMMAND_LINE, Recipe, read_recipe
+from segreg.config.resolve import Choice, Resolved, resolve
+from segreg.errors import SegregError
+from segreg.imports import compiler_when_asked
+from segreg.models import build
+from segreg.models.segmenter import describe
 from segreg.registry.registry import Registry
 from segreg.reports import report_if_possible
-from segreg.config.resolve import Choice, Resolved, resolve
+from segreg.runs.assembly import Assembly
+from segreg.runs.directory import RunDirectory, make_run_directory, new_run_directory, open_run_directory
+from segreg.runs.environment import environment
+from segreg.runs.header import banner, header_lines, weights_notice
 from segreg.runs.results import results_in_words, score_run
-from segreg.runs.directory import RunDirectory, make_run_directory, new_run_directory, open_run_directory, write_json
 from segreg.runs.trained_run import Run, notes_for_weights
+from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
+from segreg.runtime.files import replacing, write_json
+from segreg.runtime.progress import Progress, Quiet
+from segreg.training import history
+from segreg.training.checkpoint import STATE, State, load_state
 from segreg.training.trainer import fit
+from segreg.visualize.colours import draw_curves
 
 SECONDS_BETWEEN_CURVES = 20.0
 """Drawing takes a quarter of a second, which short epochs would feel."""
@@ -46,14 +47,14 @@ def start_run(
     at: Path | None = None,
     progress: Progress | None = None,
 ) -> Run:
-    """Runs a recipe in a new directory: `at`, or `out/<recipe>/<date>_<time>`.
+    """Run a recipe in a new directory: `at`, or `out/<recipe>/<date>_<time>`.
 
     Everything is built and read before the directory is made, and it goes where training does not begin, so that a
     mistake leaves nothing behind. The processes that torchrun started run it together; where it started them again,
-    they go on with what they had begun.
+    they continue with what they had begun.
 
     Raises:
-        SegregError: a part can't be built, the data is not as it should be, or training can't go on.
+        SegregError: a part can't be built, the data is not as it should be, or training can't continue.
     """
     with processes(), compiler_when_asked():
         progress = _of_main(progress)
@@ -89,16 +90,16 @@ def _resumed(path: Path, registry: Registry, progress: Progress) -> Run:
                 f"the data of {resolved.dataset.part.name} is split otherwise than when {directory.path} began",
                 hint=f"samples came or went; {directory.split} has those of the run. Start a new run instead",
             )
-        if before.get("pictures") not in (None, assembly.prepared.folder.name):
+        if before.get("images") not in (None, assembly.prepared.folder.name):
             raise SegregError(
-                f"the pictures or masks of {resolved.dataset.part.name} have changed since {directory.path} began",
+                f"the images or masks of {resolved.dataset.part.name} have changed since {directory.path} began",
                 hint="its samples are the same, but what their files hold is not. Start a new run instead",
             )
         return _train_and_score(directory, resolved, registry, assembly, progress, state=state, before=before)
 
 
 def _left_behind(path: Path) -> tuple[RunDirectory, Recipe, dict[str, Any], State | None, dict[str, list[str]]]:
-    """Gives what a run's directory holds to go on from: its recipe, environment, state and split."""
+    """Return what a run's directory holds to continue from: its recipe, environment, state and split."""
     directory = open_run_directory(path)
     before = json.loads(directory.environment.read_text(encoding="utf-8")) if directory.environment.exists() else {}
     written = read_recipe(directory.resolved)
@@ -116,7 +117,7 @@ def _train_and_score(
     state: State | None = None,
     before: Mapping[str, Any] = MappingProxyType({}),
 ) -> Run:
-    """Trains and scores what was built; `before` is the environment of the process that the run goes on from."""
+    """Trains and scores what was built; `before` is the environment of the process that the run continues from."""
     facts = describe(assembly.objective.model)
     if state:
         _remember(state, before, facts, assembly)
@@ -124,7 +125,7 @@ def _train_and_score(
     ran_on = {
         "recipe": recipe.source, **environment(registry, assembly.device), "precision": assembly.precision.name,
         "model": facts, "started_from": assembly.started or before.get("started_from", ""),
-        "pictures": assembly.prepared.folder.name, "before": [*before.get("before", []), *earlier],
+        "images": assembly.prepared.folder.name, "before": [*before.get("before", []), *earlier],
         "processes": {"count": count(), "nodes": (machines := nodes()), "launch": launch()},
     }  # fmt: skip
     if is_main():
@@ -132,7 +133,7 @@ def _train_and_score(
     header = header_lines(
         recipe, registry, sides={side: len(indices) for side, indices in assembly.sides.items()}, model=facts,
         device=f"{assembly.device} ({ran_on['device']['model']})", precision=assembly.precision.reason,
-        memory=assembly.memory, pictures=assembly.pictures, folder=str(directory.path),
+        memory=assembly.memory, images=assembly.images, folder=str(directory.path),
     )  # fmt: skip
     if count() > 1:
         on = "1 machine" if machines == 1 else f"{machines} machines"
@@ -190,7 +191,7 @@ def _train_and_score(
 
 
 def _remember(state: State, before: Mapping[str, Any], facts: dict[str, Any], assembly: Assembly) -> None:
-    """Puts back what pretrained weights brought to a run, for they are not fetched again to go on with it."""
+    """Put back what pretrained weights brought to a run, for they are not fetched again to continue with it."""
     normalize = assembly.objective.normalize
     normalize.load_state_dict({name: state.objective[f"normalize.{name}"] for name in normalize.state_dict()})
     for role, told in before.get("model", {}).items():
@@ -200,7 +201,7 @@ def _remember(state: State, before: Mapping[str, Any], facts: dict[str, Any], as
 
 @contextlib.contextmanager
 def _directory_for(recipe: Resolved, out: Path, at: Path | None) -> Iterator[RunDirectory]:
-    """Gives a new run directory, which goes again if something goes wrong before training begins."""
+    """Return a new run directory, which goes again if something goes wrong before training begins."""
     parent = _parent(recipe, out, at)
     made = [folder for folder in ((parent,) if at else (parent, out)) if not folder.exists()]
     directory = from_main(lambda: make_run_directory(at) if at else new_run_directory(parent))
@@ -216,7 +217,7 @@ def _directory_for(recipe: Resolved, out: Path, at: Path | None) -> Iterator[Run
 
 
 def _parent(recipe: Resolved, out: Path, at: Path | None) -> Path:
-    """Gives the folder of a new run's directory."""
+    """Return the folder of a new run's directory."""
     source = Path(recipe.source)
     # A run's own recipe has the name of the recipe that the run began with.
     of_a_run = source.stem in ("recipe", "resolved") and (source.parent / "split.json").exists()
@@ -224,7 +225,7 @@ def _parent(recipe: Resolved, out: Path, at: Path | None) -> Path:
 
 
 def _begun_before(parent: Path) -> Path | None:
-    """Gives the run that these processes had begun in a folder when torchrun started them again."""
+    """Return the run that these processes had begun in a folder when torchrun started them again."""
     if not started_again():
         return None
     for file in sorted(parent.glob("*/environment.json"), reverse=True):
@@ -234,12 +235,12 @@ def _begun_before(parent: Path) -> Path | None:
 
 
 def _of_main(progress: Progress | None) -> Progress:
-    """Gives the progress of the main process; the others tell nothing."""
+    """Return the progress of the main process; the others tell nothing."""
     return progress if progress and is_main() else Quiet()
 
 
 def _as_read(recipe: Recipe) -> str:
-    """Gives a recipe's text, with what was changed since it was read below it."""
+    """Return a recipe's text, with what was changed since it was read below it."""
     changes = ""
     for path in [path for path, place in recipe.places.items() if place == COMMAND_LINE]:
         value: Any = recipe.values
@@ -255,7 +256,7 @@ def _notify(registry: Registry, progress: Progress, hook: str, **arguments: Any)
 
 
 def with_absolute_paths(recipe: Resolved) -> Resolved:
-    """Gives the recipe with its paths made absolute, so that it runs again from any folder."""
+    """Return the recipe with its paths made absolute, so that it runs again from any folder."""
 
     def absolute(value: Any) -> Any:
         if isinstance(value, Mapping):

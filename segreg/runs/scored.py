@@ -1,4 +1,4 @@
-"""What finished runs were scored with, picture by picture, as the statistics take it."""
+"""What finished runs were scored with, image by image, as the statistics take it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.evaluation.statistics import Measure
 from segreg.errors import SegregError
 from segreg.evaluation.counts_file import read_counts
+from segreg.evaluation.statistics import Measure
 from segreg.runs.trained_run import Run
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class Scored:
         run: the run.
         side: "test", or "val" where there is no test side.
         values: each metric by its full name; NaN where it is undefined.
-        ids: of the N pictures.
-        columns: by a metric's name its value in each picture, `[N]`, NaN where it is undefined.
+        ids: of the N images.
+        columns: by a metric's name its value in each image, `[N]`, NaN where it is undefined.
         counts: int64 `[N, K, 4]`, as `image_counts` has them; None for a run that did not keep them.
     """
 
@@ -42,13 +42,13 @@ class Scored:
     counts: NDArray[np.int64] | None
 
     def places(self, ids: Sequence[str]) -> list[int]:
-        """Gives where these pictures stand in `ids`, `columns` and `counts`."""
+        """Return where these images stand in `ids`, `columns` and `counts`."""
         place = {identity: number for number, identity in enumerate(self.ids)}
         return [place[identity] for identity in ids]
 
 
 def read_scored(run: Run) -> Scored:
-    """Reads a run's scores.
+    """Read a run's scores.
 
     Raises:
         SegregError: the run has not come to its end, or its files are damaged.
@@ -56,7 +56,7 @@ def read_scored(run: Run) -> Scored:
     results, path = run.results, run.directory.path
     side = results.get("scored_on")
     if not side:
-        raise SegregError(f"{path} was interrupted and has no scores", hint=f"segreg run --resume {path} goes on")
+        raise SegregError(f"{path} was interrupted and has no scores", hint=f"segreg run --resume {path} continues")
     values = {name: np.nan if value is None else float(value) for name, value in results["metrics"][side].items()}
     rows = _rows(run)
     ids = tuple(row["id"] for row in rows)
@@ -64,13 +64,13 @@ def read_scored(run: Run) -> Scored:
     try:
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
     except (TypeError, ValueError):
-        raise SegregError(f"{run.directory.per_image} does not hold the scores of pictures") from None
+        raise SegregError(f"{run.directory.per_image} does not hold the scores of images") from None
     counts = None
     if run.directory.counts.is_file():
         counted, _, counts = read_counts(run.directory.counts)
         if tuple(counted) != ids:
             raise SegregError(
-                f"{run.directory.counts} and {run.directory.per_image} are not of the same pictures",
+                f"{run.directory.counts} and {run.directory.per_image} are not of the same images",
                 hint=f"one of them was changed; segreg run --resume {path} writes both again",
             )
     return Scored(run, side, values, ids, columns, counts)
@@ -86,11 +86,11 @@ def _rows(run: Run) -> list[dict[str, Any]]:
 
 
 def measure_of(seeds: Sequence[Scored], ids: Sequence[str], metrics: MetricCollection) -> Measure:
-    """Gives one model's scores on some pictures, all that single pictures or their counts add up to.
+    """Return one model's scores on some images, all that single images or their counts add up to.
 
     Args:
         seeds: the model's runs.
-        ids: the pictures, each of which every run was scored on.
+        ids: the images, each of which every run was scored on.
         metrics: the recipe's.
     """
     rows = [one.places(ids) for one in seeds]
@@ -110,7 +110,7 @@ def measure_of(seeds: Sequence[Scored], ids: Sequence[str], metrics: MetricColle
 
 
 def _of_counts(counts: NDArray[np.int64], metrics: MetricCollection, told: Mapping[str, float]) -> Measure:
-    """Gives the pooled scores that a run tells, of counts `[S, N, K, 4]`."""
+    """Return the pooled scores that a run tells, of counts `[S, N, K, 4]`."""
     import torch
 
     scorers: list[Callable[[Any], Mapping[str, Any]]] = [
@@ -131,9 +131,9 @@ def _of_counts(counts: NDArray[np.int64], metrics: MetricCollection, told: Mappi
 
 
 def _joined(one: Measure, other: Measure) -> Measure:
-    """Gives the scores of both, of the same seeds and pictures."""
-    seeds, pictures = one.parts.shape[:2]
-    parts = [each.parts.reshape(seeds, pictures, -1) for each in (one, other)]
+    """Return the scores of both, of the same seeds and images."""
+    seeds, images = one.parts.shape[:2]
+    parts = [each.parts.reshape(seeds, images, -1) for each in (one, other)]
     width = parts[0].shape[-1]
 
     def score(sums: NDArray[np.float64]) -> NDArray[np.float64]:

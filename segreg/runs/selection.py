@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.models import build
-from segreg.data import SIDES, divide
-from segreg.errors import SegregError, did_you_mean, listed
 from segreg.config.resolve import Resolved
+from segreg.data import SPLITS, divide
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.models import build
 
 if TYPE_CHECKING:
     from segreg.registry.protocols import Dataset
-    from segreg.task import Task
     from segreg.runs.trained_run import Run
+    from segreg.task import Task
 
 ALL = "all"
 """The name of a side that is a whole data set."""
@@ -43,19 +43,20 @@ class Chosen:
 
 
 def check_side(side: str | None) -> None:
-    """Refuses what is no side of a split; None is none in particular.
+    """Refuse what is not a side of a split; None is none in particular.
 
     Raises:
         SegregError: there is no such side.
     """
-    if side is not None and side not in SIDES:
+    if side is not None and side not in SPLITS:
         raise SegregError(
-            f'there is no side "{side}" of a split', hint=did_you_mean(side, SIDES) or f"the sides are {listed(SIDES)}"
+            f'there is no side "{side}" of a split',
+            hint=did_you_mean(side, SPLITS) or f"the sides are {listed(SPLITS)}",
         )
 
 
 def of_own_split(run: Run, side: str | None) -> Chosen:
-    """Gives a side as split.json has it, whatever has come to the data since; None is test, or val where there is none.
+    """Return a side as split.json has it, whatever has come to the data since; None is test, or val where there is none.
 
     Raises:
         SegregError: the side is empty, samples of it are gone, or the data has other classes than then.
@@ -81,7 +82,7 @@ def of_own_split(run: Run, side: str | None) -> Chosen:
 
 
 def of_other_data(run: Run, recipe: Resolved, side: str | None) -> Chosen:
-    """Gives the samples of another recipe's data set: all, or a side of its split.
+    """Return the samples of another recipe's data set: all, or a side of its split.
 
     Raises:
         SegregError: the data set can't be read, has other classes than the run, or nothing on that side.

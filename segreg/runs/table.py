@@ -1,12 +1,12 @@
-"""Runs as a list to read: a table that fits a terminal, plain lines elsewhere, everything as data."""
+"""Run as a list to read: a table that fits a terminal, plain lines elsewhere, everything as data."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from segreg.runtime.progress import duration
 from segreg.runs.filter import DATES, Row
+from segreg.runtime.progress import duration
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +21,7 @@ _BETWEEN = 2
 
 
 def lines(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
-    """Gives a line for each run below one of headings, in columns of blanks, as wide as it takes."""
+    """Return a line for each run below one of headings, in columns of blanks, as wide as it takes."""
     table = [_headings(rows, columns), *_cells(rows, columns)]
     widths = _widths(table)
     return [
@@ -31,7 +31,7 @@ def lines(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
 
 
 def print_table(rows: Sequence[Row], columns: Sequence[str], console: Console, *, asked: bool) -> None:
-    """Prints a table that fits the terminal, and below it what else is to be known.
+    """Print a table that fits the terminal, and below it what else is to be known.
 
     Args:
         rows: the runs.
@@ -62,12 +62,12 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], console: Console, *
     if open_ := sum(row.run.state in ("interrupted", "unfinished") for row in rows):
         which = "1 run has" if open_ == 1 else f"{open_} runs have"
         console.print(
-            f"{which} not come to an end; segreg run --resume RUN goes on with one", highlight=False, soft_wrap=True
+            f"{which} not come to an end; segreg run --resume RUN continues with one", highlight=False, soft_wrap=True
         )
 
 
 def as_data(row: Row) -> dict[str, Any]:
-    """Gives all that is known of a run, as JSON holds it."""
+    """Return all that is known of a run, as JSON holds it."""
     run = row.run
     told: dict[str, Any] = {name: row.value(name) for name in SHOWN}
     told["score"] = {"name": next(iter(run.metrics(run.side)), None), "side": run.side, "value": told["score"]}
@@ -96,7 +96,7 @@ def _cells(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
 
 
 def _scored(rows: Sequence[Row]) -> set[str]:
-    """Gives the names of the metrics that the runs' scores are of."""
+    """Return the names of the metrics that the runs' scores are of."""
     return {name for row in rows if (name := next(iter(row.run.metrics(row.run.side)), None))}
 
 
@@ -122,7 +122,7 @@ def _cell(row: Row, name: str, *, one: bool) -> str:
 
 
 def _size(count: int) -> str:
-    """Gives "512 kB" or "1.2 GB"."""
+    """Return "512 kB" or "1.2 GB"."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             return f"{count / size:.{1 if count < 10 * size else 0}f} {unit}"

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
+    from segreg.config.resolve import Resolved
+    from segreg.inference.predictor import Predictor, Way
+    from segreg.models.segmenter import Normalize, Segmenter
     from segreg.registry.protocols import Dataset
     from segreg.runtime.device import PrecisionName
-    from segreg.models.segmenter import Normalize, Segmenter
-    from segreg.inference.predictor import Predictor, Way
-    from segreg.config.resolve import Resolved
     from segreg.task import Task
 
 RECIPE, TASK, NORMALIZE = "recipe", "task", "normalize"
@@ -29,7 +29,7 @@ RECIPE, TASK, NORMALIZE = "recipe", "task", "normalize"
 
 
 def notes_for_weights(recipe: Resolved, dataset: Dataset, normalize: nn.Module) -> dict[str, str]:
-    """Gives what a weights file says of the network: recipe, classes and statistics of normalisation."""
+    """Return what a weights file says of the network: recipe, classes and statistics of normalisation."""
     from importlib.metadata import version
 
     statistics = {"mean": normalize.mean.flatten().tolist(), "std": normalize.std.flatten().tolist()}  # type: ignore[operator]
@@ -54,35 +54,35 @@ class Run:
 
     @cached_property
     def results(self) -> Mapping[str, Any]:
-        """Gives `results.json`: final metrics with their definitions.
+        """Return `results.json`: final metrics with their definitions.
 
         Raises:
             SegregError: the run has not come to its end.
         """
         if not self.directory.results.is_file():
-            hint = f"segreg run --resume {self.directory.path} goes on with it"
+            hint = f"segreg run --resume {self.directory.path} continues with it"
             raise SegregError(f"{self.directory.path} has no results yet", hint=hint)
         results: dict[str, Any] = json.loads(self.directory.results.read_text(encoding="utf-8"))
         return results
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """Gives a row for each finished epoch."""
+        """Return a row for each finished epoch."""
         from segreg.training import history
 
         return history.read(self.directory.path)
 
     @cached_property
     def recipe(self) -> Resolved:
-        """Gives the run's complete recipe."""
+        """Return the run's complete recipe."""
         from segreg.config.recipe import read_recipe
-        from segreg.registry.registry import load_registry
         from segreg.config.resolve import resolve
+        from segreg.registry.registry import load_registry
 
         return resolve(read_recipe(self.directory.resolved), load_registry())
 
     def model(self, weights: Literal["best", "last"] = "best") -> Segmenter:
-        """Gives the trained network, in evaluation mode on the CPU. Nothing is downloaded.
+        """Return the trained network, in evaluation mode on the CPU. Nothing is downloaded.
 
         Where no epoch was the best, because the monitored value was never defined, the last one's weights are taken.
 
@@ -96,7 +96,7 @@ class Run:
 
         file = self.directory.best if weights == "best" and self.directory.best.exists() else self.directory.last
         if not file.is_file():
-            hint = f"segreg run --resume {self.directory.path} goes on with it"
+            hint = f"segreg run --resume {self.directory.path} continues with it"
             raise SegregError(f"{self.directory.path} has no {weights} weights yet", hint=hint)
         model = build_model(without_pretrained(self.recipe), self.task)
         load_weights(model, file)
@@ -104,7 +104,7 @@ class Run:
 
     @cached_property
     def task(self) -> Task:
-        """Gives the classes."""
+        """Return the classes."""
         from segreg.task import Task
 
         told = json.loads(self._notes[TASK])
@@ -112,11 +112,11 @@ class Run:
 
     @property
     def notice(self) -> str:
-        """Gives what must not be overlooked of the data that it was trained on, such as that it was synthetic."""
+        """Return what must not be overlooked of the data that it was trained on, such as that it was synthetic."""
         return self._notes.get("notice", "")
 
     def preprocess(self, image: NDArray[Any] | Path | str) -> Tensor:
-        """Gives an image as the network takes it: resized and normalised.
+        """Return an image as the network takes it: resized and normalised.
 
         Shape: uint8 or uint16 `[H, W]` or `[H, W, C]`, or a file, to float32 `[1, C, h, w]`.
 
@@ -147,7 +147,7 @@ class Run:
         threshold: float | None = None,
         way: Way | None = None,
     ) -> NDArray[np.uint8]:
-        """Gives predicted labels at the image's own size.
+        """Return predicted labels at the image's own size.
 
         Shape: uint8 or uint16 `[H, W]` or `[H, W, C]`, or a file, to uint8 labels `[H, W]` (binary 0/1, multiclass
         0..K-1), or 0/1 `[K, H, W]` if multilabel.
@@ -165,8 +165,8 @@ class Run:
         from segreg.inference.predictor import WHOLE, take
 
         predictors = [self.predictor(weights)]
-        picture = take(predictors, *_read(image), way or WHOLE)
-        return predict_labels(predictors, picture, way or WHOLE, threshold=threshold)
+        input_image = take(predictors, *_read(image), way or WHOLE)
+        return predict_labels(predictors, input_image, way or WHOLE, threshold=threshold)
 
     def probabilities(
         self,
@@ -175,7 +175,7 @@ class Run:
         weights: Literal["best", "last"] = "best",
         way: Way | None = None,
     ) -> NDArray[np.float32]:
-        """Gives probabilities, float32 `[K, H, W]` in [0, 1], at the image's own size.
+        """Return probabilities, float32 `[K, H, W]` in [0, 1], at the image's own size.
 
         Args:
             image: as for `predict`.
@@ -198,7 +198,7 @@ class Run:
         device: str = "cpu",
         precision: PrecisionName | Literal["recipe"] = "float32",
     ) -> Predictor:
-        """Gives the trained network with all that a prediction needs, loaded once. Nothing is downloaded.
+        """Return the trained network with all that a prediction needs, loaded once. Nothing is downloaded.
 
         Args:
             weights: those of the best epoch or of the last one.
@@ -219,13 +219,13 @@ class Run:
     ) -> Predictor:
         import torch
 
-        from segreg.runtime.device import choose_device, choose_precision, prepare_device
         from segreg.inference.predictor import Predictor
+        from segreg.runtime.device import choose_device, choose_precision, prepare_device
 
         place = choose_device(device)
         prepare_device(place)
         if precision == "recipe":
-            # A run with fp16 on its GPU predicts on a processor too.
+            # A run with fp16 on its GPU predicts on a CPU too.
             precision = self.recipe.train.precision
             precision = "auto" if precision == "fp16" and place.type != "cuda" else precision
         model = self.model(weights).to(place)
@@ -260,7 +260,7 @@ class Run:
 
 
 def load_run(path: Path | str) -> Run:
-    """Gives a run from its directory.
+    """Return a run from its directory.
 
     Raises:
         SegregError: there is none.
@@ -269,7 +269,7 @@ def load_run(path: Path | str) -> Run:
 
 
 def _read(image: NDArray[Any] | Path | str) -> tuple[NDArray[Any], Path]:
-    """Gives an image's pixels and what to call it in messages."""
+    """Return an image's pixels and what to call it in messages."""
     import numpy as np
 
     from segreg.data.images import read_image

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The machine: device and memory, processes that train together, progress, files."""

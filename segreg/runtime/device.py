@@ -1,4 +1,4 @@
-"""Where a network computes and in which number format, with the reason told."""
+"""Where a network computes and in which precision, with the reason told."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PrecisionName = Literal["auto", "float32", "bf16", "fp16"]
 
 @dataclass(frozen=True)
 class Precision:
-    """The number format of a network's heavy operations; weights, losses and metrics are float32 in any case.
+    """The precision of a network's heavy operations; weights, losses and metrics are float32 in any case.
 
     Attributes:
         name: "float32", "bf16" or "fp16".
@@ -36,14 +36,14 @@ class Precision:
     reason: str
 
     def autocast(self, device: torch.device) -> torch.autocast:
-        """Gives the context in which the forward pass runs."""
+        """Return the context in which the forward pass runs."""
         import torch
 
         return torch.autocast(device.type, dtype=self.dtype or torch.float32, enabled=self.dtype is not None)
 
 
 def devices() -> list[str]:
-    """Gives the devices that this machine has, the preferred first."""
+    """Return the devices that this machine has, the preferred first."""
     import torch
 
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
@@ -53,10 +53,10 @@ def devices() -> list[str]:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """Gives the device of that name; for "auto" a CUDA GPU, else Apple's, else the processor.
+    """Return the device of that name; for "auto" a CUDA GPU, else Apple's, else the CPU.
 
     Raises:
-        SegregError: the name is no device or this machine has none of it; the message lists what there is.
+        SegregError: the name is not a device or this machine has none of it; the message lists what there is.
     """
     import torch
 
@@ -76,7 +76,7 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
-    """Gives the precision of that name on that device; for "auto" the fastest one that the device computes natively.
+    """Return the precision of that name on that device; for "auto" the fastest one that the device computes natively.
 
     The choice depends on the hardware alone, never on a timing, so that a resumed run makes the same one.
 
@@ -105,7 +105,7 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
 
 
 def _bf16(device: torch.device) -> tuple[bool, str]:
-    """Says whether a device computes bf16 natively, and that in words."""
+    """Whether a device computes bf16 natively, and that in words."""
     import torch
 
     if device.type == "cuda":
@@ -116,13 +116,13 @@ def _bf16(device: torch.device) -> tuple[bool, str]:
     if device.type == "cpu":
         found = sorted({"avx512_bf16", "amx_bf16"} & processor_flags())
         if found and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-            return True, f"the processor has {' and '.join(found)}"
-        return False, "the processor has neither avx512_bf16 nor amx_bf16"
+            return True, f"the CPU has {' and '.join(found)}"
+        return False, "the CPU has neither avx512_bf16 nor amx_bf16"
     return False, f"bf16 is not known to be faster on {device.type}"
 
 
 def processor_flags() -> frozenset[str]:
-    """Gives the instruction sets of the processor as Linux names them; none where that can't be read."""
+    """Return the instruction sets of the CPU as Linux names them; none where that can't be read."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -131,10 +131,10 @@ def processor_flags() -> frozenset[str]:
 
 
 def prepare_process() -> str:
-    """Keeps freed memory in the process instead of returning it after every batch; gives a sentence for the header.
+    """Keep freed memory in the process instead of returning it after every batch; return a sentence for the header.
 
     glibc hands each activation above 32 MB back to the system and faults it in again, page by page, at the next step:
-    a third of a training step on a processor goes there. It is to be called before the first tensor is made. Other C
+    a third of a training step on a CPU goes there. It is to be called before the first tensor is made. Other C
     libraries are left alone, and SEGREG_MALLOPT=0 switches it off.
     """
     if os.environ.get("SEGREG_MALLOPT", "1") == "0":
@@ -153,7 +153,7 @@ def prepare_process() -> str:
 
 
 def prepare_device(device: torch.device) -> None:
-    """Lets a CUDA device search for its fastest convolutions and use TF32 for what remains float32."""
+    """Let a CUDA device search for its fastest convolutions and use TF32 for what remains float32."""
     import torch
 
     if device.type == "cuda":
@@ -164,7 +164,7 @@ def prepare_device(device: torch.device) -> None:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Says whether an error tells that a device's memory, or the computer's, did not suffice."""
+    """Whether an error tells that a device's memory, or the computer's, did not suffice."""
     import torch
 
     words = ("DefaultCPUAllocator: can't allocate memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")

@@ -1,7 +1,7 @@
 """Which of how many processes this is, and what they tell each other; alone, nothing here does or costs anything.
 
 `torchrun` starts the processes and tells each in its environment who it is. They exchange small values on the
-processor's network (gloo); gradients on GPUs go by NCCL. Whatever ends one process ends all of them, and is told once.
+CPU's network (gloo); gradients on GPUs go by NCCL. Whatever ends one process ends all of them, and is told once.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _ENDED, _STATUS, _KNOWN = "end/processes", "end/status", "end/known"
 
 
 def launched() -> bool:
-    """Says whether torchrun started this process as one of several."""
+    """Whether torchrun started this process as one of several."""
     return all(name in os.environ for name in VARIABLES) and os.environ["WORLD_SIZE"] != "1"
 
 
 def count() -> int:
-    """Gives how many processes work together; 1 outside `processes`."""
+    """Return how many processes work together; 1 outside `processes`."""
     if "torch" not in sys.modules:
         return 1
     import torch.distributed as dist
@@ -50,7 +50,7 @@ def count() -> int:
 
 
 def rank() -> int:
-    """Gives which of them this is, from 0."""
+    """Return which of them this is, from 0."""
     if count() == 1:
         return 0
     import torch.distributed as dist
@@ -59,17 +59,17 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """Gives which of its machine's processes this is, from 0."""
+    """Return which of its machine's processes this is, from 0."""
     return int(os.environ.get("LOCAL_RANK", rank())) if count() > 1 else 0
 
 
 def is_main() -> bool:
-    """Says whether this is the process that writes files and tells what happens."""
+    """Whether this is the process that writes files and tells what happens."""
     return rank() == 0
 
 
 def nodes() -> int:
-    """Gives on how many machines the processes are."""
+    """Return on how many machines the processes are."""
     return len(set(gathered(_node())))
 
 
@@ -82,12 +82,12 @@ def launch() -> str:
 
 
 def started_again() -> bool:
-    """Says whether torchrun started the processes again after one of them had failed."""
+    """Whether torchrun started the processes again after one of them had failed."""
     return launched() and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
 
 def own_device(name: str) -> str:
-    """Gives the device that this process is to take where a recipe names that one: each takes a GPU of its own.
+    """Return the device that this process is to take where a recipe names that one: each takes a GPU of its own.
 
     Raises:
         SegregError: it names a device that several processes can't share, or that can't work with others.
@@ -107,7 +107,7 @@ def own_device(name: str) -> str:
 
 
 def from_main(make: Callable[[], T]) -> T:
-    """Gives every process the value that the main one makes; it is made there alone."""
+    """Return every process the value that the main one makes; it is made there alone."""
     if count() == 1:
         return make()
     import torch.distributed as dist
@@ -118,7 +118,7 @@ def from_main(make: Callable[[], T]) -> T:
 
 
 def gathered(value: T) -> list[T]:
-    """Gives every process's value, in the order of their ranks. All wait for each other."""
+    """Return every process's value, in the order of their ranks. All wait for each other."""
     if count() == 1:
         return [value]
     import torch.distributed as dist
@@ -129,12 +129,12 @@ def gathered(value: T) -> list[T]:
 
 
 def barrier() -> None:
-    """Waits until every process is here."""
+    """Wait until every process is here."""
     gathered(None)
 
 
 def any_of(*asked: bool) -> tuple[bool, ...]:
-    """Gives for each question whether any process says yes."""
+    """Return for each question whether any process says yes."""
     if count() == 1:
         return asked
     import torch
@@ -146,7 +146,7 @@ def any_of(*asked: bool) -> tuple[bool, ...]:
 
 
 def as_main_has(tensors: Iterable[Tensor]) -> None:
-    """Fills tensors with what those of the main process hold, in place."""
+    """Fill tensors with what those of the main process hold, in place."""
     if count() == 1:
         return
     import torch.distributed as dist
@@ -157,7 +157,7 @@ def as_main_has(tensors: Iterable[Tensor]) -> None:
 
 @contextlib.contextmanager
 def one_of_each_node_first() -> Iterator[None]:
-    """Lets one process of each machine through before its others, which then find what it downloaded and prepared.
+    """Let one process of each machine through before its others, which then find what it downloaded and prepared.
 
     It may take any time: who waits looks at a note rather than waiting in an exchange.
     """
@@ -175,7 +175,7 @@ def one_of_each_node_first() -> Iterator[None]:
 
 @contextlib.contextmanager
 def processes() -> Iterator[None]:
-    """Joins the processes that torchrun started, for as long as the context lasts.
+    """Join the processes that torchrun started, for as long as the context lasts.
 
     What one of them raises ends all: the first to fail raises it, the others `SystemExit` with the status that the
     command line would give. One that is waiting for something that will never come is ended.
@@ -210,7 +210,7 @@ def processes() -> Iterator[None]:
 
 
 def refuse_several(command: str) -> None:
-    """Lets a command go on that is for one process; where torchrun started several, they say so once.
+    """Let a command continue that is for one process; where torchrun started several, they say so once.
 
     Raises:
         SegregError: this process is one of several.
@@ -224,7 +224,7 @@ def refuse_several(command: str) -> None:
 
 
 def _told_once(error: BaseException, store: Store) -> BaseException:
-    """Gives what this process is to raise: the error where it is the first to fail, else the first one's status."""
+    """Return what this process is to raise: the error where it is the first to fail, else the first one's status."""
     status = _status(error)
     try:
         first = store.add(_ENDED, 1) == 1
@@ -250,7 +250,7 @@ def _told_once(error: BaseException, store: Store) -> BaseException:
 
 
 def _status(error: BaseException) -> int:
-    """Gives the status that the command line ends with for an error."""
+    """Return the status that the command line ends with for an error."""
     if isinstance(error, KeyboardInterrupt):
         return 130
     if isinstance(error, SystemExit):
@@ -265,7 +265,7 @@ def _of_the_network(error: BaseException) -> bool:
 
 
 def _watch(store: Store, left: threading.Event) -> None:
-    """Ends this process when another has ended and it has not noticed, waiting for what will never come."""
+    """End this process when another has ended and it has not noticed, waiting for what will never come."""
     while not left.wait(0.5):
         try:
             status = int(store.get(_STATUS)) if store.check([_STATUS]) else None

@@ -9,10 +9,10 @@ MIB = 2**20
 
 
 def peak_rss_mib() -> float | None:
-    """Gives the largest resident memory that this process has had in MiB, None where the system doesn't tell (Windows).
+    """Return the largest resident memory that this process has had in MiB, None where the system doesn't tell (Windows).
 
     It never shrinks. A process that was forked begins with what its parent has just then. One that was started anew
-    (`exec`) begins on Linux with its parent's peak, however small it is itself; of such a process it is no measure.
+    (`exec`) begins on Linux with its parent's peak, however small it is itself; of such a process it is not a measure.
     """
     try:
         import resource
@@ -23,7 +23,7 @@ def peak_rss_mib() -> float | None:
 
 
 def available_mib(file: Path = Path("/proc/meminfo")) -> float | None:
-    """Gives the memory that new processes can have without swapping in MiB, None where that isn't told (not Linux)."""
+    """Return the memory that new processes can have without swapping in MiB, None where that isn't told (not Linux)."""
     try:
         lines = file.read_text(encoding="ascii").splitlines()
         told = next(line for line in lines if line.startswith("MemAvailable:"))

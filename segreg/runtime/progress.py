@@ -23,17 +23,17 @@ class Progress(Protocol):
     """What training, reading and evaluating tell their progress to."""
 
     def say(self, text: str) -> None:
-        """Writes a line that stays."""
+        """Write a line that stays."""
 
     def watch(self, title: str, total: int | None, unit: str) -> AbstractContextManager[Advance]:
-        """Shows how much of `total` (None: unknown) is done while the context lasts. One at a time."""
+        """Show how much of `total` (None: unknown) is done while the context lasts. One at a time."""
 
 
 Mode = Literal["auto", "bar", "lines", "quiet"]
 
 
 def progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
-    """Gives the progress of that mode; "auto" takes the bar on a terminal and lines elsewhere."""
+    """Return the progress of that mode; "auto" takes the bar on a terminal and lines elsewhere."""
     stream = stream or sys.stdout
     if mode == "auto":
         mode = "bar" if stream.isatty() else "lines"
@@ -44,14 +44,14 @@ def progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
 
 @dataclass(frozen=True)
 class Quiet:
-    """Tells nothing."""
+    """Report nothing."""
 
     def say(self, text: str) -> None:
-        """Writes nothing."""
+        """Write nothing."""
 
     @contextmanager
     def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:  # noqa: ARG002
-        """Shows nothing."""
+        """Show nothing."""
 
         def advance(count: int = 1, note: str | None = None) -> None:
             pass
@@ -61,7 +61,7 @@ class Quiet:
 
 @dataclass(frozen=True)
 class Lines:
-    """Writes a line now and then.
+    """Write a line now and then.
 
     Attributes:
         stream: where to.
@@ -72,12 +72,12 @@ class Lines:
     every: float = 15.0
 
     def say(self, text: str) -> None:
-        """Writes a line."""
+        """Write a line."""
         print(text, file=self.stream, flush=True)
 
     @contextmanager
     def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
-        """Writes how much is done, not more often than every so many seconds."""
+        """Write how much is done, not more often than every so many seconds."""
         start = told = time.monotonic()
         done, beside = 0, ""
 
@@ -98,17 +98,17 @@ class Lines:
 
 @dataclass(frozen=True)
 class Bar:
-    """Moves a bar on a terminal, with the rate and the time left."""
+    """Move a bar on a terminal, with the rate and the time left."""
 
     console: Console
 
     def say(self, text: str) -> None:
-        """Writes a line above the bar."""
+        """Write a line above the bar."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
-        """Shows a bar, which goes away at the end."""
+        """Show a bar, which goes away at the end."""
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Columns
 
@@ -121,7 +121,7 @@ class Bar:
             TextColumn("{task.fields[note]}", markup=False),
             console=self.console,
             transient=True,
-            refresh_per_second=4,  # drawing competes with training for the processor
+            refresh_per_second=4,  # drawing competes with training for the CPU
         )
         with columns:
             task = columns.add_task(title, total=total, note="")
@@ -135,7 +135,7 @@ class Bar:
 
 
 def duration(seconds: float) -> str:
-    """Gives "45 s", "3 min 20 s" or "2 h 05 min"."""
+    """Return "45 s", "3 min 20 s" or "2 h 05 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -19,7 +19,7 @@ from segreg.testing.check import Broken, NotChecked, Rule, doing
 from segreg.testing.subject import Subject
 
 SIDE = 64
-"""Height and width of the pictures: `input.size` for transforms that are told it."""
+"""Height and width of the images: `input.size` for transforms that are told it."""
 SEEDS = range(12)
 NEARER = 0.1
 """By how much an image must agree better with a moved mask than with its own to be called out of step."""
@@ -35,7 +35,7 @@ def it_can_be_built(subject: Subject) -> None:
 
 
 def it_keeps_size_type_and_labels(subject: Subject) -> None:
-    """Whatever it draws, pictures stay uint8 and of their size, and masks hold the labels that they had, or 255."""
+    """Whatever it draws, images stay uint8 and of their size, and masks hold the labels that they had, or 255."""
     transform = built(subject)
     for mode, shape in (("binary", (SIDE, SIDE)), ("multilabel", (2, SIDE, SIDE))):
         try:
@@ -62,7 +62,7 @@ def image_and_mask_move_together(subject: Subject) -> None:
         for words, moved in _moved(layers[0]):
             others.setdefault(words, []).append(_agreement(after, moved) or 0.0)
     if not own:
-        raise NotChecked("what it gives shows nothing of the picture")
+        raise NotChecked("what it gives shows nothing of the image")
     for words, found in others.items():
         if np.mean(found) > np.mean(own) + NEARER:
             raise Broken(
@@ -97,7 +97,7 @@ def it_leaves_its_inputs_alone(subject: Subject) -> None:
         given = image.copy(), mask.copy()
         _applied(augmentation, *given, seed)
         if not np.array_equal(given[0], image) or not np.array_equal(given[1], mask):
-            raise Broken("it changes the picture that it is given in place", at=_transform(subject))
+            raise Broken("it changes the image that it is given in place", at=_transform(subject))
 
 
 def it_can_be_copied_and_sent(subject: Subject) -> None:
@@ -117,7 +117,7 @@ def _transform(subject: Subject) -> Any:
 
 
 def _applied(augmentation: Augmentation, image: Any, mask: Any, seed: int) -> tuple[Any, Any]:
-    """Gives the augmented image and mask.
+    """Return the augmented image and mask.
 
     Raises:
         NotChecked: it can't be applied.
@@ -129,14 +129,14 @@ def _applied(augmentation: Augmentation, image: Any, mask: Any, seed: int) -> tu
 
 
 def _certain(subject: Subject) -> Augmentation:
-    """Gives the augmentation, applied to every picture."""
+    """Return the augmentation, applied to every image."""
     transform = copy.deepcopy(built(subject))
     transform.p = 1.0
     return Augmentation([transform], drawn.TASKS["multilabel"])
 
 
 def _scene() -> tuple[Any, Any]:
-    """Gives an image `[H, W, C]` and its mask `[H, W]`: two bright rectangles on noise.
+    """Return an image `[H, W, C]` and its mask `[H, W]`: two bright rectangles on noise.
 
     No mirroring and no turning brings one onto itself or onto the other.
     """
@@ -149,7 +149,7 @@ def _scene() -> tuple[Any, Any]:
 
 
 def _agreement(image: Any, mask: Any) -> float | None:
-    """Gives how well brightness and mask agree, the size of their correlation; None where either shows nothing."""
+    """Return how well brightness and mask agree, the size of their correlation; None where either shows nothing."""
     counted = mask != 255
     grey, truth = image.astype(float).mean(-1)[counted], (mask == 1)[counted].astype(float)
     if not counted.any() or grey.std() < 1 or truth.std() < 0.05:
@@ -158,7 +158,7 @@ def _agreement(image: Any, mask: Any) -> float | None:
 
 
 def _moved(mask: Any) -> Iterator[tuple[str, Any]]:
-    """Gives the mask as it would stand had the image alone been moved, or not been."""
+    """Return the mask as it would stand had the image alone been moved, or not been."""
     for turns, mirrored in itertools.product(range(4), (False, True)):
         if turns or mirrored:
             words = " and ".join(

@@ -13,7 +13,7 @@ NETWORKS = ("encoder", "decoder")
 
 
 def tried(subject: Subject, *given: Any) -> Any:
-    """Gives the built part, for the check of whether it can be built.
+    """Return the built part, for the check of whether it can be built.
 
     Raises:
         NotChecked: settings are missing, or its defaults are refused in words.
@@ -31,10 +31,10 @@ def tried(subject: Subject, *given: Any) -> Any:
 
 
 def built(subject: Subject, *given: Any) -> Any:
-    """Gives the built part, for every other check.
+    """Return the built part, for every other check.
 
     Raises:
-        NotChecked: it can't be built, or is no network where it must be one.
+        NotChecked: it can't be built, or is not a network where it must be one.
     """
     from torch import nn
 
@@ -44,12 +44,12 @@ def built(subject: Subject, *given: Any) -> Any:
     except Exception as error:
         raise NotChecked("it can't be built, see it_can_be_built") from error
     if subject.part.kind in NETWORKS and not isinstance(part, nn.Module):
-        raise NotChecked("it is no nn.Module, see it_can_be_built")
+        raise NotChecked("it is not a nn.Module, see it_can_be_built")
     return part
 
 
 def needs_nothing(subject: Subject) -> None:
-    """Stops where a setting is missing.
+    """Stop where a setting is missing.
 
     Raises:
         NotChecked: it names them.

@@ -26,7 +26,7 @@ class Broken(Exception):  # noqa: N818 - it is caught and told
         self.at = at
 
 
-class NotChecked(Exception):  # noqa: N818 - it is no error
+class NotChecked(Exception):  # noqa: N818 - it is not an error
     """Why a check says nothing of a part: it does not apply, or lacks a setting."""
 
 
@@ -94,23 +94,23 @@ class Check:
 
     @property
     def name(self) -> str:
-        """Gives the check's name."""
+        """Return the check's name."""
         return self.rule.check.__name__
 
     @property
     def id(self) -> str:
-        """Gives kind, part and check, as pytest is told them."""
+        """Return kind, part and check, as pytest is told them."""
         return f"{self.subject.part.kind}-{self.subject.part.name}-{self.name}"
 
     def __str__(self) -> str:
         return self.id
 
     def outcome(self) -> Outcome:
-        """Runs the check and says what came of it."""
+        """Run the check and says what came of it."""
         return self._run()[0]
 
     def __call__(self) -> None:
-        """Runs the check.
+        """Run the check.
 
         Raises:
             CheckFailed: the part does not pass.
@@ -146,13 +146,13 @@ class Check:
 
 
 def raised(error: Exception) -> str:
-    """Gives an exception in words: its type and message."""
+    """Return an exception in words: its type and message."""
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 @contextmanager
 def doing(words: str, *, at: Any = None) -> Iterator[None]:
-    """Tells what was being done where something is raised: `{words}, it raises ...`.
+    """Report what was being done where something is raised: `{words}, it raises ...`.
 
     Raises:
         Broken: whatever was raised, told.
@@ -169,7 +169,7 @@ def doing(words: str, *, at: Any = None) -> Iterator[None]:
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """Runs a check from one seed, so that its order does not matter, and leaves all generators as they were."""
+    """Run a check from one seed, so that its order does not matter, and leaves all generators as they were."""
     import numpy as np
     import torch
 

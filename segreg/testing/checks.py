@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from segreg.registry.entry import Entry, Family
 from segreg.errors import SegregError, did_you_mean, listed
+from segreg.registry.entry import Entry, Family
 from segreg.registry.registry import Part, Plugin, Registry, load_registry
 from segreg.testing.check import Check, Rule
 from segreg.testing.subject import part_of, subject_of
@@ -23,22 +23,22 @@ def checks(
     *,
     member: str | None = None,
     settings: Mapping[str, Any] | None = None,
-    leave_out: Mapping[str, str] | None = None,
+    exclude: Mapping[str, str] | None = None,
 ) -> list[Check]:
-    """Gives the checks of one part, ready to run.
+    """Return the checks of one part, ready to run.
 
     Args:
         part: what a plugin offers, or what a registry found.
         member: which member, where it is a family.
         settings: what a recipe would set; defaults stand for the rest.
-        leave_out: names of checks that the part is known not to pass, each with the reason.
+        exclude: names of checks that the part is known not to pass, each with the reason.
 
     Raises:
         SegregError: a setting, a member or a name of a check that there is not.
     """
     subject = subject_of(part, settings or {}, member=member)
     rules = rules_of(subject.part.kind)
-    reasons = dict(leave_out or {})
+    reasons = dict(exclude or {})
     names = [rule.check.__name__ for rule in rules]
     for name in reasons:
         if name not in names:
@@ -48,7 +48,7 @@ def checks(
 
 
 def rules_of(kind: str) -> tuple[Rule, ...]:
-    """Gives the checks of a kind, those of every kind first."""
+    """Return the checks of a kind, those of every kind first."""
     rules: tuple[Rule, ...] = ()
     for name in (EVERY_KIND, kind):
         rules += importlib.import_module(f"segreg.testing.{name}").RULES
@@ -60,9 +60,9 @@ def package_checks(
     patterns: Sequence[str] = (),
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    leave_out: Mapping[str, str] | None = None,
+    exclude: Mapping[str, str] | None = None,
 ) -> list[Check]:
-    """Gives the checks of what an installed package offers: its single parts, and one member of each family.
+    """Return the checks of what an installed package offers: its single parts, and one member of each family.
 
     That member is the first that the family names as a representative, or its first where it names none.
 
@@ -70,25 +70,25 @@ def package_checks(
         package: its name, as pip or as Python knows it.
         patterns: wildcards for "KIND.NAME"; then all parts and members that match.
         settings: settings by "KIND.NAME". What is named here is checked, whatever the patterns.
-        leave_out: reasons by the name of a check, or by "KIND.NAME.CHECK".
+        exclude: reasons by the name of a check, or by "KIND.NAME.CHECK".
 
     Raises:
         SegregError: the package takes no part or can't be loaded, or a name matches nothing.
     """
     parts = parts_of(load_registry(), package, patterns, named=settings or {})
-    return checks_of(parts, settings=settings, leave_out=leave_out)
+    return checks_of(parts, settings=settings, exclude=exclude)
 
 
 def checks_of(
     parts: Iterable[Entry | Family | Part],
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    leave_out: Mapping[str, str] | None = None,
+    exclude: Mapping[str, str] | None = None,
 ) -> list[Check]:
-    """Gives the checks of several parts; the arguments are those of `package_checks`.
+    """Return the checks of several parts; the arguments are those of `package_checks`.
 
     Raises:
-        SegregError: a name in `settings` or `leave_out` matches nothing.
+        SegregError: a name in `settings` or `exclude` matches nothing.
     """
     found = [part if isinstance(part, Part) else part_of(part) for part in parts]
     titles = [f"{part.kind}.{part.name}" for part in found]
@@ -97,12 +97,12 @@ def checks_of(
     used: set[str] = set()
     for part, title in zip(found, titles, strict=True):
         names = [rule.check.__name__ for rule in rules_of(part.kind)]
-        reasons = {n: r for n in names for key, r in (leave_out or {}).items() if key in (n, f"{title}.{n}")}
-        used |= {key for key in leave_out or {} for n in names if key in (n, f"{title}.{n}")}
-        made += checks(part, settings=(settings or {}).get(title), leave_out=reasons)
+        reasons = {n: r for n in names for key, r in (exclude or {}).items() if key in (n, f"{title}.{n}")}
+        used |= {key for key in exclude or {} for n in names if key in (n, f"{title}.{n}")}
+        made += checks(part, settings=(settings or {}).get(title), exclude=reasons)
     titled = {f"{check.subject.part.kind}.{check.subject.part.name}.{check.name}" for check in made}
     known = sorted(titled | {check.name for check in made})
-    for key in set(leave_out or {}) - used:
+    for key in set(exclude or {}) - used:
         raise SegregError(f'there is no check "{key}" to leave out', hint=did_you_mean(key, known))
     return made
 
@@ -110,7 +110,7 @@ def checks_of(
 def parts_of(
     registry: Registry, package: str, patterns: Sequence[str] = (), *, named: Iterable[str] = ()
 ) -> list[Part]:
-    """Gives the parts of a package that are checked; the arguments are those of `package_checks`.
+    """Return the parts of a package that are checked; the arguments are those of `package_checks`.
 
     Raises:
         SegregError: the package takes no part or can't be loaded, or a pattern matches nothing.
@@ -134,7 +134,7 @@ def parts_of(
 
 
 def plugins_of(registry: Registry, package: str) -> list[Plugin]:
-    """Gives the entry points of a package.
+    """Return the entry points of a package.
 
     Raises:
         SegregError: it has none, or one can't be loaded.
@@ -176,7 +176,7 @@ def _members(plugin: Plugin, offer: Entry | Family, patterns: Sequence[str], nam
 
 
 def _is_of(plugin: Plugin, package: str) -> bool:
-    """Says whether an entry point is a package's, by the name that pip or that Python has for it."""
+    """Whether an entry point is a package's, by the name that pip or that Python has for it."""
     names = (plugin.distribution, plugin.module.partition(":")[0].partition(".")[0])
     return _plain(package) in {_plain(name) for name in names}
 

@@ -9,9 +9,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from segreg.registry.protocols import Dataset, Sample
 from segreg.data.samples import mask_shape, wrong_labels
 from segreg.errors import SegregError, listed
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import IGNORE_INDEX, Task
 from segreg.testing.building import built, needs_nothing, tried
 from segreg.testing.check import Broken, NotChecked, Rule, doing, raised
@@ -19,7 +19,7 @@ from segreg.testing.subject import Subject
 
 MOST_SAMPLES = 8
 """How many samples are read: from the first to the last, evenly."""
-SIDES = ("train", "val", "test")
+SPLITS = ("train", "val", "test")
 
 
 def it_can_be_built(subject: Subject) -> None:
@@ -27,14 +27,14 @@ def it_can_be_built(subject: Subject) -> None:
     _needs_a_place(subject)
     dataset = tried(subject)
     if not isinstance(dataset, Dataset):
-        raise Broken(f"it gives {type(dataset).__name__}, which is no segreg.Dataset")
+        raise Broken(f"it gives {type(dataset).__name__}, which is not a segreg.Dataset")
     if not isinstance(dataset.task, Task):
-        raise Broken(f"its task is {type(dataset.task).__name__}, which is no segreg.Task")
+        raise Broken(f"its task is {type(dataset.task).__name__}, which is not a segreg.Task")
     if not len(dataset.samples):
         raise Broken("it has no samples")
     for sample in dataset.samples:
         if not isinstance(sample, Sample):
-            raise Broken(f"among its samples is {type(sample).__name__}, which is no segreg.Sample")
+            raise Broken(f"among its samples is {type(sample).__name__}, which is not a segreg.Sample")
 
 
 def ids_are_unique_and_stable(subject: Subject) -> None:
@@ -49,7 +49,7 @@ def ids_are_unique_and_stable(subject: Subject) -> None:
         raise Broken("built again, it has other ids, or in another order")
 
 
-def pictures_are_what_is_promised(subject: Subject) -> None:
+def images_are_what_is_promised(subject: Subject) -> None:
     """Images are uint8 or uint16, masks uint8 as the task has them, and both of one size."""
     dataset = _dataset(subject)
     for sample in _some(dataset):
@@ -110,14 +110,14 @@ def reading_repeats(subject: Subject) -> None:
 
 
 def sides_of_its_split_are_disjoint(subject: Subject) -> None:
-    """Where it says which side a sample is on, no picture and no group stands on two."""
+    """Where it says which side a sample is on, no image and no group stands on two."""
     samples = _dataset(subject).samples
     named = [sample for sample in samples if sample.split is not None]
     if not named:
         raise NotChecked("it has no split of its own")
-    if odd := [sample for sample in named if sample.split not in SIDES]:
-        raise Broken(f'"{odd[0].id}" is on the side "{odd[0].split}"; there is {listed(SIDES)}')
-    for what, key in (("picture", _picture), ("group", _group)):
+    if odd := [sample for sample in named if sample.split not in SPLITS]:
+        raise Broken(f'"{odd[0].id}" is on the side "{odd[0].split}"; there is {listed(SPLITS)}')
+    for what, key in (("image", _image), ("group", _group)):
         side_of: dict[str, str] = {}
         for sample in named:
             name = key(sample)
@@ -148,7 +148,9 @@ def missing_data_is_told(subject: Subject) -> None:
                 ) from error
             return
         except Exception as error:
-            raise Broken(f"where its folder is missing, it raises {raised(error)}, which is no SegregError") from error
+            raise Broken(
+                f"where its folder is missing, it raises {raised(error)}, which is not a SegregError"
+            ) from error
         if any(path.exists() for path in places.values()):
             raise NotChecked(f"it makes what is not there: {listed(list(places))}")
         raise Broken("where its folder is missing, it says nothing")
@@ -158,12 +160,12 @@ def _dataset(subject: Subject) -> Dataset:
     _needs_a_place(subject)
     dataset = built(subject)
     if not isinstance(dataset, Dataset):
-        raise NotChecked("it is no segreg.Dataset, see it_can_be_built")
+        raise NotChecked("it is not a segreg.Dataset, see it_can_be_built")
     return dataset
 
 
 def _needs_a_place(subject: Subject) -> None:
-    """Stops where the author gave no path: a default is a folder of somebody else's, and some write into it.
+    """Stop where the author gave no path: a default is a folder of somebody else's, and some write into it.
 
     Raises:
         NotChecked: it names the settings.
@@ -175,7 +177,7 @@ def _needs_a_place(subject: Subject) -> None:
 
 
 def _paths(subject: Subject) -> list[str]:
-    """Gives the names of the settings that are a path."""
+    """Return the names of the settings that are a path."""
     return [n for n, s in subject.part.settings.items() if s.hint is Path or Path in get_args(s.hint)]
 
 
@@ -190,7 +192,7 @@ def _read(read: Callable[[Sample], Any], sample: Sample, what: str) -> Any:
         return read(sample)
 
 
-def _picture(sample: Sample) -> str:
+def _image(sample: Sample) -> str:
     return str(sample.image)
 
 
@@ -201,9 +203,9 @@ def _group(sample: Sample) -> str:
 RULES = (
     Rule(it_can_be_built, "everything else is done with its samples"),
     Rule(ids_are_unique_and_stable, "splits, results and file names know samples by their ids, on every machine"),
-    Rule(pictures_are_what_is_promised, "resizing, caching and batching rely on it"),
-    Rule(labels_are_of_the_task, "a label that is no class trains something else, or ends the run"),
-    Rule(reading_repeats, "pictures are cached, and a run is to be repeated"),
+    Rule(images_are_what_is_promised, "resizing, caching and batching rely on it"),
+    Rule(labels_are_of_the_task, "a label that is not a class trains something else, or ends the run"),
+    Rule(reading_repeats, "images are cached, and a run is to be repeated"),
     Rule(sides_of_its_split_are_disjoint, "what was trained on must not be scored on"),
     Rule(missing_data_is_told, "it is the first thing that a new user sees"),
 )

@@ -12,11 +12,11 @@ from functools import cache
 
 import pluggy
 
-from segreg.registry.entry import Family
+from segreg.config.schema import recipe_schema
 from segreg.errors import SegregError, listed
+from segreg.registry.entry import Family
 from segreg.registry.hooks import PROJECT
 from segreg.registry.registry import Registry
-from segreg.config.schema import recipe_schema
 from segreg.settings import check_value, plain, type_in_words
 from segreg.testing.check import Broken, NotChecked, Rule
 from segreg.testing.subject import Subject
@@ -128,7 +128,7 @@ def the_table_of_contents_is_light(subject: Subject) -> None:
 
 
 def _readable(subject: Subject) -> None:
-    """Stops where the settings can't be read.
+    """Stop where the settings can't be read.
 
     Raises:
         NotChecked: one check tells why.
@@ -141,7 +141,7 @@ def _readable(subject: Subject) -> None:
 
 @cache
 def _imported(module: str, form: str, path: str) -> tuple[str, frozenset[str]]:
-    """Gives what went wrong and the top-level modules that a fresh process has once it has loaded a plugin."""
+    """Return what went wrong and the top-level modules that a fresh process has once it has loaded a plugin."""
     done = subprocess.run(  # noqa: S603 - this Python, and a module that is imported already
         [sys.executable, "-W", "ignore", "-c", _PROGRAM, module, form],
         env={**os.environ, "PYTHONPATH": path},

@@ -9,8 +9,7 @@ from torch import nn
 
 from segreg.errors import SegregError
 from segreg.models.segmenter import Segmenter, verify
-from segreg.testing import drawn
-from segreg.testing import networks
+from segreg.testing import drawn, networks
 from segreg.testing.building import built, tried
 from segreg.testing.check import Broken, NotChecked, Rule, doing, raised
 from segreg.testing.subject import Subject

@@ -49,7 +49,7 @@ class Levels(nn.Module):
         return True
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Gives the levels."""
+        """Return the levels."""
         least = min(image.shape[-2:])  # no level is empty, however small the image
         pooled = [F.avg_pool2d(image, s, ceil_mode=self.rounds_up or s > least) for s in self.strides]
         return [convolution(one) for convolution, one in zip(self.convolutions, pooled, strict=True)]
@@ -64,7 +64,7 @@ class Finest(nn.Module):
         self.stride = encoder.strides[0]
 
     def forward(self, levels: list[Tensor]) -> Tensor:
-        """Gives the finest level."""
+        """Return the finest level."""
         return levels[0]
 
 
@@ -80,18 +80,18 @@ PYRAMIDS: Mapping[str, Callable[[], Levels]] = {
 
 
 def image(*, images: int = 2, channels: int = 3, size: tuple[int, int] = (64, 64)) -> Tensor:
-    """Gives noise as a normalised image has it, `[B, C, H, W]`."""
+    """Return noise as a normalised image has it, `[B, C, H, W]`."""
     return torch.randn(images, channels, *size)
 
 
 def truth(task: Task, *, images: int = 4, size: tuple[int, int] = (12, 12), ignored: bool = False) -> Tensor:
-    """Gives a random target of every class, int64 as `Task` has it, a fifth of it ignored if wanted."""
+    """Return a random target of every class, int64 as `Task` has it, a fifth of it ignored if wanted."""
     shape = (images, task.channels, *size) if task.mode == "multilabel" else (images, *size)
     target = torch.randint(0, task.channels if task.mode == "multiclass" else 2, shape)
     return target.masked_fill(torch.rand(shape) < 0.2, IGNORE_INDEX) if ignored else target
 
 
 def answers(task: Task, target: Tensor, confidence: float) -> Tensor:
-    """Gives logits `[B, K, H, W]` for which the target is right with this confidence, wrong if it is negative."""
+    """Return logits `[B, K, H, W]` for which the target is right with this confidence, wrong if it is negative."""
     ones, _ = task.one_hot(target)
     return (2 * ones - 1) * confidence

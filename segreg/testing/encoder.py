@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from segreg.errors import SegregError
-from segreg.models.segmenter import Segmenter, verify
 from segreg.models.pyramid import check_encoder
+from segreg.models.segmenter import Segmenter, verify
 from segreg.registry.registry import Part, load_registry
-from segreg.testing import drawn
-from segreg.testing import networks
+from segreg.testing import drawn, networks
 from segreg.testing.building import built, tried
 from segreg.testing.check import Broken, NotChecked, Rule, doing
 from segreg.testing.subject import Subject
@@ -125,7 +124,7 @@ def _encoder(subject: Subject) -> Any:
 
 
 def _verify(encoder: Any, size: tuple[int, int], channels: int, *, words: str = "") -> None:
-    """Compares declared levels with those that an image gives.
+    """Compare declared levels with those that an image gives.
 
     Raises:
         Broken: they differ, or the encoder fails.
@@ -144,7 +143,7 @@ def _verify(encoder: Any, size: tuple[int, int], channels: int, *, words: str = 
 
 
 def _decoders() -> list[Part]:
-    """Gives a few of the installed decoders that need no settings, from all over the list."""
+    """Return a few of the installed decoders that need no settings, from all over the list."""
     parts = [part for part in load_registry().parts("decoder") if not any(s.required for s in part.settings.values())]
     return parts[:: -(-len(parts) // MOST_DECODERS) or 1]
 

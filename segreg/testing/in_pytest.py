@@ -19,10 +19,10 @@ def parametrize(
     patterns: Sequence[str] = (),
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
-    leave_out: Mapping[str, str] | None = None,
+    exclude: Mapping[str, str] | None = None,
     slow: Sequence[pytest.MarkDecorator] = (),
 ) -> pytest.MarkDecorator:
-    """Gives a mark that runs a test once for every check, as its argument `check`: the test calls `check()`.
+    """Return a mark that runs a test once for every check, as its argument `check`: the test calls `check()`.
 
     The ids are `KIND-NAME-CHECK`. What can't be checked is skipped with the reason.
 
@@ -30,7 +30,7 @@ def parametrize(
         parts: an installed package's name, or what is to be checked: entries, and what `checks` gives.
         patterns: wildcards for "KIND.NAME" of the package's parts.
         settings: settings by "KIND.NAME".
-        leave_out: why a check is not to be run, by its name or by "KIND.NAME.CHECK".
+        exclude: why a check is not to be run, by its name or by "KIND.NAME.CHECK".
         slow: marks for the checks that may take more than a second: compiling, exporting, trying decoders.
 
     Raises:
@@ -39,12 +39,12 @@ def parametrize(
     import pytest
 
     if isinstance(parts, str):
-        made = package_checks(parts, patterns, settings=settings, leave_out=leave_out)
+        made = package_checks(parts, patterns, settings=settings, exclude=exclude)
     else:
         parts = list(parts)
         offered = [part for part in parts if not isinstance(part, Check)]
         made = [part for part in parts if isinstance(part, Check)]
-        made += checks_of(offered, settings=settings, leave_out=leave_out)
+        made += checks_of(offered, settings=settings, exclude=exclude)
     params = [
         pytest.param(_skipping(check), id=check.id, marks=tuple(slow) if check.rule.slow else ()) for check in made
     ]
@@ -52,7 +52,7 @@ def parametrize(
 
 
 def _skipping(check: Check) -> Callable[[], None]:
-    """Gives the check as a function that skips the test where the check says nothing."""
+    """Return the check as a function that skips the test where the check says nothing."""
 
     def run() -> None:
         import pytest

@@ -24,7 +24,9 @@ def it_can_be_built(subject: Subject) -> None:
     for mode, loss in tried_modes(subject).items():
         task = drawn.TASKS[mode]
         if not callable(loss):
-            raise Broken(f"for a {mode} task it gives {type(loss).__name__}, which is no function of logits and target")
+            raise Broken(
+                f"for a {mode} task it gives {type(loss).__name__}, which is not a function of logits and target"
+            )
         try:
             loss(drawn.answers(task, target := drawn.truth(task), 1.0), target)
         except SegregError as error:
@@ -174,16 +176,16 @@ def it_can_be_learned_from(subject: Subject) -> None:
 
 
 def _blobs(task: Task) -> Tensor:
-    """Gives the target of eight images, in which the classes stand in blocks."""
+    """Return the target of eight images, in which the classes stand in blocks."""
     coarse = drawn.truth(task, images=8, size=(4, 4))
     return coarse.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
 
 
 def _scalar(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
-    """Gives the loss, for every check but the one of just that.
+    """Return the loss, for every check but the one of just that.
 
     Raises:
-        NotChecked: it is no scalar.
+        NotChecked: it is not a scalar.
     """
     value = loss(logits, target)
     if not isinstance(value, Tensor) or value.shape != ():

@@ -1,4 +1,4 @@
-"""Checks of metrics: values that hang on the pixels alone, not on batches or order, each with what it means."""
+"""Checks of metrics: values that depend on the pixels alone, not on batches or order, each with what it means."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def it_can_be_built(subject: Subject) -> None:
 
     for mode, metric in tried_modes(subject, THRESHOLD).items():
         if not isinstance(metric, torchmetrics.Metric):
-            raise Broken(f"for a {mode} task it gives {type(metric).__name__}, which is no torchmetrics.Metric")
+            raise Broken(f"for a {mode} task it gives {type(metric).__name__}, which is not a torchmetrics.Metric")
 
 
 def it_gives_named_numbers(subject: Subject) -> None:
@@ -163,7 +163,7 @@ def _metrics(subject: Subject) -> Iterator[tuple[Task, Any]]:
 
 
 def _batch(task: Task) -> tuple[Tensor, Tensor]:
-    """Gives logits that are right more often than not, and a target with ignored pixels."""
+    """Return logits that are right more often than not, and a target with ignored pixels."""
     target = drawn.truth(task, images=IMAGES, ignored=True)
     right = drawn.answers(task, target, 0.7)
     return right + torch.randn_like(right), target
@@ -182,7 +182,7 @@ def _scores(metric: Any, batches: list[tuple[Tensor, Tensor]]) -> dict[str, floa
 
 
 def _same(task: Task, metric: Any, wanted: Mapping[str, float], found: Mapping[str, float], words: str) -> None:
-    """Compares two results, in which NaN equals NaN.
+    """Compare two results, in which NaN equals NaN.
 
     Raises:
         Broken: they differ.
@@ -196,7 +196,7 @@ def _same(task: Task, metric: Any, wanted: Mapping[str, float], found: Mapping[s
 RULES = (
     Rule(it_can_be_built, "a metric that does not serve a task is to be refused before anything trains"),
     Rule(it_gives_named_numbers, "each value is a column of the history and a row of the results"),
-    Rule(batches_do_not_matter, "a score must not hang on the batch size; segreg streams images"),
+    Rule(batches_do_not_matter, "a score must not depend on the batch size; segreg streams images"),
     Rule(ignored_pixels_count_for_nothing, "255 marks pixels of which nobody knows the truth"),
     Rule(reset_forgets, "one metric scores every epoch"),
     Rule(every_value_is_defined, "results and reports print what each number means"),

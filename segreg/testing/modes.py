@@ -14,7 +14,7 @@ from segreg.testing.subject import Subject
 
 
 def served(subject: Subject, *given: Any) -> Iterator[tuple[Task, Any]]:
-    """Gives each task that the part serves, with the part built for it; `given` follows the task.
+    """Return each task that the part serves, with the part built for it; `given` follows the task.
 
     Raises:
         NotChecked: it can't be built for any.
@@ -33,7 +33,7 @@ def served(subject: Subject, *given: Any) -> Iterator[tuple[Task, Any]]:
 
 
 def tried_modes(subject: Subject, *given: Any) -> dict[str, Any]:
-    """Gives what is built for each mode that the part serves.
+    """Return what is built for each mode that the part serves.
 
     Raises:
         NotChecked: settings are missing, or its defaults are refused for every mode.

@@ -23,7 +23,7 @@ TOLERANCE = 1e-3
 
 
 def specimen(subject: Subject, *, images: int = 2) -> tuple[nn.Module, Any]:
-    """Gives the network, and what it is called with: a batch of noise, or a CNN's levels of it.
+    """Return the network, and what it is called with: a batch of noise, or a CNN's levels of it.
 
     Raises:
         NotChecked: it can't be built.
@@ -37,20 +37,20 @@ def specimen(subject: Subject, *, images: int = 2) -> tuple[nn.Module, Any]:
 
 
 def fitting(network: Any, size: tuple[int, int]) -> tuple[int, int]:
-    """Gives the size that the model pads such an image to: `image_size`, or the next multiple of `size_divisor`."""
+    """Return the size that the model pads such an image to: `image_size`, or the next multiple of `size_divisor`."""
     divisor = getattr(network, "size_divisor", 1)
     height, width = (-(-side // divisor) * divisor for side in size)
     return getattr(network, "image_size", None) or (height, width)
 
 
 def maps(network: nn.Module, given: Any) -> tuple[Tensor, ...]:
-    """Gives what a network gives as a tuple: an encoder's levels, or a decoder's one map."""
+    """Return what a network gives as a tuple: an encoder's levels, or a decoder's one map."""
     found = network(given)
     return (found,) if isinstance(found, Tensor) else tuple(found)
 
 
 def difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
-    """Gives the largest difference of two networks' maps as a share of the largest value; NaN differs."""
+    """Return the largest difference of two networks' maps as a share of the largest value; NaN differs."""
     if [tuple(a.shape) for a in one] != [tuple(b.shape) for b in other]:
         return float("inf")
     shares = [
@@ -68,7 +68,7 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
 
 
 def no_weight_is_left_out(network: nn.Module, outputs: Sequence[Tensor], *, words: str = "") -> None:
-    """Computes gradients of all that a network gave, and names what has none.
+    """Compute gradients of all that a network gave, and names what has none.
 
     Raises:
         Broken: a weight has no gradient or one that is not finite, or an output is cut off from the weights.
@@ -114,7 +114,7 @@ def the_seed_decides(subject: Subject) -> None:
 
 
 def _disturb(seed: int) -> None:
-    """Sets the generators that are not torch's, which a network has no business with."""
+    """Set the generators that are not torch's, which a network has no business with."""
     import random
 
     import numpy as np
@@ -139,7 +139,7 @@ def images_of_a_batch_do_not_mix(subject: Subject) -> None:
 
 
 def half_precision_is_finite(subject: Subject) -> None:
-    """Under bf16 autocast it runs, in both modes, and gives finite numbers."""
+    """Under bf16 autocast it runs, in both modes, and return finite numbers."""
     network, given = specimen(subject)
     for mode in (True, False):
         network.train(mode)
@@ -155,7 +155,7 @@ def weights_travel_by_state_dict(subject: Subject) -> None:
     network, given = specimen(subject)
     state = network.state_dict()
     if strange := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        raise Broken(f"its state_dict holds {listed(strange)}, which is no tensor", at=network)
+        raise Broken(f"its state_dict holds {listed(strange)}, which is not a tensor", at=network)
     with torch.no_grad():
         maps(network.train(), given)  # so that running statistics are no longer those of a new network
         wanted = maps(network.eval(), given)
@@ -223,7 +223,7 @@ def it_exports(subject: Subject) -> None:
 
 @contextmanager
 def _torch_without_warnings() -> Iterator[None]:
-    """Leaves out what torch's compilers say of torch itself."""
+    """Leave out what torch's compilers say of torch itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -236,7 +236,7 @@ GRADIENTS = Rule(
 RULES = (
     Rule(evaluation_repeats, "scores and predictions could not be repeated"),
     Rule(the_seed_decides, "a run is to be repeated by its seed"),
-    Rule(images_of_a_batch_do_not_mix, "predictions would hang on the batch size and on what else is predicted"),
+    Rule(images_of_a_batch_do_not_mix, "predictions would depend on the batch size and on what else is predicted"),
     Rule(half_precision_is_finite, "train.precision bf16 is what a GPU trains with by default"),
     Rule(
         weights_travel_by_state_dict, "checkpoints are state_dicts: a run that is loaded would not be what was scored"

@@ -1,4 +1,4 @@
-"""Checks of optimizers: they go downhill, obey the rate that they are given, and go on exactly where they stopped."""
+"""Checks of optimizers: they go downhill, obey the rate that they are given, and continue exactly where they stopped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def it_can_be_built(subject: Subject) -> None:
     """Its builder gives a torch.optim.Optimizer."""
     optimizer = tried(subject, _groups(_network()))
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise Broken(f"it gives {type(optimizer).__name__}, which is no torch.optim.Optimizer", at=optimizer)
+        raise Broken(f"it gives {type(optimizer).__name__}, which is not a torch.optim.Optimizer", at=optimizer)
 
 
 def groups_keep_their_names(subject: Subject) -> None:
@@ -129,7 +129,7 @@ def _groups(network: nn.Sequential) -> list[dict[str, Any]]:
 
 
 def _descend(network: nn.Module, optimizer: Any, steps: int) -> Sequence[float]:
-    """Takes steps towards weights that are all 0.5, and gives what each cost before it was taken."""
+    """Take steps towards weights that are all 0.5, and return what each cost before it was taken."""
     costs = []
     for _ in range(steps):
         cost: Tensor = torch.stack([(p - 0.5).square().sum() for p in network.parameters()]).sum()
@@ -146,5 +146,5 @@ RULES = (
     Rule(it_goes_downhill, "this is what an optimizer is for"),
     Rule(the_rate_is_obeyed, "schedules and train.lr_factors steer by a group's lr and by nothing else"),
     Rule(weights_without_gradient_stay, "train.freeze_encoder_epochs freezes the encoder under it"),
-    Rule(it_goes_on_where_it_stopped, "a run that was stopped goes on as if it had not been"),
+    Rule(it_goes_on_where_it_stopped, "a run that was stopped continues as if it had not been"),
 )

@@ -1,4 +1,4 @@
-"""Checks of schedules: rates that can be trained with until the end, and that go on exactly where they stopped."""
+"""Checks of schedules: rates that can be trained with until the end, and that continue exactly where they stopped."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def it_takes_any_monitored_value(subject: Subject) -> None:
 
 
 def _optimizer() -> torch.optim.Optimizer:
-    """Gives an optimizer as the training has it: two parts, each with a rate of its own."""
+    """Return an optimizer as the training has it: two parts, each with a rate of its own."""
     groups = [
         {"params": [torch.nn.Parameter(torch.ones(2))], "name": name, "lr": rate}
         for name, rate in zip(("encoder", "decoder"), RATES, strict=True)
@@ -110,7 +110,7 @@ def _optimizer() -> torch.optim.Optimizer:
 
 
 def _rates(schedule: Any, optimizer: torch.optim.Optimizer, steps: int, epochs: int) -> list[tuple[float, ...]]:
-    """Gives the rates before each step and after the last, as the training steps."""
+    """Return the rates before each step and after the last, as the training steps."""
 
     def now() -> tuple[float, ...]:
         return tuple(float(group["lr"]) for group in optimizer.param_groups)
@@ -131,6 +131,6 @@ RULES = (
     Rule(it_lasts_to_the_end, "it is stepped after every optimizer step, the last one too"),
     Rule(rates_can_be_trained_with, "a rate below 0 climbs, and one that is not finite ends the run"),
     Rule(some_rate_is_above_zero, "with a rate of 0 nothing is learned"),
-    Rule(it_goes_on_where_it_stopped, "a run that was stopped goes on as if it had not been"),
+    Rule(it_goes_on_where_it_stopped, "a run that was stopped continues as if it had not been"),
     Rule(it_takes_any_monitored_value, "train.monitor may name any value, and some are undefined in some epochs"),
 )

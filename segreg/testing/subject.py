@@ -10,8 +10,8 @@ from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
-from segreg.registry.entry import Entry, Family, where
 from segreg.errors import SegregError, did_you_mean, listed
+from segreg.registry.entry import Entry, Family, where
 from segreg.registry.registry import Part, Plugin
 from segreg.settings import check_value
 
@@ -37,15 +37,15 @@ class Subject:
 
     @property
     def title(self) -> str:
-        """Gives kind and name."""
+        """Return kind and name."""
         return f"{self.part.kind} {self.part.name}"
 
     def build(self, *given: Any) -> Any:
-        """Builds the part; whatever its builder raises is passed on."""
+        """Build the part; whatever its builder raises is passed on."""
         return self.part.build(*given, **self.settings)
 
     def look_at(self, thing: Any = None, error: BaseException | None = None) -> str:
-        """Gives "file:line" of the plugin's own code that is nearest to what is wrong.
+        """Return "file:line" of the plugin's own code that is nearest to what is wrong.
 
         Args:
             thing: where the check would look: a function, a class or an object of one.
@@ -66,13 +66,13 @@ class Subject:
                 yield f"{file}:{line}"
 
     def _own(self, file: str) -> bool:
-        """Says whether a file belongs to the package that the builder stands in."""
+        """Whether a file belongs to the package that the builder stands in."""
         top = sys.modules.get(self.part.offer.build.__module__.partition(".")[0])
         return any(Path(file).is_relative_to(root) for root in _roots(top))
 
 
 def subject_of(offer: Entry | Family | Part, settings: Mapping[str, Any], *, member: str | None = None) -> Subject:
-    """Gives a part with its settings checked as a recipe's are.
+    """Return a part with its settings checked as a recipe's are.
 
     Raises:
         SegregError: a family without a member, an unknown member or setting, or a value of the wrong type.
@@ -105,7 +105,7 @@ def subject_of(offer: Entry | Family | Part, settings: Mapping[str, Any], *, mem
 
 
 def part_of(offer: Entry | Family, member: str | None = None) -> Part:
-    """Gives an offer that no registry found as a part of the package that its builder stands in.
+    """Return an offer that no registry found as a part of the package that its builder stands in.
 
     Raises:
         SegregError: a family without one of its members, or an entry with a member.
@@ -114,7 +114,7 @@ def part_of(offer: Entry | Family, member: str | None = None) -> Part:
     plugin = Plugin("", module, module.partition(".")[0], "", (offer,))
     if isinstance(offer, Entry):
         if member is not None:
-            raise SegregError(f"{offer.kind} {offer.name!r} is no family; it has no member {member!r}")
+            raise SegregError(f"{offer.kind} {offer.name!r} is not a family; it has no member {member!r}")
         return Part(offer.kind, offer.name, offer, plugin)
     members = list(offer.members())
     if member not in members:
@@ -125,7 +125,7 @@ def part_of(offer: Entry | Family, member: str | None = None) -> Part:
 
 
 def _frames(error: BaseException | None, own: Any) -> Iterator[str]:
-    """Gives the innermost frame in the plugin of what was raised first."""
+    """Return the innermost frame in the plugin of what was raised first."""
     chain: list[BaseException] = []
     while error is not None:
         chain.append(error)

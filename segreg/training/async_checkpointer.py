@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 Observer = Callable[[int, Mapping[str, float]], None]
 
 
-class Keeper:
-    """Writes each epoch down and tells who observes, one epoch after the other. Of several processes one writes.
+class AsyncCheckpointer:
+    """Write each epoch down and tells who observes, one epoch after the other. Of several processes one writes.
 
     A GPU that computes an epoch in seconds would wait as long again for the disk. So a copy in the computer's memory is
     written by a thread, and the next epoch's end waits for it. A CPU has no such time to spare, nor memory for a copy.
@@ -41,7 +41,7 @@ class Keeper:
         self._error: BaseException | None = None
 
     def keep(self, state: State) -> None:
-        """Writes down an epoch that has ended, or begins to.
+        """Write down an epoch that has ended, or begins to.
 
         Raises:
             SegregError: the epoch before could not be written, or this one.
@@ -58,7 +58,7 @@ class Keeper:
         self._thread.start()
 
     def wait(self) -> None:
-        """Waits until all is on the disk, and tells the observer.
+        """Wait until all is on the disk, and report the observer.
 
         Raises:
             SegregError: it could not be written.
@@ -85,7 +85,7 @@ class Keeper:
 
 
 def on_host(state: State) -> State:
-    """Gives a copy whose tensors are in the computer's memory, and no longer those that training changes."""
+    """Return a copy whose tensors are in the computer's memory, and no longer those that training changes."""
     return replace(state, **{field.name: _copied(getattr(state, field.name)) for field in fields(state)})
 
 

@@ -1,4 +1,4 @@
-"""What survives a process: a network's weights, and all that a training needs to go on.
+"""What survives a process: a network's weights, and all that a training needs to continue.
 
 Weights are safetensors. The training state is a PyTorch file of tensors and plain containers, read with
 `weights_only=True`, so that neither can run code. Every file is written aside, flushed and renamed: after a crash at
@@ -7,15 +7,14 @@ any moment there is the old file or the new one, whole.
 
 from __future__ import annotations
 
-import os
 import random
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, listed
+from segreg.runtime.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -72,7 +71,7 @@ class State:
 
 
 def save_state(state: State, path: Path) -> None:
-    """Writes a training state, atomically.
+    """Write a training state, atomically.
 
     Raises:
         SegregError: it holds something that can't be read back without running code.
@@ -85,10 +84,10 @@ def save_state(state: State, path: Path) -> None:
 
 
 def load_state(path: Path) -> State:
-    """Reads a training state, its tensors on the CPU.
+    """Read a training state, its tensors on the CPU.
 
     Raises:
-        SegregError: the file is missing, damaged, holds code, or is no training state.
+        SegregError: the file is missing, damaged, holds code, or is not a training state.
     """
     content = _load_pickle(path)
     names = {field.name for field in fields(State)}
@@ -100,7 +99,7 @@ def load_state(path: Path) -> State:
 
 
 def save_weights(tensors: Mapping[str, Tensor], path: Path, *, notes: Mapping[str, Any]) -> None:
-    """Writes tensors as safetensors, atomically. Tensors that share memory are written apart.
+    """Write tensors as safetensors, atomically. Tensors that share memory are written apart.
 
     Args:
         tensors: a module's `state_dict()`.
@@ -122,7 +121,7 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, *, notes: Mapping[st
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Gives a weights file's tensors, on the CPU, and its notes.
+    """Return a weights file's tensors, on the CPU, and its notes.
 
     Takes safetensors, and PyTorch files of tensors alone or under "state_dict" or "model".
 
@@ -150,7 +149,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """Gives what a safetensors file says of its weights, without reading them.
+    """Return what a safetensors file says of its weights, without reading them.
 
     Raises:
         SegregError: the file is missing or damaged.
@@ -193,7 +192,7 @@ class Match:
 def matched(
     own: Mapping[str, Tensor], given: Mapping[str, Tensor], notes: Mapping[str, str]
 ) -> tuple[dict[str, Tensor], Match]:
-    """Gives those of the given tensors whose names and shapes are a module's own, and a report on all of them."""
+    """Return those of the given tensors whose names and shapes are a module's own, and a report on all of them."""
     both = [name for name in own if name in given]
     fitting = {name: given[name] for name in both if given[name].shape == own[name].shape}
     return fitting, Match(
@@ -208,7 +207,7 @@ def matched(
 
 
 def load_weights(module: nn.Module, path: Path, *, strict: bool = True) -> Match:
-    """Loads a weights file into a module and tells what matched.
+    """Load a weights file into a module and tells what matched.
 
     Args:
         module: the network.
@@ -227,7 +226,7 @@ def load_weights(module: nn.Module, path: Path, *, strict: bool = True) -> Match
 
 
 def random_state() -> dict[str, Any]:
-    """Gives the state of every random number generator that training draws from."""
+    """Return the state of every random number generator that training draws from."""
     import numpy as np
     import torch
 
@@ -241,7 +240,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Puts every generator back to where `random_state` found it. CUDA's only where there are as many devices."""
+    """Put every generator back to where `random_state` found it. CUDA's only where there are as many devices."""
     import numpy as np
     import torch
 
@@ -254,36 +253,8 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a path to write to, and puts that file in `path`'s place once the disk has all of it."""
-    aside = path.with_name(f".{path.name}.writing")
-    try:
-        aside.write_bytes(b"")
-        mode = aside.stat().st_mode
-        yield aside
-        aside.chmod(mode)  # safetensors makes files that their owner alone can read
-        _sync(aside)
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    # The rename itself is safe only when the folder is on the disk too.
-    if os.name == "posix":
-        _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    # Windows flushes only what is open for writing; a folder opens only for reading.
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _load_pickle(path: Path) -> Any:
-    """Reads a PyTorch file without running code that it may hold."""
+    """Read a PyTorch file without running code that it may hold."""
     import pickle
     import warnings
     import zipfile
@@ -311,7 +282,7 @@ def _load_pickle(path: Path) -> Any:
 
 
 def _plain(value: Any, where: str) -> Any:
-    """Gives a value made of what `weights_only` reads: tensors, numbers, texts, lists, tuples and mappings."""
+    """Return a value made of what `weights_only` reads: tensors, numbers, texts, lists, tuples and mappings."""
     import numpy as np
     import torch
 

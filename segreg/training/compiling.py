@@ -20,9 +20,9 @@ fused BatchNorm and ReLU of a GPU were expected to save a fifth of each step, of
 
 
 def worth_compiling(setting: bool | Literal["auto"], device: torch.device, steps: int) -> tuple[bool, str]:
-    """Says whether to compile, and for `auto` why, as a line for people.
+    """Whether to compile, and for `auto` why, as a line for people.
 
-    On processors compiled training was measured at 0.94 to 1.05 of the eager speed after 20 to 100 s of compiling.
+    On CPUs compiled training was measured at 0.94 to 1.05 of the eager speed after 20 to 100 s of compiling.
 
     Args:
         setting: the recipe's.
@@ -41,7 +41,7 @@ def worth_compiling(setting: bool | Literal["auto"], device: torch.device, steps
 
 
 def compile_if_worth_it(training: Training, epochs: int, say: Callable[[str], None]) -> None:
-    """Lets the network be compiled as the recipe has it, for so many epochs that are to come."""
+    """Let the network be compiled as the recipe has it, for so many epochs that are to come."""
     steps = training.steps_per_epoch * epochs
     compiles, why = worth_compiling(training.settings.compile, training.device, steps)
     if compiles:
@@ -51,7 +51,7 @@ def compile_if_worth_it(training: Training, epochs: int, say: Callable[[str], No
 
 
 def compile_network(training: Training) -> None:
-    """Lets what trains, and what is averaged of it, be compiled at its first call."""
+    """Let what trains, and what is averaged of it, be compiled at its first call."""
     training.objective.compile()
     if training.average:
         training.average.network.compile()
@@ -59,7 +59,7 @@ def compile_network(training: Training) -> None:
 
 
 def from_the_compiler(error: BaseException) -> bool:
-    """Says whether compiling failed, rather than the network that was compiled."""
+    """Whether compiling failed, rather than the network that was compiled."""
     packages = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
     return any(kind.__module__.startswith(packages) for kind in type(error).__mro__)
 
@@ -76,7 +76,7 @@ def go_on_without(training: Training, error: BaseException, say: Callable[[str],
             f"train.compile: this network can't be compiled here: {why}", hint="leave train.compile out"
         ) from error
     forget_gradients(training)
-    for network in (training.objective, training.judged):
+    for network in (training.objective, training.eval_model):
         network._compiled_call_impl = None  # noqa: SLF001, what nn.Module.compile() has set and nothing takes back
     training.compiled = False
-    say(f"notice: compiling failed, and the run goes on without it: {why}")
+    say(f"notice: compiling failed, and the run continues without it: {why}")

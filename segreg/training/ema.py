@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-class Average:
+class ModelEma:
     """A copy of a network whose weights follow the trained one's: average += (1 - decay) * (weights - average).
 
     The first steps use a smaller decay, (1 + steps) / (10 + steps), so that the random beginning does not linger.
@@ -19,14 +19,14 @@ class Average:
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
-        """Copies the network as it is."""
+        """Copy the network as it is."""
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False).eval()
         self.decay = decay
         self.steps = 0
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Follows the network by one optimizer step. No device sync."""
+        """Follow the network by one optimizer step. No device sync."""
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         mine, theirs = self.network.state_dict(), network.state_dict()

@@ -1,4 +1,4 @@
-"""Begins a training from weights that exist: those of another run, or a file of tensors from anywhere."""
+"""Begin a training from weights that exist: those of another run, or a file of tensors from anywhere."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from segreg.training.checkpoint import Match, matched, read_weights
 from segreg.errors import SegregError
-from segreg.runs.directory import RunDirectory
+from segreg.training.checkpoint import BEST, LAST, Match, matched, read_weights
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def start_from(model: Segmenter, source: Path, part: Literal["model", "encoder"]) -> Match:
-    """Loads what fits of a run's best weights, or of a weights file, and tells what did.
+    """Load what fits of a run's best weights, or of a weights file, and report what did.
 
     Names may stand behind other prefixes than the model's (`module.`, `backbone.`, `encoder.`): the prefixes are chosen
     by which most names and shapes match. What does not fit, such as a head for other classes, stays as it is.
@@ -37,7 +36,7 @@ def start_from(model: Segmenter, source: Path, part: Literal["model", "encoder"]
     mine, theirs = _prefixes_that_match(own, tensors)
     renamed = {mine + name.removeprefix(theirs): value for name, value in tensors.items() if name.startswith(theirs)}
     fitting, match = matched(own, renamed, notes)
-    if not any(own[name].ndim > 1 for name in fitting):  # a BatchNorm of the right width is no match
+    if not any(own[name].ndim > 1 for name in fitting):  # a BatchNorm of the right width is not a match
         raise SegregError(f"train.start_from: nothing in {file} fits the {part}", hint=str(match))
     target.load_state_dict(fitting, strict=False)
     return match
@@ -46,17 +45,14 @@ def start_from(model: Segmenter, source: Path, part: Literal["model", "encoder"]
 def _weights_file(source: Path) -> Path:
     if not source.is_dir():
         return source
-    run = RunDirectory(source)
-    if not run.best.is_file() and not run.last.is_file():
-        raise SegregError(
-            f"train.start_from: {source} holds no weights",
-            hint=f"a run's folder has {run.best.name} or {run.last.name}",
-        )
-    return run.best if run.best.is_file() else run.last
+    for file in (source / BEST, source / LAST):
+        if file.is_file():
+            return file
+    raise SegregError(f"train.start_from: {source} holds no weights", hint=f"a run's folder has {BEST} or {LAST}")
 
 
 def _prefixes_that_match(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, str]:
-    """Gives the two prefixes behind which most names agree in name and shape; none at all where that is as good."""
+    """Return the two prefixes behind which most names agree in name and shape; none at all where that is as good."""
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
 
     def agreeing(mine: str, theirs: str) -> int:
@@ -71,7 +67,7 @@ def _prefixes_that_match(own: Mapping[str, Tensor], given: Mapping[str, Tensor])
 
 
 def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Gives "" and every beginning of one or two words that several names share, such as "encoder.network."."""
+    """Return "" and every beginning of one or two words that several names share, such as "encoder.network."."""
     counts: dict[str, int] = {}
     for name in tensors:
         words = name.split(".")

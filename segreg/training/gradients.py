@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from segreg.runtime.device import out_of_memory
 from segreg.training.compiling import from_the_compiler, go_on_without
-from segreg.training.micro_batches import split, take_smaller_parts
+from segreg.training.micro_batches import split, use_smaller_micro_batches
 from segreg.training.setup import to_device
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from segreg.data.loader import Batch
-    from segreg.training.step import Step
     from segreg.training.setup import Training
+    from segreg.training.step import Step
 
 
 def add_gradients(
     training: Training, step: Step, group: Sequence[Batch], say: Callable[[str], None]
 ) -> list[Mapping[str, Tensor]]:
-    """Adds the gradients of a step's batches up in the parameters, and gives each batch's terms, detached.
+    """Add the gradients of a step's batches up in the parameters, and return each batch's terms, detached.
 
     Where the memory does not suffice, or a network that was to be compiled can't be, the step begins anew: in smaller
     parts, or without compiling.
@@ -33,13 +33,13 @@ def add_gradients(
         try:
             return [_of_batch(training, step, batch, group) for batch in group]
         except Exception as error:
-            if not (too_large := training.yields and out_of_memory(error)):
+            if not (too_large := training.auto_split and out_of_memory(error)):
                 if not (training.compiled and from_the_compiler(error)):
                     raise
                 go_on_without(training, error, say)
         # Only here: inside the except block the error would keep the tensors that there was no room for.
         if too_large:
-            take_smaller_parts(training, max(len(batch.images) for batch in group), say)
+            use_smaller_micro_batches(training, max(len(batch.images) for batch in group), say)
 
 
 def _of_batch(training: Training, step: Step, batch: Batch, group: Sequence[Batch]) -> Mapping[str, Tensor]:

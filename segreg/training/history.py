@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from segreg.training.checkpoint import replacing
 from segreg.errors import SegregError
+from segreg.runtime.files import replacing
 
 JSON_LINES = "history.jsonl"
 CSV = "history.csv"
@@ -20,7 +20,7 @@ Row = Mapping[str, float]
 
 
 def append(run_dir: Path, row: Row) -> None:
-    """Adds a row to both files and waits until the disk has it.
+    """Add a row to both files and waits until the disk has it.
 
     A value that is not finite is `null` in the JSON lines and empty in the CSV.
     """
@@ -33,10 +33,10 @@ def append(run_dir: Path, row: Row) -> None:
 
 
 def read(run_dir: Path) -> list[dict[str, float]]:
-    """Gives every row; NaN where a value was not finite. A last line that was cut short by a crash is left out.
+    """Return every row; NaN where a value was not finite. A last line that was cut short by a crash is left out.
 
     Raises:
-        SegregError: a line is no row; the message has its number.
+        SegregError: a line is not a row; the message has its number.
     """
     path = run_dir / JSON_LINES
     if not path.exists():
@@ -55,7 +55,7 @@ def read(run_dir: Path) -> list[dict[str, float]]:
 
 
 def cut_after(run_dir: Path, epoch: int) -> None:
-    """Removes the rows of later epochs, which a run that was killed had written without their checkpoint."""
+    """Remove the rows of later epochs, which a run that was killed had written without their checkpoint."""
     if not (run_dir / JSON_LINES).exists():
         return
     rows = [row for row in read(run_dir) if row["epoch"] <= epoch]

@@ -12,15 +12,15 @@ from segreg.errors import SegregError
 from segreg.training.monitor import TOTAL
 
 if TYPE_CHECKING:
-    from segreg.registry.protocols import Loss
     from segreg.models.segmenter import Segmenter
+    from segreg.registry.protocols import Loss
 
 AUXILIARY = "auxiliary."
 """What stands before the name of a loss that scores the auxiliary decoder."""
 
 
 class Objective(nn.Module):
-    """Normalises images, runs the network and weighs its losses, so that one thing is compiled and called.
+    """Normalize images, runs the network and weighs its losses, so that one thing is compiled and called.
 
     In training every logit map that the network has is scored, the auxiliary decoder's with a weight of its own; in
     evaluation the main one alone, so that validation losses with and without an auxiliary decoder compare.
@@ -37,7 +37,7 @@ class Objective(nn.Module):
         losses: Sequence[tuple[str, float, Loss]],
         auxiliary_weight: float = 0.4,
     ) -> None:
-        """Takes the parts.
+        """Take the parts.
 
         Args:
             model: a network with `all_logits(image)`: the main logits first, then the auxiliary decoder's.
@@ -61,7 +61,7 @@ class Objective(nn.Module):
         self.loss_modules = nn.ModuleList(loss for loss in self.losses if isinstance(loss, nn.Module))
 
     def forward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Gives the named terms, "loss" (the weighted total) first, and the main logits, all float32.
+        """Return the named terms, "loss" (the weighted total) first, and the main logits, all float32.
 
         Shape: images `[B, C, H, W]` uint8; targets `[B, H, W]`, or `[B, K, H, W]` if multilabel, uint8 labels with 255
         for ignored pixels; terms are scalars, logits `[B, K, H, W]`.
@@ -84,10 +84,10 @@ class Objective(nn.Module):
 
 
 def _scalar(name: str, value: object) -> Tensor:
-    """Gives what a loss gave.
+    """Return what a loss gave.
 
     Raises:
-        SegregError: it is no scalar.
+        SegregError: it is not a scalar.
     """
     if not isinstance(value, Tensor) or value.shape != ():
         given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -96,7 +96,7 @@ def _scalar(name: str, value: object) -> Tensor:
 
 
 def _numbered(names: Sequence[str]) -> tuple[str, ...]:
-    """Gives the names with "#2", "#3" ... behind those that came before."""
+    """Return the names with "#2", "#3" ... behind those that came before."""
     given: list[str] = []
     for name in names:
         count, unique = 1, name

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from segreg.runtime.distributed import gathered
 from segreg.errors import SegregError, listed
+from segreg.runtime.distributed import gathered
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,7 @@ class _Summed(NamedTuple):
 
 
 @dataclass
-class Tally:
+class LossMeter:
     """What the batches of one pass gave. Adding is queued on the device; only reading waits for it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Tally:
     _bad_terms: Tensor | None = None
 
     def add(self, terms: Mapping[str, Tensor], ids: tuple[str, ...]) -> None:
-        """Adds one batch's terms, each a mean over its images. No device sync."""
+        """Add one batch's terms, each a mean over its images. No device sync."""
         import torch
 
         values = torch.stack([term.detach() for term in terms.values()]).float()
@@ -70,7 +70,7 @@ class Tally:
         self.ids.append(ids)
 
     def read(self) -> dict[str, float]:
-        """Gives the mean of every term over this process's images so far. A device sync.
+        """Return the mean of every term over this process's images so far. A device sync.
 
         Raises:
             SegregError: a term was not finite; the message has its name, the batch's ids and what to try.
@@ -78,7 +78,7 @@ class Tally:
         return self._means([self._summed()])[0]
 
     def read_all(self) -> tuple[dict[str, float], int]:
-        """Gives the same over the images of all processes, which must all ask for it, and their number. A device sync.
+        """Return the same over the images of all processes, which must all ask for it, and their number. A device sync.
 
         Raises:
             SegregError: a term was not finite, in the first batch in which any process met one.
@@ -109,7 +109,7 @@ class Tally:
 
 
 def not_finite(doing: str, batch: int, terms: list[str], ids: tuple[str, ...]) -> SegregError:
-    """Gives the error for a loss that is NaN or infinite."""
+    """Return the error for a loss that is NaN or infinite."""
     # The total is to blame only where no term of it is.
     terms = [term for term in terms if term != "loss"] or terms
     return SegregError(
@@ -118,7 +118,7 @@ def not_finite(doing: str, batch: int, terms: list[str], ids: tuple[str, ...]) -
             (
                 f"the batch's samples: {listed(list(ids), quote='', most=64)}",
                 WAYS_OUT,
-                "and look at these samples' pictures and masks",
+                "and look at these samples' images and masks",
             )
         ),
     )

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from segreg.errors import SegregError
 from segreg.runtime import distributed
 from segreg.runtime.device import out_of_memory
-from segreg.errors import SegregError
 from segreg.runtime.memory import available_mib
 from segreg.training.monitor import TOTAL
 
@@ -26,13 +26,13 @@ SHARE_OF_MEMORY = 0.5
 
 
 def split(tensors: tuple[Tensor, ...], parts: int) -> list[tuple[Tensor, ...]]:
-    """Gives a batch in parts that differ by one image at most; no more parts than there are images."""
+    """Return a batch in parts that differ by one image at most; no more parts than there are images."""
     parts = min(parts, len(tensors[0]))
     return list(zip(*(tensor.tensor_split(parts) for tensor in tensors), strict=True))
 
 
-def take_smaller_parts(training: Training, images: int, say: Callable[[str], None]) -> None:
-    """Doubles the number of parts, of training and validation, after the memory did not suffice for `images` images.
+def use_smaller_micro_batches(training: Training, images: int, say: Callable[[str], None]) -> None:
+    """Double the number of parts, of training and validation, after the memory did not suffice for `images` images.
 
     Raises:
         SegregError: the parts have one image each already, or several processes would have to do it together.
@@ -58,10 +58,10 @@ def take_smaller_parts(training: Training, images: int, say: Callable[[str], Non
     )
 
 
-def judged_in_parts(
+def eval_in_micro_batches(
     training: Training, images: Tensor, targets: Tensor, say: Callable[[str], None]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Gives the judged network's terms, each a mean over the batch's images, and its logits `[B, K, H, W]`.
+    """Return the judged network's terms, each a mean over the batch's images, and its logits `[B, K, H, W]`.
 
     Raises:
         SegregError: one image does not fit.
@@ -69,20 +69,20 @@ def judged_in_parts(
     while True:
         try:
             with training.precision.autocast(training.device):
-                given = [training.judged(*part) for part in split((images, targets), training.parts)]
+                given = [training.eval_model(*part) for part in split((images, targets), training.parts)]
             break
         except Exception as error:
-            if not (training.yields and out_of_memory(error)):
+            if not (training.auto_split and out_of_memory(error)):
                 raise
-        take_smaller_parts(training, len(images), say)  # here, where the error no longer keeps its tensors
+        use_smaller_micro_batches(training, len(images), say)  # here, where the error no longer keeps its tensors
     logits = torch.cat([part for _, part in given])
     shares = [len(part) / len(images) for _, part in given]
     names = given[0][0]
     return {name: sum(s * terms[name] for s, (terms, _) in zip(shares, given, strict=True)) for name in names}, logits
 
 
-def parts_that_fit(training: Training, batch: tuple[Tensor, Tensor]) -> int:
-    """Gives in how many parts a batch fits, 1, 2, 4 ..., as `train.batch_size: auto` has it; nothing is trained.
+def micro_batches_that_fit(training: Training, batch: tuple[Tensor, Tensor]) -> int:
+    """Return in how many parts a batch fits, 1, 2, 4 ..., as `train.batch_size: auto` has it; nothing is trained.
 
     A GPU tries it out; elsewhere the system would rather end the process than refuse, so what a step keeps is counted.
     """
@@ -105,7 +105,7 @@ def _fits(training: Training, part: tuple[Tensor, ...]) -> bool:
     reserve: list[Tensor] = []
     try:
         reserve = [torch.empty_like(p) for p in parameters for _ in range(2)]
-        training.scaler.scale(tried(training, images, targets)[TOTAL]).backward()  # type: ignore[no-untyped-call]
+        training.scaler.scale(dry_step(training, images, targets)[TOTAL]).backward()  # type: ignore[no-untyped-call]
         fits = True
     except Exception as error:
         if not out_of_memory(error):
@@ -117,14 +117,14 @@ def _fits(training: Training, part: tuple[Tensor, ...]) -> bool:
 
 
 def forget_gradients(training: Training) -> None:
-    """Drops what a step that could not be finished left behind."""
+    """Drop what a step that could not be finished left behind."""
     training.optimizer.zero_grad(set_to_none=True)
     if training.device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def tried(training: Training, images: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-    """Gives the terms of a pass that leaves BatchNorm's statistics and the random numbers as they are."""
+def dry_step(training: Training, images: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+    """Return the terms of a pass that leaves BatchNorm's statistics and the random numbers as they are."""
     objective = training.objective.train()
     buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
     devices = [training.device] if training.device.type == "cuda" else []
@@ -134,7 +134,7 @@ def tried(training: Training, images: Tensor, targets: Tensor) -> Mapping[str, T
 
 
 def kept_bytes(training: Training, images: Tensor, targets: Tensor) -> int:
-    """Gives the bytes that a forward pass keeps for its backward pass, weights not among them."""
+    """Return the bytes that a forward pass keeps for its backward pass, weights not among them."""
     kept: dict[int, int] = {}
     weights = {p.untyped_storage().data_ptr() for p in training.objective.parameters()}
 
@@ -145,6 +145,6 @@ def kept_bytes(training: Training, images: Tensor, targets: Tensor) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        terms = tried(training, images, targets)
+        terms = dry_step(training, images, targets)
     del terms
     return sum(kept.values())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segreg.errors import SegregError, did_you_mean, listed
+from segreg.evaluation.gather import computed
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -24,22 +25,22 @@ class Monitor:
     larger_is_better: bool
 
     def oriented(self, values: Mapping[str, float]) -> float:
-        """Gives the value so that larger is better; NaN where it is not defined."""
+        """Return the value so that larger is better; NaN where it is not defined."""
         value = values[self.name]
         return value if self.larger_is_better else -value
 
     def plain(self, oriented: float) -> float:
-        """Gives back what `oriented` turned."""
+        """Return back what `oriented` turned."""
         return oriented if self.larger_is_better else -oriented
 
 
 def better(value: float, best: float | None) -> bool:
-    """Says whether an oriented value exceeds the best so far. NaN never does; the first value that is none does."""
+    """Whether an oriented value exceeds the best so far. NaN never does; the first value that is none does."""
     return not math.isnan(value) and (best is None or value > best)
 
 
 def choose_monitor(name: str, directions: Mapping[str, bool | None]) -> Monitor:
-    """Gives the monitor of that name.
+    """Return the monitor of that name.
 
     Args:
         name: as a recipe has it, such as `val.loss`.
@@ -63,21 +64,8 @@ def choose_monitor(name: str, directions: Mapping[str, bool | None]) -> Monitor:
     return Monitor(name, direction)
 
 
-def computed(metrics: MetricCollection) -> dict[str, float]:
-    """Gives every metric's values by their names. A sync for each.
-
-    Raises:
-        SegregError: a metric gives something other than named numbers.
-    """
-    values = metrics.compute()
-    for name, value in values.items():
-        if value.numel() != 1:
-            raise SegregError(f'the metric "{name}" gives {value.numel()} numbers at once; give each a name')
-    return {name: float(value) for name, value in values.items()}
-
-
 def metric_directions(metrics: MetricCollection) -> dict[str, bool | None]:
-    """Gives for every value of metrics that have seen an image whether larger is better."""
+    """Return for every value of metrics that have seen an image whether larger is better."""
     larger: dict[str, bool | None] = {}
     for name, metric in metrics.items():
         given = metric.compute()
@@ -88,7 +76,7 @@ def metric_directions(metrics: MetricCollection) -> dict[str, bool | None]:
 
 
 def named(side: str, losses: Mapping[str, float]) -> dict[str, float]:
-    """Gives losses as the history names them: "val.loss" for the total, "val.loss.dice" for a term."""
+    """Return losses as the history names them: "val.loss" for the total, "val.loss.dice" for a term."""
     many = len(losses) > 2
     return {
         f"{side}.loss" if name == TOTAL else f"{side}.loss.{name}": value

@@ -6,10 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.training import history
-from segreg.training.checkpoint import BEST, LAST, STATE, State, random_state, restore_random_state, save_state, save_weights
-from segreg.runtime.distributed import is_main
 from segreg.errors import SegregError
+from segreg.runtime.distributed import is_main
+from segreg.training import history
+from segreg.training.checkpoint import (
+    BEST,
+    LAST,
+    STATE,
+    State,
+    random_state,
+    restore_random_state,
+    save_state,
+    save_weights,
+)
 from segreg.training.monitor import Monitor
 
 if TYPE_CHECKING:
@@ -30,7 +39,7 @@ def snapshot(
     best_value: float | None = None,
     epochs_without_better: int = 0,
 ) -> State:
-    """Gives the training's state. Its tensors are the live ones: it is to be saved before the next step."""
+    """Return the training's state. Its tensors are the live ones: it is to be saved before the next step."""
     average = training.average
     return State(
         epoch=epoch,
@@ -52,7 +61,7 @@ def snapshot(
 
 
 def restore(training: Training, state: State, monitor: Monitor, progress: Progress) -> None:
-    """Puts everything back to where `snapshot` found it.
+    """Put everything back to where `snapshot` found it.
 
     Raises:
         SegregError: the state is of another network, optimizer, schedule or monitored value.
@@ -77,12 +86,12 @@ def restore(training: Training, state: State, monitor: Monitor, progress: Progre
     if state.scaler and training.precision.scaler:
         training.scaler.load_state_dict(state.scaler)
     if state.precision != training.precision.name:
-        progress.say(f"notice: the run computed in {state.precision} so far and goes on in {training.precision.name}")
+        progress.say(f"notice: the run computed in {state.precision} so far and continues in {training.precision.name}")
     restore_random_state(state.randomness)
 
 
 def begin(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]) -> None:
-    """Writes the state that a training begins from, and cuts off what goes beyond it."""
+    """Write the state that a training begins from, and cuts off what goes beyond it."""
     if not is_main():
         return
     if state.epoch == 0:
@@ -92,7 +101,7 @@ def begin(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str
 
 
 def keep(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]) -> None:
-    """Writes down an epoch that has ended.
+    """Write down an epoch that has ended.
 
     The order matters to a process that is killed between two of these: a row without its state is cut off on resuming,
     and the weights files are written again from the state.
@@ -105,7 +114,7 @@ def keep(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]
 
 
 def publish(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]) -> None:
-    """Writes the last weights, and the best where a killed process may not have come to it, from the state."""
+    """Write the last weights, and the best where a killed process may not have come to it, from the state."""
     if state.epoch == 0 or not is_main():
         return
     save_weights(weights_of(state), run_dir / LAST, notes=notes_of(state, monitor, notes))
@@ -114,11 +123,11 @@ def publish(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, s
 
 
 def weights_of(state: State) -> dict[str, Tensor]:
-    """Gives the weights of the network that was validated, under the network's own names."""
+    """Return the weights of the network that was validated, under the network's own names."""
     tensors = state.objective if state.average is None else state.average
     return {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
 
 
 def notes_of(state: State, monitor: Monitor, notes: Mapping[str, str]) -> dict[str, Any]:
-    """Gives what a weights file says of itself: the run's notes, and the epoch that it is of."""
+    """Return what a weights file says of itself: the run's notes, and the epoch that it is of."""
     return {**notes, "epoch": state.epoch, "monitor": monitor.name, "value": state.values[monitor.name]}

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from segreg.runtime.device import Precision, prepare_device
 from segreg.errors import SegregError, listed
-from segreg.training.ema import Average
+from segreg.runtime.device import Precision, prepare_device
+from segreg.training.ema import ModelEma
 from segreg.training.loss import Objective
 from segreg.training.timing import Stopwatch
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
-    from segreg.registry.protocols import Schedule
+    from segreg.config.sections import Train
     from segreg.data.loader import Batch
     from segreg.models.segmenter import Segmenter
-    from segreg.config.sections import Train
+    from segreg.registry.protocols import Schedule
 
 
 @dataclass
@@ -39,7 +39,7 @@ class Training:
     optimizer: Optimizer
     schedule: Schedule | None
     scaler: torch.amp.GradScaler
-    average: Average | None
+    average: ModelEma | None
     device: torch.device
     precision: Precision
     settings: Train
@@ -49,13 +49,13 @@ class Training:
     stopwatch: Stopwatch
     seed: int = 0
     parts: int = 1
-    yields: bool = True
+    auto_split: bool = True
     compiled: bool = False
     interrupted: bool = False
 
     @property
-    def judged(self) -> nn.Module:
-        """Gives what is validated and saved: the averaged network where there is one."""
+    def eval_model(self) -> nn.Module:
+        """Return what is validated and saved: the averaged network where there is one."""
         return self.average.network if self.average else self.objective
 
 
@@ -70,7 +70,7 @@ def prepare(
     precision: Precision,
     seed: int = 0,
 ) -> Training:
-    """Puts the network on the device and makes what trains it, in the order in which each needs the other."""
+    """Put the network on the device and makes what trains it, in the order in which each needs the other."""
     prepare_device(device)
     objective.to(device)
     if settings.channels_last:
@@ -83,7 +83,7 @@ def prepare(
         optimizer=optimizer,
         schedule=build_schedule(optimizer, steps_per_epoch, settings.epochs),
         scaler=torch.amp.GradScaler(device.type, enabled=precision.scaler),
-        average=None if settings.ema is None else Average(objective, settings.ema),
+        average=None if settings.ema is None else ModelEma(objective, settings.ema),
         device=device,
         precision=precision,
         settings=settings,
@@ -96,7 +96,7 @@ def prepare(
 
 
 def parameter_groups(model: Segmenter, lr_factors: Mapping[Any, float]) -> list[dict[str, Any]]:
-    """Gives the trainable parameters by part of the network, each parameter once.
+    """Return the trainable parameters by part of the network, each parameter once.
 
     Raises:
         SegregError: `lr_factors` names a part that the network does not have or that has nothing to train.
@@ -120,7 +120,7 @@ def parameter_groups(model: Segmenter, lr_factors: Mapping[Any, float]) -> list[
 
 
 def scale_rates(optimizer: Optimizer, lr_factors: Mapping[Any, float]) -> None:
-    """Multiplies every part's learning rate with its factor."""
+    """Multiply every part's learning rate with its factor."""
     for index, group in enumerate(optimizer.param_groups):
         # An optimizer that makes groups of its own may drop the names.
         if "name" not in group and lr_factors:
@@ -130,7 +130,7 @@ def scale_rates(optimizer: Optimizer, lr_factors: Mapping[Any, float]) -> None:
 
 
 def freeze_encoder(training: Training, *, frozen: bool) -> None:
-    """Keeps the encoder's weights and BatchNorm statistics as they are, or lets them go."""
+    """Keep the encoder's weights and BatchNorm statistics as they are, or lets them go."""
     for parameter in training.encoder_parameters:
         parameter.requires_grad_(not frozen)
     if frozen:
@@ -138,11 +138,11 @@ def freeze_encoder(training: Training, *, frozen: bool) -> None:
 
 
 def to_device(batch: Batch, training: Training) -> tuple[Tensor, Tensor]:
-    """Gives a batch's uint8 images and targets on the device. No sync: the copy is queued."""
+    """Return a batch's uint8 images and targets on the device. No sync: the copy is queued."""
     layout = torch.channels_last if training.settings.channels_last else torch.contiguous_format
     images, targets = batch.images, batch.targets
     if training.device.type == "cuda" and not images.is_cuda:
-        # From memory that the system may move, the processor would wait for the copy.
+        # From memory that the system may move, the CPU would wait for the copy.
         images, targets = images.pin_memory(), targets.pin_memory()
     images = images.to(training.device, non_blocking=True).contiguous(memory_format=layout)
     return images, targets.to(training.device, non_blocking=True)

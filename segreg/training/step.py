@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from segreg.runtime import distributed
 from segreg.runtime.device import seed_everything
+from segreg.training.micro_batches import dry_step
 from segreg.training.monitor import TOTAL
-from segreg.training.micro_batches import tried
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
@@ -28,13 +28,13 @@ class Step(Protocol):
     """What a training pass does otherwise alone than with others."""
 
     def terms(self, images: Tensor, targets: Tensor, *, last: bool) -> Mapping[str, Tensor]:
-        """Gives the loss's terms of this process's images; `last` of the batches before the optimizer's step."""
+        """Return the loss's terms of this process's images; `last` of the batches before the optimizer's step."""
 
     def share(self, terms: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Gives the total, weighted so that the gradients' mean over processes is that of the whole batch."""
+        """Return the total, weighted so that the gradients' mean over processes is that of the whole batch."""
 
     def agreed(self, *, due: bool) -> bool:
-        """Says whether it is time to read the losses, the same to all; is to be asked once a step.
+        """Whether it is time to read the losses, the same to all; is to be asked once a step.
 
         Raises:
             KeyboardInterrupt: one of the processes is to stop.
@@ -42,23 +42,23 @@ class Step(Protocol):
 
 
 def in_step(training: Training, epoch: int) -> Step:
-    """Gives how this epoch's steps are taken."""
-    return Alone(training) if distributed.count() == 1 else Together(training, epoch)
+    """Return how this epoch's steps are taken."""
+    return SingleProcess(training) if distributed.count() == 1 else DDP(training, epoch)
 
 
-class Alone:
+class SingleProcess:
     """The step of a single process."""
 
     def __init__(self, training: Training) -> None:
         self.objective = training.objective
 
     def terms(self, images: Tensor, targets: Tensor, *, last: bool) -> Mapping[str, Tensor]:  # noqa: ARG002
-        """Gives the loss's terms."""
+        """Return the loss's terms."""
         terms: Mapping[str, Tensor] = self.objective(images, targets)[0]
         return terms
 
     def share(self, terms: Mapping[str, Tensor], batch: Batch) -> Tensor:  # noqa: ARG002
-        """Gives the total."""
+        """Return the total."""
         return terms[TOTAL]
 
     def agreed(self, *, due: bool) -> bool:
@@ -66,10 +66,10 @@ class Alone:
         return due
 
 
-class Together:
+class DDP:
     """The step of several processes, each with its share of the batch; PyTorch averages their gradients.
 
-    What is drawn hangs on the seed, the epoch and the rank, so that a run can go on with any number of processes.
+    What is drawn depends on the seed, the epoch and the rank, so that a run can continue with any number of processes.
     """
 
     def __init__(self, training: Training, epoch: int) -> None:
@@ -78,7 +78,7 @@ class Together:
         seed_everything(_seed(training.seed, epoch, distributed.rank()))
 
     def terms(self, images: Tensor, targets: Tensor, *, last: bool) -> Mapping[str, Tensor]:
-        """Gives the terms of this process's share. Gradients are exchanged in the backward pass of the last batch."""
+        """Return the terms of this process's share. Gradients are exchanged in the backward pass of the last batch."""
         if self.parallel is None:
             # Anew each epoch, for it knows the parameters that train when it is made, and freezing changes them.
             self.parallel = nn.parallel.DistributedDataParallel(
@@ -89,28 +89,28 @@ class Together:
         return terms
 
     def share(self, terms: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Gives the total, weighted with this process's share of the pictures."""
+        """Return the total, weighted with this process's share of the images."""
         return terms[TOTAL] * batch.weight
 
     def agreed(self, *, due: bool) -> bool:
-        """Says what the main process says. No device sync: the words go between processors."""
+        """Return what the main process says. No device sync: the words go between CPUs."""
         interrupted, due = distributed.any_of(self.training.interrupted, due and distributed.is_main())
         if interrupted:
             raise KeyboardInterrupt
         return due
 
     def _leaves_some_out(self, images: Tensor, targets: Tensor) -> bool:
-        """Says whether the loss reaches only some parameters, as with a decoder that does not take every level."""
+        """Whether the loss reaches only some parameters, as with a decoder that does not take every level."""
         training = self.training
         if training.compiled:
             return True
-        found = reached(tried(training, images, targets)[TOTAL])
+        found = reached(dry_step(training, images, targets)[TOTAL])
         (some,) = distributed.any_of(any(p.requires_grad and p not in found for p in training.objective.parameters()))
         return some
 
 
 def reached(loss: Tensor) -> set[Tensor]:
-    """Gives the parameters that a loss has a gradient for."""
+    """Return the parameters that a loss has a gradient for."""
     found, seen, ahead = set(), set(), [loss.grad_fn]
     while ahead:
         node = ahead.pop()
@@ -125,7 +125,7 @@ def reached(loss: Tensor) -> set[Tensor]:
 
 @contextmanager
 def interrupts(training: Training) -> Iterator[None]:
-    """Lets SIGTERM, with which schedulers end a job, do what Ctrl-C does.
+    """Let SIGTERM, with which schedulers end a job, do what Ctrl-C does.
 
     Of several processes the one that gets a signal only makes a note, so that all can stop at the same batch.
     """

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
-    """Makes each BatchNorm in a network, in place, PyTorch's SyncBatchNorm; weights, statistics and names stay.
+    """Make each BatchNorm in a network, in place, PyTorch's SyncBatchNorm; weights, statistics and names stay.
 
     timm's BatchNorm keeps the activation that it brings.
 
     Raises:
-        SegregError: the device is no GPU, or a BatchNorm is of a kind that would compute something else afterwards.
+        SegregError: the device is not a GPU, or a BatchNorm is of a kind that would compute something else afterwards.
     """
     from timm.layers import convert_sync_batchnorm
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -39,7 +39,7 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
 
 
 def _computes_the_same(norm: nn.Module, other: nn.Module) -> bool:
-    """Says whether two layers agree where they take their running statistics, which needs no other process."""
+    """Whether two layers agree where they take their running statistics, which needs no other process."""
     import torch
 
     for size in ((4, 4), (4,), (4, 4, 4)):  # of two dimensions, one and three

@@ -44,7 +44,7 @@ class Spent:
         wall: from beginning to end.
         stages: of each stage, by the clock of the device that computes: on a GPU, a stage that the GPU spends on work
             which was queued before takes no time.
-        launching: time in which the processor gave work to a GPU: 0 on a CPU.
+        launching: time in which the CPU gave work to a GPU: 0 on a CPU.
     """
 
     wall: float
@@ -53,24 +53,24 @@ class Spent:
 
     @property
     def whole(self) -> dict[str, float]:
-        """Gives the seconds of each stage, and those of all that is "other"."""
+        """Return the seconds of each stage, and those of all that is "other"."""
         return {**self.stages, "other": max(0.0, self.wall - sum(self.stages.values()))}
 
     def advice(self) -> str:
-        """Gives what to change, or "" where hardly any time is lost by waiting."""
+        """Return what to change, or "" where hardly any time is lost by waiting."""
         if told := advice_on(self.whole):
             return told
         computing = sum(self.stages[stage] for stage in ("forward", "backward", "optimizer"))
         if self.launching >= (1 - MUCH) * computing and self.launching >= MUCH * self.wall:
             return (
-                "the GPU waited for the processor to give it work: a larger train.batch_size, or train.compile: true, "
+                "the GPU waited for the CPU to give it work: a larger train.batch_size, or train.compile: true, "
                 "makes fewer and larger pieces of it"
             )
         return ""
 
 
 def spent_in(history: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Gives the seconds of each stage in all epochs of a history; a checkpoint counts to the epoch after it."""
+    """Return the seconds of each stage in all epochs of a history; a checkpoint counts to the epoch after it."""
     total: dict[str, float] = {}
     for row in history:
         for name, seconds in row.items():
@@ -81,7 +81,7 @@ def spent_in(history: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def advice_on(seconds: Mapping[str, float]) -> str:
-    """Gives what to change where training waited for data, else ""."""
+    """Return what to change where training waited for data, else ""."""
     waiting = seconds.get("data", 0.0) / max(sum(seconds.values()), 1e-9)
     if waiting < MUCH:
         return ""
@@ -92,21 +92,21 @@ def advice_on(seconds: Mapping[str, float]) -> str:
 
 
 def shares_in_words(seconds: Mapping[str, float]) -> str:
-    """Gives the stages that took a hundredth of the time or more, in a line, the largest first."""
+    """Return the stages that took a hundredth of the time or more, in a line, the largest first."""
     wall = max(sum(seconds.values()), 1e-9)
     largest_first = sorted(seconds.items(), key=lambda item: -item[1])
     return ", ".join(f"{IN_WORDS[stage]} {took / wall:.0%}" for stage, took in largest_first if took / wall >= 0.01)
 
 
 class Stopwatch:
-    """Adds up the time of stages. On a CUDA device it asks the device's clock, without waiting for it."""
+    """Add up the time of stages. On a CUDA device it asks the device's clock, without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.restart()
 
     def restart(self) -> None:
-        """Begins anew."""
+        """Begin anew."""
         self.begun = time.perf_counter()
         self.stages: dict[str, float] = dict.fromkeys(get_args(Stage), 0.0)
         self.launching = 0.0
@@ -128,7 +128,7 @@ class Stopwatch:
                 self._collect()
 
     def waiting_for(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Gives the items; what each is waited for counts as "data"."""
+        """Return the items; what each is waited for counts as "data"."""
         iterator = iter(items)
         while True:
             with self.stage("data"):
@@ -138,7 +138,7 @@ class Stopwatch:
             yield item
 
     def read(self) -> Spent:
-        """Gives what was spent since the watch was made. A device sync."""
+        """Return what was spent since the watch was made. A device sync."""
         if self._marks:
             self._marks[-1][2].synchronize()
             self._collect()
@@ -154,7 +154,7 @@ class Stopwatch:
         return mark
 
     def _collect(self) -> None:
-        """Adds up what the device has come to."""
+        """Add up what the device has come to."""
         while self._marks and self._marks[0][2].query():
             name, begun, ended = self._marks.popleft()
             self.stages[name] += begun.elapsed_time(ended) / 1000

@@ -1,6 +1,6 @@
-"""Training: epochs of steps, a validation after each, and a checkpoint that any process can go on from.
+"""Training: epochs of steps, a validation after each, and a checkpoint that any process can continue from.
 
-It reads from top to bottom: `fit`, then an epoch, then its two passes. Every place where the processor waits for the
+It reads from top to bottom: `fit`, then an epoch, then its two passes. Every place where the CPU waits for the
 device says "sync". What takes part is made in `prepare`; what is saved is gathered in `resume`. Several processes run
 the same lines side by side: a step of theirs is `in_step`'s, and what one of them knows comes to all `from_main`.
 """
@@ -17,32 +17,32 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import nn
 
+from segreg.errors import SegregError, listed
+from segreg.evaluation.gather import computed_together, disable_sync
 from segreg.runtime import distributed
-from segreg.training.checkpoint import BEST, LAST, STATE, State, load_state
 from segreg.runtime.device import Precision, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main
-from segreg.errors import SegregError, listed
 from segreg.runtime.progress import Progress, Quiet, duration
-from segreg.evaluation.gather import apart, computed_together
+from segreg.training.async_checkpointer import AsyncCheckpointer
+from segreg.training.checkpoint import BEST, LAST, STATE, State, load_state
 from segreg.training.compiling import compile_if_worth_it
 from segreg.training.gradients import add_gradients
-from segreg.training.step import in_step, interrupts
-from segreg.training.async_checkpointer import Keeper
-from segreg.training.monitor import TOTAL, Monitor, better, choose_monitor, metric_directions, named
 from segreg.training.loss import Objective
-from segreg.training.micro_batches import judged_in_parts, parts_that_fit
-from segreg.training.setup import Training, freeze_encoder, prepare, to_device
+from segreg.training.loss_meter import WAYS_OUT, LossMeter
+from segreg.training.micro_batches import eval_in_micro_batches, micro_batches_that_fit
+from segreg.training.monitor import TOTAL, Monitor, better, choose_monitor, metric_directions, named
 from segreg.training.resume import begin, publish, restore, snapshot
+from segreg.training.setup import Training, freeze_encoder, prepare, to_device
+from segreg.training.step import in_step, interrupts
 from segreg.training.timing import SECONDS
-from segreg.training.loss_meter import WAYS_OUT, Tally
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
     from torchmetrics import MetricCollection
 
-    from segreg.registry.protocols import Schedule
-    from segreg.data.loader import Batches
     from segreg.config.sections import Train
+    from segreg.data.loader import BatchLoader
+    from segreg.registry.protocols import Schedule
 
 Reason = Literal["finished", "early stopping", "time budget", "interrupted"]
 Item = TypeVar("Item")
@@ -76,8 +76,8 @@ class Outcome:
 def fit(
     objective: Objective,
     *,
-    train: Batches,
-    val: Batches,
+    train: BatchLoader,
+    val: BatchLoader,
     metrics: MetricCollection,
     build_optimizer: Callable[[Sequence[dict[str, Any]]], Optimizer],
     build_schedule: Callable[[Optimizer, int, int], Schedule | None],
@@ -91,7 +91,7 @@ def fit(
     progress: Progress | None = None,
     resume: State | None = None,
 ) -> Outcome:
-    """Trains until the epochs, the patience or the time is used up.
+    """Train until the epochs, the patience or the time is used up.
 
     After every epoch `run_dir` holds the training state, a row more in the history, and the best and last weights. On a
     CPU, a run that was killed and resumed ends with the same weights, bit for bit. Several processes, each with its
@@ -106,13 +106,13 @@ def fit(
         build_schedule: makes the schedule of optimizer, steps per epoch and epochs; None keeps the rates.
         settings: the recipe's `train` section.
         device: where to compute.
-        precision: in which number format.
+        precision: in which precision.
         run_dir: an existing folder for the checkpoints and the history.
         seed: seed of dropout and everything else that is drawn in training.
         notes: what the weights files say of the network in their headers.
         observe: is told every epoch's number and values once they are on the disk; on a GPU that is an epoch later.
         progress: is told what happens.
-        resume: the state to go on from.
+        resume: the state to continue from.
 
     Raises:
         SegregError: the monitored value does not exist, a loss or a weight is no longer finite, a part named in
@@ -121,7 +121,7 @@ def fit(
     progress = progress or Quiet()
     notes = notes or {}
     seed_everything(seed)
-    metrics = apart(metrics.to(device))
+    metrics = disable_sync(metrics.to(device))
     training = prepare(
         objective,
         steps_per_epoch=-(-len(train) // settings.accumulate),
@@ -137,10 +137,10 @@ def fit(
         restore(training, resume, monitor, progress)
     state = resume or snapshot(training, monitor, epoch=0, seconds=0.0, values={})
     begin(state, run_dir, monitor, notes)
-    choose_parts(training, train, progress)
+    choose_micro_batches(training, train, progress)
     compile_if_worth_it(training, settings.epochs - state.epoch, progress.say)
     training.stopwatch.restart()
-    keeper = Keeper(run_dir, monitor, notes, observe, beside=device.type != "cpu")
+    keeper = AsyncCheckpointer(run_dir, monitor, notes, observe, beside=device.type != "cpu")
     reason: Reason | None
     try:
         with interrupts(training):
@@ -176,18 +176,18 @@ def fit(
     )
 
 
-def choose_parts(training: Training, train: Batches, progress: Progress) -> None:
-    """Lets each batch be computed in the parts that fit into memory, where `train.batch_size` is `auto`."""
+def choose_micro_batches(training: Training, train: BatchLoader, progress: Progress) -> None:
+    """Let each batch be computed in the parts that fit into memory, where `train.batch_size` is `auto`."""
     if training.settings.batch_size != "auto" or distributed.count() > 1:
         return
     batch = next(iter(train.epoch(1)))
-    training.parts = parts_that_fit(training, to_device(batch, training))
+    training.parts = micro_batches_that_fit(training, to_device(batch, training))
     whole = f"batches of {len(batch.images)}"
     progress.say(f"{whole}, computed at once" if training.parts == 1 else f"{whole}, in {training.parts} parts")
 
 
 def reason_to_stop(state: State, settings: Train) -> Reason | None:
-    """Gives why no further epoch is trained, or None."""
+    """Return why no further epoch is trained, or None."""
     if state.epoch >= settings.epochs:
         return "finished"
     if settings.early_stopping and state.epochs_without_better >= settings.early_stopping:
@@ -201,14 +201,14 @@ def run_epoch(
     training: Training,
     before: State,
     *,
-    train: Batches,
-    val: Batches,
+    train: BatchLoader,
+    val: BatchLoader,
     metrics: MetricCollection,
     monitor: Monitor,
-    keeper: Keeper,
+    keeper: AsyncCheckpointer,
     progress: Progress,
 ) -> State:
-    """Trains and validates one epoch, writes it down, and gives the state after it."""
+    """Trains and validates one epoch, writes it down, and return the state after it."""
     started = time.monotonic()
     epoch = before.epoch + 1
     rates = {f"lr.{group['name']}": float(group["lr"]) for group in training.optimizer.param_groups}
@@ -250,13 +250,13 @@ def run_epoch(
     return state
 
 
-def train_pass(training: Training, train: Batches, epoch: int, progress: Progress) -> tuple[dict[str, float], int]:
-    """Takes one optimizer step for every `accumulate` batches; gives the mean losses and the number of images."""
+def train_pass(training: Training, train: BatchLoader, epoch: int, progress: Progress) -> tuple[dict[str, float], int]:
+    """Take one optimizer step for every `accumulate` batches; return the mean losses and the number of images."""
     settings, optimizer, scaler, watch = training.settings, training.optimizer, training.scaler, training.stopwatch
     training.objective.train()
     freeze_encoder(training, frozen=epoch <= settings.freeze_encoder_epochs)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    tally = Tally(f"training, epoch {epoch}", training.device)
+    tally = LossMeter(f"training, epoch {epoch}", training.device)
     speak = Speaker(tally.read_all)
     step = in_step(training, epoch)
 
@@ -284,18 +284,18 @@ def train_pass(training: Training, train: Batches, epoch: int, progress: Progres
 
 @torch.no_grad()
 def validation_pass(
-    training: Training, val: Batches, metrics: MetricCollection, epoch: int, progress: Progress
+    training: Training, val: BatchLoader, metrics: MetricCollection, epoch: int, progress: Progress
 ) -> dict[str, float]:
-    """Gives the validation's mean losses and its metrics."""
-    network = training.judged.eval()
+    """Return the validation's mean losses and its metrics."""
+    network = training.eval_model.eval()
     as_main_has(network.buffers())  # BatchNorm's statistics are each process's own
-    tally = Tally(f"validation, epoch {epoch}", training.device)
+    tally = LossMeter(f"validation, epoch {epoch}", training.device)
     speak = Speaker(lambda: (tally.read(), tally.images))
     metrics.reset()
     with progress.watch(f"epoch {epoch}/{training.settings.epochs} validation", len(val), "batches") as advance:
         for batch in val.epoch(0):
             images, targets = to_device(batch, training)
-            terms, logits = judged_in_parts(training, images, targets, progress.say)
+            terms, logits = eval_in_micro_batches(training, images, targets, progress.say)
             metrics.update(logits, targets.long())
             tally.add(terms, batch.ids)
             advance(1, speak() if speak.due() else None)  # sync, at most once a second
@@ -304,14 +304,14 @@ def validation_pass(
 
 
 class Speaker:
-    """Gives the words beside the bar, which are due at most once a second because they wait for the device."""
+    """Return the words beside the bar, which are due at most once a second because they wait for the device."""
 
     def __init__(self, read: Callable[[], tuple[dict[str, float], int]]) -> None:
         self.read = read
         self.started = self.spoke = time.monotonic()
 
     def due(self) -> bool:
-        """Says whether a second has passed."""
+        """Whether a second has passed."""
         return time.monotonic() - self.spoke >= 1.0
 
     def __call__(self) -> str:
@@ -321,14 +321,14 @@ class Speaker:
 
 
 def groups_of(count: int, items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Gives lists of `count` items; the last may be shorter."""
+    """Return lists of `count` items; the last may be shorter."""
     iterator = iter(items)
     while group := list(islice(iterator, count)):
         yield group
 
 
 def check_finite(objective: nn.Module, epoch: int) -> None:
-    """Raises where a weight is NaN or infinite, before anything of it is validated or saved."""
+    """Raise where a weight is NaN or infinite, before anything of it is validated or saved."""
     tensors = {name: tensor for name, tensor in objective.state_dict().items() if tensor.is_floating_point()}
     finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()  # sync, once an epoch
     if wrong := [name for name, fine in zip(tensors, finite, strict=True) if not fine]:
@@ -340,8 +340,8 @@ def check_finite(objective: nn.Module, epoch: int) -> None:
 
 
 @torch.no_grad()
-def directions(training: Training, val: Batches, metrics: MetricCollection) -> dict[str, bool | None]:
-    """Gives every value that an epoch will have, and whether larger is better, by scoring one validation image."""
+def directions(training: Training, val: BatchLoader, metrics: MetricCollection) -> dict[str, bool | None]:
+    """Return every value that an epoch will have, and whether larger is better, by scoring one validation image."""
     names = [TOTAL, *(training.objective.terms if len(training.objective.terms) > 1 else ())]
     losses = named("train", dict.fromkeys(names, 0.0))
     if not len(val):
@@ -358,7 +358,7 @@ def directions(training: Training, val: Batches, metrics: MetricCollection) -> d
 
 
 def in_words(state: State, settings: Train, monitor: Monitor, *, is_best: bool) -> str:
-    """Gives an epoch's line."""
+    """Return an epoch's line."""
     values = state.values
     shown = dict.fromkeys(("train.loss", "val.loss", monitor.name))
     numbers = "  ".join(f"{name} {values[name]:.4f}" for name in shown if name in values)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Colors, overlays and plots."""

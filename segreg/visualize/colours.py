@@ -1,4 +1,4 @@
-"""What pictures are made of: the colours of labels, outlines, and the curves of a history."""
+"""What images are made of: the colours of labels, outlines, and the curves of a history."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IGNORED_COLOUR = (128, 128, 128)
 
 
 def class_colours(task: Task) -> list[tuple[int, int, int]]:
-    """Gives a colour, 0 to 255, for each label; label 0 of binary and multiclass tasks is black."""
+    """Return a colour, 0 to 255, for each label; label 0 of binary and multiclass tasks is black."""
     count = len(task.classes) + (task.mode == "binary")
     colours: list[tuple[int, int, int]] = [] if task.mode == "multilabel" else [(0, 0, 0)]
     wanted = count - len(colours)
@@ -40,7 +40,7 @@ def class_colours(task: Task) -> list[tuple[int, int, int]]:
 
 @cache
 def _further_colours(count: int) -> tuple[tuple[int, int, int], ...]:
-    """Gives colours that keep away from each other, from the first ones, and from those that mean something else."""
+    """Return colours that keep away from each other, from the first ones, and from those that mean something else."""
     shades = ((1.0, 1.0), (1.0, 0.6), (0.5, 1.0), (0.5, 0.6), (1.0, 0.8), (0.75, 1.0), (0.25, 0.9), (0.75, 0.45))
     circle = [colorsys.hsv_to_rgb(step / 36, saturation, value) for saturation, value in shades for step in range(36)]
     candidates = list(dict.fromkeys((int(255 * r), int(255 * g), int(255 * b)) for r, g, b in circle))
@@ -54,14 +54,14 @@ def _further_colours(count: int) -> tuple[tuple[int, int, int], ...]:
 
 
 def _distance(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:
-    """Gives how far two colours seem apart, by the formula for sRGB that weighs red and blue by how red they are."""
+    """Return how far two colours seem apart, by the formula for sRGB that weighs red and blue by how red they are."""
     red = (one[0] + other[0]) / 2
     squares = [(a - b) ** 2 for a, b in zip(one, other, strict=True)]
     return math.sqrt((2 + red / 256) * squares[0] + 4 * squares[1] + (2 + (255 - red) / 256) * squares[2])
 
 
 def paint(labels: NDArray[Any], colours: Sequence[tuple[int, int, int]]) -> NDArray[np.uint8]:
-    """Gives labels `[H, W]` (or 0/1 `[K, H, W]`) as colours `[H, W, 3]`; ignored pixels are grey."""
+    """Return labels `[H, W]` (or 0/1 `[K, H, W]`) as colours `[H, W, 3]`; ignored pixels are grey."""
     import numpy as np
 
     if labels.ndim == 3:
@@ -75,7 +75,7 @@ def paint(labels: NDArray[Any], colours: Sequence[tuple[int, int, int]]) -> NDAr
 
 
 def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Gives the pixels `[H, W]` of an area that touch another label; areas, not the ground, are outlined."""
+    """Return the pixels `[H, W]` of an area that touch another label; areas, not the ground, are outlined."""
     import numpy as np
 
     layers = labels if labels.ndim == 3 else labels[None]
@@ -88,7 +88,7 @@ def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, best_epoch: int | None) -> None:
-    """Draws losses, the monitored value's family and learning rates over the epochs into a PNG file."""
+    """Draw losses, the monitored value's family and learning rates over the epochs into a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
@@ -122,7 +122,7 @@ def draw_curves(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, 
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], names: Sequence[str], monitor: str) -> dict[Any, str]:
-    """Gives the points of each line and what it is called; values that are always the same are one line."""
+    """Return the points of each line and what it is called; values that are always the same are one line."""
     lines: dict[Any, str] = {}
     for name in names:
         points = tuple((row["epoch"], row[name]) for row in rows if row.get(name) is not None)
@@ -132,7 +132,7 @@ def _lines(rows: Sequence[Mapping[str, Any]], names: Sequence[str], monitor: str
 
 
 def _scores(known: Sequence[str], monitor: str) -> list[str]:
-    """Gives the headline scores: of each metric its pooled value, not its value for every class; and the monitored."""
+    """Return the headline scores: of each metric its pooled value, not its value for every class; and the monitored."""
     names = [name for name in known if name.startswith("val.") and not name.startswith("val.loss")]
     pooled = [name for name in names if name.endswith(".pooled")]
     headlines = (pooled or [name for name in names if ".class." not in name])[:8]

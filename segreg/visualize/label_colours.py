@@ -21,17 +21,17 @@ _HEX = re.compile(r"#?([0-9a-fA-F]{6})")
 
 
 def colour_names(task: Task) -> list[str]:
-    """Gives the name of each label in colour maps, in the order of the labels."""
+    """Return the name of each label in colour maps, in the order of the labels."""
     return [BACKGROUND, *task.classes] if task.mode == "binary" else list(task.classes)
 
 
 def label_colours(task: Task) -> list[Colour]:
-    """Gives the default colour, 0 to 255, of each label; the foreground of a binary task is pink."""
+    """Return the default colour, 0 to 255, of each label; the foreground of a binary task is pink."""
     return [(0, 0, 0), PREDICTION_COLOUR] if task.mode == "binary" else class_colours(task)
 
 
 def read_colours(file: Path, task: Task) -> list[Colour]:
-    """Gives a colour, 0 to 255, for each label: those of a YAML or JSON file, and the defaults for what it leaves out.
+    """Return a colour, 0 to 255, for each label: those of a YAML or JSON file, and the defaults for what it leaves out.
 
     The file maps class names to `[red, green, blue]` or `"#rrggbb"`; the ground of a binary task is "background".
 
@@ -63,17 +63,17 @@ def read_colours(file: Path, task: Task) -> list[Colour]:
 
 
 def _entries(file: Path) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Gives the nodes of a mapping, texts as they are written: a class may be called "no" or "1"."""
+    """Return the nodes of a mapping, texts as they are written: a class may be called "no" or "1"."""
     try:
         root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:
         raise SegregError(f"{file}: can't be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise SegregError(f"{file}: is no text in UTF-8") from None
+        raise SegregError(f"{file}: is not a text in UTF-8") from None
     except yaml.YAMLError as error:
         raise SegregError(f"{file}: is neither YAML nor JSON ({' '.join(str(error).split())})") from None
     if not isinstance(root, yaml.MappingNode):
-        raise SegregError(f"{file}: is no map from class names to colours", hint='for example: lesion: "#ff3cc8"')
+        raise SegregError(f"{file}: is not a map from class names to colours", hint='for example: lesion: "#ff3cc8"')
     return root.value
 
 

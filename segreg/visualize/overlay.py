@@ -1,4 +1,4 @@
-"""A prediction drawn over its picture; large pictures are drawn in strips."""
+"""A prediction drawn over its image; large images are drawn in strips."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _ROWS = 1 << 20
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Gives a picture `[H, W, C]` as it is shown, `[H, W, 3]`: its first three channels, or its first one as grey."""
+    """Return a image `[H, W, C]` as it is shown, `[H, W, 3]`: its first three channels, or its first one as grey."""
     return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
 
 
 def overlay(
     image: NDArray[np.uint8], labels: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]], task: Task
 ) -> NDArray[np.uint8]:
-    """Gives the picture with each class's area tinted and outlined in its colour.
+    """Return the image with each class's area tinted and outlined in its colour.
 
     What is labelled 0 in binary and multiclass tasks stays as it is, unless its colour is other than black. Outlines
-    grow with the picture, so that they are seen when it is shown small.
+    grow with the image, so that they are seen when it is shown small.
 
     Shape: uint8 `[H, W, C]` and labels `[H, W]`, or 0/1 `[K, H, W]` if multilabel, to uint8 `[H, W, 3]`.
     """
@@ -68,7 +68,7 @@ def _tinted(
 
 
 def _without_ground(labels: NDArray[np.uint8], area: NDArray[Any]) -> NDArray[Any]:
-    """Gives labels counted from 1 with 0 where nothing is drawn, for outlines are drawn of all but 0."""
+    """Return labels counted from 1 with 0 where nothing is drawn, for outlines are drawn of all but 0."""
     return np.where(area, labels.astype(np.int16) + 1, 0)
 
 

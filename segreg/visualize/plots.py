@@ -1,4 +1,4 @@
-"""Draws what metrics offer besides numbers: ROC and precision-recall curves, confusion matrices, reliability."""
+"""Draw what metrics offer besides numbers: ROC and precision-recall curves, confusion matrices, reliability."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = 24
 
 
 def draw_tables(metrics: MetricCollection, folder: Path) -> list[Path]:
-    """Draws what metrics that have seen their pictures offer by a method `tables`, and gives the files.
+    """Draw what metrics that have seen their images offer by a method `tables`, and return the files.
 
     `roc_pr_curves.png` has a panel for each kind of curve, `confusion.png` the matrices, `reliability.png` how often
     predictions come true. A file is only written if a metric offers something for it.
@@ -73,7 +73,7 @@ def _curves(curves: Sequence[Curve]) -> Any:
 
 
 def _draw_chance(axes: Any, lines: Sequence[Curve]) -> None:
-    """Draws what guessing reaches: one grey line if it is the same for all, else one in each curve's colour."""
+    """Draw what guessing reaches: one grey line if it is the same for all, else one in each curve's colour."""
     levels = dict.fromkeys(curve.chance for curve in lines if curve.chance is not None)
     if len(levels) == 1:
         axes.plot([0, 1], next(iter(levels)), color="grey", linestyle="--", linewidth=1, label="chance")
@@ -167,7 +167,7 @@ def _short(name: str) -> str:
 
 
 def _rounded(count: int, *, exact: bool) -> str:
-    """Gives 1234567 as "1,234,567", or as "1.2M" where there is little room."""
+    """Return 1234567 as "1,234,567", or as "1.2M" where there is little room."""
     if exact or count < 1000:
         return f"{count:,}"
     unit, letter = next((u, x) for u, x in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if count >= 0.9995 * u)
@@ -175,7 +175,7 @@ def _rounded(count: int, *, exact: bool) -> str:
 
 
 def _colour(place: int) -> tuple[float, float, float]:
-    """Gives one of twelve colours that differ in lightness as well as in hue."""
+    """Return one of twelve colours that differ in lightness as well as in hue."""
     from matplotlib import colormaps
 
     red, green, blue = colormaps["tab20"]((2 * place) % 20 + (place >= 10))[:3]

@@ -1,4 +1,4 @@
-"""Image, truth, prediction and what is drawn over the image, side by side in one picture."""
+"""Image, truth, prediction and what is drawn over the image, side by side in one image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segreg.task import IGNORE_INDEX
 from segreg.visualize.colours import IGNORED_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, class_colours, outline, paint
 from segreg.visualize.overlay import as_rgb, overlay
-from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 Colours = Sequence[tuple[int, int, int]]
 Legend = Mapping[str, tuple[int, int, int]]
-"""The colours that a picture has, by what they stand for."""
+"""The colours that a image has, by what they stand for."""
 _LONGEST, _SHORTEST = 1024, 224
-"""Pixels of a panel's sides: larger pictures are shrunk by a whole factor, smaller ones enlarged by one."""
+"""Pixels of a panel's sides: larger images are shrunk by a whole factor, smaller ones enlarged by one."""
 _MARGIN, _LINE, _LETTER, _SWATCH = 8, 18, 7, 10
 
 
@@ -37,9 +37,9 @@ def side_by_side(
     title: str = "",
     notice: str = "",
 ) -> Image:
-    """Gives `image | truth | prediction | outlines`, or without a truth `image | prediction | overlay`.
+    """Return `image | truth | prediction | outlines`, or without a truth `image | prediction | overlay`.
 
-    Below stands which colour is which class, of the classes that are there. Large pictures are shrunk.
+    Below stands which colour is which class, of the classes that are there. Large images are shrunk.
 
     Shape: image uint8 `[H, W, C]`; truth and prediction labels `[H, W]` or, if multilabel, `[K, H, W]`.
 
@@ -100,7 +100,7 @@ def _sheet(panels: Mapping[str, NDArray[np.uint8]], legend: Legend, *, title: st
 
 
 def _legend(truth: NDArray[Any] | None, prediction: NDArray[Any], task: Task, colours: Colours) -> Legend:
-    """Gives the colours that are there: of several classes, of ignored pixels, and of outlines."""
+    """Return the colours that are there: of several classes, of ignored pixels, and of outlines."""
     found: dict[str, tuple[int, int, int]] = {}
     both = [prediction] if truth is None else [truth, prediction]
     if task.mode != "binary":
@@ -116,7 +116,7 @@ def _legend(truth: NDArray[Any] | None, prediction: NDArray[Any], task: Task, co
 
 
 def _placed(legend: Legend, width: int) -> Iterator[tuple[int, int, str]]:
-    """Gives where each entry of a legend stands: its left end, its line, and its name."""
+    """Return where each entry of a legend stands: its left end, its line, and its name."""
     from PIL import ImageFont
 
     font = ImageFont.load_default()
@@ -135,7 +135,7 @@ def _swatch(draw: ImageDraw, left: int, top: int, name: str, colour: tuple[int, 
 
 
 def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Gives a picture reduced by a whole factor: a pixel is the mean of its block."""
+    """Return a image reduced by a whole factor: a pixel is the mean of its block."""
     if step == 1:
         return image
     from PIL import Image
@@ -144,7 +144,7 @@ def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
 
 
 def _thinned(labels: NDArray[Any], step: int) -> NDArray[Any]:
-    """Gives labels reduced by a whole factor: a label is the one in the middle of its block."""
+    """Return labels reduced by a whole factor: a label is the one in the middle of its block."""
     for axis in (-2, -1):
         count = labels.shape[axis]
         labels = labels.take(np.minimum(np.arange(-(-count // step)) * step + step // 2, count - 1), axis=axis)

@@ -6,7 +6,6 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.benchmark.bench.trials import cells_of, combinations
 from segreg.benchmark.bench.plan import (
     Budget,
     Plan,
@@ -18,8 +17,9 @@ from segreg.benchmark.bench.plan import (
     plan_of_file,
     seeds_of,
 )  # fmt: skip
-from segreg.errors import SegregError
+from segreg.benchmark.bench.trials import cells_of, combinations
 from segreg.config.recipe import COMMAND_LINE, read_recipe
+from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 
 FILE = """\
@@ -29,7 +29,7 @@ vary:
   loss:
     - bce
     - [{name: dice, weight: 2}, {name: bce}]
-leave_out:
+exclude:
   - {encoder: timm/test_vit, loss: bce}
 seeds: [4, 7]
 budget: {epochs: 2}
@@ -93,7 +93,7 @@ def test_budgets(tmp_path, registry):
 
     assert (train("epochs", 3).epochs, train("epochs", 3).early_stopping) == (3, None)
     assert (train("minutes", 2.5).time_budget_minutes, train("minutes", 2.5).epochs) == (2.5, 6)
-    # 24 pictures, of which 14 or 15 train in batches of 4: 4 steps an epoch
+    # 24 images, of which 14 or 15 train in batches of 4: 4 steps an epoch
     assert [train("steps", amount).epochs for amount in (1, 4, 5, 9)] == [1, 1, 2, 3]
 
 
@@ -116,15 +116,15 @@ def refused(call):
     ("text", "told"),
     [
         (
-            FILE.replace("leave_out", "leave-out"),
-            '7:1: "leave-out" is no part of a bench\n  did you mean "leave_out"?',
+            FILE.replace("exclude", "leave-out"),
+            '7:1: "leave-out" is no part of a bench\n  did you mean "exclude"?',
         ),
         (
             FILE.replace("[4, 7]", "none"),
             '9:8: seeds must be how many or a list of them, not the text "none"\n  3 is 0, 1 and 2',
         ),
         (
-            FILE.replace("[4, 7]", "[4, 4]"), "9:8: a seed stands twice among the seeds"),
+            FILE.replace("[4, 7]", "[4, 4]"), "9:8: a seed is given twice among the seeds"),
         (
             FILE.replace("{epochs: 2}", "{epochs: 2, steps: 3}"),
             (
@@ -142,7 +142,7 @@ def refused(call):
         ),
         (
             FILE.replace("encoder: timm/test_vit, loss", "encodr: timm/test_vit, loss"),
-            '3:3: leave_out names "encodr", which does not vary\n  did you mean "encoder"?',
+            '3:3: exclude names "encodr", which does not vary\n  did you mean "encoder"?',
         ),
         (
             FILE.replace("baseline: {encoder: timm/test_resnet}", "baseline: {encoder: timm/test_resmet}"),
@@ -161,7 +161,7 @@ def test_what_is_wrong_on_the_command_line_is_told(tmp_path):
     assert refused(lambda: axis("encoder")) == (
         '"encoder" varies nothing\n  write path=value,value, such as encoder=resnet18,resnet50'
     )
-    assert refused(lambda: combination("resnet18")) == '"resnet18" is no combination\n  write path=value,path=value'
+    assert refused(lambda: combination("resnet18")) == '"resnet18" is not a combination\n  write path=value,path=value'
     seeded = Plan(tmp_path, {"seed": [1, 2]})
     assert refused(lambda: checked(seeded, COMMAND_LINE)) == (
         "command line: the seed is not varied like other settings\n  it has --seeds and seeds:"
@@ -186,7 +186,5 @@ def test_everything_wrong_with_any_cell_is_told_together(tmp_path, registry):
 
 def test_a_bench_that_leaves_everything_out_is_refused(tmp_path, registry):
     recipe = tiny_runs.write_recipe(tmp_path)
-    plan = Plan(recipe, {"loss": ["bce"]}, leave_out=[{"loss": "bce"}])
-    assert (
-        refused(lambda: cells_of(plan, registry)) == "nothing is left to run\n  leave_out takes every combination away"
-    )
+    plan = Plan(recipe, {"loss": ["bce"]}, exclude=[{"loss": "bce"}])
+    assert refused(lambda: cells_of(plan, registry)) == "nothing is left to run\n  exclude takes every combination away"

@@ -10,14 +10,14 @@ import pytest
 import plugged
 import tiny_runs
 from segreg.benchmark.bench.bench import Way, bench
-from segreg.benchmark.bench.trials import cells_of
 from segreg.benchmark.bench.folder import BenchFolder
-from segreg.benchmark.bench.ray import asked_for, packed, unpacked
 from segreg.benchmark.bench.plan import Plan
-from segreg.errors import SegregError
-from segreg.runtime.progress import Quiet
-from segreg.registry.registry import load_registry
+from segreg.benchmark.bench.ray import asked_for, packed, unpacked
+from segreg.benchmark.bench.trials import cells_of
 from segreg.config.sections import Train
+from segreg.errors import SegregError
+from segreg.registry.registry import load_registry
+from segreg.runtime.progress import Quiet
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ import pytest
 import plugged
 import tiny_runs
 from segreg.benchmark.bench.bench import Way, bench
-from segreg.benchmark.bench.trials import cells_of
 from segreg.benchmark.bench.folder import BenchFolder, held, is_held
 from segreg.benchmark.bench.local import least_busy
 from segreg.benchmark.bench.plan import Plan
-from segreg.runtime.progress import Quiet
+from segreg.benchmark.bench.trials import cells_of
 from segreg.registry.registry import load_registry
+from segreg.runtime.progress import Quiet
 
 VARY = {"encoder": ["timm/test_resnet", "timm/test_vit"]}
 QUALITY = ("model", "seed", "dice.pooled", "dice.per_image_mean", "iou.pooled", "accuracy.pooled")

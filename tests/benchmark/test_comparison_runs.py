@@ -1,4 +1,4 @@
-"""Runs side by side: what is compared of planted runs, what is noticed, and what is refused."""
+"""Run side by side: what is compared of planted runs, what is noticed, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,34 +10,18 @@ import pytest
 
 import planted_runs
 import plugged
+from planted_runs import planted
 from segreg.benchmark.comparison.compare import compare
-from segreg.benchmark.comparison.run_groups import contestants_of
-from segreg.reports.comparison.files import write_files
+from segreg.benchmark.comparison.run_groups import run_groups_of
 from segreg.benchmark.comparison.text import in_words
 from segreg.errors import SegregError
+from segreg.reports.comparison.files import write_files
 from segreg.runs.trained_run import Run, load_run
-
-PICTURES = 40
 
 
 @pytest.fixture(autouse=True)
 def _parts(installed):
     installed(*plugged.builtin())
-
-
-def planted(folder, encoder, *, seed=0, better=0.0, noise=0.02, pictures=PICTURES, counts=True, hard=None):
-    """Plants a run whose Dice in each picture is that of its counts: a common difficulty, noise, and what is better."""
-    settings = planted_runs.recipe(encoder={"name": encoder, "weights": None}, seed=seed)
-    planted_runs.weigh(planted_runs.plant(folder, settings=settings))
-    draw = np.random.default_rng([seed, *map(ord, encoder)])
-    common = np.random.default_rng(7).uniform(0.5, 0.9, 200)[:pictures] if hard is None else hard
-    dice = np.clip(common + better + draw.normal(0, noise, len(common)), 0, 1)
-    found = {
-        f"p{n:02}": (round(1000 * d), 1000 - round(1000 * d), 1000 - round(1000 * d), 500) for n, d in enumerate(dice)
-    }
-    each = {name: tp / 1000 for name, (tp, *_) in found.items()}
-    planted_runs.score(folder, each, counts=found if counts else None)
-    return folder
 
 
 def rows_of(file):
@@ -46,7 +30,7 @@ def rows_of(file):
 
 
 def compared(*folders, **named):
-    return compare(contestants_of([load_run(folder) for folder in folders]), title="planted", **named)
+    return compare(run_groups_of([load_run(folder) for folder in folders]), title="planted", **named)
 
 
 def test_a_planted_difference_is_found_and_a_planted_tie_is_not(tmp_path):
@@ -68,16 +52,16 @@ def test_a_planted_difference_is_found_and_a_planted_tie_is_not(tmp_path):
     assert by_name["resnet34"].rank.best == 1.0
     assert by_name["resnet34"].seeds == (0, 1, 2)
     assert found.verdict[1:] == (
-        "It is told apart from all others.",
+        "It is significantly different from all others.",
         f"Better than the baseline resnet18: resnet34 ({better.mean:+.4f}).",
-        f"Not told apart from the baseline resnet18: resnet50 ({tie.mean:+.4f}).",
+        f"Not significantly different from the baseline resnet18: resnet50 ({tie.mean:+.4f}).",
     )
 
 
 def test_what_cannot_be_told_apart_is_said_in_a_sentence(tmp_path):
     found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", noise=0.021))
     worst = found.models[1].name
-    assert f"40 pictures and 1 seed of each model can't tell it apart from {worst}." in found.verdict
+    assert f"40 images and 1 seed of each model can't tell it apart from {worst}." in found.verdict
     assert found.verdict[-1] == (
         "There is one seed of each: nothing is known of how much another training of the same model would differ."
     )
@@ -100,12 +84,12 @@ def test_without_counts_pooled_scores_have_no_interval(tmp_path):
     assert (value.mean, value.low, value.high) == (0.5, None, None)
 
 
-def test_only_common_pictures_are_compared_and_that_is_said(tmp_path):
-    found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", pictures=30))
+def test_only_common_images_are_compared_and_that_is_said(tmp_path):
+    found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", images=30))
     assert len(found.images) == 30
     assert found.notices[0] == (
-        "The runs were scored on different pictures. What is told here is of the 30 that all of them were scored on, "
-        "of at most 40; scores that pictures don't add up to are each run's own."
+        "The runs were scored on different images. What is told here is of the 30 that all of them were scored on, "
+        "of at most 40; scores that images don't add up to are each run's own."
     )
     own = rows_of(tmp_path / "a" / "per_image.csv")[:30]
     value = next(model for model in found.models if model.name == "resnet18").values["dice.per_image_mean"]
@@ -158,14 +142,14 @@ def test_what_is_refused(tmp_path):
     text = (elsewhere / "per_image.csv").read_text()
     (elsewhere / "per_image.csv").write_text(text.replace("\np", "\nq"))
     assert problem(lambda: compared(one, elsewhere)) == (
-        f"{elsewhere}/counts.csv and {elsewhere}/per_image.csv are not of the same pictures",
+        f"{elsewhere}/counts.csv and {elsewhere}/per_image.csv are not of the same images",
         f"one of them was changed; segreg run --resume {elsewhere} writes both again",
     )
     (elsewhere / "counts.csv").unlink()
-    assert problem(lambda: compared(one, elsewhere))[0] == "these runs were scored on no picture in common"
+    assert problem(lambda: compared(one, elsewhere))[0] == "these runs were scored on no image in common"
     unfinished = planted_runs.weigh(planted_runs.plant(tmp_path / "e", finished=False))
     assert problem(lambda: compared(one, unfinished)) == (
-        f"{unfinished} has no results yet", f"segreg run --resume {unfinished} goes on with it",
+        f"{unfinished} has no results yet", f"segreg run --resume {unfinished} continues with it",
     )  # fmt: skip
 
 
@@ -200,4 +184,4 @@ def test_files_and_words_tell_the_same(tmp_path):
 
 def test_runs_that_nothing_tells_apart_are_called_by_their_folder(tmp_path):
     one = planted(tmp_path / "a", "resnet18")
-    assert contestants_of([Run(load_run(one).directory)])[0].name == str(one)
+    assert run_groups_of([Run(load_run(one).directory)])[0].name == str(one)

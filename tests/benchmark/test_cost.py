@@ -15,16 +15,16 @@ from segreg.benchmark.cost.flops import counted_flops
 from segreg.benchmark.cost.machine import Watch, processor_seconds
 from segreg.benchmark.cost.network import Network, Preloaded
 from segreg.benchmark.cost.trial import measured, needed
-from segreg.errors import SegregError
-from segreg.runtime.memory import available_mib, peak_rss_mib
 from segreg.config.recipe import Recipe
-from segreg.registry.registry import load_registry
 from segreg.config.resolve import resolve
+from segreg.errors import SegregError
+from segreg.registry.registry import load_registry
+from segreg.runtime.memory import available_mib, peak_rss_mib
 from segreg.task import Task
 
 LESION = Task(("lesion",), "binary")
 SETTINGS = {
-    "dataset": {"name": "synthetic_lesions", "root": "pictures"},
+    "dataset": {"name": "synthetic_lesions", "root": "images"},
     "input": {"size": [32, 32]},
     "encoder": "pair.good",
     "decoder": "pair.last",
@@ -43,12 +43,12 @@ def registry():
 
 @pytest.fixture
 def recipe(registry):
-    """Gives the recipe with overrides: `recipe("train.accumulate=2")`."""
+    """Return the recipe with overrides: `recipe("train.accumulate=2")`."""
     return lambda *overrides: resolve(Recipe(SETTINGS).changed(overrides), registry)
 
 
 def convolution(height, width, channels, outputs, kernel, groups=1):
-    """Gives a convolution's operations for one image, by its output's size."""
+    """Return a convolution's operations for one image, by its output's size."""
     return 2 * height * width * outputs * (channels // groups) * kernel**2
 
 
@@ -73,8 +73,8 @@ def test_every_cost_is_measured_and_defined(recipe):
     assert (sample.device, sample.precision, sample.threads) == ("cpu", "float32", torch.get_num_threads())
     assert told == [
         "in building the network",
-        "in predicting batches of 3 pictures of 32x32",
-        "in training on batches of 2 pictures of 32x32",
+        "in predicting batches of 3 images of 32x32",
+        "in training on batches of 2 images of 32x32",
         "in counting the network's operations",
     ]
 
@@ -164,7 +164,7 @@ def test_training_takes_real_steps_that_leave_the_weights(recipe):
     steps, forwards = [], []
     training.optimizer.register_step_post_hook(lambda *_: steps.append(1))
     network.objective.register_forward_hook(lambda *_: forwards.append(network.objective.training))
-    assert network.train(training, steps=3) == 3 * 2 * 2  # steps, batches, pictures
+    assert network.train(training, steps=3) == 3 * 2 * 2  # steps, batches, images
     assert (len(steps), forwards) == (3, [True] * 6)
     assert training.average.steps == 3
     after = network.objective.state_dict()
@@ -230,8 +230,8 @@ def test_what_is_needed_is_found_in_two_steps_and_a_prediction(recipe, monkeypat
     assert did == [2, "predict"]
     assert told == [
         "in building the network",
-        "in training on batches of 2 pictures of 32x32",
-        "in predicting batches of 3 pictures of 32x32",
+        "in training on batches of 2 images of 32x32",
+        "in predicting batches of 3 images of 32x32",
     ]
 
 

@@ -15,8 +15,8 @@ from segreg.benchmark.cost.record import Failed, Job, Measurement, Needed, Sampl
 from segreg.benchmark.cost.running import fits, measure, turns
 from segreg.benchmark.pool import how_it_ended
 from segreg.config.recipe import Recipe
-from segreg.registry.registry import load_registry
 from segreg.config.resolve import resolve
+from segreg.registry.registry import load_registry
 from segreg.task import Task
 
 PARTS = '''
@@ -47,11 +47,11 @@ def net(in_channels, *, width: PositiveInt = 4):
     return Net()
 
 def dying(in_channels):
-    """Takes its process with it."""
+    """Take its process with it."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 def leaving(in_channels):
-    """Ends its process."""
+    """End its process."""
     os._exit(3)
 
 def raising(in_channels):
@@ -95,7 +95,7 @@ def segreg_entries():
     return [Entry("encoder", f"costly.{build.__name__}", build) for build in builders]
 '''
 SETTINGS = {
-    "dataset": {"name": "synthetic_lesions", "root": "pictures"},
+    "dataset": {"name": "synthetic_lesions", "root": "images"},
     "input": {"size": [16, 16]},
     "encoder": "costly.net",
     "decoder": {"name": "mlp", "channels": 4},
@@ -108,7 +108,7 @@ SETTINGS = {
 
 @pytest.fixture
 def subject(tmp_path, monkeypatch):
-    """Gives a subject with one of the encoders above, which stand in a package that other processes find too."""
+    """Return a subject with one of the encoders above, which stand in a package that other processes find too."""
     info = tmp_path / "segreg_costly-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: segreg-costly\nVersion: 1.0\n", encoding="utf-8")
@@ -143,7 +143,7 @@ def test_networks_of_a_third_party_are_measured_and_failures_are_their_own(subje
         "leaving": "its process ended with status 3 in building the network",
         "raising": 'the encoder "costly.raising" of segreg-costly 1.0 failed: ValueError: no such luck',
         "refusing": "this one needs more colours",
-        "large": "the GPU's memory ran out in training on batches of 2 pictures of 16x16",
+        "large": "the GPU's memory ran out in training on batches of 2 images of 16x16",
         "greedy": "the machine's memory ran out in building the network",
     }
     assert all(not one.costs and not one.samples for name, one in found.of.items() if name != "net")
@@ -244,7 +244,7 @@ def test_the_load_is_noted_before_each_round(monkeypatch):
     assert found.in_words() == [
         "measured on cpu, float32, 2 threads",
         "2 rounds of 0.5 s for each timing, each round in a process of its own",
-        "measured while other processes took 32% of the machine's processors (from 10% to 61%)",
+        "measured while other processes took 32% of the machine's CPUs (from 10% to 61%)",
         "load of the machine before each round: 0.50, 1.25",
     ]
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from segreg.errors import SegregError
 from segreg.benchmark.matrix.record import Cell, Finished, Row
 from segreg.benchmark.matrix.running import Task, run
 from segreg.benchmark.matrix.store import Store, known, versions
+from segreg.errors import SegregError
 from segreg.registry.registry import Plugin
 
 
 @pytest.fixture
 def outside(tmp_path, monkeypatch):
-    """Installs tests/matrix_parts.py as a package of its own, which other processes find too."""
+    """Install tests/matrix_parts.py as a package of its own, which other processes find too."""
     info = tmp_path / "segreg_pairs-2.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: segreg-pairs\nVersion: 2.0\n", encoding="utf-8")
@@ -23,7 +23,7 @@ def outside(tmp_path, monkeypatch):
 
 
 def ran(*tasks, timeout=120.0, jobs=1):
-    """Gives what each encoder came to, and how many cells were told of it."""
+    """Return what each encoder came to, and how many cells were told of it."""
     found, told = {}, dict.fromkeys((task.encoder for task in tasks), 0)
 
     def tell(encoder, count):

@@ -16,7 +16,7 @@ ENCODERS = (
     "mit_b0",  # a transformer of strides 4 to 32
     "timm/convnext_zepto_rms",  # a CNN that has no stride 2
     "timm/xcit_nano_12_p8_224",  # one scale: 8
-    "timm/eva02_tiny_patch14_224",  # one scale: 14, which is no power of two
+    "timm/eva02_tiny_patch14_224",  # one scale: 14, which is not a power of two
     "timm/vit_tiny_patch16_224",  # one scale: 16
     "timm/vit_tiny_r_s16_p8_224",  # one scale: 32
     "timm/mambaout_femto",  # channels last
@@ -29,7 +29,7 @@ CHECKS = Checks(sizes=((75, 93),), own_size=False, channels=(4,))
 
 
 def decoders_of(number, registry):
-    """Gives five decoders for the encoder of that number, going round all of them."""
+    """Return five decoders for the encoder of that number, going round all of them."""
     names = [part.name for part in registry.parts("decoder")]
     return [names[(EACH * number + k) % len(names)] for k in range(EACH)]
 

@@ -11,8 +11,8 @@ from segreg.benchmark.matrix.gradient import first_layer
 from segreg.benchmark.matrix.record import Cell, Finished, Row
 from segreg.benchmark.matrix.shapes import Recorded, on_shapes
 from segreg.benchmark.matrix.trial import Checks, in_one_sentence, tried
-from segreg.registry.registry import load_registry
 from segreg.config.resolve import choose
+from segreg.registry.registry import load_registry
 
 SMALL = Checks(sizes=((96, 64), (75, 83)), own_size=False, channels=(1, 4))
 
@@ -83,7 +83,9 @@ def test_the_first_check_that_fails_is_told(registry, encoder, decoder, check, r
 
 def test_the_size_that_it_was_made_for_is_tried(registry, monkeypatch):
     sizes = []
-    monkeypatch.setattr("segreg.benchmark.matrix.trial.on_shapes", lambda model, _, size: sizes.append(size) or torch.empty(1))
+    monkeypatch.setattr(
+        "segreg.benchmark.matrix.trial.on_shapes", lambda model, _, size: sizes.append(size) or torch.empty(1)
+    )
     cells(registry, "good", "last", checks=Checks(channels=()))
     assert sizes == [(224, 224)]
     monkeypatch.setattr(

@@ -21,7 +21,7 @@ def _place(installed, tmp_path, monkeypatch):
 
 @pytest.fixture
 def fitting(monkeypatch):
-    """Takes the place of the processes that try a network; those of a ViT do not fit."""
+    """Take the place of the processes that try a network; those of a ViT do not fit."""
     asked = []
 
     def fits(subject, *, jobs):

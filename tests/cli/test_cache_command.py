@@ -21,8 +21,8 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def filled(cache, tmp_path):
     """Two entries, made by preparing one set at two sizes, and their keys."""
-    from segreg.data import prepare
     from segreg.config.sections import Input
+    from segreg.data import prepare
     from segreg_plugins.datasets.folder import folder
 
     images, masks = tiny_runs.folder_dataset(tmp_path, count=3)

@@ -120,7 +120,7 @@ def none():
     """A data set that is none."""
 
 def twice():
-    """A data set of one picture."""
+    """A data set of one image."""
     samples = [Sample("a", Path("a"), Path("b"))] * 2
     return Dataset(task=Task(("x",), "binary"), samples=samples, read_image=print, read_mask=print)
 
@@ -155,7 +155,7 @@ def alone(installed, plugin):
     )
 
 
-def pictures(count=3):
+def images(count=3):
     from PIL import Image
 
     for folder, mode in (("images", "RGB"), ("masks", "L")):
@@ -169,7 +169,7 @@ def test_without_build_nothing_is_built(segreg):
 
 
 def test_a_network_that_trains_is_described(segreg):
-    pictures()
+    images()
     before = torch.get_rng_state()
     printed = segreg("check", "recipe.yaml", "--build")
     assert (printed.status, printed.err) == (0, "")
@@ -189,7 +189,7 @@ recipe.yaml: fine
 
 
 def test_levels_that_are_resampled_are_told_and_the_auxiliary_decoder(segreg):
-    pictures()
+    images()
     printed = segreg(
         "check", "recipe.yaml", "--build", "encoder=torchvision/resnet18", "decoder=lraspp", "train.batch_size=1",
         "auxiliary={name: torchvision.fcn, weight: 0.3}",
@@ -203,7 +203,7 @@ def test_levels_that_are_resampled_are_told_and_the_auxiliary_decoder(segreg):
 
 
 def test_the_loss_is_that_of_the_recipe(segreg, alone):
-    pictures()
+    images()
     facts = json.loads(segreg("check", "recipe.yaml", "--build", "--json", "seed=3").out)["networks"]["recipe.yaml"]
     again = json.loads(segreg("check", "recipe.yaml", "--build", "--json", "seed=3").out)["networks"]["recipe.yaml"]
     other = json.loads(segreg("check", "recipe.yaml", "--build", "--json", "seed=4").out)["networks"]["recipe.yaml"]
@@ -279,7 +279,7 @@ def test_no_data_is_made_and_none_is_fetched(segreg):
 
 
 def test_a_setting_that_cannot_be_is_told_with_its_line_and_where_to_read_what_works(segreg):
-    pictures()
+    images()
     Path("recipe.yaml").write_text(
         RECIPE.replace(
             "name: deeplabv3plus\n  channels: 8\n  low_level_channels: 4\n  dropout: 0",
@@ -298,7 +298,7 @@ error: recipe.yaml:12:9: channels is 100; a multiple of 32 was expected, for Gro
 
 
 def test_an_encoder_that_fails_points_to_the_matrix(segreg, alone):
-    pictures()
+    images()
     printed = segreg("check", "recipe.yaml", "--build", "encoder.name=odd", "encoder.failure=building")
     assert printed.status == 2
     said = printed.err.splitlines()
@@ -314,7 +314,7 @@ def test_an_encoder_that_fails_points_to_the_matrix(segreg, alone):
 
 
 def test_a_decoder_that_does_not_go_with_the_encoder_points_to_the_matrix(segreg, alone):
-    pictures()
+    images()
     printed = segreg("check", "recipe.yaml", "--build", "decoder=narrow")
     assert printed.status == 2
     assert (
@@ -327,7 +327,7 @@ error: command line: the encoder ends at stride 2; 8 was expected
 
 
 def test_an_auxiliary_decoder_in_the_way_points_to_the_matrix(segreg, alone):
-    pictures()
+    images()
     printed = segreg("check", "recipe.yaml", "--build", "auxiliary=narrow")
     assert printed.status == 2
     assert printed.err.endswith(f"  {KNOWN_PAIRS}\n")
@@ -339,7 +339,7 @@ def test_a_bug_of_a_builtin_part_is_a_sentence_too(segreg, monkeypatch):
     def broken(member, in_channels, **settings):
         raise IndexError("list index out of range\nmore")
 
-    pictures()
+    images()
     monkeypatch.setattr(smp_encoder, "build", broken)
     printed = segreg("check", "recipe.yaml", "--build")
     assert printed.status == 2
@@ -353,7 +353,7 @@ error: recipe.yaml:9:9: the encoder "resnet18" can't be built: IndexError: list 
 
 
 def test_a_step_that_fails_is_told(segreg, alone):
-    pictures()
+    images()
     printed = segreg("check", "recipe.yaml", "--build", "encoder.name=odd", "encoder.failure=training")
     assert printed.status == 2
     assert (
@@ -363,7 +363,7 @@ def test_a_step_that_fails_is_told(segreg, alone):
 
 
 def test_every_recipe_is_tried(segreg, alone):
-    pictures()
+    images()
     text = Path("recipe.yaml").read_text()
     Path("second.yaml").write_text(text.replace("decoder: plain", "decoder: narrow"))
     Path("third.yaml").write_text(text.replace("decoder: plain", "decoder: plan"))

@@ -132,8 +132,8 @@ loss
   dice     Soft Dice.  [segreg-lab 1.0]
   tversky  Tversky's index.  [segreg-lab 1.0]
 dataset
-  drawn   Pictures that are drawn.  [segreg-lab 1.0]
-  folder  Pictures and masks in two folders.  [segreg-lab 1.0]
+  drawn   Images that are drawn.  [segreg-lab 1.0]
+  folder  Images and masks in two folders.  [segreg-lab 1.0]
 augmentation
   A transform of Albumentations. (2 names: `segreg list augmentation`)
 metric
@@ -182,10 +182,10 @@ def test_list_prints_json(segreg):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("encodr",), 'error: "encodr" is no kind of part\n  did you mean "encoder" or "decoder"?\n'),
+        (("encodr",), 'error: "encodr" is not a kind of part\n  did you mean "encoder" or "decoder"?\n'),
         (
             ("zzz",),
-            ('error: "zzz" is no kind of part\n  the kinds are "encoder", "decoder", "loss", "dataset", "augmentation", '
+            ('error: "zzz" is not a kind of part\n  the kinds are "encoder", "decoder", "loss", "dataset", "augmentation", '
             '"metric", "optimizer" and "schedule"\n'),
         ),
         (("encoder", "resnet51"), 'error: no encoder matches "resnet51"\n  did you mean "resnet50" or "timm/resnet18"?\n'),
@@ -267,7 +267,7 @@ def test_show_prints_json(segreg):
 @pytest.mark.parametrize(
     ("kind", "name", "says"),
     [
-        ("decodr", "unet", 'error: "decodr" is no kind of part\n  did you mean "decoder" or "encoder"?\n'),
+        ("decodr", "unet", 'error: "decodr" is not a kind of part\n  did you mean "decoder" or "encoder"?\n'),
         (
             "decoder",
             "resnet50",
@@ -292,7 +292,10 @@ def test_plugins_prints_who_offers_what_and_who_is_out_of_use(segreg, installed,
         plugin("raise ValueError('one\\ntwo')", name="losses", distribution="segreg-broken", version="0.3"),
         plugin("", name="losses", distribution="segreg-off"),
         plugin(plugged.OFFERING.format(name="ours"), name="losses", distribution="segreg-good", version="2.0"),
-        plugin("from segreg.registry.hooks import hookimpl\n@hookimpl\ndef segreg_run_end(): pass", distribution="segreg-watch"),
+        plugin(
+            "from segreg.registry.hooks import hookimpl\n@hookimpl\ndef segreg_run_end(): pass",
+            distribution="segreg-watch",
+        ),
     )
     printed = segreg("plugins")
     assert (printed.status, printed.err) == (0, "")

@@ -9,7 +9,7 @@ import pytest
 import planted_runs
 import plugged
 import tiny_runs
-from test_comparison_runs import planted
+from planted_runs import planted
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def test_runs_are_compared_and_what_cannot_be_shown_is_said(segreg, tmp_path):
     printed = segreg("compare", one, other, "--rounds", "0")
     assert printed.status == 0
     lines = printed.out.splitlines()
-    assert lines[0].startswith("note: The pictures on which models disagree are not shown: ")
+    assert lines[0].startswith("note: The images on which models disagree are not shown: ")
     assert lines[-3:] == [f"wrote comparison/{name}" for name in ("results.json", "results.csv", "report.html")]
     assert (tmp_path / "comparison" / "report.html").read_text().startswith("<!DOCTYPE html>")
 
@@ -43,7 +43,7 @@ def test_mistakes_are_told(segreg, tmp_path):
     assert (printed.status, printed.err) == (2, "error: --rounds must be at least 0, not -1\n")
 
 
-def test_real_runs_with_costs_and_the_pictures_they_disagree_on(segreg, tmp_path, monkeypatch):
+def test_real_runs_with_costs_and_the_images_they_disagree_on(segreg, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
     one = tiny_runs.run(tmp_path)
     other = tiny_runs.run(tmp_path, "optimizer.lr=0.001")

@@ -11,10 +11,10 @@ from PIL import Image
 
 import plugged
 import tiny_runs
-from segreg.data import Batches, prepare
-from segreg.data.split import drawn
+from segreg.data import BatchLoader, prepare
 from segreg.data.inspection import sheets
-from segreg.progress import Lines
+from segreg.data.split import drawn
+from segreg.runtime.progress import Lines
 from segreg.task import Task
 
 RECIPE = """\
@@ -47,17 +47,17 @@ def data(installed, tmp_path, monkeypatch):
 def test_check_of_a_good_data_set(segreg):
     printed = segreg("data", "check", "recipe.yaml")
     assert printed.status == 0
-    assert printed.out.startswith("15 pictures, binary: foreground\n  split     train 9, val 3, test 3\n")
+    assert printed.out.startswith("15 images, binary: foreground\n  split     train 9, val 3, test 3\n")
     assert printed.out.endswith("\nno error, no warning and no note\n")
 
 
 def test_check_exits_2_on_errors_and_names_the_files(segreg):
-    Path("data/images/picture 04.png").write_bytes(b"")
+    Path("data/images/image 04.png").write_bytes(b"")
     for number in range(6, 15):
-        Image.new("L", (140, 150), 9).save(f"data/masks/picture {number:02}.png")
+        Image.new("L", (140, 150), 9).save(f"data/masks/image {number:02}.png")
     printed = segreg("data", "check", "recipe.yaml")
     assert printed.status == 2
-    assert "error: pictures that can't be read: 1 [image-unreadable]\n    data/images/picture 04.png" in printed.out
+    assert "error: images that can't be read: 1 [image-unreadable]\n    data/images/image 04.png" in printed.out
     assert "    and 4 more; --all prints them, --json too\n" in printed.out
     assert printed.out.count("    data/masks/") == 5
     assert printed.out.endswith("\n2 errors, no warning and no note\n")
@@ -65,23 +65,23 @@ def test_check_exits_2_on_errors_and_names_the_files(segreg):
 
 
 def test_check_prints_json(segreg):
-    Path("data/masks/picture 04.png").write_bytes(b"")
+    Path("data/masks/image 04.png").write_bytes(b"")
     printed = segreg("data", "check", "recipe.yaml", "--json")
     assert printed.status == 2
     found = json.loads(printed.out)
-    assert found["pictures"] == 15
+    assert found["images"] == 15
     assert found["sides"] == {"train": 9, "val": 3, "test": 3}
     (finding,) = found["findings"]
     assert (finding["severity"], finding["name"]) == ("error", "mask-unreadable")
-    assert finding["cases"][0]["files"] == ["data/images/picture 04.png", "data/masks/picture 04.png"]
+    assert finding["cases"][0]["files"] == ["data/images/image 04.png", "data/masks/image 04.png"]
     assert set(found["classes"]) == {"all", "train", "val", "test"}
     assert found["weights"]["positive_weight"]["of"] == "train"
     assert list(found["weights"]["positive_weight"]["values"]) == ["foreground"]
 
 
 def test_check_draws_what_to_look_at(segreg):
-    picture = np.asarray(Image.open("data/images/picture 01.png"))
-    Image.fromarray(picture[:, ::-1].copy()).save("data/images/picture 02.png")
+    image = np.asarray(Image.open("data/images/image 01.png"))
+    Image.fromarray(image[:, ::-1].copy()).save("data/images/image 02.png")
     printed = segreg("data", "check", "--out", "seen", "--samples", "2", "--draws", "3", "recipe.yaml", "seed=4")
     assert printed.status == 0
     assert printed.out.endswith("wrote seen/augmented.png\nwrote seen/alike.png\nwrote seen/findings.json\n")
@@ -91,14 +91,14 @@ def test_check_draws_what_to_look_at(segreg):
     assert pixels.shape[1] == 4 * panel, "as prepared, and three epochs"
     assert 2 * panel < pixels.shape[0] < 3 * panel
     assert (pixels == (255, 60, 200)).all(axis=2).sum() > 8 * 20, "outlines and legend in the class's colour"
-    assert json.loads(Path("seen/findings.json").read_text())["pairs"][0]["ids"] == ["picture 01", "picture 02"]
+    assert json.loads(Path("seen/findings.json").read_text())["pairs"][0]["ids"] == ["image 01", "image 02"]
     assert json.loads(Path("seen/findings.json").read_text())["pairs"][0]["orientation"] == 1
 
 
 def test_the_contact_sheet_shows_what_the_first_epochs_train_on(segreg, monkeypatch, builtin):
-    from segreg.build import build_augmentations, build_dataset
     from segreg.config.recipe import read_recipe
-    from segreg.resolve import resolve
+    from segreg.config.resolve import resolve
+    from segreg.models.build import build_augmentations, build_dataset
 
     recipe = resolve(read_recipe("recipe.yaml"), builtin)
     dataset = build_dataset(recipe)
@@ -108,7 +108,7 @@ def test_the_contact_sheet_shows_what_the_first_epochs_train_on(segreg, monkeypa
     augment = build_augmentations(recipe)
     sheets.contact_sheet(dataset, range(15), recipe.input, augment, seed=3, samples=4, draws=3)
     prepared = prepare(dataset, recipe.input)
-    batches = Batches(prepared, range(15), batch_size=5, augment=augment, seed=3)
+    batches = BatchLoader(prepared, range(15), batch_size=5, augment=augment, seed=3)
     assert [row[0].words for row in shown] == drawn([s.id for s in dataset.samples], 3, "contact sheet")[:4]
     for epoch in (1, 2, 3):
         for batch in batches.epoch(epoch):
@@ -116,17 +116,17 @@ def test_the_contact_sheet_shows_what_the_first_epochs_train_on(segreg, monkeypa
                 for row in shown:
                     if row[0].words == name:
                         assert row[epoch].words == f"epoch {epoch}"
-                        assert np.array_equal(row[epoch].picture[..., :3], image.permute(1, 2, 0))
-                        assert np.array_equal(row[epoch].picture[..., 3], target)
-    differ = [not np.array_equal(row[0].picture, panel.picture) for row in shown for panel in row[1:]]
+                        assert np.array_equal(row[epoch].image[..., :3], image.permute(1, 2, 0))
+                        assert np.array_equal(row[epoch].image[..., 3], target)
+    differ = [not np.array_equal(row[0].image, panel.image) for row in shown for panel in row[1:]]
     assert 4 < sum(differ) <= 12
 
 
 def test_a_sheet_names_its_panels_and_every_class_as_they_are():
     task = Task(("background", *(f"class_{number} $x_{number}$" for number in range(1, 40))), "multiclass")
-    pictures = [np.full((60, 80, 3), value, np.uint8) for value in (10, 20, 30)]
-    long = "a/very/long/folder/of/a/data_set/with $two$ dollars/picture 0001.png"
-    rows = [[sheets.Panel(pictures[0], long), sheets.Panel(pictures[1], "epoch 1")], [sheets.Panel(pictures[2], "b")]]
+    images = [np.full((60, 80, 3), value, np.uint8) for value in (10, 20, 30)]
+    long = "a/very/long/folder/of/a/data_set/with $two$ dollars/image 0001.png"
+    rows = [[sheets.Panel(images[0], long), sheets.Panel(images[1], "epoch 1")], [sheets.Panel(images[2], "b")]]
     figure = sheets._sheet(rows, "a title\na notice", task)
     figure.canvas.draw()
     assert figure.get_suptitle() == "a title\na notice"
@@ -134,16 +134,14 @@ def test_a_sheet_names_its_panels_and_every_class_as_they_are():
     assert [text.get_text() for text in legend.get_texts()] == list(task.classes[1:])
     shown = [axes for axes in figure.axes if axes.images]
     assert [axes.get_title(loc="left").replace("\n", "") for axes in shown] == [long, "epoch 1", "b"]
-    assert all(
-        np.array_equal(axes.images[0].get_array(), picture) for axes, picture in zip(shown, pictures, strict=True)
-    )
+    assert all(np.array_equal(axes.images[0].get_array(), image) for axes, image in zip(shown, images, strict=True))
     boxes = [axes.get_window_extent() for axes in shown]
     assert min(box.width for box in boxes) > 0.85 * 2.4 * 120
     assert legend.get_window_extent().y1 <= min(box.y0 for box in boxes), "below the panels"
     assert legend.get_window_extent().x1 <= figure.bbox.x1
 
 
-def test_large_pictures_are_shrunk_before_they_are_outlined():
+def test_large_images_are_shrunk_before_they_are_outlined():
     image, mask = np.full((480, 960, 3), 200, np.uint8), np.zeros((480, 960), np.uint8)
     mask[160:320, 240:480] = 1
     shown = sheets._outlined(image, mask, Task(("lesion",), "binary"))
@@ -248,7 +246,7 @@ def test_the_recipe_for_folders_can_split_as_scikit_learn_does(segreg, tmp_path)
 
 
 def test_split_tells_its_progress(segreg, monkeypatch):
-    monkeypatch.setattr("segreg.progress.progress", lambda mode, stream: Lines(stream, every=0))
+    monkeypatch.setattr("segreg.runtime.progress.progress", lambda mode, stream: Lines(stream, every=0))
     printed = segreg("data", "split", "recipe.yaml", "split.seed=42", "--out", "out")
     done = [line.partition(",")[0] for line in printed.err.splitlines()]
     assert done[:15] == [f"  reading masks: {count}/15 masks" for count in range(1, 16)]

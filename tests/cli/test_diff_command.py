@@ -26,7 +26,7 @@ def dice_of(counts):
 
 @pytest.fixture
 def pair(tmp_path):
-    """Gives what plants the runs one and other, with the changes of the other."""
+    """Return what plants the runs one and other, with the changes of the other."""
 
     def make(*, seeds=(1, 2), kept=True, **other):
         folders = []
@@ -82,7 +82,7 @@ def test_versions_machine_and_start(segreg, pair):
     for line in (
         "segreg A 0.1.0 B 0.2.0", "torch A 2.15.0 B 2.16.0", "segreg-lungs A - B 1.0",
         "lungs (a plugin) A - B not in use", "python A 3.11.7 B 3.12.1", "device A cpu B cuda:0",
-        "device's model A a processor B a GPU", "threads A 1 B -", "cuda A - B 13.0", "precision A float32 B bf16",
+        "device's model A a CPU B a GPU", "threads A 1 B -", "cuda A - B 13.0", "precision A float32 B bf16",
         "commit A 1a2b3c B -", "A segreg run tiny.yaml",
         "B segreg run tiny.yaml train.device=cuda:0 --out 'a folder of this name'",
         "started_from A none B runs/before: 120 of 122 tensors", "processes A 1 B 2",
@@ -93,10 +93,10 @@ def test_versions_machine_and_start(segreg, pair):
 
 def test_samples_that_moved(segreg, pair):
     split = {"train": ["a", "b", "d"], "val": ["c"], "test": [*IDS, "new"]}
-    one, other = pair(split=split, environment={"pictures": "beef"}, kept=False)
+    one, other = pair(split=split, environment={"images": "beef"}, kept=False)
     out = segreg("diff", one, other).out
     assert out.partition("\ndata\n")[2].partition("\n\n")[0] == (
-        "  fingerprint of pictures and masks as the network sees them  A f00d  B beef\n"
+        "  fingerprint of images and masks as the network sees them  A f00d  B beef\n"
         '  1 sample of train in A, of val in B: "c"\n'
         '  1 sample of val in A, of train in B: "d"\n'
         '  1 sample only in B, in test: "new"'
@@ -112,26 +112,26 @@ B  {other}  (finished)
 
 the two runs are alike in all of {alike}
 
-the results are the same to the last bit: 2 metrics, and the values of each of 40 pictures; so are the weights
+the results are the same to the last bit: 2 metrics, and the values of each of 40 images; so are the weights
 """
     assert segreg("diff", one, other).out == told
     weigh(other, seed=2)
-    assert segreg("diff", one, other).out.endswith("each of 40 pictures; the weights are not\n")
+    assert segreg("diff", one, other).out.endswith("each of 40 images; the weights are not\n")
     (other / "best.safetensors").unlink()
-    assert segreg("diff", one, other).out.endswith("each of 40 pictures\n")
+    assert segreg("diff", one, other).out.endswith("each of 40 images\n")
     rows = (other / "per_image.csv").read_text()
     (other / "per_image.csv").write_text(re.sub(r"(p7,0\.\d{6})\d", r"\g<1>9", rows))
     assert "to the last bit" not in segreg("diff", one, other).out
 
 
 def table(out):
-    """Gives the metrics of the printed table: value, value, difference and interval."""
+    """Return the metrics of the printed table: value, value, difference and interval."""
     rows = re.findall(r"^  ([\w.]+) +(\d\S*|undefined) +(\d\S*|undefined) +(\S+)?(?: +\[(\S+), (\S+)\])?", out, re.M)
     return {name: cells for name, *cells in rows}
 
 
 def scipys(one, other, statistic):
-    """Gives the ends of SciPy's paired percentile interval of the difference."""
+    """Return the ends of SciPy's paired percentile interval of the difference."""
     given = np.arange(len(one))
     found = bootstrap(
         (given,), lambda drawn: statistic(other[drawn]) - statistic(one[drawn]), vectorized=False, method="percentile",
@@ -160,13 +160,13 @@ def test_intervals_are_scipys(segreg, pair):
         low, high = scipys(*values, statistic)
         # Of 50 seeds none gave an end that was off by more than 0.054 of SciPy's width.
         assert (each["low"], each["high"]) == pytest.approx((low, high), abs=0.08 * (high - low))
-    assert (told["pictures"], told["of"], told["notes"], told["identical"]) == (40, [40, 40], [], False)
+    assert (told["images"], told["of"], told["notes"], told["identical"]) == (40, [40, 40], [], False)
 
 
 def test_the_table_of_scores(segreg, pair):
     one, other = pair()
     out = segreg("diff", one, other).out
-    assert "scores on 40 pictures of test; intervals: 95%, paired bootstrap over pictures\n" in out
+    assert "scores on 40 images of test; intervals: 95%, paired bootstrap over images\n" in out
     told = {each["name"]: each for each in json.loads(segreg("diff", one, other, "--json").out)["scores"]["pairs"]}
     assert set(table(out)) == set(told)
     for name, (mine, its, difference, low, high) in table(out).items():
@@ -195,25 +195,25 @@ def test_runs_whose_metrics_are_gone_have_intervals_of_means_only(segreg, pair):
     assert table(out)["dice.per_image_mean"][3] != ""
 
 
-def test_scores_on_other_pictures_are_compared_on_the_common_ones(segreg, pair):
+def test_scores_on_other_images_are_compared_on_the_common_ones(segreg, pair):
     one, other = pair(seeds=(1, 1), kept=False)
     mine, its = ({name: (number * step % 7) / 7 for number, name in enumerate(IDS)} for step in (1, 3))
     score(one, {name: mine[name] for name in IDS[:30]})
     score(other, {name: its[name] for name in reversed(IDS[10:])}, pooled=0.6)
     out = segreg("diff", one, other).out
-    assert "scores on the 20 pictures that both were scored on (A on 30, B on 30); intervals: 95%," in out
+    assert "scores on the 20 images that both were scored on (A on 30, B on 30); intervals: 95%," in out
     means = [np.mean([values[name] for name in IDS[10:30]]) for values in (mine, its)]
     assert table(out)["dice.per_image_mean"][:3] == [
         f"{means[0]:.4f}", f"{means[1]:.4f}", f"{means[1] - means[0]:+.4f}",
     ]  # fmt: skip
-    assert re.search(r"^  dice.pooled +0.5000  0.6000  \+0.1000 +own pictures$", out, re.MULTILINE)
+    assert re.search(r"^  dice.pooled +0.5000  0.6000  \+0.1000 +own images$", out, re.MULTILINE)
     score(other, {"else": 0.5, "where": 0.6})
     out = segreg("diff", one, other).out
-    assert "  note: no picture was scored in both runs, so nothing is said of how sure the differences are\n" in out
+    assert "  note: no image was scored in both runs, so nothing is said of how sure the differences are\n" in out
     assert table(out)["dice.per_image_mean"][3:] == ["", ""]
 
 
-def test_pictures_where_a_score_is_undefined_are_left_out_of_its_mean(segreg, pair):
+def test_images_where_a_score_is_undefined_are_left_out_of_its_mean(segreg, pair):
     one, other = pair(kept=False)
     mine = {name: math.nan if number % 4 == 0 else number / 40 for number, name in enumerate(IDS)}
     its = {name: math.nan if number % 5 == 0 else 1 - number / 80 for number, name in enumerate(IDS)}
@@ -232,7 +232,7 @@ def test_pictures_where_a_score_is_undefined_are_left_out_of_its_mean(segreg, pa
 
 def test_what_was_scored_otherwise_is_noted(segreg, pair):
     one, other = pair(
-        kept=False, settings=recipe(evaluate__threshold=0.4, input__size=[64, 64]), environment={"pictures": "beef"},
+        kept=False, settings=recipe(evaluate__threshold=0.4, input__size=[64, 64]), environment={"images": "beef"},
         results={"scored_on": "test"},
     )  # fmt: skip
     score(other, dice_of(planted_counts(2)), definition="Another Dice.")
@@ -244,9 +244,9 @@ def test_what_was_scored_otherwise_is_noted(segreg, pair):
     ]
 
 
-def test_pictures_that_changed_behind_their_ids_are_noted(segreg, pair):
-    one, other = pair(kept=False, environment={"pictures": "beef"})
-    note = "equal ids are not equal pictures: the files of the samples have changed between the runs"
+def test_images_that_changed_behind_their_ids_are_noted(segreg, pair):
+    one, other = pair(kept=False, environment={"images": "beef"})
+    note = "equal ids are not equal images: the files of the samples have changed between the runs"
     assert f"  note: {note}\n" in segreg("diff", one, other).out
 
 
@@ -293,5 +293,5 @@ def test_mistakes_are_told(segreg, pair, tmp_path):
     (other / "results.json").write_text("{")
     printed = segreg("diff", one, other)
     assert (printed.status, printed.err) == (
-        2, f"error: {other} can't be compared: results.json is no JSON (line 1)\n",
+        2, f"error: {other} can't be compared: results.json is not a JSON (line 1)\n",
     )  # fmt: skip

@@ -17,7 +17,7 @@ from segreg.runs.evaluate_run import Request, _folder_name
 from segreg.runs.trained_run import load_run
 
 SEVERAL = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")
-PICTURES = "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}"
+IMAGES = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def of_classes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("classes")
     images, masks = tiny_runs.folder_dataset(folder / "set", count=12, classes=3)
     own = f"{{name: folder, images: {images}, masks: {masks}, classes: [ground, disc, ring]}}"
-    return tiny_runs.run(folder, "train.epochs=1", "evaluate.overlays=1", text=SEVERAL.replace(PICTURES, own))
+    return tiny_runs.run(folder, "train.epochs=1", "evaluate.overlays=1", text=SEVERAL.replace(IMAGES, own))
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_the_test_side_gives_the_scores_of_the_run(segreg, finished):
     assert [row["id"] for row in rows(here)] == split_of(finished)["test"]
     assert (here / "per_image.csv").read_text() == finished.directory.per_image.read_text()
     assert (told["threshold"], told["threshold_is"], told["weights"]) == (0.5, "the recipe's", "best")
-    assert "test (5 pictures, at input resolution, best weights, threshold 0.5 (the recipe's)):" in printed.out
+    assert "test (5 images, at input resolution, best weights, threshold 0.5 (the recipe's)):" in printed.out
     low, high = told["intervals"]["test"]["dice.pooled"]
     assert (
         f"  dice.pooled              {told['metrics']['test']['dice.pooled']:.4f}  [{low:.4f}, {high:.4f}]"
@@ -80,7 +80,7 @@ def test_the_test_side_gives_the_scores_of_the_run(segreg, finished):
     )
 
 
-def test_worst_and_best_pictures(segreg, finished):
+def test_worst_and_best_images(segreg, finished):
     folder = Path("out")
     (folder / "worst").mkdir(parents=True)
     (folder / "worst" / "07_of_another_time.png").touch()
@@ -108,17 +108,17 @@ def test_other_sides_go_into_the_runs_folder(segreg, copy):
 def test_other_data_whole_and_a_side_of_it(segreg, finished, tmp_path):
     images, masks = tiny_runs.folder_dataset(tmp_path / "discs", count=10)
     own = f"{{name: folder, images: {images}, masks: {masks}, classes: [lesion]}}"
-    recipe = tiny_runs.write_recipe(tmp_path, tiny_runs.RECIPE.replace(PICTURES, own), name="discs")
+    recipe = tiny_runs.write_recipe(tmp_path, tiny_runs.RECIPE.replace(IMAGES, own), name="discs")
     printed = segreg("evaluate", finished.directory.path, "--data", recipe, "--out", "all", "--json")
     told = json.loads(printed.out)
     assert (told["scored_on"], told["images"], told["dataset"]) == ("all", {"all": 10}, "folder")
     assert told["notice"].startswith("trained on: SYNTHETIC")
     assert len(rows(tmp_path / "all")) == 10
     assert segreg("evaluate", finished.directory.path, "--data", recipe, "--split", "test", "--out", "side").status == 0
-    from segreg.models.build import build_dataset
     from segreg.config.recipe import read_recipe
-    from segreg.registry.registry import load_registry
     from segreg.config.resolve import resolve
+    from segreg.models.build import build_dataset
+    from segreg.registry.registry import load_registry
 
     other = resolve(read_recipe(recipe), load_registry())
     dataset = build_dataset(other)
@@ -126,14 +126,14 @@ def test_other_data_whole_and_a_side_of_it(segreg, finished, tmp_path):
     assert [row["id"] for row in rows(tmp_path / "side")] == ids
 
 
-def test_at_original_resolution_pixels_of_the_pictures_are_counted(segreg, finished):
+def test_at_original_resolution_pixels_of_the_images_are_counted(segreg, finished):
     assert (
         segreg("evaluate", finished.directory.path, "--resolution", "original", "--out", "out", "--quiet").status == 0
     )
     told = found(Path("out"))
     assert told["resolution"] == "original"
     assert told["metrics"]["test"] != finished.results["metrics"]["test"]
-    dataset_root = finished.directory.path.parents[2] / "pictures"
+    dataset_root = finished.directory.path.parents[2] / "images"
     scores = []
     for row in rows(Path("out")):
         truth = np.asarray(Image.open(next(dataset_root.rglob(f"{row['id']}_segmentation.png")))) > 0
@@ -268,8 +268,8 @@ def test_classes_that_differ(segreg, finished, of_classes):
         ({"resolution": "input", "threshold": 0.25}, "test_input_threshold-0.25"),
         ({"overrides": ["input.size=[48,40]"]}, "test_input.size-48-40"),
         (
-            {"overrides": ["evaluate.metrics=[iou, {name: ece, leave_out: [a/b]}]", "evaluate.threshold=0.3"]},
-            "test_evaluate.metrics-iou-name-ece-leave_out-a-b_evaluate.threshold-0.3",
+            {"overrides": ["evaluate.metrics=[iou, {name: ece, exclude: [a/b]}]", "evaluate.threshold=0.3"]},
+            "test_evaluate.metrics-iou-name-ece-exclude-a-b_evaluate.threshold-0.3",
         ),
     ],
 )

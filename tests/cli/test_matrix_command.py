@@ -7,8 +7,8 @@ import json
 import pytest
 
 import plugged
-from segreg.cli.matrix import _cores
 from segreg.benchmark.matrix.record import Cell, Finished, Row
+from segreg.cli.matrix import _cores
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _pairs(installed, tmp_path, monkeypatch):
 
 @pytest.fixture
 def tasks(monkeypatch):
-    """Takes the processes' place: every pair works but those of "pair.even"; gives the tasks that were asked for."""
+    """Take the processes' place: every pair works but those of "pair.even"; return the tasks that were asked for."""
     asked = []
 
     def run(tasks, *, jobs, timeout, finished, told):

@@ -30,7 +30,7 @@ def careless(task):
     return lambda logits, target: (task.probabilities(logits) - task.one_hot(target)[0]).square().mean()
 
 def folder(*, root: Path):
-    """Pictures in a folder.
+    """Images in a folder.
 
     Args:
         root: the folder.
@@ -113,7 +113,7 @@ def test_a_dataset_is_checked_with_the_settings_that_are_given(segreg, tmp_path)
     [
         (["segreg-lob"], 'no installed package "segreg-lob" has an entry point of group segreg\n  did you mean "segreg-lab"?'),
         (["segreg-lab", "loss.fare"], '"loss.fare" is no part of segreg-lab 1.0\n  did you mean "loss.fair"?'),
-        (["segreg-lab", "--set", "root=a"], '"root=a" is no KIND.NAME.SETTING=VALUE\n  for example --set dataset.disks.root=data/disks'),
+        (["segreg-lab", "--set", "root=a"], '"root=a" is not a KIND.NAME.SETTING=VALUE\n  for example --set dataset.disks.root=data/disks'),
         (["segreg-lab", "--set", "dataset.folder.rot=a"], 'the dataset "folder" has no setting "rot"\n  did you mean "root"?'),
         (["segreg-lab", "--set", "dataset.folder.root=1"], '"root" of the dataset "folder" must be a path, not 1'),
     ],

@@ -14,8 +14,8 @@ from PIL import Image
 
 import segreg as package
 import tiny_runs
-from segreg.runtime.progress import Lines, progress
 from segreg.runs.trained_run import Run
+from segreg.runtime.progress import Lines, progress
 
 
 @pytest.fixture(scope="module")
@@ -25,11 +25,11 @@ def finished(tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def of_classes(tmp_path_factory) -> Run:
-    """Gives a run that tells three classes apart."""
+    """Return a run that tells three classes apart."""
     folder = tmp_path_factory.mktemp("classes")
     images, masks = tiny_runs.folder_dataset(folder / "set", count=12, classes=3)
     text = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy").replace(
-        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {images}, masks: {masks}, classes: [ground, disc, ring]}}",
     )
     return tiny_runs.run(folder, "train.epochs=1", "evaluate.overlays=0", text=text)
@@ -54,13 +54,13 @@ def files(folder):
 
 
 def pixels(file):
-    with Image.open(file) as picture:
-        assert picture.mode == "L"
-        return np.array(picture)
+    with Image.open(file) as image:
+        assert image.mode == "L"
+        return np.array(image)
 
 
-def test_that_another_package_read_the_pictures_in_training_is_said(segreg, finished, photos, monkeypatch):
-    told = "note    trained on pictures as the dataset"
+def test_that_another_package_read_the_images_in_training_is_said(segreg, finished, photos, monkeypatch):
+    told = "note    trained on images as the dataset"
     assert told not in segreg("predict", finished.directory.path, photos, "--out", "out").out
     part = finished.recipe.dataset.part
     strange = dataclasses.replace(
@@ -78,8 +78,8 @@ def test_that_another_package_read_the_pictures_in_training_is_said(segreg, fini
 def test_masks_of_a_folder_keep_its_folders(segreg, finished, photos):
     printed = segreg("predict", finished.directory.path, photos, "--out", "out")
     assert (printed.status, printed.err) == (0, "")
-    assert printed.out.splitlines()[-1] == "3 pictures predicted; everything is in out"
-    assert "!! trained on: SYNTHETIC PICTURES: 24 drawn skin lesions" in printed.out
+    assert printed.out.splitlines()[-1] == "3 images predicted; everything is in out"
+    assert "!! trained on: SYNTHETIC IMAGES: 24 drawn skin lesions" in printed.out
     assert files("out") == ["masks/a/1.png", "masks/b/1.png", "masks/b/2.png", "prediction.json"]
     for name in ("a/1", "b/1", "b/2"):
         np.testing.assert_array_equal(pixels(f"out/masks/{name}.png"), finished.predict(photos / f"{name}.png") * 255)
@@ -111,8 +111,8 @@ def test_strips_show_the_truth_where_there_is_a_mask(segreg, finished, photos):
     printed = segreg(*arguments, "--masks", "true", "--mask-suffix", "_mask")
     assert (printed.status, printed.err) == (0, "")
     assert printed.out.splitlines()[-3:] == [
-        "1 picture has no mask in true, and its strip shows no truth:", "  photos/b/1.png",
-        "3 pictures predicted; everything is in out",
+        "1 image has no mask in true, and its strip shows no truth:", "  photos/b/1.png",
+        "3 images predicted; everything is in out",
     ]  # fmt: skip
     summary = json.loads(Path("out/prediction.json").read_text())
     assert (summary["without_mask"], summary["settings"]["masks"]) == (["photos/b/1.png"], "true")
@@ -130,16 +130,16 @@ def test_strips_show_the_truth_where_there_is_a_mask(segreg, finished, photos):
     )
 
 
-def test_a_wrong_mask_fails_its_picture_and_the_rest_go_on(segreg, finished, photos):
+def test_a_wrong_mask_fails_its_image_and_the_rest_go_on(segreg, finished, photos):
     for name in ("a/1", "b/1", "b/2"):
         Path("true", name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("L", (48, 48)).save(f"true/{name}.png")
     printed = segreg("predict", finished.directory.path, photos, "--out", "out", "--strips", "--masks", "true")
     assert printed.status == 1
     assert printed.err.splitlines() == [
-        "2 of 3 pictures could not be predicted:",
-        "  true/a/1.png: is 48x48 (height x width), but its picture is 50x70",
-        "  true/b/1.png: is 48x48 (height x width), but its picture is 33x21",
+        "2 of 3 images could not be predicted:",
+        "  true/a/1.png: is 48x48 (height x width), but its image is 50x70",
+        "  true/b/1.png: is 48x48 (height x width), but its image is 33x21",
     ]
     assert files("out") == ["masks/b/2.png", "prediction.json", "strips/b/2.png"]
 
@@ -203,24 +203,24 @@ def test_runs_for_other_classes_are_refused(segreg, finished, of_classes, photos
     assert not Path("out").exists()
 
 
-def test_a_broken_picture_ends_in_status_1_with_a_summary(segreg, finished, photos):
-    (photos / "b" / "1.png").write_bytes(b"no picture")
+def test_a_broken_image_ends_in_status_1_with_a_summary(segreg, finished, photos):
+    (photos / "b" / "1.png").write_bytes(b"no image")
     printed = segreg("predict", finished.directory.path, photos, "--out", "out")
     assert printed.status == 1
-    assert printed.out.splitlines()[-1] == "2 pictures predicted, 1 failed; everything is in out"
-    assert "failed: photos/b/1.png: is no picture that segreg can read" in printed.out
+    assert printed.out.splitlines()[-1] == "2 images predicted, 1 failed; everything is in out"
+    assert "failed: photos/b/1.png: is not a image that segreg can read" in printed.out
     assert printed.err.splitlines()[:2] == [
-        "1 of 3 pictures could not be predicted:",
-        "  photos/b/1.png: is no picture that segreg can read, whatever its name says",
+        "1 of 3 images could not be predicted:",
+        "  photos/b/1.png: is not a image that segreg can read, whatever its name says",
     ]
     assert files("out") == ["masks/a/1.png", "masks/b/2.png", "prediction.json"]
     again = segreg("predict", finished.directory.path, photos, "--out", "out", "--skip-existing", "--json")
     assert again.status == 1
     assert len(json.loads(again.out)["skipped"]) == 2
-    assert again.err.startswith("1 of 3 pictures")
+    assert again.err.startswith("1 of 3 images")
 
 
-def test_predicting_into_the_folder_of_the_pictures_twice(segreg, finished, photos):
+def test_predicting_into_the_folder_of_the_images_twice(segreg, finished, photos):
     for _ in range(2):
         assert segreg("predict", finished.directory.path, photos, "--out", photos, "--overlays", "--quiet").status == 0
     assert len(files(photos)) == 3 + 3 + 3 + 1
@@ -229,20 +229,20 @@ def test_predicting_into_the_folder_of_the_pictures_twice(segreg, finished, phot
 NO_RUN = "photos is not the directory of a run\n  a run's folder holds a resolved.yaml\n"
 NO_STRIPS = "--masks goes with --strips, which show the truth beside the prediction\n"
 NO_TILES = "goes with --tile\n  for example: --tile 512x512\n"
-NO_SIZE = '"big" is no size of tiles\n  it is written HEIGHTxWIDTH, for example: --tile 512x512\n'
+NO_SIZE = '"big" is not a size of tiles\n  it is written HEIGHTxWIDTH, for example: --tile 512x512\n'
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["{run}"], "name pictures to predict\n  for example: segreg predict RUN photos --out predicted\n"),
+        (["{run}"], "name images to predict\n  for example: segreg predict RUN photos --out predicted\n"),
         (["{run}", "phots"], 'there is no file or folder phots\n  did you mean "photos"?\n'),
         (["{run}", "photos", "--overlap", "0.5"], f"--overlap {NO_TILES}"),
         (["{run}", "photos", "--scale", "0.5"], f"--scale {NO_TILES}"),
         (["{run}", "photos", "--tile", "big"], NO_SIZE),
         (["{run}", "photos", "--masks", "photos"], NO_STRIPS),
         (["{run}", "photos", "--strips", "--mask-suffix", "_m"], "--mask-suffix goes with --masks\n"),
-        (["{run}", "photos", "--strips", "--masks", "true"], "true is no folder of masks\n"),
+        (["{run}", "photos", "--strips", "--masks", "true"], "true is not a folder of masks\n"),
         (["{run}", "photos", "--tile", "0x9"], "a tile must have a height and a width above 0, not 0x9\n"),
         (["{run}", "photos", "--threshold", "50"], "the threshold must be from 0 to 1, not 50\n"),
         (["{run}", "photos", "--batch-size", "0"], "the batch size must be above 0, not 0\n"),
@@ -284,9 +284,9 @@ def test_nothing_is_fetched_when_a_run_is_loaded(segreg, finished, photos, monke
 
 def test_progress_is_lines_with_the_time_left_where_there_is_no_terminal(finished, photos):
     from segreg.inference.inputs import gather
-    from segreg.inference.writer import Outputs
     from segreg.inference.predictions import predict_files
     from segreg.inference.predictor import Way
+    from segreg.inference.writer import Outputs
 
     stream = io.StringIO()
     assert isinstance(progress("auto", stream), Lines)
@@ -296,5 +296,5 @@ def test_progress_is_lines_with_the_time_left_where_there_is_no_terminal(finishe
         threshold=None, progress=Lines(stream, every=0),
     )  # fmt: skip
     lines = stream.getvalue().splitlines()
-    assert "  predicting: 0/3 pictures  1.png: 22%" in lines
-    assert any(line.startswith("  predicting: 3/3 pictures, 0 s left") for line in lines)
+    assert "  predicting: 0/3 images  1.png: 22%" in lines
+    assert any(line.startswith("  predicting: 3/3 images, 0 s left") for line in lines)

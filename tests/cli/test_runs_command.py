@@ -24,7 +24,7 @@ def planted(tmp_path, monkeypatch):
 
 
 def columns(printed, *names):
-    """Gives the words of the lines of what was printed."""
+    """Return the words of the lines of what was printed."""
     assert printed.status == 0, printed.err
     heading, *lines = [line.split() for line in printed.out.splitlines()]
     return [[line[heading.index(name)] for name in names] for line in lines]
@@ -54,7 +54,7 @@ def test_a_broken_run_is_named_and_the_rest_listed(segreg, planted):
     (broken / "results.json").write_text('{"half')
     printed = segreg("runs", "--columns", "run", "state")
     assert [state for _, state in columns(printed, "run", "state")] == ["finished", "broken", "unfinished"]
-    assert printed.err == "warning: runs/tiny/2026-01-31_12-00-00: results.json is no JSON (line 1)\n"
+    assert printed.err == "warning: runs/tiny/2026-01-31_12-00-00: results.json is not a JSON (line 1)\n"
 
 
 def test_json_has_everything_and_nothing_else(segreg, planted):
@@ -74,7 +74,7 @@ def test_a_terminal_gets_a_table(segreg, planted, monkeypatch):
     lines = re.sub(r"\x1b\[\d+m", "", segreg("runs").out).splitlines()
     assert lines[0].split() == ["run", "state", "dice.pooled"]
     assert lines[-2].startswith("left out for want of width: recipe, begun, ")
-    assert lines[-1] == "1 run has not come to an end; segreg run --resume RUN goes on with one"
+    assert lines[-1] == "1 run has not come to an end; segreg run --resume RUN continues with one"
 
 
 def test_mistakes_are_told(segreg, planted, monkeypatch):

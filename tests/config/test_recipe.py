@@ -10,9 +10,9 @@ import string
 import pytest
 import yaml
 
-from segreg.errors import Place, SegregError
 from segreg.config.recipe import COMMAND_LINE, Recipe, is_override, read_recipe
 from segreg.config.yaml_text import plain_scalar, to_yaml
+from segreg.errors import Place, SegregError
 
 SCALARS = [
     ("1e-4", 1e-4),  # a text to YAML 1.1
@@ -71,7 +71,7 @@ SCALARS = [
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads a text as a recipe file."""
+    """Read a text as a recipe file."""
 
     def read_text(text, *overrides):
         file = tmp_path / "recipe.yaml"
@@ -281,7 +281,7 @@ def test_what_is_no_override_is_refused(override):
     with pytest.raises(SegregError) as told:
         Recipe({}).changed([override])
     assert str(told.value) == (
-        f'command line: "{override}" is no override\n  write key.path=value, such as train.epochs=3'
+        f'command line: "{override}" is not an override\n  write key.path=value, such as train.epochs=3'
     )
 
 
@@ -370,7 +370,7 @@ def random_key(chance, number):
 
 
 def equal(a, b):
-    """Says whether two values are the same, types and the sign of zero included."""
+    """Whether two values are the same, types and the sign of zero included."""
     if type(a) is not type(b):
         return False
     if isinstance(a, dict):

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 import plugged
-from segreg.errors import Place, SegregError
-from segreg.registry.kinds import KINDS
 from segreg.config.recipe import Recipe, read_recipe
-from segreg.registry.registry import load_registry
 from segreg.config.resolve import SECTIONS, SETTINGS, resolve
 from segreg.config.sections import Evaluate, Input, Split, Train
-from segreg.settings import check_value, plain
 from segreg.config.shipped import shipped_recipes
+from segreg.errors import Place, SegregError
+from segreg.registry.kinds import KINDS
+from segreg.registry.registry import load_registry
+from segreg.settings import check_value, plain
 
 RIGHT = Path(__file__).parents[1] / "wrong_recipes" / "right.yaml"
 LEAST = {
@@ -160,7 +160,7 @@ def test_every_problem_is_told_in_the_order_of_the_file(lab, tmp_path):
         (1, 'there is no loss "dicee"'),
         (2, '"epochs" of the section "train" must be an integer above 0, not 0'),
         (3, 'there is no encoder "tinny"'),
-        (4, '"model" is no section of a recipe'),
+        (4, '"model" is not a section of a recipe'),
         (None, '"seed" must be an integer from 0 to 4294967295, not -1'),
         (None, 'the section "dataset" is missing'),
         (None, 'the section "decoder" is missing'),

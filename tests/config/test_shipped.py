@@ -2,8 +2,8 @@
 
 import pytest
 
-from segreg.errors import SegregError
 from segreg.config.shipped import about, recipes_folder, shipped_recipe, shipped_recipes
+from segreg.errors import SegregError
 
 RECIPES = shipped_recipes()
 

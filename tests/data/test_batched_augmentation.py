@@ -12,13 +12,13 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
 from segreg.data.augment import Augmentation
-from segreg.data.batched import BatchedAugmentation, Pictures, disagreeing, without_equivalent
+from segreg.data.batched import BatchedAugmentation, Images, disagreeing, without_equivalent
 from segreg.data.batched.augmentation import EQUIVALENTS, Group, grouped
 from segreg.data.batched.values import normal, splitmix64
 from segreg.task import Task
 
 BINARY = Task(("x",), "binary")
-SQUARE = Pictures(32, 32, 3, layered=False)
+SQUARE = Images(32, 32, 3, layered=False)
 FILLED = {"fill": 90, "fill_mask": 255}
 
 
@@ -45,18 +45,18 @@ MIDWAY = A.Affine(scale=0.5, p=1, fill_mask=255)
 named = pytest.mark.parametrize
 
 
-def smooth(count, pictures, seed=0):
+def smooth(count, input_images, seed=0):
     """Images `[n, H, W, C]` of a few waves, and masks of what is bright, of five labels."""
     drawn = np.random.default_rng(seed)
-    rows, columns = np.indices((pictures.height, pictures.width)) / 32
+    rows, columns = np.indices((input_images.height, input_images.width)) / 32
     images = []
-    for _ in range(count * pictures.channels):
+    for _ in range(count * input_images.channels):
         a, b, c, d = drawn.uniform(-3, 3, 4)
         images.append(np.sin(a * rows + b * columns + c) * 120 + 128 + d)
-    images = np.array(images).reshape(count, pictures.channels, pictures.height, pictures.width)
+    images = np.array(images).reshape(count, input_images.channels, input_images.height, input_images.width)
     images = images.transpose(0, 2, 3, 1).clip(0, 255).astype(np.uint8)
     masks = images[..., 0] // 52
-    return images, np.stack([masks, masks // 2], axis=1) if pictures.layered else masks
+    return images, np.stack([masks, masks // 2], axis=1) if input_images.layered else masks
 
 
 def seeds(count):
@@ -70,10 +70,10 @@ def one_by_one(transforms, images, masks, task=BINARY):
 
 
 def together(transforms, images, masks, of=None):
-    """Augments some samples, all if `of` is left out, as one batch."""
+    """Augment some samples, all if `of` is left out, as one batch."""
     of = range(len(images)) if of is None else of
-    pictures = Pictures(*images.shape[1:], layered=masks.ndim == 4)
-    augmentation = BatchedAugmentation(transforms, pictures)
+    input_images = Images(*images.shape[1:], layered=masks.ndim == 4)
+    augmentation = BatchedAugmentation(transforms, input_images)
     drawn = [augmentation.draw(*seeds(len(images))[i]) for i in of]
     groups, numbers = grouped(drawn)
     batch = torch.from_numpy(images[list(of)].copy()).permute(0, 3, 1, 2)
@@ -100,7 +100,7 @@ def test_flips_turns_brightness_and_contrast_are_albumentations_to_the_last_bit(
 @named("size", [(32, 32), (40, 28)])
 @named("transform", [*WARPS, MIDWAY], ids=ids)
 def test_warps_are_albumentations_to_a_grey_level_and_keep_labels(transform, size):
-    images, masks = smooth(24, Pictures(*size, 3, layered=False))
+    images, masks = smooth(24, Images(*size, 3, layered=False))
     expected, labels = one_by_one([transform], images, masks)
     found, found_labels = together([transform], images, masks)
     difference = np.abs(found.astype(int) - expected)
@@ -146,12 +146,12 @@ def test_a_sample_is_augmented_alike_in_any_batch():
 
 
 @named("transform", [*EXACT, *WARPS], ids=ids)
-def test_masks_of_several_layers_and_pictures_of_other_channels(transform):
+def test_masks_of_several_layers_and_images_of_other_channels(transform):
     if isinstance(getattr(transform, "fill", None), tuple):
         pytest.skip("it fills three channels")
     task = Task(("a", "b"), "multilabel")
     for channels in (1, 5):
-        images, masks = smooth(8, Pictures(32, 32, channels, layered=True))
+        images, masks = smooth(8, Images(32, 32, channels, layered=True))
         expected, labels = one_by_one([transform], images, masks, task)
         found, found_labels = together([transform], images, masks)
         assert np.abs(found.astype(int) - expected).max() <= 1
@@ -196,7 +196,7 @@ def test_noise_is_normal_and_its_pixels_are_independent():
 
 @named("per_channel", [True, False])
 def test_noise_has_albumentations_distribution(per_channel):
-    """Of values, of each picture's deviation, and between channels; the level is drawn exactly as there."""
+    """Of values, of each image's deviation, and between channels; the level is drawn exactly as there."""
     from scipy import stats
 
     transform = A.GaussNoise(std_range=(0.02, 0.2), mean_range=(-0.1, 0.1), per_channel=per_channel, p=0.7)
@@ -208,14 +208,14 @@ def test_noise_has_albumentations_distribution(per_channel):
     changed = (theirs != 128).any(axis=(1, 2, 3))
     np.testing.assert_array_equal((ours != 128).any(axis=(1, 2, 3)), changed)
     theirs, ours = theirs[changed].astype(float), ours[changed].astype(float)
-    # Picture by picture, both have numbers of one distribution: in one of a hundred they seem not to.
+    # Image by image, both have numbers of one distribution: in one of a hundred they seem not to.
     channels = slice(None) if per_channel else slice(1)
     pairs = zip(theirs[..., channels], ours[..., channels], strict=True)
     assert np.mean([stats.ks_2samp(a.ravel(), b.ravel()).pvalue < 0.01 for a, b in pairs]) < 0.03
     assert abs(np.mean(theirs - ours)) < (0.3 if per_channel else 0.5)
     assert stats.ks_2samp(theirs.std(axis=(1, 2, 3)), ours.std(axis=(1, 2, 3))).pvalue > 0.5
     for one in (theirs, ours):
-        alike = np.mean([np.corrcoef(picture[..., 0].ravel(), picture[..., 1].ravel())[0, 1] for picture in one])
+        alike = np.mean([np.corrcoef(image[..., 0].ravel(), image[..., 1].ravel())[0, 1] for image in one])
         assert alike == pytest.approx(0.0 if per_channel else 1.0, abs=0.02)
 
 
@@ -263,7 +263,7 @@ def test_a_transform_of_another_that_has_the_name_of_one():
 
 def test_all_agree_with_the_albumentations_that_is_installed():
     assert disagreeing([*EXACT, *WARPS, *chain(), A.GaussNoise()], SQUARE, BINARY) == []
-    layered = Pictures(50, 60, 1, layered=True)
+    layered = Images(50, 60, 1, layered=True)
     assert disagreeing(chain(), layered, Task(("a", "b"), "multilabel")) == []
 
 

@@ -1,4 +1,4 @@
-"""Batches: the same for the same seed whoever makes them, nothing lost, errors that name what failed."""
+"""BatchLoader: the same for the same seed whoever makes them, nothing lost, errors that name what failed."""
 
 import gc
 import os
@@ -13,11 +13,11 @@ import torch
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
-from segreg.data.augment import Augmentation
-from segreg.data.loader import Batches, fitting_workers
-from segreg.data.cache import prepare
-from segreg.errors import SegregError
 from segreg.config.sections import Input
+from segreg.data.augment import Augmentation
+from segreg.data.cache import prepare
+from segreg.data.loader import BatchLoader, fitting_workers
+from segreg.errors import SegregError
 from segreg.task import Task
 
 SMALL = Input(size=(16, 16))
@@ -42,7 +42,7 @@ def content(batches, epoch):
 
 
 def test_a_batch_holds_the_prepared_arrays(prepared):
-    batches = Batches(prepared, range(13), batch_size=4, order="in_order")
+    batches = BatchLoader(prepared, range(13), batch_size=4, order="in_order")
     found = list(batches.epoch(0))
     assert [len(b.ids) for b in found] == [4, 4, 4, 1]
     assert len(batches) == 4
@@ -57,7 +57,7 @@ def test_a_batch_holds_the_prepared_arrays(prepared):
 
 
 def test_the_order_of_in_order_is_that_of_the_indices(prepared):
-    (batch,) = Batches(prepared, [9, 2, 5], batch_size=4, order="in_order").epoch(3)
+    (batch,) = BatchLoader(prepared, [9, 2, 5], batch_size=4, order="in_order").epoch(3)
     assert batch.indices == (9, 2, 5)
     np.testing.assert_array_equal(batch.targets[1].numpy(), prepared.masks[2])
 
@@ -65,7 +65,7 @@ def test_the_order_of_in_order_is_that_of_the_indices(prepared):
 def test_indices_are_the_data_sets_where_only_some_samples_were_prepared(memory):
     dataset = memory(13)
     some, every = prepare(dataset, SMALL, indices=[3, 7, 11]), prepare(dataset, SMALL)
-    (batch,) = Batches(some, [11, 3], batch_size=4, order="in_order").epoch(0)
+    (batch,) = BatchLoader(some, [11, 3], batch_size=4, order="in_order").epoch(0)
     assert batch.ids == ("s011", "s003")
     np.testing.assert_array_equal(batch.targets.numpy(), every.masks[[11, 3]])
 
@@ -83,7 +83,7 @@ def test_indices_are_the_data_sets_where_only_some_samples_were_prepared(memory)
     ],
 )
 def test_a_single_left_over_sample_joins_the_batch_before(prepared, count, size, expected):
-    batches = Batches(prepared, range(count), batch_size=size)
+    batches = BatchLoader(prepared, range(count), batch_size=size)
     found = [b.indices for b in batches.epoch(0)]
     assert [len(indices) for indices in found] == expected
     assert len(batches) == len(expected)
@@ -91,25 +91,27 @@ def test_a_single_left_over_sample_joins_the_batch_before(prepared, count, size,
 
 
 def test_epochs_differ_and_can_be_repeated(prepared):
-    batches = Batches(prepared, range(13), batch_size=4, augment=flips(), seed=1)
+    batches = BatchLoader(prepared, range(13), batch_size=4, augment=flips(), seed=1)
     first, second = content(batches, 0), content(batches, 1)
     assert [ids for ids, *_ in first] != [ids for ids, *_ in second]
     assert content(batches, 0) == first
     # As a resumed run begins: another object, straight at the second epoch.
-    assert content(Batches(prepared, range(13), batch_size=4, augment=flips(), seed=1), 1) == second
-    assert content(Batches(prepared, range(13), batch_size=4, augment=flips(), seed=2), 1) != second
+    assert content(BatchLoader(prepared, range(13), batch_size=4, augment=flips(), seed=1), 1) == second
+    assert content(BatchLoader(prepared, range(13), batch_size=4, augment=flips(), seed=2), 1) != second
 
 
 def test_the_order_does_not_hang_on_the_indices_order(prepared):
-    one, two = Batches(prepared, range(13), batch_size=4), Batches(prepared, range(12, -1, -1), batch_size=4)
+    one, two = BatchLoader(prepared, range(13), batch_size=4), BatchLoader(prepared, range(12, -1, -1), batch_size=4)
     assert content(one, 5) == content(two, 5)
 
 
 def test_workers_change_nothing(prepared):
-    whole = [content(Batches(prepared, range(13), batch_size=4, augment=flips(), seed=7), epoch) for epoch in (0, 1)]
+    whole = [
+        content(BatchLoader(prepared, range(13), batch_size=4, augment=flips(), seed=7), epoch) for epoch in (0, 1)
+    ]
     state = torch.get_rng_state()
     for workers in (1, 2):
-        batches = Batches(prepared, range(13), batch_size=4, augment=flips(), seed=7, workers=workers)
+        batches = BatchLoader(prepared, range(13), batch_size=4, augment=flips(), seed=7, workers=workers)
         next(iter(batches.epoch(0)))  # left early
         assert [content(batches, epoch) for epoch in (0, 1)] == whole
         batches.close()
@@ -119,13 +121,13 @@ def test_workers_change_nothing(prepared):
 
 def test_what_travels_to_a_worker_can_be_pickled(prepared):
     """Where processes are not forked, which is the rule everywhere but on Linux and there too from Python 3.14."""
-    maker = Batches(prepared, range(13), batch_size=4, augment=flips(), seed=7)._make
+    maker = BatchLoader(prepared, range(13), batch_size=4, augment=flips(), seed=7)._make
     key = (2, (3, 1, 4))
     assert torch.equal(pickle.loads(pickle.dumps(maker))[key].images, maker[key].images)
 
 
 def test_batches_of_workers_are_channels_last_too(prepared):
-    batches = Batches(prepared, range(4), batch_size=4, workers=1)
+    batches = BatchLoader(prepared, range(4), batch_size=4, workers=1)
     (batch,) = batches.epoch(0)
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
     batches.close()
@@ -167,7 +169,7 @@ def test_image_and_mask_move_together(memory):
         A.HorizontalFlip(p=0.5),
         A.RandomResizedCrop((64, 64), mask_interpolation=6),
     ]
-    for batch in Batches(prepared, range(6), batch_size=3, augment=augment).epoch(0):
+    for batch in BatchLoader(prepared, range(6), batch_size=3, augment=augment).epoch(0):
         counts = batch.targets != 255
         agree = (batch.images[:, 0] > 127) == (batch.targets == 1)
         assert agree[counts].float().mean() > 0.96
@@ -177,14 +179,14 @@ def test_multilabel_masks_keep_their_planes(memory):
     dataset = memory(5, task=Task(("a", "b", "c", "d", "e"), "multilabel"), size=(32, 32))
     prepared = prepare(dataset, Input(size=(32, 32)))
     assert prepared.masks.shape == (5, 5, 32, 32)
-    (batch,) = Batches(prepared, range(5), batch_size=5, augment=[A.HorizontalFlip(p=1)], order="in_order").epoch(0)
+    (batch,) = BatchLoader(prepared, range(5), batch_size=5, augment=[A.HorizontalFlip(p=1)], order="in_order").epoch(0)
     np.testing.assert_array_equal(batch.targets.numpy(), prepared.masks[..., ::-1])
-    (batch,) = Batches(prepared, range(5), batch_size=5, augment=[A.Rotate(limit=(40, 40), p=1, fill_mask=255)]).epoch(
-        0
-    )
+    (batch,) = BatchLoader(
+        prepared, range(5), batch_size=5, augment=[A.Rotate(limit=(40, 40), p=1, fill_mask=255)]
+    ).epoch(0)
     assert (batch.targets[:, :, 0, 0] == 255).all()
     single = memory(2, task=Task(("a",), "multilabel"), size=(32, 32))
-    batches = Batches(prepare(single, Input(size=(32, 32), channels=3)), range(2), batch_size=2, augment=flips())
+    batches = BatchLoader(prepare(single, Input(size=(32, 32), channels=3)), range(2), batch_size=2, augment=flips())
     assert next(iter(batches.epoch(0))).targets.shape == (2, 1, 32, 32)
 
 
@@ -195,7 +197,7 @@ def test_one_channel_stays_one_channel(memory):
     grey = dataclasses.replace(dataset, read_image=lambda s: dataset.read_image(s)[..., 0])
     prepared = prepare(grey, Input(size=(16, 16), channels=1))
     augment = [A.Rotate(p=1), A.HorizontalFlip(p=1), A.GaussNoise(p=1), A.RandomBrightnessContrast(p=1)]
-    (batch,) = Batches(prepared, range(3), batch_size=3, augment=augment).epoch(0)
+    (batch,) = BatchLoader(prepared, range(3), batch_size=3, augment=augment).epoch(0)
     assert batch.images.shape == (3, 1, 16, 16)
 
 
@@ -205,25 +207,25 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("transform", "words"),
         [
-            (A.RandomCrop(8, 8), r'"RandomCrop" turns a picture of 16x16x3 into one of 8x8x3; it must keep the size'),
-            (A.RandomScale(p=0.01), '"RandomScale" turns a picture'),
+            (A.RandomCrop(8, 8), r'"RandomCrop" turns a image of 16x16x3 into one of 8x8x3; it must keep the size'),
+            (A.RandomScale(p=0.01), '"RandomScale" turns a image'),
             (A.Normalize(), r'"Normalize" turns uint8 values into float32(?s:.*)segreg normalises by itself'),
             (A.ToTensorV2(), '"ToTensorV2" gives no NumPy array'),
             (A.Affine(scale=0.7, fill_mask=9, p=0.1), '"Affine" puts 9 into masks'),
             (A.Affine(rotate=20, mask_interpolation=1, p=0.1), '"Affine" puts .* into masks, which are no classes'),
-            (A.RandomCropNearBBox(p=0.1), '"RandomCropNearBBox" fails on a picture of 16x16x3'),
-            (lambda **given: given, "function is no Albumentations transform"),
+            (A.RandomCropNearBBox(p=0.1), '"RandomCropNearBBox" fails on a image of 16x16x3'),
+            (lambda **given: given, "function is not an Albumentations transform"),
         ],
     )
     def test_a_transform_is_named(self, prepared, transform, words):
         with pytest.raises(SegregError, match=words):
-            Batches(prepared, range(4), batch_size=2, augment=[A.HorizontalFlip(), transform])
+            BatchLoader(prepared, range(4), batch_size=2, augment=[A.HorizontalFlip(), transform])
 
     def test_turns_need_a_square(self, memory):
         prepared = prepare(memory(3), Input(size=(16, 24)))
         for turn in (A.RandomRotate90(p=0.1), A.Transpose(p=0.1), A.D4(p=0.1)):
             with pytest.raises(SegregError, match=r"(?s)it must keep the size.*need a square input"):
-                Batches(prepared, range(3), batch_size=2, augment=[turn])
+                BatchLoader(prepared, range(3), batch_size=2, augment=[turn])
 
     def test_a_failure_while_training_names_the_sample(self, prepared):
         def fail(image, **_):
@@ -231,7 +233,7 @@ class TestRefusals:
 
         late = A.Lambda(image=fail, p=1)
         for workers in (0, 1):
-            batches = Batches(prepared, range(6), batch_size=3, workers=workers)
+            batches = BatchLoader(prepared, range(6), batch_size=3, workers=workers)
             batches._make.augmentation = Augmentation([late], prepared.task)
             with pytest.raises(SegregError, match=r'^sample "s00\d": the augmentation "Lambda" fails .*out of luck'):
                 list(batches.epoch(0))
@@ -239,7 +241,7 @@ class TestRefusals:
 
     def test_no_samples(self, prepared):
         with pytest.raises(SegregError, match="no samples"):
-            Batches(prepared, [], batch_size=2)
+            BatchLoader(prepared, [], batch_size=2)
 
 
 def waiting():
@@ -247,7 +249,7 @@ def waiting():
 
 
 def test_the_thread_ends_with_the_epoch_and_when_it_is_left(prepared):
-    batches = Batches(prepared, range(13), batch_size=1)
+    batches = BatchLoader(prepared, range(13), batch_size=1)
     list(batches.epoch(0))
     assert not waiting()
     for _ in batches.epoch(0):
@@ -267,7 +269,7 @@ def test_the_thread_ends_with_the_epoch_and_when_it_is_left(prepared):
 
 
 def test_the_thread_does_not_run_far_ahead(prepared):
-    batches = Batches(prepared, range(13), batch_size=1)
+    batches = BatchLoader(prepared, range(13), batch_size=1)
     made, real = [], batches._make.batch
     batches._make.batch = lambda *key: (made.append(key), real(*key))[1]
     epoch = batches.epoch(0)
@@ -278,7 +280,7 @@ def test_the_thread_does_not_run_far_ahead(prepared):
 
 
 def test_an_unexpected_error_of_the_thread_reaches_the_consumer(prepared):
-    batches = Batches(prepared, range(4), batch_size=2)
+    batches = BatchLoader(prepared, range(4), batch_size=2)
 
     def fail(*_):
         raise ZeroDivisionError

@@ -14,26 +14,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segreg.registry.protocols import Dataset, Sample
+from segreg.config.sections import Input
 from segreg.data import cache as cache_module
 from segreg.data.cache import prepare
-from segreg.data.resize import fit_image, fit_mask
 from segreg.data.cache_folder import clear, entry_folder, list_entries, new_folder
+from segreg.data.resize import fit_image, fit_mask
 from segreg.errors import SegregError
-from segreg.config.sections import Input
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 
 SMALL = Input(size=(16, 16))
 
 
 def read_image(sample):
-    with Image.open(sample.image) as picture:
-        return np.asarray(picture)
+    with Image.open(sample.image) as image:
+        return np.asarray(image)
 
 
 def read_mask(sample):
-    with Image.open(sample.mask) as picture:
-        return np.asarray(picture)
+    with Image.open(sample.mask) as image:
+        return np.asarray(image)
 
 
 def on_disk(folder, count=6, task=None):
@@ -51,7 +51,7 @@ def on_disk(folder, count=6, task=None):
 
 @pytest.fixture
 def files(tmp_path):
-    return on_disk(tmp_path / "pictures")
+    return on_disk(tmp_path / "images")
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_change_of_content_or_settings_prepares_anew(files, tmp_path, reads):
 
 def test_the_same_content_elsewhere_is_the_same_entry(files, tmp_path, reads):
     first = prepare(files, SMALL)
-    shutil.copytree(tmp_path / "pictures", tmp_path / "moved")
+    shutil.copytree(tmp_path / "images", tmp_path / "moved")
     moved = dataclasses.replace(
         files,
         samples=[
@@ -198,7 +198,7 @@ def test_sixteen_bits_become_eight(tmp_path):
 
 def test_every_wrong_file_is_told_and_nothing_is_kept(files, cache):
     samples = list(files.samples)
-    samples[0].image.write_bytes(b"no picture")
+    samples[0].image.write_bytes(b"no image")
     samples[1].mask.unlink()
     Image.fromarray(np.zeros((9, 30), np.uint8)).save(samples[2].mask)
     Image.fromarray(np.full((23, 30), 7, np.uint8)).save(samples[3].mask)
@@ -212,7 +212,7 @@ def test_every_wrong_file_is_told_and_nothing_is_kept(files, cache):
     assert "FileNotFoundError" in told[1]
     assert told[2] == f"{samples[2].image}: is 22x30 but its mask {samples[2].mask} is 9x30 (height x width)"
     assert told[3].startswith(
-        f"{samples[3].mask}: the mask holds 7, which is no class: the binary task has 0 to 1, and 255"
+        f"{samples[3].mask}: the mask holds 7, which is not a class: the binary task has 0 to 1, and 255"
     )
     assert told[4] == f"{samples[4].image}: has no mask"
     assert list_entries() == []
@@ -230,9 +230,9 @@ def test_many_wrong_files_are_counted(files):
 @pytest.mark.parametrize(
     ("task", "value", "words"),
     [
-        (Task(("a", "b", "c"), "multiclass"), 3, "holds 3, which is no class: the multiclass task has 0 to 2"),
+        (Task(("a", "b", "c"), "multiclass"), 3, "holds 3, which is not a class: the multiclass task has 0 to 2"),
         (Task(("a", "b", "c"), "multiclass"), 254, "holds 254"),
-        (Task(("a",), "binary"), 2, "holds 2, which is no class: the binary task has 0 to 1"),
+        (Task(("a",), "binary"), 2, "holds 2, which is not a class: the binary task has 0 to 1"),
     ],
 )
 def test_values_that_are_no_class_are_told(tmp_path, task, value, words):
@@ -266,7 +266,7 @@ def test_none_tells_files_and_sizes(files):
         prepare(files, Input(size=(20, 30), resize="none"))
     assert len(caught.value.problems) == 5
     assert str(caught.value.problems[0]).startswith(
-        f"{files.samples[1].image}: the picture is 21x30 (height x width) and input.size is 20x30"
+        f"{files.samples[1].image}: the image is 21x30 (height x width) and input.size is 20x30"
     )
 
 
@@ -277,7 +277,7 @@ import os, signal, sys
 sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
 from pathlib import Path
 import test_cache
-dataset = test_cache.on_disk(Path({str(tmp_path / "pictures")!r}))
+dataset = test_cache.on_disk(Path({str(tmp_path / "images")!r}))
 test_cache.prepare(dataset, test_cache.SMALL, progress=lambda done, total: done == 3 and os.kill(os.getpid(), 9))
 """
     killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "SEGREG_CACHE": str(cache)})
@@ -337,7 +337,7 @@ def _slow_read_image(sample):
 def test_two_processes_may_prepare_at_once(files, cache, tmp_path):
     context = multiprocessing.get_context("fork")
     start, results = context.Barrier(3), context.Queue()
-    both = [context.Process(target=_prepare_there, args=(tmp_path / "pictures", cache, start, results)) for _ in "ab"]
+    both = [context.Process(target=_prepare_there, args=(tmp_path / "images", cache, start, results)) for _ in "ab"]
     for process in both:
         process.start()
     start.wait()
@@ -377,7 +377,7 @@ def test_what_never_fits_is_refused_and_nothing_removed(memory, monkeypatch):
     prepare(dataset, _sized(64))
     monkeypatch.setenv("SEGREG_CACHE_LIMIT_GB", "0.0005")
     with pytest.raises(
-        SegregError, match=r"20 pictures at 100x100 would take 0.8 MB in the cache, whose limit is 0.5 MB"
+        SegregError, match=r"20 images at 100x100 would take 0.8 MB in the cache, whose limit is 0.5 MB"
     ):
         prepare(dataset, _sized(100))
     assert len(list_entries()) == 1
@@ -390,7 +390,7 @@ def test_a_full_disk_is_told(memory, monkeypatch):
     import segreg.data.cache_folder as store
 
     monkeypatch.setattr(store, "_free", lambda _: 1000)
-    with pytest.raises(SegregError, match=r"20 pictures at 100x100 would take 0.8 MB in the cache, and the disk of .*"):
+    with pytest.raises(SegregError, match=r"20 images at 100x100 would take 0.8 MB in the cache, and the disk of .*"):
         prepare(memory(20), _sized(100))
 
 
@@ -406,7 +406,7 @@ def test_entries_are_listed_and_cleared(files, memory, tmp_path):
     other = prepare(memory(4), _sized(20)).folder
     first, second = sorted(list_entries(), key=lambda entry: entry.samples)
     assert (first.samples, second.samples) == (4, 6)
-    assert second.description == f"{tmp_path / 'pictures'}: 6 samples at 16x16x3"
+    assert second.description == f"{tmp_path / 'images'}: 6 samples at 16x16x3"
     assert second.in_use
     assert not first.in_use
     assert second.bytes == sum(file.stat().st_size for file in held.folder.iterdir()) > 6 * 16 * 16 * 4

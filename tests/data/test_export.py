@@ -11,13 +11,13 @@ import tifffile
 from PIL import Image
 
 import tiny_runs
-from segreg.data import export as split_folders
-from segreg.registry.protocols import Dataset, Sample
-from segreg.data import divide
-from segreg.errors import SegregError
-from segreg.runtime.progress import Quiet
 from segreg.config.sections import Split
+from segreg.data import divide
+from segreg.data import export as split_folders
 from segreg.data.export import write_split
+from segreg.errors import SegregError
+from segreg.registry.protocols import Dataset, Sample
+from segreg.runtime.progress import Quiet
 from segreg.task import Task
 from segreg_plugins.datasets.csv_manifest import csv_manifest
 from segreg_plugins.datasets.folder import folder
@@ -45,7 +45,7 @@ def rows_of(out):
 
 
 def reads_back(dataset, out, **settings):
-    """Reads the manifest and compares sides, pictures and labels with those of the data set."""
+    """Read the manifest and compares sides, images and labels with those of the data set."""
     again = csv_manifest(manifest=out / "split.csv", **settings)
     sides, wanted = divide(again, Split(method="dataset")), divide(dataset, SPLIT)
     by_id = {sample.id: sample for sample in again.samples}
@@ -151,7 +151,7 @@ def drawn(task, masks, *, images=None, groups=None, file=Path("annotations.json"
     return Dataset(task, samples, lambda s: images[int(s.id[1:])], lambda s: masks[int(s.id[1:])])
 
 
-def test_pictures_and_masks_that_are_no_files_are_rendered(tmp_path):
+def test_images_and_masks_that_are_no_files_are_rendered(tmp_path):
     mask = np.zeros((6, 5), np.uint8)
     mask[2:] = 1
     mask[0] = 255
@@ -164,7 +164,7 @@ def test_pictures_and_masks_that_are_no_files_are_rendered(tmp_path):
     assert write(dataset, tmp_path / "out").made == 0
 
 
-def test_deep_and_many_banded_pictures_are_rendered_as_tiff(tmp_path):
+def test_deep_and_many_banded_images_are_rendered_as_tiff(tmp_path):
     mask = np.ones((6, 5), np.uint8)
     mask[0] = 0
     images = [np.random.default_rng(n).integers(0, 60000, (6, 5, 5)).astype(np.uint16) for n in range(4)]
@@ -189,7 +189,7 @@ def test_multilabel_masks_are_a_folder_for_each_class(tmp_path):
     assert {row["mask"] for row in rows_of(tmp_path / "out")} == {""}
 
 
-# going on, and leaving alone what is there
+# continuing, and leaving alone what is there
 
 
 def test_it_goes_on_where_it_was_stopped(lesions, tmp_path, monkeypatch):
@@ -226,7 +226,7 @@ def test_no_other_file_is_replaced(lesions, tmp_path):
 
 
 def test_another_split_in_the_same_folder_is_refused(lesions, tmp_path):
-    """Its pictures would stand on two sides."""
+    """Its images would stand on two sides."""
     out = tmp_path / "out"
     write(lesions, out)
     before = files_in(out)
@@ -237,7 +237,7 @@ def test_another_split_in_the_same_folder_is_refused(lesions, tmp_path):
 
 def test_another_manifest_is_left_alone(lesions, tmp_path):
     (tmp_path / "split.csv").write_text("a,b\n1,2\n")
-    refused("split.csv is there already and is no manifest of a split", dataset=lesions, out=tmp_path)
+    refused("split.csv is there already and is not a manifest of a split", dataset=lesions, out=tmp_path)
     assert (tmp_path / "split.csv").read_text() == "a,b\n1,2\n"
     assert not (tmp_path / "train_split").exists()
 
@@ -268,9 +268,7 @@ def test_masks_that_are_missing_or_damaged_are_refused_before_anything_is_writte
     assert len(caught.value.problems) == 2
     assert not out.exists()
     mask = np.ones((4, 4), np.uint8)
-    refused(
-        '4 pictures have no mask, such as "s', dataset=drawn(Task(("a",), "binary"), [mask] * 4, file=None), out=out
-    )
+    refused('4 images have no mask, such as "s', dataset=drawn(Task(("a",), "binary"), [mask] * 4, file=None), out=out)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from segreg.errors import SegregError
 from segreg.data.images import fit_channels, read_image, read_labels, to_uint8
+from segreg.errors import SegregError
 
 H, W = 20, 31
 REAL = os.environ.get("SEGREG_REAL_DATA")
@@ -31,7 +31,7 @@ def save(path: Path, array, **options) -> Path:
 
 
 def png(path: Path, width: int, height: int, bits: int, colour_type: int, rows: list[bytes], palette=b"") -> Path:
-    """Writes a PNG by hand, for the depths that no writer here offers."""
+    """Write a PNG by hand, for the depths that no writer here offers."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -51,7 +51,7 @@ def refusal(path: Path, *words: str, read=read_image) -> SegregError:
     return caught.value
 
 
-# Pictures
+# Images
 
 
 @pytest.mark.parametrize("channels", [(), (3,), (4,)])
@@ -142,7 +142,7 @@ def test_imagej_channels_are_bands_and_z_is_a_stack(tmp_path):
     tifffile.imwrite(tmp_path / "c.tif", first, imagej=True, metadata={"axes": "CYX"})
     np.testing.assert_array_equal(read_image(tmp_path / "c.tif"), array)
     tifffile.imwrite(tmp_path / "z.tif", first, imagej=True, metadata={"axes": "ZYX"})
-    refusal(tmp_path / "z.tif", "is a stack of pictures (axes ZYX, 5 x 20 x 31)", "save each page")
+    refusal(tmp_path / "z.tif", "is a stack of images (axes ZYX, 5 x 20 x 31)", "save each page")
 
 
 def test_tiff_pyramid_gives_its_full_size(tmp_path):
@@ -157,11 +157,11 @@ def test_tiff_pyramid_gives_its_full_size(tmp_path):
     np.testing.assert_array_equal(read_image(tmp_path / "flat.tif"), array)
 
 
-def test_tiff_of_several_pictures_is_refused(tmp_path):
+def test_tiff_of_several_images_is_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
         writer.write(values(np.uint8, 3), photometric="rgb")
         writer.write(values(np.uint8, 3)[:5], photometric="rgb")
-    refusal(tmp_path / "a.tif", "holds 2 pictures of different sizes")
+    refusal(tmp_path / "a.tif", "holds 2 images of different sizes")
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "gif"])
@@ -188,21 +188,21 @@ def test_white_is_zero_tiff_is_read_as_it_is_shown(tmp_path, compression):
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])
-def test_palette_is_colours_in_pictures_and_indices_in_masks(tmp_path, suffix):
+def test_palette_is_colours_in_images_and_indices_in_masks(tmp_path, suffix):
     indices = values(np.uint8) % 12
     colours = np.random.default_rng(3).integers(0, 256, (256, 3), np.uint8)
-    picture = Image.fromarray(indices).convert("L")
-    picture.putpalette(colours.tobytes())
+    image = Image.fromarray(indices).convert("L")
+    image.putpalette(colours.tobytes())
     path = tmp_path / f"a.{suffix}"
-    picture.save(path, **({"optimize": False} if suffix == "gif" else {}))
+    image.save(path, **({"optimize": False} if suffix == "gif" else {}))
     np.testing.assert_array_equal(read_image(path), colours[indices])
     np.testing.assert_array_equal(read_labels(path), indices)
 
 
 def test_transparent_palette_is_rgba(tmp_path):
-    picture = Image.fromarray(values(np.uint8) % 4)
-    picture.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
-    picture.save(tmp_path / "a.png", transparency=2)
+    image = Image.fromarray(values(np.uint8) % 4)
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120])
+    image.save(tmp_path / "a.png", transparency=2)
     read = read_image(tmp_path / "a.png")
     assert read.shape == (H, W, 4)
     np.testing.assert_array_equal(read[..., 3] == 0, values(np.uint8) % 4 == 2)
@@ -210,7 +210,7 @@ def test_transparent_palette_is_rgba(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "lzw.tif", "webp"])
-def test_exif_orientation_is_applied_to_pictures(tmp_path, orientation, suffix):
+def test_exif_orientation_is_applied_to_images(tmp_path, orientation, suffix):
     array = np.kron(values(np.uint8, 3)[:4, :6], np.ones((8, 8, 1), np.uint8))
     path = tmp_path / f"a.{suffix}"
     exif = Image.Exif()
@@ -250,7 +250,7 @@ def test_exif_orientation_is_applied_to_masks(tmp_path):
     np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), np.rot90(labels, 1))
 
 
-def test_two_and_four_bits_are_stretched_in_pictures_and_raw_in_masks(tmp_path):
+def test_two_and_four_bits_are_stretched_in_images_and_raw_in_masks(tmp_path):
     four = png(tmp_path / "4.png", 4, 1, 4, 0, [bytes([0x01, 0x3F])])
     assert read_image(four).tolist() == [[0, 17, 51, 255]]
     assert read_labels(four).tolist() == [[0, 1, 3, 15]]
@@ -316,17 +316,17 @@ def test_a_flipped_bit_in_a_png_is_noticed(tmp_path):
     refusal(path, "is damaged and can't be decoded")
 
 
-def test_what_is_no_picture_is_told(tmp_path):
+def test_what_is_no_image_is_told(tmp_path):
     (tmp_path / "lesion_01.png").write_bytes(b"")
     refusal(tmp_path / "lesion_01.png", "is empty (0 bytes)")
     refusal(tmp_path / "lesion_1.png", "is not there", 'did you mean "lesion_01.png"?')
     refusal(tmp_path / "no" / "a.png", "is not there")
-    refusal(tmp_path, "is a folder, not a picture")
+    refusal(tmp_path, "is a folder, not a image")
     (tmp_path / "a.jpg").write_text("<html>not found</html>")
-    refusal(tmp_path / "a.jpg", "is no picture that segreg can read, whatever its name says", "PNG, JPEG")
+    refusal(tmp_path / "a.jpg", "is not a image that segreg can read, whatever its name says", "PNG, JPEG")
 
 
-def test_far_too_large_pictures_are_refused_before_decoding(tmp_path):
+def test_far_too_large_images_are_refused_before_decoding(tmp_path):
     row = bytes(20_000 // 8)
     path = png(tmp_path / "bomb.png", 20_000, 20_000, 1, 0, [row] * 20_000)
     assert path.stat().st_size < 100_000
@@ -444,7 +444,7 @@ def test_fit_channels(tmp_path):
     ("shape", "channels", "words"),
     [
         ((4,), 3, "has four channels, and the network takes 3; its fourth (alpha, or a band) is not constant"),
-        ((3,), 1, "is a colour picture, and the network takes one channel"),
+        ((3,), 1, "is a colour image, and the network takes one channel"),
         ((7,), 3, "has 7 channels, and the network takes 3"),
         ((), 4, "has 1 channel, and the network takes 4"),
         ((3,), 4, "has 3 channels, and the network takes 4"),
@@ -466,7 +466,7 @@ def test_16_bits_become_8():
     assert np.abs(stretched - (dark - 100.0) / 511 * 255).max() <= 0.5
     refusal(
         path,
-        "is a 16-bit picture whose largest value is 611 of 65535: divided by 257, fewer than 16 grey levels",
+        "is a 16-bit image whose largest value is 611 of 65535: divided by 257, fewer than 16 grey levels",
         "set input.sixteen_bit: min_max",
         read=lambda p: to_uint8(dark, "full_range", p),
     )

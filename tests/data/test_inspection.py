@@ -10,15 +10,15 @@ import pytest
 from PIL import Image
 from sklearn.utils.class_weight import compute_class_weight
 
-from segreg.registry.protocols import Dataset, Sample
-from segreg.errors import SegregError
+from segreg.config.sections import Input, Split
 from segreg.data.images import read_image
 from segreg.data.inspection import inspect
+from segreg.data.inspection.class_shares import class_shares, suggested_weights
 from segreg.data.inspection.findings import Case, Finding, in_order, summary
 from segreg.data.inspection.scan import scan
-from segreg.data.inspection.class_shares import class_shares, suggested_weights
+from segreg.errors import SegregError
+from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.progress import Quiet
-from segreg.config.sections import Input, Split
 from segreg.task import Task
 from segreg_plugins.datasets.folder import folder
 
@@ -39,7 +39,7 @@ def half(size=(40, 40), value=1):
 
 
 def in_memory(masks, *, task=LESION, images=None, groups=None, splits=None, names=None):
-    """A data set whose pictures are arrays; an exception in the place of an array is raised."""
+    """A data set whose images are arrays; an exception in place of an array is raised."""
     count = len(masks)
     images = images or [noise(number) for number in range(count)]
 
@@ -99,7 +99,7 @@ def test_shares_and_weights_are_those_of_scikit_learn_and_of_the_paper():
     weights = suggested_weights(scanned, LANDS)
     balanced = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     assert weights["inverse_frequency"] == pytest.approx(list(balanced), rel=1e-3)
-    # Eigen and Fergus: pixels of the class by the pixels of the pictures that show it.
+    # Eigen and Fergus: pixels of the class by the pixels of the images that show it.
     frequencies = []
     for k in range(3):
         showing = [mask[mask != 255] for mask in masks if (mask == k).any()]
@@ -146,7 +146,7 @@ def test_every_damaged_or_wrong_file_is_named(tmp_path):
     whole = (tmp_path / "images" / "0.png").read_bytes()
     (tmp_path / "images" / "0.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "images" / "1.png").write_bytes(b"")
-    (tmp_path / "masks" / "2.png").write_bytes(b"no picture at all")
+    (tmp_path / "masks" / "2.png").write_bytes(b"no image at all")
     Image.fromarray(half() * np.uint8(7)).save(tmp_path / "masks" / "3.png")
     Image.fromarray(half((20, 40))).save(tmp_path / "masks" / "4.png")
     Image.fromarray(np.full((40, 40), 300, np.uint16)).save(tmp_path / "images" / "5.png")
@@ -199,7 +199,7 @@ def test_a_good_data_set_has_no_finding():
 # what is allowed and seldom meant
 
 
-def test_odd_masks_and_pictures():
+def test_odd_masks_and_images():
     speck = np.zeros((40, 40), np.uint8)
     speck[0, 0] = 1
     masks = [np.zeros((40, 40), np.uint8), np.full((40, 40), 255, np.uint8), np.ones((40, 40), np.uint8), half(), speck]
@@ -242,11 +242,11 @@ def test_classes_that_a_side_does_not_show():
 # what stands on two sides
 
 
-def test_equal_pictures_are_told_with_their_sides_and_their_masks(tmp_path):
+def test_equal_images_are_told_with_their_sides_and_their_masks(tmp_path):
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
-    pictures = {"a.png": 0, "b.bmp": 0, "c.png": 1, "d.png": 1, "e.png": 2, "f.png": 3}
-    for name, seed in pictures.items():
+    images = {"a.png": 0, "b.bmp": 0, "c.png": 1, "d.png": 1, "e.png": 2, "f.png": 3}
+    for name, seed in images.items():
         Image.fromarray(noise(seed)).save(tmp_path / "images" / name)
         mask = half(value=255) if name != "d.png" else half(value=255).T.copy()
         Image.fromarray(mask).save(tmp_path / "masks" / f"{name[0]}.png")
@@ -311,7 +311,7 @@ def test_augmented_copies_are_known_by_their_names_where_there_is_no_group():
 
 
 def smooth(seed, size=128):
-    """A picture with detail of all sizes."""
+    """A image with detail of all sizes."""
     grain = np.random.default_rng(seed).random((size, size, 3), np.float32)
     image = sum(
         np.asarray(
@@ -348,7 +348,7 @@ def test_samples_on_no_side_are_counted_and_not_read(tmp_path):
         lists[side].write_text(names)
     dataset = in_memory([half()] * 3 + [ValueError("must not be read")])
     report = report_of(dataset, split=Split(method="lists", lists=lists))
-    assert [(f.name, f.what) for f in report.findings] == [("unused", "1 of 4 pictures stand on no side of the split")]
+    assert [(f.name, f.what) for f in report.findings] == [("unused", "1 of 4 images stand on no side of the split")]
 
 
 def test_no_samples_and_twice_one_id_are_refused():
@@ -367,12 +367,12 @@ def test_the_report_in_words():
     dataset = in_memory(masks, splits=["train", "train", "val", "test"])
     told_lines = report_of(dataset, split=Split(method="dataset")).lines()
     assert told_lines == [
-        "4 pictures, binary: lesion",
+        "4 images, binary: lesion",
         "  split     train 2, val 1, test 1",
         "  sizes     40x40 (4)",
         "  channels  3 channels, 8 bits (4)",
         "",
-        "  pixels          all %  train %    val %   test %   pictures that show it",
+        "  pixels          all %  train %    val %   test %   images that show it",
         "  background       62.5       50       50      100          4 (100 %)",
         "  lesion           37.5       50       50        0          3 (75 %)",
         "",
@@ -382,7 +382,7 @@ def test_the_report_in_words():
         "warning: masks without a pixel of any class: 1 [mask-empty]",
         "    masks/3.png",
         "  why: a mask that was never drawn looks like this; it is right where there is nothing to see",
-        "  do:  look at them; take out those whose picture does show something",
+        "  do:  look at them; take out those whose image does show something",
         "",
         'note: test never shows "lesion" [class-not-in-side]',
         "    lesion",
@@ -406,7 +406,7 @@ def test_findings_are_ordered_cut_and_counted():
 
 
 def test_reading_is_the_data_sets_own(tmp_path):
-    """A palette picture is compared by its colours, as it is trained on."""
+    """A palette image is compared by its colours, as it is trained on."""
     Image.fromarray(noise(0)).quantize(8).save(tmp_path / "p.png")
     Image.fromarray(read_image(tmp_path / "p.png")).save(tmp_path / "q.bmp")
     samples = [Sample(name, tmp_path / name, tmp_path / "m") for name in ("p.png", "q.bmp")]

@@ -20,8 +20,8 @@ REAL = os.environ.get("SEGREG_REAL_DATA")
 needs_real = pytest.mark.skipif(not REAL, reason="SEGREG_REAL_DATA is not set")
 
 
-def picture(seed, size=(200, 160)):
-    """A picture with detail of all sizes."""
+def image(seed, size=(200, 160)):
+    """A image with detail of all sizes."""
     drawn = np.random.default_rng(seed)
     layers = [
         Image.fromarray(drawn.integers(0, 256, (k, k, 3), dtype=np.uint8)).resize(size[::-1], Image.Resampling.BICUBIC)
@@ -31,7 +31,7 @@ def picture(seed, size=(200, 160)):
 
 
 def blob(seed, size=200):
-    """A dark spot in the middle of a bright ground: what all pictures of a kind have in common."""
+    """A dark spot in the middle of a bright ground: what all images of a kind have in common."""
     drawn = np.random.default_rng(seed)
     rows, columns = np.mgrid[:size, :size] - size / 2
     angle = np.arctan2(rows, columns)
@@ -67,19 +67,19 @@ COPIES = {
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_copy_is_found(copy):
     for seed in range(5):
-        image = picture(seed)
-        assert likeness(image, COPIES[copy](image)) > 0.6
+        picked = image(seed)
+        assert likeness(picked, COPIES[copy](picked)) > 0.6
 
 
-def test_other_pictures_are_not_copies():
-    assert alike_pairs([thumbnail(picture(seed)) for seed in range(60)]) == []
+def test_other_images_are_not_copies():
+    assert alike_pairs([thumbnail(image(seed)) for seed in range(60)]) == []
     # Spots that have nothing but their round form: of 780 pairs in eight orientations hardly any.
     assert len(alike_pairs([thumbnail(blob(seed)) for seed in range(40)])) <= 4
 
 
 @pytest.mark.parametrize("way", range(8))
 def test_the_orientation_that_is_told_turns_the_second_onto_the_first(way):
-    first = picture(7)
+    first = image(7)
     second = turned(first, way)
     (pair,) = alike_pairs([thumbnail(first), thumbnail(second)])
     assert (pair.first, pair.second) == (0, 1)
@@ -87,9 +87,9 @@ def test_the_orientation_that_is_told_turns_the_second_onto_the_first(way):
     assert "turned" in ORIENTATIONS[way] or way < 2
 
 
-def test_each_pair_is_told_once_whatever_the_number_of_pictures():
-    """More pictures than are multiplied at once, so that copies lie in other blocks than their originals."""
-    images = [thumbnail(picture(seed, (64, 64))) for seed in range(530)]
+def test_each_pair_is_told_once_whatever_the_number_of_images():
+    """More images than are multiplied at once, so that copies lie in other blocks than their originals."""
+    images = [thumbnail(image(seed, (64, 64))) for seed in range(530)]
     images[3] = turned(images[520], 2)
     images[525] = images[1]
     pairs = alike_pairs(images)
@@ -98,10 +98,10 @@ def test_each_pair_is_told_once_whatever_the_number_of_pictures():
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_pictures_without_detail_are_like_nothing(value):
+def test_images_without_detail_are_like_nothing(value):
     flat = np.full((SIDE, SIDE), value, np.uint8)
     nearly = flat + np.random.default_rng(0).integers(0, 2, flat.shape).astype(np.uint8) * (value < 255)
-    assert alike_pairs([flat, flat, thumbnail(picture(0))]) == []
+    assert alike_pairs([flat, flat, thumbnail(image(0))]) == []
     assert alike_pairs([flat, nearly.astype(np.uint8)]) == []
     assert alike_pairs([]) == alike_pairs([flat]) == []
 

@@ -1,4 +1,4 @@
-"""Pictures on the device: the batches that the host would make, where they are kept, and what is told of it."""
+"""Images on the device: the batches that the host would make, where they are kept, and what is told of it."""
 
 import os
 
@@ -9,14 +9,14 @@ import torch
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
+from segreg.config.sections import Input
 from segreg.data import on_device
-from segreg.data.batched import BatchedAugmentation, Pictures
-from segreg.data.loader import Batches
+from segreg.data.batched import BatchedAugmentation, Images
 from segreg.data.cache import prepare
-from segreg.data.keep import keep_pictures, where
+from segreg.data.keep import keep_images, where
+from segreg.data.loader import BatchLoader
 from segreg.data.on_device import OnDevice, Uploaded, bytes_taken
 from segreg.errors import SegregError
-from segreg.config.sections import Input
 from segreg.task import Task
 
 CPU = torch.device("cpu")
@@ -34,11 +34,11 @@ def exact():
 
 
 def both(prepared, indices, *, augment=None, device=CPU, **more):
-    """Gives the batches of the host and those of the device."""
+    """Return the batches of the host and those of the device."""
     uploaded = Uploaded.of(prepared, indices, device)
-    augmentation = BatchedAugmentation(augment, Pictures.of(prepared)) if augment else None
+    augmentation = BatchedAugmentation(augment, Images.of(prepared)) if augment else None
     maker = OnDevice(uploaded, augmentation, more.get("seed", 0))
-    return [Batches(prepared, indices, augment=augment, maker=m, **more) for m in (None, maker)]
+    return [BatchLoader(prepared, indices, augment=augment, maker=m, **more) for m in (None, maker)]
 
 
 def assert_same(one, other, epochs=(0, 1)):
@@ -67,11 +67,11 @@ def test_some_samples_in_an_order_of_their_own(memory):
     some = prepare(memory(13), Input(size=(16, 16)), indices=[2, 3, 7, 11, 12])
     one, other = both(some, [12, 2, 11], batch_size=2, order="in_order")
     assert_same(one, other)
-    # As the test's pictures, which are prepared but not needed here.
+    # As the test's images, which are prepared but not needed here.
     assert len(Uploaded.of(some, [12, 2, 11], CPU).images) == 3
 
 
-def test_masks_of_several_layers_and_grey_pictures(memory):
+def test_masks_of_several_layers_and_grey_images(memory):
     dataset = memory(5, task=Task(("a", "b", "c", "d", "e"), "multilabel"), size=(32, 32))
     assert_same(*both(prepare(dataset, Input(size=(24, 24))), range(5), augment=exact(), batch_size=2))
 
@@ -126,12 +126,12 @@ def test_they_go_up_in_pieces(prepared, monkeypatch):
 
 def test_what_fails_while_batches_are_planned_is_told(prepared):
     _, batches = both(prepared, range(13), batch_size=4)
-    batches.maker.pictures.rows.clear()
+    batches.maker.images.rows.clear()
     with pytest.raises(KeyError):
         list(batches.epoch(0))
 
 
-# where pictures are kept
+# where images are kept
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_what_fails_while_batches_are_planned_is_told(prepared):
         (True, "cpu", 2 * 10**6, None, [], (True, "2.0 MB on cpu, and augmented there, as asked for")),
     ],
 )  # fmt: skip
-def test_where_pictures_are_kept(asked, device, needed, free, missing, expected):
+def test_where_images_are_kept(asked, device, needed, free, missing, expected):
     assert where(asked, device=device, needed=needed, free=free, missing=missing) == expected
 
 
@@ -159,25 +159,25 @@ def test_what_can_not_be_as_asked_for():
     with pytest.raises(SegregError) as told:
         where(True, device="cpu", needed=1, free=None, missing=["Rotate with border_mode: 4"])
     assert str(told.value) == (
-        'train.pictures_on_device: "Rotate with border_mode: 4" is not done on the device\n'
+        'train.images_on_device: "Rotate with border_mode: 4" is not done on the device\n'
         "  leave the setting at auto or make it false: Albumentations does every augmentation on the host"
     )
     with pytest.raises(SegregError) as told:
         where(True, device="cuda:0", needed=11 * GB, free=10 * GB, missing=[])
     assert str(told.value) == (
-        "train.pictures_on_device: the pictures take 11.0 GB; on cuda:0 10.0 GB are free\n"
-        "  leave the setting at auto or make it false: then pictures are read from the cache's files"
+        "train.images_on_device: the images take 11.0 GB; on cuda:0 10.0 GB are free\n"
+        "  leave the setting at auto or make it false: then images are read from the cache's files"
     )
 
 
-def test_pictures_are_put_where_they_are_kept(prepared, monkeypatch):
+def test_images_are_put_where_they_are_kept(prepared, monkeypatch):
     def kept(asked, augment=()):
-        return keep_pictures(prepared, [1, 2, 3], asked=asked, augment=augment, seed=0, device=CPU)
+        return keep_images(prepared, [1, 2, 3], asked=asked, augment=augment, seed=0, device=CPU)
 
     assert (kept("auto").train, kept("auto").val) == (None, None)
     assert kept(False).words == "in files, as asked for"
     there = kept(True, exact())
-    assert there.train.pictures is there.val.pictures
+    assert there.train.images is there.val.images
     assert there.train.augmentation is not None
     assert there.val.augmentation is None
     assert kept(True).train.augmentation is None
@@ -206,5 +206,5 @@ def test_a_gpu_makes_the_batches_of_the_host_without_waiting(prepared):
     for a, b in zip(made, here.epoch(0), strict=True):
         assert (a.images.cpu().int() - b.images.int()).abs().max() <= 3
         assert (a.targets.cpu() == b.targets).float().mean() > 0.99
-    words = keep_pictures(prepared, range(13), asked="auto", augment=augment, seed=0, device=device).words
+    words = keep_images(prepared, range(13), asked="auto", augment=augment, seed=0, device=device).words
     assert words.startswith("0.0 MB on cuda:0, and augmented there, because they are at most 30% of the ")

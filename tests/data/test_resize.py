@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from segreg.config.sections import Input
 from segreg.data.resize import Placement, fit_image, fit_mask, placement, restore
 from segreg.errors import SegregError
-from segreg.config.sections import Input
 
 SIZES = [((37, 53), (16, 24)), ((20, 30), (64, 48)), ((101, 33), (32, 32)), ((7, 9), (8, 8))]
 

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
+from segreg.config.sections import Split
 from segreg.data.split import divide, drawn
 from segreg.errors import SegregError
-from segreg.config.sections import Split
 
 
 def ids(dataset, sides):
@@ -175,7 +175,7 @@ def test_every_wrong_line_of_the_lists_is_told(memory, lists, tmp_path):
     assert str(first.place) == f"{tmp_path / 'train.txt'}:3"
     assert first.message == 'the data set has no sample "s0001"'
     assert 'did you mean "s001"' in first.hint
-    assert second.message == f'"s000" stands twice in one list; it stands already at {tmp_path / "train.txt"}:1'
+    assert second.message == f'"s000" is given twice in one list; it stands already at {tmp_path / "train.txt"}:1'
     assert "on two sides, train and val" in third.message
     assert str(third.place) == f"{tmp_path / 'val.txt'}:2"
     assert fourth.hint == 'ids look like "s000"'
@@ -186,7 +186,7 @@ def test_lists_that_cannot_be_read_are_told(memory, lists, tmp_path):
         divide(memory(9), lists(train="s000"))
     split = lists(train="s000", val="s001")
     (tmp_path / "val.txt").write_bytes(b"\xff\xfe\x00s")
-    with pytest.raises(SegregError, match=r"val.txt: is no UTF-8 text"):
+    with pytest.raises(SegregError, match=r"val.txt: is not a UTF-8 text"):
         divide(memory(9), split)
     (tmp_path / "val.txt").unlink()
     with pytest.raises(SegregError, match=r"val.txt: can't read this list of sample ids: No such file"):

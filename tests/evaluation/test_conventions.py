@@ -23,7 +23,7 @@ SIZE = (9, 7)
 
 
 def drawn(task, seed, *, images=5, ignored=0.2):
-    """Gives logits and a target in which some classes stand in some images only."""
+    """Return logits and a target in which some classes stand in some images only."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(images, task.channels, *SIZE, generator=generator)
     shape = (images, task.channels, *SIZE) if task.mode == "multilabel" else (images, *SIZE)
@@ -37,7 +37,7 @@ def drawn(task, seed, *, images=5, ignored=0.2):
 
 
 def constant(task, predicted, true, images=3):
-    """Gives logits and a target of one label everywhere; of a multilabel task in the first layer alone."""
+    """Return logits and a target of one label everywhere; of a multilabel task in the first layer alone."""
     logits = torch.full((images, task.channels, *SIZE), -3.0)
     target = torch.zeros((images, task.channels, *SIZE) if task.mode == "multilabel" else (images, *SIZE)).long()
     if task.mode == "multiclass":
@@ -52,7 +52,7 @@ def constant(task, predicted, true, images=3):
 
 
 def without_class(task, seed):
-    """Gives drawn ones in which one class is neither there nor predicted, in any image."""
+    """Return drawn ones in which one class is neither there nor predicted, in any image."""
     logits, target = drawn(task, seed)
     if task.mode == "multiclass":
         logits[:, 2] = -99.0

@@ -24,7 +24,7 @@ def test_another_file_is_refused(text, tmp_path):
     (tmp_path / "counts.csv").write_text(text)
     with pytest.raises(SegregError) as caught:
         read_counts(tmp_path / "counts.csv")
-    assert str(caught.value.problems[0].message) == f"{tmp_path}/counts.csv does not hold the counts of pictures"
+    assert str(caught.value.problems[0].message) == f"{tmp_path}/counts.csv does not hold the counts of images"
 
 
 def test_the_pooled_scores_of_a_run_follow_from_its_counts(tmp_path):

@@ -1,6 +1,6 @@
 """The memory that an evaluation takes, all of the process counted, in a process of its own.
 
-`python tests/evaluation/test_evaluate_memory.py binary 1 10000` measures as many pictures as one likes.
+`python tests/evaluation/test_evaluate_memory.py binary 1 10000` measures as many images as one likes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MIB = 1024
 
 
 def largest():
-    """Gives the largest memory of this process so far, in MiB.
+    """Return the largest memory of this process so far, in MiB.
 
     Not `resource`'s, which begins with that of the process that started this one.
     """
@@ -32,17 +32,17 @@ def largest():
     return int(found.split()[1]) / MIB
 
 
-def evaluate_pictures(mode, classes, pictures):
-    """Scores noisy pictures by every metric and prints how many were scored and the memory, again and again."""
+def evaluate_images(mode, classes, input_images):
+    """Scores noisy images by every metric and prints how many were scored and the memory, again and again."""
     import torch
     from torch import nn
     from torchmetrics import MetricCollection
 
     import segreg
     from segreg.data.loader import Batch
-    from segreg.runtime.device import choose_precision
-    from segreg.evaluation.scores import evaluate
     from segreg.evaluation.counts import image_counts
+    from segreg.evaluation.scores import evaluate
+    from segreg.runtime.device import choose_precision
     from segreg.task import Task
 
     torch.set_num_threads(1)
@@ -57,7 +57,7 @@ def evaluate_pictures(mode, classes, pictures):
             return images.float() / 64
 
     def batches():
-        for first in range(0, pictures, BATCH):
+        for first in range(0, input_images, BATCH):
             images = torch.randint(0, 256, (BATCH, 3, SIZE, SIZE), dtype=torch.uint8, generator=drawn)
             targets = torch.randint(0, labels, (BATCH, SIZE, SIZE), dtype=torch.uint8, generator=drawn)
             targets[:, :2] = 255
@@ -70,20 +70,20 @@ def evaluate_pictures(mode, classes, pictures):
         network, Numbers(), batches(), metrics,
         device=device, precision=choose_precision("float32", device), count=partial(image_counts, task, threshold=0.5),
     )  # fmt: skip
-    assert scores.counts.sum() == pictures * classes * (SIZE - 2) * SIZE
+    assert scores.counts.sum() == input_images * classes * (SIZE - 2) * SIZE
     assert 0.4 < scores.values["roc_auc.pooled"] < 0.6
-    print(pictures, f"{largest():.0f}")
+    print(input_images, f"{largest():.0f}")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not STATUS.exists(), reason="only Linux tells the largest memory of a process")
 @pytest.mark.parametrize(
     # 894 and 976 to 1,002 MiB were measured, of which 795 are the imports; the allocator's own share varies.
-    ("mode", "classes", "pictures", "growth", "most"),
+    ("mode", "classes", "images", "growth", "most"),
     [("binary", 1, 240, 16, 1024), ("multiclass", 11, 72, 64, 1152)],
 )
-def test_memory_is_bounded_and_does_not_grow_with_the_number_of_pictures(mode, classes, pictures, growth, most):
-    arguments = [sys.executable, __file__, mode, str(classes), str(pictures)]
+def test_memory_is_bounded_and_does_not_grow_with_the_number_of_images(mode, classes, images, growth, most):
+    arguments = [sys.executable, __file__, mode, str(classes), str(images)]
     ended = subprocess.run(
         arguments, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
@@ -91,9 +91,9 @@ def test_memory_is_bounded_and_does_not_grow_with_the_number_of_pictures(mode, c
     told = [tuple(map(int, line.split())) for line in ended.stdout.splitlines()]
     after = dict(told[:-1])
     # What the allocator may take for its own. Logits that are kept would be 40 MiB of one class, 132 of eleven.
-    assert after[pictures] - after[pictures // 3] < growth
+    assert after[images] - after[images // 3] < growth
     assert told[-1][1] < most
 
 
 if __name__ == "__main__":
-    evaluate_pictures(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    evaluate_images(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))

@@ -23,7 +23,7 @@ def outline(top, left, bottom, right):
 
 
 def write_export(folder):
-    """Writes cells with nuclei in them and a strip of unparted nuclei, and gives each picture's layers by its name."""
+    """Write cells with nuclei in them and a strip of unparted nuclei, and return each image's layers by its name."""
     drawn = np.random.default_rng(3)
     images, annotations, layers = [], [], {}
     # A region of many nuclei, the first columns, run by run from the top left and downwards.
@@ -54,7 +54,7 @@ def write_export(folder):
 
 
 def pixels(layers, probabilities, k):
-    """Gives the truth and the probability of a class at every pixel that counts."""
+    """Return the truth and the probability of a class at every pixel that counts."""
     truth = np.concatenate([own[k].ravel() for own in layers])
     probability = np.concatenate([own[k].ravel() for own in probabilities])
     return truth[truth != 255], probability[truth != 255]
@@ -73,7 +73,7 @@ def test_a_run_of_coco_is_scored_as_scikit_learn_scores_it(tmp_path, monkeypatch
     folder.mkdir()
     layers = write_export(folder)
     text = tiny_runs.RECIPE.replace(
-        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}", f"{{name: coco, root: {folder}}}"
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}", f"{{name: coco, root: {folder}}}"
     )
     ran = tiny_runs.run(
         tmp_path, "dataset.mode=multilabel", "loss=bce", "train.epochs=8", "evaluate.overlays=0", text=text

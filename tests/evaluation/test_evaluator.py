@@ -1,4 +1,4 @@
-"""Scoring a network on chosen samples: intervals of scores, the order of pictures, memory that is given back."""
+"""Scoring a network on chosen samples: intervals of scores, the order of images, memory that is given back."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 
 import segreg
 import tiny_runs
-from segreg.models import build
 from segreg.data import prepare
-from segreg.runtime.progress import Quiet
-from segreg.evaluation.scores import Scores
-from segreg.evaluation.evaluator import Exam, shown_of, write_rows
 from segreg.evaluation.counts import image_counts
+from segreg.evaluation.evaluator import Evaluator, shown_of, write_rows
 from segreg.evaluation.intervals import bootstrap
+from segreg.evaluation.scores import Scores
+from segreg.models import build
+from segreg.runtime.progress import Quiet
 from segreg.task import Task
 
 TASKS = [
@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
 def exam(finished):
     dataset = build.build_dataset(finished.recipe)
     prepared = prepare(dataset, finished.recipe.input)
-    return Exam.of(finished.recipe, finished.predictor(), dataset, prepared)
+    return Evaluator.of(finished.recipe, finished.predictor(), dataset, prepared)
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.mode)
@@ -116,7 +116,7 @@ def test_the_worst_stand_first_whatever_is_better_and_the_undefined_before_them(
     rows = [{"id": name, "dice": value} for name, value in zip("abcd", (0.5, float("nan"), 0.9, 0.1), strict=True)]
     scores = Scores({}, {}, rows)
     assert [row["id"] for _, row in exam.ranked(range(4), scores)] == ["b", "d", "a", "c"]
-    lower = Exam(exam.recipe, exam.predictor, exam.dataset, exam.prepared, {"dice": Wrong()})
+    lower = Evaluator(exam.recipe, exam.predictor, exam.dataset, exam.prepared, {"dice": Wrong()})
     assert [row["id"] for _, row in lower.ranked(range(4), scores)] == ["b", "c", "a", "d"]
 
 
@@ -127,7 +127,7 @@ def test_the_worst_stand_first_whatever_is_better_and_the_undefined_before_them(
 )  # fmt: skip
 def test_the_worst_the_best_and_some_of_the_others_are_shown(count, worst, best, at_random):
     ranked = [(place, {"id": f"p{place}"}) for place in range(7)]
-    shown = {why: [index for index, _ in pictures] for why, pictures in shown_of(ranked, count, 0).items()}
+    shown = {why: [index for index, _ in images] for why, images in shown_of(ranked, count, 0).items()}
     assert (shown["worst"], shown["best"], len(shown["random"])) == (worst, best, at_random)
     assert set(shown["random"]) <= set(range(7)) - {*worst, *best}
     assert len(set(shown["random"])) == at_random
@@ -141,7 +141,7 @@ def test_those_shown_at_random_are_any_of_the_others_and_hang_on_the_seed_and_th
     assert [[row["id"] for _, row in shown_of(other, 6, seed)["random"]] for seed in range(60)] == draws
 
 
-def test_pictures_are_read_again_after_they_were_released(exam):
+def test_images_are_read_again_after_they_were_released(exam):
     before = exam.prepared.images[3].copy(), exam.prepared.masks[3].copy()
     exam.prepared.release()
     assert np.array_equal(exam.prepared.images[3], before[0])

@@ -18,7 +18,7 @@ def pooled_dice(counts):
 
 
 def quantile(values, share):
-    """Gives a quantile by linear interpolation between the ordered values."""
+    """Return a quantile by linear interpolation between the ordered values."""
     ordered = sorted(values)
     place = share * (len(ordered) - 1)
     below = math.floor(place)

@@ -17,16 +17,16 @@ from torchmetrics.classification import BinaryJaccardIndex
 import segreg
 import tiny_runs
 from segreg.data.loader import Batch
-from segreg.runtime.device import choose_precision
-from segreg.models.segmenter import predict_logits
 from segreg.evaluation.scores import evaluate
+from segreg.models.segmenter import predict_logits
+from segreg.runtime.device import choose_precision
 from segreg.task import Task
 
 CPU = torch.device("cpu")
 FLOAT32 = choose_precision("float32", CPU)
 INPUT = (32, 32)
 SIZE = (44, 60)
-"""Of the pictures: neither square nor a multiple of the input's."""
+"""Of the images: neither square nor a multiple of the input's."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,14 +35,14 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 def nearest(mask, size):
-    """Gives the mask resized: each pixel takes the label under its centre."""
+    """Return the mask resized: each pixel takes the label under its centre."""
     rows = np.floor((np.arange(size[0]) + 0.5) * mask.shape[0] / size[0]).astype(int)
     columns = np.floor((np.arange(size[1]) + 0.5) * mask.shape[1] / size[1]).astype(int)
     return mask[rows][:, columns]
 
 
 def fitted_truth(mask, resize):
-    """Gives the mask as the network's input has it, 255 in a letterbox's border."""
+    """Return the mask as the network's input has it, 255 in a letterbox's border."""
     if resize == "stretch":
         return nearest(mask, INPUT)
     scale = min(INPUT[0] / mask.shape[0], INPUT[1] / mask.shape[1])
@@ -68,7 +68,7 @@ def counts(prediction, truth, label):
 
 
 def pairs(run, folder, resize, resolution):
-    """Gives prediction and truth of each test picture, as they are to be compared."""
+    """Return prediction and truth of each test image, as they are to be compared."""
     for name in json.loads(run.directory.split.read_text())["test"]:
         file = folder / "images" / f"{name}.png"
         mask = np.asarray(Image.open(folder / "masks" / f"{name}.png"))
@@ -84,7 +84,7 @@ def pairs(run, folder, resize, resolution):
 
 def recipe(folder, *, classes, resize, resolution, loss):
     text = tiny_runs.RECIPE.replace(
-        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {folder}/images, masks: {folder}/masks, classes: {classes}}}",
     )
     text = text.replace("size: [32, 32]", f"size: [32, 32], resize: {resize}").replace(
@@ -144,7 +144,7 @@ def test_multiclass_scores_are_those_of_the_files(resolution, tmp_path):
 
 
 class Given(nn.Module):
-    """Gives as logits what its image holds."""
+    """Return as logits what its image holds."""
 
     def forward(self, image):
         return image[:, :1].float() - 100
@@ -191,7 +191,7 @@ def test_a_metric_that_knows_nothing_of_segreg_is_scored_and_named_by_its_class(
     assert scores.per_image == [{"id": "s0"}, {"id": "s1"}, {"id": "s2"}]
 
 
-def test_at_the_original_size_each_picture_is_scored_against_its_own_mask():
+def test_at_the_original_size_each_image_is_scored_against_its_own_mask():
     asked = []
 
     def original(index, logits):

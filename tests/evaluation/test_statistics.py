@@ -21,12 +21,12 @@ def pooled_dice(counts):
     )
 
 
-def planted(pictures, difference, seeds=1, noise=0.05, seed=0):
-    """Two models' scores `[S, N]`: pictures differ much, the models by a little."""
+def planted(images, difference, seeds=1, noise=0.05, seed=0):
+    """Two models' scores `[S, N]`: images differ much, the models by a little."""
     draw = np.random.default_rng(seed)
-    hard = draw.normal(0.7, 0.1, pictures)
-    one = hard + draw.normal(0, noise, (seeds, pictures))
-    return one + difference, hard + draw.normal(0, noise, (seeds, pictures))
+    hard = draw.normal(0.7, 0.1, images)
+    one = hard + draw.normal(0, noise, (seeds, images))
+    return one + difference, hard + draw.normal(0, noise, (seeds, images))
 
 
 def test_all_swaps_are_scipys_exact_permutation_test():
@@ -92,7 +92,7 @@ def test_an_undefined_score_has_an_undefined_p():
     assert np.isnan(permutation_p(empty, means([[0.1, 0.2, 0.3, 0.4]]), seed=0))
 
 
-def test_intervals_over_pictures_agree_with_scipys_bootstrap():
+def test_intervals_over_images_agree_with_scipys_bootstrap():
     one, _ = planted(80, 0.0)
     expected = stats.bootstrap(
         (one[0],), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
@@ -101,7 +101,7 @@ def test_intervals_over_pictures_agree_with_scipys_bootstrap():
     assert found == pytest.approx((expected.low, expected.high), abs=0.0015)
 
 
-def test_pictures_and_seeds_are_drawn_the_same_for_all_models():
+def test_images_and_seeds_are_drawn_the_same_for_all_models():
     one, _ = planted(30, 0.0, seeds=3)
     draws = resampled([means(one), means(one + 0.25)], seed=0)[..., 0]
     assert draws[1] - draws[0] == pytest.approx(0.25)
@@ -116,13 +116,13 @@ def test_seeds_widen_the_interval_by_as_much_as_they_vary():
     assert draws.std() == pytest.approx(seeds.std() / 2, rel=0.03)
 
 
-def test_undefined_pictures_are_left_out_of_means():
+def test_undefined_images_are_left_out_of_means():
     values = np.array([[0.2, np.nan, 0.6, 0.4]])
     assert of_seeds(means(values)).item() == pytest.approx(np.nanmean(values))
     draws = resampled([means(values)], seed=0)[0, :, 0]
     assert np.nanmin(draws) == pytest.approx(0.2)
     assert np.nanmax(draws) == pytest.approx(0.6)
-    assert 0 < np.isnan(draws).sum() < 30, "a resample of the undefined picture alone, 1 in 256"
+    assert 0 < np.isnan(draws).sum() < 30, "a resample of the undefined image alone, 1 in 256"
     assert interval(np.array([np.nan, np.nan, 0.1])) is None
 
 

@@ -1,4 +1,4 @@
-"""Which pictures words mean, in which order, and what they are called."""
+"""Which images words mean, in which order, and what they are called."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def touch(*files):
 
 
 def found(*words, **given):
-    return {str(picture.file): picture.name for picture in gather(words, **given)}
+    return {str(image.file): image.name for image in gather(words, **given)}
 
 
 def test_a_folder_with_all_below_it_in_natural_order():
@@ -78,7 +78,7 @@ def test_a_file_whose_name_looks_like_a_wildcard_is_a_file():
     assert found("in/a[1].png") == {"in/a[1].png": "a[1]"}
 
 
-def test_a_file_that_is_named_may_have_any_ending_and_only_a_pictures_ending_goes():
+def test_a_file_that_is_named_may_have_any_ending_and_only_a_images_ending_goes():
     touch("in/scan.dat", "in/image29_JPG.rf.0db1.jpg", "in/image29_JPG.rf.77aa.jpg", "in/IMG.0001")
     assert found("in/scan.dat", "in/IMG.0001") == {"in/scan.dat": "scan.dat", "in/IMG.0001": "IMG.0001"}
     assert list(found("in").values()) == ["image29_JPG.rf.0db1", "image29_JPG.rf.77aa"]
@@ -113,7 +113,7 @@ def test_what_is_not_there_is_told_with_what_is_meant():
     touch("photos/dog.png", "empty/notes.txt")
     with pytest.raises(SegregError) as refused:
         gather(["photo", "photos/dgo.png", "no/where.png", "empty", "photos/*.tif"])
-    endings = "pictures end in .bmp .dib .gif .jfif .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp"
+    endings = "images end in .bmp .dib .gif .jfif .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp"
     assert str(refused.value).splitlines() == [
         "there is no file or folder photo",
         '  did you mean "photos"?',
@@ -121,8 +121,8 @@ def test_what_is_not_there_is_told_with_what_is_meant():
         '  did you mean "dog.png"?',
         "there is no file or folder no/where.png",
         "  there is no folder no",
-        "empty holds no pictures",
+        "empty holds no images",
         f"  {endings}",
-        "photos/*.tif means no pictures",
+        "photos/*.tif means no images",
         f"  {endings}",
     ]

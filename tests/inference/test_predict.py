@@ -1,4 +1,4 @@
-"""Predictions: as scoring sees them, at every picture's own size, averaged, and in tiles that leave no trace."""
+"""Predictions: as scoring sees them, at every image's own size, averaged, and in tiles that leave no trace."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import segreg
 import tiny_runs
+from segreg.config.sections import Input
 from segreg.data import fit_image
-from segreg.runtime.device import Precision
-from segreg.errors import SegregError
 from segreg.data.images import read_image, read_labels
+from segreg.errors import SegregError
 from segreg.inference.predict import predict, predict_labels, predict_probabilities
 from segreg.inference.predictor import WHOLE, Predictor, Way, check_together, take
 from segreg.inference.tiles import tile_starts
-from segreg.config.sections import Input
+from segreg.runtime.device import Precision
 from segreg.task import Task
 
 CPU = torch.device("cpu")
@@ -31,7 +31,7 @@ FLOAT32 = Precision("float32", None, scaler=False, reason="test")
 BINARY = Task(("lesion",), "binary")
 MULTICLASS = Task(("ground", "cell", "edge"), "multiclass")
 MULTILABEL = Task(("cat", "dog"), "multilabel")
-NAME = Path("the picture")
+NAME = Path("the image")
 
 
 class Scale(nn.Module):
@@ -61,7 +61,7 @@ def predictor(task=BINARY, *, name="run", size=1, seed=0, model=None, threshold=
 
 
 def drawn(height, width, channels=3, *, seed=0, kind=np.uint8):
-    """Gives a smooth picture with every value of its range."""
+    """Return a smooth image with every value of its range."""
     noise = torch.rand(1, channels, 5, 6, generator=torch.Generator().manual_seed(seed))
     smooth = nn.functional.interpolate(noise, size=(height, width), mode="bicubic")[0].clamp(0, 1)
     return (smooth.permute(1, 2, 0).numpy() * np.iinfo(kind).max).astype(kind)
@@ -82,7 +82,7 @@ def probabilities_of(predictors, image, way=WHOLE):
 def test_labels_are_those_that_were_scored(tmp_path, resize):
     images, masks = tiny_runs.folder_dataset(tmp_path / "set", count=12, size=(45, 71))
     text = tiny_runs.RECIPE.replace(
-        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {images}, masks: {masks}}}",
     )
     run = tiny_runs.run(
@@ -104,7 +104,7 @@ def test_labels_are_those_that_were_scored(tmp_path, resize):
 
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL], ids=lambda task: task.mode)
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (24, 32), (51, 33), (199, 301)])
-def test_a_whole_picture_against_pillow_and_torch(task, size):
+def test_a_whole_image_against_pillow_and_torch(task, size):
     one, image = predictor(task, size=3), drawn(*size)
     # Fitted by Pillow, restored by torch, and chosen by numpy.
     fitted = np.array(Image.fromarray(image).resize((32, 24), Image.Resampling.BILINEAR))
@@ -135,24 +135,24 @@ def test_many_strips_make_the_same_as_one(monkeypatch):
     assert [(strip.top, strip.rows.stop) for strip in strips] == [(top, min(120, top + 7)) for top in range(0, 120, 7)]
 
 
-def test_pictures_in_a_batch_are_what_they_are_alone():
+def test_images_in_a_batch_are_what_they_are_alone():
     one = predictor(MULTICLASS, size=3)
     images = [drawn(20 + 9 * number, 50 - 3 * number, seed=number) for number in range(7)]
-    pictures = [take([one], image, Path(str(number))) for number, image in enumerate(images)]
-    together = list(predict([one], iter(pictures), Way(batch_size=3)))
+    input_images = [take([one], image, Path(str(number))) for number, image in enumerate(images)]
+    together = list(predict([one], iter(input_images), Way(batch_size=3)))
     assert [shape[0] for shape in one.model.shapes] == [3, 3, 1]
-    assert [picture.name for picture, _ in together] == [Path(str(number)) for number in range(7)]
+    assert [input_image.name for input_image, _ in together] == [Path(str(number)) for number in range(7)]
     for image, (_, strips) in zip(images, together, strict=True):
         (strip,) = strips
         np.testing.assert_allclose(strip.probabilities, probabilities_of([one], image), atol=1e-6)
 
 
-def test_large_pictures_are_not_held_together(monkeypatch):
+def test_large_images_are_not_held_together(monkeypatch):
     monkeypatch.setattr("segreg.inference.predict._TOGETHER", 3000)
     one = predictor()
     sizes = [(60, 60), (10, 10), (60, 60), (20, 20), (20, 20)]
-    pictures = [take([one], drawn(*size), NAME) for size in sizes]
-    assert len(list(predict([one], pictures, Way(batch_size=8)))) == 5
+    images = [take([one], drawn(*size), NAME) for size in sizes]
+    assert len(list(predict([one], images, Way(batch_size=8)))) == 5
     assert [shape[0] for shape in one.model.shapes] == [1, 2, 2]
 
 
@@ -160,7 +160,7 @@ def test_large_pictures_are_not_held_together(monkeypatch):
 
 
 @pytest.mark.parametrize("way", [Way(), Way(tile=(16, 16))], ids=["whole", "tiles"])
-def test_grey_full_alpha_and_16_bits_are_the_picture_itself(way):
+def test_grey_full_alpha_and_16_bits_are_the_image_itself(way):
     one, colours = predictor(size=3), drawn(40, 30)
     grey = colours[..., 0]
     assert_same = np.testing.assert_array_equal
@@ -169,11 +169,11 @@ def test_grey_full_alpha_and_16_bits_are_the_picture_itself(way):
     opaque = np.dstack([colours, np.full((40, 30), 255, np.uint8)])
     assert_same(probabilities_of([one], opaque, way), probabilities_of([one], colours, way))
     assert_same(probabilities_of([one], colours.astype(np.uint16) * 257, way), probabilities_of([one], colours, way))
-    with pytest.raises(SegregError, match="the picture: has four channels"):
+    with pytest.raises(SegregError, match="the image: has four channels"):
         probabilities_of([one], np.dstack([colours, grey]), way)
 
 
-def test_a_16_bit_picture_is_stretched_as_a_whole_before_it_is_cut_into_tiles():
+def test_a_16_bit_image_is_stretched_as_a_whole_before_it_is_cut_into_tiles():
     one = predictor(sixteen_bit="min_max", channels=1)
     image = drawn(60, 60, 1, kind=np.uint16)[..., 0] // 50 + 700
     stretched = np.round((image - float(image.min())) * 255 / float(image.max() - image.min())).astype(np.uint8)
@@ -181,7 +181,7 @@ def test_a_16_bit_picture_is_stretched_as_a_whole_before_it_is_cut_into_tiles():
     np.testing.assert_allclose(tiled, probabilities_of([one], stretched, Way(tile=(60, 60))), atol=0.02)
 
 
-def test_networks_that_take_pictures_otherwise_go_together():
+def test_networks_that_take_images_otherwise_go_together():
     rgb, grey = predictor(seed=1), predictor(seed=2, channels=1)
     image = np.repeat(drawn(30, 40, 1), 3, axis=2)
     mean = (probabilities_of([rgb], image) + probabilities_of([grey], image)) / 2
@@ -194,7 +194,7 @@ def test_a_network_for_one_size_refuses_others_unless_in_tiles():
     with pytest.raises(SegregError) as refused:
         labels_of([one], drawn(25, 32))
     assert str(refused.value) == (
-        "the picture: is 25x32 (height x width), but run was trained on pictures that all have 24x32 "
+        "the image: is 25x32 (height x width), but run was trained on images that all have 24x32 "
         "(input.resize is none)\n  predict it in tiles of 24x32"
     )
     assert labels_of([one], drawn(25, 32), Way(tile=(24, 32))).shape == (25, 32)
@@ -240,7 +240,7 @@ def test_a_symmetric_network_sees_in_flips_what_it_sees_without(resize, tile):
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
-def test_with_flips_a_flipped_picture_has_the_flipped_prediction(resize):
+def test_with_flips_a_flipped_image_has_the_flipped_prediction(resize):
     one, image = predictor(size=3, resize=resize), drawn(60, 48)
     way = Way(views="flips")
     flipped = probabilities_of([one], image[:, ::-1], way)
@@ -262,7 +262,7 @@ def test_scales_are_the_sizes_that_the_network_sees(tile, shapes):
 
 
 def replaced(one, scale):
-    """Gives the network as it would be with an input of another size."""
+    """Return the network as it would be with an input of another size."""
     height, width = one.input.size
     section = Input(size=(round(height * scale), round(width * scale)), resize=one.input.resize)
     return Predictor(one.name, one.model, one.normalize, section, one.task, one.threshold, CPU, FLOAT32)
@@ -274,7 +274,7 @@ def replaced(one, scale):
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL], ids=lambda task: task.mode)
 @pytest.mark.parametrize("size", [(1, 1), (9, 200), (16, 20), (45, 61), (100, 33)])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.8])
-def test_tiles_of_a_network_that_sees_single_pixels_are_the_whole_picture(task, size, overlap):
+def test_tiles_of_a_network_that_sees_single_pixels_are_the_whole_image(task, size, overlap):
     one, image = predictor(task), drawn(*size)
     whole = torch.from_numpy(image).permute(2, 0, 1)[None]
     expected = task.probabilities(one.model(Scale()(whole)))[0].numpy()
@@ -306,12 +306,12 @@ def test_tiles_of_a_network_that_sees_around_itself_leave_no_seams():
     assert np.abs(hard - expected).max() > 0.1
 
 
-def test_scaled_tiles_are_what_the_network_sees_of_more_of_the_picture():
+def test_scaled_tiles_are_what_the_network_sees_of_more_of_the_image():
     one, image = predictor(), drawn(200, 240)
     tiled = probabilities_of([one], image, Way(tile=(20, 24), scale=0.25))
     assert {shape[2:] for shape in one.model.shapes} == {(20, 24)}
     assert tiled.shape == (1, 200, 240)
-    # A smooth picture is the same at a quarter of the size, as Pillow makes it, all at once.
+    # A smooth image is the same at a quarter of the size, as Pillow makes it, all at once.
     small = np.array(Image.fromarray(image).resize((60, 50), Image.Resampling.BILINEAR))
     logits = one.model(Scale()(torch.from_numpy(small).permute(2, 0, 1)[None]))
     expected = nn.functional.interpolate(logits, size=(200, 240), mode="bilinear").sigmoid()[0].numpy()
@@ -334,15 +334,15 @@ class Largest(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("views", ["none", "mirror"])
-def test_the_memory_that_tiles_take_does_not_grow_with_the_height_of_the_picture(views):
+def test_the_memory_that_tiles_take_does_not_grow_with_the_height_of_the_image(views):
     one = predictor(MULTICLASS)
     way = Way(tile=(32, 32), overlap=0.1, batch_size=4, views=views)
-    picture = take([one], np.zeros((3000, 300, 3), np.uint8), NAME)  # a map of it has 2.7 million values: 11 MB
+    image = take([one], np.zeros((3000, 300, 3), np.uint8), NAME)  # a map of it has 2.7 million values: 11 MB
     rows = 0
     tracemalloc.start()
     try:
         with Largest() as largest:
-            for _, strips in predict([one], [picture], way):
+            for _, strips in predict([one], [image], way):
                 for strip in strips:
                     rows += strip.labels.shape[0]
         _, peak = tracemalloc.get_traced_memory()
@@ -390,10 +390,13 @@ def test_thresholds_that_differ_need_one_that_holds():
         ({"tile": (5, 5), "scale": 0.0}, "the scale must be from 0.01 to 100, not 0"),
         (
             {"scale": 0.5},
-            "a scale goes with tiles; whole pictures are resized as in training\n  give the size of tiles too",
+            "a scale goes with tiles; whole images are resized as in training\n  give the size of tiles too",
         ),
         ({"batch_size": 0}, "the batch size must be above 0, not 0"),
-        ({"views": "turns"}, '"turns" is no set of views; there is "none", "mirror" and "flips", and each "+scales"'),
+        (
+            {"views": "turns"},
+            '"turns" is not a set of views; there is "none", "mirror" and "flips", and each "+scales"',
+        ),
     ],
 )
 def test_ways_that_lead_nowhere(given, says):
@@ -428,7 +431,7 @@ def test_a_run_predicts_in_every_way(finished):
 
 
 def test_a_run_predicts_files_and_what_its_network_says_of_them(finished):
-    file = next((finished.directory.path.parents[2] / "pictures").glob("*/*Input/*.jpg"))
+    file = next((finished.directory.path.parents[2] / "images").glob("*/*Input/*.jpg"))
     with torch.inference_mode():
         logits = finished.model()(finished.preprocess(file))
     size = read_image(file).shape[:2]
@@ -444,7 +447,7 @@ def test_a_run_without_weights(finished, tmp_path):
     with pytest.raises(SegregError) as refused:
         run.predict(drawn(8, 8))
     assert str(refused.value) == (
-        f"{tmp_path / 'run'} has no best weights yet\n  segreg run --resume {tmp_path / 'run'} goes on with it"
+        f"{tmp_path / 'run'} has no best weights yet\n  segreg run --resume {tmp_path / 'run'} continues with it"
     )
 
 

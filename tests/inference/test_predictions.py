@@ -1,4 +1,4 @@
-"""Predicting files: in their order, past broken ones, whole files only, and never mixed or over the pictures."""
+"""Predicting files: in their order, past broken ones, whole files only, and never mixed or over the images."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_predict import BINARY, Largest, drawn, labels_of, predictor
 
 from segreg.errors import SegregError
 from segreg.inference.inputs import gather
-from segreg.inference.writer import Outputs
 from segreg.inference.predictions import predict_files
 from segreg.inference.predictor import WHOLE, Way
+from segreg.inference.writer import Outputs
 from segreg.runtime.progress import Quiet
-from test_predict import BINARY, Largest, drawn, labels_of, predictor
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def _here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def pictures(count=6, folder="in"):
+def images(count=6, folder="in"):
     Path(folder).mkdir(exist_ok=True)
     for number in range(count):
         Image.fromarray(drawn(20 + number, 40 - number, seed=number)).save(f"{folder}/{number}.png")
@@ -33,7 +33,7 @@ def pictures(count=6, folder="in"):
 
 
 class Told(Quiet):
-    """Keeps what is told."""
+    """Keep what is told."""
 
     lines: list[str]
 
@@ -60,24 +60,24 @@ def mask(file):
 
 
 @pytest.mark.parametrize("way", [Way(), Way(batch_size=2), Way(tile=(16, 16))], ids=["batch", "small batch", "tiles"])
-def test_every_picture_has_its_own_mask(way):
-    named = pictures()
+def test_every_image_has_its_own_mask(way):
+    named = images()
     one = predictor(size=3)
     summary = run(named, one=one, way=way)
-    assert [picture for picture, _ in summary.predicted] == named
-    for number, picture in enumerate(named):
+    assert [image for image, _ in summary.predicted] == named
+    for number, image in enumerate(named):
         expected = labels_of([one], drawn(20 + number, 40 - number, seed=number), way)
-        np.testing.assert_array_equal(mask(f"out/masks/{picture.name}.png"), expected * 255)
+        np.testing.assert_array_equal(mask(f"out/masks/{image.name}.png"), expected * 255)
 
 
 @pytest.mark.slow
 def test_a_photo_of_12_megapixels_is_predicted_in_tiles_within_bounded_memory():
     size = (2848, 4288)
     Path("in").mkdir()
-    picture = np.zeros((*size, 3), np.uint8)
-    picture[:1424] = 200
-    Image.fromarray(picture).save("in/photo.png", compress_level=1)
-    del picture
+    image = np.zeros((*size, 3), np.uint8)
+    image[:1424] = 200
+    Image.fromarray(image).save("in/photo.png", compress_level=1)
+    del image
     tracemalloc.start()
     try:
         with Largest() as largest:
@@ -87,23 +87,23 @@ def test_a_photo_of_12_megapixels_is_predicted_in_tiles_within_bounded_memory():
         tracemalloc.stop()
     assert (len(summary.predicted), summary.failed) == (1, [])
     assert mask("out/masks/photo.png").shape == size
-    assert largest.values <= 512 * size[1]  # a row of tiles, not a map of the picture
+    assert largest.values <= 512 * size[1]  # a row of tiles, not a map of the image
     whole_map = 4 * size[0] * size[1]
-    # The picture as it is decoded and as it is kept, its mask, and a row of tiles; no map of all of it.
+    # The image as it is decoded and as it is kept, its mask, and a row of tiles; no map of all of it.
     assert peak < 2 * 3 * size[0] * size[1] + 2 * size[0] * size[1] + whole_map
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_broken_pictures_are_named_and_the_rest_go_on(batch_size):
-    named = pictures()
+def test_broken_images_are_named_and_the_rest_go_on(batch_size):
+    named = images()
     whole = Path("in/1.png").read_bytes()
     Path("in/1.png").write_bytes(whole[: len(whole) // 2])
     Path("in/3.png").write_bytes(b"")
     Image.fromarray(np.dstack([drawn(20, 20), drawn(20, 20, 1)])).save("in/5.png")  # a fourth channel
     progress = told()
     summary = run(named, way=Way(batch_size=batch_size), progress=progress)
-    assert [picture.name for picture, _ in summary.predicted] == ["0", "2", "4"]
-    assert [picture.name for picture, _ in summary.failed] == ["1", "3", "5"]
+    assert [image.name for image, _ in summary.predicted] == ["0", "2", "4"]
+    assert [image.name for image, _ in summary.failed] == ["1", "3", "5"]
     whys = [why for _, why in summary.failed]
     assert whys[0].startswith("in/1.png: is damaged and can't be decoded")
     assert whys[1].startswith("in/3.png: is empty (0 bytes)")
@@ -117,32 +117,32 @@ def test_broken_pictures_are_named_and_the_rest_go_on(batch_size):
 
 
 def test_what_cannot_be_written_is_named_and_the_rest_go_on():
-    named = pictures(3)
+    named = images(3)
     Path("out/masks/1.png").mkdir(parents=True)
     summary = run(named)
-    assert [picture.name for picture, _ in summary.failed] == ["1"]
+    assert [image.name for image, _ in summary.failed] == ["1"]
     assert summary.failed[0][1].startswith("in/1.png: its prediction can't be written (")
     assert sorted(file.name for file in Path("out/masks").iterdir()) == ["0.png", "1.png", "2.png"]
 
 
 def test_only_what_is_not_there_is_predicted():
-    named = pictures(4)
+    named = images(4)
     run(named)
     Path("out/masks/2.png").unlink()
     stamps = {file: file.stat().st_mtime_ns for file in Path("out/masks").iterdir()}
     one = predictor()
     summary = run(named, one=one, existing="skip")
-    assert [picture.name for picture in summary.skipped] == ["0", "1", "3"]
-    assert [picture.name for picture, _ in summary.predicted] == ["2"]
+    assert [image.name for image in summary.skipped] == ["0", "1", "3"]
+    assert [image.name for image, _ in summary.predicted] == ["2"]
     assert len(one.model.shapes) == 1
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
-    # A picture of which something is missing is predicted whole.
+    # A image of which something is missing is predicted whole.
     assert len(run(named, existing="skip", kinds=("masks", "overlays")).predicted) == 4
     assert len(run(named, existing="skip", kinds=("masks", "overlays")).skipped) == 4
 
 
 def test_predictions_of_other_settings_are_not_mixed():
-    named = pictures(2)
+    named = images(2)
     run(named)
     with pytest.raises(SegregError) as refused:
         run(named, existing="skip", threshold=0.3, way=Way(views="flips"))
@@ -155,7 +155,7 @@ def test_predictions_of_other_settings_are_not_mixed():
 
 
 def test_a_prediction_that_was_killed_has_said_what_it_was():
-    named = pictures(4)
+    named = images(4)
 
     class Killed(torch.nn.Module):
         def forward(self, images):
@@ -167,18 +167,18 @@ def test_a_prediction_that_was_killed_has_said_what_it_was():
     assert len(run(named, existing="skip").predicted) == 4
 
 
-def test_a_picture_is_never_replaced_by_its_prediction():
-    pictures(2, folder="in")
+def test_a_image_is_never_replaced_by_its_prediction():
+    images(2, folder="in")
     Path("in").rename("masks")
     with pytest.raises(SegregError) as refused:
         run(gather(["masks"]), out=".")
     assert str(refused.value) == (
-        "masks/0.png is a picture that is read, and would be replaced by its prediction\n  predict into another folder"
+        "masks/0.png is a image that is read, and would be replaced by its prediction\n  predict into another folder"
     )
 
 
 def test_a_folder_that_cannot_be_written_to():
-    named = pictures(1)
+    named = images(1)
     Path("out").write_text("a file")
     with pytest.raises(SegregError, match="out: can't be written to"):
         run(named)
@@ -190,16 +190,16 @@ def test_memory_of_the_device_that_does_not_suffice():
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(SegregError) as refused:
-        run(pictures(2), one=predictor(model=Greedy()))
+        run(images(2), one=predictor(model=Greedy()))
     assert str(refused.value) == (
-        "the memory of cpu does not suffice\n  take a smaller --batch-size, or --tile for large pictures"
+        "the memory of cpu does not suffice\n  take a smaller --batch-size, or --tile for large images"
     )
 
 
-def test_a_bug_is_not_taken_for_a_broken_picture():
+def test_a_bug_is_not_taken_for_a_broken_image():
     class Broken(torch.nn.Module):
         def forward(self, images):
             raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError):
-        run(pictures(3), one=predictor(model=Broken()))
+        run(images(3), one=predictor(model=Broken()))

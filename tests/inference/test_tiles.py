@@ -59,7 +59,7 @@ def test_weights_fade_smoothly_from_one_tile_to_the_next():
 
 
 def spied(image, tile, calls):
-    """Gives what looks at tiles of an image `[K, H, W]` and sees it as it is, noting the corners."""
+    """Return what looks at tiles of an image `[K, H, W]` and sees it as it is, noting the corners."""
 
     def look(corners):
         calls.append(list(corners))
@@ -87,7 +87,7 @@ def test_a_map_that_all_tiles_agree_on_is_kept_row_for_row(size, overlap, at_onc
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.7])
-def test_blending_against_a_plain_sum_over_the_whole_picture(overlap):
+def test_blending_against_a_plain_sum_over_the_whole_image(overlap):
     drawn = np.random.default_rng(1)
     size, tile = (50, 67), (16, 20)
     maps = {}
@@ -112,7 +112,7 @@ def test_what_is_given_stays_as_it_was_when_the_next_rows_come():
     np.testing.assert_allclose(np.concatenate([part for _, part in parts], axis=1), image, atol=1e-6)
 
 
-def test_only_a_row_of_tiles_is_held_however_tall_the_picture(monkeypatch):
+def test_only_a_row_of_tiles_is_held_however_tall_the_image(monkeypatch):
     image = np.ones((2, 4000, 32), np.float32)
     sizes = []
     zeros = np.zeros

@@ -1,4 +1,4 @@
-"""True masks beside pictures that are predicted: which belongs to which, and what is refused."""
+"""True masks beside images that are predicted: which belongs to which, and what is refused."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def save(name, values=((0, 255),)):
     Image.fromarray(np.array(values, np.uint8)).save(name)
 
 
-def found(pictures, *masks, task=BINARY, words=None, **given):
-    """Gives which mask each picture has."""
-    for name in pictures:
+def found(images, *masks, task=BINARY, words=None, **given):
+    """Return which mask each image has."""
+    for name in images:
         save(f"in/{name}")
     Path("true").mkdir(exist_ok=True)
     for name in masks:
@@ -64,17 +64,16 @@ def test_the_same_folders_come_before_the_same_name_anywhere():
     assert found([], words=["in/c/2.png"]) == {"2": "else/2.png"}
     assert refused([], words=["in/a/1.png"]) == (
         "the mask of in/a/1.png may be each of true/a/1.png and true/b/1.png\n"
-        "  keep one of each, or lay masks in folders of the same names as the pictures'"
+        "  keep one of each, or lay masks in folders of the same names as the images'"
     )
 
 
 def test_what_cannot_be_paired_is_refused():
     assert refused(["1.jpg", "2.jpg"], "1_mask.png") == (
-        'no picture has a mask in true\n  the mask of in/1.jpg would be named "1" and any extension; '
-        "there is 1_mask.png"
+        'no image has a mask in true\n  the mask of in/1.jpg would be named "1" and any extension; there is 1_mask.png'
     )
     assert refused([], suffix="_m") == (
-        'no picture has a mask in true\n  the mask of in/1.jpg would be named "1_m" and any extension; '
+        'no image has a mask in true\n  the mask of in/1.jpg would be named "1_m" and any extension; '
         "there is 1_mask.png"
     )
     assert refused([], "1.png", "1.tif").startswith("the mask of in/1.jpg may be each of true/1.png and true/1.tif")
@@ -129,7 +128,7 @@ def test_labels(task, held, labels):
         (BINARY, [[0, 7]], f"true/1.png: holds 7; {HOLDS} 0 and 1, or 0 and 255{HINT}"),
         (BINARY, [[1, 255]], f"true/1.png: holds 255; {HOLDS} 0 and 1, or 0 and 255{HINT}"),
         (MULTICLASS, [[3, 9]], f"true/1.png: holds 3 and 9; {HOLDS} 0 to 2{HINT}"),
-        (BINARY, [[0], [1]], "true/1.png: is 2x1 (height x width), but its picture is 1x2"),
+        (BINARY, [[0], [1]], "true/1.png: is 2x1 (height x width), but its image is 1x2"),
     ],
 )
 def test_masks_that_are_wrong(task, held, says):

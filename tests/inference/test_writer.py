@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from segreg.errors import SegregError
-from segreg.inference.writer import KINDS, Outputs, class_folders
-from segreg.visualize.overlay import overlay
 from segreg.inference.predictor import Strip
+from segreg.inference.writer import KINDS, Outputs, class_folders
 from segreg.task import Task
+from segreg.visualize.overlay import overlay
 
 BINARY = Task(("lesion",), "binary")
 MULTICLASS = Task(("ground", "cell", "edge"), "multiclass")
@@ -32,7 +32,7 @@ def strips_of(probabilities, task, *, rows=4):
 
 
 def written(folder, task, *, size=(30, 40), **given):
-    """Writes every output of a random prediction and gives what it was made from, and the files."""
+    """Write every output of a random prediction and gives what it was made from, and the files."""
     drawn = np.random.default_rng(0)
     probabilities = drawn.random((task.channels, *size), np.float32)
     image = drawn.integers(0, 256, (*size, 3), dtype=np.uint8)
@@ -43,8 +43,8 @@ def written(folder, task, *, size=(30, 40), **given):
 
 
 def pixels(file):
-    with Image.open(file) as picture:
-        return np.array(picture)
+    with Image.open(file) as image:
+        return np.array(image)
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL], ids=lambda task: task.mode)
@@ -61,8 +61,8 @@ def test_every_kind_is_written_whole_and_nothing_else(tmp_path, task):
 def test_masks_hold_indices_or_0_and_255(tmp_path):
     for task, values in ((BINARY, "index"), (BINARY, "255"), (MULTICLASS, "index")):
         _, _, labels, files = written(tmp_path / f"{task.mode}{values}", task, values=values)
-        with Image.open(files["masks"]) as picture:
-            assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (40, 30))
+        with Image.open(files["masks"]) as image:
+            assert (image.format, image.mode, image.size) == ("PNG", "L", (40, 30))
         np.testing.assert_array_equal(pixels(files["masks"]), labels * (255 if values == "255" else 1))
 
 
@@ -138,7 +138,7 @@ def test_classes_that_overlap_are_drawn_over_each_other():
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL], ids=lambda task: task.mode)
-def test_large_pictures_drawn_in_strips_have_no_seams(task, monkeypatch):
+def test_large_images_drawn_in_strips_have_no_seams(task, monkeypatch):
     drawn = np.random.default_rng(0)
     shape = (2, 900, 820) if task.mode == "multilabel" else (900, 820)
     labels = np.kron(
@@ -152,7 +152,7 @@ def test_large_pictures_drawn_in_strips_have_no_seams(task, monkeypatch):
     np.testing.assert_array_equal(overlay(image, labels, colours, task), whole)
 
 
-def test_outlines_grow_with_the_picture():
+def test_outlines_grow_with_the_image():
     labels = np.zeros((1200, 1300), np.uint8)
     labels[300:900, 300:900] = 1
     drawn = overlay(np.zeros((1200, 1300, 3), np.uint8), labels, COLOURS[:2], BINARY)
@@ -160,7 +160,7 @@ def test_outlines_grow_with_the_picture():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 7])
-def test_pictures_of_any_number_of_channels_are_shown(channels):
+def test_images_of_any_number_of_channels_are_shown(channels):
     image = np.random.default_rng(0).integers(0, 256, (10, 12, channels), dtype=np.uint8)
     drawn = overlay(image, np.zeros((10, 12), np.uint8), COLOURS[:2], BINARY)
     np.testing.assert_array_equal(drawn, image[..., :3] if channels >= 3 else image.repeat(3, axis=-1))

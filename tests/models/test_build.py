@@ -7,11 +7,11 @@ import torch
 
 import plugged
 import tiny_runs
-from segreg.models import build
-from segreg.errors import SegregError
 from segreg.config.recipe import read_recipe
-from segreg.registry.registry import load_registry
 from segreg.config.resolve import resolve
+from segreg.errors import SegregError
+from segreg.models import build
+from segreg.registry.registry import load_registry
 from segreg.task import Task
 
 BINARY = Task(("lesion",), "binary")
@@ -208,7 +208,7 @@ def test_an_id_twice_is_refused(resolved):
 
 
 def test_a_metric_twice_is_refused(resolved):
-    with pytest.raises(SegregError, match='the metric "dice" stands twice'):
+    with pytest.raises(SegregError, match='the metric "dice" is given twice'):
         build.build_metrics(resolved("evaluate.metrics=[dice, iou, {name: dice}]"), BINARY)
 
 

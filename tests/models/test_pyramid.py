@@ -230,7 +230,7 @@ def broken(**attributes):
 @pytest.mark.parametrize(
     ("encoder", "says"),
     [
-        (object(), "encoder object is no nn.Module"),
+        (object(), "encoder object is not a nn.Module"),
         (nn.Identity(), "encoder Identity has no sequence 'channels'"),
         (broken(channels=(8,)), "encoder Toy has 1 channels for 2 strides"),
         (broken(channels=(), strides=()), "encoder Toy has 0 channels for 0 strides"),

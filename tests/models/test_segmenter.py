@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from segreg.errors import SegregError
-from segreg.models.segmenter import Normalize, Segmenter, describe, verify
 from segreg.models.pyramid import at_output_stride, pyramid_of
+from segreg.models.segmenter import Normalize, Segmenter, describe, verify
 
 
 class Encoder(nn.Module):
@@ -271,7 +271,7 @@ class TestConstruction:
             Segmenter(encoder, decoder, 1)
 
     def test_a_decoder_that_is_no_module_is_refused(self):
-        with pytest.raises(SegregError, match=r"auxiliary decoder object is no nn\.Module"):
+        with pytest.raises(SegregError, match=r"auxiliary decoder object is not a nn\.Module"):
             Segmenter(*parts(), 1, auxiliary=object())
 
     def test_an_auxiliary_that_dilates_the_encoder_under_the_decoder_is_refused(self):

@@ -43,7 +43,7 @@ evaluate: {metrics: [dice], overlays: 1}
 
 
 def dist_info(site_packages, *, files):
-    """Writes what an installer writes beside the package's files: METADATA, entry_points.txt and RECORD."""
+    """Write what an installer writes beside the package's files: METADATA, entry_points.txt and RECORD."""
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     info = site_packages / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
     info.mkdir()
@@ -62,7 +62,7 @@ def dist_info(site_packages, *, files):
 
 @pytest.fixture(params=["normal", "editable"])
 def run(request, tmp_path):
-    """Installs the package into a folder of its own and gives what runs segreg with it: `run("list", "encoder")`."""
+    """Install the package into a folder of its own and gives what runs segreg with it: `run("list", "encoder")`."""
     site_packages = tmp_path / "site-packages"
     site_packages.mkdir()
     if request.param == "normal":

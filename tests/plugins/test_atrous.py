@@ -29,7 +29,7 @@ RATES = [2, 3, 6, 12, 16, 18, 36]
 
 
 class Stem(nn.Module):
-    """Two levels of strides 4 and 16, so that pictures of 256 pixels give maps of 16x16."""
+    """Two levels of strides 4 and 16, so that images of 256 pixels give maps of 16x16."""
 
     channels, strides = (6, 8), (4, 16)
 
@@ -73,7 +73,7 @@ def ordinary(network):
 
 @pytest.fixture
 def avx2(monkeypatch):
-    """The ways of the processor where most is left out, whichever this one is."""
+    """The ways of the CPU where most is left out, whichever this one is."""
     monkeypatch.setattr(atrous, "PROCESSOR", "AVX2")
 
 
@@ -126,7 +126,7 @@ def test_live_parts_are_the_products_that_are_not_with_padding(size, rate):
 
 
 @pytest.mark.parametrize(
-    ("size", "rate", "kind", "dtype", "device", "processor", "expected"),
+    ("size", "rate", "kind", "dtype", "device", "CPU", "expected"),
     [
         ((16, 16), 18, "dense", torch.float32, "cpu", "AVX2", "live"),
         ((16, 16), 16, "dense", torch.bfloat16, "cuda", "AVX2", "live"),

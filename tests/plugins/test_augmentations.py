@@ -24,7 +24,7 @@ from segreg_plugins.augmentations import albumentations_transform, segreg_entrie
 from segreg_plugins.augmentations.source import transform_names, transform_settings
 from segreg_plugins.augmentations.unfit import UNFIT
 
-# Bases, and what is no transform of pictures: volumes, spectrograms.
+# Bases, and what is not a transform of images: volumes, spectrograms.
 NOT_OFFERED = {
     "BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "NoOp", "ToTensor3D", "CenterCrop3D",
     "CoarseDropout3D", "CubicSymmetry", "Pad3D", "PadIfNeeded3D", "RandomCrop3D", "FrequencyMasking", "TimeMasking",
@@ -33,7 +33,7 @@ NOT_OFFERED = {
 IMPORTABLE = {
     name for name in dir(A) if isinstance(getattr(A, name), type) and issubclass(getattr(A, name), A.BasicTransform)
 } - NOT_OFFERED
-# What a transform needs to be built or to keep the size of a 32x32 picture.
+# What a transform needs to be built or to keep the size of a 32x32 image.
 NEEDED = {
     "CenterCrop": {"height": 32, "width": 32},
     "ConstrainedCoarseDropout": {"mask_indices": [1]},
@@ -54,7 +54,7 @@ EASY = sorted(IMPORTABLE - set(UNFIT))
 
 
 def build(name, **given):
-    """Builds a transform as a recipe does: every setting checked, defaults filled in, everything passed."""
+    """Build a transform as a recipe does: every setting checked, defaults filled in, everything passed."""
     settings = transform_settings(name)
     checked = {key: check_value(settings[key].hint, value) for key, value in (NEEDED.get(name, {}) | given).items()}
     complete = {key: setting.default for key, setting in settings.items() if not setting.required}
@@ -235,7 +235,7 @@ def test_what_wants_a_mask_of_one_layer_says_so_of_several():
 
     with pytest.raises(SegregError) as told:
         Augmentation([build("MaskDropout", p=1.0)], Task(("x", "y"), "multilabel")).try_out((32, 32, 3), (2, 32, 32))
-    assert str(told.value).startswith('the augmentation "MaskDropout" fails on a picture of 32x32x3: ')
+    assert str(told.value).startswith('the augmentation "MaskDropout" fails on a image of 32x32x3: ')
     assert str(told.value).endswith(", or a mask of one layer, where a multilabel task has one for each class")
 
 
@@ -292,7 +292,7 @@ def test_what_is_filled_counts_for_nothing(name):
 
 
 def test_all_that_fill_are_among_the_strong():
-    at_size = {"CenterCrop", "Crop", "Pad", "PadIfNeeded", "RandomCrop"}  # they fill where the picture is smaller
+    at_size = {"CenterCrop", "Crop", "Pad", "PadIfNeeded", "RandomCrop"}  # they fill where the image is smaller
     never = {"PiecewiseAffine"}  # repeats the border whatever it is told
     assert set(FILLING) == set(STRONG) | at_size | never
 

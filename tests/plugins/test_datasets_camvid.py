@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import segreg
-from segreg.errors import SegregError
 from segreg.config.shipped import shipped_recipe
+from segreg.errors import SegregError
 from segreg_plugins.datasets.camvid import CLASSES, camvid
 
 REAL = os.environ.get("SEGREG_REAL_DATA")
@@ -69,7 +69,7 @@ def test_what_is_wrong_is_told_with_where_the_data_comes_from(tmp_path):
     refusal("are another edition; its colours are not class numbers", url, root=tmp_path / "other")
 
 
-def test_pictures_without_masks_are_told_for_all_sides(tmp_path):
+def test_images_without_masks_are_told_for_all_sides(tmp_path):
     side(tmp_path, "train", "a", "b")
     side(tmp_path, "val", "c")
     side(tmp_path, "test", "d")
@@ -89,7 +89,7 @@ def test_other_values_are_refused(tmp_path):
 
 @pytest.mark.real
 @needs_real
-def test_real_pictures():
+def test_real_images():
     root = Path(REAL or "") / "camvid"
     dataset = camvid(root=root)
     assert list(dataset.task.classes) == json.loads((root / "classes.json").read_text())["classes"]
@@ -106,7 +106,7 @@ def test_real_pictures():
 @pytest.mark.real
 @pytest.mark.slow
 @needs_real
-def test_the_recipe_trains_on_real_pictures(tmp_path, monkeypatch):
+def test_the_recipe_trains_on_real_images(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
     source = Path(REAL or "") / "camvid"
     for name, count in (("train", 12), ("val", 4)):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from segreg.config.sections import Split
 from segreg.data.split import divide
 from segreg.errors import SegregError
-from segreg.config.sections import Split
 from segreg_plugins.datasets.cityscapes import LABELS, cityscapes
 
 # The 19 scored labels of the benchmark, in the order of their train ids.
@@ -78,7 +78,7 @@ def test_what_is_wrong_is_told_with_where_the_data_comes_from(tmp_path):
     place(tmp_path, "val", "munster", 0)
     (tmp_path / "gtFine/train/ulm/ulm_000001_000019_gtFine_labelIds.png").unlink()
     (tmp_path / "leftImg8bit/val/munster/munster_000000_000019_leftImg8bit.png").unlink()
-    refusal("1 image has no mask", "ulm_000001_000019_leftImg8bit.png", "holds no pictures", url, root=tmp_path)
+    refusal("1 image has no mask", "ulm_000001_000019_leftImg8bit.png", "holds no images", url, root=tmp_path)
     (tmp_path / "gtFine").rename(tmp_path / "gtfine")
     refusal('has no "gtFine/train"', 'did you mean "gtfine"?', url, root=tmp_path)
     (tmp_path / "packed").mkdir()

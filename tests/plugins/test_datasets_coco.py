@@ -14,10 +14,10 @@ import pytest
 from PIL import Image, ImageDraw
 
 import segreg
-from segreg.data.split import divide
-from segreg.errors import SegregError
 from segreg.config.sections import Split
 from segreg.config.shipped import shipped_recipe
+from segreg.data.split import divide
+from segreg.errors import SegregError
 from segreg_plugins.datasets.coco import coco
 from segreg_plugins.datasets.polygons import polygon_area, polygon_window
 from segreg_plugins.datasets.rle import counts_of, pixels_of
@@ -30,7 +30,7 @@ SQUARE = [[2, 1, 6, 1, 6, 4, 2, 4]]
 
 
 def export(folder: Path, annotations, *, images=None, categories=None, size=(8, 10), file="_annotations.coco.json"):
-    """Writes an annotation file and its pictures, (height, width) `size`, all named in `images`."""
+    """Write an annotation file and its images, (height, width) `size`, all named in `images`."""
     folder.mkdir(parents=True, exist_ok=True)
     images = [{"id": 1, "file_name": "a.jpg", "height": size[0], "width": size[1]}] if images is None else images
     for image in images:
@@ -42,7 +42,7 @@ def export(folder: Path, annotations, *, images=None, categories=None, size=(8, 
     return folder
 
 
-def picture(number, name=None, size=(8, 10)):
+def image(number, name=None, size=(8, 10)):
     return {"id": number, "file_name": name or f"{number}.jpg", "height": size[0], "width": size[1]}
 
 
@@ -158,7 +158,7 @@ def test_masks_equal_those_of_cocos_own_tools():
         ({"counts": [-1, 81], "size": [8, 10]}, "its mask has a run of -1 pixels"),
         ({"counts": "0~", "size": [8, 10]}, "its compressed mask holds '~' at character 2"),
         ({"counts": "0P", "size": [8, 10]}, "its compressed mask breaks off inside a number"),
-        ({"counts": [80], "size": [10, 8]}, "its mask is 10x8, and its picture 8x10 (height x width)"),
+        ({"counts": [80], "size": [10, 8]}, "its mask is 10x8, and its image 8x10 (height x width)"),
         ({"counts": [80], "size": 80}, "its mask's size is 80, and [height, width] was expected"),
         ({"counts": [0.5], "size": [8, 10]}, "its mask's counts are neither a text nor a list of integers"),
     ],
@@ -271,8 +271,8 @@ def test_what_lies_outside_is_cut_off(tmp_path):
     np.testing.assert_array_equal(drawn(tmp_path), block(slice(0, 2), slice(0, 3)))
 
 
-def test_pictures_without_annotations_are_background(tmp_path):
-    export(tmp_path, [{"segmentation": SQUARE, "image_id": 2}], images=[picture(1), picture(2)])
+def test_images_without_annotations_are_background(tmp_path):
+    export(tmp_path, [{"segmentation": SQUARE, "image_id": 2}], images=[image(1), image(2)])
     assert not drawn(tmp_path, 0).any()
     assert drawn(tmp_path, 1).any()
 
@@ -327,7 +327,7 @@ def test_smaller_objects_lie_above_larger_ones_or_later_ones_above_earlier(tmp_p
 # Sizes
 
 
-def test_a_picture_of_another_size_than_the_file_says_is_refused_or_scaled(tmp_path):
+def test_a_image_of_another_size_than_the_file_says_is_refused_or_scaled(tmp_path):
     half = counts_from(block(slice(1, 4), slice(0, 2)))
     annotations = [{"segmentation": SQUARE}, {"segmentation": {"counts": half, "size": [8, 10]}, "category_id": 2}]
     export(tmp_path, annotations)
@@ -348,7 +348,7 @@ def test_without_a_size_coordinates_are_the_files_own(tmp_path):
     np.testing.assert_array_equal(drawn(tmp_path), block(slice(1, 4), slice(2, 6)))
 
 
-def test_a_picture_that_exif_turns_has_the_size_that_it_is_shown_with(tmp_path):
+def test_a_image_that_exif_turns_has_the_size_that_it_is_shown_with(tmp_path):
     export(tmp_path, [{"segmentation": SQUARE}])
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -391,7 +391,7 @@ def test_categories_are_told_apart_by_name_in_files_that_number_them_otherwise(t
         tmp_path / "valid",
         [{"segmentation": SQUARE, "category_id": 7}, {"segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]], "category_id": 8}],
         categories=other,
-        images=[picture(1, "b.jpg")],
+        images=[image(1, "b.jpg")],
     )
     dataset = coco(root=tmp_path)
     assert dataset.task.classes == ("background", "cat", "dog", "bird")
@@ -451,7 +451,7 @@ def test_classes_that_do_not_fit_are_told(three):
         mode="binary",
     )
     refusal('"background" is what is in no class', root=three, classes={"background": ("cat", "dog", "bird")})
-    export(three, [], images=[picture(1)])
+    export(three, [], images=[image(1)])
     refusal("no annotation in it, so that there is nothing to learn", root=three)
 
 
@@ -461,12 +461,12 @@ def test_classes_that_do_not_fit_are_told(three):
 def test_the_layouts_of_roboflow_coco_cvat_and_label_studio(tmp_path):
     one = [{"segmentation": SQUARE}]
     for side, name in (("train", "a.jpg"), ("valid", "b.jpg"), ("test", "c.jpg")):
-        export(tmp_path / "roboflow" / side, one, images=[picture(1, name)])
+        export(tmp_path / "roboflow" / side, one, images=[image(1, name)])
     splits = {s.id: s.split for s in coco(root=tmp_path / "roboflow").samples}
     assert splits == {"a": "train", "b": "val", "c": "test"}
 
     for side in ("train2017", "val2017"):
-        folder = export(tmp_path / "coco" / side, one, images=[picture(1, f"{side}.jpg")])
+        folder = export(tmp_path / "coco" / side, one, images=[image(1, f"{side}.jpg")])
         (tmp_path / "coco/annotations").mkdir(exist_ok=True)
         (folder / "_annotations.coco.json").rename(tmp_path / f"coco/annotations/instances_{side}.json")
     (tmp_path / "coco/annotations/captions_val2017.json").write_text("{}")
@@ -491,7 +491,7 @@ def test_the_layouts_of_roboflow_coco_cvat_and_label_studio(tmp_path):
 def test_files_named_one_by_one(tmp_path):
     one = [{"segmentation": SQUARE}]
     for side in ("x", "y"):
-        export(tmp_path / side, one, images=[picture(1, "a.jpg")], file=f"{side}.json")
+        export(tmp_path / side, one, images=[image(1, "a.jpg")], file=f"{side}.json")
     named = {"train": tmp_path / "x/x.json", "val": tmp_path / "y/y.json"}
     samples = coco(annotations=named).samples
     assert [(s.id, s.split, s.mask.name) for s in samples] == [
@@ -511,7 +511,7 @@ def test_files_named_one_by_one(tmp_path):
     refusal("images: goes with annotations", images=tmp_path)
 
 
-def test_missing_exports_and_pictures_are_told(tmp_path):
+def test_missing_exports_and_images_are_told(tmp_path):
     refusal(f"root: there is no folder {tmp_path}/nothing", "cocodataset.org", "Roboflow", root=tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     refusal(
@@ -519,9 +519,9 @@ def test_missing_exports_and_pictures_are_told(tmp_path):
     )
     export(tmp_path / "deep/inner/train", [{"segmentation": SQUARE}])
     refusal(f"set dataset.root: {tmp_path}/deep/inner", root=tmp_path / "deep")
-    export(tmp_path / "gone", [{"segmentation": SQUARE}], images=[picture(n) for n in range(1, 4)])
+    export(tmp_path / "gone", [{"segmentation": SQUARE}], images=[image(n) for n in range(1, 4)])
     (tmp_path / "gone/2.jpg").rename(tmp_path / "gone/2.jpeg")
-    refusal("1 of its 3 pictures is not in", '"2.jpg"', 'did you mean "2.jpeg"?', root=tmp_path / "gone")
+    refusal("1 of its 3 images is not in", '"2.jpg"', 'did you mean "2.jpeg"?', root=tmp_path / "gone")
     export(tmp_path / "two", [{"segmentation": SQUARE}], file="a.json")
     export(tmp_path / "two", [{"segmentation": SQUARE}], file="b.json")
     refusal('has 2 .json files: "a.json" and "b.json"', root=tmp_path / "two")
@@ -533,11 +533,11 @@ def test_missing_exports_and_pictures_are_told(tmp_path):
 def test_damaged_annotation_files_are_told_with_every_fault(tmp_path):
     file = tmp_path / "_annotations.coco.json"
     file.write_text('{"images": [\n  ,]}')
-    refusal(f"{file}:2:3: is no JSON", root=tmp_path)
+    refusal(f"{file}:2:3: is not a JSON", root=tmp_path)
     file.write_bytes(b"\xff\xfe\x00")
-    refusal(f"{file}: is no UTF-8 text", root=tmp_path)
+    refusal(f"{file}: is not a UTF-8 text", root=tmp_path)
     file.write_text("[]")
-    refusal("is no COCO annotation file: it holds a list", root=tmp_path)
+    refusal("is not a COCO annotation file: it holds a list", root=tmp_path)
     file.write_text('{"version": "5.0", "shapes": []}')
     refusal('it holds an object with "version" and "shapes"', root=tmp_path)
     file.write_text('{"images": [], "categories": [], "annotations": [{"segments_info": []}]}')
@@ -551,19 +551,19 @@ def test_damaged_annotation_files_are_told_with_every_fault(tmp_path):
         {"segmentation": "12"},
         {"bbox": [1, 2, 3]},
     ]
-    export(tmp_path, wrong, images=[picture(1), picture(1, "b.jpg"), {"id": 2}, picture(3, "1.jpg")],
+    export(tmp_path, wrong, images=[image(1), image(1, "b.jpg"), {"id": 2}, image(3, "1.jpg")],
            categories=[{"id": 1, "name": "cat"}, {"id": 1, "name": "dog"}, {"id": 2}])  # fmt: skip
     error = refusal(
-        'category 1 stands twice, as "cat" and "dog"',
+        'category 1 is given twice, as "cat" and "dog"',
         "category 3 of the list has no id or no name",
-        "picture 1 stands twice, as 1.jpg and b.jpg",
-        "picture 3 of the list has no id or no file_name",
-        "pictures 1 and 3 are one file, 1.jpg",
-        "annotation 0 is of picture 9, which is not in the list of images",
+        "image 1 is given twice, as 1.jpg and b.jpg",
+        "image 3 of the list has no id or no file_name",
+        "images 1 and 3 are one file, 1.jpg",
+        "annotation 0 is of image 9, which is not in the list of images",
         "annotation 1 is of category 5, which is not in the list of categories",
         "annotation 2 (1.jpg): a polygon of its segmentation has 7 numbers, an x without a y",
         "annotation 3 (1.jpg): a polygon of its segmentation holds a number that is not finite",
-        "annotation 4 (1.jpg): a polygon of its segmentation is no list of numbers",
+        "annotation 4 (1.jpg): a polygon of its segmentation is not a list of numbers",
         "annotation 5 (1.jpg): its segmentation is a str",
         "annotation 6 (1.jpg): its bbox is [1, 2, 3]",
         root=tmp_path,
@@ -584,7 +584,7 @@ def test_copies_of_one_source_are_a_group(tmp_path):
         "plain.jpg",
         "x_jpg.rf.1_jpg.rf.2.jpg",
     ]
-    images = [picture(n + 1, name) for n, name in enumerate(names)]
+    images = [image(n + 1, name) for n, name in enumerate(names)]
     export(tmp_path, [{"segmentation": SQUARE}], images=images)
     samples = coco(root=tmp_path).samples
     assert [s.group for s in samples] == ["i.29_JPG", "i.29_JPG", "i.30_jpg", None, "x_jpg"]
@@ -609,7 +609,7 @@ def test_what_changes_the_masks_changes_the_reader(three):
     assert len({coco(root=three, **choice).reader for choice in choices}) == len(choices)
 
 
-# Real pictures
+# Real images
 
 
 @pytest.mark.real

@@ -12,9 +12,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from segreg.config.sections import Split
 from segreg.data.split import divide
 from segreg.errors import SegregError
-from segreg.config.sections import Split
 from segreg_plugins.datasets.csv_manifest import csv_manifest
 
 REAL = os.environ.get("SEGREG_REAL_DATA")
@@ -22,7 +22,7 @@ REAL = os.environ.get("SEGREG_REAL_DATA")
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder with the pictures i/1.png to i/3.png and their masks m/1.png to m/3.png."""
+    """A folder with the images i/1.png to i/3.png and their masks m/1.png to m/3.png."""
     for folder in ("i", "m"):
         (tmp_path / folder).mkdir()
     for number in (1, 2, 3):
@@ -99,7 +99,7 @@ def test_columns_may_be_called_otherwise_and_paths_start_elsewhere(data):
     assert samples(data / "tables", absolute) == [("1", None, None)]
 
 
-def test_pictures_of_one_name_are_told_apart_by_their_paths(data):
+def test_images_of_one_name_are_told_apart_by_their_paths(data):
     (data / "j").mkdir()
     Image.new("RGB", (3, 2)).save(data / "j/1.png")
     ids = [name for name, _, _ in samples(data, "image,mask\ni/1.png,m/1.png\nj/1.png,m/1.png\ni/2.png,m/2.png\n")]
@@ -156,7 +156,7 @@ def test_faults_in_rows_are_told_with_their_lines(data):
         f"{manifest}:4: image: {data}/i/4.png is not there",
         f"{manifest}:5: names no mask",
         f"{manifest}:6: image: {data}/i is a folder",
-        f'{manifest}:6: split: "trian" is no side of a split\n  did you mean "train"',
+        f'{manifest}:6: split: "trian" is not a side of a split\n  did you mean "train"',
         f"{manifest}:7: says no split",
         f'{manifest}:8: id: "e/f" has a slash',
         f"{manifest}:9: has no id",
@@ -182,7 +182,7 @@ def test_lines_are_counted_where_fields_hold_line_ends(data):
     manifest = table(data, "image,mask\ni/1.png,m/1.png\ni/2.png,m/2.png,more\n")
     refusal(f'{manifest}:3: has 3 fields, and the header has 2: "image" and "mask"', manifest=manifest)
     manifest = table(data, 'image,mask\ni/1.png,m/1.png\n"i/2.png,m/2.png\n')
-    refusal(f"{manifest}:3: is no CSV (", manifest=manifest)
+    refusal(f"{manifest}:3: is not a CSV (", manifest=manifest)
 
 
 def test_faults_in_the_header_are_told(data):
@@ -204,7 +204,7 @@ def test_faults_in_the_header_are_told(data):
 
 def test_a_table_that_is_not_there_is_told(data, monkeypatch):
     monkeypatch.chdir(data)
-    own = "the table is your own: a header with image and mask, and a row for each picture"
+    own = "the table is your own: a header with image and mask, and a row for each image"
     table(data, "image,mask\n")
     said = refusal(manifest=data / "tables.csv")
     assert str(said) == f'manifest: {data}/tables.csv is not there\n  did you mean "table.csv"?\n  {own}'
@@ -220,15 +220,15 @@ def test_files_that_are_no_tables_are_told(data):
     refusal("is empty", manifest=table(data, "\n \n"))
     refusal("holds JSON", ".jsonl", manifest=table(data, '{"image": "a"}'))
     (data / "latin.csv").write_bytes("image,mask\ni/1.png,m/é.png\n".encode("latin-1"))
-    refusal(f"{data}/latin.csv:2: is no UTF-8 text", manifest=data / "latin.csv")
-    refusal(f"{data}/t.jsonl:2:14: is no JSON", manifest=table(data, '{"image": "a"}\n{"image": "a"', "t.jsonl"))
+    refusal(f"{data}/latin.csv:2: is not a UTF-8 text", manifest=data / "latin.csv")
+    refusal(f"{data}/t.jsonl:2:14: is not a JSON", manifest=table(data, '{"image": "a"}\n{"image": "a"', "t.jsonl"))
     refusal(f"{data}/t.jsonl:1: holds no JSON object", manifest=table(data, '["a"]', "t.jsonl"))
     refusal("each line holds one whole object", manifest=table(data, '[\n{"image": "a"}\n]', "t.jsonl"))
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not REAL, reason="SEGREG_REAL_DATA is not set")
-def test_real_16_bit_pictures(tmp_path):
+def test_real_16_bit_images(tmp_path):
     folder = Path(REAL or "") / "nonrgb/uint16_instances"
     files = sorted(path for path in folder.rglob("*.tif*"))
     mask = next(path for path in files if "mask" in str(path.relative_to(folder)))

@@ -137,7 +137,7 @@ def test_a_broken_connection_goes_on_where_it_stopped(tmp_path, server):
 
 def test_a_later_call_goes_on_where_an_earlier_one_stopped(tmp_path, server):
     server.break_after = [300, 0, 0, 0, 0, 0]
-    with pytest.raises(SegregError, match=r"stopped after 300 bytes \(.*\)\n  the same command goes on from there"):
+    with pytest.raises(SegregError, match=r"stopped after 300 bytes \(.*\)\n  the same command continues from there"):
         fetch_all(tmp_path, server, [INPUT])
     server.break_after = []
     server.asked.clear()

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 import segreg
-from segreg.registry.protocols import Dataset, Sample
-from segreg.data.split import divide
-from segreg.errors import SegregError
 from segreg.config.recipe import read_recipe
-from segreg.registry.registry import load_registry
 from segreg.config.resolve import resolve
 from segreg.config.shipped import shipped_recipe
+from segreg.data.split import divide
+from segreg.errors import SegregError
+from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.registry import load_registry
 from segreg.task import Task
 from segreg_plugins.datasets.dsb2018 import dsb2018
 
@@ -27,8 +27,8 @@ needs_real = pytest.mark.skipif(not REAL, reason="SEGREG_REAL_DATA is not set")
 
 def save(path: Path, values, mode=None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture = Image.fromarray(np.asarray(values, np.uint8))
-    (picture.convert(mode) if mode else picture).save(path)
+    image = Image.fromarray(np.asarray(values, np.uint8))
+    (image.convert(mode) if mode else image).save(path)
     return path
 
 
@@ -39,7 +39,7 @@ def nucleus(rows, columns):
 
 
 def raw(folder: Path, name: str, *masks, mode=None) -> Path:
-    """Writes one sample as Kaggle has it: an RGBA picture, and a mask a nucleus."""
+    """Write one sample as Kaggle has it: an RGBA image, and a mask a nucleus."""
     save(folder / name / "images" / f"{name}.png", np.full((6, 8, 4), 255))
     for number, mask in enumerate(masks):
         save(folder / name / "masks" / f"{number:04x}.png", mask, mode)
@@ -63,7 +63,7 @@ def refusal(*words: str, root: Path) -> SegregError:
 def test_nuclei_are_united(tmp_path, mode):
     one, two = nucleus(slice(0, 3), slice(0, 3)), nucleus(slice(2, 5), slice(2, 6))
     raw(tmp_path / "stage1_train", "b", one, two, mode=mode)
-    raw(tmp_path / "stage1_train", "a", np.zeros((6, 8)), mode=mode)  # a picture with nothing in it
+    raw(tmp_path / "stage1_train", "a", np.zeros((6, 8)), mode=mode)  # a image with nothing in it
     (tmp_path / "stage1_train/.DS_Store").write_text("")
     for root in (tmp_path, tmp_path / "stage1_train"):
         dataset = dsb2018(root=root)
@@ -111,8 +111,8 @@ def test_incomplete_samples_are_told_together(tmp_path):
     raw(folder, "two", nucleus(0, 0))
     save(folder / "two/images/other.png", np.zeros((6, 8, 3)))
     error = refusal(
-        f'{folder}/two/images: holds 2 pictures, and one is expected: "other.png" and "two.png"',
-        f"1 folder holds no picture: {folder}/blind/images",
+        f'{folder}/two/images: holds 2 images, and one is expected: "other.png" and "two.png"',
+        f"1 folder holds no image: {folder}/blind/images",
         f"2 folders hold no mask: {folder}/empty/masks and {folder}/maskless/masks",
         "kaggle.com",
         root=tmp_path,
@@ -127,7 +127,7 @@ def test_strange_masks_are_told(tmp_path):
     refusal("x/masks/0000.png: holds the values 0 and 85", root=tmp_path / "b")
 
 
-def test_the_recipe_splits_kaggles_670_pictures_into_402_134_and_134():
+def test_the_recipe_splits_kaggles_670_images_into_402_134_and_134():
     resolved = resolve(read_recipe(shipped_recipe("dsb2018_v3plus")), load_registry())
     assert (resolved.split.val, resolved.split.test, resolved.split.seed) == (0.2, 0.2, 42)
     samples = [Sample(f"{number:064x}", Path("image")) for number in range(670)]
@@ -142,12 +142,12 @@ def test_the_recipe_for_folders_keeps_15_percent_for_the_test_and_15_of_the_rest
     assert resolved.split.seed == 42
 
 
-# Real pictures
+# Real images
 
 
 @pytest.mark.real
 @needs_real
-def test_real_raw_pictures():
+def test_real_raw_images():
     root = Path(REAL or "") / "dsb2018"
     raw_ones, prepared = dsb2018(root=root / "raw_sample"), dsb2018(root=root)
     assert (len(raw_ones.samples), len(prepared.samples)) == (12, 536)
@@ -190,7 +190,7 @@ TINY = ("input.size=[64,64]", "train.epochs=1", "train.batch_size=4", "train.wor
         ("scratch_v3plus", ["dataset.images={data}/images", "dataset.masks={data}/masks", "schedule=null", "loss=iou"]),
     ],
 )
-def test_the_recipes_train_on_real_pictures(tmp_path, monkeypatch, name, more):
+def test_the_recipes_train_on_real_images(tmp_path, monkeypatch, name, more):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
     data = a_few(tmp_path)
     recipe = segreg.load_recipe(shipped_recipe(name), [*TINY, *(word.format(data=data) for word in more)])

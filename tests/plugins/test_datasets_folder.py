@@ -18,13 +18,13 @@ from segreg.errors import SegregError
 from segreg.settings import check_value
 from segreg_plugins.datasets import segreg_entries
 from segreg_plugins.datasets.folder import folder
-from segreg_plugins.datasets.pictures import natural_key
+from segreg_plugins.datasets.images import natural_key
 
 REAL = os.environ.get("SEGREG_REAL_DATA")
 needs_real = pytest.mark.skipif(not REAL, reason="SEGREG_REAL_DATA is not set")
 
 
-def picture(path: Path, values=None, **options) -> Path:
+def image(path: Path, values=None, **options) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.zeros((4, 6, 3), np.uint8) if values is None else np.asarray(values)
     Image.fromarray(array).save(path, **options)
@@ -32,7 +32,7 @@ def picture(path: Path, values=None, **options) -> Path:
 
 
 def mask(path: Path, values=((0, 255), (255, 0))) -> Path:
-    return picture(path, np.array(values, np.uint8))
+    return image(path, np.array(values, np.uint8))
 
 
 def refusal(*words: str, **settings) -> SegregError:
@@ -54,11 +54,11 @@ def test_pairs_by_stem_with_other_extensions_cases_blanks_dots_and_hidden_files(
     images, masks = tmp_path / "my images", tmp_path / "masks"
     names = ["img 10.rf.0a1b", "img 10.rf.ffff", "IMG 2", "b.c"]
     for name, extension in zip(names, (".jpg", ".JPG", ".PNG", ".bmp"), strict=True):
-        picture(images / f"{name}{extension}")
+        image(images / f"{name}{extension}")
         mask(masks / f"{name}_segmentation.PNG")
     for hidden in (images / ".DS_Store", images / "._IMG 2.PNG", masks / ".x.png", images / "Thumbs.db"):
-        hidden.write_bytes(b"no picture")
-    (images / "notes.txt").write_text("no picture")
+        hidden.write_bytes(b"no image")
+    (images / "notes.txt").write_text("no image")
     dataset = folder(images=images, masks=masks, mask_suffix="_segmentation")
     assert [sample.id for sample in dataset.samples] == ["b.c", "IMG 2", "img 10.rf.0a1b", "img 10.rf.ffff"]
     assert [sample.mask.name for sample in dataset.samples][2] == "img 10.rf.0a1b_segmentation.PNG"
@@ -77,7 +77,7 @@ def test_natural_order_is_total_and_ignores_case():
 
 def test_one_folder_for_both_told_apart_by_suffixes(tmp_path):
     for name in ("a", "b"):
-        picture(tmp_path / f"{name}_sat.jpg")
+        image(tmp_path / f"{name}_sat.jpg")
         mask(tmp_path / f"{name}_mask.png")
     both = folder(images=tmp_path, masks=tmp_path, image_suffix="_sat", mask_suffix="_mask")
     assert [s.id for s in both.samples] == ["a", "b"]
@@ -90,12 +90,12 @@ def test_one_folder_for_both_told_apart_by_suffixes(tmp_path):
 
 def test_trees_pair_by_name_or_by_path(tmp_path):
     for patient in ("p1", "p 2"):
-        picture(tmp_path / "i" / patient / "x.jpg")
+        image(tmp_path / "i" / patient / "x.jpg")
         mask(tmp_path / "m" / patient / "x.png")
     mirrored = folder(images=tmp_path / "i", masks=tmp_path / "m", search="mirrored_tree", groups="^([^/]+)/")
     assert [(s.id, s.group) for s in mirrored.samples] == [("p1__x", "p1"), ("p 2__x", "p 2")]
     refusal(
-        "images: 1 name stands twice",
+        "images: 1 name is given twice",
         str(tmp_path / "i/p 2/x.jpg"),
         "mirrored_tree",
         images=tmp_path / "i",
@@ -109,7 +109,7 @@ def test_trees_pair_by_name_or_by_path(tmp_path):
 
 
 def test_a_link_in_a_circle_ends_and_a_broken_link_is_told(tmp_path):
-    picture(tmp_path / "i/a/1.png")
+    image(tmp_path / "i/a/1.png")
     mask(tmp_path / "m/1.png")
     (tmp_path / "i/a/up").symlink_to(tmp_path / "i", target_is_directory=True)
     assert len(folder(images=tmp_path / "i", masks=tmp_path / "m", search="tree").samples) == 1
@@ -118,7 +118,7 @@ def test_a_link_in_a_circle_ends_and_a_broken_link_is_told(tmp_path):
 
 
 def test_accents_written_in_two_ways_pair(tmp_path):
-    picture(tmp_path / "i" / "le\u0301sion.png")
+    image(tmp_path / "i" / "le\u0301sion.png")
     mask(tmp_path / "m" / "l\u00e9sion.png")
     assert [s.id for s in folder(images=tmp_path / "i", masks=tmp_path / "m").samples] == ["l\u00e9sion"]
 
@@ -126,7 +126,7 @@ def test_accents_written_in_two_ways_pair(tmp_path):
 def test_every_file_without_partner_is_told_at_once(tmp_path):
     images, masks = tmp_path / "i", tmp_path / "m"
     for name in ("a", "b", "c", "d", "e"):
-        picture(images / f"{name}.jpg")
+        image(images / f"{name}.jpg")
     for name in ("a", "zebra"):
         mask(masks / f"{name}.png")
     error = refusal(
@@ -140,7 +140,7 @@ def test_every_file_without_partner_is_told_at_once(tmp_path):
 
 
 def test_a_forgotten_suffix_is_guessed_at(tmp_path):
-    picture(tmp_path / "i/lesion_1.jpg")
+    image(tmp_path / "i/lesion_1.jpg")
     mask(tmp_path / "m/lesion_1_mask.png")
     refusal(
         "1 image has no mask",
@@ -149,7 +149,7 @@ def test_a_forgotten_suffix_is_guessed_at(tmp_path):
         masks=tmp_path / "m",
     )
     refusal(
-        "no picture in",
+        "no image in",
         'has a name that ends in "_seg"',
         'such as "lesion_1_mask.png"; set mask_suffix',
         images=tmp_path / "i",
@@ -160,7 +160,7 @@ def test_a_forgotten_suffix_is_guessed_at(tmp_path):
 
 def test_what_is_wrong_with_names_is_guessed_at(tmp_path):
     both = {"images": tmp_path / "i", "masks": tmp_path / "m"}
-    picture(tmp_path / "i/IMG_1.jpg")
+    image(tmp_path / "i/IMG_1.jpg")
     mask(tmp_path / "m/img_1.png")
     refusal('"img_1" is there: upper and lower case must be the same', **both)
     (tmp_path / "m/img_1.png").rename(tmp_path / "m/IMG.png")
@@ -170,16 +170,16 @@ def test_what_is_wrong_with_names_is_guessed_at(tmp_path):
 
 
 def test_two_files_of_one_name_are_told(tmp_path):
-    picture(tmp_path / "i/a.png")
-    picture(tmp_path / "i/a.jpg")
+    image(tmp_path / "i/a.png")
+    image(tmp_path / "i/a.jpg")
     mask(tmp_path / "m/a.png")
     refusal(
-        f"1 name stands twice: {tmp_path}/i/a.jpg and {tmp_path}/i/a.png", images=tmp_path / "i", masks=tmp_path / "m"
+        f"1 name is given twice: {tmp_path}/i/a.jpg and {tmp_path}/i/a.png", images=tmp_path / "i", masks=tmp_path / "m"
     )
 
 
 def test_missing_and_empty_folders_are_told_precisely(tmp_path, monkeypatch):
-    picture(tmp_path / "dsb/images/a.png")
+    image(tmp_path / "dsb/images/a.png")
     refusal(
         f"images: there is no folder {tmp_path}/dsb/image\n",
         'but has no folder "image"; did you mean "images"?',
@@ -200,19 +200,19 @@ def test_missing_and_empty_folders_are_told_precisely(tmp_path, monkeypatch):
     (tmp_path / "text/a.npy").write_text("")
     refusal(
         "images: empty is empty",
-        "masks: text holds no pictures (its files: 1 with .npy)",
-        "pictures end in .bmp",
+        "masks: text holds no images (its files: 1 with .npy)",
+        "images end in .bmp",
         images=Path("empty"),
         masks=Path("text"),
     )
     refusal(
-        'dsb holds no pictures, only folders such as "images"', "search: tree", images=Path("dsb"), masks=Path("text")
+        'dsb holds no images, only folders such as "images"', "search: tree", images=Path("dsb"), masks=Path("text")
     )
 
 
 def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    picture(tmp_path / "i/a.png")
+    image(tmp_path / "i/a.png")
     mask(tmp_path / "m/a.png")
     assert len(folder(images=Path("~/i"), masks=Path("~/m")).samples) == 1
 
@@ -222,12 +222,12 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
 
 def test_groups(tmp_path):
     for name in ("img1_jpg.rf.aa", "img1_jpg.rf.bb", "img2_jpg.rf.cc"):
-        picture(tmp_path / "i" / f"{name}.jpg")
+        image(tmp_path / "i" / f"{name}.jpg")
         mask(tmp_path / "m" / f"{name}.png")
     both = {"images": tmp_path / "i", "masks": tmp_path / "m"}
     assert [s.group for s in folder(**both, groups=r"^(.*)_jpg\.rf\.").samples] == ["img1", "img1", "img2"]
     refusal(
-        'groups: "(" is no regular expression: missing ), unterminated subpattern at character 1', **both, groups="("
+        'groups: "(" is not a regular expression: missing ), unterminated subpattern at character 1', **both, groups="("
     )
     refusal("has no group in parentheses", **both, groups="_jpg")
     refusal('finds no group in 1 of 3 names: "img2_jpg.rf.cc"', **both, groups="(img1)")
@@ -238,8 +238,8 @@ def test_groups(tmp_path):
 
 @pytest.fixture
 def one(tmp_path):
-    """Gives settings for a folder with one picture, whose mask the test writes."""
-    picture(tmp_path / "i/a.png", np.zeros((2, 2, 3), np.uint8))
+    """Return settings for a folder with one image, whose mask the test writes."""
+    image(tmp_path / "i/a.png", np.zeros((2, 2, 3), np.uint8))
     (tmp_path / "m").mkdir()
 
     def write(values, name="a.png", dtype=np.uint8, **settings):
@@ -322,7 +322,7 @@ def test_two_classes_do_not_swallow_a_foreground_of_255(one):
 
 
 def test_palette_masks_are_indices(tmp_path):
-    picture(tmp_path / "i/a.png", np.zeros((2, 2, 3), np.uint8))
+    image(tmp_path / "i/a.png", np.zeros((2, 2, 3), np.uint8))
     (tmp_path / "m").mkdir()
     indexed = Image.fromarray(np.array([[0, 1], [2, 2]], np.uint8)).convert("L")
     indexed.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
@@ -336,7 +336,7 @@ def test_palette_masks_are_indices(tmp_path):
 def test_settings_that_contradict_each_other_are_told_with_all_else(tmp_path):
     error = refusal(
         'ignore_index: 1 is the number of the class "b"',
-        "is no regular expression",
+        "is not a regular expression",
         "images: there is no folder",
         images=tmp_path / "x",
         masks=tmp_path,
@@ -352,7 +352,7 @@ def test_settings_that_contradict_each_other_are_told_with_all_else(tmp_path):
 
 
 def test_what_changes_the_masks_changes_the_reader(tmp_path):
-    picture(tmp_path / "i/a.png")
+    image(tmp_path / "i/a.png")
     mask(tmp_path / "m/a.png")
     both = {"images": tmp_path / "i", "masks": tmp_path / "m"}
     choices = [{}, {"foreground": "nonzero"}, {"ignore_index": 7}, {"classes": ("a", "b")}]
@@ -361,7 +361,7 @@ def test_what_changes_the_masks_changes_the_reader(tmp_path):
 
 
 def test_a_dataset_can_be_sent_to_another_process(tmp_path):
-    picture(tmp_path / "i/a.png")
+    image(tmp_path / "i/a.png")
     mask(tmp_path / "m/a.png")
     dataset = pickle.loads(pickle.dumps(folder(images=tmp_path / "i", masks=tmp_path / "m")))
     assert reading(dataset).tolist() == [[0, 1], [1, 0]]
@@ -389,7 +389,7 @@ def test_entries_are_torch_free_and_every_setting_is_documented():
     assert result.stdout.strip() == "[]"
 
 
-# Real pictures
+# Real images
 
 
 @pytest.mark.real

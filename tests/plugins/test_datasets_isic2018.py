@@ -50,7 +50,7 @@ def test_official_parts_bring_the_official_split_where_they_have_truth(tmp_path)
     assert [s.split for s in isic2018(root=tmp_path).samples] == ["train", "train", "val", "val"]
     assert [s.split for s in isic2018(root=tmp_path, parts=("training",)).samples] == [None, None]
     refusal("has no ISIC2018_Task1_Test_GroundTruth", root=tmp_path, parts=("training", "test"))
-    # What is asked for is never replaced by drawn pictures, nor half of the data.
+    # What is asked for is never replaced by drawn images, nor half of the data.
     refusal("has no ISIC2018_Task1_Test_GroundTruth", root=tmp_path, parts=("test",), if_missing="synthetic")
 
 
@@ -79,19 +79,19 @@ def test_a_missing_mask_is_named(tmp_path):
     refusal("1 image has no mask:", "ISIC_0000001.jpg", '"ISIC_0000001_segmentation"', root=tmp_path)
 
 
-def test_synthetic_pictures_stand_beside_root_and_are_told(tmp_path):
+def test_synthetic_images_stand_beside_root_and_are_told(tmp_path):
     root = tmp_path / "isic2018"
     dataset = isic2018(root=root, if_missing="synthetic", synthetic_samples=2)
     assert len(dataset.samples) == 2
     assert not root.exists()
     assert dataset.samples[0].image.is_relative_to(tmp_path / "isic2018-synthetic")
-    assert dataset.notice.startswith(f"SYNTHETIC PICTURES: ISIC 2018 is not in {root}, so 2 drawn skin lesions")
+    assert dataset.notice.startswith(f"SYNTHETIC IMAGES: ISIC 2018 is not in {root}, so 2 drawn skin lesions")
     part(root, "Training", range(3))
     real = isic2018(root=root, if_missing="synthetic", synthetic_samples=2)
     assert (len(real.samples), real.notice) == (3, "")
 
 
-def test_half_of_the_data_is_not_replaced_by_drawn_pictures(tmp_path):
+def test_half_of_the_data_is_not_replaced_by_drawn_images(tmp_path):
     part(tmp_path, "Training", range(1), truth=False)
     refusal("has no ISIC2018_Task1_Training_GroundTruth", root=tmp_path, if_missing="synthetic")
 

@@ -31,7 +31,7 @@ def test_a_set_has_the_layout_of_isic_and_is_read_like_it(tmp_path):
     assert (first.image.name, first.mask.name) == ("ISIC_0000000.jpg", "ISIC_0000000_segmentation.png")
     assert dataset.read_image(first).shape == (SIZE, SIZE, 3)
     np.testing.assert_array_equal(dataset.read_mask(first), draw(0, 0, SIZE)[1] // 255)
-    assert dataset.notice.startswith("SYNTHETIC PICTURES: 3 drawn skin lesions")
+    assert dataset.notice.startswith("SYNTHETIC IMAGES: 3 drawn skin lesions")
     assert (dataset.task.classes, dataset.task.mode) == (("lesion",), "binary")
 
 
@@ -66,7 +66,7 @@ def test_an_interrupted_drawing_leaves_no_set(tmp_path, monkeypatch):
 def test_a_set_that_lost_a_file_is_told(tmp_path):
     drawn = drawn_set(tmp_path, samples=2, size=SIZE, seed=0)
     next(drawn.rglob("*.jpg")).unlink()
-    with pytest.raises(SegregError, match=r"\(1 pictures and 2 masks of 2\)\n  delete that folder"):
+    with pytest.raises(SegregError, match=r"\(1 images and 2 masks of 2\)\n  delete that folder"):
         drawn_set(tmp_path, samples=2, size=SIZE, seed=0)
 
 
@@ -102,11 +102,11 @@ def test_lesions_are_one_piece_without_holes_of_about_isics_sizes():
     assert shares.max() > 0.7
 
 
-def test_pictures_are_neither_trivial_nor_hopeless():
+def test_images_are_neither_trivial_nor_hopeless():
     overlaps, contrasts = [], []
     for index in range(60):
-        picture, mask = draw(0, index, 128)
-        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        image, mask = draw(0, index, 128)
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         threshold, _ = cv2.threshold(grey, 0, 255, cv2.THRESH_OTSU)
         dark, lesion = grey <= threshold, mask > 0
         overlaps.append((dark & lesion).sum() / (dark | lesion).sum())

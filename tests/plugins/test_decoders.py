@@ -100,7 +100,7 @@ def test_every_decoder_runs_on_every_encoder_and_trains_it(name, encoder):
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_a_picture_smaller_than_everything_still_runs(name):
+def test_a_image_smaller_than_everything_still_runs(name):
     trunk = Toy(2, 4, 8, 16, 32, dilates=True)
     model = Segmenter(trunk, build(name, trunk), 1).train()
     assert model(torch.randn(1, 3, 5, 9)).shape == (1, 1, 5, 9)

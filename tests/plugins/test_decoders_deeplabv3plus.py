@@ -172,7 +172,7 @@ def test_a_batch_of_one_image_trains_every_parameter(kind, size):
     assert torch.isfinite(model.eval()(image)).all()
 
 
-def test_it_learns_one_picture():
+def test_it_learns_one_image():
     torch.manual_seed(0)
     encoder = CNN()
     model = Segmenter(encoder, deeplabv3plus(encoder, channels=32, dropout=0.0), 1).train()

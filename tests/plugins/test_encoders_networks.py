@@ -10,8 +10,8 @@ import torch
 import torchvision
 from timm.layers import resample_abs_pos_embed
 
-from segreg.registry.protocols import Encoder
 from segreg.errors import SegregError
+from segreg.registry.protocols import Encoder
 from segreg_plugins.encoders import levels, smp_family, timm_family, torchvision_resnets
 
 SMP = [

@@ -11,7 +11,7 @@ from segreg_plugins.encoders import representatives, smp_family, timm_family, to
 
 
 def features(name):
-    """Gives the parameters of a timm model that gives features, or None where it can't."""
+    """Return the parameters of a timm model that gives features, or None where it can't."""
     import timm
 
     try:
@@ -24,7 +24,7 @@ def features(name):
 
 
 def smallest(names):
-    """Gives the smallest of timm's models that gives features, by parameters and then by name."""
+    """Return the smallest of timm's models that gives features, by parameters and then by name."""
     sizes = {name: features(name) for name in sorted(names) if not name.startswith("test_")}
     return min((name for name in sizes if sizes[name] is not None), key=lambda name: sizes[name], default=None)
 

@@ -1,4 +1,4 @@
-"""Pretrained weights: from the local cache without a network, and a quick, plain answer where they can't be had."""
+"""Pretrained weights: from the local cache without a network, and a quick, plain answer where they is not available."""
 
 import http.server
 import threading
@@ -36,7 +36,7 @@ def no_network(monkeypatch, tmp_path):
 
 
 def put_on_hub(root, repository, revision, state, name="model.safetensors"):
-    """Writes weights where the hub's client keeps them."""
+    """Write weights where the hub's client keeps them."""
     folder = root / "hub" / f"models--{repository.replace('/', '--')}"
     snapshot = folder / "snapshots" / (revision or "0" * 40)
     snapshot.mkdir(parents=True)

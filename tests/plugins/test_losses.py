@@ -49,7 +49,7 @@ every_loss = pytest.mark.parametrize(("name", "mode", "settings"), CASES)
 
 
 def draw(mode, *, images=3, size=(9, 7), ignored=0.2, seed=0, scale=2.0):
-    """Gives logits and a target of which a share is ignored."""
+    """Return logits and a target of which a share is ignored."""
     generator = torch.Generator().manual_seed(seed)
     task = TASKS[mode]
     logits = scale * torch.randn(images, task.channels, *size, generator=generator)
@@ -65,7 +65,7 @@ def ignored_logits(mode, target, logits):
 
 
 def right_logits(mode, target, channels, size):
-    """Gives logits that are confident of the truth."""
+    """Return logits that are confident of the truth."""
     if mode == "multiclass":
         truth = torch.nn.functional.one_hot(target.where(target != IGNORE_INDEX, 0), channels).movedim(-1, 1)
     else:
@@ -331,17 +331,17 @@ def test_the_gpu_agrees_and_is_never_waited_for(name, mode, settings):
         (
             "dice",
             "multiclass",
-            {"leave_out": ("backgruond",)},
+            {"exclude": ("backgruond",)},
             (
-                'leave_out names "backgruond", which is no class of this multiclass task\n'
+                'exclude names "backgruond", which is not a class of this multiclass task\n'
                 '  did you mean "background"? the classes are "background", "road", "car" and "tree"'
             ),
         ),
         (
             "iou",
             "binary",
-            {"leave_out": ("lesion",)},
-            "leave_out names every class, so that none is left\n  leave at least one class in",
+            {"exclude": ("lesion",)},
+            "exclude names every class, so that none is left\n  leave at least one class in",
         ),
         (
             "tversky",

@@ -31,7 +31,7 @@ def draw(task, *, images=3, size=(9, 7), ignored=0.2, seed=0):
 
 
 def flat(task, logits, target):
-    """Gives the probabilities and truths of the pixels that count, a list for each class, as plain numbers."""
+    """Return the probabilities and truths of the pixels that count, a list for each class, as plain numbers."""
     if task.mode == "multiclass":
         probabilities, truths = logits.softmax(1), torch.stack([target == k for k in range(task.channels)], 1)
         counts = (target != IGNORE_INDEX).unsqueeze(1).expand_as(logits)
@@ -139,7 +139,7 @@ def test_absent_classes_count_or_are_skipped(name):
     target[target == 3] = 0
     build = getattr(builders, name)
     present = [
-        build(MULTICLASS, leave_out=tuple(c for c in MULTICLASS.classes if c != kept)) for kept in MULTICLASS.classes
+        build(MULTICLASS, exclude=tuple(c for c in MULTICLASS.classes if c != kept)) for kept in MULTICLASS.classes
     ]
     values = [loss(logits, target) for loss in present]
     assert values[3] > 0.9
@@ -197,14 +197,14 @@ def test_focal_of_a_sure_pixel_keeps_its_small_loss():
 
 
 def set_loss(truth, mispredicted):
-    """Gives the Jaccard loss of a set of mispredicted pixels, as the paper defines it."""
+    """Return the Jaccard loss of a set of mispredicted pixels, as the paper defines it."""
     true = {i for i, t in enumerate(truth) if t}
     union = true | mispredicted
     return len(mispredicted) / len(union) if union else 0.0
 
 
 def lovasz_extension(errors, truth):
-    """Gives the Lovasz extension of the Jaccard loss, from its definition, in plain Python."""
+    """Return the Lovasz extension of the Jaccard loss, from its definition, in plain Python."""
     value, taken, before = 0.0, set(), 0.0
     for i in sorted(range(len(errors)), key=lambda i: -errors[i]):
         taken = taken | {i}

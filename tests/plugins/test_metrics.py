@@ -36,7 +36,7 @@ every_metric = pytest.mark.parametrize(("name", "task"), CASES, ids=[f"{name}-{t
 
 
 def draw(task, fill="random", *, images=5, size=(8, 6), seed=0):
-    """Gives logits and a target; every image of the degenerate fills is degenerate."""
+    """Return logits and a target; every image of the degenerate fills is degenerate."""
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(images, task.channels, *size, generator=generator)
     shape = (images, task.channels, *size) if task.mode == "multilabel" else (images, *size)
@@ -69,7 +69,7 @@ def draw(task, fill="random", *, images=5, size=(8, 6), seed=0):
 
 
 def pixels(task, logits, target):
-    """Gives truth and prediction of the pixels that count, as arrays; a list with one pair for each label."""
+    """Return truth and prediction of the pixels that count, as arrays; a list with one pair for each label."""
     if task.mode == "multiclass":
         predicted = logits.softmax(1).numpy().argmax(1)
         return [(target.numpy()[target != IGNORE_INDEX], predicted[target != IGNORE_INDEX])]
@@ -80,7 +80,7 @@ def pixels(task, logits, target):
 
 
 def reference(name, task, logits, target):
-    """Gives scikit-learn's value, NaN where no pixel counts, and each class's."""
+    """Return scikit-learn's value, NaN where no pixel counts, and each class's."""
     pairs = pixels(task, logits, target)
     if not sum(len(truth) for truth, _ in pairs):
         return np.nan, [np.nan] * task.channels
@@ -201,7 +201,7 @@ def test_definitions_read_well():
             "images, without those where it is undefined."
         ),
     }
-    found = BUILDERS["iou"](MULTICLASS, 0.5, leave_out=("background",)).definitions
+    found = BUILDERS["iou"](MULTICLASS, 0.5, exclude=("background",)).definitions
     assert found["iou.pooled"] == (
         "IoU = Jaccard = TP / (TP + FP + FN) of each class, counted over the pixels of all images together, then the "
         'mean over all classes but "background"; a class absent from both truth and prediction is left out; nothing '
@@ -227,7 +227,7 @@ def test_definitions_read_well():
 @pytest.mark.parametrize("fill", FILLS)
 def test_classes_left_out_are_not_in_the_mean(name, fill):
     logits, target = draw(MULTICLASS, fill)
-    metric = BUILDERS[name](MULTICLASS, 0.5, leave_out=("background", "car"))
+    metric = BUILDERS[name](MULTICLASS, 0.5, exclude=("background", "car"))
     found = streamed(metric, logits, target, 2)
     each = reference(name, MULTICLASS, logits, target)[1]
     there = [value for value in (each[1], each[3]) if not np.isnan(value)]
@@ -270,7 +270,7 @@ def test_a_collection_keeps_other_settings_apart_though_their_first_batches_agre
     perfect, truth = draw(MULTICLASS, "perfect", images=2)
     metrics = {
         "all": BUILDERS["iou"](MULTICLASS, 0.5),
-        "objects": BUILDERS["iou"](MULTICLASS, 0.5, leave_out=("background",)),
+        "objects": BUILDERS["iou"](MULTICLASS, 0.5, exclude=("background",)),
         "dice": BUILDERS["dice"](MULTICLASS, 0.5),
     }
     together = MetricCollection(metrics)
@@ -393,6 +393,6 @@ def test_what_it_can_not_serve_is_refused():
         'mean_accuracy does not serve a multilabel task\n  its classes don\'t exclude each other; use "recall"'
     )
     with pytest.raises(SegregError, match='did you mean "road"'):
-        BUILDERS["iou"](MULTICLASS, 0.5, leave_out=("raod",))
+        BUILDERS["iou"](MULTICLASS, 0.5, exclude=("raod",))
     with pytest.raises(SegregError, match=r"logits \[5, 1, 8, 6\] and target \[5, 1, 8, 6\] do not belong together"):
         BUILDERS["iou"](BINARY, 0.5).update(draw(BINARY)[0], draw(BINARY)[1].unsqueeze(1))

@@ -25,7 +25,7 @@ every_task = pytest.mark.parametrize("task", TASKS, ids=lambda task: task.mode)
 
 
 def draw(task, *, images=4, size=(17, 23), seed=0, ignored=0.0):
-    """Gives logits and a target of blobs, as pictures have them: single pixels would be nothing but contours."""
+    """Return logits and a target of blobs, as images have them: single pixels would be nothing but contours."""
     generator = torch.Generator().manual_seed(seed)
 
     def blobs(channels):
@@ -41,7 +41,7 @@ def draw(task, *, images=4, size=(17, 23), seed=0, ignored=0.0):
 
 
 def layers(task, logits, target):
-    """Gives truth, prediction and what is known as bool `[B, K, H, W]` arrays."""
+    """Return truth, prediction and what is known as bool `[B, K, H, W]` arrays."""
     labels = task.labels(logits)
     if task.mode == "multiclass":
         parts = [torch.stack([each == k for k in range(task.channels)], 1) for each in (target, labels)]
@@ -51,7 +51,7 @@ def layers(task, logits, target):
 
 
 def band_by_loops(area, known, reach):
-    """Gives the pixels near the contour by looking at every neighbour of every pixel."""
+    """Return the pixels near the contour by looking at every neighbour of every pixel."""
     height, width = area.shape
     band = np.zeros_like(area)
     for row, column in zip(*np.nonzero(area & known), strict=True):
@@ -63,7 +63,7 @@ def band_by_loops(area, known, reach):
 
 
 def ratios(truth, found):
-    """Gives the mean IoU over the classes `[K, ...]` that are in one of both, 1 where none is."""
+    """Return the mean IoU over the classes `[K, ...]` that are in one of both, 1 where none is."""
     each = [(t & f).sum() / (t | f).sum() for t, f in zip(truth, found, strict=True) if (t | f).any()]
     return np.mean(each) if each else 1.0
 
@@ -102,7 +102,7 @@ def test_values_are_those_of_loops(task, ratio, ignored):
 @pytest.mark.parametrize("reach", [1, 2, 7, 40])
 def test_what_is_near_is_what_erosion_takes_away(reach):
     area = draw(BINARY, size=(61, 47), images=1)[1].bool()[0]
-    area[20:40, :12] = True  # reaches the picture's edge
+    area[20:40, :12] = True  # reaches the image's edge
     padded = np.pad(area.numpy().astype(np.uint8), 1)
     eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=reach)[1:-1, 1:-1]
     band = near_contour(area, torch.ones_like(area), reach)
@@ -125,7 +125,7 @@ def test_a_wrong_contour_costs_more_than_in_the_iou():
     whole = streamed(iou(BINARY, 0.5), logits, target)["iou.pooled"].item()
     assert whole == pytest.approx((75 / 80) ** 2, abs=0.01)
     assert near < 0.25
-    # A reach as large as the picture leaves nothing out.
+    # A reach as large as the image leaves nothing out.
     wide = streamed(boundary_iou(BINARY, 0.5, dilation_ratio=1.0), logits, target)["boundary_iou.pooled"]
     assert wide == pytest.approx(whole, abs=1e-12)
 
@@ -176,11 +176,11 @@ def test_what_is_empty(task):
 
 def test_classes_left_out_are_not_in_the_mean():
     logits, target = draw(MULTICLASS)
-    found = streamed(boundary_iou(MULTICLASS, 0.5, leave_out=("background", "car")), logits, target)
+    found = streamed(boundary_iou(MULTICLASS, 0.5, exclude=("background", "car")), logits, target)
     each = [found[f"boundary_iou.class.{name}"] for name in ("road", "tree")]
     assert found["boundary_iou.pooled"] == pytest.approx(float(sum(each) / 2), abs=1e-12)
     with pytest.raises(SegregError, match='did you mean "road"'):
-        boundary_iou(MULTICLASS, 0.5, leave_out=("raod",))
+        boundary_iou(MULTICLASS, 0.5, exclude=("raod",))
 
 
 def test_a_collection_keeps_other_settings_apart_though_their_first_batches_agree():

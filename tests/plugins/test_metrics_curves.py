@@ -33,7 +33,7 @@ SKLEARN = {"roc_auc": sklearn.metrics.roc_auc_score, "pr_auc": sklearn.metrics.a
 
 
 def draw(task, *, images=5, size=(24, 20), scale=1.0, seed=0, ignored=0.15):
-    """Gives logits that know something of the target, and the target."""
+    """Return logits that know something of the target, and the target."""
     generator = torch.Generator().manual_seed(seed)
     several = task.mode == "multilabel"
     shape = (images, task.channels, *size) if several else (images, *size)
@@ -47,7 +47,7 @@ def draw(task, *, images=5, size=(24, 20), scale=1.0, seed=0, ignored=0.15):
 
 
 def by_class(task, logits, target):
-    """Gives for each class truth, log-odds and probabilities of its pixels that count; computed in float64."""
+    """Return for each class truth, log-odds and probabilities of its pixels that count; computed in float64."""
     exact = logits.double()
     if task.mode == "multiclass":
         others = [[j for j in range(task.channels) if j != k] for k in range(task.channels)]
@@ -83,7 +83,7 @@ def way(request, monkeypatch):
 
 
 def values_of(found, name, task):
-    """Gives the pooled value and each class's; a single class's is the pooled one."""
+    """Return the pooled value and each class's; a single class's is the pooled one."""
     assert all(value.dtype == torch.float64 and value.shape == () for value in found.values())
     others = ("mse.per_image_mean", "ece.top_label.pooled")
     found = {key: value for key, value in found.items() if ".f1." not in key and key not in others}
@@ -122,7 +122,7 @@ def test_areas_are_exact_for_logits_of_sixteen_bits(name, task, scale, dtype, wa
 
 
 def sets():
-    """Gives labels and float32 logits of sets that are hard: lopsided, saturated, equal in part, hardly trained."""
+    """Return labels and float32 logits of sets that are hard: lopsided, saturated, equal in part, hardly trained."""
     drawn = np.random.default_rng(0)
     for pixels in (300, 3000, 100_000):
         for share in (0.5, 0.1, 0.003):
@@ -198,7 +198,7 @@ def test_keys_rise_with_logits():
 
 
 def test_between_the_keys_of_16_bit_numbers_one_is_free():
-    # A bfloat16 may be smaller than a float16; those below 1e-5 are not told apart.
+    # A bfloat16 may be smaller than a float16; those below 1e-5 are not significantly different.
     for dtype, smallest in ((torch.float16, 2.0**-24), (torch.bfloat16, 2.0**-17)):
         numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).float().unique()
         numbers = numbers[(numbers.abs() <= 65504) & ((numbers == 0) | (numbers.abs() >= smallest))]
@@ -240,10 +240,10 @@ def test_calibration_errors_are_torchmetrics(task, scale):
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 8.0])
-@pytest.mark.parametrize("leave_out", [(), ("background",)])
-def test_the_top_label_calibration_error_is_torchmetrics(scale, leave_out):
+@pytest.mark.parametrize("exclude", [(), ("background",)])
+def test_the_top_label_calibration_error_is_torchmetrics(scale, exclude):
     logits, target = draw(MULTICLASS, scale=scale, images=7)
-    metric = ALL["ece"](MULTICLASS, 0.5, leave_out=leave_out)
+    metric = ALL["ece"](MULTICLASS, 0.5, exclude=exclude)
     found = streamed(metric, logits, target, [3, 4])
     expected = multiclass_calibration_error(
         logits.softmax(1), target, num_classes=4, n_bins=15, norm="l1", ignore_index=IGNORE_INDEX
@@ -298,8 +298,8 @@ def test_setting_the_best_threshold_gives_the_very_score_that_is_told(task, scor
     logits, target = draw(task, scale=scale, seed=4)
     if task.mode == "multilabel":
         target[:, 1] = 0  # of a class that is not there, predicted pixels are wrong and none are no matter
-    leave_out = task.classes[:-1] if kept == "one" else ()
-    found = streamed(ALL["best_threshold"](task, 0.5, score=score, leave_out=leave_out), logits, target)
+    exclude = task.classes[:-1] if kept == "one" else ()
+    found = streamed(ALL["best_threshold"](task, 0.5, score=score, exclude=exclude), logits, target)
     told = {key.replace("best_threshold.", "", 1): value for key, value in found.items() if f".{score}." in key}
     assert len(told) == len(found) / 2
     for key, value in told.items():
@@ -309,7 +309,7 @@ def test_setting_the_best_threshold_gives_the_very_score_that_is_told(task, scor
             assert value.isnan()
             continue
         written = float(repr(threshold))  # as YAML has it
-        set_so = streamed(ALL[score](task, written, leave_out=leave_out), logits, target)
+        set_so = streamed(ALL[score](task, written, exclude=exclude), logits, target)
         assert set_so[key].item() == value.item()
         assert 0 <= value <= 1
 
@@ -362,13 +362,13 @@ def test_classes_left_out_are_not_in_the_mean(name, task):
         return
     logits, target = draw(task)
     out = task.classes[0]
-    metric = ALL[name](task, 0.5, leave_out=(out,))
+    metric = ALL[name](task, 0.5, exclude=(out,))
     pooled, each = values_of(streamed(metric, logits, target), name, task)
     if name != "best_threshold":
         assert pooled == pytest.approx(np.mean(each[1:]), abs=1e-15)
     assert f'all classes but "{out}"' in metric.definitions[pooled_name(name, task)]
-    with pytest.raises(SegregError, match="which is no class"):
-        ALL[name](task, 0.5, leave_out=("none",))
+    with pytest.raises(SegregError, match="which is not a class"):
+        ALL[name](task, 0.5, exclude=("none",))
 
 
 @every_metric
@@ -429,7 +429,7 @@ def test_definitions_read_well():
             "pixels left out."
         )
     }
-    words = ALL["best_threshold"](MULTILABEL, 0.5, score="iou", leave_out=("wall",)).definitions
+    words = ALL["best_threshold"](MULTILABEL, 0.5, score="iou", exclude=("wall",)).definitions
     assert words["best_threshold.pooled"] == (
         "threshold in steps of 1/65536, or a number of fewer digits that parts the same pixels, from which on "
         "foreground has the largest IoU = Jaccard = TP / (TP + FP + FN), chosen on the very pixels that are scored, of "

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from segreg.registry.entry import Entry
 from segreg.errors import SegregError
+from segreg.registry.entry import Entry
 from segreg.settings import check_value
 from segreg_plugins import optimizers
 from segreg_plugins.optimizers import from_timm

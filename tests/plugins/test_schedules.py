@@ -25,7 +25,7 @@ def rates_of(given: SGD) -> list[float]:
 
 
 def followed(schedule, given: SGD, steps: int = TOTAL) -> list[list[float]]:
-    """Gives the rates of every step, as the trainer meets them."""
+    """Return the rates of every step, as the trainer meets them."""
     rates = []
     for _ in range(steps):
         rates.append(rates_of(given))

@@ -10,8 +10,8 @@ import yaml
 
 import plugged
 import tiny_runs
-from segreg.training import history
 from segreg.registry.registry import load_registry
+from segreg.training import history
 from segreg_plugins.trackers import flat, mlflow, tensorboard
 
 RECIPE = {
@@ -132,9 +132,9 @@ def test_tensorboard_holds_the_history_the_results_and_the_overlays(registry, ru
     assert len(found) == 5
     events = events_of(run)
     assert events.Tags()["images"] == ["overlays/a", "overlays/b"]
-    picture = events.Images("overlays/a")[0]
-    assert (picture.width, picture.height) == (30, 20)
-    assert picture.encoded_image_string == (run / "overlays" / "a.png").read_bytes()
+    image = events.Images("overlays/a")[0]
+    assert (image.width, image.height) == (30, 20)
+    assert image.encoded_image_string == (run / "overlays" / "a.png").read_bytes()
     text = events.Tensors("recipe/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "    augment.1.limit: [-30, 30]\n" in text
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -242,7 +242,7 @@ def test_a_misspelled_tracker_is_told_once_and_the_others_are_told_of_the_run(re
     assert complaints == [
         (
             "segreg_run_start of segreg:builtin-trackers failed: SegregError: "
-            'SEGREG_TRACKERS names "tensorbord", which is no tracker\n  did you mean "tensorboard"?'
+            'SEGREG_TRACKERS names "tensorbord", which is not a tracker\n  did you mean "tensorboard"?'
         )
     ]
     assert scalars(run)["train/loss"] == [(1, 1.0), (2, 0.5)]

@@ -5,13 +5,13 @@ import inspect
 
 import pytest
 
-from segreg.registry.entry import Entry, Family, where
 from segreg.errors import SegregError
+from segreg.registry.entry import Entry, Family, where
 from segreg.settings import Setting
 
 
 def good(task, *, power: float = 1.0):
-    """Says what it gives.
+    """Return what it gives.
 
     Args:
         power: of something.
@@ -20,7 +20,7 @@ def good(task, *, power: float = 1.0):
 
 
 def good_member(member, task, *, power: float = 1.0):
-    """Says what it gives.
+    """Return what it gives.
 
     Args:
         power: of something.
@@ -34,21 +34,21 @@ def at(function):
 
 def test_an_entry_knows_its_summary_settings_and_place():
     entry = Entry("loss", "good", good)
-    assert entry.summary == "Says what it gives."
+    assert entry.summary == "Return what it gives."
     assert dict(entry.settings) == {"power": Setting("power", float, 1.0, "of something.")}
     assert entry.place == at(good)
 
 
 def test_a_family_knows_its_summary_settings_and_place():
     family = Family("loss", "zoo", "zoo/", good_member, lambda: ["a"])
-    assert family.summary == "Says what it gives."
+    assert family.summary == "Return what it gives."
     assert dict(family.settings("a")) == {"power": Setting("power", float, 1.0, "of something.")}
     assert family.place == at(good_member)
 
 
 def test_a_family_may_have_settings_of_each_member():
     def build(member, task, **settings):
-        """Says what it gives."""
+        """Return what it gives."""
 
     family = Family("loss", "zoo", "zoo/", build, lambda: ["a"], lambda member: {member: Setting(member, int, 1)})
     assert list(family.settings("a")) == ["a"]
@@ -74,7 +74,7 @@ def test_the_place_is_that_of_the_function_that_is_wrapped():
 
 
 def no_positional(*, power: float = 1.0):
-    """Says what it gives.
+    """Return what it gives.
 
     Args:
         power: of something.
@@ -82,15 +82,15 @@ def no_positional(*, power: float = 1.0):
 
 
 def before_the_star(task, power: float = 1.0):
-    """Says what it gives."""
+    """Return what it gives."""
 
 
 def open_positional(task, *more):
-    """Says what it gives."""
+    """Return what it gives."""
 
 
 def open_keywords(task, **settings):
-    """Says what it gives."""
+    """Return what it gives."""
 
 
 def no_docstring(task):
@@ -102,7 +102,7 @@ def blank_docstring(task):
 
 
 def no_hint(task, *, power=1.0, other: int = 2, third=3):
-    """Says what it gives.
+    """Return what it gives.
 
     Args:
         power: of something.
@@ -112,7 +112,7 @@ def no_hint(task, *, power=1.0, other: int = 2, third=3):
 
 
 def no_meaning(task, *, power: float = 1.0):
-    """Says what it gives.
+    """Return what it gives.
 
     Args:
         task: of something.
@@ -120,7 +120,7 @@ def no_meaning(task, *, power: float = 1.0):
 
 
 def reserved_word(task, *, weight: float = 1.0):
-    """Says what it gives.
+    """Return what it gives.
 
     Args:
         weight: of something.
@@ -160,7 +160,7 @@ def test_an_unknown_kind_is_refused():
     with pytest.raises(SegregError) as told:
         Entry("losses", "x", good)
     assert str(told.value) == (
-        f"{at(good)}: 'losses' is no kind of part; the kinds are "
+        f"{at(good)}: 'losses' is not a kind of part; the kinds are "
         '"encoder", "decoder", "loss", "dataset", "augmentation", "metric", "optimizer" and "schedule"'
     )
 
@@ -189,7 +189,7 @@ def test_a_family_is_given_the_member_first():
 
 def test_a_family_without_settings_of_its_members_may_not_be_open():
     def build(member, task, **settings):
-        """Says what it gives."""
+        """Return what it gives."""
 
     with pytest.raises(SegregError, match=r"loss family 'zoo' takes \*\*settings, which would swallow"):
         Family("loss", "zoo", "zoo/", build, lambda: ["a"])
@@ -197,7 +197,7 @@ def test_a_family_without_settings_of_its_members_may_not_be_open():
 
 def test_a_hint_that_only_type_checkers_can_see_is_told_with_its_place():
     def build(task, *, weights: "Tensor" = None):  # noqa: F821
-        """Says what it gives.
+        """Return what it gives.
 
         Args:
             weights: of something.

@@ -1,4 +1,4 @@
-"""Plugins of every kind of making: loaded, reported, told apart, switched off, and notified."""
+"""Plugins of every kind of making: loaded, reported, significantly different, switched off, and notified."""
 
 from __future__ import annotations
 
@@ -207,11 +207,11 @@ BROKEN = [
     (HOOK + "def zzz(): return []", MISSPELLED + "zzz\n" + HOOKS),
     (HOOK + "def segreg_entries(): raise RuntimeError('not today')", "{file}:3: RuntimeError: not today"),
     (HOOK + "def segreg_entries(): raise SystemExit", "{file}:3: SystemExit: "),
-    (HOOK + "def segreg_entries(): pass", "{file}:2: segreg_entries gave None, which is no list of segreg.Entry"),
-    (HOOK + "def segreg_entries(): return 3", "{file}:2: segreg_entries gave 3, which is no list of segreg.Entry"),
+    (HOOK + "def segreg_entries(): pass", "{file}:2: segreg_entries gave None, which is not a list of segreg.Entry"),
+    (HOOK + "def segreg_entries(): return 3", "{file}:2: segreg_entries gave 3, which is not a list of segreg.Entry"),
     (
         HOOK + "def segreg_entries(): return ['dice']",
-        "{file}:2: segreg_entries gave 'dice', which is no segreg.Entry or segreg.Family",
+        "{file}:2: segreg_entries gave 'dice', which is not a segreg.Entry or segreg.Family",
     ),
     (TWICE, "{file}:8: segreg_entries gave loss 'x' twice; name one otherwise"),
     (
@@ -327,8 +327,10 @@ def test_a_package_that_is_written_with_underscores_is_switched_off_with_hyphens
 
 @pytest.fixture
 def running(monkeypatch):
-    """Lets segreg be of a version: `running("1.4")`."""
-    return lambda version: monkeypatch.setattr("segreg.registry.compatibility.version", lambda name: {"segreg": version}[name])
+    """Let segreg be of a version: `running("1.4")`."""
+    return lambda version: monkeypatch.setattr(
+        "segreg.registry.compatibility.version", lambda name: {"segreg": version}[name]
+    )
 
 
 @pytest.mark.parametrize(
@@ -469,7 +471,7 @@ def test_a_family_that_has_lost_its_members_says_so_and_spares_entries(prefix, p
         registry.find("encoder", f"{prefix}tiger")
     assert str(told.value) == (
         "segreg-lab 1.0 can't tell the members of its family ghosts: OSError: the list is gone\n"
-        "  SEGREG_DISABLE_PLUGINS=segreg-lab goes on without it"
+        "  SEGREG_DISABLE_PLUGINS=segreg-lab continues without it"
     )
 
 

@@ -16,15 +16,15 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import planted_comparison as planted
-from segreg.reports.comparison.page import page, write_page
 from segreg.benchmark.comparison.record import Cost, Difference, Value
+from segreg.errors import SegregError
 from segreg.reports.comparison.curves import score_column
 from segreg.reports.comparison.front import Offer, pareto_front
 from segreg.reports.comparison.images import widest
 from segreg.reports.comparison.labels import Box, placed
 from segreg.reports.comparison.looks import cut, look, marker, width
+from segreg.reports.comparison.page import page, write_page
 from segreg.reports.comparison.scales import Scale, scale, short, tick_words
-from segreg.errors import SegregError
 
 EVIL = "<script>alert('x')</script>\"&]]>"
 UNDEFINED = Value(math.nan, None, None, (math.nan, math.nan))
@@ -45,7 +45,7 @@ def section(text, heading):
 
 
 def rows(text, heading, table=0):
-    """Gives the words of each cell of a section's table, row by row."""
+    """Return the words of each cell of a section's table, row by row."""
     body = re.findall("<tbody>(.*?)</tbody>", section(text, heading), re.DOTALL)[table]
     return [[words(found) for found in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)]
             for row in re.findall("<tr.*?</tr>", body, re.DOTALL)]  # fmt: skip
@@ -88,14 +88,14 @@ def test_models_that_are_apart_are_marked(mean, higher, word):
 
 
 def test_the_head_says_what_is_compared():
-    compared = planted.comparison(3, notices=("DRAWN PICTURES: not real",), waiting=2)
+    compared = planted.comparison(3, notices=("DRAWN IMAGES: not real",), waiting=2)
     text = page(compared)
     assert [words(found) for found in re.findall('<div class="banner".*?</div>', text)] == [
-        "NOT FINISHED: 2 planned runs are still to come", "DRAWN PICTURES: not real",
+        "NOT FINISHED: 2 planned runs are still to come", "DRAWN IMAGES: not real",
     ]  # fmt: skip
     head = words(text.partition("<header>")[2].partition("</header>")[0])
-    for sentence in (*compared.verdict, "dice.per_image_mean , higher is better. Dice of each picture, averaged.",
-                     "pictures 60, the same for all models", "seeds 2 a model: 0, 1", "classes wall, cell",
+    for sentence in (*compared.verdict, "dice.per_image_mean , higher is better. Dice of each image, averaged.",
+                     "images 60, the same for all models", "seeds 2 a model: 0, 1", "classes wall, cell",
                      "baseline encoder1, dice_bce"):  # fmt: skip
         assert sentence in head
     fewer = page(changed(planted.comparison(2, waiting=1), 0, seeds=(4,)))
@@ -133,38 +133,38 @@ def test_the_best_of_each_class_is_marked():
     assert 'winner"' not in page(planted.comparison(1)).partition("</style>")[2]
 
 
-def test_single_pictures_against_the_baseline():
+def test_single_images_against_the_baseline():
     told = {0: (0.2, 0.9, math.nan, 0.5), 1: (0.4, 0.5, 0.5, 0.5), 2: (1.0, math.nan, 0.1, 0.5)}
     compared = planted.comparison(3, images=("a", "b", "c", "d"))
     for place, values in told.items():
         compared = changed(compared, place, per_image=values)
-    text = section(page(compared), "Single pictures")
-    assert text.count("better in 1, worse in 1, equal in 1 pictures, undefined in 1") == 2
+    text = section(page(compared), "Single images")
+    assert text.count("better in 1, worse in 1, equal in 1 images, undefined in 1") == 2
     assert "<title>a: 0.4000, 0.2000</title>" in text
     assert text.count("<circle") == 6
     assert widest(compared) == [(0, 0.8), (1, pytest.approx(0.4)), (2, pytest.approx(0.4)), (3, 0.0)]
-    assert rows(page(compared), "Single pictures")[0][:2] == ["a", "0.8000"]
+    assert rows(page(compared), "Single images")[0][:2] == ["a", "0.8000"]
     lower = page(dataclasses.replace(compared, higher_is_better=False))
     assert "Below the diagonal the model is better" in lower
 
 
-def test_the_table_of_pictures_has_the_twenty_that_differ_most():
+def test_the_table_of_images_has_the_twenty_that_differ_most():
     compared = planted.comparison(4)
     values = [[model.per_image[place] for model in compared.models] for place in range(len(compared.images))]
     expected = sorted(range(len(values)), key=lambda place: min(values[place]) - max(values[place]))[:20]
-    found = rows(page(compared), "Single pictures")
+    found = rows(page(compared), "Single images")
     assert [row[0] for row in found] == [compared.images[place] for place in expected]
-    assert "The 20 of 60 pictures" in page(compared)
+    assert "The 20 of 60 images" in page(compared)
 
 
-def test_so_many_pictures_that_not_all_are_drawn(monkeypatch):
+def test_so_many_images_that_not_all_are_drawn(monkeypatch):
     monkeypatch.setattr("segreg.reports.comparison.images._MOST_POINTS", 50)
-    text = section(page(planted.comparison(3)), "Single pictures")
-    assert "One of every 3 of the 60 pictures is drawn." in text
+    text = section(page(planted.comparison(3)), "Single images")
+    assert "One of every 3 of the 60 images is drawn." in text
     assert text.count("<circle") == 2 * 20
 
 
-def test_pictures_on_which_models_disagree():
+def test_images_on_which_models_disagree():
     compared = planted.comparison(3)
     text = page(compared, [planted.disagreement(compared), planted.disagreement(compared, "b/1", truth=False)])
     told = section(text, "Where the models disagree")
@@ -173,8 +173,8 @@ def test_pictures_on_which_models_disagree():
         "image and truth", "encoder0, dice_bce 0.5000", "encoder1, dice_bce 0.5100", "encoder2, dice_bce 0.5200",
     ]  # fmt: skip
     assert told.count('src="data:image/png;base64,') == 9
-    broken = dataclasses.replace(planted.disagreement(compared), image=b"no picture")
-    assert "a picture can&#x27;t be shown: cannot identify image file" in page(compared, [broken])
+    broken = dataclasses.replace(planted.disagreement(compared), image=b"no image")
+    assert "a image can&#x27;t be shown: cannot identify image file" in page(compared, [broken])
 
 
 # what must not break it
@@ -227,7 +227,7 @@ def test_what_is_not_there_has_no_section():
     assert "No model has been scored." in page(SHAPES["none"])
     whole = planted.comparison(2)
     assert re.findall("<h2>(.*?)</h2>", page(whole, [planted.disagreement(whole)])) == [
-        "Models", "Intervals", "Quality against cost", "Learning curves", "Classes", "Single pictures",
+        "Models", "Intervals", "Quality against cost", "Learning curves", "Classes", "Single images",
         "Where the models disagree", "What each number is", "Runs",
     ]  # fmt: skip
 

@@ -9,14 +9,14 @@ import io
 import pytest
 
 import plugged
-from segreg.errors import SegregError
 from segreg.benchmark.matrix.choice import chosen, family_of, named
-from segreg.reports.matrix import page
 from segreg.benchmark.matrix.record import Cell, Row
 from segreg.benchmark.matrix.result import Matrix, counted
 from segreg.benchmark.matrix.summary import summary, write_summary
 from segreg.benchmark.matrix.table import table
+from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
+from segreg.reports.matrix import page
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The report opened in a browser: nothing is complained of, every picture is there, tables are sorted by a click."""
+"""The report opened in a browser: nothing is complained of, every image is there, tables are sorted by a click."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ def test_a_browser_shows_all_of_it(page, tmp_path, width):
     before, ascending, descending = ([float(value) for value in column] for column in told["order"])
     assert ascending == sorted(before)
     assert descending == ascending[::-1] != ascending
-    assert told["wide"] <= 0  # tables and pictures scroll in frames of their own, the page does not
+    assert told["wide"] <= 0  # tables and images scroll in frames of their own, the page does not

@@ -20,8 +20,9 @@ from PIL import Image
 import tiny_runs
 from segreg.errors import SegregError
 from segreg.reports import report_if_possible, write_report
-from segreg.reports.elements import Html, element, histogram, number, picture
-from segreg.runs.directory import RunDirectory, write_json
+from segreg.reports.elements import Html, element, histogram, image, number
+from segreg.runs.directory import RunDirectory
+from segreg.runtime.files import write_json
 
 VOID = {"meta", "img"}
 EVIL = "<script>alert('x')</script>\"&"
@@ -54,7 +55,7 @@ class Page(HTMLParser):
             around[1] += data
 
     def all(self, kind):
-        """Gives the texts of the elements of a kind, with what is inside them."""
+        """Return the texts of the elements of a kind, with what is inside them."""
         return [text for name, text in self.found if name == kind]
 
     def attributes(self, tag):
@@ -76,7 +77,7 @@ METRICS = ["iou", "accuracy"]
 
 
 def made_up(folder, *, classes=("ground", "car"), ids=("a", "b", "c"), **changes):
-    """Writes the folder of a run that nobody ran, and gives its directory."""
+    """Write the folder of a run that nobody ran, and return its directory."""
     directory = RunDirectory(folder / "recipe" / "2026-01-31_12-34-56")
     directory.path.mkdir(parents=True)
     names = [f"iou.class.{name}" for name in classes]
@@ -131,7 +132,7 @@ def test_a_finished_run_has_its_report(finished):
     page = Page(text)
     assert text.startswith("<!DOCTYPE html>\n<html")
     assert page.all("banner") == [finished.results["notice"]] * 2
-    assert page.all("title")[0].startswith("SYNTHETIC PICTURES - ")
+    assert page.all("title")[0].startswith("SYNTHETIC IMAGES - ")
     headings = ["Scores", "Diagrams", "Images", "Scores of single images", "Training", "Recipe", "Environment"]
     assert page.all("h2") == headings
     marked = page.all("mark")
@@ -163,7 +164,9 @@ def test_a_report_that_fails_loses_nothing_and_is_told(tmp_path):
     progress = type("Told", (), {"say": lambda self, text: said.append(text)})()
     report_if_possible(directory, None, progress)
     (told,) = said
-    assert told.startswith(f"warning: no report was written: {directory.results} is no JSON: Expecting property name ")
+    assert told.startswith(
+        f"warning: no report was written: {directory.results} is not a JSON: Expecting property name "
+    )
     assert told.endswith(f"; segreg report {directory.path} tries it again")
     assert not directory.report.exists()
 
@@ -184,7 +187,7 @@ def test_every_metric_stands_there_with_its_definition(tmp_path):
 
 
 def rows(page_text, heading):
-    """Gives the rows of the first table behind a heading, as lists of texts."""
+    """Return the rows of the first table behind a heading, as lists of texts."""
     after = page_text.split(heading, 1)[1]
     body = re.search("<tbody>(.*?)</tbody>", after, re.DOTALL)[1]
     lines = re.findall("<tr.*?>(.*?)</tr>", body, re.DOTALL)
@@ -293,7 +296,7 @@ def test_diagrams_are_shown_where_the_run_has_them(tmp_path):
 
 
 def evaluated(directory, name, **changes):
-    """Writes what an evaluation leaves into the folder of a run."""
+    """Write what an evaluation leaves into the folder of a run."""
     folder = directory.path / "evaluations" / name
     folder.mkdir(parents=True)
     values = {"iou.pooled": 0.61, "iou.per_image_mean": 0.62, "iou.class.ground": 0.63, "best_threshold.pooled": 0.37}
@@ -317,14 +320,14 @@ def test_every_evaluation_of_the_run_is_shown(tmp_path):
     evaluated(
         directory, "all", data_recipe="other.yaml", images={"all": 9}, scored_on="all", threshold=None,
         resolution="input", weights="last", metrics={"all": {"iou.pooled": 0.5}}, intervals={},
-        notice="SYNTHETIC PICTURES: drawn",
+        notice="SYNTHETIC IMAGES: drawn",
         **{"as": {"smp": {"values": {"iou_score": 0.4321}, "how": "micro, by the sums.", "digits": 4}}},
     )  # fmt: skip
     (directory.path / "evaluations" / "begun").mkdir()
     text = write_report(directory, None).read_text()
     page = Page(text)
     assert page.all("h2")[-4:-2] == ["Evaluations", "Training"]
-    assert page.all("article")[0].startswith("allSYNTHETIC PICTURES: drawn")
+    assert page.all("article")[0].startswith("allSYNTHETIC IMAGES: drawn")
     first, second = text.split("<article>")[1:]
     assert dict(rows(first, "SYNTHETIC")) == {
         "data": "folder, all: 9 images, of other.yaml", "resolution": "input: masks as the network sees them",
@@ -362,10 +365,10 @@ def test_an_evaluation_of_a_run_is_in_its_report_when_that_is_written_again(fini
 # what must not be overlooked
 
 
-def test_synthetic_pictures_and_random_weights_are_shouted_twice(tmp_path):
-    page = read(made_up(tmp_path, notice="SYNTHETIC PICTURES: drawn", weights="RANDOM weights: no network"))
-    assert page.all("banner") == ["SYNTHETIC PICTURES: drawn", "RANDOM weights: no network"] * 2
-    assert page.all("title")[0].startswith("SYNTHETIC PICTURES - RANDOM weights - ")
+def test_synthetic_images_and_random_weights_are_shouted_twice(tmp_path):
+    page = read(made_up(tmp_path, notice="SYNTHETIC IMAGES: drawn", weights="RANDOM weights: no network"))
+    assert page.all("banner") == ["SYNTHETIC IMAGES: drawn", "RANDOM weights: no network"] * 2
+    assert page.all("title")[0].startswith("SYNTHETIC IMAGES - RANDOM weights - ")
     (tmp_path / "real").mkdir()
     assert read(made_up(tmp_path / "real")).all("banner") == []
 
@@ -506,27 +509,27 @@ def embedded(html):
     return kind, base64.b64decode(data)
 
 
-def test_small_pictures_are_embedded_as_they_are(tmp_path):
+def test_small_images_are_embedded_as_they_are(tmp_path):
     png(tmp_path / "a.png")
-    shown = picture(tmp_path / "a.png", alt="<a>")
+    shown = image(tmp_path / "a.png", alt="<a>")
     assert embedded(shown) == ("png", (tmp_path / "a.png").read_bytes())
     assert 'alt="&lt;a&gt;" width="64" height="48"' in shown.text
 
 
-def test_large_pictures_are_made_smaller(tmp_path):
+def test_large_images_are_made_smaller(tmp_path):
     png(tmp_path / "a.png", (2400, 800), noise=True)
-    kind, data = embedded(picture(tmp_path / "a.png", alt=""))
-    image = Image.open(io.BytesIO(data))
-    assert (kind, image.format, image.size) == ("jpeg", "JPEG", (1600, 533))
+    kind, data = embedded(image(tmp_path / "a.png", alt=""))
+    opened = Image.open(io.BytesIO(data))
+    assert (kind, opened.format, opened.size) == ("jpeg", "JPEG", (1600, 533))
     assert len(data) < (tmp_path / "a.png").stat().st_size / 3
     png(tmp_path / "wide.png", (3200, 800))
-    kind, data = embedded(picture(tmp_path / "wide.png", alt=""))
+    kind, data = embedded(image(tmp_path / "wide.png", alt=""))
     assert (kind, Image.open(io.BytesIO(data)).size) == ("png", (1600, 400))
 
 
-def test_a_broken_picture_is_told_and_the_rest_is_there(tmp_path):
+def test_a_broken_image_is_told_and_the_rest_is_there(tmp_path):
     directory = made_up(tmp_path)
-    directory.curves.write_bytes(b"no picture")
+    directory.curves.write_bytes(b"no image")
     page = read(directory)
     assert "curves.png can't be shown: " in page.text
     assert page.all("h2")[-1] == "Environment"

@@ -8,7 +8,8 @@ import math
 import pytest
 
 from segreg.errors import SegregError
-from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory, write_json
+from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory
+from segreg.runtime.files import write_json
 
 
 def test_directories_of_one_second_are_numbered(tmp_path, monkeypatch):

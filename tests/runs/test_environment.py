@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import plugged
-from segreg.runs.environment import PACKAGES, environment, git_commit
 from segreg.registry.registry import load_registry
+from segreg.runs.environment import PACKAGES, environment, git_commit
 
 CPU = torch.device("cpu")
 

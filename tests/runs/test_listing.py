@@ -82,10 +82,10 @@ def test_an_interrupted_run_that_goes_on_is_unfinished(tmp_path):
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("results.json", '{"epochs": 3,\n"metr', "results.json is no JSON (line 2)"),
+        ("results.json", '{"epochs": 3,\n"metr', "results.json is not a JSON (line 2)"),
         ("results.json", "[1]", "results.json holds no JSON object"),
-        ("environment.json", "", "environment.json is no JSON (line 1)"),
-        ("resolved.yaml", "encoder: {name: [\n", "resolved.yaml is no YAML (line 2)"),
+        ("environment.json", "", "environment.json is not a JSON (line 1)"),
+        ("resolved.yaml", "encoder: {name: [\n", "resolved.yaml is not a YAML (line 2)"),
         ("resolved.yaml", "seed: 3\n", "resolved.yaml holds no complete recipe"),
         ("history.jsonl", "{half\n{}\n", "history.jsonl does not hold a row for each epoch"),
         ("resolved.yaml", None, "resolved.yaml is missing"),
@@ -109,7 +109,7 @@ def test_a_broken_file_is_named(tmp_path, name, text, problem):
 
 @pytest.fixture
 def three(tmp_path):
-    """Runs a, b and c: c is unfinished."""
+    """Run a, b and c: c is unfinished."""
     deep = recipe(encoder={"name": "resnet50", "weights": "imagenet"}, train__batch_size=16)
     return [
         row(tmp_path / "a", settings=recipe(encoder={"name": "resnet18", "weights": None})),
@@ -157,11 +157,11 @@ def test_conditions(three, expressions, left):
         (
             "encoder",
             (
-                '"encoder" is no condition\n'
+                '"encoder" is not a condition\n'
                 "  write NAME=VALUE, such as encoder=resnet50, or one of != < <= > >= in quotes: 'dice.pooled>0.8'"
             ),
         ),
-        ("epochs==3", 'in "epochs==3", "==" is no comparison\n  there are = != < <= > >='),
+        ("epochs==3", 'in "epochs==3", "==" is not a comparison\n  there are = != < <= > >='),
         (
             "epochs>",
             (
@@ -169,12 +169,12 @@ def test_conditions(three, expressions, left):
                 "  write NAME=VALUE, such as encoder=resnet50, or one of != < <= > >= in quotes: 'dice.pooled>0.8'"
             ),
         ),
-        ("epochs>many", 'in "epochs>many", "many" is no number\n  texts are compared by = and !=: epochs=...'),
+        ("epochs>many", 'in "epochs>many", "many" is not a number\n  texts are compared by = and !=: epochs=...'),
         ("encodr=resnet18", 'no run here has "encodr"\n  did you mean "encoder", "decoder" or "encoder.name"?'),
         (
             "encoder>5",
             (
-                'in "encoder>5", encoder is no number in any run\n'
+                'in "encoder>5", encoder is not a number in any run\n'
                 "  texts are compared by = and !=, with wildcards: 'encoder=resnet18'"
             ),
         ),
@@ -236,7 +236,7 @@ def printed(rows, columns, width, *, asked=False):
 def test_a_wide_terminal_shows_all(three):
     table = printed(three, SHOWN, 300)
     assert table.splitlines()[0].split() == [name if name != "score" else "dice.pooled" for name in SHOWN]
-    assert table.splitlines()[4:] == ["1 run has not come to an end; segreg run --resume RUN goes on with one"]
+    assert table.splitlines()[4:] == ["1 run has not come to an end; segreg run --resume RUN continues with one"]
 
 
 def test_a_narrow_terminal_leaves_out_what_it_says(three, monkeypatch):

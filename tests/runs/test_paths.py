@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 import segreg
 import tiny_runs
 
-SET = "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}"
+SET = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
 BINARY = tiny_runs.RECIPE.replace("samples: 24, size: 48", "samples: 14, size: 32").replace("epochs: 6", "epochs: 1")
 BRIEF = ("evaluate.overlays=0", "evaluate.metrics=[dice]")
 
@@ -49,7 +49,7 @@ def assert_trained(run, *, epochs=1):
 
 
 def run_start(run):
-    """Gives the weights that the run began with: drawn from its seed."""
+    """Return the weights that the run began with: drawn from its seed."""
     from segreg.models.build import build_model
     from segreg.runtime.device import seed_everything
 
@@ -125,7 +125,7 @@ WAYS = {
     "batches of one": ["train.batch_size=1", "dataset.samples=8"],
     "bf16": ["train.precision=bf16"],
     "one channel": ["input.channels=1", "input.normalize=none"],
-    "a size that is no multiple of anything": ["input.size=[37, 45]"],
+    "a size that is not a multiple of anything": ["input.size=[37, 45]"],
     "memory in the other order": ["train.channels_last=false"],
     "a worker": ["train.workers=1", "dataset.samples=8"],
     "a schedule": ["schedule={name: poly, warmup_epochs: 1}"],
@@ -142,13 +142,13 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 def test_every_way_of_training_works(way, tmp_path):
     text = BINARY
-    if way == "one channel":  # drawn pictures have colours, so grey ones are made
+    if way == "one channel":  # drawn images have colours, so grey ones are made
         from PIL import Image
 
         images, masks = tiny_runs.folder_dataset(tmp_path / "set", count=14)
         for file in images.iterdir():
-            with Image.open(file) as picture:
-                grey = picture.convert("L")
+            with Image.open(file) as image:
+                grey = image.convert("L")
             grey.save(file)
         text = text.replace(SET.replace("samples: 24, size: 48", "samples: 14, size: 32"),
                             f"{{name: folder, images: {images}, masks: {masks}}}")  # fmt: skip
@@ -181,10 +181,10 @@ def test_training_begins_from_another_runs_weights_named_by_a_relative_path(tmp_
     assert re.search(r"\d+ tensors loaded", told)
 
 
-# Real pictures: enough of them to see that nothing about them is special to drawn ones.
+# Real images: enough of them to see that nothing about them is special to drawn ones.
 
 REAL = Path(os.environ.get("SEGREG_REAL_DATA", "/nowhere"))
-real = pytest.mark.skipif(not REAL.is_dir(), reason="needs the pictures under SEGREG_REAL_DATA")
+real = pytest.mark.skipif(not REAL.is_dir(), reason="needs the images under SEGREG_REAL_DATA")
 
 
 def first_lines(file, count, target):
@@ -225,5 +225,5 @@ def test_lesions_by_their_lists(tmp_path):
     assert run.results["images"] == {"train": 8, "val": 4, "test": 0}
     assert json.loads(run.directory.split.read_text())["train"] == sorted(lists["train"].read_text().split())
     assert run.results["notice"] == ""
-    picture = next((REAL / "isic" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
-    assert segreg.load_run(run.directory.path).predict(picture).shape == (512, 512)
+    image = next((REAL / "isic" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
+    assert segreg.load_run(run.directory.path).predict(image).shape == (512, 512)

@@ -34,7 +34,7 @@ def test_a_profile_divides_an_epoch_and_leaves_a_trace_alone(recipe, tmp_path, c
     assert (told["device"], told["precision"], told["steps"], told["images_per_step"]) == ("cpu", "float32", 3, 8)
     assert [row["stage"] for row in told["stages"]] == STAGES
     times = {row["stage"]: row["times"] for row in told["stages"]}
-    # 14 pictures train in 4 batches of 4, two of them in a step; 5 validate in 2.
+    # 14 images train in 4 batches of 4, two of them in a step; 5 validate in 2.
     assert times == {**dict.fromkeys(STAGES, 2), "checkpoint": 1}
     for row in told["stages"]:
         assert row["each"] >= 0
@@ -50,7 +50,7 @@ def test_a_profile_divides_an_epoch_and_leaves_a_trace_alone(recipe, tmp_path, c
     assert told["trace"] == "traces/tiny.json"
     trace = json.loads(Path("traces/tiny.json").read_text(encoding="utf-8"))
     assert any(event.get("name") == "aten::conv2d" for event in trace["traceEvents"])
-    assert {path.name for path in set(tmp_path.iterdir()) - before} <= {"traces", "cache", "pictures"}
+    assert {path.name for path in set(tmp_path.iterdir()) - before} <= {"traces", "cache", "images"}
 
 
 def test_it_prints_tables(recipe, capsys):

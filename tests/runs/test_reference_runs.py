@@ -1,4 +1,4 @@
-"""What docs/reference-systems.md says of whole recipes: variants, sweeps and pictures that a run of them leaves."""
+"""What docs/reference-systems.md says of whole recipes: variants, sweeps and images that a run of them leaves."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from PIL import Image
 
 import segreg
 import tiny_runs
-from segreg.models.build import build_model
 from segreg.config.recipe import read_recipe
-from segreg.registry.registry import load_registry
 from segreg.config.resolve import resolve
+from segreg.models.build import build_model
+from segreg.registry.registry import load_registry
 from segreg.task import Task
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -59,17 +59,17 @@ def test_the_recipe_from_scratch_trains_several_classes(tmp_path):
     assert labels.max() <= 2
 
 
-def test_a_run_leaves_both_curves_in_one_picture(tmp_path):
+def test_a_run_leaves_both_curves_in_one_image(tmp_path):
     run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.metrics=[dice, roc_auc, pr_auc]", drawn=True)
-    with Image.open(run.directory.path / "roc_pr_curves.png") as picture:
-        assert picture.width > 1.2 * picture.height  # two panels
+    with Image.open(run.directory.path / "roc_pr_curves.png") as image:
+        assert image.width > 1.2 * image.height  # two panels
     assert "ROC and precision-recall curves" in run.directory.report.read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
 def test_a_sweep_is_a_loop_of_runs_that_keep_their_overrides(tmp_path, segreg):
-    pictures = f"dataset={{name: synthetic_lesions, root: {tmp_path}/pictures, samples: 14, size: 32}}"
-    more = [pictures, "encoder=timm/test_resnet", "decoder.channels=16", *SMALL]
+    images = f"dataset={{name: synthetic_lesions, root: {tmp_path}/images, samples: 14, size: 32}}"
+    more = [images, "encoder=timm/test_resnet", "decoder.channels=16", *SMALL]
     sweep = [("1e-4", 4, "dice_bce"), ("1e-3", 4, "iou"), ("1e-3", 2, "dice_focal")]
     for rate, batch, loss in sweep:
         words = [*more, f"optimizer.lr={rate}", f"train.batch_size={batch}", f"loss={loss}"]

@@ -59,7 +59,7 @@ def test_metrics_stand_in_the_recipes_order(tmp_path):
     assert list(rows_of(run)[0]) == ["id", "recall", "accuracy", "dice"]
 
 
-def test_rows_are_the_test_pictures_and_their_mean_is_the_per_image_mean(finished):
+def test_rows_are_the_test_images_and_their_mean_is_the_per_image_mean(finished):
     rows = rows_of(finished)
     assert [row["id"] for row in rows] == json.loads(finished.directory.split.read_text())["test"]
     for name in ("dice", "iou", "accuracy"):
@@ -74,7 +74,7 @@ def test_without_a_test_side_validation_is_scored_and_said_so(tmp_path, segreg):
     assert run.results["scored_on"] == "val"
     assert run.results["metrics"].keys() == {"val"}
     assert [row["id"] for row in rows_of(run)] == json.loads(run.directory.split.read_text())["val"]
-    assert "val (5 pictures, at input resolution, best weights):" in printed.out.splitlines()
+    assert "val (5 images, at input resolution, best weights):" in printed.out.splitlines()
 
 
 def load_run(tmp_path):
@@ -93,7 +93,7 @@ def test_overlays_go_from_the_worst_to_the_best(tmp_path):
 
 
 @pytest.mark.parametrize(("asked", "drawn"), [(0, 0), (1, 1), (99, 5)])
-def test_as_many_overlays_as_asked_for_and_no_more_than_pictures(asked, drawn, tmp_path):
+def test_as_many_overlays_as_asked_for_and_no_more_than_images(asked, drawn, tmp_path):
     run = tiny_runs.run(tmp_path, "train.epochs=1", f"evaluate.overlays={asked}")
     files = list(run.directory.overlays.iterdir()) if run.directory.overlays.exists() else []
     assert len(files) == drawn
@@ -107,7 +107,7 @@ def test_an_overlay_shows_the_networks_prediction(finished):
     file = sorted(finished.directory.overlays.iterdir())[0]
     name = file.stem.split("_", 1)[1]
     row = next(row for row in rows_of(finished) if row["id"] == name)
-    folder = next((finished.directory.path.parents[2] / "pictures").iterdir())
+    folder = next((finished.directory.path.parents[2] / "images").iterdir())
     image = fit_image(read_image(next(folder.glob(f"*Input/{name}.jpg"))), finished.recipe.input)
     truth = np.asarray(Image.open(next(folder.glob(f"*/{name}_segmentation.png")))) // 255
     labels = (finished.model()(finished.preprocess(next(folder.glob(f"*Input/{name}.jpg"))))[0, 0] >= 0).numpy()
@@ -119,11 +119,11 @@ def test_an_overlay_shows_the_networks_prediction(finished):
     assert np.array_equal(np.asarray(Image.open(file)), np.asarray(again))
 
 
-def test_the_curves_are_a_picture_of_something(finished):
-    picture = Image.open(finished.directory.curves)
-    assert picture.format == "PNG"
-    assert picture.width > 800
-    assert np.asarray(picture.convert("L")).std() > 10
+def test_the_curves_are_a_image_of_something(finished):
+    image = Image.open(finished.directory.curves)
+    assert image.format == "PNG"
+    assert image.width > 800
+    assert np.asarray(image.convert("L")).std() > 10
 
 
 def test_what_is_undefined_is_null_in_the_file_and_so_told(tmp_path, segreg):
@@ -132,7 +132,7 @@ def test_what_is_undefined_is_null_in_the_file_and_so_told(tmp_path, segreg):
     for file in masks.iterdir():
         Image.fromarray(np.full((40, 40), 255, np.uint8)).save(file)
     text = tiny_runs.RECIPE.replace(
-        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: [a, b, c]}}",
     ).replace("loss: dice_bce", "loss: cross_entropy")
     recipe = tiny_runs.write_recipe(tmp_path, text)
@@ -165,7 +165,7 @@ def test_words_at_the_end(finished):
     assert results_in_words(RESULTS, directory) == [
         "",
         "12 epochs in 3 min 20 s, early stopping; best epoch 7 (val.loss 0.2500)",
-        "test (9 pictures, at original resolution, best weights):",
+        "test (9 images, at original resolution, best weights):",
         "  dice.pooled    0.5000",
         "  iou.class.sky  undefined",
         f"everything is in {directory.path}",

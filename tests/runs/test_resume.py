@@ -17,12 +17,12 @@ from safetensors.torch import load_file
 
 import segreg
 import tiny_runs
-from segreg.training import history
-from segreg.training.checkpoint import load_state, read_notes
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 from segreg.runs.run import resume_run
+from segreg.training import history
 from segreg.training import trainer as train
+from segreg.training.checkpoint import load_state, read_notes
 
 
 @pytest.fixture(autouse=True)
@@ -68,7 +68,7 @@ def wait_for(condition, *, seconds=120):
 
 
 def started_run(runs):
-    """Gives the run's directory once a `--resume` could take it."""
+    """Return the run's directory once a `--resume` could take it."""
     found = [file.parent for file in runs.glob("*/*/resolved.yaml")]
     return found[0] if found else None
 
@@ -127,7 +127,7 @@ def test_a_row_without_its_checkpoint_is_written_once(finished, tmp_path, monkey
 
 
 def interrupted(tmp_path, monkeypatch, *, epoch, overrides=()):
-    """Gives a run that Ctrl-C stopped in an epoch."""
+    """Return a run that Ctrl-C stopped in an epoch."""
     train_pass = train.train_pass
 
     def pass_with_interrupt(training, batches, number, progress):
@@ -149,7 +149,7 @@ def test_ctrl_c_leaves_what_was_finished_and_the_run_can_go_on(finished, tmp_pat
     assert [row["epoch"] for row in run.history] == [1, 2]
     assert run.directory.curves.is_file()
     assert read_notes(run.directory.last)["epoch"] == "2"
-    labels = run.predict(next((tmp_path / "pictures").glob("*/*Input/*.jpg")), weights="last")
+    labels = run.predict(next((tmp_path / "images").glob("*/*Input/*.jpg")), weights="last")
     assert labels.shape == (48, 48)
     again = resumed(run.directory.path)
     assert_as_if_never_stopped(again, finished)
@@ -185,7 +185,7 @@ def test_ctrl_c_on_the_command_line_says_once_how_to_go_on_and_gives_130(tmp_pat
     quiet = segreg("run", recipe, "--quiet", "--out", tmp_path / "quiet")
     (path,) = (tmp_path / "quiet" / "tiny").iterdir()
     assert (quiet.status, quiet.err) == (130, "")
-    assert quiet.out == f"interrupted after 1 epochs; segreg run --resume {path} goes on\n"
+    assert quiet.out == f"interrupted after 1 epochs; segreg run --resume {path} continues\n"
     told = segreg("run", recipe, "--json", "--out", tmp_path / "json")
     assert told.status == 130
     assert json.loads(told.out)["stopped_because"] == "interrupted"
@@ -284,27 +284,27 @@ def test_samples_that_came_are_told(tmp_path, segreg):
     images, masks = tiny_runs.folder_dataset(tmp_path)
     path = folder_run(tmp_path).directory.path
     for folder in (images, masks):
-        (folder / "picture 00.png").rename(folder / "picture 99.png")
+        (folder / "image 00.png").rename(folder / "image 99.png")
     printed = segreg("run", "--resume", path)
     assert printed.status == 2
     assert f"the data of folder is split otherwise than when {path} began" in printed.err
     assert "Start a new run" in printed.err
 
 
-def test_pictures_that_changed_are_told(tmp_path, segreg):
+def test_images_that_changed_are_told(tmp_path, segreg):
     _, masks = tiny_runs.folder_dataset(tmp_path)
     path = folder_run(tmp_path).directory.path
     before = (path / "environment.json").read_bytes()
-    Image.new("L", (40, 40)).save(masks / "picture 03.png")
+    Image.new("L", (40, 40)).save(masks / "image 03.png")
     printed = segreg("run", "--resume", path)
     assert printed.status == 2
-    assert f"the pictures or masks of folder have changed since {path} began" in printed.err
+    assert f"the images or masks of folder have changed since {path} began" in printed.err
     assert (path / "environment.json").read_bytes() == before
 
 
 def folder_run(tmp_path):
     text = tiny_runs.RECIPE.replace(
-        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks}}",
     )
     return tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
@@ -315,7 +315,7 @@ def test_resume_takes_no_recipe_and_no_overrides(finished, segreg):
     for word in ("tiny.yaml", "train.epochs=9"):
         printed = segreg("run", "--resume", path, word)
         assert printed.status == 2
-        assert printed.err == f"error: --resume goes on with the recipe of {path} as it is; leave out {word}\n"
+        assert printed.err == f"error: --resume continues with the recipe of {path} as it is; leave out {word}\n"
 
 
 def test_what_is_no_run_is_told(finished, tmp_path, segreg):

@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 
 import segreg
 import tiny_runs
+from segreg.config.recipe import read_recipe
+from segreg.config.resolve import resolve
+from segreg.registry.registry import load_registry
+from segreg.runs.run import start_run, with_absolute_paths
 from segreg.training import history
 from segreg.training.checkpoint import read_notes
-from segreg.config.recipe import read_recipe
-from segreg.registry.registry import load_registry
-from segreg.config.resolve import resolve
-from segreg.runs.run import start_run, with_absolute_paths
 
 
 @pytest.fixture(autouse=True)
@@ -98,11 +98,11 @@ def load_run(path):
 
 def test_relative_paths_in_the_resolved_recipe_are_absolute(tmp_path, monkeypatch):
     tiny_runs.folder_dataset(tmp_path / "set", count=8)
-    ids = [f"picture {number:02}" for number in range(8)]
+    ids = [f"image {number:02}" for number in range(8)]
     for name, members in {"train": ids[:4], "val": ids[4:6], "test": ids[6:]}.items():
         (tmp_path / f"{name}.txt").write_text("\n".join(members))
     text = tiny_runs.RECIPE.replace(
-        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         "{name: folder, images: set/images, masks: set/masks}",
     ).replace(
         "{method: random, val: 0.2, test: 0.2}",
@@ -220,8 +220,8 @@ def test_synthetic_can_not_be_overlooked(finished, segreg, tmp_path):
     header, _, end = printed.partition("epoch 1/1")
     for part in (header, end):
         assert "!!!!!!!!" in part
-        assert "!! SYNTHETIC PICTURES: 24 drawn" in part
-    assert finished.results["notice"].startswith("SYNTHETIC PICTURES")
+        assert "!! SYNTHETIC IMAGES: 24 drawn" in part
+    assert finished.results["notice"].startswith("SYNTHETIC IMAGES")
     for file in finished.directory.overlays.iterdir():
         pixels = np.asarray(Image.open(file).convert("RGB"))
         assert (pixels[:4, :4] == (200, 0, 0)).all()  # the banner's colour
@@ -238,7 +238,7 @@ def test_lines_of_a_run_name_its_parts_epochs_scores_and_directory(tmp_path, seg
     assert "data       synthetic_lesions: 14 train, 5 val, 5 test" in lines
     assert any(line.startswith("encoder    timm/test_resnet, 0.37 M parameters, strides 2/4/8/16/") for line in lines)
     assert [line.split("  ")[0] for line in lines if line.startswith("epoch ")] == ["epoch 1/2", "epoch 2/2"]
-    assert "test (5 pictures, at input resolution, best weights):" in lines
+    assert "test (5 images, at input resolution, best weights):" in lines
     for name, value in run.results["metrics"]["test"].items():
         low, high = run.results["intervals"]["test"][name]
         assert f"  {name:<23}  {value:.4f}  [{low:.4f}, {high:.4f}]" in lines
@@ -387,7 +387,7 @@ MISTAKES = {
     "a part that is not there": (["train.lr_factors={auxiliary: 2}"], "auxiliary", "encoder"),
     "an unknown device": (["train.device=cuda:7"], 'there is no device "cuda:7"', "cpu"),
     "a split that leaves nothing": (["split.val=0.01", "dataset.samples=2"], "leaves train empty", "of 2 samples"),
-    "a metric twice": (["evaluate.metrics=[dice, iou, dice]"], 'the metric "dice" stands twice', "command line"),
+    "a metric twice": (["evaluate.metrics=[dice, iou, dice]"], 'the metric "dice" is given twice', "command line"),
     "a loss for other tasks": (["loss=cross_entropy"], "cross_entropy", "binary"),
     "a rate too large for float32": (["optimizer.lr=1e30"], "finite", "smaller optimizer.lr"),
 }
@@ -425,7 +425,7 @@ def folder_recipe(tmp_path, classes="[disc]"):
     return tiny_runs.write_recipe(
         tmp_path,
         tiny_runs.RECIPE.replace(
-            "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+            "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
             f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: {classes}}}",
         ),
     )
@@ -443,30 +443,30 @@ def damage_no_folder(images, masks):
     return ["images"]
 
 
-def damage_picture(images, masks):
-    (images / "picture 03.png").write_bytes((images / "picture 03.png").read_bytes()[:200])
-    (images / "picture 05.png").write_bytes(b"this is no picture")
-    return ["picture 03.png", "picture 05.png"]
+def damage_image(images, masks):
+    (images / "image 03.png").write_bytes((images / "image 03.png").read_bytes()[:200])
+    (images / "image 05.png").write_bytes(b"this is not a image")
+    return ["image 03.png", "image 05.png"]
 
 
 def damage_mask_missing(images, masks):
-    (masks / "picture 03.png").unlink()
-    return ["picture 03"]
+    (masks / "image 03.png").unlink()
+    return ["image 03"]
 
 
 def damage_size(images, masks):
-    Image.new("L", (39, 40)).save(masks / "picture 07.png")
-    return ["picture 07.png", "40x40", "40x39"]
+    Image.new("L", (39, 40)).save(masks / "image 07.png")
+    return ["image 07.png", "40x40", "40x39"]
 
 
 def damage_values(images, masks):
-    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40).astype(np.uint8)).save(masks / "picture 11.png")
-    return ["picture 11.png", "foreground: nonzero"]
+    Image.fromarray(np.arange(1600, dtype=np.uint16).reshape(40, 40).astype(np.uint8)).save(masks / "image 11.png")
+    return ["image 11.png", "foreground: nonzero"]
 
 
 @pytest.mark.parametrize(
     "damage",
-    [damage_nothing_there, damage_no_folder, damage_picture, damage_mask_missing, damage_size, damage_values],
+    [damage_nothing_there, damage_no_folder, damage_image, damage_mask_missing, damage_size, damage_values],
     ids=lambda f: f.__name__.removeprefix("damage_"),
 )
 def test_wrong_data_is_told_by_its_files_and_leaves_nothing_behind(damage, tmp_path, segreg):

@@ -17,8 +17,8 @@ from torch import nn
 import plugged
 import segreg
 import tiny_runs
-from segreg.training.checkpoint import read_notes, save_weights
 from segreg.errors import SegregError
+from segreg.training.checkpoint import read_notes, save_weights
 
 
 @pytest.fixture(autouse=True)
@@ -97,7 +97,7 @@ def test_preprocessing_is_resizing_and_the_encoders_statistics(finished):
 
 
 @pytest.mark.parametrize("size", [(37, 53), (1, 1), (32, 32), (200, 9)])
-def test_predictions_have_the_pictures_own_size(size, finished):
+def test_predictions_have_the_images_own_size(size, finished):
     image = noise(*size, 3)
     labels = finished.predict(image)
     assert labels.shape == size
@@ -166,7 +166,7 @@ def test_what_can_not_be_predicted_is_told(finished, tmp_path):
         finished.predict(noise(8, 8, 5))
     with pytest.raises(SegregError, match=str(tmp_path / "none.png")):
         finished.predict(tmp_path / "none.png")
-    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "text.png").write_text("no image")
     with pytest.raises(SegregError, match=r"text\.png"):
         finished.predict(str(tmp_path / "text.png"))
 
@@ -178,7 +178,7 @@ def test_the_recipes_threshold_decides(tmp_path):
 
 
 def test_a_letterbox_is_put_on_and_taken_off(tmp_path):
-    """In the middle band of a tall picture's letterbox lies the picture; the network gives its logits there."""
+    """In the middle band of a tall image's letterbox lies the image; the network gives its logits there."""
     run = tiny_runs.run(tmp_path, "input.resize=letterbox", "train.epochs=1", "evaluate.overlays=0")
     image = noise(64, 32, 3)
     ready = run.preprocess(image)
@@ -211,7 +211,7 @@ def test_loading_asks_for_no_weights_and_touches_no_network(tmp_path, monkeypatc
 
 def test_the_data_is_not_needed_any_more(tmp_path):
     run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0")
-    shutil.rmtree(tmp_path / "pictures")
+    shutil.rmtree(tmp_path / "images")
     shutil.rmtree(tmp_path / "cache")
     again = segreg.load_run(run.directory.path)
     assert again.predict(noise(40, 40, 3)).shape == (40, 40)
@@ -224,7 +224,7 @@ def test_a_run_without_results_says_how_to_go_on(finished, tmp_path):
     for name in ("results.json", "best.safetensors", "last.safetensors"):
         (copy / name).unlink()
     run = segreg.load_run(copy)
-    with pytest.raises(SegregError, match=f"segreg run --resume {copy} goes on with it"):
+    with pytest.raises(SegregError, match=f"segreg run --resume {copy} continues with it"):
         _ = run.results
     with pytest.raises(SegregError, match="weights yet"):
         run.model()
@@ -245,7 +245,7 @@ from pathlib import Path
 from segreg import Dataset, Entry, Sample, Task, hookimpl
 
 def layers(*, count: int = 16):
-    \"\"\"Pictures of two overlapping bars.
+    \"\"\"Images of two overlapping bars.
 
     Args:
         count: how many.
@@ -273,9 +273,9 @@ def segreg_entries():
 
 
 def test_multilabel_predicts_a_layer_for_each_class(tmp_path, plugin, installed):
-    """From a data set that is no files and comes from another package."""
+    """From a data set that is not a files and comes from another package."""
     installed(*plugged.builtin(), plugin(MULTILABEL, distribution="segreg-layers"))
-    text = tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: pictures, samples: 24, size: 48}", "layers")
+    text = tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", "layers")
     run = tiny_runs.run(tmp_path, "loss=bce", "augment=[]", "evaluate.resolution=original", text=text)
     assert run.task.mode == "multilabel"
     image = np.zeros((36, 36, 3), np.uint8)
@@ -292,7 +292,7 @@ def test_multilabel_predicts_a_layer_for_each_class(tmp_path, plugin, installed)
 def test_multiclass_probabilities_sum_to_one(tmp_path):
     tiny_runs.folder_dataset(tmp_path, classes=3)
     text = tiny_runs.RECIPE.replace(
-        "{name: synthetic_lesions, root: pictures, samples: 24, size: 48}",
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: [a, b, c]}}",
     )
     run = tiny_runs.run(tmp_path, "loss=cross_entropy", "train.epochs=2", "evaluate.overlays=1", text=text)

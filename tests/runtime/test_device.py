@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
+from segreg.errors import SegregError
 from segreg.runtime import device
 from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
-from segreg.errors import SegregError
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """Gives a function that pretends hardware."""
+    """Return a function that pretends hardware."""
 
     def pretend(*, gpus=0, capability=(8, 0), mps=False, flags=()):
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
@@ -90,7 +90,7 @@ def test_auto_on_processors_goes_by_their_instructions(machine):
         assert "neither avx512_bf16 nor amx_bf16" in choose_precision("auto", CPU).reason
     machine(flags=("avx512_bf16",))
     assert chosen("auto", CPU) == ("bf16", torch.bfloat16, False)
-    assert choose_precision("auto", CPU).reason == "bf16, because the processor has avx512_bf16"
+    assert choose_precision("auto", CPU).reason == "bf16, because the CPU has avx512_bf16"
 
 
 def test_what_is_asked_for_is_taken(machine):

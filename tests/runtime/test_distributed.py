@@ -21,22 +21,22 @@ from torch import nn
 
 import segreg
 import tiny_runs
-from segreg.runtime import distributed
-from segreg.training import history
-from segreg.runs.assembly import Assembly
-from segreg.errors import SegregError
-from segreg.runtime.progress import Quiet
-from segreg.registry.registry import load_registry
 from segreg.config.resolve import resolve
-from segreg.runs.run import resume_run
+from segreg.errors import SegregError
 from segreg.evaluation import gather as together
+from segreg.registry.registry import load_registry
+from segreg.runs.assembly import Assembly
+from segreg.runs.run import resume_run
+from segreg.runtime import distributed
+from segreg.runtime.progress import Quiet
 from segreg.task import Task
+from segreg.training import history
 from segreg.training.step import reached
 from segreg.training.sync_batch_norm import synchronise_batch_norm
 
 RECIPE = """\
 seed: 3
-dataset: {name: synthetic_lesions, root: pictures, samples: 23, size: 40}
+dataset: {name: synthetic_lesions, root: images, samples: 23, size: 40}
 split: {method: random, val: 0.2, test: 0.2}
 input: {size: [64, 64]}
 augment: [{name: HorizontalFlip, p: 0.5}]
@@ -47,7 +47,7 @@ optimizer: {name: sgd, lr: 0.1}
 train: {epochs: 3, batch_size: 11, precision: float32, device: cpu}
 evaluate: {metrics: [dice, iou, accuracy, roc_auc, boundary_iou], batch_size: 2, overlays: 2}
 """
-"""Without BatchNorm, dropout or a loss that is no mean over pixels. 13 pictures train, in batches of 11 and 2."""
+"""Without BatchNorm, dropout or a loss that is not a mean over pixels. 13 images train, in batches of 11 and 2."""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def two(folder, one):
 
 
 def start(count, *arguments, out, **more):
-    """Starts a command in `count` processes as torchrun does; all write to one file."""
+    """Start a command in `count` processes as torchrun does; all write to one file."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -93,7 +93,7 @@ def start(count, *arguments, out, **more):
 
 
 def ended(running):
-    """Gives the exit statuses of processes and what they said."""
+    """Return the exit statuses of processes and what they said."""
     started, out = running
     for process in started:
         process.join(400)
@@ -146,14 +146,14 @@ def test_two_processes_score_the_same_weights_as_one_does(two, folder, segreg):
     assert own.keys() == alone.keys()
     for name, value in alone.items():
         assert own[name] == pytest.approx(value, abs=1e-12), name
-    for name in ("per_image.csv", "counts.csv"):  # 5 pictures in 3 batches, 3 pictures to one and 2 to the other
+    for name in ("per_image.csv", "counts.csv"):  # 5 images in 3 batches, 3 images to one and 2 to the other
         assert (run.directory.path / name).read_text() == (folder / "alone" / name).read_text()
     with run.directory.per_image.open() as file:
         assert [row["id"] for row in csv.DictReader(file)] == json.loads(run.directory.split.read_text())["test"]
 
 
 def longer(path, to, epochs):
-    """Copies a run, for more epochs."""
+    """Copy a run, for more epochs."""
     shutil.copytree(path, to)
     resolved = to / "resolved.yaml"
     text = re.sub(r"epochs: \d+", f"epochs: {epochs}", resolved.read_text(), count=1)
@@ -169,7 +169,7 @@ def test_one_goes_on_with_what_two_began(one, two, folder):
 def test_three_go_on_with_what_one_began(one, folder):
     begun = tiny_runs.run(folder, "train.epochs=1", text=RECIPE)
     path = longer(begun.directory.path, folder / "one then three", 3)
-    # In the last batch, of two pictures, the third process has none.
+    # In the last batch, of two images, the third process has none.
     statuses, said = ended(start(3, "run", "--resume", path, "--quiet", out=folder / "three"))
     assert statuses == [0, 0, 0], said
     assert_same_training(history.read(path), one.history)
@@ -178,7 +178,7 @@ def test_three_go_on_with_what_one_began(one, folder):
 
 
 def failing_in_the_second(arguments, out, variables, *, own_group=False):
-    """Runs a command of which the process of rank 1 finds something wrong in its second epoch."""
+    """Run a command of which the process of rank 1 finds something wrong in its second epoch."""
     from segreg.training import trainer as train
 
     looks = train.check_finite
@@ -368,7 +368,7 @@ def test_logits_that_others_kept_are_ranked_as_if_one_had_kept_them(monkeypatch)
         monkeypatch.undo()
 
 
-def test_rows_of_batches_that_were_dealt_come_in_the_pictures_order(monkeypatch):
+def test_rows_of_batches_that_were_dealt_come_in_the_images_order(monkeypatch):
     dealt = [([2, 1], ["a", "b", "e"]), ([2], ["c", "d"]), ([], [])]
     found = [
         (lengths, [{"id": name} for name in names], np.array([[ord(name)] for name in names]) if names else None, {})

@@ -10,21 +10,21 @@ import subprocess
 
 import pytest
 import torch
+from test_distributed import RECIPE, assert_same_training, ended, start
 
 import segreg
 import tiny_runs
-from segreg.runtime import distributed
-from segreg.training import history
-from segreg.runs.assembly import Assembly
-from segreg.training.checkpoint import read_weights
-from segreg.runtime.progress import Quiet
-from segreg.registry.registry import load_registry
 from segreg.config.resolve import resolve
-from test_distributed import RECIPE, assert_same_training, ended, start
+from segreg.registry.registry import load_registry
+from segreg.runs.assembly import Assembly
+from segreg.runtime import distributed
+from segreg.runtime.progress import Quiet
+from segreg.training import history
+from segreg.training.checkpoint import read_weights
 
 NORMALISED = """\
 seed: 3
-dataset: {name: synthetic_lesions, root: pictures, samples: 23, size: 40}
+dataset: {name: synthetic_lesions, root: images, samples: 23, size: 40}
 split: {method: random, val: 0.2, test: 0.1}
 input: {size: [64, 64]}
 augment: [{name: HorizontalFlip, p: 0.5}]
@@ -35,7 +35,7 @@ optimizer: {name: sgd, lr: 0.1}
 train: {epochs: 2, batch_size: 8, precision: float32, device: cpu, monitor: val.dice.pooled}
 evaluate: {metrics: [dice], overlays: 1}
 """
-"""With BatchNorm everywhere, and a loss over the batch. 16 pictures train, in batches of 8."""
+"""With BatchNorm everywhere, and a loss over the batch. 16 images train, in batches of 8."""
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def _a_cache(tmp_path, monkeypatch):
 
 
 def of_two(folder, *overrides, text, **more):
-    """Runs a recipe in two processes and gives the run's folder."""
+    """Run a recipe in two processes and gives the run's folder."""
     recipe = tiny_runs.write_recipe(folder, text)
     statuses, said = ended(start(2, "run", recipe, *overrides, "--out", folder / "two", out=folder / "said", **more))
     assert statuses == [0, 0], said
@@ -60,7 +60,7 @@ def assert_same_weights(file, other):
 
 
 def test_gradients_of_several_batches_clipped_frozen_and_averaged_weights_are_those_of_one(tmp_path):
-    # 13 pictures in batches of 4, 4 and 5, of which the first two make one step and the last one another.
+    # 13 images in batches of 4, 4 and 5, of which the first two make one step and the last one another.
     settings = ["train.batch_size=4", "train.accumulate=2", "train.ema=0.9", "train.clip_gradient_norm=0.05",
                 "train.freeze_encoder_epochs=1", "train.epochs=3"]  # fmt: skip
     two = of_two(tmp_path, *settings, text=RECIPE)

@@ -9,7 +9,7 @@ import segreg.testing
 
 @pytest.fixture
 def outcome():
-    """Runs one check: `outcome(entry, "name_of_the_check", setting=value)`."""
+    """Run one check: `outcome(entry, "name_of_the_check", setting=value)`."""
 
     def run(entry, name, **settings):
         return next(c for c in segreg.testing.checks(entry, settings=settings) if c.name == name).outcome()
@@ -19,7 +19,7 @@ def outcome():
 
 @pytest.fixture
 def said(outcome):
-    """Gives what a failing check says is wrong; anything but a failure is none."""
+    """Return what a failing check says is wrong; anything but a failure is none."""
 
     def run(entry, name, **settings):
         found = outcome(entry, name, **settings)

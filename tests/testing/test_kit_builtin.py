@@ -19,7 +19,7 @@ TRANSFORMS = (
 )  # fmt: skip
 OPTIMIZERS = ("timm/lion", "timm/adopt")
 
-# As they are published decoders have hundreds of channels; the kit asks nothing that hangs on their number.
+# As they are published decoders have hundreds of channels; the kit asks nothing that depends on their number.
 SETTINGS = {
     "decoder.deeplabv3plus": {"channels": 8, "low_level_channels": 4},
     "decoder.smp.unet": {"channels": (16, 8, 8, 8, 4)},
@@ -47,20 +47,20 @@ NOT_HELD = {
 
 
 def parts(kind, *members):
-    """Gives the kind's single parts, and these members of its families."""
+    """Return the kind's single parts, and these members of its families."""
     single = [part for part in REGISTRY.parts(kind) if part.member is None]
     return [*single, *(REGISTRY.find(kind, member) for member in members)]
 
 
 def known(table, chosen):
-    """Gives what a table has for these parts."""
+    """Return what a table has for these parts."""
     titles = [f"{part.kind}.{part.name}" for part in chosen]
     return {key: value for key, value in table.items() if any(f"{key}.".startswith(f"{title}.") for title in titles)}
 
 
 def every_check(chosen):
     return segreg.testing.parametrize(
-        chosen, settings=known(SETTINGS, chosen), leave_out=known(NOT_HELD, chosen), slow=[pytest.mark.slow]
+        chosen, settings=known(SETTINGS, chosen), exclude=known(NOT_HELD, chosen), slow=[pytest.mark.slow]
     )
 
 

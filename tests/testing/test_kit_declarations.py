@@ -10,8 +10,8 @@ import pytest
 
 import plugged
 import segreg.testing
-from segreg.registry.entry import Entry, Family
 from segreg.errors import SegregError
+from segreg.registry.entry import Entry, Family
 from segreg.registry.registry import load_registry
 from segreg.settings import PositiveFloat, PositiveInt, Setting
 
@@ -134,14 +134,14 @@ def test_settings_are_checked():
         segreg.testing.checks(FAMILY, member="two", settings={"power": 0})
     assert str(error.value) == '"power" of the loss "powers/two" must be an integer above 0, not 0'
     with pytest.raises(SegregError) as error:
-        segreg.testing.checks(FAMILY, member="two", leave_out={"it_is_finite": "no"})
+        segreg.testing.checks(FAMILY, member="two", exclude={"it_is_finite": "no"})
     assert str(error.value).startswith(
         'loss powers/two has no check "it_is_finite"\n  did you mean "it_is_finite_every'
     )
 
 
 def test_what_is_left_out_is_told():
-    made = segreg.testing.checks(FAMILY, member="one", leave_out={"it_can_be_built": "as I say"})
+    made = segreg.testing.checks(FAMILY, member="one", exclude={"it_can_be_built": "as I say"})
     found = next(check for check in made if check.name == "it_can_be_built").outcome()
     assert (found.status, found.what) == ("not checked", "as I say")
 
@@ -233,7 +233,7 @@ def test_a_package_is_checked_by_its_single_parts_and_a_member_of_each_family():
         titles(settings={"loss.shared": {"power": 1}})
     assert str(error.value) == '"loss.shared" is no part of segreg-losses 1.0\n  did you mean "loss.share"?'
     with pytest.raises(SegregError) as error:
-        titles(leave_out={"loss.share.it_can_be_bilt": "no"})
+        titles(exclude={"loss.share.it_can_be_bilt": "no"})
     assert str(error.value).startswith(
         'there is no check "loss.share.it_can_be_bilt" to leave out\n  did you mean "loss.share.it_can_be_built"'
     )
@@ -274,7 +274,7 @@ def test_pytest_is_told_kind_name_and_check():
 def test_entries_and_single_checks_can_be_mixed():
     one = segreg.testing.checks(FAMILY, member="two")
     mark = segreg.testing.parametrize(
-        [entry(default_out_of_range), *one], leave_out={"loss.broken.it_can_be_built": "known"}
+        [entry(default_out_of_range), *one], exclude={"loss.broken.it_can_be_built": "known"}
     )
     assert [param.id for param in mark.args[1]][:2] == ["loss-powers/two-settings_are_told", "loss-powers/two-defaults_fit_their_hints"]  # fmt: skip
     found = {param.id: param.values[0] for param in mark.args[1]}

@@ -63,7 +63,7 @@ class CutOff(Fine):
 
 
 class Dilated(Fine):
-    """Dilates as it should."""
+    """Dilate as it should."""
 
     def __init__(self, in_channels):
         super().__init__(in_channels)
@@ -160,13 +160,13 @@ def entry(network):
 
 def test_what_is_no_network_is_told_once(said, outcome):
     nothing = entry(lambda in_channels: None)
-    assert said(nothing, "it_can_be_built") == "encoder NoneType is no nn.Module"
+    assert said(nothing, "it_can_be_built") == "encoder NoneType is not a nn.Module"
     for check in (
         "channels_and_strides_are_true", "any_number_of_channels_will_do", "it_dilates",
         "gradients_reach_every_parameter", "evaluation_repeats", "the_seed_decides", "it_can_be_copied_and_sent",
     ):  # fmt: skip
         found = outcome(nothing, check)
-        assert (found.status, found.what) == ("not checked", "it is no nn.Module, see it_can_be_built"), check
+        assert (found.status, found.what) == ("not checked", "it is not a nn.Module, see it_can_be_built"), check
 
 
 BROKEN = [

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torchmetrics import Metric
 
-from segreg.registry.entry import Entry
 from segreg.errors import SegregError
+from segreg.registry.entry import Entry
 
 
 def brier(task, logits, target):
@@ -258,7 +258,7 @@ def metric_entry(metric):
 
 
 METRICS = [
-    (lambda task, threshold: F.mse_loss, "it_can_be_built", "for a binary task it gives function, which is no torchmetrics.Metric"),
+    (lambda task, threshold: F.mse_loss, "it_can_be_built", "for a binary task it gives function, which is not a torchmetrics.Metric"),
     (EachClass, "it_gives_named_numbers", "on a binary task right is [2] where a scalar tensor was expected"),
     (MeanOfBatches, "batches_do_not_matter", "on a binary task with images one by one right is "),
     (CountsIgnored, "ignored_pixels_count_for_nothing", "on a binary task with other logits of ignored pixels right is "),

@@ -12,9 +12,9 @@ import albumentations
 import numpy as np
 import pytest
 
-from segreg.registry.protocols import Dataset, Sample
-from segreg.registry.entry import Entry
 from segreg.errors import SegregError
+from segreg.registry.entry import Entry
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 
 FINE = Dataset(
@@ -52,12 +52,12 @@ DATASETS = [
     ),
     (
         made_of(read_image=lambda sample: np.zeros((6, 8, 3))),
-        "pictures_are_what_is_promised",
+        "images_are_what_is_promised",
         'the image of "0" is float64 of shape [6, 8, 3]; uint8 or uint16 of [H, W] or [H, W, C] was expected',
     ),
     (
         made_of(read_mask=lambda sample: np.zeros((8, 6), np.uint8)),
-        "pictures_are_what_is_promised",
+        "images_are_what_is_promised",
         'the mask of "0" is uint8 of shape [8, 6]; uint8 of [6, 8] was expected, as its image and its task have it',
     ),
     (
@@ -74,7 +74,7 @@ DATASETS = [
     (
         made_of(samples=[*FINE.samples[1:], dataclasses.replace(FINE.samples[1], id="again", split="test")]),
         "sides_of_its_split_are_disjoint",
-        'the picture "1.png" stands on two sides: train and test',
+        'the image "1.png" stands on two sides: train and test',
     ),
     (
         made_of(samples=samples(group="patient 7")),
@@ -136,7 +136,7 @@ def test_missing_data_is_told(said, outcome):
         return said(in_a_folder(read), "missing_data_is_told")
 
     assert told(careless).startswith("where its folder is missing, it raises FileNotFoundError: [Errno 2] No such file")
-    assert told(careless).endswith("/not_here/root', which is no SegregError")
+    assert told(careless).endswith("/not_here/root', which is not a SegregError")
     assert told(silent) == "where its folder is missing, it says nothing"
     assert told(short) == "where its folder is missing, its message does not name it: the data is missing"
     assert told(without_a_hint).startswith(
@@ -160,7 +160,7 @@ def test_a_dataset_needs_its_folder(said, outcome, tmp_path):
 
 
 class Mirrored(albumentations.DualTransform):
-    """Mirrors image and mask: nothing is wrong with it."""
+    """Mirror image and mask: nothing is wrong with it."""
 
     def apply(self, img, **params):
         return np.ascontiguousarray(img[:, ::-1])
@@ -228,7 +228,7 @@ def transform_entry(transform):
 
 
 AUGMENTATIONS = [
-    (dict, "it_can_be_built", "dict is no Albumentations transform"),
+    (dict, "it_can_be_built", "dict is not an Albumentations transform"),
     (
         Blends,
         "it_keeps_size_type_and_labels",
@@ -241,7 +241,7 @@ AUGMENTATIONS = [
         Halves,
         "it_keeps_size_type_and_labels",
         (
-            'the augmentation "Halves" turns a picture of 64x64x3 into one of 32x64x3; it must keep the size (crops and '
+            'the augmentation "Halves" turns a image of 64x64x3 into one of 32x64x3; it must keep the size (crops and '
             "resizes take the size of the input, 64x64; turns by 90 degrees need a square input)"
         ),
     ),
@@ -267,7 +267,7 @@ AUGMENTATIONS = [
         "the_seed_decides",
         "one seed gives something else the second time; draw from self.py_random and self.random_generator",
     ),
-    (InPlace, "it_leaves_its_inputs_alone", "it changes the picture that it is given in place"),
+    (InPlace, "it_leaves_its_inputs_alone", "it changes the image that it is given in place"),
     (
         WithLambda,
         "it_can_be_copied_and_sent",

@@ -96,7 +96,7 @@ def optimizer_entry(optimizer):
 
 
 OPTIMIZERS = [
-    (lambda groups, lr: groups, "it_can_be_built", "it gives list, which is no torch.optim.Optimizer"),
+    (lambda groups, lr: groups, "it_can_be_built", "it gives list, which is not a torch.optim.Optimizer"),
     (Regroups, "groups_keep_their_names", 'it was given groups named "encoder" and "head", and has "None"'),
     (LosesHalf, "groups_keep_their_names", 'it was given "0.bias" and "1.bias", and does not have them'),
     (Uphill, "it_goes_downhill", "60 steps on a quadratic bring it from "),

@@ -15,11 +15,11 @@ import pytest
 import yaml
 
 import plugged
+from segreg.config.recipe import read_recipe
+from segreg.config.resolve import resolve
 from segreg.errors import SegregError
 from segreg.registry.kinds import KINDS
-from segreg.config.recipe import read_recipe
 from segreg.registry.registry import load_registry
-from segreg.config.resolve import resolve
 from segreg.testing.scaffold import Names, kinds_of, names_of, write_package
 from segreg.testing.scaffold.package import TEMPLATES
 
@@ -44,7 +44,7 @@ def test_names(distribution, module, short):
     assert names_of(distribution) == Names(distribution, module, short)
 
 
-NO_NAME = "is no name of a package\n  letters and digits, with . - _ between them, such as segreg-lung-ct"
+NO_NAME = "is not a name of a package\n  letters and digits, with . - _ between them, such as segreg-lung-ct"
 NO_MODULE = "\n  begin with a letter and avoid Python's own words, such as segreg-lung-ct"
 
 
@@ -84,8 +84,8 @@ def test_kinds_stand_in_one_order_each_once():
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["loss", "los"], '"los" is no kind of part\n  did you mean "loss"?'),
-        (["zzz"], '"zzz" is no kind of part\n  the kinds are {kinds}'),
+        (["loss", "los"], '"los" is not a kind of part\n  did you mean "loss"?'),
+        (["zzz"], '"zzz" is not a kind of part\n  the kinds are {kinds}'),
         ([""], "no kind of part is asked for\n  the kinds are {kinds}"),
     ],
 )
@@ -180,7 +180,7 @@ def test_ruff_finds_nothing(package):
 
 @pytest.fixture
 def installed_package(tmp_path, python):
-    """Writes a package with every kind of part, and gives what runs Python in it as if it were installed."""
+    """Write a package with every kind of part, and return what runs Python in it as if it were installed."""
     folder, site = tmp_path / "segreg-whole", tmp_path / "site-packages"
     write_package(names_of("segreg-whole"), tuple(KINDS), tmp_path)
     info = site / "segreg_whole-0.1.0.dist-info"
@@ -261,4 +261,4 @@ def test_the_command_says_what_it_wrote_and_what_to_do(segreg, tmp_path, monkeyp
     printed = segreg("plugin", "new", "segreg-lung-ct", "--with", "loss", "--out", tmp_path / "elsewhere")
     assert f"  pip install -e '{tmp_path}/elsewhere/segreg-lung-ct[dev]'\n" in printed.out
     printed = segreg("plugin", "new", "segreg-lung-ct", "--with", "metrik")
-    assert (printed.status, printed.err) == (2, 'error: "metrik" is no kind of part\n  did you mean "metric"?\n')
+    assert (printed.status, printed.err) == (2, 'error: "metrik" is not a kind of part\n  did you mean "metric"?\n')

@@ -8,26 +8,26 @@ from functools import partial
 import pytest
 import torch
 
-from segreg.training import history
-from segreg.training.checkpoint import BEST, LAST, STATE, load_state, read_weights
 from segreg.errors import SegregError
 from segreg.training import async_checkpointer as keeper
+from segreg.training import history
 from segreg.training import trainer as train
-from segreg.training.async_checkpointer import Keeper
+from segreg.training.async_checkpointer import AsyncCheckpointer
+from segreg.training.checkpoint import BEST, LAST, STATE, load_state, read_weights
 from segreg.training.resume import keep
 from tiny_training import train as trained
 
 
 @pytest.fixture
 def beside(monkeypatch):
-    """Lets a training on the CPU write its epochs as one on a GPU does."""
+    """Let a training on the CPU write its epochs as one on a GPU does."""
 
-    class Beside(Keeper):
+    class Beside(AsyncCheckpointer):
         def __init__(self, *given, beside):
             assert not beside
             super().__init__(*given, beside=True)
 
-    monkeypatch.setattr(train, "Keeper", Beside)
+    monkeypatch.setattr(train, "AsyncCheckpointer", Beside)
 
 
 def same(one, other):
@@ -43,7 +43,7 @@ def test_the_files_are_those_that_are_written_at_once(tmp_path, beside):
     assert told == [(row["epoch"], row["train.loss"]) for row in rows]
     assert len(rows) == 3
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "Keeper", Keeper)
+        patch.setattr(train, "AsyncCheckpointer", AsyncCheckpointer)
         trained(tmp_path / "at_once")
     for name in (LAST, BEST):
         same(read_weights(tmp_path / "beside" / name)[0], read_weights(tmp_path / "at_once" / name)[0])

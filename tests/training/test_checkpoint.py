@@ -10,9 +10,17 @@ import pytest
 import torch
 from torch import nn
 
-from segreg.training import checkpoint
-from segreg.training.checkpoint import State, load_state, load_weights, read_weights, replacing, save_state, save_weights
 from segreg.errors import SegregError
+from segreg.runtime import files
+from segreg.training.checkpoint import (
+    State,
+    load_state,
+    load_weights,
+    read_weights,
+    replacing,
+    save_state,
+    save_weights,
+)
 
 
 def state(**given):
@@ -70,7 +78,7 @@ def test_what_could_not_be_read_back_is_refused_when_it_is_saved(tmp_path, value
 
 
 class Harmful:
-    """Makes a file when it is unpickled."""
+    """Make a file when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -208,9 +216,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
     order = []
-    real = checkpoint._sync
+    real = files._sync
     monkeypatch.setattr(
-        checkpoint, "_sync", lambda path: (order.append((path.name, (tmp_path / "file").exists())), real(path))
+        files, "_sync", lambda path: (order.append((path.name, (tmp_path / "file").exists())), real(path))
     )
     with replacing(tmp_path / "file") as aside:
         aside.write_text("new")

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from test_micro_batches import Told, same
 from torch import nn
 
 from segreg.errors import SegregError
 from segreg.training import compiling
 from segreg.training.compiling import STEPS_WORTH_IT, from_the_compiler, worth_compiling
-from test_parts import Told, same
 from tiny_training import SETTINGS, objective, train
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -63,7 +63,7 @@ def test_where_compiling_was_segregs_choice_the_run_goes_on_without(tmp_path, mo
     one, _ = train(tmp_path / "a", settings=settings, objective=objective(dropout=0.0), progress=told)
     other, _ = train(tmp_path / "b", settings=replace(settings, compile=False), objective=objective(dropout=0.0))
     same(one, other)
-    assert "notice: compiling failed, and the run goes on without it: backend='inductor' raised:" in told.lines
+    assert "notice: compiling failed, and the run continues without it: backend='inductor' raised:" in told.lines
 
 
 def test_where_it_was_asked_for_the_run_ends(tmp_path, monkeypatch):

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from segreg.training import history
 from segreg.errors import SegregError
+from segreg.training import history
 
 
 def table(run_dir):

@@ -1,4 +1,4 @@
-"""Batches computed in parts: the same step, begun anew in smaller parts where the memory does not suffice."""
+"""BatchLoader computed in parts: the same step, begun anew in smaller parts where the memory does not suffice."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from functools import partial
 import pytest
 import torch
 
-from segreg.training import history
-from segreg.runtime.device import out_of_memory
 from segreg.errors import SegregError
+from segreg.runtime.device import out_of_memory
 from segreg.runtime.progress import Quiet
+from segreg.training import history
 from segreg.training import micro_batches as parts
-from segreg.training.micro_batches import kept_bytes, parts_that_fit, split, take_smaller_parts, tried
+from segreg.training.micro_batches import dry_step, kept_bytes, micro_batches_that_fit, split, use_smaller_micro_batches
 from segreg.training.setup import prepare
 from segreg_plugins.optimizers import from_torch
-from tiny_training import CPU, FLOAT32, SETTINGS, Batches, Scale, bce, objective, train
+from tiny_training import CPU, FLOAT32, SETTINGS, BatchLoader, Scale, bce, objective, train
 
 ADAM = partial(from_torch.build, "Adam", lr=0.1)
 SGD = partial(from_torch.build, "SGD", lr=0.1, momentum=0.9)
@@ -39,7 +39,7 @@ class Small(torch.nn.Module):
 
 
 class Told(Quiet):
-    """Keeps what is said."""
+    """Keep what is said."""
 
     def __init__(self):
         object.__setattr__(self, "lines", [])
@@ -67,7 +67,7 @@ def same(one, other):
 def test_a_run_whose_memory_is_short_goes_on_in_smaller_parts_and_learns_the_same(tmp_path, accumulate):
     told = Told()
     settings = replace(SETTINGS, accumulate=accumulate, clip_gradient_norm=1.0)
-    given = {"settings": settings, "train": Batches(count=20, size=8), "build_optimizer": SGD}
+    given = {"settings": settings, "train": BatchLoader(count=20, size=8), "build_optimizer": SGD}
     short, _ = train(tmp_path / "short", objective=small(2, **PLAIN), progress=told, **given)
     whole, _ = train(tmp_path / "whole", objective=objective(**PLAIN), **given)
     same(short, whole)
@@ -113,7 +113,7 @@ def test_a_validation_whose_memory_is_short_goes_on_in_smaller_parts(tmp_path):
 
     network = objective(**PLAIN)
     network.normalize = InValidation()
-    val = Batches(count=13, size=6, shuffle=False, seed=1)
+    val = BatchLoader(count=13, size=6, shuffle=False, seed=1)
     train(tmp_path / "short", objective=network, val=val)
     train(tmp_path / "whole", objective=objective(**PLAIN), val=val)
     assert parts_of(tmp_path / "short") == 2
@@ -132,7 +132,7 @@ def test_several_processes_do_not_change_it_on_the_way(monkeypatch):
     training = prepared(objective())
     monkeypatch.setattr("segreg.runtime.distributed.count", lambda: 2)
     with pytest.raises(SegregError, match="the device's memory does not suffice for 8 images at once") as raised:
-        take_smaller_parts(training, 8, print)
+        use_smaller_micro_batches(training, 8, print)
     assert "take a smaller train.batch_size, and a larger train.accumulate" in str(raised.value)
 
 
@@ -186,7 +186,7 @@ def test_what_a_pass_keeps_is_counted_and_nothing_is_changed_by_it():
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     training = prepared(network)
     draws = torch.get_rng_state()
-    batch = next(iter(Batches().epoch(1)))
+    batch = next(iter(BatchLoader().epoch(1)))
     one, two = (kept_bytes(training, batch.images[:n], batch.targets[:n]) for n in (1, 2))
     # Of one image: the input and the first level's four maps [6, 8, 8] in float32 at least.
     assert one > 4 * (3 * 16 * 16 + 4 * 6 * 8 * 8)
@@ -194,21 +194,21 @@ def test_what_a_pass_keeps_is_counted_and_nothing_is_changed_by_it():
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), draws)
     assert all(p.grad is None for p in network.parameters())
-    assert tried(training, batch.images, batch.targets).keys() == {"loss", "bce"}
+    assert dry_step(training, batch.images, batch.targets).keys() == {"loss", "bce"}
 
 
 def test_as_many_parts_are_taken_as_a_share_of_the_free_memory_asks_for(monkeypatch):
     training = prepared(objective())
-    batch = next(iter(Batches(size=8).epoch(1)))
+    batch = next(iter(BatchLoader(size=8).epoch(1)))
     images, targets = batch.images, batch.targets
     each = kept_bytes(training, images[:2], targets[:2]) / 2
     weights = 3 * sum(4 * p.numel() for p in training.objective.parameters())
     for room, wanted in ((8, 1), (7, 2), (4, 2), (3, 4), (1, 8), (0.5, 8)):
         free = (each * room + weights) / parts.SHARE_OF_MEMORY / 2**20 * 1.001
         monkeypatch.setattr(parts, "available_mib", lambda free=free: free)
-        assert parts_that_fit(training, (images, targets)) == wanted
+        assert micro_batches_that_fit(training, (images, targets)) == wanted
     monkeypatch.setattr(parts, "available_mib", lambda: None)
-    assert parts_that_fit(training, (images, targets)) == 1
+    assert micro_batches_that_fit(training, (images, targets)) == 1
 
 
 @pytest.mark.gpu
@@ -218,17 +218,17 @@ def test_a_gpu_tries_out_what_fits():
         small(2), steps_per_epoch=1, build_optimizer=ADAM, build_schedule=lambda *_: None,
         settings=SETTINGS, device=torch.device("cuda:0"), precision=FLOAT32,
     )  # fmt: skip
-    batch = next(iter(Batches(size=8).epoch(1)))
-    assert parts_that_fit(training, (batch.images.cuda(), batch.targets.cuda())) == 4
+    batch = next(iter(BatchLoader(size=8).epoch(1)))
+    assert micro_batches_that_fit(training, (batch.images.cuda(), batch.targets.cuda())) == 4
     assert all(p.grad is None for p in training.objective.parameters())
 
 
 def test_auto_is_told_and_learns_what_the_whole_batch_does(tmp_path, monkeypatch):
-    given = {"train": Batches(count=20, size=8), "build_optimizer": SGD}
+    given = {"train": BatchLoader(count=20, size=8), "build_optimizer": SGD}
     settings = replace(SETTINGS, batch_size="auto", effective_batch_size=8)
     assert settings.batch == 8
     told = Told()
-    monkeypatch.setattr("segreg.training.trainer.parts_that_fit", lambda training, batch: 4)
+    monkeypatch.setattr("segreg.training.trainer.micro_batches_that_fit", lambda training, batch: 4)
     auto, _ = train(tmp_path / "auto", settings=settings, objective=objective(**PLAIN), progress=told, **given)
     whole, _ = train(tmp_path / "whole", objective=objective(**PLAIN), **given)
     same(auto, whole)

@@ -122,5 +122,5 @@ def test_advice_is_given_where_time_is_lost():
         "augmentations"
     )
     launched = spent(forward=4.0, backward=5.0, launching=8.5)
-    assert launched.advice().startswith("the GPU waited for the processor to give it work")
+    assert launched.advice().startswith("the GPU waited for the CPU to give it work")
     assert spent(forward=4.0, backward=5.0, launching=4.0).advice() == ""

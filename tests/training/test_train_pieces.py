@@ -13,10 +13,10 @@ from torch import nn
 
 from segreg.errors import SegregError
 from segreg.runtime.progress import Bar, Lines, Quiet, duration, progress
-from segreg.training.ema import Average
+from segreg.training.ema import ModelEma
+from segreg.training.loss_meter import LossMeter
 from segreg.training.monitor import better, choose_monitor
 from segreg.training.setup import parameter_groups, scale_rates
-from segreg.training.loss_meter import Tally
 from tiny_training import CPU, TinyNet
 
 
@@ -24,7 +24,7 @@ from tiny_training import CPU, TinyNet
 def test_the_average_follows_its_formula(decay):
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2)).train()
-    average = Average(network, decay)
+    average = ModelEma(network, decay)
     expected = {name: t.double() for name, t in network.state_dict().items()}
     for step in range(1, 40):
         with torch.no_grad():
@@ -48,7 +48,7 @@ def terms(*values):
 
 
 def test_a_tally_is_the_mean_over_images():
-    tally = Tally("training, epoch 1", CPU)
+    tally = LossMeter("training, epoch 1", CPU)
     assert tally.read() == {}
     tally.add(terms(1.0, 2.0), ("a", "b", "c"))
     tally.add(terms(5.0, 0.0), ("d",))
@@ -58,7 +58,7 @@ def test_a_tally_is_the_mean_over_images():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_a_tally_blames_the_first_batch_and_its_terms(bad):
-    tally = Tally("training, epoch 4", CPU)
+    tally = LossMeter("training, epoch 4", CPU)
     tally.add(terms(1.0, 2.0), ("a", "b"))
     tally.add(terms(1.0, bad), ("c", "d"))
     tally.add(terms(bad, bad), ("e", "f"))
@@ -69,7 +69,7 @@ def test_a_tally_blames_the_first_batch_and_its_terms(bad):
 
 
 def test_a_total_that_overflows_alone_is_blamed_itself():
-    tally = Tally("training, epoch 1", CPU)
+    tally = LossMeter("training, epoch 1", CPU)
     tally.add({"loss": torch.tensor(math.inf), "term": torch.tensor(3e38)}, ("a",))
     with pytest.raises(SegregError, match='loss term "loss" is not finite'):
         tally.read()

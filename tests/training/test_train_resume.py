@@ -13,17 +13,17 @@ import pytest
 import torch
 
 import tiny_training
-from segreg.training import checkpoint
+from segreg.errors import SegregError
+from segreg.runtime import files
 from segreg.training import history
 from segreg.training.checkpoint import BEST, LAST, STATE, load_state, random_state, read_weights, restore_random_state
-from segreg.errors import SegregError
 from tiny_training import HARD, SETTINGS, objective, train, train_hard
 
 TIMES = ("seconds", "images_per_second")
 
 
 def left(run_dir):
-    """Gives what a training left, but for the clock."""
+    """Return what a training left, but for the clock."""
     state = load_state(run_dir / STATE)
     rows = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in history.read(run_dir)]
     weights = [read_weights(run_dir / file) for file in (BEST, LAST)]
@@ -80,14 +80,14 @@ def test_a_crash_before_any_write_to_the_disk(tmp_path, name, monkeypatch, one_t
     train_hard(name, tmp_path / "whole")
     expected = left(tmp_path / "whole")
     writes = 0
-    real = checkpoint._sync
+    real = files._sync
 
     def count(path):
         nonlocal writes
         writes += 1
         real(path)
 
-    monkeypatch.setattr(checkpoint, "_sync", count)
+    monkeypatch.setattr(files, "_sync", count)
     train_hard(name, tmp_path / "counted")
     points = random.Random(0).sample(range(1, writes + 1), 6)
     for point in points:
@@ -100,11 +100,11 @@ def test_a_crash_before_any_write_to_the_disk(tmp_path, name, monkeypatch, one_t
                 raise Killed
             real(path)
 
-        monkeypatch.setattr(checkpoint, "_sync", crash)
+        monkeypatch.setattr(files, "_sync", crash)
         run = tmp_path / f"crash{point}"
         with pytest.raises(Killed):
             train_hard(name, run)
-        monkeypatch.setattr(checkpoint, "_sync", real)
+        monkeypatch.setattr(files, "_sync", real)
         train_hard(name, run, resume=True)
         assert_same(left(run), expected)
 

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from segreg.errors import SegregError
+from segreg.runtime.device import Precision
 from segreg.training import history
 from segreg.training.checkpoint import BEST, LAST, STATE, load_state, load_weights, read_weights
-from segreg.runtime.device import Precision
-from segreg.errors import SegregError
 from segreg_plugins.optimizers import from_torch
 from segreg_plugins.schedules.builders import plateau, step
-from tiny_training import CPU, FLOAT32, SETTINGS, Agreement, Batches, TinyNet, bce, objective, train
+from tiny_training import CPU, FLOAT32, SETTINGS, Agreement, BatchLoader, TinyNet, bce, objective, train
 
 PLAIN = {"losses": [("bce", 1.0, bce)], "norm": False, "dropout": 0.0}
 SGD = partial(from_torch.build, "SGD", lr=0.1, momentum=0.0)
@@ -64,7 +64,7 @@ def test_the_validation_loss_is_that_of_the_saved_weights(tmp_path):
         train(tmp_path / name, settings=replace(SETTINGS, ema=ema))
         fresh = objective(seed=9)
         load_weights(fresh.model, tmp_path / name / LAST)
-        val = Batches(count=6, shuffle=False, seed=1)
+        val = BatchLoader(count=6, shuffle=False, seed=1)
         with torch.no_grad():
             terms, _ = fresh.eval()(val.images, val.targets)
         # The mean over images, although the last batch is smaller; dice is a batch's, so that bce is compared.
@@ -78,13 +78,13 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
 
 
 def test_accumulated_batches_equal_big_ones(tmp_path):
-    batches = {"train": Batches(count=20)}
+    batches = {"train": BatchLoader(count=20)}
     small, _ = train(
         tmp_path / "a", settings=replace(SETTINGS, accumulate=2), build_optimizer=SGD, objective=objective(**PLAIN),
         build_schedule=step_every_epoch, **batches,
     )  # fmt: skip
     big, _ = train(
-        tmp_path / "b", train=Batches(count=20, size=8), build_optimizer=SGD, objective=objective(**PLAIN),
+        tmp_path / "b", train=BatchLoader(count=20, size=8), build_optimizer=SGD, objective=objective(**PLAIN),
         build_schedule=step_every_epoch,
     )  # fmt: skip
     # 20 images in batches of 4: two groups of two and a last one that is incomplete.
@@ -103,7 +103,7 @@ def test_it_does_what_a_loop_by_hand_does(tmp_path):
     train(tmp_path, build_optimizer=SGD, objective=mine, build_schedule=lambda *_: None)
     optimizer = torch.optim.SGD(by_hand.parameters(), lr=0.1)
     for epoch in (1, 2, 3):
-        for batch in Batches().epoch(epoch):
+        for batch in BatchLoader().epoch(epoch):
             logits = by_hand(batch.images.float() / 255 - 0.5)
             loss = F.binary_cross_entropy_with_logits(logits[:, 0], batch.targets.float())
             optimizer.zero_grad()
@@ -116,7 +116,7 @@ def test_gradients_are_clipped(tmp_path):
     settings = replace(SETTINGS, epochs=1, clip_gradient_norm=1e-3)
     network = objective(**PLAIN)
     before = torch.cat([p.detach().flatten() for p in network.parameters()]).clone()
-    train(tmp_path, settings=settings, train=Batches(count=4), build_optimizer=partial(SGD, lr=1.0),
+    train(tmp_path, settings=settings, train=BatchLoader(count=4), build_optimizer=partial(SGD, lr=1.0),
           build_schedule=lambda *_: None, objective=network)  # fmt: skip
     after = torch.cat([p.detach().flatten() for p in network.parameters()])
     assert (after - before).norm().item() == pytest.approx(1e-3, rel=1e-2)
@@ -150,10 +150,10 @@ def test_learning_rates_by_part(tmp_path):
     before = weights(network.model)
     train(
         tmp_path, settings=replace(SETTINGS, epochs=1, lr_factors={"encoder": 0.1, "head": 2.0}),
-        train=Batches(count=4), build_optimizer=SGD, build_schedule=lambda *_: None, objective=network,
+        train=BatchLoader(count=4), build_optimizer=SGD, build_schedule=lambda *_: None, objective=network,
     )  # fmt: skip
     reference = objective(**PLAIN)
-    train(tmp_path / "1", settings=replace(SETTINGS, epochs=1), train=Batches(count=4), build_optimizer=SGD,
+    train(tmp_path / "1", settings=replace(SETTINGS, epochs=1), train=BatchLoader(count=4), build_optimizer=SGD,
           build_schedule=lambda *_: None, objective=reference)  # fmt: skip
     for name, tensor in network.model.state_dict().items():
         factor = {"encoder": 0.1, "decoder": 1.0, "head": 2.0}[name.split(".")[0]]
@@ -239,10 +239,10 @@ def test_a_metric_that_is_never_defined_leaves_the_last_weights(tmp_path):
 
 def test_without_validation_a_training_value_is_monitored(tmp_path):
     settings = replace(SETTINGS, monitor="train.loss")
-    _, outcome = train(tmp_path, val=Batches(count=0), settings=settings)
+    _, outcome = train(tmp_path, val=BatchLoader(count=0), settings=settings)
     assert outcome.best_value == min(row["train.loss"] for row in history.read(tmp_path))
     with pytest.raises(SegregError, match=r'no value "val\.loss"'):
-        train(tmp_path / "other", val=Batches(count=0))
+        train(tmp_path / "other", val=BatchLoader(count=0))
 
 
 def test_torchmetrics_collections_are_taken(tmp_path):
@@ -278,21 +278,21 @@ def test_torchmetrics_collections_are_taken(tmp_path):
 
 
 def spoiled(logits, target):
-    """A loss that is NaN where a picture of the batch has label 2."""
+    """A loss that is NaN where a image of the batch has label 2."""
     value = bce(logits, target.clamp(max=1))
     return torch.where((target == 2).any(), torch.nan, 1.0) * value
 
 
 @pytest.mark.parametrize("side", ["train", "val"])
 def test_a_loss_that_is_not_finite_stops_and_tells_all(tmp_path, side):
-    sound, bad = Batches(), Batches()
+    sound, bad = BatchLoader(), BatchLoader()
     bad.targets[13] = 2
     switching = Switching(sound, bad)
     losses = [("bce", 1.0, lambda logits, target: bce(logits, target.clamp(max=1))), ("spoiled", 1.0, spoiled)]
     with pytest.raises(SegregError) as caught:
         train(tmp_path, objective=objective(losses=losses), **{side: switching})
-    order = [batch.ids for batch in Batches().epoch(2 if side == "train" else 0)]
-    number, ids = next((i, ids) for i, ids in enumerate(order) if "picture13" in ids)
+    order = [batch.ids for batch in BatchLoader().epoch(2 if side == "train" else 0)]
+    number, ids = next((i, ids) for i, ids in enumerate(order) if "image13" in ids)
     doing = "training" if side == "train" else "validation"
     text = str(caught.value)
     assert f'{doing}, epoch 2, batch {number + 1}: loss term "spoiled" is not finite' in text
@@ -394,7 +394,7 @@ def test_a_step_whose_scaled_gradient_overflows_is_skipped_and_the_scale_falls(t
     settings = replace(SETTINGS, epochs=1)
     network = objective(losses=[("bce", 1.0, loss)])
     before = weights(network)
-    train(tmp_path / "one", settings=settings, precision=SCALED, objective=network, train=Batches(count=4))
+    train(tmp_path / "one", settings=settings, precision=SCALED, objective=network, train=BatchLoader(count=4))
     after = weights(network)
     assert all(torch.equal(before[n], after[n]) for n in before if "running" not in n and "batches" not in n)
     assert load_state(tmp_path / "one" / STATE).scaler["scale"] == 32768.0
@@ -428,7 +428,7 @@ def test_compile_compiles_the_objective(tmp_path, monkeypatch):
 # Being interrupted.
 
 
-class Interrupting(Batches):
+class Interrupting(BatchLoader):
     """Raises, or signals, in the middle of the second epoch."""
 
     how = "ctrl-c"
@@ -470,7 +470,7 @@ def test_an_interrupt_ends_cleanly_and_resuming_gives_the_weights_of_an_unbroken
 
 
 def test_an_interrupt_in_the_first_epoch_can_be_resumed(tmp_path):
-    class AtOnce(Batches):
+    class AtOnce(BatchLoader):
         def epoch(self, number):
             raise KeyboardInterrupt
 
@@ -483,7 +483,7 @@ def test_an_interrupt_in_the_first_epoch_can_be_resumed(tmp_path):
 
 def test_no_batch_is_told(tmp_path):
     with pytest.raises(SegregError, match="not one batch to train on"):
-        train(tmp_path, train=Batches(count=0), build_schedule=lambda *_: None)
+        train(tmp_path, train=BatchLoader(count=0), build_schedule=lambda *_: None)
 
 
 def test_images_keep_the_layout_that_is_asked_for(tmp_path):

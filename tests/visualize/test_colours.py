@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segreg.visualize.colours import class_colours, draw_curves, outline, paint
 from segreg.task import Task
+from segreg.visualize.colours import class_colours, draw_curves, outline, paint
 
 BINARY = Task(("disc",), "binary")
 MULTICLASS = Task(("ground", "red", "green"), "multiclass")
@@ -52,7 +52,7 @@ def test_an_outline_is_the_border_of_areas_and_not_of_the_ground():
     inner = np.zeros_like(labels, dtype=bool)
     inner[2:5, 2:5] = True
     assert np.array_equal(outline(labels), (labels == 1) & ~inner)
-    assert not outline(np.ones((4, 4), np.uint8)).any()  # the picture's rim is no border
+    assert not outline(np.ones((4, 4), np.uint8)).any()  # the image's rim is not a border
     assert not outline(np.full((4, 4), 255, np.uint8)).any()
 
 
@@ -85,9 +85,9 @@ HISTORIES = {
 def test_curves_are_drawn_of_any_history(case, tmp_path):
     file = tmp_path / "curves.png"
     draw_curves(HISTORIES[case], file, monitor="val.dice.pooled", best_epoch=1)
-    with Image.open(file) as picture:
-        assert picture.format == "PNG"
-        spread = np.asarray(picture.convert("L")).std()
+    with Image.open(file) as image:
+        assert image.format == "PNG"
+        spread = np.asarray(image.convert("L")).std()
     assert spread > 5 or not HISTORIES[case]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from segreg.errors import SegregError
+from segreg.task import Task
 from segreg.visualize.colours import class_colours
 from segreg.visualize.label_colours import label_colours, read_colours
-from segreg.task import Task
 
 BINARY = Task(("lesion",), "binary")
 CLASSES = Task(("sky", "no", "1"), "multiclass")
@@ -54,10 +54,10 @@ def test_every_mistake_is_told_where_it_stands(tmp_path):
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"- 1\n- 2\n", 'is no map from class names to colours\n  for example: lesion: "#ff3cc8"'),
-        (b"", 'is no map from class names to colours\n  for example: lesion: "#ff3cc8"'),
+        (b"- 1\n- 2\n", 'is not a map from class names to colours\n  for example: lesion: "#ff3cc8"'),
+        (b"", 'is not a map from class names to colours\n  for example: lesion: "#ff3cc8"'),
         (b"a: [1, 2\n", "is neither YAML nor JSON"),
-        (b"\xff\xfe\x00", "is no text in UTF-8"),
+        (b"\xff\xfe\x00", "is not a text in UTF-8"),
     ],
 )
 def test_files_that_are_no_colour_maps(tmp_path, content, says):

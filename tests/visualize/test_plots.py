@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torchmetrics import MetricCollection
 
+from segreg.registry.plot_data import Curve, Matrix, Reliability
 from segreg.visualize import plots
 from segreg.visualize.plots import draw_tables
-from segreg.registry.plot_data import Curve, Matrix, Reliability
 
 
 class Offers:
@@ -23,7 +23,7 @@ class Offers:
 
 
 def draw(folder, *tables):
-    """Draws tables and gives the figures by their files' names."""
+    """Draw tables and gives the figures by their files' names."""
     figures = {}
 
     def keep(figure, file):
@@ -35,8 +35,8 @@ def draw(folder, *tables):
         files = draw_tables({"metric": Offers(*tables), "other": object()}, folder)
     assert [file.name for file in files] == list(figures)
     for file in files:
-        with Image.open(file) as picture:
-            assert picture.width > 300
+        with Image.open(file) as image:
+            assert image.width > 300
     return figures
 
 
@@ -79,8 +79,8 @@ def test_roc_and_precision_recall_stand_side_by_side(tmp_path):
     assert (roc.get_xlabel(), pr.get_xlabel()) == ("false positive rate", "recall")
     assert words(roc) == ["lesion: AUC 0.8000", "chance"]
     assert [line.get_ydata()[:2].tolist() for line in (roc.lines[-1], pr.lines[-1])] == [[0, 1], [0.3, 0.3]]
-    with Image.open(tmp_path / "roc_pr_curves.png") as picture:
-        assert picture.width > 1.5 * picture.height
+    with Image.open(tmp_path / "roc_pr_curves.png") as image:
+        assert image.width > 1.5 * image.height
 
 
 def test_twelve_classes_are_drawn_and_the_others_told(tmp_path):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from segreg.task import Task
 from segreg.visualize.colours import IGNORED_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, class_colours
 from segreg.visualize.overlay import overlay
 from segreg.visualize.strips import side_by_side
-from segreg.task import Task
 
 BINARY = Task(("disc",), "binary")
 MULTICLASS = Task(("ground", "red", "green"), "multiclass")
@@ -75,7 +75,7 @@ def test_without_a_truth_the_prediction_is_laid_over_the_image():
         ((1, 3500), (1, 875)),
     ],
 )
-def test_pictures_of_any_size_get_panels_that_can_be_seen(size, shown, truth):
+def test_images_of_any_size_get_panels_that_can_be_seen(size, shown, truth):
     labels = (np.arange(size[0])[:, None] * 2 >= size[0]).astype(np.uint8).repeat(size[1], axis=1)  # the lower half
     sheet = pixels(np.zeros((*size, 1), np.uint8), labels if truth else None, labels, BINARY, colours=COLOURS[:2])
     panels = 4 if truth else 3
@@ -87,7 +87,7 @@ def test_pictures_of_any_size_get_panels_that_can_be_seen(size, shown, truth):
 
 
 def legend(sheet, height):
-    """Gives the colours that stand below the panels, but for grey and black and white."""
+    """Return the colours that stand below the panels, but for grey and black and white."""
     return {colour for colour in colours_in(sheet[LINE + height + MARGIN :]) if max(colour) - min(colour) > 20}
 
 
@@ -130,9 +130,9 @@ def test_multilabel_is_drawn():
 def test_a_long_notice_and_a_long_title_are_written_whole():
     image, labels = np.zeros((32, 32, 3), np.uint8), np.zeros((32, 32), np.uint8)
     plain = pixels(image, labels, labels, BINARY)
-    titled = pixels(image, labels, labels, BINARY, title="a title that goes on " * 20)
+    titled = pixels(image, labels, labels, BINARY, title="a title that continues " * 20)
     noticed = pixels(
-        image, labels, labels, BINARY, title="a title that goes on " * 20, notice="SYNTHETIC PICTURES " * 20
+        image, labels, labels, BINARY, title="a title that continues " * 20, notice="SYNTHETIC IMAGES " * 20
     )
     for sheet, other, on_red in ((titled, plain, False), (noticed, titled, True)):
         lines, rest = divmod(sheet.shape[0] - other.shape[0], LINE)

@@ -159,7 +159,7 @@ error: recipe.yaml:11:10: there is no encoder "tiny@segreg-foo"
         "encoder: tiny",
         "encodr: tiny",
         """
-error: recipe.yaml:11:1: "encodr" is no section of a recipe
+error: recipe.yaml:11:1: "encodr" is not a section of a recipe
   did you mean "encoder" or "decoder"?
 error: recipe.yaml: the section "encoder" is missing: it names an encoder
   it can be "resnet50", "tiny" or "timm/*"
@@ -171,7 +171,7 @@ error: recipe.yaml: the section "encoder" is missing: it names an encoder
         "seed: 0",
         "seed: 0\nmodel: unet",
         """
-error: recipe.yaml:2:1: "model" is no section of a recipe
+error: recipe.yaml:2:1: "model" is not a section of a recipe
   the sections are "seed", "dataset", "split", "input", "augment", "encoder", "decoder", "auxiliary", "loss", "optimizer", "schedule", "train" and "evaluate"
 """,
         id="section that does not exist",
@@ -262,7 +262,7 @@ error: recipe.yaml:21:3: the optimizer "adam" has no setting "beta"
         """
 error: recipe.yaml:23:3: the section "train" has no setting "epoch"
   did you mean "epochs"?
-  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "workers", "pictures_on_device", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "monitor", "early_stopping", "time_budget_minutes", "start_from" and "start_part"
+  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "workers", "images_on_device", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "monitor", "early_stopping", "time_budget_minutes", "start_from" and "start_part"
 """,
         id="setting of a section misspelled",
     ),
@@ -301,7 +301,7 @@ error: recipe.yaml:14:3: the decoder "deeplabv3plus" has no setting "weight"
         "",
         """
 error: recipe.yaml:3:3: the dataset "folder" needs "images", a path
-  images: folder of the pictures.
+  images: folder of the images.
   defined at stand_ins.py (segreg-lab 1.0)
 """,
         id="setting missing",
@@ -321,7 +321,7 @@ error: recipe.yaml:17:5: the loss "tversky" needs "alpha", a number between 0 an
         "",
         """
 error: recipe.yaml:3:3: the dataset "folder" needs "images", a path
-  images: folder of the pictures.
+  images: folder of the images.
   defined at stand_ins.py (segreg-lab 1.0)
 error: recipe.yaml:3:3: the dataset "folder" needs "masks", a path
   masks: folder of the masks.

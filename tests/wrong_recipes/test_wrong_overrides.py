@@ -19,7 +19,7 @@ error: command line: there is no encoder "tinny"
     pytest.param(
         ["trian.epochs=3"],
         """
-error: command line: "trian" is no section of a recipe
+error: command line: "trian" is not a section of a recipe
   did you mean "train"?
 """,
         id="misspelled section",
@@ -29,7 +29,7 @@ error: command line: "trian" is no section of a recipe
         """
 error: command line: the section "train" has no setting "epoch"
   did you mean "epochs"?
-  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "workers", "pictures_on_device", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "monitor", "early_stopping", "time_budget_minutes", "start_from" and "start_part"
+  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "workers", "images_on_device", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "monitor", "early_stopping", "time_budget_minutes", "start_from" and "start_part"
 """,
         id="misspelled setting",
     ),
@@ -70,7 +70,7 @@ error: there is no recipe .=3
     pytest.param(
         ["train..epochs=3"],
         """
-error: command line: "train..epochs=3" is no override
+error: command line: "train..epochs=3" is not an override
   write key.path=value, such as train.epochs=3
 """,
         id="dots alone",
@@ -78,7 +78,7 @@ error: command line: "train..epochs=3" is no override
     pytest.param(
         ["train.=3"],
         """
-error: command line: "train.=3" is no override
+error: command line: "train.=3" is not an override
   write key.path=value, such as train.epochs=3
 """,
         id="trailing dot",
@@ -114,14 +114,14 @@ error: command line: in "loss.first=bce", "loss" is a list of 2; an item is name
     pytest.param(
         ["train.0=3"],
         """
-error: command line: in "train.0=3", "train" is no list, so it has no item 0
+error: command line: in "train.0=3", "train" is not a list, so it has no item 0
 """,
         id="number for a key",
     ),
     pytest.param(
         ["decoder.rates=[6, 12"],
         """
-error: command line: in "decoder.rates=[6, 12", this is no YAML: expected ',' or ']', but got '<stream end>' while parsing a flow sequence
+error: command line: in "decoder.rates=[6, 12", this is not a YAML: expected ',' or ']', but got '<stream end>' while parsing a flow sequence
   what is opened here ([ or {) is not closed
 """,
         id="YAML that is none",
@@ -143,7 +143,7 @@ error: command line: in "encoder=!!python/name:os.system", tags (!) are no part 
     pytest.param(
         ["encoder={name: tiny, name: resnet50}"],
         """
-error: command line: in "encoder={name: tiny, name: resnet50}", "name" stands twice here
+error: command line: in "encoder={name: tiny, name: resnet50}", "name" is given twice here
 """,
         id="key twice",
     ),

@@ -29,7 +29,7 @@ def segreg_entries():
 
 @pytest.fixture
 def with_loss(complaint, installed):
-    """Gives what is said to `loss: NAME` with these plugins beside the stand-ins."""
+    """Return what is said to `loss: NAME` with these plugins beside the stand-ins."""
 
     def check(name, *points):
         installed(plugged.STAND_INS, *points)
@@ -81,5 +81,5 @@ def test_a_part_of_a_plugin_that_is_switched_off(with_loss, plugin, monkeypatch)
 def test_a_family_that_has_lost_its_members(with_loss, plugin):
     assert with_loss("ghosts/casper", plugin(LOST, distribution="segreg-foo")) == (
         "error: recipe.yaml:15:7: segreg-foo 1.0 can't tell the members of its family ghosts: OSError: the list is gone\n"
-        "  SEGREG_DISABLE_PLUGINS=segreg-foo goes on without it\n"
+        "  SEGREG_DISABLE_PLUGINS=segreg-foo continues without it\n"
     )

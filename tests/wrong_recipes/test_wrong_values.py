@@ -106,7 +106,7 @@ error: recipe.yaml:21:12: "amsgrad" of the optimizer "adam" must be true or fals
         "images: 3",
         """
 error: recipe.yaml:4:11: "images" of the dataset "folder" must be a path, not 3
-  images: folder of the pictures.
+  images: folder of the images.
   defined at stand_ins.py (segreg-lab 1.0)
 """,
         id="number for a path",

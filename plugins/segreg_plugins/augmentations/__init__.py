@@ -11,7 +11,7 @@ from segreg_plugins.augmentations.unfit import unfit_transforms
 
 @hookimpl
 def segreg_entries() -> list[Entry | Family]:
-    """Gives Albumentations' transforms, by their own names with their own settings."""
+    """Return Albumentations' transforms, by their own names with their own settings."""
     return [
         Family(
             kind="augmentation",

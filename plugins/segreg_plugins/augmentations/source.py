@@ -21,8 +21,8 @@ from segreg.settings import REQUIRED, Fraction, Setting, documented_arguments
 from segreg.task import IGNORE_INDEX
 from segreg_plugins.augmentations.unfit import UNFIT
 
-# Transforms of volumes leave a picture as it is without a word; those of spectrograms write 0 into masks.
-NOT_FOR_PICTURES = ("transforms3d", "spectrogram")
+# Transforms of volumes leave a image as it is without a word; those of spectrograms write 0 into masks.
+NOT_FOR_IMAGES = ("transforms3d", "spectrogram")
 # These take labels away on purpose: what they fill a mask with is a class, not a border.
 FILL_WITH_CLASS = ("MaskDropout",)
 # cv2.resize's plain nearest takes pixels' corners, half a pixel beside the image; its exact one takes centres.
@@ -58,13 +58,13 @@ class _Class:
 
 
 def transform_names() -> tuple[str, ...]:
-    """Gives the name of every transform that a recipe can use, sorted."""
+    """Return the name of every transform that a recipe can use, sorted."""
     return tuple(sorted(name for name, found in _classes().items() if found.offered))
 
 
 @cache
 def transform_settings(name: str) -> Mapping[str, Setting]:
-    """Gives the settings of a transform: its own, but labels are never mixed and filled borders are ignored.
+    """Return the settings of a transform: its own, but labels are never mixed and filled borders are ignored.
 
     Raises:
         SegregError: there is no such transform.
@@ -82,7 +82,7 @@ def transform_settings(name: str) -> Mapping[str, Setting]:
 
 
 def _as_recipes_have_it(transform: str, setting: Setting) -> Setting:
-    """Gives the setting with a hint that refuses, and a default that avoids, what would falsify a mask."""
+    """Return the setting with a hint that refuses, and a default that avoids, what would falsify a mask."""
     if setting.name == "fill_mask" and type(setting.default) in (int, float) and transform not in FILL_WITH_CLASS:
         note = f"{IGNORE_INDEX}, segreg's default, makes it count for nothing."
         return replace(setting, default=IGNORE_INDEX, meaning=f"{setting.meaning} {note}".strip())
@@ -107,15 +107,15 @@ def _classes() -> Mapping[str, _Class]:
     if spec is None or not spec.submodule_search_locations:
         return {}
     root = Path(spec.submodule_search_locations[0])
-    found: dict[str, _Class] = dict(_classes_in(root / "core" / "transforms_interface.py", pictures=False))
+    found: dict[str, _Class] = dict(_classes_in(root / "core" / "transforms_interface.py", images=False))
     for file in sorted((root / "augmentations").rglob("*.py")):
-        pictures = not any(folder in file.parts for folder in NOT_FOR_PICTURES)
-        found |= _classes_in(file, pictures=pictures)
+        images = not any(folder in file.parts for folder in NOT_FOR_IMAGES)
+        found |= _classes_in(file, images=images)
     transforms = {name for name in found if "BasicTransform" in _ancestors(name, found)}
     return {name: replace(one, offered=one.offered and name in transforms) for name, one in found.items()}
 
 
-def _classes_in(file: Path, *, pictures: bool) -> Iterator[tuple[str, _Class]]:
+def _classes_in(file: Path, *, images: bool) -> Iterator[tuple[str, _Class]]:
     text = file.read_text(encoding="utf-8")
     exported = _ALL.search(text)
     public = set(re.findall(r"\w+", exported.group(1))) if exported else None
@@ -123,7 +123,7 @@ def _classes_in(file: Path, *, pictures: bool) -> Iterator[tuple[str, _Class]]:
         name, bases = match.group(1), match.group(2) or ""
         after = _TOP_LEVEL.search(text, match.end())
         named = name in public if public is not None else not name.startswith("_")
-        offered = pictures and named and name not in UNFIT
+        offered = images and named and name not in UNFIT
         body = text[match.start() : after.start() if after else len(text)]
         yield name, _Class(body, tuple(base.strip() for base in bases.split(",") if base.strip()), offered)
 
@@ -135,7 +135,7 @@ def _ancestors(name: str, classes: Mapping[str, _Class]) -> Iterator[str]:
 
 
 def _line(name: str) -> Iterator[str]:
-    """Gives the class and those of its ancestors whose source is known."""
+    """Return the class and those of its ancestors whose source is known."""
     classes = _classes()
     return (one for one in (name, *_ancestors(name, classes)) if one in classes)
 
@@ -179,5 +179,5 @@ def _value(node: ast.expr) -> Any:
 
 
 def _meanings(docstring: str) -> dict[str, str]:
-    """Gives what the Args block says of each setting, whose lines are `name (type): meaning`."""
+    """Return what the Args block says of each setting, whose lines are `name (type): meaning`."""
     return documented_arguments(re.sub(r"^(\s+\w+) ?\(.*?\):", r"\1:", docstring, flags=re.MULTILINE))

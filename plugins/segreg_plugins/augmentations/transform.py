@@ -1,4 +1,4 @@
-"""Builds one of Albumentations' transforms."""
+"""Build one of Albumentations' transforms."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def albumentations_transform(member: str, **settings: Any) -> BasicTransform:
 
 
 def _built(build: Any, settings: dict[str, Any]) -> BasicTransform:
-    """Builds in Albumentations' strict mode, where wrong arguments are errors, if the transform has it."""
+    """Build in Albumentations' strict mode, where wrong arguments are errors, if the transform has it."""
     try:
         return build(**settings, strict=True)
     except TypeError as error:
@@ -44,7 +44,7 @@ def _built(build: Any, settings: dict[str, Any]) -> BasicTransform:
 
 
 def _filling_every_layer(transform: BasicTransform) -> BasicTransform:
-    """Gives a transform that fills every layer of a mask.
+    """Return a transform that fills every layer of a mask.
 
     OpenCV takes a single number for the first channel of four, and fills the others with 0. Other transforms than these
     make four numbers of it by themselves.
@@ -57,7 +57,7 @@ def _filling_every_layer(transform: BasicTransform) -> BasicTransform:
 
 
 def _reason(error: Exception) -> str:
-    """Gives the reasons that pydantic gives, one after the other, without its links."""
+    """Return the reasons that pydantic gives, one after the other, without its links."""
     from pydantic import ValidationError
 
     cause = error.__cause__

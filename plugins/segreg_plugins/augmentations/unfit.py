@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _BOXES = "it needs boxes, and a sample has an image and a mask alone; RandomCrop and CropNonEmptyMaskIfExists need none"
-_PICTURES = "it needs other pictures or texts with each sample, and a sample has an image and a mask alone"
-_FLOATS = "pictures stay uint8; segreg normalises by itself, as the section input says"
+_IMAGES = "it needs other images or texts with each sample, and a sample has an image and a mask alone"
+_FLOATS = "images stay uint8; segreg normalises by itself, as the section input says"
 _TENSORS = "segreg makes tensors by itself"
 
 UNFIT: Mapping[str, str] = {
     "AtLeastOneBBoxRandomCrop": _BOXES,
     "BBoxSafeRandomCrop": _BOXES,
-    "FDA": _PICTURES,
+    "FDA": _IMAGES,
     "FromFloat": _FLOATS,
-    "HistogramMatching": _PICTURES,
+    "HistogramMatching": _IMAGES,
     "Lambda": "it takes functions, which a recipe can't hold",
-    "Mosaic": _PICTURES,
+    "Mosaic": _IMAGES,
     "Normalize": _FLOATS,
-    "OverlayElements": _PICTURES,
-    "PixelDistributionAdaptation": _PICTURES,
+    "OverlayElements": _IMAGES,
+    "PixelDistributionAdaptation": _IMAGES,
     "RandomCropFromBorders": "it changes the size, which must stay; RandomResizedCrop crops and keeps it",
     "RandomCropNearBBox": _BOXES,
     "RandomScale": "it changes the size, which must stay; Affine with a scale keeps it",
     "RandomSizedBBoxSafeCrop": _BOXES,
-    "TextImage": _PICTURES,
+    "TextImage": _IMAGES,
     "ToFloat": _FLOATS,
     "ToRGB": "it changes the number of channels, which must stay; input.channels says how many are read",
     "ToTensorV2": _TENSORS,
 }
-"""The reason by the name, as a message goes on after it."""
+"""The reason by the name, as a message continues after it."""
 
 
 def unfit_transforms() -> Mapping[str, str]:
-    """Gives the reason by the transform's name."""
+    """Return the reason by the transform's name."""
     return UNFIT

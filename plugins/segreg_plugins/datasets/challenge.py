@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.masks import read_binary_mask, read_image
 from segreg_plugins.datasets.pairing import pairs_in
@@ -21,20 +21,20 @@ _SPLITS: dict[Part, str] = {"training": "train", "validation": "val", "test": "t
 
 
 def input_folder(part: Part) -> str:
-    """Gives the name of the folder that holds a part's pictures."""
+    """Return the name of the folder that holds a part's images."""
     return f"ISIC2018_Task1-2_{part.title()}_Input"
 
 
 def truth_folder(part: Part) -> str:
-    """Gives the name of the folder that holds a part's masks."""
+    """Return the name of the folder that holds a part's masks."""
     return f"ISIC2018_Task1_{part.title()}_GroundTruth"
 
 
 def challenge_dataset(root: Path, parts: Sequence[Part], *, notice: str = "") -> Dataset:
-    """Gives the pictures of the parts, with the challenge's own split where there is more than one part.
+    """Return the images of the parts, with the challenge's own split where there is more than one part.
 
     Raises:
-        SegregError: pictures or masks are missing, told for all parts together.
+        SegregError: images or masks are missing, told for all parts together.
     """
     samples: list[Sample] = []
     problems: list[Problem] = []
@@ -45,7 +45,7 @@ def challenge_dataset(root: Path, parts: Sequence[Part], *, notice: str = "") ->
                 root / truth_folder(part),
                 search="folder",
                 mask_suffix=MASK_SUFFIX,
-                skipped_suffix="_superpixels",  # lie among the pictures in some copies
+                skipped_suffix="_superpixels",  # lie among the images in some copies
             )
         except SegregError as error:
             problems += error.problems

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_in
@@ -34,14 +34,14 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
     """Cityscapes: street scenes, the 19 classes that are scored, all other labels ignored.
 
     `root` holds `leftImg8bit/train/<city>/*_leftImg8bit.png` and `gtFine/train/<city>/*_gtFine_labelIds.png`, and the
-    same of `val`, which are the split. Those of `test` have no real masks and are left out. A city's pictures are
+    same of `val`, which are the split. Those of `test` have no real masks and are left out. A city's images are
     one group, so a side that is drawn from train gets whole cities.
 
     Args:
         root: folder of the data.
 
     Raises:
-        SegregError: folders are missing, or pictures or masks alone; told for all folders together.
+        SegregError: folders are missing, or images or masks alone; told for all folders together.
     """
     wanted = ["leftImg8bit/train", "gtFine/train"]
     archives = ["leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"]
@@ -75,10 +75,10 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
 
 
 def read_mask(sample: Sample) -> NDArray[np.uint8]:
-    """Gives `[H, W]`, uint8: train ids 0 to 18, and 255 for labels that are not scored.
+    """Return `[H, W]`, uint8: train ids 0 to 18, and 255 for labels that are not scored.
 
     Raises:
-        SegregError: the mask can't be read or holds a value that is no label id.
+        SegregError: the mask can't be read or holds a value that is not a label id.
     """
     import numpy as np
 

@@ -9,13 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError, did_you_mean, listed
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.coco_classes import NOTHING, coco_task
 from segreg_plugins.datasets.coco_drawing import Drawing, Rules, read_coco_mask
-from segreg_plugins.datasets.coco_file import CocoFile, Picture, read_coco
-from segreg_plugins.datasets.coco_layout import Part, found_parts, named_parts, picture_file
+from segreg_plugins.datasets.coco_file import CocoFile, CocoImage, read_coco
+from segreg_plugins.datasets.coco_layout import Part, found_parts, image_file, named_parts
 from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
 from segreg_plugins.datasets.masks import read_image
 
@@ -40,19 +40,19 @@ def coco(
 ) -> Dataset:
     """COCO instance annotations, polygons and both RLE forms, drawn into masks.
 
-    `root` is laid out as Roboflow (`train/_annotations.coco.json` beside the pictures), COCO and CVAT
+    `root` is laid out as Roboflow (`train/_annotations.coco.json` beside the images), COCO and CVAT
     (`annotations/instances_train2017.json`, `train2017/`) do it, or holds one .json. Folders named train, valid and
     test are the split.
 
     A pixel belongs to a polygon that its centre lies in; several polygons of one annotation are united, and what lies
-    outside the picture is cut off. Pictures without annotations are all background. Pictures that the annotation file
-    does not list are left out. Categories are told apart by their names, so ids may start anywhere, have gaps and
+    outside the image is cut off. Images without annotations are all background. Images that the annotation file
+    does not list are left out. Categories are significantly different by their names, so ids may start anywhere, have gaps and
     differ between the files.
 
     Args:
         root: folder of the export; not looked at where `annotations` is set.
         annotations: the annotation file, or one for each of train, val and test.
-        images: folder of the pictures, or one for each annotation file; goes with `annotations`. Where it is null, the
+        images: folder of the images, or one for each annotation file; goes with `annotations`. Where it is null, the
             annotation file's own folder, or `images` in it or beside it.
         classes: categories in the order of the classes, or the categories that make up each class, as in
             `{vehicle: [car, bus], person: [person]}`. Null takes all that something is annotated with, in the order of
@@ -62,16 +62,16 @@ def coco(
         background: name of what is in no class, the first class of a multiclass task. A category of that name is it.
         mode: `multiclass` draws the classes over the background, `binary` one class, `multilabel` one layer a class, in
             which classes may overlap.
-        crowd: what regions of many objects that were not told apart (iscrowd) become. They lie beneath all else
+        crowd: what regions of many objects that were not significantly different (iscrowd) become. They lie beneath all else
             where they are ignored.
         boxes: what annotations become that have a box and no outline, or one of fewer than three points; those that
             have neither are left out except with `error`, which lists all of them. Boxes lie beneath all else where
             they are ignored.
         overlap: which objects are drawn first and so lie beneath: the larger ones, or those that come first in
             the file.
-        size_mismatch: what is done where a picture's size is not the one that the annotation file says: `error`
-            refuses the picture, `scale` stretches the outlines.
-        groups: pictures of one group are never parted by a split. `auto` takes what stands before ".rf." in Roboflow's
+        size_mismatch: what is done where a image's size is not the one that the annotation file says: `error`
+            refuses the image, `scale` stretches the outlines.
+        groups: images of one group are never parted by a split. `auto` takes what stands before ".rf." in Roboflow's
             names, which copies of one source share; a regular expression takes its first group in parentheses,
             searched in each name without extension; null has no groups.
 
@@ -91,16 +91,16 @@ def coco(
     stems = [path.stem for _, _, path in found]
     sources = [roboflow_source(stem) for stem in stems] if groups == "auto" else groups_of(stems, pattern)
     samples: list[Sample] = []
-    pictures: dict[str, Picture] = {}
-    for name, group, (part, picture, path) in zip(_ids(found), sources, found, strict=True):
+    input_images: dict[str, CocoImage] = {}
+    for name, group, (part, image, path) in zip(_ids(found), sources, found, strict=True):
         samples.append(Sample(name, path, part.annotations, group, part.split))
-        pictures[name] = picture
+        input_images[name] = image
     rules = Rules(crowd, boxes, overlap, size_mismatch)
     return Dataset(
         task,
         samples,
         read_image,
-        partial(read_coco_mask, drawing=Drawing(task, rules, pictures, by_id)),
+        partial(read_coco_mask, drawing=Drawing(task, rules, input_images, by_id)),
         reader=_reader(task, labels, rules),
         folders=list(dict.fromkeys(path.parent for _, _, path in found)),
     )
@@ -119,26 +119,26 @@ def _read(parts: Sequence[Part]) -> list[CocoFile]:
     return files
 
 
-def _found(parts: Sequence[Part], files: Sequence[CocoFile]) -> list[tuple[Part, Picture, Path]]:
-    """Gives every picture's file, in the order of the annotation files."""
-    found: list[tuple[Part, Picture, Path]] = []
+def _found(parts: Sequence[Part], files: Sequence[CocoFile]) -> list[tuple[Part, CocoImage, Path]]:
+    """Return every image's file, in the order of the annotation files."""
+    found: list[tuple[Part, CocoImage, Path]] = []
     owners: dict[Path, str] = {}
     problems: list[Problem] = []
     for part, file in zip(parts, files, strict=True):
         missing: list[str] = []
-        for picture in file.pictures:
-            path = picture_file(picture.name, part.images)
+        for image in file.images:
+            path = image_file(image.name, part.images)
             if path is None:
-                missing.append(picture.name)
+                missing.append(image.name)
             elif path in owners:
-                problems.append(Problem(f"{part.annotations}: {picture.name} is {path}, as is {owners[path]}"))
+                problems.append(Problem(f"{part.annotations}: {image.name} is {path}, as is {owners[path]}"))
             else:
-                owners[path] = f"{picture.name} of {part.annotations}"
-                found.append((part, picture, path))
+                owners[path] = f"{image.name} of {part.annotations}"
+                found.append((part, image, path))
         if missing:
-            problems.append(_missing(part, missing, [picture.name for picture in file.pictures]))
+            problems.append(_missing(part, missing, [image.name for image in file.images]))
     if not problems and not found:
-        problems.append(Problem(f"{parts[0].annotations}: lists no picture"))
+        problems.append(Problem(f"{parts[0].annotations}: lists no image"))
     if problems:
         raise SegregError.of(problems)
     return found
@@ -150,10 +150,10 @@ def _missing(part: Part, missing: Sequence[str], named: Sequence[str]) -> Proble
     spare = {file.name for folder in folders for file in folder.iterdir()} - set(named)
     guess = did_you_mean(missing[0].replace("\\", "/").rsplit("/", 1)[-1], spare) if len(spare) < 10_000 else ""
     looked = listed([str(folder) for folder in folders], quote="") or "any folder"
-    count = f"{len(missing)} of its {len(named)} pictures {'are' if len(missing) > 1 else 'is'} not in {looked}"
+    count = f"{len(missing)} of its {len(named)} images {'are' if len(missing) > 1 else 'is'} not in {looked}"
     return Problem(
         f"{part.annotations}: {count}: {listed(missing, most=3)}",
-        hint=guess or "set annotations: and images: to the folder that holds the pictures",
+        hint=guess or "set annotations: and images: to the folder that holds the images",
     )
 
 
@@ -163,16 +163,16 @@ def _refuse_without_outline(
     problems = []
     for file in files:
         bare = [
-            (picture.name, annotation)
-            for picture in file.pictures
-            for annotation in picture.annotations
+            (image.name, annotation)
+            for image in file.images
+            for annotation in image.annotations
             if not annotation.outlined
             and labels[file.path][annotation.category] != NOTHING
             and not (annotation.crowd and crowd == "skip")
         ]
         if not bare:
             continue
-        total = sum(len(picture.annotations) for picture in file.pictures)
+        total = sum(len(image.annotations) for image in file.images)
         some = [f"annotation {annotation.id} in {name}" for name, annotation in bare]
         boxed = sum(annotation.box is not None for _, annotation in bare)
         having = f"{boxed} of them a box" if boxed < len(bare) else "only a box"
@@ -190,8 +190,8 @@ def _refuse_without_outline(
         raise SegregError.of([*problems[:-1], Problem(problems[-1].message, hint=hint)])
 
 
-def _ids(found: Sequence[tuple[Part, Picture, Path]]) -> list[str]:
-    """Gives each picture's name without extension, behind its side of the split where two have the same."""
+def _ids(found: Sequence[tuple[Part, CocoImage, Path]]) -> list[str]:
+    """Return each image's name without extension, behind its side of the split where two have the same."""
     count = Counter(path.stem for _, _, path in found)
     return [
         path.stem if count[path.stem] == 1 else f"{part.split or path.parent.name}__{path.name}"

@@ -25,7 +25,7 @@ def coco_task(
     background: str,
     others: Others,
 ) -> tuple[Task, dict[str, int]]:
-    """Gives the task and the label of each category, by the category's name.
+    """Return the task and the label of each category, by the category's name.
 
     In a multiclass task label 0 is the background and 1 the first class; in a binary one 1 is the foreground; in a
     multilabel one 0 is the first class. 255 is ignored, and `NOTHING` is not drawn: others, and the background.
@@ -56,7 +56,7 @@ def coco_task(
 
 
 def _names(files: Sequence[CocoFile]) -> list[str]:
-    """Gives the names of the categories that are used, in the order of their ids in the first file that uses them.
+    """Return the names of the categories that are used, in the order of their ids in the first file that uses them.
 
     Raises:
         SegregError: nothing is annotated.
@@ -73,7 +73,7 @@ def _names(files: Sequence[CocoFile]) -> list[str]:
 def _members(
     known: Sequence[str], classes: Sequence[str] | Mapping[str, Sequence[str]] | None, background: str
 ) -> dict[str, list[str]]:
-    """Gives the names of each class's categories."""
+    """Return the names of each class's categories."""
     if classes is None:
         members = {name: [name] for name in known if name != background}
         if not members:

@@ -1,4 +1,4 @@
-"""Drawing what is annotated in a picture into its mask."""
+"""Drawing what is annotated in a image into its mask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.coco_classes import NOTHING
-from segreg_plugins.datasets.coco_file import Annotation, Picture, Runs
+from segreg_plugins.datasets.coco_file import Annotation, CocoImage, Runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ class Rules:
         crowd: what a crowd's region becomes.
         boxes: what an annotation becomes that has a box and no outline; `error` refuses it.
         overlap: what is drawn first, and so lies beneath.
-        size_mismatch: what is done where the picture's size is not the one that coordinates refer to.
+        size_mismatch: what is done where the image's size is not the one that coordinates refer to.
     """
 
     crowd: Treatment
@@ -48,35 +48,35 @@ class Drawing:
     Attributes:
         task: the classes.
         rules: how annotations become a mask.
-        pictures: what is annotated in each sample, by the sample's id.
+        images: what is annotated in each sample, by the sample's id.
         labels: the label of each category, by the annotation file and the category's id.
     """
 
     task: Task
     rules: Rules
-    pictures: Mapping[str, Picture]
+    images: Mapping[str, CocoImage]
     labels: Mapping[Path, Mapping[int | str, int]]
 
 
 def read_coco_mask(sample: Sample, *, drawing: Drawing) -> NDArray[np.uint8]:
-    """Gives the mask of a sample, drawn: uint8 labels `[H, W]`, or 0/1 `[K, H, W]` if multilabel; 255 = ignored.
+    """Return the mask of a sample, drawn: uint8 labels `[H, W]`, or 0/1 `[K, H, W]` if multilabel; 255 = ignored.
 
     What is ignored lies beneath what is drawn.
 
     Raises:
-        SegregError: the picture can't be read or has another size than its annotations say, or an annotation can't be
-            drawn; the message names the annotation file, the picture and the annotation.
+        SegregError: the image can't be read or has another size than its annotations say, or an annotation can't be
+            drawn; the message names the annotation file, the image and the annotation.
     """
     import numpy as np
 
     assert sample.mask is not None
-    picture, labels = drawing.pictures[sample.id], drawing.labels[sample.mask]
+    image, labels = drawing.images[sample.id], drawing.labels[sample.mask]
     size = _upright_size(sample.image)
-    refers_to = picture.size or size
+    refers_to = image.size or size
     _check_size(sample, refers_to, size, drawing.rules)
     layers = np.zeros((drawing.task.channels if drawing.task.mode == "multilabel" else 1, *size), np.uint8)
     drawn: list[tuple[float, Annotation, int]] = []
-    for annotation in picture.annotations:
+    for annotation in image.annotations:
         treatment = _treatment(annotation, sample, drawing.rules)
         label = labels[annotation.category]
         if treatment == "skip" or label == NOTHING:
@@ -109,7 +109,7 @@ def _treatment(annotation: Annotation, sample: Sample, rules: Rules) -> Treatmen
 
 
 def _windows(annotation: Annotation, sample: Sample, refers_to: Size, size: Size) -> Iterator[Window]:
-    """Gives the pixels of an annotation, part by part; parts may overlap."""
+    """Return the pixels of an annotation, part by part; parts may overlap."""
     import numpy as np
 
     from segreg_plugins.datasets.polygons import Window, polygon_window
@@ -141,7 +141,7 @@ def _decoded(annotation: Annotation, runs: Runs, sample: Sample, refers_to: Size
     if runs.size != refers_to:
         raise SegregError(
             f"{sample.mask}: annotation {annotation.id} ({sample.image}): its mask is {_words(runs.size)}, and its "
-            f"picture {_words(refers_to)} (height x width)"
+            f"image {_words(refers_to)} (height x width)"
         )
     try:
         return pixels_of(counts_of(runs.counts) if isinstance(runs.counts, str) else runs.counts, runs.size)
@@ -150,7 +150,7 @@ def _decoded(annotation: Annotation, runs: Runs, sample: Sample, refers_to: Size
 
 
 def _area(annotation: Annotation, sample: Sample) -> float:
-    """Gives the area that decides the order; files' own "area" is often that of the box."""
+    """Return the area that decides the order; files' own "area" is often that of the box."""
     import numpy as np
 
     from segreg_plugins.datasets.polygons import polygon_area
@@ -164,10 +164,10 @@ def _area(annotation: Annotation, sample: Sample) -> float:
 def _check_size(sample: Sample, refers_to: Size, size: Size, rules: Rules) -> None:
     if refers_to == size or rules.size_mismatch == "scale":
         return
-    hint = "set size_mismatch: scale if the picture was resized after it was annotated"
+    hint = "set size_mismatch: scale if the image was resized after it was annotated"
     if refers_to == size[::-1]:
         hint = (
-            "height and width are exchanged: the picture may have been turned after it was annotated, or by its Exif "
+            "height and width are exchanged: the image may have been turned after it was annotated, or by its Exif "
             "orientation; annotate or export it again"
         )
     raise SegregError(
@@ -178,15 +178,15 @@ def _check_size(sample: Sample, refers_to: Size, size: Size, rules: Rules) -> No
 
 
 def _upright_size(path: Path) -> Size:
-    """Gives a picture's height and width as it is read, from a JPEG's header and from the pixels of all else."""
+    """Return a image's height and width as it is read, from a JPEG's header and from the pixels of all else."""
     from PIL import Image, UnidentifiedImageError
 
     from segreg.data.images import read_image
 
     try:
-        with Image.open(path, formats=("JPEG",)) as picture:
-            width, height = picture.size
-            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+        with Image.open(path, formats=("JPEG",)) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
             return (width, height) if turned else (height, width)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         height, width = read_image(path).shape[:2]  # tells what is wrong where something is

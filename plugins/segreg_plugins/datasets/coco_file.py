@@ -1,4 +1,4 @@
-"""What a COCO annotation file says, checked: its categories, its pictures, and the outlines in each."""
+"""What a COCO annotation file says, checked: its categories, its images, and the outlines in each."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Annotation:
     Attributes:
         id: as the file has it.
         category: the id of its category.
-        crowd: whether it is a region of many objects that were not told apart.
+        crowd: whether it is a region of many objects that were not significantly different.
         polygons: its outline, x and y in turns; several where other things hide parts of it.
-        runs: its outline as a mask, in the place of polygons.
+        runs: its outline as a mask, in place of polygons.
         box: left, top, width and height; looked at only where there is no outline.
     """
 
@@ -47,13 +47,13 @@ class Annotation:
 
     @property
     def outlined(self) -> bool:
-        """Says whether its shape is known."""
+        """Whether its shape is known."""
         return bool(self.polygons) or self.runs is not None
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture and what is annotated in it.
+class CocoImage:
+    """One image and what is annotated in it.
 
     Attributes:
         name: its file's name or path, as the annotation file has it.
@@ -72,32 +72,32 @@ class CocoFile:
 
     path: Path
     categories: Mapping[Id, str]
-    pictures: Sequence[Picture]
+    images: Sequence[CocoImage]
 
     def used(self) -> set[Id]:
-        """Gives the ids of the categories that something is annotated with."""
-        return {annotation.category for picture in self.pictures for annotation in picture.annotations}
+        """Return the ids of the categories that something is annotated with."""
+        return {annotation.category for image in self.images for annotation in image.annotations}
 
 
 def read_coco(path: Path) -> CocoFile:
-    """Gives the content of a COCO instance annotation file.
+    """Return the content of a COCO instance annotation file.
 
     Raises:
         SegregError: it can't be read, is of another kind, or something in it can't be what it should; up to 20 things
-            are told at once, each with the annotation's or picture's id.
+            are told at once, each with the annotation's or image's id.
     """
     content = _parsed(path)
     problems: list[str] = []
     categories = _categories(content["categories"], problems)
-    pictures = _pictures(content["images"], problems)
-    _annotate(content["annotations"], categories, pictures, problems)
-    _refuse_shares(path, pictures.values())
+    images = _images(content["images"], problems)
+    _annotate(content["annotations"], categories, images, problems)
+    _refuse_shares(path, images.values())
     if problems:
         told = [Problem(f"{path}: {problem}") for problem in problems[:MOST_PROBLEMS]]
         if len(problems) > MOST_PROBLEMS:
             told.append(Problem(f"{path}: and {len(problems) - MOST_PROBLEMS} more things are wrong"))
         raise SegregError.of(told)
-    return CocoFile(path, categories, list(pictures.values()))
+    return CocoFile(path, categories, list(images.values()))
 
 
 def _parsed(path: Path) -> dict[str, list[Any]]:
@@ -106,14 +106,14 @@ def _parsed(path: Path) -> dict[str, list[Any]]:
     except OSError as error:
         raise SegregError(f"{path}: can't be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise SegregError(f"{path}: is no UTF-8 text, so no JSON") from None
+        raise SegregError(f"{path}: is not a UTF-8 text, so no JSON") from None
     except json.JSONDecodeError as error:
-        raise SegregError(f"{path}:{error.lineno}:{error.colno}: is no JSON ({error.msg})") from None
+        raise SegregError(f"{path}:{error.lineno}:{error.colno}: is not a JSON ({error.msg})") from None
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in keys):
         has = f"an object with {listed(list(content))}" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise SegregError(
-            f"{path}: is no COCO annotation file: it holds {has}",
+            f"{path}: is not a COCO annotation file: it holds {has}",
             hint='one holds the lists "images", "annotations" and "categories"',
         )
     if any(isinstance(item, dict) and "segments_info" in item for item in content["annotations"][:1]):
@@ -131,59 +131,59 @@ def _categories(items: Sequence[Any], problems: list[str]) -> dict[Id, str]:
         if key is None or not isinstance(name, str) or not name.strip():
             problems.append(f"category {number} of the list has no id or no name")
         elif key in categories:
-            problems.append(f'category {key} stands twice, as "{categories[key]}" and "{name}"')
+            problems.append(f'category {key} is given twice, as "{categories[key]}" and "{name}"')
         else:
             categories[key] = name.strip()
     return categories
 
 
-def _pictures(items: Sequence[Any], problems: list[str]) -> dict[Id, Picture]:
-    pictures: dict[Id, Picture] = {}
+def _images(items: Sequence[Any], problems: list[str]) -> dict[Id, CocoImage]:
+    images: dict[Id, CocoImage] = {}
     names: dict[str, Id] = {}
     for number, item in enumerate(items, start=1):
         key = _id(item.get("id")) if isinstance(item, dict) else None
         name = item.get("file_name") if isinstance(item, dict) else None
         if key is None or not isinstance(name, str) or not name.strip():
-            problems.append(f"picture {number} of the list has no id or no file_name")
-        elif key in pictures:
-            problems.append(f"picture {key} stands twice, as {pictures[key].name} and {name}")
+            problems.append(f"image {number} of the list has no id or no file_name")
+        elif key in images:
+            problems.append(f"image {key} is given twice, as {images[key].name} and {name}")
         elif name in names:
-            problems.append(f"pictures {names[name]} and {key} are one file, {name}")
+            problems.append(f"images {names[name]} and {key} are one file, {name}")
         else:
             names[name] = key
             size = (_whole(item.get("height")), _whole(item.get("width")))
-            pictures[key] = Picture(name, (size[0], size[1]) if size[0] and size[1] else None)
-    return pictures
+            images[key] = CocoImage(name, (size[0], size[1]) if size[0] and size[1] else None)
+    return images
 
 
 def _annotate(
-    items: Sequence[Any], categories: Mapping[Id, str], pictures: Mapping[Id, Picture], problems: list[str]
+    items: Sequence[Any], categories: Mapping[Id, str], images: Mapping[Id, CocoImage], problems: list[str]
 ) -> None:
     for number, item in enumerate(items, start=1):
         if not isinstance(item, dict):
-            problems.append(f"annotation {number} of the list is no object")
+            problems.append(f"annotation {number} of the list is not an object")
             continue
         own = _id(item.get("id"))
         named = f"annotation {number} of the list" if own is None else f"annotation {own}"
-        picture, category = _id(item.get("image_id")), _id(item.get("category_id"))
-        if picture not in pictures:
-            problems.append(f"{named} is of picture {item.get('image_id')}, which is not in the list of images")
+        image, category = _id(item.get("image_id")), _id(item.get("category_id"))
+        if image not in images:
+            problems.append(f"{named} is of image {item.get('image_id')}, which is not in the list of images")
         elif category not in categories:
             problems.append(f"{named} is of category {item.get('category_id')}, which is not in the list of categories")
         else:
-            assert picture is not None and category is not None  # noqa: PT018
+            assert image is not None and category is not None  # noqa: PT018
             crowd = item.get("iscrowd") in (1, True, "1")
             try:
                 polygons, runs = _outline(item.get("segmentation"))
                 box = _box(item.get("bbox")) if not polygons and runs is None else None
             except ValueError as error:
-                problems.append(f"{named} ({pictures[picture].name}): {error}")
+                problems.append(f"{named} ({images[image].name}): {error}")
                 continue
-            pictures[picture].annotations.append(Annotation(own, category, crowd, polygons, runs, box))
+            images[image].annotations.append(Annotation(own, category, crowd, polygons, runs, box))
 
 
 def _outline(segmentation: Any) -> tuple[tuple[array[float], ...], Runs | None]:
-    """Gives polygons or runs; neither where the annotation has none that encloses anything.
+    """Return polygons or runs; neither where the annotation has none that encloses anything.
 
     Raises:
         ValueError: it is none of the forms that COCO has.
@@ -204,7 +204,7 @@ def _polygon(part: Any) -> array[float]:
     try:
         polygon = array("d", part if isinstance(part, list) else [part])
     except (TypeError, OverflowError):
-        raise ValueError("a polygon of its segmentation is no list of numbers x, y, x, y ...") from None
+        raise ValueError("a polygon of its segmentation is not a list of numbers x, y, x, y ...") from None
     if len(polygon) % 2:
         raise ValueError(f"a polygon of its segmentation has {len(polygon)} numbers, an x without a y")
     if not all(map(math.isfinite, polygon)):
@@ -213,7 +213,7 @@ def _polygon(part: Any) -> array[float]:
 
 
 def _extends(polygon: array[float]) -> bool:
-    """Says whether it can enclose anything: three points, not all in one row or column."""
+    """Whether it can enclose anything: three points, not all in one row or column."""
     if len(polygon) < 6:
         return False
     return min(polygon[::2]) < max(polygon[::2]) and min(polygon[1::2]) < max(polygon[1::2])
@@ -239,19 +239,19 @@ def _box(box: Any) -> tuple[float, float, float, float] | None:
     return (left, top, width, height) if width > 0 and height > 0 else None
 
 
-def _refuse_shares(path: Path, pictures: Any) -> None:
-    """Refuses coordinates that are shares of the picture's sides: drawn as pixels, they would leave nothing."""
-    polygons = [polygon for picture in pictures for each in picture.annotations for polygon in each.polygons]
+def _refuse_shares(path: Path, images: Any) -> None:
+    """Refuse coordinates that are shares of the image's sides: drawn as pixels, they would leave nothing."""
+    polygons = [polygon for image in images for each in image.annotations for polygon in each.polygons]
     if polygons and all(max(polygon) <= 1 for polygon in polygons):
         raise SegregError(
             f"{path}: no coordinate of its {len(polygons)} polygons is above 1, so they seem to be shares of the "
-            "pictures' sides",
+            "images' sides",
             hint="COCO's coordinates are pixels; multiply x by the width and y by the height",
         )
 
 
 def _id(value: Any) -> Id | None:
-    """Gives an id, the same for 3, 3.0 and "3", which programs mix within one file."""
+    """Return an id, the same for 3, 3.0 and "3", which programs mix within one file."""
     if isinstance(value, bool) or value is None or value == "":
         return None
     if isinstance(value, float):
@@ -262,6 +262,6 @@ def _id(value: Any) -> Id | None:
 
 
 def _whole(value: Any) -> int:
-    """Gives a side's length in pixels, or 0 where it is none."""
+    """Return a side's length in pixels, or 0 where it is none."""
     number = _id(value)
     return number if isinstance(number, int) and number > 0 else 0

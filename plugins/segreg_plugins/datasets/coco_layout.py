@@ -1,4 +1,4 @@
-"""Where an export's annotation files and its pictures lie, side by side of its split."""
+"""Where an export's annotation files and its images lie, side by side of its split."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg_plugins.datasets.pictures import expanded, missing_folder
+from segreg_plugins.datasets.images import expanded, missing_folder
 from segreg_plugins.datasets.sources import told_together
 
-Side = Literal["train", "val", "test"]
+SplitName = Literal["train", "val", "test"]
 
-_SIDES: Mapping[str, Side] = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
+_SIDES: Mapping[str, SplitName] = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
 _ROBOFLOW = "_annotations.coco.json"
 _SOURCE = (
     'export from Roboflow as "COCO Segmentation", from CVAT as "COCO 1.0" or from Label Studio as "COCO"; COCO itself '
@@ -24,21 +24,23 @@ _SOURCE = (
 
 @dataclass(frozen=True)
 class Part:
-    """One annotation file, the folders that its pictures may lie in, and its side of the split if it has one."""
+    """One annotation file, the folders that its images may lie in, and its side of the split if it has one."""
 
     annotations: Path
     images: tuple[Path, ...]
-    split: Side | None
+    split: SplitName | None
 
 
-def named_parts(annotations: Path | Mapping[Side, Path], images: Path | Mapping[Side, Path] | None) -> list[Part]:
-    """Gives the parts that a recipe names file by file.
+def named_parts(
+    annotations: Path | Mapping[SplitName, Path], images: Path | Mapping[SplitName, Path] | None
+) -> list[Part]:
+    """Return the parts that a recipe names file by file.
 
     Raises:
         SegregError: a file or folder is missing, or sides don't fit together.
     """
     named = {None: annotations} if isinstance(annotations, Path) else annotations
-    files: dict[Side | None, Path] = {side: named[side] for side in named}  # type: ignore[index]
+    files: dict[SplitName | None, Path] = {side: named[side] for side in named}  # type: ignore[index]
     if not files:
         raise SegregError("annotations: name a file, or one for each of train, val and test")
     if isinstance(images, Mapping) and set(images) != set(files):
@@ -67,7 +69,7 @@ def named_parts(annotations: Path | Mapping[Side, Path], images: Path | Mapping[
 
 
 def found_parts(root: Path) -> list[Part]:
-    """Gives the parts of an export as Roboflow, COCO, CVAT or Label Studio lay it out.
+    """Return the parts of an export as Roboflow, COCO, CVAT or Label Studio lay it out.
 
     Raises:
         SegregError: `root` is missing, or holds no annotation file where one of them would have it.
@@ -96,8 +98,8 @@ def found_parts(root: Path) -> list[Part]:
     return sorted(parts, key=lambda part: ("train", "val", "test", None).index(part.split))
 
 
-def picture_file(name: str, folders: Iterable[Path]) -> Path | None:
-    """Gives the file of a picture by the name that an annotation file has for it, or None.
+def image_file(name: str, folders: Iterable[Path]) -> Path | None:
+    """Return the file of a image by the name that an annotation file has for it, or None.
 
     Paths of the computer where the file was made, with either slash, are cut down to the file's name where they lead
     nowhere.
@@ -111,7 +113,7 @@ def picture_file(name: str, folders: Iterable[Path]) -> Path | None:
 
 
 def _official(root: Path) -> list[Part]:
-    """Gives the parts of `annotations/instances_train2017.json` and the like."""
+    """Return the parts of `annotations/instances_train2017.json` and the like."""
     files = sorted((root / "annotations").glob("instances_*.json"))
     if not files and (file := _only_json(root / "annotations")):
         files = [file]

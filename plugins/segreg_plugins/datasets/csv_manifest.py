@@ -7,12 +7,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
+from segreg.registry.protocols import Dataset, Sample
 from segreg.settings import NonNegativeInt
+from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.mask_rules import mask_rules
 from segreg_plugins.datasets.masks import read_image
-from segreg_plugins.datasets.pictures import expanded
 from segreg_plugins.datasets.table import Row, read_table
 
 MOST_PROBLEMS = 20
@@ -35,7 +35,7 @@ def csv_manifest(
     The columns `image` and `mask` hold paths; `split` holds train, val (or valid, validation) or test; `group` names
     what a split must not part, such as a patient; `id` names the sample in results. Only the first two must be there;
     other columns are not looked at. Columns are parted by commas, semicolons or tabs, whichever the header has.
-    In JSON lines (.jsonl, .ndjson) each line is one object. Pictures may be all that `folder` reads, such as multi-band
+    In JSON lines (.jsonl, .ndjson) each line is one object. Images may be all that `folder` reads, such as multi-band
     and 16-bit TIFF.
 
     Args:
@@ -74,17 +74,17 @@ def csv_manifest(
 
 
 def _no_table(manifest: Path) -> SegregError:
-    """Gives the error of a table that is not there: it is the user's own, so that nobody offers it."""
+    """Return the error of a table that is not there: it is the user's own, so that nobody offers it."""
     hints = [_near(manifest)]
     if not manifest.is_absolute():
         hints.append(f"a relative path starts from the folder that segreg runs in, {Path.cwd()}")
-    hints.append("the table is your own: a header with image and mask, and a row for each picture")
+    hints.append("the table is your own: a header with image and mask, and a row for each image")
     what = "a folder" if manifest.is_dir() else "not there"
     return SegregError(f"manifest: {manifest} is {what}", hint="\n".join(filter(None, hints)))
 
 
 def _named(manifest: Path, header: list[str], names: dict[str, str], renamed: set[str]) -> dict[str, str]:
-    """Gives the header's own name of each column that is there.
+    """Return the header's own name of each column that is there.
 
     Raises:
         SegregError: a column that must be there is not, or one that is there looks like a misspelt one.
@@ -111,7 +111,7 @@ def _named(manifest: Path, header: list[str], names: dict[str, str], renamed: se
 
 
 def _sample(row: Row, manifest: Path, folder: Path, named: dict[str, str], problems: list[Problem]) -> Sample | None:
-    """Gives a row's sample, with the id that the row has or none yet, or notes what is wrong with it."""
+    """Return a row's sample, with the id that the row has or none yet, or notes what is wrong with it."""
     values = {what: row.values.get(column, "").strip() for what, column in named.items()}
     place = Place(str(manifest), row.line)
     before = len(problems)
@@ -128,7 +128,7 @@ def _sample(row: Row, manifest: Path, folder: Path, named: dict[str, str], probl
     split = values.get("split", "")
     if split and split.lower() not in _SIDES:
         hint = did_you_mean(split, _SIDES) or "train, val and test are sides"
-        problems.append(Problem(f'split: "{split}" is no side of a split', place, hint))
+        problems.append(Problem(f'split: "{split}" is not a side of a split', place, hint))
     elif "split" in values and not split:
         problems.append(Problem("says no split", place, "the column gives train, val or test in every row"))
     if re.search(r"[/\\]", values.get("id", "")):
@@ -143,7 +143,7 @@ def _sample(row: Row, manifest: Path, folder: Path, named: dict[str, str], probl
 
 
 def _with_ids(samples: list[Sample], rows: list[Row], manifest: Path, problems: list[Problem]) -> list[Sample]:
-    """Gives the samples with ids: their own, else the image's name, or its path where two have the same name."""
+    """Return the samples with ids: their own, else the image's name, or its path where two have the same name."""
     seen: dict[tuple[str, object], int] = {}
     stems = Counter(sample.image.stem for sample in samples)
     complete: list[Sample] = []
@@ -162,7 +162,7 @@ def _with_ids(samples: list[Sample], rows: list[Row], manifest: Path, problems: 
 
 
 def _file(text: str, folder: Path) -> Path:
-    """Gives the file that a row names; backslashes part folders where they lead to a file and slashes do not."""
+    """Return the file that a row names; backslashes part folders where they lead to a file and slashes do not."""
     path = folder / expanded(Path(text))
     if "\\" in text and not path.exists():
         turned = folder / text.replace("\\", "/")

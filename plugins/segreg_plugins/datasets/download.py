@@ -51,7 +51,7 @@ def download(
 ) -> None:
     """Fetches and unpacks the archives of `folders` into `root`, one after the other.
 
-    What was fetched before stays: an archive goes on where it stopped, in this call or a later one. It is deleted once
+    What was fetched before stays: an archive continues where it stopped, in this call or a later one. It is deleted once
     its folder stands.
 
     Raises:
@@ -74,7 +74,7 @@ def download(
 
 
 def fetch(url: str, target: Path, *, pause: float = 1.0) -> None:
-    """Fetches a file by HTTP into `target`, by way of `target`.part, going on where an earlier call stopped.
+    """Fetch a file by HTTP into `target`, by way of `target`.part, continuing where an earlier call stopped.
 
     Raises:
         SegregError: the server refuses, the connection broke five times without progress, or the disk is too small.
@@ -104,7 +104,7 @@ def fetch(url: str, target: Path, *, pause: float = 1.0) -> None:
         failures = 0 if have > had else failures + 1
         if failures == 5:
             raise SegregError(
-                f"{url}: stopped after {_in_words(have)} ({reason})", hint="the same command goes on from there"
+                f"{url}: stopped after {_in_words(have)} ({reason})", hint="the same command continues from there"
             )
         time.sleep(pause * 2**failures)
     part.replace(target)
@@ -112,7 +112,7 @@ def fetch(url: str, target: Path, *, pause: float = 1.0) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpacks the files of a zip archive, without its folders, into `folder`, which appears once it is complete.
+    """Unpack the files of a zip archive, without its folders, into `folder`, which appears once it is complete.
 
     Raises:
         SegregError: the archive is damaged, names files outside of itself, or holds links or two files of one name.
@@ -170,7 +170,7 @@ def _fetch_rest(url: str, part: Path, had: int) -> None:
 
 
 def _check_reachable(source: str) -> None:
-    """Refuses within five seconds where nothing answers; a name look-up alone can take longer than that."""
+    """Refuse within five seconds where nothing answers; a name look-up alone can take longer than that."""
     parsed = urllib.parse.urlsplit(source)
     host, port = parsed.hostname or "", parsed.port or (443 if parsed.scheme == "https" else 80)
     proxy = urllib.request.getproxies().get(parsed.scheme)
@@ -226,7 +226,7 @@ def _inside(info: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
 
 @contextmanager
 def _alone_in(root: Path) -> Iterator[None]:
-    """Keeps a second process from fetching into the same folder; the lock goes with the process."""
+    """Keep a second process from fetching into the same folder; the lock goes with the process."""
     if os.name != "posix":
         yield
         return
@@ -244,7 +244,7 @@ def _alone_in(root: Path) -> Iterator[None]:
 
 
 def _teller(what: str) -> Callable[[int, int | None], None]:
-    """Gives a function that tells progress on stderr: in one line at a terminal, else at every tenth."""
+    """Return a function that tells progress on stderr: in one line at a terminal, else at every tenth."""
     terminal = sys.stderr.isatty()
     told = [time.monotonic(), -1.0]
 

@@ -1,4 +1,4 @@
-"""Drawing one dermoscopy-like picture of a skin lesion together with its exact mask."""
+"""Drawing one dermoscopy-like image of a skin lesion together with its exact mask."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _STICKERS = _colours((0.10, 0.30, 0.60), (0.15, 0.50, 0.35), (0.90, 0.75, 0.20),
 
 
 def draw(seed: int, index: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Gives picture number `index` of a set and its mask.
+    """Return image number `index` of a set and its mask.
 
-    The same numbers give the same picture, whatever the others of the set are. The lesions' share of the frame spreads
+    The same numbers give the same image, whatever the others of the set are. The lesions' share of the frame spreads
     about as that of ISIC 2018 does (median .18, one in twenty above .8).
 
     Shape: RGB `[size, size, 3]` uint8 and mask `[size, size]` uint8, 0 or 255.
     """
     rng = np.random.default_rng([seed, index])
     mask = _lesion_mask(rng, size)
-    picture = _paint_lesion(rng, _skin(rng, size), mask)
+    image = _paint_lesion(rng, _skin(rng, size), mask)
     for chance, add in _ARTEFACTS:
         if rng.random() < chance:
-            picture = add(rng, picture, mask)
-    picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.3, 0.9) * size / 256)
-    picture += rng.uniform(0.004, 0.014) * rng.standard_normal(picture.shape, np.float32)
-    return (picture.clip(0, 1) * 255).round().astype(np.uint8), mask.astype(np.uint8) * 255
+            image = add(rng, image, mask)
+    image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.9) * size / 256)
+    image += rng.uniform(0.004, 0.014) * rng.standard_normal(image.shape, np.float32)
+    return (image.clip(0, 1) * 255).round().astype(np.uint8), mask.astype(np.uint8) * 255
 
 
 def _noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 2) -> Floats:
-    """Gives smooth noise `[size, size]` about 0, of standard deviation near 1, with `cells` bumps across."""
+    """Return smooth noise `[size, size]` about 0, of standard deviation near 1, with `cells` bumps across."""
     total = np.zeros((size, size), np.float32)
     for octave in range(octaves):
         count = min(cells * 2**octave, size // 2)
@@ -59,19 +59,19 @@ def _noise(rng: np.random.Generator, size: int, cells: int, octaves: int = 2) ->
 
 
 def _axes(size: int) -> tuple[Floats, Floats]:
-    """Gives x `[1, size]` and y `[size, 1]` from -1 to 1."""
+    """Return x `[1, size]` and y `[size, 1]` from -1 to 1."""
     line = np.linspace(-1, 1, size, dtype=np.float32)
     return line[None, :], line[:, None]
 
 
 def _towards(angle: float, size: int) -> Floats:
-    """Gives a slope `[size, size]` that rises from about -1 to 1 in a direction."""
+    """Return a slope `[size, size]` that rises from about -1 to 1 in a direction."""
     x, y = _axes(size)
     return x * math.cos(angle) + y * math.sin(angle)
 
 
 def _lesion_mask(rng: np.random.Generator, size: int) -> Mask:
-    """Gives one piece without holes, of irregular border, that takes up the share of the frame that is drawn for it."""
+    """Return one piece without holes, of irregular border, that takes up the share of the frame that is drawn for it."""
     # Two half normal distributions on the logit of the share, after ISIC 2018's quantiles.
     z = float(rng.standard_normal())
     share = min(max(1 / (1 + math.exp(1.42 - z * (1.85 if z > 0 else 1.2))), 0.012), 0.97)
@@ -101,7 +101,7 @@ def _lesion_mask(rng: np.random.Generator, size: int) -> Mask:
 
 
 def _skin(rng: np.random.Generator, size: int) -> Floats:
-    """Gives skin under light from one side, with blotches of redness and a fine relief."""
+    """Return skin under light from one side, with blotches of redness and a fine relief."""
     at = rng.uniform(0, len(_SKINS) - 1)
     low = int(at)
     colour = _SKINS[low] + (at - low) * (_SKINS[min(low + 1, len(_SKINS) - 1)] - _SKINS[low])
@@ -113,9 +113,9 @@ def _skin(rng: np.random.Generator, size: int) -> Floats:
 
 
 def _paint_lesion(rng: np.random.Generator, skin: Floats, mask: Mask) -> Floats:
-    """Paints pigments into the mask, fading over a border whose middle is the mask's edge."""
+    """Paint pigments into the mask, fading over a border whose middle is the mask's edge."""
     size = mask.shape[0]
-    # Beyond the frame the lesion goes on, so that it does not fade where it touches the frame.
+    # Beyond the frame the lesion continues, so that it does not fade where it touches the frame.
     inside = cv2.distanceTransform(np.pad(mask, 1, mode="edge").astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     outside = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, 5)
     signed = np.where(mask, inside - 0.5, 0.5 - outside)
@@ -140,12 +140,12 @@ def _paint_lesion(rng: np.random.Generator, skin: Floats, mask: Mask) -> Floats:
     return skin * (1 + cover * (share - 1))
 
 
-def _blend(picture: Floats, layer: Floats, colour: Floats) -> Floats:
-    return picture + layer[..., None] * (colour - picture)
+def _blend(image: Floats, layer: Floats, colour: Floats) -> Floats:
+    return image + layer[..., None] * (colour - image)
 
 
-def _hairs(rng: np.random.Generator, picture: Floats, _mask: Mask) -> Floats:
-    size = picture.shape[0]
+def _hairs(rng: np.random.Generator, image: Floats, _mask: Mask) -> Floats:
+    size = image.shape[0]
     layer = np.zeros((size, size), np.float32)
     lean = rng.uniform(0, math.pi)
     t = np.linspace(0, 1, 24)[:, None]
@@ -158,21 +158,21 @@ def _hairs(rng: np.random.Generator, picture: Floats, _mask: Mask) -> Floats:
         thickness = max(1, round(size / 256 * rng.uniform(0.6, 2.2)))
         points = [(curve * 16).astype(np.int32)]
         cv2.polylines(layer, points, False, rng.uniform(0.5, 0.95), thickness, cv2.LINE_AA, 4)
-    return _blend(picture, layer, _colours((0.12, 0.08, 0.07))[0] * rng.uniform(0.4, 2.2))
+    return _blend(image, layer, _colours((0.12, 0.08, 0.07))[0] * rng.uniform(0.4, 2.2))
 
 
-def _dark_corners(rng: np.random.Generator, picture: Floats, _mask: Mask) -> Floats:
-    """Darkens what lies outside the dermatoscope's round opening."""
-    size = picture.shape[0]
+def _dark_corners(rng: np.random.Generator, image: Floats, _mask: Mask) -> Floats:
+    """Darken what lies outside the dermatoscope's round opening."""
+    size = image.shape[0]
     x, y = _axes(size)
     distance = np.hypot(x - 0.05 * rng.standard_normal(), y - 0.05 * rng.standard_normal()).astype(np.float32)
     edge, width = rng.uniform(1.08, 1.36), float(rng.choice([0.02, 0.10, 0.25]))
     dark = 1 / (1 + np.exp(((edge - distance) * (4 / width)).clip(-30, 30)))
-    return _blend(picture, rng.uniform(0.6, 1.0) * dark, _colours((0.03, 0.02, 0.02))[0])
+    return _blend(image, rng.uniform(0.6, 1.0) * dark, _colours((0.03, 0.02, 0.02))[0])
 
 
-def _ruler(rng: np.random.Generator, picture: Floats, _mask: Mask) -> Floats:
-    size = picture.shape[0]
+def _ruler(rng: np.random.Generator, image: Floats, _mask: Mask) -> Floats:
+    size = image.shape[0]
     layer = np.zeros((size, size), np.float32)
     step, edge = rng.uniform(0.035, 0.08) * size, rng.uniform(0.01, 0.08) * size
     for number in range(int(size / step) + 1):
@@ -180,30 +180,30 @@ def _ruler(rng: np.random.Generator, picture: Floats, _mask: Mask) -> Floats:
         length = (0.09 if number % 5 == 0 else 0.045) * size
         cv2.line(layer, (at, round(edge)), (at, round(edge + length)), 1.0, max(1, size // 200), cv2.LINE_AA)
     layer = np.rot90(layer, int(rng.integers(4)))
-    return _blend(picture, rng.uniform(0.5, 0.85) * layer, _colours((0.05, 0.05, 0.05))[0])
+    return _blend(image, rng.uniform(0.5, 0.85) * layer, _colours((0.05, 0.05, 0.05))[0])
 
 
-def _sticker(rng: np.random.Generator, picture: Floats, mask: Mask) -> Floats:
-    """Lays a coloured patch into a corner, never over the lesion."""
-    size = picture.shape[0]
+def _sticker(rng: np.random.Generator, image: Floats, mask: Mask) -> Floats:
+    """Lay a coloured patch into a corner, never over the lesion."""
+    size = image.shape[0]
     corner = rng.integers(0, 2, 2) + 0.05 * rng.standard_normal(2)
     layer = np.zeros((size, size), np.float32)
     middle = (round(float(corner[0]) * size), round(float(corner[1]) * size))
     cv2.circle(layer, middle, int(rng.uniform(0.18, 0.34) * size), 0.93, cv2.FILLED, cv2.LINE_AA)
     colour = _STICKERS[rng.integers(len(_STICKERS))] * rng.uniform(0.7, 1.1)
-    return picture if layer[mask].any() else _blend(picture, layer, colour)
+    return image if layer[mask].any() else _blend(image, layer, colour)
 
 
-def _bubbles(rng: np.random.Generator, picture: Floats, _mask: Mask) -> Floats:
-    """Adds rings of light where the gel holds air."""
-    size = picture.shape[0]
+def _bubbles(rng: np.random.Generator, image: Floats, _mask: Mask) -> Floats:
+    """Add rings of light where the gel holds air."""
+    size = image.shape[0]
     layer = np.zeros((size, size), np.float32)
     for _ in range(int(rng.integers(3, 16))):
         x, y = (int(n) for n in rng.integers(0, size, 2))
         radius = max(1, int(rng.uniform(0.006, 0.035) * size))
         cv2.circle(layer, (x, y), radius, rng.uniform(0.15, 0.4), 1, cv2.LINE_AA)
         cv2.circle(layer, (x - radius // 3, y - radius // 3), max(1, radius // 4), 0.45, cv2.FILLED)
-    return _blend(picture, layer, _colours((1.0, 1.0, 1.0))[0])
+    return _blend(image, layer, _colours((1.0, 1.0, 1.0))[0])
 
 
 _ARTEFACTS: tuple[tuple[float, Callable[[np.random.Generator, Floats, Mask], Floats]], ...] = (

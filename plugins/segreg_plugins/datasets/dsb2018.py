@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError, listed
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
+from segreg_plugins.datasets.images import expanded, images_in, missing_folder
 from segreg_plugins.datasets.masks import read_binary_mask, read_image
 from segreg_plugins.datasets.pairing import pairs_in
-from segreg_plugins.datasets.pictures import expanded, missing_folder, pictures_in
 from segreg_plugins.datasets.sources import found_root, told_together
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def dsb2018(*, root: Path = Path("data/dsb2018")) -> Dataset:
 
     `root` holds Kaggle's `stage1_train`, or is it: `<id>/images/<id>.png` and one mask for each nucleus in
     `<id>/masks`, which are united (where nuclei touch, the boundary is lost). Or it holds the folders `images` and
-    `masks` with one mask for each picture. The data has no split of its own; Kaggle's stage1_test has no masks.
+    `masks` with one mask for each image. The data has no split of its own; Kaggle's stage1_test has no masks.
 
     Args:
         root: folder of the data.
@@ -48,7 +48,7 @@ def dsb2018(*, root: Path = Path("data/dsb2018")) -> Dataset:
 
 
 def read_mask(sample: Sample) -> NDArray[np.uint8]:
-    """Gives `[H, W]`, uint8: 1 where any of the sample's masks is not 0.
+    """Return `[H, W]`, uint8: 1 where any of the sample's masks is not 0.
 
     Raises:
         SegregError: a mask can't be read, holds other values than 0 and 1 or 0 and 255, or differs in size.
@@ -56,13 +56,13 @@ def read_mask(sample: Sample) -> NDArray[np.uint8]:
     if sample.mask is None or not sample.mask.is_dir():
         return read_binary_mask(sample)
     whole: NDArray[np.uint8] | None = None
-    for picture in pictures_in(sample.mask, "folder"):
-        mask = read_binary_mask(Sample(sample.id, sample.image, picture.path))
+    for image in images_in(sample.mask, "folder"):
+        mask = read_binary_mask(Sample(sample.id, sample.image, image.path))
         if whole is None:
             whole = mask
         elif whole.shape != mask.shape:
             raise SegregError(
-                f"{picture.path}: is {mask.shape[0]}x{mask.shape[1]}, and the masks before it are "
+                f"{image.path}: is {mask.shape[0]}x{mask.shape[1]}, and the masks before it are "
                 f"{whole.shape[0]}x{whole.shape[1]} (height x width)"
             )
         else:
@@ -73,22 +73,22 @@ def read_mask(sample: Sample) -> NDArray[np.uint8]:
 
 
 def _raw(folder: Path) -> list[Sample]:
-    """Gives the samples of Kaggle's layout, one folder each."""
+    """Return the samples of Kaggle's layout, one folder each."""
     samples: list[Sample] = []
-    without: dict[str, list[Path]] = {"picture": [], "mask": []}
+    without: dict[str, list[Path]] = {"image": [], "mask": []}
     problems: list[Problem] = []
     for inside in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         images, masks = inside / "images", inside / "masks"
-        pictures = pictures_in(images, "folder") if images.is_dir() else []
-        if not pictures:
-            without["picture"].append(images)
-        elif len(pictures) > 1:
-            names = listed([picture.path.name for picture in pictures])
-            problems.append(Problem(f"{images}: holds {len(pictures)} pictures, and one is expected: {names}"))
-        elif not masks.is_dir() or not pictures_in(masks, "folder"):
+        input_images = images_in(images, "folder") if images.is_dir() else []
+        if not input_images:
+            without["image"].append(images)
+        elif len(input_images) > 1:
+            names = listed([image.path.name for image in input_images])
+            problems.append(Problem(f"{images}: holds {len(input_images)} images, and one is expected: {names}"))
+        elif not masks.is_dir() or not images_in(masks, "folder"):
             without["mask"].append(masks)
         else:
-            samples.append(Sample(inside.name, pictures[0].path, masks))
+            samples.append(Sample(inside.name, input_images[0].path, masks))
     for what, missing in without.items():
         if missing:
             count = f"{len(missing)} folders hold" if len(missing) > 1 else "1 folder holds"

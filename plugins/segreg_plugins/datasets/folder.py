@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import Literal
 
-from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError, listed
+from segreg.registry.protocols import Dataset, Sample
 from segreg.settings import NonNegativeInt
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
+from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_in
-from segreg_plugins.datasets.pictures import expanded
 
 
 def folder(

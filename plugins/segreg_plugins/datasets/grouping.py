@@ -1,4 +1,4 @@
-"""Which pictures belong together, so that a split never parts them: told by their names."""
+"""Which images belong together, so that a split never parts them: told by their names."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from segreg.errors import SegregError, listed
 
 
 def group_pattern(groups: str | None) -> re.Pattern[str] | None:
-    """Gives the regular expression of a setting `groups`, or None where it is null.
+    """Return the regular expression of a setting `groups`, or None where it is null.
 
     Raises:
-        SegregError: it is no regular expression, or has no group in parentheses.
+        SegregError: it is not a regular expression, or has no group in parentheses.
     """
     if groups is None:
         return None
@@ -20,7 +20,7 @@ def group_pattern(groups: str | None) -> re.Pattern[str] | None:
         pattern = re.compile(groups)
     except re.error as error:
         at = "" if error.pos is None else f" at character {error.pos + 1}"
-        raise SegregError(f'groups: "{groups}" is no regular expression: {error.msg}{at}') from None
+        raise SegregError(f'groups: "{groups}" is not a regular expression: {error.msg}{at}') from None
     if not pattern.groups:
         raise SegregError(
             f'groups: "{groups}" has no group in parentheses to take the name from',
@@ -30,7 +30,7 @@ def group_pattern(groups: str | None) -> re.Pattern[str] | None:
 
 
 def groups_of(names: Sequence[str], pattern: re.Pattern[str] | None) -> list[str | None]:
-    """Gives each name's group: what the pattern's first parentheses hold where it is found in the name.
+    """Return each name's group: what the pattern's first parentheses hold where it is found in the name.
 
     Raises:
         SegregError: a name has none; the message has some of those names.
@@ -49,7 +49,7 @@ def groups_of(names: Sequence[str], pattern: re.Pattern[str] | None) -> list[str
 
 
 def roboflow_source(name: str) -> str | None:
-    """Gives the picture that Roboflow made this one of, "img_jpg" for "img_jpg.rf.0db1b3", or None for other names.
+    """Return the image that Roboflow made this one of, "img_jpg" for "img_jpg.rf.0db1b3", or None for other names.
 
     It is what stands before the first ".rf.": a copy that was uploaded and augmented again has two.
     """

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from segreg.registry.protocols import Dataset
 from segreg.errors import SegregError, listed
+from segreg.registry.protocols import Dataset
 from segreg.settings import PositiveInt
 from segreg_plugins.datasets.challenge import PARTS, Part, challenge_dataset, input_folder, truth_folder
-from segreg_plugins.datasets.pictures import expanded
+from segreg_plugins.datasets.images import expanded
 
 PAGE = "https://challenge.isic-archive.com/data/#2018"
 
@@ -21,7 +21,7 @@ def isic2018(
     parts: tuple[Literal["training", "validation", "test"], ...] | None = None,
     synthetic_samples: PositiveInt = 160,
 ) -> Dataset:
-    """ISIC 2018 Task 1: dermoscopic pictures of skin lesions, in the challenge's own folders.
+    """ISIC 2018 Task 1: dermoscopic images of skin lesions, in the challenge's own folders.
 
     `root` holds `ISIC2018_Task1-2_Training_Input` and `ISIC2018_Task1_Training_GroundTruth`, and the same of the
     `Validation` and `Test` parts where there are. With more than one part, the samples have the challenge's split.
@@ -32,7 +32,7 @@ def isic2018(
             challenge's archives (11 GB for the training part), `synthetic` draws a small look-alike set beside `root`
             and has every report tell so.
         parts: parts of the challenge to use; where it is null, those that are there, and `download` fetches training.
-        synthetic_samples: number of pictures that `synthetic` draws.
+        synthetic_samples: number of images that `synthetic` draws.
 
     Raises:
         SegregError: the data is missing, incomplete or can't be fetched.
@@ -64,7 +64,7 @@ def isic2018(
 def _missing(root: Path, absent: list[str]) -> SegregError:
     hints = [
         f"get {listed([f'{name}.zip' for name in absent], quote='')} from {PAGE} and unpack into {root}",
-        "or set dataset.if_missing: download to have them fetched, or synthetic to try things on drawn pictures",
+        "or set dataset.if_missing: download to have them fetched, or synthetic to try things on drawn images",
     ]
     if root.is_dir():
         below = sorted(inside for inside in root.iterdir() if (inside / absent[0]).is_dir())
@@ -82,10 +82,10 @@ def _missing(root: Path, absent: list[str]) -> SegregError:
 def _synthetic(root: Path, samples: int) -> Dataset:
     from segreg_plugins.datasets.synthetic_lesions import drawn_set
 
-    # Beside root and never in it, so that a real copy that comes later is not mixed with drawn pictures.
+    # Beside root and never in it, so that a real copy that comes later is not mixed with drawn images.
     drawn = drawn_set(root.with_name(f"{root.name}-synthetic"), samples=samples, size=256, seed=0)
     notice = (
-        f"SYNTHETIC PICTURES: ISIC 2018 is not in {root}, so {samples} drawn skin lesions ({drawn}) take its place. "
+        f"SYNTHETIC IMAGES: ISIC 2018 is not in {root}, so {samples} drawn skin lesions ({drawn}) take its place. "
         "Scores on them say nothing about real lesions."
     )
     return challenge_dataset(drawn, ("training",), notice=notice)

@@ -28,7 +28,7 @@ class MaskRules:
 
 
 def mask_rules(classes: tuple[str, ...], foreground: Foreground, ignore_index: int | None) -> MaskRules:
-    """Gives the rules: one class is the foreground of binary masks, several are those of the values 0, 1, 2 ...
+    """Return the rules: one class is the foreground of binary masks, several are those of the values 0, 1, 2 ...
 
     Raises:
         SegregError: the settings contradict each other.

@@ -18,7 +18,7 @@ Foreground = Literal["auto", "nonzero", "above_127"]
 
 
 def read_image(sample: Sample) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Gives a sample's picture as its file has it."""
+    """Return a sample's image as its file has it."""
     from segreg.data.images import read_image as read
 
     return read(sample.image)
@@ -27,7 +27,7 @@ def read_image(sample: Sample) -> NDArray[np.uint8] | NDArray[np.uint16]:
 def read_binary_mask(
     sample: Sample, *, foreground: Foreground = "auto", ignore: int | None = None
 ) -> NDArray[np.uint8]:
-    """Gives `[H, W]`, uint8: 1 is foreground, 0 is not, 255 is ignored.
+    """Return `[H, W]`, uint8: 1 is foreground, 0 is not, 255 is ignored.
 
     Raises:
         SegregError: the mask can't be read, or holds values that `foreground` has no rule for.
@@ -52,7 +52,7 @@ def read_binary_mask(
 
 
 def read_index_mask(sample: Sample, *, classes: int, ignore: int | None = None) -> NDArray[np.uint8]:
-    """Gives `[H, W]`, uint8: the classes' numbers from 0, 255 where ignored.
+    """Return `[H, W]`, uint8: the classes' numbers from 0, 255 where ignored.
 
     `ignore` is the file's value for pixels that count for nothing; 255 where it is None.
 
@@ -89,7 +89,7 @@ def _labels(sample: Sample) -> NDArray[Any]:
 
 
 def _distinct(values: NDArray[Any]) -> list[int]:
-    """Gives the values that occur, in order."""
+    """Return the values that occur, in order."""
     import numpy as np
 
     if values.dtype in (np.uint8, np.uint16):  # many times faster than sorting
@@ -113,7 +113,7 @@ def _not_binary(path: Path | None, found: list[int]) -> SegregError:
 
 
 def _in_words(values: list[int]) -> str:
-    """Gives "the value 7", "the values 0, 1 and 7", or the first of many and the last."""
+    """Return "the value 7", "the values 0, 1 and 7", or the first of many and the last."""
     if len(values) == 1:
         return f"the value {values[0]}"
     if len(values) <= 8:

@@ -1,4 +1,4 @@
-"""Which mask belongs to which picture, and every file that has no partner."""
+"""Which mask belongs to which image, and every file that has no partner."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg_plugins.datasets.pictures import Picture, Search, missing_folder, nothing_found, pictures_in
+from segreg_plugins.datasets.images import ImageFile, Search, images_in, missing_folder, nothing_found
 
 
 def pairs_in(
@@ -18,12 +18,12 @@ def pairs_in(
     mask_suffix: str = "",
     skipped_suffix: str | None = None,
 ) -> list[tuple[str, Path, Path]]:
-    """Gives (name without suffix, image, mask) for every picture, in natural order of the names.
+    """Return (name without suffix, image, mask) for every image, in natural order of the names.
 
     Where both suffixes are set, or both kinds lie in one folder, files without theirs are not looked at.
 
     Raises:
-        SegregError: a folder is missing or has no pictures, two files have one name, or a file has no partner. All of
+        SegregError: a folder is missing or has no images, two files have one name, or a file has no partner. All of
             these are told together.
     """
     problems = [p for p in (missing_folder(images, "images"), missing_folder(masks, "masks")) if p]
@@ -37,13 +37,13 @@ def pairs_in(
         )
     if problems:
         raise SegregError.of(problems)
-    found_images, found_masks = pictures_in(images, search), pictures_in(masks, search)
+    found_images, found_masks = images_in(images, search), images_in(masks, search)
     if skipped_suffix:
-        found_images = [picture for picture in found_images if not picture.name.endswith(skipped_suffix)]
+        found_images = [image for image in found_images if not image.name.endswith(skipped_suffix)]
     if together:
         found_images = _apart(found_images, image_suffix, mask_suffix)
         found_masks = _apart(found_masks, mask_suffix, image_suffix)
-    by_name: list[dict[str, list[Picture]]] = []
+    by_name: list[dict[str, list[ImageFile]]] = []
     for what, folder, found, suffix in (
         ("image", images, found_images, image_suffix),
         ("mask", masks, found_masks, mask_suffix),
@@ -62,30 +62,30 @@ def pairs_in(
     return [(name, files[0].path, by_name[1][name][0].path) for name, files in by_name[0].items()]
 
 
-def _apart(found: list[Picture], own: str, other: str) -> list[Picture]:
-    """Gives those pictures of a shared folder that don't belong to the other side."""
+def _apart(found: list[ImageFile], own: str, other: str) -> list[ImageFile]:
+    """Return those images of a shared folder that don't belong to the other side."""
     if other and other.endswith(own):
-        return [picture for picture in found if not picture.name.endswith(other)]
+        return [image for image in found if not image.name.endswith(other)]
     return found
 
 
-def _without_suffix(found: list[Picture], suffix: str) -> dict[str, list[Picture]]:
-    named: dict[str, list[Picture]] = defaultdict(list)
-    for picture in found:
-        if picture.name.endswith(suffix):
-            named[picture.name.removesuffix(suffix)].append(picture)
+def _without_suffix(found: list[ImageFile], suffix: str) -> dict[str, list[ImageFile]]:
+    named: dict[str, list[ImageFile]] = defaultdict(list)
+    for image in found:
+        if image.name.endswith(suffix):
+            named[image.name.removesuffix(suffix)].append(image)
     return dict(named)
 
 
-def _no_such_suffix(folder: Path, what: str, found: list[Picture], suffix: str) -> Problem:
-    names = listed([picture.path.name for picture in found[:2]])
+def _no_such_suffix(folder: Path, what: str, found: list[ImageFile], suffix: str) -> Problem:
+    names = listed([image.path.name for image in found[:2]])
     return Problem(
-        f'{what}s: no picture in {folder} has a name that ends in "{suffix}"',
-        hint=f"it has {len(found)} pictures, such as {names}; set {what}_suffix to what their names end in",
+        f'{what}s: no image in {folder} has a name that ends in "{suffix}"',
+        hint=f"it has {len(found)} images, such as {names}; set {what}_suffix to what their names end in",
     )
 
 
-def _named_twice(what: str, named: dict[str, list[Picture]], search: Search) -> list[Problem]:
+def _named_twice(what: str, named: dict[str, list[ImageFile]], search: Search) -> list[Problem]:
     twice = [files for files in named.values() if len(files) > 1]
     if not twice:
         return []
@@ -102,7 +102,7 @@ def _named_twice(what: str, named: dict[str, list[Picture]], search: Search) -> 
 
 
 def _alone(
-    images: dict[str, list[Picture]], masks: dict[str, list[Picture]], image_suffix: str, mask_suffix: str
+    images: dict[str, list[ImageFile]], masks: dict[str, list[ImageFile]], image_suffix: str, mask_suffix: str
 ) -> list[Problem]:
     bare_images = [name for name in images if name not in masks]
     bare_masks = [name for name in masks if name not in images]
@@ -122,7 +122,7 @@ def _alone(
 
 
 def _guess(name: str, candidates: list[str], what: str, other: str) -> str:
-    """Gives what may be wrong with the names, going by the first file that is alone."""
+    """Return what may be wrong with the names, going by the first file that is alone."""
     for candidate in candidates:
         if candidate.casefold() == name.casefold():
             return f'"{candidate}" is there: upper and lower case must be the same'

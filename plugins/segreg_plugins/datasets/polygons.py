@@ -1,4 +1,4 @@
-"""Which pixels of a picture lie inside a polygon.
+"""Which pixels of a image lie inside a polygon.
 
 A pixel belongs to a polygon that its centre lies in: pixel (column c, row r) covers the square from (c, r) to (c + 1,
 r + 1), and its centre is (c + 0.5, r + 0.5), which is COCO's convention. A centre that lies on an edge belongs to
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Window(NamedTuple):
-    """Pixels in a part of a picture."""
+    """Pixels in a part of a image."""
 
     rows: slice
     columns: slice
@@ -25,11 +25,11 @@ class Window(NamedTuple):
 
 
 def polygon_window(points: NDArray[np.float64], size: tuple[int, int]) -> Window | None:
-    """Gives the pixels inside a polygon, cut at the picture's border, or None where no centre lies in it.
+    """Return the pixels inside a polygon, cut at the image's border, or None where no centre lies in it.
 
     Args:
         points: corners, float64 `[N, 2]`, as x (to the right) and y (down) in pixels; the last joins the first.
-        size: height and width of the picture in pixels.
+        size: height and width of the image in pixels.
     """
     import numpy as np
 
@@ -59,7 +59,7 @@ def polygon_window(points: NDArray[np.float64], size: tuple[int, int]) -> Window
 
 
 def polygon_area(points: NDArray[np.float64]) -> float:
-    """Gives the area that a polygon `[N, 2]` encloses, in pixels."""
+    """Return the area that a polygon `[N, 2]` encloses, in pixels."""
     import numpy as np
 
     x, y = (points - points.mean(axis=0)).T

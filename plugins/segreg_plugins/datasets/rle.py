@@ -21,7 +21,7 @@ _FIRST = ord("0")
 
 
 def counts_of(text: str) -> list[int]:
-    """Gives the counts of a compressed mask.
+    """Return the counts of a compressed mask.
 
     Raises:
         SegregError: the text holds a character that is none of the 64, or breaks off inside a count.
@@ -46,7 +46,7 @@ def counts_of(text: str) -> list[int]:
 
 
 def pixels_of(counts: Sequence[int], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Gives the mask of `counts`, bool `[H, W]`.
+    """Return the mask of `counts`, bool `[H, W]`.
 
     Raises:
         SegregError: a count is below 0, or they don't add up to the number of pixels.

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg_plugins.datasets.pictures import expanded, missing_folder
+from segreg_plugins.datasets.images import expanded, missing_folder
 
 
 def found_root(root: Path, wanted: Sequence[str], *, source: str, archives: Sequence[str] = ()) -> Path:
-    """Gives `root`, once it is a folder that holds all of `wanted` (paths of folders or files below it).
+    """Return `root`, once it is a folder that holds all of `wanted` (paths of folders or files below it).
 
     Args:
         root: the setting of that name.
@@ -32,13 +32,13 @@ def found_root(root: Path, wanted: Sequence[str], *, source: str, archives: Sequ
 
 
 def told_together(problems: Sequence[Problem], source: str) -> SegregError:
-    """Gives one error of several problems, the last of which says where the data comes from."""
+    """Return one error of several problems, the last of which says where the data comes from."""
     *others, last = problems
     return SegregError.of([*others, Problem(last.message, last.place, "\n".join(filter(None, (last.hint, source))))])
 
 
 def _misspelt(root: Path, name: str) -> str:
-    """Gives what `name` may be called there, looking where its path breaks off."""
+    """Return what `name` may be called there, looking where its path breaks off."""
     folder = root
     for part in Path(name).parts:
         if (folder / part).exists():

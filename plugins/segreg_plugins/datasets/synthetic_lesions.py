@@ -1,4 +1,4 @@
-"""The dataset `synthetic_lesions`: drawn pictures of skin lesions, written once in the layout of ISIC 2018."""
+"""The dataset `synthetic_lesions`: drawn images of skin lesions, written once in the layout of ISIC 2018."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from segreg.registry.protocols import Dataset
 from segreg.errors import SegregError
+from segreg.registry.protocols import Dataset
 from segreg.settings import NonNegativeInt, PositiveInt
 from segreg_plugins.datasets.challenge import MASK_SUFFIX, challenge_dataset, input_folder, truth_folder
-from segreg_plugins.datasets.pictures import expanded
+from segreg_plugins.datasets.images import expanded
 
 VERSION = 1
 """Raised whenever the drawing changes, so that sets of an older one are not taken for it."""
@@ -35,8 +35,8 @@ def synthetic_lesions(
 
     Args:
         root: folder for the sets; made where it is missing.
-        samples: number of pictures. A larger set begins with the pictures of a smaller one.
-        size: height and width of the pictures in pixels.
+        samples: number of images. A larger set begins with the images of a smaller one.
+        size: height and width of the images in pixels.
         seed: seed of the drawing; the same seed gives the same files.
 
     Raises:
@@ -44,14 +44,14 @@ def synthetic_lesions(
     """
     drawn = drawn_set(expanded(root), samples=samples, size=size, seed=seed)
     notice = (
-        f"SYNTHETIC PICTURES: {samples} drawn skin lesions ({drawn}), not photographs. "
+        f"SYNTHETIC IMAGES: {samples} drawn skin lesions ({drawn}), not photographs. "
         "Scores on them say nothing about real lesions."
     )
     return challenge_dataset(drawn, ("training",), notice=notice)
 
 
 def drawn_set(root: Path, *, samples: int, size: int, seed: int) -> Path:
-    """Gives the folder of a set that is complete, drawing it first where it is not there yet.
+    """Return the folder of a set that is complete, drawing it first where it is not there yet.
 
     It is drawn aside and then renamed, so that it is whole or absent, also where two processes draw it at once.
 
@@ -74,7 +74,7 @@ def drawn_set(root: Path, *, samples: int, size: int, seed: int) -> Path:
         aside = Path(tempfile.mkdtemp(prefix=".drawing-", dir=root))
     except OSError as error:
         raise SegregError(
-            f"{root}: can't be written to ({error.strerror}), and the synthetic pictures are to be drawn there",
+            f"{root}: can't be written to ({error.strerror}), and the synthetic images are to be drawn there",
             hint="set dataset.root to a folder that can",
         ) from None
     try:
@@ -88,7 +88,7 @@ def drawn_set(root: Path, *, samples: int, size: int, seed: int) -> Path:
                 raise
             _check_complete(final, settings)  # another process was quicker
     except OSError as error:
-        raise SegregError(f"{aside}: the synthetic pictures can't be written ({error.strerror})") from None
+        raise SegregError(f"{aside}: the synthetic images can't be written ({error.strerror})") from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return final
@@ -104,13 +104,13 @@ def _draw_all(folder: Path, *, samples: int, size: int, seed: int) -> None:
     masks.mkdir()
     start = told = time.monotonic()
     for index in range(samples):
-        picture, mask = draw(seed, index, size)
-        Image.fromarray(picture).save(images / f"ISIC_{index:07d}.jpg", quality=92)
+        image, mask = draw(seed, index, size)
+        Image.fromarray(image).save(images / f"ISIC_{index:07d}.jpg", quality=92)
         Image.fromarray(mask).save(masks / f"ISIC_{index:07d}{MASK_SUFFIX}.png")
         now = time.monotonic()
         if now - start > 2 and now - told > 2:
             told = now
-            sys.stderr.write(f"drawing synthetic pictures: {index + 1} of {samples}\n")
+            sys.stderr.write(f"drawing synthetic images: {index + 1} of {samples}\n")
 
 
 def _check_complete(folder: Path, settings: dict[str, str | int]) -> None:
@@ -122,7 +122,7 @@ def _check_complete(folder: Path, settings: dict[str, str | int]) -> None:
     counts = [sum(1 for _ in inside.glob("ISIC_*")) for inside in folders]
     if found != settings or counts != [settings["samples"]] * 2:
         raise SegregError(
-            f"{folder}: is not the complete set that was drawn there ({counts[0]} pictures and {counts[1]} masks of "
+            f"{folder}: is not the complete set that was drawn there ({counts[0]} images and {counts[1]} masks of "
             f"{settings['samples']})",
             hint="delete that folder; it will be drawn again",
         )

@@ -24,7 +24,7 @@ class Row:
 
 
 def read_table(file: Path) -> tuple[list[str], list[Row]]:
-    """Gives the columns in their order, and the rows. Blank lines are skipped.
+    """Return the columns in their order, and the rows. Blank lines are skipped.
 
     Raises:
         SegregError: the file can't be read, or is no such table; the message has the line.
@@ -35,7 +35,7 @@ def read_table(file: Path) -> tuple[list[str], list[Row]]:
         raise SegregError(f"manifest: {file} can't be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         line = file.read_bytes()[: error.start].count(b"\n") + 1
-        raise SegregError(f"{file}:{line}: is no UTF-8 text", hint="save the table as UTF-8") from None
+        raise SegregError(f"{file}:{line}: is not a UTF-8 text", hint="save the table as UTF-8") from None
     if not text.strip():
         raise SegregError(f"{file}: is empty")
     return _from_json_lines(file, text) if file.suffix.lower() in JSON_LINES else _from_csv(file, text)
@@ -67,7 +67,7 @@ def _from_csv(file: Path, text: str) -> tuple[list[str], list[Row]]:
             else:
                 rows.append(Row(line, dict(zip(header, values, strict=True))))
     except csv.Error as error:
-        raise SegregError(f"is no CSV ({error})", place=Place(str(file), begins)) from None
+        raise SegregError(f"is not a CSV ({error})", place=Place(str(file), begins)) from None
     return header, rows
 
 
@@ -91,7 +91,7 @@ def _from_json_lines(file: Path, text: str) -> tuple[list[str], list[Row]]:
         except json.JSONDecodeError as error:
             hint = "each line holds one whole object" if number == 1 else ""
             raise SegregError(
-                f"is no JSON ({error.msg})", place=Place(str(file), number, error.colno), hint=hint
+                f"is not a JSON ({error.msg})", place=Place(str(file), number, error.colno), hint=hint
             ) from None
         if not isinstance(item, dict):
             raise SegregError("holds no JSON object", place=place, hint='such as {"image": "a.png", "mask": "b.png"}')

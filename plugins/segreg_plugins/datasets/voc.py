@@ -6,8 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from segreg.registry.protocols import Dataset, Sample
 from segreg.errors import Problem, SegregError, listed
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.masks import read_image, read_index_mask
 from segreg_plugins.datasets.sources import found_root, told_together
@@ -68,7 +68,7 @@ def voc(
 
 
 def _sides(root: Path, masks: str, folder: str) -> dict[str, list[str]]:
-    """Gives the names on each side of the split; "" where there is none."""
+    """Return the names on each side of the split; "" where there is none."""
     lists = root / "ImageSets" / "Segmentation"
     if masks == "augmented":
         val = _names(lists / "val.txt")
@@ -87,7 +87,7 @@ def _sides(root: Path, masks: str, folder: str) -> dict[str, list[str]]:
 
 
 def _names(file: Path) -> list[str]:
-    """Gives the names in a list, one a line.
+    """Return the names in a list, one a line.
 
     Raises:
         SegregError: it is not there, empty, or holds something else, such as the "name 1" of VOC's lists by class.
@@ -97,7 +97,7 @@ def _names(file: Path) -> list[str]:
     except OSError as error:
         raise SegregError(f"{file}: can't be read ({error.strerror})", hint=SOURCE) from None
     except UnicodeDecodeError:
-        raise SegregError(f"{file}: is no UTF-8 text; a list has one name a line") from None
+        raise SegregError(f"{file}: is not a UTF-8 text; a list has one name a line") from None
     names: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         name = line.strip()

@@ -13,7 +13,7 @@ from segreg_plugins.decoders.smp import dilated, dpt, ladders, pyramids
 
 @hookimpl
 def segreg_entries() -> list[Entry | Family]:
-    """Gives the decoders."""
+    """Return the decoders."""
     return [
         Entry("decoder", "deeplabv3plus", deeplabv3plus, paper="arXiv:1802.02611"),
         Entry("decoder", "lraspp", lraspp, paper="arXiv:1905.02244"),

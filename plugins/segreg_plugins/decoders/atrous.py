@@ -1,6 +1,6 @@
 """Atrous 3x3 convolutions without their dead taps: those that see nothing but zero padding, because the map is small.
 
-A tap at offset `rate` is dead where the map is no larger than `rate`, and lives on a part of the map elsewhere: at rate
+A tap at offset `rate` is dead where the map is not a larger than `rate`, and lives on a part of the map elsewhere: at rate
 12 on 16x16, on a rim of 4 pixels. What is left out is multiplied by zero, so the result is the ordinary convolution's
 but for the order of its sums. `way` alone decides what is computed how.
 """
@@ -18,12 +18,12 @@ Kind = Literal["dense", "depthwise"]
 
 
 def way(height: int, width: int, rate: int, *, kind: Kind, dtype: torch.dtype, device: str, processor: str) -> Way:
-    """Gives how a 3x3 convolution of that rate is computed on a map of that size: the quickest way that was measured.
+    """Return how a 3x3 convolution of that rate is computed on a map of that size: the quickest way that was measured.
 
     * "ordinary": as torch does.
     * "live": a convolution with the centre of the kernel alone, a plain 1x1, where no other tap sees the map. Dense
       ones only, whose work shrinks with the kernel.
-    * "shifted": each live tap multiplies the part of the map that it sees. Depthwise ones on processors, where a
+    * "shifted": each live tap multiplies the part of the map that it sees. Depthwise ones on CPUs, where a
       dilated depthwise convolution is far from what the memory allows. LIMITS says up to which share of live
       products that was measured to pay.
 
@@ -34,7 +34,7 @@ def way(height: int, width: int, rate: int, *, kind: Kind, dtype: torch.dtype, d
         kind: whether every channel sees all channels, or each its own.
         dtype: that the convolution computes in, under autocast autocast's.
         device: type of the device, such as "cpu".
-        processor: what `torch.backends.cpu.get_cpu_capability()` says.
+        CPU: what `torch.backends.cpu.get_cpu_capability()` says.
     """
     if kind == "dense":
         return "live" if rate >= max(height, width) else "ordinary"
@@ -42,7 +42,7 @@ def way(height: int, width: int, rate: int, *, kind: Kind, dtype: torch.dtype, d
     return "shifted" if live_share(height, width, rate) <= limit else "ordinary"
 
 
-# The largest share of live products that is computed as shifted multiples, by processor.
+# The largest share of live products that is computed as shifted multiples, by CPU.
 # AVX2: rates 6, 12 and 18 on 8x8 and 16x16, forward and backward with 512 channels: 3 to 12 times as quick in float32
 # with channels last, 1.7 times and more without, more in (emulated) bf16. Rate 6 on 16x16 has a share of 0.5625.
 # AVX512: an earlier form of the sum, in whole training steps with rates 12, 24 and 36 on 16x16, of which rate 12 has
@@ -53,7 +53,7 @@ PROCESSOR = torch.backends.cpu.get_cpu_capability()
 
 
 def live_share(height: int, width: int, rate: int) -> float:
-    """Gives the share of a 3x3 convolution's products that are not with padding: 1/9 where the centre alone lives."""
+    """Return the share of a 3x3 convolution's products that are not with padding: 1/9 where the centre alone lives."""
     rows, columns = (1 + 2 * max(0, size - rate) / size for size in (height, width))
     return rows * columns / 9
 
@@ -77,7 +77,7 @@ class AtrousConv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, 3, padding=rate, dilation=rate, groups=groups, bias=False)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002, the name is torch's
-        """Gives the convolved map."""
+        """Return the convolved map."""
         height, width = input.shape[-2:]
         depthwise = self.groups == self.in_channels == self.out_channels
         if self.bias is None and (depthwise or self.groups == 1) and sizes_are_known(height, width):
@@ -93,7 +93,7 @@ class AtrousConv2d(nn.Conv2d):
 
 
 def sizes_are_known(height: int, width: int) -> bool:
-    """Says whether a graph that is made now may depend on these sizes; without a graph they are always known."""
+    """Whether a graph that is made now may depend on these sizes; without a graph they are always known."""
     if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return False
     if torch.compiler.is_compiling():
@@ -104,7 +104,7 @@ def sizes_are_known(height: int, width: int) -> bool:
 
 
 def computed_in(features: Tensor) -> torch.dtype:
-    """Gives the number format that a convolution of these features computes in."""
+    """Return the precision that a convolution of these features computes in."""
     device = features.device.type
     # Tensors of shapes alone ("meta") know no autocast.
     known = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
@@ -114,7 +114,7 @@ def computed_in(features: Tensor) -> torch.dtype:
 
 
 def live_taps(features: Tensor, weight: Tensor, rate: int) -> Tensor:
-    """Gives the convolution with the middle row of taps alone where the others are dead, and likewise the column."""
+    """Return the convolution with the middle row of taps alone where the others are dead, and likewise the column."""
     height, width = features.shape[-2:]
     across, along = (slice(1, 2) if rate >= size else slice(None) for size in (height, width))
     padding, dilation = zip(*((0, 1) if rate >= size else (rate, rate) for size in (height, width)), strict=True)
@@ -123,7 +123,7 @@ def live_taps(features: Tensor, weight: Tensor, rate: int) -> Tensor:
 
 
 def shifted_multiples(features: Tensor, weight: Tensor, rate: int) -> Tensor:
-    """Gives the depthwise convolution as a sum over its live taps, features and weight being of one number format.
+    """Return the depthwise convolution as a sum over its live taps, features and weight being of one precision.
 
     Shape: `[B, C, h, w]` and `[C, 1, 3, 3]` to `[B, C, h, w]`.
     """
@@ -165,7 +165,7 @@ class _ShiftedMultiples(torch.autograd.Function):
 
 
 def _adds_in(dtype: torch.dtype) -> torch.dtype:
-    """Gives the format that sums are made in: 16 bits are too few."""
+    """Return the format that sums are made in: 16 bits are too few."""
     return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
 
 
@@ -173,7 +173,7 @@ Part = tuple[slice, slice, slice, slice]  # of a map: images, channels, rows, co
 
 
 def live_parts(height: int, width: int, rate: int) -> list[tuple[int, Part, Part]]:
-    """Gives each live tap's number, 0 to 8 by rows, with where it adds to the result and what of the map it sees."""
+    """Return each live tap's number, 0 to 8 by rows, with where it adds to the result and what of the map it sees."""
     parts: list[tuple[int, Part, Part]] = []
     for tap in range(9):
         down, right = (tap // 3 - 1) * rate, (tap % 3 - 1) * rate
@@ -185,14 +185,14 @@ def live_parts(height: int, width: int, rate: int) -> list[tuple[int, Part, Part
 
 
 def _shifted(size: int, offset: int) -> tuple[slice, slice]:
-    """Gives where along one direction a tap at `offset` adds, and what it sees there."""
+    """Return where along one direction a tap at `offset` adds, and what it sees there."""
     inside = size - abs(offset)
     start = max(0, -offset)
     return slice(start, start + inside), slice(start + offset, start + offset + inside)
 
 
 def leave_out_dead_taps(network: nn.Module) -> nn.Module:
-    """Gives the network with each atrous 3x3 convolution that keeps the size replaced, in place; its keys stay.
+    """Return the network with each atrous 3x3 convolution that keeps the size replaced, in place; its keys stay.
 
     For networks of other libraries. Their numbers then are the same to rounding, no longer bit for bit.
     """

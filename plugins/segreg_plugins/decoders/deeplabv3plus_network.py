@@ -24,7 +24,7 @@ from segreg_plugins.decoders.atrous import AtrousConv2d
 
 
 def paired_rates(stride: int) -> tuple[int, ...]:
-    """Gives the atrous rates that see as far on a level of `stride` as 6, 12 and 18 do at 16.
+    """Return the atrous rates that see as far on a level of `stride` as 6, 12 and 18 do at 16.
 
     12, 24, 36 at stride 8 is the papers'; every other stride continues their rule.
     """
@@ -68,7 +68,7 @@ class DeepLabV3Plus(nn.Module):
         )
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Gives the refined features."""
+        """Return the refined features."""
         fine, coarse = self.pyramid(levels)
         context = F.interpolate(self.aspp(coarse), size=fine.shape[-2:], mode="bilinear", align_corners=False)
         refined: Tensor = self.refine(torch.cat([context, self.reduce(fine)], dim=1))
@@ -94,7 +94,7 @@ class ASPP(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Gives features that see several scales."""
+        """Return features that see several scales."""
         # Upsampling a single value bilinearly is repeating it.
         image = self.image_pooling(features).expand(-1, -1, *features.shape[-2:])
         branches = [self.pointwise(features), *(branch(features) for branch in self.atrous), image]
@@ -103,7 +103,7 @@ class ASPP(nn.Module):
 
 
 def convolution(in_channels: int, channels: int, size: int, *, rate: int = 1, separable: bool = False) -> nn.Sequential:
-    """Gives a convolution that keeps the size, with BatchNorm and ReLU; separable, it is two of them."""
+    """Return a convolution that keeps the size, with BatchNorm and ReLU; separable, it is two of them."""
     if separable:
         depthwise = _convolution(in_channels, in_channels, size, rate=rate, groups=in_channels)
         return nn.Sequential(*depthwise, *_convolution(in_channels, channels, 1))

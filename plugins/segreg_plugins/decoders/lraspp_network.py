@@ -45,14 +45,14 @@ class LRASPP(nn.Module):
         )
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Gives both maps, stacked."""
+        """Return both maps, stacked."""
         fine, coarse = self.pyramid(levels)
         gated = self.cbr(coarse) * self.scale(coarse)
         upsampled = F.interpolate(gated, size=fine.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([fine, upsampled], dim=1)
 
     def head(self, classes: int) -> nn.Module:
-        """Gives the two classifiers."""
+        """Return the two classifiers."""
         return Classifiers(self.fine_channels, self.reduced, classes)
 
 
@@ -68,7 +68,7 @@ class Classifiers(nn.Module):
         self.high_classifier = nn.Conv2d(high_channels, classes, 1)
 
     def forward(self, stacked: Tensor) -> Tensor:
-        """Gives the logits."""
+        """Return the logits."""
         low, high = stacked.tensor_split((self.low_classifier.in_channels,), dim=1)
         logits: Tensor = self.low_classifier(low) + self.high_classifier(high)
         return logits

@@ -46,7 +46,7 @@ class AllMLP(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Gives the fused features."""
+        """Return the fused features."""
         # A linear layer before the upsampling is the same as after it, and sees fewer pixels.
         maps = [linear(level) for linear, level in zip(self.linear, self.pyramid(levels), strict=True)]
         size = self._size(maps, levels)

@@ -17,7 +17,7 @@ def deeplabv3(
     *,
     output_stride: Literal[8, 16] = 8,
     rates: tuple[PositiveInt, ...] | None = None,
-    dead_taps: Literal["leave_out", "compute"] = "leave_out",
+    dead_taps: Literal["exclude", "compute"] = "exclude",
     weights: str | None = None,
     weights_fallback: Fallback = "error",
 ) -> Decoder:
@@ -28,15 +28,15 @@ def deeplabv3(
             resampled where it can't be.
         rates: atrous rates of the 3x3 branches. Null pairs them with the stride: 12, 24, 36 at 8, which is
             torchvision's, and 6, 12, 18 at 16.
-        dead_taps: taps of the atrous convolutions that see only padding: `leave_out` where that was measured to be
+        dead_taps: taps of the atrous convolutions that see only padding: `exclude` where that was measured to be
             quicker, which is the same to rounding, or `compute` them, which is torchvision's to the last bit.
         weights: `COCO_WITH_VOC_LABELS_V1`, torchvision's published checkpoint for its ResNet-50 and ResNet-101, or a
             .pth or .safetensors file laid out as torchvision's. It fills the encoder where that is torchvision's,
             this decoder, and the last layer where the number of classes is the file's.
-        weights_fallback: what is done where the published weights can't be had: stop, or go on without.
+        weights_fallback: what is done where the published weights is not available: stop, or continue without.
 
     Raises:
-        SegregError: weights that can't be had, can't be read or don't fit.
+        SegregError: weights that is not available, can't be read or don't fit.
     """
     from segreg.models.pyramid import at_output_stride
     from segreg_plugins.decoders.atrous import leave_out_dead_taps
@@ -47,7 +47,7 @@ def deeplabv3(
     dilated = at_output_stride(encoder, output_stride)
     layers = deeplab_layers(dilated.channels[-1], paired_rates(dilated.strides[-1]) if rates is None else rates)
     decoder = TorchvisionHead(dilated.pick((-1, dilated.strides[-1])), layers)
-    if dead_taps == "leave_out":
+    if dead_taps == "exclude":
         leave_out_dead_taps(decoder)
     if checkpoint := Checkpoint.of("deeplabv3", weights, encoder, decoder, fallback=weights_fallback):
         checkpoint.fill(decoder, "classifier.", encoder)
@@ -71,10 +71,10 @@ def fcn(
         weights: `COCO_WITH_VOC_LABELS_V1`, torchvision's published checkpoint (FCN's for the last level, DeepLabV3's
             auxiliary classifier for others), or a .pth or .safetensors file laid out as torchvision's. On the last
             level it fills the encoder as well.
-        weights_fallback: what is done where the published weights can't be had: stop, or go on without.
+        weights_fallback: what is done where the published weights is not available: stop, or continue without.
 
     Raises:
-        SegregError: the encoder has no such level, or weights can't be had, can't be read or don't fit.
+        SegregError: the encoder has no such level, or weights is not available, can't be read or don't fit.
     """
     from segreg.models.pyramid import at_output_stride, pyramid_of
     from segreg_plugins.decoders.torchvision_network import TorchvisionHead, fcn_layers

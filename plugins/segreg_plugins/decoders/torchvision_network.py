@@ -15,14 +15,14 @@ from segreg_plugins.batch_norm import with_single_values
 
 
 def deeplab_layers(in_channels: int, rates: Sequence[int]) -> list[nn.Module]:
-    """Gives the layers of torchvision's DeepLabHead but the last."""
+    """Return the layers of torchvision's DeepLabHead but the last."""
     from torchvision.models.segmentation.deeplabv3 import DeepLabHead
 
     return list(DeepLabHead(in_channels, 1, rates).children())[:-1]
 
 
 def fcn_layers(in_channels: int) -> list[nn.Module]:
-    """Gives the layers of torchvision's FCNHead but the last."""
+    """Return the layers of torchvision's FCNHead but the last."""
     from torchvision.models.segmentation.fcn import FCNHead
 
     return list(FCNHead(in_channels, 1).children())[:-1]
@@ -53,13 +53,13 @@ class TorchvisionHead(nn.Module):
         self.weights_note = ""
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Gives the features before the last layer."""
+        """Return the features before the last layer."""
         (level,) = self.pyramid(levels)
         features: Tensor = self.layers(level)
         return features
 
     def head(self, classes: int) -> nn.Module:
-        """Gives torchvision's last layer, with the checkpoint's weights where it has that many classes."""
+        """Return torchvision's last layer, with the checkpoint's weights where it has that many classes."""
         layer = nn.Conv2d(self.channels, classes, kernel_size=1)
         if self.last is not None:
             known = len(self.last["bias"])

@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from segreg.registry.protocols import Encoder
 from segreg.errors import SegregError, listed
+from segreg.registry.protocols import Encoder
 from segreg_plugins.pretrained import Fallback, WebFile, obtain
 
 PUBLISHED = "COCO_WITH_VOC_LABELS_V1"
@@ -46,10 +46,10 @@ class Checkpoint:
         *,
         fallback: Fallback,
     ) -> Checkpoint | None:
-        """Gives the checkpoint that `weights` names, or None for random weights.
+        """Return the checkpoint that `weights` names, or None for random weights.
 
         Raises:
-            SegregError: no such tag or file, or it can't be had or read.
+            SegregError: no such tag or file, or it is not available or read.
         """
         if weights is None:
             return None
@@ -62,7 +62,7 @@ class Checkpoint:
         return None if path is None else cls(f"torchvision's {architecture} {PUBLISHED}", _read(path))
 
     def fill(self, decoder: Fillable, prefix: str, encoder: Encoder | None) -> None:
-        """Loads what lies under `prefix` into the decoder and, where it fits, `backbone.` into the encoder.
+        """Load what lies under `prefix` into the decoder and, where it fits, `backbone.` into the encoder.
 
         Raises:
             SegregError: the file has no such layers, or others than the decoder has.
@@ -90,7 +90,7 @@ class Checkpoint:
 
 
 def _fill_encoder(encoder: Any, backbone: dict[str, Tensor]) -> str:
-    """Loads torchvision's backbone where the encoder has its layers, and says what was done."""
+    """Load torchvision's backbone where the encoder has its layers, and say what was done."""
     own = encoder.state_dict()
     first = next(iter(backbone), "")
     prefixes = [key.removesuffix(first) for key in own if first and key.endswith(first)]
@@ -115,7 +115,7 @@ def _fill_encoder(encoder: Any, backbone: dict[str, Tensor]) -> str:
 
 
 def with_input_channels(weight: Tensor, channels: int) -> Tensor:
-    """Gives a first convolution's weights for other input channels, so that a grey picture gives the same features.
+    """Return a first convolution's weights for other input channels, so that a grey image gives the same features.
 
     Shape: `[out, C, h, w]` to `[out, channels, h, w]`: the sum for one channel, the old ones in turn for more, scaled.
     """
@@ -126,7 +126,7 @@ def with_input_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def _published(architecture: str, encoder: Any) -> str:
-    """Gives the address of torchvision's published checkpoint for an encoder."""
+    """Return the address of torchvision's published checkpoint for an encoder."""
     from torchvision.models import segmentation
 
     keys = [key.split("layer3.")[-1] for key in encoder.state_dict() if "layer3." in key and "conv3" in key]
@@ -144,7 +144,7 @@ def _published(architecture: str, encoder: Any) -> str:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    """Gives the tensors of a .pth or .safetensors file, running no code that it may hold.
+    """Return the tensors of a .pth or .safetensors file, running no code that it may hold.
 
     Raises:
         SegregError: no such file, or none of tensors.
@@ -159,7 +159,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 
             return dict(load_file(file))
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is no checkpoint can raise nearly anything
+    except Exception as error:  # a file that is not a checkpoint can raise nearly anything
         reason = (str(error) or "it ends too soon").splitlines()[0]
         raise SegregError(f"weights: {file} can't be read: {reason}") from error
     # torchvision's own training script saves the model beside the optimizer.

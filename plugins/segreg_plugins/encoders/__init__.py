@@ -16,7 +16,7 @@ from segreg_plugins.encoders import (
 
 @hookimpl
 def segreg_entries() -> list[Entry | Family]:
-    """Gives the encoders."""
+    """Return the encoders."""
     return [
         Family(
             "encoder",

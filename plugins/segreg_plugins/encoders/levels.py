@@ -31,7 +31,7 @@ class Level:
 
 
 def outline(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Tensor] | None:
-    """Gives what `network` makes of an image `[1, channels, *size]`, on the meta device: shapes and no values.
+    """Return what `network` makes of an image `[1, channels, *size]`, on the meta device: shapes and no values.
 
     The network is left as it is; nothing is computed and no random number is drawn. None is given for a network that
     can't run on shapes alone, because it reads a tensor's values on its way. What else a network raises goes through.
@@ -58,7 +58,7 @@ _MAXIMA = (F.max_pool2d, torch.max_pool2d)
 
 
 class _OneChannel(TorchFunctionMode):
-    """Finds what a ResNet is made of from a single channel's sizes; whatever else a network does goes its usual way.
+    """Find what a ResNet is made of from a single channel's sizes; whatever else a network does goes its usual way.
 
     On the meta device torch derives sizes in Python, with a package for symbolic algebra whose import alone takes
     longer than a real pass of a small network.
@@ -84,7 +84,7 @@ class _OneChannel(TorchFunctionMode):
 
 
 def computed(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Tensor]:
-    """Gives what `network` makes of an empty image `[1, channels, *size]`, with its values, in evaluation mode."""
+    """Return what `network` makes of an empty image `[1, channels, *size]`, with its values, in evaluation mode."""
     modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -98,7 +98,7 @@ def computed(network: nn.Module, channels: int, size: tuple[int, int]) -> list[T
 def measured(
     network: nn.Module, channels: int, size: tuple[int, int], declared: Sequence[tuple[int, int]] | None = None
 ) -> list[Level]:
-    """Gives the levels of `network`, finest first: no empty ones and no copy of the image.
+    """Return the levels of `network`, finest first: no empty ones and no copy of the image.
 
     Args:
         network: takes `[B, C, H, W]` and gives a list of maps.

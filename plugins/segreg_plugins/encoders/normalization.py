@@ -11,7 +11,7 @@ DPN: Statistics = ((124 / 255, 117 / 255, 104 / 255), (1 / (0.0167 * 255),) * 3)
 
 
 def smp_statistics(member: str, weights: str | None) -> Statistics:
-    """Gives the statistics that an SMP encoder's weights were trained with.
+    """Return the statistics that an SMP encoder's weights were trained with.
 
     SMP itself asks the Hugging Face hub for them, even for an encoder without weights.
     """
@@ -23,7 +23,7 @@ def smp_statistics(member: str, weights: str | None) -> Statistics:
 
 
 def per_channel(statistics: Statistics, in_channels: int) -> Statistics:
-    """Gives mean and standard deviation of each of `in_channels` channels.
+    """Return mean and standard deviation of each of `in_channels` channels.
 
     It follows what SMP and timm do to the first layer: one channel takes the sum of the colours' weights, so here their
     average statistics; more than three take the colours' in turn.

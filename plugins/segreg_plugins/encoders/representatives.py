@@ -41,7 +41,7 @@ SMALLEST_OF_TORCHVISION = (
 
 
 def of_timm() -> Iterable[str]:
-    """Gives one model of each of timm's source files.
+    """Return one model of each of timm's source files.
 
     A file that is younger than the table is represented by the first of its models in the order of their names.
     """
@@ -55,7 +55,7 @@ def of_timm() -> Iterable[str]:
 
 
 def of_smp() -> Iterable[str]:
-    """Gives the first of the encoders whose names begin with the same letters, by the numbers behind them."""
+    """Return the first of the encoders whose names begin with the same letters, by the numbers behind them."""
     first: dict[str, str] = {}
     for name in sorted(smp_family.members(), key=_by_number):
         first.setdefault(re.split(r"\d", name)[0], name)
@@ -63,7 +63,7 @@ def of_smp() -> Iterable[str]:
 
 
 def of_torchvision() -> Iterable[str]:
-    """Gives the smallest network of each of torchvision's source files."""
+    """Return the smallest network of each of torchvision's source files."""
     members = set(torchvision_family.members())
     return [name for name in SMALLEST_OF_TORCHVISION if name in members]
 

@@ -76,10 +76,10 @@ def build(
     depth: Literal[3, 4, 5] = 5,
     weights_fallback: Fallback = "error",
 ) -> SmpEncoder:
-    """Gives the SMP encoder `member`; its settings are those of `smp_family.member_settings`.
+    """Return the SMP encoder `member`; its settings are those of `smp_family.member_settings`.
 
     Raises:
-        SegregError: the installed SMP does not know the encoder or its weights, or they can't be had.
+        SegregError: the installed SMP does not know the encoder or its weights, or they is not available.
     """
     if member not in smp.encoders.encoders:
         raise SegregError(f'segmentation_models_pytorch {smp.__version__} has no encoder "{member}"')
@@ -112,7 +112,7 @@ class _Skipped(nn.Module):
 
 
 def _leave_out_unused(network: nn.Module, in_channels: int) -> None:
-    """Replaces the modules whose parameters no level depends on, which SMP builds and keeps whatever the depth."""
+    """Replace the modules whose parameters no level depends on, which SMP builds and keeps whatever the depth."""
     parameters = {
         name: torch.empty_like(parameter, device="meta", requires_grad=True)
         for name, parameter in network.named_parameters()

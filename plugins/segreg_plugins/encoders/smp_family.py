@@ -36,12 +36,12 @@ WEIGHTS: Mapping[str, tuple[str, ...]] = {
 
 
 def members() -> Iterable[str]:
-    """Gives every encoder's name."""
+    """Return every encoder's name."""
     return sorted(WEIGHTS)
 
 
 def member_settings(member: str) -> Mapping[str, Setting]:
-    """Gives what a recipe may set on an encoder; the weights are those that it has."""
+    """Return what a recipe may set on an encoder; the weights are those that it has."""
     settings = (
         Setting("weights", Literal[WEIGHTS[member]] | None, None, "pretrained weights; null starts from random ones"),
         Setting(

@@ -72,7 +72,7 @@ class TimmEncoder(nn.Module):
     def _sizes(
         self, size: tuple[int, int], trial: Callable[[nn.Module, int, tuple[int, int]], list[Tensor] | None]
     ) -> tuple[int, tuple[int, int] | None]:
-        """Gives what an image's sides must be a multiple of, and the only size that will do if there is just one.
+        """Return what an image's sides must be a multiple of, and the only size that will do if there is just one.
 
         Args:
             size: that the network was made for.
@@ -111,7 +111,7 @@ class TimmEncoder(nn.Module):
         return [_whole(_channels_first(x, level), level, image) for x, level in zip(maps, self.levels, strict=True)]
 
     def dilate(self, output_stride: int) -> bool:
-        """Rebuilds the model with timm's own `output_stride` around the same parameters, where it knows one."""
+        """Rebuild the model with timm's own `output_stride` around the same parameters, where it knows one."""
         if max(self.strides) <= output_stride:
             return True
         arguments = {**self.arguments, "output_stride": output_stride}
@@ -142,10 +142,10 @@ def build(
     img_size: tuple[int, int] | None = None,
     weights_fallback: Fallback = "error",
 ) -> TimmEncoder:
-    """Gives the timm model `member`; its settings are those of `timm_family.member_settings`.
+    """Return the timm model `member`; its settings are those of `timm_family.member_settings`.
 
     Raises:
-        SegregError: timm has no such model, weights or size, it gives no features, or the weights can't be had.
+        SegregError: timm has no such model, weights or size, it gives no features, or the weights is not available.
     """
     if not timm.is_model(member):
         raise SegregError(f'timm {timm.__version__} has no model "{member}"')
@@ -184,7 +184,7 @@ def build(
 
 
 def _config(member: str, weights: str | None) -> Any:
-    """Gives timm's record of the weights, or of its default ones where none are asked for."""
+    """Return timm's record of the weights, or of its default ones where none are asked for."""
     known = {config.tag or DEFAULT: config for config in get_arch_pretrained_cfgs(member).values()}
     had = [tag for tag, config in known.items() if config.has_weights]
     config = get_pretrained_cfg(member) if weights in (None, DEFAULT) else known.get(weights)
@@ -209,7 +209,7 @@ def _file(member: str, weights: str, pretrained: Any) -> HubFile | WebFile:
 
 
 def _fitting(member: str, arguments: dict[str, Any], ways: tuple[dict[str, Any], ...]) -> dict[str, Any]:
-    """Gives the arguments that make the model take any size, where it can, and choose its levels."""
+    """Return the arguments that make the model take any size, where it can, and choose its levels."""
     refused: Exception | None = None
     for way in ways:
         try:
@@ -237,7 +237,7 @@ def _no_features(member: str, error: Exception | None) -> SegregError:
 
 
 def _pretrained(member: str, arguments: dict[str, Any], path: Path, *, custom_load: bool) -> tuple[Any, list[str]]:
-    """Gives the model with the weights of `path`, and the names of parameters that they left random.
+    """Return the model with the weights of `path`, and the names of parameters that they left random.
 
     timm loads a backbone's weights leniently and tells what did not fit to its log alone. So the model is built once
     more from the same random numbers: what is equal then was not loaded.
@@ -268,7 +268,7 @@ def _channels_first(features: Tensor, level: Level) -> Tensor:
 
 
 def _whole(features: Tensor, level: Level, image: Tensor) -> Tensor:
-    """Gives a map with the border that unpadded convolutions took from it repeated, its middle where it was."""
+    """Return a map with the border that unpadded convolutions took from it repeated, its middle where it was."""
     missing = [side // level.stride - own for own, side in zip(features.shape[-2:], image.shape[-2:], strict=True)]
     if max(missing) <= 0:
         return features
@@ -277,6 +277,6 @@ def _whole(features: Tensor, level: Level, image: Tensor) -> Tensor:
 
 
 def _levels(network: Any, in_channels: int, size: tuple[int, int]) -> list[Level]:
-    """Gives the network's levels, finest first."""
+    """Return the network's levels, finest first."""
     declared = list(zip(network.feature_info.channels(), network.feature_info.reduction(), strict=True))
     return sorted(measured(network, in_channels, size, declared), key=lambda level: level.stride)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @cache
 def catalogue() -> Mapping[str, Path]:
-    """Gives every model's name with the source file that defines it; empty where timm is not installed."""
+    """Return every model's name with the source file that defines it; empty where timm is not installed."""
     # The spec of a package that holds no dot is found without importing anything.
     spec = find_spec("timm")
     folders = spec.submodule_search_locations if spec else None
@@ -31,19 +31,19 @@ def catalogue() -> Mapping[str, Path]:
 
 
 def members() -> Iterable[str]:
-    """Gives every model's name."""
+    """Return every model's name."""
     return sorted(catalogue())
 
 
 def tags(member: str) -> list[str]:
-    """Gives the tags of a model's weights as timm's source names them, some of which may have no weights."""
+    """Return the tags of a model's weights as timm's source names them, some of which may have no weights."""
     source = catalogue()[member].read_text(encoding="utf-8")
     found = re.findall(rf"""["']{re.escape(member)}\.([\w.-]+)\*?["']""", source)
     return list(dict.fromkeys(found))
 
 
 def member_settings(member: str) -> Mapping[str, Setting]:
-    """Gives what a recipe may set on a model; the weights are those that it has."""
+    """Return what a recipe may set on a model; the weights are those that it has."""
     known = tags(member)
     settings = (
         Setting(

@@ -68,7 +68,7 @@ class TorchvisionEncoder(nn.Module):
         return levels
 
     def dilate(self, output_stride: int) -> bool:
-        """Sets strides and dilations to those that torchvision itself builds, where it knows how.
+        """Set strides and dilations to those that torchvision itself builds, where it knows how.
 
         Its ResNets of bottlenecks can have 8 and 16, its MobileNetV3s 16. The first block of a dilated stage keeps the
         dilation of the stage before, as in torchvision (SMP's does not).
@@ -100,10 +100,10 @@ def build(
     weights_fallback: Fallback = "error",
     kept: Sequence[str] | None = None,
 ) -> TorchvisionEncoder:
-    """Gives torchvision's network `member` as an encoder that messages call `part`.
+    """Return torchvision's network `member` as an encoder that messages call `part`.
 
     Raises:
-        SegregError: the weights can't be had.
+        SegregError: the weights is not available.
     """
     path, note, statistics = None, "", IMAGENET
     if weights is not None:
@@ -124,7 +124,7 @@ def build(
 
 
 def _names(network: nn.Module, step: str) -> list[str]:
-    """Gives the names that a step stands for: its own, or those of all children where it ends in a star."""
+    """Return the names that a step stands for: its own, or those of all children where it ends in a star."""
     whole = step.removesuffix(".*")
     return [step] if whole == step else [f"{whole}.{name}" for name, _ in network.get_submodule(whole).named_children()]
 
@@ -142,7 +142,7 @@ def _load(network: nn.Module, path: Path) -> None:
 
 
 def _first_layer(layer: nn.Conv2d, in_channels: int, *, pretrained: bool) -> nn.Conv2d:
-    """Gives the first convolution for other than three channels; pretrained weights are adapted as SMP and timm do.
+    """Return the first convolution for other than three channels; pretrained weights are adapted as SMP and timm do.
 
     One channel takes the sum over the colours; n channels take the colours' weights in turn, times 3 / n.
     """

@@ -58,7 +58,7 @@ _TRUNKS: Mapping[str, Trunk] = {
 
 @cache
 def _catalogue() -> Mapping[str, tuple[str, tuple[str, ...]]]:
-    """Gives every network's name with its source file and the names of its weights; empty without torchvision."""
+    """Return every network's name with its source file and the names of its weights; empty without torchvision."""
     # The spec of a package that holds no dot is found without importing anything.
     spec = find_spec("torchvision")
     folders = spec.submodule_search_locations if spec else None
@@ -74,17 +74,17 @@ def _catalogue() -> Mapping[str, tuple[str, tuple[str, ...]]]:
 
 
 def trunk(member: str) -> Trunk:
-    """Gives how a network runs."""
+    """Return how a network runs."""
     return _TRUNKS[_catalogue()[member][0]]
 
 
 def members() -> Iterable[str]:
-    """Gives every network's name."""
+    """Return every network's name."""
     return sorted(_catalogue())
 
 
 def member_settings(member: str) -> Mapping[str, Setting]:
-    """Gives what a recipe may set on a network; the weights are those that it has."""
+    """Return what a recipe may set on a network; the weights are those that it has."""
     settings = (
         Setting(
             "weights",

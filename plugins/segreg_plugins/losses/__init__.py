@@ -9,7 +9,7 @@ from segreg_plugins.losses import builders, combined
 
 @hookimpl
 def segreg_entries() -> list[Entry]:
-    """Gives every built-in loss."""
+    """Return every built-in loss."""
     return [
         Entry("loss", "bce", builders.bce),
         Entry("loss", "cross_entropy", builders.cross_entropy),

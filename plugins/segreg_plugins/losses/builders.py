@@ -105,7 +105,7 @@ def dice(
     smooth: PositiveFloat = 1.0,
     over: Literal["batch", "image"] = "batch",
     absent: Literal["count", "skip"] = "count",
-    leave_out: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
 ) -> nn.Module:
     """Dice loss: one minus twice the overlap over the sum of both areas.
 
@@ -115,12 +115,12 @@ def dice(
         smooth: pixels added above and below, so that an empty mask has a gradient.
         over: whether sums go over the whole `batch` or over each `image`, whose losses are then averaged.
         absent: whether a class with no true pixel in the batch (or image) does `count`, or is to `skip`.
-        leave_out: names of classes that don't take part, such as the background.
+        exclude: names of classes that don't take part, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    kept = kept_classes(task, leave_out)
+    kept = kept_classes(task, exclude)
 
     from segreg_plugins.losses.region import Tversky
 
@@ -133,7 +133,7 @@ def iou(
     smooth: PositiveFloat = 1.0,
     over: Literal["batch", "image"] = "batch",
     absent: Literal["count", "skip"] = "count",
-    leave_out: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
 ) -> nn.Module:
     """Soft Jaccard loss: one minus intersection over union.
 
@@ -143,12 +143,12 @@ def iou(
         smooth: pixels added above and below, so that an empty mask has a gradient.
         over: whether sums go over the whole `batch` or over each `image`, whose losses are then averaged.
         absent: whether a class with no true pixel in the batch (or image) does `count`, or is to `skip`.
-        leave_out: names of classes that don't take part, such as the background.
+        exclude: names of classes that don't take part, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    kept = kept_classes(task, leave_out)
+    kept = kept_classes(task, exclude)
 
     from segreg_plugins.losses.region import Tversky
 
@@ -163,7 +163,7 @@ def tversky(
     smooth: PositiveFloat = 1.0,
     over: Literal["batch", "image"] = "batch",
     absent: Literal["count", "skip"] = "count",
-    leave_out: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
 ) -> nn.Module:
     """Tversky loss: Dice that weighs false positives and false negatives apart.
 
@@ -176,12 +176,12 @@ def tversky(
         smooth: pixels added above and below, so that an empty mask has a gradient.
         over: whether sums go over the whole `batch` or over each `image`, whose losses are then averaged.
         absent: whether a class with no true pixel in the batch (or image) does `count`, or is to `skip`.
-        leave_out: names of classes that don't take part, such as the background.
+        exclude: names of classes that don't take part, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them; or `alpha` and `beta` are both 0.
+        SegregError: `exclude` names no class of the task, or all of them; or `alpha` and `beta` are both 0.
     """
-    kept = kept_classes(task, leave_out)
+    kept = kept_classes(task, exclude)
     if alpha == beta == 0:
         raise SegregError("tversky with alpha and beta 0 is always 0", hint="give at least one of them a weight")
 

@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     from segreg.task import Task
 
 
-def kept_classes(task: Task, leave_out: Sequence[str]) -> tuple[bool, ...]:
+def kept_classes(task: Task, exclude: Sequence[str]) -> tuple[bool, ...]:
     """Says for each class, in index order, whether it takes part.
 
     Raises:
         SegregError: a name that the task does not have, or no class is kept.
     """
-    for name in leave_out:
+    for name in exclude:
         if name not in task.classes:
             guess = did_you_mean(name, task.classes)
             raise SegregError(
-                f'leave_out names "{name}", which is no class of this {task.mode} task',
+                f'exclude names "{name}", which is not a class of this {task.mode} task',
                 hint=" ".join(filter(None, (guess, f"the classes are {listed(task.classes)}"))),
             )
-    if len(set(leave_out)) == len(task.classes):
-        raise SegregError("leave_out names every class, so that none is left", hint="leave at least one class in")
-    return tuple(name not in leave_out for name in task.classes)
+    if len(set(exclude)) == len(task.classes):
+        raise SegregError("exclude names every class, so that none is left", hint="leave at least one class in")
+    return tuple(name not in exclude for name in task.classes)
 
 
 def one_each(task: Task, setting: str, numbers: Sequence[float] | None) -> tuple[float, ...]:
-    """Gives `numbers` if there is one for each class, and ones for None.
+    """Return `numbers` if there is one for each class, and ones for None.
 
     Raises:
         SegregError: there are more or fewer, or all are 0.
@@ -48,7 +48,7 @@ def one_each(task: Task, setting: str, numbers: Sequence[float] | None) -> tuple
 
 
 def refuse(task: Task, modes: Sequence[str], subject: str, hint: str) -> None:
-    """Refuses a task of one of `modes`.
+    """Refuse a task of one of `modes`.
 
     Raises:
         SegregError: the task's mode is one of them.

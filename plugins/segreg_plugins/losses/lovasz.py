@@ -35,7 +35,7 @@ class Lovasz(nn.Module):
 
     @float32_inside
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives the loss of logits `[B, K, H, W]`."""
+        """Return the loss of logits `[B, K, H, W]`."""
         logits, truth, counts = counting(self.task, logits, target)
         if self.task.mode == "multiclass":
             errors = (truth - logits.softmax(dim=1)).abs()
@@ -47,13 +47,13 @@ class Lovasz(nn.Module):
         return mean_where((errors * jaccard_weights(errors.detach(), truth, counts)).sum(dim=1), seen)
 
     def _rows(self, x: Tensor) -> Tensor:
-        """Gives one row for each class, or for each image and class: `[K, B H W]` or `[B K, H W]`."""
+        """Return one row for each class, or for each image and class: `[K, B H W]` or `[B K, H W]`."""
         return x.transpose(0, 1).flatten(1) if self.over == "batch" else x.flatten(0, 1).flatten(1)
 
 
 @torch.no_grad()
 def jaccard_weights(errors: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
-    """Gives the weight of each pixel's error in the Lovasz extension of the Jaccard loss.
+    """Return the weight of each pixel's error in the Lovasz extension of the Jaccard loss.
 
     Going through the errors from the largest, a pixel weighs as much as the Jaccard loss grows when it joins the
     mispredicted: 1 / U for a true pixel, I / (U (U - 1)) for another, where I of the true pixels are still right and U

@@ -19,7 +19,7 @@ M = TypeVar("M")
 
 
 def float32_inside(forward: Callable[[M, Tensor, Tensor], Tensor]) -> Callable[[M, Tensor, Tensor], Tensor]:
-    """Gives a module's `forward(logits, target)` that computes in float32, also where autocast is on.
+    """Return a module's `forward(logits, target)` that computes in float32, also where autocast is on.
 
     float64 logits stay float64.
     """
@@ -33,7 +33,7 @@ def float32_inside(forward: Callable[[M, Tensor, Tensor], Tensor]) -> Callable[[
 
 
 def counting(task: Task, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gives the logits with ignored pixels set to 0, the truth as zeros and ones, and which pixels count.
+    """Return the logits with ignored pixels set to 0, the truth as zeros and ones, and which pixels count.
 
     Shape: logits `[B, K, H, W]`, target as `Task` has it, to three tensors `[B, K, H, W]` of the logits' dtype. No
     gradient reaches the logits of ignored pixels, whatever they hold.
@@ -51,6 +51,6 @@ def counting(task: Task, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor
 
 
 def mean_where(values: Tensor, weights: Tensor) -> Tensor:
-    """Gives the mean of `values` weighted with `weights`, and 0 where all weights are 0."""
+    """Return the mean of `values` weighted with `weights`, and 0 where all weights are 0."""
     # The bound is far below any weight that counts, and its reciprocal is far from overflowing.
     return (values * weights).sum() / weights.sum().clamp(min=1e-12)

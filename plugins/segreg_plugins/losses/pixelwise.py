@@ -41,7 +41,7 @@ class BinaryCrossEntropy(nn.Module):
 
     @float32_inside
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives the loss of logits `[B, K, H, W]`."""
+        """Return the loss of logits `[B, K, H, W]`."""
         logits, truth, counts = counting(self.task, logits, target)
         weight = self.positive_weight.to(logits)
         entropy = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight, reduction="none")
@@ -67,7 +67,7 @@ class CrossEntropy(nn.Module):
 
     @float32_inside
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives the loss of logits `[B, K, H, W]`."""
+        """Return the loss of logits `[B, K, H, W]`."""
         target = target.long()
         weights = self.class_weights.to(logits)
         counts = target != IGNORE_INDEX
@@ -102,7 +102,7 @@ class SigmoidFocal(nn.Module):
 
     @float32_inside
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives the loss of logits `[B, K, H, W]`."""
+        """Return the loss of logits `[B, K, H, W]`."""
         logits, truth, counts = counting(self.task, logits, target)
         margin = logits * (2 * truth - 1)
         # (1 - p)^gamma as exp(gamma log(1 - p)): a power's gradient is infinite at 0 for gamma below 1.
@@ -132,7 +132,7 @@ class SoftmaxFocal(nn.Module):
 
     @float32_inside
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives the loss of logits `[B, K, H, W]`."""
+        """Return the loss of logits `[B, K, H, W]`."""
         logits, truth, counts = counting(self.task, logits, target)
         log_probability = logits.log_softmax(dim=1)
         entropy = -(log_probability * truth).sum(dim=1)

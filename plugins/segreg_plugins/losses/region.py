@@ -62,7 +62,7 @@ class Tversky(nn.Module):
 
     @float32_inside
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives the loss of logits `[B, K, H, W]`."""
+        """Return the loss of logits `[B, K, H, W]`."""
         logits, truth, counts = counting(self.task, logits, target)
         # Not Task.probabilities, which would make float32 of float64.
         probability = (logits.softmax(dim=1) if self.task.mode == "multiclass" else logits.sigmoid()) * counts

@@ -25,6 +25,6 @@ class WeightedSum(nn.Module):
         self.losses = nn.ModuleList(loss for _, loss in terms)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives the loss of logits `[B, K, H, W]`."""
+        """Return the loss of logits `[B, K, H, W]`."""
         values = [weight * loss(logits, target) for weight, loss in zip(self.weights, self.losses, strict=True)]
         return torch.stack(values).sum()

@@ -9,7 +9,7 @@ from segreg_plugins.metrics import builders
 
 @hookimpl
 def segreg_entries() -> list[Entry]:
-    """Gives every built-in metric."""
+    """Return every built-in metric."""
     return [
         Entry("metric", "dice", builders.dice),
         Entry("metric", "f1", builders.f1),

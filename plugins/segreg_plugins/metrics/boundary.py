@@ -3,7 +3,7 @@
 Truth and prediction are each cut down to their pixels within some distance of their contour, and the IoU is that of
 what is left. A large area's inside, which any network finds, does not hide that its contour is wrong.
 
-As in the authors' code distance is counted in steps to any of eight neighbours, and an area that reaches the picture's
+As in the authors' code distance is counted in steps to any of eight neighbours, and an area that reaches the image's
 edge has its contour there. Departing from it, which knows no ignored pixels: where the truth is not known, neither
 truth nor prediction has a contour, and no pixel counts.
 """
@@ -37,7 +37,7 @@ class BoundaryIoU(Metric):
     Args:
         task: any task; of a multiclass one every class, the background too, has a contour.
         threshold: probability from which a pixel is foreground (binary and multilabel).
-        dilation_ratio: how near, as a share of the picture's diagonal.
+        dilation_ratio: how near, as a share of the image's diagonal.
         kept: for each class whether it takes part in means over classes.
     """
 
@@ -83,7 +83,7 @@ class BoundaryIoU(Metric):
         self.image_number = self.image_number + there.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Gives `boundary_iou.pooled`, `.per_image_mean` and, where there are several classes, `.class.CLASS`.
+        """Return `boundary_iou.pooled`, `.per_image_mean` and, where there are several classes, `.class.CLASS`.
 
         Float64 scalars. NaN: no pixel counted, or the class is left out.
 
@@ -98,7 +98,7 @@ class BoundaryIoU(Metric):
         return {"boundary_iou.pooled": first, "boundary_iou.per_image_mean": per_image, **found}
 
     def per_image(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Gives every image's own values: `boundary_iou` and, where there are several classes, one for each.
+        """Return every image's own values: `boundary_iou` and, where there are several classes, one for each.
 
         Shape: logits `[B, K, H, W]` and a target as `Task` has it to float64 `[B]`.
         """
@@ -107,14 +107,14 @@ class BoundaryIoU(Metric):
         return {"boundary_iou": mean, **{f"boundary_iou.class.{name}": each[:, k] for k, name in enumerate(classes)}}
 
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives each image's counts of pixels near contours, which `scores_of_sums` makes scores of.
+        """Return each image's counts of pixels near contours, which `scores_of_sums` makes scores of.
 
         Shape: logits `[B, K, H, W]` and a target as `Task` has it to int64 `[B, 4, K]`.
         """
         return self._counted(logits, target)[0].movedim(0, 1)
 
     def scores_of_sums(self, sums: Tensor) -> dict[str, Tensor]:
-        """Gives the values of `compute` that are pooled, from sums over images.
+        """Return the values of `compute` that are pooled, from sums over images.
 
         Shape: `[..., 4, K]` to float64 `[...]`.
         """
@@ -125,13 +125,13 @@ class BoundaryIoU(Metric):
 
     @property
     def definitions(self) -> dict[str, str]:
-        """Gives one sentence for each value that `compute` gives."""
+        """Return one sentence for each value that `compute` gives."""
         task = self.task
         several = len(task.classes) > 1
         near = (
             "boundary IoU (arXiv:2103.16562), the IoU of the pixels that lie within d of the contour of their own area "
             f"(d is {self.dilation_ratio:g} of the diagonal of what is scored, rounded to pixels and at least 1, in "
-            "steps to any of eight neighbours; the picture's edge is a contour, ignored pixels are none),"
+            "steps to any of eight neighbours; the image's edge is a contour, ignored pixels are none),"
         )
         rule = (
             "the class with the largest logit is predicted"
@@ -159,7 +159,7 @@ class BoundaryIoU(Metric):
         return self.boundary_settings[2:] > 0
 
     def _counted(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives true and false positives, false and true negatives of each image, int64 `[4, B, K]`, and the strays."""
+        """Return true and false positives, false and true negatives of each image, int64 `[4, B, K]`, and the strays."""
         # Image by image, for their maps take much memory.
         each = [self._counted_one(one, truth) for one, truth in zip(logits[:, None], target[:, None], strict=True)]
         if not each:
@@ -183,14 +183,14 @@ class BoundaryIoU(Metric):
 
 
 def contour_reach(height: int, width: int, ratio: float) -> int:
-    """Gives the distance in pixels, at least 1, that is `ratio` of the diagonal."""
+    """Return the distance in pixels, at least 1, that is `ratio` of the diagonal."""
     return max(1, round(ratio * math.hypot(height, width)))
 
 
 def near_contour(area: Tensor, known: Tensor, reach: int) -> Tensor:
-    """Gives the area's pixels that are known and have something outside it within `reach` rows and columns.
+    """Return the area's pixels that are known and have something outside it within `reach` rows and columns.
 
-    What lies beyond the picture is outside, what is not known is not.
+    What lies beyond the image is outside, what is not known is not.
 
     Shape: bool `[..., H, W]` to the same.
     """
@@ -201,8 +201,8 @@ def near_contour(area: Tensor, known: Tensor, reach: int) -> Tensor:
 
 
 def _spread(there: Tensor, reach: int) -> Tensor:
-    """Gives where something is there within `reach` places along the last dimension; beyond its ends it is."""
-    # As differences of running sums, whose cost does not grow with the reach: in large pictures that is 100 pixels.
+    """Return where something is there within `reach` places along the last dimension; beyond its ends it is."""
+    # As differences of running sums, whose cost does not grow with the reach: in large images that is 100 pixels.
     sums = F.pad(F.pad(there, (reach, reach), value=True).cumsum(-1, dtype=torch.int32), (1, 0))
     window = 2 * reach + 1
     return sums[..., window:] > sums[..., :-window]

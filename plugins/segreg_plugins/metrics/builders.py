@@ -22,76 +22,76 @@ if TYPE_CHECKING:
     from segreg_plugins.metrics.thresholds import BestThreshold
 
 
-def dice(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+def dice(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
     """Dice score: twice the overlap over the sum of both areas.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "dice", "dice", leave_out)
+    return _streamed(task, threshold, "dice", "dice", exclude)
 
 
-def f1(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+def f1(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
     """F1 score of pixels: the Dice score by its other name.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "f1", "dice", leave_out)
+    return _streamed(task, threshold, "f1", "dice", exclude)
 
 
-def iou(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+def iou(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
     """Intersection over union (Jaccard index); of several classes the mean, known as mIoU.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "iou", "iou", leave_out)
+    return _streamed(task, threshold, "iou", "iou", exclude)
 
 
-def precision(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+def precision(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
     """Precision: the share of a class's predicted pixels that are right.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "precision", "precision", leave_out)
+    return _streamed(task, threshold, "precision", "precision", exclude)
 
 
-def recall(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+def recall(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
     """Recall (sensitivity): the share of a class's true pixels that are found.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "recall", "recall", leave_out)
+    return _streamed(task, threshold, "recall", "recall", exclude)
 
 
-def specificity(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+def specificity(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
     """Specificity: the share of pixels not of a class that are not predicted as it.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "specificity", "specificity", leave_out)
+    return _streamed(task, threshold, "specificity", "specificity", exclude)
 
 
 def accuracy(task: Task, threshold: float) -> StreamedScore:
@@ -99,92 +99,92 @@ def accuracy(task: Task, threshold: float) -> StreamedScore:
     return _streamed(task, threshold, "accuracy", "accuracy", ())
 
 
-def mean_accuracy(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> StreamedScore:
+def mean_accuracy(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
     """Mean class accuracy (balanced accuracy): the mean share of each true class's pixels that are found.
 
     Unlike `recall` it leaves out a class that is predicted but not there, and of a binary task it is the mean over
     foreground and background.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: the task is multilabel, or `leave_out` names no class of the task, or all of them.
+        SegregError: the task is multilabel, or `exclude` names no class of the task, or all of them.
     """
     refuse(task, ["multilabel"], "mean_accuracy", 'its classes don\'t exclude each other; use "recall"')
-    return _streamed(task, threshold, "mean_accuracy", "mean_accuracy", leave_out)
+    return _streamed(task, threshold, "mean_accuracy", "mean_accuracy", exclude)
 
 
 def boundary_iou(
-    task: Task, threshold: float, *, dilation_ratio: Fraction = 0.02, leave_out: tuple[str, ...] = ()
+    task: Task, threshold: float, *, dilation_ratio: Fraction = 0.02, exclude: tuple[str, ...] = ()
 ) -> BoundaryIoU:
     """Boundary IoU: the IoU of the pixels near the contours of truth and prediction.
 
     Args:
-        dilation_ratio: how near, as a share of the picture's diagonal, rounded to pixels and at least 1; the paper
+        dilation_ratio: how near, as a share of the image's diagonal, rounded to pixels and at least 1; the paper
             has 0.02.
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    kept = kept_classes(task, leave_out)
+    kept = kept_classes(task, exclude)
 
     from segreg_plugins.metrics.boundary import BoundaryIoU
 
     return BoundaryIoU(task, threshold, dilation_ratio=dilation_ratio, kept=kept)
 
 
-def roc_auc(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
+def roc_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
     """Area under the ROC curve; of several classes the mean, each against the rest.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _histogram(task, "roc_auc", leave_out)
+    return _histogram(task, "roc_auc", exclude)
 
 
-def pr_auc(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
+def pr_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
     """Average precision (area under the precision-recall curve in steps); of several classes the mean.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _histogram(task, "pr_auc", leave_out)
+    return _histogram(task, "pr_auc", exclude)
 
 
-def mse(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> SquaredError:  # noqa: ARG001
+def mse(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> SquaredError:  # noqa: ARG001
     """Mean squared error of probabilities (Brier score); of several classes the mean.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    kept = kept_classes(task, leave_out)
+    kept = kept_classes(task, exclude)
 
     from segreg_plugins.metrics.squared import SquaredError
 
     return SquaredError(task, kept=kept)
 
 
-def ece(task: Task, threshold: float, *, leave_out: tuple[str, ...] = ()) -> CalibrationError:  # noqa: ARG001
+def ece(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CalibrationError:  # noqa: ARG001
     """Expected calibration error, in 15 equal bins: of the predicted class, and of each class's probability.
 
     Args:
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: `leave_out` names no class of the task, or all of them.
+        SegregError: `exclude` names no class of the task, or all of them.
     """
-    kept = kept_classes(task, leave_out)
+    kept = kept_classes(task, exclude)
 
     from segreg_plugins.metrics.calibration import CalibrationError
 
@@ -196,35 +196,35 @@ def best_threshold(
     threshold: float,  # noqa: ARG001
     *,
     score: Literal["f1", "iou"] = "f1",
-    leave_out: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
 ) -> BestThreshold:
     """Threshold with the largest pooled F1 (Dice) or IoU on the pixels that are scored; binary and multilabel.
 
     Args:
         score: what is to be large. One class has its largest F1 and IoU at one threshold; means over classes may not.
-        leave_out: names of classes that don't take part in the mean over classes, such as the background.
+        exclude: names of classes that don't take part in the mean over classes, such as the background.
 
     Raises:
-        SegregError: the task is multiclass, or `leave_out` names no class of the task, or all of them.
+        SegregError: the task is multiclass, or `exclude` names no class of the task, or all of them.
     """
     refuse(task, ["multiclass"], "best_threshold", "the class with the largest logit is predicted, without a threshold")
-    kept = kept_classes(task, leave_out)
+    kept = kept_classes(task, exclude)
 
     from segreg_plugins.metrics.thresholds import BestThreshold
 
     return BestThreshold(task, score=score, kept=kept)
 
 
-def _streamed(task: Task, threshold: float, name: str, score: str, leave_out: tuple[str, ...]) -> StreamedScore:
-    kept = kept_classes(task, leave_out)
+def _streamed(task: Task, threshold: float, name: str, score: str, exclude: tuple[str, ...]) -> StreamedScore:
+    kept = kept_classes(task, exclude)
 
     from segreg_plugins.metrics.streamed import StreamedScore
 
     return StreamedScore(task, threshold, name=name, score=score, kept=kept)
 
 
-def _histogram(task: Task, name: str, leave_out: tuple[str, ...]) -> HistogramScore:
-    kept = kept_classes(task, leave_out)
+def _histogram(task: Task, name: str, exclude: tuple[str, ...]) -> HistogramScore:
+    kept = kept_classes(task, exclude)
 
     from segreg_plugins.metrics.histogram import HistogramScore
 

@@ -82,9 +82,9 @@ class CalibrationError(Metric):
             self.strays = self.strays + strays
 
     def compute(self) -> dict[str, Tensor]:
-        """Gives `ece.pooled` and, where there are several classes, `ece.class.CLASS`.
+        """Return `ece.pooled` and, where there are several classes, `ece.class.CLASS`.
 
-        Of a multiclass task it gives `ece.top_label.pooled` and `ece.classwise.pooled` in the place of the first.
+        Of a multiclass task it gives `ece.top_label.pooled` and `ece.classwise.pooled` in place of the first.
         Float64 scalars. NaN: no pixel counted, or a logit was NaN.
 
         Raises:
@@ -105,7 +105,7 @@ class CalibrationError(Metric):
         return {"ece.top_label.pooled": each[-1], "ece.classwise.pooled": classwise, **found}
 
     def tables(self) -> dict[str, Reliability]:
-        """Gives the reliability of the predicted class, where there is one, and of each class; by their names.
+        """Return the reliability of the predicted class, where there is one, and of each class; by their names.
 
         A class that no pixel has, or all of them, has none.
         """
@@ -128,7 +128,7 @@ class CalibrationError(Metric):
 
     @property
     def definitions(self) -> dict[str, str]:
-        """Gives one sentence for each value that `compute` gives."""
+        """Return one sentence for each value that `compute` gives."""
         found = definitions_of(self.task, "ece", self.kept, title=_TITLE, undefined="without pixels")
         if self.task.mode != "multiclass":
             return found

@@ -41,7 +41,7 @@ class Counts(NamedTuple):
 
 
 def check_shapes(task: Task, logits: Tensor, target: Tensor) -> None:
-    """Refuses logits and a target that are not of the same pixels, or not of the task.
+    """Refuse logits and a target that are not of the same pixels, or not of the task.
 
     Raises:
         SegregError: the shapes do not belong together.
@@ -55,12 +55,12 @@ def check_shapes(task: Task, logits: Tensor, target: Tensor) -> None:
 
 
 def layout(task: Task) -> tuple[int, int]:
-    """Gives how many confusion matrices a task has, and of how many labels: multilabel has one 2 x 2 for each class."""
+    """Return how many confusion matrices a task has, and of how many labels: multilabel has one 2 x 2 for each class."""
     return (1, task.channels) if task.mode == "multiclass" else (task.channels, 2)
 
 
 def confusion(task: Task, logits: Tensor, target: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Gives each image's confusion matrices, and how many pixels carry labels that the task does not have.
+    """Return each image's confusion matrices, and how many pixels carry labels that the task does not have.
 
     Nothing here waits for the device.
 
@@ -87,7 +87,7 @@ def confusion(task: Task, logits: Tensor, target: Tensor, threshold: float) -> t
 
 
 def counts_of(task: Task, matrices: Tensor) -> Counts:
-    """Gives each class's counts from confusion matrices `[..., G, L, L]`."""
+    """Return each class's counts from confusion matrices `[..., G, L, L]`."""
     if task.mode != "multiclass":
         tn, fp, fn, tp = matrices.flatten(-2).unbind(-1)
         right = (tp + tn).sum(-1, keepdim=True)
@@ -101,13 +101,13 @@ def counts_of(task: Task, matrices: Tensor) -> Counts:
 
 
 def add_ones(numbers: Tensor, places: Tensor) -> Tensor:
-    """Adds 1 to `numbers` `[N]` at every place, as often as it is named, and gives them."""
+    """Add 1 to `numbers` `[N]` at every place, as often as it is named, and return them."""
     # Not torch.bincount, which waits for the device to learn the largest place.
     return numbers.index_add_(0, places.flatten(), numbers.new_ones(()).expand(places.numel()))
 
 
 def pieces(task: Task, logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Gives a batch in pieces of pixels, so that what is computed of one does not take much memory.
+    """Return a batch in pieces of pixels, so that what is computed of one does not take much memory.
 
     Shape: logits `[B, K, H, W]` and a target as `Task` has it to the like of `[B, K, N]` and `[B, N]`, or `[B, K, N]`
     of a multilabel task.
@@ -123,7 +123,7 @@ def pieces(task: Task, logits: Tensor, target: Tensor) -> Iterator[tuple[Tensor,
 
 
 def kinds_of(task: Task, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives each pixel's kind for each class, and how many pixels carry labels that the task does not have.
+    """Return each pixel's kind for each class, and how many pixels carry labels that the task does not have.
 
     Shape: logits `[B, K, ...]` and a target as `Task` has it to int32 `[B, K, ...]`, 0 = not of the class, 1 = of it,
     2 = counts for nothing, and an int64 scalar.

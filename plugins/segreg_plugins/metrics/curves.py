@@ -17,7 +17,7 @@ _MOST = 2000
 
 
 def roc_curve(name: str, histogram: Tensor, area: float) -> Curve:
-    """Gives a class's ROC curve from its histogram `[2, N]`, which has both kinds of pixels."""
+    """Return a class's ROC curve from its histogram `[2, N]`, which has both kinds of pixels."""
     fp, tp = _occupied(histogram)
     zero = fp.new_zeros(1)
     x, y = _thinned(torch.cat([zero, fp / fp[-1]]), torch.cat([zero, tp / tp[-1]]))
@@ -26,7 +26,7 @@ def roc_curve(name: str, histogram: Tensor, area: float) -> Curve:
 
 
 def precision_recall_curve(name: str, histogram: Tensor, area: float) -> Curve:
-    """Gives a class's precision over its recall from its histogram `[2, N]`, which has both kinds of pixels."""
+    """Return a class's precision over its recall from its histogram `[2, N]`, which has both kinds of pixels."""
     fp, tp = _occupied(histogram)
     precision = tp / (tp + fp)
     x, y = _thinned(torch.cat([tp.new_zeros(1), tp / tp[-1]]), torch.cat([precision[:1], precision]))
@@ -36,7 +36,7 @@ def precision_recall_curve(name: str, histogram: Tensor, area: float) -> Curve:
 
 
 def _occupied(histogram: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives false and true positives at the levels that were met, from the highest."""
+    """Return false and true positives at the levels that were met, from the highest."""
     histogram = histogram.cpu()
     fp, tp = ranking.from_the_top(histogram)
     met = histogram.sum(0) > 0
@@ -44,7 +44,7 @@ def _occupied(histogram: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _thinned(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives at most `_MOST` of a curve's points, evenly spaced along it, its ends among them."""
+    """Return at most `_MOST` of a curve's points, evenly spaced along it, its ends among them."""
     if len(x) <= _MOST:
         return x, y
     way = torch.cat([x.new_zeros(1), (x.diff().abs() + y.diff().abs()).cumsum(0)])

@@ -82,7 +82,7 @@ class HistogramScore(Metric):
                 self.kinds = [*self.kinds, kinds.to(torch.uint8).movedim(1, -1).flatten(0, -2)]
 
     def merge_state(self, incoming_state: dict[str, Any] | Metric) -> None:
-        """Takes in what another process kept or counted; together they keep and count as one would have."""
+        """Take in what another process kept or counted; together they keep and count as one would have."""
         theirs = incoming_state.metric_state if isinstance(incoming_state, Metric) else incoming_state
         logits, kinds = list(theirs["logits"]), list(theirs["kinds"])
         full = theirs["histogram_0"].numel() > 0
@@ -99,7 +99,7 @@ class HistogramScore(Metric):
             self._count(own.T[None], kind.T[None].to(torch.int32))
 
     def compute(self) -> dict[str, Tensor]:
-        """Gives `NAME.pooled` and, where there are several classes, `NAME.class.CLASS`.
+        """Return `NAME.pooled` and, where there are several classes, `NAME.class.CLASS`.
 
         Float64 scalars. NaN: undefined, or a logit was NaN.
 
@@ -116,7 +116,7 @@ class HistogramScore(Metric):
         return by_class(self.task, self.name, pooled, each)
 
     def tables(self) -> dict[str, Curve]:
-        """Gives the curve of each class that has pixels and is not everywhere; by its name."""
+        """Return the curve of each class that has pixels and is not everywhere; by its name."""
         found = {}
         measure = MEASURES[self.name]
         for k, name in enumerate(self.task.classes):
@@ -127,21 +127,21 @@ class HistogramScore(Metric):
 
     @property
     def definitions(self) -> dict[str, str]:
-        """Gives one sentence for each value that `compute` gives."""
+        """Return one sentence for each value that `compute` gives."""
         title = MEASURES[self.name].title
         return definitions_of(self.task, self.name, self.kept, title=title, undefined=UNDEFINED)
 
     def _histogram(self, k: int) -> Tensor:
-        """Gives a class's histogram `[2, KEYS]`; `[2, 0]` as long as logits are kept."""
+        """Return a class's histogram `[2, KEYS]`; `[2, 0]` as long as logits are kept."""
         found: Tensor = getattr(self, f"histogram_{k}")
         return found
 
     def _is_full(self) -> bool:
-        """Says whether there were too many logits to be kept."""
+        """Whether there were too many logits to be kept."""
         return self._histogram(0).numel() > 0
 
     def _fill(self) -> None:
-        """Makes the histograms, and counts what was kept."""
+        """Make the histograms, and counts what was kept."""
         for k in range(self.task.channels):
             setattr(self, f"histogram_{k}", self._histogram(k).new_zeros(2, KEYS))
         for own, kinds in zip(self.logits, self.kinds, strict=True):
@@ -152,12 +152,12 @@ class HistogramScore(Metric):
         """Counts logits and kinds `[B, K, N]`."""
         keys = keys_of(own).masked_fill_(kinds == 2, UNCOUNTED)
         keys += kinds.clamp(max=1) * KEYS
-        # Class by class, for one class's histogram is what a processor's cache holds.
+        # Class by class, for one class's histogram is what a CPU's cache holds.
         for k in range(self.task.channels):
             add_ones(self._histogram(k).view(-1), keys[:, k])
 
     def _of_class(self, k: int) -> tuple[Tensor, Tensor]:
-        """Gives a class's kept logits that count, and their kinds."""
+        """Return a class's kept logits that count, and their kinds."""
         # Of several processes torchmetrics makes one tensor.
         logits, kept = ([each] if isinstance(each, torch.Tensor) else each for each in (self.logits, self.kinds))
         empty = self._histogram(k).new_zeros(0)
@@ -166,13 +166,13 @@ class HistogramScore(Metric):
         return values[kinds < 2], kinds[kinds < 2]
 
     def _broken(self, k: int) -> Tensor:
-        """Says whether a logit of a class was NaN."""
+        """Whether a logit of a class was NaN."""
         if self._is_full():
             return self._histogram(k)[:, BROKEN].any()
         return self._of_class(k)[0].isnan().any()
 
     def _levels(self, k: int) -> tuple[Tensor, Tensor | None]:
-        """Gives a class's histogram `[2, N]`, and for each level the share of its logits that differ, None for 0."""
+        """Return a class's histogram `[2, N]`, and for each level the share of its logits that differ, None for 0."""
         if self._is_full():
             histogram = self._histogram(k)[:, UNCOUNTED + 1 :]
             return histogram, share_differing(histogram)

@@ -31,9 +31,9 @@ BROKEN, UNCOUNTED = KEYS - 1, 0
 
 
 def keys_of(logits: Tensor) -> Tensor:
-    """Gives int32 keys, 1 to KEYS - 1, that order as float32 logits do; 0 and -0 have the same, NaN has the last."""
+    """Return int32 keys, 1 to KEYS - 1, that order as float32 logits do; 0 and -0 have the same, NaN has the last."""
     finite = logits.clamp(-LARGEST, LARGEST)
-    # Adding the smallest lets the numbers below it, whose exponents go on and on, share one exponent.
+    # Adding the smallest lets the numbers below it, whose exponents continue and on, share one exponent.
     code = (finite.abs() + _SMALLEST).view(torch.int32)
     code += 1 << (_DROPPED - 1)
     code >>= _DROPPED
@@ -46,7 +46,7 @@ def keys_of(logits: Tensor) -> Tensor:
 
 
 def own_logits(task: Task, logits: Tensor) -> Tensor:
-    """Gives the logit of each class's own probability p, log p - log(1 - p), float32 of the same shape.
+    """Return the logit of each class's own probability p, log p - log(1 - p), float32 of the same shape.
 
     Of a softmax it is the class's logit less the logsumexp of the others. It is computed without p, which rounds to 1
     where a network is sure.

@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 def from_the_top(histogram: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives false and true positives if everything from a level upwards is taken: float64 `[N]` each."""
+    """Return false and true positives if everything from a level upwards is taken: float64 `[N]` each."""
     # What lies below, taken from all. In place, for there may be millions of levels.
     taken = histogram.cumsum(-1).sub_(histogram).neg_().add_(histogram.sum(-1, keepdim=True))
     return taken[0].double(), taken[1].double()
 
 
 def both_kinds(histogram: Tensor) -> Tensor:
-    """Says whether there are positives and negatives."""
+    """Whether there are positives and negatives."""
     return (histogram.sum(-1) > 0).all(0)
 
 
 def roc_auc(histogram: Tensor) -> Tensor:
-    """Gives the area under the ROC curve by trapezoids: of one level half are taken to be in order.
+    """Return the area under the ROC curve by trapezoids: of one level half are taken to be in order.
 
     That is right for equal logits, and what is to be expected of others.
     """
@@ -39,7 +39,7 @@ def roc_auc(histogram: Tensor) -> Tensor:
 
 
 def average_precision(histogram: Tensor, differing: Tensor | None) -> Tensor:
-    """Gives the average precision: precision at each level, weighted by the recall that the level adds.
+    """Return the average precision: precision at each level, weighted by the recall that the level adds.
 
     A level adds otherwise if its logits are equal than if they differ. `differing`, float64 `[N]`, says which, or the
     share of either: 0 for equal ones, as all are where it is None.
@@ -55,7 +55,7 @@ def average_precision(histogram: Tensor, differing: Tensor | None) -> Tensor:
 
 
 def _if_differing(negatives: Tensor, positives: Tensor, tp: Tensor, number: Tensor) -> Tensor:
-    """Gives the sum of precisions at a level's positives that is to be expected if its logits lie in any order.
+    """Return the sum of precisions at a level's positives that is to be expected if its logits lie in any order.
 
     With T true ones among C above the level, and p positives among m in it, the t-th of the level is a positive with
     probability p / m, and there are then T + 1 + (t - 1) (p - 1) / (m - 1) true ones among C + t; the sum of the
@@ -69,7 +69,7 @@ def _if_differing(negatives: Tensor, positives: Tensor, tp: Tensor, number: Tens
 
 
 def share_differing(histogram: Tensor) -> Tensor:
-    """Gives for each level whether its logits differ and were rounded to it, from 0 to 1: float64 `[N]`.
+    """Return for each level whether its logits differ and were rounded to it, from 0 to 1: float64 `[N]`.
 
     Rounding puts as many into the levels beside it. Those of 16-bit numbers are empty.
     """

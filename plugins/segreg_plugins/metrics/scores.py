@@ -43,7 +43,7 @@ class Score:
 
 
 def values(score: Score, counts: Counts, kept: Tensor) -> tuple[Tensor, Tensor]:
-    """Gives the mean over classes and each class's own value, NaN where there is none.
+    """Return the mean over classes and each class's own value, NaN where there is none.
 
     Shape: counts `[..., K]` and bool `kept` `[K]`, the classes that take part in the mean, to float64 `[...]` and
     `[..., J]`, J being 1 or 2 where the score is not by class.

@@ -49,7 +49,7 @@ class SquaredError(Metric):
         self.add_state("image_number", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Adds one batch, without waiting for the device.
+        """Add one batch, without waiting for the device.
 
         Shape: logits `[B, K, H, W]` and a target as `Task` has it. H and W may differ between batches.
 
@@ -66,7 +66,7 @@ class SquaredError(Metric):
         self.image_number = self.image_number + there.sum()
 
     def compute(self) -> dict[str, Tensor]:
-        """Gives `mse.pooled`, `mse.per_image_mean` and, where there are several classes, `mse.class.CLASS`.
+        """Return `mse.pooled`, `mse.per_image_mean` and, where there are several classes, `mse.class.CLASS`.
 
         Float64 scalars. NaN: no pixel counted, or a logit was NaN.
 
@@ -79,7 +79,7 @@ class SquaredError(Metric):
         return {"mse.pooled": first, "mse.per_image_mean": self.image_sum / self.image_number, **found}
 
     def per_image(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Gives every image's own values: `mse` and, where there are several classes, one for each.
+        """Return every image's own values: `mse` and, where there are several classes, one for each.
 
         Shape: logits `[B, K, H, W]` and a target as `Task` has it to float64 `[B]`.
         """
@@ -88,14 +88,14 @@ class SquaredError(Metric):
         return {"mse": mean, **{f"mse.class.{name}": each[:, k] for k, name in enumerate(classes)}}
 
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives each image's squared errors and numbers of pixels, which `scores_of_sums` makes scores of.
+        """Return each image's squared errors and numbers of pixels, which `scores_of_sums` makes scores of.
 
         Shape: logits `[B, K, H, W]` and a target as `Task` has it to float64 `[B, 2, K]`.
         """
         return self._summed(logits, target)[0]
 
     def scores_of_sums(self, sums: Tensor) -> dict[str, Tensor]:
-        """Gives the values of `compute` that are pooled, from sums over images.
+        """Return the values of `compute` that are pooled, from sums over images.
 
         Shape: `[..., 2, K]` to float64 `[...]`.
         """
@@ -105,7 +105,7 @@ class SquaredError(Metric):
 
     @property
     def definitions(self) -> dict[str, str]:
-        """Gives one sentence for each value that `compute` gives."""
+        """Return one sentence for each value that `compute` gives."""
         title = "mean squared error (Brier score) of the probability"
         found = definitions_of(self.task, "mse", self.kept, title=title, undefined="without pixels")
         pooled = found.pop("mse.pooled")
@@ -114,7 +114,7 @@ class SquaredError(Metric):
         return {"mse.pooled": pooled, "mse.per_image_mean": per_image.removesuffix(".") + mean, **found}
 
     def _summed(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives `sums`, and how many pixels carry labels that the task does not have."""
+        """Return `sums`, and how many pixels carry labels that the task does not have."""
         sums = torch.zeros(len(logits), 2, self.task.channels, dtype=torch.float64, device=logits.device)
         strays = torch.zeros((), dtype=torch.int64, device=logits.device)
         for part, truth in pieces(self.task, logits, target):
@@ -128,7 +128,7 @@ class SquaredError(Metric):
         return sums, strays
 
     def _pooled(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the mean over classes `[...]` and each class's value `[..., K]` of sums `[..., 2, K]`."""
+        """Return the mean over classes `[...]` and each class's value `[..., K]` of sums `[..., 2, K]`."""
         each = sums[..., 0, :] / sums[..., 1, :]  # 0 / 0 is NaN
         there = (self.squared_settings > 0).to(sums.device) & (sums[..., 1, :] > 0)
         return each.where(there, 0.0).sum(-1) / there.sum(-1), each

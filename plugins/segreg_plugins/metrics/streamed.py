@@ -77,7 +77,7 @@ class StreamedScore(Metric):
         self.image_numbers = self.image_numbers + there.sum(1)
 
     def compute(self) -> dict[str, Tensor]:
-        """Gives `NAME.pooled`, `NAME.per_image_mean` and, where there are several classes, `NAME.class.CLASS`.
+        """Return `NAME.pooled`, `NAME.per_image_mean` and, where there are several classes, `NAME.class.CLASS`.
 
         Float64 scalars. NaN: no pixel counted, or the class is left out.
 
@@ -97,7 +97,7 @@ class StreamedScore(Metric):
         }
 
     def per_image(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Gives every image's own values: `NAME` and, where there are several classes, `NAME.class.CLASS`.
+        """Return every image's own values: `NAME` and, where there are several classes, `NAME.class.CLASS`.
 
         They leave what was counted so far as it is. The mean of `NAME` over images, NaN left out, is
         `NAME.per_image_mean`.
@@ -109,7 +109,7 @@ class StreamedScore(Metric):
         return {self.name: mean, **{f"{self.name}.class.{name}": each[:, i] for i, name in self._listed_classes()}}
 
     def scores_of_counts(self, counts: Tensor) -> dict[str, Tensor]:
-        """Gives the values of `compute` that are pooled, for pixels counted elsewhere by the same threshold.
+        """Return the values of `compute` that are pooled, for pixels counted elsewhere by the same threshold.
 
         Shape: int64 `[..., K, 4]`, true positives, false positives, false negatives and true negatives of each class,
         to float64 `[...]`.
@@ -127,7 +127,7 @@ class StreamedScore(Metric):
         }
 
     def tables(self) -> dict[str, Matrix]:
-        """Gives the confusion matrices, by their names; of accuracy alone, for other scores have the same."""
+        """Return the confusion matrices, by their names; of accuracy alone, for other scores have the same."""
         if self.score != "accuracy":
             return {}
         task, counts = self.task, self.confusion.cpu().numpy()
@@ -141,7 +141,7 @@ class StreamedScore(Metric):
 
     @property
     def definitions(self) -> dict[str, str]:
-        """Gives one sentence for each value that `compute` gives."""
+        """Return one sentence for each value that `compute` gives."""
         score, task = SCORES[self.score], self.task
         several = len(task.classes) > 1
         if self.score == "accuracy":
@@ -179,6 +179,6 @@ class StreamedScore(Metric):
         return self.settings[1:] > 0
 
     def _listed_classes(self) -> list[tuple[int, str]]:
-        """Gives the classes that have a value of their own, with their index."""
+        """Return the classes that have a value of their own, with their index."""
         several = SCORES[self.score].by_class and len(self.task.classes) > 1
         return list(enumerate(self.task.classes)) if several else []

@@ -75,7 +75,7 @@ class BestThreshold(Metric):
             self.strays = self.strays + strays
 
     def compute(self) -> dict[str, Tensor]:
-        """Gives `best_threshold.pooled` and, where there are several classes, `best_threshold.class.CLASS`.
+        """Return `best_threshold.pooled` and, where there are several classes, `best_threshold.class.CLASS`.
 
         Beside each stands the score that it gives: `best_threshold.f1.pooled` and so on, or `.iou.`. Float64 scalars.
         NaN: undefined, or a logit was NaN.
@@ -96,7 +96,7 @@ class BestThreshold(Metric):
 
     @property
     def definitions(self) -> dict[str, str]:
-        """Gives one sentence for each value that `compute` gives."""
+        """Return one sentence for each value that `compute` gives."""
         title, common = SCORES[_OF[self.score]].title, "one threshold for all by the largest mean of these"
         best = (
             "threshold in steps of 1/65536, or a number of fewer digits that parts the same pixels, from which on "
@@ -116,7 +116,7 @@ class BestThreshold(Metric):
         }  # fmt: skip
 
     def _best(self, kept: Tensor) -> tuple[float, float]:
-        """Gives the threshold with the largest mean score of some classes, and that score."""
+        """Return the threshold with the largest mean score of some classes, and that score."""
         histogram = self.counted[kept, :, : STEPS + 1].movedim(1, 0)
         both = (histogram.sum(-1) > 0).all(0)
         if not both.any() or self.counted[kept, :, _BROKEN].any():
@@ -133,7 +133,7 @@ class BestThreshold(Metric):
 
 
 def _shortest(low: float, high: float) -> float:
-    """Gives the number of the fewest digits near the middle of what no pixel's probability lies in."""
+    """Return the number of the fewest digits near the middle of what no pixel's probability lies in."""
     middle = (low + high) / 2
     near = (float(f"{middle:.{digits}g}") for digits in range(1, 17))
     return next((number for number in near if low <= number <= high), high)

@@ -17,7 +17,7 @@ _END = "ignored pixels left out."
 
 
 def refuse_strays(task: Task, number: int) -> None:
-    """Refuses masks with pixels whose labels the task does not have.
+    """Refuse masks with pixels whose labels the task does not have.
 
     Raises:
         SegregError: there are such pixels.
@@ -31,7 +31,7 @@ def refuse_strays(task: Task, number: int) -> None:
 
 
 def by_class(task: Task, metric: str, pooled: Tensor, each: Tensor) -> dict[str, Tensor]:
-    """Gives scalars by their names: `METRIC.pooled` and, of several classes, `METRIC.class.CLASS`."""
+    """Return scalars by their names: `METRIC.pooled` and, of several classes, `METRIC.class.CLASS`."""
     classes = task.classes if len(task.classes) > 1 else ()
     return {f"{metric}.pooled": pooled, **{f"{metric}.class.{name}": each[k] for k, name in enumerate(classes)}}
 
@@ -39,7 +39,7 @@ def by_class(task: Task, metric: str, pooled: Tensor, each: Tensor) -> dict[str,
 def definitions_of(
     task: Task, metric: str, kept: Sequence[bool], *, title: str, undefined: str, common: str = "", absent: str = ""
 ) -> dict[str, str]:
-    """Gives a sentence for each name that `by_class` gives.
+    """Return a sentence for each name that `by_class` gives.
 
     Args:
         task: the metric's.

@@ -9,7 +9,7 @@ from segreg_plugins.optimizers import from_timm, from_torch
 
 @hookimpl
 def segreg_entries() -> list[Entry | Family]:
-    """Gives every optimizer."""
+    """Return every optimizer."""
     return [
         *from_torch.entries(),
         Family(

@@ -44,12 +44,12 @@ def build(member: str, parameter_groups: Groups, **settings: Any) -> Optimizer:
 
 
 def members() -> Iterable[str]:
-    """Gives the name of every optimizer that can be built here."""
+    """Return the name of every optimizer that can be built here."""
     return sorted(_table())
 
 
 def member_settings(member: str) -> Mapping[str, Setting]:
-    """Gives the settings that one optimizer takes."""
+    """Return the settings that one optimizer takes."""
     listed = _table()[member]
     settings = [
         Setting("lr", PositiveFloat, meaning="learning rate"),
@@ -67,7 +67,7 @@ def member_settings(member: str) -> Mapping[str, Setting]:
 
 @cache
 def _table() -> dict[str, Listed]:
-    """Reads timm's registrations: `OptimInfo(name=..., opt_class=..., ...)`.
+    """Read timm's registrations: `OptimInfo(name=..., opt_class=..., ...)`.
 
     Left out are optimizers of packages that are not installed (apex, bitsandbytes) and those that need second
     derivatives, which training does not compute.

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval
-
 from segreg.entry import Entry
+
 from segreg.errors import SegregError
 from segreg.settings import REQUIRED, NonNegativeFloat, PositiveFloat
 

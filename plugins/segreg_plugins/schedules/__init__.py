@@ -9,7 +9,7 @@ from segreg_plugins.schedules import builders
 
 @hookimpl
 def segreg_entries() -> list[Entry | Family]:
-    """Gives every schedule."""
+    """Return every schedule."""
     return [
         Entry("schedule", "constant", builders.constant),
         Entry("schedule", "cosine", builders.cosine, paper="arXiv:1608.03983"),

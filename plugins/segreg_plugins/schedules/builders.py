@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from segreg.registry.protocols import Schedule
 from segreg.errors import SegregError
+from segreg.registry.protocols import Schedule
 from segreg.settings import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from segreg_plugins.schedules import curves
 

@@ -14,7 +14,7 @@ Curve = Callable[[float, int], float]
 
 
 class Followed:
-    """Keeps every parameter group's learning rate on a curve."""
+    """Keep every parameter group's learning rate on a curve."""
 
     def __init__(self, optimizer: Optimizer, curve: Curve) -> None:
         self.optimizer = optimizer
@@ -33,17 +33,17 @@ class Followed:
             group["lr"] = self.curve(full, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives what a later process needs to go on."""
+        """Return what a later process needs to continue."""
         return {"steps": self.steps, "full": list(self.full)}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Takes up what `state_dict` gave."""
+        """Take up what `state_dict` gave."""
         self.steps, self.full = int(state["steps"]), [float(rate) for rate in state["full"]]
         self._apply()
 
 
 class Plateau:
-    """Lowers the learning rates when the monitored value has not become better for some epochs.
+    """Lower the learning rates when the monitored value has not become better for some epochs.
 
     A value is better when it exceeds the best by `threshold` times the best's size. For losses, which arrive negated,
     that is `ReduceLROnPlateau`'s "min" and "rel", for scores its "max" and "rel".
@@ -75,7 +75,7 @@ class Plateau:
         self._apply()
 
     def epoch_end(self, value: float, /) -> None:
-        """Takes the monitored value of an epoch, larger is better; NaN is never better."""
+        """Take the monitored value of an epoch, larger is better; NaN is never better."""
         if value > (self.best + abs(self.best) * self.threshold if math.isfinite(self.best) else self.best):
             self.best, self.bad_epochs = value, 0
         else:
@@ -92,12 +92,12 @@ class Plateau:
             group["lr"] = self.warmup(rate, self.steps)
 
     def state_dict(self) -> dict[str, Any]:
-        """Gives what a later process needs to go on."""
+        """Return what a later process needs to continue."""
         names = ("steps", "best", "bad_epochs", "resting")
         return {name: getattr(self, name) for name in names} | {"rates": list(self.rates)}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Takes up what `state_dict` gave."""
+        """Take up what `state_dict` gave."""
         self.steps, self.best = int(state["steps"]), float(state["best"])
         self.bad_epochs, self.resting = int(state["bad_epochs"]), int(state["resting"])
         self.rates = [float(rate) for rate in state["rates"]]
@@ -105,12 +105,12 @@ class Plateau:
 
 
 def full_rates(optimizer: Optimizer) -> list[float]:
-    """Gives every group's learning rate as the optimizer was built with it."""
+    """Return every group's learning rate as the optimizer was built with it."""
     return [float(group["lr"]) for group in optimizer.param_groups]
 
 
 def ramp(steps: int, factor: float) -> Curve:
-    """Gives a straight rise from `factor` of the full rate to all of it in `steps` steps, flat from there."""
+    """Return a straight rise from `factor` of the full rate to all of it in `steps` steps, flat from there."""
 
     def rate(full: float, step: int) -> float:
         return full if step >= steps else full * (factor + (1 - factor) * step / steps)
@@ -119,7 +119,7 @@ def ramp(steps: int, factor: float) -> Curve:
 
 
 def after(steps: int, rise: Curve, then: Curve) -> Curve:
-    """Gives `rise` for the first steps and `then`, counted from there, for the others."""
+    """Return `rise` for the first steps and `then`, counted from there, for the others."""
 
     def rate(full: float, step: int) -> float:
         return rise(full, step) if step < steps else then(full, step - steps)
@@ -128,7 +128,7 @@ def after(steps: int, rise: Curve, then: Curve) -> Curve:
 
 
 def half_cosine(steps: float, final: float) -> Curve:
-    """Gives half a cosine from the full rate to `final` in `steps` steps, flat from there."""
+    """Return half a cosine from the full rate to `final` in `steps` steps, flat from there."""
 
     def rate(full: float, step: int) -> float:
         done = min(step / steps, 1.0)
@@ -138,7 +138,7 @@ def half_cosine(steps: float, final: float) -> Curve:
 
 
 def polynomial(steps: float, power: float, final: float) -> Curve:
-    """Gives (1 - share of the steps taken) ** power, from the full rate to `final`, flat from there."""
+    """Return (1 - share of the steps taken) ** power, from the full rate to `final`, flat from there."""
 
     def rate(full: float, step: int) -> float:
         return final + (full - final) * (1 - min(step / steps, 1.0)) ** power
@@ -147,7 +147,7 @@ def polynomial(steps: float, power: float, final: float) -> Curve:
 
 
 def stairs(steps: Sequence[int], gamma: float) -> Curve:
-    """Gives the full rate times `gamma` for every one of `steps` that has been reached."""
+    """Return the full rate times `gamma` for every one of `steps` that has been reached."""
 
     def rate(full: float, step: int) -> float:
         return full * gamma ** sum(step >= each for each in steps)
@@ -156,7 +156,7 @@ def stairs(steps: Sequence[int], gamma: float) -> Curve:
 
 
 def up_and_down(steps: int, rise: float, start: float, final: float) -> Curve:
-    """Gives half a cosine from `start` of the full rate up to it, and one down to `final` of it at the last step.
+    """Return half a cosine from `start` of the full rate up to it, and one down to `final` of it at the last step.
 
     Args:
         steps: all steps.

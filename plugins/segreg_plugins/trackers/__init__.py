@@ -25,20 +25,20 @@ TRACKERS = ("tensorboard", "mlflow")
 
 @hookimpl
 def segreg_run_start(run: Path, recipe: Mapping[str, Any]) -> None:
-    """Tells the trackers that a run begins, or goes on.
+    """Report the trackers that a run begins, or continues.
 
     Raises:
         SegregError: a tracker is unknown, not installed, or fails; told once all others have been told.
     """
     unknown = [name for name in _named() if name not in TRACKERS]
     hints = did_you_mean(unknown[0], TRACKERS) or f"there are {listed(TRACKERS)}" if unknown else ""
-    problems = [Problem(f"{VARIABLE} names {listed(unknown)}, which is no tracker", hint=hints)] if unknown else []
+    problems = [Problem(f"{VARIABLE} names {listed(unknown)}, which is not a tracker", hint=hints)] if unknown else []
     _tell(lambda tracker: tracker.start(run, recipe), problems)
 
 
 @hookimpl
 def segreg_epoch_end(run: Path, epoch: int, values: Mapping[str, float]) -> None:
-    """Tells the trackers an epoch's row of the history.
+    """Report the trackers an epoch's row of the history.
 
     Raises:
         SegregError: a tracker fails.
@@ -48,7 +48,7 @@ def segreg_epoch_end(run: Path, epoch: int, values: Mapping[str, float]) -> None
 
 @hookimpl
 def segreg_run_end(run: Path, results: Mapping[str, Any]) -> None:
-    """Tells the trackers the results.
+    """Report the trackers the results.
 
     Raises:
         SegregError: a tracker fails.
@@ -62,7 +62,7 @@ def _named() -> list[str]:
 
 
 def _tell(tell: Callable[[ModuleType], None], problems: list[Problem]) -> None:
-    """Tells every tracker that is asked for, and then raises what went wrong with any."""
+    """Report every tracker that is asked for, and then raises what went wrong with any."""
     for name in _named():
         if name not in TRACKERS:
             continue

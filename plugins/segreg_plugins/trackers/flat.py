@@ -8,7 +8,7 @@ from typing import Any
 
 
 def flat(values: Any, before: str = "") -> dict[str, Any]:
-    """Gives `{"augment.0.name": "Rotate"}` for `{"augment": [{"name": "Rotate"}]}`; lists of plain values are kept."""
+    """Return `{"augment.0.name": "Rotate"}` for `{"augment": [{"name": "Rotate"}]}`; lists of plain values are kept."""
     if isinstance(values, Mapping):
         items = list(values.items())
     elif isinstance(values, (list, tuple)) and any(isinstance(item, (Mapping, list, tuple)) for item in values):
@@ -22,11 +22,11 @@ def flat(values: Any, before: str = "") -> dict[str, Any]:
 
 
 def plain_words(value: Any) -> str:
-    """Gives a recipe's value as a recipe writes it."""
+    """Return a recipe's value as a recipe writes it."""
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def final_metrics(results: Mapping[str, Any]) -> dict[str, float]:
-    """Gives `{"test.dice.pooled": 0.9}` of a run's results; what has no value is left out."""
+    """Return `{"test.dice.pooled": 0.9}` of a run's results; what has no value is left out."""
     metrics = flat(results.get("metrics") or {})
     return {name: float(value) for name, value in metrics.items() if isinstance(value, (int, float))}

@@ -2,7 +2,7 @@
 
 Where MLflow keeps them is MLflow's own business: MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME (the recipe's name where
 it is not set) and MLflow's other variables. The run's folder remembers in `mlflow.json` which MLflow run is its own, so
-that a run that goes on goes on there as well. A run that fails has no hook: it stays "running" in MLflow.
+that a run that continues continues there as well. A run that fails has no hook: it stays "running" in MLflow.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MOST_PARAMETERS, _MOST_METRICS = 100, 1000  # in one call, by MLflow's limits
 
 
 def start(run: Path, recipe: Mapping[str, Any]) -> None:
-    """Begins an MLflow run with the recipe as its parameters, or goes on with the one that the run had.
+    """Begin an MLflow run with the recipe as its parameters, or continues with the one that the run had.
 
     Raises:
         SegregError: MLflow is not installed.
@@ -59,13 +59,13 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def epoch(run: Path, number: int, values: Mapping[str, float]) -> None:
-    """Adds an epoch's row, by the history's names."""
+    """Add an epoch's row, by the history's names."""
     if _begun(run):
         _log(run, {name: value for name, value in values.items() if name != "epoch"}, number)
 
 
 def end(run: Path, results: Mapping[str, Any]) -> None:
-    """Adds the results as `final.test.dice.pooled` and so on, and the run's files, and ends the MLflow run."""
+    """Add the results as `final.test.dice.pooled` and so on, and the run's files, and ends the MLflow run."""
     if not _begun(run):
         return
     _log(
@@ -85,7 +85,7 @@ def _begun(run: Path) -> bool:
 
 
 def _own(run: Path) -> tuple[Any, str]:
-    """Gives the client and the id of a run's MLflow run."""
+    """Return the client and the id of a run's MLflow run."""
     from mlflow.tracking import MlflowClient
 
     note = json.loads((run / NOTE).read_text(encoding="utf-8"))
@@ -103,7 +103,7 @@ def _log(run: Path, values: Mapping[str, Any], step: int) -> None:
 
 
 def _name(name: str) -> str:
-    """Gives a name with what MLflow refuses, such as the brackets of a class's name, replaced."""
+    """Return a name with what MLflow refuses, such as the brackets of a class's name, replaced."""
     return re.sub(r"[^\w\-. /]", "_", name)[:250]
 
 

@@ -19,11 +19,11 @@ from segreg_plugins.trackers.flat import final_metrics, flat, plain_words
 
 FOLDER = "tensorboard"
 """The folder in a run's directory."""
-MOST_PICTURES = 8
+MOST_IMAGES = 8
 
 
 def start(run: Path, recipe: Mapping[str, Any]) -> None:
-    """Begins an event file; a run that goes on gets another one beside the first.
+    """Begin an event file; a run that continues gets another one beside the first.
 
     Raises:
         SegregError: TensorBoard is not installed.
@@ -40,7 +40,7 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def epoch(run: Path, number: int, values: Mapping[str, float]) -> None:
-    """Adds an epoch's row. `val.dice.pooled` becomes `val/dice.pooled`: what stands before a slash is a group."""
+    """Add an epoch's row. `val.dice.pooled` becomes `val/dice.pooled`: what stands before a slash is a group."""
     if not _begun(run):
         return
     from tensorboard.compat.proto.event_pb2 import SessionLog
@@ -56,7 +56,7 @@ def epoch(run: Path, number: int, values: Mapping[str, float]) -> None:
 
 
 def end(run: Path, results: Mapping[str, Any]) -> None:
-    """Adds the results, the table of settings beside them, and the first overlays."""
+    """Add the results, the table of settings beside them, and the first overlays."""
     if not _begun(run):
         return
     step = int(results.get("epochs") or 0)
@@ -64,7 +64,7 @@ def end(run: Path, results: Mapping[str, Any]) -> None:
     events = [{"summary": _summary().scalar(name, value), "step": step} for name, value in metrics.items()]
     events += [{"summary": part, "step": step} for part in _summary().hparams(_settings(run), metrics)]
     events += [
-        {"summary": _picture(file), "step": step} for file in sorted((run / "overlays").glob("*.png"))[:MOST_PICTURES]
+        {"summary": _image(file), "step": step} for file in sorted((run / "overlays").glob("*.png"))[:MOST_IMAGES]
     ]
     _append(run, events)
 
@@ -74,7 +74,7 @@ def _begun(run: Path) -> bool:
 
 
 def _append(run: Path, events: Iterable[Mapping[str, Any]]) -> None:
-    """Adds events to the newest event file."""
+    """Add events to the newest event file."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -87,7 +87,7 @@ def _append(run: Path, events: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _settings(run: Path) -> dict[str, Any]:
-    """Gives the recipe's values by which runs can be compared."""
+    """Return the recipe's values by which runs can be compared."""
     import yaml
 
     recipe = flat(yaml.safe_load((run / "resolved.yaml").read_text(encoding="utf-8")))
@@ -97,17 +97,17 @@ def _settings(run: Path) -> dict[str, Any]:
 
 
 def _summary() -> Any:
-    """Gives PyTorch's makers of TensorBoard's summaries, which have no types."""
+    """Return PyTorch's makers of TensorBoard's summaries, which have no types."""
     from torch.utils.tensorboard import summary
 
     return summary
 
 
-def _picture(file: Path) -> Any:
+def _image(file: Path) -> Any:
     from PIL import Image
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-    with Image.open(file) as picture:
-        width, height = picture.size
+    with Image.open(file) as input_image:
+        width, height = input_image.size
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=file.read_bytes())
     return Summary(value=[Summary.Value(tag=f"overlays/{file.stem}", image=image)])

@@ -7,23 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TextIO
 
-from segreg.benchmark.bench.trials import Cell, cells_of, combinations, settings_in_words
+from segreg.benchmark.bench.board import board
 from segreg.benchmark.bench.check import check
 from segreg.benchmark.bench.folder import BenchFolder
-from segreg.benchmark.bench.board import board
 from segreg.benchmark.bench.local import run_locally
 from segreg.benchmark.bench.measure import costs_of
 from segreg.benchmark.bench.plan import Plan, baseline_of
-from segreg.training.checkpoint import replacing
+from segreg.benchmark.bench.trials import Cell, cells_of, combinations, settings_in_words
 from segreg.benchmark.comparison.compare import compare
-from segreg.benchmark.comparison.run_groups import Contestant
 from segreg.benchmark.comparison.costs import with_costs
 from segreg.benchmark.comparison.record import Comparison, Failure
+from segreg.benchmark.comparison.run_groups import RunGroup
 from segreg.benchmark.comparison.runs import written
 from segreg.errors import SegregError
-from segreg.runtime.progress import Progress
 from segreg.registry.registry import Registry
 from segreg.runs.trained_run import Run
+from segreg.runtime.files import replacing
+from segreg.runtime.progress import Progress
 
 Executor = Literal["local", "ray"]
 
@@ -53,7 +53,7 @@ def bench(
     plan: Plan, registry: Registry, folder: BenchFolder, way: Way, *, progress: Progress, stream: TextIO,
     mode: Literal["auto", "lines", "quiet"],
 ) -> Comparison:  # fmt: skip
-    """Carries a bench out, or goes on with it, and leaves the comparison's files in its folder.
+    """Carry a bench out, or continues with it, and leaves the comparison's files in its folder.
 
     Args:
         plan: what is compared.
@@ -76,7 +76,7 @@ def bench(
 def checked_cells(
     plan: Plan, registry: Registry, folder: BenchFolder, *, jobs: int, again: bool, progress: Progress
 ) -> list[Cell]:
-    """Gives the runs of a plan, each with its recipe in the folder, after their networks were tried.
+    """Return the runs of a plan, each with its recipe in the folder, after their networks were tried.
 
     Raises:
         SegregError: anything in the plan or the data is wrong.
@@ -88,7 +88,7 @@ def checked_cells(
 
 
 def prepare(cells: Sequence[Cell], folder: BenchFolder, *, again: bool) -> None:
-    """Makes the folder and writes each run's recipe into it; with `again` failed runs are no longer so.
+    """Make the folder and writes each run's recipe into it; with `again` failed runs are no longer so.
 
     Raises:
         SegregError: the folder can't be made.
@@ -113,7 +113,7 @@ def _run(cells: Sequence[Cell], folder: BenchFolder, way: Way, look: Callable[[]
 
 
 def _gpus(cells: Sequence[Cell]) -> list[str]:
-    """Gives the GPUs that runs can be dealt; none where a recipe names its device itself."""
+    """Return the GPUs that runs can be dealt; none where a recipe names its device itself."""
     import torch
 
     if any(cell.recipe.train.device not in ("auto", "cuda") for cell in cells):
@@ -122,7 +122,7 @@ def _gpus(cells: Sequence[Cell]) -> list[str]:
 
 
 def compared(plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, progress: Progress) -> Comparison:
-    """Compares what is finished and writes the files.
+    """Compare what is finished and writes the files.
 
     Raises:
         SegregError: nothing is finished, or the runs can't be compared.
@@ -133,12 +133,12 @@ def compared(plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, p
     if not done:
         told = "\n".join(f"{cell.title}: {folder.reason(cell)}" for cell in failed)
         raise SegregError(f"no run came to its end\n{told}", hint=f"the logs are in {folder.cells}")
-    contestants = list(_contestants(done, folder))
+    groups = list(_contestants(done, folder))
     base = baseline_of(plan, combinations(plan))
     first = next((cell.model for cell in cells if cell.settings == settings_in_words(base)), "")
-    names = [one.name for one in contestants]
+    names = [one.name for one in groups]
     comparison = compare(
-        contestants,
+        groups,
         title=_title(plan),
         metric=plan.metric,
         baseline=first if first in names else "",
@@ -149,17 +149,17 @@ def compared(plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, p
     found = costs_of(one_of_each, folder, rounds=way.rounds, progress=progress)
     by_name = {cell.model: found.of.get(cell.key, {}) for cell in one_of_each}
     comparison = with_costs(comparison, by_name, found.method)
-    comparison, _ = written(comparison, contestants, folder.path, progress)
+    comparison, _ = written(comparison, groups, folder.path, progress)
     return comparison
 
 
-def _contestants(done: Sequence[Cell], folder: BenchFolder) -> Iterator[Contestant]:
+def _contestants(done: Sequence[Cell], folder: BenchFolder) -> Iterator[RunGroup]:
     models: dict[str, list[Cell]] = {}
     for cell in done:
         models.setdefault(cell.key, []).append(cell)
     for seeds in models.values():
         first = seeds[0]
-        yield Contestant(first.model or "the recipe", first.settings, tuple(Run(folder.run(cell)) for cell in seeds))
+        yield RunGroup(first.model or "the recipe", first.settings, tuple(Run(folder.run(cell)) for cell in seeds))
 
 
 def _title(plan: Plan) -> str:

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TextIO
 
-from segreg.training import history
-from segreg.benchmark.bench.trials import Cell
 from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.trials import Cell
 from segreg.errors import SegregError
 from segreg.runtime.progress import duration
+from segreg.training import history
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +44,7 @@ class Standing:
 
 
 def standing_of(cell: Cell, folder: BenchFolder) -> Standing:
-    """Gives how far a run is, as its files tell."""
+    """Return how far a run is, as its files tell."""
     state = folder.state(cell)
     try:
         rows = history.read(folder.run(cell).path)
@@ -63,7 +63,7 @@ def standing_of(cell: Cell, folder: BenchFolder) -> Standing:
 def board(
     cells: Sequence[Cell], folder: BenchFolder, stream: TextIO, mode: Literal["auto", "lines", "quiet"] = "auto"
 ) -> Iterator[Callable[[], None]]:
-    """Gives what is to be called now and then, and shows how far the runs are.
+    """Return what is to be called now and then, and shows how far the runs are.
 
     Args:
         cells: the runs.
@@ -81,7 +81,7 @@ def board(
 
 
 class _Lines:
-    """Writes a line when a run begins or ends, and one now and then between."""
+    """Write a line when a run begins or ends, and one now and then between."""
 
     def __init__(self, cells: Sequence[Cell], folder: BenchFolder, stream: TextIO) -> None:
         self.cells, self.folder, self.stream = cells, folder, stream
@@ -94,15 +94,15 @@ class _Lines:
         print(text, file=self.stream, flush=True)
 
     def __call__(self) -> None:
-        standings = [standing_of(cell, self.folder) for cell in self.cells]
-        for one in standings:
+        leaderboard = [standing_of(cell, self.folder) for cell in self.cells]
+        for one in leaderboard:
             if one.state != self.before[one.cell.name]:
                 self.before[one.cell.name] = one.state
                 self.told = time.monotonic()
                 self.say(f"  {one.cell.title}: {self.ended(one)}")
         if time.monotonic() - self.told >= EVERY:
             self.told = time.monotonic()
-            self.say("  " + summary(standings))
+            self.say("  " + summary(leaderboard))
 
     def ended(self, one: Standing) -> str:
         if one.state == "failed":
@@ -110,25 +110,25 @@ class _Lines:
         return f"finished in {duration(one.seconds)}" if one.state == "finished" else one.state
 
 
-def summary(standings: Sequence[Standing]) -> str:
-    """Gives how many are where, and how long the rest may take at the speed so far."""
-    done = [one for one in standings if one.state == "finished"]
-    failed = sum(one.state == "failed" for one in standings)
-    going = [one for one in standings if one.state == "running"]
-    words = [f"{len(done)}/{len(standings)} finished"]
+def summary(leaderboard: Sequence[Standing]) -> str:
+    """Return how many are where, and how long the rest may take at the speed so far."""
+    done = [one for one in leaderboard if one.state == "finished"]
+    failed = sum(one.state == "failed" for one in leaderboard)
+    going = [one for one in leaderboard if one.state == "running"]
+    words = [f"{len(done)}/{len(leaderboard)} finished"]
     if failed:
         words.append(f"{failed} failed")
     words += [f"{one.cell.title} at epoch {one.epoch}/{one.cell.recipe.train.epochs}" for one in going[:4]]
-    left = time_left(standings)
+    left = time_left(leaderboard)
     if left is not None:
         words.append(f"about {duration(left)} of training left")
     return ", ".join(words)
 
 
-def time_left(standings: Sequence[Standing]) -> float | None:
-    """Gives seconds of training that are left, of one run after the other: what finished ones took, for each left."""
-    took = [one.seconds for one in standings if one.state == "finished"]
-    ahead = [one for one in standings if one.state in ("waiting", "running", "stopped")]
+def time_left(leaderboard: Sequence[Standing]) -> float | None:
+    """Return seconds of training that are left, of one run after the other: what finished ones took, for each left."""
+    took = [one.seconds for one in leaderboard if one.state == "finished"]
+    ahead = [one for one in leaderboard if one.state in ("waiting", "running", "stopped")]
     if not took or not ahead:
         return None
     mean = sum(took) / len(took)
@@ -150,18 +150,18 @@ def _moving(cells: Sequence[Cell], folder: BenchFolder, stream: TextIO) -> Itera
         look()
 
 
-def _table(standings: Sequence[Standing]) -> Table:
+def _table(leaderboard: Sequence[Standing]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     colours = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}
-    table = Table(box=None, pad_edge=False, caption=summary(standings), caption_justify="left")
+    table = Table(box=None, pad_edge=False, caption=summary(leaderboard), caption_justify="left")
     for column in ("model", "seed", "state", "epoch", "best", "images/s", "time"):
         table.add_column(column, justify="left" if column in ("model", "state") else "right")
     order = {"running": 0, "stopped": 1, "failed": 2, "waiting": 3, "finished": 4}
-    shown = standings
-    if len(standings) > _MOST_ROWS:  # what moves is what is looked at
-        shown = sorted(standings, key=lambda one: order[one.state])[:_MOST_ROWS]
+    shown = leaderboard
+    if len(leaderboard) > _MOST_ROWS:  # what moves is what is looked at
+        shown = sorted(leaderboard, key=lambda one: order[one.state])[:_MOST_ROWS]
     for one in shown:
         table.add_row(
             Text(one.cell.model), str(one.cell.seed), Text(one.state, style=colours.get(one.state, "")),

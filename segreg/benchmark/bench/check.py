@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from segreg.benchmark.bench.trials import Cell
 from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.trials import Cell
+from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress
-from segreg.runs.directory import write_json
 from segreg.task import Task
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ CHECKED = "checked.json"
 
 
 def check(cells: Sequence[Cell], folder: BenchFolder, *, jobs: int, progress: Progress) -> None:
-    """Builds the network of each model that has a run before it, and takes a training step of its size.
+    """Build the network of each model that has a run before it, and takes a training step of its size.
 
-    A model that can't be built, trained or kept in memory has its runs written down as failed; the others go on. What
+    A model that can't be built, trained or kept in memory has its runs written down as failed; the others continue. What
     was found fine is not looked at again.
 
     Args:
@@ -54,7 +54,7 @@ def check(cells: Sequence[Cell], folder: BenchFolder, *, jobs: int, progress: Pr
 
 
 def subjects_of(cells: Sequence[Cell]) -> dict[str, Subject]:
-    """Gives each model's network by its key, with the task that its data has.
+    """Return each model's network by its key, with the task that its data has.
 
     Raises:
         SegregError: a data set can't be read, or its split leaves nothing to train on.
@@ -75,8 +75,8 @@ def subjects_of(cells: Sequence[Cell]) -> dict[str, Subject]:
 
 
 def _task(cell: Cell) -> Task:
-    from segreg.models import build
     from segreg.data import divide
+    from segreg.models import build
 
     dataset = build.build_dataset(cell.recipe)
     divide(dataset, cell.recipe.split)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from segreg.benchmark.bench.trials import Cell
-from segreg.training.checkpoint import STATE
 from segreg.errors import SegregError
-from segreg.runs.directory import RunDirectory, write_json
+from segreg.runs.directory import RunDirectory
+from segreg.runtime.files import write_json
+from segreg.training.checkpoint import STATE
 
 State = Literal["waiting", "running", "stopped", "finished", "failed"]
 
@@ -39,7 +40,7 @@ class BenchFolder:
         return self.path / "costs.json"
 
     def make(self) -> None:
-        """Makes the folder.
+        """Make the folder.
 
         Raises:
             SegregError: it can't be made.
@@ -51,23 +52,23 @@ class BenchFolder:
             raise SegregError(f"the folder {self.path} can't be made: {error.strerror}") from None
 
     def run(self, cell: Cell) -> RunDirectory:
-        """Gives where a run's directory is, or will be."""
+        """Return where a run's directory is, or will be."""
         return RunDirectory(self.runs / cell.key / f"seed-{cell.seed}")
 
     def recipe(self, cell: Cell) -> Path:
-        """Gives the file with a run's complete recipe."""
+        """Return the file with a run's complete recipe."""
         return self.cells / f"{cell.name}.yaml"
 
     def log(self, cell: Cell) -> Path:
-        """Gives the file with what a run told."""
+        """Return the file with what a run told."""
         return self.cells / f"{cell.name}.log"
 
     def failure(self, cell: Cell) -> Path:
-        """Gives the file that says why a run failed."""
+        """Return the file that says why a run failed."""
         return self.cells / f"{cell.name}.failed.json"
 
     def state(self, cell: Cell) -> State:
-        """Gives how far a run is."""
+        """Return how far a run is."""
         if finished(self.run(cell)):
             return "finished"
         if self.failure(cell).exists():
@@ -77,23 +78,23 @@ class BenchFolder:
         return "stopped" if (self.run(cell).path / STATE).exists() else "waiting"
 
     def reason(self, cell: Cell) -> str:
-        """Gives why a run failed."""
+        """Return why a run failed."""
         try:
             return str(json.loads(self.failure(cell).read_text(encoding="utf-8"))["reason"])
         except (OSError, ValueError, KeyError):
             return "it is not known why"
 
     def fail(self, cell_name: str, reason: str) -> None:
-        """Writes down why a run failed."""
+        """Write down why a run failed."""
         write_json(self.cells / f"{cell_name}.failed.json", {"reason": reason})
 
     def lock(self, cell: Cell) -> Path:
-        """Gives the file that who is at a run holds locked."""
+        """Return the file that who is at a run holds locked."""
         return self.cells / f"{cell.name}.lock"
 
 
 def finished(directory: RunDirectory) -> bool:
-    """Says whether a run has come to its end; an interrupted one has results too, but no scores."""
+    """Whether a run has come to its end; an interrupted one has results too, but no scores."""
     try:
         results = json.loads(directory.results.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -103,7 +104,7 @@ def finished(directory: RunDirectory) -> bool:
 
 @contextmanager
 def held(lock: Path, *, wait: float = 0.0) -> Iterator[bool]:
-    """Gives whether the lock was free, and holds it while the context lasts.
+    """Return whether the lock was free, and holds it while the context lasts.
 
     The system lets go of it when the process ends, however it ends, so no lock is ever left behind.
 
@@ -126,7 +127,7 @@ def held(lock: Path, *, wait: float = 0.0) -> Iterator[bool]:
 
 
 def is_held(lock: Path) -> bool:
-    """Says whether another process holds the lock."""
+    """Whether another process holds the lock."""
     if not lock.exists():
         return False
     with held(lock) as free:

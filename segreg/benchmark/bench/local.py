@@ -1,4 +1,4 @@
-"""Runs a bench on this machine: a process for each run, as many at a time as asked for."""
+"""Run a bench on this machine: a process for each run, as many at a time as asked for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
-from segreg.benchmark.bench.trials import Cell
 from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.trials import Cell
 from segreg.benchmark.bench.worker import Place, work
 from segreg.benchmark.pool import how_it_ended, processes
 
@@ -33,10 +33,10 @@ class _Going:
 def run_locally(
     cells: Sequence[Cell], folder: BenchFolder, *, jobs: int, gpus: Sequence[str], look: Callable[[], None]
 ) -> None:
-    """Brings every run to its end that is neither finished nor failed; what other processes are at is waited for.
+    """Bring every run to its end that is neither finished nor failed; what other processes are at is waited for.
 
-    A process that dies is a failed run, and the others go on. Where this process is interrupted, the runs stop after
-    their last finished epoch, and a later call goes on with them.
+    A process that dies is a failed run, and the others continue. Where this process is interrupted, the runs stop after
+    their last finished epoch, and a later call continues with them.
 
     Args:
         cells: the runs, in the order in which they are begun.
@@ -73,12 +73,12 @@ def run_locally(
 
 
 def least_busy(gpus: Sequence[str], taken: Sequence[str]) -> str:
-    """Gives the first of the GPUs that the fewest runs have; an empty text where there is none."""
+    """Return the first of the GPUs that the fewest runs have; an empty text where there is none."""
     return min(gpus, key=taken.count, default="")
 
 
 def cores() -> int:
-    """Gives how many processors this process may use."""
+    """Return how many CPUs this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -92,7 +92,7 @@ def _begin(cell: Cell, folder: BenchFolder, start: Callable[..., Any], place: Pl
 
 
 def _note_death(one: _Going, folder: BenchFolder, died: dict[str, int]) -> None:
-    """Writes down a run whose process ended without telling why."""
+    """Write down a run whose process ended without telling why."""
     code = one.process.exitcode
     if folder.state(one.cell) in ("finished", "failed", "running"):
         return

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from segreg.benchmark.bench.trials import Cell
 from segreg.benchmark.bench.check import subjects_of
 from segreg.benchmark.bench.folder import BenchFolder, held
+from segreg.benchmark.bench.trials import Cell
 from segreg.benchmark.comparison.record import Cost
+from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress
-from segreg.runs.directory import write_json
 
 _LONGEST_MEASUREMENT = 6 * 3600.0
 
@@ -31,7 +31,7 @@ class Costs:
 
 
 def costs_of(cells: Sequence[Cell], folder: BenchFolder, *, rounds: int, progress: Progress) -> Costs:
-    """Gives the costs of the cells' models; they are measured where they are not known of all of them together.
+    """Return the costs of the cells' models; they are measured where they are not known of all of them together.
 
     Args:
         cells: a run of each model.

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from segreg.errors import Place, SegregError, did_you_mean, listed
 from segreg.config.recipe import COMMAND_LINE, Recipe, read_recipe
+from segreg.errors import Place, SegregError, did_you_mean, listed
 from segreg.settings import value_in_words
 
 Unit = Literal["epochs", "steps", "minutes"]
 UNITS: tuple[Unit, ...] = ("epochs", "steps", "minutes")
-KEYS = ("recipe", "vary", "leave_out", "seeds", "budget", "change", "baseline", "metric")
+KEYS = ("recipe", "vary", "exclude", "seeds", "budget", "change", "baseline", "metric")
 """What a bench file may hold."""
 
 
@@ -38,7 +38,7 @@ class Plan:
     Attributes:
         recipe: the file, or the name of a recipe that came with segreg.
         vary: for each varied path its values, as a recipe writes them.
-        leave_out: combinations that are not run: those that have all of a mapping's values.
+        exclude: combinations that are not run: those that have all of a mapping's values.
         seeds: each model is trained with each.
         budget: of each run; None leaves it to the recipe.
         change: `key.path=value` overrides for all runs.
@@ -48,7 +48,7 @@ class Plan:
 
     recipe: Path
     vary: Mapping[str, Sequence[Any]]
-    leave_out: Sequence[Mapping[str, Any]] = ()
+    exclude: Sequence[Mapping[str, Any]] = ()
     seeds: Sequence[int] = (0,)
     budget: Budget | None = None
     change: Sequence[str] = ()
@@ -57,12 +57,12 @@ class Plan:
 
 
 def is_bench_file(recipe: Recipe) -> bool:
-    """Says whether what was read is a bench: it names a recipe."""
+    """Whether what was read is a bench: it names a recipe."""
     return "recipe" in recipe.values
 
 
 def plan_of_file(read: Recipe) -> Plan:
-    """Gives the plan that a bench file holds; paths in it start at the file's folder.
+    """Return the plan that a bench file holds; paths in it start at the file's folder.
 
     Raises:
         SegregError: something in it is not as it must be, told with its place.
@@ -80,9 +80,9 @@ def plan_of_file(read: Recipe) -> Plan:
     for path, options in vary.items():
         if not isinstance(options, list) or not options:
             raise _wrong(read, "vary", f'must give a list of values for "{path}"', options, path)
-    leave_out = values.get("leave_out") or []
-    if not isinstance(leave_out, list) or not all(isinstance(one, dict) and one for one in leave_out):
-        raise _wrong(read, "leave_out", "must be a list of combinations such as {encoder: resnet18}", leave_out)
+    exclude = values.get("exclude") or []
+    if not isinstance(exclude, list) or not all(isinstance(one, dict) and one for one in exclude):
+        raise _wrong(read, "exclude", "must be a list of combinations such as {encoder: resnet18}", exclude)
     change = _mapping(read, "change")
     baseline = _mapping(read, "baseline")
     metric = values.get("metric") or ""
@@ -92,7 +92,7 @@ def plan_of_file(read: Recipe) -> Plan:
         Plan(
             recipe=beside if beside.exists() else Path(named),
             vary=vary,
-            leave_out=leave_out,
+            exclude=exclude,
             seeds=_seeds(values.get("seeds", 1), read.place(("seeds",))),
             budget=_budget(read),
             change=[override(path, value) for path, value in change.items()],
@@ -104,10 +104,10 @@ def plan_of_file(read: Recipe) -> Plan:
 
 
 def checked(plan: Plan, place: Place) -> Plan:
-    """Gives the plan if its parts fit together.
+    """Return the plan if its parts fit together.
 
     Raises:
-        SegregError: nothing varies, a value stands twice, or a combination names what does not vary.
+        SegregError: nothing varies, a value is given twice, or a combination names what does not vary.
     """
     for path, options in plan.vary.items():
         if path == "seed":
@@ -117,7 +117,7 @@ def checked(plan: Plan, place: Place) -> Plan:
         written = [written_as(option) for option in options]
         if twice := next((one for one in written if written.count(one) > 1), None):
             raise SegregError(f'"{path}" varies over {twice} twice', place=place)
-    for what, chosen in [*(("leave_out", one) for one in plan.leave_out), ("baseline", plan.baseline)]:
+    for what, chosen in [*(("exclude", one) for one in plan.exclude), ("baseline", plan.baseline)]:
         for path, value in chosen.items():
             if path not in plan.vary:
                 near = did_you_mean(path, plan.vary) or f"what varies is {listed(list(plan.vary)) or 'nothing'}"
@@ -132,7 +132,7 @@ def checked(plan: Plan, place: Place) -> Plan:
 
 
 def axis(text: str) -> tuple[str, list[Any]]:
-    """Gives the path and the values of a `--vary encoder=resnet18,timm/convnext_tiny`.
+    """Return the path and the values of a `--vary encoder=resnet18,timm/convnext_tiny`.
 
     Raises:
         SegregError: it is not of that form.
@@ -144,10 +144,10 @@ def axis(text: str) -> tuple[str, list[Any]]:
 
 
 def read_values(text: str, told: str) -> list[Any]:
-    """Gives values that are separated by commas, each in YAML; commas within brackets separate nothing.
+    """Return values that are separated by commas, each in YAML; commas within brackets separate nothing.
 
     Raises:
-        SegregError: it is no YAML; `told` is what is named.
+        SegregError: it is not a YAML; `told` is what is named.
     """
     try:
         found = Recipe({}).changed([f"values=[{text}]"]).values["values"]
@@ -157,7 +157,7 @@ def read_values(text: str, told: str) -> list[Any]:
 
 
 def combination(text: str) -> dict[str, Any]:
-    """Gives what `encoder=resnet18,loss=dice` names.
+    """Return what `encoder=resnet18,loss=dice` names.
 
     Raises:
         SegregError: it is not of that form.
@@ -166,13 +166,13 @@ def combination(text: str) -> dict[str, Any]:
     for part in text.split(","):
         path, equals, value = part.partition("=")
         if not equals:
-            raise SegregError(f'"{text}" is no combination', hint="write path=value,path=value")
+            raise SegregError(f'"{text}" is not a combination', hint="write path=value,path=value")
         (found[path.strip()],) = read_values(value, text)
     return found
 
 
 def seeds_of(text: str) -> tuple[int, ...]:
-    """Gives the seeds of `--seeds 3` (0, 1 and 2) or `--seeds 7,11`.
+    """Return the seeds of `--seeds 3` (0, 1 and 2) or `--seeds 7,11`.
 
     Raises:
         SegregError: they are no numbers.
@@ -182,19 +182,19 @@ def seeds_of(text: str) -> tuple[int, ...]:
 
 
 def override(path: str, value: Any) -> str:
-    """Gives what changes a recipe's setting to a value."""
+    """Return what changes a recipe's setting to a value."""
     return f"{path}={written_as(value, quoted=True)}"
 
 
 def written_as(value: Any, *, quoted: bool = False) -> str:
-    """Gives a value as text: a word as it is, anything else as JSON, which is YAML too."""
+    """Return a value as text: a word as it is, anything else as JSON, which is YAML too."""
     if isinstance(value, str) and not quoted:
         return value
     return json.dumps(value)
 
 
 def recipe_of(plan: Plan) -> Recipe:
-    """Reads the plan's recipe, with the changes that hold for all runs.
+    """Read the plan's recipe, with the changes that hold for all runs.
 
     Raises:
         SegregError: there is none, or it is none.
@@ -212,7 +212,7 @@ def _seeds(given: Any, place: Place | None) -> tuple[int, ...]:
         return tuple(range(given))
     if isinstance(given, list) and given and all(type(one) is int and one >= 0 for one in given):
         if len(set(given)) < len(given):
-            raise SegregError("a seed stands twice among the seeds", place=place)
+            raise SegregError("a seed is given twice among the seeds", place=place)
         return tuple(given)
     raise SegregError(
         f"seeds must be how many or a list of them, not {value_in_words(given)}", place=place, hint="3 is 0, 1 and 2"
@@ -230,7 +230,7 @@ def _budget(read: Recipe) -> Budget | None:
 
 
 def budget(unit: Unit, amount: Any, place: Place | None) -> Budget:
-    """Gives a budget.
+    """Return a budget.
 
     Raises:
         SegregError: the amount is none.
@@ -254,7 +254,7 @@ def _wrong(read: Recipe, key: str, what: str, given: Any, *below: str) -> Segreg
 
 
 def baseline_of(plan: Plan, combinations: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Gives the combination that the others are told against: the first that has the plan's values."""
+    """Return the combination that the others are told against: the first that has the plan's values."""
     every = list(combinations)
     fits = [
         one for one in every if all(written_as(one[path]) == written_as(value) for path, value in plan.baseline.items())

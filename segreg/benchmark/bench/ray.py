@@ -1,4 +1,4 @@
-"""Runs a bench on a Ray cluster, or on Ray on this machine: a task for each run.
+"""Run a bench on a Ray cluster, or on Ray on this machine: a task for each run.
 
 Where a worker sees the bench's folder, the run's directory is in it from the first epoch on. Where it does not, the run
 is made in a folder of the worker's and its files are sent back when it has come to its end.
@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segreg.benchmark.bench.trials import Cell
 from segreg.benchmark.bench.folder import BenchFolder
-from segreg.errors import SegregError
+from segreg.benchmark.bench.trials import Cell
 from segreg.config.sections import Train
+from segreg.errors import SegregError
 
 RESOURCES = ("cpus", "gpus", "memory_gib")
 _LOOK = 1.0
 _NOT_SENT = ("state.pt",)
-"""What only going on with a run needs, and a run that is sent back is finished."""
+"""What only continuing with a run needs, and a run that is sent back is finished."""
 
 
 def run_on_ray(
@@ -33,13 +33,13 @@ def run_on_ray(
     retries: int,
     look: Callable[[], None],
 ) -> None:
-    """Brings every run to its end that is neither finished nor failed.
+    """Bring every run to its end that is neither finished nor failed.
 
     Args:
         cells: the runs.
         folder: the bench's.
         resources: what each run takes: `cpus`, `gpus`, `memory_gib`. What is left out, its recipe decides.
-        retries: how often a run whose worker was lost is begun again; it goes on where its folder was kept.
+        retries: how often a run whose worker was lost is begun again; it continues where its folder was kept.
         look: is called about once a second.
 
     Raises:
@@ -75,7 +75,7 @@ def run_on_ray(
 
 
 def asked_for(train: Train, gpus: float) -> dict[str, float]:
-    """Gives what a recipe asks for: a GPU where it may use one and the cluster has any, and a processor a worker."""
+    """Return what a recipe asks for: a GPU where it may use one and the cluster has any, and a CPU a worker."""
     wants = train.device.startswith("cuda") or (train.device == "auto" and gpus > 0)
     workers = train.workers if isinstance(train.workers, int) else (4 if wants else 0)
     return {"cpus": float(1 + workers), "gpus": 1.0 if wants else 0.0}
@@ -90,7 +90,7 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any) -> bool:
-    """Connects to the cluster of RAY_ADDRESS, or begins one on this machine; says whether it was not connected yet."""
+    """Connect to the cluster of RAY_ADDRESS, or begins one on this machine; say whether it was not connected yet."""
     if ray.is_initialized():
         return False
     try:
@@ -103,7 +103,7 @@ def _connect(ray: Any) -> bool:
 
 
 def _on_a_worker(token: str, recipe: str, run: str, text: str, threads: int) -> bytes | None:
-    """Brings a run to its end; gives its files where the bench's folder is not to be seen from here."""
+    """Bring a run to its end; return its files where the bench's folder is not to be seen from here."""
     import torch
 
     torch.set_num_threads(threads)
@@ -125,7 +125,7 @@ def _work(recipe: Path, run: Path) -> None:
 
 
 def packed(place: Path, stem: str) -> bytes:
-    """Gives a run that was made in `place`, with its log and why it failed, as the bytes of a tar file."""
+    """Return a run that was made in `place`, with its log and why it failed, as the bytes of a tar file."""
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         for name in (f"{stem}.log", f"{stem}.failed.json"):
@@ -138,7 +138,7 @@ def packed(place: Path, stem: str) -> bytes:
 
 
 def unpacked(content: bytes, cell: Cell, folder: BenchFolder) -> None:
-    """Puts what `packed` gave into a bench's folder; the run's directory appears as a whole."""
+    """Put what `packed` gave into a bench's folder; the run's directory appears as a whole."""
     run = folder.run(cell).path
     with tempfile.TemporaryDirectory(dir=folder.path) as place:
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
@@ -152,7 +152,7 @@ def unpacked(content: bytes, cell: Cell, folder: BenchFolder) -> None:
 
 
 def _take(ray: Any, reference: Any, cell: Cell, folder: BenchFolder) -> None:
-    """Takes what a task gave; a task that was lost for good is a failed run."""
+    """Take what a task gave; a task that was lost for good is a failed run."""
     try:
         content = ray.get(reference)
     except ray.exceptions.RayError as error:

@@ -13,9 +13,9 @@ from typing import Any
 
 from segreg.benchmark.bench.plan import Budget, Plan, override, recipe_of, written_as
 from segreg.config.diff import told_by
+from segreg.config.resolve import Resolved, resolve
 from segreg.errors import Problem, SegregError
 from segreg.registry.registry import Registry
-from segreg.config.resolve import Resolved, resolve
 from segreg.runs.run import with_absolute_paths
 
 _LONGEST = 60
@@ -41,27 +41,27 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Gives the name of its files."""
+        """Return the name of its files."""
         return f"{self.key}_seed-{self.seed}"
 
     @property
     def title(self) -> str:
-        """Gives how it is called where it is told of."""
+        """Return how it is called where it is told of."""
         return f"{self.model}, seed {self.seed}"
 
 
 def combinations(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Gives every combination of the varied settings that is not left out, the last setting varying first."""
+    """Return every combination of the varied settings that is not left out, the last setting varying first."""
     for values in itertools.product(*plan.vary.values()):
         one = dict(zip(plan.vary, values, strict=True))
         if not any(
-            all(written_as(one[path]) == written_as(value) for path, value in out.items()) for out in plan.leave_out
+            all(written_as(one[path]) == written_as(value) for path, value in out.items()) for out in plan.exclude
         ):
             yield one
 
 
 def cells_of(plan: Plan, registry: Registry) -> list[Cell]:
-    """Gives the runs, those with the first seed before all with the second.
+    """Return the runs, those with the first seed before all with the second.
 
     Raises:
         SegregError: everything that is wrong with any of them, together, or nothing is left to run.
@@ -69,7 +69,7 @@ def cells_of(plan: Plan, registry: Registry) -> list[Cell]:
     recipe = recipe_of(plan)
     every = list(combinations(plan))
     if not every:
-        raise SegregError("nothing is left to run", hint="leave_out takes every combination away")
+        raise SegregError("nothing is left to run", hint="exclude takes every combination away")
     problems: list[Problem] = []
     found: list[Cell] = []
     for seed in plan.seeds:
@@ -89,7 +89,7 @@ def cells_of(plan: Plan, registry: Registry) -> list[Cell]:
 
 
 def within(recipe: Resolved, budget: Budget | None) -> Resolved:
-    """Gives the recipe with that budget. Steps are turned into whole epochs, as many as they take at least.
+    """Return the recipe with that budget. Steps are turned into whole epochs, as many as they take at least.
 
     A run that has a budget uses it up: early stopping is switched off. Minutes bound the epochs of the recipe.
 
@@ -107,21 +107,21 @@ def within(recipe: Resolved, budget: Budget | None) -> Resolved:
 
 
 def _epochs(recipe: Resolved, steps: int) -> int:
-    from segreg.models import build
     from segreg.data import divide
+    from segreg.models import build
 
-    pictures = len(divide(build.build_dataset(recipe), recipe.split)["train"])
-    batches = -(-pictures // recipe.train.batch)
+    images = len(divide(build.build_dataset(recipe), recipe.split)["train"])
+    batches = -(-images // recipe.train.batch)
     return max(1, -(-steps // max(1, -(-batches // recipe.train.accumulate))))
 
 
 def settings_in_words(one: Mapping[str, Any]) -> dict[str, str]:
-    """Gives a combination's values as texts."""
+    """Return a combination's values as texts."""
     return {path: _short(value) for path, value in one.items()}
 
 
 def _short(value: Any) -> str:
-    """Gives a part by its name where it has no settings, several by theirs, anything else as it is written."""
+    """Return a part by its name where it has no settings, several by theirs, anything else as it is written."""
     if isinstance(value, dict) and set(value) == {"name"}:
         return str(value["name"])
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):

@@ -1,4 +1,4 @@
-"""Brings one run of a bench to its end, wherever the process is that does it."""
+"""Bring one run of a bench to its end, wherever the process is that does it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import TextIO
 
 from segreg.benchmark.bench.folder import finished, held
-from segreg.training.checkpoint import STATE
 from segreg.errors import SegregError
-from segreg.runs.directory import RunDirectory, write_json
+from segreg.runs.directory import RunDirectory
+from segreg.runtime.files import write_json
+from segreg.training.checkpoint import STATE
 
 _WAIT = 3.0
 
 
 def work_on(recipe: Path, run: Path, log: TextIO) -> None:
-    """Starts a run or goes on with it; nothing is done where it is finished or another process is at it.
+    """Start a run or continues with it; nothing is done where it is finished or another process is at it.
 
     Beside the recipe lie the lock that is held meanwhile and, where the run fails, a file that says why.
 
@@ -25,11 +26,11 @@ def work_on(recipe: Path, run: Path, log: TextIO) -> None:
         run: its directory.
         log: is told what happens.
     """
-    from segreg.runtime.progress import progress
     from segreg.config.recipe import read_recipe
-    from segreg.registry.registry import load_registry
     from segreg.config.resolve import resolve
+    from segreg.registry.registry import load_registry
     from segreg.runs.run import resume_run, start_run
+    from segreg.runtime.progress import progress
 
     shown = progress("lines", log)
     with held(recipe.with_suffix(".lock"), wait=_WAIT) as free:

@@ -16,7 +16,7 @@ class Place:
     """What of a machine a run may use.
 
     Attributes:
-        threads: of the processor; None: as many as PyTorch takes by itself.
+        threads: of the CPU; None: as many as PyTorch takes by itself.
         gpu: what CUDA_VISIBLE_DEVICES is to be; empty: as it is.
     """
 
@@ -52,7 +52,7 @@ def work(pipe: Connection, recipe: Path, run: Path, log: Path, place: Place) -> 
 
 
 def _end_with_parent(pipe: Connection) -> None:
-    """Asks this process to stop as soon as the parent is gone, whichever way it went."""
+    """Ask this process to stop as soon as the parent is gone, whichever way it went."""
     try:
         pipe.recv_bytes()
     except (EOFError, OSError):

@@ -1,4 +1,4 @@
-"""Compares finished runs: models with their seeds, on the pictures that all of them were scored on."""
+"""Compare finished runs: models with their seeds, on the images that all of them were scored on."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segreg.evaluation import statistics
-from segreg.benchmark.comparison.run_groups import Contestant
 from segreg.benchmark.comparison.notices import notices_of
 from segreg.benchmark.comparison.record import Comparison, Failure, Model, Value
-from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored
-from segreg.benchmark.comparison.tests import DRAWN_BY, METHOD, with_differences, with_ranks
+from segreg.benchmark.comparison.run_groups import RunGroup
+from segreg.benchmark.comparison.tests import METHOD, with_differences, with_ranks
 from segreg.benchmark.comparison.verdict import verdict
 from segreg.errors import SegregError, did_you_mean, listed
+from segreg.evaluation import statistics
+from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored
 from segreg.runs.trained_run import Run
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def compare(
-    contestants: Sequence[Contestant],
+    groups: Sequence[RunGroup],
     *,
     title: str,
     metric: str = "",
@@ -33,33 +33,35 @@ def compare(
     failures: Iterable[Failure] = (),
     waiting: int = 0,
 ) -> Comparison:
-    """Gives models side by side, the best first.
+    """Return models side by side, the best first.
 
     Args:
         contestants: the models, each with at least one finished run.
         title: what is compared.
-        metric: full name of the metric to compare by; the mean over pictures of the recipe's first one if left out.
+        metric: full name of the metric to compare by; the mean over images of the recipe's first one if left out.
         baseline: name of the model that the others are told against; the first if left out.
         failures: runs that did not come to their end.
         waiting: runs that have not been finished.
 
     Raises:
-        SegregError: the runs' tasks differ, they share no picture, or there is no such metric or model.
+        SegregError: the runs' tasks differ, they share no image, or there is no such metric or model.
     """
-    scored = {one.name: tuple(read_scored(run) for run in one.runs) for one in contestants}
+    scored = {one.name: tuple(read_scored(run) for run in one.runs) for one in groups}
     every = [seed for seeds in scored.values() for seed in seeds]
     _check_tasks(every)
     ids = _shared(every)
-    metrics = {one.name: _metrics(one.runs[0]) for one in contestants}
+    metrics = {one.name: _metrics(one.runs[0]) for one in groups}
     names = [name for name in every[0].values if all(name in seed.values for seed in every)]
     chosen = _chosen_metric(metric, names)
-    first = _chosen_model(baseline, [one.name for one in contestants])
+    first = _chosen_model(baseline, [one.name for one in groups])
     direction = _higher_is_better(chosen, metrics[first])
-    measures = [measure_of(scored[one.name], ids, metrics[one.name]) for one in contestants]
+    measures = [measure_of(scored[one.name], ids, metrics[one.name]) for one in groups]
     shared = [name for name in measures[0].names if all(name in measure.names for measure in measures)]
-    draws = statistics.resampled([measure.of(*shared) for measure in measures], seed=DRAWN_BY) if shared else None
+    draws = (
+        statistics.resampled([measure.of(*shared) for measure in measures], seed=statistics.SEED) if shared else None
+    )
     models = []
-    for number, one in enumerate(contestants):
+    for number, one in enumerate(groups):
         values = _values(scored[one.name], names, measures[number], shared, None if draws is None else draws[number])
         models.append(
             Model(
@@ -78,7 +80,7 @@ def compare(
         column = shared.index(chosen)
         only = [measure.of(chosen) for measure in measures]
         models = with_ranks(models, chosen, draws[..., column], higher_is_better=direction)
-        at = [one.name for one in contestants].index(first)
+        at = [one.name for one in groups].index(first)
         models = with_differences(models, at, only, draws[..., column])
         told = verdict(
             models,
@@ -86,11 +88,11 @@ def compare(
             draws[..., column],
             metric=chosen,
             baseline=first,
-            pictures=len(ids),
+            images=len(ids),
             higher_is_better=direction,
         )
     elif len(models) > 1:
-        told = [f"{chosen} can't be computed of single pictures, so nothing is said of how sure its differences are."]
+        told = [f"{chosen} can't be computed of single images, so nothing is said of how sure its differences are."]
     ordered = sorted(models, key=lambda model: _key(model.values[chosen].mean, higher_is_better=direction))
     definitions = every[0].run.results["definitions"]
     return Comparison(
@@ -126,7 +128,7 @@ def _shared(every: Sequence[Scored]) -> list[str]:
     common = set(every[0].ids).intersection(*(one.ids for one in every))
     if not common:
         raise SegregError(
-            "these runs were scored on no picture in common",
+            "these runs were scored on no image in common",
             hint="`segreg diff` of two of them tells how their data differ",
         )
     return [identity for identity in every[0].ids if identity in common]
@@ -172,7 +174,7 @@ def _values(
     shared: Sequence[str],
     draws: NDArray[np.float64] | None,
 ) -> dict[str, Value]:
-    """Gives each metric; of the shared pictures where it is known of single ones, else as each run tells it."""
+    """Return each metric; of the shared images where it is known of single ones, else as each run tells it."""
     own = dict(zip(measure.names, statistics.of_seeds(measure).T, strict=True))
     found = {}
     for name in names:
@@ -186,7 +188,7 @@ def _values(
 
 
 def _per_image(seeds: Sequence[Scored], metric: str, ids: Sequence[str]) -> tuple[float, ...]:
-    """Gives the metric, or the one that its name begins with, in each picture, the mean over seeds without NaN."""
+    """Return the metric, or the one that its name begins with, in each image, the mean over seeds without NaN."""
     column = next((name for name in seeds[0].columns if metric in (name, name + PER_IMAGE_MEAN, name + ".pooled")), "")
     if not column or any(column not in one.columns for one in seeds):
         return ()

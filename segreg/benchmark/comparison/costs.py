@@ -1,4 +1,4 @@
-"""Puts what models cost beside how good they are."""
+"""Put what models cost beside how good they are."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OF_RUNS = {
 
 
 def with_costs(comparison: Comparison, measured: Mapping[str, Mapping[str, Cost]], method: Sequence[str]) -> Comparison:
-    """Gives the comparison with its models' costs.
+    """Return the comparison with its models' costs.
 
     Args:
         comparison: without them.

@@ -1,4 +1,4 @@
-"""The pictures on which models disagree most: which they are, and what each model makes of them."""
+"""The images on which models disagree most: which they are, and what each model makes of them."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segreg.registry.protocols import Dataset
-    from segreg.task import Task
     from segreg.runs.trained_run import Run
+    from segreg.task import Task
 
 MOST = 6
-"""Pictures that are shown, unless asked otherwise."""
+"""Images that are shown, unless asked otherwise."""
 _MOST_MODELS = 16
 _WIDTH = 256
-"""Pixels that a drawn picture has at most on its longer side."""
+"""Pixels that a drawn image has at most on its longer side."""
 
 
 def most_disputed(comparison: Comparison, count: int = MOST) -> list[int]:
-    """Gives the places in `Comparison.images` of the pictures whose values in the models lie furthest apart."""
+    """Return the places in `Comparison.images` of the images whose values in the models lie furthest apart."""
     values = np.array([model.per_image for model in comparison.models if model.per_image], np.float64)
     if len(values) < 2:
         return []
@@ -42,16 +42,16 @@ def most_disputed(comparison: Comparison, count: int = MOST) -> list[int]:
 def drawn_disagreements(
     comparison: Comparison, runs: Mapping[str, Run], progress: Progress, count: int = MOST
 ) -> list[Disagreement]:
-    """Predicts the most disputed pictures with each model's first seed, at their own size, and draws what comes out.
+    """Predict the most disputed images with each model's first seed, at their own size, and draw what comes out.
 
     Args:
-        comparison: says which pictures.
+        comparison: says which images.
         runs: a run of each model, by the model's name.
         progress: is told what happens.
-        count: pictures at most.
+        count: images at most.
 
     Raises:
-        SegregError: the pictures or a run's weights can't be read.
+        SegregError: the images or a run's weights can't be read.
     """
     places = most_disputed(comparison, count)
     shown = [model for model in comparison.models if model.per_image][:_MOST_MODELS]
@@ -61,7 +61,7 @@ def drawn_disagreements(
     samples = {sample.id: sample for sample in dataset.samples}
     wanted = {place: samples.get(comparison.images[place]) for place in places}
     if gone := [comparison.images[place] for place, sample in wanted.items() if sample is None]:
-        raise SegregError(f'the data set no longer has the picture "{gone[0]}"')
+        raise SegregError(f'the data set no longer has the image "{gone[0]}"')
     images = {place: dataset.read_image(sample) for place, sample in wanted.items() if sample is not None}
     painted: dict[int, dict[str, bytes]] = {place: {} for place in places}
     with progress.watch("drawing what the models disagree on", len(shown), "models") as advance:
@@ -90,7 +90,7 @@ def _dataset(run: Run) -> Dataset:
 
 
 def _png(image: NDArray[Any], labels: NDArray[np.uint8] | None, task: Task) -> bytes:
-    """Gives a picture with labels drawn into it, shrunk to what a page shows."""
+    """Return a image with labels drawn into it, shrunk to what a page shows."""
     from PIL import Image
 
     from segreg.data.images import to_uint8
@@ -104,8 +104,8 @@ def _png(image: NDArray[Any], labels: NDArray[np.uint8] | None, task: Task) -> b
     else:
         colours: Sequence[tuple[int, int, int]] = class_colours(task)
         drawn = overlay(pixels, np.ascontiguousarray(labels), colours, task)
-    picture = Image.fromarray(np.ascontiguousarray(drawn))
-    picture.thumbnail((_WIDTH, _WIDTH))
+    input_image = Image.fromarray(np.ascontiguousarray(drawn))
+    input_image.thumbnail((_WIDTH, _WIDTH))
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    input_image.save(file, "PNG", optimize=True)
     return file.getvalue()

@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from segreg.runs.scored import Scored
 from segreg.errors import listed
+from segreg.runs.scored import Scored
 
 
-def notices_of(scored: Mapping[str, Sequence[Scored]], metric: str, pictures: int) -> Iterator[str]:
-    """Gives the notices, the gravest first.
+def notices_of(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -> Iterator[str]:
+    """Return the notices, the gravest first.
 
     Args:
         scored: the runs' scores, by the model's name.
         metric: full name of what is compared.
-        pictures: how many pictures all of them were scored on.
+        images: how many images all of them were scored on.
     """
     every = [seed for seeds in scored.values() for seed in seeds]
     yield from dict.fromkeys(str(one.run.results["notice"]) for one in every if one.run.results.get("notice"))
@@ -27,11 +27,11 @@ def notices_of(scored: Mapping[str, Sequence[Scored]], metric: str, pictures: in
     if len({one.ids for one in every}) > 1:
         most = max(len(one.ids) for one in every)
         yield (
-            f"The runs were scored on different pictures. What is told here is of the {pictures} that all of them were "
-            f"scored on, of at most {most}; scores that pictures don't add up to are each run's own."
+            f"The runs were scored on different images. What is told here is of the {images} that all of them were "
+            f"scored on, of at most {most}; scores that images don't add up to are each run's own."
         )
     if {one.side for one in every} != {"test"}:
-        yield "Some runs have no test pictures: their scores are of the pictures that chose their weights."
+        yield "Some runs have no test images: their scores are of the images that chose their weights."
     for name, words in (("resolution", "resolutions"), ("dataset", "datasets")):
         values = list(dict.fromkeys(str(one.run.results.get(name)) for one in every))
         if len(values) > 1:
@@ -53,7 +53,7 @@ def _environments(every: Sequence[Scored]) -> Iterator[str]:
 
 
 def _facts(one: Scored) -> dict[str, str]:
-    """Gives what a run ran on, as far as it may matter to its scores."""
+    """Return what a run ran on, as far as it may matter to its scores."""
     file = one.run.directory.environment
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -26,7 +26,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Difference:
-    """How a model differs from the baseline on the same pictures, in the compared metric.
+    """How a model differs from the baseline on the same images, in the compared metric.
 
     Attributes:
         mean: the model's less the baseline's.
@@ -88,7 +88,7 @@ class Model:
         settings: the same by recipe path, as text: {"encoder": "resnet18"}.
         runs: directory of each seed's run.
         seeds: their seeds.
-        values: each metric of the test pictures, by its full name such as "dice.pooled".
+        values: each metric of the test images, by its full name such as "dice.pooled".
         difference: to the baseline; None for the baseline itself and where there is nothing to compare by.
         rank: None where there is nothing to rank by.
         costs: by name, see `segreg.benchmark.cost.definitions.DEFINITIONS`.
@@ -137,11 +137,11 @@ class Comparison:
         higher_is_better: whether larger values of it are.
         baseline: name of the model that the others are told against.
         classes: of the task, in index order.
-        images: ids of the pictures that all were scored on.
+        images: ids of the images that all were scored on.
         models: the best first, by the compared metric.
         failures: what did not come to its end.
         definitions: one sentence for each metric and cost.
-        verdict: what can be told apart and what can't, in sentences.
+        verdict: what can be significantly different and what can't, in sentences.
         notices: what must not be overlooked.
         method: how intervals, tests and ranks were made, in sentences.
         waiting: runs that are planned and not yet finished.
@@ -162,7 +162,7 @@ class Comparison:
     waiting: int = 0
 
     def as_data(self) -> dict[str, Any]:
-        """Gives the same as JSON holds it."""
+        """Return the same as JSON holds it."""
         from dataclasses import asdict
 
         return asdict(self)

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from segreg.config.diff import distinguishing, told_by
-from segreg.errors import SegregError, listed
 from segreg.config.recipe import read_recipe
+from segreg.errors import SegregError, listed
 from segreg.runs.trained_run import Run
 
 
 @dataclass(frozen=True)
-class Contestant:
+class RunGroup:
     """A model that is to be compared.
 
     Attributes:
@@ -30,11 +30,11 @@ class Contestant:
 
 
 def recipe_values(run: Run) -> Mapping[str, Any]:
-    """Gives a run's complete recipe as plain values, without asking the plugins that it names."""
+    """Return a run's complete recipe as plain values, without asking the plugins that it names."""
     return read_recipe(run.directory.resolved).values
 
 
-def contestants_of(runs: Sequence[Run]) -> list[Contestant]:
+def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
     """Groups runs into models: those whose recipes differ in nothing but the seed are one model's seeds.
 
     A model is named by what tells its recipe from the others'; where nothing does, or two would have one name, by the
@@ -58,7 +58,7 @@ def contestants_of(runs: Sequence[Run]) -> list[Contestant]:
         ordered = sorted(group, key=lambda pair: int(pair[1].get("seed", 0)))
         members = tuple(run for run, _ in ordered)
         name = told_by(settings) or str(members[0].directory.path)
-        found.append(Contestant(name, settings, members))
+        found.append(RunGroup(name, settings, members))
     names = [one.name for one in found]
     return [
         dataclasses.replace(one, name=f"{one.name} ({one.runs[0].directory.path})")

@@ -1,4 +1,4 @@
-"""Compares runs that exist, with what their models cost, and writes the files."""
+"""Compare runs that exist, with what their models cost, and write the files."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from segreg.benchmark.comparison.compare import compare
-from segreg.benchmark.comparison.run_groups import Contestant
 from segreg.benchmark.comparison.costs import with_costs
 from segreg.benchmark.comparison.disagreements import drawn_disagreements
-from segreg.reports.comparison.files import write_files
 from segreg.benchmark.comparison.record import Comparison, Cost
+from segreg.benchmark.comparison.run_groups import RunGroup
 from segreg.errors import SegregError
-from segreg.runtime.progress import Progress
+from segreg.reports.comparison.files import write_files
 from segreg.runs.trained_run import Run
+from segreg.runtime.progress import Progress
 
 
 def compare_runs(
-    contestants: Sequence[Contestant],
+    groups: Sequence[RunGroup],
     folder: Path,
     *,
     metric: str,
@@ -26,7 +26,7 @@ def compare_runs(
     rounds: int,
     progress: Progress,
 ) -> tuple[Comparison, list[Path]]:
-    """Gives the comparison and the files that were written.
+    """Return the comparison and the files that were written.
 
     Args:
         contestants: the models with their runs.
@@ -39,29 +39,29 @@ def compare_runs(
     Raises:
         SegregError: the runs can't be compared, or the folder can't be made.
     """
-    comparison = compare(contestants, title="runs side by side", metric=metric, baseline=baseline)
-    measured, method = _costs(contestants, rounds, progress)
-    return written(with_costs(comparison, measured, method), contestants, folder, progress)
+    comparison = compare(groups, title="runs side by side", metric=metric, baseline=baseline)
+    measured, method = _costs(groups, rounds, progress)
+    return written(with_costs(comparison, measured, method), groups, folder, progress)
 
 
 def written(
-    comparison: Comparison, contestants: Sequence[Contestant], folder: Path, progress: Progress
+    comparison: Comparison, groups: Sequence[RunGroup], folder: Path, progress: Progress
 ) -> tuple[Comparison, list[Path]]:
-    """Draws what the models disagree on, writes the files, and gives the comparison and the files.
+    """Draw what the models disagree on, writes the files, and return the comparison and the files.
 
-    Where the pictures can't be read any more, the comparison says so and goes without.
+    Where the images can't be read any more, the comparison says so and goes without.
     """
     try:
-        drawn = drawn_disagreements(comparison, {one.name: one.runs[0] for one in contestants}, progress)
+        drawn = drawn_disagreements(comparison, {one.name: one.runs[0] for one in groups}, progress)
     except SegregError as error:
         drawn = []
-        notice = f"The pictures on which models disagree are not shown: {error.problems[0].message}"
+        notice = f"The images on which models disagree are not shown: {error.problems[0].message}"
         comparison = dataclasses.replace(comparison, notices=(*comparison.notices, notice))
     return comparison, write_files(comparison, folder, drawn)
 
 
 def _costs(
-    contestants: Sequence[Contestant], rounds: int, progress: Progress
+    groups: Sequence[RunGroup], rounds: int, progress: Progress
 ) -> tuple[Mapping[str, Mapping[str, Cost]], list[str]]:
     if not rounds:
         return {}, []
@@ -69,7 +69,7 @@ def _costs(
     from segreg.benchmark.cost.running import measure
 
     subjects: dict[str, Subject] = {}
-    for one in contestants:
+    for one in groups:
         run: Run = one.runs[0]
         subjects[one.name] = Subject.of(run.recipe, run.task)
     found = measure(subjects, rounds=rounds, progress=progress)

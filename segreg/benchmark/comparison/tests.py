@@ -8,30 +8,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segreg.evaluation import statistics
 from segreg.benchmark.comparison.record import Difference, Model, Rank
+from segreg.evaluation import statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segreg.evaluation.statistics import Measure
 
-DRAWN_BY = 0
-"""Seed of the resamples and swaps, so that the same runs always give the same table."""
 APART_BELOW = 0.05
 _INTERVALS = (
     f"Intervals are 95% percentile bootstrap intervals with {statistics.RESAMPLES} resamples. Each draws as many test "
-    "pictures as there are and as many seeds as were trained, with replacement, the same for every model. Few seeds "
+    "images as there are and as many seeds as were trained, with replacement, the same for every model. Few seeds "
     "tell little of what other seeds would bring: an interval over two or three of them is too narrow rather than too "
     "wide."
 )
 _TESTS = (
-    "p is that of a two-sided paired permutation test: two models' results are swapped in pictures drawn at random, "
-    f"{statistics.SWAPS} times (in all ways where there are few pictures), and p is the share of swaps with a "
+    "p is that of a two-sided paired permutation test: two models' results are swapped in images drawn at random, "
+    f"{statistics.SWAPS} times (in all ways where there are few images), and p is the share of swaps with a "
     "difference at least as large as the measured one. Holm's correction accounts for the number of models tested."
 )
 _APART = (
-    f"Two models are told apart where the corrected p is below {APART_BELOW} and the paired interval of their "
+    f"Two models are significantly different where the corrected p is below {APART_BELOW} and the paired interval of their "
     "difference leaves out 0. The test takes the trained networks as they are; the interval also asks whether another "
     "draw of the seeds would agree."
 )
@@ -42,7 +40,7 @@ METHOD = (_INTERVALS, _TESTS, _APART, _RANKS)
 def with_ranks(
     models: Sequence[Model], metric: str, draws: NDArray[np.float64], *, higher_is_better: bool
 ) -> list[Model]:
-    """Gives the models with their ranks, of scores that were drawn `[M, R]`."""
+    """Return the models with their ranks, of scores that were drawn `[M, R]`."""
     measured = np.array([model.values[metric].mean for model in models])
     places = statistics.ranks(measured, higher_is_better=higher_is_better)
     drawn = statistics.ranks(draws, higher_is_better=higher_is_better)
@@ -59,7 +57,7 @@ def with_ranks(
 def with_differences(
     models: Sequence[Model], baseline: int, only: Sequence[Measure], draws: NDArray[np.float64]
 ) -> list[Model]:
-    """Gives the models with their differences to that at `baseline`; `only` and `draws` `[M, R]` are their scores."""
+    """Return the models with their differences to that at `baseline`; `only` and `draws` `[M, R]` are their scores."""
     others = [number for number in range(len(models)) if number != baseline]
     found = differences(only, draws, baseline, others)
     return [
@@ -71,7 +69,7 @@ def with_differences(
 def differences(
     only: Sequence[Measure], draws: NDArray[np.float64], against: int, others: Sequence[int]
 ) -> list[Difference | None]:
-    """Gives how each of `others` differs from the model `against`; None where one of the scores is undefined.
+    """Return how each of `others` differs from the model `against`; None where one of the scores is undefined.
 
     Args:
         only: each model's score.
@@ -79,7 +77,7 @@ def differences(
         against: number of the model that the others are told against.
         others: their numbers.
     """
-    ps = [statistics.permutation_p(only[number], only[against], seed=DRAWN_BY) for number in others]
+    ps = [statistics.permutation_p(only[number], only[against], seed=statistics.SEED) for number in others]
     base = float(statistics.of_seeds(only[against]).mean())
     found: list[Difference | None] = []
     for number, p, corrected in zip(others, ps, statistics.holm(ps), strict=True):

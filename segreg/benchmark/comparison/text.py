@@ -11,14 +11,14 @@ from segreg.runs.header import counted
 _COSTS = {
     "parameters": "parameters",
     "training_images_per_second": "trained/s",
-    "latency_p50_ms": "ms a picture",
+    "latency_p50_ms": "ms a image",
     "seconds_to_best_epoch": "to the best",
 }
 """Costs that the table has, by what heads their column; the files have all."""
 
 
 def in_words(comparison: Comparison) -> list[str]:
-    """Gives notices, the table, failed runs and the verdict, as lines."""
+    """Return notices, the table, failed runs and the verdict, as lines."""
     lines = [f"note: {notice}" for notice in comparison.notices]
     if lines:
         lines.append("")
@@ -35,7 +35,7 @@ def in_words(comparison: Comparison) -> list[str]:
 
 
 def table(comparison: Comparison) -> list[str]:
-    """Gives the models, a line each, the best first."""
+    """Return the models, a line each, the best first."""
     costs = [name for name in _COSTS if any(name in model.costs for model in comparison.models)]
     metric = comparison.metric
     pooled = f"{metric.split('.')[0]}.pooled"
@@ -68,14 +68,14 @@ def _row(model: Model, comparison: Comparison, also: Sequence[str], costs: Seque
 
 
 def value_in_words(value: Value) -> str:
-    """Gives "0.8123 [0.7901, 0.8345]"."""
+    """Return "0.8123 [0.7901, 0.8345]"."""
     if math.isnan(value.mean):
         return "undefined"
     return f"{value.mean:.4f}" + (f" [{value.low:.4f}, {value.high:.4f}]" if value.low is not None else "")
 
 
 def cost_in_words(cost: Cost | None) -> str:
-    """Gives "24.4 M", or "12.3 (12.1 to 12.9) ms" where it was measured."""
+    """Return "24.4 M", or "12.3 (12.1 to 12.9) ms" where it was measured."""
     if cost is None or math.isnan(cost.median):
         return ""
     if not cost.unit and cost.median == int(cost.median):
@@ -85,7 +85,7 @@ def cost_in_words(cost: Cost | None) -> str:
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Gives a table's lines, each column as wide as its widest cell."""
+    """Return a table's lines, each column as wide as its widest cell."""
     widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
     lines = [head, *rows]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]

@@ -1,4 +1,4 @@
-"""What a comparison comes to, in sentences: what can be told apart, and what can't."""
+"""What a comparison comes to, in sentences: what can be significantly different, and what can't."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def verdict(
     *,
     metric: str,
     baseline: str,
-    pictures: int,
+    images: int,
     higher_is_better: bool,
 ) -> list[str]:
-    """Gives the sentences.
+    """Return the sentences.
 
     Args:
         models: with their differences to the baseline.
@@ -34,7 +34,7 @@ def verdict(
         draws: the same in each resample, `[M, R]`.
         metric: full name of the score.
         baseline: name of the model that differences are told against.
-        pictures: how many were scored.
+        images: how many were scored.
         higher_is_better: whether larger scores are.
     """
     defined = [number for number, model in enumerate(models) if not np.isnan(model.values[metric].mean)]
@@ -49,12 +49,12 @@ def verdict(
     told = f"{models[best].name} has the best {metric}, {value.mean:.4f}"
     told += f" (95% interval {value.low:.4f} to {value.high:.4f})." if value.low is not None else "."
     sentences = [told]
-    what = _evidence(models, pictures)
+    what = _evidence(models, images)
     if alike:
         sentences.append(f"{what} can't tell it apart from {_together(alike)}.")
     if len(alike) < len(others):
         rest = "the others" if alike else "all others"
-        sentences.append(f"It is told apart from {rest}.")
+        sentences.append(f"It is significantly different from {rest}.")
     if models[best].name != baseline or alike:
         sentences += _against(models, baseline, sign)
     if max(len(model.seeds) for model in models) == 1:
@@ -64,14 +64,14 @@ def verdict(
     return sentences
 
 
-def _evidence(models: Sequence[Model], pictures: int) -> str:
+def _evidence(models: Sequence[Model], images: int) -> str:
     seeds = sorted({len(model.seeds) for model in models})
     number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    return f"{pictures} pictures and {number} seed{'' if seeds == [1] else 's'} of each model"
+    return f"{images} images and {number} seed{'' if seeds == [1] else 's'} of each model"
 
 
 def _against(models: Sequence[Model], baseline: str, sign: int) -> list[str]:
-    """Gives what is better and worse than the baseline."""
+    """Return what is better and worse than the baseline."""
 
     def named(which: Sequence[Model]) -> str:
         return _together([f"{model.name} ({model.difference.mean:+.4f})" for model in which if model.difference])
@@ -87,11 +87,11 @@ def _against(models: Sequence[Model], baseline: str, sign: int) -> list[str]:
     if groups[-1]:
         sentences.append(f"Worse than the baseline {baseline}: {named(groups[-1])}.")
     if groups[0]:
-        sentences.append(f"Not told apart from the baseline {baseline}: {named(groups[0])}.")
+        sentences.append(f"Not significantly different from the baseline {baseline}: {named(groups[0])}.")
     return sentences
 
 
 def _together(names: Sequence[str]) -> str:
-    """Gives names in a row; semicolons part those that hold commas themselves."""
+    """Return names in a row; semicolons part those that hold commas themselves."""
     mark = "; " if any("," in name for name in names) else ", "
     return mark.join(names)

@@ -1,1 +1,1 @@
-"""What a network costs: parameters, operations, speed and memory, with random weights on random pictures."""
+"""What a network costs: parameters, operations, speed and memory, with random weights on random images."""

@@ -23,10 +23,10 @@ class Definition:
 
 
 _TRAINING = (
-    "training steps as `segreg run` takes them, on one batch of `train.batch_size` random pictures that lies in memory"
+    "training steps as `segreg run` takes them, on one batch of `train.batch_size` random images that lies in memory"
 )
-_PREDICTION = "prediction as `segreg predict` makes it, from uint8 pictures in memory to float32 logits on the device"
-_EVALUATION_BATCH = "batches of `evaluate.batch_size` pictures (`train.batch_size` where that is null)"
+_PREDICTION = "prediction as `segreg predict` makes it, from uint8 images in memory to float32 logits on the device"
+_EVALUATION_BATCH = "batches of `evaluate.batch_size` images (`train.batch_size` where that is null)"
 _ALLOCATOR = (
     "the largest memory that PyTorch's allocator had given out on the GPU at one time after the warm-up; what the "
     "allocator keeps unused and the driver's own share of some hundred MiB are not in it"
@@ -44,24 +44,24 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
         "flops": Definition(
             "FLOP",
             "floating-point operations of convolutions and matrix products (attention's too) in one prediction for one "
-            "picture of the recipe's size, a multiply-add counted as two; normalisation, activations, pooling and "
+            "image of the recipe's size, a multiply-add counted as two; normalisation, activations, pooling and "
             "resampling are not counted",
             False,
         ),
         "training_images_per_second": Definition(
             "images/s",
-            f"pictures a second in {_TRAINING}: copy to the device, forward, losses, backward, optimizer; reading and "
+            f"images a second in {_TRAINING}: copy to the device, forward, losses, backward, optimizer; reading and "
             "augmenting are left out, and the learning rate is 0, so that random labels can't make the loss diverge",
             True,
         ),
         "inference_images_per_second": Definition(
-            "images/s", f"pictures a second in {_PREDICTION}, in {_EVALUATION_BATCH}", True
+            "images/s", f"images a second in {_PREDICTION}, in {_EVALUATION_BATCH}", True
         ),
         "latency_p50_ms": Definition(
-            "ms", f"the median time of {_PREDICTION}, for one picture at a time, each waited for", False
+            "ms", f"the median time of {_PREDICTION}, for one image at a time, each waited for", False
         ),
         "latency_p95_ms": Definition(
-            "ms", "the time that 95% of the same predictions of one picture took at most, of 20 or more", False
+            "ms", "the time that 95% of the same predictions of one image took at most, of 20 or more", False
         ),
         "training_memory_gpu_mib": Definition("MiB", f"in {_TRAINING}, {_ALLOCATOR}", False),
         "inference_memory_gpu_mib": Definition(
@@ -71,7 +71,7 @@ DEFINITIONS: Mapping[str, Definition] = MappingProxyType(
             "MiB", f"in predictions and then in {_TRAINING}, {_RSS}", False
         ),
         "inference_memory_rss_mib": Definition(
-            "MiB", f"in {_PREDICTION}, of one picture and in {_EVALUATION_BATCH}, {_RSS}", False
+            "MiB", f"in {_PREDICTION}, of one image and in {_EVALUATION_BATCH}, {_RSS}", False
         ),
         "process_memory_rss_mib": Definition(
             "MiB",

@@ -11,7 +11,7 @@ from segreg.benchmark.matrix.shapes import outlined
 
 
 def counted_flops(model: nn.Module, channels: int, size: tuple[int, int]) -> int:
-    """Gives the operations of convolutions and matrix products for one image, a multiply-add counted as two.
+    """Return the operations of convolutions and matrix products for one image, a multiply-add counted as two.
 
     They are counted on shapes alone, without computing; on values where the network can't be run on shapes.
 

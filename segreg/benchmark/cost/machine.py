@@ -10,7 +10,7 @@ _STAT = Path("/proc/stat")
 
 
 def load() -> float | None:
-    """Gives how many processes ran or waited to run in the last minute, None where the system doesn't tell."""
+    """Return how many processes ran or waited to run in the last minute, None where the system doesn't tell."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):  # Windows has none
@@ -18,7 +18,7 @@ def load() -> float | None:
 
 
 def processor_seconds(file: Path = _STAT) -> tuple[float, float] | None:
-    """Gives the seconds that all processors together were busy, and those that went by for them, since the start.
+    """Return the seconds that all CPUs together were busy, and those that went by for them, since the start.
 
     None where the system doesn't tell (not Linux).
     """
@@ -34,7 +34,7 @@ def processor_seconds(file: Path = _STAT) -> tuple[float, float] | None:
 
 
 class Watch:
-    """Adds up what others took of the machine's processors while its context lasts, again and again."""
+    """Add up what others took of the machine's CPUs while its context lasts, again and again."""
 
     def __init__(self) -> None:
         self._others = self._passed = 0.0
@@ -52,6 +52,6 @@ class Watch:
 
     @property
     def others(self) -> float | None:
-        """Gives the others' share of all processors' time, from 0 to 1; None where the system doesn't tell."""
+        """Return the others' share of all CPUs' time, from 0 to 1; None where the system doesn't tell."""
         # The system counts in hundredths of a second, and so may have counted less than this process itself.
         return min(max(self._others / self._passed, 0.0), 1.0) if self._passed > 0 else None

@@ -1,4 +1,4 @@
-"""A recipe's network with random weights, and the steps of training and prediction that it takes on random pictures.
+"""A recipe's network with random weights, and the steps of training and prediction that it takes on random images.
 
 The steps are those of a real run: `train_pass` is what `segreg run` calls, `predict_logits` what `segreg predict` does.
 """
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from segreg.models import build
-from segreg.data.loader import Batch
-from segreg.runtime.device import Precision, choose_device, choose_precision, prepare_device, seed_everything
-from segreg.models.segmenter import predict_logits
-from segreg.runtime.progress import Quiet
 from segreg.config.resolve import Resolved
+from segreg.data.loader import Batch
+from segreg.models import build
+from segreg.models.segmenter import predict_logits
+from segreg.runtime.device import Precision, choose_device, choose_precision, prepare_device, seed_everything
+from segreg.runtime.progress import Quiet
 from segreg.task import Task
 from segreg.training.compiling import compile_network
 from segreg.training.loss import Objective
@@ -31,7 +31,7 @@ _STEPS_PER_EPOCH = 100  # for the schedule, which is built and then left out
 
 @dataclass(frozen=True)
 class Network:
-    """A network on its device, with pictures in memory: uint8 `[B, C, H, W]`, channels-last as a run has them.
+    """A network on its device, with images in memory: uint8 `[B, C, H, W]`, channels-last as a run has them.
 
     Attributes:
         recipe: what it was built from.
@@ -39,7 +39,7 @@ class Network:
         device: where it computes.
         precision: what it computes in.
         batch: a batch to train on.
-        pictures: a batch to predict.
+        images: a batch to predict.
     """
 
     recipe: Resolved
@@ -47,11 +47,11 @@ class Network:
     device: torch.device
     precision: Precision
     batch: Batch
-    pictures: Tensor
+    images: Tensor
 
     @classmethod
     def of(cls, recipe: Resolved, task: Task) -> Network:
-        """Builds it, in evaluation mode. Nothing is downloaded, and the process's random numbers are seeded.
+        """Build it, in evaluation mode. Nothing is downloaded, and the process's random numbers are seeded.
 
         Raises:
             SegregError: a part can't be built, or the device is not there.
@@ -70,16 +70,16 @@ class Network:
             objective.model.to(memory_format=torch.channels_last)
         return cls(
             recipe, objective, device, precision, _batch(recipe, task),
-            _pictures(recipe, recipe.evaluate.batch_size or recipe.train.batch),
+            _images(recipe, recipe.evaluate.batch_size or recipe.train.batch),
         )  # fmt: skip
 
     def predict(self, count: int | None = None) -> Tensor:
-        """Gives float32 logits `[B, K, H, W]` on the device, for the first `count` pictures. On a GPU no sync."""
-        images = self.pictures[:count]
+        """Return float32 logits `[B, K, H, W]` on the device, for the first `count` images. On a GPU no sync."""
+        images = self.images[:count]
         return predict_logits(self.objective.model, self.objective.normalize, images, self.device, self.precision)
 
     def prepared(self) -> Training:
-        """Gives what trains it, as a run has it, but with learning rates of 0 and without the schedule.
+        """Return what trains it, as a run has it, but with learning rates of 0 and without the schedule.
 
         With rates of their own, weights might grow without bound on labels that mean nothing.
 
@@ -97,13 +97,13 @@ class Network:
         )
         for group in training.optimizer.param_groups:
             group["lr"] = group["lr"] * 0
-        if self.recipe.train.compile is True:  # `auto` hangs on how long a run is
+        if self.recipe.train.compile is True:  # `auto` depends on how long a run is
             compile_network(training)
         # What does not fit is to be told, not measured in smaller parts.
-        return dataclasses.replace(training, schedule=None, yields=False)
+        return dataclasses.replace(training, schedule=None, auto_split=False)
 
     def train(self, training: Training, *, steps: int, seconds: float = 0.0) -> int:
-        """Takes at least so many optimizer steps, for about so many seconds, and gives the number of images.
+        """Take at least so many optimizer steps, for about so many seconds, and return the number of images.
 
         A sync at most once a second and at the end, as in an epoch of a run.
 
@@ -117,7 +117,7 @@ class Network:
         return train_pass(training, batches, epoch, Quiet())[1]
 
     def synchronise(self) -> None:
-        """Waits until the device has done what it was given."""
+        """Wait until the device has done what it was given."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -141,7 +141,7 @@ class Preloaded:
         return self.steps * self.of
 
     def epoch(self, number: int) -> Iterator[Batch]:  # noqa: ARG002 - all epochs are alike
-        """Gives the batches of one epoch."""
+        """Return the batches of one epoch."""
         start, groups = perf_counter(), 0
         while groups < self.steps or perf_counter() - start < self.seconds:
             for _ in range(self.of):
@@ -149,7 +149,7 @@ class Preloaded:
             groups += 1
 
 
-def _pictures(recipe: Resolved, count: int) -> Tensor:
+def _images(recipe: Resolved, count: int) -> Tensor:
     shape = (count, *recipe.input.size, recipe.input.channels)
     return torch.randint(0, 256, shape, dtype=torch.uint8).permute(0, 3, 1, 2)
 
@@ -160,4 +160,4 @@ def _batch(recipe: Resolved, task: Task) -> Batch:
     labels = task.channels if task.mode == "multiclass" else 2
     targets = torch.randint(0, labels, (count, *layers, *recipe.input.size), dtype=torch.uint8)
     ids = tuple(f"random {number}" for number in range(count))
-    return Batch(_pictures(recipe, count), targets, ids, tuple(range(count)))
+    return Batch(_images(recipe, count), targets, ids, tuple(range(count)))

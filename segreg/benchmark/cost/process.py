@@ -1,4 +1,4 @@
-"""Does a job in a process of its own, and tells how one ended that did not come to its end."""
+"""Does a job in a process of its own, and report how one ended that did not come to its end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from segreg.benchmark.pool import how_it_ended, processes
 
 
 def in_a_process(subject: Subject, job: Job, *, timeout: float) -> Sample | Needed | Failed:
-    """Gives what a new process finds, which has ended by then.
+    """Return what a new process finds, which has ended by then.
 
     Where the system can, it is a fork of one that has imported PyTorch and done nothing else: its memory begins small,
     however large this process is.

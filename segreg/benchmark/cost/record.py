@@ -34,11 +34,11 @@ class Subject:
 
     @classmethod
     def of(cls, recipe: Resolved, task: Task) -> Subject:
-        """Gives the subject for a recipe and the task that its data has."""
+        """Return the subject for a recipe and the task that its data has."""
         return cls(recipe.plain(), recipe.source, task.classes, task.mode)
 
     def resolved(self, registry: Registry) -> tuple[Resolved, Task]:
-        """Gives recipe and task back.
+        """Return recipe and task back.
 
         Raises:
             SegregError: the registry does not have what the recipe names.
@@ -61,7 +61,7 @@ class Job:
 
 @dataclass(frozen=True)
 class At:
-    """What a process has come to, in words that go on a sentence: "in building the network"."""
+    """What a process has come to, in words that continue a sentence: "in building the network"."""
 
     stage: str
 
@@ -81,8 +81,8 @@ class Sample:
         values: each cost by its name in `segreg.benchmark.cost.definitions.DEFINITIONS`.
         device: where the network computed.
         precision: what it computed in.
-        threads: of the processor that PyTorch used.
-        others: share of the machine's processors that other processes took meanwhile, 0 to 1; None where unknown.
+        threads: of the CPU that PyTorch used.
+        others: share of the machine's CPUs that other processes took meanwhile, 0 to 1; None where unknown.
     """
 
     values: Mapping[str, float]
@@ -154,12 +154,12 @@ class Measurement:
 
     @property
     def others(self) -> Cost | None:
-        """Gives the share of the processors that other processes took, in percent, over all samples."""
+        """Return the share of the CPUs that other processes took, in percent, over all samples."""
         shares = [100 * s.others for one in self.of.values() for s in one.samples if s.others is not None]
         return Cost(median(shares), min(shares), max(shares), "%") if shares else None
 
     def in_words(self) -> list[str]:
-        """Gives what it was measured on, how, and how quiet the machine was, in sentences."""
+        """Return what it was measured on, how, and how quiet the machine was, in sentences."""
         samples = [sample for one in self.of.values() for sample in one.samples]
         if not samples:
             return []
@@ -171,7 +171,7 @@ class Measurement:
         if others := self.others:
             low, high = f"{others.low:.0f}%", f"{others.high:.0f}%"
             span = f" (from {low} to {high})" if low != high else ""
-            lines.append(f"measured while other processes took {others.median:.0f}% of the machine's processors{span}")
+            lines.append(f"measured while other processes took {others.median:.0f}% of the machine's CPUs{span}")
         else:
             lines.append("this system does not tell how busy other processes kept the machine meanwhile")
         if known := [f"{load:.2f}" for load in self.load if load is not None]:

@@ -30,11 +30,11 @@ def measure(
     progress: Progress | None = None,
     do: Do = _IN_A_PROCESS,
 ) -> Measurement:
-    """Gives what each network costs.
+    """Return what each network costs.
 
     One process measures at a time. The networks take turns, and every other round goes through them in reverse, so that
     a slow spell of the machine, or one that grows slower, hits all alike. One that fails is not tried again, and the
-    others go on.
+    others continue.
 
     Args:
         subjects: the networks by name.
@@ -59,14 +59,14 @@ def measure(
 
 
 def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
-    """Gives each round's order: as they stand, then reversed, and so on."""
+    """Return each round's order: as they stand, then reversed, and so on."""
     return [list(reversed(names)) if number % 2 else list(names) for number in range(rounds)]
 
 
 def fits(subject: Subject, *, jobs: int = 1, do: Do = _IN_A_PROCESS) -> Fit:
-    """Gives whether runs of a network go into memory: it is built, trained for two steps, and predicts once.
+    """Return whether runs of a network go into memory: it is built, trained for two steps, and predicts once.
 
-    What runs take besides is not counted: workers that read pictures, and scores of large test sets. How much memory is
+    What runs take besides is not counted: workers that read images, and scores of large test sets. How much memory is
     left is what the machine as a whole says; a container's own limit is only found by running into it.
 
     Args:

@@ -1,7 +1,7 @@
 """One round of measuring a recipe's network, in this process.
 
 Prediction comes before training, because the memory that a process has had at most only grows. Every place where the
-processor waits for the device says "sync".
+CPU waits for the device says "sync".
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from segreg.benchmark.cost.flops import counted_flops
 from segreg.benchmark.cost.machine import Watch
 from segreg.benchmark.cost.network import Network
 from segreg.benchmark.cost.record import Needed, Sample
+from segreg.config.resolve import Resolved
 from segreg.runtime.device import prepare_process
 from segreg.runtime.memory import MIB, available_mib, peak_rss_mib
-from segreg.config.resolve import Resolved
 from segreg.task import Task
 
 _LEAST_STEPS = 3
@@ -34,7 +34,7 @@ def _silent(stage: str) -> None:
 
 
 def measured(recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str], None] = _silent) -> Sample:
-    """Gives what one round finds.
+    """Return what one round finds.
 
     The peak RSS is the whole process's. So this is to be a process that has done nothing else, and has not been started
     by a large one (see `segreg.runtime.memory`); `segreg.benchmark.cost.running` makes such processes.
@@ -56,7 +56,7 @@ def measured(recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str]
     values = {"parameters": float(sum(p.numel() for p in network.objective.model.parameters()))}
     if imported is not None and network.device.type == "cpu":
         values["process_memory_rss_mib"] = imported
-    at(f"in predicting {_words(recipe, len(network.pictures))}")
+    at(f"in predicting {_words(recipe, len(network.images))}")
     values |= _predicting(network, seconds, watch)
     at(f"in training on {_words(recipe, recipe.train.batch)}")
     values |= _training(network, seconds, watch)
@@ -72,7 +72,7 @@ def measured(recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str]
 
 
 def needed(recipe: Resolved, task: Task, *, at: Callable[[str], None] = _silent) -> Needed:
-    """Gives the memory that training and prediction need: two optimizer steps, and one batch of predictions.
+    """Return the memory that training and prediction need: two optimizer steps, and one batch of predictions.
 
     Two, because an optimizer makes its own tensors at the end of the first, and has them beside all others only in the
     second. As in `measured`, the peak RSS is the whole process's.
@@ -90,7 +90,7 @@ def needed(recipe: Resolved, task: Task, *, at: Callable[[str], None] = _silent)
     at(f"in training on {_words(recipe, recipe.train.batch)}")
     training = network.prepared()
     network.train(training, steps=2)  # sync
-    at(f"in predicting {_words(recipe, len(network.pictures))}")
+    at(f"in predicting {_words(recipe, len(network.images))}")
     network.objective.eval()
     network.predict()
     network.synchronise()  # sync
@@ -116,7 +116,7 @@ def _predicting(network: Network, seconds: float, watch: Watch) -> dict[str, flo
     return {
         "latency_p50_ms": 1000 * median(latencies),
         "latency_p95_ms": 1000 * quantiles(latencies, n=20, method="inclusive")[-1],
-        "inference_images_per_second": batches * len(network.pictures) / passed,
+        "inference_images_per_second": batches * len(network.images) / passed,
         **_memory(network.device, "inference"),
     }
 
@@ -135,7 +135,7 @@ def _training(network: Network, seconds: float, watch: Watch) -> dict[str, float
 
 
 def _repeated(step: Callable[[], object], *, least: int, seconds: float) -> list[float]:
-    """Takes a step again and again, and gives the seconds of each."""
+    """Take a step again and again, and return the seconds of each."""
     times: list[float] = []
     start = now = perf_counter()
     while len(times) < least or now - start < seconds:
@@ -147,7 +147,7 @@ def _repeated(step: Callable[[], object], *, least: int, seconds: float) -> list
 
 
 def _memory(device: torch.device, doing: str) -> dict[str, float]:
-    """Gives the memory's cost under the name that says which memory it is."""
+    """Return the memory's cost under the name that says which memory it is."""
     names = {"cuda": f"{doing}_memory_gpu_mib", "cpu": f"{doing}_memory_rss_mib"}
     peak = _peak_mib(device)
     return {} if peak is None else {names[device.type]: peak}
@@ -160,7 +160,7 @@ def _peak_mib(device: torch.device) -> float | None:
 
 
 def _forget_peak(device: torch.device) -> None:
-    """Lets a GPU's peak begin anew: the search for the fastest convolutions takes more than they do."""
+    """Let a GPU's peak begin anew: the search for the fastest convolutions takes more than they do."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -171,4 +171,4 @@ def _device(device: torch.device) -> str:
 
 def _words(recipe: Resolved, count: int) -> str:
     height, width = recipe.input.size
-    return f"batches of {count} picture{'' if count == 1 else 's'} of {height}x{width}"
+    return f"batches of {count} image{'' if count == 1 else 's'} of {height}x{width}"

@@ -15,7 +15,7 @@ from segreg.errors import SegregError
 
 
 def work(pipe: Connection, subject: Subject, job: Job) -> None:
-    """Sends an `At` whenever something begins, and in the end what was found, or `Failed`.
+    """Send an `At` whenever something begins, and in the end what was found, or `Failed`.
 
     Args:
         pipe: where to.
@@ -53,7 +53,7 @@ def _found(subject: Subject, job: Job, at: Callable[[str], None]) -> Sample | Ne
 
 
 def _reason(error: BaseException, stage: str) -> str:
-    """Gives an error on one line: segreg's own in its words, others with their type and where they came up."""
+    """Return an error on one line: segreg's own in its words, others with their type and where they came up."""
     if ran_out := _memory_that_ran_out(error):
         return f"{ran_out} ran out {stage}"
     if isinstance(error, SegregError):
@@ -62,13 +62,13 @@ def _reason(error: BaseException, stage: str) -> str:
 
 
 def _memory_that_ran_out(error: BaseException | None) -> str:
-    """Gives whose memory is behind an error, or behind what it came from; an empty text where none is."""
+    """Return whose memory is behind an error, or behind what it came from; an empty text where none is."""
     import torch
 
     while error is not None:
         if isinstance(error, torch.OutOfMemoryError):
             return "the GPU's memory"
-        # PyTorch raises a plain RuntimeError where the processor's memory runs out.
+        # PyTorch raises a plain RuntimeError where the CPU's memory runs out.
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
             return "the machine's memory"
         error = error.__cause__

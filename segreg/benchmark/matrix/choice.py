@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segreg.registry.entry import Family
 from segreg.errors import SegregError, did_you_mean
+from segreg.registry.entry import Family
 from segreg.registry.registry import Part, Registry
 
 ALL = "all"
@@ -13,7 +13,7 @@ ALL = "all"
 
 
 def chosen(registry: Registry, kind: str, patterns: Sequence[str]) -> list[Part]:
-    """Gives the parts whose names match one of the patterns, each once, in the order of their names.
+    """Return the parts whose names match one of the patterns, each once, in the order of their names.
 
     Without patterns these are the entries and the members that each family names as its representatives, which are
     all members of one that names none.
@@ -29,13 +29,13 @@ def chosen(registry: Registry, kind: str, patterns: Sequence[str]) -> list[Part]
 
 
 def named(part: Part, among: Sequence[Part]) -> str:
-    """Gives the part's name, with its package behind it where another one has the same name."""
+    """Return the part's name, with its package behind it where another one has the same name."""
     alone = len({other.plugin.distribution for other in among if other.name == part.name}) == 1
     return part.name if alone else f"{part.name}@{part.plugin.distribution}"
 
 
 def family_of(part: Part) -> str:
-    """Gives the name of the family that a part is a member of, or else the package that offers it."""
+    """Return the name of the family that a part is a member of, or else the package that offers it."""
     return part.offer.name if isinstance(part.offer, Family) else f"single entries of {part.plugin.distribution}"
 
 

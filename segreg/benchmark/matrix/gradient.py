@@ -25,7 +25,7 @@ class FirstLayer:
 
 @contextmanager
 def first_layer(encoder: nn.Module) -> Iterator[FirstLayer]:
-    """Watches which layer runs first while the context lasts."""
+    """Watch which layer runs first while the context lasts."""
     first = FirstLayer()
 
     def ran(name: str, module: nn.Module) -> None:

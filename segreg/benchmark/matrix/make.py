@@ -1,4 +1,4 @@
-"""Makes a matrix: what is not known yet is tried, and everything that is known is written out."""
+"""Make a matrix: what is not known yet is tried, and everything that is known is written out."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segreg.training.checkpoint import replacing
-from segreg.errors import SegregError
 from segreg.benchmark.matrix.choice import family_of, named
-from segreg.reports.matrix import page
 from segreg.benchmark.matrix.record import Cell
 from segreg.benchmark.matrix.result import Matrix
 from segreg.benchmark.matrix.running import Task, run
 from segreg.benchmark.matrix.store import Known, Store, known, versions
 from segreg.benchmark.matrix.table import table
-from segreg.runtime.progress import Progress
+from segreg.errors import SegregError
 from segreg.registry.registry import Part, Registry
+from segreg.reports.matrix import page
+from segreg.runtime.files import replacing
+from segreg.runtime.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def make(
     again: bool,
     progress: Progress,
 ) -> Made:
-    """Tries every encoder with every decoder, and writes `cells.jsonl`, `matrix.csv` and `matrix.html`.
+    """Try every encoder with every decoder, and write `cells.jsonl`, `matrix.csv` and `matrix.html`.
 
     Args:
         registry: everything that is installed, by whose versions a cell of an earlier call still holds or not.

@@ -19,7 +19,7 @@ class Row:
         strides: of each level, before a decoder asks for dilation.
         native: height and width that it was made for.
         reason: why it can't be built; empty where it can.
-        seconds: of processor time to build it, imports included.
+        seconds: of CPU time to build it, imports included.
     """
 
     encoder: str
@@ -45,7 +45,7 @@ class Cell:
         strides: of the encoder's levels as the decoder got them.
         dilated: whether the decoder had the encoder dilated.
         notes: a sentence for each level that was adapted.
-        seconds: of processor time that the checks took.
+        seconds: of CPU time that the checks took.
     """
 
     encoder: str
@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def ok(self) -> bool:
-        """Says whether every check passed."""
+        """Whether every check passed."""
         return not self.check
 
 
@@ -80,16 +80,16 @@ class Finished:
 
     @property
     def seconds(self) -> float:
-        """Gives the processor time that it took."""
+        """Return the CPU time that it took."""
         return self.row.seconds + sum(cell.seconds for cell in self.cells)
 
     def as_data(self) -> dict[str, Any]:
-        """Gives plain values that JSON can hold."""
+        """Return plain values that JSON can hold."""
         return asdict(self)
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> Finished:
-        """Gives what `as_data` gave.
+        """Return what `as_data` gave.
 
         Raises:
             KeyError, TypeError: the values are not of that form.

@@ -29,7 +29,7 @@ class Matrix:
 
     @property
     def families(self) -> dict[str, list[Row]]:
-        """Gives the encoders of each family."""
+        """Return the encoders of each family."""
         found: dict[str, list[Row]] = {}
         for row in self.rows:
             found.setdefault(row.family, []).append(row)
@@ -37,21 +37,21 @@ class Matrix:
 
     @property
     def failed(self) -> list[Cell]:
-        """Gives the cells that failed, in the order of rows and columns."""
+        """Return the cells that failed, in the order of rows and columns."""
         return [cell for row in self.rows for cell in self.of_encoder(row.encoder) if not cell.ok]
 
     def of_encoder(self, encoder: str) -> list[Cell]:
-        """Gives an encoder's cells, in the order of the columns."""
+        """Return an encoder's cells, in the order of the columns."""
         found = (self.cells.get((encoder, decoder)) for decoder in self.decoders)
         return [cell for cell in found if cell is not None]
 
     def of_decoder(self, decoder: str) -> list[Cell]:
-        """Gives a decoder's cells, in the order of the rows."""
+        """Return a decoder's cells, in the order of the rows."""
         found = (self.cells.get((row.encoder, decoder)) for row in self.rows)
         return [cell for cell in found if cell is not None]
 
     def reasons(self) -> list[tuple[str, str, str, list[str]]]:
-        """Gives encoder, check, reason and decoders of all cells of one encoder that failed for one reason."""
+        """Return encoder, check, reason and decoders of all cells of one encoder that failed for one reason."""
         found: dict[tuple[str, str, str], list[str]] = {}
         for cell in self.failed:
             found.setdefault((cell.encoder, cell.check, cell.reason), []).append(cell.decoder)
@@ -59,7 +59,7 @@ class Matrix:
 
 
 def counted(cells: Sequence[Cell]) -> Counter[str]:
-    """Gives how many cells there are: `all`, `ok`, and of these `dilated` and `adapted`."""
+    """Return how many cells there are: `all`, `ok`, and of these `dilated` and `adapted`."""
     counts = Counter(all=len(cells), ok=0, dilated=0, adapted=0)
     for cell in cells:
         if cell.ok:

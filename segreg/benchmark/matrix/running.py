@@ -1,4 +1,4 @@
-"""Runs a matrix: a process for each encoder, several at a time, and what becomes of one that ends too soon."""
+"""Run a matrix: a process for each encoder, several at a time, and what becomes of one that ends too soon."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-from segreg.benchmark.pool import how_it_ended, processes
 from segreg.benchmark.matrix.record import Cell, Finished, Row
 from segreg.benchmark.matrix.worker import work
+from segreg.benchmark.pool import how_it_ended, processes
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ def run(
     finished: Callable[[Finished], None],
     told: Callable[[str, int], None],
 ) -> None:
-    """Runs every task.
+    """Run every task.
 
-    A process that dies or is silent for too long costs the cell that it was at; another one goes on behind it. Where
+    A process that dies or is silent for too long costs the cell that it was at; another one continues behind it. Where
     not even the encoder was built, all cells of it fail.
 
     Args:
@@ -104,7 +104,7 @@ def _begin(task: Task, start: Callable[..., Any], before: _Going | None = None) 
 
 
 def _listen(one: _Going) -> None:
-    """Takes what has come from a process."""
+    """Take what has come from a process."""
     try:
         while one.pipe.poll():
             found = one.pipe.recv()
@@ -118,7 +118,7 @@ def _listen(one: _Going) -> None:
 
 
 def _ended(one: _Going, timeout: float) -> str:
-    """Gives how a process came to its end, in words; an empty text while it runs."""
+    """Return how a process came to its end, in words; an empty text while it runs."""
     late = time.monotonic() - one.heard > timeout
     if not one.silent and not late:
         return ""
@@ -135,7 +135,7 @@ def _missing(one: _Going) -> list[str]:
 
 
 def _give_up(one: _Going, reason: str) -> None:
-    """Writes down the cell that the process was at, if any; all of them where the encoder itself was not built."""
+    """Write down the cell that the process was at, if any; all of them where the encoder itself was not built."""
     missing = _missing(one)
     if one.row is None:
         one.row = Row(one.task.encoder, one.task.family, reason=reason)

@@ -14,7 +14,7 @@ _MOST_PIXELS = 400_000
 
 
 def noise(channels: int, size: tuple[int, int]) -> Tensor:
-    """Gives the normalised image `[1, channels, *size]` that everything is tried with, always the same."""
+    """Return the normalised image `[1, channels, *size]` that everything is tried with, always the same."""
     return torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
 
 
@@ -41,7 +41,7 @@ class Recorded(nn.Module):
         self.finite = True
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Gives the levels, copied, since a decoder may write into what it is given."""
+        """Return the levels, copied, since a decoder may write into what it is given."""
         height, width = image.shape[-2:]
         if image.device.type != "meta":
             return [level.clone() for level in self._computed((height, width))]
@@ -50,7 +50,7 @@ class Recorded(nn.Module):
         return [torch.empty_like(level, device="meta") for level in self._computed((height, width))]
 
     def gives_what(self, encoder: Any, size: tuple[int, int]) -> bool:
-        """Says whether another encoder makes the same levels of an image of `size`."""
+        """Whether another encoder makes the same levels of an image of `size`."""
         with torch.no_grad():
             theirs = encoder.eval()(noise(self._in_channels, size))
         ours = self._computed(size)
@@ -68,7 +68,7 @@ class Recorded(nn.Module):
 
 
 def outlined(network: nn.Module, channels: int, size: tuple[int, int]) -> Any:
-    """Gives what a network makes of an image `[1, channels, *size]` on the meta device: shapes and no values."""
+    """Return what a network makes of an image `[1, channels, *size]` on the meta device: shapes and no values."""
     # Tying would swap a layer that stands in two places twice, and put back what it was given the first time.
     tensors = dict(network.named_parameters()) | dict(network.named_buffers())
     shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
@@ -78,7 +78,7 @@ def outlined(network: nn.Module, channels: int, size: tuple[int, int]) -> Any:
 
 
 def on_shapes(model: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
-    """Gives the model's output for an image `[1, channels, *size]`, on the meta device.
+    """Return the model's output for an image `[1, channels, *size]`, on the meta device.
 
     A model that can't be run on shapes is run on values, so that what is raised is what a user would see.
     """

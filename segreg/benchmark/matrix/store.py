@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from segreg.errors import SegregError
 from segreg.benchmark.matrix.record import Cell, Finished, Row
+from segreg.errors import SegregError
 from segreg.registry.registry import Plugin
 
 PACKAGES = ("segreg", "torch", "torchvision", "timm", "segmentation-models-pytorch")
-"""Packages whose versions a cell hangs on, beside those that offer its encoder and its decoder."""
+"""Packages whose versions a cell depends on, beside those that offer its encoder and its decoder."""
 
 
 def versions(plugins: Iterable[Plugin]) -> dict[str, str]:
-    """Gives the versions of these packages and of the plugins'."""
+    """Return the versions of these packages and of the plugins'."""
     found = {}
     for name in PACKAGES:
         try:
@@ -40,7 +40,7 @@ class Store:
         return self.folder / "cells.jsonl"
 
     def prepare(self) -> None:
-        """Makes the folder.
+        """Make the folder.
 
         Raises:
             SegregError: it can't be made.
@@ -51,7 +51,7 @@ class Store:
             raise SegregError(f"the folder {self.folder} can't be made: {error.strerror}") from None
 
     def read(self) -> list[Finished]:
-        """Gives what was finished, in the order of the file; a line that was torn by a stop is left out."""
+        """Return what was finished, in the order of the file; a line that was torn by a stop is left out."""
         if not self.file.is_file():
             return []
         found = []
@@ -63,7 +63,7 @@ class Store:
         return found
 
     def append(self, finished: Finished) -> None:
-        """Adds a line, which is on the disk when this returns."""
+        """Add a line, which is on the disk when this returns."""
         line = json.dumps(finished.as_data(), ensure_ascii=False) + "\n"
         with self.file.open("ab") as opened:
             # A line that an earlier call was stopped in the middle of must not swallow this one.
@@ -91,7 +91,7 @@ class Known:
 
 
 def known(finished: Iterable[Finished], now: Mapping[str, str]) -> Known:
-    """Gives the newest row and cell of each encoder and decoder that were tried with the versions of `now`."""
+    """Return the newest row and cell of each encoder and decoder that were tried with the versions of `now`."""
     rows: dict[str, Row] = {}
     cells: dict[tuple[str, str], Cell] = {}
     seconds, stale = 0.0, 0

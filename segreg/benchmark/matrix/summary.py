@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segreg.training.checkpoint import replacing
-from segreg.errors import SegregError
 from segreg.benchmark.matrix.result import Matrix, counted
+from segreg.errors import SegregError
+from segreg.runtime.files import replacing
 from segreg.runtime.progress import duration
 
 BEGIN, END = "<!-- matrix -->", "<!-- end -->"
 
 
 def write_summary(matrix: Matrix, file: Path) -> None:
-    """Puts the summary between the marks of a page, or writes a page of nothing else where there is none.
+    """Put the summary between the marks of a page, or writes a page of nothing else where there is none.
 
     Raises:
         SegregError: the page has no marks, or can't be read or written.
@@ -39,7 +39,7 @@ def write_summary(matrix: Matrix, file: Path) -> None:
 
 
 def summary(matrix: Matrix) -> str:
-    """Gives counts, exceptions with their reasons, and versions."""
+    """Return counts, exceptions with their reasons, and versions."""
     whole = counted([cell for row in matrix.rows for cell in matrix.of_encoder(row.encoder)])
     parts = f"{len(matrix.rows)} encoders, {len(matrix.decoders)} decoders"
     lines = [

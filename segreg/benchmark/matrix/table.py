@@ -14,7 +14,7 @@ COLUMNS = (
 
 
 def table(matrix: Matrix) -> str:
-    """Gives `matrix.csv`. Several values of one field have blanks between them, notes semicolons."""
+    """Return `matrix.csv`. Several values of one field have blanks between them, notes semicolons."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)

@@ -1,4 +1,4 @@
-"""Tries one encoder with decoders: what a cell of the matrix checks.
+"""Try one encoder with decoders: what a cell of the matrix checks.
 
 The encoder is built once for each number of channels and copied for each decoder. Its levels of an image are computed
 once for all decoders that leave the copy in the same state. An encoder that takes a single size is built for each size
@@ -17,14 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segreg.models.build import encoder_for
-from segreg.registry.protocols import Decoder, Encoder
-from segreg.errors import SegregError
 from segreg.benchmark.matrix.gradient import first_layer
 from segreg.benchmark.matrix.record import Cell, Row
 from segreg.benchmark.matrix.shapes import Recorded, noise, on_shapes, outlined
-from segreg.models.segmenter import Segmenter, describe, verify
 from segreg.config.resolve import Choice
+from segreg.errors import SegregError
+from segreg.models.build import encoder_for
+from segreg.models.segmenter import Segmenter, describe, verify
+from segreg.registry.protocols import Decoder, Encoder
 
 CLASSES = 5
 _OWN_SIZE = (224, 224)
@@ -54,7 +54,7 @@ WHOLE = Checks()
 
 
 def tried(encoder: Choice, decoders: Sequence[Choice], family: str, checks: Checks = WHOLE) -> Iterator[Row | Cell]:
-    """Gives the encoder, and then each decoder on it as soon as it has been tried.
+    """Return the encoder, and then each decoder on it as soon as it has been tried.
 
     Whatever a part raises is told in its cell.
     """
@@ -84,7 +84,7 @@ def tried(encoder: Choice, decoders: Sequence[Choice], family: str, checks: Chec
 
 
 def in_one_sentence(error: BaseException) -> str:
-    """Gives an error's message on one line, behind its type unless it is segreg's own."""
+    """Return an error's message on one line, behind its type unless it is segreg's own."""
     text = error.problems[0].message if isinstance(error, SegregError) else f"{type(error).__name__}: {error}"
     line = " ".join(text.strip().split("\n\n")[0].split())
     return line if len(line) <= 300 else f"{line[:297]}..."
@@ -95,12 +95,12 @@ def _named(choice: Choice) -> str:
 
 
 def _copied(encoder: Any) -> Any:
-    """Gives a copy that shares the parameters, which nothing here changes; layers and buffers are its own."""
+    """Return a copy that shares the parameters, which nothing here changes; layers and buffers are its own."""
     return copy.deepcopy(encoder, {id(parameter): parameter for parameter in encoder.parameters()})
 
 
 def _own_size(encoder: Any) -> tuple[int, int]:
-    """Gives the height and width that the encoder says it was made for."""
+    """Return the height and width that the encoder says it was made for."""
     named = getattr(encoder, "image_size", None) or getattr(encoder, "native_size", None) or _OWN_SIZE
     height, width = (int(side) for side in named)
     return height, width
@@ -121,7 +121,7 @@ class _Subject:
         self._states: dict[str, _State] = {}
 
     def fresh(self, channels: int, size: tuple[int, int]) -> Any:
-        """Gives the encoder for images of `channels`, and of `size` if it takes one size only, as it was built."""
+        """Return the encoder for images of `channels`, and of `size` if it takes one size only, as it was built."""
         key = (channels, size if self.one_size else None)
         if key == (3, None):
             return self.made
@@ -131,7 +131,7 @@ class _Subject:
         return self._fresh[key]
 
     def model(self, decoder: Choice, channels: int, size: tuple[int, int]) -> Segmenter:
-        """Gives `decoder` on a copy of the encoder for images of `channels` and `size`."""
+        """Return `decoder` on a copy of the encoder for images of `channels` and `size`."""
         encoder = _copied(self.fresh(channels, size))
         torch.manual_seed(0)
         built = decoder.build(encoder)
@@ -140,7 +140,7 @@ class _Subject:
         return Segmenter(encoder, built, CLASSES)
 
     def state(self, model: Segmenter, size: tuple[int, int]) -> _State:
-        """Gives the state that the model's encoder is in; that it does the same is tried on an image of `size`."""
+        """Return the state that the model's encoder is in; that it does the same is tried on an image of `size`."""
         encoder: Any = model.encoder
         height, width = model.pad(noise(3, size)).shape[-2:]
         # A network's description has the stride and the dilation of every layer.
@@ -152,7 +152,7 @@ class _Subject:
         return self._states.setdefault(form, state) if known is None else state
 
     def recorded(self, state: _State, decoder: Choice, channels: int, size: tuple[int, int]) -> Recorded:
-        """Gives the encoder for images of `channels` and `size`, which `decoder` has brought into that state."""
+        """Return the encoder for images of `channels` and `size`, which `decoder` has brought into that state."""
         if channels not in state:
             other = Recorded(self.model(decoder, channels, size).encoder, channels)
             usual = state[3]
@@ -188,7 +188,7 @@ def _cell(subject: _Subject, decoder: Choice, checks: Checks) -> Cell:
 
 
 def _checked(subject: _Subject, decoder: Choice, model: Segmenter, checks: Checks) -> Iterator[str]:
-    """Runs the checks; gives each one's name before it runs."""
+    """Run the checks; return each one's name before it runs."""
     small = subject.small
     yield f"its levels are those that it declares, {_words(small)}"
     verify(model, small, 3)
@@ -217,7 +217,7 @@ def _checked(subject: _Subject, decoder: Choice, model: Segmenter, checks: Check
 
 
 def _small(encoder: Any) -> tuple[int, int]:
-    """Gives the size of what is computed in full: as small as the encoder's strides and layers allow."""
+    """Return the size of what is computed in full: as small as the encoder's strides and layers allow."""
     least = 2 * max(encoder.strides)
     sides = [side for side in _SMALL_SIDES if side >= least] or [least]
     if getattr(encoder, "image_size", None) is not None:
@@ -244,7 +244,7 @@ def _compare(logits: Tensor, size: tuple[int, int]) -> None:
 
 
 def _train(model: Segmenter, size: tuple[int, int]) -> None:
-    """Runs forwards and backwards on one image and looks at what reaches the encoder's first layer.
+    """Run forwards and backwards on one image and looks at what reaches the encoder's first layer.
 
     Raises:
         SegregError: logits of another size, or logits or gradients that are not finite, or no gradient.

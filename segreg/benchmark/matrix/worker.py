@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 
 
 def work(pipe: Connection, encoder: str, decoders: Sequence[str], family: str) -> None:
-    """Sends the `Row`, then each `Cell` as soon as it is known.
+    """Send the `Row`, then each `Cell` as soon as it is known.
 
     Args:
         pipe: where to.
@@ -29,10 +29,10 @@ def work(pipe: Connection, encoder: str, decoders: Sequence[str], family: str) -
 
     import torch
 
-    from segreg.runtime.device import prepare_process
     from segreg.benchmark.matrix.trial import tried
-    from segreg.registry.registry import load_registry
     from segreg.config.resolve import choose
+    from segreg.registry.registry import load_registry
+    from segreg.runtime.device import prepare_process
 
     prepare_process()
     torch.set_num_threads(1)

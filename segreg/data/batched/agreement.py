@@ -11,7 +11,7 @@ import numpy as np
 
 from segreg.data.augment import TRIES, Augmentation
 from segreg.data.batched.augmentation import BatchedAugmentation, grouped
-from segreg.data.batched.drawing import Pictures
+from segreg.data.batched.drawing import Images
 from segreg.data.batched.values import Noise
 from segreg.task import Task
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST = 2.0
-"""Grey levels that pictures may differ by on average: older versions of OpenCV round places to 1/32 of a pixel."""
+"""Grey levels that images may differ by on average: older versions of OpenCV round places to 1/32 of a pixel."""
 LEAST = 0.98
 """Share of a mask's pixels that must be the same."""
 _SIDE = 128
 
 
-def disagreeing(transforms: Sequence[Any], pictures: Pictures, task: Task) -> list[str]:
-    """Gives the transforms whose equivalents do otherwise than they, tried out on a drawn picture."""
-    tried = replace(pictures, height=_SIDE, width=_SIDE)
+def disagreeing(transforms: Sequence[Any], images: Images, task: Task) -> list[str]:
+    """Return the transforms whose equivalents do otherwise than they, tried out on a drawn image."""
+    tried = replace(images, height=_SIDE, width=_SIDE)
     return [
         f"{type(transform).__name__} as Albumentations {_version()} does it"
         for transform in transforms
@@ -35,14 +35,14 @@ def disagreeing(transforms: Sequence[Any], pictures: Pictures, task: Task) -> li
     ]
 
 
-def _agrees(transform: Any, pictures: Pictures, task: Task) -> bool:
+def _agrees(transform: Any, input_images: Images, task: Task) -> bool:
     certain = copy.deepcopy(transform)
     certain.p = 1.0
-    image, mask = _tried(pictures, task)
+    image, mask = _tried(input_images, task)
     seeds = [("try out", attempt) for attempt in range(TRIES)]
     alone = Augmentation([certain], task)
     theirs = [alone(image.copy(), mask.copy(), *seed) for seed in seeds]
-    many = BatchedAugmentation([certain], pictures)
+    many = BatchedAugmentation([certain], input_images)
     try:
         images, masks = _together(many, image, mask, seeds)
     except (AttributeError, KeyError, TypeError, ValueError):  # it draws in another way
@@ -59,7 +59,7 @@ def _agrees(transform: Any, pictures: Pictures, task: Task) -> bool:
 def _together(
     augmentation: BatchedAugmentation, image: NDArray[np.uint8], mask: NDArray[np.uint8], seeds: Sequence[Any]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Gives the image `[n, H, W, C]` and the mask augmented with each seed."""
+    """Return the image `[n, H, W, C]` and the mask augmented with each seed."""
     import torch
 
     groups, numbers = grouped([augmentation.draw(*seed) for seed in seeds])
@@ -69,13 +69,13 @@ def _together(
     return images.permute(0, 2, 3, 1).numpy(), masks.numpy()
 
 
-def _tried(pictures: Pictures, task: Task) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Gives a smooth image without symmetries, and a mask of a bright part of it."""
-    rows, columns = np.indices((pictures.height, pictures.width)) / _SIDE
-    waves = [np.sin(4 * rows + 0.3 * channel) + np.cos(3 * columns + rows) for channel in range(pictures.channels)]
+def _tried(images: Images, task: Task) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return a smooth image without symmetries, and a mask of a bright part of it."""
+    rows, columns = np.indices((images.height, images.width)) / _SIDE
+    waves = [np.sin(4 * rows + 0.3 * channel) + np.cos(3 * columns + rows) for channel in range(images.channels)]
     image = (np.stack(waves, axis=2) * 60 + 128).astype(np.uint8)
     mask = (image[..., 0] > 128).astype(np.uint8)
-    return image, np.stack([mask] * task.channels) if pictures.layered else mask
+    return image, np.stack([mask] * task.channels) if images.layered else mask
 
 
 def _version() -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.data.augment import generators, sample_seed
-from segreg.data.batched.drawing import Drawn, Equivalent, Pictures, Sources, applied
+from segreg.data.batched.drawing import Drawn, Equivalent, Images, Sources, applied
 from segreg.data.batched.geometry import Flip, Turn, Warp, against_warp
 from segreg.data.batched.values import BrightnessContrast, Noise, against_brightness_contrast, against_noise
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-_Build = Callable[[Any, Pictures], Equivalent]
-_Against = Callable[[Any, Pictures], str]
+_Build = Callable[[Any, Images], Equivalent]
+_Against = Callable[[Any, Images], str]
 
 
 def _nothing(*_: object) -> str:
@@ -45,15 +45,15 @@ EQUIVALENTS: Mapping[str, tuple[_Build, _Against]] = MappingProxyType(
 """What makes a transform's equivalent, and what gives the settings that it does not do, by the transform's name."""
 
 
-def without_equivalent(transforms: Sequence[Any], pictures: Pictures) -> list[str]:
-    """Gives the transforms that have no equivalent, each with the setting where it hangs on one."""
+def without_equivalent(transforms: Sequence[Any], images: Images) -> list[str]:
+    """Return the transforms that have no equivalent, each with the setting where it depends on one."""
     found = []
     for transform in transforms:
         name = type(transform).__name__
         ours = name in EQUIVALENTS and type(transform).__module__.split(".")[0] == "albumentations"
         if not ours:
             found.append(name)
-        elif setting := EQUIVALENTS[name][1](transform, pictures):
+        elif setting := EQUIVALENTS[name][1](transform, images):
             found.append(f"{name} with {setting}")
     return found
 
@@ -76,37 +76,37 @@ class Group:
 
 
 class BatchedAugmentation:
-    """Augments many samples at once, each as Albumentations would augment it alone.
+    """Augment many samples at once, each as Albumentations would augment it alone.
 
     Each sample's draws are those that `Augmentation` makes of the same seed, down to the numbers; of `GaussNoise` all
     but the noise itself. They are made on the host, with Albumentations' own code. The work on pixels is the batch's.
 
     Args:
         transforms: Albumentations' transforms, all of which have an equivalent.
-        pictures: what they are applied to.
+        images: what they are applied to.
     """
 
-    def __init__(self, transforms: Sequence[Any], pictures: Pictures) -> None:
-        assert not without_equivalent(transforms, pictures)
-        self.pictures = pictures
+    def __init__(self, transforms: Sequence[Any], images: Images) -> None:
+        assert not without_equivalent(transforms, images)
+        self.images = images
         # Copies, because their random state is set for each sample.
         self.transforms = [copy.deepcopy(transform) for transform in transforms]
-        self.steps = [EQUIVALENTS[type(transform).__name__][0](transform, pictures) for transform in transforms]
+        self.steps = [EQUIVALENTS[type(transform).__name__][0](transform, images) for transform in transforms]
 
     def draw(self, *seed: object) -> list[Drawn | None]:
-        """Gives what each step does to a sample, None where it leaves it as it is; the same seed gives the same."""
+        """Return what each step does to a sample, None where it leaves it as it is; the same seed gives the same."""
         numpy, python = generators(*seed)
         drawn: list[Drawn | None] = []
         for place, (step, transform) in enumerate(zip(self.steps, self.transforms, strict=True)):
             sources = Sources(numpy, python, sample_seed(*seed, "step", place) >> 16)
             does = applied(transform, sources)
-            drawn.append(step.draw(transform, self.pictures, sources) if does else None)
+            drawn.append(step.draw(transform, self.images, sources) if does else None)
         return drawn
 
     def __call__(
         self, images: Tensor, masks: Tensor, groups: Sequence[Group], numbers: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Gives the augmented images and masks; those that are given may be overwritten. No sync.
+        """Return the augmented images and masks; those that are given may be overwritten. No sync.
 
         Shape: images uint8 `[B, C, H, W]`, masks uint8 `[B, H, W]` or `[B, K, H, W]`, numbers float32 `[all]` as
         `grouped` gives them; the same is returned.
@@ -125,7 +125,7 @@ class BatchedAugmentation:
 
 
 def grouped(drawn: Sequence[Sequence[Drawn | None]]) -> tuple[list[Group], NDArray[np.float32]]:
-    """Gives what was drawn for each sample of a batch by steps and ways, and all numbers of it one after the other.
+    """Return what was drawn for each sample of a batch by steps and ways, and all numbers of it one after the other.
 
     They are one array, because each copy to a device costs as much as a kernel's launch. Of each group the samples'
     places in the batch come first, then each sample's numbers.

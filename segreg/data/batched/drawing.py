@@ -11,12 +11,12 @@ import numpy as np
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from segreg.data.cache import Prepared
+    from segreg.data.cache import PreprocessedDataset
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What the pictures are that a transform is drawn for.
+class Images:
+    """What the images are that a transform is drawn for.
 
     Attributes:
         height: in pixels.
@@ -31,8 +31,8 @@ class Pictures:
     layered: bool
 
     @classmethod
-    def of(cls, prepared: Prepared) -> Pictures:
-        """Gives what prepared pictures are."""
+    def of(cls, prepared: PreprocessedDataset) -> Images:
+        """Return what prepared images are."""
         height, width, channels = prepared.images.shape[1:]
         return cls(height, width, channels, layered=prepared.masks.ndim == 4)
 
@@ -44,7 +44,7 @@ class Sources:
     Attributes:
         numpy: NumPy's generator.
         python: Python's.
-        key: 48 bits that hang on the sample, the epoch and the step.
+        key: 48 bits that depend on the sample, the epoch and the step.
     """
 
     numpy: np.random.Generator
@@ -68,30 +68,30 @@ class Drawn:
 class Equivalent(Protocol):
     """Does to many samples what one of Albumentations' transforms does to each."""
 
-    def draw(self, transform: Any, pictures: Pictures, sources: Sources, /) -> Drawn:
-        """Gives what the transform draws for a sample that it is applied to."""
+    def draw(self, transform: Any, images: Images, sources: Sources, /) -> Drawn:
+        """Return what the transform draws for a sample that it is applied to."""
 
     def apply(self, images: Tensor, masks: Tensor, way: str, numbers: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Gives the images and masks after it.
+        """Return the images and masks after it.
 
         Shape: images uint8 `[n, C, H, W]`, masks uint8 `[n, H, W]` or `[n, K, H, W]`, numbers float32 `[n, numbers]`;
         the same is returned.
         """
 
 
-def own_parameters(transform: Any, pictures: Pictures) -> dict[str, Any]:
-    """Gives what a transform draws for a picture, through the methods that its authors override to draw.
+def own_parameters(transform: Any, images: Images) -> dict[str, Any]:
+    """Return what a transform draws for a image, through the methods that its authors override to draw.
 
-    It is given a picture's shape and type, not its values: no transform with an equivalent looks at them.
+    It is given a image's shape and type, not its values: no transform with an equivalent looks at them.
     """
-    shape = (pictures.height, pictures.width, pictures.channels)
+    shape = (images.height, images.width, images.channels)
     parameters = {**transform.get_params(), "shape": shape}
-    picture = np.broadcast_to(np.uint8(0), shape)
-    return {**parameters, **transform.get_params_dependent_on_data(params=parameters, data={"image": picture})}
+    image = np.broadcast_to(np.uint8(0), shape)
+    return {**parameters, **transform.get_params_dependent_on_data(params=parameters, data={"image": image})}
 
 
 def applied(transform: Any, sources: Sources) -> bool:
-    """Says whether a transform is applied to a sample, and leaves the generators as Albumentations would."""
+    """Whether a transform is applied to a sample, and leaves the generators as Albumentations would."""
     transform.set_random_state(sources.numpy, sources.python)
-    sources.python.random()  # the composition around a transform draws first, and always goes on
+    sources.python.random()  # the composition around a transform draws first, and always continues
     return bool(transform.should_apply())

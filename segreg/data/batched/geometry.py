@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.data.batched.drawing import Drawn, Pictures, own_parameters
+from segreg.data.batched.drawing import Drawn, Images, own_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,11 +24,11 @@ class Flip:
         self.axis = axis
 
     def draw(self, *_: object) -> Drawn:
-        """Gives that it is mirrored."""
+        """Return that it is mirrored."""
         return Drawn()
 
     def apply(self, images: Tensor, masks: Tensor, *_: object) -> tuple[Tensor, Tensor]:
-        """Gives the mirror images."""
+        """Return the mirror images."""
         return images.flip(self.axis), masks.flip(self.axis)
 
 
@@ -42,45 +42,45 @@ class Turn:
     def __init__(self, way: Literal["factor", "group_element", "t"]) -> None:
         self.way = way
 
-    def draw(self, transform: Any, pictures: Pictures, *_: object) -> Drawn:
-        """Gives the number of quarters, or the element of the square's symmetries by Albumentations' name."""
-        return Drawn("t" if self.way == "t" else str(own_parameters(transform, pictures)[self.way]))
+    def draw(self, transform: Any, images: Images, *_: object) -> Drawn:
+        """Return the number of quarters, or the element of the square's symmetries by Albumentations' name."""
+        return Drawn("t" if self.way == "t" else str(own_parameters(transform, images)[self.way]))
 
     def apply(self, images: Tensor, masks: Tensor, way: str, *_: object) -> tuple[Tensor, Tensor]:
-        """Gives the turned images."""
+        """Return the turned images."""
         return _turned(images, way), _turned(masks, way)
 
 
-def _turned(pictures: Tensor, way: str) -> Tensor:
+def _turned(images: Tensor, way: str) -> Tensor:
     if way in ("h", "v"):
-        return pictures.flip(-1 if way == "h" else -2)
+        return images.flip(-1 if way == "h" else -2)
     if way in ("t", "hvt"):
-        return (pictures if way == "t" else pictures.rot90(2, (-2, -1))).transpose(-2, -1)
+        return (images if way == "t" else images.rot90(2, (-2, -1))).transpose(-2, -1)
     quarters = {"e": 0, "r90": 1, "r180": 2, "r270": 3}
-    return pictures.rot90(quarters[way] if way in quarters else int(way), (-2, -1))
+    return images.rot90(quarters[way] if way in quarters else int(way), (-2, -1))
 
 
 class Warp:
-    """Moves pixels by a matrix, images bilinearly, masks to the nearest: Affine, Rotate and ShiftScaleRotate.
+    """Move pixels by a matrix, images bilinearly, masks to the nearest: Affine, Rotate and ShiftScaleRotate.
 
     Args:
         transform: Albumentations' own, for what it fills borders with.
-        pictures: what it is for.
+        images: what it is for.
     """
 
-    def __init__(self, transform: Any, pictures: Pictures) -> None:
-        fill = _one_for_each(transform.fill, pictures.channels)
+    def __init__(self, transform: Any, images: Images) -> None:
+        fill = _one_for_each(transform.fill, images.channels)
         self.fills = (*fill, float(transform.fill_mask))
 
-    def draw(self, transform: Any, pictures: Pictures, *_: object) -> Drawn:
-        """Gives the matrix from where a pixel is to where it comes from, and what borders are filled with."""
-        (a, b, x), (c, d, y) = own_parameters(transform, pictures)["matrix"][:2].tolist()
+    def draw(self, transform: Any, images: Images, *_: object) -> Drawn:
+        """Return the matrix from where a pixel is to where it comes from, and what borders are filled with."""
+        (a, b, x), (c, d, y) = own_parameters(transform, images)["matrix"][:2].tolist()
         area = a * d - b * c
         a, b, c, d = (d / area, -b / area, -c / area, a / area) if area else (0.0, 0.0, 0.0, 0.0)
         return Drawn("", (a, b, -a * x - b * y, c, d, -c * x - d * y, *self.fills))
 
     def apply(self, images: Tensor, masks: Tensor, _: str, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the warped images and masks."""
+        """Return the warped images and masks."""
         across, down = _come_from(numbers[:, :6], images.shape[-2], images.shape[-1])
         warped = _bilinear(images, across, down, numbers[:, 6:-1, None, None])
         layers = masks if masks.ndim == 4 else masks[:, None]
@@ -88,8 +88,8 @@ class Warp:
         return warped, labels.reshape(masks.shape)
 
 
-def against_warp(transform: Any, pictures: Pictures) -> str:
-    """Gives the setting of a transform that a `Warp` does not do, in words; "" if there is none."""
+def against_warp(transform: Any, images: Images) -> str:
+    """Return the setting of a transform that a `Warp` does not do, in words; "" if there is none."""
     done = {
         "interpolation": _LINEAR, "mask_interpolation": _NEAREST, "border_mode": _CONSTANT, "fit_output": False,
         "crop_border": False,
@@ -97,7 +97,7 @@ def against_warp(transform: Any, pictures: Pictures) -> str:
     for name, value in done.items():
         if (found := getattr(transform, name, value)) != value:
             return f"{name}: {str(found).lower()}"
-    for name, count in (("fill", pictures.channels), ("fill_mask", 1)):
+    for name, count in (("fill", images.channels), ("fill_mask", 1)):
         found = getattr(transform, name)
         values = _one_for_each(found, count)
         several = isinstance(found, list | tuple) and (name == "fill_mask" or not len(found) == count <= 4)
@@ -111,7 +111,7 @@ def _one_for_each(fill: Any, channels: int) -> tuple[float, ...]:
 
 
 def _come_from(matrix: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Gives the column and row that each pixel comes from, `[n, H, W]` each.
+    """Return the column and row that each pixel comes from, `[n, H, W]` each.
 
     Written out: a product of matrices would be rounded to TF32 on a GPU, which is a pixel in a thousand.
     """
@@ -136,7 +136,7 @@ def _bilinear(images: Tensor, across: Tensor, down: Tensor, fill: Tensor) -> Ten
 
 
 def _nearest(masks: Tensor, across: Tensor, down: Tensor, fill: Tensor) -> Tensor:
-    """Gives the nearest pixels; of two that are as near the even one, as OpenCV 5 does where a mask has one layer."""
+    """Return the nearest pixels; of two that are as near the even one, as OpenCV 5 does where a mask has one layer."""
     import torch
 
     height, width = masks.shape[-2:]

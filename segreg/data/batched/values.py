@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from segreg.data.batched.drawing import Drawn, Pictures, Sources, own_parameters
+from segreg.data.batched.drawing import Drawn, Images, Sources, own_parameters
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -15,28 +15,28 @@ _HALF = 24
 
 
 class BrightnessContrast:
-    """Multiplies values and adds to them: RandomBrightnessContrast."""
+    """Multiply values and adds to them: RandomBrightnessContrast."""
 
-    def draw(self, transform: Any, pictures: Pictures, *_: object) -> Drawn:
-        """Gives the factor and what is added."""
-        parameters = own_parameters(transform, pictures)
+    def draw(self, transform: Any, images: Images, *_: object) -> Drawn:
+        """Return the factor and what is added."""
+        parameters = own_parameters(transform, images)
         return Drawn("", (float(parameters["alpha"]), float(parameters["beta"])))
 
     def apply(self, images: Tensor, masks: Tensor, _: str, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the images so changed; fractions are cut off, as Albumentations does."""
+        """Return the images so changed; fractions are cut off, as Albumentations does."""
         factor, added = (one[:, None, None, None] for one in numbers.unbind(1))
         return _as_uint8(images.float() * factor + added), masks
 
 
-def against_brightness_contrast(transform: Any, _: Pictures) -> str:
-    """Gives the setting that it does not do, in words: what hangs on a picture's values is not drawn on the host."""
+def against_brightness_contrast(transform: Any, _: Images) -> str:
+    """Return the setting that it does not do, in words: what depends on a image's values is not drawn on the host."""
     return "" if transform.brightness_by_max else "brightness_by_max: false"
 
 
 class Noise:
-    """Adds normal noise: GaussNoise, of the same distribution but not its numbers.
+    """Add normal noise: GaussNoise, of the same distribution but not its numbers.
 
-    Albumentations has OpenCV draw them, one after the other, from a seed of 16 bits. Here a pixel's number hangs on its
+    Albumentations has OpenCV draw them, one after the other, from a seed of 16 bits. Here a pixel's number depends on its
     place and on 48 bits of the sample's, so that it is the same in any batch and on any device but for rounding.
 
     Args:
@@ -46,8 +46,8 @@ class Noise:
     def __init__(self, transform: Any) -> None:
         self.per_channel = bool(transform.per_channel)
 
-    def draw(self, transform: Any, _: Pictures, sources: Sources) -> Drawn:
-        """Gives the noise's mean and deviation as shares of 255, and the key of its numbers."""
+    def draw(self, transform: Any, _: Images, sources: Sources) -> Drawn:
+        """Return the noise's mean and deviation as shares of 255, and the key of its numbers."""
         deviation = sources.python.uniform(*transform.std_range)
         mean = sources.python.uniform(*transform.mean_range)
         sources.numpy.integers(0, 2**16)  # Albumentations' seed, so that what follows draws as it would
@@ -55,7 +55,7 @@ class Noise:
         return Drawn("", (mean, deviation, float(high), float(low)))
 
     def apply(self, images: Tensor, masks: Tensor, _: str, numbers: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the images with noise, of which fractions are cut off towards zero, as Albumentations does."""
+        """Return the images with noise, of which fractions are cut off towards zero, as Albumentations does."""
         mean, deviation = (one[:, None, None, None] for one in numbers[:, :2].unbind(1))
         count, channels, height, width = images.shape
         keys = (numbers[:, 2].long() << _HALF) + numbers[:, 3].long()
@@ -63,14 +63,14 @@ class Noise:
         return _as_uint8(images.float() + ((mean + deviation * drawn) * 255).trunc_()), masks
 
 
-def against_noise(transform: Any, _: Pictures) -> str:
-    """Gives the setting that it does not do, in words."""
+def against_noise(transform: Any, _: Images) -> str:
+    """Return the setting that it does not do, in words."""
     factor = transform.noise_scale_factor
     return "" if factor == 1 else f"noise_scale_factor: {factor}"
 
 
 def normal(keys: Tensor, count: int) -> Tensor:
-    """Gives numbers from the standard normal distribution that hang on a key and their place alone.
+    """Return numbers from the standard normal distribution that depend on a key and their place alone.
 
     Box and Muller's pairs of numbers (1958) of the 64-bit words of splitmix64 (Steele, Lea, Flood, OOPSLA 2014), whose
     state is the key before the first.
@@ -87,7 +87,7 @@ def normal(keys: Tensor, count: int) -> Tensor:
 
 
 def splitmix64(keys: Tensor, count: int) -> Tensor:
-    """Gives the first words of splitmix64 from each key, int64 `[n, count]`; their bits are those of unsigned words."""
+    """Return the first words of splitmix64 from each key, int64 `[n, count]`; their bits are those of unsigned words."""
     import torch
 
     places = torch.arange(1, count + 1, device=keys.device)
@@ -98,7 +98,7 @@ def splitmix64(keys: Tensor, count: int) -> Tensor:
 
 
 def _shifted(words: Tensor, by: int) -> Tensor:
-    """Gives words shifted to the right, zeros coming in; torch would bring in the sign."""
+    """Return words shifted to the right, zeros coming in; torch would bring in the sign."""
     return (words >> by) & ((1 << (64 - by)) - 1)
 
 

@@ -1,49 +1,49 @@
-"""What is told of a data set's samples, one by one: damaged files, wrong masks, odd pictures, classes nobody shows."""
+"""What is told of a data set's samples, one by one: damaged files, wrong masks, odd images, classes nobody shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from segreg.registry.protocols import Dataset, Sample
-from segreg.data import Side
-from segreg.errors import listed
+from segreg.config.sections import Input
+from segreg.data import SplitName
+from segreg.data.inspection.class_shares import class_shares
 from segreg.data.inspection.findings import Case, Finding, Severity
 from segreg.data.inspection.scan import Scanned, labels_of
-from segreg.data.inspection.class_shares import class_shares
-from segreg.config.sections import Input
+from segreg.errors import listed
+from segreg.registry.protocols import Dataset, Sample
 
 STRETCHED = 1.5
-"""Change of the aspect ratio from which a stretched picture is told."""
+"""Change of the aspect ratio from which a stretched image is told."""
 
 # name: what, why, what to do
 _FAULTS: dict[str, tuple[str, str, str]] = {
     "image-unreadable": (
-        "pictures that can't be read",
+        "images that can't be read",
         "training stops before its first step",
         "fetch or export them again, or take them out of the data set",
     ),
     "mask-missing": (
-        "pictures without a mask",
-        "nothing can be learned from a picture without its truth, and training refuses it",
-        "add the masks, or take the pictures out of the data set",
+        "images without a mask",
+        "nothing can be learned from a image without its truth, and training refuses it",
+        "add the masks, or take the images out of the data set",
     ),
     "mask-unreadable": (
         "masks that can't be read",
         "training stops before its first step",
-        "fetch or export them again, or take their pictures out of the data set",
+        "fetch or export them again, or take their images out of the data set",
     ),
     "mask-values": (
         "masks with values that are no class",
-        "a pixel that is no class can't be learned; training refuses it rather than guess",
+        "a pixel that is not a class can't be learned; training refuses it rather than guess",
         "name every class in the recipe, say which value is ignored, or mend the masks",
     ),
     "sizes-differ": (
-        "masks of another size than their picture",
+        "masks of another size than their image",
         "the outline would not lie on what it outlines; training refuses it",
-        "export picture and mask at one size; where only one was turned, look at its Exif orientation",
+        "export image and mask at one size; where only one was turned, look at its Exif orientation",
     ),
     "unfit": (
-        "pictures that don't go with the recipe's section input",
+        "images that don't go with the recipe's section input",
         "training refuses them rather than lose or invent something",
         "set input.channels, input.sixteen_bit or input.resize as each line says",
     ),
@@ -54,18 +54,18 @@ _ODD: dict[str, tuple[Severity, str, str, str]] = {
     "mask-ignored": (
         "warning",
         "masks that are ignored as a whole",
-        "such pictures cost time and teach nothing",
+        "such images cost time and teach nothing",
         "take them out, or mend what makes their pixels 255",
     ),
     "mask-empty": (
         "warning",
         "masks without a pixel of any class",
         "a mask that was never drawn looks like this; it is right where there is nothing to see",
-        "look at them; take out those whose picture does show something",
+        "look at them; take out those whose image does show something",
     ),
     "image-blank": (
         "warning",
-        "pictures with one value everywhere",
+        "images with one value everywhere",
         "nothing can be seen in them",
         "take them out, or export them again",
     ),
@@ -73,7 +73,7 @@ _ODD: dict[str, tuple[Severity, str, str, str]] = {
         "warning",
         "masks that lose a class when they are resized to {size}",
         "what is smaller than a pixel of the input can neither be learned nor found",
-        "enlarge input.size, or crop the pictures into pieces",
+        "enlarge input.size, or crop the images into pieces",
     ),
     "mask-of-one-class": (
         "note",
@@ -83,13 +83,13 @@ _ODD: dict[str, tuple[Severity, str, str, str]] = {
     ),
     "stretched": (
         "note",
-        f"pictures whose aspect ratio {{size}} changes by a factor above {STRETCHED}",
-        "round things become oval, differently in each picture",
-        "set input.resize: letterbox, or give input.size the pictures' aspect ratio",
+        f"images whose aspect ratio {{size}} changes by a factor above {STRETCHED}",
+        "round things become oval, differently in each image",
+        "set input.resize: letterbox, or give input.size the images' aspect ratio",
     ),
     "enlarged": (
         "note",
-        "pictures smaller than the network's input, {size}",
+        "images smaller than the network's input, {size}",
         "the network computes on pixels that were not there",
         "a smaller input.size is faster and as good",
     ),
@@ -97,7 +97,7 @@ _ODD: dict[str, tuple[Severity, str, str, str]] = {
 
 
 def fault_findings(dataset: Dataset, scanned: Sequence[Scanned]) -> list[Finding]:
-    """Gives what training would refuse, a finding for each kind of fault."""
+    """Return what training would refuse, a finding for each kind of fault."""
     findings = []
     for name, (what, why, do) in _FAULTS.items():
         cases = []
@@ -110,7 +110,7 @@ def fault_findings(dataset: Dataset, scanned: Sequence[Scanned]) -> list[Finding
 
 
 def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> list[Finding]:  # noqa: A002
-    """Gives what is allowed and seldom meant: empty masks, blank pictures, what resizing damages."""
+    """Return what is allowed and seldom meant: empty masks, blank images, what resizing damages."""
     found = {
         **_odd_masks(dataset, scanned),
         "image-blank": _cases(dataset, [(one, "image", "") for one in scanned if one.blank]),
@@ -165,8 +165,8 @@ def _resized(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> dict
     }
 
 
-def class_findings(dataset: Dataset, sides: Mapping[Side, Sequence[Scanned]]) -> list[Finding]:
-    """Gives classes that nobody shows, that training never sees, and that a score can't be given for."""
+def class_findings(dataset: Dataset, sides: Mapping[SplitName, Sequence[Scanned]]) -> list[Finding]:
+    """Return classes that nobody shows, that training never sees, and that a score can't be given for."""
     task = dataset.task
     everywhere = class_shares([s for side in sides.values() for s in side], task)
     never = [share.name for share in everywhere if not share.pixels]
@@ -206,12 +206,12 @@ def _any_mask(scanned: Sequence[Scanned]) -> bool:
 
 
 def files_of(sample: Sample) -> tuple[str, ...]:
-    """Gives a sample's files."""
+    """Return a sample's files."""
     return tuple(str(file) for file in (sample.image, sample.mask) if file is not None)
 
 
 def _cases(dataset: Dataset, found: Sequence[tuple[Scanned, str, str]]) -> tuple[Case, ...]:
-    """Gives a case for each sample, of its image or its mask, with what is told of that file."""
+    """Return a case for each sample, of its image or its mask, with what is told of that file."""
     cases = []
     for one, which, words in found:
         sample = dataset.samples[one.index]

@@ -1,4 +1,4 @@
-"""How much of the pictures each class takes, and the weights in a loss that would even it out."""
+"""How much of the images each class takes, and the weights in a loss that would even it out."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 FORMULAS = {
     "median_frequency": "median of all f / f of the class, where f is the class's share of the pixels of those "
-    "pictures that show it (arXiv:1411.4734)",
+    "images that show it (arXiv:1411.4734)",
     "inverse_frequency": "pixels / (classes with pixels x pixels of the class), scikit-learn's `balanced`",
     "positive_weight": "pixels without the class / pixels with it",
 }
@@ -25,14 +25,14 @@ FORMULAS = {
 
 @dataclass(frozen=True)
 class ClassShare:
-    """What one class has of some pictures.
+    """What one class has of some images.
 
     Attributes:
         name: the class.
         pixels: its pixels.
         share: its share of all pixels that are not ignored; 0 where there are none.
-        images: pictures that show it.
-        image_share: its share of the pictures.
+        images: images that show it.
+        image_share: its share of the images.
     """
 
     name: str
@@ -43,7 +43,7 @@ class ClassShare:
 
 
 def class_shares(scanned: Sequence[Scanned], task: Task) -> list[ClassShare]:
-    """Gives every label's share of the pictures whose masks could be read."""
+    """Return every label's share of the images whose masks could be read."""
     names = labels_of(task)
     pixels, counted = _sums(scanned, len(names))
     images = sum(((s.pixels > 0).astype(np.int64) for s in scanned if s.pixels is not None), np.zeros(len(names), int))
@@ -58,7 +58,7 @@ def class_shares(scanned: Sequence[Scanned], task: Task) -> list[ClassShare]:
 
 
 def suggested_weights(scanned: Sequence[Scanned], task: Task) -> dict[str, list[float | None]]:
-    """Gives weights by formula, see `FORMULAS`; None for a class that has no pixel.
+    """Return weights by formula, see `FORMULAS`; None for a class that has no pixel.
 
     Multiclass tasks get one weight a class by two formulas, the others each class's `positive_weight`.
     """

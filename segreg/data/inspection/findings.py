@@ -49,7 +49,7 @@ class Finding:
     cases: tuple[Case, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
-        """Gives it as plain values."""
+        """Return it as plain values."""
         cases = [{"told": case.told, "files": list(case.files), "ids": list(case.ids)} for case in self.cases]
         return {
             "severity": self.severity, "name": self.name, "what": self.what, "why": self.why, "do": self.do,
@@ -57,7 +57,7 @@ class Finding:
         }  # fmt: skip
 
     def lines(self, *, most: int = 5) -> list[str]:
-        """Gives it as lines to print, with the first `most` cases."""
+        """Return it as lines to print, with the first `most` cases."""
         told = [f"{self.severity}: {self.what} [{self.name}]"]
         told += [f"    {case.told}" for case in self.cases[:most]]
         if len(self.cases) > most:
@@ -68,12 +68,12 @@ class Finding:
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """Gives errors first, then warnings, then notes."""
+    """Return errors first, then warnings, then notes."""
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 def summary(findings: Sequence[Finding]) -> str:
-    """Gives "1 error, 2 warnings and no note"."""
+    """Return "1 error, 2 warnings and no note"."""
     counts = Counter(finding.severity for finding in findings)
     words = [f"{counts[s] or 'no'} {s}{'s' * (counts[s] > 1)}" for s in SEVERITIES]
     return f"{words[0]}, {words[1]} and {words[2]}"

@@ -1,4 +1,4 @@
-"""What stands on two sides of a split though it is one thing: groups, copies, pictures alike."""
+"""What stands on two sides of a split though it is one thing: groups, copies, images alike."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from segreg.registry.protocols import Dataset
-from segreg.data import SIDES, Side
-from segreg.errors import listed
+from segreg.data import SPLITS, SplitName
 from segreg.data.inspection.checks import files_of
 from segreg.data.inspection.findings import Case, Finding
-from segreg.data.inspection.similarity import MOST, ORIENTATIONS, Pair, alike_pairs, clusters
 from segreg.data.inspection.scan import Scanned
+from segreg.data.inspection.similarity import MOST, ORIENTATIONS, Pair, alike_pairs, clusters
+from segreg.errors import listed
+from segreg.registry.protocols import Dataset
 
-_LEAK = "the network is scored on what it was trained on, and the scores promise more than new pictures will give"
+_LEAK = "the network is scored on what it was trained on, and the scores promise more than new images will give"
 _GROUPS = (
-    "give the pictures of one thing one group (a data set's setting, or a manifest's column), so that a drawn split "
+    "give the images of one thing one group (a data set's setting, or a manifest's column), so that a drawn split "
 )
 _GROUPS += "keeps them on one side; or leave one of them out"
 # Roboflow names the augmented copies of `a.jpg` `a_jpg.rf.<hash>.jpg`.
@@ -44,8 +44,8 @@ class AlikePair:
     across: bool
 
 
-def group_findings(dataset: Dataset, side_of: Mapping[int, Side]) -> list[Finding]:
-    """Gives groups that stand on two sides, and sources whose copies have no group."""
+def group_findings(dataset: Dataset, side_of: Mapping[int, SplitName]) -> list[Finding]:
+    """Return groups that stand on two sides, and sources whose copies have no group."""
     members: dict[str, list[int]] = defaultdict(list)
     sources: dict[str, list[int]] = defaultdict(list)
     for index in side_of:
@@ -64,7 +64,7 @@ def group_findings(dataset: Dataset, side_of: Mapping[int, Side]) -> list[Findin
     if cases := _divided(dataset, copied, side_of, "source"):
         findings.append(Finding(
             "error", "augmented-copies-across-sides",
-            f"pictures with augmented copies on two sides of the split, by their names (.rf.): {len(cases)}", _LEAK,
+            f"images with augmented copies on two sides of the split, by their names (.rf.): {len(cases)}", _LEAK,
             "set the group by a regular expression such as ^(.*)[.]rf[.], so that copies of a source have one group",
             cases,
         ))  # fmt: skip
@@ -72,16 +72,16 @@ def group_findings(dataset: Dataset, side_of: Mapping[int, Side]) -> list[Findin
 
 
 def duplicate_findings(
-    dataset: Dataset, scanned: Sequence[Scanned], side_of: Mapping[int, Side]
+    dataset: Dataset, scanned: Sequence[Scanned], side_of: Mapping[int, SplitName]
 ) -> tuple[list[Finding], list[AlikePair]]:
-    """Gives pictures that are there twice or nearly so, and all such pairs, those across sides first."""
-    same = _same_pictures(scanned)
+    """Return images that are there twice or nearly so, and all such pairs, those across sides first."""
+    same = _same_images(scanned)
     findings = _same_findings(dataset, same, scanned, side_of)
     readable = [one for one in scanned if one.thumbnail is not None]
     near: list[AlikePair] = []
     if len(readable) > MOST:
         findings.append(Finding(
-            "note", "near-duplicates-not-searched", f"{len(readable)} pictures are too many to compare each with each",
+            "note", "near-duplicates-not-searched", f"{len(readable)} images are too many to compare each with each",
             "near duplicates across the split are not found", f"check parts of at most {MOST}",
         ))  # fmt: skip
     else:
@@ -98,7 +98,7 @@ def duplicate_findings(
     return findings, sorted([*exact, *near], key=lambda p: (not p.across, -p.likeness, p.first, p.second))
 
 
-def _same_pictures(scanned: Sequence[Scanned]) -> list[list[Scanned]]:
+def _same_images(scanned: Sequence[Scanned]) -> list[list[Scanned]]:
     by_digest: dict[str, list[Scanned]] = defaultdict(list)
     for one in scanned:
         if one.image_digest and not one.blank:
@@ -107,7 +107,7 @@ def _same_pictures(scanned: Sequence[Scanned]) -> list[list[Scanned]]:
 
 
 def _same_findings(
-    dataset: Dataset, same: Sequence[Sequence[Scanned]], scanned: Sequence[Scanned], side_of: Mapping[int, Side]
+    dataset: Dataset, same: Sequence[Sequence[Scanned]], scanned: Sequence[Scanned], side_of: Mapping[int, SplitName]
 ) -> list[Finding]:
     sets = [[one.index for one in found] for found in same]
     across = [indices for indices in sets if len({side_of.get(i) for i in indices}) > 1]
@@ -116,12 +116,12 @@ def _same_findings(
     if across:
         findings.append(Finding(
             "error", "duplicate-across-sides",
-            f"pictures that are there again on another side of the split: {len(across)}",
+            f"images that are there again on another side of the split: {len(across)}",
             _LEAK, _GROUPS, tuple(_case(dataset, indices, side_of) for indices in across),
         ))  # fmt: skip
     if within:
         findings.append(Finding(
-            "warning", "duplicate", f"pictures that are there again on the same side: {len(within)}",
+            "warning", "duplicate", f"images that are there again on the same side: {len(within)}",
             "they count for more than the others, and another split would divide them",
             "leave all but one of them out, or give them one group",
             tuple(_case(dataset, indices, side_of) for indices in within),
@@ -130,20 +130,20 @@ def _same_findings(
     unlike = [indices for indices in sets if len({mask_of[i] for i in indices if mask_of[i]}) > 1]
     if unlike:
         findings.append(Finding(
-            "warning", "duplicate-with-other-mask", f"pictures that are there again with another mask: {len(unlike)}",
-            "one and the same picture is taught, and scored, by two truths",
+            "warning", "duplicate-with-other-mask", f"images that are there again with another mask: {len(unlike)}",
+            "one and the same image is taught, and scored, by two truths",
             "keep the better mask of each",
             tuple(_case(dataset, indices, side_of) for indices in unlike),
         ))  # fmt: skip
     return findings
 
 
-def _near_findings(dataset: Dataset, near: Sequence[AlikePair], side_of: Mapping[int, Side]) -> list[Finding]:
+def _near_findings(dataset: Dataset, near: Sequence[AlikePair], side_of: Mapping[int, SplitName]) -> list[Finding]:
     findings = []
     if across := [pair for pair in near if pair.across]:
         findings.append(Finding(
             "warning", "near-duplicate-across-sides",
-            f"pairs of pictures on two sides of the split that show the same thing: {len(across)}", _LEAK,
+            f"pairs of images on two sides of the split that show the same thing: {len(across)}", _LEAK,
             f"look at them (--out draws them); {_GROUPS}",
             tuple(_pair_case(dataset, pair, side_of) for pair in across),
         ))  # fmt: skip
@@ -157,7 +157,7 @@ def _near_findings(dataset: Dataset, near: Sequence[AlikePair], side_of: Mapping
                 likeness[index] = max(pair.likeness, likeness.get(index, 0.0))
         findings.append(Finding(
             "note", "near-duplicate",
-            f"sets of pictures on one side, without a group, that show the same thing: {len(sets)}",
+            f"sets of images on one side, without a group, that show the same thing: {len(sets)}",
             "another split would divide them",
             "look at them (--out draws them), and give those that are one thing one group",
             tuple(
@@ -169,7 +169,7 @@ def _near_findings(dataset: Dataset, near: Sequence[AlikePair], side_of: Mapping
 
 
 def _divided(
-    dataset: Dataset, sets: Mapping[str, Sequence[int]], side_of: Mapping[int, Side], word: str
+    dataset: Dataset, sets: Mapping[str, Sequence[int]], side_of: Mapping[int, SplitName], word: str
 ) -> tuple[Case, ...]:
     return tuple(
         _case(dataset, indices, side_of, f'{word} "{name}": ')
@@ -178,17 +178,17 @@ def _divided(
     )
 
 
-def _pair(pair: Pair, readable: Sequence[Scanned], side_of: Mapping[int, Side]) -> AlikePair:
+def _pair(pair: Pair, readable: Sequence[Scanned], side_of: Mapping[int, SplitName]) -> AlikePair:
     first, second = readable[pair.first].index, readable[pair.second].index
     return AlikePair(first, second, pair.likeness, pair.orientation, side_of.get(first) != side_of.get(second))
 
 
-def _pair_case(dataset: Dataset, pair: AlikePair, side_of: Mapping[int, Side]) -> Case:
+def _pair_case(dataset: Dataset, pair: AlikePair, side_of: Mapping[int, SplitName]) -> Case:
     way = f", the second {ORIENTATIONS[pair.orientation]}" if pair.orientation else ""
     return _case(dataset, [pair.first, pair.second], side_of, f"alike by {pair.likeness:.2f}{way}: ")
 
 
-def _case(dataset: Dataset, indices: Sequence[int], side_of: Mapping[int, Side], before: str = "") -> Case:
+def _case(dataset: Dataset, indices: Sequence[int], side_of: Mapping[int, SplitName], before: str = "") -> Case:
     samples = [dataset.samples[index] for index in indices]
     named = [
         f"{sample.image}{f' ({side_of[index]})' if index in side_of else ''}"
@@ -201,6 +201,6 @@ def _case(dataset: Dataset, indices: Sequence[int], side_of: Mapping[int, Side],
     )
 
 
-def sides_by_index(sides: Mapping[Side, Sequence[int]]) -> dict[int, Side]:
-    """Gives each sample's side."""
-    return {index: side for side in SIDES for index in sides.get(side, ())}
+def sides_by_index(sides: Mapping[SplitName, Sequence[int]]) -> dict[int, SplitName]:
+    """Return each sample's side."""
+    return {index: side for side in SPLITS for index in sides.get(side, ())}

@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segreg.registry.protocols import Dataset
-from segreg.data import SIDES, Side, divide
-from segreg.errors import SegregError
+from segreg.config.sections import Input, Split
+from segreg.data import SPLITS, SplitName, divide
 from segreg.data.inspection.checks import class_findings, fault_findings, odd_findings
+from segreg.data.inspection.class_shares import FORMULAS, ClassShare, class_shares, suggested_weights
 from segreg.data.inspection.findings import Case, Finding, in_order, summary
 from segreg.data.inspection.leaks import AlikePair, duplicate_findings, group_findings, sides_by_index
 from segreg.data.inspection.scan import Scanned, scan
-from segreg.data.inspection.class_shares import FORMULAS, ClassShare, class_shares, suggested_weights
+from segreg.errors import SegregError
+from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
-from segreg.config.sections import Input, Split
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,16 +26,16 @@ class Report:
     Attributes:
         dataset: the data set.
         sides: the samples of each side, as indices; empty where the split can't be made.
-        shares: each class's share of all pictures under "all", and of each side.
+        shares: each class's share of all images under "all", and of each side.
         weights: suggested weights by formula, of the training side (of all where there is no split).
-        sizes: how many pictures have each size, the most frequent first.
-        formats: how many pictures have each depth and number of channels.
+        sizes: how many images have each size, the most frequent first.
+        formats: how many images have each depth and number of channels.
         findings: what was found, errors first.
         pairs: samples that show the same thing, those across sides first.
     """
 
     dataset: Dataset
-    sides: Mapping[Side, Sequence[int]]
+    sides: Mapping[SplitName, Sequence[int]]
     shares: Mapping[str, Sequence[ClassShare]]
     weights: Mapping[str, Sequence[float | None]]
     sizes: Mapping[str, int]
@@ -45,18 +45,18 @@ class Report:
 
     @property
     def in_error(self) -> bool:
-        """Says whether there is an error among the findings."""
+        """Whether there is an error among the findings."""
         return any(finding.severity == "error" for finding in self.findings)
 
     def as_data(self) -> dict[str, Any]:
-        """Gives it as plain values for JSON."""
+        """Return it as plain values for JSON."""
         names = [share.name for share in self.shares["all"]]
         weighted = names if self.dataset.task.mode == "multiclass" else list(self.dataset.task.classes)
         samples = self.dataset.samples
         return {
             "notice": self.dataset.notice,
             "mode": self.dataset.task.mode,
-            "pictures": len(samples),
+            "images": len(samples),
             "sides": {side: len(indices) for side, indices in self.sides.items()},
             "sizes": dict(self.sizes),
             "formats": dict(self.formats),
@@ -79,9 +79,9 @@ class Report:
         }  # fmt: skip
 
     def lines(self, *, most: int = 5) -> list[str]:
-        """Gives it as lines to print, with the first `most` cases of each finding."""
+        """Return it as lines to print, with the first `most` cases of each finding."""
         task = self.dataset.task
-        told = [f"{len(self.dataset.samples)} pictures, {task.mode}: {', '.join(task.classes)}"]
+        told = [f"{len(self.dataset.samples)} images, {task.mode}: {', '.join(task.classes)}"]
         if self.dataset.notice:
             told.append(f"notice: {self.dataset.notice}")
         told += [f"  split     {_numbered(self.sides)}"] if self.sides else []
@@ -92,18 +92,18 @@ class Report:
         return [*told, summary(self.findings)]
 
     def _table(self) -> list[str]:
-        """Gives each class's share of pixels and pictures, overall and on each side."""
-        columns = ["all", *(side for side in SIDES if side in self.shares)]
+        """Return each class's share of pixels and images, overall and on each side."""
+        columns = ["all", *(side for side in SPLITS if side in self.shares)]
         width = max(9, *(len(share.name) for share in self.shares["all"])) + 2
         head = "".join(f"{f'{column} %':>9}" for column in columns)
-        told = [f"  {'pixels':<{width}}{head}{'pictures':>11} that show it"]
+        told = [f"  {'pixels':<{width}}{head}{'images':>11} that show it"]
         for k, share in enumerate(self.shares["all"]):
             row = "".join(f"{100 * self.shares[column][k].share:>9.3g}" for column in columns)
             told.append(f"  {share.name:<{width}}{row}{share.images:>11} ({100 * share.image_share:.3g} %)")
         return told
 
     def _weights(self) -> list[str]:
-        of = "train" if self.sides else "all pictures"
+        of = "train" if self.sides else "all images"
         told = []
         for name, values in self.weights.items():
             words = ", ".join("none" if value is None else f"{value:g}" for value in values)
@@ -118,10 +118,10 @@ def inspect(
     *,
     progress: Progress,
 ) -> Report:
-    """Reads a whole data set and tells everything that is to be told of it.
+    """Read a whole data set and tells everything that is to be told of it.
 
     What training would refuse are errors, found by what training does; so is a leak that is beyond doubt. Memory grows
-    by some 30 kB a picture; the pictures themselves are read in threads, one after the other thrown away.
+    by some 30 kB a image; the images themselves are read in threads, one after the other thrown away.
 
     Raises:
         SegregError: the data set has no samples, or two with one id.
@@ -134,18 +134,18 @@ def inspect(
     chosen = sorted(side_of) if side_of else list(range(len(dataset.samples)))
     if left := len(dataset.samples) - len(chosen):
         findings.append(Finding(
-            "note", "unused", f"{left} of {len(dataset.samples)} pictures stand on no side of the split",
+            "note", "unused", f"{left} of {len(dataset.samples)} images stand on no side of the split",
             "they are neither trained on nor scored, and were not looked at here",
             "split.method: random takes all; split.lists names those that are used",
         ))  # fmt: skip
     scanned = scan(dataset, input, chosen, progress=progress)
     by_index = {one.index: one for one in scanned}
-    on_sides: dict[Side, list[Scanned]] = {side: [by_index[i] for i in indices] for side, indices in sides.items()}
+    on_sides: dict[SplitName, list[Scanned]] = {side: [by_index[i] for i in indices] for side, indices in sides.items()}
     findings += fault_findings(dataset, scanned)
     findings += odd_findings(dataset, scanned, input)
     findings += class_findings(dataset, on_sides or {"train": scanned})
     findings += group_findings(dataset, side_of)
-    with progress.watch("comparing pictures", None, "pictures"):
+    with progress.watch("comparing images", None, "images"):
         duplicates, pairs = duplicate_findings(dataset, scanned, side_of)
     shares = {"all": class_shares(scanned, dataset.task)}
     shares |= {side: class_shares(found, dataset.task) for side, found in on_sides.items() if found}
@@ -162,13 +162,13 @@ def inspect(
     )
 
 
-def _sides(dataset: Dataset, split: Split, findings: list[Finding]) -> dict[Side, list[int]]:
-    """Gives the split's sides, or notes why there are none and gives the data set's own where it has them."""
+def _sides(dataset: Dataset, split: Split, findings: list[Finding]) -> dict[SplitName, list[int]]:
+    """Return the split's sides, or notes why there are none and gives the data set's own where it has them."""
     try:
         return divide(dataset, split)
     except SegregError as error:
-        own: dict[Side, list[int]] = {
-            side: [i for i, sample in enumerate(dataset.samples) if sample.split == side] for side in SIDES
+        own: dict[SplitName, list[int]] = {
+            side: [i for i, sample in enumerate(dataset.samples) if sample.split == side] for side in SPLITS
         }
         whole = split.method in ("auto", "dataset") and sum(map(len, own.values())) == len(dataset.samples)
         divided = whole and any(f.name == "group-across-sides" for f in group_findings(dataset, sides_by_index(own)))
@@ -181,7 +181,7 @@ def _sides(dataset: Dataset, split: Split, findings: list[Finding]) -> dict[Side
         return own if whole else {}
 
 
-def _numbered(sides: Mapping[Side, Sequence[int]]) -> str:
+def _numbered(sides: Mapping[SplitName, Sequence[int]]) -> str:
     return ", ".join(f"{side} {len(indices)}" for side, indices in sides.items())
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.registry.protocols import Dataset, Sample
-from segreg.data.samples import fitted_sample, wrong_labels
-from segreg.errors import SegregError, listed
+from segreg.config.sections import Input
 from segreg.data.images import read_labels
 from segreg.data.inspection.similarity import thumbnail
+from segreg.data.samples import fitted_sample, wrong_labels
+from segreg.errors import SegregError, listed
+from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.progress import Progress
-from segreg.config.sections import Input
 from segreg.task import IGNORE_INDEX, Task
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Scanned:
 
 
 def labels_of(task: Task) -> tuple[str, ...]:
-    """Gives the name of each label whose pixels are counted: a binary task's background is the first."""
+    """Return the name of each label whose pixels are counted: a binary task's background is the first."""
     return ("background", *task.classes) if task.mode == "binary" else task.classes
 
 
@@ -84,11 +84,11 @@ def scan(
     progress: Progress,
     workers: int | None = None,
 ) -> list[Scanned]:
-    """Reads samples in threads, one after the other thrown away, and gives what they hold in the order of `indices`."""
+    """Read samples in threads, one after the other thrown away, and return what they hold in the order of `indices`."""
     found: dict[int, Scanned] = {}
     pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
     try:
-        with progress.watch("reading pictures", len(indices), "pictures") as advance:
+        with progress.watch("reading images", len(indices), "images") as advance:
             waiting = [pool.submit(scan_sample, dataset, input, index) for index in indices]
             for future in as_completed(waiting):
                 scanned = future.result()
@@ -100,7 +100,7 @@ def scan(
 
 
 def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa: A002
-    """Reads one sample."""
+    """Read one sample."""
     sample, task = dataset.samples[index], dataset.task
     faults: list[Fault] = []
     image = _read(lambda: np.asarray(dataset.read_image(sample)), sample.image, "image-unreadable", faults)
@@ -126,7 +126,7 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
 
 
 def _mask_fault(sample: Sample) -> Callable[[], str]:
-    """Says on demand whether a mask that its data set refuses is damaged or holds what is no class."""
+    """Says on demand whether a mask that its data set refuses is damaged or holds what is not a class."""
 
     def name() -> str:
         try:

@@ -1,4 +1,4 @@
-"""Pictures to look at before training: samples as the augmentations make them, and pictures that look like copies."""
+"""Images to look at before training: samples as the augmentations make them, and images that look like copies."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.registry.protocols import Dataset
-from segreg.data import Augmentation, Side
+from segreg.config.sections import Input
+from segreg.data import Augmentation, SplitName
+from segreg.data.inspection.leaks import AlikePair, sides_by_index
+from segreg.data.inspection.scan import labels_of
+from segreg.data.inspection.similarity import ORIENTATIONS, turned
 from segreg.data.samples import fitted_sample
 from segreg.data.split import drawn
 from segreg.errors import SegregError
-from segreg.data.inspection.leaks import AlikePair, sides_by_index
-from segreg.data.inspection.similarity import ORIENTATIONS, turned
-from segreg.data.inspection.scan import labels_of
+from segreg.registry.protocols import Dataset
+from segreg.task import IGNORE_INDEX, Task
 from segreg.visualize.colours import outline
 from segreg.visualize.label_colours import Colour, label_colours
-from segreg.config.sections import Input
-from segreg.task import IGNORE_INDEX, Task
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,9 +38,9 @@ _LETTERS = 34
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One picture of a sheet: uint8 `[H, W, 3]`, and the words above it."""
+    """One image of a sheet: uint8 `[H, W, 3]`, and the words above it."""
 
-    picture: NDArray[np.uint8]
+    image: NDArray[np.uint8]
     words: str
 
 
@@ -86,8 +86,8 @@ def contact_sheet(
             row.append(Panel(_outlined(*after, dataset.task), f"epoch {epoch}"))
         rows.append(row)
     if not rows:
-        raise SegregError("no picture of the training side can be read, so there is none to show")
-    title = f"training pictures at {input.size[0]}x{input.size[1]}: as prepared, then as augmented"
+        raise SegregError("no image of the training side can be read, so there is none to show")
+    title = f"training images at {input.size[0]}x{input.size[1]}: as prepared, then as augmented"
     title += "" if augment else " (the recipe has no augmentation)"
     return _sheet(rows, f"{title}\n{dataset.notice}".strip(), dataset.task)
 
@@ -95,7 +95,7 @@ def contact_sheet(
 def pair_sheet(
     dataset: Dataset,
     pairs: Sequence[AlikePair],
-    sides: Mapping[Side, Sequence[int]],
+    sides: Mapping[SplitName, Sequence[int]],
     input: Input,  # noqa: A002
     *,
     most: int = 24,
@@ -117,12 +117,12 @@ def pair_sheet(
         if panels:
             words = [f"alike by {pair.likeness:.2f}" if pair.likeness < 1 else "the same values"]
             words.append(ORIENTATIONS[pair.orientation])
-            panels = [Panel(p.picture, f"{p.words}\n{w}") for p, w in zip(panels, words, strict=False)]
+            panels = [Panel(p.image, f"{p.words}\n{w}") for p, w in zip(panels, words, strict=False)]
             rows.append(panels)
     # Two pairs beside each other, because pairs are narrow.
     rows = [[panel for row in rows[k : k + 2] for panel in row] for k in range(0, len(rows), 2)]
     shown = f"{min(most, len(pairs))} of {len(pairs)}" if len(pairs) > most else str(len(pairs))
-    title = f"pairs of pictures that look like copies, those on two sides of the split first: {shown}"
+    title = f"pairs of images that look like copies, those on two sides of the split first: {shown}"
     return _sheet(rows, title, dataset.task)
 
 
@@ -131,7 +131,7 @@ def _turned_mask(mask: NDArray[np.uint8], way: int) -> NDArray[np.uint8]:
 
 
 def _outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8], task: Task) -> NDArray[np.uint8]:
-    """Gives `[h, w, 3]` no larger than a panel: the image with each class's outline, ignored pixels dimmed."""
+    """Return `[h, w, 3]` no larger than a panel: the image with each class's outline, ignored pixels dimmed."""
     shown = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
     shown, layers = _shrunk(shown, mask)
     ignored = (layers == IGNORE_INDEX).all(axis=0) if layers.ndim == 3 else layers == IGNORE_INDEX
@@ -166,8 +166,8 @@ def _sheet(rows: Sequence[Sequence[Panel]], title: str, task: Task) -> Figure:
     from matplotlib.patches import Patch
 
     legend = [(labels_of(task)[label], colour) for label, colour in _drawn_labels(task)]
-    rows = [[Panel(p.picture, _wrapped(p.words, _LETTERS)) for p in row] for row in rows]
-    shapes = [panel.picture.shape for row in rows for panel in row]
+    rows = [[Panel(p.image, _wrapped(p.words, _LETTERS)) for p in row] for row in rows]
+    shapes = [panel.image.shape for row in rows for panel in row]
     columns = max(len(row) for row in rows)
     width = _INCHES * max(2, columns)
     heading = _wrapped(title, int(width * 13))
@@ -183,7 +183,7 @@ def _sheet(rows: Sequence[Sequence[Panel]], title: str, task: Task) -> Figure:
         axes.set_axis_off()
     for row, cells in zip(rows, grid, strict=True):
         for panel, axes in zip(row, cells, strict=False):
-            axes.imshow(panel.picture)
+            axes.imshow(panel.image)
             axes.set_title(panel.words, fontsize=7, loc="left", parse_math=False)
     patches = [
         Patch(facecolor=[value / 255 for value in colour], edgecolor="grey", label=name) for name, colour in legend

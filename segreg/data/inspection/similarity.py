@@ -1,9 +1,9 @@
-"""Pictures that show the same thing: by the details they have in common, whatever their colours or orientation.
+"""Images that show the same thing: by the details they have in common, whatever their colours or orientation.
 
-A hash of a picture's large forms (dHash, pHash) takes every dark spot in the middle of a bright ground for every other.
+A hash of a image's large forms (dHash, pHash) takes every dark spot in the middle of a bright ground for every other.
 So what is compared here is detail: of a grey thumbnail each pixel's difference from its surroundings, divided by how
-much those surroundings vary. That is alike in a picture and its copy though one was recoloured, resized or saved as
-JPEG, and unlike in two pictures of the same kind of thing. Copies that were mirrored or turned by quarters are found
+much those surroundings vary. That is alike in a image and its copy though one was recoloured, resized or saved as
+JPEG, and unlike in two images of the same kind of thing. Copies that were mirrored or turned by quarters are found
 as well, and those cut a little differently (by a fiftieth of a side, more where forms are large); copies turned by
 other angles are not.
 """
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 SIDE = 64
 """Height and width of a thumbnail."""
 ALIKE = 0.5
-"""Correlation of details from which two pictures count as copies.
+"""Correlation of details from which two images count as copies.
 
-Chosen by eye on the very pictures it is told of here: of 280,875 pairs of 750 skin lesions it takes 7, which all look
+Chosen by eye on the very images it is told of here: of 280,875 pairs of 750 skin lesions it takes 7, which all look
 like one lesion twice, and the next has 0.48; of nuclei, strawberries and gravel it takes 14 pairs, 13 of them augmented
 copies and one two slices of one embryo. Neighbouring frames of a film are alike by 0.5 to 0.9.
 """
 WORTH_A_LOOK = 0.35
-"""Correlation of coarse details, without shifting, from which two pictures are compared closely."""
+"""Correlation of coarse details, without shifting, from which two images are compared closely."""
 MOST = 10_000
-"""Pictures that are compared with each other at most: the work grows with their square."""
-_SHIFT = 8  # thumbnail pixels by which one picture may lie beside the other, an eighth of the side
+"""Images that are compared with each other at most: the work grows with their square."""
+_SHIFT = 8  # thumbnail pixels by which one image may lie beside the other, an eighth of the side
 _RADIUS, _NOISE = 2.0, 2.0  # pixels of the thumbnail; grey levels under which differences are noise
 _BLOCK = 512
 
@@ -45,7 +45,7 @@ ORIENTATIONS = (
 
 @dataclass(frozen=True)
 class Pair:
-    """Two pictures that show the same thing.
+    """Two images that show the same thing.
 
     Attributes:
         first: index of the one among those compared.
@@ -61,7 +61,7 @@ class Pair:
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Gives a small grey picture, stretched to a square; 16-bit values over the range that they have.
+    """Return a small grey image, stretched to a square; 16-bit values over the range that they have.
 
     Shape: `[H, W]` or `[H, W, C]`, uint8 or uint16, to uint8 `[64, 64]`.
     """
@@ -77,9 +77,9 @@ def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = ALIKE) -> list[Pair]:
-    """Gives the pairs of pictures that show the same thing, those most alike first.
+    """Return the pairs of images that show the same thing, those most alike first.
 
-    Time grows with the square of their number: half a second for 750 pictures, some ten seconds for 5,000.
+    Time grows with the square of their number: half a second for 750 images, some ten seconds for 5,000.
     """
     if len(thumbnails) < 2:
         return []
@@ -97,15 +97,15 @@ def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = A
     return sorted(pairs, key=lambda pair: (-pair.likeness, pair.first, pair.second))
 
 
-def turned(picture: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Gives a picture `[H, W, ...]` in one of `ORIENTATIONS`."""
+def turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return a image `[H, W, ...]` in one of `ORIENTATIONS`."""
     quarter, mirrored = divmod(orientation, 2)
-    picture = np.rot90(picture, quarter)
-    return picture[:, ::-1] if mirrored else picture
+    image = np.rot90(image, quarter)
+    return image[:, ::-1] if mirrored else image
 
 
 def clusters(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Gives the sets of what hangs together by pairs, each in order."""
+    """Return the sets of what hangs together by pairs, each in order."""
     leader: dict[int, int] = {}
 
     def leading(item: int) -> int:
@@ -122,28 +122,28 @@ def clusters(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
     return sorted(sets.values())
 
 
-def _details(pictures: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Gives the local contrast of `[N, S, S]`, each picture with mean 0 and length 1 (0 where there is no detail)."""
-    near, wide = _blur(pictures.shape[-1], _RADIUS), _blur(pictures.shape[-1], 2 * _RADIUS)
-    differences = pictures - near @ pictures @ near.T
+def _details(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the local contrast of `[N, S, S]`, each image with mean 0 and length 1 (0 where there is no detail)."""
+    near, wide = _blur(images.shape[-1], _RADIUS), _blur(images.shape[-1], 2 * _RADIUS)
+    differences = images - near @ images @ near.T
     variation = np.sqrt(wide @ (differences**2) @ wide.T)
     return _unit(differences / (variation + np.float32(_NOISE)))
 
 
 def _tapered(details: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Gives details that fade a little towards the borders, where a shifted copy has something else."""
+    """Return details that fade a little towards the borders, where a shifted copy has something else."""
     window = np.hanning(details.shape[-1] + 2)[1:-1] ** 0.25
     return _unit(details * np.outer(window, window).astype(np.float32))
 
 
-def _unit(pictures: NDArray[Any]) -> NDArray[np.float32]:
-    centred = pictures - pictures.mean(axis=(1, 2), keepdims=True)
+def _unit(images: NDArray[Any]) -> NDArray[np.float32]:
+    centred = images - images.mean(axis=(1, 2), keepdims=True)
     length = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True))
     return np.divide(centred, length, out=np.zeros_like(centred), where=length > 1e-3)
 
 
 def _blur(side: int, sigma: float) -> NDArray[np.float32]:
-    """Gives the matrix that blurs a column of `side` pixels by a Gaussian; beyond its ends the last pixel goes on."""
+    """Return the matrix that blurs a column of `side` pixels by a Gaussian; beyond its ends the last pixel continues."""
     reach = int(4 * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     matrix = np.zeros((side, side))
@@ -153,7 +153,7 @@ def _blur(side: int, sigma: float) -> NDArray[np.float32]:
 
 
 def _worth_a_look(coarse: NDArray[np.float32]) -> list[tuple[int, int, int]]:
-    """Gives the pairs whose coarse details correlate in some orientation, with the orientation that fits best."""
+    """Return the pairs whose coarse details correlate in some orientation, with the orientation that fits best."""
     count = len(coarse)
     flat = coarse.reshape(count, -1)
     found: list[tuple[int, int, int]] = []
@@ -174,7 +174,7 @@ def _worth_a_look(coarse: NDArray[np.float32]) -> list[tuple[int, int, int]]:
 
 
 def _shifted_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Gives the largest correlation of two pictures over small shifts of the one against the other."""
+    """Return the largest correlation of two images over small shifts of the one against the other."""
     products = np.fft.irfft2(np.fft.rfft2(one) * np.conj(np.fft.rfft2(other)), s=one.shape)
     near = np.r_[0 : _SHIFT + 1, -_SHIFT:0]
     return float(products[np.ix_(near, near)].max())

@@ -10,7 +10,7 @@ from segreg.reports.scores import CLASS
 
 
 def classes(comparison: Comparison) -> Html:
-    """Gives a table for each metric that has values of single classes; empty without any."""
+    """Return a table for each metric that has values of single classes; empty without any."""
     names = dict.fromkeys(name for model in comparison.models for name in model.values if CLASS in name)
     by_metric: dict[str, list[str]] = {}
     for name in names:
@@ -23,7 +23,7 @@ def classes(comparison: Comparison) -> Html:
     ]
     if not tables:
         return Html("")
-    said = f"Pooled over all pictures. The best of each class is marked for {compared}."
+    said = f"Pooled over all images. The best of each class is marked for {compared}."
     return joined([element("p", said), tables])
 
 

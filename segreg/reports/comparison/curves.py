@@ -16,7 +16,7 @@ _LOSSES = ("train.loss", "val.loss")
 
 
 def curves(comparison: Comparison) -> Html:
-    """Gives a drawing for each loss and for the score of the validation pictures; empty without any history."""
+    """Return a drawing for each loss and for the score of the validation images; empty without any history."""
     columns = [*_LOSSES, score_column(comparison)]
     drawn = [figure for column in columns if column and (figure := _figure(comparison, column))]
     if not drawn:
@@ -29,7 +29,7 @@ def curves(comparison: Comparison) -> Html:
 
 
 def score_column(comparison: Comparison) -> str:
-    """Gives the history's column that is nearest to the compared metric; empty where none is of its kind."""
+    """Return the history's column that is nearest to the compared metric; empty where none is of its kind."""
     names = {name for model in comparison.models for curve in model.curves for name in curve}
     metric, _, _ = comparison.metric.partition(".")
     wanted = [f"val.{comparison.metric}", f"val.{metric}{POOLED}", f"val.{metric}{PER_IMAGE}"]
@@ -69,7 +69,7 @@ def _of_seeds(model: Model) -> list[tuple[str, Mapping[str, Sequence[float]]]]:
 
 
 def _points(curve: Mapping[str, Sequence[float]], column: str) -> list[tuple[float, float]]:
-    """Gives epoch and value where there is one; a score that is computed every few epochs is joined across them."""
+    """Return epoch and value where there is one; a score that is computed every few epochs is joined across them."""
     values = curve.get(column, ())
     epochs = curve.get("epoch", range(1, len(values) + 1))
     return [(float(epoch), value) for epoch, value in zip(epochs, values, strict=False) if is_known(value)]

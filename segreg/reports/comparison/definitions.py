@@ -12,7 +12,7 @@ from segreg.reports.scores import CLASS
 
 
 def definitions(comparison: Comparison) -> Html:
-    """Gives a sentence for each metric and each cost, and how intervals, tests and ranks were made."""
+    """Return a sentence for each metric and each cost, and how intervals, tests and ranks were made."""
     known = comparison.definitions
     metrics = [name for model in comparison.models for name in model.values]
     names = list(dict.fromkeys([comparison.metric, *metrics, *costs_of(comparison), *known]))
@@ -32,7 +32,7 @@ def definitions(comparison: Comparison) -> Html:
 
 
 def runs(comparison: Comparison) -> Html:
-    """Gives each model's settings and the directories of its runs; empty without models."""
+    """Return each model's settings and the directories of its runs; empty without models."""
     if not comparison.models:
         return Html("")
     settings = list(dict.fromkeys(name for model in comparison.models for name in model.settings))

@@ -30,7 +30,7 @@ class Frame:
     bottom: int
 
     def drawn(self, about: str, *inside: Content, kind: str = "") -> Html:
-        """Gives the drawing, in a frame that scrolls sideways where it does not fit."""
+        """Return the drawing, in a frame that scrolls sideways where it does not fit."""
         svg = element(
             "svg", inside, viewBox=f"0 0 {self.width} {self.height}", width=str(self.width), height=str(self.height),
             role="img", aria_label=about, class_=f"plot {kind}".rstrip(),
@@ -38,7 +38,7 @@ class Frame:
         return element("div", svg, class_="wide")
 
     def across(self, scale: Scale, label: str = "", *, ticks: int = 6) -> Html:
-        """Gives the axis below, with a fine line upwards at each tick."""
+        """Return the axis below, with a fine line upwards at each tick."""
         drawn: list[Content] = []
         values = scale.ticks(ticks)
         for value, words in zip(values, tick_words(values, log=scale.log), strict=True):
@@ -50,7 +50,7 @@ class Frame:
         return joined(drawn)
 
     def upwards(self, scale: Scale, label: str = "", *, ticks: int = 5) -> Html:
-        """Gives the axis at the left, with a fine line across at each tick."""
+        """Return the axis at the left, with a fine line across at each tick."""
         drawn: list[Content] = []
         values = scale.ticks(ticks)
         for value, words in zip(values, tick_words(values, log=scale.log), strict=True):
@@ -63,17 +63,17 @@ class Frame:
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Html:
-    """Gives a straight line."""
+    """Return a straight line."""
     return element("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", class_=kind)
 
 
 def text(words: str, x: float, y: float, anchor: str, *, kind: str | None = None) -> Html:
-    """Gives words at a place; `anchor` is "start", "middle" or "end"."""
+    """Return words at a place; `anchor` is "start", "middle" or "end"."""
     return element("text", words, x=f"{x:.1f}", y=f"{y:.1f}", text_anchor=anchor, class_=kind)
 
 
 def polyline(points: Sequence[tuple[float, float]], kind: str) -> Html:
-    """Gives a line through points; a dot where there is only one."""
+    """Return a line through points; a dot where there is only one."""
     if len(points) == 1:
         (x, y) = points[0]
         return element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="1.8", class_=f"{kind} dot")

@@ -6,18 +6,17 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from segreg.training.checkpoint import replacing
 from segreg.benchmark.comparison.disagreement_record import Disagreement
-from segreg.reports.comparison.page import write_page
 from segreg.benchmark.comparison.record import Comparison
 from segreg.errors import SegregError
-from segreg.runs.directory import write_json
+from segreg.reports.comparison.page import write_page
+from segreg.runtime.files import replacing, write_json
 
 RESULTS, ROWS, PAGE = "results.json", "results.csv", "report.html"
 
 
-def write_files(comparison: Comparison, folder: Path, pictures: Sequence[Disagreement] = ()) -> list[Path]:
-    """Writes the files, each aside first and then renamed into place, and gives them.
+def write_files(comparison: Comparison, folder: Path, images: Sequence[Disagreement] = ()) -> list[Path]:
+    """Write the files, each aside first and then renamed into place, and return them.
 
     Raises:
         SegregError: the folder can't be made.
@@ -28,12 +27,12 @@ def write_files(comparison: Comparison, folder: Path, pictures: Sequence[Disagre
         raise SegregError(f"the folder {folder} can't be made: {error.strerror}") from None
     write_json(folder / RESULTS, comparison.as_data())
     write_rows(comparison, folder / ROWS)
-    write_page(comparison, folder / PAGE, pictures)
+    write_page(comparison, folder / PAGE, images)
     return [folder / name for name in (RESULTS, ROWS, PAGE)]
 
 
 def write_rows(comparison: Comparison, file: Path) -> None:
-    """Writes a row for each run: what it is, each metric, each cost of its model; and each failure with its reason."""
+    """Write a row for each run: what it is, each metric, each cost of its model; and each failure with its reason."""
     settings = list(dict.fromkeys(name for model in comparison.models for name in model.settings))
     metrics = list(dict.fromkeys(name for model in comparison.models for name in model.values))
     costs = list(dict.fromkeys(name for model in comparison.models for name in model.costs))

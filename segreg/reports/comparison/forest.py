@@ -16,7 +16,7 @@ _NAMES, _NUMBERS, _WIDTH = 250, 180, 1000
 
 
 def forest(comparison: Comparison) -> Html:
-    """Gives the drawing with what it shows; empty where no model has a score."""
+    """Return the drawing with what it shows; empty where no model has a score."""
     values = [model.values.get(comparison.metric) for model in comparison.models]
     shown = [place for place, value in enumerate(values) if value is not None and _points(value)]
     if not shown:
@@ -73,13 +73,13 @@ def _rings(value: Value, along: Scale, y: float) -> Iterator[Html]:
 
 
 def interval(value: Value) -> str:
-    """Gives a score's 95% interval in words; an empty text where none is known."""
+    """Return a score's 95% interval in words; an empty text where none is known."""
     if value.low is None or value.high is None:
         return ""
     return f"[{number(value.low)}, {number(value.high)}]"
 
 
 def title(name: str, value: Value) -> str:
-    """Gives a model's score in words, with each seed's own."""
+    """Return a model's score in words, with each seed's own."""
     told = f"{name}: {number(value.mean)} {interval(value)}".rstrip()
     return f"{told}; seeds: {', '.join(number(score) for score in value.of_seeds)}" if value.of_seeds else told

@@ -21,12 +21,12 @@ class Offer:
 
     @property
     def is_known(self) -> bool:
-        """Says whether both are numbers."""
+        """Whether both are numbers."""
         return math.isfinite(self.quality) and math.isfinite(self.cost)
 
 
 def pareto_front(offers: Sequence[Offer], *, high_quality: bool, high_cost: bool) -> list[int]:
-    """Gives the places of the offers that no other one dominates, the cheapest first.
+    """Return the places of the offers that no other one dominates, the cheapest first.
 
     One offer dominates another if it is at least as good in both, and better in one. Equal offers don't dominate each
     other. An offer with a value that is not finite is on no front.
@@ -34,7 +34,7 @@ def pareto_front(offers: Sequence[Offer], *, high_quality: bool, high_cost: bool
     Args:
         offers: what there is.
         high_quality: whether a higher quality is the better one.
-        high_cost: whether a higher cost is the better one, as with pictures a second.
+        high_cost: whether a higher cost is the better one, as with images a second.
     """
 
     def key(place: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Single pictures: each model against the baseline, and the pictures on which the models differ most."""
+"""Single images: each model against the baseline, and the images on which the models differ most."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MOST_POINTS = 20_000
 """Points that all drawings together have; more make a page that no browser likes."""
 _ROWS = 20
 _NAME = 190
-"""Pixels that a picture's name may take; the whole one is its title."""
+"""Pixels that a image's name may take; the whole one is its title."""
 
 
 def images(comparison: Comparison) -> Html:
-    """Gives the drawings and the table; empty where no model was scored in single pictures."""
+    """Return the drawings and the table; empty where no model was scored in single images."""
     pieces = [piece for piece in (_against_baseline(comparison), spread(comparison)) if piece]
     return joined(pieces)
 
@@ -38,11 +38,9 @@ def _against_baseline(comparison: Comparison) -> Html:
     nth = max(1, math.ceil(count * len(others) / _MOST_POINTS))
     drawn = [_scatter(comparison, baseline, place, (along, up), nth) for place, _ in others]
     side = "Above" if comparison.higher_is_better else "Below"
-    said = (
-        f"A point for each picture: {comparison.metric.partition('.')[0]} of the baseline {baseline.name} across, of "
-    )
+    said = f"A point for each image: {comparison.metric.partition('.')[0]} of the baseline {baseline.name} across, of "
     said += f"the model upwards. {side} the diagonal the model is better. Point at one to read its id."
-    said += f" One of every {nth} of the {count} pictures is drawn." if nth > 1 else ""
+    said += f" One of every {nth} of the {count} images is drawn." if nth > 1 else ""
     return joined([element("p", said), element("div", drawn, class_="multiples")])
 
 
@@ -63,7 +61,7 @@ def _scatter(comparison: Comparison, baseline: Model, place: int, axes: tuple[Sc
     around: list[Content] = [_FRAME.across(along, ticks=4), _FRAME.upwards(up, ticks=4)]
     around.append(text("baseline", (_FRAME.left + _FRAME.right) / 2, _FRAME.bottom + 31, "middle", kind="label"))
     caption = element("figcaption", swatch(place), element("b", model.name), " ", _counted(comparison, pairs))
-    about = f"{model.name} against the baseline in each picture"
+    about = f"{model.name} against the baseline in each image"
     drawing = _FRAME.drawn(about, around, diagonal, element("g", dots, class_=f"dots {look(place)}"), kind="scatter")
     return element("figure", caption, drawing)
 
@@ -73,12 +71,12 @@ def _counted(comparison: Comparison, pairs: Sequence[tuple[str, float, float]]) 
     better = sum(sign * (y - x) > 0 for _, x, y in pairs)
     worse = sum(sign * (y - x) < 0 for _, x, y in pairs)
     left_out = len(comparison.images) - len(pairs)
-    told = f"better in {better}, worse in {worse}, equal in {len(pairs) - better - worse} pictures"
+    told = f"better in {better}, worse in {worse}, equal in {len(pairs) - better - worse} images"
     return f"{told}, undefined in {left_out}" if left_out else told
 
 
 def widest(comparison: Comparison) -> list[tuple[int, float]]:
-    """Gives the place of each picture that two models or more have a value in, with the largest difference there.
+    """Return the place of each image that two models or more have a value in, with the largest difference there.
 
     The widest comes first.
     """
@@ -92,7 +90,7 @@ def widest(comparison: Comparison) -> list[tuple[int, float]]:
 
 
 def spread(comparison: Comparison) -> Html:
-    """Gives the table of the pictures on which the models differ most; empty with fewer than two models."""
+    """Return the table of the images on which the models differ most; empty with fewer than two models."""
     ordered = widest(comparison)
     if not ordered:
         return Html("")
@@ -108,8 +106,8 @@ def spread(comparison: Comparison) -> Html:
         )
         for image, difference in ordered[:_ROWS]
     ]
-    most = f"The {len(rows)} of {len(ordered)} pictures" if len(ordered) > len(rows) else "All pictures"
+    most = f"The {len(rows)} of {len(ordered)} images" if len(ordered) > len(rows) else "All images"
     said = f"{most} by how far the best and the worst model are apart, mean over seeds."
-    shown = table(["picture", "spread", *heads(comparison.models, places)], rows, sortable=True)
-    head = element("h3", "Pictures on which the models differ most")
+    shown = table(["image", "spread", *heads(comparison.models, places)], rows, sortable=True)
+    head = element("h3", "Images on which the models differ most")
     return joined([head, element("p", said), element("div", shown, class_="of-models")])

@@ -21,12 +21,12 @@ class Box:
     bottom: float
 
     def meets(self, other: Box) -> bool:
-        """Says whether two pieces share some room."""
+        """Whether two pieces share some room."""
         across = self.left < other.right and other.left < self.right
         return across and self.top < other.bottom and other.top < self.bottom
 
     def holds(self, other: Box) -> bool:
-        """Says whether the other one is wholly inside."""
+        """Whether the other one is wholly inside."""
         across = self.left <= other.left and other.right <= self.right
         return across and self.top <= other.top and other.bottom <= self.bottom
 
@@ -34,7 +34,7 @@ class Box:
 def placed(
     points: Sequence[tuple[float, float]], widths: Sequence[float], room: Box, taken: Sequence[Box]
 ) -> list[Box | None]:
-    """Gives the place of each point's name, those that come first having the choice; None where no room is left.
+    """Return the place of each point's name, those that come first having the choice; None where no room is left.
 
     Args:
         points: what is named.

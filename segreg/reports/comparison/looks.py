@@ -25,25 +25,25 @@ _LETTER, _BROAD_LETTER = 6.3, 11.5
 
 
 def look(place: int) -> str:
-    """Gives the classes of what belongs to the model that stands at a place in `Comparison.models`."""
+    """Return the classes of what belongs to the model that stands at a place in `Comparison.models`."""
     return f"model colour{place % COLOURS} dash{place // COLOURS % 3}"
 
 
 def marker(place: int, x: float, y: float, *, kind: str = "") -> Html:
-    """Gives a model's shape in its colour at a point of a drawing."""
+    """Return a model's shape in its colour at a point of a drawing."""
     shape = _SHAPES[(place + place // COLOURS) % len(_SHAPES)]
     return element("path", d=shape, transform=f"translate({x:.1f},{y:.1f})", class_=f"marker {kind}".rstrip())
 
 
 def swatch(place: int) -> Html:
-    """Gives a model's line and shape as they stand before its name."""
+    """Return a model's line and shape as they stand before its name."""
     line = element("line", x1="0", x2="24", y1="7", y2="7", class_="curve")
     return element("svg", line, marker(place, 12, 7), viewBox="0 0 24 14", width="24", height="14",
                    class_=f"swatch {look(place)}", aria_hidden="true")  # fmt: skip
 
 
 def legend(models: Sequence[Model], places: Sequence[int]) -> Html:
-    """Gives the names of models with their colours; one that is pointed at is brought forward in every drawing."""
+    """Return the names of models with their colours; one that is pointed at is brought forward in every drawing."""
     told = [
         element("button", swatch(place), models[place].name, type="button", class_="key", data_model=str(place))
         for place in places
@@ -52,26 +52,26 @@ def legend(models: Sequence[Model], places: Sequence[int]) -> Html:
 
 
 def named(models: Sequence[Model], place: int, baseline: str) -> Html:
-    """Gives the head of a model's row."""
+    """Return the head of a model's row."""
     name = models[place].name
     said = element("small", "baseline", class_="mark") if name == baseline else Html("")
     return element("th", swatch(place), name, " ", said, scope="row", class_="name")
 
 
 def heads(models: Sequence[Model], places: Sequence[int]) -> list[Content]:
-    """Gives the heads of columns that each belong to a model, no taller than a few lines."""
+    """Return the heads of columns that each belong to a model, no taller than a few lines."""
     return [
         [swatch(place), element("span", cut(models[place].name, _HEAD), title=models[place].name)] for place in places
     ]
 
 
 def width(text: str) -> float:
-    """Gives about how wide a text is in an 11 pixel font, in pixels."""
+    """Return about how wide a text is in an 11 pixel font, in pixels."""
     return sum(_BROAD_LETTER if unicodedata.east_asian_width(letter) in "WF" else _LETTER for letter in text)
 
 
 def cut(text: str, room: float) -> str:
-    """Gives a text that is no wider than there is room: names often differ at both ends, so the middle is left out."""
+    """Return a text that is not a wider than there is room: names often differ at both ends, so the middle is left out."""
     if width(text) <= room:
         return text
     keep = len(text)
@@ -86,5 +86,5 @@ def _without_middle(text: str, keep: int) -> str:
 
 
 def is_known(value: float | None) -> TypeGuard[float]:
-    """Says whether there is a number to be drawn."""
+    """Whether there is a number to be drawn."""
     return value is not None and math.isfinite(value)

@@ -6,34 +6,34 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from segreg.training.checkpoint import replacing
 from segreg.benchmark.comparison.disagreement_record import Disagreement
 from segreg.benchmark.comparison.record import Comparison
+from segreg.errors import SegregError
 from segreg.reports.comparison.classes import classes
 from segreg.reports.comparison.curves import curves
 from segreg.reports.comparison.definitions import definitions, runs
 from segreg.reports.comparison.forest import forest
 from segreg.reports.comparison.gallery import gallery
 from segreg.reports.comparison.images import images
-from segreg.reports.comparison.standings import standings
+from segreg.reports.comparison.leaderboard import leaderboard
 from segreg.reports.comparison.tradeoff import tradeoff
-from segreg.errors import SegregError
 from segreg.reports.elements import Content, Html, element, facts, joined
 from segreg.reports.frame import framed
+from segreg.runtime.files import replacing
 
 
-def write_page(comparison: Comparison, file: Path, pictures: Sequence[Disagreement] = ()) -> None:
-    """Writes the page.
+def write_page(comparison: Comparison, file: Path, input_images: Sequence[Disagreement] = ()) -> None:
+    """Write the page.
 
     Args:
         comparison: what it shows.
         file: where to write it; its folder is made where it is not there.
-        pictures: those on which the models disagree, as they are to stand on the page.
+        images: those on which the models disagree, as they are to stand on the page.
 
     Raises:
         SegregError: the page can't be written.
     """
-    text = page(comparison, pictures)
+    text = page(comparison, input_images)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as aside:
@@ -42,16 +42,16 @@ def write_page(comparison: Comparison, file: Path, pictures: Sequence[Disagreeme
         raise SegregError(f"the page {file} can't be written: {error.strerror}") from None
 
 
-def page(comparison: Comparison, pictures: Sequence[Disagreement] = ()) -> str:
-    """Gives the page. Without script it is whole, but for the choice of the cost and for sorting."""
+def page(comparison: Comparison, input_images: Sequence[Disagreement] = ()) -> str:
+    """Return the page. Without script it is whole, but for the choice of the cost and for sorting."""
     sections = {
-        "Models": standings(comparison),
+        "Models": leaderboard(comparison),
         "Intervals": forest(comparison),
         "Quality against cost": tradeoff(comparison),
         "Learning curves": curves(comparison),
         "Classes": classes(comparison),
-        "Single pictures": images(comparison),
-        "Where the models disagree": gallery(comparison, pictures),
+        "Single images": images(comparison),
+        "Where the models disagree": gallery(comparison, input_images),
         "What each number is": definitions(comparison),
         "Runs": runs(comparison),
     }
@@ -83,7 +83,7 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, Content]]:
     direction = "higher is better" if comparison.higher_is_better else "lower is better"
     definition = comparison.definitions.get(comparison.metric, "")
     yield "compared", [element("code", comparison.metric), f", {direction}. {definition}"]
-    yield "pictures", f"{len(comparison.images)}, the same for all models" if comparison.images else ""
+    yield "images", f"{len(comparison.images)}, the same for all models" if comparison.images else ""
     yield "models", str(len(comparison.models)) if comparison.models else ""
     yield "seeds", _seeds(comparison)
     yield "baseline", comparison.baseline
@@ -91,7 +91,7 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, Content]]:
 
 
 def _seeds(comparison: Comparison) -> str:
-    """Gives how many seeds each model was trained with, and which."""
+    """Return how many seeds each model was trained with, and which."""
     kinds = list(dict.fromkeys(model.seeds for model in comparison.models))
     if not kinds:
         return ""
@@ -103,4 +103,4 @@ def _seeds(comparison: Comparison) -> str:
 
 
 def _part(name: str) -> str:
-    return files("segreg.benchmark.comparison").joinpath(name).read_text(encoding="utf-8")
+    return files("segreg.reports.comparison").joinpath(name).read_text(encoding="utf-8")

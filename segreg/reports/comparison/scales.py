@@ -30,12 +30,12 @@ class Scale:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """Gives a value's place."""
+        """Return a value's place."""
         low, high, value = (math.log(v) if self.log else v for v in (self.low, self.high, value))
         return self.start + (self.end - self.start) * (value - low) / (high - low)
 
     def ticks(self, about: int = 5) -> list[float]:
-        """Gives round values between the ends, about as many as are asked for."""
+        """Return round values between the ends, about as many as are asked for."""
         if self.log and self.high / self.low >= 10:
             return self._log_ticks(about)
         step = _round_step((self.high - self.low) / about)
@@ -55,7 +55,7 @@ class Scale:
 
 
 def scale(values: Iterable[float], start: float, end: float, *, may_be_log: bool = False) -> Scale | None:
-    """Gives the axis on which all values that are finite have their place, with some air; None without any.
+    """Return the axis on which all values that are finite have their place, with some air; None without any.
 
     Args:
         values: what is to be shown.
@@ -75,7 +75,7 @@ def scale(values: Iterable[float], start: float, end: float, *, may_be_log: bool
 
 
 def short(value: float | None) -> str:
-    """Gives about four digits, with k, M, G or T for a thousand, a million and so on; "undefined" for NaN."""
+    """Return about four digits, with k, M, G or T for a thousand, a million and so on; "undefined" for NaN."""
     if value is None or math.isnan(value):
         return "undefined"
     for letter, size in _LARGE:
@@ -86,7 +86,7 @@ def short(value: float | None) -> str:
 
 
 def tick_words(values: Sequence[float], *, log: bool) -> list[str]:
-    """Gives what stands at ticks: on an axis of equal steps all in the same unit, with the same number of decimals."""
+    """Return what stands at ticks: on an axis of equal steps all in the same unit, with the same number of decimals."""
     most = max(map(abs, values), default=0.0)
     if log:
         return [short(value) for value in values]

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from segreg.benchmark.comparison.record import Comparison, Cost, Model, Value
+from segreg.benchmark.cost.definitions import DEFINITIONS
 from segreg.reports.comparison.drawing import Frame, line, polyline, text
 from segreg.reports.comparison.forest import interval
 from segreg.reports.comparison.front import Offer, pareto_front
 from segreg.reports.comparison.labels import Box, placed
 from segreg.reports.comparison.looks import cut, is_known, legend, look, marker, width
 from segreg.reports.comparison.scales import Scale, scale, short
-from segreg.benchmark.cost.definitions import DEFINITIONS
 from segreg.reports.elements import Content, Html, element, joined, number
 
 _FRAME = Frame(960, 500, 62, 940, 34, 450)
@@ -24,27 +24,27 @@ _Place = tuple[float, float]
 
 
 def is_better_high(cost: str) -> bool:
-    """Says whether more of a cost is better, as of a speed; of all others less is."""
+    """Whether more of a cost is better, as of a speed; of all others less is."""
     return bool(cost in DEFINITIONS and DEFINITIONS[cost].higher_is_better)
 
 
 def has_better(cost: str) -> bool:
-    """Says whether more or less of a cost is better at all."""
+    """Whether more or less of a cost is better at all."""
     return cost not in DEFINITIONS or DEFINITIONS[cost].higher_is_better is not None
 
 
 def costs_of(comparison: Comparison) -> list[str]:
-    """Gives the names of all costs that a model has, in the order in which they are first met."""
+    """Return the names of all costs that a model has, in the order in which they are first met."""
     return list(dict.fromkeys(name for model in comparison.models for name in model.costs))
 
 
 def unit_of(comparison: Comparison, cost: str) -> str:
-    """Gives the unit of a cost; empty for a plain number."""
+    """Return the unit of a cost; empty for a plain number."""
     return next((model.costs[cost].unit for model in comparison.models if cost in model.costs), "")
 
 
 def tradeoff(comparison: Comparison) -> Html:
-    """Gives a drawing for each cost, the first of them shown; empty where no model has both a score and a cost."""
+    """Return a drawing for each cost, the first of them shown; empty where no model has both a score and a cost."""
     drawn = {cost: _points(comparison, cost) for cost in costs_of(comparison) if has_better(cost)}
     drawn = {cost: points for cost, points in drawn.items() if points}
     if not drawn:
@@ -121,7 +121,7 @@ def _ends(value: Value) -> list[float]:
 
 
 def _steps(front: Sequence[_Place], *, worst: float, dearest: float) -> list[_Place]:
-    """Gives the corners of the best score to be had, from where nothing is cheap enough to the dearest."""
+    """Return the corners of the best score to be had, from where nothing is cheap enough to the dearest."""
     corners = [(front[0][0], worst)]
     for x, y in front:
         corners += [(x, corners[-1][1]), (x, y)]
@@ -158,7 +158,7 @@ def _along_line(corners: Sequence[_Place]) -> Iterator[Box]:
 
 
 def _names(points: Sequence[_Point], places: Sequence[_Place], front: Sequence[int], taken: Sequence[Box]) -> Html:
-    """Gives the names beside their points, those on the front first; one that would cover another is left out."""
+    """Return the names beside their points, those on the front first; one that would cover another is left out."""
     order = [*front, *(place for place in range(len(points)) if place not in front)]
     names = [cut(points[place].model.name, _LABEL) for place in order]
     room = Box(_FRAME.left + 4, _FRAME.top, _FRAME.right, _FRAME.bottom - 2)

@@ -33,15 +33,15 @@ class Names:
 
 
 def names_of(distribution: str) -> Names:
-    """Gives the names of a package that is called so.
+    """Return the names of a package that is called so.
 
     Raises:
-        SegregError: it is no name of a package (PEP 508), or none that Python could import.
+        SegregError: it is not a name of a package (PEP 508), or none that Python could import.
     """
     example = f"such as {PREFIX}lung-ct"
     if not _DISTRIBUTION.fullmatch(distribution):
         raise SegregError(
-            f'"{distribution}" is no name of a package',
+            f'"{distribution}" is not a name of a package',
             hint=f"letters and digits, with . - _ between them, {example}",
         )
     if len(distribution) > _LONGEST:
@@ -59,7 +59,7 @@ def names_of(distribution: str) -> Names:
 
 
 def _owner(module: str) -> str:
-    """Gives whose module of that name there is already; empty where there is none."""
+    """Return whose module of that name there is already; empty where there is none."""
     if module in sys.stdlib_module_names:
         return "a module of Python's own"
     found = importlib.util.find_spec(module)

@@ -1,4 +1,4 @@
-"""Writes a new package: which templates, what is put in for their names, and where the files go.
+"""Write a new package: which templates, what is put in for their names, and where the files go.
 
 A template is a file below templates/ named as the file that it becomes, with ".txt" behind. Those in `every` go into
 every package, those in a folder of a kind into packages with a part of that kind. In their text and in their paths
@@ -26,23 +26,23 @@ _MARK = re.compile(rf"\[(no )?((?:{'|'.join(KINDS)})(?: (?:{'|'.join(KINDS)}))*)
 
 
 def kinds_of(words: Iterable[str]) -> tuple[str, ...]:
-    """Gives the kinds of part that are asked for, each once, in segreg's own order.
+    """Return the kinds of part that are asked for, each once, in segreg's own order.
 
     Raises:
-        SegregError: one is no kind, or there is none.
+        SegregError: one is not a kind, or there is none.
     """
     wanted = [word.strip() for word in words if word.strip()]
     for word in wanted:
         if word not in KINDS:
             hint = did_you_mean(word, KINDS) or f"the kinds are {listed(list(KINDS))}"
-            raise SegregError(f'"{word}" is no kind of part', hint=hint)
+            raise SegregError(f'"{word}" is not a kind of part', hint=hint)
     if not wanted:
         raise SegregError("no kind of part is asked for", hint=f"the kinds are {listed(list(KINDS))}")
     return tuple(kind for kind in KINDS if kind in wanted)
 
 
 def write_package(names: Names, kinds: tuple[str, ...], parent: Path) -> dict[Path, str]:
-    """Writes a package into a new folder of `parent`, and gives its files and their texts.
+    """Write a package into a new folder of `parent`, and return its files and their texts.
 
     Raises:
         SegregError: the folder is there already, or can't be written.
@@ -61,7 +61,7 @@ def write_package(names: Names, kinds: tuple[str, ...], parent: Path) -> dict[Pa
 
 
 def _filled_in(names: Names, kinds: tuple[str, ...]) -> dict[str, str]:
-    """Gives each file's text by its path in the package."""
+    """Return each file's text by its path in the package."""
     words = {
         "segreg-NAME": names.distribution,
         "segreg_NAME": names.module,
@@ -82,7 +82,7 @@ def _named(text: str, words: Mapping[str, str]) -> str:
 
 
 def _chosen(text: str, kinds: tuple[str, ...]) -> str:
-    """Gives the lines that packages of these kinds have, without their marks."""
+    """Return the lines that packages of these kinds have, without their marks."""
     lines = []
     for line in text.splitlines(keepends=True):
         mark = _MARK.match(line)
@@ -94,6 +94,6 @@ def _chosen(text: str, kinds: tuple[str, ...]) -> str:
 
 
 def _versions(running: str) -> dict[str, str]:
-    """Gives the range of segreg's versions that a package of today can count on: up to the next that may break it."""
+    """Return the range of segreg's versions that a package of today can count on: up to the next that may break it."""
     major, minor = (int(number) for number in re.findall(r"\d+", running)[:2])
     return {"SINCE": f"{major}.{minor}", "BEFORE": f"{major + 1}" if major else f"0.{minor + 1}"}

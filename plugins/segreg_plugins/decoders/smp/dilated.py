@@ -18,7 +18,7 @@ def deeplabv3(
     channels: PositiveInt = 256,
     convolution: Literal["plain", "separable"] = "plain",
     dropout: Fraction = 0.5,
-    dead_taps: Literal["leave_out", "compute"] = "leave_out",
+    dead_taps: Literal["exclude", "compute"] = "exclude",
 ) -> Decoder:
     """DeepLabV3 as SMP has it: atrous spatial pyramid pooling on the coarsest level.
 
@@ -28,7 +28,7 @@ def deeplabv3(
         channels: of every branch and of the output.
         convolution: kind of the atrous convolutions.
         dropout: share of values dropped after the projection.
-        dead_taps: taps of the atrous convolutions that see only padding: `leave_out` where that was measured to be
+        dead_taps: taps of the atrous convolutions that see only padding: `exclude` where that was measured to be
             quicker, which is the same to rounding, or `compute` them, which is SMP's to the last bit.
     """
     from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3Decoder
@@ -46,7 +46,7 @@ def deeplabv3(
         aspp_separable=convolution == "separable",
         aspp_dropout=dropout,
     )
-    if dead_taps == "leave_out":
+    if dead_taps == "exclude":
         leave_out_dead_taps(network)
     return SmpDecoder(network, features, channels=channels, stride=output_stride, head_kernel=1, initialize=False)
 
@@ -59,7 +59,7 @@ def deeplabv3plus(
     channels: PositiveInt = 256,
     convolution: Literal["plain", "separable"] = "separable",
     dropout: Fraction = 0.5,
-    dead_taps: Literal["leave_out", "compute"] = "leave_out",
+    dead_taps: Literal["exclude", "compute"] = "exclude",
 ) -> Decoder:
     """DeepLabV3+ as SMP has it, which differs from the paper's (that one is `deeplabv3plus`).
 
@@ -69,7 +69,7 @@ def deeplabv3plus(
         channels: of every branch and of the output.
         convolution: kind of the atrous convolutions.
         dropout: share of values dropped after the projection.
-        dead_taps: taps of the atrous convolutions that see only padding: `leave_out` where that was measured to be
+        dead_taps: taps of the atrous convolutions that see only padding: `exclude` where that was measured to be
             quicker, which is the same to rounding, or `compute` them, which is SMP's to the last bit.
     """
     from segmentation_models_pytorch.decoders.deeplabv3.decoder import DeepLabV3PlusDecoder
@@ -90,7 +90,7 @@ def deeplabv3plus(
         aspp_separable=convolution == "separable",
         aspp_dropout=dropout,
     )
-    if dead_taps == "leave_out":
+    if dead_taps == "exclude":
         leave_out_dead_taps(network)
     return SmpDecoder(network, features, channels=channels, stride=4, head_kernel=1, initialize=False)
 

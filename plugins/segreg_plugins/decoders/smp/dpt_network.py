@@ -12,10 +12,10 @@ from segreg_plugins.batch_norm import with_single_values
 
 
 def reassembled_strides(strides: Sequence[int]) -> tuple[int, ...]:
-    """Gives the strides of the four levels that DPT takes from an encoder of these strides.
+    """Return the strides of the four levels that DPT takes from an encoder of these strides.
 
     Those of strides 4 to 32 where there are several strides, or else four times the single one. DPT scales by whole
-    factors from there, so that a stride which is no power of two becomes the nearest one.
+    factors from there, so that a stride which is not a power of two becomes the nearest one.
     """
     if len(set(strides)) > 1:
         return (4, 8, 16, 32)
@@ -41,13 +41,13 @@ class DPT(nn.Module):
         self.size_divisor = pyramid.size_divisor
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Gives the fused features."""
+        """Return the fused features."""
         features = self.pyramid(levels)
         fused: Tensor = self.network(features, [None] * len(features))
         return fused
 
     def head(self, classes: int) -> nn.Module:
-        """Gives SMP's head: two convolutions and upsampling to the image's size with aligned corners."""
+        """Return SMP's head: two convolutions and upsampling to the image's size with aligned corners."""
         from segmentation_models_pytorch.base.initialization import initialize_head
         from segmentation_models_pytorch.decoders.dpt.decoder import DPTSegmentationHead
 

@@ -57,7 +57,7 @@ class SmpDecoder(nn.Module):
         self.smallest = smallest
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
-        """Gives the decoder's features."""
+        """Return the decoder's features."""
         features = self.features(levels)
         height, width = features[0].shape[-2:]
         coarsest = features[-1].shape[-2:]
@@ -69,7 +69,7 @@ class SmpDecoder(nn.Module):
         return decoded[..., : height // self.stride, : width // self.stride]
 
     def head(self, classes: int) -> nn.Module:
-        """Gives SMP's head: a convolution and upsampling to the image's size with aligned corners."""
+        """Return SMP's head: a convolution and upsampling to the image's size with aligned corners."""
         from segmentation_models_pytorch.base import SegmentationHead
         from segmentation_models_pytorch.base.initialization import initialize_head
 
@@ -101,7 +101,7 @@ class SmpFeatures(nn.Module):
             self.channels[index] = channels + -channels % multiple
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
-        """Gives SMP's list: the image's size without channels, then the levels, without channels where not wanted."""
+        """Return SMP's list: the image's size without channels, then the levels, without channels where not wanted."""
         height, width = self.pyramid.image_size(levels)
         batch = levels[0].shape[0]
         # Tensors without channels hold nothing; only their sizes are looked at.
@@ -115,7 +115,7 @@ class SmpFeatures(nn.Module):
 def by_stride(
     pyramid: Pyramid, first: int, last: int, *, coarsest: int | None = None, multiple: int = 1
 ) -> SmpFeatures:
-    """Gives the levels at SMP's indices `first` to `last`, that is of strides 2^first to 2^last.
+    """Return the levels at SMP's indices `first` to `last`, that is of strides 2^first to 2^last.
 
     At index 1, stride 2, there is none where the encoder has none finer than 4, just as in SMP.
 

@@ -35,7 +35,7 @@ def squared_error(task: segreg.Task, *, power: PositiveFloat = 2.0) -> segreg.Lo
 
 
 def arrays(*, folder: Path) -> segreg.Dataset:
-    """Pictures and masks saved by numpy, as NAME.image.npy and NAME.mask.npy.
+    """Images and masks saved by numpy, as NAME.image.npy and NAME.mask.npy.
 
     Args:
         folder: where they are.
@@ -47,7 +47,7 @@ def arrays(*, folder: Path) -> segreg.Dataset:
 
 @segreg.hookimpl
 def segreg_entries() -> list[segreg.Entry]:
-    """Gives everything."""
+    """Return everything."""
     return [
         segreg.Entry("encoder", "outside.two_levels", two_levels),
         segreg.Entry("loss", "outside.squared_error", squared_error),

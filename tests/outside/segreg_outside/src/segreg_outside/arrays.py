@@ -1,4 +1,4 @@
-"""Reads a folder of numpy's arrays."""
+"""Read a folder of numpy's arrays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import segreg
 
 
 def read_folder(folder: Path) -> segreg.Dataset:
-    """Gives the pictures of a folder.
+    """Return the images of a folder.
 
     Raises:
         SegregError: there are none.

@@ -16,7 +16,7 @@ class DistancePower(nn.Module):
         self.power = power
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Gives the average."""
+        """Return the average."""
         truth, counts = self.task.one_hot(target)
         distance = (self.task.probabilities(logits) - truth).abs() ** self.power
         return (distance * counts).sum() / counts.sum().clamp(min=1)

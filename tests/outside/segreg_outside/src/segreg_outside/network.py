@@ -16,6 +16,6 @@ class TwoLevels(nn.Module):
         self.strides = (2, 4)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Gives both levels."""
+        """Return both levels."""
         fine = self.first(image).relu()
         return [fine, self.second(fine).relu()]

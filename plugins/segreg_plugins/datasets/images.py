@@ -1,4 +1,4 @@
-"""Which picture files a folder holds, in an order that is the same everywhere."""
+"""Which image files a folder holds, in an order that is the same everywhere."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Search = Literal["folder", "tree", "mirrored_tree"]
 
 
 @dataclass(frozen=True)
-class Picture:
-    """One picture file.
+class ImageFile:
+    """One image file.
 
     Attributes:
         path: the file, as it is named in messages.
-        name: what it is told apart by: its name, or its path inside the folder, without the extension.
+        name: what it is significantly different by: its name, or its path inside the folder, without the extension.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class Picture:
 
 
 def expanded(path: Path) -> Path:
-    """Gives a path with `~` replaced by the home folder.
+    """Return a path with `~` replaced by the home folder.
 
     Raises:
         SegregError: the home folder that it names is not known.
@@ -45,7 +45,7 @@ def expanded(path: Path) -> Path:
 
 
 def missing_folder(folder: Path, what: str) -> Problem | None:
-    """Gives the problem with a folder that is not there or is none, or None where all is well."""
+    """Return the problem with a folder that is not there or is none, or None where all is well."""
     if folder.is_dir():
         return None
     if folder.exists():
@@ -64,46 +64,46 @@ def missing_folder(folder: Path, what: str) -> Problem | None:
     return Problem(f"{what}: there is no folder {folder}", hint="\n".join(hints))
 
 
-def pictures_in(folder: Path, search: Search) -> list[Picture]:
-    """Gives a folder's pictures in natural order ("img2" before "img10"), hidden files left out.
+def images_in(folder: Path, search: Search) -> list[ImageFile]:
+    """Return a folder's images in natural order ("img2" before "img10"), hidden files left out.
 
     Raises:
         SegregError: the folder can't be listed, or a link in it leads nowhere.
     """
-    found: list[Picture] = []
+    found: list[ImageFile] = []
     try:
         _collect(folder, "", search, found, set())
     except OSError as error:
         raise SegregError(f"{error.filename or folder}: can't be listed ({error.strerror})") from None
-    return sorted(found, key=lambda picture: (natural_key(picture.name), picture.path.name))
+    return sorted(found, key=lambda image: (natural_key(image.name), image.path.name))
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, str]], str]:
-    """Gives a key that sorts without regard to case and numbers by their value, and never calls two names equal."""
+    """Return a key that sorts without regard to case and numbers by their value, and never calls two names equal."""
     parts = re.split(r"(\d+)", name.casefold())
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], name
 
 
 def nothing_found(folder: Path, what: str, search: Search) -> Problem:
-    """Gives the problem with a folder in which no picture was found, saying what it holds instead."""
+    """Return the problem with a folder in which no image was found, saying what it holds instead."""
     names = [entry.name for entry in os.scandir(folder) if not entry.name.startswith(".")]
     folders = [name for name in names if (folder / name).is_dir()]
     if not names:
         return Problem(f"{what}: {folder} is empty")
     if folders and search == "folder":
         return Problem(
-            f"{what}: {folder} holds no pictures, only folders such as {listed(sorted(folders)[:3])}",
-            hint="name the folder that holds the pictures, or set search: tree (or mirrored_tree)",
+            f"{what}: {folder} holds no images, only folders such as {listed(sorted(folders)[:3])}",
+            hint="name the folder that holds the images, or set search: tree (or mirrored_tree)",
         )
     endings = Counter(Path(name).suffix.lower() or "no extension" for name in names if name not in folders)
     kinds = ", ".join(f"{count} with {ending}" for ending, count in endings.most_common(3))
     return Problem(
-        f"{what}: {folder} holds no pictures" + (f" (its files: {kinds})" if kinds else ""),
-        hint=f"pictures end in {' '.join(sorted(EXTENSIONS))}",
+        f"{what}: {folder} holds no images" + (f" (its files: {kinds})" if kinds else ""),
+        hint=f"images end in {' '.join(sorted(EXTENSIONS))}",
     )
 
 
-def _collect(folder: Path, inside: str, search: Search, found: list[Picture], seen: set[str]) -> None:
+def _collect(folder: Path, inside: str, search: Search, found: list[ImageFile], seen: set[str]) -> None:
     # A link to a folder above would be walked for ever.
     real = os.path.realpath(folder)
     if real in seen:
@@ -125,4 +125,4 @@ def _collect(folder: Path, inside: str, search: Search, found: list[Picture], se
                 raise SegregError(f"{folder / entry.name}: is a link to a file that is not there")
             name = f"{inside}{stem}" if search == "mirrored_tree" else stem
             # One accented letter can be written as one character or two; file systems differ in it.
-            found.append(Picture(folder / entry.name, unicodedata.normalize("NFC", name)))
+            found.append(ImageFile(folder / entry.name, unicodedata.normalize("NFC", name)))

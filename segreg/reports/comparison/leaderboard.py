@@ -15,8 +15,8 @@ from segreg.reports.scores import CLASS, PER_IMAGE, POOLED
 _Column = tuple[Content, Callable[[Model], Html]]
 
 
-def standings(comparison: Comparison) -> Html:
-    """Gives a row for each model, the best first, and below it the runs that failed."""
+def leaderboard(comparison: Comparison) -> Html:
+    """Return a row for each model, the best first, and below it the runs that failed."""
     pieces: list[Content] = []
     if comparison.models:
         columns = [*_compared(comparison), *_others(comparison), *_costs(comparison)]
@@ -83,7 +83,7 @@ def _metric_head(comparison: Comparison, name: str) -> Content:
 
 
 def _cell(value: float, shown: str, *notes: Content, share: float | None = None, told: str | None = None) -> Html:
-    """Gives a cell that is sorted by its value, whatever it shows; `share` is the length of its bar."""
+    """Return a cell that is sorted by its value, whatever it shows; `share` is the length of its bar."""
     bar = f"--share:{share:.1%}" if is_known(share) and 0 <= share <= 1 else None
     small = [element("small", note) for note in notes if note]
     key = f"{value:.12g}" if is_known(value) else ""
@@ -139,7 +139,7 @@ def _cost(cost: Cost | None, most: float) -> Html:
 
 
 def signed(value: float) -> str:
-    """Gives a difference with its sign."""
+    """Return a difference with its sign."""
     return f"+{number(value)}" if value > 0 else number(value).replace("-", "\u2212")
 
 
@@ -152,7 +152,7 @@ def _notes(comparison: Comparison) -> Html:
         )
     if any(model.difference for model in comparison.models):
         told.append(
-            "Better and worse: the model and the baseline can be told apart, by the corrected p below 0.05 and an "
+            "Better and worse: the model and the baseline can be significantly different, by the corrected p below 0.05 and an "
             "interval that leaves out 0. Not apart does not mean equal."
         )
     return element("p", " ".join(told), class_="note")

@@ -1,8 +1,8 @@
-"""Makes a folder of pictures with masks to measure with: smooth fields of colour, a class where the field is high.
+"""Make a folder of images with masks to measure with: smooth fields of colour, a class where the field is high.
 
-    python benchmarks/pictures.py FOLDER COUNT WIDTH HEIGHT CLASSES
+    python benchmarks/images.py FOLDER COUNT WIDTH HEIGHT CLASSES
 
-One class is drawn as 0 and 255, several as 0, 1, 2. What is drawn hangs on the arguments alone.
+One class is drawn as 0 and 255, several as 0, 1, 2. What is drawn depends on the arguments alone.
 """
 
 from __future__ import annotations
