@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval
-from segreg.entry import Entry
 
 from segreg.errors import SegregError
+from segreg.registry.entry import Entry
 from segreg.settings import REQUIRED, NonNegativeFloat, PositiveFloat
 
 if TYPE_CHECKING:
