@@ -72,8 +72,6 @@ class Train:
         compile: whether `torch.compile` is applied; `auto` does so on a GPU where the run is long enough to gain by it.
         sync_batch_norm: whether BatchNorm has the statistics of the whole batch where several GPUs share it.
         workers: processes that augment; 0 is one thread beside the training, `auto` fits the machine.
-        images_on_device: whether all images are kept and augmented on the device, without workers; `auto` does so
-            on a CUDA device where they take at most 30% of its free memory and every augmentation can be done there.
         clip_gradient_norm: largest norm of the gradient, which is scaled down to it.
         ema: decay of an exponential moving average of the weights, which is then what is validated and saved.
         freeze_encoder_epochs: epochs for which the encoder's weights and BatchNorm statistics stay as they are.
@@ -95,7 +93,6 @@ class Train:
     compile: bool | Literal["auto"] = False
     sync_batch_norm: bool = False
     workers: NonNegativeInt | Literal["auto"] = "auto"
-    images_on_device: bool | Literal["auto"] = "auto"
     clip_gradient_norm: PositiveFloat | None = None
     ema: Fraction | None = None
     freeze_encoder_epochs: NonNegativeInt = 0

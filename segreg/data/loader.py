@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import queue
+import threading
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
 from segreg.data.augment import Augmentation
 from segreg.data.cache import PreprocessedDataset
-from segreg.data.prefetch import AHEAD, prefetch
 from segreg.data.split import drawn
 from segreg.errors import SegregError
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import DataLoader
 
+AHEAD = 2
+"""How many batches are made ahead, by the thread or by each worker."""
+
+K = TypeVar("K")
+T = TypeVar("T")
 Key = tuple[int, tuple[int, ...]]
 """What a batch is made from: the epoch's number, and the samples as indices into `Dataset.samples`."""
 
@@ -44,13 +50,6 @@ class Batch:
     ids: tuple[str, ...]
     indices: tuple[int, ...]
     weight: float = 1.0
-
-
-class Maker(Protocol):
-    """Make batches in another way than from the arrays on the host."""
-
-    def batches(self, keys: Sequence[Key]) -> Generator[Batch, None, None]:
-        """Return the batch of each key; the images on the device or the host."""
 
 
 class BatchLoader:
@@ -78,7 +77,6 @@ class BatchLoader:
         workers: processes that make batches; 0 is one thread beside the consumer.
         part: which of the processes that share the batches this is for, from 0.
         parts: how many there are.
-        maker: makes the batches in place of the workers, `augment` included.
 
     Raises:
         SegregError: no samples, or an augmentation does not do for stacked samples.
@@ -97,7 +95,6 @@ class BatchLoader:
         workers: int = 0,
         part: int = 0,
         parts: int = 1,
-        maker: Maker | None = None,
     ) -> None:
         if not len(indices):
             raise SegregError("there are no samples to make batches of")
@@ -110,7 +107,6 @@ class BatchLoader:
         self.order = order
         self.workers = workers
         self.part, self.parts = part, parts
-        self.maker = maker
         augmentation = None
         if augment:
             augmentation = Augmentation(augment, prepared.task)
@@ -171,8 +167,6 @@ class BatchLoader:
             begun.close()
 
     def _made(self, keys: list[Key]) -> Generator[Batch, None, None]:
-        if self.maker is not None:
-            return self.maker.batches(keys)
         make = self._make
         return self._by_processes(keys) if self.workers else prefetch(lambda key: make.batch(*key), keys)
 
@@ -301,3 +295,38 @@ def _begin_worker(_: int) -> None:
 
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)
+
+
+def prefetch(make: Callable[[K], T], keys: Sequence[K]) -> Generator[T, None, None]:
+    """Return what a thread makes of each key; the thread ends after the last one, or when the rest is not wanted."""
+    made: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(AHEAD)
+    left = threading.Event()
+
+    def put(thing: tuple[T] | BaseException | None) -> bool:
+        while not left.is_set():
+            try:
+                made.put(thing, timeout=0.05)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def work() -> None:
+        try:
+            for key in keys:
+                if not put((make(key),)):
+                    return
+            put(None)
+        except BaseException as error:  # told to the consumer, who raises it
+            put(error)
+
+    thread = threading.Thread(target=work, name="segreg-batches", daemon=True)
+    thread.start()
+    try:
+        while (thing := made.get()) is not None:
+            if isinstance(thing, BaseException):
+                raise thing
+            yield thing[0]
+    finally:
+        left.set()
+        thread.join()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segreg.config.resolve import Resolved
-from segreg.data import BatchLoader, PreprocessedDataset, SplitName, divide, fitting_workers, keep_images, prepare
+from segreg.data import BatchLoader, PreprocessedDataset, SplitName, divide, fitting_workers, prepare
 from segreg.errors import SegregError
 from segreg.inference.predictor import Predictor
 from segreg.models import build
@@ -37,7 +37,6 @@ class Assembly:
     device: torch.device
     precision: Precision
     memory: str
-    images: str
     started: str
     train: BatchLoader
     val: BatchLoader
@@ -72,10 +71,6 @@ class Assembly:
         prepared = _prepared(dataset, recipe, sides, progress)
         asked = recipe.train.workers
         workers = fitting_workers(device.type) if asked == "auto" else asked
-        both = [*sides["train"], *sides["val"]]
-        kept = keep_images(
-            prepared, both, asked=recipe.train.images_on_device, augment=augment, seed=recipe.seed, device=device
-        )
 
         def batches(side: SplitName, *, train: bool) -> BatchLoader:
             return BatchLoader(
@@ -88,11 +83,10 @@ class Assembly:
                 workers=workers if train else 0,
                 part=rank(),
                 parts=count(),
-                maker=kept.train if train else kept.val,
             )
 
         return cls(
-            recipe, dataset, sides, prepared, objective, device, precision, memory, kept.words,
+            recipe, dataset, sides, prepared, objective, device, precision, memory,
             started, batches("train", train=True), batches("val", train=False),
         )  # fmt: skip
 

@@ -21,7 +21,6 @@ def header_lines(
     device: str,
     precision: str,
     memory: str,
-    images: str,
     folder: str,
 ) -> list[str]:
     """Return the lines of a run's header."""
@@ -36,8 +35,6 @@ def header_lines(
     ]
     loss = " + ".join(f"{c.weight:g} {c.part.name}" if c.weight != 1 else c.part.name for c in recipe.loss)
     lines += [f"loss       {loss}", f"device     {device}, {precision}", f"           {memory}"]
-    if images:
-        lines.append(f"images   {images}")
     if strangers:
         lines.append(f"plugins    {', '.join(strangers)}")
     lines += note_lines(model)

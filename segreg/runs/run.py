@@ -133,7 +133,7 @@ def _train_and_score(
     header = header_lines(
         recipe, registry, sides={side: len(indices) for side, indices in assembly.sides.items()}, model=facts,
         device=f"{assembly.device} ({ran_on['device']['model']})", precision=assembly.precision.reason,
-        memory=assembly.memory, images=assembly.images, folder=str(directory.path),
+        memory=assembly.memory, folder=str(directory.path),
     )  # fmt: skip
     if count() > 1:
         on = "1 machine" if machines == 1 else f"{machines} machines"
