@@ -48,7 +48,6 @@ def _run(chosen: argparse.Namespace) -> int:
         told = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
         raise SegregError(f"run takes one recipe; {told}")
 
-    from segreg.imports import unswept
     from segreg.registry.registry import load_registry
     from segreg.runtime.distributed import from_main, is_main
     from segreg.runtime.progress import progress
@@ -56,8 +55,7 @@ def _run(chosen: argparse.Namespace) -> int:
     registry = load_registry()
     shown = progress("quiet" if chosen.quiet or chosen.json else "auto")
     if chosen.resume is not None:
-        with unswept():
-            from segreg.runs.run import resume_run
+        from segreg.runs.run import resume_run
 
         run = resume_run(chosen.resume, registry, shown)
     else:
@@ -66,8 +64,8 @@ def _run(chosen: argparse.Namespace) -> int:
 
         recipe = read_recipe(files[0], overrides)
         resolved = resolve(recipe, registry)
-        with unswept():  # only now, so that a mistake in the recipe is told before PyTorch is imported
-            from segreg.runs.run import start_run
+        # Only now, so that a mistake in the recipe is reported before PyTorch is imported.
+        from segreg.runs.run import start_run
 
         run = start_run(recipe, resolved, registry, out=chosen.out or Path("runs"), progress=shown)
     interrupted = from_main(lambda: run.results.get("stopped_because") == "interrupted")

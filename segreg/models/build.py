@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.config.resolve import Choice, Resolved
 from segreg.errors import SegregError
-from segreg.imports import compiler_when_asked, signal_processing_when_asked, unswept
 from segreg.registry.protocols import Dataset, Decoder, Encoder
 
 if TYPE_CHECKING:
@@ -43,8 +42,6 @@ def build_dataset(recipe: Resolved) -> Dataset:
     return dataset
 
 
-@unswept()
-@compiler_when_asked()
 def build_encoder(recipe: Resolved) -> Encoder:
     """Return the recipe's encoder.
 
@@ -87,8 +84,6 @@ def _encoder(choice: Choice, in_channels: int) -> Encoder:
     return encoder
 
 
-@unswept()
-@compiler_when_asked()
 def build_model(recipe: Resolved, task: Task, encoder: Encoder | None = None) -> Segmenter:
     """Return encoder, decoder and heads as one module, checked by one small forward pass.
 
@@ -175,12 +170,9 @@ def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:
     return losses
 
 
-@unswept()
-@compiler_when_asked()
 def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
     """Return the recipe's metrics as one collection; metrics with the same counts share them."""
-    with signal_processing_when_asked():
-        import torchmetrics
+    import torchmetrics
 
     metrics: dict[str, Any] = {}
     for choice in recipe.metrics:
@@ -192,7 +184,6 @@ def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
     return torchmetrics.MetricCollection(metrics)
 
 
-@unswept()
 def build_augmentations(recipe: Resolved) -> list[Any]:
     """Return the recipe's Albumentations transforms, in their order."""
     return [choice.build() for choice in recipe.augment]

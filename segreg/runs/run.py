@@ -15,7 +15,6 @@ from typing import Any
 from segreg.config.recipe import COMMAND_LINE, Recipe, read_recipe
 from segreg.config.resolve import Choice, Resolved, resolve
 from segreg.errors import SegregError
-from segreg.imports import compiler_when_asked
 from segreg.models import build
 from segreg.models.segmenter import describe
 from segreg.registry.registry import Registry
@@ -56,7 +55,7 @@ def start_run(
     Raises:
         SegregError: a part can't be built, the data is not as it should be, or training can't continue.
     """
-    with processes(), compiler_when_asked():
+    with processes():
         progress = _of_main(progress)
         resolved = with_absolute_paths(resolved)
         if begun := from_main(lambda: _begun_before(_parent(resolved, out, at))):
@@ -76,7 +75,7 @@ def resume_run(path: Path, registry: Registry, progress: Progress | None = None)
     Raises:
         SegregError: there is no such run, or its data has changed since.
     """
-    with processes(), compiler_when_asked():
+    with processes():
         return _resumed(path, registry, _of_main(progress))
 
 
