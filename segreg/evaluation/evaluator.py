@@ -1,4 +1,4 @@
-"""A trained network before the images it is scored on: scores with intervals, a row for each image, overlays."""
+"""Evaluate a trained network on a split: scores with intervals, a row for each image, overlays."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.config.resolve import Resolved
 from segreg.data import BatchLoader, PreprocessedDataset, restore
 from segreg.data.split import drawn
-from segreg.evaluation.counts import image_counts
-from segreg.evaluation.counts_file import write_counts
-from segreg.evaluation.intervals import bootstrap
+from segreg.evaluation.counts import write_counts
 from segreg.evaluation.scores import Scores, evaluate
+from segreg.evaluation.statistics import Measure, intervals
 from segreg.models import build
 from segreg.runtime.distributed import count, rank
 from segreg.runtime.files import replacing
 from segreg.runtime.progress import Progress
-from segreg.visualize.strips import side_by_side
+from segreg.visualize.panels import side_by_side
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torchmetrics import MetricCollection
 
+    from segreg.config.resolve import Resolved
     from segreg.data import Batch
     from segreg.inference.predictor import Predictor
     from segreg.registry.protocols import Dataset
@@ -40,8 +38,8 @@ _MOST_READ = 1 << 24
 """Bytes of images that are left in memory after they were scored."""
 Ranked = Sequence[tuple[int, Mapping[str, Any]]]
 """Images from the worst to the best: a sample's index and its row."""
-Shown = Literal["worst", "best", "random"]
-"""Why a image is shown."""
+Reason = Literal["worst", "best", "random"]
+"""For showing an image."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Evaluator:
     Attributes:
         recipe: names the metrics, their order, the threshold, the resolution and the seed of intervals.
         predictor: the network.
-        dataset: where the images are.
+        dataset: the samples and their masks.
         prepared: the images as arrays.
         metrics: the recipe's; after `scores` they hold what was counted last.
     """
@@ -64,28 +62,28 @@ class Evaluator:
 
     @classmethod
     def of(cls, recipe: Resolved, predictor: Predictor, dataset: Dataset, prepared: PreprocessedDataset) -> Evaluator:
-        """Build the metrics that belong to the others."""
+        """Return an evaluator with the metrics of the recipe."""
         return cls(recipe, predictor, dataset, prepared, build.build_metrics(recipe, dataset.task))
 
     def scores(self, indices: Sequence[int], title: str, progress: Progress) -> Scores:
-        """Scores some samples, in their order, streamed; several processes share them, and all get all scores.
+        """Score samples in their order; several processes share them, and all of them return all scores.
 
         Args:
-            indices: which, as indices into `Dataset.samples`.
+            indices: of the samples in `Dataset.samples`.
             title: is shown with the progress.
-            progress: is told what happens.
+            progress: shows it.
 
         Raises:
             SegregError: a mask holds labels that the task does not have.
         """
-        batches = self._in_order(indices, part=rank(), parts=count())
-        task, threshold = self.dataset.task, self.recipe.evaluate.threshold
+        batches = self._in_order(indices, rank=rank(), ranks=count())
+        settings = self.recipe.evaluate
         with progress.watch(title, sum(map(len, batches.plan(0))), "images") as advance:
             scores = evaluate(
-                self.predictor.model, self.predictor.normalize, _told(batches, advance), self.metrics,
+                self.predictor.model, self.predictor.normalize, _with_progress(batches, advance), self.metrics,
+                task=self.dataset.task, threshold=settings.threshold,
                 device=self.predictor.device, precision=self.predictor.precision,
-                original=self._at_its_own_size if self.recipe.evaluate.resolution == "original" else None,
-                count=partial(image_counts, task, threshold=threshold),
+                original=self._at_original_size if settings.resolution == "original" else None,
             )  # fmt: skip
         scores = dataclasses.replace(scores, intervals=_intervals(scores, self.metrics, self.recipe.seed))
         return _in_recipe_order(scores, self.recipe)
@@ -93,7 +91,7 @@ class Evaluator:
     def ranked(self, indices: Sequence[int], scores: Scores) -> Ranked:
         """Return samples and their rows from the worst to the best by the recipe's first metric that images have.
 
-        A image whose score is undefined stands before all others.
+        Images whose score is undefined come first.
         """
         pairs = list(zip(indices, scores.per_image, strict=True))
         column = ranking_column(scores)
@@ -101,11 +99,10 @@ class Evaluator:
             return pairs
         metric = self.metrics[column] if column in self.metrics else None  # noqa: SIM401 (it has no get)
         sign = -1.0 if getattr(metric, "higher_is_better", True) is False else 1.0
-        undefined = float("-inf")
-        return sorted(pairs, key=lambda pair: undefined if _is_nan(pair[1][column]) else sign * pair[1][column])
+        return sorted(pairs, key=lambda pair: -math.inf if math.isnan(pair[1][column]) else sign * pair[1][column])
 
-    def draw(self, chosen: Ranked, folder: Path) -> None:
-        """Draw image, truth and prediction of samples into a folder, numbered in their order."""
+    def save_overlays(self, chosen: Ranked, folder: Path) -> None:
+        """Write an image with truth and prediction for each sample into a folder, numbered in their order."""
         import torch
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,30 +112,30 @@ class Evaluator:
             logits = self.predictor.logits(batch.images)
             with torch.inference_mode():
                 labels = task.labels(logits, threshold=self.recipe.evaluate.threshold)[0].cpu().numpy()
-            told = "  ".join(f"{n} {v:.3f}" for n, v in row.items() if n != "id" and ".class." not in n)
+            values = "  ".join(f"{n} {v:.3f}" for n, v in row.items() if n != "id" and ".class." not in n)
             image = side_by_side(
                 batch.images[0].permute(1, 2, 0).numpy(), batch.targets[0].numpy(), labels, task,
-                title=f"{row['id']}  {told}", notice=self.dataset.notice,
+                title=f"{row['id']}  {values}", notice=self.dataset.notice,
             )  # fmt: skip
             name = re.sub(r"[^\w.-]+", "_", str(row["id"]))[:80]
             image.save(folder / f"{number:02}_{name}.png")
 
-    def _in_order(self, indices: Sequence[int], *, part: int = 0, parts: int = 1) -> BatchLoader:
+    def _in_order(self, indices: Sequence[int], *, rank: int = 0, ranks: int = 1) -> BatchLoader:
         size = self.recipe.evaluate.batch_size or self.recipe.train.batch
-        return BatchLoader(self.prepared, indices, batch_size=size, order="in_order", part=part, parts=parts)
+        return BatchLoader(self.prepared, indices, batch_size=size, order="in_order", part=rank, parts=ranks)
 
-    def _at_its_own_size(self, index: int, logits: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
+    def _at_original_size(self, index: int, logits: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
         size = self.prepared.original_size(index)
         return restore(logits, size, self.recipe.input), self.dataset.read_mask(self.dataset.samples[index])
 
 
-def shown_of(ranked: Ranked, count: int, seed: int) -> dict[Shown, Ranked]:
-    """Return at most `count` images: a third the worst, a third the best, the rest drawn at random from the others.
+def choose_overlays(ranked: Ranked, count: int, seed: int) -> dict[Reason, Ranked]:
+    """Return at most `count` images: a third the worst, a third the best, the rest at random from the others.
 
     Args:
         ranked: all images from the worst to the best.
-        count: how many are to be shown. One is the worst, of two the other is the best.
-        seed: decides with the ids alone which ones are drawn, in the order in which they are given.
+        count: how many are shown. One is the worst, of two the other is the best.
+        seed: of the random ones; with it, their ids alone decide which they are and their order.
     """
     count = min(count, len(ranked))
     at_random = count // 3
@@ -153,12 +150,12 @@ def shown_of(ranked: Ranked, count: int, seed: int) -> dict[Shown, Ranked]:
 
 
 def ranking_column(scores: Scores) -> str | None:
-    """Return the first metric that single images have, by which they are ranked."""
+    """Return the first metric that single images have: images are ranked by it."""
     return next((name for name in (scores.per_image[0] if scores.per_image else {}) if name != "id"), None)
 
 
 def write_images(scores: Scores, task: Task, folder: Path) -> None:
-    """Write what each image reached, `per_image.csv`, and where they were counted its pixels, `counts.csv`."""
+    """Write each image's scores, `per_image.csv`, and its counted pixels, `counts.csv`."""
     write_rows(folder / "per_image.csv", scores)
     if scores.counts is not None:
         ids = [str(row["id"]) for row in scores.per_image]
@@ -168,12 +165,12 @@ def write_images(scores: Scores, task: Task, folder: Path) -> None:
 def write_rows(file: Path, scores: Scores) -> None:
     """Write each image's id and scores as CSV, and beside it `NAME_mean.csv` with one row, the columns' means.
 
-    A image whose score is undefined is left out of that score's mean.
+    An image whose score is undefined is left out of that score's mean.
     """
     columns = list(scores.per_image[0]) if scores.per_image else ["id"]
     means: dict[str, Any] = {"id": "mean"}
     for name in columns[1:]:
-        defined = [row[name] for row in scores.per_image if not _is_nan(row[name])]
+        defined = [row[name] for row in scores.per_image if not math.isnan(row[name])]
         means[name] = math.fsum(defined) / len(defined) if defined else math.nan
     for own, rows in ((file, scores.per_image), (file.with_stem(f"{file.stem}_mean"), [means])):
         with replacing(own) as aside, aside.open("w", encoding="utf-8", newline="") as text:
@@ -182,40 +179,37 @@ def write_rows(file: Path, scores: Scores) -> None:
             writer.writerows(rows)
 
 
-def number_in_words(value: float | None, interval: Sequence[float] | None = None) -> str:
-    """Return "0.1234", with its interval if it has one, or "undefined"."""
-    if value is None or _is_nan(value):
+def format_values(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return a line for each value: its name, "0.1234" or "undefined", and its interval if it has one."""
+    width = max(map(len, values), default=0)
+    return [f"  {name:<{width}}  {_format(value, intervals.get(name))}" for name, value in values.items()]
+
+
+def _format(value: float | None, interval: Sequence[float] | None) -> str:
+    if value is None or math.isnan(value):
         return "undefined"
     return f"{value:.4f}" + (f"  [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
 
 
-def values_in_words(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]) -> list[str]:
-    """Return a line for each value, with its interval behind it."""
-    width = max(map(len, values), default=0)
-    return [f"  {name:<{width}}  {number_in_words(value, intervals.get(name))}" for name, value in values.items()]
-
-
 def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str, tuple[float, float]]:
-    """Return the intervals of per-image means, and of pooled values that are made of counts or sums."""
-    import torch
+    """Return the intervals of per-image means, and of pooled values that follow from counts or sums."""
+    import numpy as np
 
-    names = [name for name in (scores.per_image[0] if scores.per_image else {}) if name != "id"]
-    columns = {
-        mean: [row[name] for row in scores.per_image]
-        for name in names
-        if (mean := f"{name}.per_image_mean") in scores.values
-    }
-
-    def scorer(score: Callable[[Tensor], dict[str, Tensor]]) -> Callable[[NDArray[Any]], dict[str, NDArray[Any]]]:
-        return lambda given: {name: values.numpy() for name, values in score(torch.from_numpy(given)).items()}
-
+    means = {name: f"{name}.per_image_mean" for name in (scores.per_image[0] if scores.per_image else ())}
+    means = {name: mean for name, mean in means.items() if mean in scores.values}
+    values = np.array([[row[name] for name in means] for row in scores.per_image], np.float64)
+    measures = [Measure.means(tuple(means.values()), values.reshape(1, len(scores.per_image), len(means)))]
     own = dict(metrics.items(copy_state=False))  # a copy of each would have a histogram of its own
     for metric in own.values():
         metric.to("cpu")
-    of_counts = [scorer(metric.scores_of_counts) for metric in own.values() if hasattr(metric, "scores_of_counts")]
-    of_sums = [(each, scorer(own[name].scores_of_sums)) for name, each in scores.sums.items()]
-    found = bootstrap(columns, scores.counts, of_counts, of_sums, seed=seed)
-    return {name: found[name] for name, value in scores.values.items() if name in found and not _is_nan(value)}
+    if scores.counts is not None:
+        of_counts = [metric.scores_of_counts for metric in own.values() if hasattr(metric, "scores_of_counts")]
+        measures.append(Measure.pooled(scores.counts[None], of_counts, scores.values))
+    measures += [
+        Measure.pooled(each[None], [own[name].scores_of_sums], scores.values) for name, each in scores.sums.items()
+    ]
+    found = intervals(measures, seed=seed)
+    return {name: found[name] for name, value in scores.values.items() if name in found and not math.isnan(value)}
 
 
 def _in_recipe_order(scores: Scores, recipe: Resolved) -> Scores:
@@ -232,7 +226,7 @@ def _in_recipe_order(scores: Scores, recipe: Resolved) -> Scores:
     )  # fmt: skip
 
 
-def _told(batches: BatchLoader, advance: Callable[[int], None]) -> Iterator[Batch]:
+def _with_progress(batches: BatchLoader, advance: Callable[[int], None]) -> Iterator[Batch]:
     read = 0
     for batch in batches.epoch(0):
         yield batch
@@ -242,7 +236,3 @@ def _told(batches: BatchLoader, advance: Callable[[int], None]) -> Iterator[Batc
             batches.prepared.release()
             read = 0
     batches.prepared.release()
-
-
-def _is_nan(value: float) -> bool:
-    return value != value  # noqa: PLR0124

@@ -1,4 +1,4 @@
-"""Scores a network on a side of the split: streamed, in constant memory, each number with its definition."""
+"""Score a network on images: streamed, in constant memory, each number with its definition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from segreg.evaluation.gather import computed_together, disable_sync, in_batch_order
+from segreg.evaluation.counts import class_counts, count_pixels
+from segreg.evaluation.distributed import compute_over_processes, disable_sync, in_batch_order
 from segreg.models.segmenter import predict_logits
 
 if TYPE_CHECKING:
@@ -18,18 +19,19 @@ if TYPE_CHECKING:
 
     from segreg.data import Batch
     from segreg.runtime.device import Precision
+    from segreg.task import Task
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What a network reached on some images.
+    """A network's scores on some images.
 
     Attributes:
         values: each metric by its full name, such as `dice.pooled`.
         definitions: what each of those names means, one sentence.
         per_image: a row for each image: its id, and the metrics that one image has.
-        counts: int64 `[N, K, 4]`, each image's as `image_counts` has them; None where they were not counted.
-        sums: by a metric's name what its `sums` gave of each image, `[N, ...]`.
+        counts: int64 `[N, K, 4]`, each image's as `image_counts` returns them.
+        sums: by a metric's name what its `sums` returned for each image, `[N, ...]`.
         intervals: lower and upper end of the 95% interval of each value that has one.
     """
 
@@ -47,23 +49,27 @@ def evaluate(
     batches: Iterable[Batch],
     metrics: MetricCollection,
     *,
+    task: Task,
+    threshold: float,
     device: torch.device,
     precision: Precision,
     original: Callable[[int, Tensor], tuple[Tensor, NDArray[np.uint8]]] | None = None,
-    count: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Scores:
-    """Scores every image of `batches`, with those that other processes have.
+    """Score every image of `batches`, together with those of other processes.
+
+    Each pixel's label is counted once, whatever the number of metrics.
 
     Args:
-        model: gives logits for normalised images; it is put into evaluation mode.
-        normalize: turns uint8 images into what the model takes.
+        model: returns logits for normalised images; it is put into evaluation mode.
+        normalize: turns uint8 images into the model's input.
         batches: the images, in order; several processes take the batches in turn.
         metrics: reset first; their counts are summed over the images.
-        device: where the model is.
-        precision: what it computes in.
-        original: gives, for a sample's index and its logits `[K, h, w]`, logits and mask at the image's own size;
+        task: the metrics'.
+        threshold: probability from which a pixel is foreground, the metrics' too.
+        device: of the model.
+        precision: the model's.
+        original: returns, for a sample's index and its logits `[K, h, w]`, logits and mask at the image's own size;
             None scores at the input's size.
-        count: gives the counts `[B, K, 4]` of each image for logits and targets; None counts nothing.
     """
     import torch
 
@@ -72,16 +78,22 @@ def evaluate(
     metrics.to(device)
     rows: list[dict[str, Any]] = []
     lengths: list[int] = []
-    counted = _Gathered()
-    sums = {name: _Gathered() for name, metric in metrics.items(copy_state=False) if hasattr(metric, "sums")}
+    counts = _GrowingArray()
+    sums = {name: _GrowingArray() for name, metric in metrics.items(copy_state=False) if hasattr(metric, "sums")}
 
     def score(logits: Tensor, target: Tensor, ids: Iterable[str]) -> None:
-        _score(metrics, logits, target, ids, rows)
-        if count is not None:
-            counted.add(count(logits, target))
+        pixels = count_pixels(task, logits, target, threshold)
+        metrics.update(logits, target, pixels=pixels)  # which a collection passes to metrics that take it
+        own_counts = class_counts(task, pixels.confusion)
+        counts.add(own_counts)
+        columns: dict[str, list[float]] = {}
         for name, metric in metrics.items(copy_state=False):
+            # A sync a batch, on purpose: rows are written for people, after the training.
+            columns |= {column: values.tolist() for column, values in _per_image(metric, logits, target, own_counts)}
             if name in sums:
                 sums[name].add(metric.sums(logits, target))
+        for number, identity in enumerate(ids):
+            rows.append({"id": identity, **{name: values[number] for name, values in columns.items()}})
 
     for batch in batches:
         lengths.append(len(batch.ids))
@@ -93,15 +105,25 @@ def evaluate(
             own, mask = original(int(index), logits[number])
             target = torch.from_numpy(mask).to(device).long()
             score(own[None], target[None], (identity,))
-    values = computed_together(metrics)
-    blocks = {name: block.array() for name, block in sums.items()}
-    rows, counts, blocks = in_batch_order(lengths, rows, counted.array(), blocks)
+    values = compute_over_processes(metrics)
+    arrays = {name: block.array() for name, block in sums.items()}
+    rows, blocks = in_batch_order(lengths, rows, {"": counts.array(), **arrays})
+    counted = blocks.pop("")
     summed = {name: block for name, block in blocks.items() if block is not None}
-    return Scores(values, definitions_of(metrics, values), rows, counts, summed)
+    return Scores(values, definitions_of(metrics, values), rows, counted, summed)
 
 
-class _Gathered:
-    """What was found of each image, as one block that grows.
+def _per_image(metric: Any, logits: Tensor, target: Tensor, counts: Tensor) -> Iterable[tuple[str, Tensor]]:
+    """Return a metric's values for each image by name, `[B]`; none where it has no such values."""
+    if hasattr(metric, "per_image"):
+        return tuple(metric.per_image(logits, target).items())
+    if hasattr(metric, "scores_of_counts"):  # pooled over the one image
+        return tuple((name.removesuffix(".pooled"), v) for name, v in metric.scores_of_counts(counts).items())
+    return ()
+
+
+class _GrowingArray:
+    """Numbers of each image, in one block of memory.
 
     Small arrays kept from each batch would split the memory that the next batch fits into.
     """
@@ -110,14 +132,12 @@ class _Gathered:
         self.block = bytearray()
         self.dtype, self.shape = "", ()
 
-    def add(self, found: Tensor) -> None:
-        """Take `[B, ...]`."""
-        own = found.cpu().numpy()
+    def add(self, values: Tensor) -> None:
+        own = values.cpu().numpy()
         self.dtype, self.shape = own.dtype.str, own.shape[1:]
         self.block.extend(own.tobytes())
 
     def array(self) -> NDArray[Any] | None:
-        """Return `[N, ...]`; None where nothing was taken."""
         import numpy as np
 
         return np.frombuffer(self.block, self.dtype).reshape(-1, *self.shape) if self.block else None
@@ -125,21 +145,8 @@ class _Gathered:
 
 def definitions_of(metrics: MetricCollection, values: Iterable[str]) -> dict[str, str]:
     """Return a sentence for each value's name; a metric that has none is named by its class."""
-    told: dict[str, str] = {}
+    found: dict[str, str] = {}
     for metric in metrics.values(copy_state=False):
-        told |= getattr(metric, "definitions", {})
+        found |= getattr(metric, "definitions", {})
     classes = {name: type(metric).__name__ for name, metric in metrics.items(copy_state=False)}
-    return {name: told.get(name, f"torchmetrics {classes.get(name, 'metric')}") for name in values}
-
-
-def _score(
-    metrics: MetricCollection, logits: Tensor, target: Tensor, ids: Iterable[str], rows: list[dict[str, Any]]
-) -> None:
-    metrics.update(logits, target)
-    columns: dict[str, list[float]] = {}
-    for metric in metrics.values(copy_state=False):
-        if hasattr(metric, "per_image"):
-            # A sync a batch, on purpose: rows are written for people, after the training.
-            columns |= {name: values.tolist() for name, values in metric.per_image(logits, target).items()}
-    for number, identity in enumerate(ids):
-        rows.append({"id": identity, **{name: values[number] for name, values in columns.items()}})
+    return {name: found.get(name, f"torchmetrics {classes.get(name, 'metric')}") for name in values}

@@ -109,7 +109,7 @@ class Outputs:
         """
         from segreg.visualize.colours import paint
         from segreg.visualize.overlay import overlay
-        from segreg.visualize.strips import side_by_side
+        from segreg.visualize.panels import side_by_side
 
         files = self.files(name)
         truth = self.truths.read(name, (pixels.shape[0], pixels.shape[1])) if self.truths else None

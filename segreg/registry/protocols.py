@@ -75,7 +75,8 @@ class Metric(Protocol):
     * `per_image(logits, target) -> dict[str, Tensor]`: each image's own values `[B]`, without counting them. Where
       `compute` gives `NAME.per_image_mean`, the values called NAME give it an interval.
     * `scores_of_counts(counts: Tensor) -> dict[str, Tensor]`: those of `compute`'s values that follow from pixels
-      counted by the recipe's threshold, which gives them intervals. Int64 `[..., K, 4]`, true positives, false
+      counted by the recipe's threshold, which gives them intervals. A metric without `per_image` gets its values
+      for single images from it: an image's `NAME.pooled` is its `NAME`. Int64 `[..., K, 4]`, true positives, false
       positives, false negatives and true negatives of each class, to float `[...]`.
     * `sums(logits, target) -> Tensor` and `scores_of_sums(sums: Tensor) -> dict[str, Tensor]`: the same for what
       follows from other sums: `[B, ...]` of each image, and scores `[...]` of what was added up over images.

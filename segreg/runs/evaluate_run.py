@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.config.resolve import Resolved
 from segreg.data import PreprocessedDataset, prepare
 from segreg.errors import SegregError
-from segreg.evaluation.evaluator import Evaluator, Ranked, ranking_column, values_in_words, write_images
-from segreg.evaluation.intervals import METHOD
+from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
+from segreg.evaluation.statistics import METHOD
 from segreg.models.segmenter import verify
 from segreg.runs.header import banner
 from segreg.runs.selection import Chosen, check_side, of_other_data, of_own_split
@@ -159,7 +159,7 @@ def in_words(told: Mapping[str, Any], out: Path) -> list[str]:
         how += f", threshold {told['threshold']:.12g} ({told['threshold_is']})"
     lines = [
         f"{side} ({told['images'][side]} images, {how}):",
-        *values_in_words(told["metrics"][side], told["intervals"][side]),
+        *format_values(told["metrics"][side], told["intervals"][side]),
     ]
     if told["intervals"][side]:
         lines.append("  in brackets: 95% bootstrap intervals over images")
@@ -273,5 +273,5 @@ def _draw_ends(exam: Evaluator, ranked: Ranked, out: Path, progress: Progress) -
             for old in (out / name).glob("[0-9][0-9]_*.png"):
                 old.unlink()
             if chosen:
-                exam.draw(chosen, out / name)
+                exam.save_overlays(chosen, out / name)
                 advance(len(chosen))

@@ -7,7 +7,7 @@ from typing import Any
 
 from segreg.config.resolve import Resolved
 from segreg.data import SplitName
-from segreg.evaluation.evaluator import Evaluator, shown_of, values_in_words, write_images
+from segreg.evaluation.evaluator import Evaluator, choose_overlays, format_values, write_images
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
 from segreg.runs.header import banner
@@ -91,11 +91,11 @@ def score_run(
     write_images(scores, assembly.dataset.task, directory.path)
     draw_tables(exam.metrics, directory.path)
     ranked = exam.ranked(assembly.sides[side], scores)
-    shown = shown_of(ranked, recipe.evaluate.overlays, recipe.seed)
+    shown = choose_overlays(ranked, recipe.evaluate.overlays, recipe.seed)
     results["overlays"] = {why: [row["id"] for _, row in images] for why, images in shown.items()}
     indices = {index for images in shown.values() for index, _ in images}
     if indices:
-        exam.draw([pair for pair in ranked if pair[0] in indices], directory.overlays)
+        exam.save_overlays([pair for pair in ranked if pair[0] in indices], directory.overlays)
     return results
 
 
@@ -118,6 +118,6 @@ def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> lis
     if side:
         count = results["images"][side]
         lines.append(f"{side} ({count} images, at {results['resolution']} resolution, {weights} weights):")
-        lines += values_in_words(results["metrics"][side], results.get("intervals", {}).get(side, {}))
+        lines += format_values(results["metrics"][side], results.get("intervals", {}).get(side, {}))
     lines.append(f"everything is in {directory.path}")
     return lines

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segreg.errors import SegregError
-from segreg.evaluation.counts_file import read_counts
+from segreg.evaluation.counts import read_counts
 from segreg.evaluation.statistics import Measure
 from segreg.runs.trained_run import Run
 
@@ -106,28 +106,10 @@ def measure_of(seeds: Sequence[Scored], ids: Sequence[str], metrics: MetricColle
     if any(one.counts is None for one in seeds):
         return of_means
     counts = np.stack([one.counts[at] for one, at in zip(seeds, rows, strict=True) if one.counts is not None])
-    return _joined(of_means, _of_counts(counts, metrics, seeds[0].values))
-
-
-def _of_counts(counts: NDArray[np.int64], metrics: MetricCollection, told: Mapping[str, float]) -> Measure:
-    """Return the pooled scores that a run tells, of counts `[S, N, K, 4]`."""
-    import torch
-
-    scorers: list[Callable[[Any], Mapping[str, Any]]] = [
+    scorers = [
         metric.scores_of_counts for metric in metrics.values(copy_state=False) if hasattr(metric, "scores_of_counts")
     ]
-
-    def by_name(sums: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-        whole = torch.from_numpy(np.rint(sums).astype(np.int64))
-        return {name: found.numpy() for scorer in scorers for name, found in scorer(whole).items()}
-
-    names = tuple(name for name in by_name(counts[0].sum(0)) if name in told)
-
-    def score(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        found = by_name(sums)
-        return np.stack([found[name] for name in names], axis=-1) if names else np.empty((*sums.shape[:-2], 0))
-
-    return Measure(names, counts.astype(np.float64), score)
+    return _joined(of_means, Measure.pooled(counts, scorers, seeds[0].values))
 
 
 def _joined(one: Measure, other: Measure) -> Measure:

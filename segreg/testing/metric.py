@@ -130,19 +130,29 @@ def per_image_agrees(subject: Subject) -> None:
 
 
 def scores_of_counts_agree(subject: Subject) -> None:
-    """`scores_of_counts` gives of counted pixels what `compute` gives."""
+    """`scores_of_counts` returns for counted pixels what `compute` returns, for single images too."""
     for task, metric in _metrics(subject):
         if not callable(getattr(metric, "scores_of_counts", None)):
             raise NotChecked("it offers no scores_of_counts")
         logits, target = _batch(task)
         wanted = _scores(metric, [(logits, target)])
         with doing(f"scores_of_counts on a {task.mode} task", at=metric):
-            found = metric.scores_of_counts(image_counts(task, logits, target, THRESHOLD).sum(0, keepdim=True))
+            counts = image_counts(task, logits, target, THRESHOLD)
+            found, rows = metric.scores_of_counts(counts.sum(0, keepdim=True)), metric.scores_of_counts(counts)
         for name, value in found.items():
             if name not in wanted or value.shape != (1,) or abs(float(value) - wanted[name]) > 1e-6:
                 raise Broken(
                     f"on a {task.mode} task scores_of_counts gives {name} as {value.tolist()}, but compute gives "
                     f"{wanted.get(name)}",
+                    at=metric,
+                )
+        for name, values in rows.items():
+            full_name = f"{name.removesuffix('.pooled')}.per_image_mean"
+            mean, over_images = wanted.get(full_name), float(values.double().nanmean())
+            if mean is not None and not abs(over_images - mean) <= 1e-6:
+                raise Broken(
+                    f"on a {task.mode} task {full_name} is {mean:.6g}, but the mean of scores_of_counts over images is "
+                    f"{over_images:.6g}",
                     at=metric,
                 )
 

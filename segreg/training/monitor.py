@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.evaluation.gather import computed
+from segreg.evaluation.distributed import compute
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
@@ -72,7 +72,7 @@ def metric_directions(metrics: MetricCollection) -> dict[str, bool | None]:
         # Where two metrics give the same name, the collection puts the metric's own before it.
         keys = [key for k in given for key in (k, f"{name}_{k}")] if isinstance(given, Mapping) else [name]
         larger |= dict.fromkeys(keys, metric.higher_is_better)
-    return {name: larger.get(name) for name in computed(metrics)}
+    return {name: larger.get(name) for name in compute(metrics)}
 
 
 def named(side: str, losses: Mapping[str, float]) -> dict[str, float]:

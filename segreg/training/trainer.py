@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from segreg.errors import SegregError, listed
-from segreg.evaluation.gather import computed_together, disable_sync
+from segreg.evaluation.distributed import compute_over_processes, disable_sync
 from segreg.runtime import distributed
 from segreg.runtime.device import Precision, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main
@@ -300,7 +300,7 @@ def validation_pass(
             tally.add(terms, batch.ids)
             advance(1, speak() if speak.due() else None)  # sync, at most once a second
         losses, _ = tally.read_all()  # sync, once an epoch
-    return {**named("val", losses), **{f"val.{name}": value for name, value in computed_together(metrics).items()}}
+    return {**named("val", losses), **{f"val.{name}": value for name, value in compute_over_processes(metrics).items()}}
 
 
 class Speaker:

@@ -13,9 +13,9 @@ import segreg
 import tiny_runs
 from segreg.data import prepare
 from segreg.evaluation.counts import image_counts
-from segreg.evaluation.evaluator import Evaluator, shown_of, write_rows
-from segreg.evaluation.intervals import bootstrap
+from segreg.evaluation.evaluator import Evaluator, choose_overlays, write_rows
 from segreg.evaluation.scores import Scores
+from segreg.evaluation.statistics import Measure, intervals
 from segreg.models import build
 from segreg.runtime.progress import Quiet
 from segreg.task import Task
@@ -58,8 +58,9 @@ def test_scores_of_counts_are_those_of_the_metric(name, task):
     counts = image_counts(task, logits, target, 0.5)
     found = metric.scores_of_counts(counts.sum(0))
     assert {key: float(value) for key, value in found.items()} == pytest.approx(computed, abs=1e-12)
-    each = metric.scores_of_counts(counts)[f"{name}.pooled"].tolist()
-    assert each == pytest.approx(metric.per_image(logits, target)[name].tolist(), abs=1e-12)
+    each = metric.scores_of_counts(counts)[f"{name}.pooled"]
+    mean = float(metric.compute()[f"{name}.per_image_mean"])
+    assert float(each.nanmean()) == pytest.approx(mean, abs=1e-12)
 
 
 def test_a_run_has_intervals_around_its_scores(finished):
@@ -70,7 +71,9 @@ def test_a_run_has_intervals_around_its_scores(finished):
             assert low <= results["metrics"][side][name] <= high
     with finished.directory.per_image.open() as file:
         values = [float(row["dice"]) for row in csv.DictReader(file)]
-    again = bootstrap({"dice": values}, None, [], seed=finished.results["seed"])["dice"]
+    again = intervals([Measure.means(("dice",), np.array(values)[None, :, None])], seed=finished.results["seed"])[
+        "dice"
+    ]
     assert results["intervals"]["test"]["dice.per_image_mean"] == pytest.approx(again)
 
 
@@ -127,7 +130,7 @@ def test_the_worst_stand_first_whatever_is_better_and_the_undefined_before_them(
 )  # fmt: skip
 def test_the_worst_the_best_and_some_of_the_others_are_shown(count, worst, best, at_random):
     ranked = [(place, {"id": f"p{place}"}) for place in range(7)]
-    shown = {why: [index for index, _ in images] for why, images in shown_of(ranked, count, 0).items()}
+    shown = {why: [index for index, _ in images] for why, images in choose_overlays(ranked, count, 0).items()}
     assert (shown["worst"], shown["best"], len(shown["random"])) == (worst, best, at_random)
     assert set(shown["random"]) <= set(range(7)) - {*worst, *best}
     assert len(set(shown["random"])) == at_random
@@ -135,10 +138,10 @@ def test_the_worst_the_best_and_some_of_the_others_are_shown(count, worst, best,
 
 def test_those_shown_at_random_are_any_of_the_others_and_hang_on_the_seed_and_the_ids_alone():
     ranked = [(place, {"id": f"p{place}"}) for place in range(12)]
-    draws = [[row["id"] for _, row in shown_of(ranked, 6, seed)["random"]] for seed in range(60)]
+    draws = [[row["id"] for _, row in choose_overlays(ranked, 6, seed)["random"]] for seed in range(60)]
     assert {name for pair in draws for name in pair} == {f"p{place}" for place in range(2, 10)}
     other = [*ranked[:2], *ranked[2:10][::-1], *ranked[10:]]
-    assert [[row["id"] for _, row in shown_of(other, 6, seed)["random"]] for seed in range(60)] == draws
+    assert [[row["id"] for _, row in choose_overlays(other, 6, seed)["random"]] for seed in range(60)] == draws
 
 
 def test_images_are_read_again_after_they_were_released(exam):

@@ -157,6 +157,7 @@ def batch(*images, targets, first=0):
 
 
 BINARY = Task(("disc",), "binary")
+SETTINGS = {"task": BINARY, "threshold": 0.5, "device": CPU, "precision": FLOAT32}
 BATCHES = [
     batch(200, 0, targets=[[[1, 1], [1, 0]], [[0, 0], [0, 1]]]),
     batch(200, targets=[[[255, 255], [1, 1]]], first=2),
@@ -165,7 +166,7 @@ BATCHES = [
 
 def test_counts_stream_over_batches_and_ignored_pixels_do_not_count():
     metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
-    scores = evaluate(Given(), nn.Identity(), BATCHES, metrics, device=CPU, precision=FLOAT32)
+    scores = evaluate(Given(), nn.Identity(), BATCHES, metrics, **SETTINGS)
     # tp 3 + 0 + 2, fp 1 + 0 + 0, fn 0 + 1 + 0
     assert scores.values["dice.pooled"] == pytest.approx(10 / 12)
     assert [row["id"] for row in scores.per_image] == ["s0", "s1", "s2"]
@@ -176,18 +177,21 @@ def test_counts_stream_over_batches_and_ignored_pixels_do_not_count():
 
 def test_a_second_call_counts_from_nothing():
     metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
-    evaluate(Given(), nn.Identity(), BATCHES, metrics, device=CPU, precision=FLOAT32)
-    scores = evaluate(Given(), nn.Identity(), BATCHES[1:], metrics, device=CPU, precision=FLOAT32)
+    evaluate(Given(), nn.Identity(), BATCHES, metrics, **SETTINGS)
+    scores = evaluate(Given(), nn.Identity(), BATCHES[1:], metrics, **SETTINGS)
     assert scores.values["dice.pooled"] == 1
     assert [row["id"] for row in scores.per_image] == ["s2"]
 
 
 def test_a_metric_that_knows_nothing_of_segreg_is_scored_and_named_by_its_class():
-    metrics = MetricCollection({"jaccard": BinaryJaccardIndex(ignore_index=255)})
-    unbatched = [Batch(b.images, b.targets[:, None], b.ids, b.indices) for b in BATCHES]
-    scores = evaluate(Given(), nn.Identity(), unbatched, metrics, device=CPU, precision=FLOAT32)
+    class Jaccard(BinaryJaccardIndex):
+        def update(self, logits, target):
+            super().update(logits[:, 0], target)
+
+    metrics = MetricCollection({"jaccard": Jaccard(ignore_index=255)})
+    scores = evaluate(Given(), nn.Identity(), BATCHES, metrics, **SETTINGS)
     assert scores.values == {"jaccard": pytest.approx(5 / 7)}
-    assert scores.definitions == {"jaccard": "torchmetrics BinaryJaccardIndex"}
+    assert scores.definitions == {"jaccard": "torchmetrics Jaccard"}
     assert scores.per_image == [{"id": "s0"}, {"id": "s1"}, {"id": "s2"}]
 
 
@@ -200,7 +204,17 @@ def test_at_the_original_size_each_image_is_scored_against_its_own_mask():
         return logits[:, :1, :1].expand(1, *size), np.ones(size, np.uint8)
 
     metrics = MetricCollection({"recall": segreg.build_part("metric", "recall", BINARY, 0.5)})
-    scores = evaluate(Given(), nn.Identity(), BATCHES, metrics, device=CPU, precision=FLOAT32, original=original)
+    scores = evaluate(
+        Given(),
+        nn.Identity(),
+        BATCHES,
+        metrics,
+        task=BINARY,
+        threshold=0.5,
+        device=CPU,
+        precision=FLOAT32,
+        original=original,
+    )
     assert asked == [(0, (1, 2, 2), 100.0), (1, (1, 2, 2), -100.0), (2, (1, 2, 2), 100.0)]
     assert scores.values["recall.pooled"] == pytest.approx((5 + 12) / (5 + 12 + 12))
 
@@ -211,7 +225,7 @@ def test_a_network_is_scored_in_evaluation_mode_and_without_gradients():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
     given = [Batch(images, torch.zeros(2, 4, 4, dtype=torch.uint8), ("a", "b"), (0, 1))]
-    evaluate(network, Float(), given, metrics, device=CPU, precision=FLOAT32)
+    evaluate(network, Float(), given, metrics, **SETTINGS)
     assert not network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     logits = predict_logits(network, Float(), images, CPU, FLOAT32)
@@ -234,6 +248,6 @@ def test_logits_are_float32_whatever_the_network_computes_in():
 def test_what_is_not_defined_is_not_a_number():
     metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
     ignored = [batch(200, targets=[[[255, 255], [255, 255]]])]
-    scores = evaluate(Given(), nn.Identity(), ignored, metrics, device=CPU, precision=FLOAT32)
+    scores = evaluate(Given(), nn.Identity(), ignored, metrics, **SETTINGS)
     assert math.isnan(scores.values["dice.pooled"])
     assert math.isnan(scores.per_image[0]["dice"])

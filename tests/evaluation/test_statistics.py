@@ -1,12 +1,16 @@
-"""The comparison's statistics, against SciPy's and against counting everything."""
+"""Intervals, tests and ranks: against loops in plain Python and NumPy, and against counting everything."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from segreg.evaluation.statistics import Measure, holm, interval, of_seeds, permutation_p, ranks, resampled
+from segreg.evaluation.statistics import Measure, holm, interval, intervals, of_seeds, permutation_p, ranks, resampled
+
+NAN = math.nan
 
 
 def means(values):
@@ -29,20 +33,22 @@ def planted(images, difference, seeds=1, noise=0.05, seed=0):
     return one + difference, hard + draw.normal(0, noise, (seeds, images))
 
 
-def test_all_swaps_are_scipys_exact_permutation_test():
+def p_by_hand(one, other, swaps):
+    """Return the share of swaps, each a row of 0 and 1, with a difference of means at least as large as measured."""
+    measured = abs(one.mean() - other.mean())
+    differences = [abs(np.where(swap, other - one, one - other).mean()) for swap in swaps]
+    return np.mean([difference >= measured - 1e-12 for difference in differences])
+
+
+def test_few_images_are_swapped_in_all_ways():
     one, other = planted(9, 0.04)
-    expected = stats.permutation_test(
-        (one[0], other[0]), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", vectorized=True
-    ).pvalue
+    expected = p_by_hand(one[0], other[0], itertools.product((0, 1), repeat=9))
     assert permutation_p(means(one), means(other), seed=0) == pytest.approx(expected, abs=1e-12)
 
 
-def test_drawn_swaps_agree_with_scipys():
+def test_random_swaps_agree_with_a_loop():
     one, other = planted(60, 0.012)
-    expected = stats.permutation_test(
-        (one[0], other[0]), lambda a, b, axis: (a - b).mean(axis), permutation_type="samples", vectorized=True,
-        n_resamples=20_000, rng=np.random.default_rng(1),
-    ).pvalue  # fmt: skip
+    expected = p_by_hand(one[0], other[0], np.random.default_rng(1).integers(0, 2, (20_000, 60)))
     found = permutation_p(means(one), means(other), seed=0)
     assert 0.02 < expected < 0.5, "a p that says something"
     assert found == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / 10_000) + 0.003)
@@ -92,13 +98,30 @@ def test_an_undefined_score_has_an_undefined_p():
     assert np.isnan(permutation_p(empty, means([[0.1, 0.2, 0.3, 0.4]]), seed=0))
 
 
-def test_intervals_over_images_agree_with_scipys_bootstrap():
-    one, _ = planted(80, 0.0)
-    expected = stats.bootstrap(
-        (one[0],), np.mean, method="percentile", n_resamples=9999, rng=np.random.default_rng(0)
-    ).confidence_interval
+def test_intervals_over_images_and_seeds_agree_with_a_loop():
+    one, _ = planted(80, 0.0, seeds=3)
+    generator = np.random.default_rng(0)
+    expected = np.quantile(
+        [one[generator.integers(0, 3, 3)][:, generator.integers(0, 80, 80)].mean() for _ in range(9999)],
+        [0.025, 0.975],
+    )
     found = interval(resampled([means(one)], seed=1, resamples=9999)[0, :, 0])
-    assert found == pytest.approx((expected.low, expected.high), abs=0.0015)
+    assert found == pytest.approx(tuple(expected), abs=0.0015)
+
+
+def test_one_image_of_one_seed_is_all_there_is():
+    assert np.array_equal(
+        resampled([means([[0.5]]), means([[0.7]])], seed=0, resamples=3)[..., 0], [[0.5] * 3, [0.7] * 3]
+    )
+    found = resampled([means([[0.5], [0.7]]), means([[0.2]])], seed=0, resamples=500)[..., 0]
+    assert set(found[0].round(6)) == {0.5, 0.6, 0.7}
+    assert set(found[1]) == {0.2}
+
+
+def test_the_same_seed_samples_the_same_and_another_otherwise():
+    first, again, other = (of_images(np.random.default_rng(3).random(30), seed=seed) for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
 
 
 def test_images_and_seeds_are_drawn_the_same_for_all_models():
@@ -139,11 +162,103 @@ def test_holm_by_hand_and_as_statsmodels_writes_it():
 
 
 @pytest.mark.parametrize("higher", [True, False])
-def test_ranks_are_scipys(higher):
+def test_ranks_count_the_better_and_half_of_the_equal(higher):
     scores = np.random.default_rng(0).integers(0, 5, (6, 4)).astype(float)
-    expected = stats.rankdata(-scores if higher else scores, axis=0)
+    keys = -scores if higher else scores
+    expected = [
+        [(keys[:, j] < keys[i, j]).sum() + ((keys[:, j] == keys[i, j]).sum() + 1) / 2 for j in range(4)]
+        for i in range(6)
+    ]
     assert np.array_equal(ranks(scores, higher_is_better=higher), expected)
 
 
-def test_an_undefined_score_stands_behind_all_others():
+def test_an_undefined_score_ranks_last():
     assert ranks(np.array([np.nan, 0.1, 0.9]), higher_is_better=True).tolist() == [3, 2, 1]
+
+
+# the intervals of one run
+
+
+def of_images(values, *, seed=0, resamples=1000):
+    """Return the interval of a mean over images, or None."""
+    values = np.asarray(values, float).reshape(1, -1, 1)
+    return intervals([Measure.means(("mean",), values)], seed=seed, resamples=resamples).get("mean")
+
+
+def dice_of(counts):
+    tp, fp, fn = counts[..., 0, 0], counts[..., 0, 1], counts[..., 0, 2]
+    return {"dice.pooled": torch.where(tp + fp + fn > 0, 2 * tp / (2 * tp + fp + fn).clamp(min=1), NAN)}
+
+
+def test_intervals_of_means_and_pooled_scores_agree_with_loops():
+    generator = np.random.default_rng(1)
+    values = np.where(generator.random(40) < 0.2, NAN, generator.random(40))
+    counts = generator.integers(0, 4000, (40, 2, 4))
+    measures = [
+        Measure.means(("mean",), values[None, :, None]),
+        Measure.pooled(counts[None], [dice_of], ["dice.pooled"]),
+    ]
+    found = intervals(measures, seed=5, resamples=8000)
+    means_, dices = [], []
+    for _ in range(8000):
+        chosen = generator.integers(0, 40, 40)
+        means_.append(np.nanmean(values[chosen]))
+        tp, fp, fn, _ = counts[chosen, 0].sum(0)
+        dices.append(2 * tp / (2 * tp + fp + fn))
+    assert found.keys() == {"mean", "dice.pooled"}
+    for name, scores in (("mean", means_), ("dice.pooled", dices)):
+        assert found[name] == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), abs=0.12 * np.std(scores))
+
+
+def test_how_many_resamples_are_computed_at_once_changes_nothing(monkeypatch):
+    values = np.random.default_rng(2).random(23)
+    whole = of_images(values, resamples=100)
+    for at_once in (1, 7 * 23):
+        monkeypatch.setattr("segreg.evaluation.statistics._AT_ONCE", at_once)
+        assert of_images(values, resamples=100) == pytest.approx(whole, abs=1e-12)
+
+
+def test_large_counts_are_added_exactly():
+    """Ten images of 400 million pixels each are more than a float32 or an int32 holds."""
+    counts = np.full((1, 10, 1, 4), 400_000_001, np.int64)
+    sums = []
+
+    def scorer(summed):
+        sums.append(summed.reshape(-1))
+        return {"s": summed[..., 0, 0].double()}
+
+    intervals([Measure.pooled(counts, [scorer], ["s"])], seed=0, resamples=3)
+    assert (torch.cat(sums) == 4_000_000_010).all()
+
+
+def test_about_95_of_100_intervals_hold_the_mean():
+    """Of 400 samples of 60 images, with a true mean of 0.5; the normal approximation of the count has 3 sigma = 13."""
+    generator = np.random.default_rng(4)
+    held = 0
+    for seed in range(400):
+        low, high = of_images(generator.uniform(0, 1, 60), seed=seed, resamples=400)
+        held += low <= 0.5 <= high
+    assert 0.915 <= held / 400 <= 0.975
+
+
+def test_an_interval_is_as_wide_as_the_standard_error_says():
+    values = np.random.default_rng(5).normal(0.7, 0.1, 2000)
+    low, high = of_images(values)
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(2000), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([], None), ([0.5], None), ([NAN, NAN, NAN], None), ([0.5, 0.5], (0.5, 0.5)), ([0.5, NAN, NAN], (0.5, 0.5))],
+)
+def test_where_there_is_an_interval(values, expected):
+    assert of_images(values) == expected
+
+
+def test_a_score_that_is_mostly_undefined_has_no_interval():
+    """A class in one image of a hundred is in 63% of the resamples; one that only a rule defines, in fewer."""
+    counts = np.zeros((1, 100, 1, 4), np.int64)
+    counts[0, 0, 0, 0] = 9
+    assert intervals([Measure.pooled(counts, [dice_of], ["dice.pooled"])], seed=0) == {"dice.pooled": (1.0, 1.0)}
+    twice = lambda summed: {"s": torch.where(summed[..., 0, 0] > 9, 1.0, NAN)}  # noqa: E731
+    assert intervals([Measure.pooled(counts, [twice], ["s"])], seed=0) == {}

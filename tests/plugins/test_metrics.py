@@ -13,9 +13,9 @@ from torch._subclasses import FakeTensorMode
 from torchmetrics import MetricCollection
 
 from segreg.errors import SegregError
+from segreg.evaluation.counts import count_pixels, image_counts
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.metrics import segreg_entries
-from segreg_plugins.metrics.counts import confusion
 
 ELSEWHERE = {"boundary_iou", "roc_auc", "pr_auc", "mse", "ece", "best_threshold"}  # test_metrics_*.py have these
 BUILDERS = {entry.name: entry.build for entry in segreg_entries() if entry.name not in ELSEWHERE}
@@ -135,7 +135,12 @@ def test_values_are_scikit_learns(name, task, fill):
     by_image = np.array([reference(name, task, logits[i : i + 1], target[i : i + 1])[0] for i in range(5)])
     there = by_image[~np.isnan(by_image)]
     equal(found[f"{name}.per_image_mean"], there.mean() if len(there) else np.nan)
-    np.testing.assert_allclose(metric.per_image(logits, target)[name].numpy(), by_image, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(
+        metric.scores_of_counts(image_counts(task, logits, target, 0.5))[f"{name}.pooled"].numpy(),
+        by_image,
+        rtol=0,
+        atol=1e-12,
+    )
     classes = [] if task is BINARY or name == "accuracy" else list(zip(task.classes, each, strict=True))
     for label, value in classes:
         equal(found[f"{name}.class.{label}"], value)
@@ -244,10 +249,10 @@ def test_the_threshold_is_kept():
 
 
 def test_a_collection_counts_once_for_metrics_of_the_same_settings(monkeypatch):
-    import segreg_plugins.metrics.streamed as module
+    import segreg_plugins.metrics.counted as module
 
     calls = []
-    monkeypatch.setattr(module, "confusion", lambda *given: calls.append(1) or confusion(*given))
+    monkeypatch.setattr(module, "count_pixels", lambda *given: calls.append(1) or count_pixels(*given))
     names = [name for name in BUILDERS if name != "mean_accuracy"]
     together = MetricCollection({name: BUILDERS[name](MULTICLASS, 0.5) for name in names})
     logits, target = draw(MULTICLASS, images=6)
@@ -313,9 +318,9 @@ def test_processes_add_up(name, task):
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.mode)
 def test_counts_are_scikit_learns_confusion_matrices(task):
     logits, target = draw(task)
-    matrices, strays = confusion(task, logits, target, 0.5)
+    matrices, unknown = count_pixels(task, logits, target, 0.5)
     assert matrices.dtype == torch.int64
-    assert strays == 0
+    assert unknown == 0
     for image in range(5):
         for group, (truth, predicted) in enumerate(pixels(task, logits[image : image + 1], target[image : image + 1])):
             labels = range(task.channels if task.mode == "multiclass" else 2)
@@ -352,8 +357,9 @@ def test_counting_waits_for_no_device(name, task):
     metric = BUILDERS[name](task, 0.5)
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         metric.update(fake.from_tensor(logits), fake.from_tensor(target))
-        found = metric.per_image(fake.from_tensor(logits), fake.from_tensor(target))
-    assert found[name].shape == (5,)
+        counts = image_counts(task, fake.from_tensor(logits), fake.from_tensor(target), 0.5)
+        found = metric.scores_of_counts(counts)
+    assert found[f"{name}.pooled"].shape == (5,)
 
 
 @every_metric
@@ -394,5 +400,5 @@ def test_what_it_can_not_serve_is_refused():
     )
     with pytest.raises(SegregError, match='did you mean "road"'):
         BUILDERS["iou"](MULTICLASS, 0.5, exclude=("raod",))
-    with pytest.raises(SegregError, match=r"logits \[5, 1, 8, 6\] and target \[5, 1, 8, 6\] do not belong together"):
+    with pytest.raises(SegregError, match=r"logits \[5, 1, 8, 6\] and target \[5, 1, 8, 6\] do not match"):
         BUILDERS["iou"](BINARY, 0.5).update(draw(BINARY)[0], draw(BINARY)[1].unsqueeze(1))

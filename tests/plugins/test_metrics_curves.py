@@ -16,8 +16,7 @@ from torchmetrics.functional.classification import binary_calibration_error, mul
 
 from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX, Task
-from segreg_plugins.metrics import histogram as histogram_module
-from segreg_plugins.metrics import ranking, segreg_entries
+from segreg_plugins.metrics import curves, ranking, segreg_entries
 from segreg_plugins.metrics.keys import BROKEN, KEYS, UNCOUNTED, keys_of, own_logits
 
 ALL = {entry.name: entry.build for entry in segreg_entries()}
@@ -78,7 +77,7 @@ def pooled_name(name, task):
 def way(request, monkeypatch):
     """Both ways of the areas: of small sets every logit is kept, those of large ones are counted."""
     if request.param == "counted":
-        monkeypatch.setattr(histogram_module, "MOST_KEPT", 0)
+        monkeypatch.setattr(curves, "MOST_KEPT", 0)
     return request.param
 
 
@@ -153,7 +152,7 @@ def test_areas_of_hard_sets_are_scikit_learns():
 
 
 def test_areas_of_large_hard_sets_are_scikit_learns_to_the_fourth_digit(monkeypatch):
-    monkeypatch.setattr(histogram_module, "MOST_KEPT", 0)
+    monkeypatch.setattr(curves, "MOST_KEPT", 0)
     for kind, truth, logits in sets():
         if len(truth) == 100_000 and truth.sum() > 1000:
             expected = [area(truth, logits.astype(np.float32)) for area in SKLEARN.values()]
@@ -162,9 +161,9 @@ def test_areas_of_large_hard_sets_are_scikit_learns_to_the_fourth_digit(monkeypa
 
 def test_a_set_that_grows_large_is_counted_from_its_first_batch_on(monkeypatch):
     logits, target = draw(BINARY, images=6)
-    monkeypatch.setattr(histogram_module, "MOST_KEPT", 0)
+    monkeypatch.setattr(curves, "MOST_KEPT", 0)
     counted = streamed(ALL["pr_auc"](BINARY, 0.5), logits, target)["pr_auc.pooled"]
-    monkeypatch.setattr(histogram_module, "MOST_KEPT", 3 * 24 * 20)
+    monkeypatch.setattr(curves, "MOST_KEPT", 3 * 24 * 20)
     metric = ALL["pr_auc"](BINARY, 0.5)
     assert streamed(metric, logits, target) == {"pr_auc.pooled": counted}
     assert metric.logits == metric.kinds == []
@@ -454,7 +453,7 @@ def test_definitions_read_well():
 
 
 def test_a_collection_has_one_histogram_for_all(monkeypatch):
-    import segreg_plugins.metrics.histogram as module
+    import segreg_plugins.metrics.curves as module
 
     calls = []
     monkeypatch.setattr(module, "MOST_KEPT", 0)

@@ -102,7 +102,7 @@ def test_as_many_overlays_as_asked_for_and_no_more_than_images(asked, drawn, tmp
 def test_an_overlay_shows_the_networks_prediction(finished):
     from segreg.data import fit_image, fit_mask
     from segreg.data.images import read_image
-    from segreg.visualize.strips import side_by_side
+    from segreg.visualize.panels import side_by_side
 
     file = sorted(finished.directory.overlays.iterdir())[0]
     name = file.stem.split("_", 1)[1]

@@ -23,7 +23,7 @@ import segreg
 import tiny_runs
 from segreg.config.resolve import resolve
 from segreg.errors import SegregError
-from segreg.evaluation import gather as together
+from segreg.evaluation import distributed as together
 from segreg.registry.registry import load_registry
 from segreg.runs.assembly import Assembly
 from segreg.runs.run import resume_run
@@ -345,7 +345,7 @@ def test_parameters_that_a_loss_reaches():
 
 
 def test_logits_that_others_kept_are_ranked_as_if_one_had_kept_them(monkeypatch):
-    from segreg_plugins.metrics import histogram
+    from segreg_plugins.metrics import curves
     from segreg_plugins.metrics.builders import roc_auc
 
     task = Task(("a", "b"), "multilabel")
@@ -356,7 +356,7 @@ def test_logits_that_others_kept_are_ranked_as_if_one_had_kept_them(monkeypatch)
     whole.update(torch.cat([logits for logits, _ in parts]), torch.cat([target for _, target in parts]))
     expected = whole.compute()
     for most in (1 << 21, 300, 0):  # none counts, the first one does and all together do, all do
-        monkeypatch.setattr(histogram, "MOST_KEPT", most)
+        monkeypatch.setattr(curves, "MOST_KEPT", most)
         metrics = []
         for logits, target in parts:
             metrics.append(roc_auc(task, 0.5))
@@ -371,12 +371,11 @@ def test_logits_that_others_kept_are_ranked_as_if_one_had_kept_them(monkeypatch)
 def test_rows_of_batches_that_were_dealt_come_in_the_images_order(monkeypatch):
     dealt = [([2, 1], ["a", "b", "e"]), ([2], ["c", "d"]), ([], [])]
     found = [
-        (lengths, [{"id": name} for name in names], np.array([[ord(name)] for name in names]) if names else None, {})
+        (lengths, [{"id": name} for name in names], {"c": np.array([[ord(name)] for name in names]) if names else None})
         for lengths, names in dealt
     ]
     monkeypatch.setattr(distributed, "count", lambda: 3)
     monkeypatch.setattr(distributed, "gathered", lambda own: found)
-    rows, counts, sums = together.in_batch_order(*found[0])
+    rows, blocks = together.in_batch_order(*found[0])
     assert [row["id"] for row in rows] == list("abcde")
-    assert counts.tolist() == [[ord(name)] for name in "abcde"]
-    assert sums == {}
+    assert blocks["c"].tolist() == [[ord(name)] for name in "abcde"]

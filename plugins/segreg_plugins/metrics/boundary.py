@@ -18,10 +18,9 @@ import torch
 import torch.nn.functional as F
 from torchmetrics import Metric
 
-from segreg.errors import listed
-from segreg_plugins.metrics.counts import Counts, check_shapes, kinds_of
-from segreg_plugins.metrics.scores import SCORES, values
-from segreg_plugins.metrics.wording import by_class, refuse_strays
+from segreg.evaluation.counts import check_shapes
+from segreg_plugins.metrics.common import by_class, kinds_of, refuse_unknown, rule_of, which_classes
+from segreg_plugins.metrics.counted import SCORES, Counts, values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,7 +46,7 @@ class BoundaryIoU(Metric):
 
     boundary_settings: Tensor
     near_contours: Tensor
-    strays: Tensor
+    unknown: Tensor
     image_sum: Tensor
     image_number: Tensor
 
@@ -60,24 +59,24 @@ class BoundaryIoU(Metric):
         # It keeps metrics of other settings apart in a collection, which merges those that agree on the first batch.
         settings = torch.tensor([threshold, dilation_ratio, *kept], dtype=torch.float64)
         self.add_state("boundary_settings", settings, dist_reduce_fx="max")
-        self.add_state("near_contours", torch.zeros(4, task.channels, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("strays", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("near_contours", torch.zeros(task.channels, 4, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("unknown", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("image_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("image_number", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Counts one batch, without waiting for the device.
+        """Count one batch, without waiting for the device.
 
-        Shape: logits `[B, K, H, W]` and a target as `Task` has it. H and W may differ between batches.
+        Shape: logits `[B, K, H, W]` and a target as described in `Task`. H and W may differ between batches.
 
         Raises:
-            SegregError: the shapes do not belong together.
+            SegregError: the shapes do not match.
         """
         check_shapes(self.task, logits, target)
-        counted, strays = self._counted(logits, target)
-        self.near_contours = self.near_contours + counted.sum(1)
-        self.strays = self.strays + strays
-        each, _ = values(_IOU, _as_counts(counted), self._kept())
+        counted, unknown = self._counted(logits, target)
+        self.near_contours = self.near_contours + counted.sum(0)
+        self.unknown = self.unknown + unknown
+        each, _ = values(_IOU, Counts.of(self.task, counted), self._kept())
         there = ~each.isnan()
         self.image_sum = self.image_sum + each.where(there, 0.0).sum()
         self.image_number = self.image_number + there.sum()
@@ -90,8 +89,8 @@ class BoundaryIoU(Metric):
         Raises:
             SegregError: masks held labels that the task does not have.
         """
-        refuse_strays(self.task, int(self.strays))
-        pooled, each = values(_IOU, _as_counts(self.near_contours), self._kept())
+        refuse_unknown(self.task, int(self.unknown))
+        pooled, each = values(_IOU, Counts.of(self.task, self.near_contours), self._kept())
         per_image = (self.image_sum / self.image_number).where(self.image_number > 0, torch.nan)
         found = by_class(self.task, "boundary_iou", pooled, each)
         first = found.pop("boundary_iou.pooled")
@@ -100,32 +99,30 @@ class BoundaryIoU(Metric):
     def per_image(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return every image's own values: `boundary_iou` and, where there are several classes, one for each.
 
-        Shape: logits `[B, K, H, W]` and a target as `Task` has it to float64 `[B]`.
+        Shape: logits `[B, K, H, W]` and a target as described in `Task` to float64 `[B]`.
         """
-        mean, each = values(_IOU, _as_counts(self._counted(logits, target)[0]), self._kept())
-        classes = self.task.classes if len(self.task.classes) > 1 else ()
-        return {"boundary_iou": mean, **{f"boundary_iou.class.{name}": each[:, k] for k, name in enumerate(classes)}}
+        mean, each = values(_IOU, Counts.of(self.task, self._counted(logits, target)[0]), self._kept())
+        found = by_class(self.task, "boundary_iou", mean, each)
+        return {name.removesuffix(".pooled"): image_values for name, image_values in found.items()}
 
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return each image's counts of pixels near contours, which `scores_of_sums` makes scores of.
 
-        Shape: logits `[B, K, H, W]` and a target as `Task` has it to int64 `[B, 4, K]`.
+        Shape: logits `[B, K, H, W]` and a target as described in `Task` to int64 `[B, K, 4]`.
         """
-        return self._counted(logits, target)[0].movedim(0, 1)
+        return self._counted(logits, target)[0]
 
     def scores_of_sums(self, sums: Tensor) -> dict[str, Tensor]:
         """Return the values of `compute` that are pooled, from sums over images.
 
-        Shape: `[..., 4, K]` to float64 `[...]`.
+        Shape: `[..., K, 4]` to float64 `[...]`.
         """
-        pooled, each = values(_IOU, _as_counts(sums.movedim(-2, 0)), self._kept())
-        classes = self.task.classes if len(self.task.classes) > 1 else ()
-        named = {f"boundary_iou.class.{name}": each[..., k] for k, name in enumerate(classes)}
-        return {"boundary_iou.pooled": pooled, **named}
+        pooled, each = values(_IOU, Counts.of(self.task, sums), self._kept())
+        return by_class(self.task, "boundary_iou", pooled, each)
 
     @property
     def definitions(self) -> dict[str, str]:
-        """Return one sentence for each value that `compute` gives."""
+        """Return a sentence for each value of `compute`."""
         task = self.task
         several = len(task.classes) > 1
         near = (
@@ -133,14 +130,12 @@ class BoundaryIoU(Metric):
             f"(d is {self.dilation_ratio:g} of the diagonal of what is scored, rounded to pixels and at least 1, in "
             "steps to any of eight neighbours; the image's edge is a contour, ignored pixels are none),"
         )
-        rule = (
-            "the class with the largest logit is predicted"
-            if task.mode == "multiclass"
-            else f"foreground from probability {self.threshold:g}"
+        rule = rule_of(task, self.threshold)
+        mean = (
+            f", then the mean over {which_classes(task, self.kept)}; a class {_IOU.absent} is left out"
+            if several
+            else ""
         )
-        out = [name for name, kept in zip(task.classes, self.kept, strict=True) if not kept]
-        which = f"all classes but {listed(out)}" if out else "all classes"
-        mean = f", then the mean over {which}; a class {_IOU.absent} is left out" if several else ""
         of = "each class" if several else f'"{task.classes[0]}"'
         end = f"nothing there and nothing predicted counts as 1; {rule}; ignored pixels left out"
         pixels = "counted over the pixels of all images together"
@@ -159,15 +154,15 @@ class BoundaryIoU(Metric):
         return self.boundary_settings[2:] > 0
 
     def _counted(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Return true and false positives, false and true negatives of each image, int64 `[4, B, K]`, and the strays."""
+        """Return each image's counts of pixels near contours, int64 `[B, K, 4]`, and how many labels are unknown."""
         # Image by image, for their maps take much memory.
         each = [self._counted_one(one, truth) for one, truth in zip(logits[:, None], target[:, None], strict=True)]
         if not each:
-            return self.near_contours.new_zeros(4, 0, self.task.channels), self.strays.new_zeros(())
-        return torch.cat([counted for counted, _ in each], 1), torch.stack([strays for _, strays in each]).sum()
+            return self.near_contours.new_zeros(0, self.task.channels, 4), self.unknown.new_zeros(())
+        return torch.cat([counted for counted, _ in each]), torch.stack([unknown for _, unknown in each]).sum()
 
     def _counted_one(self, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        kinds, strays = kinds_of(self.task, logits, target)
+        kinds, unknown = kinds_of(self.task, logits, target)
         labels = self.task.labels(logits, threshold=self.threshold)
         if self.task.mode == "multiclass":
             classes = torch.arange(self.task.channels, device=labels.device).view(1, -1, 1, 1)
@@ -179,7 +174,7 @@ class BoundaryIoU(Metric):
         truth = near_contour(kinds == 1, known, reach)
         found = near_contour(predicted, known, reach)
         kinds_of_pixel = (truth & found, ~truth & found, truth & ~found, known & ~truth & ~found)
-        return torch.stack([each.sum((-2, -1)) for each in kinds_of_pixel]), strays
+        return torch.stack([each.sum((-2, -1)) for each in kinds_of_pixel], -1), unknown
 
 
 def contour_reach(height: int, width: int, ratio: float) -> int:
@@ -206,9 +201,3 @@ def _spread(there: Tensor, reach: int) -> Tensor:
     sums = F.pad(F.pad(there, (reach, reach), value=True).cumsum(-1, dtype=torch.int32), (1, 0))
     window = 2 * reach + 1
     return sums[..., window:] > sums[..., :-window]
-
-
-def _as_counts(counted: Tensor) -> Counts:
-    tp, fp, fn, tn = counted
-    right = (tp + tn).sum(-1, keepdim=True)
-    return Counts(tp, fp, fn, tn, right, counted.sum((0, -1)).unsqueeze(-1))

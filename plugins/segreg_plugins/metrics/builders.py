@@ -15,14 +15,13 @@ from segreg_plugins.losses.classes import kept_classes, refuse
 if TYPE_CHECKING:
     from segreg.task import Task
     from segreg_plugins.metrics.boundary import BoundaryIoU
-    from segreg_plugins.metrics.calibration import CalibrationError
-    from segreg_plugins.metrics.histogram import HistogramScore
-    from segreg_plugins.metrics.squared import SquaredError
-    from segreg_plugins.metrics.streamed import StreamedScore
+    from segreg_plugins.metrics.counted import CountedScore
+    from segreg_plugins.metrics.curves import AreaUnderCurve
+    from segreg_plugins.metrics.probabilities import CalibrationError, SquaredError
     from segreg_plugins.metrics.thresholds import BestThreshold
 
 
-def dice(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
+def dice(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
     """Dice score: twice the overlap over the sum of both areas.
 
     Args:
@@ -31,10 +30,10 @@ def dice(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> Stre
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "dice", "dice", exclude)
+    return _counted(task, threshold, "dice", "dice", exclude)
 
 
-def f1(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
+def f1(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
     """F1 score of pixels: the Dice score by its other name.
 
     Args:
@@ -43,10 +42,10 @@ def f1(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> Stream
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "f1", "dice", exclude)
+    return _counted(task, threshold, "f1", "dice", exclude)
 
 
-def iou(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
+def iou(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
     """Intersection over union (Jaccard index); of several classes the mean, known as mIoU.
 
     Args:
@@ -55,10 +54,10 @@ def iou(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> Strea
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "iou", "iou", exclude)
+    return _counted(task, threshold, "iou", "iou", exclude)
 
 
-def precision(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
+def precision(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
     """Precision: the share of a class's predicted pixels that are right.
 
     Args:
@@ -67,10 +66,10 @@ def precision(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) ->
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "precision", "precision", exclude)
+    return _counted(task, threshold, "precision", "precision", exclude)
 
 
-def recall(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
+def recall(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
     """Recall (sensitivity): the share of a class's true pixels that are found.
 
     Args:
@@ -79,10 +78,10 @@ def recall(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> St
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "recall", "recall", exclude)
+    return _counted(task, threshold, "recall", "recall", exclude)
 
 
-def specificity(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
+def specificity(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
     """Specificity: the share of pixels not of a class that are not predicted as it.
 
     Args:
@@ -91,15 +90,15 @@ def specificity(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) 
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _streamed(task, threshold, "specificity", "specificity", exclude)
+    return _counted(task, threshold, "specificity", "specificity", exclude)
 
 
-def accuracy(task: Task, threshold: float) -> StreamedScore:
+def accuracy(task: Task, threshold: float) -> CountedScore:
     """Pixel accuracy: the share of pixels that are right, background included."""
-    return _streamed(task, threshold, "accuracy", "accuracy", ())
+    return _counted(task, threshold, "accuracy", "accuracy", ())
 
 
-def mean_accuracy(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> StreamedScore:
+def mean_accuracy(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
     """Mean class accuracy (balanced accuracy): the mean share of each true class's pixels that are found.
 
     Unlike `recall` it leaves out a class that is predicted but not there, and of a binary task it is the mean over
@@ -112,7 +111,7 @@ def mean_accuracy(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()
         SegregError: the task is multilabel, or `exclude` names no class of the task, or all of them.
     """
     refuse(task, ["multilabel"], "mean_accuracy", 'its classes don\'t exclude each other; use "recall"')
-    return _streamed(task, threshold, "mean_accuracy", "mean_accuracy", exclude)
+    return _counted(task, threshold, "mean_accuracy", "mean_accuracy", exclude)
 
 
 def boundary_iou(
@@ -135,7 +134,7 @@ def boundary_iou(
     return BoundaryIoU(task, threshold, dilation_ratio=dilation_ratio, kept=kept)
 
 
-def roc_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
+def roc_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> AreaUnderCurve:  # noqa: ARG001
     """Area under the ROC curve; of several classes the mean, each against the rest.
 
     Args:
@@ -144,10 +143,10 @@ def roc_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> H
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _histogram(task, "roc_auc", exclude)
+    return _area(task, "roc_auc", exclude)
 
 
-def pr_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> HistogramScore:  # noqa: ARG001
+def pr_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> AreaUnderCurve:  # noqa: ARG001
     """Average precision (area under the precision-recall curve in steps); of several classes the mean.
 
     Args:
@@ -156,7 +155,7 @@ def pr_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> Hi
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    return _histogram(task, "pr_auc", exclude)
+    return _area(task, "pr_auc", exclude)
 
 
 def mse(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> SquaredError:  # noqa: ARG001
@@ -170,7 +169,7 @@ def mse(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> Squar
     """
     kept = kept_classes(task, exclude)
 
-    from segreg_plugins.metrics.squared import SquaredError
+    from segreg_plugins.metrics.probabilities import SquaredError
 
     return SquaredError(task, kept=kept)
 
@@ -186,7 +185,7 @@ def ece(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> Calib
     """
     kept = kept_classes(task, exclude)
 
-    from segreg_plugins.metrics.calibration import CalibrationError
+    from segreg_plugins.metrics.probabilities import CalibrationError
 
     return CalibrationError(task, kept=kept)
 
@@ -215,17 +214,17 @@ def best_threshold(
     return BestThreshold(task, score=score, kept=kept)
 
 
-def _streamed(task: Task, threshold: float, name: str, score: str, exclude: tuple[str, ...]) -> StreamedScore:
+def _counted(task: Task, threshold: float, name: str, score: str, exclude: tuple[str, ...]) -> CountedScore:
     kept = kept_classes(task, exclude)
 
-    from segreg_plugins.metrics.streamed import StreamedScore
+    from segreg_plugins.metrics.counted import CountedScore
 
-    return StreamedScore(task, threshold, name=name, score=score, kept=kept)
+    return CountedScore(task, threshold, name=name, score=score, kept=kept)
 
 
-def _histogram(task: Task, name: str, exclude: tuple[str, ...]) -> HistogramScore:
+def _area(task: Task, name: str, exclude: tuple[str, ...]) -> AreaUnderCurve:
     kept = kept_classes(task, exclude)
 
-    from segreg_plugins.metrics.histogram import HistogramScore
+    from segreg_plugins.metrics.curves import AreaUnderCurve
 
-    return HistogramScore(task, name=name, kept=kept)
+    return AreaUnderCurve(task, name=name, kept=kept)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torchmetrics import Metric
 
-from segreg_plugins.metrics.counts import Counts, add_ones, kinds_of, pieces
+from segreg.evaluation.counts import add_ones
+from segreg_plugins.metrics.common import by_class, chunks, definitions_of, kinds_of, refuse_unknown
+from segreg_plugins.metrics.counted import SCORES, Counts, values
 from segreg_plugins.metrics.ranking import from_the_top
-from segreg_plugins.metrics.scores import SCORES, values
-from segreg_plugins.metrics.wording import by_class, definitions_of, refuse_strays
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,7 @@ class BestThreshold(Metric):
     is_differentiable = False
 
     counted: Tensor
-    strays: Tensor
+    unknown: Tensor
 
     def __init__(self, task: Task, *, score: Literal["f1", "iou"], kept: Sequence[bool]) -> None:
         super().__init__()
@@ -53,18 +53,18 @@ class BestThreshold(Metric):
         self.kept = tuple(kept)
         size = (task.channels, 2, STEPS + 3)
         self.add_state("counted", torch.zeros(size, dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("strays", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("unknown", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Counts one batch, without waiting for the device.
+        """Count one batch, without waiting for the device.
 
-        Shape: logits `[B, K, H, W]` and a target as `Task` has it. H and W may differ between batches.
+        Shape: logits `[B, K, H, W]` and a target as described in `Task`. H and W may differ between batches.
 
         Raises:
-            SegregError: the shapes do not belong together.
+            SegregError: the shapes do not match.
         """
-        for part, truth in pieces(self.task, logits, target):
-            kinds, strays = kinds_of(self.task, part, truth)
+        for part, truth in chunks(self.task, logits, target):
+            kinds, unknown = kinds_of(self.task, part, truth)
             probability = self.task.probabilities(part)
             # Times a power of two, without rounding.
             steps = probability.nan_to_num(0.0).mul_(STEPS).to(torch.int32)
@@ -72,7 +72,7 @@ class BestThreshold(Metric):
             steps += kinds.clamp(max=1) * (STEPS + 3)
             for k in range(self.task.channels):
                 add_ones(self.counted[k].view(-1), steps[:, k])
-            self.strays = self.strays + strays
+            self.unknown = self.unknown + unknown
 
     def compute(self) -> dict[str, Tensor]:
         """Return `best_threshold.pooled` and, where there are several classes, `best_threshold.class.CLASS`.
@@ -83,7 +83,7 @@ class BestThreshold(Metric):
         Raises:
             SegregError: masks held labels that the task does not have.
         """
-        refuse_strays(self.task, int(self.strays))
+        refuse_unknown(self.task, int(self.unknown))
         device = self.counted.device
         kept = torch.tensor(self.kept, device=device)
         one_class = torch.eye(self.task.channels, dtype=torch.bool, device=device)
@@ -96,7 +96,7 @@ class BestThreshold(Metric):
 
     @property
     def definitions(self) -> dict[str, str]:
-        """Return one sentence for each value that `compute` gives."""
+        """Return a sentence for each value of `compute`."""
         title, common = SCORES[_OF[self.score]].title, "one threshold for all by the largest mean of these"
         best = (
             "threshold in steps of 1/65536, or a number of fewer digits that parts the same pixels, from which on "
@@ -124,7 +124,9 @@ class BestThreshold(Metric):
         fp, tp = from_the_top(histogram)
         fn, tn = tp[:, :1] - tp, fp[:, :1] - fp
         everything = torch.ones(len(histogram[0]), dtype=torch.bool, device=histogram.device)
-        score, _ = values(SCORES[_OF[self.score]], Counts(tp.mT, fp.mT, fn.mT, tn.mT, tp.mT, tp.mT), everything)
+        score, _ = values(
+            SCORES[_OF[self.score]], Counts.of(self.task, torch.stack((tp.mT, fp.mT, fn.mT, tn.mT), -1)), everything
+        )
         occupied = histogram.sum((0, 1)) > 0
         best = int(score.where(occupied, -1.0).argmax())
         below = occupied[:best].nonzero()

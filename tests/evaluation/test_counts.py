@@ -5,7 +5,7 @@ import pytest
 
 import tiny_runs
 from segreg.errors import SegregError
-from segreg.evaluation.counts_file import read_counts, write_counts
+from segreg.evaluation.counts import read_counts, write_counts
 
 
 def test_counts_are_read_as_they_were_written(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from segreg.task import Task
 from segreg.visualize.colours import IGNORED_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, class_colours
 from segreg.visualize.overlay import overlay
-from segreg.visualize.strips import side_by_side
+from segreg.visualize.panels import side_by_side
 
 BINARY = Task(("disc",), "binary")
 MULTICLASS = Task(("ground", "red", "green"), "multiclass")
