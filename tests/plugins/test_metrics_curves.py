@@ -548,7 +548,7 @@ def test_what_it_can_not_serve_is_refused():
     with pytest.raises(SegregError, match="best_threshold does not serve a multiclass task"):
         ALL["best_threshold"](MULTICLASS, 0.5)
     for name in NAMES:
-        with pytest.raises(SegregError, match=r"logits \[5, 1, 24, 20\] and target \[5, 1, 24, 20\] do not belong"):
+        with pytest.raises(SegregError, match=r"logits \[5, 1, 24, 20\] and target \[5, 1, 24, 20\] do not match"):
             ALL[name](BINARY, 0.5).update(draw(BINARY)[0], draw(BINARY)[1].unsqueeze(1))
 
 
