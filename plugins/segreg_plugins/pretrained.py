@@ -25,7 +25,7 @@ DEFAULT = "default"
 """The tag that stands for whichever weights a library itself would choose."""
 
 FALLBACK_MEANING = (
-    "what happens where the weights is not available, for instance offline: `error` stops and names the ways out, "
+    "what happens where the weights are not available, for instance offline: `error` stops and names the ways out, "
     "`random` continues with random weights and says so in the run's header and record"
 )
 

@@ -126,7 +126,7 @@ def test_live_parts_are_the_products_that_are_not_with_padding(size, rate):
 
 
 @pytest.mark.parametrize(
-    ("size", "rate", "kind", "dtype", "device", "CPU", "expected"),
+    ("size", "rate", "kind", "dtype", "device", "processor", "expected"),
     [
         ((16, 16), 18, "dense", torch.float32, "cpu", "AVX2", "live"),
         ((16, 16), 16, "dense", torch.bfloat16, "cuda", "AVX2", "live"),

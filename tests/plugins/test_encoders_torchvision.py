@@ -13,7 +13,7 @@ from torchvision.models import regnet
 
 from segreg.errors import SegregError
 from segreg_plugins import pretrained
-from segreg_plugins.encoders import torchvision_family, torchvision_mobilenet
+from segreg_plugins.encoders import torchvision_family, torchvision_mobilenet, torchvision_trunks
 from segreg_plugins.encoders.torchvision_encoder import TorchvisionEncoder
 
 MEMBERS = list(torchvision_family.members())
@@ -63,10 +63,10 @@ def test_names_and_weights_are_those_of_the_installed_torchvision():
 
 
 def test_members_come_back_empty_without_torchvision(monkeypatch):
-    torchvision_family._catalogue.cache_clear()
-    monkeypatch.setattr(torchvision_family, "find_spec", lambda name: None)
+    torchvision_trunks.catalogue.cache_clear()
+    monkeypatch.setattr(torchvision_trunks, "find_spec", lambda name: None)
     assert list(torchvision_family.members()) == []
-    torchvision_family._catalogue.cache_clear()
+    torchvision_trunks.catalogue.cache_clear()
 
 
 @pytest.mark.slow

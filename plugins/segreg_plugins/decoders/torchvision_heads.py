@@ -33,7 +33,7 @@ def deeplabv3(
         weights: `COCO_WITH_VOC_LABELS_V1`, torchvision's published checkpoint for its ResNet-50 and ResNet-101, or a
             .pth or .safetensors file laid out as torchvision's. It fills the encoder where that is torchvision's,
             this decoder, and the last layer where the number of classes is the file's.
-        weights_fallback: what is done where the published weights is not available: stop, or continue without.
+        weights_fallback: what is done where the published weights are not available: stop, or continue without.
 
     Raises:
         SegregError: weights that is not available, can't be read or don't fit.
@@ -71,10 +71,10 @@ def fcn(
         weights: `COCO_WITH_VOC_LABELS_V1`, torchvision's published checkpoint (FCN's for the last level, DeepLabV3's
             auxiliary classifier for others), or a .pth or .safetensors file laid out as torchvision's. On the last
             level it fills the encoder as well.
-        weights_fallback: what is done where the published weights is not available: stop, or continue without.
+        weights_fallback: what is done where the published weights are not available: stop, or continue without.
 
     Raises:
-        SegregError: the encoder has no such level, or weights is not available, can't be read or don't fit.
+        SegregError: the encoder has no such level, or weights are not available, can't be read or don't fit.
     """
     from segreg.models.pyramid import at_output_stride, pyramid_of
     from segreg_plugins.decoders.torchvision_network import TorchvisionHead, fcn_layers

@@ -145,7 +145,7 @@ def build(
     """Return the timm model `member`; its settings are those of `timm_family.member_settings`.
 
     Raises:
-        SegregError: timm has no such model, weights or size, it gives no features, or the weights is not available.
+        SegregError: timm has no such model, weights or size, it gives no features, or the weights are not available.
     """
     if not timm.is_model(member):
         raise SegregError(f'timm {timm.__version__} has no model "{member}"')

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from segreg_plugins.encoders.levels import measured
 from segreg_plugins.encoders.normalization import IMAGENET, per_channel
-from segreg_plugins.encoders.torchvision_family import trunk
+from segreg_plugins.encoders.torchvision_trunks import trunk
 from segreg_plugins.pretrained import Fallback, WebFile, loading, obtain, read
 
 _SIZE = (256, 256)
@@ -103,7 +103,7 @@ def build(
     """Return torchvision's network `member` as an encoder that messages call `part`.
 
     Raises:
-        SegregError: the weights is not available.
+        SegregError: the weights are not available.
     """
     path, note, statistics = None, "", IMAGENET
     if weights is not None:
