@@ -87,13 +87,15 @@ def execute(chosen: argparse.Namespace) -> int:
         lines = [f"{model}: {reason}" for model, reason in failed.items()]
         print("\n".join([*lines, f"{models - len(failed)} of {models} models are fine, {len(cells)} runs in all"]))
         return 1 if failed else 0
-    comparison = bench(
+    comparison, images = bench(
         plan, registry, folder, way, progress=shown, stream=sys.stderr, mode="quiet" if silent else "auto"
     )
 
     from segreg.benchmark.comparison.text import in_words
+    from segreg.reports.comparison import write_comparison
     from segreg.runtime.files import finite
 
+    write_comparison(comparison, folder.path, images)
     if chosen.json:
         print(json.dumps(finite(comparison.as_data()), indent=2))
     else:

@@ -40,15 +40,17 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.benchmark.comparison.run_groups import run_groups_of
     from segreg.benchmark.comparison.runs import compare_runs
     from segreg.benchmark.comparison.text import in_words
+    from segreg.reports.comparison import write_comparison
     from segreg.runs.trained_run import load_run
     from segreg.runtime.files import finite
     from segreg.runtime.progress import progress
 
     shown = progress("quiet" if chosen.quiet or chosen.json else "auto", sys.stderr)
     groups = run_groups_of([load_run(path) for path in dict.fromkeys(chosen.runs)])
-    comparison, files = compare_runs(
-        groups, chosen.out, metric=chosen.metric, baseline=chosen.baseline, rounds=chosen.rounds, progress=shown
+    comparison, images = compare_runs(
+        groups, metric=chosen.metric, baseline=chosen.baseline, rounds=chosen.rounds, progress=shown
     )
+    files = write_comparison(comparison, chosen.out, images)
     if chosen.json:
         print(json.dumps(finite(comparison.as_data()), indent=2))
     else:

@@ -60,6 +60,7 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.benchmark.matrix.choice import chosen as parts
     from segreg.benchmark.matrix.make import make
     from segreg.benchmark.matrix.summary import write_summary
+    from segreg.reports.matrix import write_matrix
     from segreg.runtime.progress import progress
 
     registry = load_registry()
@@ -68,7 +69,7 @@ def execute(chosen: argparse.Namespace) -> int:
         registry, parts(registry, "encoder", chosen.encoders), parts(registry, "decoder", chosen.decoders), chosen.out,
         jobs=jobs, timeout=chosen.timeout, again=chosen.again, progress=shown,
     )  # fmt: skip
-    files = list(made.files)
+    files = [write_matrix(made.matrix, chosen.out / "matrix.html"), *made.files]
     if chosen.summary is not None:
         write_summary(made.matrix, chosen.summary)
         files.append(chosen.summary)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.resources import files
+from pathlib import Path
 
 from segreg.benchmark.matrix.record import Cell, Row
 from segreg.benchmark.matrix.result import Matrix, counted
+from segreg.errors import SegregError
 from segreg.reports.elements import Content, Html, element, facts, joined, table
 from segreg.reports.frame import framed
+from segreg.runtime.files import replacing
 from segreg.runtime.progress import duration
 
 _LEGEND = (
@@ -19,6 +22,20 @@ _LEGEND = (
     ("untried", "untried", "this pair was not tried"),
 )
 _SIGNS = {"works": "\u2713", "dilated": "D", "adapted": "R", "fails": "\u2717", "untried": "\u00b7"}
+
+
+def write_matrix(matrix: Matrix, file: Path) -> Path:
+    """Write the page, and return the file.
+
+    Raises:
+        SegregError: the file can't be written.
+    """
+    try:
+        with replacing(file) as aside:
+            aside.write_text(page(matrix), encoding="utf-8")
+    except OSError as error:
+        raise SegregError(f"{file} can't be written: {error.strerror}") from None
+    return file
 
 
 def page(matrix: Matrix) -> str:

@@ -87,9 +87,8 @@ def test_a_bench_on_a_local_ray(tmp_path, monkeypatch, shared):
         monkeypatch.setattr("segreg.benchmark.bench.ray.Path.touch", lambda self: None)
     way = Way(executor="ray", resources={"cpus": 1}, rounds=0)
     registry = load_registry(plugged.builtin())
-    found = bench(plan, registry, folder, way, progress=Quiet(), stream=io.StringIO(), mode="quiet")
+    found, _ = bench(plan, registry, folder, way, progress=Quiet(), stream=io.StringIO(), mode="quiet")
     assert sorted(model.name for model in found.models) == ["bce", "dice"]
     states = {cell.name: (folder.state(cell), (folder.run(cell).path / "state.pt").exists())
               for cell in cells_of(plan, registry)}  # fmt: skip
     assert set(states.values()) == {("finished", shared)}
-    assert (folder.path / "report.html").exists()

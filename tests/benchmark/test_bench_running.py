@@ -19,6 +19,7 @@ from segreg.benchmark.bench.local import least_busy
 from segreg.benchmark.bench.plan import Plan
 from segreg.benchmark.bench.trials import cells_of
 from segreg.registry.registry import load_registry
+from segreg.reports.comparison import write_comparison
 from segreg.runtime.progress import Quiet
 
 VARY = {"encoder": ["timm/test_resnet", "timm/test_vit"]}
@@ -34,7 +35,8 @@ def _own_place(tmp_path, monkeypatch):
 def carried_out(plan, folder, **way):
     told = io.StringIO()
     registry = load_registry(plugged.builtin())
-    found = bench(plan, registry, folder, Way(rounds=0, **way), progress=Quiet(), stream=told, mode="lines")
+    found, images = bench(plan, registry, folder, Way(rounds=0, **way), progress=Quiet(), stream=told, mode="lines")
+    write_comparison(found, folder.path, images)
     return found, told.getvalue()
 
 

@@ -15,7 +15,7 @@ from segreg.benchmark.comparison.compare import compare
 from segreg.benchmark.comparison.run_groups import run_groups_of
 from segreg.benchmark.comparison.text import in_words
 from segreg.errors import SegregError
-from segreg.reports.comparison.files import write_files
+from segreg.reports.comparison import write_comparison
 from segreg.runs.trained_run import Run, load_run
 
 
@@ -155,7 +155,7 @@ def test_what_is_refused(tmp_path):
 
 def test_files_and_words_tell_the_same(tmp_path):
     found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", better=0.05))
-    files = write_files(found, tmp_path / "out")
+    files = write_comparison(found, tmp_path / "out")
     assert [file.name for file in files] == ["results.json", "results.csv", "report.html"]
     told = json.loads(files[0].read_text())
     assert told["models"][0]["name"] == "resnet34"

@@ -16,9 +16,10 @@ from segreg.benchmark.bench.plan import Plan, baseline_of
 from segreg.benchmark.bench.trials import Cell, cells_of, combinations, settings_in_words
 from segreg.benchmark.comparison.compare import compare
 from segreg.benchmark.comparison.costs import with_costs
+from segreg.benchmark.comparison.disagreement_record import Disagreement
 from segreg.benchmark.comparison.record import Comparison, Failure
 from segreg.benchmark.comparison.run_groups import RunGroup
-from segreg.benchmark.comparison.runs import written
+from segreg.benchmark.comparison.runs import with_disagreements
 from segreg.errors import SegregError
 from segreg.registry.registry import Registry
 from segreg.runs.trained_run import Run
@@ -52,8 +53,8 @@ class Way:
 def bench(
     plan: Plan, registry: Registry, folder: BenchFolder, way: Way, *, progress: Progress, stream: TextIO,
     mode: Literal["auto", "lines", "quiet"],
-) -> Comparison:  # fmt: skip
-    """Carry a bench out, or continues with it, and leaves the comparison's files in its folder.
+) -> tuple[Comparison, list[Disagreement]]:  # fmt: skip
+    """Run a bench, or continue it; return the comparison and the images on which the models disagree.
 
     Args:
         plan: what is compared.
@@ -121,8 +122,10 @@ def _gpus(cells: Sequence[Cell]) -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def compared(plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, progress: Progress) -> Comparison:
-    """Compare what is finished and writes the files.
+def compared(
+    plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, progress: Progress
+) -> tuple[Comparison, list[Disagreement]]:
+    """Compare what is finished; return the comparison and the images on which the models disagree.
 
     Raises:
         SegregError: nothing is finished, or the runs can't be compared.
@@ -149,8 +152,7 @@ def compared(plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, p
     found = costs_of(one_of_each, folder, rounds=way.rounds, progress=progress)
     by_name = {cell.model: found.of.get(cell.key, {}) for cell in one_of_each}
     comparison = with_costs(comparison, by_name, found.method)
-    comparison, _ = written(comparison, groups, folder.path, progress)
-    return comparison
+    return with_disagreements(comparison, groups, progress)
 
 
 def _contestants(done: Sequence[Cell], folder: BenchFolder) -> Iterator[RunGroup]:

@@ -1,53 +1,50 @@
-"""Compare runs that exist, with what their models cost, and write the files."""
+"""Compare runs that exist, with what their models cost."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from segreg.benchmark.comparison.compare import compare
 from segreg.benchmark.comparison.costs import with_costs
+from segreg.benchmark.comparison.disagreement_record import Disagreement
 from segreg.benchmark.comparison.disagreements import drawn_disagreements
 from segreg.benchmark.comparison.record import Comparison, Cost
 from segreg.benchmark.comparison.run_groups import RunGroup
 from segreg.errors import SegregError
-from segreg.reports.comparison.files import write_files
 from segreg.runs.trained_run import Run
 from segreg.runtime.progress import Progress
 
 
 def compare_runs(
     groups: Sequence[RunGroup],
-    folder: Path,
     *,
     metric: str,
     baseline: str,
     rounds: int,
     progress: Progress,
-) -> tuple[Comparison, list[Path]]:
-    """Return the comparison and the files that were written.
+) -> tuple[Comparison, list[Disagreement]]:
+    """Return the comparison and the images on which the models disagree.
 
     Args:
-        contestants: the models with their runs.
-        folder: gets the files.
+        groups: the models with their runs.
         metric: to compare by; empty: the first one.
         baseline: name of the model that the others are told against; empty: the first.
         rounds: how often each model's costs are measured; 0: not at all.
         progress: is told what happens.
 
     Raises:
-        SegregError: the runs can't be compared, or the folder can't be made.
+        SegregError: the runs can't be compared.
     """
     comparison = compare(groups, title="runs side by side", metric=metric, baseline=baseline)
     measured, method = _costs(groups, rounds, progress)
-    return written(with_costs(comparison, measured, method), groups, folder, progress)
+    return with_disagreements(with_costs(comparison, measured, method), groups, progress)
 
 
-def written(
-    comparison: Comparison, groups: Sequence[RunGroup], folder: Path, progress: Progress
-) -> tuple[Comparison, list[Path]]:
-    """Draw what the models disagree on, writes the files, and return the comparison and the files.
+def with_disagreements(
+    comparison: Comparison, groups: Sequence[RunGroup], progress: Progress
+) -> tuple[Comparison, list[Disagreement]]:
+    """Return the comparison and the images on which the models disagree.
 
     Where the images can't be read any more, the comparison says so and goes without.
     """
@@ -57,7 +54,7 @@ def written(
         drawn = []
         notice = f"The images on which models disagree are not shown: {error.problems[0].message}"
         comparison = dataclasses.replace(comparison, notices=(*comparison.notices, notice))
-    return comparison, write_files(comparison, folder, drawn)
+    return comparison, drawn
 
 
 def _costs(

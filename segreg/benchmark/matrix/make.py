@@ -14,7 +14,6 @@ from segreg.benchmark.matrix.store import Known, Store, known, versions
 from segreg.benchmark.matrix.table import table
 from segreg.errors import SegregError
 from segreg.registry.registry import Part, Registry
-from segreg.reports.matrix import page
 from segreg.runtime.files import replacing
 from segreg.runtime.progress import Progress
 
@@ -49,7 +48,7 @@ def make(
     again: bool,
     progress: Progress,
 ) -> Made:
-    """Try every encoder with every decoder, and write `cells.jsonl`, `matrix.csv` and `matrix.html`.
+    """Try every encoder with every decoder, and write `cells.jsonl` and `matrix.csv`.
 
     Args:
         registry: everything that is installed, by whose versions a cell of an earlier call still holds or not.
@@ -81,7 +80,7 @@ def make(
     found = known(store.read(), now)
     matrix = _matrix(found, now)
     cells = tuple(found.cells[encoder, decoder] for encoder in rows for decoder in columns)
-    return Made(matrix, cells, tried, found.stale, (*_write(matrix, folder), store.file))
+    return Made(matrix, cells, tried, found.stale, (_write(matrix, folder / "matrix.csv"), store.file))
 
 
 def _run(tasks: Sequence[Task], store: Store, jobs: int, timeout: float, progress: Progress) -> None:
@@ -103,13 +102,10 @@ def _matrix(found: Known, now: Mapping[str, str]) -> Matrix:
     return Matrix(tuple(rows), tuple(decoders), found.cells, now, found.seconds)
 
 
-def _write(matrix: Matrix, folder: Path) -> list[Path]:
-    files = []
-    for name, text in (("matrix.html", page(matrix)), ("matrix.csv", table(matrix))):
-        try:
-            with replacing(folder / name) as aside:
-                aside.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise SegregError(f"{folder / name} can't be written: {error.strerror}") from None
-        files.append(folder / name)
-    return files
+def _write(matrix: Matrix, file: Path) -> Path:
+    try:
+        with replacing(file) as aside:
+            aside.write_text(table(matrix), encoding="utf-8")
+    except OSError as error:
+        raise SegregError(f"{file} can't be written: {error.strerror}") from None
+    return file

@@ -15,7 +15,7 @@ from segreg.runtime.files import replacing, write_json
 RESULTS, ROWS, PAGE = "results.json", "results.csv", "report.html"
 
 
-def write_files(comparison: Comparison, folder: Path, images: Sequence[Disagreement] = ()) -> list[Path]:
+def write_comparison(comparison: Comparison, folder: Path, images: Sequence[Disagreement] = ()) -> list[Path]:
     """Write the files, each aside first and then renamed into place, and return them.
 
     Raises:
