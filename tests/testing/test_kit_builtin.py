@@ -12,7 +12,7 @@ REGISTRY = load_registry(plugged.builtin())
 
 # Families have hundreds of members, which differ in what the kit checks by their kind of network alone.
 QUICK_ENCODERS = ("timm/test_efficientnet",)
-ENCODERS = ("timm/test_vit", "resnet18", "torchvision.mobilenet_v3_large")
+ENCODERS = ("timm/test_vit", "resnet18")
 TRANSFORMS = (
     "Affine", "CoarseDropout", "ColorJitter", "D4", "GaussianBlur", "GridDistortion", "HorizontalFlip", "RandomCrop",
     "Rotate", "ThinPlateSpline",
