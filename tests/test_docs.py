@@ -1,7 +1,7 @@
 """The docs against the code: what they name is there, what is there is named, and what they show runs.
 
 `python tests/test_docs.py` writes what is made from the code: docs/parts.md, the tables of docs/recipes.md, and the
-README's counts.
+index's counts.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from test_architecture import LAYERS, PUBLIC
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
+INDEX = DOCS / "index.md"
 PAGES = {str(page.relative_to(ROOT)): page for page in (README, *sorted(DOCS.rglob("*.md")))}
 PLUGINS, CONTRACTS = DOCS / "plugins", DOCS / "plugins" / "contracts.md"
 RECIPES, PARTS, COMMANDS_PAGE = DOCS / "recipes.md", DOCS / "parts.md", DOCS / "commands.md"
@@ -151,7 +152,7 @@ def family_lines(family):
 
 
 def with_counts(text, registry):
-    """Return the text of the README with its counts of single parts made anew."""
+    """Return the index with its counts of single parts made anew."""
     for kind in KINDS:
         text = re.sub(rf"^(\| {kind} \| )\d+", rf"\g<1>{len(registry.parts(kind))}", text, flags=re.MULTILINE)
     return text
@@ -162,7 +163,7 @@ def write():
     registry = load_registry(plugged.builtin())
     PARTS.write_text(parts_page(registry), encoding="utf-8")
     RECIPES.write_text(with_tables(text_of(RECIPES)), encoding="utf-8")
-    README.write_text(with_counts(text_of(README), registry), encoding="utf-8")
+    INDEX.write_text(with_counts(text_of(INDEX), registry), encoding="utf-8")
 
 
 def test_the_tables_of_settings_are_those_of_the_code():
@@ -349,7 +350,7 @@ def test_commands_and_options_exist(page):
 
 def test_every_command_and_option_is_told():
     told = sections(COMMANDS_PAGE)
-    table = sections(README)["Commands"]
+    table = told["The commands"]
     for command in COMMANDS:
         assert f"`segreg {command.NAME}`" in table
         section = told[f"segreg {command.NAME}"]
@@ -389,7 +390,7 @@ def test_the_test_command_stands_where_ci_looks_for_it():
 
 
 def test_the_counts_of_built_in_parts(builtin):
-    told = dict(re.findall(r"^\| (\w+) \| (\d+)", sections(README)["What is built in"], re.MULTILINE))
+    told = dict(re.findall(r"^\| (\w+) \| (\d+)", sections(INDEX)["What is built in"], re.MULTILINE))
     there = {kind: len(builtin.parts(kind)) for kind in KINDS}
     told["augmentation"] = there["augmentation"]  # which is Albumentations', and told with its version
     assert {kind: int(count) for kind, count in told.items()} == there, "python tests/test_docs.py writes them"
@@ -398,7 +399,7 @@ def test_the_counts_of_built_in_parts(builtin):
 def test_licences_are_those_that_the_packages_state():
     project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
     names = [re.match(r"[\w-]+", requirement).group() for requirement in project["dependencies"]]
-    told = dict(re.findall(r"^\| ([\w-]+) \| (.+) \|$", sections(README)["Licences of what it depends on"], re.M))
+    told = dict(re.findall(r"^\| ([\w-]+) \| (.+) \|$", sections(DOCS / "licences.md")["Licences of what it depends on"], re.M))
     told.pop("dependency")
     assert list(told) == names
     reasons = re.findall(r"^\| ([\w-]+) \|", sections(DOCS / "design.md")["Why each dependency is there"], re.M)
