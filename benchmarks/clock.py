@@ -1,4 +1,4 @@
-"""What is trained, and when each step and epoch of it ended: shared by the contestants of benchmarks/training.py."""
+"""What is trained, and when each step and epoch of it ended: shared by the competitors of benchmarks/training.py."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Clock:
     began: float = 0.0
 
     def listen(self) -> None:
-        """Is told of every step of any optimizer from here on. It imports torch, as each contestant does anyway."""
+        """Record every step of any optimizer from here on. Imports torch, as each competitor does."""
         from torch.optim.optimizer import register_optimizer_step_post_hook
 
         register_optimizer_step_post_hook(self.stepped)

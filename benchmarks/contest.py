@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from segreg.benchmark.cost.machine import processor_seconds
+from segreg.benchmark.cost.machine import cpu_seconds
 
 PACKAGES = ("segreg", "torch", "torchvision", "segmentation-models-pytorch", "pytorch-lightning", "scikit-learn")
 QUIET = 0.06
@@ -30,7 +30,7 @@ Sample = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Job:
-    """A script that is given the contestant's name, the file of its case, when it was started, and where to write.
+    """A script that is given the competitor's name, the file of its case, when it was started, and where to write.
 
     Attributes:
         case: what is done, in words.
@@ -52,7 +52,7 @@ class Column:
     Attributes:
         key: its name in a sample.
         title: its heading, with the unit.
-        ratio: whether it is compared with the other contestants'.
+        ratio: whether it is compared with the other competitors'.
     """
 
     key: str
@@ -63,7 +63,7 @@ class Column:
 def options(told: str, groups: Sequence[str]) -> argparse.ArgumentParser:
     """Return a parser with what all contests have."""
     parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=groups, default=list(groups), help="contestants (all)")
+    parser.add_argument("--only", nargs="+", choices=groups, default=list(groups), help="competitors (all)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn (5)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
     parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of the processes (the machine's cores)")
@@ -113,13 +113,13 @@ def sample(job: Job, threads: int | None) -> dict[str, Any] | str:
         environment = {**os.environ, "SEGREG_CACHE": folder}  # empty, so that images are read
         if threads:
             environment["OMP_NUM_THREADS"] = str(threads)
-        before, started = processor_seconds(), time.monotonic()
+        before, started = cpu_seconds(), time.monotonic()
         command = [sys.executable, str(job.script), job.name, str(job.file), repr(started), str(found)]
         with words.open("wb") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
             _, status, used = os.wait4(process.pid, 0)  # what it took, which Popen doesn't tell
         process.returncode = os.waitstatus_to_exitcode(status)
-        whole, after = time.monotonic() - started, processor_seconds()
+        whole, after = time.monotonic() - started, cpu_seconds()
         if process.returncode:
             return words.read_text(encoding="utf-8", errors="replace")
         told = json.loads(found.read_text(encoding="utf-8"))
@@ -183,12 +183,12 @@ def tell(samples: Sequence[Sample], columns: Sequence[Column], own: str) -> None
 
 
 def values(samples: Iterable[Sample], name: str, key: str) -> list[float]:
-    """Return a contestant's values of a column, those that it has."""
+    """Return a competitor's values of a column, those that it has."""
     return [sample[key] for sample in samples if sample["name"] == name and sample.get(key) is not None]
 
 
 def ratios(samples: Sequence[Sample], own: str, other: str, key: str) -> list[float]:
-    """Return for each round the value of one contestant over another's."""
+    """Return for each round the value of one competitor over another's."""
     by_round = {(sample["name"], sample["round"]): sample.get(key) for sample in samples}
     pairs = [(value, by_round.get((other, number))) for (name, number), value in by_round.items() if name == own]
     return [value / against for value, against in pairs if value is not None and against]

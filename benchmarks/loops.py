@@ -1,4 +1,4 @@
-"""One process of benchmarks/training.py: trains as a contestant does, and write what it took.
+"""One process of benchmarks/training.py: trains as a competitor does, and write what it took.
 
 All do the same work: the same images, the same kind of network, Adam, every epoch validated with loss and IoU.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from clock import Case, Clock
 
-if TYPE_CHECKING:  # a contestant imports what it needs, while its clock runs
+if TYPE_CHECKING:  # a competitor imports what it needs, while its clock runs
     import torch
     from torch import Tensor, nn
 

@@ -57,7 +57,7 @@ def main() -> None:
                 if turn:
                     taken[name].append(both)
     processor = {name: statistics.median(used for used, _ in times) for name, times in taken.items()}
-    print(f"{'':24}{'processor':>10}{'x torch':>9}{'fastest':>10}")
+    print(f"{'':24}{'CPU':>10}{'x torch':>9}{'fastest':>10}")
     for name, times in taken.items():
         ratio = processor[name] / processor["import torch"]
         print(f"{name:24}{processor[name]:8.2f} s{ratio:9.2f}{min(clock for _, clock in times):8.2f} s")

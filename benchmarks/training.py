@@ -70,9 +70,9 @@ def parser() -> argparse.ArgumentParser:
     parser = options(__doc__ or "", list(CONTESTANTS))
     parser.add_argument("--encoder", default="resnet50", help="one that SMP has (resnet50)")
     parser.add_argument(
-        "--data", type=Path, help="a folder with images and masks of the same names, in place of made ones"
+        "--data", type=Path, help="a folder with images and masks of the same names, instead of generated ones"
     )
-    parser.add_argument("--images", type=int, nargs=2, metavar=("W", "H"), help="size of made images (the --size)")
+    parser.add_argument("--image-size", type=int, nargs=2, metavar=("W", "H"), help="of generated images (--size)")
     parser.add_argument("--images", type=int, nargs="+", default=[96], help="images that train (96)")
     parser.add_argument("--val", type=int, default=32, help="images that validate (32)")
     parser.add_argument("--size", type=int, nargs="+", default=[256], help="the network's height and width (256)")
@@ -90,30 +90,30 @@ def made(chosen: argparse.Namespace, folder: Path) -> dict[str, Path]:
     for images, size, batch, classes, workers in itertools.product(
         chosen.images, chosen.size, chosen.batch, chosen.classes, chosen.workers
     ):
-        width, height = chosen.input_images or (size, size)
+        width, height = chosen.image_size or (size, size)
         data = chosen.data or folder / f"{width}x{height}_{classes}"
         if not data.exists() and not chosen.data:
             count = max(chosen.images) + chosen.val
             run_quietly([sys.executable, HERE / "images.py", data, *map(str, (count, width, height, classes))])
         own = folder / f"case{len(found)}"
         own.mkdir()
-        input_images = sorted((data / "images").iterdir())[: images + chosen.val]
-        if len(input_images) < images + chosen.val:
-            raise SystemExit(f"{data} has {len(input_images)} images, of the {images + chosen.val} that were asked for")
+        files = sorted((data / "images").iterdir())[: images + chosen.val]
+        if len(files) < images + chosen.val:
+            raise SystemExit(f"{data} has {len(files)} images, of the {images + chosen.val} that were asked for")
         mask_of = {file.stem: str(file.absolute()) for file in (data / "masks").iterdir()}
         case = Case(
-            recipe=str(own / "recipe.yaml"), images=[str(file.absolute()) for file in input_images],
-            masks=[mask_of[file.stem] for file in input_images], train=images, encoder=chosen.encoder, size=size,
+            recipe=str(own / "recipe.yaml"), images=[str(file.absolute()) for file in files],
+            masks=[mask_of[file.stem] for file in files], train=images, encoder=chosen.encoder, size=size,
             batch=batch, classes=classes, epochs=chosen.epochs, workers=workers, device=chosen.device,
             changed=chosen.set,
         )  # fmt: skip
-        write_recipe(case, data.absolute(), [file.stem for file in input_images])
+        write_recipe(case, data.absolute(), [file.stem for file in files])
         (own / "case.json").write_text(json.dumps(dataclasses.asdict(case)), encoding="utf-8")
         counted = [f"{images} + {chosen.val} images", "1 class" if classes == 1 else f"{classes} classes"]
         words = [chosen.encoder, *counted, f"{size}x{size}", f"batch {batch}", f"epochs {chosen.epochs}", chosen.device]
         if workers is not None:
             words.append(f"workers {workers}")
-        if chosen.input_images:
+        if chosen.image_size:
             words.append(f"of files of {width}x{height}")
         found[", ".join([*words, *chosen.set])] = own / "case.json"
     return found

@@ -8,8 +8,8 @@ import random
 
 from PIL import Image
 
-from segreg.benchmark.comparison.disagreement_record import Disagreement
-from segreg.benchmark.comparison.record import Comparison, Cost, Difference, Failure, Model, Rank, Value
+from segreg.benchmark.comparison.record import Comparison, Difference, Disagreement, Failure, Model, Rank, Value
+from segreg.benchmark.cost.record import Cost
 
 METRIC = "dice.per_image_mean"
 COSTS = ("parameters", "training_images_per_second", "latency_p50_ms")

@@ -1,4 +1,4 @@
-"""benchmarks/: the scripts start, contestants do the same work, and the tables are the arithmetic that they claim."""
+"""benchmarks/: the scripts start, competitors do the same work, and the tables are the arithmetic that they claim."""
 
 from __future__ import annotations
 

@@ -34,9 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--vary", action="append", default=[], metavar="PATH=V,V", help="a recipe's setting and its values; repeatable"
     )
-    parser.add_argument(
-        "--leave-out", action="append", default=[], metavar="PATH=V,...", help="a combination not to run"
-    )
+    parser.add_argument("--exclude", action="append", default=[], metavar="PATH=V,...", help="a combination not to run")
     parser.add_argument("--seeds", metavar="N", help="how many seeds (1), or which: 7,11")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--epochs", type=int, metavar="N", help="budget of each run in epochs")
@@ -69,29 +67,29 @@ def execute(chosen: argparse.Namespace) -> int:
     if out.is_file():
         raise SegregError(f"{out} is a file", hint="--out names a folder")
 
-    from segreg.benchmark.bench.bench import Way, bench, checked_cells
+    from segreg.benchmark.bench.bench import BenchOptions, bench, checked_trials
     from segreg.benchmark.bench.folder import BenchFolder
     from segreg.runtime.progress import progress
 
     silent = chosen.quiet or chosen.json
     shown = progress("quiet" if silent else "auto", sys.stderr)
     folder = BenchFolder(out)
-    way = Way(
+    options = BenchOptions(
         jobs=chosen.jobs, executor=chosen.executor, resources=_resources(chosen.resources), retries=chosen.retries,
         rounds=chosen.rounds, again=chosen.again,
     )  # fmt: skip
     if chosen.check:
-        cells = checked_cells(plan, registry, folder, jobs=way.jobs, again=True, progress=shown)
-        failed = {c.model: folder.reason(c) for c in cells if folder.state(c) == "failed"}
-        models = len({cell.key for cell in cells})
+        trials = checked_trials(plan, registry, folder, jobs=options.jobs, again=True, progress=shown)
+        failed = {c.model: folder.reason(c) for c in trials if folder.state(c) == "failed"}
+        models = len({trial.key for trial in trials})
         lines = [f"{model}: {reason}" for model, reason in failed.items()]
-        print("\n".join([*lines, f"{models - len(failed)} of {models} models are fine, {len(cells)} runs in all"]))
+        print("\n".join([*lines, f"{models - len(failed)} of {models} models are fine, {len(trials)} runs in all"]))
         return 1 if failed else 0
     comparison, images = bench(
-        plan, registry, folder, way, progress=shown, stream=sys.stderr, mode="quiet" if silent else "auto"
+        plan, registry, folder, options, progress=shown, stream=sys.stderr, mode="quiet" if silent else "auto"
     )
 
-    from segreg.benchmark.comparison.text import in_words
+    from segreg.benchmark.comparison.text import format_comparison
     from segreg.reports.comparison import write_comparison
     from segreg.runtime.files import finite
 
@@ -99,7 +97,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps(finite(comparison.as_data()), indent=2))
     else:
-        print("\n".join([*in_words(comparison), "", f"everything is in {out}; look at {out / 'report.html'}"]))
+        print("\n".join([*format_comparison(comparison), "", f"everything is in {out}; look at {out / 'report.html'}"]))
     return 1 if comparison.failures else 0
 
 

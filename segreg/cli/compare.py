@@ -39,7 +39,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
     from segreg.benchmark.comparison.run_groups import run_groups_of
     from segreg.benchmark.comparison.runs import compare_runs
-    from segreg.benchmark.comparison.text import in_words
+    from segreg.benchmark.comparison.text import format_comparison
     from segreg.reports.comparison import write_comparison
     from segreg.runs.trained_run import load_run
     from segreg.runtime.files import finite
@@ -54,5 +54,5 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps(finite(comparison.as_data()), indent=2))
     else:
-        print("\n".join([*in_words(comparison), "", *(f"wrote {file}" for file in files)]))
+        print("\n".join([*format_comparison(comparison), "", *(f"wrote {file}" for file in files)]))
     return 0

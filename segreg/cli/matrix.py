@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,16 +47,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
+    from segreg.benchmark.pool import cores
     from segreg.registry.registry import load_registry
 
-    jobs = _cores() if chosen.jobs is None else chosen.jobs
+    jobs = cores() if chosen.jobs is None else chosen.jobs
     for name, value in (("jobs", jobs), ("timeout", chosen.timeout)):
         if not value > 0:
             raise SegregError(f"--{name} must be above 0, not {value:g}")
     if chosen.out.is_file():
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
 
-    from segreg.benchmark.matrix.choice import chosen as parts
+    from segreg.benchmark.matrix.choice import choose_parts
     from segreg.benchmark.matrix.make import make
     from segreg.benchmark.matrix.summary import write_summary
     from segreg.reports.matrix import write_matrix
@@ -66,7 +66,8 @@ def execute(chosen: argparse.Namespace) -> int:
     registry = load_registry()
     shown = progress("quiet") if chosen.quiet or chosen.json else progress("auto", sys.stderr)
     made = make(
-        registry, parts(registry, "encoder", chosen.encoders), parts(registry, "decoder", chosen.decoders), chosen.out,
+        registry, choose_parts(registry, "encoder", chosen.encoders),
+        choose_parts(registry, "decoder", chosen.decoders), chosen.out,
         jobs=jobs, timeout=chosen.timeout, again=chosen.again, progress=shown,
     )  # fmt: skip
     files = [write_matrix(made.matrix, chosen.out / "matrix.html"), *made.files]
@@ -80,10 +81,6 @@ def execute(chosen: argparse.Namespace) -> int:
     return 0 if all(cell.ok for cell in made.cells) else 1
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _lines(made: Made) -> list[str]:
     asked = {(cell.encoder, cell.decoder) for cell in made.cells}
     lines = []
@@ -94,10 +91,10 @@ def _lines(made: Made) -> list[str]:
     if len(lines) > _MOST:
         lines = [*lines[:_MOST], f"and {len(lines) - _MOST} more reasons, all of them in matrix.html"]
     works = sum(cell.ok for cell in made.cells)
-    known = len(made.cells) - made.tried
+    known = len(made.cells) - made.checked
     lines.append(f"{works} of {len(made.cells)} pairs work" + (f" ({known} were known)" if known else ""))
     if made.stale:
-        lines.append(f"{made.stale} pairs were tried with other versions and are left out")
+        lines.append(f"{made.stale} pairs were checked with other versions and are not included")
     return lines
 
 
@@ -107,7 +104,7 @@ def _as_data(made: Made, files: list[Path]) -> dict[str, object]:
     return {
         "ok": sum(cell.ok for cell in made.cells),
         "all": len(made.cells),
-        "tried": made.tried,
+        "checked": made.checked,
         "versions": dict(made.matrix.versions),
         "cells": [{**asdict(cell), "ok": cell.ok} for cell in made.cells],
         "files": [str(file) for file in files],

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from segreg.benchmark.matrix.record import Cell, Row
-from segreg.benchmark.matrix.result import Matrix, counted
+from segreg.benchmark.matrix.record import EncoderResult, Matrix, PairResult, count_results
 from segreg.errors import SegregError
 from segreg.reports.elements import Content, Html, element, facts, joined, table
 from segreg.reports.frame import framed
@@ -40,7 +39,7 @@ def write_matrix(matrix: Matrix, file: Path) -> Path:
 
 def page(matrix: Matrix) -> str:
     """Return the page."""
-    whole = counted([cell for row in matrix.rows for cell in matrix.of_encoder(row.encoder)])
+    whole = count_results([cell for row in matrix.rows for cell in matrix.of_encoder(row.encoder)])
     sections: dict[str, Content] = {
         "Pairs": [_legend(), *(_family(matrix, name, rows) for name, rows in matrix.families.items())],
         "What fails": _failures(matrix),
@@ -53,7 +52,7 @@ def page(matrix: Matrix) -> str:
     return framed("segreg matrix", headline, {h: c for h, c in sections.items() if c}, more_style=style)
 
 
-def _kind(cell: Cell | None) -> str:
+def _kind(cell: PairResult | None) -> str:
     if cell is None:
         return "untried"
     if not cell.ok:
@@ -69,16 +68,16 @@ def _legend() -> Html:
     return element("p", items, class_="legend")
 
 
-def _family(matrix: Matrix, name: str, rows: Sequence[Row]) -> Html:
-    of = counted([cell for row in rows for cell in matrix.of_encoder(row.encoder)])
+def _family(matrix: Matrix, name: str, rows: Sequence[EncoderResult]) -> Html:
+    of = count_results([cell for row in rows for cell in matrix.of_encoder(row.encoder)])
     head: list[Content] = ["encoder", "M parameters", "strides", "work"]
     head += [element("span", decoder, class_="upright") for decoder in matrix.decoders]
     title = element("h3", f"{name} ", element("small", f"{of['ok']} of {of['all']} pairs work"))
     return joined([title, table(head, [_row(matrix, row) for row in rows], sortable=True)])
 
 
-def _row(matrix: Matrix, row: Row) -> Html:
-    of = counted(matrix.of_encoder(row.encoder))
+def _row(matrix: Matrix, row: EncoderResult) -> Html:
+    of = count_results(matrix.of_encoder(row.encoder))
     millions = "" if row.parameters is None else f"{row.parameters / 1e6:.1f}"
     made_for = f"made for {row.native[0]}x{row.native[1]}" if row.native else None
     return element(
@@ -91,7 +90,7 @@ def _row(matrix: Matrix, row: Row) -> Html:
     )
 
 
-def _cell(cell: Cell | None, encoder: str, decoder: str) -> Html:
+def _cell(cell: PairResult | None, encoder: str, decoder: str) -> Html:
     kind = _kind(cell)
     colour = {name: colour for name, colour, _ in _LEGEND}[kind]
     told = [f"{encoder} with {decoder}"]
@@ -122,7 +121,7 @@ def _failures(matrix: Matrix) -> Html:
 def _decoders(matrix: Matrix) -> Html:
     rows = []
     for decoder in matrix.decoders:
-        of = counted(matrix.of_decoder(decoder))
+        of = count_results(matrix.of_decoder(decoder))
         numbers = (element("td", str(of[name]), class_="figure") for name in ("ok", "all", "dilated", "adapted"))
         rows.append(element("tr", element("th", decoder, scope="row"), numbers))
     head = ["decoder", "works", "of", "with the encoder dilated", "with levels resampled"]

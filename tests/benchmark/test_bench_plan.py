@@ -1,4 +1,4 @@
-"""What a bench is to compare: from the command line, from a file, and what is refused."""
+"""What a bench compares: from the command line, from a file, and what is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from segreg.benchmark.bench.plan import (
     plan_of_file,
     seeds_of,
 )  # fmt: skip
-from segreg.benchmark.bench.trials import cells_of, combinations
+from segreg.benchmark.bench.trials import combinations, trials_of
 from segreg.config.recipe import COMMAND_LINE, read_recipe
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
@@ -52,10 +52,10 @@ def plan_in(tmp_path, text=FILE):
     return plan_of_file(read)
 
 
-def test_a_bench_file_is_its_cells(tmp_path, registry):
+def test_a_bench_file_gives_trials(tmp_path, registry):
     plan = plan_in(tmp_path)
-    cells = cells_of(plan, registry)
-    assert [(cell.model, cell.seed) for cell in cells] == [
+    trials = trials_of(plan, registry)
+    assert [(trial.model, trial.seed) for trial in trials] == [
         (model, seed)
         for seed in (4, 7)
         for model in (
@@ -64,24 +64,24 @@ def test_a_bench_file_is_its_cells(tmp_path, registry):
             'timm/test_vit, [{"name": "dice", "weight": 2}, {"name": "bce"}]',
         )
     ]
-    first, second, third = (cell.recipe for cell in cells[:3])
+    first, second, third = (trial.recipe for trial in trials[:3])
     assert (first.seed, first.train.epochs, first.train.batch_size, first.train.early_stopping) == (4, 2, 2, None)
     assert [choice.part.name for choice in second.loss] == ["dice", "bce"]
     assert third.encoder.part.name == "timm/test_vit"
     assert first.dataset.settings["root"].is_absolute()
-    assert {cell.settings["encoder"] for cell in cells} == {"timm/test_resnet", "timm/test_vit"}
+    assert {trial.settings["encoder"] for trial in trials} == {"timm/test_resnet", "timm/test_vit"}
     assert baseline_of(plan, combinations(plan)) == {"encoder": "timm/test_resnet", "loss": "bce"}
 
 
 def test_files_of_a_model_have_one_name_for_all_seeds_and_another_for_another_recipe(tmp_path, registry):
     recipe = tiny_runs.write_recipe(tmp_path)
-    cells = cells_of(Plan(recipe, {"train.batch_size": [2, 4]}, seeds=(0, 1)), registry)
-    assert [cell.model for cell in cells[:2]] == ["train.batch_size=2", "train.batch_size=4"]
-    assert cells[0].key == cells[2].key != cells[1].key
-    other = cells_of(Plan(recipe, {"train.batch_size": [2, 4]}, change=["train.epochs=1"]), registry)
-    assert other[0].key != cells[0].key
-    assert cells[0].name.startswith("train.batch_size_2_")
-    assert cells[0].name.endswith("_seed-0")
+    trials = trials_of(Plan(recipe, {"train.batch_size": [2, 4]}, seeds=(0, 1)), registry)
+    assert [trial.model for trial in trials[:2]] == ["train.batch_size=2", "train.batch_size=4"]
+    assert trials[0].key == trials[2].key != trials[1].key
+    other = trials_of(Plan(recipe, {"train.batch_size": [2, 4]}, change=["train.epochs=1"]), registry)
+    assert other[0].key != trials[0].key
+    assert trials[0].name.startswith("train.batch_size_2_")
+    assert trials[0].name.endswith("_seed-0")
 
 
 def test_budgets(tmp_path, registry):
@@ -89,7 +89,7 @@ def test_budgets(tmp_path, registry):
 
     def train(unit, amount):
         plan = Plan(recipe, {}, budget=Budget(unit, amount), change=["train.early_stopping=3"])
-        return cells_of(plan, registry)[0].recipe.train
+        return trials_of(plan, registry)[0].recipe.train
 
     assert (train("epochs", 3).epochs, train("epochs", 3).early_stopping) == (3, None)
     assert (train("minutes", 2.5).time_budget_minutes, train("minutes", 2.5).epochs) == (2.5, 6)
@@ -97,7 +97,7 @@ def test_budgets(tmp_path, registry):
     assert [train("steps", amount).epochs for amount in (1, 4, 5, 9)] == [1, 1, 2, 3]
 
 
-def test_words_of_the_command_line():
+def test_options_of_the_command_line():
     assert axis("encoder=resnet18,timm/convnext_tiny") == ("encoder", ["resnet18", "timm/convnext_tiny"])
     assert axis("input.size=[64,64],[96,96]") == ("input.size", [[64, 64], [96, 96]])
     assert axis("optimizer.lr=1e-3,0.01") == ("optimizer.lr", [0.001, 0.01])
@@ -108,20 +108,20 @@ def test_words_of_the_command_line():
 def refused(call):
     with pytest.raises(SegregError) as caught:
         call()
-    (told,) = caught.value.problems
-    return str(told)
+    (problem,) = caught.value.problems
+    return str(problem)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         (
-            FILE.replace("exclude", "leave-out"),
-            '7:1: "leave-out" is no part of a bench\n  did you mean "exclude"?',
+            FILE.replace("exclude", "exlcude"),
+            '7:1: "exlcude" is not a key of a bench file\n  did you mean "exclude"?',
         ),
         (
             FILE.replace("[4, 7]", "none"),
-            '9:8: seeds must be how many or a list of them, not the text "none"\n  3 is 0, 1 and 2',
+            '9:8: seeds must be a number of seeds or a list of them, not the text "none"\n  3 means 0, 1 and 2',
         ),
         (
             FILE.replace("[4, 7]", "[4, 4]"), "9:8: a seed is given twice among the seeds"),
@@ -147,36 +147,36 @@ def refused(call):
         (
             FILE.replace("baseline: {encoder: timm/test_resnet}", "baseline: {encoder: timm/test_resmet}"),
             (
-                "3:3: baseline names encoder=timm/test_resmet, which is not tried\n  did you mean "
+                "3:3: baseline names encoder=timm/test_resmet, which is not among its values\n  did you mean "
                 '"timm/test_resnet" or "timm/test_vit"?'
             ),
         ),
     ],
 )  # fmt: skip
-def test_what_is_wrong_in_a_file_is_told_with_its_place(text, told, tmp_path):
-    assert refused(lambda: plan_in(tmp_path, text)) == f"{tmp_path}/bench.yaml:{told}"
+def test_errors_in_a_file_name_their_place(text, message, tmp_path):
+    assert refused(lambda: plan_in(tmp_path, text)) == f"{tmp_path}/bench.yaml:{message}"
 
 
-def test_what_is_wrong_on_the_command_line_is_told(tmp_path):
+def test_errors_on_the_command_line(tmp_path):
     assert refused(lambda: axis("encoder")) == (
         '"encoder" varies nothing\n  write path=value,value, such as encoder=resnet18,resnet50'
     )
     assert refused(lambda: combination("resnet18")) == '"resnet18" is not a combination\n  write path=value,path=value'
     seeded = Plan(tmp_path, {"seed": [1, 2]})
     assert refused(lambda: checked(seeded, COMMAND_LINE)) == (
-        "command line: the seed is not varied like other settings\n  it has --seeds and seeds:"
+        "command line: the seed does not vary like other settings\n  use --seeds or seeds:"
     )
     twice = Plan(tmp_path, {"encoder": ["resnet18", "resnet18"]})
     assert refused(lambda: checked(twice, COMMAND_LINE)) == 'command line: "encoder" varies over resnet18 twice'
 
 
-def test_everything_wrong_with_any_cell_is_told_together(tmp_path, registry):
+def test_errors_of_all_trials_are_reported_together(tmp_path, registry):
     recipe = tiny_runs.write_recipe(tmp_path)
     plan = Plan(recipe, {"encoder": ["resnet81", "timm/test_resnet"], "loss": ["dise", "bce"]}, seeds=(0, 1))
     with pytest.raises(SegregError) as caught:
-        cells_of(plan, registry)
-    told = [problem.message for problem in caught.value.problems]
-    assert told == [
+        trials_of(plan, registry)
+    messages = [problem.message for problem in caught.value.problems]
+    assert messages == [
         'with resnet81, dise: there is no encoder "resnet81"',
         'with resnet81, dise: there is no loss "dise"',
         'with resnet81, bce: there is no encoder "resnet81"',
@@ -184,7 +184,7 @@ def test_everything_wrong_with_any_cell_is_told_together(tmp_path, registry):
     ]
 
 
-def test_a_bench_that_leaves_everything_out_is_refused(tmp_path, registry):
+def test_a_bench_that_excludes_everything_is_refused(tmp_path, registry):
     recipe = tiny_runs.write_recipe(tmp_path)
     plan = Plan(recipe, {"loss": ["bce"]}, exclude=[{"loss": "bce"}])
-    assert refused(lambda: cells_of(plan, registry)) == "nothing is left to run\n  exclude takes every combination away"
+    assert refused(lambda: trials_of(plan, registry)) == "nothing is left to run\n  exclude removes every combination"

@@ -1,4 +1,4 @@
-"""A bench on Ray: what a run asks for, runs on a local Ray, and files that come back from where no folder is shared."""
+"""A bench on Ray: the resources of a run, runs on a local Ray, and files from workers that share no folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.benchmark.bench.bench import Way, bench
+from segreg.benchmark.bench.bench import BenchOptions, bench
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.plan import Plan
-from segreg.benchmark.bench.ray import asked_for, packed, unpacked
-from segreg.benchmark.bench.trials import cells_of
+from segreg.benchmark.bench.ray import default_resources, pack, unpack
+from segreg.benchmark.bench.trials import trials_of
 from segreg.config.sections import Train
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
@@ -30,47 +30,47 @@ from segreg.runtime.progress import Quiet
         (Train(device="cuda", workers=2), 0, {"cpus": 3, "gpus": 1}),
     ],
 )
-def test_what_a_recipe_asks_of_a_cluster(train, gpus, asked):
-    assert asked_for(train, gpus) == asked
+def test_resources_that_a_recipe_needs(train, gpus, asked):
+    assert default_resources(train, gpus) == asked
 
 
 @pytest.fixture
-def cell(tmp_path):
-    (cell,) = cells_of(Plan(tiny_runs.write_recipe(tmp_path), {}), load_registry(plugged.builtin()))
-    return cell
+def trial(tmp_path):
+    (trial,) = trials_of(Plan(tiny_runs.write_recipe(tmp_path), {}), load_registry(plugged.builtin()))
+    return trial
 
 
-def test_a_run_comes_back_whole_without_its_training_state(tmp_path, cell):
+def test_a_run_comes_back_whole_without_its_training_state(tmp_path, trial):
     folder, place = BenchFolder(tmp_path / "bench"), tmp_path / "worker"
     folder.make()
     (place / "run" / "overlays").mkdir(parents=True)
     for name in ("results.json", "state.pt", "overlays/01.png"):
         (place / "run" / name).write_text('{"scored_on": "test"}')
-    (place / f"{cell.name}.log").write_text("told")
-    unpacked(packed(place, cell.name), cell, folder)
-    run = folder.run(cell).path
+    (place / f"{trial.name}.log").write_text("output")
+    unpack(pack(place, trial.name), trial, folder)
+    run = folder.run(trial).path
     assert sorted(str(file.relative_to(run)) for file in run.rglob("*.*")) == ["overlays/01.png", "results.json"]
-    assert folder.log(cell).read_text() == "told"
-    assert folder.state(cell) == "finished"
+    assert folder.log(trial).read_text() == "output"
+    assert folder.state(trial) == "finished"
 
 
-def test_what_comes_back_stays_in_the_folder(tmp_path, cell):
+def test_what_comes_back_stays_in_the_folder(tmp_path, trial):
     folder = BenchFolder(tmp_path / "bench")
     folder.make()
     content = io.BytesIO()
     with tarfile.open(fileobj=content, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("../../outside"), io.BytesIO())
     with pytest.raises(tarfile.OutsideDestinationError):
-        unpacked(content.getvalue(), cell, folder)
+        unpack(content.getvalue(), trial, folder)
     assert not (tmp_path / "outside").exists()
 
 
-def test_without_ray_its_name_is_told(monkeypatch, tmp_path, cell):
+def test_without_ray_the_hint_is_to_install_it(monkeypatch, tmp_path, trial):
     from segreg.benchmark.bench.ray import run_on_ray
 
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(SegregError) as caught:
-        run_on_ray([cell], BenchFolder(tmp_path), resources={}, retries=0, look=lambda: None)
+        run_on_ray([trial], BenchFolder(tmp_path), resources={}, retries=0, refresh=lambda: None)
     assert str(caught.value.problems[0]) == "Ray is not installed\n  pip install 'segreg[ray]'"
 
 
@@ -85,10 +85,10 @@ def test_a_bench_on_a_local_ray(tmp_path, monkeypatch, shared):
     folder = BenchFolder(tmp_path / "bench")
     if not shared:  # the worker does not find the token, as on a machine that doesn't share the folder
         monkeypatch.setattr("segreg.benchmark.bench.ray.Path.touch", lambda self: None)
-    way = Way(executor="ray", resources={"cpus": 1}, rounds=0)
+    options = BenchOptions(executor="ray", resources={"cpus": 1}, rounds=0)
     registry = load_registry(plugged.builtin())
-    found, _ = bench(plan, registry, folder, way, progress=Quiet(), stream=io.StringIO(), mode="quiet")
+    found, _ = bench(plan, registry, folder, options, progress=Quiet(), stream=io.StringIO(), mode="quiet")
     assert sorted(model.name for model in found.models) == ["bce", "dice"]
-    states = {cell.name: (folder.state(cell), (folder.run(cell).path / "state.pt").exists())
-              for cell in cells_of(plan, registry)}  # fmt: skip
+    states = {trial.name: (folder.state(trial), (folder.run(trial).path / "state.pt").exists())
+              for trial in trials_of(plan, registry)}  # fmt: skip
     assert set(states.values()) == {("finished", shared)}

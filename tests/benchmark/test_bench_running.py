@@ -13,11 +13,11 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.benchmark.bench.bench import Way, bench
-from segreg.benchmark.bench.folder import BenchFolder, held, is_held
+from segreg.benchmark.bench.bench import BenchOptions, bench
+from segreg.benchmark.bench.folder import BenchFolder, is_locked, locked
 from segreg.benchmark.bench.local import least_busy
 from segreg.benchmark.bench.plan import Plan
-from segreg.benchmark.bench.trials import cells_of
+from segreg.benchmark.bench.trials import trials_of
 from segreg.registry.registry import load_registry
 from segreg.reports.comparison import write_comparison
 from segreg.runtime.progress import Quiet
@@ -32,12 +32,13 @@ def _own_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def carried_out(plan, folder, **way):
-    told = io.StringIO()
+def run_bench(plan, folder, **options):
+    output = io.StringIO()
     registry = load_registry(plugged.builtin())
-    found, images = bench(plan, registry, folder, Way(rounds=0, **way), progress=Quiet(), stream=told, mode="lines")
+    chosen = BenchOptions(rounds=0, **options)
+    found, images = bench(plan, registry, folder, chosen, progress=Quiet(), stream=output, mode="lines")
     write_comparison(found, folder.path, images)
-    return found, told.getvalue()
+    return found, output.getvalue()
 
 
 def quality(folder):
@@ -47,15 +48,15 @@ def quality(folder):
 
 def states(plan, folder):
     registry = load_registry(plugged.builtin())
-    return [folder.state(cell) for cell in cells_of(plan, registry)]
+    return [folder.state(trial) for trial in trials_of(plan, registry)]
 
 
 @pytest.mark.slow
 def test_a_bench_killed_on_the_way_ends_with_the_table_of_one_that_was_not(tmp_path):
     plan = Plan(tiny_runs.write_recipe(tmp_path), VARY, seeds=(0, 1))
     calm, disturbed = BenchFolder(tmp_path / "calm"), BenchFolder(tmp_path / "disturbed")
-    found, told = carried_out(plan, calm, jobs=2)
-    assert told.splitlines()[0] == "4 runs"
+    found, output = run_bench(plan, calm, jobs=2)
+    assert output.splitlines()[0] == "4 runs"
     assert [len(model.seeds) for model in found.models] == [2, 2]
     words = ("bench", plan.recipe, "--vary", "encoder=timm/test_resnet,timm/test_vit", "--seeds", "2", "--rounds", "0")
     arguments = (*words, "--out", disturbed.path, "--quiet")
@@ -68,105 +69,105 @@ def test_a_bench_killed_on_the_way_ends_with_the_table_of_one_that_was_not(tmp_p
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     assert "waiting" in states(plan, disturbed)
-    found, told = carried_out(plan, disturbed)
+    found, output = run_bench(plan, disturbed)
     assert states(plan, disturbed) == ["finished"] * 4
     assert quality(disturbed) == quality(calm)
-    again, told = carried_out(plan, disturbed)
-    assert told == "4 runs, 4 of them done before\n"
+    again, output = run_bench(plan, disturbed)
+    assert output == "4 runs, 4 of them done before\n"
     assert again.models == found.models
 
 
 @pytest.mark.slow
-def test_one_failing_run_is_a_row_and_the_others_go_on(tmp_path, monkeypatch):
+def test_one_failing_run_is_a_row_and_the_others_continue(tmp_path, monkeypatch):
     plan = Plan(tiny_runs.write_recipe(tmp_path), {"encoder": ["timm/test_resnet", "timm/inception_v4"]})
     folder = BenchFolder(tmp_path / "bench")
-    found, told = carried_out(plan, folder)
+    found, output = run_bench(plan, folder)
     assert states(plan, folder) == ["finished", "failed"]
     (failure,) = found.failures
     assert failure.name == "timm/inception_v4"
-    assert failure.reason.startswith("not begun: ")
+    assert failure.reason.startswith("not started: ")
     with (folder.path / "results.csv").open() as text:
         assert [row["failed"] != "" for row in csv.DictReader(text)] == [False, True]
-    _, told = carried_out(plan, folder)
-    assert told == "2 runs, 2 of them done before\n"
+    _, output = run_bench(plan, folder)
+    assert output == "2 runs, 2 of them done before\n"
 
 
-def test_a_lock_is_let_go_when_its_process_dies(tmp_path):
+def test_a_lock_is_released_when_its_process_dies(tmp_path):
     lock = tmp_path / "lock"
-    assert not is_held(lock)
+    assert not is_locked(lock)
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        with held(lock) as free:
+        with locked(lock) as free:
             os.write(writing, b"1" if free else b"0")
             time.sleep(60)
         os._exit(0)
     assert os.read(reading, 1) == b"1"
-    assert is_held(lock)
+    assert is_locked(lock)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert not is_held(lock)
+    assert not is_locked(lock)
 
 
-def test_who_finds_a_run_at_work_leaves_it_alone(tmp_path):
-    from segreg.benchmark.bench.work import work_on
+def test_a_run_that_another_process_works_on_is_left_alone(tmp_path):
+    from segreg.benchmark.bench.local import work_on
 
     plan = Plan(tiny_runs.write_recipe(tmp_path), {})
     folder = BenchFolder(tmp_path / "bench")
-    (cell,) = cells_of(plan, load_registry(plugged.builtin()))
+    (trial,) = trials_of(plan, load_registry(plugged.builtin()))
     folder.make()
-    folder.recipe(cell).write_text(cell.recipe.yaml())
+    folder.recipe(trial).write_text(trial.recipe.yaml())
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        with held(folder.lock(cell)):
+        with locked(folder.lock(trial)):
             os.write(writing, b"1")
             time.sleep(60)
         os._exit(0)
     os.read(reading, 1)
     try:
-        assert folder.state(cell) == "running"
-        work_on(folder.recipe(cell), folder.run(cell).path, io.StringIO())
-        assert not folder.run(cell).path.exists()
+        assert folder.state(trial) == "running"
+        work_on(folder.recipe(trial), folder.run(trial).path, io.StringIO())
+        assert not folder.run(trial).path.exists()
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
 
 
-def test_a_run_that_fails_says_why_and_is_tried_again_when_asked(tmp_path):
+def test_a_run_that_fails_records_why_and_starts_again_on_request(tmp_path):
     from segreg.benchmark.bench.bench import prepare
-    from segreg.benchmark.bench.work import work_on
+    from segreg.benchmark.bench.local import work_on
 
     plan = Plan(tiny_runs.write_recipe(tmp_path), {}, change=["train.start_from=nowhere"])
     folder = BenchFolder(tmp_path / "bench")
-    (cell,) = cells_of(plan, load_registry(plugged.builtin()))
-    prepare([cell], folder, again=False)
+    (trial,) = trials_of(plan, load_registry(plugged.builtin()))
+    prepare([trial], folder, again=False)
     log = io.StringIO()
-    work_on(folder.recipe(cell), folder.run(cell).path, log)
-    assert folder.state(cell) == "failed"
-    assert folder.reason(cell) in log.getvalue()
-    assert folder.reason(cell) == f"{tmp_path}/nowhere: there is no such file"
-    prepare([cell], folder, again=False)
-    assert folder.state(cell) == "failed"
-    prepare([cell], folder, again=True)
-    assert folder.state(cell) == "waiting"
+    work_on(folder.recipe(trial), folder.run(trial).path, log)
+    assert folder.state(trial) == "failed"
+    assert folder.reason(trial) in log.getvalue()
+    assert folder.reason(trial) == f"{tmp_path}/nowhere: there is no such file"
+    prepare([trial], folder, again=False)
+    assert folder.state(trial) == "failed"
+    prepare([trial], folder, again=True)
+    assert folder.state(trial) == "waiting"
 
 
 def test_a_half_written_result_is_no_result(tmp_path):
     folder = BenchFolder(tmp_path / "bench")
-    (cell,) = cells_of(Plan(tiny_runs.write_recipe(tmp_path), {}), load_registry(plugged.builtin()))
+    (trial,) = trials_of(Plan(tiny_runs.write_recipe(tmp_path), {}), load_registry(plugged.builtin()))
     folder.make()
-    directory = folder.run(cell)
+    directory = folder.run(trial)
     directory.path.mkdir(parents=True)
     directory.results.write_text('{"scored_on": "te')
-    assert folder.state(cell) == "waiting"
+    assert folder.state(trial) == "waiting"
     directory.results.write_text(json.dumps({"scored_on": None}))
-    assert folder.state(cell) == "waiting"
+    assert folder.state(trial) == "waiting"
     directory.results.write_text(json.dumps({"scored_on": "test"}))
-    assert folder.state(cell) == "finished"
+    assert folder.state(trial) == "finished"
 
 
-def test_gpus_are_dealt_out_evenly():
+def test_gpus_are_distributed_evenly():
     assert least_busy([], []) == ""
     taken: list[str] = []
     for _ in range(5):

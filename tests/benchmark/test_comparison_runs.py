@@ -13,7 +13,7 @@ import plugged
 from planted_runs import planted
 from segreg.benchmark.comparison.compare import compare
 from segreg.benchmark.comparison.run_groups import run_groups_of
-from segreg.benchmark.comparison.text import in_words
+from segreg.benchmark.comparison.text import format_comparison
 from segreg.errors import SegregError
 from segreg.reports.comparison import write_comparison
 from segreg.runs.trained_run import Run, load_run
@@ -44,10 +44,10 @@ def test_a_planted_difference_is_found_and_a_planted_tie_is_not(tmp_path):
     by_name = {model.name: model for model in found.models}
     assert (found.baseline, by_name["resnet18"].difference) == ("resnet18", None)
     better, tie = by_name["resnet34"].difference, by_name["resnet50"].difference
-    assert better.apart
+    assert better.significant
     assert better.low < 0.03 < better.high
     assert better.p_holm < 0.001
-    assert not tie.apart
+    assert not tie.significant
     assert tie.low < 0 < tie.high
     assert by_name["resnet34"].rank.best == 1.0
     assert by_name["resnet34"].seeds == (0, 1, 2)
@@ -58,12 +58,12 @@ def test_a_planted_difference_is_found_and_a_planted_tie_is_not(tmp_path):
     )
 
 
-def test_what_cannot_be_told_apart_is_said_in_a_sentence(tmp_path):
+def test_what_is_not_significantly_different_has_a_sentence(tmp_path):
     found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", noise=0.021))
     worst = found.models[1].name
-    assert f"40 images and 1 seed of each model can't tell it apart from {worst}." in found.verdict
+    assert f"On 40 images and 1 seed of each model, it is not significantly different from {worst}." in found.verdict
     assert found.verdict[-1] == (
-        "There is one seed of each: nothing is known of how much another training of the same model would differ."
+        "There is one seed of each: how much another training of the same model would differ is unknown."
     )
 
 
@@ -84,19 +84,19 @@ def test_without_counts_pooled_scores_have_no_interval(tmp_path):
     assert (value.mean, value.low, value.high) == (0.5, None, None)
 
 
-def test_only_common_images_are_compared_and_that_is_said(tmp_path):
+def test_only_common_images_are_compared_with_a_notice(tmp_path):
     found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", images=30))
     assert len(found.images) == 30
     assert found.notices[0] == (
-        "The runs were scored on different images. What is told here is of the 30 that all of them were scored on, "
-        "of at most 40; scores that images don't add up to are each run's own."
+        "The runs were scored on different images. This comparison is of the 30 that all of them were scored on, "
+        "of at most 40; scores that can't be computed from single images are each run's own."
     )
     own = rows_of(tmp_path / "a" / "per_image.csv")[:30]
     value = next(model for model in found.models if model.name == "resnet18").values["dice.per_image_mean"]
     assert value.mean == pytest.approx(np.mean([float(row["dice"]) for row in own]))
 
 
-def test_what_the_runs_differ_in_beside_the_models_is_noticed(tmp_path):
+def test_other_differences_of_the_runs_have_notices(tmp_path):
     one, other = planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34")
     told = json.loads((other / "environment.json").read_text())
     (other / "environment.json").write_text(json.dumps({**told, "precision": "bf16"}))
@@ -106,7 +106,7 @@ def test_what_the_runs_differ_in_beside_the_models_is_noticed(tmp_path):
     assert found.notices == (
         "SYNTHETIC",
         'The runs were scored with different resolutions: "input" and "original".',
-        'The runs did not run on the same: precision "float32" and "bf16".',
+        'The runs\' environments differ: precision "float32" and "bf16".',
     )
 
 
@@ -122,8 +122,8 @@ def test_the_metric_to_compare_by(metric, chosen, tmp_path):
 def problem(call):
     with pytest.raises(SegregError) as caught:
         call()
-    (told,) = caught.value.problems
-    return told.message, told.hint
+    (found,) = caught.value.problems
+    return found.message, found.hint
 
 
 def test_what_is_refused(tmp_path):
@@ -146,26 +146,26 @@ def test_what_is_refused(tmp_path):
         f"one of them was changed; segreg run --resume {elsewhere} writes both again",
     )
     (elsewhere / "counts.csv").unlink()
-    assert problem(lambda: compared(one, elsewhere))[0] == "these runs were scored on no image in common"
+    assert problem(lambda: compared(one, elsewhere))[0] == "these runs have no scored image in common"
     unfinished = planted_runs.weigh(planted_runs.plant(tmp_path / "e", finished=False))
     assert problem(lambda: compared(one, unfinished)) == (
         f"{unfinished} has no results yet", f"segreg run --resume {unfinished} continues with it",
     )  # fmt: skip
 
 
-def test_files_and_words_tell_the_same(tmp_path):
+def test_files_and_text_agree(tmp_path):
     found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", better=0.05))
     files = write_comparison(found, tmp_path / "out")
     assert [file.name for file in files] == ["results.json", "results.csv", "report.html"]
     told = json.loads(files[0].read_text())
     assert told["models"][0]["name"] == "resnet34"
-    assert told["models"][0]["difference"]["apart"] is True
+    assert told["models"][0]["difference"]["significant"] is True
     rows = rows_of(files[1])
     assert [(row["model"], row["encoder"], row["seed"]) for row in rows] == [
         ("resnet34", "resnet34", "0"), ("resnet18", "resnet18", "0"),
     ]  # fmt: skip
     assert float(rows[0]["dice.pooled"]) == found.models[0].values["dice.pooled"].mean
-    lines = in_words(found)
+    lines = format_comparison(found)
     head = next(line for line in lines if line.startswith("rank"))
     assert head.split() == [
         "rank",

@@ -9,12 +9,11 @@ import torch
 from torch import nn
 
 import plugged
-from segreg.benchmark.cost import trial
+from segreg.benchmark.cost import measure
 from segreg.benchmark.cost.definitions import DEFINITIONS
-from segreg.benchmark.cost.flops import counted_flops
-from segreg.benchmark.cost.machine import Watch, processor_seconds
-from segreg.benchmark.cost.network import Network, Preloaded
-from segreg.benchmark.cost.trial import measured, needed
+from segreg.benchmark.cost.machine import CpuWatch, cpu_seconds
+from segreg.benchmark.cost.measure import measure_round, memory_need
+from segreg.benchmark.cost.network import Network, Preloaded, count_flops
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import resolve
 from segreg.errors import SegregError
@@ -58,8 +57,8 @@ PAIR_PARAMETERS = (3 * 6 * 16 + 6) + 2 * 6 + (6 * 8 * 9 + 8) + (8 * 5 + 5) + (5 
 
 
 def test_every_cost_is_measured_and_defined(recipe):
-    told = []
-    sample = measured(recipe(), LESION, seconds=0.0, at=told.append)
+    stages = []
+    sample = measure_round(recipe(), LESION, seconds=0.0, at=stages.append)
     on_a_gpu = {"training_memory_gpu_mib", "inference_memory_gpu_mib"}
     assert list(sample.values) == [name for name in DEFINITIONS if name not in on_a_gpu]
     assert all(math.isfinite(value) and value > 0 for value in sample.values.values())
@@ -71,7 +70,7 @@ def test_every_cost_is_measured_and_defined(recipe):
     )
     assert process <= inference <= training <= peak_rss_mib()
     assert (sample.device, sample.precision, sample.threads) == ("cpu", "float32", torch.get_num_threads())
-    assert told == [
+    assert stages == [
         "in building the network",
         "in predicting batches of 3 images of 32x32",
         "in training on batches of 2 images of 32x32",
@@ -82,11 +81,11 @@ def test_every_cost_is_measured_and_defined(recipe):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_tells_its_own_memory(recipe):
-    sample = measured(recipe("train.device=cuda", "train.precision=auto"), LESION, seconds=0.1)
+    sample = measure_round(recipe("train.device=cuda", "train.precision=auto"), LESION, seconds=0.1)
     assert sample.values["training_memory_gpu_mib"] >= sample.values["inference_memory_gpu_mib"] > 0
     assert not [name for name in sample.values if "rss" in name]
     assert sample.device.startswith("cuda:0 (")
-    found = needed(recipe("train.device=cuda"), LESION)
+    found = memory_need(recipe("train.device=cuda"), LESION)
     assert found.available > found.mib > 0
 
 
@@ -96,8 +95,8 @@ def test_a_gpu_tells_its_own_memory(recipe):
 )
 def test_the_name_of_a_memory_says_which_it_is(monkeypatch, device, names):
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 3 * 2**20)
-    monkeypatch.setattr(trial, "peak_rss_mib", lambda: 3.0)
-    assert trial._memory(torch.device(device), "training") == dict.fromkeys(names, 3.0)
+    monkeypatch.setattr(measure, "peak_rss_mib", lambda: 3.0)
+    assert measure._memory(torch.device(device), "training") == dict.fromkeys(names, 3.0)
 
 
 # operations
@@ -126,7 +125,7 @@ def test_operations_are_those_that_a_hand_counts(looks):
     tokens, width = 6 * 4, 8
     attention = 2 * tokens * width * 3 * width + 2 * tokens**2 * width * 2 + 2 * tokens * width**2
     by_hand = convolution(6, 4, 4, 8, 2, groups=2) + attention + 2 * tokens * width * 3
-    assert counted_flops(Attention(looks=looks), 4, (12, 8)) == by_hand
+    assert count_flops(Attention(looks=looks), 4, (12, 8)) == by_hand
     assert torch.backends.mha.get_fastpath_enabled()
 
 
@@ -151,7 +150,7 @@ def test_operations_of_a_recipe_s_own_attention(recipe):
         hook.remove()
     assert attentions
     products = sum(2 * 2 * n**2 * d for n, d in zip(tokens, width, strict=True))
-    assert counted_flops(model, 3, (32, 32)) == sum(seen) + products
+    assert count_flops(model, 3, (32, 32)) == sum(seen) + products
 
 
 # steps
@@ -216,19 +215,19 @@ def test_an_epoch_of_one_batch_ends_with_a_whole_group(monkeypatch):
 
 def test_a_network_that_can_t_be_trained_says_why(recipe):
     with pytest.raises(SegregError, match=r"loss term \"dice_bce\" is not finite"):
-        measured(recipe("decoder=pair.overflowing"), LESION, seconds=0.0)
+        measure_round(recipe("decoder=pair.overflowing"), LESION, seconds=0.0)
 
 
 def test_what_is_needed_is_found_in_two_steps_and_a_prediction(recipe, monkeypatch):
-    did, told = [], []
-    monkeypatch.setattr(trial, "available_mib", lambda: 1234.0)
+    did, stages = [], []
+    monkeypatch.setattr(measure, "available_mib", lambda: 1234.0)
     monkeypatch.setattr(Network, "train", lambda self, training, *, steps: did.append(steps))
     monkeypatch.setattr(Network, "predict", lambda self: did.append("predict"))
-    found = needed(recipe(), LESION, at=told.append)
+    found = memory_need(recipe(), LESION, at=stages.append)
     assert 0 < found.mib <= peak_rss_mib()
     assert (found.available, found.device) == (1234.0, "cpu")
     assert did == [2, "predict"]
-    assert told == [
+    assert stages == [
         "in building the network",
         "in training on batches of 2 images of 32x32",
         "in predicting batches of 3 images of 32x32",
@@ -252,13 +251,13 @@ def test_what_others_take_is_what_this_process_does_not(monkeypatch, tmp_path):
     # user nice system idle iowait irq softirq steal guest guest_nice: 3 + 1 + 2 + 2 + 1 + 1 busy, 6 + 4 idle
     file.write_text("cpu  300 100 200 600 400 200 100 100 50 0\ncpu0 1 2 3 4\n")
     monkeypatch.setattr("segreg.benchmark.cost.machine.os.sysconf", lambda name: 100)
-    assert processor_seconds(file) == (10.0, 20.0)
-    assert processor_seconds(tmp_path / "none") is None
+    assert cpu_seconds(file) == (10.0, 20.0)
+    assert cpu_seconds(tmp_path / "none") is None
 
     system, own = iter([(10.0, 20.0), (13.0, 24.0), (20.0, 50.0), (25.0, 56.0)]), iter([1.0, 2.0, 2.0, 5.0])
-    monkeypatch.setattr("segreg.benchmark.cost.machine.processor_seconds", lambda: next(system))
+    monkeypatch.setattr("segreg.benchmark.cost.machine.cpu_seconds", lambda: next(system))
     monkeypatch.setattr("segreg.benchmark.cost.machine.time.process_time", lambda: next(own))
-    watch = Watch()
+    watch = CpuWatch()
     assert watch.others is None
     with watch:
         pass
@@ -269,8 +268,8 @@ def test_what_others_take_is_what_this_process_does_not(monkeypatch, tmp_path):
 
 
 def test_a_system_that_tells_nothing_leaves_it_unknown(monkeypatch):
-    monkeypatch.setattr("segreg.benchmark.cost.machine.processor_seconds", lambda: None)
-    watch = Watch()
+    monkeypatch.setattr("segreg.benchmark.cost.machine.cpu_seconds", lambda: None)
+    watch = CpuWatch()
     with watch:
         pass
     assert watch.others is None

@@ -1,4 +1,4 @@
-"""segreg.benchmark.cost.running: networks in turn, each time in a process of its own, and what becomes of one that fails."""
+"""segreg.benchmark.cost.running: networks in turn, each in a process of its own, and how one fails."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import json
 import pytest
 
 import plugged
-from segreg.benchmark.comparison.record import Cost
 from segreg.benchmark.cost.definitions import DEFINITIONS
-from segreg.benchmark.cost.process import in_a_process
-from segreg.benchmark.cost.record import Failed, Job, Measurement, Needed, Sample, Subject
-from segreg.benchmark.cost.running import fits, measure, turns
+from segreg.benchmark.cost.record import Cost, Failed, Job, Measurement, MemoryNeed, NetworkSpec, RoundResult
+from segreg.benchmark.cost.running import check_memory, in_a_process, measure, turns
 from segreg.benchmark.pool import how_it_ended
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import resolve
@@ -119,7 +117,7 @@ def subject(tmp_path, monkeypatch):
 
     def of(encoder, *overrides):
         recipe = resolve(Recipe(SETTINGS).changed([f"encoder=costly.{encoder}", *overrides]), registry)
-        return Subject.of(recipe, Task(("lesion",), "binary"))
+        return NetworkSpec.of(recipe, Task(("lesion",), "binary"))
 
     return of
 
@@ -146,11 +144,11 @@ def test_networks_of_a_third_party_are_measured_and_failures_are_their_own(subje
         "large": "the GPU's memory ran out in training on batches of 2 images of 16x16",
         "greedy": "the machine's memory ran out in building the network",
     }
-    assert all(not one.costs and not one.samples for name, one in found.of.items() if name != "net")
+    assert all(not one.costs and not one.results for name, one in found.of.items() if name != "net")
 
-    assert fits(subject("net")).needed.mib > 0.9 * net.costs["process_memory_rss_mib"].low
-    assert fits(subject("net"), jobs=10**9).reason.startswith("1000000000 runs at a time need ")
-    assert fits(subject("dying")).reason == killed
+    assert check_memory(subject("net")).need.mib > 0.9 * net.costs["process_memory_rss_mib"].low
+    assert check_memory(subject("net"), jobs=10**9).reason.startswith("1000000000 runs at a time need ")
+    assert check_memory(subject("dying")).reason == killed
 
 
 @pytest.mark.slow
@@ -185,7 +183,7 @@ def test_a_subject_is_plain_values_that_give_the_recipe_back(subject):
         (-200, "its process was ended by signal 200"),
     ],
 )
-def test_how_a_process_ended_in_words(exitcode, words):
+def test_how_a_process_ended(exitcode, words):
     assert how_it_ended(exitcode) == words
 
 
@@ -193,7 +191,7 @@ def test_how_a_process_ended_in_words(exitcode, words):
 
 
 def sample(others=None, **values):
-    return Sample(values, "cpu", "float32", 2, others)
+    return RoundResult(values, "cpu", "float32", 2, others)
 
 
 class Scripted:
@@ -224,15 +222,15 @@ def test_costs_are_medians_with_the_smallest_and_the_largest():
     script = Scripted(a=[sample(latency_p50_ms=value, flops=8.0) for value in (5.0, 9.0, 6.0)])
     one = measured(script, 3).of["a"]
     assert one.costs == {"flops": Cost(8.0, 8.0, 8.0, "FLOP"), "latency_p50_ms": Cost(6.0, 5.0, 9.0, "ms")}
-    assert (one.reason, len(one.samples)) == ("", 3)
+    assert (one.reason, len(one.results)) == ("", 3)
 
 
-def test_what_fails_is_not_tried_again_and_has_no_costs():
+def test_what_fails_is_not_measured_again_and_has_no_costs():
     script = Scripted(a=[sample(flops=1.0)] * 3, b=[sample(flops=1.0), Failed("it broke")], c=[sample(flops=1.0)] * 3)
     found = measured(script, 3)
     assert script.asked == list("abccbaac")
     assert {name: one.reason for name, one in found.of.items()} == {"a": "", "b": "it broke", "c": ""}
-    assert (found.of["b"].costs, len(found.of["b"].samples)) == ({}, 1)
+    assert (found.of["b"].costs, len(found.of["b"].results)) == ({}, 1)
     assert found.of["c"].costs["flops"].median == 1.0
 
 
@@ -241,7 +239,7 @@ def test_the_load_is_noted_before_each_round(monkeypatch):
     monkeypatch.setattr("segreg.benchmark.cost.running.load", lambda: next(loads))
     found = measured(Scripted(a=[sample(0.4), sample(0.612)], b=[sample(0.1), sample(0.25)]), 2)
     assert found.load == (0.5, 1.25)
-    assert found.in_words() == [
+    assert found.method() == [
         "measured on cpu, float32, 2 threads",
         "2 rounds of 0.5 s for each timing, each round in a process of its own",
         "measured while other processes took 32% of the machine's CPUs (from 10% to 61%)",
@@ -249,41 +247,41 @@ def test_the_load_is_noted_before_each_round(monkeypatch):
     ]
 
 
-def test_what_the_system_does_not_tell_is_said():
+def test_what_the_system_does_not_report_is_a_sentence():
     alone = Measurement(measured(Scripted(a=[sample(flops=1.0)]), 1).of, rounds=1, seconds=5.0, load=(None,))
-    assert alone.in_words() == [
+    assert alone.method() == [
         "measured on cpu, float32, 2 threads",
         "1 round of 5 s for each timing, each round in a process of its own",
-        "this system does not tell how busy other processes kept the machine meanwhile",
+        "this system does not report how busy other processes kept the machine meanwhile",
     ]
-    assert Measurement({}, rounds=1, seconds=5.0).in_words() == []
+    assert Measurement({}, rounds=1, seconds=5.0).method() == []
 
 
 @pytest.mark.parametrize(
     ("needed", "jobs", "reason"),
     [
-        (Needed(2048.0, 8192.0, "cpu"), 4, ""),
+        (MemoryNeed(2048.0, 8192.0, "cpu"), 4, ""),
         (
-            Needed(2048.0, 8191.0, "cpu"), 4,
+            MemoryNeed(2048.0, 8191.0, "cpu"), 4,
             "4 runs at a time need 8.0 GiB of memory (2.0 GiB each), and the machine has 8.0 GiB left",
         ),
-        (Needed(3072.0, 2048.0, "cpu"), 1, "it needs 3.0 GiB of memory, and the machine has 2.0 GiB left"),
+        (MemoryNeed(3072.0, 2048.0, "cpu"), 1, "it needs 3.0 GiB of memory, and the machine has 2.0 GiB left"),
         (
-            Needed(3072.0, 4096.0, "cuda:0 (a GPU)"), 2,
+            MemoryNeed(3072.0, 4096.0, "cuda:0 (a GPU)"), 2,
             "2 runs at a time need 6.0 GiB of memory (3.0 GiB each), and cuda:0 (a GPU) has 4.0 GiB left",
         ),
-        (Needed(3072.0, None, "cpu"), 99, ""),
-        (Needed(None, None, "mps"), 99, ""),
+        (MemoryNeed(3072.0, None, "cpu"), 99, ""),
+        (MemoryNeed(None, None, "mps"), 99, ""),
     ],
 )  # fmt: skip
 def test_runs_that_need_more_than_there_is_don_t_fit(needed, jobs, reason):
-    found = fits("subject", jobs=jobs, do=lambda subject, job: needed)
-    assert (found.reason, found.needed) == (reason, needed)
+    found = check_memory("subject", jobs=jobs, do=lambda subject, job: needed)
+    assert (found.reason, found.need) == (reason, needed)
 
 
-def test_a_network_that_can_t_be_tried_does_not_fit():
-    found = fits("subject", do=lambda subject, job: Failed(f"no {job.kind} of {subject}"))
-    assert (found.reason, found.needed) == ("no fit of subject", None)
+def test_a_network_that_can_t_be_built_does_not_fit():
+    found = check_memory("subject", do=lambda subject, job: Failed(f"no {job.kind} of {subject}"))
+    assert (found.reason, found.need) == ("no memory of subject", None)
 
 
 def test_definitions_are_sentences_of_their_own():

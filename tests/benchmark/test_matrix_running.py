@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from segreg.benchmark.matrix.record import Cell, Finished, Row
-from segreg.benchmark.matrix.running import Task, run
-from segreg.benchmark.matrix.store import Store, known, versions
+from segreg.benchmark.matrix.record import EncoderResult, Finished, PairResult
+from segreg.benchmark.matrix.running import EncoderJob, run
+from segreg.benchmark.matrix.store import Store, current_results, versions
 from segreg.errors import SegregError
 from segreg.registry.registry import Plugin
 
@@ -22,28 +22,34 @@ def outside(tmp_path, monkeypatch):
     return tmp_path
 
 
-def ran(*tasks, timeout=120.0, jobs=1):
-    """Return what each encoder came to, and how many cells were told of it."""
-    found, told = {}, dict.fromkeys((task.encoder for task in tasks), 0)
+def ran(*jobs_, timeout=120.0, jobs=1):
+    """Return each encoder's result, and how many of its pairs `advance` counted."""
+    found, counts = {}, dict.fromkeys((task.encoder for task in jobs_), 0)
 
-    def tell(encoder, count):
-        told[encoder] += count
+    def advance(encoder, count):
+        counts[encoder] += count
 
-    run(tasks, jobs=jobs, timeout=timeout, finished=lambda one: found.update({one.row.encoder: one}), told=tell)
-    return found, told
+    run(
+        jobs_,
+        processes=jobs,
+        timeout=timeout,
+        finished=lambda one: found.update({one.row.encoder: one}),
+        advance=advance,
+    )
+    return found, counts
 
 
 def task(encoder, *decoders):
-    return Task(f"pair.{encoder}", tuple(f"pair.{name}" for name in decoders), "pairs", {"segreg": "1"})
+    return EncoderJob(f"pair.{encoder}", tuple(f"pair.{name}" for name in decoders), "pairs", {"segreg": "1"})
 
 
-def test_a_process_that_dies_costs_its_cell(outside):
-    found, told = ran(task("good", "last", "dying", "reading"), task("crashing", "last", "close"), jobs=2)
+def test_a_process_that_dies_loses_its_pair(outside):
+    found, counts = ran(task("good", "last", "dying", "reading"), task("crashing", "last", "close"), jobs=2)
     good, crashing = found["pair.good"], found["pair.crashing"]
     assert [(cell.decoder, cell.check, cell.reason) for cell in good.cells] == [
         ("pair.last", "", ""),
         (
-            "pair.dying", "it comes to an end",
+            "pair.dying", "it finishes",
             "its process was ended by signal SIGKILL, as where memory runs out",
         ),
         ("pair.reading", "", ""),
@@ -51,22 +57,22 @@ def test_a_process_that_dies_costs_its_cell(outside):
     assert good.row.strides == (4, 8)
     assert good.versions == {"segreg": "1"}
     reason = "its process was ended by signal SIGKILL, as where memory runs out"
-    assert crashing.row == Row("pair.crashing", "pairs", reason=reason)
+    assert crashing.row == EncoderResult("pair.crashing", "pairs", reason=reason)
     assert [(cell.check, cell.reason) for cell in crashing.cells] == [("the encoder is built", reason)] * 2
-    assert told == {"pair.good": 3, "pair.crashing": 2}
+    assert counts == {"pair.good": 3, "pair.crashing": 2}
 
 
-def test_a_process_that_hangs_costs_its_cell(outside):
-    found, told = ran(task("good", "last", "slow"), timeout=20.0)
+def test_a_process_that_hangs_loses_its_pair(outside):
+    found, counts = ran(task("good", "last", "slow"), timeout=20.0)
     assert [(cell.check, cell.reason) for cell in found["pair.good"].cells] == [
-        ("", ""), ("it comes to an end", "it took longer than 20 s"),
+        ("", ""), ("it finishes", "it took longer than 20 s"),
     ]  # fmt: skip
-    assert told == {"pair.good": 2}
+    assert counts == {"pair.good": 2}
 
 
 def finished(encoder, *decoders, versions=None, reason=""):
-    cells = tuple(Cell(encoder, name, "it is built" if reason else "", reason, seconds=1.5) for name in decoders)
-    return Finished(Row(encoder, "f", seconds=2.0), cells, versions or {"segreg": "1"})
+    cells = tuple(PairResult(encoder, name, "it is built" if reason else "", reason, seconds=1.5) for name in decoders)
+    return Finished(EncoderResult(encoder, "f", seconds=2.0), cells, versions or {"segreg": "1"})
 
 
 def test_a_store_keeps_what_was_appended(tmp_path):
@@ -84,13 +90,13 @@ def test_a_store_keeps_what_was_appended(tmp_path):
 
 def test_a_folder_that_can_not_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SegregError, match=r"the folder .*/file/in can't be made: Not a directory"):
+    with pytest.raises(SegregError, match=r"the folder .*/file/in could not be created: Not a directory"):
         Store(tmp_path / "file" / "in").prepare()
 
 
-def test_the_newest_of_these_versions_holds():
+def test_the_newest_result_with_these_versions_counts():
     now = {"segreg": "1", "torch": "2", "other": "9"}
-    found = known(
+    found = current_results(
         [
             finished("one", "x", "y", reason="then"),
             finished("one", "x"),
@@ -99,10 +105,10 @@ def test_the_newest_of_these_versions_holds():
         ],
         now,
     )
-    assert list(found.rows) == ["one"]
-    assert {pair: cell.reason for pair, cell in found.cells.items()} == {("one", "x"): "", ("one", "y"): "then"}
+    assert [row.encoder for row in found.matrix.rows] == ["one"]
+    assert {pair: cell.reason for pair, cell in found.matrix.cells.items()} == {("one", "x"): "", ("one", "y"): "then"}
     assert found.stale == 2
-    assert found.seconds == 2 + 1.5 + 1.5 + 2 + 1.5
+    assert found.matrix.seconds == 2 + 1.5 + 1.5 + 2 + 1.5
 
 
 def test_versions_are_those_of_packages_and_plugins():

@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from segreg.benchmark.matrix.trial import Checks, tried
+from segreg.benchmark.matrix.trial import Checks, results_of
 from segreg.config.resolve import choose
 
 ENCODERS = (
@@ -49,7 +49,7 @@ def test_a_sample_of_the_matrix(number, builtin):
     decoders = [choose("decoder", name, {}, builtin) for name in decoders_of(number, builtin)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what timm says of itself belongs to no cell
-        row, *cells = tried(encoder, decoders, "sample", CHECKS)
+        row, *cells = results_of(encoder, decoders, "sample", CHECKS)
     assert row.strides
     assert {cell.decoder: f"{cell.check}: {cell.reason}" for cell in cells if not cell.ok} == {}
     assert len(cells) == EACH

@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 import plugged
-from segreg.benchmark.matrix.gradient import first_layer
-from segreg.benchmark.matrix.record import Cell, Finished, Row
+from segreg.benchmark.matrix.record import EncoderResult, Finished, PairResult
 from segreg.benchmark.matrix.shapes import Recorded, on_shapes
-from segreg.benchmark.matrix.trial import Checks, in_one_sentence, tried
+from segreg.benchmark.matrix.trial import Checks, first_layer, format_error, results_of
 from segreg.config.resolve import choose
 from segreg.registry.registry import load_registry
 
@@ -24,7 +23,7 @@ def registry():
 
 def cells(registry, encoder, *decoders, checks=SMALL):
     chosen = [choose("decoder", f"pair.{name}", {}, registry) for name in decoders]
-    row, *found = tried(choose("encoder", f"pair.{encoder}", {}, registry), chosen, "pairs", checks)
+    row, *found = results_of(choose("encoder", f"pair.{encoder}", {}, registry), chosen, "pairs", checks)
     return row, {cell.decoder.removeprefix("pair."): cell for cell in found}
 
 
@@ -62,7 +61,7 @@ def test_what_a_decoder_does_to_its_levels_harms_no_other(registry):
             'the encoder "pair.refusing" of segreg-lab 1.0 failed: ValueError: no such luck',
         ),
         (
-            "lying", "last", "its levels are those that it declares, 64x64",
+            "lying", "last", "its levels are as declared, 64x64",
             "encoder Net, level 2 of 2, declares stride 16, but gives 8x8 for an image of 64x64, where about 4x4 was expected",  # noqa: E501
         ),
         (
@@ -74,14 +73,14 @@ def test_what_a_decoder_does_to_its_levels_harms_no_other(registry):
         ("good", "even", "75x332", "RuntimeError: sizes must match except in dimension 1"),
     ],
 )  # fmt: skip
-def test_the_first_check_that_fails_is_told(registry, encoder, decoder, check, reason):
+def test_the_first_check_that_fails_is_the_result(registry, encoder, decoder, check, reason):
     checks = Checks(sizes=((96, 64), (75, 332)), own_size=False, channels=(1,))
     _, found = cells(registry, encoder, decoder, checks=checks)
     assert not found[decoder].ok
     assert (found[decoder].check, found[decoder].reason) == (check, reason)
 
 
-def test_the_size_that_it_was_made_for_is_tried(registry, monkeypatch):
+def test_the_encoder_s_own_size_is_checked(registry, monkeypatch):
     sizes = []
     monkeypatch.setattr(
         "segreg.benchmark.matrix.trial.on_shapes", lambda model, _, size: sizes.append(size) or torch.empty(1)
@@ -107,11 +106,11 @@ def test_shapes_are_those_of_values(registry):
     assert [tuple(level.shape) for level in large] == [(1, 6, 200, 201), (1, 8, 100, 101)]
 
 
-def test_a_record_knows_an_encoder_that_does_otherwise(registry):
+def test_a_record_does_not_match_an_encoder_with_other_levels(registry):
     encoder = choose("encoder", "pair.good", {}, registry).build(3)
     recorded = Recorded(encoder, 3)
-    assert recorded.gives_what(encoder, (64, 64))
-    assert not Recorded(choose("encoder", "pair.good", {}, registry).build(3), 3).gives_what(encoder, (64, 64))
+    assert recorded.matches(encoder, (64, 64))
+    assert not Recorded(choose("encoder", "pair.good", {}, registry).build(3), 3).matches(encoder, (64, 64))
 
 
 def test_what_can_not_run_on_shapes_runs_on_values():
@@ -134,8 +133,8 @@ def test_the_first_layer_is_the_one_that_runs_first():
 
 
 def test_reasons_are_one_line():
-    assert in_one_sentence(ValueError("one\n  two\n\nthree")) == "ValueError: one two"
-    assert len(in_one_sentence(ValueError("x" * 900))) == 300
+    assert format_error(ValueError("one\n  two\n\nthree")) == "ValueError: one two"
+    assert len(format_error(ValueError("x" * 900))) == 300
 
 
 def test_records_go_through_json(registry):
@@ -144,8 +143,8 @@ def test_records_go_through_json(registry):
     row, found = cells(registry, "good", "last")
     finished = Finished(row, tuple(found.values()), {"segreg": "1"})
     assert Finished.of_data(json.loads(json.dumps(finished.as_data()))) == finished
-    assert isinstance(finished.row, Row)
-    assert isinstance(finished.cells[0], Cell)
+    assert isinstance(finished.row, EncoderResult)
+    assert isinstance(finished.cells[0], PairResult)
 
 
 def test_an_encoder_of_one_size_is_given_padded_images(registry):

@@ -8,7 +8,7 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.benchmark.cost.record import Fit
+from segreg.benchmark.cost.record import MemoryCheck
 
 
 @pytest.fixture(autouse=True)
@@ -24,12 +24,12 @@ def fitting(monkeypatch):
     """Take the place of the processes that try a network; those of a ViT do not fit."""
     asked = []
 
-    def fits(subject, *, jobs):
-        name = subject.recipe["encoder"]["name"]
+    def check_memory(spec, *, jobs):
+        name = spec.recipe["encoder"]["name"]
         asked.append((name, jobs))
-        return Fit("it needs 9 GiB of memory, and the machine has 1 GiB left" if "vit" in name else "", None)
+        return MemoryCheck("it needs 9 GiB of memory, and the machine has 1 GiB left" if "vit" in name else "", None)
 
-    monkeypatch.setattr("segreg.benchmark.cost.running.fits", fits)
+    monkeypatch.setattr("segreg.benchmark.cost.running.check_memory", check_memory)
     return asked
 
 
@@ -38,7 +38,7 @@ def test_check_looks_at_everything_and_trains_nothing(segreg, fitting, tmp_path)
     printed = segreg(*words, "--check")
     assert printed.status == 1
     assert printed.out == (
-        "timm/test_vit: not begun: it needs 9 GiB of memory, and the machine has 1 GiB left\n"
+        "timm/test_vit: not started: it needs 9 GiB of memory, and the machine has 1 GiB left\n"
         "1 of 2 models are fine, 4 runs in all\n"
     )
     assert fitting == [("timm/test_resnet", 3), ("timm/test_vit", 3)]
@@ -58,7 +58,7 @@ def test_a_bench_from_its_command_to_its_files(segreg, fitting, tmp_path):
     assert told == json.loads((tmp_path / "out" / "results.json").read_text())
     assert (told["baseline"], told["metric"], told["title"]) == ("dice", "iou.pooled", "tiny: loss")
     assert {model["name"] for model in told["models"]} == {"bce", "dice"}
-    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"results.csv", "report.html", "runs", "cells"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"results.csv", "report.html", "runs", "trials"}
     printed = segreg("runs", "out", "--json")
     assert len(json.loads(printed.out)) == 2
     assert printed.status == 0

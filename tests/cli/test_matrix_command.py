@@ -7,8 +7,8 @@ import json
 import pytest
 
 import plugged
-from segreg.benchmark.matrix.record import Cell, Finished, Row
-from segreg.cli.matrix import _cores
+from segreg.benchmark.matrix.record import EncoderResult, Finished, PairResult
+from segreg.benchmark.pool import cores
 
 
 @pytest.fixture(autouse=True)
@@ -22,15 +22,15 @@ def tasks(monkeypatch):
     """Take the processes' place: every pair works but those of "pair.even"; return the tasks that were asked for."""
     asked = []
 
-    def run(tasks, *, jobs, timeout, finished, told):
+    def run(tasks, *, processes, timeout, finished, advance):
         for task in tasks:
             asked.append((task.encoder, *task.decoders))
             cells = [
-                Cell(task.encoder, name, *(("250x333", "sides differ") if name == "pair.even" else ("", "")))
+                PairResult(task.encoder, name, *(("250x333", "sides differ") if name == "pair.even" else ("", "")))
                 for name in task.decoders
             ]
-            told(task.encoder, len(cells))
-            finished(Finished(Row(task.encoder, task.family, 10, (4,), (4,)), tuple(cells), task.versions))
+            advance(task.encoder, len(cells))
+            finished(Finished(EncoderResult(task.encoder, task.family, 10, (4,), (4,)), tuple(cells), task.versions))
 
     monkeypatch.setattr("segreg.benchmark.matrix.make.run", run)
     return asked
@@ -41,7 +41,7 @@ def test_what_works(segreg, tasks, tmp_path):
     assert (printed.status, printed.out) == (
         0, "2 of 2 pairs work\nwrote matrix/matrix.html\nwrote matrix/matrix.csv\nwrote matrix/cells.jsonl\n",
     )  # fmt: skip
-    assert printed.err == f"2 pairs of 1 encoders, {_cores()} at a time\n"
+    assert printed.err == f"2 pairs of 1 encoders, {cores()} at a time\n"
     assert tasks == [("pair.good", "pair.close", "pair.last")]
     assert (tmp_path / "matrix" / "matrix.csv").read_text().count("\n") == 3
 
@@ -55,7 +55,7 @@ def test_what_fails_is_told_and_is_the_exit_status(segreg, tasks):
     assert printed.err == "6 pairs of 3 encoders, 3 at a time\n"
 
 
-def test_what_is_known_is_not_tried_again(segreg, tasks):
+def test_known_pairs_are_not_checked_again(segreg, tasks):
     segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last")
     printed = segreg("matrix", "--encoders", "pair.good", "few/*", "--decoders", "pair.last", "pair.even", "--quiet")
     assert tasks[1:] == [("few/d", "pair.even", "pair.last"), ("few/e", "pair.even", "pair.last"),
@@ -70,12 +70,12 @@ def test_what_is_known_is_not_tried_again(segreg, tasks):
     assert tasks[4:] == [("pair.good", "pair.last")]
 
 
-def test_another_version_is_tried_anew(segreg, tasks, installed):
+def test_another_version_is_checked_again(segreg, tasks, installed):
     segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last")
     installed(plugged.point("matrix_parts", distribution="segreg-pairs", version="2.0"))
     printed = segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last")
     assert tasks == [("pair.good", "pair.last")] * 2
-    assert "1 pairs were tried with other versions and are left out\n" in printed.out
+    assert "1 pairs were checked with other versions and are not included\n" in printed.out
 
 
 def test_json_and_summary(segreg, tasks, tmp_path):
@@ -84,7 +84,7 @@ def test_json_and_summary(segreg, tasks, tmp_path):
     )
     assert (printed.status, printed.err) == (1, "")
     told = json.loads(printed.out)
-    assert (told["ok"], told["all"], told["tried"]) == (0, 1, 1)
+    assert (told["ok"], told["all"], told["checked"]) == (0, 1, 1)
     assert told["cells"][0]["reason"] == "sides differ"
     assert told["versions"]["segreg-pairs"] == "1.0"
     assert told["files"] == ["m/matrix.html", "m/matrix.csv", "m/cells.jsonl", "s.md"]

@@ -16,7 +16,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import planted_comparison as planted
-from segreg.benchmark.comparison.record import Cost, Difference, Value
+from segreg.benchmark.comparison.record import Difference, Value
+from segreg.benchmark.cost.record import Cost
 from segreg.errors import SegregError
 from segreg.reports.comparison.curves import score_column
 from segreg.reports.comparison.front import Offer, pareto_front
@@ -63,7 +64,7 @@ def test_every_number_of_a_model_stands_in_its_row():
     found = rows(page(compared), "Models")
     assert found[0] == [
         "encoder0, dice_bce", "1 1 to 2", "50%", "0.9000 [0.8800, 0.9200]", "+0.0200 [+0.0100, +0.0300]",
-        "0.0200 not apart", "0.9100 [0.8900, 0.9300]", "0.8000", "90 M", "40 37 to 42", "0.025 0.0238 to 0.03",
+        "0.0200 not significant", "0.9100 [0.8900, 0.9300]", "0.8000", "90 M", "40 37 to 42", "0.025 0.0238 to 0.03",
     ]  # fmt: skip
     assert found[1][:6] == [
         "encoder1, dice_bce baseline",
@@ -81,7 +82,7 @@ def test_every_number_of_a_model_stands_in_its_row():
     [(0.1, True, "better"), (0.1, False, "worse"), (-0.1, True, "worse"), (-0.1, False, "better")],
 )
 def test_models_that_are_apart_are_marked(mean, higher, word):
-    apart = Difference(mean, mean - 0.01, mean + 0.01, 0.001, 0.002, apart=True)
+    apart = Difference(mean, mean - 0.01, mean + 0.01, 0.001, 0.002, significant=True)
     text = page(changed(planted.comparison(2, higher_is_better=higher), 0, difference=apart))
     assert rows(text, "Models")[0][5] == f"0.0020 {word}"
     assert f'class="mark {word}"' in text
@@ -192,7 +193,7 @@ SHAPES = {
     )),
     "undefined": planted.comparison(models=tuple(
         planted.model(place, values={planted.METRIC: UNDEFINED}, per_image=(math.nan,) * 60,
-                      difference=Difference(*[math.nan] * 5, apart=False),
+                      difference=Difference(*[math.nan] * 5, significant=False),
                       curves=({"train.loss": [math.nan, math.inf], "val.loss": []},) * 2,
                       costs={"a": Cost(math.nan, math.nan, math.nan, "s")}) for place in range(3)
     )),

@@ -9,11 +9,10 @@ import io
 import pytest
 
 import plugged
-from segreg.benchmark.matrix.choice import chosen, family_of, named
-from segreg.benchmark.matrix.record import Cell, Row
-from segreg.benchmark.matrix.result import Matrix, counted
+from segreg.benchmark.matrix.choice import choose_parts, family_of, unique_name
+from segreg.benchmark.matrix.make import csv_table
+from segreg.benchmark.matrix.record import EncoderResult, Matrix, PairResult, count_results
 from segreg.benchmark.matrix.summary import summary, write_summary
-from segreg.benchmark.matrix.table import table
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 from segreg.reports.matrix import page
@@ -25,7 +24,7 @@ def registry():
 
 
 def names(registry, *patterns):
-    return [part.name for part in chosen(registry, "encoder", patterns)]
+    return [part.name for part in choose_parts(registry, "encoder", patterns)]
 
 
 def test_representatives_stand_for_their_family(registry):
@@ -39,7 +38,7 @@ def test_representatives_stand_for_their_family(registry):
 
 def test_a_pattern_that_matches_nothing(registry):
     with pytest.raises(SegregError) as caught:
-        chosen(registry, "encoder", ["pair.godo"])
+        choose_parts(registry, "encoder", ["pair.godo"])
     assert (
         str(caught.value) == 'no encoder matches "pair.godo"\n  did you mean "pair.good", "pair.grey" or "pair.lying"?'
     )
@@ -49,11 +48,11 @@ def test_two_packages_with_one_name():
     registry = load_registry([
         plugged.point("matrix_parts"), plugged.point("stand_ins", distribution="segreg-two"),
     ])  # fmt: skip
-    parts = chosen(registry, "encoder", ["pair.good", "tiny@segreg-two"])
-    assert [named(part, parts) for part in parts] == ["pair.good", "tiny"]
+    parts = choose_parts(registry, "encoder", ["pair.good", "tiny@segreg-two"])
+    assert [unique_name(part, parts) for part in parts] == ["pair.good", "tiny"]
     assert [family_of(part) for part in parts] == ["single entries of segreg-lab", "single entries of segreg-two"]
     other = dataclasses.replace(parts[0], plugin=dataclasses.replace(parts[0].plugin, distribution="segreg-two"))
-    assert [named(part, [parts[0], other]) for part in (parts[0], other)] == [
+    assert [unique_name(part, [parts[0], other]) for part in (parts[0], other)] == [
         "pair.good@segreg-lab", "pair.good@segreg-two",
     ]  # fmt: skip
 
@@ -62,15 +61,17 @@ def test_two_packages_with_one_name():
 def matrix():
     numbers = {"encoder": 1_000_000, "decoder": 200_000, "head": 5, "total": 1_200_005}
     rows = (
-        Row("net", "f", 1_000_000, (8, 16), (4, 8), (224, 224)),
-        Row("broken", "g", reason="ValueError: a < b | c"),
+        EncoderResult("net", "f", 1_000_000, (8, 16), (4, 8), (224, 224)),
+        EncoderResult("broken", "g", reason="ValueError: a < b | c"),
     )
     cells = (
-        Cell("net", "one", parameters=numbers, strides=(4, 8)),
-        Cell("net", "two", parameters=numbers, strides=(4, 4), dilated=True),
-        Cell("net", "three", "250x333", "logits have another shape", numbers, (4, 8), notes=("a level is resampled",)),
-        Cell("broken", "one", "the encoder is built", "ValueError: a < b | c"),
-        Cell("broken", "two", "the encoder is built", "ValueError: a < b | c"),
+        PairResult("net", "one", parameters=numbers, strides=(4, 8)),
+        PairResult("net", "two", parameters=numbers, strides=(4, 4), dilated=True),
+        PairResult(
+            "net", "three", "250x333", "logits have another shape", numbers, (4, 8), notes=("a level is resampled",)
+        ),
+        PairResult("broken", "one", "the encoder is built", "ValueError: a < b | c"),
+        PairResult("broken", "two", "the encoder is built", "ValueError: a < b | c"),
     )
     return Matrix(
         rows, ("one", "two", "three"), {(cell.encoder, cell.decoder): cell for cell in cells}, {"segreg": "1"}, 75.0
@@ -78,8 +79,8 @@ def matrix():
 
 
 def test_counts(matrix):
-    assert counted(matrix.of_encoder("net")) == {"all": 3, "ok": 2, "dilated": 1, "adapted": 0}
-    assert counted(matrix.of_decoder("three")) == {"all": 1, "ok": 0, "dilated": 0, "adapted": 0}
+    assert count_results(matrix.of_encoder("net")) == {"all": 3, "ok": 2, "dilated": 1, "adapted": 0}
+    assert count_results(matrix.of_decoder("three")) == {"all": 1, "ok": 0, "dilated": 0, "adapted": 0}
     assert matrix.reasons() == [
         ("net", "250x333", "logits have another shape", ["three"]),
         ("broken", "the encoder is built", "ValueError: a < b | c", ["one", "two"]),
@@ -87,7 +88,7 @@ def test_counts(matrix):
 
 
 def test_the_table_has_a_line_for_each_cell(matrix):
-    rows = list(csv.DictReader(io.StringIO(table(matrix))))
+    rows = list(csv.DictReader(io.StringIO(csv_table(matrix))))
     assert len(rows) == 5
     assert rows[1]["decoder_strides"] == "4 4"
     assert {name: rows[2][name] for name in ("encoder", "ok", "check", "parameters", "native", "notes")} == {
@@ -131,6 +132,6 @@ def test_the_summary_takes_its_place_in_a_page(matrix, tmp_path):
         write_summary(matrix, file)
     assert str(caught.value) == (
         f"{file} has no place for the summary\n"
-        "  put the lines <!-- matrix --> and <!-- end --> where it is to stand, or name another file"
+        "  put the lines <!-- matrix --> and <!-- end --> where the summary belongs, or name another file"
     )
     assert file.read_text() == "no place\n"

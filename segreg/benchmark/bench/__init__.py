@@ -1,1 +1,1 @@
-"""Backbones side by side: a recipe with some of its settings varied, each way trained with the same seeds."""
+"""Models side by side: a recipe with some settings varied, each variant trained with the same seeds."""

@@ -1,4 +1,4 @@
-"""A bench from plan to page: checked whole, every run brought to its end, costs measured, all of it compared."""
+"""A bench from plan to page: checked, every run finished, costs measured, all of it compared."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from segreg.benchmark.bench.board import board
-from segreg.benchmark.bench.check import check
+from segreg.benchmark.bench.costs import check, costs_of
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.local import run_locally
-from segreg.benchmark.bench.measure import costs_of
 from segreg.benchmark.bench.plan import Plan, baseline_of
-from segreg.benchmark.bench.trials import Cell, cells_of, combinations, settings_in_words
+from segreg.benchmark.bench.trials import Trial, combinations, format_settings, trials_of
 from segreg.benchmark.comparison.compare import compare
-from segreg.benchmark.comparison.costs import with_costs
-from segreg.benchmark.comparison.disagreement_record import Disagreement
-from segreg.benchmark.comparison.record import Comparison, Failure
+from segreg.benchmark.comparison.record import Comparison, Disagreement, Failure
 from segreg.benchmark.comparison.run_groups import RunGroup
-from segreg.benchmark.comparison.runs import with_disagreements
+from segreg.benchmark.comparison.runs import with_costs, with_disagreements
 from segreg.errors import SegregError
 from segreg.registry.registry import Registry
 from segreg.runs.trained_run import Run
@@ -30,16 +27,16 @@ Executor = Literal["local", "ray"]
 
 
 @dataclass(frozen=True)
-class Way:
-    """How a bench is carried out.
+class BenchOptions:
+    """How a bench runs.
 
     Attributes:
         jobs: runs at the same time on this machine.
-        executor: `local` runs them here, `ray` on a Ray cluster.
-        resources: what each run takes of a cluster: `cpus`, `gpus`, `memory_gib`.
-        retries: how often a run whose worker of a cluster was lost is begun again.
+        executor: `local` runs on this machine, `ray` on a Ray cluster.
+        resources: of a cluster for each run: `cpus`, `gpus`, `memory_gib`.
+        retries: how often a run whose cluster worker was lost is started again.
         rounds: how often each model's costs are measured; 0: not at all.
-        again: whether runs that failed are tried again.
+        again: whether failed runs start again.
     """
 
     jobs: int = 1
@@ -51,119 +48,116 @@ class Way:
 
 
 def bench(
-    plan: Plan, registry: Registry, folder: BenchFolder, way: Way, *, progress: Progress, stream: TextIO,
+    plan: Plan, registry: Registry, folder: BenchFolder, options: BenchOptions, *, progress: Progress, stream: TextIO,
     mode: Literal["auto", "lines", "quiet"],
 ) -> tuple[Comparison, list[Disagreement]]:  # fmt: skip
     """Run a bench, or continue it; return the comparison and the images on which the models disagree.
 
     Args:
-        plan: what is compared.
+        plan: what to compare.
         registry: of the parts.
-        folder: the bench's; what is finished in it is not run again.
-        way: how.
-        progress: is told of what is not a run.
-        stream: is told how far the runs are.
-        mode: how that is told.
+        folder: the bench's; finished runs in it don't run again.
+        options: how it runs.
+        progress: reports everything but the runs.
+        stream: for the state of the runs.
+        mode: of that; see `board`.
 
     Raises:
-        SegregError: anything in the plan or the data is wrong, or no run came to its end.
+        SegregError: anything in the plan or the data is wrong, or no run finished.
     """
-    cells = checked_cells(plan, registry, folder, jobs=way.jobs, again=way.again, progress=progress)
-    with board(cells, folder, stream, mode) as look:
-        _run(cells, folder, way, look)
-    return compared(plan, cells, folder, way, progress)
+    trials = checked_trials(plan, registry, folder, jobs=options.jobs, again=options.again, progress=progress)
+    with board(trials, folder, stream, mode) as refresh:
+        _run(trials, folder, options, refresh)
+    return compared(plan, trials, folder, options, progress)
 
 
-def checked_cells(
+def checked_trials(
     plan: Plan, registry: Registry, folder: BenchFolder, *, jobs: int, again: bool, progress: Progress
-) -> list[Cell]:
-    """Return the runs of a plan, each with its recipe in the folder, after their networks were tried.
+) -> list[Trial]:
+    """Return the runs of a plan, each with its recipe in the folder, after their networks were checked.
 
     Raises:
         SegregError: anything in the plan or the data is wrong.
     """
-    cells = cells_of(plan, registry)
-    prepare(cells, folder, again=again)
-    check(cells, folder, jobs=jobs, progress=progress)
-    return cells
+    trials = trials_of(plan, registry)
+    prepare(trials, folder, again=again)
+    check(trials, folder, jobs=jobs, progress=progress)
+    return trials
 
 
-def prepare(cells: Sequence[Cell], folder: BenchFolder, *, again: bool) -> None:
-    """Make the folder and writes each run's recipe into it; with `again` failed runs are no longer so.
+def prepare(trials: Sequence[Trial], folder: BenchFolder, *, again: bool) -> None:
+    """Create the folder and write each run's recipe into it; with `again` forget that runs failed.
 
     Raises:
-        SegregError: the folder can't be made.
+        SegregError: the folder could not be created.
     """
     folder.make()
-    for cell in cells:
+    for trial in trials:
         if again:
-            folder.failure(cell).unlink(missing_ok=True)
-        file = folder.recipe(cell)
+            folder.failure(trial).unlink(missing_ok=True)
+        file = folder.recipe(trial)
         if not file.exists():
             with replacing(file) as aside:
-                aside.write_text(cell.recipe.yaml(header=f"segreg run {file}"), encoding="utf-8")
+                aside.write_text(trial.recipe.yaml(header=f"segreg run {file}"), encoding="utf-8")
 
 
-def _run(cells: Sequence[Cell], folder: BenchFolder, way: Way, look: Callable[[], None]) -> None:
-    if way.executor == "ray":
+def _run(trials: Sequence[Trial], folder: BenchFolder, options: BenchOptions, refresh: Callable[[], None]) -> None:
+    if options.executor == "ray":
         from segreg.benchmark.bench.ray import run_on_ray
 
-        run_on_ray(cells, folder, resources=way.resources, retries=way.retries, look=look)
+        run_on_ray(trials, folder, resources=options.resources, retries=options.retries, refresh=refresh)
         return
-    run_locally(cells, folder, jobs=way.jobs, gpus=_gpus(cells), look=look)
+    run_locally(trials, folder, jobs=options.jobs, gpus=_gpus(trials), refresh=refresh)
 
 
-def _gpus(cells: Sequence[Cell]) -> list[str]:
-    """Return the GPUs that runs can be dealt; none where a recipe names its device itself."""
+def _gpus(trials: Sequence[Trial]) -> list[str]:
+    """Return the GPUs to distribute among the runs; none where a recipe chooses its device."""
     import torch
 
-    if any(cell.recipe.train.device not in ("auto", "cuda") for cell in cells):
+    if any(trial.recipe.train.device not in ("auto", "cuda") for trial in trials):
         return []
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
 def compared(
-    plan: Plan, cells: Sequence[Cell], folder: BenchFolder, way: Way, progress: Progress
+    plan: Plan, trials: Sequence[Trial], folder: BenchFolder, options: BenchOptions, progress: Progress
 ) -> tuple[Comparison, list[Disagreement]]:
-    """Compare what is finished; return the comparison and the images on which the models disagree.
+    """Compare the finished runs; return the comparison and the images on which the models disagree.
 
     Raises:
-        SegregError: nothing is finished, or the runs can't be compared.
+        SegregError: no run finished, or the runs can't be compared.
     """
-    states = {cell.name: folder.state(cell) for cell in cells}
-    done = [cell for cell in cells if states[cell.name] == "finished"]
-    failed = [cell for cell in cells if states[cell.name] == "failed"]
+    states = {trial.name: folder.state(trial) for trial in trials}
+    done = [trial for trial in trials if states[trial.name] == "finished"]
+    failed = [trial for trial in trials if states[trial.name] == "failed"]
     if not done:
-        told = "\n".join(f"{cell.title}: {folder.reason(cell)}" for cell in failed)
-        raise SegregError(f"no run came to its end\n{told}", hint=f"the logs are in {folder.cells}")
-    groups = list(_contestants(done, folder))
+        reasons = "\n".join(f"{trial.title}: {folder.reason(trial)}" for trial in failed)
+        raise SegregError(f"no run finished\n{reasons}", hint=f"the logs are in {folder.trials}")
+    groups = list(_run_groups(done, folder))
     base = baseline_of(plan, combinations(plan))
-    first = next((cell.model for cell in cells if cell.settings == settings_in_words(base)), "")
+    first = next((trial.model for trial in trials if trial.settings == format_settings(base)), "")
     names = [one.name for one in groups]
     comparison = compare(
         groups,
-        title=_title(plan),
+        title=f"{Path(plan.recipe).stem}: {' and '.join(plan.vary) or 'seeds'}",
         metric=plan.metric,
         baseline=first if first in names else "",
-        failures=[Failure(cell.model, cell.seed, folder.reason(cell), str(folder.run(cell).path)) for cell in failed],
-        waiting=len(cells) - len(done) - len(failed),
+        failures=[
+            Failure(trial.model, trial.seed, folder.reason(trial), str(folder.run(trial).path)) for trial in failed
+        ],
+        waiting=len(trials) - len(done) - len(failed),
     )
-    one_of_each = list({cell.key: cell for cell in reversed(done)}.values())
-    found = costs_of(one_of_each, folder, rounds=way.rounds, progress=progress)
-    by_name = {cell.model: found.of.get(cell.key, {}) for cell in one_of_each}
+    one_of_each = list({trial.key: trial for trial in reversed(done)}.values())
+    found = costs_of(one_of_each, folder, rounds=options.rounds, progress=progress)
+    by_name = {trial.model: found.of.get(trial.key, {}) for trial in one_of_each}
     comparison = with_costs(comparison, by_name, found.method)
     return with_disagreements(comparison, groups, progress)
 
 
-def _contestants(done: Sequence[Cell], folder: BenchFolder) -> Iterator[RunGroup]:
-    models: dict[str, list[Cell]] = {}
-    for cell in done:
-        models.setdefault(cell.key, []).append(cell)
+def _run_groups(done: Sequence[Trial], folder: BenchFolder) -> Iterator[RunGroup]:
+    models: dict[str, list[Trial]] = {}
+    for trial in done:
+        models.setdefault(trial.key, []).append(trial)
     for seeds in models.values():
         first = seeds[0]
-        yield RunGroup(first.model or "the recipe", first.settings, tuple(Run(folder.run(cell)) for cell in seeds))
-
-
-def _title(plan: Plan) -> str:
-    varied = " and ".join(plan.vary) or "seeds"
-    return f"{Path(plan.recipe).stem}: {varied}"
+        yield RunGroup(first.model or "the recipe", first.settings, tuple(Run(folder.run(trial)) for trial in seeds))

@@ -1,4 +1,4 @@
-"""A bench's folder: where each run's files are, how far it is, and who is at it."""
+"""A bench's folder: where each run's files are, how far it is, and whether a process works on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from segreg.benchmark.bench.trials import Cell
+from segreg.benchmark.bench.trials import Trial
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.files import write_json
@@ -20,81 +20,81 @@ State = Literal["waiting", "running", "stopped", "finished", "failed"]
 
 @dataclass(frozen=True)
 class BenchFolder:
-    """The folder. What a run has come to is told by its own files, so that nothing has to be kept in step with them."""
+    """The folder. A run's state follows from its own files, so that nothing else can contradict them."""
 
     path: Path
 
     @property
     def runs(self) -> Path:
-        """The runs' directories: a folder for each model, in it one for each seed."""
+        """The runs' directories: a folder for each model, with one for each seed."""
         return self.path / "runs"
 
     @property
-    def cells(self) -> Path:
+    def trials(self) -> Path:
         """A recipe, a lock and a log for each run."""
-        return self.path / "cells"
+        return self.path / "trials"
 
     @property
     def costs(self) -> Path:
-        """What the models cost, as it was measured."""
+        """The file with the models' costs."""
         return self.path / "costs.json"
 
     def make(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            SegregError: it can't be made.
+            SegregError: it could not be created.
         """
         try:
-            for folder in (self.runs, self.cells):
+            for folder in (self.runs, self.trials):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SegregError(f"the folder {self.path} can't be made: {error.strerror}") from None
+            raise SegregError(f"the folder {self.path} could not be created: {error.strerror}") from None
 
-    def run(self, cell: Cell) -> RunDirectory:
+    def run(self, trial: Trial) -> RunDirectory:
         """Return where a run's directory is, or will be."""
-        return RunDirectory(self.runs / cell.key / f"seed-{cell.seed}")
+        return RunDirectory(self.runs / trial.key / f"seed-{trial.seed}")
 
-    def recipe(self, cell: Cell) -> Path:
+    def recipe(self, trial: Trial) -> Path:
         """Return the file with a run's complete recipe."""
-        return self.cells / f"{cell.name}.yaml"
+        return self.trials / f"{trial.name}.yaml"
 
-    def log(self, cell: Cell) -> Path:
-        """Return the file with what a run told."""
-        return self.cells / f"{cell.name}.log"
+    def log(self, trial: Trial) -> Path:
+        """Return the file with a run's output."""
+        return self.trials / f"{trial.name}.log"
 
-    def failure(self, cell: Cell) -> Path:
-        """Return the file that says why a run failed."""
-        return self.cells / f"{cell.name}.failed.json"
+    def failure(self, trial: Trial) -> Path:
+        """Return the file with the reason why a run failed."""
+        return self.trials / f"{trial.name}.failed.json"
 
-    def state(self, cell: Cell) -> State:
+    def state(self, trial: Trial) -> State:
         """Return how far a run is."""
-        if finished(self.run(cell)):
+        if finished(self.run(trial)):
             return "finished"
-        if self.failure(cell).exists():
+        if self.failure(trial).exists():
             return "failed"
-        if is_held(self.lock(cell)):
+        if is_locked(self.lock(trial)):
             return "running"
-        return "stopped" if (self.run(cell).path / STATE).exists() else "waiting"
+        return "stopped" if (self.run(trial).path / STATE).exists() else "waiting"
 
-    def reason(self, cell: Cell) -> str:
+    def reason(self, trial: Trial) -> str:
         """Return why a run failed."""
         try:
-            return str(json.loads(self.failure(cell).read_text(encoding="utf-8"))["reason"])
+            return str(json.loads(self.failure(trial).read_text(encoding="utf-8"))["reason"])
         except (OSError, ValueError, KeyError):
-            return "it is not known why"
+            return "the reason is unknown"
 
-    def fail(self, cell_name: str, reason: str) -> None:
-        """Write down why a run failed."""
-        write_json(self.cells / f"{cell_name}.failed.json", {"reason": reason})
+    def fail(self, name: str, reason: str) -> None:
+        """Record why a run failed."""
+        write_json(self.trials / f"{name}.failed.json", {"reason": reason})
 
-    def lock(self, cell: Cell) -> Path:
-        """Return the file that who is at a run holds locked."""
-        return self.cells / f"{cell.name}.lock"
+    def lock(self, trial: Trial) -> Path:
+        """Return the file that is locked while a process works on a run."""
+        return self.trials / f"{trial.name}.lock"
 
 
 def finished(directory: RunDirectory) -> bool:
-    """Whether a run has come to its end; an interrupted one has results too, but no scores."""
+    """Whether a run has finished; an interrupted one has results too, but no scores."""
     try:
         results = json.loads(directory.results.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -103,14 +103,14 @@ def finished(directory: RunDirectory) -> bool:
 
 
 @contextmanager
-def held(lock: Path, *, wait: float = 0.0) -> Iterator[bool]:
-    """Return whether the lock was free, and holds it while the context lasts.
+def locked(lock: Path, *, wait: float = 0.0) -> Iterator[bool]:
+    """Lock a file while the context lasts; the context is whether it was free.
 
-    The system lets go of it when the process ends, however it ends, so no lock is ever left behind.
+    The system releases it when the process ends, in whichever way, so no lock is ever left behind.
 
     Args:
         lock: the file.
-        wait: seconds to wait for it. Who only looks holds it for a moment, which who takes it should outlast.
+        wait: seconds to wait for it; `is_locked` holds it for a moment, too.
     """
     from filelock import FileLock, Timeout
 
@@ -126,9 +126,9 @@ def held(lock: Path, *, wait: float = 0.0) -> Iterator[bool]:
         own.release()
 
 
-def is_held(lock: Path) -> bool:
+def is_locked(lock: Path) -> bool:
     """Whether another process holds the lock."""
     if not lock.exists():
         return False
-    with held(lock) as free:
+    with locked(lock) as free:
         return not free

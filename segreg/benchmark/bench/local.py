@@ -2,112 +2,145 @@
 
 from __future__ import annotations
 
-import contextlib
-import multiprocessing
 import os
+import shutil
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from typing import Any
+from pathlib import Path
+from typing import TextIO
 
-from segreg.benchmark.bench.folder import BenchFolder
-from segreg.benchmark.bench.trials import Cell
-from segreg.benchmark.bench.worker import Place, work
-from segreg.benchmark.pool import how_it_ended, processes
+from segreg.benchmark.bench.folder import BenchFolder, finished, locked
+from segreg.benchmark.bench.trials import Trial
+from segreg.benchmark.pool import Send, Worker, cores, stop
+from segreg.errors import SegregError
+from segreg.runs.directory import RunDirectory
+from segreg.runtime.files import write_json
+from segreg.training.checkpoint import STATE
 
-_LOOK = 1.0
-"""Seconds between two looks at the runs."""
+_POLL_SECONDS = 1.0
 _PATIENCE = 60.0
-"""Seconds that a run is given to stop after its last finished epoch."""
+"""Seconds that a run has to stop after its last finished epoch."""
+_LOCK_WAIT = 3.0
 
 
 @dataclass
-class _Going:
-    cell: Cell
-    process: Any
-    pipe: Connection
+class _Running:
+    trial: Trial
+    worker: Worker
     gpu: str
 
 
 def run_locally(
-    cells: Sequence[Cell], folder: BenchFolder, *, jobs: int, gpus: Sequence[str], look: Callable[[], None]
+    trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, gpus: Sequence[str], refresh: Callable[[], None]
 ) -> None:
-    """Bring every run to its end that is neither finished nor failed; what other processes are at is waited for.
+    """Finish every run that has neither finished nor failed; wait for those that other processes work on.
 
     A process that dies is a failed run, and the others continue. Where this process is interrupted, the runs stop after
     their last finished epoch, and a later call continues with them.
 
     Args:
-        cells: the runs, in the order in which they are begun.
+        trials: the runs, in the order in which they start.
         folder: the bench's.
         jobs: runs at the same time.
-        gpus: names of GPUs that are dealt out among the runs; none leaves every run to its recipe.
-        look: is called about once a second.
+        gpus: names of GPUs to distribute among the runs; none leaves the device to the recipes.
+        refresh: called about once a second.
     """
-    going: list[_Going] = []
-    start = processes().Process
-    # One run at a time has what PyTorch takes by itself; several share.
+    running: list[_Running] = []
+    # A run alone has as many threads as PyTorch takes by default; several share the cores.
     threads = max(1, cores() // jobs) if jobs > 1 and "OMP_NUM_THREADS" not in os.environ else None
-    died: dict[str, int] = {}
+    exits: dict[str, int] = {}
     try:
         while True:
-            for one in [one for one in going if not one.process.is_alive()]:
-                one.process.join()
-                one.pipe.close()
-                going.remove(one)
-                _note_death(one, folder, died)
-            mine = {one.cell.name for one in going}
-            states = {cell.name: folder.state(cell) for cell in cells}
-            open_cells = [cell for cell in cells if states[cell.name] in ("waiting", "stopped", "running")]
-            free = [cell for cell in open_cells if cell.name not in mine and states[cell.name] != "running"]
-            while free and len(going) < jobs:
-                gpu = least_busy(gpus, [one.gpu for one in going])
-                going.append(_begin(free.pop(0), folder, start, Place(threads, gpu)))
-            look()
-            if not open_cells and not going:
+            for one in list(running):
+                one.worker.poll()
+                if one.worker.reason is not None:
+                    stop([one.worker])
+                    running.remove(one)
+                    _record_exit(one, folder, exits)
+            mine = {one.trial.name for one in running}
+            states = {trial.name: folder.state(trial) for trial in trials}
+            unfinished = [trial for trial in trials if states[trial.name] in ("waiting", "stopped", "running")]
+            free = [trial for trial in unfinished if trial.name not in mine and states[trial.name] != "running"]
+            while free and len(running) < jobs:
+                trial, gpu = free.pop(0), least_busy(gpus, [one.gpu for one in running])
+                files = folder.recipe(trial), folder.run(trial).path, folder.log(trial)
+                worker = Worker(_work, *files, threads, gpu, log=folder.log(trial))
+                running.append(_Running(trial, worker, gpu))
+            refresh()
+            if not unfinished and not running:
                 return
-            time.sleep(_LOOK if going else 2 * _LOOK)
+            time.sleep(_POLL_SECONDS if running else 2 * _POLL_SECONDS)
     finally:
-        _stop(going)
+        stop([one.worker for one in running], patience=_PATIENCE)
 
 
 def least_busy(gpus: Sequence[str], taken: Sequence[str]) -> str:
-    """Return the first of the GPUs that the fewest runs have; an empty text where there is none."""
+    """Return the first of the GPUs that the fewest runs have; an empty string without GPUs."""
     return min(gpus, key=taken.count, default="")
 
 
-def cores() -> int:
-    """Return how many CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _begin(cell: Cell, folder: BenchFolder, start: Callable[..., Any], place: Place) -> _Going:
-    theirs, ours = multiprocessing.Pipe(duplex=False)
-    arguments = (theirs, folder.recipe(cell), folder.run(cell).path, folder.log(cell), place)
-    process = start(target=work, args=arguments)
-    process.start()
-    theirs.close()
-    return _Going(cell, process, ours, place.gpu)
-
-
-def _note_death(one: _Going, folder: BenchFolder, died: dict[str, int]) -> None:
-    """Write down a run whose process ended without telling why."""
-    code = one.process.exitcode
-    if folder.state(one.cell) in ("finished", "failed", "running"):
+def _record_exit(one: _Running, folder: BenchFolder, exits: dict[str, int]) -> None:
+    """Record the failure of a run whose process ended without writing one."""
+    if folder.state(one.trial) in ("finished", "failed", "running"):
         return
-    died[one.cell.name] = died.get(one.cell.name, 0) + 1
-    if code != 0 or died[one.cell.name] > 1:
-        folder.fail(one.cell.name, how_it_ended(code) if code else "its process ended before the run did")
+    exits[one.trial.name] = exits.get(one.trial.name, 0) + 1
+    if one.worker.exitcode != 0:
+        folder.fail(one.trial.name, str(one.worker.reason))
+    elif exits[one.trial.name] > 1:
+        folder.fail(one.trial.name, "its process ended before the run did")
 
 
-def _stop(going: Sequence[_Going]) -> None:
-    for one in going:
-        with contextlib.suppress(OSError):
-            one.process.terminate()
-    until = time.monotonic() + _PATIENCE
-    for one in going:
-        one.process.join(max(0.0, until - time.monotonic()))
-        if one.process.is_alive():
-            one.process.kill()
-            one.process.join()
+def _work(_: Send, recipe: Path, run: Path, log: Path, threads: int | None, gpu: str) -> None:
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with log.open("a", encoding="utf-8") as output:
+        work_on(recipe, run, output)
+
+
+def work_on(recipe: Path, run: Path, log: TextIO) -> None:
+    """Start a run or continue it, unless it has finished or another process works on it.
+
+    Next to the recipe are the lock that is held meanwhile and, where the run fails, a file with the reason.
+
+    Args:
+        recipe: file with its complete recipe.
+        run: its directory.
+        log: for its progress.
+    """
+    from segreg.config.recipe import read_recipe
+    from segreg.config.resolve import resolve
+    from segreg.registry.registry import load_registry
+    from segreg.runs.run import resume_run, start_run
+    from segreg.runtime.progress import progress
+
+    shown = progress("lines", log)
+    with locked(recipe.with_suffix(".lock"), wait=_LOCK_WAIT) as free:
+        directory = RunDirectory(run)
+        if not free or finished(directory):
+            return
+        registry = load_registry()
+        try:
+            if (run / STATE).exists() and directory.resolved.exists():
+                resume_run(run, registry, shown)
+                return
+            # A run without a training state holds nothing that is worth keeping.
+            shutil.rmtree(run, ignore_errors=True)
+            read = read_recipe(recipe)
+            start_run(read, resolve(read, registry), registry, at=run, progress=shown)
+        except SegregError as error:
+            _fail(recipe, "\n".join(str(problem) for problem in error.problems), log)
+        except Exception as error:  # one run that fails is a row of the table, not the end of the bench
+            traceback.print_exc(file=log)
+            reason = (str(error).strip() or "no reason is given").splitlines()[0]
+            _fail(recipe, f"{type(error).__name__}: {reason}; see the log for the traceback", log)
+
+
+def _fail(recipe: Path, reason: str, log: TextIO) -> None:
+    print(f"failed: {reason}", file=log, flush=True)
+    write_json(recipe.with_suffix(".failed.json"), {"reason": reason})

@@ -1,4 +1,4 @@
-"""What a bench is to compare: a recipe, the settings that vary, the seeds, and the budget of each run."""
+"""What a bench compares: a recipe, the settings that vary, the seeds, and the budget of each run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,12 @@ from segreg.settings import value_in_words
 Unit = Literal["epochs", "steps", "minutes"]
 UNITS: tuple[Unit, ...] = ("epochs", "steps", "minutes")
 KEYS = ("recipe", "vary", "exclude", "seeds", "budget", "change", "baseline", "metric")
-"""What a bench file may hold."""
+"""The keys of a bench file."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What each run may take.
-
-    Attributes:
-        unit: of what.
-        amount: how much.
-    """
+    """How long each run trains."""
 
     unit: Unit
     amount: float
@@ -33,16 +28,16 @@ class Budget:
 
 @dataclass(frozen=True)
 class Plan:
-    """A bench before anything of it is looked up.
+    """A bench as written; no name in it has been looked up.
 
     Attributes:
-        recipe: the file, or the name of a recipe that came with segreg.
-        vary: for each varied path its values, as a recipe writes them.
-        exclude: combinations that are not run: those that have all of a mapping's values.
+        recipe: the file, or the name of a recipe that comes with segreg.
+        vary: for each varied path its values, as in a recipe.
+        exclude: combinations with all of a mapping's values don't run.
         seeds: each model is trained with each.
         budget: of each run; None leaves it to the recipe.
         change: `key.path=value` overrides for all runs.
-        baseline: values of the model that the others are told against; the first one without any.
+        baseline: values of the model that the others are compared with; by default the first one.
         metric: to compare by; empty: the recipe's first.
     """
 
@@ -57,21 +52,21 @@ class Plan:
 
 
 def is_bench_file(recipe: Recipe) -> bool:
-    """Whether what was read is a bench: it names a recipe."""
+    """Whether a file is a bench file rather than a recipe: it names a recipe."""
     return "recipe" in recipe.values
 
 
 def plan_of_file(read: Recipe) -> Plan:
-    """Return the plan that a bench file holds; paths in it start at the file's folder.
+    """Return the plan of a bench file; paths in it are relative to the file's folder.
 
     Raises:
-        SegregError: something in it is not as it must be, told with its place.
+        SegregError: a key or value is not valid, with its place.
     """
     values = read.values
     for key in values:
         if key not in KEYS:
             hint = did_you_mean(str(key), KEYS) or f"there are {listed(KEYS, most=len(KEYS))}"
-            raise SegregError(f'"{key}" is no part of a bench', place=read.key_place((key,)), hint=hint)
+            raise SegregError(f'"{key}" is not a key of a bench file', place=read.key_place((key,)), hint=hint)
     named = values["recipe"]
     if not isinstance(named, str):
         raise _wrong(read, "recipe", "must be a file or the name of a recipe", named)
@@ -104,16 +99,14 @@ def plan_of_file(read: Recipe) -> Plan:
 
 
 def checked(plan: Plan, place: Place) -> Plan:
-    """Return the plan if its parts fit together.
+    """Return the plan if it is consistent.
 
     Raises:
-        SegregError: nothing varies, a value is given twice, or a combination names what does not vary.
+        SegregError: a value is given twice, or a combination names what does not vary.
     """
     for path, options in plan.vary.items():
         if path == "seed":
-            raise SegregError(
-                "the seed is not varied like other settings", place=place, hint="it has --seeds and seeds:"
-            )
+            raise SegregError("the seed does not vary like other settings", place=place, hint="use --seeds or seeds:")
         written = [written_as(option) for option in options]
         if twice := next((one for one in written if written.count(one) > 1), None):
             raise SegregError(f'"{path}" varies over {twice} twice', place=place)
@@ -126,7 +119,7 @@ def checked(plan: Plan, place: Place) -> Plan:
             if written_as(value) not in options:
                 near = did_you_mean(written_as(value), options) or f"it varies over {listed(options)}"
                 raise SegregError(
-                    f"{what} names {path}={written_as(value)}, which is not tried", place=place, hint=near
+                    f"{what} names {path}={written_as(value)}, which is not among its values", place=place, hint=near
                 )
     return plan
 
@@ -143,21 +136,23 @@ def axis(text: str) -> tuple[str, list[Any]]:
     return path.strip(), read_values(values, text)
 
 
-def read_values(text: str, told: str) -> list[Any]:
-    """Return values that are separated by commas, each in YAML; commas within brackets separate nothing.
+def read_values(text: str, source: str) -> list[Any]:
+    """Return comma-separated values, each in YAML; commas within brackets don't separate.
 
     Raises:
-        SegregError: it is not a YAML; `told` is what is named.
+        SegregError: it is not valid YAML; the message names `source`.
     """
     try:
         found = Recipe({}).changed([f"values=[{text}]"]).values["values"]
     except SegregError as error:
-        raise SegregError(f'in "{told}", {error.problems[0].message.partition(", ")[2]}', place=COMMAND_LINE) from None
+        raise SegregError(
+            f'in "{source}", {error.problems[0].message.partition(", ")[2]}', place=COMMAND_LINE
+        ) from None
     return list(found)
 
 
 def combination(text: str) -> dict[str, Any]:
-    """Return what `encoder=resnet18,loss=dice` names.
+    """Return the combination of `encoder=resnet18,loss=dice`.
 
     Raises:
         SegregError: it is not of that form.
@@ -175,29 +170,29 @@ def seeds_of(text: str) -> tuple[int, ...]:
     """Return the seeds of `--seeds 3` (0, 1 and 2) or `--seeds 7,11`.
 
     Raises:
-        SegregError: they are no numbers.
+        SegregError: they are not numbers.
     """
     values = read_values(text, f"--seeds {text}")
     return _seeds(values[0] if len(values) == 1 else values, COMMAND_LINE)
 
 
 def override(path: str, value: Any) -> str:
-    """Return what changes a recipe's setting to a value."""
+    """Return the override that sets a recipe's setting to a value."""
     return f"{path}={written_as(value, quoted=True)}"
 
 
 def written_as(value: Any, *, quoted: bool = False) -> str:
-    """Return a value as text: a word as it is, anything else as JSON, which is YAML too."""
+    """Return a value as a string: strings unchanged, anything else as JSON, which is YAML too."""
     if isinstance(value, str) and not quoted:
         return value
     return json.dumps(value)
 
 
 def recipe_of(plan: Plan) -> Recipe:
-    """Read the plan's recipe, with the changes that hold for all runs.
+    """Read the plan's recipe, with the changes for all runs.
 
     Raises:
-        SegregError: there is none, or it is none.
+        SegregError: there is no such file, or it is not a recipe.
     """
     from segreg.config.shipped import shipped_recipe
 
@@ -215,7 +210,9 @@ def _seeds(given: Any, place: Place | None) -> tuple[int, ...]:
             raise SegregError("a seed is given twice among the seeds", place=place)
         return tuple(given)
     raise SegregError(
-        f"seeds must be how many or a list of them, not {value_in_words(given)}", place=place, hint="3 is 0, 1 and 2"
+        f"seeds must be a number of seeds or a list of them, not {value_in_words(given)}",
+        place=place,
+        hint="3 means 0, 1 and 2",
     )
 
 
@@ -233,7 +230,7 @@ def budget(unit: Unit, amount: Any, place: Place | None) -> Budget:
     """Return a budget.
 
     Raises:
-        SegregError: the amount is none.
+        SegregError: the amount is not valid.
     """
     whole = unit != "minutes"
     if isinstance(amount, bool) or not isinstance(amount, int if whole else (int, float)) or not amount > 0:
@@ -254,9 +251,7 @@ def _wrong(read: Recipe, key: str, what: str, given: Any, *below: str) -> Segreg
 
 
 def baseline_of(plan: Plan, combinations: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Return the combination that the others are told against: the first that has the plan's values."""
+    """Return the combination that the others are compared with: the first with the plan's values."""
     every = list(combinations)
-    fits = [
-        one for one in every if all(written_as(one[path]) == written_as(value) for path, value in plan.baseline.items())
-    ]
-    return fits[0] if fits else every[0]
+    wanted = {path: written_as(value) for path, value in plan.baseline.items()}
+    return next((one for one in every if all(written_as(one[path]) == wanted[path] for path in wanted)), every[0])

@@ -22,13 +22,13 @@ _LONGEST = 60
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """A run of a bench.
 
     Attributes:
-        model: what tells its model from the others.
-        settings: the same by recipe path, as text.
-        key: a name for files, the same for all seeds of a model, and another one for any other recipe.
+        model: what distinguishes its model from the others.
+        settings: the same by recipe path, as strings.
+        key: a file name, the same for all seeds of a model and different for any other recipe.
         seed: its seed.
         recipe: its complete recipe, paths absolute.
     """
@@ -41,17 +41,17 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Return the name of its files."""
+        """Name of its files."""
         return f"{self.key}_seed-{self.seed}"
 
     @property
     def title(self) -> str:
-        """Return how it is called where it is told of."""
+        """Its name in messages."""
         return f"{self.model}, seed {self.seed}"
 
 
 def combinations(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Return every combination of the varied settings that is not left out, the last setting varying first."""
+    """Return every combination of the varied settings that is not excluded; the last setting varies fastest."""
     for values in itertools.product(*plan.vary.values()):
         one = dict(zip(plan.vary, values, strict=True))
         if not any(
@@ -60,41 +60,41 @@ def combinations(plan: Plan) -> Iterator[dict[str, Any]]:
             yield one
 
 
-def cells_of(plan: Plan, registry: Registry) -> list[Cell]:
+def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
     """Return the runs, those with the first seed before all with the second.
 
     Raises:
-        SegregError: everything that is wrong with any of them, together, or nothing is left to run.
+        SegregError: all problems of all of them together, or nothing is left to run.
     """
     recipe = recipe_of(plan)
     every = list(combinations(plan))
     if not every:
-        raise SegregError("nothing is left to run", hint="exclude takes every combination away")
+        raise SegregError("nothing is left to run", hint="exclude removes every combination")
     problems: list[Problem] = []
-    found: list[Cell] = []
+    found: list[Trial] = []
     for seed in plan.seeds:
         for one in every:
             changes = [override(path, value) for path, value in one.items()]
             try:
                 resolved = resolve(recipe.changed([*changes, f"seed={seed}"]), registry)
             except SegregError as error:
-                told = f"with {_model(one)}: " if one else ""
-                problems += [dataclasses.replace(p, message=told + p.message) for p in error.problems]
+                prefix = f"with {_model(one)}: " if one else ""
+                problems += [dataclasses.replace(p, message=prefix + p.message) for p in error.problems]
                 continue
-            complete = with_absolute_paths(within(resolved, plan.budget))
-            found.append(Cell(_model(one), settings_in_words(one), _key(one, complete), seed, complete))
+            complete = with_absolute_paths(with_budget(resolved, plan.budget))
+            found.append(Trial(_model(one), format_settings(one), _key(one, complete), seed, complete))
         if problems:  # they would be the same with every seed
             raise SegregError.of(list(dict.fromkeys(problems)))
     return found
 
 
-def within(recipe: Resolved, budget: Budget | None) -> Resolved:
-    """Return the recipe with that budget. Steps are turned into whole epochs, as many as they take at least.
+def with_budget(recipe: Resolved, budget: Budget | None) -> Resolved:
+    """Return the recipe with that budget; steps are rounded up to whole epochs.
 
-    A run that has a budget uses it up: early stopping is switched off. Minutes bound the epochs of the recipe.
+    A run with a budget uses all of it: early stopping is off. Minutes limit the epochs of the recipe.
 
     Raises:
-        SegregError: the data set, whose size tells how many steps an epoch has, can't be read.
+        SegregError: the data set, whose size decides how many steps an epoch has, can't be read.
     """
     if budget is None:
         return recipe
@@ -115,13 +115,13 @@ def _epochs(recipe: Resolved, steps: int) -> int:
     return max(1, -(-steps // max(1, -(-batches // recipe.train.accumulate))))
 
 
-def settings_in_words(one: Mapping[str, Any]) -> dict[str, str]:
-    """Return a combination's values as texts."""
+def format_settings(one: Mapping[str, Any]) -> dict[str, str]:
+    """Return a combination's values as strings."""
     return {path: _short(value) for path, value in one.items()}
 
 
 def _short(value: Any) -> str:
-    """Return a part by its name where it has no settings, several by theirs, anything else as it is written."""
+    """Return the name of a part without settings, the names of several, anything else as in a recipe."""
     if isinstance(value, dict) and set(value) == {"name"}:
         return str(value["name"])
     if isinstance(value, list) and value and all(isinstance(item, str) for item in value):
@@ -130,7 +130,7 @@ def _short(value: Any) -> str:
 
 
 def _model(one: Mapping[str, Any]) -> str:
-    return told_by(settings_in_words(one))
+    return told_by(format_settings(one))
 
 
 def _key(one: Mapping[str, Any], recipe: Resolved) -> str:

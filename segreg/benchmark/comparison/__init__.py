@@ -1,1 +1,1 @@
-"""Models side by side: what runs reached on the same images, with its uncertainty, next to what they cost."""
+"""Models side by side: the scores of their runs on the same images, with intervals and costs."""

@@ -1,4 +1,4 @@
-"""Compare finished runs: models with their seeds, on the images that all of them were scored on."""
+"""Compare finished runs: models with their seeds, on the images on which all of them were scored."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import numpy as np
 from segreg.benchmark.comparison.notices import notices_of
 from segreg.benchmark.comparison.record import Comparison, Failure, Model, Value
 from segreg.benchmark.comparison.run_groups import RunGroup
-from segreg.benchmark.comparison.tests import METHOD, with_differences, with_ranks
-from segreg.benchmark.comparison.verdict import verdict
+from segreg.benchmark.comparison.significance import METHOD, verdict, with_differences, with_ranks
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
 from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored
@@ -33,15 +32,15 @@ def compare(
     failures: Iterable[Failure] = (),
     waiting: int = 0,
 ) -> Comparison:
-    """Return models side by side, the best first.
+    """Compare models, the best first.
 
     Args:
-        contestants: the models, each with at least one finished run.
+        groups: the models, each with at least one finished run.
         title: what is compared.
-        metric: full name of the metric to compare by; the mean over images of the recipe's first one if left out.
-        baseline: name of the model that the others are told against; the first if left out.
-        failures: runs that did not come to their end.
-        waiting: runs that have not been finished.
+        metric: full name of the metric to compare by; by default the mean over images of the recipe's first one.
+        baseline: name of the model that the others are compared with; by default the first.
+        failures: runs that did not finish.
+        waiting: number of runs that have not finished.
 
     Raises:
         SegregError: the runs' tasks differ, they share no image, or there is no such metric or model.
@@ -75,14 +74,14 @@ def compare(
                 per_image=_per_image(scored[one.name], chosen, ids),
             )
         )
-    told: list[str] = []
+    sentences: list[str] = []
     if draws is not None and chosen in shared:
         column = shared.index(chosen)
         only = [measure.of(chosen) for measure in measures]
         models = with_ranks(models, chosen, draws[..., column], higher_is_better=direction)
         at = [one.name for one in groups].index(first)
         models = with_differences(models, at, only, draws[..., column])
-        told = verdict(
+        sentences = verdict(
             models,
             only,
             draws[..., column],
@@ -92,7 +91,7 @@ def compare(
             higher_is_better=direction,
         )
     elif len(models) > 1:
-        told = [f"{chosen} can't be computed of single images, so nothing is said of how sure its differences are."]
+        sentences = [f"{chosen} can't be computed on single images, so its differences have no interval and no test."]
     ordered = sorted(models, key=lambda model: _key(model.values[chosen].mean, higher_is_better=direction))
     definitions = every[0].run.results["definitions"]
     return Comparison(
@@ -105,7 +104,7 @@ def compare(
         models=tuple(ordered),
         failures=tuple(failures),
         definitions={name: definitions[name] for name in names if name in definitions},
-        verdict=tuple(told),
+        verdict=tuple(sentences),
         notices=tuple(notices_of(scored, chosen, len(ids))),
         method=METHOD,
         waiting=waiting,
@@ -128,8 +127,8 @@ def _shared(every: Sequence[Scored]) -> list[str]:
     common = set(every[0].ids).intersection(*(one.ids for one in every))
     if not common:
         raise SegregError(
-            "these runs were scored on no image in common",
-            hint="`segreg diff` of two of them tells how their data differ",
+            "these runs have no scored image in common",
+            hint="`segreg diff` of two of them shows how their data differ",
         )
     return [identity for identity in every[0].ids if identity in common]
 
@@ -174,7 +173,7 @@ def _values(
     shared: Sequence[str],
     draws: NDArray[np.float64] | None,
 ) -> dict[str, Value]:
-    """Return each metric; of the shared images where it is known of single ones, else as each run tells it."""
+    """Return each metric; on the shared images where it is known of single ones, else as each run reports it."""
     own = dict(zip(measure.names, statistics.of_seeds(measure).T, strict=True))
     found = {}
     for name in names:
@@ -188,7 +187,7 @@ def _values(
 
 
 def _per_image(seeds: Sequence[Scored], metric: str, ids: Sequence[str]) -> tuple[float, ...]:
-    """Return the metric, or the one that its name begins with, in each image, the mean over seeds without NaN."""
+    """Return the metric, or the one that its name begins with, of each image: the mean over seeds, ignoring NaN."""
     column = next((name for name in seeds[0].columns if metric in (name, name + PER_IMAGE_MEAN, name + ".pooled")), "")
     if not column or any(column not in one.columns for one in seeds):
         return ()

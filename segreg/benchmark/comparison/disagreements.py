@@ -1,4 +1,4 @@
-"""The images on which models disagree most: which they are, and what each model makes of them."""
+"""The images on which models disagree most, with each model's prediction."""
 
 from __future__ import annotations
 
@@ -9,27 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.benchmark.comparison.disagreement_record import Disagreement
-from segreg.benchmark.comparison.record import Comparison
+from segreg.benchmark.comparison.record import Comparison, Disagreement
 from segreg.errors import SegregError
 from segreg.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from segreg.registry.protocols import Dataset
     from segreg.runs.trained_run import Run
     from segreg.task import Task
 
 MOST = 6
-"""Images that are shown, unless asked otherwise."""
+"""Images that are shown by default."""
 _MOST_MODELS = 16
 _WIDTH = 256
-"""Pixels that a drawn image has at most on its longer side."""
+"""Length of the longer side of a rendered image in pixels, at most."""
 
 
 def most_disputed(comparison: Comparison, count: int = MOST) -> list[int]:
-    """Return the places in `Comparison.images` of the images whose values in the models lie furthest apart."""
+    """Return the indices in `Comparison.images` of the images whose values differ most between the models."""
     values = np.array([model.per_image for model in comparison.models if model.per_image], np.float64)
     if len(values) < 2:
         return []
@@ -39,16 +37,16 @@ def most_disputed(comparison: Comparison, count: int = MOST) -> list[int]:
     return [place for place in ordered if spread[place] > 0][:count]
 
 
-def drawn_disagreements(
+def render_disagreements(
     comparison: Comparison, runs: Mapping[str, Run], progress: Progress, count: int = MOST
 ) -> list[Disagreement]:
-    """Predict the most disputed images with each model's first seed, at their own size, and draw what comes out.
+    """Predict the most disputed images with each model's first seed, at their own size, and render the predictions.
 
     Args:
-        comparison: says which images.
+        comparison: of the models.
         runs: a run of each model, by the model's name.
-        progress: is told what happens.
-        count: images at most.
+        progress: reports how far it is.
+        count: number of images at most.
 
     Raises:
         SegregError: the images or a run's weights can't be read.
@@ -57,25 +55,27 @@ def drawn_disagreements(
     shown = [model for model in comparison.models if model.per_image][:_MOST_MODELS]
     if not places:
         return []
-    dataset = _dataset(next(iter(runs.values())))
+    from segreg.models import build
+
+    dataset = build.build_dataset(next(iter(runs.values())).recipe)
     samples = {sample.id: sample for sample in dataset.samples}
     wanted = {place: samples.get(comparison.images[place]) for place in places}
     if gone := [comparison.images[place] for place, sample in wanted.items() if sample is None]:
         raise SegregError(f'the data set no longer has the image "{gone[0]}"')
     images = {place: dataset.read_image(sample) for place, sample in wanted.items() if sample is not None}
-    painted: dict[int, dict[str, bytes]] = {place: {} for place in places}
-    with progress.watch("drawing what the models disagree on", len(shown), "models") as advance:
+    rendered: dict[int, dict[str, bytes]] = {place: {} for place in places}
+    with progress.watch("rendering what the models disagree on", len(shown), "models") as advance:
         for model in shown:
             run = runs[model.name]
             for place, image in images.items():
-                painted[place][model.name] = _png(image, run.predict(image), run.task)
+                rendered[place][model.name] = _png(image, run.predict(image), run.task)
             advance(note=model.name)
     return [
         Disagreement(
             id=comparison.images[place],
             image=_png(images[place], None, dataset.task),
             truth=_png(images[place], dataset.read_mask(sample), dataset.task),
-            predictions=painted[place],
+            predictions=rendered[place],
             values={model.name: model.per_image[place] for model in shown},
         )
         for place, sample in wanted.items()
@@ -83,14 +83,8 @@ def drawn_disagreements(
     ]
 
 
-def _dataset(run: Run) -> Dataset:
-    from segreg.models import build
-
-    return build.build_dataset(run.recipe)
-
-
 def _png(image: NDArray[Any], labels: NDArray[np.uint8] | None, task: Task) -> bytes:
-    """Return a image with labels drawn into it, shrunk to what a page shows."""
+    """Return a PNG of the image with labels drawn into it, reduced to the size that a page shows."""
     from PIL import Image
 
     from segreg.data.images import to_uint8

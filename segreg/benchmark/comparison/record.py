@@ -1,21 +1,23 @@
-"""What is known of models side by side, as plain values: `results.json` holds exactly this."""
+"""A comparison of models as plain values: `results.json` contains exactly this."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from segreg.benchmark.cost.record import Cost
 
 
 @dataclass(frozen=True)
 class Value:
-    """A score of a model: the mean over its seeds, and how far it may be off.
+    """A score of a model: the mean over its seeds, with its interval.
 
     Attributes:
         mean: over seeds; NaN where it is undefined.
-        low: lower end of the 95% interval; None where the runs don't hold what it is made of.
+        low: lower end of the 95% interval; None where the runs lack the counts that it needs.
         high: upper end.
-        of_seeds: each seed's own, in the order of `Model.seeds`.
+        of_seeds: of each seed, in the order of `Model.seeds`.
     """
 
     mean: float
@@ -29,12 +31,12 @@ class Difference:
     """How a model differs from the baseline on the same images, in the compared metric.
 
     Attributes:
-        mean: the model's less the baseline's.
+        mean: the model's minus the baseline's.
         low: lower end of the paired 95% interval.
         high: upper end.
         p: of the paired permutation test.
         p_holm: the same after Holm's correction over all models.
-        apart: whether both say that the two differ: `p_holm` is below 0.05 and the interval leaves out 0.
+        significant: whether the two differ by both: `p_holm` is below 0.05 and the interval excludes 0.
     """
 
     mean: float
@@ -42,7 +44,7 @@ class Difference:
     high: float
     p: float
     p_holm: float
-    apart: bool
+    significant: bool
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Rank:
     """A model's place among all; 1 is the best.
 
     Attributes:
-        place: by the score as it was measured; equal scores share the mean of their places.
+        place: by the measured score; equal scores share the mean of their places.
         low: lower end of the 95% interval over resamples.
         high: upper end.
         best: share of resamples in which it was the best.
@@ -63,29 +65,12 @@ class Rank:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What something of a model costs: the median of several measurements, with the smallest and the largest.
-
-    Attributes:
-        median: in `unit`.
-        low: the smallest.
-        high: the largest; the same where it was counted rather than measured.
-        unit: such as "images/s"; empty for a plain number.
-    """
-
-    median: float
-    low: float
-    high: float
-    unit: str
-
-
-@dataclass(frozen=True)
 class Model:
-    """One way to solve the task, trained with one or several seeds.
+    """A model, trained with one or several seeds.
 
     Attributes:
-        name: what tells it from the others, such as "resnet18, dice_bce".
-        settings: the same by recipe path, as text: {"encoder": "resnet18"}.
+        name: what distinguishes it from the others, such as "resnet18, dice_bce".
+        settings: the same by recipe path, as strings: {"encoder": "resnet18"}.
         runs: directory of each seed's run.
         seeds: their seeds.
         values: each metric of the test images, by its full name such as "dice.pooled".
@@ -93,7 +78,7 @@ class Model:
         rank: None where there is nothing to rank by.
         costs: by name, see `segreg.benchmark.cost.definitions.DEFINITIONS`.
         best_epochs: of each seed, the epoch whose weights were scored.
-        curves: each seed's history: by column its values, an entry an epoch (NaN where undefined).
+        curves: each seed's history: by column its values, one for each epoch (NaN where undefined).
         per_image: the compared metric in each of `Comparison.images`, mean over seeds, NaN where it is undefined.
     """
 
@@ -112,7 +97,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not come to its end.
+    """A run that did not finish.
 
     Attributes:
         name: the model's.
@@ -135,16 +120,16 @@ class Comparison:
         title: what is compared.
         metric: full name of the compared metric, such as "dice.per_image_mean".
         higher_is_better: whether larger values of it are.
-        baseline: name of the model that the others are told against.
+        baseline: name of the model that the others are compared with.
         classes: of the task, in index order.
         images: ids of the images that all were scored on.
         models: the best first, by the compared metric.
-        failures: what did not come to its end.
+        failures: runs that did not finish.
         definitions: one sentence for each metric and cost.
-        verdict: what can be significantly different and what can't, in sentences.
+        verdict: which models differ significantly and which don't, in sentences.
         notices: what must not be overlooked.
-        method: how intervals, tests and ranks were made, in sentences.
-        waiting: runs that are planned and not yet finished.
+        method: how intervals, tests and ranks were computed, in sentences.
+        waiting: planned runs that have not finished.
     """
 
     title: str
@@ -162,7 +147,24 @@ class Comparison:
     waiting: int = 0
 
     def as_data(self) -> dict[str, Any]:
-        """Return the same as JSON holds it."""
-        from dataclasses import asdict
-
+        """Return it as JSON holds it."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """An image on which models disagree. Images are the bytes of PNG or JPEG files.
+
+    Attributes:
+        id: the image's.
+        image: the image itself, with its truth drawn into or beside it where `truth` is None.
+        predictions: the image with a model's prediction drawn into it, by the model's name.
+        values: the compared metric of this image, by the model's name; NaN where it is undefined.
+        truth: the image with its truth drawn into it.
+    """
+
+    id: str
+    image: bytes
+    predictions: Mapping[str, bytes]
+    values: Mapping[str, float]
+    truth: bytes | None = None

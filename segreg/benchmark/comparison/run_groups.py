@@ -1,4 +1,4 @@
-"""Which runs are one model: those whose recipes differ in nothing but the seed."""
+"""Groups of runs: runs whose recipes differ only in the seed are one model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from segreg.runs.trained_run import Run
 
 @dataclass(frozen=True)
 class RunGroup:
-    """A model that is to be compared.
+    """A model to compare.
 
     Attributes:
-        name: what it is called.
-        settings: what tells it from the others, by recipe path.
+        name: its name.
+        settings: what distinguishes it from the others, by recipe path.
         runs: its finished runs, one a seed.
     """
 
@@ -30,15 +30,15 @@ class RunGroup:
 
 
 def recipe_values(run: Run) -> Mapping[str, Any]:
-    """Return a run's complete recipe as plain values, without asking the plugins that it names."""
+    """Return a run's complete recipe as plain values, without loading the plugins that it names."""
     return read_recipe(run.directory.resolved).values
 
 
 def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
-    """Groups runs into models: those whose recipes differ in nothing but the seed are one model's seeds.
+    """Group runs into models: runs whose recipes differ only in the seed are one model's seeds.
 
-    A model is named by what tells its recipe from the others'; where nothing does, or two would have one name, by the
-    run's folder.
+    A model is named by what distinguishes its recipe from the others'; where nothing does, or two would have one name,
+    by the run's folder.
 
     Raises:
         SegregError: a run is named twice, or two runs of one model have the same seed.
@@ -48,9 +48,9 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
         values = recipe_values(run)
         key = json.dumps({name: value for name, value in values.items() if name != "seed"}, sort_keys=True)
         groups.setdefault(key, []).append((run, values))
-    told = distinguishing([group[0][1] for group in groups.values()])
+    different = distinguishing([group[0][1] for group in groups.values()])
     found = []
-    for group, settings in zip(groups.values(), told, strict=True):
+    for group, settings in zip(groups.values(), different, strict=True):
         seeds = [values.get("seed", 0) for _, values in group]
         if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
             same = [str(run.directory.path) for (run, _), seed in zip(group, seeds, strict=True) if seed == twice[0]]

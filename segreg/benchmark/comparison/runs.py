@@ -1,19 +1,26 @@
-"""Compare runs that exist, with what their models cost."""
+"""Compare existing runs, with what their models cost."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 from segreg.benchmark.comparison.compare import compare
-from segreg.benchmark.comparison.costs import with_costs
-from segreg.benchmark.comparison.disagreement_record import Disagreement
-from segreg.benchmark.comparison.disagreements import drawn_disagreements
-from segreg.benchmark.comparison.record import Comparison, Cost
+from segreg.benchmark.comparison.disagreements import render_disagreements
+from segreg.benchmark.comparison.record import Comparison, Disagreement, Model
 from segreg.benchmark.comparison.run_groups import RunGroup
+from segreg.benchmark.cost.definitions import DEFINITIONS
+from segreg.benchmark.cost.record import Cost, NetworkSpec
 from segreg.errors import SegregError
-from segreg.runs.trained_run import Run
 from segreg.runtime.progress import Progress
+
+TO_BEST = "seconds_to_best_epoch"
+_OF_RUNS = {
+    TO_BEST: "time from the start of training to the end of the epoch whose weights were chosen, including validation "
+    "and writing; the median of the seeds, on the machines of the runs",
+}
 
 
 def compare_runs(
@@ -24,14 +31,14 @@ def compare_runs(
     rounds: int,
     progress: Progress,
 ) -> tuple[Comparison, list[Disagreement]]:
-    """Return the comparison and the images on which the models disagree.
+    """Compare runs; return the comparison and the images on which the models disagree.
 
     Args:
         groups: the models with their runs.
         metric: to compare by; empty: the first one.
-        baseline: name of the model that the others are told against; empty: the first.
+        baseline: name of the model that the others are compared with; empty: the first.
         rounds: how often each model's costs are measured; 0: not at all.
-        progress: is told what happens.
+        progress: reports how far it is.
 
     Raises:
         SegregError: the runs can't be compared.
@@ -44,17 +51,17 @@ def compare_runs(
 def with_disagreements(
     comparison: Comparison, groups: Sequence[RunGroup], progress: Progress
 ) -> tuple[Comparison, list[Disagreement]]:
-    """Return the comparison and the images on which the models disagree.
+    """Return the comparison and the rendered images on which models disagree.
 
-    Where the images can't be read any more, the comparison says so and goes without.
+    If the images can't be read any more, a notice says so.
     """
     try:
-        drawn = drawn_disagreements(comparison, {one.name: one.runs[0] for one in groups}, progress)
+        rendered = render_disagreements(comparison, {one.name: one.runs[0] for one in groups}, progress)
     except SegregError as error:
-        drawn = []
+        rendered = []
         notice = f"The images on which models disagree are not shown: {error.problems[0].message}"
         comparison = dataclasses.replace(comparison, notices=(*comparison.notices, notice))
-    return comparison, drawn
+    return comparison, rendered
 
 
 def _costs(
@@ -62,13 +69,43 @@ def _costs(
 ) -> tuple[Mapping[str, Mapping[str, Cost]], list[str]]:
     if not rounds:
         return {}, []
-    from segreg.benchmark.cost.record import Subject
     from segreg.benchmark.cost.running import measure
 
-    subjects: dict[str, Subject] = {}
-    for one in groups:
-        run: Run = one.runs[0]
-        subjects[one.name] = Subject.of(run.recipe, run.task)
-    found = measure(subjects, rounds=rounds, progress=progress)
-    failed = [f"{name} could not be measured: {one.reason}" for name, one in found.of.items() if one.reason]
-    return {name: one.costs for name, one in found.of.items()}, [*found.in_words(), *failed]
+    specs = {one.name: NetworkSpec.of(one.runs[0].recipe, one.runs[0].task) for one in groups}
+    found = measure(specs, rounds=rounds, progress=progress)
+    return {name: one.costs for name, one in found.of.items()}, found.method()
+
+
+def with_costs(comparison: Comparison, measured: Mapping[str, Mapping[str, Cost]], method: Sequence[str]) -> Comparison:
+    """Return the comparison with its models' costs.
+
+    Args:
+        comparison: without costs.
+        measured: each model's costs by name, by the model's name.
+        method: how they were measured, in sentences.
+    """
+    models = [
+        dataclasses.replace(model, costs={**measured.get(model.name, {}), **_of_runs(model)})
+        for model in comparison.models
+    ]
+    there = dict.fromkeys(name for model in models for name in model.costs)
+    sentences = {name: definition.sentence for name, definition in DEFINITIONS.items()} | _OF_RUNS
+    definitions = {name: sentences[name] for name in there if name in sentences}
+    return dataclasses.replace(
+        comparison,
+        models=tuple(models),
+        definitions={**comparison.definitions, **definitions},
+        method=(*comparison.method, *(f"Costs: {sentence}." for sentence in method)),
+    )
+
+
+def _of_runs(model: Model) -> dict[str, Cost]:
+    took = [
+        seconds for curve, best in zip(model.curves, model.best_epochs, strict=True) if (seconds := _until(curve, best))
+    ]
+    return {TO_BEST: Cost(median(took), min(took), max(took), "s")} if took else {}
+
+
+def _until(curve: Mapping[str, Sequence[float]], best: int) -> float:
+    seconds = list(curve.get("seconds", ()))[:best]
+    return 0.0 if any(math.isnan(value) for value in seconds) else sum(seconds)

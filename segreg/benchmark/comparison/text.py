@@ -1,23 +1,24 @@
-"""A comparison as a table of plain text, with what is to be said of it."""
+"""A comparison as plain text: the table, its notices and its verdict."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
-from segreg.benchmark.comparison.record import Comparison, Cost, Model, Value
+from segreg.benchmark.comparison.record import Comparison, Model, Value
+from segreg.benchmark.cost.record import Cost
 from segreg.runs.header import counted
 
 _COSTS = {
     "parameters": "parameters",
     "training_images_per_second": "trained/s",
-    "latency_p50_ms": "ms a image",
+    "latency_p50_ms": "ms per image",
     "seconds_to_best_epoch": "to the best",
 }
-"""Costs that the table has, by what heads their column; the files have all."""
+"""Costs in the table, with the heads of their columns; the files have all costs."""
 
 
-def in_words(comparison: Comparison) -> list[str]:
+def format_comparison(comparison: Comparison) -> list[str]:
     """Return notices, the table, failed runs and the verdict, as lines."""
     lines = [f"note: {notice}" for notice in comparison.notices]
     if lines:
@@ -35,7 +36,7 @@ def in_words(comparison: Comparison) -> list[str]:
 
 
 def table(comparison: Comparison) -> list[str]:
-    """Return the models, a line each, the best first."""
+    """Return a line for each model, the best first."""
     costs = [name for name in _COSTS if any(name in model.costs for model in comparison.models)]
     metric = comparison.metric
     pooled = f"{metric.split('.')[0]}.pooled"
@@ -54,27 +55,27 @@ def _row(model: Model, comparison: Comparison, also: Sequence[str], costs: Seque
         difference, p = "", ""
     else:
         found = model.difference
-        difference = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]" + (" *" if found.apart else "")
+        difference = f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]" + (" *" if found.significant else "")
         p = f"{found.p_holm:.2g}"
     return [
         rank,
         model.name + seeds,
-        value_in_words(model.values[comparison.metric]),
+        format_value(model.values[comparison.metric]),
         difference,
         p,
-        *(value_in_words(model.values[name]) for name in also),
-        *(cost_in_words(model.costs.get(name)) for name in costs),
+        *(format_value(model.values[name]) for name in also),
+        *(format_cost(model.costs.get(name)) for name in costs),
     ]
 
 
-def value_in_words(value: Value) -> str:
+def format_value(value: Value) -> str:
     """Return "0.8123 [0.7901, 0.8345]"."""
     if math.isnan(value.mean):
         return "undefined"
     return f"{value.mean:.4f}" + (f" [{value.low:.4f}, {value.high:.4f}]" if value.low is not None else "")
 
 
-def cost_in_words(cost: Cost | None) -> str:
+def format_cost(cost: Cost | None) -> str:
     """Return "24.4 M", or "12.3 (12.1 to 12.9) ms" where it was measured."""
     if cost is None or math.isnan(cost.median):
         return ""

@@ -1,6 +1,6 @@
 """A recipe's network with random weights, and the steps of training and prediction that it takes on random images.
 
-The steps are those of a real run: `train_pass` is what `segreg run` calls, `predict_logits` what `segreg predict` does.
+The steps are a run's: `train_pass` is what `segreg run` calls, `predict_logits` what `segreg predict` calls.
 """
 
 from __future__ import annotations
@@ -12,8 +12,11 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
+from segreg.benchmark.shapes import meta_forward
 from segreg.config.resolve import Resolved
 from segreg.data.loader import Batch
 from segreg.models import build
@@ -26,18 +29,18 @@ from segreg.training.loss import Objective
 from segreg.training.setup import Training, prepare
 from segreg.training.trainer import train_pass
 
-_STEPS_PER_EPOCH = 100  # for the schedule, which is built and then left out
+_STEPS_PER_EPOCH = 100  # for the schedule, which is built and not used
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network on its device, with images in memory: uint8 `[B, C, H, W]`, channels-last as a run has them.
+    """A network on its device, with images in memory: uint8 `[B, C, H, W]`, channels-last as in a run.
 
     Attributes:
         recipe: what it was built from.
         objective: the network and its losses.
-        device: where it computes.
-        precision: what it computes in.
+        device: where it runs.
+        precision: of its computations.
         batch: a batch to train on.
         images: a batch to predict.
     """
@@ -79,9 +82,9 @@ class Network:
         return predict_logits(self.objective.model, self.objective.normalize, images, self.device, self.precision)
 
     def prepared(self) -> Training:
-        """Return what trains it, as a run has it, but with learning rates of 0 and without the schedule.
+        """Return its training as in a run, but with learning rates of 0 and without the schedule.
 
-        With rates of their own, weights might grow without bound on labels that mean nothing.
+        With other rates, weights might grow without bound on random labels.
 
         Raises:
             SegregError: the optimizer or the schedule can't be built.
@@ -99,7 +102,7 @@ class Network:
             group["lr"] = group["lr"] * 0
         if self.recipe.train.compile is True:  # `auto` depends on how long a run is
             compile_network(training)
-        # What does not fit is to be told, not measured in smaller parts.
+        # What does not fit is reported, not measured in micro-batches.
         return dataclasses.replace(training, schedule=None, auto_split=False)
 
     def train(self, training: Training, *, steps: int, seconds: float = 0.0) -> int:
@@ -111,13 +114,13 @@ class Network:
             SegregError: a loss is not finite.
         """
         settings = training.settings
-        # Where the encoder is frozen at first, it is the epochs after that most of a training's time goes to.
+        # Where the encoder is frozen at first, most of a training's time goes to the epochs after that.
         epoch = min(settings.freeze_encoder_epochs + 1, settings.epochs)
         batches: Any = Preloaded(self.batch, steps=steps, of=settings.accumulate, seconds=seconds)
         return train_pass(training, batches, epoch, Quiet())[1]
 
     def synchronise(self) -> None:
-        """Wait until the device has done what it was given."""
+        """Wait until the device has finished its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -125,13 +128,13 @@ class Network:
 
 
 class Preloaded:
-    """One batch again and again, in place of an epoch's.
+    """One batch repeated, instead of an epoch's.
 
     Args:
         batch: the batch.
-        steps: how many groups of it there are at least.
-        of: batches in a group; an epoch ends with a whole one.
-        seconds: no group begins later than this, once there were enough.
+        steps: least number of optimizer steps.
+        of: batches in a step.
+        seconds: no step begins later than this, once there were enough.
     """
 
     def __init__(self, batch: Batch, *, steps: int, of: int, seconds: float) -> None:
@@ -141,12 +144,11 @@ class Preloaded:
         return self.steps * self.of
 
     def epoch(self, number: int) -> Iterator[Batch]:  # noqa: ARG002 - all epochs are alike
-        """Return the batches of one epoch."""
-        start, groups = perf_counter(), 0
-        while groups < self.steps or perf_counter() - start < self.seconds:
+        start, steps = perf_counter(), 0
+        while steps < self.steps or perf_counter() - start < self.seconds:
             for _ in range(self.of):
                 yield self.batch
-            groups += 1
+            steps += 1
 
 
 def _images(recipe: Resolved, count: int) -> Tensor:
@@ -161,3 +163,36 @@ def _batch(recipe: Resolved, task: Task) -> Batch:
     targets = torch.randint(0, labels, (count, *layers, *recipe.input.size), dtype=torch.uint8)
     ids = tuple(f"random {number}" for number in range(count))
     return Batch(_images(recipe, count), targets, ids, tuple(range(count)))
+
+
+def count_flops(model: nn.Module, channels: int, size: tuple[int, int]) -> int:
+    """Return the operations of convolutions and matrix products for one image, a multiply-add counted as two.
+
+    They are counted on shapes alone; on values where the network can't run on shapes.
+
+    Args:
+        model: the network; it is left in evaluation mode.
+        channels: of the image.
+        size: height and width of the image in pixels.
+    """
+    model.eval()
+    try:
+        with FlopCounterMode(display=False) as counter:
+            meta_forward(model, channels, size)
+    except Exception:  # it depends on values
+        return _on_values(model, channels, size)
+    return int(counter.get_total_flops())
+
+
+def _on_values(model: nn.Module, channels: int, size: tuple[int, int]) -> int:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    image = torch.zeros(1, channels, *size, device=device)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    # Attention in one fused kernel has no formula in every version of PyTorch; in single products it has.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(image)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return int(counter.get_total_flops())

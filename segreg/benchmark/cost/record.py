@@ -1,4 +1,4 @@
-"""What is to be measured and what was found, as plain values that pass from process to process."""
+"""What to measure and what was found, as plain values that are sent from process to process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.benchmark.comparison.record import Cost
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import Resolved, resolve
 from segreg.task import Task
@@ -17,11 +16,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
-    """A network to be measured, as another process needs it: there the recipe is resolved anew.
+class Cost:
+    """What something of a model costs: the median of several measurements, with the smallest and the largest.
 
     Attributes:
-        recipe: the complete recipe, as `Resolved.plain` gives it.
+        median: in `unit`.
+        low: the smallest.
+        high: the largest; equal to the smallest where it was counted rather than measured.
+        unit: such as "images/s"; empty for a plain number.
+    """
+
+    median: float
+    low: float
+    high: float
+    unit: str
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network to measure, as another process needs it: there the recipe is resolved anew.
+
+    Attributes:
+        recipe: the complete recipe, as `Resolved.plain` returns it.
         source: the recipe's name in messages.
         classes: the task's.
         mode: the task's.
@@ -33,12 +49,12 @@ class Subject:
     mode: Literal["binary", "multiclass", "multilabel"]
 
     @classmethod
-    def of(cls, recipe: Resolved, task: Task) -> Subject:
-        """Return the subject for a recipe and the task that its data has."""
+    def of(cls, recipe: Resolved, task: Task) -> NetworkSpec:
+        """Return the network of a recipe for the task that its data has."""
         return cls(recipe.plain(), recipe.source, task.classes, task.mode)
 
     def resolved(self, registry: Registry) -> tuple[Resolved, Task]:
-        """Return recipe and task back.
+        """Return recipe and task.
 
         Raises:
             SegregError: the registry does not have what the recipe names.
@@ -48,22 +64,15 @@ class Subject:
 
 @dataclass(frozen=True)
 class Job:
-    """What a process does with a subject.
+    """What a process does with a network.
 
     Attributes:
-        kind: `measure` gives a `Sample`, `fit` the memory that is `Needed`.
-        seconds: what each timing of `measure` is to take.
+        kind: `measure` returns a `RoundResult`, `memory` a `MemoryNeed`.
+        seconds: that each timing of `measure` takes.
     """
 
-    kind: Literal["measure", "fit"]
+    kind: Literal["measure", "memory"]
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class At:
-    """What a process has come to, in words that continue a sentence: "in building the network"."""
-
-    stage: str
 
 
 @dataclass(frozen=True)
@@ -74,13 +83,13 @@ class Failed:
 
 
 @dataclass(frozen=True)
-class Sample:
+class RoundResult:
     """What one round found of one network.
 
     Attributes:
         values: each cost by its name in `segreg.benchmark.cost.definitions.DEFINITIONS`.
-        device: where the network computed.
-        precision: what it computed in.
+        device: where the network ran.
+        precision: of its computations.
         threads: of the CPU that PyTorch used.
         others: share of the machine's CPUs that other processes took meanwhile, 0 to 1; None where unknown.
     """
@@ -93,13 +102,13 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Needed:
+class MemoryNeed:
     """The memory that a network needs to train and to predict.
 
     Attributes:
-        mib: the most that it needed, of the GPU's memory on a GPU, of the process's elsewhere; None where unknown.
+        mib: its peak, of the GPU's memory on a GPU, of the process's elsewhere; None where unknown.
         available: what was left before; None where unknown.
-        device: where the network computed.
+        device: where the network ran.
     """
 
     mib: float | None
@@ -108,16 +117,16 @@ class Needed:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """Whether runs of a network go into memory.
+class MemoryCheck:
+    """Whether runs of a network fit into memory.
 
     Attributes:
         reason: why not, one sentence; empty where they do.
-        needed: the memory of one; None where it could not be measured.
+        need: the memory of one; None where it could not be measured.
     """
 
     reason: str
-    needed: Needed | None
+    need: MemoryNeed | None
 
 
 @dataclass(frozen=True)
@@ -126,23 +135,23 @@ class Measured:
 
     Attributes:
         costs: by name the median of all rounds, the smallest and the largest; empty where a round failed.
-        samples: of each round that came to its end.
+        results: of each completed round.
         reason: why it could not be measured; empty where it could.
     """
 
     costs: Mapping[str, Cost]
-    samples: tuple[Sample, ...]
+    results: tuple[RoundResult, ...]
     reason: str = ""
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Networks measured side by side, and what the machine had to do meanwhile.
+    """Networks measured side by side, and what else the machine did meanwhile.
 
     Attributes:
         of: each network by its name.
         rounds: how often each was measured, every time in a process of its own.
-        seconds: that each timing was to take.
+        seconds: that each timing took.
         load: processes that ran or waited in the minute before each round; None where unknown. From the second round
             on the measurement itself is among them.
     """
@@ -154,16 +163,17 @@ class Measurement:
 
     @property
     def others(self) -> Cost | None:
-        """Return the share of the CPUs that other processes took, in percent, over all samples."""
-        shares = [100 * s.others for one in self.of.values() for s in one.samples if s.others is not None]
+        """Return the share of the CPUs that other processes took, in percent, over all results."""
+        shares = [100 * r.others for one in self.of.values() for r in one.results if r.others is not None]
         return Cost(median(shares), min(shares), max(shares), "%") if shares else None
 
-    def in_words(self) -> list[str]:
-        """Return what it was measured on, how, and how quiet the machine was, in sentences."""
-        samples = [sample for one in self.of.values() for sample in one.samples]
-        if not samples:
-            return []
-        places = sorted({f"{s.device}, {s.precision}, {_count(s.threads, 'thread')}" for s in samples})
+    def method(self) -> list[str]:
+        """Return sentences: on what and how it was measured, how quiet the machine was, and what failed."""
+        results = [result for one in self.of.values() for result in one.results]
+        failed = [f"{name} could not be measured: {one.reason}" for name, one in self.of.items() if one.reason]
+        if not results:
+            return failed
+        places = sorted({f"{r.device}, {r.precision}, {_count(r.threads, 'thread')}" for r in results})
         lines = [
             f"measured on {' and on '.join(places)}",
             f"{_count(self.rounds, 'round')} of {self.seconds:g} s for each timing, each round in a process of its own",
@@ -173,10 +183,10 @@ class Measurement:
             span = f" (from {low} to {high})" if low != high else ""
             lines.append(f"measured while other processes took {others.median:.0f}% of the machine's CPUs{span}")
         else:
-            lines.append("this system does not tell how busy other processes kept the machine meanwhile")
+            lines.append("this system does not report how busy other processes kept the machine meanwhile")
         if known := [f"{load:.2f}" for load in self.load if load is not None]:
             lines.append(f"load of the machine before each round: {', '.join(known)}")
-        return lines
+        return [*lines, *failed]
 
 
 def _count(number: int, noun: str) -> str:

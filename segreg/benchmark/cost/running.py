@@ -1,117 +1,191 @@
-"""Measures networks side by side: each a few times, in turn, every time in a process of its own."""
+"""Measure networks side by side: each a few times, in turn, every time in a process of its own."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
+from typing import Any
 
-from segreg.benchmark.comparison.record import Cost
 from segreg.benchmark.cost.definitions import DEFINITIONS
 from segreg.benchmark.cost.machine import load
-from segreg.benchmark.cost.process import in_a_process
-from segreg.benchmark.cost.record import Failed, Fit, Job, Measured, Measurement, Needed, Sample, Subject
+from segreg.benchmark.cost.record import (
+    Cost,
+    Failed,
+    Job,
+    Measured,
+    Measurement,
+    MemoryCheck,
+    MemoryNeed,
+    NetworkSpec,
+    RoundResult,
+)
+from segreg.benchmark.pool import Send, Worker, stop
+from segreg.errors import SegregError
 from segreg.runtime.progress import Progress, Quiet
 
 TIMEOUT = 1800.0
-"""Seconds that a process may take from one thing to the next, such as all training steps of a round."""
+"""Seconds that a process may take for one stage, such as all training steps of a round."""
 
-Do = Callable[[Subject, Job], Sample | Needed | Failed]
+
+def in_a_process(spec: NetworkSpec, job: Job, *, timeout: float) -> RoundResult | MemoryNeed | Failed:
+    """Return what a fresh process finds, whose memory starts small however large this process is.
+
+    Args:
+        spec: the network.
+        job: what to do with it.
+        timeout: seconds without a new stage after which the process is killed.
+    """
+    worker = Worker(_work, spec, job, timeout=timeout)
+    try:
+        found: list[Any] = list(worker.messages())
+    finally:
+        stop([worker])
+    return found[0] if found else Failed(str(worker.reason))
+
+
+Do = Callable[[NetworkSpec, Job], RoundResult | MemoryNeed | Failed]
 """What does a job; `in_a_process` unless a test has something quicker."""
 _IN_A_PROCESS = partial(in_a_process, timeout=TIMEOUT)
 
 
 def measure(
-    subjects: Mapping[str, Subject],
+    specs: Mapping[str, NetworkSpec],
     *,
     rounds: int = 3,
     seconds: float = 5.0,
     progress: Progress | None = None,
     do: Do = _IN_A_PROCESS,
 ) -> Measurement:
-    """Return what each network costs.
+    """Measure what each network costs.
 
     One process measures at a time. The networks take turns, and every other round goes through them in reverse, so that
-    a slow spell of the machine, or one that grows slower, hits all alike. One that fails is not tried again, and the
+    a slow spell of the machine, or one that grows slower, hits all alike. One that fails is not measured again, and the
     others continue.
 
     Args:
-        subjects: the networks by name.
+        specs: the networks by name.
         rounds: how often each is measured.
         seconds: that each of the three timings of a round takes about.
-        progress: is told what happens.
+        progress: reports how far it is.
         do: does a job.
     """
     progress = progress or Quiet()
-    found = {name: _Found() for name in subjects}
+    results: dict[str, list[RoundResult]] = {name: [] for name in specs}
+    failed: dict[str, str] = {}
     loads = []
-    with progress.watch("measuring costs", rounds * len(subjects), "measurements") as advance:
-        for names in turns(list(subjects), rounds):
+    with progress.watch("measuring costs", rounds * len(specs), "measurements") as advance:
+        for names in turns(list(specs), rounds):
             loads.append(load())
             for name in names:
                 advance(0, name)
-                if not found[name].reason:
-                    found[name].take(do(subjects[name], Job("measure", seconds)))
+                if name not in failed:
+                    found = do(specs[name], Job("measure", seconds))
+                    if isinstance(found, Failed):
+                        failed[name] = found.reason
+                    else:
+                        assert isinstance(found, RoundResult)
+                        results[name].append(found)
                 advance(1)
-    of = {name: one.measured() for name, one in found.items()}
+    of = {
+        name: Measured({} if name in failed else _costs(each), tuple(each), failed.get(name, ""))
+        for name, each in results.items()
+    }
     return Measurement(of, rounds=rounds, seconds=seconds, load=tuple(loads))
 
 
 def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
-    """Return each round's order: as they stand, then reversed, and so on."""
+    """Return each round's order: as given, then reversed, and so on."""
     return [list(reversed(names)) if number % 2 else list(names) for number in range(rounds)]
 
 
-def fits(subject: Subject, *, jobs: int = 1, do: Do = _IN_A_PROCESS) -> Fit:
-    """Return whether runs of a network go into memory: it is built, trained for two steps, and predicts once.
+def check_memory(spec: NetworkSpec, *, jobs: int = 1, do: Do = _IN_A_PROCESS) -> MemoryCheck:
+    """Check whether runs of a network fit into memory: it is built, trained for two steps, and predicts once.
 
     What runs take besides is not counted: workers that read images, and scores of large test sets. How much memory is
-    left is what the machine as a whole says; a container's own limit is only found by running into it.
+    left is what the machine as a whole reports; a container's own limit is only found by running into it.
 
     Args:
-        subject: the network.
+        spec: the network.
         jobs: how many such runs go at the same time.
         do: does a job.
     """
-    found = do(subject, Job("fit"))
+    found = do(spec, Job("memory"))
     if isinstance(found, Failed):
-        return Fit(found.reason, None)
-    assert isinstance(found, Needed)
+        return MemoryCheck(found.reason, None)
+    assert isinstance(found, MemoryNeed)
     if found.mib is None or found.available is None or jobs * found.mib <= found.available:
-        return Fit("", found)
+        return MemoryCheck("", found)
     each = f" ({_gib(found.mib)} each)" if jobs > 1 else ""
     runs = f"{jobs} runs at a time need" if jobs > 1 else "it needs"
     where = "the machine" if found.device == "cpu" else found.device
     reason = f"{runs} {_gib(jobs * found.mib)} of memory{each}, and {where} has {_gib(found.available)} left"
-    return Fit(reason, found)
+    return MemoryCheck(reason, found)
 
 
-@dataclass
-class _Found:
-    """What is known of one network so far."""
-
-    samples: list[Sample] = field(default_factory=list)
-    reason: str = ""
-
-    def take(self, found: Sample | Needed | Failed) -> None:
-        if isinstance(found, Failed):
-            self.reason = found.reason
-            return
-        assert isinstance(found, Sample)
-        self.samples.append(found)
-
-    def measured(self) -> Measured:
-        return Measured({} if self.reason else _costs(self.samples), tuple(self.samples), self.reason)
-
-
-def _costs(samples: Sequence[Sample]) -> dict[str, Cost]:
+def _costs(results: Sequence[RoundResult]) -> dict[str, Cost]:
     costs = {}
     for name, definition in DEFINITIONS.items():
-        if values := [sample.values[name] for sample in samples if name in sample.values]:
+        if values := [one.values[name] for one in results if name in one.values]:
             costs[name] = Cost(median(values), min(values), max(values), definition.unit)
     return costs
 
 
 def _gib(mib: float) -> str:
     return f"{mib / 1024:.1f} GiB"
+
+
+# in the process that measures
+
+
+def _work(send: Send, spec: NetworkSpec, job: Job) -> None:
+    """Send each stage as it begins, and in the end the result, or `Failed`."""
+    warnings.simplefilter("ignore")
+    stage = ""
+
+    def at(begun: str) -> None:
+        nonlocal stage
+        stage = begun
+        send(begun)
+
+    at("in reading the recipe")
+    try:
+        from segreg.benchmark.cost.measure import measure_round, memory_need
+        from segreg.registry.registry import load_registry
+
+        recipe, task = spec.resolved(load_registry())
+        if job.kind == "memory":
+            send(memory_need(recipe, task, at=at))
+        else:
+            send(measure_round(recipe, task, seconds=job.seconds, at=at))
+    except Exception as error:  # whatever a part raises concerns its network alone
+        send(Failed(_reason(error, stage)))
+
+
+def _reason(error: BaseException, stage: str) -> str:
+    """Return an error on one line: segreg's own message, others with their type and where they were raised."""
+    if memory := _exhausted_memory(error):
+        return f"{memory} ran out {stage}"
+    if isinstance(error, SegregError):
+        return _line("; ".join(problem.message for problem in error.problems))
+    return f"{type(error).__name__} {stage}: {_line(str(error).strip() or 'it gives no reason')}"
+
+
+def _exhausted_memory(error: BaseException | None) -> str:
+    """Return whose memory ran out in an error or its causes; an empty string if none did."""
+    import torch
+
+    while error is not None:
+        if isinstance(error, torch.OutOfMemoryError):
+            return "the GPU's memory"
+        # PyTorch raises a plain RuntimeError where the CPU's memory runs out.
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            return "the machine's memory"
+        error = error.__cause__
+    return ""
+
+
+def _line(text: str) -> str:
+    line = " ".join(text.split("\n\n", maxsplit=1)[0].split())
+    return line if len(line) <= 300 else f"{line[:297]}..."

@@ -9,27 +9,27 @@ from segreg.registry.entry import Family
 from segreg.registry.registry import Part, Registry
 
 ALL = "all"
-"""Stands for every member of every family."""
+"""Selects every member of every family."""
 
 
-def chosen(registry: Registry, kind: str, patterns: Sequence[str]) -> list[Part]:
-    """Return the parts whose names match one of the patterns, each once, in the order of their names.
+def choose_parts(registry: Registry, kind: str, patterns: Sequence[str]) -> list[Part]:
+    """Return the parts whose names match one of the patterns, each once, sorted by name.
 
-    Without patterns these are the entries and the members that each family names as its representatives, which are
-    all members of one that names none.
+    Without patterns these are all entries and the representatives of each family; of a family without
+    representatives, all members.
 
     Raises:
-        SegregError: a pattern matches nothing, or a family names a representative that it does not have.
+        SegregError: a pattern matches nothing, or a family names a representative that is not a member.
     """
     if not patterns:
-        parts = [part for part in _every(registry, kind) if _stands_for_others(part)]
+        parts = [part for part in _every(registry, kind) if _is_representative(part)]
     else:
         parts = [part for pattern in patterns for part in _matching(registry, kind, pattern)]
-    return sorted({named(part, parts): part for part in parts}.values(), key=lambda part: part.name)
+    return sorted({unique_name(part, parts): part for part in parts}.values(), key=lambda part: part.name)
 
 
-def named(part: Part, among: Sequence[Part]) -> str:
-    """Return the part's name, with its package behind it where another one has the same name."""
+def unique_name(part: Part, among: Sequence[Part]) -> str:
+    """Return the part's name, followed by `@` and its package if another one has the same name."""
     alone = len({other.plugin.distribution for other in among if other.name == part.name}) == 1
     return part.name if alone else f"{part.name}@{part.plugin.distribution}"
 
@@ -46,7 +46,7 @@ def _every(registry: Registry, kind: str) -> list[Part]:
     return parts
 
 
-def _stands_for_others(part: Part) -> bool:
+def _is_representative(part: Part) -> bool:
     if not isinstance(part.offer, Family) or part.offer.representatives is None:
         return True
     return part.member in set(part.offer.representatives())

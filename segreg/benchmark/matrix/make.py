@@ -1,38 +1,43 @@
-"""Make a matrix: what is not known yet is tried, and everything that is known is written out."""
+"""Make a matrix: check the pairs without a result, and write all results."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from segreg.benchmark.matrix.choice import family_of, named
-from segreg.benchmark.matrix.record import Cell
-from segreg.benchmark.matrix.result import Matrix
-from segreg.benchmark.matrix.running import Task, run
-from segreg.benchmark.matrix.store import Known, Store, known, versions
-from segreg.benchmark.matrix.table import table
+from segreg.benchmark.matrix.choice import family_of, unique_name
+from segreg.benchmark.matrix.record import Matrix, PairResult
+from segreg.benchmark.matrix.running import EncoderJob, run
+from segreg.benchmark.matrix.store import Store, current_results, versions
 from segreg.errors import SegregError
 from segreg.registry.registry import Part, Registry
 from segreg.runtime.files import replacing
 from segreg.runtime.progress import Progress
 
+COLUMNS = (
+    "encoder", "decoder", "family", "ok", "check", "reason", "encoder_parameters", "decoder_parameters",
+    "parameters", "channels", "strides", "native", "decoder_strides", "dilated", "notes", "seconds",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Made:
-    """What a call came to.
+    """The outcome of `make`.
 
     Attributes:
-        matrix: everything that is known for the installed versions, of this call and of earlier ones.
-        cells: those that this call was asked for.
-        tried: how many of these were tried now; the others were known.
-        stale: cells in the folder that are of other versions and were left out.
+        matrix: all results with the installed versions, of this call and of earlier ones.
+        cells: the requested pairs.
+        checked: how many of these were checked now; the others were known.
+        stale: pairs in the folder with other versions, which are not included.
         files: what was written.
     """
 
     matrix: Matrix
-    cells: tuple[Cell, ...]
-    tried: int
+    cells: tuple[PairResult, ...]
+    checked: int
     stale: int
     files: tuple[Path, ...]
 
@@ -48,17 +53,17 @@ def make(
     again: bool,
     progress: Progress,
 ) -> Made:
-    """Try every encoder with every decoder, and write `cells.jsonl` and `matrix.csv`.
+    """Check every encoder with every decoder, and write `cells.jsonl` and `matrix.csv`.
 
     Args:
-        registry: everything that is installed, by whose versions a cell of an earlier call still holds or not.
+        registry: everything that is installed; results with other versions don't count.
         encoders: the rows.
         decoders: the columns.
-        folder: for what is written.
-        jobs: encoders that are tried at the same time, each on one core.
-        timeout: seconds that one cell may take.
-        again: whether what is known already is tried once more.
-        progress: is told how far it is.
+        folder: for the files.
+        jobs: encoders that are checked at the same time, each on one core.
+        timeout: seconds that one pair may take.
+        again: whether pairs with a result are checked once more.
+        progress: reports how far it is.
 
     Raises:
         SegregError: the folder or a file in it can't be written.
@@ -66,46 +71,52 @@ def make(
     store = Store(folder)
     store.prepare()
     now = versions(registry.plugins)
-    rows = {named(part, encoders): part for part in encoders}
-    columns = {named(part, decoders): part for part in decoders}
-    earlier = {} if again else known(store.read(), now).cells
-    tasks = []
+    rows = {unique_name(part, encoders): part for part in encoders}
+    columns = {unique_name(part, decoders): part for part in decoders}
+    earlier = {} if again else current_results(store.read(), now).matrix.cells
+    work = []
     for name, part in rows.items():
         if missing := tuple(decoder for decoder in columns if (name, decoder) not in earlier):
             plugins = [part.plugin, *(columns[decoder].plugin for decoder in missing)]
-            tasks.append(Task(name, missing, family_of(part), versions(plugins)))
-    tried = sum(len(task.decoders) for task in tasks)
-    if tasks:
-        _run(tasks, store, jobs, timeout, progress)
-    found = known(store.read(), now)
-    matrix = _matrix(found, now)
-    cells = tuple(found.cells[encoder, decoder] for encoder in rows for decoder in columns)
-    return Made(matrix, cells, tried, found.stale, (_write(matrix, folder / "matrix.csv"), store.file))
-
-
-def _run(tasks: Sequence[Task], store: Store, jobs: int, timeout: float, progress: Progress) -> None:
-    pairs = sum(len(task.decoders) for task in tasks)
-    progress.say(f"{pairs} pairs of {len(tasks)} encoders, {jobs} at a time")
-    with progress.watch("matrix", pairs, "pairs") as advance:
-        run(
-            tasks,
-            jobs=jobs,
-            timeout=timeout,
-            finished=store.append,
-            told=lambda encoder, count: advance(count, encoder) if count else None,
-        )
-
-
-def _matrix(found: Known, now: Mapping[str, str]) -> Matrix:
-    rows = sorted(found.rows.values(), key=lambda row: (row.family, row.encoder))
-    decoders = sorted({decoder for _, decoder in found.cells})
-    return Matrix(tuple(rows), tuple(decoders), found.cells, now, found.seconds)
+            work.append(EncoderJob(name, missing, family_of(part), versions(plugins)))
+    pairs = sum(len(job.decoders) for job in work)
+    if work:
+        progress.say(f"{pairs} pairs of {len(work)} encoders, {jobs} at a time")
+        with progress.watch("matrix", pairs, "pairs") as advance:
+            run(
+                work,
+                processes=jobs,
+                timeout=timeout,
+                finished=store.append,
+                advance=lambda encoder, count: advance(count, encoder) if count else None,
+            )
+    found = current_results(store.read(), now)
+    cells = tuple(found.matrix.cells[encoder, decoder] for encoder in rows for decoder in columns)
+    return Made(found.matrix, cells, pairs, found.stale, (_write(found.matrix, folder / "matrix.csv"), store.file))
 
 
 def _write(matrix: Matrix, file: Path) -> Path:
     try:
         with replacing(file) as aside:
-            aside.write_text(table(matrix), encoding="utf-8")
+            aside.write_text(csv_table(matrix), encoding="utf-8")
     except OSError as error:
         raise SegregError(f"{file} can't be written: {error.strerror}") from None
     return file
+
+
+def csv_table(matrix: Matrix) -> str:
+    """Return `matrix.csv`, a line for each pair; values of a field are separated by spaces, notes by semicolons."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in matrix.rows:
+        for cell in matrix.of_encoder(row.encoder):
+            numbers = cell.parameters
+            writer.writerow([
+                cell.encoder, cell.decoder, row.family, int(cell.ok), cell.check, cell.reason,
+                numbers.get("encoder", row.parameters), numbers.get("decoder"), numbers.get("total"),
+                " ".join(map(str, row.channels)), " ".join(map(str, row.strides)),
+                "x".join(map(str, row.native or ())), " ".join(map(str, cell.strides)), int(cell.dilated),
+                "; ".join(cell.notes), cell.seconds,
+            ])  # fmt: skip
+    return text.getvalue()

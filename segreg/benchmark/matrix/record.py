@@ -1,24 +1,25 @@
-"""What is known of one encoder and of one encoder with one decoder, as plain values."""
+"""Results of a matrix as plain values: of an encoder, of a pair of encoder and decoder, and of all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True)
-class Row:
+class EncoderResult:
     """One encoder.
 
     Attributes:
         encoder: its name.
         family: the family that it is a member of, or the package that offers it alone.
-        parameters: how many it has; None where it can't be built.
+        parameters: how many it has; None if it can't be built.
         channels: of each level, finest first.
         strides: of each level, before a decoder asks for dilation.
-        native: height and width that it was made for.
-        reason: why it can't be built; empty where it can.
+        native: height and width that it was trained with or designed for.
+        reason: why it can't be built; empty if it can.
         seconds: of CPU time to build it, imports included.
     """
 
@@ -33,17 +34,17 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PairResult:
     """One encoder with one decoder.
 
     Attributes:
         encoder: the encoder's name.
         decoder: the decoder's name.
-        check: the first check that failed; empty where all passed.
+        check: the first check that failed; empty if all passed.
         reason: why it failed, one sentence.
-        parameters: of encoder, decoder, head and all together; empty where the network can't be built.
-        strides: of the encoder's levels as the decoder got them.
-        dilated: whether the decoder had the encoder dilated.
+        parameters: of encoder, decoder, head and all together; empty if the network can't be built.
+        strides: of the encoder's levels as the decoder receives them.
+        dilated: whether the decoder made the encoder dilate.
         notes: a sentence for each level that was adapted.
         seconds: of CPU time that the checks took.
     """
@@ -66,35 +67,93 @@ class Cell:
 
 @dataclass(frozen=True)
 class Finished:
-    """An encoder with the decoders that it was tried with.
+    """An encoder with all decoders that it was checked with.
 
     Attributes:
         row: the encoder.
         cells: one for each decoder.
-        versions: of the packages that it was tried with, by their names.
+        versions: of the packages, by their names.
     """
 
-    row: Row
-    cells: tuple[Cell, ...]
+    row: EncoderResult
+    cells: tuple[PairResult, ...]
     versions: Mapping[str, str]
 
     @property
     def seconds(self) -> float:
-        """Return the CPU time that it took."""
+        """CPU time that it took."""
         return self.row.seconds + sum(cell.seconds for cell in self.cells)
 
     def as_data(self) -> dict[str, Any]:
-        """Return plain values that JSON can hold."""
+        """Return it as JSON holds it."""
         return asdict(self)
 
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> Finished:
-        """Return what `as_data` gave.
+        """Create it from `as_data`.
 
         Raises:
-            KeyError, TypeError: the values are not of that form.
+            KeyError, TypeError: the data have another form.
         """
         row = {**data["row"], **{name: tuple(data["row"][name]) for name in ("channels", "strides")}}
         row["native"] = tuple(row["native"]) if row["native"] else None
         cells = [{**cell, **{name: tuple(cell[name]) for name in ("strides", "notes")}} for cell in data["cells"]]
-        return cls(Row(**row), tuple(Cell(**cell) for cell in cells), dict(data["versions"]))
+        return cls(EncoderResult(**row), tuple(PairResult(**cell) for cell in cells), dict(data["versions"]))
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Encoders, decoders and the results of their pairs.
+
+    Attributes:
+        rows: the encoders, by family and name.
+        decoders: the columns' names.
+        cells: by the names of encoder and decoder; pairs that were not checked are missing.
+        versions: of the packages.
+        seconds: of CPU time that the processes took together.
+    """
+
+    rows: tuple[EncoderResult, ...]
+    decoders: tuple[str, ...]
+    cells: Mapping[tuple[str, str], PairResult]
+    versions: Mapping[str, str]
+    seconds: float
+
+    @property
+    def families(self) -> dict[str, list[EncoderResult]]:
+        """The encoders of each family."""
+        found: dict[str, list[EncoderResult]] = {}
+        for row in self.rows:
+            found.setdefault(row.family, []).append(row)
+        return found
+
+    @property
+    def failed(self) -> list[PairResult]:
+        """The pairs that failed, in the order of rows and columns."""
+        return [cell for row in self.rows for cell in self.of_encoder(row.encoder) if not cell.ok]
+
+    def of_encoder(self, encoder: str) -> list[PairResult]:
+        """Return an encoder's pairs, in the order of the columns."""
+        found = (self.cells.get((encoder, decoder)) for decoder in self.decoders)
+        return [cell for cell in found if cell is not None]
+
+    def of_decoder(self, decoder: str) -> list[PairResult]:
+        """Return a decoder's pairs, in the order of the rows."""
+        found = (self.cells.get((row.encoder, decoder)) for row in self.rows)
+        return [cell for cell in found if cell is not None]
+
+    def reasons(self) -> list[tuple[str, str, str, list[str]]]:
+        """Return (encoder, check, reason, decoders) for each encoder and reason."""
+        found: dict[tuple[str, str, str], list[str]] = {}
+        for cell in self.failed:
+            found.setdefault((cell.encoder, cell.check, cell.reason), []).append(cell.decoder)
+        return [(*key, decoders) for key, decoders in found.items()]
+
+
+def count_results(cells: Sequence[PairResult]) -> Counter[str]:
+    """Count pairs: `all`, `ok`, and of these `dilated` and `adapted`."""
+    counts = Counter(all=len(cells), ok=0, dilated=0, adapted=0)
+    for cell in cells:
+        if cell.ok:
+            counts.update(ok=1, dilated=int(cell.dilated), adapted=int(bool(cell.notes)))
+    return counts

@@ -1,27 +1,23 @@
-"""Run a matrix: a process for each encoder, several at a time, and what becomes of one that ends too soon."""
+"""Run a matrix: a process for each encoder, several at a time, and what happens when one ends too soon."""
 
 from __future__ import annotations
 
-import multiprocessing
-import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from multiprocessing.connection import Connection, wait
-from typing import Any
 
-from segreg.benchmark.matrix.record import Cell, Finished, Row
-from segreg.benchmark.matrix.worker import work
-from segreg.benchmark.pool import how_it_ended, processes
+from segreg.benchmark.matrix.record import EncoderResult, Finished, PairResult
+from segreg.benchmark.pool import Send, Worker, stop, wait
 
 
 @dataclass(frozen=True)
-class Task:
-    """An encoder and the decoders that it is to be tried with, all by name.
+class EncoderJob:
+    """An encoder and the decoders to try it with, all by name.
 
     Attributes:
         encoder: its name.
         decoders: their names.
-        family: that the encoder is told under.
+        family: under which the encoder is listed.
         versions: of the packages that they come from.
     """
 
@@ -32,118 +28,97 @@ class Task:
 
 
 @dataclass
-class _Going:
-    """A task's process and what it has told so far."""
+class _Running:
+    """A job's process and what it has sent so far."""
 
-    task: Task
-    process: Any
-    pipe: Connection
-    heard: float
-    silent: bool = False
-    row: Row | None = None
-    cells: list[Cell] = field(default_factory=list)
+    job: EncoderJob
+    worker: Worker
+    row: EncoderResult | None = None
+    cells: list[PairResult] = field(default_factory=list)
+
+    @property
+    def missing(self) -> list[str]:
+        there = {cell.decoder for cell in self.cells}
+        return [name for name in self.job.decoders if name not in there]
 
 
 def run(
-    tasks: Sequence[Task],
+    jobs: Sequence[EncoderJob],
     *,
-    jobs: int,
+    processes: int,
     timeout: float,
     finished: Callable[[Finished], None],
-    told: Callable[[str, int], None],
+    advance: Callable[[str, int], None],
 ) -> None:
-    """Run every task.
+    """Run every job.
 
-    A process that dies or is silent for too long costs the cell that it was at; another one continues behind it. Where
-    not even the encoder was built, all cells of it fail.
+    A process that dies or sends nothing for too long loses the pair that it was at; another one continues after it.
+    Where not even the encoder was built, all of its pairs fail.
 
     Args:
-        tasks: what to run.
-        jobs: how many processes at a time.
-        timeout: seconds that a process may take for one cell.
-        finished: is given each encoder as soon as all of its cells are known.
-        told: is given an encoder's name and how many cells of it have come to an end since.
+        jobs: what to run.
+        processes: how many at a time.
+        timeout: seconds that a process may take for one pair.
+        finished: called with each encoder as soon as all of its pairs are known.
+        advance: called with an encoder's name and how many of its pairs have finished since.
     """
-    waiting = list(reversed(tasks))
-    going: dict[str, _Going] = {}
-    start = processes().Process
+    waiting = list(reversed(jobs))
+    running: list[_Running] = []
     try:
-        while waiting or going:
-            while waiting and len(going) < jobs:
-                task = waiting.pop()
-                going[task.encoder] = _begin(task, start)
-            wait([one.pipe for one in going.values()], timeout=1.0)
-            for one in list(going.values()):
+        while waiting or running:
+            while waiting and len(running) < processes:
+                job = waiting.pop()
+                running.append(_Running(job, _start(job, timeout)))
+            wait([one.worker for one in running], timeout=1.0)
+            for one in list(running):
                 before = len(one.cells)
-                _listen(one)
-                if reason := _ended(one, timeout):
-                    _give_up(one, reason)
-                told(one.task.encoder, len(one.cells) - before)
-                if not reason:
-                    continue
-                if rest := _missing(one):
-                    going[one.task.encoder] = _begin(replace(one.task, decoders=tuple(rest)), start, one)
-                    continue
-                del going[one.task.encoder]
-                finished(_result(one))
+                for found in one.worker.poll():
+                    if isinstance(found, EncoderResult):
+                        one.row = found
+                    else:
+                        one.cells.append(found)
+                ended = one.worker.reason is not None
+                if ended:
+                    stop([one.worker])
+                    _record_lost(one, str(one.worker.reason))
+                advance(one.job.encoder, len(one.cells) - before)
+                if ended and one.missing:
+                    one.worker = _start(replace(one.job, decoders=tuple(one.missing)), timeout)
+                elif ended:
+                    running.remove(one)
+                    assert one.row is not None
+                    finished(Finished(one.row, tuple(one.cells), one.job.versions))
     finally:
-        for one in going.values():
-            one.process.kill()
-            one.process.join()
+        stop([one.worker for one in running])
 
 
-def _begin(task: Task, start: Callable[..., Any], before: _Going | None = None) -> _Going:
-    ours, theirs = multiprocessing.Pipe(duplex=False)
-    process = start(target=work, args=(theirs, task.encoder, task.decoders, task.family), daemon=True)
-    process.start()
-    theirs.close()
-    now = time.monotonic()
-    if before is None:
-        return _Going(task, process, ours, now)
-    return replace(before, task=task, process=process, pipe=ours, heard=now, silent=False)
+def _start(job: EncoderJob, timeout: float) -> Worker:
+    return Worker(_work, job.encoder, job.decoders, job.family, timeout=timeout)
 
 
-def _listen(one: _Going) -> None:
-    """Take what has come from a process."""
-    try:
-        while one.pipe.poll():
-            found = one.pipe.recv()
-            one.heard = time.monotonic()
-            if isinstance(found, Row):
-                one.row = found
-            else:
-                one.cells.append(found)
-    except (EOFError, OSError):
-        one.silent = True
-
-
-def _ended(one: _Going, timeout: float) -> str:
-    """Return how a process came to its end, in words; an empty text while it runs."""
-    late = time.monotonic() - one.heard > timeout
-    if not one.silent and not late:
-        return ""
-    if late:
-        one.process.kill()
-    one.process.join()
-    one.pipe.close()
-    return f"it took longer than {timeout:g} s" if late else how_it_ended(one.process.exitcode)
-
-
-def _missing(one: _Going) -> list[str]:
-    there = {cell.decoder for cell in one.cells}
-    return [name for name in one.task.decoders if name not in there]
-
-
-def _give_up(one: _Going, reason: str) -> None:
-    """Write down the cell that the process was at, if any; all of them where the encoder itself was not built."""
-    missing = _missing(one)
+def _record_lost(one: _Running, reason: str) -> None:
+    """Record the pair that the process was at as failed, if any; all of them where the encoder was not built."""
+    encoder = one.job.encoder
     if one.row is None:
-        one.row = Row(one.task.encoder, one.task.family, reason=reason)
-        one.cells += [Cell(one.task.encoder, decoder, "the encoder is built", reason) for decoder in missing]
+        one.row = EncoderResult(encoder, one.job.family, reason=reason)
+        one.cells += [PairResult(encoder, decoder, "the encoder is built", reason) for decoder in one.missing]
     else:
-        one.cells += [Cell(one.task.encoder, decoder, "it comes to an end", reason) for decoder in missing[:1]]
+        one.cells += [PairResult(encoder, decoder, "it finishes", reason) for decoder in one.missing[:1]]
 
 
-def _result(one: _Going) -> Finished:
-    assert one.row is not None
-    return Finished(one.row, tuple(one.cells), one.task.versions)
+def _work(send: Send, encoder: str, decoders: Sequence[str], family: str) -> None:
+    """Send the `EncoderResult`, then each `PairResult` as soon as it is known."""
+    warnings.simplefilter("ignore")
+    import torch
+
+    from segreg.benchmark.matrix.trial import results_of
+    from segreg.config.resolve import choose
+    from segreg.registry.registry import load_registry
+    from segreg.runtime.device import prepare_process
+
+    prepare_process()
+    torch.set_num_threads(1)
+    registry = load_registry()
+    chosen = choose("encoder", encoder, {}, registry)
+    for found in results_of(chosen, [choose("decoder", name, {}, registry) for name in decoders], family):
+        send(found)

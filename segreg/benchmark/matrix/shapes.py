@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+
+from segreg.benchmark.shapes import meta_forward
 
 _MOST_PIXELS = 400_000
-"""Larger images are judged by shapes alone: a vision transformer's attention over 1024x1024 pixels takes minutes."""
+"""Larger images are checked on shapes alone: a vision transformer's attention over 1024x1024 pixels takes minutes."""
 
 
 def noise(channels: int, size: tuple[int, int]) -> Tensor:
-    """Return the normalised image `[1, channels, *size]` that everything is tried with, always the same."""
+    """Return the normalised image `[1, channels, *size]` for all checks, always the same."""
     return torch.randn(1, channels, *size, generator=torch.Generator().manual_seed(0))
 
 
 class Recorded(nn.Module):
-    """Stands in an encoder's place and gives its levels of `noise`, whatever the image shows.
+    """Replaces an encoder and returns its levels of `noise`, whatever the image.
 
     Shape: image `[1, C, H, W]` to the encoder's levels; on the meta device, tensors of their shapes.
 
@@ -27,7 +28,7 @@ class Recorded(nn.Module):
         channels: the encoder's.
         strides: the encoder's.
         image_size: the encoder's, None where it takes any.
-        finite: whether all values that were computed are.
+        finite: whether all computed values are.
     """
 
     def __init__(self, encoder: Any, in_channels: int) -> None:
@@ -46,11 +47,11 @@ class Recorded(nn.Module):
         if image.device.type != "meta":
             return [level.clone() for level in self._computed((height, width))]
         if height * width > _MOST_PIXELS:
-            return list(outlined(self._encoder[0].eval(), self._in_channels, (height, width)))
+            return list(meta_forward(self._encoder[0].eval(), self._in_channels, (height, width)))
         return [torch.empty_like(level, device="meta") for level in self._computed((height, width))]
 
-    def gives_what(self, encoder: Any, size: tuple[int, int]) -> bool:
-        """Whether another encoder makes the same levels of an image of `size`."""
+    def matches(self, encoder: Any, size: tuple[int, int]) -> bool:
+        """Whether another encoder returns the same levels for an image of `size`."""
         with torch.no_grad():
             theirs = encoder.eval()(noise(self._in_channels, size))
         ours = self._computed(size)
@@ -67,23 +68,13 @@ class Recorded(nn.Module):
         return self._levels[size]
 
 
-def outlined(network: nn.Module, channels: int, size: tuple[int, int]) -> Any:
-    """Return what a network makes of an image `[1, channels, *size]` on the meta device: shapes and no values."""
-    # Tying would swap a layer that stands in two places twice, and put back what it was given the first time.
-    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    image = torch.empty(1, channels, *size, device="meta")
-    with torch.no_grad():
-        return functional_call(network, shapes, (image,), tie_weights=False)
-
-
 def on_shapes(model: nn.Module, channels: int, size: tuple[int, int]) -> Tensor:
     """Return the model's output for an image `[1, channels, *size]`, on the meta device.
 
-    A model that can't be run on shapes is run on values, so that what is raised is what a user would see.
+    A model that can't run on shapes runs on values, so that it raises what a user would see.
     """
     try:
-        outline: Tensor = outlined(model, channels, size)
+        outline: Tensor = meta_forward(model, channels, size)
         return outline
     except Exception:
         with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What was found out so far: a line of `cells.jsonl` for each encoder, kept between calls."""
+"""Results kept between calls: a line of `cells.jsonl` for each encoder."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from segreg.benchmark.matrix.record import Cell, Finished, Row
+from segreg.benchmark.matrix.record import EncoderResult, Finished, Matrix, PairResult
 from segreg.errors import SegregError
 from segreg.registry.registry import Plugin
 
 PACKAGES = ("segreg", "torch", "torchvision", "timm", "segmentation-models-pytorch")
-"""Packages whose versions a cell depends on, beside those that offer its encoder and its decoder."""
+"""Packages whose versions a result depends on, besides those that offer its encoder and its decoder."""
 
 
 def versions(plugins: Iterable[Plugin]) -> dict[str, str]:
@@ -36,22 +36,22 @@ class Store:
 
     @property
     def file(self) -> Path:
-        """The file with a line for each encoder that was finished; of several lines of one the last holds."""
+        """The file with a line for each finished encoder; of several lines of one the last counts."""
         return self.folder / "cells.jsonl"
 
     def prepare(self) -> None:
-        """Make the folder.
+        """Create the folder.
 
         Raises:
-            SegregError: it can't be made.
+            SegregError: it could not be created.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SegregError(f"the folder {self.folder} can't be made: {error.strerror}") from None
+            raise SegregError(f"the folder {self.folder} could not be created: {error.strerror}") from None
 
     def read(self) -> list[Finished]:
-        """Return what was finished, in the order of the file; a line that was torn by a stop is left out."""
+        """Return what was finished, in the order of the file; a line that an interruption tore is skipped."""
         if not self.file.is_file():
             return []
         found = []
@@ -66,7 +66,7 @@ class Store:
         """Add a line, which is on the disk when this returns."""
         line = json.dumps(finished.as_data(), ensure_ascii=False) + "\n"
         with self.file.open("ab") as opened:
-            # A line that an earlier call was stopped in the middle of must not swallow this one.
+            # A line that an interruption tore must not swallow this one.
             torn = opened.tell() > 0 and not self.file.read_bytes().endswith(b"\n")
             opened.write(("\n" if torn else "").encode() + line.encode("utf-8"))
             opened.flush()
@@ -74,26 +74,22 @@ class Store:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What holds for the versions that are installed now.
+class CurrentResults:
+    """The results with the installed versions.
 
     Attributes:
-        rows: every encoder by its name.
-        cells: by the names of encoder and decoder.
-        seconds: that all of it took, on one core.
-        stale: how many cells were left out because they are of other versions.
+        matrix: of all of them.
+        stale: number of pairs with other versions, which are not in it.
     """
 
-    rows: Mapping[str, Row]
-    cells: Mapping[tuple[str, str], Cell]
-    seconds: float
+    matrix: Matrix
     stale: int
 
 
-def known(finished: Iterable[Finished], now: Mapping[str, str]) -> Known:
-    """Return the newest row and cell of each encoder and decoder that were tried with the versions of `now`."""
-    rows: dict[str, Row] = {}
-    cells: dict[tuple[str, str], Cell] = {}
+def current_results(finished: Iterable[Finished], now: Mapping[str, str]) -> CurrentResults:
+    """Return the newest result of each encoder and pair that were checked with the versions `now`."""
+    rows: dict[str, EncoderResult] = {}
+    cells: dict[tuple[str, str], PairResult] = {}
     seconds, stale = 0.0, 0
     for one in finished:
         if any(now.get(name) != number for name, number in one.versions.items()):
@@ -102,4 +98,6 @@ def known(finished: Iterable[Finished], now: Mapping[str, str]) -> Known:
         rows[one.row.encoder] = one.row
         cells |= {(cell.encoder, cell.decoder): cell for cell in one.cells}
         seconds += one.seconds
-    return Known(rows, cells, seconds, stale)
+    ordered = sorted(rows.values(), key=lambda row: (row.family, row.encoder))
+    decoders = sorted({decoder for _, decoder in cells})
+    return CurrentResults(Matrix(tuple(ordered), tuple(decoders), cells, now, seconds), stale)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segreg.benchmark.matrix.result import Matrix, counted
+from segreg.benchmark.matrix.record import Matrix, count_results
 from segreg.errors import SegregError
 from segreg.runtime.files import replacing
 from segreg.runtime.progress import duration
@@ -13,7 +13,7 @@ BEGIN, END = "<!-- matrix -->", "<!-- end -->"
 
 
 def write_summary(matrix: Matrix, file: Path) -> None:
-    """Put the summary between the marks of a page, or writes a page of nothing else where there is none.
+    """Put the summary between the marks of a page; write a new page if there is none.
 
     Raises:
         SegregError: the page has no marks, or can't be read or written.
@@ -28,7 +28,7 @@ def write_summary(matrix: Matrix, file: Path) -> None:
             if not begin or not end:
                 raise SegregError(
                     f"{file} has no place for the summary",
-                    hint=f"put the lines {BEGIN} and {END} where it is to stand, or name another file",
+                    hint=f"put the lines {BEGIN} and {END} where the summary belongs, or name another file",
                 )
             text = f"{before}{block}{after}"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -40,7 +40,7 @@ def write_summary(matrix: Matrix, file: Path) -> None:
 
 def summary(matrix: Matrix) -> str:
     """Return counts, exceptions with their reasons, and versions."""
-    whole = counted([cell for row in matrix.rows for cell in matrix.of_encoder(row.encoder)])
+    whole = count_results([cell for row in matrix.rows for cell in matrix.of_encoder(row.encoder)])
     parts = f"{len(matrix.rows)} encoders, {len(matrix.decoders)} decoders"
     lines = [
         f"{whole['ok']} of {whole['all']} pairs work: {parts}. It took {duration(matrix.seconds)} of one core.",
@@ -51,20 +51,20 @@ def summary(matrix: Matrix) -> str:
         "|---|---|---|---|---|",
     ]
     for decoder in matrix.decoders:
-        of = counted(matrix.of_decoder(decoder))
+        of = count_results(matrix.of_decoder(decoder))
         lines.append(f"| `{decoder}` | {of['ok']} | {of['all']} | {of['dilated']} | {of['adapted']} |")
     lines += ["", "| encoders | number | pairs that work | of |", "|---|---|---|---|"]
     for family, rows in matrix.families.items():
-        of = counted([cell for row in rows for cell in matrix.of_encoder(row.encoder)])
+        of = count_results([cell for row in rows for cell in matrix.of_encoder(row.encoder)])
         lines.append(f"| {family} | {len(rows)} | {of['ok']} | {of['all']} |")
     if reasons := matrix.reasons():
         lines += ["", "What does not work:", "", "| encoder | decoders | check | reason |", "|---|---|---|---|"]
     for encoder, check, reason, decoders in reasons:
-        lost = len(decoders) == len(matrix.of_encoder(encoder))
-        names = "all" if lost else ", ".join(f"`{decoder}`" for decoder in decoders)
-        lines.append(f"| `{encoder}` | {names} | {check} | {_in_a_table(reason)} |")
+        every = len(decoders) == len(matrix.of_encoder(encoder))
+        names = "all" if every else ", ".join(f"`{decoder}`" for decoder in decoders)
+        lines.append(f"| `{encoder}` | {names} | {check} | {_escape(reason)} |")
     return "\n".join(lines) + "\n"
 
 
-def _in_a_table(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")

@@ -1,8 +1,8 @@
-"""Try one encoder with decoders: what a cell of the matrix checks.
+"""Check one encoder with decoders.
 
 The encoder is built once for each number of channels and copied for each decoder. Its levels of an image are computed
 once for all decoders that leave the copy in the same state. An encoder that takes a single size is built for each size
-instead, as a recipe would build it, and larger ones are tried on shapes alone.
+instead, as for a recipe, and large sizes are checked on shapes alone.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from segreg.benchmark.matrix.gradient import first_layer
-from segreg.benchmark.matrix.record import Cell, Row
-from segreg.benchmark.matrix.shapes import Recorded, noise, on_shapes, outlined
+from segreg.benchmark.matrix.record import EncoderResult, PairResult
+from segreg.benchmark.matrix.shapes import Recorded, noise, on_shapes
+from segreg.benchmark.shapes import meta_forward
 from segreg.config.resolve import Choice
 from segreg.errors import SegregError
 from segreg.models.build import encoder_for
@@ -28,15 +29,15 @@ from segreg.registry.protocols import Decoder, Encoder
 
 CLASSES = 5
 _OWN_SIZE = (224, 224)
-_SMALL_SIDES = (64, 96, 128)
+_SMALL_LENGTHS = (64, 96, 128)
 
 _State: TypeAlias = dict[int, Recorded]
-"""What an encoder does once a decoder has been built on it, by the channels of the image."""
+"""An encoder after a decoder has been built on it, by the channels of the image."""
 
 
 @dataclass(frozen=True)
 class Checks:
-    """What is tried besides the declared levels and the training step.
+    """What is checked besides the declared levels and the training step.
 
     Attributes:
         sizes: heights and widths for images of three channels; the default ones are common, odd, and tall.
@@ -53,17 +54,19 @@ WHOLE = Checks()
 """Every check."""
 
 
-def tried(encoder: Choice, decoders: Sequence[Choice], family: str, checks: Checks = WHOLE) -> Iterator[Row | Cell]:
-    """Return the encoder, and then each decoder on it as soon as it has been tried.
+def results_of(
+    encoder: Choice, decoders: Sequence[Choice], family: str, checks: Checks = WHOLE
+) -> Iterator[EncoderResult | PairResult]:
+    """Return the encoder's result, and then that of each pair as soon as it is known.
 
-    Whatever a part raises is told in its cell.
+    Whatever a part raises is the reason in its result.
     """
-    name = _named(encoder)
+    name = _name(encoder)
     try:
-        subject = _Subject(encoder)
-        fresh = subject.made
+        builder = _Builder(encoder)
+        fresh = builder.made
         own_size = _own_size(fresh)
-        row = Row(
+        row = EncoderResult(
             name,
             family,
             parameters=sum(parameter.numel() for parameter in fresh.parameters()),
@@ -73,55 +76,57 @@ def tried(encoder: Choice, decoders: Sequence[Choice], family: str, checks: Chec
             seconds=round(time.process_time(), 3),
         )
     except Exception as error:
-        row = Row(name, family, reason=in_one_sentence(error), seconds=round(time.process_time(), 3))
+        row = EncoderResult(name, family, reason=format_error(error), seconds=round(time.process_time(), 3))
         yield row
-        yield from (Cell(name, _named(decoder), "the encoder is built", row.reason) for decoder in decoders)
+        yield from (PairResult(name, _name(decoder), "the encoder is built", row.reason) for decoder in decoders)
         return
     yield row
     sizes = tuple(dict.fromkeys(((own_size,) if checks.own_size else ()) + checks.sizes))
     for decoder in decoders:
-        yield _cell(subject, decoder, replace(checks, sizes=sizes))
+        yield _pair_result(builder, decoder, replace(checks, sizes=sizes))
 
 
-def in_one_sentence(error: BaseException) -> str:
-    """Return an error's message on one line, behind its type unless it is segreg's own."""
+def format_error(error: BaseException) -> str:
+    """Return an error's message on one line, after its type unless it is segreg's own."""
     text = error.problems[0].message if isinstance(error, SegregError) else f"{type(error).__name__}: {error}"
     line = " ".join(text.strip().split("\n\n")[0].split())
     return line if len(line) <= 300 else f"{line[:297]}..."
 
 
-def _named(choice: Choice) -> str:
+def _name(choice: Choice) -> str:
     return f"{choice.part.name}@{choice.distribution}" if choice.distribution else choice.part.name
 
 
 def _copied(encoder: Any) -> Any:
-    """Return a copy that shares the parameters, which nothing here changes; layers and buffers are its own."""
+    """Return a copy that shares the parameters, which no check changes; layers and buffers are its own."""
     return copy.deepcopy(encoder, {id(parameter): parameter for parameter in encoder.parameters()})
 
 
 def _own_size(encoder: Any) -> tuple[int, int]:
-    """Return the height and width that the encoder says it was made for."""
+    """Return the height and width that the encoder declares as its own."""
     named = getattr(encoder, "image_size", None) or getattr(encoder, "native_size", None) or _OWN_SIZE
-    height, width = (int(side) for side in named)
+    height, width = (int(length) for length in named)
     return height, width
 
 
-class _Subject:
-    """An encoder under trial and what was computed of it."""
+class _Builder:
+    """Builds the checked encoder and keeps what was computed with it."""
 
     def __init__(self, choice: Choice) -> None:
         self.choice = choice
         torch.manual_seed(0)
         self.made: Any = choice.build(3)
         if not isinstance(self.made, Encoder):
-            raise SegregError(f"the builder gives {type(self.made).__name__}, no nn.Module with channels and strides")
+            raise SegregError(
+                f"the builder returns {type(self.made).__name__}, not an nn.Module with channels and strides"
+            )
         self.one_size = getattr(self.made, "image_size", None) is not None
         self.small = _small(self.made)
         self._fresh: dict[tuple[int, tuple[int, int] | None], Any] = {}
         self._states: dict[str, _State] = {}
 
     def fresh(self, channels: int, size: tuple[int, int]) -> Any:
-        """Return the encoder for images of `channels`, and of `size` if it takes one size only, as it was built."""
+        """Return the encoder for images of `channels`, and of `size` if it takes a single size, before any decoder."""
         key = (channels, size if self.one_size else None)
         if key == (3, None):
             return self.made
@@ -136,23 +141,23 @@ class _Subject:
         torch.manual_seed(0)
         built = decoder.build(encoder)
         if not isinstance(built, Decoder):
-            raise SegregError(f"the builder gives {type(built).__name__}, no nn.Module with channels and stride")
+            raise SegregError(f"the builder returns {type(built).__name__}, not an nn.Module with channels and stride")
         return Segmenter(encoder, built, CLASSES)
 
     def state(self, model: Segmenter, size: tuple[int, int]) -> _State:
-        """Return the state that the model's encoder is in; that it does the same is tried on an image of `size`."""
+        """Return the state of the model's encoder; a known one if it returns the same for an image of `size`."""
         encoder: Any = model.encoder
         height, width = model.pad(noise(3, size)).shape[-2:]
-        # A network's description has the stride and the dilation of every layer.
+        # A network's repr has the stride and the dilation of every layer.
         form = f"{list(encoder.channels)} {list(encoder.strides)} {encoder!r}"
         known = self._states.get(form)
-        if known is not None and known[3].gives_what(encoder, (height, width)):
+        if known is not None and known[3].matches(encoder, (height, width)):
             return known
-        state = {3: Recorded(_copied(encoder), 3)}  # for training changes BatchNorm's statistics
+        state = {3: Recorded(_copied(encoder), 3)}  # a copy, because training changes BatchNorm's statistics
         return self._states.setdefault(form, state) if known is None else state
 
     def recorded(self, state: _State, decoder: Choice, channels: int, size: tuple[int, int]) -> Recorded:
-        """Return the encoder for images of `channels` and `size`, which `decoder` has brought into that state."""
+        """Return the encoder for images of `channels` and `size` in that state, into which `decoder` brings it."""
         if channels not in state:
             other = Recorded(self.model(decoder, channels, size).encoder, channels)
             usual = state[3]
@@ -165,97 +170,97 @@ class _Subject:
         return state[channels]
 
 
-def _cell(subject: _Subject, decoder: Choice, checks: Checks) -> Cell:
+def _pair_result(builder: _Builder, decoder: Choice, checks: Checks) -> PairResult:
     start = time.process_time()
-    cell = Cell(_named(subject.choice), _named(decoder))
+    cell = PairResult(_name(builder.choice), _name(decoder))
     check = "it is built"
     try:
-        model = subject.model(decoder, 3, subject.small)
+        model = builder.model(decoder, 3, builder.small)
         facts = describe(model)
         cell = replace(
             cell,
             parameters={name: facts["parameters"][name] for name in ("encoder", "decoder", "head", "total")},
             strides=tuple(model.encoder.strides),
-            dilated=tuple(model.encoder.strides) != tuple(subject.made.strides),
+            dilated=tuple(model.encoder.strides) != tuple(builder.made.strides),
             notes=tuple(facts["decoder"]["notes"]),
         )
-        for check in _checked(subject, decoder, model, checks):  # noqa: B007, the last one begun is the one that fails
+        for check in _run_checks(builder, decoder, model, checks):  # noqa: B007, the last one is the one that fails
             pass
         check = ""
     except Exception as error:
-        cell = replace(cell, reason=in_one_sentence(error))
+        cell = replace(cell, reason=format_error(error))
     return replace(cell, check=check, seconds=round(time.process_time() - start, 3))
 
 
-def _checked(subject: _Subject, decoder: Choice, model: Segmenter, checks: Checks) -> Iterator[str]:
+def _run_checks(builder: _Builder, decoder: Choice, model: Segmenter, checks: Checks) -> Iterator[str]:
     """Run the checks; return each one's name before it runs."""
-    small = subject.small
-    yield f"its levels are those that it declares, {_words(small)}"
+    small = builder.small
+    yield f"its levels are as declared, {_format_size(small)}"
     verify(model, small, 3)
-    state = subject.state(model.eval(), small)
-    yield f"a training step, {_words(small)}"
+    state = builder.state(model.eval(), small)
+    yield f"a training step, {_format_size(small)}"
     _train(model, small)
     model.eval()
     for size in checks.sizes:
-        yield _words(size)
-        if subject.one_size:
-            _compare(on_shapes(subject.model(decoder, 3, size).eval(), 3, size), size)
+        yield _format_size(size)
+        if builder.one_size:
+            _check_shape(on_shapes(builder.model(decoder, 3, size).eval(), 3, size), size)
         else:
             model.encoder = state[3]  # type: ignore[assignment]
-            _compare(on_shapes(model, 3, size), size)
-    odd = (small[0] - 29, small[1] - 3) if subject.one_size else (small[0] + 3, small[1] + 29)
+            _check_shape(on_shapes(model, 3, size), size)
+    odd = (small[0] - 29, small[1] - 3) if builder.one_size else (small[0] + 3, small[1] + 29)
     for channels in checks.channels:
-        yield f"{channels} channel{'' if channels == 1 else 's'}, {_words(odd)}"
-        recorded = subject.recorded(state, decoder, channels, small)
+        yield f"{channels} channel{'' if channels == 1 else 's'}, {_format_size(odd)}"
+        recorded = builder.recorded(state, decoder, channels, small)
         model.encoder = recorded  # type: ignore[assignment]
         with torch.no_grad():
             logits = model(noise(channels, odd))
-        _compare(logits, odd)
+        _check_shape(logits, odd)
         # Deep networks of random weights and untrained statistics may overflow by themselves.
         if recorded.finite and not logits.isfinite().all():
             raise SegregError("logits are not finite, though the encoder's levels are")
 
 
 def _small(encoder: Any) -> tuple[int, int]:
-    """Return the size of what is computed in full: as small as the encoder's strides and layers allow."""
+    """Return the size of images that are computed in full: as small as the encoder's strides and layers allow."""
     least = 2 * max(encoder.strides)
-    sides = [side for side in _SMALL_SIDES if side >= least] or [least]
+    lengths = [length for length in _SMALL_LENGTHS if length >= least] or [least]
     if getattr(encoder, "image_size", None) is not None:
-        return sides[0], sides[0]  # to which the model pads
-    side = next((side for side in sides if _runs(encoder, side)), sides[0])
-    return side, side
+        return lengths[0], lengths[0]  # to which the model pads
+    length = next((length for length in lengths if _runs(encoder, length)), lengths[0])
+    return length, length
 
 
-def _runs(encoder: Any, side: int) -> bool:
+def _runs(encoder: Any, length: int) -> bool:
     try:
-        outlined(encoder, 3, (side, side))
+        meta_forward(encoder, 3, (length, length))
     except Exception:  # Inception's unpadded convolutions have nothing left of 64 pixels
         return False
     return True
 
 
-def _words(size: tuple[int, int]) -> str:
+def _format_size(size: tuple[int, int]) -> str:
     return f"{size[0]}x{size[1]}"
 
 
-def _compare(logits: Tensor, size: tuple[int, int]) -> None:
+def _check_shape(logits: Tensor, size: tuple[int, int]) -> None:
     if tuple(logits.shape) != (1, CLASSES, *size):
         raise SegregError(f"logits have shape {list(logits.shape)} where {[1, CLASSES, *size]} was expected")
 
 
 def _train(model: Segmenter, size: tuple[int, int]) -> None:
-    """Run forwards and backwards on one image and looks at what reaches the encoder's first layer.
+    """Run a training step on one image and check the gradient of the encoder's first layer.
 
     Raises:
         SegregError: logits of another size, or logits or gradients that are not finite, or no gradient.
     """
     model.train()
-    model.zero_grad()  # the encoder's parameters have served other decoders
+    model.zero_grad()  # other decoders share the encoder's parameters
     torch.manual_seed(0)
     target = torch.randint(CLASSES, (1, *size))
     with first_layer(model.parts()["encoder"]) as first:
         logits = model(noise(3, size))
-    _compare(logits, size)
+    _check_shape(logits, size)
     if not logits.isfinite().all():
         raise SegregError("logits are not finite in training mode")
     torch.autograd.backward([F.cross_entropy(logits, target)])
@@ -267,3 +272,40 @@ def _train(model: Segmenter, size: tuple[int, int]) -> None:
     if not any(gradient.any() for gradient in gradients):
         raise SegregError(f"the gradient of the encoder's first layer {first.name} is all zeros")
     model.zero_grad()
+
+
+@dataclass
+class FirstLayer:
+    """The module with parameters of its own that ran first.
+
+    Attributes:
+        name: within the encoder; empty until one has run.
+        parameters: its own.
+    """
+
+    name: str = ""
+    parameters: list[nn.Parameter] = field(default_factory=list)
+
+
+@contextmanager
+def first_layer(encoder: nn.Module) -> Iterator[FirstLayer]:
+    """Record which layer runs first while the context lasts."""
+    first = FirstLayer()
+
+    def ran(name: str, module: nn.Module) -> None:
+        if not first.parameters:
+            first.name, first.parameters = name, list(module.parameters(recurse=False))
+
+    def watched(name: str, module: nn.Module) -> Any:
+        return module.register_forward_hook(lambda *_: ran(name, module))
+
+    hooks = [
+        watched(name, module)
+        for name, module in encoder.named_modules()
+        if any(True for _ in module.parameters(recurse=False))
+    ]
+    try:
+        yield first
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -6,8 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from segreg.benchmark.comparison.disagreement_record import Disagreement
-from segreg.benchmark.comparison.record import Comparison
+from segreg.benchmark.comparison.record import Comparison, Disagreement
 from segreg.errors import SegregError
 from segreg.reports.comparison.page import write_page
 from segreg.runtime.files import replacing, write_json

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from segreg.benchmark.comparison.disagreement_record import Disagreement
-from segreg.benchmark.comparison.record import Comparison
+from segreg.benchmark.comparison.record import Comparison, Disagreement
 from segreg.reports.comparison.looks import swatch
 from segreg.reports.elements import Content, Html, element, embedded, joined, number
 

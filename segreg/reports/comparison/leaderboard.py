@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from segreg.benchmark.comparison.record import Comparison, Cost, Difference, Model, Rank, Value
+from segreg.benchmark.comparison.record import Comparison, Difference, Model, Rank, Value
+from segreg.benchmark.cost.record import Cost
 from segreg.reports.comparison.forest import interval, title
 from segreg.reports.comparison.looks import is_known, named
 from segreg.reports.comparison.scales import short
@@ -123,8 +124,8 @@ def _difference(model: Model, baseline: str) -> Html:
 def _p(told: Difference | None, higher_is_better: bool) -> Html:
     if told is None:
         return _nothing()
-    mark = element("span", "not apart", class_="mark")
-    if told.apart:
+    mark = element("span", "not significant", class_="mark")
+    if told.significant:
         better = (told.mean > 0) == higher_is_better
         mark = element("span", "better" if better else "worse", class_=f"mark {'better' if better else 'worse'}")
     return _cell(told.p_holm, number(told.p_holm), mark, told=f"before Holm's correction: {number(told.p)}")
@@ -152,8 +153,8 @@ def _notes(comparison: Comparison) -> Html:
         )
     if any(model.difference for model in comparison.models):
         told.append(
-            "Better and worse: the model and the baseline can be significantly different, by the corrected p below 0.05 and an "
-            "interval that leaves out 0. Not apart does not mean equal."
+            "Better and worse: the model and the baseline are significantly different, by a corrected p below 0.05 and "
+            "an interval that excludes 0. Not significant does not mean equal."
         )
     return element("p", " ".join(told), class_="note")
 

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from segreg.benchmark.comparison.disagreement_record import Disagreement
-from segreg.benchmark.comparison.record import Comparison
+from segreg.benchmark.comparison.record import Comparison, Disagreement
 from segreg.errors import SegregError
 from segreg.reports.comparison.classes import classes
 from segreg.reports.comparison.curves import curves

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from segreg.benchmark.comparison.record import Comparison, Cost, Model, Value
+from segreg.benchmark.comparison.record import Comparison, Model, Value
 from segreg.benchmark.cost.definitions import DEFINITIONS
+from segreg.benchmark.cost.record import Cost
 from segreg.reports.comparison.drawing import Frame, line, polyline, text
 from segreg.reports.comparison.forest import interval
 from segreg.reports.comparison.front import Offer, pareto_front

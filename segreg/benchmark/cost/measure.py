@@ -1,7 +1,7 @@
 """One round of measuring a recipe's network, in this process.
 
-Prediction comes before training, because the memory that a process has had at most only grows. Every place where the
-CPU waits for the device says "sync".
+Prediction comes before training, because a process's peak memory only grows. Every place where the CPU waits for the
+device has the comment "sync".
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from time import perf_counter
 import torch
 
 from segreg.benchmark.cost.definitions import DEFINITIONS
-from segreg.benchmark.cost.flops import counted_flops
-from segreg.benchmark.cost.machine import Watch
-from segreg.benchmark.cost.network import Network
-from segreg.benchmark.cost.record import Needed, Sample
+from segreg.benchmark.cost.machine import CpuWatch
+from segreg.benchmark.cost.network import Network, count_flops
+from segreg.benchmark.cost.record import MemoryNeed, RoundResult
 from segreg.config.resolve import Resolved
 from segreg.runtime.device import prepare_process
 from segreg.runtime.memory import MIB, available_mib, peak_rss_mib
@@ -29,21 +28,19 @@ _WARM_UP = 0.2
 """Share of a timing's seconds that goes before it: caches fill, kernels are chosen, clocks rise."""
 
 
-def _silent(stage: str) -> None:
-    pass
+def measure_round(
+    recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str], None] = lambda _: None
+) -> RoundResult:
+    """Measure a network once.
 
-
-def measured(recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str], None] = _silent) -> Sample:
-    """Return what one round finds.
-
-    The peak RSS is the whole process's. So this is to be a process that has done nothing else, and has not been started
-    by a large one (see `segreg.runtime.memory`); `segreg.benchmark.cost.running` makes such processes.
+    The peak RSS is the whole process's. So this needs a process that has done nothing else, and was not started by a
+    large one (see `segreg.runtime.memory`), such as `segreg.benchmark.cost.running` starts.
 
     Args:
         recipe: names the network and how it is trained.
         task: the classes.
         seconds: that each of the three timings takes about, besides a warm-up of a fifth of that.
-        at: is told what begins, in words.
+        at: called with each stage that begins, such as "in building the network".
 
     Raises:
         SegregError: the network can't be built or trained.
@@ -52,17 +49,17 @@ def measured(recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str]
     imported = peak_rss_mib()
     at("in building the network")
     network = Network.of(recipe, task)
-    watch = Watch()
+    watch = CpuWatch()
     values = {"parameters": float(sum(p.numel() for p in network.objective.model.parameters()))}
     if imported is not None and network.device.type == "cpu":
         values["process_memory_rss_mib"] = imported
-    at(f"in predicting {_words(recipe, len(network.images))}")
+    at(f"in predicting {_batches(recipe, len(network.images))}")
     values |= _predicting(network, seconds, watch)
-    at(f"in training on {_words(recipe, recipe.train.batch)}")
+    at(f"in training on {_batches(recipe, recipe.train.batch)}")
     values |= _training(network, seconds, watch)
     at("in counting the network's operations")
-    values["flops"] = float(counted_flops(network.objective.model, recipe.input.channels, recipe.input.size))
-    return Sample(
+    values["flops"] = float(count_flops(network.objective.model, recipe.input.channels, recipe.input.size))
+    return RoundResult(
         {name: values[name] for name in DEFINITIONS if name in values},
         device=_device(network.device),
         precision=network.precision.name,
@@ -71,11 +68,11 @@ def measured(recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str]
     )
 
 
-def needed(recipe: Resolved, task: Task, *, at: Callable[[str], None] = _silent) -> Needed:
+def memory_need(recipe: Resolved, task: Task, *, at: Callable[[str], None] = lambda _: None) -> MemoryNeed:
     """Return the memory that training and prediction need: two optimizer steps, and one batch of predictions.
 
-    Two, because an optimizer makes its own tensors at the end of the first, and has them beside all others only in the
-    second. As in `measured`, the peak RSS is the whole process's.
+    Two, because an optimizer creates its own tensors at the end of the first, and has them beside all others only in
+    the second. As in `measure_round`, the peak RSS is the whole process's.
 
     Raises:
         SegregError: the network can't be built or trained.
@@ -87,27 +84,27 @@ def needed(recipe: Resolved, task: Task, *, at: Callable[[str], None] = _silent)
     device = network.device
     if device.type == "cuda":
         available = torch.cuda.mem_get_info(device)[0] / MIB + torch.cuda.memory_reserved(device) / MIB
-    at(f"in training on {_words(recipe, recipe.train.batch)}")
+    at(f"in training on {_batches(recipe, recipe.train.batch)}")
     training = network.prepared()
     network.train(training, steps=2)  # sync
-    at(f"in predicting {_words(recipe, len(network.images))}")
+    at(f"in predicting {_batches(recipe, len(network.images))}")
     network.objective.eval()
     network.predict()
     network.synchronise()  # sync
-    return Needed(_peak_mib(device), available if device.type in ("cuda", "cpu") else None, _device(device))
+    return MemoryNeed(_peak_mib(device), available if device.type in ("cuda", "cpu") else None, _device(device))
 
 
-def _predicting(network: Network, seconds: float, watch: Watch) -> dict[str, float]:
+def _predicting(network: Network, seconds: float, watch: CpuWatch) -> dict[str, float]:
     def one() -> None:
         network.predict(1)
-        network.synchronise()  # sync: a latency is the time until the answer is there
+        network.synchronise()  # sync: a latency lasts until the result is there
 
     _repeated(one, least=_WARM_UP_STEPS, seconds=_WARM_UP * seconds)
     with watch:
         latencies = _repeated(one, least=_LEAST_LATENCIES, seconds=seconds)
     _repeated(network.predict, least=_WARM_UP_STEPS, seconds=_WARM_UP * seconds)
     network.synchronise()  # sync: nothing of the warm-up may be timed
-    _forget_peak(network.device)
+    _reset_peak(network.device)
     with watch:
         start = perf_counter()
         batches = len(_repeated(network.predict, least=_LEAST_STEPS, seconds=seconds))
@@ -121,11 +118,11 @@ def _predicting(network: Network, seconds: float, watch: Watch) -> dict[str, flo
     }
 
 
-def _training(network: Network, seconds: float, watch: Watch) -> dict[str, float]:
+def _training(network: Network, seconds: float, watch: CpuWatch) -> dict[str, float]:
     training = network.prepared()
     network.train(training, steps=_WARM_UP_STEPS, seconds=_WARM_UP * seconds)
     network.synchronise()  # sync: nothing of the warm-up may be timed
-    _forget_peak(network.device)
+    _reset_peak(network.device)
     with watch:
         start = perf_counter()
         images = network.train(training, steps=_LEAST_STEPS, seconds=seconds)  # syncs as a run does
@@ -135,7 +132,7 @@ def _training(network: Network, seconds: float, watch: Watch) -> dict[str, float
 
 
 def _repeated(step: Callable[[], object], *, least: int, seconds: float) -> list[float]:
-    """Take a step again and again, and return the seconds of each."""
+    """Repeat a step, and return the seconds of each."""
     times: list[float] = []
     start = now = perf_counter()
     while len(times) < least or now - start < seconds:
@@ -147,7 +144,6 @@ def _repeated(step: Callable[[], object], *, least: int, seconds: float) -> list
 
 
 def _memory(device: torch.device, doing: str) -> dict[str, float]:
-    """Return the memory's cost under the name that says which memory it is."""
     names = {"cuda": f"{doing}_memory_gpu_mib", "cpu": f"{doing}_memory_rss_mib"}
     peak = _peak_mib(device)
     return {} if peak is None else {names[device.type]: peak}
@@ -159,8 +155,8 @@ def _peak_mib(device: torch.device) -> float | None:
     return peak_rss_mib() if device.type == "cpu" else None  # Apple's GPU keeps no peak
 
 
-def _forget_peak(device: torch.device) -> None:
-    """Let a GPU's peak begin anew: the search for the fastest convolutions takes more than they do."""
+def _reset_peak(device: torch.device) -> None:
+    """Reset a GPU's peak: the search for the fastest convolutions takes more memory than they do."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -169,6 +165,6 @@ def _device(device: torch.device) -> str:
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
 
 
-def _words(recipe: Resolved, count: int) -> str:
+def _batches(recipe: Resolved, count: int) -> str:
     height, width = recipe.input.size
     return f"batches of {count} image{'' if count == 1 else 's'} of {height}x{width}"

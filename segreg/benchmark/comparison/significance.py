@@ -1,0 +1,170 @@
+"""Ranks of models, and which of their differences are significant, also in sentences."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from segreg.benchmark.comparison.record import Difference, Model, Rank
+from segreg.evaluation import statistics
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from segreg.evaluation.statistics import Measure
+
+SIGNIFICANT_BELOW = 0.05
+_INTERVALS = (
+    f"Intervals are 95% percentile bootstrap intervals with {statistics.RESAMPLES} resamples. Each samples as many "
+    "test images as there are and as many seeds as were trained, with replacement, the same for every model. Few seeds "
+    "say little about other seeds: an interval over two or three of them is too narrow rather than too wide."
+)
+_TESTS = (
+    "p is that of a two-sided paired permutation test: two models' results are swapped in randomly chosen "
+    f"images, {statistics.SWAPS} times (in all ways where there are few images), and p is the share of swaps with a "
+    "difference at least as large as the measured one. Holm's correction accounts for the number of models tested."
+)
+_SIGNIFICANT = (
+    f"Two models are significantly different where the corrected p is below {SIGNIFICANT_BELOW} and the paired "
+    "interval of their difference excludes 0. The test takes the trained networks as they are; the interval also "
+    "covers the choice of the seeds."
+)
+_RANKS = "A rank is the place among all models; its interval and the share of being the best are over the resamples."
+METHOD = (_INTERVALS, _TESTS, _SIGNIFICANT, _RANKS)
+
+
+def with_ranks(
+    models: Sequence[Model], metric: str, resampled: NDArray[np.float64], *, higher_is_better: bool
+) -> list[Model]:
+    """Return the models with their ranks; `resampled` `[M, R]` are their scores in each resample."""
+    measured = np.array([model.values[metric].mean for model in models])
+    places = statistics.ranks(measured, higher_is_better=higher_is_better)
+    places_of = statistics.ranks(resampled, higher_is_better=higher_is_better)
+    # Several that share the best place share the count.
+    ahead = (places_of == places_of.min(0)) / (places_of == places_of.min(0)).sum(0)
+    found = []
+    for number, model in enumerate(models):
+        low, high = np.quantile(places_of[number], [0.025, 0.975])
+        rank = Rank(float(places[number]), float(low), float(high), float(ahead[number].mean()))
+        found.append(dataclasses.replace(model, rank=rank))
+    return found
+
+
+def with_differences(
+    models: Sequence[Model], baseline: int, only: Sequence[Measure], resampled: NDArray[np.float64]
+) -> list[Model]:
+    """Return the models with their differences to number `baseline`; see `differences` for `only` and `resampled`."""
+    others = [number for number in range(len(models)) if number != baseline]
+    found = differences(only, resampled, baseline, others)
+    return [
+        dataclasses.replace(model, difference=found[others.index(number)]) if number in others else model
+        for number, model in enumerate(models)
+    ]
+
+
+def differences(
+    only: Sequence[Measure], resampled: NDArray[np.float64], against: int, others: Sequence[int]
+) -> list[Difference | None]:
+    """Return how each of `others` differs from the model `against`; None where one of the scores is undefined.
+
+    Args:
+        only: each model's score.
+        resampled: the same in each resample, `[M, R]`.
+        against: number of the model that the others are compared with.
+        others: their numbers.
+    """
+    ps = [statistics.permutation_p(only[number], only[against], seed=statistics.SEED) for number in others]
+    base = float(statistics.of_seeds(only[against]).mean())
+    found: list[Difference | None] = []
+    for number, p, corrected in zip(others, ps, statistics.holm(ps), strict=True):
+        mean = float(statistics.of_seeds(only[number]).mean()) - base
+        ends = statistics.interval(resampled[number] - resampled[against])
+        if ends is None or np.isnan(mean) or np.isnan(p):
+            found.append(None)
+            continue
+        significant = corrected < SIGNIFICANT_BELOW and not ends[0] <= 0 <= ends[1]
+        found.append(Difference(mean, *ends, p, corrected, significant))
+    return found
+
+
+def verdict(
+    models: Sequence[Model],
+    only: Sequence[Measure],
+    resampled: NDArray[np.float64],
+    *,
+    metric: str,
+    baseline: str,
+    images: int,
+    higher_is_better: bool,
+) -> list[str]:
+    """Return the sentences.
+
+    Args:
+        models: with their differences to the baseline.
+        only: each model's score, in the same order.
+        resampled: the same in each resample, `[M, R]`.
+        metric: full name of the score.
+        baseline: name of the model that differences are to.
+        images: how many were scored.
+        higher_is_better: whether larger scores are.
+    """
+    defined = [number for number, model in enumerate(models) if not np.isnan(model.values[metric].mean)]
+    if len(models) < 2 or not defined:
+        return []
+    sign = 1 if higher_is_better else -1
+    best = max(defined, key=lambda number: sign * models[number].values[metric].mean)
+    others = [number for number in range(len(models)) if number != best]
+    found = differences(only, resampled, best, others)
+    alike = [models[number].name for number, one in zip(others, found, strict=True) if not (one and one.significant)]
+    value = models[best].values[metric]
+    sentence = f"{models[best].name} has the best {metric}, {value.mean:.4f}"
+    sentence += f" (95% interval {value.low:.4f} to {value.high:.4f})." if value.low is not None else "."
+    sentences = [sentence]
+    if alike:
+        sentences.append(f"On {_evidence(models, images)}, it is not significantly different from {_join(alike)}.")
+    if len(alike) < len(others):
+        rest = "the others" if alike else "all others"
+        sentences.append(f"It is significantly different from {rest}.")
+    if models[best].name != baseline or alike:
+        sentences += _against(models, baseline, sign)
+    if max(len(model.seeds) for model in models) == 1:
+        sentences.append(
+            "There is one seed of each: how much another training of the same model would differ is unknown."
+        )
+    return sentences
+
+
+def _evidence(models: Sequence[Model], images: int) -> str:
+    seeds = sorted({len(model.seeds) for model in models})
+    number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return f"{images} images and {number} seed{'' if seeds == [1] else 's'} of each model"
+
+
+def _against(models: Sequence[Model], baseline: str, sign: int) -> list[str]:
+    """Return which models are better and worse than the baseline."""
+
+    def named(which: Sequence[Model]) -> str:
+        return _join([f"{model.name} ({model.difference.mean:+.4f})" for model in which if model.difference])
+
+    def direction(one: Difference | None) -> int:
+        return 0 if one is None or not one.significant else (1 if sign * one.mean > 0 else -1)
+
+    others = [model for model in models if model.name != baseline]
+    groups = {which: [model for model in others if direction(model.difference) == which] for which in (1, -1, 0)}
+    sentences = []
+    if groups[1]:
+        sentences.append(f"Better than the baseline {baseline}: {named(groups[1])}.")
+    if groups[-1]:
+        sentences.append(f"Worse than the baseline {baseline}: {named(groups[-1])}.")
+    if groups[0]:
+        sentences.append(f"Not significantly different from the baseline {baseline}: {named(groups[0])}.")
+    return sentences
+
+
+def _join(names: Sequence[str]) -> str:
+    """Return names separated by commas, or by semicolons where a name contains a comma."""
+    mark = "; " if any("," in name for name in names) else ", "
+    return mark.join(names)
