@@ -78,9 +78,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.inference.inputs import gather
-    from segreg.inference.predictor import Way, check_together
-    from segreg.inference.truths import find_truths
+    from segreg.inference.inputs import find_images, find_masks
+    from segreg.inference.predictor import InferenceConfig, common_threshold
     from segreg.inference.writer import KINDS, Outputs
 
     runs, images = _runs_and_images(chosen)
@@ -89,18 +88,18 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.tile is None and numbers:
         raise SegregError(f"--{next(iter(numbers))} goes with --tile", hint="for example: --tile 512x512")
     _refuse_lone_masks(chosen)
-    way = Way(tile=_tile(chosen.tile), views=chosen.tta, batch_size=chosen.batch_size, **numbers)
-    input_images = gather(images, without=[chosen.out / kind for kind in KINDS])
+    config = InferenceConfig(tile=_tile(chosen.tile), views=chosen.tta, batch_size=chosen.batch_size, **numbers)
+    input_images = find_images(images, without=[chosen.out / kind for kind in KINDS])
 
     from segreg.runtime.device import prepare_process
-    from segreg.visualize.label_colours import label_colours, read_colours
+    from segreg.visualize.colours import label_colours, read_colours
 
     prepare_process()
     task = runs[0].task
     truths = None
     if chosen.masks is not None:
         suffix, ignored = chosen.mask_suffix or "", chosen.mask_ignored
-        truths = find_truths(input_images, chosen.masks, task, suffix=suffix, ignored=ignored)
+        truths = find_masks(input_images, chosen.masks, task, suffix=suffix, ignored=ignored)
     outputs = Outputs(
         folder=chosen.out,
         kinds=("masks", *(kind for kind in KINDS if kind in (chosen.kinds or ()))),
@@ -115,12 +114,12 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.runtime.progress import progress
 
     predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
-    check_together(predictors, chosen.threshold)
+    common_threshold(predictors, chosen.threshold)
     shown = progress("quiet" if chosen.quiet or chosen.json else "auto")
     for line in [*_header(predictors, outputs.notice), *_own_reading(runs)]:
         shown.say(line)
     summary = predict_files(
-        input_images, predictors, outputs, way,
+        input_images, predictors, outputs, config,
         threshold=chosen.threshold, progress=shown, existing="skip" if chosen.skip_existing else "replace",
     )  # fmt: skip
     if chosen.json:

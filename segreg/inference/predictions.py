@@ -13,9 +13,16 @@ from typing import Any
 
 from segreg.data.images import read_image
 from segreg.errors import SegregError
-from segreg.inference.inputs import Named
-from segreg.inference.predict import predict
-from segreg.inference.predictor import InputImage, Predictor, Strip, Way, check_together, take
+from segreg.inference.inputs import ImageFile
+from segreg.inference.predictor import (
+    InferenceConfig,
+    InputImage,
+    PredictedRows,
+    Predictor,
+    common_threshold,
+    predict,
+    prepare_image,
+)
 from segreg.inference.writer import Outputs
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Advance, Progress
@@ -39,10 +46,10 @@ class Summary:
     """
 
     settings: Mapping[str, Any]
-    predicted: list[tuple[Named, Mapping[str, Path]]] = field(default_factory=list)
-    skipped: list[Named] = field(default_factory=list)
-    failed: list[tuple[Named, str]] = field(default_factory=list)
-    without_mask: list[Named] = field(default_factory=list)
+    predicted: list[tuple[ImageFile, Mapping[str, Path]]] = field(default_factory=list)
+    skipped: list[ImageFile] = field(default_factory=list)
+    failed: list[tuple[ImageFile, str]] = field(default_factory=list)
+    without_mask: list[ImageFile] = field(default_factory=list)
 
     def plain(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -59,10 +66,10 @@ class Summary:
 
 
 def predict_files(
-    images: Sequence[Named],
+    images: Sequence[ImageFile],
     predictors: Sequence[Predictor],
     outputs: Outputs,
-    way: Way,
+    config: InferenceConfig,
     *,
     threshold: float | None,
     progress: Progress,
@@ -74,7 +81,7 @@ def predict_files(
         images: the files.
         predictors: networks, whose probabilities are averaged.
         outputs: what is written, and where.
-        way: how images are looked at.
+        config: how images are looked at.
         threshold: probability from which a pixel is foreground; None: the recipe's.
         progress: is told what happens.
         existing: "skip" leaves out images whose files are all there, "replace" writes them anew.
@@ -85,9 +92,9 @@ def predict_files(
     """
     import torch
 
-    threshold = check_together(predictors, threshold)
+    threshold = common_threshold(predictors, threshold)
     _refuse_to_replace_inputs(images, outputs)
-    summary = Summary(_settings(predictors, outputs, way, threshold))
+    summary = Summary(_settings(predictors, outputs, config, threshold))
     if outputs.truths is not None:
         summary.without_mask = [image for image in images if image.name not in outputs.truths.files]
     file = outputs.folder / SUMMARY
@@ -104,7 +111,7 @@ def predict_files(
     with progress.watch("predicting", len(todo), "images") as advance:
         work = _Work(summary, outputs, progress, advance)
         try:
-            _predict(todo, predictors, way, threshold, work)
+            _predict(todo, predictors, config, threshold, work)
         except torch.OutOfMemoryError:
             raise SegregError(
                 f"the memory of {predictors[0].device} does not suffice",
@@ -125,13 +132,13 @@ class _Work:
     progress: Progress
     advance: Advance
 
-    def failed(self, image: Named, error: Exception) -> None:
+    def failed(self, image: ImageFile, error: Exception) -> None:
         why = str(error) if isinstance(error, SegregError) else f"{image.file}: {_reason(error)}"
         self.summary.failed.append((image, why))
         self.progress.say(f"failed: {why}")
         self.advance(1)
 
-    def written(self, image: Named, writing: Future[None]) -> None:
+    def written(self, image: ImageFile, writing: Future[None]) -> None:
         try:
             writing.result()
         except (SegregError, OSError, MemoryError) as error:
@@ -141,16 +148,18 @@ class _Work:
         self.advance(1)
 
 
-def _predict(todo: Sequence[Named], predictors: Sequence[Predictor], way: Way, threshold: float, work: _Work) -> None:
+def _predict(
+    todo: Sequence[ImageFile], predictors: Sequence[Predictor], config: InferenceConfig, threshold: float, work: _Work
+) -> None:
     by_file = {image.file: image for image in todo}
     with ThreadPoolExecutor(_AHEAD, "reading") as readers, ThreadPoolExecutor(_AHEAD, "writing") as writers:
         try:
-            writing: deque[tuple[Named, Future[None]]] = deque()
-            read = _read_ahead(todo, predictors, way, readers, work)
-            for image, strips in predict(predictors, read, way, threshold=threshold):
+            writing: deque[tuple[ImageFile, Future[None]]] = deque()
+            read = _read_ahead(todo, predictors, config, readers, work)
+            for image, strips in predict(predictors, read, config, threshold=threshold):
                 named = by_file[image.name]
                 try:
-                    labels = work.outputs.gather(named.name, image.size, _told(image, strips, way, work))
+                    labels = work.outputs.collect(named.name, image.size, _told(image, strips, config, work))
                 except (OSError, MemoryError) as error:
                     work.failed(named, error)
                     continue
@@ -166,12 +175,16 @@ def _predict(todo: Sequence[Named], predictors: Sequence[Predictor], way: Way, t
 
 
 def _read_ahead(
-    todo: Sequence[Named], predictors: Sequence[Predictor], way: Way, readers: ThreadPoolExecutor, work: _Work
+    todo: Sequence[ImageFile],
+    predictors: Sequence[Predictor],
+    config: InferenceConfig,
+    readers: ThreadPoolExecutor,
+    work: _Work,
 ) -> Iterator[InputImage]:
-    def read(image: Named) -> InputImage:
-        return take(predictors, read_image(image.file), image.file, way)
+    def read(image: ImageFile) -> InputImage:
+        return prepare_image(predictors, read_image(image.file), image.file, config)
 
-    waiting: deque[tuple[Named, Future[InputImage]]] = deque()
+    waiting: deque[tuple[ImageFile, Future[InputImage]]] = deque()
     rest = iter(todo)
     while True:
         while len(waiting) < _AHEAD and (following := next(rest, None)):
@@ -188,26 +201,30 @@ def _read_ahead(
         yield found
 
 
-def _told(image: InputImage, strips: Iterator[Strip], way: Way, work: _Work) -> Iterator[Strip]:
+def _told(
+    image: InputImage, strips: Iterator[PredictedRows], config: InferenceConfig, work: _Work
+) -> Iterator[PredictedRows]:
     """Return the strips, telling how far a image in tiles has come."""
     height = image.size[0]
     for strip in strips:
         yield strip
-        if way.tile is not None:
+        if config.tile is not None:
             work.advance(0, note=f"{image.name.name}: {100 * strip.rows.stop // height}%")
 
 
-def _settings(predictors: Sequence[Predictor], outputs: Outputs, way: Way, threshold: float) -> dict[str, Any]:
+def _settings(
+    predictors: Sequence[Predictor], outputs: Outputs, config: InferenceConfig, threshold: float
+) -> dict[str, Any]:
     task = predictors[0].task
     return {
         "runs": [predictor.name for predictor in predictors],
         "classes": list(task.classes),
         "mode": task.mode,
         "threshold": None if task.mode == "multiclass" else threshold,
-        "tile": list(way.tile) if way.tile else None,
-        "overlap": way.overlap if way.tile else None,
-        "scale": way.scale if way.tile else None,
-        "views": way.views,
+        "tile": list(config.tile) if config.tile else None,
+        "overlap": config.overlap if config.tile else None,
+        "scale": config.scale if config.tile else None,
+        "views": config.views,
         "masks": str(outputs.truths.folder) if outputs.truths else None,
     }
 
@@ -228,7 +245,7 @@ def _refuse_other_settings(file: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def _refuse_to_replace_inputs(images: Sequence[Named], outputs: Outputs) -> None:
+def _refuse_to_replace_inputs(images: Sequence[ImageFile], outputs: Outputs) -> None:
     read = dict.fromkeys((os.path.realpath(image.file) for image in images), "image")
     read |= {os.path.realpath(mask): "true mask" for mask in (outputs.truths.files.values() if outputs.truths else ())}
     for image in images:

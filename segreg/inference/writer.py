@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from segreg.inference.predictor import Strip
-    from segreg.inference.truths import Truths
+    from segreg.inference.inputs import TrueMasks
+    from segreg.inference.predictor import PredictedRows
     from segreg.task import Task
 
 Kind = Literal["masks", "probabilities", "coloured", "overlays", "strips"]
@@ -52,7 +52,7 @@ class Outputs:
     values: Values
     colours: Sequence[tuple[int, int, int]]
     notice: str = ""
-    truths: Truths | None = None
+    truths: TrueMasks | None = None
 
     def __post_init__(self) -> None:
         if self.values == "255" and self.task.mode == "multiclass":
@@ -71,7 +71,7 @@ class Outputs:
             for folder in folders
         }
 
-    def gather(self, name: str, size: tuple[int, int], strips: Iterable[Strip]) -> NDArray[np.uint8]:
+    def collect(self, name: str, size: tuple[int, int], strips: Iterable[PredictedRows]) -> NDArray[np.uint8]:
         """Return the labels of all strips; probabilities are written as they come.
 
         Raises:
@@ -101,14 +101,13 @@ class Outputs:
         Args:
             name: the image's.
             pixels: uint8 `[H, W, C]`.
-            labels: as `gather` gives them.
+            labels: as `collect` returns them.
 
         Raises:
             OSError: a file can't be written.
             SegregError: the image's true mask is wrong; nothing has been written then.
         """
-        from segreg.visualize.colours import paint
-        from segreg.visualize.overlay import overlay
+        from segreg.visualize.overlay import overlay, paint
         from segreg.visualize.panels import side_by_side
 
         files = self.files(name)

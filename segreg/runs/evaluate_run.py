@@ -21,7 +21,7 @@ from segreg.runs.header import banner
 from segreg.runs.selection import Chosen, check_side, of_other_data, of_own_split
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress
-from segreg.visualize.plots import draw_tables
+from segreg.visualize.plots import plot_metrics
 
 if TYPE_CHECKING:
     from segreg.evaluation.conventions import Library
@@ -145,7 +145,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     }
     ranked = exam.ranked(chosen.indices, scores)
     _draw_ends(exam, ranked if ranking_column(scores) else (), out, progress)
-    draw_tables(exam.metrics, out)
+    plot_metrics(exam.metrics, out)
     write_images(scores, chosen.dataset.task, out)
     write_json(out / "metrics.json", told)
     return told, out

@@ -17,8 +17,8 @@ from segreg.training import history
 from segreg.training.checkpoint import load_weights
 from segreg.training.timing import advice_on, shares_in_words, spent_in
 from segreg.training.trainer import Outcome
-from segreg.visualize.colours import draw_curves
-from segreg.visualize.plots import draw_tables
+from segreg.visualize.curves import plot_history
+from segreg.visualize.plots import plot_metrics
 
 
 def score_run(
@@ -72,7 +72,7 @@ def score_run(
     }
     if is_main():
         best = outcome.best_epoch or None
-        draw_curves(rows, directory.curves, monitor=outcome.monitor, best_epoch=best)
+        plot_history(rows, directory.curves, monitor=outcome.monitor, best_epoch=best)
     if outcome.weights is None or outcome.stopped_because == "interrupted":
         return results
     if is_main():
@@ -89,7 +89,7 @@ def score_run(
     if not is_main():
         return results
     write_images(scores, assembly.dataset.task, directory.path)
-    draw_tables(exam.metrics, directory.path)
+    plot_metrics(exam.metrics, directory.path)
     ranked = exam.ranked(assembly.sides[side], scores)
     shown = choose_overlays(ranked, recipe.evaluate.overlays, recipe.seed)
     results["overlays"] = {why: [row["id"] for _, row in images] for why, images in shown.items()}

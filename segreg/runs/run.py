@@ -31,7 +31,7 @@ from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
 from segreg.training.checkpoint import STATE, State, load_state
 from segreg.training.trainer import fit
-from segreg.visualize.colours import draw_curves
+from segreg.visualize.curves import plot_history
 
 SECONDS_BETWEEN_CURVES = 20.0
 """Drawing takes a quarter of a second, which short epochs would feel."""
@@ -149,7 +149,7 @@ def _train_and_score(
     def observe(epoch: int, values: Mapping[str, float]) -> None:
         nonlocal drawn
         if time.monotonic() - drawn > SECONDS_BETWEEN_CURVES:
-            draw_curves(history.read(directory.path), directory.curves, monitor=recipe.train.monitor, best_epoch=None)
+            plot_history(history.read(directory.path), directory.curves, monitor=recipe.train.monitor, best_epoch=None)
             drawn = time.monotonic()
         _notify(registry, progress, "segreg_epoch_end", run=directory.path, epoch=epoch, values=dict(values))
 

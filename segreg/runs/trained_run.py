@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from segreg.config.resolve import Resolved
-    from segreg.inference.predictor import Predictor, Way
+    from segreg.inference.predictor import InferenceConfig, Predictor
     from segreg.models.segmenter import Normalize, Segmenter
     from segreg.registry.protocols import Dataset
     from segreg.runtime.device import PrecisionName
@@ -145,7 +145,7 @@ class Run:
         *,
         weights: Literal["best", "last"] = "best",
         threshold: float | None = None,
-        way: Way | None = None,
+        config: InferenceConfig | None = None,
     ) -> NDArray[np.uint8]:
         """Return predicted labels at the image's own size.
 
@@ -156,40 +156,39 @@ class Run:
             image: what to predict.
             weights: those of the best epoch or of the last one.
             threshold: probability from which a pixel is foreground; None: the recipe's.
-            way: tiles and averaged views, see `segreg.inference.predictor.Way`; None: the whole image as it is.
+            config: tiles and averaged views; None: the whole image as it is.
 
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
-        from segreg.inference.predict import predict_labels
-        from segreg.inference.predictor import WHOLE, take
+        from segreg.inference.predictor import WHOLE_IMAGE, predict_labels, prepare_image
 
         predictors = [self.predictor(weights)]
-        input_image = take(predictors, *_read(image), way or WHOLE)
-        return predict_labels(predictors, input_image, way or WHOLE, threshold=threshold)
+        input_image = prepare_image(predictors, *_read(image), config or WHOLE_IMAGE)
+        return predict_labels(predictors, input_image, config or WHOLE_IMAGE, threshold=threshold)
 
     def probabilities(
         self,
         image: NDArray[Any] | Path | str,
         *,
         weights: Literal["best", "last"] = "best",
-        way: Way | None = None,
+        config: InferenceConfig | None = None,
     ) -> NDArray[np.float32]:
         """Return probabilities, float32 `[K, H, W]` in [0, 1], at the image's own size.
 
         Args:
             image: as for `predict`.
             weights: those of the best epoch or of the last one.
-            way: as for `predict`.
+            config: as for `predict`.
 
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
-        from segreg.inference.predict import predict_probabilities
-        from segreg.inference.predictor import WHOLE, take
+        from segreg.inference.predictor import WHOLE_IMAGE, predict_probabilities, prepare_image
 
         predictors = [self.predictor(weights)]
-        return predict_probabilities(predictors, take(predictors, *_read(image), way or WHOLE), way or WHOLE)
+        input_image = prepare_image(predictors, *_read(image), config or WHOLE_IMAGE)
+        return predict_probabilities(predictors, input_image, config or WHOLE_IMAGE)
 
     def predictor(
         self,

@@ -1,4 +1,4 @@
-"""A prediction drawn over its image; large images are drawn in strips."""
+"""Labels as pixels: painted, outlined, and laid over their image; large images are computed some rows at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.visualize.colours import outline, paint
+from segreg.visualize.colours import IGNORED_COLOUR, Colour
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,13 +20,36 @@ _ROWS = 1 << 20
 """Pixels that are drawn at once."""
 
 
+def paint(labels: NDArray[Any], colours: Sequence[Colour]) -> NDArray[np.uint8]:
+    """Return labels `[H, W]` (or 0/1 `[K, H, W]`) as colours `[H, W, 3]`; ignored pixels are grey."""
+    if labels.ndim == 3:
+        painted = np.zeros((*labels.shape[1:], 3), np.uint8)
+        for layer, colour in zip(labels, colours, strict=True):
+            painted[layer == 1] = colour
+        return painted
+    table = np.full((256, 3), IGNORED_COLOUR, np.uint8)
+    table[: len(colours)] = colours
+    return table[labels.astype(np.uint8)]
+
+
+def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return the pixels `[H, W]` of an area that touch another label; areas, not the ground, are outlined."""
+    layers = labels if labels.ndim == 3 else labels[None]
+    edge = np.zeros(layers.shape[1:], np.bool_)
+    for layer in layers:
+        padded = np.pad(layer, 1, mode="edge")
+        around = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+        edge |= np.logical_or.reduce([side != layer for side in around]) & (layer != 0) & (layer != 255)
+    return edge
+
+
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return a image `[H, W, C]` as it is shown, `[H, W, 3]`: its first three channels, or its first one as grey."""
     return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
 
 
 def overlay(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]], task: Task
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], colours: Sequence[Colour], task: Task
 ) -> NDArray[np.uint8]:
     """Return the image with each class's area tinted and outlined in its colour.
 
@@ -56,7 +79,7 @@ def overlay(
 
 
 def _tinted(
-    image: NDArray[np.uint8], labels: NDArray[np.uint8], colours: Sequence[tuple[int, int, int]], reach: int
+    image: NDArray[np.uint8], labels: NDArray[np.uint8], colours: Sequence[Colour], reach: int
 ) -> NDArray[np.uint8]:
     area = np.array([any(colours[label]) if label < len(colours) else False for label in range(256)])[labels]
     painted = paint(labels, colours)

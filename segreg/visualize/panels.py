@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.task import IGNORE_INDEX
-from segreg.visualize.colours import IGNORED_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, class_colours, outline, paint
-from segreg.visualize.overlay import as_rgb, overlay
+from segreg.visualize.colours import IGNORED_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, Colour, class_colours
+from segreg.visualize.overlay import as_rgb, outline, overlay, paint
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
 
     from segreg.task import Task
 
-Colours = Sequence[tuple[int, int, int]]
-Legend = Mapping[str, tuple[int, int, int]]
-"""The colours that a image has, by what they stand for."""
+Legend = Mapping[str, Colour]
+"""The colours of an image by their meaning."""
 _LONGEST, _SHORTEST = 1024, 224
 """Pixels of a panel's sides: larger images are shrunk by a whole factor, smaller ones enlarged by one."""
 _MARGIN, _LINE, _LETTER, _SWATCH = 8, 18, 7, 10
@@ -33,7 +32,7 @@ def side_by_side(
     prediction: NDArray[Any],
     task: Task,
     *,
-    colours: Colours | None = None,
+    colours: Sequence[Colour] | None = None,
     title: str = "",
     notice: str = "",
 ) -> Image:
@@ -99,9 +98,9 @@ def _sheet(panels: Mapping[str, NDArray[np.uint8]], legend: Legend, *, title: st
     return sheet
 
 
-def _legend(truth: NDArray[Any] | None, prediction: NDArray[Any], task: Task, colours: Colours) -> Legend:
+def _legend(truth: NDArray[Any] | None, prediction: NDArray[Any], task: Task, colours: Sequence[Colour]) -> Legend:
     """Return the colours that are there: of several classes, of ignored pixels, and of outlines."""
-    found: dict[str, tuple[int, int, int]] = {}
+    found: dict[str, Colour] = {}
     both = [prediction] if truth is None else [truth, prediction]
     if task.mode != "binary":
         for label, (name, colour) in enumerate(zip(task.classes, colours, strict=True)):
@@ -129,7 +128,7 @@ def _placed(legend: Legend, width: int) -> Iterator[tuple[int, int, str]]:
         left += takes
 
 
-def _swatch(draw: ImageDraw, left: int, top: int, name: str, colour: tuple[int, int, int]) -> None:
+def _swatch(draw: ImageDraw, left: int, top: int, name: str, colour: Colour) -> None:
     draw.rectangle((left, top + 3, left + _SWATCH, top + 3 + _SWATCH), fill=colour, outline=(90, 90, 90))
     draw.text((left + _SWATCH + 4, top + 2), name, fill="black")
 

@@ -17,7 +17,7 @@ _NAME = 24
 """Letters of a label that are shown."""
 
 
-def draw_tables(metrics: MetricCollection, folder: Path) -> list[Path]:
+def plot_metrics(metrics: MetricCollection, folder: Path) -> list[Path]:
     """Draw what metrics that have seen their images offer by a method `tables`, and return the files.
 
     `roc_pr_curves.png` has a panel for each kind of curve, `confusion.png` the matrices, `reliability.png` how often

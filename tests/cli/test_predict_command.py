@@ -168,10 +168,10 @@ def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_cla
         "masks": None,
     }  # fmt: skip
     assert summary["predicted"][0] == {"image": "photos/a/1.png", "masks": "out/masks/a/1.png"}
-    from segreg.inference.predictor import Way
+    from segreg.inference.predictor import InferenceConfig
 
-    way = Way(tile=(24, 32), overlap=0.5, scale=0.8, views="mirror+scales")
-    labels = of_classes.predict("photos/a/1.png", way=way)
+    config = InferenceConfig(tile=(24, 32), overlap=0.5, scale=0.8, views="mirror+scales")
+    labels = of_classes.predict("photos/a/1.png", config=config)
     np.testing.assert_array_equal(pixels("out/masks/a/1.png"), labels)
     assert segreg(*arguments, "--values", "255").err == (
         "error: a mask of 3 classes can't hold 0 and 255 alone; its values are class indices\n"
@@ -283,16 +283,16 @@ def test_nothing_is_fetched_when_a_run_is_loaded(segreg, finished, photos, monke
 
 
 def test_progress_is_lines_with_the_time_left_where_there_is_no_terminal(finished, photos):
-    from segreg.inference.inputs import gather
+    from segreg.inference.inputs import find_images
     from segreg.inference.predictions import predict_files
-    from segreg.inference.predictor import Way
+    from segreg.inference.predictor import InferenceConfig
     from segreg.inference.writer import Outputs
 
     stream = io.StringIO()
     assert isinstance(progress("auto", stream), Lines)
     outputs = Outputs(Path("out"), ("masks",), finished.task, "255", [(0, 0, 0), (1, 1, 1)])
     predict_files(
-        gather([str(photos)]), [finished.predictor()], outputs, Way(tile=(16, 16)),
+        find_images([str(photos)]), [finished.predictor()], outputs, InferenceConfig(tile=(16, 16)),
         threshold=None, progress=Lines(stream, every=0),
     )  # fmt: skip
     lines = stream.getvalue().splitlines()

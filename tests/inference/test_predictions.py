@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_predict import BINARY, Largest, drawn, labels_of, predictor
+from test_predictor import BINARY, Largest, drawn, labels_of, predictor
 
 from segreg.errors import SegregError
-from segreg.inference.inputs import gather
+from segreg.inference.inputs import find_images
 from segreg.inference.predictions import predict_files
-from segreg.inference.predictor import WHOLE, Way
+from segreg.inference.predictor import WHOLE_IMAGE, InferenceConfig
 from segreg.inference.writer import Outputs
 from segreg.runtime.progress import Quiet
 
@@ -29,7 +29,7 @@ def images(count=6, folder="in"):
     Path(folder).mkdir(exist_ok=True)
     for number in range(count):
         Image.fromarray(drawn(20 + number, 40 - number, seed=number)).save(f"{folder}/{number}.png")
-    return gather([folder])
+    return find_images([folder])
 
 
 class Told(Quiet):
@@ -47,11 +47,11 @@ def told():
     return progress
 
 
-def run(named, *, one=None, out="out", kinds=("masks",), way=WHOLE, progress=None, **given):
+def run(named, *, one=None, out="out", kinds=("masks",), config=WHOLE_IMAGE, progress=None, **given):
     outputs = Outputs(Path(out), kinds, BINARY, "255", [(0, 0, 0), (255, 0, 0)])
     one = one or predictor()
     return predict_files(
-        named, [one], outputs, way, **{"threshold": None, "progress": progress or Quiet(), **given}
+        named, [one], outputs, config, **{"threshold": None, "progress": progress or Quiet(), **given}
     )  # fmt: skip
 
 
@@ -59,14 +59,18 @@ def mask(file):
     return np.array(Image.open(file))
 
 
-@pytest.mark.parametrize("way", [Way(), Way(batch_size=2), Way(tile=(16, 16))], ids=["batch", "small batch", "tiles"])
-def test_every_image_has_its_own_mask(way):
+@pytest.mark.parametrize(
+    "config",
+    [InferenceConfig(), InferenceConfig(batch_size=2), InferenceConfig(tile=(16, 16))],
+    ids=["batch", "small batch", "tiles"],
+)
+def test_every_image_has_its_own_mask(config):
     named = images()
     one = predictor(size=3)
-    summary = run(named, one=one, way=way)
+    summary = run(named, one=one, config=config)
     assert [image for image, _ in summary.predicted] == named
     for number, image in enumerate(named):
-        expected = labels_of([one], drawn(20 + number, 40 - number, seed=number), way)
+        expected = labels_of([one], drawn(20 + number, 40 - number, seed=number), config)
         np.testing.assert_array_equal(mask(f"out/masks/{image.name}.png"), expected * 255)
 
 
@@ -81,7 +85,9 @@ def test_a_photo_of_12_megapixels_is_predicted_in_tiles_within_bounded_memory():
     tracemalloc.start()
     try:
         with Largest() as largest:
-            summary = run(gather(["in"]), one=predictor(size=3), way=Way(tile=(512, 512), batch_size=2))
+            summary = run(
+                find_images(["in"]), one=predictor(size=3), config=InferenceConfig(tile=(512, 512), batch_size=2)
+            )
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -101,7 +107,7 @@ def test_broken_images_are_named_and_the_rest_go_on(batch_size):
     Path("in/3.png").write_bytes(b"")
     Image.fromarray(np.dstack([drawn(20, 20), drawn(20, 20, 1)])).save("in/5.png")  # a fourth channel
     progress = told()
-    summary = run(named, way=Way(batch_size=batch_size), progress=progress)
+    summary = run(named, config=InferenceConfig(batch_size=batch_size), progress=progress)
     assert [image.name for image, _ in summary.predicted] == ["0", "2", "4"]
     assert [image.name for image, _ in summary.failed] == ["1", "3", "5"]
     whys = [why for _, why in summary.failed]
@@ -145,7 +151,7 @@ def test_predictions_of_other_settings_are_not_mixed():
     named = images(2)
     run(named)
     with pytest.raises(SegregError) as refused:
-        run(named, existing="skip", threshold=0.3, way=Way(views="flips"))
+        run(named, existing="skip", threshold=0.3, config=InferenceConfig(views="flips"))
     assert str(refused.value) == (
         'out holds predictions with other settings: threshold was 0.5, now 0.3; views was "none", now "flips"\n'
         "  predict into another folder, or without --skip-existing, which replaces what is there"
@@ -171,7 +177,7 @@ def test_a_image_is_never_replaced_by_its_prediction():
     images(2, folder="in")
     Path("in").rename("masks")
     with pytest.raises(SegregError) as refused:
-        run(gather(["masks"]), out=".")
+        run(find_images(["masks"]), out=".")
     assert str(refused.value) == (
         "masks/0.png is a image that is read, and would be replaced by its prediction\n  predict into another folder"
     )

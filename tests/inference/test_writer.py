@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from segreg.errors import SegregError
-from segreg.inference.predictor import Strip
+from segreg.inference.predictor import PredictedRows
 from segreg.inference.writer import KINDS, Outputs, class_folders
 from segreg.task import Task
 from segreg.visualize.overlay import overlay
@@ -28,7 +28,7 @@ def outputs(folder, task, **given):
 
 def strips_of(probabilities, task, *, rows=4):
     for top in range(0, probabilities.shape[1], rows):
-        yield Strip(top, torch.from_numpy(probabilities[:, top : top + rows]), "probabilities", task, 0.5)
+        yield PredictedRows(top, torch.from_numpy(probabilities[:, top : top + rows]), "probabilities", task, 0.5)
 
 
 def written(folder, task, *, size=(30, 40), **given):
@@ -37,7 +37,7 @@ def written(folder, task, *, size=(30, 40), **given):
     probabilities = drawn.random((task.channels, *size), np.float32)
     image = drawn.integers(0, 256, (*size, 3), dtype=np.uint8)
     out = outputs(folder, task, **given)
-    labels = out.gather("sub/one.two", size, strips_of(probabilities, task))
+    labels = out.collect("sub/one.two", size, strips_of(probabilities, task))
     out.save("sub/one.two", image, labels)
     return image, probabilities, labels, out.files("sub/one.two")
 
@@ -97,7 +97,7 @@ def test_a_write_that_fails_leaves_nothing_half_done(tmp_path):
         raise RuntimeError("in the middle")
 
     with pytest.raises(RuntimeError):
-        outputs(tmp_path, BINARY).gather("one", (8, 6), broken())
+        outputs(tmp_path, BINARY).collect("one", (8, 6), broken())
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 

@@ -12,7 +12,7 @@ from torchmetrics import MetricCollection
 
 from segreg.registry.plot_data import Curve, Matrix, Reliability
 from segreg.visualize import plots
-from segreg.visualize.plots import draw_tables
+from segreg.visualize.plots import plot_metrics
 
 
 class Offers:
@@ -32,7 +32,7 @@ def draw(folder, *tables):
 
     saved = plots._save
     with mock.patch.object(plots, "_save", keep):
-        files = draw_tables({"metric": Offers(*tables), "other": object()}, folder)
+        files = plot_metrics({"metric": Offers(*tables), "other": object()}, folder)
     assert [file.name for file in files] == list(figures)
     for file in files:
         with Image.open(file) as image:
@@ -68,7 +68,7 @@ def words(axes):
 
 
 def test_only_what_is_offered_is_drawn(tmp_path):
-    assert draw_tables({"metric": object(), "other": Offers()}, tmp_path) == []
+    assert plot_metrics({"metric": object(), "other": Offers()}, tmp_path) == []
     assert list(draw(tmp_path, matrix(2))) == ["confusion.png"]
     assert list(draw(tmp_path, bins("lesion"), curve("lesion"))) == ["roc_pr_curves.png", "reliability.png"]
 
@@ -167,5 +167,5 @@ def test_what_built_in_metrics_offer_is_drawn(tmp_path):
     metrics = MetricCollection({n: builders[n](task, 0.5) for n in ("dice", "accuracy", "roc_auc", "pr_auc", "ece")})
     target = torch.randint(0, 3, (2, 16, 16))
     metrics.update(torch.randn(2, 3, 16, 16) + torch.nn.functional.one_hot(target).movedim(-1, 1), target)
-    files = draw_tables(metrics, tmp_path)
+    files = plot_metrics(metrics, tmp_path)
     assert [file.name for file in files] == ["roc_pr_curves.png", "confusion.png", "reliability.png"]

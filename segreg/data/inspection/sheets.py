@@ -20,8 +20,8 @@ from segreg.data.split import drawn
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
 from segreg.task import IGNORE_INDEX, Task
-from segreg.visualize.colours import outline
-from segreg.visualize.label_colours import Colour, label_colours
+from segreg.visualize.colours import Colour, label_colours
+from segreg.visualize.overlay import outline
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -20,8 +20,16 @@ from segreg.config.sections import Input
 from segreg.data import fit_image
 from segreg.data.images import read_image, read_labels
 from segreg.errors import SegregError
-from segreg.inference.predict import predict, predict_labels, predict_probabilities
-from segreg.inference.predictor import WHOLE, Predictor, Way, check_together, take
+from segreg.inference.predictor import (
+    WHOLE_IMAGE,
+    InferenceConfig,
+    Predictor,
+    common_threshold,
+    predict,
+    predict_labels,
+    predict_probabilities,
+    prepare_image,
+)
 from segreg.inference.tiles import tile_starts
 from segreg.runtime.device import Precision
 from segreg.task import Task
@@ -67,12 +75,12 @@ def drawn(height, width, channels=3, *, seed=0, kind=np.uint8):
     return (smooth.permute(1, 2, 0).numpy() * np.iinfo(kind).max).astype(kind)
 
 
-def labels_of(predictors, image, way=WHOLE, **given):
-    return predict_labels(predictors, take(predictors, image, NAME, way), way, **given)
+def labels_of(predictors, image, config=WHOLE_IMAGE, **given):
+    return predict_labels(predictors, prepare_image(predictors, image, NAME, config), config, **given)
 
 
-def probabilities_of(predictors, image, way=WHOLE):
-    return predict_probabilities(predictors, take(predictors, image, NAME, way), way)
+def probabilities_of(predictors, image, config=WHOLE_IMAGE):
+    return predict_probabilities(predictors, prepare_image(predictors, image, NAME, config), config)
 
 
 # as scoring sees them
@@ -128,18 +136,18 @@ def test_a_whole_image_against_pillow_and_torch(task, size):
 def test_many_strips_make_the_same_as_one(monkeypatch):
     one, image = predictor(MULTICLASS, size=3), drawn(120, 70)
     whole = labels_of([one], image), probabilities_of([one], image)
-    monkeypatch.setattr("segreg.inference.predict._STRIP", 500)
+    monkeypatch.setattr("segreg.inference.predictor._STRIP", 500)
     np.testing.assert_array_equal(labels_of([one], image), whole[0])
     np.testing.assert_allclose(probabilities_of([one], image), whole[1], atol=1e-6)
-    ((_, strips),) = predict([one], [take([one], image, NAME)])
+    ((_, strips),) = predict([one], [prepare_image([one], image, NAME)])
     assert [(strip.top, strip.rows.stop) for strip in strips] == [(top, min(120, top + 7)) for top in range(0, 120, 7)]
 
 
 def test_images_in_a_batch_are_what_they_are_alone():
     one = predictor(MULTICLASS, size=3)
     images = [drawn(20 + 9 * number, 50 - 3 * number, seed=number) for number in range(7)]
-    input_images = [take([one], image, Path(str(number))) for number, image in enumerate(images)]
-    together = list(predict([one], iter(input_images), Way(batch_size=3)))
+    input_images = [prepare_image([one], image, Path(str(number))) for number, image in enumerate(images)]
+    together = list(predict([one], iter(input_images), InferenceConfig(batch_size=3)))
     assert [shape[0] for shape in one.model.shapes] == [3, 3, 1]
     assert [input_image.name for input_image, _ in together] == [Path(str(number)) for number in range(7)]
     for image, (_, strips) in zip(images, together, strict=True):
@@ -148,37 +156,39 @@ def test_images_in_a_batch_are_what_they_are_alone():
 
 
 def test_large_images_are_not_held_together(monkeypatch):
-    monkeypatch.setattr("segreg.inference.predict._TOGETHER", 3000)
+    monkeypatch.setattr("segreg.inference.predictor._TOGETHER", 3000)
     one = predictor()
     sizes = [(60, 60), (10, 10), (60, 60), (20, 20), (20, 20)]
-    images = [take([one], drawn(*size), NAME) for size in sizes]
-    assert len(list(predict([one], images, Way(batch_size=8)))) == 5
+    images = [prepare_image([one], drawn(*size), NAME) for size in sizes]
+    assert len(list(predict([one], images, InferenceConfig(batch_size=8)))) == 5
     assert [shape[0] for shape in one.model.shapes] == [1, 2, 2]
 
 
 # what is taken
 
 
-@pytest.mark.parametrize("way", [Way(), Way(tile=(16, 16))], ids=["whole", "tiles"])
-def test_grey_full_alpha_and_16_bits_are_the_image_itself(way):
+@pytest.mark.parametrize("config", [InferenceConfig(), InferenceConfig(tile=(16, 16))], ids=["whole", "tiles"])
+def test_grey_full_alpha_and_16_bits_are_the_image_itself(config):
     one, colours = predictor(size=3), drawn(40, 30)
     grey = colours[..., 0]
     assert_same = np.testing.assert_array_equal
     three = np.repeat(grey[..., None], 3, axis=2)
-    assert_same(probabilities_of([one], grey, way), probabilities_of([one], three, way))
+    assert_same(probabilities_of([one], grey, config), probabilities_of([one], three, config))
     opaque = np.dstack([colours, np.full((40, 30), 255, np.uint8)])
-    assert_same(probabilities_of([one], opaque, way), probabilities_of([one], colours, way))
-    assert_same(probabilities_of([one], colours.astype(np.uint16) * 257, way), probabilities_of([one], colours, way))
+    assert_same(probabilities_of([one], opaque, config), probabilities_of([one], colours, config))
+    assert_same(
+        probabilities_of([one], colours.astype(np.uint16) * 257, config), probabilities_of([one], colours, config)
+    )
     with pytest.raises(SegregError, match="the image: has four channels"):
-        probabilities_of([one], np.dstack([colours, grey]), way)
+        probabilities_of([one], np.dstack([colours, grey]), config)
 
 
 def test_a_16_bit_image_is_stretched_as_a_whole_before_it_is_cut_into_tiles():
     one = predictor(sixteen_bit="min_max", channels=1)
     image = drawn(60, 60, 1, kind=np.uint16)[..., 0] // 50 + 700
     stretched = np.round((image - float(image.min())) * 255 / float(image.max() - image.min())).astype(np.uint8)
-    tiled = probabilities_of([one], image, Way(tile=(16, 16)))
-    np.testing.assert_allclose(tiled, probabilities_of([one], stretched, Way(tile=(60, 60))), atol=0.02)
+    tiled = probabilities_of([one], image, InferenceConfig(tile=(16, 16)))
+    np.testing.assert_allclose(tiled, probabilities_of([one], stretched, InferenceConfig(tile=(60, 60))), atol=0.02)
 
 
 def test_networks_that_take_images_otherwise_go_together():
@@ -197,22 +207,24 @@ def test_a_network_for_one_size_refuses_others_unless_in_tiles():
         "the image: is 25x32 (height x width), but run was trained on images that all have 24x32 "
         "(input.resize is none)\n  predict it in tiles of 24x32"
     )
-    assert labels_of([one], drawn(25, 32), Way(tile=(24, 32))).shape == (25, 32)
-    assert labels_of([one], drawn(24, 32), Way(views="flips+scales")).shape == (24, 32)
+    assert labels_of([one], drawn(25, 32), InferenceConfig(tile=(24, 32))).shape == (25, 32)
+    assert labels_of([one], drawn(24, 32), InferenceConfig(views="flips+scales")).shape == (24, 32)
 
 
 # averages
 
 
 @pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL], ids=lambda task: task.mode)
-@pytest.mark.parametrize("way", [Way(), Way(tile=(16, 20), overlap=0.3)], ids=["whole", "tiles"])
-def test_an_ensemble_is_the_mean_of_its_networks(task, way):
+@pytest.mark.parametrize(
+    "config", [InferenceConfig(), InferenceConfig(tile=(16, 20), overlap=0.3)], ids=["whole", "tiles"]
+)
+def test_an_ensemble_is_the_mean_of_its_networks(task, config):
     one, two = predictor(task, seed=1), predictor(task, seed=2, size=3, resize="letterbox")
     image = drawn(45, 61)
-    mean = np.mean([probabilities_of([each], image, way) for each in (one, two)], axis=0)
-    np.testing.assert_allclose(probabilities_of([one, two], image, way), mean, atol=1e-6)
+    mean = np.mean([probabilities_of([each], image, config) for each in (one, two)], axis=0)
+    np.testing.assert_allclose(probabilities_of([one, two], image, config), mean, atol=1e-6)
     chosen = {"binary": mean[0] >= 0.5, "multiclass": mean.argmax(axis=0), "multilabel": mean >= 0.5}[task.mode]
-    assert (labels_of([one, two], image, way) != chosen).mean() < 1e-3
+    assert (labels_of([one, two], image, config) != chosen).mean() < 1e-3
 
 
 FLIPS = {"none": [()], "mirror": [(), (-1,)], "flips": [(), (-1,), (-2,), (-2, -1)]}
@@ -225,7 +237,7 @@ def test_views_are_averaged_by_hand(views, task):
     turned = [
         np.flip(probabilities_of([one], np.flip(image, [axis - 1 for axis in flip])), flip) for flip in FLIPS[views]
     ]
-    averaged = probabilities_of([one], image, Way(views=views))
+    averaged = probabilities_of([one], image, InferenceConfig(views=views))
     np.testing.assert_allclose(averaged, np.mean(turned, axis=0), atol=1e-6)
     assert views == "none" or np.abs(averaged - turned[0]).max() > 0.01  # the network is not symmetric
 
@@ -235,16 +247,18 @@ def test_views_are_averaged_by_hand(views, task):
 def test_a_symmetric_network_sees_in_flips_what_it_sees_without(resize, tile):
     # In tiles their places are not mirrored, but a network that looks at single pixels can't tell.
     one, image = predictor(MULTICLASS, resize=resize), drawn(61, 47)
-    plain = probabilities_of([one], image, Way(tile=tile))
-    np.testing.assert_allclose(probabilities_of([one], image, Way(tile=tile, views="flips")), plain, atol=1e-5)
+    plain = probabilities_of([one], image, InferenceConfig(tile=tile))
+    np.testing.assert_allclose(
+        probabilities_of([one], image, InferenceConfig(tile=tile, views="flips")), plain, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
 def test_with_flips_a_flipped_image_has_the_flipped_prediction(resize):
     one, image = predictor(size=3, resize=resize), drawn(60, 48)
-    way = Way(views="flips")
-    flipped = probabilities_of([one], image[:, ::-1], way)
-    np.testing.assert_allclose(flipped[..., ::-1], probabilities_of([one], image, way), atol=0.02)  # uint8 rounding
+    config = InferenceConfig(views="flips")
+    flipped = probabilities_of([one], image[:, ::-1], config)
+    np.testing.assert_allclose(flipped[..., ::-1], probabilities_of([one], image, config), atol=0.02)  # uint8 rounding
     assert np.abs(probabilities_of([one], image[:, ::-1])[..., ::-1] - probabilities_of([one], image)).max() > 0.05
 
 
@@ -254,7 +268,7 @@ def test_with_flips_a_flipped_image_has_the_flipped_prediction(resize):
 ])  # fmt: skip
 def test_scales_are_the_sizes_that_the_network_sees(tile, shapes):
     one, image = predictor(), drawn(48, 60)
-    scaled = probabilities_of([one], image, Way(views="mirror+scales", tile=tile))
+    scaled = probabilities_of([one], image, InferenceConfig(views="mirror+scales", tile=tile))
     assert list(dict.fromkeys(shape[2:] for shape in one.model.shapes)) == shapes
     alone = [probabilities_of([replaced(one, scale)], image) for scale in (0.75, 1.0, 1.25)]
     if tile is None:
@@ -279,7 +293,7 @@ def test_tiles_of_a_network_that_sees_single_pixels_are_the_whole_image(task, si
     whole = torch.from_numpy(image).permute(2, 0, 1)[None]
     expected = task.probabilities(one.model(Scale()(whole)))[0].numpy()
     one.model.shapes.clear()
-    tiled = probabilities_of([one], image, Way(tile=(16, 20), overlap=overlap, batch_size=3))
+    tiled = probabilities_of([one], image, InferenceConfig(tile=(16, 20), overlap=overlap, batch_size=3))
     np.testing.assert_allclose(tiled, expected, atol=1e-6)
     assert {shape[2:] for shape in one.model.shapes} == {(min(16, size[0]), min(20, size[1]))}
     assert max(shape[0] for shape in one.model.shapes) <= 3
@@ -287,9 +301,9 @@ def test_tiles_of_a_network_that_sees_single_pixels_are_the_whole_image(task, si
 
 def test_tiles_of_a_network_that_sees_around_itself_leave_no_seams():
     one, image = predictor(size=5), drawn(90, 110)
-    expected = probabilities_of([one], image, Way(tile=(90, 110)))
-    way = Way(tile=(32, 40), overlap=0.5)
-    tiled = probabilities_of([one], image, way)
+    expected = probabilities_of([one], image, InferenceConfig(tile=(90, 110)))
+    config = InferenceConfig(tile=(32, 40), overlap=0.5)
+    tiled = probabilities_of([one], image, config)
     # Within two pixels of a tile's border the network sees its padding; everywhere else tiles agree.
     touched = np.zeros((90, 110), bool)
     for starts, tile, length, axis in ((tile_starts(90, 32, 0.5), 32, 90, 0), (tile_starts(110, 40, 0.5), 40, 110, 1)):
@@ -301,14 +315,14 @@ def test_tiles_of_a_network_that_sees_around_itself_leave_no_seams():
     assert 0.2 < touched.mean() < 0.5
     np.testing.assert_allclose(tiled[0][~touched], expected[0][~touched], atol=1e-6)
     # And there the border counts for almost nothing: no seam is seen, where hard edges leave plain ones.
-    hard = probabilities_of([one], image, Way(tile=(32, 40), overlap=0))
+    hard = probabilities_of([one], image, InferenceConfig(tile=(32, 40), overlap=0))
     assert np.abs(tiled - expected).max() < 0.02
     assert np.abs(hard - expected).max() > 0.1
 
 
 def test_scaled_tiles_are_what_the_network_sees_of_more_of_the_image():
     one, image = predictor(), drawn(200, 240)
-    tiled = probabilities_of([one], image, Way(tile=(20, 24), scale=0.25))
+    tiled = probabilities_of([one], image, InferenceConfig(tile=(20, 24), scale=0.25))
     assert {shape[2:] for shape in one.model.shapes} == {(20, 24)}
     assert tiled.shape == (1, 200, 240)
     # A smooth image is the same at a quarter of the size, as Pillow makes it, all at once.
@@ -336,13 +350,13 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("views", ["none", "mirror"])
 def test_the_memory_that_tiles_take_does_not_grow_with_the_height_of_the_image(views):
     one = predictor(MULTICLASS)
-    way = Way(tile=(32, 32), overlap=0.1, batch_size=4, views=views)
-    image = take([one], np.zeros((3000, 300, 3), np.uint8), NAME)  # a map of it has 2.7 million values: 11 MB
+    config = InferenceConfig(tile=(32, 32), overlap=0.1, batch_size=4, views=views)
+    image = prepare_image([one], np.zeros((3000, 300, 3), np.uint8), NAME)  # a map of it has 2.7 million values: 11 MB
     rows = 0
     tracemalloc.start()
     try:
         with Largest() as largest:
-            for _, strips in predict([one], [image], way):
+            for _, strips in predict([one], [image], config):
                 for strip in strips:
                     rows += strip.labels.shape[0]
         _, peak = tracemalloc.get_traced_memory()
@@ -359,7 +373,7 @@ def test_the_memory_that_tiles_take_does_not_grow_with_the_height_of_the_image(v
 def test_networks_for_other_classes_are_refused_by_name():
     other = Task(("lesion",), "multilabel")
     with pytest.raises(SegregError) as refused:
-        check_together([predictor(name="runs/a"), predictor(name="runs/b"), predictor(other, name="runs/c")], None)
+        common_threshold([predictor(name="runs/a"), predictor(name="runs/b"), predictor(other, name="runs/c")], None)
     assert str(refused.value) == (
         "predictions of these runs can't be averaged, because their classes differ: "
         'runs/a tells "lesion" apart (binary), runs/c tells "lesion" apart (multilabel)\n'
@@ -370,16 +384,16 @@ def test_networks_for_other_classes_are_refused_by_name():
 def test_thresholds_that_differ_need_one_that_holds():
     pair = [predictor(name="runs/a"), predictor(name="runs/b", threshold=0.3)]
     with pytest.raises(SegregError) as refused:
-        check_together(pair, None)
+        common_threshold(pair, None)
     assert str(refused.value) == (
         "the thresholds of these runs differ: runs/a has 0.5, runs/b has 0.3\n  say which threshold is to hold"
     )
-    assert check_together(pair, 0.4) == 0.4
-    assert check_together(pair[1:], None) == 0.3
+    assert common_threshold(pair, 0.4) == 0.4
+    assert common_threshold(pair[1:], None) == 0.3
     classes = [predictor(MULTICLASS), predictor(MULTICLASS, threshold=0.3)]
-    assert check_together(classes, None) == 0.5  # means nothing there
+    assert common_threshold(classes, None) == 0.5  # means nothing there
     with pytest.raises(SegregError, match="the threshold must be from 0 to 1, not 50"):
-        check_together(pair, 50)
+        common_threshold(pair, 50)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +415,7 @@ def test_thresholds_that_differ_need_one_that_holds():
 )
 def test_ways_that_lead_nowhere(given, says):
     with pytest.raises(SegregError) as refused:
-        Way(**given)
+        InferenceConfig(**given)
     assert str(refused.value) == says
 
 
@@ -418,12 +432,12 @@ def test_a_run_predicts_in_every_way(finished):
     labels, probabilities = finished.predict(image), finished.probabilities(image)
     np.testing.assert_array_equal(labels, probabilities[0] >= 0.5)
     np.testing.assert_array_equal(finished.predict(image, threshold=0.2), probabilities[0] >= np.float32(0.2))
-    way = Way(tile=(32, 32), views="mirror")
-    tiled = finished.probabilities(image, way=way)
+    config = InferenceConfig(tile=(32, 32), views="mirror")
+    tiled = finished.probabilities(image, config=config)
     assert tiled.shape == (1, 50, 77)
-    np.testing.assert_array_equal(finished.predict(image, way=way), tiled[0] >= 0.5)
+    np.testing.assert_array_equal(finished.predict(image, config=config), tiled[0] >= 0.5)
     pair = [finished.predictor(), finished.predictor("last")]
-    both = predict_probabilities(pair, take(pair, image, NAME))
+    both = predict_probabilities(pair, prepare_image(pair, image, NAME))
     mean = (probabilities + finished.probabilities(image, weights="last")) / 2
     np.testing.assert_allclose(both, mean, atol=1e-6)
     assert finished.predictor() is pair[0]  # loaded once
