@@ -399,7 +399,8 @@ def test_the_counts_of_built_in_parts(builtin):
 def test_licences_are_those_that_the_packages_state():
     project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
     names = [re.match(r"[\w-]+", requirement).group() for requirement in project["dependencies"]]
-    told = dict(re.findall(r"^\| ([\w-]+) \| (.+) \|$", sections(DOCS / "licences.md")["Licences of what it depends on"], re.M))
+    page = sections(DOCS / "licences.md")["Licences of what it depends on"]
+    told = dict(re.findall(r"^\| ([\w-]+) \| (.+) \|$", page, re.M))
     told.pop("dependency")
     assert list(told) == names
     reasons = re.findall(r"^\| ([\w-]+) \|", sections(DOCS / "design.md")["Why each dependency is there"], re.M)
