@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from segreg.api import build_part, load_recipe, run_recipe
     from segreg.config.recipe import Recipe
     from segreg.errors import SegregError
+    from segreg.registry.command import Command
     from segreg.registry.entry import Entry, Family
     from segreg.registry.hooks import hookimpl
     from segreg.registry.kinds import KINDS
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from segreg.task import IGNORE_INDEX, Task
 
 _LAZY = {
+    "Command": "segreg.registry.command",
     "IGNORE_INDEX": "segreg.task",
     "KINDS": "segreg.registry.kinds",
     "Dataset": "segreg.registry.protocols",
@@ -47,7 +49,7 @@ _LAZY = {
 }
 
 __all__ = [
-    "IGNORE_INDEX", "KINDS", "Dataset", "Decoder", "Encoder", "Entry", "Family", "Loss", "Recipe", "Run", "Sample",
+    "IGNORE_INDEX", "KINDS", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Family", "Loss", "Recipe", "Run", "Sample",
     "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
 ]  # fmt: skip
 

@@ -14,8 +14,8 @@ import tiny_runs
 from segreg.errors import SegregError
 
 PUBLIC = [
-    "IGNORE_INDEX", "KINDS", "Dataset", "Decoder", "Encoder", "Entry", "Family", "Loss", "Recipe", "Run", "Sample",
-    "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
+    "IGNORE_INDEX", "KINDS", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Family", "Loss", "Recipe", "Run",
+    "Sample", "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
 ]  # fmt: skip
 
 

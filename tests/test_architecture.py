@@ -37,7 +37,7 @@ LAYERS = (
 KNOW_NO_RECIPE = {"data", "evaluation", "inference", "runtime", "training", "visualize"}
 """Packages that are given what they need: they read neither a recipe file nor the registry."""
 PUBLIC = {
-    "", "data.images", "data.tiff", "errors", "evaluation.counts", "models.pyramid", "registry.entry", "registry.hooks",
+    "", "data.images", "data.tiff", "errors", "evaluation.counts", "models.pyramid", "registry.command", "registry.entry", "registry.hooks",
     "registry.kinds", "registry.plot_data", "registry.protocols", "settings", "task",
 }  # fmt: skip
 """What a plugin may import of segreg."""
@@ -184,8 +184,8 @@ def test_the_public_names_are_those_that_are_listed():
     import segreg
 
     assert sorted(segreg.__all__) == [
-        "Dataset", "Decoder", "Encoder", "Entry", "Family", "IGNORE_INDEX", "KINDS", "Loss", "Recipe", "Run", "Sample",
-        "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
+        "Command", "Dataset", "Decoder", "Encoder", "Entry", "Family", "IGNORE_INDEX", "KINDS", "Loss", "Recipe", "Run",
+        "Sample", "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
     ]  # fmt: skip
     for name in segreg.__all__:
         assert getattr(segreg, name) is not None

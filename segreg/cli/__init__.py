@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from segreg.cli import (
-    bench,
     cache,
     check,
-    compare,
     data,
     diff,
     evaluate,
     listing,
-    matrix,
     plugin,
     plugins,
     predict,
@@ -28,12 +27,20 @@ from segreg.cli import (
     schema,
     show,
 )
-from segreg.errors import SegregError
+from segreg.errors import SegregError, did_you_mean
+from segreg.registry.command import Command
 
-COMMANDS = (
-    run, evaluate, predict, report, profile, bench, compare, runs, diff, check, data, listing, show, matrix, plugins,
-    plugin, recipes, schema, cache,
-)  # fmt: skip
+if TYPE_CHECKING:
+    from segreg.registry.registry import Registry
+
+COMMANDS = {
+    module.NAME: Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
+    for module in (
+        run, evaluate, predict, report, profile, runs, diff, check, data, listing, show, plugins, plugin, recipes,
+        schema, cache,
+    )
+}  # fmt: skip
+"""The commands that are always there. Others come from plugins; segreg's own `bench`, `compare` and `matrix` do."""
 
 SPINS = "20000"
 """How often a thread of GNU's OpenMP looks for work before it sleeps, some tenths of a millisecond in all.
@@ -52,8 +59,8 @@ EPILOG = """examples:
 """
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the parser of every command."""
+def parser(added: Mapping[str, Command] = MappingProxyType({})) -> argparse.ArgumentParser:
+    """Return the parser of every command, also of those that plugins add, by name."""
     top = argparse.ArgumentParser(
         prog="segreg",
         description="Semantic segmentation from plain YAML recipes.",
@@ -62,17 +69,31 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action=_Version, help="print the version and stop")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for command in COMMANDS:
-        added = commands.add_parser(
-            command.NAME,
-            help=command.HELP,
-            description=command.HELP[0].upper() + command.HELP[1:] + ".",
-            epilog=command.EXAMPLES,
+    for name, command in {**COMMANDS, **added}.items():
+        own = commands.add_parser(
+            name,
+            help=command.help,
+            description=command.help[0].upper() + command.help[1:] + ".",
+            epilog=command.examples,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.arguments(added)
-        added.set_defaults(execute=command.execute)
+        command.arguments(own)
+        own.set_defaults(execute=command.execute)
     return top
+
+
+def added_commands(registry: Registry) -> dict[str, Command]:
+    """Return the commands that plugins add, by the name that calls each.
+
+    That is `NAME@DISTRIBUTION` where two packages offer the name, or where it is one of `COMMANDS`, which can't be
+    replaced.
+    """
+    found = {}
+    for name, offers in registry.commands().items():
+        for owner, command in offers:
+            alone = len(offers) == 1 and name not in COMMANDS
+            found[name if alone else f"{name}@{owner.distribution}"] = command
+    return found
 
 
 class _Version(argparse.Action):
@@ -89,9 +110,32 @@ class _Version(argparse.Action):
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse a command line; overrides may stand anywhere, also behind options, where argparse alone loses them."""
-    top = parser()
-    chosen, rest = top.parse_known_args(arguments)
+    """Parse a command line; overrides may stand anywhere, also behind options, where argparse alone loses them.
+
+    Plugins are loaded only where their commands matter: for help, and for a command that is not one of `COMMANDS`.
+
+    Raises:
+        SegregError: two packages offer the command.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    asked = next((word for word in given if not word.startswith("-")), None)
+    if asked in COMMANDS or given == ["--version"]:
+        top = parser()
+    else:
+        from segreg.registry.registry import load_registry
+
+        registry = load_registry()
+        added = added_commands(registry)
+        top = parser(added)
+        if asked is not None and asked not in added:
+            try:
+                registry.find_command(asked)  # offered twice, or by nobody
+            except SegregError as error:
+                if asked in registry.commands():
+                    raise
+                close = did_you_mean(asked, [*COMMANDS, *added])
+                top.error("\n".join(filter(None, [error.problems[0].message, close, error.problems[0].hint])))
+    chosen, rest = top.parse_known_args(given)
     if rest and (not hasattr(chosen, "words") or any(word.startswith("-") for word in rest)):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:
@@ -100,14 +144,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and gives its exit status: 0 done, 1 in part, 2 the user's mistake, 130 interrupted.
+    """Run one command and return its exit status: 0 done, 1 in part, 2 the user's mistake, 130 interrupted.
 
-    A `SegregError` is told without a traceback; any other exception is segreg's own bug and keeps its traceback.
+    A `SegregError` is printed without a traceback; any other exception is a bug and keeps its traceback.
     """
-    chosen = parse(arguments)
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported, which no command has done yet
     try:
+        chosen = parse(arguments)
+        if "OMP_WAIT_POLICY" not in os.environ:
+            os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported: no command has done so yet
         if chosen.command != run.NAME and "WORLD_SIZE" in os.environ:  # as torchrun leaves it
             from segreg.runtime.distributed import refuse_several
 

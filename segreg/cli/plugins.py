@@ -37,7 +37,7 @@ def execute(chosen: argparse.Namespace) -> int:
             if chosen.tracebacks and plugin.detail:
                 print("  " + plugin.detail.rstrip().replace("\n", "\n  "))
         else:
-            print(f"  offers {_offers(plugin) or 'no part; it observes runs'} ({1000 * plugin.seconds:.0f} ms)")
+            print(f"  offers {_offers(plugin) or 'nothing; it observes runs'} ({1000 * plugin.seconds:.0f} ms)")
     return 0
 
 
@@ -46,7 +46,10 @@ def _offers(plugin: Plugin) -> str:
 
     names = [p.name if isinstance(p, Entry) else f"{p.prefix}*" if p.prefix else p.name for p in plugin.parts]
     kinds = sorted({part.kind for part in plugin.parts})
-    return f"{', '.join(kinds)}: {', '.join(names)}" if names else ""
+    offers = [f"{', '.join(kinds)}: {', '.join(names)}"] if names else []
+    if plugin.commands:
+        offers.append(f"commands: {', '.join(command.name for command in plugin.commands)}")
+    return "; ".join(offers)
 
 
 def _row(plugin: Plugin) -> dict[str, object]:
@@ -62,4 +65,5 @@ def _row(plugin: Plugin) -> dict[str, object]:
         "parts": [
             {"kind": part.kind, "name": part.name, "family": not isinstance(part, Entry)} for part in plugin.parts
         ],
+        "commands": [command.name for command in plugin.commands],
     }

@@ -1,4 +1,4 @@
-"""The hooks that a plugin may implement. They offer parts and observe runs; they don't steer."""
+"""The hooks that a plugin may implement. They offer parts and commands, and observe runs; they don't steer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    from segreg.registry.command import Command
     from segreg.registry.entry import Entry, Family
 
 PROJECT = "segreg"
@@ -23,6 +24,11 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 @hookspec
 def segreg_entries() -> Iterable[Entry | Family]:  # type: ignore[empty-body]
     """Return the parts that the plugin offers."""
+
+
+@hookspec
+def segreg_commands() -> Iterable[Command]:  # type: ignore[empty-body]
+    """Return the commands that the plugin adds to the command line."""
 
 
 @hookspec

@@ -17,6 +17,7 @@ import pluggy
 
 from segreg.errors import SegregError, did_you_mean, listed, with_article
 from segreg.registry import hooks
+from segreg.registry.command import Command
 from segreg.registry.compatibility import misfit, plain_name
 from segreg.registry.entry import Entry, Family, where
 from segreg.registry.kinds import KINDS
@@ -39,7 +40,8 @@ class Plugin:
         module: the module it names.
         distribution: the package that brought it.
         version: that package's version.
-        parts: what it offers.
+        parts: what it offers to recipes.
+        commands: what it adds to the command line.
         error: why it could not be used; empty where it could.
         detail: the traceback of that error.
         seconds: how long it took to load.
@@ -50,6 +52,7 @@ class Plugin:
     distribution: str
     version: str
     parts: tuple[Entry | Family, ...] = ()
+    commands: tuple[Command, ...] = ()
     error: str = ""
     detail: str = ""
     seconds: float = 0.0
@@ -167,6 +170,39 @@ class Registry:
                 complaints.append(f"{hook} of {implementation.plugin_name} failed: {type(error).__name__}: {error}")
         return complaints
 
+    def commands(self) -> dict[str, list[tuple[Plugin, Command]]]:
+        """Return by name the commands that plugins add, each with those that offer it."""
+        found: dict[str, list[tuple[Plugin, Command]]] = {}
+        for plugin in self.plugins:
+            for command in plugin.commands:
+                found.setdefault(command.name, []).append((plugin, command))
+        return dict(sorted(found.items()))
+
+    def find_command(self, name: str) -> Command:
+        """Return the command of that name; `name@distribution` chooses one where two packages offer it.
+
+        Raises:
+            SegregError: nobody offers the name, or several do.
+        """
+        bare, _, distribution = name.partition("@")
+        offers = [
+            (plugin, command)
+            for plugin, command in self.commands().get(bare, [])
+            if not distribution or plain_name(plugin.distribution) == plain_name(distribution)
+        ]
+        if len(offers) == 1:
+            return offers[0][1]
+        if offers:
+            raise SegregError(
+                f'the command "{bare}" is offered more than once: '
+                + " and ".join(f"by {plugin.title} ({command.place})" for plugin, command in offers),
+                hint="say which one: "
+                + listed([f"segreg {bare}@{plugin.distribution}" for plugin, _ in offers], last="or"),
+            )
+        who = sorted(plugin.distribution for plugin, _ in self.commands().get(bare, []))
+        hints = [f'"{bare}" is offered by {listed(who)}' if who else "", *self.may_offer()]
+        raise SegregError(f'there is no command "{name}"', hint="\n".join(filter(None, hints)))
+
     def may_offer(self) -> list[str]:
         """Return a sentence for each plugin that is not in use, for the message of a name that nobody offers."""
         return [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
@@ -261,13 +297,13 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
         if other := manager.get_name(module):
             raise SegregError(f"{plugin.module} is in use already, through {other}")
         manager.register(module, title)
-        parts = _parts_of(manager, module)
+        parts, commands = _parts_of(manager, module), _commands_of(manager, module)
     except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises, the others continue
         if manager.has_plugin(title):
             manager.unregister(name=title)
         told = str(error) if isinstance(error, SegregError) else _told(error, plugin.module)
         return dataclasses.replace(plugin, error=told, detail=traceback.format_exc())
-    return dataclasses.replace(plugin, parts=parts, seconds=time.perf_counter() - start)
+    return dataclasses.replace(plugin, parts=parts, commands=commands, seconds=time.perf_counter() - start)
 
 
 def _told(error: BaseException, module: str) -> str:
@@ -316,3 +352,20 @@ def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Famil
             if twice := [f"{kind} {name!r}" for kind, name in dict.fromkeys(single) if single.count((kind, name)) > 1]:
                 raise SegregError(f"{at}: segreg_entries gave {listed(twice, quote='')} twice; name one otherwise")
     return tuple(parts)
+
+
+def _commands_of(manager: pluggy.PluginManager, module: Any) -> tuple[Command, ...]:
+    commands: list[Command] = []
+    for implementation in manager.hook.segreg_commands.get_hookimpls():
+        if implementation.plugin is module:
+            given: Any = implementation.function()
+            at = where(implementation.function)
+            if not isinstance(given, Iterable):
+                raise SegregError(f"{at}: segreg_commands returned {given!r}, which is not a list of segreg.Command")
+            for command in given:
+                if not isinstance(command, Command):
+                    raise SegregError(f"{at}: segreg_commands returned {command!r}, which is not a segreg.Command")
+                if command.name in [other.name for other in commands]:
+                    raise SegregError(f"{at}: segreg_commands returned {command.name!r} twice")
+                commands.append(command)
+    return tuple(commands)

@@ -310,7 +310,7 @@ segreg-good 2.0  losses (module)
 segreg-off 1.0  losses (module)
   NOT IN USE: switched off by SEGREG_DISABLE_PLUGINS
 segreg-watch 1.0  parts (module)
-  offers no part; it observes runs (1 ms)
+  offers nothing; it observes runs (1 ms)
 """
     )
     assert "Traceback" in segreg("plugins", "--tracebacks").out

@@ -24,9 +24,9 @@ def _stand_ins(installed):
 def test_help_names_every_command_and_each_has_examples(segreg):
     printed = segreg("--help")
     assert printed.status == 0
-    for command in COMMANDS:
-        assert f"\n    {command.NAME} " in printed.out
-        own = segreg(command.NAME, "--help")
+    for name in COMMANDS:
+        assert f"\n    {name} " in printed.out
+        own = segreg(name, "--help")
         assert own.status == 0
         assert "examples:" in own.out
 
@@ -48,28 +48,28 @@ def test_a_wrong_command_is_a_users_mistake(arguments, segreg):
 def test_every_problem_is_told_and_the_status_is_2(segreg, monkeypatch):
     from segreg.errors import Place, Problem
 
-    def fail(_):
+    def fail():
         raise SegregError.of([Problem("one", Place("a.yaml", 1, 2), "do this"), Problem("two")])
 
-    monkeypatch.setattr("segreg.cli.plugins.execute", fail)
+    monkeypatch.setattr("segreg.registry.registry.load_registry", fail)
     printed = segreg("plugins")
     assert (printed.status, printed.out, printed.err) == (2, "", "error: a.yaml:1:2: one\n  do this\nerror: two\n")
 
 
 def test_an_interrupt_is_no_traceback(segreg, monkeypatch):
-    def interrupt(_):
+    def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segreg.cli.plugins.execute", interrupt)
+    monkeypatch.setattr("segreg.registry.registry.load_registry", interrupt)
     printed = segreg("plugins")
     assert (printed.status, printed.err) == (130, "interrupted\n")
 
 
 def test_a_bug_keeps_its_traceback(segreg, monkeypatch):
-    def fail(_):
+    def fail():
         raise ZeroDivisionError
 
-    monkeypatch.setattr("segreg.cli.plugins.execute", fail)
+    monkeypatch.setattr("segreg.registry.registry.load_registry", fail)
     with pytest.raises(ZeroDivisionError):
         segreg("plugins")
 

@@ -1,0 +1,16 @@
+"""The commands of `segreg.benchmark`, added to the command line as any other package adds its own."""
+
+from __future__ import annotations
+
+from segreg.cli import bench, compare, matrix
+from segreg.registry.command import Command
+from segreg.registry.hooks import hookimpl
+
+
+@hookimpl
+def segreg_commands() -> list[Command]:
+    """Return `bench`, `compare` and `matrix`."""
+    return [
+        Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
+        for module in (bench, compare, matrix)
+    ]
