@@ -28,8 +28,6 @@ _STRIP = 1 << 20
 """Pixels of a strip: what is made of labels and probabilities beside the maps stays small."""
 _TOGETHER = 1 << 25
 """Values of the maps that are held at once; larger images go one by one, whatever the batch's size."""
-_TRIAL = 96
-"""Side of the image on which a network is tried, at most: three pixels at stride 32."""
 _FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
     "none": ((),),
     "mirror": ((), (-1,)),
@@ -66,21 +64,6 @@ class Predictor:
         from segreg.models.segmenter import predict_logits
 
         return predict_logits(self.model, self.normalize, images, self.device, self.precision)
-
-    def lighter(self) -> Predictor:
-        """Return a predictor of the same logits whose network has less to do; `segreg.prediction.lighter` says what.
-
-        It depends on nothing but what this one is made of, so that all who score a network see the same logits.
-        """
-        import torch
-
-        from segreg.prediction.lighter import lighten
-
-        height, width = (min(side, _TRIAL) for side in self.input.size)
-        drawn = torch.Generator().manual_seed(0)
-        image = torch.randint(256, (1, self.input.channels, height, width), dtype=torch.uint8, generator=drawn)
-        found = lighten(self.model, self.normalize(image.to(self.device)), self.precision)
-        return replace(self, model=found.network)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,7 +106,7 @@ class Assembly:
         return Predictor(
             name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
             self.recipe.evaluate.threshold, self.device, self.precision,
-        ).lighter()  # fmt: skip
+        )  # fmt: skip
 
 
 def _prepared(

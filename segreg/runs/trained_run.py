@@ -239,7 +239,7 @@ class Run:
             threshold=self.recipe.evaluate.threshold,
             device=place,
             precision=choose_precision(precision, place),
-        ).lighter()
+        )
 
     def _normalize(self) -> Normalize:
         from segreg.models.segmenter import Normalize

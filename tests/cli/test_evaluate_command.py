@@ -80,6 +80,18 @@ def test_the_test_side_gives_the_scores_of_the_run(segreg, finished):
     )
 
 
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_run_and_its_evaluation_have_the_same_scores_to_the_last_digit(precision, tmp_path, segreg):
+    run = tiny_runs.run(tmp_path, f"train.precision={precision}", "train.epochs=2", "evaluate.overlays=0")
+    for side in ("test", "val"):
+        out = tmp_path / side
+        command = ["evaluate", run.directory.path, "--split", side, "--out", out, "--quiet"]
+        printed = segreg(*command)
+        assert printed.status == 0, printed.err
+        assert json.loads((out / "metrics.json").read_text())["metrics"][side] == run.results["metrics"][side]
+    assert (tmp_path / "test" / "per_image.csv").read_text() == run.directory.per_image.read_text()
+
+
 def test_worst_and_best_images(segreg, finished):
     folder = Path("out")
     (folder / "worst").mkdir(parents=True)
