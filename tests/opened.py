@@ -44,7 +44,7 @@ def probed(file, script):
     """
     whole = _BEGIN + script + _END
     digest = base64.b64encode(hashlib.sha256(whole.encode()).digest()).decode()
-    text = file.read_text(encoding="utf-8").replace("script-src ", f"script-src &#x27;sha256-{digest}&#x27; ", 1)
+    text = file.read_text(encoding="utf-8").replace("script-src ", f"script-src 'sha256-{digest}' ", 1)
     made = file.with_name("probed.html")
     made.write_text(text.replace("<style>", f"<script>{whole}</script><style>", 1), encoding="utf-8")
     return made

@@ -1,59 +1,446 @@
-"""A report as one page that needs nothing else: no network, no other file, no script to be read."""
+"""The page of a run: what its files hold, read into the template's variables; each file may be missing."""
 
 from __future__ import annotations
 
+import csv
+import json
+import math
 import re
+import shlex
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from segreg.reports import evaluations, gallery, scores, settings
-from segreg.reports.elements import Content, Html, element, joined
-from segreg.reports.frame import framed
-from segreg.reports.material import Material
+from markupsafe import Markup
+
+from segreg.config.resolve import SETTINGS, Choice, Resolved
+from segreg.config.yaml_text import to_yaml
+from segreg.errors import SegregError
+from segreg.reports import charts
+from segreg.reports.render import definitions, number, render
+from segreg.runs.directory import RunDirectory
+from segreg.runs.header import weights_notice
 from segreg.runtime.progress import duration
+from segreg.settings import Setting, plain, settings_of
+from segreg.training import history
+from segreg.training.checkpoint import read_notes
+from segreg.training.timing import SECONDS, shares_in_words
+
+EVALUATIONS = "evaluations"
+"""The folder in a run's directory that has a folder for each of its evaluations."""
+POOLED, PER_IMAGE, CLASS = ".pooled", ".per_image_mean", ".class."
+DIAGRAMS = {
+    "confusion.png": "Confusion matrix: true and predicted class of the pixels",
+    "roc_pr_curves.png": "ROC and precision-recall curves",
+    "reliability.png": "Reliability: how often predictions are right, by how certain they are",
+}
+"""Diagrams that the folder of a run or of an evaluation may have, with their captions."""
+_WIDE = 800
+"""Pixels from which a diagram gets the whole width of the page."""
+_TILES, _MAX_OVERLAYS, _MAX_ENDS, _MAX_ROWS = 4, 8, 3, 200
+"""How many metrics are shown large; overlays of a group; worst and best images of an evaluation; rows of images."""
+
+_IsDefault = Callable[[str, Any], bool]
 
 
-def page(material: Material) -> str:
-    """Return the page of a run."""
-    title = _title(material)
-    marked = [warning.partition(":")[0] for warning in material.warnings]
-    banners = joined(element("div", warning, class_="banner", role="alert") for warning in material.warnings)
-    sections = _sections(material, banners)
-    header = [scores.tiles(material.scored), _headline(material)]
-    tab = " - ".join([*marked, title, "segreg report"])
-    return framed(title, header, sections, tab=tab, banners=banners)
+@dataclass(frozen=True)
+class Scored:
+    """What was scored: at the end of a run, or by an evaluation of it.
+
+    Attributes:
+        folder: where its files are.
+        results: what `results.json` holds, or `metrics.json` of an evaluation; empty if there are none yet.
+        per_image: a row for each image: its id and its scores.
+    """
+
+    folder: Path
+    results: Mapping[str, Any]
+    per_image: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, folder: Path, results: Path) -> Scored:
+        """Read the files of a folder."""
+        return cls(folder, _json(results), _rows(folder / "per_image.csv"))
+
+    @property
+    def split(self) -> str:
+        """The split that was scored last; empty if none was."""
+        return str(self.results.get("scored_on") or "")
+
+    @property
+    def splits(self) -> list[str]:
+        """All splits with scores; what was scored last comes first."""
+        return sorted(self.results.get("metrics", {}), key=lambda split: split != self.split)
+
+    def values(self, split: str) -> Mapping[str, float | None]:
+        """Return a split's metrics by their full names."""
+        values: Mapping[str, float | None] = self.results.get("metrics", {}).get(split, {})
+        return values
+
+    def interval(self, split: str, name: str) -> str:
+        """Return a metric's 95% interval; empty if none was computed."""
+        intervals = self.results.get("intervals") or {}
+        ends = intervals.get(split, intervals).get(name)
+        if isinstance(ends, Mapping):
+            ends = [ends.get("low"), ends.get("high")]
+        if not isinstance(ends, Sequence) or len(ends) != 2 or None in ends:
+            return ""
+        return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
+
+    def columns(self) -> list[str]:
+        """Return the scores that every image has, without those of single classes."""
+        names = self.per_image[0] if self.per_image else ()
+        return [name for name in names if name != "id" and CLASS not in name]
+
+    def ordered(self) -> list[Mapping[str, Any]]:
+        """Return the rows of the images, the worst first by the first score, undefined scores before all others."""
+        columns = self.columns()
+        if not columns:
+            return []
+        return sorted(self.per_image, key=lambda row: -1.0 if math.isnan(row[columns[0]]) else row[columns[0]])
+
+    def averages(self, split: str) -> dict[str, Any]:
+        """Return the metrics of a split: pooled and per image by metric, and those that are neither."""
+        known = self.results.get("classes", ())
+        averaged: dict[str, dict[str, str]] = {}
+        single: list[str] = []
+        for name in self.values(split):
+            ending = next((ending for ending in (POOLED, PER_IMAGE) if name.endswith(ending)), "")
+            if name.partition(CLASS)[2] in known:
+                continue
+            if ending:
+                averaged.setdefault(name.removesuffix(ending), {})[ending] = name
+            else:
+                single.append(name)
+        noted = any(self.interval(split, name) for name in self.values(split))
+        return {"averaged": averaged, "single": single, "has_intervals": noted}
+
+    def classes(self) -> tuple[list[str], dict[str, dict[str, str]]]:
+        """Return the metrics that have values of single classes, and for each class their full names."""
+        found: dict[str, dict[str, str]] = {}
+        for name in self.values(self.split):
+            metric, _, of_class = name.partition(CLASS)
+            if of_class in self.results.get("classes", ()):
+                found.setdefault(of_class, {})[metric] = name
+        return list(dict.fromkeys(metric for by_metric in found.values() for metric in by_metric)), found
+
+    def definitions(self) -> Any:
+        """Return what each number is."""
+        known = self.results.get("definitions", {})
+        return definitions([*known, *(name for split in self.splits for name in self.values(split))], known)
 
 
-def _sections(material: Material, banners: Html) -> dict[str, Content]:
-    """Return what the page has, by heading; what a run does not have is left out."""
-    found: dict[str, Html] = {
-        "Scores": scores.metrics(material.scored),
-        "Classes": scores.classes(material.scored),
-        "Diagrams": gallery.diagrams(material.directory.path),
-        "Images": gallery.overlays(material),
-        "Scores of single images": scores.spread(material.scored),
-        "Evaluations": evaluations.evaluations(material),
-        "Training": joined([gallery.curves(material), scores.epochs(material)]),
-        "Recipe": settings.recipe(material),
-        "Environment": settings.environment(material),
-    }
-    # Who follows a link to the scores must meet the warnings too.
-    return {h: [banners, content] if h == "Scores" else content for h, content in found.items() if content}
+def page(directory: RunDirectory, recipe: Resolved | None) -> str:
+    """Return the page of a run.
+
+    Args:
+        directory: the run's.
+        recipe: the run's, to mark what differs from the defaults; None marks nothing.
+
+    Raises:
+        SegregError: a file of the run is broken.
+    """
+    folders = sorted(file.parent for file in (directory.path / EVALUATIONS).glob("*/metrics.json"))
+    scored = Scored.read(directory.path, directory.results)
+    environment, epochs = _json(directory.environment), history.read(directory.path)
+    notices = _notices(directory, scored.results, environment, epochs)
+    title = f"{directory.path.absolute().parent.name} {directory.path.absolute().name}"
+    return render(
+        "run",
+        title=title,
+        tab_title=" - ".join([*(notice.partition(":")[0] for notice in notices), title, "segreg report"]),
+        notices=notices,
+        has_scores=any(scored.values(split) for split in scored.splits),
+        scored=scored,
+        tiles=[_tile(scored, name) for name in scored.values(scored.split) if CLASS not in name][:_TILES],
+        headline=_headline(directory, scored.results, environment),
+        diagrams=_diagrams(directory.path),
+        overlays=_overlays(directory, scored),
+        histograms=[(name, *charts.histogram(name, [row[name] for row in scored.per_image]))
+                    for name in scored.columns()],
+        max_rows=_MAX_ROWS,
+        max_ends=_MAX_ENDS,
+        evaluations=[_evaluation(Scored.read(folder, folder / "metrics.json")) for folder in folders],
+        curves=directory.curves if directory.curves.is_file() else None,
+        history=_history(epochs, scored.results.get("best_epoch")),
+        recipe=None if recipe is None else Markup("").join(_recipe_lines(recipe)),
+        recipe_text=directory.resolved.read_text(encoding="utf-8") if directory.resolved.is_file() else "",
+        environment=_environment(environment),
+    )  # fmt: skip
 
 
-def _headline(material: Material) -> Html:
-    took = duration(material.results.get("training_seconds") or 0)
-    return scores.headline(material, _begun(material), took)
+def _json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SegregError(f"{file} is not valid JSON: {error}", hint="it was changed since the run wrote it") from None
+    if not isinstance(content, dict):
+        raise SegregError(f"{file} must hold a JSON object", hint="it was changed since the run wrote it")
+    return content
 
 
-def _title(material: Material) -> str:
-    return f"{material.directory.path.absolute().parent.name} {material.directory.path.absolute().name}"
+def _rows(file: Path) -> list[dict[str, Any]]:
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as text:
+        return [
+            {name: value if name == "id" else _float(value) for name, value in row.items() if name is not None}
+            for row in csv.DictReader(text)
+        ]
 
 
-def _begun(material: Material) -> str:
-    """Return when the run began, from the name that its folder was given; when it was read in, if it was renamed."""
-    stamp = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)", material.directory.path.absolute().name)
+def _float(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def _notices(
+    directory: RunDirectory, results: Mapping[str, Any], environment: Mapping[str, Any], epochs: Sequence[Any]
+) -> list[str]:
+    """Return what must not be overlooked: synthetic images, random weights, a training that did not finish."""
+    if "notice" in results:
+        data_notice = str(results["notice"])
+    else:
+        data_notice = read_notes(directory.last).get("notice", "") if directory.last.is_file() else ""
+    found = [data_notice, results.get("weights") or weights_notice(environment.get("model", {}))]
+    if not results:
+        found.append(f"NOT FINISHED: there are no results yet, after {len(epochs)} epochs")
+    elif results.get("stopped_because") == "interrupted":
+        found.append(f"INTERRUPTED after {results.get('epochs')} epochs: nothing was scored")
+    return [notice for notice in dict.fromkeys(found) if notice]
+
+
+def _tile(scored: Scored, name: str) -> dict[str, Any]:
+    metric, how = name, scored.split
+    for ending, meaning in ((POOLED, "pooled over all pixels"), (PER_IMAGE, "mean over images")):
+        if name.endswith(ending):
+            metric, how = name.removesuffix(ending), f"{meaning}, {scored.split}"
+    value = scored.values(scored.split)[name]
+    return {"metric": metric, "how": how, "value": value, "interval": scored.interval(scored.split, name)}
+
+
+def _headline(
+    directory: RunDirectory, results: Mapping[str, Any], environment: Mapping[str, Any]
+) -> list[tuple[str, str]]:
+    """Return what was run, and how it ended."""
+    monitor, best = results.get("monitor", ""), results.get("best_epoch")
+    value = f"{best}, with {monitor} {number(results.get('best_value'))}" if best else f"none: no {monitor} was defined"
+    images = ", ".join(f"{count} {split}" for split, count in results.get("images", {}).items())
+    trained = ""
+    if results:
+        took = duration(results.get("training_seconds") or 0)
+        trained = f"{results['epochs']} epochs in {took}, {results['stopped_because']}"
+    return [
+        ("recipe", str(results.get("recipe") or environment.get("recipe", ""))),
+        ("dataset", f"{results['dataset']}: {images}" if "dataset" in results else ""),
+        ("classes", ", ".join(results.get("classes", ()))),
+        ("started", _started(directory)),
+        ("trained", trained),
+        ("time", shares_in_words(results.get("time", {}))),
+        ("best epoch", value if results else ""),
+        ("seed", str(results.get("seed", ""))),
+        ("folder", str(directory.path)),
+    ]
+
+
+def _started(directory: RunDirectory) -> str:
+    """Return when the run started, by the name of its folder; if that was renamed, by the time of its split file."""
+    stamp = re.match(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)", directory.path.absolute().name)
     if stamp:
         return f"{stamp[1]} {stamp[2]}:{stamp[3]}:{stamp[4]}"
-    file: Path = material.directory.split
+    file = directory.split
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(file.stat().st_mtime)) if file.is_file() else ""
+
+
+# Images
+
+
+def _diagrams(folder: Path) -> list[tuple[Path, str, bool]]:
+    """Return file and caption of each diagram, and whether its text needs the whole width of the page."""
+    return [(folder / name, caption, _is_wide(folder / name))
+            for name, caption in DIAGRAMS.items() if (folder / name).is_file()]  # fmt: skip
+
+
+def _is_wide(file: Path) -> bool:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            return opened.width > _WIDE
+    except (OSError, ValueError):
+        return False
+
+
+def _overlays(directory: RunDirectory, scored: Scored) -> dict[str, Any]:
+    """Return images with truth and prediction: the worst, the best, some sampled at random, and others."""
+    files = sorted(directory.overlays.glob("*.png")) if directory.overlays.is_dir() else []
+    groups = _groups(files, scored.results.get("overlays") or {}, scored.results.get("seed"))
+    shown = {heading: [_overlay(file, scored) for file in members[:_MAX_OVERLAYS]]
+             for heading, members in groups.items() if members}  # fmt: skip
+    return {"groups": shown, "count": len(files), "shown": sum(map(len, shown.values()))}
+
+
+def _groups(files: Sequence[Path], chosen: Mapping[str, Sequence[Any]], seed: Any) -> dict[str, list[Path]]:
+    """Return the overlays by why they were chosen, according to the results."""
+    of_stem: dict[str, list[Path]] = {}
+    for file in files:
+        of_stem.setdefault(file.stem.partition("_")[2], []).append(file)
+
+    def named(why: str) -> list[Path]:
+        found = [of_stem.get(_as_file_name(str(identity)), []) for identity in chosen.get(why, ())]
+        return [candidates[0] for candidates in found if len(candidates) == 1]
+
+    groups = {"Worst": named("worst"), "Best": named("best"),
+              f"Sampled at random from the others, with seed {seed}": named("random")}  # fmt: skip
+    known = {file for members in groups.values() for file in members}
+    heading = "Others, from the worst to the best" if known else "From the worst to the best"
+    return {**groups, heading: [file for file in files if file not in known]}
+
+
+def _overlay(file: Path, scored: Scored) -> tuple[Path, str, str]:
+    """Return file, name and scores of an overlay; without scores if two ids have become one file name."""
+    stem = file.stem.partition("_")[2] or file.stem
+    ordered = scored.ordered()
+    found = [(rank, row) for rank, row in enumerate(ordered, start=1) if _as_file_name(str(row["id"])) == stem]
+    if len(found) != 1:
+        return file, stem, ""
+    rank, row = found[0]
+    scores = ", ".join(f"{name} {number(row[name])}" for name in scored.columns())
+    return file, str(row["id"]), f"{scores}; {rank} of {len(ordered)} from the worst"
+
+
+def _as_file_name(identity: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", identity)[:80]
+
+
+# Evaluations and the history
+
+
+def _evaluation(scored: Scored) -> dict[str, Any]:
+    results, split = scored.results, scored.split
+    other = results.get("data_recipe", "") if results.get("data_recipe") != results.get("recipe") else ""
+    count = results.get("images", {}).get(split)
+    resolution = {"input": "input: masks at the network's input size", "original": "original: each image's own"}
+    threshold = results.get("threshold")
+    ends = {name: sorted((scored.folder / name.lower()).glob("*.png"))[:_MAX_ENDS] for name in ("Worst", "Best")}
+    return {
+        "scored": scored,
+        "facts": [
+            ("data", f"{results.get('dataset', '')}, {split}: {count} images{f', of {other}' if other else ''}"),
+            ("resolution", resolution.get(results.get("resolution", ""), "")),
+            ("threshold", "" if threshold is None else f"{threshold:g}, {results.get('threshold_is', '')}"),
+            ("weights", f"of the {results['weights']} epoch" if results.get("weights") else ""),
+        ],
+        "of_other_data": bool(other),
+        "diagrams": _diagrams(scored.folder),
+        "ends": {name: [(file, file.stem.partition("_")[2] or file.stem, "") for file in found]
+                 for name, found in ends.items() if found},
+    }  # fmt: skip
+
+
+def _history(epochs: Sequence[Mapping[str, float]], best: Any) -> dict[str, Any]:
+    """Return the history as a table, without values of single classes and times."""
+    names = list(dict.fromkeys(name for row in epochs for name in row))
+    shown = [name for name in names if CLASS not in name and name != "epoch" and not name.startswith(SECONDS)]
+    # Learning rates are often small and seldom round.
+    rows = [
+        (f"{row['epoch']:g}", row["epoch"] == best,
+         ["" if n not in row else f"{row[n]:.4g}" if n.startswith("lr.") else number(row[n]) for n in shown])
+        for row in epochs
+    ]  # fmt: skip
+    return {"columns": shown, "rows": rows, "is_whole": len(shown) + 1 >= len(names)}
+
+
+# Recipe and environment
+
+
+def _recipe_lines(resolved: Resolved) -> Iterator[Markup]:
+    """Return the YAML of a recipe, line by line; what differs from the defaults is marked."""
+    choices: dict[str, list[Choice]] = {
+        "dataset": [resolved.dataset], "augment": [*resolved.augment], "encoder": [resolved.encoder],
+        "decoder": [resolved.decoder], "auxiliary": [resolved.auxiliary] if resolved.auxiliary else [],
+        "loss": [*resolved.loss], "optimizer": [resolved.optimizer],
+        "schedule": [resolved.schedule] if resolved.schedule else [],
+    }  # fmt: skip
+    for section, value in resolved.plain().items():
+        parts = choices.get(section, [])
+        heading = Markup("{}:\n").format(section)
+        if isinstance(value, list) and parts:
+            yield heading
+            for item, choice in zip(value, parts, strict=True):
+                yield from _settings(item, _default_of(choice.part.settings, weight=1.0), bullet=True)
+        elif isinstance(value, Mapping) and parts:
+            yield heading
+            yield from _settings(value, _default_of(parts[0].part.settings))
+        elif section in SETTINGS:
+            yield heading
+            rest = dict(value)
+            if section == "evaluate":
+                yield Markup("  metrics:\n")
+                for item, choice in zip(rest.pop("metrics"), resolved.metrics, strict=True):
+                    for line in _settings(item, _default_of(choice.part.settings), bullet=True):
+                        yield "  " + line
+            yield from _settings(rest, _default_of(settings_of(SETTINGS[section])))
+        else:
+            yield Markup("{}").format(to_yaml({section: value}))
+
+
+def _settings(values: Mapping[str, Any], is_default: _IsDefault, *, bullet: bool = False) -> Iterator[Markup]:
+    for place, (name, value) in enumerate(values.items()):
+        for number_, line in enumerate(to_yaml({name: value}).splitlines()):
+            indent = "- " if bullet and place == 0 and number_ == 0 else "  "
+            form = Markup("{}{}\n") if is_default(name, value) else Markup("{}<mark>{}</mark>\n")
+            yield form.format(indent, line)
+
+
+def _default_of(settings: Mapping[str, Setting], **more: Any) -> _IsDefault:
+    def is_default(name: str, value: Any) -> bool:
+        if name in more:
+            return bool(more[name] == value)
+        setting = settings.get(name)
+        return setting is not None and not setting.required and plain(setting.hint, setting.default) == value
+
+    return is_default
+
+
+def _environment(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return packages, plugins, device, commit and command."""
+    if not found:
+        return []
+    device, model = found.get("device", {}), found.get("model", {})
+    about = ", ".join(f"{key} {value}" for key, value in device.items() if key != "name")
+    plugins = [
+        f"{plugin['name']} ({plugin['distribution']} {plugin['version']})"
+        + (f": not in use: {plugin['error']}" if plugin.get("error") else "")
+        for plugin in found.get("plugins", ())
+    ]
+    before = [f"{one.get('device', {}).get('model', '?')}, torch {one.get('packages', {}).get('torch', '?')}"
+              for one in found.get("before", ())]  # fmt: skip
+    command = shlex.join(map(str, found.get("command") or ()))
+    packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in found.get("packages", {}).items())
+    return [
+        ("command", Markup("<code>{}</code>").format(command) if command else ""),
+        ("commit", str(found.get("commit") or "not in a git checkout")),
+        ("device", f"{device.get('name', '')} ({about})" if device else ""),
+        ("precision", str(found.get("precision", ""))),
+        ("Python", f"{found['python']} on {found.get('platform', '')}" if "python" in found else ""),
+        ("packages", packages),
+        ("plugins", Markup("").join(Markup("<div>{}</div>").format(plugin) for plugin in plugins)),
+        ("parameters", ", ".join(f"{role} {count:,}" for role, count in model.get("parameters", {}).items())),
+        *((role, _network(model[role])) for role in ("encoder", "decoder", "auxiliary") if role in model),
+        ("started from", str(found.get("started_from", ""))),
+        ("ran before on", "; ".join(before)),
+    ]
+
+
+def _network(facts: Mapping[str, Any]) -> str:
+    return "; ".join(
+        f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for key, value in facts.items() if value not in ("", [], None)
+    )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 
 import opened
 import planted_comparison as planted
-from segreg.reports.comparison.page import write_page
+from segreg.reports.comparison import write_comparison
 
 SCRIPT = """
   told.order = {}; told.costs = []; told.light = [];
@@ -51,8 +51,7 @@ def page(tmp_path_factory):
     """A page with the probe put before everything, which the page's policy lets run beside its own script."""
     models = tuple(planted.model(place, name="long_" * 40 if place == 3 else "") for place in range(12))
     compared = planted.comparison(models=models, failures=(planted.failure(reason="x" * 300),))
-    file = tmp_path_factory.mktemp("opened") / "report.html"
-    write_page(compared, file, [planted.disagreement(compared)])
+    *_, file = write_comparison(compared, tmp_path_factory.mktemp("opened"), [planted.disagreement(compared)])
     return opened.probed(file, SCRIPT)
 
 

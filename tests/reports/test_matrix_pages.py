@@ -102,7 +102,7 @@ def test_the_page_tells_every_cell_and_reason(matrix):
     assert "2 of 5 pairs of 2 encoders and 3 decoders work." in text
     assert text.count('<td class="sign ok"') == 2
     assert text.count('<td class="sign failed"') == 3
-    assert text.count('<td class="sign untried"') == 1
+    assert text.count('<td class="sign unchecked"') == 1
     reason = "the encoder is built: ValueError: a &lt; b | c"
     assert f'title="broken with two\n{reason}"' in text
     assert 'title="net with two\n1.2 M parameters\nlevels of strides 4, 4"' in text

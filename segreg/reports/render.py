@@ -1,0 +1,145 @@
+"""Pages from jinja2 templates: one HTML file that opens from disk, with its style, script and images inside."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import math
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from segreg.errors import SegregError
+from segreg.runtime.files import replacing
+
+_MAX_WIDTH = 1600
+"""Pixels; wider images are shrunk."""
+_MAX_PNG = 200_000
+"""Bytes; larger images are embedded as JPEG."""
+_UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
+
+
+def render(template: str, **values: Any) -> str:
+    """Return a page.
+
+    Everything is escaped except Markup. The page's policy lets a browser fetch nothing and run only the page's script.
+
+    Args:
+        template: `run`, `comparison` or `matrix`.
+        **values: the template's variables.
+    """
+    style, script = (_asset("page.css"), _asset("page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    page = _environment().get_template(f"{template}.html.j2")
+    return page.render(
+        style=Markup(style), script=Markup(script), digest=digest, version=version("segreg"), **values  # noqa: S704
+    )  # fmt: skip
+
+
+def write(text: str, file: Path, what: str) -> Path:
+    """Write a page, create its folder if it is missing, and return the file.
+
+    Raises:
+        SegregError: the file can't be written; `what` names it.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as aside:
+            aside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SegregError(f"the {what} {file} can't be written: {error.strerror}") from None
+    return file
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("segreg.reports", "templates"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(number=number, short=short, embed=embed, share=share, cut=cut)
+    return environment
+
+
+def _asset(name: str) -> str:
+    return files("segreg.reports").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def is_known(value: float | None) -> TypeGuard[float]:
+    """Whether a value is a finite number."""
+    return value is not None and math.isfinite(value)
+
+
+def number(value: float | None) -> str:
+    """Return four decimals, four significant digits for very small or large values, or "undefined"."""
+    if value is None or math.isnan(value):
+        return "undefined"
+    if isinstance(value, int) or math.isinf(value):
+        return str(value)
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def short(value: float | None) -> str:
+    """Return three significant digits, with k, M, G or T from 10,000 on; "undefined" for NaN and None."""
+    if value is None or math.isnan(value):
+        return "undefined"
+    for letter, size in _UNITS:
+        if math.isfinite(value) and abs(value) >= max(size, 1e4):
+            return f"{value / size:.3g} {letter}" if abs(value) < 999.5 * size else f"{value / size:.0f} {letter}"
+    return f"{value:.0f}" if 1000 <= abs(value) < 1e4 else f"{value:.3g}"
+
+
+def share(value: float | None) -> str | None:
+    """Return the style of a cell with a bar as long as the value's share of 1; None if it is not in [0, 1]."""
+    return f"--share:{value:.1%}" if is_known(value) and isinstance(value, float) and 0 <= value <= 1 else None
+
+
+def cut(text: str, most: int) -> str:
+    """Return at most so many letters; the middle is left out, because names often differ at either end."""
+    if len(text) <= most:
+        return text
+    behind = most * 2 // 5
+    return f"{text[: most - behind - 1].rstrip()}\u2026{text[len(text) - behind :].lstrip()}"
+
+
+def embed(image: Path | bytes, alt: str) -> Markup:
+    """Return the `img` element of an image file or its bytes, shrunk if it is large; a note if it can't be read."""
+    from PIL import Image
+
+    name = image.name if isinstance(image, Path) else "an image"
+    kind = "png"
+    try:
+        data = image.read_bytes() if isinstance(image, Path) else image
+        with Image.open(io.BytesIO(data)) as opened:
+            width, height = opened.size
+            if width > _MAX_WIDTH or len(data) > _MAX_PNG or opened.format != "PNG":
+                shown = opened.convert("RGB")
+                shown.thumbnail((_MAX_WIDTH, 4 * _MAX_WIDTH))
+                (width, height), (data, kind) = shown.size, _encode(shown)
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return Markup('<p class="note">{} can\'t be shown: {}</p>').format(name, error)
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+    return Markup('<img src="{}" alt="{}" width="{}" height="{}">').format(source, alt, width, height)
+
+
+def _encode(image: Any) -> tuple[bytes, str]:
+    found: dict[str, bytes] = {}
+    for kind, settings in (("png", {"optimize": True}), ("jpeg", {"quality": 88})):
+        file = io.BytesIO()
+        image.save(file, kind, **settings)
+        found[kind] = file.getvalue()
+    kind = "png" if len(found["png"]) <= max(_MAX_PNG, len(found["jpeg"])) else "jpeg"
+    return found[kind], kind
+
+
+def definitions(names: Sequence[str], known: Any) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return each number's name and definition: those of whole metrics, and those of single classes."""
+    pairs = [(name, str(known.get(name, "no definition"))) for name in dict.fromkeys(names)]
+    return [pair for pair in pairs if ".class." not in pair[0]], [pair for pair in pairs if ".class." in pair[0]]
