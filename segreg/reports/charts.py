@@ -187,12 +187,12 @@ def histogram(name: str, values: Sequence[float]) -> tuple[str, Markup]:
     if not len(defined):
         return f"{undefined} undefined", Markup("")
     mean, median = float(defined.mean()), float(np.median(defined))
-    told = f"mean {number(mean)}, median {number(median)}, {len(defined)} images"
-    told += f", {undefined} undefined" if undefined else ""
+    about = f"mean {number(mean)}, median {number(median)}, {len(defined)} images"
+    about += f", {undefined} undefined" if undefined else ""
     low, high = float(defined.min()), float(defined.max())
     low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
     counts, edges = np.histogram(defined, bins=20, range=(low, high))
-    chart = Chart(300, 130, (30, 8, 8, 22), f"{name}: {told}")
+    chart = Chart(300, 130, (30, 8, 8, 22), f"{name}: {about}")
     for count, start, end in zip(counts, edges, edges[1:], strict=False):
         if count:
             (bar,) = chart.axes.bar([start], [count], width=0.92 * (end - start), align="edge", color=ACCENT)
@@ -202,7 +202,7 @@ def histogram(name: str, values: Sequence[float]) -> tuple[str, Markup]:
     chart.axes.grid(visible=False, axis="x")
     chart.axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     chart.axes.xaxis.set_major_locator(MaxNLocator(5))
-    return told, chart.svg()
+    return about, chart.svg()
 
 
 def interval(value: Value) -> str:

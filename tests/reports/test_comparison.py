@@ -57,7 +57,7 @@ def words(piece):
 # what the page tells
 
 
-def test_every_number_of_a_model_stands_in_its_row():
+def test_every_number_of_a_model_is_in_its_row():
     compared = planted.comparison(3)
     found = rows(page(compared), "Models")
     assert found[0] == [
@@ -79,14 +79,14 @@ def test_every_number_of_a_model_stands_in_its_row():
     ("mean", "higher", "word"),
     [(0.1, True, "better"), (0.1, False, "worse"), (-0.1, True, "worse"), (-0.1, False, "better")],
 )
-def test_models_that_are_apart_are_marked(mean, higher, word):
+def test_significant_differences_are_marked(mean, higher, word):
     apart = Difference(mean, mean - 0.01, mean + 0.01, 0.001, 0.002, significant=True)
     text = page(changed(planted.comparison(2, higher_is_better=higher), 0, difference=apart))
     assert rows(text, "Models")[0][5] == f"0.0020 {word}"
     assert f'class="mark {word}"' in text
 
 
-def test_the_head_says_what_is_compared():
+def test_the_header_has_what_is_compared():
     compared = planted.comparison(3, notices=("DRAWN IMAGES: not real",), waiting=2)
     text = page(compared)
     assert [words(found) for found in re.findall('<div class="banner".*?</div>', text)] == [
@@ -109,7 +109,7 @@ def test_failures_have_a_table_of_their_own():
     assert "Runs that failed" not in page(planted.comparison(2))
 
 
-def test_definitions_method_and_directories_are_told():
+def test_definitions_method_and_directories():
     text = page(planted.comparison(2))
     told = section(text, "What each number is")
     for name in (planted.METRIC, "dice.pooled", "iou.class.cell", *planted.COSTS):
@@ -156,7 +156,7 @@ def test_the_table_of_images_has_the_twenty_that_differ_most():
     assert "The 20 of 60 images" in page(compared)
 
 
-def test_so_many_images_that_not_all_are_drawn(monkeypatch):
+def test_so_many_images_that_not_all_are_plotted(monkeypatch):
     monkeypatch.setattr("segreg.reports.comparison._MAX_POINTS", 50)
     text = section(page(planted.comparison(3)), "Single images")
     assert "One of every 3 of the 60 images is shown." in text
@@ -231,7 +231,7 @@ def test_what_is_not_there_has_no_section():
     ]  # fmt: skip
 
 
-def test_undefined_values_are_told_and_sorted_last():
+def test_undefined_values_are_named_and_sorted_last():
     compared = changed(planted.comparison(3), 2, values={planted.METRIC: UNDEFINED})
     text = page(compared)
     assert rows(text, "Models")[2][3] == "undefined"
@@ -348,7 +348,7 @@ def test_a_cost_that_spans_more_than_twenty_is_logarithmic():
 
 
 @pytest.mark.parametrize("higher", [True, False])
-def test_the_front_is_drawn_as_steps_through_its_models(higher):
+def test_the_front_is_plotted_as_steps_through_its_models(higher):
     text = tradeoff(page(planted.comparison(6, higher_is_better=higher)), "latency_p50_ms")
     drawing = drawings(text)[0]
     line = next(part for part in drawing.iter("g") if part.get("class") == "front")
@@ -466,7 +466,7 @@ def test_an_axis_is_logarithmic_where_positive_values_span_more_than_twenty():
         (math.inf, "inf"), (2.5e12, "2.5 T"), (2.5e16, "25000 T"),
     ],
 )  # fmt: skip
-def test_large_numbers_are_told_briefly(value, told):
+def test_large_numbers_are_short(value, told):
     assert short(value) == told
 
 
@@ -505,7 +505,7 @@ SIGHT = {
 
 @pytest.mark.parametrize("sight", SIGHT)
 @pytest.mark.parametrize(("block", "ground"), [(0, "#ffffff"), (1, "#14171b")], ids=["light", "dark"])
-def test_colours_stand_apart_for_every_eye(block, ground, sight):
+def test_colours_are_distinct_with_and_without_colour_blindness(block, ground, sight):
     style = files("segreg.reports").joinpath("templates/page.css").read_text(encoding="utf-8")
     colours = re.findall(r"--colour\d: (#\w{6})", style)[8 * block : 8 * block + 8]
     assert len(colours) == 8

@@ -158,7 +158,7 @@ def test_the_recipe_of_the_report_is_the_whole_recipe(finished, tmp_path):
     assert page.all("h2")
 
 
-def test_a_report_that_fails_loses_nothing_and_is_told(tmp_path):
+def test_a_report_that_fails_is_a_warning(tmp_path):
     said = []
     directory = made_up(tmp_path)
     directory.results.write_text("{")
@@ -175,7 +175,7 @@ def test_a_report_that_fails_loses_nothing_and_is_told(tmp_path):
 # what is in it
 
 
-def test_every_metric_stands_there_with_its_definition(tmp_path):
+def test_every_metric_is_there_with_its_definition(tmp_path):
     directory = made_up(tmp_path, classes=[f"class {n}" for n in range(11)])
     results = json.loads(directory.results.read_text())
     page = read(directory)
@@ -195,7 +195,7 @@ def rows(page_text, heading):
     return [[re.sub("<[^>]+>", "", cell) for cell in re.findall("<t[hd].*?>(.*?)</t[hd]>", line)] for line in lines]
 
 
-def test_pooled_and_per_image_stand_side_by_side_under_their_names(tmp_path):
+def test_pooled_and_per_image_are_columns_of_one_table(tmp_path):
     directory = made_up(tmp_path)
     text = write_report(directory, None).read_text()
     assert rows(text, "<h3>test: 3 images, at input resolution, best weights</h3>") == [
@@ -210,7 +210,7 @@ def test_pooled_and_per_image_stand_side_by_side_under_their_names(tmp_path):
 
 
 @pytest.mark.parametrize("by_side", [True, False])
-def test_intervals_stand_beside_their_values(by_side, tmp_path):
+def test_intervals_are_beside_their_values(by_side, tmp_path):
     intervals = {"iou.pooled": [0.05, 0.15]}
     directory = made_up(tmp_path, intervals={"test": intervals} if by_side else intervals)
     text = write_report(directory, None).read_text()
@@ -229,7 +229,7 @@ def test_metrics_of_other_names_and_undefined_values_are_there_too(tmp_path):
     assert page.all("dd").count("no definition") == 2
 
 
-def test_the_headline_says_what_when_and_how_well(tmp_path):
+def test_the_headline_has_recipe_time_and_result(tmp_path):
     text = write_report(made_up(tmp_path), None).read_text()
     told = dict(rows(text, "<header>"))
     assert told == {
@@ -258,7 +258,7 @@ def test_images_go_from_the_worst_and_the_best_with_their_scores(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_run_tells_which_of_its_images_were_drawn_at_random(tmp_path):
+def test_a_run_knows_which_images_were_sampled_at_random(tmp_path):
     run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=3")
     page = read(run.directory, run.recipe)
     captions = [caption.split()[0] for caption in page.all("figcaption") if "from the worst" in caption]
@@ -366,7 +366,7 @@ def test_an_evaluation_of_a_run_is_in_its_report_when_that_is_written_again(fini
 # what must not be overlooked
 
 
-def test_synthetic_images_and_random_weights_are_shouted_twice(tmp_path):
+def test_synthetic_images_and_random_weights_have_banners_twice(tmp_path):
     page = read(made_up(tmp_path, notice="SYNTHETIC IMAGES: drawn", weights="RANDOM weights: no network"))
     assert page.all("banner") == ["SYNTHETIC IMAGES: drawn", "RANDOM weights: no network"] * 2
     assert page.all("title")[0].startswith("SYNTHETIC IMAGES - RANDOM weights - ")
@@ -523,7 +523,7 @@ def test_large_images_are_made_smaller(tmp_path):
     assert (kind, Image.open(io.BytesIO(data)).size) == ("png", (1600, 400))
 
 
-def test_a_broken_image_is_told_and_the_rest_is_there(tmp_path):
+def test_a_broken_image_is_a_note_and_the_rest_is_there(tmp_path):
     directory = made_up(tmp_path)
     directory.curves.write_bytes(b"no image")
     page = read(directory)
@@ -531,7 +531,7 @@ def test_a_broken_image_is_told_and_the_rest_is_there(tmp_path):
     assert page.all("h2")[-1] == "Environment"
 
 
-def test_a_report_that_cannot_be_written_says_so(tmp_path):
+def test_a_report_that_cannot_be_written(tmp_path):
     directory = made_up(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(SegregError, match=r"the report .*file/r\.html can't be written: "):

@@ -1,4 +1,4 @@
-"""The page of a comparison opened in a browser: a click sorts, a choice changes the cost, names bring lines out."""
+"""Pages opened in a browser: a click sorts, a choice changes the cost, a name highlights its lines; no errors."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import pytest
 
 import opened
 import planted_comparison as planted
+import tiny_runs
+from segreg.reports import write_report
 from segreg.reports.comparison import write_comparison
 
 SCRIPT = """
@@ -81,3 +83,31 @@ def test_a_reader_sorts_chooses_and_points(page, tmp_path, width):
     assert (kept[0], kept[2], told["pressed"]) == (True, "1", 2)  # its name stands in two legends
     assert given_up[0] is False
     assert told["wide"] <= 0  # tables and drawings scroll in frames of their own, the page does not
+
+
+RUN_SCRIPT = """
+  told.order = [];
+  const table = document.querySelector("table.sortable");
+  const read = () => [...table.tBodies[0].rows].map((row) => row.cells[1].textContent.trim());
+  told.order.push(read());
+  for (const _ of [1, 2]) { table.tHead.rows[0].cells[1].click(); told.order.push(read()); }
+"""
+
+
+@pytest.fixture(scope="module")
+def run_page(tmp_path_factory):
+    """A report with the probe put before everything, which the page's policy lets run beside its own script."""
+    run = tiny_runs.finished(tmp_path_factory)
+    folder = tmp_path_factory.mktemp("opened")
+    return opened.probed(write_report(run.directory, run.recipe, folder / "report.html"), RUN_SCRIPT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1300, 500])
+def test_a_browser_shows_all_of_it(run_page, tmp_path, width):
+    told = opened.told_by(opened.browser(), run_page, tmp_path, width)
+    assert len(told["images"]) == run_page.read_text(encoding="utf-8").count("<img ") >= 4
+    before, ascending, descending = ([float(value) for value in column] for column in told["order"])
+    assert ascending == sorted(before)
+    assert descending == ascending[::-1] != ascending
+    assert told["wide"] <= 0  # tables and images scroll in frames of their own, the page does not
