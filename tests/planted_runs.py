@@ -29,12 +29,12 @@ RECIPE = {
     "evaluate": {"metrics": [{"name": "dice"}, {"name": "accuracy"}], "threshold": 0.5, "resolution": "input"},
 }
 ENVIRONMENT = {
-    "recipe": "/recipes/tiny.yaml", "python": "3.11.7", "platform": "Linux", "CPUs": 2,
+    "recipe": "/recipes/tiny.yaml", "python": "3.11.7", "platform": "Linux", "cpus": 2,
     "device": {"name": "cpu", "model": "a CPU", "threads": 1}, "packages": {"torch": "2.15.0", "timm": "1.0.31"},
     "plugins": [{"name": "builtin-encoders", "distribution": "segreg", "version": "0.1.0", "error": ""}],
     "commit": "1a2b3c", "command": ["segreg", "run", "tiny.yaml"], "precision": "float32",
     "model": {"parameters": {"encoder": 900, "total": 1000}, "encoder": {"strides": [2, 4], "weights": ""}},
-    "started_from": "", "images": "f00d", "before": [],
+    "initial_weights": "", "data_fingerprint": "f00d", "previous": [],
 }  # fmt: skip
 SPLIT = {"train": ["a", "b", "c"], "val": ["d"], "test": ["p0", "p1", "p2", "p3"]}
 DEFINITION = "Dice, counted in each image."

@@ -35,7 +35,7 @@ LEAVES = {
 }  # fmt: skip
 """What a finished run's directory holds."""
 
-_SLOW = ("segreg.runs.results.plot_history", "segreg.runs.results.plot_metrics", "segreg.runs.run.report_if_possible")
+_SLOW = ("segreg.runs.results.plot_history", "segreg.runs.results.plot_metrics", "segreg.reports.write_report")
 
 
 def write_recipe(folder, text=RECIPE, *, name="tiny"):

@@ -170,7 +170,7 @@ def _tile(text: str | None) -> tuple[int, int] | None:
 
 
 def _header(predictors: list[Predictor], notice: str) -> list[str]:
-    from segreg.runs.header import banner
+    from segreg.runs.environment import banner
 
     first = predictors[0]
     return [

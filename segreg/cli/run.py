@@ -72,7 +72,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.json and is_main():
         print(json.dumps({"run": str(run.directory.path), **run.results}, indent=2))
     elif chosen.quiet and is_main():
-        from segreg.runs.results import results_in_words
+        from segreg.runs.results import format_results
 
-        print("\n".join(results_in_words(run.results, run.directory)).lstrip("\n"))
+        print("\n".join(format_results(run.results, run.directory)).lstrip("\n"))
     return 130 if interrupted else 0

@@ -163,7 +163,7 @@ class Registry:
     def notify(self, hook: str, **arguments: Any) -> list[str]:
         """Report observers of a run; one that fails is named in the answer and stops nobody else."""
         complaints = []
-        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+        for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):  # as pluggy calls them
             try:
                 implementation.function(**{name: arguments[name] for name in implementation.argnames})
             except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises

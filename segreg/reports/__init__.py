@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from segreg.config.resolve import Resolved
     from segreg.runs.directory import RunDirectory
-    from segreg.runtime.progress import Progress
 
 
 def write_report(directory: RunDirectory, recipe: Resolved | None, file: Path | None = None) -> Path:
@@ -28,12 +27,3 @@ def write_report(directory: RunDirectory, recipe: Resolved | None, file: Path | 
     from segreg.reports.run import page
 
     return write(page(directory, recipe), file or directory.report, "report")
-
-
-def report_if_possible(directory: RunDirectory, recipe: Resolved, progress: Progress) -> None:
-    """Write the report at the end of a run; an error becomes a warning, so that the run's results are not lost."""
-    try:
-        write_report(directory, recipe)
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        progress.say(f"warning: no report was written: {reason}; segreg report {directory.path} tries again")

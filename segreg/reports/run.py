@@ -21,7 +21,7 @@ from segreg.errors import SegregError
 from segreg.reports import charts
 from segreg.reports.render import definitions, number, render
 from segreg.runs.directory import RunDirectory
-from segreg.runs.header import weights_notice
+from segreg.runs.environment import weights_notice
 from segreg.runtime.progress import duration
 from segreg.settings import Setting, plain, settings_of
 from segreg.training import history
@@ -421,7 +421,7 @@ def _environment(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         for plugin in found.get("plugins", ())
     ]
     before = [f"{one.get('device', {}).get('model', '?')}, torch {one.get('packages', {}).get('torch', '?')}"
-              for one in found.get("before", ())]  # fmt: skip
+              for one in found.get("previous", ())]  # fmt: skip
     command = shlex.join(map(str, found.get("command") or ()))
     packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in found.get("packages", {}).items())
     return [
@@ -434,7 +434,7 @@ def _environment(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("plugins", Markup("").join(Markup("<div>{}</div>").format(plugin) for plugin in plugins)),
         ("parameters", ", ".join(f"{role} {count:,}" for role, count in model.get("parameters", {}).items())),
         *((role, _network(model[role])) for role in ("encoder", "decoder", "auxiliary") if role in model),
-        ("started from", str(found.get("started_from", ""))),
+        ("started from", str(found.get("initial_weights", ""))),
         ("ran before on", "; ".join(before)),
     ]
 

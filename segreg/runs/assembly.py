@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -31,13 +31,13 @@ class Assembly:
 
     recipe: Resolved
     dataset: Dataset
-    sides: Mapping[SplitName, list[int]]
+    splits: Mapping[SplitName, list[int]]
     prepared: PreprocessedDataset
     objective: Objective
     device: torch.device
     precision: Precision
     memory: str
-    started: str
+    initial_weights: str
     train: BatchLoader
     val: BatchLoader
 
@@ -50,33 +50,38 @@ class Assembly:
     @classmethod
     def _built(cls, recipe: Resolved, progress: Progress, *, pretrained: bool) -> Assembly:
         memory = prepare_process()
-        _refuse_too_small_a_batch(recipe)
+        if recipe.train.batch < count():
+            raise SegregError(
+                f"train.batch_size: {recipe.train.batch} images can't be shared by {count()} processes",
+                hint="it is the batch of all processes together; each needs one image at least",
+            )
         device = choose_device(own_device(recipe.train.device))
         precision = choose_precision(recipe.train.precision, device)
         dataset = build.build_dataset(recipe)
-        sides = divide(dataset, recipe.split)
+        splits = divide(dataset, recipe.split)
         augment = build.build_augmentations(recipe)
         losses = build.build_losses(recipe, dataset.task)
         build.build_metrics(recipe, dataset.task)
         seed_everything(recipe.seed)
         model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), dataset.task)
-        started = ""
+        initial_weights = ""
         if pretrained and (source := recipe.train.start_from) is not None:
-            started = f"{source}: {start_from(model, source.expanduser(), recipe.train.start_part)}"
+            initial_weights = f"{source}: {start_from(model, source.expanduser(), recipe.train.start_part)}"
         if recipe.train.sync_batch_norm and count() > 1:
             synchronise_batch_norm(model, device)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
         auxiliary = recipe.auxiliary.weight if recipe.auxiliary else 0.0
         objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary)
-        prepared = _prepared(dataset, recipe, sides, progress)
+        chosen = [index for indices in splits.values() for index in indices]
+        prepared = prepare_images(dataset, recipe, chosen, progress)
         asked = recipe.train.workers
         workers = fitting_workers(device.type) if asked == "auto" else asked
 
-        def batches(side: SplitName, *, train: bool) -> BatchLoader:
+        def batches(split: SplitName, *, train: bool) -> BatchLoader:
             return BatchLoader(
                 prepared,
-                sides[side],
-                batch_size=recipe.train.batch if train else _batch_size(recipe),
+                splits[split],
+                batch_size=recipe.train.batch if train else recipe.evaluate.batch_size or recipe.train.batch,
                 augment=augment if train else None,
                 seed=recipe.seed,
                 order="shuffled" if train else "in_order",
@@ -86,8 +91,8 @@ class Assembly:
             )
 
         return cls(
-            recipe, dataset, sides, prepared, objective, device, precision, memory,
-            started, batches("train", train=True), batches("val", train=False),
+            recipe, dataset, splits, prepared, objective, device, precision, memory,
+            initial_weights, batches("train", train=True), batches("val", train=False),
         )  # fmt: skip
 
     def __enter__(self) -> Assembly:
@@ -97,40 +102,28 @@ class Assembly:
         self.train.close()
         self.val.close()
 
-    def sides_by_id(self) -> dict[str, list[str]]:
-        """Return the samples' ids of each side."""
-        return {side: [self.dataset.samples[i].id for i in indices] for side, indices in self.sides.items()}
+    def ids_by_split(self) -> dict[str, list[str]]:
+        """Return the samples' ids of each split."""
+        return {split: [self.dataset.samples[i].id for i in indices] for split, indices in self.splits.items()}
 
     def predictor(self, name: str) -> Predictor:
-        """Return the network as it is now, with all that scoring needs; `name` is what it is called in messages."""
+        """Return the network as it is now, with all that scoring needs; `name` is its name in messages."""
         return Predictor(
             name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
             self.recipe.evaluate.threshold, self.device, self.precision,
         )  # fmt: skip
 
 
-def _prepared(
-    dataset: Dataset, recipe: Resolved, sides: Mapping[SplitName, list[int]], progress: Progress
+def prepare_images(
+    dataset: Dataset, recipe: Resolved, indices: Sequence[int], progress: Progress
 ) -> PreprocessedDataset:
-    chosen = [index for indices in sides.values() for index in indices]
-    with progress.watch("preparing images", len(chosen), "images") as advance:
+    """Return some images of a dataset as the network takes them."""
+    with progress.watch("preparing images", len(indices), "images") as advance:
         before = 0
 
-        def tell(done: int, _: int) -> None:
+        def report(done: int, _: int) -> None:
             nonlocal before
             advance(done - before)
             before = done
 
-        return prepare(dataset, recipe.input, indices=chosen, progress=tell)
-
-
-def _refuse_too_small_a_batch(recipe: Resolved) -> None:
-    if recipe.train.batch < count():
-        raise SegregError(
-            f"train.batch_size: {recipe.train.batch} images can't be shared by {count()} processes",
-            hint="it is the batch of all processes together; each needs one image at least",
-        )
-
-
-def _batch_size(recipe: Resolved) -> int:
-    return recipe.evaluate.batch_size or recipe.train.batch
+        return prepare(dataset, recipe.input, indices=indices, progress=report)

@@ -11,7 +11,7 @@ from typing import Any
 
 from segreg.config.diff import RecipeDifference, recipe_differences
 from segreg.errors import SegregError
-from segreg.runs.header import weights_notice
+from segreg.runs.environment import weights_notice
 from segreg.runs.listing import KnownRun, read_run
 
 _IMAGE_SETTINGS = ("size", "resize", "channels", "sixteen_bit")
@@ -87,7 +87,7 @@ def matters(one: KnownRun, other: KnownRun) -> list[Matter]:
 
 def same_images(one: KnownRun, other: KnownRun) -> bool | None:
     """Whether the files of both runs' samples hold the same; None where the runs can't tell."""
-    prints = [run.environment.get("images") for run in (one, other)]
+    prints = [run.environment.get("data_fingerprint") for run in (one, other)]
     if None in prints:
         return None
     if prints[0] == prints[1]:
@@ -129,7 +129,7 @@ def _moved(one: KnownRun, other: KnownRun) -> list[Moved]:
 
 
 def _data(run: KnownRun) -> dict[str, Any]:
-    told = {_FINGERPRINT: run.environment.get("images"), "notice": run.results.get("notice")}
+    told = {_FINGERPRINT: run.environment.get("data_fingerprint"), "notice": run.results.get("notice")}
     return _known({**told, "classes": run.results.get("classes")})
 
 
@@ -142,7 +142,7 @@ def _packages(run: KnownRun) -> dict[str, Any]:
 
 def _environment(run: KnownRun) -> dict[str, Any]:
     device = run.environment.get("device") or {}
-    told = {name: run.environment.get(name) for name in ("python", "platform", "CPUs")}
+    told = {name: run.environment.get(name) for name in ("python", "platform", "cpus")}
     told |= {"device": device.get("name"), "device's model": device.get("model"), "threads": device.get("threads")}
     told |= {"cuda": device.get("cuda"), "precision": run.environment.get("precision")}
     told |= {"commit": run.environment.get("commit")}
@@ -152,7 +152,7 @@ def _environment(run: KnownRun) -> dict[str, Any]:
 
 def _start(run: KnownRun) -> dict[str, Any]:
     weights = run.results.get("weights") or weights_notice(run.environment.get("model") or {})
-    return {"started_from": run.environment.get("started_from") or "", "weights": weights}
+    return {"initial_weights": run.environment.get("initial_weights") or "", "weights": weights}
 
 
 def _network(run: KnownRun) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _network(run: KnownRun) -> dict[str, Any]:
 def _training(run: KnownRun) -> dict[str, Any]:
     told = {name: run.results.get(name) for name in ("stopped_because", "monitor", "best_epoch", "best_value")}
     # A run that was stopped has an environment for each time that it continued.
-    processes = 1 + len(run.environment.get("before") or ())
+    processes = 1 + len(run.environment.get("previous") or ())
     return _known({"state": run.state, "epochs": run.epochs, **told, "processes": processes, "seconds": run.seconds})
 
 

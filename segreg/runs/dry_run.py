@@ -15,7 +15,7 @@ from segreg.models import build
 from segreg.models.pyramid import check_encoder
 from segreg.models.segmenter import Segmenter, describe
 from segreg.registry.protocols import Encoder
-from segreg.runs.header import counted, network_lines, note_lines, numbers
+from segreg.runs.environment import counted, network_lines, note_lines, numbers
 from segreg.runtime.progress import Progress
 from segreg.task import Task
 from segreg.training.loss import Objective

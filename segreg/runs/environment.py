@@ -1,4 +1,4 @@
-"""What a run ran on: Python, packages, device, the commit of the working folder, and every plugin's version."""
+"""What a run runs on: Python, packages, device, commit and plugins; and the header that a run prints."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from segreg.config.resolve import Resolved
 from segreg.registry.registry import Registry
+
+if TYPE_CHECKING:
+    from segreg.runs.assembly import Assembly
+
+_BANNER = 80
 
 PACKAGES = (
     "segreg", "torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "torchmetrics", "numpy",
@@ -22,7 +30,7 @@ def environment(registry: Registry, device: Any) -> dict[str, Any]:
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),
-        "CPUs": os.cpu_count(),
+        "cpus": os.cpu_count(),
         "device": _device(device),
         "packages": {name: _version(name) for name in PACKAGES},
         "plugins": [
@@ -61,19 +69,112 @@ def _version(name: str) -> str | None:
 def _device(device: Any) -> dict[str, Any]:
     import torch
 
-    told: dict[str, Any] = {"name": str(device)}
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        told |= {"model": properties.name, "memory_bytes": properties.total_memory, "cuda": torch.version.cuda}
-    else:
-        told |= {"model": _processor(), "threads": torch.get_num_threads()}
-    return told
+    if device.type != "cuda":
+        return {"name": str(device), "model": _cpu_model(), "threads": torch.get_num_threads()}
+    properties = torch.cuda.get_device_properties(device)
+    return {
+        "name": str(device), "model": properties.name, "memory_bytes": properties.total_memory,
+        "cuda": torch.version.cuda,
+    }  # fmt: skip
 
 
-def _processor() -> str:
+def _cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+# header
+
+
+def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, Any], folder: Path) -> list[str]:
+    """Return the lines that a run prints before it begins, notices first.
+
+    Args:
+        registry: the plugins; those that could not be loaded get a warning.
+        assembly: what the recipe names, built.
+        ran_on: as `environment.json` has it.
+        folder: the run's.
+    """
+    recipe, model, processes = assembly.recipe, ran_on["model"], ran_on["processes"]
+    foreign = sorted({c.part.plugin.title for c in recipe.choices() if c.part.plugin.distribution != "segreg"})
+    height, width = recipe.input.size
+    loss = " + ".join(f"{c.weight:g} {c.part.name}" if c.weight != 1 else c.part.name for c in recipe.loss)
+    lines = [
+        *banner(assembly.dataset.notice),
+        *banner(weights_notice(model)),
+        f"recipe     {recipe.source}",
+        f"run        {folder}",
+        f"data       {recipe.dataset.part.name}: "
+        + ", ".join(f"{len(indices)} {split}" for split, indices in assembly.splits.items()),
+        f"input      {height}x{width} ({recipe.input.resize}), {recipe.input.channels} channels",
+        *network_lines(recipe, model),
+        f"loss       {loss}",
+        f"device     {assembly.device} ({ran_on['device']['model']}), {assembly.precision.reason}",
+        f"           {assembly.memory}",
+    ]
+    if foreign:
+        lines.append(f"plugins    {', '.join(foreign)}")
+    lines += note_lines(model)
+    lines += [
+        f"warning    plugin {plugin.title} is not in use: {plugin.error.splitlines()[0]}"
+        for plugin in registry.plugins
+        if plugin.error
+    ]
+    if processes["count"] > 1:
+        on = "1 machine" if processes["nodes"] == 1 else f"{processes['nodes']} machines"
+        lines.append(f"processes  {processes['count']} on {on}, which share each batch of {recipe.train.batch}")
+    if assembly.initial_weights:
+        lines.append("start      " + assembly.initial_weights.replace("\n", "\n           "))
+    return lines
+
+
+def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:
+    """Return a line for each component of the network."""
+    encoder, decoder = model["encoder"], model["decoder"]
+    sizes = {role: f"{counted(count)} parameters" for role, count in model["parameters"].items()}
+    lines = [
+        f"encoder    {recipe.encoder.part.name}, {sizes['encoder']}, strides {numbers(encoder['strides'])}",
+        f"decoder    {recipe.decoder.part.name}, {sizes['decoder']}, output stride {decoder['stride']}",
+    ]
+    if recipe.auxiliary:
+        lines.append(f"auxiliary  {recipe.auxiliary.part.name}, weight {recipe.auxiliary.weight:g}")
+    return lines
+
+
+def note_lines(model: Mapping[str, Any]) -> list[str]:
+    """Return a line for each note about the network's levels and weights."""
+    lines = []
+    for role in ("encoder", "decoder", "auxiliary"):
+        facts = model.get(role, {})
+        lines += [f"note       {role}: {note}" for note in facts.get("notes", ())]
+        if facts.get("weights"):
+            lines.append(f"weights    {role}: {facts['weights']}")
+    return lines
+
+
+def weights_notice(model: Mapping[str, Any]) -> str:
+    """Return a notice where a model has random weights instead of the pretrained ones; empty where it hasn't."""
+    notes = [model.get(role, {}).get("weights", "") for role in ("encoder", "decoder", "auxiliary")]
+    return "; ".join(dict.fromkeys(note for note in notes if note.casefold().startswith("random")))
+
+
+def banner(notice: str) -> list[str]:
+    """Return a notice framed by exclamation marks, as lines; none for an empty notice."""
+    if not notice:
+        return []
+    lines = textwrap.wrap(notice, _BANNER - 6)
+    return ["!" * _BANNER, *(f"!! {line:<{_BANNER - 6}} !!" for line in lines), "!" * _BANNER]
+
+
+def numbers(values: Sequence[int]) -> str:
+    """Return "2/4/8"."""
+    return "/".join(str(value) for value in values)
+
+
+def counted(count: int) -> str:
+    """Return "23.51 M" or, of a small network, "4,096"."""
+    return f"{count / 1e6:.2f} M" if count >= 100_000 else f"{count:,}"

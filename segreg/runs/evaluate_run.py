@@ -17,7 +17,7 @@ from segreg.errors import SegregError
 from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
 from segreg.evaluation.statistics import METHOD
 from segreg.models.segmenter import verify
-from segreg.runs.header import banner
+from segreg.runs.environment import banner
 from segreg.runs.selection import Chosen, check_side, of_other_data, of_own_split
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress

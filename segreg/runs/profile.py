@@ -219,7 +219,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         return Profile(
             device=str(assembly.device),
             precision=assembly.precision.name,
-            images=min(recipe.train.batch * accumulate, len(assembly.sides["train"])),
+            images=min(recipe.train.batch * accumulate, len(assembly.splits["train"])),
             steps=steps,
             rows=tuple(instead.get(row.stage, row) for row in rows),
             operators=_operators(traced.key_averages(), assembly.device.type),

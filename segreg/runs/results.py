@@ -1,16 +1,15 @@
-"""What a finished training leaves: its scores with their definitions, a row for each image, overlays."""
+"""Results of a finished training: metrics with their definitions, a row for each image, overlays."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from segreg.config.resolve import Resolved
 from segreg.data import SplitName
 from segreg.evaluation.evaluator import Evaluator, choose_overlays, format_values, write_images
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
-from segreg.runs.header import banner
+from segreg.runs.environment import banner, weights_notice
 from segreg.runtime.distributed import as_main_has, is_main
 from segreg.runtime.progress import Progress, duration
 from segreg.training import history
@@ -23,36 +22,34 @@ from segreg.visualize.plots import plot_metrics
 
 def score_run(
     directory: RunDirectory,
-    recipe: Resolved,
     assembly: Assembly,
     outcome: Outcome,
     progress: Progress,
-    *,
-    weights: str = "",
+    model: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Scores the best weights, writes the rows and images, and return the results.
+    """Evaluate the best weights, write the scores and images, and return the results.
 
-    Several processes score together, and the main one writes.
+    Several processes evaluate together, and the main one writes.
 
     Args:
         directory: the run's.
-        recipe: the run's.
         assembly: the run's.
         outcome: how its training ended.
-        progress: is told what happens.
-        weights: what is to be told of the weights that training began with.
+        progress: shows what happens.
+        model: the network, as `environment.json` describes it.
     """
+    recipe = assembly.recipe
     rows = history.read(directory.path)
     spent = spent_in(rows)
     results: dict[str, Any] = {
         "notice": assembly.dataset.notice,
-        "weights": weights,
+        "weights": weights_notice(model),
         "recipe": recipe.source,
         "dataset": recipe.dataset.part.name,
         "classes": list(assembly.dataset.task.classes),
         "mode": assembly.dataset.task.mode,
         "seed": recipe.seed,
-        "images": {side: len(indices) for side, indices in assembly.sides.items()},
+        "images": {split: len(indices) for split, indices in assembly.splits.items()},
         "epochs": outcome.epochs,
         "stopped_because": outcome.stopped_because,
         "monitor": outcome.monitor,
@@ -61,7 +58,7 @@ def score_run(
         "training_seconds": round(outcome.seconds, 3),
         "time": {stage: round(seconds, 3) for stage, seconds in spent.items()},
         "advice": advice_on(spent),
-        "parts": int(rows[-1].get("parts", 1)) if rows else 1,
+        "micro_batches": int(rows[-1].get("parts", 1)) if rows else 1,
         "precision": assembly.precision.name,
         "scored_on": None,
         "resolution": recipe.evaluate.resolution,
@@ -78,29 +75,29 @@ def score_run(
     if is_main():
         load_weights(assembly.objective.model, outcome.weights)
     as_main_has(assembly.objective.model.state_dict().values())
-    side: SplitName = "test" if assembly.sides.get("test") else "val"
-    exam = Evaluator.of(recipe, assembly.predictor(str(directory.path)), assembly.dataset, assembly.prepared)
-    for name in dict.fromkeys(("val", side)):
-        scores = exam.scores(assembly.sides[name], f"scoring {name}", progress)
+    split: SplitName = "test" if assembly.splits.get("test") else "val"
+    evaluator = Evaluator.of(recipe, assembly.predictor(str(directory.path)), assembly.dataset, assembly.prepared)
+    for name in dict.fromkeys(("val", split)):
+        scores = evaluator.scores(assembly.splits[name], f"scoring {name}", progress)
         results["metrics"][name] = scores.values
         results["intervals"][name] = scores.intervals
         results["definitions"] |= scores.definitions
-    results["scored_on"] = side
+    results["scored_on"] = split
     if not is_main():
         return results
     write_images(scores, assembly.dataset.task, directory.path)
-    plot_metrics(exam.metrics, directory.path)
-    ranked = exam.ranked(assembly.sides[side], scores)
+    plot_metrics(evaluator.metrics, directory.path)
+    ranked = evaluator.ranked(assembly.splits[split], scores)
     shown = choose_overlays(ranked, recipe.evaluate.overlays, recipe.seed)
     results["overlays"] = {why: [row["id"] for _, row in images] for why, images in shown.items()}
     indices = {index for images in shown.values() for index, _ in images}
     if indices:
-        exam.save_overlays([pair for pair in ranked if pair[0] in indices], directory.overlays)
+        evaluator.save_overlays([pair for pair in ranked if pair[0] in indices], directory.overlays)
     return results
 
 
-def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> list[str]:
-    """Return what a run tells at its end."""
+def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[str]:
+    """Return the lines that a run prints at its end."""
     if results["stopped_because"] == "interrupted":
         return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} continues"]
     lines = ["", *banner(results["notice"]), *banner(results["weights"])]
@@ -114,10 +111,10 @@ def results_in_words(results: Mapping[str, Any], directory: RunDirectory) -> lis
         lines.append(f"time: {shares_in_words(spent)}")
     if results.get("advice"):
         lines.append(f"advice: {results['advice']}")
-    side = results["scored_on"]
-    if side:
-        count = results["images"][side]
-        lines.append(f"{side} ({count} images, at {results['resolution']} resolution, {weights} weights):")
-        lines += format_values(results["metrics"][side], results.get("intervals", {}).get(side, {}))
+    split = results["scored_on"]
+    if split:
+        count = results["images"][split]
+        lines.append(f"{split} ({count} images, at {results['resolution']} resolution, {weights} weights):")
+        lines += format_values(results["metrics"][split], results.get("intervals", {}).get(split, {}))
     lines.append(f"everything is in {directory.path}")
     return lines

@@ -1,4 +1,4 @@
-"""One run from recipe to results: data, network, training, scoring, images, all left in one directory."""
+"""A run from recipe to results: prepare, fit, evaluate, write, with everything in one directory."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from segreg.config.recipe import COMMAND_LINE, Recipe, read_recipe
@@ -18,23 +18,21 @@ from segreg.errors import SegregError
 from segreg.models import build
 from segreg.models.segmenter import describe
 from segreg.registry.registry import Registry
-from segreg.reports import report_if_possible
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory, make_run_directory, new_run_directory, open_run_directory
-from segreg.runs.environment import environment
-from segreg.runs.header import banner, header_lines, weights_notice
-from segreg.runs.results import results_in_words, score_run
+from segreg.runs.environment import environment, header_lines
+from segreg.runs.results import format_results, score_run
 from segreg.runs.trained_run import Run, notes_for_weights
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
 from segreg.runtime.files import replacing, write_json
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
 from segreg.training.checkpoint import STATE, State, load_state
-from segreg.training.trainer import fit
+from segreg.training.trainer import Outcome, fit
 from segreg.visualize.curves import plot_history
 
 SECONDS_BETWEEN_CURVES = 20.0
-"""Drawing takes a quarter of a second, which short epochs would feel."""
+"""Plotting takes a quarter of a second, which would slow short epochs down."""
 
 
 def start_run(
@@ -48,12 +46,12 @@ def start_run(
 ) -> Run:
     """Run a recipe in a new directory: `at`, or `out/<recipe>/<date>_<time>`.
 
-    Everything is built and read before the directory is made, and it goes where training does not begin, so that a
-    mistake leaves nothing behind. The processes that torchrun started run it together; where it started them again,
-    they continue with what they had begun.
+    Everything is built and read before the directory is made, and the directory is removed if training does not begin,
+    so that a mistake leaves nothing behind. The processes that torchrun started share the run; if it restarted them,
+    they continue the run that they had begun.
 
     Raises:
-        SegregError: a part can't be built, the data is not as it should be, or training can't continue.
+        SegregError: a part can't be built, the data is not valid, or training can't continue.
     """
     with processes():
         progress = _of_main(progress)
@@ -63,144 +61,215 @@ def start_run(
         with Assembly.of(resolved, progress) as assembly, _directory_for(resolved, out, at) as directory:
             if is_main():
                 directory.recipe.write_text(_as_read(recipe) or resolved.yaml(), encoding="utf-8")
-                write_json(directory.split, assembly.sides_by_id())
+                write_json(directory.split, assembly.ids_by_split())
                 with replacing(directory.resolved) as aside:  # last, because it is what makes the folder a run's
                     aside.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
-            return _train_and_score(directory, resolved, registry, assembly, progress)
+            return _Job(directory, registry, assembly, progress).run()
 
 
 def resume_run(path: Path, registry: Registry, progress: Progress | None = None) -> Run:
-    """Goes on with a run from its last finished epoch; on a CPU it ends with the weights of a run never stopped.
+    """Continue a run from its last finished epoch; on a CPU it ends with the weights of a run that never stopped.
 
     Raises:
         SegregError: there is no such run, or its data has changed since.
     """
     with processes():
-        return _resumed(path, registry, _of_main(progress))
-
-
-def _resumed(path: Path, registry: Registry, progress: Progress) -> Run:
-    directory, written, before, state, split = from_main(lambda: _left_behind(path))
-    resolved = resolve(written, registry)
-    resolved = dataclasses.replace(resolved, source=before.get("recipe", resolved.source))
-    with Assembly.of(resolved, progress, pretrained=state is None) as assembly:
-        if split != assembly.sides_by_id():
-            raise SegregError(
-                f"the data of {resolved.dataset.part.name} is split otherwise than when {directory.path} began",
-                hint=f"samples came or went; {directory.split} has those of the run. Start a new run instead",
-            )
-        if before.get("images") not in (None, assembly.prepared.folder.name):
-            raise SegregError(
-                f"the images or masks of {resolved.dataset.part.name} have changed since {directory.path} began",
-                hint="its samples are the same, but what their files hold is not. Start a new run instead",
-            )
-        return _train_and_score(directory, resolved, registry, assembly, progress, state=state, before=before)
+        progress = _of_main(progress)
+        directory, written, previous, state, split = from_main(lambda: _left_behind(path))
+        resolved = resolve(written, registry)
+        resolved = dataclasses.replace(resolved, source=previous.get("recipe", resolved.source))
+        with Assembly.of(resolved, progress, pretrained=state is None) as assembly:
+            if split != assembly.ids_by_split():
+                raise SegregError(
+                    f"the data of {resolved.dataset.part.name} is split otherwise than when {directory.path} began",
+                    hint=f"samples were added or removed; {directory.split} has the run's. Start a new run instead",
+                )
+            if previous.get("data_fingerprint") not in (None, assembly.prepared.folder.name):
+                raise SegregError(
+                    f"the images or masks of {resolved.dataset.part.name} have changed since {directory.path} began",
+                    hint="its samples are the same, but the content of their files is not. Start a new run instead",
+                )
+            return _Job(directory, registry, assembly, progress, state, previous).run()
 
 
 def _left_behind(path: Path) -> tuple[RunDirectory, Recipe, dict[str, Any], State | None, dict[str, list[str]]]:
     """Return what a run's directory holds to continue from: its recipe, environment, state and split."""
     directory = open_run_directory(path)
-    before = json.loads(directory.environment.read_text(encoding="utf-8")) if directory.environment.exists() else {}
+    previous = json.loads(directory.environment.read_text(encoding="utf-8")) if directory.environment.exists() else {}
     written = read_recipe(directory.resolved)
     state = load_state(directory.path / STATE) if (directory.path / STATE).exists() else None
-    return directory, written, before, state, json.loads(directory.split.read_text(encoding="utf-8"))
+    return directory, written, previous, state, json.loads(directory.split.read_text(encoding="utf-8"))
 
 
-def _train_and_score(
-    directory: RunDirectory,
-    recipe: Resolved,
-    registry: Registry,
-    assembly: Assembly,
-    progress: Progress,
-    *,
-    state: State | None = None,
-    before: Mapping[str, Any] = MappingProxyType({}),
-) -> Run:
-    """Trains and scores what was built; `before` is the environment of the process that the run continues from."""
-    facts = describe(assembly.objective.model)
-    if state:
-        _remember(state, before, facts, assembly)
-    earlier = [{name: value for name, value in before.items() if name != "before"}] if before else []
-    ran_on = {
-        "recipe": recipe.source, **environment(registry, assembly.device), "precision": assembly.precision.name,
-        "model": facts, "started_from": assembly.started or before.get("started_from", ""),
-        "images": assembly.prepared.folder.name, "before": [*before.get("before", []), *earlier],
-        "processes": {"count": count(), "nodes": (machines := nodes()), "launch": launch()},
-    }  # fmt: skip
-    if is_main():
-        write_json(directory.environment, ran_on)
-    header = header_lines(
-        recipe, registry, sides={side: len(indices) for side, indices in assembly.sides.items()}, model=facts,
-        device=f"{assembly.device} ({ran_on['device']['model']})", precision=assembly.precision.reason,
-        memory=assembly.memory, folder=str(directory.path),
-    )  # fmt: skip
-    if count() > 1:
-        on = "1 machine" if machines == 1 else f"{machines} machines"
-        header.append(f"processes  {count()} on {on}, which share each batch of {recipe.train.batch}")
-    if assembly.started:
-        header.append("start      " + assembly.started.replace("\n", "\n           "))
-    weights = weights_notice(facts)
-    for line in [*banner(assembly.dataset.notice), *banner(weights), *header, ""]:
-        progress.say(line)
-    if is_main():
-        _notify(registry, progress, "segreg_run_start", run=directory.path, recipe=recipe.plain())
-    drawn = time.monotonic()
+@dataclass(frozen=True)
+class _Job:
+    """A run that is built and has its directory.
 
-    def observe(epoch: int, values: Mapping[str, float]) -> None:
-        nonlocal drawn
-        if time.monotonic() - drawn > SECONDS_BETWEEN_CURVES:
-            plot_history(history.read(directory.path), directory.curves, monitor=recipe.train.monitor, best_epoch=None)
-            drawn = time.monotonic()
-        _notify(registry, progress, "segreg_epoch_end", run=directory.path, epoch=epoch, values=dict(values))
+    Attributes:
+        directory: the run's.
+        registry: the plugins, whose hooks are called.
+        assembly: what the recipe names, built.
+        progress: shows what happens.
+        state: the training state to continue from; None for a new run.
+        previous: the environment of the process that the run continues from.
+    """
 
-    outcome = fit(
-        assembly.objective,
-        train=assembly.train,
-        val=assembly.val,
-        metrics=build.build_metrics(recipe, assembly.dataset.task),
-        build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
-        build_schedule=lambda optimizer, steps, _: build.build_schedule(recipe, optimizer, steps),
-        settings=recipe.train,
-        device=assembly.device,
-        precision=assembly.precision,
-        run_dir=directory.path,
-        seed=recipe.seed,
-        notes=notes_for_weights(recipe, assembly.dataset, assembly.objective.normalize),
-        observe=observe if is_main() else None,
-        progress=progress,
-        resume=state,
-    )
-    try:
-        results = score_run(directory, recipe, assembly, outcome, progress, weights=weights)
-    except KeyboardInterrupt:
-        progress.say(f"interrupted while scoring. Go on with: segreg run --resume {directory.path}")
-        raise
-    if is_main():
-        write_json(directory.results, results)
-        report_if_possible(directory, recipe, progress)
-    barrier()  # a run that is given is whole
-    run = Run(directory)
-    if not is_main():
-        return run
-    _notify(registry, progress, "segreg_run_end", run=directory.path, results=run.results)
-    if outcome.stopped_because != "interrupted":  # which the training itself has told
-        for line in results_in_words(run.results, directory):
-            progress.say(line)
-    return run
+    directory: RunDirectory
+    registry: Registry
+    assembly: Assembly
+    progress: Progress
+    state: State | None = None
+    previous: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def recipe(self) -> Resolved:
+        """Return the run's recipe."""
+        return self.assembly.recipe
+
+    def run(self) -> Run:
+        """Prepare, fit, evaluate and write; observers see each step in the main process only."""
+        ran_on = self._prepare()
+        observers = (_Header(self, ran_on), _Curves(self), _Hooks(self), _Summary(self)) if is_main() else ()
+
+        def notify(event: str, *values: Any) -> None:
+            for observer in observers:
+                getattr(observer, event)(*values)
+
+        notify("start")
+        outcome = self._fit(notify)
+        try:
+            results = score_run(self.directory, self.assembly, outcome, self.progress, ran_on["model"])
+        except KeyboardInterrupt:
+            self.progress.say(f"interrupted while scoring. Go on with: segreg run --resume {self.directory.path}")
+            raise
+        if is_main():
+            write_json(self.directory.results, results)
+            notify("end", Run(self.directory).results)
+        barrier()  # every process returns a run whose files are complete
+        return Run(self.directory)
+
+    def _prepare(self) -> dict[str, Any]:
+        """Write and return what the run runs on."""
+        assembly, previous = self.assembly, self.previous
+        model = describe(assembly.objective.model)
+        if self.state:
+            _restore_pretrained(self.state, previous, model, assembly)
+        earlier = [{name: value for name, value in previous.items() if name != "previous"}] if previous else []
+        ran_on = {
+            "recipe": self.recipe.source, **environment(self.registry, assembly.device),
+            "precision": assembly.precision.name, "model": model,
+            "initial_weights": assembly.initial_weights or previous.get("initial_weights", ""),
+            "data_fingerprint": assembly.prepared.folder.name,
+            "previous": [*previous.get("previous", []), *earlier],
+            "processes": {"count": count(), "nodes": nodes(), "launch": launch()},
+        }  # fmt: skip
+        if is_main():
+            write_json(self.directory.environment, ran_on)
+        return ran_on
+
+    def _fit(self, notify: Any) -> Outcome:
+        recipe, assembly = self.recipe, self.assembly
+        return fit(
+            assembly.objective,
+            train=assembly.train,
+            val=assembly.val,
+            metrics=build.build_metrics(recipe, assembly.dataset.task),
+            build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
+            build_schedule=lambda optimizer, steps, _: build.build_schedule(recipe, optimizer, steps),
+            settings=recipe.train,
+            device=assembly.device,
+            precision=assembly.precision,
+            run_dir=self.directory.path,
+            seed=recipe.seed,
+            notes=notes_for_weights(recipe, assembly.dataset, assembly.objective.normalize),
+            observe=(lambda epoch, values: notify("epoch_end", epoch, values)) if is_main() else None,
+            progress=self.progress,
+            resume=self.state,
+        )
 
 
-def _remember(state: State, before: Mapping[str, Any], facts: dict[str, Any], assembly: Assembly) -> None:
-    """Put back what pretrained weights brought to a run, for they are not fetched again to continue with it."""
+class _Observer:
+    """Watches a run; subclasses override what they need."""
+
+    def __init__(self, job: _Job) -> None:
+        self.job = job
+
+    def start(self) -> None:
+        """Before the first step."""
+
+    def epoch_end(self, epoch: int, values: Mapping[str, float]) -> None:
+        """After an epoch, with its row of the history."""
+
+    def end(self, results: Mapping[str, Any]) -> None:
+        """After everything but the report is written."""
+
+
+class _Header(_Observer):
+    """Prints what the run is made of."""
+
+    def __init__(self, job: _Job, ran_on: Mapping[str, Any]) -> None:
+        super().__init__(job)
+        self.ran_on = ran_on
+
+    def start(self) -> None:
+        job = self.job
+        for line in [*header_lines(job.registry, job.assembly, self.ran_on, job.directory.path), ""]:
+            job.progress.say(line)
+
+
+class _Curves(_Observer):
+    """Plots the history now and then."""
+
+    plotted = 0.0
+
+    def start(self) -> None:
+        self.plotted = time.monotonic()
+
+    def epoch_end(self, epoch: int, values: Mapping[str, float]) -> None:  # noqa: ARG002
+        if time.monotonic() - self.plotted > SECONDS_BETWEEN_CURVES:
+            directory, monitor = self.job.directory, self.job.recipe.train.monitor
+            plot_history(history.read(directory.path), directory.curves, monitor=monitor, best_epoch=None)
+            self.plotted = time.monotonic()
+
+
+class _Hooks(_Observer):
+    """Calls the plugins' hooks; the one of segreg.reports writes the report."""
+
+    def start(self) -> None:
+        self._call("segreg_run_start", recipe=self.job.recipe.plain())
+
+    def epoch_end(self, epoch: int, values: Mapping[str, float]) -> None:
+        self._call("segreg_epoch_end", epoch=epoch, values=dict(values))
+
+    def end(self, results: Mapping[str, Any]) -> None:
+        self._call("segreg_run_end", results=results)
+
+    def _call(self, hook: str, **arguments: Any) -> None:
+        for complaint in self.job.registry.notify(hook, run=self.job.directory.path, **arguments):
+            self.job.progress.say(f"warning: {complaint}")
+
+
+class _Summary(_Observer):
+    """Prints the results."""
+
+    def end(self, results: Mapping[str, Any]) -> None:
+        if results["stopped_because"] != "interrupted":  # which training has already reported
+            for line in format_results(results, self.job.directory):
+                self.job.progress.say(line)
+
+
+def _restore_pretrained(state: State, previous: Mapping[str, Any], model: dict[str, Any], assembly: Assembly) -> None:
+    """Restore what came with pretrained weights, which are not fetched again: normalization and notes."""
     normalize = assembly.objective.normalize
     normalize.load_state_dict({name: state.objective[f"normalize.{name}"] for name in normalize.state_dict()})
-    for role, told in before.get("model", {}).items():
-        if isinstance(told, dict) and "weights" in told:
-            facts[role]["weights"] = told["weights"]
+    for role, facts in previous.get("model", {}).items():
+        if isinstance(facts, dict) and "weights" in facts:
+            model[role]["weights"] = facts["weights"]
 
 
 @contextlib.contextmanager
 def _directory_for(recipe: Resolved, out: Path, at: Path | None) -> Iterator[RunDirectory]:
-    """Return a new run directory, which goes again if something goes wrong before training begins."""
+    """Make a new run directory, and remove it again if something goes wrong before training begins."""
     parent = _parent(recipe, out, at)
     made = [folder for folder in ((parent,) if at else (parent, out)) if not folder.exists()]
     directory = from_main(lambda: make_run_directory(at) if at else new_run_directory(parent))
@@ -224,7 +293,7 @@ def _parent(recipe: Resolved, out: Path, at: Path | None) -> Path:
 
 
 def _begun_before(parent: Path) -> Path | None:
-    """Return the run that these processes had begun in a folder when torchrun started them again."""
+    """Return the run that these processes had begun in a folder when torchrun restarted them."""
     if not started_again():
         return None
     for file in sorted(parent.glob("*/environment.json"), reverse=True):
@@ -234,7 +303,7 @@ def _begun_before(parent: Path) -> Path | None:
 
 
 def _of_main(progress: Progress | None) -> Progress:
-    """Return the progress of the main process; the others tell nothing."""
+    """Return the progress of the main process; the others show nothing."""
     return progress if progress and is_main() else Quiet()
 
 
@@ -247,11 +316,6 @@ def _as_read(recipe: Recipe) -> str:
             value = value[step]
         changes += f"#   {'.'.join(map(str, path))}={value if isinstance(value, str) else json.dumps(value)}\n"
     return f"{recipe.text}\n# overrides:\n{changes}" if recipe.text and changes else recipe.text
-
-
-def _notify(registry: Registry, progress: Progress, hook: str, **arguments: Any) -> None:
-    for complaint in registry.notify(hook, **arguments):
-        progress.say(f"warning: {complaint}")
 
 
 def with_absolute_paths(recipe: Resolved) -> Resolved:

@@ -74,7 +74,7 @@ def test_versions_machine_and_start(segreg, pair):
         ],
         "device": {"name": "cuda:0", "model": "a GPU", "cuda": "13.0"}, "precision": "bf16",
         "command": ["segreg", "run", "tiny.yaml", "train.device=cuda:0", "--out", "a folder of this name"],
-        "started_from": "runs/before: 120 of 122 tensors", "before": [{}],
+        "initial_weights": "runs/before: 120 of 122 tensors", "previous": [{}],
     }  # fmt: skip
     one, other = pair(environment=told, kept=False)
     out = segreg("diff", one, other).out
@@ -85,7 +85,7 @@ def test_versions_machine_and_start(segreg, pair):
         "device's model A a CPU B a GPU", "threads A 1 B -", "cuda A - B 13.0", "precision A float32 B bf16",
         "commit A 1a2b3c B -", "A segreg run tiny.yaml",
         "B segreg run tiny.yaml train.device=cuda:0 --out 'a folder of this name'",
-        "started_from A none B runs/before: 120 of 122 tensors", "processes A 1 B 2",
+        "initial_weights A none B runs/before: 120 of 122 tensors", "processes A 1 B 2",
     ):  # fmt: skip
         assert line in lines
     assert "timm" not in out.partition("packages")[2]
@@ -93,7 +93,7 @@ def test_versions_machine_and_start(segreg, pair):
 
 def test_samples_that_moved(segreg, pair):
     split = {"train": ["a", "b", "d"], "val": ["c"], "test": [*IDS, "new"]}
-    one, other = pair(split=split, environment={"images": "beef"}, kept=False)
+    one, other = pair(split=split, environment={"data_fingerprint": "beef"}, kept=False)
     out = segreg("diff", one, other).out
     assert out.partition("\ndata\n")[2].partition("\n\n")[0] == (
         "  fingerprint of images and masks as the network sees them  A f00d  B beef\n"
@@ -232,7 +232,7 @@ def test_images_where_a_score_is_undefined_are_left_out_of_its_mean(segreg, pair
 
 def test_what_was_scored_otherwise_is_noted(segreg, pair):
     one, other = pair(
-        kept=False, settings=recipe(evaluate__threshold=0.4, input__size=[64, 64]), environment={"images": "beef"},
+        kept=False, settings=recipe(evaluate__threshold=0.4, input__size=[64, 64]), environment={"data_fingerprint": "beef"},
         results={"scored_on": "test"},
     )  # fmt: skip
     score(other, dice_of(planted_counts(2)), definition="Another Dice.")
@@ -245,7 +245,7 @@ def test_what_was_scored_otherwise_is_noted(segreg, pair):
 
 
 def test_images_that_changed_behind_their_ids_are_noted(segreg, pair):
-    one, other = pair(kept=False, environment={"images": "beef"})
+    one, other = pair(kept=False, environment={"data_fingerprint": "beef"})
     note = "equal ids are not equal images: the files of the samples have changed between the runs"
     assert f"  note: {note}\n" in segreg("diff", one, other).out
 

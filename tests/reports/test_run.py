@@ -19,7 +19,7 @@ from PIL import Image
 
 import tiny_runs
 from segreg.errors import SegregError
-from segreg.reports import report_if_possible, write_report
+from segreg.reports import write_report
 from segreg.reports.charts import histogram
 from segreg.reports.render import embed, number
 from segreg.runs.directory import RunDirectory
@@ -158,17 +158,15 @@ def test_the_recipe_of_the_report_is_the_whole_recipe(finished, tmp_path):
     assert page.all("h2")
 
 
-def test_a_report_that_fails_is_a_warning(tmp_path):
-    said = []
+def test_a_report_that_fails_is_a_warning(tmp_path, builtin):
     directory = made_up(tmp_path)
     directory.results.write_text("{")
-    progress = type("Told", (), {"say": lambda self, text: said.append(text)})()
-    report_if_possible(directory, None, progress)
-    (told,) = said
-    assert told.startswith(
-        f"warning: no report was written: {directory.results} is not valid JSON: Expecting property name "
+    (warning,) = builtin.notify("segreg_run_end", run=directory.path, results={})
+    assert warning.startswith(
+        "segreg_run_end of segreg:builtin-reports failed: SegregError: "
+        f"no report was written: {directory.results} is not valid JSON: Expecting property name "
     )
-    assert told.endswith(f"; segreg report {directory.path} tries again")
+    assert warning.endswith(f"; segreg report {directory.path} tries again")
     assert not directory.report.exists()
 
 
@@ -408,7 +406,7 @@ def hostile(tmp_path):
     plugin = dict.fromkeys(("name", "distribution", "version", "error"), EVIL)
     model = {"parameters": {EVIL: 3}, "encoder": {EVIL: [EVIL]}}
     changed = {
-        "command": [EVIL], "commit": EVIL, "plugins": [plugin], "packages": {EVIL: EVIL}, "started_from": EVIL,
+        "command": [EVIL], "commit": EVIL, "plugins": [plugin], "packages": {EVIL: EVIL}, "initial_weights": EVIL,
         "device": {"name": EVIL, EVIL: EVIL}, "model": model,
     }  # fmt: skip
     write_json(directory.environment, {**environment, **changed})

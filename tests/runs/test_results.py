@@ -13,7 +13,7 @@ from PIL import Image
 
 import segreg
 import tiny_runs
-from segreg.runs.results import results_in_words
+from segreg.runs.results import format_results
 
 
 @pytest.fixture(autouse=True)
@@ -162,7 +162,7 @@ RESULTS = {
 
 def test_words_at_the_end(finished):
     directory = finished.directory
-    assert results_in_words(RESULTS, directory) == [
+    assert format_results(RESULTS, directory) == [
         "",
         "12 epochs in 3 min 20 s, early stopping; best epoch 7 (val.loss 0.2500)",
         "test (9 images, at original resolution, best weights):",
@@ -170,7 +170,7 @@ def test_words_at_the_end(finished):
         "  iou.class.sky  undefined",
         f"everything is in {directory.path}",
     ]
-    shouted = results_in_words({**RESULTS, "notice": "SYNTHETIC", "weights": "RANDOM weights"}, directory)
+    shouted = format_results({**RESULTS, "notice": "SYNTHETIC", "weights": "RANDOM weights"}, directory)
     assert [line for line in shouted if line.startswith("!! ")] == [
         f"!! {word:<74} !!" for word in ("SYNTHETIC", "RANDOM weights")
     ]

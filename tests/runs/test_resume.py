@@ -94,9 +94,9 @@ def test_killed_at_random_moments_and_gone_on_with_it_ends_with_the_same_weights
     assert process.exitcode == 0, log.read_text()
     assert kills >= 2
     assert_as_if_never_stopped(segreg.load_run(path), finished)
-    before = json.loads((path / "environment.json").read_text())["before"]
+    before = json.loads((path / "environment.json").read_text())["previous"]
     assert len(before) == 4
-    assert all("before" not in environment for environment in before)
+    assert all("previous" not in environment for environment in before)
 
 
 def test_killed_before_the_first_step_it_begins_anew(finished, tmp_path, monkeypatch):
@@ -249,7 +249,7 @@ def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored
     assert segreg("run", "--resume", run.directory.path).status == 0
     again = json.loads(run.directory.results.read_text())
     assert again["metrics"] == told["metrics"]
-    assert (again["time"], again["advice"], again["parts"]) == ({}, "", 1)
+    assert (again["time"], again["advice"], again["micro_batches"]) == ({}, "", 1)
 
 
 def test_an_average_a_schedule_and_the_patience_go_on_too(tmp_path, monkeypatch):

@@ -170,7 +170,7 @@ def test_the_environment_names_every_plugin_with_its_version(finished):
     assert told["model"]["parameters"]["total"] == sum(p.numel() for p in finished.model().parameters())
     assert told["precision"] == "float32"
     assert told["device"]["name"] == "cpu"
-    assert told["before"] == []
+    assert told["previous"] == []
 
 
 def test_the_history_has_a_row_for_each_epoch_in_both_files(finished):

@@ -174,7 +174,7 @@ def test_three_go_on_with_what_one_began(one, folder):
     assert statuses == [0, 0, 0], said
     assert_same_training(history.read(path), one.history)
     environment = json.loads((path / "environment.json").read_text())
-    assert (environment["processes"]["count"], environment["before"][0]["processes"]["count"]) == (3, 1)
+    assert (environment["processes"]["count"], environment["previous"][0]["processes"]["count"]) == (3, 1)
 
 
 def failing_in_the_second(arguments, out, variables, *, own_group=False):
@@ -250,7 +250,7 @@ def test_torchrun_starts_them_again_and_they_go_on(one, folder):
     assert [row["epoch"] for row in history.read(path)] == list(range(1, 6))
     environment = json.loads((path / "environment.json").read_text())
     assert environment["processes"]["count"] == 2
-    assert len(environment["before"]) == 1
+    assert len(environment["previous"]) == 1
 
 
 # what needs no second process

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from segreg.benchmark.comparison.record import Comparison, Model, Value
 from segreg.benchmark.cost.record import Cost
-from segreg.runs.header import counted
+from segreg.runs.environment import counted
 
 _COSTS = {
     "parameters": "parameters",

@@ -1,0 +1,29 @@
+"""The plugin that writes a run's report at its end. Importing it imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segreg.errors import SegregError
+from segreg.registry.hooks import hookimpl
+
+
+@hookimpl(tryfirst=True)  # so that the other observers find the report
+def segreg_run_end(run: Path) -> None:
+    """Write `report.html`; what goes wrong becomes a warning, and the run's results are not lost by it."""
+    from segreg.config.recipe import read_recipe
+    from segreg.config.resolve import resolve
+    from segreg.registry.registry import load_registry
+    from segreg.reports import write_report
+    from segreg.runs.directory import RunDirectory
+
+    directory = RunDirectory(run)
+    try:
+        recipe = resolve(read_recipe(directory.resolved), load_registry())
+    except SegregError:  # the run's plugins are not installed: what differs from the defaults is not marked
+        recipe = None
+    try:
+        write_report(directory, recipe)
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise SegregError(f"no report was written: {reason}; segreg report {run} tries again") from error
