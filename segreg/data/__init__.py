@@ -10,7 +10,7 @@ from segreg.data.resize import Placement, fit_image, fit_mask, placement, restor
 from segreg.data.split import SPLITS, SplitName, divide
 
 __all__ = [
-    "SPLITS", "Augmentation", "Batch", "BatchLoader", "CacheEntry", "Placement", "PreprocessedDataset", "SplitName", "cache_folder",
-    "cache_limit", "clear", "divide", "fit_image", "fit_mask", "fitting_workers", "gigabytes",
+    "SPLITS", "Augmentation", "Batch", "BatchLoader", "CacheEntry", "Placement", "PreprocessedDataset", "SplitName",
+    "cache_folder", "cache_limit", "clear", "divide", "fit_image", "fit_mask", "fitting_workers", "gigabytes",
     "list_entries", "placement", "prepare", "restore",
 ]  # fmt: skip

@@ -12,7 +12,9 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Sequence
+import sqlite3
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,12 +26,11 @@ import numpy as np
 
 from segreg.config.sections import Input
 from segreg.data.cache_folder import CacheLock, entry_folder, hold, index_file, make_room, new_folder, remove
-from segreg.data.digests import content_digests
-from segreg.data.resize import Size
-from segreg.data.samples import fitted_sample, mask_shape
-from segreg.errors import Problem, SegregError
+from segreg.data.images import fit_channels, to_uint8
+from segreg.data.resize import Size, fit_image, fit_mask, placement
+from segreg.errors import Place, Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Sample
-from segreg.task import Task
+from segreg.task import IGNORE_INDEX, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,6 +38,10 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Raised whenever the same files and settings would give other arrays."""
 MOST_PROBLEMS = 20
+# A file changed again within its clock's tick keeps its time: what is younger than this is not remembered.
+SETTLED_SECONDS = 3.0
+
+Fitted = tuple["NDArray[np.uint8]", "NDArray[np.uint8]", Size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,3 +314,200 @@ def _opened(place: Path, task: Task, input: Input, indices: tuple[int, ...]) -> 
 def _mapped(file: Path) -> NDArray[np.uint8]:
     # As a plain array: np.memmap does bookkeeping at each slice, which costs more than the slice.
     return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)).view(np.ndarray)
+
+
+# one sample as the network sees it, or everything that is wrong with its files
+
+
+def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # noqa: A002
+    """Return a sample's image `[H, W, C]` and mask `[H, W]` or `[K, H, W]` at the input's size, and its original size.
+
+    Raises:
+        SegregError: all that is wrong, a problem for each file: it can't be read, the mask is missing, has another
+            size than the image or holds values that are no class, or the rule is `none` and the size differs.
+    """
+    problems: list[Problem] = []
+    image = _attempt(lambda: _image(dataset, sample, input), sample.image, problems)
+    if sample.mask is None:
+        problems.append(Problem("has no mask", Place(str(sample.image))))
+        mask = None
+    else:
+        mask = _attempt(lambda: _mask(dataset, sample), sample.mask, problems)
+    if image is not None:
+        size = (image.shape[0], image.shape[1])
+        if mask is not None and mask.shape[-2:] != size:
+            problems.append(
+                Problem(
+                    f"is {_words(size)} but its mask {sample.mask} is {_words(mask.shape[-2:])} (height x width)",
+                    Place(str(sample.image)),
+                )
+            )
+        else:
+            _attempt(lambda: placement(size, input), sample.image, problems)
+    if problems or image is None or mask is None:
+        raise SegregError.of(problems)
+    return fit_image(image, input), fit_mask(mask, input), (image.shape[0], image.shape[1])
+
+
+def wrong_labels(mask: NDArray[np.uint8], task: Task) -> list[int]:
+    """Return the values of a mask that are no class of the task and not 255, in order."""
+    highest = task.channels - 1 if task.mode == "multiclass" else 1
+    return [int(value) for value in np.unique(mask[(mask > highest) & (mask != IGNORE_INDEX)])]
+
+
+def mask_shape(task: Task, size: Size) -> tuple[int, ...]:
+    """Return the shape of one mask: `[H, W]`, or `[K, H, W]` for a multilabel task."""
+    return (task.channels, *size) if task.mode == "multilabel" else tuple(size)
+
+
+def _image(dataset: Dataset, sample: Sample, input: Input) -> NDArray[np.uint8]:  # noqa: A002
+    image = np.asarray(dataset.read_image(sample))
+    if image.ndim not in (2, 3) or image.dtype not in (np.uint8, np.uint16) or 0 in image.shape:
+        raise SegregError(
+            f"{sample.image}: the data set gave an image of shape {list(image.shape)} and type {image.dtype}; "
+            "it must be uint8 or uint16, [H, W] or [H, W, C]"
+        )
+    # In this order: a full alpha channel would spoil the range that `min_max` stretches.
+    return to_uint8(fit_channels(image, input.channels, sample.image), input.sixteen_bit, sample.image)
+
+
+def _mask(dataset: Dataset, sample: Sample) -> NDArray[np.uint8]:
+    task, mask = dataset.task, np.asarray(dataset.read_mask(sample))
+    wanted = mask_shape(task, (int(mask.shape[-2]), int(mask.shape[-1]))) if mask.ndim >= 2 else ()
+    if mask.dtype != np.uint8 or mask.shape != wanted:
+        shape = f"[{task.channels}, H, W]" if task.mode == "multilabel" else "[H, W]"
+        raise SegregError(
+            f"{sample.mask}: the data set gave a mask of shape {list(mask.shape)} and type {mask.dtype}; "
+            f"for a {task.mode} task it must be uint8, {shape}"
+        )
+    if wrong := wrong_labels(mask, task):
+        highest = task.channels - 1 if task.mode == "multiclass" else 1
+        values = listed([str(value) for value in wrong], quote="")
+        raise SegregError(
+            f"{sample.mask}: the mask holds {values}, which {'is not a class' if len(wrong) == 1 else 'are not classes'}: "
+            f"the {task.mode} task has 0 to {highest}, and {IGNORE_INDEX} for pixels to ignore",
+            hint="the data set's settings say how mask values become classes",
+        )
+    return mask
+
+
+def _attempt(step: Callable[[], Any], file: object, problems: list[Problem]) -> Any:
+    """Return what a step gives, or notes what is wrong and gives None."""
+    try:
+        return step()
+    except SegregError as error:
+        named = all(str(file) in problem.message for problem in error.problems)
+        problems.extend((error if named else error.at(Place(str(file)))).problems)
+    except Exception as error:  # decoders and plugins raise whatever they stumble over
+        problems.append(Problem(f"can't be read: {type(error).__name__}: {error}", Place(str(file))))
+    return None
+
+
+def _words(size: tuple[int, ...]) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+# digests of files; files that have not changed are not read again
+
+
+@dataclass(frozen=True)
+class _State:
+    """By what a file is known to be unchanged."""
+
+    size: int
+    modified: int
+    changed: int
+
+
+def content_digests(paths: Iterable[Path], index: Path, *, workers: int) -> dict[Path, str | None]:
+    """Return a digest of what each file holds, or None where there is no file.
+
+    A folder's digest is that of all the files in it. Digests are remembered in `index`, an SQLite file, by absolute
+    path, size and time of change; without a usable index every file is read.
+    """
+    members = {path: _files(path) for path in dict.fromkeys(paths)}
+    files = list(dict.fromkeys(file for found in members.values() for file in found))
+    with ThreadPoolExecutor(workers) as pool:
+        states = dict(zip(files, pool.map(_state, files), strict=True))
+        known = _recall(index, states)
+        unknown = [file for file in files if file not in known and states[file] is not None]
+        fresh = dict(zip(unknown, pool.map(_digest, unknown), strict=True))
+    _remember(index, {file: (state, fresh[file]) for file in unknown if (state := states[file])})
+    digests = known | fresh
+    return {path: _combined(path, found, digests) for path, found in members.items()}
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+
+
+def _combined(path: Path, files: Sequence[Path], digests: Mapping[Path, str]) -> str | None:
+    if files == [path]:
+        return digests.get(path)
+    parts = "\n".join(f"{file.relative_to(path)} {digests.get(file)}" for file in files)
+    return hashlib.blake2b(parts.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+
+
+def _state(file: Path) -> _State | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return _State(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as opened:
+            return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except OSError as error:
+        return f"unreadable {error.errno}"  # reading it as a image will tell what is wrong
+
+
+def _recall(index: Path, states: Mapping[Path, _State | None]) -> dict[Path, str]:
+    known = {}
+    try:
+        with contextlib.closing(_open(index)) as table:
+            query = "SELECT digest FROM files WHERE path = ? AND size = ? AND modified = ? AND changed = ?"
+            for file, state in states.items():
+                if state is not None:
+                    row = table.execute(query, (str(file.absolute()), state.size, state.modified, state.changed))
+                    if found := row.fetchone():
+                        known[file] = str(found[0])
+    except (sqlite3.Error, OSError):
+        return known  # an index is a convenience: no disk lock, a damaged file or no permission mustn't stop a run
+    return known
+
+
+def _remember(index: Path, found: Mapping[Path, tuple[_State, str]]) -> None:
+    settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
+    rows = [
+        (str(file.absolute()), state.size, state.modified, state.changed, digest)
+        for file, (state, digest) in found.items()
+        if max(state.modified, state.changed) < settled and not digest.startswith("unreadable")
+    ]
+    if not rows:
+        return
+    try:
+        with contextlib.closing(_open(index)) as table, table:
+            table.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
+    except sqlite3.OperationalError:
+        return  # another process holds it for long, or the disk takes no locks
+    except sqlite3.DatabaseError:
+        index.unlink(missing_ok=True)  # damaged: begun anew next time
+    except OSError:
+        return
+
+
+def _open(index: Path) -> sqlite3.Connection:
+    index.parent.mkdir(parents=True, exist_ok=True)
+    table = sqlite3.connect(index, timeout=10)
+    try:
+        table.execute(
+            "CREATE TABLE IF NOT EXISTS files"
+            "(path TEXT PRIMARY KEY, size INTEGER, modified INTEGER, changed INTEGER, digest TEXT)"
+        )
+    except sqlite3.Error:
+        table.close()
+        raise
+    return table

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from segreg.data.samples import mask_shape, wrong_labels
+from segreg.data.cache import mask_shape, wrong_labels
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import IGNORE_INDEX, Task

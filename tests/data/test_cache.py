@@ -134,7 +134,7 @@ def test_the_same_content_elsewhere_is_the_same_entry(files, tmp_path, reads):
 
 
 def test_unchanged_files_are_read_once(files, monkeypatch):
-    import segreg.data.digests as digests
+    import segreg.data.cache as digests
 
     read = []
     real = digests._digest
@@ -154,7 +154,7 @@ def test_unchanged_files_are_read_once(files, monkeypatch):
 
 
 def test_a_damaged_index_costs_time_and_nothing_else(files, cache, monkeypatch):
-    import segreg.data.digests as digests
+    import segreg.data.cache as digests
 
     monkeypatch.setattr(digests, "SETTLED_SECONDS", -1.0)
     folder = prepare(files, SMALL).folder

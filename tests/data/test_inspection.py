@@ -13,8 +13,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from segreg.config.sections import Input, Split
 from segreg.data.images import read_image
 from segreg.data.inspection import inspect
+from segreg.data.inspection.checks import Case, Finding, in_order, summary
 from segreg.data.inspection.class_shares import class_shares, suggested_weights
-from segreg.data.inspection.findings import Case, Finding, in_order, summary
 from segreg.data.inspection.scan import scan
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample

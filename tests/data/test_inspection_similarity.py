@@ -14,7 +14,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from segreg.data.images import read_image
-from segreg.data.inspection.similarity import ORIENTATIONS, SIDE, _blur, alike_pairs, clusters, thumbnail, turned
+from segreg.data.inspection.leaks import ORIENTATIONS, _blur, alike_pairs, clusters, turned
+from segreg.data.inspection.scan import SIDE, thumbnail
 
 REAL = os.environ.get("SEGREG_REAL_DATA")
 needs_real = pytest.mark.skipif(not REAL, reason="SEGREG_REAL_DATA is not set")

@@ -9,9 +9,16 @@ from typing import Any
 
 from segreg.config.sections import Input, Split
 from segreg.data import SPLITS, SplitName, divide
-from segreg.data.inspection.checks import class_findings, fault_findings, odd_findings
+from segreg.data.inspection.checks import (
+    Case,
+    Finding,
+    class_findings,
+    fault_findings,
+    in_order,
+    odd_findings,
+    summary,
+)
 from segreg.data.inspection.class_shares import FORMULAS, ClassShare, class_shares, suggested_weights
-from segreg.data.inspection.findings import Case, Finding, in_order, summary
 from segreg.data.inspection.leaks import AlikePair, duplicate_findings, group_findings, sides_by_index
 from segreg.data.inspection.scan import Scanned, scan
 from segreg.errors import SegregError

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.config.sections import Input
+from segreg.data.cache import fitted_sample, wrong_labels
 from segreg.data.images import read_labels
-from segreg.data.inspection.similarity import thumbnail
-from segreg.data.samples import fitted_sample, wrong_labels
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.progress import Progress
@@ -25,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+SIDE = 64
+"""Height and width of a thumbnail."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,22 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
         except SegregError as error:
             faults += [Fault("unfit", str(problem)) for problem in error.problems]
     return dataclasses.replace(Scanned(index, tuple(faults), lost=lost), **_facts(image, mask, task))
+
+
+def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return a small grey image, stretched to a square; 16-bit values over the range that they have.
+
+    Shape: `[H, W]` or `[H, W, C]`, uint8 or uint16, to uint8 `[64, 64]`.
+    """
+    from PIL import Image
+
+    channels = image[..., np.newaxis] if image.ndim == 2 else image[..., :3]
+    if channels.dtype != np.uint8:
+        low, high = int(channels.min()), int(channels.max())
+        channels = ((channels.astype(np.float32) - low) * (255.0 / max(1, high - low))).astype(np.uint8)
+    planes = [Image.fromarray(np.ascontiguousarray(channels[..., c])) for c in range(channels.shape[2])]
+    small = [np.asarray(plane.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) for plane in planes]
+    return np.mean(small, axis=0).round().astype(np.uint8)
 
 
 def _mask_fault(sample: Sample) -> Callable[[], str]:

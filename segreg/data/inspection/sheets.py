@@ -12,10 +12,9 @@ import numpy as np
 
 from segreg.config.sections import Input
 from segreg.data import Augmentation, SplitName
-from segreg.data.inspection.leaks import AlikePair, sides_by_index
+from segreg.data.cache import fitted_sample
+from segreg.data.inspection.leaks import ORIENTATIONS, AlikePair, sides_by_index, turned
 from segreg.data.inspection.scan import labels_of
-from segreg.data.inspection.similarity import ORIENTATIONS, turned
-from segreg.data.samples import fitted_sample
 from segreg.data.split import drawn
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
