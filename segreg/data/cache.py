@@ -383,8 +383,9 @@ def _mask(dataset: Dataset, sample: Sample) -> NDArray[np.uint8]:
     if wrong := wrong_labels(mask, task):
         highest = task.channels - 1 if task.mode == "multiclass" else 1
         values = listed([str(value) for value in wrong], quote="")
+        verdict = "is not a class" if len(wrong) == 1 else "are not classes"
         raise SegregError(
-            f"{sample.mask}: the mask holds {values}, which {'is not a class' if len(wrong) == 1 else 'are not classes'}: "
+            f"{sample.mask}: the mask holds {values}, which {verdict}: "
             f"the {task.mode} task has 0 to {highest}, and {IGNORE_INDEX} for pixels to ignore",
             hint="the data set's settings say how mask values become classes",
         )

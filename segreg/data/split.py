@@ -152,8 +152,8 @@ def _listed(samples: Sequence[Sample], lists: Mapping[SplitName, Path]) -> dict[
                 problems.append(Problem(f'the data set has no sample "{name}"', place, hint))
             elif name in seen:
                 other, there = seen[name]
-                where = "twice in one list" if other == side else f"on two sides, {other} and {side}"
-                problems.append(Problem(f'"{name}" stands {where}; it stands already at {there}', place))
+                where = "is given twice in one list" if other == side else f"stands on two sides, {other} and {side}"
+                problems.append(Problem(f'"{name}" {where}; it stands already at {there}', place))
             else:
                 seen[name] = (side, place)
                 sides[side].append(index_of[name])

@@ -372,7 +372,7 @@ def test_the_report_in_words():
         "  sizes     40x40 (4)",
         "  channels  3 channels, 8 bits (4)",
         "",
-        "  pixels          all %  train %    val %   test %   images that show it",
+        "  pixels          all %  train %    val %   test %     images that show it",
         "  background       62.5       50       50      100          4 (100 %)",
         "  lesion           37.5       50       50        0          3 (75 %)",
         "",

@@ -326,7 +326,7 @@ def _unit(images: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _blur(side: int, sigma: float) -> NDArray[np.float32]:
-    """Return the matrix that blurs a column of `side` pixels by a Gaussian; the last pixel continues beyond its ends."""
+    """Return the matrix that blurs a column of `side` pixels by a Gaussian; its ends continue with the last pixel."""
     reach = int(4 * sigma + 0.5)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
     matrix = np.zeros((side, side))
