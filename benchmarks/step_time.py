@@ -25,7 +25,7 @@ from segreg.registry.registry import load_registry
 from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
 from segreg.runtime.progress import Quiet
 from segreg.training.loss import Objective
-from segreg.training.setup import Training
+from segreg.training.setup import Setup, Training
 from segreg.training.setup import prepare as prepare_training
 from segreg.training.trainer import train_pass
 
@@ -54,15 +54,15 @@ def main() -> None:
         model = build.build_model(recipe, dataset.task)
         losses = build.build_losses(recipe, dataset.task)
         objective = Objective(model, build.build_normalize(recipe, model.encoder), losses)  # type: ignore[arg-type]
-        training = prepare_training(
+        setup = Setup(
             objective,
-            steps_per_epoch=len(train),
             build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
             build_schedule=lambda optimizer, steps, _: build.build_schedule(recipe, optimizer, steps),
             settings=recipe.train,
             device=device,
             precision=precision,
         )
+        training = prepare_training(setup, steps_per_epoch=len(train))
         preloaded = random_batches(train, training)
         compare(train, training, preloaded)
         train.close()

@@ -21,7 +21,9 @@ from segreg.config.sections import Train
 from segreg.runtime.device import Precision
 from segreg.training.checkpoint import STATE, load_state
 from segreg.training.loss import Objective
-from segreg.training.trainer import Outcome, fit
+from segreg.training.resume import Output
+from segreg.training.setup import Setup
+from segreg.training.trainer import Outcome, TrainingData, fit
 from segreg_plugins.optimizers import from_torch
 from segreg_plugins.schedules.builders import cosine, plateau
 
@@ -74,6 +76,7 @@ class Batch:
     targets: Tensor
     ids: tuple[str, ...]
     indices: tuple[int, ...]
+    weight: float = 1.0
 
 
 @dataclass
@@ -146,20 +149,22 @@ def objective(seed: int = 0, *, losses: Any = (("bce", 1.0, bce), ("dice", 0.5, 
 def train(run_dir: Path, *, settings: Train = SETTINGS, **given: Any) -> tuple[Objective, Outcome]:
     """Train a tiny network with whatever is given and defaults for the rest."""
     run_dir.mkdir(exist_ok=True)
-    arguments: dict[str, Any] = {
-        "train": BatchLoader(),
-        "val": BatchLoader(count=6, shuffle=False, seed=1),
-        "metrics": Agreement(),
-        "build_optimizer": partial(from_torch.build, "Adam", lr=0.02),
-        "build_schedule": cosine,
-        "device": CPU,
-        "precision": FLOAT32,
-        "seed": 3,
-        "settings": settings,
-        "run_dir": run_dir,
-    } | given
-    network = arguments.pop("objective", None) or objective()
-    return network, fit(network, **arguments)
+    setup = Setup(
+        given.pop("objective", None) or objective(),
+        given.pop("build_optimizer", partial(from_torch.build, "Adam", lr=0.02)),
+        given.pop("build_schedule", cosine),
+        settings,
+        given.pop("device", CPU),
+        given.pop("precision", FLOAT32),
+        given.pop("seed", 3),
+    )
+    data = TrainingData(
+        given.pop("train", BatchLoader()),
+        given.pop("val", BatchLoader(count=6, shuffle=False, seed=1)),
+        given.pop("metrics", Agreement()),
+    )
+    output = Output(run_dir, observe=given.pop("observe", None))
+    return setup.objective, fit(setup, data, output, **given)
 
 
 HARD = {

@@ -26,7 +26,7 @@ from segreg.runtime.progress import duration
 from segreg.settings import Setting, plain, settings_of
 from segreg.training import history
 from segreg.training.checkpoint import read_notes
-from segreg.training.timing import SECONDS, shares_in_words
+from segreg.training.timing import SECONDS, format_shares
 
 EVALUATIONS = "evaluations"
 """The folder in a run's directory that has a folder for each of its evaluations."""
@@ -242,7 +242,7 @@ def _headline(
         ("classes", ", ".join(results.get("classes", ()))),
         ("started", _started(directory)),
         ("trained", trained),
-        ("time", shares_in_words(results.get("time", {}))),
+        ("time", format_shares(results.get("time", {}))),
         ("best epoch", value if results else ""),
         ("seed", str(results.get("seed", ""))),
         ("folder", str(directory.path)),

@@ -16,7 +16,7 @@ from segreg.runtime.distributed import count, one_of_each_node_first, own_device
 from segreg.runtime.progress import Progress
 from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
-from segreg.training.sync_batch_norm import synchronise_batch_norm
+from segreg.training.setup import synchronise_batch_norm
 
 if TYPE_CHECKING:
     import torch

@@ -14,12 +14,11 @@ from segreg.evaluation.distributed import disable_sync
 from segreg.models import build
 from segreg.runs.assembly import Assembly
 from segreg.runtime.progress import Progress, Quiet
-from segreg.training.compiling import compile_if_worth_it
 from segreg.training.monitor import Monitor
-from segreg.training.resume import keep, snapshot
-from segreg.training.setup import prepare
-from segreg.training.timing import IN_WORDS
-from segreg.training.trainer import choose_micro_batches, train_pass, validation_pass
+from segreg.training.resume import Output, save_epoch, snapshot
+from segreg.training.setup import Setup, prepare
+from segreg.training.timing import STAGE_LABELS
+from segreg.training.trainer import choose_micro_batches, compile_if_worthwhile, train_pass, validation_pass
 
 if TYPE_CHECKING:
     from segreg.data.loader import Batch, BatchLoader
@@ -119,7 +118,7 @@ class Profile:
             f"{'stage':<24}{'ms each':>10}{'an epoch':>10}{'seconds':>10}{'share':>8}",
         ]
         lines += [
-            f"{IN_WORDS[row.stage]:<24}{row.each * 1e3:>10.1f}{row.times:>10,}{row.seconds:>10.2f}"
+            f"{STAGE_LABELS[row.stage]:<24}{row.each * 1e3:>10.1f}{row.times:>10,}{row.seconds:>10.2f}"
             f"{row.seconds / whole:>8.1%}"
             for row in self.rows
         ]
@@ -174,9 +173,8 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         except OSError as error:
             raise SegregError(f"{trace}: the trace can't be written: {error.strerror or error}") from error
         accumulate = recipe.train.accumulate
-        training = prepare(
+        setup = Setup(
             assembly.objective,
-            steps_per_epoch=-(-len(assembly.train) // accumulate),
             build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
             build_schedule=lambda optimizer, each, _: build.build_schedule(recipe, optimizer, each),
             settings=recipe.train,
@@ -184,8 +182,9 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
             precision=assembly.precision,
             seed=recipe.seed,
         )
+        training = prepare(setup, steps_per_epoch=-(-len(assembly.train) // accumulate))
         choose_micro_batches(training, assembly.train, progress)
-        compile_if_worth_it(training, recipe.train.epochs, progress.say)
+        compile_if_worthwhile(training, recipe.train.epochs, progress.say)
 
         def train(count: int) -> dict[str, float]:
             return train_pass(training, _batches(assembly.train, count * accumulate), 1, progress)[0]
@@ -205,7 +204,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         with training.stopwatch.stage("checkpoint"):
             monitor = Monitor("train.loss", larger_is_better=False)
             state = snapshot(training, monitor, epoch=1, seconds=0.0, best_epoch=1, values={"epoch": 1, **values})
-            keep(state, Path(folder), monitor, {})
+            save_epoch(state, Output(Path(folder)), monitor)
         after = training.stopwatch.read().stages
         instead = {"checkpoint": Row("checkpoint", after["checkpoint"], 1)}
         instead["validation"] = Row("validation", after["validation"] / max(1, checked), len(assembly.val))

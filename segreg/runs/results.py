@@ -14,7 +14,7 @@ from segreg.runtime.distributed import as_main_has, is_main
 from segreg.runtime.progress import Progress, duration
 from segreg.training import history
 from segreg.training.checkpoint import load_weights
-from segreg.training.timing import advice_on, shares_in_words, spent_in
+from segreg.training.timing import advice_on, format_shares, spent_in
 from segreg.training.trainer import Outcome
 from segreg.visualize.curves import plot_history
 from segreg.visualize.plots import plot_metrics
@@ -58,7 +58,7 @@ def score_run(
         "training_seconds": round(outcome.seconds, 3),
         "time": {stage: round(seconds, 3) for stage, seconds in spent.items()},
         "advice": advice_on(spent),
-        "micro_batches": int(rows[-1].get("parts", 1)) if rows else 1,
+        "micro_batches": int(rows[-1].get("micro_batches", 1)) if rows else 1,
         "precision": assembly.precision.name,
         "scored_on": None,
         "resolution": recipe.evaluate.resolution,
@@ -108,7 +108,7 @@ def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[
     epochs = "1 epoch" if results["epochs"] == 1 else f"{results['epochs']} epochs"
     lines.append(f"{epochs} in {time}, {results['stopped_because']}; {best}")
     if spent := results.get("time"):
-        lines.append(f"time: {shares_in_words(spent)}")
+        lines.append(f"time: {format_shares(spent)}")
     if results.get("advice"):
         lines.append(f"advice: {results['advice']}")
     split = results["scored_on"]

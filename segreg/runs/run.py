@@ -28,7 +28,9 @@ from segreg.runtime.files import replacing, write_json
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
 from segreg.training.checkpoint import STATE, State, load_state
-from segreg.training.trainer import Outcome, fit
+from segreg.training.resume import Output
+from segreg.training.setup import Setup
+from segreg.training.trainer import Outcome, TrainingData, fit
 from segreg.visualize.curves import plot_history
 
 SECONDS_BETWEEN_CURVES = 20.0
@@ -170,21 +172,23 @@ class _Job:
     def _fit(self, notify: Any) -> Outcome:
         recipe, assembly = self.recipe, self.assembly
         return fit(
-            assembly.objective,
-            train=assembly.train,
-            val=assembly.val,
-            metrics=build.build_metrics(recipe, assembly.dataset.task),
-            build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
-            build_schedule=lambda optimizer, steps, _: build.build_schedule(recipe, optimizer, steps),
-            settings=recipe.train,
-            device=assembly.device,
-            precision=assembly.precision,
-            run_dir=self.directory.path,
-            seed=recipe.seed,
-            notes=notes_for_weights(recipe, assembly.dataset, assembly.objective.normalize),
-            observe=(lambda epoch, values: notify("epoch_end", epoch, values)) if is_main() else None,
-            progress=self.progress,
+            Setup(
+                assembly.objective,
+                build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
+                build_schedule=lambda optimizer, steps, _: build.build_schedule(recipe, optimizer, steps),
+                settings=recipe.train,
+                device=assembly.device,
+                precision=assembly.precision,
+                seed=recipe.seed,
+            ),
+            TrainingData(assembly.train, assembly.val, build.build_metrics(recipe, assembly.dataset.task)),
+            Output(
+                self.directory.path,
+                notes=notes_for_weights(recipe, assembly.dataset, assembly.objective.normalize),
+                observe=(lambda epoch, values: notify("epoch_end", epoch, values)) if is_main() else None,
+            ),
             resume=self.state,
+            progress=self.progress,
         )
 
 

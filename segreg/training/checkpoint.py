@@ -39,12 +39,12 @@ class State:
         epoch: epochs finished.
         seconds: time they took, in all processes that had a part in them.
         objective: state of the network and the losses.
-        average: state of the moving average's network, or None.
-        average_steps: optimizer steps that the average has seen.
+        ema: state of the moving average, or None.
+        ema_steps: optimizer steps that the moving average has seen.
         optimizer: state of the optimizer.
         schedule: state of the schedule.
         scaler: state of the gradient scaler, empty without one.
-        randomness: state of every random number generator.
+        random_state: state of every random number generator.
         monitor: name of the value that chooses the best epoch.
         best_epoch: the epoch with the best monitored value; 0 before there is one.
         best_value: that value, turned so that larger is better.
@@ -56,12 +56,12 @@ class State:
     epoch: int
     seconds: float
     objective: dict[str, Any]
-    average: dict[str, Any] | None
-    average_steps: int
+    ema: dict[str, Any] | None
+    ema_steps: int
     optimizer: dict[str, Any]
     schedule: dict[str, Any]
     scaler: dict[str, Any]
-    randomness: dict[str, Any]
+    random_state: dict[str, Any]
     monitor: str
     best_epoch: int
     best_value: float | None

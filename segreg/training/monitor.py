@@ -1,20 +1,29 @@
-"""The named values of an epoch: which there are, which way is better, and which one chooses the best checkpoint."""
+"""The named values of an epoch: mean losses, which direction is better, and which one chooses the best checkpoint."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation.distributed import compute
+from segreg.runtime.distributed import gathered
 
 if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
     from torchmetrics import MetricCollection
 
 TOTAL = "loss"
-"""The name of the weighted total among a loss's terms."""
+"""The name of the weighted total among the loss terms."""
+
+HINT_NOT_FINITE = (
+    "checkpoints hold the last finished epoch and none of this; try a smaller optimizer.lr or a warm-up "
+    "(schedule.warmup_epochs), train.clip_gradient_norm=1, train.precision=float32"
+)
+"""What may help where a loss or a weight becomes NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -83,3 +92,107 @@ def named(side: str, losses: Mapping[str, float]) -> dict[str, float]:
         for name, value in losses.items()
         if many or name == TOTAL
     }
+
+
+class _Summed(NamedTuple):
+    """What one process has so far; `bad_batch` is -1 where all was finite."""
+
+    sums: dict[str, float]
+    images: int
+    bad_batch: int
+    bad_terms: list[str]
+    bad_ids: tuple[str, ...]
+
+
+@dataclass
+class LossMeter:
+    """What the batches of one pass gave. Adding is queued on the device; only reading waits for it.
+
+    Attributes:
+        doing: words for messages, such as "training, epoch 3".
+        images: images so far.
+        ids: the sample ids of every batch so far.
+    """
+
+    doing: str
+    device: torch.device
+    images: int = 0
+    ids: list[tuple[str, ...]] = field(default_factory=list)
+    names: tuple[str, ...] = ()
+    _sums: Tensor | None = None
+    _bad_batch: Tensor | None = None
+    _bad_terms: Tensor | None = None
+
+    def add(self, terms: Mapping[str, Tensor], ids: tuple[str, ...]) -> None:
+        """Add one batch's terms, each a mean over its images. No device sync."""
+        import torch
+
+        values = torch.stack([term.detach() for term in terms.values()]).float()
+        if self._sums is None or self._bad_batch is None or self._bad_terms is None:
+            self.names = tuple(terms)
+            # Apple's GPUs have no float64.
+            wide = torch.float32 if self.device.type == "mps" else torch.float64
+            self._sums = torch.zeros(len(terms), dtype=wide, device=self.device)
+            self._bad_batch = torch.full((), -1, dtype=torch.long, device=self.device)
+            self._bad_terms = torch.zeros(len(terms), dtype=torch.bool, device=self.device)
+        wrong = ~values.isfinite()
+        first = wrong.any() & (self._bad_batch < 0)
+        self._bad_batch.masked_fill_(first, len(self.ids))
+        self._bad_terms |= wrong & first
+        self._sums += values * len(ids)
+        self.images += len(ids)
+        self.ids.append(ids)
+
+    def read(self) -> dict[str, float]:
+        """Return the mean of every term over this process's images so far. A device sync.
+
+        Raises:
+            SegregError: a term was not finite; the message has its name, the batch's ids and what to try.
+        """
+        return self._means([self._summed()])[0]
+
+    def read_all(self) -> tuple[dict[str, float], int]:
+        """Return the same over the images of all processes, which must all ask for it, and their number. A device sync.
+
+        Raises:
+            SegregError: a term was not finite, in the first batch in which any process met one.
+        """
+        return self._means(gathered(self._summed()))
+
+    def _summed(self) -> _Summed | None:
+        import torch
+
+        if self._sums is None or self._bad_batch is None or self._bad_terms is None:
+            return None
+        sums = [self._sums, self._bad_batch.reshape(1), self._bad_terms]
+        row = torch.cat([part.to(self._sums.dtype) for part in sums]).tolist()  # sync: the one copy to the host
+        count = len(self.names)
+        batch = int(row[count])
+        wrong = [name for name, bad in zip(self.names, row[count + 1 :], strict=True) if bad]
+        sums_by_name = dict(zip(self.names, row, strict=False))
+        return _Summed(sums_by_name, self.images, batch, wrong, self.ids[batch] if batch >= 0 else ())
+
+    def _means(self, given: Sequence[_Summed | None]) -> tuple[dict[str, float], int]:
+        parts = [part for part in given if part is not None]
+        if bad := [part for part in parts if part.bad_batch >= 0]:
+            first = min(bad, key=lambda part: part.bad_batch)
+            raise not_finite(self.doing, first.bad_batch, first.bad_terms, first.bad_ids)
+        images = sum(part.images for part in parts)
+        names = parts[0].sums if parts else ()
+        return {name: sum(part.sums[name] for part in parts) / images for name in names}, images
+
+
+def not_finite(doing: str, batch: int, terms: list[str], ids: tuple[str, ...]) -> SegregError:
+    """Return the error for a loss that is NaN or infinite."""
+    # The total is to blame only where no term of it is.
+    terms = [term for term in terms if term != "loss"] or terms
+    return SegregError(
+        f"{doing}, batch {batch + 1}: loss term {listed(terms)} is not finite (NaN or infinite)",
+        hint="\n".join(
+            (
+                f"the batch's samples: {listed(list(ids), quote='', most=64)}",
+                HINT_NOT_FINITE,
+                "and look at these samples' images and masks",
+            )
+        ),
+    )

@@ -1,8 +1,10 @@
-"""A training's state, taken and put back, and the files that are made of it. Of several processes one writes."""
+"""Capture and restore the state of a training, and write its files. Of several processes the main one writes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +24,23 @@ from segreg.training.checkpoint import (
 from segreg.training.monitor import Monitor
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from segreg.runtime.progress import Progress
     from segreg.training.setup import Training
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a training's results go.
+
+    Attributes:
+        run_dir: an existing folder for the checkpoints and the history.
+        notes: what the headers of the weights files say about the network.
+        observe: called with every epoch's number and values once they are on disk; on a GPU that is an epoch later.
+    """
+
+    run_dir: Path
+    notes: Mapping[str, str] = field(default_factory=dict)
+    observe: Callable[[int, Mapping[str, float]], None] | None = None
 
 
 def snapshot(
@@ -39,18 +54,18 @@ def snapshot(
     best_value: float | None = None,
     epochs_without_better: int = 0,
 ) -> State:
-    """Return the training's state. Its tensors are the live ones: it is to be saved before the next step."""
-    average = training.average
+    """Return the training's state. Its tensors are the live ones: save it before the next step."""
+    ema = training.ema
     return State(
         epoch=epoch,
         seconds=seconds,
         objective=training.objective.state_dict(),
-        average=average.network.state_dict() if average else None,
-        average_steps=average.steps if average else 0,
+        ema=ema.network.state_dict() if ema else None,
+        ema_steps=ema.steps if ema else 0,
         optimizer=training.optimizer.state_dict(),
         schedule=training.schedule.state_dict() if training.schedule else {},
         scaler=training.scaler.state_dict(),
-        randomness=random_state(),
+        random_state=random_state(),
         monitor=monitor.name,
         best_epoch=best_epoch,
         best_value=best_value,
@@ -61,73 +76,144 @@ def snapshot(
 
 
 def restore(training: Training, state: State, monitor: Monitor, progress: Progress) -> None:
-    """Put everything back to where `snapshot` found it.
+    """Restore everything as `snapshot` captured it.
 
     Raises:
-        SegregError: the state is of another network, optimizer, schedule or monitored value.
+        SegregError: the state belongs to another network, optimizer, schedule or monitored value.
     """
-    if (training.average is None) != (state.average is None):
+    if (training.ema is None) != (state.ema is None):
         raise SegregError("the run to resume was started with another train.ema; resume it with its own recipe")
     if state.monitor != monitor.name:
         raise SegregError(f'the run to resume chooses by train.monitor "{state.monitor}", not by "{monitor.name}"')
     try:
         training.objective.load_state_dict(state.objective)
-        if training.average and state.average is not None:
-            training.average.network.load_state_dict(state.average)
-            training.average.steps = state.average_steps
+        if training.ema and state.ema is not None:
+            training.ema.network.load_state_dict(state.ema)
+            training.ema.steps = state.ema_steps
         training.optimizer.load_state_dict(state.optimizer)
         if training.schedule:
             training.schedule.load_state_dict(state.schedule)
     except (RuntimeError, ValueError, KeyError) as error:
         raise SegregError(
             f"the training state does not fit this recipe: {str(error).splitlines()[0]}",
-            hint="a run is resumed with the recipe that it was started with",
+            hint="resume a run with the recipe that it was started with",
         ) from error
     if state.scaler and training.precision.scaler:
         training.scaler.load_state_dict(state.scaler)
     if state.precision != training.precision.name:
         progress.say(f"notice: the run computed in {state.precision} so far and continues in {training.precision.name}")
-    restore_random_state(state.randomness)
+    restore_random_state(state.random_state)
 
 
-def begin(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]) -> None:
-    """Write the state that a training begins from, and cuts off what goes beyond it."""
+def begin(state: State, output: Output, monitor: Monitor) -> None:
+    """Write the state that a training starts from, and remove what is newer than it."""
     if not is_main():
         return
     if state.epoch == 0:
-        save_state(state, run_dir / STATE)
-    history.cut_after(run_dir, state.epoch)
-    publish(state, run_dir, monitor, notes)
+        save_state(state, output.run_dir / STATE)
+    history.cut_after(output.run_dir, state.epoch)
+    publish(state, output, monitor)
 
 
-def keep(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]) -> None:
-    """Write down an epoch that has ended.
+def save_epoch(state: State, output: Output, monitor: Monitor) -> None:
+    """Write a finished epoch to disk.
 
-    The order matters to a process that is killed between two of these: a row without its state is cut off on resuming,
+    The order matters to a process that is killed between two of these: a row without its state is removed on resuming,
     and the weights files are written again from the state.
     """
     if not is_main():
         return
-    history.append(run_dir, state.values)
-    save_state(state, run_dir / STATE)
-    publish(state, run_dir, monitor, notes)
+    history.append(output.run_dir, state.values)
+    save_state(state, output.run_dir / STATE)
+    publish(state, output, monitor)
 
 
-def publish(state: State, run_dir: Path, monitor: Monitor, notes: Mapping[str, str]) -> None:
-    """Write the last weights, and the best where a killed process may not have come to it, from the state."""
+def publish(state: State, output: Output, monitor: Monitor) -> None:
+    """Write the last weights, and the best where this epoch is the best, from the state."""
     if state.epoch == 0 or not is_main():
         return
-    save_weights(weights_of(state), run_dir / LAST, notes=notes_of(state, monitor, notes))
+    tensors = state.objective if state.ema is None else state.ema
+    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    notes = {**output.notes, "epoch": state.epoch, "monitor": monitor.name, "value": state.values[monitor.name]}
+    save_weights(weights, output.run_dir / LAST, notes=notes)
     if state.best_epoch == state.epoch:
-        save_weights(weights_of(state), run_dir / BEST, notes=notes_of(state, monitor, notes))
+        save_weights(weights, output.run_dir / BEST, notes=notes)
 
 
-def weights_of(state: State) -> dict[str, Tensor]:
-    """Return the weights of the network that was validated, under the network's own names."""
-    tensors = state.objective if state.average is None else state.average
-    return {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+class AsyncCheckpointer:
+    """Save each epoch and call the observer, one epoch after the other. Of several processes the main one writes.
+
+    A GPU that computes an epoch in seconds would wait as long again for the disk. So a thread writes a copy in the
+    computer's memory, and the end of the next epoch waits for it. A CPU has neither time nor memory to spare for that.
+
+    Args:
+        output: where the files go, and the observer, which is called in the thread that trains.
+        monitor: the value that chooses the best epoch.
+        in_background: whether a thread writes the files.
+    """
+
+    def __init__(self, output: Output, monitor: Monitor, *, in_background: bool) -> None:
+        self.output, self.monitor, self.in_background = output, monitor, in_background
+        self._thread: threading.Thread | None = None
+        self._state: State | None = None
+        self._error: BaseException | None = None
+
+    def save(self, state: State) -> None:
+        """Save a finished epoch, or start to.
+
+        Raises:
+            SegregError: the epoch before could not be written, or this one.
+        """
+        self.wait()
+        if not is_main():
+            return
+        if not self.in_background:
+            save_epoch(state, self.output, self.monitor)
+            self._observe(state)
+            return
+        self._state = on_host(state)
+        self._thread = threading.Thread(target=self._write, args=(self._state,), name="segreg-checkpointer")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until everything is on disk, and call the observer.
+
+        Raises:
+            SegregError: it could not be written.
+        """
+        if self._thread is None:
+            return
+        self._thread.join()
+        self._thread, state, error = None, self._state, self._error
+        self._state = self._error = None
+        if error is not None:
+            raise error
+        assert state is not None
+        self._observe(state)
+
+    def _write(self, state: State) -> None:
+        try:
+            save_epoch(state, self.output, self.monitor)
+        except BaseException as error:  # raised by wait()
+            self._error = error
+
+    def _observe(self, state: State) -> None:
+        if self.output.observe:
+            self.output.observe(state.epoch, state.values)
 
 
-def notes_of(state: State, monitor: Monitor, notes: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a weights file says of itself: the run's notes, and the epoch that it is of."""
-    return {**notes, "epoch": state.epoch, "monitor": monitor.name, "value": state.values[monitor.name]}
+def on_host(state: State) -> State:
+    """Return a copy whose tensors are in the computer's memory and no longer change with training."""
+    return replace(state, **{field.name: _copied(getattr(state, field.name)) for field in fields(state)})
+
+
+def _copied(value: Any) -> Any:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, Mapping):
+        return {key: _copied(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_copied(item) for item in value]
+    return tuple(map(_copied, value)) if isinstance(value, tuple) else value

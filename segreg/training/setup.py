@@ -1,17 +1,17 @@
-"""What takes part in training, made in the order in which each needs the other."""
+"""What takes part in training: optimizer, schedule, gradient scaler, moving average and synchronised BatchNorm."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from segreg.errors import SegregError, listed
 from segreg.runtime.device import Precision, prepare_device
-from segreg.training.ema import ModelEma
 from segreg.training.loss import Objective
 from segreg.training.timing import Stopwatch
 
@@ -19,9 +19,31 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from segreg.config.sections import Train
-    from segreg.data.loader import Batch
     from segreg.models.segmenter import Segmenter
     from segreg.registry.protocols import Schedule
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a training is built from.
+
+    Attributes:
+        objective: the network and its losses.
+        build_optimizer: builds the optimizer from parameter groups; the partial application of an optimizer entry.
+        build_schedule: builds the schedule from optimizer, steps per epoch and epochs; None keeps the rates.
+        settings: the recipe's `train` section.
+        device: where to compute.
+        precision: in which precision.
+        seed: seed of dropout and everything else that is random in training.
+    """
+
+    objective: Objective
+    build_optimizer: Callable[[Sequence[dict[str, Any]]], Optimizer]
+    build_schedule: Callable[[Optimizer, int, int], Schedule | None]
+    settings: Train
+    device: torch.device
+    precision: Precision
+    seed: int = 0
 
 
 @dataclass
@@ -29,8 +51,9 @@ class Training:
     """What takes part in every step.
 
     Attributes:
-        parts: in how many parts each batch is computed (see `segreg.training.micro_batches`).
-        yields: whether a batch that does not fit into memory is computed in smaller parts.
+        ema: the moving average of the network, where `train.ema` asks for one.
+        micro_batches: in how many micro-batches each batch is computed.
+        auto_split: whether a batch that does not fit into memory is computed in smaller micro-batches.
         compiled: whether the network is compiled.
         interrupted: whether a signal came that ends the training.
     """
@@ -39,7 +62,7 @@ class Training:
     optimizer: Optimizer
     schedule: Schedule | None
     scaler: torch.amp.GradScaler
-    average: ModelEma | None
+    ema: ModelEma | None
     device: torch.device
     precision: Precision
     settings: Train
@@ -48,70 +71,65 @@ class Training:
     steps_per_epoch: int
     stopwatch: Stopwatch
     seed: int = 0
-    parts: int = 1
+    micro_batches: int = 1
     auto_split: bool = True
     compiled: bool = False
     interrupted: bool = False
 
     @property
     def eval_model(self) -> nn.Module:
-        """Return what is validated and saved: the averaged network where there is one."""
-        return self.average.network if self.average else self.objective
+        """Return the model that is validated and saved: the moving average where there is one."""
+        return self.ema.network if self.ema else self.objective
 
 
-def prepare(
-    objective: Objective,
-    *,
-    steps_per_epoch: int,
-    build_optimizer: Callable[[Sequence[dict[str, Any]]], Optimizer],
-    build_schedule: Callable[[Optimizer, int, int], Schedule | None],
-    settings: Train,
-    device: torch.device,
-    precision: Precision,
-    seed: int = 0,
-) -> Training:
-    """Put the network on the device and makes what trains it, in the order in which each needs the other."""
+def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
+    """Move the network to the device and build what trains it, in the order in which each needs the other.
+
+    Raises:
+        SegregError: `lr_factors` names a component that has nothing to train, or nothing trains at all.
+    """
+    objective, settings, device = setup.objective, setup.settings, setup.device
     prepare_device(device)
     objective.to(device)
     if settings.channels_last:
         objective.model.to(memory_format=torch.channels_last)
-    optimizer = build_optimizer(parameter_groups(objective.model, settings.lr_factors))
+    optimizer = setup.build_optimizer(parameter_groups(objective.model, settings.lr_factors))
     scale_rates(optimizer, settings.lr_factors)
     encoder = objective.model.parts()["encoder"]
     return Training(
         objective=objective,
         optimizer=optimizer,
-        schedule=build_schedule(optimizer, steps_per_epoch, settings.epochs),
-        scaler=torch.amp.GradScaler(device.type, enabled=precision.scaler),
-        average=None if settings.ema is None else ModelEma(objective, settings.ema),
+        schedule=setup.build_schedule(optimizer, steps_per_epoch, settings.epochs),
+        scaler=torch.amp.GradScaler(device.type, enabled=setup.precision.scaler),
+        ema=None if settings.ema is None else ModelEma(objective, settings.ema),
         device=device,
-        precision=precision,
+        precision=setup.precision,
         settings=settings,
         encoder=encoder,
         encoder_parameters=[p for p in encoder.parameters() if p.requires_grad],
         steps_per_epoch=steps_per_epoch,
         stopwatch=Stopwatch(device),
-        seed=seed,
+        seed=setup.seed,
     )
 
 
 def parameter_groups(model: Segmenter, lr_factors: Mapping[Any, float]) -> list[dict[str, Any]]:
-    """Return the trainable parameters by part of the network, each parameter once.
+    """Return the trainable parameters by component of the network, each parameter once.
 
     Raises:
-        SegregError: `lr_factors` names a part that the network does not have or that has nothing to train.
+        SegregError: `lr_factors` names a component that the network does not have or that has nothing to train.
     """
     groups: list[dict[str, Any]] = []
     seen: set[int] = set()
-    for name, part in (*model.parts().items(), ("other", model)):
-        parameters = [p for p in part.parameters() if p.requires_grad and id(p) not in seen]
+    for name, component in (*model.parts().items(), ("other", model)):
+        parameters = [p for p in component.parameters() if p.requires_grad and id(p) not in seen]
         seen.update(id(p) for p in parameters)
         if parameters:
             groups.append({"params": parameters, "name": name})
     names = [group["name"] for group in groups]
     if unknown := [name for name in lr_factors if name not in names]:
         raise SegregError(
-            f"train.lr_factors: this network has no part {listed(unknown, last='or')} to train",
+            f"train.lr_factors: this network has no component {listed(unknown, last='or')} to train",
             hint=f"there is {listed(names)}",
         )
     if not groups:
@@ -120,7 +138,7 @@ def parameter_groups(model: Segmenter, lr_factors: Mapping[Any, float]) -> list[
 
 
 def scale_rates(optimizer: Optimizer, lr_factors: Mapping[Any, float]) -> None:
-    """Multiply every part's learning rate with its factor."""
+    """Multiply every component's learning rate by its factor."""
     for index, group in enumerate(optimizer.param_groups):
         # An optimizer that makes groups of its own may drop the names.
         if "name" not in group and lr_factors:
@@ -129,20 +147,63 @@ def scale_rates(optimizer: Optimizer, lr_factors: Mapping[Any, float]) -> None:
         group["lr"] = group["lr"] * lr_factors.get(group["name"], 1.0)
 
 
-def freeze_encoder(training: Training, *, frozen: bool) -> None:
-    """Keep the encoder's weights and BatchNorm statistics as they are, or lets them go."""
-    for parameter in training.encoder_parameters:
-        parameter.requires_grad_(not frozen)
-    if frozen:
-        training.encoder.eval()
+class ModelEma:
+    """A copy of a network whose weights follow the trained one's: average += (1 - decay) * (weights - average).
+
+    The first steps use a smaller decay, (1 + steps) / (10 + steps), so that the random beginning does not linger.
+    BatchNorm's statistics are averaged like the weights they belong to; integers are copied.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).requires_grad_(requires_grad=False).eval()
+        self.decay = decay
+        self.steps = 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Follow the network by one optimizer step. No device sync."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        mine, theirs = self.network.state_dict(), network.state_dict()
+        floats = [name for name, tensor in mine.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], 1 - decay)
+        for name in mine.keys() - set(floats):
+            mine[name].copy_(theirs[name])
 
 
-def to_device(batch: Batch, training: Training) -> tuple[Tensor, Tensor]:
-    """Return a batch's uint8 images and targets on the device. No sync: the copy is queued."""
-    layout = torch.channels_last if training.settings.channels_last else torch.contiguous_format
-    images, targets = batch.images, batch.targets
-    if training.device.type == "cuda" and not images.is_cuda:
-        # From memory that the system may move, the CPU would wait for the copy.
-        images, targets = images.pin_memory(), targets.pin_memory()
-    images = images.to(training.device, non_blocking=True).contiguous(memory_format=layout)
-    return images, targets.to(training.device, non_blocking=True)
+def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
+    """Replace each BatchNorm of a network, in place, by PyTorch's SyncBatchNorm; weights, statistics and names stay.
+
+    timm's BatchNorm keeps its built-in activation.
+
+    Raises:
+        SegregError: the device is not a GPU, or a BatchNorm is of a kind that would compute something else afterwards.
+    """
+    from timm.layers import convert_sync_batchnorm
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    if device.type != "cuda":
+        raise SegregError(
+            f'train.sync_batch_norm needs GPUs: PyTorch has no such BatchNorm for "{device.type}"',
+            hint="leave it out; each process then normalises with the statistics of its own share of the batch",
+        )
+    first_of_its_kind: dict[type, nn.Module] = {}
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            first_of_its_kind.setdefault(type(module), module)
+    for kind, module in first_of_its_kind.items():
+        if not _computes_the_same(module, convert_sync_batchnorm(copy.deepcopy(module))):
+            raise SegregError(f"train.sync_batch_norm: {kind.__module__}.{kind.__name__} can't be synchronised")
+    convert_sync_batchnorm(model)
+
+
+def _computes_the_same(norm: nn.Module, other: nn.Module) -> bool:
+    """Whether two layers agree in evaluation mode, which needs no other process."""
+    for size in ((4, 4), (4,), (4, 4, 4)):  # two, one and three dimensions
+        image = torch.linspace(-3, 3, 2 * int(norm.num_features) * 4 ** len(size)).view(2, -1, *size)  # type: ignore[arg-type]
+        try:
+            mine = copy.deepcopy(norm).cpu().eval()(image)
+        except ValueError:  # not this number of dimensions
+            continue
+        return torch.allclose(mine, copy.deepcopy(other).cpu().eval()(image), atol=1e-5)
+    return False

@@ -18,7 +18,7 @@ Stage = Literal["data", "copy", "forward", "backward", "optimizer", "validation"
 SECONDS = "seconds."
 """What stands before a stage's name in the history."""
 
-IN_WORDS: Mapping[str, str] = {
+STAGE_LABELS: Mapping[str, str] = {
     "data": "waiting for data",
     "copy": "copying to the device",
     "forward": "forward and losses",
@@ -91,11 +91,11 @@ def advice_on(seconds: Mapping[str, float]) -> str:
     )
 
 
-def shares_in_words(seconds: Mapping[str, float]) -> str:
+def format_shares(seconds: Mapping[str, float]) -> str:
     """Return the stages that took a hundredth of the time or more, in a line, the largest first."""
     wall = max(sum(seconds.values()), 1e-9)
     largest_first = sorted(seconds.items(), key=lambda item: -item[1])
-    return ", ".join(f"{IN_WORDS[stage]} {took / wall:.0%}" for stage, took in largest_first if took / wall >= 0.01)
+    return ", ".join(f"{STAGE_LABELS[stage]} {took / wall:.0%}" for stage, took in largest_first if took / wall >= 0.01)
 
 
 class Stopwatch:

@@ -1,51 +1,80 @@
-"""Training: epochs of steps, a validation after each, and a checkpoint that any process can continue from.
+"""The training loop, from the first epoch down to `backward()` and the optimizer step.
 
-It reads from top to bottom: `fit`, then an epoch, then its two passes. Every place where the CPU waits for the
-device says "sync". What takes part is made in `prepare`; what is saved is gathered in `resume`. Several processes run
-the same lines side by side: a step of theirs is `in_step`'s, and what one of them knows comes to all `from_main`.
+It reads from top to bottom: `fit`, an epoch, its batches, forward and backward, validation; below them is what keeps a
+step going where memory runs out or compiling fails. Every place where the CPU waits for the device says "sync".
 """
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from types import FrameType
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
 from segreg.evaluation.distributed import compute_over_processes, disable_sync
 from segreg.runtime import distributed
-from segreg.runtime.device import Precision, seed_everything
+from segreg.runtime.device import out_of_memory, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main
+from segreg.runtime.memory import available_mib
 from segreg.runtime.progress import Progress, Quiet, duration
-from segreg.training.async_checkpointer import AsyncCheckpointer
 from segreg.training.checkpoint import BEST, LAST, STATE, State, load_state
-from segreg.training.compiling import compile_if_worth_it
-from segreg.training.gradients import add_gradients
-from segreg.training.loss import Objective
-from segreg.training.loss_meter import WAYS_OUT, LossMeter
-from segreg.training.micro_batches import eval_in_micro_batches, micro_batches_that_fit
-from segreg.training.monitor import TOTAL, Monitor, better, choose_monitor, metric_directions, named
-from segreg.training.resume import begin, publish, restore, snapshot
-from segreg.training.setup import Training, freeze_encoder, prepare, to_device
-from segreg.training.step import in_step, interrupts
+from segreg.training.monitor import (
+    HINT_NOT_FINITE,
+    TOTAL,
+    LossMeter,
+    Monitor,
+    better,
+    choose_monitor,
+    metric_directions,
+    named,
+)
+from segreg.training.resume import AsyncCheckpointer, Output, begin, publish, restore, snapshot
+from segreg.training.setup import Setup, Training, prepare
 from segreg.training.timing import SECONDS
 
 if TYPE_CHECKING:
-    from torch.optim import Optimizer
+    from torch.nn.parallel import DistributedDataParallel
     from torchmetrics import MetricCollection
 
     from segreg.config.sections import Train
-    from segreg.data.loader import BatchLoader
-    from segreg.registry.protocols import Schedule
+    from segreg.data.loader import Batch, BatchLoader
 
-Reason = Literal["finished", "early stopping", "time budget", "interrupted"]
+COMPILE_FROM_STEPS = 3000
+"""Optimizer steps from which `train.compile: auto` compiles. An estimate: compiling takes a minute or two, and the
+fused BatchNorm and ReLU of a GPU were expected to save a fifth of each step, of 50 to 200 ms."""
+
+SHARE_OF_MEMORY = 0.5
+"""How much of a computer's free memory a step may take where `train.batch_size` is `auto`."""
+
+StopReason = Literal["finished", "early stopping", "time budget", "interrupted"]
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a network is trained and validated on.
+
+    Attributes:
+        train: batches to train on.
+        val: batches to validate on; may be empty, and then `train.monitor` must name a training value.
+        metrics: the metrics that are computed in validation.
+    """
+
+    train: BatchLoader
+    val: BatchLoader
+    metrics: MetricCollection
 
 
 @dataclass(frozen=True)
@@ -53,18 +82,18 @@ class Outcome:
     """How a training ended.
 
     Attributes:
-        epochs: epochs finished.
+        epochs: finished epochs.
         stopped_because: why it stopped.
         monitor: name of the value that chose the best epoch.
         best_epoch: that epoch; 0 where the value was never defined.
         best_value: the value there.
-        seconds: time of all epochs, in all processes.
+        seconds: time of all epochs, those before a resume included.
         values: the last row of the history.
         weights: the best epoch's weights, or the last one's where there is no best; None before the first epoch's end.
     """
 
     epochs: int
-    stopped_because: Reason
+    stopped_because: StopReason
     monitor: str
     best_epoch: int
     best_value: float | None
@@ -74,96 +103,54 @@ class Outcome:
 
 
 def fit(
-    objective: Objective,
-    *,
-    train: BatchLoader,
-    val: BatchLoader,
-    metrics: MetricCollection,
-    build_optimizer: Callable[[Sequence[dict[str, Any]]], Optimizer],
-    build_schedule: Callable[[Optimizer, int, int], Schedule | None],
-    settings: Train,
-    device: torch.device,
-    precision: Precision,
-    run_dir: Path,
-    seed: int,
-    notes: Mapping[str, str] | None = None,
-    observe: Callable[[int, Mapping[str, float]], None] | None = None,
-    progress: Progress | None = None,
-    resume: State | None = None,
+    setup: Setup, data: TrainingData, output: Output, *, resume: State | None = None, progress: Progress | None = None
 ) -> Outcome:
     """Train until the epochs, the patience or the time is used up.
 
-    After every epoch `run_dir` holds the training state, a row more in the history, and the best and last weights. On a
-    CPU, a run that was killed and resumed ends with the same weights, bit for bit. Several processes, each with its
-    share of the batches, give the same outcome; the main one writes.
+    After every epoch `output.run_dir` holds the training state, one more row in the history, and the best and last
+    weights. On a CPU, a run that was killed and resumed ends with the same weights, bit for bit. Several processes,
+    each with its share of every batch, reach the same outcome; the main one writes.
 
     Args:
-        objective: the network and its losses; it is moved to the device.
-        train: batches to learn from.
-        val: batches to validate on; may be empty, and then `settings.monitor` is a training value.
-        metrics: metrics that compute named values.
-        build_optimizer: makes the optimizer of parameter groups; partial application of an optimizer entry.
-        build_schedule: makes the schedule of optimizer, steps per epoch and epochs; None keeps the rates.
-        settings: the recipe's `train` section.
-        device: where to compute.
-        precision: in which precision.
-        run_dir: an existing folder for the checkpoints and the history.
-        seed: seed of dropout and everything else that is drawn in training.
-        notes: what the weights files say of the network in their headers.
-        observe: is told every epoch's number and values once they are on the disk; on a GPU that is an epoch later.
-        progress: is told what happens.
+        setup: the objective, the settings and how to build the optimizer; the objective is moved to the device.
+        data: batches and metrics.
+        output: where checkpoints and history go.
         resume: the state to continue from.
+        progress: shows the progress.
 
     Raises:
-        SegregError: the monitored value does not exist, a loss or a weight is no longer finite, a part named in
-            `lr_factors` does not exist, or the state does not fit.
+        SegregError: the monitored value does not exist, a loss or a weight is no longer finite, `lr_factors` names an
+            unknown component, or the state does not fit.
     """
     progress = progress or Quiet()
-    notes = notes or {}
-    seed_everything(seed)
-    metrics = disable_sync(metrics.to(device))
-    training = prepare(
-        objective,
-        steps_per_epoch=-(-len(train) // settings.accumulate),
-        build_optimizer=build_optimizer,
-        build_schedule=build_schedule,
-        settings=settings,
-        device=device,
-        precision=precision,
-        seed=seed,
-    )
-    monitor = choose_monitor(settings.monitor, from_main(lambda: directions(training, val, metrics)))
+    settings, device = setup.settings, setup.device
+    seed_everything(setup.seed)
+    disable_sync(data.metrics.to(device))
+    training = prepare(setup, steps_per_epoch=-(-len(data.train) // settings.accumulate))
+    monitor = choose_monitor(settings.monitor, from_main(lambda: directions(training, data)))
     if resume:
         restore(training, resume, monitor, progress)
     state = resume or snapshot(training, monitor, epoch=0, seconds=0.0, values={})
-    begin(state, run_dir, monitor, notes)
-    choose_micro_batches(training, train, progress)
-    compile_if_worth_it(training, settings.epochs - state.epoch, progress.say)
+    begin(state, output, monitor)
+    choose_micro_batches(training, data.train, progress)
+    compile_if_worthwhile(training, settings.epochs - state.epoch, progress.say)
     training.stopwatch.restart()
-    keeper = AsyncCheckpointer(run_dir, monitor, notes, observe, beside=device.type != "cpu")
-    reason: Reason | None
+    checkpointer = AsyncCheckpointer(output, monitor, in_background=device.type != "cpu")
+    reason: StopReason | None
     try:
-        with interrupts(training):
+        with handle_signals(training):
             while (reason := reason_to_stop(state, settings)) is None:
-                state = run_epoch(
-                    training,
-                    state,
-                    train=train,
-                    val=val,
-                    metrics=metrics,
-                    monitor=monitor,
-                    keeper=keeper,
-                    progress=progress,
-                )
-            keeper.wait()
+                state = run_epoch(training, data, state, monitor=monitor, checkpointer=checkpointer, progress=progress)
+            checkpointer.wait()
     except KeyboardInterrupt:
-        # What is in memory is half an epoch; what counts is on the disk.
-        keeper.wait()
-        reason, state = "interrupted", from_main(lambda: load_state(run_dir / STATE))
+        # Memory holds half an epoch; the last finished one is on disk.
+        checkpointer.wait()
+        reason, state = "interrupted", from_main(lambda: load_state(output.run_dir / STATE))
         progress.say(
-            f"interrupted in epoch {state.epoch + 1}; {state.epoch} finished. Go on with: segreg run --resume {run_dir}"
+            f"interrupted in epoch {state.epoch + 1}; {state.epoch} finished. "
+            f"Go on with: segreg run --resume {output.run_dir}"
         )
-        publish(state, run_dir, monitor, notes)
+        publish(state, output, monitor)
     return Outcome(
         epochs=state.epoch,
         stopped_because=reason,
@@ -172,21 +159,11 @@ def fit(
         best_value=None if state.best_value is None else monitor.plain(state.best_value),
         seconds=state.seconds,
         values=state.values,
-        weights=run_dir / (BEST if state.best_epoch else LAST) if state.epoch else None,
+        weights=output.run_dir / (BEST if state.best_epoch else LAST) if state.epoch else None,
     )
 
 
-def choose_micro_batches(training: Training, train: BatchLoader, progress: Progress) -> None:
-    """Let each batch be computed in the parts that fit into memory, where `train.batch_size` is `auto`."""
-    if training.settings.batch_size != "auto" or distributed.count() > 1:
-        return
-    batch = next(iter(train.epoch(1)))
-    training.parts = micro_batches_that_fit(training, to_device(batch, training))
-    whole = f"batches of {len(batch.images)}"
-    progress.say(f"{whole}, computed at once" if training.parts == 1 else f"{whole}, in {training.parts} parts")
-
-
-def reason_to_stop(state: State, settings: Train) -> Reason | None:
+def reason_to_stop(state: State, settings: Train) -> StopReason | None:
     """Return why no further epoch is trained, or None."""
     if state.epoch >= settings.epochs:
         return "finished"
@@ -199,27 +176,25 @@ def reason_to_stop(state: State, settings: Train) -> Reason | None:
 
 def run_epoch(
     training: Training,
+    data: TrainingData,
     before: State,
     *,
-    train: BatchLoader,
-    val: BatchLoader,
-    metrics: MetricCollection,
     monitor: Monitor,
-    keeper: AsyncCheckpointer,
+    checkpointer: AsyncCheckpointer,
     progress: Progress,
 ) -> State:
-    """Trains and validates one epoch, writes it down, and return the state after it."""
+    """Train and validate one epoch, save it, and return the state after it."""
     started = time.monotonic()
     epoch = before.epoch + 1
     rates = {f"lr.{group['name']}": float(group["lr"]) for group in training.optimizer.param_groups}
 
-    trained, images = train_pass(training, train, epoch, progress)
+    trained, images = train_pass(training, data.train, epoch, progress)
     train_seconds = time.monotonic() - started
     check_finite(training.objective, epoch)
     with training.stopwatch.stage("validation"):
-        validated = validation_pass(training, val, metrics, epoch, progress) if len(val) else {}
+        validated = validation_pass(training, data.val, data.metrics, epoch, progress) if len(data.val) else {}
     seconds = time.monotonic() - started
-    # Of the main process, so that all take the same decisions.
+    # The main process's values, so that all processes take the same decisions.
     values, train_seconds, seconds = from_main(lambda: ({**trained, **validated}, train_seconds, seconds))
 
     value = monitor.oriented(values)
@@ -231,7 +206,7 @@ def run_epoch(
     speed = {
         "images_per_second": images / train_seconds,
         "seconds": seconds,
-        "parts": training.parts,
+        "micro_batches": training.micro_batches,
         **{SECONDS + stage: took for stage, took in spent.items()},
     }
     state = snapshot(
@@ -245,8 +220,8 @@ def run_epoch(
         values={"epoch": epoch, **rates, **values, **speed},
     )
     with training.stopwatch.stage("checkpoint"):
-        keeper.keep(state)
-    progress.say(in_words(state, training.settings, monitor, is_best=is_best))
+        checkpointer.save(state)
+    progress.say(format_epoch(state, training.settings, monitor, is_best=is_best))
     return state
 
 
@@ -256,15 +231,15 @@ def train_pass(training: Training, train: BatchLoader, epoch: int, progress: Pro
     training.objective.train()
     freeze_encoder(training, frozen=epoch <= settings.freeze_encoder_epochs)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    tally = LossMeter(f"training, epoch {epoch}", training.device)
-    speak = Speaker(tally.read_all)
-    step = in_step(training, epoch)
+    meter = LossMeter(f"training, epoch {epoch}", training.device)
+    note = LossNote(meter.read_all)
+    step = SingleProcess(training) if distributed.count() == 1 else DDP(training, epoch)
 
     with progress.watch(f"epoch {epoch}/{settings.epochs}", len(train), "batches") as advance:
         for group in groups_of(settings.accumulate, watch.waiting_for(train.epoch(epoch))):
-            for batch, terms in zip(group, add_gradients(training, step, group, progress.say), strict=True):
-                tally.add(terms, batch.ids)
-            advance(len(group), speak() if step.agreed(due=speak.due()) else None)  # sync, at most once a second
+            for batch, terms in zip(group, accumulate_gradients(training, step, group, progress.say), strict=True):
+                meter.add(terms, batch.ids)
+            advance(len(group), note() if step.agree(due=note.due()) else None)  # sync, at most once a second
             with watch.stage("optimizer"):
                 if settings.clip_gradient_norm is not None:
                     scaler.unscale_(optimizer)
@@ -274,50 +249,213 @@ def train_pass(training: Training, train: BatchLoader, epoch: int, progress: Pro
                 optimizer.zero_grad(set_to_none=True)
                 if training.schedule:
                     training.schedule.step()
-                if training.average:
-                    training.average.update(training.objective)
-        losses, seen = tally.read_all()  # sync, once an epoch
+                if training.ema:
+                    training.ema.update(training.objective)
+        losses, seen = meter.read_all()  # sync, once an epoch
     if not losses:
-        raise SegregError("there is not one batch to train on", hint="see the split and train.batch_size")
+        raise SegregError("there is no batch to train on", hint="see the split and train.batch_size")
     return named("train", losses), seen
+
+
+def accumulate_gradients(
+    training: Training, step: SingleProcess, group: Sequence[Batch], say: Callable[[str], None]
+) -> list[Mapping[str, Tensor]]:
+    """Add up the gradients of a step's batches in the parameters, and return each batch's loss terms, detached.
+
+    Where memory runs out, or compiling fails, the step starts again: in smaller micro-batches, or without compiling.
+
+    Raises:
+        SegregError: one image does not fit, or the recipe asked to compile and that fails.
+    """
+    while True:
+        try:
+            return [forward_backward(training, step, batch, group) for batch in group]
+        except Exception as error:
+            if not (too_large := training.auto_split and out_of_memory(error)):
+                if not (training.compiled and is_compiler_error(error)):
+                    raise
+                continue_uncompiled(training, error, say)
+        # Outside the except block, where the error would keep the tensors alive that did not fit.
+        if too_large:
+            use_smaller_micro_batches(training, max(len(batch.images) for batch in group), say)
+
+
+def forward_backward(
+    training: Training, step: SingleProcess, batch: Batch, group: Sequence[Batch]
+) -> Mapping[str, Tensor]:
+    """Add the gradients of one batch, one micro-batch at a time, and return the batch's loss terms, detached."""
+    watch = training.stopwatch
+    with watch.stage("copy"):
+        whole = to_device(batch, training)
+    micro_batches = split(whole, training.micro_batches)
+    means: dict[str, Tensor] = {}
+    for number, (images, targets) in enumerate(micro_batches, start=1):
+        share = len(images) / len(whole[0])
+        last = batch is group[-1] and number == len(micro_batches)
+        with watch.stage("forward"), training.precision.autocast(training.device):
+            terms = step.forward(images, targets, last=last)
+        with watch.stage("backward"):
+            # The mean over the batches that this group really has: the last group of an epoch may be shorter.
+            loss = terms[TOTAL] * batch.weight * share / len(group)
+            training.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        for name, term in terms.items():
+            means[name] = means.get(name, 0) + term.detach() * share
+    return means
+
+
+class SingleProcess:
+    """How a single process takes a step."""
+
+    def __init__(self, training: Training) -> None:
+        self.training = training
+
+    def forward(self, images: Tensor, targets: Tensor, *, last: bool) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Return the loss terms; `last` for the last micro-batch before the optimizer step."""
+        terms: Mapping[str, Tensor] = self.training.objective(images, targets)[0]
+        return terms
+
+    def agree(self, *, due: bool) -> bool:
+        """Whether it is time to read the losses, the same in all processes; to be called once a step.
+
+        Raises:
+            KeyboardInterrupt: one of the processes was interrupted.
+        """
+        return due
+
+
+class DDP(SingleProcess):
+    """How several processes take a step, each with its share of the batch; PyTorch averages their gradients.
+
+    Random numbers depend on the seed, the epoch and the rank, so that a run can continue with any number of processes.
+    """
+
+    def __init__(self, training: Training, epoch: int) -> None:
+        super().__init__(training)
+        self.parallel: DistributedDataParallel | None = None
+        words = f"{training.seed} epoch {epoch} rank {distributed.rank()}".encode()
+        seed_everything(int.from_bytes(hashlib.blake2b(words, digest_size=7).digest(), "big"))
+
+    def forward(self, images: Tensor, targets: Tensor, *, last: bool) -> Mapping[str, Tensor]:
+        """Return the loss terms of this process's share. Gradients are exchanged in the `last` backward pass."""
+        if self.parallel is None:
+            # Once an epoch: it fixes which parameters train when it is created, and freezing changes them.
+            self.parallel = nn.parallel.DistributedDataParallel(
+                self.training.objective, find_unused_parameters=self._has_unused_parameters(images, targets)
+            )
+        self.parallel.require_backward_grad_sync = last
+        terms: Mapping[str, Tensor] = self.parallel(images, targets)[0]
+        return terms
+
+    def agree(self, *, due: bool) -> bool:
+        """Return what the main process decides. No device sync: the CPUs exchange it."""
+        interrupted, due = distributed.any_of(self.training.interrupted, due and distributed.is_main())
+        if interrupted:
+            raise KeyboardInterrupt
+        return due
+
+    def _has_unused_parameters(self, images: Tensor, targets: Tensor) -> bool:
+        """Whether the loss reaches only some parameters, as with a decoder that does not use every level."""
+        training = self.training
+        if training.compiled:
+            return True
+        found = reached(dry_step(training, images, targets)[TOTAL])
+        (some,) = distributed.any_of(any(p.requires_grad and p not in found for p in training.objective.parameters()))
+        return some
+
+
+def reached(loss: Tensor) -> set[Tensor]:
+    """Return the parameters that a loss has a gradient for."""
+    found, seen, ahead = set(), set(), [loss.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if (variable := getattr(node, "variable", None)) is not None:
+            found.add(variable)
+        ahead += [before for before, _ in node.next_functions]
+    return found
 
 
 @torch.no_grad()
 def validation_pass(
     training: Training, val: BatchLoader, metrics: MetricCollection, epoch: int, progress: Progress
 ) -> dict[str, float]:
-    """Return the validation's mean losses and its metrics."""
-    network = training.eval_model.eval()
-    as_main_has(network.buffers())  # BatchNorm's statistics are each process's own
-    tally = LossMeter(f"validation, epoch {epoch}", training.device)
-    speak = Speaker(lambda: (tally.read(), tally.images))
+    """Return the mean losses and the metrics of the validation split."""
+    model = training.eval_model.eval()
+    as_main_has(model.buffers())  # BatchNorm's statistics differ between processes
+    meter = LossMeter(f"validation, epoch {epoch}", training.device)
+    note = LossNote(lambda: (meter.read(), meter.images))
     metrics.reset()
     with progress.watch(f"epoch {epoch}/{training.settings.epochs} validation", len(val), "batches") as advance:
         for batch in val.epoch(0):
             images, targets = to_device(batch, training)
             terms, logits = eval_in_micro_batches(training, images, targets, progress.say)
             metrics.update(logits, targets.long())
-            tally.add(terms, batch.ids)
-            advance(1, speak() if speak.due() else None)  # sync, at most once a second
-        losses, _ = tally.read_all()  # sync, once an epoch
+            meter.add(terms, batch.ids)
+            advance(1, note() if note.due() else None)  # sync, at most once a second
+        losses, _ = meter.read_all()  # sync, once an epoch
     return {**named("val", losses), **{f"val.{name}": value for name, value in compute_over_processes(metrics).items()}}
 
 
-class Speaker:
-    """Return the words beside the bar, which are due at most once a second because they wait for the device."""
+def eval_in_micro_batches(
+    training: Training, images: Tensor, targets: Tensor, say: Callable[[str], None]
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the loss terms of the evaluated model, each a mean over the images, and its logits `[B, K, H, W]`.
+
+    Raises:
+        SegregError: one image does not fit into memory.
+    """
+    while True:
+        try:
+            with training.precision.autocast(training.device):
+                results = [training.eval_model(*each) for each in split((images, targets), training.micro_batches)]
+            break
+        except Exception as error:
+            if not (training.auto_split and out_of_memory(error)):
+                raise
+        use_smaller_micro_batches(training, len(images), say)  # here, where the error no longer keeps its tensors
+    shares = [len(logits) / len(images) for _, logits in results]
+    means = {
+        name: sum(share * terms[name] for share, (terms, _) in zip(shares, results, strict=True))
+        for name in results[0][0]
+    }
+    return means, torch.cat([logits for _, logits in results])
+
+
+def to_device(batch: Batch, training: Training) -> tuple[Tensor, Tensor]:
+    """Return a batch's uint8 images and targets on the device. No sync: the copy is queued."""
+    layout = torch.channels_last if training.settings.channels_last else torch.contiguous_format
+    images, targets = batch.images, batch.targets
+    if training.device.type == "cuda" and not images.is_cuda:
+        # Without pinned memory the CPU would wait for the copy.
+        images, targets = images.pin_memory(), targets.pin_memory()
+    images = images.to(training.device, non_blocking=True).contiguous(memory_format=layout)
+    return images, targets.to(training.device, non_blocking=True)
+
+
+def freeze_encoder(training: Training, *, frozen: bool) -> None:
+    """Freeze the encoder's weights and BatchNorm statistics, or let them train."""
+    for parameter in training.encoder_parameters:
+        parameter.requires_grad_(not frozen)
+    if frozen:
+        training.encoder.eval()
+
+
+class LossNote:
+    """The losses and the speed beside the progress bar, due at most once a second because reading them is a sync."""
 
     def __init__(self, read: Callable[[], tuple[dict[str, float], int]]) -> None:
         self.read = read
-        self.started = self.spoke = time.monotonic()
+        self.started = self.shown = time.monotonic()
 
     def due(self) -> bool:
-        """Whether a second has passed."""
-        return time.monotonic() - self.spoke >= 1.0
+        return time.monotonic() - self.shown >= 1.0
 
     def __call__(self) -> str:
         losses, images = self.read()  # sync; raises where a loss was not finite
-        self.spoke = time.monotonic()
-        return f"loss {losses[TOTAL]:.4f}  {images / (self.spoke - self.started):.1f} images/s"
+        self.shown = time.monotonic()
+        return f"loss {losses[TOTAL]:.4f}  {images / (self.shown - self.started):.1f} images/s"
 
 
 def groups_of(count: int, items: Iterable[Item]) -> Iterator[list[Item]]:
@@ -328,40 +466,248 @@ def groups_of(count: int, items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def check_finite(objective: nn.Module, epoch: int) -> None:
-    """Raise where a weight is NaN or infinite, before anything of it is validated or saved."""
+    """Raise where a weight is NaN or infinite, before it is validated or saved."""
     tensors = {name: tensor for name, tensor in objective.state_dict().items() if tensor.is_floating_point()}
     finite = torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).tolist()  # sync, once an epoch
     if wrong := [name for name, fine in zip(tensors, finite, strict=True) if not fine]:
         raise SegregError(
             f"training, epoch {epoch}: {len(wrong)} tensors of the network are not finite (NaN or infinite), "
             f"first {listed(wrong, most=3)}",
-            hint=WAYS_OUT,
+            hint=HINT_NOT_FINITE,
         )
 
 
 @torch.no_grad()
-def directions(training: Training, val: BatchLoader, metrics: MetricCollection) -> dict[str, bool | None]:
+def directions(training: Training, data: TrainingData) -> dict[str, bool | None]:
     """Return every value that an epoch will have, and whether larger is better, by scoring one validation image."""
     names = [TOTAL, *(training.objective.terms if len(training.objective.terms) > 1 else ())]
     losses = named("train", dict.fromkeys(names, 0.0))
-    if not len(val):
+    if not len(data.val):
         return dict.fromkeys(losses, False)
     losses |= named("val", dict.fromkeys(names, 0.0))
-    batch = next(iter(val.epoch(0)))
+    batch = next(iter(data.val.epoch(0)))
     images, targets = to_device(batch, training)
-    trial = metrics.clone()
+    metrics = data.metrics.clone()
     with training.precision.autocast(training.device):
         _, logits = training.objective.eval()(images[:1], targets[:1])
-    trial.update(logits, targets[:1].long())
-    scores = {f"val.{name}": larger for name, larger in metric_directions(trial).items()}
+    metrics.update(logits, targets[:1].long())
+    scores = {f"val.{name}": larger for name, larger in metric_directions(metrics).items()}
     return {**dict.fromkeys(losses, False), **scores}
 
 
-def in_words(state: State, settings: Train, monitor: Monitor, *, is_best: bool) -> str:
-    """Return an epoch's line."""
+def format_epoch(state: State, settings: Train, monitor: Monitor, *, is_best: bool) -> str:
+    """Return an epoch's line in the log."""
     values = state.values
     shown = dict.fromkeys(("train.loss", "val.loss", monitor.name))
     numbers = "  ".join(f"{name} {values[name]:.4f}" for name in shown if name in values)
     left = duration(state.seconds / state.epoch * (settings.epochs - state.epoch))
     speed = f"{values['images_per_second']:.1f} images/s  {duration(values['seconds'])}"
     return f"epoch {state.epoch}/{settings.epochs}  {numbers}  {speed}  {left} left{'  best' if is_best else ''}"
+
+
+@contextmanager
+def handle_signals(training: Training) -> Iterator[None]:
+    """Let SIGTERM, with which schedulers end a job, do what Ctrl-C does.
+
+    Of several processes, the one that gets a signal only notes it, so that all stop at the same batch.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the arguments of a signal handler
+        raise KeyboardInterrupt
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        training.interrupted = True
+
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = (
+        {signal.SIGTERM: interrupt} if distributed.count() == 1 else {signal.SIGTERM: note, signal.SIGINT: note}
+    )
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# Micro-batches: the parts of a batch that fit into memory, computed one after the other. Their gradients add up to the
+# batch's, so the optimizer step stays that of the whole batch; BatchNorm's statistics, and losses that pool all pixels,
+# are computed within each micro-batch.
+
+
+def split(tensors: tuple[Tensor, ...], count: int) -> list[tuple[Tensor, ...]]:
+    """Return a batch in micro-batches whose sizes differ by at most one image; no more of them than images."""
+    count = min(count, len(tensors[0]))
+    return list(zip(*(tensor.tensor_split(count) for tensor in tensors), strict=True))
+
+
+def choose_micro_batches(training: Training, train: BatchLoader, progress: Progress) -> None:
+    """Choose the number of micro-batches where `train.batch_size` is `auto`."""
+    if training.settings.batch_size != "auto" or distributed.count() > 1:
+        return
+    batch = next(iter(train.epoch(1)))
+    count = training.micro_batches = micro_batches_that_fit(training, to_device(batch, training))
+    progress.say(f"batches of {len(batch.images)}, " + ("unsplit" if count == 1 else f"in {count} micro-batches"))
+
+
+def micro_batches_that_fit(training: Training, batch: tuple[Tensor, Tensor]) -> int:
+    """Return the number of micro-batches, 1, 2, 4 ..., with which a batch fits into memory; nothing is trained.
+
+    A GPU tries a step; elsewhere the system would rather kill the process than refuse, so the memory is estimated.
+    """
+    count = 1
+    while count < len(batch[0]) and not _fits(training, *split(batch, count)[0]):
+        count *= 2
+    return count
+
+
+def _fits(training: Training, images: Tensor, targets: Tensor) -> bool:
+    parameters = [p for group in training.optimizer.param_groups for p in group["params"]]
+    weight_bytes = sum(p.numel() * p.element_size() for p in parameters)
+    # An optimizer like Adam allocates two more tensors for each parameter at its first step.
+    if training.device.type != "cuda":
+        free = available_mib()
+        few = min(2, len(images))
+        needed = kept_bytes(training, images[:few], targets[:few]) / few * len(images) + 3 * weight_bytes
+        return free is None or needed <= SHARE_OF_MEMORY * free * 2**20
+    reserve: list[Tensor] = []
+    try:
+        reserve = [torch.empty_like(p) for p in parameters for _ in range(2)]
+        training.scaler.scale(dry_step(training, images, targets)[TOTAL]).backward()  # type: ignore[no-untyped-call]
+        fits = True
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        fits = False
+    reserve.clear()
+    discard_gradients(training)
+    return fits
+
+
+def use_smaller_micro_batches(training: Training, images: int, say: Callable[[str], None]) -> None:
+    """Double the number of micro-batches, in training and validation, after a batch of `images` did not fit.
+
+    Raises:
+        SegregError: the micro-batches have one image each already, or there are several processes.
+    """
+    discard_gradients(training)
+    if distributed.count() > 1:
+        raise SegregError(
+            f"out of memory: the device can't hold {images} images at once",
+            hint="use a smaller train.batch_size and a larger train.accumulate; "
+            "with several processes, batches are not split automatically",
+        )
+    if training.micro_batches >= images:
+        raise SegregError(
+            "out of memory: the device can't hold a training step on one image",
+            hint="use a smaller input.size, a smaller encoder, or train.precision bf16 or fp16; "
+            "or see what else uses the device",
+        )
+    training.micro_batches *= 2
+    largest = -(-images // min(training.micro_batches, images))
+    say(
+        f"notice: out of memory; a batch of {images} is now computed in micro-batches of at most {largest}, and the "
+        "optimizer step is still that of the whole batch"
+    )
+
+
+def discard_gradients(training: Training) -> None:
+    """Free what an unfinished step left behind."""
+    training.optimizer.zero_grad(set_to_none=True)
+    if training.device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def dry_step(training: Training, images: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
+    """Return the loss terms of a forward pass that changes neither BatchNorm's statistics nor the random state."""
+    objective = training.objective.train()
+    buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
+    devices = [training.device] if training.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), training.precision.autocast(training.device):
+        terms: Mapping[str, Tensor] = torch.func.functional_call(objective, buffers, (images, targets))[0]
+    return terms
+
+
+def kept_bytes(training: Training, images: Tensor, targets: Tensor) -> int:
+    """Return the bytes that a forward pass keeps for its backward pass, without the weights."""
+    kept: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in training.objective.parameters()}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        terms = dry_step(training, images, targets)
+    del terms
+    return sum(kept.values())
+
+
+# Compiling.
+
+
+def worth_compiling(setting: bool | Literal["auto"], device: torch.device, steps: int) -> tuple[bool, str]:
+    """Whether to compile, and for `auto` the reason, as a line for the log.
+
+    On CPUs compiled training was measured at 0.94 to 1.05 of the eager speed after 20 to 100 s of compiling.
+
+    Args:
+        setting: the recipe's `train.compile`.
+        device: where the network computes.
+        steps: optimizer steps that the run has ahead of it.
+    """
+    if setting != "auto":
+        return setting, ""
+    if device.type != "cuda":
+        return False, f"not compiled: no faster on {device.type}"
+    if importlib.util.find_spec("triton") is None:
+        return False, "not compiled: triton, which generates the GPU code, is not installed"
+    if steps < COMPILE_FROM_STEPS:
+        return False, f"not compiled: {steps} steps are too few to make up for the compile time"
+    return True, f"compiled for {steps} steps; the first ones take longer"
+
+
+def compile_if_worthwhile(training: Training, epochs: int, say: Callable[[str], None]) -> None:
+    """Compile the network as `train.compile` asks, with so many epochs to come."""
+    steps = training.steps_per_epoch * epochs
+    compiles, why = worth_compiling(training.settings.compile, training.device, steps)
+    if compiles:
+        compile_network(training)
+    if why:
+        say(why)
+
+
+def compile_network(training: Training) -> None:
+    """Let the network and its moving average be compiled at their first call."""
+    training.objective.compile()
+    if training.ema:
+        training.ema.network.compile()
+    training.compiled = True
+
+
+def is_compiler_error(error: BaseException) -> bool:
+    """Whether compiling failed, rather than the network that was compiled."""
+    packages = ("torch._dynamo", "torch._inductor", "torch._functorch", "triton")
+    return any(kind.__module__.startswith(packages) for kind in type(error).__mro__)
+
+
+def continue_uncompiled(training: Training, error: BaseException, say: Callable[[str], None]) -> None:
+    """Continue without compiling where `train.compile` is `auto`.
+
+    Raises:
+        SegregError: the recipe asked to compile.
+    """
+    why = next(iter(str(error).strip().splitlines()), type(error).__name__)
+    if training.settings.compile is True:
+        raise SegregError(
+            f"train.compile: this network can't be compiled here: {why}", hint="leave train.compile out"
+        ) from error
+    discard_gradients(training)
+    for network in (training.objective, training.eval_model):
+        network._compiled_call_impl = None  # noqa: SLF001, set by nn.Module.compile(), which has no way back
+    training.compiled = False
+    say(f"notice: compiling failed, and the run continues without it: {why}")

@@ -165,7 +165,7 @@ def test_training_takes_real_steps_that_leave_the_weights(recipe):
     network.objective.register_forward_hook(lambda *_: forwards.append(network.objective.training))
     assert network.train(training, steps=3) == 3 * 2 * 2  # steps, batches, images
     assert (len(steps), forwards) == (3, [True] * 6)
-    assert training.average.steps == 3
+    assert training.ema.steps == 3
     after = network.objective.state_dict()
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert {name.rpartition(".")[2] for name in changed} == {"running_mean", "running_var", "num_batches_tracked"}

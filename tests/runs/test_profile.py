@@ -14,7 +14,7 @@ import pytest
 
 from segreg.cli import main
 from segreg.runs.profile import Operator, Profile, Row
-from segreg.training import timing as stopwatch
+from segreg.training import timing
 from tiny_runs import write_recipe
 
 STAGES = ["data", "copy", "forward", "backward", "optimizer", "validation", "checkpoint", "other"]
@@ -58,7 +58,7 @@ def test_it_prints_tables(recipe, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "cpu, float32; 4 images in a step, 1 steps measured"
     assert lines[2].split() == ["stage", "ms", "each", "an", "epoch", "seconds", "share"]
-    assert [line.split("  ")[0] for line in lines[3:11]] == [stopwatch.IN_WORDS[stage] for stage in STAGES]
+    assert [line.split("  ")[0] for line in lines[3:11]] == [timing.STAGE_LABELS[stage] for stage in STAGES]
     assert "trace: here.json (ui.perfetto.dev and chrome://tracing show it)" in lines
 
 

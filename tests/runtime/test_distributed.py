@@ -31,8 +31,8 @@ from segreg.runtime import distributed
 from segreg.runtime.progress import Quiet
 from segreg.task import Task
 from segreg.training import history
-from segreg.training.step import reached
-from segreg.training.sync_batch_norm import synchronise_batch_norm
+from segreg.training.setup import synchronise_batch_norm
+from segreg.training.trainer import reached
 
 RECIPE = """\
 seed: 3

@@ -25,9 +25,9 @@ from segreg.training.checkpoint import (
 
 def state(**given):
     plain = {
-        "epoch": 3, "seconds": 1.5, "objective": {"model.weight": torch.arange(4.0)}, "average": None,
-        "average_steps": 0, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
-        "schedule": {"best": -float("inf")}, "scaler": {}, "randomness": {"python": (3, (1, 2), None)},
+        "epoch": 3, "seconds": 1.5, "objective": {"model.weight": torch.arange(4.0)}, "ema": None,
+        "ema_steps": 0, "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 0.1}]},
+        "schedule": {"best": -float("inf")}, "scaler": {}, "random_state": {"python": (3, (1, 2), None)},
         "monitor": "val.loss", "best_epoch": 2, "best_value": None,
         "epochs_without_better": 1, "precision": "float32", "values": {"a": 1.0},
     }  # fmt: skip
@@ -56,7 +56,11 @@ def test_a_state_comes_back_as_it_was(tmp_path):
     assert back.optimizer["average"].stride() == strided.stride()
     assert back.optimizer[1] == 2.5
     assert type(back.optimizer[1]) is float
-    assert (back.schedule, back.randomness, back.values) == ({"best": -float("inf")}, state().randomness, {"a": 1.0})
+    assert (back.schedule, back.random_state, back.values) == (
+        {"best": -float("inf")},
+        state().random_state,
+        {"a": 1.0},
+    )
 
 
 class Colour(enum.IntEnum):

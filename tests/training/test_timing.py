@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from segreg.training import timing as stopwatch
-from segreg.training.timing import Spent, Stopwatch, advice_on, shares_in_words, spent_in
+from segreg.training.timing import Spent, Stopwatch, advice_on, format_shares, spent_in
 
 STAGES = ("data", "copy", "forward", "backward", "optimizer", "validation", "checkpoint")
 
@@ -103,8 +103,8 @@ def test_on_a_gpu():
 
 def test_the_largest_shares_come_first_and_small_ones_are_left_out():
     seconds = {"data": 0.0, "forward": 3.0, "backward": 6.0, "optimizer": 0.04, "validation": 1.0, "other": 0.0}
-    assert shares_in_words(seconds) == "backward 60%, forward and losses 30%, validation 10%"
-    assert shares_in_words({}) == ""
+    assert format_shares(seconds) == "backward 60%, forward and losses 30%, validation 10%"
+    assert format_shares({}) == ""
 
 
 def test_a_history_adds_up():

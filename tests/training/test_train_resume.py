@@ -6,6 +6,8 @@ import os
 import random
 import subprocess
 import sys
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,10 @@ import torch
 import tiny_training
 from segreg.errors import SegregError
 from segreg.runtime import files
-from segreg.training import history
+from segreg.training import history, trainer
+from segreg.training import resume as resuming
 from segreg.training.checkpoint import BEST, LAST, STATE, load_state, random_state, read_weights, restore_random_state
+from segreg.training.resume import AsyncCheckpointer, save_epoch
 from tiny_training import HARD, SETTINGS, objective, train, train_hard
 
 TIMES = ("seconds", "images_per_second")
@@ -27,7 +31,7 @@ def left(run_dir):
     state = load_state(run_dir / STATE)
     rows = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in history.read(run_dir)]
     weights = [read_weights(run_dir / file) for file in (BEST, LAST)]
-    return rows, weights, [state.objective, state.average, state.optimizer, state.schedule, state.randomness], (
+    return rows, weights, [state.objective, state.ema, state.optimizer, state.schedule, state.random_state], (
         state.epoch, state.best_epoch, state.best_value, state.epochs_without_better,
     )  # fmt: skip
 
@@ -143,3 +147,98 @@ def test_every_generator_is_put_back():
     first = (torch.rand(3).tolist(), random.random(), random.gauss(), np.random.rand(), np.random.randn())
     restore_random_state(state)
     assert (torch.rand(3).tolist(), random.random(), random.gauss(), np.random.rand(), np.random.randn()) == first
+
+
+# Epochs that a thread writes while the next one trains.
+
+
+@pytest.fixture
+def beside(monkeypatch):
+    """Let a training on the CPU write its epochs as one on a GPU does."""
+
+    class Beside(AsyncCheckpointer):
+        def __init__(self, *given, in_background):
+            assert not in_background
+            super().__init__(*given, in_background=True)
+
+    monkeypatch.setattr(trainer, "AsyncCheckpointer", Beside)
+
+
+def test_the_files_are_those_that_are_written_at_once(tmp_path, beside):
+    told = []
+    train(tmp_path / "beside", observe=lambda epoch, values: told.append((epoch, values["train.loss"])))
+    rows = history.read(tmp_path / "beside")
+    assert told == [(row["epoch"], row["train.loss"]) for row in rows]
+    assert len(rows) == 3
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer, "AsyncCheckpointer", AsyncCheckpointer)
+        train(tmp_path / "at_once")
+    for name in (LAST, BEST):
+        assert_same(read_weights(tmp_path / "beside" / name)[0], read_weights(tmp_path / "at_once" / name)[0])
+    one, other = (load_state(tmp_path / name / STATE) for name in ("beside", "at_once"))
+    assert_same(one.objective, other.objective)
+    assert one.epoch == other.epoch == 3
+    assert torch.equal(one.random_state["torch"], other.random_state["torch"])
+
+
+def test_training_goes_on_while_an_epoch_is_written_and_does_not_change_it(tmp_path, beside, monkeypatch):
+    went_on, written = threading.Event(), {}
+
+    def slowly(state, *given):
+        if state.epoch == 1:
+            assert went_on.wait(30)
+        save_epoch(state, *given)
+        written[state.epoch] = (threading.current_thread().name, {n: t.clone() for n, t in state.objective.items()})
+
+    monkeypatch.setattr(resuming, "save_epoch", slowly)
+    at_the_end = {}
+    original = trainer.validation_pass
+
+    def noted(training, *given):
+        if len(at_the_end) == 1:
+            went_on.set()  # the second epoch has trained
+        values = original(training, *given)
+        at_the_end[len(at_the_end) + 1] = {n: t.clone() for n, t in training.objective.state_dict().items()}
+        return values
+
+    monkeypatch.setattr(trainer, "validation_pass", noted)
+    train(tmp_path)
+    assert [written[epoch][0] for epoch in (1, 2, 3)] == ["segreg-checkpointer"] * 3
+    for epoch in (1, 2, 3):
+        assert_same(written[epoch][1], at_the_end[epoch])
+
+
+@pytest.mark.parametrize(("epoch", "observed"), [(2, [1]), (3, [1, 2])])  # the last one has no other after it
+def test_what_cannot_be_written_ends_the_run_at_the_next_epochs_end(tmp_path, beside, monkeypatch, epoch, observed):
+    def full(state, *given):
+        if state.epoch == epoch:
+            raise SegregError("the disk is full")
+        save_epoch(state, *given)
+
+    monkeypatch.setattr(resuming, "save_epoch", full)
+    told = []
+    with pytest.raises(SegregError, match="the disk is full"):
+        train(tmp_path, observe=lambda epoch, values: told.append(epoch))
+    assert told == observed
+    assert load_state(tmp_path / STATE).epoch == epoch - 1
+
+
+def test_an_interrupted_run_has_the_epochs_that_were_being_written(tmp_path, beside, monkeypatch):
+    monkeypatch.setattr(resuming, "save_epoch", partial(_after_a_moment, save_epoch))
+    original = trainer.train_pass
+
+    def interrupted(training, batches, epoch, progress):
+        if epoch == 3:
+            raise KeyboardInterrupt
+        return original(training, batches, epoch, progress)
+
+    monkeypatch.setattr(trainer, "train_pass", interrupted)
+    told = []
+    _, outcome = train(tmp_path, observe=lambda epoch, values: told.append(epoch))
+    assert (outcome.stopped_because, outcome.epochs, told) == ("interrupted", 2, [1, 2])
+    assert [row["epoch"] for row in history.read(tmp_path)] == [1, 2]
+
+
+def _after_a_moment(write, *given):
+    threading.Event().wait(0.2)
+    write(*given)

@@ -15,12 +15,24 @@ import torch.nn.functional as F
 from torch import nn
 
 from segreg.errors import SegregError
-from segreg.runtime.device import Precision
-from segreg.training import history
+from segreg.runtime.device import Precision, out_of_memory
+from segreg.runtime.progress import Quiet
+from segreg.training import history, trainer
 from segreg.training.checkpoint import BEST, LAST, STATE, load_state, load_weights, read_weights
+from segreg.training.setup import Setup, prepare
+from segreg.training.trainer import (
+    COMPILE_FROM_STEPS,
+    dry_step,
+    is_compiler_error,
+    kept_bytes,
+    micro_batches_that_fit,
+    split,
+    use_smaller_micro_batches,
+    worth_compiling,
+)
 from segreg_plugins.optimizers import from_torch
 from segreg_plugins.schedules.builders import plateau, step
-from tiny_training import CPU, FLOAT32, SETTINGS, Agreement, BatchLoader, TinyNet, bce, objective, train
+from tiny_training import CPU, FLOAT32, SETTINGS, Agreement, BatchLoader, Scale, TinyNet, bce, objective, train
 
 PLAIN = {"losses": [("bce", 1.0, bce)], "norm": False, "dropout": 0.0}
 SGD = partial(from_torch.build, "SGD", lr=0.1, momentum=0.0)
@@ -164,7 +176,7 @@ def test_learning_rates_by_part(tmp_path):
 
 
 def test_a_part_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(SegregError, match='no part "auxiliary"'):
+    with pytest.raises(SegregError, match='no component "auxiliary"'):
         train(tmp_path, settings=replace(SETTINGS, lr_factors={"auxiliary": 0.1}))
 
 
@@ -454,8 +466,6 @@ def test_an_interrupt_ends_cleanly_and_resuming_gives_the_weights_of_an_unbroken
         def say(self, text):
             said.append(text)
 
-        from segreg.runtime.progress import Quiet
-
         watch = Quiet().watch
 
     handler = signal.getsignal(signal.SIGTERM)
@@ -482,7 +492,7 @@ def test_an_interrupt_in_the_first_epoch_can_be_resumed(tmp_path):
 
 
 def test_no_batch_is_told(tmp_path):
-    with pytest.raises(SegregError, match="not one batch to train on"):
+    with pytest.raises(SegregError, match="there is no batch to train on"):
         train(tmp_path, train=BatchLoader(count=0), build_schedule=lambda *_: None)
 
 
@@ -500,3 +510,286 @@ def test_images_keep_the_layout_that_is_asked_for(tmp_path):
         seen.clear()
         train(tmp_path / str(layout), settings=replace(SETTINGS, channels_last=layout), objective=network, device=CPU)
         assert seen == {layout}
+
+
+# Micro-batches.
+
+ADAM = partial(from_torch.build, "Adam", lr=0.1)
+MOMENTUM = partial(from_torch.build, "SGD", lr=0.1, momentum=0.9)
+
+
+class Small(torch.nn.Module):
+    """A normalisation that fails, as a full device does, where it is given more images than there is room for."""
+
+    def __init__(self, room, error=None):
+        super().__init__()
+        self.room, self.given = room, []
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
+
+    def forward(self, images):
+        self.given.append(len(images))
+        if self.training and len(images) > self.room:
+            raise self.error
+        return Scale()(images)
+
+
+class Told(Quiet):
+    """Keep what is said."""
+
+    def __init__(self):
+        object.__setattr__(self, "lines", [])
+
+    def say(self, text):
+        self.lines.append(text)
+
+
+def small(room, **network):
+    network = objective(**network)
+    network.normalize = Small(room)
+    return network
+
+
+def micro_batches_of(run_dir):
+    return history.read(run_dir)[-1]["micro_batches"]
+
+
+def same(one, other):
+    for name, tensor in one.model.state_dict().items():
+        torch.testing.assert_close(tensor, other.model.state_dict()[name], rtol=1e-5, atol=1e-7, msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_run_whose_memory_is_short_goes_on_in_smaller_parts_and_learns_the_same(tmp_path, accumulate):
+    told = Told()
+    settings = replace(SETTINGS, accumulate=accumulate, clip_gradient_norm=1.0)
+    given = {"settings": settings, "train": BatchLoader(count=20, size=8), "build_optimizer": MOMENTUM}
+    short, _ = train(tmp_path / "short", objective=small(2, **PLAIN), progress=told, **given)
+    whole, _ = train(tmp_path / "whole", objective=objective(**PLAIN), **given)
+    same(short, whole)
+    assert micro_batches_of(tmp_path / "short") == 4
+    for one, other in zip(history.read(tmp_path / "short"), history.read(tmp_path / "whole"), strict=True):
+        for name in ("train.loss", "val.loss", "val.agreement.pixels"):
+            assert one[name] == pytest.approx(other[name], rel=1e-5)
+    notices = [line for line in told.lines if line.startswith("notice")]
+    words = (
+        "notice: out of memory; a batch of 8 is now computed in micro-batches of at most {}, and the "
+        "optimizer step is still that of the whole batch"
+    )
+    assert notices == [words.format(4), words.format(2)]
+
+
+def test_the_memory_may_run_short_in_the_middle_of_a_step(tmp_path):
+    network = objective(**PLAIN)
+
+    class Once(torch.nn.Module):
+        calls = 0
+
+        def forward(self, images):
+            Once.calls += network.training
+            if Once.calls == 4:  # the second batch of the second step: the first one's gradients are there
+                Once.calls += 1
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return Scale()(images)
+
+    network.normalize = Once()
+    given = {"settings": replace(SETTINGS, accumulate=2), "build_optimizer": MOMENTUM}
+    short, _ = train(tmp_path / "short", objective=network, **given)
+    whole, _ = train(tmp_path / "whole", objective=objective(**PLAIN), **given)
+    same(short, whole)
+    assert micro_batches_of(tmp_path / "short") == 2
+
+
+def test_a_validation_whose_memory_is_short_goes_on_in_smaller_parts(tmp_path):
+    class InValidation(Scale):
+        def forward(self, images):
+            if not self.training and len(images) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(images)
+
+    network = objective(**PLAIN)
+    network.normalize = InValidation()
+    val = BatchLoader(count=13, size=6, shuffle=False, seed=1)
+    train(tmp_path / "short", objective=network, val=val)
+    train(tmp_path / "whole", objective=objective(**PLAIN), val=val)
+    assert micro_batches_of(tmp_path / "short") == 2
+    ours, theirs = (history.read(tmp_path / name)[0] for name in ("short", "whole"))
+    assert ours["val.loss"] == pytest.approx(theirs["val.loss"], rel=1e-6)
+    assert ours["val.agreement.pixels"] == theirs["val.agreement.pixels"]
+
+
+def test_one_image_that_does_not_fit_ends_the_run(tmp_path):
+    with pytest.raises(SegregError) as raised:
+        train(tmp_path, objective=small(0))
+    assert str(raised.value).splitlines()[0] == "out of memory: the device can't hold a training step on one image"
+
+
+def test_several_processes_do_not_change_it_on_the_way(monkeypatch):
+    training = prepared(objective())
+    monkeypatch.setattr("segreg.runtime.distributed.count", lambda: 2)
+    with pytest.raises(SegregError, match="out of memory: the device can't hold 8 images at once") as raised:
+        use_smaller_micro_batches(training, 8, print)
+    assert "use a smaller train.batch_size and a larger train.accumulate" in str(raised.value)
+
+
+def test_errors_of_other_kinds_stay_as_they_are(tmp_path):
+    network = objective()
+    network.normalize = Small(0, ValueError("no memory of it"))
+    with pytest.raises(ValueError, match="no memory of it"):
+        train(tmp_path, objective=network)
+
+
+@pytest.mark.parametrize(
+    ("error", "short"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 5 bytes."), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (ValueError("CUDNN_STATUS_ALLOC_FAILED"), False),
+    ],
+)
+def test_which_errors_tell_of_memory(error, short):
+    assert out_of_memory(error) is short
+
+
+def test_the_processor_says_that_its_memory_does_not_suffice():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert out_of_memory(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "count", "sizes"), [(8, 1, [8]), (8, 3, [3, 3, 2]), (3, 8, [1, 1, 1]), (5, 2, [3, 2])]
+)
+def test_parts_differ_by_one_image_at_most(images, count, sizes):
+    batch = torch.arange(images), torch.arange(images) * 2
+    given = split(batch, count)
+    assert [len(image) for image, _ in given] == sizes
+    assert torch.equal(torch.cat([target for _, target in given]), batch[1])
+
+
+def prepared(network, batch_size="auto", device=CPU):
+    settings = replace(SETTINGS, batch_size=batch_size)
+    return prepare(Setup(network, ADAM, lambda *_: None, settings, device, FLOAT32), steps_per_epoch=1)
+
+
+def test_what_a_pass_keeps_is_counted_and_nothing_is_changed_by_it():
+    network = objective(losses=[("bce", 1.0, bce)])
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    training = prepared(network)
+    draws = torch.get_rng_state()
+    batch = next(iter(BatchLoader().epoch(1)))
+    one, two = (kept_bytes(training, batch.images[:n], batch.targets[:n]) for n in (1, 2))
+    # Of one image: the input and the first level's four maps [6, 8, 8] in float32 at least.
+    assert one > 4 * (3 * 16 * 16 + 4 * 6 * 8 * 8)
+    assert 1.8 < two / one <= 2
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), draws)
+    assert all(p.grad is None for p in network.parameters())
+    assert dry_step(training, batch.images, batch.targets).keys() == {"loss", "bce"}
+
+
+def test_as_many_parts_are_taken_as_a_share_of_the_free_memory_asks_for(monkeypatch):
+    training = prepared(objective())
+    batch = next(iter(BatchLoader(size=8).epoch(1)))
+    images, targets = batch.images, batch.targets
+    each = kept_bytes(training, images[:2], targets[:2]) / 2
+    weights = 3 * sum(4 * p.numel() for p in training.objective.parameters())
+    for room, wanted in ((8, 1), (7, 2), (4, 2), (3, 4), (1, 8), (0.5, 8)):
+        free = (each * room + weights) / trainer.SHARE_OF_MEMORY / 2**20 * 1.001
+        monkeypatch.setattr(trainer, "available_mib", lambda free=free: free)
+        assert micro_batches_that_fit(training, (images, targets)) == wanted
+    monkeypatch.setattr(trainer, "available_mib", lambda: None)
+    assert micro_batches_that_fit(training, (images, targets)) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_tries_out_what_fits():
+    training = prepared(small(2), batch_size=4, device=torch.device("cuda:0"))
+    batch = next(iter(BatchLoader(size=8).epoch(1)))
+    assert micro_batches_that_fit(training, (batch.images.cuda(), batch.targets.cuda())) == 4
+    assert all(p.grad is None for p in training.objective.parameters())
+
+
+def test_auto_is_told_and_learns_what_the_whole_batch_does(tmp_path, monkeypatch):
+    given = {"train": BatchLoader(count=20, size=8), "build_optimizer": MOMENTUM}
+    settings = replace(SETTINGS, batch_size="auto", effective_batch_size=8)
+    assert settings.batch == 8
+    told = Told()
+    monkeypatch.setattr("segreg.training.trainer.micro_batches_that_fit", lambda training, batch: 4)
+    auto, _ = train(tmp_path / "auto", settings=settings, objective=objective(**PLAIN), progress=told, **given)
+    whole, _ = train(tmp_path / "whole", objective=objective(**PLAIN), **given)
+    same(auto, whole)
+    assert micro_batches_of(tmp_path / "auto") == 4
+    assert "batches of 8, in 4 micro-batches" in told.lines
+
+
+# Compiling.
+
+CUDA = torch.device("cuda")
+
+
+def test_what_is_asked_for_is_done():
+    assert worth_compiling(True, CPU, 1) == (True, "")
+    assert worth_compiling(False, CUDA, 10**6) == (False, "")
+
+
+def test_auto_compiles_long_runs_on_a_gpu(monkeypatch):
+    assert worth_compiling("auto", CPU, 10**6) == (False, "not compiled: no faster on cpu")
+    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: name == "triton" or None)
+    long, short = COMPILE_FROM_STEPS, COMPILE_FROM_STEPS - 1
+    assert worth_compiling("auto", CUDA, long) == (
+        True, f"compiled for {long} steps; the first ones take longer",
+    )  # fmt: skip
+    assert worth_compiling("auto", CUDA, short) == (
+        False, f"not compiled: {short} steps are too few to make up for the compile time",
+    )  # fmt: skip
+    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
+    assert worth_compiling("auto", CUDA, long) == (
+        False, "not compiled: triton, which generates the GPU code, is not installed",
+    )  # fmt: skip
+
+
+class CompilerError(RuntimeError):
+    """An error such as Inductor raises."""
+
+
+CompilerError.__module__ = "torch._inductor.exc"
+
+
+def failing(module):
+    """Stands for nn.Module.compile: the first call of what is compiled fails."""
+
+    def call(*args):
+        raise CompilerError("backend='inductor' raised:\nno C++ compiler")
+
+    module._compiled_call_impl = call
+
+
+def test_where_compiling_was_segregs_choice_the_run_goes_on_without(tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", failing)
+    monkeypatch.setattr("segreg.training.trainer.worth_compiling", lambda *_: (True, "compiled, because"))
+    told = Told()
+    settings = replace(SETTINGS, ema=0.5, compile="auto")
+    # Dropout draws once more where a step begins anew.
+    one, _ = train(tmp_path / "a", settings=settings, objective=objective(dropout=0.0), progress=told)
+    other, _ = train(tmp_path / "b", settings=replace(settings, compile=False), objective=objective(dropout=0.0))
+    same(one, other)
+    assert "notice: compiling failed, and the run continues without it: backend='inductor' raised:" in told.lines
+
+
+def test_where_it_was_asked_for_the_run_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", failing)
+    with pytest.raises(SegregError) as raised:
+        train(tmp_path, settings=replace(SETTINGS, compile=True))
+    assert str(raised.value).splitlines() == [
+        "train.compile: this network can't be compiled here: backend='inductor' raised:",
+        "  leave train.compile out",
+    ]
+
+
+def test_errors_of_the_network_are_not_the_compilers():
+    assert is_compiler_error(CompilerError())
+    assert not is_compiler_error(ValueError("Expected more than 1 value per channel when training"))

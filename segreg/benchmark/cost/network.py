@@ -24,10 +24,9 @@ from segreg.models.segmenter import predict_logits
 from segreg.runtime.device import Precision, choose_device, choose_precision, prepare_device, seed_everything
 from segreg.runtime.progress import Quiet
 from segreg.task import Task
-from segreg.training.compiling import compile_network
 from segreg.training.loss import Objective
-from segreg.training.setup import Training, prepare
-from segreg.training.trainer import train_pass
+from segreg.training.setup import Setup, Training, prepare
+from segreg.training.trainer import compile_network, train_pass
 
 _STEPS_PER_EPOCH = 100  # for the schedule, which is built and not used
 
@@ -89,15 +88,15 @@ class Network:
         Raises:
             SegregError: the optimizer or the schedule can't be built.
         """
-        training = prepare(
+        setup = Setup(
             self.objective,
-            steps_per_epoch=_STEPS_PER_EPOCH,
             build_optimizer=lambda groups: build.build_optimizer(self.recipe, groups),
             build_schedule=lambda optimizer, steps, _: build.build_schedule(self.recipe, optimizer, steps),
             settings=self.recipe.train,
             device=self.device,
             precision=self.precision,
         )
+        training = prepare(setup, steps_per_epoch=_STEPS_PER_EPOCH)
         for group in training.optimizer.param_groups:
             group["lr"] = group["lr"] * 0
         if self.recipe.train.compile is True:  # `auto` depends on how long a run is

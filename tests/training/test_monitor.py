@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from segreg.errors import SegregError
+from segreg.training.monitor import LossMeter, better, choose_monitor
+from tiny_training import CPU
+
+
+def terms(*values):
+    return {"loss": torch.tensor(sum(values)), **{f"term{i}": torch.tensor(v) for i, v in enumerate(values)}}
+
+
+def test_a_tally_is_the_mean_over_images():
+    tally = LossMeter("training, epoch 1", CPU)
+    assert tally.read() == {}
+    tally.add(terms(1.0, 2.0), ("a", "b", "c"))
+    tally.add(terms(5.0, 0.0), ("d",))
+    assert tally.read() == {"loss": 3.5, "term0": 2.0, "term1": 1.5}
+    assert tally.images == 4
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_tally_blames_the_first_batch_and_its_terms(bad):
+    tally = LossMeter("training, epoch 4", CPU)
+    tally.add(terms(1.0, 2.0), ("a", "b"))
+    tally.add(terms(1.0, bad), ("c", "d"))
+    tally.add(terms(bad, bad), ("e", "f"))
+    with pytest.raises(SegregError) as caught:
+        tally.read()
+    assert str(caught.value).startswith('training, epoch 4, batch 2: loss term "term1" is not finite')
+    assert "the batch's samples: c and d" in str(caught.value)
+
+
+def test_a_total_that_overflows_alone_is_blamed_itself():
+    tally = LossMeter("training, epoch 1", CPU)
+    tally.add({"loss": torch.tensor(math.inf), "term": torch.tensor(3e38)}, ("a",))
+    with pytest.raises(SegregError, match='loss term "loss" is not finite'):
+        tally.read()
+
+
+def test_better():
+    assert better(0.5, None)
+    assert better(0.5, 0.4)
+    assert not better(0.5, 0.5)
+    assert not better(math.nan, 0.4)
+    assert not better(math.nan, None)
+
+
+def test_a_monitor_turns_losses_round():
+    loss = choose_monitor("val.loss", {"val.loss": False})
+    assert loss.oriented({"val.loss": 0.25}) == -0.25
+    assert loss.plain(-0.25) == 0.25
+    score = choose_monitor("val.dice", {"val.dice": True, "val.loss": False})
+    assert score.oriented({"val.dice": 0.25}) == score.plain(0.25) == 0.25
