@@ -31,7 +31,7 @@ RECIPE = {
 ENVIRONMENT = {
     "recipe": "/recipes/tiny.yaml", "python": "3.11.7", "platform": "Linux", "cpus": 2,
     "device": {"name": "cpu", "model": "a CPU", "threads": 1}, "packages": {"torch": "2.15.0", "timm": "1.0.31"},
-    "plugins": [{"name": "builtin-encoders", "distribution": "segreg", "version": "0.1.0", "error": ""}],
+    "plugins": [{"name": "builtin-encoders", "distribution": "segreg-toolkit", "version": "0.1.0", "error": ""}],
     "commit": "1a2b3c", "command": ["segreg", "run", "tiny.yaml"], "precision": "float32",
     "model": {"parameters": {"encoder": 900, "total": 1000}, "encoder": {"strides": [2, 4], "weights": ""}},
     "initial_weights": "", "data_fingerprint": "f00d", "previous": [],

@@ -62,6 +62,6 @@ def builtin():
     """Return the entry points of the built-in parts, as pyproject.toml declares them, whether installed or not."""
     project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return [
-        point(module, name=name, distribution="segreg", version=project["version"])
+        point(module, name=name, distribution="segreg-toolkit", version=project["version"])
         for name, module in project["entry-points"]["segreg"].items()
     ]

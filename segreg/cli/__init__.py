@@ -29,6 +29,7 @@ from segreg.cli import (
 )
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.command import Command
+from segreg.registry.compatibility import DISTRIBUTION
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Registry
@@ -105,7 +106,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        print(f"segreg {version('segreg')}")
+        print(f"segreg {version(DISTRIBUTION)}")
         parser.exit()
 
 

@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from segreg.errors import SegregError, did_you_mean, listed
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.kinds import KINDS
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _print_kind(registry: Registry, kind: str, parts: list[Part], pattern: str, 
     shown = parts if whole else [part for part in parts if not isinstance(part.offer, Family)]
     width = min(32, max((len(part.name) for part in shown), default=0))
     for part in shown:
-        foreign = "" if part.plugin.distribution == "segreg" else f"  [{part.plugin.title}]"
+        foreign = "" if part.plugin.distribution == DISTRIBUTION else f"  [{part.plugin.title}]"
         print(f"  {part.name:<{width}}  {part.summary}{foreign}")
     if not whole:
         for family in {id(p.offer): p.offer for p in parts if isinstance(p.offer, Family)}.values():

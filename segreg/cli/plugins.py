@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,9 +25,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
+    from segreg.registry.compatibility import stranger_installed
     from segreg.registry.registry import load_registry
 
     registry = load_registry()
+    if happened := stranger_installed():
+        print(f"warning: {happened}", file=sys.stderr)
     if chosen.json:
         print(json.dumps([_row(plugin) for plugin in registry.plugins], indent=2))
         return 0
@@ -38,6 +42,8 @@ def execute(chosen: argparse.Namespace) -> int:
                 print("  " + plugin.detail.rstrip().replace("\n", "\n  "))
         else:
             print(f"  offers {_offers(plugin) or 'nothing; it observes runs'} ({1000 * plugin.seconds:.0f} ms)")
+        if plugin.notice:
+            print(f"  notice: {plugin.notice}")
     return 0
 
 
@@ -61,6 +67,7 @@ def _row(plugin: Plugin) -> dict[str, object]:
         "distribution": plugin.distribution,
         "version": plugin.version,
         "error": plugin.error,
+        "notice": plugin.notice,
         "seconds": plugin.seconds,
         "parts": [
             {"kind": part.kind, "name": part.name, "family": not isinstance(part, Entry)} for part in plugin.parts

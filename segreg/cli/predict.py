@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segreg.errors import SegregError
+from segreg.registry.compatibility import DISTRIBUTION
 
 if TYPE_CHECKING:
     from segreg.inference.predictions import Summary
@@ -185,7 +186,7 @@ def _own_reading(runs: list[Run]) -> list[str]:
     told = {}
     for run in runs:
         part = run.recipe.dataset.part
-        if part.plugin.distribution != "segreg":
+        if part.plugin.distribution != DISTRIBUTION:
             told[part.name] = (
                 f'note    trained on images as the dataset "{part.name}" of {part.plugin.title} reads them; files '
                 "are read by segreg itself, so their bands and values must be the same"

@@ -11,6 +11,7 @@ from segreg.config.recipe import KeyPath, Recipe
 from segreg.config.sections import Evaluate, Input, Split, Train
 from segreg.config.yaml_text import to_yaml
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Part, Registry
 from segreg.settings import Setting, check_value, plain, settings_of, type_in_words, value_in_words
 
@@ -57,7 +58,7 @@ class Choice:
             raise error.at(self.place) from error
         except Exception as error:
             plugin = self.part.plugin
-            if plugin.distribution == "segreg":  # a bug of our own
+            if plugin.distribution == DISTRIBUTION:  # a bug of our own
                 raise
             frames = (
                 error.__traceback__.tb_next.tb_next if error.__traceback__ and error.__traceback__.tb_next else None

@@ -29,6 +29,7 @@ from segreg.data.cache_folder import CacheLock, entry_folder, hold, index_file, 
 from segreg.data.images import fit_channels, to_uint8
 from segreg.data.resize import Size, fit_image, fit_mask, placement
 from segreg.errors import Place, Problem, SegregError, listed
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import IGNORE_INDEX, Task
 
@@ -268,7 +269,7 @@ def _write_meta(file: Path, dataset: Dataset, samples: Sequence[Sample], input: 
         "input": _settings(input),
         "task": {"mode": dataset.task.mode, "classes": dataset.task.classes},
         "reader": dataset.reader,
-        "versions": {name: _version(name) for name in ("segreg", "numpy", "pillow", "torch")},
+        "versions": {name: _version(name) for name in (DISTRIBUTION, "numpy", "pillow", "torch")},
     }
     file.write_text(json.dumps(meta), encoding="utf-8")
     _sync(file)

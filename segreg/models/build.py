@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.config.resolve import Choice, Resolved
 from segreg.errors import SegregError
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import Dataset, Decoder, Encoder
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _of_its_part(error: SegregError, recipe: Resolved) -> SegregError:
     choice = recipe.encoder if title.startswith("encoder ") else recipe.decoder
     if recipe.auxiliary is not None and title.startswith("auxiliary decoder "):
         choice = recipe.auxiliary
-    if choice.part.plugin.distribution != "segreg":
+    if choice.part.plugin.distribution != DISTRIBUTION:
         hint = f'the {choice.part.kind} "{choice.part.name}" is defined at {choice.part.defined}'
         problem = dataclasses.replace(problem, hint="\n".join(filter(None, (problem.hint, hint))))
     return SegregError.of([problem, *error.problems[1:]]).at(choice.place)

@@ -6,8 +6,14 @@ import re
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, version
 
-NAME = "segreg"
-_ASKS_FOR_SEGREG = re.compile(rf"{NAME}(?![\w.-])", re.IGNORECASE)
+from segreg.errors import SegregError
+
+DISTRIBUTION = "segreg-toolkit"
+"""The name of this distribution: what pip installs, and what a plugin's `dependencies` name."""
+STRANGER = "segreg"
+"""Another project's distribution on PyPI, whose package has the import name `segreg` too."""
+_ASKS_FOR_SEGREG = re.compile(r"segreg[-_.]toolkit(?![\w.-])", re.IGNORECASE)
+_ASKS_FOR_STRANGER = re.compile(rf"{STRANGER}(?![\w.-])", re.IGNORECASE)
 
 
 def plain_name(name: str) -> str:
@@ -17,17 +23,17 @@ def plain_name(name: str) -> str:
 
 def misfit(distribution: Distribution) -> str:
     """Return why a package does not fit the running segreg, in words; empty where it does, or where it does not say."""
-    if plain_name(distribution.name) == NAME:
+    if plain_name(distribution.name) == DISTRIBUTION:
         return ""
     asked = [line for line in distribution.requires or () if _ASKS_FOR_SEGREG.match(line)]
     running = _running() if asked else None
     refused = _refused(asked, running) if running else ""
-    return f"it is made for segreg{refused}, and this is segreg {running}" if refused else ""
+    return f"it is made for segreg-toolkit{refused}, and this is segreg-toolkit {running}" if refused else ""
 
 
 def _running() -> str | None:
     try:
-        return version(NAME)
+        return version(DISTRIBUTION)
     except PackageNotFoundError:  # run from its folder, not installed
         return None
 
@@ -45,3 +51,27 @@ def _refused(asked: Iterable[str], running: str) -> str:
         if applies and not requirement.specifier.contains(running, prereleases=True):
             return str(requirement.specifier)
     return ""
+
+
+def asks_for_stranger(distribution: Distribution) -> str:
+    """Return a notice where a package's dependencies bring in PyPI's other project `segreg`; else an empty string."""
+    if not any(_ASKS_FOR_STRANGER.match(line) for line in distribution.requires or ()):
+        return ""
+    return f'its dependencies name "{STRANGER}", another project on PyPI; they should name "{DISTRIBUTION}"'
+
+
+def stranger_installed() -> str:
+    """Return what happened, and the way out, where PyPI's other project `segreg` is installed; else an empty string.
+
+    Both have a package `segreg`, so that each overwrites files of the other.
+    """
+    try:
+        found = version(STRANGER)
+    except PackageNotFoundError:
+        return ""
+    problem = SegregError(
+        f'the package "{STRANGER}" {found} is installed, another project with the same import name; it shares the '
+        f"folder segreg with {DISTRIBUTION} and may have overwritten files in it",
+        hint=f"pip uninstall -y {STRANGER} {DISTRIBUTION} && pip install {DISTRIBUTION}",
+    )
+    return str(problem)

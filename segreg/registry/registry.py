@@ -18,7 +18,7 @@ import pluggy
 from segreg.errors import SegregError, did_you_mean, listed, with_article
 from segreg.registry import hooks
 from segreg.registry.command import Command
-from segreg.registry.compatibility import misfit, plain_name
+from segreg.registry.compatibility import asks_for_stranger, misfit, plain_name, stranger_installed
 from segreg.registry.entry import Entry, Family, where
 from segreg.registry.kinds import KINDS
 from segreg.settings import Setting
@@ -45,6 +45,7 @@ class Plugin:
         error: why it could not be used; empty where it could.
         detail: the traceback of that error.
         seconds: how long it took to load.
+        notice: what its authors should change, though it can be used.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Plugin:
     error: str = ""
     detail: str = ""
     seconds: float = 0.0
+    notice: str = ""
 
     @property
     def title(self) -> str:
@@ -275,12 +277,13 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
     plugins = []
     for point in entry_points(group=GROUP) if points is None else points:
         distribution, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
-        plugin = Plugin(point.name, point.value, distribution, version)
+        notice = asks_for_stranger(point.dist) if point.dist else ""
+        plugin = Plugin(point.name, point.value, distribution, version, notice=notice)
         names = (plain_name(distribution), plain_name(point.name))
         if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in off):
             plugins.append(dataclasses.replace(plugin, error=f"switched off by {DISABLE}"))
         elif point.dist and (reason := misfit(point.dist)):
-            hint = f"pip install --upgrade segreg {distribution} brings two that fit, where there are such"
+            hint = f"pip install --upgrade segreg-toolkit {distribution} brings two that fit, where there are such"
             plugins.append(dataclasses.replace(plugin, error=str(SegregError(reason, hint=hint))))
         else:
             plugins.append(_load(manager, plugin, point.load))
@@ -302,6 +305,8 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
         if manager.has_plugin(title):
             manager.unregister(name=title)
         told = str(error) if isinstance(error, SegregError) else _told(error, plugin.module)
+        if isinstance(error, ImportError) and (happened := stranger_installed()):
+            told = f"{told}\n{happened}"
         return dataclasses.replace(plugin, error=told, detail=traceback.format_exc())
     return dataclasses.replace(plugin, parts=parts, commands=commands, seconds=time.perf_counter() - start)
 

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from segreg.errors import SegregError
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runtime.files import replacing
 
 _MAX_WIDTH = 1600
@@ -39,7 +40,7 @@ def render(template: str, **values: Any) -> str:
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     page = _environment().get_template(f"{template}.html.j2")
     return page.render(
-        style=Markup(style), script=Markup(script), digest=digest, version=version("segreg"), **values  # noqa: S704
+        style=Markup(style), script=Markup(script), digest=digest, version=version(DISTRIBUTION), **values  # noqa: S704
     )  # fmt: skip
 
 

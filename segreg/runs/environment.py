@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.config.resolve import Resolved
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Registry
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _BANNER = 80
 
 PACKAGES = (
-    "segreg", "torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "torchmetrics", "numpy",
+    DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "torchmetrics", "numpy",
 )  # fmt: skip
 
 
@@ -100,7 +101,7 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
         folder: the run's.
     """
     recipe, model, processes = assembly.recipe, ran_on["model"], ran_on["processes"]
-    foreign = sorted({c.part.plugin.title for c in recipe.choices() if c.part.plugin.distribution != "segreg"})
+    foreign = sorted({c.part.plugin.title for c in recipe.choices() if c.part.plugin.distribution != DISTRIBUTION})
     height, width = recipe.input.size
     loss = " + ".join(f"{c.weight:g} {c.part.name}" if c.weight != 1 else c.part.name for c in recipe.loss)
     lines = [

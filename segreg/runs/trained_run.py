@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runs.directory import RunDirectory, open_run_directory
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def notes_for_weights(recipe: Resolved, dataset: Dataset, normalize: nn.Module) 
         TASK: json.dumps(asdict(dataset.task)),
         NORMALIZE: json.dumps(statistics),
         "notice": dataset.notice,
-        "segreg": version("segreg"),
+        "segreg": version(DISTRIBUTION),
     }
 
 

@@ -71,7 +71,7 @@ def test_without_ray_the_hint_is_to_install_it(monkeypatch, tmp_path, trial):
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(SegregError) as caught:
         run_on_ray([trial], BenchFolder(tmp_path), resources={}, retries=0, refresh=lambda: None)
-    assert str(caught.value.problems[0]) == "Ray is not installed\n  pip install 'segreg[ray]'"
+    assert str(caught.value.problems[0]) == "Ray is not installed\n  pip install 'segreg-toolkit[ray]'"
 
 
 @pytest.mark.slow

@@ -114,4 +114,4 @@ def test_the_newest_result_with_these_versions_counts():
 def test_versions_are_those_of_packages_and_plugins():
     found = versions([Plugin("p", "m", "segreg-pairs", "2.0")])
     assert found["segreg-pairs"] == "2.0"
-    assert {"segreg", "torch", "timm", "segmentation-models-pytorch"} <= set(found)
+    assert {"segreg-toolkit", "torch", "timm", "segmentation-models-pytorch"} <= set(found)

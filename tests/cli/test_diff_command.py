@@ -69,7 +69,7 @@ def test_versions_machine_and_start(segreg, pair):
     told = {
         "packages": {"torch": "2.16.0", "timm": "1.0.31"}, "python": "3.12.1", "commit": None,
         "plugins": [
-            {"name": "builtin-encoders", "distribution": "segreg", "version": "0.2.0", "error": ""},
+            {"name": "builtin-encoders", "distribution": "segreg-toolkit", "version": "0.2.0", "error": ""},
             {"name": "lungs", "distribution": "segreg-lungs", "version": "1.0", "error": "broken"},
         ],
         "device": {"name": "cuda:0", "model": "a GPU", "cuda": "13.0"}, "precision": "bf16",
@@ -80,7 +80,7 @@ def test_versions_machine_and_start(segreg, pair):
     out = segreg("diff", one, other).out
     lines = [" ".join(line.split()) for line in out.splitlines()]
     for line in (
-        "segreg A 0.1.0 B 0.2.0", "torch A 2.15.0 B 2.16.0", "segreg-lungs A - B 1.0",
+        "segreg-toolkit A 0.1.0 B 0.2.0", "torch A 2.15.0 B 2.16.0", "segreg-lungs A - B 1.0",
         "lungs (a plugin) A - B not in use", "python A 3.11.7 B 3.12.1", "device A cpu B cuda:0",
         "device's model A a CPU B a GPU", "threads A 1 B -", "cuda A - B 13.0", "precision A float32 B bf16",
         "commit A 1a2b3c B -", "A segreg run tiny.yaml",

@@ -34,7 +34,7 @@ def test_help_names_every_command_and_each_has_examples(segreg):
 def test_version(segreg):
     from importlib.metadata import version
 
-    assert segreg("--version").out == f"segreg {version('segreg')}\n"
+    assert segreg("--version").out == f"segreg {version('segreg-toolkit')}\n"
 
 
 @pytest.mark.parametrize("arguments", [(), ("chek",), ("list", "--jsn"), ("check",), ("show", "decoder")])

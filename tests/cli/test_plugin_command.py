@@ -152,13 +152,13 @@ def test_settings_of_a_recipe(segreg, installed, tmp_path):
     installed(*plugged.builtin())
     file = tmp_path / "recipe.yaml"
     file.write_text(RECIPE)
-    printed = segreg("plugin", "check", "segreg", "schedule.step", "--recipe", file)
+    printed = segreg("plugin", "check", "segreg-toolkit", "schedule.step", "--recipe", file)
     assert printed.out.endswith("1 part of segreg: 10 passed, 1 not checked\n")
 
 
 def test_defaults_that_a_part_refuses_itself(segreg, installed):
     installed(*plugged.builtin())
-    printed = segreg("plugin", "check", "segreg", "augmentation.CropAndPad")
+    printed = segreg("plugin", "check", "segreg-toolkit", "augmentation.CropAndPad")
     told = 'its defaults are refused, give settings: the augmentation "CropAndPad" refuses its settings: '
     assert re.search(f"not checked: it_can_be_built.*: {told}", printed.out), printed.out
 
@@ -166,7 +166,7 @@ def test_defaults_that_a_part_refuses_itself(segreg, installed):
 @pytest.mark.usefixtures("point")
 def test_quick_leaves_out_what_takes_long(segreg, installed, tmp_path):
     installed(*plugged.builtin())
-    printed = segreg("plugin", "check", "segreg", "decoder.torchvision.fcn", "--quick", "--json")
+    printed = segreg("plugin", "check", "segreg-toolkit", "decoder.torchvision.fcn", "--quick", "--json")
     left_out = [row["check"] for row in json.loads(printed.out) if row["what"] == "left out by --quick"]
     assert left_out == ["it_compiles", "it_exports"]
 

@@ -9,7 +9,7 @@ import pytest
 import plugged
 from segreg.registry.registry import load_registry
 
-GREET = '''
+GREET = """
 from segreg import Command, SegregError, hookimpl
 
 def arguments(parser):
@@ -26,7 +26,7 @@ def execute(chosen):
 @hookimpl
 def segreg_commands():
     return [Command("{name}", "greet somebody", arguments, execute, examples="examples:\\n  segreg {name} you\\n")]
-'''
+"""
 
 
 @pytest.fixture
@@ -84,7 +84,9 @@ def test_the_benchmarks_commands_come_the_same_way(greet, segreg):
 
 def test_two_packages_with_one_name_are_named_with_their_places(plugin, installed, segreg):
     one = plugin(GREET.replace("{name}", "hello"), distribution="segreg-one")
-    other = plugin(GREET.replace("{name}", "hello").replace("hello\", chosen", "bye\", chosen"), distribution="segreg-two")
+    other = plugin(
+        GREET.replace("{name}", "hello").replace('hello", chosen', 'bye", chosen'), distribution="segreg-two"
+    )
     installed(one, other)
     printed = segreg("hello", "you")
     assert printed.status == 2
@@ -127,7 +129,10 @@ def test_a_broken_package_takes_no_other_command_down_and_is_named(plugin, insta
         (('Command("{name}"', 'Command("Say Hello"'), "'Say Hello' can't be a command's name"),
         (('"greet somebody"', '""'), "the command 'hello' needs a help text of one line"),
         (("return [Command", "return 7 or [Command"), "segreg_commands returned 7, which is not a list"),
-        (("return [Command", "return ['x'] or [Command"), "segreg_commands returned 'x', which is not a segreg.Command"),
+        (
+            ("return [Command", "return ['x'] or [Command"),
+            "segreg_commands returned 'x', which is not a segreg.Command",
+        ),
         (("return [", "return 2 * ["), "segreg_commands returned 'hello' twice"),
     ],
 )

@@ -28,7 +28,7 @@ RESULTS = {
         "test": {"dice.pooled": 0.25},
     },
 }
-TRACKERS = plugged.point("segreg_plugins.trackers", name="builtin-trackers", distribution="segreg")
+TRACKERS = plugged.point("segreg_plugins.trackers", name="builtin-trackers", distribution="segreg-toolkit")
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_what_is_not_installed_is_told_once_with_its_extra(registry, run, asked,
     assert complaints == [
         (
             "segreg_run_start of segreg:builtin-trackers failed: SegregError: TensorBoard is not installed\n"
-            '  pip install "segreg[tensorboard]"\nMLflow is not installed\n  pip install "segreg[mlflow]"'
+            '  pip install "segreg-toolkit[tensorboard]"\nMLflow is not installed\n  pip install "segreg-toolkit[mlflow]"'
         )
     ]
     assert not (run / "tensorboard").exists()

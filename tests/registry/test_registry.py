@@ -175,7 +175,9 @@ def test_one_package_with_two_entry_points_of_one_name_keeps_the_first(plugin):
 
 HOOK = "from segreg.registry.hooks import hookimpl\n@hookimpl\n"
 NO_HOOK = "it implements no hook\n  put @segreg.hookimpl above `def segreg_entries(): ...` in the module"
-HOOKS = '  the hooks are "segreg_entries", "segreg_commands", "segreg_run_start", "segreg_epoch_end" and "segreg_run_end"'
+HOOKS = (
+    '  the hooks are "segreg_entries", "segreg_commands", "segreg_run_start", "segreg_epoch_end" and "segreg_run_end"'
+)
 MISSPELLED = "{file}:2: it implements a hook that does not exist: "
 WITHOUT_DOCSTRING = """
 from segreg.registry.entry import Entry
@@ -329,17 +331,17 @@ def test_a_package_that_is_written_with_underscores_is_switched_off_with_hyphens
 def running(monkeypatch):
     """Let segreg be of a version: `running("1.4")`."""
     return lambda version: monkeypatch.setattr(
-        "segreg.registry.compatibility.version", lambda name: {"segreg": version}[name]
+        "segreg.registry.compatibility.version", lambda name: {"segreg-toolkit": version}[name]
     )
 
 
 @pytest.mark.parametrize(
     ("requires", "wanted"),
     [
-        (["segreg>=2"], ">=2"),
-        (["torch", "Segreg (<1.4,>=1)"], "<1.4,>=1"),
-        (["segreg[mlflow]==1.3.*"], "==1.3.*"),
-        (["segreg>=1", "segreg!=1.4 ; python_version >= '3'"], "!=1.4"),
+        (["segreg-toolkit>=2"], ">=2"),
+        (["torch", "Segreg_Toolkit (<1.4,>=1)"], "<1.4,>=1"),
+        (["segreg-toolkit[mlflow]==1.3.*"], "==1.3.*"),
+        (["segreg-toolkit>=1", "segreg-toolkit!=1.4 ; python_version >= '3'"], "!=1.4"),
     ],
 )
 def test_a_plugin_that_does_not_fit_this_segreg_is_told_and_not_even_imported(requires, wanted, plugin, running):
@@ -348,8 +350,8 @@ def test_a_plugin_that_does_not_fit_this_segreg_is_told_and_not_even_imported(re
     registry = load_registry([source, plugin(GOOD)])
     refused = next(p for p in registry.plugins if p.distribution == "segreg-foo")
     told = (
-        f"it is made for segreg{wanted}, and this is segreg 1.4\n"
-        "  pip install --upgrade segreg segreg-foo brings two that fit, where there are such"
+        f"it is made for segreg-toolkit{wanted}, and this is segreg-toolkit 1.4\n"
+        "  pip install --upgrade segreg-toolkit segreg-foo brings two that fit, where there are such"
     )
     assert (refused.error, refused.parts) == (told, ())
     assert registry.names("loss") == ["ours"]
@@ -357,8 +359,8 @@ def test_a_plugin_that_does_not_fit_this_segreg_is_told_and_not_even_imported(re
         registry.find("loss", "theirs")
     assert str(error.value).endswith(
         "\n  segreg-foo 1.0 could not be loaded and may offer it: it is made for "
-        f"segreg{wanted}, and this is segreg 1.4\n"
-        "    pip install --upgrade segreg segreg-foo brings two that fit, where there are such"
+        f"segreg-toolkit{wanted}, and this is segreg-toolkit 1.4\n"
+        "    pip install --upgrade segreg-toolkit segreg-foo brings two that fit, where there are such"
     )
 
 
@@ -366,13 +368,13 @@ def test_a_plugin_that_does_not_fit_this_segreg_is_told_and_not_even_imported(re
     "line",
     [
         "segreg",
-        "segreg>=1.4,<2",
-        "segreg @ https://example.org/segreg.whl",
-        "segreg>=2 ; extra == 'new'",
-        "segreg>=2 ; python_version < '3'",
+        "segreg-toolkit>=1.4,<2",
+        "segreg-toolkit @ https://example.org/segreg.whl",
+        "segreg-toolkit>=2 ; extra == 'new'",
+        "segreg-toolkit>=2 ; python_version < '3'",
         "segreg-other>=2",
         "segreg_plugins>=2",
-        "segreg~~nonsense",
+        "segreg-toolkit~~nonsense",
         "torch>=2",
     ],
 )
@@ -387,7 +389,7 @@ def test_where_segreg_is_not_installed_nobody_is_refused(plugin, monkeypatch):
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr("segreg.registry.compatibility.version", missing)
-    assert only(load_registry([plugin(GOOD, requires=["segreg>=99"])])).error == ""
+    assert only(load_registry([plugin(GOOD, requires=["segreg-toolkit>=99"])])).error == ""
 
 
 # families

@@ -243,7 +243,9 @@ def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored
     run = tiny_runs.run(tmp_path, "train.epochs=2")
     told = run.results
     rows = [json.loads(line) for line in (run.directory.path / "history.jsonl").read_text().splitlines()]
-    old = [{name: row[name] for name in row if name != "micro_batches" and not name.startswith("seconds.")} for row in rows]
+    old = [
+        {name: row[name] for name in row if name != "micro_batches" and not name.startswith("seconds.")} for row in rows
+    ]
     (run.directory.path / "history.jsonl").write_text("".join(json.dumps(row) + "\n" for row in old))
     run.directory.results.unlink()
     assert segreg("run", "--resume", run.directory.path).status == 0

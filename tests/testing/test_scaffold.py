@@ -143,7 +143,7 @@ def test_its_parts_are_found_and_its_recipe_names_them(package, monkeypatch):
     folder, names, kinds = package
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
     assert project["name"] == names.distribution
-    assert project["dependencies"][0] == "segreg>=0.1,<0.2"
+    assert project["dependencies"][0] == "segreg-toolkit>=0.1,<0.2"
     assert "license" not in project
     (module,) = project["entry-points"]["segreg"].values()
     monkeypatch.syspath_prepend(folder / "src")

@@ -38,7 +38,7 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
         SegregError: MLflow is not installed.
     """
     if find_spec("mlflow") is None:
-        raise SegregError("MLflow is not installed", hint='pip install "segreg[mlflow]"')
+        raise SegregError("MLflow is not installed", hint='pip install "segreg-toolkit[mlflow]"')
     from mlflow.entities import Param
     from mlflow.tracking import MlflowClient
 

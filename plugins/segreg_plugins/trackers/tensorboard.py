@@ -29,7 +29,7 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
         SegregError: TensorBoard is not installed.
     """
     if find_spec("tensorboard") is None:
-        raise SegregError("TensorBoard is not installed", hint='pip install "segreg[tensorboard]"')
+        raise SegregError("TensorBoard is not installed", hint='pip install "segreg-toolkit[tensorboard]"')
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     number = len(list(folder.glob("events.out.tfevents.*")))

@@ -85,7 +85,7 @@ def _ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise SegregError("Ray is not installed", hint="pip install 'segreg[ray]'") from None
+        raise SegregError("Ray is not installed", hint="pip install 'segreg-toolkit[ray]'") from None
     return ray
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from segreg.benchmark.matrix.record import EncoderResult, Finished, Matrix, PairResult
 from segreg.errors import SegregError
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Plugin
 
-PACKAGES = ("segreg", "torch", "torchvision", "timm", "segmentation-models-pytorch")
+PACKAGES = (DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-pytorch")
 """Packages whose versions a result depends on, besides those that offer its encoder and its decoder."""
 
 

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from segreg.errors import SegregError, did_you_mean, listed
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.kinds import KINDS
 from segreg.testing.scaffold.names import Names
 
@@ -67,7 +68,7 @@ def _filled_in(names: Names, kinds: tuple[str, ...]) -> dict[str, str]:
         "segreg_NAME": names.module,
         "NAME": names.short,
         "KINDS": listed(kinds, quote=""),
-        **_versions(version("segreg")),
+        **_versions(version(DISTRIBUTION)),
     }
     files = {}
     for group in ("every", *kinds):
