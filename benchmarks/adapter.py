@@ -62,14 +62,14 @@ def main() -> None:
         ours = same(theirs, encoder, name)
         images = torch.rand(4, 3, size, size)
         assert torch.equal(theirs.eval()(images), ours.eval()(images))
-        told = [f"{name:<18}"]
+        cells = [f"{name:<18}"]
         for what, step in (("training", trained), ("prediction", predicted)):
             ratios = [measured(ours, theirs, images, step, turned=bool(turn % 2)) for turn in range(ROUNDS)][4:]
             low, median, high = statistics.quantiles(ratios, n=4)
-            told.append(f"{what} {median:.3f} [{low:.3f}, {high:.3f}]")
-        told.append("operations {} and {}".format(*(operations(network, images) for network in (ours, theirs))))
-        told.append("kept {:.2f} and {:.2f} MiB".format(*(kept(network, images) for network in (ours, theirs))))
-        print("  ".join(told), flush=True)
+            cells.append(f"{what} {median:.3f} [{low:.3f}, {high:.3f}]")
+        cells.append("operations {} and {}".format(*(operations(network, images) for network in (ours, theirs))))
+        cells.append("kept {:.2f} and {:.2f} MiB".format(*(kept(network, images) for network in (ours, theirs))))
+        print("  ".join(cells), flush=True)
 
 
 def same(theirs: nn.Module, encoder: str, decoder: str) -> Segmenter:
@@ -100,7 +100,7 @@ def predicted(network: nn.Module, images: Tensor) -> None:
 
 
 def measured(ours: nn.Module, theirs: nn.Module, images: Tensor, step: Step, *, turned: bool) -> float:
-    """Return the ratio of their CPU times, who is first changing from turn to turn."""
+    """Return the ratio of their CPU times, the first one alternates."""
     seconds = {}
     for network in (theirs, ours) if turned else (ours, theirs):
         before = time.process_time()

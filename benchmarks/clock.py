@@ -45,7 +45,7 @@ class Clock:
     """Notes when each optimizer step ended, and what each epoch took.
 
     Attributes:
-        case: tells how many steps an epoch has.
+        case: decides how many steps an epoch has.
         started: when the process was.
         steps: when each step ended.
         epochs: seconds of each epoch's training alone, and with its validation.
@@ -87,7 +87,7 @@ class Clock:
     def per_epoch(self) -> int:
         return self.case.train // self.case.batch
 
-    def told(self) -> dict[str, Any]:
+    def as_data(self) -> dict[str, Any]:
         import torch
 
         case, steps = self.case, self.steps

@@ -33,10 +33,10 @@ class Job:
     """A script that is given the competitor's name, the file of its case, when it was started, and where to write.
 
     Attributes:
-        case: what is done, in words.
-        name: who does it.
+        case: what is done, as a short description.
+        name: the competitor.
         script: the Python file.
-        file: tells the script what to do.
+        file: with the case, for the script.
     """
 
     case: str
@@ -60,9 +60,9 @@ class Column:
     ratio: bool = True
 
 
-def options(told: str, groups: Sequence[str]) -> argparse.ArgumentParser:
+def options(description: str, groups: Sequence[str]) -> argparse.ArgumentParser:
     """Return a parser with what all contests have."""
-    parser = argparse.ArgumentParser(description=told, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=groups, default=list(groups), help="competitors (all)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each takes its turn (5)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (cpu)")
@@ -76,10 +76,10 @@ def hold(chosen: argparse.Namespace, jobs: Sequence[Job], columns: Sequence[Colu
     """Run the jobs and prints what they took, segreg against each of the others."""
     print(machine(), flush=True)
     samples = contest(jobs, chosen.rounds, chosen.threads, cold=chosen.cold)
-    tell(samples, columns, "segreg")
+    print_tables(samples, columns, "segreg")
     if chosen.json:
-        told = {"machine": machine(), "command": sys.argv[1:], "samples": samples}
-        chosen.json.write_text(json.dumps(told, indent=1), encoding="utf-8")
+        report = {"machine": machine(), "command": sys.argv[1:], "samples": samples}
+        chosen.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
     if len(samples) < chosen.rounds * len(jobs):
         raise SystemExit("not all of them came to their end; what they said is above")
 
@@ -95,14 +95,14 @@ def contest(jobs: Sequence[Job], rounds: int, threads: int | None, *, cold: bool
     for number in range(cold, rounds + 1):
         order = [job for job in jobs if job not in failed and (number or job.case == jobs[0].case)]
         for job in order if number % 2 else reversed(order):
-            told = sample(job, threads)
-            if isinstance(told, str):
+            measured = sample(job, threads)
+            if isinstance(measured, str):
                 failed.add(job)
-                print(f"{job.name} failed and is left out of: {job.case}\n{told}", file=sys.stderr)
+                print(f"{job.name} failed and is excluded from: {job.case}\n{measured}", file=sys.stderr)
                 continue
-            print(f"round {number} of {rounds}: {job.case}, {job.name}, {told['whole_s']:.1f} s", file=sys.stderr)
+            print(f"round {number} of {rounds}: {job.case}, {job.name}, {measured['whole_s']:.1f} s", file=sys.stderr)
             if number:
-                samples.append({"case": job.case, "name": job.name, "round": number, **told})
+                samples.append({"case": job.case, "name": job.name, "round": number, **measured})
     return samples
 
 
@@ -117,23 +117,23 @@ def sample(job: Job, threads: int | None) -> dict[str, Any] | str:
         command = [sys.executable, str(job.script), job.name, str(job.file), repr(started), str(found)]
         with words.open("wb") as stream:
             process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT, env=environment)
-            _, status, used = os.wait4(process.pid, 0)  # what it took, which Popen doesn't tell
+            _, status, used = os.wait4(process.pid, 0)  # its resource usage, which Popen does not report
         process.returncode = os.waitstatus_to_exitcode(status)
         whole, after = time.monotonic() - started, cpu_seconds()
         if process.returncode:
             return words.read_text(encoding="utf-8", errors="replace")
-        told = json.loads(found.read_text(encoding="utf-8"))
+        measured = json.loads(found.read_text(encoding="utf-8"))
     own = used.ru_utime + used.ru_stime
     others = (after[0] - before[0] - own) / (after[1] - before[1]) if before and after else None
     return {
-        **told, "whole_s": whole, "cpu_user_s": used.ru_utime, "cpu_system_s": used.ru_stime, "cpu_s": own,
+        **measured, "whole_s": whole, "cpu_user_s": used.ru_utime, "cpu_system_s": used.ru_stime, "cpu_s": own,
         "peak_rss_mib": used.ru_maxrss / (2**20 if sys.platform == "darwin" else 1024),
         "others": None if others is None else max(others, 0.0),
     }  # fmt: skip
 
 
 def run_quietly(command: Sequence[str | Path]) -> None:
-    """Run a preparation to its end; what it says is told only where it fails."""
+    """Run a preparation to its end; print its output only if it fails."""
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
@@ -158,7 +158,7 @@ def machine() -> str:
     return f"{day}, {model}, {cores} cores, {gib:.0f} GiB, Python {platform.python_version()}, {versions}"
 
 
-def tell(samples: Sequence[Sample], columns: Sequence[Column], own: str) -> None:
+def print_tables(samples: Sequence[Sample], columns: Sequence[Column], own: str) -> None:
     """Print a table of medians with what the rounds span, and one of ratios, for each case."""
     for case in dict.fromkeys(sample["case"] for sample in samples):
         of_case = [sample for sample in samples if sample["case"] == case]
@@ -177,9 +177,9 @@ def tell(samples: Sequence[Sample], columns: Sequence[Column], own: str) -> None
             )
     shares = [sample["others"] for sample in samples if sample["others"] is not None]
     noisy = [share for share in shares if share > QUIET]
-    told = f", {100 * max(noisy):.0f}% at the most" if noisy else ""
+    highest = f", {100 * max(noisy):.0f}% at the most" if noisy else ""
     print(f"\nOther processes had more than {100 * QUIET:.0f}% of the machine in {len(noisy)} of {len(shares)} "
-          f"samples{told}.")  # fmt: skip
+          f"samples{highest}.")  # fmt: skip
 
 
 def values(samples: Iterable[Sample], name: str, key: str) -> list[float]:

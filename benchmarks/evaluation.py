@@ -98,7 +98,7 @@ class Meter:
         if self.resident is None and (file := Path("/proc/self/statm")).exists():
             self.resident = int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    def told(self, case: Case) -> dict[str, Any]:
+    def as_data(self, case: Case) -> dict[str, Any]:
         import resource
 
         import torch
@@ -155,7 +155,7 @@ def forward(case: Case, meter: Meter) -> None:
 def by_hand(case: Case, meter: Meter) -> None:
     """A float32 loop as notebooks have it, with scikit-learn's scores of all pixels."""
     import numpy as np
-    import sklearn.metrics  # noqa: F401 (it takes seconds, which are no image's)
+    import sklearn.metrics  # noqa: F401 (it takes seconds, which belong to no image)
     import torch
     from PIL import Image
     from torchvision.transforms import Compose, Normalize, Resize, ToTensor
@@ -273,7 +273,7 @@ def measure() -> None:
     name, file, _, found = sys.argv[1:]
     case, meter = Case(**json.loads(Path(file).read_text(encoding="utf-8"))), Meter()
     CONTESTANTS[name](case, meter)
-    Path(found).write_text(json.dumps(meter.told(case)), encoding="utf-8")
+    Path(found).write_text(json.dumps(meter.as_data(case)), encoding="utf-8")
 
 
 if __name__ == "__main__":

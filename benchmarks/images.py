@@ -2,7 +2,7 @@
 
     python benchmarks/images.py FOLDER COUNT WIDTH HEIGHT CLASSES
 
-One class is drawn as 0 and 255, several as 0, 1, 2. What is drawn depends on the arguments alone.
+One class is rendered as 0 and 255, several as 0, 1, 2. The images depend on the arguments alone.
 """
 
 from __future__ import annotations

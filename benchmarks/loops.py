@@ -278,7 +278,7 @@ def main() -> None:
     case = Case(**json.loads(Path(file).read_text(encoding="utf-8")))
     clock = Clock(case, float(started))
     CONTESTANTS[name](case, clock)
-    Path(found).write_text(json.dumps(clock.told()), encoding="utf-8")
+    Path(found).write_text(json.dumps(clock.as_data()), encoding="utf-8")
 
 
 if __name__ == "__main__":

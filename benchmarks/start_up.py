@@ -1,4 +1,4 @@
-"""What starting costs: the CPU's time until each command has begun its work, against importing torch alone.
+"""What starting costs: the CPU's time until each command starts its work, against importing torch alone.
 
 Each command is started anew, all in turn, and the CPU's time of its process and children is taken, which other
 work on the machine disturbs less than the clock's. `run` is stopped after its first optimizer step. A recipe that finds

@@ -54,7 +54,7 @@ def main() -> None:
     """Print the tables."""
     chosen = parser().parse_args()
     if wrong := [f"{images} by {batch}" for images in chosen.images for batch in chosen.batch if images % batch]:
-        raise SystemExit(f"--images is to be a multiple of --batch, so that all steps are alike; not {wrong[0]}")
+        raise SystemExit(f"--images must be a multiple of --batch, so that all steps are alike; not {wrong[0]}")
     names = [name for name in CONTESTANTS if name in chosen.only]
     if "lightning" in names and find_spec("pytorch_lightning") is None:
         names.remove("lightning")

@@ -55,7 +55,7 @@ SAMPLES = [
 
 
 def test_the_tables_have_medians_and_the_ratios_of_each_round(contest, capsys):
-    contest.tell(SAMPLES, [contest.Column("rate", "images/s"), contest.Column("none", "absent")], "segreg")
+    contest.print_tables(SAMPLES, [contest.Column("rate", "images/s"), contest.Column("none", "absent")], "segreg")
     assert capsys.readouterr().out.splitlines() == [
         "",
         "c",
@@ -84,7 +84,7 @@ def test_the_order_turns_and_the_first_case_warms_up(contest, monkeypatch):
     assert [sample["round"] for sample in samples] == [1, 1, 1, 1, 2, 2, 2, 2]
 
 
-def test_one_that_fails_is_told_and_left_out(contest, tmp_path, capsys):
+def test_one_that_fails_is_reported_and_excluded(contest, tmp_path, capsys):
     script = tmp_path / "job.py"
     script.write_text(
         "import sys, pathlib\nif sys.argv[1] == 'bad': sys.exit('no luck')\n"
@@ -94,8 +94,8 @@ def test_one_that_fails_is_told_and_left_out(contest, tmp_path, capsys):
     (only,) = samples
     assert (only["name"], only["found"]) == ("good", 7)
     assert only["peak_rss_mib"] > 60  # how much more is the parent's here: see segreg.runtime.memory on `exec`
-    told = capsys.readouterr().err
-    assert told.count("bad failed and is left out of: c\nno luck") == 1
+    printed = capsys.readouterr().err
+    assert printed.count("bad failed and is excluded from: c\nno luck") == 1
 
 
 def test_made_images_hold_their_classes(tmp_path):
@@ -112,8 +112,8 @@ def test_steps_must_be_alike():
     done = subprocess.run(
         [sys.executable, BENCHMARKS / "training.py", "--images", "9"], capture_output=True, text=True, check=False
     )
-    told = "--images is to be a multiple of --batch, so that all steps are alike; not 9 by 8\n"
-    assert (done.returncode, done.stderr) == (1, told)
+    printed = "--images must be a multiple of --batch, so that all steps are alike; not 9 by 8\n"
+    assert (done.returncode, done.stderr) == (1, printed)
 
 
 TINY = ("--cold", "--rounds", 1, "--encoder", "resnet18", "--size", 32, "--batch", 4, "--threads", 1)
