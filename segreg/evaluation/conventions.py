@@ -1,4 +1,4 @@
-"""What other libraries would print for the same predictions: their formulas, which differ where classes are absent.
+"""Scores of the same predictions as other libraries print them: their formulas, which differ where classes are absent.
 
 `segmentation-models-pytorch` 0.6, `mmsegmentation` 1.2, `torchmetrics` 1.9 and `scikit-learn` 1.9, each as it is called
 by default or in its own examples.
@@ -27,11 +27,11 @@ LIBRARIES: tuple[Library, ...] = get_args(Library)
 
 
 @dataclass(frozen=True)
-class Told:
+class Printed:
     """What a library prints.
 
     Attributes:
-        values: each number by the call that gives it; NaN where the library gives NaN.
+        values: each number by the call that returns it; NaN where the library returns NaN.
         how: what the library does otherwise than segreg, a sentence or two.
         digits: how many it prints behind the point.
     """
@@ -41,7 +41,7 @@ class Told:
     digits: int = 4
 
 
-def as_told_by(library: Library, task: Task, counts: Counts) -> Told:
+def scores_of_library(library: Library, task: Task, counts: Counts) -> Printed:
     """Return what a library prints for predictions that were counted.
 
     Shape: int64 `[N, K, 4]`, as `segreg.evaluation.counts` has them for each of N images.
@@ -49,10 +49,10 @@ def as_told_by(library: Library, task: Task, counts: Counts) -> Told:
     Raises:
         SegregError: the library does not know such tasks.
     """
-    return _TELLERS[library](task, counts)
+    return _LIBRARIES[library](task, counts)
 
 
-def _smp(task: Task, counts: Counts) -> Told:
+def _smp(task: Task, counts: Counts) -> Printed:
     """`smp.metrics.iou_score` and `f1_score` on `get_stats`, with the default zero_division=1.0."""
     values: dict[str, float] = {}
     for name, score in (("iou_score", _iou), ("f1_score", _dice)):
@@ -74,10 +74,10 @@ def _smp(task: Task, counts: Counts) -> Told:
             "macro counts a class that is neither there nor predicted as 1 (zero_division=1.0), which segreg leaves "
             "out, and so macro-imagewise does in each image."
         )
-    return Told(values, how)
+    return Printed(values, how)
 
 
-def _mmseg(task: Task, counts: Counts) -> Told:
+def _mmseg(task: Task, counts: Counts) -> Printed:
     """`IoUMetric` with mIoU and mDice, in percent with two decimals."""
     import numpy as np
 
@@ -95,7 +95,7 @@ def _mmseg(task: Task, counts: Counts) -> Told:
     ground = (
         "It has the background as a class of its own, which takes part in the means. " if len(task.classes) < 2 else ""
     )
-    return Told(
+    return Printed(
         {name: round(100 * value, 2) for name, value in values.items()},
         f"{ground}Percent, rounded to two decimals; pixels of all images together, then the mean over classes, those "
         "that are NaN left out.",
@@ -103,17 +103,17 @@ def _mmseg(task: Task, counts: Counts) -> Told:
     )
 
 
-def _torchmetrics(task: Task, counts: Counts) -> Told:
+def _torchmetrics(task: Task, counts: Counts) -> Printed:
     """`JaccardIndex` and `F1Score` with average="macro" and ignore_index=255."""
     pooled = counts.sum(0)
     scores = {"JaccardIndex": _filled(_iou(pooled), 0.0), "F1Score": _filled(_dice(pooled), 0.0)}
     if task.mode == "binary":
         values = {f"Binary{name}": float(each[0]) for name, each in scores.items()}
-        return Told(values, "Of the foreground, pixels of all images together; 0 where nothing is there and nothing "
+        return Printed(values, "Of the foreground, pixels of all images together; 0 where nothing is there and nothing "
                     "predicted, which segreg counts as 1. Its Dice is its F1.")  # fmt: skip
     if task.mode == "multilabel":
         values = {f"Multilabel{name} macro": float(each.mean()) for name, each in scores.items()}
-        return Told(values, "Pixels of all images together, then the mean over all classes; a class that is neither "
+        return Printed(values, "Pixels of all images together, then the mean over all classes; a class that is neither "
                     "there nor predicted counts as 0, which segreg leaves out. Its Dice is its F1.")  # fmt: skip
     here = pooled[:, TP] + pooled[:, FP] + pooled[:, FN] > 0
     nan = float("nan")
@@ -122,11 +122,11 @@ def _torchmetrics(task: Task, counts: Counts) -> Told:
     }
     if not here.any():
         values["MulticlassF1Score macro"] = 0.0  # it divides by zero to 0 here and to NaN there
-    return Told(values, "Pixels of all images together, then the mean over classes, those that are neither there nor "
+    return Printed(values, "Pixels of all images together, then the mean over classes, those that are neither there nor "
                 "predicted left out, as in segreg's pooled values. Its Dice is its F1.")  # fmt: skip
 
 
-def _sklearn(task: Task, counts: Counts) -> Told:
+def _sklearn(task: Task, counts: Counts) -> Printed:
     """`jaccard_score` and `f1_score` of all pixels, with zero_division=0."""
     pooled = counts.sum(0)
     average = "binary" if task.mode == "binary" else "macro"
@@ -140,10 +140,10 @@ def _sklearn(task: Task, counts: Counts) -> Told:
         "multilabel": "a class that is neither there nor predicted counts as 0 (zero_division=0), which segreg leaves "
         "out of the mean",
     }
-    return Told(values, f"All pixels in one list, those that are ignored taken out before; {how[task.mode]}.")
+    return Printed(values, f"All pixels in one list, those that are ignored taken out before; {how[task.mode]}.")
 
 
-_TELLERS: dict[Library, Callable[[Task, Counts], Told]] = {
+_LIBRARIES: dict[Library, Callable[[Task, Counts], Printed]] = {
     "smp": _smp, "mmseg": _mmseg, "torchmetrics": _torchmetrics, "sklearn": _sklearn,
 }  # fmt: skip
 

@@ -28,7 +28,7 @@ EXTENSIONS = frozenset(
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A image file and its name among the others.
+    """An image file and its name among the others.
 
     Attributes:
         file: where it is.
@@ -43,7 +43,7 @@ def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[I
     """Return the images that words mean: files, folders with all below them, and wildcards (`**` for any folders).
 
     Hidden files and folders are left out of folders and wildcards. Words keep their order, and what a folder or a
-    wildcard holds is in natural order ("img2" before "img10"). A image that is meant twice is taken once. Names begin
+    wildcard holds is in natural order ("img2" before "img10"). An image that is meant twice is taken once. Names begin
     below the folder that the words share: of one folder that folder, of several the one above them.
 
     Args:
@@ -163,7 +163,7 @@ def _is_image(name: str) -> bool:
 
 
 def without_extension(path: str) -> str:
-    """Return a relative path without a image's extension, with slashes; only the last dot parts the extension."""
+    """Return a relative path without an image's extension, with slashes; only the last dot parts the extension."""
     whole = Path(path)
     return (whole.with_suffix("") if _is_image(whole.name) else whole).as_posix()
 
@@ -193,7 +193,7 @@ class TrueMasks:
     ignored: int | None = None
 
     def read(self, name: str, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """Return a image's true labels, uint8 `[H, W]`, where 255 is ignored; None if it has no mask.
+        """Return an image's true labels, uint8 `[H, W]`, where 255 is ignored; None if it has no mask.
 
         A mask of one class holds 0 and 1, or 0 and 255; one of several holds class numbers.
 

@@ -1,4 +1,4 @@
-"""Predict image files: reads ahead, writes behind, and continues after a image that is broken."""
+"""Predict image files: read ahead, write behind, and continue after a broken image."""
 
 from __future__ import annotations
 
@@ -75,19 +75,19 @@ def predict_files(
     progress: Progress,
     existing: str = "replace",
 ) -> Summary:
-    """Predict images and writes what `outputs` asks for; a image that can't be read is noted and left out.
+    """Predict images and write what `outputs` asks for; an image that can't be read is noted and skipped.
 
     Args:
         images: the files.
         predictors: networks, whose probabilities are averaged.
         outputs: what is written, and where.
-        config: how images are looked at.
+        config: tiles and averaged views.
         threshold: probability from which a pixel is foreground; None: the recipe's.
-        progress: is told what happens.
+        progress: shows it.
         existing: "skip" leaves out images whose files are all there, "replace" writes them anew.
 
     Raises:
-        SegregError: nothing can be predicted: the networks do not go together, an output would replace a image, what
+        SegregError: nothing can be predicted: the networks don't match, an output would replace an image, what
             is there was predicted with other settings, or the device's memory does not suffice.
     """
     import torch
@@ -159,7 +159,7 @@ def _predict(
             for image, strips in predict(predictors, read, config, threshold=threshold):
                 named = by_file[image.name]
                 try:
-                    labels = work.outputs.collect(named.name, image.size, _told(image, strips, config, work))
+                    labels = work.outputs.collect(named.name, image.size, _with_progress(image, strips, config, work))
                 except (OSError, MemoryError) as error:
                     work.failed(named, error)
                     continue
@@ -201,10 +201,10 @@ def _read_ahead(
         yield found
 
 
-def _told(
+def _with_progress(
     image: InputImage, strips: Iterator[PredictedRows], config: InferenceConfig, work: _Work
 ) -> Iterator[PredictedRows]:
-    """Return the strips, telling how far a image in tiles has come."""
+    """Yield the rows, and show the progress of an image in tiles."""
     height = image.size[0]
     for strip in strips:
         yield strip
@@ -236,11 +236,11 @@ def _refuse_other_settings(file: Path, settings: Mapping[str, Any]) -> None:
     except (OSError, ValueError, LookupError, TypeError):
         return
     if differ := [name for name in settings if before.get(name) != settings[name]]:
-        told = "; ".join(
+        changes = "; ".join(
             f"{name} was {json.dumps(before.get(name))}, now {json.dumps(settings[name])}" for name in differ
         )
         raise SegregError(
-            f"{file.parent} holds predictions with other settings: {told}",
+            f"{file.parent} holds predictions with other settings: {changes}",
             hint="predict into another folder, or without --skip-existing, which replaces what is there",
         )
 

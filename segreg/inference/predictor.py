@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Views = Literal["none", "mirror", "flips", "mirror+scales", "flips+scales"]
 SCALES = (0.75, 1.0, 1.25)
-"""Sizes at which a image is looked at where the views have scales."""
+"""Factors of the image's size, for views with scales."""
 _STRIP = 1 << 20
 """Pixels of a strip: what is made of labels and probabilities beside the maps stays small."""
 _TOGETHER = 1 << 25
@@ -37,13 +37,13 @@ _FLIPS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network with all that stands before and behind it.
+    """A trained network with its normalisation and input size.
 
     Attributes:
         name: what it is called in messages, such as its run's folder.
-        model: gives logits for normalised images; in evaluation mode, on `device`.
+        model: returns logits for normalised images; in evaluation mode, on `device`.
         normalize: turns uint8 images into what the model takes; on `device`.
-        input: how a image becomes what the network sees.
+        input: how an image is resized for the network.
         task: the classes.
         threshold: probability from which a pixel is foreground.
         device: where the network computes.
@@ -68,7 +68,7 @@ class Predictor:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """How images are looked at.
+    """How images are given to the network.
 
     Attributes:
         tile: height and width of the tiles that the network sees; None: the whole image, resized as in training.
@@ -111,7 +111,7 @@ class InferenceConfig:
 
     @property
     def scales(self) -> tuple[float, ...]:
-        """Return the sizes at which each view looks."""
+        """Return the factors of the image's size for each view."""
         return SCALES if self.views.endswith("+scales") else (1.0,)
 
 
@@ -120,7 +120,7 @@ WHOLE_IMAGE = InferenceConfig()
 
 @dataclass(frozen=True)
 class InputImage:
-    """A image as each network takes it, still at its own size.
+    """An image as each network takes it, still at its own size.
 
     Attributes:
         name: what it is called in messages.
@@ -180,12 +180,12 @@ def common_threshold(predictors: Sequence[Predictor], threshold: float | None) -
     """Return the threshold that holds for networks whose probabilities are averaged.
 
     Raises:
-        SegregError: they don't tell the same classes apart, or differ in their thresholds and none was given.
+        SegregError: their classes differ, or they differ in their thresholds and none was given.
     """
     first = predictors[0]
     for other in predictors[1:]:
         if other.task != first.task:
-            one, two = (f"{p.name} tells {listed(p.task.classes)} apart ({p.task.mode})" for p in (first, other))
+            one, two = (f"{p.name} has {listed(p.task.classes)} ({p.task.mode})" for p in (first, other))
             raise SegregError(
                 f"predictions of these runs can't be averaged, because their classes differ: {one}, {two}",
                 hint="predict with each of them alone",
@@ -195,15 +195,15 @@ def common_threshold(predictors: Sequence[Predictor], threshold: float | None) -
             raise SegregError(f"the threshold must be from 0 to 1, not {threshold:g}")
         return threshold
     if first.task.mode != "multiclass" and len({predictor.threshold for predictor in predictors}) > 1:
-        told = ", ".join(f"{predictor.name} has {predictor.threshold:g}" for predictor in predictors)
-        raise SegregError(f"the thresholds of these runs differ: {told}", hint="say which threshold is to hold")
+        thresholds = ", ".join(f"{predictor.name} has {predictor.threshold:g}" for predictor in predictors)
+        raise SegregError(f"the thresholds of these runs differ: {thresholds}", hint="give a threshold for all of them")
     return first.threshold
 
 
 def prepare_image(
     predictors: Sequence[Predictor], pixels: NDArray[Any], name: Path, config: InferenceConfig = WHOLE_IMAGE
 ) -> InputImage:
-    """Return a image as each network takes it: with its channels, 8 bits each.
+    """Return an image as each network takes it: with its channels, 8 bits each.
 
     Shape: uint8 or uint16 `[H, W]` or `[H, W, C]`.
 
@@ -238,11 +238,11 @@ def predict(
 ) -> Iterator[tuple[InputImage, Iterator[PredictedRows]]]:
     """Return each image with its prediction, in strips from the top; probabilities of several networks are averaged.
 
-    Whole images are looked at several at once, and a network alone, without views, gives exactly what scoring at the
+    Several whole images are predicted at once, and a network alone, without views, gives exactly what scoring at the
     original resolution sees. In tiles, only one row of them is in memory at a time.
 
     Raises:
-        SegregError: the networks' classes or thresholds differ, or a image's size does not fit.
+        SegregError: the networks' classes or thresholds differ, or an image's size does not fit.
     """
     threshold = common_threshold(predictors, threshold)
     task = predictors[0].task
@@ -253,7 +253,7 @@ def predict(
         return
     alone = len(predictors) * len(config.flips) * len(config.scales) == 1
     for group in _groups(images, config.batch_size, task.channels):
-        maps = _look(predictors, [image.pixels for image in group], config, _whole_input)
+        maps = _average_views(predictors, [image.pixels for image in group], config, _whole_input)
         while group:  # each is let go before the next is made
             values = maps.pop(0).cpu()
             yield group.pop(0), _strips(values, "logits" if alone else "probabilities", task, threshold)
@@ -298,7 +298,7 @@ def predict_probabilities(
     return probabilities
 
 
-def _look(
+def _average_views(
     predictors: Sequence[Predictor],
     input_images: Sequence[Sequence[NDArray[np.uint8]]],
     config: InferenceConfig,
@@ -310,7 +310,7 @@ def _look(
         predictors: the networks.
         images: for each image, its pixels `[H, W, C]` as each network takes them.
         config: which views there are.
-        input_of: gives how a network is shown a image at a scale.
+        input_of: returns how a network gets an image at a scale.
     """
     import numpy as np
     import torch
@@ -352,7 +352,7 @@ def _whole_input(predictor: Predictor, scale: float) -> Input:
 def _tiled(
     predictors: Sequence[Predictor], image: InputImage, config: InferenceConfig, tile: Size
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Return probabilities in strips. A image smaller than a tile is one tile of its own size."""
+    """Return probabilities in strips. An image smaller than a tile is one tile of its own size."""
     height, width = image.size
     region = (
         min(height, max(1, round(tile[0] / config.scale))),
@@ -365,19 +365,19 @@ def _tiled(
         seen_height, seen_width = (max(1, round(side * config.scale * scale)) for side in region)
         return replace(predictor.input, size=(seen_height, seen_width), resize="stretch")
 
-    def look(corners: Sequence[Corner]) -> NDArray[np.float32]:
+    def predict_tiles(corners: Sequence[Corner]) -> NDArray[np.float32]:
         import torch
 
         crops = [
             [pixels[top : top + region[0], left : left + region[1]] for pixels in image.pixels] for top, left in corners
         ]
-        maps = torch.stack(_look(predictors, crops, config, input_of))
+        maps = torch.stack(_average_views(predictors, crops, config, input_of))
         found: NDArray[np.float32] = (task.probabilities(maps) if alone else maps).cpu().numpy()
         return found
 
-    # Tiles of a image that is shown much smaller have large maps.
+    # Tiles of an image that is shown much smaller have large maps.
     at_once = max(1, min(config.batch_size, _TOGETHER // 4 // (task.channels * region[0] * region[1])))
-    return blend(image.size, region, config.overlap, look, channels=task.channels, at_once=at_once)
+    return blend(image.size, region, config.overlap, predict_tiles, channels=task.channels, at_once=at_once)
 
 
 def _groups(

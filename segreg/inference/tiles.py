@@ -1,4 +1,4 @@
-"""Where the tiles of a image lie, and how maps of overlapping tiles become one map, some rows at a time.
+"""Where the tiles of an image lie, and how maps of overlapping tiles become one map, some rows at a time.
 
 A tile counts most in its middle and least at its border, where the network has seen the least of what is around: its
 weight is a raised cosine in both directions. The weights of all tiles at a pixel are scaled to sum to one, so that no
@@ -23,7 +23,7 @@ Corner = tuple[int, int]
 """A tile's upper left corner: row and column."""
 
 MOST_OVERLAP = 0.9
-"""More would cost a hundred looks at every pixel."""
+"""More would predict every pixel a hundred times."""
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
@@ -62,12 +62,12 @@ def blend(
     size: Size,
     tile: Size,
     overlap: float,
-    look: Callable[[Sequence[Corner]], NDArray[np.float32]],
+    predict: Callable[[Sequence[Corner]], NDArray[np.float32]],
     *,
     channels: int,
     at_once: int = 1,
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Return a image's map from the maps of its tiles, from the top, as soon as rows are complete.
+    """Return an image's map from the maps of its tiles, from the top, as soon as rows are complete.
 
     Only one row of tiles is held, whatever the image's height: `channels * tile height * width` values.
 
@@ -75,9 +75,9 @@ def blend(
         size: height and width of the image.
         tile: height and width of a tile; no larger than the image.
         overlap: share of a tile that the next one covers too.
-        look: gives the maps float32 `[n, channels, *tile]` of the tiles with these corners.
+        predict: returns the maps float32 `[n, channels, *tile]` of the tiles with these corners.
         channels: of a map.
-        at_once: tiles that `look` is given together.
+        at_once: tiles that `predict` gets at once.
 
     Yields:
         The number of the first row, and a map float32 `[channels, rows, width]` that is the caller's to keep.
@@ -93,7 +93,7 @@ def blend(
     for row, top in enumerate(tops):
         for first in range(0, len(lefts), at_once):
             columns = range(first, min(first + at_once, len(lefts)))
-            maps = look([(top, lefts[column]) for column in columns])
+            maps = predict([(top, lefts[column]) for column in columns])
             for number, column in enumerate(columns):
                 weights = down[row][:, None] * across[column]
                 left = lefts[column]

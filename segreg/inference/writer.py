@@ -39,7 +39,7 @@ class Outputs:
         task: the classes.
         values: what a mask's pixels hold.
         colours: of each label.
-        notice: stands on strips.
+        notice: is printed on strips.
         truths: true masks, which strips show too.
 
     Raises:
@@ -61,7 +61,7 @@ class Outputs:
             )
 
     def files(self, name: str) -> dict[str, Path]:
-        """Return the files of a image by what they are: `masks`, or `masks/<class>` if multilabel, `overlays` ..."""
+        """Return the files of an image by what they are: `masks`, or `masks/<class>` if multilabel, `overlays` ..."""
         folders: list[str] = []
         for kind in self.kinds:
             several = kind == "masks" and self.task.mode == "multilabel"

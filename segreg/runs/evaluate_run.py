@@ -257,9 +257,9 @@ def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: 
 
 
 def _as_others(libraries: Sequence[Library], exam: Evaluator, counts: Any) -> dict[str, Any]:
-    from segreg.evaluation.conventions import as_told_by
+    from segreg.evaluation.conventions import scores_of_library
 
-    told = {library: as_told_by(library, exam.dataset.task, counts) for library in libraries}
+    told = {library: scores_of_library(library, exam.dataset.task, counts) for library in libraries}
     return {
         library: {"values": words.values, "how": words.how, "digits": words.digits} for library, words in told.items()
     }

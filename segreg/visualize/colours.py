@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
-# Okabe and Ito's colours, which colour-blind readers tell apart; each further one is as far from all before as can be.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; each further one is as far as possible from these.
 _OKABE_ITO = (
     (230, 159, 0),
     (86, 180, 233),
@@ -84,7 +84,7 @@ def read_colours(file: Path, task: Task) -> list[Colour]:
     The file maps class names to `[red, green, blue]` or `"#rrggbb"`; the ground of a binary task is "background".
 
     Raises:
-        SegregError: the file can't be read, is no such map, or names a class that the task does not have.
+        SegregError: the file can't be read, is not such a map, or names a class that the task does not have.
     """
     names = colour_names(task)
     colours = label_colours(task)
@@ -99,7 +99,7 @@ def read_colours(file: Path, task: Task) -> list[Colour]:
         elif name in given:
             problems.append(Problem(f'"{name}" is given a second colour', _place(file, key)))
         elif colour is None:
-            hint = "YAML takes what stands behind a bare # for a comment: quote it" if _is_empty(value) else ""
+            hint = "YAML takes a bare # as the start of a comment: quote it" if _is_empty(value) else ""
             wanted = '[red, green, blue], each 0 to 255, or "#rrggbb"'
             problems.append(Problem(f'"{name}" needs a colour: {wanted}', _place(file, value), hint))
         else:
@@ -117,7 +117,7 @@ def _entries(file: Path) -> list[tuple[yaml.Node, yaml.Node]]:
     except OSError as error:
         raise SegregError(f"{file}: can't be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise SegregError(f"{file}: is not a text in UTF-8") from None
+        raise SegregError(f"{file}: is not UTF-8 text") from None
     except yaml.YAMLError as error:
         raise SegregError(f"{file}: is neither YAML nor JSON ({' '.join(str(error).split())})") from None
     if not isinstance(root, yaml.MappingNode):

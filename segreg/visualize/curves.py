@@ -8,7 +8,7 @@ from typing import Any
 
 
 def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, best_epoch: int | None) -> None:
-    """Draw losses, the monitored value's family and learning rates over the epochs into a PNG file."""
+    """Plot losses, validation scores and learning rates over the epochs into a PNG file."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _TINT = 96
 """Share of a class's colour in its area, of 256."""
 _ROWS = 1 << 20
-"""Pixels that are drawn at once."""
+"""Pixels that are computed at once."""
 
 
 def paint(labels: NDArray[Any], colours: Sequence[Colour]) -> NDArray[np.uint8]:
@@ -44,7 +44,7 @@ def outline(labels: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a image `[H, W, C]` as it is shown, `[H, W, 3]`: its first three channels, or its first one as grey."""
+    """Return an image `[H, W, C]` as it is shown, `[H, W, 3]`: its first three channels, or its first one as grey."""
     return image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
 
 
@@ -63,7 +63,7 @@ def overlay(
     reach = max(1, round(min(height, width) / 400))
     rows = max(1, _ROWS // width)
     for top in range(0, height, rows):
-        # The rows beside are looked at too, for outlines that reach in from there.
+        # Neighbouring rows are included, for outlines that reach in from there.
         above, below = max(0, top - reach), min(height, top + rows + reach)
         part = labels[..., above:below, :]
         inner = slice(top - above, top - above + min(rows, height - top))
@@ -91,7 +91,7 @@ def _tinted(
 
 
 def _without_ground(labels: NDArray[np.uint8], area: NDArray[Any]) -> NDArray[Any]:
-    """Return labels counted from 1 with 0 where nothing is drawn, for outlines are drawn of all but 0."""
+    """Return labels counted from 1 with 0 where nothing is painted: outlines are of all labels but 0."""
     return np.where(area, labels.astype(np.int16) + 1, 0)
 
 

@@ -1,4 +1,4 @@
-"""Image, truth, prediction and what is drawn over the image, side by side in one image."""
+"""Image, truth, prediction and an overlay, side by side in one image."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def side_by_side(
 ) -> Image:
     """Return `image | truth | prediction | outlines`, or without a truth `image | prediction | overlay`.
 
-    Below stands which colour is which class, of the classes that are there. Large images are shrunk.
+    A legend below names the colours of the classes that occur. Large images are shrunk.
 
     Shape: image uint8 `[H, W, C]`; truth and prediction labels `[H, W]` or, if multilabel, `[K, H, W]`.
 
     Args:
-        image: what was looked at.
+        image: the input.
         truth: what is there; 255 is ignored. None where nobody knows.
-        prediction: what the network says.
+        prediction: the network's labels.
         task: the classes.
         colours: of each label; None: those of `class_colours`, and white for the foreground of a binary task.
-        title: stands above it.
-        notice: stands above it in white on red.
+        title: is printed above it.
+        notice: is printed above it in white on red.
     """
     if colours is None:
         colours = class_colours(task) if task.mode != "binary" else [(0, 0, 0), (255, 255, 255)]
@@ -115,7 +115,7 @@ def _legend(truth: NDArray[Any] | None, prediction: NDArray[Any], task: Task, co
 
 
 def _placed(legend: Legend, width: int) -> Iterator[tuple[int, int, str]]:
-    """Return where each entry of a legend stands: its left end, its line, and its name."""
+    """Yield the left end, the line and the name of each entry of a legend."""
     from PIL import ImageFont
 
     font = ImageFont.load_default()
@@ -134,7 +134,7 @@ def _swatch(draw: ImageDraw, left: int, top: int, name: str, colour: Colour) -> 
 
 
 def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:
-    """Return a image reduced by a whole factor: a pixel is the mean of its block."""
+    """Return an image reduced by a whole factor: a pixel is the mean of its block."""
     if step == 1:
         return image
     from PIL import Image

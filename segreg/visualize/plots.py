@@ -1,4 +1,4 @@
-"""Draw what metrics offer besides numbers: ROC and precision-recall curves, confusion matrices, reliability."""
+"""Plot what metrics offer besides numbers: ROC and precision-recall curves, confusion matrices, reliability."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NAME = 24
 
 
 def plot_metrics(metrics: MetricCollection, folder: Path) -> list[Path]:
-    """Draw what metrics that have seen their images offer by a method `tables`, and return the files.
+    """Plot the `tables` of metrics that have been computed, and return the files.
 
     `roc_pr_curves.png` has a panel for each kind of curve, `confusion.png` the matrices, `reliability.png` how often
     predictions come true. A file is only written if a metric offers something for it.
@@ -73,7 +73,7 @@ def _curves(curves: Sequence[Curve]) -> Any:
 
 
 def _draw_chance(axes: Any, lines: Sequence[Curve]) -> None:
-    """Draw what guessing reaches: one grey line if it is the same for all, else one in each curve's colour."""
+    """Plot what guessing reaches: one grey line if it is the same for all, else one in each curve's colour."""
     levels = dict.fromkeys(curve.chance for curve in lines if curve.chance is not None)
     if len(levels) == 1:
         axes.plot([0, 1], next(iter(levels)), color="grey", linestyle="--", linewidth=1, label="chance")
@@ -111,7 +111,7 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Matrix) -> None:
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     axes.set_title(_short(matrix.name) if matrix.name else "share of each row, number of pixels", fontsize="medium")
-    if size <= 30:  # beyond that no words fit into a cell
+    if size <= 30:  # beyond that no text fits into a cell
         for (row, column), count in np.ndenumerate(matrix.counts):
             if count or size <= 6:
                 share = shares[row, column]

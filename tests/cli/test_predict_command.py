@@ -25,7 +25,7 @@ def finished(tmp_path_factory) -> Run:
 
 @pytest.fixture(scope="module")
 def of_classes(tmp_path_factory) -> Run:
-    """Return a run that tells three classes apart."""
+    """Return a run of three classes."""
     folder = tmp_path_factory.mktemp("classes")
     images, masks = tiny_runs.folder_dataset(folder / "set", count=12, classes=3)
     text = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy").replace(
@@ -197,7 +197,7 @@ def test_runs_for_other_classes_are_refused(segreg, finished, of_classes, photos
     assert printed.status == 2
     assert printed.err == (
         "error: predictions of these runs can't be averaged, because their classes differ: "
-        f'{one} tells "lesion" apart (binary), {two} tells "ground", "disc" and "ring" apart (multiclass)\n'
+        f'{one} has "lesion" (binary), {two} has "ground", "disc" and "ring" (multiclass)\n'
         "  predict with each of them alone\n"
     )
     assert not Path("out").exists()

@@ -12,7 +12,7 @@ import torch
 import torchmetrics.classification as tm
 
 from segreg.errors import SegregError
-from segreg.evaluation.conventions import LIBRARIES, as_told_by
+from segreg.evaluation.conventions import LIBRARIES, scores_of_library
 from segreg.evaluation.counts import image_counts
 from segreg.task import Task
 
@@ -82,7 +82,7 @@ each_case = pytest.mark.parametrize(("task", "logits", "target"), list(cases()))
 
 def told(library, task, logits, target):
     counts = image_counts(task, logits, target, 0.5).numpy()
-    return as_told_by(library, task, counts)
+    return scores_of_library(library, task, counts)
 
 
 def same(found, wanted):

@@ -142,7 +142,7 @@ def test_only_what_is_not_there_is_predicted():
     assert [image.name for image, _ in summary.predicted] == ["2"]
     assert len(one.model.shapes) == 1
     assert all(file.stat().st_mtime_ns == stamp for file, stamp in stamps.items())
-    # A image of which something is missing is predicted whole.
+    # An image of which something is missing is predicted whole.
     assert len(run(named, existing="skip", kinds=("masks", "overlays")).predicted) == 4
     assert len(run(named, existing="skip", kinds=("masks", "overlays")).skipped) == 4
 
@@ -179,7 +179,7 @@ def test_a_image_is_never_replaced_by_its_prediction():
     with pytest.raises(SegregError) as refused:
         run(find_images(["masks"]), out=".")
     assert str(refused.value) == (
-        "masks/0.png is a image that is read, and would be replaced by its prediction\n  predict into another folder"
+        "masks/0.png is an image that is read, and would be replaced by its prediction\n  predict into another folder"
     )
 
 

@@ -376,7 +376,7 @@ def test_networks_for_other_classes_are_refused_by_name():
         common_threshold([predictor(name="runs/a"), predictor(name="runs/b"), predictor(other, name="runs/c")], None)
     assert str(refused.value) == (
         "predictions of these runs can't be averaged, because their classes differ: "
-        'runs/a tells "lesion" apart (binary), runs/c tells "lesion" apart (multilabel)\n'
+        'runs/a has "lesion" (binary), runs/c has "lesion" (multilabel)\n'
         "  predict with each of them alone"
     )
 
@@ -386,7 +386,7 @@ def test_thresholds_that_differ_need_one_that_holds():
     with pytest.raises(SegregError) as refused:
         common_threshold(pair, None)
     assert str(refused.value) == (
-        "the thresholds of these runs differ: runs/a has 0.5, runs/b has 0.3\n  say which threshold is to hold"
+        "the thresholds of these runs differ: runs/a has 0.5, runs/b has 0.3\n  give a threshold for all of them"
     )
     assert common_threshold(pair, 0.4) == 0.4
     assert common_threshold(pair[1:], None) == 0.3

@@ -66,7 +66,7 @@ def test_every_mistake_is_told_where_it_stands(tmp_path):
         f'{file}:1:1: there is no class "skye"',
         '  did you mean "sky"?',
         f'{file}:2:5: "sky" needs a colour: {wanted}',
-        "  YAML takes what stands behind a bare # for a comment: quote it",
+        "  YAML takes a bare # as the start of a comment: quote it",
         f'{file}:3:5: "no" needs a colour: {wanted}',
         f'{file}:4:4: "1" needs a colour: {wanted}',
         f'{file}:5:1: "1" is given a second colour',
@@ -81,7 +81,7 @@ def test_every_mistake_is_told_where_it_stands(tmp_path):
         (b"- 1\n- 2\n", 'is not a map from class names to colours\n  for example: lesion: "#ff3cc8"'),
         (b"", 'is not a map from class names to colours\n  for example: lesion: "#ff3cc8"'),
         (b"a: [1, 2\n", "is neither YAML nor JSON"),
-        (b"\xff\xfe\x00", "is not a text in UTF-8"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
     ],
 )
 def test_files_that_are_no_colour_maps(tmp_path, content, says):

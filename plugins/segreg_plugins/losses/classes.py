@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def kept_classes(task: Task, exclude: Sequence[str]) -> tuple[bool, ...]:
-    """Says for each class, in index order, whether it takes part.
+    """Return for each class, in index order, whether it takes part.
 
     Raises:
         SegregError: a name that the task does not have, or no class is kept.

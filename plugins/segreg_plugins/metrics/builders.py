@@ -1,8 +1,8 @@
 """How recipes ask for a metric: names, settings and what each measures.
 
-Those of predicted labels give a value pooled over all pixels, the mean of the images' own values, and one for each
-class where there are several. Those of probabilities, the last five, give all but the mean over images, which only
-`mse` has. `definitions` says in a sentence what each value is.
+Those of predicted labels have a value pooled over all pixels, the mean of the images' own values, and one for each
+class where there are several. Those of probabilities, the last five, have all but the mean over images, which only
+`mse` has. `definitions` has a sentence for each value.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class AreaUnderCurve(Metric):
     """One judgement of how logits rank pixels, over the pixels of all images together.
 
     Args:
-        task: any task; a multiclass one is judged class by class, each against the rest.
+        task: any task; of a multiclass one each class is scored against the rest.
         name: a key of `AREAS`, and what the values are called.
         kept: for each class whether it takes part in `NAME.pooled`.
     """

@@ -201,7 +201,7 @@ class CalibrationError(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return `ece.pooled` and, where there are several classes, `ece.class.CLASS`.
 
-        Of a multiclass task it gives `ece.top_label.pooled` and `ece.classwise.pooled` in place of the first.
+        For a multiclass task it returns `ece.top_label.pooled` and `ece.classwise.pooled` instead of the first.
         Float64 scalars. NaN: no pixel counted, or a logit was NaN.
 
         Raises:

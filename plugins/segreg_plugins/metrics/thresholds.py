@@ -1,8 +1,8 @@
 """The best threshold, streamed: true and false positives at 65,537 thresholds, and which of them scores best.
 
 A pixel is foreground where its probability is at least the threshold. So pixels are counted by probability, float32 as
-`Task` gives it, and not by logit: of logits that share one probability no threshold parts any. The thresholds are the
-multiples of 1/65536, which float32 holds exactly; what is told of one is what scoring with it gives.
+`Task` gives it, and not by logit: no threshold separates logits of one probability. The thresholds are the
+multiples of 1/65536, which float32 holds exactly; the score of one is what scoring with it returns.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class BestThreshold(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Return `best_threshold.pooled` and, where there are several classes, `best_threshold.class.CLASS`.
 
-        Beside each stands the score that it gives: `best_threshold.f1.pooled` and so on, or `.iou.`. Float64 scalars.
+        Each comes with its score: `best_threshold.f1.pooled` and so on, or `.iou.`. Float64 scalars.
         NaN: undefined, or a logit was NaN.
 
         Raises:
