@@ -122,7 +122,7 @@ def _torchmetrics(task: Task, counts: Counts) -> Printed:
     }
     if not here.any():
         values["MulticlassF1Score macro"] = 0.0  # it divides by zero to 0 here and to NaN there
-    return Printed(values, "Pixels of all images together, then the mean over classes, those that are neither there nor "
+    return Printed(values, "Pixels of all images together, then the mean over classes, those neither there nor "
                 "predicted left out, as in segreg's pooled values. Its Dice is its F1.")  # fmt: skip
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
-# Okabe and Ito's colours, which colour-blind readers can distinguish; each further one is as far as possible from these.
+# Okabe and Ito's colours, which colour-blind readers can distinguish; further ones are as far as possible from these.
 _OKABE_ITO = (
     (230, 159, 0),
     (86, 180, 233),
