@@ -23,7 +23,9 @@ from typing import Any
 
 from segreg.benchmark.cost.machine import cpu_seconds
 
-PACKAGES = ("segreg-toolkit", "torch", "torchvision", "segmentation-models-pytorch", "pytorch-lightning", "scikit-learn")
+PACKAGES = (
+    "segreg-toolkit", "torch", "torchvision", "segmentation-models-pytorch", "pytorch-lightning", "scikit-learn",
+)  # fmt: skip
 QUIET = 0.06
 Sample = Mapping[str, Any]
 

@@ -85,7 +85,7 @@ def _adapter(hint: Any) -> Any:
 def check_value(hint: Any, value: Any) -> Any:
     """Return `value`, as a recipe has it, as the Python value that `hint` asks for.
 
-    Strict: `"512"` is not an int and `true` is not an int; a list serves for a tuple, an int for a float, a string for a path.
+    Strict: neither `"512"` nor `true` is an int; a list serves for a tuple, an int for a float, a string for a path.
 
     Raises:
         ValueError: the value does not fit. The text says what was expected, in words, and where inside the value.

@@ -1,4 +1,4 @@
-"""What is to be significantly different: the classes, and the one place that knows how logits become probabilities and labels."""
+"""The classes of a task, and the one place that knows how logits become probabilities and labels."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ _CHECK_EXAMPLES = """examples:
 """
 _CHECKED = """Each part gets the checks of its kind: what it declares is compared with what it gives, on images, levels,
 targets and logits of every shape. A failure says what is wrong, why it matters, and which file and line to look at.
-What can't be checked, for instance for want of a setting, says so and is not a failure. A family is checked by the first
+What can't be checked, for instance without a setting, says so and is not a failure. A family is checked by the first
 of its representatives, or its first member, unless others are named. The exit status is 1 where a check failed.
 """
 

@@ -29,7 +29,7 @@ EXAMPLES = """examples:
   segreg predict RUN1 RUN2 RUN3 --images photos --out predicted    the mean of three runs
 
 Masks are 8-bit PNGs at each image's own size, in OUT/masks: 0 and 255 for one class, class indices for several, and
-for classes that may overlap a folder for each. The folders of the images are kept below OUT. A image that is
+for classes that may overlap a folder for each. The folders of the images are kept below OUT. An image that is
 broken is named, and the rest continue; the exit status is then 1. OUT/prediction.json says what was predicted and how.
 """
 _FLAGS: tuple[tuple[Kind, str], ...] = (

@@ -34,7 +34,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """How a image becomes what the network sees.
+    """How an image becomes what the network sees.
 
     Args:
         size: height and width in pixels.

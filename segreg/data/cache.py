@@ -1,6 +1,6 @@
 """Decoded, resized images and masks, prepared once and then read from memory-mapped files.
 
-Decoding and resizing cost milliseconds a image, each epoch again; a row of a memory-mapped file costs microseconds.
+Decoding and resizing cost milliseconds an image, each epoch again; a row of a memory-mapped file costs microseconds.
 An entry's key is a digest of what the files hold and of every setting that changes what is made of them.
 """
 
@@ -463,7 +463,7 @@ def _digest(file: Path) -> str:
         with file.open("rb") as opened:
             return hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError as error:
-        return f"unreadable {error.errno}"  # reading it as a image will tell what is wrong
+        return f"unreadable {error.errno}"  # reading it as an image will tell what is wrong
 
 
 def _recall(index: Path, states: Mapping[Path, _State | None]) -> dict[Path, str]:

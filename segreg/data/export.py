@@ -178,7 +178,7 @@ def _files(dataset: Dataset, sample: Sample, folder: Path, form: Form, shared: s
 
 
 def _suffix_for(dataset: Dataset, sample: Sample) -> str:
-    """Return the suffix of a image that is not a file of its own: PNG where that can hold it, else TIFF."""
+    """Return the suffix of an image that is not a file of its own: PNG where that can hold it, else TIFF."""
     image = dataset.read_image(sample)
     return ".png" if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] in (1, 3, 4)) else ".tif"
 

@@ -1,4 +1,4 @@
-"""Reading a image or a mask file just as it is, or refusing it by name where a library would damage it silently."""
+"""Reading an image or a mask file just as it is, or refusing it by name where a library would damage it silently."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ORIENTATION_TAG = 0x0112
 
 
 def read_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
-    """Return a image's values, upright, at their own depth.
+    """Return an image's values, upright, at their own depth.
 
     1-bit images become 0/255, palettes their colours. Grey with a constant full alpha is grey.
 
@@ -87,7 +87,7 @@ def read_labels(path: Path) -> NDArray[Any]:
 
 
 def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]:
-    """Return a image with as many channels as the network takes, where nothing is lost by it.
+    """Return an image with as many channels as the network takes, where nothing is lost by it.
 
     Grey is repeated to 3; three equal channels become 1; an alpha channel goes where it is full everywhere.
 
@@ -121,7 +121,7 @@ def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]
         return np.ascontiguousarray(values[..., :1])
     ways = f"set input.channels: {has}"
     if has > 4:
-        ways += "; if the bands are the pages of a stack, save each page as a image of its own"
+        ways += "; if the bands are the pages of a stack, save each page as an image of its own"
     return _refuse(path, f"has {has} channel{'s' * (has > 1)}, and the network takes {channels}", ways)
 
 
@@ -165,11 +165,11 @@ def _decode(path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
     except SegregError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        _refuse(path, "has too many pixels to be a image that is decoded whole", "cut it into tiles")
+        _refuse(path, "has too many pixels to be an image that is decoded whole", "cut it into tiles")
     except UnidentifiedImageError:
         _refuse(
             path,
-            "is not a image that segreg can read, whatever its name says",
+            "is not an image that segreg can read, whatever its name says",
             "PNG, JPEG, TIFF, BMP, GIF, WebP and PNM are read; convert others to PNG or TIFF",
         )
     except MemoryError:
@@ -199,7 +199,7 @@ def _first_bytes(path: Path) -> bytes:
             beside = []
         _refuse(path, "is not there", did_you_mean(path.name, beside))
     except IsADirectoryError:
-        _refuse(path, "is a folder, not a image")
+        _refuse(path, "is a folder, not an image")
     except OSError as error:
         _refuse(path, f"can't be read ({error.strerror})")
     if not head:
@@ -211,7 +211,7 @@ def _from_pillow(image: Image.Image, head: bytes, path: Path, want: Literal["ima
     # A camera's MPO holds previews behind its image; in the other formats further frames are an animation.
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
-        _refuse(path, f"is an animation of {frames} frames", "save each frame as a image of its own")
+        _refuse(path, f"is an animation of {frames} frames", "save each frame as an image of its own")
     if image.format == "PPM" and any(tile[0] == "ppm" for tile in getattr(image, "tile", [])):
         _refuse(path, "is a PNM file whose largest value is not 255, which Pillow rescales", "convert it to PNG")
     bits, colour_type = _png_depth(head) if image.format == "PNG" else (8, -1)
@@ -286,7 +286,7 @@ def _one_channel_of_labels(values: NDArray[Any], path: Path) -> NDArray[Any]:
     if values.shape[2] == 1 or (values.shape[2] == 3 and _is_grey(values)):
         return values[..., 0]
     if values.shape[2] > 3:
-        _refuse(path, f"has {channels} bands, and a mask has one", "save the mask's band as a image of its own")
+        _refuse(path, f"has {channels} bands, and a mask has one", "save the mask's band as an image of its own")
     colours = np.unique(values.reshape(-1, 3), axis=0)
     some = ", ".join(str(tuple(int(v) for v in colour)) for colour in colours[:4])
     return _refuse(

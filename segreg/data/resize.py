@@ -1,4 +1,4 @@
-"""How a image and its mask are fitted to the network's input size, and how a map gets back to the image's own.
+"""How an image and its mask are fitted to the network's input size, and how a map gets back to the image's own.
 
 Sizes are (height, width) in pixels. Image and mask share one geometry: pixels are squares and their centres stay
 aligned, so that a mask drawn from an image still fits after both were resized.
@@ -25,7 +25,7 @@ Map = TypeVar("Map", "NDArray[Any]", "Tensor")
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a image lies inside the network's input: its upper left corner and its size there."""
+    """Where an image lies inside the network's input: its upper left corner and its size there."""
 
     top: int
     left: int
@@ -44,7 +44,7 @@ class Placement:
 
 
 def placement(size: Size, input: Input) -> Placement:  # noqa: A002
-    """Says where a image of `size` lies in the network's input.
+    """Says where an image of `size` lies in the network's input.
 
     `stretch` fills the input. `letterbox` keeps the aspect ratio and centres the image, so that rotating and
     flipping the input keeps it in its middle; an odd border is a pixel wider below and to the right.

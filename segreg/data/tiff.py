@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from segreg.errors import SegregError
 
 MOST_PIXELS = 178_956_970
-"""Pixels from which a image is refused: Pillow's own limit, so that all formats have the same."""
+"""Pixels from which an image is refused: Pillow's own limit, so that all formats have the same."""
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR = range(7)
@@ -53,7 +53,7 @@ def read_tiff(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[Any
 def _check(path: Path, page: Any, others: list[Any], shape: tuple[int, ...]) -> None:
     """Refuses, from the header alone, what is not one image of plain values."""
     if page.imagewidth * page.imagelength > MOST_PIXELS or np.prod(shape, dtype=np.int64) > 8 * MOST_PIXELS:
-        _refuse(path, "has too many pixels to be a image that is decoded whole", "cut it into tiles")
+        _refuse(path, "has too many pixels to be an image that is decoded whole", "cut it into tiles")
     if any(other is not None and not other.is_reduced and not other.is_mask for other in others):
         _refuse(path, f"holds {len(others) + 1} images of different sizes", "save each as a file of its own")
     if page.photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR):
@@ -126,7 +126,7 @@ def _bands_last(path: Path, values: NDArray[Any], axes: str) -> NDArray[Any]:
     return _refuse(
         path,
         f"is a stack of images (axes {axes}, {' x '.join(str(n) for n in values.shape)})",
-        "save each page as a image of its own",
+        "save each page as an image of its own",
     )
 
 

@@ -17,8 +17,9 @@ from segreg.settings import Setting, documented_arguments, settings_of
 class Entry:
     """One part that a recipe can name.
 
-    `build`'s positional parameters are what segreg gives its kind (see `segreg.registry.kinds`), its keyword-only parameters
-    what a recipe may set; each of those has a type hint and a line under "Args:" in the docstring. A default makes a
+    `build`'s positional parameters are what segreg gives its kind (see `segreg.registry.kinds`), its keyword-only
+    parameters what a recipe may set; each of those has a type hint and a line under "Args:" in the docstring. A default
+    makes a
     setting optional. The docstring's first line is what `segreg list` prints. Heavy imports stand inside `build`, so
     that reading a recipe imports no torch.
 

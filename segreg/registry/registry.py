@@ -134,7 +134,7 @@ class Registry:
         return sorted(single | bare) + sorted(families)
 
     def parts(self, kind: str, pattern: str = "*") -> list[Part]:
-        """Return the kind's parts whose names match a wildcard pattern; members of `prefix` families only on request."""
+        """Return the kind's parts whose names match a pattern with wildcards; members of prefix families on request."""
         parts: list[Part] = []
         for plugin, offer in self._offers(kind):
             if isinstance(offer, Entry):
@@ -312,7 +312,7 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
 
 
 def _told(error: BaseException, module: str) -> str:
-    """Return in words what loading a module raised, after the "file:line" of its package's own code where it has one."""
+    """Format what loading a module raised, after the "file:line" of its package's own code where it has one."""
     module = module.partition(":")[0]
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):
         hint = "where pyproject.toml names another one by now, install the package again"

@@ -68,7 +68,7 @@ def dry_run(recipe: Resolved, progress: Progress) -> DryRun:
 
 
 def levels_of(choice: Choice, in_channels: int) -> dict[str, Any]:
-    """Return an encoder's parameters, its levels, and its strides at output stride 16 and 8, null where it can't dilate.
+    """Return an encoder's parameters, levels, and strides at output stride 16 and 8, null where it can't dilate.
 
     Raises:
         SegregError: it can't be built.

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _BANNER = 80
 
 PACKAGES = (
-    DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "torchmetrics", "numpy",
+    DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "torchmetrics",
+    "numpy",
 )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     """Scores a run's network and gives what was found, and the folder in which it was written.
 
     Raises:
-        SegregError: there are no weights; the samples are gone or have other classes; the threshold is not available; the
+        SegregError: there are no weights; the samples are gone or have other classes; there is no threshold; the
             folder is a run's own.
     """
     check_side(request.side)

@@ -56,7 +56,7 @@ def check_side(side: str | None) -> None:
 
 
 def of_own_split(run: Run, side: str | None) -> Chosen:
-    """Return a side as split.json has it, whatever has come to the data since; None is test, or val where there is none.
+    """Return a split as split.json has it, whatever the data are now; None is test, or val where there is none.
 
     Raises:
         SegregError: the side is empty, samples of it are gone, or the data has other classes than then.

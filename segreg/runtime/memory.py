@@ -9,7 +9,7 @@ MIB = 2**20
 
 
 def peak_rss_mib() -> float | None:
-    """Return the largest resident memory that this process has had in MiB, None where the system doesn't tell (Windows).
+    """Return the largest resident memory that this process has had in MiB, None where it isn't known (Windows).
 
     It never shrinks. A process that was forked begins with what its parent has just then. One that was started anew
     (`exec`) begins on Linux with its parent's peak, however small it is itself; of such a process it is not a measure.

@@ -1,4 +1,4 @@
-"""Checks of optimizers: they go downhill, obey the rate that they are given, and continue exactly where they stopped."""
+"""Checks of optimizers: they go downhill, obey the rate that they are given, and resume exactly."""
 
 from __future__ import annotations
 

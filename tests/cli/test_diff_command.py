@@ -232,7 +232,8 @@ def test_images_where_a_score_is_undefined_are_left_out_of_its_mean(segreg, pair
 
 def test_what_was_scored_otherwise_is_noted(segreg, pair):
     one, other = pair(
-        kept=False, settings=recipe(evaluate__threshold=0.4, input__size=[64, 64]), environment={"data_fingerprint": "beef"},
+        kept=False, settings=recipe(evaluate__threshold=0.4, input__size=[64, 64]),
+        environment={"data_fingerprint": "beef"},
         results={"scored_on": "test"},
     )  # fmt: skip
     score(other, dice_of(planted_counts(2)), definition="Another Dice.")

@@ -208,10 +208,10 @@ def test_a_broken_image_ends_in_status_1_with_a_summary(segreg, finished, photos
     printed = segreg("predict", finished.directory.path, photos, "--out", "out")
     assert printed.status == 1
     assert printed.out.splitlines()[-1] == "2 images predicted, 1 failed; everything is in out"
-    assert "failed: photos/b/1.png: is not a image that segreg can read" in printed.out
+    assert "failed: photos/b/1.png: is not an image that segreg can read" in printed.out
     assert printed.err.splitlines()[:2] == [
         "1 of 3 images could not be predicted:",
-        "  photos/b/1.png: is not a image that segreg can read, whatever its name says",
+        "  photos/b/1.png: is not an image that segreg can read, whatever its name says",
     ]
     assert files("out") == ["masks/a/1.png", "masks/b/2.png", "prediction.json"]
     again = segreg("predict", finished.directory.path, photos, "--out", "out", "--skip-existing", "--json")

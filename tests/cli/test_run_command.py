@@ -1,4 +1,4 @@
-"""`segreg run`: what it takes, what it refuses, and its exit statuses. What a run leaves is in tests/runs/test_run.py."""
+"""`segreg run`: what it takes, what it refuses, and its exit statuses. What a run leaves: tests/runs/test_run.py."""
 
 from __future__ import annotations
 

@@ -321,9 +321,9 @@ def test_what_is_no_image_is_told(tmp_path):
     refusal(tmp_path / "lesion_01.png", "is empty (0 bytes)")
     refusal(tmp_path / "lesion_1.png", "is not there", 'did you mean "lesion_01.png"?')
     refusal(tmp_path / "no" / "a.png", "is not there")
-    refusal(tmp_path, "is a folder, not a image")
+    refusal(tmp_path, "is a folder, not an image")
     (tmp_path / "a.jpg").write_text("<html>not found</html>")
-    refusal(tmp_path / "a.jpg", "is not a image that segreg can read, whatever its name says", "PNG, JPEG")
+    refusal(tmp_path / "a.jpg", "is not an image that segreg can read, whatever its name says", "PNG, JPEG")
 
 
 def test_far_too_large_images_are_refused_before_decoding(tmp_path):

@@ -207,13 +207,13 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("transform", "words"),
         [
-            (A.RandomCrop(8, 8), r'"RandomCrop" turns a image of 16x16x3 into one of 8x8x3; it must keep the size'),
-            (A.RandomScale(p=0.01), '"RandomScale" turns a image'),
+            (A.RandomCrop(8, 8), r'"RandomCrop" turns an image of 16x16x3 into one of 8x8x3; it must keep the size'),
+            (A.RandomScale(p=0.01), '"RandomScale" turns an image'),
             (A.Normalize(), r'"Normalize" turns uint8 values into float32(?s:.*)segreg normalises by itself'),
             (A.ToTensorV2(), '"ToTensorV2" gives no NumPy array'),
             (A.Affine(scale=0.7, fill_mask=9, p=0.1), '"Affine" puts 9 into masks'),
             (A.Affine(rotate=20, mask_interpolation=1, p=0.1), '"Affine" puts .* into masks, which are no classes'),
-            (A.RandomCropNearBBox(p=0.1), '"RandomCropNearBBox" fails on a image of 16x16x3'),
+            (A.RandomCropNearBBox(p=0.1), '"RandomCropNearBBox" fails on an image of 16x16x3'),
             (lambda **given: given, "function is not an Albumentations transform"),
         ],
     )

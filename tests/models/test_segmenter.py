@@ -1,4 +1,4 @@
-"""segreg.models.segmenter: sizes, padding, the auxiliary decoder, normalisation, and what is said of parts that do not fit."""
+"""segreg.models.segmenter: sizes, padding, the auxiliary decoder, normalisation, and parts that do not fit."""
 
 import pytest
 import torch

@@ -235,7 +235,7 @@ def test_what_wants_a_mask_of_one_layer_says_so_of_several():
 
     with pytest.raises(SegregError) as told:
         Augmentation([build("MaskDropout", p=1.0)], Task(("x", "y"), "multilabel")).try_out((32, 32, 3), (2, 32, 32))
-    assert str(told.value).startswith('the augmentation "MaskDropout" fails on a image of 32x32x3: ')
+    assert str(told.value).startswith('the augmentation "MaskDropout" fails on an image of 32x32x3: ')
     assert str(told.value).endswith(", or a mask of one layer, where a multilabel task has one for each class")
 
 

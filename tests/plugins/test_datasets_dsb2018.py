@@ -63,7 +63,7 @@ def refusal(*words: str, root: Path) -> SegregError:
 def test_nuclei_are_united(tmp_path, mode):
     one, two = nucleus(slice(0, 3), slice(0, 3)), nucleus(slice(2, 5), slice(2, 6))
     raw(tmp_path / "stage1_train", "b", one, two, mode=mode)
-    raw(tmp_path / "stage1_train", "a", np.zeros((6, 8)), mode=mode)  # a image with nothing in it
+    raw(tmp_path / "stage1_train", "a", np.zeros((6, 8)), mode=mode)  # an image with nothing in it
     (tmp_path / "stage1_train/.DS_Store").write_text("")
     for root in (tmp_path, tmp_path / "stage1_train"):
         dataset = dsb2018(root=root)

@@ -13,7 +13,7 @@ from segreg_plugins.datasets.voc import CLASSES, voc
 
 
 def devkit(root: Path, *, masks="SegmentationClass", palette=True, **lists) -> Path:
-    """Write a VOC folder: lists by name, and a image and mask for each name in them."""
+    """Write a VOC folder: lists by name, and an image and mask for each name in them."""
     for folder in ("JPEGImages", masks, "ImageSets/Segmentation"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for name, stems in lists.items():

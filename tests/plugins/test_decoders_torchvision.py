@@ -152,7 +152,7 @@ def test_the_first_layer_is_fitted_to_other_channels(file, small, channels):
     encoder = resnet(in_channels=channels)
     decoder = BUILD["torchvision.deeplabv3"](encoder, weights=str(file))
     assert f"encoder: loaded, its first layer fitted from 3 to {channels} input channels" in decoder.weights_note
-    # A image whose channels are all the same gives what it gives in three channels.
+    # An image whose channels are all the same gives what it gives in three channels.
     grey = torch.rand(1, 1, 32, 32)
     own = encoder.body.conv1(grey.expand(-1, channels, -1, -1))
     mean_filter = small.backbone.conv1(grey.expand(-1, 3, -1, -1))

@@ -197,7 +197,7 @@ def test_keys_rise_with_logits():
 
 
 def test_between_the_keys_of_16_bit_numbers_one_is_free():
-    # A bfloat16 may be smaller than a float16; those below 1e-5 are not significantly different.
+    # A bfloat16 may be smaller than a float16; those below 1e-5 are not distinguished.
     for dtype, smallest in ((torch.float16, 2.0**-24), (torch.bfloat16, 2.0**-17)):
         numbers = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype).float().unique()
         numbers = numbers[(numbers.abs() <= 65504) & ((numbers == 0) | (numbers.abs() >= smallest))]

@@ -230,7 +230,8 @@ def test_what_is_not_installed_is_told_once_with_its_extra(registry, run, asked,
     assert complaints == [
         (
             "segreg_run_start of segreg:builtin-trackers failed: SegregError: TensorBoard is not installed\n"
-            '  pip install "segreg-toolkit[tensorboard]"\nMLflow is not installed\n  pip install "segreg-toolkit[mlflow]"'
+            '  pip install "segreg-toolkit[tensorboard]"\n'
+            'MLflow is not installed\n  pip install "segreg-toolkit[mlflow]"'
         )
     ]
     assert not (run / "tensorboard").exists()

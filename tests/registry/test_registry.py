@@ -1,4 +1,4 @@
-"""Plugins of every kind of making: loaded, reported, significantly different, switched off, and notified."""
+"""Plugins of every kind of making: loaded, reported, distinguished, switched off, and notified."""
 
 from __future__ import annotations
 

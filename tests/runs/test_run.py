@@ -445,7 +445,7 @@ def damage_no_folder(images, masks):
 
 def damage_image(images, masks):
     (images / "image 03.png").write_bytes((images / "image 03.png").read_bytes()[:200])
-    (images / "image 05.png").write_bytes(b"this is not a image")
+    (images / "image 05.png").write_bytes(b"this is not an image")
     return ["image 03.png", "image 05.png"]
 
 

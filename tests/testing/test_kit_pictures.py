@@ -241,7 +241,7 @@ AUGMENTATIONS = [
         Halves,
         "it_keeps_size_type_and_labels",
         (
-            'the augmentation "Halves" turns a image of 64x64x3 into one of 32x64x3; it must keep the size (crops and '
+            'the augmentation "Halves" turns an image of 64x64x3 into one of 32x64x3; it must keep the size (crops and '
             "resizes take the size of the input, 64x64; turns by 90 degrees need a square input)"
         ),
     ),

@@ -290,7 +290,7 @@ def test_torchmetrics_collections_are_taken(tmp_path):
 
 
 def spoiled(logits, target):
-    """A loss that is NaN where a image of the batch has label 2."""
+    """A loss that is NaN where an image of the batch has label 2."""
     value = bce(logits, target.clamp(max=1))
     return torch.where((target == 2).any(), torch.nan, 1.0) * value
 

@@ -14,7 +14,7 @@ RIGHT = (Path(__file__).parent / "right.yaml").read_text(encoding="utf-8")
 
 @pytest.fixture
 def complaint(tmp_path, monkeypatch, installed, segreg):
-    """Return standard error of `segreg check recipe.yaml OVERRIDES`, after seeing that nothing but a refusal came of it.
+    """Return standard error of `segreg check recipe.yaml OVERRIDES`, after asserting that it was refused.
 
     The recipe is right.yaml, with `old` (which stands there once) replaced by `new`, or `whole`.
     """

@@ -21,7 +21,7 @@ from segreg.settings import REQUIRED, Fraction, Setting, documented_arguments
 from segreg.task import IGNORE_INDEX
 from segreg_plugins.augmentations.unfit import UNFIT
 
-# Transforms of volumes leave a image as it is without a word; those of spectrograms write 0 into masks.
+# Transforms of volumes leave an image as it is without a word; those of spectrograms write 0 into masks.
 NOT_FOR_IMAGES = ("transforms3d", "spectrogram")
 # These take labels away on purpose: what they fill a mask with is a class, not a border.
 FILL_WITH_CLASS = ("MaskDropout",)

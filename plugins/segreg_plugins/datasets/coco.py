@@ -46,7 +46,7 @@ def coco(
 
     A pixel belongs to a polygon that its centre lies in; several polygons of one annotation are united, and what lies
     outside the image is cut off. Images without annotations are all background. Images that the annotation file
-    does not list are left out. Categories are significantly different by their names, so ids may start anywhere, have gaps and
+    does not list are left out. Categories are identified by their names, so ids may start anywhere, have gaps and
     differ between the files.
 
     Args:
@@ -62,14 +62,14 @@ def coco(
         background: name of what is in no class, the first class of a multiclass task. A category of that name is it.
         mode: `multiclass` draws the classes over the background, `binary` one class, `multilabel` one layer a class, in
             which classes may overlap.
-        crowd: what regions of many objects that were not significantly different (iscrowd) become. They lie beneath all else
+        crowd: what regions of many objects without an outline of their own (iscrowd) become. They lie beneath all else
             where they are ignored.
         boxes: what annotations become that have a box and no outline, or one of fewer than three points; those that
             have neither are left out except with `error`, which lists all of them. Boxes lie beneath all else where
             they are ignored.
         overlap: which objects are drawn first and so lie beneath: the larger ones, or those that come first in
             the file.
-        size_mismatch: what is done where a image's size is not the one that the annotation file says: `error`
+        size_mismatch: what is done where an image's size is not the one that the annotation file says: `error`
             refuses the image, `scale` stretches the outlines.
         groups: images of one group are never parted by a split. `auto` takes what stands before ".rf." in Roboflow's
             names, which copies of one source share; a regular expression takes its first group in parentheses,

@@ -1,4 +1,4 @@
-"""Drawing what is annotated in a image into its mask."""
+"""Drawing what is annotated in an image into its mask."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _check_size(sample: Sample, refers_to: Size, size: Size, rules: Rules) -> No
 
 
 def _upright_size(path: Path) -> Size:
-    """Return a image's height and width as it is read, from a JPEG's header and from the pixels of all else."""
+    """Return an image's height and width as it is read, from a JPEG's header and from the pixels of all else."""
     from PIL import Image, UnidentifiedImageError
 
     from segreg.data.images import read_image

@@ -32,7 +32,7 @@ class Annotation:
     Attributes:
         id: as the file has it.
         category: the id of its category.
-        crowd: whether it is a region of many objects that were not significantly different.
+        crowd: whether it is a region of many objects without outlines of their own.
         polygons: its outline, x and y in turns; several where other things hide parts of it.
         runs: its outline as a mask, in place of polygons.
         box: left, top, width and height; looked at only where there is no outline.

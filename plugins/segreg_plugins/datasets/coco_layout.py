@@ -99,7 +99,7 @@ def found_parts(root: Path) -> list[Part]:
 
 
 def image_file(name: str, folders: Iterable[Path]) -> Path | None:
-    """Return the file of a image by the name that an annotation file has for it, or None.
+    """Return the file of an image by the name that an annotation file has for it, or None.
 
     Paths of the computer where the file was made, with either slash, are cut down to the file's name where they lead
     nowhere.

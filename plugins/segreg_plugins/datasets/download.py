@@ -51,7 +51,7 @@ def download(
 ) -> None:
     """Fetches and unpacks the archives of `folders` into `root`, one after the other.
 
-    What was fetched before stays: an archive continues where it stopped, in this call or a later one. It is deleted once
+    What was fetched before stays: an archive continues where it stopped, now or in a later call. It is deleted once
     its folder stands.
 
     Raises:

@@ -71,7 +71,7 @@ def _towards(angle: float, size: int) -> Floats:
 
 
 def _lesion_mask(rng: np.random.Generator, size: int) -> Mask:
-    """Return one piece without holes, of irregular border, that takes up the share of the frame that is drawn for it."""
+    """Return one piece without holes, of irregular border, that takes up its sampled share of the frame."""
     # Two half normal distributions on the logit of the share, after ISIC 2018's quantiles.
     z = float(rng.standard_normal())
     share = min(max(1 / (1 + math.exp(1.42 - z * (1.85 if z > 0 else 1.2))), 0.012), 0.97)

@@ -25,7 +25,7 @@ class ImageFile:
 
     Attributes:
         path: the file, as it is named in messages.
-        name: what it is significantly different by: its name, or its path inside the folder, without the extension.
+        name: what identifies it: its name, or its path inside the folder, without the extension.
     """
 
     path: Path

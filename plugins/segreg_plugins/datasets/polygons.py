@@ -1,4 +1,4 @@
-"""Which pixels of a image lie inside a polygon.
+"""Which pixels of an image lie inside a polygon.
 
 A pixel belongs to a polygon that its centre lies in: pixel (column c, row r) covers the square from (c, r) to (c + 1,
 r + 1), and its centre is (c + 0.5, r + 0.5), which is COCO's convention. A centre that lies on an edge belongs to
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Window(NamedTuple):
-    """Pixels in a part of a image."""
+    """Pixels in a part of an image."""
 
     rows: slice
     columns: slice

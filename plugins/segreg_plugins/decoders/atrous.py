@@ -1,6 +1,6 @@
 """Atrous 3x3 convolutions without their dead taps: those that see nothing but zero padding, because the map is small.
 
-A tap at offset `rate` is dead where the map is not a larger than `rate`, and lives on a part of the map elsewhere: at rate
+A tap at offset `rate` is dead where the map is not larger than `rate`, and else lives on a part of the map: at rate
 12 on 16x16, on a rim of 4 pixels. What is left out is multiplied by zero, so the result is the ordinary convolution's
 but for the order of its sums. `way` alone decides what is computed how.
 """

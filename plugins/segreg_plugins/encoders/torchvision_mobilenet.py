@@ -28,7 +28,7 @@ def mobilenet_v3_large(
     Args:
         weights: pretrained weights; null starts from random ones.
         output_stride: stride of the coarsest level; torchvision's segmentation models have 16.
-        weights_fallback: what happens where the weights are not available, for instance offline: `error` stops and names
+        weights_fallback: what happens if the weights are not available, for instance offline: `error` stops and names
             the ways out, `random` continues with random weights and says so in the run's header and record.
     """
     from segreg_plugins.encoders.torchvision_encoder import build

@@ -25,7 +25,7 @@ def resnet50(
     Args:
         weights: pretrained weights; null starts from random ones.
         output_stride: stride of the coarsest level; torchvision's segmentation models have 8.
-        weights_fallback: what happens where the weights are not available, for instance offline: `error` stops and names
+        weights_fallback: what happens if the weights are not available, for instance offline: `error` stops and names
             the ways out, `random` continues with random weights and says so in the run's header and record.
     """
     return _resnet("resnet50", in_channels, weights, output_stride, weights_fallback)
@@ -43,7 +43,7 @@ def resnet101(
     Args:
         weights: pretrained weights; null starts from random ones.
         output_stride: stride of the coarsest level; torchvision's segmentation models have 8.
-        weights_fallback: what happens where the weights are not available, for instance offline: `error` stops and names
+        weights_fallback: what happens if the weights are not available, for instance offline: `error` stops and names
             the ways out, `random` continues with random weights and says so in the run's header and record.
     """
     return _resnet("resnet101", in_channels, weights, output_stride, weights_fallback)

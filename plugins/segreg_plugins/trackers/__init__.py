@@ -1,7 +1,7 @@
 """The built-in experiment trackers, which observe the runs: those that SEGREG_TRACKERS names, and none otherwise.
 
 `SEGREG_TRACKERS=tensorboard segreg run recipe.yaml`, or `SEGREG_TRACKERS=tensorboard,mlflow` for both. Each needs the
-extra of its name (`pip install "segreg-toolkit[tensorboard]"`). What goes wrong in a tracker is told as a warning and never
+extra of its name (`pip install "segreg-toolkit[tensorboard]"`). A tracker that fails is a warning and never
 stops a run; without a start that succeeded a tracker stays silent for the rest of the run.
 """
 

@@ -97,7 +97,7 @@ _FAULTS: dict[str, tuple[str, str, str]] = {
     ),
     "mask-missing": (
         "images without a mask",
-        "nothing can be learned from a image without its truth, and training refuses it",
+        "nothing can be learned from an image without its truth, and training refuses it",
         "add the masks, or take the images out of the data set",
     ),
     "mask-unreadable": (

@@ -1,8 +1,8 @@
 """What stands on two sides of a split though it is one thing: groups, copies, images alike.
 
-A hash of a image's large forms (dHash, pHash) takes every dark spot in the middle of a bright ground for every other.
+A hash of an image's large forms (dHash, pHash) takes every dark spot in the middle of a bright ground for every other.
 So what is compared here is detail: of a grey thumbnail each pixel's difference from its surroundings, divided by how
-much those surroundings vary. That is alike in a image and its copy though one was recoloured, resized or saved as
+much those surroundings vary. That is alike in an image and its copy though one was recoloured, resized or saved as
 JPEG, and unlike in two images of the same kind of thing. Copies that were mirrored or turned by quarters are found
 as well, and those cut a little differently (by a fiftieth of a side, more where forms are large); copies turned by
 other angles are not.
@@ -281,7 +281,7 @@ def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = A
 
 
 def turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Return a image `[H, W, ...]` in one of `ORIENTATIONS`."""
+    """Return an image `[H, W, ...]` in one of `ORIENTATIONS`."""
     quarter, mirrored = divmod(orientation, 2)
     image = np.rot90(image, quarter)
     return image[:, ::-1] if mirrored else image

@@ -128,7 +128,7 @@ def inspect(
     """Read a whole data set and tells everything that is to be told of it.
 
     What training would refuse are errors, found by what training does; so is a leak that is beyond doubt. Memory grows
-    by some 30 kB a image; the images themselves are read in threads, one after the other thrown away.
+    by some 30 kB an image; the images themselves are read in threads, one after the other thrown away.
 
     Raises:
         SegregError: the data set has no samples, or two with one id.
