@@ -1,14 +1,15 @@
-"""What survives a process: a network's weights, and all that a training needs to continue.
+"""Checkpoint files: a network's weights, and the training state that a run resumes from.
 
 Weights are safetensors. The training state is a PyTorch file of tensors and plain containers, read with
-`weights_only=True`, so that neither can run code. Every file is written aside, flushed and renamed: after a crash at
-any moment there is the old file or the new one, whole.
+`weights_only=True`, so that neither can run code. Every file is written under another name, flushed and renamed:
+after a crash at any moment there is the old file or the new one, complete.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 STATE = "state.pt"
-"""The training state after the last finished epoch: the one truth that a run resumes from."""
+"""The training state after the last finished epoch, from which a run resumes."""
 
 BEST = "best.safetensors"
 """The weights of the epoch with the best monitored value."""
@@ -33,11 +34,11 @@ FORMAT = 1
 
 @dataclass
 class State:
-    """A training after a finished epoch.
+    """The state of a training after a finished epoch.
 
     Attributes:
         epoch: epochs finished.
-        seconds: time they took, in all processes that had a part in them.
+        seconds: time they took, those before a resume included.
         objective: state of the network and the losses.
         ema: state of the moving average, or None.
         ema_steps: optimizer steps that the moving average has seen.
@@ -47,7 +48,7 @@ class State:
         random_state: state of every random number generator.
         monitor: name of the value that chooses the best epoch.
         best_epoch: the epoch with the best monitored value; 0 before there is one.
-        best_value: that value, turned so that larger is better.
+        best_value: that value, negated where smaller is better.
         epochs_without_better: epochs since then.
         precision: name of the precision.
         values: the last row of the history.
@@ -79,8 +80,8 @@ def save_state(state: State, path: Path) -> None:
     import torch
 
     content = {field.name: _plain(getattr(state, field.name), field.name) for field in fields(State)}
-    with replacing(path) as aside:
-        torch.save({"format": FORMAT, **content}, aside)
+    with replacing(path) as temporary:
+        torch.save({"format": FORMAT, **content}, temporary)
 
 
 def load_state(path: Path) -> State:
@@ -99,25 +100,25 @@ def load_state(path: Path) -> State:
 
 
 def save_weights(tensors: Mapping[str, Tensor], path: Path, *, notes: Mapping[str, Any]) -> None:
-    """Write tensors as safetensors, atomically. Tensors that share memory are written apart.
+    """Write tensors as safetensors, atomically. Tensors that share memory are copied.
 
     Args:
         tensors: a module's `state_dict()`.
         path: the file.
-        notes: what to say about them in the file's header, as strings.
+        notes: metadata for the file's header, written as strings.
     """
     from safetensors.torch import save_file
 
     seen: set[int] = set()
-    alone: dict[str, Tensor] = {}
+    separate: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         # safetensors takes contiguous tensors with memory of their own.
         copy = tensor.detach().cpu().contiguous()
         storage = copy.untyped_storage().data_ptr()
-        alone[name] = copy.clone() if storage in seen else copy
+        separate[name] = copy.clone() if storage in seen else copy
         seen.add(storage)
-    with replacing(path) as aside:
-        save_file(alone, aside, metadata={key: str(value) for key, value in notes.items()})
+    with replacing(path) as temporary:
+        save_file(separate, temporary, metadata={key: str(value) for key, value in notes.items()})
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -129,7 +130,6 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         SegregError: the file is missing, damaged, holds code, or holds no tensors.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
 
     if path.suffix != ".safetensors":
         content = _load_pickle(path)
@@ -139,52 +139,53 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
             raise SegregError(f"{path}: holds no weights (a mapping from names to tensors)")
         return dict(content), {}
-    if not path.is_file():
-        raise SegregError(f"{path}: there is no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise SegregError(f"{path}: damaged or no safetensors file ({error})") from None
+    with _open_safetensors(path) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def read_notes(path: Path) -> dict[str, str]:
-    """Return what a safetensors file says of its weights, without reading them.
+    """Return the notes in a safetensors file's header, without reading the weights.
 
     Raises:
         SegregError: the file is missing or damaged.
     """
+    with _open_safetensors(path) as file:
+        return file.metadata() or {}
+
+
+@contextmanager
+def _open_safetensors(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise SegregError(f"{path}: there is no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
+            yield file
     except (SafetensorError, OSError) as error:
-        raise SegregError(f"{path}: damaged or no safetensors file ({error})") from None
+        raise SegregError(f"{path}: damaged or not a safetensors file ({error})") from None
 
 
 @dataclass(frozen=True)
 class Match:
-    """What of a weights file went into a module.
+    """Which tensors of a weights file match a module.
 
     Attributes:
         loaded: names that were loaded.
         missing: names of the module that the file does not have.
         unexpected: names in the file that the module does not have.
-        misshapen: names in both whose shapes differ, with both shapes.
+        mismatched: names in both whose shapes differ, with both shapes.
         notes: the file's notes.
     """
 
     loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
-    misshapen: tuple[str, ...]
+    mismatched: tuple[str, ...]
     notes: Mapping[str, str]
 
     def __str__(self) -> str:
-        rest = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.misshapen}
+        rest = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.mismatched}
         lines = [f"{len(names)} {word}: {listed(names, quote='', most=6)}" for word, names in rest.items() if names]
         return "\n".join([f"{len(self.loaded)} tensors loaded", *lines])
 
@@ -199,7 +200,7 @@ def matched(
         loaded=tuple(fitting),
         missing=tuple(name for name in own if name not in given),
         unexpected=tuple(name for name in given if name not in own),
-        misshapen=tuple(
+        mismatched=tuple(
             f"{name} {list(given[name].shape)} for {list(own[name].shape)}" for name in both if name not in fitting
         ),
         notes=notes,
@@ -207,7 +208,7 @@ def matched(
 
 
 def load_weights(module: nn.Module, path: Path, *, strict: bool = True) -> Match:
-    """Load a weights file into a module and tells what matched.
+    """Load a weights file into a module and report what matched.
 
     Args:
         module: the network.
@@ -219,14 +220,14 @@ def load_weights(module: nn.Module, path: Path, *, strict: bool = True) -> Match
     """
     tensors, notes = read_weights(path)
     fitting, match = matched(module.state_dict(), tensors, notes)
-    if not fitting or (strict and (match.missing or match.unexpected or match.misshapen)):
+    if not fitting or (strict and (match.missing or match.unexpected or match.mismatched)):
         raise SegregError(f"{path}: the weights do not fit the network", hint=str(match).replace("loaded", "fit"))
     module.load_state_dict(fitting, strict=False)
     return match
 
 
 def random_state() -> dict[str, Any]:
-    """Return the state of every random number generator that training draws from."""
+    """Return the state of every random number generator that training uses."""
     import numpy as np
     import torch
 
@@ -240,7 +241,7 @@ def random_state() -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any]) -> None:
-    """Put every generator back to where `random_state` found it. CUDA's only where there are as many devices."""
+    """Restore every generator to what `random_state` returned; CUDA's only where there are as many devices."""
     import numpy as np
     import torch
 
@@ -264,25 +265,25 @@ def _load_pickle(path: Path) -> Any:
     if not path.is_file():
         raise SegregError(f"{path}: there is no such file")
     try:
-        # PyTorch itself does not look at the checksums that it writes.
+        # PyTorch does not verify the checksums that it writes.
         if zipfile.is_zipfile(path) and (wrong := zipfile.ZipFile(path).testzip()):
             raise zipfile.BadZipFile(f"checksum of {wrong}")
         with warnings.catch_warnings():
-            # Of files that others made; what matters about them is told below.
+            # For files that others made; the errors below cover what matters.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise SegregError(
-            f"{path}: not only tensors and plain values, so that reading it could run code; refused",
+            f"{path}: refused: it holds more than tensors and plain values, and reading it could run code",
             hint="a damaged file may look like this too",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
         why = str(error).partition("\n")[0] or type(error).__name__
-        raise SegregError(f"{path}: damaged or no PyTorch file ({why})") from None
+        raise SegregError(f"{path}: damaged or not a PyTorch file ({why})") from None
 
 
 def _plain(value: Any, where: str) -> Any:
-    """Return a value made of what `weights_only` reads: tensors, numbers, texts, lists, tuples and mappings."""
+    """Return a value made of what `weights_only` reads: tensors, numbers, strings, lists, tuples and mappings."""
     import numpy as np
     import torch
 
@@ -302,5 +303,5 @@ def _plain(value: Any, where: str) -> Any:
         return {_plain(item, where) for item in value}
     raise SegregError(
         f"the training state can't be saved: {where} is a {type(value).__module__}.{type(value).__qualname__}",
-        hint="state_dict() must hold tensors, numbers, texts, lists and mappings only, so that it loads without code",
+        hint="state_dict() may hold only tensors, numbers, strings, lists and mappings, so that it loads without code",
     )

@@ -1,4 +1,4 @@
-"""Begin a training from weights that exist: those of another run, or a file of tensors from anywhere."""
+"""Start a training from existing weights: those of another run, or any file of tensors."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ if TYPE_CHECKING:
     from segreg.models.segmenter import Segmenter
 
 
-def start_from(model: Segmenter, source: Path, part: Literal["model", "encoder"]) -> Match:
-    """Load what fits of a run's best weights, or of a weights file, and report what did.
+def start_from(model: Segmenter, source: Path, component: Literal["model", "encoder"]) -> Match:
+    """Load what fits of a run's best weights, or of a weights file, and report it.
 
-    Names may stand behind other prefixes than the model's (`module.`, `backbone.`, `encoder.`): the prefixes are chosen
-    by which most names and shapes match. What does not fit, such as a head for other classes, stays as it is.
+    Names may have other prefixes than the model's (`module.`, `backbone.`, `encoder.`): those are chosen with which
+    most names and shapes match. What does not fit, such as a head for other classes, stays as it is.
 
     Args:
-        model: to be filled, in place.
+        model: the network, which is changed in place.
         source: a run's directory, a safetensors file, or a PyTorch file of tensors, which is read without running code.
-        part: the whole network, or its encoder alone.
+        component: the whole network, or only its encoder.
 
     Raises:
         SegregError: the file can't be read, or nothing in it fits.
     """
     file = _weights_file(source)
     tensors, notes = read_weights(file)
-    target: nn.Module = model.parts()["encoder"] if part == "encoder" else model
+    target: nn.Module = model.parts()["encoder"] if component == "encoder" else model
     own = target.state_dict()
     mine, theirs = _prefixes_that_match(own, tensors)
     renamed = {mine + name.removeprefix(theirs): value for name, value in tensors.items() if name.startswith(theirs)}
     fitting, match = matched(own, renamed, notes)
     if not any(own[name].ndim > 1 for name in fitting):  # a BatchNorm of the right width is not a match
-        raise SegregError(f"train.start_from: nothing in {file} fits the {part}", hint=str(match))
+        raise SegregError(f"train.start_from: nothing in {file} fits the {component}", hint=str(match))
     target.load_state_dict(fitting, strict=False)
     return match
 
@@ -52,10 +52,10 @@ def _weights_file(source: Path) -> Path:
 
 
 def _prefixes_that_match(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, str]:
-    """Return the two prefixes behind which most names agree in name and shape; none at all where that is as good."""
+    """Return the two prefixes with which most names and shapes match; the shortest of those that are as good."""
     shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
 
-    def agreeing(mine: str, theirs: str) -> int:
+    def matching(mine: str, theirs: str) -> int:
         return sum(
             shapes.get(mine + name.removeprefix(theirs)) == tuple(tensor.shape)
             for name, tensor in given.items()
@@ -63,11 +63,11 @@ def _prefixes_that_match(own: Mapping[str, Tensor], given: Mapping[str, Tensor])
         )
 
     pairs = [(mine, theirs) for mine in _prefixes(own) for theirs in _prefixes(given)]
-    return max(pairs, key=lambda pair: (agreeing(*pair), -len(pair[0]) - len(pair[1])))
+    return max(pairs, key=lambda pair: (matching(*pair), -len(pair[0]) - len(pair[1])))
 
 
 def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return "" and every beginning of one or two words that several names share, such as "encoder.network."."""
+    """Return "" and every prefix of one or two words that several names share, such as "encoder.network."."""
     counts: dict[str, int] = {}
     for name in tensors:
         words = name.split(".")

@@ -1,4 +1,4 @@
-"""The rows of a run, one an epoch: `history.jsonl` to read by program, `history.csv` to open in a table."""
+"""The history of a run, one row per epoch: `history.jsonl` for programs, `history.csv` for spreadsheets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = Mapping[str, float]
 
 
 def append(run_dir: Path, row: Row) -> None:
-    """Add a row to both files and waits until the disk has it.
+    """Add a row to both files and wait until it is on disk.
 
     A value that is not finite is `null` in the JSON lines and empty in the CSV.
     """
@@ -33,7 +33,7 @@ def append(run_dir: Path, row: Row) -> None:
 
 
 def read(run_dir: Path) -> list[dict[str, float]]:
-    """Return every row; NaN where a value was not finite. A last line that was cut short by a crash is left out.
+    """Return every row; NaN where a value was not finite. A last line that a crash cut short is skipped.
 
     Raises:
         SegregError: a line is not a row; the message has its number.
@@ -55,7 +55,7 @@ def read(run_dir: Path) -> list[dict[str, float]]:
 
 
 def cut_after(run_dir: Path, epoch: int) -> None:
-    """Remove the rows of later epochs, which a run that was killed had written without their checkpoint."""
+    """Remove the rows of later epochs, which a killed run wrote without their checkpoint."""
     if not (run_dir / JSON_LINES).exists():
         return
     rows = [row for row in read(run_dir) if row["epoch"] <= epoch]

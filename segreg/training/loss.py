@@ -1,4 +1,4 @@
-"""What training makes small: a network and its losses as one module, from uint8 images to named terms."""
+"""The objective of training: a network and its losses as one module, from uint8 images to named loss terms."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ if TYPE_CHECKING:
     from segreg.registry.protocols import Loss
 
 AUXILIARY = "auxiliary."
-"""What stands before the name of a loss that scores the auxiliary decoder."""
+"""The prefix of a loss term of the auxiliary decoder."""
 
 
 class Objective(nn.Module):
-    """Normalize images, runs the network and weighs its losses, so that one thing is compiled and called.
+    """Normalize images, run the network and weigh its losses, as one module to compile and call.
 
-    In training every logit map that the network has is scored, the auxiliary decoder's with a weight of its own; in
-    evaluation the main one alone, so that validation losses with and without an auxiliary decoder compare.
+    In training, the losses score every logit map of the network, the auxiliary decoder's with a weight of its own; in
+    evaluation only the main one, so that validation losses are comparable with and without an auxiliary decoder.
 
     Attributes:
         model: the network.
-        terms: the names of the losses that evaluation gives, without the total.
+        terms: names of the loss terms in evaluation, without the total.
     """
 
     def __init__(
@@ -37,16 +37,16 @@ class Objective(nn.Module):
         losses: Sequence[tuple[str, float, Loss]],
         auxiliary_weight: float = 0.4,
     ) -> None:
-        """Take the parts.
+        """Combine a network and its losses.
 
         Args:
             model: a network with `all_logits(image)`: the main logits first, then the auxiliary decoder's.
-            normalize: uint8 images to what the network sees.
-            losses: name, weight and function of each loss. A name that comes twice is numbered.
+            normalize: maps uint8 images to the network's input.
+            losses: name, weight and function of each loss. Repeated names are numbered.
             auxiliary_weight: factor of all losses on the auxiliary logits.
 
         Raises:
-            SegregError: no loss is given.
+            SegregError: there is no loss.
         """
         super().__init__()
         if not losses:
@@ -84,19 +84,19 @@ class Objective(nn.Module):
 
 
 def _scalar(name: str, value: object) -> Tensor:
-    """Return what a loss gave.
+    """Return the value of a loss.
 
     Raises:
         SegregError: it is not a scalar.
     """
     if not isinstance(value, Tensor) or value.shape != ():
         given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise SegregError(f'the loss "{name}" gives {given} where a scalar tensor was expected')
+        raise SegregError(f'the loss "{name}" returned {given} where a scalar tensor was expected')
     return value
 
 
 def _numbered(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names with "#2", "#3" ... behind those that came before."""
+    """Return the names, with "#2", "#3" ... appended to repeated ones."""
     given: list[str] = []
     for name in names:
         count, unique = 1, name

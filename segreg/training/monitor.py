@@ -39,12 +39,12 @@ class Monitor:
         return value if self.larger_is_better else -value
 
     def plain(self, oriented: float) -> float:
-        """Return back what `oriented` turned."""
+        """Undo `oriented`."""
         return oriented if self.larger_is_better else -oriented
 
 
 def better(value: float, best: float | None) -> bool:
-    """Whether an oriented value exceeds the best so far. NaN never does; the first value that is none does."""
+    """Whether an oriented value exceeds the best so far. NaN never does; the first other value does."""
     return not math.isnan(value) and (best is None or value > best)
 
 
@@ -52,8 +52,8 @@ def choose_monitor(name: str, directions: Mapping[str, bool | None]) -> Monitor:
     """Return the monitor of that name.
 
     Args:
-        name: as a recipe has it, such as `val.loss`.
-        directions: for every value that an epoch gives, whether larger is better; None where it can't be said.
+        name: as in a recipe, such as `val.loss`.
+        directions: for every value of an epoch, whether larger is better; None where that is unknown.
 
     Raises:
         SegregError: there is no such value, or it has no direction.
@@ -62,40 +62,40 @@ def choose_monitor(name: str, directions: Mapping[str, bool | None]) -> Monitor:
         close = did_you_mean(name, directions)
         known = listed([known for known, direction in directions.items() if direction is not None], most=40)
         raise SegregError(
-            f'train.monitor: an epoch gives no value "{name}"',
+            f'train.monitor: an epoch has no value "{name}"',
             hint="\n".join(filter(None, (close, f"there are {known}"))),
         )
     if (direction := directions[name]) is None:
         raise SegregError(
             f'train.monitor: "{name}" does not say whether larger is better',
-            hint="a metric says so by its attribute higher_is_better",
+            hint="a metric declares it with its attribute higher_is_better",
         )
     return Monitor(name, direction)
 
 
 def metric_directions(metrics: MetricCollection) -> dict[str, bool | None]:
-    """Return for every value of metrics that have seen an image whether larger is better."""
+    """Return for every value of metrics, updated at least once, whether larger is better."""
     larger: dict[str, bool | None] = {}
     for name, metric in metrics.items():
         given = metric.compute()
-        # Where two metrics give the same name, the collection puts the metric's own before it.
+        # Where two metrics return the same name, the collection prefixes it with the metric's own.
         keys = [key for k in given for key in (k, f"{name}_{k}")] if isinstance(given, Mapping) else [name]
         larger |= dict.fromkeys(keys, metric.higher_is_better)
     return {name: larger.get(name) for name in compute(metrics)}
 
 
-def named(side: str, losses: Mapping[str, float]) -> dict[str, float]:
+def named(split: str, losses: Mapping[str, float]) -> dict[str, float]:
     """Return losses as the history names them: "val.loss" for the total, "val.loss.dice" for a term."""
     many = len(losses) > 2
     return {
-        f"{side}.loss" if name == TOTAL else f"{side}.loss.{name}": value
+        f"{split}.loss" if name == TOTAL else f"{split}.loss.{name}": value
         for name, value in losses.items()
         if many or name == TOTAL
     }
 
 
 class _Summed(NamedTuple):
-    """What one process has so far; `bad_batch` is -1 where all was finite."""
+    """The sums of one process so far; `bad_batch` is -1 where all was finite."""
 
     sums: dict[str, float]
     images: int
@@ -106,10 +106,10 @@ class _Summed(NamedTuple):
 
 @dataclass
 class LossMeter:
-    """What the batches of one pass gave. Adding is queued on the device; only reading waits for it.
+    """Mean loss terms over the batches of one pass. Adding is queued on the device; only reading waits for it.
 
     Attributes:
-        doing: words for messages, such as "training, epoch 3".
+        doing: for messages, such as "training, epoch 3".
         images: images so far.
         ids: the sample ids of every batch so far.
     """
@@ -152,7 +152,7 @@ class LossMeter:
         return self._means([self._summed()])[0]
 
     def read_all(self) -> tuple[dict[str, float], int]:
-        """Return the same over the images of all processes, which must all ask for it, and their number. A device sync.
+        """Return the same over the images of all processes, and their number; all processes must call it. A sync.
 
         Raises:
             SegregError: a term was not finite, in the first batch in which any process met one.
@@ -165,34 +165,24 @@ class LossMeter:
         if self._sums is None or self._bad_batch is None or self._bad_terms is None:
             return None
         sums = [self._sums, self._bad_batch.reshape(1), self._bad_terms]
-        row = torch.cat([part.to(self._sums.dtype) for part in sums]).tolist()  # sync: the one copy to the host
+        row = torch.cat([each.to(self._sums.dtype) for each in sums]).tolist()  # sync: the one copy to the host
         count = len(self.names)
         batch = int(row[count])
         wrong = [name for name, bad in zip(self.names, row[count + 1 :], strict=True) if bad]
         sums_by_name = dict(zip(self.names, row, strict=False))
         return _Summed(sums_by_name, self.images, batch, wrong, self.ids[batch] if batch >= 0 else ())
 
-    def _means(self, given: Sequence[_Summed | None]) -> tuple[dict[str, float], int]:
-        parts = [part for part in given if part is not None]
-        if bad := [part for part in parts if part.bad_batch >= 0]:
-            first = min(bad, key=lambda part: part.bad_batch)
-            raise not_finite(self.doing, first.bad_batch, first.bad_terms, first.bad_ids)
-        images = sum(part.images for part in parts)
-        names = parts[0].sums if parts else ()
-        return {name: sum(part.sums[name] for part in parts) / images for name in names}, images
-
-
-def not_finite(doing: str, batch: int, terms: list[str], ids: tuple[str, ...]) -> SegregError:
-    """Return the error for a loss that is NaN or infinite."""
-    # The total is to blame only where no term of it is.
-    terms = [term for term in terms if term != "loss"] or terms
-    return SegregError(
-        f"{doing}, batch {batch + 1}: loss term {listed(terms)} is not finite (NaN or infinite)",
-        hint="\n".join(
-            (
-                f"the batch's samples: {listed(list(ids), quote='', most=64)}",
-                HINT_NOT_FINITE,
+    def _means(self, processes: Sequence[_Summed | None]) -> tuple[dict[str, float], int]:
+        summed = [each for each in processes if each is not None]
+        if bad := [each for each in summed if each.bad_batch >= 0]:
+            first = min(bad, key=lambda each: each.bad_batch)
+            # Name the total only where none of its terms is at fault.
+            terms = [term for term in first.bad_terms if term != TOTAL] or first.bad_terms
+            raise SegregError(
+                f"{self.doing}, batch {first.bad_batch + 1}: loss term {listed(terms)} is not finite (NaN or infinite)",
+                hint=f"the batch's samples: {listed(list(first.bad_ids), quote='', most=64)}\n{HINT_NOT_FINITE}\n"
                 "and look at these samples' images and masks",
             )
-        ),
-    )
+        images = sum(each.images for each in summed)
+        names = summed[0].sums if summed else ()
+        return {name: sum(each.sums[name] for each in summed) / images for name in names}, images

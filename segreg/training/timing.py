@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     import torch
 
 Stage = Literal["data", "copy", "forward", "backward", "optimizer", "validation", "checkpoint"]
-"""What a training does; the forward pass has the losses in it."""
+"""The stages of training; the forward pass includes the losses."""
 
 SECONDS = "seconds."
-"""What stands before a stage's name in the history."""
+"""The prefix of a stage's column in the history."""
 
 STAGE_LABELS: Mapping[str, str] = {
     "data": "waiting for data",
@@ -28,23 +28,23 @@ STAGE_LABELS: Mapping[str, str] = {
     "checkpoint": "checkpoints",
     "other": "other",
 }
-"""What each stage is called in tables."""
+"""How tables name each stage."""
 
-MUCH = 0.1
-"""The share of the time from which waiting is worth a word."""
+WORTH_ADVICE = 0.1
+"""The share of the time from which waiting is worth mentioning."""
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a training spent its time on, in seconds.
+    """How a training spent its time, in seconds.
 
     Attributes:
-        wall: from beginning to end.
-        stages: of each stage, by the clock of the device that computes: on a GPU, a stage that the GPU spends on work
-            which was queued before takes no time.
-        launching: time in which the CPU gave work to a GPU: 0 on a CPU.
+        wall: from start to end.
+        stages: of each stage, by the clock of the device that computes: on a GPU, a stage in which the GPU works off
+            what was queued before takes no time.
+        launching: time in which the CPU queued work for a GPU; 0 on a CPU.
     """
 
     wall: float
@@ -53,18 +53,18 @@ class Spent:
 
     @property
     def whole(self) -> dict[str, float]:
-        """Return the seconds of each stage, and those of all that is "other"."""
+        """Return the seconds of each stage, and the rest as "other"."""
         return {**self.stages, "other": max(0.0, self.wall - sum(self.stages.values()))}
 
     def advice(self) -> str:
         """Return what to change, or "" where hardly any time is lost by waiting."""
-        if told := advice_on(self.whole):
-            return told
+        if advice := advice_on(self.whole):
+            return advice
         computing = sum(self.stages[stage] for stage in ("forward", "backward", "optimizer"))
-        if self.launching >= (1 - MUCH) * computing and self.launching >= MUCH * self.wall:
+        if self.launching >= (1 - WORTH_ADVICE) * computing and self.launching >= WORTH_ADVICE * self.wall:
             return (
-                "the GPU waited for the CPU to give it work: a larger train.batch_size, or train.compile: true, "
-                "makes fewer and larger pieces of it"
+                "the GPU waited for the CPU to queue work: a larger train.batch_size, or train.compile: true, "
+                "makes fewer and larger kernels of it"
             )
         return ""
 
@@ -83,10 +83,10 @@ def spent_in(history: Iterable[Mapping[str, float]]) -> dict[str, float]:
 def advice_on(seconds: Mapping[str, float]) -> str:
     """Return what to change where training waited for data, else ""."""
     waiting = seconds.get("data", 0.0) / max(sum(seconds.values()), 1e-9)
-    if waiting < MUCH:
+    if waiting < WORTH_ADVICE:
         return ""
     return (
-        f"{waiting:.0%} of the time was waiting for data: more train.workers make batches faster, and so do fewer or "
+        f"{waiting:.0%} of the time was waiting for data: more train.workers load batches faster, and so do fewer or "
         "cheaper augmentations"
     )
 
@@ -99,14 +99,14 @@ def format_shares(seconds: Mapping[str, float]) -> str:
 
 
 class Stopwatch:
-    """Add up the time of stages. On a CUDA device it asks the device's clock, without waiting for it."""
+    """Add up the time of each stage. On a CUDA device it reads the device's clock, without waiting for it."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.restart()
 
     def restart(self) -> None:
-        """Begin anew."""
+        """Start again from zero."""
         self.begun = time.perf_counter()
         self.stages: dict[str, float] = dict.fromkeys(get_args(Stage), 0.0)
         self.launching = 0.0
@@ -114,7 +114,7 @@ class Stopwatch:
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
-        """Counts the time in the context as that stage's. No device sync."""
+        """Count the time within the context as that stage's. No device sync."""
         begun, mark = time.perf_counter(), self._mark()
         try:
             yield
@@ -128,7 +128,7 @@ class Stopwatch:
                 self._collect()
 
     def waiting_for(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Return the items; what each is waited for counts as "data"."""
+        """Return the items; the time spent waiting for each counts as "data"."""
         iterator = iter(items)
         while True:
             with self.stage("data"):
@@ -138,7 +138,7 @@ class Stopwatch:
             yield item
 
     def read(self) -> Spent:
-        """Return what was spent since the watch was made. A device sync."""
+        """Return the time since the last restart. A device sync."""
         if self._marks:
             self._marks[-1][2].synchronize()
             self._collect()
@@ -154,7 +154,7 @@ class Stopwatch:
         return mark
 
     def _collect(self) -> None:
-        """Add up what the device has come to."""
+        """Add up the stages that the device has finished."""
         while self._marks and self._marks[0][2].query():
             name, begun, ended = self._marks.popleft()
             self.stages[name] += begun.elapsed_time(ended) / 1000

@@ -383,7 +383,7 @@ def nothing_left(folder):
 
 
 MISTAKES = {
-    "an unknown monitor": (["train.monitor=val.dise"], 'an epoch gives no value "val.dise"', "val.dice.pooled"),
+    "an unknown monitor": (["train.monitor=val.dise"], 'an epoch has no value "val.dise"', "val.dice.pooled"),
     "a part that is not there": (["train.lr_factors={auxiliary: 2}"], "auxiliary", "encoder"),
     "an unknown device": (["train.device=cuda:7"], 'there is no device "cuda:7"', "cpu"),
     "a split that leaves nothing": (["split.val=0.01", "dataset.samples=2"], "leaves train empty", "of 2 samples"),

@@ -1,4 +1,4 @@
-"""Beginning from weights that exist: what fits is loaded, and what does not is told."""
+"""Starting from existing weights: what fits is loaded, and what does not is reported."""
 
 import pytest
 import torch
@@ -50,10 +50,10 @@ def test_a_whole_network(tmp_path):
     match = start_from(fresh, tmp_path / "w.safetensors", "model")
     assert same(trained, fresh)
     assert len(match.loaded) == len(fresh.state_dict())
-    assert match.missing == match.unexpected == match.misshapen == ()
+    assert match.missing == match.unexpected == match.mismatched == ()
 
 
-def test_a_run_directory_gives_its_best_weights(tmp_path):
+def test_the_best_weights_of_a_run_directory_are_loaded(tmp_path):
     trained, fresh = model(), model()
     save_file(model().state_dict(), tmp_path / "last.safetensors")
     save_file(trained.state_dict(), tmp_path / "best.safetensors")
@@ -66,7 +66,7 @@ def test_a_head_for_other_classes_stays_as_it_is(tmp_path):
     head = {name: value.clone() for name, value in fresh.head.state_dict().items()}
     torch.save({"state_dict": trained.state_dict()}, tmp_path / "w.pth")
     match = start_from(fresh, tmp_path / "w.pth", "model")
-    assert match.misshapen == ("head.weight [3, 5, 1, 1] for [1, 5, 1, 1]", "head.bias [3] for [1]")
+    assert match.mismatched == ("head.weight [3, 5, 1, 1] for [1, 5, 1, 1]", "head.bias [3] for [1]")
     assert all(torch.equal(fresh.head.state_dict()[name], value) for name, value in head.items())
     assert torch.equal(fresh.decoder.layer.weight, trained.decoder.layer.weight)
 

@@ -42,7 +42,7 @@ def test_a_new_column_keeps_the_table_whole(tmp_path):
     ]
 
 
-def test_later_rows_are_cut_off(tmp_path):
+def test_later_rows_are_removed(tmp_path):
     for epoch in (1, 2, 3, 4):
         history.append(tmp_path, {"epoch": epoch, "a": float(epoch)})
     history.cut_after(tmp_path, 2)
@@ -52,7 +52,7 @@ def test_later_rows_are_cut_off(tmp_path):
     assert [row["a"] for row in table(tmp_path)] == ["1.0", "2.0", "3.5"]
 
 
-def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path):
+def test_a_line_that_a_crash_cut_short_is_skipped(tmp_path):
     history.append(tmp_path, {"epoch": 1, "a": 1.0})
     with (tmp_path / "history.jsonl").open("a") as file:
         file.write('{"epoch": 2, "a"')
@@ -62,7 +62,7 @@ def test_a_line_that_a_crash_cut_short_is_left_out(tmp_path):
     assert [row["epoch"] for row in history.read(tmp_path)] == [1, 2]
 
 
-def test_a_damaged_line_is_told(tmp_path):
+def test_a_damaged_line_is_refused(tmp_path):
     (tmp_path / "history.jsonl").write_text('{"epoch": 1}\nnonsense\n{"epoch": 3}\n')
     with pytest.raises(SegregError, match=r"history\.jsonl:2: not a row of a history"):
         history.read(tmp_path)

@@ -56,7 +56,7 @@ def test_losses_get_float32_and_no_autocast_whatever_the_network_computes_in():
     assert all(term.shape == () for term in terms.values())
 
 
-def test_a_name_that_comes_twice_is_numbered():
+def test_repeated_names_are_numbered():
     losses = [("bce", 1.0, bce), ("bce", 1.0, bce), ("loss", 1.0, bce)]
     objective = Objective(network(auxiliary=False), Scale(), losses)
     terms, _ = objective(IMAGES, TARGETS)
@@ -71,7 +71,7 @@ def test_losses_that_are_modules_move_with_the_network():
     assert next(objective.model.parameters()).device.type == "meta"
 
 
-def test_no_loss_is_told():
+def test_at_least_one_loss_is_required():
     with pytest.raises(SegregError, match="there is no loss to train with"):
         Objective(network(), Scale(), [])
 
@@ -85,8 +85,8 @@ def test_no_loss_is_told():
         (lambda logits, target: None, "NoneType"),
     ],
 )
-def test_a_loss_that_is_no_scalar_is_told(loss, given):
+def test_a_loss_that_is_not_a_scalar_is_refused(loss, given):
     objective = Objective(network(), Scale(), [("mine", 1.0, loss)])
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as caught:
         objective(IMAGES, TARGETS)
-    assert str(told.value) == f'the loss "mine" gives {given} where a scalar tensor was expected'
+    assert str(caught.value) == f'the loss "mine" returned {given} where a scalar tensor was expected'

@@ -14,32 +14,32 @@ def terms(*values):
     return {"loss": torch.tensor(sum(values)), **{f"term{i}": torch.tensor(v) for i, v in enumerate(values)}}
 
 
-def test_a_tally_is_the_mean_over_images():
-    tally = LossMeter("training, epoch 1", CPU)
-    assert tally.read() == {}
-    tally.add(terms(1.0, 2.0), ("a", "b", "c"))
-    tally.add(terms(5.0, 0.0), ("d",))
-    assert tally.read() == {"loss": 3.5, "term0": 2.0, "term1": 1.5}
-    assert tally.images == 4
+def test_a_meter_is_the_mean_over_images():
+    meter = LossMeter("training, epoch 1", CPU)
+    assert meter.read() == {}
+    meter.add(terms(1.0, 2.0), ("a", "b", "c"))
+    meter.add(terms(5.0, 0.0), ("d",))
+    assert meter.read() == {"loss": 3.5, "term0": 2.0, "term1": 1.5}
+    assert meter.images == 4
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_tally_blames_the_first_batch_and_its_terms(bad):
-    tally = LossMeter("training, epoch 4", CPU)
-    tally.add(terms(1.0, 2.0), ("a", "b"))
-    tally.add(terms(1.0, bad), ("c", "d"))
-    tally.add(terms(bad, bad), ("e", "f"))
+def test_a_meter_blames_the_first_batch_and_its_terms(bad):
+    meter = LossMeter("training, epoch 4", CPU)
+    meter.add(terms(1.0, 2.0), ("a", "b"))
+    meter.add(terms(1.0, bad), ("c", "d"))
+    meter.add(terms(bad, bad), ("e", "f"))
     with pytest.raises(SegregError) as caught:
-        tally.read()
+        meter.read()
     assert str(caught.value).startswith('training, epoch 4, batch 2: loss term "term1" is not finite')
     assert "the batch's samples: c and d" in str(caught.value)
 
 
 def test_a_total_that_overflows_alone_is_blamed_itself():
-    tally = LossMeter("training, epoch 1", CPU)
-    tally.add({"loss": torch.tensor(math.inf), "term": torch.tensor(3e38)}, ("a",))
+    meter = LossMeter("training, epoch 1", CPU)
+    meter.add({"loss": torch.tensor(math.inf), "term": torch.tensor(3e38)}, ("a",))
     with pytest.raises(SegregError, match='loss term "loss" is not finite'):
-        tally.read()
+        meter.read()
 
 
 def test_better():
@@ -50,7 +50,7 @@ def test_better():
     assert not better(math.nan, None)
 
 
-def test_a_monitor_turns_losses_round():
+def test_a_monitor_negates_losses():
     loss = choose_monitor("val.loss", {"val.loss": False})
     assert loss.oriented({"val.loss": 0.25}) == -0.25
     assert loss.plain(-0.25) == 0.25

@@ -34,7 +34,7 @@ def test_the_average_follows_its_formula(decay):
 
 def test_every_parameter_is_in_one_group():
     network = TinyNet(auxiliary=True)
-    network.head.weight = network.auxiliary.weight  # shared between two parts
+    network.head.weight = network.auxiliary.weight  # shared between two components
     network.extra = nn.Parameter(torch.zeros(2))
     network.encoder[0].bias.requires_grad_(False)
     groups = parameter_groups(network, {"head": 2.0})
@@ -56,7 +56,7 @@ def test_an_optimizer_that_drops_the_names_can_not_have_factors():
         scale_rates(torch.optim.SGD([torch.zeros(1)], lr=0.5), {"encoder": 0.1})
 
 
-def test_nothing_to_train_is_told():
+def test_a_network_without_parameters_is_refused():
     network = TinyNet().requires_grad_(False)
     with pytest.raises(SegregError, match="no parameter to train"):
         parameter_groups(network, {})

@@ -118,9 +118,9 @@ def test_a_history_adds_up():
 def test_advice_is_given_where_time_is_lost():
     assert spent(data=0.9, forward=9.0).advice() == ""
     assert spent(data=2.5, forward=7.0).advice() == (
-        "25% of the time was waiting for data: more train.workers make batches faster, and so do fewer or cheaper "
+        "25% of the time was waiting for data: more train.workers load batches faster, and so do fewer or cheaper "
         "augmentations"
     )
     launched = spent(forward=4.0, backward=5.0, launching=8.5)
-    assert launched.advice().startswith("the GPU waited for the CPU to give it work")
+    assert launched.advice().startswith("the GPU waited for the CPU to queue work")
     assert spent(forward=4.0, backward=5.0, launching=4.0).advice() == ""

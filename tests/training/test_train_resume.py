@@ -1,4 +1,4 @@
-"""That a training which is killed at any moment ends with the weights of one that never was."""
+"""A training that is killed at any moment and resumed ends with the weights of one that never was."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from tiny_training import HARD, SETTINGS, objective, train, train_hard
 TIMES = ("seconds", "images_per_second")
 
 
-def left(run_dir):
-    """Return what a training left, but for the clock."""
+def result(run_dir):
+    """Return the files of a training, without times."""
     state = load_state(run_dir / STATE)
     rows = [{k: v for k, v in row.items() if not k.startswith(TIMES)} for row in history.read(run_dir)]
     weights = [read_weights(run_dir / file) for file in (BEST, LAST)]
@@ -72,17 +72,17 @@ def test_sigkill_at_random_moments(tmp_path, name, one_thread):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("status 9") >= 2
     train_hard(name, tmp_path / "whole")
-    assert_same(left(tmp_path / "killed"), left(tmp_path / "whole"))
+    assert_same(result(tmp_path / "killed"), result(tmp_path / "whole"))
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nothing of ours catches it."""
+    """In place of SIGKILL: no code catches it."""
 
 
 @pytest.mark.parametrize("name", HARD)
 def test_a_crash_before_any_write_to_the_disk(tmp_path, name, monkeypatch, one_thread):
     train_hard(name, tmp_path / "whole")
-    expected = left(tmp_path / "whole")
+    expected = result(tmp_path / "whole")
     writes = 0
     real = files._sync
 
@@ -110,28 +110,28 @@ def test_a_crash_before_any_write_to_the_disk(tmp_path, name, monkeypatch, one_t
             train_hard(name, run)
         monkeypatch.setattr(files, "_sync", real)
         train_hard(name, run, resume=True)
-        assert_same(left(run), expected)
+        assert_same(result(run), expected)
 
 
 def test_a_finished_run_is_not_trained_further(tmp_path):
     _, first = train(tmp_path)
-    before = left(tmp_path)
+    before = result(tmp_path)
     network, again = train(tmp_path, resume=load_state(tmp_path / STATE))
     assert (again.stopped_because, again.epochs, again.best_value) == ("finished", 3, first.best_value)
-    assert_same(left(tmp_path), before)
+    assert_same(result(tmp_path), before)
     assert_same(dict(network.model.state_dict()), before[1][1][0])
 
 
 def test_best_weights_that_were_lost_are_written_again(tmp_path):
     train(tmp_path)
-    before = left(tmp_path)
+    before = result(tmp_path)
     assert before[3][0] == before[3][1], "the last epoch is the best in this training"
     (tmp_path / BEST).unlink()
     train(tmp_path, resume=load_state(tmp_path / STATE))
-    assert_same(left(tmp_path), before)
+    assert_same(result(tmp_path), before)
 
 
-def test_a_state_of_another_network_is_told(tmp_path):
+def test_a_state_of_another_network_is_refused(tmp_path):
     train(tmp_path)
     state = load_state(tmp_path / STATE)
     with pytest.raises(SegregError, match="the training state does not fit this recipe"):
@@ -142,7 +142,7 @@ def test_a_state_of_another_network_is_told(tmp_path):
         train(tmp_path, settings=tiny_training.replace(SETTINGS, monitor="train.loss"), resume=state)
 
 
-def test_every_generator_is_put_back():
+def test_every_generator_is_restored():
     state = random_state()
     first = (torch.rand(3).tolist(), random.random(), random.gauss(), np.random.rand(), np.random.randn())
     restore_random_state(state)
@@ -153,40 +153,40 @@ def test_every_generator_is_put_back():
 
 
 @pytest.fixture
-def beside(monkeypatch):
-    """Let a training on the CPU write its epochs as one on a GPU does."""
+def in_background(monkeypatch):
+    """Let a training on the CPU write its epochs in the background, as on a GPU."""
 
-    class Beside(AsyncCheckpointer):
+    class InBackground(AsyncCheckpointer):
         def __init__(self, *given, in_background):
             assert not in_background
             super().__init__(*given, in_background=True)
 
-    monkeypatch.setattr(trainer, "AsyncCheckpointer", Beside)
+    monkeypatch.setattr(trainer, "AsyncCheckpointer", InBackground)
 
 
-def test_the_files_are_those_that_are_written_at_once(tmp_path, beside):
-    told = []
-    train(tmp_path / "beside", observe=lambda epoch, values: told.append((epoch, values["train.loss"])))
-    rows = history.read(tmp_path / "beside")
-    assert told == [(row["epoch"], row["train.loss"]) for row in rows]
+def test_the_files_written_in_the_background_are_the_same(tmp_path, in_background):
+    observed_epochs = []
+    train(tmp_path / "background", observe=lambda epoch, values: observed_epochs.append((epoch, values["train.loss"])))
+    rows = history.read(tmp_path / "background")
+    assert observed_epochs == [(row["epoch"], row["train.loss"]) for row in rows]
     assert len(rows) == 3
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer, "AsyncCheckpointer", AsyncCheckpointer)
         train(tmp_path / "at_once")
     for name in (LAST, BEST):
-        assert_same(read_weights(tmp_path / "beside" / name)[0], read_weights(tmp_path / "at_once" / name)[0])
-    one, other = (load_state(tmp_path / name / STATE) for name in ("beside", "at_once"))
+        assert_same(read_weights(tmp_path / "background" / name)[0], read_weights(tmp_path / "at_once" / name)[0])
+    one, other = (load_state(tmp_path / name / STATE) for name in ("background", "at_once"))
     assert_same(one.objective, other.objective)
     assert one.epoch == other.epoch == 3
     assert torch.equal(one.random_state["torch"], other.random_state["torch"])
 
 
-def test_training_goes_on_while_an_epoch_is_written_and_does_not_change_it(tmp_path, beside, monkeypatch):
-    went_on, written = threading.Event(), {}
+def test_training_continues_while_an_epoch_is_written_and_does_not_change_it(tmp_path, in_background, monkeypatch):
+    continued, written = threading.Event(), {}
 
     def slowly(state, *given):
         if state.epoch == 1:
-            assert went_on.wait(30)
+            assert continued.wait(30)
         save_epoch(state, *given)
         written[state.epoch] = (threading.current_thread().name, {n: t.clone() for n, t in state.objective.items()})
 
@@ -196,7 +196,7 @@ def test_training_goes_on_while_an_epoch_is_written_and_does_not_change_it(tmp_p
 
     def noted(training, *given):
         if len(at_the_end) == 1:
-            went_on.set()  # the second epoch has trained
+            continued.set()  # the second epoch has trained
         values = original(training, *given)
         at_the_end[len(at_the_end) + 1] = {n: t.clone() for n, t in training.objective.state_dict().items()}
         return values
@@ -209,21 +209,23 @@ def test_training_goes_on_while_an_epoch_is_written_and_does_not_change_it(tmp_p
 
 
 @pytest.mark.parametrize(("epoch", "observed"), [(2, [1]), (3, [1, 2])])  # the last one has no other after it
-def test_what_cannot_be_written_ends_the_run_at_the_next_epochs_end(tmp_path, beside, monkeypatch, epoch, observed):
+def test_what_cannot_be_written_ends_the_run_at_the_next_epochs_end(
+    tmp_path, in_background, monkeypatch, epoch, observed
+):
     def full(state, *given):
         if state.epoch == epoch:
             raise SegregError("the disk is full")
         save_epoch(state, *given)
 
     monkeypatch.setattr(resuming, "save_epoch", full)
-    told = []
+    observed_epochs = []
     with pytest.raises(SegregError, match="the disk is full"):
-        train(tmp_path, observe=lambda epoch, values: told.append(epoch))
-    assert told == observed
+        train(tmp_path, observe=lambda epoch, values: observed_epochs.append(epoch))
+    assert observed_epochs == observed
     assert load_state(tmp_path / STATE).epoch == epoch - 1
 
 
-def test_an_interrupted_run_has_the_epochs_that_were_being_written(tmp_path, beside, monkeypatch):
+def test_an_interrupted_run_has_the_epochs_that_were_being_written(tmp_path, in_background, monkeypatch):
     monkeypatch.setattr(resuming, "save_epoch", partial(_after_a_moment, save_epoch))
     original = trainer.train_pass
 
@@ -233,9 +235,9 @@ def test_an_interrupted_run_has_the_epochs_that_were_being_written(tmp_path, bes
         return original(training, batches, epoch, progress)
 
     monkeypatch.setattr(trainer, "train_pass", interrupted)
-    told = []
-    _, outcome = train(tmp_path, observe=lambda epoch, values: told.append(epoch))
-    assert (outcome.stopped_because, outcome.epochs, told) == ("interrupted", 2, [1, 2])
+    observed_epochs = []
+    _, outcome = train(tmp_path, observe=lambda epoch, values: observed_epochs.append(epoch))
+    assert (outcome.stopped_because, outcome.epochs, observed_epochs) == ("interrupted", 2, [1, 2])
     assert [row["epoch"] for row in history.read(tmp_path)] == [1, 2]
 
 

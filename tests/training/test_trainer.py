@@ -1,4 +1,4 @@
-"""The loop itself: what it learns, writes, refuses, and when it stops."""
+"""The training loop: what it learns, writes and refuses, when it stops, micro-batches and compiling."""
 
 from __future__ import annotations
 
@@ -49,13 +49,15 @@ def assert_same(one, other, **tolerance):
 
 
 def test_it_learns_and_leaves_its_files(tmp_path):
-    told = []
+    observed = []
     network, outcome = train(
-        tmp_path, settings=replace(SETTINGS, epochs=8), observe=lambda epoch, values: told.append((epoch, dict(values)))
+        tmp_path,
+        settings=replace(SETTINGS, epochs=8),
+        observe=lambda epoch, values: observed.append((epoch, dict(values))),
     )
     rows = history.read(tmp_path)
-    assert [row["epoch"] for row in rows] == list(range(1, 9)) == [epoch for epoch, _ in told]
-    assert rows == [values for _, values in told]
+    assert [row["epoch"] for row in rows] == list(range(1, 9)) == [epoch for epoch, _ in observed]
+    assert rows == [values for _, values in observed]
     assert rows[-1]["train.loss"] < 0.8 * rows[0]["train.loss"]
     assert rows[-1]["train.loss"] == pytest.approx(rows[-1]["train.loss.bce"] + 0.5 * rows[-1]["train.loss.dice"])
     assert {"lr.encoder", "lr.decoder", "lr.head", "val.loss", "val.agreement.pixels", "seconds"} <= rows[0].keys()
@@ -83,7 +85,7 @@ def test_the_validation_loss_is_that_of_the_saved_weights(tmp_path):
         assert history.read(tmp_path / name)[-1]["val.loss.bce"] == pytest.approx(terms["bce"].item(), rel=1e-5)
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_does_not(tmp_path):
+def test_the_same_seed_leads_to_the_same_weights_and_another_does_not(tmp_path):
     one, two, three = (weights(train(tmp_path / str(i), seed=seed)[0]) for i, seed in enumerate((3, 3, 4)))
     assert_same(one, two)
     assert any(not torch.equal(one[name], three[name]) for name in one)
@@ -157,7 +159,7 @@ def test_what_a_network_freezes_itself_stays_frozen(tmp_path):
     assert torch.equal(network.model.encoder[0].weight, before)
 
 
-def test_learning_rates_by_part(tmp_path):
+def test_learning_rates_by_component(tmp_path):
     network = objective(**PLAIN)
     before = weights(network.model)
     train(
@@ -175,7 +177,7 @@ def test_learning_rates_by_part(tmp_path):
     assert (row["lr.encoder"], row["lr.decoder"], row["lr.head"]) == pytest.approx((0.01, 0.1, 0.2))
 
 
-def test_a_part_that_is_not_there_is_told(tmp_path):
+def test_an_unknown_component_is_refused(tmp_path):
     with pytest.raises(SegregError, match='no component "auxiliary"'):
         train(tmp_path, settings=replace(SETTINGS, lr_factors={"auxiliary": 0.1}))
 
@@ -192,7 +194,7 @@ def test_the_time_budget_stops_after_the_epoch_that_crosses_it(tmp_path):
     assert (outcome.stopped_because, outcome.epochs) == ("time budget", 1)
 
 
-def test_the_plateau_schedule_is_told_losses_turned_round(tmp_path):
+def test_the_plateau_schedule_sees_negated_losses(tmp_path):
     # The rate is so low that nothing becomes better: with losses not negated, no epoch would count as bad.
     settings = replace(SETTINGS, epochs=4)
     train(tmp_path, settings=settings, build_optimizer=partial(SGD, lr=1e-30), objective=objective(**PLAIN),
@@ -215,7 +217,7 @@ def test_a_metric_chooses_by_its_own_direction(tmp_path):
         ("dice", 'there are "train.loss", "train.loss.bce", "train.loss.dice", "val.loss"'),
     ],
 )
-def test_an_unknown_monitor_is_told_before_anything_trains(tmp_path, name, words):
+def test_an_unknown_monitor_is_refused_before_anything_trains(tmp_path, name, words):
     network = objective()
     before = weights(network)
     with pytest.raises(SegregError, match=words):
@@ -295,17 +297,17 @@ def spoiled(logits, target):
     return torch.where((target == 2).any(), torch.nan, 1.0) * value
 
 
-@pytest.mark.parametrize("side", ["train", "val"])
-def test_a_loss_that_is_not_finite_stops_and_tells_all(tmp_path, side):
+@pytest.mark.parametrize("split_name", ["train", "val"])
+def test_a_loss_that_is_not_finite_stops_and_is_explained(tmp_path, split_name):
     sound, bad = BatchLoader(), BatchLoader()
     bad.targets[13] = 2
     switching = Switching(sound, bad)
     losses = [("bce", 1.0, lambda logits, target: bce(logits, target.clamp(max=1))), ("spoiled", 1.0, spoiled)]
     with pytest.raises(SegregError) as caught:
-        train(tmp_path, objective=objective(losses=losses), **{side: switching})
-    order = [batch.ids for batch in BatchLoader().epoch(2 if side == "train" else 0)]
+        train(tmp_path, objective=objective(losses=losses), **{split_name: switching})
+    order = [batch.ids for batch in BatchLoader().epoch(2 if split_name == "train" else 0)]
     number, ids = next((i, ids) for i, ids in enumerate(order) if "image13" in ids)
-    doing = "training" if side == "train" else "validation"
+    doing = "training" if split_name == "train" else "validation"
     text = str(caught.value)
     assert f'{doing}, epoch 2, batch {number + 1}: loss term "spoiled" is not finite' in text
     assert all(identity in text for identity in ids)
@@ -459,7 +461,7 @@ class Terminating(Interrupting):
 
 
 @pytest.mark.parametrize("batches", [Interrupting, Terminating])
-def test_an_interrupt_ends_cleanly_and_resuming_gives_the_weights_of_an_unbroken_run(tmp_path, batches):
+def test_an_interrupt_ends_cleanly_and_resuming_leads_to_the_weights_of_an_unbroken_run(tmp_path, batches):
     said = []
 
     class Says:
@@ -491,7 +493,7 @@ def test_an_interrupt_in_the_first_epoch_can_be_resumed(tmp_path):
     assert_same(read_weights(tmp_path / "broken" / LAST)[0], read_weights(tmp_path / "whole" / LAST)[0])
 
 
-def test_no_batch_is_told(tmp_path):
+def test_a_training_without_batches_is_refused(tmp_path):
     with pytest.raises(SegregError, match="there is no batch to train on"):
         train(tmp_path, train=BatchLoader(count=0), build_schedule=lambda *_: None)
 
@@ -519,22 +521,22 @@ MOMENTUM = partial(from_torch.build, "SGD", lr=0.1, momentum=0.9)
 
 
 class Small(torch.nn.Module):
-    """A normalisation that fails, as a full device does, where it is given more images than there is room for."""
+    """A normalisation that fails, as a full device does, with more images than fit."""
 
-    def __init__(self, room, error=None):
+    def __init__(self, capacity, error=None):
         super().__init__()
-        self.room, self.given = room, []
+        self.capacity, self.given = capacity, []
         self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB")
 
     def forward(self, images):
         self.given.append(len(images))
-        if self.training and len(images) > self.room:
+        if self.training and len(images) > self.capacity:
             raise self.error
         return Scale()(images)
 
 
-class Told(Quiet):
-    """Keep what is said."""
+class Log(Quiet):
+    """Keep the lines."""
 
     def __init__(self):
         object.__setattr__(self, "lines", [])
@@ -543,9 +545,9 @@ class Told(Quiet):
         self.lines.append(text)
 
 
-def small(room, **network):
+def small(capacity, **network):
     network = objective(**network)
-    network.normalize = Small(room)
+    network.normalize = Small(capacity)
     return network
 
 
@@ -559,18 +561,18 @@ def same(one, other):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_run_whose_memory_is_short_goes_on_in_smaller_parts_and_learns_the_same(tmp_path, accumulate):
-    told = Told()
+def test_out_of_memory_a_run_continues_in_micro_batches_and_learns_the_same(tmp_path, accumulate):
+    log = Log()
     settings = replace(SETTINGS, accumulate=accumulate, clip_gradient_norm=1.0)
     given = {"settings": settings, "train": BatchLoader(count=20, size=8), "build_optimizer": MOMENTUM}
-    short, _ = train(tmp_path / "short", objective=small(2, **PLAIN), progress=told, **given)
+    short, _ = train(tmp_path / "short", objective=small(2, **PLAIN), progress=log, **given)
     whole, _ = train(tmp_path / "whole", objective=objective(**PLAIN), **given)
     same(short, whole)
     assert micro_batches_of(tmp_path / "short") == 4
     for one, other in zip(history.read(tmp_path / "short"), history.read(tmp_path / "whole"), strict=True):
         for name in ("train.loss", "val.loss", "val.agreement.pixels"):
             assert one[name] == pytest.approx(other[name], rel=1e-5)
-    notices = [line for line in told.lines if line.startswith("notice")]
+    notices = [line for line in log.lines if line.startswith("notice")]
     words = (
         "notice: out of memory; a batch of 8 is now computed in micro-batches of at most {}, and the "
         "optimizer step is still that of the whole batch"
@@ -578,7 +580,7 @@ def test_a_run_whose_memory_is_short_goes_on_in_smaller_parts_and_learns_the_sam
     assert notices == [words.format(4), words.format(2)]
 
 
-def test_the_memory_may_run_short_in_the_middle_of_a_step(tmp_path):
+def test_memory_may_run_out_in_the_middle_of_a_step(tmp_path):
     network = objective(**PLAIN)
 
     class Once(torch.nn.Module):
@@ -599,7 +601,7 @@ def test_the_memory_may_run_short_in_the_middle_of_a_step(tmp_path):
     assert micro_batches_of(tmp_path / "short") == 2
 
 
-def test_a_validation_whose_memory_is_short_goes_on_in_smaller_parts(tmp_path):
+def test_out_of_memory_a_validation_continues_in_micro_batches(tmp_path):
     class InValidation(Scale):
         def forward(self, images):
             if not self.training and len(images) > 4:
@@ -623,7 +625,7 @@ def test_one_image_that_does_not_fit_ends_the_run(tmp_path):
     assert str(raised.value).splitlines()[0] == "out of memory: the device can't hold a training step on one image"
 
 
-def test_several_processes_do_not_change_it_on_the_way(monkeypatch):
+def test_several_processes_do_not_split_batches_on_the_way(monkeypatch):
     training = prepared(objective())
     monkeypatch.setattr("segreg.runtime.distributed.count", lambda: 2)
     with pytest.raises(SegregError, match="out of memory: the device can't hold 8 images at once") as raised:
@@ -649,11 +651,11 @@ def test_errors_of_other_kinds_stay_as_they_are(tmp_path):
         (ValueError("CUDNN_STATUS_ALLOC_FAILED"), False),
     ],
 )
-def test_which_errors_tell_of_memory(error, short):
+def test_which_errors_mean_out_of_memory(error, short):
     assert out_of_memory(error) is short
 
 
-def test_the_processor_says_that_its_memory_does_not_suffice():
+def test_a_cpu_that_runs_out_of_memory():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert out_of_memory(raised.value)
@@ -662,7 +664,7 @@ def test_the_processor_says_that_its_memory_does_not_suffice():
 @pytest.mark.parametrize(
     ("images", "count", "sizes"), [(8, 1, [8]), (8, 3, [3, 3, 2]), (3, 8, [1, 1, 1]), (5, 2, [3, 2])]
 )
-def test_parts_differ_by_one_image_at_most(images, count, sizes):
+def test_micro_batches_differ_by_one_image_at_most(images, count, sizes):
     batch = torch.arange(images), torch.arange(images) * 2
     given = split(batch, count)
     assert [len(image) for image, _ in given] == sizes
@@ -678,19 +680,19 @@ def test_what_a_pass_keeps_is_counted_and_nothing_is_changed_by_it():
     network = objective(losses=[("bce", 1.0, bce)])
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     training = prepared(network)
-    draws = torch.get_rng_state()
+    random_state = torch.get_rng_state()
     batch = next(iter(BatchLoader().epoch(1)))
     one, two = (kept_bytes(training, batch.images[:n], batch.targets[:n]) for n in (1, 2))
     # Of one image: the input and the first level's four maps [6, 8, 8] in float32 at least.
     assert one > 4 * (3 * 16 * 16 + 4 * 6 * 8 * 8)
     assert 1.8 < two / one <= 2
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), draws)
+    assert torch.equal(torch.get_rng_state(), random_state)
     assert all(p.grad is None for p in network.parameters())
     assert dry_step(training, batch.images, batch.targets).keys() == {"loss", "bce"}
 
 
-def test_as_many_parts_are_taken_as_a_share_of_the_free_memory_asks_for(monkeypatch):
+def test_the_number_of_micro_batches_follows_from_the_free_memory(monkeypatch):
     training = prepared(objective())
     batch = next(iter(BatchLoader(size=8).epoch(1)))
     images, targets = batch.images, batch.targets
@@ -706,24 +708,24 @@ def test_as_many_parts_are_taken_as_a_share_of_the_free_memory_asks_for(monkeypa
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_tries_out_what_fits():
+def test_a_gpu_tries_what_fits():
     training = prepared(small(2), batch_size=4, device=torch.device("cuda:0"))
     batch = next(iter(BatchLoader(size=8).epoch(1)))
     assert micro_batches_that_fit(training, (batch.images.cuda(), batch.targets.cuda())) == 4
     assert all(p.grad is None for p in training.objective.parameters())
 
 
-def test_auto_is_told_and_learns_what_the_whole_batch_does(tmp_path, monkeypatch):
+def test_auto_is_logged_and_learns_what_the_whole_batch_does(tmp_path, monkeypatch):
     given = {"train": BatchLoader(count=20, size=8), "build_optimizer": MOMENTUM}
     settings = replace(SETTINGS, batch_size="auto", effective_batch_size=8)
     assert settings.batch == 8
-    told = Told()
+    log = Log()
     monkeypatch.setattr("segreg.training.trainer.micro_batches_that_fit", lambda training, batch: 4)
-    auto, _ = train(tmp_path / "auto", settings=settings, objective=objective(**PLAIN), progress=told, **given)
+    auto, _ = train(tmp_path / "auto", settings=settings, objective=objective(**PLAIN), progress=log, **given)
     whole, _ = train(tmp_path / "whole", objective=objective(**PLAIN), **given)
     same(auto, whole)
     assert micro_batches_of(tmp_path / "auto") == 4
-    assert "batches of 8, in 4 micro-batches" in told.lines
+    assert "batches of 8, in 4 micro-batches" in log.lines
 
 
 # Compiling.
@@ -731,7 +733,7 @@ def test_auto_is_told_and_learns_what_the_whole_batch_does(tmp_path, monkeypatch
 CUDA = torch.device("cuda")
 
 
-def test_what_is_asked_for_is_done():
+def test_compile_true_and_false_are_followed():
     assert worth_compiling(True, CPU, 1) == (True, "")
     assert worth_compiling(False, CUDA, 10**6) == (False, "")
 
@@ -760,7 +762,7 @@ CompilerError.__module__ = "torch._inductor.exc"
 
 
 def failing(module):
-    """Stands for nn.Module.compile: the first call of what is compiled fails."""
+    """In place of nn.Module.compile: the first compiled call fails."""
 
     def call(*args):
         raise CompilerError("backend='inductor' raised:\nno C++ compiler")
@@ -768,19 +770,19 @@ def failing(module):
     module._compiled_call_impl = call
 
 
-def test_where_compiling_was_segregs_choice_the_run_goes_on_without(tmp_path, monkeypatch):
+def test_with_auto_a_run_continues_where_compiling_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", failing)
     monkeypatch.setattr("segreg.training.trainer.worth_compiling", lambda *_: (True, "compiled, because"))
-    told = Told()
+    log = Log()
     settings = replace(SETTINGS, ema=0.5, compile="auto")
-    # Dropout draws once more where a step begins anew.
-    one, _ = train(tmp_path / "a", settings=settings, objective=objective(dropout=0.0), progress=told)
+    # Without dropout, which would use other random numbers where a step starts again.
+    one, _ = train(tmp_path / "a", settings=settings, objective=objective(dropout=0.0), progress=log)
     other, _ = train(tmp_path / "b", settings=replace(settings, compile=False), objective=objective(dropout=0.0))
     same(one, other)
-    assert "notice: compiling failed, and the run continues without it: backend='inductor' raised:" in told.lines
+    assert "notice: compiling failed, and the run continues without it: backend='inductor' raised:" in log.lines
 
 
-def test_where_it_was_asked_for_the_run_ends(tmp_path, monkeypatch):
+def test_with_true_a_run_ends_where_compiling_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(nn.Module, "compile", failing)
     with pytest.raises(SegregError) as raised:
         train(tmp_path, settings=replace(SETTINGS, compile=True))
@@ -790,6 +792,6 @@ def test_where_it_was_asked_for_the_run_ends(tmp_path, monkeypatch):
     ]
 
 
-def test_errors_of_the_network_are_not_the_compilers():
+def test_errors_of_the_network_are_not_compiler_errors():
     assert is_compiler_error(CompilerError())
     assert not is_compiler_error(ValueError("Expected more than 1 value per channel when training"))
