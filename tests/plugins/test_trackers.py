@@ -229,7 +229,7 @@ def test_what_is_not_installed_is_told_once_with_its_extra(registry, run, asked,
     complaints = tell_whole_run(registry, run)
     assert complaints == [
         (
-            "segreg_run_start of segreg:builtin-trackers failed: SegregError: TensorBoard is not installed\n"
+            "segreg_run_start of segreg-toolkit:builtin-trackers failed: SegregError: TensorBoard is not installed\n"
             '  pip install "segreg-toolkit[tensorboard]"\n'
             'MLflow is not installed\n  pip install "segreg-toolkit[mlflow]"'
         )
@@ -242,7 +242,7 @@ def test_a_misspelled_tracker_is_told_once_and_the_others_are_told_of_the_run(re
     complaints = tell_whole_run(registry, run)
     assert complaints == [
         (
-            "segreg_run_start of segreg:builtin-trackers failed: SegregError: "
+            "segreg_run_start of segreg-toolkit:builtin-trackers failed: SegregError: "
             'SEGREG_TRACKERS names "tensorbord", which is not a tracker\n  did you mean "tensorboard"?'
         )
     ]

@@ -163,7 +163,7 @@ def test_a_report_that_fails_is_a_warning(tmp_path, builtin):
     directory.results.write_text("{")
     (warning,) = builtin.notify("segreg_run_end", run=directory.path, results={})
     assert warning.startswith(
-        "segreg_run_end of segreg:builtin-reports failed: SegregError: "
+        "segreg_run_end of segreg-toolkit:builtin-reports failed: SegregError: "
         f"no report was written: {directory.results} is not valid JSON: Expecting property name "
     )
     assert warning.endswith(f"; segreg report {directory.path} tries again")
