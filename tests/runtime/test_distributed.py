@@ -109,14 +109,14 @@ def wait_for(out, words, processes=()):
         time.sleep(0.02)
 
 
-def assert_same_training(rows, other):
+def assert_same_training(rows, other, *, within=1e-5):
     assert len(rows) == len(other)
     for row, its in zip(rows, other, strict=True):
         assert row.keys() == its.keys()
         for name in row:
             if name.startswith(("seconds", "images_per_second")):
                 continue
-            assert row[name] == pytest.approx(its[name], abs=1e-5, nan_ok=True), name
+            assert row[name] == pytest.approx(its[name], abs=within, nan_ok=True), name
 
 
 def test_two_processes_train_as_one_does(one, two):
@@ -163,7 +163,8 @@ def longer(path, to, epochs):
 
 def test_one_goes_on_with_what_two_began(one, two, folder):
     path = longer(two[0].directory.path, folder / "two then one", 3)
-    assert_same_training(resume_run(path, load_registry()).history, one.history)
+    # Sums in another order: after three epochs at this rate some CPUs are 1.2e-5 apart, in the third epoch alone.
+    assert_same_training(resume_run(path, load_registry()).history, one.history, within=3e-5)
 
 
 def test_three_go_on_with_what_one_began(one, folder):
