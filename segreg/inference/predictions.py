@@ -246,13 +246,13 @@ def _refuse_other_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _refuse_to_replace_inputs(images: Sequence[ImageFile], outputs: Outputs) -> None:
-    read = dict.fromkeys((os.path.realpath(image.file) for image in images), "image")
-    read |= {os.path.realpath(mask): "true mask" for mask in (outputs.truths.files.values() if outputs.truths else ())}
+    read = dict.fromkeys((os.path.realpath(image.file) for image in images), "an image")
+    read |= {os.path.realpath(mask): "a true mask" for mask in (outputs.truths.files.values() if outputs.truths else ())}
     for image in images:
         for file in outputs.files(image.name).values():
             if what := read.get(os.path.realpath(file)):
                 raise SegregError(
-                    f"{file} is a {what} that is read, and would be replaced by its prediction",
+                    f"{file} is {what} that is read, and would be replaced by its prediction",
                     hint="predict into another folder",
                 )
 

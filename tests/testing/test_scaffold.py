@@ -124,7 +124,7 @@ def test_the_files_of_a_package(package):
     source = f"src/{names.module}"
     assert files >= {
         "pyproject.toml", "README.md", ".gitignore", ".github/workflows/test.yml", "example.yaml",
-        "tests/training/test_micro_batches.py", "tests/test_example.py", f"{source}/__init__.py", f"{source}/py.typed",
+        "tests/test_parts.py", "tests/test_example.py", f"{source}/__init__.py", f"{source}/py.typed",
         *(f"{source}/{kind}.py" for kind in kinds), *(f"tests/test_{kind}.py" for kind in kinds),
     }  # fmt: skip
     for name in files:
@@ -165,7 +165,7 @@ def test_it_asks_for_the_segreg_of_today_up_to_the_next_that_may_break_it(runnin
     monkeypatch.setattr("segreg.testing.scaffold.package.version", lambda name: running)
     write_package(names_of("segreg-lung-ct"), ("loss",), tmp_path)
     project = tomllib.loads((tmp_path / "segreg-lung-ct" / "pyproject.toml").read_text())["project"]
-    assert project["dependencies"] == [f"segreg{wanted}", "torch>=2.8"]
+    assert project["dependencies"] == [f"segreg-toolkit{wanted}", "torch>=2.8"]
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff is not installed")
@@ -212,7 +212,7 @@ def test_its_own_tests_pass(installed_package):
     printed = installed_package("-m", "pytest", "-W", "error", "-p", "no:cacheprovider", "-rA", "-q")
     for kind in KINDS:
         assert re.search(rf"^PASSED tests/test_{kind}\.py", printed, re.MULTILINE), kind
-        assert f"PASSED tests/training/test_micro_batches.py::test_parts[{kind}-whole." in printed, kind
+        assert f"PASSED tests/test_parts.py::test_parts[{kind}-whole." in printed, kind
     assert "PASSED tests/test_example.py::test_the_example_trains" in printed
 
 
