@@ -247,7 +247,8 @@ def _refuse_other_settings(file: Path, settings: Mapping[str, Any]) -> None:
 
 def _refuse_to_replace_inputs(images: Sequence[ImageFile], outputs: Outputs) -> None:
     read = dict.fromkeys((os.path.realpath(image.file) for image in images), "an image")
-    read |= {os.path.realpath(mask): "a true mask" for mask in (outputs.truths.files.values() if outputs.truths else ())}
+    true_masks = outputs.truths.files.values() if outputs.truths else ()
+    read |= {os.path.realpath(mask): "a true mask" for mask in true_masks}
     for image in images:
         for file in outputs.files(image.name).values():
             if what := read.get(os.path.realpath(file)):

@@ -10,10 +10,13 @@ import plugged
 from segreg.benchmark.matrix.record import EncoderResult, Finished, PairResult
 from segreg.benchmark.pool import cores
 
+BENCHMARK = next(point for point in plugged.builtin() if point.name == "builtin-benchmark")
+"""The entry point that brings `segreg matrix`."""
+
 
 @pytest.fixture(autouse=True)
 def _pairs(installed, tmp_path, monkeypatch):
-    installed(plugged.point("matrix_parts", distribution="segreg-pairs"))
+    installed(BENCHMARK, plugged.point("matrix_parts", distribution="segreg-pairs"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -72,7 +75,7 @@ def test_known_pairs_are_not_checked_again(segreg, tasks):
 
 def test_another_version_is_checked_again(segreg, tasks, installed):
     segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last")
-    installed(plugged.point("matrix_parts", distribution="segreg-pairs", version="2.0"))
+    installed(BENCHMARK, plugged.point("matrix_parts", distribution="segreg-pairs", version="2.0"))
     printed = segreg("matrix", "--encoders", "pair.good", "--decoders", "pair.last")
     assert tasks == [("pair.good", "pair.last")] * 2
     assert "1 pairs were checked with other versions and are not included\n" in printed.out

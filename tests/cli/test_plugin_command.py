@@ -153,7 +153,7 @@ def test_settings_of_a_recipe(segreg, installed, tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(RECIPE)
     printed = segreg("plugin", "check", "segreg-toolkit", "schedule.step", "--recipe", file)
-    assert printed.out.endswith("1 part of segreg: 10 passed, 1 not checked\n")
+    assert printed.out.endswith("1 part of segreg-toolkit: 10 passed, 1 not checked\n")
 
 
 def test_defaults_that_a_part_refuses_itself(segreg, installed):

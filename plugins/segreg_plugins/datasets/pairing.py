@@ -96,7 +96,7 @@ def _named_twice(what: str, named: dict[str, list[ImageFile]], search: Search) -
         hint += ", or set search: mirrored_tree, which pairs by the path inside the folders"
     return [
         Problem(
-            f"{what}s: {len(twice)} name{'s stand' if len(twice) > 1 else ' stands'} twice: {some}{more}", hint=hint
+            f"{what}s: {len(twice)} name{'s are' if len(twice) > 1 else ' is'} given twice: {some}{more}", hint=hint
         )
     ]
 
