@@ -172,7 +172,7 @@ def _compose(text: str, source: str) -> yaml.Node | None:
         if "but found another document" in what:
             raise SegregError("a recipe is one YAML document; a second one begins here (---)", place=place) from None
         hint = next((advice for clue, advice in _ADVICE.items() if clue in what), "")
-        raise SegregError(f"this is not a YAML: {what}", place=place, hint=hint) from None
+        raise SegregError(f"this is not valid YAML: {what}", place=place, hint=hint) from None
     except yaml.reader.ReaderError as error:
         before = text[: error.position]
         place = Place(source, before.count("\n") + 1, error.position - before.rfind("\n"))

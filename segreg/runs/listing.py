@@ -161,7 +161,7 @@ def _recipe(file: Path, problems: list[str]) -> Mapping[str, Any]:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
-        problems.append(f"{file.name} is not a YAML" + (f" (line {mark.line + 1})" if mark else ""))
+        problems.append(f"{file.name} is not valid YAML" + (f" (line {mark.line + 1})" if mark else ""))
         return {}
     if not isinstance(content, dict) or not isinstance(content.get("encoder"), dict):
         problems.append(f"{file.name} holds no complete recipe")

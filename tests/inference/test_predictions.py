@@ -82,6 +82,10 @@ def test_a_photo_of_12_megapixels_is_predicted_in_tiles_within_bounded_memory():
     image[:1424] = 200
     Image.fromarray(image).save("in/photo.png", compress_level=1)
     del image
+    Path("small").mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("small/one.png")
+    with Largest():  # imports are not what is measured
+        run(find_images(["small"]), one=predictor(size=3))
     tracemalloc.start()
     try:
         with Largest() as largest:

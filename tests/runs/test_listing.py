@@ -85,7 +85,7 @@ def test_an_interrupted_run_that_goes_on_is_unfinished(tmp_path):
         ("results.json", '{"epochs": 3,\n"metr', "results.json is not a JSON (line 2)"),
         ("results.json", "[1]", "results.json holds no JSON object"),
         ("environment.json", "", "environment.json is not a JSON (line 1)"),
-        ("resolved.yaml", "encoder: {name: [\n", "resolved.yaml is not a YAML (line 2)"),
+        ("resolved.yaml", "encoder: {name: [\n", "resolved.yaml is not valid YAML (line 2)"),
         ("resolved.yaml", "seed: 3\n", "resolved.yaml holds no complete recipe"),
         ("history.jsonl", "{half\n{}\n", "history.jsonl does not hold a row for each epoch"),
         ("resolved.yaml", None, "resolved.yaml is missing"),

@@ -121,7 +121,7 @@ error: command line: in "train.0=3", "train" is not a list, so it has no item 0
     pytest.param(
         ["decoder.rates=[6, 12"],
         """
-error: command line: in "decoder.rates=[6, 12", this is not a YAML: expected ',' or ']', but got '<stream end>' while parsing a flow sequence
+error: command line: in "decoder.rates=[6, 12", this is not valid YAML: expected ',' or ']', but got '<stream end>' while parsing a flow sequence
   what is opened here ([ or {) is not closed
 """,
         id="YAML that is none",

@@ -110,7 +110,7 @@ error: recipe.yaml:1:3: a key must be a plain word
         "  epochs: 3",
         "\tepochs: 3",
         """
-error: recipe.yaml:23:1: this is not a YAML: found character '\\t'
+error: recipe.yaml:23:1: this is not valid YAML: found character '\\t'
   indent with blanks, not with tabs
 """,
         id="tab for indentation",
@@ -119,7 +119,7 @@ error: recipe.yaml:23:1: this is not a YAML: found character '\\t'
         "  lr: 1e-3",
         "\tlr: 1e-3",
         """
-error: recipe.yaml:20:1: this is not a YAML: found character '\\t'
+error: recipe.yaml:20:1: this is not valid YAML: found character '\\t'
   indent with blanks, not with tabs
 """,
         id="tab in the middle of a section",
@@ -128,7 +128,7 @@ error: recipe.yaml:20:1: this is not a YAML: found character '\\t'
         "  epochs: 3",
         "  epochs: 3\n    batch_size: 4",
         """
-error: recipe.yaml:24:15: this is not a YAML: mapping values are not allowed here
+error: recipe.yaml:24:15: this is not valid YAML: mapping values are not allowed here
   keys of one section stand in one column; a text with a colon in it needs quotes
 """,
         id="line that starts too far right",
@@ -137,7 +137,7 @@ error: recipe.yaml:24:15: this is not a YAML: mapping values are not allowed her
         "  masks: data/masks",
         " masks: data/masks",
         """
-error: recipe.yaml:5:2: this is not a YAML: expected <block end>, but found '<block mapping start>' while parsing a block mapping
+error: recipe.yaml:5:2: this is not valid YAML: expected <block end>, but found '<block mapping start>' while parsing a block mapping
   this line starts further left or right than the others of its section
 """,
         id="line that starts too far left",
@@ -146,7 +146,7 @@ error: recipe.yaml:5:2: this is not a YAML: expected <block end>, but found '<bl
         "rates: [6, 12, 18]",
         "rates: [6, 12, 18",
         """
-error: recipe.yaml:14:10: this is not a YAML: expected ',' or ']', but got ':' while parsing a flow sequence
+error: recipe.yaml:14:10: this is not valid YAML: expected ',' or ']', but got ':' while parsing a flow sequence
   what is opened here ([ or {) is not closed, or a comma is missing inside
 """,
         id="bracket that stays open",
@@ -155,7 +155,7 @@ error: recipe.yaml:14:10: this is not a YAML: expected ',' or ']', but got ':' w
         "metrics: [dice, iou]",
         "metrics: [dice, iou",
         """
-error: recipe.yaml:25:12: this is not a YAML: expected ',' or ']', but got '<stream end>' while parsing a flow sequence
+error: recipe.yaml:25:12: this is not valid YAML: expected ',' or ']', but got '<stream end>' while parsing a flow sequence
   what is opened here ([ or {) is not closed
 """,
         id="bracket that stays open at the end",
@@ -164,7 +164,7 @@ error: recipe.yaml:25:12: this is not a YAML: expected ',' or ']', but got '<str
         "{name: dice, weight: 2}",
         "{name: dice, weight: 2",
         """
-error: recipe.yaml:16:5: this is not a YAML: expected ',' or '}', but got ':' while parsing a flow mapping
+error: recipe.yaml:16:5: this is not valid YAML: expected ',' or '}', but got ':' while parsing a flow mapping
   what is opened here ([ or {) is not closed, or a comma is missing inside
 """,
         id="brace that stays open",
@@ -183,7 +183,7 @@ error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list 
         "images: data/images",
         'images: "data/images',
         """
-error: recipe.yaml:4:11: this is not a YAML: found unexpected end of stream while scanning a quoted scalar
+error: recipe.yaml:4:11: this is not valid YAML: found unexpected end of stream while scanning a quoted scalar
   the quote that is opened here is not closed
 """,
         id="quote that stays open",
@@ -201,7 +201,7 @@ error: recipe.yaml:23:3: the section "train" holds settings, not the text "epoch
         "  lr: 1e-3",
         "  lr:1e-3",
         """
-error: recipe.yaml:20:3: this is not a YAML: could not find expected ':' while scanning a simple key
+error: recipe.yaml:20:3: this is not valid YAML: could not find expected ':' while scanning a simple key
   a key is followed by a colon and a blank: `encoder: resnet50`
 """,
         id="no blank after the colon, among others",
@@ -210,7 +210,7 @@ error: recipe.yaml:20:3: this is not a YAML: could not find expected ':' while s
         "images: data/images",
         "images: see: here",
         """
-error: recipe.yaml:4:14: this is not a YAML: mapping values are not allowed here
+error: recipe.yaml:4:14: this is not valid YAML: mapping values are not allowed here
   keys of one section stand in one column; a text with a colon in it needs quotes
 """,
         id="colon in a text",
@@ -219,7 +219,7 @@ error: recipe.yaml:4:14: this is not a YAML: mapping values are not allowed here
         "encoder: tiny",
         "encoder tiny",
         """
-error: recipe.yaml:11:1: this is not a YAML: could not find expected ':' while scanning a simple key
+error: recipe.yaml:11:1: this is not valid YAML: could not find expected ':' while scanning a simple key
   a key is followed by a colon and a blank: `encoder: resnet50`
 """,
         id="no colon",
@@ -228,7 +228,7 @@ error: recipe.yaml:11:1: this is not a YAML: could not find expected ':' while s
         "  rates: [6, 12, 18]",
         "  - rates",
         """
-error: recipe.yaml:14:3: this is not a YAML: expected <block end>, but found '-' while parsing a block mapping
+error: recipe.yaml:14:3: this is not valid YAML: expected <block end>, but found '-' while parsing a block mapping
   an item of a list (-) stands beside keys, or too far left or right
 """,
         id="item of a list beside keys",
@@ -237,7 +237,7 @@ error: recipe.yaml:14:3: this is not a YAML: expected <block end>, but found '-'
         "encoder: tiny",
         "encoder: @tiny",
         """
-error: recipe.yaml:11:10: this is not a YAML: found character '@'
+error: recipe.yaml:11:10: this is not valid YAML: found character '@'
   a text that begins with @ needs quotes
 """,
         id="text that begins with @",
@@ -246,7 +246,7 @@ error: recipe.yaml:11:10: this is not a YAML: found character '@'
         "encoder: tiny",
         "encoder: `tiny`",
         """
-error: recipe.yaml:11:10: this is not a YAML: found character '`'
+error: recipe.yaml:11:10: this is not valid YAML: found character '`'
   a text that begins with ` needs quotes
 """,
         id="text that begins with a backtick",
@@ -255,7 +255,7 @@ error: recipe.yaml:11:10: this is not a YAML: found character '`'
         "encoder: tiny",
         "encoder: %tiny",
         """
-error: recipe.yaml:11:10: this is not a YAML: found character '%'
+error: recipe.yaml:11:10: this is not valid YAML: found character '%'
   a text that begins with % needs quotes
 """,
         id="text that begins with a percent sign",
@@ -264,7 +264,7 @@ error: recipe.yaml:11:10: this is not a YAML: found character '%'
         "images: data/images",
         "images: *.png",
         """
-error: recipe.yaml:4:12: this is not a YAML: expected alphabetic or numeric character, but found '.' while scanning an alias
+error: recipe.yaml:4:12: this is not valid YAML: expected alphabetic or numeric character, but found '.' while scanning an alias
   a text that begins with * needs quotes
 """,
         id="wildcard as a text",
@@ -273,7 +273,7 @@ error: recipe.yaml:4:12: this is not a YAML: expected alphabetic or numeric char
         "images: data/images",
         'images: "C:\\data"',
         """
-error: recipe.yaml:4:15: this is not a YAML: found unknown escape character 'd' while scanning a double-quoted scalar
+error: recipe.yaml:4:15: this is not valid YAML: found unknown escape character 'd' while scanning a double-quoted scalar
   in double quotes a backslash begins an escape; single quotes take it as it is
 """,
         id="backslashes in a quoted text",
@@ -432,7 +432,7 @@ error: recipe.yaml is larger than a recipe can be (200 kB)
     pytest.param(
         b'{"encoder": "tiny", "decoder"',
         """
-error: recipe.yaml:1:1: this is not a YAML: expected ',' or '}', but got '<stream end>' while parsing a flow mapping
+error: recipe.yaml:1:1: this is not valid YAML: expected ',' or '}', but got '<stream end>' while parsing a flow mapping
   what is opened here ([ or {) is not closed
 """,
         id="JSON that is cut off",
