@@ -305,7 +305,7 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
         if manager.has_plugin(title):
             manager.unregister(name=title)
         told = str(error) if isinstance(error, SegregError) else _told(error, plugin.module)
-        if isinstance(error, ImportError) and (happened := stranger_installed()):
+        if isinstance(error, (ImportError, AttributeError)) and (happened := stranger_installed()):
             told = f"{told}\n{happened}"
         return dataclasses.replace(plugin, error=told, detail=traceback.format_exc())
     return dataclasses.replace(plugin, parts=parts, commands=commands, seconds=time.perf_counter() - start)
@@ -341,36 +341,35 @@ def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Famil
         raise SegregError(
             "it implements no hook", hint="put @segreg.hookimpl above `def segreg_entries(): ...` in the module"
         )
-    parts: list[Any] = []
-    for implementation in manager.hook.segreg_entries.get_hookimpls():
-        if implementation.plugin is module:
-            given: Any = implementation.function()
-            at = where(implementation.function)
-            if not isinstance(given, Iterable):
-                raise SegregError(f"{at}: segreg_entries gave {given!r}, which is not a list of segreg.Entry")
-            parts.extend(given)
-            if strange := [part for part in parts if not isinstance(part, (Entry, Family))]:
-                raise SegregError(
-                    f"{at}: segreg_entries gave {strange[0]!r}, which is not a segreg.Entry or segreg.Family"
-                )
-            single = [(part.kind, part.name) for part in parts if isinstance(part, Entry)]
-            if twice := [f"{kind} {name!r}" for kind, name in dict.fromkeys(single) if single.count((kind, name)) > 1]:
-                raise SegregError(f"{at}: segreg_entries gave {listed(twice, quote='')} twice; name one otherwise")
+    parts, at = _offered(manager, module, "segreg_entries", Entry, Family)
+    single = [(part.kind, part.name) for part in parts if isinstance(part, Entry)]
+    if twice := [f"{kind} {name!r}" for kind, name in dict.fromkeys(single) if single.count((kind, name)) > 1]:
+        raise SegregError(f"{at}: segreg_entries returned {listed(twice, quote='')} twice; name one otherwise")
     return tuple(parts)
 
 
 def _commands_of(manager: pluggy.PluginManager, module: Any) -> tuple[Command, ...]:
-    commands: list[Command] = []
-    for implementation in manager.hook.segreg_commands.get_hookimpls():
-        if implementation.plugin is module:
-            given: Any = implementation.function()
-            at = where(implementation.function)
-            if not isinstance(given, Iterable):
-                raise SegregError(f"{at}: segreg_commands returned {given!r}, which is not a list of segreg.Command")
-            for command in given:
-                if not isinstance(command, Command):
-                    raise SegregError(f"{at}: segreg_commands returned {command!r}, which is not a segreg.Command")
-                if command.name in [other.name for other in commands]:
-                    raise SegregError(f"{at}: segreg_commands returned {command.name!r} twice")
-                commands.append(command)
+    commands, at = _offered(manager, module, "segreg_commands", Command)
+    names = [command.name for command in commands]
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise SegregError(f"{at}: segreg_commands returned {twice[0]!r} twice")
     return tuple(commands)
+
+
+def _offered(manager: pluggy.PluginManager, module: Any, hook: str, *types: type) -> tuple[list[Any], str]:
+    """Return what a module's implementation of a hook offers, all of these types, and where it is defined."""
+    names = listed([f"segreg.{each.__name__}" for each in types], quote="", last="or")
+    offered: list[Any] = []
+    at = ""
+    for implementation in getattr(manager.hook, hook).get_hookimpls():
+        if implementation.plugin is module:
+            returned: Any = implementation.function()
+            at = where(implementation.function)
+            if not isinstance(returned, Iterable):
+                raise SegregError(
+                    f"{at}: {hook} returned {returned!r}, which is not a list of segreg.{types[0].__name__}"
+                )
+            offered.extend(returned)
+            if strange := [each for each in offered if not isinstance(each, types)]:
+                raise SegregError(f"{at}: {hook} returned {strange[0]!r}, which is not a {names}")
+    return offered, at

@@ -16,7 +16,7 @@ from segreg.runtime.distributed import count, one_of_each_node_first, own_device
 from segreg.runtime.progress import Progress
 from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
-from segreg.training.setup import synchronise_batch_norm
+from segreg.training.setup import Setup, synchronise_batch_norm
 
 if TYPE_CHECKING:
     import torch
@@ -105,6 +105,19 @@ class Assembly:
     def ids_by_split(self) -> dict[str, list[str]]:
         """Return the samples' ids of each split."""
         return {split: [self.dataset.samples[i].id for i in indices] for split, indices in self.splits.items()}
+
+    def setup(self) -> Setup:
+        """Return what training builds its optimizer and schedule from."""
+        recipe = self.recipe
+        return Setup(
+            self.objective,
+            build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
+            build_schedule=lambda optimizer, steps, _: build.build_schedule(recipe, optimizer, steps),
+            settings=recipe.train,
+            device=self.device,
+            precision=self.precision,
+            seed=recipe.seed,
+        )
 
     def predictor(self, name: str) -> Predictor:
         """Return the network as it is now, with all that scoring needs; `name` is its name in messages."""

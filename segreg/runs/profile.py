@@ -16,7 +16,7 @@ from segreg.runs.assembly import Assembly
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training.monitor import Monitor
 from segreg.training.resume import Output, save_epoch, snapshot
-from segreg.training.setup import Setup, prepare
+from segreg.training.setup import prepare
 from segreg.training.timing import STAGE_LABELS
 from segreg.training.trainer import choose_micro_batches, compile_if_worthwhile, train_pass, validation_pass
 
@@ -173,16 +173,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         except OSError as error:
             raise SegregError(f"{trace}: the trace can't be written: {error.strerror or error}") from error
         accumulate = recipe.train.accumulate
-        setup = Setup(
-            assembly.objective,
-            build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
-            build_schedule=lambda optimizer, each, _: build.build_schedule(recipe, optimizer, each),
-            settings=recipe.train,
-            device=assembly.device,
-            precision=assembly.precision,
-            seed=recipe.seed,
-        )
-        training = prepare(setup, steps_per_epoch=-(-len(assembly.train) // accumulate))
+        training = prepare(assembly.setup(), steps_per_epoch=-(-len(assembly.train) // accumulate))
         choose_micro_batches(training, assembly.train, progress)
         compile_if_worthwhile(training, recipe.train.epochs, progress.say)
 

@@ -29,7 +29,6 @@ from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
 from segreg.training.checkpoint import STATE, State, load_state
 from segreg.training.resume import Output
-from segreg.training.setup import Setup
 from segreg.training.trainer import Outcome, TrainingData, fit
 from segreg.visualize.curves import plot_history
 
@@ -172,15 +171,7 @@ class _Job:
     def _fit(self, notify: Any) -> Outcome:
         recipe, assembly = self.recipe, self.assembly
         return fit(
-            Setup(
-                assembly.objective,
-                build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
-                build_schedule=lambda optimizer, steps, _: build.build_schedule(recipe, optimizer, steps),
-                settings=recipe.train,
-                device=assembly.device,
-                precision=assembly.precision,
-                seed=recipe.seed,
-            ),
+            assembly.setup(),
             TrainingData(assembly.train, assembly.val, build.build_metrics(recipe, assembly.dataset.task)),
             Output(
                 self.directory.path,

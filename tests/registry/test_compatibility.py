@@ -18,7 +18,7 @@ def ours(task):
 def segreg_entries():
     return [Entry("loss", "ours", ours)]
 """
-OVERWRITTEN = "from segreg import RegressionModel"
+OVERWRITTEN = ("from segreg import RegressionModel", "import segreg\nsegreg.RegressionModel")
 HAPPENED = 'the package "segreg" 0.0.3 is installed, another project with the same import name'
 WAY_OUT = "pip uninstall -y segreg segreg-toolkit && pip install segreg-toolkit"
 
@@ -40,17 +40,18 @@ def stranger(monkeypatch):
     return install
 
 
-def test_a_failed_import_says_that_another_segreg_is_installed(stranger, plugin):
+@pytest.mark.parametrize("source", OVERWRITTEN)
+def test_a_failed_import_says_that_another_segreg_is_installed(source, stranger, plugin):
     stranger("0.0.3")
-    (found,) = load_registry([plugin(OVERWRITTEN)]).plugins
-    assert "ImportError" in found.error
+    (found,) = load_registry([plugin(source)]).plugins
+    assert "RegressionModel" in found.error
     assert HAPPENED in found.error
     assert WAY_OUT in found.error
 
 
 def test_without_the_other_project_a_failed_import_is_what_it_is(stranger, plugin):
     stranger(None)
-    (found,) = load_registry([plugin(OVERWRITTEN)]).plugins
+    (found,) = load_registry([plugin(OVERWRITTEN[0])]).plugins
     assert "ImportError" in found.error
     assert "pip uninstall" not in found.error
 

@@ -209,13 +209,19 @@ BROKEN = [
     (HOOK + "def zzz(): return []", MISSPELLED + "zzz\n" + HOOKS),
     (HOOK + "def segreg_entries(): raise RuntimeError('not today')", "{file}:3: RuntimeError: not today"),
     (HOOK + "def segreg_entries(): raise SystemExit", "{file}:3: SystemExit: "),
-    (HOOK + "def segreg_entries(): pass", "{file}:2: segreg_entries gave None, which is not a list of segreg.Entry"),
-    (HOOK + "def segreg_entries(): return 3", "{file}:2: segreg_entries gave 3, which is not a list of segreg.Entry"),
+    (
+        HOOK + "def segreg_entries(): pass",
+        "{file}:2: segreg_entries returned None, which is not a list of segreg.Entry",
+    ),
+    (
+        HOOK + "def segreg_entries(): return 3",
+        "{file}:2: segreg_entries returned 3, which is not a list of segreg.Entry",
+    ),
     (
         HOOK + "def segreg_entries(): return ['dice']",
-        "{file}:2: segreg_entries gave 'dice', which is not a segreg.Entry or segreg.Family",
+        "{file}:2: segreg_entries returned 'dice', which is not a segreg.Entry or segreg.Family",
     ),
-    (TWICE, "{file}:8: segreg_entries gave loss 'x' twice; name one otherwise"),
+    (TWICE, "{file}:8: segreg_entries returned loss 'x' twice; name one otherwise"),
     (
         WITHOUT_DOCSTRING,
         "{file}:5: loss 'x' has no docstring; its first line is what `segreg list` prints",
