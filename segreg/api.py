@@ -72,7 +72,7 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
 
 
 def _as_written(value: Any) -> Any:
-    """Return a Python value as a recipe writes it: a path as a text, a tuple as a list."""
+    """Return a Python value as a recipe writes it: a path as a string, a tuple as a list."""
     if isinstance(value, Path):
         return str(value)
     return [_as_written(item) for item in value] if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""What goes wrong by a user's doing, and how it is told: what, where, what was expected, what to do."""
+"""Mistakes of a user, and how they are reported: what, where, what was expected, what to do."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Problem:
 
 
 class SegregError(Exception):
-    """A mistake in a recipe, plugin, command or data set, told so that its maker can mend it.
+    """A mistake in a recipe, plugin, command or data set, reported so that its author can fix it.
 
     The command line prints it without a traceback and exits 2. Anything else that is raised is segreg's own bug.
     """

@@ -88,7 +88,7 @@ def check_value(hint: Any, value: Any) -> Any:
     Strict: neither `"512"` nor `true` is an int; a list serves for a tuple, an int for a float, a string for a path.
 
     Raises:
-        ValueError: the value does not fit. The text says what was expected, in words, and where inside the value.
+        ValueError: the value does not fit. The message says what was expected, and where inside the value.
     """
     from pydantic import ValidationError
 
@@ -113,7 +113,7 @@ def _path_as_text(value: Any) -> str:
 
 
 def _place_inside(error: Any, value: Any) -> str:
-    """Return '; item 2 is the text "a"' when one item of a list or mapping is at fault and the rest is well."""
+    """Return '; item 2 is the string "a"' when one item of a list or mapping is at fault and the rest is well."""
     faults = {item["loc"] for item in error.errors()}
     if len(faults) != 1 or not (loc := faults.pop()):
         return ""
@@ -144,18 +144,18 @@ def value_in_words(value: Any) -> str:
         return {"inf": ".inf", "-inf": "-.inf"}.get(str(value), ".nan")
     text = value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
     short = text if len(text) <= 80 else f"{text[:77]}..."
-    return f'the text "{short}"' if isinstance(value, str) else short
+    return f'the string "{short}"' if isinstance(value, str) else short
 
 
 _PLAIN = {
     int: "an integer",
     float: "a number",
-    str: "a text",
+    str: "a string",
     bool: "true or false",
     type(None): "null",
     Path: "a path",
 }
-_MANY = {int: "integers", float: "numbers", str: "texts", bool: "true/false values", Path: "paths"}
+_MANY = {int: "integers", float: "numbers", str: "strings", bool: "true/false values", Path: "paths"}
 
 
 def type_in_words(hint: Any) -> str:

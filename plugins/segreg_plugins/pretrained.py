@@ -124,7 +124,7 @@ def obtain(file: HubFile | WebFile, *, part: str, weights: str, fallback: Fallba
 
     Args:
         file: what is wanted.
-        part: who wants it, in words, such as "encoder resnet50".
+        part: who wants it, for messages, such as "encoder resnet50".
         weights: the tag by which the recipe names it.
         fallback: whether random weights may take its place.
 
@@ -140,9 +140,9 @@ def obtain(file: HubFile | WebFile, *, part: str, weights: str, fallback: Fallba
         except Exception as error:  # whichever of several network libraries failed, the ways out are the same
             reason = f"{file.address} could not be downloaded: {_first_line(error)}"
     if fallback == "random":
-        return None, f'RANDOM weights: "{weights}" of the {part} could not be had ({reason})'
+        return None, f'RANDOM weights: "{weights}" of the {part} are not available ({reason})'
     raise SegregError(
-        f'the weights "{weights}" of the {part} could not be had: {reason}',
+        f'the weights "{weights}" of the {part} are not available: {reason}',
         hint="the ways out:\n"
         "- weights: null starts from random weights\n"
         "- weights_fallback: random, beside weights, does so only where they is not available, and says so\n"

@@ -40,7 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--epochs", type=int, metavar="N", help="budget of each run in epochs")
     budget.add_argument("--steps", type=int, metavar="N", help="budget in optimizer steps, rounded up to epochs")
     budget.add_argument("--minutes", type=float, metavar="M", help="budget in minutes of training")
-    parser.add_argument("--baseline", metavar="PATH=V,...", help="what the others are told against (the first)")
+    parser.add_argument("--baseline", metavar="PATH=V,...", help="what the others are compared with (the first)")
     parser.add_argument("--metric", metavar="NAME", help="to compare by (the first of the recipe, mean over images)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the bench's folder (benches/NAME)")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time, on the GPUs there are")

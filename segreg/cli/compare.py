@@ -24,7 +24,7 @@ were scored on. DIR gets results.csv, results.json and report.html.
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="directories of finished runs")
     parser.add_argument("--metric", default="", metavar="NAME", help="to compare by (the first one, mean over images)")
-    parser.add_argument("--baseline", default="", metavar="MODEL", help="what the others are told against (the first)")
+    parser.add_argument("--baseline", default="", metavar="MODEL", help="what the others are compared with (the first)")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("comparison"), help="the folder (comparison)")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs (3); 0 measures none")
     parser.add_argument("--quiet", action="store_true", help="print the result only")

@@ -1,4 +1,4 @@
-"""`segreg evaluate RUN`: scores a run's network on a side of its split or on other data."""
+"""`segreg evaluate RUN`: scores a run's network on a split or on other data."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from segreg.config.resolve import Resolved
 
 NAME = "evaluate"
-HELP = "score a run's network on a side of its split, or on another recipe's data"
+HELP = "score a run's network on a split, or on another recipe's data"
 EXAMPLES = """examples:
   segreg evaluate runs/isic_v3plus/2026-01-31_12-00-00
   segreg evaluate RUN --split val --resolution original
   segreg evaluate RUN --data other.yaml                all of another recipe's data
-  segreg evaluate RUN --data other.yaml --split test   its test side
+  segreg evaluate RUN --data other.yaml --split test   its test split
   segreg evaluate RUN --threshold best                 the one with the best Dice on validation
   segreg evaluate RUN 'evaluate.metrics=[iou, boundary_iou]' input.size=[512,512]
   segreg evaluate RUN --as smp --as sklearn            also the numbers that these libraries would print

@@ -182,7 +182,7 @@ def _header(predictors: list[Predictor], notice: str) -> list[str]:
 
 
 def _own_reading(runs: list[Run]) -> list[str]:
-    """Says so where a run's images were read by a package other than segreg, as files named here are not."""
+    """Warn if a run's images were read by a package other than segreg, as files named here are not."""
     told = {}
     for run in runs:
         part = run.recipe.dataset.part

@@ -65,7 +65,7 @@ def _built(name: str, registry: Registry) -> dict[str, Any]:
 
 
 def _levels(built: Mapping[str, Any]) -> list[str]:
-    """Return an encoder's levels and strides in words."""
+    """Format an encoder's levels and strides."""
     if not built:
         return []
     lines = ["", f"built with random weights for images of {built['in_channels']} channels"]

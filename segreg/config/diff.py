@@ -57,8 +57,8 @@ def told_by(settings: Mapping[str, str]) -> str:
 def distinguishing(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Return for each recipe what tells it from the others: by path, in short words.
 
-    A part is told by its name, a list of parts by their names; a part's settings where others name the same part with
-    other settings. The recipe's seed is left out, and recipes that differ in nothing else are told nothing.
+    A part is named by its name, a list of parts by their names; a part's settings where others name the same part with
+    other settings. The recipe's seed is left out, and recipes that differ in nothing else get an empty text.
     """
     told: list[dict[str, str]] = [{} for _ in recipes]
     _tell("", [{name: value for name, value in recipe.items() if name != _SEED} for recipe in recipes], told)
@@ -121,7 +121,7 @@ def _of_lists(path: str, one: Sequence[Any], other: Sequence[Any]) -> Iterator[R
 
 
 def _tell(path: str, values: Sequence[Any], told: Sequence[dict[str, str]]) -> None:
-    """Add to each recipe's `told` what tells its value at `path` from the others'."""
+    """Add to each recipe's label what distinguishes its value at `path` from the others'."""
     if _alike(values):
         return
     if _are_parts(values) or _are_lists_of_parts(values):

@@ -25,9 +25,9 @@ _DEEPEST = 50
 
 # A recipe is data: nothing in it refers to anything, runs anything or grows when it is read.
 _REFUSED = {
-    yaml.AnchorToken: "anchors (&) are no part of a recipe: write values out; a text that begins with & needs quotes",
-    yaml.AliasToken: "aliases (*) are no part of a recipe: write values out; a text that begins with * needs quotes",
-    yaml.TagToken: "tags (!) are no part of a recipe: it holds plain values; a text that begins with ! needs quotes",
+    yaml.AnchorToken: "anchors (&) are not allowed: write values out; a string that begins with & needs quotes",
+    yaml.AliasToken: "aliases (*) are not allowed: write values out; a string that begins with * needs quotes",
+    yaml.TagToken: "tags (!) are not allowed: a recipe holds plain values; a string that begins with ! needs quotes",
 }
 _TOO_DEEP = f"this is nested more deeply than a recipe can be ({_DEEPEST} levels)"
 _OPENING = (
@@ -127,19 +127,19 @@ def _read_text(path: Path) -> str:
             raise SegregError(f"{path} is larger than a recipe can be ({_LARGEST_FILE // 1000} kB)")
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SegregError(f"{path} is not a text in UTF-8 (byte {error.start}): a recipe is a YAML text") from None
+        raise SegregError(f"{path} is not UTF-8 text (byte {error.start}): a recipe is a YAML text") from None
     except OSError as error:
         raise SegregError(f"{path} can't be read: {error.strerror}") from None
 
 
 _ADVICE = {
     "'\\t'": "indent with blanks, not with tabs",
-    "mapping values are not allowed": "keys of one section stand in one column; a text with a colon in it needs quotes",
-    "'@'": "a text that begins with @ needs quotes",
-    "'`'": "a text that begins with ` needs quotes",
-    "'%'": "a text that begins with % needs quotes",
-    "while scanning an alias": "a text that begins with * needs quotes",
-    "while scanning an anchor": "a text that begins with & needs quotes",
+    "mapping values are not allowed": "keys of one section share one column; a string with a colon in it needs quotes",
+    "'@'": "a string that begins with @ needs quotes",
+    "'`'": "a string that begins with ` needs quotes",
+    "'%'": "a string that begins with % needs quotes",
+    "while scanning an alias": "a string that begins with * needs quotes",
+    "while scanning an anchor": "a string that begins with & needs quotes",
     "unknown escape character": "in double quotes a backslash begins an escape; single quotes take it as it is",
     "<block end>, but found '-'": "an item of a list (-) stands beside keys, or too far left or right",
     "<block end>": "this line starts further left or right than the others of its section",
@@ -177,7 +177,7 @@ def _compose(text: str, source: str) -> yaml.Node | None:
         before = text[: error.position]
         place = Place(source, before.count("\n") + 1, error.position - before.rfind("\n"))
         raise SegregError(
-            f"this is not a text: it holds the control character {error.character:#04x}", place=place
+            f"this is not text: it holds the control character {error.character:#04x}", place=place
         ) from None
 
 
@@ -209,7 +209,7 @@ class _Reading:
                 first = self.keys[*path, key]
                 self.problems.append(Problem(f'"{key}" is given twice here', here, f"first at {first}"))
             elif key == "<<":
-                self.problems.append(Problem("merge keys (<<) are no part of a recipe: write the settings out", here))
+                self.problems.append(Problem("merge keys (<<) can't be used in a recipe: write the settings out", here))
             else:
                 self.keys[*path, key] = here
                 mapping[key] = self.value(value_node, (*path, key))

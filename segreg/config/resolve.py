@@ -49,8 +49,8 @@ class Choice:
         """Build the part.
 
         Raises:
-            SegregError: its builder raised one, told with the recipe's place; or a builder of another package than
-                segreg raised anything else, told with its traceback for its author.
+            SegregError: its builder raised one, reported with the recipe's place; or a builder of another package than
+                segreg raised anything else, reported with its traceback for its author.
         """
         try:
             return self.part.build(*given, **self.settings)
@@ -259,7 +259,7 @@ class _Check:
         name_path = (*path, "name") if isinstance(value, Mapping) else path
         name = given["name"]
         if not isinstance(name, str):
-            self.wrong(f"the name of {with_article(kind)} must be a text, not {value_in_words(name)}", name_path)
+            self.wrong(f"the name of {with_article(kind)} must be a string, not {value_in_words(name)}", name_path)
             return None
         try:
             part = self.registry.find(kind, name)

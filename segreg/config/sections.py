@@ -79,7 +79,7 @@ class Train:
         monitor: the value of the history that chooses the best checkpoint, such as `val.loss`.
         early_stopping: epochs without a better value after which training stops.
         time_budget_minutes: training stops after the first epoch that ends later than this.
-        start_from: a run's directory or a weights file to begin from; what fits of it is loaded, and what is told.
+        start_from: a run's directory or a weights file to begin from; what fits of it is loaded and reported.
         start_part: whether `start_from` fills the whole network or its encoder alone.
     """
 

@@ -18,7 +18,7 @@ _NOT_FINITE = re.compile(r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")
 
 
 def plain_scalar(text: str) -> Any:
-    """Return the value of an unquoted YAML scalar by YAML 1.2's rules: `1e-4` is a number, `on` and `no` are texts."""
+    """Return the value of an unquoted YAML scalar by YAML 1.2: `1e-4` is a number, `on` and `no` are strings."""
     if _NULL.match(text):
         return None
     if _BOOL.match(text):

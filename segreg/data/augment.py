@@ -29,7 +29,7 @@ class Augmentation:
     """Albumentations' transforms, one after the other, on image and mask together.
 
     The transforms must keep the image's size and type, because samples are stacked; and they must not mix labels.
-    Pixels that a transform fills into a mask are told by the transform itself: in recipes `fill_mask` is 255 unless
+    Pixels that a transform fills into a mask are marked by the transform itself: in recipes `fill_mask` is 255 unless
     it is set, in transforms that Python code makes it is Albumentations' own 0.
 
     Args:

@@ -128,7 +128,7 @@ def prepare(
         input: size, resize rule, channels and 16-bit rule; the other settings don't matter here.
         indices: which of `dataset.samples`; all where it is None. Each needs a mask.
         folder: the cache's folder in place of the usual one.
-        progress: is told how many samples are done, of how many; not called where the cache has them.
+        progress: called with how many samples are done, of how many; not called where the cache has them.
         workers: threads that decode; None fits the machine.
 
     Raises:

@@ -80,7 +80,7 @@ def write_split(
     where it was: files that are there and right are kept. Nothing else is ever replaced.
 
     Raises:
-        SegregError: a mask can't be read, something else is in the way, or a link can't be made.
+        SegregError: a mask can't be read, something else is in the way, or a link could not be created.
     """
     chosen = [(side, dataset.samples[index]) for side, indices in sides.items() for index in indices]
     _refuse_names([sample for _, sample in chosen])
@@ -111,7 +111,7 @@ def _refuse_names(samples: Sequence[Sample]) -> None:
 
 
 def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> tuple[Form, bool]:
-    """Says how masks are to be written, one way for all, so that a folder of them has one meaning."""
+    """Choose how masks are written, one way for all, so that a folder of them has one meaning."""
     if bare := [sample.id for sample in samples if sample.mask is None]:
         raise SegregError(
             f'{len(bare)} images have no mask, such as "{bare[0]}"', hint="`segreg data check` says which"
@@ -141,7 +141,7 @@ def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progre
 
 
 def _fitting(dataset: Dataset, sample: Sample, *, shared: bool) -> tuple[set[str], bool] | SegregError:
-    """Says in which ways a mask's file holds the labels by itself, and whether some are ignored."""
+    """Return in which ways a mask's file holds the labels by itself, and whether some are ignored."""
     assert sample.mask is not None
     try:
         labels = dataset.read_mask(sample)

@@ -257,14 +257,14 @@ def _png_of_16_bits(path: Path, colour_type: int) -> NDArray[Any]:
 
 
 def _refuse_reversed_palette(image: Image.Image, path: Path) -> None:
-    """Refuse a mask whose two colours are white and black, in this order: which is the foreground can't be told."""
+    """Refuse a mask whose two colours are white and black, in this order: which is the foreground is not known."""
     colours = image.getpalette("RGB") or []
     defined = len(image.palette.palette) // len(image.palette.mode) if image.palette else 0
     if defined == 2 and colours[:6] == [255, 255, 255, 0, 0, 0]:
         _refuse(
             path,
             "is a two-colour image whose value 0 is shown white and whose value 1 is shown black, so that which "
-            "of them is the foreground can't be told",
+            "of them is the foreground is not known",
             "save it in grey with 0 and 255",
         )
 

@@ -53,7 +53,7 @@ class Batch:
 
 
 class BatchLoader:
-    """The batches of one side of a split, epoch by epoch.
+    """The batches of one split, epoch by epoch.
 
     The order of an epoch depends on the seed and the epoch's number, a sample's augmentation on these and its id. So
     the same seed gives the same batches whatever the number of workers, and an epoch can be repeated or begun at.
@@ -240,7 +240,7 @@ class _Maker:
         self.seed = seed
 
     def __getitem__(self, key: Key) -> Batch | SegregError:
-        """Return the batch, or the error that told why not: an exception would lose its words on the way."""
+        """Return the batch, or the error that says why not: an exception would lose its message on the way."""
         try:
             return self.batch(*key)
         except SegregError as error:

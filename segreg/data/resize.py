@@ -44,7 +44,7 @@ class Placement:
 
 
 def placement(size: Size, input: Input) -> Placement:  # noqa: A002
-    """Says where an image of `size` lies in the network's input.
+    """Return where an image of `size` lies in the network's input.
 
     `stretch` fills the input. `letterbox` keeps the aspect ratio and centres the image, so that rotating and
     flipping the input keeps it in its middle; an odd border is a pixel wider below and to the right.

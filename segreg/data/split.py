@@ -125,8 +125,7 @@ def _own(samples: Sequence[Sample]) -> dict[SplitName, list[int]]:
     lost = [sample.id for sample in samples if sample.split not in SPLITS]
     if lost:
         raise SegregError(
-            f"{len(lost)} of {len(samples)} samples don't say on which side of the split they stand: "
-            f"{listed(lost, most=5)}",
+            f"{len(lost)} of {len(samples)} samples don't say in which split they are: {listed(lost, most=5)}",
             hint="the data set gives train, val or test to each or to none; split.method: random draws a split",
         )
     for side in SPLITS:

@@ -28,7 +28,7 @@ def build_dataset(recipe: Resolved) -> Dataset:
     """Return the recipe's dataset.
 
     Raises:
-        SegregError: the data is missing or not as it should be, told with the recipe's place.
+        SegregError: the data is missing or not as it should be, reported with the recipe's place.
     """
     dataset = recipe.dataset.build()
     if not isinstance(dataset, Dataset):

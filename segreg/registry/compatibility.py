@@ -22,7 +22,7 @@ def plain_name(name: str) -> str:
 
 
 def misfit(distribution: Distribution) -> str:
-    """Return why a package does not fit the running segreg, in words; empty where it does, or where it does not say."""
+    """Return why a package does not fit the running segreg; empty where it does, or where it does not say."""
     if plain_name(distribution.name) == DISTRIBUTION:
         return ""
     asked = [line for line in distribution.requires or () if _ASKS_FOR_SEGREG.match(line)]

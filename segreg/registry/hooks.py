@@ -33,14 +33,14 @@ def segreg_commands() -> Iterable[Command]:  # type: ignore[empty-body]
 
 @hookspec
 def segreg_run_start(run: Path, recipe: Mapping[str, Any]) -> None:
-    """Is told that a run begins: its directory and the resolved recipe."""
+    """Called when a run begins, with its directory and the resolved recipe."""
 
 
 @hookspec
 def segreg_epoch_end(run: Path, epoch: int, values: Mapping[str, float]) -> None:
-    """Is told an epoch's row of the history: losses, metrics, learning rates, speed."""
+    """Called with an epoch's row of the history: losses, metrics, learning rates, speed."""
 
 
 @hookspec
 def segreg_run_end(run: Path, results: Mapping[str, Any]) -> None:
-    """Is told the final results, as `results.json` has them."""
+    """Called with the final results, as `results.json` has them."""

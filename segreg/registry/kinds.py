@@ -12,7 +12,7 @@ class Kind:
     Attributes:
         name: as entries and `segreg list` name it.
         gives: what segreg passes to the builder, by position.
-        returns: what the builder must return, in words.
+        returns: what the builder must return, for messages.
         reserved: setting names that a recipe uses for itself on this kind.
     """
 

@@ -85,7 +85,7 @@ def new_run_directory(parent: Path) -> RunDirectory:
     """Make `parent/<date>_<time>`, with a number behind it where two runs begin in one second.
 
     Raises:
-        SegregError: the folder can't be made.
+        SegregError: the folder could not be created.
     """
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for number in range(1, 1000):
@@ -95,7 +95,7 @@ def new_run_directory(parent: Path) -> RunDirectory:
         except FileExistsError:
             continue
         except OSError as error:
-            raise SegregError(f"the run directory {path} can't be made: {error.strerror}") from None
+            raise SegregError(f"could not create the run directory {path}: {error.strerror}") from None
         return RunDirectory(path)
     raise SegregError(f"{parent} holds a thousand runs of this second")
 
@@ -104,14 +104,14 @@ def make_run_directory(path: Path) -> RunDirectory:
     """Make the directory `path`.
 
     Raises:
-        SegregError: it is there already, or can't be made.
+        SegregError: it is there already, or could not be created.
     """
     try:
         path.mkdir(parents=True)
     except FileExistsError:
         raise SegregError(f"the run directory {path} is there already") from None
     except OSError as error:
-        raise SegregError(f"the run directory {path} can't be made: {error.strerror}") from None
+        raise SegregError(f"could not create the run directory {path}: {error.strerror}") from None
     return RunDirectory(path)
 
 

@@ -31,7 +31,7 @@ class DryRun:
 
     Attributes:
         facts: about the network, plain values; `describe` gives most of them.
-        lines: the same in words.
+        lines: the same as text.
     """
 
     facts: Mapping[str, Any]

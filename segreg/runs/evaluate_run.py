@@ -1,4 +1,4 @@
-"""Scores a run's network once more: on any side of its split or on other data, by any threshold, as others count."""
+"""Score a run's network once more: on any split or on other data, by any threshold, as others count."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Request:
         threshold: probability from which a pixel is foreground; "best": the one with the best Dice on validation.
         weights: of the best epoch or of the last one.
         overrides: `key.path=value` of the run's recipe: of section evaluate, and input.size.
-        libraries: whose numbers are told besides.
+        libraries: whose numbers are reported besides.
         device: where the network computes.
         out: the folder for what is written; None: in the run's `evaluations`, by what is scored and how.
     """
@@ -118,7 +118,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise SegregError(f"the folder {out} can't be made: {error.strerror}") from None
+        raise SegregError(f"could not create the folder {out}: {error.strerror}") from None
     scores = exam.scores(chosen.indices, f"scoring {chosen.side}", progress)
     told = {
         "run": str(run.directory.path),

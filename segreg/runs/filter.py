@@ -35,12 +35,12 @@ COLUMNS: Mapping[str, Callable[[KnownRun], Value]] = {
     "duration": lambda run: run.seconds,
     "size": lambda run: run.size(),
 }
-"""What can be told of a run besides its metrics and settings, in the units by which it is compared: s, bytes."""
+"""What is known of a run besides its metrics and settings, in the units by which it is compared: s, bytes."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A run, and what can be told of it by name.
+    """A run, and what is known of it by name.
 
     Attributes:
         run: the run.
@@ -168,7 +168,7 @@ def condition(text: str) -> Condition:
         raise SegregError(f'in "{text}", nothing stands behind {comparison}', hint=hint)
     if comparison in _COMPARISONS and name not in DATES and _number(operand) is None:
         raise SegregError(
-            f'in "{text}", "{operand}" is not a number', hint=f"texts are compared by = and !=: {name}=..."
+            f'in "{text}", "{operand}" is not a number', hint=f"strings are compared by = and !=: {name}=..."
         )
     return Condition(text, name, comparison, operand)
 
@@ -184,7 +184,7 @@ def kept(rows: Sequence[Row], conditions: Sequence[Condition]) -> list[Row]:
         values = [row.value(each.name) for row in rows]
         ordered = each.comparison in _COMPARISONS and each.name not in DATES
         if values and ordered and not any(isinstance(value, (int, float)) for value in values):
-            hint = f"texts are compared by = and !=, with wildcards: '{each.name}={next(filter(None, values), '')}'"
+            hint = f"strings are compared by = and !=, with wildcards: '{each.name}={next(filter(None, values), '')}'"
             raise SegregError(f'in "{each.text}", {each.name} is not a number in any run', hint=hint)
     return [row for row in rows if all(each.holds(row) for each in conditions)]
 

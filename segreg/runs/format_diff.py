@@ -1,4 +1,4 @@
-"""What two runs differ in, told: lines to read, and the same as data."""
+"""What two runs differ in, formatted: lines to read, and the same as data."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class KnownRun:
 
     @property
     def side(self) -> str:
-        """Return the side of the split that was scored at the end; empty if none was."""
+        """Return the split that was scored at the end; empty if none was."""
         return str(self.results.get("scored_on") or "")
 
     def metrics(self, side: str) -> Mapping[str, float]:

@@ -100,7 +100,7 @@ class Profile:
         return next(row.seconds for row in self.rows if row.stage == "data") / max(self.epoch_seconds, 1e-9)
 
     def plain(self) -> dict[str, Any]:
-        """Return all of it as numbers and texts."""
+        """Return all of it as numbers and strings."""
         return {
             "device": self.device, "precision": self.precision, "images_per_step": self.images, "steps": self.steps,
             "epoch_seconds": self.epoch_seconds, "waiting": self.waiting,
@@ -158,7 +158,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         recipe: as for a run.
         trace: the file that PyTorch's trace is written to.
         steps: optimizer steps to measure.
-        progress: is told what happens.
+        progress: where progress is reported.
 
     Raises:
         SegregError: what a run would raise before its first step, or in it; or the trace can't be written.

@@ -23,11 +23,11 @@ PER_IMAGE_MEAN = ".per_image_mean"
 
 @dataclass(frozen=True)
 class Scored:
-    """A run's scores on the side that its results are told of.
+    """A run's scores on the split that its results are of.
 
     Attributes:
         run: the run.
-        side: "test", or "val" where there is no test side.
+        side: "test", or "val" where there is no test split.
         values: each metric by its full name; NaN where it is undefined.
         ids: of the N images.
         columns: by a metric's name its value in each image, `[N]`, NaN where it is undefined.

@@ -1,4 +1,4 @@
-"""Which samples a finished run is scored on: a side of its split as it was then, or another recipe's data."""
+"""Which samples a finished run is scored on: one of its splits as it was then, or another recipe's data."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Chosen:
 
     Attributes:
         dataset: has them.
-        side: what they are together: a side of a split, or `ALL`.
+        side: what they are together: a split, or `ALL`.
         indices: which they are.
         name: what a folder of their scores is called.
         source: the recipe that names the data set.
@@ -43,7 +43,7 @@ class Chosen:
 
 
 def check_side(side: str | None) -> None:
-    """Refuse what is not a side of a split; None is none in particular.
+    """Refuse what is not a split; None is none in particular.
 
     Raises:
         SegregError: there is no such side.
@@ -82,7 +82,7 @@ def of_own_split(run: Run, side: str | None) -> Chosen:
 
 
 def of_other_data(run: Run, recipe: Resolved, side: str | None) -> Chosen:
-    """Return the samples of another recipe's data set: all, or a side of its split.
+    """Return the samples of another recipe's data set: all, or one split.
 
     Raises:
         SegregError: the data set can't be read, has other classes than the run, or nothing on that side.

@@ -35,7 +35,7 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], console: Console, *
 
     Args:
         rows: the runs.
-        columns: what is told of them.
+        columns: what is listed.
         console: the terminal.
         asked: whether all columns must be shown; else those that don't fit are left out and named.
     """

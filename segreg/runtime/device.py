@@ -1,4 +1,4 @@
-"""Where a network computes and in which precision, with the reason told."""
+"""Where a network computes and in which precision, with the reason."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
 
 
 def _bf16(device: torch.device) -> tuple[bool, str]:
-    """Whether a device computes bf16 natively, and that in words."""
+    """Whether a device computes bf16 natively, and the reason."""
     import torch
 
     if device.type == "cuda":

@@ -1,7 +1,7 @@
 """Which of how many processes this is, and what they tell each other; alone, nothing here does or costs anything.
 
 `torchrun` starts the processes and tells each in its environment who it is. They exchange small values on the
-CPU's network (gloo); gradients on GPUs go by NCCL. Whatever ends one process ends all of them, and is told once.
+CPU's network (gloo); gradients on GPUs go by NCCL. Whatever ends one process ends all of them, and is reported once.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def peak_rss_mib() -> float | None:
 
 
 def available_mib(file: Path = Path("/proc/meminfo")) -> float | None:
-    """Return the memory that new processes can have without swapping in MiB, None where that isn't told (not Linux)."""
+    """Return the memory that new processes can have without swapping in MiB, None where it isn't known (not Linux)."""
     try:
         lines = file.read_text(encoding="ascii").splitlines()
         told = next(line for line in lines if line.startswith("MemAvailable:"))

@@ -1,4 +1,4 @@
-"""How a run is told while it goes: a moving bar on a terminal, plain lines in a file, or nothing."""
+"""How progress is shown: a moving bar on a terminal, plain lines in a file, or nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Advance(Protocol):
-    """Tells that something was done; `note` replaces what stands beside the bar."""
+    """Report that something was done; `note` replaces what stands beside the bar."""
 
     def __call__(self, count: int = 1, note: str | None = None) -> None: ...
 

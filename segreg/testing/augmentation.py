@@ -19,7 +19,7 @@ from segreg.testing.check import Broken, NotChecked, Rule, doing
 from segreg.testing.subject import Subject
 
 SIDE = 64
-"""Height and width of the images: `input.size` for transforms that are told it."""
+"""Height and width of the images: `input.size` for transforms that take it."""
 SEEDS = range(12)
 NEARER = 0.1
 """By how much an image must agree better with a moved mask than with its own to be called out of step."""

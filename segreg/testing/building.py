@@ -16,7 +16,7 @@ def tried(subject: Subject, *given: Any) -> Any:
     """Return the built part, for the check of whether it can be built.
 
     Raises:
-        NotChecked: settings are missing, or its defaults are refused in words.
+        NotChecked: settings are missing, or its defaults are refused with a message.
         Broken: it refuses what its author gave, or its builder fails.
     """
     needs_nothing(subject)

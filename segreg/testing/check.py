@@ -1,4 +1,4 @@
-"""What a check is and how its outcome is told: what is wrong, why it matters, and where in the plugin to look."""
+"""What a check is and how its outcome is reported: what is wrong, why it matters, and where in the plugin to look."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Check:
 
     @property
     def id(self) -> str:
-        """Return kind, part and check, as pytest is told them."""
+        """Return kind, part and check, as pytest shows them."""
         return f"{self.subject.part.kind}-{self.subject.part.name}-{self.name}"
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ class Check:
 
         Raises:
             CheckFailed: the part does not pass.
-            NotChecked: the check does not apply, or can't be made.
+            NotChecked: the check does not apply, or could not be done.
         """
         outcome, error = self._run()
         if outcome.status == "failed":
@@ -146,7 +146,7 @@ class Check:
 
 
 def raised(error: Exception) -> str:
-    """Return an exception in words: its type and message."""
+    """Format an exception: its type and message."""
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
@@ -155,7 +155,7 @@ def doing(words: str, *, at: Any = None) -> Iterator[None]:
     """Report what was being done where something is raised: `{words}, it raises ...`.
 
     Raises:
-        Broken: whatever was raised, told.
+        Broken: whatever was raised.
     """
     try:
         yield

@@ -129,7 +129,7 @@ def parts_of(
                 did_you_mean(pattern, sorted({*single, *titles}), limit=1)
                 or "a part is named KIND.NAME, such as loss.brier"
             )
-            raise SegregError(f'"{pattern}" is no part of {plugins[0].title}', hint=hint)
+            raise SegregError(f'"{pattern}" is not part of {plugins[0].title}', hint=hint)
     return parts
 
 

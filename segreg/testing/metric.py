@@ -104,7 +104,7 @@ def its_direction_is_true(subject: Subject) -> None:
 
 
 def per_image_agrees(subject: Subject) -> None:
-    """`per_image` gives an image the same beside any others, counts nothing, and has the mean that is told."""
+    """`per_image` gives an image the same beside any others, counts nothing, and has the mean that is reported."""
     for task, metric in _metrics(subject):
         if not callable(getattr(metric, "per_image", None)):
             raise NotChecked("it offers no per_image")

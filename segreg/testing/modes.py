@@ -1,4 +1,4 @@
-"""The modes of a task that a loss or a metric serves; those that it does not, it refuses in words."""
+"""The modes of a task that a loss or a metric serves; those that it does not, it refuses with a message."""
 
 from __future__ import annotations
 

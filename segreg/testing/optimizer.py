@@ -100,7 +100,7 @@ def it_goes_on_where_it_stopped(subject: Subject) -> None:
         state = torch.load(file, weights_only=True)
     except Exception as error:
         raise Broken(
-            f"its state holds more than tensors, numbers, texts, lists and mappings: {raised(error).splitlines()[0]}",
+            f"its state holds more than tensors, numbers, strings, lists and mappings: {raised(error).splitlines()[0]}",
             at=optimizer,
         ) from error
     other = _network()

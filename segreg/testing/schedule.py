@@ -73,7 +73,7 @@ def it_goes_on_where_it_stopped(subject: Subject) -> None:
         state, rates = torch.load(file, weights_only=True)
     except Exception as error:
         raise Broken(
-            f"its state holds more than tensors, numbers, texts, lists and mappings: {raised(error).splitlines()[0]}",
+            f"its state holds more than tensors, numbers, strings, lists and mappings: {raised(error).splitlines()[0]}",
             at=schedule,
         ) from error
     other = _optimizer()
@@ -94,10 +94,10 @@ def it_takes_any_monitored_value(subject: Subject) -> None:
     schedule = built(subject, optimizer, STEPS, len(VALUES))
     if not callable(getattr(schedule, "epoch_end", None)):
         raise NotChecked("it offers no epoch_end")
-    with doing("told the monitored values", at=schedule):
+    with doing("given the monitored values", at=schedule):
         rates = _rates(schedule, optimizer, STEPS, len(VALUES))
     if any(not math.isfinite(rate) or rate < 0 for row in rates for rate in row):
-        raise Broken("told values that fall, rise, stay and are undefined, it gives rates that can't be", at=schedule)
+        raise Broken("given values that fall, rise, stay and are undefined, it gives rates that can't be", at=schedule)
 
 
 def _optimizer() -> torch.optim.Optimizer:

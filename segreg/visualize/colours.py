@@ -111,7 +111,7 @@ def read_colours(file: Path, task: Task) -> list[Colour]:
 
 
 def _entries(file: Path) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Return the nodes of a mapping, texts as they are written: a class may be called "no" or "1"."""
+    """Return the nodes of a mapping, strings as they are written: a class may be called "no" or "1"."""
     try:
         root = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except OSError as error:

@@ -121,7 +121,7 @@ def refused(call):
         ),
         (
             FILE.replace("[4, 7]", "none"),
-            '9:8: seeds must be a number of seeds or a list of them, not the text "none"\n  3 means 0, 1 and 2',
+            '9:8: seeds must be a number of seeds or a list of them, not the string "none"\n  3 means 0, 1 and 2',
         ),
         (
             FILE.replace("[4, 7]", "[4, 4]"), "9:8: a seed is given twice among the seeds"),
@@ -138,7 +138,7 @@ def refused(call):
         ),
         (
             FILE.replace("encoder: [timm/test_resnet, timm/test_vit]", "encoder: timm/test_vit"),
-            '3:12: "vary" must give a list of values for "encoder", not the text "timm/test_vit"',
+            '3:12: "vary" must give a list of values for "encoder", not the string "timm/test_vit"',
         ),
         (
             FILE.replace("encoder: timm/test_vit, loss", "encodr: timm/test_vit, loss"),

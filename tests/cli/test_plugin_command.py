@@ -112,7 +112,7 @@ def test_a_dataset_is_checked_with_the_settings_that_are_given(segreg, tmp_path)
     ("arguments", "message"),
     [
         (["segreg-lob"], 'no installed package "segreg-lob" has an entry point of group segreg\n  did you mean "segreg-lab"?'),
-        (["segreg-lab", "loss.fare"], '"loss.fare" is no part of segreg-lab 1.0\n  did you mean "loss.fair"?'),
+        (["segreg-lab", "loss.fare"], '"loss.fare" is not part of segreg-lab 1.0\n  did you mean "loss.fair"?'),
         (["segreg-lab", "--set", "root=a"], '"root=a" is not a KIND.NAME.SETTING=VALUE\n  for example --set dataset.disks.root=data/disks'),
         (["segreg-lab", "--set", "dataset.folder.rot=a"], 'the dataset "folder" has no setting "rot"\n  did you mean "root"?'),
         (["segreg-lab", "--set", "dataset.folder.root=1"], '"root" of the dataset "folder" must be a path, not 1'),

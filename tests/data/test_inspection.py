@@ -74,7 +74,7 @@ def found(report):
 
 
 def told(report, name):
-    return [case.told for case in found(report)[name].cases]
+    return [case.message for case in found(report)[name].cases]
 
 
 def ids(report, name):
@@ -164,7 +164,7 @@ def test_every_damaged_or_wrong_file_is_named(tmp_path):
     assert "largest value is 300 of 65535" in told(report, "unfit")[0]
     for finding in report.findings:
         for case in finding.cases:
-            assert case.told.count(str(tmp_path)) >= 1
+            assert case.message.count(str(tmp_path)) >= 1
             assert all(Path(file).exists() for file in case.files)
     # The others are counted all the same.
     assert report.shares["all"][1].images == 10
@@ -348,7 +348,7 @@ def test_samples_on_no_side_are_counted_and_not_read(tmp_path):
         lists[side].write_text(names)
     dataset = in_memory([half()] * 3 + [ValueError("must not be read")])
     report = report_of(dataset, split=Split(method="lists", lists=lists))
-    assert [(f.name, f.what) for f in report.findings] == [("unused", "1 of 4 images stand on no side of the split")]
+    assert [(f.name, f.what) for f in report.findings] == [("unused", "1 of 4 images are in no split")]
 
 
 def test_no_samples_and_twice_one_id_are_refused():
@@ -402,7 +402,7 @@ def test_findings_are_ordered_cut_and_counted():
         "error: a error [error]", "    file 0", "    file 1", "    and 5 more; --all prints them, --json too",
         "  why: why", "  do:  do",
     ]  # fmt: skip
-    assert findings[0].as_data()["cases"][6] == {"told": "file 6", "files": [], "ids": []}
+    assert findings[0].as_data()["cases"][6] == {"message": "file 6", "files": [], "ids": []}
 
 
 def test_reading_is_the_data_sets_own(tmp_path):

@@ -160,7 +160,7 @@ def test_masks_equal_those_of_cocos_own_tools():
         ({"counts": "0P", "size": [8, 10]}, "its compressed mask breaks off inside a number"),
         ({"counts": [80], "size": [10, 8]}, "its mask is 10x8, and its image 8x10 (height x width)"),
         ({"counts": [80], "size": 80}, "its mask's size is 80, and [height, width] was expected"),
-        ({"counts": [0.5], "size": [8, 10]}, "its mask's counts are neither a text nor a list of integers"),
+        ({"counts": [0.5], "size": [8, 10]}, "its mask's counts are neither a string nor a list of integers"),
     ],
 )
 def test_damaged_masks_are_refused_by_name(tmp_path, mask, says):

@@ -156,7 +156,7 @@ def test_faults_in_rows_are_told_with_their_lines(data):
         f"{manifest}:4: image: {data}/i/4.png is not there",
         f"{manifest}:5: names no mask",
         f"{manifest}:6: image: {data}/i is a folder",
-        f'{manifest}:6: split: "trian" is not a side of a split\n  did you mean "train"',
+        f'{manifest}:6: split: "trian" is not a split\n  did you mean "train"',
         f"{manifest}:7: says no split",
         f'{manifest}:8: id: "e/f" has a slash',
         f"{manifest}:9: has no id",

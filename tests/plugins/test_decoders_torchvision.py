@@ -278,7 +278,7 @@ class TestPublished:
         with pytest.raises(SegregError) as raised:
             BUILD["torchvision.deeplabv3"](resnet((1, 1, 6, 1)), weights=TAG)
         said = str(raised.value)
-        assert f'the weights "{TAG}" of the decoder torchvision.deeplabv3 could not be had: ' in said
+        assert f'the weights "{TAG}" of the decoder torchvision.deeplabv3 are not available: ' in said
         assert "download https://download.pytorch.org/models/deeplabv3_resnet50_coco-cd0a2569.pth" in said
         assert str(offline / "checkpoints") in said
         assert "weights_fallback: random" in said
@@ -293,7 +293,7 @@ class TestPublished:
     def test_random_weights_on_demand_are_told_loudly(self, offline):
         decoder = BUILD["torchvision.deeplabv3"](resnet((1, 1, 6, 1)), weights=TAG, weights_fallback="random")
         assert decoder.weights_note.startswith(
-            f'RANDOM weights: "{TAG}" of the decoder torchvision.deeplabv3 could not be had'
+            f'RANDOM weights: "{TAG}" of the decoder torchvision.deeplabv3 are not available'
         )
         assert decoder.last is None
 

@@ -88,7 +88,7 @@ def test_weights_are_judged_before_anything_is_built(name, member, tag, accepted
         assert check_value(hint, tag) == tag
     else:
         tags = [value for inner in get_args(hint) for value in get_args(inner)]
-        with pytest.raises(ValueError, match=f'or null, not the text "{tag}"') as caught:
+        with pytest.raises(ValueError, match=f'or null, not the string "{tag}"') as caught:
             check_value(hint, tag)
         assert all(known in str(caught.value) for known in tags)
 

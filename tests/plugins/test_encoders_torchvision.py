@@ -237,7 +237,7 @@ class TestWeights:
         with pytest.raises(SegregError) as raised:
             build("swin_t", weights="IMAGENET1K_V1")
         said = str(raised.value)
-        assert 'the weights "IMAGENET1K_V1" of the encoder torchvision/swin_t could not be had: ' in said
+        assert 'the weights "IMAGENET1K_V1" of the encoder torchvision/swin_t are not available: ' in said
         assert "download https://download.pytorch.org/models/swin_t-704ceda3.pth" in said
         encoder = mobilenet(weights="IMAGENET1K_V1", weights_fallback="random")
         assert encoder.weights_note.startswith(

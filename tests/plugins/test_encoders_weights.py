@@ -128,17 +128,20 @@ def test_nothing_is_asked_for_without_weights(monkeypatch):
 OFFLINE = {
     "smp": (
         lambda **s: smp_family.smp_encoder("resnet18", 3, weights="imagenet", **s),
-        'the weights "imagenet" of the encoder resnet18 could not be had: huggingface.co can\'t be reached',
+        'the weights "imagenet" of the encoder resnet18 are not available: huggingface.co can\'t be reached',
         "hf download smp-hub/resnet18.imagenet model.safetensors --revision",
     ),
     "timm": (
         lambda **s: timm_family.timm_encoder("test_resnet", 3, weights="r160_in1k", **s),
-        'the weights "r160_in1k" of the encoder timm/test_resnet could not be had: huggingface.co can\'t be reached',
+        'the weights "r160_in1k" of the encoder timm/test_resnet are not available: huggingface.co can\'t be reached',
         "hf download timm/test_resnet.r160_in1k model.safetensors`",
     ),
     "torchvision": (
         lambda **s: torchvision_resnets.resnet50(3, weights="IMAGENET1K_V2", **s),
-        'the weights "IMAGENET1K_V2" of the encoder torchvision.resnet50 could not be had: download.pytorch.org can\'t',
+        (
+            'the weights "IMAGENET1K_V2" of the encoder torchvision.resnet50 are not available: '
+            "download.pytorch.org can't"
+        ),
         "download https://download.pytorch.org/models/resnet50-11ad3fa6.pth and put it here as",
     ),
 }

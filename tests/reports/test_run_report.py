@@ -186,7 +186,7 @@ def test_every_metric_is_there_with_its_definition(tmp_path):
 
 
 def rows(page_text, heading):
-    """Return the rows of the first table behind a heading, as lists of texts."""
+    """Return the rows of the first table behind a heading, as lists of strings."""
     after = page_text.split(heading, 1)[1]
     body = re.search("<tbody>(.*?)</tbody>", after, re.DOTALL)[1]
     lines = re.findall("<tr.*?>(.*?)</tr>", body, re.DOTALL)

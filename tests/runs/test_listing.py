@@ -169,13 +169,13 @@ def test_conditions(three, expressions, left):
                 "  write NAME=VALUE, such as encoder=resnet50, or one of != < <= > >= in quotes: 'dice.pooled>0.8'"
             ),
         ),
-        ("epochs>many", 'in "epochs>many", "many" is not a number\n  texts are compared by = and !=: epochs=...'),
+        ("epochs>many", 'in "epochs>many", "many" is not a number\n  strings are compared by = and !=: epochs=...'),
         ("encodr=resnet18", 'no run here has "encodr"\n  did you mean "encoder", "decoder" or "encoder.name"?'),
         (
             "encoder>5",
             (
                 'in "encoder>5", encoder is not a number in any run\n'
-                "  texts are compared by = and !=, with wildcards: 'encoder=resnet18'"
+                "  strings are compared by = and !=, with wildcards: 'encoder=resnet18'"
             ),
         ),
         (

@@ -409,7 +409,7 @@ def test_an_output_folder_that_is_a_file_is_told(tmp_path, segreg):
     (tmp_path / "taken").write_text("")
     printed = segreg("run", tiny_runs.write_recipe(tmp_path), "--quiet", "--out", tmp_path / "taken")
     assert printed.status == 2
-    assert "can't be made" in printed.err
+    assert "could not create the run directory" in printed.err
     assert (tmp_path / "taken").read_text() == ""
 
 
@@ -493,7 +493,7 @@ def test_weights_that_can_not_be_had_are_told_and_leave_nothing_behind(tmp_path,
     recipe = tiny_runs.write_recipe(tmp_path)
     printed = segreg("run", recipe, "encoder=resnet18", "encoder.weights=imagenet", "--out", tmp_path / "runs")
     assert printed.status == 2
-    assert 'command line: the weights "imagenet" of the encoder resnet18 could not be had' in printed.err
+    assert 'command line: the weights "imagenet" of the encoder resnet18 are not available' in printed.err
     assert "weights_fallback: random" in printed.err
     assert nothing_left(tmp_path)
 
@@ -509,7 +509,7 @@ def test_random_weights_in_the_place_of_others_are_said_loudly_and_recorded(tmp_
         "encoder.weights_fallback=random", "train.epochs=1", "--out", tmp_path / "runs",
     )  # fmt: skip
     assert printed.status == 0
-    words = 'RANDOM weights: "imagenet" of the encoder resnet18 could not be had (the tests allow no network)'
+    words = 'RANDOM weights: "imagenet" of the encoder resnet18 are not available (the tests allow no network)'
     header, _, end = printed.out.partition("epoch 1/1")
     for part in (header, end):
         shouted = [line.strip("! ") for line in part.splitlines() if line.startswith("!! ")]

@@ -231,7 +231,7 @@ def test_a_package_is_checked_by_its_single_parts_and_a_member_of_each_family():
     ]
     with pytest.raises(SegregError) as error:
         titles(settings={"loss.shared": {"power": 1}})
-    assert str(error.value) == '"loss.shared" is no part of segreg-losses 1.0\n  did you mean "loss.share"?'
+    assert str(error.value) == '"loss.shared" is not part of segreg-losses 1.0\n  did you mean "loss.share"?'
     with pytest.raises(SegregError) as error:
         titles(exclude={"loss.share.it_can_be_bilt": "no"})
     assert str(error.value).startswith(

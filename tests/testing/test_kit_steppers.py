@@ -114,7 +114,7 @@ OPTIMIZERS = [
     (
         StateOfObjects,
         "it_goes_on_where_it_stopped",
-        "its state holds more than tensors, numbers, texts, lists and mappings: ",
+        "its state holds more than tensors, numbers, strings, lists and mappings: ",
     ),
 ]
 
@@ -219,7 +219,7 @@ SCHEDULES = [
     (
         TripsOverNaN,
         "it_takes_any_monitored_value",
-        "told the monitored values, it raises ValueError: cannot convert float NaN to integer",
+        "given the monitored values, it raises ValueError: cannot convert float NaN to integer",
     ),
 ]
 

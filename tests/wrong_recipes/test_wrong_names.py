@@ -214,7 +214,7 @@ error: recipe.yaml:7:8: the section "input" holds settings, not [64, 64]
         "evaluate:\n  metrics: [dice, iou]",
         "evaluate: dice",
         """
-error: recipe.yaml:24:11: the section "evaluate" holds settings, not the text "dice"
+error: recipe.yaml:24:11: the section "evaluate" holds settings, not the string "dice"
 """,
         id="text for the section with the metrics",
     ),
@@ -352,7 +352,7 @@ error: recipe.yaml:12:3: an encoder needs a name
         "encoder: tiny",
         "encoder: {name: 50}",
         """
-error: recipe.yaml:11:17: the name of an encoder must be a text, not 50
+error: recipe.yaml:11:17: the name of an encoder must be a string, not 50
 """,
         id="name that is a number",
     ),
@@ -360,7 +360,7 @@ error: recipe.yaml:11:17: the name of an encoder must be a text, not 50
         "encoder: tiny",
         "encoder:\n  name:\n  width: 4",
         """
-error: recipe.yaml:12:8: the name of an encoder must be a text, not null
+error: recipe.yaml:12:8: the name of an encoder must be a string, not null
 """,
         id="name that is empty",
     ),

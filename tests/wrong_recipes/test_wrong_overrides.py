@@ -36,7 +36,7 @@ error: command line: the section "train" has no setting "epoch"
     pytest.param(
         ["train.epochs=many"],
         """
-error: command line: "epochs" of the section "train" must be an integer above 0, not the text "many"
+error: command line: "epochs" of the section "train" must be an integer above 0, not the string "many"
   epochs: epochs at most.
 """,
         id="wrong type",
@@ -129,14 +129,14 @@ error: command line: in "decoder.rates=[6, 12", this is not valid YAML: expected
     pytest.param(
         ["encoder=*best"],
         """
-error: command line: in "encoder=*best", aliases (*) are no part of a recipe: write values out; a text that begins with * needs quotes
+error: command line: in "encoder=*best", aliases (*) are not allowed: write values out; a string that begins with * needs quotes
 """,
         id="alias",
     ),
     pytest.param(
         ["encoder=!!python/name:os.system"],
         """
-error: command line: in "encoder=!!python/name:os.system", tags (!) are no part of a recipe: it holds plain values; a text that begins with ! needs quotes
+error: command line: in "encoder=!!python/name:os.system", tags (!) are not allowed: a recipe holds plain values; a string that begins with ! needs quotes
 """,
         id="tag",
     ),

@@ -11,7 +11,7 @@ CASES = [
         "epochs: 3",
         'epochs: "3"',
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the text "3"
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the string "3"
   epochs: epochs at most.
 """,
         id="text for an integer",
@@ -65,7 +65,7 @@ error: recipe.yaml:23:10: "epochs" of the section "train" must be an integer abo
         "lr: 1e-3",
         "lr: fast",
         """
-error: recipe.yaml:20:7: "lr" of the optimizer "adam" must be a number above 0, not the text "fast"
+error: recipe.yaml:20:7: "lr" of the optimizer "adam" must be a number above 0, not the string "fast"
   lr: learning rate.
   defined at stand_ins.py (segreg-lab 1.0)
 """,
@@ -85,7 +85,7 @@ error: recipe.yaml:20:7: "lr" of the optimizer "adam" must be a number above 0, 
         "  lr: 1e-3",
         "  lr: 1e-3\n  amsgrad: yes",
         """
-error: recipe.yaml:21:12: "amsgrad" of the optimizer "adam" must be true or false, not the text "yes"
+error: recipe.yaml:21:12: "amsgrad" of the optimizer "adam" must be true or false, not the string "yes"
   amsgrad: whether the largest second average is kept.
   defined at stand_ins.py (segreg-lab 1.0)
 """,
@@ -144,7 +144,7 @@ error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 intege
         "rates: [6, 12, 18]",
         "rates: [6, twelve, 18]",
         """
-error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list of 3 integers above 0, not [6, "twelve", 18]; item 2 is the text "twelve"
+error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list of 3 integers above 0, not [6, "twelve", 18]; item 2 is the string "twelve"
   rates: of the three atrous convolutions.
   defined at stand_ins.py (segreg-lab 1.0)
 """,
@@ -164,11 +164,11 @@ error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list 
         "  masks: data/masks",
         "  masks: data/masks\n  classes: lesion",
         """
-error: recipe.yaml:6:12: "classes" of the dataset "folder" must be a list of texts, not the text "lesion"
+error: recipe.yaml:6:12: "classes" of the dataset "folder" must be a list of strings, not the string "lesion"
   classes: names of the classes.
   defined at stand_ins.py (segreg-lab 1.0)
 """,
-        id="text for a list of texts",
+        id="text for a list of strings",
     ),
     pytest.param(
         "  rates: [6, 12, 18]",
@@ -184,7 +184,7 @@ error: recipe.yaml:14:18: "output_stride" of the decoder "deeplabv3plus" must be
         "size: [64, 64]",
         "resize: pad",
         """
-error: recipe.yaml:8:11: "resize" of the section "input" must be one of stretch, letterbox, none, not the text "pad"
+error: recipe.yaml:8:11: "resize" of the section "input" must be one of stretch, letterbox, none, not the string "pad"
   resize: `stretch` to the size, `letterbox` into it (the border is ignored), or `none`: all have it already.
 """,
         id="choice in a section",
@@ -193,7 +193,7 @@ error: recipe.yaml:8:11: "resize" of the section "input" must be one of stretch,
         "{name: HorizontalFlip, p: 0.5}",
         "{name: Rotate, limit: wide}",
         """
-error: recipe.yaml:10:27: "limit" of the augmentation "Rotate" must be a number or a list of 2 numbers, not the text "wide"
+error: recipe.yaml:10:27: "limit" of the augmentation "Rotate" must be a number or a list of 2 numbers, not the string "wide"
   limit: range of the angle in degrees
   defined at stand_ins.py (segreg-lab 1.0)
 """,
@@ -222,7 +222,7 @@ error: recipe.yaml:6:31: "lists" of the section "split" must be a mapping of tra
         "epochs: 3",
         "lr_factors: {encoder: slow}",
         """
-error: recipe.yaml:23:15: "lr_factors" of the section "train" must be a mapping of encoder, decoder, head, auxiliary to numbers above 0, not {"encoder": "slow"}; "encoder" is the text "slow"
+error: recipe.yaml:23:15: "lr_factors" of the section "train" must be a mapping of encoder, decoder, head, auxiliary to numbers above 0, not {"encoder": "slow"}; "encoder" is the string "slow"
   lr_factors: learning rate of a part (encoder, decoder, head, auxiliary) as a multiple of the optimizer's.
 """,
         id="value in a mapping",
@@ -304,7 +304,7 @@ error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer abo
         "epochs: 3",
         "epochs: " + "many " * 40,
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the text "many many many many many many many many many many many many many many many ma..."
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the string "many many many many many many many many many many many many many many many ma..."
   epochs: epochs at most.
 """,
         id="very long text for an integer",
@@ -329,7 +329,7 @@ error: recipe.yaml:16:26: "weight" of the loss "dice" must be a finite number ab
         "weight: 2",
         "weight: heavy",
         """
-error: recipe.yaml:16:26: "weight" of the loss "dice" must be a finite number above 0, not the text "heavy"
+error: recipe.yaml:16:26: "weight" of the loss "dice" must be a finite number above 0, not the string "heavy"
 """,
         id="text for a weight",
     ),
@@ -377,7 +377,7 @@ error: recipe.yaml:8:9: "mean" of the section "input" has 1 value, but input.cha
         "size: [64, 64]",
         "mean: grey\n  std: [0.2, 0.2, 0.2]",
         """
-error: recipe.yaml:8:9: "mean" of the section "input" must be a list of numbers or null, not the text "grey"
+error: recipe.yaml:8:9: "mean" of the section "input" must be a list of numbers or null, not the string "grey"
   mean: mean of each channel, in [0, 1]; takes the place of `normalize`.
 """,
         id="mean of a wrong type beside a std",

@@ -38,7 +38,7 @@ error: recipe.yaml:16:29: "weight" is given twice here
         "rates: [6, 12, 18]",
         "rates: &rates [6, 12, 18]",
         """
-error: recipe.yaml:14:10: anchors (&) are no part of a recipe: write values out; a text that begins with & needs quotes
+error: recipe.yaml:14:10: anchors (&) are not allowed: write values out; a string that begins with & needs quotes
 """,
         id="anchor",
     ),
@@ -46,7 +46,7 @@ error: recipe.yaml:14:10: anchors (&) are no part of a recipe: write values out;
         "rates: [6, 12, 18]",
         "rates: *rates",
         """
-error: recipe.yaml:14:10: aliases (*) are no part of a recipe: write values out; a text that begins with * needs quotes
+error: recipe.yaml:14:10: aliases (*) are not allowed: write values out; a string that begins with * needs quotes
 """,
         id="alias",
     ),
@@ -54,7 +54,7 @@ error: recipe.yaml:14:10: aliases (*) are no part of a recipe: write values out;
         "  rates: [6, 12, 18]",
         "  <<: {rates: [6, 12, 18]}",
         """
-error: recipe.yaml:14:3: merge keys (<<) are no part of a recipe: write the settings out
+error: recipe.yaml:14:3: merge keys (<<) can't be used in a recipe: write the settings out
 """,
         id="merge key",
     ),
@@ -62,7 +62,7 @@ error: recipe.yaml:14:3: merge keys (<<) are no part of a recipe: write the sett
         "lr: 1e-3",
         "lr: !!float 1e-3",
         """
-error: recipe.yaml:20:7: tags (!) are no part of a recipe: it holds plain values; a text that begins with ! needs quotes
+error: recipe.yaml:20:7: tags (!) are not allowed: a recipe holds plain values; a string that begins with ! needs quotes
 """,
         id="tag",
     ),
@@ -70,7 +70,7 @@ error: recipe.yaml:20:7: tags (!) are no part of a recipe: it holds plain values
         "encoder: tiny",
         'encoder: !!python/object/apply:os.system ["touch ran"]',
         """
-error: recipe.yaml:11:10: tags (!) are no part of a recipe: it holds plain values; a text that begins with ! needs quotes
+error: recipe.yaml:11:10: tags (!) are not allowed: a recipe holds plain values; a string that begins with ! needs quotes
 """,
         id="tag that would run code",
     ),
@@ -78,7 +78,7 @@ error: recipe.yaml:11:10: tags (!) are no part of a recipe: it holds plain value
         "encoder: tiny",
         "encoder: !!python/object/new:segreg.errors.Place {}",
         """
-error: recipe.yaml:11:10: tags (!) are no part of a recipe: it holds plain values; a text that begins with ! needs quotes
+error: recipe.yaml:11:10: tags (!) are not allowed: a recipe holds plain values; a string that begins with ! needs quotes
 """,
         id="tag that would make an object",
     ),
@@ -86,7 +86,7 @@ error: recipe.yaml:11:10: tags (!) are no part of a recipe: it holds plain value
         "encoder: tiny",
         "encoder: !include encoder.yaml",
         """
-error: recipe.yaml:11:10: tags (!) are no part of a recipe: it holds plain values; a text that begins with ! needs quotes
+error: recipe.yaml:11:10: tags (!) are not allowed: a recipe holds plain values; a string that begins with ! needs quotes
 """,
         id="tag of one's own",
     ),
@@ -129,7 +129,7 @@ error: recipe.yaml:20:1: this is not valid YAML: found character '\\t'
         "  epochs: 3\n    batch_size: 4",
         """
 error: recipe.yaml:24:15: this is not valid YAML: mapping values are not allowed here
-  keys of one section stand in one column; a text with a colon in it needs quotes
+  keys of one section share one column; a string with a colon in it needs quotes
 """,
         id="line that starts too far right",
     ),
@@ -173,7 +173,7 @@ error: recipe.yaml:16:5: this is not valid YAML: expected ',' or '}', but got ':
         "rates: [6, 12, 18]",
         "rates: 6, 12, 18]",
         """
-error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list of 3 integers above 0, not the text "6, 12, 18]"
+error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list of 3 integers above 0, not the string "6, 12, 18]"
   rates: of the three atrous convolutions.
   defined at stand_ins.py (segreg-lab 1.0)
 """,
@@ -192,7 +192,7 @@ error: recipe.yaml:4:11: this is not valid YAML: found unexpected end of stream 
         "  epochs: 3",
         "  epochs:3",
         """
-error: recipe.yaml:23:3: the section "train" holds settings, not the text "epochs:3"
+error: recipe.yaml:23:3: the section "train" holds settings, not the string "epochs:3"
   a colon is followed by a blank
 """,
         id="no blank after the colon",
@@ -211,7 +211,7 @@ error: recipe.yaml:20:3: this is not valid YAML: could not find expected ':' whi
         "images: see: here",
         """
 error: recipe.yaml:4:14: this is not valid YAML: mapping values are not allowed here
-  keys of one section stand in one column; a text with a colon in it needs quotes
+  keys of one section share one column; a string with a colon in it needs quotes
 """,
         id="colon in a text",
     ),
@@ -238,7 +238,7 @@ error: recipe.yaml:14:3: this is not valid YAML: expected <block end>, but found
         "encoder: @tiny",
         """
 error: recipe.yaml:11:10: this is not valid YAML: found character '@'
-  a text that begins with @ needs quotes
+  a string that begins with @ needs quotes
 """,
         id="text that begins with @",
     ),
@@ -247,7 +247,7 @@ error: recipe.yaml:11:10: this is not valid YAML: found character '@'
         "encoder: `tiny`",
         """
 error: recipe.yaml:11:10: this is not valid YAML: found character '`'
-  a text that begins with ` needs quotes
+  a string that begins with ` needs quotes
 """,
         id="text that begins with a backtick",
     ),
@@ -256,7 +256,7 @@ error: recipe.yaml:11:10: this is not valid YAML: found character '`'
         "encoder: %tiny",
         """
 error: recipe.yaml:11:10: this is not valid YAML: found character '%'
-  a text that begins with % needs quotes
+  a string that begins with % needs quotes
 """,
         id="text that begins with a percent sign",
     ),
@@ -265,7 +265,7 @@ error: recipe.yaml:11:10: this is not valid YAML: found character '%'
         "images: *.png",
         """
 error: recipe.yaml:4:12: this is not valid YAML: expected alphabetic or numeric character, but found '.' while scanning an alias
-  a text that begins with * needs quotes
+  a string that begins with * needs quotes
 """,
         id="wildcard as a text",
     ),
@@ -282,7 +282,7 @@ error: recipe.yaml:4:15: this is not valid YAML: found unknown escape character 
         "encoder: tiny",
         "encoder: ti\x07ny",
         """
-error: recipe.yaml:11:12: this is not a text: it holds the control character 0x07
+error: recipe.yaml:11:12: this is not text: it holds the control character 0x07
 """,
         id="control character",
     ),
@@ -290,7 +290,7 @@ error: recipe.yaml:11:12: this is not a text: it holds the control character 0x0
         "seed: 0\ndataset:\n  name: folder\n",
         "seed: no\ndatset: x\ndataset:\n  name: folder\n  sufix: _m\n",
         """
-error: recipe.yaml:1:7: "seed" must be an integer from 0 to 4294967295, not the text "no"
+error: recipe.yaml:1:7: "seed" must be an integer from 0 to 4294967295, not the string "no"
 error: recipe.yaml:2:1: "datset" is not a section of a recipe
   did you mean "dataset"?
 error: recipe.yaml:5:3: the dataset "folder" has no setting "sufix"
@@ -369,35 +369,35 @@ error: recipe.yaml: "evaluate.metrics" is missing: it names one metric or severa
     pytest.param(
         b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
         """
-error: recipe.yaml is not a text in UTF-8 (byte 0): a recipe is a YAML text
+error: recipe.yaml is not UTF-8 text (byte 0): a recipe is a YAML text
 """,
         id="a PNG image",
     ),
     pytest.param(
         bytes(100),
         """
-error: recipe.yaml:1:1: this is not a text: it holds the control character 0x00
+error: recipe.yaml:1:1: this is not text: it holds the control character 0x00
 """,
         id="zeros",
     ),
     pytest.param(
         b"\x80\x04\x95\x0b\x00\x00\x00\x00\x00\x00\x00}\x94\x8c\x01a\x94K\x01s.",
         """
-error: recipe.yaml is not a text in UTF-8 (byte 0): a recipe is a YAML text
+error: recipe.yaml is not UTF-8 text (byte 0): a recipe is a YAML text
 """,
         id="a pickle",
     ),
     pytest.param(
         b"# gr\xf6\xdfe\nencoder: tiny\n",
         """
-error: recipe.yaml is not a text in UTF-8 (byte 4): a recipe is a YAML text
+error: recipe.yaml is not UTF-8 text (byte 4): a recipe is a YAML text
 """,
         id="Latin-1",
     ),
     pytest.param(
         "encoder: tiny\n".encode("utf-16"),
         """
-error: recipe.yaml is not a text in UTF-8 (byte 0): a recipe is a YAML text
+error: recipe.yaml is not UTF-8 text (byte 0): a recipe is a YAML text
 """,
         id="UTF-16",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 _BOXES = "it needs boxes, and a sample has an image and a mask alone; RandomCrop and CropNonEmptyMaskIfExists need none"
-_IMAGES = "it needs other images or texts with each sample, and a sample has an image and a mask alone"
+_IMAGES = "it needs other images or words with each sample, and a sample has an image and a mask alone"
 _FLOATS = "images stay uint8; segreg normalises by itself, as the section input says"
 _TENSORS = "segreg makes tensors by itself"
 

@@ -33,7 +33,7 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
         root: folder of the data.
 
     Raises:
-        SegregError: folders are missing, or images or masks alone; told for all folders together.
+        SegregError: folders are missing, or images or masks alone; reported for all folders together.
     """
     try:
         root = found_root(root, ["train", "trainannot"], source=SOURCE, archives=["CamVid.zip"])

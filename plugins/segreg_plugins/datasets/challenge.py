@@ -34,7 +34,7 @@ def challenge_dataset(root: Path, parts: Sequence[Part], *, notice: str = "") ->
     """Return the images of the parts, with the challenge's own split where there is more than one part.
 
     Raises:
-        SegregError: images or masks are missing, told for all parts together.
+        SegregError: images or masks are missing, reported for all parts together.
     """
     samples: list[Sample] = []
     problems: list[Problem] = []

@@ -41,7 +41,7 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
         root: folder of the data.
 
     Raises:
-        SegregError: folders are missing, or images or masks alone; told for all folders together.
+        SegregError: folders are missing, or images or masks alone; reported for all folders together.
     """
     wanted = ["leftImg8bit/train", "gtFine/train"]
     archives = ["leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"]

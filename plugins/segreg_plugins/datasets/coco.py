@@ -191,7 +191,7 @@ def _refuse_without_outline(
 
 
 def _ids(found: Sequence[tuple[Part, CocoImage, Path]]) -> list[str]:
-    """Return each image's name without extension, behind its side of the split where two have the same."""
+    """Return each image's name without extension, behind its split where two have the same."""
     count = Counter(path.stem for _, _, path in found)
     return [
         path.stem if count[path.stem] == 1 else f"{part.split or path.parent.name}__{path.name}"

@@ -19,7 +19,7 @@ MOST_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class Runs:
-    """A run-length encoded mask: its (height, width), and its counts, still as a text in the compressed form."""
+    """A run-length encoded mask: its (height, width), and its counts, still as a string in the compressed form."""
 
     size: tuple[int, int]
     counts: str | Sequence[int]
@@ -84,7 +84,7 @@ def read_coco(path: Path) -> CocoFile:
 
     Raises:
         SegregError: it can't be read, is of another kind, or something in it can't be what it should; up to 20 things
-            are told at once, each with the annotation's or image's id.
+            are reported at once, each with the annotation's or image's id.
     """
     content = _parsed(path)
     problems: list[str] = []
@@ -224,7 +224,7 @@ def _runs(segmentation: Mapping[str, Any]) -> Runs:
     if not isinstance(size, list) or len(size) != 2 or not all(_whole(side) for side in size):
         raise ValueError(f"its mask's size is {size}, and [height, width] was expected")
     if not isinstance(counts, str) and not (isinstance(counts, list) and all(type(count) is int for count in counts)):
-        raise ValueError("its mask's counts are neither a text nor a list of integers")
+        raise ValueError("its mask's counts are neither a string nor a list of integers")
     return Runs((int(size[0]), int(size[1])), counts if isinstance(counts, str) else array("q", counts))
 
 

@@ -1,4 +1,4 @@
-"""Where an export's annotation files and its images lie, side by side of its split."""
+"""Where an export's annotation files and its images lie, split by split."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SOURCE = (
 
 @dataclass(frozen=True)
 class Part:
-    """One annotation file, the folders that its images may lie in, and its side of the split if it has one."""
+    """One annotation file, the folders that its images may lie in, and its split if it has one."""
 
     annotations: Path
     images: tuple[Path, ...]

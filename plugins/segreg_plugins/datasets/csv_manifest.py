@@ -49,7 +49,7 @@ def csv_manifest(
             with one.
 
     Raises:
-        SegregError: the table, a path in it or a setting is wrong; told with the table's line, up to 20 at once.
+        SegregError: the table, a path in it or a setting is wrong; reported with the table's line, up to 20 at once.
     """
     rules = mask_rules(classes, foreground, ignore_index)
     manifest = expanded(manifest)
@@ -128,7 +128,7 @@ def _sample(row: Row, manifest: Path, folder: Path, named: dict[str, str], probl
     split = values.get("split", "")
     if split and split.lower() not in _SIDES:
         hint = did_you_mean(split, _SIDES) or "train, val and test are sides"
-        problems.append(Problem(f'split: "{split}" is not a side of a split', place, hint))
+        problems.append(Problem(f'split: "{split}" is not a split', place, hint))
     elif "split" in values and not split:
         problems.append(Problem("says no split", place, "the column gives train, val or test in every row"))
     if re.search(r"[/\\]", values.get("id", "")):

@@ -31,7 +31,7 @@ def dsb2018(*, root: Path = Path("data/dsb2018")) -> Dataset:
         root: folder of the data.
 
     Raises:
-        SegregError: the data is missing or incomplete; all that is wrong is told at once.
+        SegregError: the data is missing or incomplete; all that is wrong is reported at once.
     """
     root = expanded(root)
     if problem := missing_folder(root, "root"):

@@ -49,7 +49,7 @@ def folder(
             whose first group names what must not be split, such as `^(.*)_jpg[.]rf[.]`.
 
     Raises:
-        SegregError: folders, names or settings are wrong. All that is found is told at once, files by their names.
+        SegregError: folders, names or settings are wrong. All that is found is reported at once, files by their names.
     """
     images, masks = expanded(images), expanded(masks)
     problems: list[Problem] = []

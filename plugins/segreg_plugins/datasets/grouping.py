@@ -1,4 +1,4 @@
-"""Which images belong together, so that a split never parts them: told by their names."""
+"""Which images belong together, so that a split never separates them: by their names."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MaskRules:
-    """What a data set of mask files passes on to segreg: the task, how a mask is read, and that in words."""
+    """What a data set of mask files passes on to segreg: the task, how a mask is read, and its description."""
 
     task: Task
     read_mask: Callable[[Sample], NDArray[np.uint8]]

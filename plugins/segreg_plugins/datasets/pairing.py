@@ -24,7 +24,7 @@ def pairs_in(
 
     Raises:
         SegregError: a folder is missing or has no images, two files have one name, or a file has no partner. All of
-            these are told together.
+            these are reported together.
     """
     problems = [p for p in (missing_folder(images, "images"), missing_folder(masks, "masks")) if p]
     together = not problems and images.resolve() == masks.resolve()

@@ -1,7 +1,7 @@
 """COCO's run-length encoded masks, both forms, as pixels.
 
-A mask is told column by column, top to bottom: so many pixels outside, so many inside, outside, and so on. The
-uncompressed form lists these counts. The compressed one writes them as a text: each count (from the third on less the
+A mask is written column by column, top to bottom: so many pixels outside, so many inside, outside, and so on. The
+uncompressed form lists these counts. The compressed one writes them as a string: each count (from the third on less the
 one two before it) in pieces of five bits, lowest first, as characters from "0" on; the sixth bit says that more
 pieces follow, and the last piece's fifth bit is the sign.
 """

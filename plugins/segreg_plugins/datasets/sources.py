@@ -1,4 +1,4 @@
-"""What a known data set's folder must hold, and what is told where it does not."""
+"""What a known data set's folder must hold, and the message where it does not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def found_root(root: Path, wanted: Sequence[str], *, source: str, archives: Sequ
     Args:
         root: the setting of that name.
         wanted: what must be there.
-        source: where the data comes from, told where something is missing.
+        source: where the data comes from, reported where something is missing.
         archives: names of the archives it comes in, so that one that was not unpacked is noticed.
 
     Raises:

@@ -17,7 +17,7 @@ JSON_LINES = (".jsonl", ".ndjson")
 
 @dataclass(frozen=True)
 class Row:
-    """One row: the line where it begins, and its values by column, as texts."""
+    """One row: the line where it begins, and its values by column, as strings."""
 
     line: int
     values: Mapping[str, str]

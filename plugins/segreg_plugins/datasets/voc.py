@@ -39,7 +39,7 @@ def voc(
             `trainaug.txt`, or without this list on all that has a mask there and is not in val.txt.
 
     Raises:
-        SegregError: files are missing, all of them told, or a list is not as it should be.
+        SegregError: files are missing, all of them reported, or a list is not as it should be.
     """
     folder = "SegmentationClass" if masks == "standard" else "SegmentationClassAug"
     source = SOURCE if masks == "standard" else f"{SOURCE}\n{AUGMENTED_SOURCE}"
@@ -68,7 +68,7 @@ def voc(
 
 
 def _sides(root: Path, masks: str, folder: str) -> dict[str, list[str]]:
-    """Return the names on each side of the split; "" where there is none."""
+    """Return the names of each split; "" where there is none."""
     lists = root / "ImageSets" / "Segmentation"
     if masks == "augmented":
         val = _names(lists / "val.txt")

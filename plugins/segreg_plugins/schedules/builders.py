@@ -1,6 +1,6 @@
 """The schedules that a recipe can name, each with a warm-up.
 
-Rates change with every optimizer step; lengths are told in epochs. A rate that a setting names (`final_lr`, `min_lr`)
+Rates change with every optimizer step; lengths are given in epochs. A rate that a setting names (`final_lr`, `min_lr`)
 holds for every part of the network alike; everything else is relative to the part's own rate (`lr_factors`).
 """
 

@@ -28,7 +28,7 @@ def segreg_run_start(run: Path, recipe: Mapping[str, Any]) -> None:
     """Report the trackers that a run begins, or continues.
 
     Raises:
-        SegregError: a tracker is unknown, not installed, or fails; told once all others have been told.
+        SegregError: a tracker is unknown, not installed, or fails; reported once all others have been called.
     """
     unknown = [name for name in _named() if name not in TRACKERS]
     hints = did_you_mean(unknown[0], TRACKERS) or f"there are {listed(TRACKERS)}" if unknown else ""

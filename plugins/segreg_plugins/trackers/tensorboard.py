@@ -1,7 +1,7 @@
 """TensorBoard: a run's scalars, recipe, results and overlays as event files in the run's folder `tensorboard`.
 
 Events are appended and flushed at once, by TensorBoard's own record writer: a run that is killed keeps all that it
-told, and nothing stays open where a run ends without saying so. `tensorboard --logdir runs` shows every run.
+logged, and nothing stays open where a run ends without saying so. `tensorboard --logdir runs` shows every run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is told of a data set's samples, one by one: damaged files, wrong masks, odd images, classes nobody shows."""
+"""What is found in a data set's samples, one by one: damaged files, wrong masks, odd images, classes nobody shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from segreg.registry.protocols import Dataset, Sample
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
 STRETCHED = 1.5
-"""Change of the aspect ratio from which a stretched image is told."""
+"""Change of the aspect ratio from which a stretched image is reported."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,12 @@ class Case:
     """One instance of a finding.
 
     Attributes:
-        told: it in a line, with the names of its files.
+        message: the case in a line, with the names of its files.
         files: its files.
         ids: the samples concerned.
     """
 
-    told: str
+    message: str
     files: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
 
@@ -59,7 +59,7 @@ class Finding:
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain values."""
-        cases = [{"told": case.told, "files": list(case.files), "ids": list(case.ids)} for case in self.cases]
+        cases = [{"message": case.message, "files": list(case.files), "ids": list(case.ids)} for case in self.cases]
         return {
             "severity": self.severity, "name": self.name, "what": self.what, "why": self.why, "do": self.do,
             "cases": cases,
@@ -68,7 +68,7 @@ class Finding:
     def lines(self, *, most: int = 5) -> list[str]:
         """Return it as lines to print, with the first `most` cases."""
         told = [f"{self.severity}: {self.what} [{self.name}]"]
-        told += [f"    {case.told}" for case in self.cases[:most]]
+        told += [f"    {case.message}" for case in self.cases[:most]]
         if len(self.cases) > most:
             told.append(f"    and {len(self.cases) - most} more; --all prints them, --json too")
         for word, text in (("why", self.why), ("do", self.do)):
@@ -108,7 +108,7 @@ _FAULTS: dict[str, tuple[str, str, str]] = {
     "mask-values": (
         "masks with values that are no class",
         "a pixel that is not a class can't be learned; training refuses it rather than guess",
-        "name every class in the recipe, say which value is ignored, or mend the masks",
+        "name every class in the recipe, say which value is ignored, or fix the masks",
     ),
     "sizes-differ": (
         "masks of another size than their image",
@@ -128,7 +128,7 @@ _ODD: dict[str, tuple[Severity, str, str, str]] = {
         "warning",
         "masks that are ignored as a whole",
         "such images cost time and teach nothing",
-        "take them out, or mend what makes their pixels 255",
+        "take them out, or fix what makes their pixels 255",
     ),
     "mask-empty": (
         "warning",
@@ -176,7 +176,7 @@ def fault_findings(dataset: Dataset, scanned: Sequence[Scanned]) -> list[Finding
         cases = []
         for one in scanned:
             sample = dataset.samples[one.index]
-            cases += [Case(fault.told, files_of(sample), (sample.id,)) for fault in one.faults if fault.name == name]
+            cases += [Case(fault.message, files_of(sample), (sample.id,)) for fault in one.faults if fault.name == name]
         if cases:
             findings.append(Finding("error", name, f"{what}: {len(cases)}", why, do, tuple(cases)))
     return findings
@@ -284,7 +284,7 @@ def files_of(sample: Sample) -> tuple[str, ...]:
 
 
 def _cases(dataset: Dataset, found: Sequence[tuple[Scanned, str, str]]) -> tuple[Case, ...]:
-    """Return a case for each sample, of its image or its mask, with what is told of that file."""
+    """Return a case for each sample, of its image or its mask, with the finding for that file."""
     cases = []
     for one, which, words in found:
         sample = dataset.samples[one.index]

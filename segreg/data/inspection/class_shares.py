@@ -20,7 +20,7 @@ FORMULAS = {
     "inverse_frequency": "pixels / (classes with pixels x pixels of the class), scikit-learn's `balanced`",
     "positive_weight": "pixels without the class / pixels with it",
 }
-"""What the suggested weights are; all are taken of the training side alone."""
+"""What the suggested weights are; all are those of the training split alone."""
 
 
 @dataclass(frozen=True)

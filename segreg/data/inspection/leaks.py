@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 ALIKE = 0.5
 """Correlation of details from which two images count as copies.
 
-Chosen by eye on the very images it is told of here: of 280,875 pairs of 750 skin lesions it takes 7, which all look
+Chosen by eye on these very images: of 280,875 pairs of 750 skin lesions it takes 7, which all look
 like one lesion twice, and the next has 0.48; of nuclei, strawberries and gravel it takes 14 pairs, 13 of them augmented
 copies and one two slices of one embryo. Neighbouring frames of a film are alike by 0.5 to 0.9.
 """
@@ -149,12 +149,12 @@ def _same_findings(
     if across:
         findings.append(Finding(
             "error", "duplicate-across-sides",
-            f"images that are there again on another side of the split: {len(across)}",
+            f"images that are there again in another split: {len(across)}",
             _LEAK, _GROUPS, tuple(_case(dataset, indices, side_of) for indices in across),
         ))  # fmt: skip
     if within:
         findings.append(Finding(
-            "warning", "duplicate", f"images that are there again on the same side: {len(within)}",
+            "warning", "duplicate", f"images that are there again in the same split: {len(within)}",
             "they count for more than the others, and another split would divide them",
             "leave all but one of them out, or give them one group",
             tuple(_case(dataset, indices, side_of) for indices in within),

@@ -1,4 +1,4 @@
-"""The whole check of a data set: every sample read once, every finding told, and the numbers beside them."""
+"""The whole check of a data set: every sample read once, every finding reported, and the numbers beside them."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Report:
 
     Attributes:
         dataset: the data set.
-        sides: the samples of each side, as indices; empty where the split can't be made.
+        sides: the samples of each side, as indices; empty where the data could not be split.
         shares: each class's share of all images under "all", and of each side.
-        weights: suggested weights by formula, of the training side (of all where there is no split).
+        weights: suggested weights by formula, of the training split (of all where there is no split).
         sizes: how many images have each size, the most frequent first.
         formats: how many images have each depth and number of channels.
         findings: what was found, errors first.
@@ -125,7 +125,7 @@ def inspect(
     *,
     progress: Progress,
 ) -> Report:
-    """Read a whole data set and tells everything that is to be told of it.
+    """Read a whole data set and report everything that is found in it.
 
     What training would refuse are errors, found by what training does; so is a leak that is beyond doubt. Memory grows
     by some 30 kB an image; the images themselves are read in threads, one after the other thrown away.
@@ -141,7 +141,7 @@ def inspect(
     chosen = sorted(side_of) if side_of else list(range(len(dataset.samples)))
     if left := len(dataset.samples) - len(chosen):
         findings.append(Finding(
-            "note", "unused", f"{left} of {len(dataset.samples)} images stand on no side of the split",
+            "note", "unused", f"{left} of {len(dataset.samples)} images are in no split",
             "they are neither trained on nor scored, and were not looked at here",
             "split.method: random takes all; split.lists names those that are used",
         ))  # fmt: skip
@@ -181,8 +181,8 @@ def _sides(dataset: Dataset, split: Split, findings: list[Finding]) -> dict[Spli
         divided = whole and any(f.name == "group-across-sides" for f in group_findings(dataset, sides_by_index(own)))
         if not divided:  # which is told group by group
             findings.append(Finding(
-                "error", "split-refused", "the recipe's split can't be made", "training stops before its first step",
-                "mend the recipe's section split as the message says",
+                "error", "split-refused", "the data could not be split", "training stops before its first step",
+                "fix the recipe's section split as the message says",
                 tuple(Case(str(problem)) for problem in error.problems),
             ))  # fmt: skip
         return own if whole else {}

@@ -35,11 +35,11 @@ class Fault:
 
     Attributes:
         name: "image-unreadable", "mask-missing", "mask-unreadable", "mask-values", "sizes-differ" or "unfit".
-        told: what is wrong, with the file's name.
+        message: what is wrong, with the file's name.
     """
 
     name: str
-    told: str
+    message: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ class Scanned:
         index: into `Dataset.samples`.
         faults: why training would refuse it; the other attributes are None or empty where its files can't be read.
         size: height and width in pixels.
-        format: channels and depth in words, such as "3 channels, 8 bits".
+        format: channels and depth, such as "3 channels, 8 bits".
         blank: whether all of the image has one value.
         image_digest: of the image's values, whatever file holds them.
         mask_digest: of the labels.
@@ -144,7 +144,7 @@ def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _mask_fault(sample: Sample) -> Callable[[], str]:
-    """Says on demand whether a mask that its data set refuses is damaged or holds what is not a class."""
+    """Return on demand whether a mask that its data set refuses is damaged or holds what is not a class."""
 
     def name() -> str:
         try:

@@ -59,7 +59,7 @@ def contact_sheet(
 
     Args:
         dataset: the data set.
-        indices: the samples of the training side.
+        indices: the samples of the training split.
         input: how they are prepared.
         augment: Albumentations transforms.
         seed: the recipe's, from which both the samples and the augmentations are drawn.
@@ -85,7 +85,7 @@ def contact_sheet(
             row.append(Panel(_outlined(*after, dataset.task), f"epoch {epoch}"))
         rows.append(row)
     if not rows:
-        raise SegregError("no image of the training side can be read, so there is none to show")
+        raise SegregError("no image of the training split can be read, so there is none to show")
     title = f"training images at {input.size[0]}x{input.size[1]}: as prepared, then as augmented"
     title += "" if augment else " (the recipe has no augmentation)"
     return _sheet(rows, f"{title}\n{dataset.notice}".strip(), dataset.task)

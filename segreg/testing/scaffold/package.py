@@ -43,7 +43,7 @@ def kinds_of(words: Iterable[str]) -> tuple[str, ...]:
 
 
 def write_package(names: Names, kinds: tuple[str, ...], parent: Path) -> dict[Path, str]:
-    """Write a package into a new folder of `parent`, and return its files and their texts.
+    """Write a package into a new folder of `parent`, and return its files and their contents.
 
     Raises:
         SegregError: the folder is there already, or can't be written.
