@@ -6,10 +6,12 @@ A learning rate has no default: what serves one optimizer ruins another, so a re
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from inspect import Parameter, Signature
 from pathlib import Path
+from textwrap import dedent
 from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Interval
@@ -109,9 +111,11 @@ def _signature(name: str) -> dict[str, Any]:
     source = Path(spec.origin if spec and spec.origin else "torch").parent / "optim" / f"{name.lower()}.py"
     if not source.is_file():
         raise SegregError(f"this torch has no {source}; segreg reads the settings of its optimizers there")
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
-            named = node.args.args[-len(node.args.defaults) :]
-            defaults = {a.arg: ast.literal_eval(d) for a, d in zip(named, node.args.defaults, strict=True)}
-            return {s: float(d) if type(d) is int else d for s, d in defaults.items() if s in _SETTINGS}
+    # The signature alone: parsing whole files would take tens of milliseconds of every command that lists parts.
+    if head := re.search(r"^    def __init__\(.*?^    \)[^\n]*:$", source.read_text(encoding="utf-8"), re.M | re.S):
+        (function,) = ast.parse(f"{dedent(head.group())} pass").body
+        assert isinstance(function, ast.FunctionDef)
+        named = function.args.args[-len(function.args.defaults) :]
+        defaults = {a.arg: ast.literal_eval(d) for a, d in zip(named, function.args.defaults, strict=True)}
+        return {s: float(d) if type(d) is int else d for s, d in defaults.items() if s in _SETTINGS}
     raise SegregError(f"{source} defines no __init__; segreg reads the settings of torch's optimizers there")
