@@ -293,7 +293,7 @@ def test_a_split_that_cannot_be_made_is_told_and_the_rest_is_checked():
     dataset = in_memory([half(), np.zeros((40, 40), np.uint8)])
     report = report_of(dataset, split=Split(method="dataset"))
     assert report.in_error
-    assert "2 of 2 samples don't say on which side" in told(report, "split-refused")[0]
+    assert "2 of 2 samples don't say in which split" in told(report, "split-refused")[0]
     assert ids(report, "mask-empty") == [("1",)]
     assert report.sides == {}
     assert list(report.shares) == ["all"]
