@@ -45,10 +45,10 @@ def main() -> None:
     seed_everything(recipe.seed)
     dataset = build.build_dataset(recipe)
     with tempfile.TemporaryDirectory() as folder:
-        sides = divide(dataset, recipe.split)
-        prepared = prepare(dataset, recipe.input, indices=sides["train"], folder=Path(folder))
+        splits = divide(dataset, recipe.split)
+        prepared = prepare(dataset, recipe.input, indices=splits["train"], folder=Path(folder))
         train = BatchLoader(
-            prepared, sides["train"], batch_size=recipe.train.batch_size, augment=build.build_augmentations(recipe),
+            prepared, splits["train"], batch_size=recipe.train.batch_size, augment=build.build_augmentations(recipe),
             workers=fitting_workers(device.type),
         )  # fmt: skip
         model = build.build_model(recipe, dataset.task)

@@ -128,7 +128,7 @@ def write_recipe(case: Case, data: Path, names: list[str]) -> None:
     kind = {"foreground": "nonzero"} if case.classes == 1 else {"classes": [f"class{k}" for k in range(case.classes)]}
     recipe = {
         "dataset": {"name": "folder", "images": str(data / "images"), "masks": str(data / "masks"), **kind},
-        "split": {"method": "lists", "lists": {side: str(file) for side, file in lists.items()}},
+        "split": {"method": "lists", "lists": {split: str(file) for split, file in lists.items()}},
         "input": {"size": [case.size, case.size], "normalize": "imagenet"},
         "encoder": case.encoder,
         "decoder": {"name": "deeplabv3plus", "output_stride": 16, "rates": list(RATES)},

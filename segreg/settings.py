@@ -97,13 +97,13 @@ def check_value(hint: Any, value: Any) -> Any:
     try:
         text = json.dumps(value, default=_path_as_text)
     except TypeError:  # only a recipe made in Python can hold such a thing
-        raise ValueError(f"must be {type_in_words(hint)}, not {value!r}") from None
+        raise ValueError(f"must be {format_type(hint)}, not {value!r}") from None
     try:
         # Through JSON, because pydantic's strict mode takes a list for a tuple there and nowhere else.
         return _adapter(hint).validate_json(text, strict=True)
     except ValidationError as error:
         inside = _place_inside(error, value)
-        raise ValueError(f"must be {type_in_words(hint)}, not {value_in_words(value)}{inside}") from None
+        raise ValueError(f"must be {format_type(hint)}, not {format_value(value)}{inside}") from None
 
 
 def _path_as_text(value: Any) -> str:
@@ -118,9 +118,9 @@ def _place_inside(error: Any, value: Any) -> str:
     if len(faults) != 1 or not (loc := faults.pop()):
         return ""
     if isinstance(value, list) and isinstance(loc[0], int) and loc[0] < len(value):
-        return f"; item {loc[0] + 1} is {value_in_words(value[loc[0]])}"
+        return f"; item {loc[0] + 1} is {format_value(value[loc[0]])}"
     if isinstance(value, Mapping) and loc[0] in value:
-        return f'; "{loc[0]}" is {"none of its keys" if "[key]" in loc else value_in_words(value[loc[0]])}'
+        return f'; "{loc[0]}" is {"none of its keys" if "[key]" in loc else format_value(value[loc[0]])}'
     return ""
 
 
@@ -134,7 +134,7 @@ def json_schema(hint: Any) -> dict[str, Any]:
     return {} if hint is Any else _adapter(hint).json_schema(mode="validation")
 
 
-def value_in_words(value: Any) -> str:
+def format_value(value: Any) -> str:
     """Return a recipe's value as a message quotes it."""
     if value is None:
         return "null"
@@ -158,7 +158,7 @@ _PLAIN = {
 _MANY = {int: "integers", float: "numbers", str: "strings", bool: "true/false values", Path: "paths"}
 
 
-def type_in_words(hint: Any) -> str:
+def format_type(hint: Any) -> str:
     """Return a type hint in a recipe writer's words: "a number between 0 and 1", "a list of integers or null"."""
     if hint is Any:
         return "anything"
@@ -166,29 +166,29 @@ def type_in_words(hint: Any) -> str:
         return _PLAIN[hint]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        return type_in_words(arguments[0]) + _limits_in_words(arguments[1:])
+        return format_type(arguments[0]) + _format_limits(arguments[1:])
     if origin is Literal:
-        words = [a if isinstance(a, str) else value_in_words(a) for a in arguments]
+        words = [a if isinstance(a, str) else format_value(a) for a in arguments]
         return words[0] if len(words) == 1 else f"one of {', '.join(words)}"
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(type_in_words(argument) for argument in arguments)
+        return " or ".join(format_type(argument) for argument in arguments)
     if origin in (list, Sequence) or (origin is tuple and Ellipsis in arguments):
         return f"a list of {_plural(arguments[0])}"
     if origin is tuple:
         inner = {_plural(argument) for argument in arguments}
         return f"a list of {len(arguments)} {inner.pop()}" if len(inner) == 1 else f"a list of {len(arguments)} values"
     if origin in (dict, Mapping):
-        keys = type_in_words(arguments[0]).removeprefix("one of ") if get_origin(arguments[0]) is Literal else "names"
+        keys = format_type(arguments[0]).removeprefix("one of ") if get_origin(arguments[0]) is Literal else "names"
         return f"a mapping of {keys} to {_plural(arguments[1])}"
     return getattr(hint, "__name__", str(hint))
 
 
 def _plural(hint: Any) -> str:
     bare, limits = (get_args(hint)[0], get_args(hint)[1:]) if get_origin(hint) is Annotated else (hint, ())
-    return (_MANY.get(bare) or f"values, each {type_in_words(bare)}") + _limits_in_words(limits)
+    return (_MANY.get(bare) or f"values, each {format_type(bare)}") + _format_limits(limits)
 
 
-def _limits_in_words(limits: Sequence[Any]) -> str:
+def _format_limits(limits: Sequence[Any]) -> str:
     """Return " above 0 and at most 1" for annotated_types' limits, also where pydantic.Field holds them."""
     found: dict[type, Any] = {}
     for limit in limits:
@@ -200,8 +200,8 @@ def _limits_in_words(limits: Sequence[Any]) -> str:
         case [Gt(gt=low), None, Lt(lt=high), None]:
             words = [f"strictly between {low} and {high}"]
         case _:
-            told = {Gt: ("above", "gt"), Ge: ("of at least", "ge"), Lt: ("below", "lt"), Le: ("of at most", "le")}
-            words = [f"{text} {getattr(found[kind], name)}" for kind, (text, name) in told.items() if kind in found]
+            bounds = {Gt: ("above", "gt"), Ge: ("of at least", "ge"), Lt: ("below", "lt"), Le: ("of at most", "le")}
+            words = [f"{text} {getattr(found[kind], name)}" for kind, (text, name) in bounds.items() if kind in found]
     counts = [f"at least {found[MinLen].min_length}"] if MinLen in found else []
     counts += [f"at most {found[MaxLen].max_length}"] if MaxLen in found else []
     return "".join(f" {text}" for text in [" and ".join(words)] if text) + (f" ({', '.join(counts)})" if counts else "")

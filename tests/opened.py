@@ -50,7 +50,7 @@ def probed(file, script):
     return made
 
 
-def told_by(path, page, folder, width):
+def label_of(path, page, folder, width):
     """Return what the script noted in a window of that width; the browser itself complains of nothing."""
     opened = subprocess.run(
         [path, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
@@ -60,8 +60,8 @@ def told_by(path, page, folder, width):
     )  # fmt: skip
     found = re.search('<pre id="told">(.*?)</pre>', opened.stdout, re.DOTALL)
     assert found, opened.stderr[-2000:]
-    told = json.loads(html.unescape(found[1]))
-    assert told["errors"] == []
+    reported = json.loads(html.unescape(found[1]))
+    assert reported["errors"] == []
     assert [line for line in opened.stderr.splitlines() if "CONSOLE" in line] == []
-    assert min(told["images"]) > 0
-    return told
+    assert min(reported["images"]) > 0
+    return reported

@@ -39,7 +39,7 @@ def model(place, *, name="", seeds=2, epochs=12, **changes):
         "training_images_per_second": Cost(speed, speed - 3, speed + 2, "images/s"),
         "latency_p50_ms": Cost(1 / speed, 0.95 / speed, 1.2 / speed, "s"),
     }
-    told = {
+    reported = {
         "name": name or f"encoder{place}, dice_bce",
         "settings": {"encoder": f"encoder{place}", "loss": "dice_bce"},
         "runs": tuple(f"runs/encoder{place}/seed{seed}" for seed in range(seeds)),
@@ -51,7 +51,7 @@ def model(place, *, name="", seeds=2, epochs=12, **changes):
         "curves": tuple(curve(drawn, mean, epochs) for _ in range(seeds)),
         "per_image": tuple(min(1.0, max(0.0, mean + drawn.gauss(0, 0.08))) for _ in IMAGES),
     }
-    return Model(**{**told, **changes})
+    return Model(**{**reported, **changes})
 
 
 def curve(drawn, mean, epochs):
@@ -68,7 +68,7 @@ def comparison(count=3, **changes):
     """Return a comparison of that many models; the second one is the baseline, where there are two."""
     models = changes.pop("models", tuple(model(place) for place in range(count)))
     baseline = models[min(1, len(models) - 1)].name if models else "none"
-    told = {
+    reported = {
         "title": "Encoders on planted images",
         "metric": METRIC,
         "higher_is_better": True,
@@ -82,7 +82,7 @@ def comparison(count=3, **changes):
         "notices": (),
         "method": ("Intervals: 2000 resamples.", "Tests: paired permutations."),
     }
-    return Comparison(**{**told, **changes})
+    return Comparison(**{**reported, **changes})
 
 
 def failure(**changes):

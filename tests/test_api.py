@@ -85,11 +85,11 @@ def test_a_recipe_made_in_python_runs(tmp_path):
     assert written.values["encoder"]["name"] == "timm/test_resnet"
 
 
-def test_mistakes_in_a_recipe_are_told_together(tmp_path):
+def test_mistakes_in_a_recipe_are_reported_together(tmp_path):
     recipe = segreg.load_recipe(tiny_runs.write_recipe(tmp_path), ["encoder=resnet81", "train.epoch=1"])
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet")
-    assert len(told.value.problems) == 2
+    assert len(reported.value.problems) == 2
     assert not (tmp_path / "runs").exists()
 
 
@@ -117,7 +117,7 @@ def test_a_dataset_is_built_from_paths(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "settings", "told"),
+    ("arguments", "settings", "reported"),
     [
         (("los", "bce", None), {}, '"los" is not a kind of part\n  did you mean "loss"?'),
         (("loss", "bcee", None), {}, 'there is no loss "bcee"\n  did you mean "bce"'),
@@ -128,10 +128,10 @@ def test_a_dataset_is_built_from_paths(tmp_path):
         (("dataset", "folder"), {}, 'the dataset "folder" needs "images"'),
     ],
 )
-def test_what_can_not_be_built_is_told(arguments, settings, told):
+def test_what_can_not_be_built_is_reported(arguments, settings, reported):
     with pytest.raises(SegregError) as error:
         segreg.build_part(*arguments, **settings)
-    assert str(error.value).startswith(told)
+    assert str(error.value).startswith(reported)
 
 
 FAILING = """
@@ -150,7 +150,7 @@ def segreg_entries():
 """
 
 
-def test_a_strangers_builder_that_fails_is_told_by_its_name_with_a_traceback_for_its_author(
+def test_a_strangers_builder_that_fails_is_reported_by_its_name_with_a_traceback_for_its_author(
     plugin, installed, tmp_path, segreg
 ):
     installed(*plugged.builtin(), plugin(FAILING, distribution="segreg-hinge", version="1.2"))

@@ -37,7 +37,7 @@ from segreg.registry.kinds import KINDS
 from segreg.registry.registry import load_registry
 from segreg.runs.directory import RunDirectory
 from segreg.runs.trained_run import Run
-from segreg.settings import plain, settings_of, type_in_words
+from segreg.settings import format_type, plain, settings_of
 from test_architecture import LAYERS, PUBLIC
 
 ROOT = Path(__file__).parents[1]
@@ -92,7 +92,7 @@ def anchors(page):
 def settings_table(section):
     rows = ["| setting | default | is | meaning |", "|---|---|---|---|"]
     for setting in settings_of(section).values():
-        words = type_in_words(setting.hint)
+        words = format_type(setting.hint)
         default = json.dumps(plain(setting.hint, setting.default))
         rows.append(f"| `{setting.name}` | `{default}` | {words} | {setting.meaning} |")
     return "\n".join(rows)
@@ -107,11 +107,11 @@ def with_tables(text):
 
 
 def in_short(settings):
-    told = [
+    reported = [
         f"`{s.name}`" if s.required else f"`{s.name}: {json.dumps(plain(s.hint, s.default))}`"
         for s in settings.values()
     ]
-    return ", ".join(told)
+    return ", ".join(reported)
 
 
 def parts_page(registry):
@@ -198,15 +198,15 @@ def test_every_page_is_in_the_index():
     assert linked == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
 
 
-def test_every_section_of_a_recipe_is_told():
-    told = {word.split(".")[0] for word in spans(RECIPES)} | set(re.findall(r"^### (\w+)$", text_of(RECIPES), re.M))
-    assert set(SECTIONS) <= told
+def test_every_section_of_a_recipe_is_reported():
+    reported = {word.split(".")[0] for word in spans(RECIPES)} | set(re.findall(r"^### (\w+)$", text_of(RECIPES), re.M))
+    assert set(SECTIONS) <= reported
 
 
-def test_every_kind_is_told_with_what_it_is_given():
-    told = sections(CONTRACTS)
+def test_every_kind_is_reported_with_what_it_is_given():
+    reported = sections(CONTRACTS)
     for kind in KINDS.values():
-        text = told[kind.name.title()]
+        text = reported[kind.name.title()]
         assert "Given:" in text
         assert "Returns:" in text or kind.name == "dataset"
         builder = re.search(r"^def \w+\((.*?)\)( ->.*)?:$", text, re.MULTILINE).group(1)
@@ -214,22 +214,22 @@ def test_every_kind_is_told_with_what_it_is_given():
         assert given == list(kind.gives)
 
 
-def test_every_hook_is_told_with_its_arguments():
-    told = {span for span in spans(CONTRACTS) if re.fullmatch(r"segreg_\w+\(.*\)", span)}
+def test_every_hook_is_reported_with_its_arguments():
+    reported = {span for span in spans(CONTRACTS) if re.fullmatch(r"segreg_\w+\(.*\)", span)}
     specs = {name: hook for name, hook in vars(hooks).items() if name.startswith("segreg_")}
-    assert {f"{name}({', '.join(inspect.signature(hook).parameters)})" for name, hook in specs.items()} == told
+    assert {f"{name}({', '.join(inspect.signature(hook).parameters)})" for name, hook in specs.items()} == reported
 
 
-def test_every_public_name_is_told():
-    told = " ".join(spans(DOCS / "python.md"))
+def test_every_public_name_is_reported():
+    reported = " ".join(spans(DOCS / "python.md"))
     for name in segreg.__all__:
-        assert re.search(rf"\b{name}\b", told), name
+        assert re.search(rf"\b{name}\b", reported), name
     for name in vars(Run):
-        assert name.startswith("_") or re.search(rf"\bRun\.{name}\b", told), name
-    assert "Run.directory" in told
+        assert name.startswith("_") or re.search(rf"\bRun\.{name}\b", reported), name
+    assert "Run.directory" in reported
 
 
-def test_what_plugins_may_import_is_told_and_there():
+def test_what_plugins_may_import_is_reported_and_there():
     own, modules = sections(PLUGINS / "index.md")["What a plugin may import"].split("And these modules:")
     assert sorted(re.findall(r"`(\w+)`", own.partition(":")[2])) == sorted(segreg.__all__)
     rows = dict(re.findall(r"^\| `segreg\.([\w.]+)` \| (.+) \|$", modules, re.MULTILINE))
@@ -240,25 +240,25 @@ def test_what_plugins_may_import_is_told_and_there():
             assert hasattr(there, name), f"segreg.{module} has no {name}"
 
 
-def test_what_a_kind_reserves_is_told():
-    told = sections(CONTRACTS)["An entry"]
-    assert "`name` can't be a setting" in " ".join(told.split())
+def test_what_a_kind_reserves_is_reported():
+    reported = sections(CONTRACTS)["An entry"]
+    assert "`name` can't be a setting" in " ".join(reported.split())
     for kind in KINDS.values():
         for word in kind.reserved - {"name"}:
-            assert re.search(rf"`{word}` of [^.:]*\b{kind.name}\b", told), f"{kind.name}: {word}"
+            assert re.search(rf"`{word}` of [^.:]*\b{kind.name}\b", reported), f"{kind.name}: {word}"
 
 
 @pytest.mark.parametrize("kind", ["encoder", "decoder", "metric", "schedule"])
-def test_what_a_kind_promises_and_may_offer_besides_is_told(kind):
+def test_what_a_kind_promises_and_may_offer_besides_is_reported(kind):
     protocol = vars(contracts)[kind.title()]
     besides = protocol.__doc__.partition("may be offered besides")
     bullets = re.findall(r"^ *\* (.*?)(?::|, a)", besides[2], re.MULTILINE)
     offered = re.findall(r"`(\w+)", " ".join(bullets) or besides[0].splitlines()[-1])
     assert offered
     methods = [name for name, value in vars(protocol).items() if inspect.isfunction(value) and not name.startswith("_")]
-    told = sections(CONTRACTS)[kind.title()]
+    reported = sections(CONTRACTS)[kind.title()]
     for name in (*offered, *methods, *vars(protocol).get("__annotations__", {})):
-        assert re.search(rf"`{name}\b", told), f"{kind}: {name}"
+        assert re.search(rf"`{name}\b", reported), f"{kind}: {name}"
 
 
 @pytest.mark.parametrize(
@@ -271,10 +271,10 @@ def test_what_a_kind_promises_and_may_offer_besides_is_told(kind):
         ("Metric", tables.Reliability),
     ],
 )
-def test_every_field_that_a_plugin_fills_in_is_told(section, form):
-    told = " ".join(re.findall(r"`([^`]+)`", sections(CONTRACTS)[section].replace("```", "")))
+def test_every_field_that_a_plugin_fills_in_is_reported(section, form):
+    reported = " ".join(re.findall(r"`([^`]+)`", sections(CONTRACTS)[section].replace("```", "")))
     for field in dataclasses.fields(form):
-        assert re.search(rf"\b{field.name}\b", told), f"{form.__name__}.{field.name}"
+        assert re.search(rf"\b{field.name}\b", reported), f"{form.__name__}.{field.name}"
 
 
 def test_what_is_refused_is_said_in_these_words():
@@ -287,7 +287,7 @@ def test_what_is_refused_is_said_in_these_words():
     assert len(rows) > 15
 
 
-def test_a_plugin_for_another_segreg_is_told_in_these_words(segreg, installed, monkeypatch):
+def test_a_plugin_for_another_segreg_is_reported_in_these_words(segreg, installed, monkeypatch):
     page = PLUGINS / "index.md"
     project = tomllib.loads(blocks(page, "toml")[0])["project"]
     names = {"distribution": project["name"], "version": project["version"], "requires": project["dependencies"]}
@@ -296,21 +296,21 @@ def test_a_plugin_for_another_segreg_is_told_in_these_words(segreg, installed, m
     assert segreg("plugins").out == blocks(page, "text")[0]
 
 
-def test_every_file_of_a_run_is_told():
-    told = set(spans(DOCS / "training.md"))
+def test_every_file_of_a_run_is_reported():
+    reported = set(spans(DOCS / "training.md"))
     run = RunDirectory(Path("run"))
     files = [getattr(run, name).name for name, value in vars(RunDirectory).items() if isinstance(value, property)]
     for name in [*files, "state.pt", "history.jsonl"]:
-        assert {name, f"{name}/"} & told, name
+        assert {name, f"{name}/"} & reported, name
 
 
-def test_every_environment_variable_is_told_and_exists():
+def test_every_environment_variable_is_reported_and_exists():
     read = set()
     for file in (*(ROOT / "segreg").rglob("*.py"), *(ROOT / "plugins").rglob("*.py"), Path(__file__)):
         read |= set(re.findall(r"\bSEGREG_[A-Z_]+\b", text_of(file)))
-    told = set(re.findall(r"\bSEGREG_[A-Z_]+\b", " ".join(text_of(page) for page in PAGES.values())))
-    assert read | {"SEGREG_REAL_DATA"} == told
-    assert told <= set(re.findall(r"`(\w+)`", sections(COMMANDS_PAGE)["Environment variables"]))
+    reported = set(re.findall(r"\bSEGREG_[A-Z_]+\b", " ".join(text_of(page) for page in PAGES.values())))
+    assert read | {"SEGREG_REAL_DATA"} == reported
+    assert reported <= set(re.findall(r"`(\w+)`", sections(COMMANDS_PAGE)["Environment variables"]))
 
 
 def test_every_package_has_its_layer_in_the_picture():
@@ -343,8 +343,8 @@ def test_commands_and_options_exist(page):
     known = commands()
     lines = [line for block in blocks(page, "sh") for line in block.splitlines()]
     for text in (*spans(page), *lines):
-        for told in re.findall(r"(?:^|[ /;])segreg ([^|;&#]+)", text):
-            words = told.split()
+        for reported in re.findall(r"(?:^|[ /;])segreg ([^|;&#]+)", text):
+            words = reported.split()
             command = words[0] if words[0].isalpha() and words[0].islower() else ""
             if command in EXAMPLES:
                 continue
@@ -353,16 +353,16 @@ def test_commands_and_options_exist(page):
             assert options <= known[command] | {"--help"}, f"{page.name}: {text!r}"
 
 
-def test_every_command_and_option_is_told():
-    told = sections(COMMANDS_PAGE)
-    table = told["The commands"]
+def test_every_command_and_option_is_reported():
+    reported = sections(COMMANDS_PAGE)
+    table = reported["The commands"]
     for name in filter(None, commands()):
         assert f"`segreg {name}`" in table
-        section = told[f"segreg {name}"]
+        section = reported[f"segreg {name}"]
         for option in commands()[name] - {"-h", "--help"}:
             assert f"`{option}" in section, f"{name} {option}"
     for option in commands()[""]:
-        assert f"`{option}`" in told["segreg"]
+        assert f"`{option}`" in reported["segreg"]
 
 
 @each_page
@@ -395,22 +395,22 @@ def test_the_test_command_stands_where_ci_looks_for_it():
 
 
 def test_the_counts_of_built_in_parts(builtin):
-    told = dict(re.findall(r"^\| (\w+) \| (\d+)", sections(INDEX)["What is built in"], re.MULTILINE))
+    reported = dict(re.findall(r"^\| (\w+) \| (\d+)", sections(INDEX)["What is built in"], re.MULTILINE))
     there = {kind: len(builtin.parts(kind)) for kind in KINDS}
-    told["augmentation"] = there["augmentation"]  # which is Albumentations', and told with its version
-    assert {kind: int(count) for kind, count in told.items()} == there, "python tests/test_docs.py writes them"
+    reported["augmentation"] = there["augmentation"]  # which is Albumentations', and told with its version
+    assert {kind: int(count) for kind, count in reported.items()} == there, "python tests/test_docs.py writes them"
 
 
 def test_licences_are_those_that_the_packages_state():
     project = tomllib.loads(text_of(ROOT / "pyproject.toml"))["project"]
     names = [re.match(r"[\w-]+", requirement).group() for requirement in project["dependencies"]]
     page = sections(DOCS / "licences.md")["Licences of what it depends on"]
-    told = dict(re.findall(r"^\| ([\w-]+) \| (.+) \|$", page, re.M))
-    told.pop("dependency")
-    assert list(told) == names
+    reported = dict(re.findall(r"^\| ([\w-]+) \| (.+) \|$", page, re.M))
+    reported.pop("dependency")
+    assert list(reported) == names
     reasons = re.findall(r"^\| ([\w-]+) \|", sections(DOCS / "design.md")["Why each dependency is there"], re.M)
     assert reasons == ["package", *names]
-    for name, licence in told.items():
+    for name, licence in reported.items():
         metadata = importlib.metadata.metadata(name)
         fields = ("License-Expression", "License", "Classifier")
         stated = " ".join(text for field in fields for text in metadata.get_all(field) or [])
@@ -485,13 +485,13 @@ class Place:
 
     def install(self, project, *modules):
         """Does what `pip install` leaves: the modules, and beside them the package's name and entry points."""
-        told = tomllib.loads(project)["project"]
-        info = self.site / f"{told['name'].replace('-', '_')}-{told['version']}.dist-info"
+        reported = tomllib.loads(project)["project"]
+        info = self.site / f"{reported['name'].replace('-', '_')}-{reported['version']}.dist-info"
         info.mkdir(exist_ok=True)
-        lines = [f"Name: {told['name']}", f"Version: {told['version']}"]
-        lines += [f"Requires-Dist: {requirement}" for requirement in told["dependencies"]]
+        lines = [f"Name: {reported['name']}", f"Version: {reported['version']}"]
+        lines += [f"Requires-Dist: {requirement}" for requirement in reported["dependencies"]]
         (info / "METADATA").write_text("\n".join(["Metadata-Version: 2.1", *lines, ""]))
-        points = "".join(f"{name} = {module}\n" for name, module in told["entry-points"]["segreg"].items())
+        points = "".join(f"{name} = {module}\n" for name, module in reported["entry-points"]["segreg"].items())
         (info / "entry_points.txt").write_text(f"[segreg]\n{points}")
         for module in modules:
             if not (self.site / module.name).exists():
@@ -502,10 +502,10 @@ class Place:
 def test_the_tutorial(place):
     page = DOCS / "tutorial.md"
     place.write("first.yaml", smaller(blocks(page, "yaml")[0]))
-    told = {}
+    reported = {}
     for language, block in re.findall(r"^```(sh|python)\n(.*?)^```$", text_of(page), re.MULTILINE | re.DOTALL):
-        told[block] = place.sh(block) if language == "sh" else place.python(block)
-    printed = "\n".join(told.values())
+        reported[block] = place.sh(block) if language == "sh" else place.python(block)
+    printed = "\n".join(reported.values())
     assert "first.yaml: fine" in printed
     # The messages that the page shows are those that came, but for numbers and what it cut short.
     shown = blocks(page, "text")
@@ -632,8 +632,8 @@ def test_the_how_to_of_plugins(place):
     place.python(HOW_TO_DATA)
     place.environment["LAB_LOG"] = "lab.jsonl"
     place.sh("segreg plugin check segreg-howto 'encoder.*'")
-    (told,) = [span for span in spans(page) if span.startswith("segreg plugin check") and "momentum" in span]
-    place.sh(told)
+    (reported,) = [span for span in spans(page) if span.startswith("segreg plugin check") and "momentum" in span]
+    place.sh(reported)
     place.sh(
         "segreg plugin check segreg-howto 'dataset.*' --set dataset.howto.database.file=images.sqlite3"
         " --set dataset.howto.bucket.url=file://$PWD/bucket --set dataset.howto.bucket.copies=data/copies"
@@ -711,3 +711,14 @@ assert loss.share.tolist() == [0.25]
 
 if __name__ == "__main__":
     sys.exit(write())
+
+
+def test_the_tests_that_the_docs_name_are_there():
+    named = [
+        (file.name, *found) for file in DOCS.rglob("*.md")
+        for found in re.findall(r"`([\w/]+\.py)::(test_\w+)`", file.read_text(encoding="utf-8"))
+    ]  # fmt: skip
+    assert len(named) > 50
+    tests = ROOT / "tests"
+    sources = {test.relative_to(tests).as_posix(): text_of(test) for test in tests.rglob("test_*.py")}
+    assert [one for one in named if f"def {one[2]}(" not in sources.get(one[1], "")] == []

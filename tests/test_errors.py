@@ -26,21 +26,21 @@ def test_a_problem_is_place_message_and_indented_hint():
     assert str(Problem("it is wrong")) == "it is wrong"
 
 
-def test_an_error_tells_message_hint_and_place():
+def test_an_error_reports_message_hint_and_place():
     error = SegregError("it is wrong", hint="do this", place=Place("a.yaml", 1, 2))
     assert str(error) == "a.yaml:1:2: it is wrong\n  do this"
     assert error.problems == (Problem("it is wrong", Place("a.yaml", 1, 2), "do this"),)
 
 
-def test_an_error_of_several_problems_tells_them_all_in_their_order():
+def test_an_error_of_several_problems_reports_them_all_in_their_order():
     error = SegregError.of([Problem("first", hint="do this"), Problem("second", Place("a.yaml", 9))])
     assert str(error) == "first\n  do this\na.yaml:9: second"
     assert [problem.message for problem in error.problems] == ["first", "second"]
 
 
 def test_at_gives_a_place_only_to_what_has_none():
-    told = SegregError.of([Problem("first"), Problem("second", Place("a.yaml", 9))]).at(Place("b.yaml", 1))
-    assert str(told) == "b.yaml:1: first\na.yaml:9: second"
+    reported = SegregError.of([Problem("first"), Problem("second", Place("a.yaml", 9))]).at(Place("b.yaml", 1))
+    assert str(reported) == "b.yaml:1: first\na.yaml:9: second"
     assert str(SegregError("first", hint="do this").at(None)) == "first\n  do this"
 
 
@@ -83,7 +83,7 @@ def test_no_more_than_three_near_names():
         (["a", "b", "c"], '"a", "b" and "c"'),
     ],
 )
-def test_lists_in_words(words, says):
+def test_lists_formatted(words, says):
     assert listed(words) == says
 
 

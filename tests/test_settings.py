@@ -25,11 +25,11 @@ from segreg.settings import (
     Setting,
     check_value,
     documented_arguments,
+    format_type,
+    format_value,
     json_schema,
     plain,
     settings_of,
-    type_in_words,
-    value_in_words,
 )
 
 if TYPE_CHECKING:
@@ -143,10 +143,10 @@ def test_a_value_that_fits_survives_writing_and_reading(hint, value, expected):
 
 
 @pytest.mark.parametrize(("hint", "value", "says"), REFUSED, ids=str)
-def test_a_value_that_does_not_fit_is_told_in_words(hint, value, says):
-    with pytest.raises(ValueError) as told:
+def test_a_value_that_does_not_fit_is_reported_formatted(hint, value, says):
+    with pytest.raises(ValueError) as reported:
         check_value(hint, value)
-    assert str(told.value) == says
+    assert str(reported.value) == says
 
 
 @pytest.mark.parametrize(
@@ -191,8 +191,8 @@ def test_the_json_schema_refuses_what_the_check_refuses(hint, value):
     ],
     ids=str,
 )
-def test_types_in_words(hint, words):
-    assert type_in_words(hint) == words
+def test_types_formatted(hint, words):
+    assert format_type(hint) == words
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,8 @@ def test_types_in_words(hint, words):
         (list(range(100)), f"{str(list(range(100)))[:77]}..."),
     ],
 )
-def test_values_in_words(value, words):
-    assert value_in_words(value) == words
+def test_values_formatted(value, words):
+    assert format_value(value) == words
 
 
 def test_keyword_only_parameters_are_settings():

@@ -25,9 +25,9 @@ MULTILABEL = Task(("cup", "disc"), "multilabel")
     ],
 )
 def test_classes_that_do_not_fit_the_mode_are_refused(classes, mode, says):
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         Task(classes, mode)
-    assert str(told.value) == says
+    assert str(reported.value) == says
 
 
 def test_a_logit_for_each_class_name():

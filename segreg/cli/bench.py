@@ -120,8 +120,8 @@ def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
     files = [word for word in chosen.words if not is_override(word)]
     overrides = [word for word in chosen.words if is_override(word)]
     if len(files) != 1:
-        told = f"these are {len(files)}" if files else "name one, for example: segreg bench recipes/isic_v3plus.yaml"
-        raise SegregError(f"bench takes one recipe or bench file; {told}")
+        problem = f"these are {len(files)}" if files else "name one, for example: segreg bench recipes/isic_v3plus.yaml"
+        raise SegregError(f"bench takes one recipe or bench file; {problem}")
     file = Path(files[0])
     read = read_recipe(file) if file.exists() or file.suffix in (".yaml", ".yml") else None
     plan = plan_of_file(read) if read is not None and is_bench_file(read) else Plan(file, {})

@@ -26,7 +26,7 @@ EXAMPLES = """examples:
 _CHECK = "read a whole data set and tell what is wrong with it"
 _CHECKED = """Every image and mask is read once. Told are, each with its files, why it matters and what to do:
 files that can't be read, masks of another size or with values that are no class, empty masks, classes that nobody
-shows, what resizing damages, and leaks: groups, equal and nearly equal images on two sides of the split (also
+shows, what resizing damages, and leaks: groups, equal and nearly equal images in two splits (also
 recoloured, mirrored and turned by quarters). Beside these stand the sizes, each class's share and weights that would
 even it out. The exit status is 2 where there is an error.
 
@@ -82,8 +82,10 @@ def execute(chosen: argparse.Namespace) -> int:
 
     files = [word for word in chosen.words if not is_override(word)]
     if len(files) != 1:
-        told = f"these are {len(files)}" if files else f"name one, for example: segreg data {chosen.action} recipe.yaml"
-        raise SegregError(f"data {chosen.action} takes one recipe; {told}")
+        problem = (
+            f"these are {len(files)}" if files else f"name one, for example: segreg data {chosen.action} recipe.yaml"
+        )
+        raise SegregError(f"data {chosen.action} takes one recipe; {problem}")
     resolved = resolve(read_recipe(files[0], [word for word in chosen.words if is_override(word)]), load_registry())
     shown = progress("quiet") if chosen.json else progress("auto", sys.stderr)
     return _check(chosen, resolved, shown) if chosen.action == "check" else _split(chosen, resolved, shown)
@@ -113,7 +115,7 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
     from segreg.runtime.files import write_json
 
     dataset, out = report.dataset, chosen.out
-    train = report.sides.get("train") or range(len(dataset.samples))
+    train = report.splits.get("train") or range(len(dataset.samples))
     sheets: dict[str, Any] = {}
     if any(share.pixels for share in report.shares["all"]):
         sheets["augmented.png"] = contact_sheet(
@@ -121,7 +123,7 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
             seed=recipe.seed, samples=chosen.samples, draws=chosen.draws,
         )  # fmt: skip
     if report.pairs:
-        sheets["alike.png"] = pair_sheet(dataset, report.pairs, report.sides, recipe.input)
+        sheets["alike.png"] = pair_sheet(dataset, report.pairs, report.splits, recipe.input)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "alike.png").unlink(missing_ok=True)  # of an earlier check, where there is nothing alike any more
@@ -141,7 +143,7 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     dataset = build_dataset(recipe)
     written = write_split(dataset, divide(dataset, recipe.split), chosen.out, link=chosen.link, progress=progress)
     row = {
-        "out": str(written.out), "manifest": str(written.out / MANIFEST), "sides": dict(written.sides),
+        "out": str(written.out), "manifest": str(written.out / MANIFEST), "splits": dict(written.splits),
         "files": written.files, "made": written.made, "masks": written.form, "ignored_pixels": written.ignored,
         "classes": list(dataset.task.classes), "mode": dataset.task.mode, "notice": dataset.notice,
     }  # fmt: skip
@@ -150,7 +152,7 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
         return 0
     if dataset.notice:
         print(f"notice: {dataset.notice}")
-    counts = ", ".join(f"{side} {count}" for side, count in written.sides.items())
+    counts = ", ".join(f"{split} {count}" for split, count in written.splits.items())
     print(f"{counts} in {written.out}: {written.made} of {written.files} files made, the others were there")
     forms = {
         "files": "masks are the data set's own files",

@@ -64,21 +64,21 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
     data = _recipe(chosen.data) if chosen.data is not None else None
 
-    from segreg.runs.evaluate_run import Request, in_words, rescore
+    from segreg.runs.evaluate_run import Request, format_evaluation, rescore
     from segreg.runtime.device import prepare_process
     from segreg.runtime.files import finite
     from segreg.runtime.progress import progress
 
     prepare_process()
     request = Request(
-        side=chosen.split, data=data, resolution=chosen.resolution, threshold=threshold, weights=chosen.weights,
+        split=chosen.split, data=data, resolution=chosen.resolution, threshold=threshold, weights=chosen.weights,
         overrides=overrides, libraries=tuple(dict.fromkeys(chosen.libraries)), device=chosen.device, out=chosen.out,
     )  # fmt: skip
-    told, out = rescore(run, request, progress("quiet" if chosen.quiet or chosen.json else "auto"))
+    evaluation, out = rescore(run, request, progress("quiet" if chosen.quiet or chosen.json else "auto"))
     if chosen.json:
-        print(json.dumps({"out": str(out), **finite(told)}, indent=2))
+        print(json.dumps({"out": str(out), **finite(evaluation)}, indent=2))
     else:
-        print("\n".join(in_words(told, out)))
+        print("\n".join(format_evaluation(evaluation, out)))
     return 0
 
 

@@ -54,11 +54,11 @@ of its representatives, or its first member, unless others are named. The exit s
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    told = (
+    table = (
         ("new", _NEW, _WRITTEN, _NEW_EXAMPLES, _new_arguments),
         ("check", _CHECK, _CHECKED, _CHECK_EXAMPLES, _check_arguments),
     )
-    for name, help_, description, examples, add in told:
+    for name, help_, description, examples, add in table:
         action = actions.add_parser(
             name,
             help=help_,

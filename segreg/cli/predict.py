@@ -126,12 +126,12 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print(json.dumps({"out": str(chosen.out), **summary.plain()}, indent=2))
     else:
-        for line in [*_without_mask(summary, chosen.masks), _in_words(summary, outputs.folder)]:
+        for line in [*_without_mask(summary, chosen.masks), _format_summary(summary, outputs.folder)]:
             shown.say(line)
     if summary.failed:
-        told = [f"  {line}" for _, why in summary.failed for line in why.splitlines()]
+        reasons = [f"  {line}" for _, why in summary.failed for line in why.splitlines()]
         count = f"{len(summary.failed)} of {len(input_images)} images could not be predicted:"
-        print("\n".join([count, *told]), file=sys.stderr)
+        print("\n".join([count, *reasons]), file=sys.stderr)
     return 1 if summary.failed else 0
 
 
@@ -183,15 +183,15 @@ def _header(predictors: list[Predictor], notice: str) -> list[str]:
 
 def _own_reading(runs: list[Run]) -> list[str]:
     """Warn if a run's images were read by a package other than segreg, as files named here are not."""
-    told = {}
+    shown = {}
     for run in runs:
         part = run.recipe.dataset.part
         if part.plugin.distribution != DISTRIBUTION:
-            told[part.name] = (
+            shown[part.name] = (
                 f'note    trained on images as the dataset "{part.name}" of {part.plugin.title} reads them; files '
                 "are read by segreg itself, so their bands and values must be the same"
             )
-    return list(told.values())
+    return list(shown.values())
 
 
 def _without_mask(summary: Summary, folder: Path) -> list[str]:
@@ -199,12 +199,12 @@ def _without_mask(summary: Summary, folder: Path) -> list[str]:
     if not summary.without_mask:
         return []
     several = len(summary.without_mask) > 1
-    told = f"{len(summary.without_mask)} image{'s have' if several else ' has'} no mask in {folder}, and"
-    return [f"{told} {'their strips show' if several else 'its strip shows'} no truth:",
+    images = f"{len(summary.without_mask)} image{'s have' if several else ' has'} no mask in {folder}, and"
+    return [f"{images} {'their strips show' if several else 'its strip shows'} no truth:",
             *(f"  {image.file}" for image in summary.without_mask)]  # fmt: skip
 
 
-def _in_words(summary: Summary, folder: Path) -> str:
+def _format_summary(summary: Summary, folder: Path) -> str:
     words = [f"{len(summary.predicted)} images predicted"]
     if summary.skipped:
         words.append(f"{len(summary.skipped)} left out, because they were there")

@@ -35,8 +35,10 @@ def execute(chosen: argparse.Namespace) -> int:
     files = [word for word in chosen.words if not is_override(word)]
     overrides = [word for word in chosen.words if is_override(word)]
     if len(files) != 1:
-        told = f"these are {len(files)}" if files else "name one, for example: segreg profile recipes/isic_v3plus.yaml"
-        raise SegregError(f"profile takes one recipe; {told}")
+        problem = (
+            f"these are {len(files)}" if files else "name one, for example: segreg profile recipes/isic_v3plus.yaml"
+        )
+        raise SegregError(f"profile takes one recipe; {problem}")
     if chosen.steps < 1:
         raise SegregError(f"--steps must be above 0, not {chosen.steps}")
 
@@ -54,5 +56,5 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(f"--trace {trace}: is a folder; name a file")
     shown = progress("quiet" if chosen.json else "auto", sys.stderr)
     found = profile(recipe, trace=trace, steps=chosen.steps, progress=shown)
-    print(json.dumps(found.plain(), indent=2) if chosen.json else "\n".join(found.in_words()))
+    print(json.dumps(found.plain(), indent=2) if chosen.json else "\n".join(found.lines()))
     return 0

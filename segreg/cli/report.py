@@ -36,7 +36,7 @@ def execute(chosen: argparse.Namespace) -> int:
     directory = open_run_directory(chosen.run)
     try:
         recipe = resolve(read_recipe(directory.resolved), load_registry())
-    except SegregError as error:  # a plugin of then is gone; the run's files are still there to be told
+    except SegregError as error:  # a plugin of then is gone; the run's files are still there to report
         print(f"warning: what differs from the defaults is not marked: {error}", file=sys.stderr)
         recipe = None
     if chosen.out is not None and chosen.out.is_dir():

@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.runtime.distributed import processes
 
-    with processes():  # joined first, so that a mistake is told once
+    with processes():  # joined first, so that a mistake is reported once
         return _run(chosen)
 
 
@@ -45,8 +45,8 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.resume is not None and chosen.out is not None:
         raise SegregError(f"--resume continues in {chosen.resume}; leave out --out")
     if chosen.resume is None and len(files) != 1:
-        told = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
-        raise SegregError(f"run takes one recipe; {told}")
+        problem = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
+        raise SegregError(f"run takes one recipe; {problem}")
 
     from segreg.registry.registry import load_registry
     from segreg.runtime.distributed import from_main, is_main

@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   segreg runs --where 'begun>=2026-01-31' --json
 
 Names are those of columns (run, recipe, begun, changed, state, epochs, score, duration, size), of metrics
-(dice.pooled is that of the side that was scored, val.dice.pooled that of validation) and of settings by their path in
+(dice.pooled is that of the split that was scored, val.dice.pooled that of validation) and of settings by their path in
 the recipe (encoder, encoder.weights, train.batch_size, loss.dice.weight). score is the first metric. duration is
 compared in seconds, size in bytes. A state is finished, interrupted (by Ctrl-C), unfinished (killed, or still running:
 the files don't tell; changed says when they were last written) or broken. segreg run --resume RUN continues with one.
@@ -38,13 +38,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.runs.filter import Row, check_names, condition, kept, ordered
+    from segreg.runs.filter import RunRow, check_names, condition, kept, ordered
     from segreg.runs.listing import find_runs, read_run
     from segreg.runs.table import SHOWN, as_data, lines, print_table
 
     conditions = [condition(text) for text in chosen.where]
     folders = chosen.folders or [Path("runs")]
-    every = [Row(read_run(path)) for path in find_runs(folders)]
+    every = [RunRow(read_run(path)) for path in find_runs(folders)]
     check_names(chosen.columns, every)
     rows = ordered(kept(every, conditions), chosen.sort)
     if chosen.json:

@@ -84,7 +84,7 @@ def _levels(built: Mapping[str, Any]) -> list[str]:
 
 
 def _as_data(part: Part) -> dict[str, object]:
-    from segreg.settings import plain, type_in_words
+    from segreg.settings import format_type, plain
 
     return {
         "kind": part.kind,
@@ -97,7 +97,7 @@ def _as_data(part: Part) -> dict[str, object]:
         "settings": [
             {
                 "name": setting.name,
-                "type": type_in_words(setting.hint),
+                "type": format_type(setting.hint),
                 "required": setting.required,
                 "default": None if setting.required else plain(setting.hint, setting.default),
                 "meaning": setting.meaning,
@@ -108,7 +108,7 @@ def _as_data(part: Part) -> dict[str, object]:
 
 
 def _as_text(part: Part) -> str:
-    from segreg.settings import plain, type_in_words
+    from segreg.settings import format_type, plain
 
     lines = [f"{part.kind} {part.name}", f"  {part.summary}"]
     if part.offer.paper:
@@ -117,6 +117,6 @@ def _as_text(part: Part) -> str:
     lines.append("settings" if part.settings else "no settings")
     for setting in part.settings.values():
         default = "required" if setting.required else f"default {json.dumps(plain(setting.hint, setting.default))}"
-        lines.append(f"  {setting.name}: {type_in_words(setting.hint)}; {default}")
+        lines.append(f"  {setting.name}: {format_type(setting.hint)}; {default}")
         lines += textwrap.wrap(setting.meaning, 100, initial_indent="      ", subsequent_indent="      ")
     return "\n".join(lines)

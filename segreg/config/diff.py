@@ -49,7 +49,7 @@ def recipe_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Recip
     return list(_differences("", a, b))
 
 
-def told_by(settings: Mapping[str, str]) -> str:
+def label_of(settings: Mapping[str, str]) -> str:
     """Return what to call a recipe that these settings tell from others: a part by its name, else "path=value"."""
     return ", ".join(text if path in _PARTS else f"{path}={text}" for path, text in settings.items())
 
@@ -60,9 +60,9 @@ def distinguishing(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
     A part is named by its name, a list of parts by their names; a part's settings where others name the same part with
     other settings. The recipe's seed is left out, and recipes that differ in nothing else get an empty text.
     """
-    told: list[dict[str, str]] = [{} for _ in recipes]
-    _tell("", [{name: value for name, value in recipe.items() if name != _SEED} for recipe in recipes], told)
-    return told
+    differing: list[dict[str, str]] = [{} for _ in recipes]
+    _collect("", [{name: value for name, value in recipe.items() if name != _SEED} for recipe in recipes], differing)
+    return differing
 
 
 def in_short(value: Any) -> str:
@@ -120,31 +120,31 @@ def _of_lists(path: str, one: Sequence[Any], other: Sequence[Any]) -> Iterator[R
         yield RecipeDifference(path, [*mine], [*its])
 
 
-def _tell(path: str, values: Sequence[Any], told: Sequence[dict[str, str]]) -> None:
+def _collect(path: str, values: Sequence[Any], differing: Sequence[dict[str, str]]) -> None:
     """Add to each recipe's label what distinguishes its value at `path` from the others'."""
     if _alike(values):
         return
     if _are_parts(values) or _are_lists_of_parts(values):
         names = [" + ".join(part_names(value) or ["none"]) for value in values]
         if len(set(names)) > 1:
-            for each, name in zip(told, names, strict=True):
+            for each, name in zip(differing, names, strict=True):
                 each[path] = name
         for name in dict.fromkeys(names):
             group = [place for place, own in enumerate(names) if own == name]
             same = [_parts_by_name(values[place]) for place in group]
             for part in _keys(same):
                 below = path if _are_parts(values) else _below(path, part)
-                _tell_each(below, [_settings(parts[part]) for parts in same], [told[place] for place in group])
+                _collect_each(below, [_settings(parts[part]) for parts in same], [differing[place] for place in group])
     elif _are_mappings(values):
-        _tell_each(path, values, told)
+        _collect_each(path, values, differing)
     else:
-        for each, value in zip(told, values, strict=True):
+        for each, value in zip(differing, values, strict=True):
             each[path] = in_short(value)
 
 
-def _tell_each(path: str, values: Sequence[Any], told: Sequence[dict[str, str]]) -> None:
+def _collect_each(path: str, values: Sequence[Any], differing: Sequence[dict[str, str]]) -> None:
     for name in _keys(values):
-        _tell(_below(path, name), [_get(value, name) for value in values], told)
+        _collect(_below(path, name), [_get(value, name) for value in values], differing)
 
 
 def _alike(values: Sequence[Any]) -> bool:

@@ -14,7 +14,7 @@ import yaml
 
 from segreg.config.yaml_text import plain_scalar
 from segreg.errors import Place, Problem, SegregError, did_you_mean
-from segreg.settings import value_in_words
+from segreg.settings import format_value
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a recipe: `("loss", 0, "name")`."""
@@ -268,6 +268,6 @@ def _put(values: dict[str, Any], path: KeyPath, value: Any, override: str) -> No
             below = {}
         elif not isinstance(below, (dict, list)):
             at = ".".join(map(str, path[: depth + 1]))
-            raise no_way(f'"{at}" is {value_in_words(below)} and has nothing inside it')
+            raise no_way(f'"{at}" is {format_value(below)} and has nothing inside it')
         inside[step] = below
         inside = below

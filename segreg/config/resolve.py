@@ -13,7 +13,7 @@ from segreg.config.yaml_text import to_yaml
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Part, Registry
-from segreg.settings import Setting, check_value, plain, settings_of, type_in_words, value_in_words
+from segreg.settings import Setting, check_value, format_type, format_value, plain, settings_of
 
 PARTS = {"dataset": "dataset", "encoder": "encoder", "decoder": "decoder", "optimizer": "optimizer"}
 """Sections that name one part, which a recipe must have, and the kind of it."""
@@ -63,11 +63,11 @@ class Choice:
             frames = (
                 error.__traceback__.tb_next.tb_next if error.__traceback__ and error.__traceback__.tb_next else None
             )
-            told = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+            trace = "".join(traceback.format_exception(type(error), error, frames)).rstrip()
             raise SegregError(
                 f'the {self.part.kind} "{self.part.name}" of {plugin.title} failed: {type(error).__name__}: {error}',
                 place=self.place,
-                hint=f"defined at {self.part.defined}\n{told}",
+                hint=f"defined at {self.part.defined}\n{trace}",
             ) from error
 
     def plain(self) -> dict[str, Any]:
@@ -195,7 +195,7 @@ class _Check:
 
     def seed(self, value: Any) -> int:
         if type(value) is not int or not 0 <= value <= LARGEST_SEED:
-            self.wrong(f'"seed" must be an integer from 0 to {LARGEST_SEED}, not {value_in_words(value)}', ("seed",))
+            self.wrong(f'"seed" must be an integer from 0 to {LARGEST_SEED}, not {format_value(value)}', ("seed",))
             return 0
         return value
 
@@ -205,7 +205,7 @@ class _Check:
             value = {}
         if not isinstance(value, Mapping):
             hint = "a colon is followed by a blank" if isinstance(value, str) and ":" in value else ""
-            self.wrong(f'the section "{name}" holds settings, not {value_in_words(value)}', path, hint)
+            self.wrong(f'the section "{name}" holds settings, not {format_value(value)}', path, hint)
             return None
         settings = settings_of(section)
         problems_before = len(self.problems)
@@ -247,7 +247,7 @@ class _Check:
         given: Any = {"name": value} if isinstance(value, str) else value
         if not isinstance(given, Mapping):
             self.wrong(
-                f"{with_article(kind)} is a name or a mapping with a name, not {value_in_words(value)}", path,
+                f"{with_article(kind)} is a name or a mapping with a name, not {format_value(value)}", path,
                 f"for example {{name: {(self.registry.names(kind) or ['...'])[0]}}}",
             )  # fmt: skip
             return None
@@ -259,7 +259,7 @@ class _Check:
         name_path = (*path, "name") if isinstance(value, Mapping) else path
         name = given["name"]
         if not isinstance(name, str):
-            self.wrong(f"the name of {with_article(kind)} must be a string, not {value_in_words(name)}", name_path)
+            self.wrong(f"the name of {with_article(kind)} must be a string, not {format_value(name)}", name_path)
             return None
         try:
             part = self.registry.find(kind, name)
@@ -278,7 +278,7 @@ class _Check:
 
     def weight(self, title: str, value: Any, path: KeyPath) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
-            message = f'"weight" of {title} must be a finite number above 0, not {value_in_words(value)}'
+            message = f'"weight" of {title} must be a finite number above 0, not {format_value(value)}'
             self.wrong(message, (*path, "weight"))
             return 1.0
         return float(value)
@@ -306,7 +306,7 @@ class _Check:
                 self.wrong(f'"{key}" of {title} {error}', (*path, key), (meaning + defined).strip())
         for name, setting in known.items():
             if setting.required and name not in given:
-                words = type_in_words(setting.hint)
+                words = format_type(setting.hint)
                 self.wrong(f'{title} needs "{name}", {words}', path, f"{name}: {setting.meaning}{defined}")
         return checked
 

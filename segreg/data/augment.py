@@ -123,7 +123,7 @@ def _stepped(
         done = step(image=image, mask=given)
     except Exception as error:
         raise SegregError(
-            f'the augmentation "{name}" fails on an image of {_words(image.shape)}: {type(error).__name__}: {error}',
+            f'the augmentation "{name}" fails on an image of {_hw(image.shape)}: {type(error).__name__}: {error}',
             hint="it may need more than an image and a mask, other settings or another input.size"
             + (", or a mask of one layer, where a multilabel task has one for each class" if layered else ""),
         ) from error
@@ -141,7 +141,7 @@ def _stepped(
         )
     if after.shape != image.shape or labels.shape != given.shape:
         raise SegregError(
-            f'the augmentation "{name}" turns an image of {_words(image.shape)} into one of {_words(after.shape)}; '
+            f'the augmentation "{name}" turns an image of {_hw(image.shape)} into one of {_hw(after.shape)}; '
             "it must keep the size",
             hint=f"crops and resizes take the size of the input, {image.shape[0]}x{image.shape[1]}; "
             "turns by 90 degrees need a square input",
@@ -149,5 +149,5 @@ def _stepped(
     return after, np.ascontiguousarray(labels.transpose(2, 0, 1)) if layered else labels
 
 
-def _words(shape: tuple[int, ...]) -> str:
+def _hw(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))

@@ -339,7 +339,7 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
         if mask is not None and mask.shape[-2:] != size:
             problems.append(
                 Problem(
-                    f"is {_words(size)} but its mask {sample.mask} is {_words(mask.shape[-2:])} (height x width)",
+                    f"is {_hw(size)} but its mask {sample.mask} is {_hw(mask.shape[-2:])} (height x width)",
                     Place(str(sample.image)),
                 )
             )
@@ -405,7 +405,7 @@ def _attempt(step: Callable[[], Any], file: object, problems: list[Problem]) -> 
     return None
 
 
-def _words(size: tuple[int, ...]) -> str:
+def _hw(size: tuple[int, ...]) -> str:
     return f"{size[0]}x{size[1]}"
 
 

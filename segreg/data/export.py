@@ -42,7 +42,7 @@ class Written:
 
     Attributes:
         out: the folder.
-        sides: samples on each side.
+        splits: samples in each split.
         made: files written by this call; the others were there already.
         files: all files of the split, the manifest left out.
         form: how masks are written: the data set's own `files`, `index` PNGs whose values are class numbers (255 is
@@ -51,7 +51,7 @@ class Written:
     """
 
     out: Path
-    sides: Mapping[SplitName, int]
+    splits: Mapping[SplitName, int]
     made: int
     files: int
     form: Form
@@ -70,9 +70,9 @@ class _File:
 
 
 def write_split(
-    dataset: Dataset, sides: Mapping[SplitName, Sequence[int]], out: Path, *, link: Link = "copy", progress: Progress
+    dataset: Dataset, splits: Mapping[SplitName, Sequence[int]], out: Path, *, link: Link = "copy", progress: Progress
 ) -> Written:
-    """Write each side's images and masks into `out/<side>_split/images` and `.../masks`, and a manifest.
+    """Write each split's images and masks into `out/<split>_split/images` and `.../masks`, and a manifest.
 
     A file's name is its sample's id, so that image and mask pair by name. Masks are the data set's own files where
     these hold class numbers, or 0 and 255 for one class; where they don't (instance numbers, colours, polygons) every
@@ -82,11 +82,11 @@ def write_split(
     Raises:
         SegregError: a mask can't be read, something else is in the way, or a link could not be created.
     """
-    chosen = [(side, dataset.samples[index]) for side, indices in sides.items() for index in indices]
+    chosen = [(split, dataset.samples[index]) for split, indices in splits.items() for index in indices]
     _refuse_names([sample for _, sample in chosen])
     form, ignored = _form_of_masks(dataset, [sample for _, sample in chosen], progress)
     shared = {file for file, n in Counter(sample.image for sample in dataset.samples).items() if n > 1}
-    files = [file for side, sample in chosen for file in _files(dataset, sample, out / f"{side}_split", form, shared)]
+    files = [file for split, sample in chosen for file in _files(dataset, sample, out / f"{split}_split", form, shared)]
     _refuse_strangers(out, files)
     made = 0
     with progress.watch("writing the split", len(files), "files") as advance:
@@ -94,7 +94,7 @@ def write_split(
             made += _make(file, dataset, link)
             advance()
     _write_manifest(out / MANIFEST, dataset, chosen, files, out)
-    return Written(out, {s: len(i) for s, i in sides.items()}, made, len(files), form, ignored)
+    return Written(out, {s: len(i) for s, i in splits.items()}, made, len(files), form, ignored)
 
 
 def _refuse_names(samples: Sequence[Sample]) -> None:
@@ -184,11 +184,11 @@ def _suffix_for(dataset: Dataset, sample: Sample) -> str:
 
 
 def _refuse_strangers(out: Path, files: Sequence[_File]) -> None:
-    """Refuse folders that hold other files, above all those of another split: a sample would stand on two sides."""
+    """Refuse folders that hold other files, above all those of another split: a sample would be in two splits."""
     wanted = {file.target for file in files}
     there: list[Path] = []
-    for side in ("train", "val", "test"):
-        folder = out / f"{side}_split"
+    for split in ("train", "val", "test"):
+        folder = out / f"{split}_split"
         if folder.exists():
             there += [p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()]
     strange = [path for path in there if path not in wanted and not path.name.endswith(_PART)]
@@ -268,10 +268,10 @@ def _write_manifest(
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for side, sample in chosen:
+    for split, sample in chosen:
         image, mask = image_of[sample.id].relative_to(out), mask_of[sample.id].relative_to(out)
         shown = "" if dataset.task.mode == "multilabel" else mask.as_posix()
-        writer.writerow((sample.id, image.as_posix(), shown, side, sample.group or ""))
+        writer.writerow((sample.id, image.as_posix(), shown, split, sample.group or ""))
     with contextlib.suppress(OSError):
         if manifest.read_text(encoding="utf-8") == text.getvalue():
             return

@@ -317,7 +317,7 @@ def prefetch(make: Callable[[K], T], keys: Sequence[K]) -> Generator[T, None, No
                 if not put((make(key),)):
                     return
             put(None)
-        except BaseException as error:  # told to the consumer, who raises it
+        except BaseException as error:  # handed to the consumer, who raises it
             put(error)
 
     thread = threading.Thread(target=work, name="segreg-batches", daemon=True)

@@ -60,7 +60,7 @@ def placement(size: Size, input: Input) -> Placement:  # noqa: A002
         return Placement((H - h) // 2, (W - w) // 2, h, w)
     if input.resize == "none" and (height, width) != (H, W):
         raise SegregError(
-            f"the image is {_words(size)} and input.size is {_words((H, W))}, but input.resize is none",
+            f"the image is {_hw(size)} and input.size is {_hw((H, W))}, but input.resize is none",
             hint="set input.resize to stretch or letterbox",
         )
     return Placement(0, 0, H, W)
@@ -113,7 +113,7 @@ def restore(values: Map, original: Size, input: Input) -> Map:  # noqa: A002
     """
     if tuple(values.shape[-2:]) != tuple(input.size):
         raise SegregError(
-            f"a map of {_words(_size(tuple(values.shape)))} can't be restored: input.size is {_words(input.size)}"
+            f"a map of {_hw(_size(tuple(values.shape)))} can't be restored: input.size is {_hw(input.size)}"
         )
     place = placement(original, input)
     inside = values[..., place.rows, place.columns]
@@ -175,5 +175,5 @@ def _size(shape: tuple[int, ...]) -> Size:
     return (int(shape[-2]), int(shape[-1]))
 
 
-def _words(size: Size) -> str:
+def _hw(size: Size) -> str:
     return f"{size[0]}x{size[1]} (height x width)"

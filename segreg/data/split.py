@@ -17,41 +17,41 @@ SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
-def divide(dataset: Dataset, split: Split) -> dict[SplitName, list[int]]:
-    """Return each side's samples as indices into `dataset.samples`, in the data set's order.
+def divide(dataset: Dataset, settings: Split) -> dict[SplitName, list[int]]:
+    """Return each split's samples as indices into `dataset.samples`, in the data set's order.
 
     * `random` draws by a hash of the seed with each sample's group (its id where it has none). So the split does not
-      depend on the samples' order, on the machine or on any library's version, and a group is never divided. A side
+      depend on the samples' order, on the machine or on any library's version, and a group is never divided. A split
       gets as near to its share of all samples as whole groups allow, and one group at least where its share isn't 0.
-    * `dataset` takes the data set's own sides and draws nothing.
+    * `dataset` takes the data set's own splits and draws nothing.
     * `lists` reads ids from text files (UTF-8, one id a line, blank lines and lines that begin with # skipped).
       Samples that no list names are left out. Without a list for test there is no test.
     * `train_test_split` draws what scikit-learn's function of that name draws, called twice with the seed: `test` of
       all samples, then `val` of what is left. It depends on the samples' order and knows no groups.
-    * `auto` is `dataset` where the samples name their sides and `random` where they don't. A val or test that the data
+    * `auto` is `dataset` where the samples name their splits and `random` where they don't. A val or test that the data
       set does not have is drawn from its train, as `random` draws.
 
     Raises:
-        SegregError: train or val is empty, or test though its share is not 0; a sample or a group stands on two sides;
-            two samples have one id; a list can't be read or names an unknown id; a sample has no side of its own;
+        SegregError: train or val is empty, or test though its share is not 0; a sample or a group is in two splits;
+            two samples have one id; a list can't be read or names an unknown id; a sample has no split of its own;
             there are groups, and `train_test_split` was to draw.
     """
     samples = dataset.samples
     _refuse_double_ids(samples)
     own = any(sample.split is not None for sample in samples)
-    if split.method == "lists":
-        sides = _listed(samples, split.lists)
-    elif split.method == "train_test_split":
-        sides = _as_scikit_learn(samples, split)
-    elif split.method == "dataset" or (split.method == "auto" and own):
-        sides = _own(samples)
-        if split.method == "auto" and sides["train"]:
-            sides = _completed(samples, sides, split)
+    if settings.method == "lists":
+        splits = _listed(samples, settings.lists)
+    elif settings.method == "train_test_split":
+        splits = _as_scikit_learn(samples, settings)
+    elif settings.method == "dataset" or (settings.method == "auto" and own):
+        splits = _own(samples)
+        if settings.method == "auto" and splits["train"]:
+            splits = _completed(samples, splits, settings)
     else:
-        sides = _completed(samples, {"train": list(range(len(samples))), "val": [], "test": []}, split)
-    _refuse_divided_groups(samples, sides)
-    _refuse_empty(sides, split, len(samples))
-    return {side: sorted(sides[side]) for side in SPLITS}
+        splits = _completed(samples, {"train": list(range(len(samples))), "val": [], "test": []}, settings)
+    _refuse_divided_groups(samples, splits)
+    _refuse_empty(splits, settings, len(samples))
+    return {split: sorted(splits[split]) for split in SPLITS}
 
 
 def drawn(words: Iterable[str], *seed: object) -> list[str]:
@@ -61,21 +61,21 @@ def drawn(words: Iterable[str], *seed: object) -> list[str]:
 
 
 def _completed(
-    samples: Sequence[Sample], sides: Mapping[SplitName, list[int]], split: Split
+    samples: Sequence[Sample], splits: Mapping[SplitName, list[int]], settings: Split
 ) -> dict[SplitName, list[int]]:
-    """Return the sides with test and val, where they are empty, drawn from train."""
+    """Return the splits with test and val, where they are empty, drawn from train."""
     # No sample's id can pass for a group's name: they begin differently.
     groups: dict[str, list[int]] = defaultdict(list)
-    for index in sides["train"]:
+    for index in splits["train"]:
         sample = samples[index]
         groups[f"sample {sample.id}" if sample.group is None else f"group {sample.group}"].append(index)
-    left = drawn(groups, split.seed)
-    complete = {side: list(sides[side]) for side in SPLITS}
-    shares: tuple[tuple[SplitName, float], ...] = (("test", split.test), ("val", split.val))
-    for side, share in shares:
-        if not complete[side] and share > 0:
+    left = drawn(groups, settings.seed)
+    complete = {split: list(splits[split]) for split in SPLITS}
+    shares: tuple[tuple[SplitName, float], ...] = (("test", settings.test), ("val", settings.val))
+    for split, share in shares:
+        if not complete[split] and share > 0:
             chosen = _nearest_to(share * len(samples), left, {name: len(groups[name]) for name in left})
-            complete[side] = [index for name in chosen for index in groups[name]]
+            complete[split] = [index for name in chosen for index in groups[name]]
             left = [name for name in left if name not in chosen]
     complete["train"] = [index for name in left for index in groups[name]]
     return complete
@@ -95,8 +95,8 @@ def _nearest_to(wanted: float, names: Sequence[str], sizes: Mapping[str, int]) -
     return chosen
 
 
-def _as_scikit_learn(samples: Sequence[Sample], split: Split) -> dict[SplitName, list[int]]:
-    """Return the sides of `train_test_split(samples, test_size=..., random_state=seed)`, for the test and then for val.
+def _as_scikit_learn(samples: Sequence[Sample], settings: Split) -> dict[SplitName, list[int]]:
+    """Return the splits of `train_test_split(samples, test_size=..., random_state=seed)`, for test and then for val.
 
     The first of a permutation, their number rounded up, are held out. NumPy keeps this generator's numbers for ever.
     """
@@ -109,57 +109,57 @@ def _as_scikit_learn(samples: Sequence[Sample], split: Split) -> dict[SplitName,
             f"{len(several)} of them, such as {listed(several, most=3)}",
             hint="split.method: random draws whole groups",
         )
-    sides: dict[SplitName, list[int]] = {"train": list(range(len(samples))), "val": [], "test": []}
-    shares: tuple[tuple[SplitName, float], ...] = (("test", split.test), ("val", split.val))
-    for side, share in shares:
-        left = sides["train"]
+    splits: dict[SplitName, list[int]] = {"train": list(range(len(samples))), "val": [], "test": []}
+    shares: tuple[tuple[SplitName, float], ...] = (("test", settings.test), ("val", settings.val))
+    for split, share in shares:
+        left = splits["train"]
         count = math.ceil(share * len(left))
-        order = np.random.RandomState(split.seed).permutation(len(left)) if count else range(len(left))
+        order = np.random.RandomState(settings.seed).permutation(len(left)) if count else range(len(left))
         shuffled = [left[place] for place in order]
-        sides[side], sides["train"] = shuffled[:count], shuffled[count:]
-    return sides
+        splits[split], splits["train"] = shuffled[:count], shuffled[count:]
+    return splits
 
 
 def _own(samples: Sequence[Sample]) -> dict[SplitName, list[int]]:
-    sides: dict[SplitName, list[int]] = {side: [] for side in SPLITS}
+    splits: dict[SplitName, list[int]] = {split: [] for split in SPLITS}
     lost = [sample.id for sample in samples if sample.split not in SPLITS]
     if lost:
         raise SegregError(
             f"{len(lost)} of {len(samples)} samples don't say in which split they are: {listed(lost, most=5)}",
             hint="the data set gives train, val or test to each or to none; split.method: random draws a split",
         )
-    for side in SPLITS:
-        sides[side] = [index for index, sample in enumerate(samples) if sample.split == side]
-    return sides
+    for split in SPLITS:
+        splits[split] = [index for index, sample in enumerate(samples) if sample.split == split]
+    return splits
 
 
 def _listed(samples: Sequence[Sample], lists: Mapping[SplitName, Path]) -> dict[SplitName, list[int]]:
     if "train" not in lists or "val" not in lists:
-        missing = [side for side in SPLITS[:2] if side not in lists]
+        missing = [split for split in SPLITS[:2] if split not in lists]
         raise SegregError(
             f"split.method is lists, but split.lists has none for {listed(missing)}",
             hint="it names a text file with one sample id a line for each of train, val and test",
         )
     index_of = {sample.id: index for index, sample in enumerate(samples)}
-    sides: dict[SplitName, list[int]] = {side: [] for side in SPLITS}
+    splits: dict[SplitName, list[int]] = {split: [] for split in SPLITS}
     seen: dict[str, tuple[SplitName, Place]] = {}
     problems: list[Problem] = []
-    for side in SPLITS:
-        for name, place in _lines(Path(lists[side])) if side in lists else ():
+    for split in SPLITS:
+        for name, place in _lines(Path(lists[split])) if split in lists else ():
             if name not in index_of:
                 hint = did_you_mean(name, index_of) or _example(index_of)
                 problems.append(Problem(f'the data set has no sample "{name}"', place, hint))
             elif name in seen:
                 other, there = seen[name]
-                where = "is given twice in one list" if other == side else f"stands on two sides, {other} and {side}"
+                where = "is given twice in one list" if other == split else f"is in two splits, {other} and {split}"
                 problems.append(Problem(f'"{name}" {where}; it stands already at {there}', place))
             else:
-                seen[name] = (side, place)
-                sides[side].append(index_of[name])
+                seen[name] = (split, place)
+                splits[split].append(index_of[name])
     if problems:
         more = [Problem(f"and {len(problems) - 20} more lines are wrong")] if len(problems) > 20 else []
         raise SegregError.of([*problems[:20], *more])
-    return sides
+    return splits
 
 
 def _lines(file: Path) -> list[tuple[str, Place]]:
@@ -185,37 +185,37 @@ def _refuse_double_ids(samples: Sequence[Sample]) -> None:
         raise SegregError(f"sample ids must differ, but {listed(double, most=5)} stands for several: {listed(files)}")
 
 
-def _refuse_divided_groups(samples: Sequence[Sample], sides: Mapping[SplitName, list[int]]) -> None:
+def _refuse_divided_groups(samples: Sequence[Sample], splits: Mapping[SplitName, list[int]]) -> None:
     stands: dict[str, dict[SplitName, str]] = defaultdict(dict)
-    for side in SPLITS:
-        for index in sides[side]:
+    for split in SPLITS:
+        for index in splits[split]:
             sample = samples[index]
             if sample.group is not None:
-                stands[sample.group].setdefault(side, sample.id)
+                stands[sample.group].setdefault(split, sample.id)
     divided = {group: found for group, found in stands.items() if len(found) > 1}
     if divided:
         group, found = next(iter(divided.items()))
-        members = " and ".join(f'"{name}" in {side}' for side, name in found.items())
+        members = " and ".join(f'"{name}" in {split}' for split, name in found.items())
         others = f" (and {len(divided) - 1} groups more)" if len(divided) > 1 else ""
         raise SegregError(
-            f'the group "{group}" stands on two sides of the split: {members}{others}',
-            hint="images of one group (a patient, a source image) belong on one side",
+            f'the group "{group}" is in two splits: {members}{others}',
+            hint="images of one group (a patient, a source image) belong in one split",
         )
 
 
-def _refuse_empty(sides: Mapping[SplitName, list[int]], split: Split, count: int) -> None:
-    train, val, test = (len(sides[side]) for side in SPLITS)
-    told = f"of {count} samples, {train} are in train, {val} in val and {test} in test"
-    for side in SPLITS:
-        if sides[side]:
+def _refuse_empty(splits: Mapping[SplitName, list[int]], settings: Split, count: int) -> None:
+    train, val, test = (len(splits[split]) for split in SPLITS)
+    counts = f"of {count} samples, {train} are in train, {val} in val and {test} in test"
+    for split in SPLITS:
+        if splits[split]:
             continue
-        if side == "test" and ("test" not in split.lists if split.method == "lists" else split.test == 0):
+        if split == "test" and ("test" not in settings.lists if settings.method == "lists" else settings.test == 0):
             continue
         hints = {
-            "dataset": f"the data set itself has no {side}; split.method: auto draws val and test from its train"
-            + (", and split.test: 0 does without a test" if side == "test" else ""),
-            "lists": f"the list for {side} names no sample",
+            "dataset": f"the data set itself has no {split}; split.method: auto draws val and test from its train"
+            + (", and split.test: 0 does without a test" if split == "test" else ""),
+            "lists": f"the list for {split} names no sample",
             "train_test_split": "split.test is a share of all samples, split.val of what the test leaves",
         }
-        hint = hints.get(split.method, "split.val and split.test are shares of all samples; train gets the rest")
-        raise SegregError(f"the split leaves {side} empty: {told}", hint=hint)
+        hint = hints.get(settings.method, "split.val and split.test are shares of all samples; train gets the rest")
+        raise SegregError(f"the split leaves {split} empty: {counts}", hint=hint)

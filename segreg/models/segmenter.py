@@ -223,7 +223,7 @@ def _tried(title: str, words: str, part: Any, given: Any) -> Any:
         return part(given)
     except SegregError:
         raise
-    except Exception as error:  # whatever a plugin's network raises is told, and chained for its author
+    except Exception as error:  # whatever a plugin's network raises is reported, and chained for its author
         raise SegregError(f"{title} can't take {words}: {type(error).__name__}: {error}") from error
 
 

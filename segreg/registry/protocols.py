@@ -105,7 +105,7 @@ class Sample:
         id: unique in the dataset, stable between machines; used in results and file names.
         image: the file, as it is named in messages.
         mask: the file with the truth, or None for an image without one.
-        group: samples of one group (a patient, a source image) never stand on two sides of a split.
+        group: samples of one group (a patient, a source image) are never in two splits.
         split: "train", "val" or "test" where the dataset itself says so.
     """
 

@@ -304,14 +304,14 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
     except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises, the others continue
         if manager.has_plugin(title):
             manager.unregister(name=title)
-        told = str(error) if isinstance(error, SegregError) else _told(error, plugin.module)
+        message = str(error) if isinstance(error, SegregError) else _format_error(error, plugin.module)
         if isinstance(error, (ImportError, AttributeError)) and (happened := stranger_installed()):
-            told = f"{told}\n{happened}"
-        return dataclasses.replace(plugin, error=told, detail=traceback.format_exc())
+            message = f"{message}\n{happened}"
+        return dataclasses.replace(plugin, error=message, detail=traceback.format_exc())
     return dataclasses.replace(plugin, parts=parts, commands=commands, seconds=time.perf_counter() - start)
 
 
-def _told(error: BaseException, module: str) -> str:
+def _format_error(error: BaseException, module: str) -> str:
     """Format what loading a module raised, after the "file:line" of its package's own code where it has one."""
     module = module.partition(":")[0]
     if isinstance(error, ModuleNotFoundError) and error.name and f"{module}.".startswith(f"{error.name}."):

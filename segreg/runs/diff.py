@@ -22,11 +22,11 @@ _FINGERPRINT = "fingerprint of images and masks as the network sees them"
 
 @dataclass(frozen=True)
 class Moved:
-    """Samples that are on one side of the one run's split and on another side of the other's.
+    """Samples that are in one split of the one run and in another of the other.
 
     Attributes:
-        one: the side in the one run; empty where that run has no such samples.
-        other: the side in the other run; empty likewise.
+        one: the split in the one run; empty where that run has no such samples.
+        other: the split in the other run; empty likewise.
         ids: the samples.
     """
 
@@ -77,11 +77,11 @@ def matters(one: KnownRun, other: KnownRun) -> list[Matter]:
     """
     found = [Matter("recipe", tuple(recipe_differences(one.settings, other.settings)))]
     found.append(Matter("data", tuple(recipe_differences(_data(one), _data(other))), tuple(_moved(one, other))))
-    for name, told in (
+    for name, read in (
         ("packages", _packages), ("environment", _environment), ("start", _start), ("network", _network),
         ("training", _training),
     ):  # fmt: skip
-        found.append(Matter(name, tuple(recipe_differences(told(one), told(other)))))
+        found.append(Matter(name, tuple(recipe_differences(read(one), read(other)))))
     return found
 
 
@@ -94,12 +94,12 @@ def same_images(one: KnownRun, other: KnownRun) -> bool | None:
         return True
     inputs = [run.settings.get("input") or {} for run in (one, other)]
     prepared_alike = all(inputs[0].get(name) == inputs[1].get(name) for name in _IMAGE_SETTINGS)
-    # The fingerprint is of all samples of all sides, as the network sees them.
+    # The fingerprint is of all samples of all splits, as the network sees them.
     return False if prepared_alike and _all_ids(one) == _all_ids(other) else None
 
 
 def split_of(run: KnownRun) -> dict[str, list[str]]:
-    """Return the ids of a run's samples, by the side that they are on.
+    """Return the ids of a run's samples, by the split that they are in.
 
     Raises:
         SegregError: `split.json` is missing or broken.
@@ -107,11 +107,11 @@ def split_of(run: KnownRun) -> dict[str, list[str]]:
     file = run.directory.split
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {str(side): [str(name) for name in ids] for side, ids in content.items()}
+        return {str(split): [str(name) for name in ids] for split, ids in content.items()}
     except FileNotFoundError:
         raise SegregError(f"{file} is missing, which has the run's samples") from None
     except (OSError, ValueError, AttributeError, TypeError):
-        raise SegregError(f"{file} does not hold the ids of each side's samples") from None
+        raise SegregError(f"{file} does not hold the ids of each split's samples") from None
 
 
 def _all_ids(run: KnownRun) -> set[str]:
@@ -119,18 +119,18 @@ def _all_ids(run: KnownRun) -> set[str]:
 
 
 def _moved(one: KnownRun, other: KnownRun) -> list[Moved]:
-    mine, its = ({name: side for side, ids in split_of(run).items() for name in ids} for run in (one, other))
+    mine, its = ({name: split for split, ids in split_of(run).items() for name in ids} for run in (one, other))
     found: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys([*mine, *its]):
-        sides = mine.get(name, ""), its.get(name, "")
-        if sides[0] != sides[1]:
-            found.setdefault(sides, []).append(name)
-    return [Moved(*sides, tuple(ids)) for sides, ids in found.items()]
+        splits = mine.get(name, ""), its.get(name, "")
+        if splits[0] != splits[1]:
+            found.setdefault(splits, []).append(name)
+    return [Moved(*splits, tuple(ids)) for splits, ids in found.items()]
 
 
 def _data(run: KnownRun) -> dict[str, Any]:
-    told = {_FINGERPRINT: run.environment.get("data_fingerprint"), "notice": run.results.get("notice")}
-    return _known({**told, "classes": run.results.get("classes")})
+    known = {_FINGERPRINT: run.environment.get("data_fingerprint"), "notice": run.results.get("notice")}
+    return _known({**known, "classes": run.results.get("classes")})
 
 
 def _packages(run: KnownRun) -> dict[str, Any]:
@@ -142,12 +142,12 @@ def _packages(run: KnownRun) -> dict[str, Any]:
 
 def _environment(run: KnownRun) -> dict[str, Any]:
     device = run.environment.get("device") or {}
-    told = {name: run.environment.get(name) for name in ("python", "platform", "cpus")}
-    told |= {"device": device.get("name"), "device's model": device.get("model"), "threads": device.get("threads")}
-    told |= {"cuda": device.get("cuda"), "precision": run.environment.get("precision")}
-    told |= {"commit": run.environment.get("commit")}
+    known = {name: run.environment.get(name) for name in ("python", "platform", "cpus")}
+    known |= {"device": device.get("name"), "device's model": device.get("model"), "threads": device.get("threads")}
+    known |= {"cuda": device.get("cuda"), "precision": run.environment.get("precision")}
+    known |= {"commit": run.environment.get("commit")}
     command = run.environment.get("command")
-    return _known({**told, "command": shlex.join(map(str, command)) if command else None})
+    return _known({**known, "command": shlex.join(map(str, command)) if command else None})
 
 
 def _start(run: KnownRun) -> dict[str, Any]:
@@ -158,17 +158,17 @@ def _start(run: KnownRun) -> dict[str, Any]:
 def _network(run: KnownRun) -> dict[str, Any]:
     model = run.environment.get("model") or {}
     return {
-        name: {key: told for key, told in facts.items() if key != "weights"} if isinstance(facts, Mapping) else facts
+        name: {key: fact for key, fact in facts.items() if key != "weights"} if isinstance(facts, Mapping) else facts
         for name, facts in model.items()
     }
 
 
 def _training(run: KnownRun) -> dict[str, Any]:
-    told = {name: run.results.get(name) for name in ("stopped_because", "monitor", "best_epoch", "best_value")}
+    known = {name: run.results.get(name) for name in ("stopped_because", "monitor", "best_epoch", "best_value")}
     # A run that was stopped has an environment for each time that it continued.
     processes = 1 + len(run.environment.get("previous") or ())
-    return _known({"state": run.state, "epochs": run.epochs, **told, "processes": processes, "seconds": run.seconds})
+    return _known({"state": run.state, "epochs": run.epochs, **known, "processes": processes, "seconds": run.seconds})
 
 
-def _known(told: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in told.items() if value is not None}
+def _known(known: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in known.items() if value is not None}

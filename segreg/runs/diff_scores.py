@@ -23,7 +23,7 @@ _BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
-class Pair:
+class MetricPair:
     """A metric of both runs.
 
     Attributes:
@@ -62,7 +62,7 @@ class Scores:
         same_weights: whether both runs' scored weights are; None where a file is missing or is not a safetensors.
     """
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[MetricPair, ...]
     images: int
     of: tuple[int, int]
     notes: tuple[str, ...]
@@ -77,7 +77,7 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
     Raises:
         SegregError: a run's scores of single images are broken.
     """
-    if not one.side or not other.side:
+    if not one.split or not other.split:
         return None
     from segreg.runs.scored import read_scored
     from segreg.runs.trained_run import Run
@@ -87,7 +87,7 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
     theirs = set(scored[1].ids)
     ids = [name for name in scored[0].ids if name in theirs]
     names = [name for name in mine if name in its]
-    pairs = {name: Pair(name, _defined(mine[name]), _defined(its[name]), paired=False) for name in names}
+    pairs = {name: MetricPair(name, _defined(mine[name]), _defined(its[name]), paired=False) for name in names}
     notes, reason = _notes(one, other), ""
     if ids:
         metrics, reason = _metrics(one, other, scored)
@@ -103,7 +103,9 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
     )  # fmt: skip
 
 
-def _paired(scored: Sequence[Scored], ids: Sequence[str], metrics: Sequence[MetricCollection] | None) -> Iterator[Pair]:
+def _paired(
+    scored: Sequence[Scored], ids: Sequence[str], metrics: Sequence[MetricCollection] | None
+) -> Iterator[MetricPair]:
     """Return the scores that single images or their counts add up to, of these images."""
     from segreg.evaluation.statistics import SEED, interval, of_seeds, resampled
     from segreg.runs.scored import measure_of
@@ -124,7 +126,7 @@ def _paired(scored: Sequence[Scored], ids: Sequence[str], metrics: Sequence[Metr
         one, other = (
             each.values[name] if whole else float(own[column]) for each, own in zip(scored, sums, strict=True)
         )
-        yield Pair(name, _defined(one), _defined(other), low, high)
+        yield MetricPair(name, _defined(one), _defined(other), low, high)
 
 
 def _identical(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> bool:
@@ -133,7 +135,7 @@ def _identical(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> bool
     mine, its = scored
     return (
         mine.ids == its.ids
-        and dict(one.metrics(one.side)) == dict(other.metrics(other.side))
+        and dict(one.metrics(one.split)) == dict(other.metrics(other.split))
         and mine.columns.keys() == its.columns.keys()
         and all(np.array_equal(mine.columns[name], its.columns[name], equal_nan=True) for name in mine.columns)
     )
@@ -158,8 +160,8 @@ def _metrics(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> tuple[
 def _notes(one: KnownRun, other: KnownRun) -> list[str]:
     """Return in what the two were scored otherwise."""
     notes = []
-    if one.side != other.side:
-        notes.append(f"A was scored on its side {one.side}, B on its side {other.side}")
+    if one.split != other.split:
+        notes.append(f"A was scored on split {one.split}, B on split {other.split}")
     if same_images(one, other) is False:
         notes.append("equal ids are not equal images: the files of the samples have changed between the runs")
     for path in ("dataset.name", "evaluate.threshold", "evaluate.resolution", "input.size", "input.resize"):

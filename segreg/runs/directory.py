@@ -32,7 +32,7 @@ class RunDirectory:
 
     @property
     def split(self) -> Path:
-        """The ids of the samples of each side."""
+        """The ids of the samples of each split."""
         return self.path / "split.json"
 
     @property

@@ -77,7 +77,7 @@ def levels_of(choice: Choice, in_channels: int) -> dict[str, Any]:
         encoder: Any = choice.build(in_channels)
     except SegregError:
         raise
-    except Exception as error:  # whatever a library raises is told
+    except Exception as error:  # whatever a library raises is reported
         raise _can_not(f'the encoder "{choice.part.name}" can\'t be built', error, choice) from error
     check_encoder(encoder)
     dilated: dict[str, list[int] | None] = {}
@@ -114,9 +114,9 @@ def _task(recipe: Resolved) -> tuple[Task, str]:
         reason = f"{gone[0]} is not there"
     named = settings.get("classes")
     classes = tuple(named) if isinstance(named, (tuple, list, Mapping)) and named else ("unknown",)
-    told = f"{len(classes)} of the settings" if named else "1"
+    guess = f"{len(classes)} of the settings" if named else "1"
     task = Task(classes, "binary" if len(classes) == 1 else "multiclass")
-    return task, f"the data set can't tell them ({reason}); tried with {told}, and without the loss"
+    return task, f"the data set can't tell them ({reason}); tried with {guess}, and without the loss"
 
 
 def _encoder(recipe: Resolved) -> Encoder:
@@ -124,7 +124,7 @@ def _encoder(recipe: Resolved) -> Encoder:
         return build.build_encoder(recipe)
     except SegregError as error:
         raise _with_known_pairs(error) from error
-    except Exception as error:  # whatever a library raises is told; `segreg run` shows where
+    except Exception as error:  # whatever a library raises is reported; `segreg run` shows where
         sentence = _can_not(f'the encoder "{recipe.encoder.part.name}" can\'t be built', error, recipe.encoder)
         raise _with_known_pairs(sentence) from error
 
@@ -156,13 +156,13 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
     labels = task.channels if task.mode == "multiclass" else 2
     targets = torch.randint(0, labels, (count, *layers, height, width), dtype=torch.uint8)
     normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
-    told: dict[str, Any] = {"images": count, "size": [height, width], "channels": recipe.input.channels}
+    shape: dict[str, Any] = {"images": count, "size": [height, width], "channels": recipe.input.channels}
     try:
         model.train()
         if not scored:
             total: Any = sum(logits.mean() for logits in model.all_logits(normalize(images)))
             total.backward()
-            return {**told, "loss": None}
+            return {**shape, "loss": None}
         losses = build.build_losses(recipe, task)
         weight = recipe.auxiliary.weight if recipe.auxiliary else 0.0
         terms, _ = Objective(model, normalize, losses, auxiliary_weight=weight).train()(images, targets)
@@ -173,7 +173,7 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
     except Exception as error:  # as above
         words = f"a training step on {count} images of {height}x{width} pixels fails"
         raise _can_not(words, error, recipe.decoder) from error
-    return {**told, "loss": float(total.detach())}
+    return {**shape, "loss": float(total.detach())}
 
 
 def _can_not(words: str, error: Exception, choice: Choice) -> SegregError:

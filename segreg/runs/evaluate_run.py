@@ -18,7 +18,7 @@ from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, rankin
 from segreg.evaluation.statistics import METHOD
 from segreg.models.segmenter import verify
 from segreg.runs.environment import banner
-from segreg.runs.selection import Chosen, check_side, of_other_data, of_own_split
+from segreg.runs.selection import Chosen, check_split, of_other_data, of_own_split
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
@@ -39,7 +39,7 @@ class Request:
     """What is to be scored and how; None is as in the run.
 
     Attributes:
-        side: of the split; None: test, or val where there is no test, or all of other data.
+        split: of the split; None: test, or val where there is no test, or all of other data.
         data: the recipe of other data.
         resolution: `input` or `original`.
         threshold: probability from which a pixel is foreground; "best": the one with the best Dice on validation.
@@ -50,7 +50,7 @@ class Request:
         out: the folder for what is written; None: in the run's `evaluations`, by what is scored and how.
     """
 
-    side: str | None = None
+    split: str | None = None
     data: Resolved | None = None
     resolution: Literal["input", "original"] | None = None
     threshold: float | Literal["best"] | None = None
@@ -81,7 +81,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         SegregError: there are no weights; the samples are gone or have other classes; there is no threshold; the
             folder is a run's own.
     """
-    check_side(request.side)
+    check_split(request.split)
     recipe = _as_asked(run, request)
     predictor = run.predictor(request.weights, device=request.device, precision="recipe")
     if recipe.input.size != run.recipe.input.size:
@@ -94,8 +94,8 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             "the largest probability is predicted, and no threshold takes part",
             hint="leave out the threshold",
         )
-    data, side = request.data, request.side
-    chosen = of_own_split(run, side) if data is None else of_other_data(run, data, side)
+    data, split = request.data, request.split
+    chosen = of_own_split(run, split) if data is None else of_other_data(run, data, split)
     out = request.out or run.directory.path / "evaluations" / _folder_name(chosen.name, request)
     if (out / "resolved.yaml").exists():
         raise SegregError(
@@ -103,14 +103,14 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         )
     trained_on = f"trained on: {run.notice}" if run.notice != chosen.dataset.notice and run.notice else ""
     for line in [*banner(chosen.dataset.notice), *banner(trained_on), f"run        {predictor.name}",
-                 f"data       {chosen.source.dataset.part.name}: {len(chosen.indices)} {chosen.side}",
+                 f"data       {chosen.source.dataset.part.name}: {len(chosen.indices)} {chosen.split}",
                  f"device     {predictor.device}, {predictor.precision.reason}"]:  # fmt: skip
         progress.say(line)
     found = "given" if given else "the recipe's"
     if request.threshold == "best":
         threshold = _best_threshold(run, recipe, predictor, progress)
-        found = "the best on the validation side"
-        if request.data is None and chosen.side == "val":
+        found = "the best on the validation split"
+        if request.data is None and chosen.split == "val":
             found += ", which is the one that is scored, so that its Dice flatters"
         recipe = _with_threshold(recipe, threshold)
     predictor = dataclasses.replace(predictor, threshold=recipe.evaluate.threshold)
@@ -119,8 +119,8 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SegregError(f"could not create the folder {out}: {error.strerror}") from None
-    scores = exam.scores(chosen.indices, f"scoring {chosen.side}", progress)
-    told = {
+    scores = exam.scores(chosen.indices, f"scoring {chosen.split}", progress)
+    evaluation = {
         "run": str(run.directory.path),
         "recipe": recipe.source,
         "weights": request.weights if run.directory.best.exists() else "last",
@@ -129,16 +129,16 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "data_recipe": chosen.source.source,
         "classes": list(chosen.dataset.task.classes),
         "mode": chosen.dataset.task.mode,
-        "images": {chosen.side: len(chosen.indices)},
-        "scored_on": chosen.side,
+        "images": {chosen.split: len(chosen.indices)},
+        "scored_on": chosen.split,
         "overrides": list(request.overrides),
         "resolution": recipe.evaluate.resolution,
         "threshold": None if chosen.dataset.task.mode == "multiclass" else recipe.evaluate.threshold,
         "threshold_is": "" if chosen.dataset.task.mode == "multiclass" else found,
         "device": str(predictor.device),
         "precision": predictor.precision.name,
-        "metrics": {chosen.side: scores.values},
-        "intervals": {chosen.side: scores.intervals},
+        "metrics": {chosen.split: scores.values},
+        "intervals": {chosen.split: scores.intervals},
         "definitions": scores.definitions,
         "interval_method": METHOD,
         "as": _as_others(request.libraries, exam, scores.counts),
@@ -147,23 +147,23 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     _draw_ends(exam, ranked if ranking_column(scores) else (), out, progress)
     plot_metrics(exam.metrics, out)
     write_images(scores, chosen.dataset.task, out)
-    write_json(out / "metrics.json", told)
-    return told, out
+    write_json(out / "metrics.json", evaluation)
+    return evaluation, out
 
 
-def in_words(told: Mapping[str, Any], out: Path) -> list[str]:
+def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[str]:
     """Return what `rescore` found, as lines."""
-    side = told["scored_on"]
-    how = f"at {told['resolution']} resolution, {told['weights']} weights"
-    if told["threshold_is"]:
-        how += f", threshold {told['threshold']:.12g} ({told['threshold_is']})"
+    split = evaluation["scored_on"]
+    how = f"at {evaluation['resolution']} resolution, {evaluation['weights']} weights"
+    if evaluation["threshold_is"]:
+        how += f", threshold {evaluation['threshold']:.12g} ({evaluation['threshold_is']})"
     lines = [
-        f"{side} ({told['images'][side]} images, {how}):",
-        *format_values(told["metrics"][side], told["intervals"][side]),
+        f"{split} ({evaluation['images'][split]} images, {how}):",
+        *format_values(evaluation["metrics"][split], evaluation["intervals"][split]),
     ]
-    if told["intervals"][side]:
+    if evaluation["intervals"][split]:
         lines.append("  in brackets: 95% bootstrap intervals over images")
-    for library, words in told["as"].items():
+    for library, words in evaluation["as"].items():
         digits, width = words["digits"], max(map(len, words["values"]))
         lines.append(f"as {library}:")
         lines += [f"  {name:<{width}}  {value:.{digits}f}" for name, value in words["values"].items()]
@@ -216,7 +216,7 @@ def _prepared(chosen: Chosen, recipe: Resolved, progress: Progress) -> Preproces
     """Return the chosen images as the run's network takes them."""
     bare = [chosen.dataset.samples[index].id for index in chosen.indices if chosen.dataset.samples[index].mask is None]
     if bare and len(bare) == len(chosen.indices):
-        raise SegregError(f"no sample of {chosen.side} has a mask, so that nothing can be scored")
+        raise SegregError(f"no sample of {chosen.split} has a mask, so that nothing can be scored")
     with progress.watch("preparing images", len(chosen.indices), "images") as advance:
         before = 0
 
@@ -229,7 +229,7 @@ def _prepared(chosen: Chosen, recipe: Resolved, progress: Progress) -> Preproces
 
 
 def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: Progress) -> float:
-    """Return the best threshold on the validation side of the run's own split, by Dice if the recipe does not say."""
+    """Return the best threshold on the validation split of the run's own split, by Dice if the recipe does not say."""
     import torchmetrics
 
     from segreg.config.resolve import choose
@@ -251,17 +251,18 @@ def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: 
     names = [name for name in values if ".class." not in name and name.partition(".")[0] == THRESHOLD_METRIC]
     threshold = values[names[0]] if names else math.nan
     if math.isnan(threshold):
-        raise SegregError("the best threshold is undefined, because no pixel of the validation side counts")
-    progress.say(f"threshold  {threshold:.12g}, the best on the validation side")
+        raise SegregError("the best threshold is undefined, because no pixel of the validation split counts")
+    progress.say(f"threshold  {threshold:.12g}, the best on the validation split")
     return threshold
 
 
 def _as_others(libraries: Sequence[Library], exam: Evaluator, counts: Any) -> dict[str, Any]:
     from segreg.evaluation.conventions import scores_of_library
 
-    told = {library: scores_of_library(library, exam.dataset.task, counts) for library in libraries}
+    evaluation = {library: scores_of_library(library, exam.dataset.task, counts) for library in libraries}
     return {
-        library: {"values": words.values, "how": words.how, "digits": words.digits} for library, words in told.items()
+        library: {"values": words.values, "how": words.how, "digits": words.digits}
+        for library, words in evaluation.items()
     }
 
 

@@ -21,7 +21,7 @@ DATES = ("begun", "changed")
 
 
 def _score(run: KnownRun) -> Value:
-    return next(iter(run.metrics(run.side).values()), None)
+    return next(iter(run.metrics(run.split).values()), None)
 
 
 COLUMNS: Mapping[str, Callable[[KnownRun], Value]] = {
@@ -39,7 +39,7 @@ COLUMNS: Mapping[str, Callable[[KnownRun], Value]] = {
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """A run, and what is known of it by name.
 
     Attributes:
@@ -64,9 +64,9 @@ class Row:
 
     @cached_property
     def _metrics(self) -> dict[str, float]:
-        sides = self.run.results.get("metrics") or {}
-        each = {f"{side}.{name}": value for side in sides for name, value in self.run.metrics(side).items()}
-        return {**self.run.metrics(self.run.side), **each}
+        splits = self.run.results.get("metrics") or {}
+        each = {f"{split}.{name}": value for split in splits for name, value in self.run.metrics(split).items()}
+        return {**self.run.metrics(self.run.split), **each}
 
     @cached_property
     def _settings(self) -> dict[str, Value]:
@@ -92,7 +92,7 @@ def _by_path(path: str, value: Any) -> Iterator[tuple[str, Value]]:
         yield path, in_short(value)
 
 
-def check_names(names: Sequence[str], rows: Sequence[Row]) -> None:
+def check_names(names: Sequence[str], rows: Sequence[RunRow]) -> None:
     """Refuse names that no run has.
 
     Raises:
@@ -133,7 +133,7 @@ class Condition:
     comparison: str
     operand: str
 
-    def holds(self, row: Row) -> bool:
+    def holds(self, row: RunRow) -> bool:
         """Whether a run meets it; a run that has no such value does not."""
         value = row.value(self.name)
         if value is None:
@@ -173,7 +173,7 @@ def condition(text: str) -> Condition:
     return Condition(text, name, comparison, operand)
 
 
-def kept(rows: Sequence[Row], conditions: Sequence[Condition]) -> list[Row]:
+def kept(rows: Sequence[RunRow], conditions: Sequence[Condition]) -> list[RunRow]:
     """Return the runs that meet all conditions.
 
     Raises:
@@ -205,7 +205,7 @@ def _number(text: str) -> float | None:
 # order
 
 
-def ordered(rows: Sequence[Row], by: str) -> list[Row]:
+def ordered(rows: Sequence[RunRow], by: str) -> list[RunRow]:
     """Return the runs sorted by a name, downwards where a minus stands before it; those without a value are last.
 
     Raises:

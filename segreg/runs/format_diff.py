@@ -9,7 +9,7 @@ from typing import Any
 from segreg.config.diff import ABSENT, RecipeDifference, in_short
 from segreg.errors import listed
 from segreg.runs.diff import Matter, Moved
-from segreg.runs.diff_scores import Pair, Scores
+from segreg.runs.diff_scores import MetricPair, Scores
 from segreg.runs.listing import KnownRun
 
 _WIDEST = 44
@@ -20,17 +20,17 @@ _TITLES = {"packages": "plugins and packages", "start": "weights at the start"}
 
 def lines(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Scores | None) -> list[str]:
     """Return the differences as lines; what is equal is only named."""
-    told = [f"A  {one.directory.path}  ({one.state})", f"B  {other.directory.path}  ({other.state})"]
+    lines = [f"A  {one.directory.path}  ({one.state})", f"B  {other.directory.path}  ({other.state})"]
     for matter in found:
         if not matter.alike:
-            told += ["", _title(matter), *_side_by_side(matter.differences), *map(_move, matter.moved)]
+            lines += ["", _title(matter), *_side_by_side(matter.differences), *map(_move, matter.moved)]
     if alike := [_title(matter) for matter in found if matter.alike]:
-        told += ["", f"the two runs are alike in all of {listed(alike, quote='')}"]
+        lines += ["", f"the two runs are alike in all of {listed(alike, quote='')}"]
     if scores is None:
-        without = [name for name, run in (("A", one), ("B", other)) if not run.side]
+        without = [name for name, run in (("A", one), ("B", other)) if not run.split]
         which = f"{without[0]} has" if len(without) == 1 else "neither run has"
-        return [*told, "", f"{which} {'no scores' if len(without) == 1 else 'scores'} yet: nothing to compare"]
-    return [*told, "", *_score_lines(one, scores)]
+        return [*lines, "", f"{which} {'no scores' if len(without) == 1 else 'scores'} yet: nothing to compare"]
+    return [*lines, "", *_score_lines(one, scores)]
 
 
 def as_data(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Scores | None) -> dict[str, Any]:
@@ -64,8 +64,8 @@ def _side_by_side(differences: Sequence[RecipeDifference]) -> Iterator[str]:
             yield from (f"  {row[0]}", f"    A {row[1]}", f"    B {row[2]}")
         for run, settings in (("A", each.only_one), ("B", each.only_other)):
             if settings:
-                told = ", ".join(f"{key} {in_short(value)}" for key, value in settings.items())
-                yield f"    only in {run}: {told}"
+                lines = ", ".join(f"{key} {in_short(value)}" for key, value in settings.items())
+                yield f"    only in {run}: {lines}"
 
 
 def _text(name: str, value: Any) -> str:
@@ -81,8 +81,8 @@ def _move(moved: Moved) -> str:
     names = listed(moved.ids, most=_MOST_NAMED)
     if moved.one and moved.other:
         return f"  {count} of {moved.one} in A, of {moved.other} in B: {names}"
-    run, side = ("A", moved.one) if moved.one else ("B", moved.other)
-    return f"  {count} only in {run}, in {side}: {names}"
+    run, split = ("A", moved.one) if moved.one else ("B", moved.other)
+    return f"  {count} only in {run}, in {split}: {names}"
 
 
 def _score_lines(one: KnownRun, scores: Scores) -> Iterator[str]:
@@ -94,7 +94,7 @@ def _score_lines(one: KnownRun, scores: Scores) -> Iterator[str]:
         )
         yield from (f"  note: {note}" for note in scores.notes)
         return
-    where = f"{scores.images} images of {one.side}"
+    where = f"{scores.images} images of {one.split}"
     if set(scores.of) != {scores.images}:
         where = (
             f"the {_counted(scores.images, 'image')} that both were scored on (A on {scores.of[0]}, B on "
@@ -115,7 +115,7 @@ def _score_lines(one: KnownRun, scores: Scores) -> Iterator[str]:
         yield "  " + "  ".join([f"{name:<{widths[0]}}", *numbers, f"{cells[3]:<{widths[4]}}", cells[4]]).rstrip()
 
 
-def _numbers(pair: Pair) -> tuple[str, str, str, str]:
+def _numbers(pair: MetricPair) -> tuple[str, str, str, str]:
     values = ["undefined" if value is None else f"{value:.4f}" for value in (pair.one, pair.other)]
     difference = "" if pair.difference is None else f"{pair.difference:+.4f}"
     interval = "" if pair.low is None or pair.high is None else f"[{pair.low:+.4f}, {pair.high:+.4f}]"
@@ -127,5 +127,5 @@ def _counted(count: int, noun: str) -> str:
 
 
 def _data(difference: RecipeDifference) -> dict[str, Any]:
-    told: Mapping[str, Any] = asdict(difference)
-    return {name: value for name, value in told.items() if value is not ABSENT and value != {}}
+    lines: Mapping[str, Any] = asdict(difference)
+    return {name: value for name, value in lines.items() if value is not ABSENT and value != {}}

@@ -85,17 +85,17 @@ class KnownRun:
     @property
     def seconds(self) -> float:
         """Return how long it has trained."""
-        told = self.results.get("training_seconds") if self.state == "finished" else None
-        return float(told) if told is not None else sum(row.get("seconds", 0.0) for row in self.history)
+        seconds = self.results.get("training_seconds") if self.state == "finished" else None
+        return float(seconds) if seconds is not None else sum(row.get("seconds", 0.0) for row in self.history)
 
     @property
-    def side(self) -> str:
+    def split(self) -> str:
         """Return the split that was scored at the end; empty if none was."""
         return str(self.results.get("scored_on") or "")
 
-    def metrics(self, side: str) -> Mapping[str, float]:
-        """Return a side's metrics by full name, without those that are undefined."""
-        values = (self.results.get("metrics") or {}).get(side) or {}
+    def metrics(self, split: str) -> Mapping[str, float]:
+        """Return a split's metrics by full name, without those that are undefined."""
+        values = (self.results.get("metrics") or {}).get(split) or {}
         return {name: value for name, value in values.items() if value is not None}
 
     def size(self) -> int:
@@ -129,7 +129,7 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
 
 def _below(folder: Path) -> Iterator[Path]:
     for path, folders, files in os.walk(folder):
-        # A run without its recipe is a broken one, and told as such.
+        # A run without its recipe is a broken one, and reported as such.
         if "resolved.yaml" in files or {"split.json", "environment.json"} <= set(files):
             folders.clear()
             yield Path(path)

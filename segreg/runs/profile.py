@@ -31,7 +31,7 @@ MOST_OPERATORS = 12
 
 
 @dataclass(frozen=True)
-class Row:
+class StageTime:
     """A stage of training.
 
     Attributes:
@@ -84,7 +84,7 @@ class Profile:
     precision: str
     images: int
     steps: int
-    rows: tuple[Row, ...]
+    rows: tuple[StageTime, ...]
     operators: tuple[Operator, ...]
     advice: str
     trace: Path
@@ -109,7 +109,7 @@ class Profile:
             "advice": self.advice, "trace": str(self.trace),
         }  # fmt: skip
 
-    def in_words(self) -> list[str]:
+    def lines(self) -> list[str]:
         """Return the tables, as lines."""
         whole = max(self.epoch_seconds, 1e-9)
         lines = [
@@ -184,7 +184,7 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         training.stopwatch.restart()
         values = train(steps)
         spent = training.stopwatch.read()
-        rows = [Row(stage, took / steps, training.steps_per_epoch) for stage, took in spent.whole.items()]
+        rows = [StageTime(stage, took / steps, training.steps_per_epoch) for stage, took in spent.whole.items()]
 
         training.stopwatch.restart()
         checked = min(len(assembly.val), max(1, steps * accumulate // 4))
@@ -197,8 +197,8 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
             state = snapshot(training, monitor, epoch=1, seconds=0.0, best_epoch=1, values={"epoch": 1, **values})
             save_epoch(state, Output(Path(folder)), monitor)
         after = training.stopwatch.read().stages
-        instead = {"checkpoint": Row("checkpoint", after["checkpoint"], 1)}
-        instead["validation"] = Row("validation", after["validation"] / max(1, checked), len(assembly.val))
+        instead = {"checkpoint": StageTime("checkpoint", after["checkpoint"], 1)}
+        instead["validation"] = StageTime("validation", after["validation"] / max(1, checked), len(assembly.val))
 
         kinds = [torch.profiler.ProfilerActivity.CPU]
         if assembly.device.type == "cuda":

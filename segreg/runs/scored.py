@@ -27,7 +27,7 @@ class Scored:
 
     Attributes:
         run: the run.
-        side: "test", or "val" where there is no test split.
+        split: "test", or "val" where there is no test split.
         values: each metric by its full name; NaN where it is undefined.
         ids: of the N images.
         columns: by a metric's name its value in each image, `[N]`, NaN where it is undefined.
@@ -35,7 +35,7 @@ class Scored:
     """
 
     run: Run
-    side: str
+    split: str
     values: Mapping[str, float]
     ids: tuple[str, ...]
     columns: Mapping[str, NDArray[np.float64]]
@@ -54,10 +54,10 @@ def read_scored(run: Run) -> Scored:
         SegregError: the run has not come to its end, or its files are damaged.
     """
     results, path = run.results, run.directory.path
-    side = results.get("scored_on")
-    if not side:
+    split = results.get("scored_on")
+    if not split:
         raise SegregError(f"{path} was interrupted and has no scores", hint=f"segreg run --resume {path} continues")
-    values = {name: np.nan if value is None else float(value) for name, value in results["metrics"][side].items()}
+    values = {name: np.nan if value is None else float(value) for name, value in results["metrics"][split].items()}
     rows = _rows(run)
     ids = tuple(row["id"] for row in rows)
     names = [name for name in (rows[0] if rows else ()) if name != "id"]
@@ -73,7 +73,7 @@ def read_scored(run: Run) -> Scored:
                 f"{run.directory.counts} and {run.directory.per_image} are not of the same images",
                 hint=f"one of them was changed; segreg run --resume {path} writes both again",
             )
-    return Scored(run, side, values, ids, columns, counts)
+    return Scored(run, split, values, ids, columns, counts)
 
 
 def _rows(run: Run) -> list[dict[str, Any]]:

@@ -29,73 +29,73 @@ class Chosen:
 
     Attributes:
         dataset: has them.
-        side: what they are together: a split, or `ALL`.
+        split: what they are together: a split, or `ALL`.
         indices: which they are.
         name: what a folder of their scores is called.
         source: the recipe that names the data set.
     """
 
     dataset: Dataset
-    side: str
+    split: str
     indices: list[int]
     name: str
     source: Resolved
 
 
-def check_side(side: str | None) -> None:
+def check_split(split: str | None) -> None:
     """Refuse what is not a split; None is none in particular.
 
     Raises:
-        SegregError: there is no such side.
+        SegregError: there is no such split.
     """
-    if side is not None and side not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise SegregError(
-            f'there is no side "{side}" of a split',
-            hint=did_you_mean(side, SPLITS) or f"the sides are {listed(SPLITS)}",
+            f'there is no split "{split}"',
+            hint=did_you_mean(split, SPLITS) or f"the splits are {listed(SPLITS)}",
         )
 
 
-def of_own_split(run: Run, side: str | None) -> Chosen:
+def of_own_split(run: Run, split: str | None) -> Chosen:
     """Return a split as split.json has it, whatever the data are now; None is test, or val where there is none.
 
     Raises:
-        SegregError: the side is empty, samples of it are gone, or the data has other classes than then.
+        SegregError: the split is empty, samples of it are gone, or the data has other classes than then.
     """
     file = run.directory.split
     if not file.is_file():
         raise SegregError(f"{file} is missing, so that nobody knows what the run was trained on")
     ids: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
-    side = side or ("test" if ids.get("test") else "val")
-    if not ids.get(side):
-        raise _empty(str(run.directory.path), side, ids)
+    split = split or ("test" if ids.get("test") else "val")
+    if not ids.get(split):
+        raise _empty(str(run.directory.path), split, ids)
     dataset = build.build_dataset(run.recipe)
     _refuse_other_classes(run, f"the data of {run.directory.path} as it is now", dataset.task)
     index_of = {sample.id: index for index, sample in enumerate(dataset.samples)}
-    gone = [name for name in ids[side] if name not in index_of]
+    gone = [name for name in ids[split] if name not in index_of]
     if gone:
         raise SegregError(
-            f"{len(gone)} of the {len(ids[side])} samples of {side} are gone from {run.recipe.dataset.part.name}: "
+            f"{len(gone)} of the {len(ids[split])} samples of {split} are gone from {run.recipe.dataset.part.name}: "
             f"{listed(gone, most=5)}",
-            hint=f"{file} has the samples of the run; scores of the others would be scores of another side",
+            hint=f"{file} has the samples of the run; scores of the others would be scores of another split",
         )
-    return Chosen(dataset, side, [index_of[name] for name in ids[side]], side, run.recipe)
+    return Chosen(dataset, split, [index_of[name] for name in ids[split]], split, run.recipe)
 
 
-def of_other_data(run: Run, recipe: Resolved, side: str | None) -> Chosen:
+def of_other_data(run: Run, recipe: Resolved, split: str | None) -> Chosen:
     """Return the samples of another recipe's data set: all, or one split.
 
     Raises:
-        SegregError: the data set can't be read, has other classes than the run, or nothing on that side.
+        SegregError: the data set can't be read, has other classes than the run, or nothing in that split.
     """
     dataset = build.build_dataset(recipe)
     _refuse_other_classes(run, recipe.source, dataset.task)
     name = re.sub(r"[^\w.-]+", "_", Path(recipe.source).stem) or "data"
-    if side is None:
+    if split is None:
         return Chosen(dataset, ALL, list(range(len(dataset.samples))), name, recipe)
-    sides = {str(side): indices for side, indices in divide(dataset, recipe.split).items()}
-    if not sides[side]:
-        raise _empty(recipe.source, side, sides)
-    return Chosen(dataset, side, sides[side], f"{name}-{side}", recipe)
+    splits = {str(split): indices for split, indices in divide(dataset, recipe.split).items()}
+    if not splits[split]:
+        raise _empty(recipe.source, split, splits)
+    return Chosen(dataset, split, splits[split], f"{name}-{split}", recipe)
 
 
 def _refuse_other_classes(run: Run, owner: str, task: Task) -> None:
@@ -107,6 +107,6 @@ def _refuse_other_classes(run: Run, owner: str, task: Task) -> None:
         )
 
 
-def _empty(owner: str, side: str, sides: Mapping[str, Sequence[Any]]) -> SegregError:
-    there = ", ".join(f"{len(samples)} in {name}" for name, samples in sides.items() if samples)
-    return SegregError(f"{owner} has no samples in {side}; there are {there}")
+def _empty(owner: str, split: str, splits: Mapping[str, Sequence[Any]]) -> SegregError:
+    there = ", ".join(f"{len(samples)} in {name}" for name, samples in splits.items() if samples)
+    return SegregError(f"{owner} has no samples in {split}; there are {there}")

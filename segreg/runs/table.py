@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from segreg.runs.filter import DATES, Row
+from segreg.runs.filter import DATES, RunRow
 from segreg.runtime.progress import duration
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _FIRST_LEFT_OUT = ("recipe", "begun", "size", "dataset", "seed", "duration", "de
 _BETWEEN = 2
 
 
-def lines(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
+def lines(rows: Sequence[RunRow], columns: Sequence[str]) -> list[str]:
     """Return a line for each run below one of headings, in columns of blanks, as wide as it takes."""
     table = [_headings(rows, columns), *_cells(rows, columns)]
     widths = _widths(table)
@@ -30,7 +30,7 @@ def lines(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
     ]
 
 
-def print_table(rows: Sequence[Row], columns: Sequence[str], console: Console, *, asked: bool) -> None:
+def print_table(rows: Sequence[RunRow], columns: Sequence[str], console: Console, *, asked: bool) -> None:
     """Print a table that fits the terminal, and below it what else is to be known.
 
     Args:
@@ -66,13 +66,13 @@ def print_table(rows: Sequence[Row], columns: Sequence[str], console: Console, *
         )
 
 
-def as_data(row: Row) -> dict[str, Any]:
+def as_data(row: RunRow) -> dict[str, Any]:
     """Return all that is known of a run, as JSON holds it."""
     run = row.run
-    told: dict[str, Any] = {name: row.value(name) for name in SHOWN}
-    told["score"] = {"name": next(iter(run.metrics(run.side)), None), "side": run.side, "value": told["score"]}
+    values: dict[str, Any] = {name: row.value(name) for name in SHOWN}
+    values["score"] = {"name": next(iter(run.metrics(run.split)), None), "split": run.split, "value": values["score"]}
     return {
-        **told,
+        **values,
         "changed": run.changed,
         "stopped_because": run.results.get("stopped_because"),
         "best_epoch": run.results.get("best_epoch"),
@@ -85,22 +85,22 @@ def as_data(row: Row) -> dict[str, Any]:
     }
 
 
-def _headings(rows: Sequence[Row], columns: Sequence[str]) -> list[str]:
+def _headings(rows: Sequence[RunRow], columns: Sequence[str]) -> list[str]:
     names = _scored(rows)
     return [next(iter(names)) if name == "score" and len(names) == 1 else name for name in columns]
 
 
-def _cells(rows: Sequence[Row], columns: Sequence[str]) -> list[list[str]]:
+def _cells(rows: Sequence[RunRow], columns: Sequence[str]) -> list[list[str]]:
     one = len(_scored(rows)) == 1
     return [[_cell(row, name, one=one) for name in columns] for row in rows]
 
 
-def _scored(rows: Sequence[Row]) -> set[str]:
+def _scored(rows: Sequence[RunRow]) -> set[str]:
     """Return the names of the metrics that the runs' scores are of."""
-    return {name for row in rows if (name := next(iter(row.run.metrics(row.run.side)), None))}
+    return {name for row in rows if (name := next(iter(row.run.metrics(row.run.split)), None))}
 
 
-def _cell(row: Row, name: str, *, one: bool) -> str:
+def _cell(row: RunRow, name: str, *, one: bool) -> str:
     run, value = row.run, row.value(name)
     if value is None or value == "":
         return "-"
@@ -114,8 +114,8 @@ def _cell(row: Row, name: str, *, one: bool) -> str:
     if name in DATES:
         return str(value)[:16]
     if name == "score":
-        metric = "" if one else f"{next(iter(run.metrics(run.side)))} "
-        return f"{metric}{value:.4f}" + ("" if run.side == "test" else f" ({run.side})")
+        metric = "" if one else f"{next(iter(run.metrics(run.split)))} "
+        return f"{metric}{value:.4f}" + ("" if run.split == "test" else f" ({run.split})")
     if isinstance(value, float):
         return f"{value:.4f}" if row.is_metric(name) else f"{value:g}"
     return str(value)

@@ -108,8 +108,8 @@ class Run:
         """Return the classes."""
         from segreg.task import Task
 
-        told = json.loads(self._notes[TASK])
-        return Task(tuple(told["classes"]), told["mode"])
+        stored = json.loads(self._notes[TASK])
+        return Task(tuple(stored["classes"]), stored["mode"])
 
     @property
     def notice(self) -> str:

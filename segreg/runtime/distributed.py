@@ -204,7 +204,7 @@ def processes() -> Iterator[None]:
         barrier()  # who holds the notes leaves last
     except BaseException as error:
         left.set()
-        raise _told_once(error, store) from None
+        raise _raised_once(error, store) from None
     left.set()
     dist.destroy_process_group()
 
@@ -223,7 +223,7 @@ def refuse_several(command: str) -> None:
             )
 
 
-def _told_once(error: BaseException, store: Store) -> BaseException:
+def _raised_once(error: BaseException, store: Store) -> BaseException:
     """Return what this process is to raise: the error where it is the first to fail, else the first one's status."""
     status = _status(error)
     try:

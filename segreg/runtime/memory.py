@@ -26,7 +26,7 @@ def available_mib(file: Path = Path("/proc/meminfo")) -> float | None:
     """Return the memory that new processes can have without swapping in MiB, None where it isn't known (not Linux)."""
     try:
         lines = file.read_text(encoding="ascii").splitlines()
-        told = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(told.split()[1]) / 1024
+        available = next(line for line in lines if line.startswith("MemAvailable:"))
+        return int(available.split()[1]) / 1024
     except (OSError, StopIteration, ValueError):
         return None

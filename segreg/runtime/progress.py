@@ -78,17 +78,17 @@ class Lines:
     @contextmanager
     def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
         """Write how much is done, not more often than every so many seconds."""
-        start = told = time.monotonic()
+        start = printed = time.monotonic()
         done, beside = 0, ""
 
         def advance(count: int = 1, note: str | None = None) -> None:
-            nonlocal done, beside, told
+            nonlocal done, beside, printed
             done += count
             beside = beside if note is None else note
             now = time.monotonic()
-            if now - told < self.every:
+            if now - printed < self.every:
                 return
-            told = now
+            printed = now
             left = f", {duration((now - start) / done * (total - done))} left" if total and done else ""
             of = f"/{total}" if total else ""
             self.say(f"  {title}: {done}{of} {unit}{left}{f'  {beside}' if beside else ''}")

@@ -41,8 +41,8 @@ def it_keeps_size_type_and_labels(subject: Subject) -> None:
         try:
             Augmentation([transform], drawn.TASKS[mode]).try_out((SIDE, SIDE, 3), shape)
         except SegregError as error:
-            told = error.problems[0]
-            raise Broken(f"{told.message}{f' ({told.hint})' if told.hint else ''}", at=transform) from error
+            problem = error.problems[0]
+            raise Broken(f"{problem.message}{f' ({problem.hint})' if problem.hint else ''}", at=transform) from error
 
 
 def image_and_mask_move_together(subject: Subject) -> None:

@@ -13,7 +13,7 @@ from segreg.errors import SegregError
 from segreg.testing.subject import Subject
 
 
-class Broken(Exception):  # noqa: N818 - it is caught and told
+class Broken(Exception):  # noqa: N818 - it is caught and reported
     """What a check found wrong.
 
     Args:
@@ -125,24 +125,24 @@ class Check:
     def _run(self) -> tuple[Outcome, Exception | None]:
         part, start = self.subject.part, time.perf_counter()
 
-        def told(status: Literal["passed", "failed", "not checked"], what: str = "", place: str = "") -> Outcome:
+        def ended(status: Literal["passed", "failed", "not checked"], what: str = "", place: str = "") -> Outcome:
             why = self.rule.why if status == "failed" else ""
             return Outcome(part.kind, part.name, self.name, status, what, why, place, time.perf_counter() - start)
 
         if self.left_out:
-            return told("not checked", self.left_out), None
+            return ended("not checked", self.left_out), None
         try:
             with _seeded():
                 self.rule.check(self.subject)
         except NotChecked as reason:
-            return told("not checked", str(reason)), None
+            return ended("not checked", str(reason)), None
         except Broken as error:
-            return told("failed", str(error), self.subject.look_at(error.at, error)), error
+            return ended("failed", str(error), self.subject.look_at(error.at, error)), error
         except SegregError as error:
-            return told("failed", f"it is refused: {error}", self.subject.look_at(None, error)), error
+            return ended("failed", f"it is refused: {error}", self.subject.look_at(None, error)), error
         except Exception as error:  # a stranger's code: whatever it raises
-            return told("failed", f"it raises {raised(error)}", self.subject.look_at(None, error)), error
-        return told("passed"), None
+            return ended("failed", f"it raises {raised(error)}", self.subject.look_at(None, error)), error
+        return ended("passed"), None
 
 
 def raised(error: Exception) -> str:

@@ -185,8 +185,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _all_known(named: Iterable[str], titles: Sequence[str], told: str, why: str) -> None:
+def _all_known(named: Iterable[str], titles: Sequence[str], problem: str, why: str) -> None:
     for name in named:
         if name not in titles:
             hint = did_you_mean(name, titles) or "a part is named KIND.NAME, such as loss.brier"
-            raise SegregError(f'{told} "{name}", {why}', hint=hint)
+            raise SegregError(f'{problem} "{name}", {why}', hint=hint)

@@ -110,22 +110,22 @@ def reading_repeats(subject: Subject) -> None:
 
 
 def sides_of_its_split_are_disjoint(subject: Subject) -> None:
-    """Where it says which side a sample is on, no image and no group stands on two."""
+    """Where it says which split a sample is in, no image and no group is in two."""
     samples = _dataset(subject).samples
     named = [sample for sample in samples if sample.split is not None]
     if not named:
         raise NotChecked("it has no split of its own")
     if odd := [sample for sample in named if sample.split not in SPLITS]:
-        raise Broken(f'"{odd[0].id}" is on the side "{odd[0].split}"; there is {listed(SPLITS)}')
+        raise Broken(f'"{odd[0].id}" is in the split "{odd[0].split}"; there is {listed(SPLITS)}')
     for what, key in (("image", _image), ("group", _group)):
-        side_of: dict[str, str] = {}
+        split_of: dict[str, str] = {}
         for sample in named:
             name = key(sample)
-            if name and side_of.setdefault(name, str(sample.split)) != sample.split:
-                raise Broken(f'the {what} "{name}" stands on two sides: {side_of[name]} and {sample.split}')
+            if name and split_of.setdefault(name, str(sample.split)) != sample.split:
+                raise Broken(f'the {what} "{name}" is in two splits: {split_of[name]} and {sample.split}')
 
 
-def missing_data_is_told(subject: Subject) -> None:
+def missing_data_is_named(subject: Subject) -> None:
     """Where its folder is not there, a SegregError names it and says what to do."""
     paths = _paths(subject)
     if not paths:
@@ -207,5 +207,5 @@ RULES = (
     Rule(labels_are_of_the_task, "a label that is not a class trains something else, or ends the run"),
     Rule(reading_repeats, "images are cached, and a run is to be repeated"),
     Rule(sides_of_its_split_are_disjoint, "what was trained on must not be scored on"),
-    Rule(missing_data_is_told, "it is the first thing that a new user sees"),
+    Rule(missing_data_is_named, "it is the first thing that a new user sees"),
 )

@@ -17,7 +17,7 @@ from segreg.errors import SegregError, listed
 from segreg.registry.entry import Family
 from segreg.registry.hooks import PROJECT
 from segreg.registry.registry import Registry
-from segreg.settings import check_value, plain, type_in_words
+from segreg.settings import check_value, format_type, plain
 from segreg.testing.check import Broken, NotChecked, Rule
 from segreg.testing.subject import Subject
 
@@ -50,7 +50,7 @@ print(json.dumps([problem, sorted({name.partition(".")[0] for name in sys.module
 """
 
 
-def settings_are_told(subject: Subject) -> None:
+def settings_are_described(subject: Subject) -> None:
     """Every setting has a type hint that can be evaluated, and a meaning."""
     settings = subject.part.settings
     if untold := [name for name, setting in settings.items() if not setting.meaning]:
@@ -81,7 +81,7 @@ def it_can_be_shown(subject: Subject) -> None:
         raise Broken("its docstring has no first line")
     for name, setting in part.settings.items():
         try:
-            words = type_in_words(setting.hint)
+            words = format_type(setting.hint)
             json.dumps(None if setting.required else plain(setting.hint, setting.default))
         except Exception as error:
             raise Broken(f'"{name}" can\'t be shown: {type(error).__name__}: {error}') from error
@@ -136,7 +136,7 @@ def _readable(subject: Subject) -> None:
     try:
         _ = subject.part.settings
     except SegregError as error:
-        raise NotChecked("its settings can't be read, see settings_are_told") from error
+        raise NotChecked("its settings can't be read, see settings_are_described") from error
 
 
 @cache
@@ -154,7 +154,7 @@ def _imported(module: str, form: str, path: str) -> tuple[str, frozenset[str]]:
 
 
 RULES = (
-    Rule(settings_are_told, "`segreg show` and editors tell users what a setting means in these words"),
+    Rule(settings_are_described, "`segreg show` and editors tell users what a setting means in these words"),
     Rule(defaults_fit_their_hints, "resolved.yaml writes the defaults out, and has to run again"),
     Rule(it_can_be_shown, "`segreg show` is how users learn what they may set"),
     Rule(its_schema_is_valid, "editors complete and check recipes by it; one bad part spoils the schema of all"),

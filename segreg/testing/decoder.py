@@ -32,8 +32,8 @@ def it_takes_every_pyramid(subject: Subject) -> None:
         try:
             subject.build(make())
         except Exception as error:
-            told = error if isinstance(error, SegregError) else raised(error)
-            raise Broken(f"it can't be built on {name}: {told}") from error
+            reason = error if isinstance(error, SegregError) else raised(error)
+            raise Broken(f"it can't be built on {name}: {reason}") from error
 
 
 def channels_and_stride_are_true(subject: Subject) -> None:

@@ -79,10 +79,13 @@ def reset_forgets(subject: Subject) -> None:
 def every_value_is_defined(subject: Subject) -> None:
     """`definitions` has a sentence for each value."""
     for task, metric in _metrics(subject):
-        if (told := getattr(metric, "definitions", None)) is None:
+        if (reported := getattr(metric, "definitions", None)) is None:
             raise NotChecked("it offers no definitions: results name its class instead")
         for name in _scores(metric, [_batch(task)]):
-            if not (isinstance(told, Mapping) and str(told.get(name) or told.get(subject.part.name) or "").strip()):
+            if not (
+                isinstance(reported, Mapping)
+                and str(reported.get(name) or reported.get(subject.part.name) or "").strip()
+            ):
                 raise Broken(f'on a {task.mode} task no definition says what "{name}" means', at=metric)
 
 
@@ -120,10 +123,10 @@ def per_image_agrees(subject: Subject) -> None:
             alone = torch.cat([metric.per_image(logits[i : i + 1], target[i : i + 1])[name] for i in range(IMAGES)])
             if not torch.allclose(values.double(), alone.double(), atol=1e-6, equal_nan=True):
                 raise Broken(f"on a {task.mode} task per_image gives an image another {name} beside others", at=metric)
-            told = wanted.get(f"{name}.per_image_mean")
-            if told is not None and abs(float(values.double().nanmean()) - told) > 1e-6:
+            given = wanted.get(f"{name}.per_image_mean")
+            if given is not None and abs(float(values.double().nanmean()) - given) > 1e-6:
                 raise Broken(
-                    f"on a {task.mode} task {name}.per_image_mean is {told:.6g}, but the mean of per_image is "
+                    f"on a {task.mode} task {name}.per_image_mean is {given:.6g}, but the mean of per_image is "
                     f"{float(values.double().nanmean()):.6g}",
                     at=metric,
                 )

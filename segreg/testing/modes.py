@@ -55,8 +55,8 @@ def tried_modes(subject: Subject, *given: Any) -> dict[str, Any]:
         others = "; a mode that it does not serve is refused with a SegregError" if found or refusals else ""
         raise Broken(f"its builder raises {raised(failure)} for a {mode} task{others}") from failure
     if not found:
-        told = f"it serves no task of {listed(list(drawn.TASKS))}: {refusals[-1]}"
+        problem = f"it serves no task of {listed(list(drawn.TASKS))}: {refusals[-1]}"
         if subject.given:
-            raise Broken(told) from refusals[-1]
-        raise NotChecked(f"{told}; give settings")
+            raise Broken(problem) from refusals[-1]
+        raise NotChecked(f"{problem}; give settings")
     return found

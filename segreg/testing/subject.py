@@ -119,8 +119,8 @@ def part_of(offer: Entry | Family, member: str | None = None) -> Part:
     members = list(offer.members())
     if member not in members:
         hint = did_you_mean(member, members) if member else f"such as member={members[0]!r}" if members else ""
-        told = f"has no member {member!r}" if member else "is checked by one of its members"
-        raise SegregError(f"the {offer.kind} family {offer.name!r} {told}", hint=hint)
+        problem = f"has no member {member!r}" if member else "is checked by one of its members"
+        raise SegregError(f"the {offer.kind} family {offer.name!r} {problem}", hint=hint)
     return Part(offer.kind, f"{offer.prefix}{member}", offer, plugin, member)
 
 

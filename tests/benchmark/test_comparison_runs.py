@@ -98,8 +98,8 @@ def test_only_common_images_are_compared_with_a_notice(tmp_path):
 
 def test_other_differences_of_the_runs_have_notices(tmp_path):
     one, other = planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34")
-    told = json.loads((other / "environment.json").read_text())
-    (other / "environment.json").write_text(json.dumps({**told, "precision": "bf16"}))
+    reported = json.loads((other / "environment.json").read_text())
+    (other / "environment.json").write_text(json.dumps({**reported, "precision": "bf16"}))
     results = json.loads((other / "results.json").read_text())
     (other / "results.json").write_text(json.dumps({**results, "resolution": "original", "notice": "SYNTHETIC"}))
     found = compared(one, other)
@@ -157,9 +157,9 @@ def test_files_and_text_agree(tmp_path):
     found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", better=0.05))
     files = write_comparison(found, tmp_path / "out")
     assert [file.name for file in files] == ["results.json", "results.csv", "report.html"]
-    told = json.loads(files[0].read_text())
-    assert told["models"][0]["name"] == "resnet34"
-    assert told["models"][0]["difference"]["significant"] is True
+    reported = json.loads(files[0].read_text())
+    assert reported["models"][0]["name"] == "resnet34"
+    assert reported["models"][0]["difference"]["significant"] is True
     rows = rows_of(files[1])
     assert [(row["model"], row["encoder"], row["seed"]) for row in rows] == [
         ("resnet34", "resnet34", "0"), ("resnet18", "resnet18", "0"),
@@ -182,6 +182,6 @@ def test_files_and_text_agree(tmp_path):
     assert any("resnet18" in line and "baseline" in line for line in lines)
 
 
-def test_runs_that_nothing_tells_apart_are_called_by_their_folder(tmp_path):
+def test_runs_that_nothing_reports_apart_are_called_by_their_folder(tmp_path):
     one = planted(tmp_path / "a", "resnet18")
     assert run_groups_of([Run(load_run(one).directory)])[0].name == str(one)

@@ -80,7 +80,7 @@ def test_every_cost_is_measured_and_defined(recipe):
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_tells_its_own_memory(recipe):
+def test_a_gpu_reports_its_own_memory(recipe):
     sample = measure_round(recipe("train.device=cuda", "train.precision=auto"), LESION, seconds=0.1)
     assert sample.values["training_memory_gpu_mib"] >= sample.values["inference_memory_gpu_mib"] > 0
     assert not [name for name in sample.values if "rss" in name]
@@ -237,7 +237,7 @@ def test_what_is_needed_is_found_in_two_steps_and_a_prediction(recipe, monkeypat
 # the machine
 
 
-def test_available_memory_is_read_as_linux_tells_it(tmp_path):
+def test_available_memory_is_read_as_linux_reports_it(tmp_path):
     file = tmp_path / "meminfo"
     file.write_text("MemTotal:  4096000 kB\nMemFree:   1024 kB\nMemAvailable:   2097152 kB\n")
     assert available_mib(file) == 2048
@@ -267,7 +267,7 @@ def test_what_others_take_is_what_this_process_does_not(monkeypatch, tmp_path):
     assert watch.others == pytest.approx((3 - 1 + 5 - 3) / (4 + 6))
 
 
-def test_a_system_that_tells_nothing_leaves_it_unknown(monkeypatch):
+def test_a_system_that_reports_nothing_leaves_it_unknown(monkeypatch):
     monkeypatch.setattr("segreg.benchmark.cost.machine.cpu_seconds", lambda: None)
     watch = CpuWatch()
     with watch:

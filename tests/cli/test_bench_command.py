@@ -54,10 +54,10 @@ def test_a_bench_from_its_command_to_its_files(segreg, fitting, tmp_path):
         "--metric", "iou.pooled", "--out", "out", "train.batch_size=8", "--json",
     )  # fmt: skip
     assert printed.status == 0, printed.err
-    told = json.loads(printed.out)
-    assert told == json.loads((tmp_path / "out" / "results.json").read_text())
-    assert (told["baseline"], told["metric"], told["title"]) == ("dice", "iou.pooled", "tiny: loss")
-    assert {model["name"] for model in told["models"]} == {"bce", "dice"}
+    reported = json.loads(printed.out)
+    assert reported == json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (reported["baseline"], reported["metric"], reported["title"]) == ("dice", "iou.pooled", "tiny: loss")
+    assert {model["name"] for model in reported["models"]} == {"bce", "dice"}
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"results.csv", "report.html", "runs", "trials"}
     printed = segreg("runs", "out", "--json")
     assert len(json.loads(printed.out)) == 2
@@ -65,7 +65,7 @@ def test_a_bench_from_its_command_to_its_files(segreg, fitting, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (("tiny.yaml", "other.yaml"), "bench takes one recipe or bench file; these are 2\n"),
         (("tiny.yaml", "--jobs", "0"), "--jobs must be at least 1, not 0\n"),
@@ -84,8 +84,8 @@ def test_a_bench_from_its_command_to_its_files(segreg, fitting, tmp_path):
         ),
     ],
 )  # fmt: skip
-def test_mistakes_are_told_before_anything_runs(words, told, segreg, fitting):
+def test_mistakes_are_reported_before_anything_runs(words, reported, segreg, fitting):
     printed = segreg("bench", *words)
     assert printed.status == 2
-    assert printed.err.startswith(f"error: {told}")
+    assert printed.err.startswith(f"error: {reported}")
     assert not fitting

@@ -52,10 +52,10 @@ def test_entries_are_listed_with_what_they_are(filled, segreg, tmp_path):
 
 
 def test_json_is_for_programs(filled, segreg):
-    told = json.loads(segreg("cache", "--json").out)
-    assert {entry["key"] for entry in told} == set(filled)
+    reported = json.loads(segreg("cache", "--json").out)
+    assert {entry["key"] for entry in reported} == set(filled)
     assert all(
-        entry["samples"] == 3 and entry["in_use"] is False and entry["bytes"] > 3 * 16 * 16 * 4 for entry in told
+        entry["samples"] == 3 and entry["in_use"] is False and entry["bytes"] > 3 * 16 * 16 * 4 for entry in reported
     )
 
 
@@ -70,7 +70,7 @@ def test_keys_choose_what_is_listed_and_cleared(filled, segreg):
 
 
 @pytest.mark.parametrize("action", ["list", "clear"])
-def test_a_key_that_is_not_there_is_told_and_nothing_is_cleared(action, filled, segreg):
+def test_a_key_that_is_not_there_is_reported_and_nothing_is_cleared(action, filled, segreg):
     printed = segreg("cache", action, filled[0], "zzz")
     assert printed.status == 2
     assert printed.err == 'error: the cache has no entry "zzz"\n  `segreg cache` lists its entries\n'
@@ -87,7 +87,7 @@ def test_what_a_run_is_using_stays_and_is_said_to(filled, cache, segreg):
     assert segreg("cache", "clear").out.splitlines()[-1].startswith("removed 1 entry, ")
 
 
-def test_a_limit_that_is_no_number_is_told(segreg, monkeypatch):
+def test_a_limit_that_is_no_number_is_reported(segreg, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE_LIMIT_GB", "much")
     printed = segreg("cache")
     assert printed.status == 2

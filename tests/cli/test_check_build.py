@@ -188,7 +188,7 @@ recipe.yaml: fine
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_levels_that_are_resampled_are_told_and_the_auxiliary_decoder(segreg):
+def test_levels_that_are_resampled_are_reported_and_the_auxiliary_decoder(segreg):
     images()
     printed = segreg(
         "check", "recipe.yaml", "--build", "encoder=torchvision/resnet18", "decoder=lraspp", "train.batch_size=1",
@@ -238,7 +238,7 @@ def test_the_loss_is_that_of_the_recipe(segreg, alone):
         ),
     ],
 )
-def test_without_the_data_the_classes_are_a_guess_and_that_is_told(change, classes, says, segreg):
+def test_without_the_data_the_classes_are_a_guess_and_that_is_reported(change, classes, says, segreg):
     decoder = "decoder={name: mlp, channels: 8}"
     printed = segreg("check", "recipe.yaml", "--build", decoder, *change)
     assert (printed.status, printed.err) == (0, "")
@@ -278,7 +278,7 @@ def test_no_data_is_made_and_none_is_fetched(segreg):
     assert list(Path("data").iterdir()) == []
 
 
-def test_a_setting_that_cannot_be_is_told_with_its_line_and_where_to_read_what_works(segreg):
+def test_a_setting_that_cannot_be_is_reported_with_its_line_and_where_to_read_what_works(segreg):
     images()
     Path("recipe.yaml").write_text(
         RECIPE.replace(
@@ -352,7 +352,7 @@ error: recipe.yaml:9:9: the encoder "resnet18" can't be built: IndexError: list 
     )
 
 
-def test_a_step_that_fails_is_told(segreg, alone):
+def test_a_step_that_fails_is_reported(segreg, alone):
     images()
     printed = segreg("check", "recipe.yaml", "--build", "encoder.name=odd", "encoder.failure=training")
     assert printed.status == 2

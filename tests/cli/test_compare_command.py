@@ -35,7 +35,7 @@ def test_json_is_results_json(segreg, tmp_path):
     assert printed.err == ""
 
 
-def test_mistakes_are_told(segreg, tmp_path):
+def test_mistakes_are_reported(segreg, tmp_path):
     printed = segreg("compare", tmp_path / "none")
     assert (printed.status, printed.err) == (2, f"error: there is no run {tmp_path}/none\n")
     run = planted_runs.plant(tmp_path / "run")
@@ -49,13 +49,13 @@ def test_real_runs_with_costs_and_the_images_they_disagree_on(segreg, tmp_path, 
     other = tiny_runs.run(tmp_path, "optimizer.lr=0.001")
     printed = segreg("compare", one.directory.path, other.directory.path, "--rounds", "1", "--quiet")
     assert printed.status == 0, printed.err
-    told = json.loads((tmp_path / "comparison" / "results.json").read_text())
-    assert [model["settings"] for model in told["models"]] == [{"optimizer.lr": "0.01"}, {"optimizer.lr": "0.001"}]
-    costs = told["models"][0]["costs"]
+    reported = json.loads((tmp_path / "comparison" / "results.json").read_text())
+    assert [model["settings"] for model in reported["models"]] == [{"optimizer.lr": "0.01"}, {"optimizer.lr": "0.001"}]
+    costs = reported["models"][0]["costs"]
     assert {"parameters", "flops", "training_images_per_second", "latency_p50_ms", "seconds_to_best_epoch"} <= set(
         costs
     )
-    assert set(costs) <= set(told["definitions"])
+    assert set(costs) <= set(reported["definitions"])
     own = json.loads(one.directory.environment.read_text())["model"]["parameters"]["total"]
     assert costs["parameters"]["median"] == own
     page = (tmp_path / "comparison" / "report.html").read_text()

@@ -70,7 +70,7 @@ def test_check_prints_json(segreg):
     assert printed.status == 2
     found = json.loads(printed.out)
     assert found["images"] == 15
-    assert found["sides"] == {"train": 9, "val": 3, "test": 3}
+    assert found["splits"] == {"train": 9, "val": 3, "test": 3}
     (finding,) = found["findings"]
     assert (finding["severity"], finding["name"]) == ("error", "mask-unreadable")
     assert finding["cases"][0]["files"] == ["data/images/image 04.png", "data/masks/image 04.png"]
@@ -180,7 +180,7 @@ def test_outlines_lie_on_the_masks_and_ignored_pixels_are_dimmed():
         (("check", "recipe.yaml", "--out", "recipe.yaml/x"), "recipe.yaml/x can't be written: Not a directory"),
     ],
 )
-def test_mistakes_are_told(arguments, says, segreg):
+def test_mistakes_are_reported(arguments, says, segreg):
     printed = segreg("data", *arguments)
     assert printed.status == 2
     assert printed.err.startswith("error: ")
@@ -221,10 +221,10 @@ def test_shares_of_the_rest_are_shares_of_all(segreg, tmp_path):
         "data", "split", "recipe.yaml", f"dataset.images={images}", f"dataset.masks={masks}",
         "split.test=0.15", "split.val=0.1275", "--out", "out", "--link", "symbolic", "--json",
     )  # fmt: skip
-    sides = json.loads(printed.out)["sides"]
-    assert sides["test"] == 0.15 * 200
-    assert abs(sides["val"] - 0.15 * (200 - sides["test"])) <= 1
-    assert sum(sides.values()) == 200
+    splits = json.loads(printed.out)["splits"]
+    assert splits["test"] == 0.15 * 200
+    assert abs(splits["val"] - 0.15 * (200 - splits["test"])) <= 1
+    assert sum(splits.values()) == 200
     assert next(Path("out/val_split/masks").iterdir()).is_symlink()
 
 
@@ -241,11 +241,11 @@ def test_the_recipe_for_folders_can_split_as_scikit_learn_does(segreg, tmp_path)
     names = sorted(file.name for file in images.iterdir())
     rest, test = train_test_split(names, test_size=0.15, random_state=42)
     train, val = train_test_split(rest, test_size=0.15, random_state=42)
-    for side, wanted in (("train", train), ("val", val), ("test", test)):
-        assert sorted(file.name for file in Path(f"out/{side}_split/images").iterdir()) == sorted(wanted)
+    for split, wanted in (("train", train), ("val", val), ("test", test)):
+        assert sorted(file.name for file in Path(f"out/{split}_split/images").iterdir()) == sorted(wanted)
 
 
-def test_split_tells_its_progress(segreg, monkeypatch):
+def test_split_reports_its_progress(segreg, monkeypatch):
     monkeypatch.setattr("segreg.runtime.progress.progress", lambda mode, stream: Lines(stream, every=0))
     printed = segreg("data", "split", "recipe.yaml", "split.seed=42", "--out", "out")
     done = [line.partition(",")[0] for line in printed.err.splitlines()]

@@ -66,7 +66,7 @@ the two runs are alike in all of data, plugins and packages, environment, weight
 
 
 def test_versions_machine_and_start(segreg, pair):
-    told = {
+    reported = {
         "packages": {"torch": "2.16.0", "timm": "1.0.31"}, "python": "3.12.1", "commit": None,
         "plugins": [
             {"name": "builtin-encoders", "distribution": "segreg-toolkit", "version": "0.2.0", "error": ""},
@@ -76,7 +76,7 @@ def test_versions_machine_and_start(segreg, pair):
         "command": ["segreg", "run", "tiny.yaml", "train.device=cuda:0", "--out", "a folder of this name"],
         "initial_weights": "runs/before: 120 of 122 tensors", "previous": [{}],
     }  # fmt: skip
-    one, other = pair(environment=told, kept=False)
+    one, other = pair(environment=reported, kept=False)
     out = segreg("diff", one, other).out
     lines = [" ".join(line.split()) for line in out.splitlines()]
     for line in (
@@ -106,7 +106,7 @@ def test_samples_that_moved(segreg, pair):
 def test_results_that_are_the_same_to_the_last_bit(segreg, pair):
     one, other = pair(seeds=(1, 1))
     alike = "recipe, data, plugins and packages, environment, weights at the start, network and training"
-    told = f"""\
+    reported = f"""\
 A  {one}  (finished)
 B  {other}  (finished)
 
@@ -114,7 +114,7 @@ the two runs are alike in all of {alike}
 
 the results are the same to the last bit: 2 metrics, and the values of each of 40 images; so are the weights
 """
-    assert segreg("diff", one, other).out == told
+    assert segreg("diff", one, other).out == reported
     weigh(other, seed=2)
     assert segreg("diff", one, other).out.endswith("each of 40 images; the weights are not\n")
     (other / "best.safetensors").unlink()
@@ -147,12 +147,12 @@ def pooled_dice(counts):
 
 def test_intervals_are_scipys(segreg, pair):
     one, other = pair()
-    told = json.loads(segreg("diff", one, other, "--json").out)["scores"]
+    reported = json.loads(segreg("diff", one, other, "--json").out)["scores"]
     counts = [np.array(list(planted_counts(seed).values())) for seed in (1, 2)]
     dice = [np.array(list(dice_of(planted_counts(seed)).values())) for seed in (1, 2)]
     wanted = {"dice.pooled": (counts, pooled_dice), "dice.per_image_mean": (dice, np.mean)}
-    assert [each["name"] for each in told["pairs"]] == list(wanted)
-    for each in told["pairs"]:
+    assert [each["name"] for each in reported["pairs"]] == list(wanted)
+    for each in reported["pairs"]:
         values, statistic = wanted[each["name"]]
         assert each["one"] == pytest.approx(statistic(values[0]), abs=1e-12)
         assert each["other"] == pytest.approx(statistic(values[1]), abs=1e-12)
@@ -160,19 +160,19 @@ def test_intervals_are_scipys(segreg, pair):
         low, high = scipys(*values, statistic)
         # Of 50 seeds none gave an end that was off by more than 0.054 of SciPy's width.
         assert (each["low"], each["high"]) == pytest.approx((low, high), abs=0.08 * (high - low))
-    assert (told["images"], told["of"], told["notes"], told["identical"]) == (40, [40, 40], [], False)
+    assert (reported["images"], reported["of"], reported["notes"], reported["identical"]) == (40, [40, 40], [], False)
 
 
 def test_the_table_of_scores(segreg, pair):
     one, other = pair()
     out = segreg("diff", one, other).out
     assert "scores on 40 images of test; intervals: 95%, paired bootstrap over images\n" in out
-    told = {each["name"]: each for each in json.loads(segreg("diff", one, other, "--json").out)["scores"]["pairs"]}
-    assert set(table(out)) == set(told)
+    reported = {each["name"]: each for each in json.loads(segreg("diff", one, other, "--json").out)["scores"]["pairs"]}
+    assert set(table(out)) == set(reported)
     for name, (mine, its, difference, low, high) in table(out).items():
-        assert (mine, its) == (f"{told[name]['one']:.4f}", f"{told[name]['other']:.4f}")
-        assert difference == f"{told[name]['difference']:+.4f}"
-        assert (low, high) == (f"{told[name]['low']:+.4f}", f"{told[name]['high']:+.4f}")
+        assert (mine, its) == (f"{reported[name]['one']:.4f}", f"{reported[name]['other']:.4f}")
+        assert difference == f"{reported[name]['difference']:+.4f}"
+        assert (low, high) == (f"{reported[name]['low']:+.4f}", f"{reported[name]['high']:+.4f}")
 
 
 def test_runs_without_counts_have_intervals_of_means_only(segreg, pair):
@@ -219,15 +219,15 @@ def test_images_where_a_score_is_undefined_are_left_out_of_its_mean(segreg, pair
     its = {name: math.nan if number % 5 == 0 else 1 - number / 80 for number, name in enumerate(IDS)}
     score(one, mine)
     score(other, its)
-    (told,) = [
+    (reported,) = [
         each
         for each in json.loads(segreg("diff", one, other, "--json").out)["scores"]["pairs"]
         if each["name"] == "dice.per_image_mean"
     ]
     values = [np.array(list(each.values())) for each in (mine, its)]
-    assert told["difference"] == pytest.approx(np.nanmean(values[1]) - np.nanmean(values[0]), abs=1e-12)
+    assert reported["difference"] == pytest.approx(np.nanmean(values[1]) - np.nanmean(values[0]), abs=1e-12)
     low, high = scipys(*values, np.nanmean)
-    assert (told["low"], told["high"]) == pytest.approx((low, high), abs=0.08 * (high - low))
+    assert (reported["low"], reported["high"]) == pytest.approx((low, high), abs=0.08 * (high - low))
 
 
 def test_what_was_scored_otherwise_is_noted(segreg, pair):
@@ -270,16 +270,16 @@ def test_runs_without_scores(segreg, tmp_path):
 
 def test_json(segreg, pair):
     one, other = pair(kept=False, settings=recipe(loss=[{"name": "dice", "weight": 1.0}]), split={**SPLIT, "val": []})
-    told = json.loads(segreg("diff", one, other, "--json").out)
-    assert (told["one"], told["other"]) == (str(one), str(other))
-    assert told["differences"]["recipe"] == [
+    reported = json.loads(segreg("diff", one, other, "--json").out)
+    assert (reported["one"], reported["other"]) == (str(one), str(other))
+    assert reported["differences"]["recipe"] == [
         {"path": "loss", "one": "dice_bce", "other": "dice", "only_one": {"dice_weight": 1.0}}
     ]
-    assert told["moved"] == [{"one": "val", "other": "", "ids": ["d"]}]
-    assert told["alike"] == ["packages", "environment", "start", "network", "training"]
+    assert reported["moved"] == [{"one": "val", "other": "", "ids": ["d"]}]
+    assert reported["alike"] == ["packages", "environment", "start", "network", "training"]
 
 
-def test_mistakes_are_told(segreg, pair, tmp_path):
+def test_mistakes_are_reported(segreg, pair, tmp_path):
     one, other = pair(kept=False)
     assert segreg("diff", one, one).err == f"error: {one} and {one} are one and the same run\n  name two runs\n"
     assert segreg("diff", one, tmp_path / "othr").err == (
@@ -287,7 +287,7 @@ def test_mistakes_are_told(segreg, pair, tmp_path):
     )
     (other / "split.json").write_text("[]")
     assert segreg("diff", one, other).err == (
-        f"error: {other / 'split.json'} does not hold the ids of each side's samples\n"
+        f"error: {other / 'split.json'} does not hold the ids of each split's samples\n"
     )
     (other / "split.json").unlink()
     assert segreg("diff", one, other).err == f"error: {other / 'split.json'} is missing, which has the run's samples\n"

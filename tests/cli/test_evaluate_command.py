@@ -60,22 +60,22 @@ def split_of(run):
     return json.loads(run.directory.split.read_text())
 
 
-def test_the_test_side_gives_the_scores_of_the_run(segreg, finished):
+def test_the_test_split_gives_the_scores_of_the_run(segreg, finished):
     printed = segreg("evaluate", finished.directory.path, "--out", "out", "--device", "cpu")
     assert (printed.status, printed.err) == (0, "")
-    here, told = Path("out"), found(Path("out"))
+    here, reported = Path("out"), found(Path("out"))
     for key in ("metrics", "intervals"):
-        assert told[key].keys() == {"test"}
+        assert reported[key].keys() == {"test"}
         for name, value in finished.results[key]["test"].items():
-            assert told[key]["test"][name] == pytest.approx(value)
-    assert told["definitions"] == finished.results["definitions"]
+            assert reported[key]["test"][name] == pytest.approx(value)
+    assert reported["definitions"] == finished.results["definitions"]
     assert [row["id"] for row in rows(here)] == split_of(finished)["test"]
     assert (here / "per_image.csv").read_text() == finished.directory.per_image.read_text()
-    assert (told["threshold"], told["threshold_is"], told["weights"]) == (0.5, "the recipe's", "best")
+    assert (reported["threshold"], reported["threshold_is"], reported["weights"]) == (0.5, "the recipe's", "best")
     assert "test (5 images, at input resolution, best weights, threshold 0.5 (the recipe's)):" in printed.out
-    low, high = told["intervals"]["test"]["dice.pooled"]
+    low, high = reported["intervals"]["test"]["dice.pooled"]
     assert (
-        f"  dice.pooled              {told['metrics']['test']['dice.pooled']:.4f}  [{low:.4f}, {high:.4f}]"
+        f"  dice.pooled              {reported['metrics']['test']['dice.pooled']:.4f}  [{low:.4f}, {high:.4f}]"
         in printed.out
     )
 
@@ -83,12 +83,12 @@ def test_the_test_side_gives_the_scores_of_the_run(segreg, finished):
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_run_and_its_evaluation_have_the_same_scores_to_the_last_digit(precision, tmp_path, segreg):
     run = tiny_runs.run(tmp_path, f"train.precision={precision}", "train.epochs=2", "evaluate.overlays=0")
-    for side in ("test", "val"):
-        out = tmp_path / side
-        command = ["evaluate", run.directory.path, "--split", side, "--out", out, "--quiet"]
+    for split in ("test", "val"):
+        out = tmp_path / split
+        command = ["evaluate", run.directory.path, "--split", split, "--out", out, "--quiet"]
         printed = segreg(*command)
         assert printed.status == 0, printed.err
-        assert json.loads((out / "metrics.json").read_text())["metrics"][side] == run.results["metrics"][side]
+        assert json.loads((out / "metrics.json").read_text())["metrics"][split] == run.results["metrics"][split]
     assert (tmp_path / "test" / "per_image.csv").read_text() == run.directory.per_image.read_text()
 
 
@@ -99,18 +99,18 @@ def test_worst_and_best_images(segreg, finished):
     (folder / "worst" / "mine.png").touch()
     assert segreg("evaluate", finished.directory.path, "--out", folder, "--quiet").status == 0
     by_score = [row["id"] for row in sorted(rows(folder), key=lambda row: float(row["dice"]))]
-    names = {side: sorted(file.name for file in (folder / side).iterdir()) for side in ("worst", "best")}
+    names = {split: sorted(file.name for file in (folder / split).iterdir()) for split in ("worst", "best")}
     assert names["worst"] == [f"01_{by_score[0]}.png", f"02_{by_score[1]}.png", "mine.png"]
     assert names["best"] == [f"01_{by_score[-1]}.png", f"02_{by_score[-2]}.png"]
 
 
 def test_other_sides_go_into_the_runs_folder(segreg, copy):
-    for side, count in (("val", 5), ("train", 14)):
-        assert segreg("evaluate", copy, "--split", side, "--quiet").status == 0
-        told = found(copy / "evaluations" / side)
-        assert (told["scored_on"], told["images"], len(rows(copy / "evaluations" / side))) == (
-            side,
-            {side: count},
+    for split, count in (("val", 5), ("train", 14)):
+        assert segreg("evaluate", copy, "--split", split, "--quiet").status == 0
+        reported = found(copy / "evaluations" / split)
+        assert (reported["scored_on"], reported["images"], len(rows(copy / "evaluations" / split))) == (
+            split,
+            {split: count},
             count,
         )
     val = load_run(copy).results["metrics"]["val"]
@@ -122,9 +122,9 @@ def test_other_data_whole_and_a_side_of_it(segreg, finished, tmp_path):
     own = f"{{name: folder, images: {images}, masks: {masks}, classes: [lesion]}}"
     recipe = tiny_runs.write_recipe(tmp_path, tiny_runs.RECIPE.replace(IMAGES, own), name="discs")
     printed = segreg("evaluate", finished.directory.path, "--data", recipe, "--out", "all", "--json")
-    told = json.loads(printed.out)
-    assert (told["scored_on"], told["images"], told["dataset"]) == ("all", {"all": 10}, "folder")
-    assert told["notice"].startswith("trained on: SYNTHETIC")
+    reported = json.loads(printed.out)
+    assert (reported["scored_on"], reported["images"], reported["dataset"]) == ("all", {"all": 10}, "folder")
+    assert reported["notice"].startswith("trained on: SYNTHETIC")
     assert len(rows(tmp_path / "all")) == 10
     assert segreg("evaluate", finished.directory.path, "--data", recipe, "--split", "test", "--out", "side").status == 0
     from segreg.config.recipe import read_recipe
@@ -142,9 +142,9 @@ def test_at_original_resolution_pixels_of_the_images_are_counted(segreg, finishe
     assert (
         segreg("evaluate", finished.directory.path, "--resolution", "original", "--out", "out", "--quiet").status == 0
     )
-    told = found(Path("out"))
-    assert told["resolution"] == "original"
-    assert told["metrics"]["test"] != finished.results["metrics"]["test"]
+    reported = found(Path("out"))
+    assert reported["resolution"] == "original"
+    assert reported["metrics"]["test"] != finished.results["metrics"]["test"]
     dataset_root = finished.directory.path.parents[2] / "images"
     scores = []
     for row in rows(Path("out")):
@@ -159,13 +159,13 @@ def test_thresholds(segreg, finished):
     assert found(Path("one"))["metrics"]["test"]["dice.pooled"] == 0
     printed = segreg("evaluate", finished.directory.path, "--split", "val", "--threshold", "best", "--out", "best")
     assert printed.status == 0, printed.err
-    told = found(Path("best"))
-    assert told["threshold_is"].startswith("the best on the validation side, which is the one that is scored")
-    assert told["metrics"]["val"]["dice.pooled"] >= finished.results["metrics"]["val"]["dice.pooled"]
-    for near in (told["threshold"] - 0.02, told["threshold"] + 0.02):
+    reported = found(Path("best"))
+    assert reported["threshold_is"].startswith("the best on the validation split, which is the one that is scored")
+    assert reported["metrics"]["val"]["dice.pooled"] >= finished.results["metrics"]["val"]["dice.pooled"]
+    for near in (reported["threshold"] - 0.02, reported["threshold"] + 0.02):
         segreg("evaluate", finished.directory.path, "--split", "val", "--threshold", near, "--out", "near")
         other = found(Path("near"))["metrics"]["val"]["dice.pooled"]
-        assert other <= told["metrics"]["val"]["dice.pooled"] + 1e-3
+        assert other <= reported["metrics"]["val"]["dice.pooled"] + 1e-3
 
 
 def test_overrides(segreg, copy):
@@ -173,13 +173,13 @@ def test_overrides(segreg, copy):
     printed = segreg("evaluate", copy, *words, "--quiet")
     assert printed.status == 0, printed.err
     name = "test_evaluate.metrics-iou-boundary_iou-mse_evaluate.threshold-0.3_input.size-48-40"
-    told = found(copy / "evaluations" / name)
-    assert (told["threshold"], told["threshold_is"], told["overrides"]) == (0.3, "given", words)
-    names = {name.partition(".")[0] for name in told["metrics"]["test"]}
+    reported = found(copy / "evaluations" / name)
+    assert (reported["threshold"], reported["threshold_is"], reported["overrides"]) == (0.3, "given", words)
+    names = {name.partition(".")[0] for name in reported["metrics"]["test"]}
     assert names == {"iou", "boundary_iou", "mse"}
-    assert told["intervals"]["test"].keys() == told["metrics"]["test"].keys()
-    for name, (low, high) in told["intervals"]["test"].items():
-        assert low <= told["metrics"]["test"][name] <= high
+    assert reported["intervals"]["test"].keys() == reported["metrics"]["test"].keys()
+    for name, (low, high) in reported["intervals"]["test"].items():
+        assert low <= reported["metrics"]["test"][name] <= high
 
 
 @pytest.mark.parametrize(
@@ -202,11 +202,11 @@ def test_several_classes_and_other_libraries(segreg, of_classes):
     libraries = [word for name in ("smp", "mmseg", "torchmetrics", "sklearn") for word in ("--as", name)]
     printed = segreg("evaluate", of_classes.directory.path, "--out", "out", *libraries)
     assert printed.status == 0, printed.err
-    told = found(Path("out"))
-    assert told["threshold"] is None
-    iou = told["metrics"]["test"]["iou.pooled"]
-    assert told["as"]["mmseg"]["values"]["mIoU"] == round(100 * iou, 2)
-    assert told["as"]["sklearn"]["values"]["jaccard_score macro"] == pytest.approx(iou)
+    reported = found(Path("out"))
+    assert reported["threshold"] is None
+    iou = reported["metrics"]["test"]["iou.pooled"]
+    assert reported["as"]["mmseg"]["values"]["mIoU"] == round(100 * iou, 2)
+    assert reported["as"]["sklearn"]["values"]["jaccard_score macro"] == pytest.approx(iou)
     assert f"  mIoU   {100 * iou:.2f}" in printed.out
     assert "as smp:" in printed.out
 
@@ -220,13 +220,13 @@ def test_a_run_without_weights(segreg, copy):
 
 
 def test_samples_that_are_gone(segreg, copy):
-    sides = json.loads((copy / "split.json").read_text())
-    sides["test"].append("ISIC_9999999")
-    (copy / "split.json").write_text(json.dumps(sides))
+    splits = json.loads((copy / "split.json").read_text())
+    splits["test"].append("ISIC_9999999")
+    (copy / "split.json").write_text(json.dumps(splits))
     printed = segreg("evaluate", copy)
     assert printed.status == 2
     assert 'error: 1 of the 6 samples of test are gone from synthetic_lesions: "ISIC_9999999"\n' in printed.err
-    (copy / "split.json").write_text(json.dumps({**sides, "test": []}))
+    (copy / "split.json").write_text(json.dumps({**splits, "test": []}))
     assert (
         f"error: {copy} has no samples in test; there are 14 in train, 5 in val\n"
         in segreg("evaluate", copy, "--split", "test").err
@@ -238,7 +238,7 @@ def test_samples_that_are_gone(segreg, copy):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--split", "tset"], 'there is no side "tset" of a split\n  did you mean "test"?'),
+        (["--split", "tset"], 'there is no split "tset"\n  did you mean "test"?'),
         (["--threshold", "1.5"], "the threshold must be from 0 to 1, not 1.5"),
         (["--threshold", "nan"], "the threshold must be from 0 to 1, not nan"),
         (["--threshold", "half"], '--threshold is a number from 0 to 1, or "best", not "half"'),

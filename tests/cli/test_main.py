@@ -45,7 +45,7 @@ def test_a_wrong_command_is_a_users_mistake(arguments, segreg):
     assert printed.out == ""
 
 
-def test_every_problem_is_told_and_the_status_is_2(segreg, monkeypatch):
+def test_every_problem_is_reported_and_the_status_is_2(segreg, monkeypatch):
     from segreg.errors import Place, Problem
 
     def fail():

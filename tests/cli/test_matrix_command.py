@@ -49,7 +49,7 @@ def test_what_works(segreg, tasks, tmp_path):
     assert (tmp_path / "matrix" / "matrix.csv").read_text().count("\n") == 3
 
 
-def test_what_fails_is_told_and_is_the_exit_status(segreg, tasks):
+def test_what_fails_is_reported_and_is_the_exit_status(segreg, tasks):
     printed = segreg("matrix", "--encoders", "many/*", "--decoders", "pair.last", "pair.even", "--jobs", "3")
     assert printed.status == 1
     assert printed.out.splitlines()[:4] == [
@@ -86,15 +86,15 @@ def test_json_and_summary(segreg, tasks, tmp_path):
         "matrix", "--encoders", "pair.good", "--decoders", "pair.even", "--json", "--out", "m", "--summary", "s.md"
     )
     assert (printed.status, printed.err) == (1, "")
-    told = json.loads(printed.out)
-    assert (told["ok"], told["all"], told["checked"]) == (0, 1, 1)
-    assert told["cells"][0]["reason"] == "sides differ"
-    assert told["versions"]["segreg-pairs"] == "1.0"
-    assert told["files"] == ["m/matrix.html", "m/matrix.csv", "m/cells.jsonl", "s.md"]
+    reported = json.loads(printed.out)
+    assert (reported["ok"], reported["all"], reported["checked"]) == (0, 1, 1)
+    assert reported["cells"][0]["reason"] == "sides differ"
+    assert reported["versions"]["segreg-pairs"] == "1.0"
+    assert reported["files"] == ["m/matrix.html", "m/matrix.csv", "m/cells.jsonl", "s.md"]
     assert "| `pair.good` | all | 250x333 | sides differ |" in (tmp_path / "s.md").read_text()
 
 
-def test_mistakes_are_told(segreg, tmp_path):
+def test_mistakes_are_reported(segreg, tmp_path):
     printed = segreg("matrix", "--encoders", "pair.godo*")
     assert (printed.status, printed.err.splitlines()[0]) == (2, 'error: no encoder matches "pair.godo*"')
     assert segreg("matrix", "--jobs", "0").err == "error: --jobs must be above 0, not 0\n"

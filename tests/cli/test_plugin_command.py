@@ -62,10 +62,10 @@ def test_what_holds_is_counted(segreg):
     ]
     assert (printed.status, printed.err) == (0, "")
     printed = segreg("plugin", "check", "segreg-lab", "loss.fair", "--all")
-    assert printed.out.splitlines()[2].startswith("  passed: settings_are_told, it_can_be_shown, ")
+    assert printed.out.splitlines()[2].startswith("  passed: settings_are_described, it_can_be_shown, ")
 
 
-def test_what_does_not_hold_is_told_with_why_and_where(segreg, point):
+def test_what_does_not_hold_is_reported_with_why_and_where(segreg, point):
     printed = segreg("plugin", "check", "segreg-lab", "loss.careless")
     file = sys.modules[point.module].__file__
     line = SOURCE[: SOURCE.index("return lambda")].count("\n") + 1
@@ -98,7 +98,7 @@ def test_a_dataset_is_checked_with_the_settings_that_are_given(segreg, tmp_path)
     printed = segreg("plugin", "check", "segreg-lab", "dataset.*", "--json")
     rows = {row["check"]: row for row in json.loads(printed.out)}
     assert printed.status == 0
-    assert rows["missing_data_is_told"]["status"] == "passed"
+    assert rows["missing_data_is_named"]["status"] == "passed"
     assert (rows["it_can_be_built"]["status"], rows["it_can_be_built"]["what"]) == ("not checked", 'needs "root"')
     assert set(rows["it_can_be_built"]) == {"kind", "part", "check", "status", "what", "why", "place", "seconds"}
 
@@ -118,7 +118,7 @@ def test_a_dataset_is_checked_with_the_settings_that_are_given(segreg, tmp_path)
         (["segreg-lab", "--set", "dataset.folder.root=1"], '"root" of the dataset "folder" must be a path, not 1'),
     ],
 )  # fmt: skip
-def test_mistakes_are_told(segreg, arguments, message):
+def test_mistakes_are_reported(segreg, arguments, message):
     printed = segreg("plugin", "check", *arguments)
     assert (printed.status, printed.out, printed.err) == (2, "", f"error: {message}\n")
 
@@ -159,8 +159,8 @@ def test_settings_of_a_recipe(segreg, installed, tmp_path):
 def test_defaults_that_a_part_refuses_itself(segreg, installed):
     installed(*plugged.builtin())
     printed = segreg("plugin", "check", "segreg-toolkit", "augmentation.CropAndPad")
-    told = 'its defaults are refused, give settings: the augmentation "CropAndPad" refuses its settings: '
-    assert re.search(f"not checked: it_can_be_built.*: {told}", printed.out), printed.out
+    reported = 'its defaults are refused, give settings: the augmentation "CropAndPad" refuses its settings: '
+    assert re.search(f"not checked: it_can_be_built.*: {reported}", printed.out), printed.out
 
 
 @pytest.mark.usefixtures("point")

@@ -60,8 +60,8 @@ def pixels(file):
 
 
 def test_that_another_package_read_the_images_in_training_is_said(segreg, finished, photos, monkeypatch):
-    told = "note    trained on images as the dataset"
-    assert told not in segreg("predict", finished.directory.path, photos, "--out", "out").out
+    reported = "note    trained on images as the dataset"
+    assert reported not in segreg("predict", finished.directory.path, photos, "--out", "out").out
     part = finished.recipe.dataset.part
     strange = dataclasses.replace(
         part, plugin=dataclasses.replace(part.plugin, distribution="segreg-tables", version="2")
@@ -70,8 +70,8 @@ def test_that_another_package_read_the_images_in_training_is_said(segreg, finish
     monkeypatch.setattr(Run, "recipe", changed)
     printed = segreg("predict", finished.directory.path, photos, "--out", "again")
     assert (
-        f'{told} "synthetic_lesions" of segreg-tables 2 reads them; files are read by segreg itself, so their bands '
-        "and values must be the same"
+        f'{reported} "synthetic_lesions" of segreg-tables 2 reads them; files are read by segreg itself, so their bands '
+        "bands and values must be the same"
     ) in printed.out
 
 

@@ -56,7 +56,7 @@ def test_a_run_whose_plugin_is_gone_is_still_reported(run, segreg):
     assert "<mark>" not in text
 
 
-def test_mistakes_are_told(run, segreg, tmp_path):
+def test_mistakes_are_reported(run, segreg, tmp_path):
     assert segreg("report", tmp_path / "nothing").err == f"error: there is no run {tmp_path / 'nothing'}\n"
     printed = segreg("report", run, "--out", tmp_path)
     assert (printed.status, printed.err) == (

@@ -17,7 +17,7 @@ def _own_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         ([], "run takes one recipe; name one, for example: segreg run recipes/isic_v3plus.yaml"),
         (["train.epochs=3"], "run takes one recipe; name one"),
@@ -25,10 +25,10 @@ def _own_cache(tmp_path, monkeypatch):
         (["missing.yaml"], "there is no recipe missing.yaml"),
     ],
 )
-def test_one_recipe_is_taken(words, told, segreg):
+def test_one_recipe_is_taken(words, reported, segreg):
     printed = segreg("run", *words)
     assert (printed.status, printed.out) == (2, "")
-    assert printed.err.startswith(f"error: {told}")
+    assert printed.err.startswith(f"error: {reported}")
 
 
 def test_runs_go_to_the_folder_runs_under_the_recipes_name(tmp_path, segreg):
@@ -41,12 +41,12 @@ def test_overrides_stand_anywhere(tmp_path, segreg):
     recipe = tiny_runs.write_recipe(tmp_path)
     printed = segreg("run", "train.epochs=1", recipe, "--json", "seed=9", "--out", "elsewhere", "evaluate.overlays=0")
     assert printed.status == 0, printed.err
-    told = json.loads(printed.out)
-    assert (told["epochs"], told["seed"]) == (1, 9)
-    assert told["run"].startswith("elsewhere/tiny/")
+    reported = json.loads(printed.out)
+    assert (reported["epochs"], reported["seed"]) == (1, 9)
+    assert reported["run"].startswith("elsewhere/tiny/")
 
 
-def test_every_mistake_of_a_recipe_is_told_before_anything_is_imported_or_written(tmp_path, segreg, monkeypatch):
+def test_every_mistake_of_a_recipe_is_reported_before_anything_is_imported_or_written(tmp_path, segreg, monkeypatch):
     recipe = tiny_runs.write_recipe(tmp_path)
     monkeypatch.setattr("segreg.runs.run.start_run", lambda *_, **__: pytest.fail("it began"))
     printed = segreg("run", recipe, "train.epoch=1", "encoder=resnet81", "loss.smoth=1")

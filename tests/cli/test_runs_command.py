@@ -60,11 +60,11 @@ def test_a_broken_run_is_named_and_the_rest_listed(segreg, planted):
 def test_json_has_everything_and_nothing_else(segreg, planted):
     (planted / "deep" / "2026-01-30_12-00-00" / "history.jsonl").write_text("{}\nhalf\n\n")
     printed = segreg("runs", "--json")
-    told = json.loads(printed.out)
+    reported = json.loads(printed.out)
     assert printed.err == ""
-    assert [run["state"] for run in told] == ["broken", "finished", "unfinished"]
-    assert told[0]["problems"] == ["history.jsonl does not hold a row for each epoch"]
-    assert told[1]["settings"] == recipe()
+    assert [run["state"] for run in reported] == ["broken", "finished", "unfinished"]
+    assert reported[0]["problems"] == ["history.jsonl does not hold a row for each epoch"]
+    assert reported[1]["settings"] == recipe()
     assert json.loads(segreg("runs", "--json", "--where", "encoder=none").out) == []
 
 
@@ -77,7 +77,7 @@ def test_a_terminal_gets_a_table(segreg, planted, monkeypatch):
     assert lines[-1] == "1 run has not come to an end; segreg run --resume RUN continues with one"
 
 
-def test_mistakes_are_told(segreg, planted, monkeypatch):
+def test_mistakes_are_reported(segreg, planted, monkeypatch):
     printed = segreg("runs", "nowhere")
     assert (printed.status, printed.err) == (
         2, "error: there is no folder nowhere\n  name the folder that holds runs: segreg runs FOLDER\n",

@@ -18,7 +18,7 @@ def test_equal_recipes_differ_in_nothing():
     assert recipe_differences({"a": math.nan, "b": [math.nan]}, {"a": math.nan, "b": [math.nan]}) == []
 
 
-def test_settings_are_told_by_path_in_the_order_of_the_recipe():
+def test_settings_are_reported_by_path_in_the_order_of_the_recipe():
     other = recipe(train__epochs=5, seed=4, input__size=[64, 64], split__lists={"test": "/ids"})
     assert recipe_differences(RECIPE, other) == [
         RecipeDifference("seed", 3, 4),
@@ -83,11 +83,11 @@ def test_another_order_of_the_same_parts():
 # of many
 
 
-def test_what_tells_recipes_apart():
-    told = distinguishing(
+def test_what_reports_recipes_apart():
+    reported = distinguishing(
         [recipe(), recipe(decoder={"name": "smp.unet"}), recipe(seed=5, train__epochs=9), recipe(loss=[ONE, OTHER])]
     )
-    assert told == [
+    assert reported == [
         {"decoder": "deeplabv3plus", "loss": "dice_bce", "train.epochs": "3"},
         {"decoder": "smp.unet", "loss": "dice_bce", "train.epochs": "3"},
         {"decoder": "deeplabv3plus", "loss": "dice_bce", "train.epochs": "9"},
@@ -95,15 +95,15 @@ def test_what_tells_recipes_apart():
     ]
 
 
-def test_a_part_s_settings_are_told_only_beside_the_same_part():
-    told = distinguishing(
+def test_a_part_s_settings_are_reported_only_beside_the_same_part():
+    reported = distinguishing(
         [
             recipe(encoder={"name": "resnet18", "weights": None, "depth": 5}),
             recipe(encoder={"name": "resnet18", "weights": "imagenet", "depth": 5}),
             recipe(encoder={"name": "resnet50", "weights": "imagenet", "drop": 0.1}),
         ]
     )
-    assert told == [
+    assert reported == [
         {"encoder": "resnet18", "encoder.weights": "null"},
         {"encoder": "resnet18", "encoder.weights": "imagenet"},
         {"encoder": "resnet50"},
@@ -122,8 +122,8 @@ def test_settings_of_the_same_part_in_all():
 
 
 def test_a_part_that_not_all_have():
-    told = distinguishing([recipe(), recipe(schedule={"name": "poly"}, augment=[])])
-    assert told == [{"augment": "HorizontalFlip", "schedule": "none"}, {"augment": "none", "schedule": "poly"}]
+    reported = distinguishing([recipe(), recipe(schedule={"name": "poly"}, augment=[])])
+    assert reported == [{"augment": "HorizontalFlip", "schedule": "none"}, {"augment": "none", "schedule": "poly"}]
 
 
 def test_seeds_tell_no_recipe_from_another():

@@ -270,7 +270,7 @@ def test_an_override_has_the_command_line_as_its_place(read):
         ("there=is.yaml", False),  # such a file exists
     ],
 )
-def test_overrides_are_told_from_files(word, answer, tmp_path, monkeypatch):
+def test_overrides_are_reported_from_files(word, answer, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "there=is.yaml").touch()
     assert is_override(word) is answer
@@ -278,9 +278,9 @@ def test_overrides_are_told_from_files(word, answer, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("override", ["", "seed", "=3", ".=3", "a..b=3", "a.=3", " =3", "²"])
 def test_what_is_no_override_is_refused(override):
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         Recipe({}).changed([override])
-    assert str(told.value) == (
+    assert str(reported.value) == (
         f'command line: "{override}" is not an override\n  write key.path=value, such as train.epochs=3'
     )
 
@@ -409,23 +409,23 @@ def test_the_same_list_twice_is_written_twice():
 # files
 
 
-def test_a_missing_file_is_told_with_near_names(tmp_path):
+def test_a_missing_file_is_reported_with_near_names(tmp_path):
     (tmp_path / "isic_v3plus.yaml").touch()
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         read_recipe(tmp_path / "isic_v3.yaml")
-    assert str(told.value) == f'there is no recipe {tmp_path}/isic_v3.yaml\n  did you mean "isic_v3plus.yaml"?'
+    assert str(reported.value) == f'there is no recipe {tmp_path}/isic_v3.yaml\n  did you mean "isic_v3plus.yaml"?'
 
 
 @pytest.mark.parametrize("name", ["nothing.yaml", "no/folder/recipe.yaml", "x" * 300 + ".yaml", "a\x00b.yaml"])
-def test_a_missing_file_without_near_names_is_told(name, tmp_path):
-    with pytest.raises(SegregError) as told:
+def test_a_missing_file_without_near_names_is_reported(name, tmp_path):
+    with pytest.raises(SegregError) as reported:
         read_recipe(tmp_path / name)
-    assert str(told.value) == (
+    assert str(reported.value) == (
         f"there is no recipe {tmp_path}/{name}\n  `segreg recipes` lists the recipes that came with segreg"
     )
 
 
-def test_a_folder_is_told(tmp_path):
+def test_a_folder_is_reported(tmp_path):
     with pytest.raises(SegregError, match=r"/folder\.yaml is a folder, not a recipe file$"):
         read_recipe(_made(tmp_path / "folder.yaml"))
 
@@ -435,13 +435,13 @@ def _made(folder):
     return folder
 
 
-def test_a_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+def test_a_file_that_may_not_be_read_is_reported(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
 
     file = tmp_path / "recipe.yaml"
     file.touch()
     monkeypatch.setattr("pathlib.Path.open", refuse)
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         read_recipe(file)
-    assert str(told.value) == f"{file} can't be read: Permission denied"
+    assert str(reported.value) == f"{file} can't be read: Permission denied"

@@ -151,12 +151,12 @@ def test_the_package_that_a_recipe_chose_stays_chosen(plugin):
     assert resolve(Recipe(recipe.plain()), registry).loss[0].part.plugin.distribution == "segreg-foo"
 
 
-def test_every_problem_is_told_in_the_order_of_the_file(lab, tmp_path):
+def test_every_problem_is_reported_in_the_order_of_the_file(lab, tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text("loss: dicee\ntrain: {epochs: 0}\nencoder: tinny\nmodel: x\n")
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         resolve(read_recipe(file, ["seed=-1"]), lab)
-    assert [(p.place.line, p.message.split(":")[0]) for p in told.value.problems] == [
+    assert [(p.place.line, p.message.split(":")[0]) for p in reported.value.problems] == [
         (1, 'there is no loss "dicee"'),
         (2, '"epochs" of the section "train" must be an integer above 0, not 0'),
         (3, 'there is no encoder "tinny"'),
@@ -194,12 +194,12 @@ def segreg_entries():
     )
     registry = load_registry([plugged.STAND_INS, source])
     recipe = Recipe({**LEAST, "loss": "picky"}, places={("loss",): Place("recipe.yaml", 4, 7)})
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         resolve(recipe, registry).loss[0].build("task")
-    assert str(told.value) == "recipe.yaml:4:7: not with this task\n  take another"
+    assert str(reported.value) == "recipe.yaml:4:7: not with this task\n  take another"
 
 
-def test_a_hint_that_cannot_be_evaluated_is_told_with_the_recipes_place(plugin):
+def test_a_hint_that_cannot_be_evaluated_is_reported_with_the_recipes_place(plugin):
     source = plugin(
         '''
 from __future__ import annotations
@@ -219,9 +219,11 @@ def segreg_entries():
 ''',
         name="careless",
     )
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         resolve(Recipe({**LEAST, "loss": "careless"}), load_registry([plugged.STAND_INS, source]))
-    assert "loss 'careless' has a type hint that can't be evaluated: name 'Missing' is not defined" in str(told.value)
+    assert "loss 'careless' has a type hint that can't be evaluated: name 'Missing' is not defined" in str(
+        reported.value
+    )
 
 
 # the built-in parts

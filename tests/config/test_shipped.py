@@ -18,10 +18,10 @@ def test_a_recipe_is_found_by_its_name(name):
     assert shipped_recipe(name) == RECIPES["isic_v3plus"]
 
 
-def test_a_recipe_that_is_not_there_is_told_with_near_names():
-    with pytest.raises(SegregError) as told:
+def test_a_recipe_that_is_not_there_is_reported_with_near_names():
+    with pytest.raises(SegregError) as reported:
         shipped_recipe("isic_v3")
-    assert str(told.value).startswith('segreg ships no recipe "isic_v3"\n  did you mean "isic_v3plus"')
+    assert str(reported.value).startswith('segreg ships no recipe "isic_v3"\n  did you mean "isic_v3plus"')
     with pytest.raises(SegregError, match=r'^segreg ships no recipe "qqqq"\n  there are "'):
         shipped_recipe("qqqq")
 

@@ -92,10 +92,10 @@ def test_some_samples_keep_their_indices(files):
 
 
 def test_what_is_prepared_is_not_prepared_again(files, reads):
-    told = []
-    first = prepare(files, SMALL, progress=lambda done, total: told.append((done, total)))
+    reported = []
+    first = prepare(files, SMALL, progress=lambda done, total: reported.append((done, total)))
     assert len(reads) == 6
-    assert told == [(i, 6) for i in range(1, 7)]
+    assert reported == [(i, 6) for i in range(1, 7)]
     second = prepare(files, SMALL, progress=lambda *_: pytest.fail("nothing is to be done"))
     assert len(reads) == 6
     assert second.folder == first.folder
@@ -197,7 +197,7 @@ def test_sixteen_bits_become_eight(tmp_path):
     assert (prepare(dataset, SMALL).images == 130).all()
 
 
-def test_every_wrong_file_is_told_and_nothing_is_kept(files, cache):
+def test_every_wrong_file_is_reported_and_nothing_is_kept(files, cache):
     samples = list(files.samples)
     samples[0].image.write_bytes(b"no image")
     samples[1].mask.unlink()
@@ -206,16 +206,16 @@ def test_every_wrong_file_is_told_and_nothing_is_kept(files, cache):
     samples[4] = dataclasses.replace(samples[4], mask=None)
     with pytest.raises(SegregError) as caught:
         prepare(dataclasses.replace(files, samples=samples), SMALL)
-    told = [str(problem) for problem in caught.value.problems]
-    assert len(told) == 5
-    assert told[0].startswith(f"{samples[0].image}: can't be read: UnidentifiedImageError")
-    assert str(samples[1].mask) in told[1]
-    assert "FileNotFoundError" in told[1]
-    assert told[2] == f"{samples[2].image}: is 22x30 but its mask {samples[2].mask} is 9x30 (height x width)"
-    assert told[3].startswith(
+    reported = [str(problem) for problem in caught.value.problems]
+    assert len(reported) == 5
+    assert reported[0].startswith(f"{samples[0].image}: can't be read: UnidentifiedImageError")
+    assert str(samples[1].mask) in reported[1]
+    assert "FileNotFoundError" in reported[1]
+    assert reported[2] == f"{samples[2].image}: is 22x30 but its mask {samples[2].mask} is 9x30 (height x width)"
+    assert reported[3].startswith(
         f"{samples[3].mask}: the mask holds 7, which is not a class: the binary task has 0 to 1, and 255"
     )
-    assert told[4] == f"{samples[4].image}: has no mask"
+    assert reported[4] == f"{samples[4].image}: has no mask"
     assert list_entries() == []
     assert not list((cache / "prepared").iterdir())
 
@@ -236,7 +236,7 @@ def test_many_wrong_files_are_counted(files):
         (Task(("a",), "binary"), 2, "holds 2, which is not a class: the binary task has 0 to 1"),
     ],
 )
-def test_values_that_are_no_class_are_told(tmp_path, task, value, words):
+def test_values_that_are_no_class_are_reported(tmp_path, task, value, words):
     mask = np.zeros((8, 8), np.uint8)
     mask[0, 0], mask[1, 1] = value, 255
     sample = Sample("a", tmp_path / "a.png", tmp_path / "a_mask.png")
@@ -247,7 +247,7 @@ def test_values_that_are_no_class_are_told(tmp_path, task, value, words):
     assert set(np.unique(prepare(dataset, Input(size=(8, 8))).masks)) == {0, 1, 255}
 
 
-def test_what_a_reader_may_not_give_is_told(tmp_path):
+def test_what_a_reader_may_not_give_is_reported(tmp_path):
     sample = Sample("a", tmp_path / "a.png", tmp_path / "a_mask.png")
     good_image, good_mask = np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.uint8)
 
@@ -262,7 +262,7 @@ def test_what_a_reader_may_not_give_is_told(tmp_path):
         attempt(good_image, good_mask, Task(("a", "b"), "multilabel"))
 
 
-def test_none_tells_files_and_sizes(files):
+def test_none_reports_files_and_sizes(files):
     with pytest.raises(SegregError) as caught:
         prepare(files, Input(size=(20, 30), resize="none"))
     assert len(caught.value.problems) == 5
@@ -387,7 +387,7 @@ def test_what_never_fits_is_refused_and_nothing_removed(memory, monkeypatch):
         prepare(dataset, _sized(100))
 
 
-def test_a_full_disk_is_told(memory, monkeypatch):
+def test_a_full_disk_is_reported(memory, monkeypatch):
     # Not `import ... as`: the package has a function of the same name.
     store = importlib.import_module("segreg.data.cache_folder")
     monkeypatch.setattr(store, "_free", lambda _: 1000)
@@ -395,7 +395,7 @@ def test_a_full_disk_is_told(memory, monkeypatch):
         prepare(memory(20), _sized(100))
 
 
-def test_a_cache_that_cannot_be_written_to_is_told(memory, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_to_is_reported(memory, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "file"))
     with pytest.raises(SegregError, match=r"can't write to the cache: Not a directory"):
@@ -432,6 +432,6 @@ def test_it_can_be_sent_to_another_process(files):
     assert list_entries()[0].in_use
 
 
-def test_an_empty_data_set_is_told(memory):
+def test_an_empty_data_set_is_reported(memory):
     with pytest.raises(SegregError, match="the data set has no samples"):
         prepare(memory(0), SMALL)

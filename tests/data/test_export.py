@@ -45,12 +45,12 @@ def rows_of(out):
 
 
 def reads_back(dataset, out, **settings):
-    """Read the manifest and compares sides, images and labels with those of the data set."""
+    """Read the manifest and compares splits, images and labels with those of the data set."""
     again = csv_manifest(manifest=out / "split.csv", **settings)
-    sides, wanted = divide(again, Split(method="dataset")), divide(dataset, SPLIT)
+    splits, wanted = divide(again, Split(method="dataset")), divide(dataset, SPLIT)
     by_id = {sample.id: sample for sample in again.samples}
-    for side, indices in wanted.items():
-        assert {again.samples[i].id for i in sides[side]} == {dataset.samples[i].id for i in indices}
+    for split, indices in wanted.items():
+        assert {again.samples[i].id for i in splits[split]} == {dataset.samples[i].id for i in indices}
         for sample in (dataset.samples[index] for index in indices):
             assert np.array_equal(again.read_image(by_id[sample.id]), dataset.read_image(sample))
             assert np.array_equal(again.read_mask(by_id[sample.id]), dataset.read_mask(sample))
@@ -72,12 +72,12 @@ def test_folders_of_copies_and_a_manifest(lesions, tmp_path):
     out = tmp_path / "out"
     written = write(lesions, out)
     assert (written.made, written.files, written.form, written.ignored) == (16, 16, "files", False)
-    assert written.sides == {"train": 4, "val": 2, "test": 2}
+    assert written.splits == {"train": 4, "val": 2, "test": 2}
     expected = ["split.csv"]
-    for side, indices in divide(lesions, SPLIT).items():
+    for split, indices in divide(lesions, SPLIT).items():
         for sample in (lesions.samples[index] for index in indices):
             for kind, source in (("images", sample.image), ("masks", sample.mask)):
-                file = out / f"{side}_split" / kind / source.name
+                file = out / f"{split}_split" / kind / source.name
                 assert file.read_bytes() == source.read_bytes()
                 assert not file.is_symlink()
                 expected.append(str(file.relative_to(out)))
@@ -110,7 +110,7 @@ def test_links_hold_what_the_files_hold(link, lesions, tmp_path, monkeypatch):
     assert write(lesions, Path("out"), link=link).made == 0
 
 
-def test_class_numbers_stay_files_and_ignored_pixels_are_told(tmp_path):
+def test_class_numbers_stay_files_and_ignored_pixels_are_reported(tmp_path):
     images, masks = tiny_runs.folder_dataset(tmp_path / "data", count=6, classes=3)
     dataset = folder(images=images, masks=masks, classes=("sea", "sand", "wood"))
     written = write(dataset, tmp_path / "out")
@@ -226,7 +226,7 @@ def test_no_other_file_is_replaced(lesions, tmp_path):
 
 
 def test_another_split_in_the_same_folder_is_refused(lesions, tmp_path):
-    """Its images would stand on two sides."""
+    """Its images would are in two splits."""
     out = tmp_path / "out"
     write(lesions, out)
     before = files_in(out)
@@ -242,7 +242,7 @@ def test_another_manifest_is_left_alone(lesions, tmp_path):
     assert not (tmp_path / "train_split").exists()
 
 
-def test_what_cannot_be_written_is_told(lesions, tmp_path, monkeypatch):
+def test_what_cannot_be_written_is_reported(lesions, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("no folder")
     refused("can't be written", dataset=lesions, out=tmp_path / "file")
 

@@ -316,7 +316,7 @@ def test_a_flipped_bit_in_a_png_is_noticed(tmp_path):
     refusal(path, "is damaged and can't be decoded")
 
 
-def test_what_is_no_image_is_told(tmp_path):
+def test_what_is_no_image_is_reported(tmp_path):
     (tmp_path / "lesion_01.png").write_bytes(b"")
     refusal(tmp_path / "lesion_01.png", "is empty (0 bytes)")
     refusal(tmp_path / "lesion_1.png", "is not there", 'did you mean "lesion_01.png"?')

@@ -1,4 +1,4 @@
-"""The check of a data set: damaged files, odd masks, class shares, and what stands on two sides of a split."""
+"""The check of a data set: damaged files, odd masks, class shares, and what is in two splits of a split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from segreg.config.sections import Input, Split
 from segreg.data.images import read_image
 from segreg.data.inspection import inspect
-from segreg.data.inspection.checks import Case, Finding, in_order, summary
+from segreg.data.inspection.checks import Finding, FindingCase, in_order, summary
 from segreg.data.inspection.class_shares import class_shares, suggested_weights
 from segreg.data.inspection.scan import scan
 from segreg.errors import SegregError
@@ -73,7 +73,7 @@ def found(report):
     return {finding.name: finding for finding in report.findings}
 
 
-def told(report, name):
+def reported(report, name):
     return [case.message for case in found(report)[name].cases]
 
 
@@ -158,10 +158,10 @@ def test_every_damaged_or_wrong_file_is_named(tmp_path):
     assert ids(report, "image-unreadable") == [("0",), ("1",)]
     assert ids(report, "mask-unreadable") == [("2",)]
     assert ids(report, "mask-values") == [("3",)]
-    assert told(report, "sizes-differ") == [
+    assert reported(report, "sizes-differ") == [
         f"{tmp_path}/images/4.png: is 40x40 but its mask {tmp_path}/masks/4.png is 20x40 (height x width)"
     ]
-    assert "largest value is 300 of 65535" in told(report, "unfit")[0]
+    assert "largest value is 300 of 65535" in reported(report, "unfit")[0]
     for finding in report.findings:
         for case in finding.cases:
             assert case.message.count(str(tmp_path)) >= 1
@@ -171,18 +171,18 @@ def test_every_damaged_or_wrong_file_is_named(tmp_path):
     assert report.formats == {"3 channels, 8 bits": 9, "1 channel, 16 bits": 1}
 
 
-def test_what_a_data_set_of_another_package_does_wrong_is_told():
+def test_what_a_data_set_of_another_package_does_wrong_is_reported():
     dataset = in_memory(
         [half(), half(), half(), None, half().astype(np.int64), half() * np.uint8(9)],
         images=[noise(0), ZeroDivisionError("by zero"), np.zeros((40, 40), np.float32), *map(noise, range(3, 6))],
     )
     report = report_of(dataset)
-    assert told(report, "image-unreadable") == [
+    assert reported(report, "image-unreadable") == [
         "images/1.png: can't be read: ZeroDivisionError: by zero",
         "images/2.png: the data set gave an array of shape [40, 40] and type float32",
     ]
-    assert told(report, "mask-missing") == ["images/3.png: has no mask"]
-    assert told(report, "mask-values") == [
+    assert reported(report, "mask-missing") == ["images/3.png: has no mask"]
+    assert reported(report, "mask-values") == [
         "masks/4.png: holds values of type int64; labels are uint8",
         "masks/5.png: holds 9; the binary task has 0 to 1, and 255 for pixels to ignore",
     ]
@@ -207,42 +207,42 @@ def test_odd_masks_and_images():
     images = [noise(n, mask.shape) for n, mask in enumerate(masks)]
     images[3][:] = 17
     report = report_of(in_memory(masks, images=images), input=Input(size=(16, 16)))
-    assert told(report, "mask-empty") == ["masks/0.png"]
-    assert told(report, "mask-ignored") == ["masks/1.png"]
-    assert told(report, "mask-of-one-class") == ["masks/2.png: all lesion"]
-    assert told(report, "image-blank") == ["images/3.png"]
-    assert told(report, "lost-by-resizing") == ["masks/4.png: loses lesion (1 pixel)"]
-    assert told(report, "stretched") == ["images/5.png: 40x70"]
+    assert reported(report, "mask-empty") == ["masks/0.png"]
+    assert reported(report, "mask-ignored") == ["masks/1.png"]
+    assert reported(report, "mask-of-one-class") == ["masks/2.png: all lesion"]
+    assert reported(report, "image-blank") == ["images/3.png"]
+    assert reported(report, "lost-by-resizing") == ["masks/4.png: loses lesion (1 pixel)"]
+    assert reported(report, "stretched") == ["images/5.png: 40x70"]
     assert "enlarged" not in found(report)
     assert not report.in_error
     report = report_of(in_memory(masks, images=images), input=Input(size=(32, 32), resize="letterbox"))
-    assert told(report, "enlarged") == ["images/6.png: 20x20"]
+    assert reported(report, "enlarged") == ["images/6.png: 20x20"]
     assert "stretched" not in found(report)
 
 
 def test_a_mask_of_class_0_is_not_called_empty_where_that_is_a_class():
     report = report_of(in_memory([np.zeros((40, 40), np.uint8), *[half()] * 7], task=LANDS))
     assert "mask-empty" not in found(report)
-    assert told(report, "mask-of-one-class") == ["masks/0.png: all sea"]
+    assert reported(report, "mask-of-one-class") == ["masks/0.png: all sea"]
     layers = np.zeros((2, 40, 40), np.uint8)
     report = report_of(in_memory([layers, *[layers + half()] * 7], task=OVERLAPPING))
     assert ids(report, "mask-empty") == [("0",)]
 
 
 def test_classes_that_a_side_does_not_show():
-    sides = ["train", "train", "val", "test"]
+    splits = ["train", "train", "val", "test"]
     masks = [half(), half(value=0), half(value=2), half()]
-    report = report_of(in_memory(masks, task=LANDS, splits=sides), split=Split(method="dataset"))
+    report = report_of(in_memory(masks, task=LANDS, splits=splits), split=Split(method="dataset"))
     assert found(report)["class-not-in-train"].what == 'val shows "wood", and train never does'
-    assert [f.what for f in report.findings if f.name == "class-not-in-side"] == ['val never shows "sand"']
+    assert [f.what for f in report.findings if f.name == "class-not-in-split"] == ['val never shows "sand"']
     report = report_of(in_memory([half()] * 8, task=LANDS))
     assert found(report)["class-never-present"].what == 'no mask shows "wood"'
 
 
-# what stands on two sides
+# what is in two splits
 
 
-def test_equal_images_are_told_with_their_sides_and_their_masks(tmp_path):
+def test_equal_images_are_reported_with_their_sides_and_their_masks(tmp_path):
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
     images = {"a.png": 0, "b.bmp": 0, "c.png": 1, "d.png": 1, "e.png": 2, "f.png": 3}
@@ -251,15 +251,15 @@ def test_equal_images_are_told_with_their_sides_and_their_masks(tmp_path):
         mask = half(value=255) if name != "d.png" else half(value=255).T.copy()
         Image.fromarray(mask).save(tmp_path / "masks" / f"{name[0]}.png")
     lists = {}
-    for side, names in {"train": "ace", "val": "bf", "test": "d"}.items():
-        lists[side] = tmp_path / f"{side}.txt"
-        lists[side].write_text("\n".join(names))
+    for split, names in {"train": "ace", "val": "bf", "test": "d"}.items():
+        lists[split] = tmp_path / f"{split}.txt"
+        lists[split].write_text("\n".join(names))
     dataset = folder(images=tmp_path / "images", masks=tmp_path / "masks")
     report = report_of(dataset, split=Split(method="lists", lists=lists))
-    assert found(report)["duplicate-across-sides"].severity == "error"
-    assert ids(report, "duplicate-across-sides") == [("a", "b"), ("c", "d")]
+    assert found(report)["duplicate-across-splits"].severity == "error"
+    assert ids(report, "duplicate-across-splits") == [("a", "b"), ("c", "d")]
     assert (
-        told(report, "duplicate-across-sides")[0]
+        reported(report, "duplicate-across-splits")[0]
         == f"{tmp_path}/images/a.png (train) and {tmp_path}/images/b.bmp (val)"
     )
     assert ids(report, "duplicate-with-other-mask") == [("c", "d")]
@@ -275,29 +275,29 @@ def test_equal_images_are_told_with_their_sides_and_their_masks(tmp_path):
     assert not report.in_error
 
 
-def test_groups_on_two_sides_are_all_told():
+def test_groups_in_two_splits_are_all_reported():
     dataset = in_memory(
         [half()] * 6, groups=["p", "p", "q", "q", "r", "r"], splits=["train", "val", "train", "test", "train", "train"]
     )
     report = report_of(dataset, split=Split())
     assert report.in_error
-    assert told(report, "group-across-sides") == [
+    assert reported(report, "group-across-splits") == [
         'group "p": images/0.png (train) and images/1.png (val)',
         'group "q": images/2.png (train) and images/3.png (test)',
     ]
     assert "split-refused" not in found(report)
-    assert {side: len(indices) for side, indices in report.sides.items()} == {"train": 4, "val": 1, "test": 1}
+    assert {split: len(indices) for split, indices in report.splits.items()} == {"train": 4, "val": 1, "test": 1}
 
 
-def test_a_split_that_cannot_be_made_is_told_and_the_rest_is_checked():
+def test_a_split_that_cannot_be_made_is_reported_and_the_rest_is_checked():
     dataset = in_memory([half(), np.zeros((40, 40), np.uint8)])
     report = report_of(dataset, split=Split(method="dataset"))
     assert report.in_error
-    assert "2 of 2 samples don't say in which split" in told(report, "split-refused")[0]
+    assert "2 of 2 samples don't say in which split" in reported(report, "split-refused")[0]
     assert ids(report, "mask-empty") == [("1",)]
-    assert report.sides == {}
+    assert report.splits == {}
     assert list(report.shares) == ["all"]
-    assert json.loads(json.dumps(report.as_data()))["sides"] == {}
+    assert json.loads(json.dumps(report.as_data()))["splits"] == {}
 
 
 def test_augmented_copies_are_known_by_their_names_where_there_is_no_group():
@@ -305,9 +305,9 @@ def test_augmented_copies_are_known_by_their_names_where_there_is_no_group():
     dataset = in_memory([half()] * 12, names=names)
     report = report_of(dataset, split=Split(method="random", val=0.3, test=0.3))
     assert report.in_error
-    assert told(report, "augmented-copies-across-sides")[0].startswith('source "images/b_jpg": ')
+    assert reported(report, "augmented-copies-across-splits")[0].startswith('source "images/b_jpg": ')
     grouped = in_memory([half()] * 12, names=names, groups=[name[0] for name in names])
-    assert "augmented-copies-across-sides" not in found(report_of(grouped))
+    assert "augmented-copies-across-splits" not in found(report_of(grouped))
 
 
 def smooth(seed, size=128):
@@ -323,29 +323,29 @@ def smooth(seed, size=128):
     return image.astype(np.uint8)
 
 
-def test_near_duplicates_are_told_across_sides_and_within():
+def test_near_duplicates_are_reported_across_sides_and_within():
     images = [smooth(n) for n in range(8)]
     images[3] = np.clip(images[0].astype(int) * 0.7 + 30, 0, 255).astype(np.uint8)[:, ::-1].copy()
     images[5] = np.roll(images[1], 2, axis=0)
     masks = [half((128, 128))] * 8
-    sides = ["train", "train", "train", "test", "train", "train", "val", "val"]
-    report = report_of(in_memory(masks, images=images, splits=sides), split=Split(method="dataset"))
+    splits = ["train", "train", "train", "test", "train", "train", "val", "val"]
+    report = report_of(in_memory(masks, images=images, splits=splits), split=Split(method="dataset"))
     assert not report.in_error
-    assert ids(report, "near-duplicate-across-sides") == [("0", "3")]
-    words = told(report, "near-duplicate-across-sides")[0]
+    assert ids(report, "near-duplicate-across-splits") == [("0", "3")]
+    words = reported(report, "near-duplicate-across-splits")[0]
     assert words.endswith(", the second mirrored: images/0.png (train) and images/3.png (test)")
     assert ids(report, "near-duplicate") == [("1", "5")]
     # Those of one group belong together.
     groups = ["p", "q", "a", "p2", "b", "q", "c", "d"]
-    report = report_of(in_memory(masks, images=images, splits=sides, groups=groups), split=Split(method="dataset"))
+    report = report_of(in_memory(masks, images=images, splits=splits, groups=groups), split=Split(method="dataset"))
     assert "near-duplicate" not in found(report)
 
 
 def test_samples_on_no_side_are_counted_and_not_read(tmp_path):
     lists = {}
-    for side, names in {"train": "0\n1", "val": "2"}.items():
-        lists[side] = tmp_path / side
-        lists[side].write_text(names)
+    for split, names in {"train": "0\n1", "val": "2"}.items():
+        lists[split] = tmp_path / split
+        lists[split].write_text(names)
     dataset = in_memory([half()] * 3 + [ValueError("must not be read")])
     report = report_of(dataset, split=Split(method="lists", lists=lists))
     assert [(f.name, f.what) for f in report.findings] == [("unused", "1 of 4 images are in no split")]
@@ -356,17 +356,17 @@ def test_no_samples_and_twice_one_id_are_refused():
         report_of(in_memory([]))
     dataset = in_memory([half()] * 2)
     twice = Dataset(dataset.task, [dataset.samples[0]] * 2, dataset.read_image, dataset.read_mask)
-    assert "sample ids must differ" in told(report_of(twice), "split-refused")[0]
+    assert "sample ids must differ" in reported(report_of(twice), "split-refused")[0]
 
 
-# how it is told
+# how it is reported
 
 
-def test_the_report_in_words():
+def test_the_report_formatted():
     masks = [half(), half(), half(), np.zeros((40, 40), np.uint8)]
     dataset = in_memory(masks, splits=["train", "train", "val", "test"])
-    told_lines = report_of(dataset, split=Split(method="dataset")).lines()
-    assert told_lines == [
+    reported_lines = report_of(dataset, split=Split(method="dataset")).lines()
+    assert reported_lines == [
         "4 images, binary: lesion",
         "  split     train 2, val 1, test 1",
         "  sizes     40x40 (4)",
@@ -384,7 +384,7 @@ def test_the_report_in_words():
         "  why: a mask that was never drawn looks like this; it is right where there is nothing to see",
         "  do:  look at them; take out those whose image does show something",
         "",
-        'note: test never shows "lesion" [class-not-in-side]',
+        'note: test never shows "lesion" [class-not-in-split]',
         "    lesion",
         "  why: there is no score for it on test",
         "  do:  split otherwise if that class matters",
@@ -394,7 +394,7 @@ def test_the_report_in_words():
 
 
 def test_findings_are_ordered_cut_and_counted():
-    cases = tuple(Case(f"file {number}") for number in range(7))
+    cases = tuple(FindingCase(f"file {number}") for number in range(7))
     findings = [Finding(s, s, f"a {s}", "why", "do", cases) for s in ("note", "error", "warning", "error")]
     assert [finding.severity for finding in in_order(findings)] == ["error", "error", "warning", "note"]
     assert summary(findings) == "2 errors, 1 warning and 1 note"

@@ -79,7 +79,7 @@ def test_other_images_are_not_copies():
 
 
 @pytest.mark.parametrize("way", range(8))
-def test_the_orientation_that_is_told_turns_the_second_onto_the_first(way):
+def test_the_orientation_that_is_reported_turns_the_second_onto_the_first(way):
     first = image(7)
     second = turned(first, way)
     (pair,) = alike_pairs([thumbnail(first), thumbnail(second)])
@@ -88,7 +88,7 @@ def test_the_orientation_that_is_told_turns_the_second_onto_the_first(way):
     assert "turned" in ORIENTATIONS[way] or way < 2
 
 
-def test_each_pair_is_told_once_whatever_the_number_of_images():
+def test_each_pair_is_reported_once_whatever_the_number_of_images():
     """More images than are multiplied at once, so that copies lie in other blocks than their originals."""
     images = [thumbnail(image(seed, (64, 64))) for seed in range(530)]
     images[3] = turned(images[520], 2)

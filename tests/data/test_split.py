@@ -10,8 +10,8 @@ from segreg.data.split import divide, drawn
 from segreg.errors import SegregError
 
 
-def ids(dataset, sides):
-    return {side: {dataset.samples[i].id for i in indices} for side, indices in sides.items()}
+def ids(dataset, splits):
+    return {split: {dataset.samples[i].id for i in indices} for split, indices in splits.items()}
 
 
 def shuffled(dataset):
@@ -21,10 +21,10 @@ def shuffled(dataset):
 
 
 def test_a_drawn_split_has_the_shares_and_is_a_partition(memory):
-    sides = divide(memory(200), Split(method="random", val=0.15, test=0.1))
-    assert {side: len(found) for side, found in sides.items()} == {"train": 150, "val": 30, "test": 20}
-    assert sorted(sides["train"] + sides["val"] + sides["test"]) == list(range(200))
-    assert all(found == sorted(found) for found in sides.values())
+    splits = divide(memory(200), Split(method="random", val=0.15, test=0.1))
+    assert {split: len(found) for split, found in splits.items()} == {"train": 150, "val": 30, "test": 20}
+    assert sorted(splits["train"] + splits["val"] + splits["test"]) == list(range(200))
+    assert all(found == sorted(found) for found in splits.values())
 
 
 def test_a_drawn_split_does_not_depend_on_order(memory):
@@ -51,26 +51,26 @@ FIRST_ORDER = ["b", "a", "c", "e", "d"]
 def test_groups_are_never_divided_and_shares_are_near(memory):
     groups = [f"patient {i % 37 if i % 3 else i % 5}" for i in range(300)]
     dataset = memory(300, groups=groups)
-    sides = divide(dataset, Split(val=0.2, test=0.2))
-    held = [{dataset.samples[i].group for i in sides[side]} for side in ("train", "val", "test")]
+    splits = divide(dataset, Split(val=0.2, test=0.2))
+    held = [{dataset.samples[i].group for i in splits[split]} for split in ("train", "val", "test")]
     assert not held[0] & held[1]
     assert not held[0] & held[2]
     assert not held[1] & held[2]
     smallest = min(groups.count(group) for group in set(groups))
-    assert abs(len(sides["val"]) - 60) <= smallest / 2
-    assert abs(len(sides["test"]) - 60) <= smallest / 2
+    assert abs(len(splits["val"]) - 60) <= smallest / 2
+    assert abs(len(splits["test"]) - 60) <= smallest / 2
 
 
 def test_a_group_is_no_sample_of_the_same_name(memory):
     dataset = memory(8, groups=["s000", *[None] * 7])
-    assert sorted(i for side in divide(dataset, Split()).values() for i in side) == list(range(8))
+    assert sorted(i for split in divide(dataset, Split()).values() for i in split) == list(range(8))
 
 
 def test_few_samples_still_fill_each_side(memory):
     assert {s: len(f) for s, f in divide(memory(3), Split()).items()} == {"train": 1, "val": 1, "test": 1}
 
 
-def test_too_few_samples_are_told(memory):
+def test_too_few_samples_are_reported(memory):
     with pytest.raises(SegregError, match="leaves train empty: of 1 samples, 0 are in train, 0 in val and 1 in test"):
         divide(memory(1), Split())
     with pytest.raises(SegregError, match="leaves val empty"):
@@ -95,14 +95,14 @@ def test_the_data_sets_own_sides_are_taken(memory):
 
 def test_auto_draws_what_the_data_set_lacks_from_its_train(memory):
     own = memory(20, splits=["train"] * 15 + ["val"] * 5)
-    sides = divide(own, Split(test=0.2))
-    assert sides["val"] == [15, 16, 17, 18, 19]
-    assert len(sides["test"]) == 4
-    assert sorted(sides["test"] + sides["train"]) == list(range(15))
+    splits = divide(own, Split(test=0.2))
+    assert splits["val"] == [15, 16, 17, 18, 19]
+    assert len(splits["test"]) == 4
+    assert sorted(splits["test"] + splits["train"]) == list(range(15))
     own = memory(20, splits=["train"] * 15 + ["test"] * 5)
-    sides = divide(own, Split(val=0.1))
-    assert sides["test"] == [15, 16, 17, 18, 19]
-    assert len(sides["val"]) == 2
+    splits = divide(own, Split(val=0.1))
+    assert splits["test"] == [15, 16, 17, 18, 19]
+    assert len(splits["val"]) == 2
 
 
 def test_random_ignores_the_data_sets_sides(memory):
@@ -118,16 +118,16 @@ def test_train_test_split_draws_what_scikit_learn_draws(memory, count, test, val
     dataset = memory(count)
     rest, held_out = train_test_split(range(count), test_size=test, random_state=seed)
     train, chosen = train_test_split(rest, test_size=val, random_state=seed)
-    sides = divide(dataset, Split(method="train_test_split", test=test, val=val, seed=seed))
-    assert sides == {"train": sorted(train), "val": sorted(chosen), "test": sorted(held_out)}
+    splits = divide(dataset, Split(method="train_test_split", test=test, val=val, seed=seed))
+    assert splits == {"train": sorted(train), "val": sorted(chosen), "test": sorted(held_out)}
 
 
 def test_train_test_split_without_a_test_is_one_call(memory):
     from sklearn.model_selection import train_test_split
 
     train, val = train_test_split(range(10), test_size=0.3, random_state=1)
-    sides = divide(memory(10), Split(method="train_test_split", test=0.0, val=0.3, seed=1))
-    assert sides == {"train": sorted(train), "val": sorted(val), "test": []}
+    splits = divide(memory(10), Split(method="train_test_split", test=0.0, val=0.3, seed=1))
+    assert splits == {"train": sorted(train), "val": sorted(val), "test": []}
 
 
 def test_train_test_split_ignores_the_data_sets_sides_and_refuses_groups(memory):
@@ -144,7 +144,7 @@ def test_train_test_split_ignores_the_data_sets_sides_and_refuses_groups(memory)
         divide(memory(2), split)
 
 
-def test_a_sample_without_a_side_is_told(memory):
+def test_a_sample_without_a_side_is_reported(memory):
     with pytest.raises(SegregError, match=r'2 of 4 samples don\'t say.*"s002" and "s003"'):
         divide(memory(4, splits=["train", "val", None, "training"]), Split())
 
@@ -153,9 +153,9 @@ def test_a_sample_without_a_side_is_told(memory):
 def lists(tmp_path):
     def write(**texts):
         found = {}
-        for side, text in texts.items():
-            found[side] = tmp_path / f"{side}.txt"
-            found[side].write_text(text, encoding="utf-8")
+        for split, text in texts.items():
+            found[split] = tmp_path / f"{split}.txt"
+            found[split].write_text(text, encoding="utf-8")
         return Split(method="lists", lists=found)
 
     return write
@@ -167,7 +167,7 @@ def test_lists_are_read(memory, lists):
     assert divide(memory(9), lists(train="s000", val="s001"))["test"] == []
 
 
-def test_every_wrong_line_of_the_lists_is_told(memory, lists, tmp_path):
+def test_every_wrong_line_of_the_lists_is_reported(memory, lists, tmp_path):
     split = lists(train="s000\n\ns0001\ns000\n", val="s002\ns000\nelse\n")
     with pytest.raises(SegregError) as caught:
         divide(memory(9), split)
@@ -176,12 +176,12 @@ def test_every_wrong_line_of_the_lists_is_told(memory, lists, tmp_path):
     assert first.message == 'the data set has no sample "s0001"'
     assert 'did you mean "s001"' in first.hint
     assert second.message == f'"s000" is given twice in one list; it stands already at {tmp_path / "train.txt"}:1'
-    assert "on two sides, train and val" in third.message
+    assert "in two splits, train and val" in third.message
     assert str(third.place) == f"{tmp_path / 'val.txt'}:2"
     assert fourth.hint == 'ids look like "s000"'
 
 
-def test_lists_that_cannot_be_read_are_told(memory, lists, tmp_path):
+def test_lists_that_cannot_be_read_are_reported(memory, lists, tmp_path):
     with pytest.raises(SegregError, match='has none for "val"'):
         divide(memory(9), lists(train="s000"))
     split = lists(train="s000", val="s001")
@@ -195,15 +195,15 @@ def test_lists_that_cannot_be_read_are_told(memory, lists, tmp_path):
         divide(memory(9), lists(train="s000", val="# none\n"))
 
 
-def test_a_divided_group_is_told(memory, lists):
+def test_a_divided_group_is_reported(memory, lists):
     groups = ["one", "two", "one", "two", None]
     with pytest.raises(SegregError, match=r'group "one".*"s000" in train and "s002" in val \(and 1 groups more\)'):
         divide(memory(5, groups=groups), lists(train="s000\ns001", val="s002\ns003"))
-    with pytest.raises(SegregError, match='the group "one" stands on two sides'):
+    with pytest.raises(SegregError, match='the group "one" is in two splits'):
         divide(memory(5, groups=groups, splits=["train", "val", "val", "val", "test"]), Split())
 
 
-def test_two_samples_of_one_id_are_told(memory):
+def test_two_samples_of_one_id_are_reported(memory):
     dataset = memory(3)
     double = dataclasses.replace(dataset, samples=[*dataset.samples, dataset.samples[1]])
     with pytest.raises(SegregError, match='sample ids must differ, but "s001" stands for several'):

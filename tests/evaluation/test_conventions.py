@@ -80,7 +80,7 @@ def cases():
 each_case = pytest.mark.parametrize(("task", "logits", "target"), list(cases()))
 
 
-def told(library, task, logits, target):
+def reported(library, task, logits, target):
     counts = image_counts(task, logits, target, 0.5).numpy()
     return scores_of_library(library, task, counts)
 
@@ -126,7 +126,7 @@ def test_smp(task, logits, target):
         for name in ("iou_score", "f1_score")
         for reduction in ("micro", "macro", "micro-imagewise", "macro-imagewise")
     }
-    same(told("smp", task, logits, target).values, wanted)
+    same(reported("smp", task, logits, target).values, wanted)
 
 
 @each_case
@@ -145,7 +145,8 @@ def test_torchmetrics(task, logits, target):
         for metric in metrics.values():
             metric.update(one[None], truth[None])
     same(
-        told("torchmetrics", task, logits, target).values, {name: metric.compute() for name, metric in metrics.items()}
+        reported("torchmetrics", task, logits, target).values,
+        {name: metric.compute() for name, metric in metrics.items()},
     )
 
 
@@ -161,7 +162,7 @@ def test_sklearn(task, logits, target):
         f"{name} {average}": getattr(sklearn.metrics, name)(truth, said, average=average, zero_division=0)
         for name in ("jaccard_score", "f1_score")
     }
-    same(told("sklearn", task, logits, target).values, wanted)
+    same(reported("sklearn", task, logits, target).values, wanted)
 
 
 @each_case
@@ -169,7 +170,7 @@ def test_mmseg(task, logits, target):
     """Its formulas, written down again: areas by histogram, then fractions, of which NaN are left out."""
     if task.mode == "multilabel":
         with pytest.raises(SegregError, match="mmsegmentation has no metric for classes that may overlap"):
-            told("mmseg", task, logits, target)
+            reported("mmseg", task, logits, target)
         return
     number = max(2, task.channels)
     areas = np.zeros((3, number))
@@ -186,14 +187,17 @@ def test_mmseg(task, logits, target):
             "mAcc": np.nanmean(both / true),
             "mDice": np.nanmean(2 * both / (predicted + true)),
         }
-    same(told("mmseg", task, logits, target).values, {name: np.round(100 * value, 2) for name, value in wanted.items()})
+    same(
+        reported("mmseg", task, logits, target).values,
+        {name: np.round(100 * value, 2) for name, value in wanted.items()},
+    )
 
 
 @pytest.mark.parametrize("task", [BINARY, SEVERAL, LAYERS], ids=lambda task: task.mode)
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_every_library_says_what_it_does_differently(library, task):
     if (library, task.mode) != ("mmseg", "multilabel"):
-        words = told(library, task, *drawn(task, 0)).how
+        words = reported(library, task, *drawn(task, 0)).how
         assert words.endswith(".")
         assert len(words) > 60
 
@@ -201,7 +205,7 @@ def test_every_library_says_what_it_does_differently(library, task):
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_nothing_but_ignored_pixels(library):
     logits, target = drawn(SEVERAL, 0, ignored=1.1)
-    values = told(library, SEVERAL, logits, target).values
+    values = reported(library, SEVERAL, logits, target).values
     if library == "torchmetrics":
         assert math.isnan(values["MulticlassJaccardIndex macro"])
     if library == "smp":

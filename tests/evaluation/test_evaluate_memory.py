@@ -86,11 +86,11 @@ def test_memory_is_bounded_and_does_not_grow_with_the_number_of_images(mode, cla
         arguments, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
     )
     assert ended.returncode == 0, ended.stderr
-    told = [tuple(map(int, line.split())) for line in ended.stdout.splitlines()]
-    after = dict(told[:-1])
+    reported = [tuple(map(int, line.split())) for line in ended.stdout.splitlines()]
+    after = dict(reported[:-1])
     # What the allocator may take for its own. Logits that are kept would be 20 MiB of one class, 88 of eleven.
     assert after[images] - after[images // 3] < growth
-    assert told[-1][1] < most
+    assert reported[-1][1] < most
 
 
 if __name__ == "__main__":

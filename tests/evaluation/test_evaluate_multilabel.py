@@ -48,8 +48,8 @@ def write_export(folder):
                  "iscrowd": int(segmentation is strip)}
             )  # fmt: skip
     categories = [{"id": number, "name": name} for number, name in enumerate(CLASSES, start=1)]
-    told = {"images": images, "annotations": annotations, "categories": categories}
-    (folder / "cells.json").write_text(json.dumps(told))
+    reported = {"images": images, "annotations": annotations, "categories": categories}
+    (folder / "cells.json").write_text(json.dumps(reported))
     return layers
 
 
@@ -83,9 +83,9 @@ def test_a_run_of_coco_is_scored_as_scikit_learn_scores_it(tmp_path, monkeypatch
         f"evaluate.metrics={METRICS}",
     )  # fmt: skip
     assert printed.status == 0, printed.err
-    told = json.loads((tmp_path / "out" / "metrics.json").read_text())
-    assert (told["mode"], told["classes"], told["images"]) == ("multilabel", CLASSES, {"test": 4})
-    scored = told["metrics"]["test"]
+    reported = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (reported["mode"], reported["classes"], reported["images"]) == ("multilabel", CLASSES, {"test": 4})
+    scored = reported["metrics"]["test"]
 
     run = load_run(ran.directory.path)
     names = json.loads(run.directory.split.read_text())["test"]

@@ -65,10 +65,10 @@ def test_scores_of_counts_are_those_of_the_metric(name, task):
 
 def test_a_run_has_intervals_around_its_scores(finished):
     results = finished.results
-    for side in ("val", "test"):
-        assert results["intervals"][side].keys() == results["metrics"][side].keys()
-        for name, (low, high) in results["intervals"][side].items():
-            assert low <= results["metrics"][side][name] <= high
+    for split in ("val", "test"):
+        assert results["intervals"][split].keys() == results["metrics"][split].keys()
+        for name, (low, high) in results["intervals"][split].items():
+            assert low <= results["metrics"][split][name] <= high
     with finished.directory.per_image.open() as file:
         values = [float(row["dice"]) for row in csv.DictReader(file)]
     again = intervals([Measure.means(("dice",), np.array(values)[None, :, None])], seed=finished.results["seed"])[

@@ -115,7 +115,7 @@ def test_links_are_followed_once():
     assert found("in") == {"in/1.png": "1", "in/linked/2.png": "linked/2"}
 
 
-def test_what_is_not_there_is_told_with_what_is_meant():
+def test_what_is_not_there_is_reported_with_what_is_meant():
     touch("photos/dog.png", "empty/notes.txt")
     with pytest.raises(SegregError) as refused:
         find_images(["photo", "photos/dgo.png", "no/where.png", "empty", "photos/*.tif"])

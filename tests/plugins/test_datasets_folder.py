@@ -75,7 +75,7 @@ def test_natural_order_is_total_and_ignores_case():
     assert sorted(["x10", "x9", "X1"], key=natural_key) == ["X1", "x9", "x10"]
 
 
-def test_one_folder_for_both_told_apart_by_suffixes(tmp_path):
+def test_one_folder_for_both_reported_apart_by_suffixes(tmp_path):
     for name in ("a", "b"):
         image(tmp_path / f"{name}_sat.jpg")
         mask(tmp_path / f"{name}_mask.png")
@@ -108,7 +108,7 @@ def test_trees_pair_by_name_or_by_path(tmp_path):
     assert [s.id for s in tree.samples] == ["x", "y"]
 
 
-def test_a_link_in_a_circle_ends_and_a_broken_link_is_told(tmp_path):
+def test_a_link_in_a_circle_ends_and_a_broken_link_is_reported(tmp_path):
     image(tmp_path / "i/a/1.png")
     mask(tmp_path / "m/1.png")
     (tmp_path / "i/a/up").symlink_to(tmp_path / "i", target_is_directory=True)
@@ -123,7 +123,7 @@ def test_accents_written_in_two_ways_pair(tmp_path):
     assert [s.id for s in folder(images=tmp_path / "i", masks=tmp_path / "m").samples] == ["l\u00e9sion"]
 
 
-def test_every_file_without_partner_is_told_at_once(tmp_path):
+def test_every_file_without_partner_is_reported_at_once(tmp_path):
     images, masks = tmp_path / "i", tmp_path / "m"
     for name in ("a", "b", "c", "d", "e"):
         image(images / f"{name}.jpg")
@@ -169,7 +169,7 @@ def test_what_is_wrong_with_names_is_guessed_at(tmp_path):
     refusal('did you mean "IMG-1"?', **both)
 
 
-def test_two_files_of_one_name_are_told(tmp_path):
+def test_two_files_of_one_name_are_reported(tmp_path):
     image(tmp_path / "i/a.png")
     image(tmp_path / "i/a.jpg")
     mask(tmp_path / "m/a.png")
@@ -178,7 +178,7 @@ def test_two_files_of_one_name_are_told(tmp_path):
     )
 
 
-def test_missing_and_empty_folders_are_told_precisely(tmp_path, monkeypatch):
+def test_missing_and_empty_folders_are_reported_precisely(tmp_path, monkeypatch):
     image(tmp_path / "dsb/images/a.png")
     refusal(
         f"images: there is no folder {tmp_path}/dsb/image\n",
@@ -333,7 +333,7 @@ def test_palette_masks_are_indices(tmp_path):
     assert dataset.task.mode == "multiclass"
 
 
-def test_settings_that_contradict_each_other_are_told_with_all_else(tmp_path):
+def test_settings_that_contradict_each_other_are_reported_with_all_else(tmp_path):
     error = refusal(
         'ignore_index: 1 is the number of the class "b"',
         "is not a regular expression",

@@ -54,7 +54,7 @@ def test_official_parts_bring_the_official_split_where_they_have_truth(tmp_path)
     refusal("has no ISIC2018_Task1_Test_GroundTruth", root=tmp_path, parts=("test",), if_missing="synthetic")
 
 
-def test_where_to_get_the_data_is_told(tmp_path):
+def test_where_to_get_the_data_is_reported(tmp_path):
     refusal(
         f"root: {tmp_path}/isic is not there; it should hold ISIC2018_Task1-2_Training_Input and "
         "ISIC2018_Task1_Training_GroundTruth",
@@ -79,7 +79,7 @@ def test_a_missing_mask_is_named(tmp_path):
     refusal("1 image has no mask:", "ISIC_0000001.jpg", '"ISIC_0000001_segmentation"', root=tmp_path)
 
 
-def test_synthetic_images_stand_beside_root_and_are_told(tmp_path):
+def test_synthetic_images_stand_beside_root_and_are_reported(tmp_path):
     root = tmp_path / "isic2018"
     dataset = isic2018(root=root, if_missing="synthetic", synthetic_samples=2)
     assert len(dataset.samples) == 2

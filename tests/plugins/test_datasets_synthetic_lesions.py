@@ -63,14 +63,14 @@ def test_an_interrupted_drawing_leaves_no_set(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_set_that_lost_a_file_is_told(tmp_path):
+def test_a_set_that_lost_a_file_is_reported(tmp_path):
     drawn = drawn_set(tmp_path, samples=2, size=SIZE, seed=0)
     next(drawn.rglob("*.jpg")).unlink()
     with pytest.raises(SegregError, match=r"\(1 images and 2 masks of 2\)\n  delete that folder"):
         drawn_set(tmp_path, samples=2, size=SIZE, seed=0)
 
 
-def test_a_root_that_is_a_file_is_told(tmp_path):
+def test_a_root_that_is_a_file_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SegregError, match="can't be written to"):
         synthetic_lesions(root=tmp_path / "file" / "below", samples=1, size=SIZE)

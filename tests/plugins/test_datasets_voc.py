@@ -54,8 +54,8 @@ def test_the_augmented_set(tmp_path):
     devkit(tmp_path, train=["a"], val=["v"])
     refusal('has no "SegmentationClassAug"', "Semantic Boundaries Dataset", "voc2012", root=tmp_path, masks="augmented")
     devkit(tmp_path, masks="SegmentationClassAug", palette=False, val=["v"], rest=["a", "b"])
-    sides = [(s.id, s.split) for s in voc(root=tmp_path, masks="augmented").samples]
-    assert sides == [("a", "train"), ("b", "train"), ("v", "val")]
+    splits = [(s.id, s.split) for s in voc(root=tmp_path, masks="augmented").samples]
+    assert splits == [("a", "train"), ("b", "train"), ("v", "val")]
     (tmp_path / "ImageSets/Segmentation/trainaug.txt").write_text("b\n")
     dataset = voc(root=tmp_path, masks="augmented")
     assert [(s.id, s.split) for s in dataset.samples] == [("b", "train"), ("v", "val")]
@@ -81,7 +81,7 @@ def test_missing_data_says_where_it_comes_from(tmp_path):
     refusal('has no "JPEGImages"', 'did you mean "JPEGImage"', root=root)
 
 
-def test_lists_that_are_wrong_are_told_with_their_line(tmp_path):
+def test_lists_that_are_wrong_are_reported_with_their_line(tmp_path):
     devkit(tmp_path, train=["a", "b"], val=["b"])
     lists = tmp_path / "ImageSets/Segmentation"
     refusal(f'{lists}: "b" stands in train and val', root=tmp_path)

@@ -118,7 +118,7 @@ def test_weights_travel_through_a_state_dict(name):
     assert torch.equal(models[0](image), models[1](image))
 
 
-def test_what_is_resampled_is_told():
+def test_what_is_resampled_is_reported():
     trunk = Toy(4, 8, 16, 32)
     facts = describe(Segmenter(trunk, build("deeplabv3plus", trunk), 1))
     assert facts["decoder"]["notes"] == ["the encoder's level 4 of 4 is resampled from stride 32 to 16"]

@@ -163,7 +163,7 @@ def test_the_first_layer_is_fitted_to_other_channels(file, small, channels):
         assert torch.allclose(own, nn.functional.conv2d(grey, weights, stride=2, padding=3), atol=1e-5)
 
 
-def test_an_encoder_of_another_kind_is_left_alone_and_that_is_told(file):
+def test_an_encoder_of_another_kind_is_left_alone_and_that_is_reported(file):
     class Other(nn.Module):
         channels, strides = (2048,), (8,)
 
@@ -274,7 +274,7 @@ class TestPublished:
         monkeypatch.setattr(socket, "getaddrinfo", refuse)
         return tmp_path
 
-    def test_offline_the_ways_out_are_told(self, offline):
+    def test_offline_the_ways_out_are_reported(self, offline):
         with pytest.raises(SegregError) as raised:
             BUILD["torchvision.deeplabv3"](resnet((1, 1, 6, 1)), weights=TAG)
         said = str(raised.value)
@@ -290,7 +290,7 @@ class TestPublished:
         with pytest.raises(SegregError, match=r"no answer within 0\.1 s"):
             BUILD["torchvision.fcn"](resnet((1, 1, 6, 1)), weights=TAG)
 
-    def test_random_weights_on_demand_are_told_loudly(self, offline):
+    def test_random_weights_on_demand_are_reported_loudly(self, offline):
         decoder = BUILD["torchvision.deeplabv3"](resnet((1, 1, 6, 1)), weights=TAG, weights_fallback="random")
         assert decoder.weights_note.startswith(
             f'RANDOM weights: "{TAG}" of the decoder torchvision.deeplabv3 are not available'

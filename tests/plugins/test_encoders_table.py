@@ -115,9 +115,9 @@ def test_every_setting_has_a_meaning():
 )
 def test_smp_statistics(member, weights, mean, std):
     # The values stand in SMP's own documentation of each encoder's weights.
-    told = normalization.smp_statistics(member, weights)
-    assert told[0] == pytest.approx(mean, abs=1e-4)
-    assert told[1] == pytest.approx(std, abs=1e-4)
+    reported = normalization.smp_statistics(member, weights)
+    assert reported[0] == pytest.approx(mean, abs=1e-4)
+    assert reported[1] == pytest.approx(std, abs=1e-4)
 
 
 def test_members_come_back_empty_without_timm(monkeypatch):

@@ -58,8 +58,8 @@ def test_names_and_weights_are_those_of_the_installed_torchvision():
     installed = torchvision.models.list_models(module=torchvision.models)
     assert sorted(name for name in installed if not name.startswith(LEFT_OUT)) == MEMBERS
     for name in MEMBERS:
-        told = get_args(get_args(torchvision_family.member_settings(name)["weights"].hint)[0])
-        assert list(told) == [tag.name for tag in torchvision.models.get_model_weights(name)]
+        reported = get_args(get_args(torchvision_family.member_settings(name)["weights"].hint)[0])
+        assert list(reported) == [tag.name for tag in torchvision.models.get_model_weights(name)]
 
 
 def test_members_come_back_empty_without_torchvision(monkeypatch):

@@ -181,7 +181,7 @@ def test_ignored_pixels_and_images_do_not_matter(name, task):
 
 
 @every_metric
-def test_every_value_is_defined_in_words(name, task):
+def test_every_value_is_defined_formatted(name, task):
     metric = BUILDERS[name](task, 0.4)
     found = streamed(metric, *draw(task), 5)
     assert list(metric.definitions) == list(found)
@@ -338,7 +338,7 @@ def test_as_many_classes_as_there_can_be():
 
 
 @pytest.mark.parametrize("odd", [-100, -1, 4, 7, 254, 256, 1000])
-def test_labels_that_the_task_does_not_have_are_told(odd):
+def test_labels_that_the_task_does_not_have_are_reported(odd):
     logits, target = draw(MULTICLASS)
     target[0, 0, :3] = odd
     metric = BUILDERS["iou"](MULTICLASS, 0.5)

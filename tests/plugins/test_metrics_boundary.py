@@ -201,7 +201,7 @@ def test_a_collection_keeps_other_settings_apart_though_their_first_batches_agre
 
 
 @every_task
-def test_every_value_is_defined_in_words(task):
+def test_every_value_is_defined_formatted(task):
     metric = boundary_iou(task, 0.4, dilation_ratio=0.05)
     found = streamed(metric, *draw(task))
     assert list(metric.definitions) == list(found)
@@ -241,7 +241,7 @@ def test_the_gpu_counts_the_same_and_is_never_waited_for(task):
         assert value.item() == pytest.approx(expected[name].item(), abs=1e-12)
 
 
-def test_labels_that_the_task_does_not_have_are_told():
+def test_labels_that_the_task_does_not_have_are_reported():
     logits, target = draw(MULTICLASS)
     target[0, 0, :3] = 7
     metric = boundary_iou(MULTICLASS, 0.5)

@@ -292,16 +292,16 @@ def test_no_threshold_is_better_than_the_best(task, score):
 @pytest.mark.parametrize("score", ["f1", "iou"])
 @pytest.mark.parametrize("scale", [0.001, 1.0, 20.0, 300.0])
 @pytest.mark.parametrize("kept", ["every class", "one"])
-def test_setting_the_best_threshold_gives_the_very_score_that_is_told(task, score, scale, kept):
+def test_setting_the_best_threshold_gives_the_very_score_that_is_reported(task, score, scale, kept):
     """At scale 300 most probabilities are 0 or 1, and logits that differ have the same."""
     logits, target = draw(task, scale=scale, seed=4)
     if task.mode == "multilabel":
         target[:, 1] = 0  # of a class that is not there, predicted pixels are wrong and none are no matter
     exclude = task.classes[:-1] if kept == "one" else ()
     found = streamed(ALL["best_threshold"](task, 0.5, score=score, exclude=exclude), logits, target)
-    told = {key.replace("best_threshold.", "", 1): value for key, value in found.items() if f".{score}." in key}
-    assert len(told) == len(found) / 2
-    for key, value in told.items():
+    reported = {key.replace("best_threshold.", "", 1): value for key, value in found.items() if f".{score}." in key}
+    assert len(reported) == len(found) / 2
+    for key, value in reported.items():
         threshold = found["best_threshold" + key.removeprefix(score)].item()
         if np.isnan(threshold):
             assert key == f"{score}.class.{task.classes[1]}"
@@ -406,7 +406,7 @@ def test_a_network_that_gives_nan_has_no_score(name, task):
 
 
 @every_metric
-def test_every_value_is_defined_in_words(name, task):
+def test_every_value_is_defined_formatted(name, task):
     metric = ALL[name](task, 0.5)
     assert list(metric.definitions) == list(streamed(metric, *draw(task)))
     for key, sentence in metric.definitions.items():
@@ -535,7 +535,7 @@ def test_the_gpu_counts_the_same_and_is_never_waited_for(name, task):
 
 @every_metric
 @pytest.mark.parametrize("odd", [-1, 4, 254, 256])
-def test_labels_that_the_task_does_not_have_are_told(name, task, odd):
+def test_labels_that_the_task_does_not_have_are_reported(name, task, odd):
     logits, target = draw(task)
     target[0, ..., 0, :3] = odd
     metric = ALL[name](task, 0.5)

@@ -78,11 +78,11 @@ def test_defaults_are_pytorchs(name):
     theirs = getattr(torch.optim, torch_name)([torch.zeros(1)], lr=0.1).defaults
     ours = ENTRIES[name].build([{"params": [torch.zeros(1)]}], lr=0.1).defaults
     departs = {"momentum"} if name == "sgd" else set()
-    told = set(ENTRIES[name].settings) - departs
-    assert {k: ours[k] for k in told} == {k: theirs[k] for k in told}
+    reported = set(ENTRIES[name].settings) - departs
+    assert {k: ours[k] for k in reported} == {k: theirs[k] for k in reported}
 
 
-def test_a_learning_rate_must_be_told():
+def test_a_learning_rate_must_be_reported():
     assert all(entry.settings["lr"].required for entry in ENTRIES.values())
     assert all(from_timm.member_settings(name)["lr"].required for name in from_timm.members())
 
@@ -99,7 +99,7 @@ def test_group_names_and_rates_stay():
     assert [(group["name"], group["lr"]) for group in optimizer.param_groups] == [("encoder", 0.1), ("head", 0.1)]
 
 
-def test_nesterov_without_momentum_is_told():
+def test_nesterov_without_momentum_is_reported():
     with pytest.raises(SegregError, match=r"optimizer sgd: .*[Nn]esterov.* momentum .*dampening"):
         ENTRIES["sgd"].build(groups_of(network()), lr=0.1, nesterov=True, momentum=0.0)
 

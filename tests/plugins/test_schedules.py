@@ -217,6 +217,6 @@ def test_a_schedule_goes_on_where_its_state_was_taken(name):
         (lambda o: one_cycle(o, STEPS, EPOCHS, warmup_epochs=6), "the rise takes 42 steps"),
     ],
 )
-def test_settings_that_do_not_fit_are_told(build, words):
+def test_settings_that_do_not_fit_are_reported(build, words):
     with pytest.raises(SegregError, match=words):
         build(optimizer())

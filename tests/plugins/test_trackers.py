@@ -111,7 +111,7 @@ def test_nested_values_become_flat_ones():
         "input.size": [32, 32], "input.mean": None,
         "optimizer.name": "adam", "optimizer.lr": 0.0001,
     }  # fmt: skip
-    assert [flat.plain_words(value) for value in (None, True, 0.5, [1, 2], "text")] == [
+    assert [flat.format_plain(value) for value in (None, True, 0.5, [1, 2], "text")] == [
         "null", "true", "0.5", "[1, 2]", "text",
     ]  # fmt: skip
     assert flat.final_metrics(RESULTS) == {"val.dice.pooled": 0.5, "test.dice.pooled": 0.25}
@@ -145,7 +145,7 @@ def test_tensorboard_holds_the_history_the_results_and_the_overlays(registry, ru
     assert settings["augment.0.name"].string_value == "HorizontalFlip"
 
 
-def test_tensorboard_has_an_event_on_the_disk_as_soon_as_it_is_told(registry, run, asked):
+def test_tensorboard_has_an_event_on_the_disk_as_soon_as_it_is_reported(registry, run, asked):
     asked("tensorboard")
     registry.notify("segreg_run_start", run=run, recipe=RECIPE)
     for epoch in (1, 2, 3):
@@ -222,7 +222,7 @@ def test_mlflow_takes_names_and_values_of_any_kind(registry, run, asked, mlflow_
 # what goes wrong
 
 
-def test_what_is_not_installed_is_told_once_with_its_extra(registry, run, asked, monkeypatch):
+def test_what_is_not_installed_is_reported_once_with_its_extra(registry, run, asked, monkeypatch):
     asked("tensorboard,mlflow")
     for module in (tensorboard, mlflow):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
@@ -237,7 +237,7 @@ def test_what_is_not_installed_is_told_once_with_its_extra(registry, run, asked,
     assert not (run / "tensorboard").exists()
 
 
-def test_a_misspelled_tracker_is_told_once_and_the_others_are_told_of_the_run(registry, run, asked):
+def test_a_misspelled_tracker_is_reported_once_and_the_others_are_reported_of_the_run(registry, run, asked):
     asked("tensorbord, Tensorboard")
     complaints = tell_whole_run(registry, run)
     assert complaints == [
@@ -267,7 +267,7 @@ def test_a_tracker_that_fails_stops_no_other(registry, run, asked, mlflow_store,
 
 
 @pytest.mark.slow
-def test_a_run_tells_its_history_by_name(tmp_path, installed, asked, mlflow_store):
+def test_a_run_reports_its_history_by_name(tmp_path, installed, asked, mlflow_store):
     pytest.importorskip("tensorboard")
     builtin = [point for point in plugged.builtin() if point.value != TRACKERS.value]
     installed(*builtin, TRACKERS)
@@ -278,8 +278,8 @@ def test_a_run_tells_its_history_by_name(tmp_path, installed, asked, mlflow_stor
     found = scalars(folder)
     for name in rows[0]:
         if name != "epoch":
-            told = found[name.replace(".", "/", 1)]
-            assert told == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows], name
+            reported = found[name.replace(".", "/", 1)]
+            assert reported == [(row["epoch"], pytest.approx(row[name], rel=1e-6)) for row in rows], name
     assert found["final/test.dice.pooled"][0][1] == pytest.approx(finished.results["metrics"]["test"]["dice.pooled"])
     own = mlflow_store.get_run(json.loads((folder / "mlflow.json").read_text())["run_id"])
     assert own.data.params["encoder.name"] == "timm/test_resnet"

@@ -144,9 +144,9 @@ REFUSED = [
 
 @pytest.mark.parametrize(("build", "says"), REFUSED, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_builder_that_is_no_schema_is_refused_with_its_place(build, says):
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         Entry("loss", "x", build)
-    assert str(told.value) == f"{at(build)}: {says}"
+    assert str(reported.value) == f"{at(build)}: {says}"
 
 
 def test_a_kind_without_anything_given_says_so():
@@ -157,9 +157,9 @@ def test_a_kind_without_anything_given_says_so():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         Entry("losses", "x", good)
-    assert str(told.value) == (
+    assert str(reported.value) == (
         f"{at(good)}: 'losses' is not a kind of part; the kinds are "
         '"encoder", "decoder", "loss", "dataset", "augmentation", "metric", "optimizer" and "schedule"'
     )
@@ -173,15 +173,15 @@ def test_what_has_no_signature_of_its_own_is_no_builder(build):
 
 @pytest.mark.parametrize("name", ["", "a b", "a@b", "a\tb"])
 def test_a_name_that_recipes_could_not_write_is_refused(name):
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         Entry("loss", name, good)
-    assert str(told.value) == f"{at(good)}: {name!r} can't be a name: no blanks and no @ in names"
+    assert str(reported.value) == f"{at(good)}: {name!r} can't be a name: no blanks and no @ in names"
 
 
 def test_a_family_is_given_the_member_first():
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         Family("loss", "zoo", "zoo/", good, lambda: ["a"])
-    assert str(told.value) == (
+    assert str(reported.value) == (
         f"{at(good)}: loss family 'zoo' is given member, task by position, but its builder takes 1: (task)\n"
         "  what a recipe may set stands after a * in the signature"
     )
@@ -195,7 +195,7 @@ def test_a_family_without_settings_of_its_members_may_not_be_open():
         Family("loss", "zoo", "zoo/", build, lambda: ["a"])
 
 
-def test_a_hint_that_only_type_checkers_can_see_is_told_with_its_place():
+def test_a_hint_that_only_type_checkers_can_see_is_reported_with_its_place():
     def build(task, *, weights: "Tensor" = None):  # noqa: F821
         """Return what it gives.
 
@@ -207,6 +207,6 @@ def test_a_hint_that_only_type_checkers_can_see_is_told_with_its_place():
         f"{at(build)}: loss 'x' has a type hint that can't be evaluated: name 'Tensor' is not defined\n"
         "  import what the hints of settings name at run time, not under TYPE_CHECKING alone"
     )
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         Entry("loss", "x", build).settings  # noqa: B018
-    assert str(told.value) == says
+    assert str(reported.value) == says

@@ -89,10 +89,10 @@ def test_the_entry_points_of_the_group_are_loaded(plugin, installed):
 def test_no_plugins_at_all():
     registry = load_registry([])
     assert registry.plugins == ()
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as output:
         registry.find("loss", "dice")
     assert (
-        str(told.value) == 'there is no loss "dice"\n  no plugin offers a loss\n  `segreg list loss` shows every loss'
+        str(output.value) == 'there is no loss "dice"\n  no plugin offers a loss\n  `segreg list loss` shows every loss'
     )
 
 
@@ -126,17 +126,17 @@ def test_a_name_offered_twice_is_an_error_when_it_is_used_and_a_package_can_be_c
     registry = load_registry([plugin(GOOD, distribution="segreg-foo"), plugin(GOOD, distribution="segreg-bar")])
     assert registry.names("loss") == ["ours"]
     bar, foo = (part.offer.place for part in registry.parts("loss"))
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as output:
         registry.find("loss", "ours")
-    assert str(told.value) == (
+    assert str(output.value) == (
         f'the loss "ours" is offered more than once: by segreg-bar 1.0 ({bar}) and by segreg-foo 1.0 ({foo})\n'
         '  say which one: "ours@segreg-bar" or "ours@segreg-foo"'
     )
     assert registry.find("loss", "ours@segreg-foo").plugin.distribution == "segreg-foo"
     assert registry.find("loss", "ours@segreg-foo").name == "ours"
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as output:
         registry.find("loss", "ours@segreg-baz")
-    assert str(told.value) == (
+    assert str(output.value) == (
         'there is no loss "ours@segreg-baz"\n'
         '  "ours" is offered by "segreg-bar" and "segreg-foo"\n'
         "  `segreg list loss` shows every loss"
@@ -146,9 +146,9 @@ def test_a_name_offered_twice_is_an_error_when_it_is_used_and_a_package_can_be_c
 def test_a_name_offered_twice_by_one_package_says_so_without_a_choice(plugin):
     registry = load_registry([plugin(GOOD, name="a"), plugin(GOOD, name="b")])
     first, second = (part.offer.place for part in registry.parts("loss"))
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as output:
         registry.find("loss", "ours")
-    assert str(told.value) == (
+    assert str(output.value) == (
         f'the loss "ours" is offered more than once: by segreg-lab 1.0 ({first}) and by segreg-lab 1.0 ({second})'
     )
 
@@ -251,7 +251,7 @@ def test_a_module_that_is_not_there_is_reported():
     )
 
 
-def test_a_hook_that_asks_for_what_it_is_not_told_is_reported(plugin):
+def test_a_hook_that_asks_for_what_it_is_not_reported_is_reported(plugin):
     reported = only(
         load_registry(
             [
@@ -269,7 +269,7 @@ def segreg_run_end(run, model):
     assert "Argument(s) {'model'} are declared in the hookimpl but can not be found in the hookspec" in reported.error
 
 
-def test_a_broken_plugin_is_not_told_about_runs(plugin):
+def test_a_broken_plugin_is_not_reported_about_runs(plugin):
     source = plugin("""
 from segreg.registry.hooks import hookimpl
 
@@ -287,9 +287,9 @@ def segreg_run_end(run):
 def test_a_part_that_nobody_offers_is_blamed_on_broken_plugins_too(plugin, tmp_path):
     broken = plugin("raise ValueError('no')", distribution="segreg-broken")
     registry = load_registry([broken, plugin(GOOD)])
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as output:
         registry.find("loss", "theirs")
-    assert str(told.value) == (
+    assert str(output.value) == (
         'there is no loss "theirs"\n'
         '  it can be "ours"\n'
         "  `segreg list loss` shows every loss\n"
@@ -350,16 +350,16 @@ def running(monkeypatch):
         (["segreg-toolkit>=1", "segreg-toolkit!=1.4 ; python_version >= '3'"], "!=1.4"),
     ],
 )
-def test_a_plugin_that_does_not_fit_this_segreg_is_told_and_not_even_imported(requires, wanted, plugin, running):
+def test_a_plugin_that_does_not_fit_this_segreg_is_reported_and_not_even_imported(requires, wanted, plugin, running):
     running("1.4")
     source = plugin("raise SystemExit", distribution="segreg-foo", requires=requires)
     registry = load_registry([source, plugin(GOOD)])
     refused = next(p for p in registry.plugins if p.distribution == "segreg-foo")
-    told = (
+    output = (
         f"it is made for segreg-toolkit{wanted}, and this is segreg-toolkit 1.4\n"
         "  pip install --upgrade segreg-toolkit segreg-foo brings two that fit, where there are such"
     )
-    assert (refused.error, refused.parts) == (told, ())
+    assert (refused.error, refused.parts) == (output, ())
     assert registry.names("loss") == ["ours"]
     with pytest.raises(SegregError) as error:
         registry.find("loss", "theirs")
@@ -465,19 +465,19 @@ ALL = "\n  `segreg list encoder` shows every encoder"
         (BARE, "tigre", 'there is no encoder "tigre"\n  did you mean "tigress" or "tiger"?' + ALL),
     ],
 )  # fmt: skip
-def test_a_member_that_is_none_is_told_with_near_names(offer, name, says, plugin):
-    with pytest.raises(SegregError) as told:
+def test_a_member_that_is_none_is_reported_with_near_names(offer, name, says, plugin):
+    with pytest.raises(SegregError) as output:
         load_registry([zoo(plugin, offer)]).find("encoder", name)
-    assert str(told.value) == says
+    assert str(output.value) == says
 
 
 @pytest.mark.parametrize("prefix", ["zoo/", ""])
 def test_a_family_that_has_lost_its_members_says_so_and_spares_entries(prefix, plugin):
     registry = load_registry([zoo(plugin, LOST.format(prefix=prefix), ENTRY.format(name="fern"))])
     assert registry.find("encoder", "fern").summary == "A plant."
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as output:
         registry.find("encoder", f"{prefix}tiger")
-    assert str(told.value) == (
+    assert str(output.value) == (
         "segreg-lab 1.0 can't tell the members of its family ghosts: OSError: the list is gone\n"
         "  SEGREG_DISABLE_PLUGINS=segreg-lab continues without it"
     )
@@ -493,7 +493,7 @@ def test_a_member_offered_by_two_packages_is_chosen_like_an_entry(plugin):
 # observers
 
 
-def test_observers_are_told_what_they_ask_for_and_one_that_fails_stops_nobody(plugin, tmp_path):
+def test_observers_are_reported_what_they_ask_for_and_one_that_fails_stops_nobody(plugin, tmp_path):
     good = plugin(
         """
 from segreg.registry.hooks import hookimpl

@@ -60,29 +60,29 @@ def page(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 500])
 def test_a_reader_sorts_chooses_and_points(page, tmp_path, width):
-    told = opened.told_by(opened.browser(), page, tmp_path, width)
-    assert len(told["images"]) == 2 + 12
+    reported = opened.label_of(opened.browser(), page, tmp_path, width)
+    assert len(reported["images"]) == 2 + 12
 
     names = ["long_" * 40 if place == 3 else f"encoder{place}, dice_bce" for place in range(12)]
     names[1] += " baseline"
     # 90 M, 22.5 M, ... 1.5 M: the later the fewer, whatever letter stands behind the number.
-    assert told["order"]["parameters"] == [names[::-1], names]
-    assert told["order"]["best"][1] == names
+    assert reported["order"]["parameters"] == [names[::-1], names]
+    assert reported["order"]["best"][1] == names
     rest = [name for name in names if not name.endswith("baseline")]
     # What has no value stands last either way.
-    assert told["order"]["to the baseline"] == [[*rest[::-1], names[1]], [*rest, names[1]]]
+    assert reported["order"]["to the baseline"] == [[*rest[::-1], names[1]], [*rest, names[1]]]
 
-    assert told["chosen"] is True
-    assert told["costs"] == [["parameters"], ["latency_p50_ms"], ["training_images_per_second"]]
+    assert reported["chosen"] is True
+    assert reported["costs"] == [["parameters"], ["latency_p50_ms"], ["training_images_per_second"]]
 
-    (pointed, parts, model), left, kept, given_up = told["light"]
+    (pointed, parts, model), left, kept, given_up = reported["light"]
     assert (pointed, model) == (True, "2")
     assert parts >= 3 * 2 + 1 + 2 * 3  # curves of two seeds, an interval, a mark and a name for each cost
-    assert (told["before"], told["paler"]) == ("1", "0.1")
+    assert (reported["before"], reported["paler"]) == ("1", "0.1")
     assert left == [False, 0, ""]
-    assert (kept[0], kept[2], told["pressed"]) == (True, "1", 2)  # its name stands in two legends
+    assert (kept[0], kept[2], reported["pressed"]) == (True, "1", 2)  # its name stands in two legends
     assert given_up[0] is False
-    assert told["wide"] <= 0  # tables and drawings scroll in frames of their own, the page does not
+    assert reported["wide"] <= 0  # tables and drawings scroll in frames of their own, the page does not
 
 
 RUN_SCRIPT = """
@@ -105,9 +105,9 @@ def run_page(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1300, 500])
 def test_a_browser_shows_all_of_it(run_page, tmp_path, width):
-    told = opened.told_by(opened.browser(), run_page, tmp_path, width)
-    assert len(told["images"]) == run_page.read_text(encoding="utf-8").count("<img ") >= 4
-    before, ascending, descending = ([float(value) for value in column] for column in told["order"])
+    reported = opened.label_of(opened.browser(), run_page, tmp_path, width)
+    assert len(reported["images"]) == run_page.read_text(encoding="utf-8").count("<img ") >= 4
+    before, ascending, descending = ([float(value) for value in column] for column in reported["order"])
     assert ascending == sorted(before)
     assert descending == ascending[::-1] != ascending
-    assert told["wide"] <= 0  # tables and images scroll in frames of their own, the page does not
+    assert reported["wide"] <= 0  # tables and images scroll in frames of their own, the page does not

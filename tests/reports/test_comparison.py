@@ -111,11 +111,11 @@ def test_failures_have_a_table_of_their_own():
 
 def test_definitions_method_and_directories():
     text = page(planted.comparison(2))
-    told = section(text, "What each number is")
+    reported = section(text, "What each number is")
     for name in (planted.METRIC, "dice.pooled", "iou.class.cell", *planted.COSTS):
-        assert f"<dt>{name}</dt>" in told
-    assert "<dt>parameters</dt><dd>Trainable weights.</dd>" in told
-    assert "<li>Intervals: 2000 resamples.</li>" in told
+        assert f"<dt>{name}</dt>" in reported
+    assert "<dt>parameters</dt><dd>Trainable weights.</dd>" in reported
+    assert "<li>Intervals: 2000 resamples.</li>" in reported
     assert rows(text, "Runs")[0] == [
         "encoder0, dice_bce", "encoder0", "dice_bce", "0, 1", "runs/encoder0/seed0 runs/encoder0/seed1",
     ]  # fmt: skip
@@ -133,9 +133,9 @@ def test_the_best_of_each_class_is_marked():
 
 
 def test_single_images_against_the_baseline():
-    told = {0: (0.2, 0.9, math.nan, 0.5), 1: (0.4, 0.5, 0.5, 0.5), 2: (1.0, math.nan, 0.1, 0.5)}
+    reported = {0: (0.2, 0.9, math.nan, 0.5), 1: (0.4, 0.5, 0.5, 0.5), 2: (1.0, math.nan, 0.1, 0.5)}
     compared = planted.comparison(3, images=("a", "b", "c", "d"))
-    for place, values in told.items():
+    for place, values in reported.items():
         compared = changed(compared, place, per_image=values)
     text = section(page(compared), "Single images")
     assert text.count("better in 1, worse in 1, equal in 1 images, undefined in 1") == 2
@@ -166,12 +166,12 @@ def test_so_many_images_that_not_all_are_plotted(monkeypatch):
 def test_images_on_which_models_disagree():
     compared = planted.comparison(3)
     text = page(compared, [planted.disagreement(compared), planted.disagreement(compared, "b/1", truth=False)])
-    told = section(text, "Where the models disagree")
-    assert [words(found) for found in re.findall("<figcaption>.*?</figcaption>", told)] == [
+    reported = section(text, "Where the models disagree")
+    assert [words(found) for found in re.findall("<figcaption>.*?</figcaption>", reported)] == [
         "image", "truth", "encoder0, dice_bce 0.5000", "encoder1, dice_bce 0.5100", "encoder2, dice_bce 0.5200",
         "image and truth", "encoder0, dice_bce 0.5000", "encoder1, dice_bce 0.5100", "encoder2, dice_bce 0.5200",
     ]  # fmt: skip
-    assert told.count('src="data:image/png;base64,') == 9
+    assert reported.count('src="data:image/png;base64,') == 9
     broken = dataclasses.replace(planted.disagreement(compared), image=b"no image")
     assert "an image can't be shown: cannot identify image file" in page(compared, [broken])
 
@@ -459,15 +459,15 @@ def test_an_axis_is_logarithmic_where_positive_values_span_more_than_twenty():
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "reported"),
     [
         (23_508_032, "23.5 M"), (999_999, "1000 k"), (9999, "9999"), (12_345, "12.3 k"), (0.000123, "0.000123"),
         (0.025, "0.025"), (3.0, "3"), (-45_000, "-45 k"), (math.nan, "undefined"), (None, "undefined"),
         (math.inf, "inf"), (2.5e12, "2.5 T"), (2.5e16, "25000 T"),
     ],
 )  # fmt: skip
-def test_large_numbers_are_short(value, told):
-    assert short(value) == told
+def test_large_numbers_are_short(value, reported):
+    assert short(value) == reported
 
 
 # colours

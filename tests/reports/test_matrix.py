@@ -97,7 +97,7 @@ def test_the_table_has_a_line_for_each_cell(matrix):
     }  # fmt: skip
 
 
-def test_the_page_tells_every_cell_and_reason(matrix):
+def test_the_page_reports_every_cell_and_reason(matrix):
     text = page(matrix)
     assert "2 of 5 pairs of 2 encoders and 3 decoders work." in text
     assert text.count('<td class="sign ok"') == 2

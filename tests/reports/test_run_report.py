@@ -229,8 +229,8 @@ def test_metrics_of_other_names_and_undefined_values_are_there_too(tmp_path):
 
 def test_the_headline_has_recipe_time_and_result(tmp_path):
     text = write_report(made_up(tmp_path), None).read_text()
-    told = dict(rows(text, "<header>"))
-    assert told == {
+    reported = dict(rows(text, "<header>"))
+    assert reported == {
         "recipe": "some.yaml", "dataset": "folder: 9 train, 3 val, 3 test", "classes": "ground, car",
         "started": "2026-01-31 12:34:56", "trained": "2 epochs in 1 min 15 s, finished",
         "best epoch": "2, with val.iou.pooled 0.2500", "seed": "5",
@@ -299,14 +299,14 @@ def evaluated(directory, name, **changes):
     folder = directory.path / "evaluations" / name
     folder.mkdir(parents=True)
     values = {"iou.pooled": 0.61, "iou.per_image_mean": 0.62, "iou.class.ground": 0.63, "best_threshold.pooled": 0.37}
-    told = {
+    reported = {
         "recipe": "some.yaml", "data_recipe": "some.yaml", "weights": "best", "notice": "", "dataset": "folder",
         "classes": ["ground", "car"], "images": {"val": 7}, "scored_on": "val", "resolution": "original",
-        "threshold": 0.37, "threshold_is": "the best on the validation side", "metrics": {"val": values},
+        "threshold": 0.37, "threshold_is": "the best on the validation split", "metrics": {"val": values},
         "intervals": {"val": {"iou.pooled": [0.58, 0.64]}}, "definitions": {name: f"{name}, here." for name in values},
         "as": {}, **changes,
     }  # fmt: skip
-    write_json(folder / "metrics.json", told)
+    write_json(folder / "metrics.json", reported)
     return folder
 
 
@@ -337,7 +337,7 @@ def test_every_evaluation_of_the_run_is_shown(tmp_path):
     assert dict(rows(second, "threshold-best</h3>")) == {
         "data": "folder, val: 7 images; this split chose the checkpoint, so its scores are optimistic",
         "resolution": "original: each image&#39;s own",
-        "threshold": "0.37, the best on the validation side", "weights": "of the best epoch",
+        "threshold": "0.37, the best on the validation split", "weights": "of the best epoch",
     }  # fmt: skip
     after = second.split("</table>", 1)[1]
     assert rows(after, "<table>") == [["iou", "0.6100 [0.5800, 0.6400]", "0.6200"], ["best_threshold", "0.3700", "-"]]
@@ -354,8 +354,8 @@ def test_an_evaluation_of_a_run_is_in_its_report_when_that_is_written_again(fini
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     (article,) = page.all("article")
     assert article.startswith("val")
-    told = json.loads((run / "evaluations" / "val" / "metrics.json").read_text())
-    for value in (*told["metrics"]["val"].values(), *told["as"]["smp"]["values"].values()):
+    reported = json.loads((run / "evaluations" / "val" / "metrics.json").read_text())
+    for value in (*reported["metrics"]["val"].values(), *reported["as"]["smp"]["values"].values()):
         assert f"{value:.4f}" in article
     assert "confusion.png" in {file.name for file in (run / "evaluations" / "val").iterdir()}
     assert "Confusion matrix" in article

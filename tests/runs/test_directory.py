@@ -19,23 +19,23 @@ def test_directories_of_one_second_are_numbered(tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 3
 
 
-def test_a_folder_that_can_not_be_made_is_told(tmp_path):
+def test_a_folder_that_can_not_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SegregError, match=r"could not create the run directory .*: Not a directory"):
         new_run_directory(tmp_path / "file" / "tiny")
 
 
-def test_a_run_that_is_not_there_is_told_with_near_names(tmp_path):
+def test_a_run_that_is_not_there_is_reported_with_near_names(tmp_path):
     (tmp_path / "2026-01-31_12-00-00").mkdir()
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         open_run_directory(tmp_path / "2026-01-31_12-00-01")
-    assert str(told.value).startswith(f"there is no run {tmp_path / '2026-01-31_12-00-01'}")
-    assert 'did you mean "2026-01-31_12-00-00"?' in str(told.value)
+    assert str(reported.value).startswith(f"there is no run {tmp_path / '2026-01-31_12-00-01'}")
+    assert 'did you mean "2026-01-31_12-00-00"?' in str(reported.value)
     with pytest.raises(SegregError, match="there is no run"):
         open_run_directory(tmp_path / "no" / "where")
 
 
-def test_a_folder_that_is_no_run_is_told_with_the_runs_in_it(tmp_path):
+def test_a_folder_that_is_no_run_is_reported_with_the_runs_in_it(tmp_path):
     with pytest.raises(SegregError, match=r"a run's folder holds a resolved\.yaml"):
         open_run_directory(tmp_path)
     run = tmp_path / "tiny" / "2026-01-31_12-00-00"
@@ -58,8 +58,8 @@ def test_json_has_no_numbers_that_json_does_not_have(tmp_path):
     file = tmp_path / "told.json"
     write_json(file, {"a": math.nan, "b": [1.5, -math.inf, {"c": (math.inf, "NaN", True, None, 3)}], "ä": "ö"})
     text = file.read_text(encoding="utf-8")
-    told = json.loads(text, parse_constant=lambda name: pytest.fail(name))
-    assert told == {"a": None, "b": [1.5, None, {"c": [None, "NaN", True, None, 3]}], "ä": "ö"}
+    reported = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert reported == {"a": None, "b": [1.5, None, {"c": [None, "NaN", True, None, 3]}], "ä": "ö"}
     assert "ä" in text
 
 

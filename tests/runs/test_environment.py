@@ -22,24 +22,24 @@ def test_packages_plugins_and_device_are_named(plugin):
         [plugged.STAND_INS, plugin(plugged.OFFERING.format(name="hinge"), distribution="segreg-hinge", version="2.5"),
          plugin("import no_such_module", distribution="segreg-broken", version="0.1")]
     )  # fmt: skip
-    told = environment(registry, CPU)
-    assert json.loads(json.dumps(told)) == told
-    assert told["python"] == sys.version.split()[0]
-    assert told["packages"].keys() == set(PACKAGES)
-    assert told["packages"]["torch"] == version("torch")
-    plugins = {p["distribution"]: p for p in told["plugins"]}
+    reported = environment(registry, CPU)
+    assert json.loads(json.dumps(reported)) == reported
+    assert reported["python"] == sys.version.split()[0]
+    assert reported["packages"].keys() == set(PACKAGES)
+    assert reported["packages"]["torch"] == version("torch")
+    plugins = {p["distribution"]: p for p in reported["plugins"]}
     assert (plugins["segreg-hinge"]["version"], plugins["segreg-hinge"]["error"]) == ("2.5", "")
     assert "no_such_module" in plugins["segreg-broken"]["error"]
-    assert told["device"]["name"] == "cpu"
-    assert told["device"]["model"]
-    assert told["device"]["threads"] == torch.get_num_threads()
-    assert told["command"] == sys.argv
+    assert reported["device"]["name"] == "cpu"
+    assert reported["device"]["model"]
+    assert reported["device"]["threads"] == torch.get_num_threads()
+    assert reported["command"] == sys.argv
 
 
 def test_a_package_that_is_not_installed_has_no_version(monkeypatch):
     monkeypatch.setattr("segreg.runs.environment.PACKAGES", ("numpy", "no-such-package"))
-    told = environment(load_registry([]), CPU)["packages"]
-    assert told == {"numpy": version("numpy"), "no-such-package": None}
+    reported = environment(load_registry([]), CPU)["packages"]
+    assert reported == {"numpy": version("numpy"), "no-such-package": None}
 
 
 def git(folder, *arguments):
@@ -70,6 +70,6 @@ def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_is_named():
-    told = environment(load_registry([]), torch.device("cuda:0"))["device"]
-    assert told["model"] == torch.cuda.get_device_name(0)
-    assert told["memory_bytes"] > 0
+    reported = environment(load_registry([]), torch.device("cuda:0"))["device"]
+    assert reported["model"] == torch.cuda.get_device_name(0)
+    assert reported["memory_bytes"] > 0

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from planted_runs import plant, recipe, score, touch
 from segreg.errors import SegregError
-from segreg.runs.filter import Row, condition, kept, ordered
+from segreg.runs.filter import RunRow, condition, kept, ordered
 from segreg.runs.listing import find_runs, read_run
 from segreg.runs.table import SHOWN, as_data, lines, print_table
 
@@ -19,7 +19,7 @@ STAMP = "2026-01-31_12-00-00"
 
 
 def row(folder, **planted):
-    return Row(read_run(plant(folder, **planted)))
+    return RunRow(read_run(plant(folder, **planted)))
 
 
 # finding
@@ -40,9 +40,9 @@ def test_runs_are_found_in_nested_folders_and_their_own_folders_are_not_looked_i
 
 def test_a_folder_that_is_not_there(tmp_path):
     (tmp_path / "runs").mkdir()
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         find_runs([tmp_path / "rums"])
-    assert str(told.value) == f'there is no folder {tmp_path / "rums"}\n  did you mean "runs"?'
+    assert str(reported.value) == f'there is no folder {tmp_path / "rums"}\n  did you mean "runs"?'
     with pytest.raises(SegregError, match=r"name the folder that holds runs: segreg runs FOLDER"):
         find_runs([tmp_path / "x" / "y"])
 
@@ -53,7 +53,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 def test_a_finished_run(tmp_path):
     run = read_run(plant(tmp_path / "tiny" / STAMP))
     assert (run.recipe, run.begun, run.state, run.epochs) == ("tiny", "2026-01-31 12:00:00", "finished", 3)
-    assert (run.seconds, run.side, run.metrics("val"), run.problems) == (6.5, "test", {"dice.pooled": 0.25}, ())
+    assert (run.seconds, run.split, run.metrics("val"), run.problems) == (6.5, "test", {"dice.pooled": 0.25}, ())
     assert run.size() == sum(file.stat().st_size for file in run.directory.path.iterdir())
 
 
@@ -68,7 +68,7 @@ def test_a_run_whose_folder_has_another_name(tmp_path):
 
 def test_a_run_without_results_is_unfinished(tmp_path):
     run = read_run(plant(tmp_path / "run", finished=False, epochs=2))
-    assert (run.state, run.epochs, run.seconds, run.side) == ("unfinished", 2, 4.0, "")
+    assert (run.state, run.epochs, run.seconds, run.split) == ("unfinished", 2, 4.0, "")
     (tmp_path / "run" / "history.jsonl").unlink()
     assert (read_run(tmp_path / "run").state, read_run(tmp_path / "run").epochs) == ("unfinished", 0)
 
@@ -100,8 +100,8 @@ def test_a_broken_file_is_named(tmp_path, name, text, problem):
     assert find_runs([tmp_path]) == [folder]
     run = read_run(folder)
     assert (run.state, run.problems) == ("broken", (problem,))
-    assert lines([Row(run)], SHOWN)[1].startswith(f"{folder}  ")
-    json.dumps(as_data(Row(run)))
+    assert lines([RunRow(run)], SHOWN)[1].startswith(f"{folder}  ")
+    json.dumps(as_data(RunRow(run)))
 
 
 # choosing
@@ -187,10 +187,10 @@ def test_conditions(three, expressions, left):
         ),
     ],
 )
-def test_a_condition_that_is_none_is_told(three, text, says):
-    with pytest.raises(SegregError) as told:
+def test_a_condition_that_is_none_is_reported(three, text, says):
+    with pytest.raises(SegregError) as reported:
         kept(three, [condition(text)])
-    assert str(told.value) == says
+    assert str(reported.value) == says
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_wide_terminal_shows_all(three):
 
 def test_a_narrow_terminal_leaves_out_what_it_says(three, monkeypatch):
     monkeypatch.chdir(three[0].run.directory.path.parent)
-    rows = [Row(read_run(Path(name))) for name in "abc"]
+    rows = [RunRow(read_run(Path(name))) for name in "abc"]
     table = printed(rows, SHOWN, 70).splitlines()
     assert table[0].split() == ["run", "state", "encoder", "decoder", "epochs", "dice.pooled"]
     assert all(len(line) <= 70 for line in table[:4])
@@ -251,10 +251,10 @@ def test_a_narrow_terminal_leaves_out_what_it_says(three, monkeypatch):
 
 def test_everything_as_data(tmp_path):
     folder = score(plant(tmp_path / "tiny" / STAMP, results={"notice": "SYNTHETIC"}), {"p0": 0.5, "p1": 0.7})
-    told = as_data(Row(read_run(folder)))
-    assert told["score"] == {"name": "dice.pooled", "side": "test", "value": 0.5}
-    assert told["metrics"]["val"] == {"dice.pooled": 0.25}
-    assert (told["run"], told["recipe"], told["begun"]) == (str(folder), "tiny", "2026-01-31 12:00:00")
-    assert (told["encoder"], told["epochs"], told["notices"]) == ("timm/test_resnet", 3, ["SYNTHETIC"])
-    assert told["settings"] == recipe()
-    assert told["problems"] == []
+    reported = as_data(RunRow(read_run(folder)))
+    assert reported["score"] == {"name": "dice.pooled", "split": "test", "value": 0.5}
+    assert reported["metrics"]["val"] == {"dice.pooled": 0.25}
+    assert (reported["run"], reported["recipe"], reported["begun"]) == (str(folder), "tiny", "2026-01-31 12:00:00")
+    assert (reported["encoder"], reported["epochs"], reported["notices"]) == ("timm/test_resnet", 3, ["SYNTHETIC"])
+    assert reported["settings"] == recipe()
+    assert reported["problems"] == []

@@ -176,9 +176,9 @@ def test_training_begins_from_another_runs_weights_named_by_a_relative_path(tmp_
     weights, begun = load_file(second.directory.last), load_file(first.directory.best)
     assert all(torch.allclose(weights[n], begun[n], atol=1e-6) for n in weights if n.endswith("weight"))
     assert second.recipe.train.start_from == first.directory.path
-    told = json.loads(second.directory.environment.read_text())["initial_weights"]
-    assert str(first.directory.path) in told
-    assert re.search(r"\d+ tensors loaded", told)
+    reported = json.loads(second.directory.environment.read_text())["initial_weights"]
+    assert str(first.directory.path) in reported
+    assert re.search(r"\d+ tensors loaded", reported)
 
 
 # Real images: enough of them to see that nothing about them is special to drawn ones.
@@ -212,8 +212,8 @@ def test_nuclei_in_a_folder(tmp_path):
 @real
 def test_lesions_by_their_lists(tmp_path):
     lists = {
-        side: first_lines(REAL / "isic" / "lists" / f"{source}.txt", count, tmp_path / f"{side}.txt")
-        for side, source, count in (("train", "train", 8), ("val", "val", 4))
+        split: first_lines(REAL / "isic" / "lists" / f"{source}.txt", count, tmp_path / f"{split}.txt")
+        for split, source, count in (("train", "train", 8), ("val", "val", 4))
     }
     text = tiny_runs.RECIPE.replace(SET, f"{{name: isic2018, root: {REAL}/isic}}").replace(
         "{method: random, val: 0.2, test: 0.2}",

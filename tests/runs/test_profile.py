@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from segreg.cli import main
-from segreg.runs.profile import Operator, Profile, Row
+from segreg.runs.profile import Operator, Profile, StageTime
 from segreg.training import timing
 from tiny_runs import write_recipe
 
@@ -30,24 +30,29 @@ def recipe(tmp_path, monkeypatch):
 def test_a_profile_divides_an_epoch_and_leaves_a_trace_alone(recipe, tmp_path, capsys):
     before = set(tmp_path.iterdir())
     assert main(["profile", recipe, "train.accumulate=2", "--steps", "3", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["device"], told["precision"], told["steps"], told["images_per_step"]) == ("cpu", "float32", 3, 8)
-    assert [row["stage"] for row in told["stages"]] == STAGES
-    times = {row["stage"]: row["times"] for row in told["stages"]}
+    reported = json.loads(capsys.readouterr().out)
+    assert (reported["device"], reported["precision"], reported["steps"], reported["images_per_step"]) == (
+        "cpu",
+        "float32",
+        3,
+        8,
+    )
+    assert [row["stage"] for row in reported["stages"]] == STAGES
+    times = {row["stage"]: row["times"] for row in reported["stages"]}
     # 14 images train in 4 batches of 4, two of them in a step; 5 validate in 2.
     assert times == {**dict.fromkeys(STAGES, 2), "checkpoint": 1}
-    for row in told["stages"]:
+    for row in reported["stages"]:
         assert row["each"] >= 0
         assert row["seconds"] == pytest.approx(row["each"] * row["times"])
-    taken = {row["stage"]: row["each"] for row in told["stages"]}
+    taken = {row["stage"]: row["each"] for row in reported["stages"]}
     assert all(taken[stage] > 0 for stage in STAGES if stage != "other")
-    assert told["epoch_seconds"] == pytest.approx(math.fsum(row["seconds"] for row in told["stages"]))
-    assert told["waiting"] == pytest.approx(taken["data"] * 2 / told["epoch_seconds"])
-    names = [operator["name"] for operator in told["operators"]]
+    assert reported["epoch_seconds"] == pytest.approx(math.fsum(row["seconds"] for row in reported["stages"]))
+    assert reported["waiting"] == pytest.approx(taken["data"] * 2 / reported["epoch_seconds"])
+    names = [operator["name"] for operator in reported["operators"]]
     assert any("conv" in name for name in names)
-    seconds = [operator["seconds"] for operator in told["operators"]]
+    seconds = [operator["seconds"] for operator in reported["operators"]]
     assert seconds == sorted(seconds, reverse=True)
-    assert told["trace"] == "traces/tiny.json"
+    assert reported["trace"] == "traces/tiny.json"
     trace = json.loads(Path("traces/tiny.json").read_text(encoding="utf-8"))
     assert any(event.get("name") == "aten::conv2d" for event in trace["traceEvents"])
     assert {path.name for path in set(tmp_path.iterdir()) - before} <= {"traces", "cache", "images"}
@@ -64,13 +69,13 @@ def test_it_prints_tables(recipe, capsys):
 
 PROFILE = Profile(
     device="cuda:0", precision="bf16", images=8, steps=20,
-    rows=(Row("data", 0.010, 100), Row("forward", 0.030, 100), Row("checkpoint", 1.0, 1)),
+    rows=(StageTime("data", 0.010, 100), StageTime("forward", 0.030, 100), StageTime("checkpoint", 1.0, 1)),
     operators=(Operator("aten::cudnn_convolution", 53.0, 0.0125),), advice="", trace=Path("t.json"),
 )  # fmt: skip
 
 
 def test_the_words_of_a_profile():
-    assert replace(PROFILE, advice="wait less").in_words() == [
+    assert replace(PROFILE, advice="wait less").lines() == [
         "cuda:0, bf16; 8 images in a step, 20 steps measured",
         "",
         "stage                      ms each  an epoch   seconds   share",
@@ -89,7 +94,7 @@ def test_the_words_of_a_profile():
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "reported"),
     [
         (["profile"], "profile takes one recipe; name one, for example: segreg profile recipes/isic_v3plus.yaml"),
         (["profile", "a.yaml", "b.yaml"], "profile takes one recipe; these are 2"),
@@ -101,9 +106,9 @@ def test_the_words_of_a_profile():
         ),
     ],
 )
-def test_mistakes_are_told(recipe, words, told, capsys):
+def test_mistakes_are_reported(recipe, words, reported, capsys):
     assert main(words) == 2
-    assert capsys.readouterr().err == f"error: {told}\n"
+    assert capsys.readouterr().err == f"error: {reported}\n"
 
 
 def test_the_profiler_is_silent(recipe):

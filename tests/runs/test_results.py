@@ -34,7 +34,7 @@ def rows_of(run):
 def test_results_say_what_was_scored_and_on_what(finished):
     results = finished.results
     split = json.loads(finished.directory.split.read_text())
-    assert results["images"] == {side: len(ids) for side, ids in split.items()} == {"train": 14, "val": 5, "test": 5}
+    assert results["images"] == {split: len(ids) for split, ids in split.items()} == {"train": 14, "val": 5, "test": 5}
     assert results["dataset"] == "synthetic_lesions"
     assert results["classes"] == ["lesion"]
     assert (results["epochs"], results["stopped_because"], results["seed"]) == (6, "finished", 3)
@@ -45,8 +45,8 @@ def test_results_say_what_was_scored_and_on_what(finished):
 
 
 def test_every_number_has_a_definition(finished):
-    for side in ("val", "test"):
-        assert finished.results["metrics"][side].keys() == finished.results["definitions"].keys()
+    for split in ("val", "test"):
+        assert finished.results["metrics"][split].keys() == finished.results["definitions"].keys()
     pooled = finished.results["definitions"]["dice.pooled"]
     assert "2 TP / (2 TP + FP + FN)" in pooled
     assert "foreground from probability 0.5" in pooled
@@ -67,7 +67,7 @@ def test_rows_are_the_test_images_and_their_mean_is_the_per_image_mean(finished)
         assert mean == pytest.approx(finished.results["metrics"]["test"][f"{name}.per_image_mean"], abs=1e-12)
 
 
-def test_without_a_test_side_validation_is_scored_and_said_so(tmp_path, segreg):
+def test_without_athe_test_split_validation_is_scored_and_said_so(tmp_path, segreg):
     recipe = tiny_runs.write_recipe(tmp_path)
     printed = segreg("run", recipe, "train.epochs=1", "split.test=0", "--out", tmp_path / "runs")
     run = load_run(tmp_path)
@@ -126,7 +126,7 @@ def test_the_curves_are_a_image_of_something(finished):
     assert np.asarray(image.convert("L")).std() > 10
 
 
-def test_what_is_undefined_is_null_in_the_file_and_so_told(tmp_path, segreg):
+def test_what_is_undefined_is_null_in_the_file_and_so_reported(tmp_path, segreg):
     """Masks of nothing but ignored pixels: no score is defined, and JSON has no NaN."""
     _, masks = tiny_runs.folder_dataset(tmp_path, classes=3)
     for file in masks.iterdir():

@@ -186,9 +186,9 @@ def test_ctrl_c_on_the_command_line_says_once_how_to_go_on_and_gives_130(tmp_pat
     (path,) = (tmp_path / "quiet" / "tiny").iterdir()
     assert (quiet.status, quiet.err) == (130, "")
     assert quiet.out == f"interrupted after 1 epochs; segreg run --resume {path} continues\n"
-    told = segreg("run", recipe, "--json", "--out", tmp_path / "json")
-    assert told.status == 130
-    assert json.loads(told.out)["stopped_because"] == "interrupted"
+    reported = segreg("run", recipe, "--json", "--out", tmp_path / "json")
+    assert reported.status == 130
+    assert json.loads(reported.out)["stopped_because"] == "interrupted"
 
 
 @pytest.mark.slow
@@ -230,18 +230,18 @@ KEPT = ("recipe.yaml", "resolved.yaml", "split.json", "history.csv", "history.js
 
 def test_going_on_with_a_finished_run_scores_it_again_and_changes_nothing(tmp_path, segreg):
     run = tiny_runs.run(tmp_path, "train.epochs=2")
-    told = {name: (run.directory.path / name).read_bytes() for name in KEPT}
+    reported = {name: (run.directory.path / name).read_bytes() for name in KEPT}
     run.directory.results.unlink()
     run.directory.per_image.unlink()
     printed = segreg("run", "--resume", run.directory.path)
     assert printed.status == 0
     assert "epoch 3" not in printed.out
-    assert {name: (run.directory.path / name).read_bytes() for name in KEPT} == told
+    assert {name: (run.directory.path / name).read_bytes() for name in KEPT} == reported
 
 
 def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored_again_too(tmp_path, segreg):
     run = tiny_runs.run(tmp_path, "train.epochs=2")
-    told = run.results
+    reported = run.results
     rows = [json.loads(line) for line in (run.directory.path / "history.jsonl").read_text().splitlines()]
     old = [
         {name: row[name] for name in row if name != "micro_batches" and not name.startswith("seconds.")} for row in rows
@@ -250,7 +250,7 @@ def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored
     run.directory.results.unlink()
     assert segreg("run", "--resume", run.directory.path).status == 0
     again = json.loads(run.directory.results.read_text())
-    assert again["metrics"] == told["metrics"]
+    assert again["metrics"] == reported["metrics"]
     assert (again["time"], again["advice"], again["micro_batches"]) == ({}, "", 1)
 
 
@@ -282,7 +282,7 @@ def test_statistics_of_weights_that_are_not_fetched_again_are_kept(tmp_path, mon
     assert again.results["metrics"] == run.results["metrics"]
 
 
-def test_samples_that_came_are_told(tmp_path, segreg):
+def test_samples_that_came_are_reported(tmp_path, segreg):
     images, masks = tiny_runs.folder_dataset(tmp_path)
     path = folder_run(tmp_path).directory.path
     for folder in (images, masks):
@@ -293,7 +293,7 @@ def test_samples_that_came_are_told(tmp_path, segreg):
     assert "Start a new run" in printed.err
 
 
-def test_images_that_changed_are_told(tmp_path, segreg):
+def test_images_that_changed_are_reported(tmp_path, segreg):
     _, masks = tiny_runs.folder_dataset(tmp_path)
     path = folder_run(tmp_path).directory.path
     before = (path / "environment.json").read_bytes()
@@ -320,7 +320,7 @@ def test_resume_takes_no_recipe_and_no_overrides(finished, segreg):
         assert printed.err == f"error: --resume continues with the recipe of {path} as it is; leave out {word}\n"
 
 
-def test_what_is_no_run_is_told(finished, tmp_path, segreg):
+def test_what_is_no_run_is_reported(finished, tmp_path, segreg):
     path = finished.directory.path
     assert f"there is no run {path}x\n  did you mean" in segreg("run", "--resume", f"{path}x").err
     above = segreg("run", "--resume", path.parent)
@@ -330,7 +330,7 @@ def test_what_is_no_run_is_told(finished, tmp_path, segreg):
     assert segreg("run", "--resume", tmp_path).status == 2
 
 
-def test_a_damaged_state_is_told_by_its_name(tmp_path, segreg):
+def test_a_damaged_state_is_reported_by_its_name(tmp_path, segreg):
     path = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0").directory.path
     state = (path / "state.pt").read_bytes()
     (path / "state.pt").write_bytes(state[: len(state) // 2])
@@ -339,7 +339,7 @@ def test_a_damaged_state_is_told_by_its_name(tmp_path, segreg):
     assert f"{path / 'state.pt'}: " in printed.err
 
 
-def test_a_recipe_that_was_changed_since_is_told(tmp_path, segreg):
+def test_a_recipe_that_was_changed_since_is_reported(tmp_path, segreg):
     path = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0").directory.path
     resolved = path / "resolved.yaml"
     resolved.write_text(resolved.read_text().replace("channels: 16", "channels: 24"))

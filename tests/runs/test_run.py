@@ -161,16 +161,16 @@ def test_another_seed_gives_other_weights_and_the_same_split(finished, tmp_path)
 
 
 def test_the_environment_names_every_plugin_with_its_version(finished):
-    told = json.loads(finished.directory.environment.read_text())
-    assert told["python"] == sys.version.split()[0]
-    assert told["packages"]["torch"] == version("torch")
-    assert {(p["name"], p["distribution"], p["version"]) for p in told["plugins"]} == {
+    reported = json.loads(finished.directory.environment.read_text())
+    assert reported["python"] == sys.version.split()[0]
+    assert reported["packages"]["torch"] == version("torch")
+    assert {(p["name"], p["distribution"], p["version"]) for p in reported["plugins"]} == {
         (p.name, p.distribution, p.version) for p in load_registry().plugins
     }
-    assert told["model"]["parameters"]["total"] == sum(p.numel() for p in finished.model().parameters())
-    assert told["precision"] == "float32"
-    assert told["device"]["name"] == "cpu"
-    assert told["previous"] == []
+    assert reported["model"]["parameters"]["total"] == sum(p.numel() for p in finished.model().parameters())
+    assert reported["precision"] == "float32"
+    assert reported["device"]["name"] == "cpu"
+    assert reported["previous"] == []
 
 
 def test_the_history_has_a_row_for_each_epoch_in_both_files(finished):
@@ -260,9 +260,9 @@ def test_json_prints_json_and_nothing_else(quiet, tmp_path, segreg):
     recipe = tiny_runs.write_recipe(tmp_path)
     printed = segreg("run", recipe, "train.epochs=1", "--json", *quiet, "--out", tmp_path / "runs")
     assert (printed.status, printed.err) == (0, "")
-    told = json.loads(printed.out)
-    run = load_run(told.pop("run"))
-    assert told == run.results
+    reported = json.loads(printed.out)
+    run = load_run(reported.pop("run"))
+    assert reported == run.results
 
 
 def test_a_bar_moves_on_a_terminal(tmp_path, monkeypatch):
@@ -332,7 +332,7 @@ def segreg_run_end():
 """
 
 
-def test_observers_are_told_and_a_failing_one_is_named_and_stops_nothing(plugin, tmp_path):
+def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plugin, tmp_path):
     import plugged
 
     log = tmp_path / "log.jsonl"
@@ -351,14 +351,14 @@ def test_observers_are_told_and_a_failing_one_is_named_and_stops_nothing(plugin,
 
     recipe = read_recipe(tiny_runs.write_recipe(tmp_path), ["train.epochs=2"])
     run = start_run(recipe, resolve(recipe, registry), registry, out=tmp_path / "runs", progress=Told())
-    told = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [note["hook"] for note in told] == ["start", "epoch", "epoch", "end"]
-    assert {note["run"] for note in told} == {str(run.directory.path)}
-    assert told[0]["seed"] == 3
-    assert {"resolved.yaml", "recipe.yaml", "split.json", "environment.json"} <= set(told[0]["files"])
-    assert [(note["epoch"], note["rows"]) for note in told[1:3]] == [(1, 1), (2, 2)]  # once it is on the disk
-    assert told[2]["values"] == run.history[1]
-    assert told[3]["results"] == run.results
+    reported = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [note["hook"] for note in reported] == ["start", "epoch", "epoch", "end"]
+    assert {note["run"] for note in reported} == {str(run.directory.path)}
+    assert reported[0]["seed"] == 3
+    assert {"resolved.yaml", "recipe.yaml", "split.json", "environment.json"} <= set(reported[0]["files"])
+    assert [(note["epoch"], note["rows"]) for note in reported[1:3]] == [(1, 1), (2, 2)]  # once it is on the disk
+    assert reported[2]["values"] == run.history[1]
+    assert reported[3]["results"] == run.results
     complaints = [line for line in said if line.startswith("warning:")]
     assert complaints == [
         "warning: segreg_epoch_end of segreg-broken:tracker failed: RuntimeError: no disk for epoch 1",
@@ -394,7 +394,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("case", MISTAKES)
-def test_a_mistake_is_told_and_leaves_nothing_behind(case, tmp_path, segreg):
+def test_a_mistake_is_reported_and_leaves_nothing_behind(case, tmp_path, segreg):
     overrides, *words = MISTAKES[case]
     printed = segreg("run", tiny_runs.write_recipe(tmp_path), *overrides, "--out", tmp_path / "runs")
     assert printed.status == 2
@@ -405,7 +405,7 @@ def test_a_mistake_is_told_and_leaves_nothing_behind(case, tmp_path, segreg):
         assert nothing_left(tmp_path)
 
 
-def test_an_output_folder_that_is_a_file_is_told(tmp_path, segreg):
+def test_an_output_folder_that_is_a_file_is_reported(tmp_path, segreg):
     (tmp_path / "taken").write_text("")
     printed = segreg("run", tiny_runs.write_recipe(tmp_path), "--quiet", "--out", tmp_path / "taken")
     assert printed.status == 2
@@ -469,7 +469,7 @@ def damage_values(images, masks):
     [damage_nothing_there, damage_no_folder, damage_image, damage_mask_missing, damage_size, damage_values],
     ids=lambda f: f.__name__.removeprefix("damage_"),
 )
-def test_wrong_data_is_told_by_its_files_and_leaves_nothing_behind(damage, tmp_path, segreg):
+def test_wrong_data_is_reported_by_its_files_and_leaves_nothing_behind(damage, tmp_path, segreg):
     named = damage(*tiny_runs.folder_dataset(tmp_path))
     printed = segreg("run", folder_recipe(tmp_path), "--out", tmp_path / "runs")
     assert printed.status == 2
@@ -479,7 +479,7 @@ def test_wrong_data_is_told_by_its_files_and_leaves_nothing_behind(damage, tmp_p
     assert nothing_left(tmp_path)
 
 
-def test_a_mask_with_a_class_too_many_is_told(tmp_path, segreg):
+def test_a_mask_with_a_class_too_many_is_reported(tmp_path, segreg):
     tiny_runs.folder_dataset(tmp_path, classes=4)
     recipe = folder_recipe(tmp_path, "[ground, red, green]")
     printed = segreg("run", recipe, "loss=cross_entropy", "--out", tmp_path / "runs")
@@ -488,7 +488,7 @@ def test_a_mask_with_a_class_too_many_is_told(tmp_path, segreg):
     assert nothing_left(tmp_path)
 
 
-def test_weights_that_can_not_be_had_are_told_and_leave_nothing_behind(tmp_path, monkeypatch, segreg):
+def test_weights_that_can_not_be_had_are_reported_and_leave_nothing_behind(tmp_path, monkeypatch, segreg):
     offline(monkeypatch)
     recipe = tiny_runs.write_recipe(tmp_path)
     printed = segreg("run", recipe, "encoder=resnet18", "encoder.weights=imagenet", "--out", tmp_path / "runs")

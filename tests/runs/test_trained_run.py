@@ -68,7 +68,7 @@ def test_the_network_is_a_plain_module_whose_logits_are_those_of_the_weights(fin
         assert torch.equal(own.eval()(images), logits)
 
 
-def test_the_best_weights_and_the_last_are_told_apart(finished, tmp_path):
+def test_the_best_weights_and_the_last_are_reported_apart(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished.directory.path, copy)
     tensors = load_file(copy / "last.safetensors")
@@ -155,7 +155,7 @@ def test_16_bits_with_alpha_are_stretched_by_their_colours_alone(tmp_path):
         assert (run.preprocess(given) - expected).abs().max() < 1.1 / 127.5  # rounding
 
 
-def test_what_can_not_be_predicted_is_told(finished, tmp_path):
+def test_what_can_not_be_predicted_is_reported(finished, tmp_path):
     with pytest.raises(SegregError, match=r"shape \[40, 40, 3\] and type float64"):
         finished.predict(np.zeros((40, 40, 3)))
     with pytest.raises(SegregError, match=r"shape \[5\]"):
@@ -230,7 +230,7 @@ def test_a_run_without_results_says_how_to_go_on(finished, tmp_path):
         run.model()
 
 
-def test_weights_of_another_network_are_told(finished, tmp_path):
+def test_weights_of_another_network_are_reported(finished, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(finished.directory.path, copy)
     resolved = copy / "resolved.yaml"

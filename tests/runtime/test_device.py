@@ -56,13 +56,13 @@ def test_auto_takes_the_gpu_then_apples_then_the_processor(machine):
         ("", 'no device "" here'),
     ],
 )
-def test_a_device_that_is_not_there_is_told(machine, name, words):
+def test_a_device_that_is_not_there_is_reported(machine, name, words):
     machine(gpus=2)
     with pytest.raises(SegregError, match=words):
         choose_device(name)
 
 
-def test_cuda_on_a_machine_without_is_told(machine):
+def test_cuda_on_a_machine_without_is_reported(machine):
     machine()
     with pytest.raises(SegregError, match=r'no device "cuda" here.*\n.*this machine has "cpu"'):
         choose_device("cuda")
@@ -132,13 +132,13 @@ def test_large_memory_is_kept_in_the_process():
         done = subprocess.run(
             [sys.executable, "-c", FAULTS], env=environment, capture_output=True, text=True, check=True, timeout=60
         )
-        told, count = done.stdout.splitlines()
-        return told, int(count)
+        reported, count = done.stdout.splitlines()
+        return reported, int(count)
 
-    told, with_it = run("1")
-    assert told.startswith("memory: kept between batches")
-    told, without = run("0")
-    assert told == "memory: the C library's own rules (SEGREG_MALLOPT=0)"
+    reported, with_it = run("1")
+    assert reported.startswith("memory: kept between batches")
+    reported, without = run("0")
+    assert reported == "memory: the C library's own rules (SEGREG_MALLOPT=0)"
     # 8 x 64 MB are 131 072 pages of 4 KB where each is faulted in again (fewer where pages are huge).
     assert with_it < 1000
     assert without > 2 * with_it

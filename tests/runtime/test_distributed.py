@@ -123,8 +123,8 @@ def test_two_processes_train_as_one_does(one, two):
     run, said = two
     assert_same_training(run.history, one.history[:2])
     assert "processes  2 on 1 machine, which share each batch of 11\n" in said
-    told = json.loads(run.directory.environment.read_text())["processes"]
-    assert (told["count"], told["nodes"]) == (2, 1)
+    reported = json.loads(run.directory.environment.read_text())["processes"]
+    assert (reported["count"], reported["nodes"]) == (2, 1)
     assert json.loads(one.directory.environment.read_text())["processes"] == {"count": 1, "nodes": 1, "launch": ""}
 
 
@@ -139,9 +139,9 @@ def test_one_of_them_writes_and_tells(two):
 
 def test_two_processes_score_the_same_weights_as_one_does(two, folder, segreg):
     run, _ = two
-    told = segreg("evaluate", run.directory.path, "--out", folder / "alone", "--json")
-    assert told.status == 0, told.err
-    alone = json.loads(told.out)["metrics"]["test"]
+    reported = segreg("evaluate", run.directory.path, "--out", folder / "alone", "--json")
+    assert reported.status == 0, reported.err
+    alone = json.loads(reported.out)["metrics"]["test"]
     own = run.results["metrics"]["test"]
     assert own.keys() == alone.keys()
     for name, value in alone.items():
@@ -193,7 +193,7 @@ def failing_in_the_second(arguments, out, variables, *, own_group=False):
     tiny_runs.command(arguments, out, variables, own_group=own_group)
 
 
-def test_what_one_process_finds_wrong_ends_all_and_is_told_once(one, folder):
+def test_what_one_process_finds_wrong_ends_all_and_is_reported_once(one, folder):
     arguments = ["run", folder / "tiny.yaml", "--out", folder / "failed"]
     statuses, said = ended(start(2, *arguments, out=folder / "wrong", target=failing_in_the_second))
     assert statuses == [2, 2], said
@@ -202,7 +202,7 @@ def test_what_one_process_finds_wrong_ends_all_and_is_told_once(one, folder):
     assert "Traceback" not in said
 
 
-def test_a_mistake_that_all_meet_is_told_once(folder):
+def test_a_mistake_that_all_meet_is_reported_once(folder):
     statuses, said = ended(start(2, "run", folder / "nothing.yaml", out=folder / "mistake"))
     assert statuses == [2, 2]
     assert said.count("error: ") == 1

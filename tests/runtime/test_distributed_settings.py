@@ -95,10 +95,10 @@ def test_statistics_are_those_of_the_main_processs_share_and_it_is_they_that_are
     assert len(means) > 10
     for name in means:
         torch.testing.assert_close(saved[name], expected[name], atol=1e-5, rtol=1e-4)
-    told = segreg("evaluate", path, "--split", "val", "--out", tmp_path / "alone", "--json")
-    assert told.status == 0, told.err
+    reported = segreg("evaluate", path, "--split", "val", "--out", tmp_path / "alone", "--json")
+    assert reported.status == 0, reported.err
     (row,) = history.read(path)
-    alone = json.loads(told.out)["metrics"]["val"]
+    alone = json.loads(reported.out)["metrics"]["val"]
     assert row["val.dice.pooled"] == pytest.approx(alone["dice.pooled"], abs=1e-12)
 
 
@@ -164,7 +164,7 @@ def test_a_command_for_one_process_is_refused_once(arguments, command, tmp_path)
     )
 
 
-def test_a_mistake_on_the_command_line_is_told_once(tmp_path):
+def test_a_mistake_on_the_command_line_is_reported_once(tmp_path):
     statuses, said = ended(start(2, "run", "one.yaml", "two.yaml", out=tmp_path / "said"))
     assert statuses == [2, 2]
     assert said == "error: run takes one recipe; these are 2\n"

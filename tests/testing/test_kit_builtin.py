@@ -39,7 +39,7 @@ SETTINGS = {
 }
 NOT_HELD = {
     **{
-        f"augmentation.{name}.settings_are_told": "Albumentations says nothing of border_mode"
+        f"augmentation.{name}.settings_are_described": "Albumentations says nothing of border_mode"
         for name in ("GridDistortion", "ThinPlateSpline")
     },
 }
@@ -120,6 +120,6 @@ def test_a_dataset_with_its_data(tmp_path):
     not_checked = {name: o.what for name, o in outcomes.items() if o.status == "not checked"}
     assert not_checked == {
         "sides_of_its_split_are_disjoint": "it has no split of its own",
-        "missing_data_is_told": 'it makes what is not there: "root"',
+        "missing_data_is_named": 'it makes what is not there: "root"',
     }
     assert [str(outcome) for outcome in outcomes.values() if outcome.status == "failed"] == []

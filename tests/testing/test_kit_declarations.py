@@ -60,15 +60,15 @@ def entry(build):
     return Entry("loss", "broken", build)
 
 
-def test_settings_are_told(said, outcome):
-    assert said(entry(without_meaning), "settings_are_told") == 'nothing says what "power" means'
-    assert said(entry(hint_of_nothing), "settings_are_told").startswith(
+def test_settings_are_reported(said, outcome):
+    assert said(entry(without_meaning), "settings_are_described") == 'nothing says what "power" means'
+    assert said(entry(hint_of_nothing), "settings_are_described").startswith(
         f"it is refused: {__file__}:{hint_of_nothing.__code__.co_firstlineno}: loss 'broken' has a type hint that can't "
         "be evaluated: name 'Power' is not defined"
     )
     for check in ("defaults_fit_their_hints", "it_can_be_shown", "its_schema_is_valid"):
         found = outcome(entry(hint_of_nothing), check)
-        assert (found.status, found.what) == ("not checked", "its settings can't be read, see settings_are_told")
+        assert (found.status, found.what) == ("not checked", "its settings can't be read, see settings_are_described")
 
 
 def test_defaults_fit_their_hints(said, outcome):
@@ -117,7 +117,7 @@ FAMILY = Family("loss", "powers", "powers/", member, members=lambda: ["one", "tw
 
 
 def test_a_family_is_checked_by_a_member():
-    assert segreg.testing.checks(FAMILY, member="two")[0].id == "loss-powers/two-settings_are_told"
+    assert segreg.testing.checks(FAMILY, member="two")[0].id == "loss-powers/two-settings_are_described"
     with pytest.raises(SegregError) as error:
         segreg.testing.checks(FAMILY)
     assert str(error.value) == "the loss family 'powers' is checked by one of its members\n  such as member='one'"
@@ -140,7 +140,7 @@ def test_settings_are_checked():
     )
 
 
-def test_what_is_left_out_is_told():
+def test_what_is_left_out_is_reported():
     made = segreg.testing.checks(FAMILY, member="one", exclude={"it_can_be_built": "as I say"})
     found = next(check for check in made if check.name == "it_can_be_built").outcome()
     assert (found.status, found.what) == ("not checked", "as I say")
@@ -259,7 +259,7 @@ def test_a_family_is_checked_by_the_first_of_its_representatives(plugin, install
 
 
 @pytest.mark.usefixtures("package")
-def test_pytest_is_told_kind_name_and_check():
+def test_pytest_is_reported_kind_name_and_check():
     mark = segreg.testing.parametrize("segreg-losses", slow=[pytest.mark.gpu])
     assert mark.args[0] == "check"
     params = {param.id: param for param in mark.args[1]}
@@ -276,7 +276,7 @@ def test_entries_and_single_checks_can_be_mixed():
     mark = segreg.testing.parametrize(
         [entry(default_out_of_range), *one], exclude={"loss.broken.it_can_be_built": "known"}
     )
-    assert [param.id for param in mark.args[1]][:2] == ["loss-powers/two-settings_are_told", "loss-powers/two-defaults_fit_their_hints"]  # fmt: skip
+    assert [param.id for param in mark.args[1]][:2] == ["loss-powers/two-settings_are_described", "loss-powers/two-defaults_fit_their_hints"]  # fmt: skip
     found = {param.id: param.values[0] for param in mark.args[1]}
     with pytest.raises(pytest.skip.Exception, match="known"):
         found["loss-broken-it_can_be_built"]()
@@ -298,7 +298,9 @@ def test_a_setting_of_a_family_without_words(outcome):
         member_settings=lambda member: {"power": Setting("power", float, 1.0)},
     )  # fmt: skip
     made = segreg.testing.checks(family, member="one")
-    assert next(c for c in made if c.name == "settings_are_told").outcome().what == 'nothing says what "power" means'
+    assert (
+        next(c for c in made if c.name == "settings_are_described").outcome().what == 'nothing says what "power" means'
+    )
 
 
 def lambda_free(member, task, **settings):

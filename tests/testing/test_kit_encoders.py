@@ -158,7 +158,7 @@ def entry(network):
     return Entry("encoder", "broken", build)
 
 
-def test_what_is_no_network_is_told_once(said, outcome):
+def test_what_is_no_network_is_reported_once(said, outcome):
     nothing = entry(lambda in_channels: None)
     assert said(nothing, "it_can_be_built") == "encoder NoneType is not a nn.Module"
     for check in (

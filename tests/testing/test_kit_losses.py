@@ -109,14 +109,14 @@ def test_a_broken_loss_is_caught_with_numbers(said, function, check, words):
     assert said(loss_entry(function), check).startswith(words)
 
 
-def test_what_is_no_scalar_is_told_once(outcome):
+def test_what_is_no_scalar_is_reported_once(outcome):
     for check in (
         "it_is_finite_everywhere", "it_is_finite_on_half_precision", "ignored_pixels_count_for_nothing",
         "better_answers_cost_less", "classes_are_alike", "it_can_be_learned_from",
     ):  # fmt: skip
         found = outcome(loss_entry(of_pixels), check)
-        told = "it gives no scalar, see it_gives_a_scalar_with_a_gradient"
-        assert (found.status, found.what) == ("not checked", told), check
+        reported = "it gives no scalar, see it_gives_a_scalar_with_a_gradient"
+        assert (found.status, found.what) == ("not checked", reported), check
 
 
 def test_modes_are_served_or_refused(said, outcome):

@@ -74,17 +74,17 @@ DATASETS = [
     (
         made_of(samples=[*FINE.samples[1:], dataclasses.replace(FINE.samples[1], id="again", split="test")]),
         "sides_of_its_split_are_disjoint",
-        'the image "1.png" stands on two sides: train and test',
+        'the image "1.png" is in two splits: train and test',
     ),
     (
         made_of(samples=samples(group="patient 7")),
         "sides_of_its_split_are_disjoint",
-        'the group "patient 7" stands on two sides: val and train',
+        'the group "patient 7" is in two splits: val and train',
     ),
     (
         made_of(samples=samples(split="training")),
         "sides_of_its_split_are_disjoint",
-        '"0" is on the side "training"; there is "train", "val" and "test"',
+        '"0" is in the split "training"; there is "train", "val" and "test"',
     ),
 ]
 
@@ -131,18 +131,20 @@ def with_a_hint(root):
     raise SegregError(f"{root} is not there", hint="get it from https://example.org")
 
 
-def test_missing_data_is_told(said, outcome):
-    def told(read):
-        return said(in_a_folder(read), "missing_data_is_told")
+def test_missing_data_is_reported(said, outcome):
+    def reported(read):
+        return said(in_a_folder(read), "missing_data_is_named")
 
-    assert told(careless).startswith("where its folder is missing, it raises FileNotFoundError: [Errno 2] No such file")
-    assert told(careless).endswith("/not_here/root', which is not a SegregError")
-    assert told(silent) == "where its folder is missing, it says nothing"
-    assert told(short) == "where its folder is missing, its message does not name it: the data is missing"
-    assert told(without_a_hint).startswith(
+    assert reported(careless).startswith(
+        "where its folder is missing, it raises FileNotFoundError: [Errno 2] No such file"
+    )
+    assert reported(careless).endswith("/not_here/root', which is not a SegregError")
+    assert reported(silent) == "where its folder is missing, it says nothing"
+    assert reported(short) == "where its folder is missing, its message does not name it: the data is missing"
+    assert reported(without_a_hint).startswith(
         "where its folder is missing, its message has no hint that says where to get the data: /"
     )
-    assert outcome(in_a_folder(with_a_hint), "missing_data_is_told").status == "passed"
+    assert outcome(in_a_folder(with_a_hint), "missing_data_is_named").status == "passed"
 
 
 def test_a_dataset_needs_its_folder(said, outcome, tmp_path):

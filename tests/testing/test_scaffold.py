@@ -72,9 +72,9 @@ NO_MODULE = "\n  begin with a letter and avoid Python's own words, such as segre
     ],
 )
 def test_names_that_will_not_do(distribution, says):
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         names_of(distribution)
-    assert str(told.value) == says
+    assert str(reported.value) == says
 
 
 def test_kinds_stand_in_one_order_each_once():
@@ -91,9 +91,9 @@ def test_kinds_stand_in_one_order_each_once():
 )
 def test_kinds_that_there_are_not(words, says):
     kinds = '"encoder", "decoder", "loss", "dataset", "augmentation", "metric", "optimizer" and "schedule"'
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         kinds_of(words)
-    assert str(told.value) == says.format(kinds=kinds)
+    assert str(reported.value) == says.format(kinds=kinds)
 
 
 # what is written
@@ -227,19 +227,19 @@ def test_mypy_finds_nothing(installed_package, tmp_path):
 
 def test_a_folder_that_is_there_is_left_alone(tmp_path):
     (tmp_path / "segreg-lung-ct").mkdir()
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         write_package(names_of("segreg-lung-ct"), ("loss",), tmp_path)
-    assert str(told.value) == (
+    assert str(reported.value) == (
         f"{tmp_path}/segreg-lung-ct exists already\n  name another package, or another folder with --out"
     )
     assert list((tmp_path / "segreg-lung-ct").iterdir()) == []
 
 
-def test_a_place_that_can_not_be_written_is_told(tmp_path):
+def test_a_place_that_can_not_be_written_is_reported(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(SegregError) as told:
+    with pytest.raises(SegregError) as reported:
         write_package(names_of("segreg-lung-ct"), ("loss",), tmp_path / "file")
-    assert re.fullmatch(rf"{tmp_path}/file/.* can't be written: Not a directory", str(told.value))
+    assert re.fullmatch(rf"{tmp_path}/file/.* can't be written: Not a directory", str(reported.value))
 
 
 # the command

@@ -56,7 +56,7 @@ def test_what_is_left_out_keeps_its_colour(tmp_path):
     assert len(read(tmp_path, "a: [1, 1, 1]", Task(("a", "b"), "multilabel"))) == 2
 
 
-def test_every_mistake_is_told_where_it_stands(tmp_path):
+def test_every_mistake_is_reported_where_it_stands(tmp_path):
     file = tmp_path / "colours.yaml"
     text = "skye: [1, 2, 3]\nsky: #ff0000\nno: [1, 2, 256]\n1: [1, 2]\n'1': [1, 2, 3]\ncat: red\n"
     with pytest.raises(SegregError) as refused:

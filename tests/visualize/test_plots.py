@@ -83,7 +83,7 @@ def test_roc_and_precision_recall_stand_side_by_side(tmp_path):
         assert image.width > 1.5 * image.height
 
 
-def test_twelve_classes_are_drawn_and_the_others_told(tmp_path):
+def test_twelve_classes_are_drawn_and_the_others_reported(tmp_path):
     names = [f"class {k}" for k in range(15)]
     tables = [
         curve(name, kind, prevalence=0.02 * k, power=2 + k) for kind in ("roc", "pr") for k, name in enumerate(names)
@@ -106,13 +106,13 @@ def test_a_matrix_has_its_rows_shares_as_colours_and_its_counts_as_words(tmp_pat
     np.testing.assert_allclose(axes.images[0].get_array(), shares)
     assert [label.get_text() for label in axes.get_yticklabels()] == list(table.labels)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
-    told = {text.get_position(): text.get_text() for text in axes.texts}
+    reported = {text.get_position(): text.get_text() for text in axes.texts}
     if size == 40:
-        assert not told
+        assert not reported
     elif size <= 3:
-        assert told[1, 0] == f"{shares[0, 1]:.1%}\n{table.counts[0, 1]:,}"
+        assert reported[1, 0] == f"{shares[0, 1]:.1%}\n{table.counts[0, 1]:,}"
     else:
-        assert set(told) >= {(column, row) for row, column in zip(*np.nonzero(table.counts), strict=True)}
+        assert set(reported) >= {(column, row) for row, column in zip(*np.nonzero(table.counts), strict=True)}
 
 
 @pytest.mark.parametrize("size", [2, 7, 21])
@@ -148,12 +148,12 @@ def test_reliability_leaves_empty_bins_out_and_shows_shares(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("count", "exact", "told"),
+    ("count", "exact", "reported"),
     [(0, False, "0"), (999, False, "999"), (1234, False, "1.2k"), (123456, False, "123k"), (2_500_000, False, "2.5M"),
      (3_000_000_000, False, "3.0G"), (1_234_567, True, "1,234,567"), (999_999, False, "1.0M")],
 )  # fmt: skip
-def test_counts_are_told_in_the_room_there_is(count, exact, told):
-    assert plots._rounded(count, exact=exact) == told
+def test_counts_are_reported_in_the_room_there_is(count, exact, reported):
+    assert plots._rounded(count, exact=exact) == reported
 
 
 def test_what_built_in_metrics_offer_is_drawn(tmp_path):

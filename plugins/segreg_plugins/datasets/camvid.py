@@ -46,13 +46,13 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
     samples: list[Sample] = []
     folders: list[Path] = []
     problems: list[Problem] = []
-    for side in ("train", "val", "test"):
-        images, masks = root / side, root / f"{side}annot"
+    for split in ("train", "val", "test"):
+        images, masks = root / split, root / f"{split}annot"
         if not images.is_dir() and not masks.is_dir():
             continue
         folders += [images, masks]
         try:
-            samples += [Sample(*pair, split=side) for pair in pairs_in(images, masks, search="folder")]
+            samples += [Sample(*pair, split=split) for pair in pairs_in(images, masks, search="folder")]
         except SegregError as error:
             problems += error.problems
     if problems:

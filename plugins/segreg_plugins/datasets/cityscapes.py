@@ -10,7 +10,7 @@ from segreg.registry.protocols import Dataset, Sample
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_in
-from segreg_plugins.datasets.sources import found_root, told_together
+from segreg_plugins.datasets.sources import found_root, source_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
 
     `root` holds `leftImg8bit/train/<city>/*_leftImg8bit.png` and `gtFine/train/<city>/*_gtFine_labelIds.png`, and the
     same of `val`, which are the split. Those of `test` have no real masks and are left out. A city's images are
-    one group, so a side that is drawn from train gets whole cities.
+    one group, so a split that is drawn from train gets whole cities.
 
     Args:
         root: folder of the data.
@@ -49,8 +49,8 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
     samples: list[Sample] = []
     folders: list[Path] = []
     problems: list[Problem] = []
-    for side in ("train", "val"):
-        images, masks = root / "leftImg8bit" / side, root / "gtFine" / side
+    for split in ("train", "val"):
+        images, masks = root / "leftImg8bit" / split, root / "gtFine" / split
         if not images.is_dir() and not masks.is_dir():
             continue
         folders += [images, masks]
@@ -61,9 +61,9 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
             continue
         for name, image, mask in pairs:
             city, _, stem = name.rpartition("/")
-            samples.append(Sample(stem, image, mask, city or None, side))
+            samples.append(Sample(stem, image, mask, city or None, split))
     if problems:
-        raise told_together(problems, SOURCE)
+        raise source_error(problems, SOURCE)
     return Dataset(
         Task(tuple(LABELS.values()), "multiclass"),
         samples,

@@ -13,9 +13,9 @@ from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.coco_classes import NOTHING, coco_task
-from segreg_plugins.datasets.coco_drawing import Drawing, Rules, read_coco_mask
+from segreg_plugins.datasets.coco_drawing import Drawing, DrawingRules, read_coco_mask
 from segreg_plugins.datasets.coco_file import CocoFile, CocoImage, read_coco
-from segreg_plugins.datasets.coco_layout import Part, found_parts, image_file, named_parts
+from segreg_plugins.datasets.coco_layout import AnnotationFile, found_parts, image_file, named_parts
 from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
 from segreg_plugins.datasets.masks import read_image
 
@@ -95,7 +95,7 @@ def coco(
     for name, group, (part, image, path) in zip(_ids(found), sources, found, strict=True):
         samples.append(Sample(name, path, part.annotations, group, part.split))
         input_images[name] = image
-    rules = Rules(crowd, boxes, overlap, size_mismatch)
+    rules = DrawingRules(crowd, boxes, overlap, size_mismatch)
     return Dataset(
         task,
         samples,
@@ -106,7 +106,7 @@ def coco(
     )
 
 
-def _read(parts: Sequence[Part]) -> list[CocoFile]:
+def _read(parts: Sequence[AnnotationFile]) -> list[CocoFile]:
     files: list[CocoFile] = []
     problems: list[Problem] = []
     for part in parts:
@@ -119,9 +119,9 @@ def _read(parts: Sequence[Part]) -> list[CocoFile]:
     return files
 
 
-def _found(parts: Sequence[Part], files: Sequence[CocoFile]) -> list[tuple[Part, CocoImage, Path]]:
+def _found(parts: Sequence[AnnotationFile], files: Sequence[CocoFile]) -> list[tuple[AnnotationFile, CocoImage, Path]]:
     """Return every image's file, in the order of the annotation files."""
-    found: list[tuple[Part, CocoImage, Path]] = []
+    found: list[tuple[AnnotationFile, CocoImage, Path]] = []
     owners: dict[Path, str] = {}
     problems: list[Problem] = []
     for part, file in zip(parts, files, strict=True):
@@ -144,7 +144,7 @@ def _found(parts: Sequence[Part], files: Sequence[CocoFile]) -> list[tuple[Part,
     return found
 
 
-def _missing(part: Part, missing: Sequence[str], named: Sequence[str]) -> Problem:
+def _missing(part: AnnotationFile, missing: Sequence[str], named: Sequence[str]) -> Problem:
     folders = [folder for folder in part.images if folder.is_dir()]
     # Among numbered names there is always a close one; only files that the annotation file does not name may be meant.
     spare = {file.name for folder in folders for file in folder.iterdir()} - set(named)
@@ -190,7 +190,7 @@ def _refuse_without_outline(
         raise SegregError.of([*problems[:-1], Problem(problems[-1].message, hint=hint)])
 
 
-def _ids(found: Sequence[tuple[Part, CocoImage, Path]]) -> list[str]:
+def _ids(found: Sequence[tuple[AnnotationFile, CocoImage, Path]]) -> list[str]:
     """Return each image's name without extension, behind its split where two have the same."""
     count = Counter(path.stem for _, _, path in found)
     return [
@@ -199,6 +199,6 @@ def _ids(found: Sequence[tuple[Part, CocoImage, Path]]) -> list[str]:
     ]
 
 
-def _reader(task: Task, labels: Mapping[str, int], rules: Rules) -> str:
+def _reader(task: Task, labels: Mapping[str, int], rules: DrawingRules) -> str:
     how = [_DRAWING_VERSION, task.mode, sorted(labels.items()), rules.crowd, rules.boxes, rules.overlap]
     return f"coco: {json.dumps([*how, rules.size_mismatch])}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.coco_classes import NOTHING
-from segreg_plugins.datasets.coco_file import Annotation, CocoImage, Runs
+from segreg_plugins.datasets.coco_file import Annotation, CocoImage, RunLengths
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,7 +25,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Rules:
+class DrawingRules:
     """How annotations become a mask.
 
     Attributes:
@@ -53,7 +53,7 @@ class Drawing:
     """
 
     task: Task
-    rules: Rules
+    rules: DrawingRules
     images: Mapping[str, CocoImage]
     labels: Mapping[Path, Mapping[int | str, int]]
 
@@ -97,7 +97,7 @@ def read_coco_mask(sample: Sample, *, drawing: Drawing) -> NDArray[np.uint8]:
     return layers if drawing.task.mode == "multilabel" else layers[0]
 
 
-def _treatment(annotation: Annotation, sample: Sample, rules: Rules) -> Treatment:
+def _treatment(annotation: Annotation, sample: Sample, rules: DrawingRules) -> Treatment:
     if annotation.crowd and rules.crowd != "draw":
         return rules.crowd if annotation.outlined or annotation.box else "skip"
     if annotation.outlined:
@@ -135,13 +135,13 @@ def _corners(annotation: Annotation) -> list[array[float]]:
     return [array("d", (left, top, right, top, right, bottom, left, bottom))]
 
 
-def _decoded(annotation: Annotation, runs: Runs, sample: Sample, refers_to: Size) -> NDArray[np.bool_]:
+def _decoded(annotation: Annotation, runs: RunLengths, sample: Sample, refers_to: Size) -> NDArray[np.bool_]:
     from segreg_plugins.datasets.rle import counts_of, pixels_of
 
     if runs.size != refers_to:
         raise SegregError(
-            f"{sample.mask}: annotation {annotation.id} ({sample.image}): its mask is {_words(runs.size)}, and its "
-            f"image {_words(refers_to)} (height x width)"
+            f"{sample.mask}: annotation {annotation.id} ({sample.image}): its mask is {_hw(runs.size)}, and its "
+            f"image {_hw(refers_to)} (height x width)"
         )
     try:
         return pixels_of(counts_of(runs.counts) if isinstance(runs.counts, str) else runs.counts, runs.size)
@@ -161,7 +161,7 @@ def _area(annotation: Annotation, sample: Sample) -> float:
     return sum(polygon_area(np.frombuffer(polygon).reshape(-1, 2)) for polygon in polygons)
 
 
-def _check_size(sample: Sample, refers_to: Size, size: Size, rules: Rules) -> None:
+def _check_size(sample: Sample, refers_to: Size, size: Size, rules: DrawingRules) -> None:
     if refers_to == size or rules.size_mismatch == "scale":
         return
     hint = "set size_mismatch: scale if the image was resized after it was annotated"
@@ -171,8 +171,7 @@ def _check_size(sample: Sample, refers_to: Size, size: Size, rules: Rules) -> No
             "orientation; annotate or export it again"
         )
     raise SegregError(
-        f"{sample.mask}: says that {sample.image} is {_words(refers_to)}, and the file is {_words(size)} "
-        "(height x width)",
+        f"{sample.mask}: says that {sample.image} is {_hw(refers_to)}, and the file is {_hw(size)} (height x width)",
         hint=hint,
     )
 
@@ -193,5 +192,5 @@ def _upright_size(path: Path) -> Size:
         return height, width
 
 
-def _words(size: Size) -> str:
+def _hw(size: Size) -> str:
     return f"{size[0]}x{size[1]}"

@@ -18,7 +18,7 @@ MOST_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
-class Runs:
+class RunLengths:
     """A run-length encoded mask: its (height, width), and its counts, still as a string in the compressed form."""
 
     size: tuple[int, int]
@@ -42,7 +42,7 @@ class Annotation:
     category: Id
     crowd: bool
     polygons: tuple[array[float], ...] = ()
-    runs: Runs | None = None
+    runs: RunLengths | None = None
     box: tuple[float, float, float, float] | None = None
 
     @property
@@ -93,10 +93,10 @@ def read_coco(path: Path) -> CocoFile:
     _annotate(content["annotations"], categories, images, problems)
     _refuse_shares(path, images.values())
     if problems:
-        told = [Problem(f"{path}: {problem}") for problem in problems[:MOST_PROBLEMS]]
+        listed_problems = [Problem(f"{path}: {problem}") for problem in problems[:MOST_PROBLEMS]]
         if len(problems) > MOST_PROBLEMS:
-            told.append(Problem(f"{path}: and {len(problems) - MOST_PROBLEMS} more things are wrong"))
-        raise SegregError.of(told)
+            listed_problems.append(Problem(f"{path}: and {len(problems) - MOST_PROBLEMS} more things are wrong"))
+        raise SegregError.of(listed_problems)
     return CocoFile(path, categories, list(images.values()))
 
 
@@ -182,7 +182,7 @@ def _annotate(
             images[image].annotations.append(Annotation(own, category, crowd, polygons, runs, box))
 
 
-def _outline(segmentation: Any) -> tuple[tuple[array[float], ...], Runs | None]:
+def _outline(segmentation: Any) -> tuple[tuple[array[float], ...], RunLengths | None]:
     """Return polygons or runs; neither where the annotation has none that encloses anything.
 
     Raises:
@@ -219,13 +219,13 @@ def _extends(polygon: array[float]) -> bool:
     return min(polygon[::2]) < max(polygon[::2]) and min(polygon[1::2]) < max(polygon[1::2])
 
 
-def _runs(segmentation: Mapping[str, Any]) -> Runs:
+def _runs(segmentation: Mapping[str, Any]) -> RunLengths:
     counts, size = segmentation.get("counts"), segmentation.get("size")
     if not isinstance(size, list) or len(size) != 2 or not all(_whole(side) for side in size):
         raise ValueError(f"its mask's size is {size}, and [height, width] was expected")
     if not isinstance(counts, str) and not (isinstance(counts, list) and all(type(count) is int for count in counts)):
         raise ValueError("its mask's counts are neither a string nor a list of integers")
-    return Runs((int(size[0]), int(size[1])), counts if isinstance(counts, str) else array("q", counts))
+    return RunLengths((int(size[0]), int(size[1])), counts if isinstance(counts, str) else array("q", counts))
 
 
 def _box(box: Any) -> tuple[float, float, float, float] | None:

@@ -10,11 +10,11 @@ from typing import Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg_plugins.datasets.images import expanded, missing_folder
-from segreg_plugins.datasets.sources import told_together
+from segreg_plugins.datasets.sources import source_error
 
 SplitName = Literal["train", "val", "test"]
 
-_SIDES: Mapping[str, SplitName] = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
+_SPLITS: Mapping[str, SplitName] = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
 _ROBOFLOW = "_annotations.coco.json"
 _SOURCE = (
     'export from Roboflow as "COCO Segmentation", from CVAT as "COCO 1.0" or from Label Studio as "COCO"; COCO itself '
@@ -23,7 +23,7 @@ _SOURCE = (
 
 
 @dataclass(frozen=True)
-class Part:
+class AnnotationFile:
     """One annotation file, the folders that its images may lie in, and its split if it has one."""
 
     annotations: Path
@@ -33,23 +33,23 @@ class Part:
 
 def named_parts(
     annotations: Path | Mapping[SplitName, Path], images: Path | Mapping[SplitName, Path] | None
-) -> list[Part]:
+) -> list[AnnotationFile]:
     """Return the parts that a recipe names file by file.
 
     Raises:
-        SegregError: a file or folder is missing, or sides don't fit together.
+        SegregError: a file or folder is missing, or splits don't fit together.
     """
     named = {None: annotations} if isinstance(annotations, Path) else annotations
-    files: dict[SplitName | None, Path] = {side: named[side] for side in named}  # type: ignore[index]
+    files: dict[SplitName | None, Path] = {split: named[split] for split in named}  # type: ignore[index]
     if not files:
         raise SegregError("annotations: name a file, or one for each of train, val and test")
     if isinstance(images, Mapping) and set(images) != set(files):
         raise SegregError(
             "images: name one folder for all annotation files, or one for each of "
-            f"{listed([side or 'a single file' for side in files])}"
+            f"{listed([split or 'a single file' for split in files])}"
         )
     parts, problems = [], []
-    for side, file in files.items():
+    for split, file in files.items():
         path = expanded(file)
         if not path.is_file():
             what = f"annotations: there is no file {path}"
@@ -57,18 +57,18 @@ def named_parts(
             continue
         folders: tuple[Path, ...] = (path.parent, path.parent / "images", path.parent.parent / "images")
         if images is not None:
-            folder = expanded(images if isinstance(images, Path) else images[side])  # type: ignore[index]
+            folder = expanded(images if isinstance(images, Path) else images[split])  # type: ignore[index]
             if problem := missing_folder(folder, "images"):
                 problems.append(problem)
                 continue
             folders = (folder,)
-        parts.append(Part(path, folders, side))
+        parts.append(AnnotationFile(path, folders, split))
     if problems:
         raise SegregError.of(problems)
     return parts
 
 
-def found_parts(root: Path) -> list[Part]:
+def found_parts(root: Path) -> list[AnnotationFile]:
     """Return the parts of an export as Roboflow, COCO, CVAT or Label Studio lay it out.
 
     Raises:
@@ -76,15 +76,15 @@ def found_parts(root: Path) -> list[Part]:
     """
     root = expanded(root)
     if problem := missing_folder(root, "root"):
-        raise told_together([problem], _SOURCE)
+        raise source_error([problem], _SOURCE)
     parts = [
-        Part(file, (folder, folder / "images"), _SIDES[folder.name.lower()])
+        AnnotationFile(file, (folder, folder / "images"), _SPLITS[folder.name.lower()])
         for folder in sorted(root.iterdir())
-        if folder.name.lower() in _SIDES and folder.is_dir() and (file := _only_json(folder))
+        if folder.name.lower() in _SPLITS and folder.is_dir() and (file := _only_json(folder))
     ]
     parts = parts or _official(root)
     if not parts and (file := _only_json(root)):
-        parts = [Part(file, (root, root / "images"), None)]
+        parts = [AnnotationFile(file, (root, root / "images"), None)]
     if not parts:
         below = [folder.name for folder in sorted(root.iterdir()) if folder.is_dir()]
         deeper = [name for name in below if any((root / name).glob("*/*.json")) and (root / name).name != "annotations"]
@@ -112,7 +112,7 @@ def image_file(name: str, folders: Iterable[Path]) -> Path | None:
     return None
 
 
-def _official(root: Path) -> list[Part]:
+def _official(root: Path) -> list[AnnotationFile]:
     """Return the parts of `annotations/instances_train2017.json` and the like."""
     files = sorted((root / "annotations").glob("instances_*.json"))
     if not files and (file := _only_json(root / "annotations")):
@@ -120,14 +120,14 @@ def _official(root: Path) -> list[Part]:
     parts = []
     for file in files:
         name = file.stem.removeprefix("instances_")
-        side = _SIDES.get(re.split(r"[^a-z]", name.lower())[0])
+        split = _SPLITS.get(re.split(r"[^a-z]", name.lower())[0])
         folders = (root / name, root / "images" / name, root / "images", root)
-        parts.append(Part(file, folders, side))
+        parts.append(AnnotationFile(file, folders, split))
     if len(parts) > 1 and any(part.split is None for part in parts):
         strange = [str(part.annotations) for part in parts if part.split is None]
         raise SegregError(
             f"root: of {len(parts)} annotation files, {listed(strange)} don't say train, val or test",
-            hint="set annotations: and images: to those of each side",
+            hint="set annotations: and images: to those of each split",
         )
     return parts
 
@@ -146,13 +146,13 @@ def _only_json(folder: Path) -> Path | None:
     return files[0] if files else None
 
 
-def _refuse_two_of_a_side(parts: list[Part]) -> None:
-    for side in ("train", "val", "test"):
-        files = [str(part.annotations) for part in parts if part.split == side]
+def _refuse_two_of_a_side(parts: list[AnnotationFile]) -> None:
+    for split in ("train", "val", "test"):
+        files = [str(part.annotations) for part in parts if part.split == split]
         if len(files) > 1:
             raise SegregError(
-                f"root: {listed(files)} are both the export's {side}",
-                hint="set annotations: and images: to those of each side",
+                f"root: {listed(files)} are both the export's {split}",
+                hint="set annotations: and images: to those of each split",
             )
 
 

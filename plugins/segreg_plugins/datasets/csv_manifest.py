@@ -13,10 +13,10 @@ from segreg.settings import NonNegativeInt
 from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.mask_rules import mask_rules
 from segreg_plugins.datasets.masks import read_image
-from segreg_plugins.datasets.table import Row, read_table
+from segreg_plugins.datasets.table import TableRow, read_table
 
 MOST_PROBLEMS = 20
-_SIDES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
+_SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
           "test": "test", "testing": "test"}  # fmt: skip
 _OPTIONAL = ("split", "group", "id")
 
@@ -110,7 +110,9 @@ def _named(manifest: Path, header: list[str], names: dict[str, str], renamed: se
     return found
 
 
-def _sample(row: Row, manifest: Path, folder: Path, named: dict[str, str], problems: list[Problem]) -> Sample | None:
+def _sample(
+    row: TableRow, manifest: Path, folder: Path, named: dict[str, str], problems: list[Problem]
+) -> Sample | None:
     """Return a row's sample, with the id that the row has or none yet, or notes what is wrong with it."""
     values = {what: row.values.get(column, "").strip() for what, column in named.items()}
     place = Place(str(manifest), row.line)
@@ -126,8 +128,8 @@ def _sample(row: Row, manifest: Path, folder: Path, named: dict[str, str], probl
                 Problem(f"{what}: {path} is {'a folder' if path.is_dir() else 'not there'}", place, _near(path))
             )
     split = values.get("split", "")
-    if split and split.lower() not in _SIDES:
-        hint = did_you_mean(split, _SIDES) or "train, val and test are sides"
+    if split and split.lower() not in _SPLITS:
+        hint = did_you_mean(split, _SPLITS) or "train, val and test are splits"
         problems.append(Problem(f'split: "{split}" is not a split', place, hint))
     elif "split" in values and not split:
         problems.append(Problem("says no split", place, "the column gives train, val or test in every row"))
@@ -138,11 +140,11 @@ def _sample(row: Row, manifest: Path, folder: Path, named: dict[str, str], probl
     if len(problems) > before:
         return None
     return Sample(
-        values.get("id", ""), files["image"], files["mask"], values.get("group") or None, _SIDES.get(split.lower())
+        values.get("id", ""), files["image"], files["mask"], values.get("group") or None, _SPLITS.get(split.lower())
     )
 
 
-def _with_ids(samples: list[Sample], rows: list[Row], manifest: Path, problems: list[Problem]) -> list[Sample]:
+def _with_ids(samples: list[Sample], rows: list[TableRow], manifest: Path, problems: list[Problem]) -> list[Sample]:
     """Return the samples with ids: their own, else the image's name, or its path where two have the same name."""
     seen: dict[tuple[str, object], int] = {}
     stems = Counter(sample.image.stem for sample in samples)

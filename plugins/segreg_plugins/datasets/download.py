@@ -104,7 +104,7 @@ def fetch(url: str, target: Path, *, pause: float = 1.0) -> None:
         failures = 0 if have > had else failures + 1
         if failures == 5:
             raise SegregError(
-                f"{url}: stopped after {_in_words(have)} ({reason})", hint="the same command continues from there"
+                f"{url}: stopped after {_format_bytes(have)} ({reason})", hint="the same command continues from there"
             )
         time.sleep(pause * 2**failures)
     part.replace(target)
@@ -166,7 +166,7 @@ def _fetch_rest(url: str, part: Path, had: int) -> None:
                 have += len(block)
                 say(have, total)
     if total is not None and have < total:
-        raise ConnectionError(f"the connection ended after {_in_words(have)} of {_in_words(total)}")
+        raise ConnectionError(f"the connection ended after {_format_bytes(have)} of {_format_bytes(total)}")
 
 
 def _check_reachable(source: str) -> None:
@@ -214,7 +214,7 @@ def _check_sum(archive: Path, expected: str) -> None:
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise SegregError(f"{folder}: {_in_words(needed)} are needed, and {_in_words(free)} are free")
+        raise SegregError(f"{folder}: {_format_bytes(needed)} are needed, and {_format_bytes(free)} are free")
 
 
 def _inside(info: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
@@ -246,23 +246,23 @@ def _alone_in(root: Path) -> Iterator[None]:
 def _teller(what: str) -> Callable[[int, int | None], None]:
     """Return a function that tells progress on stderr: in one line at a terminal, else at every tenth."""
     terminal = sys.stderr.isatty()
-    told = [time.monotonic(), -1.0]
+    printed = [time.monotonic(), -1.0]
 
     def say(done: int, total: int | None) -> None:
         share = done / total if total else 0.0
-        if terminal and (time.monotonic() - told[0] > 0.3 or done == total):
-            told[0] = time.monotonic()
-            sys.stderr.write(f"\r{what}: {_in_words(done)}{f' of {_in_words(total)}' if total else ''}   ")
+        if terminal and (time.monotonic() - printed[0] > 0.3 or done == total):
+            printed[0] = time.monotonic()
+            sys.stderr.write(f"\r{what}: {_format_bytes(done)}{f' of {_format_bytes(total)}' if total else ''}   ")
             sys.stderr.write("\n" if done == total else "")
             sys.stderr.flush()
-        elif not terminal and total and int(share * 10) > told[1]:
-            told[1] = int(share * 10)
-            sys.stderr.write(f"{what}: {share:.0%} of {_in_words(total)}\n")
+        elif not terminal and total and int(share * 10) > printed[1]:
+            printed[1] = int(share * 10)
+            sys.stderr.write(f"{what}: {share:.0%} of {_format_bytes(total)}\n")
 
     return say
 
 
-def _in_words(count: int) -> str:
+def _format_bytes(count: int) -> str:
     value, unit = float(count), "bytes"
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 1000 or unit == "GB":

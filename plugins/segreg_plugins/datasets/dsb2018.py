@@ -11,7 +11,7 @@ from segreg.task import Task
 from segreg_plugins.datasets.images import expanded, images_in, missing_folder
 from segreg_plugins.datasets.masks import read_binary_mask, read_image
 from segreg_plugins.datasets.pairing import pairs_in
-from segreg_plugins.datasets.sources import found_root, told_together
+from segreg_plugins.datasets.sources import found_root, source_error
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,7 @@ def dsb2018(*, root: Path = Path("data/dsb2018")) -> Dataset:
     """
     root = expanded(root)
     if problem := missing_folder(root, "root"):
-        raise told_together([problem], SOURCE)
+        raise source_error([problem], SOURCE)
     if (root / "images").is_dir() and (root / "masks").is_dir():
         samples = [Sample(*pair) for pair in pairs_in(root / "images", root / "masks", search="folder")]
         folders = [root / "images", root / "masks"]
@@ -96,5 +96,5 @@ def _raw(folder: Path) -> list[Sample]:
     if not samples and not problems:
         problems.append(Problem(f"{folder}: is empty"))
     if problems:
-        raise told_together(problems, SOURCE)
+        raise source_error(problems, SOURCE)
     return samples

@@ -67,14 +67,14 @@ def read_index_mask(sample: Sample, *, classes: int, ignore: int | None = None) 
     strange = [value for value in found if not 0 <= value < classes and value != ignored_value]
     if strange:
         raise SegregError(
-            f"{sample.mask}: holds {_in_words(strange)}, and {classes} classes have the numbers 0 to {classes - 1} "
+            f"{sample.mask}: holds {_values(strange)}, and {classes} classes have the numbers 0 to {classes - 1} "
             f"({ignored_value} is ignored)",
-            hint=f"its values are {_in_words(found)}; name all classes, or set ignore_index to the value that counts "
+            hint=f"its values are {_values(found)}; name all classes, or set ignore_index to the value that counts "
             "for nothing",
         )
     if ignore is None and classes == 2 and IGNORE_INDEX in found and 1 not in found:
         raise SegregError(
-            f"{sample.mask}: holds only {_in_words(found)}; with two classes, 255 may be the foreground or ignored",
+            f"{sample.mask}: holds only {_values(found)}; with two classes, 255 may be the foreground or ignored",
             hint="name one class, the foreground, if 255 is the foreground; set ignore_index: 255 if it is ignored",
         )
     return np.where(values == ignored_value, IGNORE_INDEX, values).astype(np.uint8)
@@ -108,11 +108,12 @@ def _not_binary(path: Path | None, found: list[int]) -> SegregError:
     if soft:
         ways[:2] = ways[1::-1]
     return SegregError(
-        f"{path}: holds {_in_words(found)}, and a mask of one class holds 0 and 1, or 0 and 255", hint="\n".join(ways)
+        f"{path}: holds {_values(found)}, and a mask of one class holds 0 and 1, or 0 and 255",
+        hint="\n".join(ways),
     )
 
 
-def _in_words(values: list[int]) -> str:
+def _values(values: list[int]) -> str:
     """Return "the value 7", "the values 0, 1 and 7", or the first of many and the last."""
     if len(values) == 1:
         return f"the value {values[0]}"

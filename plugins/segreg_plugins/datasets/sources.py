@@ -23,7 +23,7 @@ def found_root(root: Path, wanted: Sequence[str], *, source: str, archives: Sequ
     """
     root = expanded(root)
     if problem := missing_folder(root, "root"):
-        raise told_together([problem], source)
+        raise source_error([problem], source)
     absent = [name for name in wanted if not (root / name).exists()]
     if not absent:
         return root
@@ -31,7 +31,7 @@ def found_root(root: Path, wanted: Sequence[str], *, source: str, archives: Sequ
     raise SegregError(f"root: {root} has no {listed(absent, last='or')}", hint="\n".join(filter(None, hints)))
 
 
-def told_together(problems: Sequence[Problem], source: str) -> SegregError:
+def source_error(problems: Sequence[Problem], source: str) -> SegregError:
     """Return one error of several problems, the last of which says where the data comes from."""
     *others, last = problems
     return SegregError.of([*others, Problem(last.message, last.place, "\n".join(filter(None, (last.hint, source))))])

@@ -102,14 +102,14 @@ def _draw_all(folder: Path, *, samples: int, size: int, seed: int) -> None:
     images, masks = folder / input_folder("training"), folder / truth_folder("training")
     images.mkdir()
     masks.mkdir()
-    start = told = time.monotonic()
+    start = printed = time.monotonic()
     for index in range(samples):
         image, mask = draw(seed, index, size)
         Image.fromarray(image).save(images / f"ISIC_{index:07d}.jpg", quality=92)
         Image.fromarray(mask).save(masks / f"ISIC_{index:07d}{MASK_SUFFIX}.png")
         now = time.monotonic()
-        if now - start > 2 and now - told > 2:
-            told = now
+        if now - start > 2 and now - printed > 2:
+            printed = now
             sys.stderr.write(f"drawing synthetic images: {index + 1} of {samples}\n")
 
 

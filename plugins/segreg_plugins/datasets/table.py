@@ -16,14 +16,14 @@ JSON_LINES = (".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One row: the line where it begins, and its values by column, as strings."""
 
     line: int
     values: Mapping[str, str]
 
 
-def read_table(file: Path) -> tuple[list[str], list[Row]]:
+def read_table(file: Path) -> tuple[list[str], list[TableRow]]:
     """Return the columns in their order, and the rows. Blank lines are skipped.
 
     Raises:
@@ -41,7 +41,7 @@ def read_table(file: Path) -> tuple[list[str], list[Row]]:
     return _from_json_lines(file, text) if file.suffix.lower() in JSON_LINES else _from_csv(file, text)
 
 
-def _from_csv(file: Path, text: str) -> tuple[list[str], list[Row]]:
+def _from_csv(file: Path, text: str) -> tuple[list[str], list[TableRow]]:
     first = next(line for line in text.splitlines() if line.strip())
     if first.lstrip().startswith("{"):
         raise SegregError(f"{file}: holds JSON", hint="name it .jsonl if each line is one object")
@@ -49,7 +49,7 @@ def _from_csv(file: Path, text: str) -> tuple[list[str], list[Row]]:
     delimiter = next((mark for mark in ("\t", ";") if mark in first), ",")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     begins = 1
     try:
         for values in reader:
@@ -65,7 +65,7 @@ def _from_csv(file: Path, text: str) -> tuple[list[str], list[Row]]:
                     hint='a field that holds a delimiter stands in "quotes"',
                 )
             else:
-                rows.append(Row(line, dict(zip(header, values, strict=True))))
+                rows.append(TableRow(line, dict(zip(header, values, strict=True))))
     except csv.Error as error:
         raise SegregError(f"is not a CSV ({error})", place=Place(str(file), begins)) from None
     return header, rows
@@ -79,9 +79,9 @@ def _checked_header(file: Path, line: int, header: list[str]) -> list[str]:
     return header
 
 
-def _from_json_lines(file: Path, text: str) -> tuple[list[str], list[Row]]:
+def _from_json_lines(file: Path, text: str) -> tuple[list[str], list[TableRow]]:
     header: dict[str, None] = {}
-    rows: list[Row] = []
+    rows: list[TableRow] = []
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -97,7 +97,7 @@ def _from_json_lines(file: Path, text: str) -> tuple[list[str], list[Row]]:
             raise SegregError("holds no JSON object", place=place, hint='such as {"image": "a.png", "mask": "b.png"}')
         nested = [key for key, value in item.items() if isinstance(value, (dict, list))]
         header |= dict.fromkeys(item)
-        rows.append(Row(number, {key: _as_text(value) for key, value in item.items() if key not in nested}))
+        rows.append(TableRow(number, {key: _as_text(value) for key, value in item.items() if key not in nested}))
     return list(header), rows
 
 

@@ -10,7 +10,7 @@ from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.masks import read_image, read_index_mask
-from segreg_plugins.datasets.sources import found_root, told_together
+from segreg_plugins.datasets.sources import found_root, source_error
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
@@ -45,18 +45,18 @@ def voc(
     source = SOURCE if masks == "standard" else f"{SOURCE}\n{AUGMENTED_SOURCE}"
     wanted = ["JPEGImages", folder, "ImageSets/Segmentation"]
     root = found_root(root, wanted, source=source, archives=["VOCtrainval_11-May-2012.tar"])
-    sides = _sides(root, masks, folder)
+    splits = _splits(root, masks, folder)
     samples: list[Sample] = []
     missing: list[Path] = []
-    for side, names in sides.items():
+    for split, names in splits.items():
         for name in names:
             image, mask = root / "JPEGImages" / f"{name}.jpg", root / folder / f"{name}.png"
             missing += [path for path in (image, mask) if not path.is_file()]
-            samples.append(Sample(name, image, mask, None, side or None))
+            samples.append(Sample(name, image, mask, None, split or None))
     if missing:
         some = listed([str(path) for path in missing], quote="", most=3)
         what = "1 file of the lists is" if len(missing) == 1 else f"{len(missing)} files of the lists are"
-        raise told_together([Problem(f"{what} not there: {some}")], source)
+        raise source_error([Problem(f"{what} not there: {some}")], source)
     return Dataset(
         Task(CLASSES, "multiclass"),
         samples,
@@ -67,7 +67,7 @@ def voc(
     )
 
 
-def _sides(root: Path, masks: str, folder: str) -> dict[str, list[str]]:
+def _splits(root: Path, masks: str, folder: str) -> dict[str, list[str]]:
     """Return the names of each split; "" where there is none."""
     lists = root / "ImageSets" / "Segmentation"
     if masks == "augmented":
@@ -75,15 +75,15 @@ def _sides(root: Path, masks: str, folder: str) -> dict[str, list[str]]:
         named = lists / "trainaug.txt"
         all_masks = sorted(path.stem for path in (root / folder).glob("*.png") if not path.name.startswith("."))
         train = _names(named) if named.is_file() else [name for name in all_masks if name not in set(val)]
-        sides = {"train": train, "val": val}
+        splits = {"train": train, "val": val}
     elif (lists / "train.txt").is_file() or not (lists / "trainval.txt").is_file():
-        sides = {"train": _names(lists / "train.txt"), "val": _names(lists / "val.txt")}
+        splits = {"train": _names(lists / "train.txt"), "val": _names(lists / "val.txt")}
     else:
-        sides = {"": _names(lists / "trainval.txt")}
-    both = sorted(set(sides.get("train", [])) & set(sides.get("val", [])))
+        splits = {"": _names(lists / "trainval.txt")}
+    both = sorted(set(splits.get("train", [])) & set(splits.get("val", [])))
     if both:
         raise SegregError(f"{lists}: {listed(both, most=3)} {'stands' if len(both) == 1 else 'stand'} in train and val")
-    return sides
+    return splits
 
 
 def _names(file: Path) -> list[str]:

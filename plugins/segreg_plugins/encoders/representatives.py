@@ -47,11 +47,11 @@ def of_timm() -> Iterable[str]:
     """
     catalogue = timm_family.catalogue()
     known = [name for name in SMALLEST_OF_TIMM if name in catalogue]
-    told = {catalogue[name] for name in known}
+    covered = {catalogue[name] for name in known}
     first: dict[object, str] = {}
     for name in sorted(catalogue):
         first.setdefault(catalogue[name], name)
-    return sorted([*known, *(name for file, name in first.items() if file not in told)])
+    return sorted([*known, *(name for file, name in first.items() if file not in covered)])
 
 
 def of_smp() -> Iterable[str]:

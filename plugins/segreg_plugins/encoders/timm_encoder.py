@@ -20,7 +20,7 @@ from segreg_plugins.encoders.normalization import per_channel
 from segreg_plugins.pretrained import DEFAULT, Fallback, HubFile, WebFile, loading, obtain
 
 _HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
-# How timm's models are told to take images of other sizes than they were trained at, the best way first.
+# How timm's models are made to take images of other sizes than they were trained at, the best way first.
 _ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True, "dynamic_img_pad": True},
     {"dynamic_img_size": True},

@@ -33,7 +33,7 @@ def segreg_run_start(run: Path, recipe: Mapping[str, Any]) -> None:
     unknown = [name for name in _named() if name not in TRACKERS]
     hints = did_you_mean(unknown[0], TRACKERS) or f"there are {listed(TRACKERS)}" if unknown else ""
     problems = [Problem(f"{VARIABLE} names {listed(unknown)}, which is not a tracker", hint=hints)] if unknown else []
-    _tell(lambda tracker: tracker.start(run, recipe), problems)
+    _collect(lambda tracker: tracker.start(run, recipe), problems)
 
 
 @hookimpl
@@ -43,7 +43,7 @@ def segreg_epoch_end(run: Path, epoch: int, values: Mapping[str, float]) -> None
     Raises:
         SegregError: a tracker fails.
     """
-    _tell(lambda tracker: tracker.epoch(run, epoch, values), [])
+    _collect(lambda tracker: tracker.epoch(run, epoch, values), [])
 
 
 @hookimpl
@@ -53,7 +53,7 @@ def segreg_run_end(run: Path, results: Mapping[str, Any]) -> None:
     Raises:
         SegregError: a tracker fails.
     """
-    _tell(lambda tracker: tracker.end(run, results), [])
+    _collect(lambda tracker: tracker.end(run, results), [])
 
 
 def _named() -> list[str]:
@@ -61,7 +61,7 @@ def _named() -> list[str]:
     return list(dict.fromkeys(word for word in words if word))
 
 
-def _tell(tell: Callable[[ModuleType], None], problems: list[Problem]) -> None:
+def _collect(tell: Callable[[ModuleType], None], problems: list[Problem]) -> None:
     """Report every tracker that is asked for, and then raises what went wrong with any."""
     for name in _named():
         if name not in TRACKERS:
@@ -70,7 +70,7 @@ def _tell(tell: Callable[[ModuleType], None], problems: list[Problem]) -> None:
             tell(importlib.import_module(f"{__name__}.{name}"))
         except SegregError as error:
             problems += error.problems
-        except Exception as error:  # a server that can't be reached, a full disk: the next tracker is told all the same
+        except Exception as error:  # a server that can't be reached, a full disk: the next tracker gets it all the same
             problems.append(Problem(f"{name}: {type(error).__name__}: {error}"))
     if problems:
         raise SegregError.of(problems)

@@ -21,7 +21,7 @@ def flat(values: Any, before: str = "") -> dict[str, Any]:
     return found
 
 
-def plain_words(value: Any) -> str:
+def format_plain(value: Any) -> str:
     """Return a recipe's value as a recipe writes it."""
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 

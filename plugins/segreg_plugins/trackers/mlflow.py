@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError
-from segreg_plugins.trackers.flat import final_metrics, flat, plain_words
+from segreg_plugins.trackers.flat import final_metrics, flat, format_plain
 
 NOTE = "mlflow.json"
 """The file in a run's directory that names its MLflow run."""
@@ -51,7 +51,7 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
     known = client.get_experiment_by_name(name)
     experiment = known.experiment_id if known else client.create_experiment(name)
     run_id = client.create_run(experiment, run_name=run.name, tags={"segreg.runs.run": str(run.absolute())}).info.run_id
-    words = {_name(key): plain_words(value)[:_LONGEST_VALUE] for key, value in flat(recipe).items()}
+    words = {_name(key): format_plain(value)[:_LONGEST_VALUE] for key, value in flat(recipe).items()}
     for part in _batches([Param(key, value) for key, value in words.items()], _MOST_PARAMETERS):
         client.log_batch(run_id, params=part)
     note = {"tracking_uri": client.tracking_uri, "experiment": name, "run_id": run_id}

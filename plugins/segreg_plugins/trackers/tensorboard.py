@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError
-from segreg_plugins.trackers.flat import final_metrics, flat, plain_words
+from segreg_plugins.trackers.flat import final_metrics, flat, format_plain
 
 FOLDER = "tensorboard"
 """The folder in a run's directory."""
@@ -35,7 +35,7 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
     number = len(list(folder.glob("events.out.tfevents.*")))
     name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{number}"
     (folder / name).touch()
-    rows = "".join(f"    {name}: {plain_words(value)}\n" for name, value in flat(recipe).items())
+    rows = "".join(f"    {name}: {format_plain(value)}\n" for name, value in flat(recipe).items())
     _append(run, [{"file_version": "brain.Event:2"}, {"summary": _summary().text("recipe", rows), "step": 0}])
 
 
@@ -45,7 +45,7 @@ def epoch(run: Path, number: int, values: Mapping[str, float]) -> None:
         return
     from tensorboard.compat.proto.event_pb2 import SessionLog
 
-    # What an earlier process told of this epoch and later ones, before it was killed, is void.
+    # What an earlier process wrote of this epoch and later ones, before it was killed, is void.
     events: list[dict[str, Any]] = [{"session_log": SessionLog(status=SessionLog.START), "step": number}]
     events += [
         {"summary": _summary().scalar(name.replace(".", "/", 1), value), "step": number}
@@ -92,7 +92,7 @@ def _settings(run: Path) -> dict[str, Any]:
 
     recipe = flat(yaml.safe_load((run / "resolved.yaml").read_text(encoding="utf-8")))
     return {
-        name: value if isinstance(value, (bool, int, float)) else plain_words(value) for name, value in recipe.items()
+        name: value if isinstance(value, (bool, int, float)) else format_plain(value) for name, value in recipe.items()
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from segreg.config.recipe import COMMAND_LINE, Recipe, read_recipe
 from segreg.errors import Place, SegregError, did_you_mean, listed
-from segreg.settings import value_in_words
+from segreg.settings import format_value
 
 Unit = Literal["epochs", "steps", "minutes"]
 UNITS: tuple[Unit, ...] = ("epochs", "steps", "minutes")
@@ -210,7 +210,7 @@ def _seeds(given: Any, place: Place | None) -> tuple[int, ...]:
             raise SegregError("a seed is given twice among the seeds", place=place)
         return tuple(given)
     raise SegregError(
-        f"seeds must be a number of seeds or a list of them, not {value_in_words(given)}",
+        f"seeds must be a number of seeds or a list of them, not {format_value(given)}",
         place=place,
         hint="3 means 0, 1 and 2",
     )
@@ -235,7 +235,7 @@ def budget(unit: Unit, amount: Any, place: Place | None) -> Budget:
     whole = unit != "minutes"
     if isinstance(amount, bool) or not isinstance(amount, int if whole else (int, float)) or not amount > 0:
         what = "a whole number above 0" if whole else "above 0"
-        raise SegregError(f"a budget of {unit} must be {what}, not {value_in_words(amount)}", place=place)
+        raise SegregError(f"a budget of {unit} must be {what}, not {format_value(amount)}", place=place)
     return Budget(unit, float(amount))
 
 
@@ -247,7 +247,7 @@ def _mapping(read: Recipe, key: str) -> dict[str, Any]:
 
 
 def _wrong(read: Recipe, key: str, what: str, given: Any, *below: str) -> SegregError:
-    return SegregError(f'"{key}" {what}, not {value_in_words(given)}', place=read.place((key, *below)))
+    return SegregError(f'"{key}" {what}, not {format_value(given)}', place=read.place((key, *below)))
 
 
 def baseline_of(plan: Plan, combinations: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segreg.benchmark.bench.plan import Budget, Plan, override, recipe_of, written_as
-from segreg.config.diff import told_by
+from segreg.config.diff import label_of
 from segreg.config.resolve import Resolved, resolve
 from segreg.errors import Problem, SegregError
 from segreg.registry.registry import Registry
@@ -130,7 +130,7 @@ def _short(value: Any) -> str:
 
 
 def _model(one: Mapping[str, Any]) -> str:
-    return told_by(format_settings(one))
+    return label_of(format_settings(one))
 
 
 def _key(one: Mapping[str, Any], recipe: Resolved) -> str:

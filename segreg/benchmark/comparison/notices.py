@@ -30,7 +30,7 @@ def notices_of(scored: Mapping[str, Sequence[Scored]], metric: str, images: int)
             f"The runs were scored on different images. This comparison is of the {images} that all of them were "
             f"scored on, of at most {most}; scores that can't be computed from single images are each run's own."
         )
-    if {one.side for one in every} != {"test"}:
+    if {one.split for one in every} != {"test"}:
         yield "Some runs have no test images: their scores are of the images that chose their weights."
     for name, words in (("resolution", "resolutions"), ("dataset", "datasets")):
         values = list(dict.fromkeys(str(one.run.results.get(name)) for one in every))

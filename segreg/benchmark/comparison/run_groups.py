@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from segreg.config.diff import distinguishing, told_by
+from segreg.config.diff import distinguishing, label_of
 from segreg.config.recipe import read_recipe
 from segreg.errors import SegregError, listed
 from segreg.runs.trained_run import Run
@@ -57,7 +57,7 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
             raise SegregError(f"{listed(same)} are runs of one recipe with one seed", hint="name one of them")
         ordered = sorted(group, key=lambda pair: int(pair[1].get("seed", 0)))
         members = tuple(run for run, _ in ordered)
-        name = told_by(settings) or str(members[0].directory.path)
+        name = label_of(settings) or str(members[0].directory.path)
         found.append(RunGroup(name, settings, members))
     names = [one.name for one in found]
     return [

@@ -60,15 +60,15 @@ def _row(model: Model, comparison: Comparison, also: Sequence[str], costs: Seque
     return [
         rank,
         model.name + seeds,
-        format_value(model.values[comparison.metric]),
+        format_score(model.values[comparison.metric]),
         difference,
         p,
-        *(format_value(model.values[name]) for name in also),
+        *(format_score(model.values[name]) for name in also),
         *(format_cost(model.costs.get(name)) for name in costs),
     ]
 
 
-def format_value(value: Value) -> str:
+def format_score(value: Value) -> str:
     """Return "0.8123 [0.7901, 0.8345]"."""
     if math.isnan(value.mean):
         return "undefined"

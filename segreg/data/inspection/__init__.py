@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segreg.data.inspection.checks import Case, Finding
+from segreg.data.inspection.checks import Finding, FindingCase
 from segreg.data.inspection.report import Report, inspect
 
-__all__ = ["Case", "Finding", "Report", "inspect"]
+__all__ = ["Finding", "FindingCase", "Report", "inspect"]

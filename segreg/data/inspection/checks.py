@@ -22,7 +22,7 @@ STRETCHED = 1.5
 
 
 @dataclass(frozen=True)
-class Case:
+class FindingCase:
     """One instance of a finding.
 
     Attributes:
@@ -55,7 +55,7 @@ class Finding:
     what: str
     why: str
     do: str
-    cases: tuple[Case, ...] = ()
+    cases: tuple[FindingCase, ...] = ()
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -67,13 +67,13 @@ class Finding:
 
     def lines(self, *, most: int = 5) -> list[str]:
         """Return it as lines to print, with the first `most` cases."""
-        told = [f"{self.severity}: {self.what} [{self.name}]"]
-        told += [f"    {case.message}" for case in self.cases[:most]]
+        lines = [f"{self.severity}: {self.what} [{self.name}]"]
+        lines += [f"    {case.message}" for case in self.cases[:most]]
         if len(self.cases) > most:
-            told.append(f"    and {len(self.cases) - most} more; --all prints them, --json too")
+            lines.append(f"    and {len(self.cases) - most} more; --all prints them, --json too")
         for word, text in (("why", self.why), ("do", self.do)):
-            told += textwrap.wrap(text, 112, initial_indent=f"  {word + ':':<5}", subsequent_indent=" " * 7)
-        return told
+            lines += textwrap.wrap(text, 112, initial_indent=f"  {word + ':':<5}", subsequent_indent=" " * 7)
+        return lines
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
@@ -176,7 +176,9 @@ def fault_findings(dataset: Dataset, scanned: Sequence[Scanned]) -> list[Finding
         cases = []
         for one in scanned:
             sample = dataset.samples[one.index]
-            cases += [Case(fault.message, files_of(sample), (sample.id,)) for fault in one.faults if fault.name == name]
+            cases += [
+                FindingCase(fault.message, files_of(sample), (sample.id,)) for fault in one.faults if fault.name == name
+            ]
         if cases:
             findings.append(Finding("error", name, f"{what}: {len(cases)}", why, do, tuple(cases)))
     return findings
@@ -197,7 +199,7 @@ def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> 
     ]
 
 
-def _odd_masks(dataset: Dataset, scanned: Sequence[Scanned]) -> dict[str, tuple[Case, ...]]:
+def _odd_masks(dataset: Dataset, scanned: Sequence[Scanned]) -> dict[str, tuple[FindingCase, ...]]:
     names, mode = labels_of(dataset.task), dataset.task.mode
     ignored, empty, single = [], [], []
     for one in scanned:
@@ -218,7 +220,7 @@ def _odd_masks(dataset: Dataset, scanned: Sequence[Scanned]) -> dict[str, tuple[
     }
 
 
-def _resized(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> dict[str, tuple[Case, ...]]:  # noqa: A002
+def _resized(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> dict[str, tuple[FindingCase, ...]]:  # noqa: A002
     names = labels_of(dataset.task)
     lost, stretched, enlarged = [], [], []
     for one in scanned:
@@ -238,38 +240,38 @@ def _resized(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> dict
     }
 
 
-def class_findings(dataset: Dataset, sides: Mapping[SplitName, Sequence[Scanned]]) -> list[Finding]:
+def class_findings(dataset: Dataset, splits: Mapping[SplitName, Sequence[Scanned]]) -> list[Finding]:
     """Return classes that nobody shows, that training never sees, and that a score can't be given for."""
     task = dataset.task
-    everywhere = class_shares([s for side in sides.values() for s in side], task)
+    everywhere = class_shares([s for split in splits.values() for s in split], task)
     never = [share.name for share in everywhere if not share.pixels]
     findings = []
-    if never and any(_any_mask(scanned) for scanned in sides.values()):
+    if never and any(_any_mask(scanned) for scanned in splits.values()):
         findings.append(Finding(
             "warning", "class-never-present", f"no mask shows {listed(never)}",
             "the network can't learn it, and scores averaged over classes have to leave it out",
             "look at the class names and at how mask values become classes; leave out what is not there",
-            tuple(Case(name) for name in never),
+            tuple(FindingCase(name) for name in never),
         ))  # fmt: skip
-    shares = {side: class_shares(scanned, task) for side, scanned in sides.items() if _any_mask(scanned)}
+    shares = {split: class_shares(scanned, task) for split, scanned in splits.items() if _any_mask(scanned)}
     trained = {share.name for share in shares.get("train", ()) if share.pixels}
-    for side in ("val", "test"):
-        if side not in shares or "train" not in shares:
+    for split in ("val", "test"):
+        if split not in shares or "train" not in shares:
             continue
-        there = {share.name for share in shares[side] if share.pixels}
+        there = {share.name for share in shares[split] if share.pixels}
         if unseen := [share.name for share in everywhere if share.name in there - trained]:
             findings.append(Finding(
-                "warning", "class-not-in-train", f"{side} shows {listed(unseen)}, and train never does",
+                "warning", "class-not-in-train", f"{split} shows {listed(unseen)}, and train never does",
                 "the network is asked for what it was never taught",
                 "split otherwise: another split.seed, or lists that spread the rare classes",
-                tuple(Case(name) for name in unseen),
+                tuple(FindingCase(name) for name in unseen),
             ))  # fmt: skip
         if absent := [share.name for share in everywhere if share.name in trained - there]:
             findings.append(Finding(
-                "note", "class-not-in-side", f"{side} never shows {listed(absent)}",
-                f"there is no score for it on {side}",
+                "note", "class-not-in-split", f"{split} never shows {listed(absent)}",
+                f"there is no score for it on {split}",
                 "split otherwise if that class matters",
-                tuple(Case(name) for name in absent),
+                tuple(FindingCase(name) for name in absent),
             ))  # fmt: skip
     return findings
 
@@ -283,13 +285,13 @@ def files_of(sample: Sample) -> tuple[str, ...]:
     return tuple(str(file) for file in (sample.image, sample.mask) if file is not None)
 
 
-def _cases(dataset: Dataset, found: Sequence[tuple[Scanned, str, str]]) -> tuple[Case, ...]:
+def _cases(dataset: Dataset, found: Sequence[tuple[Scanned, str, str]]) -> tuple[FindingCase, ...]:
     """Return a case for each sample, of its image or its mask, with the finding for that file."""
     cases = []
     for one, which, words in found:
         sample = dataset.samples[one.index]
         file = sample.image if which == "image" else sample.mask
-        cases.append(Case(f"{file}: {words}" if words else str(file), files_of(sample), (sample.id,)))
+        cases.append(FindingCase(f"{file}: {words}" if words else str(file), files_of(sample), (sample.id,)))
     return tuple(cases)
 
 

@@ -1,4 +1,4 @@
-"""What stands on two sides of a split though it is one thing: groups, copies, images alike.
+"""What is in two splits though it is one thing: groups, copies, images alike.
 
 A hash of an image's large forms (dHash, pHash) takes every dark spot in the middle of a bright ground for every other.
 So what is compared here is detail: of a grey thumbnail each pixel's difference from its surroundings, divided by how
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.data import SPLITS, SplitName
-from segreg.data.inspection.checks import Case, Finding, files_of
+from segreg.data.inspection.checks import Finding, FindingCase, files_of
 from segreg.data.inspection.scan import SIDE, Scanned
 from segreg.errors import listed
 from segreg.registry.protocols import Dataset
@@ -53,7 +53,7 @@ _LEAK = "the network is scored on what it was trained on, and the scores promise
 _GROUPS = (
     "give the images of one thing one group (a data set's setting, or a manifest's column), so that a drawn split "
 )
-_GROUPS += "keeps them on one side; or leave one of them out"
+_GROUPS += "keeps them in one split; or leave one of them out"
 # Roboflow names the augmented copies of `a.jpg` `a_jpg.rf.<hash>.jpg`.
 _AUGMENTED_COPY = re.compile(r"^(.+)\.rf\.[0-9a-zA-Z]{8,}$")
 
@@ -67,7 +67,7 @@ class AlikePair:
         second: the other.
         likeness: correlation of their details; 1 where their values are the same.
         orientation: how the second must be turned to lie on the first, an index into `ORIENTATIONS`.
-        across: whether they stand on two sides of the split.
+        across: whether they are in two splits.
     """
 
     first: int
@@ -77,27 +77,27 @@ class AlikePair:
     across: bool
 
 
-def group_findings(dataset: Dataset, side_of: Mapping[int, SplitName]) -> list[Finding]:
-    """Return groups that stand on two sides, and sources whose copies have no group."""
+def group_findings(dataset: Dataset, split_of: Mapping[int, SplitName]) -> list[Finding]:
+    """Return groups that are in two splits, and sources whose copies have no group."""
     members: dict[str, list[int]] = defaultdict(list)
     sources: dict[str, list[int]] = defaultdict(list)
-    for index in side_of:
+    for index in split_of:
         sample = dataset.samples[index]
         if sample.group is not None:
             members[sample.group].append(index)
         elif match := _AUGMENTED_COPY.match(sample.image.stem):
             sources[f"{sample.image.parent}/{match.group(1)}"].append(index)
     findings = []
-    if cases := _divided(dataset, members, side_of, "group"):
+    if cases := _divided(dataset, members, split_of, "group"):
         findings.append(Finding(
-            "error", "group-across-sides", f"groups on two sides of the split: {len(cases)}", _LEAK,
-            "move each group to one side; split.method: random keeps groups whole", cases,
+            "error", "group-across-splits", f"groups in two splits: {len(cases)}", _LEAK,
+            "move each group to one split; split.method: random keeps groups whole", cases,
         ))  # fmt: skip
     copied = {name: indices for name, indices in sources.items() if len(indices) > 1}
-    if cases := _divided(dataset, copied, side_of, "source"):
+    if cases := _divided(dataset, copied, split_of, "source"):
         findings.append(Finding(
-            "error", "augmented-copies-across-sides",
-            f"images with augmented copies on two sides of the split, by their names (.rf.): {len(cases)}", _LEAK,
+            "error", "augmented-copies-across-splits",
+            f"images with augmented copies in two splits, by their names (.rf.): {len(cases)}", _LEAK,
             "set the group by a regular expression such as ^(.*)[.]rf[.], so that copies of a source have one group",
             cases,
         ))  # fmt: skip
@@ -105,11 +105,11 @@ def group_findings(dataset: Dataset, side_of: Mapping[int, SplitName]) -> list[F
 
 
 def duplicate_findings(
-    dataset: Dataset, scanned: Sequence[Scanned], side_of: Mapping[int, SplitName]
+    dataset: Dataset, scanned: Sequence[Scanned], split_of: Mapping[int, SplitName]
 ) -> tuple[list[Finding], list[AlikePair]]:
-    """Return images that are there twice or nearly so, and all such pairs, those across sides first."""
+    """Return images that are there twice or nearly so, and all such pairs, those across splits first."""
     same = _same_images(scanned)
-    findings = _same_findings(dataset, same, scanned, side_of)
+    findings = _same_findings(dataset, same, scanned, split_of)
     readable = [one for one in scanned if one.thumbnail is not None]
     near: list[AlikePair] = []
     if len(readable) > MOST:
@@ -120,11 +120,11 @@ def duplicate_findings(
     else:
         twins = {one.index: number for number, indices in enumerate(same) for one in indices}
         found = alike_pairs([one.thumbnail for one in readable if one.thumbnail is not None])
-        pairs = [_pair(p, readable, side_of) for p in found]
+        pairs = [_pair(p, readable, split_of) for p in found]
         near = [p for p in pairs if twins.get(p.first, -1) != twins.get(p.second, -2)]
-        findings += _near_findings(dataset, near, side_of)
+        findings += _near_findings(dataset, near, split_of)
     exact = [
-        AlikePair(a.index, b.index, 1.0, 0, side_of.get(a.index) != side_of.get(b.index))
+        AlikePair(a.index, b.index, 1.0, 0, split_of.get(a.index) != split_of.get(b.index))
         for indices in same
         for a, b in pairwise(indices)
     ]
@@ -140,24 +140,24 @@ def _same_images(scanned: Sequence[Scanned]) -> list[list[Scanned]]:
 
 
 def _same_findings(
-    dataset: Dataset, same: Sequence[Sequence[Scanned]], scanned: Sequence[Scanned], side_of: Mapping[int, SplitName]
+    dataset: Dataset, same: Sequence[Sequence[Scanned]], scanned: Sequence[Scanned], split_of: Mapping[int, SplitName]
 ) -> list[Finding]:
     sets = [[one.index for one in found] for found in same]
-    across = [indices for indices in sets if len({side_of.get(i) for i in indices}) > 1]
-    within = [indices for indices in sets if len({side_of.get(i) for i in indices}) == 1]
+    across = [indices for indices in sets if len({split_of.get(i) for i in indices}) > 1]
+    within = [indices for indices in sets if len({split_of.get(i) for i in indices}) == 1]
     findings = []
     if across:
         findings.append(Finding(
-            "error", "duplicate-across-sides",
+            "error", "duplicate-across-splits",
             f"images that are there again in another split: {len(across)}",
-            _LEAK, _GROUPS, tuple(_case(dataset, indices, side_of) for indices in across),
+            _LEAK, _GROUPS, tuple(_case(dataset, indices, split_of) for indices in across),
         ))  # fmt: skip
     if within:
         findings.append(Finding(
             "warning", "duplicate", f"images that are there again in the same split: {len(within)}",
             "they count for more than the others, and another split would divide them",
             "leave all but one of them out, or give them one group",
-            tuple(_case(dataset, indices, side_of) for indices in within),
+            tuple(_case(dataset, indices, split_of) for indices in within),
         ))  # fmt: skip
     mask_of = {one.index: one.mask_digest for one in scanned}
     unlike = [indices for indices in sets if len({mask_of[i] for i in indices if mask_of[i]}) > 1]
@@ -166,19 +166,19 @@ def _same_findings(
             "warning", "duplicate-with-other-mask", f"images that are there again with another mask: {len(unlike)}",
             "one and the same image is taught, and scored, by two truths",
             "keep the better mask of each",
-            tuple(_case(dataset, indices, side_of) for indices in unlike),
+            tuple(_case(dataset, indices, split_of) for indices in unlike),
         ))  # fmt: skip
     return findings
 
 
-def _near_findings(dataset: Dataset, near: Sequence[AlikePair], side_of: Mapping[int, SplitName]) -> list[Finding]:
+def _near_findings(dataset: Dataset, near: Sequence[AlikePair], split_of: Mapping[int, SplitName]) -> list[Finding]:
     findings = []
     if across := [pair for pair in near if pair.across]:
         findings.append(Finding(
-            "warning", "near-duplicate-across-sides",
-            f"pairs of images on two sides of the split that show the same thing: {len(across)}", _LEAK,
+            "warning", "near-duplicate-across-splits",
+            f"pairs of images in two splits that show the same thing: {len(across)}", _LEAK,
             f"look at them (--out draws them); {_GROUPS}",
-            tuple(_pair_case(dataset, pair, side_of) for pair in across),
+            tuple(_pair_case(dataset, pair, split_of) for pair in across),
         ))  # fmt: skip
     grouped = {index: dataset.samples[index].group for pair in near for index in (pair.first, pair.second)}
     loose = [p for p in near if not p.across and (grouped[p.first] is None or grouped[p.first] != grouped[p.second])]
@@ -190,11 +190,11 @@ def _near_findings(dataset: Dataset, near: Sequence[AlikePair], side_of: Mapping
                 likeness[index] = max(pair.likeness, likeness.get(index, 0.0))
         findings.append(Finding(
             "note", "near-duplicate",
-            f"sets of images on one side, without a group, that show the same thing: {len(sets)}",
+            f"sets of images in one split, without a group, that show the same thing: {len(sets)}",
             "another split would divide them",
             "look at them (--out draws them), and give those that are one thing one group",
             tuple(
-                _case(dataset, indices, side_of, f"alike by {max(likeness[i] for i in indices):.2f}: ")
+                _case(dataset, indices, split_of, f"alike by {max(likeness[i] for i in indices):.2f}: ")
                 for indices in sets
             ),
         ))  # fmt: skip
@@ -202,48 +202,48 @@ def _near_findings(dataset: Dataset, near: Sequence[AlikePair], side_of: Mapping
 
 
 def _divided(
-    dataset: Dataset, sets: Mapping[str, Sequence[int]], side_of: Mapping[int, SplitName], word: str
-) -> tuple[Case, ...]:
+    dataset: Dataset, sets: Mapping[str, Sequence[int]], split_of: Mapping[int, SplitName], word: str
+) -> tuple[FindingCase, ...]:
     return tuple(
-        _case(dataset, indices, side_of, f'{word} "{name}": ')
+        _case(dataset, indices, split_of, f'{word} "{name}": ')
         for name, indices in sets.items()
-        if len({side_of[index] for index in indices}) > 1
+        if len({split_of[index] for index in indices}) > 1
     )
 
 
-def _pair(pair: Pair, readable: Sequence[Scanned], side_of: Mapping[int, SplitName]) -> AlikePair:
+def _pair(pair: ThumbnailPair, readable: Sequence[Scanned], split_of: Mapping[int, SplitName]) -> AlikePair:
     first, second = readable[pair.first].index, readable[pair.second].index
-    return AlikePair(first, second, pair.likeness, pair.orientation, side_of.get(first) != side_of.get(second))
+    return AlikePair(first, second, pair.likeness, pair.orientation, split_of.get(first) != split_of.get(second))
 
 
-def _pair_case(dataset: Dataset, pair: AlikePair, side_of: Mapping[int, SplitName]) -> Case:
+def _pair_case(dataset: Dataset, pair: AlikePair, split_of: Mapping[int, SplitName]) -> FindingCase:
     way = f", the second {ORIENTATIONS[pair.orientation]}" if pair.orientation else ""
-    return _case(dataset, [pair.first, pair.second], side_of, f"alike by {pair.likeness:.2f}{way}: ")
+    return _case(dataset, [pair.first, pair.second], split_of, f"alike by {pair.likeness:.2f}{way}: ")
 
 
-def _case(dataset: Dataset, indices: Sequence[int], side_of: Mapping[int, SplitName], before: str = "") -> Case:
+def _case(dataset: Dataset, indices: Sequence[int], split_of: Mapping[int, SplitName], before: str = "") -> FindingCase:
     samples = [dataset.samples[index] for index in indices]
     named = [
-        f"{sample.image}{f' ({side_of[index]})' if index in side_of else ''}"
+        f"{sample.image}{f' ({split_of[index]})' if index in split_of else ''}"
         for index, sample in zip(indices, samples, strict=True)
     ]
-    return Case(
+    return FindingCase(
         before + listed(named, quote="", most=4),
         tuple(file for sample in samples for file in files_of(sample)),
         tuple(sample.id for sample in samples),
     )
 
 
-def sides_by_index(sides: Mapping[SplitName, Sequence[int]]) -> dict[int, SplitName]:
-    """Return each sample's side."""
-    return {index: side for side in SPLITS for index in sides.get(side, ())}
+def split_by_index(splits: Mapping[SplitName, Sequence[int]]) -> dict[int, SplitName]:
+    """Return each sample's split."""
+    return {index: split for split in SPLITS for index in splits.get(split, ())}
 
 
 # images that show the same thing, by their details
 
 
 @dataclass(frozen=True)
-class Pair:
+class ThumbnailPair:
     """Two images that show the same thing.
 
     Attributes:
@@ -259,7 +259,7 @@ class Pair:
     orientation: int
 
 
-def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = ALIKE) -> list[Pair]:
+def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = ALIKE) -> list[ThumbnailPair]:
     """Return the pairs of images that show the same thing, those most alike first.
 
     Time grows with the square of their number: half a second for 750 images, some ten seconds for 5,000.
@@ -276,7 +276,7 @@ def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = A
     for first, second, orientation in _worth_a_look(coarse):
         likeness = _shifted_correlation(fine[first], turned(fine[second], orientation))
         if likeness >= threshold:
-            pairs.append(Pair(first, second, min(1.0, likeness), orientation))
+            pairs.append(ThumbnailPair(first, second, min(1.0, likeness), orientation))
     return sorted(pairs, key=lambda pair: (-pair.likeness, pair.first, pair.second))
 
 

@@ -30,7 +30,7 @@ SIDE = 64
 
 
 @dataclass(frozen=True)
-class Fault:
+class SampleProblem:
     """Why training would refuse a sample.
 
     Attributes:
@@ -61,7 +61,7 @@ class Scanned:
     """
 
     index: int
-    faults: tuple[Fault, ...] = ()
+    faults: tuple[SampleProblem, ...] = ()
     size: tuple[int, int] | None = None
     format: str = ""
     blank: bool = False
@@ -104,18 +104,18 @@ def scan(
 def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa: A002
     """Read one sample."""
     sample, task = dataset.samples[index], dataset.task
-    faults: list[Fault] = []
+    faults: list[SampleProblem] = []
     image = _read(lambda: np.asarray(dataset.read_image(sample)), sample.image, "image-unreadable", faults)
     mask = None
     if sample.mask is None:
-        faults.append(Fault("mask-missing", f"{sample.image}: has no mask"))
+        faults.append(SampleProblem("mask-missing", f"{sample.image}: has no mask"))
     else:
         mask = _read(lambda: np.asarray(dataset.read_mask(sample)), sample.mask, _mask_fault(sample), faults)
     if image is not None and mask is not None and image.shape[:2] != mask.shape[-2:]:
-        told = f"is {_words(image.shape[:2])} but its mask {sample.mask} is {_words(mask.shape[-2:])} (height x width)"
-        faults.append(Fault("sizes-differ", f"{sample.image}: {told}"))
+        message = f"is {_hw(image.shape[:2])} but its mask {sample.mask} is {_hw(mask.shape[-2:])} (height x width)"
+        faults.append(SampleProblem("sizes-differ", f"{sample.image}: {message}"))
     elif image is not None and mask is not None and (wrong := _wrong(mask, task)):
-        faults.append(Fault("mask-values", f"{sample.mask}: holds {wrong}"))
+        faults.append(SampleProblem("mask-values", f"{sample.mask}: holds {wrong}"))
     lost: tuple[int, ...] = ()
     if image is not None and mask is not None and not faults:
         read = dataclasses.replace(dataset, read_image=lambda _: image, read_mask=lambda _: mask)
@@ -123,7 +123,7 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
             _, fitted, _ = fitted_sample(read, sample, input)
             lost = tuple(sorted(_present(mask, task) - _present(fitted, task)))
         except SegregError as error:
-            faults += [Fault("unfit", str(problem)) for problem in error.problems]
+            faults += [SampleProblem("unfit", str(problem)) for problem in error.problems]
     return dataclasses.replace(Scanned(index, tuple(faults), lost=lost), **_facts(image, mask, task))
 
 
@@ -157,7 +157,7 @@ def _mask_fault(sample: Sample) -> Callable[[], str]:
 
 
 def _read(
-    read: Callable[[], NDArray[Any]], file: object, name: str | Callable[[], str], faults: list[Fault]
+    read: Callable[[], NDArray[Any]], file: object, name: str | Callable[[], str], faults: list[SampleProblem]
 ) -> NDArray[Any] | None:
     try:
         values = read()
@@ -165,9 +165,11 @@ def _read(
             raise SegregError(f"the data set gave an array of shape {list(values.shape)} and type {values.dtype}")
     except Exception as error:  # decoders and plugins raise whatever they stumble over
         problems = error.problems if isinstance(error, SegregError) else ()
-        told = "; ".join(p.message for p in problems) or f"can't be read: {type(error).__name__}: {error}"
+        message = "; ".join(p.message for p in problems) or f"can't be read: {type(error).__name__}: {error}"
         faults.append(
-            Fault(name if isinstance(name, str) else name(), told if str(file) in told else f"{file}: {told}")
+            SampleProblem(
+                name if isinstance(name, str) else name(), message if str(file) in message else f"{file}: {message}"
+            )
         )
         return None
     return values
@@ -226,5 +228,5 @@ def _digest(values: NDArray[Any]) -> str:
     return hashlib.blake2b(header + np.ascontiguousarray(flat).tobytes(), digest_size=16).hexdigest()
 
 
-def _words(size: Sequence[int]) -> str:
+def _hw(size: Sequence[int]) -> str:
     return f"{size[0]}x{size[1]}"

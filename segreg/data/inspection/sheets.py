@@ -13,7 +13,7 @@ import numpy as np
 from segreg.config.sections import Input
 from segreg.data import Augmentation, SplitName
 from segreg.data.cache import fitted_sample
-from segreg.data.inspection.leaks import ORIENTATIONS, AlikePair, sides_by_index, turned
+from segreg.data.inspection.leaks import ORIENTATIONS, AlikePair, split_by_index, turned
 from segreg.data.inspection.scan import labels_of
 from segreg.data.split import drawn
 from segreg.errors import SegregError
@@ -78,7 +78,7 @@ def contact_sheet(
         try:
             image, mask, _ = fitted_sample(dataset, dataset.samples[number_of[name]], input)
         except SegregError:
-            continue  # told among the findings
+            continue  # reported among the findings
         row = [Panel(_outlined(image, mask, dataset.task), name)]
         for epoch in range(1, draws + 1):
             after = augmentation(image.copy(), mask.copy(), seed, epoch, name)
@@ -94,13 +94,13 @@ def contact_sheet(
 def pair_sheet(
     dataset: Dataset,
     pairs: Sequence[AlikePair],
-    sides: Mapping[SplitName, Sequence[int]],
+    splits: Mapping[SplitName, Sequence[int]],
     input: Input,  # noqa: A002
     *,
     most: int = 24,
 ) -> Figure:
     """Return a figure of pairs that look like copies, side by side, the second turned to lie on the first."""
-    side_of = sides_by_index(sides)
+    split_of = split_by_index(splits)
     rows: list[list[Panel]] = []
     for pair in pairs[:most]:
         panels = []
@@ -111,8 +111,8 @@ def pair_sheet(
             except SegregError:
                 continue
             image, mask = turned(image, way), _turned_mask(mask, way)
-            side = f"{side_of[index]}: " if index in side_of else ""
-            panels.append(Panel(_outlined(image, mask, dataset.task), side + sample.id))
+            split = f"{split_of[index]}: " if index in split_of else ""
+            panels.append(Panel(_outlined(image, mask, dataset.task), split + sample.id))
         if panels:
             words = [f"alike by {pair.likeness:.2f}" if pair.likeness < 1 else "the same values"]
             words.append(ORIENTATIONS[pair.orientation])
@@ -121,7 +121,7 @@ def pair_sheet(
     # Two pairs beside each other, because pairs are narrow.
     rows = [[panel for row in rows[k : k + 2] for panel in row] for k in range(0, len(rows), 2)]
     shown = f"{min(most, len(pairs))} of {len(pairs)}" if len(pairs) > most else str(len(pairs))
-    title = f"pairs of images that look like copies, those on two sides of the split first: {shown}"
+    title = f"pairs of images that look like copies, those in two splits first: {shown}"
     return _sheet(rows, title, dataset.task)
 
 
