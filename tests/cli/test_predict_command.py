@@ -70,7 +70,7 @@ def test_that_another_package_read_the_images_in_training_is_said(segreg, finish
     monkeypatch.setattr(Run, "recipe", changed)
     printed = segreg("predict", finished.directory.path, photos, "--out", "again")
     assert (
-        f'{reported} "synthetic_lesions" of segreg-tables 2 reads them; files are read by segreg itself, so their bands '
+        f'{reported} "synthetic_lesions" of segreg-tables 2 reads them; files are read by segreg itself, so their '
         "bands and values must be the same"
     ) in printed.out
 
