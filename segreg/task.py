@@ -48,6 +48,11 @@ class Task:
         """Return the number of logits a pixel has: 1 for binary, K otherwise."""
         return len(self.classes)
 
+    @property
+    def highest_label(self) -> int:
+        """Return the largest label that a mask may hold beside 255."""
+        return len(self.classes) - 1 if self.mode == "multiclass" else 1
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return float32 probabilities `[B, K, H, W]` in [0, 1] for logits of the same shape."""
         logits = logits.float()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segreg.data.resize import format_size
 from segreg.errors import SegregError, listed
 from segreg.task import IGNORE_INDEX, Task
 
@@ -75,8 +76,7 @@ class Augmentation:
         rows, columns = np.indices(mask_shape[-2:])
         board = np.array(_TRIED_LABELS, np.uint8)[(rows // 8 + columns // 8) % 2]
         mask = np.array(np.broadcast_to(board, mask_shape))
-        highest = self.task.channels - 1 if self.task.mode == "multiclass" else 1
-        fine = {*_TRIED_LABELS, IGNORE_INDEX, *range(highest + 1)}
+        fine = {*_TRIED_LABELS, IGNORE_INDEX, *range(self.task.highest_label + 1)}
         for step, name in zip(self.steps, self.names, strict=True):
             certain = copy.deepcopy(step)
             certain.transforms[0].p = 1.0
@@ -123,7 +123,8 @@ def _stepped(
         done = step(image=image, mask=given)
     except Exception as error:
         raise SegregError(
-            f'the augmentation "{name}" fails on an image of {_hw(image.shape)}: {type(error).__name__}: {error}',
+            f'the augmentation "{name}" fails on an image of {format_size(image.shape)}: '
+            f"{type(error).__name__}: {error}",
             hint="it may need more than an image and a mask, other settings or another input.size"
             + (", or a mask of one layer, where a multilabel task has one for each class" if layered else ""),
         ) from error
@@ -141,13 +142,9 @@ def _stepped(
         )
     if after.shape != image.shape or labels.shape != given.shape:
         raise SegregError(
-            f'the augmentation "{name}" turns an image of {_hw(image.shape)} into one of {_hw(after.shape)}; '
-            "it must keep the size",
-            hint=f"crops and resizes take the size of the input, {image.shape[0]}x{image.shape[1]}; "
+            f'the augmentation "{name}" turns an image of {format_size(image.shape)} into one of '
+            f"{format_size(after.shape)}; it must keep the size",
+            hint=f"crops and resizes take the size of the input, {format_size(image.shape[:2])}; "
             "turns by 90 degrees need a square input",
         )
     return after, np.ascontiguousarray(labels.transpose(2, 0, 1)) if layered else labels
-
-
-def _hw(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape))

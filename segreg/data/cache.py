@@ -27,7 +27,7 @@ import numpy as np
 from segreg.config.sections import Input
 from segreg.data.cache_folder import CacheLock, entry_folder, hold, index_file, make_room, new_folder, remove
 from segreg.data.images import fit_channels, to_uint8
-from segreg.data.resize import Size, fit_image, fit_mask, placement
+from segreg.data.resize import Size, fit_image, fit_mask, format_size, placement
 from segreg.errors import Place, Problem, SegregError, listed
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import Dataset, Sample
@@ -149,7 +149,7 @@ def prepare(
     images = (len(samples), height, width, input.channels)
     masks = (len(samples), *mask_shape(dataset.task, input.size))
     needed = int(np.prod(images)) + int(np.prod(masks)) + 4096 + 200 * len(samples)
-    make_room(needed, folder, what=f"{len(samples)} images at {height}x{width}")
+    make_room(needed, folder, what=f"{len(samples)} images at {format_size(input.size)}")
     building, held = new_folder(key, folder)
     try:
         arrays = (_array(building / "images.npy", images), _array(building / "masks.npy", masks))
@@ -189,9 +189,13 @@ def _key(dataset: Dataset, samples: Sequence[Sample], input: Input, index: Path,
 def _read_digest(read: Callable[[Sample], Any], sample: Sample) -> str:
     """Return a digest of what the data set reads where its samples are no files."""
     try:
-        values = np.ascontiguousarray(read(sample))
+        return array_digest(np.asarray(read(sample)))
     except Exception:
         return "unreadable"  # preparing it will tell what is wrong
+
+
+def array_digest(values: NDArray[Any]) -> str:
+    """Return a digest of an array's type, shape and values."""
     header = f"{values.dtype.str} {values.shape} ".encode()
     return hashlib.blake2b(header + values.tobytes(), digest_size=16).hexdigest()
 
@@ -260,10 +264,9 @@ def _gathered(errors: Sequence[SegregError]) -> SegregError:
 
 def _write_meta(file: Path, dataset: Dataset, samples: Sequence[Sample], input: Input, sizes: Sequence[Size]) -> None:  # noqa: A002
     folders = list(dict.fromkeys(str(folder) for folder in dataset.folders)) or [str(samples[0].image.parent)]
-    height, width = input.size
     meta = {
         "format": FORMAT,
-        "description": f"{', '.join(folders)}: {len(samples)} samples at {height}x{width}x{input.channels}",
+        "description": f"{', '.join(folders)}: {len(samples)} samples at {format_size((*input.size, input.channels))}",
         "ids": [sample.id for sample in samples],
         "original_sizes": sizes,
         "input": _settings(input),
@@ -339,7 +342,8 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
         if mask is not None and mask.shape[-2:] != size:
             problems.append(
                 Problem(
-                    f"is {_hw(size)} but its mask {sample.mask} is {_hw(mask.shape[-2:])} (height x width)",
+                    f"is {format_size(size)} but its mask {sample.mask} is {format_size(mask.shape[-2:])} "
+                    "(height x width)",
                     Place(str(sample.image)),
                 )
             )
@@ -352,8 +356,12 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
 
 def wrong_labels(mask: NDArray[np.uint8], task: Task) -> list[int]:
     """Return the values of a mask that are no class of the task and not 255, in order."""
-    highest = task.channels - 1 if task.mode == "multiclass" else 1
-    return [int(value) for value in np.unique(mask[(mask > highest) & (mask != IGNORE_INDEX)])]
+    return [int(value) for value in np.unique(mask[(mask > task.highest_label) & (mask != IGNORE_INDEX)])]
+
+
+def allowed_labels(task: Task) -> str:
+    """Return which labels a mask of the task may hold, as a message says it."""
+    return f"the {task.mode} task has 0 to {task.highest_label}, and {IGNORE_INDEX} for pixels to ignore"
 
 
 def mask_shape(task: Task, size: Size) -> tuple[int, ...]:
@@ -382,12 +390,10 @@ def _mask(dataset: Dataset, sample: Sample) -> NDArray[np.uint8]:
             f"for a {task.mode} task it must be uint8, {shape}"
         )
     if wrong := wrong_labels(mask, task):
-        highest = task.channels - 1 if task.mode == "multiclass" else 1
         values = listed([str(value) for value in wrong], quote="")
         verdict = "is not a class" if len(wrong) == 1 else "are not classes"
         raise SegregError(
-            f"{sample.mask}: the mask holds {values}, which {verdict}: "
-            f"the {task.mode} task has 0 to {highest}, and {IGNORE_INDEX} for pixels to ignore",
+            f"{sample.mask}: the mask holds {values}, which {verdict}: {allowed_labels(task)}",
             hint="the data set's settings say how mask values become classes",
         )
     return mask
@@ -403,10 +409,6 @@ def _attempt(step: Callable[[], Any], file: object, problems: list[Problem]) -> 
     except Exception as error:  # decoders and plugins raise whatever they stumble over
         problems.append(Problem(f"can't be read: {type(error).__name__}: {error}", Place(str(file))))
     return None
-
-
-def _hw(size: tuple[int, ...]) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 # digests of files; files that have not changed are not read again

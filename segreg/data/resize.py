@@ -6,6 +6,7 @@ aligned, so that a mask drawn from an image still fits after both were resized.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -60,7 +61,8 @@ def placement(size: Size, input: Input) -> Placement:  # noqa: A002
         return Placement((H - h) // 2, (W - w) // 2, h, w)
     if input.resize == "none" and (height, width) != (H, W):
         raise SegregError(
-            f"the image is {_hw(size)} and input.size is {_hw((H, W))}, but input.resize is none",
+            f"the image is {format_size(size)} (height x width) and input.size is {format_size((H, W))} "
+            "(height x width), but input.resize is none",
             hint="set input.resize to stretch or letterbox",
         )
     return Placement(0, 0, H, W)
@@ -113,7 +115,8 @@ def restore(values: Map, original: Size, input: Input) -> Map:  # noqa: A002
     """
     if tuple(values.shape[-2:]) != tuple(input.size):
         raise SegregError(
-            f"a map of {_hw(_size(tuple(values.shape)))} can't be restored: input.size is {_hw(input.size)}"
+            f"a map of {format_size(values.shape[-2:])} (height x width) can't be restored: "
+            f"input.size is {format_size(input.size)} (height x width)"
         )
     place = placement(original, input)
     inside = values[..., place.rows, place.columns]
@@ -175,5 +178,6 @@ def _size(shape: tuple[int, ...]) -> Size:
     return (int(shape[-2]), int(shape[-1]))
 
 
-def _hw(size: Size) -> str:
-    return f"{size[0]}x{size[1]} (height x width)"
+def format_size(shape: Sequence[int]) -> str:
+    """Return "480x640" for (480, 640)."""
+    return "x".join(map(str, shape))

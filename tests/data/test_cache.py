@@ -1,7 +1,6 @@
 """The cache: right arrays, reused when nothing changed, never half-written, never too large, every wrong file told."""
 
 import dataclasses
-import importlib
 import multiprocessing
 import os
 import pickle
@@ -388,9 +387,7 @@ def test_what_never_fits_is_refused_and_nothing_removed(memory, monkeypatch):
 
 
 def test_a_full_disk_is_reported(memory, monkeypatch):
-    # Not `import ... as`: the package has a function of the same name.
-    store = importlib.import_module("segreg.data.cache_folder")
-    monkeypatch.setattr(store, "_free", lambda _: 1000)
+    monkeypatch.setattr("segreg.data.cache_folder._free", lambda _: 1000)
     with pytest.raises(SegregError, match=r"20 images at 100x100 would take 0.8 MB in the cache, and the disk of .*"):
         prepare(memory(20), _sized(100))
 

@@ -14,8 +14,7 @@ from segreg.config.sections import Input, Split
 from segreg.data.images import read_image
 from segreg.data.inspection import inspect
 from segreg.data.inspection.checks import Finding, FindingCase, in_order, summary
-from segreg.data.inspection.class_shares import class_shares, suggested_weights
-from segreg.data.inspection.scan import scan
+from segreg.data.inspection.scan import class_shares, scan, suggested_weights
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.progress import Quiet

@@ -5,13 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from segreg.config.sections import Input
 from segreg.data import SplitName
-from segreg.data.inspection.class_shares import class_shares
-from segreg.data.inspection.scan import Scanned, labels_of
+from segreg.data.inspection.scan import Scanned, class_shares, labels_of
+from segreg.data.resize import format_size
 from segreg.errors import listed
 from segreg.registry.protocols import Dataset, Sample
 
@@ -60,10 +60,7 @@ class Finding:
     def as_data(self) -> dict[str, Any]:
         """Return it as plain values."""
         cases = [{"message": case.message, "files": list(case.files), "ids": list(case.ids)} for case in self.cases]
-        return {
-            "severity": self.severity, "name": self.name, "what": self.what, "why": self.why, "do": self.do,
-            "cases": cases,
-        }  # fmt: skip
+        return {**asdict(self), "cases": cases}
 
     def lines(self, *, most: int = 5) -> list[str]:
         """Return it as lines to print, with the first `most` cases."""
@@ -173,12 +170,12 @@ def fault_findings(dataset: Dataset, scanned: Sequence[Scanned]) -> list[Finding
     """Return what training would refuse, a finding for each kind of fault."""
     findings = []
     for name, (what, why, do) in _FAULTS.items():
-        cases = []
-        for one in scanned:
-            sample = dataset.samples[one.index]
-            cases += [
-                FindingCase(fault.message, files_of(sample), (sample.id,)) for fault in one.faults if fault.name == name
-            ]
+        cases = [
+            FindingCase(fault.message, files_of(dataset.samples[one.index]), (dataset.samples[one.index].id,))
+            for one in scanned
+            for fault in one.faults
+            if fault.name == name
+        ]
         if cases:
             findings.append(Finding("error", name, f"{what}: {len(cases)}", why, do, tuple(cases)))
     return findings
@@ -191,7 +188,7 @@ def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> 
         "image-blank": _cases(dataset, [(one, "image", "") for one in scanned if one.blank]),
         **_resized(dataset, scanned, input),
     }
-    size = f"{input.size[0]}x{input.size[1]}"
+    size = format_size(input.size)
     return [
         Finding(severity, name, f"{what.format(size=size)}: {len(found[name])}", why, do, found[name])
         for name, (severity, what, why, do) in _ODD.items()
@@ -230,9 +227,9 @@ def _resized(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> dict
         if one.size is None or input.resize == "none":
             continue
         if input.resize == "stretch" and _distortion(one.size, input) > STRETCHED:
-            stretched.append((one, "image", f"{one.size[0]}x{one.size[1]}"))
+            stretched.append((one, "image", format_size(one.size)))
         if one.size[0] < input.size[0] and one.size[1] < input.size[1]:
-            enlarged.append((one, "image", f"{one.size[0]}x{one.size[1]}"))
+            enlarged.append((one, "image", format_size(one.size)))
     return {
         "lost-by-resizing": _cases(dataset, lost),
         "stretched": _cases(dataset, stretched),

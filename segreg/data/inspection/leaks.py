@@ -60,11 +60,11 @@ _AUGMENTED_COPY = re.compile(r"^(.+)\.rf\.[0-9a-zA-Z]{8,}$")
 
 @dataclass(frozen=True)
 class AlikePair:
-    """Two samples that show the same thing, as indices into `Dataset.samples`.
+    """Two images that show the same thing.
 
     Attributes:
-        first: the one.
-        second: the other.
+        first: index of the one in `Dataset.samples`, or among those compared.
+        second: index of the other.
         likeness: correlation of their details; 1 where their values are the same.
         orientation: how the second must be turned to lie on the first, an index into `ORIENTATIONS`.
         across: whether they are in two splits.
@@ -74,7 +74,7 @@ class AlikePair:
     second: int
     likeness: float
     orientation: int
-    across: bool
+    across: bool = False
 
 
 def group_findings(dataset: Dataset, split_of: Mapping[int, SplitName]) -> list[Finding]:
@@ -120,14 +120,12 @@ def duplicate_findings(
     else:
         twins = {one.index: number for number, indices in enumerate(same) for one in indices}
         found = alike_pairs([one.thumbnail for one in readable if one.thumbnail is not None])
-        pairs = [_pair(p, readable, split_of) for p in found]
+        pairs = [
+            _pair(readable[p.first].index, readable[p.second].index, p.likeness, p.orientation, split_of) for p in found
+        ]
         near = [p for p in pairs if twins.get(p.first, -1) != twins.get(p.second, -2)]
         findings += _near_findings(dataset, near, split_of)
-    exact = [
-        AlikePair(a.index, b.index, 1.0, 0, split_of.get(a.index) != split_of.get(b.index))
-        for indices in same
-        for a, b in pairwise(indices)
-    ]
+    exact = [_pair(a.index, b.index, 1.0, 0, split_of) for indices in same for a, b in pairwise(indices)]
     return findings, sorted([*exact, *near], key=lambda p: (not p.across, -p.likeness, p.first, p.second))
 
 
@@ -174,11 +172,15 @@ def _same_findings(
 def _near_findings(dataset: Dataset, near: Sequence[AlikePair], split_of: Mapping[int, SplitName]) -> list[Finding]:
     findings = []
     if across := [pair for pair in near if pair.across]:
+        cases = []
+        for pair in across:
+            way = f", the second {ORIENTATIONS[pair.orientation]}" if pair.orientation else ""
+            before = f"alike by {pair.likeness:.2f}{way}: "
+            cases.append(_case(dataset, [pair.first, pair.second], split_of, before))
         findings.append(Finding(
             "warning", "near-duplicate-across-splits",
             f"pairs of images in two splits that show the same thing: {len(across)}", _LEAK,
-            f"look at them (--out draws them); {_GROUPS}",
-            tuple(_pair_case(dataset, pair, split_of) for pair in across),
+            f"look at them (--out draws them); {_GROUPS}", tuple(cases),
         ))  # fmt: skip
     grouped = {index: dataset.samples[index].group for pair in near for index in (pair.first, pair.second)}
     loose = [p for p in near if not p.across and (grouped[p.first] is None or grouped[p.first] != grouped[p.second])]
@@ -211,14 +213,8 @@ def _divided(
     )
 
 
-def _pair(pair: ThumbnailPair, readable: Sequence[Scanned], split_of: Mapping[int, SplitName]) -> AlikePair:
-    first, second = readable[pair.first].index, readable[pair.second].index
-    return AlikePair(first, second, pair.likeness, pair.orientation, split_of.get(first) != split_of.get(second))
-
-
-def _pair_case(dataset: Dataset, pair: AlikePair, split_of: Mapping[int, SplitName]) -> FindingCase:
-    way = f", the second {ORIENTATIONS[pair.orientation]}" if pair.orientation else ""
-    return _case(dataset, [pair.first, pair.second], split_of, f"alike by {pair.likeness:.2f}{way}: ")
+def _pair(first: int, second: int, likeness: float, orientation: int, split_of: Mapping[int, SplitName]) -> AlikePair:
+    return AlikePair(first, second, likeness, orientation, split_of.get(first) != split_of.get(second))
 
 
 def _case(dataset: Dataset, indices: Sequence[int], split_of: Mapping[int, SplitName], before: str = "") -> FindingCase:
@@ -242,25 +238,8 @@ def split_by_index(splits: Mapping[SplitName, Sequence[int]]) -> dict[int, Split
 # images that show the same thing, by their details
 
 
-@dataclass(frozen=True)
-class ThumbnailPair:
-    """Two images that show the same thing.
-
-    Attributes:
-        first: index of the one among those compared.
-        second: index of the other, larger.
-        likeness: correlation of their details, at most 1.
-        orientation: index into `ORIENTATIONS`: how the second must be turned to lie on the first.
-    """
-
-    first: int
-    second: int
-    likeness: float
-    orientation: int
-
-
-def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = ALIKE) -> list[ThumbnailPair]:
-    """Return the pairs of images that show the same thing, those most alike first.
+def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = ALIKE) -> list[AlikePair]:
+    """Return the pairs of images that show the same thing, as indices into `thumbnails`, those most alike first.
 
     Time grows with the square of their number: half a second for 750 images, some ten seconds for 5,000.
     """
@@ -276,7 +255,7 @@ def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = A
     for first, second, orientation in _worth_a_look(coarse):
         likeness = _shifted_correlation(fine[first], turned(fine[second], orientation))
         if likeness >= threshold:
-            pairs.append(ThumbnailPair(first, second, min(1.0, likeness), orientation))
+            pairs.append(AlikePair(first, second, min(1.0, likeness), orientation))
     return sorted(pairs, key=lambda pair: (-pair.likeness, pair.first, pair.second))
 
 
@@ -288,21 +267,15 @@ def turned(image: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def clusters(pairs: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """Return the sets of what hangs together by pairs, each in order."""
-    leader: dict[int, int] = {}
+    """Return the sets of what is connected by pairs, each in order."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def leading(item: int) -> int:
-        leader.setdefault(item, item)
-        while leader[item] != item:
-            leader[item] = item = leader[leader[item]]
-        return item
-
-    for first, second in pairs:
-        leader[leading(second)] = leading(first)
-    sets: dict[int, list[int]] = {}
-    for item in sorted(leader):
-        sets.setdefault(leading(item), []).append(item)
-    return sorted(sets.values())
+    items, ends = np.unique(np.array(pairs), return_inverse=True)
+    first, second = ends.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(pairs)), (first, second)), shape=(len(items), len(items)))
+    count, labels = connected_components(graph, directed=False)
+    return sorted(items[labels == label].tolist() for label in range(count))
 
 
 def _details(images: NDArray[np.float32]) -> NDArray[np.float32]:

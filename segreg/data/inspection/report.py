@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from segreg.config.sections import Input, Split
@@ -18,9 +18,9 @@ from segreg.data.inspection.checks import (
     odd_findings,
     summary,
 )
-from segreg.data.inspection.class_shares import FORMULAS, ClassShare, class_shares, suggested_weights
 from segreg.data.inspection.leaks import AlikePair, duplicate_findings, group_findings, split_by_index
-from segreg.data.inspection.scan import Scanned, scan
+from segreg.data.inspection.scan import FORMULAS, ClassShare, Scanned, class_shares, scan, suggested_weights
+from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
@@ -67,12 +67,7 @@ class Report:
             "splits": {split: len(indices) for split, indices in self.splits.items()},
             "sizes": dict(self.sizes),
             "formats": dict(self.formats),
-            "classes": {
-                split: [
-                    {"name": s.name, "pixels": s.pixels, "share": s.share, "images": s.images,
-                     "image_share": s.image_share} for s in shares
-                ] for split, shares in self.shares.items()
-            },
+            "classes": {split: [asdict(share) for share in shares] for split, shares in self.shares.items()},
             "weights": {
                 name: {"formula": FORMULAS[name], "of": "train" if self.splits else "all",
                        "values": dict(zip(weighted, values, strict=True))}
@@ -91,7 +86,8 @@ class Report:
         lines = [f"{len(self.dataset.samples)} images, {task.mode}: {', '.join(task.classes)}"]
         if self.dataset.notice:
             lines.append(f"notice: {self.dataset.notice}")
-        lines += [f"  split     {_numbered(self.splits)}"] if self.splits else []
+        counts = ", ".join(f"{split} {len(indices)}" for split, indices in self.splits.items())
+        lines += [f"  split     {counts}"] if counts else []
         lines += [f"  sizes     {_counted(self.sizes)}", f"  channels  {_counted(self.formats)}", ""]
         lines += [*self._table(), *self._weights(), ""]
         for finding in self.findings:
@@ -158,7 +154,7 @@ def inspect(
         duplicates, pairs = duplicate_findings(dataset, scanned, split_of)
     shares = {"all": class_shares(scanned, dataset.task)}
     shares |= {split: class_shares(found, dataset.task) for split, found in by_split.items() if found}
-    sizes = Counter(f"{one.size[0]}x{one.size[1]}" for one in scanned if one.size)
+    sizes = Counter(format_size(one.size) for one in scanned if one.size)
     return Report(
         dataset=dataset,
         splits=splits,
@@ -190,10 +186,7 @@ def _splits(dataset: Dataset, settings: Split, findings: list[Finding]) -> dict[
         return own if whole else {}
 
 
-def _numbered(splits: Mapping[SplitName, Sequence[int]]) -> str:
-    return ", ".join(f"{split} {len(indices)}" for split, indices in splits.items())
-
-
 def _counted(counts: Mapping[str, int]) -> str:
     shown = [f"{name} ({count})" for name, count in list(counts.items())[:6]]
-    return ", ".join([*shown, *([f"and {len(counts) - 6} more"] if len(counts) > 6 else [])]) or "none could be read"
+    shown += [f"and {len(counts) - 6} more"] if len(counts) > 6 else []
+    return ", ".join(shown) or "none could be read"

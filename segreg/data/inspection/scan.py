@@ -1,27 +1,28 @@
-"""What each sample's files hold, read once: sizes, classes, digests, and whatever is wrong with them."""
+"""What each sample's files hold, read once: sizes, digests, what is wrong with them, and each class's share."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segreg.config.sections import Input
-from segreg.data.cache import fitted_sample, wrong_labels
+from segreg.data.cache import allowed_labels, array_digest, fitted_sample, wrong_labels
 from segreg.data.images import read_labels
+from segreg.data.resize import format_size
 from segreg.errors import SegregError, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
 from segreg.task import IGNORE_INDEX, Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -84,38 +85,45 @@ def scan(
     indices: Sequence[int],
     *,
     progress: Progress,
-    workers: int | None = None,
 ) -> list[Scanned]:
     """Read samples in threads, one after the other thrown away, and return what they hold in the order of `indices`."""
-    found: dict[int, Scanned] = {}
-    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
+    found: list[Scanned] = []
+    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
         with progress.watch("reading images", len(indices), "images") as advance:
-            waiting = [pool.submit(scan_sample, dataset, input, index) for index in indices]
-            for future in as_completed(waiting):
-                scanned = future.result()
-                found[scanned.index] = scanned
+            for scanned in pool.map(lambda index: scan_sample(dataset, input, index), indices):
+                found.append(scanned)
                 advance()
     finally:
         pool.shutdown(cancel_futures=True)
-    return [found[index] for index in indices]
+    return found
 
 
 def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa: A002
     """Read one sample."""
     sample, task = dataset.samples[index], dataset.task
     faults: list[SampleProblem] = []
-    image = _read(lambda: np.asarray(dataset.read_image(sample)), sample.image, "image-unreadable", faults)
+    image, problem = _read(lambda: np.asarray(dataset.read_image(sample)), sample.image)
+    if image is None:
+        faults.append(SampleProblem("image-unreadable", problem))
     mask = None
     if sample.mask is None:
         faults.append(SampleProblem("mask-missing", f"{sample.image}: has no mask"))
     else:
-        mask = _read(lambda: np.asarray(dataset.read_mask(sample)), sample.mask, _mask_fault(sample), faults)
-    if image is not None and mask is not None and image.shape[:2] != mask.shape[-2:]:
-        message = f"is {_hw(image.shape[:2])} but its mask {sample.mask} is {_hw(mask.shape[-2:])} (height x width)"
-        faults.append(SampleProblem("sizes-differ", f"{sample.image}: {message}"))
-    elif image is not None and mask is not None and (wrong := _wrong(mask, task)):
-        faults.append(SampleProblem("mask-values", f"{sample.mask}: holds {wrong}"))
+        mask, problem = _read(lambda: np.asarray(dataset.read_mask(sample)), sample.mask)
+        if mask is None:
+            # The data set refuses it: is the file damaged, or does it hold what is not a class?
+            faults.append(SampleProblem("mask-values" if _is_readable(sample.mask) else "mask-unreadable", problem))
+    if image is not None and mask is not None:
+        if image.shape[:2] != mask.shape[-2:]:
+            sizes = f"is {format_size(image.shape[:2])} but its mask {sample.mask} is {format_size(mask.shape[-2:])}"
+            faults.append(SampleProblem("sizes-differ", f"{sample.image}: {sizes} (height x width)"))
+        elif mask.dtype != np.uint8:
+            message = f"{sample.mask}: holds values of type {mask.dtype}; labels are uint8"
+            faults.append(SampleProblem("mask-values", message))
+        elif wrong := wrong_labels(mask, task):
+            values = listed([str(value) for value in wrong], quote="")
+            faults.append(SampleProblem("mask-values", f"{sample.mask}: holds {values}; {allowed_labels(task)}"))
     lost: tuple[int, ...] = ()
     if image is not None and mask is not None and not faults:
         read = dataclasses.replace(dataset, read_image=lambda _: image, read_mask=lambda _: mask)
@@ -124,7 +132,7 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
             lost = tuple(sorted(_present(mask, task) - _present(fitted, task)))
         except SegregError as error:
             faults += [SampleProblem("unfit", str(problem)) for problem in error.problems]
-    return dataclasses.replace(Scanned(index, tuple(faults), lost=lost), **_facts(image, mask, task))
+    return Scanned(index, tuple(faults), lost=lost, **_facts(image, mask, task))
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -143,22 +151,8 @@ def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
     return np.mean(small, axis=0).round().astype(np.uint8)
 
 
-def _mask_fault(sample: Sample) -> Callable[[], str]:
-    """Return on demand whether a mask that its data set refuses is damaged or holds what is not a class."""
-
-    def name() -> str:
-        try:
-            read_labels(sample.mask) if sample.mask is not None else None
-        except SegregError:
-            return "mask-unreadable"
-        return "mask-values"
-
-    return name
-
-
-def _read(
-    read: Callable[[], NDArray[Any]], file: object, name: str | Callable[[], str], faults: list[SampleProblem]
-) -> NDArray[Any] | None:
+def _read(read: Callable[[], NDArray[Any]], file: Path) -> tuple[NDArray[Any] | None, str]:
+    """Return the values that are read, or None and why there are none."""
     try:
         values = read()
         if values.ndim < 2 or 0 in values.shape or values.dtype.kind not in "ui":
@@ -166,23 +160,16 @@ def _read(
     except Exception as error:  # decoders and plugins raise whatever they stumble over
         problems = error.problems if isinstance(error, SegregError) else ()
         message = "; ".join(p.message for p in problems) or f"can't be read: {type(error).__name__}: {error}"
-        faults.append(
-            SampleProblem(
-                name if isinstance(name, str) else name(), message if str(file) in message else f"{file}: {message}"
-            )
-        )
-        return None
-    return values
+        return None, message if str(file) in message else f"{file}: {message}"
+    return values, ""
 
 
-def _wrong(mask: NDArray[Any], task: Task) -> str:
-    if mask.dtype != np.uint8:
-        return f"values of type {mask.dtype}; labels are uint8"
-    values = listed([str(value) for value in wrong_labels(mask, task)], quote="")
-    highest = task.channels - 1 if task.mode == "multiclass" else 1
-    return (
-        f"{values}; the {task.mode} task has 0 to {highest}, and {IGNORE_INDEX} for pixels to ignore" if values else ""
-    )
+def _is_readable(mask: Path) -> bool:
+    try:
+        read_labels(mask)
+    except SegregError:
+        return False
+    return True
 
 
 def _facts(image: NDArray[Any] | None, mask: NDArray[Any] | None, task: Task) -> dict[str, Any]:
@@ -192,11 +179,11 @@ def _facts(image: NDArray[Any] | None, mask: NDArray[Any] | None, task: Task) ->
             "size": (int(image.shape[0]), int(image.shape[1])),
             "format": _format(image),
             "blank": bool((image == image.reshape(-1, *image.shape[2:])[0]).all()),
-            "image_digest": _digest(image),
+            "image_digest": array_digest(image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image),
             "thumbnail": thumbnail(image),
         }
     if mask is not None and mask.dtype == np.uint8:
-        facts |= {"mask_digest": _digest(mask)}
+        facts |= {"mask_digest": array_digest(mask)}
         if mask.ndim == (3 if task.mode == "multilabel" else 2):
             facts |= dict(zip(("pixels", "counted"), _counts(mask, task), strict=True))
     return facts
@@ -222,11 +209,82 @@ def _format(image: NDArray[Any]) -> str:
     return words + (", grey" if grey else "")
 
 
-def _digest(values: NDArray[Any]) -> str:
-    flat = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
-    header = f"{flat.dtype.str} {flat.shape} ".encode()
-    return hashlib.blake2b(header + np.ascontiguousarray(flat).tobytes(), digest_size=16).hexdigest()
+# how much of the images each class takes, and the weights in a loss that would even it out
+
+FORMULAS = {
+    "median_frequency": "median of all f / f of the class, where f is the class's share of the pixels of those "
+    "images that show it (arXiv:1411.4734)",
+    "inverse_frequency": "pixels / (classes with pixels x pixels of the class), scikit-learn's `balanced`",
+    "positive_weight": "pixels without the class / pixels with it",
+}
+"""What the suggested weights are; all are those of the training split alone."""
 
 
-def _hw(size: Sequence[int]) -> str:
-    return f"{size[0]}x{size[1]}"
+@dataclass(frozen=True)
+class ClassShare:
+    """What one class has of some images.
+
+    Attributes:
+        name: the class.
+        pixels: its pixels.
+        share: its share of all pixels that are not ignored; 0 where there are none.
+        images: images that show it.
+        image_share: its share of the images.
+    """
+
+    name: str
+    pixels: int
+    share: float
+    images: int
+    image_share: float
+
+
+def class_shares(scanned: Sequence[Scanned], task: Task) -> list[ClassShare]:
+    """Return every label's share of the images whose masks could be read."""
+    names = labels_of(task)
+    pixels, counted = _sums(scanned, len(names))
+    present = [one.pixels > 0 for one in scanned if one.pixels is not None]
+    images, readable = sum(present, np.zeros(len(names), int)), len(present)
+    return [
+        ClassShare(
+            name, int(pixels[k]), float(pixels[k] / counted[k]) if counted[k] else 0.0,
+            int(images[k]), float(images[k] / readable) if readable else 0.0,
+        )
+        for k, name in enumerate(names)
+    ]  # fmt: skip
+
+
+def suggested_weights(scanned: Sequence[Scanned], task: Task) -> dict[str, list[float | None]]:
+    """Return weights by formula, see `FORMULAS`; None for a class that has no pixel.
+
+    Multiclass tasks get one weight a class by two formulas, the others each class's `positive_weight`.
+    """
+    count = len(labels_of(task))
+    pixels, counted = _sums(scanned, count)
+    if task.mode != "multiclass":
+        chosen = range(1, 2) if task.mode == "binary" else range(count)
+        return {"positive_weight": [_ratio(counted[k] - pixels[k], pixels[k]) for k in chosen]}
+    around = np.zeros(count)
+    for one in scanned:
+        if one.pixels is not None and one.counted is not None:
+            around += np.where(one.pixels > 0, one.counted, 0)
+    frequency = np.divide(pixels, around, out=np.full(count, np.nan), where=around > 0)
+    middle = float(np.nanmedian(frequency)) if (around > 0).any() else 0.0
+    there = int((pixels > 0).sum())
+    return {
+        "median_frequency": [_ratio(middle, frequency[k]) for k in range(count)],
+        "inverse_frequency": [_ratio(counted[k], there * pixels[k]) for k in range(count)],
+    }
+
+
+def _sums(scanned: Sequence[Scanned], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    pixels, counted = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    for one in scanned:
+        if one.pixels is not None and one.counted is not None:
+            pixels += one.pixels
+            counted += one.counted
+    return pixels, counted
+
+
+def _ratio(above: float, below: float) -> float | None:
+    return float(f"{above / below:.4g}") if np.isfinite(below) and below > 0 else None

@@ -15,6 +15,7 @@ from segreg.data import Augmentation, SplitName
 from segreg.data.cache import fitted_sample
 from segreg.data.inspection.leaks import ORIENTATIONS, AlikePair, split_by_index, turned
 from segreg.data.inspection.scan import labels_of
+from segreg.data.resize import format_size
 from segreg.data.split import drawn
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
@@ -86,7 +87,7 @@ def contact_sheet(
         rows.append(row)
     if not rows:
         raise SegregError("no image of the training split can be read, so there is none to show")
-    title = f"training images at {input.size[0]}x{input.size[1]}: as prepared, then as augmented"
+    title = f"training images at {format_size(input.size)}: as prepared, then as augmented"
     title += "" if augment else " (the recipe has no augmentation)"
     return _sheet(rows, f"{title}\n{dataset.notice}".strip(), dataset.task)
 
