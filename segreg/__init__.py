@@ -17,40 +17,27 @@ if TYPE_CHECKING:
     from segreg.api import build_part, load_recipe, run_recipe
     from segreg.config.recipe import Recipe
     from segreg.errors import SegregError
-    from segreg.registry.command import Command
-    from segreg.registry.entry import Entry, Family
+    from segreg.registry.entry import Command, Entry, Family
     from segreg.registry.hooks import hookimpl
-    from segreg.registry.kinds import KINDS
-    from segreg.registry.protocols import Dataset, Decoder, Encoder, Loss, Sample, Schedule
+    from segreg.registry.protocols import KINDS, Dataset, Decoder, Encoder, Loss, Sample, Schedule
     from segreg.runs.trained_run import Run, load_run
     from segreg.task import IGNORE_INDEX, Task
 
-_LAZY = {
-    "Command": "segreg.registry.command",
-    "IGNORE_INDEX": "segreg.task",
-    "KINDS": "segreg.registry.kinds",
-    "Dataset": "segreg.registry.protocols",
-    "Decoder": "segreg.registry.protocols",
-    "Encoder": "segreg.registry.protocols",
-    "Entry": "segreg.registry.entry",
-    "Family": "segreg.registry.entry",
-    "Loss": "segreg.registry.protocols",
-    "Recipe": "segreg.config.recipe",
-    "Run": "segreg.runs.trained_run",
-    "Sample": "segreg.registry.protocols",
-    "Schedule": "segreg.registry.protocols",
-    "SegregError": "segreg.errors",
-    "Task": "segreg.task",
-    "build_part": "segreg.api",
-    "hookimpl": "segreg.registry.hooks",
-    "load_recipe": "segreg.api",
-    "load_run": "segreg.runs.trained_run",
-    "run_recipe": "segreg.api",
+_NAMES = {
+    "segreg.api": ("build_part", "load_recipe", "run_recipe"),
+    "segreg.config.recipe": ("Recipe",),
+    "segreg.errors": ("SegregError",),
+    "segreg.registry.entry": ("Command", "Entry", "Family"),
+    "segreg.registry.hooks": ("hookimpl",),
+    "segreg.registry.protocols": ("KINDS", "Dataset", "Decoder", "Encoder", "Loss", "Sample", "Schedule"),
+    "segreg.runs.trained_run": ("Run", "load_run"),
+    "segreg.task": ("IGNORE_INDEX", "Task"),
 }
+_LAZY = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "IGNORE_INDEX", "KINDS", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Family", "Loss", "Recipe", "Run",
-    "Sample",     "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
+    "Sample", "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
 ]  # fmt: skip
 
 
@@ -64,5 +51,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Names what is imported when it is first used as well, for completion."""
+    """Return also the names that are imported when they are first used, for completion."""
     return sorted({*globals(), *__all__})

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from segreg.config.recipe import Recipe, read_recipe
 from segreg.config.resolve import choose, resolve
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
 from segreg.runs.trained_run import Run
 

@@ -93,7 +93,7 @@ def test_one_that_fails_is_reported_and_excluded(contest, tmp_path, capsys):
     samples = contest.contest([contest.Job("c", name, script, tmp_path) for name in ("good", "bad")], 1, None)
     (only,) = samples
     assert (only["name"], only["found"]) == ("good", 7)
-    assert only["peak_rss_mib"] > 60  # how much more is the parent's here: see segreg.runtime.memory on `exec`
+    assert only["peak_rss_mib"] > 60  # how much more is the parent's here: see segreg.runtime.device on `exec`
     printed = capsys.readouterr().err
     assert printed.count("bad failed and is excluded from: c\nno luck") == 1
 

@@ -33,7 +33,7 @@ from segreg.registry import hooks
 from segreg.registry import plot_data as tables
 from segreg.registry import protocols as contracts
 from segreg.registry.entry import Entry, Family
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
 from segreg.runs.directory import RunDirectory
 from segreg.runs.trained_run import Run

@@ -28,8 +28,8 @@ from segreg.cli import (
     show,
 )
 from segreg.errors import SegregError, did_you_mean
-from segreg.registry.command import Command
 from segreg.registry.compatibility import DISTRIBUTION
+from segreg.registry.entry import Command
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Registry

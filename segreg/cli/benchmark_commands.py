@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segreg.cli import bench, compare, matrix
-from segreg.registry.command import Command
+from segreg.registry.entry import Command
 from segreg.registry.hooks import hookimpl
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Part, Registry

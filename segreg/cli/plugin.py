@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 
 if TYPE_CHECKING:
     from segreg.testing import Check, Outcome

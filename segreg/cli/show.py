@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, did_you_mean, listed, with_article
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Part, Registry

@@ -9,7 +9,7 @@ from typing import Any
 
 from segreg.config.resolve import LARGEST_SEED, PARTS, SECTIONS, SETTINGS
 from segreg.registry.entry import Entry
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 from segreg.registry.registry import Part, Registry
 from segreg.settings import Setting, json_schema, plain, settings_of
 

@@ -22,11 +22,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segreg.errors import SegregError
-from segreg.models.simple_pyramid import CHANNELS, simple_pyramid_level
 from segreg.registry.protocols import Encoder
 
 Way = Literal["own", "resampled", "simple_pyramid"]
 """How a level comes about: the encoder's own tensor, resampled, or by a simple feature pyramid."""
+SIMPLE_PYRAMID_CHANNELS = 256
+"""Channels of every level of a simple feature pyramid, as in its paper."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Level:
     @property
     def channels(self) -> int:
         """Return the channels that the decoder gets."""
-        return CHANNELS if self.way == "simple_pyramid" else self.depth
+        return SIMPLE_PYRAMID_CHANNELS if self.way == "simple_pyramid" else self.depth
 
 
 class Pyramid(nn.Module):
@@ -156,6 +157,55 @@ class Pyramid(nn.Module):
         else:
             height, width = (max(1, round(side / stride)) for side in self.image_size(levels))
         return height, width
+
+
+def simple_pyramid_level(in_channels: int, native: int, stride: int) -> nn.Sequential:
+    """Return the layers that make one level of another scale from a plain vision transformer's last map.
+
+    Section 3 of Li et al., "Exploring Plain Vision Transformer Backbones for Object Detection" (arXiv:2203.16527): a
+    transposed convolution of stride 2 doubles the map, with LayerNorm and GELU between two of them, and max pooling of
+    stride 2 halves it; then come a 1x1 and a 3x3 convolution, each with LayerNorm. The paper has strides of 4 to 32
+    from one of 16; what is beyond that, as from a patch of 32 to a stride of 4, continues its rule.
+
+    Args:
+        in_channels: of the last map.
+        native: its stride.
+        stride: of the level. Both are powers of two.
+
+    Shape: `[B, in_channels, h, w]` to `[B, 256, h * native / stride, w * native / stride]`, rounded up.
+    """
+    layers: list[nn.Module] = []
+    channels = in_channels
+    while native > stride:
+        if layers:
+            layers += [LayerNorm(channels), nn.GELU()]
+        halved = max(1, channels // 2)
+        layers.append(nn.ConvTranspose2d(channels, halved, kernel_size=2, stride=2))
+        channels, native = halved, native // 2
+    while native < stride:
+        layers.append(nn.MaxPool2d(kernel_size=2, stride=2, ceil_mode=True))
+        native *= 2
+    return nn.Sequential(
+        *layers,
+        nn.Conv2d(channels, SIMPLE_PYRAMID_CHANNELS, kernel_size=1, bias=False),
+        LayerNorm(SIMPLE_PYRAMID_CHANNELS),
+        nn.Conv2d(SIMPLE_PYRAMID_CHANNELS, SIMPLE_PYRAMID_CHANNELS, kernel_size=3, padding=1, bias=False),
+        LayerNorm(SIMPLE_PYRAMID_CHANNELS),
+    )
+
+
+class LayerNorm(nn.LayerNorm):
+    """LayerNorm over the channels of each place, with the paper's epsilon of 1e-6.
+
+    Shape: `[B, C, H, W]` to the same.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=1e-6)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the normalised features."""
+        return super().forward(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def on_grid(strides: Sequence[int]) -> tuple[int, ...]:

@@ -1,30 +1,47 @@
-"""What a plugin offers: a named builder whose signature is the schema of its settings."""
+"""What a plugin offers: named builders whose signatures are the schemas of their settings, and commands."""
 
 from __future__ import annotations
 
+import argparse
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from segreg.errors import SegregError, listed
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 from segreg.settings import Setting, documented_arguments, settings_of
 
 
+class _Offer:
+    """What entries and families have in common."""
+
+    build: Callable[..., Any]
+
+    @property
+    def summary(self) -> str:
+        """Return the first line of the builder's docstring."""
+        return _first_line(self.build)
+
+    @property
+    def place(self) -> str:
+        """Return "file:line" of the builder."""
+        return where(self.build)
+
+
 @dataclass(frozen=True)
-class Entry:
+class Entry(_Offer):
     """One part that a recipe can name.
 
-    `build`'s positional parameters are what segreg gives its kind (see `segreg.registry.kinds`), its keyword-only
-    parameters what a recipe may set; each of those has a type hint and a line under "Args:" in the docstring. A default
-    makes a
+    `build`'s positional parameters are what segreg gives its kind (see `segreg.KINDS`), its keyword-only parameters
+    what a recipe may set; each of those has a type hint and a line under "Args:" in the docstring. A default makes a
     setting optional. The docstring's first line is what `segreg list` prints. Heavy imports stand inside `build`, so
     that reading a recipe imports no torch.
 
     Attributes:
-        kind: one of `segreg.registry.kinds.KINDS`.
+        kind: one of `segreg.KINDS`.
         name: as recipes write it.
         build: the builder.
         paper: the source, for instance "arXiv:1802.02611".
@@ -43,11 +60,6 @@ class Entry:
         if not self.name or "@" in self.name or any(c.isspace() for c in self.name):
             raise SegregError(f"{where(self.build)}: {self.name!r} can't be a name: no blanks and no @ in names")
 
-    @property
-    def summary(self) -> str:
-        """Return the first line of the builder's docstring."""
-        return _first_line(self.build)
-
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
         """Return what a recipe may set.
@@ -57,18 +69,13 @@ class Entry:
         """
         return _declared_settings(f"{self.kind} {self.name!r}", self.build)
 
-    @property
-    def place(self) -> str:
-        """Return "file:line" of the builder."""
-        return where(self.build)
-
 
 @dataclass(frozen=True)
-class Family:
+class Family(_Offer):
     """Many parts behind one prefix, listed only when they are asked for, such as `timm/<model>`.
 
     Attributes:
-        kind: one of `segreg.registry.kinds.KINDS`.
+        kind: one of `segreg.KINDS`.
         name: what `segreg list` calls the family.
         prefix: what stands before a member's name in recipes; may be empty.
         build: as an `Entry`'s, with the member's name as first positional parameter.
@@ -97,16 +104,6 @@ class Family:
         own_settings = self.member_settings is not None
         _check_builder(self.kind, f"{self.kind} family {self.name!r}", self.build, ("member",), open_ended=own_settings)
 
-    @property
-    def summary(self) -> str:
-        """Return the first line of the builder's docstring."""
-        return _first_line(self.build)
-
-    @property
-    def place(self) -> str:
-        """Return "file:line" of the builder."""
-        return where(self.build)
-
     def settings(self, member: str) -> Mapping[str, Setting]:
         """Return what a recipe may set on `member`.
 
@@ -116,6 +113,46 @@ class Family:
         if self.member_settings:
             return self.member_settings(member)
         return _declared_settings(f"{self.kind} family {self.name!r}", self.build)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    `execute` does the work and returns the exit status: 0 done, 1 done in part. A mistake of the user is a
+    `SegregError`, which is printed without a traceback and ends with status 2. Heavy imports stand inside `execute`,
+    because the modules of all packages are imported for `segreg --help`.
+
+    Attributes:
+        name: what is written behind `segreg`: lower-case letters, digits and hyphens.
+        help: one line for `segreg --help`, without a full stop.
+        arguments: adds the command's arguments to its parser.
+        execute: runs the command with the parsed arguments.
+        examples: printed below the command's own help.
+
+    Raises:
+        SegregError: the name or the help can't be used; the message names the file and line of `execute`.
+    """
+
+    name: str
+    help: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    execute: Callable[[argparse.Namespace], int]
+    examples: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
+            raise SegregError(
+                f"{self.place}: {self.name!r} can't be a command's name",
+                hint="lower-case letters, digits and hyphens, beginning with a letter",
+            )
+        if not self.help or "\n" in self.help:
+            raise SegregError(f"{self.place}: the command {self.name!r} needs a help text of one line")
+
+    @property
+    def place(self) -> str:
+        """Return "file:line" of `execute`."""
+        return where(self.execute)
 
 
 def where(function: Callable[..., Any]) -> str:

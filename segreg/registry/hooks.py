@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from segreg.registry.command import Command
-    from segreg.registry.entry import Entry, Family
+    from segreg.registry.entry import Command, Entry, Family
 
 PROJECT = "segreg"
 

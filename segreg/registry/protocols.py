@@ -1,4 +1,4 @@
-"""What the kinds of part promise each other: protocols to satisfy, nothing to inherit."""
+"""The kinds of part and what they promise each other: protocols to satisfy, nothing to inherit."""
 
 from __future__ import annotations
 
@@ -13,6 +13,39 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segreg.task import Task
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of part.
+
+    Attributes:
+        name: as entries and `segreg list` name it.
+        gives: what segreg passes to the builder, by position.
+        returns: what the builder must return, for messages.
+        reserved: setting names that a recipe uses for itself on this kind.
+    """
+
+    name: str
+    gives: tuple[str, ...]
+    returns: str
+    reserved: frozenset[str] = frozenset({"name"})
+
+
+KINDS: dict[str, Kind] = {
+    kind.name: kind
+    for kind in (
+        Kind("encoder", ("in_channels",), "an nn.Module that is a segreg.Encoder"),
+        Kind("decoder", ("encoder",), "an nn.Module that is a segreg.Decoder", frozenset({"name", "weight"})),
+        Kind("loss", ("task",), "a function (logits, target) -> scalar", frozenset({"name", "weight"})),
+        Kind("dataset", (), "a segreg.Dataset"),
+        Kind("augmentation", (), "an Albumentations transform"),
+        Kind("metric", ("task", "threshold"), "a torchmetrics.Metric"),
+        Kind("optimizer", ("parameter_groups",), "a torch.optim.Optimizer"),
+        Kind("schedule", ("optimizer", "steps_per_epoch", "epochs"), "a segreg.Schedule"),
+    )
+}
+"""What segreg gives each kind and what it gets back. A new kind is one more row."""
 
 
 @runtime_checkable
@@ -136,3 +169,60 @@ class Dataset:
     notice: str = ""
     reader: str = ""
     folders: Sequence[Path] = field(default=())
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line in the unit square. Curves of the same axes are drawn into one panel.
+
+    Attributes:
+        name: whose curve it is, such as a class.
+        x: float64 `[N]`, in the line's order.
+        y: float64 `[N]`.
+        x_label: what x is.
+        y_label: what y is.
+        note: stands behind the name, such as "AUC 0.912".
+        chance: what guessing reaches: y at x = 0 and at x = 1. None where there is no such line.
+    """
+
+    name: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    x_label: str
+    y_label: str
+    note: str = ""
+    chance: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """How often each true label was given each predicted one.
+
+    Attributes:
+        name: what is counted; "" where there is but one matrix.
+        labels: names of the labels, in index order.
+        counts: integers `[L, L]`, true labels in rows.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    counts: NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How often predictions come true, by how sure they were, in equal bins of [0, 1].
+
+    Attributes:
+        name: whose predictions, such as a class.
+        confidence: float64 `[N]`, each bin's mean predicted probability; NaN where the bin is empty.
+        accuracy: float64 `[N]`, the share of each bin that came true; NaN where the bin is empty.
+        share: float64 `[N]`, each bin's share of all predictions.
+        note: stands behind the name, such as "ECE 0.031".
+    """
+
+    name: str
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    share: NDArray[np.float64]
+    note: str = ""

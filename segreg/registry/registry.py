@@ -17,10 +17,9 @@ import pluggy
 
 from segreg.errors import SegregError, did_you_mean, listed, with_article
 from segreg.registry import hooks
-from segreg.registry.command import Command
 from segreg.registry.compatibility import asks_for_stranger, misfit, plain_name, stranger_installed
-from segreg.registry.entry import Entry, Family, where
-from segreg.registry.kinds import KINDS
+from segreg.registry.entry import Command, Entry, Family, where
+from segreg.registry.protocols import KINDS
 from segreg.settings import Setting
 
 GROUP = "segreg"

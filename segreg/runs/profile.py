@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from segreg.config.resolve import Resolved
 from segreg.errors import SegregError
-from segreg.evaluation.distributed import disable_sync
+from segreg.evaluation.scores import disable_sync
 from segreg.models import build
 from segreg.runs.assembly import Assembly
 from segreg.runtime.progress import Progress, Quiet

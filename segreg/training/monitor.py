@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.evaluation.distributed import compute
+from segreg.evaluation.scores import compute
 from segreg.runtime.distributed import gathered
 
 if TYPE_CHECKING:

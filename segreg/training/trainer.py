@@ -23,11 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
-from segreg.evaluation.distributed import compute_over_processes, disable_sync
+from segreg.evaluation.scores import compute_over_processes, disable_sync
 from segreg.runtime import distributed
-from segreg.runtime.device import out_of_memory, seed_everything
+from segreg.runtime.device import available_mib, out_of_memory, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main
-from segreg.runtime.memory import available_mib
 from segreg.runtime.progress import Progress, Quiet, duration
 from segreg.training.checkpoint import BEST, LAST, STATE, State, load_state
 from segreg.training.monitor import (

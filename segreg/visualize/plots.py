@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.registry.plot_data import Curve, Matrix, Reliability
+from segreg.registry.protocols import Curve, Matrix, Reliability
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection

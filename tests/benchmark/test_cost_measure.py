@@ -18,7 +18,7 @@ from segreg.config.recipe import Recipe
 from segreg.config.resolve import resolve
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
-from segreg.runtime.memory import available_mib, peak_rss_mib
+from segreg.runtime.device import available_mib, peak_rss_mib
 from segreg.task import Task
 
 LESION = Task(("lesion",), "binary")

@@ -174,7 +174,7 @@ def test_quick_leaves_out_what_takes_long(segreg, installed, tmp_path):
 def test_the_kit_needs_no_pytest():
     program = (
         "import sys; sys.modules['pytest'] = None; import segreg.testing; from segreg.testing.checks import rules_of; "
-        "from segreg.registry.kinds import KINDS; [rules_of(kind) for kind in KINDS]; print('fine')"
+        "from segreg.registry.protocols import KINDS; [rules_of(kind) for kind in KINDS]; print('fine')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[2]

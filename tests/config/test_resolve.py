@@ -12,7 +12,7 @@ from segreg.config.resolve import SECTIONS, SETTINGS, resolve
 from segreg.config.sections import Evaluate, Input, Split, Train
 from segreg.config.shipped import shipped_recipes
 from segreg.errors import Place, SegregError
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
 from segreg.settings import check_value, plain
 

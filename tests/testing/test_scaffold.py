@@ -18,7 +18,7 @@ import plugged
 from segreg.config.recipe import read_recipe
 from segreg.config.resolve import resolve
 from segreg.errors import SegregError
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
 from segreg.testing.scaffold import Names, kinds_of, names_of, write_package
 from segreg.testing.scaffold.package import TEMPLATES

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torchmetrics import MetricCollection
 
-from segreg.registry.plot_data import Curve, Matrix, Reliability
+from segreg.registry.protocols import Curve, Matrix, Reliability
 from segreg.visualize import plots
 from segreg.visualize.plots import plot_metrics
 

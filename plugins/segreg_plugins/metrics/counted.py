@@ -17,7 +17,7 @@ import torch
 from torchmetrics import Metric
 
 from segreg.evaluation.counts import PixelCounts, class_counts, count_pixels, matrix_layout
-from segreg.registry.plot_data import Matrix
+from segreg.registry.protocols import Matrix
 from segreg_plugins.metrics.common import refuse_unknown, rule_of, which_classes
 
 if TYPE_CHECKING:

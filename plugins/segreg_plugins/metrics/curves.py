@@ -15,7 +15,7 @@ import torch
 from torchmetrics import Metric
 
 from segreg.evaluation.counts import add_ones
-from segreg.registry.plot_data import Curve
+from segreg.registry.protocols import Curve
 from segreg_plugins.metrics import ranking
 from segreg_plugins.metrics.common import by_class, chunks, definitions_of, kinds_of, refuse_unknown
 from segreg_plugins.metrics.keys import BROKEN, KEYS, UNCOUNTED, keys_of, own_logits

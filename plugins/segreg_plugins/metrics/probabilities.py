@@ -17,7 +17,7 @@ from torchmetrics import Metric
 
 from segreg.errors import listed
 from segreg.evaluation.counts import add_ones
-from segreg.registry.plot_data import Reliability
+from segreg.registry.protocols import Reliability
 from segreg_plugins.metrics.common import by_class, chunks, definitions_of, kinds_of, refuse_unknown
 
 if TYPE_CHECKING:

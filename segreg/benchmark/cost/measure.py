@@ -17,8 +17,7 @@ from segreg.benchmark.cost.machine import CpuWatch
 from segreg.benchmark.cost.network import Network, count_flops
 from segreg.benchmark.cost.record import MemoryNeed, RoundResult
 from segreg.config.resolve import Resolved
-from segreg.runtime.device import prepare_process
-from segreg.runtime.memory import MIB, available_mib, peak_rss_mib
+from segreg.runtime.device import MIB, available_mib, peak_rss_mib, prepare_process
 from segreg.task import Task
 
 _LEAST_STEPS = 3
@@ -34,7 +33,7 @@ def measure_round(
     """Measure a network once.
 
     The peak RSS is the whole process's. So this needs a process that has done nothing else, and was not started by a
-    large one (see `segreg.runtime.memory`), such as `segreg.benchmark.cost.running` starts.
+    large one (see `segreg.runtime.device`), such as `segreg.benchmark.cost.running` starts.
 
     Args:
         recipe: names the network and how it is trained.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.registry.kinds import KINDS
+from segreg.registry.protocols import KINDS
 from segreg.testing.scaffold.names import Names
 
 TEMPLATES = Path(__file__).parent / "templates"
