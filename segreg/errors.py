@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -44,10 +45,12 @@ class SegregError(Exception):
         super().__init__(str(self.problems[0]))
 
     @classmethod
-    def of(cls, problems: Iterable[Problem]) -> SegregError:
-        """Return one error that tells several problems, in the order of their places."""
+    def of(cls, problems: Iterable[Problem], *, most: int = sys.maxsize, rest: str = "") -> SegregError:
+        """Return one error of several problems; those after the first `most` are counted: "and 3 " and `rest`."""
         error = cls()
         error.problems = tuple(problems)
+        if (left := len(error.problems) - most) > 0:
+            error.problems = (*error.problems[:most], Problem(f"and {left} {rest}"))
         error.args = ("\n".join(str(problem) for problem in error.problems),)
         return error
 

@@ -15,7 +15,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 """Raised whenever the same files and settings would give other arrays."""
-MOST_PROBLEMS = 20
 # A file changed again within its clock's tick keeps its time: what is younger than this is not remembered.
 SETTLED_SECONDS = 3.0
 
@@ -201,12 +200,7 @@ def array_digest(values: NDArray[Any]) -> str:
 
 
 def _settings(input: Input) -> dict[str, Any]:  # noqa: A002
-    return {
-        "size": list(input.size),
-        "resize": input.resize,
-        "channels": input.channels,
-        "sixteen_bit": input.sixteen_bit,
-    }
+    return {"size": list(input.size), **{k: getattr(input, k) for k in ("resize", "channels", "sixteen_bit")}}
 
 
 def _array(file: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
@@ -226,40 +220,34 @@ def _fill(
     threads: int,
     progress: Callable[[int, int], None] | None,
 ) -> list[Size]:
-    """Write images and masks and gives the original sizes."""
+    """Write images and masks and return the original sizes."""
     images, masks = arrays
 
-    def fill(row: int) -> Size:
-        images[row], masks[row], size = fitted_sample(dataset, samples[row], input)
+    def fill(row: int) -> Size | SegregError:
+        try:
+            images[row], masks[row], size = fitted_sample(dataset, samples[row], input)
+        except SegregError as error:
+            return error
         return size
 
-    sizes: dict[int, Size] = {}
-    wrong: dict[int, SegregError] = {}
+    sizes: list[Size] = []
+    problems: list[Problem] = []
     pool = ThreadPoolExecutor(threads)
     try:
-        rows = {pool.submit(fill, row): row for row in range(len(samples))}
-        for done, future in enumerate(as_completed(rows), start=1):
-            try:
-                sizes[rows[future]] = future.result()
-            except SegregError as error:
-                wrong[rows[future]] = error
+        for done, found in enumerate(pool.map(fill, range(len(samples))), start=1):
+            if isinstance(found, SegregError):
+                problems += found.problems
+            else:
+                sizes.append(found)
             if progress is not None:
                 progress(done, len(samples))
     finally:
         pool.shutdown(cancel_futures=True)
-    if wrong:
-        raise _gathered([wrong[row] for row in sorted(wrong)])
+    if problems:
+        raise SegregError.of(problems, most=20, rest="more files are wrong")
     images.flush()
     masks.flush()
-    return [sizes[row] for row in range(len(samples))]
-
-
-def _gathered(errors: Sequence[SegregError]) -> SegregError:
-    problems = [problem for error in errors for problem in error.problems]
-    if len(problems) > MOST_PROBLEMS:
-        rest = Problem(f"and {len(problems) - MOST_PROBLEMS} more files are wrong")
-        problems = [*problems[:MOST_PROBLEMS], rest]
-    return SegregError.of(problems)
+    return sizes
 
 
 def _write_meta(file: Path, dataset: Dataset, samples: Sequence[Sample], input: Input, sizes: Sequence[Size]) -> None:  # noqa: A002
@@ -286,7 +274,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _sync(file: Path) -> None:
-    """Has a file's content on the disk before its folder gets its name, should the power fail in between."""
+    """Force a file's content to the disk before its folder gets its name, should the power fail in between."""
     descriptor = os.open(file, os.O_RDWR)
     try:
         os.fsync(descriptor)
@@ -340,13 +328,8 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
     if image is not None:
         size = (image.shape[0], image.shape[1])
         if mask is not None and mask.shape[-2:] != size:
-            problems.append(
-                Problem(
-                    f"is {format_size(size)} but its mask {sample.mask} is {format_size(mask.shape[-2:])} "
-                    "(height x width)",
-                    Place(str(sample.image)),
-                )
-            )
+            sizes = f"is {format_size(size)} but its mask {sample.mask} is {format_size(mask.shape[-2:])}"
+            problems.append(Problem(f"{sizes} (height x width)", Place(str(sample.image))))
         else:
             _attempt(lambda: placement(size, input), sample.image, problems)
     if problems or image is None or mask is None:
@@ -400,7 +383,7 @@ def _mask(dataset: Dataset, sample: Sample) -> NDArray[np.uint8]:
 
 
 def _attempt(step: Callable[[], Any], file: object, problems: list[Problem]) -> Any:
-    """Return what a step gives, or notes what is wrong and gives None."""
+    """Return what a step gives, or note what is wrong and return None."""
     try:
         return step()
     except SegregError as error:
@@ -414,13 +397,8 @@ def _attempt(step: Callable[[], Any], file: object, problems: list[Problem]) -> 
 # digests of files; files that have not changed are not read again
 
 
-@dataclass(frozen=True)
-class _State:
-    """By what a file is known to be unchanged."""
-
-    size: int
-    modified: int
-    changed: int
+_State = tuple[int, int, int]
+"""By what a file is known to be unchanged: its size, when its content and when its entry changed, in ns."""
 
 
 def content_digests(paths: Iterable[Path], index: Path, *, workers: int) -> dict[Path, str | None]:
@@ -432,12 +410,11 @@ def content_digests(paths: Iterable[Path], index: Path, *, workers: int) -> dict
     members = {path: _files(path) for path in dict.fromkeys(paths)}
     files = list(dict.fromkeys(file for found in members.values() for file in found))
     with ThreadPoolExecutor(workers) as pool:
-        states = dict(zip(files, pool.map(_state, files), strict=True))
-        known = _recall(index, states)
-        unknown = [file for file in files if file not in known and states[file] is not None]
-        fresh = dict(zip(unknown, pool.map(_digest, unknown), strict=True))
-    _remember(index, {file: (state, fresh[file]) for file in unknown if (state := states[file])})
-    digests = known | fresh
+        states = {file: state for file, state in zip(files, pool.map(_state, files), strict=True) if state}
+        digests = _recall(index, states)
+        unknown = [file for file in states if file not in digests]
+        digests.update(zip(unknown, pool.map(_digest, unknown), strict=True))
+    _remember(index, {file: (states[file], digests[file]) for file in unknown})
     return {path: _combined(path, found, digests) for path, found in members.items()}
 
 
@@ -457,7 +434,7 @@ def _state(file: Path) -> _State | None:
         found = file.stat()
     except OSError:
         return None
-    return _State(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _digest(file: Path) -> str:
@@ -468,16 +445,14 @@ def _digest(file: Path) -> str:
         return f"unreadable {error.errno}"  # reading it as an image will tell what is wrong
 
 
-def _recall(index: Path, states: Mapping[Path, _State | None]) -> dict[Path, str]:
+def _recall(index: Path, states: Mapping[Path, _State]) -> dict[Path, str]:
     known = {}
     try:
         with contextlib.closing(_open(index)) as table:
             query = "SELECT digest FROM files WHERE path = ? AND size = ? AND modified = ? AND changed = ?"
             for file, state in states.items():
-                if state is not None:
-                    row = table.execute(query, (str(file.absolute()), state.size, state.modified, state.changed))
-                    if found := row.fetchone():
-                        known[file] = str(found[0])
+                if found := table.execute(query, (str(file.absolute()), *state)).fetchone():
+                    known[file] = str(found[0])
     except (sqlite3.Error, OSError):
         return known  # an index is a convenience: no disk lock, a damaged file or no permission mustn't stop a run
     return known
@@ -486,9 +461,9 @@ def _recall(index: Path, states: Mapping[Path, _State | None]) -> dict[Path, str
 def _remember(index: Path, found: Mapping[Path, tuple[_State, str]]) -> None:
     settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
     rows = [
-        (str(file.absolute()), state.size, state.modified, state.changed, digest)
+        (str(file.absolute()), *state, digest)
         for file, (state, digest) in found.items()
-        if max(state.modified, state.changed) < settled and not digest.startswith("unreadable")
+        if max(state[1:]) < settled and not digest.startswith("unreadable")
     ]
     if not rows:
         return

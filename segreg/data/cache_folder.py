@@ -2,7 +2,8 @@
 
 An entry is a folder named by its key. Whoever uses one holds a shared lock on its `lock` file, which the system
 releases when the process ends in any way; whoever removes one must get the lock alone. An entry is built in a folder
-whose name begins with a dot and renamed when it is whole.
+whose name begins with a dot and renamed when it is whole. The lock is `flock`'s, because a cache that others
+filled may be read-only, and filelock's ReadWriteLock, an SQLite database, has to write to its lock file.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import secrets
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def cache_limit() -> int:
 
 def list_entries(folder: Path | None = None) -> list[CacheEntry]:
     """Return what the cache holds, the last used first."""
-    entries = [_described(place) for place in _places(_entries_folder(folder)) if not place.name.startswith(".")]
+    entries = [_described(place) for place in _folders(folder) if not place.name.startswith(".")]
     return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
 
@@ -102,39 +103,58 @@ def index_file(folder: Path | None = None) -> Path:
 
 
 class CacheLock:
-    """A shared lock on an entry, kept until it is released, forgotten or the process ends."""
+    """An entry's lock file, open; what is locked by it stays so until it is released, forgotten or the process ends.
 
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor: int | None = descriptor
+    Raises:
+        OSError: there is no such file.
+    """
+
+    descriptor = -1
+
+    def __init__(self, entry: Path) -> None:
+        self.descriptor = os.open(entry / "lock", os.O_RDONLY)
+
+    def lock(self, *, exclusive: bool) -> bool:
+        """Lock it, shared or exclusively, which does not wait; return whether it is locked."""
+        if sys.platform == "win32":  # where an open file can't be removed in the first place
+            return True
+        import fcntl
+
+        try:
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True  # a file system without locks
+        return True
 
     def release(self) -> None:
-        """Let the entry go."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        """Close the file."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
 
     def __del__(self) -> None:
         self.release()
 
 
 def hold(entry: Path) -> CacheLock | None:
-    """Take a shared lock on an entry and notes the use of it, or gives None if there is no entry."""
-    lock = entry / "lock"
+    """Take a shared lock on an entry and note the use of it, or return None if there is no entry."""
     try:
-        descriptor = os.open(lock, os.O_RDONLY)
+        held = CacheLock(entry)
     except OSError:
         return None
-    _lock(descriptor, alone=False)
+    held.lock(exclusive=False)
     try:
-        still_there = os.path.samestat(os.fstat(descriptor), lock.stat())
+        still_there = os.path.samestat(os.fstat(held.descriptor), (entry / "lock").stat())
     except OSError:
         still_there = False  # removed between the opening and the locking
     if not still_there:
-        os.close(descriptor)
+        held.release()
         return None
     with contextlib.suppress(OSError):  # a cache that others filled may be read-only
-        os.utime(lock)
-    return CacheLock(descriptor)
+        os.utime(entry / "lock")
+    return held
 
 
 def new_folder(key: str, folder: Path | None = None) -> tuple[Path, CacheLock]:
@@ -162,7 +182,7 @@ def new_folder(key: str, folder: Path | None = None) -> tuple[Path, CacheLock]:
 def remove(entry: Path) -> bool:
     """Remove an entry unless a live process uses it, and say whether it is gone."""
     try:
-        descriptor = os.open(entry / "lock", os.O_RDONLY)
+        held = CacheLock(entry)
     except FileNotFoundError:
         if not entry.is_dir():
             return True
@@ -173,7 +193,7 @@ def remove(entry: Path) -> bool:
     except OSError:
         return False
     try:
-        if not _lock(descriptor, alone=True):
+        if not held.lock(exclusive=True):
             return False
         gone = entry.with_name(f".removed-{entry.name.lstrip('.')}-{secrets.token_hex(4)}")
         entry.rename(gone)  # at once, so that nobody finds half of it
@@ -183,12 +203,12 @@ def remove(entry: Path) -> bool:
     else:
         return True
     finally:
-        os.close(descriptor)
+        held.release()
 
 
 def remove_leftovers(folder: Path | None = None) -> None:
     """Remove what killed processes left half-built or half-removed."""
-    for place in _places(_entries_folder(folder)):
+    for place in _folders(folder):
         if place.name.startswith("."):
             remove(place)
 
@@ -233,11 +253,11 @@ def _entries_folder(folder: Path | None) -> Path:
     return (folder or cache_folder()) / "prepared"
 
 
-def _places(root: Path) -> Iterator[Path]:
+def _folders(folder: Path | None) -> list[Path]:
     try:
-        yield from sorted(place for place in root.iterdir() if place.is_dir())
+        return sorted(place for place in _entries_folder(folder).iterdir() if place.is_dir())
     except OSError:
-        return
+        return []
 
 
 def _described(entry: Path) -> CacheEntry:
@@ -259,28 +279,13 @@ def _described(entry: Path) -> CacheEntry:
 
 def _in_use(entry: Path) -> bool:
     try:
-        descriptor = os.open(entry / "lock", os.O_RDONLY)
+        lock = CacheLock(entry)
     except OSError:
         return False
     try:
-        return not _lock(descriptor, alone=True)
+        return not lock.lock(exclusive=True)
     finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, *, alone: bool) -> bool:
-    """Lock an open file; alone, it does not wait but says whether nobody else has it."""
-    if sys.platform == "win32":  # where an open file can't be removed in the first place
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks
-    return True
+        lock.release()
 
 
 def _free(root: Path) -> int:

@@ -33,7 +33,6 @@ Form = Literal["files", "index", "layers"]
 MANIFEST = "split.csv"
 COLUMNS = ("id", "image", "mask", "split", "group")
 _PART = ".segreg-part"
-_MOST_PROBLEMS = 10
 
 
 @dataclass(frozen=True)
@@ -134,9 +133,7 @@ def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progre
                 ways.append(found[0])
                 ignored |= found[1]
     if problems:
-        left = len(problems) - _MOST_PROBLEMS
-        more = [Problem(f"and {left} masks more can't be read")] if left > 0 else []
-        raise SegregError.of([*problems[:_MOST_PROBLEMS], *more])
+        raise SegregError.of(problems, most=10, rest="masks more can't be read")
     return ("files" if set.intersection(*ways) else "index"), ignored
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import queue
-import threading
 import weakref
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 AHEAD = 2
 """How many batches are made ahead, by the thread or by each worker."""
 
-K = TypeVar("K")
-T = TypeVar("T")
 Key = tuple[int, tuple[int, ...]]
 """What a batch is made from: the epoch's number, and the samples as indices into `Dataset.samples`."""
 
@@ -127,17 +126,13 @@ class BatchLoader:
 
     def _shared(self, number: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Return the samples of each batch that this part has a share of, and those of the share."""
-        whole = self._whole(number)
         if self.order == "in_order":
+            whole = _cut(self.indices, self.batch_size, merge=False)
             return [(batch, batch) for batch in whole[self.part :: self.parts]]
-        return [(batch, _part_of(batch, self.part, self.parts)) for batch in whole]
-
-    def _whole(self, number: int) -> list[tuple[int, ...]]:
-        indices: Sequence[int] = self.indices
-        if self.order == "shuffled":
-            index_of = {self.prepared.id_of(index): index for index in indices}
-            indices = [index_of[name] for name in drawn(index_of, self.seed, "epoch", number)]
-        return _cut(indices, self.batch_size, merge=self.order == "shuffled")
+        index_of = {self.prepared.id_of(index): index for index in self.indices}
+        shuffled = [index_of[name] for name in drawn(index_of, self.seed, "epoch", number)]
+        whole = _cut(shuffled, self.batch_size, merge=True)
+        return [(batch, tuple(np.array_split(batch, self.parts)[self.part].tolist())) for batch in whole]
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Return an epoch's batches.
@@ -150,7 +145,7 @@ class BatchLoader:
         self._leave()
         shared = self._shared(number)
         keys = [(number, own or whole[:1]) for whole, own in shared]
-        begun = self._made(keys)
+        begun = self._by_processes(keys) if self.workers else self._by_thread(keys)
         if self.parts > 1 and self.order == "shuffled":
             begun = _weighed(begun, [(len(own), len(own) * self.parts / len(whole)) for whole, own in shared])
         # Weakly, so that it ends by itself where a loop over it is left.
@@ -166,9 +161,17 @@ class BatchLoader:
         if self._under_way is not None and (begun := self._under_way()) is not None:
             begun.close()
 
-    def _made(self, keys: list[Key]) -> Generator[Batch, None, None]:
-        make = self._make
-        return self._by_processes(keys) if self.workers else prefetch(lambda key: make.batch(*key), keys)
+    def _by_thread(self, keys: list[Key]) -> Generator[Batch, None, None]:
+        pool = ThreadPoolExecutor(1, "segreg-batches")
+        rest = iter(keys)
+        try:
+            waiting = deque(pool.submit(self._make.batch, *key) for key in islice(rest, AHEAD + 1))
+            while waiting:
+                made = waiting.popleft().result()
+                waiting.extend(pool.submit(self._make.batch, *key) for key in islice(rest, 1))
+                yield made
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _by_processes(self, keys: list[Key]) -> Generator[Batch, None, None]:
         if self._loader is None:
@@ -178,8 +181,7 @@ class BatchLoader:
             self._loader = DataLoader(
                 cast("Any", self._make),
                 batch_size=None,  # a key stands for a whole batch
-                sampler=_Keys(self._plan),
-                collate_fn=_as_it_is,
+                sampler=self._plan,
                 num_workers=self.workers,
                 prefetch_factor=AHEAD,
                 persistent_workers=True,
@@ -215,13 +217,6 @@ def _cut(indices: Sequence[int], size: int, *, merge: bool) -> list[tuple[int, .
         starts.pop()
     ends = [*starts[1:], len(indices)]
     return [tuple(indices[start:end]) for start, end in zip(starts, ends, strict=True)]
-
-
-def _part_of(batch: tuple[int, ...], part: int, parts: int) -> tuple[int, ...]:
-    """Return a part of a batch; the parts differ by one at most, the first ones being the larger."""
-    least, more = divmod(len(batch), parts)
-    start = part * least + min(part, more)
-    return batch[start : start + least + (part < more)]
 
 
 def _weighed(begun: Generator[Batch, None, None], shares: Sequence[tuple[int, float]]) -> Generator[Batch, None, None]:
@@ -272,61 +267,9 @@ class _Maker:
             raise SegregError(f'sample "{name}": {problem.message}', hint=problem.hint) from error
 
 
-class _Keys:
-    """What the loader is to make, in turn: the list's content when an epoch begins."""
-
-    def __init__(self, plan: list[Key]) -> None:
-        self.plan = plan
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(list(self.plan))
-
-    def __len__(self) -> int:
-        return len(self.plan)
-
-
-def _as_it_is(made: Any) -> Any:
-    return made
-
-
 def _begin_worker(_: int) -> None:
     """Keep a worker to its one core; torch is limited by the loader."""
     import sys
 
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)
-
-
-def prefetch(make: Callable[[K], T], keys: Sequence[K]) -> Generator[T, None, None]:
-    """Return what a thread makes of each key; the thread ends after the last one, or when the rest is not wanted."""
-    made: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(AHEAD)
-    left = threading.Event()
-
-    def put(thing: tuple[T] | BaseException | None) -> bool:
-        while not left.is_set():
-            try:
-                made.put(thing, timeout=0.05)
-            except queue.Full:
-                continue
-            return True
-        return False
-
-    def work() -> None:
-        try:
-            for key in keys:
-                if not put((make(key),)):
-                    return
-            put(None)
-        except BaseException as error:  # handed to the consumer, who raises it
-            put(error)
-
-    thread = threading.Thread(target=work, name="segreg-batches", daemon=True)
-    thread.start()
-    try:
-        while (thing := made.get()) is not None:
-            if isinstance(thing, BaseException):
-                raise thing
-            yield thing[0]
-    finally:
-        left.set()
-        thread.join()

@@ -157,8 +157,7 @@ def _listed(samples: Sequence[Sample], lists: Mapping[SplitName, Path]) -> dict[
                 seen[name] = (split, place)
                 splits[split].append(index_of[name])
     if problems:
-        more = [Problem(f"and {len(problems) - 20} more lines are wrong")] if len(problems) > 20 else []
-        raise SegregError.of([*problems[:20], *more])
+        raise SegregError.of(problems, most=20, rest="more lines are wrong")
     return splits
 
 

@@ -245,7 +245,7 @@ class TestRefusals:
 
 
 def waiting():
-    return [thread for thread in threading.enumerate() if thread.name == "segreg-batches"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("segreg-batches")]
 
 
 def test_the_thread_ends_with_the_epoch_and_when_it_is_left(prepared):
