@@ -30,7 +30,6 @@ from segreg.cli import added_commands, parser
 from segreg.config.recipe import read_recipe
 from segreg.config.resolve import SECTIONS, SETTINGS, resolve
 from segreg.registry import hooks
-from segreg.registry import plot_data as tables
 from segreg.registry import protocols as contracts
 from segreg.registry.entry import Entry, Family
 from segreg.registry.protocols import KINDS
@@ -266,9 +265,9 @@ def test_what_a_kind_promises_and_may_offer_besides_is_reported(kind):
     [
         ("Dataset", contracts.Dataset),
         ("Dataset", contracts.Sample),
-        ("Metric", tables.Curve),
-        ("Metric", tables.Matrix),
-        ("Metric", tables.Reliability),
+        ("Metric", contracts.Curve),
+        ("Metric", contracts.Matrix),
+        ("Metric", contracts.Reliability),
     ],
 )
 def test_every_field_that_a_plugin_fills_in_is_reported(section, form):

@@ -23,7 +23,7 @@ import segreg
 import tiny_runs
 from segreg.config.resolve import resolve
 from segreg.errors import SegregError
-from segreg.evaluation import distributed as together
+from segreg.evaluation.scores import in_batch_order
 from segreg.registry.registry import load_registry
 from segreg.runs.assembly import Assembly
 from segreg.runs.run import resume_run
@@ -377,6 +377,6 @@ def test_rows_of_batches_that_were_dealt_come_in_the_images_order(monkeypatch):
     ]
     monkeypatch.setattr(distributed, "count", lambda: 3)
     monkeypatch.setattr(distributed, "gathered", lambda own: found)
-    rows, blocks = together.in_batch_order(*found[0])
+    rows, blocks = in_batch_order(*found[0])
     assert [row["id"] for row in rows] == list("abcde")
     assert blocks["c"].tolist() == [[ord(name)] for name in "abcde"]
