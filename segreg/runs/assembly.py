@@ -66,7 +66,8 @@ class Assembly:
         model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), dataset.task)
         initial_weights = ""
         if pretrained and (source := recipe.train.start_from) is not None:
-            initial_weights = f"{source}: {start_from(model, source.expanduser(), recipe.train.start_part)}"
+            started = start_from(model, source.expanduser(), recipe.train.start_part, dataset.task)
+            initial_weights = f"{source}: {started}"
         if recipe.train.sync_batch_norm and count() > 1:
             synchronise_batch_norm(model, device)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]

@@ -124,23 +124,36 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, *, notes: Mapping[st
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return a weights file's tensors, on the CPU, and its notes.
 
-    Takes safetensors, and PyTorch files of tensors alone or under "state_dict" or "model".
+    Takes safetensors, and PyTorch files that hold a mapping from names to tensors at any depth, such as
+    `{"epoch": 3, "model_state_dict": {...}}`; what lies beside the tensors is left. Of several mappings the largest is
+    taken, and the first of those as large, which the notes say as "chosen".
 
     Raises:
         SegregError: the file is missing, damaged, holds code, or holds no tensors.
     """
-    import torch
-
     if path.suffix != ".safetensors":
-        content = _load_pickle(path)
-        for key in ("state_dict", "model"):
-            if isinstance(content, dict) and isinstance(content.get(key), dict):
-                content = content[key]
-        if not isinstance(content, dict) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+        found = _tensors_in(_load_pickle(path))
+        if not found:
             raise SegregError(f"{path}: holds no weights (a mapping from names to tensors)")
-        return dict(content), {}
+        chosen = max(found, key=lambda key: len(found[key]))  # the first of the largest
+        as_large = [key for key in found if len(found[key]) == len(found[chosen]) and key != chosen]
+        return found[chosen], {"chosen": f'taken from "{chosen}"; there is also {listed(as_large)}'} if as_large else {}
     with _open_safetensors(path) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def _tensors_in(content: Any, where: str = "", depth: int = 4) -> dict[str, dict[str, Tensor]]:
+    """Return the mappings from names to tensors in what a PyTorch file holds, by their place in it."""
+    import torch
+
+    if not isinstance(content, Mapping) or not depth:
+        return {}
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, torch.Tensor)}
+    found = {where: tensors} if tensors else {}
+    for key, value in content.items():
+        if isinstance(key, str):
+            found |= _tensors_in(value, f"{where}.{key}" if where else key, depth - 1)
+    return found
 
 
 def read_notes(path: Path) -> dict[str, str]:

@@ -1,45 +1,124 @@
-"""Start a training from existing weights: those of another run, or any file of tensors."""
+"""Start a training from existing weights: those of another run, or any file of tensors.
+
+Names differ between frameworks by prefixes (`module.`, `model.`, `_orig_mod.`, `backbone.`, `segmentation_head.`), so
+each component of the network (encoder, decoder, head) is matched by itself: of all pairs of a prefix of its own names
+and one of the file's, that pair is taken under which most names and shapes agree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from segreg.errors import SegregError
-from segreg.training.checkpoint import BEST, LAST, Match, matched, read_weights
+from segreg.errors import SegregError, listed
+from segreg.training.checkpoint import BEST, LAST, read_weights
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from segreg.models.segmenter import Segmenter
+    from segreg.task import Task
 
 
-def start_from(model: Segmenter, source: Path, component: Literal["model", "encoder"]) -> Match:
+@dataclass(frozen=True)
+class Start:
+    """Which tensors of a file a training started from.
+
+    Attributes:
+        loaded: names of the network whose values are the file's, by component.
+        missing: names of the network that keep their first values, because the file has nothing for them.
+        mismatched: names of the network that keep their first values because shapes in their layer differ, with both.
+        unused: names in the file whose values were not loaded.
+        remarks: what else a reader should know, such as other classes.
+    """
+
+    loaded: Mapping[str, Sequence[str]]
+    missing: tuple[str, ...]
+    mismatched: tuple[str, ...]
+    unused: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+    def __str__(self) -> str:
+        count = sum(map(len, self.loaded.values()))
+        total = count + len(self.missing) + len(self.mismatched)
+        each = ", ".join(f"{name} {len(names)}" for name, names in self.loaded.items())
+        lines = [f"{count} of the network's {total} tensors loaded ({each})"]
+        rest = {
+            "not in the file": self.missing,
+            "left, as a shape in their layer differs": self.mismatched,
+            "of the file not used": self.unused,
+        }
+        lines += [f"{len(names)} {word}: {listed(names, quote='', most=6)}" for word, names in rest.items() if names]
+        return "\n".join([*lines, *self.remarks])
+
+
+def start_from(model: Segmenter, source: Path, component: Literal["model", "encoder"], task: Task) -> Start:
     """Load what fits of a run's best weights, or of a weights file, and report it.
 
-    Names may have other prefixes than the model's (`module.`, `backbone.`, `encoder.`): those are chosen with which
-    most names and shapes match. What does not fit, such as a head for other classes, stays as it is.
+    What does not fit stays as it is. A head is loaded by the names of its classes where the file has them: its
+    outputs are reordered if the classes are the same in another order, and left out if there are others.
 
     Args:
         model: the network, which is changed in place.
         source: a run's directory, a safetensors file, or a PyTorch file of tensors, which is read without running code.
         component: the whole network, or only its encoder.
+        task: what the network is trained for.
 
     Raises:
         SegregError: the file can't be read, or nothing in it fits.
     """
     file = _weights_file(source)
-    tensors, notes = read_weights(file)
-    target: nn.Module = model.parts()["encoder"] if component == "encoder" else model
-    own = target.state_dict()
-    mine, theirs = _prefixes_that_match(own, tensors)
-    renamed = {mine + name.removeprefix(theirs): value for name, value in tensors.items() if name.startswith(theirs)}
-    fitting, match = matched(own, renamed, notes)
-    if not any(own[name].ndim > 1 for name in fitting):  # a BatchNorm of the right width is not a match
-        raise SegregError(f"train.start_from: nothing in {file} fits the {component}", hint=str(match))
-    target.load_state_dict(fitting, strict=False)
-    return match
+    given, notes = read_weights(file)
+    own = model.state_dict()
+    chosen = ("encoder",) if component == "encoder" else tuple(_COMPONENTS)
+    loaded: dict[str, list[str]] = {}
+    values: dict[str, Tensor] = {}
+    used: set[str] = set()
+    mismatched: list[str] = []
+    remarks: list[str] = []
+    order = _order_of_classes(notes, task, remarks)
+    for name in chosen:
+        mine = [key for key in own if key.startswith(f"{name}.")]
+        pairs = _pairs(own, mine, {key: value for key, value in given.items() if key not in used})
+        loaded[name] = []
+        if name in _HEADS and order is None:
+            continue
+        unlike = {key for key, theirs in pairs.items() if given[theirs].shape != own[key].shape}
+        layers = {key.rpartition(".")[0] for key in unlike}  # loaded whole or not at all
+        for key, theirs in pairs.items():
+            if key.rpartition(".")[0] in layers:
+                shapes = f" {list(given[theirs].shape)} for {list(own[key].shape)}"
+                mismatched.append(key + (shapes if key in unlike else ""))
+                continue
+            value = given[theirs]
+            if name in _HEADS and order and value.ndim and len(value) == len(order):
+                value = value[order]
+            values[key] = value
+            used.add(theirs)
+            loaded[name].append(key)
+    loaded = {name: names for name, names in loaded.items() if any(key.startswith(f"{name}.") for key in own)}
+    absent = {key.partition(" ")[0] for key in mismatched}
+    keys = [key for key in own if key.partition(".")[0] in chosen]
+    start = Start(
+        loaded,
+        tuple(key for key in keys if key not in values and key not in absent),
+        tuple(mismatched),
+        tuple(key for key in given if key not in used),
+        (*([notes["chosen"]] if "chosen" in notes else []), *remarks),
+    )
+    if not any(value.ndim > 1 for value in values.values()):  # a BatchNorm of the right width is not a match
+        raise SegregError(f"train.start_from: nothing in {file} fits the {component}", hint=str(start))
+    model.load_state_dict(values, strict=False)
+    return start
+
+
+_COMPONENTS = ("encoder", "decoder", "auxiliary", "head", "auxiliary_head")
+"""In the order in which they take tensors: the heads last, whose few names are found in many places."""
+_HEADS = ("head", "auxiliary_head")
 
 
 def _weights_file(source: Path) -> Path:
@@ -51,29 +130,64 @@ def _weights_file(source: Path) -> Path:
     raise SegregError(f"train.start_from: {source} holds no weights", hint=f"a run's folder has {BEST} or {LAST}")
 
 
-def _prefixes_that_match(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, str]:
-    """Return the two prefixes with which most names and shapes match; the shortest of those that are as good."""
-    shapes = {name: tuple(tensor.shape) for name, tensor in own.items()}
+def _order_of_classes(notes: Mapping[str, str], task: Task, remarks: list[str]) -> list[int] | None:
+    """Return the file's outputs in the order of this task's classes, [] to take them as they are, None to leave them.
 
-    def matching(mine: str, theirs: str) -> int:
-        return sum(
-            shapes.get(mine + name.removeprefix(theirs)) == tuple(tensor.shape)
-            for name, tensor in given.items()
-            if name.startswith(theirs)
-        )
+    Only a run's own weights name their classes.
+    """
+    try:
+        theirs = json.loads(notes["task"])
+        classes, mode = [str(name) for name in theirs["classes"]], theirs["mode"]
+    except (KeyError, TypeError, ValueError):
+        return []
+    if (classes, mode) == (list(task.classes), task.mode):
+        return []
+    if mode == task.mode and sorted(classes) == sorted(task.classes) and len(set(classes)) == len(classes):
+        remarks.append(f"the head's outputs were reordered: the file's classes are {listed(classes, most=12)}")
+        return [classes.index(name) for name in task.classes]
+    remarks.append(f"the head was left out: the file's classes are {listed(classes, most=12)} ({mode})")
+    return None
 
-    pairs = [(mine, theirs) for mine in _prefixes(own) for theirs in _prefixes(given)]
-    return max(pairs, key=lambda pair: (matching(*pair), -len(pair[0]) - len(pair[1])))
+
+def _pairs(own: Mapping[str, Tensor], mine: Sequence[str], given: Mapping[str, Tensor]) -> dict[str, str]:
+    """Return the names of a component with the file's name for each, or nothing where too little agrees.
+
+    Shapes decide; where several pairs of prefixes are as good, names that agree without their shapes, then the fewest
+    names of the file that are left over, then the shortest prefix in the file.
+    """
+    shapes = {name: tuple(value.shape) for name, value in given.items()}
+    beginnings = _by_suffix(mine)
+    best: tuple[int, int, int, int] = (0, 0, 0, 0)
+    chosen: dict[str, str] = {}
+    for theirs, inside in _by_prefix(given).items():
+        candidates: dict[str, dict[str, str]] = defaultdict(dict)
+        for name in inside:
+            for prefix in beginnings.get(name.removeprefix(theirs), ()):
+                candidates[prefix][prefix + name.removeprefix(theirs)] = name
+        for pairs in candidates.values():
+            fitting = sum(tuple(own[key].shape) == shapes[name] for key, name in pairs.items())
+            if 2 * len(pairs) < len(mine):  # a few names that agree by chance are not the component
+                continue
+            score = (fitting, len(pairs), -len(inside), -len(theirs))
+            if score > best or not chosen:
+                best, chosen = score, pairs
+    return chosen
 
 
-def _prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Return "" and every prefix of one or two words that several names share, such as "encoder.network."."""
-    counts: dict[str, int] = {}
-    for name in tensors:
+def _by_prefix(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return the names by their beginnings, "" and those of whole words, such as "encoder." or "encoder.conv1."."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name in names:
         words = name.split(".")
-        for length in (1, 2):
-            if len(words) > length:
-                prefix = ".".join(words[:length]) + "."
-                counts[prefix] = counts.get(prefix, 0) + 1
-    least = max(2, len(tensors) // 4)
-    return ["", *(prefix for prefix, count in counts.items() if count >= least)]
+        for length in range(len(words)):
+            found["".join(f"{word}." for word in words[:length])].append(name)
+    return found
+
+
+def _by_suffix(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return each ending of the names, whole words, with the beginnings that it has."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for prefix, members in _by_prefix(names).items():
+        for name in members:
+            found[name.removeprefix(prefix)].append(prefix)
+    return found

@@ -1,5 +1,7 @@
 """Starting from existing weights: what fits is loaded, and what does not is reported."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -7,7 +9,10 @@ from torch import nn
 
 from segreg.errors import SegregError
 from segreg.models.segmenter import Segmenter
+from segreg.task import Task
 from segreg.training.finetune import start_from
+
+LESION = Task(("lesion",), "binary")
 
 
 class Levels(nn.Module):
@@ -47,17 +52,17 @@ def same(a, b):
 def test_a_whole_network(tmp_path):
     trained, fresh = model(), model()
     save_file(trained.state_dict(), tmp_path / "w.safetensors")
-    match = start_from(fresh, tmp_path / "w.safetensors", "model")
+    match = start_from(fresh, tmp_path / "w.safetensors", "model", LESION)
     assert same(trained, fresh)
-    assert len(match.loaded) == len(fresh.state_dict())
-    assert match.missing == match.unexpected == match.mismatched == ()
+    assert {name: len(names) for name, names in match.loaded.items()} == {"encoder": 4, "decoder": 2, "head": 2}
+    assert match.missing == match.unused == match.mismatched == ()
 
 
 def test_the_best_weights_of_a_run_directory_are_loaded(tmp_path):
     trained, fresh = model(), model()
     save_file(model().state_dict(), tmp_path / "last.safetensors")
     save_file(trained.state_dict(), tmp_path / "best.safetensors")
-    start_from(fresh, tmp_path, "model")
+    start_from(fresh, tmp_path, "model", LESION)
     assert same(trained, fresh)
 
 
@@ -65,7 +70,7 @@ def test_a_head_for_other_classes_stays_as_it_is(tmp_path):
     trained, fresh = model(3), model(1)
     head = {name: value.clone() for name, value in fresh.head.state_dict().items()}
     torch.save({"state_dict": trained.state_dict()}, tmp_path / "w.pth")
-    match = start_from(fresh, tmp_path / "w.pth", "model")
+    match = start_from(fresh, tmp_path / "w.pth", "model", LESION)
     assert match.mismatched == ("head.weight [3, 5, 1, 1] for [1, 5, 1, 1]", "head.bias [3] for [1]")
     assert all(torch.equal(fresh.head.state_dict()[name], value) for name, value in head.items())
     assert torch.equal(fresh.decoder.layer.weight, trained.decoder.layer.weight)
@@ -76,16 +81,16 @@ def test_an_encoders_layers_are_found_behind_any_prefix(tmp_path, prefix):
     trained, fresh = Levels(), model()
     tensors = {prefix + name: value for name, value in trained.network.state_dict().items()}
     torch.save({**tensors, "fc.weight": torch.zeros(9, 6)}, tmp_path / "w.pth")
-    match = start_from(fresh, tmp_path / "w.pth", "encoder")
+    match = start_from(fresh, tmp_path / "w.pth", "encoder", LESION)
     assert same(trained, fresh.encoder)
-    assert match.unexpected == ((("network." if not prefix else "") + "fc.weight",) if not prefix else ())
+    assert match.unused == ("fc.weight",)
 
 
 def test_only_the_encoder_of_a_whole_network(tmp_path):
     trained, fresh = model(), model()
     before = fresh.decoder.layer.weight.clone()
     save_file(trained.state_dict(), tmp_path / "w.safetensors")
-    start_from(fresh, tmp_path / "w.safetensors", "encoder")
+    start_from(fresh, tmp_path / "w.safetensors", "encoder", LESION)
     assert same(trained.encoder, fresh.encoder)
     assert torch.equal(fresh.decoder.layer.weight, before)
 
@@ -95,10 +100,76 @@ def test_nothing_that_fits_is_refused(tmp_path):
     fresh = model()
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
     with pytest.raises(SegregError, match=r"train.start_from: nothing in .*w.safetensors fits the model"):
-        start_from(fresh, tmp_path / "w.safetensors", "model")
+        start_from(fresh, tmp_path / "w.safetensors", "model", LESION)
     assert all(torch.equal(fresh.state_dict()[name], value) for name, value in before.items())
 
 
 def test_a_folder_without_weights(tmp_path):
     with pytest.raises(SegregError, match="holds no weights"):
-        start_from(model(), tmp_path, "model")
+        start_from(model(), tmp_path, "model", LESION)
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "model.", "_orig_mod.module.", "model._orig_mod.net."])
+@pytest.mark.parametrize("nest", [("state_dict",), ("model_state_dict",), ("network_weights",), ("a", "b", "c"), ()])
+def test_every_component_is_found_under_its_own_prefix(tmp_path, prefix, nest):
+    """An SMP network's names: the encoder's without its wrapper, the decoder's too, another word for the head."""
+    trained, fresh = model(), model()
+    theirs = {"encoder.network.": "encoder.", "decoder.": "decoder.", "head.": "segmentation_head."}
+    content = {
+        prefix + theirs[own] + name.removeprefix(own): value
+        for name, value in trained.state_dict().items() for own in theirs if name.startswith(own)
+    }  # fmt: skip
+    assert len(content) == 8
+    for key in reversed(nest):
+        content = {"epoch": 3, "optimizer_state_dict": {"state": {0: {"step": torch.zeros(1)}}}, key: content}
+    torch.save({**content, "mask_values": [0, 1]}, tmp_path / "w.pth")
+    match = start_from(fresh, tmp_path / "w.pth", "model", LESION)
+    assert same(trained, fresh)
+    assert match.missing == match.unused == match.mismatched == ()
+
+
+def test_names_that_agree_by_chance_are_not_loaded(tmp_path):
+    """The file's decoder has a layer of the right shape, but is another decoder."""
+    trained, fresh = model(), model()
+    before = fresh.decoder.layer.weight.clone()
+    tensors = {name: value for name, value in trained.state_dict().items() if name.startswith("encoder")}
+    tensors |= {f"decoder.block.{i}.weight": torch.zeros(3, 3) for i in range(6)}
+    tensors |= {"decoder.block.6.bias": torch.ones(5), "decoder.block.6.weight": torch.ones(5, 7, 1, 1)}
+    save_file(tensors, tmp_path / "w.safetensors")
+    match = start_from(fresh, tmp_path / "w.safetensors", "model", LESION)
+    assert torch.equal(before, fresh.decoder.layer.weight)
+    assert match.loaded["decoder"] == match.loaded["head"] == []
+    assert len(match.unused) == 8
+
+
+def test_of_two_copies_the_one_taken_is_named(tmp_path):
+    trained, average = model(), model()
+    torch.save({"state_dict": trained.state_dict(), "state_dict_ema": average.state_dict()}, tmp_path / "w.pth")
+    match = start_from(fresh := model(), tmp_path / "w.pth", "model", LESION)
+    assert same(trained, fresh)
+    assert match.remarks == ('taken from "state_dict"; there is also "state_dict_ema"',)
+
+
+@pytest.mark.parametrize(
+    ("classes", "mode", "loaded", "remark"),
+    [
+        (("sky", "road", "car"), "multiclass", [0, 1, 2], ""),
+        (("car", "sky", "road"), "multiclass", [1, 2, 0], "the head's outputs were reordered: the file's classes are"),
+        (
+            ("car", "sky", "tree"),
+            "multiclass",
+            None,
+            'left out: the file\'s classes are "car", "sky" and "tree" (multi',
+        ),
+        (("sky", "road", "car"), "multilabel", None, "left out"),
+    ],
+)
+def test_a_runs_head_is_loaded_by_the_names_of_its_classes(classes, mode, loaded, remark, tmp_path):
+    trained, fresh = model(3), model(3)
+    before = fresh.head.weight.clone()
+    task = json.dumps({"classes": classes, "mode": mode})
+    save_file(trained.state_dict(), tmp_path / "best.safetensors", metadata={"task": task})
+    match = start_from(fresh, tmp_path, "model", Task(("sky", "road", "car"), "multiclass"))
+    assert torch.equal(fresh.head.weight, before if loaded is None else trained.head.weight[loaded])
+    assert same(trained.encoder, fresh.encoder)
+    assert remark in str(match)
