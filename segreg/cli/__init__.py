@@ -30,6 +30,8 @@ from segreg.cli import (
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.entry import Command
+from segreg.runtime.files import outside_error
+from segreg.runtime.output import keep_standard_output, printable
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Registry
@@ -147,8 +149,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 in part, 2 the user's mistake, 130 interrupted.
 
-    A `SegregError` is printed without a traceback; any other exception is a bug and keeps its traceback.
+    A `SegregError`, and what the disk refuses, is printed without a traceback; any other exception is a bug and keeps
+    its traceback. A reader of standard output that leaves, as `head` does, does not stop the command.
     """
+    output = keep_standard_output() if arguments is None else None
     try:
         chosen = parse(arguments)
         if "OMP_WAIT_POLICY" not in os.environ:
@@ -158,13 +162,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             refuse_several(chosen.command)
         status: int = chosen.execute(chosen)
-        sys.stdout.flush()  # a reader that has left is noticed here, not while Python shuts down
+        sys.stdout.flush()
+        if output and output.lost and not isinstance(output.lost, BrokenPipeError):
+            raise SegregError(f"standard output can't be written: {outside_error(output.lost) or output.lost}")
     except SegregError as error:
-        print("\n".join(f"error: {problem}" for problem in error.problems), file=sys.stderr)
+        print(printable("\n".join(f"error: {problem}" for problem in error.problems)), file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `segreg list | head`: the reader has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        if not (message := outside_error(error)):
+            raise
+        print(printable(f"error: {message}"), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

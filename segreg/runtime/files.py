@@ -1,48 +1,136 @@
-"""Files that are written whole or not at all, and JSON."""
+"""The one door to the disk: files are written whole or not at all, and what the disk refuses is reported."""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import itertools
 import json
 import math
 import os
+import re
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from segreg.errors import SegregError
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Return a path to write to, and put that file in `path`'s place once the disk has all of it."""
-    aside = path.with_name(f".{path.name}.writing")
+UNFINISHED = ".writing"
+"""How the name of a file ends that is not complete yet; a process that is killed may leave one."""
+
+_CAUSES = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file is larger than the system allows",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission denied",
+    errno.EPERM: "permission denied",
+    errno.EIO: "the disk reports an error",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.EMFILE: "too many files are open",
+    errno.ENFILE: "too many files are open",
+    errno.ENOENT: "there is no such file or folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.EISDIR: "it is a folder, not a file",
+}
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SPARE = 1 << 20
+"""With fewer bytes free than this a disk is taken to be full where a library does not say why it failed."""
+
+_numbers = itertools.count()
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
+    """Return a path to write to, and put that file in `path`'s place once the disk has all of it.
+
+    Args:
+        path: the file to write.
+        needed: its size in bytes, where that is known beforehand.
+
+    Raises:
+        SegregError: it can't be written: the disk is full or read-only, the folder is gone. What was in `path` before
+            is unchanged then.
+    """
+    # Other processes may write the same file, so that the name is this process's alone. It is short, because the
+    # file's own may be as long as the system allows.
+    stem = path.name.encode()[:80].decode(errors="ignore")
+    aside = path.with_name(f".{stem}.{os.getpid()}-{next(_numbers)}{UNFINISHED}")
     try:
+        if needed and (free := shutil.disk_usage(path.parent).free) < needed:
+            raise OSError(errno.ENOSPC, f"{_megabytes(needed)} are needed, {_megabytes(free)} are free")
         aside.write_bytes(b"")
         mode = aside.stat().st_mode
         yield aside
         aside.chmod(mode)  # safetensors makes files that their owner alone can read
         _sync(aside)
         aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    except BaseException as error:
+        found = _disk_error(error, path)
+        _forget(aside)
+        # An error of another file, such as one that is read meanwhile, is that file's.
+        if found is None or (found.filename and Path(found.filename).name not in (aside.name, path.name)):
+            raise
+        raise cannot_write(found, path) from error
     # The rename itself is safe only when the folder is on the disk too.
     if os.name == "posix":
         _sync(path.parent)
 
 
-def _sync(path: Path) -> None:
-    # Windows flushes only what is open for writing; a folder opens only for reading.
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+def cannot_write(error: OSError, path: Path) -> SegregError:
+    """Return what is reported where a file or folder can't be written: its name, the cause, and how to continue."""
+    cause = _CAUSES.get(error.errno or 0, error.strerror or str(error))
+    if error.errno == errno.ENOSPC and error.strerror and "needed" in error.strerror:
+        cause = f"{cause}: {error.strerror}"
+    hint = "what was there before is unchanged"
+    if error.errno in _FULL:
+        hint += "; free some space and run the same command again, a run with `segreg run --resume DIR`"
+    return SegregError(f"{path}: can't be written: {cause}", hint=hint)
+
+
+def cannot_read(error: Exception, path: Path, what: str = "") -> SegregError:
+    """Return what is reported where a file can't be read: its name and the cause.
+
+    Args:
+        error: an `OSError`, or what a parser raised.
+        path: the file.
+        what: it should be, such as "the results of a run".
+    """
+    if isinstance(error, OSError):
+        cause = f"can't be read: {_CAUSES.get(error.errno or 0, error.strerror or str(error))}"
+    else:
+        cause = f"damaged: {error or type(error).__name__}"
+    return SegregError(f"{path}: {cause}", hint=f"it should be {what}" if what else "")
+
+
+def outside_error(error: OSError) -> str:
+    """Return what is reported of an error that the disk or the system raised; an empty string for any other."""
+    if error.errno not in _CAUSES:
+        return ""
+    name = f"{error.filename}: " if error.filename else ""
+    return f"{name}{_CAUSES[error.errno]}"
+
+
+def read_json(file: Path, what: str = "") -> Any:
+    """Return the content of a JSON file.
+
+    Raises:
+        SegregError: it is missing, unreadable or damaged.
+    """
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise cannot_read(error, file, what) from None
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON aside and renames it into place, so that no reader ever sees half a file.
+    """Write JSON aside and rename it into place, so that no reader ever sees half a file.
 
     Numbers that are not finite, which JSON does not have, are written as null.
+
+    Raises:
+        SegregError: it can't be written.
     """
     with replacing(file) as aside:
         aside.write_text(json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -55,3 +143,38 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _disk_error(error: BaseException, path: Path) -> OSError | None:
+    """Return what the disk said, also where a library says it in words of its own; None for any other error."""
+    if isinstance(error, OSError):
+        return error if error.errno is not None else None
+    words = str(error)
+    if isinstance(error, Exception) and (number := re.search(r"os error (\d+)", words)):  # safetensors
+        return OSError(int(number[1]), os.strerror(int(number[1])))
+    if isinstance(error, RuntimeError):  # PyTorch: "unexpected pos 64 vs 0"
+        try:
+            full = shutil.disk_usage(path.parent).free < _SPARE
+        except OSError:
+            full = False
+        if full or "unexpected pos" in words:
+            return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return None
+
+
+def _forget(file: Path) -> None:
+    with contextlib.suppress(OSError):  # the folder is gone or read-only: nothing was left in it
+        file.unlink(missing_ok=True)
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"
+
+
+def _sync(path: Path) -> None:
+    # Windows flushes only what is open for writing; a folder opens only for reading.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

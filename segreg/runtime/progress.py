@@ -9,6 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
+from segreg.runtime.output import printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -73,7 +75,7 @@ class Lines:
 
     def say(self, text: str) -> None:
         """Write a line."""
-        print(text, file=self.stream, flush=True)
+        print(printable(text), file=self.stream, flush=True)
 
     @contextmanager
     def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
@@ -104,7 +106,7 @@ class Bar:
 
     def say(self, text: str) -> None:
         """Write a line above the bar."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:

@@ -80,7 +80,7 @@ def save_state(state: State, path: Path) -> None:
     import torch
 
     content = {field.name: _plain(getattr(state, field.name), field.name) for field in fields(State)}
-    with replacing(path) as temporary:
+    with replacing(path, needed=_size(content)) as temporary:
         torch.save({"format": FORMAT, **content}, temporary)
 
 
@@ -117,7 +117,7 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, *, notes: Mapping[st
         storage = copy.untyped_storage().data_ptr()
         separate[name] = copy.clone() if storage in seen else copy
         seen.add(storage)
-    with replacing(path) as temporary:
+    with replacing(path, needed=_size(separate)) as temporary:
         save_file(separate, temporary, metadata={key: str(value) for key, value in notes.items()})
 
 
@@ -293,6 +293,17 @@ def _load_pickle(path: Path) -> Any:
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
         why = str(error).partition("\n")[0] or type(error).__name__
         raise SegregError(f"{path}: damaged or not a PyTorch file ({why})") from None
+
+
+def _size(value: Any) -> int:
+    """Return the bytes of all tensors inside a value."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    if isinstance(value, Mapping):
+        return sum(map(_size, value.values()))
+    return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 0
 
 
 def _plain(value: Any, where: str) -> Any:

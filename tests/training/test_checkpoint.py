@@ -222,11 +222,11 @@ def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, m
     order = []
     real = files._sync
     monkeypatch.setattr(
-        files, "_sync", lambda path: (order.append((path.name, (tmp_path / "file").exists())), real(path))
+        files, "_sync", lambda path: (order.append((path.suffix, (tmp_path / "file").exists())), real(path))
     )
     with replacing(tmp_path / "file") as aside:
         aside.write_text("new")
-    assert order == [(".file.writing", False), (tmp_path.name, True)]
+    assert order == [(".writing", False), (tmp_path.suffix, True)]
 
 
 def test_the_umask_decides_who_may_read_weights(tmp_path):

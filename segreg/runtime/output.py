@@ -1,0 +1,62 @@
+"""Standard output that outlives its reader, and text that is safe to print."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters but for tab and newline, those of terminals included, and those that turn the direction."""
+
+
+def printable(text: str) -> str:
+    """Return text whose control characters and undecodable bytes are shown as escapes, such as `\\x1b`.
+
+    Names of files, classes and plugins come from outside and may hold what moves a terminal's cursor.
+    """
+    shown = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return shown.encode("utf-8", "backslashreplace").decode()
+
+
+class PatientOutput(io.FileIO):
+    """A file that keeps the first error of writing and drops what is written after it.
+
+    A training does not stop because the reader of its progress has left (`segreg run ... | head`).
+    """
+
+    lost: OSError | None = None
+
+    def write(self, data: object) -> int:
+        """Write, or drop what can't be written any more."""
+        view = memoryview(data)  # type: ignore[arg-type]
+        if self.lost is None:
+            try:
+                return super().write(view)
+            except OSError as error:
+                self.lost = error
+        return view.nbytes
+
+
+def keep_standard_output() -> PatientOutput | None:
+    """Put standard output behind a `PatientOutput`; None where it is not the process's own, as in tests."""
+    if sys.stdout is None:  # closed by `>&-`
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - for the life of the process
+        return None
+    stream = sys.stdout
+    # PYTHONUNBUFFERED leaves out the buffer.
+    if not isinstance(stream, io.TextIOWrapper) or not isinstance(
+        getattr(stream.buffer, "raw", stream.buffer), io.FileIO
+    ):
+        return None
+    stream.flush()
+    raw = PatientOutput(stream.fileno(), "wb", closefd=False)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+    return raw
