@@ -146,7 +146,7 @@ def finite(value: Any) -> Any:
 
 
 def _disk_error(error: BaseException, path: Path) -> OSError | None:
-    """Return what the disk said, also where a library says it in words of its own; None for any other error."""
+    """Return what the disk said, also where a library says it in its own way; None for any other error."""
     if isinstance(error, OSError):
         return error if error.errno is not None else None
     words = str(error)
