@@ -42,13 +42,15 @@ class Augmentation:
     """
 
     def __init__(self, transforms: Sequence[Any], task: Task) -> None:
+        import albumentations
+
         self.task = task
         self.names = [type(transform).__name__ for transform in transforms]
         for transform, name in zip(transforms, self.names, strict=True):
             if not callable(transform) or not hasattr(transform, "set_random_state"):
                 raise SegregError(f"{name} is not an Albumentations transform")
         # Copies, because their random state is set for each sample.
-        self.steps = [_composed(copy.deepcopy(transform)) for transform in transforms]
+        self.steps = [albumentations.Compose([copy.deepcopy(transform)]) for transform in transforms]
 
     def __call__(
         self, image: NDArray[np.uint8], mask: NDArray[np.uint8], *seed: object
@@ -90,21 +92,10 @@ class Augmentation:
                     )
 
 
-def sample_seed(*seed: object) -> int:
-    """Return a 64-bit number that depends on the seed's words alone."""
-    return int.from_bytes(hashlib.blake2b("/".join(map(str, seed)).encode(), digest_size=8).digest(), "big")
-
-
 def generators(*seed: object) -> tuple[np.random.Generator, random.Random]:
-    """Return what a sample's augmentations draw from, in turn; the same seed gives the same."""
-    number = sample_seed(*seed)
+    """Return what a sample's augmentations draw from, in turn; it depends on the seed's words alone."""
+    number = int.from_bytes(hashlib.blake2b("/".join(map(str, seed)).encode(), digest_size=8).digest(), "big")
     return np.random.default_rng(number), random.Random(number)  # noqa: S311 (no secret is made of it)
-
-
-def _composed(transform: Any) -> Any:
-    import albumentations
-
-    return albumentations.Compose([transform])
 
 
 def _stepped(

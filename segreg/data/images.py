@@ -1,4 +1,7 @@
-"""Reading an image or a mask file just as it is, or refusing it by name where a library would damage it silently."""
+"""Reading an image or a mask file just as it is, or refusing it by name where a library would damage it silently.
+
+TIFF is read by tifffile, the other formats by Pillow, and by OpenCV what these two can't read exactly.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from segreg.data.tiff import is_tiff, read_tiff
 from segreg.errors import SegregError, did_you_mean
 
 PIL_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM")
@@ -26,6 +28,9 @@ _TURNS = {
     8: (True, True, False),
 }
 _ORIENTATION_TAG = 0x0112
+_TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR = range(7)
+_MOST_TIFF_PIXELS = 178_956_970  # Pillow's own limit, so that all formats have the same
 
 
 def read_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
@@ -155,9 +160,10 @@ def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: 
 def _decode(path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
     """Return a file's values, upright; bool where it has one bit a pixel."""
     head = _first_bytes(path)
-    if is_tiff(head):
-        return upright(*read_tiff(path, want))
+    is_tiff = head[:4] in _TIFF_MAGIC
     try:
+        if is_tiff:
+            return upright(*_read_tiff(path, want))
         with Image.open(path, formats=PIL_FORMATS) as image:
             values = _from_pillow(image, head, path, want)
             # After the pixels, because a PNG may hold its Exif block behind them.
@@ -166,15 +172,15 @@ def _decode(path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         _refuse(path, "has too many pixels to be an image that is decoded whole", "cut it into tiles")
-    except UnidentifiedImageError:
-        _refuse(
-            path,
-            "is not an image that segreg can read, whatever its name says",
-            "PNG, JPEG, TIFF, BMP, GIF, WebP and PNM are read; convert others to PNG or TIFF",
-        )
     except MemoryError:
         _refuse(path, "does not fit into memory", "cut it into tiles")
     except Exception as error:  # on damaged files decoders raise whatever they stumble over
+        if isinstance(error, UnidentifiedImageError) and not is_tiff:
+            _refuse(
+                path,
+                "is not an image that segreg can read, whatever its name says",
+                "PNG, JPEG, TIFF, BMP, GIF, WebP and PNM are read; convert others to PNG or TIFF",
+            )
         _refuse(path, f"is damaged and can't be decoded ({error})", "fetch or export it again")
     return upright(values, orientation)
 
@@ -214,7 +220,8 @@ def _from_pillow(image: Image.Image, head: bytes, path: Path, want: Literal["ima
         _refuse(path, f"is an animation of {frames} frames", "save each frame as an image of its own")
     if image.format == "PPM" and any(tile[0] == "ppm" for tile in getattr(image, "tile", [])):
         _refuse(path, "is a PNM file whose largest value is not 255, which Pillow rescales", "convert it to PNG")
-    bits, colour_type = _png_depth(head) if image.format == "PNG" else (8, -1)
+    # A PNG's bits a channel and its colour type (0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA).
+    bits, colour_type = (head[24], head[25]) if image.format == "PNG" else (8, -1)
     mode = image.mode
     if mode == "1":
         return np.array(image)
@@ -232,28 +239,26 @@ def _from_pillow(image: Image.Image, head: bytes, path: Path, want: Literal["ima
     if mode.startswith("I;16"):
         values = np.array(image)
         return values.astype(values.dtype.newbyteorder("="))
-    return _refuse(
-        path,
-        f'holds "{mode}" colours, which segreg does not turn into RGB by guessing',
-        "convert it to RGB with a program that knows its colour profile",
-    )
-
-
-def _png_depth(head: bytes) -> tuple[int, int]:
-    """Return a PNG's bits a channel and its colour type (0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA)."""
-    return head[24], head[25]
+    return _refuse_colours(path, mode)
 
 
 def _png_of_16_bits(path: Path, colour_type: int) -> NDArray[Any]:
     """Return a PNG's 16-bit channels, which Pillow cuts to 8 bits without a word."""
+    values = _by_opencv(path)
+    if values is None or values.ndim != 3:
+        _refuse(path, "is a 16-bit PNG that OpenCV can't decode", "save it as TIFF")
+    # OpenCV decodes grey and alpha as four channels.
+    return values[..., [0, -1]] if colour_type == 4 else values
+
+
+def _by_opencv(path: Path) -> NDArray[np.uint16] | None:
+    """Return 16-bit values, RGB or RGBA where there are channels, or None where OpenCV can't decode them."""
     import cv2
 
-    values: NDArray[Any] | None = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.dtype != np.uint16 or values.ndim != 3:
-        _refuse(path, "is a 16-bit PNG that OpenCV can't decode", "save it as TIFF")
-    if colour_type == 4:
-        return values[..., [0, -1]]
-    return values[..., [2, 1, 0, 3][: values.shape[2]]]
+    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if values is None or values.dtype != np.uint16:
+        return None
+    return values if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]
 
 
 def _refuse_reversed_palette(image: Image.Image, path: Path) -> None:
@@ -306,3 +311,117 @@ def _is_grey(values: NDArray[Any]) -> bool:
 
 def _refuse(path: Path, what: str, hint: str = "") -> NoReturn:
     raise SegregError(f"{path}: {what}", hint=hint)
+
+
+def _refuse_colours(path: Path, name: object) -> NoReturn:
+    _refuse(
+        path,
+        f'holds "{name}" colours, which segreg does not turn into RGB by guessing',
+        "convert it to RGB with a program that knows its colour profile",
+    )
+
+
+# TIFF
+
+
+def _read_tiff(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[Any], int]:
+    """Return the values of a TIFF's first image, bool where it has one bit a pixel, and its Exif orientation.
+
+    For `image`, palettes become colours and fewer than 8 bits are stretched to 0..255; for `labels` neither.
+
+    Shape: `[H, W]` or `[H, W, C]`, whether the file holds its bands interleaved or one after the other.
+    """
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page = file.pages.first
+        series = file.series[0]
+        _check_tiff(path, page, [other.pages[0] for other in file.series[1:]], series.shape)
+        values, orientation = _tiff_values(path, page, series)
+        bits = int(page.bitspersample)
+        return _tiff_meaning(values, int(page.photometric), bits, page.colormap, want), orientation
+
+
+def _check_tiff(path: Path, page: Any, others: list[Any], shape: tuple[int, ...]) -> None:
+    """Refuse, from the header alone, what is not one image of plain values."""
+    if page.imagewidth * page.imagelength > _MOST_TIFF_PIXELS or np.prod(shape, dtype=np.int64) > 8 * _MOST_TIFF_PIXELS:
+        _refuse(path, "has too many pixels to be an image that is decoded whole", "cut it into tiles")
+    if any(other is not None and not other.is_reduced and not other.is_mask for other in others):
+        _refuse(path, f"holds {len(others) + 1} images of different sizes", "save each as a file of its own")
+    if page.photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR):
+        name = getattr(page.photometric, "name", page.photometric)
+        _refuse_colours(path, name)
+
+
+def _tiff_values(path: Path, page: Any, series: Any) -> tuple[NDArray[Any], int]:
+    """Decode by tifffile where it can, and else by a library that reads this very layout exactly."""
+    tag = page.tags.get("Orientation")
+    orientation = int(tag.value) if tag else 1
+    if page.photometric != _YCBCR:
+        try:
+            return _bands_last(path, series.asarray(maxworkers=1), series.axes), orientation
+        except ValueError as error:
+            # LZW, JPEG and fax need a package that most people don't have, and other libraries can do them.
+            if "imagecodecs" not in str(error):
+                raise
+    plain = len(series.pages) == 1 and page.samplesperpixel in (1, 3, 4) and page.sampleformat == 1
+    if plain and (page.bitspersample == 8 or (page.bitspersample == 1 and page.samplesperpixel == 1)):
+        return _by_pillow(path, page.photometric == _MINISWHITE), 1
+    if plain and page.bitspersample == 16 and page.planarconfig == 1:
+        # OpenCV turns TIFFs by itself, though no other format when read unchanged.
+        decoded = _by_opencv(path)
+        if decoded is None or page.photometric == _MINISWHITE:
+            _refuse(path, "can't be read the way it is compressed", "save it uncompressed or by deflate (zip)")
+        return decoded, 1
+    compression = getattr(page.compression, "name", page.compression)
+    return _refuse(
+        path, f"is compressed by {compression}", "pip install imagecodecs, or save it uncompressed or by deflate (zip)"
+    )
+
+
+def _by_pillow(path: Path, white_is_zero: bool) -> NDArray[Any]:
+    """Return the values upright, since Pillow turns TIFFs by itself."""
+    with Image.open(path, formats=("TIFF",)) as image:
+        values = np.array(image)
+    # Pillow also undoes "white is zero", which the caller does for every decoder.
+    return ~values if white_is_zero else values
+
+
+def _bands_last(path: Path, values: NDArray[Any], axes: str) -> NDArray[Any]:
+    """Return `[H, W]` or `[H, W, C]` for what tifffile calls YX, YXS, SYX, CYX, QYX, ..."""
+    kept = [i for i, axis in enumerate(axes) if axis in "YXS" or values.shape[i] > 1]
+    values = values.reshape([values.shape[i] for i in kept])
+    axes = "".join(axes[i] for i in kept)
+    if axes in ("YX", "YXS"):
+        return values[..., 0] if axes == "YXS" and values.shape[2] == 1 else values
+    if axes == "SYX":
+        return _bands_last(path, np.moveaxis(values, 0, 2), "YXS")
+    if len(axes) == 3 and axes[1:] == "YX" and axes[0] not in "ZT":
+        first, rows, columns = values.shape
+        if first < min(rows, columns) or axes[0] == "C":
+            return np.moveaxis(values, 0, 2)
+        # Written without a word on its bands, an interleaved [H, W, C] image counts as H pages of W x C pixels.
+        if columns < min(first, rows):
+            return values
+    return _refuse(
+        path,
+        f"is a stack of images (axes {axes}, {' x '.join(str(n) for n in values.shape)})",
+        "save each page as an image of its own",
+    )
+
+
+def _tiff_meaning(
+    values: NDArray[Any], photometric: int, bits: int, colours: NDArray[Any] | None, want: Literal["image", "labels"]
+) -> NDArray[Any]:
+    """Apply what the header says of the values: a palette, fewer than 8 bits, white is zero."""
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if bits == 1:
+        values = values.astype(np.bool_)
+    if photometric == _PALETTE and colours is not None:
+        return values if want == "labels" else (np.moveaxis(colours, 0, -1) >> 8).astype(np.uint8)[values.astype(int)]
+    top = (1 << bits) - 1
+    if photometric == _MINISWHITE and values.dtype.kind in "bu":
+        values = ~values if values.dtype == np.bool_ else (top - values).astype(values.dtype)
+    if want == "image" and bits in (2, 4):
+        values = (values * (255 // top)).astype(np.uint8)
+    return values

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from segreg.config.sections import Input
@@ -183,58 +184,41 @@ def fault_findings(dataset: Dataset, scanned: Sequence[Scanned]) -> list[Finding
 
 def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> list[Finding]:  # noqa: A002
     """Return what is allowed and seldom meant: empty masks, blank images, what resizing damages."""
-    found = {
-        **_odd_masks(dataset, scanned),
-        "image-blank": _cases(dataset, [(one, "image", "") for one in scanned if one.blank]),
-        **_resized(dataset, scanned, input),
-    }
+    found: dict[str, list[FindingCase]] = defaultdict(list)
+
+    def note(name: str, sample: Sample, file: Path | None, words: str = "") -> None:
+        found[name].append(FindingCase(f"{file}: {words}" if words else str(file), files_of(sample), (sample.id,)))
+
+    names, mode = labels_of(dataset.task), dataset.task.mode
+    for one in scanned:
+        sample = dataset.samples[one.index]
+        if one.blank:
+            note("image-blank", sample, sample.image)
+        if one.pixels is not None and one.counted is not None:
+            there = [name for name, pixels in zip(names, one.pixels, strict=True) if pixels]
+            if not one.counted.any():
+                note("mask-ignored", sample, sample.mask)
+            # Class 0 of a multiclass task may be a real class, so that none of its masks is called empty.
+            elif (mode == "binary" and there == ["background"]) or (mode == "multilabel" and not there):
+                note("mask-empty", sample, sample.mask)
+            elif mode != "multilabel" and len(there) == 1:
+                note("mask-of-one-class", sample, sample.mask, f"all {there[0]}")
+            lost = [f"{names[k]} ({one.pixels[k]} pixel{'s' * (int(one.pixels[k]) > 1)})" for k in one.lost]
+            if lost:
+                note("lost-by-resizing", sample, sample.mask, f"loses {listed(lost, quote='')}")
+        if one.size is not None and input.resize != "none":
+            (height, width), (H, W) = one.size, input.size
+            ratio = (height / width) / (H / W)
+            if input.resize == "stretch" and max(ratio, 1 / ratio) > STRETCHED:
+                note("stretched", sample, sample.image, format_size(one.size))
+            if height < H and width < W:
+                note("enlarged", sample, sample.image, format_size(one.size))
     size = format_size(input.size)
     return [
-        Finding(severity, name, f"{what.format(size=size)}: {len(found[name])}", why, do, found[name])
+        Finding(severity, name, f"{what.format(size=size)}: {len(found[name])}", why, do, tuple(found[name]))
         for name, (severity, what, why, do) in _ODD.items()
         if found[name]
     ]
-
-
-def _odd_masks(dataset: Dataset, scanned: Sequence[Scanned]) -> dict[str, tuple[FindingCase, ...]]:
-    names, mode = labels_of(dataset.task), dataset.task.mode
-    ignored, empty, single = [], [], []
-    for one in scanned:
-        if one.pixels is None or one.counted is None:
-            continue
-        there = [name for name, pixels in zip(names, one.pixels, strict=True) if pixels]
-        if not one.counted.any():
-            ignored.append((one, "mask", ""))
-        # Class 0 of a multiclass task may be a real class, so that none of its masks is called empty.
-        elif (mode == "binary" and there == ["background"]) or (mode == "multilabel" and not there):
-            empty.append((one, "mask", ""))
-        elif mode != "multilabel" and len(there) == 1:
-            single.append((one, "mask", f"all {there[0]}"))
-    return {
-        "mask-ignored": _cases(dataset, ignored),
-        "mask-empty": _cases(dataset, empty),
-        "mask-of-one-class": _cases(dataset, single),
-    }
-
-
-def _resized(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> dict[str, tuple[FindingCase, ...]]:  # noqa: A002
-    names = labels_of(dataset.task)
-    lost, stretched, enlarged = [], [], []
-    for one in scanned:
-        if one.lost and one.pixels is not None:
-            words = [f"{names[k]} ({one.pixels[k]} pixel{'s' * (int(one.pixels[k]) > 1)})" for k in one.lost]
-            lost.append((one, "mask", f"loses {listed(words, quote='')}"))
-        if one.size is None or input.resize == "none":
-            continue
-        if input.resize == "stretch" and _distortion(one.size, input) > STRETCHED:
-            stretched.append((one, "image", format_size(one.size)))
-        if one.size[0] < input.size[0] and one.size[1] < input.size[1]:
-            enlarged.append((one, "image", format_size(one.size)))
-    return {
-        "lost-by-resizing": _cases(dataset, lost),
-        "stretched": _cases(dataset, stretched),
-        "enlarged": _cases(dataset, enlarged),
-    }
 
 
 def class_findings(dataset: Dataset, splits: Mapping[SplitName, Sequence[Scanned]]) -> list[Finding]:
@@ -280,18 +264,3 @@ def _any_mask(scanned: Sequence[Scanned]) -> bool:
 def files_of(sample: Sample) -> tuple[str, ...]:
     """Return a sample's files."""
     return tuple(str(file) for file in (sample.image, sample.mask) if file is not None)
-
-
-def _cases(dataset: Dataset, found: Sequence[tuple[Scanned, str, str]]) -> tuple[FindingCase, ...]:
-    """Return a case for each sample, of its image or its mask, with the finding for that file."""
-    cases = []
-    for one, which, words in found:
-        sample = dataset.samples[one.index]
-        file = sample.image if which == "image" else sample.mask
-        cases.append(FindingCase(f"{file}: {words}" if words else str(file), files_of(sample), (sample.id,)))
-    return tuple(cases)
-
-
-def _distortion(size: tuple[int, int], input: Input) -> float:  # noqa: A002
-    ratio = (size[0] / size[1]) / (input.size[0] / input.size[1])
-    return max(ratio, 1 / ratio)
