@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from segreg.config.resolve import Choice, Resolved
@@ -30,9 +30,7 @@ def build_dataset(recipe: Resolved) -> Dataset:
     Raises:
         SegregError: the data is missing or not as it should be, reported with the recipe's place.
     """
-    dataset = recipe.dataset.build()
-    if not isinstance(dataset, Dataset):
-        raise _not_as_promised(recipe.dataset, dataset, "a segreg.Dataset")
+    dataset: Dataset = _build(recipe.dataset, Dataset, "a segreg.Dataset")
     ids = [sample.id for sample in dataset.samples]
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
@@ -79,9 +77,7 @@ def encoder_for(choice: Choice, in_channels: int, size: tuple[int, int]) -> Enco
 
 
 def _encoder(choice: Choice, in_channels: int) -> Encoder:
-    encoder = choice.build(in_channels)
-    if not isinstance(encoder, Encoder):
-        raise _not_as_promised(choice, encoder, "an nn.Module with channels and strides")
+    encoder: Encoder = _build(choice, Encoder, "an nn.Module with channels and strides", in_channels)
     return encoder
 
 
@@ -123,9 +119,7 @@ def _of_its_part(error: SegregError, recipe: Resolved) -> SegregError:
 
 
 def _decoder(choice: Choice, encoder: Encoder) -> Decoder:
-    decoder = choice.build(encoder)
-    if not isinstance(decoder, Decoder):
-        raise _not_as_promised(choice, decoder, "an nn.Module with channels and stride")
+    decoder: Decoder = _build(choice, Decoder, "an nn.Module with channels and stride", encoder)
     return decoder
 
 
@@ -162,13 +156,8 @@ def build_normalize(recipe: Resolved, encoder: nn.Module) -> Normalize:
 
 def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:
     """Return name, weight and function of each term of the loss."""
-    losses: list[tuple[str, float, Loss]] = []
-    for choice in recipe.loss:
-        loss = choice.build(task)
-        if not callable(loss):
-            raise _not_as_promised(choice, loss, "a function of logits and target")
-        losses.append((choice.part.name, choice.weight, loss))
-    return losses
+    wanted = "a function of logits and target"
+    return [(choice.part.name, choice.weight, _build(choice, Callable, wanted, task)) for choice in recipe.loss]
 
 
 def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
@@ -177,9 +166,7 @@ def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
 
     metrics: dict[str, Any] = {}
     for choice in recipe.metrics:
-        metric = choice.build(task, recipe.evaluate.threshold)
-        if not isinstance(metric, torchmetrics.Metric):
-            raise _not_as_promised(choice, metric, "a torchmetrics.Metric")
+        metric = _build(choice, torchmetrics.Metric, "a torchmetrics.Metric", task, recipe.evaluate.threshold)
         key = choice.part.name.replace(".", "_")  # it is a module of the collection, whose name can have no dot
         metrics[key if key not in metrics else f"{key}_"] = metric
     return torchmetrics.MetricCollection(metrics)
@@ -194,26 +181,29 @@ def build_optimizer(recipe: Resolved, parameter_groups: Sequence[dict[str, Any]]
     """Return the recipe's optimizer over the parameters of each part of the network."""
     import torch
 
-    optimizer = recipe.optimizer.build([dict(group) for group in parameter_groups])
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise _not_as_promised(recipe.optimizer, optimizer, "a torch.optim.Optimizer")
-    return optimizer
+    groups = [dict(group) for group in parameter_groups]
+    return _build(recipe.optimizer, torch.optim.Optimizer, "a torch.optim.Optimizer", groups)
 
 
 def build_schedule(recipe: Resolved, optimizer: Any, steps_per_epoch: int) -> Schedule | None:
     """Return what changes the learning rate, or None where the recipe has no schedule."""
     if recipe.schedule is None:
         return None
-    schedule: Schedule = recipe.schedule.build(optimizer, steps_per_epoch, recipe.train.epochs)
-    if not all(callable(getattr(schedule, name, None)) for name in ("step", "state_dict", "load_state_dict")):
-        raise _not_as_promised(recipe.schedule, schedule, "a segreg.Schedule, with step and a state")
+    schedule: Schedule = _build(
+        recipe.schedule, object, "a segreg.Schedule, with step and a state",
+        optimizer, steps_per_epoch, recipe.train.epochs, methods=("step", "state_dict", "load_state_dict"),
+    )  # fmt: skip
     return schedule
 
 
-def _not_as_promised(choice: Choice, given: Any, wanted: str) -> SegregError:
-    return SegregError(
-        f'the {choice.part.kind} "{choice.part.name}" of {choice.part.plugin.title} gave {type(given).__name__}, '
-        f"but it must give {wanted}",
+def _build(choice: Choice, wanted: Any, promised: str, *given: Any, methods: Sequence[str] = ()) -> Any:
+    """Return what a part builds from `given`; refuse what is not an instance of `wanted` or lacks one of `methods`."""
+    built = choice.build(*given)
+    if isinstance(built, wanted) and all(callable(getattr(built, name, None)) for name in methods):
+        return built
+    part, kind = choice.part, type(built).__name__
+    raise SegregError(
+        f'the {part.kind} "{part.name}" of {part.plugin.title} gave {kind}, but it must give {promised}',
         place=choice.place,
-        hint=f"defined at {choice.part.defined}",
+        hint=f"defined at {part.defined}",
     )

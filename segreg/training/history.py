@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
@@ -11,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from segreg.errors import SegregError
-from segreg.runtime.files import replacing
+from segreg.runtime.files import finite, replacing
 
 JSON_LINES = "history.jsonl"
 CSV = "history.csv"
@@ -24,12 +23,11 @@ def append(run_dir: Path, row: Row) -> None:
 
     A value that is not finite is `null` in the JSON lines and empty in the CSV.
     """
-    header = _csv_header(run_dir / CSV)
-    _append_text(run_dir / JSON_LINES, json.dumps(_finite(row)) + "\n")
-    if header == list(row):
-        _append_text(run_dir / CSV, _csv([row], header=False))
-    else:
-        _write_csv(run_dir, read(run_dir))
+    with (run_dir / JSON_LINES).open("a", encoding="utf-8", newline="") as file:
+        file.write(_json_line(row))
+        file.flush()
+        os.fsync(file.fileno())
+    _write_csv(run_dir, read(run_dir))
 
 
 def read(run_dir: Path) -> list[dict[str, float]]:
@@ -60,40 +58,17 @@ def cut_after(run_dir: Path, epoch: int) -> None:
         return
     rows = [row for row in read(run_dir) if row["epoch"] <= epoch]
     with replacing(run_dir / JSON_LINES) as path:
-        path.write_text("".join(json.dumps(_finite(row)) + "\n" for row in rows), encoding="utf-8")
+        path.write_text("".join(map(_json_line, rows)), encoding="utf-8")
     _write_csv(run_dir, rows)
 
 
-def _finite(row: Row) -> dict[str, float | None]:
-    return {name: value if math.isfinite(value) else None for name, value in row.items()}
-
-
-def _csv_header(path: Path) -> list[str] | None:
-    if not path.exists():
-        return None
-    with path.open(encoding="utf-8", newline="") as file:
-        return next(csv.reader(file), None)
-
-
-def _csv(rows: Iterable[Row], *, header: bool) -> str:
-    rows = list(rows)
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    if header:
-        writer.writeheader()
-    for row in rows:
-        writer.writerow({name: value for name, value in _finite(row).items() if value is not None})
-    return text.getvalue()
+def _json_line(row: Row) -> str:
+    return json.dumps(finite(row)) + "\n"
 
 
 def _write_csv(run_dir: Path, rows: Iterable[Row]) -> None:
-    with replacing(run_dir / CSV) as path:
-        path.write_text(_csv(rows, header=True), encoding="utf-8")
-
-
-def _append_text(path: Path, text: str) -> None:
-    with path.open("a", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    columns = dict.fromkeys(name for row in rows for name in row)
+    with replacing(run_dir / CSV) as path, path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(finite(row) for row in rows)  # None is written as an empty cell

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.evaluation.scores import compute
 from segreg.runtime.distributed import gathered
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
-    from torchmetrics import MetricCollection
 
 TOTAL = "loss"
 """The name of the weighted total among the loss terms."""
@@ -73,17 +71,6 @@ def choose_monitor(name: str, directions: Mapping[str, bool | None]) -> Monitor:
     return Monitor(name, direction)
 
 
-def metric_directions(metrics: MetricCollection) -> dict[str, bool | None]:
-    """Return for every value of metrics, updated at least once, whether larger is better."""
-    larger: dict[str, bool | None] = {}
-    for name, metric in metrics.items():
-        given = metric.compute()
-        # Where two metrics return the same name, the collection prefixes it with the metric's own.
-        keys = [key for k in given for key in (k, f"{name}_{k}")] if isinstance(given, Mapping) else [name]
-        larger |= dict.fromkeys(keys, metric.higher_is_better)
-    return {name: larger.get(name) for name in compute(metrics)}
-
-
 def named(split: str, losses: Mapping[str, float]) -> dict[str, float]:
     """Return losses as the history names them: "val.loss" for the total, "val.loss.dice" for a term."""
     many = len(losses) > 2
@@ -119,27 +106,26 @@ class LossMeter:
     images: int = 0
     ids: list[tuple[str, ...]] = field(default_factory=list)
     names: tuple[str, ...] = ()
-    _sums: Tensor | None = None
-    _bad_batch: Tensor | None = None
-    _bad_terms: Tensor | None = None
+    _row: Tensor | None = None  # each term's sum, the first batch that was not finite or -1, which terms of it were not
 
     def add(self, terms: Mapping[str, Tensor], ids: tuple[str, ...]) -> None:
         """Add one batch's terms, each a mean over its images. No device sync."""
         import torch
 
         values = torch.stack([term.detach() for term in terms.values()]).float()
-        if self._sums is None or self._bad_batch is None or self._bad_terms is None:
+        count = len(terms)
+        if self._row is None:
             self.names = tuple(terms)
             # Apple's GPUs have no float64.
             wide = torch.float32 if self.device.type == "mps" else torch.float64
-            self._sums = torch.zeros(len(terms), dtype=wide, device=self.device)
-            self._bad_batch = torch.full((), -1, dtype=torch.long, device=self.device)
-            self._bad_terms = torch.zeros(len(terms), dtype=torch.bool, device=self.device)
+            self._row = torch.zeros(2 * count + 1, dtype=wide, device=self.device)
+            self._row[count] = -1
+        sums, bad_batch, bad_terms = self._row[:count], self._row[count], self._row[count + 1 :]
         wrong = ~values.isfinite()
-        first = wrong.any() & (self._bad_batch < 0)
-        self._bad_batch.masked_fill_(first, len(self.ids))
-        self._bad_terms |= wrong & first
-        self._sums += values * len(ids)
+        first = wrong.any() & (bad_batch < 0)
+        bad_batch.masked_fill_(first, len(self.ids))
+        bad_terms += wrong & first
+        sums += values * len(ids)
         self.images += len(ids)
         self.ids.append(ids)
 
@@ -160,13 +146,9 @@ class LossMeter:
         return self._means(gathered(self._summed()))
 
     def _summed(self) -> _Summed | None:
-        import torch
-
-        if self._sums is None or self._bad_batch is None or self._bad_terms is None:
+        if self._row is None:
             return None
-        sums = [self._sums, self._bad_batch.reshape(1), self._bad_terms]
-        row = torch.cat([each.to(self._sums.dtype) for each in sums]).tolist()  # sync: the one copy to the host
-        count = len(self.names)
+        row, count = self._row.tolist(), len(self.names)  # sync: the one copy to the host
         batch = int(row[count])
         wrong = [name for name, bad in zip(self.names, row[count + 1 :], strict=True) if bad]
         sums_by_name = dict(zip(self.names, row, strict=False))

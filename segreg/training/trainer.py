@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
-from segreg.evaluation.scores import compute_over_processes, disable_sync
+from segreg.evaluation.scores import compute, compute_over_processes, disable_sync
 from segreg.runtime import distributed
 from segreg.runtime.device import available_mib, out_of_memory, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main
@@ -36,7 +36,6 @@ from segreg.training.monitor import (
     Monitor,
     better,
     choose_monitor,
-    metric_directions,
     named,
 )
 from segreg.training.resume import AsyncCheckpointer, Output, begin, publish, restore, snapshot
@@ -59,6 +58,7 @@ SHARE_OF_MEMORY = 0.5
 
 StopReason = Literal["finished", "early stopping", "time budget", "interrupted"]
 Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -259,16 +259,22 @@ def train_pass(training: Training, train: BatchLoader, epoch: int, progress: Pro
 def accumulate_gradients(
     training: Training, step: SingleProcess, group: Sequence[Batch], say: Callable[[str], None]
 ) -> list[Mapping[str, Tensor]]:
-    """Add up the gradients of a step's batches in the parameters, and return each batch's loss terms, detached.
+    """Add up the gradients of a step's batches in the parameters, and return each batch's loss terms, detached."""
+    largest = max(len(batch.images) for batch in group)
+    return retried(training, lambda: [forward_backward(training, step, batch, group) for batch in group], largest, say)
 
-    Where memory runs out, or compiling fails, the step starts again: in smaller micro-batches, or without compiling.
+
+def retried(training: Training, compute: Callable[[], Result], images: int, say: Callable[[str], None]) -> Result:
+    """Return what `compute` returns for batches of at most `images`.
+
+    Where memory runs out, or compiling fails, it starts again: in smaller micro-batches, or without compiling.
 
     Raises:
         SegregError: one image does not fit, or the recipe asked to compile and that fails.
     """
     while True:
         try:
-            return [forward_backward(training, step, batch, group) for batch in group]
+            return compute()
         except Exception as error:
             if not (too_large := training.auto_split and out_of_memory(error)):
                 if not (training.compiled and is_compiler_error(error)):
@@ -276,7 +282,7 @@ def accumulate_gradients(
                 continue_uncompiled(training, error, say)
         # Outside the except block, where the error would keep the tensors alive that did not fit.
         if too_large:
-            use_smaller_micro_batches(training, max(len(batch.images) for batch in group), say)
+            use_smaller_micro_batches(training, images, say)
 
 
 def forward_backward(
@@ -400,20 +406,13 @@ def validation_pass(
 def eval_in_micro_batches(
     training: Training, images: Tensor, targets: Tensor, say: Callable[[str], None]
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the loss terms of the evaluated model, each a mean over the images, and its logits `[B, K, H, W]`.
+    """Return the loss terms of the evaluated model, each a mean over the images, and its logits `[B, K, H, W]`."""
 
-    Raises:
-        SegregError: one image does not fit into memory.
-    """
-    while True:
-        try:
-            with training.precision.autocast(training.device):
-                results = [training.eval_model(*each) for each in split((images, targets), training.micro_batches)]
-            break
-        except Exception as error:
-            if not (training.auto_split and out_of_memory(error)):
-                raise
-        use_smaller_micro_batches(training, len(images), say)  # here, where the error no longer keeps its tensors
+    def compute() -> list[tuple[Mapping[str, Any], Tensor]]:
+        with training.precision.autocast(training.device):
+            return [training.eval_model(*each) for each in split((images, targets), training.micro_batches)]
+
+    results = retried(training, compute, len(images), say)
     shares = [len(logits) / len(images) for _, logits in results]
     means = {
         name: sum(share * terms[name] for share, (terms, _) in zip(shares, results, strict=True))
@@ -490,8 +489,13 @@ def directions(training: Training, data: TrainingData) -> dict[str, bool | None]
     with training.precision.autocast(training.device):
         _, logits = training.objective.eval()(images[:1], targets[:1])
     metrics.update(logits, targets[:1].long())
-    scores = {f"val.{name}": larger for name, larger in metric_directions(metrics).items()}
-    return {**dict.fromkeys(losses, False), **scores}
+    larger: dict[str, bool | None] = {}
+    for name, metric in metrics.items():
+        given = metric.compute()
+        # Where two metrics return the same name, the collection prefixes it with the metric's own.
+        keys = [key for k in given for key in (k, f"{name}_{k}")] if isinstance(given, Mapping) else [name]
+        larger |= dict.fromkeys(keys, metric.higher_is_better)
+    return {**dict.fromkeys(losses, False), **{f"val.{name}": larger.get(name) for name in compute(metrics)}}
 
 
 def format_epoch(state: State, settings: Train, monitor: Monitor, *, is_best: bool) -> str:
