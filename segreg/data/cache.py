@@ -31,6 +31,7 @@ from segreg.data.resize import Size, fit_image, fit_mask, format_size, placement
 from segreg.errors import Place, Problem, SegregError, listed
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import Dataset, Sample
+from segreg.runtime.files import sync
 from segreg.task import IGNORE_INDEX, Task
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def prepare(
         arrays = (_array(building / "images.npy", images), _array(building / "masks.npy", masks))
         sizes = _fill(arrays, dataset, samples, input, threads=threads, progress=progress)
         for name in ("images.npy", "masks.npy"):
-            _sync(building / name)
+            sync(building / name)  # before the folder gets its name, should the power fail in between
         _write_meta(building / "meta.json", dataset, samples, input, sizes)
         with contextlib.suppress(OSError):  # another process was faster: what it made is the same
             building.rename(place)
@@ -263,7 +264,7 @@ def _write_meta(file: Path, dataset: Dataset, samples: Sequence[Sample], input: 
         "versions": {name: _version(name) for name in (DISTRIBUTION, "numpy", "pillow", "torch")},
     }
     file.write_text(json.dumps(meta), encoding="utf-8")
-    _sync(file)
+    sync(file)
 
 
 def _version(distribution: str) -> str | None:
@@ -271,15 +272,6 @@ def _version(distribution: str) -> str | None:
         return version(distribution)
     except PackageNotFoundError:
         return None
-
-
-def _sync(file: Path) -> None:
-    """Force a file's content to the disk before its folder gets its name, should the power fail in between."""
-    descriptor = os.open(file, os.O_RDWR)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _opened(place: Path, task: Task, input: Input, indices: tuple[int, ...]) -> PreprocessedDataset | None:  # noqa: A002

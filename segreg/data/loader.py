@@ -62,7 +62,7 @@ class BatchLoader:
     no batch is larger than `batch_size`.
 
     Several processes share the batches that one process would have. In order, they take them in turn. Shuffled, each
-    has a part of every batch, as many samples as the others or one less, so that all have as many batches. A part
+    has a share of every batch, as many samples as the others or one less, so that all have as many batches. A share
     without a sample, in a batch of fewer samples than processes, has the batch's first one as an image that does not
     count.
 
@@ -74,8 +74,8 @@ class BatchLoader:
         seed: the seed.
         order: `shuffled` anew each epoch, or `in_order` of `indices`.
         workers: processes that make batches; 0 is one thread beside the consumer.
-        part: which of the processes that share the batches this is for, from 0.
-        parts: how many there are.
+        rank: which of the processes that share the batches this is for, from 0.
+        world_size: how many there are.
 
     Raises:
         SegregError: no samples, or an augmentation does not do for stacked samples.
@@ -92,8 +92,8 @@ class BatchLoader:
         seed: int = 0,
         order: Literal["shuffled", "in_order"] = "shuffled",
         workers: int = 0,
-        part: int = 0,
-        parts: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         if not len(indices):
             raise SegregError("there are no samples to make batches of")
@@ -105,7 +105,7 @@ class BatchLoader:
         self.seed = seed
         self.order = order
         self.workers = workers
-        self.part, self.parts = part, parts
+        self.rank, self.world_size = rank, world_size
         augmentation = None
         if augment:
             augmentation = Augmentation(augment, prepared.task)
@@ -116,23 +116,23 @@ class BatchLoader:
         self._under_way: weakref.ref[Generator[Batch, None, None]] | None = None
 
     def __len__(self) -> int:
-        """Return the number of batches of an epoch; of parts in order the largest one's."""
+        """Return the number of batches of an epoch; in order, of the rank that has most."""
         whole = len(_cut(self.indices, self.batch_size, merge=self.order == "shuffled"))
-        return whole if self.order == "shuffled" else -(-whole // self.parts)
+        return whole if self.order == "shuffled" else -(-whole // self.world_size)
 
     def plan(self, number: int) -> list[tuple[int, ...]]:
-        """Return the samples of each batch of an epoch, as indices; of this part alone."""
+        """Return the samples of each batch of an epoch, as indices; of this rank alone."""
         return [own for _, own in self._shared(number)]
 
     def _shared(self, number: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-        """Return the samples of each batch that this part has a share of, and those of the share."""
+        """Return the samples of each batch that this rank has a share of, and those of the share."""
         if self.order == "in_order":
             whole = _cut(self.indices, self.batch_size, merge=False)
-            return [(batch, batch) for batch in whole[self.part :: self.parts]]
+            return [(batch, batch) for batch in whole[self.rank :: self.world_size]]
         index_of = {self.prepared.id_of(index): index for index in self.indices}
         shuffled = [index_of[name] for name in drawn(index_of, self.seed, "epoch", number)]
         whole = _cut(shuffled, self.batch_size, merge=True)
-        return [(batch, tuple(np.array_split(batch, self.parts)[self.part].tolist())) for batch in whole]
+        return [(batch, tuple(np.array_split(batch, self.world_size)[self.rank].tolist())) for batch in whole]
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Return an epoch's batches.
@@ -146,8 +146,8 @@ class BatchLoader:
         shared = self._shared(number)
         keys = [(number, own or whole[:1]) for whole, own in shared]
         begun = self._by_processes(keys) if self.workers else self._by_thread(keys)
-        if self.parts > 1 and self.order == "shuffled":
-            begun = _weighed(begun, [(len(own), len(own) * self.parts / len(whole)) for whole, own in shared])
+        if self.world_size > 1 and self.order == "shuffled":
+            begun = _weighed(begun, [(len(own), len(own) * self.world_size / len(whole)) for whole, own in shared])
         # Weakly, so that it ends by itself where a loop over it is left.
         self._under_way = weakref.ref(begun)
         return begun
@@ -220,7 +220,7 @@ def _cut(indices: Sequence[int], size: int, *, merge: bool) -> list[tuple[int, .
 
 
 def _weighed(begun: Generator[Batch, None, None], shares: Sequence[tuple[int, float]]) -> Generator[Batch, None, None]:
-    """Return parts of batches with their weights, and without the ids of an image that only stands in."""
+    """Return shares of batches with their weights, and without the ids of an image that only stands in."""
     with closing(begun):
         for batch, (own, weight) in zip(begun, shares, strict=True):
             yield replace(batch, ids=batch.ids[:own], indices=batch.indices[:own], weight=weight)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Size = tuple[int, int]
-Map = TypeVar("Map", "NDArray[Any]", "Tensor")
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Placement:
         return slice(self.left, self.left + self.width)
 
 
-def placement(size: Size, input: Input) -> Placement:  # noqa: A002
+def placement(size: Sequence[int], input: Input) -> Placement:  # noqa: A002
     """Return where an image of `size` lies in the network's input.
 
     `stretch` fills the input. `letterbox` keeps the aspect ratio and centres the image, so that rotating and
@@ -76,8 +75,19 @@ def fit_image(image: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # n
     Raises:
         SegregError: the rule is `none` and the image does not have the input's size.
     """
-    place = placement(_size(image.shape[:2]), input)
-    inside = _smooth_image(image, (place.height, place.width))
+    place = placement(image.shape[:2], input)
+    inside = image
+    if image.shape[:2] != (place.height, place.width):
+        import torch
+        import torch.nn.functional as F
+
+        # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
+        pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+        # Pillow's image, several times faster, for any number of channels.
+        pixels = F.interpolate(
+            pixels, size=[place.height, place.width], mode="bilinear", antialias=True, align_corners=False
+        )
+        inside = np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy())
     if inside.shape[:2] == tuple(input.size):
         return inside
     fitted = np.zeros((*input.size, image.shape[2]), np.uint8)
@@ -93,8 +103,11 @@ def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noq
     Raises:
         SegregError: the rule is `none` and the mask does not have the input's size.
     """
-    place = placement(_size(mask.shape[-2:]), input)
-    inside = _nearest(mask, (place.height, place.width))
+    place = placement(mask.shape[-2:], input)
+    inside = mask
+    if mask.shape[-2:] != (place.height, place.width):
+        h, w = mask.shape[-2:]
+        inside = mask.take(_centres(place.height, h), axis=-2).take(_centres(place.width, w), axis=-1)
     if inside.shape[-2:] == tuple(input.size):
         return inside
     fitted = np.full((*mask.shape[:-2], *input.size), IGNORE_INDEX, np.uint8)
@@ -102,17 +115,18 @@ def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noq
     return fitted
 
 
-def restore(values: Map, original: Size, input: Input) -> Map:  # noqa: A002
-    """Return a map that the network predicted at the image's original size, without the letterbox's border.
+def restore(values: Tensor, original: Size, input: Input) -> Tensor:  # noqa: A002
+    """Return a map that the network predicted, interpolated bilinearly at the image's original size.
 
-    Floating-point maps (probabilities, logits) are interpolated bilinearly, labels take the nearest. Probabilities
-    that summed to 1 at each pixel still do.
+    A letterbox's border is cut off first. Probabilities that summed to 1 at each pixel still do.
 
-    Shape: NumPy array or torch tensor `[..., H, W]` to the same kind, dtype and device, `[..., *original]`.
+    Shape: floating-point `[..., H, W]` to the same dtype and device, `[..., *original]`.
 
     Raises:
         SegregError: the map does not have the input's size.
     """
+    import torch.nn.functional as F
+
     if tuple(values.shape[-2:]) != tuple(input.size):
         raise SegregError(
             f"a map of {format_size(values.shape[-2:])} (height x width) can't be restored: "
@@ -120,62 +134,16 @@ def restore(values: Map, original: Size, input: Input) -> Map:  # noqa: A002
         )
     place = placement(original, input)
     inside = values[..., place.rows, place.columns]
-    if isinstance(inside, np.ndarray):
-        if np.issubdtype(inside.dtype, np.floating):
-            import torch
-
-            return _smooth(torch.from_numpy(np.ascontiguousarray(inside)), original).numpy()
-        return _nearest(inside, original)
-    return _smooth(inside, original) if inside.is_floating_point() else _nearest_tensor(inside, original)
-
-
-def _smooth(values: Tensor, size: Size) -> Tensor:
-    """Resize floating-point `[..., h, w]` with the filter that images are resized with."""
-    import torch.nn.functional as F
-
-    if tuple(values.shape[-2:]) == tuple(size):
-        return values
-    planes = values.reshape(1, -1, *values.shape[-2:])
-    resized = F.interpolate(planes, size=list(size), mode="bilinear", antialias=True, align_corners=False)
-    return resized.reshape(*values.shape[:-2], *size)
-
-
-def _smooth_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Resize uint8 `[h, w, C]`: torch gives Pillow's image, several times faster, for any number of channels."""
-    if image.shape[:2] == tuple(size):
-        return image
-    import torch
-    import torch.nn.functional as F
-
-    # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
-    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
-    resized = F.interpolate(pixels, size=list(size), mode="bilinear", antialias=True, align_corners=False)
-    return np.ascontiguousarray(resized[0].permute(1, 2, 0).numpy())
+    if tuple(inside.shape[-2:]) == tuple(original):
+        return inside
+    planes = inside.reshape(1, -1, *inside.shape[-2:])
+    resized = F.interpolate(planes, size=list(original), mode="bilinear", antialias=True, align_corners=False)
+    return resized.reshape(*inside.shape[:-2], *original)
 
 
 def _centres(count: int, source: int) -> NDArray[np.intp]:
     """Return for each of `count` pixels the one of `source` in which its centre lies, exactly, in integers."""
     return ((2 * np.arange(count) + 1) * source) // (2 * count)
-
-
-def _nearest(labels: NDArray[Any], size: Size) -> NDArray[Any]:
-    h, w = labels.shape[-2:]
-    if (h, w) == tuple(size):
-        return labels
-    return labels.take(_centres(size[0], h), axis=-2).take(_centres(size[1], w), axis=-1)
-
-
-def _nearest_tensor(labels: Tensor, size: Size) -> Tensor:
-    import torch
-
-    h, w = labels.shape[-2:]
-    rows = torch.from_numpy(_centres(size[0], h)).to(labels.device)
-    columns = torch.from_numpy(_centres(size[1], w)).to(labels.device)
-    return labels.index_select(-2, rows).index_select(-1, columns)
-
-
-def _size(shape: tuple[int, ...]) -> Size:
-    return (int(shape[-2]), int(shape[-1]))
 
 
 def format_size(shape: Sequence[int]) -> str:

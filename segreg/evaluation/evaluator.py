@@ -122,7 +122,7 @@ class Evaluator:
 
     def _in_order(self, indices: Sequence[int], *, rank: int = 0, ranks: int = 1) -> BatchLoader:
         size = self.recipe.evaluate.batch_size or self.recipe.train.batch
-        return BatchLoader(self.prepared, indices, batch_size=size, order="in_order", part=rank, parts=ranks)
+        return BatchLoader(self.prepared, indices, batch_size=size, order="in_order", rank=rank, world_size=ranks)
 
     def _at_original_size(self, index: int, logits: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
         size = self.prepared.original_size(index)

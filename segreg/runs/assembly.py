@@ -87,8 +87,8 @@ class Assembly:
                 seed=recipe.seed,
                 order="shuffled" if train else "in_order",
                 workers=workers if train else 0,
-                part=rank(),
-                parts=count(),
+                rank=rank(),
+                world_size=count(),
             )
 
         return cls(

@@ -64,7 +64,7 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
         mode = aside.stat().st_mode
         yield aside
         aside.chmod(mode)  # safetensors makes files that their owner alone can read
-        _sync(aside)
+        sync(aside)
         aside.replace(path)
     except BaseException as error:
         found = _disk_error(error, path)
@@ -75,7 +75,7 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
         raise cannot_write(found, path) from error
     # The rename itself is safe only when the folder is on the disk too.
     if os.name == "posix":
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def cannot_write(error: OSError, path: Path) -> SegregError:
@@ -171,7 +171,8 @@ def _megabytes(count: int) -> str:
     return f"{count / 1e6:,.1f} MB"
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Force what a file or folder holds onto the disk."""
     # Windows flushes only what is open for writing; a folder opens only for reading.
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:

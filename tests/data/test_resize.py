@@ -84,33 +84,27 @@ def test_none_takes_only_the_inputs_size():
 
 
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
-@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
-def test_there_and_back(resize, kind):
-    """A map of large areas comes back from the input's size but for its edges, labels and probabilities alike."""
+def test_there_and_back(resize):
+    """A map of large areas comes back from the input's size but for its edges."""
     mask = np.kron(np.random.default_rng(0).integers(0, 3, (3, 4), dtype=np.uint8), np.ones((40, 25), np.uint8))
     rule = Input(size=(96, 96), resize=resize)
     small = fit_mask(mask, rule)
-    back = restore(kind(small), mask.shape, rule)
-    assert type(back) is type(kind(small))
-    assert (np.asarray(back) != mask).mean() < 0.04
     probabilities = np.stack([small == k for k in range(3)]).astype(np.float32)
-    restored = restore(kind(probabilities), mask.shape, rule)
-    assert tuple(restored.shape) == (3, *mask.shape)
-    np.testing.assert_allclose(np.asarray(restored).sum(0), 1, atol=1e-5)
-    assert (np.asarray(restored).argmax(0) != mask).mean() < 0.04
+    restored = restore(torch.from_numpy(probabilities), mask.shape, rule).numpy()
+    assert restored.shape == (3, *mask.shape)
+    np.testing.assert_allclose(restored.sum(0), 1, atol=1e-5)
+    assert (restored.argmax(0) != mask).mean() < 0.04
 
 
 def test_restoring_an_unresized_map_changes_nothing():
     rule = Input(size=(8, 8), resize="none")
-    values = np.random.default_rng(0).random((2, 8, 8), dtype=np.float32)
-    assert restore(values, (8, 8), rule) is not None
-    np.testing.assert_array_equal(restore(values, (8, 8), rule), values)
+    values = torch.from_numpy(np.random.default_rng(0).random((2, 8, 8), dtype=np.float32))
+    assert torch.equal(restore(values, (8, 8), rule), values)
     with pytest.raises(SegregError, match=r"a map of 9x8 .* can't be restored: input.size is 8x8"):
-        restore(np.zeros((9, 8)), (8, 8), rule)
+        restore(torch.zeros(9, 8), (8, 8), rule)
 
 
-def test_restored_labels_are_pillows():
+def test_enlarged_labels_are_pillows():
     labels = noise(15, 23)  # of odd sides: no new centre lies on an edge between two
     theirs = np.asarray(Image.fromarray(labels).resize((53, 37), Image.Resampling.NEAREST))
-    np.testing.assert_array_equal(restore(labels, (37, 53), Input(size=(15, 23))), theirs)
-    np.testing.assert_array_equal(restore(torch.from_numpy(labels), (37, 53), Input(size=(15, 23))).numpy(), theirs)
+    np.testing.assert_array_equal(fit_mask(labels, Input(size=(37, 53))), theirs)

@@ -220,9 +220,9 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
     order = []
-    real = files._sync
+    real = files.sync
     monkeypatch.setattr(
-        files, "_sync", lambda path: (order.append((path.suffix, (tmp_path / "file").exists())), real(path))
+        files, "sync", lambda path: (order.append((path.suffix, (tmp_path / "file").exists())), real(path))
     )
     with replacing(tmp_path / "file") as aside:
         aside.write_text("new")

@@ -84,14 +84,14 @@ def test_a_crash_before_any_write_to_the_disk(tmp_path, name, monkeypatch, one_t
     train_hard(name, tmp_path / "whole")
     expected = result(tmp_path / "whole")
     writes = 0
-    real = files._sync
+    real = files.sync
 
     def count(path):
         nonlocal writes
         writes += 1
         real(path)
 
-    monkeypatch.setattr(files, "_sync", count)
+    monkeypatch.setattr(files, "sync", count)
     train_hard(name, tmp_path / "counted")
     points = random.Random(0).sample(range(1, writes + 1), 6)
     for point in points:
@@ -104,11 +104,11 @@ def test_a_crash_before_any_write_to_the_disk(tmp_path, name, monkeypatch, one_t
                 raise Killed
             real(path)
 
-        monkeypatch.setattr(files, "_sync", crash)
+        monkeypatch.setattr(files, "sync", crash)
         run = tmp_path / f"crash{point}"
         with pytest.raises(Killed):
             train_hard(name, run)
-        monkeypatch.setattr(files, "_sync", real)
+        monkeypatch.setattr(files, "sync", real)
         train_hard(name, run, resume=True)
         assert_same(result(run), expected)
 
