@@ -38,30 +38,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.runs.filter import RunRow, check_names, condition, kept, ordered
     from segreg.runs.listing import find_runs, read_run
-    from segreg.runs.table import SHOWN, as_data, lines, print_table
+    from segreg.runs.table import SHOWN, as_data, check_names, condition, kept, lines, ordered, print_table
 
     conditions = [condition(text) for text in chosen.where]
     folders = chosen.folders or [Path("runs")]
-    every = [RunRow(read_run(path)) for path in find_runs(folders)]
+    every = [read_run(path) for path in find_runs(folders)]
     check_names(chosen.columns, every)
-    rows = ordered(kept(every, conditions), chosen.sort)
+    runs = ordered(kept(every, conditions), chosen.sort)
     if chosen.json:
-        print(json.dumps([as_data(row) for row in rows], indent=2, default=str))
+        print(json.dumps([as_data(run) for run in runs], indent=2, default=str))
         return 0
     columns = chosen.columns or list(SHOWN)
     if not every:
         raise SegregError(f"there are no runs in {', '.join(map(str, folders))}", hint="segreg run makes them")
-    if not rows:
+    if not runs:
         print(f"none of {len(every)} runs meets {' '.join(chosen.where)}")
     elif sys.stdout.isatty():
         from rich.console import Console
 
-        print_table(rows, columns, Console(highlight=False), asked=bool(chosen.columns))
+        print_table(runs, columns, Console(highlight=False), asked=bool(chosen.columns))
     else:
-        print("\n".join(lines(rows, columns)))
-    for row in rows:
-        for problem in row.run.problems:
-            print(f"warning: {row.run.directory.path}: {problem}", file=sys.stderr)
+        print("\n".join(lines(runs, columns)))
+    for run in runs:
+        for problem in run.problems:
+            print(f"warning: {run.directory.path}: {problem}", file=sys.stderr)
     return 0

@@ -1,4 +1,4 @@
-"""What the files of runs say, read without a network: which runs there are below a folder, and how far each came."""
+"""Which runs there are below a folder, and what their files say of them, read without a network."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from segreg.config.diff import in_short, part_names
 from segreg.errors import SegregError, did_you_mean
 from segreg.runs.directory import RunDirectory
 from segreg.training import history
@@ -20,7 +22,9 @@ from segreg.training.checkpoint import STATE
 
 _STAMP = re.compile(r"(\d{4}-\d\d-\d\d)_(\d\d)-(\d\d)-(\d\d)(-\d+)?")
 """How `segreg run` names a run's folder."""
-_TIME = "%Y-%m-%d %H:%M:%S"
+
+Value = str | float | None
+"""What a run has by a name; None if it has nothing."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,11 @@ class KnownRun:
         values = (self.results.get("metrics") or {}).get(split) or {}
         return {name: value for name, value in values.items() if value is not None}
 
+    @property
+    def score(self) -> tuple[str, float] | None:
+        """Return the name and the value of the first metric of the split that was scored at the end."""
+        return next(iter(self.metrics(self.split).items()), None)
+
     def size(self) -> int:
         """Return how many bytes its files take."""
         return sum(
@@ -106,6 +115,59 @@ class KnownRun:
             for name in names
             if (entry := Path(folder, name)).is_file()
         )
+
+    def value(self, name: str) -> Value:
+        """Return the value of a column, a metric ("dice.pooled", "val.dice.pooled") or a setting of the recipe."""
+        if name in COLUMNS:
+            return COLUMNS[name](self)
+        return self.all_metrics[name] if name in self.all_metrics else self._settings_by_path.get(name)
+
+    def names(self) -> list[str]:
+        """Return every name that `value` has something for."""
+        return [*COLUMNS, *self.all_metrics, *self._settings_by_path]
+
+    @cached_property
+    def all_metrics(self) -> dict[str, float]:
+        """Return every split's metrics by "split.name", and those of the split that was scored by their name too."""
+        splits = self.results.get("metrics") or {}
+        each = {f"{split}.{name}": value for split in splits for name, value in self.metrics(split).items()}
+        return {**self.metrics(self.split), **each}
+
+    @cached_property
+    def _settings_by_path(self) -> dict[str, Value]:
+        return dict(_by_path("", self.settings))
+
+
+COLUMNS: Mapping[str, Callable[[KnownRun], Value]] = {
+    "run": lambda run: str(run.directory.path),
+    "recipe": lambda run: run.recipe,
+    "begun": lambda run: run.begun,
+    "changed": lambda run: run.changed,
+    "state": lambda run: run.state,
+    "epochs": lambda run: run.epochs,
+    "score": lambda run: run.score[1] if run.score else None,
+    "duration": lambda run: run.seconds,
+    "size": lambda run: run.size(),
+}
+"""What is known of a run besides its metrics and settings, in the units by which it is compared: s, bytes."""
+
+
+def _by_path(path: str, value: Any) -> Iterator[tuple[str, Value]]:
+    """Return settings by path; items of lists by their number, and parts in lists by their name too."""
+    names = part_names(value)
+    if names:
+        yield path, " + ".join(names)
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            yield from _by_path(f"{path}.{name}" if path else str(name), below)
+    elif names:
+        for number, (name, part) in enumerate(zip(names, value, strict=True)):
+            for step in (number, name):
+                yield from _by_path(f"{path}.{step}", part)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield path, value
+    else:
+        yield path, in_short(value)
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:
@@ -122,18 +184,13 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
             near = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
             hint = did_you_mean(folder.name, near) or "name the folder that holds runs: segreg runs FOLDER"
             raise SegregError(f"there is no folder {folder}", hint=hint)
-        for path in _below(folder):
-            found.setdefault(path.resolve(), path)
+        for path, inside, files in os.walk(folder):
+            # A run without its recipe is a broken one, and reported as such.
+            if "resolved.yaml" in files or {"split.json", "environment.json"} <= set(files):
+                inside.clear()
+                found.setdefault(Path(path).resolve(), Path(path))
+            inside[:] = [name for name in inside if not name.startswith(".")]
     return sorted(found.values())
-
-
-def _below(folder: Path) -> Iterator[Path]:
-    for path, folders, files in os.walk(folder):
-        # A run without its recipe is a broken one, and reported as such.
-        if "resolved.yaml" in files or {"split.json", "environment.json"} <= set(files):
-            folders.clear()
-            yield Path(path)
-        folders[:] = [name for name in folders if not name.startswith(".")]
 
 
 def read_run(path: Path) -> KnownRun:
@@ -186,4 +243,4 @@ def _json(file: Path, problems: list[str]) -> Mapping[str, Any]:
 
 def _latest(files: Sequence[Path]) -> str:
     times = [file.stat().st_mtime for file in files if file.exists()]
-    return time.strftime(_TIME, time.localtime(max(times))) if times else ""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(max(times))) if times else ""

@@ -1,11 +1,18 @@
-"""Run as a list to read: a table that fits a terminal, plain lines elsewhere, everything as data."""
+"""The table of runs: which of them meet the conditions, in which order, and what is shown of each."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from segreg.runs.filter import DATES, RunRow
+from segreg.config.diff import in_short
+from segreg.errors import SegregError, did_you_mean
+from segreg.runs.listing import COLUMNS, KnownRun, Value
 from segreg.runtime.progress import duration
 
 if TYPE_CHECKING:
@@ -18,11 +25,140 @@ SHOWN = (
 _FIRST_LEFT_OUT = ("recipe", "begun", "size", "dataset", "seed", "duration", "decoder", "epochs", "encoder", "score")
 """What a narrow terminal does without, in this order; a run's folder says its recipe and when it began."""
 _BETWEEN = 2
+_DATES = ("begun", "changed")
 
 
-def lines(rows: Sequence[RunRow], columns: Sequence[str]) -> list[str]:
+# conditions
+
+_COMPARISONS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a run must meet to be listed.
+
+    Attributes:
+        text: as it was written.
+        name: of a column, metric or setting.
+        comparison: one of = != < <= > >=.
+        operand: what it is compared with; wildcards for = and !=.
+    """
+
+    text: str
+    name: str
+    comparison: str
+    operand: str
+
+    def holds(self, run: KnownRun) -> bool:
+        """Whether a run meets it; a run that has no such value does not."""
+        value = run.value(self.name)
+        if value is None:
+            return False
+        number = _number(self.operand)
+        if self.comparison in ("=", "!="):
+            if isinstance(value, str) or number is None:
+                written = in_short(value)
+                # A list is written with brackets, which are wildcards too.
+                same = written.replace(" ", "") == self.operand.replace(" ", "") or fnmatchcase(written, self.operand)
+            else:
+                same = value == number
+            return same is (self.comparison == "=")
+        compare = _COMPARISONS[self.comparison]
+        if isinstance(value, str):
+            return self.name in _DATES and compare(value, self.operand)
+        return number is not None and compare(value, number)
+
+
+def condition(text: str) -> Condition:
+    """Return a condition such as `encoder=resnet*` or `dice.pooled>0.8`.
+
+    Raises:
+        SegregError: it is none.
+    """
+    found = re.fullmatch(r"\s*([^\s=<>!]+)\s*([=<>!]+)\s*(.*?)\s*", text, re.DOTALL)
+    hint = "write NAME=VALUE, such as encoder=resnet50, or one of != < <= > >= in quotes: 'dice.pooled>0.8'"
+    if not found:
+        raise SegregError(f'"{text}" is not a condition', hint=hint)
+    name, comparison, operand = found.groups()
+    if comparison not in ("=", "!=", *_COMPARISONS):
+        raise SegregError(f'in "{text}", "{comparison}" is not a comparison', hint="there are = != < <= > >=")
+    if not operand:
+        raise SegregError(f'in "{text}", nothing stands behind {comparison}', hint=hint)
+    if comparison in _COMPARISONS and name not in _DATES and _number(operand) is None:
+        raise SegregError(
+            f'in "{text}", "{operand}" is not a number', hint=f"strings are compared by = and !=: {name}=..."
+        )
+    return Condition(text, name, comparison, operand)
+
+
+def check_names(names: Sequence[str], runs: Sequence[KnownRun]) -> None:
+    """Refuse names that no run has.
+
+    Raises:
+        SegregError: with near names.
+    """
+    if not runs:
+        return
+    known = dict.fromkeys(name for run in runs for name in run.names())
+    for name in names:
+        if name not in known:
+            hint = f"columns are {', '.join(COLUMNS)}; a metric is such as dice.pooled, a setting train.batch_size"
+            raise SegregError(f'no run here has "{name}"', hint=did_you_mean(name, known) or hint)
+
+
+def kept(runs: Sequence[KnownRun], conditions: Sequence[Condition]) -> list[KnownRun]:
+    """Return the runs that meet all conditions.
+
+    Raises:
+        SegregError: no run has such a value, or none that can be compared so.
+    """
+    check_names([each.name for each in conditions], runs)
+    for each in conditions:
+        values = [run.value(each.name) for run in runs]
+        ordered = each.comparison in _COMPARISONS and each.name not in _DATES
+        if values and ordered and not any(isinstance(value, (int, float)) for value in values):
+            hint = f"strings are compared by = and !=, with wildcards: '{each.name}={next(filter(None, values), '')}'"
+            raise SegregError(f'in "{each.text}", {each.name} is not a number in any run', hint=hint)
+    return [run for run in runs if all(each.holds(run) for each in conditions)]
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number
+
+
+# order
+
+
+def ordered(runs: Sequence[KnownRun], by: str) -> list[KnownRun]:
+    """Return the runs sorted by a name, downwards where a minus stands before it; those without a value are last.
+
+    Raises:
+        SegregError: no run has such a value.
+    """
+    name = by.removeprefix("-")
+    check_names([name], runs)
+
+    def key(run: KnownRun) -> tuple[bool, Value]:  # numbers before strings
+        value = run.value(name)
+        return isinstance(value, str), value
+
+    with_value = [run for run in runs if run.value(name) is not None]
+    without = [run for run in runs if run.value(name) is None]
+    return sorted(with_value, key=key, reverse=by.startswith("-")) + without
+
+
+# table
+
+
+def lines(runs: Sequence[KnownRun], columns: Sequence[str]) -> list[str]:
     """Return a line for each run below one of headings, in columns of blanks, as wide as it takes."""
-    table = [_headings(rows, columns), *_cells(rows, columns)]
+    table = _cells(runs, columns)
     widths = _widths(table)
     return [
         (" " * _BETWEEN).join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -30,11 +166,11 @@ def lines(rows: Sequence[RunRow], columns: Sequence[str]) -> list[str]:
     ]
 
 
-def print_table(rows: Sequence[RunRow], columns: Sequence[str], console: Console, *, asked: bool) -> None:
+def print_table(runs: Sequence[KnownRun], columns: Sequence[str], console: Console, *, asked: bool) -> None:
     """Print a table that fits the terminal, and below it what else is to be known.
 
     Args:
-        rows: the runs.
+        runs: those to list.
         columns: what is listed.
         console: the terminal.
         asked: whether all columns must be shown; else those that don't fit are left out and named.
@@ -44,35 +180,31 @@ def print_table(rows: Sequence[RunRow], columns: Sequence[str], console: Console
 
     shown = list(columns)
     for name in () if asked else _FIRST_LEFT_OUT:
-        widths = _widths([_headings(rows, shown), *_cells(rows, shown)])
+        widths = _widths(_cells(runs, shown))
         if sum(widths) + _BETWEEN * (len(widths) - 1) <= console.width:
             break
         shown.remove(name)
+    headings, *rows = _cells(runs, shown)
     table = Table(box=None, padding=(0, _BETWEEN, 0, 0), pad_edge=False)
-    for name, heading in zip(shown, _headings(rows, shown), strict=True):
-        numbers = name in ("epochs", "score", "size") or any(isinstance(row.value(name), (int, float)) for row in rows)
+    for name, heading in zip(shown, headings, strict=True):
+        numbers = name in ("epochs", "score", "size") or any(isinstance(run.value(name), (int, float)) for run in runs)
         table.add_column(Text(heading), justify="right" if numbers else "left", overflow="fold")
-    for cells in _cells(rows, shown):
+    for cells in rows:
         table.add_row(*map(Text, cells))
     console.print(table)
     if left_out := [name for name in columns if name not in shown]:
-        console.print(
-            f"left out for want of width: {', '.join(left_out)}", markup=False, highlight=False, soft_wrap=True
-        )
-    if open_ := sum(row.run.state in ("interrupted", "unfinished") for row in rows):
+        console.print(Text(f"left out for want of width: {', '.join(left_out)}"), soft_wrap=True)
+    if open_ := sum(run.state in ("interrupted", "unfinished") for run in runs):
         which = "1 run has" if open_ == 1 else f"{open_} runs have"
-        console.print(
-            f"{which} not come to an end; segreg run --resume RUN continues with one", highlight=False, soft_wrap=True
-        )
+        console.print(Text(f"{which} not come to an end; segreg run --resume RUN continues with one"), soft_wrap=True)
 
 
-def as_data(row: RunRow) -> dict[str, Any]:
+def as_data(run: KnownRun) -> dict[str, Any]:
     """Return all that is known of a run, as JSON holds it."""
-    run = row.run
-    values: dict[str, Any] = {name: row.value(name) for name in SHOWN}
-    values["score"] = {"name": next(iter(run.metrics(run.split)), None), "split": run.split, "value": values["score"]}
+    name, value = run.score or (None, None)
     return {
-        **values,
+        **{column: run.value(column) for column in SHOWN},
+        "score": {"name": name, "split": run.split, "value": value},
         "changed": run.changed,
         "stopped_because": run.results.get("stopped_because"),
         "best_epoch": run.results.get("best_epoch"),
@@ -85,39 +217,32 @@ def as_data(row: RunRow) -> dict[str, Any]:
     }
 
 
-def _headings(rows: Sequence[RunRow], columns: Sequence[str]) -> list[str]:
-    names = _scored(rows)
-    return [next(iter(names)) if name == "score" and len(names) == 1 else name for name in columns]
+def _cells(runs: Sequence[KnownRun], columns: Sequence[str]) -> list[list[str]]:
+    """Return the row of headings and a row for each run; a metric that all scores are of is named in the heading."""
+    metrics = {run.score[0] for run in runs if run.score}
+    one = len(metrics) == 1
+    headings = [next(iter(metrics)) if name == "score" and one else name for name in columns]
+    return [headings, *([_cell(run, name, name_metric=not one) for name in columns] for run in runs)]
 
 
-def _cells(rows: Sequence[RunRow], columns: Sequence[str]) -> list[list[str]]:
-    one = len(_scored(rows)) == 1
-    return [[_cell(row, name, one=one) for name in columns] for row in rows]
-
-
-def _scored(rows: Sequence[RunRow]) -> set[str]:
-    """Return the names of the metrics that the runs' scores are of."""
-    return {name for row in rows if (name := next(iter(row.run.metrics(row.run.split)), None))}
-
-
-def _cell(row: RunRow, name: str, *, one: bool) -> str:
-    run, value = row.run, row.value(name)
+def _cell(run: KnownRun, name: str, *, name_metric: bool) -> str:
+    value = run.value(name)
     if value is None or value == "":
         return "-"
     if name == "epochs":
-        asked = row.value("train.epochs")
+        asked = run.value("train.epochs")
         return str(value) if asked in (value, None) else f"{value}/{asked}"
     if name == "duration":
         return duration(run.seconds)
     if name == "size":
         return _size(run.size())
-    if name in DATES:
+    if name in _DATES:
         return str(value)[:16]
-    if name == "score":
-        metric = "" if one else f"{next(iter(run.metrics(run.split)))} "
+    if name == "score" and run.score:
+        metric = f"{run.score[0]} " if name_metric else ""
         return f"{metric}{value:.4f}" + ("" if run.split == "test" else f" ({run.split})")
     if isinstance(value, float):
-        return f"{value:.4f}" if row.is_metric(name) else f"{value:g}"
+        return f"{value:.4f}" if name in run.all_metrics else f"{value:g}"
     return str(value)
 
 

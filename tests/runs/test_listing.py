@@ -11,15 +11,14 @@ from rich.console import Console
 
 from planted_runs import plant, recipe, score, touch
 from segreg.errors import SegregError
-from segreg.runs.filter import RunRow, condition, kept, ordered
 from segreg.runs.listing import find_runs, read_run
-from segreg.runs.table import SHOWN, as_data, lines, print_table
+from segreg.runs.table import SHOWN, as_data, condition, kept, lines, ordered, print_table
 
 STAMP = "2026-01-31_12-00-00"
 
 
 def row(folder, **planted):
-    return RunRow(read_run(plant(folder, **planted)))
+    return read_run(plant(folder, **planted))
 
 
 # finding
@@ -100,8 +99,8 @@ def test_a_broken_file_is_named(tmp_path, name, text, problem):
     assert find_runs([tmp_path]) == [folder]
     run = read_run(folder)
     assert (run.state, run.problems) == ("broken", (problem,))
-    assert lines([RunRow(run)], SHOWN)[1].startswith(f"{folder}  ")
-    json.dumps(as_data(RunRow(run)))
+    assert lines([run], SHOWN)[1].startswith(f"{folder}  ")
+    json.dumps(as_data(run))
 
 
 # choosing
@@ -119,7 +118,7 @@ def three(tmp_path):
 
 
 def names(rows):
-    return "".join(each.run.directory.path.name for each in rows)
+    return "".join(each.directory.path.name for each in rows)
 
 
 @pytest.mark.parametrize(
@@ -240,8 +239,8 @@ def test_a_wide_terminal_shows_all(three):
 
 
 def test_a_narrow_terminal_leaves_out_what_it_says(three, monkeypatch):
-    monkeypatch.chdir(three[0].run.directory.path.parent)
-    rows = [RunRow(read_run(Path(name))) for name in "abc"]
+    monkeypatch.chdir(three[0].directory.path.parent)
+    rows = [read_run(Path(name)) for name in "abc"]
     table = printed(rows, SHOWN, 70).splitlines()
     assert table[0].split() == ["run", "state", "encoder", "decoder", "epochs", "dice.pooled"]
     assert all(len(line) <= 70 for line in table[:4])
@@ -251,7 +250,7 @@ def test_a_narrow_terminal_leaves_out_what_it_says(three, monkeypatch):
 
 def test_everything_as_data(tmp_path):
     folder = score(plant(tmp_path / "tiny" / STAMP, results={"notice": "SYNTHETIC"}), {"p0": 0.5, "p1": 0.7})
-    reported = as_data(RunRow(read_run(folder)))
+    reported = as_data(read_run(folder))
     assert reported["score"] == {"name": "dice.pooled", "split": "test", "value": 0.5}
     assert reported["metrics"]["val"] == {"dice.pooled": 0.25}
     assert (reported["run"], reported["recipe"], reported["begun"]) == (str(folder), "tiny", "2026-01-31 12:00:00")
