@@ -27,9 +27,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.runs.diff import matters, whole_run
-    from segreg.runs.diff_scores import compare_scores
-    from segreg.runs.format_diff import as_data, lines
+    from segreg.runs.diff import as_data, lines, matters, whole_run
+    from segreg.runs.scored import compare_scores
     from segreg.runtime.files import finite
 
     one, other = whole_run(chosen.one), whole_run(chosen.other)

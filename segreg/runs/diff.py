@@ -1,23 +1,23 @@
-"""What two runs differ in besides their scores: recipe, data, packages, what they ran on, start, network, training."""
+"""What two runs differ in, as lines and as data; their scores are compared in `scored.py`."""
 
 from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from segreg.config.diff import RecipeDifference, recipe_differences
-from segreg.errors import SegregError
+from segreg.config.diff import ABSENT, RecipeDifference, in_short, recipe_differences
+from segreg.errors import SegregError, listed
+from segreg.runs.directory import open_run_directory
 from segreg.runs.environment import weights_notice
 from segreg.runs.listing import KnownRun, read_run
+from segreg.runtime.output import aligned
 
 _IMAGE_SETTINGS = ("size", "resize", "channels", "sixteen_bit")
 """Settings of the section `input` that are in the fingerprint of the prepared images."""
-
-_FINGERPRINT = "fingerprint of images and masks as the network sees them"
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,61 @@ class Matter:
         return not self.differences and not self.moved
 
 
+@dataclass(frozen=True)
+class MetricPair:
+    """A metric of both runs.
+
+    Attributes:
+        name: its full name.
+        one: the one run's value; None where it is undefined.
+        other: the other run's.
+        low: lower end of the 95% interval of the other's less the one's; None where there is none.
+        high: upper end.
+        paired: whether the values are of the images that both were scored on; else they are each run's own.
+    """
+
+    name: str
+    one: float | None
+    other: float | None
+    low: float | None = None
+    high: float | None = None
+    paired: bool = True
+
+    @property
+    def difference(self) -> float | None:
+        """Return the other's value less the one's."""
+        return None if self.one is None or self.other is None else self.other - self.one
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What two runs were scored with, side by side.
+
+    Attributes:
+        pairs: the metrics that both have.
+        images: how many images both were scored on.
+        of: how many each of the two was scored on.
+        notes: what makes the comparison less than it seems.
+        without_counts: why pooled scores have no intervals; empty where they have some.
+        identical: whether all metrics, and all values of single images, are the same to the last bit.
+        same_weights: whether both runs' scored weights are; None where a file is missing or is not a safetensors.
+    """
+
+    pairs: tuple[MetricPair, ...]
+    images: int
+    of: tuple[int, int]
+    notes: tuple[str, ...]
+    without_counts: str
+    identical: bool
+    same_weights: bool | None
+
+
 def whole_run(path: Path) -> KnownRun:
     """Return a run whose files are all well.
 
     Raises:
         SegregError: there is no run, or a file of it is broken.
     """
-    from segreg.runs.directory import open_run_directory
-
     run = read_run(open_run_directory(path).path)
     if run.problems:
         raise SegregError(f"{path} can't be compared: {'; '.join(run.problems)}")
@@ -75,14 +122,62 @@ def matters(one: KnownRun, other: KnownRun) -> list[Matter]:
     Raises:
         SegregError: a run's list of samples is broken.
     """
-    found = [Matter("recipe", tuple(recipe_differences(one.settings, other.settings)))]
-    found.append(Matter("data", tuple(recipe_differences(_data(one), _data(other))), tuple(_moved(one, other))))
-    for name, read in (
-        ("packages", _packages), ("environment", _environment), ("start", _start), ("network", _network),
-        ("training", _training),
-    ):  # fmt: skip
-        found.append(Matter(name, tuple(recipe_differences(read(one), read(other)))))
-    return found
+    mine, its = _facts(one), _facts(other)
+    moved = tuple(_moved(one, other))
+    return [
+        Matter(name, tuple(recipe_differences(mine[name], its[name])), moved if name == "data" else ()) for name in mine
+    ]
+
+
+def _facts(run: KnownRun) -> dict[str, Mapping[str, Any]]:
+    """Return by matter what is known of a run."""
+    environment, results = run.environment, run.results
+    device, model = environment.get("device") or {}, environment.get("model") or {}
+    plugins: Sequence[Mapping[str, Any]] = environment.get("plugins") or ()
+    command = environment.get("command")
+    return {
+        "recipe": run.settings,
+        "data": _known({
+            "fingerprint of images and masks as the network sees them": environment.get("data_fingerprint"),
+            "notice": results.get("notice"),
+            "classes": results.get("classes"),
+        }),
+        "packages": {
+            **{str(plugin.get("distribution")): plugin.get("version") for plugin in plugins},
+            **(environment.get("packages") or {}),
+            **{f"{plugin.get('name')} (a plugin)": "not in use" for plugin in plugins if plugin.get("error")},
+        },
+        "environment": _known({
+            **{name: environment.get(name) for name in ("python", "platform", "cpus")},
+            "device": device.get("name"),
+            "device's model": device.get("model"),
+            "threads": device.get("threads"),
+            "cuda": device.get("cuda"),
+            "precision": environment.get("precision"),
+            "commit": environment.get("commit"),
+            "command": shlex.join(map(str, command)) if command else None,
+        }),
+        "start": {
+            "initial_weights": environment.get("initial_weights") or "",
+            "weights": results.get("weights") or weights_notice(model),
+        },
+        "network": {
+            role: {name: fact for name, fact in own.items() if name != "weights"} if isinstance(own, dict) else own
+            for role, own in model.items()
+        },
+        "training": _known({
+            "state": run.state,
+            "epochs": run.epochs,
+            **{name: results.get(name) for name in ("stopped_because", "monitor", "best_epoch", "best_value")},
+            # A run that was stopped has an environment for each time that it continued.
+            "processes": 1 + len(environment.get("previous") or ()),
+            "seconds": run.seconds,
+        }),
+    }  # fmt: skip
+
+
+def _known(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def same_images(one: KnownRun, other: KnownRun) -> bool | None:
@@ -95,31 +190,23 @@ def same_images(one: KnownRun, other: KnownRun) -> bool | None:
     inputs = [run.settings.get("input") or {} for run in (one, other)]
     prepared_alike = all(inputs[0].get(name) == inputs[1].get(name) for name in _IMAGE_SETTINGS)
     # The fingerprint is of all samples of all splits, as the network sees them.
-    return False if prepared_alike and _all_ids(one) == _all_ids(other) else None
+    return False if prepared_alike and _split_by_id(one).keys() == _split_by_id(other).keys() else None
 
 
-def split_of(run: KnownRun) -> dict[str, list[str]]:
-    """Return the ids of a run's samples, by the split that they are in.
-
-    Raises:
-        SegregError: `split.json` is missing or broken.
-    """
+def _split_by_id(run: KnownRun) -> dict[str, str]:
+    """Return the split that each of a run's samples is in."""
     file = run.directory.split
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return {str(split): [str(name) for name in ids] for split, ids in content.items()}
+        return {str(name): str(split) for split, ids in content.items() for name in ids}
     except FileNotFoundError:
         raise SegregError(f"{file} is missing, which has the run's samples") from None
     except (OSError, ValueError, AttributeError, TypeError):
         raise SegregError(f"{file} does not hold the ids of each split's samples") from None
 
 
-def _all_ids(run: KnownRun) -> set[str]:
-    return {name for ids in split_of(run).values() for name in ids}
-
-
 def _moved(one: KnownRun, other: KnownRun) -> list[Moved]:
-    mine, its = ({name: split for split, ids in split_of(run).items() for name in ids} for run in (one, other))
+    mine, its = _split_by_id(one), _split_by_id(other)
     found: dict[tuple[str, str], list[str]] = {}
     for name in dict.fromkeys([*mine, *its]):
         splits = mine.get(name, ""), its.get(name, "")
@@ -128,47 +215,116 @@ def _moved(one: KnownRun, other: KnownRun) -> list[Moved]:
     return [Moved(*splits, tuple(ids)) for splits, ids in found.items()]
 
 
-def _data(run: KnownRun) -> dict[str, Any]:
-    known = {_FINGERPRINT: run.environment.get("data_fingerprint"), "notice": run.results.get("notice")}
-    return _known({**known, "classes": run.results.get("classes")})
+# how it is shown
+
+_WIDEST = 46
+"""Longer values stand below each other rather than side by side."""
+_TITLES = {"packages": "plugins and packages", "start": "weights at the start"}
 
 
-def _packages(run: KnownRun) -> dict[str, Any]:
-    plugins: Sequence[Mapping[str, Any]] = run.environment.get("plugins") or ()
-    versions = {str(plugin.get("distribution")): plugin.get("version") for plugin in plugins}
-    broken = {f"{plugin.get('name')} (a plugin)": "not in use" for plugin in plugins if plugin.get("error")}
-    return {**versions, **(run.environment.get("packages") or {}), **broken}
+def lines(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Scores | None) -> list[str]:
+    """Return the differences as lines; what is equal is only named."""
+    lines = [f"A  {one.directory.path}  ({one.state})", f"B  {other.directory.path}  ({other.state})"]
+    for matter in found:
+        if not matter.alike:
+            lines += ["", _title(matter), *_side_by_side(matter.differences), *map(_move, matter.moved)]
+    if alike := [_title(matter) for matter in found if matter.alike]:
+        lines += ["", f"the two runs are alike in all of {listed(alike, quote='')}"]
+    if scores is None:
+        without = [name for name, run in (("A", one), ("B", other)) if not run.split]
+        which = f"{without[0]} has" if len(without) == 1 else "neither run has"
+        return [*lines, "", f"{which} {'no scores' if len(without) == 1 else 'scores'} yet: nothing to compare"]
+    return [*lines, "", *_score_lines(one, scores)]
 
 
-def _environment(run: KnownRun) -> dict[str, Any]:
-    device = run.environment.get("device") or {}
-    known = {name: run.environment.get(name) for name in ("python", "platform", "cpus")}
-    known |= {"device": device.get("name"), "device's model": device.get("model"), "threads": device.get("threads")}
-    known |= {"cuda": device.get("cuda"), "precision": run.environment.get("precision")}
-    known |= {"commit": run.environment.get("commit")}
-    command = run.environment.get("command")
-    return _known({**known, "command": shlex.join(map(str, command)) if command else None})
-
-
-def _start(run: KnownRun) -> dict[str, Any]:
-    weights = run.results.get("weights") or weights_notice(run.environment.get("model") or {})
-    return {"initial_weights": run.environment.get("initial_weights") or "", "weights": weights}
-
-
-def _network(run: KnownRun) -> dict[str, Any]:
-    model = run.environment.get("model") or {}
+def as_data(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Scores | None) -> dict[str, Any]:
+    """Return the same as JSON holds it; a setting that a run does not have is left out there."""
     return {
-        name: {key: fact for key, fact in facts.items() if key != "weights"} if isinstance(facts, Mapping) else facts
-        for name, facts in model.items()
-    }
+        "one": str(one.directory.path),
+        "other": str(other.directory.path),
+        "differences": {
+            matter.name: [
+                {name: value for name, value in asdict(each).items() if value is not ABSENT and value != {}}
+                for each in matter.differences
+            ]
+            for matter in found
+        },
+        "moved": [asdict(moved) for matter in found for moved in matter.moved],
+        "alike": [matter.name for matter in found if matter.alike],
+        "scores": scores and {
+            **asdict(scores),
+            "pairs": [{**asdict(pair), "difference": pair.difference} for pair in scores.pairs],
+        },
+    }  # fmt: skip
 
 
-def _training(run: KnownRun) -> dict[str, Any]:
-    known = {name: run.results.get(name) for name in ("stopped_because", "monitor", "best_epoch", "best_value")}
-    # A run that was stopped has an environment for each time that it continued.
-    processes = 1 + len(run.environment.get("previous") or ())
-    return _known({"state": run.state, "epochs": run.epochs, **known, "processes": processes, "seconds": run.seconds})
+def _title(matter: Matter) -> str:
+    return _TITLES.get(matter.name, matter.name)
 
 
-def _known(known: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in known.items() if value is not None}
+def _side_by_side(differences: Sequence[RecipeDifference]) -> Iterator[str]:
+    rows = [(each.path, *(f"{run} {_text(each.path, value)}" for run, value in (("A", each.one), ("B", each.other))))
+            for each in differences]  # fmt: skip
+    fits = [max(map(len, row[1:])) <= _WIDEST for row in rows]
+    table = iter(aligned([row for row, short in zip(rows, fits, strict=True) if short]))
+    for each, row, short in zip(differences, rows, fits, strict=True):
+        if short:
+            yield f"  {next(table)}"
+        else:
+            yield from (f"  {row[0]}", f"    {row[1]}", f"    {row[2]}")
+        for run, settings in (("A", each.only_one), ("B", each.only_other)):
+            if settings:
+                lines = ", ".join(f"{key} {in_short(value)}" for key, value in settings.items())
+                yield f"    only in {run}: {lines}"
+
+
+def _text(name: str, value: Any) -> str:
+    if value == "" or (value is None and "." not in name):  # a part that is not there; a setting's null is a value
+        return "none"
+    return f"{value:g}" if isinstance(value, float) and name == "seconds" else in_short(value)
+
+
+def _move(moved: Moved) -> str:
+    count = f"{len(moved.ids)} sample" + ("s" if len(moved.ids) > 1 else "")
+    names = listed(moved.ids, most=3)
+    if moved.one and moved.other:
+        return f"  {count} of {moved.one} in A, of {moved.other} in B: {names}"
+    run, split = ("A", moved.one) if moved.one else ("B", moved.other)
+    return f"  {count} only in {run}, in {split}: {names}"
+
+
+def _score_lines(one: KnownRun, scores: Scores) -> Iterator[str]:
+    weights = {True: "; so are the weights", False: "; the weights are not", None: ""}[scores.same_weights]
+    if scores.identical:
+        yield (
+            f"the results are the same to the last bit: {_counted(len(scores.pairs), 'metric')}, and the values of "
+            f"each of {_counted(scores.images, 'image')}{weights}"
+        )
+        yield from (f"  note: {note}" for note in scores.notes)
+        return
+    where = f"{scores.images} images of {one.split}"
+    if set(scores.of) != {scores.images}:
+        where = (
+            f"the {_counted(scores.images, 'image')} that both were scored on (A on {scores.of[0]}, B on "
+            f"{scores.of[1]})"
+        )
+    yield f"scores on {where}; intervals: 95%, paired bootstrap over images"
+    yield from (f"  note: {note}" for note in scores.notes)
+    if scores.without_counts:
+        yield f"  note: pooled scores have no interval: {scores.without_counts}"
+    if scores.same_weights:
+        yield "  note: the weights are the same to the last bit"
+    own = "" if all(pair.paired for pair in scores.pairs) or set(scores.of) == {scores.images} else "own images"
+    rows = [(pair.name, *_numbers(pair), "" if pair.paired else own) for pair in scores.pairs]
+    yield from (f"  {line}" for line in aligned([("", "A", "B", "B - A", "", ""), *rows], right=(1, 2, 3)))
+
+
+def _numbers(pair: MetricPair) -> tuple[str, str, str, str]:
+    values = ["undefined" if value is None else f"{value:.4f}" for value in (pair.one, pair.other)]
+    difference = "" if pair.difference is None else f"{pair.difference:+.4f}"
+    interval = "" if pair.low is None or pair.high is None else f"[{pair.low:+.4f}, {pair.high:+.4f}]"
+    return values[0], values[1], difference, interval
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 import textwrap
@@ -12,26 +13,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.config.resolve import Resolved
-from segreg.data import PreprocessedDataset, prepare
-from segreg.errors import SegregError
+from segreg.data import SPLITS, divide
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.evaluation.conventions import Library, scores_of_library
 from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
 from segreg.evaluation.statistics import METHOD
+from segreg.models import build
 from segreg.models.segmenter import verify
+from segreg.runs.assembly import prepare_images
 from segreg.runs.environment import banner
-from segreg.runs.selection import Chosen, check_split, of_other_data, of_own_split
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
 
 if TYPE_CHECKING:
-    from segreg.evaluation.conventions import Library
     from segreg.inference.predictor import Predictor
+    from segreg.registry.protocols import Dataset
     from segreg.runs.trained_run import Run
 
 THRESHOLD_METRIC = "best_threshold"
-_WORST, _BEST = "worst", "best"
-_LONGEST_NAME = 200
-_MAY_CHANGE = ("evaluate", "input.size")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,27 +61,37 @@ class Request:
     out: Path | None = None
 
 
-def _folder_name(scored: str, request: Request) -> str:
-    """Return a name such as "test" or "val_original_threshold-best", so that no evaluation replaces another kind."""
-    names: list[str] = [scored]
-    if request.resolution:
-        names.append(request.resolution)
-    if request.threshold is not None:
-        names.append(f"threshold-{request.threshold}")
-    if request.weights == "last":
-        names.append("last")
-    names += [re.sub(r"[^\w.-]+", "-", override).strip("-") for override in request.overrides]
-    return "_".join(names)[:_LONGEST_NAME]
+@dataclass(frozen=True)
+class Chosen:
+    """Samples that are to be scored.
+
+    Attributes:
+        dataset: has them.
+        split: what they are together: a split, or "all" of a data set.
+        indices: which they are.
+        name: what a folder of their scores is called.
+        source: the recipe that names the data set.
+    """
+
+    dataset: Dataset
+    split: str
+    indices: list[int]
+    name: str
+    source: Resolved
 
 
 def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, Any], Path]:
-    """Scores a run's network and gives what was found, and the folder in which it was written.
+    """Score a run's network and return what was found, and the folder in which it was written.
 
     Raises:
         SegregError: there are no weights; the samples are gone or have other classes; there is no threshold; the
             folder is a run's own.
     """
-    check_split(request.split)
+    if request.split is not None and request.split not in SPLITS:
+        raise SegregError(
+            f'there is no split "{request.split}"',
+            hint=did_you_mean(request.split, SPLITS) or f"the splits are {listed(SPLITS)}",
+        )
     recipe = _as_asked(run, request)
     predictor = run.predictor(request.weights, device=request.device, precision="recipe")
     if recipe.input.size != run.recipe.input.size:
@@ -95,7 +105,9 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             hint="leave out the threshold",
         )
     data, split = request.data, request.split
-    chosen = of_own_split(run, split) if data is None else of_other_data(run, data, split)
+    chosen = _of_own_split(run, split) if data is None else _of_other_data(run, data, split)
+    if chosen.indices and all(chosen.dataset.samples[index].mask is None for index in chosen.indices):
+        raise SegregError(f"no sample of {chosen.split} has a mask, so that nothing can be scored")
     out = request.out or run.directory.path / "evaluations" / _folder_name(chosen.name, request)
     if (out / "resolved.yaml").exists():
         raise SegregError(
@@ -114,12 +126,15 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             found += ", which is the one that is scored, so that its Dice flatters"
         recipe = _with_threshold(recipe, threshold)
     predictor = dataclasses.replace(predictor, threshold=recipe.evaluate.threshold)
-    exam = Evaluator.of(recipe, predictor, chosen.dataset, _prepared(chosen, recipe, progress))
+    evaluator = Evaluator.of(
+        recipe, predictor, chosen.dataset, prepare_images(chosen.dataset, recipe, chosen.indices, progress)
+    )
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SegregError(f"could not create the folder {out}: {error.strerror}") from None
-    scores = exam.scores(chosen.indices, f"scoring {chosen.split}", progress)
+    scores = evaluator.scores(chosen.indices, f"scoring {chosen.split}", progress)
+    counts: Any = scores.counts  # which scoring always leaves
     evaluation = {
         "run": str(run.directory.path),
         "recipe": recipe.source,
@@ -141,11 +156,11 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "intervals": {chosen.split: scores.intervals},
         "definitions": scores.definitions,
         "interval_method": METHOD,
-        "as": _as_others(request.libraries, exam, scores.counts),
+        "as": {library: vars(scores_of_library(library, run.task, counts)) for library in request.libraries},
     }
-    ranked = exam.ranked(chosen.indices, scores)
-    _draw_ends(exam, ranked if ranking_column(scores) else (), out, progress)
-    plot_metrics(exam.metrics, out)
+    ranked = evaluator.ranked(chosen.indices, scores)
+    _draw_ends(evaluator, ranked if ranking_column(scores) else (), out, progress)
+    plot_metrics(evaluator.metrics, out)
     write_images(scores, chosen.dataset.task, out)
     write_json(out / "metrics.json", evaluation)
     return evaluation, out
@@ -175,7 +190,7 @@ def _as_asked(run: Run, request: Request) -> Resolved:
     """Return the run's recipe with overrides, resolution and threshold as they were asked for."""
     for override in request.overrides:
         path = override.partition("=")[0].strip()
-        if not _names([override], *_MAY_CHANGE):
+        if not _names([override], "evaluate", "input.size"):
             raise SegregError(
                 f"{path} can't be changed for an evaluation: {run.directory.path} was trained with it",
                 hint="an evaluation takes overrides of evaluate.* and of input.size; --data names other data",
@@ -212,20 +227,67 @@ def _with_threshold(recipe: Resolved, threshold: float) -> Resolved:
     return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, threshold=threshold))
 
 
-def _prepared(chosen: Chosen, recipe: Resolved, progress: Progress) -> PreprocessedDataset:
-    """Return the chosen images as the run's network takes them."""
-    bare = [chosen.dataset.samples[index].id for index in chosen.indices if chosen.dataset.samples[index].mask is None]
-    if bare and len(bare) == len(chosen.indices):
-        raise SegregError(f"no sample of {chosen.split} has a mask, so that nothing can be scored")
-    with progress.watch("preparing images", len(chosen.indices), "images") as advance:
-        before = 0
+def _of_own_split(run: Run, split: str | None) -> Chosen:
+    """Return a split as split.json has it, whatever the data are now; None is test, or val where there is none."""
+    file = run.directory.split
+    if not file.is_file():
+        raise SegregError(f"{file} is missing, so that nobody knows what the run was trained on")
+    ids: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
+    split = split or ("test" if ids.get("test") else "val")
+    if not ids.get(split):
+        raise _empty(str(run.directory.path), split, ids)
+    dataset = _dataset(run, run.recipe, f"the data of {run.directory.path} as it is now")
+    index_of = {sample.id: index for index, sample in enumerate(dataset.samples)}
+    gone = [name for name in ids[split] if name not in index_of]
+    if gone:
+        raise SegregError(
+            f"{len(gone)} of the {len(ids[split])} samples of {split} are gone from {run.recipe.dataset.part.name}: "
+            f"{listed(gone, most=5)}",
+            hint=f"{file} has the samples of the run; scores of the others would be scores of another split",
+        )
+    return Chosen(dataset, split, [index_of[name] for name in ids[split]], split, run.recipe)
 
-        def tell(done: int, _: int) -> None:
-            nonlocal before
-            advance(done - before)
-            before = done
 
-        return prepare(chosen.dataset, recipe.input, indices=chosen.indices, progress=tell)
+def _of_other_data(run: Run, recipe: Resolved, split: str | None) -> Chosen:
+    """Return the samples of another recipe's data set: all, or one split."""
+    dataset = _dataset(run, recipe, recipe.source)
+    name = re.sub(r"[^\w.-]+", "_", Path(recipe.source).stem) or "data"
+    if split is None:
+        return Chosen(dataset, "all", list(range(len(dataset.samples))), name, recipe)
+    splits = {str(split): indices for split, indices in divide(dataset, recipe.split).items()}
+    if not splits[split]:
+        raise _empty(recipe.source, split, splits)
+    return Chosen(dataset, split, splits[split], f"{name}-{split}", recipe)
+
+
+def _dataset(run: Run, recipe: Resolved, owner: str) -> Dataset:
+    """Return a recipe's data set, whose classes must be those of the run."""
+    dataset = build.build_dataset(recipe)
+    if dataset.task != run.task:
+        there, then = (f"{listed(task.classes)} ({task.mode})" for task in (dataset.task, run.task))
+        raise SegregError(
+            f"the classes of {owner} are {there}, but {run.directory.path} was trained on {then}",
+            hint="names, order and mode must be the same",
+        )
+    return dataset
+
+
+def _empty(owner: str, split: str, splits: Mapping[str, Sequence[Any]]) -> SegregError:
+    there = ", ".join(f"{len(samples)} in {name}" for name, samples in splits.items() if samples)
+    return SegregError(f"{owner} has no samples in {split}; there are {there}")
+
+
+def _folder_name(scored: str, request: Request) -> str:
+    """Return a name such as "test" or "val_original_threshold-best", so that no evaluation replaces another kind."""
+    names: list[str] = [scored]
+    if request.resolution:
+        names.append(request.resolution)
+    if request.threshold is not None:
+        names.append(f"threshold-{request.threshold}")
+    if request.weights == "last":
+        names.append("last")
+    names += [re.sub(r"[^\w.-]+", "-", override).strip("-") for override in request.overrides]
+    return "_".join(names)[:200]
 
 
 def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: Progress) -> float:
@@ -241,13 +303,15 @@ def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: 
             f'the best threshold is found by a metric "{THRESHOLD_METRIC}", which no installed plugin offers',
             hint="give a number: --threshold 0.4",
         )
-    own = of_own_split(run, "val")
+    own = _of_own_split(run, "val")
     chosen = next((choice for choice in recipe.metrics if choice.part.name == THRESHOLD_METRIC), None)
     chosen = chosen or choose("metric", THRESHOLD_METRIC, {}, registry)
     metric = chosen.build(run.task, recipe.evaluate.threshold)
     metrics = torchmetrics.MetricCollection({THRESHOLD_METRIC: metric})
-    exam = Evaluator(recipe, predictor, own.dataset, _prepared(own, recipe, progress), metrics)
-    values = exam.scores(own.indices, "finding the threshold on val", progress).values
+    evaluator = Evaluator(
+        recipe, predictor, own.dataset, prepare_images(own.dataset, recipe, own.indices, progress), metrics
+    )
+    values = evaluator.scores(own.indices, "finding the threshold on val", progress).values
     names = [name for name in values if ".class." not in name and name.partition(".")[0] == THRESHOLD_METRIC]
     threshold = values[names[0]] if names else math.nan
     if math.isnan(threshold):
@@ -256,23 +320,13 @@ def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: 
     return threshold
 
 
-def _as_others(libraries: Sequence[Library], exam: Evaluator, counts: Any) -> dict[str, Any]:
-    from segreg.evaluation.conventions import scores_of_library
-
-    evaluation = {library: scores_of_library(library, exam.dataset.task, counts) for library in libraries}
-    return {
-        library: {"values": words.values, "how": words.how, "digits": words.digits}
-        for library, words in evaluation.items()
-    }
-
-
-def _draw_ends(exam: Evaluator, ranked: Ranked, out: Path, progress: Progress) -> None:
+def _draw_ends(evaluator: Evaluator, ranked: Ranked, out: Path, progress: Progress) -> None:
     """Draw the worst and the best images into folders, from which those of an evaluation before are taken."""
-    count = min(exam.recipe.evaluate.overlays, len(ranked))
+    count = min(evaluator.recipe.evaluate.overlays, len(ranked))
     with progress.watch("drawing", 2 * count, "images") as advance:
-        for name, chosen in ((_WORST, list(ranked[:count])), (_BEST, list(ranked[::-1][:count]))):
+        for name, chosen in (("worst", ranked[:count]), ("best", ranked[::-1][:count])):
             for old in (out / name).glob("[0-9][0-9]_*.png"):
                 old.unlink()
             if chosen:
-                exam.save_overlays(chosen, out / name)
+                evaluator.save_overlays(chosen, out / name)
                 advance(len(chosen))

@@ -1,17 +1,22 @@
-"""What finished runs were scored with, image by image, as the statistics take it."""
+"""What finished runs were scored with, image by image, as the statistics take it; and two runs' scores side by side."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed
 from segreg.evaluation.counts import read_counts
-from segreg.evaluation.statistics import Measure
+from segreg.evaluation.statistics import SEED, Measure, interval, of_seeds, resampled
+from segreg.runs.diff import MetricPair, Scores, same_images
+from segreg.runs.listing import KnownRun
 from segreg.runs.trained_run import Run
 
 if TYPE_CHECKING:
@@ -19,6 +24,7 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
 PER_IMAGE_MEAN = ".per_image_mean"
+_BLOCK = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,11 @@ def read_scored(run: Run) -> Scored:
     if not split:
         raise SegregError(f"{path} was interrupted and has no scores", hint=f"segreg run --resume {path} continues")
     values = {name: np.nan if value is None else float(value) for name, value in results["metrics"][split].items()}
-    rows = _rows(run)
+    try:
+        with run.directory.per_image.open(encoding="utf-8", newline="") as text:
+            rows = list(csv.DictReader(text))
+    except FileNotFoundError:
+        raise SegregError(f"{path} has no per_image.csv", hint=f"segreg run --resume {path} scores it again") from None
     ids = tuple(row["id"] for row in rows)
     names = [name for name in (rows[0] if rows else ()) if name != "id"]
     try:
@@ -74,15 +84,6 @@ def read_scored(run: Run) -> Scored:
                 hint=f"one of them was changed; segreg run --resume {path} writes both again",
             )
     return Scored(run, split, values, ids, columns, counts)
-
-
-def _rows(run: Run) -> list[dict[str, Any]]:
-    try:
-        with run.directory.per_image.open(encoding="utf-8", newline="") as text:
-            return list(csv.DictReader(text))
-    except FileNotFoundError:
-        path = run.directory.path
-        raise SegregError(f"{path} has no per_image.csv", hint=f"segreg run --resume {path} scores it again") from None
 
 
 def measure_of(seeds: Sequence[Scored], ids: Sequence[str], metrics: MetricCollection) -> Measure:
@@ -129,3 +130,131 @@ def _joined(one: Measure, other: Measure) -> Measure:
         )
 
     return Measure((*one.names, *other.names), np.concatenate(parts, axis=-1), score)
+
+
+# two runs
+
+
+def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
+    """Return two runs' scores side by side; None where one of them has none.
+
+    Raises:
+        SegregError: a run's scores of single images are broken.
+    """
+    if not one.split or not other.split:
+        return None
+    scored = [read_scored(Run(run.directory)) for run in (one, other)]
+    mine, its = (each.values for each in scored)
+    theirs = set(scored[1].ids)
+    ids = [name for name in scored[0].ids if name in theirs]
+    names = [name for name in mine if name in its]
+    pairs = {name: MetricPair(name, _defined(mine[name]), _defined(its[name]), paired=False) for name in names}
+    notes, reason = _notes(one, other), ""
+    if ids:
+        metrics, reason = _metrics(one, other, scored)
+        pairs |= {pair.name: pair for pair in _paired(scored, ids, metrics) if pair.name in pairs}
+    else:
+        notes.append("no image was scored in both runs, so nothing is said of how sure the differences are")
+    for run, has, lacks in (("A", mine, its), ("B", its, mine)):
+        if alone := [name for name in has if name not in lacks]:
+            notes.append(f"only {run} has {listed(alone)}")
+    return Scores(
+        tuple(pairs.values()), len(ids), (len(scored[0].ids), len(scored[1].ids)), tuple(notes), reason,
+        _identical(one, other, scored), _same_weights(one, other),
+    )  # fmt: skip
+
+
+def _paired(
+    scored: Sequence[Scored], ids: Sequence[str], metrics: Sequence[MetricCollection] | None
+) -> Iterator[MetricPair]:
+    """Return the scores that single images or their counts add up to, of these images."""
+    if metrics is None:  # then there are means over images alone
+        scored = [dataclasses.replace(each, counts=None) for each in scored]
+    made: Sequence[Any] = metrics or (None, None)
+    measures = [measure_of([each], ids, own) for each, own in zip(scored, made, strict=True)]
+    shared = [name for name in measures[0].names if name in measures[1].names]
+    measures = [measure.of(*shared) for measure in measures]
+    draws = resampled(measures, seed=SEED)
+    sums = [of_seeds(measure)[0] for measure in measures]
+    whole = all(len(each.ids) == len(ids) for each in scored)
+    for column, name in enumerate(shared):
+        ends = interval(draws[1, :, column] - draws[0, :, column]) if len(ids) > 1 else None
+        low, high = ends or (None, None)
+        # Of all images the run's own value is taken, which a sum in another order may miss by its last digit.
+        one, other = (
+            each.values[name] if whole else float(own[column]) for each, own in zip(scored, sums, strict=True)
+        )
+        yield MetricPair(name, _defined(one), _defined(other), low, high)
+
+
+def _identical(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> bool:
+    mine, its = scored
+    return (
+        mine.ids == its.ids
+        and dict(one.metrics(one.split)) == dict(other.metrics(other.split))
+        and mine.columns.keys() == its.columns.keys()
+        and all(np.array_equal(mine.columns[name], its.columns[name], equal_nan=True) for name in mine.columns)
+    )
+
+
+def _metrics(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> tuple[list[MetricCollection] | None, str]:
+    """Return each run's metrics, which pooled scores are computed with from counts; or None, and why."""
+    without = [name for name, each in zip("AB", scored, strict=True) if each.counts is None]
+    if without:
+        which = f"{without[0]} has no" if len(without) == 1 else "neither run has a"
+        return None, f"{which} counts.csv, which runs of older versions did not leave"
+    from segreg.models import build
+
+    try:
+        runs = [Run(each.directory) for each in (one, other)]
+        return [build.build_metrics(run.recipe, run.task) for run in runs], ""
+    except (SegregError, OSError) as error:  # a plugin of then is gone, or the weights were thrown away
+        return None, f"the runs' metrics can't be built: {error}"
+
+
+def _notes(one: KnownRun, other: KnownRun) -> list[str]:
+    """Return in what the two were scored otherwise."""
+    notes = []
+    if one.split != other.split:
+        notes.append(f"A was scored on split {one.split}, B on split {other.split}")
+    if same_images(one, other) is False:
+        notes.append("equal ids are not equal images: the files of the samples have changed between the runs")
+    for section, name in (
+        ("dataset", "name"), ("evaluate", "threshold"), ("evaluate", "resolution"), ("input", "size"),
+        ("input", "resize"),
+    ):  # fmt: skip
+        values = [(run.settings.get(section) or {}).get(name) for run in (one, other)]
+        if values[0] != values[1]:
+            notes.append(
+                f"scored otherwise: {section}.{name} {json.dumps(values[0])} in A, {json.dumps(values[1])} in B"
+            )
+    definitions = [run.results.get("definitions") or {} for run in (one, other)]
+    names = [n for n in definitions[0] if n in definitions[1] and definitions[0][n] != definitions[1][n]]
+    for name in names[:1]:
+        more = f" (and of {len(names) - 1} more metrics)" if len(names) > 1 else ""
+        notes.append(f"the definitions of {name}{more} differ: {definitions[0][name]} / {definitions[1][name]}")
+    return notes
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _same_weights(one: KnownRun, other: KnownRun) -> bool | None:
+    """Whether two safetensors files hold the same bytes but for their notes: 8 bytes of length, JSON, tensors."""
+    files = [run.directory.best if run.results.get("best_epoch") else run.directory.last for run in (one, other)]
+    try:
+        with files[0].open("rb") as mine, files[1].open("rb") as its:
+            headers = []
+            for file in (mine, its):
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                header.pop("__metadata__", None)
+                headers.append(header)
+            if headers[0] != headers[1]:
+                return False
+            while block := mine.read(_BLOCK):
+                if block != its.read(_BLOCK):
+                    return False
+            return not its.read(1)
+    except (OSError, ValueError, AttributeError):
+        return None

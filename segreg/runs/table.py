@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from segreg.config.diff import in_short
 from segreg.errors import SegregError, did_you_mean
 from segreg.runs.listing import COLUMNS, KnownRun, Value
+from segreg.runtime.output import aligned
 from segreg.runtime.progress import duration
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ SHOWN = (
 """The columns that are listed where none are asked for."""
 _FIRST_LEFT_OUT = ("recipe", "begun", "size", "dataset", "seed", "duration", "decoder", "epochs", "encoder", "score")
 """What a narrow terminal does without, in this order; a run's folder says its recipe and when it began."""
-_BETWEEN = 2
 _DATES = ("begun", "changed")
 
 
@@ -157,13 +157,8 @@ def ordered(runs: Sequence[KnownRun], by: str) -> list[KnownRun]:
 
 
 def lines(runs: Sequence[KnownRun], columns: Sequence[str]) -> list[str]:
-    """Return a line for each run below one of headings, in columns of blanks, as wide as it takes."""
-    table = _cells(runs, columns)
-    widths = _widths(table)
-    return [
-        (" " * _BETWEEN).join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
+    """Return a line for each run below one of headings, as wide as it takes."""
+    return aligned(_cells(runs, columns))
 
 
 def print_table(runs: Sequence[KnownRun], columns: Sequence[str], console: Console, *, asked: bool) -> None:
@@ -180,12 +175,11 @@ def print_table(runs: Sequence[KnownRun], columns: Sequence[str], console: Conso
 
     shown = list(columns)
     for name in () if asked else _FIRST_LEFT_OUT:
-        widths = _widths(_cells(runs, shown))
-        if sum(widths) + _BETWEEN * (len(widths) - 1) <= console.width:
+        if max(map(len, aligned(_cells(runs, shown)))) <= console.width:
             break
         shown.remove(name)
     headings, *rows = _cells(runs, shown)
-    table = Table(box=None, padding=(0, _BETWEEN, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for name, heading in zip(shown, headings, strict=True):
         numbers = name in ("epochs", "score", "size") or any(isinstance(run.value(name), (int, float)) for run in runs)
         table.add_column(Text(heading), justify="right" if numbers else "left", overflow="fold")
@@ -252,7 +246,3 @@ def _size(count: int) -> str:
         if count >= size:
             return f"{count / size:.{1 if count < 10 * size else 0}f} {unit}"
     return f"{count} B"
-
-
-def _widths(table: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(len, column)) for column in zip(*table, strict=True)]

@@ -1,4 +1,4 @@
-"""Standard output that outlives its reader, and text that is safe to print."""
+"""Standard output that outlives its reader, and text for it: safe to print, in columns."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import os
 import re
 import sys
+from collections.abc import Collection, Sequence
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters but for tab and newline, those of terminals included, and those that turn the direction."""
@@ -18,6 +19,23 @@ def printable(text: str) -> str:
     """
     shown = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
+    """Return a line for each row, its cells in columns as wide as their widest cell.
+
+    Args:
+        rows: of as many cells each.
+        right: the columns whose cells are aligned to the right, counted from 0.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 class PatientOutput(io.FileIO):
