@@ -11,8 +11,8 @@ Importing this module imports neither torch nor pytest.
 
 from __future__ import annotations
 
-from segreg.testing.check import Check, CheckFailed, NotChecked, Outcome
-from segreg.testing.checks import checks, package_checks
-from segreg.testing.in_pytest import parametrize
+from segreg.testing.check import Check, CheckFailed, Outcome
+from segreg.testing.checks import checks, package_checks, parametrize
+from segreg.testing.subject import NotChecked
 
 __all__ = ["Check", "CheckFailed", "NotChecked", "Outcome", "checks", "package_checks", "parametrize"]

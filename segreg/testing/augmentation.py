@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import itertools
-import pickle
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -13,10 +12,9 @@ import numpy as np
 
 from segreg.data.augment import Augmentation
 from segreg.errors import SegregError
-from segreg.testing import drawn
-from segreg.testing.building import built, tried
-from segreg.testing.check import Broken, NotChecked, Rule, doing
-from segreg.testing.subject import Subject
+from segreg.testing import inputs
+from segreg.testing.check import Rule
+from segreg.testing.subject import COPIES, Broken, NotChecked, Subject, doing
 
 SIDE = 64
 """Height and width of the images: `input.size` for transforms that take it."""
@@ -27,22 +25,22 @@ NEARER = 0.1
 
 def it_can_be_built(subject: Subject) -> None:
     """Its builder gives an Albumentations transform."""
-    transform = tried(subject)
+    transform = subject.try_to_build()
     try:
-        Augmentation([transform], drawn.TASKS["binary"])
+        Augmentation([transform], inputs.TASKS["binary"])
     except SegregError as error:
-        raise Broken(error.problems[0].message, at=transform) from error
+        raise Broken(error.problems[0].message) from error
 
 
 def it_keeps_size_type_and_labels(subject: Subject) -> None:
     """Whatever it draws, images stay uint8 and of their size, and masks hold the labels that they had, or 255."""
-    transform = built(subject)
+    transform = subject.built()
     for mode, shape in (("binary", (SIDE, SIDE)), ("multilabel", (2, SIDE, SIDE))):
         try:
-            Augmentation([transform], drawn.TASKS[mode]).try_out((SIDE, SIDE, 3), shape)
+            Augmentation([transform], inputs.TASKS[mode]).try_out((SIDE, SIDE, 3), shape)
         except SegregError as error:
             problem = error.problems[0]
-            raise Broken(f"{problem.message}{f' ({problem.hint})' if problem.hint else ''}", at=transform) from error
+            raise Broken(f"{problem.message}{f' ({problem.hint})' if problem.hint else ''}") from error
 
 
 def image_and_mask_move_together(subject: Subject) -> None:
@@ -54,7 +52,7 @@ def image_and_mask_move_together(subject: Subject) -> None:
     for seed in SEEDS:
         after, layers = _applied(augmentation, image.copy(), np.stack([mask, mask]), seed)
         if not np.array_equal(layers[0], layers[1]):
-            raise Broken("two equal layers of a mask are moved apart", at=_transform(subject))
+            raise Broken("two equal layers of a mask are moved apart")
         agreement = _agreement(after, layers[0])
         if agreement is None:
             continue
@@ -67,8 +65,7 @@ def image_and_mask_move_together(subject: Subject) -> None:
         if np.mean(found) > np.mean(own) + NEARER:
             raise Broken(
                 f"image and mask are out of step: its images agree better with masks that are {words} "
-                f"({np.mean(found):.2f}) than with those that it gives ({np.mean(own):.2f})",
-                at=_transform(subject),
+                f"({np.mean(found):.2f}) than with those that it gives ({np.mean(own):.2f})"
             )
 
 
@@ -84,8 +81,7 @@ def the_seed_decides(subject: Subject) -> None:
             pairs.append(_applied(augmentation, image.copy(), mask.copy(), seed))
         if any(not np.array_equal(a, b) for a, b in zip(*pairs, strict=True)):
             raise Broken(
-                "one seed gives something else the second time; draw from self.py_random and self.random_generator",
-                at=_transform(subject),
+                "one seed gives something else the second time; draw from self.py_random and self.random_generator"
             )
 
 
@@ -97,23 +93,15 @@ def it_leaves_its_inputs_alone(subject: Subject) -> None:
         given = image.copy(), mask.copy()
         _applied(augmentation, *given, seed)
         if not np.array_equal(given[0], image) or not np.array_equal(given[1], mask):
-            raise Broken("it changes the image that it is given in place", at=_transform(subject))
+            raise Broken("it changes the image that it is given in place")
 
 
 def it_can_be_copied_and_sent(subject: Subject) -> None:
     """It can be deep-copied and pickled."""
-    transform = built(subject)
-    for words, way in (("deep-copied", copy.deepcopy), ("pickled", _sent)):
-        with doing(f"when it is {words}", at=transform):
-            way(transform)
-
-
-def _sent(transform: Any) -> Any:
-    return pickle.loads(pickle.dumps(transform))  # noqa: S301 - what was pickled is what is loaded
-
-
-def _transform(subject: Subject) -> Any:
-    return built(subject)
+    transform = subject.built()
+    for words, copied in COPIES.items():
+        with doing(f"when it is {words}"):
+            copied(transform)
 
 
 def _applied(augmentation: Augmentation, image: Any, mask: Any, seed: int) -> tuple[Any, Any]:
@@ -130,9 +118,9 @@ def _applied(augmentation: Augmentation, image: Any, mask: Any, seed: int) -> tu
 
 def _certain(subject: Subject) -> Augmentation:
     """Return the augmentation, applied to every image."""
-    transform = copy.deepcopy(built(subject))
+    transform = copy.deepcopy(subject.built())
     transform.p = 1.0
-    return Augmentation([transform], drawn.TASKS["multilabel"])
+    return Augmentation([transform], inputs.TASKS["multilabel"])
 
 
 def _scene() -> tuple[Any, Any]:

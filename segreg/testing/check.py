@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from segreg.errors import SegregError
-from segreg.testing.subject import Subject
-
-
-class Broken(Exception):  # noqa: N818 - it is caught and reported
-    """What a check found wrong.
-
-    Args:
-        what: what is wrong, in a sentence.
-        at: the module, function or class in which to look; the builder if None.
-    """
-
-    def __init__(self, what: str, *, at: Any = None) -> None:
-        super().__init__(what)
-        self.at = at
-
-
-class NotChecked(Exception):  # noqa: N818 - it is not an error
-    """Why a check says nothing of a part: it does not apply, or lacks a setting."""
+from segreg.testing.subject import Broken, NotChecked, Subject, raised, title
 
 
 class CheckFailed(AssertionError):  # noqa: N818 - pytest and people read the name
@@ -102,11 +86,16 @@ class Check:
         """Return kind, part and check, as pytest shows them."""
         return f"{self.subject.part.kind}-{self.subject.part.name}-{self.name}"
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Return the names by which it can be left out: its own, and "KIND.NAME.CHECK"."""
+        return self.name, f"{title(self.subject.part)}.{self.name}"
+
     def __str__(self) -> str:
         return self.id
 
     def outcome(self) -> Outcome:
-        """Run the check and says what came of it."""
+        """Run the check and return its outcome."""
         return self._run()[0]
 
     def __call__(self) -> None:
@@ -123,53 +112,31 @@ class Check:
             raise NotChecked(outcome.what)
 
     def _run(self) -> tuple[Outcome, Exception | None]:
-        part, start = self.subject.part, time.perf_counter()
-
-        def ended(status: Literal["passed", "failed", "not checked"], what: str = "", place: str = "") -> Outcome:
-            why = self.rule.why if status == "failed" else ""
-            return Outcome(part.kind, part.name, self.name, status, what, why, place, time.perf_counter() - start)
-
-        if self.left_out:
-            return ended("not checked", self.left_out), None
+        subject, start = dataclasses.replace(self.subject), time.perf_counter()  # so that no check sees another's part
+        status: Literal["passed", "failed", "not checked"] = "passed"
+        what = ""
+        failure: Exception | None = None
         try:
+            if self.left_out:
+                raise NotChecked(self.left_out)
             with _seeded():
-                self.rule.check(self.subject)
+                self.rule.check(subject)
         except NotChecked as reason:
-            return ended("not checked", str(reason)), None
+            status, what = "not checked", str(reason)
         except Broken as error:
-            return ended("failed", str(error), self.subject.look_at(error.at, error)), error
+            status, what, failure = "failed", str(error), error
         except SegregError as error:
-            return ended("failed", f"it is refused: {error}", self.subject.look_at(None, error)), error
+            status, what, failure = "failed", f"it is refused: {error}", error
         except Exception as error:  # a stranger's code: whatever it raises
-            return ended("failed", f"it raises {raised(error)}", self.subject.look_at(None, error)), error
-        return ended("passed"), None
-
-
-def raised(error: Exception) -> str:
-    """Format an exception: its type and message."""
-    return f"{type(error).__name__}: {error}".rstrip(": ")
-
-
-@contextmanager
-def doing(words: str, *, at: Any = None) -> Iterator[None]:
-    """Report what was being done where something is raised: `{words}, it raises ...`.
-
-    Raises:
-        Broken: whatever was raised.
-    """
-    try:
-        yield
-    except (Broken, NotChecked):
-        raise
-    except SegregError as error:
-        raise Broken(f"{words}: {error}", at=at) from error
-    except Exception as error:
-        raise Broken(f"{words}, it raises {raised(error)}", at=at) from error
+            status, what, failure = "failed", f"it raises {raised(error)}", error
+        why, place = (self.rule.why, subject.look_at(failure)) if failure else ("", "")
+        seconds = time.perf_counter() - start
+        return Outcome(subject.part.kind, subject.part.name, self.name, status, what, why, place, seconds), failure
 
 
 @contextmanager
 def _seeded() -> Iterator[None]:
-    """Run a check from one seed, so that its order does not matter, and leaves all generators as they were."""
+    """Run a check from one seed, so that its order does not matter, and leave all generators as they were."""
     import numpy as np
     import torch
 

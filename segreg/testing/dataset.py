@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,9 +12,8 @@ from segreg.data.cache import mask_shape, wrong_labels
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import IGNORE_INDEX, Task
-from segreg.testing.building import built, needs_nothing, tried
-from segreg.testing.check import Broken, NotChecked, Rule, doing, raised
-from segreg.testing.subject import Subject
+from segreg.testing.check import Rule
+from segreg.testing.subject import Broken, NotChecked, Subject, doing, raised
 
 MOST_SAMPLES = 8
 """How many samples are read: from the first to the last, evenly."""
@@ -25,7 +23,7 @@ SPLITS = ("train", "val", "test")
 def it_can_be_built(subject: Subject) -> None:
     """Its builder gives a segreg.Dataset with samples."""
     _needs_a_place(subject)
-    dataset = tried(subject)
+    dataset = subject.try_to_build()
     if not isinstance(dataset, Dataset):
         raise Broken(f"it gives {type(dataset).__name__}, which is not a segreg.Dataset")
     if not isinstance(dataset.task, Task):
@@ -53,7 +51,7 @@ def images_are_what_is_promised(subject: Subject) -> None:
     """Images are uint8 or uint16, masks uint8 as the task has them, and both of one size."""
     dataset = _dataset(subject)
     for sample in _some(dataset):
-        image = np.asarray(_read(dataset.read_image, sample, "image"))
+        image = _read(dataset, sample, "image")
         if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or 0 in image.shape:
             raise Broken(
                 f'the image of "{sample.id}" is {image.dtype} of shape {list(image.shape)}; uint8 or uint16 of [H, W] '
@@ -62,7 +60,7 @@ def images_are_what_is_promised(subject: Subject) -> None:
             )
         if sample.mask is None:
             continue
-        mask = np.asarray(_read(dataset.read_mask, sample, "mask"))
+        mask = _read(dataset, sample, "mask")
         wanted = mask_shape(dataset.task, (image.shape[0], image.shape[1]))
         if mask.dtype != np.uint8 or mask.shape != wanted:
             raise Broken(
@@ -80,7 +78,7 @@ def labels_are_of_the_task(subject: Subject) -> None:
         raise NotChecked("none of its samples has a mask")
     held: set[int] = set()
     for sample in with_masks:
-        mask = np.asarray(_read(dataset.read_mask, sample, "mask"))
+        mask = _read(dataset, sample, "mask")
         if mask.dtype == np.uint8 and (wrong := wrong_labels(mask, dataset.task)):
             values = listed([str(value) for value in wrong], quote="", most=5)
             raise Broken(
@@ -101,15 +99,14 @@ def reading_repeats(subject: Subject) -> None:
     """A sample has the same bytes at every reading, also of a dataset that is built again."""
     first, second = _dataset(subject), _dataset(subject)
     for sample in _some(first):
-        for what, name in (("image", "read_image"), ("mask", "read_mask")):
-            if what == "mask" and sample.mask is None:
-                continue
-            read = [_read(getattr(dataset, name), sample, what) for dataset in (first, first, second)]
+        for what in ("image", "mask") if sample.mask is not None else ("image",):
+            read = [_read(dataset, sample, what) for dataset in (first, first, second)]
             if any(not np.array_equal(read[0], other) for other in read[1:]):
-                raise Broken(f'the {what} of "{sample.id}" is another at the second reading', at=getattr(first, name))
+                at = getattr(first, f"read_{what}")
+                raise Broken(f'the {what} of "{sample.id}" is another at the second reading', at=at)
 
 
-def sides_of_its_split_are_disjoint(subject: Subject) -> None:
+def splits_are_disjoint(subject: Subject) -> None:
     """Where it says which split a sample is in, no image and no group is in two."""
     samples = _dataset(subject).samples
     named = [sample for sample in samples if sample.split is not None]
@@ -117,10 +114,10 @@ def sides_of_its_split_are_disjoint(subject: Subject) -> None:
         raise NotChecked("it has no split of its own")
     if odd := [sample for sample in named if sample.split not in SPLITS]:
         raise Broken(f'"{odd[0].id}" is in the split "{odd[0].split}"; there is {listed(SPLITS)}')
-    for what, key in (("image", _image), ("group", _group)):
+    for what in ("image", "group"):
         split_of: dict[str, str] = {}
         for sample in named:
-            name = key(sample)
+            name = str(getattr(sample, what) or "")
             if name and split_of.setdefault(name, str(sample.split)) != sample.split:
                 raise Broken(f'the {what} "{name}" is in two splits: {split_of[name]} and {sample.split}')
 
@@ -158,7 +155,7 @@ def missing_data_is_named(subject: Subject) -> None:
 
 def _dataset(subject: Subject) -> Dataset:
     _needs_a_place(subject)
-    dataset = built(subject)
+    dataset = subject.built()
     if not isinstance(dataset, Dataset):
         raise NotChecked("it is not a segreg.Dataset, see it_can_be_built")
     return dataset
@@ -170,7 +167,7 @@ def _needs_a_place(subject: Subject) -> None:
     Raises:
         NotChecked: it names the settings.
     """
-    needs_nothing(subject)
+    subject.needs_nothing()
     paths = [name for name in _paths(subject) if subject.settings[name] is not None]
     if paths and not subject.given & set(paths):
         raise NotChecked(f"needs {listed(paths, last='or')}")
@@ -187,17 +184,10 @@ def _some(dataset: Dataset) -> list[Sample]:
     return [dataset.samples[int(number)] for number in dict.fromkeys(numbers)]
 
 
-def _read(read: Callable[[Sample], Any], sample: Sample, what: str) -> Any:
-    with doing(f'reading the {what} of "{sample.id}"', at=read):
-        return read(sample)
-
-
-def _image(sample: Sample) -> str:
-    return str(sample.image)
-
-
-def _group(sample: Sample) -> str:
-    return sample.group or ""
+def _read(dataset: Dataset, sample: Sample, what: str) -> Any:
+    """Read an image or a mask as an array."""
+    with doing(f'reading the {what} of "{sample.id}"'):
+        return np.asarray(getattr(dataset, f"read_{what}")(sample))
 
 
 RULES = (
@@ -206,6 +196,6 @@ RULES = (
     Rule(images_are_what_is_promised, "resizing, caching and batching rely on it"),
     Rule(labels_are_of_the_task, "a label that is not a class trains something else, or ends the run"),
     Rule(reading_repeats, "images are cached, and a run is to be repeated"),
-    Rule(sides_of_its_split_are_disjoint, "what was trained on must not be scored on"),
+    Rule(splits_are_disjoint, "what was trained on must not be scored on"),
     Rule(missing_data_is_named, "it is the first thing that a new user sees"),
 )

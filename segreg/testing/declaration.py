@@ -18,8 +18,8 @@ from segreg.registry.entry import Family
 from segreg.registry.hooks import PROJECT
 from segreg.registry.registry import Registry
 from segreg.settings import check_value, format_type, plain
-from segreg.testing.check import Broken, NotChecked, Rule
-from segreg.testing.subject import Subject
+from segreg.testing.check import Rule
+from segreg.testing.subject import Broken, NotChecked, Subject
 
 HEAVY = (
     "albumentations", "cv2", "numpy", "scipy", "segmentation_models_pytorch", "tensorflow", "timm", "torch",
@@ -54,7 +54,7 @@ def settings_are_described(subject: Subject) -> None:
     """Every setting has a type hint that can be evaluated, and a meaning."""
     settings = subject.part.settings
     if untold := [name for name, setting in settings.items() if not setting.meaning]:
-        raise Broken(f"nothing says what {listed(untold, last='or')} means", at=subject.part.offer.build)
+        raise Broken(f"nothing says what {listed(untold, last='or')} means")
 
 
 def defaults_fit_their_hints(subject: Subject) -> None:

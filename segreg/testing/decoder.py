@@ -9,26 +9,25 @@ from torch import nn
 
 from segreg.errors import SegregError
 from segreg.models.segmenter import Segmenter, verify
-from segreg.testing import drawn, networks
-from segreg.testing.building import built, tried
-from segreg.testing.check import Broken, NotChecked, Rule, doing, raised
-from segreg.testing.subject import Subject
+from segreg.testing import inputs, networks
+from segreg.testing.check import Rule
+from segreg.testing.subject import Broken, NotChecked, Subject, doing, raised
 
 
 def it_can_be_built(subject: Subject) -> None:
     """Its builder gives an nn.Module with channels and stride."""
-    encoder = next(iter(drawn.PYRAMIDS.values()))()
-    decoder = tried(subject, encoder)
+    encoder = next(iter(inputs.PYRAMIDS.values()))()
+    decoder = subject.try_to_build(encoder)
     try:
         Segmenter(encoder, decoder, 1)
     except SegregError as error:
-        raise Broken(error.problems[0].message, at=decoder) from error
+        raise Broken(error.problems[0].message) from error
 
 
 def it_takes_every_pyramid(subject: Subject) -> None:
     """It can be built on CNNs, transformers of one scale and of many, and on a single level."""
-    built(subject, next(iter(drawn.PYRAMIDS.values()))())
-    for name, make in drawn.PYRAMIDS.items():
+    subject.built(next(iter(inputs.PYRAMIDS.values()))())
+    for name, make in inputs.PYRAMIDS.items():
         try:
             subject.build(make())
         except Exception as error:
@@ -39,11 +38,11 @@ def it_takes_every_pyramid(subject: Subject) -> None:
 def channels_and_stride_are_true(subject: Subject) -> None:
     """Square, odd and tall images give the map that it declares, on every pyramid."""
     for number, (name, encoder, decoder) in enumerate(_on_every_pyramid(subject)):
-        for size in (*drawn.SIZES, (5, 9)) if number == 0 else drawn.SIZES[1:2]:
+        for size in (*inputs.SIZES, (5, 9)) if number == 0 else inputs.SIZES[1:2]:
             _verify(encoder, decoder, size, f"on {name}")
         with torch.no_grad():
-            if not Segmenter(encoder, decoder, 2).eval()(drawn.image(images=1)).isfinite().all():
-                raise Broken(f"on {name}, what it gives for noise is not finite", at=decoder)
+            if not Segmenter(encoder, decoder, 2).eval()(inputs.image(images=1)).isfinite().all():
+                raise Broken(f"on {name}, what it gives for noise is not finite")
 
 
 def size_divisor_holds(subject: Subject) -> None:
@@ -53,49 +52,49 @@ def size_divisor_holds(subject: Subject) -> None:
             raise NotChecked("it offers no size_divisor: it takes images of any size")
         divisor = decoder.size_divisor
         if not isinstance(divisor, int) or isinstance(divisor, bool) or divisor < 1:
-            raise Broken(f"its size_divisor is {divisor!r}; a positive integer was expected", at=decoder)
+            raise Broken(f"its size_divisor is {divisor!r}; a positive integer was expected")
         _verify(encoder, decoder, (divisor, 3 * divisor), f"on {name}")
 
 
 def it_offers_a_head(subject: Subject) -> None:
     """`head` gives layers to as many logits as there are classes."""
-    encoder = next(iter(drawn.PYRAMIDS.values()))()
-    if not callable(make := getattr(built(subject, encoder), "head", None)) or isinstance(make, nn.Module):
+    encoder = next(iter(inputs.PYRAMIDS.values()))()
+    if not callable(make := getattr(subject.built(encoder), "head", None)) or isinstance(make, nn.Module):
         raise NotChecked("it offers no head: a 1x1 convolution is put behind it")
     for classes in (1, 2, 5):
-        decoder = built(subject, encoder)
-        with doing(f"its head for {classes} classes", at=decoder):
+        decoder = subject.built(encoder)
+        with doing(f"its head for {classes} classes"):
             model = Segmenter(encoder, decoder, classes)
-            logits = model.head(decoder(encoder(drawn.image(size=networks.fitting(decoder, (64, 64))))))
+            logits = model.head(decoder(encoder(inputs.image(size=networks.fitting(decoder, (64, 64))))))
         if logits.ndim != 4 or logits.shape[1] != classes:
-            raise Broken(f"its head gives {list(logits.shape)} for {classes} classes", at=decoder)
+            raise Broken(f"its head gives {list(logits.shape)} for {classes} classes")
 
 
 def one_image_can_be_trained_on(subject: Subject) -> None:
     """A batch of one image can be trained on, also one so small that the coarsest level is one value."""
     for name, encoder, decoder in _on_every_pyramid(subject):
-        with doing(f"training on one image of 32x32 on {name}", at=decoder):
-            logits = Segmenter(encoder, decoder, 2).train()(drawn.image(images=1, size=(32, 32)))
+        with doing(f"training on one image of 32x32 on {name}"):
+            logits = Segmenter(encoder, decoder, 2).train()(inputs.image(images=1, size=(32, 32)))
         if not logits.isfinite().all():
-            raise Broken(f"training on one image of 32x32 on {name}, it gives numbers that are not finite", at=decoder)
+            raise Broken(f"training on one image of 32x32 on {name}, it gives numbers that are not finite")
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
     """The map depends on every weight and on the encoder, on every pyramid."""
     for name, encoder, decoder in _on_every_pyramid(subject):
-        image = drawn.image(size=networks.fitting(decoder, (64, 64)))
+        image = inputs.image(size=networks.fitting(decoder, (64, 64)))
         model = Segmenter(encoder, decoder, 2).train()
         features = model.decoder(model.encoder(image))
         networks.no_weight_is_left_out(decoder, [features, model.head(features)], words=f", on {name}")
         if all(p.grad is None for p in encoder.parameters()):
-            raise Broken(f"no gradient reaches the encoder, on {name}", at=decoder)
+            raise Broken(f"no gradient reaches the encoder, on {name}")
 
 
 def _on_every_pyramid(subject: Subject) -> list[tuple[str, Any, Any]]:
     found = []
-    for name, make in drawn.PYRAMIDS.items():
+    for name, make in inputs.PYRAMIDS.items():
         encoder = make()
-        found.append((name, encoder, built(subject, encoder)))
+        found.append((name, encoder, subject.built(encoder)))
     return found
 
 
@@ -103,7 +102,7 @@ def _verify(encoder: Any, decoder: Any, size: tuple[int, int], words: str) -> No
     try:
         verify(Segmenter(encoder, decoder, 2), size, 3)
     except SegregError as error:
-        raise Broken(f"{words}, {error.problems[0].message}", at=decoder) from error
+        raise Broken(f"{words}, {error.problems[0].message}") from error
 
 
 RULES = (

@@ -11,10 +11,9 @@ from segreg.errors import SegregError
 from segreg.models.pyramid import check_encoder
 from segreg.models.segmenter import Segmenter, verify
 from segreg.registry.registry import Part, load_registry
-from segreg.testing import drawn, networks
-from segreg.testing.building import built, tried
-from segreg.testing.check import Broken, NotChecked, Rule, doing
-from segreg.testing.subject import Subject
+from segreg.testing import inputs, networks
+from segreg.testing.check import Rule
+from segreg.testing.subject import Broken, NotChecked, Subject, doing
 
 MOST_DECODERS = 4
 """With how many of the installed decoders an encoder is tried."""
@@ -22,17 +21,17 @@ MOST_DECODERS = 4
 
 def it_can_be_built(subject: Subject) -> None:
     """Its builder gives an nn.Module with channels and strides."""
-    encoder = tried(subject, 3)
+    encoder = subject.try_to_build(3)
     try:
         check_encoder(encoder)
     except SegregError as error:
-        raise Broken(error.problems[0].message, at=encoder) from error
+        raise Broken(error.problems[0].message) from error
 
 
 def channels_and_strides_are_true(subject: Subject) -> None:
     """Square, odd and tall images give the levels that it declares."""
     encoder = _encoder(subject)
-    for size in drawn.SIZES:
+    for size in inputs.SIZES:
         _verify(encoder, size, 3)
 
 
@@ -59,26 +58,26 @@ def it_dilates(subject: Subject) -> None:
         before = dict(encoder.named_parameters())
         values = {name: value.clone() for name, value in encoder.state_dict().items()}
         levels, coarsest = len(encoder.strides), max(encoder.strides)
-        with doing(f"dilate({stride})", at=encoder):
+        with doing(f"dilate({stride})"):
             done = encoder.dilate(stride)
         if not isinstance(done, bool):
-            raise Broken(f"dilate({stride}) gives {done!r}; it must say True or False", at=encoder)
+            raise Broken(f"dilate({stride}) gives {done!r}; it must say True or False")
         _verify(encoder, (64, 64), 3, words=f"after dilate({stride}) ")
         if not done:
             if coarsest <= stride:
                 continue
             if max(encoder.strides) != coarsest:
-                raise Broken(f"dilate({stride}) says False, but the strides are {list(encoder.strides)}", at=encoder)
+                raise Broken(f"dilate({stride}) says False, but the strides are {list(encoder.strides)}")
             continue
         dilated += 1
         if max(encoder.strides) > stride or len(encoder.strides) != levels:
-            raise Broken(f"dilate({stride}) says True, but the strides are {list(encoder.strides)}", at=encoder)
+            raise Broken(f"dilate({stride}) says True, but the strides are {list(encoder.strides)}")
         after = dict(encoder.named_parameters())
         if [name for name in before if after.get(name) is not before[name]] or len(after) != len(before):
-            raise Broken(f"dilate({stride}) replaces parameters; it must keep the very same ones", at=encoder)
+            raise Broken(f"dilate({stride}) replaces parameters; it must keep the very same ones")
         state = encoder.state_dict()
         if any(name not in state or not torch.equal(state[name], value) for name, value in values.items()):
-            raise Broken(f"dilate({stride}) changes weights or statistics", at=encoder)
+            raise Broken(f"dilate({stride}) changes weights or statistics")
     if not dilated:
         raise NotChecked("its dilate says False for 16 and for 8")
 
@@ -91,9 +90,9 @@ def normalization_is_of_values_up_to_one(subject: Subject) -> None:
         raise NotChecked("it offers no normalization")
     mean, std = given
     if len(mean) != len(std) or not mean:
-        raise Broken(f"its normalization has {len(mean)} means for {len(std)} standard deviations", at=encoder)
+        raise Broken(f"its normalization has {len(mean)} means for {len(std)} standard deviations")
     if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
-        raise Broken(f"its normalization {given!r} is not of values in [0, 1]", at=encoder)
+        raise Broken(f"its normalization {given!r} is not of values in [0, 1]")
 
 
 def it_works_with_decoders(subject: Subject) -> None:
@@ -102,25 +101,25 @@ def it_works_with_decoders(subject: Subject) -> None:
     tried_with = 0
     for part in _decoders():
         try:
-            alone = drawn.Levels(*strides)
+            alone = inputs.Levels(*strides)
             verify(Segmenter(alone, part.build(alone, **_defaults(part)), 2), (64, 64), 3)
         except Exception:  # noqa: S112 - the decoder fails by itself: nothing is said of the encoder
             continue
         tried_with += 1
         encoder = _encoder(subject)
-        with doing(f"with the decoder {part.name}", at=encoder):
+        with doing(f"with the decoder {part.name}"):
             model = Segmenter(encoder, part.build(encoder, **_defaults(part)), 2)
             verify(model, (64, 64), 3)
             model.train()
-            model(drawn.image(size=(64, 64))).square().mean().backward()
+            model(inputs.image(size=(64, 64))).square().mean().backward()
         if not any(p.grad is not None for p in encoder.parameters()) and any(True for _ in encoder.parameters()):
-            raise Broken(f"with the decoder {part.name} no gradient reaches it", at=encoder)
+            raise Broken(f"with the decoder {part.name} no gradient reaches it")
     if not tried_with:
         raise NotChecked("no decoder is installed that can be built without settings")
 
 
 def _encoder(subject: Subject) -> Any:
-    return built(subject, 3)
+    return subject.built(3)
 
 
 def _verify(encoder: Any, size: tuple[int, int], channels: int, *, words: str = "") -> None:
@@ -131,15 +130,15 @@ def _verify(encoder: Any, size: tuple[int, int], channels: int, *, words: str = 
     """
     try:
         check_encoder(encoder)
-        verify(Segmenter(encoder, drawn.Finest(encoder), 1), size, channels)
+        verify(Segmenter(encoder, inputs.Finest(encoder), 1), size, channels)
     except SegregError as error:
-        raise Broken(f"{words}{error.problems[0].message}", at=encoder) from error
+        raise Broken(f"{words}{error.problems[0].message}") from error
     with torch.no_grad():
-        levels = encoder.eval()(drawn.image(channels=channels, size=networks.fitting(encoder, size)))
+        levels = encoder.eval()(inputs.image(channels=channels, size=networks.fitting(encoder, size)))
     if not all(isinstance(level, Tensor) and level.is_floating_point() for level in levels):
-        raise Broken(f"{words}its levels are not all tensors of floats", at=encoder)
+        raise Broken(f"{words}its levels are not all tensors of floats")
     if any(not level.isfinite().all() for level in levels):
-        raise Broken(f"{words}its levels are not all finite on noise of {size[0]}x{size[1]}", at=encoder)
+        raise Broken(f"{words}its levels are not all finite on noise of {size[0]}x{size[1]}")
 
 
 def _decoders() -> list[Part]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -9,10 +10,10 @@ from torch import Tensor, nn
 
 from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX, Task
-from segreg.testing import drawn
-from segreg.testing.check import Broken, NotChecked, Rule, doing
-from segreg.testing.modes import served, tried_modes
-from segreg.testing.subject import Subject
+from segreg.testing import inputs
+from segreg.testing.check import Rule
+from segreg.testing.modes import it_leaves_its_inputs_alone, on_each_task, served, shape_of, try_every_mode
+from segreg.testing.subject import Broken, NotChecked, Subject, doing
 
 LARGEST = 1e4
 """Logits that a network may give before it is trained, or once it diverges."""
@@ -21,95 +22,87 @@ HALF_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 def it_can_be_built(subject: Subject) -> None:
     """It gives a function for each mode that it serves, and refuses the others with a SegregError."""
-    for mode, loss in tried_modes(subject).items():
-        task = drawn.TASKS[mode]
+    for mode, loss in try_every_mode(subject).items():
+        task = inputs.TASKS[mode]
         if not callable(loss):
-            raise Broken(
-                f"for a {mode} task it gives {type(loss).__name__}, which is not a function of logits and target"
-            )
+            kind = type(loss).__name__
+            raise Broken(f"for a {mode} task it gives {kind}, which is not a function of logits and target")
         try:
-            loss(drawn.answers(task, target := drawn.truth(task), 1.0), target)
+            loss(inputs.answers(task, target := inputs.truth(task), 1.0), target)
         except SegregError as error:
             raise Broken(f"it refuses a {mode} task only when it is called: {error}", at=loss) from error
 
 
-def it_gives_a_scalar_with_a_gradient(subject: Subject) -> None:
+@on_each_task
+def it_gives_a_scalar_with_a_gradient(task: Task, loss: Any) -> None:
     """The loss is one float, and logits that are wrong get a gradient from it."""
-    for task, loss in served(subject):
-        target = drawn.truth(task)
-        logits = torch.zeros_like(drawn.answers(task, target, 1.0)).requires_grad_()
-        with doing(f"on a {task.mode} task", at=loss):
-            value = loss(logits, target)
-        if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
-            shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise Broken(f"on a {task.mode} task it gives {shape} where a scalar tensor was expected", at=loss)
-        if not value.requires_grad:
-            raise Broken(f"on a {task.mode} task it is cut off from the logits: it has no gradient", at=loss)
-        torch.autograd.backward(value)
-        if logits.grad is None or not logits.grad.abs().sum() > 0:
-            raise Broken(f"on a {task.mode} task logits of 0 get no gradient", at=loss)
+    target = inputs.truth(task)
+    logits = torch.zeros_like(inputs.answers(task, target, 1.0)).requires_grad_()
+    value = loss(logits, target)
+    if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
+        raise Broken(f"it gives {shape_of(value)} where a scalar tensor was expected")
+    if not value.requires_grad:
+        raise Broken("it is cut off from the logits: it has no gradient")
+    torch.autograd.backward(value)
+    if logits.grad is None or not logits.grad.abs().sum() > 0:
+        raise Broken("logits of 0 get no gradient")
 
 
-def it_is_finite_everywhere(subject: Subject) -> None:
+@on_each_task
+def it_is_finite_everywhere(task: Task, loss: Any) -> None:
     """Empty, full and ignored targets, and logits of any size, give finite losses and gradients."""
-    for task, loss in served(subject):
-        whole = drawn.truth(task)
-        targets = {
-            "an empty target": torch.zeros_like(whole),
-            "a full target": torch.ones_like(whole),
-            "a target that is all ignored": torch.full_like(whole, IGNORE_INDEX),
-            "a target of all classes": drawn.truth(task, ignored=True),
-        }
-        for words, target in targets.items():
-            for size in (0.0, 1.0, LARGEST, -LARGEST):
-                logits = drawn.answers(task, target, size)
-                _finite(task, loss, logits, target, f"{words} and logits of {size:+g}" if size else words)
+    whole = inputs.truth(task)
+    targets = {
+        "an empty target": torch.zeros_like(whole),
+        "a full target": torch.ones_like(whole),
+        "a target that is all ignored": torch.full_like(whole, IGNORE_INDEX),
+        "a target of all classes": inputs.truth(task, ignored=True),
+    }
+    for words, target in targets.items():
+        for size in (0.0, 1.0, LARGEST, -LARGEST):
+            logits = inputs.answers(task, target, size)
+            _finite(loss, logits, target, f"{words} and logits of {size:+g}" if size else words)
 
 
-def it_is_finite_on_half_precision(subject: Subject) -> None:
+@on_each_task
+def it_is_finite_on_half_precision(task: Task, loss: Any) -> None:
     """Logits that a network computed in half precision, up to the largest, give finite losses and gradients."""
-    for task, loss in served(subject):
-        target = drawn.truth(task, ignored=True)
-        for name, kind in HALF_TYPES.items():
-            largest = min(torch.finfo(kind).max, 1e30)
-            noise = torch.randn_like(drawn.answers(task, target, 1.0))
-            for logits in (noise * 20, noise.sign() * largest):
-                _finite(task, loss, logits.to(kind).float(), target, f"logits born in {name}")
+    target = inputs.truth(task, ignored=True)
+    for name, dtype in HALF_TYPES.items():
+        largest = min(torch.finfo(dtype).max, 1e30)
+        noise = torch.randn_like(inputs.answers(task, target, 1.0))
+        for logits in (noise * 20, noise.sign() * largest):
+            _finite(loss, logits.to(dtype).float(), target, f"logits born in {name}")
 
 
-def ignored_pixels_count_for_nothing(subject: Subject) -> None:
+@on_each_task
+def ignored_pixels_count_for_nothing(task: Task, loss: Any) -> None:
     """Ignored pixels have no gradient, and what is said of them changes nothing."""
-    for task, loss in served(subject):
-        target = drawn.truth(task, ignored=True)
-        _, counts = task.one_hot(target)
-        logits = torch.randn_like(counts).requires_grad_()
-        value = _scalar(loss, logits, target)
-        torch.autograd.backward(value)
-        if logits.grad is not None and logits.grad[counts == 0].abs().max() > 0:
-            raise Broken(f"on a {task.mode} task ignored pixels get a gradient", at=loss)
-        other = loss(torch.where(counts == 0, -30 * logits, logits).detach(), target)
-        if not torch.allclose(value, other, rtol=1e-5, atol=1e-6):
-            raise Broken(
-                f"on a {task.mode} task other logits of ignored pixels make it {float(other.detach()):.6g}, "
-                f"not {float(value.detach()):.6g}",
-                at=loss,
-            )
+    target = inputs.truth(task, ignored=True)
+    _, counts = task.one_hot(target)
+    logits = torch.randn_like(counts).requires_grad_()
+    value = _scalar(loss, logits, target)
+    torch.autograd.backward(value)
+    if logits.grad is not None and logits.grad[counts == 0].abs().max() > 0:
+        raise Broken("ignored pixels get a gradient")
+    other = loss(torch.where(counts == 0, -30 * logits, logits).detach(), target)
+    if not torch.allclose(value, other, rtol=1e-5, atol=1e-6):
+        found, wanted = float(other.detach()), float(value.detach())
+        raise Broken(f"other logits of ignored pixels make it {found:.6g}, not {wanted:.6g}")
 
 
-def better_answers_cost_less(subject: Subject) -> None:
+@on_each_task
+def better_answers_cost_less(task: Task, loss: Any) -> None:
     """Right answers cost less than chance, and chance less than wrong answers."""
-    for task, loss in served(subject):
-        target = drawn.truth(task)
-        sizes = {"right": 6.0, "half right": 0.5, "undecided": 0.0, "wrong": -6.0}
-        costs = {
-            words: float(_scalar(loss, drawn.answers(task, target, size), target).detach())
-            for words, size in sizes.items()
-        }
-        for (better, less), (worse, more) in zip(list(costs.items()), list(costs.items())[1:], strict=False):
-            if not less < more:
-                raise Broken(
-                    f"on a {task.mode} task {better} answers cost {less:.4g} and {worse} answers {more:.4g}", at=loss
-                )
+    target = inputs.truth(task)
+    sizes = {"right": 6.0, "half right": 0.5, "undecided": 0.0, "wrong": -6.0}
+    costs = [
+        (words, float(_scalar(loss, inputs.answers(task, target, size), target).detach()))
+        for words, size in sizes.items()
+    ]
+    for (better, less), (worse, more) in itertools.pairwise(costs):
+        if not less < more:
+            raise Broken(f"{better} answers cost {less:.4g} and {worse} answers {more:.4g}")
 
 
 def classes_are_alike(subject: Subject) -> None:
@@ -122,9 +115,9 @@ def classes_are_alike(subject: Subject) -> None:
         if task.mode == "binary":
             continue
         several = True
-        target = drawn.truth(task, ignored=True)
+        target = inputs.truth(task, ignored=True)
         order = torch.arange(task.channels).roll(1)
-        logits = torch.randn_like(drawn.answers(task, target, 1.0))
+        logits = torch.randn_like(inputs.answers(task, target, 1.0))
         if task.mode == "multilabel":
             other = target[:, order]
         else:
@@ -132,53 +125,33 @@ def classes_are_alike(subject: Subject) -> None:
         first = float(_scalar(loss, logits, target).detach())
         second = float(_scalar(loss, logits[:, order], other).detach())
         if abs(first - second) > 1e-4 * max(1.0, abs(first)):
-            raise Broken(
-                f"on a {task.mode} task classes in another order make it {second:.6g}, not {first:.6g}", at=loss
-            )
+            raise Broken(f"on a {task.mode} task classes in another order make it {second:.6g}, not {first:.6g}")
     if not several:
         raise NotChecked("it serves binary tasks alone")
 
 
-def it_leaves_its_inputs_alone(subject: Subject) -> None:
-    """Logits and target are the same before and after."""
-    for task, loss in served(subject):
-        target = drawn.truth(task, ignored=True)
-        logits = torch.randn_like(drawn.answers(task, target, 1.0))
-        before = logits.clone(), target.clone()
-        loss(logits, target)
-        for name, old, new in (("logits", before[0], logits), ("target", before[1], target)):
-            if not torch.equal(old, new):
-                raise Broken(f"on a {task.mode} task it changes the {name} in place", at=loss)
-
-
-def it_can_be_learned_from(subject: Subject) -> None:
+@on_each_task
+def it_can_be_learned_from(task: Task, loss: Any) -> None:
     """A tiny network that is trained with it on eight images comes near to what right answers cost."""
-    for task, loss in served(subject):
-        target = _blobs(task)
-        ones, _ = task.one_hot(target)
-        images = torch.cat([ones.float(), 0.1 * torch.randn(8, 1, 16, 16)], dim=1)
-        network = nn.Sequential(nn.Conv2d(images.shape[1], 8, 1), nn.ReLU(), nn.Conv2d(8, task.channels, 1))
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
-        best = float(_scalar(loss, drawn.answers(task, target, 10.0), target).detach())
-        costs = []
-        for _ in range(60):
-            value = loss(network(images), target)
-            costs.append(float(value.detach()))
-            optimizer.zero_grad()
-            torch.autograd.backward(value)
-            optimizer.step()
-        if not costs[-1] - best < 0.5 * (costs[0] - best):
-            raise Broken(
-                f"on a {task.mode} task 60 steps of Adam on eight easy images bring it from {costs[0]:.4g} to "
-                f"{costs[-1]:.4g}, where right answers cost {best:.4g}",
-                at=loss,
-            )
-
-
-def _blobs(task: Task) -> Tensor:
-    """Return the target of eight images, in which the classes stand in blocks."""
-    coarse = drawn.truth(task, images=8, size=(4, 4))
-    return coarse.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+    coarse = inputs.truth(task, images=8, size=(4, 4))  # the classes are in blocks
+    target = coarse.repeat_interleave(4, dim=-1).repeat_interleave(4, dim=-2)
+    ones, _ = task.one_hot(target)
+    images = torch.cat([ones.float(), 0.1 * torch.randn(8, 1, 16, 16)], dim=1)
+    network = nn.Sequential(nn.Conv2d(images.shape[1], 8, 1), nn.ReLU(), nn.Conv2d(8, task.channels, 1))
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
+    best = float(_scalar(loss, inputs.answers(task, target, 10.0), target).detach())
+    costs = []
+    for _ in range(60):
+        value = loss(network(images), target)
+        costs.append(float(value.detach()))
+        optimizer.zero_grad()
+        torch.autograd.backward(value)
+        optimizer.step()
+    if not costs[-1] - best < 0.5 * (costs[0] - best):
+        raise Broken(
+            f"60 steps of Adam on eight easy images bring it from {costs[0]:.4g} to {costs[-1]:.4g}, where right "
+            f"answers cost {best:.4g}"
+        )
 
 
 def _scalar(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
@@ -193,16 +166,16 @@ def _scalar(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
     return value
 
 
-def _finite(task: Task, loss: Any, logits: Tensor, target: Tensor, words: str) -> None:
+def _finite(loss: Any, logits: Tensor, target: Tensor, words: str) -> None:
     logits = logits.clone().requires_grad_()
-    with doing(f"on a {task.mode} task with {words}", at=loss):
+    with doing(f"with {words}"):
         value = _scalar(loss, logits, target)
     if not torch.isfinite(value):
-        raise Broken(f"on a {task.mode} task with {words} it is {float(value.detach())}", at=loss)
+        raise Broken(f"with {words} it is {float(value.detach())}")
     if value.requires_grad:
         torch.autograd.backward(value)
     if logits.grad is not None and not logits.grad.isfinite().all():
-        raise Broken(f"on a {task.mode} task with {words} its gradient is not finite", at=loss)
+        raise Broken(f"with {words} its gradient is not finite")
 
 
 RULES = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,12 +11,19 @@ from torch import Tensor
 
 from segreg.evaluation.counts import image_counts
 from segreg.task import Task
-from segreg.testing import drawn
-from segreg.testing.check import Broken, NotChecked, Rule, doing
-from segreg.testing.modes import served, tried_modes
-from segreg.testing.subject import Subject
+from segreg.testing import inputs
+from segreg.testing.check import Rule
+from segreg.testing.modes import (
+    THRESHOLD,
+    build_for,
+    it_leaves_its_inputs_alone,
+    on_each_task,
+    served,
+    shape_of,
+    try_every_mode,
+)
+from segreg.testing.subject import Broken, NotChecked, Subject, doing
 
-THRESHOLD = 0.5
 IMAGES = 6
 
 
@@ -23,162 +31,125 @@ def it_can_be_built(subject: Subject) -> None:
     """It gives a torchmetrics.Metric for each mode that it serves, and refuses the others with a SegregError."""
     import torchmetrics
 
-    for mode, metric in tried_modes(subject, THRESHOLD).items():
+    for mode, metric in try_every_mode(subject).items():
         if not isinstance(metric, torchmetrics.Metric):
             raise Broken(f"for a {mode} task it gives {type(metric).__name__}, which is not a torchmetrics.Metric")
 
 
-def it_gives_named_numbers(subject: Subject) -> None:
+@on_each_task
+def it_gives_named_numbers(task: Task, metric: Any) -> None:
     """`compute` gives a scalar, or a mapping of names to scalars."""
-    for task, metric in _metrics(subject):
-        with doing(f"on a {task.mode} task", at=metric):
-            metric.update(*_batch(task))
-            found = metric.compute()
-        for name, value in (found if isinstance(found, Mapping) else {"compute": found}).items():
-            if not isinstance(name, str) or not isinstance(value, Tensor) or value.numel() != 1:
-                shape = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise Broken(f"on a {task.mode} task {name} is {shape} where a scalar tensor was expected", at=metric)
+    metric.update(*_batch(task))
+    found = metric.compute()
+    for name, value in (found if isinstance(found, Mapping) else {"compute": found}).items():
+        if not isinstance(name, str) or not isinstance(value, Tensor) or value.numel() != 1:
+            raise Broken(f"{name} is {shape_of(value)} where a scalar tensor was expected")
 
 
-def batches_do_not_matter(subject: Subject) -> None:
+@on_each_task
+def batches_do_not_matter(task: Task, metric: Any) -> None:
     """Images one by one, in two batches, in another order or all at once give the same."""
-    for task, metric in _metrics(subject):
-        logits, target = _batch(task)
-        wanted = _scores(metric, [(logits, target)])
-        ways = {
-            "one by one": [(logits[i : i + 1], target[i : i + 1]) for i in range(IMAGES)],
-            "in batches of 2 and 4": [(logits[:2], target[:2]), (logits[2:], target[2:])],
-            "in another order": [(logits.flip(0), target.flip(0))],
-        }
-        for words, batches in ways.items():
-            _same(task, metric, wanted, _scores(metric, batches), f"with images {words}")
+    logits, target = _batch(task)
+    wanted = _scores(metric, (logits, target))
+    ways = {
+        "one by one": [(logits[i : i + 1], target[i : i + 1]) for i in range(IMAGES)],
+        "in batches of 2 and 4": [(logits[:2], target[:2]), (logits[2:], target[2:])],
+        "in another order": [(logits.flip(0), target.flip(0))],
+    }
+    for words, batches in ways.items():
+        _same(wanted, _scores(metric, *batches), f"with images {words}")
 
 
-def ignored_pixels_count_for_nothing(subject: Subject) -> None:
+@on_each_task
+def ignored_pixels_count_for_nothing(task: Task, metric: Any) -> None:
     """What is predicted of ignored pixels changes nothing."""
-    for task, metric in _metrics(subject):
-        logits, target = _batch(task)
-        _, counts = task.one_hot(target)
-        wanted = _scores(metric, [(logits, target)])
-        other = torch.where(counts == 0, -5 * logits, logits)
-        _same(task, metric, wanted, _scores(metric, [(other, target)]), "with other logits of ignored pixels")
+    logits, target = _batch(task)
+    _, counts = task.one_hot(target)
+    wanted = _scores(metric, (logits, target))
+    other = torch.where(counts == 0, -5 * logits, logits)
+    _same(wanted, _scores(metric, (other, target)), "with other logits of ignored pixels")
 
 
 def reset_forgets(subject: Subject) -> None:
     """After `reset` it gives what a new one gives."""
-    for task, metric in _metrics(subject):
+    for task, metric in served(subject):
         first, second = _batch(task), _batch(task)
         metric.update(*first)
         metric.compute()
         metric.reset()
         metric.update(*second)
         found = _values(metric)
-        _same(task, metric, _scores(subject.build(task, THRESHOLD), [second]), found, "after counting and a reset")
+        wanted = _scores(build_for(subject, task), second)
+        _same(wanted, found, f"on a {task.mode} task after counting and a reset")
 
 
 def every_value_is_defined(subject: Subject) -> None:
     """`definitions` has a sentence for each value."""
-    for task, metric in _metrics(subject):
+    for task, metric in served(subject):
         if (reported := getattr(metric, "definitions", None)) is None:
             raise NotChecked("it offers no definitions: results name its class instead")
-        for name in _scores(metric, [_batch(task)]):
-            if not (
-                isinstance(reported, Mapping)
-                and str(reported.get(name) or reported.get(subject.part.name) or "").strip()
-            ):
-                raise Broken(f'on a {task.mode} task no definition says what "{name}" means', at=metric)
+        for name in _scores(metric, _batch(task)):
+            defined = isinstance(reported, Mapping) and (reported.get(name) or reported.get(subject.part.name))
+            if not str(defined or "").strip():
+                raise Broken(f'on a {task.mode} task no definition says what "{name}" means')
 
 
-def its_direction_is_true(subject: Subject) -> None:
+@on_each_task
+def its_direction_is_true(task: Task, metric: Any) -> None:
     """`higher_is_better` is what right and wrong answers say."""
-    for task, metric in _metrics(subject):
-        if metric.higher_is_better is None:
-            raise NotChecked("it has no higher_is_better, so that train.monitor can't name its values")
-        target = drawn.truth(task, images=IMAGES)
-        right, wrong = (_scores(metric, [(drawn.answers(task, target, size), target)]) for size in (6.0, -6.0))
-        sign = 1 if metric.higher_is_better else -1
-        if not any(sign * right[name] > sign * wrong[name] for name in right):
-            name = next(iter(right))
-            raise Broken(
-                f"on a {task.mode} task higher_is_better is {metric.higher_is_better}, but {name} is "
-                f"{right[name]:.4g} for right and {wrong[name]:.4g} for wrong answers",
-                at=metric,
-            )
+    if metric.higher_is_better is None:
+        raise NotChecked("it has no higher_is_better, so that train.monitor can't name its values")
+    target = inputs.truth(task, images=IMAGES)
+    right, wrong = (_scores(metric, (inputs.answers(task, target, size), target)) for size in (6.0, -6.0))
+    sign = 1 if metric.higher_is_better else -1
+    if not any(sign * right[name] > sign * wrong[name] for name in right):
+        name = next(iter(right))
+        raise Broken(
+            f"higher_is_better is {metric.higher_is_better}, but {name} is {right[name]:.4g} for right and "
+            f"{wrong[name]:.4g} for wrong answers"
+        )
 
 
-def per_image_agrees(subject: Subject) -> None:
+@on_each_task
+def per_image_agrees(task: Task, metric: Any) -> None:
     """`per_image` gives an image the same beside any others, counts nothing, and has the mean that is reported."""
-    for task, metric in _metrics(subject):
-        if not callable(getattr(metric, "per_image", None)):
-            raise NotChecked("it offers no per_image")
-        logits, target = _batch(task)
-        wanted = _scores(metric, [(logits, target)])
-        with doing(f"per_image on a {task.mode} task", at=metric):
-            rows = metric.per_image(logits, target)
-        _same(task, metric, wanted, _values(metric), "after a call of per_image")
-        for name, values in rows.items():
-            if not isinstance(values, Tensor) or values.shape != (IMAGES,):
-                shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-                raise Broken(f"on a {task.mode} task per_image gives {shape} for {IMAGES} images as {name}", at=metric)
-            alone = torch.cat([metric.per_image(logits[i : i + 1], target[i : i + 1])[name] for i in range(IMAGES)])
-            if not torch.allclose(values.double(), alone.double(), atol=1e-6, equal_nan=True):
-                raise Broken(f"on a {task.mode} task per_image gives an image another {name} beside others", at=metric)
-            given = wanted.get(f"{name}.per_image_mean")
-            if given is not None and abs(float(values.double().nanmean()) - given) > 1e-6:
-                raise Broken(
-                    f"on a {task.mode} task {name}.per_image_mean is {given:.6g}, but the mean of per_image is "
-                    f"{float(values.double().nanmean()):.6g}",
-                    at=metric,
-                )
+    if not callable(getattr(metric, "per_image", None)):
+        raise NotChecked("it offers no per_image")
+    logits, target = _batch(task)
+    wanted = _scores(metric, (logits, target))
+    with doing("in per_image"):
+        rows = metric.per_image(logits, target)
+    _same(wanted, _values(metric), "after a call of per_image")
+    for name, values in rows.items():
+        if not isinstance(values, Tensor) or values.shape != (IMAGES,):
+            raise Broken(f"per_image gives {shape_of(values)} for {IMAGES} images as {name}")
+        alone = torch.cat([metric.per_image(logits[i : i + 1], target[i : i + 1])[name] for i in range(IMAGES)])
+        if not torch.allclose(values.double(), alone.double(), atol=1e-6, equal_nan=True):
+            raise Broken(f"per_image gives an image another {name} beside others")
+        _same_mean(wanted, f"{name}.per_image_mean", values, "per_image")
 
 
-def scores_of_counts_agree(subject: Subject) -> None:
+@on_each_task
+def scores_of_counts_agree(task: Task, metric: Any) -> None:
     """`scores_of_counts` returns for counted pixels what `compute` returns, for single images too."""
-    for task, metric in _metrics(subject):
-        if not callable(getattr(metric, "scores_of_counts", None)):
-            raise NotChecked("it offers no scores_of_counts")
-        logits, target = _batch(task)
-        wanted = _scores(metric, [(logits, target)])
-        with doing(f"scores_of_counts on a {task.mode} task", at=metric):
-            counts = image_counts(task, logits, target, THRESHOLD)
-            found, rows = metric.scores_of_counts(counts.sum(0, keepdim=True)), metric.scores_of_counts(counts)
-        for name, value in found.items():
-            if name not in wanted or value.shape != (1,) or abs(float(value) - wanted[name]) > 1e-6:
-                raise Broken(
-                    f"on a {task.mode} task scores_of_counts gives {name} as {value.tolist()}, but compute gives "
-                    f"{wanted.get(name)}",
-                    at=metric,
-                )
-        for name, values in rows.items():
-            full_name = f"{name.removesuffix('.pooled')}.per_image_mean"
-            mean, over_images = wanted.get(full_name), float(values.double().nanmean())
-            if mean is not None and not abs(over_images - mean) <= 1e-6:
-                raise Broken(
-                    f"on a {task.mode} task {full_name} is {mean:.6g}, but the mean of scores_of_counts over images is "
-                    f"{over_images:.6g}",
-                    at=metric,
-                )
-
-
-def it_leaves_its_inputs_alone(subject: Subject) -> None:
-    """Logits and target are the same before and after."""
-    for task, metric in _metrics(subject):
-        logits, target = _batch(task)
-        before = logits.clone(), target.clone()
-        metric.update(logits, target)
-        for name, old, new in (("logits", before[0], logits), ("target", before[1], target)):
-            if not torch.equal(old, new):
-                raise Broken(f"on a {task.mode} task it changes the {name} in place", at=metric)
-
-
-def _metrics(subject: Subject) -> Iterator[tuple[Task, Any]]:
-    return served(subject, THRESHOLD)
+    if not callable(getattr(metric, "scores_of_counts", None)):
+        raise NotChecked("it offers no scores_of_counts")
+    logits, target = _batch(task)
+    wanted = _scores(metric, (logits, target))
+    with doing("in scores_of_counts"):
+        counts = image_counts(task, logits, target, THRESHOLD)
+        found, rows = metric.scores_of_counts(counts.sum(0, keepdim=True)), metric.scores_of_counts(counts)
+    for name, value in found.items():
+        if name not in wanted or value.shape != (1,) or abs(float(value) - wanted[name]) > 1e-6:
+            raise Broken(f"scores_of_counts gives {name} as {value.tolist()}, but compute gives {wanted.get(name)}")
+    for name, values in rows.items():
+        _same_mean(wanted, f"{name.removesuffix('.pooled')}.per_image_mean", values, "scores_of_counts over images")
 
 
 def _batch(task: Task) -> tuple[Tensor, Tensor]:
     """Return logits that are right more often than not, and a target with ignored pixels."""
-    target = drawn.truth(task, images=IMAGES, ignored=True)
-    right = drawn.answers(task, target, 0.7)
+    target = inputs.truth(task, images=IMAGES, ignored=True)
+    right = inputs.answers(task, target, 0.7)
     return right + torch.randn_like(right), target
 
 
@@ -187,14 +158,14 @@ def _values(metric: Any) -> dict[str, float]:
     return {name: float(v) for name, v in (found if isinstance(found, Mapping) else {"compute": found}).items()}
 
 
-def _scores(metric: Any, batches: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+def _scores(metric: Any, *batches: tuple[Tensor, Tensor]) -> dict[str, float]:
     metric.reset()
     for logits, target in batches:
         metric.update(logits, target)
     return _values(metric)
 
 
-def _same(task: Task, metric: Any, wanted: Mapping[str, float], found: Mapping[str, float], words: str) -> None:
+def _same(wanted: Mapping[str, float], found: Mapping[str, float], words: str) -> None:
     """Compare two results, in which NaN equals NaN.
 
     Raises:
@@ -202,8 +173,19 @@ def _same(task: Task, metric: Any, wanted: Mapping[str, float], found: Mapping[s
     """
     for name in {**wanted, **found}:
         a, b = wanted.get(name, float("nan")), found.get(name, float("nan"))
-        if not (abs(a - b) <= 1e-6 * max(1.0, abs(a)) or (a != a and b != b)):  # noqa: PLR0124 - NaN is not itself
-            raise Broken(f"on a {task.mode} task {words} {name} is {b:.6g}, not {a:.6g}", at=metric)
+        if not (abs(a - b) <= 1e-6 * max(1.0, abs(a)) or (math.isnan(a) and math.isnan(b))):
+            raise Broken(f"{words} {name} is {b:.6g}, not {a:.6g}")
+
+
+def _same_mean(wanted: Mapping[str, float], name: str, values: Tensor, words: str) -> None:
+    """Compare the mean over images with the one that `compute` gave, if it gave one.
+
+    Raises:
+        Broken: they differ.
+    """
+    mean, found = wanted.get(name), float(values.double().nanmean())
+    if mean is not None and (abs(found - mean) > 1e-6 or math.isnan(found) != math.isnan(mean)):
+        raise Broken(f"{name} is {mean:.6g}, but the mean of {words} is {found:.6g}")
 
 
 RULES = (

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
+import random
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from segreg.errors import listed
-from segreg.testing import drawn
-from segreg.testing.building import built
-from segreg.testing.check import Broken, NotChecked, Rule, doing
-from segreg.testing.subject import Subject
+from segreg.testing import inputs
+from segreg.testing.check import Rule
+from segreg.testing.subject import COPIES, Broken, NotChecked, Subject, doing
 
 TOLERANCE = 1e-3
 """How far two ways to compute one thing may differ, as a share of the largest value: kernels round in other orders."""
@@ -29,11 +27,11 @@ def specimen(subject: Subject, *, images: int = 2) -> tuple[nn.Module, Any]:
         NotChecked: it can't be built.
     """
     if subject.part.kind == "encoder":
-        encoder = built(subject, 3)
-        return encoder, drawn.image(images=images, size=fitting(encoder, (64, 64)))
-    shape = next(iter(drawn.PYRAMIDS.values()))()
-    decoder = built(subject, shape)
-    return decoder, [level.detach() for level in shape(drawn.image(images=images, size=fitting(decoder, (64, 64))))]
+        encoder = subject.built(3)
+        return encoder, inputs.image(images=images, size=fitting(encoder, (64, 64)))
+    shape = next(iter(inputs.PYRAMIDS.values()))()
+    decoder = subject.built(shape)
+    return decoder, [level.detach() for level in shape(inputs.image(images=images, size=fitting(decoder, (64, 64))))]
 
 
 def fitting(network: Any, size: tuple[int, int]) -> tuple[int, int]:
@@ -47,6 +45,12 @@ def maps(network: nn.Module, given: Any) -> tuple[Tensor, ...]:
     """Return what a network gives as a tuple: an encoder's levels, or a decoder's one map."""
     found = network(given)
     return (found,) if isinstance(found, Tensor) else tuple(found)
+
+
+def evaluated(network: nn.Module, given: Any) -> tuple[Tensor, ...]:
+    """Return what a network gives in evaluation mode, without gradients."""
+    with torch.no_grad():
+        return maps(network.eval(), given)
 
 
 def difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
@@ -79,21 +83,20 @@ def no_weight_is_left_out(network: nn.Module, outputs: Sequence[Tensor], *, word
         raise NotChecked("it has no parameter to train")
     for number, output in enumerate(outputs, start=1):
         if not output.requires_grad:
-            raise Broken(f"output {number} of {len(outputs)} is cut off from the weights{words}", at=network)
+            raise Broken(f"output {number} of {len(outputs)} is cut off from the weights{words}")
     torch.autograd.backward([(output * torch.randn_like(output)).sum() for output in outputs])
     if unreached := [name for name, p in names.items() if p.grad is None]:
-        raise Broken(f"nothing that it gives depends on {listed(unreached)}{words}", at=network)
+        raise Broken(f"nothing that it gives depends on {listed(unreached)}{words}")
     if wild := [name for name, p in names.items() if p.grad is not None and not p.grad.isfinite().all()]:
-        raise Broken(f"the gradient of {listed(wild)} is not finite{words}", at=network)
+        raise Broken(f"the gradient of {listed(wild)} is not finite{words}")
 
 
 def evaluation_repeats(subject: Subject) -> None:
     """In evaluation mode the same input gives the same, bit for bit."""
     network, given = specimen(subject)
-    with torch.no_grad():
-        first, second = maps(network.eval(), given), maps(network, given)
+    first, second = evaluated(network, given), evaluated(network, given)
     if any(not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
-        raise Broken("in evaluation mode the same input gives something else the second time", at=network)
+        raise Broken("in evaluation mode the same input gives something else the second time")
 
 
 def the_seed_decides(subject: Subject) -> None:
@@ -101,41 +104,26 @@ def the_seed_decides(subject: Subject) -> None:
     states, outputs = [], []
     network, given = specimen(subject)
     for stray in (1, 2):
-        _disturb(stray)
+        random.seed(stray)  # what a network must not draw from
+        np.random.seed(stray)
         torch.manual_seed(7)
         network, _ = specimen(subject)
         states.append({name: value.clone() for name, value in network.state_dict().items()})
         torch.manual_seed(8)
         outputs.append([one.detach() for one in maps(network.train(), given)])
     if other := [n for n, value in states[0].items() if not torch.equal(value, states[1].get(n, value.new_empty(0)))]:
-        raise Broken(f"one seed of torch's builds other weights the second time: {listed(other)}", at=network)
+        raise Broken(f"one seed of torch's builds other weights the second time: {listed(other)}")
     if difference(*outputs) > 0:
-        raise Broken("in training mode one seed of torch's gives something else the second time", at=network)
-
-
-def _disturb(seed: int) -> None:
-    """Set the generators that are not torch's, which a network has no business with."""
-    import random
-
-    import numpy as np
-
-    random.seed(seed)
-    np.random.seed(seed)
+        raise Broken("in training mode one seed of torch's gives something else the second time")
 
 
 def images_of_a_batch_do_not_mix(subject: Subject) -> None:
     """In evaluation mode an image gives the same alone and beside others."""
     network, given = specimen(subject, images=3)
-    network.eval()
-    alone = [given[1:2]] if isinstance(given, Tensor) else [level[1:2] for level in given]
-    with torch.no_grad():
-        together = [one[1:2] for one in maps(network, given)]
-        by_itself = maps(network, alone[0] if isinstance(given, Tensor) else alone)
-    if (share := difference(by_itself, together)) > TOLERANCE:
-        raise Broken(
-            f"in evaluation mode an image gives something else beside others: {share:.1%} of the largest value",
-            at=network,
-        )
+    alone = given[1:2] if isinstance(given, Tensor) else [level[1:2] for level in given]
+    together = [one[1:2] for one in evaluated(network, given)]
+    words = "in evaluation mode an image gives something else beside others"
+    _nearly_equal(evaluated(network, alone), together, words)
 
 
 def half_precision_is_finite(subject: Subject) -> None:
@@ -143,11 +131,11 @@ def half_precision_is_finite(subject: Subject) -> None:
     network, given = specimen(subject)
     for mode in (True, False):
         network.train(mode)
-        with torch.autocast("cpu", dtype=torch.bfloat16), doing("under bf16 autocast", at=network):
+        with torch.autocast("cpu", dtype=torch.bfloat16), doing("under bf16 autocast"):
             outputs = maps(network, given)
         if any(not one.isfinite().all() for one in outputs):
             words = "training" if mode else "evaluation"
-            raise Broken(f"under bf16 autocast in {words} mode it gives numbers that are not finite", at=network)
+            raise Broken(f"under bf16 autocast in {words} mode it gives numbers that are not finite")
 
 
 def weights_travel_by_state_dict(subject: Subject) -> None:
@@ -155,78 +143,67 @@ def weights_travel_by_state_dict(subject: Subject) -> None:
     network, given = specimen(subject)
     state = network.state_dict()
     if strange := [name for name, value in state.items() if not isinstance(value, Tensor)]:
-        raise Broken(f"its state_dict holds {listed(strange)}, which is not a tensor", at=network)
+        raise Broken(f"its state_dict holds {listed(strange)}, which is not a tensor")
     with torch.no_grad():
         maps(network.train(), given)  # so that running statistics are no longer those of a new network
-        wanted = maps(network.eval(), given)
+    wanted = evaluated(network, given)
     torch.manual_seed(99)
     other, _ = specimen(subject)
-    with doing("loading its state_dict into a new one", at=network):
+    with doing("loading its state_dict into a new one"):
         other.load_state_dict({name: value.clone() for name, value in network.state_dict().items()})
-    with torch.no_grad():
-        found = maps(other.eval(), given)
-    if (share := difference(found, wanted)) > TOLERANCE:
-        raise Broken(
-            f"a new one with its state_dict gives something else: {share:.1%} of the largest value", at=network
-        )
+    _nearly_equal(evaluated(other, given), wanted, "a new one with its state_dict gives something else")
 
 
 def it_can_be_copied_and_sent(subject: Subject) -> None:
     """A deep copy, and what goes to another process and back, are networks of their own that give the same."""
     network, given = specimen(subject)
-    with torch.no_grad():
-        wanted = maps(network.eval(), given)
-    for words, way in (("deep-copied", copy.deepcopy), ("pickled", _sent)):
-        with doing(f"when it is {words}", at=network):
-            other = way(network)
+    wanted = evaluated(network, given)
+    for words, copied in COPIES.items():
+        with doing(f"when it is {words}"):
+            other = copied(network)
+        if difference(evaluated(other, given), wanted) > 0:
+            raise Broken(f"when it was {words}, it gives something else")
         with torch.no_grad():
-            if difference(maps(other, given), wanted) > 0:
-                raise Broken(f"when it was {words}, it gives something else", at=network)
             for parameter in other.parameters():
                 parameter.zero_()
-            if difference(maps(network, given), wanted) > 0:
-                raise Broken(f"a network that was {words} shares its weights with the first", at=network)
-
-
-def _sent(network: nn.Module) -> nn.Module:
-    sent: nn.Module = pickle.loads(pickle.dumps(network))  # noqa: S301 - what was pickled is what is loaded
-    return sent
+        if difference(evaluated(network, given), wanted) > 0:
+            raise Broken(f"a network that was {words} shares its weights with the first")
 
 
 def it_compiles(subject: Subject) -> None:
     """`torch.compile` takes it, and it gives the same."""
     network, given = specimen(subject)
-    with torch.no_grad(), _torch_without_warnings():
-        wanted = maps(network.eval(), given)
+    wanted = evaluated(network, given)
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():  # what compilers say of torch itself
         torch.compiler.reset()
         try:
-            with doing("under torch.compile", at=network):
+            with doing("under torch.compile"):
                 # This backend runs what was traced as it is: what fails with it fails with every other.
                 found = maps(torch.compile(network, backend="eager"), given)  # type: ignore[arg-type]
         finally:
             torch.compiler.reset()
-    if (share := difference(found, wanted)) > TOLERANCE:
-        raise Broken(f"compiled it gives something else: {share:.1%} of the largest value", at=network)
+    _nearly_equal(found, wanted, "compiled it gives something else")
 
 
 def it_exports(subject: Subject) -> None:
     """`torch.export` takes it, and it gives the same."""
     network, given = specimen(subject)
-    with torch.no_grad(), _torch_without_warnings():
-        wanted = maps(network.eval(), given)
-        with doing("under torch.export", at=network):
+    wanted = evaluated(network, given)
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():
+        with doing("under torch.export"):
             exported = torch.export.export(network, (given,)).module()
         found = maps(exported, given)
+    _nearly_equal(found, wanted, "exported it gives something else")
+
+
+def _nearly_equal(found: Sequence[Tensor], wanted: Sequence[Tensor], words: str) -> None:
+    """Compare two networks' maps.
+
+    Raises:
+        Broken: they differ by more than kernels that round in another order.
+    """
     if (share := difference(found, wanted)) > TOLERANCE:
-        raise Broken(f"exported it gives something else: {share:.1%} of the largest value", at=network)
-
-
-@contextmanager
-def _torch_without_warnings() -> Iterator[None]:
-    """Leave out what torch's compilers say of torch itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+        raise Broken(f"{words}: {share:.1%} of the largest value")
 
 
 GRADIENTS = Rule(

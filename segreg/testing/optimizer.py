@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from segreg.errors import listed
-from segreg.testing.building import built, tried
-from segreg.testing.check import Broken, Rule, doing, raised
-from segreg.testing.subject import Subject
+from segreg.testing.check import Rule
+from segreg.testing.subject import Broken, Subject, doing, saved_and_loaded
 
 STEPS = 60
 NEARLY = 0.01
@@ -21,16 +19,16 @@ NEARLY = 0.01
 
 def it_can_be_built(subject: Subject) -> None:
     """Its builder gives a torch.optim.Optimizer."""
-    optimizer = tried(subject, _groups(_network()))
+    optimizer = subject.try_to_build(_groups(_network()))
     if not isinstance(optimizer, torch.optim.Optimizer):
-        raise Broken(f"it gives {type(optimizer).__name__}, which is not a torch.optim.Optimizer", at=optimizer)
+        raise Broken(f"it gives {type(optimizer).__name__}, which is not a torch.optim.Optimizer")
 
 
 def groups_keep_their_names(subject: Subject) -> None:
     """Its parameter groups have the names and the parameters that it was given."""
     network = _network()
     groups = _groups(network)
-    optimizer = built(subject, [dict(group) for group in groups])
+    optimizer = subject.built([dict(group) for group in groups])
     found = [group.get("name") for group in optimizer.param_groups]
     if set(found) != {group["name"] for group in groups}:
         wanted = listed([group["name"] for group in groups])
@@ -43,13 +41,13 @@ def groups_keep_their_names(subject: Subject) -> None:
 def it_goes_downhill(subject: Subject) -> None:
     """It lowers a quadratic."""
     network = _network()
-    optimizer = built(subject, _groups(network))
-    with doing("stepping without a closure", at=optimizer):
+    optimizer = subject.built(_groups(network))
+    with doing("stepping without a closure"):
         costs = _descend(network, optimizer, STEPS)
     if not all(torch.isfinite(torch.tensor(costs))):
-        raise Broken("minimising a quadratic, it gives numbers that are not finite", at=optimizer)
+        raise Broken("minimising a quadratic, it gives numbers that are not finite")
     if not costs[-1] < costs[0]:
-        raise Broken(f"{STEPS} steps on a quadratic bring it from {costs[0]:.4g} to {costs[-1]:.4g}", at=optimizer)
+        raise Broken(f"{STEPS} steps on a quadratic bring it from {costs[0]:.4g} to {costs[-1]:.4g}")
 
 
 def the_rate_is_obeyed(subject: Subject) -> None:
@@ -57,10 +55,10 @@ def the_rate_is_obeyed(subject: Subject) -> None:
     moved = []
     for factor in (1.0, 0.0):
         network = _network()
-        optimizer = built(subject, _groups(network))
+        optimizer = subject.built(_groups(network))
         for group in optimizer.param_groups:
             if "lr" not in group:
-                raise Broken('a parameter group has no "lr"', at=optimizer)
+                raise Broken('a parameter group has no "lr"')
             group["lr"] = group["lr"] * factor
         before = [p.detach().clone() for p in network.parameters()]
         _descend(network, optimizer, 3)
@@ -69,51 +67,42 @@ def the_rate_is_obeyed(subject: Subject) -> None:
         )
     if moved[1] > NEARLY * moved[0]:
         share = moved[1] / moved[0] if moved[0] else float("inf")
-        raise Broken(f"with a group's lr at 0 it moves weights all the same, {share:.0%} of the way", at=optimizer)
+        raise Broken(f"with a group's lr at 0 it moves weights all the same, {share:.0%} of the way")
 
 
 def weights_without_gradient_stay(subject: Subject) -> None:
     """What has no gradient, as a frozen encoder, stays as it is."""
     network = _network()
-    optimizer = built(subject, _groups(network))
+    optimizer = subject.built(_groups(network))
     for p in network[0].parameters():
         p.requires_grad_(False)
     before = [p.detach().clone() for p in network[0].parameters()]
-    with doing("stepping where some weights have no gradient", at=optimizer):
+    with doing("stepping where some weights have no gradient"):
         _descend(network, optimizer, 3)
     if any(not torch.equal(a, b) for a, b in zip(before, network[0].parameters(), strict=True)):
-        raise Broken("it moves weights that have no gradient", at=optimizer)
+        raise Broken("it moves weights that have no gradient")
 
 
 def it_goes_on_where_it_stopped(subject: Subject) -> None:
     """A new one that loads its saved state takes the very same steps."""
     network = _network()
-    optimizer = built(subject, _groups(network))
+    optimizer = subject.built(_groups(network))
     _descend(network, optimizer, 5)
-    file = io.BytesIO()
-    torch.save(optimizer.state_dict(), file)
+    state = saved_and_loaded(optimizer.state_dict())
     weights = [p.detach().clone() for p in network.parameters()]
     torch.manual_seed(5)
     _descend(network, optimizer, 5)
-    file.seek(0)
-    try:
-        state = torch.load(file, weights_only=True)
-    except Exception as error:
-        raise Broken(
-            f"its state holds more than tensors, numbers, strings, lists and mappings: {raised(error).splitlines()[0]}",
-            at=optimizer,
-        ) from error
     other = _network()
     with torch.no_grad():
         for p, weight in zip(other.parameters(), weights, strict=True):
             p.copy_(weight)
-    again = built(subject, _groups(other))
-    with doing("loading its saved state into a new one", at=optimizer):
+    again = subject.built(_groups(other))
+    with doing("loading its saved state into a new one"):
         again.load_state_dict(state)
     torch.manual_seed(5)
     _descend(other, again, 5)
     if any(not torch.equal(a, b) for a, b in zip(network.parameters(), other.parameters(), strict=True)):
-        raise Broken("a new one that loaded its state takes other steps", at=optimizer)
+        raise Broken("a new one that loaded its state takes other steps")
 
 
 def _network() -> nn.Sequential:

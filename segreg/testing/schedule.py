@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
 import torch
 
-from segreg.testing.building import built, tried
-from segreg.testing.check import Broken, NotChecked, Rule, doing, raised
-from segreg.testing.subject import Subject
+from segreg.testing.check import Rule
+from segreg.testing.subject import Broken, NotChecked, Subject, doing, saved_and_loaded
 
 RATES = (0.1, 0.01)
 STEPS, EPOCHS = 5, 4
@@ -20,10 +18,10 @@ VALUES = (0.1, 0.5, 0.5, math.nan, 0.4, 0.4, 0.4, 0.4)
 
 def it_can_be_built(subject: Subject) -> None:
     """Its builder gives an object with `step` and a state."""
-    schedule = tried(subject, _optimizer(), STEPS, EPOCHS)
+    schedule = subject.try_to_build(_optimizer(), STEPS, EPOCHS)
     for name in ("step", "state_dict", "load_state_dict"):
         if not callable(getattr(schedule, name, None)):
-            raise Broken(f"it gives {type(schedule).__name__}, which has no method {name}", at=schedule)
+            raise Broken(f"it gives {type(schedule).__name__}, which has no method {name}")
 
 
 def it_lasts_to_the_end(subject: Subject) -> None:
@@ -34,70 +32,61 @@ def it_lasts_to_the_end(subject: Subject) -> None:
             schedule = subject.build(optimizer, steps, epochs)
         except Exception:
             if (steps, epochs) == (STEPS, EPOCHS):
-                built(subject, _optimizer(), steps, epochs)  # tells why it is not checked
+                subject.built(_optimizer(), steps, epochs)  # tells why it is not checked
             continue  # its settings may not suit so short a training, and refusing is right
-        with doing(f"through {epochs} epochs of {steps} steps", at=schedule):
+        with doing(f"through {epochs} epochs of {steps} steps"):
             _rates(schedule, optimizer, steps, epochs)
 
 
 def rates_can_be_trained_with(subject: Subject) -> None:
     """Every rate is finite and not below 0, from the first step to the last."""
     optimizer = _optimizer()
-    schedule = built(subject, optimizer, STEPS, EPOCHS)
+    schedule = subject.built(optimizer, STEPS, EPOCHS)
     for number, rates in enumerate(_rates(schedule, optimizer, STEPS, EPOCHS)):
         if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
             words = f"after step {number} of {STEPS * EPOCHS}"
-            raise Broken(f"{words} the rates are {', '.join(f'{rate:g}' for rate in rates)}", at=schedule)
+            raise Broken(f"{words} the rates are {', '.join(f'{rate:g}' for rate in rates)}")
 
 
 def some_rate_is_above_zero(subject: Subject) -> None:
     """Some step is taken with a rate above 0, in every part of the network."""
     optimizer = _optimizer()
-    schedule = built(subject, optimizer, STEPS, EPOCHS)
+    schedule = subject.built(optimizer, STEPS, EPOCHS)
     taken = _rates(schedule, optimizer, STEPS, EPOCHS)[:-1]  # with the last one no step is taken
     for group, rates in zip(optimizer.param_groups, zip(*taken, strict=True), strict=True):
         if not max(rates) > 0:
-            raise Broken(f"the part {group['name']} is trained with a rate of 0 throughout", at=schedule)
+            raise Broken(f"the part {group['name']} is trained with a rate of 0 throughout")
 
 
 def it_goes_on_where_it_stopped(subject: Subject) -> None:
     """A new one that loads its saved state gives the very same rates."""
     optimizer = _optimizer()
-    schedule = built(subject, optimizer, STEPS, EPOCHS)
+    schedule = subject.built(optimizer, STEPS, EPOCHS)
     _rates(schedule, optimizer, STEPS, 2)
-    file = io.BytesIO()
-    torch.save((schedule.state_dict(), optimizer.state_dict()), file)
+    state, rates = saved_and_loaded((schedule.state_dict(), optimizer.state_dict()))
     wanted = _rates(schedule, optimizer, STEPS, EPOCHS - 2)
-    file.seek(0)
-    try:
-        state, rates = torch.load(file, weights_only=True)
-    except Exception as error:
-        raise Broken(
-            f"its state holds more than tensors, numbers, strings, lists and mappings: {raised(error).splitlines()[0]}",
-            at=schedule,
-        ) from error
     other = _optimizer()
-    again = built(subject, other, STEPS, EPOCHS)
-    with doing("loading its saved state into a new one", at=schedule):
+    again = subject.built(other, STEPS, EPOCHS)
+    with doing("loading its saved state into a new one"):
         other.load_state_dict(rates)
         again.load_state_dict(state)
     found = _rates(again, other, STEPS, EPOCHS - 2)
     for number, (a, b) in enumerate(zip(wanted, found, strict=True)):
         if a != b:
             words = f"{number} steps after it loaded the state of another"
-            raise Broken(f"{words}, it gives {b[0]:g} where that one gave {a[0]:g}", at=schedule)
+            raise Broken(f"{words}, it gives {b[0]:g} where that one gave {a[0]:g}")
 
 
 def it_takes_any_monitored_value(subject: Subject) -> None:
     """`epoch_end` takes values that fall, rise, stay or are undefined."""
     optimizer = _optimizer()
-    schedule = built(subject, optimizer, STEPS, len(VALUES))
+    schedule = subject.built(optimizer, STEPS, len(VALUES))
     if not callable(getattr(schedule, "epoch_end", None)):
         raise NotChecked("it offers no epoch_end")
-    with doing("given the monitored values", at=schedule):
+    with doing("given the monitored values"):
         rates = _rates(schedule, optimizer, STEPS, len(VALUES))
     if any(not math.isfinite(rate) or rate < 0 for row in rates for rate in row):
-        raise Broken("given values that fall, rise, stay and are undefined, it gives rates that can't be", at=schedule)
+        raise Broken("given values that fall, rise, stay and are undefined, it gives rates that can't be")
 
 
 def _optimizer() -> torch.optim.Optimizer:

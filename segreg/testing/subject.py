@@ -1,13 +1,18 @@
-"""A part with the settings that it is checked with, how it is built for a check, and where its code stands."""
+"""A part with the settings that it is checked with: how checks build it, what they raise, and where its code is."""
 
 from __future__ import annotations
 
+import copy
 import inspect
+import io
+import pickle
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
 from segreg.errors import SegregError, did_you_mean, listed
@@ -17,9 +22,73 @@ from segreg.settings import check_value
 
 ALWAYS_GIVEN = {"optimizer": {"lr": 0.01}}
 """Settings that a part of a kind may require and the kit gives."""
+NETWORKS = ("encoder", "decoder")
+"""Kinds whose parts are networks."""
+COPIES: Mapping[str, Callable[[Any], Any]] = {
+    "deep-copied": copy.deepcopy,
+    "pickled": lambda part: pickle.loads(pickle.dumps(part)),  # noqa: S301 - what was pickled is what is loaded
+}
+"""How the training and its worker processes copy parts."""
 
 
-@dataclass(frozen=True)
+class Broken(Exception):  # noqa: N818 - it is caught and reported
+    """What a check found wrong.
+
+    Args:
+        what: what is wrong, in a sentence.
+        at: the function, class or object to look at; what was built last if None.
+    """
+
+    def __init__(self, what: str, *, at: Any = None) -> None:
+        super().__init__(what)
+        self.at = at
+
+
+class NotChecked(Exception):  # noqa: N818 - it is not an error
+    """Why a check says nothing of a part: it does not apply, or lacks a setting."""
+
+
+def raised(error: Exception) -> str:
+    """Format an exception: its type and message."""
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+@contextmanager
+def doing(words: str) -> Iterator[None]:
+    """Report what was being done where something is raised: `{words}, it raises ...`.
+
+    Raises:
+        Broken: whatever was raised.
+    """
+    try:
+        yield
+    except (Broken, NotChecked):
+        raise
+    except SegregError as error:
+        raise Broken(f"{words}: {error}") from error
+    except Exception as error:
+        raise Broken(f"{words}, it raises {raised(error)}") from error
+
+
+def saved_and_loaded(state: Any) -> Any:
+    """Return a state as a checkpoint gives it back: saved by `torch.save` and loaded with `weights_only`.
+
+    Raises:
+        Broken: it holds objects that can't be loaded so.
+    """
+    import torch
+
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    try:
+        return torch.load(file, weights_only=True)
+    except Exception as error:
+        what = "its state holds more than tensors, numbers, strings, lists and mappings"
+        raise Broken(f"{what}: {raised(error).splitlines()[0]}") from error
+
+
+@dataclass
 class Subject:
     """A part under test.
 
@@ -28,35 +97,91 @@ class Subject:
         settings: its settings as Python values, defaults filled in.
         given: names of the settings that the author gave.
         missing: names of the required settings that nobody gave.
+        last: what was built last; None before.
     """
 
     part: Part
     settings: Mapping[str, Any]
     given: frozenset[str] = frozenset()
     missing: tuple[str, ...] = ()
+    last: Any = field(default=None, init=False)
 
     @property
     def title(self) -> str:
-        """Return kind and name."""
-        return f"{self.part.kind} {self.part.name}"
+        """Return kind and name, as "loss.dice"."""
+        return title(self.part)
 
     def build(self, *given: Any) -> Any:
         """Build the part; whatever its builder raises is passed on."""
-        return self.part.build(*given, **self.settings)
+        self.last = self.part.build(*given, **self.settings)
+        return self.last
 
-    def look_at(self, thing: Any = None, error: BaseException | None = None) -> str:
+    def try_to_build(self, *given: Any) -> Any:
+        """Build the part for the check of whether it can be built.
+
+        Raises:
+            NotChecked: settings are missing, or its defaults are refused with a message.
+            Broken: it refuses what its author gave, or its builder fails.
+        """
+        self.needs_nothing()
+        try:
+            return self.build(*given)
+        except SegregError as error:
+            if self.given:
+                raise Broken(f"it refuses the settings that it was given: {error}") from error
+            raise NotChecked(f"its defaults are refused, give settings: {error}") from error
+        except Exception as error:
+            raise Broken(f"its builder raises {raised(error)}") from error
+
+    def built(self, *given: Any) -> Any:
+        """Build the part for every other check.
+
+        Raises:
+            NotChecked: it can't be built, or is not a network where it must be one.
+        """
+        from torch import nn
+
+        self.needs_nothing()
+        try:
+            part = self.build(*given)
+        except Exception as error:
+            raise NotChecked("it can't be built, see it_can_be_built") from error
+        if self.part.kind in NETWORKS and not isinstance(part, nn.Module):
+            raise NotChecked("it is not a nn.Module, see it_can_be_built")
+        return part
+
+    def needs_nothing(self) -> None:
+        """Stop where a setting is missing.
+
+        Raises:
+            NotChecked: it names them.
+        """
+        if self.missing:
+            raise NotChecked(f"needs {listed(self.missing)}")
+
+    def look_at(self, error: Exception) -> str:
         """Return "file:line" of the plugin's own code that is nearest to what is wrong.
 
-        Args:
-            thing: where the check would look: a function, a class or an object of one.
-            error: what was raised; its innermost frame in the plugin is nearest of all.
+        That is the innermost frame in the plugin of what was raised first, or else the definition of what the check
+        names or has built last, or else the builder.
         """
-        places = [*_frames(error, self._own), *self._definitions(thing), self.part.offer.place]
-        return places[0]
+        at = getattr(error, "at", None)
+        thing = self.last if at is None else at
+        return next(iter((*self._frames(error), *self._definitions(thing), self.part.offer.place)))
+
+    def _frames(self, error: BaseException | None) -> Iterator[str]:
+        chain = []
+        while error is not None:
+            chain.append(error)
+            error = error.__cause__
+        for raised_ in reversed(chain):
+            frames = [(f.f_code.co_filename, line) for f, line in traceback.walk_tb(raised_.__traceback__)]
+            yield from [f"{file}:{line}" for file, line in frames if self._own(file)][-1:]
 
     def _definitions(self, thing: Any) -> Iterator[str]:
-        if isinstance(thing, FunctionType) and self._own(thing.__code__.co_filename):
-            yield where(thing)
+        function = getattr(thing, "__func__", thing)  # a method's
+        if isinstance(function, FunctionType) and self._own(function.__code__.co_filename):
+            yield where(function)
         for one in (thing if inspect.isclass(thing) else type(thing)).__mro__:
             try:
                 file, (_, line) = inspect.getsourcefile(one), inspect.getsourcelines(one)
@@ -66,9 +191,15 @@ class Subject:
                 yield f"{file}:{line}"
 
     def _own(self, file: str) -> bool:
-        """Whether a file belongs to the package that the builder stands in."""
+        """Whether a file belongs to the package that the builder is in."""
         top = sys.modules.get(self.part.offer.build.__module__.partition(".")[0])
-        return any(Path(file).is_relative_to(root) for root in _roots(top))
+        roots = getattr(top, "__path__", None) or [getattr(top, "__file__", None)]
+        return any(Path(file).is_relative_to(root) for root in roots if root)
+
+
+def title(part: Part) -> str:
+    """Return "KIND.NAME"."""
+    return f"{part.kind}.{part.name}"
 
 
 def subject_of(offer: Entry | Family | Part, settings: Mapping[str, Any], *, member: str | None = None) -> Subject:
@@ -122,28 +253,3 @@ def part_of(offer: Entry | Family, member: str | None = None) -> Part:
         problem = f"has no member {member!r}" if member else "is checked by one of its members"
         raise SegregError(f"the {offer.kind} family {offer.name!r} {problem}", hint=hint)
     return Part(offer.kind, f"{offer.prefix}{member}", offer, plugin, member)
-
-
-def _frames(error: BaseException | None, own: Any) -> Iterator[str]:
-    """Return the innermost frame in the plugin of what was raised first."""
-    chain: list[BaseException] = []
-    while error is not None:
-        chain.append(error)
-        error = error.__cause__
-    for raised in reversed(chain):
-        frames = []
-        traceback = raised.__traceback__
-        while traceback is not None:
-            if own(traceback.tb_frame.f_code.co_filename):
-                frames.append(f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}")
-            traceback = traceback.tb_next
-        if frames:
-            yield frames[-1]
-
-
-def _roots(module: ModuleType | None) -> list[Path]:
-    if module is None:
-        return []
-    folders = getattr(module, "__path__", None)
-    file = getattr(module, "__file__", None)
-    return [Path(folder) for folder in folders] if folders else [Path(file)] if file else []

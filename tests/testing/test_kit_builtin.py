@@ -119,7 +119,7 @@ def test_a_dataset_with_its_data(tmp_path):
     outcomes = {check.name: check.outcome() for check in segreg.testing.checks(part, settings=settings)}
     not_checked = {name: o.what for name, o in outcomes.items() if o.status == "not checked"}
     assert not_checked == {
-        "sides_of_its_split_are_disjoint": "it has no split of its own",
+        "splits_are_disjoint": "it has no split of its own",
         "missing_data_is_named": 'it makes what is not there: "root"',
     }
     assert [str(outcome) for outcome in outcomes.values() if outcome.status == "failed"] == []

@@ -277,7 +277,7 @@ from segreg import Entry, hookimpl
 
 def plain(encoder):
     """The finest level."""
-    from segreg.testing.drawn import Finest
+    from segreg.testing.inputs import Finest
     return Finest(encoder)
 
 def broken(encoder):

@@ -73,17 +73,17 @@ DATASETS = [
     (made_of(read_image=noise), "reading_repeats", 'the image of "0" is another at the second reading'),
     (
         made_of(samples=[*FINE.samples[1:], dataclasses.replace(FINE.samples[1], id="again", split="test")]),
-        "sides_of_its_split_are_disjoint",
+        "splits_are_disjoint",
         'the image "1.png" is in two splits: train and test',
     ),
     (
         made_of(samples=samples(group="patient 7")),
-        "sides_of_its_split_are_disjoint",
+        "splits_are_disjoint",
         'the group "patient 7" is in two splits: val and train',
     ),
     (
         made_of(samples=samples(split="training")),
-        "sides_of_its_split_are_disjoint",
+        "splits_are_disjoint",
         '"0" is in the split "training"; there is "train", "val" and "test"',
     ),
 ]

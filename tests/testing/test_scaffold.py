@@ -20,8 +20,7 @@ from segreg.config.resolve import resolve
 from segreg.errors import SegregError
 from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
-from segreg.testing.scaffold import Names, kinds_of, names_of, write_package
-from segreg.testing.scaffold.package import TEMPLATES
+from segreg.testing.scaffold import TEMPLATES, Names, kinds_of, names_of, write_package
 
 ROOT = Path(__file__).parents[2]
 LONGEST = f"segreg-{'a' * 33}"
@@ -162,7 +161,7 @@ def test_its_parts_are_found_and_its_recipe_names_them(package, monkeypatch):
     ("running", "wanted"), [("0.1.0", ">=0.1,<0.2"), ("0.9.dev3+g1", ">=0.9,<0.10"), ("1.4.2", ">=1.4,<2")]
 )
 def test_it_asks_for_the_segreg_of_today_up_to_the_next_that_may_break_it(running, wanted, tmp_path, monkeypatch):
-    monkeypatch.setattr("segreg.testing.scaffold.package.version", lambda name: running)
+    monkeypatch.setattr("segreg.testing.scaffold.version", lambda name: running)
     write_package(names_of("segreg-lung-ct"), ("loss",), tmp_path)
     project = tomllib.loads((tmp_path / "segreg-lung-ct" / "pyproject.toml").read_text())["project"]
     assert project["dependencies"] == [f"segreg-toolkit{wanted}", "torch>=2.8"]
