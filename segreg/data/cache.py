@@ -154,9 +154,9 @@ def prepare(
     try:
         arrays = (_array(building / "images.npy", images), _array(building / "masks.npy", masks))
         sizes = _fill(arrays, dataset, samples, input, threads=threads, progress=progress)
-        for name in ("images.npy", "masks.npy"):
-            sync(building / name)  # before the folder gets its name, should the power fail in between
         _write_meta(building / "meta.json", dataset, samples, input, sizes)
+        for name in ("images.npy", "masks.npy", "meta.json"):
+            sync(building / name)  # before the folder gets its name, should the power fail in between
         with contextlib.suppress(OSError):  # another process was faster: what it made is the same
             building.rename(place)
     except OSError as error:
@@ -264,7 +264,6 @@ def _write_meta(file: Path, dataset: Dataset, samples: Sequence[Sample], input: 
         "versions": {name: _version(name) for name in (DISTRIBUTION, "numpy", "pillow", "torch")},
     }
     file.write_text(json.dumps(meta), encoding="utf-8")
-    sync(file)
 
 
 def _version(distribution: str) -> str | None:

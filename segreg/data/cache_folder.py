@@ -180,7 +180,7 @@ def new_folder(key: str, folder: Path | None = None) -> tuple[Path, CacheLock]:
 
 
 def remove(entry: Path) -> bool:
-    """Remove an entry unless a live process uses it, and say whether it is gone."""
+    """Remove an entry unless a live process uses it; return whether it is gone."""
     try:
         held = CacheLock(entry)
     except FileNotFoundError:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from segreg.data import SplitName
+from segreg.data import SPLITS, SplitName
 from segreg.data.images import read_labels
 from segreg.errors import Problem, SegregError
 from segreg.registry.protocols import Dataset, Sample
@@ -92,7 +92,7 @@ def write_split(
         for file in files:
             made += _make(file, dataset, link)
             advance()
-    _write_manifest(out / MANIFEST, dataset, chosen, files, out)
+    _write_manifest(out, dataset, chosen, files)
     return Written(out, {s: len(i) for s, i in splits.items()}, made, len(files), form, ignored)
 
 
@@ -184,10 +184,8 @@ def _refuse_strangers(out: Path, files: Sequence[_File]) -> None:
     """Refuse folders that hold other files, above all those of another split: a sample would be in two splits."""
     wanted = {file.target for file in files}
     there: list[Path] = []
-    for split in ("train", "val", "test"):
-        folder = out / f"{split}_split"
-        if folder.exists():
-            there += [p for p in folder.rglob("*") if not p.is_dir() or p.is_symlink()]
+    for split in SPLITS:
+        there += [p for p in (out / f"{split}_split").rglob("*") if not p.is_dir() or p.is_symlink()]
     strange = [path for path in there if path not in wanted and not path.name.endswith(_PART)]
     if strange:
         raise SegregError(
@@ -200,7 +198,7 @@ def _refuse_strangers(out: Path, files: Sequence[_File]) -> None:
 
 
 def _make(file: _File, dataset: Dataset, link: Link) -> bool:
-    """Make one file, and say whether it had to."""
+    """Make one file; return whether it had to be made."""
     target = file.target
     try:
         if target.exists() or target.is_symlink():
@@ -257,18 +255,17 @@ def _render(file: _File, dataset: Dataset, target: Path) -> None:
 
 
 def _write_manifest(
-    manifest: Path, dataset: Dataset, chosen: Sequence[tuple[SplitName, Sample]], files: Sequence[_File], out: Path
+    out: Path, dataset: Dataset, chosen: Sequence[tuple[SplitName, Sample]], files: Sequence[_File]
 ) -> None:
     """Write the manifest last: with it, the split is whole. A multilabel task's masks are named by their folder."""
-    image_of = {file.sample.id: file.target for file in files if file.holds == "image"}
-    mask_of = {file.sample.id: file.target for file in files if file.holds == "mask"}
+    path_of = {(file.holds, file.sample.id): file.target.relative_to(out).as_posix() for file in files}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for split, sample in chosen:
-        image, mask = image_of[sample.id].relative_to(out), mask_of[sample.id].relative_to(out)
-        shown = "" if dataset.task.mode == "multilabel" else mask.as_posix()
-        writer.writerow((sample.id, image.as_posix(), shown, split, sample.group or ""))
+        mask = "" if dataset.task.mode == "multilabel" else path_of["mask", sample.id]
+        writer.writerow((sample.id, path_of["image", sample.id], mask, split, sample.group or ""))
+    manifest = out / MANIFEST
     with contextlib.suppress(OSError):
         if manifest.read_text(encoding="utf-8") == text.getvalue():
             return

@@ -121,16 +121,13 @@ def _as_scikit_learn(samples: Sequence[Sample], settings: Split) -> dict[SplitNa
 
 
 def _own(samples: Sequence[Sample]) -> dict[SplitName, list[int]]:
-    splits: dict[SplitName, list[int]] = {split: [] for split in SPLITS}
     lost = [sample.id for sample in samples if sample.split not in SPLITS]
     if lost:
         raise SegregError(
             f"{len(lost)} of {len(samples)} samples don't say in which split they are: {listed(lost, most=5)}",
             hint="the data set gives train, val or test to each or to none; split.method: random draws a split",
         )
-    for split in SPLITS:
-        splits[split] = [index for index, sample in enumerate(samples) if sample.split == split]
-    return splits
+    return {split: [index for index, sample in enumerate(samples) if sample.split == split] for split in SPLITS}
 
 
 def _listed(samples: Sequence[Sample], lists: Mapping[SplitName, Path]) -> dict[SplitName, list[int]]:

@@ -111,23 +111,19 @@ def pair_sheet(
                 image, mask, _ = fitted_sample(dataset, sample, input)
             except SegregError:
                 continue
-            image, mask = turned(image, way), _turned_mask(mask, way)
+            image = turned(image, way)
+            mask = np.stack([turned(layer, way) for layer in mask]) if mask.ndim == 3 else turned(mask, way)
             split = f"{split_of[index]}: " if index in split_of else ""
             panels.append(Panel(_outlined(image, mask, dataset.task), split + sample.id))
         if panels:
-            words = [f"alike by {pair.likeness:.2f}" if pair.likeness < 1 else "the same values"]
-            words.append(ORIENTATIONS[pair.orientation])
-            panels = [Panel(p.image, f"{p.words}\n{w}") for p, w in zip(panels, words, strict=False)]
-            rows.append(panels)
+            likeness = f"alike by {pair.likeness:.2f}" if pair.likeness < 1 else "the same values"
+            below = (likeness, ORIENTATIONS[pair.orientation])
+            rows.append([Panel(p.image, f"{p.words}\n{words}") for p, words in zip(panels, below, strict=False)])
     # Two pairs beside each other, because pairs are narrow.
     rows = [[panel for row in rows[k : k + 2] for panel in row] for k in range(0, len(rows), 2)]
     shown = f"{min(most, len(pairs))} of {len(pairs)}" if len(pairs) > most else str(len(pairs))
     title = f"pairs of images that look like copies, those in two splits first: {shown}"
     return _sheet(rows, title, dataset.task)
-
-
-def _turned_mask(mask: NDArray[np.uint8], way: int) -> NDArray[np.uint8]:
-    return np.stack([turned(layer, way) for layer in mask]) if mask.ndim == 3 else turned(mask, way)
 
 
 def _outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8], task: Task) -> NDArray[np.uint8]:
