@@ -182,13 +182,13 @@ def write_rows(file: Path, scores: Scores) -> None:
 def format_values(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]) -> list[str]:
     """Return a line for each value: its name, "0.1234" or "undefined", and its interval if it has one."""
     width = max(map(len, values), default=0)
-    return [f"  {name:<{width}}  {_format(value, intervals.get(name))}" for name, value in values.items()]
-
-
-def _format(value: float | None, interval: Sequence[float] | None) -> str:
-    if value is None or math.isnan(value):
-        return "undefined"
-    return f"{value:.4f}" + (f"  [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else "")
+    lines = []
+    for name, value in values.items():
+        number = "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
+        if number != "undefined" and (ends := intervals.get(name)):
+            number += f"  [{ends[0]:.4f}, {ends[1]:.4f}]"
+        lines.append(f"  {name:<{width}}  {number}")
+    return lines
 
 
 def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str, tuple[float, float]]:

@@ -109,9 +109,8 @@ def predict_files(
     except OSError as error:
         raise SegregError(f"{outputs.folder}: can't be written to ({error.strerror})") from None
     with progress.watch("predicting", len(todo), "images") as advance:
-        work = _Work(summary, outputs, progress, advance)
         try:
-            _predict(todo, predictors, config, threshold, work)
+            _Work(predictors, config, threshold, summary, outputs, progress, advance).run(todo)
         except torch.OutOfMemoryError:
             raise SegregError(
                 f"the memory of {predictors[0].device} does not suffice",
@@ -125,18 +124,66 @@ def predict_files(
 
 @dataclass
 class _Work:
-    """What is known of a prediction while it continues. Only the main thread changes it."""
+    """A prediction while it continues. Only the main thread changes it."""
 
+    predictors: Sequence[Predictor]
+    config: InferenceConfig
+    threshold: float
     summary: Summary
     outputs: Outputs
     progress: Progress
     advance: Advance
 
-    def failed(self, image: ImageFile, error: Exception) -> None:
-        why = str(error) if isinstance(error, SegregError) else f"{image.file}: {_reason(error)}"
-        self.summary.failed.append((image, why))
-        self.progress.say(f"failed: {why}")
-        self.advance(1)
+    def run(self, todo: Sequence[ImageFile]) -> None:
+        by_file = {image.file: image for image in todo}
+        with ThreadPoolExecutor(_AHEAD, "reading") as readers, ThreadPoolExecutor(_AHEAD, "writing") as writers:
+            try:
+                writing: deque[tuple[ImageFile, Future[None]]] = deque()
+                read = self.read_ahead(todo, readers)
+                for image, strips in predict(self.predictors, read, self.config, threshold=self.threshold):
+                    named = by_file[image.name]
+                    try:
+                        labels = self.outputs.collect(named.name, image.size, self.with_progress(image, strips))
+                    except (SegregError, OSError, MemoryError) as error:
+                        self.failed(named, error)
+                        continue
+                    writing.append((named, writers.submit(self.outputs.save, named.name, image.pixels[0], labels)))
+                    del image, labels  # which the writer lets go when it has done
+                    while len(writing) > _AHEAD:
+                        self.written(*writing.popleft())
+                while writing:
+                    self.written(*writing.popleft())
+            finally:
+                readers.shutdown(wait=False, cancel_futures=True)
+                writers.shutdown(wait=False, cancel_futures=True)
+
+    def read_ahead(self, todo: Sequence[ImageFile], readers: ThreadPoolExecutor) -> Iterator[InputImage]:
+        def read(image: ImageFile) -> InputImage:
+            return prepare_image(self.predictors, read_image(image.file), image.file, self.config)
+
+        waiting: deque[tuple[ImageFile, Future[InputImage]]] = deque()
+        rest = iter(todo)
+        while True:
+            while len(waiting) < _AHEAD and (following := next(rest, None)):
+                waiting.append((following, readers.submit(read, following)))
+            if not waiting:
+                return
+            image, reading = waiting.popleft()
+            try:
+                found = reading.result()
+            except (SegregError, OSError, MemoryError) as error:
+                self.failed(image, error)
+                continue
+            del reading
+            yield found
+
+    def with_progress(self, image: InputImage, strips: Iterator[PredictedRows]) -> Iterator[PredictedRows]:
+        """Yield the rows, and show the progress of an image in tiles."""
+        height = image.size[0]
+        for strip in strips:
+            yield strip
+            if self.config.tile is not None:
+                self.advance(0, note=f"{image.name.name}: {100 * strip.rows.stop // height}%")
 
     def written(self, image: ImageFile, writing: Future[None]) -> None:
         try:
@@ -147,69 +194,13 @@ class _Work:
         self.summary.predicted.append((image, self.outputs.files(image.name)))
         self.advance(1)
 
-
-def _predict(
-    todo: Sequence[ImageFile], predictors: Sequence[Predictor], config: InferenceConfig, threshold: float, work: _Work
-) -> None:
-    by_file = {image.file: image for image in todo}
-    with ThreadPoolExecutor(_AHEAD, "reading") as readers, ThreadPoolExecutor(_AHEAD, "writing") as writers:
-        try:
-            writing: deque[tuple[ImageFile, Future[None]]] = deque()
-            read = _read_ahead(todo, predictors, config, readers, work)
-            for image, strips in predict(predictors, read, config, threshold=threshold):
-                named = by_file[image.name]
-                try:
-                    labels = work.outputs.collect(named.name, image.size, _with_progress(image, strips, config, work))
-                except (OSError, MemoryError) as error:
-                    work.failed(named, error)
-                    continue
-                writing.append((named, writers.submit(work.outputs.save, named.name, image.pixels[0], labels)))
-                del image, labels  # which the writer lets go when it has done
-                while len(writing) > _AHEAD:
-                    work.written(*writing.popleft())
-            while writing:
-                work.written(*writing.popleft())
-        finally:
-            readers.shutdown(wait=False, cancel_futures=True)
-            writers.shutdown(wait=False, cancel_futures=True)
-
-
-def _read_ahead(
-    todo: Sequence[ImageFile],
-    predictors: Sequence[Predictor],
-    config: InferenceConfig,
-    readers: ThreadPoolExecutor,
-    work: _Work,
-) -> Iterator[InputImage]:
-    def read(image: ImageFile) -> InputImage:
-        return prepare_image(predictors, read_image(image.file), image.file, config)
-
-    waiting: deque[tuple[ImageFile, Future[InputImage]]] = deque()
-    rest = iter(todo)
-    while True:
-        while len(waiting) < _AHEAD and (following := next(rest, None)):
-            waiting.append((following, readers.submit(read, following)))
-        if not waiting:
-            return
-        image, reading = waiting.popleft()
-        try:
-            found = reading.result()
-        except (SegregError, OSError, MemoryError) as error:
-            work.failed(image, error)
-            continue
-        del reading
-        yield found
-
-
-def _with_progress(
-    image: InputImage, strips: Iterator[PredictedRows], config: InferenceConfig, work: _Work
-) -> Iterator[PredictedRows]:
-    """Yield the rows, and show the progress of an image in tiles."""
-    height = image.size[0]
-    for strip in strips:
-        yield strip
-        if config.tile is not None:
-            work.advance(0, note=f"{image.name.name}: {100 * strip.rows.stop // height}%")
+    def failed(self, image: ImageFile, error: BaseException) -> None:
+        if isinstance(error.__cause__, OSError):  # what the disk refused to take
+            error = error.__cause__
+        why = str(error) if isinstance(error, SegregError) else f"{image.file}: {_reason(error)}"
+        self.summary.failed.append((image, why))
+        self.progress.say(f"failed: {why}")
+        self.advance(1)
 
 
 def _settings(
@@ -258,7 +249,7 @@ def _refuse_to_replace_inputs(images: Sequence[ImageFile], outputs: Outputs) -> 
                 )
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "does not fit into memory"
     if isinstance(error, OSError) and error.strerror:

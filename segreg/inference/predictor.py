@@ -247,9 +247,11 @@ def predict(
     threshold = common_threshold(predictors, threshold)
     task = predictors[0].task
     if config.tile is not None:
+        from torch import from_numpy
+
         for image in images:
             rows = _tiled(predictors, image, config, config.tile)
-            yield image, (PredictedRows(top, _tensor(maps), "probabilities", task, threshold) for top, maps in rows)
+            yield image, (PredictedRows(top, from_numpy(maps), "probabilities", task, threshold) for top, maps in rows)
         return
     alone = len(predictors) * len(config.flips) * len(config.scales) == 1
     for group in _groups(images, config.batch_size, task.channels):
@@ -403,9 +405,3 @@ def _strips(
     rows = max(1, _STRIP // width)
     for top in range(0, height, rows):
         yield PredictedRows(top, values[:, top : top + rows], are, task, threshold)
-
-
-def _tensor(values: NDArray[np.float32]) -> Tensor:
-    import torch
-
-    return torch.from_numpy(values)

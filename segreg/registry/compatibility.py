@@ -26,16 +26,16 @@ def misfit(distribution: Distribution) -> str:
     if plain_name(distribution.name) == DISTRIBUTION:
         return ""
     asked = [line for line in distribution.requires or () if _ASKS_FOR_SEGREG.match(line)]
-    running = _running() if asked else None
+    running = _version(DISTRIBUTION) if asked else ""
     refused = _refused(asked, running) if running else ""
     return f"it is made for segreg-toolkit{refused}, and this is segreg-toolkit {running}" if refused else ""
 
 
-def _running() -> str | None:
+def _version(distribution: str) -> str:
     try:
-        return version(DISTRIBUTION)
-    except PackageNotFoundError:  # run from its folder, not installed
-        return None
+        return version(distribution)
+    except PackageNotFoundError:  # of segreg itself: it is run from its folder
+        return ""
 
 
 def _refused(asked: Iterable[str], running: str) -> str:
@@ -65,9 +65,7 @@ def stranger_installed() -> str:
 
     Both have a package `segreg`, so that each overwrites files of the other.
     """
-    try:
-        found = version(STRANGER)
-    except PackageNotFoundError:
+    if not (found := _version(STRANGER)):
         return ""
     problem = SegregError(
         f'the package "{STRANGER}" {found} is installed, another project with the same import name; it shares the '

@@ -7,7 +7,7 @@ import fnmatch
 import os
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -117,12 +117,7 @@ class Registry:
         if not exact:
             raise self._unknown(kind, name, bare)
         if len(exact) > 1:
-            choices = listed([f"{bare}@{part.plugin.distribution}" for part in exact], last="or")
-            raise SegregError(
-                f'the {kind} "{bare}" is offered more than once: '
-                + " and ".join(f"by {part.plugin.title} ({part.offer.place})" for part in exact),
-                hint=f"say which one: {choices}" if len({p.plugin.distribution for p in exact}) > 1 else "",
-            )
+            raise _offered_twice(f'{kind} "{bare}"', bare, [(part.plugin, part.offer.place) for part in exact])
         return exact[0]
 
     def names(self, kind: str) -> list[str]:
@@ -194,12 +189,8 @@ class Registry:
         if len(offers) == 1:
             return offers[0][1]
         if offers:
-            raise SegregError(
-                f'the command "{bare}" is offered more than once: '
-                + " and ".join(f"by {plugin.title} ({command.place})" for plugin, command in offers),
-                hint="say which one: "
-                + listed([f"segreg {bare}@{plugin.distribution}" for plugin, _ in offers], last="or"),
-            )
+            places = [(plugin, command.place) for plugin, command in offers]
+            raise _offered_twice(f'command "{bare}"', f"segreg {bare}", places)
         who = sorted(plugin.distribution for plugin, _ in self.commands().get(bare, []))
         hints = [f'"{bare}" is offered by {listed(who)}' if who else "", *self.may_offer()]
         raise SegregError(f'there is no command "{name}"', hint="\n".join(filter(None, hints)))
@@ -213,7 +204,9 @@ class Registry:
 
     def _unknown(self, kind: str, name: str, bare: str) -> SegregError:
         for _, offer in self._offers(kind):
-            if isinstance(offer, Family) and (why := _why_unfit(offer, bare)):
+            if not isinstance(offer, Family) or offer.unfit is None or not bare.startswith(offer.prefix):
+                continue
+            if why := offer.unfit().get(bare.removeprefix(offer.prefix)):
                 return SegregError(f'the {kind} "{bare}" can\'t be used: {why}')
         for plugin, family in self.families(kind):
             if bare.startswith(family.prefix):
@@ -252,10 +245,13 @@ def _member(plugin: Plugin, offer: Entry | Family, name: str) -> list[str]:
     return [member] if member in _members(plugin, offer) else []
 
 
-def _why_unfit(family: Family, name: str) -> str:
-    """Return why a name that looks like a member can't be used; empty where the family doesn't know."""
-    unfit = family.unfit() if family.unfit and name.startswith(family.prefix) else {}
-    return unfit.get(name.removeprefix(family.prefix), "")
+def _offered_twice(what: str, written: str, offers: Sequence[tuple[Plugin, str]]) -> SegregError:
+    """Return the error of a name that several offer, each given with the place of its offer."""
+    choices = listed([f"{written}@{plugin.distribution}" for plugin, _ in offers], last="or")
+    return SegregError(
+        f"the {what} is offered more than once: " + " and ".join(f"by {p.title} ({place})" for p, place in offers),
+        hint=f"say which one: {choices}" if len({plugin.distribution for plugin, _ in offers}) > 1 else "",
+    )
 
 
 def _members(plugin: Plugin, family: Family) -> frozenset[str]:

@@ -48,9 +48,7 @@ def devices() -> list[str]:
     import torch
 
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    apple = torch.backends.mps.is_available()
-    mps = ["mps"] if apple else []
-    return [*cuda, *mps, "cpu"]
+    return [*cuda, *(["mps"] if torch.backends.mps.is_available() else []), "cpu"]
 
 
 def choose_device(name: str = "auto") -> torch.device:

@@ -41,7 +41,11 @@ def progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
         mode = "bar" if stream.isatty() else "lines"
     if mode == "quiet":
         return Quiet()
-    return Lines(stream) if mode == "lines" else _bar(stream)
+    if mode == "lines":
+        return Lines(stream)
+    from rich.console import Console
+
+    return Bar(Console(file=stream))
 
 
 @dataclass(frozen=True)
@@ -144,9 +148,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
-def _bar(stream: TextIO) -> Bar:
-    from rich.console import Console
-
-    return Bar(Console(file=stream))

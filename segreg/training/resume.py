@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,9 +154,8 @@ class AsyncCheckpointer:
 
     def __init__(self, output: Output, monitor: Monitor, *, in_background: bool) -> None:
         self.output, self.monitor, self.in_background = output, monitor, in_background
-        self._thread: threading.Thread | None = None
-        self._state: State | None = None
-        self._error: BaseException | None = None
+        self._writer = ThreadPoolExecutor(1, "segreg-checkpointer")
+        self._pending: tuple[State, Future[None]] | None = None
 
     def save(self, state: State) -> None:
         """Save a finished epoch, or start to.
@@ -171,9 +170,9 @@ class AsyncCheckpointer:
             save_epoch(state, self.output, self.monitor)
             self._observe(state)
             return
-        self._state = on_host(state)
-        self._thread = threading.Thread(target=self._write, args=(self._state,), name="segreg-checkpointer")
-        self._thread.start()
+        # A copy in the computer's memory, which no longer changes with training.
+        state = replace(state, **{field.name: _copied(getattr(state, field.name)) for field in fields(state)})
+        self._pending = state, self._writer.submit(save_epoch, state, self.output, self.monitor)
 
     def wait(self) -> None:
         """Wait until everything is on disk, and call the observer.
@@ -181,30 +180,17 @@ class AsyncCheckpointer:
         Raises:
             SegregError: it could not be written.
         """
-        if self._thread is None:
+        if self._pending is None:
             return
-        self._thread.join()
-        self._thread, state, error = None, self._state, self._error
-        self._state = self._error = None
-        if error is not None:
-            raise error
-        assert state is not None
+        state, writing = self._pending
+        wait([writing])
+        self._pending = None
+        writing.result()  # raises what the thread raised
         self._observe(state)
-
-    def _write(self, state: State) -> None:
-        try:
-            save_epoch(state, self.output, self.monitor)
-        except BaseException as error:  # raised by wait()
-            self._error = error
 
     def _observe(self, state: State) -> None:
         if self.output.observe:
             self.output.observe(state.epoch, state.values)
-
-
-def on_host(state: State) -> State:
-    """Return a copy whose tensors are in the computer's memory and no longer change with training."""
-    return replace(state, **{field.name: _copied(getattr(state, field.name)) for field in fields(state)})
 
 
 def _copied(value: Any) -> Any:

@@ -203,7 +203,7 @@ def test_training_continues_while_an_epoch_is_written_and_does_not_change_it(tmp
 
     monkeypatch.setattr(trainer, "validation_pass", noted)
     train(tmp_path)
-    assert [written[epoch][0] for epoch in (1, 2, 3)] == ["segreg-checkpointer"] * 3
+    assert [written[epoch][0] for epoch in (1, 2, 3)] == ["segreg-checkpointer_0"] * 3
     for epoch in (1, 2, 3):
         assert_same(written[epoch][1], at_the_end[epoch])
 
