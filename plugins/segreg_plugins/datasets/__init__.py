@@ -11,8 +11,12 @@ from segreg_plugins.datasets.csv_manifest import csv_manifest
 from segreg_plugins.datasets.dsb2018 import dsb2018
 from segreg_plugins.datasets.folder import folder
 from segreg_plugins.datasets.isic2018 import isic2018
+from segreg_plugins.datasets.label_studio import label_studio
+from segreg_plugins.datasets.labelme import labelme
+from segreg_plugins.datasets.supervisely import supervisely
 from segreg_plugins.datasets.synthetic_lesions import synthetic_lesions
 from segreg_plugins.datasets.voc import voc
+from segreg_plugins.datasets.yolo import yolo
 
 
 @hookimpl
@@ -26,6 +30,10 @@ def segreg_entries() -> list[Entry]:
         Entry("dataset", "dsb2018", dsb2018, paper="doi:10.1038/s41592-019-0612-7"),
         Entry("dataset", "folder", folder),
         Entry("dataset", "isic2018", isic2018, paper="arXiv:1902.03368"),
+        Entry("dataset", "label_studio", label_studio),
+        Entry("dataset", "labelme", labelme),
+        Entry("dataset", "supervisely", supervisely),
         Entry("dataset", "synthetic_lesions", synthetic_lesions),
         Entry("dataset", "voc", voc, paper="doi:10.1007/s11263-014-0733-5"),
+        Entry("dataset", "yolo", yolo),
     ]

@@ -12,9 +12,9 @@ from typing import Literal
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
-from segreg_plugins.datasets.coco_classes import NOTHING, coco_task
+from segreg_plugins.datasets.class_choice import NOTHING, class_task
 from segreg_plugins.datasets.coco_drawing import Drawing, DrawingRules, read_coco_mask
-from segreg_plugins.datasets.coco_file import CocoFile, CocoImage, read_coco
+from segreg_plugins.datasets.coco_file import CocoFile, CocoImage, Id, read_coco
 from segreg_plugins.datasets.coco_layout import AnnotationFile, found_parts, image_file, named_parts
 from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
 from segreg_plugins.datasets.masks import read_image
@@ -83,7 +83,7 @@ def coco(
     pattern = None if groups == "auto" else group_pattern(groups)
     parts = found_parts(root) if annotations is None else named_parts(annotations, images)
     files = _read(parts)
-    task, labels = coco_task(files, classes=classes, mode=mode, background=background, others=others)
+    task, labels = class_task(_names(files), classes=classes, mode=mode, background=background, others=others)
     by_id = {file.path: {key: labels[file.categories[key]] for key in file.used()} for file in files}
     if boxes == "error":
         _refuse_without_outline(files, by_id, crowd)
@@ -117,6 +117,25 @@ def _read(parts: Sequence[AnnotationFile]) -> list[CocoFile]:
     if problems:
         raise SegregError.of(problems)
     return files
+
+
+def _names(files: Sequence[CocoFile]) -> list[str]:
+    """Return the names of the categories that are used, in the order of their ids in the first file that uses them.
+
+    Raises:
+        SegregError: nothing is annotated.
+    """
+    names: list[str] = []
+    for file in files:
+        used = [file.categories[key] for key in sorted(file.used(), key=_in_order)]
+        names += [name for name in used if name not in names]
+    if not names:
+        raise SegregError(f"{files[0].path}: no annotation in it, so that there is nothing to learn")
+    return names
+
+
+def _in_order(key: Id) -> tuple[int, str]:
+    return (key, "") if isinstance(key, int) else (1 << 62, key)
 
 
 def _found(parts: Sequence[AnnotationFile], files: Sequence[CocoFile]) -> list[tuple[AnnotationFile, CocoImage, Path]]:

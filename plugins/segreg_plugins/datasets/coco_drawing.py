@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX, Task
-from segreg_plugins.datasets.coco_classes import NOTHING
+from segreg_plugins.datasets.class_choice import NOTHING
 from segreg_plugins.datasets.coco_file import Annotation, CocoImage, RunLengths
+from segreg_plugins.datasets.masks import upright_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,7 +72,7 @@ def read_coco_mask(sample: Sample, *, drawing: Drawing) -> NDArray[np.uint8]:
 
     assert sample.mask is not None
     image, labels = drawing.images[sample.id], drawing.labels[sample.mask]
-    size = _upright_size(sample.image)
+    size = upright_size(sample.image)
     refers_to = image.size or size
     _check_size(sample, refers_to, size, drawing.rules)
     layers = np.zeros((drawing.task.channels if drawing.task.mode == "multilabel" else 1, *size), np.uint8)
@@ -174,22 +175,6 @@ def _check_size(sample: Sample, refers_to: Size, size: Size, rules: DrawingRules
         f"{sample.mask}: says that {sample.image} is {_hw(refers_to)}, and the file is {_hw(size)} (height x width)",
         hint=hint,
     )
-
-
-def _upright_size(path: Path) -> Size:
-    """Return an image's height and width as it is read, from a JPEG's header and from the pixels of all else."""
-    from PIL import Image, UnidentifiedImageError
-
-    from segreg.data.images import read_image
-
-    try:
-        with Image.open(path, formats=("JPEG",)) as image:
-            width, height = image.size
-            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-            return (width, height) if turned else (height, width)
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        height, width = read_image(path).shape[:2]  # tells what is wrong where something is
-        return height, width
 
 
 def _hw(size: Size) -> str:

@@ -14,7 +14,7 @@ from segreg_plugins.datasets.sources import source_error
 
 SplitName = Literal["train", "val", "test"]
 
-_SPLITS: Mapping[str, SplitName] = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
+SPLITS: Mapping[str, SplitName] = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
 _ROBOFLOW = "_annotations.coco.json"
 _SOURCE = (
     'export from Roboflow as "COCO Segmentation", from CVAT as "COCO 1.0" or from Label Studio as "COCO"; COCO itself '
@@ -78,9 +78,9 @@ def found_parts(root: Path) -> list[AnnotationFile]:
     if problem := missing_folder(root, "root"):
         raise source_error([problem], _SOURCE)
     parts = [
-        AnnotationFile(file, (folder, folder / "images"), _SPLITS[folder.name.lower()])
+        AnnotationFile(file, (folder, folder / "images"), SPLITS[folder.name.lower()])
         for folder in sorted(root.iterdir())
-        if folder.name.lower() in _SPLITS and folder.is_dir() and (file := _only_json(folder))
+        if folder.name.lower() in SPLITS and folder.is_dir() and (file := _only_json(folder))
     ]
     parts = parts or _official(root)
     if not parts and (file := _only_json(root)):
@@ -120,7 +120,7 @@ def _official(root: Path) -> list[AnnotationFile]:
     parts = []
     for file in files:
         name = file.stem.removeprefix("instances_")
-        split = _SPLITS.get(re.split(r"[^a-z]", name.lower())[0])
+        split = SPLITS.get(re.split(r"[^a-z]", name.lower())[0])
         folders = (root / name, root / "images" / name, root / "images", root)
         parts.append(AnnotationFile(file, folders, split))
     if len(parts) > 1 and any(part.split is None for part in parts):

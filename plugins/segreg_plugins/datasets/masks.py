@@ -24,6 +24,22 @@ def read_image(sample: Sample) -> NDArray[np.uint8] | NDArray[np.uint16]:
     return read(sample.image)
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """Return an image's height and width as it is read, from a JPEG's header and from the pixels of all else."""
+    from PIL import Image, UnidentifiedImageError
+
+    from segreg.data.images import read_image as read
+
+    try:
+        with Image.open(path, formats=("JPEG",)) as image:
+            width, height = image.size
+            turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            return (width, height) if turned else (height, width)
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        height, width = read(path).shape[:2]  # tells what is wrong where something is
+        return height, width
+
+
 def read_binary_mask(
     sample: Sample, *, foreground: Foreground = "auto", ignore: int | None = None
 ) -> NDArray[np.uint8]:

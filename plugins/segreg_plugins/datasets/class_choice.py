@@ -1,4 +1,4 @@
-"""Which class each category of an export becomes."""
+"""Which class each label of an annotated data set becomes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Literal
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.task import IGNORE_INDEX, Task
-from segreg_plugins.datasets.coco_file import CocoFile, Id
 
 Mode = Literal["multiclass", "binary", "multilabel"]
 Others = Literal["error", "background", "ignore"]
@@ -17,8 +16,8 @@ NOTHING = -1
 """The label of what is not drawn at all."""
 
 
-def coco_task(
-    files: Sequence[CocoFile],
+def class_task(
+    known: Sequence[str],
     *,
     classes: Sequence[str] | Mapping[str, Sequence[str]] | None,
     mode: Mode,
@@ -30,10 +29,12 @@ def coco_task(
     In a multiclass task label 0 is the background and 1 the first class; in a binary one 1 is the foreground; in a
     multilabel one 0 is the first class. 255 is ignored, and `NOTHING` is not drawn: others, and the background.
 
+    Args:
+        known: the categories that something is annotated with, in their order.
+
     Raises:
         SegregError: a class has no category, a category no class or two, or the mode does not fit the classes.
     """
-    known = _names(files)
     members = _members(known, classes, background)
     if mode == "binary" and len(members) != 1:
         raise SegregError(
@@ -53,21 +54,6 @@ def coco_task(
         )
     labels |= dict.fromkeys(rest, IGNORE_INDEX if others == "ignore" else NOTHING)
     return task, labels | ({background: NOTHING} if background in known else {})
-
-
-def _names(files: Sequence[CocoFile]) -> list[str]:
-    """Return the names of the categories that are used, in the order of their ids in the first file that uses them.
-
-    Raises:
-        SegregError: nothing is annotated.
-    """
-    names: list[str] = []
-    for file in files:
-        used = [file.categories[key] for key in sorted(file.used(), key=_in_order)]
-        names += [name for name in used if name not in names]
-    if not names:
-        raise SegregError(f"{files[0].path}: no annotation in it, so that there is nothing to learn")
-    return names
 
 
 def _members(
@@ -103,7 +89,3 @@ def _members(
             f'classes: "{background}" is what is in no class, and can\'t be one', hint="background: names it otherwise"
         )
     return chosen
-
-
-def _in_order(key: Id) -> tuple[int, str]:
-    return (key, "") if isinstance(key, int) else (1 << 62, key)
