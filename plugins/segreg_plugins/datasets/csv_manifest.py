@@ -9,9 +9,10 @@ from typing import Literal
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
-from segreg.settings import NonNegativeInt
 from segreg_plugins.datasets.images import expanded
+from segreg_plugins.datasets.mask_files import Channel
 from segreg_plugins.datasets.mask_rules import mask_rules
+from segreg_plugins.datasets.mask_values import Values
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.table import TableRow, read_table
 
@@ -26,9 +27,12 @@ def csv_manifest(
     manifest: Path,
     root: Path | None = None,
     columns: dict[Literal["image", "mask", "split", "group", "id"], str] | None = None,
-    classes: tuple[str, ...] = ("foreground",),
+    classes: tuple[str, ...] | None = None,
+    values: Values | None = None,
     foreground: Literal["auto", "nonzero", "above_127"] = "auto",
-    ignore_index: NonNegativeInt | None = None,
+    ignore_index: int | None = None,
+    mask_channel: Channel | None = None,
+    palette: Literal["auto", "indices"] = "auto",
 ) -> Dataset:
     """Images and masks as a table names them, CSV with a header or JSON lines, with split, group and id if wanted.
 
@@ -43,15 +47,31 @@ def csv_manifest(
         root: folder that the paths start from; null is the manifest's own.
         columns: what the columns are called where they are called otherwise, as in `{image: path, group: patient}`.
         classes: class names. One is the foreground of binary masks; several are those of the mask values 0, 1, 2 ...
+            Where it is null, those of `values`, and without them one, "foreground".
+        values: class names with the values that masks have for them: a number, a range such as "10-20", a list of
+            those, or colours such as [128, 0, 128]. `ignore` has the values that count for nothing. Any other value
+            of a mask is an error. For a binary task, `classes` names the foreground and `values` it and `background`.
         foreground: which values of a binary mask are foreground. `auto` takes masks of 0/1 or 0/255 and refuses others,
             `nonzero` takes all but 0 (numbered instances), `above_127` those above 127 (soft edges).
         ignore_index: mask value of pixels that count for nothing. Where it is null, 255 with several classes and none
             with one.
+        mask_channel: channel of RGB, RGBA or multi-band masks that has the values: red, green, blue, alpha or a number
+            from 0. Where it is null, the masks have one channel, or equal ones.
+        palette: what counts in masks with a palette. `auto` compares the palettes of all masks: the grey levels count
+            where all palettes are grey, otherwise the indices, which must have the same colours in all files.
+            `indices` takes the indices, whatever their colours are.
 
     Raises:
         SegregError: the table, a path in it or a setting is wrong; reported with the table's line, up to 20 at once.
     """
-    rules = mask_rules(classes, foreground, ignore_index)
+    rules = mask_rules(
+        classes,
+        foreground,
+        ignore_index,
+        values=values,
+        mask_channel=mask_channel,
+        palette=palette,
+    )
     manifest = expanded(manifest)
     if not manifest.is_file():
         raise _no_table(manifest)
@@ -70,7 +90,8 @@ def csv_manifest(
         rest = [Problem(f"{manifest}: and {more} more things are wrong")] if more > 0 else []
         raise SegregError.of([*problems[:MOST_PROBLEMS], *rest])
     folders = list(dict.fromkeys(sample.image.parent for sample in samples))
-    return Dataset(rules.task, samples, read_image, rules.read_mask, reader=f"csv: {rules.reader}", folders=folders)
+    read_mask, reader = rules.reading([sample.mask for sample in samples if sample.mask])
+    return Dataset(rules.task, samples, read_image, read_mask, reader=f"csv: {reader}", folders=folders)
 
 
 def _no_table(manifest: Path) -> SegregError:

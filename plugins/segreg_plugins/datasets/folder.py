@@ -8,10 +8,11 @@ from typing import Literal
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Sample
-from segreg.settings import NonNegativeInt
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import expanded
+from segreg_plugins.datasets.mask_files import Channel
 from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules
+from segreg_plugins.datasets.mask_values import Values
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_in
 
@@ -20,12 +21,15 @@ def folder(
     *,
     images: Path,
     masks: Path,
-    classes: tuple[str, ...] = ("foreground",),
+    classes: tuple[str, ...] | None = None,
     image_suffix: str = "",
     mask_suffix: str = "",
     search: Literal["folder", "tree", "mirrored_tree"] = "folder",
+    values: Values | None = None,
     foreground: Literal["auto", "nonzero", "above_127"] = "auto",
-    ignore_index: NonNegativeInt | None = None,
+    ignore_index: int | None = None,
+    mask_channel: Channel | None = None,
+    palette: Literal["auto", "indices"] = "auto",
     groups: str | None = None,
 ) -> Dataset:
     """Images in one folder and masks in another, paired by name.
@@ -37,6 +41,10 @@ def folder(
         images: folder of the images.
         masks: folder of the masks; may be that of the images where a suffix tells them apart.
         classes: class names. One is the foreground of binary masks; several are those of the mask values 0, 1, 2 ...
+            Where it is null, those of `values`, and without them one, "foreground".
+        values: class names with the values that masks have for them: a number, a range such as "10-20", a list of
+            those, or colours such as [128, 0, 128]. `ignore` has the values that count for nothing. Any other value
+            of a mask is an error. For a binary task, `classes` names the foreground and `values` it and `background`.
         image_suffix: ending of the image names, before the extension, that mask names don't have.
         mask_suffix: ending of the mask names, before the extension, that image names don't have.
         search: `folder` takes the files in the folders themselves, `tree` those in all folders below as well, paired
@@ -45,6 +53,11 @@ def folder(
             `nonzero` takes all but 0 (numbered instances), `above_127` those above 127 (soft edges).
         ignore_index: mask value of pixels that count for nothing. Where it is null, 255 with several classes and none
             with one.
+        mask_channel: channel of RGB, RGBA or multi-band masks that has the values: red, green, blue, alpha or a number
+            from 0. Where it is null, the masks have one channel, or equal ones.
+        palette: what counts in masks with a palette. `auto` compares the palettes of all masks: the grey levels count
+            where all palettes are grey, otherwise the indices, which must have the same colours in all files.
+            `indices` takes the indices, whatever their colours are.
         groups: regular expression, searched in each image's name without extension (its path, with `mirrored_tree`),
             whose first group names what must not be split, such as `^(.*)_jpg[.]rf[.]`.
 
@@ -57,7 +70,14 @@ def folder(
     pattern: re.Pattern[str] | None = None
     pairs: list[tuple[str, Path, Path]] = []
     try:
-        rules = mask_rules(classes, foreground, ignore_index)
+        rules = mask_rules(
+            classes,
+            foreground,
+            ignore_index,
+            values=values,
+            mask_channel=mask_channel,
+            palette=palette,
+        )
     except SegregError as error:
         problems += error.problems
     try:
@@ -79,5 +99,5 @@ def folder(
         Sample(id_, image, mask, group)
         for id_, group, (_, image, mask) in zip(ids, groups_of(names, pattern), pairs, strict=True)
     ]
-    reader = f"folder: {rules.reader}"
-    return Dataset(rules.task, samples, read_image, rules.read_mask, reader=reader, folders=(images, masks))
+    read_mask, reader = rules.reading([mask for _, _, mask in pairs])
+    return Dataset(rules.task, samples, read_image, read_mask, reader=f"folder: {reader}", folders=(images, masks))
