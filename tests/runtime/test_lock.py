@@ -1,0 +1,63 @@
+"""A folder that one process works in at a time: the second is told who it is, and death frees it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from segreg.errors import SegregError
+from segreg.runtime.lock import is_locked, locked_folder
+
+HOLD = """
+import sys
+from pathlib import Path
+from segreg.runtime.lock import locked_folder
+with locked_folder(Path(sys.argv[1]), "run"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    command = [sys.executable, "-c", HOLD, tmp_path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_the_second_is_told_who_works_there(holder, tmp_path):
+    assert is_locked(tmp_path)
+    message = f"another process works on this run: process {holder.pid} on .* since 20"
+    with pytest.raises(SegregError, match=message), locked_folder(tmp_path, "run"):
+        pytest.fail("both hold it")
+
+
+def test_a_process_that_is_killed_holds_it_no_longer(holder, tmp_path):
+    holder.kill()
+    holder.wait()
+    assert json.loads((tmp_path / ".lock.json").read_text())["pid"] == holder.pid
+    assert not is_locked(tmp_path)
+    with locked_folder(tmp_path, "run"):
+        assert json.loads((tmp_path / ".lock.json").read_text())["pid"] == os.getpid()
+
+
+def test_it_is_free_again_afterwards(tmp_path):
+    for _ in range(2):
+        with locked_folder(tmp_path, "bench"):
+            assert is_locked(tmp_path)
+        assert not is_locked(tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_what_the_dead_left_unfinished_is_removed(holder, tmp_path):
+    mine, dead, other = (tmp_path / f".state.pt.{pid}-0.writing" for pid in (os.getpid(), holder.pid, "x"))
+    for file in (mine, dead, other):
+        file.touch()
+    holder.kill()
+    holder.wait()
+    with locked_folder(tmp_path, "run"):
+        assert (mine.exists(), dead.exists(), other.exists()) == (True, False, True)
