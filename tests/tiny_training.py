@@ -78,6 +78,10 @@ class Batch:
     indices: tuple[int, ...]
     weight: float = 1.0
 
+    @property
+    def size(self) -> int:
+        return len(self.images)
+
 
 @dataclass
 class BatchLoader:

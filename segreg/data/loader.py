@@ -42,6 +42,7 @@ class Batch:
         ids: the samples' ids; none where the one image only stands in for a share that has none.
         indices: the samples' indices into `Dataset.samples`.
         weight: how much it counts in the mean over the processes that share a batch; 1 where all have as many images.
+        shared: images of the batch in all processes that share it; 0 where nobody else does.
     """
 
     images: Tensor
@@ -49,6 +50,12 @@ class Batch:
     ids: tuple[str, ...]
     indices: tuple[int, ...]
     weight: float = 1.0
+    shared: int = 0
+
+    @property
+    def size(self) -> int:
+        """Return the number of images of the batch, those of other processes included."""
+        return self.shared or len(self.images)
 
 
 class BatchLoader:
@@ -147,7 +154,7 @@ class BatchLoader:
         keys = [(number, own or whole[:1]) for whole, own in shared]
         begun = self._by_processes(keys) if self.workers else self._by_thread(keys)
         if self.world_size > 1 and self.order == "shuffled":
-            begun = _weighed(begun, [(len(own), len(own) * self.world_size / len(whole)) for whole, own in shared])
+            begun = _weighed(begun, [(len(own), len(whole), self.world_size) for whole, own in shared])
         # Weakly, so that it ends by itself where a loop over it is left.
         self._under_way = weakref.ref(begun)
         return begun
@@ -219,11 +226,14 @@ def _cut(indices: Sequence[int], size: int, *, merge: bool) -> list[tuple[int, .
     return [tuple(indices[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
-def _weighed(begun: Generator[Batch, None, None], shares: Sequence[tuple[int, float]]) -> Generator[Batch, None, None]:
+def _weighed(
+    begun: Generator[Batch, None, None], shares: Sequence[tuple[int, int, int]]
+) -> Generator[Batch, None, None]:
     """Return shares of batches with their weights, and without the ids of an image that only stands in."""
     with closing(begun):
-        for batch, (own, weight) in zip(begun, shares, strict=True):
-            yield replace(batch, ids=batch.ids[:own], indices=batch.indices[:own], weight=weight)
+        for batch, (own, whole, world_size) in zip(begun, shares, strict=True):
+            weight = own * world_size / whole
+            yield replace(batch, ids=batch.ids[:own], indices=batch.indices[:own], weight=weight, shared=whole)
 
 
 class _Maker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,17 @@ class Objective(nn.Module):
         self.losses = tuple(loss for _, _, loss in losses)
         # Losses that are modules are registered as well, so that class weights and the like move with the network.
         self.loss_modules = nn.ModuleList(loss for loss in self.losses if isinstance(loss, nn.Module))
+        # A loss may count its calls, so that the auxiliary decoder has its own.
+        self.auxiliary_losses = copy.deepcopy(self.losses) if getattr(model, "auxiliary", None) is not None else ()
+        self.auxiliary_loss_modules = nn.ModuleList(
+            loss for loss in self.auxiliary_losses if isinstance(loss, nn.Module)
+        )
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell each loss that has a method `set_epoch` which epoch begins, from 1."""
+        for loss in (*self.losses, *self.auxiliary_losses):
+            if set_epoch := getattr(loss, "set_epoch", None):
+                set_epoch(epoch)
 
     def forward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the named terms, "loss" (the weighted total) first, and the main logits, all float32.
@@ -76,7 +88,8 @@ class Objective(nn.Module):
             maps = [logits.float() for logits in maps]
             for index, logits in enumerate(maps):
                 prefix, factor = (AUXILIARY, self.auxiliary_weight) if index else ("", 1.0)
-                for name, weight, loss in zip(self.terms, self.weights, self.losses, strict=True):
+                losses = self.auxiliary_losses if index else self.losses
+                for name, weight, loss in zip(self.terms, self.weights, losses, strict=True):
                     value = _scalar(name, loss(logits, targets)).float()
                     terms[prefix + name] = terms.get(prefix + name, 0) + value
                     total = total + factor * weight * value

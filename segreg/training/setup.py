@@ -77,7 +77,7 @@ class Training:
     interrupted: bool = False
 
     @property
-    def eval_model(self) -> nn.Module:
+    def eval_model(self) -> Objective:
         """Return the model that is validated and saved: the moving average where there is one."""
         return self.ema.network if self.ema else self.objective
 
@@ -154,7 +154,7 @@ class ModelEma:
     BatchNorm's statistics are averaged like the weights they belong to; integers are copied.
     """
 
-    def __init__(self, network: nn.Module, decay: float) -> None:
+    def __init__(self, network: Objective, decay: float) -> None:
         self.network = copy.deepcopy(network).requires_grad_(requires_grad=False).eval()
         self.decay = decay
         self.steps = 0

@@ -70,7 +70,7 @@ class Spent:
 
 
 def spent_in(history: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    """Return the seconds of each stage in all epochs of a history; a checkpoint counts to the epoch after it."""
+    """Return the seconds of each stage in all rows of a history; a checkpoint counts to the epoch after it."""
     total: dict[str, float] = {}
     for row in history:
         for name, seconds in row.items():

@@ -86,7 +86,8 @@ class Outcome:
         monitor: name of the value that chose the best epoch.
         best_epoch: that epoch; 0 where the value was never defined.
         best_value: the value there.
-        seconds: time of all epochs, those before a resume included.
+        seconds: time of the training, checkpoints and what came before a resume included.
+        after: seconds of each stage after the last row of the history, which are those of the last checkpoint.
         values: the last row of the history.
         weights: the best epoch's weights, or the last one's where there is no best; None before the first epoch's end.
     """
@@ -97,6 +98,7 @@ class Outcome:
     best_epoch: int
     best_value: float | None
     seconds: float
+    after: Mapping[str, float]
     values: Mapping[str, float]
     weights: Path | None
 
@@ -140,10 +142,13 @@ def fit(
         with handle_signals(training):
             while (reason := reason_to_stop(state, settings)) is None:
                 state = run_epoch(training, data, state, monitor=monitor, checkpointer=checkpointer, progress=progress)
-            checkpointer.wait()
+            with training.stopwatch.stage("checkpoint"):
+                checkpointer.wait()
+        after = from_main(lambda: training.stopwatch.read().whole)
     except KeyboardInterrupt:
         # Memory holds half an epoch; the last finished one is on disk.
         checkpointer.wait()
+        after = {}
         reason, state = "interrupted", from_main(lambda: load_state(output.run_dir / STATE))
         progress.say(
             f"interrupted in epoch {state.epoch + 1}; {state.epoch} finished. "
@@ -156,7 +161,8 @@ def fit(
         monitor=monitor.name,
         best_epoch=state.best_epoch,
         best_value=None if state.best_value is None else monitor.plain(state.best_value),
-        seconds=state.seconds,
+        seconds=state.seconds + sum(after.values()),
+        after=after,
         values=state.values,
         weights=output.run_dir / (BEST if state.best_epoch else LAST) if state.epoch else None,
     )
@@ -183,30 +189,29 @@ def run_epoch(
     progress: Progress,
 ) -> State:
     """Train and validate one epoch, save it, and return the state after it."""
-    started = time.monotonic()
     epoch = before.epoch + 1
     rates = {f"lr.{group['name']}": float(group["lr"]) for group in training.optimizer.param_groups}
 
+    started = time.monotonic()
     trained, images = train_pass(training, data.train, epoch, progress)
     train_seconds = time.monotonic() - started
     check_finite(training.objective, epoch)
     with training.stopwatch.stage("validation"):
         validated = validation_pass(training, data.val, data.metrics, epoch, progress) if len(data.val) else {}
-    seconds = time.monotonic() - started
+    spent = training.stopwatch.read()  # sync
+    training.stopwatch.restart()
     # The main process's values, so that all processes take the same decisions.
-    values, train_seconds, seconds = from_main(lambda: ({**trained, **validated}, train_seconds, seconds))
+    values, train_seconds, seconds = from_main(lambda: ({**trained, **validated}, train_seconds, spent.wall))
 
     value = monitor.oriented(values)
     if epoch_end := getattr(training.schedule, "epoch_end", None):
         epoch_end(value)
     is_best = better(value, before.best_value)
-    spent = training.stopwatch.read().whole  # sync
-    training.stopwatch.restart()
     speed = {
         "images_per_second": images / train_seconds,
         "seconds": seconds,
         "micro_batches": training.micro_batches,
-        **{SECONDS + stage: took for stage, took in spent.items()},
+        **{SECONDS + stage: took for stage, took in spent.whole.items()},
     }
     state = snapshot(
         training,
@@ -228,6 +233,8 @@ def train_pass(training: Training, train: BatchLoader, epoch: int, progress: Pro
     """Take one optimizer step for every `accumulate` batches; return the mean losses and the number of images."""
     settings, optimizer, scaler, watch = training.settings, training.optimizer, training.scaler, training.stopwatch
     training.objective.train()
+    for network in dict.fromkeys((training.objective, training.eval_model)):
+        network.set_epoch(epoch)
     freeze_encoder(training, frozen=epoch <= settings.freeze_encoder_epochs)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     meter = LossMeter(f"training, epoch {epoch}", training.device)
@@ -300,8 +307,8 @@ def forward_backward(
         with watch.stage("forward"), training.precision.autocast(training.device):
             terms = step.forward(images, targets, last=last)
         with watch.stage("backward"):
-            # The mean over the batches that this group really has: the last group of an epoch may be shorter.
-            loss = terms[TOTAL] * batch.weight * share / len(group)
+            # The mean over the images of the group: its last batch, at an epoch's end, may be smaller.
+            loss = terms[TOTAL] * batch.weight * share / (sum(each.size for each in group) / batch.size)
             training.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         for name, term in terms.items():
             means[name] = means.get(name, 0) + term.detach() * share

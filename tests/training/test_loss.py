@@ -32,6 +32,42 @@ def test_the_total_is_the_weighted_sum_of_the_terms():
     torch.testing.assert_close(terms["loss"], by_hand)
 
 
+class Ramp(nn.Module):
+    """A loss that grows by one with each call in training, and knows its epoch."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.epoch = 0
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def forward(self, logits, target):
+        if self.training:
+            self.calls += 1
+        return self.calls * bce(logits, target)
+
+
+def test_a_loss_with_state_has_a_state_for_each_output():
+    ramp = Ramp()
+    objective = Objective(network(), Scale(), [("ramp", 1.0, ramp), ("bce", 1.0, bce)])
+    for calls in (1, 2, 3):
+        terms, _ = objective(IMAGES, TARGETS)
+        torch.testing.assert_close(terms["ramp"], calls * terms["bce"])
+        torch.testing.assert_close(terms["auxiliary.ramp"], calls * terms["auxiliary.bce"])
+    objective.eval()(IMAGES, TARGETS)
+    assert ramp.calls == 3
+    assert {"loss_modules.0.calls", "auxiliary_loss_modules.0.calls"} <= objective.state_dict().keys()
+
+
+def test_losses_that_want_to_know_get_the_epoch():
+    ramp = Ramp()
+    objective = Objective(network(), Scale(), [("ramp", 1.0, ramp), ("bce", 1.0, bce)])
+    objective.set_epoch(7)
+    assert [loss.epoch for loss in (ramp, *objective.auxiliary_loss_modules)] == [7, 7]
+
+
 def test_evaluation_scores_the_main_logits_alone():
     with_it = Objective(network(), Scale(), [("bce", 2.0, bce)]).eval()
     without = Objective(network(auxiliary=False), Scale(), [("bce", 2.0, bce)]).eval()

@@ -6,6 +6,7 @@ import copy
 import math
 import os
 import signal
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -17,7 +18,7 @@ from torch import nn
 from segreg.errors import SegregError
 from segreg.runtime.device import Precision, out_of_memory
 from segreg.runtime.progress import Quiet
-from segreg.training import history, trainer
+from segreg.training import history, resume, trainer
 from segreg.training.checkpoint import BEST, LAST, STATE, load_state, load_weights, read_weights
 from segreg.training.setup import Setup, prepare
 from segreg.training.trainer import (
@@ -91,17 +92,18 @@ def test_the_same_seed_leads_to_the_same_weights_and_another_does_not(tmp_path):
     assert any(not torch.equal(one[name], three[name]) for name in one)
 
 
-def test_accumulated_batches_equal_big_ones(tmp_path):
-    batches = {"train": BatchLoader(count=20)}
+@pytest.mark.parametrize("count", [20, 21, 23])
+def test_accumulated_batches_equal_big_ones(tmp_path, count):
+    batches = {"train": BatchLoader(count=count)}
     small, _ = train(
         tmp_path / "a", settings=replace(SETTINGS, accumulate=2), build_optimizer=SGD, objective=objective(**PLAIN),
         build_schedule=step_every_epoch, **batches,
     )  # fmt: skip
     big, _ = train(
-        tmp_path / "b", train=BatchLoader(count=20, size=8), build_optimizer=SGD, objective=objective(**PLAIN),
+        tmp_path / "b", train=BatchLoader(count=count, size=8), build_optimizer=SGD, objective=objective(**PLAIN),
         build_schedule=step_every_epoch,
     )  # fmt: skip
-    # 20 images in batches of 4: two groups of two and a last one that is incomplete.
+    # In batches of 4: two groups of two, and a last one that is incomplete or whose last batch is.
     assert_same(weights(small), weights(big), rtol=1e-5, atol=1e-7)
     assert history.read(tmp_path / "a")[-1]["lr.head"] == history.read(tmp_path / "b")[-1]["lr.head"] < 0.1
 
@@ -124,6 +126,34 @@ def test_it_does_what_a_loop_by_hand_does(tmp_path):
             loss.backward()
             optimizer.step()
     assert_same(weights(mine.model), weights(by_hand), rtol=1e-5, atol=1e-6)
+
+
+def test_one_clock_whose_parts_add_up(tmp_path, monkeypatch):
+    """The checkpoints' time counts, the last one's too; nothing is counted twice."""
+
+    def slow(*given, real=resume.save_epoch):
+        time.sleep(0.1)
+        real(*given)
+
+    monkeypatch.setattr(resume, "save_epoch", slow)
+    started = time.monotonic()
+    _, outcome = train(tmp_path)
+    whole = time.monotonic() - started
+    rows = history.read(tmp_path)
+    for row in rows:
+        parts = [seconds for name, seconds in row.items() if name.startswith("seconds.")]
+        assert row["seconds"] == pytest.approx(sum(parts), abs=1e-6)
+    assert [row["seconds.checkpoint"] >= 0.1 for row in rows] == [False, True, True]
+    assert outcome.after["checkpoint"] >= 0.1
+    assert outcome.seconds == pytest.approx(sum(row["seconds"] for row in rows) + sum(outcome.after.values()))
+    assert 0.3 < outcome.seconds < whole
+
+
+def test_the_losses_get_the_epoch(tmp_path):
+    network, epochs = objective(), []
+    network.set_epoch = epochs.append
+    train(tmp_path, objective=network)
+    assert epochs == [1, 2, 3]
 
 
 def test_gradients_are_clipped(tmp_path):
