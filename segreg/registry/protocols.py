@@ -97,8 +97,8 @@ class Loss(Protocol):
     """A function, or `nn.Module`, from float32 logits `[B, K, H, W]` and a `Task` target to a scalar.
 
     It may have a state, best in buffers: an auxiliary decoder is scored by a copy of its own, and a module is in
-    evaluation mode while the network is. One thing may be offered besides: `set_epoch(epoch: int)`, called as each epoch
-    begins, from 1.
+    evaluation mode while the network is. One thing may be offered besides: `set_epoch(epoch: int)`, called as each
+    epoch begins, from 1.
     """
 
     def __call__(self, logits: Tensor, target: Tensor, /) -> Tensor: ...
