@@ -30,14 +30,14 @@ def it_can_be_built(subject: Subject) -> None:
 
 def channels_and_strides_are_true(subject: Subject) -> None:
     """Square, odd and tall images give the levels that it declares."""
-    encoder = _encoder(subject)
+    encoder = subject.built(3)
     for size in inputs.SIZES:
         _verify(encoder, size, 3)
 
 
 def any_number_of_channels_will_do(subject: Subject) -> None:
     """Images of 1, 4 and 6 channels give the levels that it declares."""
-    _encoder(subject)
+    subject.built(3)
     for channels in (1, 4, 6):
         try:
             encoder = subject.build(channels)
@@ -50,11 +50,11 @@ def any_number_of_channels_will_do(subject: Subject) -> None:
 
 def it_dilates(subject: Subject) -> None:
     """`dilate` keeps its word: no level is coarser, strides are true, and the weights are the same objects."""
-    if not callable(getattr(_encoder(subject), "dilate", None)):
+    if not callable(getattr(subject.built(3), "dilate", None)):
         raise NotChecked("it offers no dilate")
     dilated = 0
     for stride in (16, 8):
-        encoder = _encoder(subject)
+        encoder = subject.built(3)
         before = dict(encoder.named_parameters())
         values = {name: value.clone() for name, value in encoder.state_dict().items()}
         levels, coarsest = len(encoder.strides), max(encoder.strides)
@@ -84,7 +84,7 @@ def it_dilates(subject: Subject) -> None:
 
 def normalization_is_of_values_up_to_one(subject: Subject) -> None:
     """`normalization` is a mean and a deviation for each channel, of values in [0, 1]."""
-    encoder = _encoder(subject)
+    encoder = subject.built(3)
     given = getattr(encoder, "normalization", None)
     if given is None:
         raise NotChecked("it offers no normalization")
@@ -97,7 +97,7 @@ def normalization_is_of_values_up_to_one(subject: Subject) -> None:
 
 def it_works_with_decoders(subject: Subject) -> None:
     """Networks of it and several of the installed decoders run, and train it."""
-    strides = tuple(_encoder(subject).strides)
+    strides = tuple(subject.built(3).strides)
     tried_with = 0
     for part in _decoders():
         try:
@@ -106,7 +106,7 @@ def it_works_with_decoders(subject: Subject) -> None:
         except Exception:  # noqa: S112 - the decoder fails by itself: nothing is said of the encoder
             continue
         tried_with += 1
-        encoder = _encoder(subject)
+        encoder = subject.built(3)
         with doing(f"with the decoder {part.name}"):
             model = Segmenter(encoder, part.build(encoder, **_defaults(part)), 2)
             verify(model, (64, 64), 3)
@@ -116,10 +116,6 @@ def it_works_with_decoders(subject: Subject) -> None:
             raise Broken(f"with the decoder {part.name} no gradient reaches it")
     if not tried_with:
         raise NotChecked("no decoder is installed that can be built without settings")
-
-
-def _encoder(subject: Subject) -> Any:
-    return subject.built(3)
 
 
 def _verify(encoder: Any, size: tuple[int, int], channels: int, *, words: str = "") -> None:

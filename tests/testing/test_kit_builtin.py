@@ -19,6 +19,9 @@ TRANSFORMS = (
 )  # fmt: skip
 OPTIMIZERS = ("timm/lion", "timm/adopt")
 
+# Compiling and exporting take most of the time, and SMP tests them for its decoders: one of each file is enough.
+NOT_COMPILED = ("smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.upernet", "smp.pspnet", "smp.segformer")
+
 # As they are published decoders have hundreds of channels; the kit asks nothing that depends on their number.
 SETTINGS = {
     "decoder.deeplabv3plus": {"channels": 8, "low_level_channels": 4},
@@ -95,7 +98,15 @@ def test_augmentations(check):
     check()
 
 
-@every_check(parts("decoder"))
+@segreg.testing.parametrize(
+    [
+        check
+        for part in parts("decoder")
+        for check in segreg.testing.checks(part, settings=SETTINGS.get(f"decoder.{part.name}"))
+        if not (check.rule.slow and part.name in NOT_COMPILED)
+    ],
+    slow=[pytest.mark.slow],
+)
 def test_decoders(check):
     check()
 
