@@ -67,27 +67,26 @@ def execute(chosen: argparse.Namespace) -> int:
     if out.is_file():
         raise SegregError(f"{out} is a file", hint="--out names a folder")
 
-    from segreg.benchmark.bench.bench import BenchOptions, bench, checked_trials
+    from segreg.benchmark.bench.bench import bench, checked_trials
     from segreg.benchmark.bench.folder import BenchFolder
     from segreg.runtime.progress import progress
 
     silent = chosen.quiet or chosen.json
     shown = progress("quiet" if silent else "auto", sys.stderr)
     folder = BenchFolder(out)
-    options = BenchOptions(
-        jobs=chosen.jobs, executor=chosen.executor, resources=_resources(chosen.resources), retries=chosen.retries,
-        rounds=chosen.rounds, again=chosen.again,
-    )  # fmt: skip
+    resources = _resources(chosen.resources)
     if chosen.check:
-        trials = checked_trials(plan, registry, folder, jobs=options.jobs, again=True, progress=shown)
+        trials = checked_trials(plan, registry, folder, jobs=chosen.jobs, again=True, progress=shown)
         failed = {c.model: folder.reason(c) for c in trials if folder.state(c) == "failed"}
         models = len({trial.key for trial in trials})
         lines = [f"{model}: {reason}" for model, reason in failed.items()]
         print("\n".join([*lines, f"{models - len(failed)} of {models} models are fine, {len(trials)} runs in all"]))
         return 1 if failed else 0
     comparison, images = bench(
-        plan, registry, folder, options, progress=shown, stream=sys.stderr, mode="quiet" if silent else "auto"
-    )
+        plan, registry, folder, jobs=chosen.jobs, executor=chosen.executor, resources=resources,
+        retries=chosen.retries, rounds=chosen.rounds, again=chosen.again, progress=shown, stream=sys.stderr,
+        mode="quiet" if silent else "auto",
+    )  # fmt: skip
 
     from segreg.benchmark.comparison.text import format_comparison
     from segreg.reports.comparison import write_comparison

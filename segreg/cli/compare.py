@@ -37,8 +37,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.out.is_file():
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
 
-    from segreg.benchmark.comparison.run_groups import run_groups_of
-    from segreg.benchmark.comparison.runs import compare_runs
+    from segreg.benchmark.comparison.runs import compare_runs, run_groups_of
     from segreg.benchmark.comparison.text import format_comparison
     from segreg.reports.comparison import write_comparison
     from segreg.runs.trained_run import load_run

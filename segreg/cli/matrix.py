@@ -57,9 +57,8 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.out.is_file():
         raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
 
-    from segreg.benchmark.matrix.choice import choose_parts
-    from segreg.benchmark.matrix.make import make
-    from segreg.benchmark.matrix.summary import write_summary
+    from segreg.benchmark.matrix.make import choose_parts, make
+    from segreg.benchmark.matrix.store import write_summary
     from segreg.reports.matrix import write_matrix
     from segreg.runtime.progress import progress
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from segreg.errors import SegregError
 from segreg.models.pyramid import Pyramid, check_encoder
@@ -167,6 +168,16 @@ def describe(model: Segmenter) -> dict[str, Any]:
         if weights := getattr(part, "weights_note", ""):
             facts[role]["weights"] = weights
     return facts
+
+
+def meta_forward(network: nn.Module, channels: int, size: tuple[int, int]) -> Any:
+    """Return the network's output for an image `[1, channels, *size]` on the meta device: shapes and no values."""
+    # Tying would swap a layer that occurs twice two times, and put back what it was given the first time.
+    tensors = dict(network.named_parameters()) | dict(network.named_buffers())
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    image = torch.empty(1, channels, *size, device="meta")
+    with torch.no_grad():
+        return functional_call(network, shapes, (image,), tie_weights=False)
 
 
 def verify(model: Segmenter, image_size: tuple[int, int], in_channels: int) -> None:

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Model, Value
-from segreg.benchmark.cost.definitions import DEFINITIONS
-from segreg.benchmark.cost.record import Cost
+from segreg.benchmark.cost.record import DEFINITIONS, Cost
 from segreg.errors import SegregError
 from segreg.reports import charts
 from segreg.reports.charts import interval, title

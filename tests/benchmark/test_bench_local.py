@@ -13,7 +13,7 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.benchmark.bench.bench import BenchOptions, bench
+from segreg.benchmark.bench.bench import bench
 from segreg.benchmark.bench.folder import BenchFolder, is_locked, locked
 from segreg.benchmark.bench.local import least_busy
 from segreg.benchmark.bench.plan import Plan
@@ -35,8 +35,7 @@ def _own_place(tmp_path, monkeypatch):
 def run_bench(plan, folder, **options):
     output = io.StringIO()
     registry = load_registry(plugged.builtin())
-    chosen = BenchOptions(rounds=0, **options)
-    found, images = bench(plan, registry, folder, chosen, progress=Quiet(), stream=output, mode="lines")
+    found, images = bench(plan, registry, folder, rounds=0, progress=Quiet(), stream=output, mode="lines", **options)
     write_comparison(found, folder.path, images)
     return found, output.getvalue()
 

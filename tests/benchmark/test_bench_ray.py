@@ -9,7 +9,7 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.benchmark.bench.bench import BenchOptions, bench
+from segreg.benchmark.bench.bench import bench
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.plan import Plan
 from segreg.benchmark.bench.ray import default_resources, pack, unpack
@@ -85,9 +85,11 @@ def test_a_bench_on_a_local_ray(tmp_path, monkeypatch, shared):
     folder = BenchFolder(tmp_path / "bench")
     if not shared:  # the worker does not find the token, as on a machine that doesn't share the folder
         monkeypatch.setattr("segreg.benchmark.bench.ray.Path.touch", lambda self: None)
-    options = BenchOptions(executor="ray", resources={"cpus": 1}, rounds=0)
     registry = load_registry(plugged.builtin())
-    found, _ = bench(plan, registry, folder, options, progress=Quiet(), stream=io.StringIO(), mode="quiet")
+    found, _ = bench(
+        plan, registry, folder, executor="ray", resources={"cpus": 1}, rounds=0,
+        progress=Quiet(), stream=io.StringIO(), mode="quiet",
+    )  # fmt: skip
     assert sorted(model.name for model in found.models) == ["bce", "dice"]
     states = {trial.name: (folder.state(trial), (folder.run(trial).path / "state.pt").exists())
               for trial in trials_of(plan, registry)}  # fmt: skip

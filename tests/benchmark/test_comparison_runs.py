@@ -12,7 +12,7 @@ import planted_runs
 import plugged
 from planted_runs import planted
 from segreg.benchmark.comparison.compare import compare
-from segreg.benchmark.comparison.run_groups import run_groups_of
+from segreg.benchmark.comparison.runs import run_groups_of
 from segreg.benchmark.comparison.text import format_comparison
 from segreg.errors import SegregError
 from segreg.reports.comparison import write_comparison

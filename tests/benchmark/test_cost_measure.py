@@ -10,10 +10,10 @@ from torch import nn
 
 import plugged
 from segreg.benchmark.cost import measure
-from segreg.benchmark.cost.definitions import DEFINITIONS
 from segreg.benchmark.cost.machine import CpuWatch, cpu_seconds
 from segreg.benchmark.cost.measure import measure_round, memory_need
 from segreg.benchmark.cost.network import Network, Preloaded, count_flops
+from segreg.benchmark.cost.record import DEFINITIONS
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import resolve
 from segreg.errors import SegregError

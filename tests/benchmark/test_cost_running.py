@@ -8,8 +8,7 @@ import json
 import pytest
 
 import plugged
-from segreg.benchmark.cost.definitions import DEFINITIONS
-from segreg.benchmark.cost.record import Cost, Failed, Job, Measurement, MemoryNeed, NetworkSpec, RoundResult
+from segreg.benchmark.cost.record import DEFINITIONS, Cost, Failed, Measurement, MemoryNeed, NetworkSpec, RoundResult
 from segreg.benchmark.cost.running import check_memory, in_a_process, measure, turns
 from segreg.benchmark.pool import how_it_ended
 from segreg.config.recipe import Recipe
@@ -146,14 +145,14 @@ def test_networks_of_a_third_party_are_measured_and_failures_are_their_own(subje
     }
     assert all(not one.costs and not one.results for name, one in found.of.items() if name != "net")
 
-    assert check_memory(subject("net")).need.mib > 0.9 * net.costs["process_memory_rss_mib"].low
-    assert check_memory(subject("net"), jobs=10**9).reason.startswith("1000000000 runs at a time need ")
-    assert check_memory(subject("dying")).reason == killed
+    assert in_a_process(subject("net"), "memory").mib > 0.9 * net.costs["process_memory_rss_mib"].low
+    assert check_memory(subject("net"), jobs=10**9).startswith("1000000000 runs at a time need ")
+    assert check_memory(subject("dying")) == killed
 
 
 @pytest.mark.slow
 def test_a_process_that_hangs_is_ended(subject):
-    found = in_a_process(subject("hanging"), Job("measure"), timeout=20.0)
+    found = in_a_process(subject("hanging"), "measure", timeout=20.0)
     assert found == Failed("it took longer than 20 s in building the network")
 
 
@@ -161,7 +160,7 @@ def test_a_process_that_hangs_is_ended(subject):
 def test_a_recipe_that_the_other_process_can_t_read_says_why(subject):
     gone = subject("net")
     gone = dataclasses.replace(gone, recipe={**gone.recipe, "encoder": "costly.gone"})
-    found = in_a_process(gone, Job("measure"), timeout=300.0)
+    found = in_a_process(gone, "measure", timeout=300.0)
     assert found == Failed('there is no encoder "costly.gone"')
 
 
@@ -201,9 +200,9 @@ class Scripted:
         self.answers = {name: iter(given) for name, given in answers.items()}
         self.asked = []
 
-    def __call__(self, subject, job):
+    def __call__(self, subject, job, seconds):
         self.asked.append(subject)
-        assert job == Job("measure", 0.5)
+        assert (job, seconds) == ("measure", 0.5)
         return next(self.answers[subject])
 
 
@@ -275,13 +274,11 @@ def test_what_the_system_does_not_report_is_a_sentence():
     ],
 )  # fmt: skip
 def test_runs_that_need_more_than_there_is_don_t_fit(needed, jobs, reason):
-    found = check_memory("subject", jobs=jobs, do=lambda subject, job: needed)
-    assert (found.reason, found.need) == (reason, needed)
+    assert check_memory("subject", jobs=jobs, do=lambda subject, job: needed) == reason
 
 
 def test_a_network_that_can_t_be_built_does_not_fit():
-    found = check_memory("subject", do=lambda subject, job: Failed(f"no {job.kind} of {subject}"))
-    assert (found.reason, found.need) == ("no memory of subject", None)
+    assert check_memory("subject", do=lambda subject, job: Failed(f"no {job} of {subject}")) == "no memory of subject"
 
 
 def test_definitions_are_sentences_of_their_own():

@@ -1,11 +1,11 @@
-"""segreg.benchmark.matrix.running and store: processes that die or hang, and what is kept between calls."""
+"""segreg.benchmark.matrix.make and store: processes that die or hang, and what is kept between calls."""
 
 from __future__ import annotations
 
 import pytest
 
+from segreg.benchmark.matrix.make import EncoderJob, run
 from segreg.benchmark.matrix.record import EncoderResult, Finished, PairResult
-from segreg.benchmark.matrix.running import EncoderJob, run
 from segreg.benchmark.matrix.store import Store, current_results, versions
 from segreg.errors import SegregError
 from segreg.registry.registry import Plugin
@@ -96,7 +96,7 @@ def test_a_folder_that_can_not_be_made(tmp_path):
 
 def test_the_newest_result_with_these_versions_counts():
     now = {"segreg": "1", "torch": "2", "other": "9"}
-    found = current_results(
+    matrix, stale = current_results(
         [
             finished("one", "x", "y", reason="then"),
             finished("one", "x"),
@@ -105,10 +105,10 @@ def test_the_newest_result_with_these_versions_counts():
         ],
         now,
     )
-    assert [row.encoder for row in found.matrix.rows] == ["one"]
-    assert {pair: cell.reason for pair, cell in found.matrix.cells.items()} == {("one", "x"): "", ("one", "y"): "then"}
-    assert found.stale == 2
-    assert found.matrix.seconds == 2 + 1.5 + 1.5 + 2 + 1.5
+    assert [row.encoder for row in matrix.rows] == ["one"]
+    assert {pair: cell.reason for pair, cell in matrix.cells.items()} == {("one", "x"): "", ("one", "y"): "then"}
+    assert stale == 2
+    assert matrix.seconds == 2 + 1.5 + 1.5 + 2 + 1.5
 
 
 def test_versions_are_those_of_packages_and_plugins():

@@ -8,8 +8,7 @@ from torch import nn
 
 import plugged
 from segreg.benchmark.matrix.record import EncoderResult, Finished, PairResult
-from segreg.benchmark.matrix.shapes import Recorded, on_shapes
-from segreg.benchmark.matrix.trial import Checks, first_layer, format_error, results_of
+from segreg.benchmark.matrix.trial import Checks, Recorded, first_layer, format_error, on_shapes, results_of
 from segreg.config.resolve import choose
 from segreg.registry.registry import load_registry
 

@@ -9,10 +9,9 @@ import io
 import pytest
 
 import plugged
-from segreg.benchmark.matrix.choice import choose_parts, family_of, unique_name
-from segreg.benchmark.matrix.make import csv_table
+from segreg.benchmark.matrix.make import choose_parts, family_of, unique_name
 from segreg.benchmark.matrix.record import EncoderResult, Matrix, PairResult, count_results
-from segreg.benchmark.matrix.summary import summary, write_summary
+from segreg.benchmark.matrix.store import csv_table, summary, write_summary
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 from segreg.reports.matrix import page

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -13,9 +12,8 @@ from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.local import run_locally
 from segreg.benchmark.bench.plan import Plan, baseline_of
 from segreg.benchmark.bench.trials import Trial, combinations, format_settings, trials_of
-from segreg.benchmark.comparison.compare import compare
+from segreg.benchmark.comparison.compare import RunGroup, compare
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Failure
-from segreg.benchmark.comparison.run_groups import RunGroup
 from segreg.benchmark.comparison.runs import with_costs, with_disagreements
 from segreg.errors import SegregError
 from segreg.registry.registry import Registry
@@ -26,30 +24,10 @@ from segreg.runtime.progress import Progress
 Executor = Literal["local", "ray"]
 
 
-@dataclass(frozen=True)
-class BenchOptions:
-    """How a bench runs.
-
-    Attributes:
-        jobs: runs at the same time on this machine.
-        executor: `local` runs on this machine, `ray` on a Ray cluster.
-        resources: of a cluster for each run: `cpus`, `gpus`, `memory_gib`.
-        retries: how often a run whose cluster worker was lost is started again.
-        rounds: how often each model's costs are measured; 0: not at all.
-        again: whether failed runs start again.
-    """
-
-    jobs: int = 1
-    executor: Executor = "local"
-    resources: Mapping[str, float] = field(default_factory=dict)
-    retries: int = 2
-    rounds: int = 3
-    again: bool = False
-
-
 def bench(
-    plan: Plan, registry: Registry, folder: BenchFolder, options: BenchOptions, *, progress: Progress, stream: TextIO,
-    mode: Literal["auto", "lines", "quiet"],
+    plan: Plan, registry: Registry, folder: BenchFolder, *, jobs: int = 1, executor: Executor = "local",
+    resources: Mapping[str, float] | None = None, retries: int = 2, rounds: int = 3, again: bool = False,
+    progress: Progress, stream: TextIO, mode: Literal["auto", "lines", "quiet"],
 ) -> tuple[Comparison, list[Disagreement]]:  # fmt: skip
     """Run a bench, or continue it; return the comparison and the images on which the models disagree.
 
@@ -57,7 +35,12 @@ def bench(
         plan: what to compare.
         registry: of the parts.
         folder: the bench's; finished runs in it don't run again.
-        options: how it runs.
+        jobs: runs at the same time on this machine.
+        executor: `local` runs on this machine, `ray` on a Ray cluster.
+        resources: of a cluster for each run: `cpus`, `gpus`, `memory_gib`.
+        retries: how often a run whose cluster worker was lost is started again.
+        rounds: how often each model's costs are measured; 0: not at all.
+        again: whether failed runs start again.
         progress: reports everything but the runs.
         stream: for the state of the runs.
         mode: of that; see `board`.
@@ -65,10 +48,15 @@ def bench(
     Raises:
         SegregError: anything in the plan or the data is wrong, or no run finished.
     """
-    trials = checked_trials(plan, registry, folder, jobs=options.jobs, again=options.again, progress=progress)
+    trials = checked_trials(plan, registry, folder, jobs=jobs, again=again, progress=progress)
     with board(trials, folder, stream, mode) as refresh:
-        _run(trials, folder, options, refresh)
-    return compared(plan, trials, folder, options, progress)
+        if executor == "ray":
+            from segreg.benchmark.bench.ray import run_on_ray
+
+            run_on_ray(trials, folder, resources=resources or {}, retries=retries, refresh=refresh)
+        else:
+            run_locally(trials, folder, jobs=jobs, gpus=_gpus(trials), refresh=refresh)
+    return compared(plan, trials, folder, rounds, progress)
 
 
 def checked_trials(
@@ -101,15 +89,6 @@ def prepare(trials: Sequence[Trial], folder: BenchFolder, *, again: bool) -> Non
                 aside.write_text(trial.recipe.yaml(header=f"segreg run {file}"), encoding="utf-8")
 
 
-def _run(trials: Sequence[Trial], folder: BenchFolder, options: BenchOptions, refresh: Callable[[], None]) -> None:
-    if options.executor == "ray":
-        from segreg.benchmark.bench.ray import run_on_ray
-
-        run_on_ray(trials, folder, resources=options.resources, retries=options.retries, refresh=refresh)
-        return
-    run_locally(trials, folder, jobs=options.jobs, gpus=_gpus(trials), refresh=refresh)
-
-
 def _gpus(trials: Sequence[Trial]) -> list[str]:
     """Return the GPUs to distribute among the runs; none where a recipe chooses its device."""
     import torch
@@ -120,7 +99,7 @@ def _gpus(trials: Sequence[Trial]) -> list[str]:
 
 
 def compared(
-    plan: Plan, trials: Sequence[Trial], folder: BenchFolder, options: BenchOptions, progress: Progress
+    plan: Plan, trials: Sequence[Trial], folder: BenchFolder, rounds: int, progress: Progress
 ) -> tuple[Comparison, list[Disagreement]]:
     """Compare the finished runs; return the comparison and the images on which the models disagree.
 
@@ -133,7 +112,13 @@ def compared(
     if not done:
         reasons = "\n".join(f"{trial.title}: {folder.reason(trial)}" for trial in failed)
         raise SegregError(f"no run finished\n{reasons}", hint=f"the logs are in {folder.trials}")
-    groups = list(_run_groups(done, folder))
+    seeds: dict[str, list[Trial]] = {}
+    for trial in done:
+        seeds.setdefault(trial.key, []).append(trial)
+    groups = [
+        RunGroup(one[0].model or "the recipe", one[0].settings, tuple(Run(folder.run(trial)) for trial in one))
+        for one in seeds.values()
+    ]
     base = baseline_of(plan, combinations(plan))
     first = next((trial.model for trial in trials if trial.settings == format_settings(base)), "")
     names = [one.name for one in groups]
@@ -147,17 +132,6 @@ def compared(
         ],
         waiting=len(trials) - len(done) - len(failed),
     )
-    one_of_each = list({trial.key: trial for trial in reversed(done)}.values())
-    found = costs_of(one_of_each, folder, rounds=options.rounds, progress=progress)
-    by_name = {trial.model: found.of.get(trial.key, {}) for trial in one_of_each}
-    comparison = with_costs(comparison, by_name, found.method)
-    return with_disagreements(comparison, groups, progress)
-
-
-def _run_groups(done: Sequence[Trial], folder: BenchFolder) -> Iterator[RunGroup]:
-    models: dict[str, list[Trial]] = {}
-    for trial in done:
-        models.setdefault(trial.key, []).append(trial)
-    for seeds in models.values():
-        first = seeds[0]
-        yield RunGroup(first.model or "the recipe", first.settings, tuple(Run(folder.run(trial)) for trial in seeds))
+    of, method = costs_of([one[0] for one in seeds.values()], folder, rounds=rounds, progress=progress)
+    by_name = {one[0].model: of.get(key, {}) for key, one in seeds.items()}
+    return with_disagreements(with_costs(comparison, by_name, method), groups, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +19,8 @@ from segreg.task import Task
 _LONGEST_MEASUREMENT = 6 * 3600.0
 
 
-@dataclass(frozen=True)
-class Costs:
-    """What models cost.
-
-    Attributes:
-        of: each model's costs by name, by the model's key.
-        method: how they were measured, in sentences.
-    """
-
-    of: Mapping[str, Mapping[str, Cost]]
-    method: tuple[str, ...]
+Costs = tuple[Mapping[str, Mapping[str, Cost]], Sequence[str]]
+"""Each model's costs by name, by the model's key; and how they were measured, in sentences."""
 
 
 def check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: Progress) -> None:
@@ -55,11 +46,11 @@ def check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: 
         return
     with progress.watch("checking that every model trains", len(models), "models") as advance:
         for key in models:
-            found = running.check_memory(specs[key], jobs=jobs)
+            reason = running.check_memory(specs[key], jobs=jobs)
             mine = [trial for trial in ahead if trial.key == key]
-            if found.reason:
+            if reason:
                 for trial in mine:
-                    folder.fail(trial.name, f"not started: {found.reason}")
+                    folder.fail(trial.name, f"not started: {reason}")
             else:
                 write_json(file, {**_read(file), key: jobs})
             advance(note=mine[0].model)
@@ -78,15 +69,16 @@ def costs_of(trials: Sequence[Trial], folder: BenchFolder, *, rounds: int, progr
     if known := _known(folder, keys):
         return known
     if not rounds or not trials:
-        return Costs({}, ())
+        return {}, ()
     with locked(folder.path / "measure.lock", wait=_LONGEST_MEASUREMENT):
         if known := _known(folder, keys):
             return known
         specs = specs_of(trials)
         found = running.measure({trial.model: specs[trial.key] for trial in trials}, rounds=rounds, progress=progress)
-        costs = Costs({trial.key: found.of[trial.model].costs for trial in trials}, tuple(found.method()))
-        write_json(folder.costs, asdict(costs))
-        return costs
+        of, method = {trial.key: found.of[trial.model].costs for trial in trials}, found.method()
+        plain = {key: {name: asdict(cost) for name, cost in costs.items()} for key, costs in of.items()}
+        write_json(folder.costs, {"of": plain, "method": method})
+        return of, method
 
 
 def specs_of(trials: Sequence[Trial]) -> dict[str, NetworkSpec]:
@@ -121,7 +113,7 @@ def _known(folder: BenchFolder, keys: set[str]) -> Costs | None:
     found = _read(folder.costs)
     try:
         of = {key: {name: Cost(**cost) for name, cost in found["of"][key].items()} for key in keys}
-        return Costs(of, tuple(found["method"]))
+        return of, tuple(found["method"])
     except (AttributeError, KeyError, TypeError):
         return None
 

@@ -76,7 +76,7 @@ class Model:
         values: each metric of the test images, by its full name such as "dice.pooled".
         difference: to the baseline; None for the baseline itself and where there is nothing to compare by.
         rank: None where there is nothing to rank by.
-        costs: by name, see `segreg.benchmark.cost.definitions.DEFINITIONS`.
+        costs: by name, see `segreg.benchmark.cost.record.DEFINITIONS`.
         best_epochs: of each seed, the epoch whose weights were scored.
         curves: each seed's history: by column its values, one for each epoch (NaN where undefined).
         per_image: the compared metric in each of `Comparison.images`, mean over seeds, NaN where it is undefined.

@@ -12,10 +12,9 @@ from time import perf_counter
 
 import torch
 
-from segreg.benchmark.cost.definitions import DEFINITIONS
 from segreg.benchmark.cost.machine import CpuWatch
 from segreg.benchmark.cost.network import Network, count_flops
-from segreg.benchmark.cost.record import MemoryNeed, RoundResult
+from segreg.benchmark.cost.record import DEFINITIONS, MemoryNeed, RoundResult
 from segreg.config.resolve import Resolved
 from segreg.runtime.device import MIB, available_mib, peak_rss_mib, prepare_process
 from segreg.task import Task

@@ -16,11 +16,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from segreg.benchmark.shapes import meta_forward
 from segreg.config.resolve import Resolved
 from segreg.data.loader import Batch
 from segreg.models import build
-from segreg.models.segmenter import predict_logits
+from segreg.models.segmenter import meta_forward, predict_logits
 from segreg.runtime.device import Precision, choose_device, choose_precision, prepare_device, seed_everything
 from segreg.runtime.progress import Quiet
 from segreg.task import Task

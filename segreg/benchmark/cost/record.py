@@ -1,10 +1,11 @@
-"""What to measure and what was found, as plain values that are sent from process to process."""
+"""What each cost is, what to measure and what was found, as plain values that are sent from process to process."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.config.recipe import Recipe
@@ -13,6 +14,81 @@ from segreg.task import Task
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Registry
+
+
+@dataclass(frozen=True)
+class CostDefinition:
+    """What a cost is.
+
+    Attributes:
+        unit: such as "images/s"; empty for a plain number.
+        sentence: what was counted or measured, and what is not included.
+        higher_is_better: whether larger values are; None where neither is.
+    """
+
+    unit: str
+    sentence: str
+    higher_is_better: bool | None
+
+
+_TRAINING = "training steps of `segreg run`, on one batch of `train.batch_size` random images in memory"
+_PREDICTION = "prediction of `segreg predict`, from uint8 images in memory to float32 logits on the device"
+_EVALUATION_BATCH = "batches of `evaluate.batch_size` images (`train.batch_size` where that is null)"
+_ALLOCATOR = (
+    "the peak memory that PyTorch's allocator had allocated on the GPU after the warm-up; what the allocator reserves "
+    "and the driver's own share of some hundred MiB are not included"
+)
+_RSS = (
+    "the peak memory of the whole process on the machine (peak RSS), nothing of which is on a GPU; "
+    "`process_memory_rss_mib` of it was there before the network"
+)
+
+DEFINITIONS: Mapping[str, CostDefinition] = MappingProxyType(
+    {
+        "parameters": CostDefinition(
+            "", "the network's parameters, those of an auxiliary decoder included, which only training uses", False
+        ),
+        "flops": CostDefinition(
+            "FLOP",
+            "floating-point operations of convolutions and matrix products (attention's too) in one prediction for one "
+            "image of the recipe's size, a multiply-add counted as two; normalisation, activations, pooling and "
+            "resampling are not counted",
+            False,
+        ),
+        "training_images_per_second": CostDefinition(
+            "images/s",
+            f"images a second in {_TRAINING}: copy to the device, forward, losses, backward, optimizer; without "
+            "reading and augmenting; the learning rate is 0, so that random labels can't make the loss diverge",
+            True,
+        ),
+        "inference_images_per_second": CostDefinition(
+            "images/s", f"images a second in {_PREDICTION}, in {_EVALUATION_BATCH}", True
+        ),
+        "latency_p50_ms": CostDefinition(
+            "ms", f"the median time of {_PREDICTION}, for one image at a time, each waited for", False
+        ),
+        "latency_p95_ms": CostDefinition(
+            "ms", "the time that 95% of the same predictions of one image took at most, of 20 or more", False
+        ),
+        "training_memory_gpu_mib": CostDefinition("MiB", f"in {_TRAINING}, {_ALLOCATOR}", False),
+        "inference_memory_gpu_mib": CostDefinition(
+            "MiB", f"in {_PREDICTION}, in {_EVALUATION_BATCH}, {_ALLOCATOR}", False
+        ),
+        "training_memory_rss_mib": CostDefinition(
+            "MiB", f"in predictions and then in {_TRAINING}, {_RSS}", False
+        ),
+        "inference_memory_rss_mib": CostDefinition(
+            "MiB", f"in {_PREDICTION}, of one image and in {_EVALUATION_BATCH}, {_RSS}", False
+        ),
+        "process_memory_rss_mib": CostDefinition(
+            "MiB",
+            "the peak memory of the same process (peak RSS) when it had imported segreg and PyTorch and built "
+            "nothing; the libraries that the network is built with are not included, and count as the network's",
+            None,
+        ),
+    }
+)  # fmt: skip
+"""Every cost by its name, in the order in which they are listed."""
 
 
 @dataclass(frozen=True)
@@ -63,19 +139,6 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a process does with a network.
-
-    Attributes:
-        kind: `measure` returns a `RoundResult`, `memory` a `MemoryNeed`.
-        seconds: that each timing of `measure` takes.
-    """
-
-    kind: Literal["measure", "memory"]
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
 class Failed:
     """Why something could not be measured, one sentence."""
 
@@ -87,7 +150,7 @@ class RoundResult:
     """What one round found of one network.
 
     Attributes:
-        values: each cost by its name in `segreg.benchmark.cost.definitions.DEFINITIONS`.
+        values: each cost by its name in `DEFINITIONS`.
         device: where the network ran.
         precision: of its computations.
         threads: of the CPU that PyTorch used.
@@ -114,19 +177,6 @@ class MemoryNeed:
     mib: float | None
     available: float | None
     device: str
-
-
-@dataclass(frozen=True)
-class MemoryCheck:
-    """Whether runs of a network fit into memory.
-
-    Attributes:
-        reason: why not, one sentence; empty where they do.
-        need: the memory of one; None where it could not be measured.
-    """
-
-    reason: str
-    need: MemoryNeed | None
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
-from segreg.benchmark.cost.definitions import DEFINITIONS
 from segreg.benchmark.cost.machine import load
 from segreg.benchmark.cost.record import (
+    DEFINITIONS,
     Cost,
     Failed,
-    Job,
     Measured,
     Measurement,
-    MemoryCheck,
     MemoryNeed,
     NetworkSpec,
     RoundResult,
@@ -29,15 +26,22 @@ TIMEOUT = 1800.0
 """Seconds that a process may take for one stage, such as all training steps of a round."""
 
 
-def in_a_process(spec: NetworkSpec, job: Job, *, timeout: float) -> RoundResult | MemoryNeed | Failed:
+Job = Literal["measure", "memory"]
+"""What a process does with a network: `measure` returns a `RoundResult`, `memory` a `MemoryNeed`."""
+
+
+def in_a_process(
+    spec: NetworkSpec, job: Job, seconds: float = 0.0, *, timeout: float = TIMEOUT
+) -> RoundResult | MemoryNeed | Failed:
     """Return what a fresh process finds, whose memory starts small however large this process is.
 
     Args:
         spec: the network.
         job: what to do with it.
+        seconds: that each timing of `measure` takes.
         timeout: seconds without a new stage after which the process is killed.
     """
-    worker = Worker(_work, spec, job, timeout=timeout)
+    worker = Worker(_work, spec, job, seconds, timeout=timeout)
     try:
         found: list[Any] = list(worker.messages())
     finally:
@@ -45,9 +49,8 @@ def in_a_process(spec: NetworkSpec, job: Job, *, timeout: float) -> RoundResult 
     return found[0] if found else Failed(str(worker.reason))
 
 
-Do = Callable[[NetworkSpec, Job], RoundResult | MemoryNeed | Failed]
+Do = Callable[..., RoundResult | MemoryNeed | Failed]
 """What does a job; `in_a_process` unless a test has something quicker."""
-_IN_A_PROCESS = partial(in_a_process, timeout=TIMEOUT)
 
 
 def measure(
@@ -56,7 +59,7 @@ def measure(
     rounds: int = 3,
     seconds: float = 5.0,
     progress: Progress | None = None,
-    do: Do = _IN_A_PROCESS,
+    do: Do = in_a_process,
 ) -> Measurement:
     """Measure what each network costs.
 
@@ -81,7 +84,7 @@ def measure(
             for name in names:
                 advance(0, name)
                 if name not in failed:
-                    found = do(specs[name], Job("measure", seconds))
+                    found = do(specs[name], "measure", seconds)
                     if isinstance(found, Failed):
                         failed[name] = found.reason
                     else:
@@ -100,8 +103,10 @@ def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
     return [list(reversed(names)) if number % 2 else list(names) for number in range(rounds)]
 
 
-def check_memory(spec: NetworkSpec, *, jobs: int = 1, do: Do = _IN_A_PROCESS) -> MemoryCheck:
-    """Check whether runs of a network fit into memory: it is built, trained for two steps, and predicts once.
+def check_memory(spec: NetworkSpec, *, jobs: int = 1, do: Do = in_a_process) -> str:
+    """Return why runs of a network don't fit into memory, one sentence; an empty string where they do.
+
+    It is built, trained for two steps, and predicts once.
 
     What runs take besides is not counted: workers that read images, and scores of large test sets. How much memory is
     left is what the machine as a whole reports; a container's own limit is only found by running into it.
@@ -111,17 +116,16 @@ def check_memory(spec: NetworkSpec, *, jobs: int = 1, do: Do = _IN_A_PROCESS) ->
         jobs: how many such runs go at the same time.
         do: does a job.
     """
-    found = do(spec, Job("memory"))
+    found = do(spec, "memory")
     if isinstance(found, Failed):
-        return MemoryCheck(found.reason, None)
+        return found.reason
     assert isinstance(found, MemoryNeed)
     if found.mib is None or found.available is None or jobs * found.mib <= found.available:
-        return MemoryCheck("", found)
+        return ""
     each = f" ({_gib(found.mib)} each)" if jobs > 1 else ""
     runs = f"{jobs} runs at a time need" if jobs > 1 else "it needs"
     where = "the machine" if found.device == "cpu" else found.device
-    reason = f"{runs} {_gib(jobs * found.mib)} of memory{each}, and {where} has {_gib(found.available)} left"
-    return MemoryCheck(reason, found)
+    return f"{runs} {_gib(jobs * found.mib)} of memory{each}, and {where} has {_gib(found.available)} left"
 
 
 def _costs(results: Sequence[RoundResult]) -> dict[str, Cost]:
@@ -139,7 +143,7 @@ def _gib(mib: float) -> str:
 # in the process that measures
 
 
-def _work(send: Send, spec: NetworkSpec, job: Job) -> None:
+def _work(send: Send, spec: NetworkSpec, job: Job, seconds: float) -> None:
     """Send each stage as it begins, and in the end the result, or `Failed`."""
     warnings.simplefilter("ignore")
     stage = ""
@@ -155,10 +159,10 @@ def _work(send: Send, spec: NetworkSpec, job: Job) -> None:
         from segreg.registry.registry import load_registry
 
         recipe, task = spec.resolved(load_registry())
-        if job.kind == "memory":
+        if job == "memory":
             send(memory_need(recipe, task, at=at))
         else:
-            send(measure_round(recipe, task, seconds=job.seconds, at=at))
+            send(measure_round(recipe, task, seconds=seconds, at=at))
     except Exception as error:  # whatever a part raises concerns its network alone
         send(Failed(_reason(error, stage)))
 

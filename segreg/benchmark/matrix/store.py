@@ -1,7 +1,9 @@
-"""Results kept between calls: a line of `cells.jsonl` for each encoder."""
+"""The files of a matrix: results kept between calls, the table, and the summary on a page of the docs."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -9,13 +11,20 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from segreg.benchmark.matrix.record import EncoderResult, Finished, Matrix, PairResult
+from segreg.benchmark.matrix.record import EncoderResult, Finished, Matrix, PairResult, count_results
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Plugin
+from segreg.runtime.files import replacing
+from segreg.runtime.progress import duration
 
 PACKAGES = (DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-pytorch")
 """Packages whose versions a result depends on, besides those that offer its encoder and its decoder."""
+COLUMNS = (
+    "encoder", "decoder", "family", "ok", "check", "reason", "encoder_parameters", "decoder_parameters",
+    "parameters", "channels", "strides", "native", "decoder_strides", "dilated", "notes", "seconds",
+)  # fmt: skip
+BEGIN, END = "<!-- matrix -->", "<!-- end -->"
 
 
 def versions(plugins: Iterable[Plugin]) -> dict[str, str]:
@@ -74,21 +83,8 @@ class Store:
             os.fsync(opened.fileno())
 
 
-@dataclass(frozen=True)
-class CurrentResults:
-    """The results with the installed versions.
-
-    Attributes:
-        matrix: of all of them.
-        stale: number of pairs with other versions, which are not in it.
-    """
-
-    matrix: Matrix
-    stale: int
-
-
-def current_results(finished: Iterable[Finished], now: Mapping[str, str]) -> CurrentResults:
-    """Return the newest result of each encoder and pair that were checked with the versions `now`."""
+def current_results(finished: Iterable[Finished], now: Mapping[str, str]) -> tuple[Matrix, int]:
+    """Return the newest results with the versions `now`, and the number of pairs that have only others."""
     rows: dict[str, EncoderResult] = {}
     cells: dict[tuple[str, str], PairResult] = {}
     seconds, stale = 0.0, 0
@@ -101,4 +97,80 @@ def current_results(finished: Iterable[Finished], now: Mapping[str, str]) -> Cur
         seconds += one.seconds
     ordered = sorted(rows.values(), key=lambda row: (row.family, row.encoder))
     decoders = sorted({decoder for _, decoder in cells})
-    return CurrentResults(Matrix(tuple(ordered), tuple(decoders), cells, now, seconds), stale)
+    return Matrix(tuple(ordered), tuple(decoders), cells, now, seconds), stale
+
+
+def csv_table(matrix: Matrix) -> str:
+    """Return `matrix.csv`, a line for each pair; values of a field are separated by spaces, notes by semicolons."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in matrix.rows:
+        for cell in matrix.of_encoder(row.encoder):
+            numbers = cell.parameters
+            writer.writerow([
+                cell.encoder, cell.decoder, row.family, int(cell.ok), cell.check, cell.reason,
+                numbers.get("encoder", row.parameters), numbers.get("decoder"), numbers.get("total"),
+                " ".join(map(str, row.channels)), " ".join(map(str, row.strides)),
+                "x".join(map(str, row.native or ())), " ".join(map(str, cell.strides)), int(cell.dilated),
+                "; ".join(cell.notes), cell.seconds,
+            ])  # fmt: skip
+    return text.getvalue()
+
+
+def write_summary(matrix: Matrix, file: Path) -> None:
+    """Put the summary between the marks of a page; write a new page if there is none.
+
+    Raises:
+        SegregError: the page has no marks, or can't be read or written.
+    """
+    block = f"{BEGIN}\n\n{summary(matrix)}\n{END}"
+    try:
+        if not file.exists():
+            text = f"# Matrix\n\n{block}\n"
+        else:
+            before, begin, rest = file.read_text(encoding="utf-8").partition(BEGIN)
+            _, end, after = rest.partition(END)
+            if not begin or not end:
+                raise SegregError(
+                    f"{file} has no place for the summary",
+                    hint=f"put the lines {BEGIN} and {END} where the summary belongs, or name another file",
+                )
+            text = f"{before}{block}{after}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as aside:
+            aside.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SegregError(f"the summary {file} can't be written: {error.strerror}") from None
+
+
+def summary(matrix: Matrix) -> str:
+    """Return counts, exceptions with their reasons, and versions."""
+    whole = count_results([cell for row in matrix.rows for cell in matrix.of_encoder(row.encoder)])
+    parts = f"{len(matrix.rows)} encoders, {len(matrix.decoders)} decoders"
+    lines = [
+        f"{whole['ok']} of {whole['all']} pairs work: {parts}. It took {duration(matrix.seconds)} of one core.",
+        "",
+        ", ".join(f"{name} {number}" for name, number in sorted(matrix.versions.items())),
+        "",
+        "| decoder | works | of | with the encoder dilated | with levels adapted |",
+        "|---|---|---|---|---|",
+    ]
+    for decoder in matrix.decoders:
+        of = count_results(matrix.of_decoder(decoder))
+        lines.append(f"| `{decoder}` | {of['ok']} | {of['all']} | {of['dilated']} | {of['adapted']} |")
+    lines += ["", "| encoders | number | pairs that work | of |", "|---|---|---|---|"]
+    for family, rows in matrix.families.items():
+        of = count_results([cell for row in rows for cell in matrix.of_encoder(row.encoder)])
+        lines.append(f"| {family} | {len(rows)} | {of['ok']} | {of['all']} |")
+    if reasons := matrix.reasons():
+        lines += ["", "What does not work:", "", "| encoder | decoders | check | reason |", "|---|---|---|---|"]
+    for encoder, check, reason, decoders in reasons:
+        every = len(decoders) == len(matrix.of_encoder(encoder))
+        names = "all" if every else ", ".join(f"`{decoder}`" for decoder in decoders)
+        lines.append(f"| `{encoder}` | {names} | {check} | {_escape(reason)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("`", "'")
