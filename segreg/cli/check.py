@@ -11,7 +11,6 @@ from segreg.errors import Problem, SegregError
 
 if TYPE_CHECKING:
     from segreg.config.resolve import Resolved
-    from segreg.runs.dry_run import DryRun
 
 NAME = "check"
 HELP = "check recipes and tell every problem with its line"
@@ -47,14 +46,14 @@ def execute(chosen: argparse.Namespace) -> int:
     for file in files:
         try:
             resolved = resolve(read_recipe(file, overrides), registry)
-            rehearsal = _rehearsed(resolved, quiet=chosen.json) if chosen.build else None
+            facts, lines = _dry_run(resolved, quiet=chosen.json) if chosen.build else ({}, [])
         except SegregError as error:
             problems += error.problems
             continue
-        if rehearsal:
-            networks[file] = rehearsal.facts
+        if facts:
+            networks[file] = facts
         if not chosen.json:
-            print("\n".join([f"{file}: fine", *(f"  {line}" for line in (rehearsal.lines if rehearsal else ()))]))
+            print("\n".join([f"{file}: fine", *(f"  {line}" for line in lines)]))
     rows = [_row(problem) for problem in problems]
     if chosen.json:
         print(json.dumps({"problems": rows, "networks": networks} if chosen.build else rows, indent=2))
@@ -66,7 +65,7 @@ def execute(chosen: argparse.Namespace) -> int:
     return 2 if problems else 0
 
 
-def _rehearsed(recipe: Resolved, *, quiet: bool) -> DryRun:
+def _dry_run(recipe: Resolved, *, quiet: bool) -> tuple[dict[str, Any], list[str]]:
     from segreg.runs.dry_run import dry_run
     from segreg.runtime.progress import progress
 

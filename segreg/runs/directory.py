@@ -3,82 +3,42 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from segreg.errors import SegregError, did_you_mean
 
 
-@dataclass(frozen=True)
 class RunDirectory:
-    """A run's folder; each property names one file or folder in it."""
+    """A run's folder, and which of its files is where."""
 
-    path: Path
-
-    @property
-    def recipe(self) -> Path:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
         """The recipe as it was read, with the command line's overrides below it as comments."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def resolved(self) -> Path:
+        self.resolved = path / "resolved.yaml"
         """The recipe with every default: runs again alone."""
-        return self.path / "resolved.yaml"
-
-    @property
-    def environment(self) -> Path:
+        self.environment = path / "environment.json"
         """What the run ran on."""
-        return self.path / "environment.json"
-
-    @property
-    def split(self) -> Path:
+        self.split = path / "split.json"
         """The ids of the samples of each split."""
-        return self.path / "split.json"
-
-    @property
-    def history(self) -> Path:
+        self.history = path / "history.csv"
         """A row for each epoch; `history.jsonl` beside it holds the same."""
-        return self.path / "history.csv"
-
-    @property
-    def best(self) -> Path:
+        self.best = path / "best.safetensors"
         """The weights of the best epoch."""
-        return self.path / "best.safetensors"
-
-    @property
-    def last(self) -> Path:
+        self.last = path / "last.safetensors"
         """The weights of the last epoch."""
-        return self.path / "last.safetensors"
-
-    @property
-    def results(self) -> Path:
+        self.results = path / "results.json"
         """The final metrics with their definitions."""
-        return self.path / "results.json"
-
-    @property
-    def per_image(self) -> Path:
+        self.per_image = path / "per_image.csv"
         """The metrics of each test image."""
-        return self.path / "per_image.csv"
-
-    @property
-    def counts(self) -> Path:
+        self.counts = path / "counts.csv"
         """The counted pixels of each class in each test image."""
-        return self.path / "counts.csv"
-
-    @property
-    def curves(self) -> Path:
+        self.curves = path / "curves.png"
         """The image of the history."""
-        return self.path / "curves.png"
-
-    @property
-    def overlays(self) -> Path:
+        self.overlays = path / "overlays"
         """The folder of images of image, truth and prediction."""
-        return self.path / "overlays"
-
-    @property
-    def report(self) -> Path:
+        self.report = path / "report.html"
         """The page about the run, which needs no other file."""
-        return self.path / "report.html"
 
 
 def new_run_directory(parent: Path) -> RunDirectory:
@@ -90,13 +50,8 @@ def new_run_directory(parent: Path) -> RunDirectory:
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     for number in range(1, 1000):
         path = parent / (stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise SegregError(f"could not create the run directory {path}: {error.strerror}") from None
-        return RunDirectory(path)
+        if _make(path):
+            return RunDirectory(path)
     raise SegregError(f"{parent} holds a thousand runs of this second")
 
 
@@ -106,13 +61,20 @@ def make_run_directory(path: Path) -> RunDirectory:
     Raises:
         SegregError: it is there already, or could not be created.
     """
+    if not _make(path):
+        raise SegregError(f"the run directory {path} is there already")
+    return RunDirectory(path)
+
+
+def _make(path: Path) -> bool:
+    """Make a folder and return True, or return False where it is there already."""
     try:
         path.mkdir(parents=True)
     except FileExistsError:
-        raise SegregError(f"the run directory {path} is there already") from None
+        return False
     except OSError as error:
         raise SegregError(f"could not create the run directory {path}: {error.strerror}") from None
-    return RunDirectory(path)
+    return True
 
 
 def open_run_directory(path: Path | str) -> RunDirectory:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +14,19 @@ from segreg.errors import Problem, SegregError
 from segreg.models import build
 from segreg.models.pyramid import check_encoder
 from segreg.models.segmenter import Segmenter, describe
-from segreg.registry.protocols import Encoder
 from segreg.runs.environment import counted, network_lines, note_lines, numbers
 from segreg.runtime.progress import Progress
 from segreg.task import Task
 from segreg.training.loss import Objective
 
-_STEPS = 4
 _OUTPUT_STRIDES = (16, 8)
 _KNOWN_PAIRS = "docs/matrix.md lists which encoders work with which decoders; `segreg matrix` tries others"
 
 
-@dataclass(frozen=True)
-class DryRun:
-    """What was seen.
+def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[str]]:
+    """Build a recipe's network and losses and take one training step; return facts about it, and the same as lines.
 
-    Attributes:
-        facts: about the network, plain values; `describe` gives most of them.
-        lines: the same as text.
-    """
-
-    facts: Mapping[str, Any]
-    lines: tuple[str, ...]
-
-
-def dry_run(recipe: Resolved, progress: Progress) -> DryRun:
-    """Build a recipe's network and losses and takes one training step. No image is read, nothing is downloaded.
+    No image is read, nothing is downloaded.
 
     Raises:
         SegregError: something can't be built, or a step can't be taken; with the recipe's place, and with where to
@@ -49,22 +36,26 @@ def dry_run(recipe: Resolved, progress: Progress) -> DryRun:
 
     recipe = build.without_pretrained(recipe)
     with (
-        progress.watch(f"building {recipe.source}", _STEPS, "steps") as advance,
+        progress.watch(f"building {recipe.source}", 4, "steps") as advance,
         torch.random.fork_rng(devices=[]),
     ):
         torch.manual_seed(recipe.seed)
         task, doubt = _task(recipe)
-        advance(note=recipe.encoder.part.name)
-        encoder = _encoder(recipe)
+        name = recipe.encoder.part.name
+        advance(note=name)
+        with _explained(f'the encoder "{name}" can\'t be built', recipe.encoder, _KNOWN_PAIRS):
+            encoder = build.build_encoder(recipe)
         strides = list(encoder.strides)
         advance(note=recipe.decoder.part.name)
-        model = _model(recipe, task, encoder)
+        words = f'the decoder "{recipe.decoder.part.name}" can\'t be built on "{name}"'
+        with _explained(words, recipe.decoder, _KNOWN_PAIRS):
+            model = build.build_model(recipe, task, encoder)
         advance(note="one training step")
         step = _step(recipe, task, model, scored=not doubt)
         advance()
     facts = {**describe(model), "classes_guessed": doubt, "step": step}
     facts["encoder"]["own_strides"] = strides
-    return DryRun(facts, tuple(_lines(recipe, facts, doubt)))
+    return facts, _lines(recipe, facts, doubt)
 
 
 def levels_of(choice: Choice, in_channels: int) -> dict[str, Any]:
@@ -73,12 +64,8 @@ def levels_of(choice: Choice, in_channels: int) -> dict[str, Any]:
     Raises:
         SegregError: it can't be built.
     """
-    try:
+    with _explained(f'the encoder "{choice.part.name}" can\'t be built', choice):
         encoder: Any = choice.build(in_channels)
-    except SegregError:
-        raise
-    except Exception as error:  # whatever a library raises is reported
-        raise _can_not(f'the encoder "{choice.part.name}" can\'t be built', error, choice) from error
     check_encoder(encoder)
     dilated: dict[str, list[int] | None] = {}
     for stride in _OUTPUT_STRIDES:
@@ -119,31 +106,18 @@ def _task(recipe: Resolved) -> tuple[Task, str]:
     return task, f"the data set can't tell them ({reason}); tried with {guess}, and without the loss"
 
 
-def _encoder(recipe: Resolved) -> Encoder:
+@contextlib.contextmanager
+def _explained(words: str, choice: Choice, hint: str = "") -> Iterator[None]:
+    """Report whatever a library raises, with the part's place and a hint; `segreg run` shows where it was raised."""
     try:
-        return build.build_encoder(recipe)
+        yield
     except SegregError as error:
-        raise _with_known_pairs(error) from error
-    except Exception as error:  # whatever a library raises is reported; `segreg run` shows where
-        sentence = _can_not(f'the encoder "{recipe.encoder.part.name}" can\'t be built', error, recipe.encoder)
-        raise _with_known_pairs(sentence) from error
-
-
-def _model(recipe: Resolved, task: Task, encoder: Encoder) -> Segmenter:
-    try:
-        return build.build_model(recipe, task, encoder)
-    except SegregError as error:
-        raise _with_known_pairs(error) from error
-    except Exception as error:  # as above
-        names = f'the decoder "{recipe.decoder.part.name}" can\'t be built on "{recipe.encoder.part.name}"'
-        raise _with_known_pairs(_can_not(names, error, recipe.decoder)) from error
-
-
-def _with_known_pairs(error: SegregError) -> SegregError:
-    """Return the error with a hint that points to the pairs known to work."""
-    first, *more = error.problems
-    hint = "\n".join(filter(None, (first.hint, _KNOWN_PAIRS)))
-    return SegregError.of([Problem(first.message, first.place, hint), *more])
+        first, *more = error.problems
+        hints = "\n".join(filter(None, (first.hint, hint)))
+        raise SegregError.of([Problem(first.message, first.place, hints), *more]) from error
+    except Exception as error:
+        reason = (str(error).strip() or "it gives no reason").splitlines()[0]
+        raise SegregError(f"{words}: {type(error).__name__}: {reason}", place=choice.place, hint=hint) from error
 
 
 def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> dict[str, Any]:
@@ -157,7 +131,7 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
     targets = torch.randint(0, labels, (count, *layers, height, width), dtype=torch.uint8)
     normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
     shape: dict[str, Any] = {"images": count, "size": [height, width], "channels": recipe.input.channels}
-    try:
+    with _explained(f"a training step on {count} images of {height}x{width} pixels fails", recipe.decoder):
         model.train()
         if not scored:
             total: Any = sum(logits.mean() for logits in model.all_logits(normalize(images)))
@@ -168,17 +142,7 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
         terms, _ = Objective(model, normalize, losses, auxiliary_weight=weight).train()(images, targets)
         total = next(iter(terms.values()))
         total.backward()
-    except SegregError:
-        raise
-    except Exception as error:  # as above
-        words = f"a training step on {count} images of {height}x{width} pixels fails"
-        raise _can_not(words, error, recipe.decoder) from error
-    return {**shape, "loss": float(total.detach())}
-
-
-def _can_not(words: str, error: Exception, choice: Choice) -> SegregError:
-    reason = (str(error).strip() or "it gives no reason").splitlines()[0]
-    return SegregError(f"{words}: {type(error).__name__}: {reason}", place=choice.place)
+        return {**shape, "loss": float(total.detach())}
 
 
 def _lines(recipe: Resolved, facts: Mapping[str, Any], doubt: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +13,7 @@ from segreg.errors import SegregError
 from segreg.evaluation.scores import disable_sync
 from segreg.models import build
 from segreg.runs.assembly import Assembly
+from segreg.runtime.output import aligned
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training.monitor import Monitor
 from segreg.training.resume import Output, save_epoch, snapshot
@@ -104,28 +105,37 @@ class Profile:
         return {
             "device": self.device, "precision": self.precision, "images_per_step": self.images, "steps": self.steps,
             "epoch_seconds": self.epoch_seconds, "waiting": self.waiting,
-            "stages": [{"stage": r.stage, "each": r.each, "times": r.times, "seconds": r.seconds} for r in self.rows],
-            "operators": [{"name": o.name, "calls": o.calls, "seconds": o.seconds} for o in self.operators],
+            "stages": [{**asdict(row), "seconds": row.seconds} for row in self.rows],
+            "operators": [asdict(operator) for operator in self.operators],
             "advice": self.advice, "trace": str(self.trace),
         }  # fmt: skip
 
     def lines(self) -> list[str]:
         """Return the tables, as lines."""
         whole = max(self.epoch_seconds, 1e-9)
+        stages = [("stage", "ms each", "an epoch", "seconds", "share")]
+        stages += [
+            (
+                STAGE_LABELS[r.stage],
+                f"{r.each * 1e3:.1f}",
+                f"{r.times:,}",
+                f"{r.seconds:.2f}",
+                f"{r.seconds / whole:.1%}",
+            )
+            for r in self.rows
+        ]
+        stages.append(("an epoch", "", "", f"{whole:.2f}", "100.0%"))
+        operators = [("longest operators of a step", "calls", "ms")]
+        operators += [(o.name[:46], f"{o.calls:.0f}", f"{o.seconds * 1e3:.1f}") for o in self.operators]
         lines = [
             f"{self.device}, {self.precision}; {self.images} images in a step, {self.steps} steps measured",
             "",
-            f"{'stage':<24}{'ms each':>10}{'an epoch':>10}{'seconds':>10}{'share':>8}",
+            *aligned(stages, right=range(1, 5)),
+            "",
+            *aligned(operators, right=(1, 2)),
+            "",
+            f"trace: {self.trace} (ui.perfetto.dev and chrome://tracing show it)",
         ]
-        lines += [
-            f"{STAGE_LABELS[row.stage]:<24}{row.each * 1e3:>10.1f}{row.times:>10,}{row.seconds:>10.2f}"
-            f"{row.seconds / whole:>8.1%}"
-            for row in self.rows
-        ]
-        lines += [f"{'an epoch':<24}{'':>20}{whole:>10.2f}{1:>8.1%}", ""]
-        lines.append(f"{'longest operators of a step':<48}{'calls':>10}{'ms':>10}")
-        lines += [f"{o.name[:46]:<48}{o.calls:>10.0f}{o.seconds * 1e3:>10.1f}" for o in self.operators]
-        lines += ["", f"trace: {self.trace} (ui.perfetto.dev and chrome://tracing show it)"]
         return [*lines, f"advice: {self.advice}"] if self.advice else lines
 
 
@@ -150,7 +160,7 @@ class _Some:
 
 
 def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progress | None = None) -> Profile:
-    """Train some steps, validates some batches and writes a checkpoint, as a run does, and report what took how long.
+    """Train some steps, validate some batches and write a checkpoint, as a run does, and report what took how long.
 
     Nothing but the trace stays behind.
 

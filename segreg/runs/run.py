@@ -128,24 +128,20 @@ class _Job:
         return self.assembly.recipe
 
     def run(self) -> Run:
-        """Prepare, fit, evaluate and write; observers see each step in the main process only."""
+        """Prepare, fit, evaluate and write; the observer sees each step in the main process only."""
         ran_on = self._prepare()
-        observers = (_Header(self, ran_on), _Curves(self), _Hooks(self), _Summary(self)) if is_main() else ()
-
-        def notify(event: str, *values: Any) -> None:
-            for observer in observers:
-                getattr(observer, event)(*values)
-
-        notify("start")
-        outcome = self._fit(notify)
+        observer = _Observer(self) if is_main() else None
+        if observer:
+            observer.start(ran_on)
+        outcome = self._fit(observer)
         try:
             results = score_run(self.directory, self.assembly, outcome, self.progress, ran_on["model"])
         except KeyboardInterrupt:
             self.progress.say(f"interrupted while scoring. Go on with: segreg run --resume {self.directory.path}")
             raise
-        if is_main():
+        if observer:
             write_json(self.directory.results, results)
-            notify("end", Run(self.directory).results)
+            observer.end(Run(self.directory).results)
         barrier()  # every process returns a run whose files are complete
         return Run(self.directory)
 
@@ -168,7 +164,7 @@ class _Job:
             write_json(self.directory.environment, ran_on)
         return ran_on
 
-    def _fit(self, notify: Any) -> Outcome:
+    def _fit(self, observer: _Observer | None) -> Outcome:
         recipe, assembly = self.recipe, self.assembly
         return fit(
             assembly.setup(),
@@ -176,7 +172,7 @@ class _Job:
             Output(
                 self.directory.path,
                 notes=notes_for_weights(recipe, assembly.dataset, assembly.objective.normalize),
-                observe=(lambda epoch, values: notify("epoch_end", epoch, values)) if is_main() else None,
+                observe=observer.epoch_end if observer else None,
             ),
             resume=self.state,
             progress=self.progress,
@@ -184,73 +180,38 @@ class _Job:
 
 
 class _Observer:
-    """Watches a run; subclasses override what they need."""
+    """Shows a run, plots its history and calls the plugins' hooks; that of segreg.reports writes the report."""
 
     def __init__(self, job: _Job) -> None:
         self.job = job
+        self.plotted = 0.0
 
-    def start(self) -> None:
+    def start(self, ran_on: Mapping[str, Any]) -> None:
         """Before the first step."""
+        job = self.job
+        for line in [*header_lines(job.registry, job.assembly, ran_on, job.directory.path), ""]:
+            job.progress.say(line)
+        self.plotted = time.monotonic()
+        self._call("segreg_run_start", recipe=job.recipe.plain())
 
     def epoch_end(self, epoch: int, values: Mapping[str, float]) -> None:
         """After an epoch, with its row of the history."""
-
-    def end(self, results: Mapping[str, Any]) -> None:
-        """After everything but the report is written."""
-
-
-class _Header(_Observer):
-    """Prints what the run is made of."""
-
-    def __init__(self, job: _Job, ran_on: Mapping[str, Any]) -> None:
-        super().__init__(job)
-        self.ran_on = ran_on
-
-    def start(self) -> None:
-        job = self.job
-        for line in [*header_lines(job.registry, job.assembly, self.ran_on, job.directory.path), ""]:
-            job.progress.say(line)
-
-
-class _Curves(_Observer):
-    """Plots the history now and then."""
-
-    plotted = 0.0
-
-    def start(self) -> None:
-        self.plotted = time.monotonic()
-
-    def epoch_end(self, epoch: int, values: Mapping[str, float]) -> None:  # noqa: ARG002
         if time.monotonic() - self.plotted > SECONDS_BETWEEN_CURVES:
             directory, monitor = self.job.directory, self.job.recipe.train.monitor
             plot_history(history.read(directory.path), directory.curves, monitor=monitor, best_epoch=None)
             self.plotted = time.monotonic()
-
-
-class _Hooks(_Observer):
-    """Calls the plugins' hooks; the one of segreg.reports writes the report."""
-
-    def start(self) -> None:
-        self._call("segreg_run_start", recipe=self.job.recipe.plain())
-
-    def epoch_end(self, epoch: int, values: Mapping[str, float]) -> None:
         self._call("segreg_epoch_end", epoch=epoch, values=dict(values))
 
     def end(self, results: Mapping[str, Any]) -> None:
+        """After everything but the report is written."""
         self._call("segreg_run_end", results=results)
+        if results["stopped_because"] != "interrupted":  # which training has already reported
+            for line in format_results(results, self.job.directory):
+                self.job.progress.say(line)
 
     def _call(self, hook: str, **arguments: Any) -> None:
         for complaint in self.job.registry.notify(hook, run=self.job.directory.path, **arguments):
             self.job.progress.say(f"warning: {complaint}")
-
-
-class _Summary(_Observer):
-    """Prints the results."""
-
-    def end(self, results: Mapping[str, Any]) -> None:
-        if results["stopped_because"] != "interrupted":  # which training has already reported
-            for line in format_results(results, self.job.directory):
-                self.job.progress.say(line)
 
 
 def _restore_pretrained(state: State, previous: Mapping[str, Any], model: dict[str, Any], assembly: Assembly) -> None:

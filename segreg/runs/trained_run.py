@@ -124,15 +124,13 @@ class Run:
         Raises:
             SegregError: the file can't be read, or its channels don't fit.
         """
-        return self._fitted(*_read(image))
-
-    def _fitted(self, pixels: NDArray[Any], name: Path) -> Tensor:
         import numpy as np
         import torch
 
         from segreg.data import fit_image
         from segreg.data.images import fit_channels, to_uint8
 
+        pixels, name = _read(image)
         section = self.recipe.input
         fitted = fit_image(to_uint8(fit_channels(pixels, section.channels, name), section.sixteen_bit, name), section)
         # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
@@ -209,29 +207,23 @@ class Run:
             SegregError: there are no such weights yet, they don't fit the installed plugins' network, or there is no
                 such device.
         """
-        known = weights, device, precision
-        if known not in self._predictors:
-            self._predictors[known] = self._load_predictor(weights, device, precision)
-        return self._predictors[known]
-
-    def _load_predictor(
-        self, weights: Literal["best", "last"], device: str, precision: PrecisionName | Literal["recipe"]
-    ) -> Predictor:
         import torch
 
         from segreg.inference.predictor import Predictor
         from segreg.runtime.device import choose_device, choose_precision, prepare_device
 
-        place = choose_device(device)
+        if predictor := self._predictors.get((weights, device, precision)):
+            return predictor
+        place, name = choose_device(device), precision
         prepare_device(place)
-        if precision == "recipe":
+        if name == "recipe":
             # A run with fp16 on its GPU predicts on a CPU too.
-            precision = self.recipe.train.precision
-            precision = "auto" if precision == "fp16" and place.type != "cuda" else precision
+            name = self.recipe.train.precision
+            name = "auto" if name == "fp16" and place.type != "cuda" else name
         model = self.model(weights).to(place)
         if self.recipe.train.channels_last:
             model = model.to(memory_format=torch.channels_last)
-        return Predictor(
+        predictor = self._predictors[weights, device, precision] = Predictor(
             name=str(self.directory.path) + (" (last weights)" if weights == "last" else ""),
             model=model,
             normalize=self._normalize().to(place),
@@ -239,8 +231,9 @@ class Run:
             task=self.task,
             threshold=self.recipe.evaluate.threshold,
             device=place,
-            precision=choose_precision(precision, place),
+            precision=choose_precision(name, place),
         )
+        return predictor
 
     def _normalize(self) -> Normalize:
         from segreg.models.segmenter import Normalize
