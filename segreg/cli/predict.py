@@ -26,6 +26,7 @@ EXAMPLES = """examples:
   segreg predict RUN photos --out predicted --tile 512x512 --overlap 0.25 --scale 0.5
   segreg predict RUN photos --out predicted --tta flips --colours colours.yaml --coloured
   segreg predict RUN photos --out predicted --strips --masks true_masks    image | truth | prediction | outlines
+  segreg predict RUN photos --out predicted --as coco-polygons             annotations for a labelling program
   segreg predict RUN1 RUN2 RUN3 --images photos --out predicted    the mean of three runs
 
 Masks are 8-bit PNGs at each image's own size, in OUT/masks: 0 and 255 for one class, class indices for several, and
@@ -50,6 +51,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="of which epoch (best)")
     for kind, meaning in _FLAGS:
         parser.add_argument(f"--{kind}", action="append_const", dest="kinds", const=kind, help=meaning)
+    parser.add_argument(
+        "--as",
+        action="append",
+        choices=("coco-rle", "coco-polygons", "yolo"),
+        default=[],
+        dest="forms",
+        help="also annotations; may be given several times",
+    )
     parser.add_argument("--masks", type=Path, metavar="DIR", help="true masks for --strips, paired by name")
     parser.add_argument("--mask-suffix", metavar="TEXT", help="what masks' names have behind those of the images")
     parser.add_argument("--mask-ignored", type=int, metavar="N", help="mask value of pixels that count for nothing")
@@ -123,8 +132,16 @@ def execute(chosen: argparse.Namespace) -> int:
         input_images, predictors, outputs, config,
         threshold=chosen.threshold, progress=shown, existing="skip" if chosen.skip_existing else "replace",
     )  # fmt: skip
+    annotations = {}
+    if chosen.forms:
+        from segreg.inference.annotations import write_annotations
+
+        failed = {image.name for image, _ in summary.failed}
+        there = [image for image in input_images if image.name not in failed]
+        annotations = {form: str(write_annotations(form, there, outputs)) for form in dict.fromkeys(chosen.forms)}
     if chosen.json:
-        print(json.dumps({"out": str(chosen.out), **summary.plain()}, indent=2))
+        found = {"annotations": annotations} if annotations else {}
+        print(json.dumps({"out": str(chosen.out), **summary.plain(), **found}, indent=2))
     else:
         for line in [*_without_mask(summary, chosen.masks), _format_summary(summary, outputs.folder)]:
             shown.say(line)

@@ -101,6 +101,27 @@ def test_everything_that_can_be_asked_for(segreg, finished, photos):
     np.testing.assert_array_equal(np.array(Image.open("out/coloured/1.png")), labels[..., None] * np.uint8([0, 255, 0]))
 
 
+def test_annotations_are_of_all_masks_that_are_there(segreg, finished, photos):
+    Path("photos/c.png").write_bytes(b"broken")
+    forms = [word for form in ("coco-rle", "coco-polygons", "yolo") for word in ("--as", form)]
+    printed = segreg("predict", finished.directory.path, photos, "--out", "out", "--json", *forms)
+    assert printed.status == 1
+    found = json.loads(printed.out)["annotations"]
+    assert found == {
+        "coco-rle": "out/coco-rle.json", "coco-polygons": "out/coco-polygons.json", "yolo": "out/yolo/data.yaml"
+    }  # fmt: skip
+    content = json.loads(Path("out/coco-rle.json").read_text())
+    assert [image["file_name"] for image in content["images"]] == ["a/1.png", "b/1.png", "b/2.png"]
+    assert content["categories"] == [{"id": 1, "name": "lesion"}]
+    areas = [int((pixels(f"out/masks/{name}.png") == 255).sum()) for name in ("a/1", "b/1", "b/2")]
+    assert [item["area"] for item in content["annotations"]] == [area for area in areas if area]
+    assert files("out/yolo/labels") == ["a/1.txt", "b/1.txt", "b/2.txt"]
+    # Those that --skip-existing leaves out are written too.
+    Path("out/coco-rle.json").unlink()
+    segreg("predict", finished.directory.path, photos, "--out", "out", "--skip-existing", "--as", "coco-rle")
+    assert json.loads(Path("out/coco-rle.json").read_text()) == content
+
+
 def test_strips_show_the_truth_where_there_is_a_mask(segreg, finished, photos):
     for name, size in (("a/1", (50, 70)), ("b/2", (48, 48))):
         mask = np.zeros(size, np.uint8)
