@@ -9,10 +9,13 @@ import pytest
 import tifffile
 from PIL import Image
 
+from segreg.config.sections import Input
+from segreg.data.inspection.scan import scan_sample
 from segreg.errors import SegregError
 from segreg.settings import check_value
 from segreg_plugins.datasets.csv_manifest import csv_manifest
 from segreg_plugins.datasets.folder import folder
+from segreg_plugins.datasets.mask_files import read_values
 from segreg_plugins.datasets.mask_values import Values
 
 STREET = {"background": 0, "road": [7, 8], "ignore": [255, -1]}
@@ -335,7 +338,69 @@ def test_floats_are_read_upright_and_by_channel(masks):
     values = array([0, 1], [0.5, 1], dtype=np.float32)
     turned = [(274, 3, 1, 3, False)]
     settings = masks(values, suffix=".tif", extratags=turned)
-    assert read(settings, values={"a": 0, "b": 1, "c": 0.5}) == [[1, 2], [1, 0]]
+    assert read_values(settings["masks"] / "0.tif").tolist() == [[1, 0.5], [1, 0]]
     refusal("holds fractions", "set values", settings=settings, classes=("a", "b"))
     settings = masks(np.stack([values] * 3), suffix=".tif", photometric="rgb", planarconfig="separate")
     assert read(settings, values={"a": 0, "b": 1, "c": 0.5}, mask_channel="green") == [[0, 1], [2, 1]]
+
+
+# Exif
+
+
+def oriented(file, orientation, size=(6, 4)):
+    """Write an image or a mask, `size` wide and high as stored."""
+    exif = Image.Exif()
+    if orientation:
+        exif[0x0112] = orientation
+    if file.suffix == ".tif":
+        tifffile.imwrite(file, np.zeros(size[::-1], np.uint8), extratags=[(274, 3, 1, orientation or 1, False)])
+    else:
+        Image.new("L", size).save(file, exif=exif)
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Return a function that writes an image and its mask with Exif orientations, and reads the mask."""
+
+    def write(turn, mask_turn, size=(6, 4), mask_size=(6, 4), suffixes=(".jpg", ".png")):
+        for name, suffix, orientation, shape in zip("im", suffixes, (turn, mask_turn), (size, mask_size), strict=True):
+            (tmp_path / name).mkdir(exist_ok=True)
+            for old in (tmp_path / name).iterdir():
+                old.unlink()
+            oriented(tmp_path / name / f"0{suffix}", orientation, shape)
+        dataset = folder(images=tmp_path / "i", masks=tmp_path / "m")
+        image, labels = dataset.read_image(dataset.samples[0]), dataset.read_mask(dataset.samples[0])
+        assert image.shape == labels.shape
+        return labels.shape
+
+    return write
+
+
+@pytest.mark.parametrize("suffixes", [(".jpg", ".png"), (".png", ".tif"), (".tif", ".png"), (".webp", ".png")])
+def test_exif_that_only_one_of_image_and_mask_has(pair, tmp_path, suffixes):
+    files = [str(tmp_path / name / f"0{suffix}") for name, suffix in zip("im", suffixes, strict=True)]
+    for turn, mask_turn, size, words in (
+        (6, None, (6, 4), ("has the Exif orientation 6", "has no Exif orientation", "they fit only unturned")),
+        (None, 8, (6, 4), ("has no Exif orientation", "has the Exif orientation 8", "they fit only unturned")),
+        (3, None, (6, 4), ("has the Exif orientation 3", "fit either way", "mogrify -auto-orient")),
+        (6, None, (4, 4), ("has the Exif orientation 6", "fit either way", "exiftool -Orientation=")),
+    ):
+        with pytest.raises(SegregError) as caught:
+            pair(turn, mask_turn, size, size, suffixes)
+        assert all(word in str(caught.value) for word in (*files, *words)), str(caught.value)
+
+
+def test_exif_that_leaves_no_doubt(pair):
+    assert pair(None, 1) == (4, 6)
+    assert pair(6, 6) == (6, 4)
+    assert pair(6, None, mask_size=(4, 6)) == (6, 4)
+    assert pair(3, 3, suffixes=(".png", ".tif")) == (4, 6)
+
+
+def test_the_data_check_names_both_files(tmp_path):
+    for name, orientation in (("i", 6), ("m", None)):
+        (tmp_path / name).mkdir()
+        oriented(tmp_path / name / "0.png", orientation)
+    dataset = folder(images=tmp_path / "i", masks=tmp_path / "m")
+    (fault,) = scan_sample(dataset, Input(size=(32, 32), channels=1), 0).faults
+    assert all(str(tmp_path / name / "0.png") in fault.message for name in "im")

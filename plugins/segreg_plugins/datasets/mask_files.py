@@ -12,6 +12,7 @@ from segreg.errors import SegregError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
 Channel = Literal["red", "green", "blue", "alpha"] | int
 Palette = tuple[tuple[int, int, int], ...]
@@ -173,6 +174,68 @@ def _one_channel(values: NDArray[Any], channel: Channel | None, file: Path) -> N
             hint="leave mask_channel out for masks of one channel",
         )
     return np.ascontiguousarray(values if values.ndim == 2 else values[..., index])
+
+
+# Exif
+
+
+def check_orientations(image: Path, mask: Path) -> None:
+    """Refuse a pair whose files are stored in one size and of which only one is turned by its Exif orientation.
+
+    Sizes that differ as stored leave no doubt: the mask of a turned image was drawn on it as viewers show it.
+
+    Raises:
+        SegregError: which of the pixels belong together is not known, or the mask fits the image before it is turned.
+    """
+    turn, size = _orientation(image)
+    mask_turn, mask_size = _orientation(mask)
+    if turn == mask_turn or size is None or size != mask_size:
+        return
+    parts = [f"has the Exif orientation {n}" if n > 1 else "has no Exif orientation" for n in (turn, mask_turn)]
+    fits_unturned = size[0] != size[1] and (turn > 4) != (mask_turn > 4)
+    which = "they fit only unturned" if fits_unturned else "their sizes fit either way"
+    turned = image if turn > 1 else mask
+    hints = [
+        f"if the mask was drawn on the stored pixels, remove the orientation: exiftool -Orientation= {turned.name}"
+    ]
+    if not fits_unturned:
+        hints.append(f"if on the image as viewers show it, turn the pixels: mogrify -auto-orient {turned.name}")
+    raise SegregError(f"{image}: {parts[0]}, and its mask {mask} {parts[1]}; {which}", hint="\n".join(hints))
+
+
+def _orientation(file: Path) -> tuple[int, tuple[int, int] | None]:
+    """Return a file's Exif orientation, 1 to 8, and its stored height and width; None where it can't be read."""
+    head = first_bytes(file)
+    if head.startswith(_TIFF):
+        page = _first_page(file)
+        tag = page.tags.get("Orientation") if page is not None else None
+        return _valid(tag.value if tag else 1), (page.imagelength, page.imagewidth) if page is not None else None
+    from PIL import Image
+
+    try:
+        with Image.open(file) as opened:
+            size = opened.height, opened.width
+            exif = opened.getexif() if opened.format != "PNG" else _png_exif(file)
+            return _valid(exif.get(_ORIENTATION, 1)), size
+    except Exception:  # damaged: reading it tells how
+        return 1, None
+
+
+def _png_exif(file: Path) -> Image.Exif:
+    """Return a PNG's Exif block, for which Pillow decodes the pixels, since it may follow them."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    for name, begin, length in _chunks(file):
+        if name == b"eXIf":
+            with file.open("rb") as opened:
+                opened.seek(begin)
+                exif.load(opened.read(length))
+    return exif
+
+
+def _valid(orientation: object) -> int:
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 # Palettes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError
 from segreg.task import Task
-from segreg_plugins.datasets.mask_files import Channel, grey_levels_count, read_values
+from segreg_plugins.datasets.mask_files import Channel, check_orientations, grey_levels_count, read_values
 from segreg_plugins.datasets.mask_values import Values, value_table
 from segreg_plugins.datasets.masks import Foreground, read_binary_mask, read_index_mask, read_valued_mask
 
@@ -49,7 +49,16 @@ class MaskRules:
         """
         grey_levels = self.compares_palettes and grey_levels_count(masks)
         read: Any = partial(read_values, channel=self.channel, grey_levels=grey_levels)
-        return partial(self.read, read=read), self.reader + ", grey levels of palettes" * grey_levels
+        return partial(
+            _read_beside_image, read=partial(self.read, read=read)
+        ), self.reader + ", grey levels of palettes" * grey_levels
+
+
+def _read_beside_image(sample: Sample, *, read: Callable[[Sample], NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    labels = read(sample)
+    if sample.mask is not None:
+        check_orientations(sample.image, sample.mask)
+    return labels
 
 
 def mask_rules(
