@@ -11,7 +11,7 @@ import time
 import numpy as np
 from safetensors.numpy import save_file
 
-from segreg.config.yaml_text import to_yaml
+from segreg.config.recipe import to_yaml
 
 RECIPE = {
     "seed": 3,

@@ -27,6 +27,7 @@ from segreg.cli import (
     schema,
     show,
 )
+from segreg.cli.common import add_parser
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.entry import Command
@@ -73,13 +74,7 @@ def parser(added: Mapping[str, Command] = MappingProxyType({})) -> argparse.Argu
     top.add_argument("--version", action=_Version, help="print the version and stop")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     for name, command in {**COMMANDS, **added}.items():
-        own = commands.add_parser(
-            name,
-            help=command.help,
-            description=command.help[0].upper() + command.help[1:] + ".",
-            epilog=command.examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        own = add_parser(commands, name, command.help, command.examples)
         command.arguments(own)
         own.set_defaults(execute=command.execute)
     return top

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segreg.cli.common import check_folder, check_least, one_file, print_json
 from segreg.errors import SegregError, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -55,17 +55,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    for name, least in (("jobs", 1), ("retries", 0), ("rounds", 0)):
-        if getattr(chosen, name) < least:
-            raise SegregError(f"--{name} must be at least {least}, not {getattr(chosen, name)}")
+    check_least(chosen, 1, "jobs")
+    check_least(chosen, 0, "retries", "rounds")
     plan, name = _plan(chosen)
 
     from segreg.registry.registry import load_registry
 
     registry = load_registry()
     out = chosen.out or Path("benches") / name
-    if out.is_file():
-        raise SegregError(f"{out} is a file", hint="--out names a folder")
+    check_folder(out)
 
     from segreg.benchmark.bench.bench import bench, checked_trials
     from segreg.benchmark.bench.folder import BenchFolder
@@ -94,7 +92,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
     write_comparison(comparison, folder.path, images)
     if chosen.json:
-        print(json.dumps(finite(comparison.as_data()), indent=2))
+        print_json(finite(comparison.as_data()))
     else:
         print("\n".join([*format_comparison(comparison), "", f"everything is in {out}; look at {out / 'report.html'}"]))
     return 1 if comparison.failures else 0
@@ -114,14 +112,10 @@ def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
         plan_of_file,
         seeds_of,
     )
-    from segreg.config.recipe import COMMAND_LINE, is_override, read_recipe
+    from segreg.config.recipe import COMMAND_LINE, read_recipe
 
-    files = [word for word in chosen.words if not is_override(word)]
-    overrides = [word for word in chosen.words if is_override(word)]
-    if len(files) != 1:
-        problem = f"these are {len(files)}" if files else "name one, for example: segreg bench recipes/isic_v3plus.yaml"
-        raise SegregError(f"bench takes one recipe or bench file; {problem}")
-    file = Path(files[0])
+    named, overrides = one_file(chosen.words, NAME, "recipes/isic_v3plus.yaml", what="recipe or bench file")
+    file = Path(named)
     read = read_recipe(file) if file.exists() or file.suffix in (".yaml", ".yml") else None
     plan = plan_of_file(read) if read is not None and is_bench_file(read) else Plan(file, {})
     vary = dict(plan.vary)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
+from segreg.cli.common import files_and_overrides, print_json, shown_progress
 from segreg.errors import Problem, SegregError
 
 if TYPE_CHECKING:
@@ -32,12 +32,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.config.recipe import is_override, read_recipe
+    from segreg.config.recipe import read_recipe
     from segreg.config.resolve import resolve
     from segreg.registry.registry import load_registry
 
-    files = [word for word in chosen.words if not is_override(word)]
-    overrides = [word for word in chosen.words if is_override(word)]
+    files, overrides = files_and_overrides(chosen.words)
     if not files:
         raise SegregError("name at least one recipe to check", hint="for example: segreg check recipes/*.yaml")
     registry = load_registry()
@@ -56,7 +55,7 @@ def execute(chosen: argparse.Namespace) -> int:
             print("\n".join([f"{file}: fine", *(f"  {line}" for line in lines)]))
     rows = [_row(problem) for problem in problems]
     if chosen.json:
-        print(json.dumps({"problems": rows, "networks": networks} if chosen.build else rows, indent=2))
+        print_json({"problems": rows, "networks": networks} if chosen.build else rows)
     else:
         for problem in problems:
             print(f"error: {problem}", file=sys.stderr)
@@ -67,9 +66,8 @@ def execute(chosen: argparse.Namespace) -> int:
 
 def _dry_run(recipe: Resolved, *, quiet: bool) -> tuple[dict[str, Any], list[str]]:
     from segreg.runs.dry_run import dry_run
-    from segreg.runtime.progress import progress
 
-    return dry_run(recipe, progress("quiet" if quiet else "auto", sys.stderr))
+    return dry_run(recipe, shown_progress(quiet=quiet))
 
 
 def _row(problem: Problem) -> dict[str, object]:

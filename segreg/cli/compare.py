@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
-from segreg.errors import SegregError
+from segreg.cli.common import check_folder, check_least, print_json, shown_progress
 
 NAME = "compare"
 HELP = "compare finished runs: quality with its uncertainty, and cost"
@@ -32,26 +30,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    if chosen.rounds < 0:
-        raise SegregError(f"--rounds must be at least 0, not {chosen.rounds}")
-    if chosen.out.is_file():
-        raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
+    check_least(chosen, 0, "rounds")
+    check_folder(chosen.out)
 
     from segreg.benchmark.comparison.runs import compare_runs, run_groups_of
     from segreg.benchmark.comparison.text import format_comparison
     from segreg.reports.comparison import write_comparison
     from segreg.runs.trained_run import load_run
     from segreg.runtime.files import finite
-    from segreg.runtime.progress import progress
 
-    shown = progress("quiet" if chosen.quiet or chosen.json else "auto", sys.stderr)
+    shown = shown_progress(quiet=chosen.quiet or chosen.json)
     groups = run_groups_of([load_run(path) for path in dict.fromkeys(chosen.runs)])
     comparison, images = compare_runs(
         groups, metric=chosen.metric, baseline=chosen.baseline, rounds=chosen.rounds, progress=shown
     )
     files = write_comparison(comparison, chosen.out, images)
     if chosen.json:
-        print(json.dumps(finite(comparison.as_data()), indent=2))
+        print_json(finite(comparison.as_data()))
     else:
         print("\n".join([*format_comparison(comparison), "", *(f"wrote {file}" for file in files)]))
     return 0

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segreg.cli.common import add_actions, add_parser, check_least, one_file, print_json, shown_progress
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
@@ -51,14 +51,9 @@ the second share is of the rest.
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+    actions = add_actions(parser)
     for name, help_, description in (("check", _CHECK, _CHECKED), ("split", _SPLIT, _SPLITTED)):
-        added = actions.add_parser(
-            name,
-            help=help_,
-            description=f"{help_[0].upper()}{help_[1:]}.\n\n{description}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
+        added = add_parser(actions, name, help_, "", more=description)
         added.add_argument("words", nargs="+", metavar="RECIPE|key.path=value", help="a recipe file, and overrides")
         if name == "check":
             added.add_argument("--out", type=Path, metavar="DIR", help="folder for the images to look at")
@@ -75,19 +70,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.config.recipe import is_override, read_recipe
-    from segreg.config.resolve import resolve
-    from segreg.registry.registry import load_registry
-    from segreg.runtime.progress import progress
+    from segreg.config.resolve import read_resolved
 
-    files = [word for word in chosen.words if not is_override(word)]
-    if len(files) != 1:
-        problem = (
-            f"these are {len(files)}" if files else f"name one, for example: segreg data {chosen.action} recipe.yaml"
-        )
-        raise SegregError(f"data {chosen.action} takes one recipe; {problem}")
-    resolved = resolve(read_recipe(files[0], [word for word in chosen.words if is_override(word)]), load_registry())
-    shown = progress("quiet") if chosen.json else progress("auto", sys.stderr)
+    resolved = read_resolved(*one_file(chosen.words, f"data {chosen.action}", "recipe.yaml"))
+    shown = shown_progress(quiet=chosen.json)
     return _check(chosen, resolved, shown) if chosen.action == "check" else _split(chosen, resolved, shown)
 
 
@@ -95,13 +81,11 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     from segreg.data.inspection import inspect
     from segreg.models.build import build_dataset
 
-    for name in ("samples", "draws"):
-        if getattr(chosen, name) < 1:
-            raise SegregError(f"--{name} must be at least 1")
+    check_least(chosen, 1, "samples", "draws")
     report = inspect(build_dataset(recipe), recipe.split, recipe.input, progress=progress)
     written = _write_sheets(chosen, recipe, report) if chosen.out else []
     if chosen.json:
-        print(json.dumps({**report.as_data(), "written": [str(file) for file in written]}, indent=2))
+        print_json({**report.as_data(), "written": [str(file) for file in written]})
     else:
         print("\n".join(report.lines(most=sys.maxsize if chosen.all else 5)))
         for file in written:
@@ -148,7 +132,7 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
         "classes": list(dataset.task.classes), "mode": dataset.task.mode, "notice": dataset.notice,
     }  # fmt: skip
     if chosen.json:
-        print(json.dumps(row, indent=2))
+        print_json(row)
         return 0
     if dataset.notice:
         print(f"notice: {dataset.notice}")

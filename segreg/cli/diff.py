@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+from segreg.cli.common import print_json
 from segreg.errors import SegregError
 
 NAME = "diff"
@@ -37,7 +37,7 @@ def execute(chosen: argparse.Namespace) -> int:
     found = matters(one, other)
     scores = compare_scores(one, other)
     if chosen.json:
-        print(json.dumps(finite(as_data(one, other, found, scores)), indent=2, default=str))
+        print_json(finite(as_data(one, other, found, scores)), default=str)
     else:
         print("\n".join(lines(one, other, found, scores)))
     return 0

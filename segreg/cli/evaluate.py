@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+from segreg.cli.common import check_folder, files_and_overrides, print_json, shown_progress
 from segreg.errors import SegregError
-
-if TYPE_CHECKING:
-    from segreg.config.resolve import Resolved
 
 NAME = "evaluate"
 HELP = "score a run's network on a split, or on another recipe's data"
@@ -51,32 +49,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.config.recipe import is_override
+    from segreg.config.resolve import read_resolved
     from segreg.runs.trained_run import load_run
 
-    overrides = [word for word in chosen.words if is_override(word)]
-    runs = [word for word in chosen.words if not is_override(word)]
+    runs, overrides = files_and_overrides(chosen.words)
     if len(runs) != 1:
         raise SegregError(f"evaluate takes one run; these are {len(runs)}")
     run = load_run(runs[0])
     threshold = _threshold(chosen.threshold)
-    if chosen.out is not None and chosen.out.is_file():
-        raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
-    data = _recipe(chosen.data) if chosen.data is not None else None
+    check_folder(chosen.out)
+    data = read_resolved(chosen.data) if chosen.data is not None else None
 
     from segreg.runs.evaluate_run import Request, format_evaluation, rescore
     from segreg.runtime.device import prepare_process
     from segreg.runtime.files import finite
-    from segreg.runtime.progress import progress
 
     prepare_process()
     request = Request(
         split=chosen.split, data=data, resolution=chosen.resolution, threshold=threshold, weights=chosen.weights,
         overrides=overrides, libraries=tuple(dict.fromkeys(chosen.libraries)), device=chosen.device, out=chosen.out,
     )  # fmt: skip
-    evaluation, out = rescore(run, request, progress("quiet" if chosen.quiet or chosen.json else "auto"))
+    evaluation, out = rescore(run, request, shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout))
     if chosen.json:
-        print(json.dumps({"out": str(out), **finite(evaluation)}, indent=2))
+        print_json({"out": str(out), **finite(evaluation)})
     else:
         print("\n".join(format_evaluation(evaluation, out)))
     return 0
@@ -92,11 +87,3 @@ def _threshold(text: str | None) -> float | Literal["best"] | None:
     if not 0 <= value <= 1:
         raise SegregError(f"the threshold must be from 0 to 1, not {text}")
     return value
-
-
-def _recipe(file: Path) -> Resolved:
-    from segreg.config.recipe import read_recipe
-    from segreg.config.resolve import resolve
-    from segreg.registry.registry import load_registry
-
-    return resolve(read_recipe(file), load_registry())

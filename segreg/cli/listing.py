@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
 
-from segreg.errors import SegregError, did_you_mean, listed
+from segreg.cli.common import check_kind, origin, print_json
+from segreg.errors import SegregError, did_you_mean
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import KINDS
 
@@ -34,9 +34,8 @@ def execute(chosen: argparse.Namespace) -> int:
     kind = chosen.kind.removesuffix("s") if chosen.kind and chosen.kind not in KINDS else chosen.kind
     if kind and kind not in KINDS:
         kind = {"losse": "loss"}.get(kind, kind)
-    if kind is not None and kind not in KINDS:
-        hint = did_you_mean(chosen.kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
-        raise SegregError(f'"{chosen.kind}" is not a kind of part', hint=hint)
+    if kind is not None:
+        check_kind(kind, chosen.kind)
     from segreg.registry.registry import load_registry
 
     registry = load_registry()
@@ -48,7 +47,7 @@ def execute(chosen: argparse.Namespace) -> int:
         hint = "\n".join([hint, *registry.may_offer()])
         raise SegregError(f'no {kind} matches "{chosen.pattern}"', hint=hint)
     if chosen.json:
-        print(json.dumps([_row(part) for parts in found.values() for part in parts], indent=2))
+        print_json([origin(part) for parts in found.values() for part in parts])
     else:
         for name, parts in found.items():
             _print_kind(registry, name, parts, chosen.pattern, whole=kind is not None)
@@ -75,14 +74,3 @@ def _print_kind(registry: Registry, kind: str, parts: list[Part], pattern: str, 
     if pattern == "*":
         for _, family in registry.families(kind):
             print(f"  {family.prefix}*  {family.summary} (`segreg list {kind} '{family.prefix}*'`)")
-
-
-def _row(part: Part) -> dict[str, str]:
-    return {
-        "kind": part.kind,
-        "name": part.name,
-        "summary": part.summary,
-        "distribution": part.plugin.distribution,
-        "version": part.plugin.version,
-        "defined": part.offer.place,
-    }

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segreg.cli.common import check_folder, print_json, shown_progress
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
@@ -54,16 +53,14 @@ def execute(chosen: argparse.Namespace) -> int:
     for name, value in (("jobs", jobs), ("timeout", chosen.timeout)):
         if not value > 0:
             raise SegregError(f"--{name} must be above 0, not {value:g}")
-    if chosen.out.is_file():
-        raise SegregError(f"{chosen.out} is a file", hint="--out names a folder")
+    check_folder(chosen.out)
 
     from segreg.benchmark.matrix.make import choose_parts, make
     from segreg.benchmark.matrix.store import write_summary
     from segreg.reports.matrix import write_matrix
-    from segreg.runtime.progress import progress
 
     registry = load_registry()
-    shown = progress("quiet") if chosen.quiet or chosen.json else progress("auto", sys.stderr)
+    shown = shown_progress(quiet=chosen.quiet or chosen.json)
     made = make(
         registry, choose_parts(registry, "encoder", chosen.encoders),
         choose_parts(registry, "decoder", chosen.decoders), chosen.out,
@@ -74,7 +71,7 @@ def execute(chosen: argparse.Namespace) -> int:
         write_summary(made.matrix, chosen.summary)
         files.append(chosen.summary)
     if chosen.json:
-        print(json.dumps(_as_data(made, files), indent=2))
+        print_json(_as_data(made, files))
     else:
         print("\n".join([*_lines(made), *(f"wrote {file}" for file in files)]))
     return 0 if all(cell.ok for cell in made.cells) else 1

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import fnmatch
-import json
 from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from segreg.cli.common import add_actions, add_parser, print_json
 from segreg.errors import SegregError
 from segreg.registry.protocols import KINDS
 
@@ -53,20 +53,9 @@ of its representatives, or its first member, unless others are named. The exit s
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
-    table = (
-        ("new", _NEW, _WRITTEN, _NEW_EXAMPLES, _new_arguments),
-        ("check", _CHECK, _CHECKED, _CHECK_EXAMPLES, _check_arguments),
-    )
-    for name, help_, description, examples, add in table:
-        action = actions.add_parser(
-            name,
-            help=help_,
-            description=f"{help_[0].upper()}{help_[1:]}.\n\n{description}",
-            epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        add(action)
+    actions = add_actions(parser)
+    _new_arguments(add_parser(actions, "new", _NEW, _NEW_EXAMPLES, more=_WRITTEN))
+    _check_arguments(add_parser(actions, "check", _CHECK, _CHECK_EXAMPLES, more=_CHECKED))
 
 
 def execute(chosen: argparse.Namespace) -> int:
@@ -135,7 +124,7 @@ def _check(chosen: argparse.Namespace) -> int:
         if not chosen.json:
             print(f"{title}: {_counted(found)}", *_lines(found, all_=chosen.all), sep="\n", flush=True)
     if chosen.json:
-        print(json.dumps([vars(outcome) for outcome in outcomes], indent=2))
+        print_json([vars(outcome) for outcome in outcomes])
     else:
         parts = len({(outcome.kind, outcome.part) for outcome in outcomes})
         print(

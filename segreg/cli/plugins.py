@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import TYPE_CHECKING
+
+from segreg.cli.common import print_json
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Plugin
@@ -32,7 +33,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if happened := stranger_installed():
         print(f"warning: {happened}", file=sys.stderr)
     if chosen.json:
-        print(json.dumps([_row(plugin) for plugin in registry.plugins], indent=2))
+        print_json([_row(plugin) for plugin in registry.plugins])
         return 0
     for plugin in registry.plugins:
         print(f"{plugin.title}  {plugin.name} ({plugin.module})")

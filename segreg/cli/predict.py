@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from segreg.cli.common import print_json, shown_progress
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 
@@ -121,11 +121,10 @@ def execute(chosen: argparse.Namespace) -> int:
     )
 
     from segreg.inference.predictions import predict_files
-    from segreg.runtime.progress import progress
 
     predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
     common_threshold(predictors, chosen.threshold)
-    shown = progress("quiet" if chosen.quiet or chosen.json else "auto")
+    shown = shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout)
     for line in [*_header(predictors, outputs.notice), *_own_reading(runs)]:
         shown.say(line)
     summary = predict_files(
@@ -141,7 +140,7 @@ def execute(chosen: argparse.Namespace) -> int:
         annotations = {form: str(write_annotations(form, there, outputs)) for form in dict.fromkeys(chosen.forms)}
     if chosen.json:
         found = {"annotations": annotations} if annotations else {}
-        print(json.dumps({"out": str(chosen.out), **summary.plain(), **found}, indent=2))
+        print_json({"out": str(chosen.out), **summary.plain(), **found})
     else:
         for line in [*_without_mask(summary, chosen.masks), _format_summary(summary, outputs.folder)]:
             shown.say(line)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from pathlib import Path
 
+from segreg.cli.common import one_file, shown_progress
 from segreg.errors import SegregError
 
 NAME = "profile"
@@ -30,31 +30,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.config.recipe import is_override
-
-    files = [word for word in chosen.words if not is_override(word)]
-    overrides = [word for word in chosen.words if is_override(word)]
-    if len(files) != 1:
-        problem = (
-            f"these are {len(files)}" if files else "name one, for example: segreg profile recipes/isic_v3plus.yaml"
-        )
-        raise SegregError(f"profile takes one recipe; {problem}")
+    file, overrides = one_file(chosen.words, NAME, "recipes/isic_v3plus.yaml")
     if chosen.steps < 1:
         raise SegregError(f"--steps must be above 0, not {chosen.steps}")
 
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # PyTorch's profiler tells the terminal about itself otherwise
 
-    from segreg.config.recipe import read_recipe
-    from segreg.config.resolve import resolve
-    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import read_resolved
     from segreg.runs.profile import profile
-    from segreg.runtime.progress import progress
 
-    recipe = resolve(read_recipe(files[0], overrides), load_registry())
-    trace = chosen.trace or Path("traces") / f"{Path(files[0]).stem}.json"
+    recipe = read_resolved(file, overrides)
+    trace = chosen.trace or Path("traces") / f"{Path(file).stem}.json"
     if trace.is_dir():
         raise SegregError(f"--trace {trace}: is a folder; name a file")
-    shown = progress("quiet" if chosen.json else "auto", sys.stderr)
+    shown = shown_progress(quiet=chosen.json)
     found = profile(recipe, trace=trace, steps=chosen.steps, progress=shown)
     print(json.dumps(found.plain(), indent=2) if chosen.json else "\n".join(found.lines()))
     return 0

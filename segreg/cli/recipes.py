@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from segreg.config.shipped import about, shipped_recipe, shipped_recipes
+from segreg.config.recipe import about, shipped_recipe, shipped_recipes
 from segreg.errors import SegregError
 
 NAME = "recipes"

@@ -27,15 +27,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.config.recipe import read_recipe
-    from segreg.config.resolve import resolve
-    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import read_resolved
     from segreg.reports import write_report
     from segreg.runs.directory import open_run_directory
 
     directory = open_run_directory(chosen.run)
     try:
-        recipe = resolve(read_recipe(directory.resolved), load_registry())
+        recipe = read_resolved(directory.resolved)
     except SegregError as error:  # a plugin of then is gone; the run's files are still there to report
         print(f"warning: what differs from the defaults is not marked: {error}", file=sys.stderr)
         recipe = None

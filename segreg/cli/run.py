@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from pathlib import Path
 
+from segreg.cli.common import files_and_overrides, one_file, print_json, shown_progress
 from segreg.errors import SegregError
 
 NAME = "run"
@@ -34,26 +35,20 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    from segreg.config.recipe import is_override
-
-    files = [word for word in chosen.words if not is_override(word)]
-    overrides = [word for word in chosen.words if is_override(word)]
-    if chosen.resume is not None and (files or overrides):
+    if chosen.resume is not None and chosen.words:
+        files, overrides = files_and_overrides(chosen.words)
         raise SegregError(
             f"--resume continues with the recipe of {chosen.resume} as it is; leave out {(files + overrides)[0]}"
         )
     if chosen.resume is not None and chosen.out is not None:
         raise SegregError(f"--resume continues in {chosen.resume}; leave out --out")
-    if chosen.resume is None and len(files) != 1:
-        problem = f"these are {len(files)}" if files else "name one, for example: segreg run recipes/isic_v3plus.yaml"
-        raise SegregError(f"run takes one recipe; {problem}")
+    file, overrides = one_file(chosen.words, NAME, "recipes/isic_v3plus.yaml") if chosen.resume is None else ("", [])
 
     from segreg.registry.registry import load_registry
     from segreg.runtime.distributed import from_main, is_main
-    from segreg.runtime.progress import progress
 
     registry = load_registry()
-    shown = progress("quiet" if chosen.quiet or chosen.json else "auto")
+    shown = shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout)
     if chosen.resume is not None:
         from segreg.runs.run import resume_run
 
@@ -62,7 +57,7 @@ def _run(chosen: argparse.Namespace) -> int:
         from segreg.config.recipe import read_recipe
         from segreg.config.resolve import resolve
 
-        recipe = read_recipe(files[0], overrides)
+        recipe = read_recipe(file, overrides)
         resolved = resolve(recipe, registry)
         # Only now, so that a mistake in the recipe is reported before PyTorch is imported.
         from segreg.runs.run import start_run
@@ -70,7 +65,7 @@ def _run(chosen: argparse.Namespace) -> int:
         run = start_run(recipe, resolved, registry, out=chosen.out or Path("runs"), progress=shown)
     interrupted = from_main(lambda: run.results.get("stopped_because") == "interrupted")
     if chosen.json and is_main():
-        print(json.dumps({"run": str(run.directory.path), **run.results}, indent=2))
+        print_json({"run": str(run.directory.path), **run.results})
     elif chosen.quiet and is_main():
         from segreg.runs.results import format_results
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
+from segreg.cli.common import print_json
 from segreg.errors import SegregError
 
 NAME = "runs"
@@ -47,7 +47,7 @@ def execute(chosen: argparse.Namespace) -> int:
     check_names(chosen.columns, every)
     runs = ordered(kept(every, conditions), chosen.sort)
     if chosen.json:
-        print(json.dumps([as_data(run) for run in runs], indent=2, default=str))
+        print_json([as_data(run) for run in runs], default=str)
         return 0
     columns = chosen.columns or list(SHOWN)
     if not every:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from segreg.errors import SegregError, did_you_mean, listed, with_article
+from segreg.cli.common import check_kind, origin, print_json, shown_progress
+from segreg.errors import SegregError, with_article
 from segreg.registry.protocols import KINDS
 
 if TYPE_CHECKING:
@@ -35,9 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    if chosen.kind not in KINDS:
-        hint = did_you_mean(chosen.kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
-        raise SegregError(f'"{chosen.kind}" is not a kind of part', hint=hint)
+    check_kind(chosen.kind, chosen.kind)
     if chosen.build and chosen.kind != "encoder":
         raise SegregError(
             f"--build is for encoders, and {chosen.name} is {with_article(chosen.kind)}",
@@ -49,7 +47,7 @@ def execute(chosen: argparse.Namespace) -> int:
     part = registry.find(chosen.kind, chosen.name)
     built = _built(part.name, registry) if chosen.build else {}
     if chosen.json:
-        print(json.dumps({**_as_data(part), **({"built": built} if built else {})}, indent=2))
+        print_json({**_as_data(part), **({"built": built} if built else {})})
     else:
         print("\n".join([_as_text(part), *_levels(built)]))
     return 0
@@ -58,9 +56,8 @@ def execute(chosen: argparse.Namespace) -> int:
 def _built(name: str, registry: Registry) -> dict[str, Any]:
     from segreg.config.resolve import choose
     from segreg.runs.dry_run import levels_of
-    from segreg.runtime.progress import progress
 
-    with progress(stream=sys.stderr).watch(f"building {name}", None, "steps"):
+    with shown_progress(quiet=False).watch(f"building {name}", None, "steps"):
         return levels_of(choose("encoder", name, {}, registry), _IN_CHANNELS)
 
 
@@ -87,13 +84,8 @@ def _as_data(part: Part) -> dict[str, object]:
     from segreg.settings import format_type, plain
 
     return {
-        "kind": part.kind,
-        "name": part.name,
-        "summary": part.summary,
+        **origin(part),
         "paper": part.offer.paper,
-        "defined": part.offer.place,
-        "distribution": part.plugin.distribution,
-        "version": part.plugin.version,
         "settings": [
             {
                 "name": setting.name,

@@ -1,4 +1,4 @@
-"""Read a recipe: plain YAML to plain values that remember where each was written, and `key.path=value` overrides."""
+"""Recipes as plain YAML: values that remember where each was written, `key.path=value` overrides, and writing them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Any
 
 import yaml
 
-from segreg.config.yaml_text import plain_scalar
-from segreg.errors import Place, Problem, SegregError, did_you_mean
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.settings import format_value
 
 KeyPath = tuple[str | int, ...]
@@ -221,6 +220,32 @@ class _Reading:
         return Place(self.source, node.start_mark.line + 1, node.start_mark.column + 1)
 
 
+# YAML 1.2's core schema. PyYAML follows YAML 1.1, where `1e-4` is a text and `on`, `no` and `12:30` are not.
+_NULL = re.compile(r"^(?:null|Null|NULL|~|)$")
+_BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
+_INT = re.compile(r"^[-+]?[0-9]{1,4000}$")  # Python refuses to read integers of more than 4300 digits
+_BASED_INT = re.compile(r"^(?:0o[0-7]+|0x[0-9a-fA-F]+)$")
+_FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
+_NOT_FINITE = re.compile(r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")
+
+
+def plain_scalar(text: str) -> Any:
+    """Return the value of an unquoted YAML scalar by YAML 1.2: `1e-4` is a number, `on` and `no` are strings."""
+    if _NULL.match(text):
+        return None
+    if _BOOL.match(text):
+        return text.lower() == "true"
+    if _INT.match(text):
+        return int(text)
+    if _BASED_INT.match(text):
+        return int(text, 0)
+    if _FLOAT.match(text):
+        return float(text)
+    if _NOT_FINITE.match(text):
+        return float(text.replace(".", "", 1))
+    return text
+
+
 def is_override(word: str) -> bool:
     """Whether a word of the command line is `key.path=value` rather than a file's name."""
     return bool(re.match(r"^[A-Za-z_][\w.]*=", word)) and not os.path.exists(word)  # noqa: PTH110 - may be too long
@@ -271,3 +296,76 @@ def _put(values: dict[str, Any], path: KeyPath, value: Any, override: str) -> No
             raise no_way(f'"{at}" is {format_value(below)} and has nothing inside it')
         inside[step] = below
         inside = below
+
+
+def to_yaml(values: Mapping[str, Any], *, header: str = "") -> str:
+    """Return plain values as YAML that `read_recipe` reads back as they are."""
+    text = yaml.dump(dict(values), Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=110)
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    return comment + text
+
+
+class _RecipeDumper(yaml.SafeDumper):
+    """Write what this module reads: YAML 1.2 scalars, no aliases, short lists on one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+        return True
+
+
+def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
+    text = {float("inf"): ".inf", float("-inf"): "-.inf"}.get(value) or (".nan" if value != value else repr(value))  # noqa: PLR0124
+    if "e" in text and "." not in text:  # 1.0e-05 is a number to YAML 1.1 as well; 1e-05 would be given a tag
+        text = text.replace("e", ".0e")
+    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
+
+
+def _represent_list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
+    flow = not any(isinstance(item, (dict, list)) for item in value)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flow)
+
+
+def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    if not value.isprintable():  # single quotes lose some line breaks that aren't \n
+        style: str | None = '"'
+    else:
+        style = None if isinstance(plain_scalar(value), str) else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+
+_RecipeDumper.add_representer(float, _represent_float)
+_RecipeDumper.add_representer(list, _represent_list)
+_RecipeDumper.add_representer(str, _represent_str)
+
+
+def recipes_folder() -> Path:
+    """Return the folder of the shipped recipes: `segreg/recipes` in the wheel, `recipes` in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "recipes"
+    return inside if inside.is_dir() else package.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the shipped recipes by name."""
+    return {file.stem: file for file in sorted(recipes_folder().glob("*.yaml"))}
+
+
+def shipped_recipe(name: str) -> Path:
+    """Return one shipped recipe.
+
+    Raises:
+        SegregError: there is none of that name.
+    """
+    known = shipped_recipes()
+    stem = Path(name).stem if name.endswith((".yaml", ".yml")) else name
+    if stem not in known:
+        hint = did_you_mean(stem, known) or f"there are {listed(list(known))}"
+        raise SegregError(f'segreg ships no recipe "{name}"', hint=hint)
+    return known[stem]
+
+
+def about(recipe: Path) -> str:
+    """Return the first sentence of the comment that heads a recipe."""
+    for line in recipe.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#") and "yaml-language-server" not in line:
+            return re.sub(r"^#\s*", "", line)
+    return ""

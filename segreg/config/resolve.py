@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from segreg.config.recipe import KeyPath, Recipe
+from segreg.config.recipe import KeyPath, Recipe, read_recipe, to_yaml
 from segreg.config.sections import Evaluate, Input, Split, Train
-from segreg.config.yaml_text import to_yaml
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.registry.registry import Part, Registry
+from segreg.registry.registry import Part, Registry, load_registry
 from segreg.settings import Setting, check_value, format_type, format_value, plain, settings_of
 
 PARTS = {"dataset": "dataset", "encoder": "encoder", "decoder": "decoder", "optimizer": "optimizer"}
@@ -129,13 +129,21 @@ class Resolved:
 
 
 def resolve(recipe: Recipe, registry: Registry) -> Resolved:
-    """Check a whole recipe and fills in its defaults. Nothing heavy is imported.
+    """Check a whole recipe and fill in its defaults. Nothing heavy is imported.
 
     Raises:
         SegregError: everything that is wrong, together, each with its place.
     """
-    check = _Check(recipe, registry)
-    return check.whole()
+    return _Check(recipe, registry).whole()
+
+
+def read_resolved(file: Path | str, overrides: Iterable[str] = ()) -> Resolved:
+    """Read a recipe file, and resolve it with the installed plugins.
+
+    Raises:
+        SegregError: the file can't be read, or everything that is wrong in it, together, each with its place.
+    """
+    return resolve(read_recipe(file, overrides), load_registry())
 
 
 def choose(kind: str, name: str, settings: Mapping[str, Any], registry: Registry) -> Choice:

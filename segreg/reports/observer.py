@@ -11,15 +11,13 @@ from segreg.registry.hooks import hookimpl
 @hookimpl(tryfirst=True)  # so that the other observers find the report
 def segreg_run_end(run: Path) -> None:
     """Write `report.html`; what goes wrong becomes a warning, and the run's results are not lost by it."""
-    from segreg.config.recipe import read_recipe
-    from segreg.config.resolve import resolve
-    from segreg.registry.registry import load_registry
+    from segreg.config.resolve import read_resolved
     from segreg.reports import write_report
     from segreg.runs.directory import RunDirectory
 
     directory = RunDirectory(run)
     try:
-        recipe = resolve(read_recipe(directory.resolved), load_registry())
+        recipe = read_resolved(directory.resolved)
     except SegregError:  # the run's plugins are not installed: what differs from the defaults is not marked
         recipe = None
     try:

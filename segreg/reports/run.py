@@ -15,8 +15,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from segreg.config.recipe import to_yaml
 from segreg.config.resolve import SETTINGS, Choice, Resolved
-from segreg.config.yaml_text import to_yaml
 from segreg.errors import SegregError
 from segreg.reports import charts
 from segreg.reports.render import definitions, number, render

@@ -212,7 +212,7 @@ def _recipe(file: Path, problems: list[str]) -> Mapping[str, Any]:
         problems.append(f"{file.name} is missing")
         return {}
     try:
-        # Not segreg.config.recipe, which notes each value's place and takes 50 times as long. What `yaml_text` writes,
+        # Not segreg.config.recipe, which notes each value's place and takes 50 times as long. What `to_yaml` writes,
         # YAML 1.1 reads as YAML 1.2 does.
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506

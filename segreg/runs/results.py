@@ -16,8 +16,7 @@ from segreg.training import history
 from segreg.training.checkpoint import load_weights
 from segreg.training.timing import SECONDS, advice_on, format_shares, spent_in
 from segreg.training.trainer import Outcome
-from segreg.visualize.curves import plot_history
-from segreg.visualize.plots import plot_metrics
+from segreg.visualize.plots import plot_history, plot_metrics
 
 
 def score_run(

@@ -30,7 +30,7 @@ from segreg.training import history
 from segreg.training.checkpoint import STATE, State, load_state
 from segreg.training.resume import Output
 from segreg.training.trainer import Outcome, TrainingData, fit
-from segreg.visualize.curves import plot_history
+from segreg.visualize.plots import plot_history
 
 SECONDS_BETWEEN_CURVES = 20.0
 """Plotting takes a quarter of a second, which would slow short epochs down."""

@@ -20,14 +20,8 @@ Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 # Okabe and Ito's colours, which colour-blind readers can distinguish; further ones are as far as possible from these.
 _OKABE_ITO = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
+    (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167),
+)  # fmt: skip
 TRUTH_COLOUR = (0, 220, 90)
 PREDICTION_COLOUR = (255, 60, 200)
 IGNORED_COLOUR = (128, 128, 128)
@@ -99,7 +93,7 @@ def read_colours(file: Path, task: Task) -> list[Colour]:
         elif name in given:
             problems.append(Problem(f'"{name}" is given a second colour', _place(file, key)))
         elif colour is None:
-            hint = "YAML takes a bare # as the start of a comment: quote it" if _is_empty(value) else ""
+            hint = "YAML takes a bare # as the start of a comment: quote it" if value.value == "" else ""
             wanted = '[red, green, blue], each 0 to 255, or "#rrggbb"'
             problems.append(Problem(f'"{name}" needs a colour: {wanted}', _place(file, value), hint))
         else:
@@ -128,20 +122,15 @@ def _entries(file: Path) -> list[tuple[yaml.Node, yaml.Node]]:
 def _colour(node: yaml.Node) -> Colour | None:
     if isinstance(node, yaml.ScalarNode):
         found = _HEX.fullmatch(node.value)
-        return _of_hex(found[1]) if found else None
+        if not found:
+            return None
+        red, green, blue = bytes.fromhex(found[1])
+        return red, green, blue
     if not isinstance(node, yaml.SequenceNode) or len(node.value) != 3:
         return None
     parts = [item.value for item in node.value if isinstance(item, yaml.ScalarNode)]
     numbers = [int(part) for part in parts if re.fullmatch(r"[0-9]{1,3}", part) and int(part) <= 255]
     return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
-
-
-def _of_hex(digits: str) -> Colour:
-    return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
-
-
-def _is_empty(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and node.value == ""
 
 
 def _place(file: Path, node: yaml.Node) -> Place:

@@ -85,14 +85,10 @@ def _tinted(
     painted = paint(labels, colours)
     mixed = image.astype(np.uint16) * np.uint16(256 - _TINT) + painted.astype(np.uint16) * np.uint16(_TINT)
     drawn = np.where(area[..., None], (mixed >> 8).astype(np.uint8), image)
-    edge = _widened(outline(_without_ground(labels, area)), reach - 1) & area
+    # Outlines are of all labels but 0: labels count from 1, with 0 where nothing is painted.
+    edge = _widened(outline(np.where(area, labels.astype(np.int16) + 1, 0)), reach - 1) & area
     drawn[edge] = painted[edge]
     return drawn
-
-
-def _without_ground(labels: NDArray[np.uint8], area: NDArray[Any]) -> NDArray[Any]:
-    """Return labels counted from 1 with 0 where nothing is painted: outlines are of all labels but 0."""
-    return np.where(area, labels.astype(np.int16) + 1, 0)
 
 
 def _widened(edge: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:

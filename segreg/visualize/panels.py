@@ -15,7 +15,6 @@ from segreg.visualize.overlay import as_rgb, outline, overlay, paint
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL.Image import Image
-    from PIL.ImageDraw import ImageDraw
 
     from segreg.task import Task
 
@@ -94,7 +93,9 @@ def _sheet(panels: Mapping[str, NDArray[np.uint8]], legend: Legend, *, title: st
         enlarged = Image.fromarray(np.ascontiguousarray(panel)).resize((width, height), Image.Resampling.NEAREST)
         sheet.paste(enlarged, (left, header))
     for left, row, name in places:
-        _swatch(draw, left, header + height + _MARGIN + row * _LINE, name, legend[name])
+        top = header + height + _MARGIN + row * _LINE
+        draw.rectangle((left, top + 3, left + _SWATCH, top + 3 + _SWATCH), fill=legend[name], outline=(90, 90, 90))
+        draw.text((left + _SWATCH + 4, top + 2), name, fill="black")
     return sheet
 
 
@@ -126,11 +127,6 @@ def _placed(legend: Legend, width: int) -> Iterator[tuple[int, int, str]]:
             left, line = _MARGIN, line + 1
         yield left, line, name
         left += takes
-
-
-def _swatch(draw: ImageDraw, left: int, top: int, name: str, colour: Colour) -> None:
-    draw.rectangle((left, top + 3, left + _SWATCH, top + 3 + _SWATCH), fill=colour, outline=(90, 90, 90))
-    draw.text((left + _SWATCH + 4, top + 2), name, fill="black")
 
 
 def _shrunk(image: NDArray[np.uint8], step: int) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 
 import plugged
-from segreg.config.shipped import shipped_recipes
+from segreg.config.recipe import shipped_recipes
 
 RIGHT = (Path(__file__).parents[1] / "wrong_recipes" / "right.yaml").read_text()
 

@@ -10,8 +10,7 @@ import string
 import pytest
 import yaml
 
-from segreg.config.recipe import COMMAND_LINE, Recipe, is_override, read_recipe
-from segreg.config.yaml_text import plain_scalar, to_yaml
+from segreg.config.recipe import COMMAND_LINE, Recipe, is_override, plain_scalar, read_recipe, to_yaml
 from segreg.errors import Place, SegregError
 
 SCALARS = [

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 import plugged
-from segreg.config.recipe import Recipe, read_recipe
+from segreg.config.recipe import Recipe, read_recipe, shipped_recipes
 from segreg.config.resolve import SECTIONS, SETTINGS, resolve
 from segreg.config.sections import Evaluate, Input, Split, Train
-from segreg.config.shipped import shipped_recipes
 from segreg.errors import Place, SegregError
 from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry

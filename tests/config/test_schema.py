@@ -9,10 +9,9 @@ import jsonschema
 import pytest
 
 import plugged
-from segreg.config.recipe import Recipe, read_recipe
+from segreg.config.recipe import Recipe, read_recipe, shipped_recipes
 from segreg.config.resolve import SECTIONS, resolve
 from segreg.config.schema import recipe_schema
-from segreg.config.shipped import shipped_recipes
 from segreg.registry.registry import load_registry
 
 RIGHT = Path(__file__).parents[1] / "wrong_recipes" / "right.yaml"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from segreg.config.shipped import about, recipes_folder, shipped_recipe, shipped_recipes
+from segreg.config.recipe import about, recipes_folder, shipped_recipe, shipped_recipes
 from segreg.errors import SegregError
 
 RECIPES = shipped_recipes()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import segreg
-from segreg.config.shipped import shipped_recipe
+from segreg.config.recipe import shipped_recipe
 from segreg.errors import SegregError
 from segreg_plugins.datasets.camvid import CLASSES, camvid
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 import segreg
+from segreg.config.recipe import shipped_recipe
 from segreg.config.sections import Split
-from segreg.config.shipped import shipped_recipe
 from segreg.data.split import divide
 from segreg.errors import SegregError
 from segreg_plugins.datasets.coco import coco

@@ -11,9 +11,8 @@ import pytest
 from PIL import Image
 
 import segreg
-from segreg.config.recipe import read_recipe
+from segreg.config.recipe import read_recipe, shipped_recipe
 from segreg.config.resolve import resolve
-from segreg.config.shipped import shipped_recipe
 from segreg.data.split import divide
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segreg.visualize.curves import plot_history
+from segreg.visualize.plots import plot_history
 
 ROW = {"epoch": 1, "lr.encoder": 1e-3, "train.loss": 1.0, "val.loss": 1.1, "val.dice.pooled": 0.1, "seconds": 2.0}
 HISTORIES = {

@@ -194,7 +194,7 @@ def recipe_of(plan: Plan) -> Recipe:
     Raises:
         SegregError: there is no such file, or it is not a recipe.
     """
-    from segreg.config.shipped import shipped_recipe
+    from segreg.config.recipe import shipped_recipe
 
     file = plan.recipe
     if not file.exists() and file.suffix not in (".yaml", ".yml") and len(file.parts) == 1:

@@ -1,0 +1,106 @@
+"""What several commands have in common: words, checks of options, actions, what they print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.registry.protocols import KINDS
+
+if TYPE_CHECKING:
+    from segreg.registry.registry import Part
+    from segreg.runtime.progress import Progress
+
+
+def add_parser(commands: Any, name: str, about: str, examples: str, *, more: str = "") -> argparse.ArgumentParser:
+    """Add the parser of a command, or of one action of a command, and return it.
+
+    Args:
+        commands: what `add_subparsers` has returned.
+        name: what calls it.
+        about: what it does, in one line without a full stop.
+        examples: printed below its options.
+        more: printed below `about` in its own help.
+    """
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}." + (f"\n\n{more}" if more else ""),
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    return parser
+
+
+def add_actions(parser: argparse.ArgumentParser) -> Any:
+    """Add what the actions of a command are added to by `add_parser`."""
+    return parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
+
+
+def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the words of a command line that name files, and those that are `key.path=value`."""
+    from segreg.config.recipe import is_override
+
+    return [word for word in words if not is_override(word)], [word for word in words if is_override(word)]
+
+
+def one_file(words: Sequence[str], command: str, example: str, *, what: str = "recipe") -> tuple[str, list[str]]:
+    """Return the one file that a command line names, and the overrides.
+
+    Raises:
+        SegregError: it names none, or several.
+    """
+    files, overrides = files_and_overrides(words)
+    if len(files) != 1:
+        problem = f"these are {len(files)}" if files else f"name one, for example: segreg {command} {example}"
+        raise SegregError(f"{command} takes one {what}; {problem}")
+    return files[0], overrides
+
+
+def check_least(chosen: argparse.Namespace, least: float, *names: str) -> None:
+    """Refuse options below their least value."""
+    for name in names:
+        if getattr(chosen, name) < least:
+            raise SegregError(f"--{name} must be at least {least}, not {getattr(chosen, name)}")
+
+
+def check_folder(out: Path | None) -> None:
+    """Refuse a file where `--out` should name a folder."""
+    if out is not None and out.is_file():
+        raise SegregError(f"{out} is a file", hint="--out names a folder")
+
+
+def check_kind(kind: str, written: str) -> None:
+    """Refuse what is not a kind of part; `written` is the command line's own word for it."""
+    if kind not in KINDS:
+        hint = did_you_mean(written, KINDS) or f"the kinds are {listed(list(KINDS))}"
+        raise SegregError(f'"{written}" is not a kind of part', hint=hint)
+
+
+def shown_progress(*, quiet: bool, stream: Any = None) -> Progress:
+    """Return the progress that a command shows, on standard error unless `stream` is another."""
+    from segreg.runtime.progress import progress
+
+    return progress("quiet" if quiet else "auto", stream or sys.stderr)
+
+
+def print_json(data: Any, default: Callable[[Any], Any] | None = None) -> None:
+    """Print data as JSON."""
+    print(json.dumps(data, indent=2, default=default))
+
+
+def origin(part: Part) -> dict[str, Any]:
+    """Return which part it is and where it comes from, as JSON holds it."""
+    return {
+        "kind": part.kind,
+        "name": part.name,
+        "summary": part.summary,
+        "distribution": part.plugin.distribution,
+        "version": part.plugin.version,
+        "defined": part.offer.place,
+    }
