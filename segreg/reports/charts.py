@@ -243,13 +243,8 @@ def forest(comparison: Comparison) -> tuple[Markup, list[str]]:
         chart.mark(*axes.plot(seeds, [row + 0.28] * len(seeds), "o", ms=5, mfc="none", mec=color), **mark, kind="ring")
         beside = axes.get_yaxis_transform()
         about = f"{number(value.mean)} {interval(value)}".rstrip()
-        offset: dict[str, Any] = {
-            "textcoords": "offset points",
-            "va": "center",
-            "fontsize": 11,
-            "color": INK,
-            "annotation_clip": False,
-        }
+        offset: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 11, "color": INK}
+        offset["annotation_clip"] = False
         name = axes.annotate(cut(model.name, 34), (0, row), (-224, 0), beside, parse_math=False, **offset)
         figures = axes.annotate(about, (1, row), (14, 0), beside, **offset)
         (sign,) = axes.plot([-238 / 570], [row], marker, color=color, ms=8, mec=GROUND, transform=beside, clip_on=False)

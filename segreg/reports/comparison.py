@@ -14,11 +14,22 @@ from segreg.benchmark.cost.record import DEFINITIONS, Cost
 from segreg.errors import SegregError
 from segreg.reports import charts
 from segreg.reports.charts import interval, title
-from segreg.reports.render import definitions, is_known, number, render, share, short, write
+from segreg.reports.render import (
+    CLASS,
+    PER_IMAGE,
+    POOLED,
+    definitions,
+    is_known,
+    number,
+    render,
+    share,
+    short,
+    split_name,
+    write,
+)  # fmt: skip
 from segreg.runtime.files import replacing, write_json
 
 RESULTS, ROWS, PAGE = "results.json", "results.csv", "report.html"
-POOLED, PER_IMAGE, CLASS = ".pooled", ".per_image_mean", ".class."
 _LOSSES = ("train.loss", "val.loss")
 _MAX_POINTS = 20_000
 """Points of all scatter plots together."""
@@ -157,10 +168,7 @@ def _columns(comparison: Comparison) -> list[Column]:
     models, metric, known = comparison.models, comparison.metric, comparison.definitions
 
     def scores(name: str) -> Column:
-        small, head = "", name
-        for ending, meaning in ((POOLED, "pooled"), (PER_IMAGE, "mean over images")):
-            if name.endswith(ending):
-                head, small = name.removesuffix(ending), meaning
+        head, small = split_name(name)
         small = ", ".join(filter(None, (small, "compared" * (name == metric))))
         return Column(head, small, known.get(name), [_score(model.name, model.values.get(name)) for model in models])
 

@@ -24,6 +24,8 @@ _MAX_WIDTH = 1600
 """Pixels; wider images are shrunk."""
 _MAX_PNG = 200_000
 """Bytes; larger images are embedded as JPEG."""
+POOLED, PER_IMAGE, CLASS = ".pooled", ".per_image_mean", ".class."
+"""In the full names of metrics: what is averaged how, and what is of a single class."""
 _UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
 
 
@@ -140,7 +142,14 @@ def _encode(image: Any) -> tuple[bytes, str]:
     return found[kind], kind
 
 
+def split_name(name: str) -> tuple[str, str]:
+    """Return a metric's name without its ending, and what the ending means; ("dice", "pooled") of "dice.pooled"."""
+    meaning = {POOLED: "pooled", PER_IMAGE: "mean over images"}
+    ending = next((ending for ending in meaning if name.endswith(ending)), "")
+    return name.removesuffix(ending), meaning.get(ending, "")
+
+
 def definitions(names: Sequence[str], known: Any) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return each number's name and definition: those of whole metrics, and those of single classes."""
     pairs = [(name, str(known.get(name, "no definition"))) for name in dict.fromkeys(names)]
-    return [pair for pair in pairs if ".class." not in pair[0]], [pair for pair in pairs if ".class." in pair[0]]
+    return [pair for pair in pairs if CLASS not in pair[0]], [pair for pair in pairs if CLASS in pair[0]]

@@ -19,7 +19,7 @@ from segreg.config.recipe import to_yaml
 from segreg.config.resolve import SETTINGS, Choice, Resolved
 from segreg.errors import SegregError
 from segreg.reports import charts
-from segreg.reports.render import definitions, number, render
+from segreg.reports.render import CLASS, PER_IMAGE, POOLED, definitions, number, render, split_name
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import weights_notice
 from segreg.runtime.progress import duration
@@ -30,7 +30,6 @@ from segreg.training.timing import SECONDS, format_shares
 
 EVALUATIONS = "evaluations"
 """The folder in a run's directory that has a folder for each of its evaluations."""
-POOLED, PER_IMAGE, CLASS = ".pooled", ".per_image_mean", ".class."
 DIAGRAMS = {
     "confusion.png": "Confusion matrix: true and predicted class of the pixels",
     "roc_pr_curves.png": "ROC and precision-recall curves",
@@ -154,8 +153,11 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
         notices=notices,
         has_scores=any(scored.values(split) for split in scored.splits),
         scored=scored,
-        tiles=[_tile(scored, name) for name in scored.values(scored.split) if CLASS not in name][:_TILES],
-        headline=_headline(directory, scored.results, environment),
+        tiles=[(name, *split_name(name)) for name in scored.values(scored.split) if CLASS not in name][:_TILES],
+        folder=directory.path,
+        started=_started(directory),
+        took=duration(scored.results.get("training_seconds") or 0),
+        time_shares=format_shares(scored.results.get("time", {})),
         diagrams=_diagrams(directory.path),
         overlays=_overlays(directory, scored),
         histograms=[(name, *charts.histogram(name, [row[name] for row in scored.per_image]))
@@ -167,7 +169,8 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
         history=_history(epochs, scored.results.get("best_epoch")),
         recipe=None if recipe is None else Markup("").join(_recipe_lines(recipe)),
         recipe_text=directory.resolved.read_text(encoding="utf-8") if directory.resolved.is_file() else "",
-        environment=_environment(environment),
+        environment=environment,
+        command=shlex.join(map(str, environment.get("command") or ())),
     )  # fmt: skip
 
 
@@ -214,39 +217,6 @@ def _notices(
     elif results.get("stopped_because") == "interrupted":
         found.append(f"INTERRUPTED after {results.get('epochs')} epochs: nothing was scored")
     return [notice for notice in dict.fromkeys(found) if notice]
-
-
-def _tile(scored: Scored, name: str) -> dict[str, Any]:
-    metric, how = name, scored.split
-    for ending, meaning in ((POOLED, "pooled over all pixels"), (PER_IMAGE, "mean over images")):
-        if name.endswith(ending):
-            metric, how = name.removesuffix(ending), f"{meaning}, {scored.split}"
-    value = scored.values(scored.split)[name]
-    return {"metric": metric, "how": how, "value": value, "interval": scored.interval(scored.split, name)}
-
-
-def _headline(
-    directory: RunDirectory, results: Mapping[str, Any], environment: Mapping[str, Any]
-) -> list[tuple[str, str]]:
-    """Return what was run, and how it ended."""
-    monitor, best = results.get("monitor", ""), results.get("best_epoch")
-    value = f"{best}, with {monitor} {number(results.get('best_value'))}" if best else f"none: no {monitor} was defined"
-    images = ", ".join(f"{count} {split}" for split, count in results.get("images", {}).items())
-    trained = ""
-    if results:
-        took = duration(results.get("training_seconds") or 0)
-        trained = f"{results['epochs']} epochs in {took}, {results['stopped_because']}"
-    return [
-        ("recipe", str(results.get("recipe") or environment.get("recipe", ""))),
-        ("dataset", f"{results['dataset']}: {images}" if "dataset" in results else ""),
-        ("classes", ", ".join(results.get("classes", ()))),
-        ("started", _started(directory)),
-        ("trained", trained),
-        ("time", format_shares(results.get("time", {}))),
-        ("best epoch", value if results else ""),
-        ("seed", str(results.get("seed", ""))),
-        ("folder", str(directory.path)),
-    ]
 
 
 def _started(directory: RunDirectory) -> str:
@@ -323,21 +293,9 @@ def _as_file_name(identity: str) -> str:
 
 
 def _evaluation(scored: Scored) -> dict[str, Any]:
-    results, split = scored.results, scored.split
-    other = results.get("data_recipe", "") if results.get("data_recipe") != results.get("recipe") else ""
-    count = results.get("images", {}).get(split)
-    resolution = {"input": "input: masks at the network's input size", "original": "original: each image's own"}
-    threshold = results.get("threshold")
     ends = {name: sorted((scored.folder / name.lower()).glob("*.png"))[:_MAX_ENDS] for name in ("Worst", "Best")}
     return {
         "scored": scored,
-        "facts": [
-            ("data", f"{results.get('dataset', '')}, {split}: {count} images{f', of {other}' if other else ''}"),
-            ("resolution", resolution.get(results.get("resolution", ""), "")),
-            ("threshold", "" if threshold is None else f"{threshold:g}, {results.get('threshold_is', '')}"),
-            ("weights", f"of the {results['weights']} epoch" if results.get("weights") else ""),
-        ],
-        "of_other_data": bool(other),
         "diagrams": _diagrams(scored.folder),
         "ends": {name: [(file, file.stem.partition("_")[2] or file.stem, "") for file in found]
                  for name, found in ends.items() if found},
@@ -357,7 +315,7 @@ def _history(epochs: Sequence[Mapping[str, float]], best: Any) -> dict[str, Any]
     return {"columns": shown, "rows": rows, "is_whole": len(shown) + 1 >= len(names)}
 
 
-# Recipe and environment
+# The recipe
 
 
 def _recipe_lines(resolved: Resolved) -> Iterator[Markup]:
@@ -407,40 +365,3 @@ def _default_of(settings: Mapping[str, Setting], **more: Any) -> _IsDefault:
         return setting is not None and not setting.required and plain(setting.hint, setting.default) == value
 
     return is_default
-
-
-def _environment(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return packages, plugins, device, commit and command."""
-    if not found:
-        return []
-    device, model = found.get("device", {}), found.get("model", {})
-    about = ", ".join(f"{key} {value}" for key, value in device.items() if key != "name")
-    plugins = [
-        f"{plugin['name']} ({plugin['distribution']} {plugin['version']})"
-        + (f": not in use: {plugin['error']}" if plugin.get("error") else "")
-        for plugin in found.get("plugins", ())
-    ]
-    before = [f"{one.get('device', {}).get('model', '?')}, torch {one.get('packages', {}).get('torch', '?')}"
-              for one in found.get("previous", ())]  # fmt: skip
-    command = shlex.join(map(str, found.get("command") or ()))
-    packages = ", ".join(f"{name} {version or 'not installed'}" for name, version in found.get("packages", {}).items())
-    return [
-        ("command", Markup("<code>{}</code>").format(command) if command else ""),
-        ("commit", str(found.get("commit") or "not in a git checkout")),
-        ("device", f"{device.get('name', '')} ({about})" if device else ""),
-        ("precision", str(found.get("precision", ""))),
-        ("Python", f"{found['python']} on {found.get('platform', '')}" if "python" in found else ""),
-        ("packages", packages),
-        ("plugins", Markup("").join(Markup("<div>{}</div>").format(plugin) for plugin in plugins)),
-        ("parameters", ", ".join(f"{role} {count:,}" for role, count in model.get("parameters", {}).items())),
-        *((role, _network(model[role])) for role in ("encoder", "decoder", "auxiliary") if role in model),
-        ("started from", str(found.get("initial_weights", ""))),
-        ("ran before on", "; ".join(before)),
-    ]
-
-
-def _network(facts: Mapping[str, Any]) -> str:
-    return "; ".join(
-        f"{key}: {', '.join(map(str, value)) if isinstance(value, list) else value}"
-        for key, value in facts.items() if value not in ("", [], None)
-    )  # fmt: skip
