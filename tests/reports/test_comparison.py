@@ -286,7 +286,7 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path):
     (tmp_path / "taken" / "report.html").mkdir(parents=True)
     with pytest.raises(SegregError) as caught:
         write_comparison(compared, tmp_path / "taken")
-    assert str(caught.value).startswith(f"the page {tmp_path}/taken/report.html can't be written: ")
+    assert str(caught.value).startswith(f"{tmp_path}/taken/report.html: can't be written: it is a folder")
 
 
 # what is drawn
