@@ -266,6 +266,7 @@ def test_sizes_that_differ_are_refused_or_scaled(tmp_path):
         ({"value": {"points": 3, "polygonlabels": ["cat"]}}, ["its points are 3"]),
         ({"value": {"points": [[1, 1e99]], "polygonlabels": ["cat"]}}, ["a coordinate is 1e+99"]),
         ({"value": {"rle": [256], "polygonlabels": ["cat"]}}, ["an rle that is not a list of bytes"]),
+        ({"value": {"rle": 10**9, "polygonlabels": ["cat"]}}, ["an rle that is not a list of bytes"]),
         ({"value": {"rle": "x", "polygonlabels": ["cat"]}}, ["an rle that is not a list of bytes"]),
         ({"value": {"rle": [1], "format": "png", "polygonlabels": ["cat"]}}, ['the format "png"']),
         ({"value": {"height": 1, "polygonlabels": ["cat"]}}, ["whose x is null"]),

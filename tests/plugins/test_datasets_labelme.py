@@ -14,6 +14,7 @@ from PIL import Image
 import plugged
 import segreg.testing
 from segreg.registry.registry import load_registry
+from segreg_plugins.datasets import shapes
 from segreg_plugins.datasets.labelme import labelme
 from shape_masks import layered, masks, near, refusal, within, write_image
 
@@ -174,6 +175,8 @@ def test_sizes_that_differ_are_refused_or_scaled(tmp_path):
         (SQUARE | {"points": [[1]]}, "its points hold [1]"),
         (SQUARE | {"points": [[1, "2"]]}, 'a coordinate is "2"'),
         (SQUARE | {"points": [[1, 1e300]]}, "a coordinate is 1e+300"),
+        (SQUARE | {"points": [[1, 10**400]]}, "a coordinate is 1000000"),
+        (SQUARE | {"points": [[1, float("inf")]]}, "a coordinate is Infinity, and a number was expected"),
         (SQUARE | {"shape_type": "circle"}, "a circle has 4 points"),
         (SQUARE | {"shape_type": "rectangle", "points": [[1, 1]]}, "a rectangle has 1 points"),
         (SQUARE | {"shape_type": 3}, "its shape_type is 3"),
@@ -197,6 +200,14 @@ def test_files_that_are_wrong_are_refused_by_name(tmp_path, text, says):
     annotate(tmp_path, [SQUARE])
     (tmp_path / "other.json").write_text(text)
     refusal(lambda: labelme(root=tmp_path), *says)
+
+
+def test_an_outline_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(shapes, "_MOST_CROSSINGS", 50)
+    assert labelme(root=annotate(tmp_path, [SQUARE])).samples
+    zigzag = SQUARE | {"points": [[n, 8 * (n % 2)] for n in range(9)]}
+    root = annotate(tmp_path, [SQUARE, zigzag])
+    refusal(lambda: labelme(root=root), "a.json: shape 2 ", "its outline of 9 points crosses the image too many times")
 
 
 def test_what_is_missing_is_reported(tmp_path):

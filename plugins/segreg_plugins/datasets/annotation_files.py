@@ -119,10 +119,12 @@ def number(value: Any, what: str, *, least: float = -FARTHEST, most: float = FAR
     Raises:
         ValueError: it is something else; the message begins with `what`.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not known or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"{what} is {_shown(value)}, and a number was expected")
     if not least <= value <= most:
-        raise ValueError(f"{what} is {value:g}, and {least:g} to {most:g} was expected")
+        shown = f"{value:g}" if isinstance(value, float) else _shown(value)
+        raise ValueError(f"{what} is {shown}, and {least:g} to {most:g} was expected")
     return float(value)
 
 

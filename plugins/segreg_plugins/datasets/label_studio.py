@@ -274,13 +274,12 @@ def _shape(region: Mapping[str, Any], label: str, where: str, size: Size) -> Sha
             points = outline(value["points"], scale=percent)
             return Shape(label, where, kind, (points,)) if extends(points) else None
         case "brush":
-            try:
-                pixels = partial(_pixels, rle=bytes(value["rle"]))
-            except (TypeError, ValueError):
-                raise ValueError("has an rle that is not a list of bytes, 0 to 255") from None
+            rle = value["rle"]
+            if not isinstance(rle, list) or not all(type(byte) is int and 0 <= byte <= 255 for byte in rle):
+                raise ValueError("has an rle that is not a list of bytes, 0 to 255")
             if value.get("format", "rle") != "rle":
                 raise ValueError(f'has the format "{value["format"]}", and "rle" was expected')
-            return Shape(label, where, kind, pixels=pixels)
+            return Shape(label, where, kind, pixels=partial(_pixels, rle=bytes(rle)))
         case "rectangle" | "ellipse":
             names = ("x", "y", "width", "height") if kind == "rectangle" else ("x", "y", "radiusX", "radiusY")
             scales = (*percent, *percent)
