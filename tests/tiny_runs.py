@@ -29,9 +29,9 @@ evaluate: {metrics: [dice, iou, accuracy], overlays: 2}
 """
 """After its six epochs the network has learnt something, and some of it wrongly."""
 LEAVES = {
-    "recipe.yaml", "resolved.yaml", "environment.json", "split.json", "history.csv", "history.jsonl", "state.pt",
-    "best.safetensors", "last.safetensors", "results.json", "per_image.csv", "counts.csv", "per_image_mean.csv",
-    "curves.png", "overlays", "report.html", "confusion.png",
+    ".lock", "recipe.yaml", "resolved.yaml", "environment.json", "split.json", "history.csv", "history.jsonl",
+    "state.pt", "best.safetensors", "last.safetensors", "results.json", "per_image.csv", "counts.csv",
+    "per_image_mean.csv", "curves.png", "overlays", "report.html", "confusion.png",
 }  # fmt: skip
 """What a finished run's directory holds."""
 

@@ -16,12 +16,16 @@ EXAMPLES = """examples:
   segreg run recipes/isic_v3plus.yaml train.epochs=3 encoder=timm/convnext_tiny encoder.weights=null
   segreg run runs/isic_v3plus/2026-01-31_12-00-00/resolved.yaml      repeat a run
   segreg run --resume runs/isic_v3plus/2026-01-31_12-00-00           continue where it stopped
+  segreg run --resume runs/isic_v3plus/2026-01-31_12-00-00 train.epochs=40     train longer
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="*", metavar="RECIPE|key.path=value", help="a recipe file, and overrides")
     parser.add_argument("--resume", type=Path, metavar="RUN", help="the directory of a run to continue with")
+    parser.add_argument(
+        "--without-history", action="store_true", help="with --resume: continue although rows of the history are lost"
+    )
     parser.add_argument("--out", type=Path, help="folder of the run directories (runs)")
     parser.add_argument("--quiet", action="store_true", help="print the results only")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, nothing else")
@@ -35,14 +39,16 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    if chosen.resume is not None and chosen.words:
+    if chosen.resume is None:
+        file, overrides = one_file(chosen.words, NAME, "recipes/isic_v3plus.yaml")
+        if chosen.without_history:
+            raise SegregError("--without-history goes with --resume")
+    else:
         files, overrides = files_and_overrides(chosen.words)
-        raise SegregError(
-            f"--resume continues with the recipe of {chosen.resume} as it is; leave out {(files + overrides)[0]}"
-        )
+        if files:
+            raise SegregError(f"--resume continues with the recipe of {chosen.resume}; leave out {files[0]}")
     if chosen.resume is not None and chosen.out is not None:
         raise SegregError(f"--resume continues in {chosen.resume}; leave out --out")
-    file, overrides = one_file(chosen.words, NAME, "recipes/isic_v3plus.yaml") if chosen.resume is None else ("", [])
 
     from segreg.registry.registry import load_registry
     from segreg.runtime.distributed import from_main, is_main
@@ -52,7 +58,7 @@ def _run(chosen: argparse.Namespace) -> int:
     if chosen.resume is not None:
         from segreg.runs.run import resume_run
 
-        run = resume_run(chosen.resume, registry, shown)
+        run = resume_run(chosen.resume, registry, shown, overrides=overrides, without_history=chosen.without_history)
     else:
         from segreg.config.recipe import read_recipe
         from segreg.config.resolve import resolve

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import secrets
+import shutil
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from segreg.errors import SegregError, did_you_mean
+from segreg.runtime.files import cannot_write, replacing, sync
+from segreg.runtime.lock import is_alive
 
 
 class RunDirectory:
@@ -41,40 +48,71 @@ class RunDirectory:
         """The page about the run, which needs no other file."""
 
 
-def new_run_directory(parent: Path) -> RunDirectory:
-    """Make `parent/<date>_<time>`, with a number behind it where two runs begin in one second.
+BEGINNING = ".beginning"
+"""How the name of a run's folder ends that is not complete yet; a process that is killed may leave one."""
+
+
+def new_run_directory(
+    parent: Path, at: Path | None, files: Callable[[RunDirectory], Mapping[str, str]]
+) -> RunDirectory:
+    """Make a run's folder with its first files, whole or not at all: `at`, or `parent/<date>_<time>`.
+
+    Where two runs begin in one second, a number is appended.
+
+    Args:
+        parent: the folder of the run's.
+        at: the folder itself.
+        files: returns names and contents of the first files, given where they will be.
 
     Raises:
-        SegregError: the folder could not be created.
+        SegregError: `at` is there already, or the folder could not be created.
     """
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    for number in range(1, 1000):
-        path = parent / (stamp if number == 1 else f"{stamp}-{number}")
-        if _make(path):
-            return RunDirectory(path)
-    raise SegregError(f"{parent} holds a thousand runs of this second")
-
-
-def make_run_directory(path: Path) -> RunDirectory:
-    """Make the directory `path`.
-
-    Raises:
-        SegregError: it is there already, or could not be created.
-    """
-    if not _make(path):
-        raise SegregError(f"the run directory {path} is there already")
-    return RunDirectory(path)
-
-
-def _make(path: Path) -> bool:
-    """Make a folder and return True, or return False where it is there already."""
     try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        return False
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(parent)
+        aside = parent / f".{os.getpid()}-{secrets.token_hex(4)}{BEGINNING}"
+        aside.mkdir()
+        try:
+            return _published(aside, [at] if at else _names(parent), files)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
     except OSError as error:
-        raise SegregError(f"could not create the run directory {path}: {error.strerror}") from None
-    return True
+        raise cannot_write(error, at or parent) from None
+
+
+def _published(aside: Path, paths: Iterable[Path], files: Callable[[RunDirectory], Mapping[str, str]]) -> RunDirectory:
+    """Fill a folder and rename it to the first path that is free."""
+    for path in paths:
+        if path.exists():
+            continue
+        for name, text in files(RunDirectory(path)).items():
+            with replacing(aside / name) as file:
+                file.write_text(text, encoding="utf-8")
+        try:
+            aside.rename(path)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another run took the name
+                continue
+            raise
+        sync(path.parent)
+        return RunDirectory(path)
+    raise SegregError(f"the run directory {path} is there already")
+
+
+def _names(parent: Path) -> Iterator[Path]:
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    yield parent / stamp
+    for number in range(2, 1000):
+        yield parent / f"{stamp}-{number}"
+
+
+def _remove_unfinished(parent: Path) -> None:
+    """Remove what processes of this machine left that were killed while they began a run."""
+    for folder in parent.glob(f".*{BEGINNING}"):
+        pid = folder.name[1:].partition("-")[0]
+        if pid.isdecimal() and not is_alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def open_run_directory(path: Path | str) -> RunDirectory:

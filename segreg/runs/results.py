@@ -14,7 +14,7 @@ from segreg.runtime.distributed import as_main_has, is_main
 from segreg.runtime.progress import Progress, duration
 from segreg.training import history
 from segreg.training.checkpoint import load_weights
-from segreg.training.timing import SECONDS, advice_on, format_shares, spent_in
+from segreg.training.timing import advice_on, format_shares, spent_in
 from segreg.training.trainer import Outcome
 from segreg.visualize.plots import plot_history, plot_metrics
 
@@ -39,7 +39,7 @@ def score_run(
     """
     recipe = assembly.recipe
     rows = history.read(directory.path)
-    spent = spent_in([*rows, {SECONDS + stage: seconds for stage, seconds in outcome.after.items()}])
+    spent = spent_in(rows)
     results: dict[str, Any] = {
         "notice": assembly.dataset.notice,
         "weights": weights_notice(model),

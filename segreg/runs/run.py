@@ -7,24 +7,25 @@ import dataclasses
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segreg.config.recipe import COMMAND_LINE, Recipe, read_recipe
+from segreg.config.recipe import COMMAND_LINE, KeyPath, Recipe, read_recipe
 from segreg.config.resolve import Choice, Resolved, resolve
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed
 from segreg.models import build
 from segreg.models.segmenter import describe
 from segreg.registry.registry import Registry
 from segreg.runs.assembly import Assembly
-from segreg.runs.directory import RunDirectory, make_run_directory, new_run_directory, open_run_directory
+from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory
 from segreg.runs.environment import environment, header_lines
 from segreg.runs.results import format_results, score_run
 from segreg.runs.trained_run import Run, notes_for_weights
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
-from segreg.runtime.files import replacing, write_json
+from segreg.runtime.files import read_json, replacing, write_json
+from segreg.runtime.lock import locked_folder
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
 from segreg.training.checkpoint import STATE, State, load_state
@@ -59,25 +60,41 @@ def start_run(
         resolved = with_absolute_paths(resolved)
         if begun := from_main(lambda: _begun_before(_parent(resolved, out, at))):
             return resume_run(begun, registry, progress)
-        with Assembly.of(resolved, progress) as assembly, _directory_for(resolved, out, at) as directory:
-            if is_main():
-                directory.recipe.write_text(_as_read(recipe) or resolved.yaml(), encoding="utf-8")
-                write_json(directory.split, assembly.ids_by_split())
-                with replacing(directory.resolved) as aside:  # last, because it is what makes the folder a run's
-                    aside.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
+        with (
+            Assembly.of(resolved, progress) as assembly,
+            _directory_for(recipe, resolved, out, at, assembly.ids_by_split()) as directory,
+        ):
             return _Job(directory, registry, assembly, progress).run()
 
 
-def resume_run(path: Path, registry: Registry, progress: Progress | None = None) -> Run:
+def resume_run(
+    path: Path,
+    registry: Registry,
+    progress: Progress | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    without_history: bool = False,
+) -> Run:
     """Continue a run from its last finished epoch; on a CPU it ends with the weights of a run that never stopped.
 
+    Args:
+        path: the run's directory.
+        registry: the plugins.
+        progress: shows the progress.
+        overrides: settings to change from here on, such as `train.epochs=40`; those in `CHANGEABLE` only.
+        without_history: whether to continue where rows of the history are lost.
+
     Raises:
-        SegregError: there is no such run, or its data has changed since.
+        SegregError: there is no such run, another process works on it, a file of it is missing or damaged, its data
+            has changed since, or an override would change what is past.
     """
-    with processes():
+    with processes(), contextlib.ExitStack() as stack:
         progress = _of_main(progress)
-        directory, written, previous, state, split = from_main(lambda: _left_behind(path))
-        resolved = resolve(written, registry)
+        directory = from_main(lambda: open_run_directory(path))
+        if is_main():
+            stack.enter_context(locked_folder(directory.path, "run"))
+        written, previous, state, split = from_main(lambda: _left_behind(directory, overrides, without_history))
+        resolved = with_absolute_paths(resolve(written, registry))
         resolved = dataclasses.replace(resolved, source=previous.get("recipe", resolved.source))
         with Assembly.of(resolved, progress, pretrained=state is None) as assembly:
             if split != assembly.ids_by_split():
@@ -90,16 +107,69 @@ def resume_run(path: Path, registry: Registry, progress: Progress | None = None)
                     f"the images or masks of {resolved.dataset.part.name} have changed since {directory.path} began",
                     hint="its samples are the same, but the content of their files is not. Start a new run instead",
                 )
+            if overrides and is_main():
+                with replacing(directory.resolved) as aside:
+                    aside.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
+                progress.say(f"changed from here on: {' '.join(overrides)}")
             return _Job(directory, registry, assembly, progress, state, previous).run()
 
 
-def _left_behind(path: Path) -> tuple[RunDirectory, Recipe, dict[str, Any], State | None, dict[str, list[str]]]:
+CHANGEABLE = (
+    "train.epochs", "train.early_stopping", "train.time_budget_minutes", "train.workers", "train.device",
+    "train.compile", "evaluate.overlays", "evaluate.batch_size",
+)  # fmt: skip
+"""What a run may change when it continues: what does not touch the epochs that are past.
+
+The paths of its dataset may change too; images and masks must be the same, which their fingerprint shows."""
+
+
+def _left_behind(
+    directory: RunDirectory, overrides: Sequence[str], without_history: bool
+) -> tuple[Recipe, dict[str, Any], State | None, dict[str, list[str]]]:
     """Return what a run's directory holds to continue from: its recipe, environment, state and split."""
-    directory = open_run_directory(path)
-    previous = json.loads(directory.environment.read_text(encoding="utf-8")) if directory.environment.exists() else {}
-    written = read_recipe(directory.resolved)
-    state = load_state(directory.path / STATE) if (directory.path / STATE).exists() else None
-    return directory, written, previous, state, json.loads(directory.split.read_text(encoding="utf-8"))
+    written = read_recipe(directory.resolved, overrides)
+    before = read_recipe(directory.resolved)
+    for path in [path for path, place in written.places.items() if place == COMMAND_LINE]:
+        name = ".".join(map(str, path))
+        moved = path[0] == "dataset" and len(path) > 1 and _looks_like_a_path(before, path)
+        if name not in CHANGEABLE and not moved:
+            raise SegregError(
+                f'"{name}" can\'t be changed: the finished epochs of {directory.path} had it',
+                hint=f"a run that continues may change {listed(CHANGEABLE)}, and the paths of its dataset; "
+                f"`segreg run {directory.resolved} {' '.join(overrides)}` begins a new run",
+            )
+    previous = read_json(directory.environment, "what the run ran on") if directory.environment.exists() else {}
+    split = read_json(directory.split, "the ids of the samples of each split")
+    rows = [] if without_history else history.read(directory.path)
+    if not (directory.path / STATE).exists():
+        left = [file.name for file in (directory.best, directory.last, directory.results) if file.exists()]
+        if rows or left:
+            raise SegregError(
+                f"{directory.path / STATE} is missing, though epochs were finished: {len(rows)} rows of history"
+                + (f", {listed(left)}" if left else ""),
+                hint=f"nothing was changed. `segreg run {directory.resolved}` begins a new run with the same recipe, "
+                f"and with train.start_from={directory.path} from this one's weights",
+            )
+        return written, previous, None, split
+    state = load_state(directory.path / STATE)
+    finished = {int(row["epoch"]) for row in rows} | {state.epoch}  # the state has its epoch's row
+    lost = sorted(set(range(1, state.epoch + 1)) - finished)
+    if lost and not without_history:
+        raise SegregError(
+            f"{directory.path / history.JSON_LINES}: the rows of {len(lost)} finished epochs are missing",
+            hint=f"nothing was changed. `segreg run --resume {directory.path} --without-history` continues",
+        )
+    return written, previous, state, split
+
+
+def _looks_like_a_path(recipe: Recipe, path: KeyPath) -> bool:
+    """Whether a resolved recipe, whose paths are absolute, has a path there."""
+    value: Any = recipe.values
+    for step in path:
+        if not isinstance(value, (dict, list)) or (isinstance(value, dict) and step not in value):
+            return False
+        value = value[step]  # type: ignore[index]
+    return isinstance(value, str) and Path(value).is_absolute()
 
 
 @dataclass(frozen=True)
@@ -224,18 +294,33 @@ def _restore_pretrained(state: State, previous: Mapping[str, Any], model: dict[s
 
 
 @contextlib.contextmanager
-def _directory_for(recipe: Resolved, out: Path, at: Path | None) -> Iterator[RunDirectory]:
-    """Make a new run directory, and remove it again if something goes wrong before training begins."""
-    parent = _parent(recipe, out, at)
+def _directory_for(
+    recipe: Recipe, resolved: Resolved, out: Path, at: Path | None, split: Mapping[str, Sequence[str]]
+) -> Iterator[RunDirectory]:
+    """Make a new run directory and hold it; it is removed if something goes wrong before training begins."""
+    parent = _parent(resolved, out, at)
     made = [folder for folder in ((parent,) if at else (parent, out)) if not folder.exists()]
-    directory = from_main(lambda: make_run_directory(at) if at else new_run_directory(parent))
+
+    def files(directory: RunDirectory) -> dict[str, str]:
+        return {
+            directory.recipe.name: _as_read(recipe) or resolved.yaml(),
+            directory.split.name: json.dumps(split, indent=2, ensure_ascii=False) + "\n",
+            directory.resolved.name: resolved.yaml(header=f"segreg run {directory.resolved}"),
+        }
+
     try:
-        yield directory
+        directory = from_main(lambda: new_run_directory(parent, at, files))
+        try:
+            with locked_folder(directory.path, "run") if is_main() else contextlib.nullcontext():
+                yield directory
+        except BaseException:
+            if is_main() and not (directory.path / STATE).exists() and not directory.history.exists():
+                shutil.rmtree(directory.path, ignore_errors=True)
+            raise
     except BaseException:
-        if is_main() and not (directory.path / STATE).exists() and not directory.history.exists():
-            shutil.rmtree(directory.path, ignore_errors=True)
+        if is_main():
             for folder in made:
-                with contextlib.suppress(OSError):  # another run has begun in it
+                with contextlib.suppress(OSError):  # a run is in it
                     folder.rmdir()
         raise
 
@@ -253,7 +338,7 @@ def _begun_before(parent: Path) -> Path | None:
     if not started_again():
         return None
     for file in sorted(parent.glob("*/environment.json"), reverse=True):
-        if json.loads(file.read_text(encoding="utf-8")).get("processes", {}).get("launch") == launch():
+        if read_json(file).get("processes", {}).get("launch") == launch():
             return file.parent
     return None
 

@@ -42,7 +42,7 @@ def locked_folder(folder: Path, what: str) -> Iterator[None]:
     lock = FileLock(folder / LOCK)
     owner = _owner(folder)
     # Data workers of a process that was killed live for some seconds more, and hold its lock.
-    dead = owner.get("host") == socket.gethostname() and not _alive(owner["pid"])
+    dead = owner.get("host") == socket.gethostname() and not is_alive(owner["pid"])
     try:
         lock.acquire(timeout=ORPHANS_SECONDS if dead else 0)
     except Timeout:
@@ -96,12 +96,13 @@ def _remove_unfinished(folder: Path) -> None:
     """Remove what processes of this machine left that no longer live."""
     for file in folder.glob(f".*{UNFINISHED}"):
         pid = file.name.removesuffix(UNFINISHED).rpartition(".")[2].partition("-")[0]
-        if pid.isdecimal() and not _alive(int(pid)):
+        if pid.isdecimal() and not is_alive(int(pid)):
             with contextlib.suppress(OSError):
                 file.unlink()
 
 
-def _alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
+    """Whether this machine has such a process."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

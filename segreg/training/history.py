@@ -6,11 +6,11 @@ import csv
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segreg.errors import SegregError
-from segreg.runtime.files import finite, replacing
+from segreg.runtime.files import cannot_write, finite, replacing
 
 JSON_LINES = "history.jsonl"
 CSV = "history.csv"
@@ -22,11 +22,17 @@ def append(run_dir: Path, row: Row) -> None:
     """Add a row to both files and wait until it is on disk.
 
     A value that is not finite is `null` in the JSON lines and empty in the CSV.
+
+    Raises:
+        SegregError: the disk refuses it.
     """
-    with (run_dir / JSON_LINES).open("a", encoding="utf-8", newline="") as file:
-        file.write(_json_line(row))
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with (run_dir / JSON_LINES).open("a", encoding="utf-8", newline="") as file:
+            file.write(_json_line(row))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise cannot_write(error, run_dir / JSON_LINES) from None
     _write_csv(run_dir, read(run_dir))
 
 
@@ -56,7 +62,16 @@ def cut_after(run_dir: Path, epoch: int) -> None:
     """Remove the rows of later epochs, which a killed run wrote without their checkpoint."""
     if not (run_dir / JSON_LINES).exists():
         return
-    rows = [row for row in read(run_dir) if row["epoch"] <= epoch]
+    _write(run_dir, [row for row in read(run_dir) if row["epoch"] <= epoch])
+
+
+def add_to_last(run_dir: Path, numbers: Row) -> None:
+    """Add numbers to those of the last row."""
+    *rows, last = read(run_dir)
+    _write(run_dir, [*rows, {**last, **{name: last.get(name, 0.0) + number for name, number in numbers.items()}}])
+
+
+def _write(run_dir: Path, rows: Sequence[Row]) -> None:
     with replacing(run_dir / JSON_LINES) as path:
         path.write_text("".join(map(_json_line, rows)), encoding="utf-8")
     _write_csv(run_dir, rows)

@@ -26,8 +26,9 @@ from segreg.errors import SegregError, listed
 from segreg.evaluation.scores import compute, compute_over_processes, disable_sync
 from segreg.runtime import distributed
 from segreg.runtime.device import available_mib, out_of_memory, seed_everything
-from segreg.runtime.distributed import as_main_has, from_main
+from segreg.runtime.distributed import as_main_has, from_main, is_main
 from segreg.runtime.progress import Progress, Quiet, duration
+from segreg.training import history
 from segreg.training.checkpoint import BEST, LAST, STATE, State, load_state
 from segreg.training.monitor import (
     HINT_NOT_FINITE,
@@ -40,7 +41,7 @@ from segreg.training.monitor import (
 )
 from segreg.training.resume import AsyncCheckpointer, Output, begin, publish, restore, snapshot
 from segreg.training.setup import Setup, Training, prepare
-from segreg.training.timing import SECONDS
+from segreg.training.timing import SECONDS, Spent
 
 if TYPE_CHECKING:
     from torch.nn.parallel import DistributedDataParallel
@@ -87,7 +88,6 @@ class Outcome:
         best_epoch: that epoch; 0 where the value was never defined.
         best_value: the value there.
         seconds: time of the training, checkpoints and what came before a resume included.
-        after: seconds of each stage after the last row of the history, which are those of the last checkpoint.
         values: the last row of the history.
         weights: the best epoch's weights, or the last one's where there is no best; None before the first epoch's end.
     """
@@ -98,7 +98,6 @@ class Outcome:
     best_epoch: int
     best_value: float | None
     seconds: float
-    after: Mapping[str, float]
     values: Mapping[str, float]
     weights: Path | None
 
@@ -136,6 +135,7 @@ def fit(
     choose_micro_batches(training, data.train, progress)
     compile_if_worthwhile(training, settings.epochs - state.epoch, progress.say)
     training.stopwatch.restart()
+    epochs_before = state.epoch
     checkpointer = AsyncCheckpointer(output, monitor, in_background=device.type != "cpu")
     reason: StopReason | None
     try:
@@ -144,11 +144,12 @@ def fit(
                 state = run_epoch(training, data, state, monitor=monitor, checkpointer=checkpointer, progress=progress)
             with training.stopwatch.stage("checkpoint"):
                 checkpointer.wait()
-        after = from_main(lambda: training.stopwatch.read().whole)
+        if state.epoch > epochs_before and is_main():  # the last checkpoint, which no later epoch counts
+            spent = training.stopwatch.read()
+            history.add_to_last(output.run_dir, {"seconds": spent.wall, **stage_columns(spent)})
     except KeyboardInterrupt:
         # Memory holds half an epoch; the last finished one is on disk.
         checkpointer.wait()
-        after = {}
         reason, state = "interrupted", from_main(lambda: load_state(output.run_dir / STATE))
         progress.say(
             f"interrupted in epoch {state.epoch + 1}; {state.epoch} finished. "
@@ -161,11 +162,21 @@ def fit(
         monitor=monitor.name,
         best_epoch=state.best_epoch,
         best_value=None if state.best_value is None else monitor.plain(state.best_value),
-        seconds=state.seconds + sum(after.values()),
-        after=after,
+        seconds=from_main(lambda: training_seconds(output.run_dir, state)),
         values=state.values,
         weights=output.run_dir / (BEST if state.best_epoch else LAST) if state.epoch else None,
     )
+
+
+def stage_columns(spent: Spent) -> dict[str, float]:
+    """Return the seconds of each stage by its column in the history."""
+    return {SECONDS + stage: seconds for stage, seconds in spent.whole.items()}
+
+
+def training_seconds(run_dir: Path, state: State) -> float:
+    """Return the seconds of all epochs, the last one's checkpoint included where the history is complete."""
+    rows = history.read(run_dir)
+    return sum(row["seconds"] for row in rows) if len(rows) == state.epoch else state.seconds
 
 
 def reason_to_stop(state: State, settings: Train) -> StopReason | None:
@@ -211,7 +222,7 @@ def run_epoch(
         "images_per_second": images / train_seconds,
         "seconds": seconds,
         "micro_batches": training.micro_batches,
-        **{SECONDS + stage: took for stage, took in spent.whole.items()},
+        **stage_columns(spent),
     }
     state = snapshot(
         training,

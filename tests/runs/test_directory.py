@@ -14,15 +14,18 @@ from segreg.runtime.files import write_json
 
 def test_directories_of_one_second_are_numbered(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *_: "2026-01-31_12-00-00")
-    made = [new_run_directory(tmp_path / "runs" / "tiny").path.name for _ in range(3)]
+    parent = tmp_path / "runs" / "tiny"
+    made = [new_run_directory(parent, None, lambda run: {"resolved.yaml": str(run.path)}).path for _ in range(3)]
+    assert [(run / "resolved.yaml").read_text() for run in made] == [str(run) for run in made]
+    made = [run.name for run in made]
     assert made == ["2026-01-31_12-00-00", "2026-01-31_12-00-00-2", "2026-01-31_12-00-00-3"]
     assert len(list((tmp_path / "runs" / "tiny").iterdir())) == 3
 
 
 def test_a_folder_that_can_not_be_made_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(SegregError, match=r"could not create the run directory .*: Not a directory"):
-        new_run_directory(tmp_path / "file" / "tiny")
+    with pytest.raises(SegregError, match=r"tiny: can't be written: a part of the path is a file, not a folder"):
+        new_run_directory(tmp_path / "file" / "tiny", None, lambda _: {})
 
 
 def test_a_run_that_is_not_there_is_reported_with_near_names(tmp_path):

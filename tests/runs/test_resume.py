@@ -17,9 +17,11 @@ from safetensors.torch import load_file
 
 import segreg
 import tiny_runs
+from segreg import load_run
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 from segreg.runs.run import resume_run
+from segreg.runtime.lock import locked_folder
 from segreg.training import history
 from segreg.training import trainer as train
 from segreg.training.checkpoint import load_state, read_notes
@@ -69,7 +71,7 @@ def wait_for(condition, *, seconds=120):
 
 def started_run(runs):
     """Return the run's directory once a `--resume` could take it."""
-    found = [file.parent for file in runs.glob("*/*/resolved.yaml")]
+    found = [file.parent for file in runs.glob("*/[!.]*/resolved.yaml")]
     return found[0] if found else None
 
 
@@ -116,7 +118,7 @@ def test_killed_before_the_first_step_it_begins_anew(finished, tmp_path, monkeyp
     (path,) = (tmp_path / "runs" / "tiny").iterdir()
     path.rename(copied)
     left = {file.name for file in copied.iterdir()}
-    assert left == {"recipe.yaml", "resolved.yaml", "split.json", "environment.json"}
+    assert left == {".lock", "recipe.yaml", "resolved.yaml", "split.json", "environment.json"}
     assert_as_if_never_stopped(resumed(copied), finished)
 
 
@@ -312,12 +314,68 @@ def folder_run(tmp_path):
     return tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
 
 
-def test_resume_takes_no_recipe_and_no_overrides(finished, segreg):
+def test_resume_takes_no_recipe(finished, segreg):
     path = finished.directory.path
-    for word in ("tiny.yaml", "train.epochs=9"):
-        printed = segreg("run", "--resume", path, word)
-        assert printed.status == 2
-        assert printed.err == f"error: --resume continues with the recipe of {path} as it is; leave out {word}\n"
+    printed = segreg("run", "--resume", path, "tiny.yaml")
+    assert printed.status == 2
+    assert printed.err == f"error: --resume continues with the recipe of {path}; leave out tiny.yaml\n"
+
+
+@pytest.mark.parametrize(
+    "override", ["optimizer.lr=1", "train.batch_size=2", "dataset.samples=9", "dataset.name=folder", "seed=2"]
+)
+def test_what_is_past_can_not_be_changed(override, finished, segreg):
+    path = finished.directory.path
+    before = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    printed = segreg("run", "--resume", path, override)
+    assert printed.status == 2
+    assert f'"{override.partition("=")[0]}" can\'t be changed: the finished epochs' in printed.err
+    assert '"train.epochs"' in printed.err
+    assert {file: file.read_bytes() for file in path.iterdir() if file.is_file()} == before
+
+
+def test_a_finished_run_can_train_longer(tmp_path, segreg):
+    """Without a schedule it ends with the weights of a run that had as many epochs from the start."""
+    longer = tiny_runs.run(tmp_path / "long", "train.epochs=3", "schedule=null")
+    run = tiny_runs.run(tmp_path / "short", "train.epochs=2", "schedule=null")
+    printed = segreg("run", "--resume", run.directory.path, "train.epochs=3")
+    assert printed.status == 0, printed.err
+    assert "changed from here on: train.epochs=3" in printed.out
+    first, second = load_file(run.directory.last), load_file(longer.directory.last)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert load_run(run.directory.path).recipe.train.epochs == 3
+
+
+def test_a_run_whose_data_moved_continues(tmp_path, segreg):
+    run = tiny_runs.run(tmp_path, "train.epochs=1")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    assert segreg("run", "--resume", run.directory.path, f"dataset.root={tmp_path / 'moved'}").status == 0
+
+
+@pytest.mark.parametrize("lost", ["state.pt", "history.jsonl", "one row"])
+def test_a_file_that_is_missing_is_reported_and_nothing_is_overwritten(lost, tmp_path, segreg):
+    run = tiny_runs.run(tmp_path, "train.epochs=3")
+    path = run.directory.path
+    if lost == "one row":
+        rows = (path / "history.jsonl").read_text().splitlines(keepends=True)
+        (path / "history.jsonl").write_text(rows[0] + rows[2])
+    else:
+        (path / lost).unlink()
+    before = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    printed = segreg("run", "--resume", path)
+    assert printed.status == 2
+    assert "nothing was changed" in printed.err
+    assert ("state.pt is missing" if lost == "state.pt" else "finished epochs are missing") in printed.err
+    assert {file: file.read_bytes() for file in path.iterdir() if file.is_file()} == before
+    if lost != "state.pt":
+        assert segreg("run", "--resume", path, "--without-history").status == 0
+
+
+def test_two_processes_don_t_work_on_one_run(finished, segreg):
+    with locked_folder(finished.directory.path, "run"):
+        printed = segreg("run", "--resume", finished.directory.path)
+    assert printed.status == 2
+    assert f"another process works on this run: process {os.getpid()} on " in printed.err
 
 
 def test_what_is_no_run_is_reported(finished, tmp_path, segreg):
