@@ -336,6 +336,8 @@ def test_what_is_past_can_not_be_changed(override, finished, segreg):
 
 def test_a_finished_run_can_train_longer(tmp_path, segreg):
     """Without a schedule it ends with the weights of a run that had as many epochs from the start."""
+    for folder in ("long", "short"):
+        (tmp_path / folder).mkdir()
     longer = tiny_runs.run(tmp_path / "long", "train.epochs=3", "schedule=null")
     run = tiny_runs.run(tmp_path / "short", "train.epochs=2", "schedule=null")
     printed = segreg("run", "--resume", run.directory.path, "train.epochs=3")

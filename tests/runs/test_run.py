@@ -357,7 +357,9 @@ def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plu
     assert reported[0]["seed"] == 3
     assert {"resolved.yaml", "recipe.yaml", "split.json", "environment.json"} <= set(reported[0]["files"])
     assert [(note["epoch"], note["rows"]) for note in reported[1:3]] == [(1, 1), (2, 2)]  # once it is on the disk
-    assert reported[2]["values"] == run.history[1]
+    assert {key for key, value in reported[2]["values"].items() if value != run.history[1][key]} <= {
+        "seconds", "seconds.checkpoint", "seconds.other"
+    }  # fmt: skip
     assert reported[3]["results"] == run.results
     complaints = [line for line in said if line.startswith("warning:")]
     assert complaints == [
