@@ -13,6 +13,7 @@ import mmap
 import os
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -424,6 +425,8 @@ def _state(file: Path) -> _State | None:
     try:
         found = file.stat()
     except OSError:
+        return None
+    if not stat.S_ISREG(found.st_mode):  # opening a named pipe would block; reading it as an image tells so
         return None
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns
 

@@ -5,6 +5,7 @@ TIFF is read by tifffile, the other formats by Pillow, and by OpenCV what these 
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -30,26 +31,34 @@ _TURNS = {
 _ORIENTATION_TAG = 0x0112
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR = range(7)
-_MOST_TIFF_PIXELS = 178_956_970  # Pillow's own limit, so that all formats have the same
+_MOST_PIXELS = 178_956_970  # Pillow's own limit, so that all formats have the same
+_ALPHA_MODES = ("LA", "PA", "RGBA")
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
 
 
 def read_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return an image's values, upright, at their own depth.
 
-    1-bit images become 0/255, palettes their colours. Grey with a constant full alpha is grey.
+    1-bit images become 0/255, palettes their colours. A channel is alpha where the header says so (a PNG's colour type,
+    a TIFF's ExtraSamples); grey with a constant full alpha is grey, and with another one RGBA.
 
     Shape: `[H, W]` grey, `[H, W, 3]` RGB, `[H, W, 4]` RGBA or `[H, W, C]` bands; uint8 in 0..255 or uint16 in 0..65535.
 
     Raises:
         SegregError: the file is missing, empty, damaged, no image, far too large, an animation, or of a kind that
-            can't be read exactly (CMYK, floating point, negative values); the message names the file.
+            can't be read exactly (CMYK, floating point, complex or negative values); the message names the file.
     """
-    values = _decode(path, "image")
+    values, alpha = _decode(path, "image")
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
-    if values.ndim == 3 and values.shape[2] == 2:
-        grey, alpha = values[..., 0], values[..., 1]
-        values = grey if _is_full(alpha) else np.stack([grey, grey, grey, alpha], axis=2)
+    if alpha and values.ndim == 3 and values.shape[2] == 2:
+        values = values[..., 0] if _is_full(values[..., 1]) else values[..., [0, 0, 0, 1]]
     if values.dtype.kind == "f":
         _refuse(
             path,
@@ -78,11 +87,11 @@ def read_labels(path: Path) -> NDArray[Any]:
     Raises:
         SegregError: as for `read_image`, and for colours, several bands, or fractions; the message names the file.
     """
-    values = _decode(path, "labels")
+    values, alpha = _decode(path, "labels")
     if values.dtype == np.bool_:
         values = values.astype(np.uint8)
     if values.ndim == 3:
-        values = _one_channel_of_labels(values, path)
+        values = _one_channel_of_labels(values, alpha, path)
     if values.dtype.kind == "f":
         whole = np.isfinite(values).all() and np.array_equal(values, np.round(values)) and np.abs(values).max() < 2**31
         if not whole:
@@ -91,10 +100,30 @@ def read_labels(path: Path) -> NDArray[Any]:
     return np.ascontiguousarray(values)
 
 
+def has_alpha(path: Path) -> bool | None:
+    """Whether a file's header says that its last channel is alpha; None where it is no image file."""
+    try:
+        if _first_bytes(path)[:4] in _TIFF_MAGIC:
+            import tifffile
+
+            with tifffile.TiffFile(path) as file:
+                return _tiff_alpha(file.pages.first)
+        with Image.open(path, formats=PIL_FORMATS) as image:
+            return _pillow_alpha(image)
+    except Exception:  # on damaged files decoders raise whatever they stumble over
+        return None
+
+
+def drops_alpha(image: NDArray[Any], channels: int, path: Path) -> bool:
+    """Whether an image as it was read loses an alpha channel, full everywhere, to fit the network's channels."""
+    return (image.ndim == 2 or image.shape[2] > channels) and has_alpha(path) is True
+
+
 def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]:
     """Return an image with as many channels as the network takes, where nothing is lost by it.
 
-    Grey is repeated to 3; three equal channels become 1; an alpha channel goes where it is full everywhere.
+    Grey is repeated to 3; three equal channels become 1; an alpha channel goes where it is full everywhere. Whether
+    the last channel is alpha, the file's header says; where there is no image file, the fourth is.
 
     Shape: `[H, W]` or `[H, W, C]` to `[H, W, channels]` of the same dtype.
 
@@ -103,19 +132,23 @@ def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]
     """
     values = image[..., np.newaxis] if image.ndim == 2 else image
     has = values.shape[2]
+    if has > 3 and (channels == has - 1 or (has == 4 and channels == 1)):
+        alpha = has_alpha(path)
+        if alpha or (alpha is None and has == 4):
+            if not _is_full(values[..., -1]):
+                last = "its alpha channel" if alpha else "its fourth (alpha, or a band)"
+                count = "four" if has == 4 else has
+                _refuse(
+                    path,
+                    f"has {count} channels, and the network takes {channels}; {last} is not constant, so it can't "
+                    "just be dropped",
+                    f"set input.channels: {has}, or save the images with {'three' if has == 4 else has - 1} channels",
+                )
+            values, has = values[..., :-1], has - 1
     if has == channels:
         return values
     if has == 1 and channels == 3:
         return np.repeat(values, 3, axis=2)
-    if has == 4 and channels in (1, 3):
-        if not _is_full(values[..., 3]):
-            _refuse(
-                path,
-                f"has four channels, and the network takes {channels}; its fourth (alpha, or a band) is not constant, "
-                "so it can't just be dropped",
-                "set input.channels: 4, or save the images with three channels",
-            )
-        return fit_channels(values[..., :3], channels, path)
     if has == 3 and channels == 1:
         if not _is_grey(values):
             _refuse(
@@ -125,6 +158,8 @@ def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]
             )
         return np.ascontiguousarray(values[..., :1])
     ways = f"set input.channels: {has}"
+    if has == channels + 1:
+        ways += "; if the last is alpha, the file doesn't say so: a TIFF does by ExtraSamples 1 or 2"
     if has > 4:
         ways += "; if the bands are the pages of a stack, save each page as an image of its own"
     return _refuse(path, f"has {has} channel{'s' * (has > 1)}, and the network takes {channels}", ways)
@@ -157,21 +192,23 @@ def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: 
     return (((wide - low) * 255 + span // 2) // span).astype(np.uint8)
 
 
-def _decode(path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
-    """Return a file's values, upright; bool where it has one bit a pixel."""
+def _decode(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[Any], bool]:
+    """Return a file's values, upright, bool where it has one bit a pixel, and whether their last channel is alpha."""
     head = _first_bytes(path)
     is_tiff = head[:4] in _TIFF_MAGIC
     try:
         if is_tiff:
-            return upright(*_read_tiff(path, want))
+            values, orientation, alpha = _read_tiff(path, want)
+            return upright(values, orientation), alpha
         with Image.open(path, formats=PIL_FORMATS) as image:
+            alpha = _pillow_alpha(image)
             values = _from_pillow(image, head, path, want)
             # After the pixels, because a PNG may hold its Exif block behind them.
             orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     except SegregError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        _refuse(path, "has too many pixels to be an image that is decoded whole", "cut it into tiles")
+        _refuse_pixels(path)
     except MemoryError:
         _refuse(path, "does not fit into memory", "cut it into tiles")
     except Exception as error:  # on damaged files decoders raise whatever they stumble over
@@ -182,7 +219,7 @@ def _decode(path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
                 "PNG, JPEG, TIFF, BMP, GIF, WebP and PNM are read; convert others to PNG or TIFF",
             )
         _refuse(path, f"is damaged and can't be decoded ({error})", "fetch or export it again")
-    return upright(values, orientation)
+    return upright(values, orientation), alpha
 
 
 def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -195,6 +232,7 @@ def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 def _first_bytes(path: Path) -> bytes:
     """Return the start of a file that is there, can be read and is not empty."""
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             head = file.read(32)
@@ -204,13 +242,30 @@ def _first_bytes(path: Path) -> bytes:
         except OSError:
             beside = []
         _refuse(path, "is not there", did_you_mean(path.name, beside))
-    except IsADirectoryError:
-        _refuse(path, "is a folder, not an image")
     except OSError as error:
         _refuse(path, f"can't be read ({error.strerror})")
     if not head:
         _refuse(path, "is empty (0 bytes)", "fetch or export it again")
     return head
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse a folder, and what would block or never end when it is opened and read.
+
+    Raises:
+        SegregError: the path is a named pipe, a device, a socket or a folder.
+    """
+    try:
+        kind = stat.S_IFMT(path.stat().st_mode)
+    except (OSError, ValueError):  # opening it tells what is wrong
+        return
+    if kind != stat.S_IFREG:
+        _refuse(path, f"is {_KINDS.get(kind, 'no regular file')}, not an image")
+
+
+def _pillow_alpha(image: Image.Image) -> bool:
+    # A palette with transparent entries is read as RGBA.
+    return image.mode in _ALPHA_MODES or (image.mode == "P" and image.has_transparency_data)
 
 
 def _from_pillow(image: Image.Image, head: bytes, path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
@@ -274,23 +329,22 @@ def _refuse_reversed_palette(image: Image.Image, path: Path) -> None:
         )
 
 
-def _one_channel_of_labels(values: NDArray[Any], path: Path) -> NDArray[Any]:
-    channels = values.shape[2]
-    if channels == 1:
-        return values[..., 0]
-    if channels in (2, 4):
+def _one_channel_of_labels(values: NDArray[Any], alpha: bool, path: Path) -> NDArray[Any]:
+    if alpha and values.shape[2] > 1:
         if not _is_full(values[..., -1]):
             _refuse(
                 path,
-                "has an alpha channel that is not full everywhere, so that its values alone don't say what is masked"
-                if channels == 2 or _is_grey(values[..., :3])
-                else "is a colour image with transparency, and a mask's values are class numbers",
+                "is a colour image with transparency, and a mask's values are class numbers"
+                if values.shape[2] == 4 and not _is_grey(values)
+                else "has an alpha channel that is not full everywhere, so that its values alone don't say what is "
+                "masked",
                 "save the mask in grey, without transparency",
             )
         values = values[..., :-1]
-    if values.shape[2] == 1 or (values.shape[2] == 3 and _is_grey(values)):
+    channels = values.shape[2]
+    if channels == 1 or (channels == 3 and _is_grey(values)):
         return values[..., 0]
-    if values.shape[2] > 3:
+    if channels != 3:
         _refuse(path, f"has {channels} bands, and a mask has one", "save the mask's band as an image of its own")
     colours = np.unique(values.reshape(-1, 3), axis=0)
     some = ", ".join(str(tuple(int(v) for v in colour)) for colour in colours[:4])
@@ -313,6 +367,15 @@ def _refuse(path: Path, what: str, hint: str = "") -> NoReturn:
     raise SegregError(f"{path}: {what}", hint=hint)
 
 
+def _refuse_pixels(path: Path) -> NoReturn:
+    _refuse(
+        path,
+        f"has too many pixels to be decoded whole; at most {_MOST_PIXELS:,} are",
+        "cut it into tiles of, for instance, 4096 x 4096: gdal_retile.py does so for a TIFF, ImageMagick's "
+        "`-crop 4096x4096` for other formats",
+    )
+
+
 def _refuse_colours(path: Path, name: object) -> NoReturn:
     _refuse(
         path,
@@ -324,8 +387,10 @@ def _refuse_colours(path: Path, name: object) -> NoReturn:
 # TIFF
 
 
-def _read_tiff(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[Any], int]:
-    """Return the values of a TIFF's first image, bool where it has one bit a pixel, and its Exif orientation.
+def _read_tiff(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[Any], int, bool]:
+    """Return the values of a TIFF's first image, its Exif orientation, and whether the last channel is alpha.
+
+    The values are bool where it has one bit a pixel.
 
     For `image`, palettes become colours and fewer than 8 bits are stretched to 0..255; for `labels` neither.
 
@@ -339,13 +404,24 @@ def _read_tiff(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[An
         _check_tiff(path, page, [other.pages[0] for other in file.series[1:]], series.shape)
         values, orientation = _tiff_values(path, page, series)
         bits = int(page.bitspersample)
-        return _tiff_meaning(values, int(page.photometric), bits, page.colormap, want), orientation
+        return _tiff_meaning(values, int(page.photometric), bits, page.colormap, want), orientation, _tiff_alpha(page)
+
+
+def _tiff_alpha(page: Any) -> bool:
+    """Whether the last of a page's samples is alpha; ExtraSamples are 0 for any data, 1 and 2 for alpha."""
+    return bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
 
 
 def _check_tiff(path: Path, page: Any, others: list[Any], shape: tuple[int, ...]) -> None:
     """Refuse, from the header alone, what is not one image of plain values."""
-    if page.imagewidth * page.imagelength > _MOST_TIFF_PIXELS or np.prod(shape, dtype=np.int64) > 8 * _MOST_TIFF_PIXELS:
-        _refuse(path, "has too many pixels to be an image that is decoded whole", "cut it into tiles")
+    if page.imagewidth * page.imagelength > _MOST_PIXELS or np.prod(shape, dtype=np.int64) > 8 * _MOST_PIXELS:
+        _refuse_pixels(path)
+    if page.sampleformat in (5, 6):
+        _refuse(
+            path,
+            "holds complex numbers, whose parts segreg can't tell apart",
+            "save what is to be seen of them, such as magnitude and phase, as bands of 8 or 16 bits",
+        )
     if any(other is not None and not other.is_reduced and not other.is_mask for other in others):
         _refuse(path, f"holds {len(others) + 1} images of different sizes", "save each as a file of its own")
     if page.photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR):

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from segreg.data.images import fit_channels, read_image, read_labels, to_uint8
+from segreg.data.images import drops_alpha, fit_channels, has_alpha, read_image, read_labels, to_uint8
 from segreg.errors import SegregError
 
 H, W = 20, 31
@@ -499,3 +499,95 @@ def test_real_files_of_every_kind():
     assert fit_channels(rgba, 3, raw).shape[2] == 3
     assert set(np.unique(read_labels(next((raw / "masks").iterdir())))) == {0, 255}
     assert read_image(root / "isic_native/images/ISIC_0014302.jpg").shape == (2848, 4288, 3)
+
+
+# Alpha: what the header says
+
+
+def bands_in_tiff(path, count, extra, dtype=np.uint8, photometric="minisblack", alpha=None):
+    array = values(dtype, count)
+    if alpha is not None:
+        array[..., -1] = alpha
+    tifffile.imwrite(path, array, photometric=photometric, planarconfig="contig", extrasamples=extra)
+    return array
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("full", [False, True])
+def test_two_bands_of_a_tiff_are_two_bands(tmp_path, dtype, full):
+    array = bands_in_tiff(tmp_path / "a.tif", 2, [0], dtype, alpha=np.iinfo(dtype).max if full else None)
+    read = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read, array)
+    np.testing.assert_array_equal(fit_channels(read, 2, tmp_path / "a.tif"), array)
+    error = refusal(tmp_path / "a.tif", "has 2 channels", read=lambda p: fit_channels(read_image(p), 3, p))
+    assert "input.channels: 2" in error.problems[0].hint
+    assert "input.channels: 4" not in str(error)
+    refusal(tmp_path / "a.tif", "has 2 bands", read=read_labels)
+
+
+@pytest.mark.parametrize("kind", [1, 2])
+def test_extra_samples_that_are_alpha_are_alpha(tmp_path, kind):
+    array = bands_in_tiff(tmp_path / "ga.tif", 2, [kind], alpha=255)
+    np.testing.assert_array_equal(read_image(tmp_path / "ga.tif"), array[..., 0])
+    np.testing.assert_array_equal(read_labels(tmp_path / "ga.tif"), array[..., 0])
+    array = bands_in_tiff(tmp_path / "soft.tif", 2, [kind])
+    np.testing.assert_array_equal(read_image(tmp_path / "soft.tif"), array[..., [0, 0, 0, 1]])
+    refusal(tmp_path / "soft.tif", "alpha channel", read=read_labels)
+    array = bands_in_tiff(tmp_path / "rgba.tif", 4, [kind], photometric="rgb", alpha=255)
+    np.testing.assert_array_equal(fit_channels(array, 3, tmp_path / "rgba.tif"), array[..., :3])
+    array = bands_in_tiff(tmp_path / "five.tif", 5, [0, 0, 0, kind], alpha=255)
+    np.testing.assert_array_equal(fit_channels(array, 4, tmp_path / "five.tif"), array[..., :4])
+
+
+@pytest.mark.parametrize(("extra", "photometric"), [([0], "rgb"), ([0, 0, 0], "minisblack")])
+def test_a_full_fourth_band_is_not_taken_for_alpha(tmp_path, extra, photometric):
+    array = bands_in_tiff(tmp_path / "a.tif", 4, extra, photometric=photometric, alpha=255)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif"), array)
+    assert fit_channels(array, 4, tmp_path / "a.tif") is array
+    for channels in (1, 3):
+        refusal(
+            tmp_path / "a.tif",
+            "has 4 channels",
+            "input.channels: 4",
+            read=lambda p, c=channels: fit_channels(array, c, p),
+        )
+    array[:] = 255
+    tifffile.imwrite(tmp_path / "m.tif", array, photometric=photometric, planarconfig="contig", extrasamples=extra)
+    refusal(tmp_path / "m.tif", "has 4 bands", read=read_labels)
+
+
+def test_alpha_of_the_other_formats(tmp_path):
+    rgba = values(np.uint8, 4)
+    for suffix in ("png", "webp"):
+        assert has_alpha(save(tmp_path / f"a.{suffix}", rgba))
+        assert not has_alpha(save(tmp_path / f"b.{suffix}", rgba[..., :3]))
+    palette = Image.fromarray(rgba[..., 0] % 3, mode="P")
+    palette.putpalette([0, 0, 0, 9, 9, 9, 8, 8, 8])
+    palette.save(tmp_path / "p.png")
+    assert not has_alpha(tmp_path / "p.png")
+    palette.save(tmp_path / "t.png", transparency=1)
+    assert has_alpha(tmp_path / "t.png")
+    assert has_alpha(tmp_path / "nowhere.png") is None
+    grey = rgba[..., 0]
+    la = save(tmp_path / "la.png", np.stack([grey, np.full_like(grey, 255)], 2))
+    assert drops_alpha(read_image(la), 3, la)
+    opaque = np.dstack([rgba[..., :3], np.full_like(grey, 255)])
+    full = save(tmp_path / "full.png", opaque)
+    assert drops_alpha(opaque, 3, full)
+    assert not drops_alpha(opaque, 4, full)
+
+
+@pytest.mark.parametrize("read", [read_image, read_labels])
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_complex_tiffs_are_refused(tmp_path, read, dtype):
+    tifffile.imwrite(tmp_path / "a.tif", values(np.uint8).astype(dtype), photometric="minisblack")
+    refusal(tmp_path / "a.tif", "holds complex numbers", "magnitude", read=read)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("read", [read_image, read_labels])
+def test_named_pipes_and_devices_are_refused_at_once(tmp_path, read):
+    os.mkfifo(tmp_path / "a.png")
+    refusal(tmp_path / "a.png", "is a named pipe", read=read)
+    refusal(Path("/dev/zero"), "is a device", read=read)
+    refusal(tmp_path, "is a folder", read=read)

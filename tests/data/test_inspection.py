@@ -219,6 +219,22 @@ def test_odd_masks_and_images():
     assert "stretched" not in found(report)
 
 
+def test_alpha_that_is_left_out_is_mentioned(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(4):
+        alpha = np.full((40, 40, 1), 255, np.uint8)
+        pixels = noise(number) if number % 2 else np.concatenate([noise(number), alpha], axis=2)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(half()).save(tmp_path / "masks" / f"{number}.png")
+    dataset = folder(images=tmp_path / "images", masks=tmp_path / "masks", classes=("lesion",))
+    found = {f.name: f for f in inspect(dataset, Split(), INPUT, progress=Quiet()).findings}
+    assert [case.ids for case in found["alpha-dropped"].cases] == [("0",), ("2",)]
+    assert found["alpha-dropped"].severity == "note"
+    wide = Input(size=(32, 32), channels=4)
+    assert "alpha-dropped" not in {f.name for f in inspect(dataset, Split(), wide, progress=Quiet()).findings}
+
+
 def test_a_mask_of_class_0_is_not_called_empty_where_that_is_a_class():
     report = report_of(in_memory([np.zeros((40, 40), np.uint8), *[half()] * 7], task=LANDS))
     assert "mask-empty" not in found(report)

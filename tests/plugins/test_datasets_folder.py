@@ -449,3 +449,16 @@ def test_real_camvid_with_void():
     assert set(np.unique(labels)) == {*range(11), 255}
     with pytest.raises(SegregError, match="holds the value 11, and 11 classes have the numbers 0 to 10"):
         reading(folder(**camvid))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+@pytest.mark.parametrize("which", ["images", "masks"])
+def test_a_named_pipe_is_refused_at_once(tmp_path, which):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name / "a.png")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / which / "a.png").unlink()
+    (tmp_path / which / "a.png").symlink_to(tmp_path / "pipe")
+    with pytest.raises(SegregError, match=r"a\.png: is a named pipe"):
+        folder(images=tmp_path / "images", masks=tmp_path / "masks")

@@ -122,6 +122,9 @@ def _collect(folder: Path, inside: str, search: Search, found: list[ImageFile], 
             if extension.lower() not in EXTENSIONS:
                 continue
             if not entry.is_file():
+                from segreg.data.images import refuse_special
+
+                refuse_special(folder / entry.name)
                 raise SegregError(f"{folder / entry.name}: is a link to a file that is not there")
             name = f"{inside}{stem}" if search == "mirrored_tree" else stem
             # One accented letter can be written as one character or two; file systems differ in it.

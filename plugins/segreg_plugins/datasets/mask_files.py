@@ -80,7 +80,14 @@ def lossy_format(file: Path) -> str:
 
 
 def first_bytes(file: Path) -> bytes:
-    """Return the start of a file, empty where it can't be read: reading it as an image tells what is wrong."""
+    """Return the start of a file, empty where it can't be read: reading it as an image tells what is wrong.
+
+    Raises:
+        SegregError: it is a named pipe or a device, which would block.
+    """
+    from segreg.data.images import refuse_special
+
+    refuse_special(file)
     try:
         with file.open("rb") as opened:
             return opened.read(32)

@@ -152,6 +152,12 @@ _ODD: dict[str, tuple[Severity, str, str, str]] = {
         "a mask that was never finished looks like this",
         "look at them",
     ),
+    "alpha-dropped": (
+        "note",
+        "images with an alpha channel that is left out",
+        "it is full everywhere, so that nothing is lost by it",
+        "set input.channels: 4 if the network should have it",
+    ),
     "stretched": (
         "note",
         f"images whose aspect ratio {{size}} changes by a factor above {STRETCHED}",
@@ -192,6 +198,8 @@ def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> 
     names, mode = labels_of(dataset.task), dataset.task.mode
     for one in scanned:
         sample = dataset.samples[one.index]
+        if one.drops_alpha and not one.faults:
+            note("alpha-dropped", sample, sample.image)
         if one.blank:
             note("image-blank", sample, sample.image)
         if one.pixels is not None and one.counted is not None:

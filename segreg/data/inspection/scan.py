@@ -13,7 +13,7 @@ import numpy as np
 
 from segreg.config.sections import Input
 from segreg.data.cache import allowed_labels, array_digest, fitted_sample, wrong_labels
-from segreg.data.images import read_labels
+from segreg.data.images import drops_alpha, read_labels
 from segreg.data.resize import format_size
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset
@@ -59,6 +59,7 @@ class Scanned:
         pixels: pixels of each label (`labels_of`), int64 `[L]`, at the mask's own size.
         counted: pixels that are not ignored, int64 `[L]`: for each class its own if multilabel.
         lost: labels that the mask has and that are gone at the input's size.
+        drops_alpha: whether the image has an alpha channel that the network does not get.
     """
 
     index: int
@@ -72,6 +73,7 @@ class Scanned:
     pixels: NDArray[np.int64] | None = None
     counted: NDArray[np.int64] | None = None
     lost: tuple[int, ...] = ()
+    drops_alpha: bool = False
 
 
 def labels_of(task: Task) -> tuple[str, ...]:
@@ -125,6 +127,7 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
             values = listed([str(value) for value in wrong], quote="")
             faults.append(SampleProblem("mask-values", f"{sample.mask}: holds {values}; {allowed_labels(task)}"))
     lost: tuple[int, ...] = ()
+    alpha = image is not None and drops_alpha(image, input.channels, sample.image)
     if image is not None and mask is not None and not faults:
         read = dataclasses.replace(dataset, read_image=lambda _: image, read_mask=lambda _: mask)
         try:
@@ -132,7 +135,7 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
             lost = tuple(sorted(_present(mask, task) - _present(fitted, task)))
         except SegregError as error:
             faults += [SampleProblem("unfit", str(problem)) for problem in error.problems]
-    return Scanned(index, tuple(faults), lost=lost, **_facts(image, mask, task))
+    return Scanned(index, tuple(faults), lost=lost, drops_alpha=alpha, **_facts(image, mask, task))
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
