@@ -101,7 +101,7 @@ def read_labels(path: Path) -> NDArray[Any]:
 
 
 def has_alpha(path: Path) -> bool | None:
-    """Whether a file's header says that its last channel is alpha; None where it is no image file."""
+    """Whether a file's header says that its last channel is alpha; None where that can't be read."""
     try:
         if _first_bytes(path)[:4] in _TIFF_MAGIC:
             import tifffile
