@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from unittest import mock
 
 import pytest
 
 import plugged
+import tiny_runs
 import warm_python
 from segreg.cli import main
 from segreg.registry.registry import load_registry
@@ -81,6 +84,14 @@ def segreg(capsys):
         return Printed(status, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def warm_workers(tmp_path_factory):
+    """Let worker processes of `segreg.benchmark.pool` start at once: as forks of one that has imported everything."""
+    with mock.patch.dict(os.environ, {"SEGREG_CACHE": str(tmp_path_factory.getbasetemp() / "workers' cache")}):
+        tiny_runs._forge()
+        forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from segreg.registry.registry import load_registry
 from segreg.reports.comparison import write_comparison
 from segreg.runtime.progress import Quiet
 
+pytestmark = pytest.mark.usefixtures("warm_workers")
 VARY = {"encoder": ["timm/test_resnet", "timm/test_vit"]}
 QUALITY = ("model", "seed", "dice.pooled", "dice.per_image_mean", "iou.pooled", "accuracy.pooled")
 
@@ -52,22 +53,21 @@ def states(plan, folder):
 
 @pytest.mark.slow
 def test_a_bench_killed_on_the_way_ends_with_the_table_of_one_that_was_not(tmp_path):
-    plan = Plan(tiny_runs.write_recipe(tmp_path), VARY, seeds=(0, 1))
+    plan = Plan(tiny_runs.write_recipe(tmp_path), VARY, seeds=(0, 1), change=["train.epochs=3"])
     calm, disturbed = BenchFolder(tmp_path / "calm"), BenchFolder(tmp_path / "disturbed")
     found, output = run_bench(plan, calm, jobs=2)
     assert output.splitlines()[0] == "4 runs"
     assert [len(model.seeds) for model in found.models] == [2, 2]
-    words = ("bench", plan.recipe, "--vary", "encoder=timm/test_resnet,timm/test_vit", "--seeds", "2", "--rounds", "0")
-    arguments = (*words, "--out", disturbed.path, "--quiet")
-    for number in range(2):
-        process = tiny_runs.process(*arguments, out=tmp_path / f"killed-{number}.txt")
-        begun = list(disturbed.path.glob("runs/*/*/history.csv"))
-        until = time.monotonic() + 300
-        while len(list(disturbed.path.glob("runs/*/*/history.csv"))) <= len(begun) and time.monotonic() < until:
-            time.sleep(0.05)
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-    assert "waiting" in states(plan, disturbed)
+    words = ("bench", plan.recipe, "--vary", "encoder=timm/test_resnet,timm/test_vit", "--seeds", "2", *plan.change)
+    process = tiny_runs.process(*words, "--out", disturbed.path, "--quiet", out=tmp_path / "killed.txt")
+    until = time.monotonic() + 300
+    while len(list(disturbed.path.glob("runs/*/*/history.csv"))) < 2 and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    # The second run was in the middle of its training.
+    first, *_, last = states(plan, disturbed)
+    assert (first, last) == ("finished", "waiting")
     found, output = run_bench(plan, disturbed)
     assert states(plan, disturbed) == ["finished"] * 4
     assert quality(disturbed) == quality(calm)
@@ -77,8 +77,12 @@ def test_a_bench_killed_on_the_way_ends_with_the_table_of_one_that_was_not(tmp_p
 
 
 @pytest.mark.slow
-def test_one_failing_run_is_a_row_and_the_others_continue(tmp_path, monkeypatch):
-    plan = Plan(tiny_runs.write_recipe(tmp_path), {"encoder": ["timm/test_resnet", "timm/inception_v4"]})
+def test_one_failing_run_is_a_row_and_the_others_continue(tmp_path):
+    plan = Plan(
+        tiny_runs.write_recipe(tmp_path),
+        {"encoder": ["timm/test_resnet", "timm/inception_v4"]},
+        change=["train.epochs=1"],
+    )
     folder = BenchFolder(tmp_path / "bench")
     found, output = run_bench(plan, folder)
     assert states(plan, folder) == ["finished", "failed"]

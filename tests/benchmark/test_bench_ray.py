@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
+from unittest import mock
 
 import pytest
 
@@ -12,7 +14,7 @@ import tiny_runs
 from segreg.benchmark.bench.bench import bench
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.plan import Plan
-from segreg.benchmark.bench.ray import default_resources, pack, unpack
+from segreg.benchmark.bench.ray import _connect, default_resources, pack, unpack
 from segreg.benchmark.bench.trials import trials_of
 from segreg.config.sections import Train
 from segreg.errors import SegregError
@@ -74,13 +76,22 @@ def test_without_ray_the_hint_is_to_install_it(monkeypatch, tmp_path, trial):
     assert str(caught.value.problems[0]) == "Ray is not installed\n  pip install 'segreg-toolkit[ray]'"
 
 
+@pytest.fixture(scope="module")
+def local_ray(tmp_path_factory):
+    """Start Ray on this machine once, whose workers are the same in all tests."""
+    ray = pytest.importorskip("ray")
+    cache = str(tmp_path_factory.mktemp("ray") / "cache")
+    with mock.patch.dict(os.environ, {"SEGREG_CACHE": cache, "RAY_DEDUP_LOGS": "0"}):
+        assert _connect(ray)
+        assert not _connect(ray)
+        yield
+        ray.shutdown()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("shared", [True, False])
-def test_a_bench_on_a_local_ray(tmp_path, monkeypatch, shared):
-    pytest.importorskip("ray")
-    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("RAY_DEDUP_LOGS", "0")
+def test_a_bench_on_a_local_ray(warm_workers, local_ray, tmp_path, monkeypatch, shared):
     plan = Plan(tiny_runs.write_recipe(tmp_path), {"loss": ["bce", "dice"]}, change=["train.epochs=1"])
     folder = BenchFolder(tmp_path / "bench")
     if not shared:  # the worker does not find the token, as on a machine that doesn't share the folder

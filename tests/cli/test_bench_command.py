@@ -47,7 +47,7 @@ def test_check_looks_at_everything_and_trains_nothing(segreg, fitting, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_bench_from_its_command_to_its_files(segreg, fitting, tmp_path):
+def test_a_bench_from_its_command_to_its_files(warm_workers, segreg, fitting, tmp_path):
     printed = segreg(
         "bench", "tiny.yaml", "--vary", "loss=bce,dice", "--epochs", "1", "--rounds", "0", "--baseline", "loss=dice",
         "--metric", "iou.pooled", "--out", "out", "train.batch_size=8", "--json",

@@ -43,7 +43,7 @@ def test_mistakes_are_reported(segreg, tmp_path):
     assert (printed.status, printed.err) == (2, "error: --rounds must be at least 0, not -1\n")
 
 
-def test_real_runs_with_costs_and_the_images_they_disagree_on(segreg, tmp_path, monkeypatch):
+def test_real_runs_with_costs_and_the_images_they_disagree_on(warm_workers, segreg, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
     one = tiny_runs.run(tmp_path)
     other = tiny_runs.run(tmp_path, "optimizer.lr=0.001")

@@ -18,7 +18,6 @@ from segreg.task import Task
 
 _LONGEST_MEASUREMENT = 6 * 3600.0
 
-
 Costs = tuple[Mapping[str, Mapping[str, Cost]], Sequence[str]]
 """Each model's costs by name, by the model's key; and how they were measured, in sentences."""
 
