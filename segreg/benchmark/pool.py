@@ -117,6 +117,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def one_line(text: str) -> str:
+    """Return the first paragraph of an error's message on one line, 300 characters at most."""
+    line = " ".join(text.strip().split("\n\n", maxsplit=1)[0].split())
+    return line if len(line) <= 300 else f"{line[:297]}..."
+
+
 def how_it_ended(exitcode: int, stage: str = "") -> str:
     """Return a sentence for an exit status; a negative one is the signal that ended the process.
 

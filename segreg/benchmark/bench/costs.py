@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-from segreg.benchmark.bench.folder import BenchFolder, locked
+from segreg.benchmark.bench.folder import BenchFolder, content, locked
 from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.cost import running
 from segreg.benchmark.cost.record import Cost, NetworkSpec
@@ -40,7 +38,7 @@ def check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: 
     file = folder.path / "checked.json"
     ahead = [trial for trial in trials if folder.state(trial) in ("waiting", "stopped")]
     specs = specs_of(ahead)
-    models = [key for key in specs if _read(file).get(key, 0) < jobs]
+    models = [key for key in specs if content(file).get(key, 0) < jobs]
     if not models:
         return
     with progress.watch("checking that every model trains", len(models), "models") as advance:
@@ -51,7 +49,7 @@ def check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: 
                 for trial in mine:
                     folder.fail(trial.name, f"not started: {reason}")
             else:
-                write_json(file, {**_read(file), key: jobs})
+                write_json(file, {**content(file), key: jobs})
             advance(note=mine[0].model)
 
 
@@ -109,17 +107,9 @@ def _task(trial: Trial) -> Task:
 
 
 def _known(folder: BenchFolder, keys: set[str]) -> Costs | None:
-    found = _read(folder.costs)
+    found = content(folder.costs)
     try:
         of = {key: {name: Cost(**cost) for name, cost in found["of"][key].items()} for key in keys}
         return of, tuple(found["method"])
     except (AttributeError, KeyError, TypeError):
         return None
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        return found
-    except (OSError, ValueError):
-        return {}

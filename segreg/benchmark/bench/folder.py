@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from segreg.benchmark.bench.trials import Trial
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
-from segreg.runtime.files import write_json
+from segreg.runtime.files import read_json, write_json
 from segreg.training.checkpoint import STATE
 
 State = Literal["waiting", "running", "stopped", "finished", "failed"]
@@ -79,10 +78,7 @@ class BenchFolder:
 
     def reason(self, trial: Trial) -> str:
         """Return why a run failed."""
-        try:
-            return str(json.loads(self.failure(trial).read_text(encoding="utf-8"))["reason"])
-        except (OSError, ValueError, KeyError):
-            return "the reason is unknown"
+        return str(content(self.failure(trial)).get("reason", "the reason is unknown"))
 
     def fail(self, name: str, reason: str) -> None:
         """Record why a run failed."""
@@ -95,11 +91,16 @@ class BenchFolder:
 
 def finished(directory: RunDirectory) -> bool:
     """Whether a run has finished; an interrupted one has results too, but no scores."""
+    return bool(content(directory.results).get("scored_on"))
+
+
+def content(file: Path) -> dict[str, Any]:
+    """Return what a JSON file holds; nothing where it is missing or damaged."""
     try:
-        results = json.loads(directory.results.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(results.get("scored_on"))
+        found = read_json(file)
+    except SegregError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 @contextmanager

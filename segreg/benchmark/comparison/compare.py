@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.benchmark.comparison.record import Comparison, Failure, Model, Value
-from segreg.benchmark.comparison.significance import METHOD, verdict, with_differences, with_ranks
+from segreg.benchmark.comparison.significance import METHOD, differences, verdict, with_ranks
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
 from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored
 from segreg.runs.trained_run import Run
+from segreg.runtime.files import read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -95,7 +96,9 @@ def compare(
         only = [measure.of(chosen) for measure in measures]
         models = with_ranks(models, chosen, draws[..., column], higher_is_better=direction)
         at = [one.name for one in groups].index(first)
-        models = with_differences(models, at, only, draws[..., column])
+        others = [number for number in range(len(models)) if number != at]
+        for number, found in zip(others, differences(only, draws[..., column], at, others), strict=True):
+            models[number] = dataclasses.replace(models[number], difference=found)
         sentences = verdict(
             models,
             only,
@@ -265,10 +268,9 @@ def _environments(every: Sequence[Scored]) -> Iterator[str]:
 
 def _facts(one: Scored) -> dict[str, str]:
     """Return device, precision and versions of a run, which may affect its scores."""
-    file = one.run.directory.environment
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found: dict[str, Any] = read_json(one.run.directory.environment)
+    except SegregError:
         return {}
     plugins = {plugin["distribution"]: plugin["version"] for plugin in found.get("plugins", ())}
     return {

@@ -1,16 +1,19 @@
-"""Compare existing runs, with what their models cost."""
+"""Compare existing runs, with what their models cost and the images on which they disagree most."""
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from segreg.benchmark.comparison.compare import RunGroup, compare
-from segreg.benchmark.comparison.disagreements import render_disagreements
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Model
 from segreg.benchmark.cost.record import DEFINITIONS, Cost, NetworkSpec
 from segreg.config.diff import distinguishing, label_of
@@ -19,11 +22,19 @@ from segreg.errors import SegregError, listed
 from segreg.runs.trained_run import Run
 from segreg.runtime.progress import Progress
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from segreg.task import Task
+
 TO_BEST = "seconds_to_best_epoch"
 _OF_RUNS = {
     TO_BEST: "time from the start of training to the end of the epoch whose weights were chosen, including validation "
     "and writing; the median of the seeds, on the machines of the runs",
 }
+_MOST_IMAGES, _MOST_MODELS = 6, 16
+_WIDTH = 256
+"""Length of the longer side of a rendered image in pixels, at most."""
 
 
 def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
@@ -93,7 +104,7 @@ def with_disagreements(
     If the images can't be read any more, a notice says so.
     """
     try:
-        rendered = render_disagreements(comparison, {one.name: one.runs[0] for one in groups}, progress)
+        rendered = _render_disagreements(comparison, {one.name: one.runs[0] for one in groups}, progress)
     except SegregError as error:
         rendered = []
         notice = f"The images on which models disagree are not shown: {error.problems[0].message}"
@@ -146,3 +157,74 @@ def _of_runs(model: Model) -> dict[str, Cost]:
 def _until(curve: Mapping[str, Sequence[float]], best: int) -> float:
     seconds = list(curve.get("seconds", ()))[:best]
     return 0.0 if any(math.isnan(value) for value in seconds) else sum(seconds)
+
+
+def _most_disputed(comparison: Comparison) -> list[int]:
+    """Return the indices in `Comparison.images` of the images whose values differ most between the models."""
+    values = np.array([model.per_image for model in comparison.models if model.per_image], np.float64)
+    if len(values) < 2:
+        return []
+    spread = np.nanmax(np.nan_to_num(values, nan=-np.inf), 0) - np.nanmin(np.nan_to_num(values, nan=np.inf), 0)
+    spread = np.where(np.isfinite(spread), spread, 0.0)
+    ordered = sorted(range(len(spread)), key=lambda place: (-spread[place], comparison.images[place]))
+    return [place for place in ordered if spread[place] > 0][:_MOST_IMAGES]
+
+
+def _render_disagreements(comparison: Comparison, runs: Mapping[str, Run], progress: Progress) -> list[Disagreement]:
+    """Predict the most disputed images with a run of each model, at their own size, and render the predictions.
+
+    Raises:
+        SegregError: the images or a run's weights can't be read.
+    """
+    places = _most_disputed(comparison)
+    shown = [model for model in comparison.models if model.per_image][:_MOST_MODELS]
+    if not places:
+        return []
+    from segreg.models import build
+
+    dataset = build.build_dataset(next(iter(runs.values())).recipe)
+    samples = {sample.id: sample for sample in dataset.samples}
+    wanted = {place: samples.get(comparison.images[place]) for place in places}
+    if gone := [comparison.images[place] for place, sample in wanted.items() if sample is None]:
+        raise SegregError(f'the data set no longer has the image "{gone[0]}"')
+    images = {place: dataset.read_image(sample) for place, sample in wanted.items() if sample is not None}
+    rendered: dict[int, dict[str, bytes]] = {place: {} for place in places}
+    with progress.watch("rendering what the models disagree on", len(shown), "models") as advance:
+        for model in shown:
+            run = runs[model.name]
+            for place, image in images.items():
+                rendered[place][model.name] = _png(image, run.predict(image), run.task)
+            advance(note=model.name)
+    return [
+        Disagreement(
+            id=comparison.images[place],
+            image=_png(images[place], None, dataset.task),
+            truth=_png(images[place], dataset.read_mask(sample), dataset.task),
+            predictions=rendered[place],
+            values={model.name: model.per_image[place] for model in shown},
+        )
+        for place, sample in wanted.items()
+        if sample is not None
+    ]
+
+
+def _png(image: NDArray[Any], labels: NDArray[np.uint8] | None, task: Task) -> bytes:
+    """Return a PNG of the image with labels drawn into it, reduced to the size that a page shows."""
+    from PIL import Image
+
+    from segreg.data.images import to_uint8
+    from segreg.visualize.colours import class_colours
+    from segreg.visualize.overlay import as_rgb, overlay
+
+    pixels = to_uint8(image, "min_max", Path())
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    if labels is None:
+        drawn = as_rgb(pixels)
+    else:
+        colours: Sequence[tuple[int, int, int]] = class_colours(task)
+        drawn = overlay(pixels, np.ascontiguousarray(labels), colours, task)
+    input_image = Image.fromarray(np.ascontiguousarray(drawn))
+    input_image.thumbnail((_WIDTH, _WIDTH))
+    file = io.BytesIO()
+    input_image.save(file, "PNG", optimize=True)
+    return file.getvalue()

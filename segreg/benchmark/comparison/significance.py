@@ -53,18 +53,6 @@ def with_ranks(
     return found
 
 
-def with_differences(
-    models: Sequence[Model], baseline: int, only: Sequence[Measure], resampled: NDArray[np.float64]
-) -> list[Model]:
-    """Return the models with their differences to number `baseline`; see `differences` for `only` and `resampled`."""
-    others = [number for number in range(len(models)) if number != baseline]
-    found = differences(only, resampled, baseline, others)
-    return [
-        dataclasses.replace(model, difference=found[others.index(number)]) if number in others else model
-        for number, model in enumerate(models)
-    ]
-
-
 def differences(
     only: Sequence[Measure], resampled: NDArray[np.float64], against: int, others: Sequence[int]
 ) -> list[Difference | None]:

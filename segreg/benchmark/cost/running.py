@@ -18,7 +18,7 @@ from segreg.benchmark.cost.record import (
     NetworkSpec,
     RoundResult,
 )
-from segreg.benchmark.pool import Send, Worker, stop
+from segreg.benchmark.pool import Send, Worker, one_line, stop
 from segreg.errors import SegregError
 from segreg.runtime.progress import Progress, Quiet
 
@@ -172,8 +172,8 @@ def _reason(error: BaseException, stage: str) -> str:
     if memory := _exhausted_memory(error):
         return f"{memory} ran out {stage}"
     if isinstance(error, SegregError):
-        return _line("; ".join(problem.message for problem in error.problems))
-    return f"{type(error).__name__} {stage}: {_line(str(error).strip() or 'it gives no reason')}"
+        return one_line("; ".join(problem.message for problem in error.problems))
+    return f"{type(error).__name__} {stage}: {one_line(str(error).strip() or 'it gives no reason')}"
 
 
 def _exhausted_memory(error: BaseException | None) -> str:
@@ -188,8 +188,3 @@ def _exhausted_memory(error: BaseException | None) -> str:
             return "the machine's memory"
         error = error.__cause__
     return ""
-
-
-def _line(text: str) -> str:
-    line = " ".join(text.split("\n\n", maxsplit=1)[0].split())
-    return line if len(line) <= 300 else f"{line[:297]}..."

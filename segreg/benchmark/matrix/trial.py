@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segreg.benchmark.matrix.record import EncoderResult, PairResult
+from segreg.benchmark.pool import one_line
 from segreg.config.resolve import Choice
 from segreg.errors import SegregError
 from segreg.models.build import encoder_for
@@ -86,8 +87,7 @@ def results_of(
 def format_error(error: BaseException) -> str:
     """Return an error's message on one line, after its type unless it is segreg's own."""
     text = error.problems[0].message if isinstance(error, SegregError) else f"{type(error).__name__}: {error}"
-    line = " ".join(text.strip().split("\n\n")[0].split())
-    return line if len(line) <= 300 else f"{line[:297]}..."
+    return one_line(text)
 
 
 def _name(choice: Choice) -> str:
