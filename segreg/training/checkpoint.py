@@ -7,6 +7,7 @@ after a crash at any moment there is the old file or the new one, complete.
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -119,6 +120,19 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, *, notes: Mapping[st
         seen.add(storage)
     with replacing(path, needed=_size(separate)) as temporary:
         save_file(separate, temporary, metadata={key: str(value) for key, value in notes.items()})
+        _sort_notes(temporary)
+
+
+def _sort_notes(file: Path) -> None:
+    """Sort the notes in a safetensors file's header, whose order is random, so that equal weights are equal files."""
+    with file.open("r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # blanks may follow
+            opened.seek(8)
+            opened.write(text.ljust(length))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

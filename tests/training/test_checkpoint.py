@@ -236,3 +236,17 @@ def test_the_umask_decides_who_may_read_weights(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "w.safetensors").stat().st_mode) == 0o644
+
+
+def test_equal_weights_are_equal_files(tmp_path):
+    """safetensors itself writes the notes in the order of a hash with a random seed."""
+    notes = {f"note {i}": 'caf\u00e9 "quoted"\n\t\x01' for i in range(12)}
+    tensors = {"b": torch.arange(5), "a": torch.zeros(2, 3)}
+    contents = set()
+    for number in range(4):
+        save_weights(tensors, tmp_path / f"{number}.safetensors", notes=notes)
+        contents.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(contents) == 1
+    back, read = read_weights(tmp_path / "0.safetensors")
+    assert read == notes
+    assert torch.equal(back["b"], tensors["b"])
