@@ -277,9 +277,21 @@ class _Maker:
             raise SegregError(f'sample "{name}": {problem.message}', hint=problem.hint) from error
 
 
+def worker_died(error: BaseException) -> bool:
+    """Whether an error says that a worker process was killed; PyTorch raises it wherever the main process is."""
+    return isinstance(error, RuntimeError) and "DataLoader worker" in str(error)
+
+
 def _begin_worker(_: int) -> None:
-    """Keep a worker to its one core; torch is limited by the loader."""
+    """Keep a worker to its one core; torch is limited by the loader. SIGTERM ends it as if it had finished.
+
+    A scheduler sends SIGTERM to the main process too, which then stops in good order: a worker that is "killed by
+    signal" would interrupt that.
+    """
+    import os
+    import signal
     import sys
 
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(0)

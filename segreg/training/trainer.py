@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed
 from segreg.evaluation.scores import compute, compute_over_processes, disable_sync
 from segreg.runtime import distributed
@@ -147,6 +148,14 @@ def fit(
         if state.epoch > epochs_before and is_main():  # the last checkpoint, which no later epoch counts
             spent = training.stopwatch.read()
             history.add_to_last(output.run_dir, {"seconds": spent.wall, **stage_columns(spent)})
+    except RuntimeError as error:
+        if not worker_died(error):
+            raise
+        raise SegregError(
+            f"{str(error).strip().rstrip('.')}: by the system where memory ran out, or by somebody",
+            hint="train.workers: 0, or fewer of them, take less memory; the last finished epoch is safe: "
+            f"segreg run --resume {output.run_dir} continues",
+        ) from None
     except KeyboardInterrupt:
         # Memory holds half an epoch; the last finished one is on disk.
         checkpointer.wait()

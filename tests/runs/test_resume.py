@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -194,14 +195,14 @@ def test_ctrl_c_on_the_command_line_says_once_how_to_go_on_and_gives_130(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_signal_to_the_whole_process_group_ends_it_cleanly(workers, tmp_path):
+@pytest.mark.parametrize(("workers", "number"), [(0, signal.SIGINT), (1, signal.SIGTERM)])
+def test_a_signal_to_the_whole_process_group_ends_it_cleanly(workers, number, tmp_path):
     runs, log = tmp_path / "runs", tmp_path / "log"
     recipe = tiny_runs.write_recipe(tmp_path)
     arguments = ["run", recipe, "train.epochs=500", f"train.workers={workers}", "--out", runs]
     process = tiny_runs.process(*arguments, out=log, own_group=True)
     wait_for(lambda: "epoch 3/500  train.loss" in (log.read_text() if log.exists() else "") or not process.is_alive())
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    os.killpg(process.pid, number)  # as a terminal does, and a scheduler
     process.join()
     said = log.read_text()
     assert process.exitcode == 130, said
@@ -210,6 +211,29 @@ def test_a_signal_to_the_whole_process_group_ends_it_cleanly(workers, tmp_path):
     assert "Traceback" not in said
     run = segreg.load_run(path)
     assert run.results["epochs"] == len(run.history) == load_state(path / "state.pt").epoch >= 3
+
+
+def test_a_worker_that_is_killed_is_reported_and_the_run_can_go_on(tmp_path, monkeypatch, segreg):
+    """Out of memory, the system kills the largest process, which may be a worker."""
+    runs = tmp_path / "runs"
+    real = train.run_epoch
+
+    def epoch(training, data, before, **given):
+        if before.epoch == 1:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+        return real(training, data, before, **given)
+
+    monkeypatch.setattr(train, "run_epoch", epoch)
+    arguments = ["run", tiny_runs.write_recipe(tmp_path), "train.epochs=3", "train.workers=1", "--out", runs, "--quiet"]
+    printed = segreg(*arguments)
+    monkeypatch.undo()
+    assert printed.status == 2
+    assert "DataLoader worker" in printed.err
+    assert "Traceback" not in printed.err
+    path = started_run(runs)
+    assert f"segreg run --resume {path} continues" in printed.err
+    assert resumed(path).results["epochs"] == 3
 
 
 def test_ctrl_c_while_scoring_says_how_to_go_on(finished, tmp_path, monkeypatch, segreg):
