@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 TRIES = 8
 """How often each step is tried out before it is used: some draw whether they change the size."""
+IDLE_TRIES = 48
+"""After how many tries without a change a step is taken to change nothing: some draw whether they do anything."""
+_PARTS_OF_IMAGES = (
+    "crops smaller than input.size aren't available; RandomResizedCrop with the size of the input, ShiftScaleRotate "
+    "and Affine with a scale show parts of an image"
+)
 # Between two labels that no task has, so that a mixture of them shows.
 _TRIED_LABELS = (0, 200)
 
@@ -66,6 +72,40 @@ class Augmentation:
         for step, name in zip(self.steps, self.names, strict=True):
             image, mask = _stepped(step, name, image, mask, drawn_from)
         return image, mask
+
+    def refuse_idle(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> None:
+        """Refuse a transform that can't change anything of these shapes, such as a crop at the input's own size.
+
+        Raises:
+            SegregError: a transform changes neither images nor masks, whatever it draws; the message names it.
+        """
+        noise = np.random.default_rng(0)
+        rows, columns = np.indices(image_shape[:2])
+        ramp = np.broadcast_to(((rows + columns) / (rows + columns).max())[..., np.newaxis], image_shape)
+        images = [
+            noise.integers(0, 256, image_shape, dtype=np.uint8),
+            # Dark and bright, because some stretch or clip what an image has.
+            *((least + 60 * ramp + noise.integers(0, 4, image_shape)).astype(np.uint8) for least in (30, 150)),
+        ]
+        labels = self.task.highest_label + 1
+        for step, name in zip(self.steps, self.names, strict=True):
+            certain = copy.deepcopy(step)
+            certain.transforms[0].p = 1.0
+            for attempt in range(max(IDLE_TRIES, labels)):
+                # Each label in turn fills a half, because some look for objects of one.
+                halves = np.where(rows < len(rows) // 2, (attempt + 1) % labels, attempt % labels)
+                mask = np.array(np.broadcast_to(halves, mask_shape), np.uint8)
+                image = images[attempt % len(images)]
+                drawn_from = generators("is it idle", attempt)
+                after, labelled = _stepped(certain, name, image.copy(), mask.copy(), drawn_from)
+                if not np.array_equal(after, image) or not np.array_equal(labelled, mask):
+                    break
+            else:
+                raise SegregError(
+                    f'the augmentation "{name}" changes nothing of an image of {format_size(image_shape)}, which is '
+                    "the input's size",
+                    hint=f"give it settings that do something, or leave it out\n{_PARTS_OF_IMAGES}",
+                )
 
     def try_out(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> None:
         """Try every transform on a drawn sample of these shapes, whatever its probability.
@@ -135,7 +175,6 @@ def _stepped(
         raise SegregError(
             f'the augmentation "{name}" turns an image of {format_size(image.shape)} into one of '
             f"{format_size(after.shape)}; it must keep the size",
-            hint=f"crops and resizes take the size of the input, {format_size(image.shape[:2])}; "
-            "turns by 90 degrees need a square input",
+            hint=f"{_PARTS_OF_IMAGES}\nturns by 90 degrees need a square input",
         )
     return after, np.ascontiguousarray(labels.transpose(2, 0, 1)) if layered else labels

@@ -77,7 +77,7 @@ class BatchLoader:
         prepared: the arrays.
         indices: which samples, as indices into `Dataset.samples`.
         batch_size: samples in a batch.
-        augment: Albumentations transforms, applied in turn; they are tried out here.
+        augment: Albumentations transforms, applied in turn, which are tried out here; or what was tried out already.
         seed: the seed.
         order: `shuffled` anew each epoch, or `in_order` of `indices`.
         workers: processes that make batches; 0 is one thread beside the consumer.
@@ -95,7 +95,7 @@ class BatchLoader:
         indices: Sequence[int],
         *,
         batch_size: int,
-        augment: Sequence[Any] | None = None,
+        augment: Sequence[Any] | Augmentation | None = None,
         seed: int = 0,
         order: Literal["shuffled", "in_order"] = "shuffled",
         workers: int = 0,
@@ -113,10 +113,12 @@ class BatchLoader:
         self.order = order
         self.workers = workers
         self.rank, self.world_size = rank, world_size
-        augmentation = None
-        if augment:
+        augmentation = augment if isinstance(augment, Augmentation) else None
+        if augment and augmentation is None:
+            shapes = prepared.images.shape[1:], prepared.masks.shape[1:]
             augmentation = Augmentation(augment, prepared.task)
-            augmentation.try_out(prepared.images.shape[1:], prepared.masks.shape[1:])
+            augmentation.try_out(*shapes)
+            augmentation.refuse_idle(*shapes)
         self._make = _Maker(prepared, augmentation, seed)
         self._plan: list[Key] = []
         self._loader: DataLoader[Any] | None = None

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segreg.config.resolve import Resolved
-from segreg.data import BatchLoader, PreprocessedDataset, SplitName, divide, fitting_workers, prepare
+from segreg.data import Augmentation, BatchLoader, PreprocessedDataset, SplitName, divide, fitting_workers, prepare
+from segreg.data.cache import mask_shape
 from segreg.errors import SegregError
 from segreg.inference.predictor import Predictor
 from segreg.models import build
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from segreg.registry.protocols import Dataset
     from segreg.runtime.device import Precision
+    from segreg.task import Task
 
 
 @dataclass
@@ -59,7 +61,7 @@ class Assembly:
         precision = choose_precision(recipe.train.precision, device)
         dataset = build.build_dataset(recipe)
         splits = divide(dataset, recipe.split)
-        augment = build.build_augmentations(recipe)
+        augment = _tried_augmentation(recipe, dataset.task)
         losses = build.build_losses(recipe, dataset.task)
         build.build_metrics(recipe, dataset.task)
         seed_everything(recipe.seed)
@@ -126,6 +128,24 @@ class Assembly:
             name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
             self.recipe.evaluate.threshold, self.device, self.precision,
         )  # fmt: skip
+
+
+def _tried_augmentation(recipe: Resolved, task: Task) -> Augmentation | None:
+    """Return the recipe's augmentation, each transform tried out, or None where it has none.
+
+    Raises:
+        SegregError: a transform can't be used or does nothing, reported with the recipe's place.
+    """
+    transforms = build.build_augmentations(recipe)
+    size = recipe.input.size
+    for choice, transform in zip(recipe.augment, transforms, strict=True):
+        try:
+            one = Augmentation([transform], task)
+            one.try_out((*size, recipe.input.channels), mask_shape(task, size))
+            one.refuse_idle((*size, recipe.input.channels), mask_shape(task, size))
+        except SegregError as error:
+            raise error.at(choice.place) from error
+    return Augmentation(transforms, task) if transforms else None
 
 
 def prepare_images(

@@ -1,5 +1,6 @@
 """BatchLoader: the same for the same seed whoever makes them, nothing lost, errors that name what failed."""
 
+import dataclasses
 import gc
 import os
 import pickle
@@ -220,6 +221,42 @@ class TestRefusals:
     def test_a_transform_is_named(self, prepared, transform, words):
         with pytest.raises(SegregError, match=words):
             BatchLoader(prepared, range(4), batch_size=2, augment=[A.HorizontalFlip(), transform])
+
+    @pytest.mark.parametrize(
+        "transform",
+        [
+            A.RandomCrop(16, 16), A.CenterCrop(16, 16), A.Crop(x_max=16, y_max=16), A.CropNonEmptyMaskIfExists(16, 16),
+            A.Resize(16, 16), A.LongestMaxSize(16), A.SmallestMaxSize(16), A.PadIfNeeded(16, 16), A.Pad(padding=0),
+            A.Affine(), A.XYMasking(), A.NoOp(), A.OneOf([A.RandomCrop(16, 16), A.NoOp()], p=1),
+        ],
+        ids=lambda transform: type(transform).__name__,
+    )  # fmt: skip
+    def test_one_that_changes_nothing_is_named(self, prepared, transform):
+        name = type(transform).__name__
+        with pytest.raises(SegregError, match=f'"{name}" changes nothing of an image of 16x16x3') as caught:
+            BatchLoader(prepared, range(4), batch_size=2, augment=[A.HorizontalFlip(p=0.01), transform])
+        assert "RandomResizedCrop" in caught.value.problems[0].hint
+        assert "16" not in caught.value.problems[0].hint
+
+    @pytest.mark.parametrize(
+        "transform",
+        [
+            A.RandomResizedCrop((16, 16), mask_interpolation=6, p=0.01), A.AutoContrast(p=0.1), A.Equalize(p=0.1),
+            A.RandomRotate90(), A.Affine(scale=(0.8, 1.2)),
+            A.ConstrainedCoarseDropout((1, 1), (0.5, 0.5), (0.5, 0.5), mask_indices=[1]),
+            A.OneOf([A.NoOp(p=1), A.HorizontalFlip(p=0.1)]), A.PixelDropout(dropout_prob=0.001), A.MaskDropout(),
+        ],
+        ids=lambda transform: type(transform).__name__,
+    )  # fmt: skip
+    def test_one_that_seldom_changes_anything_is_taken(self, prepared, transform):
+        BatchLoader(prepared, range(4), batch_size=2, augment=[transform])
+
+    def test_a_grey_image_has_no_colours_to_change(self, memory):
+        dataset = memory(3)
+        grey = dataclasses.replace(dataset, read_image=lambda s: dataset.read_image(s)[..., 0])
+        prepared = prepare(grey, Input(size=(16, 16), channels=1))
+        with pytest.raises(SegregError, match='"ChannelShuffle" changes nothing of an image of 16x16x1'):
+            BatchLoader(prepared, range(3), batch_size=3, augment=[A.ChannelShuffle()])
 
     def test_turns_need_a_square(self, memory):
         prepared = prepare(memory(3), Input(size=(16, 24)))

@@ -21,6 +21,7 @@ import segreg
 import tiny_runs
 from segreg.config.recipe import read_recipe
 from segreg.config.resolve import resolve
+from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 from segreg.runs.run import start_run, with_absolute_paths
 from segreg.training import history
@@ -527,3 +528,15 @@ def test_random_weights_in_the_place_of_others_are_said_loudly_and_recorded(tmp_
     assert segreg("run", "--resume", path, "--quiet").status == 0
     assert load_run(path).results["weights"] == words
     assert run.model() is not None
+
+
+def test_an_augmentation_that_does_nothing_is_reported_where_the_recipe_names_it(tmp_path):
+    text = tiny_runs.RECIPE.replace(
+        "augment: [{name: HorizontalFlip, p: 0.5}]",
+        "augment:\n  - {name: HorizontalFlip, p: 0.5}\n  - {name: RandomCrop, height: 32, width: 32}",
+    )
+    with pytest.raises(SegregError, match='"RandomCrop" changes nothing of an image of 32x32x3') as caught:
+        tiny_runs.run(tmp_path, text=text)
+    assert caught.value.problems[0].place.source.endswith("tiny.yaml")
+    assert caught.value.problems[0].place.line == 1 + text[: text.index("{name: RandomCrop")].count("\n")
+    assert not list((tmp_path / "cache").rglob("*.npy"))

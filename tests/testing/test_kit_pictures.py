@@ -243,8 +243,9 @@ AUGMENTATIONS = [
         Halves,
         "it_keeps_size_type_and_labels",
         (
-            'the augmentation "Halves" turns an image of 64x64x3 into one of 32x64x3; it must keep the size (crops and '
-            "resizes take the size of the input, 64x64; turns by 90 degrees need a square input)"
+            'the augmentation "Halves" turns an image of 64x64x3 into one of 32x64x3; it must keep the size (crops '
+            "smaller than input.size aren't available; RandomResizedCrop with the size of the input, ShiftScaleRotate "
+            "and Affine with a scale show parts of an image\nturns by 90 degrees need a square input)"
         ),
     ),
     (
