@@ -11,23 +11,26 @@ import hashlib
 import json
 import mmap
 import os
+import secrets
 import shutil
 import sqlite3
 import stat
 import time
+import warnings
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from segreg.config.sections import Input
 from segreg.data.cache_folder import CacheLock, entry_folder, hold, index_file, make_room, new_folder, remove
-from segreg.data.images import fit_channels, to_uint8
+from segreg.data.images import fit_channels, has_alpha, to_uint8
 from segreg.data.resize import Size, fit_image, fit_mask, format_size, placement
 from segreg.errors import Place, Problem, SegregError, listed
 from segreg.registry.compatibility import DISTRIBUTION
@@ -38,7 +41,7 @@ from segreg.task import IGNORE_INDEX, Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the same files and settings would give other arrays."""
 # A file changed again within its clock's tick keeps its time: what is younger than this is not remembered.
 SETTLED_SECONDS = 3.0
@@ -50,7 +53,8 @@ Fitted = tuple["NDArray[np.uint8]", "NDArray[np.uint8]", Size]
 class PreprocessedDataset:
     """Samples as uint8 arrays in memory-mapped files. Samples are named by their index into `Dataset.samples`.
 
-    While it lives, the cache does not remove its files. It can be pickled: the copy opens the files again.
+    While it lives, the cache does not remove its files. It can be pickled: the copy opens the files again. Each
+    sample's arrays have a checksum, which is compared when they are first asked for.
 
     Attributes:
         folder: the cache's entry.
@@ -59,6 +63,7 @@ class PreprocessedDataset:
         indices: of the samples it holds, ascending; row `i` of `images` and `masks` is sample `indices[i]`.
         ids: their ids.
         original_sizes: their sizes before resizing, (height, width) in pixels.
+        without_alpha: how many of them had an alpha channel, full everywhere, that the network does not get.
     """
 
     folder: Path
@@ -67,17 +72,88 @@ class PreprocessedDataset:
     indices: tuple[int, ...]
     ids: tuple[str, ...]
     original_sizes: tuple[Size, ...]
+    without_alpha: int = 0
     held: CacheLock | None = field(default=None, repr=False)
+    prepare_again: Callable[[int], Fitted] | None = field(default=None, repr=False)
 
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """Return the images, uint8 `[N, H, W, C]`, memory-mapped and read-only."""
-        return _mapped(self.folder / "images.npy")
+        return _loaded(self.folder / "images.npy", mmap_mode="r")
 
     @cached_property
     def masks(self) -> NDArray[np.uint8]:
         """Return the masks, uint8 `[N, H, W]` (`[N, K, H, W]` if multilabel), memory-mapped and read-only."""
-        return _mapped(self.folder / "masks.npy")
+        return _loaded(self.folder / "masks.npy", mmap_mode="r")
+
+    @cached_property
+    def checksums(self) -> NDArray[np.uint32]:
+        """Return the CRC-32 of each row's image and mask, uint32 `[N, 2]`."""
+        return _loaded(self.folder / "checksums.npy", mmap_mode=None)
+
+    @cached_property
+    def _compared(self) -> NDArray[np.bool_]:
+        return np.zeros(len(self.indices), np.bool_)
+
+    def sample(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Return the image and the mask of the sample with this index.
+
+        Where they are not what was written, they are prepared from the sample's files again and the entry is mended.
+
+        Shape: image uint8 `[H, W, C]`, mask uint8 `[H, W]` or `[K, H, W]`.
+
+        Raises:
+            SegregError: the entry was cut short since it was opened, or is damaged and can't be mended. It is removed,
+                so that it is prepared anew the next time.
+        """
+        row = self.rows[index]
+        for array in (self.images, self.masks):
+            under = _map_under(array)
+            if under is not None and under.size() < len(under):  # reading behind the end would kill the process
+                raise self._removed(row, "was cut short while it was in use")
+        image, mask = self.images[row], self.masks[row]
+        if not self._compared[row]:
+            if _checksums(image, mask) != tuple(self.checksums[row]):
+                return self._mended(row)
+            self._compared[row] = True
+        return image, mask
+
+    def _mended(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """Prepare a row again, write it into the entry where that is possible, and return it."""
+        if self.prepare_again is None:
+            raise self._removed(row, "is damaged")
+        try:
+            image, mask, _ = self.prepare_again(row)
+        except Exception as error:
+            raise self._removed(row, "is damaged") from error
+        if _checksums(image, mask) != tuple(self.checksums[row]):
+            raise self._removed(row, "is damaged, and the sample's files have changed since it was made")
+        try:
+            for name, values in (("images", image), ("masks", mask)):
+                writable = np.load(self.folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
+                writable[row] = values
+                writable.flush()
+            mended = "what is damaged of it was prepared again from the data set's files"
+        except OSError as error:  # a cache that others filled may be read-only
+            mended = "what is damaged of it is prepared from the data set's files each time, since it can't be "
+            mended += f"written to: {error.strerror or error}"
+        # The same words for each sample, so that Python shows them once.
+        warnings.warn(f"{self.folder}: the cache entry was damaged; {mended}", RuntimeWarning, stacklevel=2)
+        return image, mask
+
+    def _removed(self, row: int, what: str) -> SegregError:
+        """Remove the entry though it is in use, and return what is reported."""
+        gone = self.folder.with_name(f".removed-{self.folder.name}-{secrets.token_hex(4)}")
+        try:
+            self.folder.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+            hint = "it was removed: run the same command again, which prepares it anew"
+        except OSError:
+            hint = "remove it and run the same command again, which prepares it anew"
+        return SegregError(
+            f'{self.folder}: the cache entry {what}; seen at the sample "{self.ids[row]}"',
+            hint=f"{hint}; `segreg run --resume DIR` continues a run",
+        )
 
     def release(self) -> None:
         """Take rows that were read out of the process's memory; they are there again when they are read again.
@@ -85,10 +161,7 @@ class PreprocessedDataset:
         The system would do so when memory runs short, but until then they count as this process's.
         """
         for array in (self.images, self.masks):
-            under: Any = array
-            while isinstance(under, np.ndarray):
-                under = under.base
-            if isinstance(under, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            if (under := _map_under(array)) is not None and hasattr(mmap, "MADV_DONTNEED"):
                 under.madvise(mmap.MADV_DONTNEED)
 
     @cached_property
@@ -105,7 +178,8 @@ class PreprocessedDataset:
         return self.original_sizes[self.rows[index]]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**{name: self.__dict__[name] for name in self.__dataclass_fields__}, "held": None}
+        kept = {name: self.__dict__[name] for name in self.__dataclass_fields__}
+        return {**kept, "held": None, "prepare_again": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, held=hold(state["folder"]))
@@ -142,21 +216,26 @@ def prepare(
     samples = [dataset.samples[index] for index in chosen]
     key = _key(dataset, samples, input, index_file(folder), threads)
     place = entry_folder(key, folder)
-    if found := _opened(place, dataset.task, input, chosen):
+
+    def prepare_again(row: int) -> Fitted:
+        return fitted_sample(dataset, samples[row], input)
+
+    if found := _opened(place, dataset.task, input, chosen, prepare_again):
         return found
     if place.exists():
         remove(place)  # damaged from outside
     height, width = input.size
     images = (len(samples), height, width, input.channels)
     masks = (len(samples), *mask_shape(dataset.task, input.size))
-    needed = int(np.prod(images)) + int(np.prod(masks)) + 4096 + 200 * len(samples)
+    needed = int(np.prod(images)) + int(np.prod(masks)) + 4096 + 208 * len(samples)
     make_room(needed, folder, what=f"{len(samples)} images at {format_size(input.size)}")
     building, held = new_folder(key, folder)
     try:
         arrays = (_array(building / "images.npy", images), _array(building / "masks.npy", masks))
-        sizes = _fill(arrays, dataset, samples, input, threads=threads, progress=progress)
-        _write_meta(building / "meta.json", dataset, samples, input, sizes)
-        for name in ("images.npy", "masks.npy", "meta.json"):
+        filled = _fill(arrays, dataset, samples, input, threads=threads, progress=progress)
+        np.save(building / "checksums.npy", np.array([row.checksums for row in filled], np.uint32))
+        _write_meta(building / "meta.json", dataset, samples, input, filled)
+        for name in ("images.npy", "masks.npy", "checksums.npy", "meta.json"):
             sync(building / name)  # before the folder gets its name, should the power fail in between
         with contextlib.suppress(OSError):  # another process was faster: what it made is the same
             building.rename(place)
@@ -165,7 +244,7 @@ def prepare(
     finally:
         if building.exists():
             shutil.rmtree(building, ignore_errors=True)
-    found = _opened(place, dataset.task, input, chosen)
+    found = _opened(place, dataset.task, input, chosen, prepare_again)
     held.release()
     if found is None:
         raise SegregError(f"{place}: the cache entry vanished or was damaged while it was made", hint="run it again")
@@ -213,6 +292,19 @@ def _array(file: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uin
     return array
 
 
+@dataclass(frozen=True)
+class _Filled:
+    """What is noted of a row."""
+
+    size: Size
+    checksums: tuple[int, int]
+    without_alpha: bool
+
+
+def _checksums(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[int, int]:
+    return zlib.crc32(np.ascontiguousarray(image).data), zlib.crc32(np.ascontiguousarray(mask).data)
+
+
 def _fill(
     arrays: tuple[np.memmap[Any, np.dtype[np.uint8]], np.memmap[Any, np.dtype[np.uint8]]],
     dataset: Dataset,
@@ -221,18 +313,21 @@ def _fill(
     *,
     threads: int,
     progress: Callable[[int, int], None] | None,
-) -> list[Size]:
-    """Write images and masks and return the original sizes."""
+) -> list[_Filled]:
+    """Write images and masks and return what is noted of each."""
     images, masks = arrays
 
-    def fill(row: int) -> Size | SegregError:
+    def fill(row: int) -> _Filled | SegregError:
         try:
-            images[row], masks[row], size = fitted_sample(dataset, samples[row], input)
+            image, mask, size = fitted_sample(dataset, samples[row], input)
         except SegregError as error:
             return error
-        return size
+        images[row], masks[row] = image, mask
+        # One that was not full would have been refused.
+        without_alpha = input.channels < 4 and has_alpha(samples[row].image) is True
+        return _Filled(size, _checksums(image, mask), without_alpha)
 
-    sizes: list[Size] = []
+    filled: list[_Filled] = []
     problems: list[Problem] = []
     pool = ThreadPoolExecutor(threads)
     try:
@@ -240,7 +335,7 @@ def _fill(
             if isinstance(found, SegregError):
                 problems += found.problems
             else:
-                sizes.append(found)
+                filled.append(found)
             if progress is not None:
                 progress(done, len(samples))
     finally:
@@ -249,22 +344,34 @@ def _fill(
         raise SegregError.of(problems, most=20, rest="more files are wrong")
     images.flush()
     masks.flush()
-    return sizes
+    return filled
 
 
-def _write_meta(file: Path, dataset: Dataset, samples: Sequence[Sample], input: Input, sizes: Sequence[Size]) -> None:  # noqa: A002
+def _write_meta(
+    file: Path,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    input: Input,  # noqa: A002
+    filled: Sequence[_Filled],
+) -> None:
     folders = list(dict.fromkeys(str(folder) for folder in dataset.folders)) or [str(samples[0].image.parent)]
     meta = {
         "format": FORMAT,
         "description": f"{', '.join(folders)}: {len(samples)} samples at {format_size((*input.size, input.channels))}",
         "ids": [sample.id for sample in samples],
-        "original_sizes": sizes,
+        "original_sizes": [row.size for row in filled],
+        "without_alpha": sum(row.without_alpha for row in filled),
         "input": _settings(input),
         "task": {"mode": dataset.task.mode, "classes": dataset.task.classes},
         "reader": dataset.reader,
         "versions": {name: _version(name) for name in (DISTRIBUTION, "numpy", "pillow", "torch")},
     }
+    meta["checksum"] = _meta_checksum(meta)
     file.write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _meta_checksum(meta: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps({name: value for name, value in meta.items() if name != "checksum"}).encode())
 
 
 def _version(distribution: str) -> str | None:
@@ -274,7 +381,13 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _opened(place: Path, task: Task, input: Input, indices: tuple[int, ...]) -> PreprocessedDataset | None:  # noqa: A002
+def _opened(
+    place: Path,
+    task: Task,
+    input: Input,  # noqa: A002
+    indices: tuple[int, ...],
+    prepare_again: Callable[[int], Fitted],
+) -> PreprocessedDataset | None:
     """Return the entry if it is there and whole."""
     held = hold(place)
     if held is None:
@@ -282,22 +395,48 @@ def _opened(place: Path, task: Task, input: Input, indices: tuple[int, ...]) -> 
     try:
         meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
         sizes = tuple((int(height), int(width)) for height, width in meta["original_sizes"])
-        prepared = PreprocessedDataset(place, task, input, indices, tuple(meta["ids"]), sizes, held)
-        shapes = (prepared.images.shape, prepared.masks.shape)
-    except (OSError, ValueError, KeyError, TypeError):
+        if meta["checksum"] != _meta_checksum(meta):
+            raise ValueError("damaged")
+        prepared = PreprocessedDataset(
+            place, task, input, indices, tuple(meta["ids"]), sizes, meta["without_alpha"], held, prepare_again
+        )
+        arrays = (prepared.images, prepared.masks, prepared.checksums)
+    except (OSError, ValueError, KeyError, TypeError, SegregError):
         held.release()
         return None
     count = len(indices)
-    wanted = ((count, *input.size, input.channels), (count, *mask_shape(task, input.size)))
-    if shapes != wanted or not len(prepared.ids) == len(sizes) == count:
+    shapes = ((count, *input.size, input.channels), (count, *mask_shape(task, input.size)), (count, 2))
+    types = ("uint8", "uint8", "uint32")
+    whole = all(
+        array.shape == shape and array.dtype.name == name and array.flags.c_contiguous
+        for array, shape, name in zip(arrays, shapes, types, strict=True)
+    )
+    if not whole or not len(prepared.ids) == len(sizes) == count:
         held.release()
         return None
     return prepared
 
 
-def _mapped(file: Path) -> NDArray[np.uint8]:
-    # As a plain array: np.memmap does bookkeeping at each slice, which costs more than the slice.
-    return np.asarray(np.load(file, mmap_mode="r", allow_pickle=False)).view(np.ndarray)
+def _loaded(file: Path, *, mmap_mode: Literal["r"] | None) -> NDArray[Any]:
+    """Return what a file of the entry holds.
+
+    Raises:
+        SegregError: it is missing or damaged, or shorter than its header says.
+    """
+    try:
+        # As a plain array: np.memmap does bookkeeping at each slice, which costs more than the slice.
+        return np.asarray(np.load(file, mmap_mode=mmap_mode, allow_pickle=False)).view(np.ndarray)
+    except (OSError, ValueError, EOFError) as error:
+        raise SegregError(
+            f"{file}: is damaged: {error}", hint="`segreg cache clear` removes the cache's entries; run it again then"
+        ) from error
+
+
+def _map_under(array: NDArray[Any]) -> mmap.mmap | None:
+    under: Any = array
+    while isinstance(under, np.ndarray):
+        under = under.base
+    return under if isinstance(under, mmap.mmap) else None
 
 
 # one sample as the network sees it, or everything that is wrong with its files

@@ -113,8 +113,10 @@ class BatchLoader:
         self.order = order
         self.workers = workers
         self.rank, self.world_size = rank, world_size
-        augmentation = augment if isinstance(augment, Augmentation) else None
-        if augment and augmentation is None:
+        augmentation: Augmentation | None = None
+        if isinstance(augment, Augmentation):
+            augmentation = augment
+        elif augment:
             shapes = prepared.images.shape[1:], prepared.masks.shape[1:]
             augmentation = Augmentation(augment, prepared.task)
             augmentation.try_out(*shapes)
@@ -257,14 +259,12 @@ class _Maker:
         import torch
 
         prepared = self.prepared
-        all_images, all_masks = prepared.images, prepared.masks
-        images = np.empty((len(indices), *all_images.shape[1:]), np.uint8)
-        masks = np.empty((len(indices), *all_masks.shape[1:]), np.uint8)
+        images = np.empty((len(indices), *prepared.images.shape[1:]), np.uint8)
+        masks = np.empty((len(indices), *prepared.masks.shape[1:]), np.uint8)
         ids = tuple(prepared.id_of(index) for index in indices)
         # Row by row: indexing uint8 arrays with a list is many times slower.
         for place, (index, name) in enumerate(zip(indices, ids, strict=True)):
-            row = prepared.rows[index]
-            images[place], masks[place] = all_images[row], all_masks[row]
+            images[place], masks[place] = prepared.sample(index)
             if self.augmentation is not None:
                 # Read from the batch: there transforms that work in place may write.
                 images[place], masks[place] = self._augmented(images[place], masks[place], epoch, name)

@@ -118,6 +118,8 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
         f"device     {assembly.device} ({ran_on['device']['model']}), {assembly.precision.reason}",
         f"           {assembly.memory}",
     ]
+    if without_alpha := assembly.prepared.without_alpha:
+        lines.append(f"alpha      left out of {without_alpha} images, where it is full everywhere")
     if foreign:
         lines.append(f"plugins    {', '.join(foreign)}")
     lines += note_lines(model)

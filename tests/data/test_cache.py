@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from segreg.config.sections import Input
+from segreg.data import BatchLoader
 from segreg.data import cache as cache_module
 from segreg.data.cache import prepare
 from segreg.data.cache_folder import clear, entry_folder, list_entries, new_folder
@@ -299,7 +300,7 @@ def test_a_folder_under_construction_is_left_alone(files, cache):
     assert not building.exists()
 
 
-@pytest.mark.parametrize("damage", ["short", "meta", "gone", "lock"])
+@pytest.mark.parametrize("damage", ["short", "meta", "gone", "lock", "checksums", "another id", "header"])
 def test_a_damaged_entry_is_made_again(files, damage, reads):
     prepared = prepare(files, SMALL)
     folder, image = prepared.folder, np.array(prepared.images[1])
@@ -308,12 +309,110 @@ def test_a_damaged_entry_is_made_again(files, damage, reads):
         os.truncate(folder / "images.npy", 500)
     elif damage == "meta":
         (folder / "meta.json").write_text("{")
+    elif damage == "checksums":
+        (folder / "checksums.npy").unlink()
+    elif damage == "another id":
+        (folder / "meta.json").write_text((folder / "meta.json").read_text().replace('"p1"', '"p9"'))
+    elif damage == "header":
+        content = (folder / "images.npy").read_bytes()
+        (folder / "images.npy").write_bytes(content.replace(b"'fortran_order': False", b"'fortran_order': True ", 1))
     elif damage == "lock":
         (folder / "lock").unlink()
     else:
         (folder / "masks.npy").unlink()
     np.testing.assert_array_equal(prepare(files, SMALL).images[1], image)
     assert len(reads) == 12
+
+
+def overwrite(file, begin, count):
+    with file.open("r+b") as opened:
+        opened.seek(begin)
+        opened.write(b"\0" * count)
+
+
+@pytest.mark.parametrize("file", ["images.npy", "masks.npy"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bytes_that_are_not_what_was_written_are_never_given(files, file, workers, recwarn):
+    prepared = prepare(files, SMALL)
+    images, masks = np.array(prepared.images), np.array(prepared.masks)
+    del prepared
+    folder = list_entries()[0].folder
+    size = (folder / file).stat().st_size
+    overwrite(folder / file, size // 2, size - size // 2)
+    prepared = prepare(files, SMALL)
+    loader = BatchLoader(prepared, range(6), batch_size=4, order="in_order", workers=workers)
+    for _ in range(2):
+        batches = list(loader.epoch(0))
+        np.testing.assert_array_equal(np.concatenate([b.images.permute(0, 2, 3, 1) for b in batches]), images)
+        np.testing.assert_array_equal(np.concatenate([b.targets for b in batches]), masks)
+    loader.close()
+    if not workers:
+        said = [str(warning.message) for warning in recwarn]
+        assert len(set(said)) == 1  # which Python shows once
+        assert str(folder) in said[0]
+    np.testing.assert_array_equal(np.load(folder / "images.npy"), images)
+    np.testing.assert_array_equal(np.load(folder / "masks.npy"), masks)
+
+
+def test_an_entry_that_cannot_be_mended_is_removed_and_named(files):
+    prepared = prepare(files, SMALL)
+    overwrite(prepared.folder / "masks.npy", 200, 400)
+    copied = pickle.loads(pickle.dumps(prepared))
+    with pytest.raises(SegregError, match=r'is damaged; seen at the sample "p0"') as caught:
+        copied.sample(0)
+    assert str(prepared.folder) in str(caught.value)
+    assert "run the same command again" in caught.value.problems[0].hint
+    assert not prepared.folder.exists()
+
+    prepared = prepare(files, SMALL)
+    overwrite(prepared.folder / "masks.npy", 200, 400)
+    Image.fromarray(np.ones((20, 30), np.uint8)).save(files.samples[0].mask)
+    with pytest.raises(SegregError, match="is damaged, and the sample's files have changed"):
+        prepared.sample(0)
+    assert not prepared.folder.exists()
+
+
+def test_a_damaged_cache_that_cannot_be_written_to_serves_what_is_prepared_again(files, monkeypatch):
+    prepared = prepare(files, SMALL)
+    image = np.array(prepared.images[0])
+    overwrite(prepared.folder / "images.npy", 200, 400)
+    real = np.load
+
+    def read_only(file, mmap_mode=None, **options):
+        if mmap_mode == "r+":
+            raise PermissionError(13, "Permission denied")
+        return real(file, mmap_mode=mmap_mode, **options)
+
+    monkeypatch.setattr(np, "load", read_only)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="it can't be written to: Permission denied"):
+            np.testing.assert_array_equal(prepared.sample(0)[0], image)
+
+
+@pytest.mark.parametrize("file", ["images.npy", "masks.npy"])
+def test_an_entry_cut_short_while_it_is_in_use_does_not_kill_the_process(files, file):
+    prepared = prepare(files, SMALL)
+    prepared.sample(5)
+    os.truncate(prepared.folder / file, 300)
+    with pytest.raises(SegregError, match="was cut short while it was in use"):
+        list(BatchLoader(prepared, range(6), batch_size=3).epoch(0))
+    assert not prepared.folder.exists()
+
+
+def test_an_entry_cut_short_before_a_worker_opens_it_is_reported(files):
+    prepared = prepare(files, SMALL)
+    sent = pickle.dumps(prepared)
+    os.truncate(prepared.folder / "images.npy", 300)
+    with pytest.raises(SegregError, match=r"images\.npy: is damaged"):
+        pickle.loads(sent).sample(0)
+
+
+def test_alpha_that_is_left_out_is_counted(tmp_path):
+    dataset = on_disk(tmp_path / "images", 3)
+    Image.fromarray(np.full((20, 30, 4), 255, np.uint8)).save(dataset.samples[0].image)
+    for _ in range(2):
+        assert prepare(dataset, SMALL).without_alpha == 1
+    assert prepare(on_disk(tmp_path / "others", 3), SMALL).without_alpha == 0
 
 
 def _prepare_there(folder, cache, start, results):
