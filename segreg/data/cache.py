@@ -98,13 +98,13 @@ class PreprocessedDataset:
     def sample(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return the image and the mask of the sample with this index.
 
-        Where they are not what was written, they are prepared from the sample's files again and the entry is mended.
+        Where they are not what was written, they are prepared from the sample's files again and the entry is repaired.
 
         Shape: image uint8 `[H, W, C]`, mask uint8 `[H, W]` or `[K, H, W]`.
 
         Raises:
-            SegregError: the entry was cut short since it was opened, or is damaged and can't be mended. It is removed,
-                so that it is prepared anew the next time.
+            SegregError: the entry was cut short since it was opened, or is damaged and can't be repaired. It is
+                removed, so that it is prepared anew the next time.
         """
         row = self.rows[index]
         for array in (self.images, self.masks):
@@ -114,11 +114,11 @@ class PreprocessedDataset:
         image, mask = self.images[row], self.masks[row]
         if not self._compared[row]:
             if _checksums(image, mask) != tuple(self.checksums[row]):
-                return self._mended(row)
+                return self._repaired(row)
             self._compared[row] = True
         return image, mask
 
-    def _mended(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def _repaired(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Prepare a row again, write it into the entry where that is possible, and return it."""
         if self.prepare_again is None:
             raise self._removed(row, "is damaged")
@@ -133,12 +133,12 @@ class PreprocessedDataset:
                 writable = np.load(self.folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
                 writable[row] = values
                 writable.flush()
-            mended = "what is damaged of it was prepared again from the data set's files"
+            repaired = "what is damaged of it was prepared again from the data set's files"
         except OSError as error:  # a cache that others filled may be read-only
-            mended = "what is damaged of it is prepared from the data set's files each time, since it can't be "
-            mended += f"written to: {error.strerror or error}"
+            repaired = "what is damaged of it is prepared from the data set's files each time, since it can't be "
+            repaired += f"written to: {error.strerror or error}"
         # The same words for each sample, so that Python shows them once.
-        warnings.warn(f"{self.folder}: the cache entry was damaged; {mended}", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"{self.folder}: the cache entry was damaged; {repaired}", RuntimeWarning, stacklevel=2)
         return image, mask
 
     def _removed(self, row: int, what: str) -> SegregError:
@@ -400,7 +400,7 @@ def _opened(
         prepared = PreprocessedDataset(
             place, task, input, indices, tuple(meta["ids"]), sizes, meta["without_alpha"], held, prepare_again
         )
-        arrays = (prepared.images, prepared.masks, prepared.checksums)
+        arrays: tuple[NDArray[Any], ...] = (prepared.images, prepared.masks, prepared.checksums)
     except (OSError, ValueError, KeyError, TypeError, SegregError):
         held.release()
         return None

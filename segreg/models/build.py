@@ -31,6 +31,9 @@ def build_dataset(recipe: Resolved) -> Dataset:
         SegregError: the data is missing or not as it should be, reported with the recipe's place.
     """
     dataset: Dataset = _build(recipe.dataset, Dataset, "a segreg.Dataset")
+    plugin = recipe.dataset.part.plugin
+    if plugin.distribution != DISTRIBUTION:  # its code may be edited while its version stays
+        dataset = dataclasses.replace(dataset, reader=f"{dataset.reader} (source {plugin.digest})".strip())
     ids = [sample.id for sample in dataset.samples]
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)

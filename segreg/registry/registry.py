@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import hashlib
+import importlib.util
 import os
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -23,6 +26,8 @@ from segreg.registry.protocols import KINDS
 from segreg.settings import Setting
 
 GROUP = "segreg"
+MOST_SOURCES = 2000
+"""How many source files of a package its digest is made of at most."""
 DISABLE = "SEGREG_DISABLE_PLUGINS"
 """Environment variable: distributions or entry points to leave out, with commas between; wildcards are allowed.
 
@@ -62,6 +67,60 @@ class Plugin:
     def title(self) -> str:
         """Return "distribution version"."""
         return f"{self.distribution} {self.version}"
+
+    @cached_property
+    def digest(self) -> str:
+        """Return a digest of the source files of the packages that its parts are defined in."""
+        modules = (self.module.partition(":")[0], *(getattr(offer.build, "__module__", "") for offer in self.parts))
+        found = dict.fromkeys(map(source_digest, modules))
+        return (
+            next(iter(found))
+            if len(found) == 1
+            else hashlib.blake2b(" ".join(found).encode(), digest_size=16).hexdigest()
+        )
+
+
+def source_digest(module: str) -> str:
+    """Return a digest of all source files of the package that a module is in.
+
+    An edited file changes it, also where the package's version stays: a package that is installed editable, for
+    instance. Of a package of more than `MOST_SOURCES` files those that come first by name are read, and of a namespace
+    the part that has an `__init__.py`. An empty string where there is no source.
+    """
+    top, _, rest = module.partition(".")
+    while True:
+        root = _source_of(top)
+        if root is not None or not rest:
+            break
+        name, _, rest = rest.partition(".")
+        top = f"{top}.{name}"
+    return _digest_of_files(root) if root is not None else ""
+
+
+def _source_of(module: str) -> Path | None:
+    """Return the folder of a package, the file of a module, or None for a namespace and for what has no source."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError, AttributeError):  # it is gone, or it was made by hand
+        return None
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    origin = Path(spec.origin)
+    return origin.parent if spec.submodule_search_locations is not None else origin
+
+
+@cache
+def _digest_of_files(root: Path) -> str:
+    whole = hashlib.blake2b(digest_size=16)
+    try:
+        files = [root] if root.is_file() else sorted(root.rglob("*.py"))[:MOST_SOURCES]
+        for file in files:
+            whole.update(f"{file.relative_to(root.parent).as_posix()} ".encode(errors="surrogateescape"))
+            with file.open("rb") as opened:
+                whole.update(hashlib.file_digest(opened, lambda: hashlib.blake2b(digest_size=16)).digest())
+    except OSError as error:
+        whole.update(f"unreadable {error.errno}".encode())
+    return whole.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ def resume_run(
             if previous.get("data_fingerprint") not in (None, assembly.prepared.folder.name):
                 raise SegregError(
                     f"the images or masks of {resolved.dataset.part.name} have changed since {directory.path} began",
-                    hint="its samples are the same, but the content of their files is not. Start a new run instead",
+                    hint="its samples are the same, but not the content of their files, or the code that reads them. "
+                    "Start a new run instead",
                 )
             if overrides and is_main():
                 with replacing(directory.resolved) as aside:

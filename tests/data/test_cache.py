@@ -354,7 +354,7 @@ def test_bytes_that_are_not_what_was_written_are_never_given(files, file, worker
     np.testing.assert_array_equal(np.load(folder / "masks.npy"), masks)
 
 
-def test_an_entry_that_cannot_be_mended_is_removed_and_named(files):
+def test_an_entry_that_cannot_be_repaired_is_removed_and_named(files):
     prepared = prepare(files, SMALL)
     overwrite(prepared.folder / "masks.npy", 200, 400)
     copied = pickle.loads(pickle.dumps(prepared))

@@ -207,6 +207,33 @@ def test_an_id_twice_is_refused(resolved):
         build.build_dataset(resolved("dataset=doubled"))
 
 
+OURS = """
+from segreg import Dataset, Entry, Sample, Task, hookimpl
+from pathlib import Path
+
+def ours():
+    "A data set."
+    return Dataset(Task(("a",), "binary"), [Sample("one", Path("a"))], None, None, reader="ours")
+
+@hookimpl
+def segreg_entries():
+    return [Entry("dataset", "ours", ours)]
+"""
+
+
+def test_the_source_of_another_packages_dataset_is_part_of_its_reader(tmp_path, plugin):
+    readers = []
+    for text in (OURS, f"{OURS}# edited"):
+        registry = load_registry([*plugged.builtin(), plugin(text, distribution="segreg-lab")])
+        recipe = resolve(read_recipe(tiny_runs.write_recipe(tmp_path), ["dataset=ours"]), registry)
+        readers.append(build.build_dataset(recipe).reader)
+        assert recipe.dataset.part.plugin.digest in readers[-1]
+    assert readers[0].startswith("ours (source ")
+    assert readers[0] != readers[1]
+    own = resolve(read_recipe(tiny_runs.write_recipe(tmp_path)), registry)
+    assert "source" not in build.build_dataset(own).reader
+
+
 def test_a_metric_twice_is_refused(resolved):
     with pytest.raises(SegregError, match='the metric "dice" is given twice'):
         build.build_metrics(resolved("evaluate.metrics=[dice, iou, {name: dice}]"), BINARY)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from importlib.metadata import PackageNotFoundError
 
 import pytest
 
 import plugged
 from segreg.errors import SegregError
-from segreg.registry.registry import load_registry
+from segreg.registry.registry import _digest_of_files, load_registry, source_digest
 
 GOOD = plugged.OFFERING.format(name="ours")
 
@@ -528,3 +529,59 @@ def segreg_epoch_end():
     ]
     assert (tmp_path / "epoch").read_text() == "3 {'loss': 1.0}"
     assert registry.notify("segreg_run_end", run=tmp_path, results={}) == []
+
+
+# the digest of a plugin's source
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A function that writes a package's files, and forgets what was read of them before."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def write(**files):
+        for name, text in files.items():
+            file = tmp_path / (name.replace("__", "/").rstrip("/") + ".py")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        _digest_of_files.cache_clear()
+        importlib.invalidate_caches()
+
+    (tmp_path / "digested").mkdir()
+    (tmp_path / "digested" / "__init__.py").touch()
+    return write
+
+
+def test_the_digest_of_a_package_is_that_of_all_its_source_files(package):
+    package(digested__a="one = 1\n", digested__deep__b="two = 2\n")
+    first = source_digest("digested")
+    assert first == source_digest("digested.a")
+    package(digested__deep__b="two = 3\n")
+    second = source_digest("digested.a")
+    package(digested__c="")
+    third = source_digest("digested.a")
+    assert len({first, second, third}) == 3
+    package(alone="x = 1\n")
+    assert source_digest("alone") not in ("", first)
+    assert source_digest("digested.a") == third
+
+
+def test_of_a_namespace_the_part_that_is_a_package_counts(package, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / "spaced" / name).mkdir(parents=True)
+        (tmp_path / "spaced" / name / "__init__.py").write_text(f"name = '{name}'\n")
+    first = source_digest("spaced.one.parts")
+    (tmp_path / "spaced" / "two" / "__init__.py").write_text("")
+    package()
+    assert source_digest("spaced.one.parts") == first != source_digest("spaced.two") != ""
+
+
+def test_where_there_is_no_source_there_is_no_digest():
+    assert source_digest("there_is_no_such_module.at_all") == ""
+    assert source_digest("sys") == ""
+
+
+def test_a_plugin_has_the_digest_of_its_module(plugin):
+    source = plugin(GOOD)
+    assert only(load_registry([source])).digest == source_digest(source.value) != ""
+    assert load_registry(plugged.builtin()).plugins[0].digest != ""
