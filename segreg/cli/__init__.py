@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -27,10 +28,11 @@ from segreg.cli import (
     schema,
     show,
 )
-from segreg.cli.common import add_parser
+from segreg.cli.common import add_parser, json_alone
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.registry.entry import Command
+from segreg.registry.entry import Command, where
+from segreg.registry.guard import Guard
 from segreg.runtime.files import outside_error
 from segreg.runtime.output import keep_standard_output, printable
 
@@ -73,11 +75,33 @@ def parser(added: Mapping[str, Command] = MappingProxyType({})) -> argparse.Argu
     )
     top.add_argument("--version", action=_Version, help="print the version and stop")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
-    for name, command in {**COMMANDS, **added}.items():
+    for name, command in COMMANDS.items():
         own = add_parser(commands, name, command.help, command.examples)
         command.arguments(own)
         own.set_defaults(execute=command.execute)
+    with Guard(keep_output=True) as guard:
+        for name, command in added.items():
+            own = add_parser(commands, name, command.help, command.examples)
+            execute = command.execute
+            try:
+                with guard.call(f"adding the arguments of {name} ({command.place})"):
+                    command.arguments(own)
+            except BaseException as error:  # a stranger's code: the other commands work all the same
+                if guard.interrupted:
+                    raise
+                execute = _unusable(name, command, error)
+            own.set_defaults(execute=execute)
     return top
+
+
+def _unusable(name: str, command: Command, error: BaseException) -> Callable[[argparse.Namespace], int]:
+    """Return what a command does whose arguments can't be added."""
+
+    def execute(_: argparse.Namespace) -> int:
+        problem = f'{where(command.arguments)}: the arguments of the command "{name}" can\'t be added'
+        raise SegregError(f"{problem}: {type(error).__name__}: {error}") from error
+
+    return execute
 
 
 def added_commands(registry: Registry) -> dict[str, Command]:
@@ -156,7 +180,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from segreg.runtime.distributed import refuse_several
 
             refuse_several(chosen.command)
-        status: int = chosen.execute(chosen)
+        # A plugin's own command may print its JSON by itself.
+        alone = getattr(chosen, "json", False) and chosen.execute.__module__.startswith("segreg.")
+        with json_alone() if alone else nullcontext():
+            status: int = chosen.execute(chosen)
         sys.stdout.flush()
         if output and output.lost and not isinstance(output.lost, BrokenPipeError):
             raise SegregError(f"standard output can't be written: {outside_error(output.lost) or output.lost}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
+
+from segreg.cli.common import print_json
 
 NAME = "cache"
 HELP = "list or clear the cache of prepared images"
@@ -41,7 +42,7 @@ def execute(chosen: argparse.Namespace) -> int:
             {"key": e.key, "bytes": e.bytes, "samples": e.samples, "last_used": e.last_used, "in_use": e.in_use,
              "description": e.description} for e in entries
         ]  # fmt: skip
-        print(json.dumps(rows, indent=2))
+        print_json(rows)
         return 0
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))

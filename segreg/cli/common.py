@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.protocols import KINDS
+from segreg.runtime.output import output_to_error
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Part
@@ -29,7 +31,7 @@ def add_parser(commands: Any, name: str, about: str, examples: str, *, more: str
     """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
-        help=about,
+        help=about.replace("%", "%%"),  # a plugin's may have one, and argparse formats it
         description=f"{about[0].upper()}{about[1:]}." + (f"\n\n{more}" if more else ""),
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -89,9 +91,28 @@ def shown_progress(*, quiet: bool, stream: Any = None) -> Progress:
     return progress("quiet" if quiet else "auto", stream or sys.stderr)
 
 
+_held_back: list[str] | None = None
+"""What `print_json` has been given within `json_alone`."""
+
+
+@contextmanager
+def json_alone() -> Iterator[None]:
+    """Let standard output have nothing but what `print_json` is given; what parts print goes to standard error."""
+    global _held_back  # noqa: PLW0603 - there is one standard output
+    _held_back = []
+    try:
+        with output_to_error():
+            yield
+    finally:
+        texts, _held_back = _held_back, None
+        for text in texts:
+            print(text)
+
+
 def print_json(data: Any, default: Callable[[Any], Any] | None = None) -> None:
     """Print data as JSON."""
-    print(json.dumps(data, indent=2, default=default))
+    text = json.dumps(data, indent=2, default=default)
+    print(text) if _held_back is None else _held_back.append(text)
 
 
 def origin(part: Part) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def execute(chosen: argparse.Namespace) -> int:
         for plugin in registry.plugins:
             if plugin.error:
                 print(f"plugin {plugin.title} is not in use: {plugin.error.splitlines()[0]}", file=sys.stderr)
+            for fault in plugin.faults:
+                print(f"of plugin {plugin.title} can't be used: {str(fault).splitlines()[0]}", file=sys.stderr)
     return 0
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 from segreg.cli.common import print_json
+from segreg.registry.compatibility import name_and_version
+from segreg.runtime.output import printable
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Plugin
@@ -16,19 +20,36 @@ HELP = "list the installed plugins, what each offers, and why one could not be l
 EXAMPLES = """examples:
   segreg plugins
   segreg plugins --json
+  segreg plugins --verify                              load each in a process of its own
   SEGREG_DISABLE_PLUGINS=segreg-foo segreg plugins     leave one out
+"""
+_SECONDS = 120
+"""How long `--verify` lets a plugin load."""
+_PROGRAM = """
+import sys
+from importlib.metadata import EntryPoint
+from segreg.registry.registry import load_registry
+load_registry([EntryPoint(*sys.argv[1:], "segreg")])
+print("loaded", file=sys.stderr)
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--tracebacks", action="store_true", help="show where a broken plugin failed")
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="load each in a process of its own, and name those that end the process, crash it or never finish",
+    )
 
 
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.registry.compatibility import stranger_installed
     from segreg.registry.registry import load_registry
 
+    if chosen.verify:
+        return _verify()
     registry = load_registry()
     if happened := stranger_installed():
         print(f"warning: {happened}", file=sys.stderr)
@@ -43,9 +64,39 @@ def execute(chosen: argparse.Namespace) -> int:
                 print("  " + plugin.detail.rstrip().replace("\n", "\n  "))
         else:
             print(f"  offers {_offers(plugin) or 'nothing; it observes runs'} ({1000 * plugin.seconds:.0f} ms)")
+        for fault in plugin.faults:
+            print("  CAN'T BE USED: " + str(fault).replace("\n", "\n  "))
         if plugin.notice:
             print(f"  notice: {plugin.notice}")
+        if plugin.output:
+            print("  it printed while it was loaded:\n    " + printable(plugin.output).replace("\n", "\n    "))
     return 0
+
+
+def _verify() -> int:
+    """Load each plugin in a process of its own, and print how that ended; 1 if one did not end as it should."""
+    from segreg.registry.registry import find_points
+
+    status = 0
+    for point in find_points():
+        package = name_and_version(point.dist)[0]
+        command = [sys.executable, "-c", _PROGRAM, point.name, point.value]
+        try:
+            done = subprocess.run(  # noqa: S603 - this Python, and a plugin that is installed
+                command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                capture_output=True, text=True, timeout=_SECONDS, check=False,
+            )  # fmt: skip
+            ended = f"exit status {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
+            error = done.stderr.rstrip()
+            problem = "" if error.endswith("loaded") and not done.returncode else f"it ended the process: {ended}"
+        except subprocess.TimeoutExpired:
+            problem, error = f"it was not loaded after {_SECONDS} s", ""
+        print(f"{package}  {point.name} ({point.value})  {problem or 'loads'}")
+        if problem:
+            status = 1
+            print("".join(f"  {line}\n" for line in printable(error).splitlines()), end="")
+            print(f"  SEGREG_DISABLE_PLUGINS={package} continues without it")
+    return status
 
 
 def _offers(plugin: Plugin) -> str:
@@ -69,6 +120,8 @@ def _row(plugin: Plugin) -> dict[str, object]:
         "version": plugin.version,
         "error": plugin.error,
         "notice": plugin.notice,
+        "faults": [vars(fault) for fault in plugin.faults],
+        "output": plugin.output,
         "seconds": plugin.seconds,
         "parts": [
             {"kind": part.kind, "name": part.name, "family": not isinstance(part, Entry)} for part in plugin.parts

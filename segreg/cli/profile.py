@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 
-from segreg.cli.common import one_file, shown_progress
+from segreg.cli.common import one_file, print_json, shown_progress
 from segreg.errors import SegregError
 
 NAME = "profile"
@@ -45,5 +44,8 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(f"--trace {trace}: is a folder; name a file")
     shown = shown_progress(quiet=chosen.json)
     found = profile(recipe, trace=trace, steps=chosen.steps, progress=shown)
-    print(json.dumps(found.plain(), indent=2) if chosen.json else "\n".join(found.lines()))
+    if chosen.json:
+        print_json(found.plain())
+    else:
+        print("\n".join(found.lines()))
     return 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+from segreg.cli.common import print_json
 from segreg.config.recipe import about, shipped_recipe, shipped_recipes
 from segreg.errors import SegregError
 
@@ -31,7 +31,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.action == "list":
         known = shipped_recipes()
         if chosen.json:
-            print(json.dumps([{"name": n, "file": str(f), "about": about(f)} for n, f in known.items()], indent=2))
+            print_json([{"name": n, "file": str(f), "about": about(f)} for n, f in known.items()])
             return 0
         width = max((len(name) for name in known), default=0)
         for name, file in known.items():

@@ -56,7 +56,9 @@ class Choice:
             return self.part.build(*given, **self.settings)
         except SegregError as error:
             raise error.at(self.place) from error
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # also SystemExit, which would end segreg as if all were done
             plugin = self.part.plugin
             if plugin.distribution == DISTRIBUTION:  # a bug of our own
                 raise

@@ -21,9 +21,17 @@ def plain_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def name_and_version(distribution: Distribution | None) -> tuple[str, str]:
+    """Return a package's name and version, "?" for what its metadata lacks, as where pip was interrupted."""
+    try:
+        return (distribution.name or "?", distribution.version or "?") if distribution else ("?", "?")
+    except (KeyError, PackageNotFoundError):  # as later versions of Python report it
+        return "?", "?"
+
+
 def misfit(distribution: Distribution) -> str:
     """Return why a package does not fit the running segreg; empty where it does, or where it does not say."""
-    if plain_name(distribution.name) == DISTRIBUTION:
+    if plain_name(name_and_version(distribution)[0]) == DISTRIBUTION:
         return ""
     asked = [line for line in distribution.requires or () if _ASKS_FOR_SEGREG.match(line)]
     running = _version(DISTRIBUTION) if asked else ""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +16,36 @@ from segreg.errors import SegregError, listed
 from segreg.registry.protocols import KINDS
 from segreg.settings import Setting, documented_arguments, settings_of
 
+_TOLERANT: ContextVar[bool] = ContextVar("tolerant", default=False)
 
-class _Offer:
+
+@contextmanager
+def faults_noted() -> Iterator[None]:
+    """Let what a plugin offers note what is wrong with it in `fault`, so that it takes nothing else out of use."""
+    token = _TOLERANT.set(True)
+    try:
+        yield
+    finally:
+        _TOLERANT.reset(token)
+
+
+class _Noted:
+    """What refuses to be made if something is wrong with it, or notes that in `fault` within `faults_noted`."""
+
+    def __post_init__(self) -> None:
+        try:
+            self._check()
+        except Exception as error:
+            if not _TOLERANT.get():
+                raise
+            words = str(error) if isinstance(error, SegregError) else f"{type(error).__name__}: {error}"
+            object.__setattr__(self, "fault", words)
+
+    def _check(self) -> None:
+        raise NotImplementedError
+
+
+class _Offer(_Noted):
     """What entries and families have in common."""
 
     build: Callable[..., Any]
@@ -54,10 +84,12 @@ class Entry(_Offer):
     name: str
     build: Callable[..., Any]
     paper: str = ""
+    fault: str = field(default="", init=False, compare=False, repr=False)
+    """Why it can't be used; empty where it can."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         _check_builder(self.kind, f"{self.kind} {self.name!r}", self.build, first=())
-        if not self.name or "@" in self.name or any(c.isspace() for c in self.name):
+        if not isinstance(self.name, str) or not self.name or "@" in self.name or any(c.isspace() for c in self.name):
             raise SegregError(f"{where(self.build)}: {self.name!r} can't be a name: no blanks and no @ in names")
 
     @cached_property
@@ -99,8 +131,14 @@ class Family(_Offer):
     paper: str = ""
     representatives: Callable[[], Iterable[str]] | None = None
     unfit: Callable[[], Mapping[str, str]] | None = None
+    fault: str = field(default="", init=False, compare=False, repr=False)
+    """Why it can't be used; empty where it can."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
+        if not isinstance(self.name, str) or not isinstance(self.prefix, str) or not callable(self.members):
+            raise SegregError(
+                f"{where(self.build)}: a family has a name, a prefix and a function that gives its members"
+            )
         own_settings = self.member_settings is not None
         _check_builder(self.kind, f"{self.kind} family {self.name!r}", self.build, ("member",), open_ended=own_settings)
 
@@ -116,7 +154,7 @@ class Family(_Offer):
 
 
 @dataclass(frozen=True)
-class Command:
+class Command(_Noted):
     """One command.
 
     `execute` does the work and returns the exit status: 0 done, 1 done in part. A mistake of the user is a
@@ -139,8 +177,10 @@ class Command:
     arguments: Callable[[argparse.ArgumentParser], None]
     execute: Callable[[argparse.Namespace], int]
     examples: str = ""
+    fault: str = field(default="", init=False, compare=False, repr=False)
+    """Why it can't be used; empty where it can."""
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]*", self.name):
             raise SegregError(
                 f"{self.place}: {self.name!r} can't be a command's name",

@@ -20,8 +20,16 @@ import pluggy
 
 from segreg.errors import SegregError, did_you_mean, listed, with_article
 from segreg.registry import hooks
-from segreg.registry.compatibility import asks_for_stranger, misfit, plain_name, stranger_installed
-from segreg.registry.entry import Command, Entry, Family, where
+from segreg.registry.compatibility import (
+    DISTRIBUTION,
+    asks_for_stranger,
+    misfit,
+    name_and_version,
+    plain_name,
+    stranger_installed,
+)
+from segreg.registry.entry import Command, Entry, Family, faults_noted, where
+from segreg.registry.guard import Guard, kept_directory
 from segreg.registry.protocols import KINDS
 from segreg.settings import Setting
 
@@ -33,6 +41,24 @@ DISABLE = "SEGREG_DISABLE_PLUGINS"
 
 Names are compared as installers do: `-`, `_` and `.` are alike, and so are large and small letters.
 """
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that a plugin offers and that can't be used; the rest of the plugin can.
+
+    Attributes:
+        kind: the kind of part, or "command".
+        name: its name; empty where it has none.
+        message: what is wrong, after "file:line".
+    """
+
+    kind: str
+    name: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}: {self.message}" if self.name else self.message
 
 
 @dataclass(frozen=True)
@@ -50,6 +76,8 @@ class Plugin:
         detail: the traceback of that error.
         seconds: how long it took to load.
         notice: what its authors should change, though it can be used.
+        faults: what it offers that can't be used.
+        output: what it printed while it was loaded, which was kept out of standard output.
     """
 
     name: str
@@ -62,6 +90,8 @@ class Plugin:
     detail: str = ""
     seconds: float = 0.0
     notice: str = ""
+    faults: tuple[Fault, ...] = ()
+    output: str = ""
 
     @property
     def title(self) -> str:
@@ -135,8 +165,17 @@ class Part:
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:
-        """Return what a recipe may set on it."""
-        return self.offer.settings(self.member or "") if isinstance(self.offer, Family) else self.offer.settings
+        """Return what a recipe may set on it.
+
+        Raises:
+            SegregError: its builder declares what can't be used, or its family can't tell the member's settings.
+        """
+        if isinstance(self.offer, Entry):
+            return self.offer.settings
+        if self.offer.member_settings is None or self.plugin.distribution == DISTRIBUTION:
+            return self.offer.settings(self.member or "")
+        title = f"the settings of {self.kind} {self.name}"
+        return _ask(self.plugin, title, lambda: self.offer.settings(self.member or ""))  # type: ignore[operator]
 
     @property
     def summary(self) -> str:
@@ -150,9 +189,10 @@ class Part:
 
     def build(self, *given: Any, **settings: Any) -> Any:
         """Build it from what segreg gives its kind and from a recipe's settings."""
-        if isinstance(self.offer, Family):
-            return self.offer.build(self.member, *given, **settings)
-        return self.offer.build(*given, **settings)
+        with kept_directory():
+            if isinstance(self.offer, Family):
+                return self.offer.build(self.member, *given, **settings)
+            return self.offer.build(*given, **settings)
 
 
 @dataclass(frozen=True)
@@ -218,11 +258,16 @@ class Registry:
     def notify(self, hook: str, **arguments: Any) -> list[str]:
         """Report observers of a run; one that fails is named in the answer and stops nobody else."""
         complaints = []
-        for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):  # as pluggy calls them
-            try:
-                implementation.function(**{name: arguments[name] for name in implementation.argnames})
-            except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises
-                complaints.append(f"{hook} of {implementation.plugin_name} failed: {type(error).__name__}: {error}")
+        with Guard() as guard:
+            for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):  # as pluggy calls them
+                title = f"{hook} of {implementation.plugin_name}"
+                try:
+                    with guard.call(title):
+                        implementation.function(**{name: arguments[name] for name in implementation.argnames})
+                except BaseException as error:  # a stranger's code: whatever it raises
+                    if guard.interrupted:
+                        raise
+                    complaints.append(f"{title} failed: {type(error).__name__}: {error}")
         return complaints
 
     def commands(self) -> dict[str, list[tuple[Plugin, Command]]]:
@@ -251,12 +296,25 @@ class Registry:
             places = [(plugin, command.place) for plugin, command in offers]
             raise _offered_twice(f'command "{bare}"', f"segreg {bare}", places)
         who = sorted(plugin.distribution for plugin, _ in self.commands().get(bare, []))
+        if fault := self._fault("command", bare, distribution):
+            raise fault
         hints = [f'"{bare}" is offered by {listed(who)}' if who else "", *self.may_offer()]
         raise SegregError(f'there is no command "{name}"', hint="\n".join(filter(None, hints)))
 
     def may_offer(self) -> list[str]:
         """Return a sentence for each plugin that is not in use, for the message of a name that nobody offers."""
-        return [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
+        lost = [f"{p.title} could not be loaded and may offer it: {p.error}" for p in self.plugins if p.error]
+        nameless = [(p, fault) for p in self.plugins for fault in p.faults if not fault.name]
+        return lost + [f"{p.title} may offer it in what can't be used: {fault.message}" for p, fault in nameless]
+
+    def _fault(self, kind: str, name: str, distribution: str = "") -> SegregError | None:
+        """Return the error of a name that a plugin offers in a way that can't be used."""
+        for plugin in self.plugins:
+            for fault in plugin.faults:
+                if (fault.kind, fault.name) == (kind, name) and distribution in ("", plugin.distribution):
+                    problem = f'the {kind} "{name}" of {plugin.title} can\'t be used: {fault.message}'
+                    return SegregError(problem, hint="`segreg plugins` lists what each package offers")
+        return None
 
     def _offers(self, kind: str) -> Iterable[tuple[Plugin, Entry | Family]]:
         return ((plugin, offer) for plugin in self.plugins for offer in plugin.parts if offer.kind == kind)
@@ -267,6 +325,8 @@ class Registry:
                 continue
             if why := offer.unfit().get(bare.removeprefix(offer.prefix)):
                 return SegregError(f'the {kind} "{bare}" can\'t be used: {why}')
+        if fault := self._fault(kind, bare, name.partition("@")[2]):
+            return fault
         for plugin, family in self.families(kind):
             if bare.startswith(family.prefix):
                 member = bare.removeprefix(family.prefix)
@@ -314,55 +374,80 @@ def _offered_twice(what: str, written: str, offers: Sequence[tuple[Plugin, str]]
 
 
 def _members(plugin: Plugin, family: Family) -> frozenset[str]:
-    try:
-        return frozenset(family.members())
-    except Exception as error:
-        raise SegregError(
-            f"{plugin.title} can't tell the members of its family {family.name}: {type(error).__name__}: {error}",
-            hint=f"{DISABLE}={plugin.distribution} continues without it",
-        ) from error
+    return _ask(plugin, f"the members of its family {family.name}", lambda: frozenset(family.members()))
+
+
+def _ask(plugin: Plugin, what: str, ask: Callable[[], Any]) -> Any:
+    """Return what a plugin tells of its families.
+
+    Raises:
+        SegregError: it raised something.
+    """
+    hint = f"{DISABLE}={plugin.distribution} continues without it"
+    with Guard(keep_output=True) as guard:
+        try:
+            with guard.call(f"asking {plugin.title} for {what}", hint):
+                return ask()
+        except BaseException as error:
+            if guard.interrupted or isinstance(error, SegregError):
+                raise
+            problem = f"{plugin.title} can't tell {what}: {type(error).__name__}: {error}"
+            raise SegregError(problem, hint=hint) from error
+
+
+def find_points() -> list[EntryPoint]:
+    """Return the entry points of all plugins that are installed, without loading any."""
+    return list(entry_points(group=GROUP))
 
 
 def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Load every plugin once. One that can't be used is reported in its `Plugin.error` and stops nobody else."""
+    """Load every plugin once. One that can't be used is reported in its `Plugin.error` and stops nobody else.
+
+    What a plugin prints meanwhile is kept in its `Plugin.output`, and one that takes long is named on standard error.
+    """
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
     off = [plain_name(pattern.strip()) for pattern in os.environ.get(DISABLE, "").split(",") if pattern.strip()]
     plugins = []
-    for point in entry_points(group=GROUP) if points is None else points:
-        distribution, version = (point.dist.name, point.dist.version) if point.dist else ("?", "?")
-        notice = asks_for_stranger(point.dist) if point.dist else ""
-        plugin = Plugin(point.name, point.value, distribution, version, notice=notice)
-        names = (plain_name(distribution), plain_name(point.name))
-        if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in off):
-            plugins.append(dataclasses.replace(plugin, error=f"switched off by {DISABLE}"))
-        elif point.dist and (reason := misfit(point.dist)):
-            hint = f"pip install --upgrade segreg-toolkit {distribution} brings two that fit, where there are such"
-            plugins.append(dataclasses.replace(plugin, error=str(SegregError(reason, hint=hint))))
-        else:
-            plugins.append(_load(manager, plugin, point.load))
+    with Guard(keep_output=True) as guard, faults_noted():
+        for point in find_points() if points is None else points:
+            distribution, version = name_and_version(point.dist)
+            notice = asks_for_stranger(point.dist) if point.dist else ""
+            plugin = Plugin(point.name, point.value, distribution, version, notice=notice)
+            names = (plain_name(distribution), plain_name(point.name))
+            if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in off):
+                plugins.append(dataclasses.replace(plugin, error=f"switched off by {DISABLE}"))
+            elif point.dist and (reason := misfit(point.dist)):
+                hint = f"pip install --upgrade segreg-toolkit {distribution} brings two that fit, where there are such"
+                plugins.append(dataclasses.replace(plugin, error=str(SegregError(reason, hint=hint))))
+            else:
+                plugins.append(_load(manager, plugin, point.load, guard))
     return Registry(tuple(sorted(plugins, key=lambda p: (p.distribution, p.name))), manager)
 
 
-def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]) -> Plugin:
+def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any], guard: Guard) -> Plugin:
     start = time.perf_counter()
     title = f"{plugin.distribution}:{plugin.name}"
     if manager.has_plugin(title):
         return dataclasses.replace(plugin, error="the package has an entry point of this name already")
+    words = f"loading {plugin.name} = {plugin.module} of {plugin.title}"
     try:
-        module = load()
-        if other := manager.get_name(module):
-            raise SegregError(f"{plugin.module} is in use already, through {other}")
-        manager.register(module, title)
-        parts, commands = _parts_of(manager, module), _commands_of(manager, module)
-    except (Exception, SystemExit) as error:  # a stranger's code: whatever it raises, the others continue
+        with guard.call(words, f"{DISABLE}={plugin.distribution} continues without it"):
+            module = load()
+            if other := manager.get_name(module):
+                raise SegregError(f"{plugin.module} is in use already, through {other}")
+            manager.register(module, title)
+            plugin = _with_offers(manager, plugin, module, guard)
+    except BaseException as error:  # a stranger's code: whatever it raises, the others continue
+        if guard.interrupted:
+            raise
         if manager.has_plugin(title):
             manager.unregister(name=title)
         message = str(error) if isinstance(error, SegregError) else _format_error(error, plugin.module)
         if isinstance(error, (ImportError, AttributeError)) and (happened := stranger_installed()):
             message = f"{message}\n{happened}"
-        return dataclasses.replace(plugin, error=message, detail=traceback.format_exc())
-    return dataclasses.replace(plugin, parts=parts, commands=commands, seconds=time.perf_counter() - start)
+        return dataclasses.replace(plugin, error=message, detail=traceback.format_exc(), output=guard.output())
+    return dataclasses.replace(plugin, seconds=time.perf_counter() - start, output=guard.output())
 
 
 def _format_error(error: BaseException, module: str) -> str:
@@ -383,7 +468,8 @@ def _format_error(error: BaseException, module: str) -> str:
     return f"{places[-1] if places else ''}{type(error).__name__}: {error}"
 
 
-def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Family, ...]:
+def _with_offers(manager: pluggy.PluginManager, plugin: Plugin, module: Any, guard: Guard) -> Plugin:
+    """Return a plugin with the parts and commands that its module offers."""
     callers = manager.get_hookcallers(module) or []
     known = [name for name in vars(hooks) if name.startswith("segreg_")]
     for caller in callers:
@@ -395,35 +481,53 @@ def _parts_of(manager: pluggy.PluginManager, module: Any) -> tuple[Entry | Famil
         raise SegregError(
             "it implements no hook", hint="put @segreg.hookimpl above `def segreg_entries(): ...` in the module"
         )
-    parts, at = _offered(manager, module, "segreg_entries", Entry, Family)
-    single = [(part.kind, part.name) for part in parts if isinstance(part, Entry)]
-    if twice := [f"{kind} {name!r}" for kind, name in dict.fromkeys(single) if single.count((kind, name)) > 1]:
-        raise SegregError(f"{at}: segreg_entries returned {listed(twice, quote='')} twice; name one otherwise")
-    return tuple(parts)
+    parts, faults = _offered(manager, plugin, module, "segreg_entries", Entry, Family)
+    try:
+        commands, more = _offered(manager, plugin, module, "segreg_commands", Command)
+    except BaseException as error:  # its parts can be used all the same
+        if guard.interrupted:
+            raise
+        words = str(error) if isinstance(error, SegregError) else _format_error(error, plugin.module)
+        commands, more = [], [Fault("command", "", words)]
+    return dataclasses.replace(plugin, parts=tuple(parts), commands=tuple(commands), faults=(*faults, *more))
 
 
-def _commands_of(manager: pluggy.PluginManager, module: Any) -> tuple[Command, ...]:
-    commands, at = _offered(manager, module, "segreg_commands", Command)
-    names = [command.name for command in commands]
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        raise SegregError(f"{at}: segreg_commands returned {twice[0]!r} twice")
-    return tuple(commands)
-
-
-def _offered(manager: pluggy.PluginManager, module: Any, hook: str, *types: type) -> tuple[list[Any], str]:
-    """Return what a module's implementation of a hook offers, all of these types, and where it is defined."""
+def _offered(
+    manager: pluggy.PluginManager, plugin: Plugin, module: Any, hook: str, *types: type
+) -> tuple[list[Any], list[Fault]]:
+    """Return what a module's implementation of a hook offers that can be used, and what can't."""
     names = listed([f"segreg.{each.__name__}" for each in types], quote="", last="or")
-    offered: list[Any] = []
+    found: list[Any] = []
+    faults: list[Fault] = []
     at = ""
     for implementation in getattr(manager.hook, hook).get_hookimpls():
-        if implementation.plugin is module:
-            returned: Any = implementation.function()
-            at = where(implementation.function)
-            if not isinstance(returned, Iterable):
-                raise SegregError(
-                    f"{at}: {hook} returned {returned!r}, which is not a list of segreg.{types[0].__name__}"
-                )
-            offered.extend(returned)
-            if strange := [each for each in offered if not isinstance(each, types)]:
-                raise SegregError(f"{at}: {hook} returned {strange[0]!r}, which is not a {names}")
-    return offered, at
+        if implementation.plugin is not module:
+            continue
+        returned: Any = implementation.function()
+        at = where(implementation.function)
+        if not isinstance(returned, Iterable):
+            raise SegregError(f"{at}: {hook} returned {returned!r}, which is not a list of segreg.{types[0].__name__}")
+        try:
+            offer: Any
+            for offer in returned:
+                if not isinstance(offer, types):
+                    faults.append(Fault("", "", f"{at}: {hook} returned {offer!r}, which is not a {names}"))
+                elif offer.fault:
+                    faults.append(Fault(_kind_of(offer), str(offer.name), offer.fault))
+                else:
+                    found.append(offer)
+        except Exception as error:  # of a generator: what it gave before can be used
+            if not found:
+                raise
+            words = str(error) if isinstance(error, SegregError) else _format_error(error, plugin.module)
+            faults.append(Fault("", "", f"{hook} stopped after {len(found) + len(faults)} offers: {words}"))
+    single = [(_kind_of(offer), offer.name) for offer in found if not isinstance(offer, Family)]
+    twice = [each for each in dict.fromkeys(single) if single.count(each) > 1]
+    for kind, name in twice:
+        what = repr(name) if kind == "command" else f"{kind} {name!r}"
+        faults.append(Fault(kind, name, f"{at}: {hook} returned {what} twice; name one otherwise"))
+    return [o for o in found if isinstance(o, Family) or (_kind_of(o), o.name) not in twice], faults
+
+
+def _kind_of(offer: Entry | Family | Command) -> str:
+    return "command" if isinstance(offer, Command) else offer.kind

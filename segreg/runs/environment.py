@@ -128,6 +128,11 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
         for plugin in registry.plugins
         if plugin.error
     ]
+    lines += [
+        f"warning    of plugin {plugin.title} can't be used: {str(fault).splitlines()[0]}"
+        for plugin in registry.plugins
+        for fault in plugin.faults
+    ]
     if processes["count"] > 1:
         on = "1 machine" if processes["nodes"] == 1 else f"{processes['nodes']} machines"
         lines.append(f"processes  {processes['count']} on {on}, which share each batch of {recipe.train.batch}")

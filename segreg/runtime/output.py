@@ -6,7 +6,8 @@ import io
 import os
 import re
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters but for tab and newline, those of terminals included, and those that turn the direction."""
@@ -78,3 +79,33 @@ def keep_standard_output() -> PatientOutput | None:
         write_through=stream.write_through,
     )
     return raw
+
+
+def is_process_output(stream: object) -> bool:
+    """Whether a stream writes to the process's own standard output."""
+    try:
+        return bool(stream.fileno() == 1)  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
+@contextmanager
+def output_to_error() -> Iterator[None]:
+    """Let what is printed go to standard error for a while, also what C code and child processes print."""
+    stream, saved = sys.stdout, None
+    with suppress(OSError, ValueError):
+        stream.flush()
+    with suppress(OSError):  # one of them is closed
+        saved = os.dup(1)
+        os.dup2(2, 1)
+    if not is_process_output(stream):
+        sys.stdout = sys.stderr
+    try:
+        yield
+    finally:
+        with suppress(OSError, ValueError):
+            stream.flush()
+        if saved is not None:
+            os.dup2(saved, 1)
+            os.close(saved)
+        sys.stdout = stream

@@ -133,6 +133,9 @@ def plugins_of(registry: Registry, package: str) -> list[Plugin]:
                 f"{plugin.title} can't be loaded ({plugin.name} = {plugin.module}): {plugin.error}",
                 hint="`segreg plugins --tracebacks` shows where it failed" if plugin.detail else "",
             )
+        if plugin.faults:
+            faults = "; ".join(map(str, plugin.faults))
+            raise SegregError(f"{plugin.title} offers what can't be used ({plugin.name} = {plugin.module}): {faults}")
     return plugins
 
 

@@ -321,6 +321,85 @@ segreg-watch 1.0  parts (module)
     assert rows[1]["parts"] == [{"kind": "loss", "name": "ours", "family": False}]
 
 
+BAD_BESIDE_GOOD = """
+from segreg.registry.entry import Entry, Family
+from segreg.registry.hooks import hookimpl
+print("hello")
+
+def good(task):
+    '''A loss.'''
+
+def many(member, task, **settings):
+    '''Losses.'''
+
+def bad(task):
+    pass
+
+def members():
+    print("looking for members")
+    return ["a"]
+
+def settings(member):
+    print("looking for settings")
+    {settings}
+    return {{}}
+
+@hookimpl
+def segreg_entries():
+    return [
+        Entry("loss", "good", good), Entry("loss", "bad", bad), Family("loss", "zoo", "zoo/", many, members, settings)
+    ]
+"""
+
+
+def test_a_part_that_can_not_be_used_and_what_a_plugin_prints_are_shown(segreg, installed, plugin):
+    installed(plugin(BAD_BESIDE_GOOD.format(settings=""), distribution="segreg-lab"))
+    printed = segreg("plugins")
+    assert "  offers loss: good, zoo/* (" in printed.out
+    assert re.search(r"  CAN'T BE USED: loss bad: \S+\.py:12: loss 'bad' has no docstring", printed.out)
+    assert printed.out.endswith("  it printed while it was loaded:\n    hello\n")
+    (row,) = json.loads(segreg("plugins", "--json").out)
+    assert row["faults"][0]["name"] == "bad"
+    printed = segreg("list", "loss")
+    assert "good" in printed.out
+    assert "of plugin segreg-lab 1.0 can't be used: loss bad: " in printed.err
+    printed = segreg("show", "loss", "bad")
+    assert printed.status == 2
+    assert re.match(r'error: the loss "bad" of segreg-lab 1.0 can.t be used: \S+\.py:12: ', printed.err)
+
+
+def test_json_is_alone_on_standard_output_whatever_plugins_print(segreg, installed, plugin):
+    installed(plugin(BAD_BESIDE_GOOD.format(settings="")))
+    assert [row["name"] for row in json.loads(segreg("list", "loss", "zoo/*", "--json").out)] == ["zoo/a"]
+    assert json.loads(segreg("show", "loss", "zoo/a", "--json").out)["name"] == "zoo/a"
+    assert json.loads(segreg("schema").out)
+
+
+def test_a_family_that_can_not_tell_the_settings_of_a_member_is_named(segreg, installed, plugin):
+    installed(plugin(BAD_BESIDE_GOOD.format(settings="raise SystemExit(0)"), distribution="segreg-lab"))
+    printed = segreg("show", "loss", "zoo/a")
+    assert printed.status == 2
+    assert "error: segreg-lab 1.0 can't tell the settings of loss zoo/a: SystemExit: 0" in printed.err
+
+
+def test_plugins_verify_names_the_one_that_ends_its_process(segreg, installed, plugin):
+    leaves = "import ctypes; ctypes.CDLL(None)._exit(0)"
+    crashes = "import os; os.abort()"
+    installed(
+        plugin(leaves, distribution="segreg-leaves"),
+        plugin(crashes, distribution="segreg-crashes"),
+        plugin(plugged.OFFERING.format(name="ours"), distribution="segreg-good"),
+    )
+    printed = segreg("plugins", "--verify")
+    assert printed.status == 1
+    leaving, crashing, good = re.split(r"^(?=segreg-)", printed.out, flags=re.MULTILINE)[1:]
+    assert "it ended the process: exit status 0" in leaving
+    assert "SEGREG_DISABLE_PLUGINS=segreg-leaves continues without it" in leaving
+    assert "it ended the process: signal 6" in crashing
+    assert re.search(r"a_plugin_of_the_tests_\d+\.py., line 1", crashing)  # where the interpreter crashed
+    assert good.endswith(")  loads\n")
+
+
 # recipes
 
 

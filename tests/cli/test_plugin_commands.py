@@ -138,8 +138,20 @@ def test_a_broken_package_takes_no_other_command_down_and_is_named(plugin, insta
 )
 def test_what_cannot_be_a_command_is_refused_with_its_place(changed, expected, plugin):
     (found,) = load_registry([plugin(GREET.replace(*changed).replace("{name}", "hello"))]).plugins
-    assert expected in found.error
-    assert ".py:" in found.error
+    (fault,) = found.faults
+    assert expected in fault.message
+    assert ".py:" in fault.message
+
+
+def test_a_command_whose_arguments_fail_takes_no_other_down(plugin, installed, segreg):
+    failing = GREET.replace("parser.add_argument", "raise SystemExit(0) or parser.add_argument")
+    bad = plugin(failing.replace("{name}", "bad").replace("greet somebody", "50% faster"), distribution="segreg-bad")
+    installed(plugin(GREET.replace("{name}", "hello")), bad)
+    assert segreg("hello", "you").out == "hello you\n"
+    assert "50% faster" in segreg("--help").out
+    printed = segreg("bad")
+    assert printed.status == 2
+    assert re.search(r'error: .*\.py:4: the arguments of the command "bad" can.t be added: SystemExit: 0', printed.err)
 
 
 def test_segreg_plugins_lists_commands(greet, segreg):

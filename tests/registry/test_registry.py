@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import PackageNotFoundError
+import importlib.util
+import logging
+import signal
+from importlib.metadata import PackageNotFoundError, PathDistribution
+from pathlib import Path
 
 import pytest
 
@@ -180,22 +184,6 @@ HOOKS = (
     '  the hooks are "segreg_entries", "segreg_commands", "segreg_run_start", "segreg_epoch_end" and "segreg_run_end"'
 )
 MISSPELLED = "{file}:2: it implements a hook that does not exist: "
-WITHOUT_DOCSTRING = """
-from segreg.registry.entry import Entry
-from segreg.registry.hooks import hookimpl
-
-def loss(task):
-    pass
-
-@hookimpl
-def segreg_entries():
-    return [Entry("loss", "x", loss)]
-"""
-
-TWICE = WITHOUT_DOCSTRING.replace("    pass", '    """A loss."""').replace(
-    "[Entry", '[Entry("loss", "x", loss), Entry("loss", "y", loss), Entry'
-)
-
 BROKEN = [
     ("raise ValueError('no')", "{file}:1: ValueError: no"),
     ("import a_module_that_nobody_has", "{file}:1: ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
@@ -218,15 +206,9 @@ BROKEN = [
         HOOK + "def segreg_entries(): return 3",
         "{file}:2: segreg_entries returned 3, which is not a list of segreg.Entry",
     ),
-    (
-        HOOK + "def segreg_entries(): return ['dice']",
-        "{file}:2: segreg_entries returned 'dice', which is not a segreg.Entry or segreg.Family",
-    ),
-    (TWICE, "{file}:8: segreg_entries returned loss 'x' twice; name one otherwise"),
-    (
-        WITHOUT_DOCSTRING,
-        "{file}:5: loss 'x' has no docstring; its first line is what `segreg list` prints",
-    ),
+    ("raise KeyboardInterrupt", "{file}:1: KeyboardInterrupt: "),
+    ("import os\nos._exit(3)", "{file}:2: SystemExit: os._exit(3)"),
+    ("class Fatal(BaseException): pass\nraise Fatal('now')", "{file}:2: Fatal: now"),
 ]
 
 
@@ -299,9 +281,196 @@ def test_a_part_that_nobody_offers_is_blamed_on_broken_plugins_too(plugin, tmp_p
     )
 
 
-def test_an_interrupt_while_plugins_load_is_no_broken_plugin(plugin):
-    with pytest.raises(KeyboardInterrupt):
-        load_registry([plugin("raise KeyboardInterrupt")])
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("around", ["{}", "try:\n    {}\nexcept BaseException:\n    raise ValueError"])
+def test_an_interrupt_of_the_user_while_plugins_load_is_no_broken_plugin(number, around, plugin):
+    send = f"import os, signal, time; os.kill(os.getpid(), signal.{number}); time.sleep(5)"
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as training has it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load_registry([plugin(around.format(send))])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# what can't be used of a package whose other parts can
+
+ONE_BAD = """
+from segreg.registry.entry import Command, Entry, Family
+from segreg.registry.hooks import hookimpl
+
+def good(task):
+    '''A loss.'''
+
+def bad(task):
+    pass
+
+@hookimpl
+def segreg_entries():
+    {entries}
+
+@hookimpl
+def segreg_commands():
+    {commands}
+"""
+GOOD_ENTRY = "Entry('loss', 'good', good)"
+COMMAND = "Command('{name}', 'do something', lambda parser: None, good)"
+NO_DOCSTRING = "{file}:8: loss 'bad' has no docstring; its first line is what `segreg list` prints"
+
+FAULTS = [
+    (f"return [{GOOD_ENTRY}, Entry('loss', 'bad', bad)]", ("loss", "bad", NO_DOCSTRING)),
+    (
+        f"return [Family('loss', 'bad', 'bad/', good, lambda: []), {GOOD_ENTRY}]",
+        ("loss", "bad", "{file}:5: loss family 'bad' is given member, task by position, but its builder"),
+    ),
+    (f"return [Entry('los', 'bad', good), {GOOD_ENTRY}]", ("los", "bad", "{file}:5: 'los' is not a kind of part")),
+    (f"return [Entry('loss', None, good), {GOOD_ENTRY}]", ("loss", "None", "{file}:5: None can't be a name")),
+    (f"return [Entry('loss', 'bad', 7), {GOOD_ENTRY}]", ("loss", "bad", "loss 'bad': its builder must be a function")),
+    (f"return [Entry('loss', 'bad', int), {GOOD_ENTRY}]", ("loss", "bad", "")),
+    (
+        f"return [{GOOD_ENTRY}, 'dice']",
+        ("", "", "{file}:11: segreg_entries returned 'dice', which is not a segreg.Entry or segreg.Family"),
+    ),
+    (
+        f"return [Entry('loss', 'x', good), Entry('loss', 'x', good), {GOOD_ENTRY}]",
+        ("loss", "x", "{file}:11: segreg_entries returned loss 'x' twice; name one otherwise"),
+    ),
+    (
+        f"yield {GOOD_ENTRY}\n    yield Entry('loss', 'bad')",
+        ("", "", "segreg_entries stopped after 1 offers: {file}:14: TypeError: "),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entries", "fault"), FAULTS, ids=[" ".join(fault)[:50] for _, fault in FAULTS])
+def test_a_part_that_is_wrong_leaves_the_others_of_its_package_in_use(entries, fault, plugin, tmp_path):
+    source = plugin(ONE_BAD.format(entries=entries, commands="return [" + COMMAND.format(name="go") + "]"))
+    registry = load_registry([source])
+    (reported,) = registry.plugins
+    assert reported.error == ""
+    assert registry.names("loss") == ["good"]
+    assert list(registry.commands()) == ["go"]
+    (found,) = reported.faults
+    kind, name, message = fault
+    assert (found.kind, found.name) == (kind, name)
+    message = message.format(file=tmp_path / "site-packages" / f"{source.value}.py")
+    assert found.message.startswith(message)
+    # a module that is imported already makes the same again
+    assert load_registry([source]).plugins[0].faults == reported.faults
+    wanted = name or "other"
+    with pytest.raises(SegregError) as output:
+        registry.find(kind if kind == "loss" else "loss", wanted)
+    assert found.message.splitlines()[0] in str(output.value) or kind == "los"
+
+
+@pytest.mark.parametrize(
+    ("commands", "says"),
+    [
+        ("raise ValueError('no')", "{file}:17: ValueError: no"),
+        ("raise SystemExit", "{file}:17: SystemExit: "),
+        ("return 7", "{file}:15: segreg_commands returned 7, which is not a list of segreg.Command"),
+        ("return [" + COMMAND.format(name="Say it") + "]", "{file}:5: 'Say it' can't be a command's name"),
+    ],
+)
+def test_commands_that_are_wrong_leave_the_parts_in_use(commands, says, plugin, tmp_path):
+    source = plugin(ONE_BAD.format(entries=f"return [{GOOD_ENTRY}]", commands=commands))
+    registry = load_registry([source])
+    assert registry.names("loss") == ["good"]
+    (fault,) = registry.plugins[0].faults
+    assert fault.kind == "command"
+    assert fault.message.startswith(says.format(file=tmp_path / "site-packages" / f"{source.value}.py"))
+
+
+def test_where_two_packages_offer_a_name_the_one_that_can_be_used_is_found(plugin):
+    bad = plugin(ONE_BAD.format(entries="return [Entry('loss', 'good', bad)]", commands="return []"),
+                 distribution="segreg-bad")  # fmt: skip
+    good = plugin(ONE_BAD.format(entries=f"return [{GOOD_ENTRY}]", commands="return []"), distribution="segreg-good")
+    registry = load_registry([bad, good])
+    assert registry.find("loss", "good").plugin.distribution == "segreg-good"
+    with pytest.raises(SegregError, match=r'loss "good" of segreg-bad 1\.0 can.t be used: .*no docstring'):
+        registry.find("loss", "good@segreg-bad")
+
+
+# what loading must not do
+
+
+def test_what_a_plugin_prints_while_it_is_loaded_is_kept_aside(plugin, capfd):
+    loud = "import os, sys\nprint('hello')\nos.write(1, b'from C\\n')\nos.system('echo a child')\n"
+    registry = load_registry([plugin(loud + GOOD, name="a"), plugin(GOOD, name="b")])
+    assert [p.output for p in registry.plugins] == ["hello\nfrom C\na child", ""]
+    assert capfd.readouterr().out == ""
+    print("after")
+    assert capfd.readouterr().out == "after\n"
+
+
+def test_a_handler_that_a_plugin_has_made_works_when_it_is_loaded(plugin, capsys):
+    source = plugin("import logging, sys\nhandler = logging.StreamHandler(sys.stdout)\n" + GOOD)
+    load_registry([source])
+    handler = importlib.import_module(source.value).handler
+    handler.emit(logging.LogRecord("a", logging.INFO, "", 1, "later", None, None))
+    assert capsys.readouterr().out == "later\n"
+
+
+def test_the_working_directory_and_the_handlers_of_signals_are_restored(plugin, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    moving = "import os, signal\nos.chdir('/')\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    hook = "\n@hookimpl\ndef segreg_run_end(run):\n    os.chdir('/')\n"
+    registry = load_registry([plugin(moving + GOOD + hook)])
+    assert Path.cwd() == tmp_path
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert registry.notify("segreg_run_end", run="run", results={}) == []
+    assert Path.cwd() == tmp_path
+
+
+def test_a_builder_that_changes_the_directory_does_not_move_the_run(plugin, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    body = "def ours(task):\n    '''A loss.'''\n    import os\n    os.chdir('/')\n    return task\n"
+    source = plugin(body + HOOK.replace("@", "from segreg.registry.entry import Entry\n@")
+                    + "def segreg_entries(): return [Entry('loss', 'ours', ours)]")  # fmt: skip
+    assert load_registry([source]).find("loss", "ours").build("task") == "task"
+    assert Path.cwd() == tmp_path
+
+
+@pytest.mark.parametrize("moment", ["load", "members", "hook"])
+def test_one_that_takes_long_is_named_again_and_again(moment, plugin, monkeypatch, capsys):
+    monkeypatch.setattr("segreg.registry.guard.PATIENCE", 0.1)
+    monkeypatch.setattr("segreg.registry.guard.AGAIN", 0.1)
+    slow = "__import__('time').sleep(0.5)"
+    source = zoo(plugin, PREFIX, distribution="segreg-slow", name="beasts")
+    file = Path(importlib.util.find_spec(source.value).origin)
+    text = file.read_text()
+    if moment == "load":
+        text = f"{slow}\n{text}"
+    elif moment == "members":
+        text = text.replace("return ['lion'", f"return {slow} or ['lion'").replace(
+            'return ["l', f'return {slow} or ["l'
+        )
+    else:
+        text += f"\n@hookimpl\ndef segreg_run_end(run):\n    {slow}\n"
+    file.write_text(text)
+    registry = load_registry([source])
+    registry.members("encoder")
+    registry.notify("segreg_run_end", run="run", results={})
+    lines = capsys.readouterr().err.splitlines()
+    title = {
+        "load": f"loading beasts = {source.value} of segreg-slow 1.0",
+        "members": "asking segreg-slow 1.0 for the members of its family animals",
+        "hook": "segreg_run_end of segreg-slow:beasts",
+    }[moment]
+    assert len(lines) > 1
+    assert all(line.startswith(f"{title} has taken 0 s so far") for line in lines)
+    if moment != "hook":
+        assert all(line.endswith("; SEGREG_DISABLE_PLUGINS=segreg-slow continues without it") for line in lines)
+
+
+def test_a_package_without_metadata_takes_nothing_down(plugin, tmp_path, installed):
+    folder = tmp_path / "site-packages" / "segreg_torn-1.0.dist-info"
+    folder.mkdir()
+    (folder / "entry_points.txt").write_text("[segreg]\nparts = json\n")
+    torn = next(iter(PathDistribution(folder).entry_points))
+    registry = load_registry([torn, plugin(GOOD)])
+    assert [p.error for p in registry.plugins] == [NO_HOOK, ""]
+    assert registry.names("loss") == ["ours"]
 
 
 # switched off
@@ -509,7 +678,7 @@ def segreg_epoch_end(values, run, epoch):
 """,
         name="good",
     )
-    bad, worse = (
+    bad, worse, worst, gone = (
         plugin(f"""
 from segreg.registry.hooks import hookimpl
 
@@ -517,15 +686,20 @@ from segreg.registry.hooks import hookimpl
 def segreg_epoch_end():
     {statement}
 """, name=name)
-        for name, statement in [("bad", "raise ValueError('disk full')"), ("worse", "raise SystemExit(3)")]
+        for name, statement in [
+            ("bad", "raise ValueError('disk full')"), ("worse", "raise SystemExit(3)"),
+            ("worst", "raise KeyboardInterrupt"), ("gone", "import os; os._exit(4)"),
+        ]
     )  # fmt: skip
-    registry = load_registry([bad, good, worse])
-    assert [plugin.parts for plugin in registry.plugins] == [(), (), ()]
+    registry = load_registry([bad, good, worse, worst, gone])
+    assert [plugin.parts for plugin in registry.plugins] == [()] * 5
     assert registry.notify("segreg_run_start", run=tmp_path, recipe={}) == []
     assert (tmp_path / "start").exists()
     assert sorted(registry.notify("segreg_epoch_end", run=tmp_path, epoch=3, values={"loss": 1.0})) == [
         "segreg_epoch_end of segreg-lab:bad failed: ValueError: disk full",
+        "segreg_epoch_end of segreg-lab:gone failed: SystemExit: os._exit(4)",
         "segreg_epoch_end of segreg-lab:worse failed: SystemExit: 3",
+        "segreg_epoch_end of segreg-lab:worst failed: KeyboardInterrupt: ",
     ]
     assert (tmp_path / "epoch").read_text() == "3 {'loss': 1.0}"
     assert registry.notify("segreg_run_end", run=tmp_path, results={}) == []
