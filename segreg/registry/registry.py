@@ -508,9 +508,8 @@ def _offered(
         if not isinstance(returned, Iterable):
             raise SegregError(f"{at}: {hook} returned {returned!r}, which is not a list of segreg.{types[0].__name__}")
         try:
-            offer: Any
             for offer in returned:
-                if not isinstance(offer, types):
+                if not issubclass(type(offer), types):
                     faults.append(Fault("", "", f"{at}: {hook} returned {offer!r}, which is not a {names}"))
                 elif offer.fault:
                     faults.append(Fault(_kind_of(offer), str(offer.name), offer.fault))
