@@ -119,7 +119,7 @@ def segreg(case: Case, meter: Meter) -> None:
     from segreg.evaluation import evaluator as exam
     from segreg.runs import evaluate_run as rescore
 
-    rescore.prepare = meter.timed("preparing", rescore.prepare)  # type: ignore[attr-defined]
+    rescore.prepare_images = meter.timed("preparing", rescore.prepare_images)  # type: ignore[attr-defined]
     exam.Evaluator.scores = meter.timed("scoring", exam.Evaluator.scores)  # type: ignore[method-assign]
     out = Path(case.recipe).parent / f"scores-{time.monotonic_ns()}"
     if main(["evaluate", case.run, "--data", case.recipe, "--device", case.device, "--out", str(out), "--quiet"]):
