@@ -80,6 +80,7 @@ def execute(chosen: argparse.Namespace) -> int:
 def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
     from segreg.data.inspection import inspect
     from segreg.models.build import build_dataset
+    from segreg.runs.environment import banner
 
     check_least(chosen, 1, "samples", "draws")
     report = inspect(build_dataset(recipe), recipe.split, recipe.input, progress=progress)
@@ -87,7 +88,8 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     if chosen.json:
         print_json({**report.as_data(), "written": [str(file) for file in written]})
     else:
-        print("\n".join(report.lines(most=sys.maxsize if chosen.all else 5)))
+        alerts = [line for alert in report.verdict.alerts() for line in banner(alert)]
+        print("\n".join([*alerts, *report.lines(most=sys.maxsize if chosen.all else 5)]))
         for file in written:
             print(f"wrote {file}")
     return 2 if report.in_error else 0

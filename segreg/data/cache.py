@@ -41,12 +41,13 @@ from segreg.task import IGNORE_INDEX, Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever the same files and settings would give other arrays."""
 # A file changed again within its clock's tick keeps its time: what is younger than this is not remembered.
 SETTLED_SECONDS = 3.0
 
-Fitted = tuple["NDArray[np.uint8]", "NDArray[np.uint8]", Size]
+Fitted = tuple["NDArray[np.uint8]", "NDArray[np.uint8]", Size, "NDArray[np.int64]"]
+"""A sample's image, its mask, its size before resizing, and the pixels of each label (`label_counts`)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,11 @@ class PreprocessedDataset:
         return _loaded(self.folder / "checksums.npy", mmap_mode=None)
 
     @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Return the pixels of each label in each mask before resizing, int64 `[N, L + I]`, see `label_counts`."""
+        return _loaded(self.folder / "labels.npy", mmap_mode=None)
+
+    @cached_property
     def _compared(self) -> NDArray[np.bool_]:
         return np.zeros(len(self.indices), np.bool_)
 
@@ -123,7 +129,7 @@ class PreprocessedDataset:
         if self.prepare_again is None:
             raise self._removed(row, "is damaged")
         try:
-            image, mask, _ = self.prepare_again(row)
+            image, mask, *_ = self.prepare_again(row)
         except Exception as error:
             raise self._removed(row, "is damaged") from error
         if _checksums(image, mask) != tuple(self.checksums[row]):
@@ -234,8 +240,9 @@ def prepare(
         arrays = (_array(building / "images.npy", images), _array(building / "masks.npy", masks))
         filled = _fill(arrays, dataset, samples, input, threads=threads, progress=progress)
         np.save(building / "checksums.npy", np.array([row.checksums for row in filled], np.uint32))
+        np.save(building / "labels.npy", np.array([row.labels for row in filled], np.int64))
         _write_meta(building / "meta.json", dataset, samples, input, filled)
-        for name in ("images.npy", "masks.npy", "checksums.npy", "meta.json"):
+        for name in ("images.npy", "masks.npy", "checksums.npy", "labels.npy", "meta.json"):
             sync(building / name)  # before the folder gets its name, should the power fail in between
         with contextlib.suppress(OSError):  # another process was faster: what it made is the same
             building.rename(place)
@@ -299,6 +306,7 @@ class _Filled:
     size: Size
     checksums: tuple[int, int]
     without_alpha: bool
+    labels: NDArray[np.int64]
 
 
 def _checksums(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[int, int]:
@@ -319,13 +327,13 @@ def _fill(
 
     def fill(row: int) -> _Filled | SegregError:
         try:
-            image, mask, size = fitted_sample(dataset, samples[row], input)
+            image, mask, size, labels = fitted_sample(dataset, samples[row], input)
         except SegregError as error:
             return error
         images[row], masks[row] = image, mask
         # One that was not full would have been refused.
         without_alpha = input.channels < 4 and has_alpha(samples[row].image) is True
-        return _Filled(size, _checksums(image, mask), without_alpha)
+        return _Filled(size, _checksums(image, mask), without_alpha, labels)
 
     filled: list[_Filled] = []
     problems: list[Problem] = []
@@ -360,6 +368,7 @@ def _write_meta(
         "description": f"{', '.join(folders)}: {len(samples)} samples at {format_size((*input.size, input.channels))}",
         "ids": [sample.id for sample in samples],
         "original_sizes": [row.size for row in filled],
+        "labels_checksum": zlib.crc32(np.array([row.labels for row in filled], np.int64).data),
         "without_alpha": sum(row.without_alpha for row in filled),
         "input": _settings(input),
         "task": {"mode": dataset.task.mode, "classes": dataset.task.classes},
@@ -400,13 +409,18 @@ def _opened(
         prepared = PreprocessedDataset(
             place, task, input, indices, tuple(meta["ids"]), sizes, meta["without_alpha"], held, prepare_again
         )
-        arrays: tuple[NDArray[Any], ...] = (prepared.images, prepared.masks, prepared.checksums)
+        arrays: tuple[NDArray[Any], ...] = (prepared.images, prepared.masks, prepared.checksums, prepared.labels)
+        if zlib.crc32(np.ascontiguousarray(prepared.labels).data) != meta["labels_checksum"]:
+            raise ValueError("damaged")
     except (OSError, ValueError, KeyError, TypeError, SegregError):
         held.release()
         return None
     count = len(indices)
-    shapes = ((count, *input.size, input.channels), (count, *mask_shape(task, input.size)), (count, 2))
-    types = ("uint8", "uint8", "uint32")
+    shapes = (
+        (count, *input.size, input.channels), (count, *mask_shape(task, input.size)), (count, 2),
+        (count, counted_labels(task)),
+    )  # fmt: skip
+    types = ("uint8", "uint8", "uint32", "int64")
     whole = all(
         array.shape == shape and array.dtype.name == name and array.flags.c_contiguous
         for array, shape, name in zip(arrays, shapes, types, strict=True)
@@ -443,19 +457,19 @@ def _map_under(array: NDArray[Any]) -> mmap.mmap | None:
 
 
 def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # noqa: A002
-    """Return a sample's image `[H, W, C]` and mask `[H, W]` or `[K, H, W]` at the input's size, and its original size.
+    """Return a sample's image `[H, W, C]` and mask `[H, W]` or `[K, H, W]` at the input's size, and what they were.
 
     Raises:
         SegregError: all that is wrong, a problem for each file: it can't be read, the mask is missing, has another
             size than the image or holds values that are no class, or the rule is `none` and the size differs.
     """
     problems: list[Problem] = []
+    mask, counts = None, np.empty(0, np.int64)
     image = _attempt(lambda: _image(dataset, sample, input), sample.image, problems)
     if sample.mask is None:
         problems.append(Problem("has no mask", Place(str(sample.image))))
-        mask = None
-    else:
-        mask = _attempt(lambda: _mask(dataset, sample), sample.mask, problems)
+    elif read := _attempt(lambda: _mask(dataset, sample), sample.mask, problems):
+        mask, counts = read
     if image is not None:
         size = (image.shape[0], image.shape[1])
         if mask is not None and mask.shape[-2:] != size:
@@ -465,12 +479,45 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
             _attempt(lambda: placement(size, input), sample.image, problems)
     if problems or image is None or mask is None:
         raise SegregError.of(problems)
-    return fit_image(image, input), fit_mask(mask, input), (image.shape[0], image.shape[1])
+    return fit_image(image, input), fit_mask(mask, input), (image.shape[0], image.shape[1]), counts
 
 
 def wrong_labels(mask: NDArray[np.uint8], task: Task) -> list[int]:
     """Return the values of a mask that are no class of the task and not 255, in order."""
-    return [int(value) for value in np.unique(mask[(mask > task.highest_label) & (mask != IGNORE_INDEX)])]
+    return _wrong(_histograms(mask), task)
+
+
+def _wrong(histograms: NDArray[np.int64], task: Task) -> list[int]:
+    found = np.flatnonzero(histograms.any(axis=0))
+    return [int(value) for value in found if task.highest_label < value != IGNORE_INDEX]
+
+
+def _histograms(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return how often each layer of a mask, `[H, W]` or `[K, H, W]`, has each value, int64 `[1 or K, 256]`."""
+    from PIL import Image
+
+    # Pillow counts bytes faster than numpy, which makes integers of 64 bits of them first.
+    layers = np.ascontiguousarray(mask if mask.ndim == 3 else mask[np.newaxis])
+    return np.array([Image.fromarray(layer).histogram() for layer in layers], np.int64)
+
+
+def counted_labels(task: Task) -> int:
+    """Return how many numbers `label_counts` returns."""
+    return 2 * task.channels if task.mode == "multilabel" else task.highest_label + 2
+
+
+def label_counts(mask: NDArray[np.uint8], task: Task) -> NDArray[np.int64]:
+    """Return the pixels of each label, then the ignored ones, int64 `[L + 1]`.
+
+    Of a multilabel mask: the pixels of each class, then those that each class's layer ignores, int64 `[2 K]`.
+    """
+    return _of_labels(_histograms(mask), task)
+
+
+def _of_labels(histograms: NDArray[np.int64], task: Task) -> NDArray[np.int64]:
+    if task.mode == "multilabel":
+        return np.concatenate([histograms[:, 1], histograms[:, IGNORE_INDEX]])
+    return np.append(histograms[0, : task.highest_label + 1], histograms[0, IGNORE_INDEX])
 
 
 def allowed_labels(task: Task) -> str:
@@ -494,7 +541,8 @@ def _image(dataset: Dataset, sample: Sample, input: Input) -> NDArray[np.uint8]:
     return to_uint8(fit_channels(image, input.channels, sample.image), input.sixteen_bit, sample.image)
 
 
-def _mask(dataset: Dataset, sample: Sample) -> NDArray[np.uint8]:
+def _mask(dataset: Dataset, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return a sample's mask, checked, and its `label_counts`."""
     task, mask = dataset.task, np.asarray(dataset.read_mask(sample))
     wanted = mask_shape(task, (int(mask.shape[-2]), int(mask.shape[-1]))) if mask.ndim >= 2 else ()
     if mask.dtype != np.uint8 or mask.shape != wanted:
@@ -503,14 +551,15 @@ def _mask(dataset: Dataset, sample: Sample) -> NDArray[np.uint8]:
             f"{sample.mask}: the data set gave a mask of shape {list(mask.shape)} and type {mask.dtype}; "
             f"for a {task.mode} task it must be uint8, {shape}"
         )
-    if wrong := wrong_labels(mask, task):
+    histograms = _histograms(mask)
+    if wrong := _wrong(histograms, task):
         values = listed([str(value) for value in wrong], quote="")
         verdict = "is not a class" if len(wrong) == 1 else "are not classes"
         raise SegregError(
             f"{sample.mask}: the mask holds {values}, which {verdict}: {allowed_labels(task)}",
             hint="the data set's settings say how mask values become classes",
         )
-    return mask
+    return mask, _of_labels(histograms, task)
 
 
 def _attempt(step: Callable[[], Any], file: object, problems: list[Problem]) -> Any:

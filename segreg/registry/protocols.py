@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -155,6 +155,33 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Objects:
+    """How many annotated objects masks are drawn from, and how many of them the masks don't show as annotated.
+
+    It is reported in a run's header and environment; above a tenth ignored or left out, in a banner.
+
+    Attributes:
+        total: objects of the classes, ignored and left out ones too.
+        ignored: objects whose pixels count for nothing, by the reason and what to do, as in
+            `{"iscrowd is 1; crowd: draw draws them": 4}`.
+        left_out: objects that no mask shows, by the reason, as in `{"outside the image": 1}`.
+        cut_off: objects that reach beyond the image's border by more than a pixel; what lies in it is drawn.
+        notes: what else should be known, such as how a program's habits were understood.
+    """
+
+    total: int
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    cut_off: int = 0
+    notes: Sequence[str] = ()
+
+    @property
+    def left_out_share(self) -> float:
+        """Return the share of objects that are ignored or left out, in [0, 1]."""
+        return (sum(self.ignored.values()) + sum(self.left_out.values())) / self.total if self.total else 0.0
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Where samples are and how one is read. Splitting, resizing, caching and batching are segreg's.
 
@@ -165,6 +192,8 @@ class Dataset:
         read_mask: gives uint8 labels as `Task` has them, `[H, W]` (`[K, H, W]` if multilabel), 255 = ignored.
         notice: shown in the run's header, report and results, for instance that the images are synthetic.
         reader: names how masks are read, with every setting that changes them; part of the cache's key.
+        folders: of the images, for messages.
+        objects: how many annotated objects the masks are drawn from, where they are drawn.
     """
 
     task: Task
@@ -174,6 +203,7 @@ class Dataset:
     notice: str = ""
     reader: str = ""
     folders: Sequence[Path] = field(default=())
+    objects: Objects | None = None
 
 
 @dataclass(frozen=True)

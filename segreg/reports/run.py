@@ -151,6 +151,7 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
         title=title,
         tab_title=" - ".join([*(notice.partition(":")[0] for notice in notices), title, "segreg report"]),
         notices=notices,
+        warnings=scored.results.get("warnings") or environment.get("data", {}).get("warnings", []),
         has_scores=any(scored.values(split) for split in scored.splits),
         scored=scored,
         tiles=[(name, *split_name(name)) for name in scored.values(scored.split) if CLASS not in name][:_TILES],
@@ -212,6 +213,7 @@ def _notices(
     else:
         data_notice = read_notes(directory.last).get("notice", "") if directory.last.is_file() else ""
     found = [data_notice, results.get("weights") or weights_notice(environment.get("model", {}))]
+    found += results.get("alerts") or environment.get("data", {}).get("alerts", [])
     if not results:
         found.append(f"NOT FINISHED: there are no results yet, after {len(epochs)} epochs")
     elif results.get("stopped_because") == "interrupted":

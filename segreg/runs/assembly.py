@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from segreg.config.resolve import Resolved
 from segreg.data import Augmentation, BatchLoader, PreprocessedDataset, SplitName, divide, fitting_workers, prepare
 from segreg.data.cache import mask_shape
+from segreg.data.inspection.gate import SplitPixels, Verdict, judge
 from segreg.errors import SegregError
 from segreg.inference.predictor import Predictor
 from segreg.models import build
@@ -40,6 +41,7 @@ class Assembly:
     precision: Precision
     memory: str
     initial_weights: str
+    verdict: Verdict
     train: BatchLoader
     val: BatchLoader
 
@@ -77,6 +79,9 @@ class Assembly:
         objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary)
         chosen = [index for indices in splits.values() for index in indices]
         prepared = prepare_images(dataset, recipe, chosen, progress)
+        pixels = {split: SplitPixels.of_prepared(prepared, indices) for split, indices in splits.items()}
+        verdict = judge(dataset.task, pixels, dataset.objects)
+        verdict.refuse_errors()
         asked = recipe.train.workers
         workers = fitting_workers(device.type) if asked == "auto" else asked
 
@@ -95,7 +100,7 @@ class Assembly:
 
         return cls(
             recipe, dataset, splits, prepared, objective, device, precision, memory,
-            initial_weights, batches("train", train=True), batches("val", train=False),
+            initial_weights, verdict, batches("train", train=True), batches("val", train=False),
         )  # fmt: skip
 
     def __enter__(self) -> Assembly:

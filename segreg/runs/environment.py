@@ -108,10 +108,12 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
     lines = [
         *banner(assembly.dataset.notice),
         *banner(weights_notice(model)),
+        *(line for alert in assembly.verdict.alerts() for line in banner(alert)),
         f"recipe     {recipe.source}",
         f"run        {folder}",
         f"data       {recipe.dataset.part.name}: "
         + ", ".join(f"{len(indices)} {split}" for split, indices in assembly.splits.items()),
+        *assembly.verdict.facts(),
         f"input      {height}x{width} ({recipe.input.resize}), {recipe.input.channels} channels",
         *network_lines(recipe, model),
         f"loss       {loss}",
@@ -123,6 +125,7 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
     if foreign:
         lines.append(f"plugins    {', '.join(foreign)}")
     lines += note_lines(model)
+    lines += [f"warning    {warning}" for warning in assembly.verdict.warnings()]
     lines += [
         f"warning    plugin {plugin.title} is not in use: {plugin.error.splitlines()[0]}"
         for plugin in registry.plugins

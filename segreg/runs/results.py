@@ -43,6 +43,8 @@ def score_run(
     results: dict[str, Any] = {
         "notice": assembly.dataset.notice,
         "weights": weights_notice(model),
+        "alerts": assembly.verdict.alerts(),
+        "warnings": assembly.verdict.warnings(),
         "recipe": recipe.source,
         "dataset": recipe.dataset.part.name,
         "classes": list(assembly.dataset.task.classes),
@@ -99,7 +101,8 @@ def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[
     """Return the lines that a run prints at its end."""
     if results["stopped_because"] == "interrupted":
         return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} continues"]
-    lines = ["", *banner(results["notice"]), *banner(results["weights"])]
+    notices = (results["notice"], results["weights"], *results.get("alerts", ()))
+    lines = ["", *(line for notice in notices for line in banner(notice))]
     best, weights = f"{results['monitor']} was never defined", "last"
     if results["best_epoch"]:
         best, weights = f"best epoch {results['best_epoch']} ({results['monitor']} {results['best_value']:.4f})", "best"

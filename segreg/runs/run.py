@@ -228,6 +228,7 @@ class _Job:
             "precision": assembly.precision.name, "model": model,
             "initial_weights": assembly.initial_weights or previous.get("initial_weights", ""),
             "data_fingerprint": assembly.prepared.folder.name,
+            "data": assembly.verdict.as_data(),
             "previous": [*previous.get("previous", []), *earlier],
             "processes": {"count": count(), "nodes": nodes(), "launch": launch()},
         }  # fmt: skip

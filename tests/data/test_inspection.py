@@ -399,12 +399,11 @@ def test_the_report_formatted():
         "  why: a mask that was never drawn looks like this; it is right where there is nothing to see",
         "  do:  look at them; take out those whose image does show something",
         "",
-        'note: test never shows "lesion" [class-not-in-split]',
-        "    lesion",
-        "  why: there is no score for it on test",
-        "  do:  split otherwise if that class matters",
+        'warning: test never shows "lesion", nothing but "background" [split-empty]',
+        "  why: most scores of test are undefined, or perfect for a network that gives one answer everywhere",
+        "  do:  split otherwise: another split.seed, larger shares, or lists that spread the rare classes",
         "",
-        "no error, 1 warning and 1 note",
+        "no error, 2 warnings and no note",
     ]
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from segreg.config.sections import Input
-from segreg.data import SplitName
-from segreg.data.inspection.scan import Scanned, class_shares, labels_of
+from segreg.data.inspection.scan import Scanned, labels_of
 from segreg.data.resize import format_size
 from segreg.errors import listed
 from segreg.registry.protocols import Dataset, Sample
@@ -27,7 +26,7 @@ class FindingCase:
     """One instance of a finding.
 
     Attributes:
-        message: the case in a line, with the names of its files.
+        message: the case in a line, with the names of its files; what to do about it in lines below.
         files: its files.
         ids: the samples concerned.
     """
@@ -66,7 +65,7 @@ class Finding:
     def lines(self, *, most: int = 5) -> list[str]:
         """Return it as lines to print, with the first `most` cases."""
         lines = [f"{self.severity}: {self.what} [{self.name}]"]
-        lines += [f"    {case.message}" for case in self.cases[:most]]
+        lines += [line for case in self.cases[:most] for line in textwrap.indent(case.message, " " * 4).splitlines()]
         if len(self.cases) > most:
             lines.append(f"    and {len(self.cases) - most} more; --all prints them, --json too")
         for word, text in (("why", self.why), ("do", self.do)):
@@ -227,46 +226,6 @@ def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> 
         for name, (severity, what, why, do) in _ODD.items()
         if found[name]
     ]
-
-
-def class_findings(dataset: Dataset, splits: Mapping[SplitName, Sequence[Scanned]]) -> list[Finding]:
-    """Return classes that nobody shows, that training never sees, and that a score can't be given for."""
-    task = dataset.task
-    everywhere = class_shares([s for split in splits.values() for s in split], task)
-    never = [share.name for share in everywhere if not share.pixels]
-    findings = []
-    if never and any(_any_mask(scanned) for scanned in splits.values()):
-        findings.append(Finding(
-            "warning", "class-never-present", f"no mask shows {listed(never)}",
-            "the network can't learn it, and scores averaged over classes have to leave it out",
-            "look at the class names and at how mask values become classes; leave out what is not there",
-            tuple(FindingCase(name) for name in never),
-        ))  # fmt: skip
-    shares = {split: class_shares(scanned, task) for split, scanned in splits.items() if _any_mask(scanned)}
-    trained = {share.name for share in shares.get("train", ()) if share.pixels}
-    for split in ("val", "test"):
-        if split not in shares or "train" not in shares:
-            continue
-        there = {share.name for share in shares[split] if share.pixels}
-        if unseen := [share.name for share in everywhere if share.name in there - trained]:
-            findings.append(Finding(
-                "warning", "class-not-in-train", f"{split} shows {listed(unseen)}, and train never does",
-                "the network is asked for what it was never taught",
-                "split otherwise: another split.seed, or lists that spread the rare classes",
-                tuple(FindingCase(name) for name in unseen),
-            ))  # fmt: skip
-        if absent := [share.name for share in everywhere if share.name in trained - there]:
-            findings.append(Finding(
-                "note", "class-not-in-split", f"{split} never shows {listed(absent)}",
-                f"there is no score for it on {split}",
-                "split otherwise if that class matters",
-                tuple(FindingCase(name) for name in absent),
-            ))  # fmt: skip
-    return findings
-
-
-def _any_mask(scanned: Sequence[Scanned]) -> bool:
-    return any(one.pixels is not None for one in scanned)
 
 
 def files_of(sample: Sample) -> tuple[str, ...]:

@@ -12,12 +12,12 @@ from segreg.data import SPLITS, SplitName, divide
 from segreg.data.inspection.checks import (
     Finding,
     FindingCase,
-    class_findings,
     fault_findings,
     in_order,
     odd_findings,
     summary,
 )
+from segreg.data.inspection.gate import SplitPixels, Verdict, judge
 from segreg.data.inspection.leaks import AlikePair, duplicate_findings, group_findings, split_by_index
 from segreg.data.inspection.scan import FORMULAS, ClassShare, Scanned, class_shares, scan, suggested_weights
 from segreg.data.resize import format_size
@@ -39,6 +39,7 @@ class Report:
         formats: how many images have each depth and number of channels.
         findings: what was found, errors first.
         pairs: samples that show the same thing, those across splits first.
+        verdict: what the masks hold all in all, as a run reports it too.
     """
 
     dataset: Dataset
@@ -49,6 +50,7 @@ class Report:
     formats: Mapping[str, int]
     findings: Sequence[Finding]
     pairs: Sequence[AlikePair]
+    verdict: Verdict
 
     @property
     def in_error(self) -> bool:
@@ -73,6 +75,7 @@ class Report:
                        "values": dict(zip(weighted, values, strict=True))}
                 for name, values in self.weights.items()
             },
+            "masks": self.verdict.as_data(),
             "findings": [finding.as_data() for finding in self.findings],
             "pairs": [
                 {"ids": [samples[p.first].id, samples[p.second].id], "likeness": round(p.likeness, 4),
@@ -88,7 +91,8 @@ class Report:
             lines.append(f"notice: {self.dataset.notice}")
         counts = ", ".join(f"{split} {len(indices)}" for split, indices in self.splits.items())
         lines += [f"  split     {counts}"] if counts else []
-        lines += [f"  sizes     {_counted(self.sizes)}", f"  channels  {_counted(self.formats)}", ""]
+        lines += [f"  sizes     {_counted(self.sizes)}", f"  channels  {_counted(self.formats)}"]
+        lines += [*(f"  {fact}" for fact in self.verdict.facts(width=10)), ""]
         lines += [*self._table(), *self._weights(), ""]
         for finding in self.findings:
             lines += [*finding.lines(most=most), ""]
@@ -148,7 +152,10 @@ def inspect(
     }
     findings += fault_findings(dataset, scanned)
     findings += odd_findings(dataset, scanned, input)
-    findings += class_findings(dataset, by_split or {"train": scanned})
+    of_splits = {split: SplitPixels.of_scanned(found, dataset.task) for split, found in by_split.items()}
+    whole: dict[SplitName, SplitPixels] = {"train": SplitPixels.of_scanned(scanned, dataset.task)}
+    verdict = judge(dataset.task, of_splits or whole, dataset.objects)
+    findings += verdict.findings
     findings += group_findings(dataset, split_of)
     with progress.watch("comparing images", None, "images"):
         duplicates, pairs = duplicate_findings(dataset, scanned, split_of)
@@ -164,6 +171,7 @@ def inspect(
         formats=dict(Counter(one.format for one in scanned if one.format).most_common()),
         findings=in_order([*findings, *duplicates]),
         pairs=pairs,
+        verdict=verdict,
     )
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.config.sections import Input
-from segreg.data.cache import allowed_labels, array_digest, fitted_sample, wrong_labels
+from segreg.data.cache import allowed_labels, array_digest, fitted_sample, label_counts, wrong_labels
 from segreg.data.images import drops_alpha, read_labels
 from segreg.data.resize import format_size
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
-from segreg.task import IGNORE_INDEX, Task
+from segreg.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -131,7 +131,7 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
     if image is not None and mask is not None and not faults:
         read = dataclasses.replace(dataset, read_image=lambda _: image, read_mask=lambda _: mask)
         try:
-            _, fitted, _ = fitted_sample(read, sample, input)
+            _, fitted, *_ = fitted_sample(read, sample, input)
             lost = tuple(sorted(_present(mask, task) - _present(fitted, task)))
         except SegregError as error:
             faults += [SampleProblem("unfit", str(problem)) for problem in error.problems]
@@ -162,7 +162,7 @@ def _read(read: Callable[[], NDArray[Any]], file: Path) -> tuple[NDArray[Any] | 
             raise SegregError(f"the data set gave an array of shape {list(values.shape)} and type {values.dtype}")
     except Exception as error:  # decoders and plugins raise whatever they stumble over
         problems = error.problems if isinstance(error, SegregError) else ()
-        message = "; ".join(p.message for p in problems) or f"can't be read: {type(error).__name__}: {error}"
+        message = "\n".join(map(str, problems)) or f"can't be read: {type(error).__name__}: {error}"
         return None, message if str(file) in message else f"{file}: {message}"
     return values, ""
 
@@ -193,12 +193,8 @@ def _facts(image: NDArray[Any] | None, mask: NDArray[Any] | None, task: Task) ->
 
 
 def _counts(mask: NDArray[np.uint8], task: Task) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    if task.mode == "multilabel":
-        flat = mask.reshape(len(mask), -1)
-        return (flat == 1).sum(axis=1), (flat != IGNORE_INDEX).sum(axis=1)
-    labels = len(labels_of(task))
-    counts = np.bincount(mask.ravel(), minlength=256)
-    return counts[:labels], np.full(labels, mask.size - counts[IGNORE_INDEX])
+    labels, found = len(labels_of(task)), label_counts(mask, task)
+    return found[:labels], np.broadcast_to(mask.shape[-2] * mask.shape[-1] - found[labels:], labels)
 
 
 def _present(mask: NDArray[np.uint8], task: Task) -> set[int]:

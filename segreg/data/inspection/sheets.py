@@ -77,7 +77,7 @@ def contact_sheet(
         if len(rows) == samples:
             break
         try:
-            image, mask, _ = fitted_sample(dataset, dataset.samples[number_of[name]], input)
+            image, mask, *_ = fitted_sample(dataset, dataset.samples[number_of[name]], input)
         except SegregError:
             continue  # reported among the findings
         row = [Panel(_outlined(image, mask, dataset.task), name)]
@@ -108,7 +108,7 @@ def pair_sheet(
         for index, way in ((pair.first, 0), (pair.second, pair.orientation)):
             sample = dataset.samples[index]
             try:
-                image, mask, _ = fitted_sample(dataset, sample, input)
+                image, mask, *_ = fitted_sample(dataset, sample, input)
             except SegregError:
                 continue
             image = turned(image, way)

@@ -1,0 +1,220 @@
+"""What stops a run before its first step, what it carries as a warning, and that the data check reports the same."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny_runs
+from segreg.config.sections import Input
+from segreg.data import prepare
+from segreg.data.inspection.gate import SplitPixels, judge, objects_text
+from segreg.data.inspection.scan import scan
+from segreg.registry.protocols import Dataset, Objects, Sample
+from segreg.runtime.progress import Quiet
+from segreg.task import Task
+
+LESION = Task(("lesion",), "binary")
+LANDS = Task(("sea", "sand", "wood"), "multiclass")
+LAYERS = Task(("a", "b"), "multilabel")
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+def pixels(*counts, ignored=0, task=LESION):
+    """One split by the pixels of its labels; `ignored` is of each layer if multilabel."""
+    total = 100 if task.mode == "multilabel" else sum(counts) + ignored
+    counted = np.full(len(counts), total - ignored)
+    return SplitPixels(3, np.array(counts), counted, total)
+
+
+GOOD = pixels(90, 10)
+
+
+def names(task, splits, objects=None):
+    verdict = judge(task, splits, objects)
+    return [(finding.severity, finding.name) for finding in verdict.findings]
+
+
+ERROR, WARNING = "error", "warning"
+VERDICTS = {
+    "good": (LESION, {"train": GOOD, "val": GOOD}, []),
+    "nothing of the class": (
+        LESION, {"train": pixels(100, 0), "val": GOOD}, [(ERROR, "no-foreground"), (WARNING, "class-not-in-train")],
+    ),
+    "masks of 0 and 255": (
+        LESION, {"train": pixels(50, 0, ignored=50), "val": pixels(50, 0, ignored=50)},
+        [(ERROR, "no-foreground"), (WARNING, "split-empty"), (WARNING, "class-never-present"),
+         (WARNING, "pixels-ignored")],
+    ),
+    "train ignored": (
+        LESION, {"train": pixels(0, 0, ignored=9), "val": GOOD},
+        [(ERROR, "all-ignored"), (WARNING, "class-not-in-train"), (WARNING, "pixels-ignored")],
+    ),
+    "val ignored": (
+        LESION, {"train": GOOD, "val": pixels(0, 0, ignored=9)}, [(ERROR, "all-ignored"), (WARNING, "pixels-ignored")],
+    ),
+    "test ignored": (
+        LESION, {"train": GOOD, "val": GOOD, "test": pixels(0, 0, ignored=9)},
+        [(WARNING, "split-empty"), (WARNING, "pixels-ignored")],
+    ),
+    "a class that val does not show": (
+        LANDS, {"train": pixels(5, 5, 5, task=LANDS), "val": pixels(5, 5, 0, task=LANDS)},
+        [(WARNING, "class-not-in-split")],
+    ),
+    "one class alone": (
+        LANDS, {"train": pixels(0, 5, 0, task=LANDS), "val": pixels(5, 5, 5, task=LANDS)},
+        [(ERROR, "no-foreground"), (WARNING, "class-not-in-train")],
+    ),
+    "no layer": (
+        LAYERS, {"train": pixels(0, 0, task=LAYERS), "val": pixels(5, 5, task=LAYERS)},
+        [(ERROR, "no-foreground"), (WARNING, "class-not-in-train")],
+    ),
+    "a tenth ignored": (LESION, {"train": pixels(80, 10, ignored=10), "val": GOOD}, []),
+    "above a tenth": (LESION, {"train": GOOD, "val": pixels(79, 10, ignored=11)}, [(WARNING, "pixels-ignored")]),
+    "above a tenth of layers": (
+        LAYERS, {"train": pixels(5, 5, ignored=11, task=LAYERS), "val": pixels(5, 5, task=LAYERS)},
+        [(WARNING, "pixels-ignored")],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", VERDICTS)
+def test_what_is_an_error_and_what_a_warning(case):
+    task, splits, expected = VERDICTS[case]
+    assert names(task, splits) == expected
+
+
+def test_objects_are_counted_with_the_reason():
+    assert objects_text(Objects(8)) == "8 objects, all drawn"
+    objects = Objects(20, {"iscrowd is 1": 2}, {"outside the image": 1}, 3, ["a note"])
+    assert objects_text(objects) == (
+        "20 objects: 2 ignored (iscrowd is 1), 1 left out (outside the image), 3 cut off at the image's border; a note"
+    )
+    verdict = judge(LESION, {"train": GOOD, "val": GOOD}, objects)
+    assert verdict.alerts() == [f"OBJECTS LEFT OUT: of {objects_text(objects)}"]
+    assert verdict.facts() == [f"objects    {objects_text(objects)}"]
+    assert judge(LESION, {"train": GOOD}, Objects(20, {"a": 1}, {"b": 1})).alerts() == []
+    gone = judge(LESION, {"train": pixels(9, 0)}, Objects(2, {"iscrowd is 1; crowd: draw draws them": 2}))
+    assert "crowd: draw" in gone.findings[0].do
+
+
+@pytest.mark.parametrize(("task", "shape"), [(LESION, ()), (LANDS, ()), (LAYERS, (2,))], ids=lambda v: str(v)[:20])
+def test_prepared_and_scanned_masks_are_counted_alike(task, shape, tmp_path):
+    drawn = np.random.default_rng(0)
+    labels = np.array([*range(task.highest_label + 1), 255], np.uint8)
+    masks = [drawn.choice(labels, (*shape, 20 + n, 30)) for n in range(5)]
+    images = [drawn.integers(0, 256, (20 + n, 30, 3), dtype=np.uint8) for n in range(5)]
+    samples = [Sample(str(n), tmp_path / f"{n}.png", tmp_path / f"{n}m.png") for n in range(5)]
+    dataset = Dataset(task, samples, lambda s: images[int(s.id)], lambda s: masks[int(s.id)])
+    settings = Input(size=(32, 32), resize="letterbox")
+    for _ in range(2):  # made, and found in the cache
+        prepared = prepare(dataset, settings, indices=[0, 1, 2, 4], folder=tmp_path / "cache")
+        one = SplitPixels.of_prepared(prepared, [4, 1])
+        other = SplitPixels.of_scanned(scan(dataset, settings, [4, 1], progress=Quiet()), task)
+        counts = [(masks[4] == label).sum() + (masks[1] == label).sum() for label in (0, 1, 255)]
+        assert one.images == other.images == 2
+        assert one.total == other.total == 30 * (24 + 21)
+        assert one.pixels.tolist() == other.pixels.tolist()
+        assert one.counted.tolist() == other.counted.tolist()
+        assert one.ignored == other.ignored == pytest.approx(counts[2] / 45 / 30 / (shape[0] if shape else 1))
+        assert one.pixels[1 if not shape else slice(None)].sum() == counts[1]
+
+
+def recipe_of(tmp_path, change, classes="[disc]", more=""):
+    """A recipe of 16 images of discs, with masks as `change(number, mask)` returns them."""
+    for number in range(16):
+        y, x = np.ogrid[:40, :40]
+        disc = ((y - 15 - number % 7) ** 2 + (x - 20) ** 2 < 60).astype(np.uint8)
+        image = np.random.default_rng(number).integers(0, 99, (40, 40, 3), dtype=np.uint8) + disc[..., None] * 100
+        for folder, array in (("images", image), ("masks", change(number, disc))):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(array).save(tmp_path / folder / f"{number:02d}.png")
+    dataset = f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: {classes}{more}}}"
+    return tiny_runs.write_recipe(
+        tmp_path, tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", dataset)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "classes", "error", "hint"),
+    [
+        (lambda _, disc: disc * 0, "[disc]", 'the masks of train show nothing but "background"', "data check"),
+        (lambda _, disc: disc * 255, "[ground, a, b]", 'the masks of train show nothing but "ground"',
+         "`values: {ground: 0, b: 255}`"),
+        (lambda _, disc: disc * 0 + 255, "[ground, a, b]", "every pixel of train is ignored", "255"),
+    ],
+    ids=["all empty", "0 and 255", "all ignored"],
+)  # fmt: skip
+def test_a_run_that_could_learn_nothing_is_refused_and_the_check_says_so_too(
+    change, classes, error, hint, tmp_path, segreg
+):
+    recipe = recipe_of(tmp_path, change, classes)
+    loss = ["loss=cross_entropy"] if "," in classes else []
+    printed = segreg("run", recipe, *loss, "--out", tmp_path / "runs")
+    assert printed.status == 2
+    assert error in printed.err
+    assert hint in printed.err
+    assert not (tmp_path / "runs").exists()
+    printed = segreg("data", "check", recipe, *loss)
+    assert printed.status == 2
+    assert error in printed.out
+    assert hint in " ".join(printed.out.split())
+
+
+def test_the_check_reports_a_mask_that_is_refused_with_the_way_out(tmp_path, segreg):
+    recipe = recipe_of(tmp_path, lambda number, disc: disc + 2 * (number == 3))
+    printed = segreg("data", "check", recipe)
+    assert printed.status == 2
+    lines = printed.out.splitlines()
+    (at,) = (n for n, line in enumerate(lines) if "03.png" in line and "the values 2 and 3" in line)
+    assert lines[at].startswith("    ")
+    assert lines[at + 1].startswith("      set ")
+    assert "foreground: nonzero" in lines[at + 1]
+
+
+def test_what_is_ignored_stands_in_the_header_the_environment_the_results_and_the_report(tmp_path, segreg):
+    def change(number, disc):
+        disc[:8] = 2
+        return disc
+
+    recipe = recipe_of(tmp_path, change, more=", values: {background: 0, disc: 1, ignore: 2}")
+    printed = segreg("run", recipe, "train.epochs=1", "--out", tmp_path / "runs")
+    assert printed.status == 0, printed.err
+    alert = "IGNORED PIXELS: 20% of train, 20% of val, 20% of test"
+    header, _, end = printed.out.partition("epoch 1/1")
+    assert f"!! {alert}" in header
+    assert f"!! {alert}" in end
+    assert "ignored    20% of train, 20% of val, 20% of test" in header.splitlines()
+    (run,) = (tmp_path / "runs" / "tiny").iterdir()
+    data = json.loads((run / "environment.json").read_text())["data"]
+    assert data["splits"]["train"]["ignored_share"] == 0.2
+    assert sum(data["splits"]["train"]["pixels_by_class"].values()) == 0.8 * data["splits"]["train"]["pixels"]
+    assert json.loads((run / "results.json").read_text())["alerts"] == data["alerts"]
+    assert data["alerts"][0].startswith(alert)
+    assert alert in (run / "report.html").read_text()
+    checked = segreg("data", "check", recipe).out
+    assert f"!! {alert}" in checked
+    assert "  ignored   20% of train, 20% of val, 20% of test" in checked.splitlines()
+
+
+def test_a_class_that_a_split_does_not_show_is_a_warning_of_the_run(tmp_path, segreg):
+    recipe = recipe_of(tmp_path, lambda number, disc: disc * (2 if number in (0, 1) else 1), "[ground, a, b]")
+    words = ["split.method=lists", "loss=cross_entropy", "train.epochs=1"]
+    for split, ids in (("train", range(10)), ("val", range(10, 13)), ("test", range(13, 16))):
+        (tmp_path / f"{split}.txt").write_text("\n".join(f"{number:02d}" for number in ids))
+        words.append(f"split.lists.{split}={tmp_path}/{split}.txt")
+    printed = segreg("run", recipe, *words, "--out", tmp_path / "runs")
+    assert printed.status == 0, printed.err
+    assert 'warning    val never shows "b"' in printed.out.splitlines()
+    (run,) = (tmp_path / "runs" / "tiny").iterdir()
+    warnings = ['val never shows "b"', 'test never shows "b"']
+    assert json.loads((run / "results.json").read_text())["warnings"] == warnings
+    assert "val never shows &#34;b&#34;" in (run / "report.html").read_text()
+    assert all(f"warning: {warning}" in segreg("data", "check", recipe, *words).out for warning in warnings)
