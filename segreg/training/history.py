@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from segreg.errors import SegregError
-from segreg.runtime.files import cannot_write, finite, replacing
+from segreg.runtime.files import cannot_read, cannot_write, finite, replacing
 
 JSON_LINES = "history.jsonl"
 CSV = "history.csv"
@@ -45,7 +45,10 @@ def read(run_dir: Path) -> list[dict[str, float]]:
     path = run_dir / JSON_LINES
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise cannot_read(error, path, "a row of JSON for each epoch") from None
     rows = []
     for number, line in enumerate(lines, start=1):
         try:

@@ -72,3 +72,9 @@ def test_no_history_is_no_rows(tmp_path):
     history.cut_after(tmp_path, 3)
     assert history.read(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_history_that_is_not_text_is_reported(tmp_path):
+    (tmp_path / "history.jsonl").write_bytes(b"\xff\x00")
+    with pytest.raises(SegregError, match=r"history\.jsonl: damaged: .*\n  it should be a row of JSON for each epoch"):
+        history.read(tmp_path)
