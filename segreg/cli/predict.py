@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,7 +106,8 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.visualize.colours import label_colours, read_colours
 
     prepare_process()
-    task = runs[0].task
+    predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
+    task = predictors[0].task
     truths = None
     if chosen.masks is not None:
         suffix, ignored = chosen.mask_suffix or "", chosen.mask_ignored
@@ -122,7 +124,6 @@ def execute(chosen: argparse.Namespace) -> int:
 
     from segreg.inference.predictions import predict_files
 
-    predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
     common_threshold(predictors, chosen.threshold)
     shown = shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout)
     for line in [*_header(predictors, outputs.notice), *_own_reading(runs)]:
@@ -199,12 +200,20 @@ def _header(predictors: list[Predictor], notice: str) -> list[str]:
 
 def _own_reading(runs: list[Run]) -> list[str]:
     """Warn if a run's images were read by a package other than segreg, as files named here are not."""
+    from segreg.registry.registry import load_registry
+
     shown = {}
     for run in runs:
-        part = run.recipe.dataset.part
-        if part.plugin.distribution != DISTRIBUTION:
-            shown[part.name] = (
-                f'note    trained on images as the dataset "{part.name}" of {part.plugin.title} reads them; files '
+        dataset = run.written.values.get("dataset")
+        name = str(dataset.get("name") if isinstance(dataset, Mapping) else dataset)
+        try:
+            plugin = load_registry().find("dataset", name).plugin
+            reader = plugin.title if plugin.distribution != DISTRIBUTION else ""
+        except SegregError:
+            reader = "a plugin that is not installed"
+        if reader:
+            shown[name] = (
+                f'note    trained on images as the dataset "{name}" of {reader} reads them; files '
                 "are read by segreg itself, so their bands and values must be the same"
             )
     return list(shown.values())

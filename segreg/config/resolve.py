@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segreg.config.recipe import KeyPath, Recipe, read_recipe, to_yaml
 from segreg.config.sections import Evaluate, Input, Split, Train
@@ -14,6 +14,9 @@ from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, wit
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Part, Registry, load_registry
 from segreg.settings import Setting, check_value, format_type, format_value, plain, settings_of
+
+if TYPE_CHECKING:
+    from segreg.runtime.device import PrecisionName
 
 PARTS = {"dataset": "dataset", "encoder": "encoder", "decoder": "decoder", "optimizer": "optimizer"}
 """Sections that name one part, which a recipe must have, and the kind of it."""
@@ -80,17 +83,32 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Resolved:
+class NetworkRecipe:
+    """What a recipe says of its network, checked and complete."""
+
+    input: Input
+    encoder: Choice
+    decoder: Choice
+    auxiliary: Choice | None
+
+
+@dataclass(frozen=True)
+class InferenceRecipe(NetworkRecipe):
+    """What predicting needs of a recipe: the network, and three settings of the sections train and evaluate."""
+
+    precision: PrecisionName
+    channels_last: bool
+    threshold: float
+
+
+@dataclass(frozen=True)
+class Resolved(NetworkRecipe):
     """A recipe, checked and complete."""
 
     seed: int
     dataset: Choice
     split: Split
-    input: Input
     augment: tuple[Choice, ...]
-    encoder: Choice
-    decoder: Choice
-    auxiliary: Choice | None
     loss: tuple[Choice, ...]
     optimizer: Choice
     schedule: Choice | None
@@ -137,6 +155,17 @@ def resolve(recipe: Recipe, registry: Registry) -> Resolved:
         SegregError: everything that is wrong, together, each with its place.
     """
     return _Check(recipe, registry).whole()
+
+
+def resolve_inference(recipe: Recipe, registry: Registry) -> InferenceRecipe:
+    """Check what predicting needs of a recipe, and nothing else: other parts and settings may be gone by now.
+
+    The auxiliary decoder, which only training uses, is left out.
+
+    Raises:
+        SegregError: everything that is wrong with it, together, each with its place.
+    """
+    return _Check(recipe, registry).inference()
 
 
 def read_resolved(file: Path | str, overrides: Iterable[str] = ()) -> Resolved:
@@ -195,9 +224,30 @@ class _Check:
             "metrics": self.many("metric", ("evaluate", "metrics"), metrics, needed=scored),
         }
         self.across(found)
+        self.finish()
+        return Resolved(**found, source=self.recipe.source)
+
+    def inference(self) -> InferenceRecipe:
+        found: dict[str, Any] = {
+            **{name: self.needed_part(name, name) for name in ("encoder", "decoder")},
+            "input": self.section("input", self.recipe.values.get("input")),
+        }
+        train = self.section("train", self.some("train", "precision", "channels_last"))
+        evaluate = self.section("evaluate", self.some("evaluate", "threshold"))
+        self.finish()
+        return InferenceRecipe(
+            **found, auxiliary=None,
+            precision=train.precision, channels_last=train.channels_last, threshold=evaluate.threshold,
+        )  # fmt: skip
+
+    def some(self, name: str, *keys: str) -> Any:
+        """Return some of a section's settings."""
+        value = self.recipe.values.get(name)
+        return {key: value[key] for key in keys if key in value} if isinstance(value, Mapping) else value
+
+    def finish(self) -> None:
         if self.problems:
             raise SegregError.of(sorted(self.problems, key=_reading_order))
-        return Resolved(**found, source=self.recipe.source)
 
     def wrong(self, message: str, path: KeyPath, hint: str = "", *, at_key: bool = False) -> None:
         place = self.recipe.key_place(path) if at_key else self.recipe.place(path)

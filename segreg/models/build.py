@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from segreg.config.resolve import Choice, Resolved
+from segreg.config.resolve import Choice, NetworkRecipe, Resolved
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import Dataset, Decoder, Encoder
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from segreg.models.segmenter import Normalize, Segmenter
     from segreg.registry.protocols import Loss, Schedule
     from segreg.task import Task
+
+Network = TypeVar("Network", bound=NetworkRecipe)
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of ImageNet's images, of values in [0, 1]."""
@@ -44,7 +46,7 @@ def build_dataset(recipe: Resolved) -> Dataset:
     return dataset
 
 
-def build_encoder(recipe: Resolved) -> Encoder:
+def build_encoder(recipe: NetworkRecipe) -> Encoder:
     """Return the recipe's encoder.
 
     Raises:
@@ -84,7 +86,7 @@ def _encoder(choice: Choice, in_channels: int) -> Encoder:
     return encoder
 
 
-def build_model(recipe: Resolved, task: Task, encoder: Encoder | None = None) -> Segmenter:
+def build_model(recipe: NetworkRecipe, task: Task, encoder: Encoder | None = None) -> Segmenter:
     """Return encoder, decoder and heads as one module, checked by one small forward pass.
 
     Args:
@@ -108,7 +110,7 @@ def build_model(recipe: Resolved, task: Task, encoder: Encoder | None = None) ->
     return model
 
 
-def _of_its_part(error: SegregError, recipe: Resolved) -> SegregError:
+def _of_its_part(error: SegregError, recipe: NetworkRecipe) -> SegregError:
     """Return what is wrong with a network with the place of the part that it begins with, and whose part that is."""
     problem = error.problems[0]
     title = problem.message.removeprefix("the head of ")
@@ -126,7 +128,7 @@ def _decoder(choice: Choice, encoder: Encoder) -> Decoder:
     return decoder
 
 
-def without_pretrained(recipe: Resolved) -> Resolved:
+def without_pretrained(recipe: Network) -> Network:
     """Return the recipe with every `weights` setting null, for a model whose weights are loaded afterwards."""
 
     def plain_start(choice: Choice | None) -> Choice | None:
@@ -138,7 +140,7 @@ def without_pretrained(recipe: Resolved) -> Resolved:
     return dataclasses.replace(recipe, **parts)  # type: ignore[arg-type]
 
 
-def build_normalize(recipe: Resolved, encoder: nn.Module) -> Normalize:
+def build_normalize(recipe: NetworkRecipe, encoder: nn.Module) -> Normalize:
     """Return what turns values of 0 to 255 into what the encoder was trained on."""
     from segreg.models.segmenter import Normalize
 

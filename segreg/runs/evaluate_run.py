@@ -138,7 +138,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     evaluation = {
         "run": str(run.directory.path),
         "recipe": recipe.source,
-        "weights": request.weights if run.directory.best.exists() else "last",
+        "weights": run.weights_file(request.weights).stem,
         "notice": "; ".join(filter(None, (chosen.dataset.notice, trained_on))),
         "dataset": chosen.source.dataset.part.name,
         "data_recipe": chosen.source.source,

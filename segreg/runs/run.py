@@ -243,7 +243,7 @@ class _Job:
             TrainingData(assembly.train, assembly.val, build.build_metrics(recipe, assembly.dataset.task)),
             Output(
                 self.directory.path,
-                notes=notes_for_weights(recipe, assembly.dataset, assembly.objective.normalize),
+                notes=notes_for_weights(recipe, assembly.dataset, assembly.objective),
                 observe=observer.epoch_end if observer else None,
             ),
             resume=self.state,

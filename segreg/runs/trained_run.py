@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,32 +14,38 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runs.directory import RunDirectory, open_run_directory
+from segreg.runtime.files import cannot_read, read_json
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from segreg.config.resolve import Resolved
+    from segreg.config.recipe import Recipe
+    from segreg.config.resolve import InferenceRecipe, Resolved
     from segreg.inference.predictor import InferenceConfig, Predictor
     from segreg.models.segmenter import Normalize, Segmenter
     from segreg.registry.protocols import Dataset
     from segreg.runtime.device import PrecisionName
     from segreg.task import Task
+    from segreg.training.loss import Objective
 
-RECIPE, TASK, NORMALIZE = "recipe", "task", "normalize"
+Weights = Literal["best", "last"]
+RECIPE, TASK, NORMALIZE, SIZE_DIVISOR = "recipe", "task", "normalize", "size_divisor"
 """Notes in a weights file by which it explains itself without its run directory."""
 
 
-def notes_for_weights(recipe: Resolved, dataset: Dataset, normalize: nn.Module) -> dict[str, str]:
-    """Return what a weights file says of the network: recipe, classes and statistics of normalisation."""
+def notes_for_weights(recipe: Resolved, dataset: Dataset, objective: Objective) -> dict[str, str]:
+    """Return what a weights file says of the network: recipe, classes, statistics of normalisation, padding."""
     from importlib.metadata import version
 
-    statistics = {"mean": normalize.mean.flatten().tolist(), "std": normalize.std.flatten().tolist()}  # type: ignore[operator]
+    normalize: Any = objective.normalize
+    statistics = {"mean": normalize.mean.flatten().tolist(), "std": normalize.std.flatten().tolist()}
     return {
         RECIPE: recipe.yaml(),
         TASK: json.dumps(asdict(dataset.task)),
         NORMALIZE: json.dumps(statistics),
+        SIZE_DIVISOR: str(objective.model.size_divisor),
         "notice": dataset.notice,
         "segreg": version(DISTRIBUTION),
     }
@@ -58,12 +66,12 @@ class Run:
         """Return `results.json`: final metrics with their definitions.
 
         Raises:
-            SegregError: the run has not come to its end.
+            SegregError: the run has not come to its end, or the file is damaged.
         """
         if not self.directory.results.is_file():
             hint = f"segreg run --resume {self.directory.path} continues with it"
             raise SegregError(f"{self.directory.path} has no results yet", hint=hint)
-        results: dict[str, Any] = json.loads(self.directory.results.read_text(encoding="utf-8"))
+        results: dict[str, Any] = read_json(self.directory.results, "the results of a run")
         return results
 
     @property
@@ -74,47 +82,108 @@ class Run:
         return history.read(self.directory.path)
 
     @cached_property
-    def recipe(self) -> Resolved:
-        """Return the run's complete recipe."""
+    def written(self) -> Recipe:
+        """Return the run's complete recipe as it is written, none of its parts looked up."""
         from segreg.config.recipe import read_recipe
+
+        return read_recipe(self.directory.resolved)
+
+    @cached_property
+    def recipe(self) -> Resolved:
+        """Return the run's complete recipe.
+
+        Raises:
+            SegregError: a plugin that it names a part of is not installed any more, or has other settings.
+        """
         from segreg.config.resolve import resolve
         from segreg.registry.registry import load_registry
 
-        return resolve(read_recipe(self.directory.resolved), load_registry())
+        return resolve(self.written, load_registry())
 
-    def model(self, weights: Literal["best", "last"] = "best") -> Segmenter:
+    @cached_property
+    def network(self) -> InferenceRecipe:
+        """Return what predicting needs of the recipe; plugins of other parts need not be installed.
+
+        Raises:
+            SegregError: the plugin of the encoder or decoder is not installed any more, or has other settings.
+        """
+        from segreg.config.resolve import resolve_inference
+        from segreg.registry.registry import load_registry
+
+        return resolve_inference(self.written, load_registry())
+
+    def weights_file(self, weights: Weights = "best") -> Path:
+        """Return the file of the best epoch's weights, or of the last one's.
+
+        Where no epoch was the best, because the monitored value was never defined, the last one's are the best.
+
+        Raises:
+            SegregError: there are no such weights; the message says which ones there are.
+        """
+        best, last = self.directory.best, self.directory.last
+        file, other = (best, last) if weights == "best" else (last, best)
+        if file.is_file():
+            return file
+        if not other.is_file():
+            hint = f"segreg run --resume {self.directory.path} continues with it"
+            raise SegregError(f"{self.directory.path} has no {weights} weights yet", hint=hint)
+        if weights == "last":
+            raise SegregError(f"{last}: is missing", hint="--weights best takes the best epoch's")
+        epoch = self._best_epoch()
+        if epoch is None:
+            return last
+        raise SegregError(
+            f"{best}: is missing" + (f", though {epoch} was the best" if epoch else ""),
+            hint='--weights last takes the last epoch\'s (weights="last" in Python)',
+        )
+
+    def _best_epoch(self) -> str | None:
+        """Return which epoch was the best; "" if no file says so, None if the monitored value was never defined."""
+        results: Mapping[str, Any] = {}
+        rows: list[dict[str, float]] = []
+        with contextlib.suppress(SegregError):
+            results = self.results
+        with contextlib.suppress(SegregError):
+            rows = self.history
+        if epoch := results.get("best_epoch"):
+            return f"epoch {epoch}"
+        monitor = _Notes.read(self.directory.last).values.get("monitor", "")
+        values = [row[monitor] for row in rows if monitor in row]
+        if not all(map(math.isnan, values)):
+            return f"one of {len(values)} epochs"
+        return None if values or "best_epoch" in results else ""
+
+    def model(self, weights: Weights = "best") -> Segmenter:
         """Return the trained network, in evaluation mode on the CPU. Nothing is downloaded.
 
-        Where no epoch was the best, because the monitored value was never defined, the last one's weights are taken.
+        It has no auxiliary decoder, which only training uses. Where no epoch was the best, because the monitored value
+        was never defined, the last one's weights are taken.
 
         Shape: `preprocess`ed images `[B, C, H, W]` to logits `[B, K, H, W]`.
 
         Raises:
-            SegregError: there are no such weights yet, or they don't fit the installed plugins' network.
+            SegregError: there are no such weights, or they don't fit the installed plugins' network.
         """
         from segreg.models.build import build_model, without_pretrained
         from segreg.training.checkpoint import load_weights
 
-        file = self.directory.best if weights == "best" and self.directory.best.exists() else self.directory.last
-        if not file.is_file():
-            hint = f"segreg run --resume {self.directory.path} continues with it"
-            raise SegregError(f"{self.directory.path} has no {weights} weights yet", hint=hint)
-        model = build_model(without_pretrained(self.recipe), self.task)
-        load_weights(model, file)
+        file = self.weights_file(weights)
+        notes = _Notes.read(file)
+        model = build_model(without_pretrained(self.network), notes.task())
+        load_weights(model, file, without=("auxiliary.", "auxiliary_head."))
+        # Images are padded as they were in training, also where an auxiliary decoder asked for it.
+        model.size_divisor = int(notes.values.get(SIZE_DIVISOR, model.size_divisor))
         return model.eval()
 
     @cached_property
     def task(self) -> Task:
         """Return the classes."""
-        from segreg.task import Task
-
-        stored = json.loads(self._notes[TASK])
-        return Task(tuple(stored["classes"]), stored["mode"])
+        return self._notes.task()
 
     @property
     def notice(self) -> str:
         """Return what must not be overlooked of the data that it was trained on, such as that it was synthetic."""
-        return self._notes.get("notice", "")
+        return self._notes.values.get("notice", "")
 
     def preprocess(self, image: NDArray[Any] | Path | str) -> Tensor:
         """Return an image as the network takes it: resized and normalised.
@@ -131,18 +200,18 @@ class Run:
         from segreg.data.images import fit_channels, to_uint8
 
         pixels, name = _read(image)
-        section = self.recipe.input
+        section = self.network.input
         fitted = fit_image(to_uint8(fit_channels(pixels, section.channels, name), section.sixteen_bit, name), section)
         # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
         own = torch.from_numpy(np.require(fitted, requirements=["C", "W"]))
-        normalized: Tensor = self._normalize()(own.permute(2, 0, 1)[None])
+        normalized: Tensor = self._notes.normalize()(own.permute(2, 0, 1)[None])
         return normalized
 
     def predict(
         self,
         image: NDArray[Any] | Path | str,
         *,
-        weights: Literal["best", "last"] = "best",
+        weights: Weights = "best",
         threshold: float | None = None,
         config: InferenceConfig | None = None,
     ) -> NDArray[np.uint8]:
@@ -170,7 +239,7 @@ class Run:
         self,
         image: NDArray[Any] | Path | str,
         *,
-        weights: Literal["best", "last"] = "best",
+        weights: Weights = "best",
         config: InferenceConfig | None = None,
     ) -> NDArray[np.float32]:
         """Return probabilities, float32 `[K, H, W]` in [0, 1], at the image's own size.
@@ -191,7 +260,7 @@ class Run:
 
     def predictor(
         self,
-        weights: Literal["best", "last"] = "best",
+        weights: Weights = "best",
         *,
         device: str = "cpu",
         precision: PrecisionName | Literal["recipe"] = "float32",
@@ -218,38 +287,79 @@ class Run:
         prepare_device(place)
         if name == "recipe":
             # A run with fp16 on its GPU predicts on a CPU too.
-            name = self.recipe.train.precision
+            name = self.network.precision
             name = "auto" if name == "fp16" and place.type != "cuda" else name
-        model = self.model(weights).to(place)
-        if self.recipe.train.channels_last:
+        file = self.weights_file(weights)
+        notes, model = _Notes.read(file), self.model(weights).to(place)
+        if self.network.channels_last:
             model = model.to(memory_format=torch.channels_last)
+        which = " (last weights)" if file == self.directory.last else ""
+        if which and weights == "best":
+            which = " (last weights: no epoch was the best)"
         predictor = self._predictors[weights, device, precision] = Predictor(
-            name=str(self.directory.path) + (" (last weights)" if weights == "last" else ""),
+            name=str(self.directory.path) + which,
             model=model,
-            normalize=self._normalize().to(place),
-            input=self.recipe.input,
-            task=self.task,
-            threshold=self.recipe.evaluate.threshold,
+            normalize=notes.normalize().to(place),
+            input=self.network.input,
+            task=notes.task(),
+            threshold=self.network.threshold,
             device=place,
             precision=choose_precision(name, place),
         )
         return predictor
-
-    def _normalize(self) -> Normalize:
-        from segreg.models.segmenter import Normalize
-
-        statistics = json.loads(self._notes[NORMALIZE])
-        return Normalize(statistics["mean"], statistics["std"])
 
     @cached_property
     def _predictors(self) -> dict[tuple[str, str, str], Predictor]:
         return {}
 
     @cached_property
-    def _notes(self) -> Mapping[str, str]:
+    def _notes(self) -> _Notes:
+        """Return the notes of the best weights, or of the last ones where those are missing or damaged."""
+        try:
+            notes = _Notes.read(self.directory.best)
+            notes.task()
+        except SegregError:
+            if not self.directory.last.is_file():
+                raise
+            notes = _Notes.read(self.directory.last)
+        return notes
+
+
+@dataclass(frozen=True)
+class _Notes:
+    """The notes in a weights file."""
+
+    file: Path
+    values: Mapping[str, str]
+
+    @classmethod
+    def read(cls, file: Path) -> _Notes:
         from segreg.training.checkpoint import read_notes
 
-        return read_notes(self.directory.last)
+        return cls(file, read_notes(file))
+
+    def task(self) -> Task:
+        from segreg.task import Task
+
+        with self._understood():
+            stored = json.loads(self.values[TASK])
+            return Task(tuple(stored["classes"]), stored["mode"])
+
+    def normalize(self) -> Normalize:
+        from segreg.models.segmenter import Normalize
+
+        with self._understood():
+            statistics = json.loads(self.values[NORMALIZE])
+            return Normalize(statistics["mean"], statistics["std"])
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Report what is not as `notes_for_weights` writes it."""
+        try:
+            yield
+        except (ValueError, LookupError, TypeError) as error:
+            what = "a weights file of a run, whose notes say what the network was trained on"
+            raise cannot_read(error, self.file, what) from None
 
 
 def load_run(path: Path | str) -> Run:

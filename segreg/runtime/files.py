@@ -113,13 +113,16 @@ def outside_error(error: OSError) -> str:
 
 
 def read_json(file: Path, what: str = "") -> Any:
-    """Return the content of a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
         SegregError: it is missing, unreadable or damaged.
     """
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("it does not hold an object")
+        return content
     except (OSError, ValueError, RecursionError) as error:
         raise cannot_read(error, file, what) from None
 

@@ -234,18 +234,20 @@ def matched(
     )
 
 
-def load_weights(module: nn.Module, path: Path, *, strict: bool = True) -> Match:
+def load_weights(module: nn.Module, path: Path, *, strict: bool = True, without: tuple[str, ...] = ()) -> Match:
     """Load a weights file into a module and report what matched.
 
     Args:
         module: the network.
         path: the file.
         strict: whether every name and shape must match; without it those that do are loaded.
+        without: how names begin of tensors in the file that the module needs not have.
 
     Raises:
         SegregError: the file can't be read, or does not match; nothing is loaded then.
     """
     tensors, notes = read_weights(path)
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(without)}
     fitting, match = matched(module.state_dict(), tensors, notes)
     if not fitting or (strict and (match.missing or match.unexpected or match.mismatched)):
         raise SegregError(f"{path}: the weights do not fit the network", hint=str(match).replace("loaded", "fit"))

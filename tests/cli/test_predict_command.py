@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import json
 import shutil
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import plugged
 import segreg as package
 import tiny_runs
 from segreg.runs.trained_run import Run
@@ -59,20 +59,58 @@ def pixels(file):
         return np.array(image)
 
 
-def test_that_another_package_read_the_images_in_training_is_said(segreg, finished, photos, monkeypatch):
+READER = """
+from segreg import Entry, hookimpl
+from segreg_plugins.datasets.synthetic_lesions import synthetic_lesions
+
+@hookimpl
+def segreg_entries():
+    return [Entry("dataset", "tables", synthetic_lesions)]
+"""
+
+
+def test_that_another_package_read_the_images_in_training_is_said(segreg, finished, photos, plugin, installed):
     reported = "note    trained on images as the dataset"
     assert reported not in segreg("predict", finished.directory.path, photos, "--out", "out").out
-    part = finished.recipe.dataset.part
-    strange = dataclasses.replace(
-        part, plugin=dataclasses.replace(part.plugin, distribution="segreg-tables", version="2")
-    )
-    changed = dataclasses.replace(finished.recipe, dataset=dataclasses.replace(finished.recipe.dataset, part=strange))
-    monkeypatch.setattr(Run, "recipe", changed)
-    printed = segreg("predict", finished.directory.path, photos, "--out", "again")
+    shutil.copytree(finished.directory.path, "copy")
+    resolved = Path("copy/resolved.yaml")
+    resolved.write_text(resolved.read_text().replace("name: synthetic_lesions", "name: tables"))
+    printed = segreg("predict", "copy", photos, "--out", "again")
+    assert f'{reported} "tables" of a plugin that is not installed reads them; files are read by' in printed.out
+    installed(*plugged.builtin(), plugin(READER, distribution="segreg-tables", version="2"))
+    printed = segreg("predict", "copy", photos, "--out", "again")
+    assert printed.status == 0
     assert (
-        f'{reported} "synthetic_lesions" of segreg-tables 2 reads them; files are read by segreg itself, so their '
+        f'{reported} "tables" of segreg-tables 2 reads them; files are read by segreg itself, so their '
         "bands and values must be the same"
     ) in printed.out
+
+
+def test_predicting_takes_a_folder_with_weights_and_recipe_alone(segreg, finished, photos):
+    Path("alone").mkdir()
+    for file in (finished.directory.best, finished.directory.resolved):
+        shutil.copy(file, "alone")
+    printed = segreg("predict", "alone", photos, "--out", "out")
+    assert (printed.status, printed.err) == (0, "")
+    np.testing.assert_array_equal(pixels("out/masks/b/1.png"), finished.predict(photos / "b/1.png") * 255)
+    printed = segreg("predict", "alone", photos, "--out", "out", "--weights", "last")
+    assert (printed.status, printed.err.splitlines()[0]) == (2, "error: alone/last.safetensors: is missing")
+
+
+def test_best_weights_that_are_missing_are_not_replaced_unsaid(segreg, finished, photos):
+    shutil.copytree(finished.directory.path, "copy")
+    Path("copy/best.safetensors").unlink()
+    printed = segreg("predict", "copy", photos, "--out", "out")
+    best = finished.results["best_epoch"]
+    assert printed.status == 2
+    assert printed.err.startswith(f"error: copy/best.safetensors: is missing, though epoch {best} was the best\n")
+    assert "--weights last" in printed.err
+    assert not Path("out").exists()
+    results = json.loads(Path("copy/results.json").read_text())
+    Path("copy/results.json").write_text(json.dumps({**results, "best_epoch": 0}))
+    Path("copy/history.jsonl").unlink()
+    printed = segreg("predict", "copy", photos, "--out", "out")
+    assert "run     copy (last weights: no epoch was the best)" in printed.out.splitlines()
 
 
 def test_masks_of_a_folder_keep_its_folders(segreg, finished, photos):

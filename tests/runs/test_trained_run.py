@@ -18,6 +18,7 @@ import plugged
 import segreg
 import tiny_runs
 from segreg.errors import SegregError
+from segreg.models.build import build_model
 from segreg.training.checkpoint import read_notes, save_weights
 
 
@@ -79,8 +80,168 @@ def test_the_best_weights_and_the_last_are_reported_apart(finished, tmp_path):
     assert np.array_equal(run.probabilities(image), finished.probabilities(image))
     assert (run.probabilities(image, weights="last") == 0.5).all()
     assert run.predict(image, weights="last").all()
-    (copy / "best.safetensors").unlink()  # where no epoch was the best, the last one stands in
-    assert segreg.load_run(copy).predict(image).all()
+
+
+@pytest.mark.parametrize("left", [("results.json",), ("history.jsonl",), ()])
+def test_missing_best_weights_are_not_replaced_by_the_last_ones(left, finished, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("resolved.yaml", "last.safetensors", *left):
+        shutil.copy(finished.directory.path / name, copy)
+    run, image = segreg.load_run(copy), noise(32, 32, 3)
+    for use in (run.model, run.predictor, lambda: run.predict(image), lambda: run.probabilities(image)):
+        with pytest.raises(SegregError, match=r"best\.safetensors: is missing") as raised:
+            use()
+        assert "--weights last" in str(raised.value)
+    if left == ("results.json",):
+        assert f"epoch {finished.results['best_epoch']} was the best" in str(raised.value)
+    assert np.array_equal(run.predict(image, weights="last"), finished.predict(image, weights="last"))
+    assert run.preprocess(image).shape == (1, 3, 32, 32)
+    shutil.copy(finished.directory.best, copy)
+    (copy / "last.safetensors").unlink()
+    with pytest.raises(SegregError, match=r"last\.safetensors: is missing") as raised:
+        run.model("last")
+    assert "--weights best" in str(raised.value)
+
+
+@pytest.mark.parametrize("left", ["results.json", "history.jsonl"])
+def test_where_no_epoch_was_the_best_the_last_weights_are_taken_and_named(left, finished, tmp_path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("resolved.yaml", "last.safetensors", left):
+        shutil.copy(finished.directory.path / name, copy)
+    if left == "results.json":
+        (copy / left).write_text(json.dumps({**finished.results, "best_epoch": 0, "best_value": None}))
+    else:
+        rows = [json.loads(line) for line in (copy / left).read_text().splitlines()]
+        (copy / left).write_text("".join(json.dumps({**row, "val.dice.pooled": None}) + "\n" for row in rows))
+    run, image = segreg.load_run(copy), noise(32, 32, 3)
+    assert np.array_equal(run.predict(image), finished.predict(image, weights="last"))
+    assert run.predictor().name == f"{copy} (last weights: no epoch was the best)"
+
+
+PARTS = """
+import albumentations, torch, torchmetrics
+from segreg import Entry, hookimpl
+from segreg_plugins.datasets.synthetic_lesions import synthetic_lesions
+
+def loss(task):
+    \"\"\"A loss.\"\"\"
+    return lambda logits, target: logits.sigmoid().mean()
+
+def metric(task, threshold):
+    \"\"\"A metric.\"\"\"
+    return torchmetrics.MeanMetric()
+
+def schedule(optimizer, steps_per_epoch, epochs):
+    \"\"\"A schedule.\"\"\"
+    return torch.optim.lr_scheduler.ConstantLR(optimizer)
+
+def optimizer(parameters):
+    \"\"\"An optimizer.\"\"\"
+    return torch.optim.SGD(parameters, lr=0.01)
+
+def augmentation():
+    \"\"\"An augmentation.\"\"\"
+    return albumentations.HorizontalFlip()
+
+@hookimpl
+def segreg_entries():
+    parts = {"loss": loss, "schedule": schedule, "optimizer": optimizer, "augmentation": augmentation}
+    return [Entry("dataset", "gone.dataset", synthetic_lesions),
+            *(Entry(kind, f"gone.{kind}", part) for kind, part in parts.items())]
+"""
+
+
+def test_predicting_needs_the_plugins_of_the_network_alone(tmp_path, plugin, installed):
+    installed(*plugged.builtin(), plugin(PARTS))
+    text = tiny_runs.RECIPE.replace("synthetic_lesions", "gone.dataset").replace("loss: dice_bce", "loss: gone.loss")
+    text = text.replace("{name: adam, lr: 0.01}", "gone.optimizer")
+    text = text.replace("name: HorizontalFlip, p: 0.5", "name: gone.augmentation")
+    made = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", "schedule=gone.schedule", text=text)
+    image = noise(40, 30, 3)
+    expected = made.probabilities(image)
+    installed(*plugged.builtin())
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("resolved.yaml", "best.safetensors"):
+        shutil.copy(made.directory.path / name, alone)
+    run = segreg.load_run(alone)
+    with pytest.raises(SegregError, match=r"gone\.loss"):
+        _ = run.recipe
+    assert np.array_equal(run.probabilities(image), expected)
+    assert run.task.classes == ("lesion",)
+    assert run.preprocess(image).shape == (1, 3, 32, 32)
+
+
+def test_settings_that_training_alone_has_are_not_looked_at(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.directory.path, copy)
+    resolved = (copy / "resolved.yaml").read_text()
+    changed = resolved.replace("epochs: 6", "cycles: 6").replace("name: adam", "name: adam\n  of_another_time: 3")
+    assert changed.count("cycles") == changed.count("of_another_time") == 1
+    (copy / "resolved.yaml").write_text(changed + "a_new_section: {}\n")
+    image = noise(40, 30, 3)
+    assert np.array_equal(segreg.load_run(copy).predict(image), finished.predict(image))
+    (copy / "resolved.yaml").write_text(resolved.replace("channels_last: true", "channels_last: perhaps"))
+    with pytest.raises(SegregError, match='"channels_last" of the section "train"'):
+        segreg.load_run(copy).predict(image)
+
+
+def test_an_auxiliary_decoder_is_not_needed_and_its_padding_is_kept(tmp_path, plugin, installed):
+    decoder = """
+from segreg import Entry, hookimpl
+from torch import nn
+
+class Wide(nn.Module):
+    size_divisor = 48
+    def __init__(self, encoder):
+        super().__init__()
+        self.channels, self.stride = encoder.channels[-1], encoder.strides[-1]
+    def forward(self, levels):
+        return levels[-1]
+
+def wide(encoder):
+    \"\"\"A decoder that wants images of multiples of 48.\"\"\"
+    return Wide(encoder)
+
+@hookimpl
+def segreg_entries():
+    return [Entry("decoder", "gone.wide", wide)]
+"""
+    installed(*plugged.builtin(), plugin(decoder))
+    made = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", "auxiliary={name: gone.wide, weight: 0.1}")
+    whole = build_model(made.recipe, made.task).eval()
+    whole.load_state_dict(load_file(made.directory.best))
+    assert whole.auxiliary is not None
+    image = noise(32, 32, 3)
+    with torch.inference_mode():
+        expected = whole(made.preprocess(image))
+    installed(*plugged.builtin())
+    run = segreg.load_run(made.directory.path)
+    with torch.inference_mode():
+        assert torch.equal(run.model()(run.preprocess(image)), expected)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", '{"a": "\\', b"\xff\xfe{}"])
+def test_damaged_results_are_named(content, finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.directory.path, copy)
+    (copy / "results.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SegregError, match=r"results\.json: damaged") as raised:
+        _ = segreg.load_run(copy).results
+    assert "the results of a run" in str(raised.value)
+
+
+def test_weights_without_the_notes_of_a_run_are_named(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.directory.path, copy)
+    save_weights(load_file(copy / "best.safetensors"), copy / "best.safetensors", notes={"task": "lesions"})
+    run, image = segreg.load_run(copy), noise(32, 32, 3)
+    with pytest.raises(SegregError, match=r"best\.safetensors: damaged"):
+        run.predict(image)
+    assert run.task == finished.task  # of the last weights
+    assert np.array_equal(run.predict(image, weights="last"), finished.predict(image, weights="last"))
 
 
 def test_preprocessing_is_resizing_and_the_encoders_statistics(finished):

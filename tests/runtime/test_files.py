@@ -95,8 +95,8 @@ class Usage:
 
 def test_names_as_long_as_the_system_allows_can_be_written(tmp_path):
     name = "\u4f8b" * 85  # 255 bytes
-    write_json(tmp_path / name, 1)
-    assert read_json(tmp_path / name) == 1
+    write_json(tmp_path / name, {"a": 1})
+    assert read_json(tmp_path / name) == {"a": 1}
 
 
 def test_two_that_write_one_file_don_t_disturb_each_other(tmp_path):
