@@ -106,6 +106,21 @@ def check_value(hint: Any, value: Any) -> Any:
         raise ValueError(f"must be {format_type(hint)}, not {format_value(value)}{inside}") from None
 
 
+def check_default(setting: Setting) -> None:
+    """Check that a setting's default is a value that a recipe could write.
+
+    Raises:
+        ValueError: it is not; the message says what was expected.
+    """
+    if setting.required or type(setting.default) is setting.hint is not float:
+        return
+    try:
+        written = plain(setting.hint, setting.default)
+    except Exception as error:
+        raise ValueError(f"can't be written into a recipe: {type(error).__name__}: {error}") from None
+    check_value(setting.hint, written)
+
+
 def _path_as_text(value: Any) -> str:
     if isinstance(value, PurePath):
         return str(value)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from segreg.config.resolve import LARGEST_SEED, PARTS, SECTIONS, SETTINGS
+from segreg.errors import SegregError
 from segreg.registry.entry import Entry
 from segreg.registry.protocols import KINDS
 from segreg.registry.registry import Part, Registry
@@ -47,7 +48,7 @@ def _one_or_many(kind: str) -> dict[str, Any]:
 
 def _kind(registry: Registry, kind: str) -> dict[str, Any]:
     """Return a part's schema: a bare name, or a mapping with the name and that part's own settings."""
-    parts = registry.parts(kind)
+    parts = [part for part in registry.parts(kind) if _can_be_used(part)]
     count = Counter(part.name for part in parts)
 
     def written(part: Part) -> str:
@@ -59,16 +60,18 @@ def _kind(registry: Registry, kind: str) -> dict[str, Any]:
         for shared in _families(parts)
     ]
     families = [
-        (family, {"type": "string", "pattern": _begins(family.prefix)}) for _, family in registry.families(kind)
+        (plugin, family, {"type": "string", "pattern": _begins(family.prefix)})
+        for plugin, family in registry.families(kind)
     ]
-    for family, name in families:
-        if family.member_settings is None:  # every member has the same
+    for plugin, family, name in families:
+        if family.member_settings is None and _can_be_used(Part(kind, family.prefix, family, plugin, "")):
+            # every member has the same
             shape = _mapping(kind, [], family.settings(""), family.summary)
             shape["properties"]["name"] = name
         else:
             shape = {"type": "object", "properties": {"name": name}, "required": ["name"]}
         shapes.append(shape)
-    names: list[dict[str, Any]] = [name for _, name in families]
+    names: list[dict[str, Any]] = [name for _, _, name in families]
     if parts:
         names.insert(0, {"type": "string", "enum": [written(part) for part in parts]})
     return {"anyOf": [*names, *shapes]} if names else {"not": {}}
@@ -77,6 +80,14 @@ def _kind(registry: Registry, kind: str) -> dict[str, Any]:
 def _begins(prefix: str) -> str:
     """Return a pattern that JavaScript's strict regular expressions, which editors use, take as well."""
     return "^" + re.sub(r"[.*+?^${}()|\[\]\\/]", r"\\\g<0>", prefix)
+
+
+def _can_be_used(part: Part) -> bool:
+    """Whether a part's settings can be read; a recipe that names it gets the reason."""
+    try:
+        return part.settings is not None
+    except SegregError:
+        return False
 
 
 def _has_own_settings(part: Part) -> bool:

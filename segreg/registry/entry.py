@@ -14,7 +14,7 @@ from typing import Any
 
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import KINDS
-from segreg.settings import Setting, documented_arguments, settings_of
+from segreg.settings import Setting, check_default, documented_arguments, settings_of
 
 _TOLERANT: ContextVar[bool] = ContextVar("tolerant", default=False)
 
@@ -97,7 +97,7 @@ class Entry(_Offer):
         """Return what a recipe may set.
 
         Raises:
-            SegregError: a type hint can't be evaluated.
+            SegregError: a type hint can't be evaluated, or a default does not fit its own.
         """
         return _declared_settings(f"{self.kind} {self.name!r}", self.build)
 
@@ -146,10 +146,10 @@ class Family(_Offer):
         """Return what a recipe may set on `member`.
 
         Raises:
-            SegregError: a type hint can't be evaluated.
+            SegregError: a type hint can't be evaluated, or a default does not fit its own.
         """
         if self.member_settings:
-            return self.member_settings(member)
+            return _checked(f"{self.kind} {self.prefix + member!r}", self.build, self.member_settings(member))
         return _declared_settings(f"{self.kind} family {self.name!r}", self.build)
 
 
@@ -204,12 +204,25 @@ def where(function: Callable[..., Any]) -> str:
 
 def _declared_settings(title: str, build: Callable[..., Any]) -> Mapping[str, Setting]:
     try:
-        return settings_of(build)
+        return _checked(title, build, settings_of(build))
     except NameError as error:
         raise SegregError(
             f"{where(build)}: {title} has a type hint that can't be evaluated: {error}",
             hint="import what the hints of settings name at run time, not under TYPE_CHECKING alone",
         ) from error
+
+
+def _checked(title: str, build: Callable[..., Any], settings: Mapping[str, Setting]) -> Mapping[str, Setting]:
+    """Return settings whose defaults a recipe could write, as `resolved.yaml` does."""
+    for setting in settings.values():
+        try:
+            check_default(setting)
+        except ValueError as error:
+            raise SegregError(
+                f'{where(build)}: the default of "{setting.name}" of {title} {error}',
+                hint="its author must change the default or the type hint; until then the part can't be used",
+            ) from None
+    return settings
 
 
 def _first_line(function: Callable[..., Any]) -> str:

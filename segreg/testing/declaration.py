@@ -59,15 +59,17 @@ def settings_are_described(subject: Subject) -> None:
 
 def defaults_fit_their_hints(subject: Subject) -> None:
     """Each default is a value that a recipe could write."""
-    _readable(subject)
+    try:
+        _ = subject.part.settings
+    except SegregError as error:
+        if isinstance(error.__cause__, NameError):
+            raise NotChecked("its settings can't be read, see settings_are_described") from error
+        raise Broken(error.problems[0].message) from error
     optional = {name: s for name, s in subject.part.settings.items() if not s.required}
     if not optional:
         raise NotChecked("it has no setting with a default")
     for name, setting in optional.items():
-        try:
-            back = check_value(setting.hint, plain(setting.hint, setting.default))
-        except ValueError as error:
-            raise Broken(f'the default of "{name}" is refused: it {error}') from error
+        back = check_value(setting.hint, plain(setting.hint, setting.default))
         written, read = (json.dumps(plain(setting.hint, value)) for value in (setting.default, back))
         if back != setting.default and written != read:
             raise Broken(f'the default of "{name}" is {setting.default!r}, but a recipe that writes it gets {back!r}')

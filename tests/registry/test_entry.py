@@ -7,7 +7,7 @@ import pytest
 
 from segreg.errors import SegregError
 from segreg.registry.entry import Entry, Family, where
-from segreg.settings import Setting
+from segreg.settings import Fraction, Setting
 
 
 def good(task, *, power: float = 1.0):
@@ -210,3 +210,66 @@ def test_a_hint_that_only_type_checkers_can_see_is_reported_with_its_place():
     with pytest.raises(SegregError) as reported:
         Entry("loss", "x", build).settings  # noqa: B018
     assert str(reported.value) == says
+
+
+# defaults
+
+
+def wrong_default(task, *, power: int = 2.5, word: str = "a"):
+    """Return what it gives.
+
+    Args:
+        power: of something.
+        word: of something.
+    """
+
+
+def null_default(task, *, size: tuple[int, int] = None):  # noqa: RUF013 - it is the mistake
+    """Return what it gives.
+
+    Args:
+        size: of something.
+    """
+
+
+def out_of_range(task, *, share: Fraction = 2):
+    """Return what it gives.
+
+    Args:
+        share: of something.
+    """
+
+
+def no_value(task, *, device: int | object = object()):
+    """Return what it gives.
+
+    Args:
+        device: of something.
+    """
+
+
+WRONG_DEFAULTS = [
+    (wrong_default, "the default of \"power\" of loss 'x' must be an integer, not 2.5"),
+    (null_default, "the default of \"size\" of loss 'x' must be a list of 2 integers, not null"),
+    (out_of_range, "the default of \"share\" of loss 'x' must be a number between 0 and 1, not 2"),
+    (no_value, "the default of \"device\" of loss 'x' can't be written into a recipe: "),
+]
+
+
+@pytest.mark.parametrize(("build", "says"), WRONG_DEFAULTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_default_that_a_recipe_could_not_write_is_refused_with_its_place(build, says):
+    entry = Entry("loss", "x", build)
+    with pytest.raises(SegregError) as reported:
+        _ = entry.settings
+    assert str(reported.value).startswith(f"{at(build)}: {says}")
+
+
+def test_so_is_one_that_a_member_of_a_family_has():
+    def build(member, task, **settings):
+        """Return what it gives."""
+
+    family = Family("loss", "zoo", "zoo/", build, lambda: ["a"], lambda member: {"b": Setting("b", int, "c")})
+    with pytest.raises(
+        SegregError, match=r"test_entry.py:\d+: the default of \"b\" of loss 'zoo/a' must be an integer"
+    ):
+        family.settings("a")

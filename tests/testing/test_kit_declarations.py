@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -72,9 +73,10 @@ def test_settings_are_reported(said, outcome):
 
 
 def test_defaults_fit_their_hints(said, outcome):
-    assert said(entry(default_out_of_range), "defaults_fit_their_hints") == (
-        'the default of "power" is refused: it must be a number above 0, not 0.0'
-    )
+    words = said(entry(default_out_of_range), "defaults_fit_their_hints")
+    place, found = words.split(": ", 1)
+    assert re.fullmatch(r".*test_kit_declarations\.py:\d+", place)
+    assert found == "the default of \"power\" of loss 'broken' must be a number above 0, not 0.0"
     assert outcome(entry(default_that_reads_back_otherwise), "defaults_fit_their_hints").status == "passed"
 
 
@@ -83,10 +85,9 @@ def test_a_part_can_be_shown(said):
     assert words == '"words" can\'t be shown: TypeError: Object of type set is not JSON serializable'
 
 
-def test_a_schema_that_refuses_the_defaults(said):
-    assert said(entry(default_out_of_range), "its_schema_is_valid") == (
-        "its schema refuses a recipe that names it with these settings, or its defaults"
-    )
+def test_no_schema_is_made_of_defaults_that_do_not_fit(outcome):
+    found = outcome(entry(default_out_of_range), "its_schema_is_valid")
+    assert (found.status, found.what) == ("not checked", "its settings can't be read, see settings_are_described")
 
 
 HEAVY = "import torch\n" + plugged.OFFERING.format(name="heavy")

@@ -57,6 +57,20 @@ def test_a_setting_of_a_plugins_part(with_loss, plugin):
     )
 
 
+def test_a_part_whose_default_does_not_fit_its_type(with_loss, plugin, segreg):
+    both = OURS + OURS.replace("ours", "theirs").replace("segreg_entries", "others").replace("@hookimpl", "")
+    both = both.replace('return [Entry("loss", "ours", ours)]', 'return [Entry("loss", "ours", ours), *others()]')
+    source = plugin(both.replace("power: float = 1.0", "power: int = 2.5", 1), distribution="segreg-foo")
+    assert with_loss("ours", source) == (
+        "error: recipe.yaml:15:7: plugin.py:5: the default of \"power\" of loss 'ours' must be an integer, not 2.5\n"
+        "  its author must change the default or the type hint; until then the part can't be used\n"
+    )
+    assert segreg("check", "recipe.yaml", "loss=theirs").out == "recipe.yaml: fine\n"
+    schema = segreg("schema").out
+    assert '"theirs"' in schema
+    assert '"ours"' not in schema
+
+
 def test_a_part_of_a_plugin_that_could_not_be_loaded(with_loss, plugin):
     broken = plugin("import a_module_that_nobody_has\n" + OURS, distribution="segreg-foo")
     assert with_loss("ours", broken) == (
