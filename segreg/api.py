@@ -8,10 +8,11 @@ from typing import Any, Literal
 
 from segreg.config.recipe import Recipe, read_recipe
 from segreg.config.resolve import choose, resolve
-from segreg.errors import SegregError, did_you_mean, listed
+from segreg.errors import SegregError, did_you_mean, listed, with_article
 from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
 from segreg.runs.trained_run import Run
+from segreg.task import Task
 
 
 def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
@@ -57,7 +58,8 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
         **settings: the part's settings, checked as a recipe's are.
 
     Raises:
-        SegregError: there is no such part, or a setting is unknown, missing or of the wrong type.
+        SegregError: there is no such part, a setting is unknown, missing or of the wrong type, or what is given does
+            not serve.
     """
     if kind not in KINDS:
         hint = did_you_mean(kind, KINDS) or f"the kinds are {listed(list(KINDS))}"
@@ -66,9 +68,42 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
     if len(given) != len(wanted):
         words = ", ".join(wanted) or "nothing"
         raise SegregError(f"{kind} {name!r} is built from {words}; {len(given)} values were given")
-    return choose(kind, name, {key: _as_written(value) for key, value in settings.items()}, load_registry()).build(
-        *given
-    )
+    choice = choose(kind, name, {key: _as_written(value) for key, value in settings.items()}, load_registry())
+    for argument, value in zip(wanted, given, strict=True):
+        if expected := _misfit(argument, value):
+            problem = f'{kind} "{name}" is built from {argument}: {expected[0]} was expected, not {_short(value)}'
+            raise SegregError(problem, hint="\n".join(filter(None, (expected[1], f"defined at {choice.part.defined}"))))
+    return choice.build(*given)
+
+
+def _misfit(argument: str, value: Any) -> tuple[str, str] | None:
+    """Return what was expected for one of `Kind.gives`, and a hint, where a value can't serve for it."""
+    if argument in ("in_channels", "steps_per_epoch", "epochs"):
+        fits = isinstance(value, int) and not isinstance(value, bool) and value > 0
+        return None if fits else ("an integer above 0", "")
+    if argument == "threshold":
+        fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+        return None if fits else ("a number between 0 and 1", "0.5 is what recipes use")
+    if argument == "task":
+        hint = 'for example segreg.Task(("background", "lesion"), "multiclass")'
+        return None if isinstance(value, Task) else ("a segreg.Task", hint)
+    if argument == "encoder":
+        fits = callable(value) and hasattr(value, "channels") and hasattr(value, "strides")
+        return None if fits else ("a segreg.Encoder", 'for example segreg.build_part("encoder", "resnet18", 3)')
+    if argument == "parameter_groups":
+        fits = (
+            isinstance(value, list) and value and all(isinstance(group, dict) and "params" in group for group in value)
+        )
+        hint = 'for example [{"params": list(network.parameters())}]'
+        return None if fits else ('a list of groups, mappings with "params"', hint)
+    fits = hasattr(value, "param_groups") and hasattr(value, "step")
+    return None if fits else ("a torch.optim.Optimizer", "")
+
+
+def _short(value: Any) -> str:
+    """Return a value's words for a message: itself if it is plain, or else its type."""
+    plain = value is None or isinstance(value, (bool, int, float, str))
+    return repr(value)[:80] if plain else with_article(type(value).__name__)
 
 
 def _as_written(value: Any) -> Any:

@@ -116,6 +116,34 @@ def test_a_dataset_is_built_from_paths(tmp_path):
     assert [sample.id for sample in dataset.samples] == ["image 00", "image 01", "image 02"]
 
 
+NETWORK = torch.nn.Linear(2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted", "hint"),
+    [
+        (("optimizer", "adam", NETWORK.parameters()), 'a list of groups, mappings with "params"', "list(network.para"),
+        (("optimizer", "adam", list(NETWORK.parameters())), 'a list of groups, mappings with "params"', "[{"),
+        (("optimizer", "adam", []), 'a list of groups, mappings with "params"', "[{"),
+        (("loss", "dice", "binary"), "a segreg.Task was expected, not 'binary'", "segreg.Task("),
+        (("metric", "dice", segreg.Task(("a",), "binary"), 50), "a number between 0 and 1 was expected, not 50", "0.5"),
+        (("encoder", "resnet18", "RGB"), "an integer above 0 was expected, not 'RGB'", "defined at"),
+        (("decoder", "smp.fpn", NETWORK), "a segreg.Encoder was expected, not a Linear", 'build_part("encoder"'),
+        (("schedule", "cosine", NETWORK, 10, 2), "a torch.optim.Optimizer was expected, not a Linear", "defined at"),
+        (("schedule", "cosine", torch.optim.SGD(NETWORK.parameters()), 10, 0), "an integer above 0", "defined at"),
+    ],
+)
+def test_what_a_part_can_not_be_built_from_is_reported(arguments, wanted, hint):
+    settings = {"lr": 0.1} if arguments[0] == "optimizer" else {}
+    with pytest.raises(SegregError) as error:
+        segreg.build_part(*arguments, **settings)
+    message, hints = str(error.value).split("\n", 1)
+    assert message.startswith(f'{arguments[0]} "{arguments[1]}" is built from ')
+    assert wanted in message
+    assert hint in hints
+    assert "defined at " in hints
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "reported"),
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed, with_article
 from segreg.models.pyramid import Pyramid, check_encoder
+from segreg.registry.entry import where_made
 from segreg.registry.protocols import Decoder, Encoder
 
 if TYPE_CHECKING:
@@ -126,10 +127,32 @@ class Segmenter(nn.Module):
 
     @staticmethod
     def _logits(levels: Sequence[Tensor], decoder: Decoder, head: nn.Module, image: Tensor, padded: Tensor) -> Tensor:
-        logits: Tensor = head(decoder(levels))
+        logits = _map(head(_map(decoder(levels), "decoder", decoder)), "head of decoder", decoder, head)
         if logits.shape[-2:] != padded.shape[-2:]:
             logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., : image.shape[-2], : image.shape[-1]]
+
+
+def _map(given: Any, role: str, decoder: Any, part: Any = None) -> Tensor:
+    """Return what a decoder or a head gives.
+
+    Raises:
+        SegregError: it is not a map of features.
+    """
+    if not isinstance(given, Tensor) or given.ndim != 4:
+        keys = f" with {listed([str(key) for key in given])}" if isinstance(given, Mapping) else ""
+        shape = list(given.shape) if isinstance(given, Tensor) else f"{with_article(type(given).__name__)}{keys}"
+        raise SegregError(
+            f"the {role} {type(decoder).__name__} gives {shape} where [B, C, H, W] was expected",
+            hint=f"return one tensor, in training too; it is defined at {_place(decoder, part)}",
+        )
+    return given
+
+
+def _place(decoder: Any, head: Any) -> str:
+    """Return "file:line" of a head, or of its decoder where the head is none of the decoder's own classes."""
+    own = head is not None and not type(head).__module__.startswith("torch.")
+    return where_made(head if own else decoder)
 
 
 def predict_logits(
@@ -209,6 +232,12 @@ def _verify(model: Segmenter, image: Tensor, words: str) -> None:
     padded = model.pad(image)
     title = f"encoder {type(model.encoder).__name__}"
     levels = _tried(title, words, model.encoder, padded)
+    if not isinstance(levels, Sequence):
+        given = f"a tensor {list(levels.shape)}" if isinstance(levels, Tensor) else with_article(type(levels).__name__)
+        raise SegregError(
+            f"{title} gives {given} where a list of levels was expected, finest first",
+            hint=f"it is defined at {where_made(model.encoder)}",
+        )
     if len(levels) != len(model.encoder.strides):
         raise SegregError(f"{title} gives {len(levels)} levels, but declares {len(model.encoder.strides)}")
     declared = zip(model.encoder.channels, model.encoder.strides, strict=True)
@@ -225,8 +254,12 @@ def _verify(model: Segmenter, image: Tensor, words: str) -> None:
         slack = 1 + model.encoder.strides[0] / pixels
         _compare(title, features, decoder.channels, pixels, image=padded, slack=slack)
         logits = _tried(f"the head of {title}", words, head, features)
-        if logits.ndim != 4 or logits.shape[1] != model.classes:
-            raise SegregError(f"the head of {title} gives {list(logits.shape)} for {model.classes} classes")
+        logits = _map(logits, f"head of {role}", decoder, head)
+        if logits.shape[1] != model.classes:
+            raise SegregError(
+                f"the head of {title} gives {list(logits.shape)} for {model.classes} classes",
+                hint=f"it is defined at {_place(decoder, head)}",
+            )
 
 
 def _tried(title: str, words: str, part: Any, given: Any) -> Any:

@@ -202,6 +202,15 @@ def where(function: Callable[..., Any]) -> str:
     return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 
 
+def where_made(thing: Any) -> str:
+    """Return "file:line" of what a builder returned: of the function, or of the method that calls the object."""
+    for candidate in (getattr(thing, "func", thing), getattr(type(thing), "forward", None), type(thing).__call__):
+        code = getattr(inspect.unwrap(candidate), "__code__", None) if callable(candidate) else None
+        if code:
+            return f"{code.co_filename}:{code.co_firstlineno}"
+    return f"{type(thing).__module__}.{type(thing).__qualname__}"
+
+
 def _declared_settings(title: str, build: Callable[..., Any]) -> Mapping[str, Setting]:
     try:
         return _checked(title, build, settings_of(build))

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from segreg.errors import SegregError
+from segreg.registry.entry import where_made
+from segreg.task import IGNORE_INDEX
 from segreg.training.monitor import TOTAL
 
 if TYPE_CHECKING:
@@ -90,22 +92,46 @@ class Objective(nn.Module):
                 prefix, factor = (AUXILIARY, self.auxiliary_weight) if index else ("", 1.0)
                 losses = self.auxiliary_losses if index else self.losses
                 for name, weight, loss in zip(self.terms, self.weights, losses, strict=True):
-                    value = _scalar(name, loss(logits, targets)).float()
+                    value = _scalar(name, loss, loss(logits, targets)).float()
+                    if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
+                        value = _attached(name, loss, value, logits, targets)
                     terms[prefix + name] = terms.get(prefix + name, 0) + value
                     total = total + factor * weight * value
         return {TOTAL: total, **terms}, maps[0]
 
 
-def _scalar(name: str, value: object) -> Tensor:
+def _scalar(name: str, loss: object, value: object) -> Tensor:
     """Return the value of a loss.
 
     Raises:
-        SegregError: it is not a scalar.
+        SegregError: it is not a scalar of floats.
     """
-    if not isinstance(value, Tensor) or value.shape != ():
-        given = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise SegregError(f'the loss "{name}" returned {given} where a scalar tensor was expected')
+    if not isinstance(value, Tensor) or value.shape != () or not value.is_floating_point():
+        given = list(value.shape) if isinstance(value, Tensor) and value.shape != () else type(value).__name__
+        if isinstance(value, Tensor) and value.shape == ():
+            given = str(value.dtype)
+        hint = 'average over the batch, as in "cost.mean()"' if isinstance(value, Tensor) else "return one tensor"
+        raise SegregError(
+            f'the loss "{name}" returned {given} where a scalar tensor was expected',
+            hint=f"{hint}; it is defined at {where_made(loss)}",
+        )
     return value
+
+
+def _attached(name: str, loss: object, value: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the value of a loss that has no gradient: right where nothing is to be learned from a batch.
+
+    Raises:
+        SegregError: the batch has pixels to learn from.
+    """
+    if (targets != IGNORE_INDEX).any():
+        raise SegregError(
+            f'the loss "{name}" returned a value without a gradient: it is cut off from the logits, and nothing would '
+            "be learned from it",
+            hint="compute it from the logits by differentiable operations of torch: no .detach(), .item(), argmax, "
+            f"NumPy or torch.no_grad() on the way; it is defined at {where_made(loss)}",
+        )
+    return value + logits.flatten()[:0].sum()
 
 
 def _numbered(names: Sequence[str]) -> tuple[str, ...]:

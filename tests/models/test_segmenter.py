@@ -1,5 +1,8 @@
 """segreg.models.segmenter: sizes, padding, the auxiliary decoder, normalisation, and parts that do not fit."""
 
+import re
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -247,7 +250,8 @@ class TestVerify:
 
     def test_it_reports_a_head_of_other_classes(self):
         said = self.says(lambda m: setattr(m, "head", nn.Conv2d(6, 9, 1)))
-        assert said == "the head of decoder Decoder gives [1, 9, 8, 8] for 4 classes"
+        assert said.startswith("the head of decoder Decoder gives [1, 9, 8, 8] for 4 classes\n  it is defined at /")
+        assert re.search(r"test_segmenter\.py:\d+$", said)
 
     def test_it_reports_what_a_network_raises(self):
         said = self.says(lambda m: None, in_channels=1)
@@ -285,3 +289,61 @@ class TestConstruction:
             "decoder Decoder was built on levels of strides [4, 8], but the encoder's have since become [4, 4]\n"
             "  give decoder and auxiliary decoder the same output_stride"
         )
+
+
+class Mapped(nn.Module):
+    """Give a mapping where one tensor is expected, in training alone if it is asked to."""
+
+    def __init__(self, inner, *, training_alone=False):
+        super().__init__()
+        self.inner, self.training_alone = inner, training_alone
+
+    def forward(self, given):
+        found = self.inner(given)
+        return {"out": found, "aux": found} if self.training or not self.training_alone else found
+
+
+@pytest.mark.parametrize("training_alone", [True, False])
+@pytest.mark.parametrize("role", ["head of decoder", "decoder"])
+def test_a_decoder_or_a_head_that_gives_no_tensor_is_named_with_its_place(role, training_alone):
+    encoder, decoder = parts()
+    if role == "decoder":
+        channels, stride = decoder.channels, decoder.stride
+        decoder = Mapped(decoder, training_alone=training_alone)
+        decoder.channels, decoder.stride = channels, stride
+    model = Segmenter(encoder, decoder, 3)
+    if role != "decoder":
+        model.head = Mapped(model.head, training_alone=training_alone)
+    if training_alone:
+        verify(model, (32, 32), 3)
+    use = (
+        partial(model.train().all_logits, torch.randn(1, 3, 32, 32))
+        if training_alone
+        else partial(verify, model, (32, 32), 3)
+    )
+    with pytest.raises(SegregError) as reported:
+        use()
+    said = str(reported.value)
+    assert "gives a dict" in said or "gives dict" in said
+    assert "where [B, C, H, W] was expected" in said
+    if training_alone or role != "decoder":
+        assert f"the {role} " in said
+        assert 'with "out" and "aux"' in said
+        assert re.search(r"\n  return one tensor, in training too; it is defined at \S+test_segmenter\.py:\d+$", said)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [(lambda levels: dict(enumerate(levels)), "a dict"), (lambda levels: levels[0], "a tensor [1, ")],
+)
+def test_an_encoder_that_gives_no_list_is_named_with_its_place(given, words):
+    class Other(Encoder):
+        def forward(self, image):
+            return given(super().forward(image))
+
+    encoder = Other()
+    with pytest.raises(
+        SegregError, match=r"where a list of levels was expected.*\n.*test_segmenter\.py:\d+$"
+    ) as caught:
+        verify(Segmenter(encoder, Decoder(encoder), 3), (32, 32), 3)
+    assert f"encoder Other gives {words}" in str(caught.value)

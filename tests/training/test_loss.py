@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -125,4 +127,38 @@ def test_a_loss_that_is_not_a_scalar_is_refused(loss, given):
     objective = Objective(network(), Scale(), [("mine", 1.0, loss)])
     with pytest.raises(SegregError) as caught:
         objective(IMAGES, TARGETS)
-    assert str(caught.value) == f'the loss "mine" returned {given} where a scalar tensor was expected'
+    first, hint = str(caught.value).split("\n")
+    assert first == f'the loss "mine" returned {given} where a scalar tensor was expected'
+    assert re.search(r"it is defined at \S+test_loss\.py:\d+$", hint)
+
+
+class Detached(nn.Module):
+    def forward(self, logits, target):
+        return (logits.argmax(1) != target).float().mean()
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Detached(), lambda logits, target: logits.detach().mean(), lambda logits, target: torch.zeros(()),
+        lambda logits, target: torch.tensor(logits.mean().item()),
+    ],
+)  # fmt: skip
+def test_a_loss_that_is_cut_off_from_the_logits_is_refused(loss):
+    for losses in ([("mine", 1.0, loss)], [("bce", 1.0, bce), ("mine", 1.0, loss)]):
+        objective = Objective(network(), Scale(), losses)
+        with pytest.raises(
+            SegregError, match='the loss "mine" returned a value without a gradient: it is cut off'
+        ) as caught:
+            objective(IMAGES, TARGETS)
+        assert re.search(r"\n  compute it from the logits .*it is defined at \S+test_loss\.py:\d+$", str(caught.value))
+    with torch.no_grad():
+        objective.eval()(IMAGES, TARGETS)  # validation has no gradient anyway
+
+
+def test_a_loss_that_finds_nothing_to_learn_from_is_not_refused():
+    objective = Objective(network(), Scale(), [("mine", 1.0, lambda logits, target: torch.zeros(()))])
+    terms, _ = objective(IMAGES, torch.full_like(TARGETS, 255))
+    terms["loss"].backward()
+    assert terms["loss"] == 0
+    assert all(p.grad is None or not p.grad.any() for p in objective.model.parameters())
