@@ -255,11 +255,16 @@ class Registry:
         """
         return sorted(f"{family.prefix}{m}" for plugin, family in self.families(kind) for m in _members(plugin, family))
 
-    def notify(self, hook: str, **arguments: Any) -> list[str]:
-        """Report observers of a run; one that fails is named in the answer and stops nobody else."""
+    def notify(self, hook: str, *, only: str = "", **arguments: Any) -> list[str]:
+        """Report observers of a run, or one of them alone, by "DISTRIBUTION:NAME".
+
+        One that fails is named in the answer and stops nobody else.
+        """
         complaints = []
         with Guard() as guard:
             for implementation in reversed(getattr(self.manager.hook, hook).get_hookimpls()):  # as pluggy calls them
+                if only not in ("", implementation.plugin_name):
+                    continue
                 title = f"{hook} of {implementation.plugin_name}"
                 try:
                     with guard.call(title):

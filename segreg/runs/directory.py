@@ -36,6 +36,8 @@ class RunDirectory:
         """The weights of the last epoch."""
         self.results = path / "results.json"
         """The final metrics with their definitions."""
+        self.warnings = path / "warnings.log"
+        """What hooks of plugins, trackers for instance, have failed with; `results.json` has it too."""
         self.per_image = path / "per_image.csv"
         """The metrics of each test image."""
         self.counts = path / "counts.csv"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from segreg.config.resolve import Choice, Resolved, resolve
 from segreg.errors import SegregError, listed
 from segreg.models import build
 from segreg.models.segmenter import describe
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Registry
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory
@@ -26,6 +29,7 @@ from segreg.runs.trained_run import Run, notes_for_weights
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
 from segreg.runtime.files import read_json, replacing, write_json
 from segreg.runtime.lock import locked_folder
+from segreg.runtime.output import printable
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
 from segreg.training.checkpoint import STATE, State, load_state
@@ -211,8 +215,8 @@ class _Job:
             self.progress.say(f"interrupted while scoring. Go on with: segreg run --resume {self.directory.path}")
             raise
         if observer:
-            write_json(self.directory.results, results)
-            observer.end(Run(self.directory).results)
+            write_json(self.directory.results, {**results, "warnings": observer.warnings})
+            observer.end()
         barrier()  # every process returns a run whose files are complete
         return Run(self.directory)
 
@@ -257,6 +261,9 @@ class _Observer:
     def __init__(self, job: _Job) -> None:
         self.job = job
         self.plotted = 0.0
+        self.warnings = _read_warnings(job.directory.warnings)
+        """What hooks have failed with, also before the run was continued."""
+        self.said: set[str] = set()
 
     def start(self, ran_on: Mapping[str, Any]) -> None:
         """Before the first step."""
@@ -274,16 +281,44 @@ class _Observer:
             self.plotted = time.monotonic()
         self._call("segreg_epoch_end", epoch=epoch, values=dict(values))
 
-    def end(self, results: Mapping[str, Any]) -> None:
+    def end(self) -> None:
         """After everything but the report is written."""
-        self._call("segreg_run_end", results=results)
+        directory = self.job.directory
+        results = Run(directory).results
+        if self._call("segreg_run_end", results=results):
+            results = {**results, "warnings": self.warnings}
+            write_json(directory.results, results)
+            self._call("segreg_run_end", only=_REPORT, results=results)
         if results["stopped_because"] != "interrupted":  # which training has already reported
-            for line in format_results(results, self.job.directory):
+            for line in format_results(results, directory):
                 self.job.progress.say(line)
 
-    def _call(self, hook: str, **arguments: Any) -> None:
-        for complaint in self.job.registry.notify(hook, run=self.job.directory.path, **arguments):
-            self.job.progress.say(f"warning: {complaint}")
+    def _call(self, hook: str, *, only: str = "", **arguments: Any) -> bool:
+        """Call a hook, and return whether it failed; the run's directory and standard error get each failure once."""
+        path = self.job.directory.path
+        complaints = self.job.registry.notify(hook, only=only, run=path, **arguments)
+        for complaint in dict.fromkeys(complaints):
+            if complaint not in self.said:
+                self.said.add(complaint)
+                print(printable(f"warning: {complaint}"), file=sys.stderr, flush=True)  # whatever progress is shown
+            if complaint not in self.warnings:
+                self.warnings.append(complaint)
+                with contextlib.suppress(OSError), self.job.directory.warnings.open("a", encoding="utf-8") as file:
+                    file.write(printable(complaint).replace("\n", "\n  ") + "\n")
+        return bool(complaints)
+
+
+_REPORT = f"{DISTRIBUTION}:builtin-reports"
+"""The plugin that writes the report, which shows what the others have failed with at the run's end."""
+
+
+def _read_warnings(file: Path) -> list[str]:
+    """Return the warnings of a run's earlier processes; lines of one that follow its first are indented."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [warning.replace("\n  ", "\n") for warning in re.split(r"\n(?!  )", text) if warning]
 
 
 def _restore_pretrained(state: State, previous: Mapping[str, Any], model: dict[str, Any], assembly: Assembly) -> None:

@@ -24,6 +24,7 @@ from segreg.config.resolve import resolve
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 from segreg.runs.run import start_run, with_absolute_paths
+from segreg.runtime.progress import Quiet
 from segreg.training import history
 from segreg.training.checkpoint import read_notes
 
@@ -333,7 +334,7 @@ def segreg_run_end():
 """
 
 
-def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plugin, tmp_path):
+def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plugin, tmp_path, capsys):
     import plugged
 
     log = tmp_path / "log.jsonl"
@@ -344,14 +345,8 @@ def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plu
             plugin(OBSERVER.format(log=str(log)), name="notes", distribution="segreg-notes"),
         ]
     )
-    said = []
-
-    class Told(segreg_progress()):
-        def say(self, text):
-            said.append(text)
-
     recipe = read_recipe(tiny_runs.write_recipe(tmp_path), ["train.epochs=2"])
-    run = start_run(recipe, resolve(recipe, registry), registry, out=tmp_path / "runs", progress=Told())
+    run = start_run(recipe, resolve(recipe, registry), registry, out=tmp_path / "runs", progress=Quiet())
     reported = [json.loads(line) for line in log.read_text().splitlines()]
     assert [note["hook"] for note in reported] == ["start", "epoch", "epoch", "end"]
     assert {note["run"] for note in reported} == {str(run.directory.path)}
@@ -361,21 +356,20 @@ def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plu
     assert {key for key, value in reported[2]["values"].items() if value != run.history[1][key]} <= {
         "seconds", "seconds.checkpoint", "seconds.other"
     }  # fmt: skip
-    assert reported[3]["results"] == run.results
-    complaints = [line for line in said if line.startswith("warning:")]
-    assert complaints == [
-        "warning: segreg_epoch_end of segreg-broken:tracker failed: RuntimeError: no disk for epoch 1",
-        "warning: segreg_epoch_end of segreg-broken:tracker failed: RuntimeError: no disk for epoch 2",
-        "warning: segreg_run_end of segreg-broken:tracker failed: SystemExit: 3",
+    assert {**reported[3]["results"], "warnings": run.results["warnings"]} == run.results
+    complaints = [
+        "segreg_epoch_end of segreg-broken:tracker failed: RuntimeError: no disk for epoch 1",
+        "segreg_epoch_end of segreg-broken:tracker failed: RuntimeError: no disk for epoch 2",
+        "segreg_run_end of segreg-broken:tracker failed: SystemExit: 3",
     ]
+    said = capsys.readouterr().err.splitlines()  # though nothing else is shown
+    assert [line for line in said if line.startswith("warning:")] == [f"warning: {words}" for words in complaints]
+    assert run.results["warnings"] == complaints
+    assert run.directory.warnings.read_text().splitlines() == complaints
+    page = run.directory.report.read_text()
+    assert all(words in page for words in complaints)
     environment = json.loads(run.directory.environment.read_text())
     assert {"segreg-notes", "segreg-broken"} <= {p["distribution"] for p in environment["plugins"]}
-
-
-def segreg_progress():
-    from segreg.runtime.progress import Quiet
-
-    return Quiet
 
 
 # What goes wrong before training leaves nothing behind.
