@@ -204,6 +204,41 @@ def test_what_is_ignored_stands_in_the_header_the_environment_the_results_and_th
     assert "  ignored   20% of train, 20% of val, 20% of test" in checked.splitlines()
 
 
+def test_objects_stand_in_the_header_and_the_environment(tmp_path, segreg):
+    recipe_of(tmp_path, lambda _, disc: disc)
+    square = [5, 5, 25, 5, 25, 25, 5, 25]
+    content = {
+        "images": [{"id": n, "file_name": f"{n:02d}.png", "width": 40, "height": 40} for n in range(16)],
+        "categories": [{"id": 1, "name": "cell"}],
+        "annotations": [
+            {"id": n, "image_id": n, "category_id": 1, "iscrowd": n % 2,
+             "segmentation": {"counts": [210, 600, 790], "size": [40, 40]} if n % 2 else [square]} for n in range(16)
+        ],
+    }  # fmt: skip
+    dataset = f"{{name: coco, annotations: {tmp_path}/instances_default.json, images: {tmp_path}/images}}"
+    text = tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", dataset)
+    recipe = tiny_runs.write_recipe(tmp_path, text.replace("dice_bce", "cross_entropy"))
+    (tmp_path / "instances_default.json").write_text(json.dumps(content))
+    printed = segreg("run", recipe, "train.epochs=1", "--out", tmp_path / "runs")
+    assert printed.status == 0, printed.err
+    note = "all 8 masks of instances_default.json have iscrowd 1, as CVAT writes it"
+    (line,) = (line for line in printed.out.splitlines() if line.startswith("objects    "))
+    assert line.startswith(f"objects    16 objects, all drawn; {note}")
+    (run,) = (tmp_path / "runs" / "tiny").iterdir()
+    objects = json.loads((run / "environment.json").read_text())["data"]["objects"]
+    assert (objects["total"], objects["ignored"], objects["left_out"]) == (16, {}, {})
+    assert objects["notes"][0].startswith(note)
+    alert = "OBJECTS LEFT OUT: of 16 objects: 8 ignored (iscrowd is 1; `crowd: draw` draws them)"
+    printed = segreg("data", "check", recipe, "dataset.crowd=ignore")
+    assert alert in " ".join(printed.out.replace("!!", "").split())
+    (tmp_path / "instances_default.json").write_text(
+        json.dumps(content | {"annotations": [each | {"iscrowd": 1} for each in content["annotations"]]})
+    )
+    printed = segreg("run", recipe, "dataset.crowd=ignore", "--out", tmp_path / "others")
+    assert printed.status == 2
+    assert "16 ignored (iscrowd is 1; `crowd: draw` draws them)" in printed.err
+
+
 def test_a_class_that_a_split_does_not_show_is_a_warning_of_the_run(tmp_path, segreg):
     recipe = recipe_of(tmp_path, lambda number, disc: disc * (2 if number in (0, 1) else 1), "[ground, a, b]")
     words = ["split.method=lists", "loss=cross_entropy", "train.epochs=1"]

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import random
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,8 +19,9 @@ from segreg.config.recipe import shipped_recipe
 from segreg.config.sections import Split
 from segreg.data.split import divide
 from segreg.errors import SegregError
+from segreg.registry.protocols import Objects
 from segreg_plugins.datasets.coco import coco
-from segreg_plugins.datasets.polygons import polygon_area, polygon_window
+from segreg_plugins.datasets.polygons import fate_of, polygon_area, polygon_window
 from segreg_plugins.datasets.rle import counts_of, pixels_of
 
 REAL = os.environ.get("SEGREG_REAL_DATA")
@@ -310,6 +312,97 @@ def test_crowds(tmp_path):
     np.testing.assert_array_equal(drawn(tmp_path, crowd="draw", overlap="file_order"), np.full((8, 10), 2))
     layers = drawn(tmp_path, mode="multilabel")
     np.testing.assert_array_equal(layers, [square, np.full((8, 10), 255)])
+
+
+CVAT = {
+    "licenses": [{"name": "", "id": 0, "url": ""}],
+    "info": {"contributor": "", "date_created": "", "description": "", "url": "", "version": "", "year": ""},
+}
+BRUSH = {"segmentation": {"counts": [0, 16, 64], "size": [8, 10]}, "iscrowd": 1}
+"""The first two columns."""
+
+
+def cvat(folder, annotations, *, more=CVAT, file="instances_default.json"):
+    root = export(folder, annotations, file=file)
+    content = json.loads((root / file).read_text())
+    (root / file).write_text(json.dumps(more | content))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("more", "file", "own"),
+    [
+        ({}, "instances_default.json", {}), (CVAT, "instances_Train.json", {}),
+        ({}, "labels.json", {"attributes": {"occluded": False}}),
+        (CVAT, "instances_default.json", {"segmentation": {"counts": encoded([0, 16, 64]), "size": [8, 10]}}),
+    ],
+)  # fmt: skip
+def test_masks_of_cvat_are_objects_though_it_calls_them_crowds(tmp_path, more, file, own):
+    outline = {"segmentation": [[5, 1, 9, 1, 9, 4, 5, 4]]}
+    marked = {"segmentation": [[5, 5, 9, 5, 9, 7, 5, 7]], "iscrowd": 1}  # by hand: a polygon
+    root = cvat(tmp_path, [outline, BRUSH | own, marked], more=more, file=file)
+    drawn_all = block(slice(1, 4), slice(5, 9)) + block(slice(None), slice(0, 2))
+    crowd = block(slice(5, 7), slice(5, 9), 255)
+    np.testing.assert_array_equal(drawn(root), drawn_all + crowd)
+    objects = coco(root=root).objects
+    assert (objects.total, objects.ignored) == (3, {"iscrowd is 1; `crowd: draw` draws them": 1})
+    (note,) = objects.notes
+    assert note.startswith(f"all 1 masks of {file} have iscrowd 1, as CVAT writes it")
+    ignoring = coco(root=root, crowd="ignore")
+    assert ignoring.objects == Objects(3, {"iscrowd is 1; `crowd: draw` draws them": 2}, {}, 0, [])
+    assert (ignoring.read_mask(ignoring.samples[0])[:, :2] == 255).all()
+    assert ignoring.reader != coco(root=root).reader
+
+
+@pytest.mark.parametrize(
+    ("more", "file", "others"),
+    [
+        (CVAT, "instances_default.json", [BRUSH | {"iscrowd": 0, "category_id": 2}]),  # it makes a difference
+        ({"info": {"description": "COCO 2017 Dataset", "year": 2017}}, "instances_default.json", []),
+        ({}, "instances_train2017.json", []),
+    ],
+)
+def test_crowds_of_others_stay_crowds(tmp_path, more, file, others):
+    root = cvat(tmp_path, [{"segmentation": SQUARE}, BRUSH, *others], more=more, file=file)
+    assert coco(root=root).objects.ignored == {"iscrowd is 1; `crowd: draw` draws them": 1}
+    assert coco(root=root).objects.notes == []
+
+
+def test_what_no_mask_shows_is_counted(tmp_path):
+    shapes = [
+        SQUARE, [[20, 1, 24, 1, 24, 4]], [[8, 1, 14, 1, 14, 4, 8, 4]], [[9, 1, 10.9, 1, 10.9, 4]],
+        [[1, 1, 1.2, 1, 1.2, 1.2]], [[1, 1, 3, 3, 5, 5]], [[-9, 4, 4, -9, -9, -9]], [],
+        {"counts": [80], "size": [8, 10]}, {"counts": encoded([80]), "size": [8, 10]},
+        {"counts": [79, 1], "size": [8, 10]},
+    ]  # fmt: skip
+    annotations = [{"segmentation": shape} for shape in shapes] + [{"segmentation": [], "bbox": [1, 1, 3, 3]}]
+    root = export(tmp_path, [*annotations, {"segmentation": SQUARE, "category_id": 2}])
+    left_out = {
+        "outside the image": 2, "no pixel's centre in them": 2, "neither outline nor box": 1,
+        "masks without a pixel": 2,
+    }  # fmt: skip
+    skipped = coco(root=root, boxes="skip").objects
+    assert skipped == Objects(13, {}, left_out | {"they have a box and no outline": 1}, 1, [])
+    only = coco(root=root, boxes="ignore", classes=("cat",), others="ignore").objects
+    assert only == Objects(
+        12, {"they have a box and no outline": 1}, left_out, 1, ["1 more in no class are ignored (`others: ignore`)"]
+    )
+    scaled = coco(root=root, boxes="draw").objects
+    assert (scaled.ignored, scaled.left_out) == ({}, left_out)
+
+
+def test_a_polygon_shows_pixels_exactly_where_its_fate_says_so():
+    drawn_points = np.random.default_rng(5)
+    seen = set()
+    for _ in range(3000):
+        centre, spread = drawn_points.uniform(-3, 13, 2), drawn_points.choice([0.3, 1.0, 3.0])
+        points = centre + drawn_points.normal(0, spread, (drawn_points.integers(3, 6), 2))
+        window = polygon_window(points, (8, 10))
+        shows = window is not None and bool(window.inside.any())
+        fate = fate_of([array("d", points.ravel().tolist())], (8, 10))
+        assert (fate in ("drawn", "cut off")) == shows
+        seen.add(fate)
+    assert len(seen) == 4
 
 
 def test_smaller_objects_lie_above_larger_ones_or_later_ones_above_earlier(tmp_path):

@@ -191,7 +191,7 @@ def test_shapes_without_an_area_are_refused_or_left_out_and_counted(tmp_path):
     where = export(tmp_path, task([point, unclosed, polygon()]))
     refusal(lambda: label_studio(**where), "2 shapes enclose no area", "1 key point and 1 open polygon", "region k of")
     dataset = label_studio(**where, other_shapes="skip")
-    assert "2 shapes without an area are left out" in dataset.notice
+    assert dataset.objects.left_out == {"key points have no area": 1, "open polygons have no area": 1}
     np.testing.assert_array_equal(drawn(where, other_shapes="skip"), layered((np.s_[1:4, 2:6], 1)))
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 import plugged
 import segreg.testing
+from segreg.registry.protocols import Objects
 from segreg.registry.registry import load_registry
 from segreg_plugins.datasets import shapes
 from segreg_plugins.datasets.labelme import labelme
@@ -102,9 +103,35 @@ def test_shapes_without_an_area_are_refused_or_left_out_and_counted(tmp_path):
     says = ["4 shapes enclose no area", "2 point, 1 line and 1 linestrip", "shape 1 of", "other_shapes: skip"]
     refusal(lambda: labelme(root=root), *says)
     dataset = labelme(root=root, other_shapes="skip")
-    assert "4 shapes without an area are left out: 2 point, 1 line and 1 linestrip" in dataset.notice
+    left_out = {"points have no area": 2, "lines have no area": 1, "linestrips have no area": 1}
+    assert dataset.objects == Objects(5, left_out=left_out, notes=[])
     assert dataset.task.classes == ("background", "cat")
     np.testing.assert_array_equal(drawn(root, other_shapes="skip"), layered((np.s_[1:4, 2:6], 1)))
+
+
+def test_what_no_mask_shows_is_counted(tmp_path):
+    def moved(x, y, **more):
+        return SQUARE | {"points": [[px + x, py + y] for px, py in SQUARE["points"]]} | more
+
+    shapes = [
+        SQUARE, moved(20, 0), moved(6, 0), SQUARE | {"points": [[1, 1], [1.3, 1], [1.3, 1.3]]},
+        SQUARE | {"points": [[1, 1], [2, 2]]}, SQUARE | {"points": [[1, 1], [2, 2], [4, 4]]},
+        {"label": "cat", "shape_type": "circle", "points": [[-9, 4], [-9, 6]]},
+        {"label": "cat", "shape_type": "circle", "points": [[3, 3], [3, 3]]},
+        {"label": "dog", "shape_type": "rectangle", "points": [[3, 3], [5, 3]]},
+        {"label": "eye", "shape_type": "rectangle", "points": [[3, 3], [5, 5]]},
+        {"label": "eye", "shape_type": "rectangle", "points": [[13, 13], [15, 15]]},
+    ]  # fmt: skip
+    root = annotate(tmp_path, shapes)
+    left_out = {"outside the image": 3, "no pixel's centre in them": 2, "enclose nothing": 3}
+    assert labelme(root=root).objects == Objects(11, left_out=left_out, cut_off=1, notes=[])
+    assert labelme(root=root).task.classes == ("background", "cat", "eye")
+    boxes = labelme(root=root, boxes="ignore").objects
+    assert boxes.ignored == {"boxes without an outline; `boxes: ignore`": 2}
+    one = labelme(root=root, classes=("cat",), others="background").objects
+    assert (one.total, one.notes) == (9, ["2 more in no class are not drawn (`others: background`)"])
+    (mask,) = (labelme(root=root).read_mask(sample) for sample in labelme(root=root).samples)
+    assert (mask == 1).sum() == 12 + 6 - 2  # under the box
 
 
 @pytest.mark.parametrize(("boxes", "value"), [("draw", 1), ("ignore", 255), ("skip", 0)])

@@ -125,7 +125,8 @@ def test_shapes_without_an_area_are_refused_or_left_out_and_counted(tmp_path):
     others = [CAT | {"geometryType": kind} for kind in ("line", "point", "graph", "point")]
     root = project(tmp_path, [*others, CAT])
     refusal(lambda: supervisely(root=root), "4 shapes enclose no area", "2 point, 1 line and 1 graph", "object 1 of")
-    assert "4 shapes" in supervisely(root=root, other_shapes="skip").notice
+    left_out = {"points have no area": 2, "lines have no area": 1, "graphs have no area": 1}
+    assert supervisely(root=root, other_shapes="skip").objects.left_out == left_out
     np.testing.assert_array_equal(drawn(root, other_shapes="skip"), within(OUTER).astype(np.uint8))
 
 

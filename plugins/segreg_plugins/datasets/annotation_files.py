@@ -128,13 +128,6 @@ def number(value: Any, what: str, *, least: float = -FARTHEST, most: float = FAR
     return float(value)
 
 
-def extends(points: array[float]) -> bool:
-    """Whether an outline can enclose anything: three points, not all in one row or column."""
-    if len(points) < 6:
-        return False
-    return min(points[::2]) < max(points[::2]) and min(points[1::2]) < max(points[1::2])
-
-
 def side(value: Any) -> int:
     """Return a side's length in pixels, or 0 where it is none."""
     return value if type(value) is int and 0 < value <= FARTHEST else 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.class_choice import NOTHING, class_task
-from segreg_plugins.datasets.coco_drawing import Drawing, DrawingRules, read_coco_mask
+from segreg_plugins.datasets.coco_drawing import Drawing, DrawingRules, counted_objects, read_coco_mask
 from segreg_plugins.datasets.coco_file import CocoFile, CocoImage, Id, read_coco
 from segreg_plugins.datasets.coco_layout import AnnotationFile, found_parts, image_file, named_parts
 from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
@@ -32,7 +33,7 @@ def coco(
     others: Literal["error", "background", "ignore"] = "error",
     background: str = "background",
     mode: Literal["multiclass", "binary", "multilabel"] = "multiclass",
-    crowd: Literal["ignore", "draw", "skip"] = "ignore",
+    crowd: Literal["auto", "ignore", "draw", "skip"] = "auto",
     boxes: Literal["error", "ignore", "draw", "skip"] = "error",
     overlap: Literal["large_first", "file_order"] = "large_first",
     size_mismatch: Literal["error", "scale"] = "error",
@@ -63,7 +64,8 @@ def coco(
         mode: `multiclass` draws the classes over the background, `binary` one class, `multilabel` one layer a class, in
             which classes may overlap.
         crowd: what regions of many objects without an outline of their own (iscrowd) become. They lie beneath all else
-            where they are ignored.
+            where they are ignored. `auto` ignores them, except in files of CVAT whose masks are all marked so: CVAT
+            sets iscrowd for whatever was drawn with its brush, so these are drawn as objects.
         boxes: what annotations become that have a box and no outline, or one of fewer than three points; those that
             have neither are left out except with `error`, which lists all of them. Boxes lie beneath all else where
             they are ignored.
@@ -83,6 +85,9 @@ def coco(
     pattern = None if groups == "auto" else group_pattern(groups)
     parts = found_parts(root) if annotations is None else named_parts(annotations, images)
     files = _read(parts)
+    notes: list[str] = []
+    if crowd == "auto":
+        files, notes = _without_false_crowds(files)
     task, labels = class_task(_names(files), classes=classes, mode=mode, background=background, others=others)
     by_id = {file.path: {key: labels[file.categories[key]] for key in file.used()} for file in files}
     if boxes == "error":
@@ -95,15 +100,38 @@ def coco(
     for name, group, (part, image, path) in zip(_ids(found), sources, found, strict=True):
         samples.append(Sample(name, path, part.annotations, group, part.split))
         input_images[name] = image
-    rules = DrawingRules(crowd, boxes, overlap, size_mismatch)
+    rules = DrawingRules("ignore" if crowd == "auto" else crowd, boxes, overlap, size_mismatch)
+    objects = counted_objects([(part.annotations, image, path) for part, image, path in found], by_id, rules)
     return Dataset(
         task,
         samples,
         read_image,
         partial(read_coco_mask, drawing=Drawing(task, rules, input_images, by_id)),
-        reader=_reader(task, labels, rules),
+        reader=_reader(task, labels, rules) + f", masks of {len(notes)} files drawn" * bool(notes),
         folders=list(dict.fromkeys(path.parent for _, _, path in found)),
+        objects=replace(objects, notes=[*notes, *objects.notes]),
     )
+
+
+def _without_false_crowds(files: Sequence[CocoFile]) -> tuple[list[CocoFile], list[str]]:
+    """Return the files, with objects in place of crowds where every mask is called one, and a note of each such."""
+    changed, notes = [], []
+    for file in files:
+        if not file.crowds_are_masks:
+            changed.append(file)
+            continue
+        count = 0
+        images = []
+        for image in file.images:
+            masks = [replace(each, crowd=False) if each.runs is not None else each for each in image.annotations]
+            count += sum(each.runs is not None for each in masks)
+            images.append(replace(image, annotations=masks))
+        changed.append(replace(file, images=images))
+        notes.append(
+            f"all {count} masks of {file.path.name} have iscrowd 1, as CVAT writes it for every mask, and are drawn as "
+            "objects (`crowd: ignore` ignores them)"
+        )
+    return changed, notes
 
 
 def _read(parts: Sequence[AnnotationFile]) -> list[CocoFile]:

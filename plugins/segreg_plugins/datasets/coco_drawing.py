@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segreg.errors import SegregError
+from segreg.registry.protocols import Objects
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.class_choice import NOTHING
 from segreg_plugins.datasets.coco_file import Annotation, CocoImage, RunLengths
 from segreg_plugins.datasets.masks import upright_size
+from segreg_plugins.datasets.polygons import fate_of
+from segreg_plugins.datasets.shapes import unwanted_notes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 Treatment = Literal["ignore", "draw", "skip"]
 Size = tuple[int, int]
+
+_LONGEST_WITHOUT_PIXELS = 16
+"""Letters of a compressed mask above which it is not looked into."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,69 @@ def read_coco_mask(sample: Sample, *, drawing: Drawing) -> NDArray[np.uint8]:
         for window in _windows(annotation, sample, refers_to, size):
             layer[window.rows, window.columns][window.inside] = value
     return layers if drawing.task.mode == "multilabel" else layers[0]
+
+
+def counted_objects(
+    images: Sequence[tuple[Path, CocoImage, Path]],
+    labels: Mapping[Path, Mapping[int | str, int]],
+    rules: DrawingRules,
+) -> Objects:
+    """Return how many objects there are, and how many are ignored, left out or cut off.
+
+    Args:
+        images: each image's annotation file, what is annotated in it, and its own file.
+        labels: the label of each category, by the annotation file and the category's id.
+        rules: how annotations become a mask.
+    """
+    ignored: Counter[str] = Counter()
+    left_out: Counter[str] = Counter()
+    unwanted: Counter[int] = Counter()
+    total = cut_off = 0
+    for file, image, path in images:
+        for annotation in image.annotations:
+            label = labels[file][annotation.category]
+            if label in (NOTHING, IGNORE_INDEX):
+                unwanted[label] += 1
+                continue
+            total += 1
+            marked = annotation.crowd and rules.crowd != "draw"
+            treatment = rules.crowd if marked else "draw" if annotation.outlined else rules.boxes
+            if treatment != "draw":
+                why = "iscrowd is 1; `crowd: draw` draws them" if marked else "they have a box and no outline"
+                if not (annotation.outlined or annotation.box):
+                    left_out["neither outline nor box"] += 1
+                else:
+                    (ignored if treatment == "ignore" else left_out)[why] += 1
+                continue
+            fate = _fate(annotation, image, path)
+            if fate in ("drawn", "cut off"):
+                cut_off += fate == "cut off"
+            else:
+                left_out[fate] += 1
+    return Objects(total, dict(ignored), dict(left_out), cut_off, unwanted_notes(unwanted))
+
+
+def _fate(annotation: Annotation, image: CocoImage, path: Path) -> str:
+    if annotation.runs is not None:
+        try:
+            return "drawn" if _has_pixels(annotation.runs) else "masks without a pixel"
+        except SegregError:
+            return "drawn"  # drawing it reports what is wrong with it
+    outlines = annotation.polygons or _corners(annotation)
+    if not outlines:
+        return "neither outline nor box"
+    try:
+        return fate_of(outlines, image.size or upright_size(path))
+    except SegregError:
+        return "drawn"  # as above
+
+
+def _has_pixels(runs: RunLengths) -> bool:
+    from segreg_plugins.datasets.rle import counts_of
+
+    if isinstance(runs.counts, str):  # a run of pixels takes three counts, but for the first
+        return len(runs.counts) > _LONGEST_WITHOUT_PIXELS or sum(counts_of(runs.counts)[1::2]) > 0
+    return sum(runs.counts[1::2]) > 0
 
 
 def _treatment(annotation: Annotation, sample: Sample, rules: DrawingRules) -> Treatment:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import Problem, SegregError, listed
+from segreg_plugins.datasets.polygons import extends
 
 Id = int | str
 
@@ -68,11 +69,20 @@ class CocoImage:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """An annotation file's content."""
+    """An annotation file's content.
+
+    Attributes:
+        path: the file.
+        categories: their names, by id.
+        images: in the file's order.
+        crowds_are_masks: whether its program sets iscrowd for every object that is a mask, as CVAT does: iscrowd says
+            nothing of such objects then.
+    """
 
     path: Path
     categories: Mapping[Id, str]
     images: Sequence[CocoImage]
+    crowds_are_masks: bool = False
 
     def used(self) -> set[Id]:
         """Return the ids of the categories that something is annotated with."""
@@ -97,7 +107,30 @@ def read_coco(path: Path) -> CocoFile:
         if len(problems) > MOST_PROBLEMS:
             listed_problems.append(Problem(f"{path}: and {len(problems) - MOST_PROBLEMS} more things are wrong"))
         raise SegregError.of(listed_problems)
-    return CocoFile(path, categories, list(images.values()))
+    return CocoFile(path, categories, list(images.values()), _is_of_cvat(path, content) and _crowds_are_masks(images))
+
+
+def _is_of_cvat(path: Path, content: Mapping[str, Any]) -> bool:
+    """Whether CVAT, or Datumaro, whose code it exports by, wrote a file.
+
+    Its files are named after the subset, "default" where there is none, `info` and `licenses` are there and empty, and
+    annotations have the attribute `occluded`.
+    """
+    info, licenses = content.get("info"), content.get("licenses")
+    described = isinstance(info, dict) and any(info.values())
+    licensed = isinstance(licenses, list) and any(isinstance(one, dict) and any(one.values()) for one in licenses)
+    if described or licensed:
+        return False
+    attributes = (item.get("attributes") for item in content["annotations"])
+    if any(isinstance(each, dict) and "occluded" in each for each in attributes):
+        return True
+    return path.name == "instances_default.json" or (isinstance(info, dict) and "contributor" in info)
+
+
+def _crowds_are_masks(images: Mapping[Id, CocoImage]) -> bool:
+    """Whether there are crowds, and every object that is a mask is one."""
+    masks = [each.crowd for image in images.values() for each in image.annotations if each.runs is not None]
+    return bool(masks) and all(masks)
 
 
 def _parsed(path: Path) -> dict[str, list[Any]]:
@@ -197,7 +230,7 @@ def _outline(segmentation: Any) -> tuple[tuple[array[float], ...], RunLengths | 
     if all(isinstance(value, (int, float)) for value in segmentation):
         segmentation = [segmentation]  # some programs leave the outer list out where there is one polygon
     polygons = [_polygon(part) for part in segmentation]
-    return tuple(polygon for polygon in polygons if _extends(polygon)), None
+    return tuple(polygon for polygon in polygons if extends(polygon)), None
 
 
 def _polygon(part: Any) -> array[float]:
@@ -210,13 +243,6 @@ def _polygon(part: Any) -> array[float]:
     if not all(map(math.isfinite, polygon)):
         raise ValueError("a polygon of its segmentation holds a number that is not finite")
     return polygon
-
-
-def _extends(polygon: array[float]) -> bool:
-    """Whether it can enclose anything: three points, not all in one row or column."""
-    if len(polygon) < 6:
-        return False
-    return min(polygon[::2]) < max(polygon[::2]) and min(polygon[1::2]) < max(polygon[1::2])
 
 
 def _runs(segmentation: Mapping[str, Any]) -> RunLengths:

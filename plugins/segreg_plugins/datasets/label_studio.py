@@ -13,7 +13,6 @@ from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg_plugins.datasets.annotation_files import (
     MOST_BYTES,
-    extends,
     inside,
     is_file,
     number,
@@ -236,7 +235,7 @@ def _annotated(results: Sequence[Mapping[str, Any]]) -> Annotated:
                 raise ValueError("has no label\ngive it one in Label Studio, or delete it")
             for label in labels:
                 shape = _shape(drawn, label, f"region {name}", own)
-                shapes += [shape] if shape else []
+                shapes.append(shape)
         except ValueError as error:
             raise ValueError(f"region {name}: {error}") from None
     return Annotated(size, shapes)
@@ -261,8 +260,8 @@ def _labels(result: Mapping[str, Any]) -> list[str]:
     return [str(label).strip() for label in labels] if isinstance(labels, list) else []
 
 
-def _shape(region: Mapping[str, Any], label: str, where: str, size: Size) -> Shape | None:
-    """Return the shape of a region, whose coordinates are percent, or None where it encloses nothing.
+def _shape(region: Mapping[str, Any], label: str, where: str, size: Size) -> Shape:
+    """Return the shape of a region, whose coordinates are percent.
 
     Raises:
         ValueError: it is not as it should be.
@@ -272,7 +271,7 @@ def _shape(region: Mapping[str, Any], label: str, where: str, size: Size) -> Sha
     match kind:
         case "polygon":
             points = outline(value["points"], scale=percent)
-            return Shape(label, where, kind, (points,)) if extends(points) else None
+            return Shape(label, where, kind, (points,))
         case "brush":
             rle = value["rle"]
             if not isinstance(rle, list) or not all(type(byte) is int and 0 <= byte <= 255 for byte in rle):
@@ -285,8 +284,6 @@ def _shape(region: Mapping[str, Any], label: str, where: str, size: Size) -> Sha
             scales = (*percent, *percent)
             x, y, across, down = (number(value.get(n), f"whose {n}") * f for n, f in zip(names, scales, strict=True))
             turned = number(value.get("rotation", 0), "whose rotation")
-            if across <= 0 or down <= 0:
-                return None
             if kind == "ellipse":
                 return Shape(label, where, kind, ellipse=(x, y, across, down, turned))
             box = rectangle(x, y, x + across, y + down, turned)

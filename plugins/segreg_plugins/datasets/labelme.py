@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.errors import Problem, SegregError, did_you_mean
 from segreg.registry.protocols import Dataset, Sample
 from segreg_plugins.datasets.annotation_files import (
-    extends,
     inside,
     is_file,
     outline,
@@ -155,7 +154,7 @@ def load_labelme(sample: Sample) -> Annotated:
         except ValueError as error:
             problems.append(Problem(f"{sample.mask}: shape {place}: {error}"))
         else:
-            shapes += [shape] if shape else []
+            shapes.append(shape)
     if problems:
         raise SegregError.of(problems[:MOST_PROBLEMS])
     return Annotated((height, width) if height and width else None, shapes)
@@ -229,8 +228,8 @@ def _image_of(file: Path, root: Path, folder: Path | None) -> Path:
     )
 
 
-def _shape(item: Any, where: str) -> Shape | None:
-    """Return a shape, or None where it encloses nothing.
+def _shape(item: Any, where: str) -> Shape:
+    """Return a shape.
 
     Raises:
         ValueError: it is not as it should be.
@@ -246,16 +245,16 @@ def _shape(item: Any, where: str) -> Shape | None:
     points = outline(item.get("points"))
     match kind:
         case "polygon":
-            return Shape(label, where, outlines=(points,)) if extends(points) else None
+            return Shape(label, where, outlines=(points,))
         case "rectangle":
             corners = _corners(points, kind)
-            return Shape(label, where, kind, (corners,), box=True) if extends(corners) else None
+            return Shape(label, where, kind, (corners,), box=True)
         case "circle":
             if len(points) != 4:
                 raise ValueError(f"a circle has {len(points) // 2} points, and its centre and an edge were expected")
             radius = math.dist(points[:2], points[2:])
             ellipse = (points[0], points[1], radius, radius, 0.0)
-            return Shape(label, where, kind, ellipse=ellipse) if radius > 0 else None
+            return Shape(label, where, kind, ellipse=ellipse)
         case "mask":
             mask = item.get("mask")
             if not isinstance(mask, str):

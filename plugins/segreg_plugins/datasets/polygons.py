@@ -9,11 +9,18 @@ that an edge touches instead, which makes small objects larger by half a pixel a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
+
+
+Fate = Literal["drawn", "cut off", "outside the image", "no pixel's centre in them"]
+_MOST_LOOKED_AT = 4096
 
 
 class Window(NamedTuple):
@@ -64,3 +71,44 @@ def polygon_area(points: NDArray[np.float64]) -> float:
 
     x, y = (points - points.mean(axis=0)).T
     return float(abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2)
+
+
+def extends(polygon: array[float]) -> bool:
+    """Whether an outline, x and y in turns, can enclose anything: three points, not all in one row or column."""
+    if len(polygon) < 6:
+        return False
+    return min(polygon[::2]) < max(polygon[::2]) and min(polygon[1::2]) < max(polygon[1::2])
+
+
+def fate_of(outlines: Sequence[array[float]], size: tuple[int, int]) -> Fate:
+    """Return what becomes of an object in an image, without drawing it where it is plain.
+
+    Args:
+        outlines: polygons that are united, x and y in turns, in pixels; each extends.
+        size: height and width of the image in pixels.
+    """
+    height, width = size
+    left, right = min(min(each[::2]) for each in outlines), max(max(each[::2]) for each in outlines)
+    top, bottom = min(min(each[1::2]) for each in outlines), max(max(each[1::2]) for each in outlines)
+    if right <= 0 or bottom <= 0 or left >= width or top >= height:
+        return "outside the image"
+    # Programs round outwards, or count from the last pixel's far edge.
+    beyond = left < -1 or top < -1 or right > width + 1 or bottom > height + 1
+    small = min(right, width) - max(left, 0) < 2 or min(bottom, height) - max(top, 0) < 2
+    numbers = sum(map(len, outlines))
+    if numbers <= _MOST_LOOKED_AT and (beyond or small or sum(map(_area, outlines)) < 4) and not _hit(outlines, size):
+        return "outside the image" if beyond else "no pixel's centre in them"
+    return "cut off" if beyond else "drawn"
+
+
+def _area(polygon: array[float]) -> float:
+    x, y = polygon[::2], polygon[1::2]
+    twice = sum(a * d - b * c for a, b, c, d in zip(x, y, x[1:] + x[:1], y[1:] + y[:1], strict=True))
+    return abs(twice) / 2
+
+
+def _hit(outlines: Sequence[array[float]], size: tuple[int, int]) -> bool:
+    import numpy as np
+
+    windows = (polygon_window(np.frombuffer(each).reshape(-1, 2), size) for each in outlines)
+    return any(window is not None and bool(window.inside.any()) for window in windows)

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segreg.errors import Problem, SegregError, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Objects, Sample
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.class_choice import NOTHING, Mode, Others, class_task
 from segreg_plugins.datasets.masks import read_image, upright_size
+from segreg_plugins.datasets.polygons import Fate, extends, fate_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,8 +66,15 @@ class Shape:
 
     @property
     def has_area(self) -> bool:
-        """Whether it encloses anything."""
+        """Whether it is of a kind that encloses anything."""
         return bool(self.outlines) or self.ellipse is not None or self.pixels is not None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether it encloses nothing, though others of its kind do."""
+        if self.ellipse is not None:
+            return min(self.ellipse[2:4]) <= 0
+        return bool(self.outlines) and not any(map(extends, self.outlines))
 
 
 @dataclass(frozen=True)
@@ -144,20 +152,24 @@ def shape_dataset(
         SegregError: files are not as they should be, up to 20 reported at once, or settings don't fit them.
     """
     found: Counter[str] = Counter()
+    fates: Counter[tuple[str, bool, str]] = Counter()
     boxed: dict[str, list[str]] = defaultdict(list)
     areas: dict[str, list[tuple[str, str]]] = defaultdict(list)
     problems: list[Problem] = []
     for sample in samples:
         try:
-            shapes = load(sample).shapes
+            annotated = load(sample)
         except SegregError as error:
             problems += error.problems
             continue
-        for shape in shapes:
+        for shape in annotated.shapes:
             if not shape.has_area:
                 areas[shape.label].append((shape.kind, f"{shape.where} of {sample.mask}"))
+            elif shape.is_flat:
+                fates[shape.label, False, "enclose nothing"] += 1
             else:
                 found[shape.label] += 1
+                fates[shape.label, shape.box, _fate(shape, annotated.size, partial(size, sample))] += 1
                 if shape.box:
                     boxed[shape.label].append(f"{shape.where} of {sample.mask}")
     if problems:
@@ -175,11 +187,10 @@ def shape_dataset(
     _refuse_without_area(source, wanted, other_shapes)
     if boxes == "error":
         _refuse_boxes(source, boxed, labels, found.total())
-    left_out = Counter(kind for places in wanted.values() for kind, _ in places)
-    if left_out:
-        notices = [*notices, f"{left_out.total()} shapes without an area are left out: {_counted(left_out)}"]
-    # A shape of a label that is not drawn anywhere is one that `boxes: skip` leaves out.
-    labels = dict.fromkeys([*boxed, *areas], NOTHING) | labels
+    kinds = Counter(kind for places in wanted.values() for kind, _ in places)
+    objects = _objects(fates, kinds, labels, boxes, background)
+    # A shape of a label that is not drawn anywhere is one that is left out: flat, or by `boxes: skip`.
+    labels = dict.fromkeys([*boxed, *areas, *(label for label, _, _ in fates)], NOTHING) | labels
     rules = [_DRAWING_VERSION, task.mode, sorted(labels.items()), boxes, size_mismatch]
     return Dataset(
         task,
@@ -189,7 +200,70 @@ def shape_dataset(
         notice="; ".join(notices),
         reader=f"{name}: {json.dumps(rules)}",
         folders=list(dict.fromkeys(sample.image.parent for sample in samples)),
+        objects=objects,
     )
+
+
+def _fate(shape: Shape, refers_to: Size | None, size: Callable[[], Size]) -> Fate:
+    """Return what becomes of a shape in its image; of a mask it is only known whether it begins outside."""
+    if refers_to is None or refers_to == (1, 1):
+        try:
+            real = size()
+        except SegregError:
+            return "drawn"  # reading the image reports what is wrong with it
+    else:
+        real = refers_to
+    if shape.pixels is not None:
+        return "outside the image" if shape.corner[0] >= real[0] or shape.corner[1] >= real[1] else "drawn"
+    outlines = shape.outlines if shape.ellipse is None else (_polygon_of(shape.ellipse),)
+    if refers_to == (1, 1):
+        scale = (real[1], real[0])
+        outlines = tuple(array("d", [v * scale[n % 2] for n, v in enumerate(each)]) for each in outlines)
+    return fate_of(outlines, real)
+
+
+def _polygon_of(ellipse: tuple[float, float, float, float, float]) -> array[float]:
+    """Return 32 points on an ellipse."""
+    x, y, radius_x, radius_y, turned = ellipse
+    cos, sin = math.cos(math.radians(turned)), math.sin(math.radians(turned))
+    points = array("d")
+    for step in range(32):
+        along, across = radius_x * math.cos(step * math.pi / 16), radius_y * math.sin(step * math.pi / 16)
+        points.extend((x + along * cos - across * sin, y + along * sin + across * cos))
+    return points
+
+
+def _objects(
+    fates: Mapping[tuple[str, bool, str], int],
+    kinds: Counter[str],
+    labels: Mapping[str, int],
+    boxes: Boxes,
+    background: str,
+) -> Objects:
+    """Return how many shapes of the classes there are, and what becomes of them."""
+    ignored: Counter[str] = Counter()
+    left_out = Counter({f"{kind}s have no area": count for kind, count in kinds.items()})
+    unwanted: Counter[int] = Counter()
+    total, cut_off = kinds.total(), 0
+    for (label, box, fate), count in fates.items():
+        number = labels.get(label, 0)
+        if number in (NOTHING, IGNORE_INDEX):
+            unwanted[number] += count if label != background else 0
+            continue
+        total += count
+        if box and boxes in ("ignore", "skip"):
+            (ignored if boxes == "ignore" else left_out)[f"boxes without an outline; `boxes: {boxes}`"] += count
+        elif fate in ("drawn", "cut off"):
+            cut_off += count if fate == "cut off" else 0
+        else:
+            left_out[fate] += count
+    return Objects(total, dict(ignored), dict(left_out), cut_off, unwanted_notes(unwanted))
+
+
+def unwanted_notes(counts: Mapping[int, int]) -> list[str]:
+    """Return a note about objects that are in no class, by the label that they get, `NOTHING` or `IGNORE_INDEX`."""
+    become = {NOTHING: "not drawn (`others: background`)", IGNORE_INDEX: "ignored (`others: ignore`)"}
+    return [f"{count} more in no class are {become[label]}" for label, count in counts.items() if count]
 
 
 def read_shape_mask(sample: Sample, *, drawing: ShapeDrawing) -> NDArray[np.uint8]:
@@ -218,7 +292,7 @@ def read_shape_mask(sample: Sample, *, drawing: ShapeDrawing) -> NDArray[np.uint
     layers = np.zeros((drawing.task.channels if several else 1, *size), np.uint8)
     drawn: list[tuple[Shape, int]] = []
     for shape in annotated.shapes:
-        label = drawing.labels[shape.label] if shape.has_area else NOTHING
+        label = drawing.labels[shape.label] if shape.has_area and not shape.is_flat else NOTHING
         if label == NOTHING or (shape.box and drawing.boxes == "skip"):
             continue
         if label != IGNORE_INDEX and not (shape.box and drawing.boxes == "ignore"):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg_plugins.datasets.annotation_files import (
-    extends,
     number,
     outline,
     read_json,
@@ -24,6 +23,7 @@ from segreg_plugins.datasets.annotation_files import (
 )
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import expanded, images_in
+from segreg_plugins.datasets.polygons import extends
 from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, Size, png_mask, rectangle, shape_dataset
 from segreg_plugins.datasets.sources import found_root
 
@@ -141,7 +141,7 @@ def load_supervisely(sample: Sample, *, titles: tuple[str, ...]) -> Annotated:
         except ValueError as error:
             problems.append(Problem(f"{sample.mask}: object {place}: {error}"))
         else:
-            shapes += [shape] if shape else []
+            shapes.append(shape)
     if problems:
         raise SegregError.of(problems[:MOST_PROBLEMS])
     return Annotated((height, width) if height and width else None, shapes)
@@ -171,8 +171,8 @@ def _annotations(image: Path) -> Path | None:
     return next((file for name in (image.name, image.stem) if (file := folder / f"{name}.json").is_file()), None)
 
 
-def _shape(item: Any, where: str, titles: tuple[str, ...]) -> Shape | None:
-    """Return an object's shape, or None where it encloses nothing.
+def _shape(item: Any, where: str, titles: tuple[str, ...]) -> Shape:
+    """Return an object's shape.
 
     Raises:
         ValueError: it is not as it should be.
@@ -190,14 +190,14 @@ def _shape(item: Any, where: str, titles: tuple[str, ...]) -> Shape | None:
             exterior, interior = _points(item)
             holes = tuple(hole for hole in map(outline, interior) if extends(hole))
             outer = outline(exterior)
-            return Shape(title, where, kind, (outer,), holes) if extends(outer) else None
+            return Shape(title, where, kind, (outer,), holes)
         case "rectangle":
             exterior, _ = _points(item)
             corners = outline(exterior)
             if len(corners) != 4:
                 raise ValueError(f"a rectangle has {len(corners) // 2} points, and two opposite corners were expected")
             box = rectangle(*corners)
-            return Shape(title, where, kind, (box,), box=True) if extends(box) else None
+            return Shape(title, where, kind, (box,), box=True)
         case "bitmap":
             bitmap = item.get("bitmap")
             if not isinstance(bitmap, dict) or not isinstance(bitmap.get("data"), str):

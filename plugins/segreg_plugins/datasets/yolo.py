@@ -15,7 +15,6 @@ from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg_plugins.datasets.annotation_files import (
     MOST_BYTES_OF_AN_IMAGE,
-    extends,
     inside,
     is_file,
     is_folder,
@@ -139,11 +138,11 @@ def load_yolo(sample: Sample, *, names: Mapping[int, str]) -> Annotated:
                 break
     if problems:
         raise SegregError.of(problems)
-    return Annotated((1, 1), [shape for shape in shapes if shape is not None])
+    return Annotated((1, 1), shapes)
 
 
-def _shape(words: Sequence[str], where: str, names: Mapping[int, str]) -> Shape | None:
-    """Return the shape of a line, or None where it encloses nothing.
+def _shape(words: Sequence[str], where: str, names: Mapping[int, str]) -> Shape:
+    """Return the shape of a line.
 
     Raises:
         ValueError: a number is not as it should be.
@@ -163,7 +162,7 @@ def _shape(words: Sequence[str], where: str, names: Mapping[int, str]) -> Shape 
         box = rectangle(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
         return Shape(name, where, "box", (box,), box=True)
     polygon = array("d", shares)
-    return Shape(name, where, outlines=(polygon,)) if extends(polygon) else None
+    return Shape(name, where, outlines=(polygon,))
 
 
 def _line_hint(text: str) -> str:
