@@ -92,7 +92,9 @@ def _misfit(argument: str, value: Any) -> tuple[str, str] | None:
         return None if fits else ("a segreg.Encoder", 'for example segreg.build_part("encoder", "resnet18", 3)')
     if argument == "parameter_groups":
         fits = (
-            isinstance(value, list) and value and all(isinstance(group, dict) and "params" in group for group in value)
+            isinstance(value, list)
+            and bool(value)
+            and all(isinstance(group, dict) and "params" in group for group in value)
         )
         hint = 'for example [{"params": list(network.parameters())}]'
         return None if fits else ('a list of groups, mappings with "params"', hint)

@@ -23,6 +23,9 @@ PositiveFloat = Annotated[float, Gt(0)]
 NonNegativeFloat = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0, le=1)]
 
+MOST_BITS = 128
+"""No setting takes longer integers."""
+
 REQUIRED: Any = inspect.Parameter.empty
 """The default of a setting that has none."""
 
@@ -92,6 +95,8 @@ def check_value(hint: Any, value: Any) -> Any:
     """
     from pydantic import ValidationError
 
+    if (far := _too_large(value)) is not None:
+        raise ValueError(f"must be {format_type(hint)}, not an integer of {far} bits; at most {MOST_BITS} are taken")
     if hint is Any:
         return value
     try:
@@ -119,6 +124,14 @@ def check_default(setting: Setting) -> None:
     except Exception as error:
         raise ValueError(f"can't be written into a recipe: {type(error).__name__}: {error}") from None
     check_value(setting.hint, written)
+
+
+def _too_large(value: Any) -> int | None:
+    """Return the bits of an integer that a value is or holds where they are more than `MOST_BITS`, or None."""
+    if isinstance(value, int):
+        return value.bit_length() if value.bit_length() > MOST_BITS else None
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return next((bits for bits in map(_too_large, items) if bits is not None), None)
 
 
 def _path_as_text(value: Any) -> str:

@@ -14,6 +14,10 @@ IGNORE_INDEX = 255
 """The label of pixels that count for nothing, in every mask that segreg passes on."""
 
 
+LONGEST_NAME = 200
+"""Characters that a class's name has at most: it is in every table and diagram."""
+
+
 @dataclass(frozen=True)
 class Task:
     """Class names in index order and how they exclude each other.
@@ -25,7 +29,8 @@ class Task:
     Targets are int64 (uint8 in the cache); 255 (`IGNORE_INDEX`) marks pixels that count for nothing.
 
     Raises:
-        SegregError: no class, a name twice, or a number of classes that does not fit the mode.
+        SegregError: no class, a name twice or of more than 200 characters, or a number of classes that does not fit the
+            mode.
     """
 
     classes: tuple[str, ...]
@@ -36,6 +41,10 @@ class Task:
             twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
             verb = "stands" if len(twice) == 1 else "stand"
             raise SegregError(f"class names must differ: {listed(twice)} {verb} more than once")
+        if long := [name for name in self.classes if len(name) > LONGEST_NAME]:
+            raise SegregError(
+                f'the class name "{long[0][:40]}..." has {len(long[0])} characters; at most {LONGEST_NAME} are taken'
+            )
         if self.mode == "binary" and len(self.classes) != 1:
             raise SegregError(f"a binary task has one class name, the foreground; it was given {len(self.classes)}")
         if self.mode == "multiclass" and not 2 <= len(self.classes) <= IGNORE_INDEX:

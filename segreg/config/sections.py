@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from segreg.settings import Fraction, NonNegativeInt, PositiveFloat, PositiveInt
+from annotated_types import Interval
+
+from segreg.settings import Fraction, NonNegativeInt, PositiveFloat
+
+# Limits that no use comes near, so that a slip of the hand does not begin to fill the memory.
+Side = Annotated[int, Interval(ge=1, le=16_384)]
+Channels = Annotated[int, Interval(ge=1, le=4_096)]
+Count = Annotated[int, Interval(ge=1, le=1_000_000)]
+CountOrNone = Annotated[int, Interval(ge=0, le=1_000_000)]
+Workers = Annotated[int, Interval(ge=0, le=1_024)]
+Overlays = Annotated[int, Interval(ge=0, le=10_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +57,9 @@ class Input:
         std: standard deviation of each channel; goes with `mean`.
     """
 
-    size: tuple[PositiveInt, PositiveInt] = (256, 256)
+    size: tuple[Side, Side] = (256, 256)
     resize: Literal["stretch", "letterbox", "none"] = "stretch"
-    channels: PositiveInt = 3
+    channels: Channels = 3
     sixteen_bit: Literal["full_range", "min_max"] = "full_range"
     normalize: Literal["encoder", "imagenet", "none"] = "encoder"
     mean: tuple[float, ...] | None = None
@@ -83,22 +93,22 @@ class Train:
         start_part: whether `start_from` fills the whole network or its encoder alone.
     """
 
-    epochs: PositiveInt = 100
-    batch_size: PositiveInt | Literal["auto"] = 16
-    effective_batch_size: PositiveInt | None = None
-    accumulate: PositiveInt = 1
+    epochs: Count = 100
+    batch_size: Count | Literal["auto"] = 16
+    effective_batch_size: Count | None = None
+    accumulate: Count = 1
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"
     device: str = "auto"
     channels_last: bool = True
     compile: bool | Literal["auto"] = False
     sync_batch_norm: bool = False
-    workers: NonNegativeInt | Literal["auto"] = "auto"
+    workers: Workers | Literal["auto"] = "auto"
     clip_gradient_norm: PositiveFloat | None = None
     ema: Fraction | None = None
-    freeze_encoder_epochs: NonNegativeInt = 0
+    freeze_encoder_epochs: CountOrNone = 0
     lr_factors: Mapping[Literal["encoder", "decoder", "head", "auxiliary"], PositiveFloat] = field(default_factory=dict)
     monitor: str = "val.loss"
-    early_stopping: PositiveInt | None = None
+    early_stopping: Count | None = None
     time_budget_minutes: PositiveFloat | None = None
     start_from: Path | None = None
     start_part: Literal["model", "encoder"] = "model"
@@ -122,5 +132,5 @@ class Evaluate:
 
     threshold: Fraction = 0.5
     resolution: Literal["input", "original"] = "input"
-    batch_size: PositiveInt | None = None
-    overlays: NonNegativeInt = 8
+    batch_size: Count | None = None
+    overlays: Overlays = 8

@@ -10,6 +10,7 @@ from segreg.config.resolve import Resolved
 from segreg.data import Augmentation, BatchLoader, PreprocessedDataset, SplitName, divide, fitting_workers, prepare
 from segreg.data.cache import mask_shape
 from segreg.data.inspection.gate import SplitPixels, Verdict, judge
+from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.inference.predictor import Predictor
 from segreg.models import build
@@ -150,6 +151,10 @@ def _tried_augmentation(recipe: Resolved, task: Task) -> Augmentation | None:
             one.refuse_idle((*size, recipe.input.channels), mask_shape(task, size))
         except SegregError as error:
             raise error.at(choice.place) from error
+        except MemoryError:
+            raise SegregError(
+                f"input.size: an image of {format_size((*size, recipe.input.channels))} does not fit into memory"
+            ) from None
     return Augmentation(transforms, task) if transforms else None
 
 

@@ -43,7 +43,7 @@ def test_check_goes_through_every_file(segreg, recipe):
     assert printed.status == 2
     assert printed.out == "recipe.yaml: fine\n"
     assert [line for line in printed.err.splitlines() if not line.startswith("  ")] == [
-        'error: wrong.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not 0',
+        'error: wrong.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not 0',
         "error: there is no recipe missing.yaml",
         "error: there is no recipe folder",
         "3 problems",
@@ -101,7 +101,7 @@ def test_check_prints_json(segreg, recipe):
     assert printed.err == ""
     wrong_epochs, wrong_seed, missing = sorted(json.loads(printed.out), key=lambda row: row["message"])
     assert wrong_epochs == {
-        "message": '"epochs" of the section "train" must be an integer above 0, not 0',
+        "message": '"epochs" of the section "train" must be an integer between 1 and 1000000, not 0',
         "hint": "epochs: epochs at most.",
         "file": "command line",
         "line": None,

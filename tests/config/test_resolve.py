@@ -157,7 +157,7 @@ def test_every_problem_is_reported_in_the_order_of_the_file(lab, tmp_path):
         resolve(read_recipe(file, ["seed=-1"]), lab)
     assert [(p.place.line, p.message.split(":")[0]) for p in reported.value.problems] == [
         (1, 'there is no loss "dicee"'),
-        (2, '"epochs" of the section "train" must be an integer above 0, not 0'),
+        (2, '"epochs" of the section "train" must be an integer between 1 and 1000000, not 0'),
         (3, 'there is no encoder "tinny"'),
         (4, '"model" is not a section of a recipe'),
         (None, '"seed" must be an integer from 0 to 4294967295, not -1'),

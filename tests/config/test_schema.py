@@ -116,7 +116,9 @@ def test_complete_recipes_are_taken(overrides, lab, lab_schema):
 def test_editors_find_meanings_and_defaults(lab):
     schema = recipe_schema(lab)
     epochs = schema["properties"]["train"]["properties"]["epochs"]
-    assert epochs == {"type": "integer", "exclusiveMinimum": 0, "description": "epochs at most.", "default": 100}
+    assert epochs == {
+        "type": "integer", "minimum": 1, "maximum": 1_000_000, "description": "epochs at most.", "default": 100,
+    }  # fmt: skip
     (adam,) = (shape for shape in schema["$defs"]["optimizer"]["anyOf"] if shape["type"] == "object")
     assert adam["properties"]["name"] == {"type": "string", "enum": ["adam"], "description": "Adam."}
     assert adam["required"] == ["name", "lr"]

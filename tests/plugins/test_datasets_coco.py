@@ -628,7 +628,7 @@ def test_damaged_annotation_files_are_reported_with_every_fault(tmp_path):
     file.write_text('{"images": [\n  ,]}')
     refusal(f"{file}:2:3: is not a JSON", root=tmp_path)
     file.write_bytes(b"\xff\xfe\x00")
-    refusal(f"{file}: is not a UTF-8 text", root=tmp_path)
+    refusal(f"{file}: is not a UTF-8 file", root=tmp_path)
     file.write_text("[]")
     refusal("is not a COCO annotation file: it holds a list", root=tmp_path)
     file.write_text('{"version": "5.0", "shapes": []}')
@@ -777,3 +777,99 @@ def test_the_recipe_trains_on_a_real_export(tmp_path, monkeypatch):
     run = segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet")
     results = json.loads((run.directory.path / "results.json").read_text())
     assert results
+
+
+# Hostile files
+
+
+@pytest.mark.parametrize("form", ["../secret/a.jpg", "sub/../../secret/a.jpg", "..\\secret\\a.jpg", "absolute"])
+@pytest.mark.parametrize("namesake", [False, True])
+def test_a_file_name_may_not_leave_the_images_folder(tmp_path, form, namesake):
+    (tmp_path / "secret").mkdir()
+    Image.new("RGB", (10, 8)).save(tmp_path / "secret/a.jpg")
+    name = str(tmp_path / "secret/a.jpg") if form == "absolute" else form
+    export(tmp_path / "data", [{"segmentation": SQUARE}], images=[image(1, "b.jpg")])
+    if namesake:
+        Image.new("RGB", (10, 8)).save(tmp_path / "data/a.jpg")
+    (tmp_path / "data/sub").mkdir()
+    file = tmp_path / "data/_annotations.coco.json"
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = name
+    file.write_text(json.dumps(content))
+    error = refusal("in other folders than", root=tmp_path / "data")
+    assert "set annotations: and images:" in error.problems[0].hint
+
+
+def test_a_path_of_another_computer_is_cut_down_where_it_leads_nowhere(tmp_path):
+    export(tmp_path, [{"segmentation": SQUARE}])
+    file = tmp_path / "_annotations.coco.json"
+    for name in ("/home/somebody/images/a.jpg", "C:\\images\\a.jpg", "../images/a.jpg"):
+        content = json.loads(file.read_text())
+        content["images"][0]["file_name"] = name
+        file.write_text(json.dumps(content))
+        assert [sample.image for sample in coco(root=tmp_path).samples] == [tmp_path / "a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("x" * 5000 + ".jpg", "has a file_name of 5004 characters"), ("x" * 300 + ".jpg", "1 of its 1 images is not in"),
+     ("a\0b.jpg", "1 of its 1 images is not in"), ("\ud800.jpg", "1 of its 1 images is not in")],
+    ids=["5004", "304", "NUL", "surrogate"],
+)  # fmt: skip
+def test_names_that_no_file_can_have_are_reported(tmp_path, name, says):
+    file = tmp_path / "_annotations.coco.json"
+    export(tmp_path, [{"segmentation": SQUARE}])
+    content = json.loads(file.read_text())
+    content["images"][0]["file_name"] = name
+    file.write_text(json.dumps(content))
+    refusal(says, root=tmp_path)
+
+
+BILLION = 10**9
+
+
+@pytest.mark.parametrize(
+    ("annotation", "size", "says"),
+    [
+        ({"segmentation": SQUARE}, (BILLION, BILLION), "image 1 (a.jpg) is said to be 1000000000x1000000000"),
+        ({"segmentation": SQUARE}, (int("9" * 4000), 3), "is said to be 999"),
+        ({"segmentation": {"size": [BILLION, BILLION], "counts": [BILLION**2]}}, None, "its mask is 1000000000x1"),
+        ({"segmentation": {"size": [8, 10], "counts": [0, 10**30]}}, None, "a run of its mask is 1000000000"),
+        ({"segmentation": {"size": [8, 10], "counts": [90, -10]}}, None, "its mask has a run of -10 pixels"),
+        ({"segmentation": {"size": [8, 10], "counts": "o" * 100_000}}, None, "number of more than 60 bits"),
+        ({"segmentation": [[1, 2, 1e300, 4, 5, 6]]}, None, "a coordinate of its segmentation is 1e+300"),
+        ({"segmentation": [[1, 2, 10**400, 4, 5, 6]]}, None, "a polygon of its segmentation is not a list of numbers"),
+        ({"bbox": [0, 0, 1e300, 5]}, None, "a number of its bbox is 1e+300"),
+        ({"bbox": [0, 0, 10**400, 5]}, None, "a number of its bbox is 1000"),
+    ],
+    ids=range(10),
+)
+def test_numbers_without_bounds_are_refused_before_anything_is_allocated(tmp_path, annotation, size, says):
+    export(tmp_path, [annotation])
+    if size is not None:
+        file = tmp_path / "_annotations.coco.json"
+        content = json.loads(file.read_text())
+        content["images"][0] |= {"height": size[0], "width": size[1]}
+        file.write_text(json.dumps(content))
+    error = refusal(says, root=tmp_path, boxes="draw", size_mismatch="scale")
+    assert len(str(error)) < 1000
+
+
+def test_a_polygon_that_crosses_everything_all_the_time_is_refused(monkeypatch):
+    monkeypatch.setattr("segreg_plugins.datasets.polygons.MOST_CROSSINGS", 1000)
+    zigzag = np.array([[x, 90.0 * (x % 2)] for x in range(100)])
+    with pytest.raises(SegregError, match="a polygon of 100 points crosses rows of pixels 9,000 times"):
+        polygon_window(zigzag, (100, 100))
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, '{"images": ' * 200_000, "9" * 5000], ids=["lists", "maps", "int"])
+def test_json_that_is_nested_too_deeply_is_refused(tmp_path, content):
+    file = tmp_path / "_annotations.coco.json"
+    file.write_text(content)
+    refusal(f"{file}: can't be read as JSON: it is nested too deeply, or a number is too long", root=tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_named_pipe_is_no_annotation_file(tmp_path):
+    os.mkfifo(tmp_path / "a.json")
+    refusal(f"there is no file {tmp_path}/a.json", annotations=tmp_path / "a.json")

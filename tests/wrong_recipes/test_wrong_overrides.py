@@ -36,7 +36,7 @@ error: command line: the section "train" has no setting "epoch"
     pytest.param(
         ["train.epochs=many"],
         """
-error: command line: "epochs" of the section "train" must be an integer above 0, not the string "many"
+error: command line: "epochs" of the section "train" must be an integer between 1 and 1000000, not the string "many"
   epochs: epochs at most.
 """,
         id="wrong type",
@@ -44,7 +44,7 @@ error: command line: "epochs" of the section "train" must be an integer above 0,
     pytest.param(
         ["train.epochs=0"],
         """
-error: command line: "epochs" of the section "train" must be an integer above 0, not 0
+error: command line: "epochs" of the section "train" must be an integer between 1 and 1000000, not 0
   epochs: epochs at most.
 """,
         id="out of range",
@@ -182,7 +182,7 @@ error: command line: the section "encoder" is missing: it names an encoder
     pytest.param(
         ["train.epochs=5", "train.batch_size=0"],
         """
-error: command line: "batch_size" of the section "train" must be an integer above 0 or auto, not 0
+error: command line: "batch_size" of the section "train" must be an integer between 1 and 1000000 or auto, not 0
   batch_size: images in a batch, of all processes together; `auto` takes `effective_batch_size`, computed in as many parts as the device's memory asks for.
 """,
         id="one wrong beside one right",

@@ -11,7 +11,7 @@ CASES = [
         "epochs: 3",
         'epochs: "3"',
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the string "3"
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not the string "3"
   epochs: epochs at most.
 """,
         id="text for an integer",
@@ -20,7 +20,7 @@ error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer abo
         "epochs: 3",
         "epochs: true",
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the boolean true
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not the boolean true
   epochs: epochs at most.
 """,
         id="boolean for an integer",
@@ -29,7 +29,7 @@ error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer abo
         "epochs: 3",
         "epochs: 3.5",
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not 3.5
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not 3.5
   epochs: epochs at most.
 """,
         id="broken number for an integer",
@@ -38,7 +38,7 @@ error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer abo
         "epochs: 3",
         "epochs: 3.0",
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not 3.0
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not 3.0
   epochs: epochs at most.
 """,
         id="whole number with a point for an integer",
@@ -47,7 +47,7 @@ error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer abo
         "epochs: 3",
         "epochs: [3]",
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not [3]
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not [3]
   epochs: epochs at most.
 """,
         id="list for an integer",
@@ -56,7 +56,7 @@ error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer abo
         "epochs: 3",
         "epochs:",
         """
-error: recipe.yaml:23:10: "epochs" of the section "train" must be an integer above 0, not null
+error: recipe.yaml:23:10: "epochs" of the section "train" must be an integer between 1 and 1000000, not null
   epochs: epochs at most.
 """,
         id="null for an integer",
@@ -135,7 +135,7 @@ error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list 
         "size: [64, 64]",
         "size: [64, 64, 3]",
         """
-error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers above 0, not [64, 64, 3]
+error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers between 1 and 16384, not [64, 64, 3]
   size: height and width in pixels.
 """,
         id="list that is too long",
@@ -247,7 +247,7 @@ error: recipe.yaml:1:7: "seed" must be an integer from 0 to 4294967295, not -1
         "epochs: 3",
         "epochs: 0",
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not 0
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not 0
   epochs: epochs at most.
 """,
         id="integer below its range",
@@ -286,7 +286,7 @@ error: recipe.yaml:20:7: "lr" of the optimizer "adam" must be a number above 0, 
         "size: [64, 64]",
         "size: [64, 0]",
         """
-error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers above 0, not [64, 0]; item 2 is 0
+error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers between 1 and 16384, not [64, 0]; item 2 is 0
   size: height and width in pixels.
 """,
         id="one item out of range",
@@ -295,16 +295,43 @@ error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 intege
         "epochs: 3",
         "epochs: " + "9" * 5000,
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not .inf
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not .inf
   epochs: epochs at most.
 """,
         id="integer of five thousand digits",
     ),
     pytest.param(
         "epochs: 3",
+        "epochs: " + "9" * 4000,
+        """
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not an integer of 13288 bits; at most 128 are taken
+  epochs: epochs at most.
+""",
+        id="integer of four thousand digits",
+    ),
+    pytest.param(
+        "epochs: 3",
+        "epochs: 3\n  workers: 100000",
+        """
+error: recipe.yaml:24:12: "workers" of the section "train" must be an integer between 0 and 1024 or auto, not 100000
+  workers: processes that augment; 0 is one thread beside the training, `auto` fits the machine.
+""",
+        id="more workers than any machine has cores",
+    ),
+    pytest.param(
+        "size: [64, 64]",
+        "size: [1000000000, 64]",
+        """
+error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers between 1 and 16384, not [1000000000, 64]; item 1 is 1000000000
+  size: height and width in pixels.
+""",
+        id="size of kilometres",
+    ),
+    pytest.param(
+        "epochs: 3",
         "epochs: " + "many " * 40,
         """
-error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer above 0, not the string "many many many many many many many many many many many many many many many ma..."
+error: recipe.yaml:23:11: "epochs" of the section "train" must be an integer between 1 and 1000000, not the string "many many many many many many many many many many many many many many many ma..."
   epochs: epochs at most.
 """,
         id="very long text for an integer",

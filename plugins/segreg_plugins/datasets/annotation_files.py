@@ -25,8 +25,11 @@ def read_text(path: Path, most: int) -> str:
     """Return the text of a UTF-8 file of at most `most` bytes.
 
     Raises:
-        SegregError: it can't be read, is larger, or is not UTF-8.
+        SegregError: it can't be read, is a named pipe or a device, is larger, or is not UTF-8.
     """
+    from segreg.data.images import refuse_special
+
+    refuse_special(path)
     try:
         if (size := path.stat().st_size) > most:
             raise SegregError(f"{path}: has {size} bytes, and at most {most} are read")
@@ -108,7 +111,7 @@ def outline(points: Any, *, scale: tuple[float, float] = (1, 1)) -> array[float]
     flat = array("d")
     for point in points:
         if not isinstance(point, list) or len(point) != 2:
-            raise ValueError(f"its points hold {_shown(point)}, and [x, y] was expected")
+            raise ValueError(f"its points hold {shown(point)}, and [x, y] was expected")
         flat.extend(number(value, "a coordinate") * factor for value, factor in zip(point, scale, strict=True))
     return flat
 
@@ -121,10 +124,10 @@ def number(value: Any, what: str, *, least: float = -FARTHEST, most: float = FAR
     """
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
     if not known or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"{what} is {_shown(value)}, and a number was expected")
+        raise ValueError(f"{what} is {shown(value)}, and a number was expected")
     if not least <= value <= most:
-        shown = f"{value:g}" if isinstance(value, float) else _shown(value)
-        raise ValueError(f"{what} is {shown}, and {least:g} to {most:g} was expected")
+        words = f"{value:g}" if isinstance(value, float) else shown(value)
+        raise ValueError(f"{what} is {words}, and {least:g} to {most:g} was expected")
     return float(value)
 
 
@@ -140,10 +143,11 @@ def what_it_holds(content: Any) -> str:
 
 def _kind(value: Any) -> str:
     kinds: Iterable[tuple[type, str]] = ((list, "a list"), (dict, "an object"), (str, "a string"))
-    return next((name for kind, name in kinds if isinstance(value, kind)), _shown(value))
+    return next((name for kind, name in kinds if isinstance(value, kind)), shown(value))
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """Return a JSON's value as a message quotes it, 40 characters at most."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 40 else f"{text[:37]}..."
 

@@ -13,10 +13,11 @@ from typing import Literal
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
+from segreg_plugins.datasets.annotation_files import inside, is_file
 from segreg_plugins.datasets.class_choice import NOTHING, class_task
 from segreg_plugins.datasets.coco_drawing import Drawing, DrawingRules, counted_objects, read_coco_mask
 from segreg_plugins.datasets.coco_file import CocoFile, CocoImage, Id, read_coco
-from segreg_plugins.datasets.coco_layout import AnnotationFile, found_parts, image_file, named_parts
+from segreg_plugins.datasets.coco_layout import AnnotationFile, found_parts, named_parts
 from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
 from segreg_plugins.datasets.masks import read_image
 
@@ -173,15 +174,28 @@ def _found(parts: Sequence[AnnotationFile], files: Sequence[CocoFile]) -> list[t
     problems: list[Problem] = []
     for part, file in zip(parts, files, strict=True):
         missing: list[str] = []
+        outside: list[str] = []
         for image in file.images:
-            path = image_file(image.name, part.images)
-            if path is None:
+            path = _image_file(image.name, part.images)
+            if path is not None and _leads_out(image.name, part.images):
+                outside.append(image.name)
+            elif path is None:
                 missing.append(image.name)
             elif path in owners:
                 problems.append(Problem(f"{part.annotations}: {image.name} is {path}, as is {owners[path]}"))
             else:
                 owners[path] = f"{image.name} of {part.annotations}"
                 found.append((part, image, path))
+        if outside:
+            problems.append(
+                Problem(
+                    f"{part.annotations}: {len(outside)} of its images are in other folders than "
+                    f"{listed([str(folder) for folder in part.images if folder.is_dir()], quote='', last='or')}: "
+                    f"{listed(outside, most=3)}",
+                    hint="set annotations: and images: to the folder that holds all of them, and file_name to paths in "
+                    "it",
+                )
+            )
         if missing:
             problems.append(_missing(part, missing, [image.name for image in file.images]))
     if not problems and not found:
@@ -189,6 +203,26 @@ def _found(parts: Sequence[AnnotationFile], files: Sequence[CocoFile]) -> list[t
     if problems:
         raise SegregError.of(problems)
     return found
+
+
+def _image_file(name: str, folders: Sequence[Path]) -> Path | None:
+    """Return the file of an image by the name that an annotation file has for it, or None.
+
+    Paths of the computer where the file was made, with either slash, are cut down to the file's name where they lead
+    nowhere.
+    """
+    plain = name.replace("\\", "/")
+    for folder in folders:
+        for path in dict.fromkeys((folder / name, folder / plain, folder / plain.rsplit("/", 1)[-1])):
+            if is_file(path):
+                return path
+    return None
+
+
+def _leads_out(name: str, folders: Sequence[Path]) -> bool:
+    """Whether a name, `../a.png` or an absolute path, leads to a file in none of the folders."""
+    plain = name.replace("\\", "/")
+    return any(inside(folder, plain) is None and is_file(folder / plain) for folder in folders)
 
 
 def _missing(part: AnnotationFile, missing: Sequence[str], named: Sequence[str]) -> Problem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from collections.abc import Mapping, Sequence
@@ -11,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import Problem, SegregError, listed
+from segreg_plugins.datasets.annotation_files import MOST_BYTES, number, read_json, shown
 from segreg_plugins.datasets.polygons import extends
 
 Id = int | str
 
 MOST_PROBLEMS = 20
+MOST_PIXELS = 1 << 28
+"""How many pixels an image is taken to have at most; no larger one can be read."""
+_TOO_LARGE = f"more than the {MOST_PIXELS:,} pixels that an image may have"
+_LONGEST_NAME = 4096
 
 
 @dataclass(frozen=True)
@@ -134,14 +138,7 @@ def _crowds_are_masks(images: Mapping[Id, CocoImage]) -> bool:
 
 
 def _parsed(path: Path) -> dict[str, list[Any]]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise SegregError(f"{path}: can't be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise SegregError(f"{path}: is not a UTF-8 text, so no JSON") from None
-    except json.JSONDecodeError as error:
-        raise SegregError(f"{path}:{error.lineno}:{error.colno}: is not a JSON ({error.msg})") from None
+    content = read_json(path, MOST_BYTES)
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in keys):
         has = f"an object with {listed(list(content))}" if isinstance(content, dict) else f"a {type(content).__name__}"
@@ -158,11 +155,11 @@ def _parsed(path: Path) -> dict[str, list[Any]]:
 
 def _categories(items: Sequence[Any], problems: list[str]) -> dict[Id, str]:
     categories: dict[Id, str] = {}
-    for number, item in enumerate(items, start=1):
+    for place, item in enumerate(items, start=1):
         key = _id(item.get("id")) if isinstance(item, dict) else None
         name = item.get("name") if isinstance(item, dict) else None
         if key is None or not isinstance(name, str) or not name.strip():
-            problems.append(f"category {number} of the list has no id or no name")
+            problems.append(f"category {place} of the list has no id or no name")
         elif key in categories:
             problems.append(f'category {key} is given twice, as "{categories[key]}" and "{name}"')
         else:
@@ -173,11 +170,13 @@ def _categories(items: Sequence[Any], problems: list[str]) -> dict[Id, str]:
 def _images(items: Sequence[Any], problems: list[str]) -> dict[Id, CocoImage]:
     images: dict[Id, CocoImage] = {}
     names: dict[str, Id] = {}
-    for number, item in enumerate(items, start=1):
+    for place, item in enumerate(items, start=1):
         key = _id(item.get("id")) if isinstance(item, dict) else None
         name = item.get("file_name") if isinstance(item, dict) else None
         if key is None or not isinstance(name, str) or not name.strip():
-            problems.append(f"image {number} of the list has no id or no file_name")
+            problems.append(f"image {place} of the list has no id or no file_name")
+        elif len(name) > _LONGEST_NAME:
+            problems.append(f"image {key} has a file_name of {len(name)} characters")
         elif key in images:
             problems.append(f"image {key} is given twice, as {images[key].name} and {name}")
         elif name in names:
@@ -185,6 +184,9 @@ def _images(items: Sequence[Any], problems: list[str]) -> dict[Id, CocoImage]:
         else:
             names[name] = key
             size = (_whole(item.get("height")), _whole(item.get("width")))
+            if size[0] * size[1] > MOST_PIXELS:
+                problems.append(f"image {key} ({name}) is said to be {_hw(size)} (height x width), {_TOO_LARGE}")
+                size = (0, 0)
             images[key] = CocoImage(name, (size[0], size[1]) if size[0] and size[1] else None)
     return images
 
@@ -192,12 +194,12 @@ def _images(items: Sequence[Any], problems: list[str]) -> dict[Id, CocoImage]:
 def _annotate(
     items: Sequence[Any], categories: Mapping[Id, str], images: Mapping[Id, CocoImage], problems: list[str]
 ) -> None:
-    for number, item in enumerate(items, start=1):
+    for place, item in enumerate(items, start=1):
         if not isinstance(item, dict):
-            problems.append(f"annotation {number} of the list is not an object")
+            problems.append(f"annotation {place} of the list is not an object")
             continue
         own = _id(item.get("id"))
-        named = f"annotation {number} of the list" if own is None else f"annotation {own}"
+        named = f"annotation {place} of the list" if own is None else f"annotation {own}"
         image, category = _id(item.get("image_id")), _id(item.get("category_id"))
         if image not in images:
             problems.append(f"{named} is of image {item.get('image_id')}, which is not in the list of images")
@@ -242,25 +244,35 @@ def _polygon(part: Any) -> array[float]:
         raise ValueError(f"a polygon of its segmentation has {len(polygon)} numbers, an x without a y")
     if not all(map(math.isfinite, polygon)):
         raise ValueError("a polygon of its segmentation holds a number that is not finite")
+    for value in (min(polygon, default=0), max(polygon, default=0)):
+        number(value, "a coordinate of its segmentation")
     return polygon
 
 
 def _runs(segmentation: Mapping[str, Any]) -> RunLengths:
     counts, size = segmentation.get("counts"), segmentation.get("size")
     if not isinstance(size, list) or len(size) != 2 or not all(_whole(side) for side in size):
-        raise ValueError(f"its mask's size is {size}, and [height, width] was expected")
+        raise ValueError(f"its mask's size is {shown(size)}, and [height, width] was expected")
+    height, width = _whole(size[0]), _whole(size[1])
+    if height * width > MOST_PIXELS:
+        raise ValueError(f"its mask is {_hw((height, width))} (height x width), {_TOO_LARGE}")
     if not isinstance(counts, str) and not (isinstance(counts, list) and all(type(count) is int for count in counts)):
         raise ValueError("its mask's counts are neither a string nor a list of integers")
-    return RunLengths((int(size[0]), int(size[1])), counts if isinstance(counts, str) else array("q", counts))
+    if not isinstance(counts, str):
+        for count in (min(counts, default=0), max(counts, default=0)):
+            number(count, "a run of its mask", most=MOST_PIXELS)
+    return RunLengths((height, width), counts if isinstance(counts, str) else array("q", counts))
 
 
 def _box(box: Any) -> tuple[float, float, float, float] | None:
     if box is None or box == []:
         return None
     if not isinstance(box, list) or len(box) != 4 or not all(type(side) in (int, float) for side in box):
-        raise ValueError(f"its bbox is {box}, and [left, top, width, height] was expected")
-    if not all(map(math.isfinite, box)):
+        raise ValueError(f"its bbox is {shown(box)}, and [left, top, width, height] was expected")
+    if any(isinstance(side, float) and not math.isfinite(side) for side in box):
         raise ValueError("its bbox holds a number that is not finite")
+    for side in box:
+        number(side, "a number of its bbox")
     left, top, width, height = (float(side) for side in box)
     return (left, top, width, height) if width > 0 and height > 0 else None
 
@@ -285,6 +297,10 @@ def _id(value: Any) -> Id | None:
     if isinstance(value, str):
         return int(value) if value.isascii() and value.isdecimal() else value
     return value if isinstance(value, int) else None
+
+
+def _hw(size: tuple[int, int]) -> str:
+    return "x".join(shown(side) for side in size)
 
 
 def _whole(value: Any) -> int:

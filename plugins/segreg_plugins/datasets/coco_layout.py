@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -96,20 +96,6 @@ def found_parts(root: Path) -> list[AnnotationFile]:
         )
     _refuse_two_of_a_side(parts)
     return sorted(parts, key=lambda part: ("train", "val", "test", None).index(part.split))
-
-
-def image_file(name: str, folders: Iterable[Path]) -> Path | None:
-    """Return the file of an image by the name that an annotation file has for it, or None.
-
-    Paths of the computer where the file was made, with either slash, are cut down to the file's name where they lead
-    nowhere.
-    """
-    plain = name.replace("\\", "/")
-    for folder in folders:
-        for path in dict.fromkeys((folder / name, folder / plain, folder / plain.rsplit("/", 1)[-1])):
-            if path.is_file():
-                return path
-    return None
 
 
 def _official(root: Path) -> list[AnnotationFile]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from segreg.errors import SegregError
+
 if TYPE_CHECKING:
     from array import array
     from collections.abc import Sequence
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 Fate = Literal["drawn", "cut off", "outside the image", "no pixel's centre in them"]
 _MOST_LOOKED_AT = 4096
+MOST_CROSSINGS = 50_000_000
+"""How often a polygon's edges may cross a row of pixels, all of them together: some gigabytes of memory."""
 
 
 class Window(NamedTuple):
@@ -33,6 +37,9 @@ class Window(NamedTuple):
 
 def polygon_window(points: NDArray[np.float64], size: tuple[int, int]) -> Window | None:
     """Return the pixels inside a polygon, cut at the image's border, or None where no centre lies in it.
+
+    Raises:
+        SegregError: the polygon has so many long edges that memory would not do.
 
     Args:
         points: corners, float64 `[N, 2]`, as x (to the right) and y (down) in pixels; the last joins the first.
@@ -49,6 +56,11 @@ def polygon_window(points: NDArray[np.float64], size: tuple[int, int]) -> Window
     first = np.clip(np.ceil(y0 - 0.5), 0, height).astype(np.int64)
     last = np.clip(np.ceil(y1 - 0.5), 0, height).astype(np.int64)
     crossed = last - first  # rows whose centre line an edge crosses; none where it is level
+    if (crossings := int(crossed.sum())) > MOST_CROSSINGS:
+        raise SegregError(
+            f"a polygon of {len(points)} points crosses rows of pixels {crossings:,} times; at most "
+            f"{MOST_CROSSINGS:,} are drawn"
+        )
     edge = np.repeat(np.arange(len(points)), crossed)
     if not len(edge):
         return None

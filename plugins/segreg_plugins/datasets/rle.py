@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _FIRST = ord("0")
+_MOST_BITS = 60
 
 
 def counts_of(text: str) -> list[int]:
@@ -34,6 +35,8 @@ def counts_of(text: str) -> list[int]:
             raise SegregError(f"its compressed mask holds {character!r} at character {position + 1}")
         value |= (piece & 31) << shift
         shift += 5
+        if shift > _MOST_BITS:
+            raise SegregError(f"its compressed mask has a number of more than {_MOST_BITS} bits")
         if piece & 32:
             continue
         if piece & 16:

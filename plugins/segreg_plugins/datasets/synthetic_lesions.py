@@ -14,7 +14,7 @@ from annotated_types import Interval
 
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
-from segreg.settings import NonNegativeInt, PositiveInt
+from segreg.settings import NonNegativeInt
 from segreg_plugins.datasets.challenge import MASK_SUFFIX, challenge_dataset, input_folder, truth_folder
 from segreg_plugins.datasets.images import expanded
 
@@ -25,7 +25,7 @@ VERSION = 1
 def synthetic_lesions(
     *,
     root: Path = Path("data/synthetic_lesions"),
-    samples: PositiveInt = 160,
+    samples: Annotated[int, Interval(ge=1, le=1_000_000)] = 160,
     size: Annotated[int, Interval(ge=32, le=2048)] = 256,
     seed: NonNegativeInt = 0,
 ) -> Dataset:
