@@ -24,7 +24,7 @@ EXAMPLES = """examples:
 
 Every combination is an ordinary run, with the same seeds and the same budget. Before the first one begins, all are
 checked: they resolve, their networks are built, take a training step and go into memory. The folder gets results.csv,
-results.json and report.html. The same command continues where a bench was stopped; several processes may work on one.
+results.json and report.html. The same command continues where a bench was stopped; runs that failed need --again.
 The exit status is 1 if a run failed.
 """
 
@@ -65,32 +65,38 @@ def execute(chosen: argparse.Namespace) -> int:
     out = chosen.out or Path("benches") / name
     check_folder(out)
 
-    from segreg.benchmark.bench.bench import bench, checked_trials
+    from segreg.benchmark.bench.bench import bench, skipped
+    from segreg.benchmark.bench.costs import check
     from segreg.benchmark.bench.folder import BenchFolder
+    from segreg.benchmark.bench.trials import trials_of
+    from segreg.runtime.lock import locked_folder
     from segreg.runtime.progress import progress
 
     silent = chosen.quiet or chosen.json
     shown = progress("quiet" if silent else "auto", sys.stderr)
     folder = BenchFolder(out)
     resources = _resources(chosen.resources)
-    if chosen.check:
-        trials = checked_trials(plan, registry, folder, jobs=chosen.jobs, again=True, progress=shown)
-        failed = {c.model: folder.reason(c) for c in trials if folder.state(c) == "failed"}
-        models = len({trial.key for trial in trials})
-        lines = [f"{model}: {reason}" for model, reason in failed.items()]
-        print("\n".join([*lines, f"{models - len(failed)} of {models} models are fine, {len(trials)} runs in all"]))
-        return 1 if failed else 0
-    comparison, images = bench(
-        plan, registry, folder, jobs=chosen.jobs, executor=chosen.executor, resources=resources,
-        retries=chosen.retries, rounds=chosen.rounds, again=chosen.again, progress=shown, stream=sys.stderr,
-        mode="quiet" if silent else "auto",
-    )  # fmt: skip
+    trials = trials_of(plan, registry)
+    if chosen.check:  # writes nothing, so that what it finds today says nothing of a bench tomorrow
+        ahead = [trial for trial in trials if folder.state(trial) != "finished"]
+        titles, models = {trial.key: trial.model for trial in ahead}, len({trial.key for trial in trials})
+        wrong = [f"{titles[key]}: {reason}" for key, reason in check(ahead, jobs=chosen.jobs, progress=shown) if reason]
+        summary = f"{models - len(wrong)} of {models} models are fine, {len(trials)} runs in all"
+        print("\n".join([*([] if chosen.again else skipped(trials, folder)), *wrong, summary]))
+        return 1 if wrong else 0
 
     from segreg.benchmark.comparison.text import format_comparison
     from segreg.reports.comparison import write_comparison
     from segreg.runtime.files import finite
 
-    write_comparison(comparison, folder.path, images)
+    folder.make()
+    with locked_folder(folder.path, "bench"):
+        comparison, images = bench(
+            plan, trials, folder, jobs=chosen.jobs, executor=chosen.executor, resources=resources,
+            retries=chosen.retries, rounds=chosen.rounds, again=chosen.again, progress=shown, stream=sys.stderr,
+            mode="quiet" if silent else "auto",
+        )  # fmt: skip
+        write_comparison(comparison, folder.path, images)
     if chosen.json:
         print_json(finite(comparison.as_data()))
     else:

@@ -18,6 +18,8 @@ from segreg.errors import SegregError
 from segreg.runtime.files import UNFINISHED, write_json
 
 ORPHANS_SECONDS = 10.0
+PROBE_SECONDS = 1.0
+"""`is_locked` holds the lock for a moment."""
 
 LOCK = ".lock"
 """The file in a folder that is locked while a process works there; beside it `.lock.json` says who that is."""
@@ -44,7 +46,7 @@ def locked_folder(folder: Path, what: str) -> Iterator[None]:
     # Data workers of a process that was killed live for some seconds more, and hold its lock.
     dead = owner.get("host") == socket.gethostname() and not is_alive(owner["pid"])
     try:
-        lock.acquire(timeout=ORPHANS_SECONDS if dead else 0)
+        lock.acquire(timeout=ORPHANS_SECONDS if dead else PROBE_SECONDS)
     except Timeout:
         who = f": process {owner['pid']} on {owner['host']} since {owner['since']}, {owner['command']}" if owner else ""
         raise SegregError(

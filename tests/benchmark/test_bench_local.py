@@ -13,13 +13,14 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.benchmark.bench.bench import bench
-from segreg.benchmark.bench.folder import BenchFolder, is_locked, locked
-from segreg.benchmark.bench.local import least_busy
+from segreg.benchmark.bench.bench import bench, prepare, skipped
+from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.local import least_busy, work_on
 from segreg.benchmark.bench.plan import Plan
 from segreg.benchmark.bench.trials import trials_of
 from segreg.registry.registry import load_registry
 from segreg.reports.comparison import write_comparison
+from segreg.runtime.lock import locked_folder
 from segreg.runtime.progress import Quiet
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -35,8 +36,9 @@ def _own_place(tmp_path, monkeypatch):
 
 def run_bench(plan, folder, **options):
     output = io.StringIO()
-    registry = load_registry(plugged.builtin())
-    found, images = bench(plan, registry, folder, rounds=0, progress=Quiet(), stream=output, mode="lines", **options)
+    trials = trials_of(plan, load_registry(plugged.builtin()))
+    folder.make()
+    found, images = bench(plan, trials, folder, rounds=0, progress=Quiet(), stream=output, mode="lines", **options)
     write_comparison(found, folder.path, images)
     return found, output.getvalue()
 
@@ -95,55 +97,40 @@ def test_one_failing_run_is_a_row_and_the_others_continue(tmp_path):
     assert output == "2 runs, 2 of them done before\n"
 
 
-def test_a_lock_is_released_when_its_process_dies(tmp_path):
-    lock = tmp_path / "lock"
-    assert not is_locked(lock)
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        with locked(lock) as free:
-            os.write(writing, b"1" if free else b"0")
-            time.sleep(60)
-        os._exit(0)
-    assert os.read(reading, 1) == b"1"
-    assert is_locked(lock)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    assert not is_locked(lock)
-
-
-def test_a_run_that_another_process_works_on_is_left_alone(tmp_path):
-    from segreg.benchmark.bench.local import work_on
-
-    plan = Plan(tiny_runs.write_recipe(tmp_path), {})
+def test_a_run_that_a_killed_bench_left_running_is_left_alone(tmp_path):
     folder = BenchFolder(tmp_path / "bench")
-    (trial,) = trials_of(plan, load_registry(plugged.builtin()))
-    folder.make()
-    folder.recipe(trial).write_text(trial.recipe.yaml())
-    reading, writing = os.pipe()
-    child = os.fork()
-    if not child:
-        with locked(folder.lock(trial)):
-            os.write(writing, b"1")
-            time.sleep(60)
-        os._exit(0)
-    os.read(reading, 1)
-    try:
+    (trial,) = trials_of(Plan(tiny_runs.write_recipe(tmp_path), {}), load_registry(plugged.builtin()))
+    folder.run(trial).path.mkdir(parents=True)
+    with locked_folder(folder.run(trial).path, "run"):
         assert folder.state(trial) == "running"
-        work_on(folder.recipe(trial), folder.run(trial).path, io.StringIO())
-        assert not folder.run(trial).path.exists()
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    assert folder.state(trial) == "waiting"
+    folder.working.add(trial.name)
+    assert folder.state(trial) == "running", "its directory is not made yet"
+
+
+def test_a_run_whose_state_is_gone_is_not_overwritten(tmp_path):
+    """A bench goes by what `segreg run --resume` says of a run."""
+    folder = BenchFolder(tmp_path / "bench")
+    (trial,) = trials_of(
+        Plan(tiny_runs.write_recipe(tmp_path), {}, change=["train.epochs=1"]), load_registry(plugged.builtin())
+    )
+    folder.make()
+    prepare([trial], folder, again=False)
+    work_on(folder.recipe(trial), folder.run(trial).path, io.StringIO())
+    directory = folder.run(trial)
+    before = directory.best.read_bytes()
+    directory.results.unlink()
+    (directory.path / "state.pt").unlink()
+    work_on(folder.recipe(trial), directory.path, io.StringIO())
+    assert "state.pt is missing" in folder.reason(trial)
+    assert directory.best.read_bytes() == before
 
 
 def test_a_run_that_fails_records_why_and_starts_again_on_request(tmp_path):
-    from segreg.benchmark.bench.bench import prepare
-    from segreg.benchmark.bench.local import work_on
-
     plan = Plan(tiny_runs.write_recipe(tmp_path), {}, change=["train.start_from=nowhere"])
     folder = BenchFolder(tmp_path / "bench")
     (trial,) = trials_of(plan, load_registry(plugged.builtin()))
+    folder.make()
     prepare([trial], folder, again=False)
     log = io.StringIO()
     work_on(folder.recipe(trial), folder.run(trial).path, log)
@@ -152,8 +139,13 @@ def test_a_run_that_fails_records_why_and_starts_again_on_request(tmp_path):
     assert folder.reason(trial) == f"{tmp_path}/nowhere: there is no such file"
     prepare([trial], folder, again=False)
     assert folder.state(trial) == "failed"
+    assert skipped([trial], folder) == [
+        f"skipped: {trial.title} failed: {tmp_path}/nowhere: there is no such file",
+        "--again runs what failed anew, if the cause is gone",
+    ]
     prepare([trial], folder, again=True)
     assert folder.state(trial) == "waiting"
+    assert skipped([trial], folder) == []
 
 
 def test_a_half_written_result_is_no_result(tmp_path):

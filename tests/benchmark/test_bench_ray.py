@@ -97,8 +97,9 @@ def test_a_bench_on_a_local_ray(warm_workers, local_ray, tmp_path, monkeypatch, 
     if not shared:  # the worker does not find the token, as on a machine that doesn't share the folder
         monkeypatch.setattr("segreg.benchmark.bench.ray.Path.touch", lambda self: None)
     registry = load_registry(plugged.builtin())
+    folder.make()
     found, _ = bench(
-        plan, registry, folder, executor="ray", resources={"cpus": 1}, rounds=0,
+        plan, trials_of(plan, registry), folder, executor="ray", resources={"cpus": 1}, rounds=0,
         progress=Quiet(), stream=io.StringIO(), mode="quiet",
     )  # fmt: skip
     assert sorted(model.name for model in found.models) == ["bce", "dice"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 
 import pytest
 
 import plugged
 import tiny_runs
+from segreg.runtime.lock import locked_folder
 
 
 @pytest.fixture(autouse=True)
@@ -32,18 +35,56 @@ def fitting(monkeypatch):
     return asked
 
 
-def test_check_looks_at_everything_and_trains_nothing(segreg, fitting, tmp_path):
-    words = ("bench", "tiny.yaml", "--vary", "encoder=timm/test_resnet,timm/test_vit", "--seeds", "2", "--jobs", "3")
-    printed = segreg(*words, "--check")
-    assert printed.status == 1
-    assert printed.out == (
-        "timm/test_vit: not started: it needs 9 GiB of memory, and the machine has 1 GiB left\n"
-        "1 of 2 models are fine, 4 runs in all\n"
+WORDS = ("bench", "tiny.yaml", "--vary", "encoder=timm/test_resnet,timm/test_vit", "--seeds", "2", "--jobs", "3")
+
+
+def test_check_looks_at_everything_and_writes_nothing(segreg, fitting, tmp_path):
+    for _ in range(2):
+        printed = segreg(*WORDS, "--check")
+        assert printed.status == 1
+        assert printed.out == (
+            "timm/test_vit: it needs 9 GiB of memory, and the machine has 1 GiB left\n"
+            "1 of 2 models are fine, 4 runs in all\n"
+        )
+        assert not (tmp_path / "benches").exists()
+    assert fitting == 2 * [("timm/test_resnet", 3), ("timm/test_vit", 3)]
+
+
+def test_what_failed_before_is_skipped_aloud_until_asked_for(segreg, fitting, monkeypatch, tmp_path):
+    """The cause, here memory, may be gone."""
+    started = []
+    monkeypatch.setattr(
+        "segreg.benchmark.bench.bench.run_locally",
+        lambda trials, folder, **_: started.append([one.title for one in trials if folder.state(one) == "waiting"]),
     )
-    assert fitting == [("timm/test_resnet", 3), ("timm/test_vit", 3)]
-    assert not list((tmp_path / "benches" / "tiny" / "runs").iterdir())
-    segreg(*words, "--check")
-    assert fitting[2:] == [("timm/test_vit", 3)], "what was found fine is not tried again, what was not is"
+    words = ("bench", "tiny.yaml", "--vary", "encoder=timm/test_vit", "--seeds", "2")
+    reason = "not started: it needs 9 GiB of memory, and the machine has 1 GiB left"
+    again = "--again runs what failed anew, if the cause is gone"
+    first = segreg(*words)
+    assert "skipped" not in first.err
+    assert again in first.err, "no run finished, and how to begin anew"
+    fitting.clear()
+    for skipping in (segreg(*words), segreg(*words, "--check")):
+        said = skipping.err + skipping.out
+        for seed in (0, 1):
+            assert f"skipped: timm/test_vit, seed {seed} failed: {reason}\n" in said
+        assert again in said
+    assert fitting == [("timm/test_vit", 1)], "only the check tried"
+    monkeypatch.setattr("segreg.benchmark.cost.running.check_memory", lambda spec, *, jobs: "")
+    assert "skipped" not in segreg(*words, "--again").err
+    assert started == [[], [], ["timm/test_vit, seed 0", "timm/test_vit, seed 1"]]
+
+
+def test_a_second_bench_on_a_folder_is_told_who_works_there(segreg, fitting, tmp_path):
+    folder = tmp_path / "benches" / "tiny"
+    folder.mkdir(parents=True)
+    with locked_folder(folder, "bench"):
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        printed = segreg(*WORDS, "--again")
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert printed.status == 2
+    assert f"another process works on this bench: process {os.getpid()} on {socket.gethostname()} since" in printed.err
+    assert not fitting
 
 
 @pytest.mark.slow

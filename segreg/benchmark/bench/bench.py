@@ -8,24 +8,24 @@ from typing import Literal, TextIO
 
 from segreg.benchmark.bench.board import board
 from segreg.benchmark.bench.costs import check, costs_of
-from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.folder import BenchFolder, content
 from segreg.benchmark.bench.local import run_locally
 from segreg.benchmark.bench.plan import Plan, baseline_of
-from segreg.benchmark.bench.trials import Trial, combinations, format_settings, trials_of
+from segreg.benchmark.bench.trials import Trial, combinations, format_settings
 from segreg.benchmark.comparison.compare import RunGroup, compare
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Failure
 from segreg.benchmark.comparison.runs import with_costs, with_disagreements
+from segreg.benchmark.comparison.text import AGAIN
 from segreg.errors import SegregError
-from segreg.registry.registry import Registry
 from segreg.runs.trained_run import Run
-from segreg.runtime.files import replacing
+from segreg.runtime.files import replacing, write_json
 from segreg.runtime.progress import Progress
 
 Executor = Literal["local", "ray"]
 
 
 def bench(
-    plan: Plan, registry: Registry, folder: BenchFolder, *, jobs: int = 1, executor: Executor = "local",
+    plan: Plan, trials: Sequence[Trial], folder: BenchFolder, *, jobs: int = 1, executor: Executor = "local",
     resources: Mapping[str, float] | None = None, retries: int = 2, rounds: int = 3, again: bool = False,
     progress: Progress, stream: TextIO, mode: Literal["auto", "lines", "quiet"],
 ) -> tuple[Comparison, list[Disagreement]]:  # fmt: skip
@@ -33,8 +33,8 @@ def bench(
 
     Args:
         plan: what to compare.
-        registry: of the parts.
-        folder: the bench's; finished runs in it don't run again.
+        trials: its runs.
+        folder: the bench's, where no other process works; finished runs in it don't run again.
         jobs: runs at the same time on this machine.
         executor: `local` runs on this machine, `ray` on a Ray cluster.
         resources: of a cluster for each run: `cpus`, `gpus`, `memory_gib`.
@@ -46,9 +46,12 @@ def bench(
         mode: of that; see `board`.
 
     Raises:
-        SegregError: anything in the plan or the data is wrong, or no run finished.
+        SegregError: the data is wrong, or no run finished.
     """
-    trials = checked_trials(plan, registry, folder, jobs=jobs, again=again, progress=progress)
+    prepare(trials, folder, again=again)
+    for line in skipped(trials, folder):
+        progress.say(line)
+    _check(trials, folder, jobs=jobs, progress=progress)
     with board(trials, folder, stream, mode) as refresh:
         if executor == "ray":
             from segreg.benchmark.bench.ray import run_on_ray
@@ -59,27 +62,8 @@ def bench(
     return compared(plan, trials, folder, rounds, progress)
 
 
-def checked_trials(
-    plan: Plan, registry: Registry, folder: BenchFolder, *, jobs: int, again: bool, progress: Progress
-) -> list[Trial]:
-    """Return the runs of a plan, each with its recipe in the folder, after their networks were checked.
-
-    Raises:
-        SegregError: anything in the plan or the data is wrong.
-    """
-    trials = trials_of(plan, registry)
-    prepare(trials, folder, again=again)
-    check(trials, folder, jobs=jobs, progress=progress)
-    return trials
-
-
 def prepare(trials: Sequence[Trial], folder: BenchFolder, *, again: bool) -> None:
-    """Create the folder and write each run's recipe into it; with `again` forget that runs failed.
-
-    Raises:
-        SegregError: the folder could not be created.
-    """
-    folder.make()
+    """Write each run's recipe into the folder; with `again` forget that runs failed."""
     for trial in trials:
         if again:
             folder.failure(trial).unlink(missing_ok=True)
@@ -87,6 +71,28 @@ def prepare(trials: Sequence[Trial], folder: BenchFolder, *, again: bool) -> Non
         if not file.exists():
             with replacing(file) as aside:
                 aside.write_text(trial.recipe.yaml(header=f"segreg run {file}"), encoding="utf-8")
+
+
+def skipped(trials: Sequence[Trial], folder: BenchFolder) -> list[str]:
+    """Return which runs have failed before and don't start again, why, and how they do, as lines."""
+    lines = [f"skipped: {trial.title} failed: {folder.reason(trial)}" for trial in trials
+             if folder.state(trial) == "failed"]  # fmt: skip
+    return [*lines, AGAIN] if lines else []
+
+
+def _check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: Progress) -> None:
+    """Check the models of unfinished runs that have not passed; record the runs of those that don't pass as failed."""
+    file = folder.path / "checked.json"
+    passed = content(file)
+    ahead = [one for one in trials if folder.state(one) in ("waiting", "stopped") and passed.get(one.key, 0) < jobs]
+    for key, reason in check(ahead, jobs=jobs, progress=progress):
+        if not reason:
+            passed[key] = jobs
+            write_json(file, passed)
+            continue
+        for trial in ahead:
+            if trial.key == key:
+                folder.fail(trial.name, f"not started: {reason}")
 
 
 def _gpus(trials: Sequence[Trial]) -> list[str]:
@@ -111,7 +117,7 @@ def compared(
     failed = [trial for trial in trials if states[trial.name] == "failed"]
     if not done:
         reasons = "\n".join(f"{trial.title}: {folder.reason(trial)}" for trial in failed)
-        raise SegregError(f"no run finished\n{reasons}", hint=f"the logs are in {folder.trials}")
+        raise SegregError(f"no run finished\n{reasons}", hint=f"the logs are in {folder.trials}; {AGAIN}")
     seeds: dict[str, list[Trial]] = {}
     for trial in done:
         seeds.setdefault(trial.key, []).append(trial)

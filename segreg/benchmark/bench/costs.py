@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
-from segreg.benchmark.bench.folder import BenchFolder, content, locked
+from segreg.benchmark.bench.folder import BenchFolder, content
 from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.cost import running
 from segreg.benchmark.cost.record import Cost, NetworkSpec
@@ -14,43 +14,32 @@ from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress
 from segreg.task import Task
 
-_LONGEST_MEASUREMENT = 6 * 3600.0
-
 Costs = tuple[Mapping[str, Mapping[str, Cost]], Sequence[str]]
 """Each model's costs by name, by the model's key; and how they were measured, in sentences."""
 
 
-def check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: Progress) -> None:
-    """Build the network of each model with unfinished runs, and run a training step of its size.
-
-    A model that can't be built, trained or kept in memory has its runs recorded as failed; the others continue. A model
-    that passed is not checked again.
+def check(trials: Sequence[Trial], *, jobs: int, progress: Progress) -> Iterator[tuple[str, str]]:
+    """Build the network of each model, and run a training step of its size.
 
     Args:
-        trials: the bench's runs.
-        folder: the bench's.
+        trials: runs of the models.
         jobs: runs at the same time, which share the memory.
         progress: reports how far it is.
+
+    Returns:
+        an iterator of each model's key and why it can't be built, trained or kept in memory; empty where it can.
 
     Raises:
         SegregError: the data can't be read.
     """
-    file = folder.path / "checked.json"
-    ahead = [trial for trial in trials if folder.state(trial) in ("waiting", "stopped")]
-    specs = specs_of(ahead)
-    models = [key for key in specs if content(file).get(key, 0) < jobs]
-    if not models:
+    if not trials:
         return
-    with progress.watch("checking that every model trains", len(models), "models") as advance:
-        for key in models:
-            reason = running.check_memory(specs[key], jobs=jobs)
-            mine = [trial for trial in ahead if trial.key == key]
-            if reason:
-                for trial in mine:
-                    folder.fail(trial.name, f"not started: {reason}")
-            else:
-                write_json(file, {**content(file), key: jobs})
-            advance(note=mine[0].model)
+    names = {trial.key: trial.model for trial in trials}
+    specs = specs_of(trials)
+    with progress.watch("checking that every model trains", len(specs), "models") as advance:
+        for key, spec in specs.items():
+            yield key, running.check_memory(spec, jobs=jobs)
+            advance(note=names[key])
 
 
 def costs_of(trials: Sequence[Trial], folder: BenchFolder, *, rounds: int, progress: Progress) -> Costs:
@@ -58,7 +47,7 @@ def costs_of(trials: Sequence[Trial], folder: BenchFolder, *, rounds: int, progr
 
     Args:
         trials: a run of each model.
-        folder: the bench's. It is locked while costs are measured, so that processes don't disturb each other.
+        folder: the bench's.
         rounds: how often each model is measured; 0 measures nothing.
         progress: reports how far it is.
     """
@@ -67,15 +56,12 @@ def costs_of(trials: Sequence[Trial], folder: BenchFolder, *, rounds: int, progr
         return known
     if not rounds or not trials:
         return {}, ()
-    with locked(folder.path / "measure.lock", wait=_LONGEST_MEASUREMENT):
-        if known := _known(folder, keys):
-            return known
-        specs = specs_of(trials)
-        found = running.measure({trial.model: specs[trial.key] for trial in trials}, rounds=rounds, progress=progress)
-        of, method = {trial.key: found.of[trial.model].costs for trial in trials}, found.method()
-        plain = {key: {name: asdict(cost) for name, cost in costs.items()} for key, costs in of.items()}
-        write_json(folder.costs, {"of": plain, "method": method})
-        return of, method
+    specs = specs_of(trials)
+    found = running.measure({trial.model: specs[trial.key] for trial in trials}, rounds=rounds, progress=progress)
+    of, method = {trial.key: found.of[trial.model].costs for trial in trials}, found.method()
+    plain = {key: {name: asdict(cost) for name, cost in costs.items()} for key, costs in of.items()}
+    write_json(folder.costs, {"of": plain, "method": method})
+    return of, method
 
 
 def specs_of(trials: Sequence[Trial]) -> dict[str, NetworkSpec]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +10,7 @@ from segreg.benchmark.bench.trials import Trial
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.files import read_json, write_json
+from segreg.runtime.lock import is_locked
 from segreg.training.checkpoint import STATE
 
 State = Literal["waiting", "running", "stopped", "finished", "failed"]
@@ -19,9 +18,15 @@ State = Literal["waiting", "running", "stopped", "finished", "failed"]
 
 @dataclass(frozen=True)
 class BenchFolder:
-    """The folder. A run's state follows from its own files, so that nothing else can contradict them."""
+    """The folder. A run's state follows from its own files, so that nothing else can contradict them.
+
+    Attributes:
+        path: where it is.
+        working: names of the runs that this process has started and that have not ended.
+    """
 
     path: Path
+    working: set[str] = field(default_factory=set, compare=False)
 
     @property
     def runs(self) -> Path:
@@ -30,7 +35,7 @@ class BenchFolder:
 
     @property
     def trials(self) -> Path:
-        """A recipe, a lock and a log for each run."""
+        """A recipe and a log for each run."""
         return self.path / "trials"
 
     @property
@@ -72,7 +77,7 @@ class BenchFolder:
             return "finished"
         if self.failure(trial).exists():
             return "failed"
-        if is_locked(self.lock(trial)):
+        if trial.name in self.working or is_locked(self.run(trial).path):
             return "running"
         return "stopped" if (self.run(trial).path / STATE).exists() else "waiting"
 
@@ -83,10 +88,6 @@ class BenchFolder:
     def fail(self, name: str, reason: str) -> None:
         """Record why a run failed."""
         write_json(self.trials / f"{name}.failed.json", {"reason": reason})
-
-    def lock(self, trial: Trial) -> Path:
-        """Return the file that is locked while a process works on a run."""
-        return self.trials / f"{trial.name}.lock"
 
 
 def finished(directory: RunDirectory) -> bool:
@@ -101,35 +102,3 @@ def content(file: Path) -> dict[str, Any]:
     except SegregError:
         return {}
     return found if isinstance(found, dict) else {}
-
-
-@contextmanager
-def locked(lock: Path, *, wait: float = 0.0) -> Iterator[bool]:
-    """Lock a file while the context lasts; the context is whether it was free.
-
-    The system releases it when the process ends, in whichever way, so no lock is ever left behind.
-
-    Args:
-        lock: the file.
-        wait: seconds to wait for it; `is_locked` holds it for a moment, too.
-    """
-    from filelock import FileLock, Timeout
-
-    own = FileLock(lock)
-    try:
-        own.acquire(timeout=wait)
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        own.release()
-
-
-def is_locked(lock: Path) -> bool:
-    """Whether another process holds the lock."""
-    if not lock.exists():
-        return False
-    with locked(lock) as free:
-        return not free

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -11,18 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from segreg.benchmark.bench.folder import BenchFolder, finished, locked
+from segreg.benchmark.bench.folder import BenchFolder, finished
 from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.pool import Send, Worker, cores, stop
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.files import write_json
-from segreg.training.checkpoint import STATE
 
 _POLL_SECONDS = 1.0
 _PATIENCE = 60.0
 """Seconds that a run has to stop after its last finished epoch."""
-_LOCK_WAIT = 3.0
 
 
 @dataclass
@@ -35,10 +32,11 @@ class _Running:
 def run_locally(
     trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, gpus: Sequence[str], refresh: Callable[[], None]
 ) -> None:
-    """Finish every run that has neither finished nor failed; wait for those that other processes work on.
+    """Finish every run that has neither finished nor failed.
 
     A process that dies is a failed run, and the others continue. Where this process is interrupted, the runs stop after
-    their last finished epoch, and a later call continues with them.
+    their last finished epoch, and a later call continues with them. It waits for those that a killed process started,
+    which stop in the same way.
 
     Args:
         trials: the runs, in the order in which they start.
@@ -50,7 +48,6 @@ def run_locally(
     running: list[_Running] = []
     # A run alone has as many threads as PyTorch takes by default; several share the cores.
     threads = max(1, cores() // jobs) if jobs > 1 and "OMP_NUM_THREADS" not in os.environ else None
-    exits: dict[str, int] = {}
     try:
         while True:
             for one in list(running):
@@ -58,22 +55,23 @@ def run_locally(
                 if one.worker.reason is not None:
                     stop([one.worker])
                     running.remove(one)
-                    _record_exit(one, folder, exits)
-            mine = {one.trial.name for one in running}
+                    folder.working.discard(one.trial.name)
+                    _record_exit(one, folder)
             states = {trial.name: folder.state(trial) for trial in trials}
-            unfinished = [trial for trial in trials if states[trial.name] in ("waiting", "stopped", "running")]
-            free = [trial for trial in unfinished if trial.name not in mine and states[trial.name] != "running"]
-            while free and len(running) < jobs:
-                trial, gpu = free.pop(0), least_busy(gpus, [one.gpu for one in running])
+            free = [trial for trial in trials if states[trial.name] in ("waiting", "stopped")]
+            for trial in free[: jobs - len(running)]:
+                gpu = least_busy(gpus, [one.gpu for one in running])
                 files = folder.recipe(trial), folder.run(trial).path, folder.log(trial)
                 worker = Worker(_work, *files, threads, gpu, log=folder.log(trial))
                 running.append(_Running(trial, worker, gpu))
+                folder.working.add(trial.name)
             refresh()
-            if not unfinished and not running:
+            if not free and "running" not in states.values():
                 return
-            time.sleep(_POLL_SECONDS if running else 2 * _POLL_SECONDS)
+            time.sleep(_POLL_SECONDS)
     finally:
         stop([one.worker for one in running], patience=_PATIENCE)
+        folder.working.clear()
 
 
 def least_busy(gpus: Sequence[str], taken: Sequence[str]) -> str:
@@ -81,15 +79,11 @@ def least_busy(gpus: Sequence[str], taken: Sequence[str]) -> str:
     return min(gpus, key=taken.count, default="")
 
 
-def _record_exit(one: _Running, folder: BenchFolder, exits: dict[str, int]) -> None:
+def _record_exit(one: _Running, folder: BenchFolder) -> None:
     """Record the failure of a run whose process ended without writing one."""
-    if folder.state(one.trial) in ("finished", "failed", "running"):
-        return
-    exits[one.trial.name] = exits.get(one.trial.name, 0) + 1
-    if one.worker.exitcode != 0:
-        folder.fail(one.trial.name, str(one.worker.reason))
-    elif exits[one.trial.name] > 1:
-        folder.fail(one.trial.name, "its process ended before the run did")
+    if folder.state(one.trial) not in ("finished", "failed"):
+        reason = one.worker.reason if one.worker.exitcode else "its process ended before the run did"
+        folder.fail(one.trial.name, str(reason))
 
 
 def _work(_: Send, recipe: Path, run: Path, log: Path, threads: int | None, gpu: str) -> None:
@@ -104,9 +98,9 @@ def _work(_: Send, recipe: Path, run: Path, log: Path, threads: int | None, gpu:
 
 
 def work_on(recipe: Path, run: Path, log: TextIO) -> None:
-    """Start a run or continue it, unless it has finished or another process works on it.
+    """Start a run or continue it, unless it has finished.
 
-    Next to the recipe are the lock that is held meanwhile and, where the run fails, a file with the reason.
+    Where it fails, a file next to the recipe has the reason.
 
     Args:
         recipe: file with its complete recipe.
@@ -119,26 +113,22 @@ def work_on(recipe: Path, run: Path, log: TextIO) -> None:
     from segreg.runs.run import resume_run, start_run
     from segreg.runtime.progress import progress
 
-    shown = progress("lines", log)
-    with locked(recipe.with_suffix(".lock"), wait=_LOCK_WAIT) as free:
-        directory = RunDirectory(run)
-        if not free or finished(directory):
-            return
-        registry = load_registry()
-        try:
-            if (run / STATE).exists() and directory.resolved.exists():
-                resume_run(run, registry, shown)
-                return
-            # A run without a training state holds nothing that is worth keeping.
-            shutil.rmtree(run, ignore_errors=True)
+    directory, shown = RunDirectory(run), progress("lines", log)
+    if finished(directory):
+        return
+    registry = load_registry()
+    try:
+        if directory.resolved.exists():
+            resume_run(run, registry, shown)
+        else:
             read = read_recipe(recipe)
             start_run(read, resolve(read, registry), registry, at=run, progress=shown)
-        except SegregError as error:
-            _fail(recipe, "\n".join(str(problem) for problem in error.problems), log)
-        except Exception as error:  # one run that fails is a row of the table, not the end of the bench
-            traceback.print_exc(file=log)
-            reason = (str(error).strip() or "no reason is given").splitlines()[0]
-            _fail(recipe, f"{type(error).__name__}: {reason}; see the log for the traceback", log)
+    except SegregError as error:
+        _fail(recipe, "\n".join(str(problem) for problem in error.problems), log)
+    except Exception as error:  # one run that fails is a row of the table, not the end of the bench
+        traceback.print_exc(file=log)
+        reason = (str(error).strip() or "no reason is given").splitlines()[0]
+        _fail(recipe, f"{type(error).__name__}: {reason}; see the log for the traceback", log)
 
 
 def _fail(recipe: Path, reason: str, log: TextIO) -> None:

@@ -9,6 +9,7 @@ from segreg.benchmark.comparison.record import Comparison, Model, Value
 from segreg.benchmark.cost.record import Cost
 from segreg.runs.environment import counted
 
+AGAIN = "--again runs what failed anew, if the cause is gone"
 _COSTS = {
     "parameters": "parameters",
     "training_images_per_second": "trained/s",
@@ -28,6 +29,8 @@ def format_comparison(comparison: Comparison) -> list[str]:
     for failure in comparison.failures:
         first, *rest = failure.reason.splitlines() or [""]
         lines += [f"failed: {failure.name}, seed {failure.seed}: {first}", *(f"  {line}" for line in rest)]
+    if comparison.failures:
+        lines.append(AGAIN)
     if comparison.waiting:
         lines.append(f"not finished: {comparison.waiting} run{'s' if comparison.waiting > 1 else ''}")
     if comparison.verdict:
