@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import inspect
 import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -12,12 +16,105 @@ from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX, Task
 from segreg.testing import inputs
 from segreg.testing.check import Rule
-from segreg.testing.modes import it_leaves_its_inputs_alone, on_each_task, served, shape_of, try_every_mode
+from segreg.testing.modes import build_for, it_leaves_its_inputs_alone, served, shape_of, try_every_mode
 from segreg.testing.subject import Broken, NotChecked, Subject, doing
 
 LARGEST = 1e4
 """Logits that a network may give before it is trained, or once it diverges."""
 HALF_TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+PAST = 200
+"""Training calls, and epochs, after which a loss with a state is checked once more."""
+
+
+class _Afresh:
+    """A loss each call of which is the first after the same past, so that its values can be compared.
+
+    Args:
+        make: builds the loss and lets its past pass.
+    """
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make, self.made = make, make()
+
+    def __call__(self, logits: Tensor, target: Tensor) -> Any:
+        # What a function remembers outside of itself, in a list for instance, is not copied with it.
+        loss = self.make() if inspect.isfunction(self.made) else copy.deepcopy(self.made)
+        return loss(logits, target)
+
+
+def _each_age(subject: Subject) -> Iterator[tuple[Task, str, Any]]:
+    """Return each task that a loss serves and the loss, as it is built and, if it has a state, later in training."""
+    for task, first in served(subject):
+        target = inputs.truth(task)
+        wrong = inputs.answers(task, target, -1.0)
+
+        def make(past: int, task: Task = task, wrong: Tensor = wrong, target: Tensor = target) -> Any:
+            with torch.random.fork_rng():  # a loss that begins at random begins alike
+                torch.manual_seed(0)
+                loss = build_for(subject, task)
+            with doing(f"on a {task.mode} task after {past} calls" if past else ""), torch.no_grad():
+                if past and hasattr(loss, "set_epoch"):
+                    loss.set_epoch(past)
+                for _ in range(past):
+                    loss(wrong, target)
+            return loss
+
+        try:
+            before = _state_of(first)
+            changes = hasattr(first, "set_epoch") or not _equal(first(wrong, target), first(wrong, target))
+            changes = changes or repr(_state_of(first)) != repr(before)
+            later = changes and not _equal(make(0)(wrong, target), make(PAST)(wrong, target))
+        except (Broken, NotChecked):
+            raise
+        except Exception:  # the check itself tells it
+            later = changes = False
+        if not isinstance(first, nn.Module) and not changes:
+            yield task, "", first
+            continue
+        yield task, "", _Afresh(functools.partial(make, 0))
+        if later:
+            yield task, f" after {PAST} calls", _Afresh(functools.partial(make, PAST))
+
+
+def _state_of(loss: Any) -> dict[str, Any]:
+    """Return the numbers that an object remembers by itself."""
+    tensors = loss.state_dict() if isinstance(loss, nn.Module) else {}
+    plain = {name: value for name, value in getattr(loss, "__dict__", {}).items() if isinstance(value, (int, float))}
+    return plain | {name: value.tolist() for name, value in tensors.items() if isinstance(value, Tensor)}
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return isinstance(one, Tensor) and isinstance(other, Tensor) and torch.equal(one, other)
+
+
+def on_each_task(check: Callable[[Task, Any], None], *, from_zero: bool = False) -> Callable[[Subject], None]:
+    """Make a check of a loss from one of what it is for a task; a state's past is named where it matters.
+
+    A loss that is 0 whatever it is given has not begun: it is checked later in training alone, unless `from_zero`.
+    """
+
+    @functools.wraps(check)
+    def run(subject: Subject) -> None:
+        ages = list(_each_age(subject))
+        later = {task.mode for task, age, _ in ages if age}
+        for task, age, loss in ages:
+            if not age and task.mode in later and not from_zero and _has_not_begun(task, loss):
+                continue
+            with doing(f"on a {task.mode} task{age}"):
+                try:
+                    check(task, loss)
+                except Broken as error:
+                    raise Broken(f"on a {task.mode} task{age} {error}", at=error.at) from error
+
+    return run
+
+
+def _has_not_begun(task: Task, loss: Any) -> bool:
+    target = inputs.truth(task)
+    values = [loss(inputs.answers(task, target, size), target) for size in (6.0, -6.0)]
+    return all(isinstance(value, Tensor) and value.numel() == 1 and value.item() == 0 for value in values)
 
 
 def it_can_be_built(subject: Subject) -> None:
@@ -48,7 +145,7 @@ def it_gives_a_scalar_with_a_gradient(task: Task, loss: Any) -> None:
         raise Broken("logits of 0 get no gradient")
 
 
-@on_each_task
+@functools.partial(on_each_task, from_zero=True)
 def it_is_finite_everywhere(task: Task, loss: Any) -> None:
     """Empty, full and ignored targets, and logits of any size, give finite losses and gradients."""
     whole = inputs.truth(task)
@@ -64,7 +161,7 @@ def it_is_finite_everywhere(task: Task, loss: Any) -> None:
             _finite(loss, logits, target, f"{words} and logits of {size:+g}" if size else words)
 
 
-@on_each_task
+@functools.partial(on_each_task, from_zero=True)
 def it_is_finite_on_half_precision(task: Task, loss: Any) -> None:
     """Logits that a network computed in half precision, up to the largest, give finite losses and gradients."""
     target = inputs.truth(task, ignored=True)
@@ -111,7 +208,7 @@ def classes_are_alike(subject: Subject) -> None:
     if weighing:
         raise NotChecked(f'its setting "{weighing[0]}" may tell classes apart')
     several = False
-    for task, loss in served(subject):
+    for task, _, loss in _each_age(subject):
         if task.mode == "binary":
             continue
         several = True
@@ -154,6 +251,20 @@ def it_can_be_learned_from(task: Task, loss: Any) -> None:
         )
 
 
+def evaluation_leaves_its_state_alone(subject: Subject) -> None:
+    """In evaluation mode a module gives the same for the same, and training goes on from where it was."""
+    for task, loss in served(subject):
+        if not isinstance(loss, nn.Module):
+            raise NotChecked("it is not a nn.Module, and knows nothing of evaluation")
+        target = inputs.truth(task)
+        logits = inputs.answers(task, target, 0.5)
+        loss.eval()
+        first, second = (float(_scalar(loss, logits, target).detach()) for _ in range(2))
+        if first != second:
+            what = f"on a {task.mode} task in evaluation mode it is first {first:.6g}, and then {second:.6g}"
+            raise Broken(f"{what}, for the same logits and target; let its state change only while self.training")
+
+
 def _scalar(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
     """Return the loss, for every check but the one of just that.
 
@@ -186,6 +297,7 @@ RULES = (
     Rule(ignored_pixels_count_for_nothing, "255 marks pixels of which nobody knows the truth"),
     Rule(better_answers_cost_less, "training goes where the loss is lower"),
     Rule(classes_are_alike, "the order in which classes are listed is an accident"),
+    Rule(evaluation_leaves_its_state_alone, "validation comes between the epochs, and its losses are compared"),
     Rule(it_leaves_its_inputs_alone, "the next loss and the metrics are given the same tensors"),
     Rule(it_can_be_learned_from, "this is what a loss is for"),
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torchmetrics import Metric
 
 from segreg.errors import SegregError
@@ -150,6 +151,95 @@ def test_a_mode_is_refused_before_it_is_called(said):
 def test_nothing_is_said_of_a_loss_that_keeps_to_the_contract(outcome):
     for check in {check for _, check, _ in LOSSES} | {"classes_are_alike", "it_can_be_learned_from"}:
         assert outcome(loss_entry(brier), check).status == "passed", check
+
+
+# losses with a state
+
+
+class Ramp(nn.Module):
+    """Brier's loss with a weight that grows with each training call."""
+
+    def __init__(self, task, weight=lambda calls: 0.1 + min(1.0, calls / 100), always=False):
+        super().__init__()
+        self.task, self.weight, self.always = task, weight, always
+        self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+
+    def forward(self, logits, target):
+        if self.training or self.always:
+            self.calls += 1
+        return self.weight(self.calls.item()) * brier(self.task, logits, target)
+
+
+class Told(nn.Module):
+    """Brier's loss with a weight that grows with each epoch, from nothing."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.task, self.weight = task, 0.0
+
+    def set_epoch(self, epoch):
+        self.weight = min(1.0, (epoch - 1) / 10)
+
+    def forward(self, logits, target):
+        return self.weight * brier(self.task, logits, target)
+
+
+def counting(task):
+    calls = []
+
+    def loss(logits, target):
+        calls.append(1)
+        return min(1.0, 0.1 + len(calls) / 50) * brier(task, logits, target)
+
+    return loss
+
+
+def state_entry(build_loss):
+    def build(task):
+        """A loss of the tests."""
+        return build_loss(task)
+
+    return Entry("loss", "stateful", build)
+
+
+EVERY_CHECK = {check for _, check, _ in LOSSES} | {
+    "classes_are_alike", "it_can_be_learned_from", "it_leaves_its_inputs_alone", "evaluation_leaves_its_state_alone",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "build_loss", [Ramp, Told, counting, lambda task: Ramp(task, lambda calls: min(1.0, max(0, calls - 2) / 100))]
+)
+def test_a_right_loss_with_a_state_passes(build_loss, outcome):
+    for check in EVERY_CHECK:
+        found = outcome(state_entry(build_loss), check)
+        unaware = check == "evaluation_leaves_its_state_alone" and build_loss is counting
+        assert found.status == ("not checked" if unaware else "passed"), str(found)
+
+
+@pytest.mark.parametrize(
+    ("build_loss", "check", "words"),
+    [
+        (
+            lambda task: Ramp(task, lambda calls: 1 - calls / 100), "better_answers_cost_less",
+            "on a binary task after 200 calls right answers cost",
+        ),
+        (
+            lambda task: Ramp(task, lambda calls: float("nan") if calls < 2 else 1.0), "it_is_finite_everywhere",
+            "on a binary task with an empty target it is nan",
+        ),
+        (
+            lambda task: Ramp(task, lambda calls: 2.0**calls * 1e10), "it_is_finite_everywhere",
+            "on a binary task after 200 calls with an empty target it is inf",
+        ),
+        (
+            lambda task: Ramp(task, always=True), "evaluation_leaves_its_state_alone",
+            "on a binary task in evaluation mode it is first",
+        ),
+    ],
+)  # fmt: skip
+def test_a_wrong_loss_with_a_state_is_caught(build_loss, check, words, said):
+    assert said(state_entry(build_loss), check).startswith(words)
 
 
 # metrics
