@@ -7,6 +7,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -101,24 +102,39 @@ class Evaluator:
         sign = -1.0 if getattr(metric, "higher_is_better", True) is False else 1.0
         return sorted(pairs, key=lambda pair: -math.inf if math.isnan(pair[1][column]) else sign * pair[1][column])
 
-    def save_overlays(self, chosen: Ranked, folder: Path) -> None:
-        """Write an image with truth and prediction for each sample into a folder, numbered in their order."""
+    def save_overlays(
+        self, chosen: Ranked, folder: Path, guard: Callable[[str], AbstractContextManager[object]] = nullcontext
+    ) -> None:
+        """Write an image with truth and prediction for each sample into a folder, numbered in their order.
+
+        Those of an evaluation before are removed.
+
+        Args:
+            chosen: the samples.
+            folder: of the images; it is made if there is something to write.
+            guard: returns, for what is drawn, a context that may keep an error to itself, so that the others are drawn.
+        """
         import torch
 
-        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("[0-9][0-9]*_*.png"):
+            old.unlink()
         task = self.dataset.task
         for number, (index, row) in enumerate(chosen, start=1):
-            batch = next(iter(self._in_order([index]).epoch(0)))
-            logits = self.predictor.logits(batch.images)
-            with torch.inference_mode():
-                labels = task.labels(logits, threshold=self.recipe.evaluate.threshold)[0].cpu().numpy()
-            values = "  ".join(f"{n} {v:.3f}" for n, v in row.items() if n != "id" and ".class." not in n)
-            image = side_by_side(
-                batch.images[0].permute(1, 2, 0).numpy(), batch.targets[0].numpy(), labels, task,
-                title=f"{row['id']}  {values}", notice=self.dataset.notice,
-            )  # fmt: skip
             name = re.sub(r"[^\w.-]+", "_", str(row["id"]))[:80]
-            image.save(folder / f"{number:02}_{name}.png")
+            file = folder / f"{number:02}_{name}.png"
+            with guard(f"{folder.name}/{file.name}"):
+                folder.mkdir(parents=True, exist_ok=True)
+                batch = next(iter(self._in_order([index]).epoch(0)))
+                logits = self.predictor.logits(batch.images)
+                with torch.inference_mode():
+                    labels = task.labels(logits, threshold=self.recipe.evaluate.threshold)[0].cpu().numpy()
+                values = "  ".join(f"{n} {v:.3f}" for n, v in row.items() if n != "id" and ".class." not in n)
+                image = side_by_side(
+                    batch.images[0].permute(1, 2, 0).numpy(), batch.targets[0].numpy(), labels, task,
+                    title=f"{row['id']}  {values}", notice=self.dataset.notice,
+                )  # fmt: skip
+                with replacing(file) as aside:
+                    image.save(aside, format="PNG")
 
     def _in_order(self, indices: Sequence[int], *, rank: int = 0, ranks: int = 1) -> BatchLoader:
         size = self.recipe.evaluate.batch_size or self.recipe.train.batch

@@ -25,6 +25,7 @@ from segreg.reports.render import (
     share,
     short,
     split_name,
+    worst_classes,
     write,
 )  # fmt: skip
 from segreg.runtime.files import replacing, write_json
@@ -293,8 +294,11 @@ def score_column(comparison: Comparison) -> str:
 # Classes and single images
 
 
-def _class_tables(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[Cell]]]]]:
-    """Return for each metric that has values of single classes a row for each class, with a cell for each model."""
+def _class_tables(comparison: Comparison) -> list[tuple[str, list[tuple[str, list[Cell]]], str]]:
+    """Return for each metric that has values of single classes a row for each class, with a cell for each model.
+
+    Of many classes those with the lowest values are returned, with a note that says so.
+    """
     by_metric: dict[str, list[str]] = {}
     for name in _names(model.values for model in comparison.models):
         metric, found, of_class = name.partition(CLASS)
@@ -306,8 +310,16 @@ def _class_tables(comparison: Comparison) -> list[tuple[str, list[tuple[str, lis
         known = [name for name in comparison.classes if name in names]
         ordered = [*known, *(name for name in names if name not in known)]
         marked = metric.partition(".")[0] == compared
-        tables.append((metric, [(name, _class_row(comparison, f"{metric}{CLASS}{name}", marked)) for name in ordered]))
+        shown, note = worst_classes({name: _mean(comparison, f"{metric}{CLASS}{name}") for name in ordered})
+        rows = [(name, _class_row(comparison, f"{metric}{CLASS}{name}", marked)) for name in shown]
+        tables.append((metric, rows, note))
     return tables
+
+
+def _mean(comparison: Comparison, name: str) -> float | None:
+    known = [model.values[name].mean for model in comparison.models if name in model.values]
+    known = [value for value in known if is_known(value)]
+    return sum(known) / len(known) if known else None
 
 
 def _class_row(comparison: Comparison, name: str, marked: bool) -> list[Cell]:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
@@ -24,6 +24,10 @@ _MAX_WIDTH = 1600
 """Pixels; wider images are shrunk."""
 _MAX_PNG = 200_000
 """Bytes; larger images are embedded as JPEG."""
+_MAX_PIXELS = 100_000_000
+"""Of an image that is opened; a larger one stays a file."""
+MAX_CLASSES = 60
+"""Rows of a table of classes."""
 POOLED, PER_IMAGE, CLASS = ".pooled", ".per_image_mean", ".class."
 """In the full names of metrics: what is averaged how, and what is of a single class."""
 _UNITS = (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))
@@ -67,7 +71,7 @@ def _environment() -> Environment:
         loader=PackageLoader("segreg.reports", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters.update(number=number, short=short, embed=embed, share=share, cut=cut)
+    environment.filters.update(number=number, short=short, embed=embed, share=share, cut=cut, named=named)
     return environment
 
 
@@ -122,12 +126,14 @@ def embed(image: Path | bytes, alt: str) -> Markup:
         data = image.read_bytes() if isinstance(image, Path) else image
         with Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
+            if width * height > _MAX_PIXELS:
+                raise ValueError(f"it has {width} x {height} pixels")
             if width > _MAX_WIDTH or len(data) > _MAX_PNG or opened.format != "PNG":
                 shown = opened.convert("RGB")
                 shown.thumbnail((_MAX_WIDTH, 4 * _MAX_WIDTH))
                 (width, height), (data, kind) = shown.size, _encode(shown)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        return Markup('<p class="note">{} can\'t be shown: {}</p>').format(name, error)
+    except (OSError, ValueError, MemoryError, Image.DecompressionBombError) as error:
+        return Markup('<p class="note">{} can\'t be shown: {}</p>').format(name, error or type(error).__name__)
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return Markup('<img src="{}" alt="{}" width="{}" height="{}">').format(source, alt, width, height)
 
@@ -149,7 +155,31 @@ def split_name(name: str) -> tuple[str, str]:
     return name.removesuffix(ending), meaning.get(ending, "")
 
 
-def definitions(names: Sequence[str], known: Any) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """Return each number's name and definition: those of whole metrics, and those of single classes."""
+def definitions(names: Sequence[str], known: Any) -> tuple[list[tuple[str, str]], list[tuple[str, str]], int]:
+    """Return names and definitions of whole metrics, those of single classes, and how many of these are left out."""
     pairs = [(name, str(known.get(name, "no definition"))) for name in dict.fromkeys(names)]
-    return [pair for pair in pairs if CLASS not in pair[0]], [pair for pair in pairs if CLASS in pair[0]]
+    of_classes = [pair for pair in pairs if CLASS in pair[0]]
+    shown = of_classes if len(of_classes) <= 10 * MAX_CLASSES else of_classes[:MAX_CLASSES]
+    return [pair for pair in pairs if CLASS not in pair[0]], shown, len(of_classes) - len(shown)
+
+
+def named(classes: Sequence[str]) -> str:
+    """Return the names of classes, at most as many as a table has rows."""
+    rest = f" and {len(classes) - MAX_CLASSES} more" if len(classes) > MAX_CLASSES else ""
+    return ", ".join(classes[:MAX_CLASSES]) + rest
+
+
+def worst_classes(means: Mapping[str, float | None]) -> tuple[list[str], str]:
+    """Return the names of the classes that a table shows, in their order, and a note if they are not all.
+
+    Args:
+        means: by the name of each class what it is chosen by; the lowest are shown, and undefined ones last.
+    """
+    if len(means) <= MAX_CLASSES:
+        return [*means], ""
+    chosen = {name for name, _ in sorted(means.items(), key=lambda item: _or_infinity(item[1]))[:MAX_CLASSES]}
+    return [name for name in means if name in chosen], f"the {MAX_CLASSES} of {len(means)} classes with the lowest"
+
+
+def _or_infinity(value: float | None) -> float:
+    return value if is_known(value) else math.inf

@@ -19,7 +19,7 @@ from segreg.config.recipe import to_yaml
 from segreg.config.resolve import SETTINGS, Choice, Resolved
 from segreg.errors import SegregError
 from segreg.reports import charts
-from segreg.reports.render import CLASS, PER_IMAGE, POOLED, definitions, number, render, split_name
+from segreg.reports.render import CLASS, PER_IMAGE, POOLED, definitions, number, render, split_name, worst_classes
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import weights_notice
 from segreg.runtime.progress import duration
@@ -116,14 +116,20 @@ class Scored:
         noted = any(self.interval(split, name) for name in self.values(split))
         return {"averaged": averaged, "single": single, "has_intervals": noted}
 
-    def classes(self) -> tuple[list[str], dict[str, dict[str, str]]]:
-        """Return the metrics that have values of single classes, and for each class their full names."""
+    def classes(self) -> tuple[list[str], dict[str, dict[str, str]], str]:
+        """Return the metrics that have values of single classes, for each class their full names, and a note.
+
+        Of many classes those with the lowest values of the first metric are returned, and the note says so.
+        """
         found: dict[str, dict[str, str]] = {}
         for name in self.values(self.split):
             metric, _, of_class = name.partition(CLASS)
             if of_class in self.results.get("classes", ()):
                 found.setdefault(of_class, {})[metric] = name
-        return list(dict.fromkeys(metric for by_metric in found.values() for metric in by_metric)), found
+        columns = list(dict.fromkeys(metric for by_metric in found.values() for metric in by_metric))
+        values = self.values(self.split)
+        shown, note = worst_classes({name: values.get(by.get(columns[0], "")) for name, by in found.items()})
+        return columns, {name: found[name] for name in shown}, note
 
     def definitions(self) -> Any:
         """Return what each number is."""

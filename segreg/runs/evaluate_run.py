@@ -22,6 +22,7 @@ from segreg.models import build
 from segreg.models.segmenter import verify
 from segreg.runs.assembly import prepare_images
 from segreg.runs.environment import banner
+from segreg.runs.results import Warnings
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
@@ -157,12 +158,18 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "definitions": scores.definitions,
         "interval_method": METHOD,
         "as": {library: vars(scores_of_library(library, run.task, counts)) for library in request.libraries},
+        "warnings": [],
     }
-    ranked = evaluator.ranked(chosen.indices, scores)
-    _draw_ends(evaluator, ranked if ranking_column(scores) else (), out, progress)
-    plot_metrics(evaluator.metrics, out)
     write_images(scores, chosen.dataset.task, out)
     write_json(out / "metrics.json", evaluation)
+    warnings = Warnings()
+    plot_metrics(evaluator.metrics, out, warnings.instead_of_error)
+    ranked = evaluator.ranked(chosen.indices, scores)
+    _draw_ends(evaluator, ranked if ranking_column(scores) else (), out, progress, warnings)
+    if warnings.found:
+        evaluation["warnings"] = warnings.found
+        with warnings.instead_of_error('"warnings" in metrics.json'):
+            write_json(out / "metrics.json", evaluation)
     return evaluation, out
 
 
@@ -320,13 +327,11 @@ def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: 
     return threshold
 
 
-def _draw_ends(evaluator: Evaluator, ranked: Ranked, out: Path, progress: Progress) -> None:
+def _draw_ends(evaluator: Evaluator, ranked: Ranked, out: Path, progress: Progress, warnings: Warnings) -> None:
     """Draw the worst and the best images into folders, from which those of an evaluation before are taken."""
     count = min(evaluator.recipe.evaluate.overlays, len(ranked))
     with progress.watch("drawing", 2 * count, "images") as advance:
         for name, chosen in (("worst", ranked[:count]), ("best", ranked[::-1][:count])):
-            for old in (out / name).glob("[0-9][0-9]_*.png"):
-                old.unlink()
-            if chosen:
-                evaluator.save_overlays(chosen, out / name)
+            with warnings.instead_of_error(name):
+                evaluator.save_overlays(chosen, out / name, warnings.instead_of_error)
                 advance(len(chosen))

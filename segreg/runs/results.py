@@ -1,16 +1,26 @@
-"""Results of a finished training: metrics with their definitions, a row for each image, overlays."""
+"""Results of a finished training: metrics with their definitions, a row for each image, and then the pictures.
+
+Scores are written before anything is drawn, and a picture or report that fails costs only itself.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from segreg.data import SplitName
-from segreg.evaluation.evaluator import Evaluator, choose_overlays, format_values, write_images
+from segreg.errors import SegregError
+from segreg.evaluation.evaluator import Evaluator, Ranked, choose_overlays, format_values, write_images
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import banner, weights_notice
 from segreg.runtime.distributed import as_main_has, is_main
+from segreg.runtime.output import printable
 from segreg.runtime.progress import Progress, duration
 from segreg.training import history
 from segreg.training.checkpoint import load_weights
@@ -19,14 +29,83 @@ from segreg.training.trainer import Outcome
 from segreg.visualize.plots import plot_history, plot_metrics
 
 
+_MOST_WARNINGS = 100
+"""That a run keeps."""
+
+
+class Warnings:
+    """What failed beside a run or an evaluation and did not stop it: plots, overlays, the report, hooks of plugins.
+
+    Args:
+        file: keeps those that last; they are read from it where the run is continued.
+    """
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file = file
+        self.found = _read_warnings(file) if file else []
+        """The sentences, for `results.json`, in the order in which things failed."""
+        self.said: set[str] = set()
+
+    def add(self, sentence: str, *, lasting: bool = False) -> None:
+        """Print a new sentence to standard error, whatever progress is shown, and keep it if there are not very many.
+
+        Args:
+            sentence: says what failed and why.
+            lasting: whether it stays true when the run is continued, which draws everything again.
+        """
+        if sentence not in self.said:
+            self.said.add(sentence)
+            print(printable(f"warning: {sentence}"), file=sys.stderr, flush=True)
+        if sentence not in self.found and len(self.found) < _MOST_WARNINGS:
+            self.found.append(sentence)
+            if lasting and self.file:
+                with contextlib.suppress(OSError), self.file.open("a", encoding="utf-8") as file:
+                    file.write(printable(sentence).replace("\n", "\n  ") + "\n")
+
+    @contextlib.contextmanager
+    def instead_of_error(self, what: str) -> Iterator[None]:
+        """Make a warning of whatever goes wrong while something is drawn or written, also where memory is too small."""
+        try:
+            yield
+        except Exception as error:
+            reason = str(error) if isinstance(error, SegregError) else f"{type(error).__name__}: {error}".strip(": ")
+            self.add(f"{what} was not written: {reason}")
+
+
+def _read_warnings(file: Path) -> list[str]:
+    """Return the warnings of a run's earlier processes; lines of one that follow its first are indented."""
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [warning.replace("\n  ", "\n") for warning in re.split(r"\n(?!  )", text) if warning]
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """A run that is scored and not drawn yet.
+
+    Attributes:
+        results: what `results.json` is to hold.
+        rows: the run's history.
+        evaluator: scored it; None where nothing was scored, and in other processes than the main one.
+        shown: the images to draw, from the worst to the best.
+    """
+
+    results: dict[str, Any]
+    rows: list[dict[str, float]]
+    evaluator: Evaluator | None = None
+    shown: Ranked = ()
+
+
 def score_run(
     directory: RunDirectory,
     assembly: Assembly,
     outcome: Outcome,
     progress: Progress,
     model: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Evaluate the best weights, write the scores and images, and return the results.
+) -> RunScores:
+    """Evaluate the best weights, write the scores of single images, and return the results; nothing is drawn yet.
 
     Several processes evaluate together, and the main one writes.
 
@@ -68,11 +147,8 @@ def score_run(
         "intervals": {},
         "overlays": {},
     }
-    if is_main():
-        best = outcome.best_epoch or None
-        plot_history(rows, directory.curves, monitor=outcome.monitor, best_epoch=best)
     if outcome.weights is None or outcome.stopped_because == "interrupted":
-        return results
+        return RunScores(results, rows)
     if is_main():
         load_weights(assembly.objective.model, outcome.weights)
     as_main_has(assembly.objective.model.state_dict().values())
@@ -85,16 +161,25 @@ def score_run(
         results["definitions"] |= scores.definitions
     results["scored_on"] = split
     if not is_main():
-        return results
+        return RunScores(results, rows)
     write_images(scores, assembly.dataset.task, directory.path)
-    plot_metrics(evaluator.metrics, directory.path)
     ranked = evaluator.ranked(assembly.splits[split], scores)
     shown = choose_overlays(ranked, recipe.evaluate.overlays, recipe.seed)
     results["overlays"] = {why: [row["id"] for _, row in images] for why, images in shown.items()}
     indices = {index for images in shown.values() for index, _ in images}
-    if indices:
-        evaluator.save_overlays([pair for pair in ranked if pair[0] in indices], directory.overlays)
-    return results
+    return RunScores(results, rows, evaluator, [pair for pair in ranked if pair[0] in indices])
+
+
+def draw_run(directory: RunDirectory, scored: RunScores, warnings: Warnings) -> None:
+    """Draw the curves, the metrics' diagrams and the overlays of a run whose results are written."""
+    results = scored.results
+    with warnings.instead_of_error(directory.curves.name):
+        best = results["best_epoch"] or None
+        plot_history(scored.rows, directory.curves, monitor=results["monitor"], best_epoch=best)
+    if scored.evaluator:
+        plot_metrics(scored.evaluator.metrics, directory.path, warnings.instead_of_error)
+        with warnings.instead_of_error(directory.overlays.name):
+            scored.evaluator.save_overlays(scored.shown, directory.overlays, warnings.instead_of_error)
 
 
 def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[str]:

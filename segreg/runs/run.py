@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import re
 import shutil
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +22,11 @@ from segreg.registry.registry import Registry
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory
 from segreg.runs.environment import environment, header_lines
-from segreg.runs.results import format_results, score_run
+from segreg.runs.results import Warnings, draw_run, format_results, score_run
 from segreg.runs.trained_run import Run, notes_for_weights
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
 from segreg.runtime.files import read_json, replacing, write_json
 from segreg.runtime.lock import locked_folder
-from segreg.runtime.output import printable
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
 from segreg.training.checkpoint import STATE, State, load_state
@@ -210,13 +207,15 @@ class _Job:
             observer.start(ran_on)
         outcome = self._fit(observer)
         try:
-            results = score_run(self.directory, self.assembly, outcome, self.progress, ran_on["model"])
+            scored = score_run(self.directory, self.assembly, outcome, self.progress, ran_on["model"])
+            if observer:
+                observer.write(scored.results)
+                draw_run(self.directory, scored, observer.warnings)
         except KeyboardInterrupt:
             self.progress.say(f"interrupted while scoring. Go on with: segreg run --resume {self.directory.path}")
             raise
         if observer:
-            write_json(self.directory.results, {**results, "warnings": observer.warnings})
-            observer.end()
+            observer.end(scored.results)
         barrier()  # every process returns a run whose files are complete
         return Run(self.directory)
 
@@ -261,9 +260,8 @@ class _Observer:
     def __init__(self, job: _Job) -> None:
         self.job = job
         self.plotted = 0.0
-        self.warnings = _read_warnings(job.directory.warnings)
-        """What hooks have failed with, also before the run was continued."""
-        self.said: set[str] = set()
+        self.warnings = Warnings(job.directory.warnings)
+        self.written = 0
 
     def start(self, ran_on: Mapping[str, Any]) -> None:
         """Before the first step."""
@@ -277,48 +275,45 @@ class _Observer:
         """After an epoch, with its row of the history."""
         if time.monotonic() - self.plotted > SECONDS_BETWEEN_CURVES:
             directory, monitor = self.job.directory, self.job.recipe.train.monitor
-            plot_history(history.read(directory.path), directory.curves, monitor=monitor, best_epoch=None)
+            with self.warnings.instead_of_error(directory.curves.name):
+                plot_history(history.read(directory.path), directory.curves, monitor=monitor, best_epoch=None)
             self.plotted = time.monotonic()
         self._call("segreg_epoch_end", epoch=epoch, values=dict(values))
 
-    def end(self) -> None:
+    def write(self, results: Mapping[str, Any]) -> None:
+        """Write the results, with what has failed beside the run so far."""
+        warnings = [*results["warnings"], *self.warnings.found]
+        write_json(self.job.directory.results, {**results, "warnings": warnings})
+        self.written = len(self.warnings.found)
+
+    def end(self, results: Mapping[str, Any]) -> None:
         """After everything but the report is written."""
         directory = self.job.directory
+        self._write_again(results)
+        self._call("segreg_run_end", results=Run(directory).results)
+        if self._write_again(results):
+            self._call("segreg_run_end", only=_REPORT, results=Run(directory).results)
         results = Run(directory).results
-        if self._call("segreg_run_end", results=results):
-            results = {**results, "warnings": self.warnings}
-            write_json(directory.results, results)
-            self._call("segreg_run_end", only=_REPORT, results=results)
         if results["stopped_because"] != "interrupted":  # which training has already reported
             for line in format_results(results, directory):
                 self.job.progress.say(line)
 
-    def _call(self, hook: str, *, only: str = "", **arguments: Any) -> bool:
-        """Call a hook, and return whether it failed; the run's directory and standard error get each failure once."""
-        path = self.job.directory.path
-        complaints = self.job.registry.notify(hook, only=only, run=path, **arguments)
-        for complaint in dict.fromkeys(complaints):
-            if complaint not in self.said:
-                self.said.add(complaint)
-                print(printable(f"warning: {complaint}"), file=sys.stderr, flush=True)  # whatever progress is shown
-            if complaint not in self.warnings:
-                self.warnings.append(complaint)
-                with contextlib.suppress(OSError), self.job.directory.warnings.open("a", encoding="utf-8") as file:
-                    file.write(printable(complaint).replace("\n", "\n  ") + "\n")
-        return bool(complaints)
+    def _write_again(self, results: Mapping[str, Any]) -> bool:
+        """Write the results again if something has failed since, and return whether it has."""
+        if len(self.warnings.found) == self.written:
+            return False
+        with self.warnings.instead_of_error(f"what failed, in {self.job.directory.results.name},"):
+            self.write(results)
+        return True
+
+    def _call(self, hook: str, *, only: str = "", **arguments: Any) -> None:
+        """Call a hook; the run's directory and standard error get each failure once."""
+        for complaint in self.job.registry.notify(hook, only=only, run=self.job.directory.path, **arguments):
+            self.warnings.add(complaint, lasting=_REPORT not in complaint)
 
 
 _REPORT = f"{DISTRIBUTION}:builtin-reports"
 """The plugin that writes the report, which shows what the others have failed with at the run's end."""
-
-
-def _read_warnings(file: Path) -> list[str]:
-    """Return the warnings of a run's earlier processes; lines of one that follow its first are indented."""
-    try:
-        text = file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    return [warning.replace("\n  ", "\n") for warning in re.split(r"\n(?!  )", text) if warning]
 
 
 def _restore_pretrained(state: State, previous: Mapping[str, Any], model: dict[str, Any], assembly: Assembly) -> None:

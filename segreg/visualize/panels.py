@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 
 Legend = Mapping[str, Colour]
 """The colours of an image by their meaning."""
+_WHITE = (255, 255, 255)
 _LONGEST, _SHORTEST = 1024, 224
 """Pixels of a panel's sides: larger images are shrunk by a whole factor, smaller ones enlarged by one."""
+_MOST_NAMED = 40
+"""Classes in a legend."""
 _MARGIN, _LINE, _LETTER, _SWATCH = 8, 18, 7, 10
 
 
@@ -100,14 +103,20 @@ def _sheet(panels: Mapping[str, NDArray[np.uint8]], legend: Legend, *, title: st
 
 
 def _legend(truth: NDArray[Any] | None, prediction: NDArray[Any], task: Task, colours: Sequence[Colour]) -> Legend:
-    """Return the colours that are there: of several classes, of ignored pixels, and of outlines."""
+    """Return the colours that are there: of several classes the largest ones, of ignored pixels, and of outlines."""
     found: dict[str, Colour] = {}
     both = [prediction] if truth is None else [truth, prediction]
     if task.mode != "binary":
-        for label, (name, colour) in enumerate(zip(task.classes, colours, strict=True)):
-            layers = [labels[label] == 1 if task.mode == "multilabel" else labels == label for labels in both]
-            if any(layer.any() for layer in layers):
-                found[name] = colour
+        sizes = np.zeros(len(task.classes), np.int64)
+        for labels in both:
+            if task.mode == "multilabel":
+                sizes += (labels == 1).sum((-2, -1))
+            else:
+                sizes += np.bincount(labels.ravel(), minlength=len(sizes))[: len(sizes)]
+        there = np.argsort(-sizes, kind="stable")[: np.count_nonzero(sizes)]
+        found = {task.classes[label]: colours[label] for label in sorted(there[:_MOST_NAMED])}
+        if len(there) > _MOST_NAMED:
+            found[f"(and {len(there) - _MOST_NAMED} smaller classes)"] = _WHITE
     if truth is not None:
         if (truth == IGNORE_INDEX).any() and task.mode != "multilabel":
             found["(ignored)"] = IGNORED_COLOUR

@@ -1,29 +1,56 @@
-"""PNGs of a run: its training curves, and what metrics offer besides numbers (ROC, confusion, reliability)."""
+"""PNGs of a run: its training curves, and what metrics offer besides numbers (ROC, confusion, reliability).
+
+No picture grows with the number of classes: above a limit the worst are shown, and a line says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
 
 from segreg.registry.protocols import Curve, Matrix, Reliability
+from segreg.runtime.files import replacing
 
 if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
+    from numpy.typing import NDArray
+
+_Table = TypeVar("_Table")
+
 _MOST_LINES = 12
 _MOST_MATRICES = 9
+_MOST_LABELS, _MOST_WRITTEN = 40, 30
+"""Labels of a confusion matrix that are shown; up to which its cells have text."""
+_DPI, _MOST_PIXELS = 110, 3300
+"""Of a picture's longer side: a larger figure gets fewer dots per inch."""
 _NAME = 24
 """Letters of a label that are shown."""
 
 
-def plot_metrics(metrics: MetricCollection, folder: Path) -> list[Path]:
+def plot_metrics(
+    metrics: MetricCollection, folder: Path, guard: Callable[[str], AbstractContextManager[object]] = nullcontext
+) -> list[Path]:
     """Plot the `tables` of metrics that have been computed, and return the files.
 
     `roc_pr_curves.png` has a panel for each kind of curve, `confusion.png` the matrices, `reliability.png` how often
-    predictions come true. A file is only written if a metric offers something for it.
+    predictions come true. A file is only written if a metric offers something for it; those of an earlier evaluation
+    are removed.
+
+    Args:
+        metrics: that have been computed.
+        folder: of the files.
+        guard: returns, for what is drawn, a context that may keep an error to itself, so that the others are drawn.
     """
-    tables = [table for metric in metrics.values() if hasattr(metric, "tables") for table in metric.tables().values()]
+    tables: list[Any] = []
+    for name, metric in metrics.items():
+        if hasattr(metric, "tables"):
+            with guard(f"the diagram of {name}"):
+                tables += metric.tables().values()
     kinds: dict[str, tuple[type, Any]] = {
         "roc_pr_curves.png": (Curve, _curves),
         "confusion.png": (Matrix, _matrices),
@@ -31,8 +58,10 @@ def plot_metrics(metrics: MetricCollection, folder: Path) -> list[Path]:
     }
     written: list[Path] = []
     for name, (kind, plot) in kinds.items():
-        if of_kind := [table for table in tables if isinstance(table, kind)]:
-            written.append(_save(plot(of_kind), folder / name))
+        with guard(name):
+            (folder / name).unlink(missing_ok=True)
+            if of_kind := [table for table in tables if isinstance(table, kind)]:
+                written.append(_save(plot(of_kind), folder / name))
     return written
 
 
@@ -45,7 +74,7 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
     panels: dict[str, list[str]] = {
         "loss": [name for name in losses if name in known and ".loss" in name],
         "validation": _scores(known, monitor),
-        "learning rate": [name for name in known if name.startswith("lr.")],
+        "learning rate": [name for name in known if name.startswith("lr.")][:_MOST_LINES],
     }
     panels = {title: names for title, names in panels.items() if names}
     lines = {title: _lines(rows, names, monitor) for title, names in panels.items()}
@@ -77,8 +106,17 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _save(figure: Any, file: Path) -> Path:
-    figure.savefig(file, dpi=110)
+    with replacing(file) as aside:
+        figure.savefig(aside, format="png", dpi=min(_DPI, _MOST_PIXELS / max(figure.get_size_inches())))
     return file
+
+
+def _worst(tables: Sequence[_Table], badness: Callable[[_Table], float]) -> Sequence[_Table]:
+    """Return the tables, or as many of the worst as are shown, in their order; what has no number is the worst."""
+    if len(tables) <= _MOST_LINES:
+        return tables
+    order = np.argsort([-np.nan_to_num(badness(table), nan=np.inf) for table in tables], kind="stable")
+    return [tables[place] for place in sorted(order[:_MOST_LINES])]
 
 
 def _curves(curves: Sequence[Curve]) -> Any:
@@ -90,12 +128,13 @@ def _curves(curves: Sequence[Curve]) -> Any:
     figure = _figure(5.4 * len(panels), 4.8 + below)
     for number, ((x_label, y_label), lines) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), number)
-        for place, curve in enumerate(lines[:_MOST_LINES]):
+        shown = _worst(lines, lambda curve: -float(np.trapezoid(curve.y, curve.x)))
+        for place, curve in enumerate(shown):
             colour = _colour(place)
             axes.plot(curve.x, curve.y, color=colour, label=_label(curve.name, curve.note), linewidth=1.6)
-        _draw_chance(axes, lines[:_MOST_LINES])
+        _draw_chance(axes, shown)
         _unit_square(axes, x_label, y_label)
-        _legend(axes, len(lines), "classes")
+        _legend(axes, len(lines), "with the smallest area")
     return figure
 
 
@@ -113,21 +152,46 @@ def _draw_chance(axes: Any, lines: Sequence[Curve]) -> None:
 
 
 def _matrices(matrices: Sequence[Matrix]) -> Any:
-    shown = matrices[:_MOST_MATRICES]
+    chosen = sorted(np.argsort([-_wrong(matrix.counts).sum() for matrix in matrices], kind="stable")[:_MOST_MATRICES])
+    shown = [_reduced(matrices[place]) for place in chosen]
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
-    side = max(3.6, 0.62 * max(len(matrix.labels) for matrix in shown) + 2.2)
+    size = max(len(matrix.labels) for matrix, _ in shown)
+    side = max(3.6, (0.62 if size <= _MOST_WRITTEN else 0.3) * size + 2.2)
     figure = _figure(columns * (side + 0.9), rows * side)
-    for number, matrix in enumerate(shown, start=1):
-        _draw_matrix(figure, figure.add_subplot(rows, columns, number), matrix)
+    for number, (matrix, about) in enumerate(shown, start=1):
+        _draw_matrix(figure, figure.add_subplot(rows, columns, number), matrix, about)
     if len(shown) < len(matrices):
-        figure.suptitle(f"the first {len(shown)} of {len(matrices)}")
+        figure.suptitle(f"the {len(shown)} of {len(matrices)} with the most wrong pixels")
     return figure
 
 
-def _draw_matrix(figure: Any, axes: Any, matrix: Matrix) -> None:
-    import numpy as np
+def _wrong(counts: NDArray[Any]) -> NDArray[Any]:
+    """Return how many pixels of each label `[L]` were predicted as another one, or another's as it."""
+    return np.asarray(counts.sum(0) + counts.sum(1) - 2 * counts.diagonal())
 
+
+def _reduced(matrix: Matrix) -> tuple[Matrix, str]:
+    """Return a matrix of no more labels than are shown, and what was done to it.
+
+    Beyond them the labels with the most wrong pixels are kept, and the others are added up in a last row and column.
+    """
+    size = len(matrix.labels)
+    if size <= _MOST_LABELS:
+        return matrix, ""
+    kept = np.sort(np.argsort(-_wrong(matrix.counts), kind="stable")[: _MOST_LABELS - 1])
+    place = np.full(size, len(kept))
+    place[kept] = np.arange(len(kept))
+    counts = np.zeros((_MOST_LABELS, _MOST_LABELS), matrix.counts.dtype)
+    np.add.at(counts, (place[:, None], place[None, :]), matrix.counts)
+    rest = size - len(kept)
+    about = (
+        f"the {len(kept)} of {size} classes with the most wrong pixels; the other {rest} are the last row and column"
+    )
+    return Matrix(matrix.name, (*(matrix.labels[k] for k in kept), f"({rest} others)"), counts), about
+
+
+def _draw_matrix(figure: Any, axes: Any, matrix: Matrix, about: str) -> None:
     size = len(matrix.labels)
     totals = matrix.counts.sum(1, keepdims=True)
     shares = matrix.counts / np.maximum(totals, 1)
@@ -137,8 +201,10 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Matrix) -> None:
     axes.set_yticks(range(size), names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    axes.set_title(_short(matrix.name) if matrix.name else "share of each row, number of pixels", fontsize="medium")
-    if size <= 30:  # beyond that no text fits into a cell
+    number = ", number of pixels" if size <= _MOST_WRITTEN else ""
+    title = _short(matrix.name) if matrix.name else f"share of each row{number}"
+    axes.set_title(f"{title}\n{about}".strip(), fontsize="medium")
+    if size <= _MOST_WRITTEN:  # beyond that no text fits into a cell
         for (row, column), count in np.ndenumerate(matrix.counts):
             if count or size <= 6:
                 share = shares[row, column]
@@ -149,7 +215,7 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Matrix) -> None:
 
 
 def _reliability(bins: Sequence[Reliability]) -> Any:
-    shown = bins[:_MOST_LINES]
+    shown = _worst(bins, _distance_to_truth)
     figure = _figure(6, 6.2 + 0.25 * len(shown))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1.2))
     upper.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="as sure as right")
@@ -162,13 +228,18 @@ def _reliability(bins: Sequence[Reliability]) -> Any:
         edges = [k / len(table.share) for k in range(len(table.share) + 1)]
         lower.stairs(table.share, edges, color=colour, fill=len(shown) == 1, linewidth=1.4)
     _unit_square(upper, "", "share of pixels that are of the class")
-    _legend(upper, len(bins), "classes", below=False)
+    _legend(upper, len(bins), "with the largest error", below=False)
     lower.set_xlim(-0.02, 1.02)
     lower.set_ylim(bottom=0)
     lower.set_xlabel("predicted probability of the class")
     lower.set_ylabel("share of pixels")
     lower.grid(alpha=0.3)
     return figure
+
+
+def _distance_to_truth(table: Reliability) -> float:
+    """Return the mean distance between what was predicted and what came true, over all predictions."""
+    return float(np.nansum(table.share * np.abs(table.confidence - table.accuracy)))
 
 
 def _unit_square(axes: Any, x_label: str, y_label: str) -> None:
@@ -179,8 +250,8 @@ def _unit_square(axes: Any, x_label: str, y_label: str) -> None:
     axes.grid(alpha=0.3)
 
 
-def _legend(axes: Any, count: int, what: str, *, below: bool = True) -> None:
-    title = f"the first {_MOST_LINES} of {count} {what}" if count > _MOST_LINES else None
+def _legend(axes: Any, count: int, which: str, *, below: bool = True) -> None:
+    title = f"the {_MOST_LINES} of {count} classes {which}" if count > _MOST_LINES else None
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)} if below else {"loc": "best"}
     axes.legend(fontsize="small", title=title, title_fontsize="small", **place)
 

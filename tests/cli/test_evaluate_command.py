@@ -6,6 +6,7 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -78,6 +79,16 @@ def test_the_test_split_gives_the_scores_of_the_run(segreg, finished):
         f"  dice.pooled              {reported['metrics']['test']['dice.pooled']:.4f}  [{low:.4f}, {high:.4f}]"
         in printed.out
     )
+
+
+def test_a_picture_that_fails_costs_only_itself(segreg, finished):
+    with mock.patch("segreg.visualize.plots._matrices", side_effect=MemoryError):
+        printed = segreg("evaluate", finished.directory.path, "--out", "out", "--device", "cpu")
+    assert printed.status == 0
+    assert found(Path("out"))["warnings"] == ["confusion.png was not written: MemoryError"]
+    assert "warning: confusion.png was not written: MemoryError" in printed.err
+    assert not Path("out/confusion.png").exists()
+    assert list(Path("out/worst").iterdir())
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])

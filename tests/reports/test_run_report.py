@@ -12,6 +12,7 @@ import math
 import re
 import shutil
 from html.parser import HTMLParser
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -534,3 +535,11 @@ def test_a_report_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SegregError, match=r"the report .*file/r\.html can't be written: "):
         write_report(directory, None, tmp_path / "file" / "r.html")
+
+
+def test_an_image_too_large_for_a_page_stays_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("segreg.reports.render._MAX_PIXELS", 3000)
+    png(tmp_path / "confusion.png")
+    assert "confusion.png can't be shown: it has 64 x 48 pixels" in embed(tmp_path / "confusion.png", "a matrix")
+    with mock.patch("PIL.Image.open", side_effect=MemoryError):
+        assert "can't be shown: MemoryError" in embed(tmp_path / "confusion.png", "a matrix")

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 import segreg
 import tiny_runs
+from segreg.runs import results as run_results
 from segreg.runs.results import format_results
 
 
@@ -175,3 +177,103 @@ def test_words_at_the_end(finished):
     assert [line for line in shouted if line.startswith("!! ")] == [
         f"!! {word:<74} !!" for word in ("SYNTHETIC", "RANDOM weights")
     ]
+
+
+def test_results_are_written_before_pictures(tmp_path, monkeypatch):
+    seen = {}
+
+    def look(metrics, folder, guard):  # noqa: ARG001
+        seen.update(json.loads((folder / "results.json").read_text()))
+        assert (folder / "per_image.csv").exists()
+
+    with mock.patch.object(run_results, "plot_metrics", look):
+        run = tiny_runs.run(tmp_path, "train.epochs=1", drawn=True)
+    assert seen["metrics"] == run.results["metrics"]
+    assert run.results["warnings"] == []
+
+
+def disk_is_full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize(
+    ("broken", "fails", "lost", "says"),
+    [
+        ("segreg.visualize.plots._matrices", MemoryError(), "confusion.png", "confusion.png was not written: Memory"),
+        ("segreg.visualize.plots._matrices", ValueError("too large"), "confusion.png", "ValueError: too large"),
+        ("segreg.runs.results.plot_history", RuntimeError("no"), "curves.png", "curves.png was not written: Runtime"),
+        ("segreg.evaluation.evaluator.side_by_side", disk_is_full, "overlays/01", "No space left on device"),
+        ("segreg.evaluation.evaluator.Evaluator.save_overlays", KeyError("a"), "overlays", "overlays was not written"),
+        ("segreg.reports.run._history", MemoryError(), "report.html", "no report was written: MemoryError"),
+    ],
+)
+def test_a_picture_or_report_that_fails_costs_only_itself(broken, fails, lost, says, tmp_path, segreg):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    with mock.patch(broken, side_effect=fails):
+        printed = segreg("run", recipe, "train.epochs=1", "--out", tmp_path / "runs")
+    assert printed.status == 0, printed.err
+    run = load_run(tmp_path)
+    assert len(run.results["warnings"]) == (2 if "01" in lost else 1)  # the recipe wants two overlays
+    for warning in run.results["warnings"]:
+        assert says in warning or "01" in lost
+        assert f"warning: {warning}" in printed.err
+    assert says in run.results["warnings"][0]
+    assert run.results["metrics"]["test"]["dice.pooled"] is not None
+    there = {str(file.relative_to(run.directory.path)) for file in run.directory.path.rglob("*.*")}
+    wanted = {"confusion.png", "curves.png", "report.html", "per_image.csv", "overlays/01", "overlays/02"}
+    gone = {name for name in wanted if not any(file.startswith(name) for file in there)}
+    assert gone == {name for name in wanted if name.startswith(lost.partition("/")[0])}
+    assert not [file for file in there if file.endswith(".writing")]
+    if lost != "report.html":
+        assert says.replace("'", "&#39;") in run.directory.report.read_text()
+
+
+def test_curves_that_fail_do_not_stop_a_training(tmp_path, segreg, monkeypatch):
+    monkeypatch.setattr("segreg.runs.run.SECONDS_BETWEEN_CURVES", -1.0)
+    recipe = tiny_runs.write_recipe(tmp_path)
+    with mock.patch("segreg.runs.run.plot_history", side_effect=MemoryError):
+        printed = segreg("run", recipe, "train.epochs=3", "--out", tmp_path / "runs")
+    assert printed.status == 0, printed.err
+    assert load_run(tmp_path).results["warnings"] == ["curves.png was not written: MemoryError"]
+    assert printed.err.count("warning: curves.png") == 1
+
+
+def test_an_interrupt_while_drawing_is_an_interrupt(tmp_path, segreg):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    with mock.patch("segreg.visualize.plots._matrices", side_effect=KeyboardInterrupt):
+        printed = segreg("run", recipe, "train.epochs=1", "--out", tmp_path / "runs")
+    assert printed.status != 0
+    assert load_run(tmp_path).results["metrics"]
+
+
+def test_overlays_of_an_evaluation_before_are_removed(tmp_path, segreg):
+    run = tiny_runs.run(tmp_path, "train.epochs=1")
+    (run.directory.overlays / "01_of_before.png").write_bytes(b"")
+    run.directory.results.unlink()
+    assert segreg("run", "--resume", run.directory.path).status == 0
+    assert len(list(run.directory.overlays.iterdir())) == 2
+
+
+def test_254_classes_are_scored_drawn_and_reported(tmp_path, segreg):
+    images, masks = tiny_runs.folder_dataset(tmp_path, size=(32, 32))
+    drawn = np.random.default_rng(0)
+    for file in masks.iterdir():
+        Image.fromarray(drawn.integers(0, 254, (32, 32), dtype=np.uint8)).save(file)
+    classes = ", ".join(f"class {k}" for k in range(254))
+    text = tiny_runs.RECIPE.replace(
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
+        f"{{name: folder, images: {images}, masks: {masks}, classes: [{classes}]}}",
+    ).replace("loss: dice_bce", "loss: cross_entropy")
+    recipe = tiny_runs.write_recipe(tmp_path, text)
+    printed = segreg("run", recipe, "train.epochs=1", "--out", tmp_path / "runs")
+    assert printed.status == 0, printed.err
+    run = load_run(tmp_path)
+    assert run.results["warnings"] == []
+    assert len(run.results["metrics"]["test"]) > 2 * 254
+    for name in ("confusion.png", "curves.png"):
+        with Image.open(run.directory.path / name) as image:
+            assert max(image.size) <= 3300
+    page = run.directory.report.read_text()
+    assert "the 60 of 254 classes with the lowest dice; results.json has all" in page
+    assert "class 59 and 194 more" in page
+    assert page.count('<tr><th scope="row">class ') == 60

@@ -8,7 +8,7 @@ import pytest
 from segreg.task import Task
 from segreg.visualize.colours import IGNORED_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, class_colours
 from segreg.visualize.overlay import overlay
-from segreg.visualize.panels import side_by_side
+from segreg.visualize.panels import _legend, side_by_side
 
 BINARY = Task(("disc",), "binary")
 MULTICLASS = Task(("ground", "red", "green"), "multiclass")
@@ -143,3 +143,21 @@ def test_a_long_notice_and_a_long_title_are_written_whole():
             assert words.sum() > 50
             assert ((band == (200, 0, 0)).all(axis=-1).mean() > 0.5) == on_red
         assert np.array_equal(sheet[lines * LINE :], other)
+
+
+@pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
+def test_a_legend_of_many_classes_names_the_largest(mode):
+    task = Task(tuple(f"class {k}" for k in range(254)), mode)
+    rows = np.repeat(np.arange(254), 2)[:, None].repeat(508, 1).astype(np.uint8)
+    rows[100:300] = 77
+    labels = (rows == np.arange(254)[:, None, None]).astype(np.uint8) if mode == "multilabel" else rows
+    legend = _legend(labels, labels, task, class_colours(task))
+    there = 254 - 99
+    assert list(legend)[:41] == [*(f"class {k}" for k in range(39)), "class 77", f"(and {there - 40} smaller classes)"]
+    assert legend["class 77"] == class_colours(task)[77]
+    image = np.zeros((508, 508, 3), np.uint8)
+    assert pixels(image, labels, labels, task).shape[0] < 508 + 12 * LINE
+
+
+def test_254_classes_have_254_colours():
+    assert len(set(class_colours(Task(tuple(f"class {k}" for k in range(254)), "multiclass")))) == 254

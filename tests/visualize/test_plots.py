@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import tracemalloc
 from unittest import mock
 
 import numpy as np
@@ -90,7 +92,7 @@ def test_twelve_classes_are_drawn_and_the_others_reported(tmp_path):
     ]
     roc, pr = draw(tmp_path, *tables)["roc_pr_curves.png"].axes
     assert len(roc.lines) == 12 + 1
-    assert roc.get_legend().get_title().get_text() == "the first 12 of 15 classes"
+    assert roc.get_legend().get_title().get_text() == "the 12 of 15 classes with the smallest area"
     assert len({line.get_color() for line in roc.lines}) == 13
     # Chance differs between classes here, and has the class's colour.
     chances = [line for line in pr.lines if line.get_linestyle() == ":" and len(line.get_xdata())]
@@ -135,7 +137,69 @@ def test_several_matrices_have_panels_of_their_own(tmp_path):
     figure = draw(tmp_path, *[matrix(2, f"label {k}") for k in range(11)])["confusion.png"]
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == [f"label {k}" for k in range(9)]
-    assert figure.get_suptitle() == "the first 9 of 11"
+    assert figure.get_suptitle() == "the 9 of 11 with the most wrong pixels"
+
+
+@pytest.mark.parametrize("count", [41, 200, 254])
+def test_of_many_classes_the_worst_are_drawn_in_a_bounded_picture(tmp_path, count):
+    """200 classes took 8 GB."""
+    bent = [1 + (7 * k) % count / 9 for k in range(count)]
+    names = [f"class {k}" for k in range(count)]
+    table = matrix(count)
+    tables = [table, *(bins(name, power) for name, power in zip(names, bent, strict=True))]
+    tables += [curve(name, power=power) for name, power in zip(names, bent, strict=True)]
+    tracemalloc.start()
+    figures = draw(tmp_path, *tables)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 300e6
+    for name in figures:
+        with Image.open(tmp_path / name) as image:
+            assert max(image.size) <= 3300
+
+    axes = figures["confusion.png"].axes[0]
+    wrong = table.counts.sum(0) + table.counts.sum(1) - 2 * table.counts.diagonal()
+    kept = sorted(np.argsort(-wrong, kind="stable")[:39])
+    others = [k for k in range(count) if k not in kept]
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [*(f"class {k}" for k in kept), f"({count - 39} others)"]
+    line = f"the 39 of {count} classes with the most wrong pixels; the other {count - 39} are the last row and column"
+    assert line in axes.get_title()
+    shares = axes.images[0].get_array()
+    rows = table.counts.sum(1)
+    np.testing.assert_allclose(shares[:39, :39], (table.counts / rows[:, None])[np.ix_(kept, kept)])
+    np.testing.assert_allclose(shares[-1, -1], table.counts[np.ix_(others, others)].sum() / rows[others].sum())
+    np.testing.assert_allclose(shares.sum(1), 1)
+
+    straight = sorted(np.argsort(bent, kind="stable")[:12])
+    roc = figures["roc_pr_curves.png"].axes[0]
+    assert [word.partition(":")[0] for word in words(roc)[:12]] == [f"class {k}" for k in straight]
+    assert roc.get_legend().get_title().get_text() == f"the 12 of {count} classes with the smallest area"
+    reliability = figures["reliability.png"].axes[0]
+    far = sorted(np.argsort(bent, kind="stable")[-12:])
+    assert [word.partition(":")[0] for word in words(reliability)[1:]] == [f"class {k}" for k in far]
+    assert reliability.get_legend().get_title().get_text() == f"the 12 of {count} classes with the largest error"
+
+
+def test_a_diagram_that_fails_costs_only_itself(tmp_path):
+    """Neither a metric that offers nothing, nor a picture that is too large for the memory, nor an old file."""
+    failed = []
+
+    @contextlib.contextmanager
+    def guard(what):
+        try:
+            yield
+        except Exception as error:
+            failed.append((what, type(error)))
+
+    broken = mock.Mock(tables=mock.Mock(side_effect=RuntimeError("no table")))
+    (tmp_path / "confusion.png").write_bytes(b"of an evaluation before")
+    with mock.patch.object(plots, "_matrices", side_effect=MemoryError):
+        metrics = {"a": broken, "b": Offers(matrix(3), curve("lesion"), bins("lesion"))}
+        files = plot_metrics(metrics, tmp_path, guard)
+    assert failed == [("the diagram of a", RuntimeError), ("confusion.png", MemoryError)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == sorted(file.name for file in files)
+    assert [file.name for file in files] == ["roc_pr_curves.png", "reliability.png"]
 
 
 def test_reliability_leaves_empty_bins_out_and_shows_shares(tmp_path):
