@@ -133,7 +133,7 @@ def embed(image: Path | bytes, alt: str) -> Markup:
                 shown.thumbnail((_MAX_WIDTH, 4 * _MAX_WIDTH))
                 (width, height), (data, kind) = shown.size, _encode(shown)
     except (OSError, ValueError, MemoryError, Image.DecompressionBombError) as error:
-        return Markup('<p class="note">{} can\'t be shown: {}</p>').format(name, error or type(error).__name__)
+        return Markup('<p class="note">{} can\'t be shown: {}</p>').format(name, str(error) or type(error).__name__)
     source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     return Markup('<img src="{}" alt="{}" width="{}" height="{}">').format(source, alt, width, height)
 

@@ -1,6 +1,6 @@
-"""Results of a finished training: metrics with their definitions, a row for each image, and then the pictures.
+"""Results of a finished training: metrics with their definitions, a row for each image, and then the plots.
 
-Scores are written before anything is drawn, and a picture or report that fails costs only itself.
+Scores are written before anything is drawn, and a plot, overlay or report that fails costs only itself.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from segreg.training.checkpoint import load_weights
 from segreg.training.timing import advice_on, format_shares, spent_in
 from segreg.training.trainer import Outcome
 from segreg.visualize.plots import plot_history, plot_metrics
-
 
 _MOST_WARNINGS = 100
 """That a run keeps."""

@@ -1,6 +1,6 @@
 """PNGs of a run: its training curves, and what metrics offer besides numbers (ROC, confusion, reliability).
 
-No picture grows with the number of classes: above a limit the worst are shown, and a line says so.
+No plot grows with the number of classes: above a limit the worst are shown, and a line says so.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from segreg.registry.protocols import Curve, Matrix, Reliability
 from segreg.runtime.files import replacing
 
 if TYPE_CHECKING:
-    from torchmetrics import MetricCollection
-
     from numpy.typing import NDArray
+    from torchmetrics import MetricCollection
 
 _Table = TypeVar("_Table")
 
@@ -27,7 +26,7 @@ _MOST_MATRICES = 9
 _MOST_LABELS, _MOST_WRITTEN = 40, 30
 """Labels of a confusion matrix that are shown; up to which its cells have text."""
 _DPI, _MOST_PIXELS = 110, 3300
-"""Of a picture's longer side: a larger figure gets fewer dots per inch."""
+"""Of a PNG's longer side: a larger figure gets fewer dots per inch."""
 _NAME = 24
 """Letters of a label that are shown."""
 

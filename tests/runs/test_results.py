@@ -182,7 +182,7 @@ def test_words_at_the_end(finished):
 def test_results_are_written_before_pictures(tmp_path, monkeypatch):
     seen = {}
 
-    def look(metrics, folder, guard):  # noqa: ARG001
+    def look(metrics, folder, guard):
         seen.update(json.loads((folder / "results.json").read_text()))
         assert (folder / "per_image.csv").exists()
 
