@@ -198,7 +198,8 @@ def processes() -> Iterator[None]:
     dist.init_process_group(backend, store=store, rank=number, world_size=total, timeout=PATIENCE)
     left = threading.Event()
     # A connection of its own: an answer that is long in coming would hold up the main thread's.
-    threading.Thread(target=_watch, args=(store.clone(), left), name="segreg-processes", daemon=True).start()
+    watcher = threading.Thread(target=_watch, args=(store.clone(), left), name="segreg-processes", daemon=True)
+    watcher.start()
     try:
         yield
         barrier()  # who holds the notes leaves last
@@ -206,6 +207,7 @@ def processes() -> Iterator[None]:
         left.set()
         raise _raised_once(error, store) from None
     left.set()
+    watcher.join(GRACE_SECONDS)  # a thread inside the store while the process ends aborts it
     dist.destroy_process_group()
 
 
