@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import operator
 import re
 import textwrap
 import types
@@ -93,12 +94,12 @@ def check_value(hint: Any, value: Any) -> Any:
     Raises:
         ValueError: the value does not fit. The message says what was expected, and where inside the value.
     """
-    from pydantic import ValidationError
-
     if (far := _too_large(value)) is not None:
         raise ValueError(f"must be {format_type(hint)}, not an integer of {far} bits; at most {MOST_BITS} are taken")
     if hint is Any:
         return value
+    from pydantic import ValidationError
+
     try:
         text = json.dumps(value, default=_path_as_text)
     except TypeError:  # only a recipe made in Python can hold such a thing
@@ -111,13 +112,37 @@ def check_value(hint: Any, value: Any) -> Any:
         raise ValueError(f"must be {format_type(hint)}, not {format_value(value)}{inside}") from None
 
 
+def _plainly_fits(hint: Any, value: Any) -> bool:
+    """Whether a value fits a hint, where that is seen at once; False leaves it to pydantic, which is slow to import."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any or (hint in (None, type(None)) and value is None):
+        return True
+    if origin is Annotated:
+        holds = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
+        return _plainly_fits(arguments[0], value) and all(
+            isinstance(limit, (Gt, Ge, Lt, Le, Interval))
+            and all(holds[name](value, bound) for name in holds if (bound := getattr(limit, name, None)) is not None)
+            for limit in arguments[1:]
+        )
+    if origin is Literal:
+        return any(value == each and type(value) is type(each) for each in arguments)
+    if origin in (typing.Union, types.UnionType):
+        return any(_plainly_fits(each, value) for each in arguments)
+    if origin is tuple and isinstance(value, tuple):
+        hints = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
+        return len(hints) == len(value) and all(map(_plainly_fits, hints, value))
+    if hint is float:
+        return type(value) is int or (type(value) is float and math.isfinite(value))
+    return isinstance(value, Path) if hint is Path else hint in (bool, int, str) and type(value) is hint
+
+
 def check_default(setting: Setting) -> None:
     """Check that a setting's default is a value that a recipe could write.
 
     Raises:
         ValueError: it is not; the message says what was expected.
     """
-    if setting.required or type(setting.default) is setting.hint is not float:
+    if setting.required or _plainly_fits(setting.hint, setting.default):
         return
     try:
         written = plain(setting.hint, setting.default)
