@@ -208,3 +208,11 @@ def test_two_samples_of_one_id_are_reported(memory):
     double = dataclasses.replace(dataset, samples=[*dataset.samples, dataset.samples[1]])
     with pytest.raises(SegregError, match='sample ids must differ, but "s001" stands for several'):
         divide(double, Split())
+
+
+def test_names_that_are_not_text_are_refused(memory):
+    dataset = memory(6)
+    odd = dataclasses.replace(dataset.samples[2], id="caf\udce9")
+    samples = (*dataset.samples[:2], odd, *dataset.samples[3:])
+    with pytest.raises(SegregError, match=r"the names of 1 samples are not UTF-8, first 'caf\\udce9'"):
+        divide(dataclasses.replace(dataset, samples=samples), Split())
