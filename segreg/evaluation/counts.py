@@ -143,7 +143,7 @@ def read_counts(file: Path) -> tuple[list[str], list[str], NDArray[np.int64]]:
     """
     import numpy as np
 
-    with file.open(encoding="utf-8", newline="") as text:
+    with file.open(encoding="utf-8", errors="replace", newline="") as text:
         rows = list(csv.reader(text))
     try:
         if tuple(rows[0]) != COLUMNS:

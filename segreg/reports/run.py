@@ -175,7 +175,7 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
         curves=directory.curves if directory.curves.is_file() else None,
         history=_history(epochs, scored.results.get("best_epoch")),
         recipe=None if recipe is None else Markup("").join(_recipe_lines(recipe)),
-        recipe_text=directory.resolved.read_text(encoding="utf-8") if directory.resolved.is_file() else "",
+        recipe_text=directory.resolved.read_text("utf-8", "replace") if directory.resolved.is_file() else "",
         environment=environment,
         command=shlex.join(map(str, environment.get("command") or ())),
     )  # fmt: skip
@@ -196,11 +196,14 @@ def _json(file: Path) -> dict[str, Any]:
 def _rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
-    with file.open(encoding="utf-8", newline="") as text:
-        return [
+    with file.open(encoding="utf-8", errors="replace", newline="") as text:
+        rows = [
             {name: value if name == "id" else _float(value) for name, value in row.items() if name is not None}
             for row in csv.DictReader(text)
         ]
+    if rows and "id" not in rows[0]:
+        raise SegregError(f"{file} does not hold the scores of images")
+    return rows
 
 
 def _float(text: str | None) -> float:

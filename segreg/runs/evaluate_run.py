@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 import textwrap
@@ -23,7 +22,7 @@ from segreg.models.segmenter import verify
 from segreg.runs.assembly import prepare_images
 from segreg.runs.environment import banner
 from segreg.runs.results import Warnings
-from segreg.runtime.files import write_json
+from segreg.runtime.files import read_json, write_json
 from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
 
@@ -239,7 +238,7 @@ def _of_own_split(run: Run, split: str | None) -> Chosen:
     file = run.directory.split
     if not file.is_file():
         raise SegregError(f"{file} is missing, so that nobody knows what the run was trained on")
-    ids: dict[str, list[str]] = json.loads(file.read_text(encoding="utf-8"))
+    ids: dict[str, list[str]] = read_json(file, "the ids of the samples of each split")
     split = split or ("test" if ids.get("test") else "val")
     if not ids.get(split):
         raise _empty(str(run.directory.path), split, ids)

@@ -65,10 +65,12 @@ def read_scored(run: Run) -> Scored:
         raise SegregError(f"{path} was interrupted and has no scores", hint=f"segreg run --resume {path} continues")
     values = {name: np.nan if value is None else float(value) for name, value in results["metrics"][split].items()}
     try:
-        with run.directory.per_image.open(encoding="utf-8", newline="") as text:
+        with run.directory.per_image.open(encoding="utf-8", errors="replace", newline="") as text:
             rows = list(csv.DictReader(text))
     except FileNotFoundError:
         raise SegregError(f"{path} has no per_image.csv", hint=f"segreg run --resume {path} scores it again") from None
+    if rows and "id" not in rows[0]:
+        raise SegregError(f"{run.directory.per_image} does not hold the scores of images")
     ids = tuple(row["id"] for row in rows)
     names = [name for name in (rows[0] if rows else ()) if name != "id"]
     try:
