@@ -55,8 +55,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    check_least(chosen, 1, "jobs")
-    check_least(chosen, 0, "retries", "rounds")
+    check_least(chosen, 1, "jobs", most=1_024)
+    check_least(chosen, 0, "retries", "rounds", most=1_000)
     plan, name = _plan(chosen)
 
     from segreg.registry.registry import load_registry
@@ -146,7 +146,8 @@ def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
 
 def _resources(text: str | None) -> dict[str, float]:
     from segreg.benchmark.bench.plan import combination
-    from segreg.benchmark.bench.ray import RESOURCES
+    from segreg.benchmark.bench.ray import MOST, RESOURCES
+    from segreg.settings import format_value
 
     if not text:
         return {}
@@ -155,6 +156,6 @@ def _resources(text: str | None) -> dict[str, float]:
         if name not in RESOURCES:
             hint = did_you_mean(name, RESOURCES) or f"there are {listed(RESOURCES)}"
             raise SegregError(f'--resources has no "{name}"', hint=hint)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-            raise SegregError(f"--resources: {name} must be a number, not {value}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST:
+            raise SegregError(f"--resources: {name} must be a number, {MOST:,} at most, not {format_value(value)}")
     return {name: float(value) for name, value in found.items()}

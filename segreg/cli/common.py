@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.protocols import KINDS
 from segreg.runtime.output import output_to_error
+from segreg.settings import format_value
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Part
@@ -64,11 +66,13 @@ def one_file(words: Sequence[str], command: str, example: str, *, what: str = "r
     return files[0], overrides
 
 
-def check_least(chosen: argparse.Namespace, least: float, *names: str) -> None:
-    """Refuse options below their least value."""
+def check_least(chosen: argparse.Namespace, least: float, *names: str, most: float = math.inf) -> None:
+    """Refuse options below their least value, or above what no use comes near."""
     for name in names:
-        if getattr(chosen, name) < least:
-            raise SegregError(f"--{name} must be at least {least}, not {getattr(chosen, name)}")
+        value = getattr(chosen, name)
+        if not least <= value <= most:
+            bound = f"least {least}" if value < least else f"most {most}"
+            raise SegregError(f"--{name} must be at {bound}, not {format_value(value)}")
 
 
 def check_folder(out: Path | None) -> None:

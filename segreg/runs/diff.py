@@ -147,6 +147,10 @@ def _facts(run: KnownRun) -> dict[str, Mapping[str, Any]]:
             **(environment.get("packages") or {}),
             **{f"{plugin.get('name')} (a plugin)": "not in use" for plugin in plugins if plugin.get("error")},
         },
+        "plugins": {
+            f"{plugin.get('distribution')}:{plugin.get('name')}": str(plugin["digest"])[:8]
+            for plugin in plugins if plugin.get("digest")
+        },
         "environment": _known({
             **{name: environment.get(name) for name in ("python", "platform", "cpus")},
             "device": device.get("name"),
@@ -219,7 +223,7 @@ def _moved(one: KnownRun, other: KnownRun) -> list[Moved]:
 
 _WIDEST = 46
 """Longer values stand below each other rather than side by side."""
-_TITLES = {"packages": "plugins and packages", "start": "weights at the start"}
+_TITLES = {"packages": "plugins and packages", "plugins": "source of plugins", "start": "weights at the start"}
 
 
 def lines(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Scores | None) -> list[str]:

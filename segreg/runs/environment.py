@@ -36,12 +36,19 @@ def environment(registry: Registry, device: Any) -> dict[str, Any]:
         "device": _device(device),
         "packages": {name: _version(name) for name in PACKAGES},
         "plugins": [
-            {"name": p.name, "distribution": p.distribution, "version": p.version, "error": p.error}
+            {"name": p.name, "distribution": p.distribution, "version": p.version, "error": p.error,
+             "digest": "" if p.error or p.distribution == DISTRIBUTION else p.digest}
             for p in registry.plugins
         ],
         "commit": git_commit(Path.cwd()),
         "command": sys.argv,
-    }
+    }  # fmt: skip
+
+
+def sources(recipe: Resolved) -> dict[str, str]:
+    """Return a digest of the source of each plugin, other than segreg's own, whose parts a recipe names."""
+    plugins = [choice.part.plugin for choice in recipe.choices()]
+    return {f"{p.distribution}:{p.name}": p.digest for p in plugins if p.distribution != DISTRIBUTION}
 
 
 def git_commit(folder: Path) -> str | None:

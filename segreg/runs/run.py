@@ -21,7 +21,7 @@ from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Registry
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory
-from segreg.runs.environment import environment, header_lines
+from segreg.runs.environment import environment, header_lines, sources
 from segreg.runs.results import Warnings, draw_run, format_results, score_run
 from segreg.runs.trained_run import Run, notes_for_weights
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
@@ -109,6 +109,9 @@ def resume_run(
                     hint="its samples are the same, but not the content of their files, or the code that reads them. "
                     "Start a new run instead",
                 )
+            before = previous.get("sources", {})
+            if changed := [name for name, digest in sources(resolved).items() if before.get(name) != digest]:
+                progress.say(f"warning: the source of {listed(changed)} has changed since {directory.path} stopped")
             if overrides and is_main():
                 with replacing(directory.resolved) as aside:
                     aside.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
@@ -228,6 +231,7 @@ class _Job:
         earlier = [{name: value for name, value in previous.items() if name != "previous"}] if previous else []
         ran_on = {
             "recipe": self.recipe.source, **environment(self.registry, assembly.device),
+            "sources": sources(self.recipe),
             "precision": assembly.precision.name, "model": model,
             "initial_weights": assembly.initial_weights or previous.get("initial_weights", ""),
             "data_fingerprint": assembly.prepared.folder.name,

@@ -14,11 +14,12 @@ import pytest
 import plugged
 import tiny_runs
 from segreg.benchmark.bench.bench import bench, prepare, skipped
+from segreg.benchmark.bench.board import progress_of
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.local import least_busy, work_on
 from segreg.benchmark.bench.plan import Plan
 from segreg.benchmark.bench.trials import trials_of
-from segreg.registry.registry import load_registry
+from segreg.registry.registry import _digest_of_files, load_registry
 from segreg.reports.comparison import write_comparison
 from segreg.runtime.lock import locked_folder
 from segreg.runtime.progress import Quiet
@@ -116,12 +117,14 @@ def test_a_run_whose_state_is_gone_is_not_overwritten(tmp_path):
     )
     folder.make()
     prepare([trial], folder, again=False)
-    work_on(folder.recipe(trial), folder.run(trial).path, io.StringIO())
     directory = folder.run(trial)
+    work_on(folder.recipe(trial), directory.path, "")
+    took = json.loads(directory.results.read_text())["training_seconds"]
+    assert progress_of(trial, folder).seconds == pytest.approx(took, abs=2e-3), "checkpoints are part of both"
     before = directory.best.read_bytes()
     directory.results.unlink()
     (directory.path / "state.pt").unlink()
-    work_on(folder.recipe(trial), directory.path, io.StringIO())
+    work_on(folder.recipe(trial), directory.path, "")
     assert "state.pt is missing" in folder.reason(trial)
     assert directory.best.read_bytes() == before
 
@@ -132,10 +135,9 @@ def test_a_run_that_fails_records_why_and_starts_again_on_request(tmp_path):
     (trial,) = trials_of(plan, load_registry(plugged.builtin()))
     folder.make()
     prepare([trial], folder, again=False)
-    log = io.StringIO()
-    work_on(folder.recipe(trial), folder.run(trial).path, log)
+    work_on(folder.recipe(trial), folder.run(trial).path, "")
     assert folder.state(trial) == "failed"
-    assert folder.reason(trial) in log.getvalue()
+    assert folder.reason(trial) in folder.log(trial).read_text()
     assert folder.reason(trial) == f"{tmp_path}/nowhere: there is no such file"
     prepare([trial], folder, again=False)
     assert folder.state(trial) == "failed"
@@ -160,6 +162,29 @@ def test_a_half_written_result_is_no_result(tmp_path):
     assert folder.state(trial) == "waiting"
     directory.results.write_text(json.dumps({"scored_on": "test"}))
     assert folder.state(trial) == "finished"
+
+
+def test_an_edited_plugin_is_another_model(plugin, tmp_path, installed):
+    """Also where its version stays: its runs begin anew, and runs of what it was are named and not counted."""
+    lab = plugin(plugged.OFFERING.format(name="hinge"))
+    folder, plan = BenchFolder(tmp_path / "bench"), Plan(tiny_runs.write_recipe(tmp_path), {"loss": ["hinge", "bce"]})
+    points = [*plugged.builtin(), lab]
+    hinge, bce = trials_of(plan, load_registry(points))
+    (folder.run(hinge).path).mkdir(parents=True)
+    assert skipped([hinge, bce], folder) == []
+    file = tmp_path / "site-packages" / f"{lab.module}.py"
+    file.write_text(f"{file.read_text()}# edited\n")
+    _digest_of_files.cache_clear()
+    edited, same = trials_of(plan, load_registry(points))
+    assert (edited.key == hinge.key, same.key == bce.key, same.source) == (False, True, "")
+    assert skipped([edited, same], folder) == [
+        f"not counted, since the source of a plugin was another: hinge in {folder.run(hinge).path.parent}"
+    ]
+    installed(*points)
+    folder.make()
+    prepare([hinge], folder, again=False)
+    work_on(folder.recipe(hinge), folder.run(hinge).path.with_name("new"), hinge.source)
+    assert folder.reason(hinge).startswith('the source of "segreg-lab:parts" is not the one that the bench began with')
 
 
 def test_gpus_are_distributed_evenly():

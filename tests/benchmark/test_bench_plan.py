@@ -121,7 +121,8 @@ def refused(call):
         ),
         (
             FILE.replace("[4, 7]", "none"),
-            '9:8: seeds must be a number of seeds or a list of them, not the string "none"\n  3 means 0, 1 and 2',
+            ("9:8: seeds must be a number of seeds, at most 10,000, or a list of them, "
+             'not the string "none"\n  3 means 0, 1 and 2'),
         ),
         (
             FILE.replace("[4, 7]", "[4, 4]"), "9:8: a seed is given twice among the seeds"),
@@ -134,7 +135,7 @@ def refused(call):
         ),
         (
             FILE.replace("{epochs: 2}", "{epochs: 2.5}"),
-            "10:18: a budget of epochs must be a whole number above 0, not 2.5",
+            "10:18: a budget of epochs must be a whole number above 0 and at most 1,000,000, not 2.5",
         ),
         (
             FILE.replace("encoder: [timm/test_resnet, timm/test_vit]", "encoder: timm/test_vit"),

@@ -96,6 +96,19 @@ def test_only_common_images_are_compared_with_a_notice(tmp_path):
     assert value.mean == pytest.approx(np.mean([float(row["dice"]) for row in own]))
 
 
+def test_two_versions_of_an_edited_plugin_are_two_models(tmp_path):
+    folders = [planted(tmp_path / str(seed), "resnet18", seed=seed) for seed in range(3)]
+    for folder, digest in zip(folders, ("a" * 32, "b" * 32, "b" * 32), strict=True):
+        reported = json.loads((folder / "environment.json").read_text())
+        (folder / "environment.json").write_text(json.dumps({**reported, "sources": {"segreg-lab:parts": digest}}))
+    found = compared(*folders)
+    assert {model.name: model.seeds for model in found.models} == {
+        "source of segreg-lab:parts=aaaaaaaa": (0,),
+        "source of segreg-lab:parts=bbbbbbbb": (1, 2),
+    }
+    assert found.notices == ('The source of segreg-lab:parts is not the same in all runs: "aaaaaaaa" and "bbbbbbbb".',)
+
+
 def test_other_differences_of_the_runs_have_notices(tmp_path):
     one, other = planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34")
     reported = json.loads((other / "environment.json").read_text())

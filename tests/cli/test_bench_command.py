@@ -104,12 +104,24 @@ def test_a_bench_from_its_command_to_its_files(warm_workers, segreg, fitting, tm
     assert printed.status == 0
 
 
+OF_EPOCHS = "command line: a budget of epochs must be a whole number above 0 and at most 1,000,000"
+
+
 @pytest.mark.parametrize(
     ("words", "reported"),
     [
         (("tiny.yaml", "other.yaml"), "bench takes one recipe or bench file; these are 2\n"),
         (("tiny.yaml", "--jobs", "0"), "--jobs must be at least 1, not 0\n"),
-        (("tiny.yaml", "--epochs", "0"), "command line: a budget of epochs must be a whole number above 0, not 0\n"),
+        (("tiny.yaml", "--jobs", "100000"), "--jobs must be at most 1024, not 100000\n"),
+        (("tiny.yaml", "--rounds", "9" * 400), "--rounds must be at most 1000, not 999"),
+        (("tiny.yaml", "--seeds", "9" * 400), "command line: seeds must be a number of seeds, at most 10,000, or a "),
+        (("tiny.yaml", "--seeds", "5001", "--vary", "loss=bce,dice"), "command line: these are 10,002 runs; "),
+        (("tiny.yaml", "--epochs", "0"), f"{OF_EPOCHS}, not 0\n"),
+        (("tiny.yaml", "--epochs", "9" * 400), f"{OF_EPOCHS}, not 999"),
+        (("tiny.yaml", "--steps", "9" * 400), "command line: a budget of steps must be a whole number above 0 and at "),
+        (("tiny.yaml", "--minutes", "inf"), "command line: a budget of minutes must be above 0 and at most 10,000,000"),
+        (("tiny.yaml", "--minutes", "nan"), "command line: a budget of minutes must be above 0 and at most 10,000,000"),
+        (("tiny.yaml", "--resources", "memory_gib=1e300"), "--resources: memory_gib must be a number, 1,000,000 at "),
         (
             ("tiny.yaml", "--vary", "loss=bce", "--vary", "loss=dice"),
             '--vary names "loss" twice\n  give all of its values at once\n',

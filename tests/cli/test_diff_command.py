@@ -42,6 +42,7 @@ def pair(tmp_path):
 def test_what_differs_stands_side_by_side(segreg, pair):
     settings = recipe(encoder={"name": "resnet18", "weights": "imagenet", "depth": 5}, train__epochs=5)
     one, other = pair(settings=settings, epochs=5, kept=False)
+    alike = "data, plugins and packages, source of plugins, environment, weights at the start and network"
     printed = segreg("diff", one, other)
     assert printed.status == 0
     assert (
@@ -60,7 +61,7 @@ training
   epochs      A 3  B 5
   best_epoch  A 3  B 5
 
-the two runs are alike in all of data, plugins and packages, environment, weights at the start and network
+the two runs are alike in all of {alike}
 """
     )
 
@@ -91,6 +92,16 @@ def test_versions_machine_and_start(segreg, pair):
     assert "timm" not in out.partition("packages")[2]
 
 
+def test_the_source_of_a_plugin_that_was_edited(segreg, pair):
+    plugin = {"name": "lungs", "distribution": "segreg-lungs", "version": "1.0", "error": "", "digest": "a" * 32}
+    one, other = pair(environment={"plugins": [plugin]}, kept=False)
+    (one / "environment.json").write_text(json.dumps({"plugins": [{**plugin, "digest": "b" * 32}]}))
+    out = segreg("diff", one, other).out
+    assert "source of plugins\n  segreg-lungs:lungs  A bbbbbbbb  B aaaaaaaa\n" in out
+    reported = json.loads(segreg("diff", one, other, "--json").out)
+    assert [each["path"] for each in reported["differences"]["plugins"]] == ["segreg-lungs:lungs"]
+
+
 def test_samples_that_moved(segreg, pair):
     split = {"train": ["a", "b", "d"], "val": ["c"], "test": [*IDS, "new"]}
     one, other = pair(split=split, environment={"data_fingerprint": "beef"}, kept=False)
@@ -105,7 +116,9 @@ def test_samples_that_moved(segreg, pair):
 
 def test_results_that_are_the_same_to_the_last_bit(segreg, pair):
     one, other = pair(seeds=(1, 1))
-    alike = "recipe, data, plugins and packages, environment, weights at the start, network and training"
+    alike = (
+        "recipe, data, plugins and packages, source of plugins, environment, weights at the start, network and training"
+    )
     reported = f"""\
 A  {one}  (finished)
 B  {other}  (finished)

@@ -30,6 +30,8 @@ def test_packages_plugins_and_device_are_named(plugin):
     plugins = {p["distribution"]: p for p in reported["plugins"]}
     assert (plugins["segreg-hinge"]["version"], plugins["segreg-hinge"]["error"]) == ("2.5", "")
     assert "no_such_module" in plugins["segreg-broken"]["error"]
+    assert plugins["segreg-hinge"]["digest"] == registry.plugins[1].digest != ""
+    assert plugins["segreg-broken"]["digest"] == ""
     assert reported["device"]["name"] == "cpu"
     assert reported["device"]["model"]
     assert reported["device"]["threads"] == torch.get_num_threads()

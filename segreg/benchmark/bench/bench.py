@@ -16,7 +16,7 @@ from segreg.benchmark.comparison.compare import RunGroup, compare
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Failure
 from segreg.benchmark.comparison.runs import with_costs, with_disagreements
 from segreg.benchmark.comparison.text import AGAIN
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed
 from segreg.runs.trained_run import Run
 from segreg.runtime.files import replacing, write_json
 from segreg.runtime.progress import Progress
@@ -74,10 +74,14 @@ def prepare(trials: Sequence[Trial], folder: BenchFolder, *, again: bool) -> Non
 
 
 def skipped(trials: Sequence[Trial], folder: BenchFolder) -> list[str]:
-    """Return which runs have failed before and don't start again, why, and how they do, as lines."""
+    """Return which runs don't start since they have failed before, and which don't count any more, as lines."""
     lines = [f"skipped: {trial.title} failed: {folder.reason(trial)}" for trial in trials
              if folder.state(trial) == "failed"]  # fmt: skip
-    return [*lines, AGAIN] if lines else []
+    lines += [AGAIN] if lines else []
+    for key, model in {trial.key: trial.model for trial in trials}.items():
+        if runs := folder.of_other_sources(key):
+            lines.append(f"not counted, since the source of a plugin was another: {model} in {listed(runs, quote='')}")
+    return lines
 
 
 def _check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: Progress) -> None:

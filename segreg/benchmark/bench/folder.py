@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from segreg.benchmark.bench.trials import Trial
+from segreg.benchmark.bench.trials import SOURCE, Trial
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.files import read_json, write_json
@@ -58,6 +59,13 @@ class BenchFolder:
     def run(self, trial: Trial) -> RunDirectory:
         """Return where a run's directory is, or will be."""
         return RunDirectory(self.runs / trial.key / f"seed-{trial.seed}")
+
+    def of_other_sources(self, key: str) -> list[str]:
+        """Return the folders of runs with a model's recipe when the source of its plugins was another."""
+        recipe, _, source = key.rpartition("_")
+        if not source.startswith(SOURCE):
+            return []
+        return [str(one) for one in sorted(self.runs.glob(f"{glob.escape(recipe)}_{SOURCE}*")) if one.name != key]
 
     def recipe(self, trial: Trial) -> Path:
         """Return the file with a run's complete recipe."""

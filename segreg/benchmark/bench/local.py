@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TextIO
 
 from segreg.benchmark.bench.folder import BenchFolder, finished
-from segreg.benchmark.bench.trials import Trial
+from segreg.benchmark.bench.trials import Trial, source_of
 from segreg.benchmark.pool import Send, Worker, cores, stop
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.files import write_json
 
@@ -61,8 +61,8 @@ def run_locally(
             free = [trial for trial in trials if states[trial.name] in ("waiting", "stopped")]
             for trial in free[: jobs - len(running)]:
                 gpu = least_busy(gpus, [one.gpu for one in running])
-                files = folder.recipe(trial), folder.run(trial).path, folder.log(trial)
-                worker = Worker(_work, *files, threads, gpu, log=folder.log(trial))
+                what = folder.recipe(trial), folder.run(trial).path, trial.source
+                worker = Worker(_work, *what, threads, gpu, log=folder.log(trial))
                 running.append(_Running(trial, worker, gpu))
                 folder.working.add(trial.name)
             refresh()
@@ -86,49 +86,57 @@ def _record_exit(one: _Running, folder: BenchFolder) -> None:
         folder.fail(one.trial.name, str(reason))
 
 
-def _work(_: Send, recipe: Path, run: Path, log: Path, threads: int | None, gpu: str) -> None:
+def _work(_: Send, recipe: Path, run: Path, source: str, threads: int | None, gpu: str) -> None:
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     import torch
 
     if threads is not None:
         torch.set_num_threads(threads)
-    with log.open("a", encoding="utf-8") as output:
-        work_on(recipe, run, output)
+    work_on(recipe, run, source)
 
 
-def work_on(recipe: Path, run: Path, log: TextIO) -> None:
+def work_on(recipe: Path, run: Path, source: str) -> None:
     """Start a run or continue it, unless it has finished.
 
-    Where it fails, a file next to the recipe has the reason.
+    Its output is appended to a log next to the recipe; where it fails, a file there has the reason.
 
     Args:
         recipe: file with its complete recipe.
         run: its directory.
-        log: for its progress.
+        source: the digest that the bench has of the source of its plugins.
     """
     from segreg.config.recipe import read_recipe
     from segreg.config.resolve import resolve
     from segreg.registry.registry import load_registry
+    from segreg.runs.environment import sources
     from segreg.runs.run import resume_run, start_run
     from segreg.runtime.progress import progress
 
-    directory, shown = RunDirectory(run), progress("lines", log)
+    directory = RunDirectory(run)
     if finished(directory):
         return
     registry = load_registry()
-    try:
-        if directory.resolved.exists():
-            resume_run(run, registry, shown)
-        else:
+    with recipe.with_suffix(".log").open("a", encoding="utf-8") as log:
+        shown = progress("lines", log)
+        try:
             read = read_recipe(recipe)
-            start_run(read, resolve(read, registry), registry, at=run, progress=shown)
-    except SegregError as error:
-        _fail(recipe, "\n".join(str(problem) for problem in error.problems), log)
-    except Exception as error:  # one run that fails is a row of the table, not the end of the bench
-        traceback.print_exc(file=log)
-        reason = (str(error).strip() or "no reason is given").splitlines()[0]
-        _fail(recipe, f"{type(error).__name__}: {reason}; see the log for the traceback", log)
+            resolved = resolve(read, registry)
+            if source_of(resolved) != source:
+                raise SegregError(
+                    f"the source of {listed(list(sources(resolved)))} is not the one that the bench began with",
+                    hint="the plugin was edited meanwhile, or this machine has another; start the bench again",
+                )
+            if directory.resolved.exists():
+                resume_run(run, registry, shown)
+            else:
+                start_run(read, resolved, registry, at=run, progress=shown)
+        except SegregError as error:
+            _fail(recipe, "\n".join(str(problem) for problem in error.problems), log)
+        except Exception as error:  # one run that fails is a row of the table, not the end of the bench
+            traceback.print_exc(file=log)
+            reason = (str(error).strip() or "no reason is given").splitlines()[0]
+            _fail(recipe, f"{type(error).__name__}: {reason}; see the log for the traceback", log)
 
 
 def _fail(recipe: Path, reason: str, log: TextIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,9 @@ from segreg.errors import Place, SegregError, did_you_mean, listed
 from segreg.settings import format_value
 
 Unit = Literal["epochs", "steps", "minutes"]
-UNITS: tuple[Unit, ...] = ("epochs", "steps", "minutes")
+MOST: Mapping[Unit, int] = {"epochs": 1_000_000, "steps": 1_000_000_000, "minutes": 10_000_000}
+"""The units of a budget, and limits that no use comes near: an amount beyond is a slip of the hand."""
+MOST_RUNS = 10_000
 KEYS = ("recipe", "vary", "exclude", "seeds", "budget", "change", "baseline", "metric")
 """The keys of a bench file."""
 
@@ -102,8 +105,11 @@ def checked(plan: Plan, place: Place) -> Plan:
     """Return the plan if it is consistent.
 
     Raises:
-        SegregError: a value is given twice, or a combination names what does not vary.
+        SegregError: a value is given twice, a combination names what does not vary, or there are too many runs.
     """
+    runs = math.prod(map(len, plan.vary.values())) * len(plan.seeds)
+    if runs > MOST_RUNS:
+        raise SegregError(f"these are {runs:,} runs; a bench has {MOST_RUNS:,} at most", place=place)
     for path, options in plan.vary.items():
         if path == "seed":
             raise SegregError("the seed does not vary like other settings", place=place, hint="use --seeds or seeds:")
@@ -203,14 +209,14 @@ def recipe_of(plan: Plan) -> Recipe:
 
 
 def _seeds(given: Any, place: Place | None) -> tuple[int, ...]:
-    if type(given) is int and given >= 1:
+    if type(given) is int and 1 <= given <= MOST_RUNS:
         return tuple(range(given))
     if isinstance(given, list) and given and all(type(one) is int and one >= 0 for one in given):
         if len(set(given)) < len(given):
             raise SegregError("a seed is given twice among the seeds", place=place)
         return tuple(given)
     raise SegregError(
-        f"seeds must be a number of seeds or a list of them, not {format_value(given)}",
+        f"seeds must be a number of seeds, at most {MOST_RUNS:,}, or a list of them, not {format_value(given)}",
         place=place,
         hint="3 means 0, 1 and 2",
     )
@@ -220,8 +226,8 @@ def _budget(read: Recipe) -> Budget | None:
     given = read.values.get("budget")
     if given is None:
         return None
-    if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in UNITS:
-        raise _wrong(read, "budget", f"must name one of {listed(UNITS)}, such as {{epochs: 5}}", given)
+    if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in MOST:
+        raise _wrong(read, "budget", f"must name one of {listed(list(MOST))}, such as {{epochs: 5}}", given)
     ((unit, amount),) = given.items()
     return budget(unit, amount, read.place(("budget", unit)))
 
@@ -233,8 +239,12 @@ def budget(unit: Unit, amount: Any, place: Place | None) -> Budget:
         SegregError: the amount is not valid.
     """
     whole = unit != "minutes"
-    if isinstance(amount, bool) or not isinstance(amount, int if whole else (int, float)) or not amount > 0:
-        what = "a whole number above 0" if whole else "above 0"
+    if (
+        isinstance(amount, bool)
+        or not isinstance(amount, int if whole else (int, float))
+        or not 0 < amount <= MOST[unit]
+    ):
+        what = f"{'a whole number ' if whole else ''}above 0 and at most {MOST[unit]:,}"
         raise SegregError(f"a budget of {unit} must be {what}, not {format_value(amount)}", place=place)
     return Budget(unit, float(amount))
 

@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.local import work_on
 from segreg.benchmark.bench.trials import Trial
 from segreg.config.sections import Train
 from segreg.errors import SegregError
 
 RESOURCES = ("cpus", "gpus", "memory_gib")
+MOST = 1_000_000
+"""No run takes more of a resource."""
 _POLL_SECONDS = 1.0
 _NOT_SENT = ("state.pt",)
 """Only continuing a run needs it, and a run that is sent back has finished."""
@@ -62,7 +65,9 @@ def run_on_ray(
                 options["memory"] = int(wanted["memory_gib"] * 2**30)
             text = folder.recipe(trial).read_text(encoding="utf-8")
             paths = (str(token), str(folder.recipe(trial).absolute()), str(folder.run(trial).path.absolute()))
-            running[task.options(**options).remote(*paths, text, int(max(1, wanted["cpus"])))] = trial
+            running[
+                task.options(**options).remote(*paths, text, source=trial.source, threads=int(max(1, wanted["cpus"])))
+            ] = trial
         while running:
             done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
             for reference in done:
@@ -102,26 +107,19 @@ def _connect(ray: Any) -> bool:
     return True
 
 
-def _on_a_worker(token: str, recipe: str, run: str, text: str, threads: int) -> bytes | None:
+def _on_a_worker(token: str, recipe: str, run: str, text: str, *, source: str, threads: int) -> bytes | None:
     """Finish a run; return its files if this machine does not share the bench's folder."""
     import torch
 
     torch.set_num_threads(threads)
     if Path(token).exists():
-        _work(Path(recipe), Path(run))
+        work_on(Path(recipe), Path(run), source)
         return None
     with tempfile.TemporaryDirectory() as place:
         own = Path(place) / Path(recipe).name
         own.write_text(text, encoding="utf-8")
-        _work(own, Path(place) / "run")
+        work_on(own, Path(place) / "run", source)
         return pack(Path(place), own.stem)
-
-
-def _work(recipe: Path, run: Path) -> None:
-    from segreg.benchmark.bench.local import work_on
-
-    with recipe.with_suffix(".log").open("a", encoding="utf-8") as log:
-        work_on(recipe, run, log)
 
 
 def pack(place: Path, stem: str) -> bytes:

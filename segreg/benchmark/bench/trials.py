@@ -16,9 +16,12 @@ from segreg.config.diff import label_of
 from segreg.config.resolve import Resolved, resolve
 from segreg.errors import Problem, SegregError
 from segreg.registry.registry import Registry
+from segreg.runs.environment import sources
 from segreg.runs.run import with_absolute_paths
 
 _LONGEST = 60
+SOURCE = "source-"
+"""Before the digest of the source of its plugins at the end of a model's key."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class Trial:
     Attributes:
         model: what distinguishes its model from the others.
         settings: the same by recipe path, as strings.
-        key: a file name, the same for all seeds of a model and different for any other recipe.
+        key: a file name, the same for all seeds of a model and different for any other recipe and source.
         seed: its seed.
         recipe: its complete recipe, paths absolute.
+        source: a digest of the source of the plugins that the recipe names; empty where all are segreg's own.
     """
 
     model: str
@@ -38,6 +42,7 @@ class Trial:
     key: str
     seed: int
     recipe: Resolved
+    source: str = ""
 
     @property
     def name(self) -> str:
@@ -82,7 +87,9 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
                 problems += [dataclasses.replace(p, message=prefix + p.message) for p in error.problems]
                 continue
             complete = with_absolute_paths(with_budget(resolved, plan.budget))
-            found.append(Trial(_model(one), format_settings(one), _key(one, complete), seed, complete))
+            found.append(
+                Trial(_model(one), format_settings(one), _key(one, complete), seed, complete, source_of(complete))
+            )
         if problems:  # they would be the same with every seed
             raise SegregError.of(list(dict.fromkeys(problems)))
     return found
@@ -135,6 +142,16 @@ def _model(one: Mapping[str, Any]) -> str:
 
 def _key(one: Mapping[str, Any], recipe: Resolved) -> str:
     plain = {name: value for name, value in recipe.plain().items() if name != "seed"}
-    digest = hashlib.sha256(json.dumps(plain, sort_keys=True).encode("utf-8")).hexdigest()[:8]
     words = re.sub(r"[^\w.-]+", "_", _model(one) or "recipe").strip("_")[:_LONGEST]
-    return f"{words}_{digest}"
+    source = source_of(recipe)
+    return f"{words}_{_digest(plain)}" + (f"_{SOURCE}{source}" if source else "")
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode("utf-8")).hexdigest()[:8]
+
+
+def source_of(recipe: Resolved) -> str:
+    """Return a digest of the source of the plugins that a recipe names; empty where all are segreg's own."""
+    found = sources(recipe)
+    return _digest(found) if found else ""

@@ -253,6 +253,13 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
     definitions = dict.fromkeys(str(one.run.results["definitions"].get(metric)) for one in every)
     if len(definitions) > 1:
         yield f"{metric} does not mean the same in all runs: {' / '.join(definitions)}"
+    digests: dict[str, dict[str, None]] = {}
+    for one in every:
+        for what, digest in sources_of(one.run).items():
+            digests.setdefault(what, {})[digest] = None
+    for what, different in digests.items():
+        if len(different) > 1:
+            yield f"The {what} is not the same in all runs: {listed(list(different))}."
     yield from _environments(every)
 
 
@@ -264,6 +271,15 @@ def _environments(every: Sequence[Scored]) -> Iterator[str]:
     if differ:
         words = "; ".join(f"{name} {listed(values)}" for name, values in differ.items())
         yield f"The runs' environments differ: {words}."
+
+
+def sources_of(run: Run) -> dict[str, str]:
+    """Return the digest of the source of each plugin that a run used, by "source of plugin"; segreg's own left out."""
+    try:
+        found = read_json(run.directory.environment).get("sources", {})
+    except SegregError:
+        return {}
+    return {f"source of {plugin}": digest[:8] for plugin, digest in sorted(found.items())}
 
 
 def _facts(one: Scored) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.benchmark.comparison.compare import RunGroup, compare
+from segreg.benchmark.comparison.compare import RunGroup, compare, sources_of
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Model
 from segreg.benchmark.cost.record import DEFINITIONS, Cost, NetworkSpec
 from segreg.config.diff import distinguishing, label_of
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 TO_BEST = "seconds_to_best_epoch"
 _OF_RUNS = {
     TO_BEST: "time from the start of training to the end of the epoch whose weights were chosen, including validation "
-    "and writing; the median of the seeds, on the machines of the runs",
+    "and checkpoints; the median of the seeds, on the machines of the runs",
 }
 _MOST_IMAGES, _MOST_MODELS = 6, 16
 _WIDTH = 256
@@ -38,22 +38,25 @@ _WIDTH = 256
 
 
 def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
-    """Group runs into models: runs whose recipes differ only in the seed are one model's seeds.
+    """Group runs into models: runs with the same source of plugins, whose recipes differ only in the seed, are one's.
 
-    A model is named by what distinguishes its recipe from the others'; where nothing does, or two would have one name,
-    by the run's folder.
+    A model is named by what distinguishes its recipe from the others', and its source where recipes are the same; where
+    nothing does, or two would have one name, by the run's folder.
 
     Raises:
         SegregError: a run is named twice, or two runs of one model have the same seed.
     """
-    groups: dict[str, list[tuple[Run, Mapping[str, Any]]]] = {}
+    groups: dict[tuple[str, str], list[tuple[Run, Mapping[str, Any]]]] = {}
     for run in runs:
         values = read_recipe(run.directory.resolved).values
         key = json.dumps({name: value for name, value in values.items() if name != "seed"}, sort_keys=True)
-        groups.setdefault(key, []).append((run, values))
+        groups.setdefault((key, json.dumps(sources_of(run))), []).append((run, values))
     different = distinguishing([group[0][1] for group in groups.values()])
     found = []
-    for group, settings in zip(groups.values(), different, strict=True):
+    recipes = [key for key, _ in groups]
+    for (key, _), group, settings in zip(groups, groups.values(), different, strict=True):
+        if recipes.count(key) > 1:
+            settings.update(sources_of(group[0][0]))
         seeds = [values.get("seed", 0) for _, values in group]
         if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
             same = [str(run.directory.path) for (run, _), seed in zip(group, seeds, strict=True) if seed == twice[0]]
