@@ -289,7 +289,7 @@ def test_json(segreg, pair):
         {"path": "loss", "one": "dice_bce", "other": "dice", "only_one": {"dice_weight": 1.0}}
     ]
     assert reported["moved"] == [{"one": "val", "other": "", "ids": ["d"]}]
-    assert reported["alike"] == ["packages", "environment", "start", "network", "training"]
+    assert reported["alike"] == ["packages", "plugins", "environment", "start", "network", "training"]
 
 
 def test_mistakes_are_reported(segreg, pair, tmp_path):

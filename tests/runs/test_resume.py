@@ -265,6 +265,14 @@ def test_going_on_with_a_finished_run_scores_it_again_and_changes_nothing(tmp_pa
     assert {name: (run.directory.path / name).read_bytes() for name in KEPT} == reported
 
 
+def test_a_plugin_that_was_edited_since_is_named(tmp_path, segreg, monkeypatch):
+    directory = tiny_runs.run(tmp_path, "train.epochs=1").directory
+    monkeypatch.setattr("segreg.runs.run.sources", lambda recipe: {"segreg-lab:parts": "b" * 32})
+    warning = f'warning: the source of "segreg-lab:parts" has changed since {directory.path} stopped\n'
+    assert warning in segreg("run", "--resume", directory.path).out
+    assert warning not in segreg("run", "--resume", directory.path).out, "the run's environment has the new one"
+
+
 def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored_again_too(tmp_path, segreg):
     run = tiny_runs.run(tmp_path, "train.epochs=2")
     reported = run.results
