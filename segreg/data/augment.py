@@ -134,7 +134,8 @@ class Augmentation:
 
 def generators(*seed: object) -> tuple[np.random.Generator, random.Random]:
     """Return what a sample's augmentations draw from, in turn; it depends on the seed's words alone."""
-    number = int.from_bytes(hashlib.blake2b("/".join(map(str, seed)).encode(), digest_size=8).digest(), "big")
+    words = "/".join(map(str, seed)).encode(errors="surrogatepass")
+    number = int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "big")
     return np.random.default_rng(number), random.Random(number)  # noqa: S311 (no secret is made of it)
 
 

@@ -606,7 +606,7 @@ def _combined(path: Path, files: Sequence[Path], digests: Mapping[Path, str]) ->
     if files == [path]:
         return digests.get(path)
     parts = "\n".join(f"{file.relative_to(path)} {digests.get(file)}" for file in files)
-    return hashlib.blake2b(parts.encode(errors="surrogateescape"), digest_size=16).hexdigest()
+    return hashlib.blake2b(parts.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def _state(file: Path) -> _State | None:
@@ -633,17 +633,21 @@ def _recall(index: Path, states: Mapping[Path, _State]) -> dict[Path, str]:
         with contextlib.closing(_open(index)) as table:
             query = "SELECT digest FROM files WHERE path = ? AND size = ? AND modified = ? AND changed = ?"
             for file, state in states.items():
-                if found := table.execute(query, (str(file.absolute()), *state)).fetchone():
+                if found := table.execute(query, (_in_index(file), *state)).fetchone():
                     known[file] = str(found[0])
     except (sqlite3.Error, OSError):
         return known  # an index is a convenience: no disk lock, a damaged file or no permission mustn't stop a run
     return known
 
 
+def _in_index(file: Path) -> str:
+    return str(file.absolute()).encode(errors="backslashreplace").decode()  # SQLite takes no undecodable bytes
+
+
 def _remember(index: Path, found: Mapping[Path, tuple[_State, str]]) -> None:
     settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
     rows = [
-        (str(file.absolute()), *state, digest)
+        (_in_index(file), *state, digest)
         for file, (state, digest) in found.items()
         if max(state[1:]) < settled and not digest.startswith("unreadable")
     ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import filecmp
 import io
 import os
@@ -22,6 +21,7 @@ from segreg.data.images import read_labels
 from segreg.errors import Problem, SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import replacing
+from segreg.runtime.output import as_folder_names, printable, write_csv
 from segreg.runtime.progress import Progress
 from segreg.task import IGNORE_INDEX
 
@@ -97,9 +97,11 @@ def write_split(
 
 
 def _refuse_names(samples: Sequence[Sample]) -> None:
-    bad = [s.id for s in samples if s.id in ("", ".", "..") or any(c in s.id for c in "/\\\0")]
-    if bad:
-        raise SegregError(f"the id \"{bad[0]}\" can't be a file's name")
+    ids = [sample.id for sample in samples]
+    if bad := [i for i in ids if i in ("", ".", "..") or any(c in i for c in "/\\\n") or printable(i) != i]:
+        raise SegregError(
+            f"the id \"{bad[0]}\" can't be a file's name", hint="rename the file of its image to plain letters"
+        )
     folded = Counter(sample.id.casefold() for sample in samples)
     twice = sorted(sample.id for sample in samples if folded[sample.id.casefold()] > 1)
     if twice:
@@ -168,8 +170,8 @@ def _files(dataset: Dataset, sample: Sample, folder: Path, form: Form, shared: s
         files.append(_File(folder / "masks" / f"{sample.id}.png", sample, None, "mask"))
     else:
         files += [
-            _File(folder / "masks" / name.replace("/", "_") / f"{sample.id}.png", sample, None, "mask", layer)
-            for layer, name in enumerate(dataset.task.classes)
+            _File(folder / "masks" / name / f"{sample.id}.png", sample, None, "mask", layer)
+            for layer, name in enumerate(as_folder_names(dataset.task.classes))
         ]
     return files
 
@@ -260,11 +262,12 @@ def _write_manifest(
     """Write the manifest last: with it, the split is whole. A multilabel task's masks are named by their folder."""
     path_of = {(file.holds, file.sample.id): file.target.relative_to(out).as_posix() for file in files}
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for split, sample in chosen:
-        mask = "" if dataset.task.mode == "multilabel" else path_of["mask", sample.id]
-        writer.writerow((sample.id, path_of["image", sample.id], mask, split, sample.group or ""))
+    layered = dataset.task.mode == "multilabel"
+    rows = [
+        (one.id, path_of["image", one.id], "" if layered else path_of["mask", one.id], split, one.group or "")
+        for split, one in chosen
+    ]
+    write_csv(text, COLUMNS, rows)
     manifest = out / MANIFEST
     with contextlib.suppress(OSError):
         if manifest.read_text(encoding="utf-8") == text.getvalue():

@@ -33,17 +33,12 @@ def divide(dataset: Dataset, settings: Split) -> dict[SplitName, list[int]]:
 
     Raises:
         SegregError: train or val is empty, or test though its share is not 0; a sample or a group is in two splits;
-            two samples have one id; an id is not text; a list can't be read or names an unknown id; a sample has no
-            split of its own; there are groups, and `train_test_split` was to draw.
+            two samples have one id; a list can't be read or names an unknown id; a sample has no split of its own;
+            there are groups, and `train_test_split` was to draw.
     """
     samples = dataset.samples
     _refuse_double_ids(samples)
     own = any(sample.split is not None for sample in samples)
-    if odd := [sample.id for sample in samples if not _is_text(sample.id)]:
-        raise SegregError(
-            f"the names of {len(odd)} samples are not UTF-8, first {odd[0]!r}",
-            hint="rename these files, for example with convmv; results could not name them",
-        )
     if settings.method == "lists":
         splits = _listed(samples, settings.lists)
     elif settings.method == "train_test_split":
@@ -61,8 +56,12 @@ def divide(dataset: Dataset, settings: Split) -> dict[SplitName, list[int]]:
 
 def drawn(words: Iterable[str], *seed: object) -> list[str]:
     """Return the words in an order that depends on the seed and on nothing else, not even on their order."""
-    key = hashlib.blake2b("/".join(map(str, seed)).encode()).digest()
-    return sorted(words, key=lambda word: (hashlib.blake2b(word.encode(), key=key, digest_size=16).digest(), word))
+    key = hashlib.blake2b("/".join(map(str, seed)).encode(errors="surrogatepass")).digest()
+
+    def place(word: str) -> tuple[bytes, str]:
+        return hashlib.blake2b(word.encode(errors="surrogatepass"), key=key, digest_size=16).digest(), word
+
+    return sorted(words, key=place)
 
 
 def _completed(
@@ -220,12 +219,3 @@ def _refuse_empty(splits: Mapping[SplitName, list[int]], settings: Split, count:
         }
         hint = hints.get(settings.method, "split.val and split.test are shares of all samples; train gets the rest")
         raise SegregError(f"the split leaves {split} empty: {counts}", hint=hint)
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name is made of characters; bytes of a file's name that are not UTF-8 come as lone surrogates."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

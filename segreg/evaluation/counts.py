@@ -5,13 +5,13 @@ Pooled scores of any choice of images follow from their counts, which is what in
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from segreg.errors import SegregError
 from segreg.runtime.files import replacing
+from segreg.runtime.output import read_csv, write_csv
 from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -129,10 +129,12 @@ def write_counts(file: Path, ids: Sequence[str], classes: Sequence[str], counts:
         counts: int64 `[N, K, 4]`, as `class_counts` returns them.
     """
     with replacing(file) as aside, aside.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        for identity, image in zip(ids, counts.tolist(), strict=True):
-            writer.writerows([identity, name, *numbers] for name, numbers in zip(classes, image, strict=True))
+        rows = (
+            [identity, name, *numbers]
+            for identity, image in zip(ids, counts.tolist(), strict=True)
+            for name, numbers in zip(classes, image, strict=True)
+        )
+        write_csv(text, COLUMNS, rows)
 
 
 def read_counts(file: Path) -> tuple[list[str], list[str], NDArray[np.int64]]:
@@ -143,15 +145,15 @@ def read_counts(file: Path) -> tuple[list[str], list[str], NDArray[np.int64]]:
     """
     import numpy as np
 
-    with file.open(encoding="utf-8", errors="replace", newline="") as text:
-        rows = list(csv.reader(text))
     try:
-        if tuple(rows[0]) != COLUMNS:
+        with file.open(encoding="utf-8", errors="replace", newline="") as text:
+            header, rows = read_csv(text)
+        if tuple(header) != COLUMNS:
             raise ValueError
-        ids = list(dict.fromkeys(row[0] for row in rows[1:]))
-        classes = list(dict.fromkeys(row[1] for row in rows[1:]))
-        numbers = np.array([[int(number) for number in row[2:]] for row in rows[1:]], np.int64)
-        if [row[:2] for row in rows[1:]] != [[identity, name] for identity in ids for name in classes]:
+        ids = list(dict.fromkeys(row[0] for row in rows))
+        classes = list(dict.fromkeys(row[1] for row in rows))
+        numbers = np.array([[int(number) for number in row[2:]] for row in rows], np.int64)
+        if [row[:2] for row in rows] != [[identity, name] for identity in ids for name in classes]:
             raise ValueError
         return ids, classes, numbers.reshape(len(ids), len(classes), 4)
     except (IndexError, ValueError):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from segreg.evaluation.statistics import Measure, intervals
 from segreg.models import build
 from segreg.runtime.distributed import count, rank
 from segreg.runtime.files import replacing
+from segreg.runtime.output import as_file_name, write_csv
 from segreg.runtime.progress import Progress
 from segreg.visualize.panels import side_by_side
 
@@ -120,8 +119,7 @@ class Evaluator:
             old.unlink()
         task = self.dataset.task
         for number, (index, row) in enumerate(chosen, start=1):
-            name = re.sub(r"[^\w.-]+", "_", str(row["id"]))[:80]
-            file = folder / f"{number:02}_{name}.png"
+            file = folder / f"{number:02}_{as_file_name(str(row['id']))}.png"
             with guard(f"{folder.name}/{file.name}"):
                 folder.mkdir(parents=True, exist_ok=True)
                 batch = next(iter(self._in_order([index]).epoch(0)))
@@ -190,9 +188,7 @@ def write_rows(file: Path, scores: Scores) -> None:
         means[name] = math.fsum(defined) / len(defined) if defined else math.nan
     for own, rows in ((file, scores.per_image), (file.with_stem(f"{file.stem}_mean"), [means])):
         with replacing(own) as aside, aside.open("w", encoding="utf-8", newline="") as text:
-            writer = csv.DictWriter(text, columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+            write_csv(text, columns, rows)
 
 
 def format_values(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]) -> list[str]:

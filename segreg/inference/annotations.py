@@ -180,5 +180,5 @@ def _masks(image: ImageFile, outputs: Outputs) -> Iterator[tuple[str, Mask]]:
 def _written(file: Path, text: str) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     with replacing(file) as aside:
-        aside.write_text(text, encoding="utf-8")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     return file

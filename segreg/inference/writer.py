@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError
 from segreg.runtime.files import replacing
+from segreg.runtime.output import as_folder_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,7 +65,7 @@ class Outputs:
         folders: list[str] = []
         for kind in self.kinds:
             several = kind == "masks" and self.task.mode == "multilabel"
-            folders += [f"masks/{folder}" for folder in class_folders(self.task)] if several else [kind]
+            folders += [f"masks/{folder}" for folder in as_folder_names(self.task.classes)] if several else [kind]
         return {
             folder: self.folder / folder / f"{name}{'.npy' if folder == 'probabilities' else '.png'}"
             for folder in folders
@@ -123,14 +123,6 @@ class Outputs:
         for kind, image in make.items():
             if kind in files:
                 _save(image(), files[kind])
-
-
-def class_folders(task: Task) -> list[str]:
-    """Return a folder's name for each class; a number is put before them where they would not differ."""
-    names = [re.sub(r"[^\w.-]+", "_", name).strip(".") or "_" for name in task.classes]
-    if len({name.casefold() for name in names}) < len(names):
-        names = [f"{number}_{name}" for number, name in enumerate(names)]
-    return names
 
 
 def _save(image: Any, file: Path) -> None:

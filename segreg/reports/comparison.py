@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from segreg.reports.render import (
     write,
 )  # fmt: skip
 from segreg.runtime.files import replacing, write_json
+from segreg.runtime.output import write_csv
 
 RESULTS, ROWS, PAGE = "results.json", "results.csv", "report.html"
 _LOSSES = ("train.loss", "val.loss")
@@ -65,17 +65,19 @@ def _write_rows(comparison: Comparison, file: Path) -> None:
     metrics = _names(model.values for model in comparison.models)
     columns = ["model", *settings, "seed", *metrics, *costs_of(comparison), "run", "failed"]
     with replacing(file) as aside, aside.open("w", encoding="utf-8", newline="") as text:
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
+        rows: list[dict[str, Any]] = []
         for model in comparison.models:
             for place, (seed, run) in enumerate(zip(model.seeds, model.runs, strict=True)):
-                writer.writerow({
+                rows.append({
                     "model": model.name, **model.settings, "seed": seed, "run": run,
                     **{name: value.of_seeds[place] for name, value in model.values.items()},
                     **{name: cost.median for name, cost in model.costs.items()},
                 })  # fmt: skip
-        for failure in comparison.failures:
-            writer.writerow({"model": failure.name, "seed": failure.seed, "run": failure.run, "failed": failure.reason})
+        rows += [
+            {"model": failure.name, "seed": failure.seed, "run": failure.run, "failed": failure.reason}
+            for failure in comparison.failures
+        ]
+        write_csv(text, columns, rows)
 
 
 def page(comparison: Comparison, images: Sequence[Disagreement] = ()) -> str:

@@ -59,7 +59,7 @@ def write(text: str, file: Path, what: str) -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as aside:
-            aside.write_text(text, encoding="utf-8")
+            aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise SegregError(f"the {what} {file} can't be written: {error.strerror}") from None
     return file

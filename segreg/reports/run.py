@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -22,6 +21,7 @@ from segreg.reports import charts
 from segreg.reports.render import CLASS, PER_IMAGE, POOLED, definitions, number, render, split_name, worst_classes
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import weights_notice
+from segreg.runtime.output import as_file_name, read_csv
 from segreg.runtime.progress import duration
 from segreg.settings import Setting, plain, settings_of
 from segreg.training import history
@@ -196,14 +196,17 @@ def _json(file: Path) -> dict[str, Any]:
 def _rows(file: Path) -> list[dict[str, Any]]:
     if not file.is_file():
         return []
-    with file.open(encoding="utf-8", errors="replace", newline="") as text:
-        rows = [
-            {name: value if name == "id" else _float(value) for name, value in row.items() if name is not None}
-            for row in csv.DictReader(text)
-        ]
-    if rows and "id" not in rows[0]:
-        raise SegregError(f"{file} does not hold the scores of images")
-    return rows
+    try:
+        with file.open(encoding="utf-8", errors="replace", newline="") as text:
+            header, rows = read_csv(text)
+        if rows and "id" not in header:
+            raise ValueError
+    except ValueError:
+        raise SegregError(f"{file} does not hold the scores of images") from None
+    return [
+        {name: value if name == "id" else _float(value) for name, value in zip(header, row, strict=False)}
+        for row in rows
+    ]
 
 
 def _float(text: str | None) -> float:
@@ -274,7 +277,7 @@ def _groups(files: Sequence[Path], chosen: Mapping[str, Sequence[Any]], seed: An
         of_stem.setdefault(file.stem.partition("_")[2], []).append(file)
 
     def named(why: str) -> list[Path]:
-        found = [of_stem.get(_as_file_name(str(identity)), []) for identity in chosen.get(why, ())]
+        found = [of_stem.get(as_file_name(str(identity)), []) for identity in chosen.get(why, ())]
         return [candidates[0] for candidates in found if len(candidates) == 1]
 
     groups = {"Worst": named("worst"), "Best": named("best"),
@@ -288,16 +291,12 @@ def _overlay(file: Path, scored: Scored) -> tuple[Path, str, str]:
     """Return file, name and scores of an overlay; without scores if two ids have become one file name."""
     stem = file.stem.partition("_")[2] or file.stem
     ordered = scored.ordered()
-    found = [(rank, row) for rank, row in enumerate(ordered, start=1) if _as_file_name(str(row["id"])) == stem]
+    found = [(rank, row) for rank, row in enumerate(ordered, start=1) if as_file_name(str(row["id"])) == stem]
     if len(found) != 1:
         return file, stem, ""
     rank, row = found[0]
     scores = ", ".join(f"{name} {number(row[name])}" for name in scored.columns())
     return file, str(row["id"]), f"{scores}; {rank} of {len(ordered)} from the worst"
-
-
-def _as_file_name(identity: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", identity)[:80]
 
 
 # Evaluations and the history

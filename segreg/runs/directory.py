@@ -90,7 +90,7 @@ def _published(aside: Path, paths: Iterable[Path], files: Callable[[RunDirectory
             continue
         for name, text in files(RunDirectory(path)).items():
             with replacing(aside / name) as file:
-                file.write_text(text, encoding="utf-8")
+                file.write_text(text, encoding="utf-8", errors="backslashreplace")
         try:
             aside.rename(path)
         except OSError as error:

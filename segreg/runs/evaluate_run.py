@@ -23,6 +23,7 @@ from segreg.runs.assembly import prepare_images
 from segreg.runs.environment import banner
 from segreg.runs.results import Warnings
 from segreg.runtime.files import read_json, write_json
+from segreg.runtime.output import as_file_name
 from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
 
@@ -257,7 +258,7 @@ def _of_own_split(run: Run, split: str | None) -> Chosen:
 def _of_other_data(run: Run, recipe: Resolved, split: str | None) -> Chosen:
     """Return the samples of another recipe's data set: all, or one split."""
     dataset = _dataset(run, recipe, recipe.source)
-    name = re.sub(r"[^\w.-]+", "_", Path(recipe.source).stem) or "data"
+    name = as_file_name(Path(recipe.source).stem) or "data"
     if split is None:
         return Chosen(dataset, "all", list(range(len(dataset.samples))), name, recipe)
     splits = {str(split): indices for split, indices in divide(dataset, recipe.split).items()}

@@ -114,7 +114,8 @@ def resume_run(
                 progress.say(f"warning: the source of {listed(changed)} has changed since {directory.path} stopped")
             if overrides and is_main():
                 with replacing(directory.resolved) as aside:
-                    aside.write_text(resolved.yaml(header=f"segreg run {directory.resolved}"), encoding="utf-8")
+                    text = resolved.yaml(header=f"segreg run {directory.resolved}")
+                    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
                 progress.say(f"changed from here on: {' '.join(overrides)}")
             return _Job(directory, registry, assembly, progress, state, previous).run()
 

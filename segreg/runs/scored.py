@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
@@ -18,6 +17,7 @@ from segreg.evaluation.statistics import SEED, Measure, interval, of_seeds, resa
 from segreg.runs.diff import MetricPair, Scores, same_images
 from segreg.runs.listing import KnownRun
 from segreg.runs.trained_run import Run
+from segreg.runtime.output import read_csv
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,16 +66,17 @@ def read_scored(run: Run) -> Scored:
     values = {name: np.nan if value is None else float(value) for name, value in results["metrics"][split].items()}
     try:
         with run.directory.per_image.open(encoding="utf-8", errors="replace", newline="") as text:
-            rows = list(csv.DictReader(text))
+            header, rows = read_csv(text)
+        at = header.index("id")
+        ids = tuple(row[at] for row in rows)
+        columns = {
+            name: np.array([float(row[place] or "nan") for row in rows])
+            for place, name in enumerate(header)
+            if place != at
+        }
     except FileNotFoundError:
         raise SegregError(f"{path} has no per_image.csv", hint=f"segreg run --resume {path} scores it again") from None
-    if rows and "id" not in rows[0]:
-        raise SegregError(f"{run.directory.per_image} does not hold the scores of images")
-    ids = tuple(row["id"] for row in rows)
-    names = [name for name in (rows[0] if rows else ()) if name != "id"]
-    try:
-        columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
-    except (TypeError, ValueError):
+    except (IndexError, ValueError):
         raise SegregError(f"{run.directory.per_image} does not hold the scores of images") from None
     counts = None
     if run.directory.counts.is_file():

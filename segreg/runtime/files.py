@@ -55,7 +55,7 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
     """
     # Other processes may write the same file, so that the name is this process's alone. It is short, because the
     # file's own may be as long as the system allows.
-    stem = path.name.encode()[:80].decode(errors="ignore")
+    stem = os.fsencode(path.name)[:80].decode(errors="ignore")
     aside = path.with_name(f".{stem}.{os.getpid()}-{next(_numbers)}{UNFINISHED}")
     try:
         if needed and (free := shutil.disk_usage(path.parent).free) < needed:
@@ -136,7 +136,9 @@ def write_json(file: Path, content: Any) -> None:
         SegregError: it can't be written.
     """
     with replacing(file) as aside:
-        aside.write_text(json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(finite(content), indent=2, ensure_ascii=False) + "\n"
+        # Undecodable bytes of file names, which Python has as lone surrogates, become JSON's own escapes.
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def finite(value: Any) -> Any:

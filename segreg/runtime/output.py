@@ -1,16 +1,23 @@
-"""Standard output that outlives its reader, and text for it: safe to print, in columns."""
+"""Standard output that outlives its reader, and text from outside made safe: to print, for CSV and as file names."""
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any, TextIO
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Control characters but for tab and newline, those of terminals included, and those that turn the direction."""
+
+
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ESCAPE = re.compile(r"\\(?:\\|n|r|x[0-9a-f]{2}|u[0-9a-f]{4})")
+_FORMULA = re.compile(r"'*\s*[=+\-@]")
 
 
 def printable(text: str) -> str:
@@ -20,6 +27,77 @@ def printable(text: str) -> str:
     """
     shown = _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return shown.encode("utf-8", "backslashreplace").decode()
+
+
+def csv_cell(value: Any) -> Any:
+    """Return a value as it is written into a CSV file; `from_csv_cell` undoes it. Only text changes.
+
+    Control characters, line breaks and undecodable bytes become escapes such as `\\n` and `\\udce9`, so that a row is a
+    line of UTF-8. Text that begins with = + - or @ and is not a number gets an apostrophe before it: spreadsheets
+    would take it for a formula.
+    """
+    if not isinstance(value, str):
+        return value
+    # A backslash that could be taken for the beginning of an escape is doubled.
+    text = re.sub(r"\\(?=[\\nrtxu]|" + _UNWRITABLE.pattern + ")", r"\\\\", value)
+    text = _UNWRITABLE.sub(lambda found: _escaped(found[0]), text)
+    return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
+
+
+def from_csv_cell(text: str) -> str:
+    """Return the text that `csv_cell` made a cell of."""
+    if text.startswith("'") and _FORMULA.match(text):
+        text = text[1:]
+    if "\\" not in text:
+        return text
+    return _ESCAPE.sub(lambda found: "\\" if found[0] == "\\\\" else found[0].encode().decode("unicode_escape"), text)
+
+
+def write_csv(file: TextIO, columns: Sequence[str], rows: Iterable[Mapping[str, Any] | Sequence[Any]]) -> None:
+    """Write a CSV file's header and rows, each cell by `csv_cell`; what a mapping lacks is an empty cell."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(map(csv_cell, columns))
+    for row in rows:
+        cells = [row.get(name) for name in columns] if isinstance(row, Mapping) else row
+        writer.writerow(map(csv_cell, cells))
+
+
+def read_csv(file: TextIO) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows of a CSV file that `write_csv` wrote, without empty lines.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    try:
+        header, *rows = [[from_csv_cell(cell) for cell in row] for row in csv.reader(file) if row] or [[]]
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    return header, rows
+
+
+def as_file_name(text: str) -> str:
+    """Return text as the name of a file or folder, or a part of one: letters, digits and `_ . -`, 200 bytes at most."""
+    return re.sub(r"[^\w.-]+", "_", text)[:80].encode()[:200].decode(errors="ignore")
+
+
+def as_folder_names(texts: Sequence[str]) -> list[str]:
+    """Return the name of a folder for each text; a number is put before them where they would not differ."""
+    names = [as_file_name(text).strip(".") or "_" for text in texts]
+    if len({name.casefold() for name in names}) < len(names):
+        names = [f"{number}_{name}" for number, name in enumerate(names)]
+    return names
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode()
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from segreg.errors import SegregError
 from segreg.runtime.files import cannot_read, cannot_write, finite, replacing
+from segreg.runtime.output import write_csv
 
 JSON_LINES = "history.jsonl"
 CSV = "history.csv"
@@ -87,6 +87,4 @@ def _json_line(row: Row) -> str:
 def _write_csv(run_dir: Path, rows: Iterable[Row]) -> None:
     columns = dict.fromkeys(name for row in rows for name in row)
     with replacing(run_dir / CSV) as path, path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(finite(row) for row in rows)  # None is written as an empty cell
+        write_csv(file, list(columns), (finite(row) for row in rows))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from segreg.errors import SegregError
 from segreg.inference.predictor import PredictedRows
-from segreg.inference.writer import KINDS, Outputs, class_folders
+from segreg.inference.writer import KINDS, Outputs
 from segreg.task import Task
 from segreg.visualize.overlay import overlay
 
@@ -74,11 +74,6 @@ def test_classes_that_overlap_have_a_folder_of_masks_each(tmp_path):
     }
     for layer, file in zip(labels, files.values(), strict=True):
         np.testing.assert_array_equal(pixels(file), layer * 255)
-
-
-def test_folders_of_classes_differ():
-    assert class_folders(Task(("a b", "a/b", ".."), "multilabel")) == ["0_a_b", "1_a_b", "2__"]
-    assert class_folders(Task(("Cat", "dög"), "multilabel")) == ["Cat", "dög"]
 
 
 def test_several_classes_do_not_go_into_0_and_255(tmp_path):

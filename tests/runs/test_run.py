@@ -24,6 +24,7 @@ from segreg.config.resolve import resolve
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 from segreg.runs.run import start_run, with_absolute_paths
+from segreg.runs.scored import read_scored
 from segreg.runtime.progress import Quiet
 from segreg.training import history
 from segreg.training.checkpoint import read_notes
@@ -534,3 +535,31 @@ def test_an_augmentation_that_does_nothing_is_reported_where_the_recipe_names_it
     assert caught.value.problems[0].place.source.endswith("tiny.yaml")
     assert caught.value.problems[0].place.line == 1 + text[: text.index("{name: RandomCrop")].count("\n")
     assert not list((tmp_path / "cache").rglob("*.npy"))
+
+
+ODD_NAMES = [
+    b"caf\xe9", b"a\rb", b"a\nb", b"=1+2", b"-x", b"@x", b"'=q", b"x" * 251, b'a,b"c', b"back\\nslash", b"esc\x1b[2J",
+    ("\u4f8b" * 83).encode(), "\u202ertl".encode(), b"plain",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_names_of_any_bytes_survive_a_run(tmp_path):
+    for folder, values in (("photos", 90), ("masks", 1)):
+        (tmp_path / folder).mkdir()
+        for name in ODD_NAMES:
+            with open(os.path.join(os.fsencode(tmp_path / folder), name + b".png"), "wb") as file:  # noqa: PTH118, PTH123
+                Image.fromarray(np.pad(np.full((20, 20), values, np.uint8), 6)).save(file, format="PNG")
+    text = tiny_runs.RECIPE.replace(
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
+        f"{{name: folder, images: {tmp_path}/photos, masks: {tmp_path}/masks}}",
+    )
+    run = tiny_runs.run(tmp_path, "split.test=0.7", "train.epochs=1", "evaluate.overlays=9", text=text, drawn=True)
+    ids = {os.fsdecode(name) for name in ODD_NAMES}
+    split = json.loads(run.directory.split.read_text())
+    assert {name for names in split.values() for name in names} == ids
+    lines = run.directory.per_image.read_text(encoding="utf-8").splitlines()
+    scored = read_scored(run)
+    assert set(scored.ids) == set(split["test"])
+    assert len(lines) == 1 + len(split["test"])
+    assert len(list(run.directory.overlays.glob("*.png"))) == 9

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from segreg.errors import Problem, SegregError
 from segreg.registry.registry import Registry
 from segreg.runs.environment import sources
 from segreg.runs.run import with_absolute_paths
+from segreg.runtime.output import as_file_name
 
 _LONGEST = 60
 SOURCE = "source-"
@@ -142,7 +142,7 @@ def _model(one: Mapping[str, Any]) -> str:
 
 def _key(one: Mapping[str, Any], recipe: Resolved) -> str:
     plain = {name: value for name, value in recipe.plain().items() if name != "seed"}
-    words = re.sub(r"[^\w.-]+", "_", _model(one) or "recipe").strip("_")[:_LONGEST]
+    words = as_file_name(_model(one) or "recipe").strip("_")[:_LONGEST]
     source = source_of(recipe)
     return f"{words}_{_digest(plain)}" + (f"_{SOURCE}{source}" if source else "")
 

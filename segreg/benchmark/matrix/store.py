@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -16,6 +15,7 @@ from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Plugin
 from segreg.runtime.files import replacing
+from segreg.runtime.output import write_csv
 from segreg.runtime.progress import duration
 
 PACKAGES = (DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-pytorch")
@@ -103,18 +103,18 @@ def current_results(finished: Iterable[Finished], now: Mapping[str, str]) -> tup
 def csv_table(matrix: Matrix) -> str:
     """Return `matrix.csv`, a line for each pair; values of a field are separated by spaces, notes by semicolons."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    lines: list[list[object]] = []
     for row in matrix.rows:
         for cell in matrix.of_encoder(row.encoder):
             numbers = cell.parameters
-            writer.writerow([
+            lines.append([
                 cell.encoder, cell.decoder, row.family, int(cell.ok), cell.check, cell.reason,
                 numbers.get("encoder", row.parameters), numbers.get("decoder"), numbers.get("total"),
                 " ".join(map(str, row.channels)), " ".join(map(str, row.strides)),
                 "x".join(map(str, row.native or ())), " ".join(map(str, cell.strides)), int(cell.dilated),
                 "; ".join(cell.notes), cell.seconds,
             ])  # fmt: skip
+    write_csv(text, COLUMNS, lines)
     return text.getvalue()
 
 
