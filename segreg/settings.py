@@ -106,10 +106,13 @@ def check_value(hint: Any, value: Any) -> Any:
         raise ValueError(f"must be {format_type(hint)}, not {value!r}") from None
     try:
         # Through JSON, because pydantic's strict mode takes a list for a tuple there and nowhere else.
-        return _adapter(hint).validate_json(text, strict=True)
+        checked = _adapter(hint).validate_json(text, strict=True)
     except ValidationError as error:
         inside = _place_inside(error, value)
         raise ValueError(f"must be {format_type(hint)}, not {format_value(value)}{inside}") from None
+    if (odd := _not_finite(value)) is not None:
+        raise ValueError(f"must be {format_type(hint)}, and finite, not {format_value(odd)}")
+    return checked
 
 
 def _plainly_fits(hint: Any, value: Any) -> bool:
@@ -157,6 +160,14 @@ def _too_large(value: Any) -> int | None:
         return value.bit_length() if value.bit_length() > MOST_BITS else None
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     return next((bits for bits in map(_too_large, items) if bits is not None), None)
+
+
+def _not_finite(value: Any) -> float | None:
+    """Return the infinite or undefined number that a value is or holds, or None."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else value
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return next((odd for odd in map(_not_finite, items) if odd is not None), None)
 
 
 def _path_as_text(value: Any) -> str:
