@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import mmap
 import os
 import secrets
@@ -182,6 +183,45 @@ class PreprocessedDataset:
     def original_size(self, index: int) -> Size:
         """Return the size of the sample with this index before resizing, (height, width)."""
         return self.original_sizes[self.rows[index]]
+
+    def channel_statistics(
+        self, indices: Sequence[int], advance: Callable[[], object] = lambda: None
+    ) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return mean and standard deviation of each channel's values in [0, 1], a letterbox's border left out.
+
+        Values are counted, so that the numbers are exact, and the same in whichever order the images are read.
+
+        Args:
+            indices: of the samples whose images are counted.
+            advance: called after each image.
+
+        Raises:
+            SegregError: all pixels of a channel have one value.
+        """
+        counts = np.zeros((self.input.channels, 256), np.int64)
+        height, width = self.input.size
+        for number, index in enumerate(indices, start=1):
+            inside = placement(self.original_size(index), self.input)
+            counts += _histograms(self.sample(index)[0].transpose(2, 0, 1))
+            counts[:, 0] -= height * width - inside.height * inside.width
+            if number % 256 == 0:
+                self.release()
+            advance()
+        if constant := [channel for channel, one in enumerate(counts, start=1) if np.count_nonzero(one) == 1]:
+            channels = listed([f"channel {channel}" for channel in constant], quote="")
+            value = listed([str(int(counts[channel - 1].argmax())) for channel in constant], quote="")
+            raise SegregError(
+                f"input.normalize: data: {channels} of {self.input.channels} (the first is 1) "
+                f"{'has' if len(constant) == 1 else 'have'} the value {value} in every pixel of all {len(indices)} "
+                "training images, and so no standard deviation",
+                hint="save the images without it, and set input.channels to the number of those that are left; or give "
+                "input.mean and input.std",
+            )
+        levels, pixels = np.arange(256), int(counts[0].sum())
+        sums, squares = [[int(found) for found in counts @ powers] for powers in (levels, levels**2)]
+        mean = tuple(one / pixels / 255 for one in sums)
+        variances = [pixels * square - one * one for one, square in zip(sums, squares, strict=True)]
+        return mean, tuple(math.sqrt(one) / pixels / 255 for one in variances)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: self.__dict__[name] for name in self.__dataclass_fields__}

@@ -147,7 +147,7 @@ def build_normalize(recipe: NetworkRecipe, encoder: nn.Module) -> Normalize:
     section = recipe.input
     if section.mean is not None and section.std is not None:
         return Normalize(section.mean, section.std)
-    if section.normalize == "none":
+    if section.normalize in ("none", "data"):  # the data's are mean and std as soon as the images are read
         return Normalize((0.0,) * section.channels, (1.0,) * section.channels)
     mean: Sequence[float]
     std: Sequence[float]
@@ -157,6 +157,22 @@ def build_normalize(recipe: NetworkRecipe, encoder: nn.Module) -> Normalize:
     if len(mean) != section.channels:  # a network for other than 3 channels has no statistics of its own
         mean, std = (sum(mean) / len(mean),) * section.channels, (sum(std) / len(std),) * section.channels
     return Normalize(mean, std)
+
+
+def repeated_colours(recipe: NetworkRecipe, encoder: nn.Module) -> str:
+    """Return a warning where bands are normalised by statistics of colours, repeated, or an empty string."""
+    section = recipe.input
+    if section.mean is not None or section.normalize != "encoder" or section.channels in (1, 3):
+        return ""
+    mean, std = getattr(encoder, "normalization", None) or IMAGENET
+    values = [*zip(mean, std, strict=True)]
+    if len(values) == section.channels and values[3:] != values[:-3]:
+        return ""
+    return (
+        f"the {section.channels} channels are normalised by statistics of red, green and blue"
+        f"{', repeated in turn' if section.channels > 3 else ''}, which fit no other bands: `input.normalize: data` "
+        "computes the training images' own, and input.mean and input.std give others"
+    )
 
 
 def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:

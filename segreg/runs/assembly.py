@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from segreg.errors import SegregError
 from segreg.inference.predictor import Predictor
 from segreg.models import build
 from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
-from segreg.runtime.distributed import count, one_of_each_node_first, own_device, rank
+from segreg.runtime.distributed import count, from_main, one_of_each_node_first, own_device, rank
 from segreg.runtime.progress import Progress
 from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
@@ -50,7 +51,23 @@ class Assembly:
     def of(cls, recipe: Resolved, progress: Progress, *, pretrained: bool = True) -> Assembly:
         """Build everything that a recipe names, cheap things first, so that mistakes show early."""
         with one_of_each_node_first():
-            return cls._built(recipe, progress, pretrained=pretrained)
+            assembly = cls._built(recipe, progress, pretrained=pretrained)
+        if recipe.input.normalize == "data" and recipe.input.mean is None:
+            assembly.normalize_by_data(progress)
+        return assembly
+
+    def normalize_by_data(self, progress: Progress) -> None:
+        """Note the statistics of the training images in the recipe, from which all that comes later takes them."""
+
+        def computed() -> tuple[tuple[float, ...], tuple[float, ...]]:
+            train = self.splits["train"]
+            with progress.watch("computing mean and deviation", len(train), "images") as advance:
+                return self.prepared.channel_statistics(train, advance)
+
+        mean, std = from_main(computed)
+        section = dataclasses.replace(self.recipe.input, mean=mean, std=std)
+        self.recipe = dataclasses.replace(self.recipe, input=section)
+        self.objective.normalize = build.build_normalize(self.recipe, self.objective.model.encoder)  # type: ignore[arg-type]
 
     @classmethod
     def _built(cls, recipe: Resolved, progress: Progress, *, pretrained: bool) -> Assembly:
@@ -82,6 +99,8 @@ class Assembly:
         prepared = prepare_images(dataset, recipe, chosen, progress)
         pixels = {split: SplitPixels.of_prepared(prepared, indices) for split, indices in splits.items()}
         verdict = judge(dataset.task, pixels, dataset.objects)
+        if repeated := build.repeated_colours(recipe, model.encoder):  # type: ignore[arg-type]
+            verdict = verdict.with_warning("colours-repeated", repeated)
         verdict.refuse_errors()
         asked = recipe.train.workers
         workers = fitting_workers(device.type) if asked == "auto" else asked

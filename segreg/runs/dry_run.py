@@ -54,6 +54,7 @@ def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[
         step = _step(recipe, task, model, scored=not doubt)
         advance()
     facts = {**describe(model), "classes_guessed": doubt, "step": step}
+    facts["warning"] = build.repeated_colours(recipe, encoder)  # type: ignore[arg-type]
     facts["encoder"]["own_strides"] = strides
     return facts, _lines(recipe, facts, doubt)
 
@@ -155,6 +156,8 @@ def _lines(recipe: Resolved, facts: Mapping[str, Any], doubt: str) -> list[str]:
     if encoder["own_strides"] != encoder["strides"]:
         lines.append(f"dilated    from strides {numbers(encoder['own_strides'])} to {numbers(encoder['strides'])}")
     lines += note_lines(facts)
+    if facts["warning"]:
+        lines.append(f"warning    {facts['warning']}")
     if doubt:
         lines.append(f"classes    {doubt}")
     words = f"{step['images']} random image{'s' if step['images'] > 1 else ''} of {'x'.join(map(str, step['size']))}"

@@ -17,6 +17,7 @@ from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Registry
 
 if TYPE_CHECKING:
+    from segreg.config.sections import Input
     from segreg.runs.assembly import Assembly
 
 _BANNER = 80
@@ -122,6 +123,7 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
         + ", ".join(f"{len(indices)} {split}" for split, indices in assembly.splits.items()),
         *assembly.verdict.facts(),
         f"input      {height}x{width} ({recipe.input.resize}), {recipe.input.channels} channels",
+        *_statistics(recipe.input),
         *network_lines(recipe, model),
         f"loss       {loss}",
         f"device     {assembly.device} ({ran_on['device']['model']}), {assembly.precision.reason}",
@@ -149,6 +151,13 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
     if assembly.initial_weights:
         lines.append("start      " + assembly.initial_weights.replace("\n", "\n           "))
     return lines
+
+
+def _statistics(section: Input) -> list[str]:
+    if section.normalize != "data" or section.mean is None or section.std is None:
+        return []
+    mean, std = (", ".join(f"{255 * value:.4g}" for value in values) for values in (section.mean, section.std))
+    return [f"normalize  mean {mean}; deviation {std}, of 0 to 255"]
 
 
 def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:

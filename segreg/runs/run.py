@@ -63,7 +63,7 @@ def start_run(
             return resume_run(begun, registry, progress)
         with (
             Assembly.of(resolved, progress) as assembly,
-            _directory_for(recipe, resolved, out, at, assembly.ids_by_split()) as directory,
+            _directory_for(recipe, assembly.recipe, out, at, assembly.ids_by_split()) as directory,
         ):
             return _Job(directory, registry, assembly, progress).run()
 

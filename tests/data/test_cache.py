@@ -19,7 +19,7 @@ from segreg.data import BatchLoader
 from segreg.data import cache as cache_module
 from segreg.data.cache import prepare
 from segreg.data.cache_folder import clear, entry_folder, list_entries, new_folder
-from segreg.data.resize import fit_image, fit_mask
+from segreg.data.resize import fit_image, fit_mask, placement
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
@@ -431,6 +431,39 @@ def on_disk_again(folder):
 def _slow_read_image(sample):
     time.sleep(0.05)
     return read_image(sample)
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_statistics_of_the_channels_are_numpys_over_the_images_without_their_borders(memory, resize):
+    bands = [np.random.default_rng(n).integers(20 * n, 256, (10 + n, 20 + 7 * n, 5), np.uint8) for n in range(6)]
+    dataset = dataclasses.replace(
+        memory(6),
+        read_image=lambda sample: bands[int(sample.id[1:])],
+        read_mask=lambda sample: np.zeros(bands[int(sample.id[1:])].shape[:2], np.uint8),
+    )
+    settings = Input(size=(16, 24), channels=5, resize=resize)
+    prepared, seen = prepare(dataset, settings), []
+    mean, std = prepared.channel_statistics([0, 2, 5], lambda: seen.append(1))
+    pixels = []
+    for index in (0, 2, 5):
+        place = placement(bands[index].shape[:2], settings)
+        pixels.append(prepared.images[index][place.rows, place.columns].reshape(-1, 5))
+    values = np.concatenate(pixels).astype(np.float64) / 255
+    assert (len(values) < 3 * 16 * 24) == (resize == "letterbox")
+    np.testing.assert_allclose(mean, values.mean(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(std, values.std(axis=0), rtol=1e-12)
+    assert len(seen) == 3
+    assert prepared.channel_statistics([5, 0, 2]) == (mean, std)
+
+
+def test_constant_channels_have_no_statistics(memory):
+    image = np.random.default_rng(0).integers(0, 256, (24, 32, 5), np.uint8)
+    image[..., [1, 4]] = (0, 255)
+    dataset = dataclasses.replace(memory(4), read_image=lambda _: image)
+    prepared = prepare(dataset, Input(size=(16, 16), channels=5, resize="letterbox"))
+    with pytest.raises(SegregError, match=r"channel 2 and channel 5 of 5.* 0 and 255 .*4 training") as caught:
+        prepared.channel_statistics(range(4))
+    assert "input.mean and input.std" in caught.value.problems[0].hint
 
 
 def test_two_processes_may_prepare_at_once(files, cache, tmp_path):

@@ -295,6 +295,33 @@ def test_statistics_are_those_asked_for(overrides, mean, std, resolved):
     assert normalize.std.flatten().tolist() == pytest.approx(std)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "warned"),
+    [
+        (["input.channels=5"], True),
+        (["input.channels=2"], True),
+        (["encoder=timm/test_resnet", "input.channels=4"], True),
+        (["input.channels=3"], False),
+        (["input.channels=1"], False),
+        (["input.channels=5", "input.normalize=none"], False),
+        (["input.channels=5", "input.normalize=data"], False),
+        (["input.channels=2", "input.mean=[0.1, 0.2]", "input.std=[1, 2]"], False),
+    ],
+)
+def test_statistics_of_colours_for_other_bands_are_warned_of(overrides, warned, resolved):
+    recipe = resolved("encoder=resnet18", *overrides)
+    warning = build.repeated_colours(recipe, recipe.encoder.build(recipe.input.channels))
+    assert bool(warning) == warned
+    assert not warned or ("normalize: data" in warning and "input.mean and input.std" in warning)
+
+
+def test_statistics_of_an_encoder_for_bands_are_not_warned_of(resolved):
+    encoder = torch.nn.Identity()
+    encoder.normalization = ((0.1, 0.2, 0.3, 0.4), (1, 2, 3, 4))
+    assert not build.repeated_colours(resolved("input.channels=4"), encoder)
+    assert "red, green and blue" in build.repeated_colours(resolved("input.channels=4"), torch.nn.Identity())
+
+
 def test_an_encoder_that_names_no_statistics_has_imagenets(resolved):
     normalize = build.build_normalize(resolved(), torch.nn.Identity())
     assert normalize.mean.flatten().tolist() == pytest.approx((0.485, 0.456, 0.406))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import load_file
@@ -563,3 +564,74 @@ def test_names_of_any_bytes_survive_a_run(tmp_path):
     assert set(scored.ids) == set(split["test"])
     assert len(lines) == 1 + len(split["test"])
     assert len(list(run.directory.overlays.glob("*.png"))) == 9
+
+
+def bands(folder, *, constant=False):
+    """Write 16 TIFFs of five bands and their masks, and return the recipe's text for them."""
+    for name in ("photos", "masks"):
+        (folder / name).mkdir()
+    drawn = np.random.default_rng(0)
+    for number in range(16):
+        mask = np.pad(np.ones((20, 16), np.uint8), ((6, 6), (number % 5, 16 - number % 5)))
+        values = drawn.integers(0, 60, (5, *mask.shape)) + 40 * np.arange(5)[:, None, None] * mask
+        if constant:
+            values[3] = 7
+        tifffile.imwrite(folder / "photos" / f"{number:02}.tif", values.astype(np.uint8), photometric="minisblack")
+        Image.fromarray(mask).save(folder / "masks" / f"{number:02}.png")
+    return tiny_runs.RECIPE.replace(
+        "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
+        f"{{name: folder, images: {folder}/photos, masks: {folder}/masks}}",
+    ).replace("input: {size: [32, 32]}", "input: {size: [32, 32], channels: 5}")
+
+
+def test_bands_are_normalised_by_the_training_images_and_never_otherwise(tmp_path, monkeypatch, segreg):
+    text = bands(tmp_path)
+    file = tiny_runs.write_recipe(tmp_path, text)
+    reported = segreg("run", file, "train.epochs=2", "input.normalize=data", "--out", tmp_path / "runs")
+    assert reported.status == 0, reported.err
+    assert "normalize  mean " in reported.out
+    assert "red, green and blue" not in reported.out
+    (path,) = (tmp_path / "runs" / "tiny").iterdir()
+    run = load_run(path)
+    split = json.loads(run.directory.split.read_text())
+    pixels = np.stack([tifffile.imread(tmp_path / "photos" / f"{name}.tif") for name in split["train"]]) / 255
+    section = run.recipe.input
+    assert section.normalize == "data"
+    assert section.mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), rel=1e-12)
+    assert section.std == pytest.approx(pixels.std(axis=(0, 2, 3)), rel=1e-12)
+    notes = json.loads(read_notes(run.directory.best)["normalize"])
+    assert notes["mean"] == np.float32(section.mean).tolist()
+    assert notes["std"] == np.float32(section.std).tolist()
+
+    def recomputed(*_):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr("segreg.data.cache.PreprocessedDataset.channel_statistics", recomputed)
+    before = run.directory.resolved.read_bytes()
+    for command in (
+        ("run", "--resume", path, "train.epochs=3", "--quiet"),
+        ("evaluate", path, "--out", tmp_path / "scores"),
+        ("predict", path, tmp_path / "photos", "--out", tmp_path / "predicted"),
+    ):
+        reported = segreg(*command)
+        assert reported.status == 0, reported.err
+    assert run.directory.resolved.read_bytes() == before.replace(b"epochs: 2", b"epochs: 3")
+    photo = tmp_path / "photos" / "00.tif"
+    mean, std = (np.reshape(notes[name], (5, 1, 1)) for name in ("mean", "std"))
+    by_hand = (tifffile.imread(photo) / 255 - mean) / std
+    np.testing.assert_allclose(load_run(path).preprocess(photo)[0].numpy(), by_hand, atol=1e-5)
+
+
+def test_bands_that_borrow_colours_statistics_are_warned_of_and_a_constant_one_is_refused(tmp_path, segreg):
+    file = tiny_runs.write_recipe(tmp_path, bands(tmp_path, constant=True))
+    reported = segreg("run", file, "train.epochs=1", "--out", tmp_path / "runs")
+    assert reported.status == 0, reported.err
+    assert "warning    the 5 channels are normalised by statistics of red, green and blue" in reported.out
+    (path,) = (tmp_path / "runs" / "tiny").iterdir()
+    (warning,) = load_run(path).results["warnings"]
+    assert "input.normalize: data" in warning
+    assert "`input.normalize: data`" in (path / "report.html").read_text()
+    reported = segreg("run", file, "input.normalize=data", "--out", tmp_path / "others")
+    assert reported.status == 2
+    assert "channel 4 of 5 (the first is 1) has the value 7 in every pixel" in reported.err
+    assert not (tmp_path / "others").exists()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -93,6 +94,10 @@ class Verdict:
         """
         if errors := [Problem(f.what, hint=f.do) for f in self.findings if f.severity == "error"]:
             raise SegregError.of(errors)
+
+    def with_warning(self, name: str, what: str) -> Verdict:
+        """Return it with a warning more, of what the masks don't show."""
+        return dataclasses.replace(self, findings=in_order([*self.findings, Finding("warning", name, what, "", "")]))
 
     def warnings(self) -> list[str]:
         """Return the warnings that fit into a line."""
