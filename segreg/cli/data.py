@@ -122,12 +122,13 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
 
 
 def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
-    from segreg.data import divide
     from segreg.data.export import MANIFEST, write_split
     from segreg.models.build import build_dataset
+    from segreg.runs.assembly import split_of
 
     dataset = build_dataset(recipe)
-    written = write_split(dataset, divide(dataset, recipe.split), chosen.out, link=chosen.link, progress=progress)
+    splits = split_of(recipe, dataset, progress)
+    written = write_split(dataset, splits, chosen.out, link=chosen.link, progress=progress)
     row = {
         "out": str(written.out), "manifest": str(written.out / MANIFEST), "splits": dict(written.splits),
         "files": written.files, "made": written.made, "masks": written.form, "ignored_pixels": written.ignored,

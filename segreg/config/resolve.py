@@ -383,6 +383,9 @@ class _Check:
                     f"val and test are shares of all samples: {split.val:g} and {split.test:g} leave none to train"
                 )
                 self.wrong(f'in the section "split", {message}', ("split",))
+            if split.stratify and split.method not in ("auto", "random"):
+                message = f'"stratify" goes with method: random; split.method is {split.method}'
+                self.wrong(f'in the section "split", {message}', ("split", "stratify"))
             if split.method == "lists" and not {"train", "val"} <= set(split.lists):
                 self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
         if train is not None and train.batch_size == "auto" and train.accumulate > 1:

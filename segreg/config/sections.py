@@ -32,6 +32,7 @@ class Split:
             the test leaves.
         test: share of all samples for the test, where the split is drawn.
         seed: seed of the drawing. It is not the recipe's seed, so that runs with several seeds share one split.
+        stratify: whether each split drawn gets its share of the images that show each class, rare classes first.
         lists: for each of train, val and test a text file with one sample id a line.
     """
 
@@ -39,6 +40,7 @@ class Split:
     val: Fraction = 0.15
     test: Fraction = 0.15
     seed: NonNegativeInt = 0
+    stratify: bool = False
     lists: Mapping[Literal["train", "val", "test"], Path] = field(default_factory=dict)
 
 

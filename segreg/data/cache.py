@@ -98,6 +98,12 @@ class PreprocessedDataset:
         """Return the pixels of each label in each mask before resizing, int64 `[N, L + I]`, see `label_counts`."""
         return _loaded(self.folder / "labels.npy", mmap_mode=None)
 
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Return which labels each mask shows before resizing, bool `[N, L]`."""
+        task = self.task
+        return self.labels[:, : task.channels if task.mode == "multilabel" else task.highest_label + 1] > 0
+
     @cached_property
     def _compared(self) -> NDArray[np.bool_]:
         return np.zeros(len(self.indices), np.bool_)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from segreg.config.sections import Split
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Sample
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
 
-def divide(dataset: Dataset, settings: Split) -> dict[SplitName, list[int]]:
+def divide(
+    dataset: Dataset, settings: Split, present: Callable[[], NDArray[np.bool_]] | None = None
+) -> dict[SplitName, list[int]]:
     """Return each split's samples as indices into `dataset.samples`, in the data set's order.
 
     * `random` draws by a hash of the seed with each sample's group (its id where it has none). So the split does not
@@ -31,10 +37,17 @@ def divide(dataset: Dataset, settings: Split) -> dict[SplitName, list[int]]:
     * `auto` is `dataset` where the samples name their splits and `random` where they don't. A val or test that the data
       set does not have is drawn from its train, as `random` draws.
 
+    With `stratify`, what is drawn has each class in its share too, see `_stratified`.
+
+    Args:
+        dataset: the data set.
+        settings: the recipe's section.
+        present: returns which labels each sample's mask shows, bool `[N, L]`; called where `stratify` needs it.
+
     Raises:
         SegregError: train or val is empty, or test though its share is not 0; a sample or a group is in two splits;
             two samples have one id; a list can't be read or names an unknown id; a sample has no split of its own;
-            there are groups, and `train_test_split` was to draw.
+            there are groups, and `train_test_split` was to draw; there is nothing to draw, and `stratify` is set.
     """
     samples = dataset.samples
     _refuse_double_ids(samples)
@@ -46,9 +59,10 @@ def divide(dataset: Dataset, settings: Split) -> dict[SplitName, list[int]]:
     elif settings.method == "dataset" or (settings.method == "auto" and own):
         splits = _own(samples)
         if settings.method == "auto" and splits["train"]:
-            splits = _completed(samples, splits, settings)
+            splits = _completed(samples, splits, settings, present)
     else:
-        splits = _completed(samples, {"train": list(range(len(samples))), "val": [], "test": []}, settings)
+        splits = {"train": list(range(len(samples))), "val": [], "test": []}
+        splits = _completed(samples, splits, settings, present)
     _refuse_divided_groups(samples, splits)
     _refuse_empty(splits, settings, len(samples))
     return {split: sorted(splits[split]) for split in SPLITS}
@@ -65,7 +79,10 @@ def drawn(words: Iterable[str], *seed: object) -> list[str]:
 
 
 def _completed(
-    samples: Sequence[Sample], splits: Mapping[SplitName, list[int]], settings: Split
+    samples: Sequence[Sample],
+    splits: Mapping[SplitName, list[int]],
+    settings: Split,
+    present: Callable[[], NDArray[np.bool_]] | None,
 ) -> dict[SplitName, list[int]]:
     """Return the splits with test and val, where they are empty, drawn from train."""
     # No sample's id can pass for a group's name: they begin differently.
@@ -76,6 +93,20 @@ def _completed(
     left = drawn(groups, settings.seed)
     complete = {split: list(splits[split]) for split in SPLITS}
     shares: tuple[tuple[SplitName, float], ...] = (("test", settings.test), ("val", settings.val))
+    if settings.stratify:
+        wanted = {split: max(1.0, share * len(samples)) for split, share in shares if share and not complete[split]}
+        if not wanted:
+            raise SegregError(
+                "split.stratify: the data set has splits of its own, and nothing is drawn",
+                hint="split.method: random draws them anew",
+            )
+        if present is None:
+            raise ValueError("a stratified split needs to know which labels are present")
+        wanted["train"] = max(1.0, len(splits["train"]) - sum(wanted.values()))
+        of_groups = _stratified([groups[name] for name in left], wanted, present(), settings.seed)
+        drawn_ones = {split: [i for name, of in zip(left, of_groups, strict=True) if of == split for i in groups[name]]
+                      for split in wanted}  # fmt: skip
+        return complete | drawn_ones
     for split, share in shares:
         if not complete[split] and share > 0:
             chosen = _nearest_to(share * len(samples), left, {name: len(groups[name]) for name in left})
@@ -83,6 +114,45 @@ def _completed(
             left = [name for name in left if name not in chosen]
     complete["train"] = [index for name in left for index in groups[name]]
     return complete
+
+
+def _stratified(
+    groups: Sequence[Sequence[int]], wanted: Mapping[SplitName, float], present: NDArray[np.bool_], seed: int
+) -> list[SplitName]:
+    """Return the split of each group, by iterative stratification.
+
+    The groups of the label that the fewest images show are dealt out first, each to the split that lacks that label
+    most; among equals to the one that lacks most images, and then by chance. Then those of the next label, and last
+    what shows no label. Large groups go before small ones.
+
+    Source: Sechidis, Tsoumakas and Vlahavas, "On the Stratification of Multi-Label Data", ECML PKDD 2011; there samples
+    stand alone, as groups of one.
+
+    Args:
+        groups: indices of each group's samples, in the order in which they are drawn.
+        wanted: images of each split.
+        present: which labels each sample shows, bool `[N, L]`.
+        seed: of the drawing.
+    """
+    import numpy as np
+
+    names = list(wanted)
+    # The number of images is one more label, which all of them have and which is never the rarest.
+    shown = np.array([[*present[group].sum(axis=0), len(group)] for group in groups], np.int64)
+    lacking = np.outer([wanted[name] for name in names], shown.sum(axis=0)) / sum(wanted.values())
+    found = np.full(len(groups), -1)
+    while (left := np.flatnonzero(found < 0)).size:
+        images = shown[left].sum(axis=0)
+        label = (
+            int(np.where(images[:-1] > 0, images[:-1], np.iinfo(np.int64).max).argmin()) if images[:-1].any() else -1
+        )
+        members = left[shown[left, label] > 0]
+        for group in members[np.argsort(-shown[members, label], kind="stable")]:
+            keys = [(round(lacking[number, label], 9), round(lacking[number, -1], 9)) for number in range(len(names))]
+            equal = [name for name, key in zip(names, keys, strict=True) if key == max(keys)]
+            found[group] = names.index(drawn(equal, seed, group)[0])
+            lacking[found[group]] -= shown[group]
+    return [names[number] for number in found]
 
 
 def _nearest_to(wanted: float, names: Sequence[str], sizes: Mapping[str, int]) -> set[str]:

@@ -23,7 +23,9 @@ from segreg.training.loss import Objective
 from segreg.training.setup import Setup, synchronise_batch_norm
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from segreg.registry.protocols import Dataset
     from segreg.runtime.device import Precision
@@ -80,7 +82,7 @@ class Assembly:
         device = choose_device(own_device(recipe.train.device))
         precision = choose_precision(recipe.train.precision, device)
         dataset = build.build_dataset(recipe)
-        splits = divide(dataset, recipe.split)
+        splits = split_of(recipe, dataset, progress)
         augment = _tried_augmentation(recipe, dataset.task)
         losses = build.build_losses(recipe, dataset.task)
         build.build_metrics(recipe, dataset.task)
@@ -175,6 +177,19 @@ def _tried_augmentation(recipe: Resolved, task: Task) -> Augmentation | None:
                 f"input.size: an image of {format_size((*size, recipe.input.channels))} does not fit into memory"
             ) from None
     return Augmentation(transforms, task) if transforms else None
+
+
+def split_of(recipe: Resolved, dataset: Dataset, progress: Progress) -> dict[SplitName, list[int]]:
+    """Return each split's samples; where they are stratified, all images are prepared first, as a run needs them.
+
+    Raises:
+        SegregError: as for `divide`, or what is wrong with the samples' files.
+    """
+
+    def present() -> NDArray[np.bool_]:
+        return prepare_images(dataset, recipe, range(len(dataset.samples)), progress).present
+
+    return divide(dataset, recipe.split, present)
 
 
 def prepare_images(

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.config.resolve import Resolved
-from segreg.data import SPLITS, divide
+from segreg.data import SPLITS
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation.conventions import Library, scores_of_library
 from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
 from segreg.evaluation.statistics import METHOD
 from segreg.models import build
 from segreg.models.segmenter import verify
-from segreg.runs.assembly import prepare_images
+from segreg.runs.assembly import prepare_images, split_of
 from segreg.runs.environment import banner
 from segreg.runs.results import Warnings
 from segreg.runtime.files import read_json, write_json
@@ -106,7 +106,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             hint="leave out the threshold",
         )
     data, split = request.data, request.split
-    chosen = _of_own_split(run, split) if data is None else _of_other_data(run, data, split)
+    chosen = _of_own_split(run, split) if data is None else _of_other_data(run, data, split, progress)
     if chosen.indices and all(chosen.dataset.samples[index].mask is None for index in chosen.indices):
         raise SegregError(f"no sample of {chosen.split} has a mask, so that nothing can be scored")
     out = request.out or run.directory.path / "evaluations" / _folder_name(chosen.name, request)
@@ -255,13 +255,13 @@ def _of_own_split(run: Run, split: str | None) -> Chosen:
     return Chosen(dataset, split, [index_of[name] for name in ids[split]], split, run.recipe)
 
 
-def _of_other_data(run: Run, recipe: Resolved, split: str | None) -> Chosen:
+def _of_other_data(run: Run, recipe: Resolved, split: str | None, progress: Progress) -> Chosen:
     """Return the samples of another recipe's data set: all, or one split."""
     dataset = _dataset(run, recipe, recipe.source)
     name = as_file_name(Path(recipe.source).stem) or "data"
     if split is None:
         return Chosen(dataset, "all", list(range(len(dataset.samples))), name, recipe)
-    splits = {str(split): indices for split, indices in divide(dataset, recipe.split).items()}
+    splits = {str(split): indices for split, indices in split_of(recipe, dataset, progress).items()}
     if not splits[split]:
         raise _empty(recipe.source, split, splits)
     return Chosen(dataset, split, splits[split], f"{name}-{split}", recipe)

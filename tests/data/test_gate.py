@@ -31,7 +31,7 @@ def pixels(*counts, ignored=0, task=LESION):
     """One split by the pixels of its labels; `ignored` is of each layer if multilabel."""
     total = 100 if task.mode == "multilabel" else sum(counts) + ignored
     counted = np.full(len(counts), total - ignored)
-    return SplitPixels(3, np.array(counts), counted, total)
+    return SplitPixels(3, np.array(counts), counted, total, 3 * (np.array(counts) > 0))
 
 
 GOOD = pixels(90, 10)
@@ -247,9 +247,47 @@ def test_a_class_that_a_split_does_not_show_is_a_warning_of_the_run(tmp_path, se
         words.append(f"split.lists.{split}={tmp_path}/{split}.txt")
     printed = segreg("run", recipe, *words, "--out", tmp_path / "runs")
     assert printed.status == 0, printed.err
-    assert 'warning    val never shows "b"' in printed.out.splitlines()
+    assert 'warning    val never shows "b": only 2 images show it' in printed.out.splitlines()
     (run,) = (tmp_path / "runs" / "tiny").iterdir()
-    warnings = ['val never shows "b"', 'test never shows "b"']
+    warnings = [f'{split} never shows "b": only 2 images show it' for split in ("val", "test")]
     assert json.loads((run / "results.json").read_text())["warnings"] == warnings
     assert "val never shows &#34;b&#34;" in (run / "report.html").read_text()
     assert all(f"warning: {warning}" in segreg("data", "check", recipe, *words).out for warning in warnings)
+
+
+def test_a_stratified_split_is_that_of_run_check_and_folders_and_says_what_cannot_be(tmp_path, segreg):
+    """Of 16 images 4 show "b", and one alone "c"."""
+
+    def change(number, disc):
+        return disc * (2 if number in (2, 5, 11, 12) else 3 if number == 7 else 1)
+
+    recipe = recipe_of(tmp_path, change, "[ground, a, b, c]")
+    words = ["split={method: random, val: 0.25, test: 0.25, stratify: true}", "loss=cross_entropy", "train.epochs=1"]
+    printed = segreg("run", recipe, *words, "--out", tmp_path / "runs")
+    assert printed.status == 0, printed.err
+    (run,) = (tmp_path / "runs" / "tiny").iterdir()
+    split = json.loads((run / "split.json").read_text())
+    assert [sum(name in ids for name in ("02", "05", "11", "12")) for ids in split.values()] == [2, 1, 1]
+    assert "07" in split["train"]
+    assert json.loads((run / "results.json").read_text())["warnings"] == [
+        f'{split} never shows "c": only 1 image shows it' for split in ("val", "test")
+    ]
+    by_class = json.loads((run / "environment.json").read_text())["data"]["splits"]["test"]["images_by_class"]
+    assert by_class == {"ground": 4, "a": 3, "b": 1, "c": 0}
+    assert "stratify: true" in (run / "resolved.yaml").read_text()
+    checked = segreg("data", "check", recipe, *words)
+    assert 'test never shows "c": only 1 image shows it' in checked.out
+    assert segreg("data", "split", recipe, *words, "--out", tmp_path / "written").status == 0
+    for name, ids in split.items():
+        assert {file.stem for file in (tmp_path / "written" / f"{name}_split" / "images").iterdir()} == set(ids)
+    assert segreg("run", "--resume", run, "--quiet").status == 0
+
+
+def test_several_rare_classes_are_counted_in_one_line():
+    task = Task(("sea", "land", "a", "b", "c"), "multiclass")
+    splits = {
+        split: SplitPixels(2, np.array(counts), np.full(5, 20), 20, np.minimum(counts, 2))
+        for split, counts in {"train": (9, 3, 1, 2, 5), "val": (9, 11, 0, 0, 0), "test": (9, 11, 0, 0, 0)}.items()
+    }
+    warnings = judge(task, splits, None).warnings()
+    assert warnings[0] == 'val never shows "a", "b" and "c": there are only so few images, 1 of a, 2 of b and 2 of c'

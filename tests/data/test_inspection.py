@@ -248,8 +248,10 @@ def test_classes_that_a_side_does_not_show():
     splits = ["train", "train", "val", "test"]
     masks = [half(), half(value=0), half(value=2), half()]
     report = report_of(in_memory(masks, task=LANDS, splits=splits), split=Split(method="dataset"))
-    assert found(report)["class-not-in-train"].what == 'val shows "wood", and train never does'
-    assert [f.what for f in report.findings if f.name == "class-not-in-split"] == ['val never shows "sand"']
+    assert found(report)["class-not-in-train"].what == ('val shows "wood", and train never does: only 1 image shows it')
+    assert [f.what for f in report.findings if f.name == "class-not-in-split"] == [
+        'val never shows "sand": only 2 images show it'
+    ]
     report = report_of(in_memory([half()] * 8, task=LANDS))
     assert found(report)["class-never-present"].what == 'no mask shows "wood"'
 
@@ -401,7 +403,7 @@ def test_the_report_formatted():
         "",
         'warning: test never shows "lesion", nothing but "background" [split-empty]',
         "  why: most scores of test are undefined, or perfect for a network that gives one answer everywhere",
-        "  do:  split otherwise: another split.seed, larger shares, or lists that spread the rare classes",
+        "  do:  split otherwise: split.stratify: true spreads rare classes, and so can split.lists; or larger shares",
         "",
         "no error, 2 warnings and no note",
     ]

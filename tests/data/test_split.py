@@ -3,6 +3,7 @@
 import dataclasses
 import random
 
+import numpy as np
 import pytest
 
 from segreg.config.sections import Split
@@ -217,3 +218,78 @@ def test_names_that_are_not_utf_8_are_split_as_others_are(memory, method):
     samples = (*dataset.samples[:2], odd, *dataset.samples[3:])
     splits = divide(dataclasses.replace(dataset, samples=samples), Split(method=method, val=0.3, test=0.2))
     assert sorted(index for indices in splits.values() for index in indices) == list(range(6))
+
+
+# stratified
+
+
+def scattered(memory, count=200, groups=None, seed=0):
+    """A data set of which a tenth shows the rarest label, and which labels each sample shows, bool `[N, 4]`."""
+    shares = np.array([1.0, 0.5, 0.25, 0.1])
+    places = np.random.default_rng(seed).permuted(np.tile(np.arange(count), (4, 1)), axis=1)
+    return memory(count, groups=groups), (places < shares[:, None] * count).T
+
+
+def shown(splits, present):
+    return {split: present[indices].sum(axis=0).tolist() for split, indices in splits.items()}
+
+
+def test_each_split_gets_its_share_of_rare_labels(memory):
+    dataset, present = scattered(memory)
+    assert present.sum(axis=0).tolist() == [200, 100, 50, 20]
+    settings = [Split(val=0.15, test=0.1, seed=seed, stratify=stratify) for seed in range(20) for stratify in (0, 1)]
+    off = {0: [], 1: []}
+    for one in settings:
+        splits = divide(dataset, one, lambda: present)
+        assert sorted(i for indices in splits.values() for i in indices) == list(range(200))
+        counts = shown(splits, present)
+        off[one.stratify] += [abs(counts["val"][3] - 3), abs(counts["test"][3] - 2)]
+        if one.stratify:
+            assert np.abs(np.array(counts["train"]) - [150, 75, 37.5, 15]).max() <= 2
+            assert np.abs(np.array(counts["val"]) - [30, 15, 7.5, 3]).max() <= 2
+            assert np.abs(np.array(counts["test"]) - [20, 10, 5, 2]).max() <= 2
+    assert max(off[1]) == 0  # the rarest exactly
+    assert sum(off[0]) > 20  # of 40
+
+
+def test_a_stratified_split_depends_on_the_seed_and_on_nothing_else(memory):
+    dataset, present = scattered(memory, 60)
+    one = divide(dataset, Split(stratify=True), lambda: present)
+    assert one == divide(dataset, Split(stratify=True), lambda: present)
+    assert one != divide(dataset, Split(stratify=True, seed=1), lambda: present)
+    other = shuffled(dataset)
+    order = [int(sample.id[1:]) for sample in other.samples]
+    assert ids(dataset, one) == ids(other, divide(other, Split(stratify=True), lambda: present[order]))
+
+
+def test_stratified_groups_stay_whole(memory):
+    sizes = np.random.default_rng(5).integers(1, 9, 60)
+    groups = [f"patient {number}" for number, size in enumerate(sizes) for _ in range(size)]
+    dataset, present = scattered(memory, len(groups), groups)
+    splits = divide(dataset, Split(val=0.2, test=0.2, stratify=True), lambda: present)
+    held = [{groups[i] for i in splits[split]} for split in ("train", "val", "test")]
+    assert sum(map(len, held)) == len(set(groups))
+    wanted = 0.2 * present.sum(axis=0)
+    for split in ("val", "test"):
+        assert np.abs(present[splits[split]].sum(axis=0) - wanted).max() <= 8, split
+
+
+def test_what_a_data_set_has_of_its_own_is_kept_and_the_rest_stratified(memory):
+    own = memory(100, splits=["train"] * 80 + ["val"] * 20)
+    present = np.array([[True, number % 8 == 0] for number in range(100)])
+    splits = divide(own, Split(test=0.2, stratify=True), lambda: present)
+    assert splits["val"] == list(range(80, 100))
+    assert shown(splits, present)["test"] == pytest.approx([20, 2.5], abs=0.5)
+    whole = memory(9, splits=["train"] * 5 + ["val"] * 2 + ["test"] * 2)
+    with pytest.raises(SegregError, match="splits of its own, and nothing is drawn"):
+        divide(whole, Split(stratify=True), lambda: present)
+
+
+def test_a_label_in_one_image_and_images_without_labels_are_dealt_out_too(memory):
+    present = np.zeros((10, 3), bool)
+    present[3, 1] = True
+    splits = divide(memory(10), Split(val=0.2, test=0.2, stratify=True), lambda: present)
+    assert 3 in splits["train"]
+    assert {split: len(indices) for split, indices in splits.items()} == {"train": 6, "val": 2, "test": 2}
+    splits = divide(memory(3), Split(stratify=True), lambda: np.ones((3, 1), bool))
+    assert {split: len(indices) for split, indices in splits.items()} == {"train": 1, "val": 1, "test": 1}

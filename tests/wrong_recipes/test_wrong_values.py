@@ -8,6 +8,14 @@ import pytest
 
 CASES = [
     pytest.param(
+        "split: {val: 0.2, test: 0.2}",
+        "split: {method: train_test_split, stratify: true}",
+        """
+error: recipe.yaml:6:45: in the section "split", "stratify" goes with method: random; split.method is train_test_split
+""",
+        id="stratify what is not drawn by segreg",
+    ),
+    pytest.param(
         "epochs: 3",
         'epochs: "3"',
         """

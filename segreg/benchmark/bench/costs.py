@@ -11,7 +11,7 @@ from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.cost import running
 from segreg.benchmark.cost.record import Cost, NetworkSpec
 from segreg.runtime.files import write_json
-from segreg.runtime.progress import Progress
+from segreg.runtime.progress import Progress, Quiet
 from segreg.task import Task
 
 Costs = tuple[Mapping[str, Mapping[str, Cost]], Sequence[str]]
@@ -84,11 +84,11 @@ def specs_of(trials: Sequence[Trial]) -> dict[str, NetworkSpec]:
 
 
 def _task(trial: Trial) -> Task:
-    from segreg.data import divide
     from segreg.models import build
+    from segreg.runs.assembly import split_of
 
     dataset = build.build_dataset(trial.recipe)
-    divide(dataset, trial.recipe.split)
+    split_of(trial.recipe, dataset, Quiet())
     return dataset.task
 
 

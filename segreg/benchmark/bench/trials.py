@@ -18,6 +18,7 @@ from segreg.registry.registry import Registry
 from segreg.runs.environment import sources
 from segreg.runs.run import with_absolute_paths
 from segreg.runtime.output import as_file_name
+from segreg.runtime.progress import Quiet
 
 _LONGEST = 60
 SOURCE = "source-"
@@ -114,10 +115,10 @@ def with_budget(recipe: Resolved, budget: Budget | None) -> Resolved:
 
 
 def _epochs(recipe: Resolved, steps: int) -> int:
-    from segreg.data import divide
     from segreg.models import build
+    from segreg.runs.assembly import split_of
 
-    images = len(divide(build.build_dataset(recipe), recipe.split)["train"])
+    images = len(split_of(recipe, build.build_dataset(recipe), Quiet())["train"])
     batches = -(-images // recipe.train.batch)
     return max(1, -(-steps // max(1, -(-batches // recipe.train.accumulate))))
 

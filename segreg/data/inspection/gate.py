@@ -37,32 +37,36 @@ class SplitPixels:
         pixels: of each label (`labels_of`), int64 `[L]`.
         counted: pixels that are not ignored, int64 `[L]`: for each class its own if multilabel.
         total: all pixels of the masks.
+        showing: masks that show each label, int64 `[L]`.
     """
 
     images: int
     pixels: NDArray[np.int64]
     counted: NDArray[np.int64]
     total: int
+    showing: NDArray[np.int64]
 
     @classmethod
     def of_prepared(cls, prepared: PreprocessedDataset, indices: Sequence[int]) -> SplitPixels:
         """Return those of some samples of a prepared data set; they were counted when it was prepared."""
         rows, labels = [prepared.rows[index] for index in indices], len(labels_of(prepared.task))
         sums, total = prepared.labels[rows].sum(axis=0), sum(h * w for h, w in map(prepared.original_size, indices))
-        return cls(len(rows), sums[:labels], np.broadcast_to(total - sums[labels:], labels), total)
+        counted = np.broadcast_to(total - sums[labels:], labels)
+        return cls(len(rows), sums[:labels], counted, total, prepared.present[rows].sum(axis=0))
 
     @classmethod
     def of_scanned(cls, scanned: Sequence[Scanned], task: Task) -> SplitPixels:
         """Return those of the samples whose files could be read."""
-        pixels, counted = np.zeros((2, len(labels_of(task))), np.int64)
+        pixels, counted, showing = np.zeros((3, len(labels_of(task))), np.int64)
         images, total = 0, 0
         for one in scanned:
             if one.pixels is not None and one.counted is not None and one.size is not None:
                 pixels += one.pixels
                 counted += one.counted
+                showing += one.pixels > 0
                 total += one.size[0] * one.size[1]
                 images += 1
-        return cls(images, pixels, counted, total)
+        return cls(images, pixels, counted, total, showing)
 
     @property
     def ignored(self) -> float:
@@ -125,6 +129,7 @@ class Verdict:
                 split: {
                     "images": each.images, "pixels": each.total, "ignored_share": round(each.ignored, 6),
                     "pixels_by_class": dict(zip(names, each.pixels.tolist(), strict=True)),
+                    "images_by_class": dict(zip(names, each.showing.tolist(), strict=True)),
                 }
                 for split, each in self.splits.items()
             },
@@ -189,7 +194,7 @@ def _without_anything(task: Task, splits: Mapping[SplitName, SplitPixels], objec
                 f"{split} never shows {listed([name for name in task.classes if name not in shown])}"
                 + (f", nothing but {listed(shown)}{about}" if shown else about),
                 f"most scores of {split} are undefined, or perfect for a network that gives one answer everywhere",
-                "split otherwise: another split.seed, larger shares, or lists that spread the rare classes",
+                _SPREAD,
             ))  # fmt: skip
     return findings
 
@@ -217,6 +222,8 @@ def _classes(task: Task, splits: Mapping[SplitName, SplitPixels]) -> list[Findin
     """Return classes that nobody shows, that training never sees, and that a split has no score for."""
     names = labels_of(task)
     there = {split: {n for n, p in zip(names, each.pixels, strict=True) if p} for split, each in splits.items()}
+    images = sum((each.showing for each in splits.values()), np.zeros(len(names), np.int64))
+    few = {name: int(count) for name, count in zip(names, images, strict=True) if count < len(splits)}
     findings = []
     if splits and (never := [name for name in names if not any(name in shown for shown in there.values())]):
         findings.append(Finding(
@@ -231,20 +238,35 @@ def _classes(task: Task, splits: Mapping[SplitName, SplitPixels]) -> list[Findin
             continue
         if unseen := [name for name in names if name in there[split] - trained]:
             findings.append(Finding(
-                "warning", "class-not-in-train", f"{split} shows {listed(unseen)}, and train never does",
+                "warning", "class-not-in-train",
+                f"{split} shows {listed(unseen)}, and train never does{_too_few(unseen, few)}",
                 "the network is asked for what it was never taught",
-                "split otherwise: another split.seed, or lists that spread the rare classes",
+                _SPREAD,
                 tuple(FindingCase(name) for name in unseen),
             ))  # fmt: skip
         absent = [name for name in names if name in trained - there[split]]
         if absent and _has_foreground(task, splits[split]):
             findings.append(Finding(
-                "warning", "class-not-in-split", f"{split} never shows {listed(absent)}",
+                "warning", "class-not-in-split", f"{split} never shows {listed(absent)}{_too_few(absent, few)}",
                 f"there is no score for it on {split}",
-                "split otherwise if that class matters",
+                _SPREAD,
                 tuple(FindingCase(name) for name in absent),
             ))  # fmt: skip
     return findings
+
+
+_SPREAD = "split otherwise: split.stratify: true spreads rare classes, and so can split.lists; or larger shares"
+
+
+def _too_few(names: Sequence[str], few: Mapping[str, int]) -> str:
+    """Return ": only 1 image shows it", of classes that fewer images show than there are splits."""
+    counts = [few[name] for name in names if name in few]
+    if not counts:
+        return ""
+    if len(names) == 1:
+        return f": only {counts[0]} image{'s show' if counts[0] > 1 else ' shows'} it"
+    rare = [f"{few[name]} of {name}" for name in names if name in few]
+    return f": there are only so few images, {listed(rare, quote='')}"
 
 
 def objects_text(objects: Objects) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from segreg.config.sections import Input, Split
 from segreg.data import SPLITS, SplitName, divide
@@ -19,11 +21,22 @@ from segreg.data.inspection.checks import (
 )
 from segreg.data.inspection.gate import SplitPixels, Verdict, judge
 from segreg.data.inspection.leaks import AlikePair, duplicate_findings, group_findings, split_by_index
-from segreg.data.inspection.scan import FORMULAS, ClassShare, Scanned, class_shares, scan, suggested_weights
+from segreg.data.inspection.scan import (
+    FORMULAS,
+    ClassShare,
+    Scanned,
+    class_shares,
+    labels_of,
+    scan,
+    suggested_weights,
+)
 from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +149,17 @@ def inspect(
     if not dataset.samples:
         raise SegregError("the data set has no samples")
     findings: list[Finding] = []
-    splits = _splits(dataset, split, findings)
+    by_index: dict[int, Scanned] = {}
+
+    def present() -> NDArray[np.bool_]:
+        """Return which labels each mask shows, none where it can't be read, and remember what was read."""
+        by_index.update(
+            {one.index: one for one in scan(dataset, input, range(len(dataset.samples)), progress=progress)}
+        )
+        nothing = np.zeros(len(labels_of(dataset.task)), np.int64)
+        return np.array([nothing if one.pixels is None else one.pixels for one in by_index.values()]) > 0
+
+    splits = _splits(dataset, split, findings, present)
     split_of = split_by_index(splits)
     chosen = sorted(split_of) if split_of else list(range(len(dataset.samples)))
     if left := len(dataset.samples) - len(chosen):
@@ -145,7 +168,7 @@ def inspect(
             "they are neither trained on nor scored, and were not looked at here",
             "split.method: random takes all; split.lists names those that are used",
         ))  # fmt: skip
-    scanned = scan(dataset, input, chosen, progress=progress)
+    scanned = [by_index[i] for i in chosen] if by_index else scan(dataset, input, chosen, progress=progress)
     by_index = {one.index: one for one in scanned}
     by_split: dict[SplitName, list[Scanned]] = {
         split: [by_index[i] for i in indices] for split, indices in splits.items()
@@ -175,10 +198,12 @@ def inspect(
     )
 
 
-def _splits(dataset: Dataset, settings: Split, findings: list[Finding]) -> dict[SplitName, list[int]]:
+def _splits(
+    dataset: Dataset, settings: Split, findings: list[Finding], present: Callable[[], NDArray[np.bool_]]
+) -> dict[SplitName, list[int]]:
     """Return the splits, or note why there are none and return the data set's own where it has them."""
     try:
-        return divide(dataset, settings)
+        return divide(dataset, settings, present)
     except SegregError as error:
         own: dict[SplitName, list[int]] = {
             split: [i for i, sample in enumerate(dataset.samples) if sample.split == split] for split in SPLITS
