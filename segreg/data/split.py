@@ -103,10 +103,7 @@ def _completed(
         if present is None:
             raise ValueError("a stratified split needs to know which labels are present")
         wanted["train"] = max(1.0, len(splits["train"]) - sum(wanted.values()))
-        of_groups = _stratified([groups[name] for name in left], wanted, present(), settings.seed)
-        drawn_ones = {split: [i for name, of in zip(left, of_groups, strict=True) if of == split for i in groups[name]]
-                      for split in wanted}  # fmt: skip
-        return complete | drawn_ones
+        return complete | _stratified([groups[name] for name in left], wanted, present(), settings.seed)
     for split, share in shares:
         if not complete[split] and share > 0:
             chosen = _nearest_to(share * len(samples), left, {name: len(groups[name]) for name in left})
@@ -118,8 +115,8 @@ def _completed(
 
 def _stratified(
     groups: Sequence[Sequence[int]], wanted: Mapping[SplitName, float], present: NDArray[np.bool_], seed: int
-) -> list[SplitName]:
-    """Return the split of each group, by iterative stratification.
+) -> dict[SplitName, list[int]]:
+    """Return each split's samples, by iterative stratification.
 
     The groups of the label that the fewest images show are dealt out first, each to the split that lacks that label
     most; among equals to the one that lacks most images, and then by chance. Then those of the next label, and last
@@ -149,10 +146,13 @@ def _stratified(
         members = left[shown[left, label] > 0]
         for group in members[np.argsort(-shown[members, label], kind="stable")]:
             keys = [(round(lacking[number, label], 9), round(lacking[number, -1], 9)) for number in range(len(names))]
-            equal = [name for name, key in zip(names, keys, strict=True) if key == max(keys)]
-            found[group] = names.index(drawn(equal, seed, group)[0])
+            equal = [str(number) for number, key in enumerate(keys) if key == max(keys)]
+            found[group] = int(drawn(equal, seed, group)[0])
             lacking[found[group]] -= shown[group]
-    return [names[number] for number in found]
+    return {
+        name: [index for group, of in zip(groups, found, strict=True) if of == number for index in group]
+        for number, name in enumerate(names)
+    }
 
 
 def _nearest_to(wanted: float, names: Sequence[str], sizes: Mapping[str, int]) -> set[str]:
