@@ -1,13 +1,16 @@
 """The one counter of pixels: each image's confusion matrices, the TP, FP, FN and TN of its classes, and `counts.csv`.
 
-Pooled scores of any choice of images follow from their counts, which is what intervals and tests of pooled scores need.
+`sums.npz` has the sums of metrics that don't follow from these counts.
+
+Pooled scores of any choice of images follow from both, which is what intervals and tests of pooled scores need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from segreg.errors import SegregError
 from segreg.runtime.files import replacing
@@ -159,3 +162,42 @@ def read_counts(file: Path) -> tuple[list[str], list[str], NDArray[np.int64]]:
     except (IndexError, ValueError):
         hint = "each image has a row for each class, in one order; segreg writes it when a run ends"
         raise SegregError(f"{file} does not hold the counts of images", hint=hint) from None
+
+
+def write_sums(file: Path, ids: Sequence[str], sums: Mapping[str, NDArray[Any]]) -> None:
+    """Write what each image adds to the pooled values of metrics with `sums`; without any the file is removed.
+
+    Args:
+        file: the NumPy archive to write: `ids`, and for each metric `sums.NAME`.
+        ids: of the N images.
+        sums: by a metric's name `[N, ...]`.
+    """
+    import numpy as np
+
+    if not sums:
+        file.unlink(missing_ok=True)
+        return
+    with replacing(file) as aside, aside.open("wb") as archive:
+        arrays: dict[str, Any] = {f"sums.{name}": each for name, each in sums.items()}
+        np.savez(archive, ids=np.array(ids, np.str_), **arrays)
+
+
+def read_sums(file: Path) -> tuple[list[str], dict[str, NDArray[Any]]]:
+    """Return the ids and sums that `write_sums` wrote.
+
+    Raises:
+        SegregError: the file is not as it was written.
+    """
+    import numpy as np
+
+    try:
+        with np.load(file, allow_pickle=False) as archive:
+            ids = [str(identity) for identity in archive["ids"]]
+            names = [name for name in archive.files if name.startswith("sums.")]
+            sums = {name.removeprefix("sums."): archive[name] for name in names}
+        if any(len(each) != len(ids) for each in sums.values()):
+            raise ValueError
+    except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
+        hint = "segreg writes it when a run ends"
+        raise SegregError(f"{file} does not hold the sums of images", hint=hint) from None
+    return ids, sums

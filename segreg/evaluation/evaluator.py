@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.data import BatchLoader, PreprocessedDataset, restore
 from segreg.data.split import drawn
-from segreg.evaluation.counts import write_counts
+from segreg.evaluation.counts import write_counts, write_sums
 from segreg.evaluation.scores import Scores, evaluate
 from segreg.evaluation.statistics import Measure, intervals
 from segreg.models import build
@@ -169,10 +169,11 @@ def ranking_column(scores: Scores) -> str | None:
 
 
 def write_images(scores: Scores, task: Task, folder: Path) -> None:
-    """Write each image's scores, `per_image.csv`, and its counted pixels, `counts.csv`."""
+    """Write each image's scores, `per_image.csv`, its counted pixels, `counts.csv`, and other sums, `sums.npz`."""
     write_rows(folder / "per_image.csv", scores)
+    ids = [str(row["id"]) for row in scores.per_image]
+    write_sums(folder / "sums.npz", ids, scores.sums)
     if scores.counts is not None:
-        ids = [str(row["id"]) for row in scores.per_image]
         write_counts(folder / "counts.csv", ids, task.classes, scores.counts)
 
 

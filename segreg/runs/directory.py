@@ -42,6 +42,8 @@ class RunDirectory:
         """The metrics of each test image."""
         self.counts = path / "counts.csv"
         """The counted pixels of each class in each test image."""
+        self.sums = path / "sums.npz"
+        """Of metrics that neither means nor counts add up to, what each test image adds to their pooled values."""
         self.curves = path / "curves.png"
         """The image of the history."""
         self.overlays = path / "overlays"

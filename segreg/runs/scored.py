@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segreg.errors import SegregError, listed
-from segreg.evaluation.counts import read_counts
+from segreg.evaluation.counts import read_counts, read_sums
 from segreg.evaluation.statistics import SEED, Measure, interval, of_seeds, resampled
 from segreg.runs.diff import MetricPair, Scores, same_images
 from segreg.runs.listing import KnownRun
@@ -38,6 +39,7 @@ class Scored:
         ids: of the N images.
         columns: by a metric's name its value in each image, `[N]`, NaN where it is undefined.
         counts: int64 `[N, K, 4]`, as `image_counts` has them; None for a run that did not keep them.
+        sums: by a metric's name what its `sums` returned for each image, `[N, ...]`.
     """
 
     run: Run
@@ -46,6 +48,7 @@ class Scored:
     ids: tuple[str, ...]
     columns: Mapping[str, NDArray[np.float64]]
     counts: NDArray[np.int64] | None
+    sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def places(self, ids: Sequence[str]) -> list[int]:
         """Return where these images stand in `ids`, `columns` and `counts`."""
@@ -79,41 +82,76 @@ def read_scored(run: Run) -> Scored:
     except (IndexError, ValueError):
         raise SegregError(f"{run.directory.per_image} does not hold the scores of images") from None
     counts = None
+    sums: Mapping[str, NDArray[Any]] = {}
+    counted: dict[Path, list[str]] = {}
     if run.directory.counts.is_file():
-        counted, _, counts = read_counts(run.directory.counts)
-        if tuple(counted) != ids:
+        counted[run.directory.counts], _, counts = read_counts(run.directory.counts)
+    if run.directory.sums.is_file():
+        counted[run.directory.sums], sums = read_sums(run.directory.sums)
+    for file, of in counted.items():
+        if tuple(of) != ids:
             raise SegregError(
-                f"{run.directory.counts} and {run.directory.per_image} are not of the same images",
+                f"{file} and {run.directory.per_image} are not of the same images",
                 hint=f"one of them was changed; segreg run --resume {path} writes both again",
             )
-    return Scored(run, split, values, ids, columns, counts)
+    return Scored(run, split, values, ids, columns, counts, sums)
 
 
-def measure_of(seeds: Sequence[Scored], ids: Sequence[str], metrics: MetricCollection) -> Measure:
-    """Return one model's scores on some images, all that single images or their counts add up to.
+def unknown_of_images(every: Sequence[Scored], metrics: MetricCollection) -> Iterator[str]:
+    """Return which pooled scores have no intervals, because a run did not keep what its images add to them."""
+    scored = [{value.partition(".")[0] for value in one.values} for one in every]
+    own = {name: metric for name, metric in metrics.items(copy_state=False) if all(name in each for each in scored)}
+    counted = [name for name, metric in own.items() if hasattr(metric, "scores_of_counts")]
+    summed = [name for name, metric in own.items() if hasattr(metric, "scores_of_sums")]
+    for file, names in (
+        ("counts.csv", counted if any(one.counts is None for one in every) else []),
+        ("sums.npz", [name for name in summed if any(name not in one.sums for one in every)]),
+    ):
+        if names:
+            yield (
+                f"pooled scores of {listed(names, most=6)} have no interval: not every run has them in {file}, "
+                "which runs of older versions did not leave"
+            )
+
+
+def measure_of(
+    seeds: Sequence[Scored],
+    ids: Sequence[str],
+    metrics: MetricCollection | None,
+    *,
+    names: Collection[str] | None = None,
+) -> Measure:
+    """Return one model's scores on some images, all that single images, their counts or their sums add up to.
 
     Args:
         seeds: the model's runs.
         ids: the images, each of which every run was scored on.
-        metrics: the recipe's.
+        metrics: the recipe's; None: means over images alone are wanted.
+        names: the scores that are wanted; None: all.
     """
+    wanted = set(seeds[0].values if names is None else names)
+    own = dict(metrics.items(copy_state=False)) if metrics is not None else {}
     rows = [one.places(ids) for one in seeds]
     means = [
         name
         for name in seeds[0].columns
-        if all(name in one.columns and name + PER_IMAGE_MEAN in one.values for one in seeds)
+        if name + PER_IMAGE_MEAN in wanted
+        and all(name in one.columns and name + PER_IMAGE_MEAN in one.values for one in seeds)
     ]
     values = np.array([[one.columns[name][at] for name in means] for one, at in zip(seeds, rows, strict=True)])
     of_means = Measure.means(
         [name + PER_IMAGE_MEAN for name in means], values.reshape(len(seeds), len(means), len(ids)).transpose(0, 2, 1)
     )
-    if any(one.counts is None for one in seeds):
-        return of_means
-    counts = np.stack([one.counts[at] for one, at in zip(seeds, rows, strict=True) if one.counts is not None])
-    scorers = [
-        metric.scores_of_counts for metric in metrics.values(copy_state=False) if hasattr(metric, "scores_of_counts")
-    ]
-    return _joined(of_means, Measure.pooled(counts, scorers, seeds[0].values))
+    found = [of_means]
+    if own and all(one.counts is not None for one in seeds):
+        counts = np.stack([one.counts[at] for one, at in zip(seeds, rows, strict=True) if one.counts is not None])
+        scorers = [metric.scores_of_counts for metric in own.values() if hasattr(metric, "scores_of_counts")]
+        found.append(Measure.pooled(counts, scorers, wanted))
+    for name in seeds[0].sums:
+        if name in own and all(name in one.sums for one in seeds):
+            sums = np.stack([one.sums[name][at] for one, at in zip(seeds, rows, strict=True)])
+            found.append(Measure.pooled(sums, [own[name].scores_of_sums], wanted))
+    return reduce(_joined, [measure for measure in found if measure.names] or found[:1])
 
 
 def _joined(one: Measure, other: Measure) -> Measure:
@@ -155,6 +193,7 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
     notes, reason = _notes(one, other), ""
     if ids:
         metrics, reason = _metrics(one, other, scored)
+        notes += dict.fromkeys(line for own in metrics or () for line in unknown_of_images(scored, own))
         pairs |= {pair.name: pair for pair in _paired(scored, ids, metrics) if pair.name in pairs}
     else:
         notes.append("no image was scored in both runs, so nothing is said of how sure the differences are")
@@ -171,9 +210,7 @@ def _paired(
     scored: Sequence[Scored], ids: Sequence[str], metrics: Sequence[MetricCollection] | None
 ) -> Iterator[MetricPair]:
     """Return the scores that single images or their counts add up to, of these images."""
-    if metrics is None:  # then there are means over images alone
-        scored = [dataclasses.replace(each, counts=None) for each in scored]
-    made: Sequence[Any] = metrics or (None, None)
+    made: Sequence[MetricCollection | None] = metrics or (None, None)
     measures = [measure_of([each], ids, own) for each, own in zip(scored, made, strict=True)]
     shared = [name for name in measures[0].names if name in measures[1].names]
     measures = [measure.of(*shared) for measure in measures]

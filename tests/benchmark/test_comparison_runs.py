@@ -10,12 +10,16 @@ import pytest
 
 import planted_runs
 import plugged
+import tiny_runs
 from planted_runs import planted
-from segreg.benchmark.comparison.compare import compare
+from segreg.benchmark.comparison.compare import RunGroup, compare
 from segreg.benchmark.comparison.runs import run_groups_of
 from segreg.benchmark.comparison.text import format_comparison
 from segreg.errors import SegregError
+from segreg.evaluation.counts import read_sums
 from segreg.reports.comparison import write_comparison
+from segreg.runs.listing import read_run
+from segreg.runs.scored import compare_scores
 from segreg.runs.trained_run import Run, load_run
 
 
@@ -198,3 +202,49 @@ def test_files_and_text_agree(tmp_path):
 def test_runs_that_nothing_reports_apart_are_called_by_their_folder(tmp_path):
     one = planted(tmp_path / "a", "resnet18")
     assert run_groups_of([Run(load_run(one).directory)])[0].name == str(one)
+
+
+def test_pooled_values_of_sums_have_intervals_and_tests(tmp_path):
+    """Squared errors and pixels near contours don't follow from counts, so that each image's sums are kept."""
+    runs = [
+        tiny_runs.run(tmp_path / name, "train.epochs=1", f"seed={seed}", f"optimizer.lr={lr}",
+                      "evaluate.metrics=[dice, mse, boundary_iou]", "evaluate.overlays=0")
+        for name, seed, lr in (("a0", 1, 0.01), ("a1", 2, 0.01), ("b0", 1, 0.001), ("b1", 2, 0.001))
+        if not (tmp_path / name).mkdir()
+    ]  # fmt: skip
+    groups = [RunGroup(name, {}, tuple(runs[k : k + 2])) for name, k in (("a", 0), ("b", 2))]
+    found = compare(groups, title="sums", metric="mse.pooled")
+    for number, model in enumerate(sorted(found.models, key=lambda model: model.name)):
+        own = [run.results["metrics"]["test"] for run in runs[2 * number : 2 * number + 2]]
+        for name in ("mse.pooled", "boundary_iou.pooled", "dice.pooled"):
+            value = model.values[name]
+            assert value.of_seeds == pytest.approx([values[name] for values in own])
+            assert value.low <= value.mean <= value.high
+            assert value.low < value.high
+    assert all(model.rank for model in found.models)
+    one = [read_sums(run.directory.sums)[1]["mse"] for run in runs[:2]]
+    chosen = np.random.default_rng(0).integers(0, 5, (4000, 5))
+    seeds = np.random.default_rng(1).integers(0, 2, (4000, 2))
+    of_seeds = np.stack([(each[:, 0, 0][chosen].sum(1)) / each[:, 1, 0][chosen].sum(1) for each in one], 1)
+    by_hand = np.take_along_axis(of_seeds, seeds, 1).mean(1)
+    value = next(model for model in found.models if model.name == "a").values["mse.pooled"]
+    assert (value.low, value.high) == pytest.approx(np.quantile(by_hand, [0.025, 0.975]), rel=0.03)
+
+    pair = [read_run(run.directory.path) for run in runs[:2]]
+    apart = next(each for each in compare_scores(*pair).pairs if each.name == "mse.pooled")
+    changes = np.diff(of_seeds, axis=1)
+    assert (apart.low, apart.high) == pytest.approx(np.quantile(changes, [0.025, 0.975]), abs=1e-3)
+
+    runs[0].directory.sums.write_bytes(b"not an archive")
+    with pytest.raises(SegregError, match=r"sums\.npz does not hold the sums of images"):
+        compare(groups, title="sums")
+    runs[0].directory.sums.unlink()  # an older run has none
+    found = compare(groups, title="sums", metric="dice.pooled")
+    values = next(m for m in found.models if m.name == "a").values
+    assert values["mse.pooled"].low is None
+    assert values["dice.pooled"].low is not None
+    sentence = 'ooled scores of "boundary_iou" and "mse" have no interval: not every run has them in sums.npz'
+    assert f"P{sentence}" in found.notices[-1]
+    old = compare_scores(*pair)
+    assert f"p{sentence}" in old.notes[-1]
+    assert {each.name: each.low for each in old.pairs}["mse.pooled"] is None

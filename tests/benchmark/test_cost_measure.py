@@ -273,3 +273,9 @@ def test_a_system_that_reports_nothing_leaves_it_unknown(monkeypatch):
     with watch:
         pass
     assert watch.others is None
+
+
+def test_the_definition_of_operations_says_what_is_left_out():
+    from segreg.benchmark.cost.record import DEFINITIONS
+
+    assert "the taps of plain atrous convolutions that see only padding" in DEFINITIONS["flops"].sentence

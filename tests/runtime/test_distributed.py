@@ -23,6 +23,7 @@ import segreg
 import tiny_runs
 from segreg.config.resolve import resolve
 from segreg.errors import SegregError
+from segreg.evaluation.counts import read_sums
 from segreg.evaluation.scores import in_batch_order
 from segreg.registry.registry import load_registry
 from segreg.runs.assembly import Assembly
@@ -131,7 +132,7 @@ def test_two_processes_train_as_one_does(one, two):
 def test_one_of_them_writes_and_tells(two):
     run, said = two
     leaves = {file.name for file in run.directory.path.iterdir()}
-    assert leaves == tiny_runs.LEAVES | {"roc_pr_curves.png"}
+    assert leaves == tiny_runs.LEAVES | {"roc_pr_curves.png", "sums.npz"}
     assert [row["epoch"] for row in run.history] == [1, 2]
     assert len(said.split("epoch 2/2  train.loss")) == 2
     assert len(said.split("everything is in ")) == 2
@@ -148,6 +149,10 @@ def test_two_processes_score_the_same_weights_as_one_does(two, folder, segreg):
         assert own[name] == pytest.approx(value, abs=1e-12), name
     for name in ("per_image.csv", "counts.csv"):  # 5 images in 3 batches, 3 images to one and 2 to the other
         assert (run.directory.path / name).read_text() == (folder / "alone" / name).read_text()
+    (ids, mine), (same, its) = (read_sums(path / "sums.npz") for path in (run.directory.path, folder / "alone"))
+    assert ids == same
+    assert mine.keys() == its.keys() == {"boundary_iou"}
+    np.testing.assert_array_equal(mine["boundary_iou"], its["boundary_iou"])
     with run.directory.per_image.open() as file:
         assert [row["id"] for row in csv.DictReader(file)] == json.loads(run.directory.split.read_text())["test"]
 

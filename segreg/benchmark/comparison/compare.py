@@ -13,7 +13,7 @@ from segreg.benchmark.comparison.record import Comparison, Failure, Model, Value
 from segreg.benchmark.comparison.significance import METHOD, differences, verdict, with_ranks
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
-from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored
+from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored, unknown_of_images
 from segreg.runs.trained_run import Run
 from segreg.runtime.files import read_json
 
@@ -93,7 +93,7 @@ def compare(
     sentences: list[str] = []
     if draws is not None and chosen in shared:
         column = shared.index(chosen)
-        only = [measure.of(chosen) for measure in measures]
+        only = [measure_of(scored[one.name], ids, metrics[one.name], names=[chosen]) for one in groups]
         models = with_ranks(models, chosen, draws[..., column], higher_is_better=direction)
         at = [one.name for one in groups].index(first)
         others = [number for number in range(len(models)) if number != at]
@@ -109,7 +109,7 @@ def compare(
             higher_is_better=direction,
         )
     elif len(models) > 1:
-        sentences = [f"{chosen} can't be computed on single images, so its differences have no interval and no test."]
+        sentences = [f"{chosen} is not known of single images, so its differences have no interval and no test."]
     ordered = sorted(models, key=lambda model: _key(model.values[chosen].mean, higher_is_better=direction))
     definitions = every[0].run.results["definitions"]
     return Comparison(
@@ -123,7 +123,10 @@ def compare(
         failures=tuple(failures),
         definitions={name: definitions[name] for name in names if name in definitions},
         verdict=tuple(sentences),
-        notices=tuple(_notices(scored, chosen, len(ids))),
+        notices=(
+            *_notices(scored, chosen, len(ids)),
+            *(f"{line[0].upper()}{line[1:]}." for line in unknown_of_images(every, metrics[first])),
+        ),
         method=METHOD,
         waiting=waiting,
     )

@@ -52,7 +52,8 @@ DEFINITIONS: Mapping[str, CostDefinition] = MappingProxyType(
             "FLOP",
             "floating-point operations of convolutions and matrix products (attention's too) in one prediction for one "
             "image of the recipe's size, a multiply-add counted as two; normalisation, activations, pooling and "
-            "resampling are not counted",
+            "resampling are not counted, nor are the taps of plain atrous convolutions that see only padding, where "
+            "the network leaves them out",
             False,
         ),
         "training_images_per_second": CostDefinition(
