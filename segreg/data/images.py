@@ -5,7 +5,9 @@ TIFF is read by tifffile, the other formats by Pillow, and by OpenCV what these 
 
 from __future__ import annotations
 
+import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -32,6 +34,8 @@ _ORIENTATION_TAG = 0x0112
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR = range(7)
 _MOST_PIXELS = 178_956_970  # Pillow's own limit, so that all formats have the same
+_MOST_IN_TILES = 2**31 - 1
+_AT_ONCE = 1 << 24  # values that are made 8-bit at once
 _ALPHA_MODES = ("LA", "PA", "RGBA")
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -42,7 +46,7 @@ _KINDS = {
 }
 
 
-def read_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_image(path: Path, *, in_tiles: bool = False) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Return an image's values, upright, at their own depth.
 
     1-bit images become 0/255, palettes their colours. A channel is alpha where the header says so (a PNG's colour type,
@@ -50,11 +54,16 @@ def read_image(path: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
 
     Shape: `[H, W]` grey, `[H, W, 3]` RGB, `[H, W, 4]` RGBA or `[H, W, C]` bands; uint8 in 0..255 or uint16 in 0..65535.
 
+    Args:
+        path: the file.
+        in_tiles: whether it is looked at in tiles, so that a TIFF may have more pixels than can be decoded at once: it
+            is mapped into memory, or decoded piece by piece into a temporary file that is.
+
     Raises:
         SegregError: the file is missing, empty, damaged, no image, far too large, an animation, or of a kind that
             can't be read exactly (CMYK, floating point, complex or negative values); the message names the file.
     """
-    values, alpha = _decode(path, "image")
+    values, alpha = _decode(path, "image", in_tiles=in_tiles)
     if values.dtype == np.bool_:
         values = values.astype(np.uint8) * np.uint8(255)
     if alpha and values.ndim == 3 and values.shape[2] == 2:
@@ -175,8 +184,7 @@ def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: 
     """
     if image.dtype == np.uint8:
         return image
-    wide = image.astype(np.uint32)
-    low, high = int(wide.min()), int(wide.max())
+    low, high = int(image.min()), int(image.max())
     if rule == "full_range":
         if 0 < high < 4096:
             _refuse(
@@ -185,20 +193,22 @@ def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: 
                 "levels would be left",
                 "set input.sixteen_bit: min_max, which stretches each image's own range",
             )
-        return ((wide + 128) // 257).astype(np.uint8)
-    if low == high:
-        return np.zeros(image.shape, np.uint8)
-    span = high - low
-    return (((wide - low) * 255 + span // 2) // span).astype(np.uint8)
+        low, high = 0, 65535
+    found, span = np.zeros(image.shape, np.uint8), high - low
+    rows = max(1, _AT_ONCE * len(image) // image.size)
+    for top in range(0, len(image) if span else 0, rows):
+        wide = image[top : top + rows].astype(np.uint32)
+        found[top : top + rows] = ((wide - low) * 255 + span // 2) // span
+    return found
 
 
-def _decode(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[Any], bool]:
+def _decode(path: Path, want: Literal["image", "labels"], *, in_tiles: bool = False) -> tuple[NDArray[Any], bool]:
     """Return a file's values, upright, bool where it has one bit a pixel, and whether their last channel is alpha."""
     head = _first_bytes(path)
     is_tiff = head[:4] in _TIFF_MAGIC
     try:
         if is_tiff:
-            values, orientation, alpha = _read_tiff(path, want)
+            values, orientation, alpha = _read_tiff(path, want, in_tiles=in_tiles)
             return upright(values, orientation), alpha
         with Image.open(path, formats=PIL_FORMATS) as image:
             alpha = _pillow_alpha(image)
@@ -371,8 +381,9 @@ def _refuse_pixels(path: Path) -> NoReturn:
     _refuse(
         path,
         f"has too many pixels to be decoded whole; at most {_MOST_PIXELS:,} are",
-        "cut it into tiles of, for instance, 4096 x 4096: gdal_retile.py does so for a TIFF, ImageMagick's "
-        "`-crop 4096x4096` for other formats",
+        f"`segreg predict --tile` takes a TIFF of up to {_MOST_IN_TILES:,}, and gdal_translate makes one of other "
+        "formats. For training, cut it into tiles of, for instance, 4096 x 4096: gdal_retile.py does so for a TIFF, "
+        "ImageMagick's `-crop 4096x4096` for other formats",
     )
 
 
@@ -387,7 +398,7 @@ def _refuse_colours(path: Path, name: object) -> NoReturn:
 # TIFF
 
 
-def _read_tiff(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[Any], int, bool]:
+def _read_tiff(path: Path, want: Literal["image", "labels"], *, in_tiles: bool) -> tuple[NDArray[Any], int, bool]:
     """Return the values of a TIFF's first image, its Exif orientation, and whether the last channel is alpha.
 
     The values are bool where it has one bit a pixel.
@@ -401,7 +412,8 @@ def _read_tiff(path: Path, want: Literal["image", "labels"]) -> tuple[NDArray[An
     with tifffile.TiffFile(path) as file:
         page = file.pages.first
         series = file.series[0]
-        _check_tiff(path, page, [other.pages[0] for other in file.series[1:]], series.shape)
+        most = _MOST_IN_TILES if in_tiles else _MOST_PIXELS
+        _check_tiff(path, page, [other.pages[0] for other in file.series[1:]], series.shape, most)
         values, orientation = _tiff_values(path, page, series)
         bits = int(page.bitspersample)
         return _tiff_meaning(values, int(page.photometric), bits, page.colormap, want), orientation, _tiff_alpha(page)
@@ -412,9 +424,9 @@ def _tiff_alpha(page: Any) -> bool:
     return bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
 
 
-def _check_tiff(path: Path, page: Any, others: list[Any], shape: tuple[int, ...]) -> None:
-    """Refuse, from the header alone, what is not one image of plain values."""
-    if page.imagewidth * page.imagelength > _MOST_PIXELS or np.prod(shape, dtype=np.int64) > 8 * _MOST_PIXELS:
+def _check_tiff(path: Path, page: Any, others: list[Any], shape: tuple[int, ...], most: int) -> None:
+    """Refuse, from the header alone, what is not one image of plain values, or has more than so many pixels."""
+    if page.imagewidth * page.imagelength > most or np.prod(shape, dtype=np.int64) > 8 * most:
         _refuse_pixels(path)
     if page.sampleformat in (5, 6):
         _refuse(
@@ -435,12 +447,17 @@ def _tiff_values(path: Path, page: Any, series: Any) -> tuple[NDArray[Any], int]
     orientation = int(tag.value) if tag else 1
     if page.photometric != _YCBCR:
         try:
-            return _bands_last(path, series.asarray(maxworkers=1), series.axes), orientation
+            return _bands_last(path, series.asarray(maxworkers=1, out=_target(path, series)), series.axes), orientation
         except ValueError as error:
             # LZW, JPEG and fax need a package that most people don't have, and other libraries can do them.
             if "imagecodecs" not in str(error):
                 raise
-    plain = len(series.pages) == 1 and page.samplesperpixel in (1, 3, 4) and page.sampleformat == 1
+    plain = (
+        series.size <= 8 * _MOST_PIXELS
+        and len(series.pages) == 1
+        and page.samplesperpixel in (1, 3, 4)
+        and page.sampleformat == 1
+    )
     if plain and (page.bitspersample == 8 or (page.bitspersample == 1 and page.samplesperpixel == 1)):
         return _by_pillow(path, page.photometric == _MINISWHITE), 1
     if plain and page.bitspersample == 16 and page.planarconfig == 1:
@@ -453,6 +470,26 @@ def _tiff_values(path: Path, page: Any, series: Any) -> tuple[NDArray[Any], int]
     return _refuse(
         path, f"is compressed by {compression}", "pip install imagecodecs, or save it uncompressed or by deflate (zip)"
     )
+
+
+def _target(path: Path, series: Any) -> Any:
+    """Return where a TIFF is decoded to: None for memory, or for one that is large a map of its file or of another."""
+    if series.size <= 8 * _MOST_PIXELS and series.pages[0].imagewidth * series.pages[0].imagelength <= _MOST_PIXELS:
+        return None
+    if series.pages[0].is_memmappable and series.dataoffset is not None:
+        return "memmap"
+    needed = series.size * series.dtype.itemsize
+    try:
+        with tempfile.TemporaryFile() as file:  # it is gone when the map is
+            if hasattr(os, "posix_fallocate"):  # a disk that fills up later kills the process at a write
+                os.posix_fallocate(file.fileno(), 0, needed)
+            return np.memmap(file, series.dtype, "w+", shape=series.shape)
+    except OSError as error:
+        return _refuse(
+            path,
+            f"takes {needed / 1e9:.1f} GB in {tempfile.gettempdir()} to be decoded: {error.strerror}",
+            "the variable TMPDIR names another folder; an uncompressed TIFF takes none",
+        )
 
 
 def _by_pillow(path: Path, white_is_zero: bool) -> NDArray[Any]:

@@ -159,7 +159,8 @@ class _Work:
 
     def read_ahead(self, todo: Sequence[ImageFile], readers: ThreadPoolExecutor) -> Iterator[InputImage]:
         def read(image: ImageFile) -> InputImage:
-            return prepare_image(self.predictors, read_image(image.file), image.file, self.config)
+            pixels = read_image(image.file, in_tiles=self.config.tile is not None)
+            return prepare_image(self.predictors, pixels, image.file, self.config)
 
         waiting: deque[tuple[ImageFile, Future[InputImage]]] = deque()
         rest = iter(todo)

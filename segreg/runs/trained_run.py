@@ -232,8 +232,9 @@ class Run:
         from segreg.inference.predictor import WHOLE_IMAGE, predict_labels, prepare_image
 
         predictors = [self.predictor(weights)]
-        input_image = prepare_image(predictors, *_read(image), config or WHOLE_IMAGE)
-        return predict_labels(predictors, input_image, config or WHOLE_IMAGE, threshold=threshold)
+        config = config or WHOLE_IMAGE
+        input_image = prepare_image(predictors, *_read(image, config), config)
+        return predict_labels(predictors, input_image, config, threshold=threshold)
 
     def probabilities(
         self,
@@ -255,8 +256,9 @@ class Run:
         from segreg.inference.predictor import WHOLE_IMAGE, predict_probabilities, prepare_image
 
         predictors = [self.predictor(weights)]
-        input_image = prepare_image(predictors, *_read(image), config or WHOLE_IMAGE)
-        return predict_probabilities(predictors, input_image, config or WHOLE_IMAGE)
+        config = config or WHOLE_IMAGE
+        input_image = prepare_image(predictors, *_read(image, config), config)
+        return predict_probabilities(predictors, input_image, config)
 
     def predictor(
         self,
@@ -371,14 +373,14 @@ def load_run(path: Path | str) -> Run:
     return Run(open_run_directory(path))
 
 
-def _read(image: NDArray[Any] | Path | str) -> tuple[NDArray[Any], Path]:
+def _read(image: NDArray[Any] | Path | str, config: InferenceConfig | None = None) -> tuple[NDArray[Any], Path]:
     """Return an image's pixels and what to call it in messages."""
     import numpy as np
 
     from segreg.data.images import read_image
 
     if isinstance(image, (str, Path)):
-        return read_image(Path(image)), Path(image)
+        return read_image(Path(image), in_tiles=config is not None and config.tile is not None), Path(image)
     pixels = np.asarray(image)
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise SegregError(

@@ -6,6 +6,7 @@ import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -333,6 +334,49 @@ def test_far_too_large_images_are_refused_before_decoding(tmp_path):
     refusal(path, "has too many pixels", "tiles")
     tifffile.imwrite(tmp_path / "bomb.tif", shape=(20_000, 20_000), dtype=np.uint8, data=None, software=False)
     refusal(tmp_path / "bomb.tif", "has too many pixels", "tiles")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"compression": "zlib", "rowsperstrip": 7},
+        {"compression": "zlib", "tile": (16, 32)},
+        {"photometric": "minisblack", "planarconfig": "separate"},
+        {"photometric": "minisblack", "planarconfig": "separate", "compression": "zlib", "byteorder": ">"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_large_tiff_is_read_for_tiles_by_way_of_a_file(tmp_path, monkeypatch, settings, dtype):
+    monkeypatch.setattr("segreg.data.images._MOST_PIXELS", 1000)
+    path, array = tmp_path / "large.tif", np.random.default_rng(0).integers(0, 200, (40, 60, 3)).astype(dtype)
+    bands_first = settings.get("planarconfig") == "separate"
+    tifffile.imwrite(path, np.moveaxis(array, 2, 0) if bands_first else array, **({"photometric": "rgb"} | settings))
+    refusal(path, "has too many pixels to be decoded whole; at most 1,000 are", "segreg predict --tile", "gdal_retile")
+    read = read_image(path, in_tiles=True)
+    assert read.dtype == dtype
+    np.testing.assert_array_equal(read, array)
+    monkeypatch.setattr("segreg.data.images._MOST_IN_TILES", 2000)
+    refusal(path, "has too many pixels", read=lambda p: read_image(p, in_tiles=True))
+
+
+def test_a_large_image_that_can_not_be_read_for_tiles_says_why(tmp_path, monkeypatch):
+    save(tmp_path / "large.png", values(np.uint8, 3))
+    Image.fromarray(values(np.uint8, 3)).save(tmp_path / "large.tif", compression="tiff_lzw")
+    monkeypatch.setattr("segreg.data.images._MOST_PIXELS", 5)
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 5)
+    in_tiles = {"read": lambda path: read_image(path, in_tiles=True)}
+    refusal(tmp_path / "large.png", "has too many pixels", "takes a TIFF", **in_tiles)
+    if not find_spec("imagecodecs"):
+        refusal(tmp_path / "large.tif", "is compressed by LZW", "pip install imagecodecs", **in_tiles)
+    tifffile.imwrite(tmp_path / "zip.tif", values(np.uint8, 3), compression="zlib")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    refusal(tmp_path / "zip.tif", "takes 0.0 GB in ", "No space left on device", "TMPDIR", **in_tiles)
 
 
 def test_the_content_counts_and_not_the_name(tmp_path):
