@@ -27,6 +27,9 @@ Fraction = Annotated[float, Interval(ge=0, le=1)]
 MOST_BITS = 128
 """No setting takes longer integers."""
 
+UNDEFINED_TOO = "undefined numbers too"
+"""Beside a type (`Annotated[dict[str, float], UNDEFINED_TOO]`): its numbers may be .nan."""
+
 REQUIRED: Any = inspect.Parameter.empty
 """The default of a setting that has none."""
 
@@ -110,7 +113,7 @@ def check_value(hint: Any, value: Any) -> Any:
     except ValidationError as error:
         inside = _place_inside(error, value)
         raise ValueError(f"must be {format_type(hint)}, not {format_value(value)}{inside}") from None
-    if (odd := _not_finite(value)) is not None:
+    if (odd := _not_finite(value)) is not None and not (math.isnan(odd) and _undefined_too(hint)):
         raise ValueError(f"must be {format_type(hint)}, and finite, not {format_value(odd)}")
     return checked
 
@@ -160,6 +163,10 @@ def _too_large(value: Any) -> int | None:
         return value.bit_length() if value.bit_length() > MOST_BITS else None
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
     return next((bits for bits in map(_too_large, items) if bits is not None), None)
+
+
+def _undefined_too(hint: Any) -> bool:
+    return UNDEFINED_TOO in get_args(hint) or any(map(_undefined_too, get_args(hint)))
 
 
 def _not_finite(value: Any) -> float | None:

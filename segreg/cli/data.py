@@ -12,8 +12,10 @@ from segreg.errors import SegregError
 
 if TYPE_CHECKING:
     from segreg.config.resolve import Resolved
+    from segreg.data.export import Written
     from segreg.data.inspection import Report
     from segreg.runtime.progress import Progress
+    from segreg.task import Task
 
 NAME = "data"
 HELP = "check a recipe's data set, or write its split out as folders"
@@ -122,6 +124,7 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
 
 
 def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
+    from segreg.config.recipe import to_yaml
     from segreg.data.export import MANIFEST, write_split
     from segreg.models.build import build_dataset
     from segreg.runs.assembly import split_of
@@ -133,6 +136,7 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
         "out": str(written.out), "manifest": str(written.out / MANIFEST), "splits": dict(written.splits),
         "files": written.files, "made": written.made, "masks": written.form, "ignored_pixels": written.ignored,
         "classes": list(dataset.task.classes), "mode": dataset.task.mode, "notice": dataset.notice,
+        "dataset": None if written.form == "layers" else _read_back(written, dataset.task),
     }  # fmt: skip
     if chosen.json:
         print_json(row)
@@ -147,4 +151,16 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
         "layers": "masks are PNGs of 0 and 1, a folder for each class",
     }
     print(f"{forms[written.form]}; the manifest is {row['manifest']}")
+    if row["dataset"]:
+        print(f"a recipe reads it back by\n\n{to_yaml({'dataset': row['dataset']})}", end="")
     return 0
+
+
+def _read_back(written: Written, task: Task) -> dict[str, Any]:
+    """Return the section of a recipe for the manifest of a split that was written."""
+    from segreg.data.export import MANIFEST
+    from segreg.task import IGNORE_INDEX
+
+    few = written.ignored and len(task.classes) < 3  # where 255 might be the foreground
+    section = {"name": "csv", "manifest": str(written.out / MANIFEST), "classes": list(task.classes)}
+    return section | ({"ignore_index": IGNORE_INDEX} if few else {})

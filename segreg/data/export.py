@@ -74,9 +74,10 @@ def write_split(
     """Write each split's images and masks into `out/<split>_split/images` and `.../masks`, and a manifest.
 
     A file's name is its sample's id, so that image and mask pair by name. Masks are the data set's own files where
-    these hold class numbers, or 0 and 255 for one class; where they don't (instance numbers, colours, polygons) every
-    mask is written as a PNG of class numbers. Files are made aside and renamed, and a call that was stopped continues
-    where it was: files that are there and right are kept. Nothing else is ever replaced.
+    these hold class numbers, or 0 and 255 for one class. Where they don't (instances, colours, polygons), or have
+    palettes that are grey or differ, which says something else of the same numbers, every mask is written as a PNG of
+    class numbers. Files are made aside and renamed, and a call that was stopped continues where it was: files that are
+    there and right are kept. Nothing else is ever replaced.
 
     Raises:
         SegregError: a mask can't be read, something else is in the way, or a link could not be created.
@@ -121,6 +122,7 @@ def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progre
         return "layers", False
     shared = any(n > 1 for n in Counter(sample.mask for sample in samples).values())
     ways: list[set[str]] = []
+    palettes: set[bytes] = set()
     ignored = False
     problems: list[Problem] = []
     with (
@@ -134,13 +136,21 @@ def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progre
             else:
                 ways.append(found[0])
                 ignored |= found[1]
+                palettes |= {found[2]} if found[2] else set()
     if problems:
         raise SegregError.of(problems, most=10, rest="masks more can't be read")
-    return ("files" if set.intersection(*ways) else "index"), ignored
+    plain = not palettes or (len(palettes) == 1 and not _is_grey(*palettes))
+    return ("files" if plain and set.intersection(*ways) else "index"), ignored
 
 
-def _fitting(dataset: Dataset, sample: Sample, *, shared: bool) -> tuple[set[str], bool] | SegregError:
-    """Return in which ways a mask's file holds the labels by itself, and whether some are ignored."""
+def _is_grey(palette: bytes) -> bool:
+    return palette[::3] == palette[1::3] == palette[2::3]
+
+
+def _fitting(dataset: Dataset, sample: Sample, *, shared: bool) -> tuple[set[str], bool, bytes] | SegregError:
+    """Return in which ways a mask's file holds the labels by itself, whether some are ignored, and its palette."""
+    from PIL import Image
+
     assert sample.mask is not None
     try:
         labels = dataset.read_mask(sample)
@@ -148,15 +158,20 @@ def _fitting(dataset: Dataset, sample: Sample, *, shared: bool) -> tuple[set[str
         return error
     ignored = bool((labels == IGNORE_INDEX).any())
     if shared or not sample.mask.is_file():
-        return set(), ignored
+        return set(), ignored, b""
     try:
         raw = read_labels(sample.mask)
     except SegregError:
-        return set(), ignored
+        return set(), ignored, b""
+    palette = b""
+    with contextlib.suppress(OSError), Image.open(sample.mask) as image:
+        palette = bytes(image.getpalette() or b"")
+        if image.format == "GIF":  # whose indices are trusted only where a recipe says so
+            return set(), ignored, palette
     ways = {"numbers"} if np.array_equal(raw, labels) else set()
     if dataset.task.mode == "binary" and not ignored and np.array_equal(raw, labels * np.uint16(255)):
         ways.add("0 and 255")
-    return ways, ignored
+    return ways, ignored, palette
 
 
 def _files(dataset: Dataset, sample: Sample, folder: Path, form: Form, shared: set[Path]) -> list[_File]:

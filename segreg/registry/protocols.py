@@ -194,6 +194,7 @@ class Dataset:
         reader: names how masks are read, with every setting that changes them; part of the cache's key.
         folders: of the images, for messages.
         objects: how many annotated objects the masks are drawn from, where they are drawn.
+        void: what is ignored by the data set's own definition, such as "void": its share is shown, and not warned of.
     """
 
     task: Task
@@ -204,6 +205,7 @@ class Dataset:
     reader: str = ""
     folders: Sequence[Path] = field(default=())
     objects: Objects | None = None
+    void: str = ""
 
 
 @dataclass(frozen=True)

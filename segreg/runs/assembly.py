@@ -100,7 +100,7 @@ class Assembly:
         chosen = [index for indices in splits.values() for index in indices]
         prepared = prepare_images(dataset, recipe, chosen, progress)
         pixels = {split: SplitPixels.of_prepared(prepared, indices) for split, indices in splits.items()}
-        verdict = judge(dataset.task, pixels, dataset.objects)
+        verdict = judge(dataset.task, pixels, dataset.objects, dataset.void)
         if repeated := build.repeated_colours(recipe, model.encoder):  # type: ignore[arg-type]
             verdict = verdict.with_warning("colours-repeated", repeated)
         verdict.refuse_errors()

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import plugged
 import tiny_runs
+from segreg import build_part
 from segreg.data import BatchLoader, prepare
 from segreg.data.inspection import sheets
 from segreg.data.split import drawn
@@ -204,6 +206,7 @@ def test_split_writes_folders_and_says_what_they_hold(segreg):
         (
             "train 9, val 3, test 3 in out: 30 of 30 files made, the others were there\n"
             "masks are the data set's own files; the manifest is out/split.csv\n"
+            "a recipe reads it back by\n\ndataset:\n  name: csv\n  manifest: out/split.csv\n  classes: [foreground]\n"
         ),
     )
     assert len(list(Path("out/test_split/images").iterdir())) == 3
@@ -212,6 +215,31 @@ def test_split_writes_folders_and_says_what_they_hold(segreg):
     printed = segreg("data", "split", "recipe.yaml", "split.seed=7", "--out", "out")
     assert (printed.status, printed.out) == (2, "")
     assert "files that are not of this split" in printed.err
+
+
+def test_the_section_that_split_prints_reads_the_same_labels_whatever_settings_there_were(segreg, tmp_path):
+    """Masks of 0, 1 and 255 of one class, and of two, whose 255 might be taken for the foreground."""
+    for classes, ignored in (("[disc]", 255), ("[ground, disc]", 255)):
+        folder = tmp_path / str(len(classes))
+        images, masks = tiny_runs.folder_dataset(folder, count=8, size=(12, 12))
+        for file in masks.iterdir():
+            values = np.asarray(Image.open(file)) // 255
+            values[:2] = 255
+            Image.fromarray(values).save(file)
+        words = [
+            f"dataset={{name: folder, images: {images}, masks: {masks}, classes: {classes}, ignore_index: {ignored}}}"
+        ]
+        printed = segreg("data", "split", "recipe.yaml", *words, "--out", folder / "out", "--json")
+        assert printed.status == 0, printed.err
+        section = json.loads(printed.out)["dataset"]
+        read = [
+            build_part("dataset", given.pop("name"), **given)
+            for given in (yaml.safe_load(words[0].partition("=")[2]), dict(section))
+        ]
+        labels = [{s.id: each.read_mask(s) for s in each.samples} for each in read]
+        assert labels[0].keys() == labels[1].keys()
+        for name, mask in labels[0].items():
+            np.testing.assert_array_equal(labels[1][name], mask)
 
 
 def test_shares_of_the_rest_are_shares_of_all(segreg, tmp_path):

@@ -118,6 +118,29 @@ def test_class_numbers_stay_files_and_ignored_pixels_are_reported(tmp_path):
     reads_back(dataset, tmp_path / "out", classes=("sea", "sand", "wood"))
 
 
+@pytest.mark.parametrize(
+    ("colours", "suffix", "form"),
+    [
+        ([[0, 0, 0, 255, 0, 0, 0, 255, 0]], ".png", "files"),
+        ([[0, 0, 0, 255, 0, 0, 0, 255, 0]], ".gif", "index"),
+        ([[0, 0, 0, 255, 0, 0, 0, 255, 0], [9, 9, 9, 0, 0, 255, 0, 255, 0]], ".png", "index"),
+        ([[0, 0, 0, 7, 7, 7, 1, 1, 1]], ".png", "index"),
+    ],
+    ids=["one palette", "GIF", "palettes that differ", "grey palettes"],
+)
+def test_masks_with_palettes_need_no_setting_when_they_are_read_back(colours, suffix, form, tmp_path):
+    images, masks = tiny_runs.folder_dataset(tmp_path / "data", count=6)
+    for number, file in enumerate(sorted(masks.iterdir())):
+        mask = Image.fromarray(np.asarray(Image.open(file)) // 255 + np.eye(40, dtype=np.uint8) % 2).convert("P")
+        mask.putpalette(colours[number % len(colours)])
+        file.unlink()
+        mask.save(file.with_suffix(suffix))
+    classes = ("sea", "sand", "wood")
+    dataset = folder(images=images, masks=masks, classes=classes, palette="indices")
+    assert write(dataset, tmp_path / "out").form == form
+    reads_back(dataset, tmp_path / "out", classes=classes)
+
+
 def test_masks_of_instances_become_masks_of_classes(tmp_path):
     images, masks = tiny_runs.folder_dataset(tmp_path / "data", count=6)
     for number, file in enumerate(sorted(masks.iterdir())):

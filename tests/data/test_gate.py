@@ -37,8 +37,8 @@ def pixels(*counts, ignored=0, task=LESION):
 GOOD = pixels(90, 10)
 
 
-def names(task, splits, objects=None):
-    verdict = judge(task, splits, objects)
+def names(task, splits, objects=None, void=""):
+    verdict = judge(task, splits, objects, void)
     return [(finding.severity, finding.name) for finding in verdict.findings]
 
 
@@ -78,6 +78,8 @@ VERDICTS = {
     ),
     "a tenth ignored": (LESION, {"train": pixels(80, 10, ignored=10), "val": GOOD}, []),
     "above a tenth": (LESION, {"train": GOOD, "val": pixels(79, 10, ignored=11)}, [(WARNING, "pixels-ignored")]),
+    "a void of its own": (LESION, {"train": pixels(50, 2, ignored=48), "val": GOOD}, [], None, "void"),
+    "more void than anything": (LESION, {"train": pixels(45, 2, ignored=53)}, [(WARNING, "pixels-ignored")], None, "v"),
     "above a tenth of layers": (
         LAYERS, {"train": pixels(5, 5, ignored=11, task=LAYERS), "val": pixels(5, 5, task=LAYERS)},
         [(WARNING, "pixels-ignored")],
@@ -87,8 +89,15 @@ VERDICTS = {
 
 @pytest.mark.parametrize("case", VERDICTS)
 def test_what_is_an_error_and_what_a_warning(case):
-    task, splits, expected = VERDICTS[case]
-    assert names(task, splits) == expected
+    task, splits, expected, *more = VERDICTS[case]
+    assert names(task, splits, *more) == expected
+
+
+def test_a_void_of_the_data_set_is_shown_quietly():
+    verdict = judge(LESION, {"train": pixels(70, 10, ignored=20), "val": GOOD}, None, "borders of objects")
+    assert verdict.facts() == ["ignored    20% of train (borders of objects)"]
+    assert not verdict.alerts()
+    assert not verdict.warnings()
 
 
 def test_objects_are_counted_with_the_reason():

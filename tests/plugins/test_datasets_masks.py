@@ -292,6 +292,17 @@ def test_grey_levels_count_where_an_encoder_made_a_palette_of_them(masks):
     assert len(readers) == 2
 
 
+def test_two_classes_in_black_and_white_are_the_indices_0_and_1(masks):
+    black, white = (0, 0, 0), (255, 255, 255)
+    settings = masks(paletted([[0, 1]], black, white), paletted([[0, 0]], black))
+    assert read(settings, 0, classes=("ground", "lake")) == [[0, 1]]
+    assert read(settings, 1, classes=("ground", "lake")) == [[0, 0]]
+    assert read(settings, 0, classes=("lake",)) == [[0, 1]]
+    assert read(settings, 0, values={"ground": 0, "lake": 255}) == [[0, 1]]
+    assert read(settings, 0, classes=("ground", "lake"), ignore_index=255) == [[0, 255]]
+    assert read(settings, 0, classes=("ground", "lake", "sea")) == [[0, 255]]
+
+
 def test_greys_among_colours_are_indices(masks):
     settings = masks(paletted([[0, 1]], (255, 255, 255), (255, 0, 0)), paletted([[0, 0]], (255, 255, 255)))
     assert read(settings, 1, classes=("a", "b")) == [[0, 0]]

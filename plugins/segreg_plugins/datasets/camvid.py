@@ -64,4 +64,5 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
         partial(read_index_mask, classes=len(CLASSES), ignore=VOID),
         reader="camvid: 11 classes, 11 ignored",
         folders=folders,
+        void="Void",
     )

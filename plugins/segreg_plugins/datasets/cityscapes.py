@@ -71,6 +71,7 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
         read_mask,
         reader="cityscapes: 19 train ids of label ids",
         folders=folders,
+        void="labels that Cityscapes does not score",
     )
 
 

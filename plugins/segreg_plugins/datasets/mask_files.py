@@ -24,6 +24,7 @@ _PALETTE_SUFFIXES = {".png", ".gif", ".bmp", ".dib"}
 _ORIENTATION = 0x0112
 # Shown white, 0 may be the background of a scanned page or the foreground: `read_labels` refuses it.
 _WHITE_AND_BLACK: Palette = ((255, 255, 255), (0, 0, 0))
+_BLACK_AND_WHITE: Palette = _WHITE_AND_BLACK[::-1]
 
 
 def read_values(file: Path, *, channel: Channel | None = None, grey_levels: bool = False) -> NDArray[Any]:
@@ -267,15 +268,21 @@ def palette_of(file: Path) -> Palette | None:
     return tuple((colours[i], colours[i + 1], colours[i + 2]) for i in range(0, len(colours) - 2, size))
 
 
-def grey_levels_count(masks: Sequence[Path]) -> bool:
+def grey_levels_count(masks: Sequence[Path], *, white_is_one: bool = False) -> bool:
     """Whether grey levels are the values of palette masks: where all their palettes are grey, an encoder made them.
 
     Otherwise the indices are the values, and each must have one colour in all files.
+
+    Args:
+        masks: the files.
+        white_is_one: whether the indices are the values, too, where all palettes are black and white in this order.
 
     Raises:
         SegregError: an index is used for different colours; the message names two files.
     """
     palettes = {file: palette for file in dict.fromkeys(masks) if (palette := palette_of(file))}
+    if white_is_one and all(palette in (_BLACK_AND_WHITE, _BLACK_AND_WHITE[:1]) for palette in palettes.values()):
+        return False
     if all(len(set(colour)) == 1 for palette in palettes.values() for colour in palette):
         return bool(palettes)
     meanings: dict[int, set[tuple[int, int, int]]] = {}

@@ -33,6 +33,7 @@ class MaskRules:
         reader: names the rules, for the cache's key.
         channel: the channel of a mask that has its values.
         compares_palettes: whether the palettes of all masks decide between indices and grey levels.
+        white_is_one: whether white is class 1 where all palettes are black and white, rather than the value 255.
     """
 
     task: Task
@@ -40,6 +41,7 @@ class MaskRules:
     reader: str
     channel: Channel | None
     compares_palettes: bool
+    white_is_one: bool = False
 
     def reading(self, masks: Sequence[Path]) -> tuple[Callable[[Sample], NDArray[np.uint8]], str]:
         """Return the function that reads a mask of these files, and the name of how it does.
@@ -47,7 +49,7 @@ class MaskRules:
         Raises:
             SegregError: the files' palettes contradict each other.
         """
-        grey_levels = self.compares_palettes and grey_levels_count(masks)
+        grey_levels = self.compares_palettes and grey_levels_count(masks, white_is_one=self.white_is_one)
         read: Any = partial(read_values, channel=self.channel, grey_levels=grey_levels)
         return partial(
             _read_beside_image, read=partial(self.read, read=read)
@@ -117,4 +119,5 @@ def mask_rules(
         f"{len(names)} classes, ignored {ignore_index}{about}",
         mask_channel,
         compares,
+        white_is_one=len(names) == 2 and ignore_index is None,
     )

@@ -7,16 +7,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from segreg.errors import Problem, SegregError, listed
+from segreg.settings import UNDEFINED_TOO
 from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Values = dict[str, int | float | str | list[int | float | str | list[int]]]
+Values = Annotated[dict[str, int | float | str | list[int | float | str | list[int]]], UNDEFINED_TOO]
 """The type of the setting: a class's value, range, colour, or a list of them."""
 IGNORE, BACKGROUND = "ignore", "background"
 _MOST_LISTED = 8

@@ -64,6 +64,7 @@ def voc(
         partial(read_index_mask, classes=len(CLASSES)),
         reader="voc: 21 classes, 255 ignored",
         folders=[root / "JPEGImages", root / folder],
+        void="borders of objects",
     )
 
 

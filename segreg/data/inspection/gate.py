@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MOST_LEFT_OUT = 0.10
 """Share of ignored pixels, or of objects that are ignored or left out, above which the warning is a banner."""
+MOST_VOID = 0.50
+"""Likewise, of pixels that the data set's own definition ignores."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +85,14 @@ class Verdict:
         splits: the pixels of each split.
         objects: how many annotated objects the masks show; None where the data set does not say.
         findings: what is wrong, errors first.
+        void: what is ignored by the data set's own definition.
     """
 
     task: Task
     splits: Mapping[SplitName, SplitPixels]
     objects: Objects | None
     findings: Sequence[Finding]
+    void: str = ""
 
     def refuse_errors(self) -> None:
         """Raise what a run should not begin with.
@@ -118,7 +122,8 @@ class Verdict:
             width: of the column that says what a line is about.
         """
         shares = [f"{_percent(each.ignored)} of {split}" for split, each in self.splits.items() if each.ignored]
-        lines = [f"{'ignored':<{width}}{', '.join(shares)}"] if shares else []
+        void = f" ({self.void})" if self.void else ""
+        lines = [f"{'ignored':<{width}}{', '.join(shares)}{void}"] if shares else []
         return [*lines, f"{'objects':<{width}}{objects_text(self.objects)}"] if self.objects else lines
 
     def as_data(self) -> dict[str, Any]:
@@ -146,11 +151,14 @@ class Verdict:
 _ALERTS = {"pixels-ignored": "IGNORED PIXELS", "objects-left-out": "OBJECTS LEFT OUT", "split-empty": "NO FOREGROUND"}
 
 
-def judge(task: Task, splits: Mapping[SplitName, SplitPixels], objects: Objects | None) -> Verdict:
-    """Return what stops a run or should be known of its data: by the pixels of each split, and the objects."""
+def judge(task: Task, splits: Mapping[SplitName, SplitPixels], objects: Objects | None, void: str = "") -> Verdict:
+    """Return what stops a run or should be known of its data: by the pixels of each split, and the objects.
+
+    `void` is what the data set's own definition ignores, which may be half of the pixels before it is a warning.
+    """
     known = {split: each for split, each in splits.items() if each.total}
     findings = [*_without_anything(task, known, objects), *_classes(task, known)]
-    if any(each.ignored > MOST_LEFT_OUT for each in known.values()):
+    if any(each.ignored > (MOST_VOID if void else MOST_LEFT_OUT) for each in known.values()):
         shares = [f"{_percent(each.ignored)} of {split}" for split, each in known.items()]
         findings.append(Finding(
             "warning", "pixels-ignored", f"{', '.join(shares)}: so many pixels are ignored",
@@ -163,7 +171,7 @@ def judge(task: Task, splits: Mapping[SplitName, SplitPixels], objects: Objects 
             "what is annotated there is neither learned nor scored",
             "see whether it should be; the data set's settings say what becomes of such objects",
         ))  # fmt: skip
-    return Verdict(task, splits, objects, in_order(findings))
+    return Verdict(task, splits, objects, in_order(findings), void)
 
 
 def _without_anything(task: Task, splits: Mapping[SplitName, SplitPixels], objects: Objects | None) -> list[Finding]:

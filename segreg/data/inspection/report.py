@@ -177,7 +177,7 @@ def inspect(
     findings += odd_findings(dataset, scanned, input)
     of_splits = {split: SplitPixels.of_scanned(found, dataset.task) for split, found in by_split.items()}
     whole: dict[SplitName, SplitPixels] = {"train": SplitPixels.of_scanned(scanned, dataset.task)}
-    verdict = judge(dataset.task, of_splits or whole, dataset.objects)
+    verdict = judge(dataset.task, of_splits or whole, dataset.objects, dataset.void)
     findings += verdict.findings
     findings += group_findings(dataset, split_of)
     with progress.watch("comparing images", None, "images"):
