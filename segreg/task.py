@@ -29,8 +29,8 @@ class Task:
     Targets are int64 (uint8 in the cache); 255 (`IGNORE_INDEX`) marks pixels that count for nothing.
 
     Raises:
-        SegregError: no class, a name twice or of more than 200 characters, or a number of classes that does not fit the
-            mode.
+        SegregError: no class, a name that is empty, given twice or of more than 200 characters, or a number of classes
+            that does not fit the mode.
     """
 
     classes: tuple[str, ...]
@@ -41,6 +41,8 @@ class Task:
             twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
             verb = "stands" if len(twice) == 1 else "stand"
             raise SegregError(f"class names must differ: {listed(twice)} {verb} more than once")
+        if any(not name.strip() for name in self.classes):
+            raise SegregError(f"class {[not name.strip() for name in self.classes].index(True)} has an empty name")
         if long := [name for name in self.classes if len(name) > LONGEST_NAME]:
             raise SegregError(
                 f'the class name "{long[0][:40]}..." has {len(long[0])} characters; at most {LONGEST_NAME} are taken'

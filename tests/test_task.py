@@ -20,6 +20,7 @@ MULTILABEL = Task(("cup", "disc"), "multilabel")
         (("a",), "multiclass", "a multiclass task has 2 to 255 classes; it was given 1"),
         (tuple(map(str, range(256))), "multiclass", "a multiclass task has 2 to 255 classes; it was given 256"),
         ((), "multilabel", "a task needs at least one class name"),
+        (("a", " "), "multilabel", "class 1 has an empty name"),
         (("a", "b", "a", "b"), "multilabel", 'class names must differ: "a" and "b" stand more than once'),
         (("a", "b" * 5000), "multilabel", f'the class name "{"b" * 40}..." has 5000 characters; at most 200 are taken'),
         (("a", "b", "a"), "multilabel", 'class names must differ: "a" stands more than once'),

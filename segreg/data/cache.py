@@ -213,16 +213,9 @@ class PreprocessedDataset:
             if number % 256 == 0:
                 self.release()
             advance()
-        if constant := [channel for channel, one in enumerate(counts, start=1) if np.count_nonzero(one) == 1]:
-            channels = listed([f"channel {channel}" for channel in constant], quote="")
-            value = listed([str(int(counts[channel - 1].argmax())) for channel in constant], quote="")
-            raise SegregError(
-                f"input.normalize: data: {channels} of {self.input.channels} (the first is 1) "
-                f"{'has' if len(constant) == 1 else 'have'} the value {value} in every pixel of all {len(indices)} "
-                "training images, and so no standard deviation",
-                hint="save the images without it, and set input.channels to the number of those that are left; or give "
-                "input.mean and input.std",
-            )
+        present = [np.flatnonzero(one) for one in counts]
+        if problem := constant_channels([(int(one[0]), int(one[-1])) for one in present], len(indices)):
+            raise SegregError.of([problem])
         levels, pixels = np.arange(256), int(counts[0].sum())
         sums, squares = [[int(found) for found in counts @ powers] for powers in (levels, levels**2)]
         mean = tuple(one / pixels / 255 for one in sums)
@@ -302,6 +295,27 @@ def prepare(
     if found is None:
         raise SegregError(f"{place}: the cache entry vanished or was damaged while it was made", hint="run it again")
     return found
+
+
+def constant_channels(ranges: Sequence[tuple[int, int]], images: int) -> Problem | None:
+    """Return which channels can't be normalised by the data's statistics, or None where all can.
+
+    Args:
+        ranges: the least and the largest value of each channel.
+        images: how many they are of.
+    """
+    constant = {channel: low for channel, (low, high) in enumerate(ranges, start=1) if low == high}
+    if not constant:
+        return None
+    channels = listed([f"channel {channel}" for channel in constant], quote="")
+    values = listed(list(map(str, constant.values())), quote="")
+    return Problem(
+        f"input.normalize: data: {channels} of {len(ranges)} (the first is 1) "
+        f"{'has' if len(constant) == 1 else 'have'} the value {values} in every pixel of all {images} training images, "
+        "and so no standard deviation",
+        hint="save the images without it, and set input.channels to the number of those that are left; or give "
+        "input.mean and input.std",
+    )
 
 
 def _key(dataset: Dataset, samples: Sequence[Sample], input: Input, index: Path, threads: int) -> str:  # noqa: A002

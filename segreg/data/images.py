@@ -5,6 +5,7 @@ TIFF is read by tifffile, the other formats by Pillow, and by OpenCV what these 
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import tempfile
@@ -16,6 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from segreg.errors import SegregError, did_you_mean
+
+# What tifffile logs is reported below or does not matter; an application that sets up logging gets it nevertheless.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 PIL_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "WEBP", "PPM")
 """What Pillow is let read: formats whose every variant is either read exactly or refused below."""
@@ -69,9 +73,10 @@ def read_image(path: Path, *, in_tiles: bool = False) -> NDArray[np.uint8] | NDA
     if alpha and values.ndim == 3 and values.shape[2] == 2:
         values = values[..., 0] if _is_full(values[..., 1]) else values[..., [0, 0, 0, 1]]
     if values.dtype.kind == "f":
+        ends = f"{np.fmin.reduce(values, None):g} to {np.fmax.reduce(values, None):g}"
         _refuse(
             path,
-            f"holds floating-point values ({values.min():g} to {values.max():g}), whose range segreg can't know",
+            f"holds floating-point values ({ends}), whose range segreg can't know",
             "save it with 8 or 16 bits a channel; for values in [0, 1]: (x * 65535).round().astype(numpy.uint16)",
         )
     if values.dtype not in (np.uint8, np.uint16):

@@ -633,5 +633,9 @@ def test_bands_that_borrow_colours_statistics_are_warned_of_and_a_constant_one_i
     assert "`input.normalize: data`" in (path / "report.html").read_text()
     reported = segreg("run", file, "input.normalize=data", "--out", tmp_path / "others")
     assert reported.status == 2
-    assert "channel 4 of 5 (the first is 1) has the value 7 in every pixel" in reported.err
+    complaint = "channel 4 of 5 (the first is 1) has the value 7 in every pixel"
+    assert complaint in reported.err
+    reported = segreg("data", "check", file, "input.normalize=data")
+    assert reported.status == 2
+    assert complaint in reported.out
     assert not (tmp_path / "others").exists()

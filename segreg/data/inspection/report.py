@@ -11,6 +11,7 @@ import numpy as np
 
 from segreg.config.sections import Input, Split
 from segreg.data import SPLITS, SplitName, divide
+from segreg.data.cache import constant_channels
 from segreg.data.inspection.checks import (
     Finding,
     FindingCase,
@@ -180,6 +181,8 @@ def inspect(
     verdict = judge(dataset.task, of_splits or whole, dataset.objects, dataset.void)
     findings += verdict.findings
     findings += group_findings(dataset, split_of)
+    if input.normalize == "data" and input.mean is None:
+        findings += _constant_channels(by_split.get("train", scanned))
     with progress.watch("comparing images", None, "images"):
         duplicates, pairs = duplicate_findings(dataset, scanned, split_of)
     shares = {"all": class_shares(scanned, dataset.task)}
@@ -196,6 +199,17 @@ def inspect(
         pairs=pairs,
         verdict=verdict,
     )
+
+
+def _constant_channels(scanned: Sequence[Scanned]) -> list[Finding]:
+    """Return the channels that have one value in all images, and so no statistics to normalise them by."""
+    known = np.array([one.ranges for one in scanned if one.ranges])
+    if not len(known):
+        return []
+    ends = zip(known[..., 0].min(axis=0).tolist(), known[..., 1].max(axis=0).tolist(), strict=True)
+    problem = constant_channels(list(ends), len(known))
+    why = "training stops before its first step"
+    return [Finding("error", "channel-constant", problem.message, why, problem.hint)] if problem else []
 
 
 def _splits(

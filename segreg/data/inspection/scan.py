@@ -14,7 +14,7 @@ import numpy as np
 from segreg.config.sections import Input
 from segreg.data.cache import allowed_labels, array_digest, fitted_sample, label_counts, wrong_labels
 from segreg.data.images import drops_alpha, read_labels
-from segreg.data.resize import format_size
+from segreg.data.resize import format_size, placement
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
@@ -60,6 +60,7 @@ class Scanned:
         counted: pixels that are not ignored, int64 `[L]`: for each class its own if multilabel.
         lost: labels that the mask has and that are gone at the input's size.
         drops_alpha: whether the image has an alpha channel that the network does not get.
+        ranges: the least and the largest value of each channel as the network gets it.
     """
 
     index: int
@@ -74,6 +75,7 @@ class Scanned:
     counted: NDArray[np.int64] | None = None
     lost: tuple[int, ...] = ()
     drops_alpha: bool = False
+    ranges: tuple[tuple[int, int], ...] = ()
 
 
 def labels_of(task: Task) -> tuple[str, ...]:
@@ -127,15 +129,19 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
             values = listed([str(value) for value in wrong], quote="")
             faults.append(SampleProblem("mask-values", f"{sample.mask}: holds {values}; {allowed_labels(task)}"))
     lost: tuple[int, ...] = ()
+    ranges: tuple[tuple[int, int], ...] = ()
     alpha = image is not None and drops_alpha(image, input.channels, sample.image)
     if image is not None and mask is not None and not faults:
         read = dataclasses.replace(dataset, read_image=lambda _: image, read_mask=lambda _: mask)
         try:
-            _, fitted, *_ = fitted_sample(read, sample, input)
+            seen, fitted, *_ = fitted_sample(read, sample, input)
+            place = placement(image.shape[:2], input)
+            inside = seen[place.rows, place.columns]
+            ranges = tuple(zip(inside.min(axis=(0, 1)).tolist(), inside.max(axis=(0, 1)).tolist(), strict=True))
             lost = tuple(sorted(_present(mask, task) - _present(fitted, task)))
         except SegregError as error:
             faults += [SampleProblem("unfit", str(problem)) for problem in error.problems]
-    return Scanned(index, tuple(faults), lost=lost, drops_alpha=alpha, **_facts(image, mask, task))
+    return Scanned(index, tuple(faults), lost=lost, drops_alpha=alpha, ranges=ranges, **_facts(image, mask, task))
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
