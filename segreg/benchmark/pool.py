@@ -142,7 +142,7 @@ def how_it_ended(exitcode: int, stage: str = "") -> str:
 
 
 def _context() -> Any:
-    """Return the context of `multiprocessing` whose processes are forks of one that has only imported PyTorch.
+    """Return the context of `multiprocessing` whose processes are forks of one that has only imported libraries.
 
     Such a process starts quickly and with little memory, however large this one is. All callers share the one that is
     forked, so that a process starts with the same memory whoever came first. Elsewhere processes start empty.
@@ -150,7 +150,8 @@ def _context() -> Any:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["torch"])
+    # It imports timm and torchvision too, which takes longer than a small network's training step.
+    context.set_forkserver_preload(["torch", "segmentation_models_pytorch"])
     return context
 
 

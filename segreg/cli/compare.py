@@ -12,7 +12,7 @@ HELP = "compare finished runs: quality with its uncertainty, and cost"
 EXAMPLES = """examples:
   segreg compare runs/isic_v3plus/*
   segreg compare runs/a/2026-01-31_12-00-00 runs/b/2026-01-31_13-00-00 --metric iou.pooled --baseline resnet50
-  segreg compare runs/isic_v3plus/* --rounds 0             quality only
+  segreg compare runs/isic_v3plus/* --no-cost              quality only
 
 Runs whose recipes differ in nothing but the seed are one model's. They are compared on the images that all of them
 were scored on. DIR gets results.csv, results.json and report.html.
@@ -24,7 +24,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", default="", metavar="NAME", help="to compare by (the first one, mean over images)")
     parser.add_argument("--baseline", default="", metavar="MODEL", help="what the others are compared with (the first)")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("comparison"), help="the folder (comparison)")
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs (3); 0 measures none")
+    rounds = parser.add_mutually_exclusive_group()
+    rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs, at most (3)")
+    rounds.add_argument("--no-cost", dest="rounds", action="store_const", const=0, help="measure no costs")
     parser.add_argument("--quiet", action="store_true", help="print the result only")
     parser.add_argument("--json", action="store_true", help="print results.json, nothing else")
 

@@ -208,6 +208,14 @@ def sample(others=None, **values):
     return RoundResult(values, "cpu", "float32", 2, others)
 
 
+class Named(str):
+    """A network that is nothing but its name; what follows a "+" is its loss."""
+
+    @property
+    def network(self):
+        return self.split("+")[0]
+
+
 class Scripted:
     """Does jobs by giving what was written down for each network, in the order in which it is asked."""
 
@@ -222,14 +230,41 @@ class Scripted:
 
 
 def measured(script, rounds):
-    return measure({name: name for name in script.answers}, rounds=rounds, seconds=0.5, do=script)
+    return measure({name: Named(name) for name in script.answers}, rounds=rounds, seconds=0.5, do=script)
 
 
 def test_networks_take_turns_and_every_other_round_goes_backwards():
     assert turns(["a", "b", "c"], 3) == [["a", "b", "c"], ["c", "b", "a"], ["a", "b", "c"]]
-    script = Scripted(**{name: [sample(flops=1.0)] * 3 for name in "abc"})
+    script = Scripted(**{name: [sample(latency_p50_ms=value) for value in (1.0, 2.0, 3.0)] for name in "abc"})
     measured(script, 3)
     assert script.asked == list("abccbaabc")
+
+
+def test_rounds_end_when_all_timings_are_precise():
+    exact = {name: [sample(latency_p50_ms=1.0, flops=value) for value in (1.0, 5.0)] for name in "ab"}
+    script = Scripted(**exact)
+    assert measured(script, 5).rounds == 2
+    assert script.asked == list("abba")
+    # the standard error of 10, 11 is 4.8% of their mean, and of 10, 11, 10.5 it is 2.7%, and with another 10.5 2.0%
+    values = (10.0, 11.0, 10.5, 10.5, 10.5)
+    script = Scripted(a=[sample(latency_p50_ms=1.0)] * 5, b=[sample(latency_p50_ms=value) for value in values])
+    assert measured(script, 5).rounds == 4
+    assert script.asked == list("abbaabba")
+
+
+def test_a_network_is_measured_once_whatever_its_loss():
+    script = Scripted(**{"a+bce": [sample(flops=1.0)] * 2, "a+dice": [], "b": [sample(flops=2.0)] * 2})
+    found = measured(script, 2)
+    assert script.asked == ["a+bce", "b", "b", "a+bce"]
+    assert [found.of[name].costs["flops"].median for name in ("a+bce", "a+dice", "b")] == [1.0, 1.0, 2.0]
+    assert "measured once, with the loss of the first: a+bce and a+dice" in found.method()
+
+
+def test_what_a_network_s_costs_depend_on(subject):
+    one = subject("net").network
+    assert subject("net", "loss=dice", "optimizer.lr=0.1", "train.epochs=3").network == one
+    others = ("encoder.width=6", "train.batch_size=4", "input.size=[32,32]", "optimizer={name: sgd, lr: 0.01}")
+    assert len({one, *(subject("net", other).network for other in others)}) == 5
 
 
 def test_costs_are_medians_with_the_smallest_and_the_largest():
@@ -240,7 +275,8 @@ def test_costs_are_medians_with_the_smallest_and_the_largest():
 
 
 def test_what_fails_is_not_measured_again_and_has_no_costs():
-    script = Scripted(a=[sample(flops=1.0)] * 3, b=[sample(flops=1.0), Failed("it broke")], c=[sample(flops=1.0)] * 3)
+    given = [sample(flops=1.0, latency_p50_ms=value) for value in (1.0, 2.0, 3.0)]
+    script = Scripted(a=given, b=[sample(flops=1.0), Failed("it broke")], c=given)
     found = measured(script, 3)
     assert script.asked == list("abccbaac")
     assert {name: one.reason for name, one in found.of.items()} == {"a": "", "b": "it broke", "c": ""}
@@ -254,8 +290,9 @@ def test_the_load_is_noted_before_each_round(monkeypatch):
     found = measured(Scripted(a=[sample(0.4), sample(0.612)], b=[sample(0.1), sample(0.25)]), 2)
     assert found.load == (0.5, 1.25)
     assert found.method() == [
-        "measured on cpu, float32, 2 threads",
+        "measured on cpu, float32, 2 threads, in 0 s",
         "2 rounds of 0.5 s for each timing, each round in a process of its own",
+        "the largest standard error of a timing is 0.0%",
         "measured while other processes took 32% of the machine's CPUs (from 10% to 61%)",
         "load of the machine before each round: 0.50, 1.25",
     ]
@@ -264,7 +301,7 @@ def test_the_load_is_noted_before_each_round(monkeypatch):
 def test_what_the_system_does_not_report_is_a_sentence():
     alone = Measurement(measured(Scripted(a=[sample(flops=1.0)]), 1).of, rounds=1, seconds=5.0, load=(None,))
     assert alone.method() == [
-        "measured on cpu, float32, 2 threads",
+        "measured on cpu, float32, 2 threads, in 0 s",
         "1 round of 5 s for each timing, each round in a process of its own",
         "this system does not report how busy other processes kept the machine meanwhile",
     ]

@@ -90,7 +90,7 @@ def test_a_second_bench_on_a_folder_is_told_who_works_there(segreg, fitting, tmp
 @pytest.mark.slow
 def test_a_bench_from_its_command_to_its_files(warm_workers, segreg, fitting, tmp_path):
     printed = segreg(
-        "bench", "tiny.yaml", "--vary", "loss=bce,dice", "--epochs", "1", "--rounds", "0", "--baseline", "loss=dice",
+        "bench", "tiny.yaml", "--vary", "loss=bce,dice", "--epochs", "1", "--no-cost", "--baseline", "loss=dice",
         "--metric", "iou.pooled", "--out", "out", "train.batch_size=8", "--json",
     )  # fmt: skip
     assert printed.status == 0, printed.err

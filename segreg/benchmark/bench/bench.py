@@ -16,6 +16,7 @@ from segreg.benchmark.comparison.compare import RunGroup, compare
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Failure
 from segreg.benchmark.comparison.runs import with_costs, with_disagreements
 from segreg.benchmark.comparison.text import AGAIN
+from segreg.benchmark.cost.running import ROUNDS
 from segreg.errors import SegregError, listed
 from segreg.runs.trained_run import Run
 from segreg.runtime.files import replacing, write_json
@@ -26,7 +27,7 @@ Executor = Literal["local", "ray"]
 
 def bench(
     plan: Plan, trials: Sequence[Trial], folder: BenchFolder, *, jobs: int = 1, executor: Executor = "local",
-    resources: Mapping[str, float] | None = None, retries: int = 2, rounds: int = 3, again: bool = False,
+    resources: Mapping[str, float] | None = None, retries: int = 2, rounds: int = ROUNDS, again: bool = False,
     progress: Progress, stream: TextIO, mode: Literal["auto", "lines", "quiet"],
 ) -> tuple[Comparison, list[Disagreement]]:  # fmt: skip
     """Run a bench, or continue it; return the comparison and the images on which the models disagree.
@@ -39,7 +40,7 @@ def bench(
         executor: `local` runs on this machine, `ray` on a Ray cluster.
         resources: of a cluster for each run: `cpus`, `gpus`, `memory_gib`.
         retries: how often a run whose cluster worker was lost is started again.
-        rounds: how often each model's costs are measured; 0: not at all.
+        rounds: how often each network's costs are measured at most; 0: not at all.
         again: whether failed runs start again.
         progress: reports everything but the runs.
         stream: for the state of the runs.
@@ -142,6 +143,6 @@ def compared(
         ],
         waiting=len(trials) - len(done) - len(failed),
     )
-    of, method = costs_of([one[0] for one in seeds.values()], folder, rounds=rounds, progress=progress)
+    of, method = costs_of(done, folder, rounds=rounds, progress=progress)
     by_name = {one[0].model: of.get(key, {}) for key, one in seeds.items()}
     return with_disagreements(with_costs(comparison, by_name, method), groups, progress)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
+from segreg.benchmark.bench.board import progress_of
 from segreg.benchmark.bench.folder import BenchFolder, content
 from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.cost import running
@@ -46,9 +47,9 @@ def costs_of(trials: Sequence[Trial], folder: BenchFolder, *, rounds: int, progr
     """Return the models' costs; all are measured together unless all are known.
 
     Args:
-        trials: a run of each model.
+        trials: the finished runs.
         folder: the bench's.
-        rounds: how often each model is measured; 0 measures nothing.
+        rounds: how often each model is measured at most; 0 measures nothing.
         progress: reports how far it is.
     """
     keys = {trial.key for trial in trials}
@@ -59,6 +60,10 @@ def costs_of(trials: Sequence[Trial], folder: BenchFolder, *, rounds: int, progr
     specs = specs_of(trials)
     found = running.measure({trial.model: specs[trial.key] for trial in trials}, rounds=rounds, progress=progress)
     of, method = {trial.key: found.of[trial.model].costs for trial in trials}, found.method()
+    trained = sum(progress_of(trial, folder).seconds for trial in trials)
+    share = f"measuring took {found.took:.0f} s, {found.took / (found.took + trained):.0%} of it and the training"
+    progress.say(f"{share}; --no-cost leaves it out")
+    method = [*method, share]
     plain = {key: {name: asdict(cost) for name, cost in costs.items()} for key, costs in of.items()}
     write_json(folder.costs, {"of": plain, "method": method})
     return of, method

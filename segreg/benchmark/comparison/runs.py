@@ -88,7 +88,7 @@ def compare_runs(
         groups: the models with their runs.
         metric: to compare by; empty: the first one.
         baseline: name of the model that the others are compared with; empty: the first.
-        rounds: how often each model's costs are measured; 0: not at all.
+        rounds: how often each network's costs are measured at most; 0: not at all.
         progress: reports how far it is.
 
     Raises:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import fmean, median, stdev
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import Resolved, resolve
+from segreg.errors import listed
 from segreg.task import Task
 
 if TYPE_CHECKING:
@@ -83,8 +86,8 @@ DEFINITIONS: Mapping[str, CostDefinition] = MappingProxyType(
         ),
         "process_memory_rss_mib": CostDefinition(
             "MiB",
-            "the peak memory of the same process (peak RSS) when it had imported segreg and PyTorch and built "
-            "nothing; the libraries that the network is built with are not included, and count as the network's",
+            "the peak memory of the same process (peak RSS) when it had imported segreg and PyTorch, timm and SMP "
+            "(not on Windows), and built nothing; other libraries that the network is built with count as its own",
             None,
         ),
     }
@@ -109,6 +112,15 @@ class Cost:
     unit: str
 
 
+_TRAIN = (
+    "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile",
+    "sync_batch_norm", "clip_gradient_norm", "ema", "freeze_encoder_epochs",
+)  # fmt: skip
+"""Settings of training on which the time or the memory of a step depends."""
+
+_TIMED = ("training_images_per_second", "inference_images_per_second", "latency_p50_ms")
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
     """A network to measure, as another process needs it: there the recipe is resolved anew.
@@ -129,6 +141,17 @@ class NetworkSpec:
     def of(cls, recipe: Resolved, task: Task) -> NetworkSpec:
         """Return the network of a recipe for the task that its data has."""
         return cls(recipe.plain(), recipe.source, task.classes, task.mode)
+
+    @property
+    def network(self) -> str:
+        """Return what its costs depend on, as JSON: the same for recipes that differ in loss, data or schedule alone.
+
+        Losses are left out, though a training step computes them: their share of its time is small.
+        """
+        recipe = {name: self.recipe[name] for name in ("input", "encoder", "decoder", "auxiliary")}
+        train = {name: value for name, value in self.recipe["train"].items() if name in _TRAIN}
+        used = [recipe, train, self.recipe["optimizer"]["name"], self.recipe["evaluate"]["batch_size"]]
+        return json.dumps([used, self.classes, self.mode], sort_keys=True, default=str)
 
     def resolved(self, registry: Registry) -> tuple[Resolved, Task]:
         """Return recipe and task.
@@ -195,6 +218,14 @@ class Measured:
     reason: str = ""
 
 
+def uncertainty(results: Sequence[RoundResult]) -> float:
+    """Return the largest standard error of a network's timings, as a share of their mean; infinite after one round."""
+    if len(results) < 2:
+        return math.inf
+    columns = [[one.values[name] for one in results if name in one.values] for name in _TIMED]
+    return max((stdev(each) / len(each) ** 0.5 / fmean(each) for each in columns if len(each) > 1), default=0.0)
+
+
 @dataclass(frozen=True)
 class Measurement:
     """Networks measured side by side, and what else the machine did meanwhile.
@@ -203,6 +234,7 @@ class Measurement:
         of: each network by its name.
         rounds: how often each was measured, every time in a process of its own.
         seconds: that each timing took.
+        took: seconds that all of it took.
         load: processes that ran or waited in the minute before each round; None where unknown. From the second round
             on the measurement itself is among them.
     """
@@ -211,6 +243,7 @@ class Measurement:
     rounds: int
     seconds: float
     load: tuple[float | None, ...] = field(default=())
+    took: float = 0.0
 
     @property
     def others(self) -> Cost | None:
@@ -225,9 +258,19 @@ class Measurement:
         if not results:
             return failed
         places = sorted({f"{r.device}, {r.precision}, {_count(r.threads, 'thread')}" for r in results})
+        widest = max((uncertainty(one.results) for one in self.of.values() if not one.reason), default=math.inf)
         lines = [
-            f"measured on {' and on '.join(places)}",
+            f"measured on {' and on '.join(places)}, in {self.took:.0f} s",
             f"{_count(self.rounds, 'round')} of {self.seconds:g} s for each timing, each round in a process of its own",
+        ]
+        lines += [f"the largest standard error of a timing is {widest:.1%}"] if widest < math.inf else []
+        shared: dict[int, list[str]] = {}
+        for name, one in self.of.items():
+            shared.setdefault(id(one), []).append(name)
+        lines += [
+            f"measured once, with the loss of the first: {listed(names, quote='')}"
+            for names in shared.values()
+            if len(names) > 1
         ]
         if others := self.others:
             low, high = f"{others.low:.0f}%", f"{others.high:.0f}%"

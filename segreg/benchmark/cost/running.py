@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
@@ -17,6 +18,7 @@ from segreg.benchmark.cost.record import (
     MemoryNeed,
     NetworkSpec,
     RoundResult,
+    uncertainty,
 )
 from segreg.benchmark.pool import Send, Worker, one_line, stop
 from segreg.errors import SegregError
@@ -25,6 +27,10 @@ from segreg.runtime.progress import Progress, Quiet
 TIMEOUT = 1800.0
 """Seconds that a process may take for one stage, such as all training steps of a round."""
 
+
+ROUNDS = 3
+PRECISE = 0.02
+"""No further round begins where the standard error of each timing is at most this share of it."""
 
 Job = Literal["measure", "memory"]
 """What a process does with a network: `measure` returns a `RoundResult`, `memory` a `MemoryNeed`."""
@@ -56,30 +62,36 @@ Do = Callable[..., RoundResult | MemoryNeed | Failed]
 def measure(
     specs: Mapping[str, NetworkSpec],
     *,
-    rounds: int = 3,
-    seconds: float = 5.0,
+    rounds: int = ROUNDS,
+    seconds: float = 0.5,
     progress: Progress | None = None,
     do: Do = in_a_process,
 ) -> Measurement:
     """Measure what each network costs.
 
     One process measures at a time. The networks take turns, and every other round goes through them in reverse, so that
-    a slow spell of the machine, or one that grows slower, hits all alike. One that fails is not measured again, and the
-    others continue.
+    a slow spell of the machine, or one that grows slower, hits all alike. After two rounds or more it stops where no
+    timing's standard error is above `PRECISE`. One that fails is not measured again, and the others continue. Names
+    with the same `NetworkSpec.network` are measured once.
 
     Args:
         specs: the networks by name.
-        rounds: how often each is measured.
+        rounds: how often each is measured at most.
         seconds: that each of the three timings of a round takes about.
         progress: reports how far it is.
         do: does a job.
     """
     progress = progress or Quiet()
-    results: dict[str, list[RoundResult]] = {name: [] for name in specs}
+    begun = time.monotonic()
+    first: dict[str, str] = {}
+    measured_as = {name: first.setdefault(spec.network, name) for name, spec in specs.items()}
+    results: dict[str, list[RoundResult]] = {name: [] for name in first.values()}
     failed: dict[str, str] = {}
-    loads = []
-    with progress.watch("measuring costs", rounds * len(specs), "measurements") as advance:
-        for names in turns(list(specs), rounds):
+    loads: list[float | None] = []
+    with progress.watch("measuring costs", rounds * len(results), "measurements") as advance:
+        for names in turns(list(results), rounds):
+            if loads and all(uncertainty(each) <= PRECISE for name, each in results.items() if name not in failed):
+                break
             loads.append(load())
             for name in names:
                 advance(0, name)
@@ -95,7 +107,9 @@ def measure(
         name: Measured({} if name in failed else _costs(each), tuple(each), failed.get(name, ""))
         for name, each in results.items()
     }
-    return Measurement(of, rounds=rounds, seconds=seconds, load=tuple(loads))
+    of = {name: of[one] for name, one in measured_as.items()}
+    took = time.monotonic() - begun
+    return Measurement(of, rounds=len(loads), seconds=seconds, load=tuple(loads), took=took)
 
 
 def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
