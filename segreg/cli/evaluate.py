@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   segreg evaluate RUN --data other.yaml --split test   its test split
   segreg evaluate RUN --threshold best                 the one with the best Dice on validation
   segreg evaluate RUN 'evaluate.metrics=[iou, boundary_iou]' input.size=[512,512]
+  segreg evaluate RUN --precision float32              exact, where the run computed in bf16 or fp16
   segreg evaluate RUN --as smp --as sklearn            also the numbers that these libraries would print
 
 A folder in RUN/evaluations, or --out, gets metrics.json (scores, definitions, 95% bootstrap intervals over images, what
@@ -44,6 +45,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (in RUN/evaluations)")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
+    parser.add_argument(
+        "--precision",
+        choices=("recipe", "auto", "float32", "bf16", "fp16"),
+        default="recipe",
+        help="precision of the network (as in validation and the run's results; float32 is exact)",
+    )
     parser.add_argument("--quiet", action="store_true", help="print the results only")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, nothing else")
 
@@ -67,7 +74,8 @@ def execute(chosen: argparse.Namespace) -> int:
     prepare_process()
     request = Request(
         split=chosen.split, data=data, resolution=chosen.resolution, threshold=threshold, weights=chosen.weights,
-        overrides=overrides, libraries=tuple(dict.fromkeys(chosen.libraries)), device=chosen.device, out=chosen.out,
+        overrides=overrides, libraries=tuple(dict.fromkeys(chosen.libraries)), precision=chosen.precision,
+        device=chosen.device, out=chosen.out,
     )  # fmt: skip
     evaluation, out = rescore(run, request, shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout))
     if chosen.json:

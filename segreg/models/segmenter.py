@@ -15,6 +15,7 @@ from segreg.errors import SegregError, listed, with_article
 from segreg.models.pyramid import Pyramid, check_encoder
 from segreg.registry.entry import where_made
 from segreg.registry.protocols import Decoder, Encoder
+from segreg.runtime.device import out_of_memory
 
 if TYPE_CHECKING:
     from segreg.runtime.device import Precision
@@ -158,10 +159,33 @@ def _place(decoder: Any, head: Any) -> str:
 def predict_logits(
     model: nn.Module, normalize: nn.Module, images: Tensor, device: torch.device, precision: Precision
 ) -> Tensor:
-    """Return float32 logits `[B, K, H, W]` for uint8 images `[B, C, H, W]`, on `device`."""
-    with torch.inference_mode(), precision.autocast(device):
-        logits: Tensor = model(normalize(images.to(device, non_blocking=True)))
-    return logits.float()
+    """Return float32 logits `[B, K, H, W]` for uint8 images `[B, C, H, W]`, on `device`.
+
+    Validation, the final results, `segreg evaluate` and `segreg predict` all come here, so that the same weights give
+    the same numbers. The images take the memory layout of the weights; a batch that memory has no room for is computed
+    in halves.
+    """
+    try:
+        with torch.no_grad(), precision.predicting(device):
+            shown = images.to(device, non_blocking=True).contiguous(memory_format=_layout(model))
+            logits: Tensor = model(normalize(shown))
+        return logits.float()
+    except Exception as error:
+        if len(images) == 1 or not out_of_memory(error):
+            raise
+    # Outside the except block, where the error would keep the tensors alive that did not fit.
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return torch.cat([predict_logits(model, normalize, half, device, precision) for half in images.tensor_split(2)])
+
+
+def _layout(model: nn.Module) -> torch.memory_format:
+    """Return the memory layout of a network's weights, by the first that has one of the two; else channels-last."""
+    for weight in model.parameters():
+        last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last)
+        if weight.ndim == 4 and last != weight.is_contiguous():
+            return torch.channels_last if last else torch.contiguous_format
+    return torch.channels_last
 
 
 def describe(model: Segmenter) -> dict[str, Any]:

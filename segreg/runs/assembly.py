@@ -85,6 +85,7 @@ class Assembly:
         splits = split_of(recipe, dataset, progress)
         augment = _tried_augmentation(recipe, dataset.task)
         losses = build.build_losses(recipe, dataset.task)
+        own_losses = build.build_losses(recipe, dataset.task) if recipe.auxiliary else []
         build.build_metrics(recipe, dataset.task)
         seed_everything(recipe.seed)
         model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), dataset.task)
@@ -96,7 +97,7 @@ class Assembly:
             synchronise_batch_norm(model, device)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
         auxiliary = recipe.auxiliary.weight if recipe.auxiliary else 0.0
-        objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary)
+        objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary, auxiliary_losses=own_losses)
         chosen = [index for indices in splits.values() for index in indices]
         prepared = prepare_images(dataset, recipe, chosen, progress)
         pixels = {split: SplitPixels.of_prepared(prepared, indices) for split, indices in splits.items()}

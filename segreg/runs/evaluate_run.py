@@ -21,7 +21,7 @@ from segreg.models import build
 from segreg.models.segmenter import verify
 from segreg.runs.assembly import prepare_images, split_of
 from segreg.runs.environment import banner
-from segreg.runs.results import Warnings
+from segreg.runs.results import Warnings, in_half
 from segreg.runtime.files import read_json, write_json
 from segreg.runtime.output import as_file_name
 from segreg.runtime.progress import Progress
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from segreg.inference.predictor import Predictor
     from segreg.registry.protocols import Dataset
     from segreg.runs.trained_run import Run
+    from segreg.runtime.device import PrecisionName
 
 THRESHOLD_METRIC = "best_threshold"
 
@@ -47,6 +48,7 @@ class Request:
         weights: of the best epoch or of the last one.
         overrides: `key.path=value` of the run's recipe: of section evaluate, and input.size.
         libraries: whose numbers are reported besides.
+        precision: what the network computes in; `recipe` is as in validation and in the run's results.
         device: where the network computes.
         out: the folder for what is written; None: in the run's `evaluations`, by what is scored and how.
     """
@@ -58,6 +60,7 @@ class Request:
     weights: Literal["best", "last"] = "best"
     overrides: Sequence[str] = ()
     libraries: Sequence[Library] = ()
+    precision: PrecisionName | Literal["recipe"] = "recipe"
     device: str = "auto"
     out: Path | None = None
 
@@ -94,7 +97,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             hint=did_you_mean(request.split, SPLITS) or f"the splits are {listed(SPLITS)}",
         )
     recipe = _as_asked(run, request)
-    predictor = run.predictor(request.weights, device=request.device, precision="recipe")
+    predictor = run.predictor(request.weights, device=request.device, precision=request.precision)
     if recipe.input.size != run.recipe.input.size:
         verify(run.model(request.weights), image_size=recipe.input.size, in_channels=recipe.input.channels)
     predictor = dataclasses.replace(predictor, input=recipe.input)
@@ -176,7 +179,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
 def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[str]:
     """Return what `rescore` found, as lines."""
     split = evaluation["scored_on"]
-    how = f"at {evaluation['resolution']} resolution, {evaluation['weights']} weights"
+    how = f"at {evaluation['resolution']} resolution, {evaluation['weights']} weights{in_half(evaluation['precision'])}"
     if evaluation["threshold_is"]:
         how += f", threshold {evaluation['threshold']:.12g} ({evaluation['threshold_is']})"
     lines = [
@@ -293,6 +296,8 @@ def _folder_name(scored: str, request: Request) -> str:
         names.append(f"threshold-{request.threshold}")
     if request.weights == "last":
         names.append("last")
+    if request.precision != "recipe":
+        names.append(request.precision)
     names += [re.sub(r"[^\w.-]+", "-", override).strip("-") for override in request.overrides]
     return "_".join(names)[:200]
 

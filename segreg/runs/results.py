@@ -181,6 +181,11 @@ def draw_run(directory: RunDirectory, scored: RunScores, warnings: Warnings) -> 
             scored.evaluator.save_overlays(scored.shown, directory.overlays, warnings.instead_of_error)
 
 
+def in_half(precision: str) -> str:
+    """Return ", in bf16" for scores that a network of half precision was given, else nothing."""
+    return "" if precision == "float32" else f", in {precision}"
+
+
 def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[str]:
     """Return the lines that a run prints at its end."""
     if results["stopped_because"] == "interrupted":
@@ -200,7 +205,10 @@ def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[
     split = results["scored_on"]
     if split:
         count = results["images"][split]
-        lines.append(f"{split} ({count} images, at {results['resolution']} resolution, {weights} weights):")
+        lines.append(
+            f"{split} ({count} images, at {results['resolution']} resolution, {weights} weights"
+            f"{in_half(results.get('precision', 'float32'))}):"
+        )
         lines += format_values(results["metrics"][split], results.get("intervals", {}).get(split, {}))
     lines.append(f"everything is in {directory.path}")
     return lines

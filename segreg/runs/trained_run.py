@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -272,7 +273,8 @@ class Run:
         Args:
             weights: those of the best epoch or of the last one.
             device: where it computes; "auto" takes the GPU where there is one.
-            precision: what it computes in; "recipe" is what scoring computes in, where the device has it.
+            precision: what it computes in; "recipe" is what scoring computes in, where the device has it, and
+                "float32" is exact, without the TF32 that a run of float32 has on a GPU.
 
         Raises:
             SegregError: there are no such weights yet, they don't fit the installed plugins' network, or there is no
@@ -298,6 +300,9 @@ class Run:
         which = " (last weights)" if file == self.directory.last else ""
         if which and weights == "best":
             which = " (last weights: no epoch was the best)"
+        computing = choose_precision(name, place)
+        if precision == "float32":
+            computing = dataclasses.replace(computing, exact=True)
         predictor = self._predictors[weights, device, precision] = Predictor(
             name=str(self.directory.path) + which,
             model=model,
@@ -306,7 +311,7 @@ class Run:
             task=notes.task(),
             threshold=self.network.threshold,
             device=place,
-            precision=choose_precision(name, place),
+            precision=computing,
         )
         return predictor
 

@@ -7,6 +7,8 @@ import os
 import platform
 import random
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -29,18 +31,38 @@ class Precision:
         dtype: what `torch.autocast` computes in, None where everything is float32.
         scaler: whether gradients are scaled, so that fp16 does not lose the small ones.
         reason: why it was chosen, one sentence for the run's header.
+        exact: whether predictions do without TF32, which GPUs use for what is float32.
     """
 
     name: str
     dtype: torch.dtype | None
     scaler: bool
     reason: str
+    exact: bool = False
 
     def autocast(self, device: torch.device) -> torch.autocast:
         """Return the context in which the forward pass runs."""
         import torch
 
         return torch.autocast(device.type, dtype=self.dtype or torch.float32, enabled=self.dtype is not None)
+
+    @contextmanager
+    def predicting(self, device: torch.device) -> Iterator[None]:
+        """Be the context in which predictions and scores are computed: `autocast`, without TF32 where it is exact."""
+        import torch
+
+        if not self.exact:
+            with self.autocast(device):
+                yield
+            return
+        before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+        torch.backends.cudnn.allow_tf32 = False
+        torch.set_float32_matmul_precision("highest")
+        try:
+            yield
+        finally:
+            torch.backends.cudnn.allow_tf32 = before[0]
+            torch.set_float32_matmul_precision(before[1])
 
 
 def devices() -> list[str]:

@@ -39,6 +39,7 @@ class Objective(nn.Module):
         normalize: nn.Module,
         losses: Sequence[tuple[str, float, Loss]],
         auxiliary_weight: float = 0.4,
+        auxiliary_losses: Sequence[tuple[str, float, Loss]] = (),
     ) -> None:
         """Combine a network and its losses.
 
@@ -47,6 +48,8 @@ class Objective(nn.Module):
             normalize: maps uint8 images to the network's input.
             losses: name, weight and function of each loss. Repeated names are numbered.
             auxiliary_weight: factor of all losses on the auxiliary logits.
+            auxiliary_losses: the same losses, built once more for the auxiliary logits, because a loss may count its
+                calls; without them, copies are taken, and what functions keep in closures is shared.
 
         Raises:
             SegregError: there is no loss.
@@ -62,8 +65,9 @@ class Objective(nn.Module):
         self.losses = tuple(loss for _, _, loss in losses)
         # Losses that are modules are registered as well, so that class weights and the like move with the network.
         self.loss_modules = nn.ModuleList(loss for loss in self.losses if isinstance(loss, nn.Module))
-        # A loss may count its calls, so that the auxiliary decoder has its own.
-        self.auxiliary_losses = copy.deepcopy(self.losses) if getattr(model, "auxiliary", None) is not None else ()
+        has_auxiliary = getattr(model, "auxiliary", None) is not None
+        own = tuple(loss for _, _, loss in auxiliary_losses) or copy.deepcopy(self.losses)
+        self.auxiliary_losses = own if has_auxiliary else ()
         self.auxiliary_loss_modules = nn.ModuleList(
             loss for loss in self.auxiliary_losses if isinstance(loss, nn.Module)
         )
@@ -81,13 +85,16 @@ class Objective(nn.Module):
         for ignored pixels; terms are scalars, logits `[B, K, H, W]`.
         """
         image = self.normalize(images)
+        maps = [logits.float() for logits in (self.model.all_logits(image) if self.training else [self.model(image)])]
+        return self.terms_of(maps, targets), maps[0]
+
+    def terms_of(self, maps: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
+        """Return the named terms, "loss" first, of float32 logits: the main ones and then the auxiliary decoder's."""
         targets = targets.long()
-        maps = self.model.all_logits(image) if self.training else [self.model(image)]
         terms: dict[str, Tensor] = {}
-        total = torch.zeros((), device=images.device)
+        total = torch.zeros((), device=targets.device)
         # Losses see float32 whatever the network computed in: a soft Dice over 65 thousand pixels overflows fp16.
-        with torch.autocast(images.device.type, enabled=False):
-            maps = [logits.float() for logits in maps]
+        with torch.autocast(targets.device.type, enabled=False):
             for index, logits in enumerate(maps):
                 prefix, factor = (AUXILIARY, self.auxiliary_weight) if index else ("", 1.0)
                 losses = self.auxiliary_losses if index else self.losses
@@ -97,7 +104,7 @@ class Objective(nn.Module):
                         value = _attached(name, loss, value, logits, targets)
                     terms[prefix + name] = terms.get(prefix + name, 0) + value
                     total = total + factor * weight * value
-        return {TOTAL: total, **terms}, maps[0]
+        return {TOTAL: total, **terms}
 
 
 def _scalar(name: str, loss: object, value: object) -> Tensor:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed
 from segreg.evaluation.scores import compute, compute_over_processes, disable_sync
+from segreg.models.segmenter import predict_logits
 from segreg.runtime import distributed
 from segreg.runtime.device import available_mib, out_of_memory, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main, is_main
@@ -414,38 +415,21 @@ def validation_pass(
     training: Training, val: BatchLoader, metrics: MetricCollection, epoch: int, progress: Progress
 ) -> dict[str, float]:
     """Return the mean losses and the metrics of the validation split."""
-    model = training.eval_model.eval()
-    as_main_has(model.buffers())  # BatchNorm's statistics differ between processes
+    own = training.eval_model.eval()
+    as_main_has(own.buffers())  # BatchNorm's statistics differ between processes
     meter = LossMeter(f"validation, epoch {epoch}", training.device)
     note = LossNote(lambda: (meter.read(), meter.images))
     metrics.reset()
     with progress.watch(f"epoch {epoch}/{training.settings.epochs} validation", len(val), "batches") as advance:
         for batch in val.epoch(0):
             images, targets = to_device(batch, training)
-            terms, logits = eval_in_micro_batches(training, images, targets, progress.say)
+            # Neither compiled nor in micro-batches: as the same weights are scored afterwards.
+            logits = predict_logits(own.model, own.normalize, images, training.device, training.precision)
             metrics.update(logits, targets.long())
-            meter.add(terms, batch.ids)
+            meter.add(own.terms_of([logits], targets), batch.ids)
             advance(1, note() if note.due() else None)  # sync, at most once a second
         losses, _ = meter.read_all()  # sync, once an epoch
     return {**named("val", losses), **{f"val.{name}": value for name, value in compute_over_processes(metrics).items()}}
-
-
-def eval_in_micro_batches(
-    training: Training, images: Tensor, targets: Tensor, say: Callable[[str], None]
-) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the loss terms of the evaluated model, each a mean over the images, and its logits `[B, K, H, W]`."""
-
-    def compute() -> list[tuple[Mapping[str, Any], Tensor]]:
-        with training.precision.autocast(training.device):
-            return [training.eval_model(*each) for each in split((images, targets), training.micro_batches)]
-
-    results = retried(training, compute, len(images), say)
-    shares = [len(logits) / len(images) for _, logits in results]
-    means = {
-        name: sum(share * terms[name] for share, (terms, _) in zip(shares, results, strict=True))
-        for name in results[0][0]
-    }
-    return means, torch.cat([logits for _, logits in results])
 
 
 def to_device(batch: Batch, training: Training) -> tuple[Tensor, Tensor]:
@@ -513,8 +497,8 @@ def directions(training: Training, data: TrainingData) -> dict[str, bool | None]
     batch = next(iter(data.val.epoch(0)))
     images, targets = to_device(batch, training)
     metrics = data.metrics.clone()
-    with training.precision.autocast(training.device):
-        _, logits = training.objective.eval()(images[:1], targets[:1])
+    own = training.objective.eval()
+    logits = predict_logits(own.model, own.normalize, images[:1], training.device, training.precision)
     metrics.update(logits, targets[:1].long())
     larger: dict[str, bool | None] = {}
     for name, metric in metrics.items():
@@ -617,7 +601,7 @@ def _fits(training: Training, images: Tensor, targets: Tensor) -> bool:
 
 
 def use_smaller_micro_batches(training: Training, images: int, say: Callable[[str], None]) -> None:
-    """Double the number of micro-batches, in training and validation, after a batch of `images` did not fit.
+    """Double the number of micro-batches after a batch of `images` did not fit.
 
     Raises:
         SegregError: the micro-batches have one image each already, or there are several processes.
@@ -712,10 +696,8 @@ def compile_if_worthwhile(training: Training, epochs: int, say: Callable[[str], 
 
 
 def compile_network(training: Training) -> None:
-    """Let the network and its moving average be compiled at their first call."""
+    """Let training steps be compiled at the first of them; scores are computed without."""
     training.objective.compile()
-    if training.ema:
-        training.ema.network.compile()
     training.compiled = True
 
 
@@ -737,7 +719,6 @@ def continue_uncompiled(training: Training, error: BaseException, say: Callable[
             f"train.compile: this network can't be compiled here: {why}", hint="leave train.compile out"
         ) from error
     discard_gradients(training)
-    for network in (training.objective, training.eval_model):
-        network._compiled_call_impl = None  # noqa: SLF001, set by nn.Module.compile(), which has no way back
+    training.objective._compiled_call_impl = None  # noqa: SLF001, set by nn.Module.compile(), which has no way back
     training.compiled = False
     say(f"notice: compiling failed, and the run continues without it: {why}")

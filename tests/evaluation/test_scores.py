@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -243,6 +244,54 @@ def test_logits_are_float32_whatever_the_network_computes_in():
     bf16 = choose_precision("bf16", CPU)
     logits = predict_logits(nn.Conv2d(3, 1, 1), Float(), torch.zeros(1, 3, 4, 4, dtype=torch.uint8), CPU, bf16)
     assert logits.dtype == torch.float32
+
+
+def test_exact_predictions_do_without_tf32(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    seen = []
+
+    class Watching(nn.Conv2d):
+        def forward(self, images):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()))
+            return super().forward(images)
+
+    images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
+    for exact in (True, False):
+        predict_logits(Watching(3, 1, 1), Float(), images, CPU, replace(FLOAT32, exact=exact))
+    assert seen == [(False, "highest"), (True, torch.get_float32_matmul_precision())]
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_images_take_the_layout_of_the_weights(channels_last):
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    seen = []
+
+    class Watching(Float):
+        def forward(self, images):
+            seen.append(images.is_contiguous(memory_format=layout))
+            return super().forward(images)
+
+    network = nn.Conv2d(3, 2, 3).to(memory_format=layout)
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    for given in (images, images.contiguous(memory_format=torch.channels_last)):
+        predict_logits(network, Watching(), given, CPU, FLOAT32)
+    assert seen == [True, True]
+
+
+def test_a_batch_that_memory_has_no_room_for_is_scored_in_halves():
+    sizes = []
+
+    class Small(Float):
+        def forward(self, images):
+            sizes.append(len(images))
+            if len(images) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return super().forward(images)
+
+    network, images = nn.Conv2d(3, 2, 1), torch.randint(0, 256, (5, 3, 4, 4), dtype=torch.uint8)
+    logits = predict_logits(network, Small(), images, CPU, FLOAT32)
+    torch.testing.assert_close(logits, predict_logits(network, Float(), images, CPU, FLOAT32))
+    assert sizes == [5, 3, 2, 1, 2]
 
 
 def test_what_is_not_defined_is_not_a_number():

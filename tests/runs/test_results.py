@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import re
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -252,6 +253,28 @@ def test_overlays_of_an_evaluation_before_are_removed(tmp_path, segreg):
     run.directory.results.unlink()
     assert segreg("run", "--resume", run.directory.path).status == 0
     assert len(list(run.directory.overlays.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [("train.precision=bf16", "evaluate.batch_size=3", "train.ema=0.9"),
+     ("train.precision=float32", "train.channels_last=false")],
+)  # fmt: skip
+def test_validation_the_results_and_evaluate_give_the_same_weights_the_same_scores(tmp_path, segreg, overrides):
+    metrics = "evaluate.metrics=[dice, boundary_iou, roc_auc, mse]"
+    run = tiny_runs.run(tmp_path, "train.epochs=2", "evaluate.overlays=0", metrics, *overrides)
+    val = run.results["metrics"]["val"]
+    row = run.history[run.results["best_epoch"] - 1]
+    assert {name: row[f"val.{name}"] for name in val} == val
+    printed = segreg("evaluate", run.directory.path, "--split", "val", "--json")
+    assert printed.status == 0, printed.err
+    assert json.loads(printed.out)["metrics"]["val"] == val
+    exact = json.loads(segreg("evaluate", run.directory.path, "--split", "val", "--precision", "float32", "--json").out)
+    assert (exact["precision"], Path(exact["out"]).name) == ("float32", "val_float32")
+    half = overrides[0].endswith("bf16")
+    assert (exact["metrics"]["val"] != val) == half
+    assert exact["metrics"]["val"] == pytest.approx(val, abs=0.02)
+    assert run.results["precision"] == ("bf16" if half else "float32")
 
 
 def test_254_classes_are_scored_drawn_and_reported(tmp_path, segreg):

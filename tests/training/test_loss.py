@@ -63,6 +63,24 @@ def test_a_loss_with_state_has_a_state_for_each_output():
     assert {"loss_modules.0.calls", "auxiliary_loss_modules.0.calls"} <= objective.state_dict().keys()
 
 
+def test_a_loss_with_state_in_a_closure_is_built_once_for_each_output():
+    def ramp():
+        calls = 0
+
+        def loss(logits, target):
+            nonlocal calls
+            calls += 1
+            return calls * bce(logits, target)
+
+        return [("ramp", 1.0, loss), ("bce", 1.0, bce)]
+
+    objective = Objective(network(), Scale(), ramp(), auxiliary_losses=ramp())
+    for calls in (1, 2, 3):
+        terms, _ = objective(IMAGES, TARGETS)
+        torch.testing.assert_close(terms["ramp"], calls * terms["bce"])
+        torch.testing.assert_close(terms["auxiliary.ramp"], calls * terms["auxiliary.bce"])
+
+
 def test_losses_that_want_to_know_get_the_epoch():
     ramp = Ramp()
     objective = Objective(network(), Scale(), [("ramp", 1.0, ramp), ("bce", 1.0, bce)])

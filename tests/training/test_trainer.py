@@ -467,7 +467,7 @@ def test_compile_compiles_the_objective(tmp_path, monkeypatch):
     settings = replace(SETTINGS, ema=0.5, compile=True)
     network, _ = train(tmp_path / "a", settings=settings, objective=objective(dropout=0.0))
     eager, _ = train(tmp_path / "b", settings=replace(settings, compile=False), objective=objective(dropout=0.0))
-    assert compiled == ["Objective", "Objective"]
+    assert compiled == ["Objective"]
     assert_same(weights(network), weights(eager), rtol=1e-3, atol=1e-5)
 
 
@@ -633,7 +633,7 @@ def test_memory_may_run_out_in_the_middle_of_a_step(tmp_path):
     assert micro_batches_of(tmp_path / "short") == 2
 
 
-def test_out_of_memory_a_validation_continues_in_micro_batches(tmp_path):
+def test_out_of_memory_a_validation_continues_in_halves(tmp_path):
     class InValidation(Scale):
         def forward(self, images):
             if not self.training and len(images) > 4:
@@ -645,7 +645,7 @@ def test_out_of_memory_a_validation_continues_in_micro_batches(tmp_path):
     val = BatchLoader(count=13, size=6, shuffle=False, seed=1)
     train(tmp_path / "short", objective=network, val=val)
     train(tmp_path / "whole", objective=objective(**PLAIN), val=val)
-    assert micro_batches_of(tmp_path / "short") == 2
+    assert micro_batches_of(tmp_path / "short") == 1  # the training's own
     ours, theirs = (history.read(tmp_path / name)[0] for name in ("short", "whole"))
     assert ours["val.loss"] == pytest.approx(theirs["val.loss"], rel=1e-6)
     assert ours["val.agreement.pixels"] == theirs["val.agreement.pixels"]
