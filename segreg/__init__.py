@@ -2,7 +2,7 @@
 
     import segreg
 
-    recipe = segreg.load_recipe("recipes/isic_v3plus.yaml", ["train.epochs=3"])
+    recipe = segreg.load_recipe("recipes/isic_v3plus.yaml", {"train.epochs": 3})
     run = segreg.run_recipe(recipe)
     labels = run.predict("photo.jpg")
 
@@ -14,7 +14,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from segreg.api import build_part, load_recipe, run_recipe
+    from segreg.api import (
+        Evaluation,
+        build_loaders,
+        build_loss,
+        build_model,
+        build_part,
+        check,
+        data_check,
+        evaluate,
+        load_recipe,
+        predict,
+        report,
+        resume,
+        run_recipe,
+    )
     from segreg.config.recipe import Recipe
     from segreg.errors import SegregError
     from segreg.registry.entry import Command, Entry, Family
@@ -23,8 +37,12 @@ if TYPE_CHECKING:
     from segreg.runs.trained_run import Run, load_run
     from segreg.task import IGNORE_INDEX, Task
 
+__version__: str
 _NAMES = {
-    "segreg.api": ("build_part", "load_recipe", "run_recipe"),
+    "segreg.api": (
+        "Evaluation", "build_loaders", "build_loss", "build_model", "build_part", "check", "data_check", "evaluate",
+        "load_recipe", "predict", "report", "resume", "run_recipe",
+    ),
     "segreg.config.recipe": ("Recipe",),
     "segreg.errors": ("SegregError",),
     "segreg.registry.entry": ("Command", "Entry", "Family"),
@@ -32,17 +50,23 @@ _NAMES = {
     "segreg.registry.protocols": ("KINDS", "Dataset", "Decoder", "Encoder", "Loss", "Sample", "Schedule"),
     "segreg.runs.trained_run": ("Run", "load_run"),
     "segreg.task": ("IGNORE_INDEX", "Task"),
-}
+}  # fmt: skip
 _LAZY = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "IGNORE_INDEX", "KINDS", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Family", "Loss", "Recipe", "Run",
-    "Sample", "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
+    "IGNORE_INDEX", "KINDS", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation", "Family", "Loss",
+    "Recipe", "Run", "Sample", "Schedule", "SegregError", "Task", "__version__", "build_loaders", "build_loss",
+    "build_model", "build_part", "check", "data_check", "evaluate", "hookimpl", "load_recipe", "load_run", "predict",
+    "report", "resume", "run_recipe",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name's module when the name is first used."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("segreg-toolkit")
     if name not in _LAZY:
         raise AttributeError(f"module 'segreg' has no attribute {name!r}")
     import importlib

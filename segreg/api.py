@@ -1,22 +1,40 @@
-"""segreg from Python: load a recipe, change it, run it, build any part by its name."""
+"""segreg from Python: the command line's commands as functions, a recipe's parts for one's own loop, any part by name.
+
+Overrides are `key.path=value` strings, as on the command line, or a mapping: `{"train.epochs": 3}`, `{"encoder":
+{"name": "resnet18", "weights": None}}`. Every mistake is a `SegregError`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from segreg.config.recipe import Recipe, read_recipe
-from segreg.config.resolve import choose, resolve
-from segreg.errors import SegregError, did_you_mean, listed, with_article
+from segreg.config.recipe import Overrides, Recipe, as_written, override_words, read_recipe
+from segreg.config.resolve import Resolved, choose, resolve
+from segreg.errors import Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
-from segreg.runs.trained_run import Run
+from segreg.runs.trained_run import Run, Weights, load_run
+from segreg.runtime.progress import Mode
 from segreg.task import Task
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
-    """Return a recipe file with `key.path=value` overrides applied; `Recipe.changed` applies more.
+    from segreg.data.inspection import Report
+    from segreg.evaluation.conventions import Library
+    from segreg.inference.predictions import Summary
+    from segreg.inference.predictor import InferenceConfig
+    from segreg.inference.writer import Kind
+    from segreg.models.segmenter import Segmenter
+    from segreg.runs.untrained import Loaders, RecipeLoss
+
+
+def load_recipe(file: Path | str, overrides: Overrides = ()) -> Recipe:
+    """Return a recipe file with overrides applied; `Recipe.changed` applies more.
 
     Raises:
         SegregError: the file is not a recipe. What it names is checked when it runs.
@@ -25,17 +43,20 @@ def load_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
 
 
 def run_recipe(
-    recipe: Recipe | Path | str,
-    *,
-    out: Path | str = "runs",
-    progress: Literal["auto", "bar", "lines", "quiet"] = "auto",
+    recipe: Recipe | Path | str, overrides: Overrides = (), *, out: Path | str = "runs", progress: Mode = "auto"
 ) -> Run:
     """Run a recipe, or a recipe file, and return the finished run.
 
+    Where training is interrupted, by Ctrl-C or a notebook's stop button, the run is returned as far as it got:
+    `results["stopped_because"]` is "interrupted", its repr says so, and `segreg.resume(run)` continues. An interrupt
+    before training leaves nothing behind, and one while the run is scored raises `KeyboardInterrupt`, which names the
+    run's directory.
+
     Args:
         recipe: what to run.
+        overrides: what to change of it.
         out: the folder in which the run's directory is made.
-        progress: a moving bar, plain lines, nothing, or what fits the terminal.
+        progress: a moving bar, plain lines, nothing, or what fits the terminal or notebook.
 
     Raises:
         SegregError: anything in the recipe, its plugins or its data is wrong.
@@ -43,9 +64,317 @@ def run_recipe(
     from segreg.runs.run import start_run
     from segreg.runtime.progress import progress as shown
 
-    written = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    registry = load_registry()
+    written, registry = _written(recipe, overrides), load_registry()
     return start_run(written, resolve(written, registry), registry, out=Path(out), progress=shown(progress))
+
+
+def resume(
+    run: Run | Path | str,
+    overrides: Overrides = (),
+    *,
+    progress: Mode = "auto",
+    without_history: bool = False,
+) -> Run:
+    """Continue a run, or the run of a directory, from its last finished epoch, and return it.
+
+    Args:
+        run: what to continue.
+        overrides: what to change from here on, such as `{"train.epochs": 40}`.
+        progress: as for `run_recipe`.
+        without_history: whether to continue where rows of the history are lost.
+
+    Raises:
+        SegregError: there is no such run, another process works on it, its data has changed, or an override would
+            change what is past.
+    """
+    from segreg.runs.run import resume_run
+    from segreg.runtime.progress import progress as shown
+
+    words = override_words(overrides)
+    path = _run(run).directory.path
+    return resume_run(path, load_registry(), shown(progress), overrides=words, without_history=without_history)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    Attributes:
+        folder: where everything is written.
+        data: what `metrics.json` there holds.
+    """
+
+    folder: Path
+    data: Mapping[str, Any]
+
+    @property
+    def split(self) -> str:
+        """Return what was scored: "train", "val", "test", or "all" of other data."""
+        return str(self.data["scored_on"])
+
+    @property
+    def scores(self) -> Mapping[str, float]:
+        """Return the scores by their full names, such as "dice.per_image_mean"."""
+        return self.data["metrics"][self.split]
+
+    @property
+    def intervals(self) -> Mapping[str, Sequence[float]]:
+        """Return 95% bootstrap intervals over images, low and high, by the names of scores that have one."""
+        return self.data["intervals"][self.split]
+
+    def __repr__(self) -> str:
+        from segreg.runs.evaluate_run import format_evaluation
+
+        return "\n".join(format_evaluation(self.data, self.folder))
+
+
+def evaluate(
+    run: Run | Path | str,
+    overrides: Overrides = (),
+    *,
+    split: str | None = None,
+    data: Recipe | Path | str | None = None,
+    resolution: Literal["input", "original"] | None = None,
+    threshold: float | Literal["best"] | None = None,
+    weights: Weights = "best",
+    libraries: Sequence[Library] = (),
+    device: str = "auto",
+    out: Path | str | None = None,
+    progress: Mode = "quiet",
+) -> Evaluation:
+    """Score a run's network on a split, or on other data, and write everything into a folder as `segreg evaluate` does.
+
+    Args:
+        run: a run, or its directory.
+        overrides: of the recipe's section evaluate, and of input.size.
+        split: "train", "val" or "test"; None: test, val where the run has no test, or all of other data.
+        data: a recipe whose data set is scored instead.
+        resolution: at which size masks are compared; None: the recipe's.
+        threshold: probability from which a pixel is foreground, or "best" for the one with the best Dice on val.
+        weights: of the best epoch or of the last one.
+        libraries: "smp", "mmseg", "torchmetrics", "sklearn": also what these would print.
+        device: "auto" takes a GPU where there is one.
+        out: the folder; None: in the run's `evaluations`.
+        progress: as for `run_recipe`.
+
+    Raises:
+        SegregError: there are no weights, or the samples are gone or have other classes.
+    """
+    from segreg.runs.evaluate_run import Request, rescore
+    from segreg.runtime.device import prepare_process
+    from segreg.runtime.progress import progress as shown
+
+    prepare_process()
+    request = Request(
+        split=split, data=None if data is None else _resolved(data), resolution=resolution, threshold=threshold,
+        weights=weights, overrides=override_words(overrides), libraries=tuple(libraries), device=device,
+        out=None if out is None else Path(out),
+    )  # fmt: skip
+    found, folder = rescore(_run(run), request, shown(progress))
+    return Evaluation(folder, found)
+
+
+@overload
+def predict(
+    run: Run | Path | str,
+    images: NDArray[Any] | Path | str | Sequence[NDArray[Any] | Path | str],
+    *,
+    out: None = None,
+    weights: Weights = "best",
+    threshold: float | None = None,
+    config: InferenceConfig | None = None,
+    device: str = "auto",
+) -> list[NDArray[np.uint8]]: ...
+
+
+@overload
+def predict(
+    run: Run | Path | str,
+    images: Path | str | Sequence[Path | str],
+    *,
+    out: Path | str,
+    kinds: Sequence[Kind] = (),
+    weights: Weights = "best",
+    threshold: float | None = None,
+    config: InferenceConfig | None = None,
+    device: str = "auto",
+    progress: Mode = "quiet",
+) -> Summary: ...
+
+
+def predict(
+    run: Run | Path | str,
+    images: Any,
+    *,
+    out: Path | str | None = None,
+    kinds: Sequence[Kind] = (),
+    weights: Weights = "best",
+    threshold: float | None = None,
+    config: InferenceConfig | None = None,
+    device: str = "auto",
+    progress: Mode = "quiet",
+) -> list[NDArray[np.uint8]] | Summary:
+    """Return the labels of each image, or write masks into a folder.
+
+    Shape: uint8 labels at each image's own size: `[H, W]`, or 0 and 1 `[K, H, W]` if multilabel.
+
+    Args:
+        run: a run, or its directory.
+        images: files, folders and wildcards; without `out` arrays as well, uint8 or uint16 `[H, W]` or `[H, W, C]`.
+        out: the folder for masks; a summary of what was predicted is returned then.
+        kinds: with `out`, what is written beside masks: "probabilities", "coloured", "overlays", "strips".
+        weights: of the best epoch or of the last one.
+        threshold: probability from which a pixel is foreground; None: the recipe's.
+        config: tiles and averaged views; None: the whole image as it is.
+        device: "auto" takes a GPU where there is one.
+        progress: as for `run_recipe`, with `out`.
+
+    Raises:
+        SegregError: an image can't be read or does not fit; with `out`, the summary names it and the rest continue.
+    """
+    from segreg.inference.inputs import find_images
+    from segreg.inference.predictions import predict_files
+    from segreg.inference.predictor import WHOLE_IMAGE, predict_labels, prepare_image
+    from segreg.inference.writer import KINDS as WRITTEN
+    from segreg.inference.writer import Outputs
+    from segreg.runs.trained_run import read_pixels
+    from segreg.runtime.progress import progress as shown
+    from segreg.visualize.colours import label_colours
+
+    several = isinstance(images, Sequence) and not isinstance(images, str)
+    given = list(images) if several else [images]
+    opened = _run(run)
+    predictors = [opened.predictor(weights, device=device, precision="recipe")]
+    chosen = config or WHOLE_IMAGE
+    if out is None:
+        found: list[Any] = []
+        for image in given:
+            named = isinstance(image, (str, Path))
+            found += [each.file for each in find_images([str(image)])] if named else [image]
+        inputs = (prepare_image(predictors, *read_pixels(image, chosen), chosen) for image in found)
+        return [predict_labels(predictors, image, chosen, threshold=threshold) for image in inputs]
+    task, folder = predictors[0].task, Path(out)
+    outputs = Outputs(
+        folder=folder,
+        kinds=("masks", *(kind for kind in WRITTEN if kind in kinds and kind != "masks")),
+        task=task,
+        values="index" if task.mode == "multiclass" else "255",
+        colours=label_colours(task),
+        notice=f"trained on: {opened.notice}" if opened.notice else "",
+        truths=None,
+    )
+    files = find_images([str(image) for image in given], without=[folder / kind for kind in WRITTEN])
+    return predict_files(
+        files, predictors, outputs, chosen, threshold=threshold, progress=shown(progress), existing="replace"
+    )
+
+
+def report(run: Run | Path | str, out: Path | str | None = None) -> Path:
+    """Write a run's report.html, and return the file. A run that has not finished is reported as far as it got.
+
+    Args:
+        run: a run, or its directory.
+        out: the file; None: the run's `report.html`.
+
+    Raises:
+        SegregError: a file of the run is broken, or the report can't be written.
+    """
+    from segreg.reports import report_run
+
+    return report_run(_run(run).directory, None if out is None else Path(out))
+
+
+def check(recipe: Recipe | Path | str, overrides: Overrides = (), *, build: bool = False) -> list[Problem]:
+    """Return everything that is wrong with a recipe, each with its place and a hint; an empty list if it is fine.
+
+    Args:
+        recipe: a recipe, or its file.
+        overrides: what to change of it.
+        build: whether to build its network with random weights too, and to take one training step on random pixels.
+    """
+    from segreg.runtime.progress import Quiet
+
+    try:
+        resolved = _resolved(recipe, overrides)
+        if build:
+            from segreg.runs.dry_run import dry_run
+
+            dry_run(resolved, Quiet())
+    except SegregError as error:
+        return list(error.problems)
+    return []
+
+
+def data_check(recipe: Recipe | Path | str, overrides: Overrides = (), *, progress: Mode = "quiet") -> Report:
+    """Read a recipe's whole data set, and return what is wrong with it: `findings`, `verdict`, `lines()`, `as_data()`.
+
+    Raises:
+        SegregError: the recipe is wrong, or the data set can't be found.
+    """
+    from segreg.data.inspection import inspect
+    from segreg.models.build import build_dataset
+    from segreg.runtime.progress import progress as shown
+
+    resolved = _resolved(recipe, overrides)
+    return inspect(build_dataset(resolved), resolved.split, resolved.input, progress=shown(progress))
+
+
+def build_model(recipe: Recipe | Path | str, overrides: Overrides = ()) -> Segmenter:
+    """Return a recipe's network as training begins with it: its own weights, pretrained ones and `train.start_from`.
+
+    Python's, NumPy's and PyTorch's random numbers are seeded by the recipe's seed first, as a run does.
+
+    Shape: images as `build_loaders` gives them, float32 `[B, C, H, W]`, to logits `[B, K, H, W]`.
+
+    Raises:
+        SegregError: the recipe is wrong, or a part can't be built.
+    """
+    from segreg.models.build import build_dataset
+    from segreg.runs.assembly import seeded_network
+
+    resolved = _resolved(recipe, overrides)
+    return seeded_network(resolved, build_dataset(resolved).task)[0]
+
+
+def build_loaders(recipe: Recipe | Path | str, overrides: Overrides = (), *, progress: Mode = "quiet") -> Loaders:
+    """Return the loaders of a recipe's data: `train`, `val`, and `test` or None.
+
+    Each iteration over one is an epoch of `(images, targets)`: normalised float32 `[B, C, H, W]`, and int64 `[B, H, W]`
+    (`[B, K, H, W]` if multilabel) with 255 for ignored pixels. They are the batches that a run trains on.
+
+    Raises:
+        SegregError: the recipe is wrong, or its data.
+    """
+    from segreg.runs.untrained import loaders
+    from segreg.runtime.progress import progress as shown
+
+    return loaders(_resolved(recipe, overrides), shown(progress))
+
+
+def build_loss(recipe: Recipe | Path | str, overrides: Overrides = ()) -> RecipeLoss:
+    """Return the weighted sum of a recipe's losses, an `nn.Module`: `loss(output, target)` is a float32 scalar.
+
+    Shape: logits `[B, K, H, W]`, or the list that `model.all_logits(images)` gives, whose second map is scored with
+    the auxiliary decoder's weight; targets as the loaders give them.
+
+    Raises:
+        SegregError: the recipe is wrong, or a loss can't be built.
+    """
+    from segreg.runs.untrained import RecipeLoss
+
+    return RecipeLoss(_resolved(recipe, overrides))
+
+
+def _written(recipe: Recipe | Path | str, overrides: Overrides) -> Recipe:
+    return recipe.changed(overrides) if isinstance(recipe, Recipe) else read_recipe(recipe, overrides)
+
+
+def _resolved(recipe: Recipe | Path | str, overrides: Overrides = ()) -> Resolved:
+    return resolve(_written(recipe, overrides), load_registry())
+
+
+def _run(run: Run | Path | str) -> Run:
+    return run if isinstance(run, Run) else load_run(run)
 
 
 def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
@@ -68,7 +397,7 @@ def build_part(kind: str, name: str, *given: Any, **settings: Any) -> Any:
     if len(given) != len(wanted):
         words = ", ".join(wanted) or "nothing"
         raise SegregError(f"{kind} {name!r} is built from {words}; {len(given)} values were given")
-    choice = choose(kind, name, {key: _as_written(value) for key, value in settings.items()}, load_registry())
+    choice = choose(kind, name, {key: as_written(value) for key, value in settings.items()}, load_registry())
     for argument, value in zip(wanted, given, strict=True):
         if expected := _misfit(argument, value):
             problem = f'{kind} "{name}" is built from {argument}: {expected[0]} was expected, not {_short(value)}'
@@ -106,10 +435,3 @@ def _short(value: Any) -> str:
     """Return a value's words for a message: itself if it is plain, or else its type."""
     plain = value is None or isinstance(value, (bool, int, float, str))
     return repr(value)[:80] if plain else with_article(type(value).__name__)
-
-
-def _as_written(value: Any) -> Any:
-    """Return a Python value as a recipe writes it: a path as a string, a tuple as a list."""
-    if isinstance(value, Path):
-        return str(value)
-    return [_as_written(item) for item in value] if isinstance(value, tuple) else value

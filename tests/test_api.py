@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import plugged
 import segreg
 import tiny_runs
+from segreg.config.recipe import override_words
 from segreg.errors import SegregError
-
-PUBLIC = [
-    "IGNORE_INDEX", "KINDS", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Family", "Loss", "Recipe", "Run",
-    "Sample", "Schedule", "SegregError", "Task", "build_part", "hookimpl", "load_recipe", "load_run", "run_recipe",
-]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -24,10 +22,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
 
 
-def test_the_public_names_are_these():
-    assert sorted(segreg.__all__) == sorted(PUBLIC)
-    for name in segreg.__all__:
-        assert getattr(segreg, name) is not None
+def test_a_name_that_is_not_there_is_refused():
     with pytest.raises(AttributeError, match="module 'segreg' has no attribute 'train_everything'"):
         _ = segreg.train_everything
 
@@ -200,3 +195,114 @@ def test_a_builder_of_segregs_own_that_fails_is_a_bug_and_keeps_its_traceback(mo
     monkeypatch.setattr("segreg_plugins.losses.builders.refuse", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         segreg.build_part("loss", "cross_entropy", segreg.Task(("a",), "binary"))
+
+
+# the command line's commands as functions
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Return the folder of a recipe and its run of one epoch without augmentation."""
+    folder = tmp_path_factory.mktemp("trained")
+    return folder, tiny_runs.run(folder, "train.epochs=1", "augment=[]", "evaluate.overlays=0")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("train.epochs=3", ["train.epochs=3"]),
+        (["a=1", "b=2"], ["a=1", "b=2"]),
+        ({"train.epochs": 3, "seed": np.int64(4)}, ["train.epochs=3", "seed=4"]),
+        ({"train": {"epochs": 3, "ema": None}}, ["train.epochs=3", "train.ema=null"]),
+        ({"encoder": {"name": "resnet18", "weights": None}}, ["encoder={name: resnet18, weights: null}"]),
+        ({"encoder": {"weights": None}, "loss": "dice"}, ["encoder.weights=null", "loss=dice"]),
+        (
+            {"dataset.root": Path("/data/a b"), "input.size": (32, 64)},
+            ["dataset.root=/data/a b", "input.size=[32, 64]"],
+        ),
+        ({"train.device": "1"}, ["train.device='1'"]),
+        ({"loss": ["dice", {"name": "bce", "weight": 0.5}]}, ["loss=[dice, {name: bce, weight: 0.5}]"]),
+    ],
+)
+def test_overrides_are_strings_or_a_mapping(overrides, words):
+    assert override_words(overrides) == words
+
+
+def test_an_override_that_no_recipe_can_hold_is_refused_by_its_key():
+    with pytest.raises(SegregError, match=r'"train.epochs" is a Task, which a recipe can.t hold'):
+        override_words({"train.epochs": segreg.Task(("a",), "binary")})
+
+
+def test_a_mapping_of_overrides_changes_a_recipe_as_the_command_line_does(tmp_path):
+    file = tiny_runs.write_recipe(tmp_path)
+    words = ["train.epochs=1", "encoder={name: resnet18, weights: null}"]
+    given = {"train": {"epochs": 1}, "encoder": {"name": "resnet18", "weights": None}}
+    assert segreg.load_recipe(file, given).values == segreg.load_recipe(file, words).values
+
+
+def test_what_is_wrong_with_a_recipe_is_returned(tmp_path):
+    file = tiny_runs.write_recipe(tmp_path)
+    assert segreg.check(file) == []
+    problems = segreg.check(segreg.load_recipe(file), {"encoder": "resnet81", "train": {"epoch": 1}})
+    assert sorted(problem.message for problem in problems) == [
+        'the section "train" has no setting "epoch"', 'there is no encoder "resnet81"',
+    ]  # fmt: skip
+    assert segreg.check(tmp_path / "missing.yaml")[0].message.startswith("there is no recipe")
+    assert segreg.check(file, {"encoder.weights": None}, build=True) == []
+
+
+def test_a_run_is_scored_predicted_reported_and_continued(trained, tmp_path):
+    folder, run = trained
+    found = segreg.evaluate(run.directory.path, {"evaluate.threshold": 0.4}, split="val", out=tmp_path / "scores")
+    assert (found.split, found.folder) == ("val", tmp_path / "scores")
+    assert {"dice.pooled", "iou.pooled"} < set(found.scores)
+    assert len(found.intervals["dice.per_image_mean"]) == 2
+    assert repr(found).startswith("val (5 images, at input resolution, best weights, threshold 0.4 (given)):")
+    image = next((folder / "images").rglob("*.png"))
+    (labels,) = segreg.predict(run, image, device="cpu")
+    assert np.array_equal(labels, run.predict(image))
+    two = segreg.predict(run, [str(image), np.zeros((20, 30, 3), np.uint8)], device="cpu")
+    assert [one.shape for one in two] == [(48, 48), (20, 30)]
+    summary = segreg.predict(run, image, out=tmp_path / "predicted", kinds=["overlays"], device="cpu")
+    assert len(summary.predicted) == 1
+    assert len(list((tmp_path / "predicted").rglob("*.png"))) == 2
+    assert segreg.report(run, tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert segreg.data_check(run.directory.resolved).lines()[0] == "24 images, binary: lesion"
+
+
+def test_the_parts_of_a_recipe_train_as_a_run_does(trained):
+    _, run = trained
+    recipe = segreg.load_recipe(run.directory.resolved, {"train.channels_last": False})
+    model, loaders, loss = segreg.build_model(recipe), segreg.build_loaders(recipe), segreg.build_loss(recipe)
+    again = segreg.build_model(recipe).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses, model = [], model.train()
+    for images, targets in loaders.train:
+        assert (images.dtype, targets.dtype) == (torch.float32, torch.int64)
+        assert images.shape[2:] == targets.shape[1:] == (32, 32)
+        value = loss(model(images), targets)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item() * len(images))
+    assert len(losses) == len(loaders.train)
+    assert sum(losses) / 14 == pytest.approx(run.history[0]["train.loss"], rel=0.01)
+    assert len(loaders.val) == 2
+    assert sum(len(images) for images, _ in loaders.test) == 5
+
+
+def test_a_loss_takes_the_auxiliary_decoders_logits_too(trained):
+    _, run = trained
+    recipe = {"auxiliary": {"name": "deeplabv3plus", "channels": 16, "weight": 0.5}}
+    model, loss = (build(run.directory.resolved, recipe) for build in (segreg.build_model, segreg.build_loss))
+    images, targets = torch.zeros(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.long)
+    main, auxiliary = maps = model.eval().all_logits(images)
+    assert torch.isclose(loss(maps, targets), loss(main, targets) + 0.5 * loss(auxiliary, targets))
+
+
+def test_a_run_continues_from_python(tmp_path):
+    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0")
+    assert segreg.resume(run, {"train.epochs": 2}, progress="quiet").results["epochs"] == 2
+    with pytest.raises(SegregError, match=r'"loss" can.t be changed'):
+        segreg.resume(run.directory.path, {"loss": "dice"}, progress="quiet")

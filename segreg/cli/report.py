@@ -27,19 +27,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
-    from segreg.config.resolve import read_resolved
-    from segreg.reports import write_report
+    from segreg.reports import report_run
     from segreg.runs.directory import open_run_directory
 
     directory = open_run_directory(chosen.run)
-    try:
-        recipe = read_resolved(directory.resolved)
-    except SegregError as error:  # a plugin of then is gone; the run's files are still there to report
-        print(f"warning: what differs from the defaults is not marked: {error}", file=sys.stderr)
-        recipe = None
     if chosen.out is not None and chosen.out.is_dir():
         raise SegregError(f"{chosen.out} is a folder", hint=f"name a file: --out {chosen.out / 'report.html'}")
-    file = write_report(directory, recipe, chosen.out)
+    file = report_run(directory, chosen.out, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
     print(file)
     if chosen.open and not webbrowser.open(file.absolute().as_uri()):
         print(f"no browser could be started; open {file.absolute()}", file=sys.stderr)

@@ -12,11 +12,14 @@ from typing import Any
 
 import yaml
 
-from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
+from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.settings import format_value
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands in a recipe: `("loss", 0, "name")`."""
+
+Overrides = Iterable[str] | Mapping[str, Any]
+"""Changes of a recipe: `key.path=value` strings whose values are YAML, or a mapping of key paths to plain values."""
 
 COMMAND_LINE = Place("command line")
 _LARGEST_FILE = 200_000
@@ -67,8 +70,8 @@ class Recipe:
                 return places[path[:length]]
         return Place(self.source)
 
-    def changed(self, overrides: Iterable[str] = (), /) -> Recipe:
-        """Return the recipe with `key.path=value` overrides applied, in their order; values are YAML.
+    def changed(self, overrides: Overrides = (), /) -> Recipe:
+        """Return the recipe with overrides applied, in their order: see `override_words`.
 
         A name in place of a part (`encoder=timm/convnext_tiny`) drops the settings of the part it replaces.
 
@@ -77,7 +80,7 @@ class Recipe:
         """
         values = copy.deepcopy(dict(self.values))
         keys, places = dict(self.keys), dict(self.places)
-        for override in overrides:
+        for override in override_words(overrides):
             path, value = _parse_override(override)
             _put(values, path, value, override)
             for known in (keys, places):
@@ -89,7 +92,7 @@ class Recipe:
         return Recipe(values, keys, places, self.source, self.text)
 
 
-def read_recipe(file: Path | str, overrides: Iterable[str] = ()) -> Recipe:
+def read_recipe(file: Path | str, overrides: Overrides = ()) -> Recipe:
     """Read a recipe file.
 
     Raises:
@@ -246,6 +249,59 @@ def plain_scalar(text: str) -> Any:
     return text
 
 
+def override_words(overrides: Overrides) -> list[str]:
+    """Return overrides as `key.path=value` strings.
+
+    In a mapping, `{"train.epochs": 3}` and `{"train": {"epochs": 3}}` are the same: a mapping below a section's name
+    changes the settings that it names. With a name, as in `{"encoder": {"name": "resnet18"}}`, it replaces the part.
+
+    Raises:
+        SegregError: a value is not one that a recipe can hold.
+    """
+    if isinstance(overrides, str):
+        return [overrides]
+    if not isinstance(overrides, Mapping):
+        return list(overrides)
+    pairs: list[tuple[str, Any]] = []
+    for key, value in overrides.items():
+        if isinstance(value, Mapping) and "name" not in value and "." not in key:
+            pairs += [(f"{key}.{below}", inside) for below, inside in value.items()]
+        else:
+            pairs.append((key, value))
+    return [f"{key}={_one_line(key, as_written(value))}" for key, value in pairs]
+
+
+def as_written(value: Any) -> Any:
+    """Return a Python value as a recipe writes it: a path as a string, a tuple as a list, a NumPy number as Python's."""
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: as_written(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_written(item) for item in value]
+    return value.item() if callable(getattr(value, "item", None)) and getattr(value, "shape", None) == () else value
+
+
+def _one_line(key: str, value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./@-]*", value) and plain_scalar(value) == value:
+        return value
+    try:
+        text = yaml.dump(
+            value,
+            Dumper=_FlowDumper,
+            default_flow_style=True,
+            allow_unicode=True,
+            width=float("inf"),
+            sort_keys=False,
+        )
+    except yaml.YAMLError:
+        raise SegregError(
+            f'overrides: "{key}" is {with_article(type(value).__name__)}, which a recipe can\'t hold',
+            hint="numbers, strings, true or false, None, paths, and lists and mappings of these",
+        ) from None
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def is_override(word: str) -> bool:
     """Whether a word of the command line is `key.path=value` rather than a file's name."""
     return bool(re.match(r"^[A-Za-z_][\w.]*=", word)) and not os.path.exists(word)  # noqa: PTH110 - may be too long
@@ -335,6 +391,15 @@ def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
 _RecipeDumper.add_representer(float, _represent_float)
 _RecipeDumper.add_representer(list, _represent_list)
 _RecipeDumper.add_representer(str, _represent_str)
+
+
+class _FlowDumper(_RecipeDumper):
+    """Write everything on one line, as an override has it."""
+
+
+_FlowDumper.add_representer(
+    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
+)
 
 
 def recipes_folder() -> Path:

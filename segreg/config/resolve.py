@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.config.recipe import KeyPath, Recipe, read_recipe, to_yaml
+from segreg.config.recipe import KeyPath, Overrides, Recipe, read_recipe, to_yaml
 from segreg.config.sections import Evaluate, Input, Split, Train
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry.compatibility import DISTRIBUTION
@@ -168,7 +168,7 @@ def resolve_inference(recipe: Recipe, registry: Registry) -> InferenceRecipe:
     return _Check(recipe, registry).inference()
 
 
-def read_resolved(file: Path | str, overrides: Iterable[str] = ()) -> Resolved:
+def read_resolved(file: Path | str, overrides: Overrides = ()) -> Resolved:
     """Read a recipe file, and resolve it with the installed plugins.
 
     Raises:

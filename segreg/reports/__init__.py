@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from segreg.errors import SegregError
 
 if TYPE_CHECKING:
     from segreg.config.resolve import Resolved
@@ -27,3 +30,23 @@ def write_report(directory: RunDirectory, recipe: Resolved | None, file: Path | 
     from segreg.reports.run import page
 
     return write(page(directory, recipe), file or directory.report, "report")
+
+
+def report_run(
+    directory: RunDirectory, file: Path | None = None, *, warn: Callable[[str], object] = lambda _: None
+) -> Path:
+    """Write a run's report, as `write_report` does, with its recipe; return the report's file.
+
+    Args:
+        directory: the run's.
+        file: where to write it; the run's `report.html` if None.
+        warn: is called with what can't be marked where a plugin of the run is gone: its files are still there.
+    """
+    from segreg.config.resolve import read_resolved
+
+    try:
+        recipe = read_resolved(directory.resolved)
+    except SegregError as error:
+        warn(f"what differs from the defaults is not marked: {error}")
+        recipe = None
+    return write_report(directory, recipe, file)

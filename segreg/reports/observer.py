@@ -11,17 +11,11 @@ from segreg.registry.hooks import hookimpl
 @hookimpl(tryfirst=True)  # so that the other observers find the report
 def segreg_run_end(run: Path) -> None:
     """Write `report.html`; what goes wrong becomes a warning, and the run's results are not lost by it."""
-    from segreg.config.resolve import read_resolved
-    from segreg.reports import write_report
+    from segreg.reports import report_run
     from segreg.runs.directory import RunDirectory
 
-    directory = RunDirectory(run)
     try:
-        recipe = read_resolved(directory.resolved)
-    except SegregError:  # the run's plugins are not installed: what differs from the defaults is not marked
-        recipe = None
-    try:
-        write_report(directory, recipe)
+        report_run(RunDirectory(run))
     except Exception as error:
         reason = str(error) or type(error).__name__
         raise SegregError(f"no report was written: {reason}; segreg report {run} tries again") from error

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from segreg.models.segmenter import Segmenter
     from segreg.registry.protocols import Dataset
     from segreg.runtime.device import Precision
     from segreg.task import Task
@@ -87,12 +88,7 @@ class Assembly:
         losses = build.build_losses(recipe, dataset.task)
         own_losses = build.build_losses(recipe, dataset.task) if recipe.auxiliary else []
         build.build_metrics(recipe, dataset.task)
-        seed_everything(recipe.seed)
-        model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), dataset.task)
-        initial_weights = ""
-        if pretrained and (source := recipe.train.start_from) is not None:
-            started = start_from(model, source.expanduser(), recipe.train.start_part, dataset.task)
-            initial_weights = f"{source}: {started}"
+        model, initial_weights = seeded_network(recipe, dataset.task, pretrained=pretrained)
         if recipe.train.sync_batch_norm and count() > 1:
             synchronise_batch_norm(model, device)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
@@ -156,6 +152,18 @@ class Assembly:
             name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
             self.recipe.evaluate.threshold, self.device, self.precision,
         )  # fmt: skip
+
+
+def seeded_network(recipe: Resolved, task: Task, *, pretrained: bool = True) -> tuple[Segmenter, str]:
+    """Return the network as training begins with it, and which weights `train.start_from` brought.
+
+    Python's, NumPy's and PyTorch's random numbers are seeded by the recipe before it is built.
+    """
+    seed_everything(recipe.seed)
+    model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), task)
+    if not pretrained or (source := recipe.train.start_from) is None:
+        return model, ""
+    return model, f"{source}: {start_from(model, source.expanduser(), recipe.train.start_part, task)}"
 
 
 def _tried_augmentation(recipe: Resolved, task: Task) -> Augmentation | None:

@@ -200,7 +200,7 @@ class Run:
         from segreg.data import fit_image
         from segreg.data.images import fit_channels, to_uint8
 
-        pixels, name = _read(image)
+        pixels, name = read_pixels(image)
         section = self.network.input
         fitted = fit_image(to_uint8(fit_channels(pixels, section.channels, name), section.sixteen_bit, name), section)
         # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
@@ -234,7 +234,7 @@ class Run:
 
         predictors = [self.predictor(weights)]
         config = config or WHOLE_IMAGE
-        input_image = prepare_image(predictors, *_read(image, config), config)
+        input_image = prepare_image(predictors, *read_pixels(image, config), config)
         return predict_labels(predictors, input_image, config, threshold=threshold)
 
     def probabilities(
@@ -258,7 +258,7 @@ class Run:
 
         predictors = [self.predictor(weights)]
         config = config or WHOLE_IMAGE
-        input_image = prepare_image(predictors, *_read(image, config), config)
+        input_image = prepare_image(predictors, *read_pixels(image, config), config)
         return predict_probabilities(predictors, input_image, config)
 
     def predictor(
@@ -378,7 +378,7 @@ def load_run(path: Path | str) -> Run:
     return Run(open_run_directory(path))
 
 
-def _read(image: NDArray[Any] | Path | str, config: InferenceConfig | None = None) -> tuple[NDArray[Any], Path]:
+def read_pixels(image: NDArray[Any] | Path | str, config: InferenceConfig | None = None) -> tuple[NDArray[Any], Path]:
     """Return an image's pixels and what to call it in messages."""
     import numpy as np
 
