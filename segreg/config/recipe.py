@@ -272,7 +272,7 @@ def override_words(overrides: Overrides) -> list[str]:
 
 
 def as_written(value: Any) -> Any:
-    """Return a Python value as a recipe writes it: a path as a string, a tuple as a list, a NumPy number as Python's."""
+    """Return a Python value as a recipe writes it: paths as strings, tuples as lists, NumPy scalars as numbers."""
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
