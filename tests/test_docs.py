@@ -197,6 +197,14 @@ def test_every_page_is_in_the_index():
     assert linked == {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} - {"index.md"}
 
 
+def test_the_site_has_every_page_and_every_public_name():
+    site = tomllib.loads(text_of(ROOT / ".zensical.toml"))["project"]
+    pages = [page for group in site["nav"] for inside in group.values() for page in inside]
+    assert sorted(pages) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+    referred = re.findall(r"^::: segreg\.(\w+)$", text_of(DOCS / "reference.md"), re.MULTILINE)
+    assert set(referred) == {name for name in segreg.__all__ if not name.startswith("_")}
+
+
 def test_every_section_of_a_recipe_is_reported():
     reported = {word.split(".")[0] for word in spans(RECIPES)} | set(re.findall(r"^### (\w+)$", text_of(RECIPES), re.M))
     assert set(SECTIONS) <= reported
