@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segreg.cli.common import print_json
 from segreg.errors import SegregError
+
+if TYPE_CHECKING:
+    from segreg.runs.listing import KnownRun
 
 NAME = "runs"
 HELP = "list runs with their settings and scores, sorted and filtered"
@@ -17,6 +22,7 @@ EXAMPLES = """examples:
   segreg runs --where encoder=resnet* 'dice.pooled>0.8' state=finished
   segreg runs --columns run encoder train.batch_size dice.pooled val.dice.pooled
   segreg runs --where 'begun>=2026-01-31' --json
+  segreg runs --prune                                    free the space of what only resuming finished runs needs
 
 Names are those of columns (run, recipe, begun, changed, state, epochs, score, duration, size), of metrics
 (dice.pooled is that of the split that was scored, val.dice.pooled that of validation) and of settings by their path in
@@ -34,7 +40,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="only runs that meet all of these: NAME=VALUE with wildcards, and != < <= > >=",
     )  # fmt: skip
     parser.add_argument("--columns", nargs="+", metavar="NAME", default=[], help="what to tell of each run")
-    parser.add_argument("--json", action="store_true", help="print all that is known of each run as JSON, nothing else")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--json", action="store_true", help="print all that is known of each run as JSON, nothing else")
+    what.add_argument(
+        "--prune",
+        action="store_true",
+        help="delete state.pt of finished runs, which only training on needs; asks first",
+    )
+    parser.add_argument("--yes", action="store_true", help="with --prune: don't ask")
 
 
 def execute(chosen: argparse.Namespace) -> int:
@@ -52,6 +65,8 @@ def execute(chosen: argparse.Namespace) -> int:
     columns = chosen.columns or list(SHOWN)
     if not every:
         raise SegregError(f"there are no runs in {', '.join(map(str, folders))}", hint="segreg run makes them")
+    if chosen.prune:
+        return _prune(runs, yes=chosen.yes)
     if not runs:
         print(f"none of {len(every)} runs meets {' '.join(chosen.where)}")
     elif sys.stdout.isatty():
@@ -63,4 +78,28 @@ def execute(chosen: argparse.Namespace) -> int:
     for run in runs:
         for problem in run.problems:
             print(f"warning: {run.directory.path}: {problem}", file=sys.stderr)
+    return 0
+
+
+def _prune(runs: Sequence[KnownRun], *, yes: bool) -> int:
+    """List the training states of finished runs, and delete them once that is confirmed."""
+    from segreg.runs.listing import prunable, prune
+    from segreg.runs.table import format_size
+
+    files = prunable(runs)
+    if not files:
+        print("no finished run has a state.pt")
+        return 0
+    for file, count in files.items():
+        print(f"{format_size(count):>9}  {file}")
+    print(f"{format_size(sum(files.values())):>9}  in {len(files)} finished runs, which can't be resumed without it")
+    if not yes:
+        if not sys.stdin.isatty():
+            print("nothing was deleted; --yes deletes them")
+            return 0
+        if input("Delete? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was deleted")
+            return 0
+    prune(files)
+    print(f"deleted {len(files)} files")
     return 0

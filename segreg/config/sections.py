@@ -93,6 +93,8 @@ class Train:
         time_budget_minutes: training stops after the first epoch that ends later than this.
         start_from: a run's directory or a weights file to begin from; what fits of it is loaded and reported.
         start_part: whether `start_from` fills the whole network or its encoder alone.
+        keep_state: whether a run that has finished keeps `state.pt`, with which it can be resumed for more epochs:
+            `resumable` or `no`. It is most of a run's size, and predicting and scoring don't need it.
     """
 
     epochs: Count = 100
@@ -114,6 +116,7 @@ class Train:
     time_budget_minutes: PositiveFloat | None = None
     start_from: Path | None = None
     start_part: Literal["model", "encoder"] = "model"
+    keep_state: Literal["resumable", "no"] = "resumable"
 
     @property
     def batch(self) -> int:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import yaml
 from segreg.config.diff import in_short, part_names
 from segreg.errors import SegregError, did_you_mean
 from segreg.runs.directory import RunDirectory
+from segreg.runtime.lock import is_locked, locked_folder
 from segreg.training import history
 from segreg.training.checkpoint import STATE
 
@@ -168,6 +169,23 @@ def _by_path(path: str, value: Any) -> Iterator[tuple[str, Value]]:
         yield path, value
     else:
         yield path, in_short(value)
+
+
+def prunable(runs: Sequence[KnownRun]) -> dict[Path, int]:
+    """Return the training states of finished runs that no process works on, with their bytes."""
+    states = [one.directory.path / STATE for one in runs if one.state == "finished"]
+    return {file: file.stat().st_size for file in states if file.exists() and not is_locked(file.parent)}
+
+
+def prune(files: Iterable[Path]) -> None:
+    """Delete training states.
+
+    Raises:
+        SegregError: a process began to work on one of the runs; its state is kept.
+    """
+    for file in files:
+        with locked_folder(file.parent, "run"):
+            file.unlink(missing_ok=True)
 
 
 def find_runs(folders: Sequence[Path]) -> list[Path]:

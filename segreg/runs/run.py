@@ -122,7 +122,7 @@ def resume_run(
 
 CHANGEABLE = (
     "train.epochs", "train.early_stopping", "train.time_budget_minutes", "train.workers", "train.device",
-    "train.compile", "evaluate.overlays", "evaluate.batch_size",
+    "train.compile", "train.keep_state", "evaluate.overlays", "evaluate.batch_size",
 )  # fmt: skip
 """What a run may change when it continues: what does not touch the epochs that are past.
 
@@ -150,9 +150,11 @@ def _left_behind(
     if not (directory.path / STATE).exists():
         left = [file.name for file in (directory.best, directory.last, directory.results) if file.exists()]
         if rows or left:
+            kept = before.values.get("train", {}).get("keep_state") != "no"
             raise SegregError(
                 f"{directory.path / STATE} is missing, though epochs were finished: {len(rows)} rows of history"
-                + (f", {listed(left)}" if left else ""),
+                + (f", {listed(left)}" if left else "")
+                + ("" if kept else "; train.keep_state is no, so it was deleted when the run had finished"),
                 hint=f"nothing was changed. `segreg run {directory.resolved}` begins a new run with the same recipe, "
                 f"and with train.start_from={directory.path} from this one's weights",
             )
@@ -220,6 +222,8 @@ class _Job:
             raise
         if observer:
             observer.end(scored.results)
+            if self.recipe.train.keep_state == "no" and outcome.stopped_because != "interrupted":
+                (self.directory.path / STATE).unlink(missing_ok=True)
         barrier()  # every process returns a run whose files are complete
         return Run(self.directory)
 

@@ -229,7 +229,7 @@ def _cell(run: KnownRun, name: str, *, name_metric: bool) -> str:
     if name == "duration":
         return duration(run.seconds)
     if name == "size":
-        return _size(run.size())
+        return format_size(run.size())
     if name in _DATES:
         return str(value)[:16]
     if name == "score" and run.score:
@@ -240,7 +240,7 @@ def _cell(run: KnownRun, name: str, *, name_metric: bool) -> str:
     return str(value)
 
 
-def _size(count: int) -> str:
+def format_size(count: int) -> str:
     """Return "512 kB" or "1.2 GB"."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:

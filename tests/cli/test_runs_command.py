@@ -8,6 +8,7 @@ import re
 import pytest
 
 from planted_runs import plant, recipe
+from segreg.runtime.lock import locked_folder
 from test_architecture import HEAVY, modules_after
 
 
@@ -97,3 +98,24 @@ def test_nothing_heavy_is_imported(planted):
     status, modules = modules_after("runs", planted)
     assert status == 0
     assert modules & (HEAVY | {"rich", "pydantic"}) == set()
+
+
+def test_states_of_finished_runs_are_pruned_once_confirmed(segreg, planted, monkeypatch):
+    names = ("tiny/2026-01-31_12-00-00", "deep/2026-01-30_12-00-00", "bench/runs/seed-0")
+    tiny, deep, unfinished = (planted / name / "state.pt" for name in names)
+    for file in (tiny, deep, unfinished):
+        file.write_bytes(bytes(2048))
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    printed = segreg("runs", "--prune")
+    assert printed.out.endswith("nothing was deleted; --yes deletes them\n")
+    assert tiny.exists()
+    assert deep.exists()
+    with locked_folder(deep.parent, "run"):
+        printed = segreg("runs", "--prune", "--yes")
+    assert (tiny.exists(), deep.exists(), unfinished.exists()) == (False, True, True), "one is running, one unfinished"
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    for answer, there in (("", True), ("y", False)):
+        monkeypatch.setattr("builtins.input", lambda _, answer=answer: answer)
+        assert segreg("runs", "--prune").status == 0
+        assert deep.exists() == there
+    assert segreg("runs", "--prune").out == "no finished run has a state.pt\n"

@@ -438,3 +438,13 @@ def test_a_recipe_that_was_changed_since_is_reported(tmp_path, segreg):
     printed = segreg("run", "--resume", path)
     assert printed.status == 2
     assert "the training state does not fit this recipe" in printed.err
+
+
+def test_a_state_that_was_not_kept_is_reported_with_the_setting(tmp_path, segreg):
+    run = tiny_runs.run(tmp_path, "train.epochs=1", "train.keep_state=no")
+    assert not (run.directory.path / "state.pt").exists()
+    assert run.results["scored_on"] == "test"
+    printed = segreg("run", "--resume", run.directory.path, "train.epochs=2", "train.keep_state=resumable")
+    assert printed.status == 2
+    assert "train.keep_state is no, so it was deleted when the run had finished" in printed.err
+    assert f"train.start_from={run.directory.path}" in printed.err
