@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import importlib
 import importlib.metadata
+import importlib.util
 import inspect
 import json
 import os
@@ -393,6 +394,21 @@ def test_recipes_are_fine(page, block, tmp_path, builtin):
     resolve(read_recipe(file), builtin)
 
 
+def overrides_shown():
+    page = DOCS / "coming-from.md"
+    for line in text_of(page).splitlines():
+        if line.startswith("| "):
+            ours = line.split(" | ")[1]
+            yield from (span for span in re.findall(r"`([^`]+)`", ours) if re.match(r"[a-z][\w.]*=", span))
+
+
+@pytest.mark.parametrize("span", [span for span in dict.fromkeys(overrides_shown()) if span != "a.b=c"])
+def test_what_other_toolkits_say_is_accepted_here(span, tmp_path, builtin):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(blocks(DOCS / "tutorial.md", "yaml")[0], encoding="utf-8")
+    resolve(read_recipe(file, re.split(r" (?=[a-z_.]+=)", span)), builtin)
+
+
 def test_the_test_command_stands_where_ci_looks_for_it():
     lines = text_of(README).splitlines()
     begin, end = lines.index("<!-- test command -->"), lines.index("<!-- end -->")
@@ -534,6 +550,17 @@ def test_segreg_from_python(place):
     printed = place.python("".join(blocks(DOCS / "python.md", "python")))
     assert "('lesion',) binary" in printed
     assert "[2, 4, 8, 16, 16] 4 " in printed
+
+
+@pytest.mark.slow
+def test_ones_own_training_loop(place):
+    place.write("first.yaml", smaller(blocks(DOCS / "tutorial.md", "yaml")[0]))
+    *plain, own = blocks(DOCS / "pytorch.md", "python")
+    assert len(plain[0].strip().splitlines()) <= 17  # fifteen lines and what separates them
+    printed = place.python("".join(plain))
+    assert "dice.pooled" in printed
+    if importlib.util.find_spec("lightning"):
+        place.python(own)
 
 
 @pytest.mark.slow
