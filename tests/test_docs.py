@@ -563,6 +563,35 @@ def test_ones_own_training_loop(place):
         place.python(own)
 
 
+CELLS = """
+import ast, json
+namespace = {}
+for source in json.load(open("cells.json", encoding="utf-8")):
+    *lines, last = ast.parse(source).body
+    if not isinstance(last, ast.Expr):
+        exec(source, namespace)
+        continue
+    exec(compile(ast.Module(lines, []), "cell", "exec"), namespace)
+    value = eval(compile(ast.Expression(last.value), "cell", "eval"), namespace)
+    print("shown:", getattr(value, "_repr_html_", value.__repr__)())
+"""
+
+
+@pytest.mark.slow
+def test_the_notebook(place):
+    """Its cells are executed in order in one process, what a notebook would show below them included."""
+    notebook = json.loads(text_of(DOCS / "first_hour.ipynb"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells), "store it without outputs"
+    sources = ["".join(cell["source"]) for cell in cells]
+    place.write("cells.json", json.dumps(sources).replace('"train.epochs\\": 10', '"train.epochs\\": 1'))
+    place.environment["MPLBACKEND"] = "agg"
+    printed = place.python(CELLS)
+    assert 'did you mean "dice_bce"' in printed
+    assert printed.count("shown:") == 6
+    assert len(list(place.folder.glob("runs/lesions/*/report.html"))) == 2
+
+
 @pytest.mark.slow
 def test_the_readme(place):
     """Its plugin is installed, its recipe names the plugin's loss, and its Python runs it."""
