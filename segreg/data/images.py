@@ -306,6 +306,8 @@ def _from_pillow(image: Image.Image, head: bytes, path: Path, want: Literal["ima
     if mode in ("L", "LA", "RGB", "RGBA"):
         image.load()  # also where another decoder follows: this one notices damage
         return _png_of_16_bits(path, colour_type) if bits == 16 else np.array(image)
+    if mode == "I":  # of a PNM with 16 bits
+        return np.array(image)
     if mode.startswith("I;16"):
         values = np.array(image)
         return values.astype(values.dtype.newbyteorder("="))

@@ -329,6 +329,16 @@ def test_what_is_no_image_is_reported(tmp_path):
     refusal(tmp_path / "a.jpg", "is not an image that segreg can read, whatever its name says", "PNG, JPEG")
 
 
+def test_a_16_bit_pgm_is_read_exactly(tmp_path):
+    array = values(np.uint16)
+    height, width = array.shape
+    (tmp_path / "a.pgm").write_bytes(f"P5 {width} {height} 65535\n".encode() + array.astype(">u2").tobytes())
+    np.testing.assert_array_equal(read_image(tmp_path / "a.pgm"), array)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.pgm"), array)
+    (tmp_path / "b.pgm").write_bytes(f"P5 {width} {height} 4095\n".encode() + (array & 4095).astype(">u2").tobytes())
+    refusal(tmp_path / "b.pgm", "a PNM file whose largest value is not 255")
+
+
 def test_far_too_large_images_are_refused_before_decoding(tmp_path):
     row = bytes(20_000 // 8)
     path = png(tmp_path / "bomb.png", 20_000, 20_000, 1, 0, [row] * 20_000)

@@ -294,8 +294,11 @@ def test_grey_levels_count_where_an_encoder_made_a_palette_of_them(masks):
 
 def test_two_classes_in_black_and_white_are_the_indices_0_and_1(masks):
     black, white = (0, 0, 0), (255, 255, 255)
-    settings = masks(paletted([[0, 1]], black, white), paletted([[0, 0]], black))
+    settings = masks(
+        paletted([[0, 1]], black, white), paletted([[0, 0]], black), paletted([[1, 0]], black, white, *[black] * 254)
+    )
     assert read(settings, 0, classes=("ground", "lake")) == [[0, 1]]
+    assert read(settings, 2, classes=("ground", "lake")) == [[1, 0]]
     assert read(settings, 1, classes=("ground", "lake")) == [[0, 0]]
     assert read(settings, 0, classes=("lake",)) == [[0, 1]]
     assert read(settings, 0, values={"ground": 0, "lake": 255}) == [[0, 1]]

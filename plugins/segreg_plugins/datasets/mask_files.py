@@ -281,7 +281,7 @@ def grey_levels_count(masks: Sequence[Path], *, white_is_one: bool = False) -> b
         SegregError: an index is used for different colours; the message names two files.
     """
     palettes = {file: palette for file in dict.fromkeys(masks) if (palette := palette_of(file))}
-    if white_is_one and all(palette in (_BLACK_AND_WHITE, _BLACK_AND_WHITE[:1]) for palette in palettes.values()):
+    if white_is_one and all(_without_padding(palette) in ((), _BLACK_AND_WHITE) for palette in palettes.values()):
         return False
     if all(len(set(colour)) == 1 for palette in palettes.values() for colour in palette):
         return bool(palettes)
@@ -304,6 +304,12 @@ def grey_levels_count(masks: Sequence[Path], *, white_is_one: bool = False) -> b
                     "set palette: indices if the indices are class numbers, whatever their colours are",
                 )
     return False
+
+
+def _without_padding(palette: Palette) -> Palette:
+    """Return a palette without the black entries at its end, with which many programs fill it up."""
+    end = max((place for place, colour in enumerate(palette, start=1) if colour != (0, 0, 0)), default=0)
+    return palette[:end]
 
 
 def _used(file: Path) -> set[int]:
