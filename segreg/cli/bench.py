@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import check_folder, check_least, one_file, print_json
+from segreg.cli.compare import FORMATS, print_table
 from segreg.errors import SegregError, did_you_mean, listed
 
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="try runs that failed again")
     parser.add_argument("--check", action="store_true", help="check everything and train nothing")
     parser.add_argument("--quiet", action="store_true", help="print the result only")
-    parser.add_argument("--json", action="store_true", help="print results.json, nothing else")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--format", choices=FORMATS, default="table", help="of what is printed: a table for a paper, and nothing else"
+    )
+    what.add_argument("--json", action="store_true", help="print results.json, nothing else")
 
 
 def execute(chosen: argparse.Namespace) -> int:
@@ -74,7 +79,7 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.runtime.lock import locked_folder
     from segreg.runtime.progress import progress
 
-    silent = chosen.quiet or chosen.json
+    silent = chosen.quiet or chosen.json or chosen.format != "table"
     shown = progress("quiet" if silent else "auto", sys.stderr)
     folder = BenchFolder(out)
     resources = _resources(chosen.resources)
@@ -101,6 +106,8 @@ def execute(chosen: argparse.Namespace) -> int:
         write_comparison(comparison, folder.path, images)
     if chosen.json:
         print_json(finite(comparison.as_data()))
+    elif chosen.format != "table":
+        print_table(comparison, chosen.format)
     else:
         print("\n".join([*format_comparison(comparison), "", f"everything is in {out}; look at {out / 'report.html'}"]))
     return 1 if comparison.failures else 0

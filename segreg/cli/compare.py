@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segreg.cli.common import check_folder, check_least, print_json, shown_progress
+
+if TYPE_CHECKING:
+    from segreg.benchmark.comparison.record import Comparison
+    from segreg.benchmark.comparison.table import Format
+
+FORMATS = ("table", "markdown", "latex", "csv")
 
 NAME = "compare"
 HELP = "compare finished runs: quality with its uncertainty, and cost"
 EXAMPLES = """examples:
   segreg compare runs/isic_v3plus/*
   segreg compare runs/a/2026-01-31_12-00-00 runs/b/2026-01-31_13-00-00 --metric iou.pooled --baseline resnet50
+  segreg compare runs/isic_v3plus/* --format latex > table.tex
   segreg compare runs/isic_v3plus/* --no-cost              quality only
 
 Runs whose recipes differ in nothing but the seed are one model's. They are compared on the images that all of them
@@ -28,7 +37,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs, at most (3)")
     rounds.add_argument("--no-cost", dest="rounds", action="store_const", const=0, help="measure no costs")
     parser.add_argument("--quiet", action="store_true", help="print the result only")
-    parser.add_argument("--json", action="store_true", help="print results.json, nothing else")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--format", choices=FORMATS, default="table", help="of what is printed: a table for a paper, and nothing else"
+    )
+    what.add_argument("--json", action="store_true", help="print results.json, nothing else")
 
 
 def execute(chosen: argparse.Namespace) -> int:
@@ -41,7 +54,7 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.runs.trained_run import load_run
     from segreg.runtime.files import finite
 
-    shown = shown_progress(quiet=chosen.quiet or chosen.json)
+    shown = shown_progress(quiet=chosen.quiet or chosen.json or chosen.format != "table")
     groups = run_groups_of([load_run(path) for path in dict.fromkeys(chosen.runs)])
     comparison, images = compare_runs(
         groups, metric=chosen.metric, baseline=chosen.baseline, rounds=chosen.rounds, progress=shown
@@ -49,6 +62,18 @@ def execute(chosen: argparse.Namespace) -> int:
     files = write_comparison(comparison, chosen.out, images)
     if chosen.json:
         print_json(finite(comparison.as_data()))
+    elif chosen.format != "table":
+        print_table(comparison, chosen.format)
     else:
         print("\n".join([*format_comparison(comparison), "", *(f"wrote {file}" for file in files)]))
     return 0
+
+
+def print_table(comparison: Comparison, form: Format) -> None:
+    """Print the table for a paper; what must not be overlooked beside a CSV goes to standard error."""
+    from segreg.benchmark.comparison.table import remarks_of, write_table
+
+    print(write_table(comparison, form))
+    if form == "csv":
+        for remark in remarks_of(comparison):
+            print(f"note: {remark}", file=sys.stderr)

@@ -35,6 +35,18 @@ def test_json_is_results_json(segreg, tmp_path):
     assert printed.err == ""
 
 
+def test_a_table_for_a_paper_is_printed_alone(segreg, tmp_path):
+    one, other = planted(tmp_path / "one", "resnet18"), planted(tmp_path / "other", "resnet34", better=0.05)
+    printed = segreg("compare", one, other, "--no-cost", "--format", "latex")
+    assert (printed.status, printed.err) == (0, "")
+    assert printed.out.startswith("% needs \\usepackage{booktabs}\n% note: The images on which models disagree")
+    assert printed.out.endswith("\\end{table}\n")
+    assert "& resnet34 &" in printed.out
+    printed = segreg("compare", one, other, "--no-cost", "--format", "csv")
+    assert [line.split(",")[0] for line in printed.out.splitlines()] == ["model", "resnet34", "resnet18"]
+    assert printed.err.startswith("note: The images on which models disagree are not shown: ")
+
+
 def test_mistakes_are_reported(segreg, tmp_path):
     printed = segreg("compare", tmp_path / "none")
     assert (printed.status, printed.err) == (2, f"error: there is no run {tmp_path}/none\n")

@@ -91,6 +91,7 @@ def compare(
             )
         )
     sentences: list[str] = []
+    best = ""
     if draws is not None and chosen in shared:
         column = shared.index(chosen)
         only = [measure_of(scored[one.name], ids, metrics[one.name], names=[chosen]) for one in groups]
@@ -99,7 +100,7 @@ def compare(
         others = [number for number in range(len(models)) if number != at]
         for number, found in zip(others, differences(only, draws[..., column], at, others), strict=True):
             models[number] = dataclasses.replace(models[number], difference=found)
-        sentences = verdict(
+        sentences, best = verdict(
             models,
             only,
             draws[..., column],
@@ -129,6 +130,7 @@ def compare(
         ),
         method=METHOD,
         waiting=waiting,
+        best=best,
     )
 
 

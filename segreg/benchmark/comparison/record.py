@@ -130,6 +130,7 @@ class Comparison:
         notices: what must not be overlooked.
         method: how intervals, tests and ranks were computed, in sentences.
         waiting: planned runs that have not finished.
+        best: name of the model that is significantly better than every other; empty where there is none.
     """
 
     title: str
@@ -145,6 +146,7 @@ class Comparison:
     notices: tuple[str, ...]
     method: tuple[str, ...]
     waiting: int = 0
+    best: str = ""
 
     def as_data(self) -> dict[str, Any]:
         """Return it as JSON holds it."""

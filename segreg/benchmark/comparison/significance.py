@@ -87,8 +87,8 @@ def verdict(
     baseline: str,
     images: int,
     higher_is_better: bool,
-) -> list[str]:
-    """Return the sentences.
+) -> tuple[list[str], str]:
+    """Return the sentences, and the name of the model that is significantly better than every other, if there is one.
 
     Args:
         models: with their differences to the baseline.
@@ -101,7 +101,7 @@ def verdict(
     """
     defined = [number for number, model in enumerate(models) if not np.isnan(model.values[metric].mean)]
     if len(models) < 2 or not defined:
-        return []
+        return [], ""
     sign = 1 if higher_is_better else -1
     best = max(defined, key=lambda number: sign * models[number].values[metric].mean)
     others = [number for number in range(len(models)) if number != best]
@@ -122,7 +122,7 @@ def verdict(
         sentences.append(
             "There is one seed of each: how much another training of the same model would differ is unknown."
         )
-    return sentences
+    return sentences, "" if alike else models[best].name
 
 
 def _evidence(models: Sequence[Model], images: int) -> str:
