@@ -126,21 +126,37 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
 def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
     from segreg.config.recipe import to_yaml
     from segreg.data.export import MANIFEST, write_split
+    from segreg.data.inspection.gate import SplitPixels, judge
+    from segreg.data.inspection.scan import scan
     from segreg.models.build import build_dataset
     from segreg.runs.assembly import split_of
+    from segreg.runs.environment import banner
 
     dataset = build_dataset(recipe)
     splits = split_of(recipe, dataset, progress)
+    every = [index for indices in splits.values() for index in indices]
+    scanned = {one.index: one for one in scan(dataset, recipe.input, every, progress=progress)}
+    pixels = {
+        split: SplitPixels.of_scanned([scanned[index] for index in indices], dataset.task)
+        for split, indices in splits.items()
+    }
+    verdict = judge(dataset.task, pixels, dataset.objects)
+    verdict.refuse_errors()
     written = write_split(dataset, splits, chosen.out, link=chosen.link, progress=progress)
     row = {
         "out": str(written.out), "manifest": str(written.out / MANIFEST), "splits": dict(written.splits),
         "files": written.files, "made": written.made, "masks": written.form, "ignored_pixels": written.ignored,
         "classes": list(dataset.task.classes), "mode": dataset.task.mode, "notice": dataset.notice,
         "dataset": None if written.form == "layers" else _read_back(written, dataset.task),
+        "alerts": verdict.alerts(), "warnings": verdict.warnings(),
     }  # fmt: skip
     if chosen.json:
         print_json(row)
         return 0
+    for line in (line for alert in verdict.alerts() for line in banner(alert)):
+        print(line)
+    for warning in verdict.warnings():
+        print(f"warning: {warning}")
     if dataset.notice:
         print(f"notice: {dataset.notice}")
     counts = ", ".join(f"{split} {count}" for split, count in written.splits.items())

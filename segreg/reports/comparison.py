@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Model, Value
+from segreg.benchmark.comparison.text import AGAIN
 from segreg.benchmark.cost.record import DEFINITIONS, Cost
 from segreg.errors import SegregError
 from segreg.reports import charts
@@ -88,6 +89,7 @@ def page(comparison: Comparison, images: Sequence[Disagreement] = ()) -> str:
     return render(
         "comparison",
         comparison=comparison,
+        again=AGAIN,
         notices=[*([f"NOT FINISHED: {waiting} still to come"] if comparison.waiting else []), *comparison.notices],
         places={model.name: place for place, model in enumerate(models)},
         seeds=_seeds(comparison),

@@ -9,10 +9,11 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from segreg.config.resolve import Resolved
 from segreg.data import SPLITS
+from segreg.data.inspection.gate import SplitPixels, judge
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation.conventions import Library, scores_of_library
 from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
@@ -28,6 +29,7 @@ from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
 
 if TYPE_CHECKING:
+    from segreg.data import SplitName
     from segreg.inference.predictor import Predictor
     from segreg.registry.protocols import Dataset
     from segreg.runs.trained_run import Run
@@ -130,16 +132,23 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             found += ", which is the one that is scored, so that its Dice flatters"
         recipe = _with_threshold(recipe, threshold)
     predictor = dataclasses.replace(predictor, threshold=recipe.evaluate.threshold)
-    evaluator = Evaluator.of(
-        recipe, predictor, chosen.dataset, prepare_images(chosen.dataset, recipe, chosen.indices, progress)
-    )
+    prepared = prepare_images(chosen.dataset, recipe, chosen.indices, progress)
+    verdict = None
+    if data is not None:  # the run's own data passed when it began
+        of = cast("SplitName", f"{'the data' if chosen.split == 'all' else chosen.split} of {Path(data.source).name}")
+        pixels = {of: SplitPixels.of_prepared(prepared, chosen.indices)}
+        verdict = judge(chosen.dataset.task, pixels, chosen.dataset.objects)
+        verdict.refuse_errors()
+        for warning in verdict.warnings():
+            progress.say(f"warning    {warning}")
+    evaluator = Evaluator.of(recipe, predictor, chosen.dataset, prepared)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SegregError(f"could not create the folder {out}: {error.strerror}") from None
     scores = evaluator.scores(chosen.indices, f"scoring {chosen.split}", progress)
     counts: Any = scores.counts  # which scoring always leaves
-    evaluation = {
+    evaluation: dict[str, Any] = {
         "run": str(run.directory.path),
         "recipe": recipe.source,
         "weights": run.weights_file(request.weights).stem,
@@ -161,7 +170,8 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "definitions": scores.definitions,
         "interval_method": METHOD,
         "as": {library: vars(scores_of_library(library, run.task, counts)) for library in request.libraries},
-        "warnings": [],
+        "alerts": verdict.alerts() if verdict else [],
+        "warnings": verdict.warnings() if verdict else [],
     }
     write_images(scores, chosen.dataset.task, out)
     write_json(out / "metrics.json", evaluation)
@@ -170,7 +180,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     ranked = evaluator.ranked(chosen.indices, scores)
     _draw_ends(evaluator, ranked if ranking_column(scores) else (), out, progress, warnings)
     if warnings.found:
-        evaluation["warnings"] = warnings.found
+        evaluation["warnings"] += warnings.found
         with warnings.instead_of_error('"warnings" in metrics.json'):
             write_json(out / "metrics.json", evaluation)
     return evaluation, out
@@ -183,6 +193,7 @@ def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[str]:
     if evaluation["threshold_is"]:
         how += f", threshold {evaluation['threshold']:.12g} ({evaluation['threshold_is']})"
     lines = [
+        *(line for alert in evaluation["alerts"] for line in banner(alert)),
         f"{split} ({evaluation['images'][split]} images, {how}):",
         *format_values(evaluation["metrics"][split], evaluation["intervals"][split]),
     ]

@@ -242,6 +242,23 @@ def test_the_section_that_split_prints_reads_the_same_labels_whatever_settings_t
             np.testing.assert_array_equal(labels[1][name], mask)
 
 
+def test_a_split_passes_the_gate_that_a_run_passes(segreg, tmp_path):
+    images, masks = tiny_runs.folder_dataset(tmp_path / "more", count=8, size=(12, 12))
+    words = [f"dataset.images={images}", f"dataset.masks={masks}", "--out", "out"]
+    assert segreg("data", "split", "recipe.yaml", *words).status == 0
+    for name in ("val", "test"):
+        for file in Path(f"out/{name}_split/masks").iterdir():
+            Image.fromarray(np.zeros((12, 12), np.uint8)).save(masks / file.name)
+    printed = segreg("data", "split", "recipe.yaml", *words[:2], "--out", "other")
+    assert printed.status == 0, printed.err
+    assert '!! NO FOREGROUND: val never shows "foreground"' in printed.out
+    for file in masks.iterdir():
+        Image.fromarray(np.zeros((12, 12), np.uint8)).save(file)
+    printed = segreg("data", "split", "recipe.yaml", *words[:2], "--out", "third")
+    assert (printed.status, Path("third").exists()) == (2, False)
+    assert 'the masks of train show nothing but "background"' in printed.err
+
+
 def test_shares_of_the_rest_are_shares_of_all(segreg, tmp_path):
     """15% for the test and 15% of the rest for validation, as a reference system divides."""
     images, masks = tiny_runs.folder_dataset(tmp_path / "more", count=200, size=(8, 8))
@@ -277,8 +294,9 @@ def test_split_reports_its_progress(segreg, monkeypatch):
     monkeypatch.setattr("segreg.runtime.progress.progress", lambda mode, stream: Lines(stream, every=0))
     printed = segreg("data", "split", "recipe.yaml", "split.seed=42", "--out", "out")
     done = [line.partition(",")[0] for line in printed.err.splitlines()]
-    assert done[:15] == [f"  reading masks: {count}/15 masks" for count in range(1, 16)]
-    assert done[15:] == [f"  writing the split: {count}/30 files" for count in range(1, 31)]
+    assert done[:15] == [f"  reading images: {count}/15 images" for count in range(1, 16)]
+    assert done[15:30] == [f"  reading masks: {count}/15 masks" for count in range(1, 16)]
+    assert done[30:] == [f"  writing the split: {count}/30 files" for count in range(1, 31)]
     assert all(line.endswith(" left") for line in printed.err.splitlines())
 
 

@@ -128,6 +128,28 @@ def test_other_sides_go_into_the_runs_folder(segreg, copy):
     assert found(copy / "evaluations" / "val")["metrics"]["val"] == pytest.approx(val)
 
 
+@pytest.mark.parametrize(
+    ("value", "status", "words"),
+    [
+        (255, 2, "every pixel of the data of discs.yaml is ignored"),
+        (0, 0, '!! NO FOREGROUND: the data of discs.yaml never shows "lesion", nothing but'),
+    ],
+)
+def test_other_data_passes_the_gate_that_a_run_passes(segreg, finished, tmp_path, value, status, words):
+    images, masks = tiny_runs.folder_dataset(tmp_path / "discs", count=4)
+    for mask in masks.iterdir():
+        Image.fromarray(np.full(np.asarray(Image.open(mask)).shape, value, np.uint8)).save(mask)
+    own = f"{{name: folder, images: {images}, masks: {masks}, classes: [lesion], ignore_index: 255}}"
+    recipe = tiny_runs.write_recipe(tmp_path, tiny_runs.RECIPE.replace(IMAGES, own), name="discs")
+    printed = segreg("evaluate", finished.directory.path, "--data", recipe, "--out", "all", "--quiet")
+    assert printed.status == status, printed.err
+    assert words in (printed.err if status else printed.out)
+    assert (tmp_path / "all").exists() == (not status)
+    if not status:
+        assert found(tmp_path / "all")["alerts"][0].startswith("NO FOREGROUND")
+        assert found(tmp_path / "all")["warnings"] == ['no mask shows "lesion"']
+
+
 def test_other_data_whole_and_a_side_of_it(segreg, finished, tmp_path):
     images, masks = tiny_runs.folder_dataset(tmp_path / "discs", count=10)
     own = f"{{name: folder, images: {images}, masks: {masks}, classes: [lesion]}}"

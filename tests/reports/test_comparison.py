@@ -106,6 +106,7 @@ def test_failures_have_a_table_of_their_own():
     text = page(planted.comparison(2, failures=(planted.failure(),)))
     assert "Runs that failed (1)" in text
     assert rows(text, "Models", 1) == [["encoder9, dice_bce", "1", "out of memory", "runs/9"]]
+    assert "--again runs what failed anew" in text
     assert "Runs that failed" not in page(planted.comparison(2))
 
 
