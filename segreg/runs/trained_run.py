@@ -54,7 +54,7 @@ def notes_for_weights(recipe: Resolved, dataset: Dataset, objective: Objective) 
 
 @dataclass(frozen=True)
 class Run:
-    """A run's directory and what can be had from it.
+    """A run's directory and what is read from it.
 
     Attributes:
         directory: where its files are.
