@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from segreg.inference.writer import Kind
     from segreg.models.segmenter import Segmenter
     from segreg.runs.untrained import Loaders, RecipeLoss
+    from segreg.runtime.device import PrecisionName
 
 
 def load_recipe(file: Path | str, overrides: Overrides = ()) -> Recipe:
@@ -138,6 +139,7 @@ def evaluate(
     threshold: float | Literal["best"] | None = None,
     weights: Weights = "best",
     libraries: Sequence[Library] = (),
+    precision: PrecisionName | Literal["recipe"] = "recipe",
     device: str = "auto",
     out: Path | str | None = None,
     progress: Mode = "quiet",
@@ -153,6 +155,8 @@ def evaluate(
         threshold: probability from which a pixel is foreground, or "best" for the one with the best Dice on val.
         weights: of the best epoch or of the last one.
         libraries: "smp", "mmseg", "torchmetrics", "sklearn": also what these would print.
+        precision: what the network computes in, as `train.precision`; "recipe" is as in validation and the run's
+            results, "float32" is exact.
         device: "auto" takes a GPU where there is one.
         out: the folder; None: in the run's `evaluations`.
         progress: as for `run_recipe`.
@@ -167,8 +171,8 @@ def evaluate(
     prepare_process()
     request = Request(
         split=split, data=None if data is None else _resolved(data), resolution=resolution, threshold=threshold,
-        weights=weights, overrides=override_words(overrides), libraries=tuple(libraries), device=device,
-        out=None if out is None else Path(out),
+        weights=weights, overrides=override_words(overrides), libraries=tuple(libraries),
+        precision=precision, device=device, out=None if out is None else Path(out),
     )  # fmt: skip
     found, folder = rescore(_run(run), request, shown(progress))
     return Evaluation(folder, found)

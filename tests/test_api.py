@@ -258,6 +258,8 @@ def test_a_run_is_scored_predicted_reported_and_continued(trained, tmp_path):
     assert {"dice.pooled", "iou.pooled"} < set(found.scores)
     assert len(found.intervals["dice.per_image_mean"]) == 2
     assert repr(found).startswith("val (5 images, at input resolution, best weights, threshold 0.4 (given)):")
+    half = segreg.evaluate(run, split="val", precision="bf16", out=tmp_path / "half")
+    assert half.data["precision"] == "bf16"
     image = next((folder / "images").rglob("*.png"))
     (labels,) = segreg.predict(run, image, device="cpu")
     assert np.array_equal(labels, run.predict(image))

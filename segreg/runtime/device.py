@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from segreg.errors import SegregError, did_you_mean, listed
 
@@ -102,10 +102,13 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     The choice depends on the hardware alone, never on a timing, so that a resumed run makes the same one.
 
     Raises:
-        SegregError: fp16 is asked for on a device other than CUDA.
+        SegregError: there is no such precision, or fp16 is asked for on a device other than CUDA.
     """
     import torch
 
+    if name not in (names := get_args(PrecisionName)):
+        hint = did_you_mean(name, names) or f"there are {listed(names)}"
+        raise SegregError(f'there is no precision "{name}"', hint=hint)
     if name == "fp16" and device.type != "cuda":
         raise SegregError(
             f'precision "fp16" needs a CUDA device; this run computes on "{device}"', hint='take "bf16" or "float32"'

@@ -101,6 +101,9 @@ def test_what_is_asked_for_is_taken(machine):
     assert chosen("fp16", CUDA) == ("fp16", torch.float16, True)
     with pytest.raises(SegregError, match='"fp16" needs a CUDA device; this run computes on "cpu"'):
         choose_precision("fp16", CPU)
+    with pytest.raises(SegregError, match='there is no precision "bf61"') as raised:
+        choose_precision("bf61", CPU)
+    assert "bf16" in str(raised.value)
 
 
 def test_autocast_computes_in_the_precision(machine):
