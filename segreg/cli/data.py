@@ -140,7 +140,7 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
         split: SplitPixels.of_scanned([scanned[index] for index in indices], dataset.task)
         for split, indices in splits.items()
     }
-    verdict = judge(dataset.task, pixels, dataset.objects)
+    verdict = judge(dataset.task, pixels, dataset.objects, dataset.void)
     verdict.refuse_errors()
     written = write_split(dataset, splits, chosen.out, link=chosen.link, progress=progress)
     row = {

@@ -137,7 +137,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     if data is not None:  # the run's own data passed when it began
         of = cast("SplitName", f"{'the data' if chosen.split == 'all' else chosen.split} of {Path(data.source).name}")
         pixels = {of: SplitPixels.of_prepared(prepared, chosen.indices)}
-        verdict = judge(chosen.dataset.task, pixels, chosen.dataset.objects)
+        verdict = judge(chosen.dataset.task, pixels, chosen.dataset.objects, chosen.dataset.void)
         verdict.refuse_errors()
         for warning in verdict.warnings():
             progress.say(f"warning    {warning}")
