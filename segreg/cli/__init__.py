@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from segreg.cli import (
     cache,
     check,
+    cite,
     data,
     diff,
     evaluate,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 COMMANDS = {
     module.NAME: Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
     for module in (
-        run, evaluate, predict, report, profile, runs, diff, check, data, listing, show, plugins, plugin, recipes,
+        run, evaluate, predict, report, cite, profile, runs, diff, check, data, listing, show, plugins, plugin, recipes,
         schema, cache,
     )
 }  # fmt: skip
