@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shlex
@@ -21,6 +20,7 @@ from segreg.reports import charts
 from segreg.reports.render import CLASS, PER_IMAGE, POOLED, definitions, number, render, split_name, worst_classes
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import weights_notice
+from segreg.runs.records import read_environment, read_evaluation, read_results
 from segreg.runtime.output import as_file_name, read_csv
 from segreg.runtime.progress import duration
 from segreg.settings import Setting, plain, settings_of
@@ -59,9 +59,9 @@ class Scored:
     per_image: Sequence[Mapping[str, Any]]
 
     @classmethod
-    def read(cls, folder: Path, results: Path) -> Scored:
-        """Read the files of a folder."""
-        return cls(folder, _json(results), _rows(folder / "per_image.csv"))
+    def of(cls, folder: Path, results: Path, read: Callable[[Path], dict[str, Any]]) -> Scored:
+        """Return what a folder holds: its rows, and its results by a function that reads them."""
+        return cls(folder, read(results) if results.is_file() else {}, _rows(folder / "per_image.csv"))
 
     @property
     def split(self) -> str:
@@ -148,8 +148,9 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
         SegregError: a file of the run is broken.
     """
     folders = sorted(file.parent for file in (directory.path / EVALUATIONS).glob("*/metrics.json"))
-    scored = Scored.read(directory.path, directory.results)
-    environment, epochs = _json(directory.environment), history.read(directory.path)
+    scored = Scored.of(directory.path, directory.results, read_results)
+    environment = read_environment(directory.environment) if directory.environment.is_file() else {}
+    epochs = history.read(directory.path)
     notices = _notices(directory, scored.results, environment, epochs)
     title = f"{directory.path.absolute().parent.name} {directory.path.absolute().name}"
     return render(
@@ -171,7 +172,7 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
                     for name in scored.columns()],
         max_rows=_MAX_ROWS,
         max_ends=_MAX_ENDS,
-        evaluations=[_evaluation(Scored.read(folder, folder / "metrics.json")) for folder in folders],
+        evaluations=[_evaluation(Scored.of(folder, folder / "metrics.json", read_evaluation)) for folder in folders],
         curves=directory.curves if directory.curves.is_file() else None,
         history=_history(epochs, scored.results.get("best_epoch")),
         recipe=None if recipe is None else Markup("").join(_recipe_lines(recipe)),
@@ -179,18 +180,6 @@ def page(directory: RunDirectory, recipe: Resolved | None) -> str:
         environment=environment,
         command=shlex.join(map(str, environment.get("command") or ())),
     )  # fmt: skip
-
-
-def _json(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        return {}
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SegregError(f"{file} is not valid JSON: {error}", hint="it was changed since the run wrote it") from None
-    if not isinstance(content, dict):
-        raise SegregError(f"{file} must hold a JSON object", hint="it was changed since the run wrote it")
-    return content
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:

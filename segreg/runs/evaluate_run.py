@@ -22,8 +22,9 @@ from segreg.models import build
 from segreg.models.segmenter import verify
 from segreg.runs.assembly import prepare_images, split_of
 from segreg.runs.environment import banner
+from segreg.runs.records import read_split
 from segreg.runs.results import Warnings, in_half
-from segreg.runtime.files import read_json, write_json
+from segreg.runtime.files import write_json
 from segreg.runtime.output import as_file_name
 from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
@@ -253,7 +254,7 @@ def _of_own_split(run: Run, split: str | None) -> Chosen:
     file = run.directory.split
     if not file.is_file():
         raise SegregError(f"{file} is missing, so that nobody knows what the run was trained on")
-    ids: dict[str, list[str]] = read_json(file, "the ids of the samples of each split")
+    ids = read_split(file)
     split = split or ("test" if ids.get("test") else "val")
     if not ids.get(split):
         raise _empty(str(run.directory.path), split, ids)

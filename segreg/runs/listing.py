@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -15,8 +14,10 @@ from typing import Any
 import yaml
 
 from segreg.config.diff import in_short, part_names
+from segreg.config.resolve import SETTINGS
 from segreg.errors import SegregError, did_you_mean
 from segreg.runs.directory import RunDirectory
+from segreg.runs.records import read_environment, read_results
 from segreg.runtime.lock import is_locked, locked_folder
 from segreg.training import history
 from segreg.training.checkpoint import STATE
@@ -216,7 +217,8 @@ def read_run(path: Path) -> KnownRun:
     directory = RunDirectory(path)
     problems: list[str] = []
     settings = _recipe(directory.resolved, problems)
-    environment, results = (_json(file, problems) for file in (directory.environment, directory.results))
+    environment = _record(read_environment, directory.environment, problems)
+    results = _record(read_results, directory.results, problems)
     try:
         rows = history.read(path)
     except (SegregError, OSError, UnicodeDecodeError):
@@ -238,25 +240,19 @@ def _recipe(file: Path, problems: list[str]) -> Mapping[str, Any]:
         mark = getattr(error, "problem_mark", None)
         problems.append(f"{file.name} is not valid YAML" + (f" (line {mark.line + 1})" if mark else ""))
         return {}
-    if not isinstance(content, dict) or not isinstance(content.get("encoder"), dict):
+    sections = [content.get(name) or {} for name in ("encoder", *SETTINGS)] if isinstance(content, dict) else [None]
+    if not all(isinstance(section, dict) for section in sections) or not content.get("encoder"):
         problems.append(f"{file.name} holds no complete recipe")
         return {}
     return content
 
 
-def _json(file: Path, problems: list[str]) -> Mapping[str, Any]:
-    if not file.is_file():
-        return {}
+def _record(read: Callable[[Path], dict[str, Any]], file: Path, problems: list[str]) -> Mapping[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        line = f" (line {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        problems.append(f"{file.name} is not a JSON{line}")
+        return read(file) if file.is_file() else {}
+    except SegregError as error:
+        problems.append(error.problems[0].message.removeprefix(f"{file}: "))
         return {}
-    if not isinstance(content, dict):
-        problems.append(f"{file.name} holds no JSON object")
-        return {}
-    return content
 
 
 def _latest(files: Sequence[Path]) -> str:

@@ -22,10 +22,11 @@ from segreg.registry.registry import Registry
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory
 from segreg.runs.environment import environment, header_lines, sources
+from segreg.runs.records import read_environment, read_split
 from segreg.runs.results import Warnings, draw_run, format_results, score_run
 from segreg.runs.trained_run import Run, notes_for_weights
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
-from segreg.runtime.files import read_json, replacing, write_json
+from segreg.runtime.files import replacing, write_json
 from segreg.runtime.lock import locked_folder
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
@@ -144,8 +145,8 @@ def _left_behind(
                 hint=f"a run that continues may change {listed(CHANGEABLE)}, and the paths of its dataset; "
                 f"`segreg run {directory.resolved} {' '.join(overrides)}` begins a new run",
             )
-    previous = read_json(directory.environment, "what the run ran on") if directory.environment.exists() else {}
-    split = read_json(directory.split, "the ids of the samples of each split")
+    previous = read_environment(directory.environment) if directory.environment.exists() else {}
+    split = read_split(directory.split)
     rows = [] if without_history else history.read(directory.path)
     if not (directory.path / STATE).exists():
         left = [file.name for file in (directory.best, directory.last, directory.results) if file.exists()]
@@ -379,7 +380,7 @@ def _begun_before(parent: Path) -> Path | None:
     if not started_again():
         return None
     for file in sorted(parent.glob("*/environment.json"), reverse=True):
-        if read_json(file).get("processes", {}).get("launch") == launch():
+        if read_environment(file).get("processes", {}).get("launch") == launch():
             return file.parent
     return None
 

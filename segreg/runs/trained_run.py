@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runs.directory import RunDirectory, open_run_directory
-from segreg.runtime.files import cannot_read, read_json
+from segreg.runs.records import read_results
+from segreg.runtime.files import cannot_read
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,8 +73,7 @@ class Run:
         if not self.directory.results.is_file():
             hint = f"segreg run --resume {self.directory.path} continues with it"
             raise SegregError(f"{self.directory.path} has no results yet", hint=hint)
-        results: dict[str, Any] = read_json(self.directory.results, "the results of a run")
-        return results
+        return read_results(self.directory.results)
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -53,12 +53,20 @@ def read(run_dir: Path) -> list[dict[str, float]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            rows.append({name: math.nan if value is None else value for name, value in row.items()})
-        except (ValueError, AttributeError):
+            if "epoch" not in row:
+                raise ValueError("no epoch")
+            rows.append({name: math.nan if value is None else _number(value) for name, value in row.items()})
+        except (ValueError, AttributeError, RecursionError):
             if number == len(lines) and not line.endswith("\n"):
                 break
             raise SegregError(f"{path}:{number}: not a row of a history") from None
     return rows
+
+
+def _number(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("not a number")
+    return value
 
 
 def cut_after(run_dir: Path, epoch: int) -> None:

@@ -95,7 +95,9 @@ def format_shares(seconds: Mapping[str, float]) -> str:
     """Return the stages that took a hundredth of the time or more, in a line, the largest first."""
     wall = max(sum(seconds.values()), 1e-9)
     largest_first = sorted(seconds.items(), key=lambda item: -item[1])
-    return ", ".join(f"{STAGE_LABELS[stage]} {took / wall:.0%}" for stage, took in largest_first if took / wall >= 0.01)
+    return ", ".join(
+        f"{STAGE_LABELS.get(stage, stage)} {took / wall:.0%}" for stage, took in largest_first if took / wall >= 0.01
+    )
 
 
 class Stopwatch:

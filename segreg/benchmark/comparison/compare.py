@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,9 +13,9 @@ from segreg.benchmark.comparison.record import Comparison, Failure, Model, Value
 from segreg.benchmark.comparison.significance import METHOD, differences, verdict, with_ranks
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
+from segreg.runs.records import read_environment
 from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored, unknown_of_images
 from segreg.runs.trained_run import Run
-from segreg.runtime.files import read_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -281,7 +281,7 @@ def _environments(every: Sequence[Scored]) -> Iterator[str]:
 def sources_of(run: Run) -> dict[str, str]:
     """Return the digest of the source of each plugin that a run used, by "source of plugin"; segreg's own left out."""
     try:
-        found = read_json(run.directory.environment).get("sources", {})
+        found = read_environment(run.directory.environment).get("sources", {})
     except SegregError:
         return {}
     return {f"source of {plugin}": digest[:8] for plugin, digest in sorted(found.items())}
@@ -290,7 +290,7 @@ def sources_of(run: Run) -> dict[str, str]:
 def _facts(one: Scored) -> dict[str, str]:
     """Return device, precision and versions of a run, which may affect its scores."""
     try:
-        found: dict[str, Any] = read_json(one.run.directory.environment)
+        found = read_environment(one.run.directory.environment)
     except SegregError:
         return {}
     plugins = {plugin["distribution"]: plugin["version"] for plugin in found.get("plugins", ())}

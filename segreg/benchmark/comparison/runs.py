@@ -48,7 +48,10 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
     """
     groups: dict[tuple[str, str], list[tuple[Run, Mapping[str, Any]]]] = {}
     for run in runs:
-        values = read_recipe(run.directory.resolved).values
+        recipe = read_recipe(run.directory.resolved)
+        values = recipe.values
+        if type(values.get("seed", 0)) is not int:
+            raise SegregError('"seed" must be an integer', place=recipe.place(("seed",)))
         key = json.dumps({name: value for name, value in values.items() if name != "seed"}, sort_keys=True)
         groups.setdefault((key, json.dumps(sources_of(run))), []).append((run, values))
     different = distinguishing([group[0][1] for group in groups.values()])

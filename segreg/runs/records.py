@@ -1,0 +1,101 @@
+"""What the JSON files of a run hold, checked wherever one is read: people and programs change them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from segreg.errors import SegregError
+from segreg.runtime.files import read_json
+
+RESULTS: Mapping[str, Any] = {
+    "notice": str, "weights": str, "alerts": list[str], "warnings": list[str], "recipe": str, "dataset": str,
+    "classes": list[str], "mode": str, "seed": int, "images": dict[str, int], "epochs": int, "stopped_because": str,
+    "monitor": str, "best_epoch": int, "best_value": float | None, "training_seconds": float, "time": dict[str, float],
+    "advice": str, "micro_batches": int, "precision": str, "scored_on": str | None, "resolution": str,
+    "metrics": dict[str, dict[str, float | None]], "definitions": dict[str, str],
+    "intervals": dict[str, dict[str, list[float | None]]], "overlays": dict[str, list[str]],
+}  # fmt: skip
+"""Of `results.json`; an evaluation's `metrics.json` has some of them."""
+_NEEDED = ("classes", "seed", "epochs", "stopped_because", "best_epoch", "scored_on", "metrics", "definitions")
+ENVIRONMENT: Mapping[str, Any] = {
+    "recipe": str, "python": str, "platform": str, "cpus": int | None, "device": dict[str, Any],
+    "packages": dict[str, str | None], "plugins": list[dict[str, str | None]], "commit": str | None,
+    "command": list[str], "sources": dict[str, str], "precision": str, "model": dict[str, Any],
+    "initial_weights": str, "data_fingerprint": str, "data": dict[str, Any], "previous": list[dict[str, Any]],
+    "processes": dict[str, Any],
+}  # fmt: skip
+SPLIT: Mapping[str, Any] = dict.fromkeys(("train", "val", "test"), list[str])
+
+
+def read_results(file: Path) -> dict[str, Any]:
+    """Return what a run's `results.json` holds.
+
+    Raises:
+        SegregError: it can't be read, or it holds something else than a run writes; the message names the key.
+    """
+    found = _read(file, RESULTS, "the results of a run")
+    for name in _NEEDED:
+        if name not in found:
+            raise SegregError(f'{file}: "{name}" is missing', hint=_HINT)
+    if found["scored_on"] and found["scored_on"] not in found["metrics"]:
+        raise SegregError(
+            f'{file}: "metrics" has no scores of "{found["scored_on"]}", which "scored_on" names', hint=_HINT
+        )
+    return found
+
+
+def read_evaluation(file: Path) -> dict[str, Any]:
+    """Return what the `metrics.json` of an evaluation holds; raises as `read_results`."""
+    return _read(file, RESULTS, "the results of an evaluation")
+
+
+def read_environment(file: Path) -> dict[str, Any]:
+    """Return what a run's `environment.json` holds; raises as `read_results`."""
+    return _read(file, ENVIRONMENT, "what the run ran on")
+
+
+def read_split(file: Path) -> dict[str, list[str]]:
+    """Return the ids in a run's `split.json`; raises as `read_results`."""
+    found: dict[str, list[str]] = _read(file, SPLIT, "the ids of the samples of each split")
+    return found
+
+
+_HINT = "it was changed since it was written; where there is no copy, `segreg evaluate` scores the run again"
+
+
+def _read(file: Path, types: Mapping[str, Any], what: str) -> dict[str, Any]:
+    found: dict[str, Any] = read_json(file, what)
+    for name, hint in types.items():
+        if name in found and not _fits(hint, found[name]):
+            raise SegregError(f'{file}: "{name}" must be {_words(hint)}', hint=_HINT)
+    return found
+
+
+def _fits(hint: Any, value: Any) -> bool:
+    """Whether a value read from JSON is of a type; NaN and infinity, which JSON does not have, are of none."""
+    arguments = get_args(hint)
+    if hint is Any:
+        return True
+    if isinstance(hint, UnionType):
+        return any(_fits(each, value) for each in arguments)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_fits(arguments[0], each) for each in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(arguments[1], each) for each in value.values())
+    if hint is float:
+        return type(value) is int or (type(value) is float and abs(value) < float("inf"))
+    return value is None if hint is type(None) else type(value) is hint
+
+
+def _words(hint: Any) -> str:
+    arguments = get_args(hint)
+    if isinstance(hint, UnionType):
+        return " or ".join(map(_words, arguments))
+    if get_origin(hint) is list:
+        return f"a list of {_words(arguments[0])}"
+    if get_origin(hint) is dict:
+        return "an object" if arguments[1] is Any else f"an object, each value {_words(arguments[1])}"
+    return {str: "a string", int: "an integer", float: "a number", type(None): "null"}[hint]
