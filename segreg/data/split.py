@@ -233,6 +233,8 @@ def _listed(samples: Sequence[Sample], lists: Mapping[SplitName, Path]) -> dict[
 
 
 def _lines(file: Path) -> list[tuple[str, Place]]:
+    if file.exists() and not file.is_file():  # reading a named pipe would never end
+        raise SegregError(f"{file}: is not a file; a list has one sample id a line")
     try:
         text = file.read_text(encoding="utf-8-sig")  # editors on Windows begin a file with a byte order mark
     except OSError as error:

@@ -81,10 +81,8 @@ class Scored:
     def interval(self, split: str, name: str) -> str:
         """Return a metric's 95% interval; empty if none was computed."""
         intervals = self.results.get("intervals") or {}
-        ends = intervals.get(split, intervals).get(name)
-        if isinstance(ends, Mapping):
-            ends = [ends.get("low"), ends.get("high")]
-        if not isinstance(ends, Sequence) or len(ends) != 2 or None in ends:
+        ends = intervals.get(split, {}).get(name)
+        if not ends or None in ends:
             return ""
         return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from segreg.errors import SegregError, listed
 from segreg.runs.directory import open_run_directory
 from segreg.runs.environment import weights_notice
 from segreg.runs.listing import KnownRun, read_run
+from segreg.runs.records import read_split
 from segreg.runtime.output import aligned
 
 _IMAGE_SETTINGS = ("size", "resize", "channels", "sixteen_bit")
@@ -199,14 +199,7 @@ def same_images(one: KnownRun, other: KnownRun) -> bool | None:
 
 def _split_by_id(run: KnownRun) -> dict[str, str]:
     """Return the split that each of a run's samples is in."""
-    file = run.directory.split
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return {str(name): str(split) for split, ids in content.items() for name in ids}
-    except FileNotFoundError:
-        raise SegregError(f"{file} is missing, which has the run's samples") from None
-    except (OSError, ValueError, AttributeError, TypeError):
-        raise SegregError(f"{file} does not hold the ids of each split's samples") from None
+    return {name: split for split, ids in read_split(run.directory.split).items() for name in ids}
 
 
 def _moved(one: KnownRun, other: KnownRun) -> list[Moved]:

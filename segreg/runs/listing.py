@@ -251,7 +251,7 @@ def _record(read: Callable[[Path], dict[str, Any]], file: Path, problems: list[s
     try:
         return read(file) if file.is_file() else {}
     except SegregError as error:
-        problems.append(error.problems[0].message.removeprefix(f"{file}: "))
+        problems.append(error.problems[0].message.replace(str(file), file.name))
         return {}
 
 

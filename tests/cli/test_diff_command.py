@@ -300,12 +300,14 @@ def test_mistakes_are_reported(segreg, pair, tmp_path):
     )
     (other / "split.json").write_text("[]")
     assert segreg("diff", one, other).err == (
-        f"error: {other / 'split.json'} does not hold the ids of each split's samples\n"
+        f"error: {other / 'split.json'}: damaged: it does not hold an object\n"
+        "  it should be the ids of the samples of each split\n"
     )
     (other / "split.json").unlink()
-    assert segreg("diff", one, other).err == f"error: {other / 'split.json'} is missing, which has the run's samples\n"
+    assert segreg("diff", one, other).err.startswith(f"error: {other / 'split.json'}: can't be read: ")
     (other / "results.json").write_text("{")
     printed = segreg("diff", one, other)
-    assert (printed.status, printed.err) == (
-        2, f"error: {other} can't be compared: results.json is not a JSON (line 1)\n",
-    )  # fmt: skip
+    assert (printed.status, printed.err.replace(" enclosed in double quotes", "")) == (
+        2,
+        f"error: {other} can't be compared: results.json: is not valid JSON (line 1): Expecting property name\n",
+    )

@@ -66,5 +66,5 @@ def test_mistakes_are_reported(run, segreg, tmp_path):
     printed = segreg("report", run)
     assert printed.status == 2
     assert printed.err == (
-        f"error: {run / 'environment.json'} must hold a JSON object\n  it was changed since the run wrote it\n"
+        f"error: {run / 'environment.json'}: damaged: it does not hold an object\n  it should be what the run ran on\n"
     )

@@ -1,6 +1,7 @@
 """Which samples go where."""
 
 import dataclasses
+import os
 import random
 
 import numpy as np
@@ -192,6 +193,10 @@ def test_lists_that_cannot_be_read_are_reported(memory, lists, tmp_path):
     (tmp_path / "val.txt").unlink()
     with pytest.raises(SegregError, match=r"val.txt: can't read this list of sample ids: No such file"):
         divide(memory(9), split)
+    os.mkfifo(tmp_path / "val.txt")  # which would be waited for
+    with pytest.raises(SegregError, match=r"val.txt: is not a file; a list has one sample id a line"):
+        divide(memory(9), split)
+    (tmp_path / "val.txt").unlink()
     with pytest.raises(SegregError, match=r"leaves val empty(?s:.*)the list for val names no sample"):
         divide(memory(9), lists(train="s000", val="# none\n"))
 
