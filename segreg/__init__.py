@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from segreg.errors import SegregError
     from segreg.registry.entry import Command, Entry, Family
     from segreg.registry.hooks import hookimpl
+    from segreg.registry.local import register
     from segreg.registry.protocols import KINDS, Dataset, Decoder, Encoder, Loss, Sample, Schedule
     from segreg.runs.trained_run import Run, load_run
     from segreg.task import IGNORE_INDEX, Task
@@ -47,6 +48,7 @@ _NAMES = {
     "segreg.errors": ("SegregError",),
     "segreg.registry.entry": ("Command", "Entry", "Family"),
     "segreg.registry.hooks": ("hookimpl",),
+    "segreg.registry.local": ("register",),
     "segreg.registry.protocols": ("KINDS", "Dataset", "Decoder", "Encoder", "Loss", "Sample", "Schedule"),
     "segreg.runs.trained_run": ("Run", "load_run"),
     "segreg.task": ("IGNORE_INDEX", "Task"),
@@ -57,7 +59,7 @@ __all__ = [
     "IGNORE_INDEX", "KINDS", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation", "Family", "Loss",
     "Recipe", "Run", "Sample", "Schedule", "SegregError", "Task", "__version__", "build_loaders", "build_loss",
     "build_model", "build_part", "check", "data_check", "evaluate", "hookimpl", "load_recipe", "load_run", "predict",
-    "report", "resume", "run_recipe",
+    "register", "report", "resume", "run_recipe",
 ]  # fmt: skip
 
 

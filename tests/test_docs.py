@@ -373,7 +373,7 @@ def test_every_command_and_option_is_reported():
     for name in filter(None, commands()):
         assert f"`segreg {name}`" in table
         section = reported[f"segreg {name}"]
-        for option in commands()[name] - {"-h", "--help"}:
+        for option in commands()[name] - {"-h", "--help", "--plugin"}:  # which every command has
             assert f"`{option}" in section, f"{name} {option}"
     for option in commands()[""]:
         assert f"`{option}`" in reported["segreg"]
@@ -702,6 +702,7 @@ def test_the_how_to_of_plugins(place):
     place.install(blocks(page, "toml")[0], place.folder / "segreg_howto")
     place.python(HOW_TO_DATA)
     place.environment["LAB_LOG"] = "lab.jsonl"
+    assert "margin: a number; default 1.0" in place.sh("segreg show loss hinge --plugin my_parts.py")
     place.sh("segreg plugin check segreg-howto 'encoder.*'")
     (reported,) = [span for span in spans(page) if span.startswith("segreg plugin check segreg-howto 'loss")]
     place.sh(reported)

@@ -20,6 +20,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from segreg.registry import local
+
 Send = Callable[[Any], None]
 
 
@@ -48,7 +50,7 @@ class Worker:
         self._timeout, self._heard, self._stage = timeout, time.monotonic(), ""
         self._pipe, theirs = multiprocessing.Pipe(duplex=False)
         self._open = True
-        self.process = _context().Process(target=_run, args=(theirs, log, target, args))
+        self.process = _context().Process(target=_run, args=(theirs, log, local.plugin_files(), target, args))
         self.process.start()
         theirs.close()
 
@@ -155,13 +157,20 @@ def _context() -> Any:
     return context
 
 
-def _run(pipe: Connection, log: Path | None, target: Callable[..., None], args: Sequence[Any]) -> None:
+def _run(
+    pipe: Connection,
+    log: Path | None,
+    files: Sequence[local.PluginFile],
+    target: Callable[..., None],
+    args: Sequence[Any],
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with (log or Path(os.devnull)).open("a", encoding="utf-8") as output:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(output.fileno(), stream.fileno())
+    local.add_files(file.path for file in files)  # the process that this one is a fork of may not know them
     target(pipe.send, *args)
     pipe.close()
 

@@ -6,9 +6,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segreg.cli import (
     cache,
@@ -29,7 +29,7 @@ from segreg.cli import (
     schema,
     show,
 )
-from segreg.cli.common import add_parser, json_alone
+from segreg.cli.common import add_parser, add_plugin_option, json_alone, plugin_option
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.entry import Command, where
@@ -75,6 +75,7 @@ def parser(added: Mapping[str, Command] = MappingProxyType({})) -> argparse.Argu
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action=_Version, help="print the version and stop")
+    add_plugin_option(top)
     commands = top.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
     for name, command in COMMANDS.items():
         own = add_parser(commands, name, command.help, command.examples)
@@ -174,20 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     output = keep_standard_output() if arguments is None else None
     try:
-        chosen = parse(arguments)
-        if "OMP_WAIT_POLICY" not in os.environ:
-            os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported: no command has done so yet
-        if chosen.command != run.NAME and "WORLD_SIZE" in os.environ:  # as torchrun leaves it
-            from segreg.runtime.distributed import refuse_several
-
-            refuse_several(chosen.command)
-        # A plugin's own command may print its JSON by itself.
-        alone = getattr(chosen, "json", False) and chosen.execute.__module__.startswith("segreg.")
-        with json_alone() if alone else nullcontext():
-            status: int = chosen.execute(chosen)
-        sys.stdout.flush()
-        if output and output.lost and not isinstance(output.lost, BrokenPipeError):
-            raise SegregError(f"standard output can't be written: {outside_error(output.lost) or output.lost}")
+        files, words = plugin_option(sys.argv[1:] if arguments is None else arguments)
+        with _plugin_files(files):
+            return _execute(parse(words), output)
     except SegregError as error:
         print(printable("\n".join(f"error: {problem}" for problem in error.problems)), file=sys.stderr)
         return 2
@@ -199,6 +189,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _plugin_files(files: Sequence[str]) -> AbstractContextManager[None]:
+    if not files:
+        return nullcontext()
+    from segreg.registry.local import using
+
+    return using(files)
+
+
+def _execute(chosen: argparse.Namespace, output: Any) -> int:
+    """Run a command; `output` is what `keep_standard_output` has returned."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when PyTorch is imported: no command has done so yet
+    if chosen.command != run.NAME and "WORLD_SIZE" in os.environ:  # as torchrun leaves it
+        from segreg.runtime.distributed import refuse_several
+
+        refuse_several(chosen.command)
+    # A plugin's own command may print its JSON by itself.
+    alone = getattr(chosen, "json", False) and chosen.execute.__module__.startswith("segreg.")
+    with json_alone() if alone else nullcontext():
+        status: int = chosen.execute(chosen)
+    sys.stdout.flush()
+    if output and output.lost and not isinstance(output.lost, BrokenPipeError):
+        raise SegregError(f"standard output can't be written: {outside_error(output.lost) or output.lost}")
     return status
 
 

@@ -38,7 +38,24 @@ def add_parser(commands: Any, name: str, about: str, examples: str, *, more: str
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add_plugin_option(parser)
     return parser
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--plugin`, which every command has, anywhere on its line: `plugin_option` takes it off."""
+    parser.add_argument(
+        "--plugin", dest="plugin_files", action="append", default=[], metavar="FILE",
+        help="also take the parts of this Python file; may be given several times",
+    )  # fmt: skip
+
+
+def plugin_option(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the files that `--plugin` names on a command line, and the other words."""
+    parser = argparse.ArgumentParser(prog="segreg", add_help=False, allow_abbrev=False)
+    add_plugin_option(parser)
+    chosen, rest = parser.parse_known_args(list(words))
+    return chosen.plugin_files, rest
 
 
 def add_actions(parser: argparse.ArgumentParser) -> Any:

@@ -18,8 +18,8 @@ from typing import Any
 
 import pluggy
 
-from segreg.errors import SegregError, did_you_mean, listed, with_article
-from segreg.registry import hooks
+from segreg.errors import Problem, SegregError, did_you_mean, listed, with_article
+from segreg.registry import hooks, local
 from segreg.registry.compatibility import (
     DISTRIBUTION,
     asks_for_stranger,
@@ -63,12 +63,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point of an installed distribution.
+    """One entry point of an installed distribution, a plugin file, or an entry that was registered in this process.
 
     Attributes:
         name: the entry point's name.
         module: the module it names.
-        distribution: the package that brought it.
+        distribution: the package that brought it; a file's name, or "registered".
         version: that package's version.
         parts: what it offers to recipes.
         commands: what it adds to the command line.
@@ -78,6 +78,8 @@ class Plugin:
         notice: what its authors should change, though it can be used.
         faults: what it offers that can't be used.
         output: what it printed while it was loaded, which was kept out of standard output.
+        file: where it is a file.
+        source: a digest of the source of `module` where that belongs to none of the packages.
     """
 
     name: str
@@ -92,6 +94,8 @@ class Plugin:
     notice: str = ""
     faults: tuple[Fault, ...] = ()
     output: str = ""
+    file: Path | None = None
+    source: str = ""
 
     @property
     def title(self) -> str:
@@ -101,8 +105,9 @@ class Plugin:
     @cached_property
     def digest(self) -> str:
         """Return a digest of the source files of the packages that its parts are defined in."""
-        modules = (self.module.partition(":")[0], *(getattr(offer.build, "__module__", "") for offer in self.parts))
-        found = dict.fromkeys(map(source_digest, modules))
+        own = self.module.partition(":")[0]
+        modules = (own, *(getattr(offer.build, "__module__", "") for offer in self.parts))
+        found = dict.fromkeys(self.source if self.source and one == own else source_digest(one) for one in modules)
         return (
             next(iter(found))
             if len(found) == 1
@@ -406,9 +411,13 @@ def find_points() -> list[EntryPoint]:
 
 
 def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
-    """Load every plugin once. One that can't be used is reported in its `Plugin.error` and stops nobody else.
+    """Load every plugin once: packages', and this process's files and registered entries, unless `points` are given.
 
-    What a plugin prints meanwhile is kept in its `Plugin.output`, and one that takes long is named on standard error.
+    A package that can't be used is reported in its `Plugin.error` and stops nobody else. What a plugin prints meanwhile
+    is kept in its `Plugin.output`, and one that takes long is named on standard error.
+
+    Raises:
+        SegregError: a plugin file, which somebody has named, can't be used.
     """
     manager = pluggy.PluginManager(hooks.PROJECT)
     manager.add_hookspecs(hooks)
@@ -427,7 +436,22 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
                 plugins.append(dataclasses.replace(plugin, error=str(SegregError(reason, hint=hint))))
             else:
                 plugins.append(_load(manager, plugin, point.load, guard))
+        for file in local.plugin_files() if points is None else ():
+            plugin = Plugin(file.path.stem, file.module, file.name, file.digest[:8], file=file.path, source=file.digest)
+            plugins.append(_load(manager, plugin, file.load, guard))
+    if points is None:
+        plugins += map(_registered, local.registered())
+    if broken := [plugin for plugin in plugins if plugin.file and plugin.error]:
+        raise SegregError.of(Problem(f"the plugin file {p.distribution} can't be used: {p.error}") for p in broken)
     return Registry(tuple(sorted(plugins, key=lambda p: (p.distribution, p.name))), manager)
+
+
+def _registered(offer: Entry | Family) -> Plugin:
+    """Return the plugin that an entry registered in this process is."""
+    source = hashlib.blake2b(local.text_of(offer).encode(), digest_size=16).hexdigest()
+    module, name = getattr(offer.build, "__module__", ""), f"{offer.kind}.{offer.name}"
+    whole = hashlib.blake2b(f"{source} {source_digest(module)}".encode(), digest_size=16).hexdigest()
+    return Plugin(name, module, local.REGISTERED, "in this process", parts=(offer,), source=whole)
 
 
 def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any], guard: Guard) -> Plugin:
@@ -435,9 +459,13 @@ def _load(manager: pluggy.PluginManager, plugin: Plugin, load: Callable[[], Any]
     title = f"{plugin.distribution}:{plugin.name}"
     if manager.has_plugin(title):
         return dataclasses.replace(plugin, error="the package has an entry point of this name already")
-    words = f"loading {plugin.name} = {plugin.module} of {plugin.title}"
+    words = (
+        f"loading {plugin.name} = {plugin.module} of {plugin.title}"
+        if plugin.file is None
+        else f"loading {plugin.file}"
+    )
     try:
-        with guard.call(words, f"{DISABLE}={plugin.distribution} continues without it"):
+        with guard.call(words, f"{DISABLE}={plugin.distribution} continues without it" if plugin.file is None else ""):
             module = load()
             if other := manager.get_name(module):
                 raise SegregError(f"{plugin.module} is in use already, through {other}")
@@ -462,11 +490,11 @@ def _format_error(error: BaseException, module: str) -> str:
         hint = "where pyproject.toml names another one by now, install the package again"
         lacks = "which is not there" if error.name == module else f"and there is no {error.name}"
         return str(SegregError(f"its entry point names the module {module}, {lacks}", hint=hint))
-    top = module.partition(".")[0]
+    top = module if module.startswith(f"{local.__name__}.") else module.partition(".")[0]
     places = [
         f"{frame.f_code.co_filename}:{line}: "
         for frame, line in traceback.walk_tb(error.__traceback__)
-        if str(frame.f_globals.get("__name__")).partition(".")[0] == top
+        if top in (name := str(frame.f_globals.get("__name__")), name.partition(".")[0])
     ]
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"

@@ -42,10 +42,10 @@ def report_run(
         file: where to write it; the run's `report.html` if None.
         warn: is called with what can't be marked where a plugin of the run is gone: its files are still there.
     """
-    from segreg.config.resolve import read_resolved
+    from segreg.runs.trained_run import Run
 
     try:
-        recipe = read_resolved(directory.resolved)
+        recipe = Run(directory).recipe
     except SegregError as error:
         warn(f"what differs from the defaults is not marked: {error}")
         recipe = None

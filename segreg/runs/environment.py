@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.config.resolve import Resolved
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.registry.registry import Registry
+from segreg.registry.local import text_of
+from segreg.registry.registry import Plugin, Registry
 
 if TYPE_CHECKING:
     from segreg.config.sections import Input
@@ -38,12 +39,19 @@ def environment(registry: Registry, device: Any) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "plugins": [
             {"name": p.name, "distribution": p.distribution, "version": p.version, "error": p.error,
-             "digest": "" if p.error or p.distribution == DISTRIBUTION else p.digest}
+             "digest": "" if p.error or p.distribution == DISTRIBUTION else p.digest, **_origin(p)}
             for p in registry.plugins
         ],
         "commit": git_commit(Path.cwd()),
         "command": sys.argv,
     }  # fmt: skip
+
+
+def _origin(plugin: Plugin) -> dict[str, str]:
+    """Return where a plugin came from that no package has brought: its file, or the source of a registered entry."""
+    if plugin.file:
+        return {"file": str(plugin.file)}
+    return {"text": text_of(plugin.parts[0])} if plugin.source else {}
 
 
 def sources(recipe: Resolved) -> dict[str, str]:

@@ -227,9 +227,9 @@ def _as_asked(run: Run, request: Request) -> Resolved:
     if request.overrides:
         from segreg.config.recipe import read_recipe
         from segreg.config.resolve import resolve
-        from segreg.registry.registry import load_registry
+        from segreg.runs.plugin_files import check_recipe
 
-        recipe = resolve(read_recipe(run.directory.resolved, request.overrides), load_registry())
+        recipe = check_recipe(run.directory, read_recipe(run.directory.resolved, request.overrides), resolve)
     if request.resolution is not None:
         recipe = dataclasses.replace(
             recipe, evaluate=dataclasses.replace(recipe.evaluate, resolution=request.resolution)

@@ -18,10 +18,11 @@ from segreg.errors import SegregError, listed
 from segreg.models import build
 from segreg.models.segmenter import describe
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.registry.registry import Registry
+from segreg.registry.registry import Registry, load_registry
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory
 from segreg.runs.environment import environment, header_lines, sources
+from segreg.runs.plugin_files import keep, plugins_of
 from segreg.runs.records import read_environment, read_split
 from segreg.runs.results import Warnings, draw_run, format_results, score_run
 from segreg.runs.trained_run import Run, notes_for_weights
@@ -96,6 +97,8 @@ def resume_run(
         if is_main():
             stack.enter_context(locked_folder(directory.path, "run"))
         written, previous, state, split = from_main(lambda: _left_behind(directory, overrides, without_history))
+        if stack.enter_context(plugins_of(directory)).files:
+            registry = load_registry()
         resolved = with_absolute_paths(resolve(written, registry))
         resolved = dataclasses.replace(resolved, source=previous.get("recipe", resolved.source))
         with Assembly.of(resolved, progress, pretrained=state is None) as assembly:
@@ -246,6 +249,7 @@ class _Job:
             "processes": {"count": count(), "nodes": nodes(), "launch": launch()},
         }  # fmt: skip
         if is_main():
+            keep(self.directory, self.registry)
             write_json(self.directory.environment, ran_on)
         return ran_on
 

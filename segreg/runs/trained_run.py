@@ -97,9 +97,9 @@ class Run:
             SegregError: a plugin that it names a part of is not installed any more, or has other settings.
         """
         from segreg.config.resolve import resolve
-        from segreg.registry.registry import load_registry
+        from segreg.runs.plugin_files import check_recipe
 
-        return resolve(self.written, load_registry())
+        return check_recipe(self.directory, self.written, resolve)
 
     @cached_property
     def network(self) -> InferenceRecipe:
@@ -109,9 +109,9 @@ class Run:
             SegregError: the plugin of the encoder or decoder is not installed any more, or has other settings.
         """
         from segreg.config.resolve import resolve_inference
-        from segreg.registry.registry import load_registry
+        from segreg.runs.plugin_files import check_recipe
 
-        return resolve_inference(self.written, load_registry())
+        return check_recipe(self.directory, self.written, resolve_inference)
 
     def weights_file(self, weights: Weights = "best") -> Path:
         """Return the file of the best epoch's weights, or of the last one's.

@@ -19,6 +19,7 @@ from segreg.benchmark.bench.local import work_on
 from segreg.benchmark.bench.trials import Trial
 from segreg.config.sections import Train
 from segreg.errors import SegregError
+from segreg.registry.local import plugin_files, using
 
 RESOURCES = ("cpus", "gpus", "memory_gib")
 MOST = 1_000_000
@@ -55,6 +56,7 @@ def run_on_ray(
     try:
         gpus = float(ray.cluster_resources().get("GPU", 0))
         task = ray.remote(_on_a_worker)
+        parts = {str(file.path): file.source for file in plugin_files()}
         running: dict[Any, Trial] = {}
         for trial in trials:
             if folder.state(trial) not in ("waiting", "stopped"):
@@ -65,9 +67,8 @@ def run_on_ray(
                 options["memory"] = int(wanted["memory_gib"] * 2**30)
             text = folder.recipe(trial).read_text(encoding="utf-8")
             paths = (str(token), str(folder.recipe(trial).absolute()), str(folder.run(trial).path.absolute()))
-            running[
-                task.options(**options).remote(*paths, text, source=trial.source, threads=int(max(1, wanted["cpus"])))
-            ] = trial
+            more = {"source": trial.source, "threads": int(max(1, wanted["cpus"])), "parts": parts}
+            running[task.options(**options).remote(*paths, text, **more)] = trial
         while running:
             done, _ = ray.wait(list(running), timeout=_POLL_SECONDS)
             for reference in done:
@@ -107,18 +108,25 @@ def _connect(ray: Any) -> bool:
     return True
 
 
-def _on_a_worker(token: str, recipe: str, run: str, text: str, *, source: str, threads: int) -> bytes | None:
+def _on_a_worker(
+    token: str, recipe: str, run: str, text: str, *, source: str, threads: int, parts: Mapping[str, bytes]
+) -> bytes | None:
     """Finish a run; return its files if this machine does not share the bench's folder."""
     import torch
 
     torch.set_num_threads(threads)
     if Path(token).exists():
-        work_on(Path(recipe), Path(run), source)
+        with using(parts):
+            work_on(Path(recipe), Path(run), source)
         return None
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as place, tempfile.TemporaryDirectory() as code:
+        files = [Path(code) / Path(name).name for name in parts]
+        for file, content in zip(files, parts.values(), strict=True):
+            file.write_bytes(content)
         own = Path(place) / Path(recipe).name
         own.write_text(text, encoding="utf-8")
-        work_on(own, Path(place) / "run", source)
+        with using(files):
+            work_on(own, Path(place) / "run", source)
         return pack(Path(place), own.stem)
 
 

@@ -1,0 +1,272 @@
+"""Plugin files and entries made in Python: what they offer, what is wrong with them, who takes part in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+import plugged
+import segreg
+import tiny_runs
+from segreg.errors import SegregError
+from segreg.registry import local
+from segreg.registry.registry import load_registry
+
+PARTS = '''
+import torch, albumentations
+from segreg import Entry
+
+def hinge(task, *, margin: float = 1.0):
+    """Hinge loss.
+
+    Args:
+        margin: how far logits are to be from 0.
+    """
+    return lambda logits, target: torch.relu(margin - (2.0 * target.unsqueeze(1) - 1) * logits).mean()
+
+class Flip(albumentations.HorizontalFlip):
+    pass
+
+def flip():
+    """Flip half of the images."""
+    return Flip(p=0.5)
+
+OFFERS = [Entry("loss", "hinge", hinge), Entry("augmentation", "my_flip", flip)]
+'''
+
+
+@pytest.fixture(autouse=True)
+def _of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(local.VARIABLE, raising=False)
+    monkeypatch.setattr(local, "_registered", {})
+    monkeypatch.setattr("segreg.registry.registry.entry_points", lambda group: plugged.builtin())
+
+
+@pytest.fixture
+def parts(tmp_path):
+    file = tmp_path / "my_parts.py"
+    file.write_text(PARTS, encoding="utf-8")
+    return file
+
+
+def test_a_file_offers_the_entries_that_it_defines_within_the_context_alone(parts):
+    with local.using([parts]):
+        part = load_registry().find("loss", "hinge")
+        assert part.plugin.title.startswith("my_parts.py ")
+        assert part.offer.place == f"{parts}:5"
+        assert list(part.settings) == ["margin"]
+        assert load_registry().find("loss", "hinge@my_parts.py").name == "hinge"
+    with pytest.raises(SegregError, match='there is no loss "hinge"'):
+        load_registry().find("loss", "hinge")
+    assert not (parts.parent / "__pycache__").exists()
+
+
+def test_an_edited_file_is_another_plugin_though_name_and_size_stay(parts):
+    with local.using([parts]):
+        before = load_registry().find("loss", "hinge").plugin
+        parts.write_text(PARTS.replace("Hinge loss.", "Hinge Loss."), encoding="utf-8")
+        after = load_registry().find("loss", "hinge")
+    assert after.summary == "Hinge Loss."
+    assert before.digest != after.plugin.digest
+
+
+def test_a_file_with_hooks_offers_what_they_return(tmp_path):
+    file = tmp_path / "observer.py"
+    file.write_text(plugged.OFFERING.format(name="quartic"), encoding="utf-8")
+    with local.using([file]):
+        assert load_registry().find("loss", "quartic").plugin.distribution == "observer.py"
+
+
+def test_a_name_that_segreg_has_too_is_chosen_by_the_files_name(tmp_path, parts):
+    parts.write_text(PARTS.replace('"hinge", hinge', '"dice", hinge'), encoding="utf-8")
+    with local.using([parts]):
+        with pytest.raises(SegregError, match="is offered more than once: by ") as error:
+            load_registry().find("loss", "dice")
+        assert '"dice@my_parts.py"' in error.value.problems[0].hint
+        assert load_registry().find("loss", "dice@my_parts.py").plugin.file == parts
+
+
+HOSTILE = {
+    "a syntax error": ("def f(:\n", "bad.py:1: SyntaxError"),
+    "no entry": ("x = 1\n", "bad.py offers nothing"),
+    "what raises": ("x = 1\n1 / 0\n", "bad.py:2: ZeroDivisionError"),
+    "what exits": ("raise SystemExit(0)\n", "bad.py:1: SystemExit"),
+    "what ends the process": ("import os\nos._exit(3)\n", "os._exit(3)"),
+    "an import of nothing": ("import no_such_module_here\n", "bad.py:1: ModuleNotFoundError"),
+    "a hook without its mark": ("def segreg_entries():\n    return []\n", "it implements no hook"),
+    "null bytes": ("x = 1\n\0", "null bytes"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_can_not_be_used_is_an_error_with_its_line(name, tmp_path):
+    source, reported = HOSTILE[name]
+    file = tmp_path / "bad.py"
+    file.write_text(source, encoding="utf-8")
+    with local.using([file]), pytest.raises(SegregError) as error:
+        load_registry()
+    assert str(error.value).startswith("the plugin file bad.py can't be used: ")
+    assert reported in str(error.value)
+
+
+def test_an_entry_that_breaks_its_contract_is_reported_where_it_is_named_and_the_others_are_there(parts):
+    parts.write_text(PARTS.replace("def flip():", "def flip(size):"), encoding="utf-8")
+    with local.using([parts]):
+        registry = load_registry()
+        assert registry.find("loss", "hinge").name == "hinge"
+        with pytest.raises(SegregError, match=r'augmentation "my_flip" of my_parts.py \w+ can.t be used') as error:
+            registry.find("augmentation", "my_flip")
+    assert f"{parts}:16: " in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reported"),
+    [
+        ("missing.py", None, "there is no plugin file"),
+        ("parts.txt", b"", "its name doesn't end in .py"),
+        ("latin.py", b"# \xe9", "is not UTF-8 text"),
+    ],
+)
+def test_a_file_that_can_not_be_read_is_reported(name, content, reported, tmp_path, segreg):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    printed = segreg("list", "loss", "--plugin", tmp_path / name)
+    assert printed.status == 2
+    assert reported in printed.err
+    assert str(tmp_path / name) in printed.err
+
+
+def test_two_files_of_one_name_are_refused(tmp_path, parts, segreg):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / parts.name
+    other.write_text(PARTS, encoding="utf-8")
+    printed = segreg("list", "--plugin", parts, "--plugin", other)
+    assert printed.err.startswith(f"error: two plugin files are called my_parts.py: {parts} and {other}")
+
+
+def test_what_a_file_prints_stays_out_of_json(parts, segreg):
+    parts.write_text("print('noise')\n" + PARTS, encoding="utf-8")
+    printed = segreg("show", "loss", "hinge", "--json", f"--plugin={parts}")
+    assert json.loads(printed.out)["distribution"] == "my_parts.py"
+    assert local.VARIABLE not in os.environ
+
+
+def test_another_process_reads_an_object_of_a_files_class(parts):
+    with local.using([parts]):
+        made = pickle.dumps(load_registry().find("augmentation", "my_flip").build())
+        code = f"import pickle; print(type(pickle.loads({made!r})).__name__)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "Flip\n"
+
+
+# entries made in Python
+
+
+def quartic(task):
+    """Fourth power of the error."""
+    return lambda logits, target: ((logits.sigmoid()[:, 0] - target) ** 4).mean()
+
+
+def cubic(task):
+    """Third power of the error."""
+    return lambda logits, target: ((logits.sigmoid()[:, 0] - target).abs() ** 3).mean()
+
+
+def test_a_registered_entry_is_offered_and_another_of_its_name_takes_its_place():
+    segreg.register(segreg.Entry("loss", "mine", quartic))
+    first = load_registry().find("loss", "mine")
+    segreg.register(segreg.Entry("loss", "mine", cubic))
+    second = load_registry().find("loss", "mine")
+    assert (first.summary, second.summary) == ("Fourth power of the error.", "Third power of the error.")
+    assert first.plugin.title == "registered in this process"
+    assert first.plugin.digest != second.plugin.digest
+    assert callable(segreg.build_part("loss", "mine", segreg.Task(("a",), "binary")))
+
+
+def test_a_file_is_registered_by_its_path(parts, monkeypatch):
+    monkeypatch.setenv(local.VARIABLE, "")
+    segreg.register(parts)
+    assert load_registry().find("loss", "hinge").plugin.file == parts
+
+
+@pytest.mark.parametrize("stranger", [3, quartic, None])
+def test_what_is_no_entry_is_refused(stranger):
+    with pytest.raises(SegregError, match=r"can.t be registered\n  for example: segreg.register"):
+        segreg.register(stranger)
+
+
+# runs
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    return tiny_runs.write_recipe(tmp_path)
+
+
+SHORT = ("loss=hinge", "augment=[my_flip]", "train.epochs=1", "train.workers=1", "evaluate.overlays=0")
+
+
+def test_a_new_file_trains_and_its_run_finds_it_again(tmp_path, parts, recipe, segreg, monkeypatch):
+    """A run keeps the file's text; who has run it uses the run without naming the file, and nobody else does."""
+    monkeypatch.chdir(tmp_path)
+    done = segreg("run", recipe, *SHORT, "--plugin", "my_parts.py", "--json")
+    assert done.status == 0, done.err
+    run = tmp_path / json.loads(done.out)["run"]
+    assert (run / "plugins" / "my_parts.py").read_text(encoding="utf-8") == PARTS
+    environment = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    assert str(parts) in [row.get("file") for row in environment["plugins"]]
+    assert "my_parts.py:my_parts" in environment["sources"]
+
+    again = segreg("run", "--resume", run, "train.epochs=2", "--quiet")
+    assert (again.status, "warning" in again.err) == (0, False)
+    parts.write_text(PARTS.replace("p=0.5", "p=0.25"), encoding="utf-8")  # the text of then is known all the same
+    assert segreg("evaluate", run, "--quiet").status == 0
+    edited = segreg("evaluate", run, "--quiet", "--plugin", parts)
+    assert edited.status == 0
+    assert f"note: {parts} is not the my_parts.py that {run} was made with" in edited.err
+    continued = segreg("run", "--resume", run, "train.epochs=3", "--plugin", parts)
+    assert 'warning: the source of "my_parts.py:my_parts" has changed' in continued.out
+    assert len(list((run / "plugins").iterdir())) == 2
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "stranger's"))
+    kept = run / "plugins" / "my_parts.py"
+    for words in (("evaluate", run), ("run", "--resume", run)):
+        refused = segreg(*words)
+        assert refused.status == 2
+        assert f"add: --plugin {kept}" in refused.err
+    assert segreg("evaluate", run, "--quiet", "--plugin", kept).status == 0
+
+
+def test_a_run_directory_that_was_changed_runs_nothing(tmp_path, parts, recipe, segreg, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / json.loads(segreg("run", recipe, *SHORT, "--plugin", parts, "--json").out)["run"]
+    (run / "plugins" / "my_parts.py").write_text(f"open({str(tmp_path / 'proof')!r}, 'w')\n{PARTS}", encoding="utf-8")
+    assert segreg("evaluate", run).status == 2
+    assert segreg("report", run).status == 0
+    assert not (tmp_path / "proof").exists()
+
+
+def test_a_run_of_a_registered_entry_says_so_where_it_is_missing(tmp_path, recipe, monkeypatch):
+    segreg.register(segreg.Entry("loss", "mine", quartic))
+    run = segreg.run_recipe(recipe, ["loss=mine", "train.epochs=1"], out=tmp_path / "runs", progress="quiet")
+    environment = json.loads(run.directory.environment.read_text(encoding="utf-8"))
+    (row,) = [row for row in environment["plugins"] if row["distribution"] == "registered"]
+    assert (row["name"], "def quartic" in row["text"]) == ("loss.mine", True)
+    monkeypatch.setattr(local, "_registered", {})
+    with pytest.raises(SegregError, match=r"loss\.mine that a Python process had registered\n  segreg.register it"):
+        segreg.evaluate(run)
+
+
+def test_a_bench_takes_part_in_a_file(tmp_path, parts, recipe, segreg, monkeypatch, warm_workers):
+    monkeypatch.chdir(tmp_path)
+    words = ("train.epochs=1", "evaluate.overlays=0", "--vary", "loss=hinge,bce", "--rounds", "0", "--quiet")
+    done = segreg("bench", recipe, *words, "--plugin", parts)
+    assert done.status == 0, done.err
+    assert "hinge" in done.out
