@@ -405,7 +405,7 @@ class _Check:
             if (size.mean is None) != (size.std is None):
                 self.wrong('"mean" and "std" of the section "input" go together', ("input",))
             if size.mean is None and size.normalize == "imagenet" and size.channels != 3:
-                hint = f"normalize: data computes them; or give mean and std with {_values(size.channels)}"
+                hint = f"normalize: dataset computes them; or give mean and std with {_values(size.channels)}"
                 self.wrong("ImageNet's statistics have 3 channels", ("input", "normalize"), hint)
 
 

@@ -54,7 +54,7 @@ class Input:
         channels: channels of the network's input; grey images are repeated to 3.
         sixteen_bit: how 16-bit values become 8-bit: `full_range` divides by 257, `min_max` stretches each image.
         normalize: statistics by which values in [0, 1] are normalised: those the `encoder`'s weights were trained
-            with (ImageNet's where it names none), `imagenet`, those of the training images (`data`), or `none`.
+            with (ImageNet's where it names none), `imagenet`, those of the training images (`dataset`), or `none`.
         mean: mean of each channel, in [0, 1]; takes the place of `normalize`.
         std: standard deviation of each channel; goes with `mean`.
     """
@@ -63,7 +63,7 @@ class Input:
     resize: Literal["stretch", "letterbox", "none"] = "stretch"
     channels: Channels = 3
     sixteen_bit: Literal["full_range", "min_max"] = "full_range"
-    normalize: Literal["encoder", "imagenet", "data", "none"] = "encoder"
+    normalize: Literal["encoder", "imagenet", "dataset", "none"] = "encoder"
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
 

@@ -310,7 +310,7 @@ def constant_channels(ranges: Sequence[tuple[int, int]], images: int) -> Problem
     channels = listed([f"channel {channel}" for channel in constant], quote="")
     values = listed(list(map(str, constant.values())), quote="")
     return Problem(
-        f"input.normalize: data: {channels} of {len(ranges)} (the first is 1) "
+        f"input.normalize: dataset: {channels} of {len(ranges)} (the first is 1) "
         f"{'has' if len(constant) == 1 else 'have'} the value {values} in every pixel of all {images} training images, "
         "and so no standard deviation",
         hint="save the images without it, and set input.channels to the number of those that are left; or give "

@@ -147,7 +147,7 @@ def build_normalize(recipe: NetworkRecipe, encoder: nn.Module) -> Normalize:
     section = recipe.input
     if section.mean is not None and section.std is not None:
         return Normalize(section.mean, section.std)
-    if section.normalize in ("none", "data"):  # the data's are mean and std as soon as the images are read
+    if section.normalize in ("none", "dataset"):  # the data's are mean and std as soon as the images are read
         return Normalize((0.0,) * section.channels, (1.0,) * section.channels)
     mean: Sequence[float]
     std: Sequence[float]
@@ -170,7 +170,7 @@ def repeated_colours(recipe: NetworkRecipe, encoder: nn.Module) -> str:
         return ""
     return (
         f"the {section.channels} channels are normalised by statistics of red, green and blue"
-        f"{', repeated in turn' if section.channels > 3 else ''}, which fit no other bands: `input.normalize: data` "
+        f"{', repeated in turn' if section.channels > 3 else ''}, which fit no other bands: `input.normalize: dataset` "
         "computes the training images' own, and input.mean and input.std give others"
     )
 

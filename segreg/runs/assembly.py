@@ -55,7 +55,7 @@ class Assembly:
         """Build everything that a recipe names, cheap things first, so that mistakes show early."""
         with one_of_each_node_first():
             assembly = cls._built(recipe, progress, pretrained=pretrained)
-        if recipe.input.normalize == "data" and recipe.input.mean is None:
+        if recipe.input.normalize == "dataset" and recipe.input.mean is None:
             assembly.normalize_by_data(progress)
         return assembly
 

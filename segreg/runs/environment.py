@@ -162,7 +162,7 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
 
 
 def _statistics(section: Input) -> list[str]:
-    if section.normalize != "data" or section.mean is None or section.std is None:
+    if section.normalize != "dataset" or section.mean is None or section.std is None:
         return []
     mean, std = (", ".join(f"{255 * value:.4g}" for value in values) for values in (section.mean, section.std))
     return [f"normalize  mean {mean}; deviation {std}, of 0 to 255"]

@@ -304,7 +304,7 @@ def test_statistics_are_those_asked_for(overrides, mean, std, resolved):
         (["input.channels=3"], False),
         (["input.channels=1"], False),
         (["input.channels=5", "input.normalize=none"], False),
-        (["input.channels=5", "input.normalize=data"], False),
+        (["input.channels=5", "input.normalize=dataset"], False),
         (["input.channels=2", "input.mean=[0.1, 0.2]", "input.std=[1, 2]"], False),
     ],
 )
@@ -312,7 +312,7 @@ def test_statistics_of_colours_for_other_bands_are_warned_of(overrides, warned, 
     recipe = resolved("encoder=resnet18", *overrides)
     warning = build.repeated_colours(recipe, recipe.encoder.build(recipe.input.channels))
     assert bool(warning) == warned
-    assert not warned or ("normalize: data" in warning and "input.mean and input.std" in warning)
+    assert not warned or ("normalize: dataset" in warning and "input.mean and input.std" in warning)
 
 
 def test_statistics_of_an_encoder_for_bands_are_not_warned_of(resolved):

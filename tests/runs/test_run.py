@@ -587,7 +587,7 @@ def bands(folder, *, constant=False):
 def test_bands_are_normalised_by_the_training_images_and_never_otherwise(tmp_path, monkeypatch, segreg):
     text = bands(tmp_path)
     file = tiny_runs.write_recipe(tmp_path, text)
-    reported = segreg("run", file, "train.epochs=2", "input.normalize=data", "--out", tmp_path / "runs")
+    reported = segreg("run", file, "train.epochs=2", "input.normalize=dataset", "--out", tmp_path / "runs")
     assert reported.status == 0, reported.err
     assert "normalize  mean " in reported.out
     assert "red, green and blue" not in reported.out
@@ -596,7 +596,7 @@ def test_bands_are_normalised_by_the_training_images_and_never_otherwise(tmp_pat
     split = json.loads(run.directory.split.read_text())
     pixels = np.stack([tifffile.imread(tmp_path / "photos" / f"{name}.tif") for name in split["train"]]) / 255
     section = run.recipe.input
-    assert section.normalize == "data"
+    assert section.normalize == "dataset"
     assert section.mean == pytest.approx(pixels.mean(axis=(0, 2, 3)), rel=1e-12)
     assert section.std == pytest.approx(pixels.std(axis=(0, 2, 3)), rel=1e-12)
     notes = json.loads(read_notes(run.directory.best)["normalize"])
@@ -629,13 +629,13 @@ def test_bands_that_borrow_colours_statistics_are_warned_of_and_a_constant_one_i
     assert "warning    the 5 channels are normalised by statistics of red, green and blue" in reported.out
     (path,) = (tmp_path / "runs" / "tiny").iterdir()
     (warning,) = load_run(path).results["warnings"]
-    assert "input.normalize: data" in warning
-    assert "`input.normalize: data`" in (path / "report.html").read_text()
-    reported = segreg("run", file, "input.normalize=data", "--out", tmp_path / "others")
+    assert "input.normalize: dataset" in warning
+    assert "`input.normalize: dataset`" in (path / "report.html").read_text()
+    reported = segreg("run", file, "input.normalize=dataset", "--out", tmp_path / "others")
     assert reported.status == 2
     complaint = "channel 4 of 5 (the first is 1) has the value 7 in every pixel"
     assert complaint in reported.err
-    reported = segreg("data", "check", file, "input.normalize=data")
+    reported = segreg("data", "check", file, "input.normalize=dataset")
     assert reported.status == 2
     assert complaint in reported.out
     assert not (tmp_path / "others").exists()

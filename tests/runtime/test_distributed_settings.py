@@ -62,7 +62,7 @@ def assert_same_weights(file, other):
 def test_gradients_of_several_batches_clipped_frozen_and_averaged_weights_are_those_of_one(tmp_path):
     # 13 images in batches of 4, 4 and 5, of which the first two make one step and the last one another.
     settings = ["train.batch_size=4", "train.accumulate=2", "train.ema=0.9", "train.clip_gradient_norm=0.05",
-                "train.freeze_encoder_epochs=1", "train.epochs=3", "input.normalize=data"]  # fmt: skip
+                "train.freeze_encoder_epochs=1", "train.epochs=3", "input.normalize=dataset"]  # fmt: skip
     two = of_two(tmp_path, *settings, text=RECIPE)
     one = tiny_runs.run(tmp_path, *settings, text=RECIPE)
     assert segreg.load_run(two).recipe.input == one.recipe.input

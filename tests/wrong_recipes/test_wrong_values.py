@@ -422,7 +422,7 @@ error: recipe.yaml:8:9: "mean" of the section "input" must be a list of numbers 
         "channels: 1\n  normalize: imagenet",
         """
 error: recipe.yaml:9:14: ImageNet's statistics have 3 channels
-  normalize: data computes them; or give mean and std with 1 value
+  normalize: dataset computes them; or give mean and std with 1 value
 """,
         id="ImageNet's statistics for one channel",
     ),

@@ -181,7 +181,7 @@ def inspect(
     verdict = judge(dataset.task, of_splits or whole, dataset.objects, dataset.void)
     findings += verdict.findings
     findings += group_findings(dataset, split_of)
-    if input.normalize == "data" and input.mean is None:
+    if input.normalize == "dataset" and input.mean is None:
         findings += _constant_channels(by_split.get("train", scanned))
     with progress.watch("comparing images", None, "images"):
         duplicates, pairs = duplicate_findings(dataset, scanned, split_of)
