@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from segreg.benchmark.comparison.record import Comparison
     from segreg.data.inspection import Report
     from segreg.evaluation.conventions import Library
     from segreg.inference.predictions import Summary
@@ -286,6 +287,38 @@ def report(run: Run | Path | str, out: Path | str | None = None) -> Path:
     from segreg.reports import report_run
 
     return report_run(_run(run).directory, None if out is None else Path(out))
+
+
+def compare(
+    *runs: Run | Path | str,
+    metric: str = "",
+    baseline: str = "",
+    rounds: int = 0,
+    out: Path | str | None = None,
+    progress: Mode = "quiet",
+) -> Comparison:
+    """Compare finished runs, and return the models side by side, the best first.
+
+    Args:
+        *runs: runs, or their directories; runs whose recipes differ in nothing but the seed are one model's.
+        metric: to compare by; empty: the first one, as mean over images.
+        baseline: the model that the others are compared with; empty: the first.
+        rounds: how often each model's costs are measured; 0: not at all.
+        out: a folder for results.csv, results.json and report.html; None writes nothing.
+        progress: as for `run_recipe`.
+
+    Raises:
+        SegregError: the runs can't be compared.
+    """
+    from segreg.benchmark.comparison.runs import compare_runs, run_groups_of
+    from segreg.reports.comparison import write_comparison
+    from segreg.runtime.progress import progress as shown
+
+    groups = run_groups_of([_run(run) for run in runs])
+    found, images = compare_runs(groups, metric=metric, baseline=baseline, rounds=rounds, progress=shown(progress))
+    if out is not None:
+        write_comparison(found, Path(out), images)
+    return found
 
 
 def check(recipe: Recipe | Path | str, overrides: Overrides = (), *, build: bool = False) -> list[Problem]:

@@ -54,6 +54,10 @@ class SegregError(Exception):
         error.args = ("\n".join(str(problem) for problem in error.problems),)
         return error
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython and notebooks show of it: the message, without frames of segreg's own code."""
+        return [f"SegregError: {self}"]
+
     def at(self, place: Place | None) -> SegregError:
         """Return the same error with `place` where a problem had none."""
         return SegregError.of(Problem(p.message, p.place or place, p.hint) for p in self.problems)

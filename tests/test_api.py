@@ -308,3 +308,28 @@ def test_a_run_continues_from_python(tmp_path):
     assert segreg.resume(run, {"train.epochs": 2}, progress="quiet").results["epochs"] == 2
     with pytest.raises(SegregError, match=r'"loss" can.t be changed'):
         segreg.resume(run.directory.path, {"loss": "dice"}, progress="quiet")
+
+
+def test_runs_are_compared(trained, tmp_path):
+    folder, run = trained
+    other = tiny_runs.run(folder, "train.epochs=1", "augment=[]", "evaluate.overlays=1", "loss=bce")
+    found = segreg.compare(run, other.directory.path, out=tmp_path / "compared")
+    assert {model.name for model in found.models} == {
+        "dice_bce, evaluate.overlays=0",
+        "bce, evaluate.overlays=1",
+    }
+    assert (tmp_path / "compared" / "report.html").is_file()
+
+
+def test_a_run_shows_itself_in_a_notebook(trained, tmp_path):
+    _, run = trained
+    assert repr(run) == f"<Run {run.directory.path}: 1 epochs, finished>"
+    shown = run._repr_html_()
+    assert "<td>dice.pooled</td>" in shown
+    (tmp_path / "resolved.yaml").write_text("seed: 0", encoding="utf-8")
+    assert repr(segreg.load_run(tmp_path)) == f"<Run {tmp_path}: no results yet; segreg.resume(run) continues>"
+
+
+def test_an_error_shows_itself_without_frames_in_a_notebook():
+    error = SegregError("it is wrong", hint="do this")
+    assert error._render_traceback_() == ["SegregError: it is wrong\n  do this"]

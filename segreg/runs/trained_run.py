@@ -63,6 +63,40 @@ class Run:
 
     directory: RunDirectory
 
+    def __repr__(self) -> str:
+        return f"<Run {self.directory.path}: {self._state()}>"
+
+    def _state(self) -> str:
+        """Return how far it got, in short."""
+        try:
+            results = self.results
+        except SegregError:
+            return "no results yet; segreg.resume(run) continues"
+        if results["stopped_because"] == "interrupted":
+            return f"interrupted after {results['epochs']} epochs; segreg.resume(run) continues"
+        return f"{results['epochs']} epochs, {results['stopped_because']}"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: how far it got, its scores, and an image with its prediction."""
+        import base64
+        from html import escape
+
+        parts = [f"<p><b>{escape(str(self.directory.path))}</b>: {escape(self._state())}</p>"]
+        with contextlib.suppress(SegregError):
+            split = self.results["scored_on"]
+            rows = [
+                f"<tr><td>{escape(name)}</td><td>{'-' if value is None else f'{value:.4f}'}</td></tr>"
+                for name, value in self.results["metrics"].get(split, {}).items()
+            ]
+            parts.append(f"<table><tr><th>{escape(str(split))}</th><th></th></tr>{''.join(rows)}</table>")
+        for file in sorted(self.directory.overlays.glob("*.png"))[:1]:
+            with contextlib.suppress(OSError):
+                data = base64.b64encode(file.read_bytes()).decode()
+                parts.append(
+                    f'<img alt="{escape(file.stem)}" style="max-width:640px" src="data:image/png;base64,{data}">'
+                )
+        return "\n".join(parts)
+
     @cached_property
     def results(self) -> Mapping[str, Any]:
         """Return `results.json`: final metrics with their definitions.
