@@ -287,10 +287,5 @@ def _escaped(text: str, special: Mapping[str, str]) -> str:
     return "".join(special.get(letter, letter) for letter in _one_line(text))
 
 
-def latex_escaped(text: str) -> str:
-    """Return text with what LaTeX would take for commands escaped, on one line."""
-    return _escaped(text, _LATEX)
-
-
 def _one_line(text: str) -> str:
     return re.sub(r"\s+", " ", printable(text)).strip()
