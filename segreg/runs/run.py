@@ -222,8 +222,9 @@ class _Job:
                 observer.write(scored.results)
                 draw_run(self.directory, scored, observer.warnings)
         except KeyboardInterrupt:
-            self.progress.say(f"interrupted while scoring. Go on with: segreg run --resume {self.directory.path}")
-            raise
+            message = f"interrupted while scoring. Go on with: segreg run --resume {self.directory.path}"
+            self.progress.say(message)
+            raise KeyboardInterrupt(message) from None  # which a notebook shows
         if observer:
             observer.end(scored.results)
             if self.recipe.train.keep_state == "no" and outcome.stopped_because != "interrupted":
