@@ -319,6 +319,8 @@ def test_runs_are_compared(trained, tmp_path):
         "bce, evaluate.overlays=1",
     }
     assert (tmp_path / "compared" / "report.html").is_file()
+    assert repr(found).startswith("<Comparison of 2 models by dice.per_image_mean: ")
+    assert "<td>bce, evaluate.overlays=1</td>" in found._repr_html_()
 
 
 def test_a_run_shows_itself_in_a_notebook(trained, tmp_path):

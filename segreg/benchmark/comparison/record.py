@@ -112,7 +112,7 @@ class Failure:
     run: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Models side by side.
 
@@ -151,6 +151,21 @@ class Comparison:
     def as_data(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
         return asdict(self)
+
+    def __repr__(self) -> str:
+        return f"<Comparison of {len(self.models)} models by {self.metric}: {', '.join(m.name for m in self.models)}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the models, the best first, with the compared metric, and the verdict."""
+        from html import escape
+
+        rows = [
+            f"<tr><td>{escape(model.name)}</td><td>{model.values[self.metric].mean:.4f}</td></tr>"
+            for model in self.models
+            if self.metric in model.values
+        ]
+        sentences = "".join(f"<p>{escape(text)}</p>" for text in (*self.notices, *self.verdict))
+        return f"<table><tr><th>model</th><th>{escape(self.metric)}</th></tr>{''.join(rows)}</table>{sentences}"
 
 
 @dataclass(frozen=True)
