@@ -39,10 +39,10 @@ def read_results(file: Path) -> dict[str, Any]:
     found = _read(file, RESULTS, "the results of a run")
     for name in _NEEDED:
         if name not in found:
-            raise SegregError(f'{file}: "{name}" is missing', hint=_HINT)
+            raise SegregError(f'{file}: "{name}" is missing', hint=_hint(file))
     if found["scored_on"] and found["scored_on"] not in found["metrics"]:
         raise SegregError(
-            f'{file}: "metrics" has no scores of "{found["scored_on"]}", which "scored_on" names', hint=_HINT
+            f'{file}: "metrics" has no scores of "{found["scored_on"]}", which "scored_on" names', hint=_hint(file)
         )
     return found
 
@@ -63,15 +63,17 @@ def read_split(file: Path) -> dict[str, list[str]]:
     return found
 
 
-_HINT = "it was changed since it was written; where there is no copy, `segreg evaluate` scores the run again"
-
-
 def _read(file: Path, types: Mapping[str, Any], what: str) -> dict[str, Any]:
     found: dict[str, Any] = read_json(file, what)
     for name, hint in types.items():
         if name in found and not _fits(hint, found[name]):
-            raise SegregError(f'{file}: "{name}" must be {_words(hint)}', hint=_HINT)
+            raise SegregError(f'{file}: "{name}" must be {_words(hint)}', hint=_hint(file))
     return found
+
+
+def _hint(file: Path) -> str:
+    again = f"; `segreg run --resume {file.parent}` writes it again" if file.name == "results.json" else ""
+    return f"it was changed since it was written{again}"
 
 
 def _fits(hint: Any, value: Any) -> bool:

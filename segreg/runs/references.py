@@ -11,7 +11,7 @@ from typing import Any
 from segreg.config.resolve import read_resolved
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runs.directory import RunDirectory
-from segreg.runtime.files import read_json
+from segreg.runs.records import read_environment
 from segreg.runtime.output import printable
 
 _PAPERS = {
@@ -187,7 +187,7 @@ def references_of(runs: Sequence[RunDirectory]) -> tuple[list[Reference], list[s
             one = found.setdefault(source, _known(source, _PAPERS))
             if name not in one.used_for:
                 one.used_for.append(name)
-        environment: Mapping[str, Any] = read_json(run.environment, "what the run ran on")
+        environment: Mapping[str, Any] = read_environment(run.environment)
         for library in _LIBRARIES:
             if version := environment.get("packages", {}).get(library):
                 versions.setdefault(library, {})[str(version)] = None
