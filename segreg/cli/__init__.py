@@ -35,7 +35,8 @@ from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.entry import Command, where
 from segreg.registry.guard import Guard
 from segreg.runtime.files import outside_error
-from segreg.runtime.output import keep_standard_output, printable
+from segreg.runtime.layout import complain
+from segreg.runtime.output import keep_standard_output
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Registry
@@ -179,12 +180,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _plugin_files(files):
             return _execute(parse(words), output)
     except SegregError as error:
-        print(printable("\n".join(f"error: {problem}" for problem in error.problems)), file=sys.stderr)
+        for problem in error.problems:
+            complain(str(problem), "error")
         return 2
     except OSError as error:
         if not (message := outside_error(error)):
             raise
-        print(printable(f"error: {message}"), file=sys.stderr)
+        complain(message, "error")
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

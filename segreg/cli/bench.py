@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.cli.common import check_folder, check_least, one_file, print_json
+from segreg.cli.common import add_wide, check_folder, check_least, one_file, print_json
 from segreg.cli.compare import FORMATS, print_table
 from segreg.errors import SegregError, did_you_mean, listed
+from segreg.runtime.layout import show
 
 if TYPE_CHECKING:
     from segreg.benchmark.bench.plan import Plan
@@ -54,6 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--again", action="store_true", help="try runs that failed again")
     parser.add_argument("--check", action="store_true", help="check everything and train nothing")
     parser.add_argument("--quiet", action="store_true", help="print the result only")
+    add_wide(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--format", choices=FORMATS, default="table", help="of what is printed: a table for a paper, and nothing else"
@@ -89,7 +91,7 @@ def execute(chosen: argparse.Namespace) -> int:
         titles, models = {trial.key: trial.model for trial in ahead}, len({trial.key for trial in trials})
         wrong = [f"{titles[key]}: {reason}" for key, reason in check(ahead, jobs=chosen.jobs, progress=shown) if reason]
         summary = f"{models - len(wrong)} of {models} models are fine, {len(trials)} runs in all"
-        print("\n".join([*([] if chosen.again else skipped(trials, folder)), *wrong, summary]))
+        show(*([] if chosen.again else skipped(trials, folder)), *wrong, summary)
         return 1 if wrong else 0
 
     from segreg.benchmark.comparison.text import format_comparison
@@ -109,7 +111,8 @@ def execute(chosen: argparse.Namespace) -> int:
     elif chosen.format != "table":
         print_table(comparison, chosen.format)
     else:
-        print("\n".join([*format_comparison(comparison), "", f"everything is in {out}; look at {out / 'report.html'}"]))
+        closing = ["", f"everything is in {out}; look at {out / 'report.html'}"]
+        show(*format_comparison(comparison), *closing, wide=chosen.wide)
     return 1 if comparison.failures else 0
 
 

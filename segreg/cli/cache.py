@@ -6,6 +6,7 @@ import argparse
 import time
 
 from segreg.cli.common import print_json
+from segreg.runtime.layout import Column, Table, show
 
 NAME = "cache"
 HELP = "list or clear the cache of prepared images"
@@ -38,21 +39,25 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.action == "clear":
         entries = clear(keys={entry.key for entry in entries} if chosen.keys else None)
     if chosen.json:
-        rows = [
+        found = [
             {"key": e.key, "bytes": e.bytes, "samples": e.samples, "last_used": e.last_used, "in_use": e.in_use,
              "description": e.description} for e in entries
         ]  # fmt: skip
-        print_json(rows)
+        print_json(found)
         return 0
+    rows = []
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
-        busy = "  in use" if entry.in_use and chosen.action == "list" else ""
-        print(f"{entry.key[:12]}  {gigabytes(entry.bytes):>9}  {used}  {entry.description}{busy}")
+        busy = "in use" if entry.in_use and chosen.action == "list" else ""
+        rows.append([entry.key[:12], gigabytes(entry.bytes), used, entry.description, busy])
+    if rows:
+        columns = [Column(), Column(right=True, least=9), Column(), Column(wraps=True), Column()]
+        show(Table(columns, rows))
     total = gigabytes(sum(entry.bytes for entry in entries))
     count = f"{len(entries)} {'entry' if len(entries) == 1 else 'entries'}"
     if chosen.action == "clear":
         stays = f"; {asked_for - len(entries)} in use or not removable" if asked_for > len(entries) else ""
-        print(f"removed {count}, {total}{stays}")
+        show(f"removed {count}, {total}{stays}")
     else:
-        print(f"{count}, {total} of {gigabytes(cache_limit())} in {cache_folder()}")
+        show(f"{count}, {total} of {gigabytes(cache_limit())} in {cache_folder()}")
     return 0

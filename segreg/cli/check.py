@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import files_and_overrides, print_json, shown_progress
 from segreg.errors import Problem, SegregError
+from segreg.runtime.layout import complain, show
 
 if TYPE_CHECKING:
     from segreg.config.resolve import Resolved
@@ -52,13 +53,13 @@ def execute(chosen: argparse.Namespace) -> int:
         if facts:
             networks[file] = facts
         if not chosen.json:
-            print("\n".join([f"{file}: fine", *(f"  {line}" for line in lines)]))
+            show(f"{file}: fine", *(f"  {line}" for line in lines))
     rows = [_row(problem) for problem in problems]
     if chosen.json:
         print_json({"problems": rows, "networks": networks} if chosen.build else rows)
     else:
         for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
+            complain(str(problem), "error")
         if len(problems) > 1:
             print(f"{len(problems)} problems", file=sys.stderr)
     return 2 if problems else 0

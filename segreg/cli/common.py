@@ -63,6 +63,11 @@ def add_actions(parser: argparse.ArgumentParser) -> Any:
     return parser.add_subparsers(title="actions", metavar="ACTION", dest="action", required=True)
 
 
+def add_wide(parser: argparse.ArgumentParser) -> None:
+    """Add `--wide`."""
+    parser.add_argument("--wide", action="store_true", help="show all columns, also those that don't fit the terminal")
+
+
 def files_and_overrides(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the words of a command line that name files, and those that are `key.path=value`."""
     from segreg.config.recipe import is_override

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.cli.common import check_folder, check_least, print_json, shown_progress
+from segreg.cli.common import add_wide, check_folder, check_least, print_json, shown_progress
+from segreg.runtime.layout import show
 
 if TYPE_CHECKING:
     from segreg.benchmark.comparison.record import Comparison
@@ -37,6 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs, at most (3)")
     rounds.add_argument("--no-cost", dest="rounds", action="store_const", const=0, help="measure no costs")
     parser.add_argument("--quiet", action="store_true", help="print the result only")
+    add_wide(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
         "--format", choices=FORMATS, default="table", help="of what is printed: a table for a paper, and nothing else"
@@ -65,7 +67,7 @@ def execute(chosen: argparse.Namespace) -> int:
     elif chosen.format != "table":
         print_table(comparison, chosen.format)
     else:
-        print("\n".join([*format_comparison(comparison), "", *(f"wrote {file}" for file in files)]))
+        show(*format_comparison(comparison), "", *(f"wrote {file}" for file in files), wide=chosen.wide)
     return 0
 
 

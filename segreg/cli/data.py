@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import add_actions, add_parser, check_least, one_file, print_json, shown_progress
 from segreg.errors import SegregError
+from segreg.runtime.layout import Pasted, show
 
 if TYPE_CHECKING:
     from segreg.config.resolve import Resolved
@@ -90,10 +91,9 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     if chosen.json:
         print_json({**report.as_data(), "written": [str(file) for file in written]})
     else:
-        alerts = [line for alert in report.verdict.alerts() for line in banner(alert)]
-        print("\n".join([*alerts, *report.lines(most=sys.maxsize if chosen.all else 5)]))
-        for file in written:
-            print(f"wrote {file}")
+        alerts = [block for alert in report.verdict.alerts() for block in banner(alert)]
+        lines = report.lines(most=sys.maxsize if chosen.all else 5)
+        show(*alerts, *lines, *(f"wrote {file}" for file in written))
     return 2 if report.in_error else 0
 
 
@@ -158,17 +158,17 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     for warning in verdict.warnings():
         print(f"warning: {warning}")
     if dataset.notice:
-        print(f"notice: {dataset.notice}")
+        show(f"notice: {dataset.notice}")
     counts = ", ".join(f"{split} {count}" for split, count in written.splits.items())
-    print(f"{counts} in {written.out}: {written.made} of {written.files} files made, the others were there")
+    show(f"{counts} in {written.out}: {written.made} of {written.files} files made, the others were there")
     forms = {
         "files": "masks are the data set's own files",
         "index": "masks are PNGs of class numbers" + (", 255 where ignored" if written.ignored else ""),
         "layers": "masks are PNGs of 0 and 1, a folder for each class",
     }
-    print(f"{forms[written.form]}; the manifest is {row['manifest']}")
+    show(f"{forms[written.form]}; the manifest is {row['manifest']}")
     if row["dataset"]:
-        print(f"a recipe reads it back by\n\n{to_yaml({'dataset': row['dataset']})}", end="")
+        show("a recipe reads it back by", "", Pasted(to_yaml({"dataset": row["dataset"]}).rstrip("\n")))
     return 0
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from segreg.cli.common import print_json
 from segreg.errors import SegregError
+from segreg.runtime.layout import show
 
 NAME = "diff"
 HELP = "tell what two runs differ in: recipe, data, versions, machine, training and scores"
@@ -39,5 +40,5 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print_json(finite(as_data(one, other, found, scores)), default=str)
     else:
-        print("\n".join(lines(one, other, found, scores)))
+        show(*lines(one, other, found, scores))
     return 0

@@ -9,6 +9,7 @@ from typing import Literal
 
 from segreg.cli.common import check_folder, files_and_overrides, print_json, shown_progress
 from segreg.errors import SegregError
+from segreg.runtime.layout import show
 
 NAME = "evaluate"
 HELP = "score a run's network on a split, or on another recipe's data"
@@ -81,7 +82,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print_json({"out": str(out), **finite(evaluation)})
     else:
-        print("\n".join(format_evaluation(evaluation, out)))
+        show(*format_evaluation(evaluation, out))
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from segreg.cli.common import check_folder, print_json, shown_progress
 from segreg.errors import SegregError
+from segreg.runtime.layout import show
 
 if TYPE_CHECKING:
     from segreg.benchmark.matrix.make import Made
@@ -73,7 +74,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print_json(_as_data(made, files))
     else:
-        print("\n".join([*_lines(made), *(f"wrote {file}" for file in files)]))
+        show(*_lines(made), *(f"wrote {file}" for file in files))
     return 0 if all(cell.ok for cell in made.cells) else 1
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segreg.cli.common import add_actions, add_parser, print_json
 from segreg.errors import SegregError
 from segreg.registry.protocols import KINDS
+from segreg.runtime.layout import Pasted, Styled, show
 
 if TYPE_CHECKING:
     from segreg.testing import Check, Outcome
@@ -78,12 +79,12 @@ def _new(chosen: argparse.Namespace) -> int:
     names, kinds = names_of(chosen.package), kinds_of(chosen.kinds.split(","))
     files = write_package(names, kinds, chosen.out)
     folder = chosen.out / names.distribution
-    print(f"wrote {folder}, {len(files)} files; try:")
-    print(f"  pip install -e '{folder if folder.is_absolute() else f'./{folder}'}[dev]'")
-    print(f"  segreg list {kinds[0]} '{names.short}.*'")
-    print(f"  segreg run {folder / 'example.yaml'}")
-    print(f"  cd {folder} && ruff check . && mypy && pytest")
-    print("the licence is left to you: name it in pyproject.toml, and put its text into a file LICENSE")
+    show(f"wrote {folder}, {len(files)} files; try:")
+    show(Pasted(f"  pip install -e '{folder if folder.is_absolute() else f'./{folder}'}[dev]'"))
+    show(Pasted(f"  segreg list {kinds[0]} '{names.short}.*'"))
+    show(Pasted(f"  segreg run {folder / 'example.yaml'}"))
+    show(Pasted(f"  cd {folder} && ruff check . && mypy && pytest"))
+    show("the licence is left to you: name it in pyproject.toml, and put its text into a file LICENSE")
     return 0
 
 
@@ -122,14 +123,12 @@ def _check(chosen: argparse.Namespace) -> int:
         found = [_outcome(check, quick=chosen.quick) for check in of_part]
         outcomes += found
         if not chosen.json:
-            print(f"{title}: {_counted(found)}", *_lines(found, all_=chosen.all), sep="\n", flush=True)
+            show(f"{title}: {_counted(found)}", *_lines(found, all_=chosen.all))
     if chosen.json:
         print_json([vars(outcome) for outcome in outcomes])
     else:
         parts = len({(outcome.kind, outcome.part) for outcome in outcomes})
-        print(
-            f"{parts} part{'' if parts == 1 else 's'} of {chosen.package}: {_counted(outcomes) or 'nothing to check'}"
-        )
+        show(f"{parts} part{'' if parts == 1 else 's'} of {chosen.package}: {_counted(outcomes) or 'nothing to check'}")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
 
 
@@ -146,11 +145,11 @@ def _counted(outcomes: Iterable[Outcome]) -> str:
 
 def _lines(outcomes: list[Outcome], *, all_: bool) -> list[str]:
     """Return the lines of one part: failures in full, then what was not checked, a line for each reason."""
-    lines = []
+    lines: list[str] = []
     for outcome in outcomes:
         if outcome.status == "failed":
             what = outcome.what.replace("\n", "\n    ")
-            lines += [f"  FAILED {outcome.check}: {what}"]
+            lines += [Styled(f"  FAILED {outcome.check}: {what}", "red")]
             lines += [f"    why it matters: {outcome.why}", f"    look at: {outcome.place}"]
     reasons: dict[str, list[str]] = {}
     for outcome in outcomes:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from segreg.cli.common import print_json
 from segreg.registry.compatibility import name_and_version
-from segreg.runtime.output import printable
+from segreg.runtime.layout import Styled, complain, show
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Plugin
@@ -52,25 +52,31 @@ def execute(chosen: argparse.Namespace) -> int:
         return _verify()
     registry = load_registry()
     if happened := stranger_installed():
-        print(f"warning: {happened}", file=sys.stderr)
+        complain(happened)
     if chosen.json:
         print_json([_row(plugin) for plugin in registry.plugins])
         return 0
     for plugin in registry.plugins:
-        print(f"{plugin.title}  {plugin.name} ({plugin.module})")
+        show(f"{plugin.title}  {plugin.name} ({plugin.module})")
         if plugin.error:
-            print("  NOT IN USE: " + plugin.error.replace("\n", "\n  "))
+            show(*_indented(plugin.error, "NOT IN USE: ", "red"))
             if chosen.tracebacks and plugin.detail:
-                print("  " + plugin.detail.rstrip().replace("\n", "\n  "))
+                show(*_indented(plugin.detail.rstrip()))
         else:
-            print(f"  offers {_offers(plugin) or 'nothing; it observes runs'} ({1000 * plugin.seconds:.0f} ms)")
+            show(f"  offers {_offers(plugin) or 'nothing; it observes runs'} ({1000 * plugin.seconds:.0f} ms)")
         for fault in plugin.faults:
-            print("  CAN'T BE USED: " + str(fault).replace("\n", "\n  "))
+            show(*_indented(str(fault), "CAN'T BE USED: ", "red"))
         if plugin.notice:
-            print(f"  notice: {plugin.notice}")
+            show(Styled(f"  notice: {plugin.notice}", "yellow"))
         if plugin.output:
-            print("  it printed while it was loaded:\n    " + printable(plugin.output).replace("\n", "\n    "))
+            show("  it printed while it was loaded:", *_indented(plugin.output, "  "))
     return 0
+
+
+def _indented(text: str, first: str = "", style: str = "") -> list[Styled]:
+    return [
+        Styled(line, style) for line in f"  {first}{text}".replace("\n", f"\n  {'  ' * first.isspace()}").splitlines()
+    ]
 
 
 def _verify() -> int:
@@ -91,11 +97,11 @@ def _verify() -> int:
             problem = "" if error.endswith("loaded") and not done.returncode else f"it ended the process: {ended}"
         except subprocess.TimeoutExpired:
             problem, error = f"it was not loaded after {_SECONDS} s", ""
-        print(f"{package}  {point.name} ({point.value})  {problem or 'loads'}")
+        show(f"{package}  {point.name} ({point.value})  {problem or 'loads'}")
         if problem:
             status = 1
-            print("".join(f"  {line}\n" for line in printable(error).splitlines()), end="")
-            print(f"  SEGREG_DISABLE_PLUGINS={package} continues without it")
+            show(*(f"  {line}" for line in error.splitlines()))
+            show(f"  SEGREG_DISABLE_PLUGINS={package} continues without it")
     return status
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from segreg.inference.predictor import Predictor
     from segreg.inference.writer import Kind
     from segreg.runs.trained_run import Run
+    from segreg.runtime.layout import Block
 
 NAME = "predict"
 HELP = "predict images with a run's network, or with several runs' together"
@@ -187,7 +188,7 @@ def _tile(text: str | None) -> tuple[int, int] | None:
     return int(found[1]), int(found[2] or found[1])
 
 
-def _header(predictors: list[Predictor], notice: str) -> list[str]:
+def _header(predictors: list[Predictor], notice: str) -> list[Block]:
     from segreg.runs.environment import banner
 
     first = predictors[0]

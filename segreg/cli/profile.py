@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segreg.cli.common import one_file, print_json, shown_progress
 from segreg.errors import SegregError
+from segreg.runtime.layout import show
 
 NAME = "profile"
 HELP = "take some training steps of a recipe and tell where the time goes"
@@ -47,5 +48,5 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print_json(found.plain())
     else:
-        print("\n".join(found.lines()))
+        show(*found.lines())
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 from segreg.cli.common import print_json
 from segreg.config.recipe import about, shipped_recipe, shipped_recipes
 from segreg.errors import SegregError
+from segreg.runtime.layout import Column, Table, show
 
 NAME = "recipes"
 HELP = "list the recipes that come with segreg, print one, or copy one into the current folder"
@@ -33,10 +34,8 @@ def execute(chosen: argparse.Namespace) -> int:
         if chosen.json:
             print_json([{"name": n, "file": str(f), "about": about(f)} for n, f in known.items()])
             return 0
-        width = max((len(name) for name in known), default=0)
-        for name, file in known.items():
-            print(f"{name:<{width}}  {about(file)}")
-        print("`segreg recipes copy NAME` puts one into the current folder")
+        show(Table([Column(), Column(wraps=True)], [[name, about(file)] for name, file in known.items()]))
+        show("`segreg recipes copy NAME` puts one into the current folder")
         return 0
     if chosen.recipe is None:
         raise SegregError(f"name the recipe to {chosen.action}", hint=f"segreg recipes {chosen.action} isic_v3plus")

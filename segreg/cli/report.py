@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import webbrowser
 from pathlib import Path
 
 from segreg.errors import SegregError
+from segreg.runtime.layout import Styled, complain, show
 
 NAME = "report"
 HELP = "write a run's report.html: scores, curves, images, recipe, environment in one file"
@@ -33,8 +33,8 @@ def execute(chosen: argparse.Namespace) -> int:
     directory = open_run_directory(chosen.run)
     if chosen.out is not None and chosen.out.is_dir():
         raise SegregError(f"{chosen.out} is a folder", hint=f"name a file: --out {chosen.out / 'report.html'}")
-    file = report_run(directory, chosen.out, warn=lambda text: print(f"warning: {text}", file=sys.stderr))
-    print(file)
+    file = report_run(directory, chosen.out, warn=complain)
+    show(Styled(str(file), f"link {file.absolute().as_uri()}"))
     if chosen.open and not webbrowser.open(file.absolute().as_uri()):
-        print(f"no browser could be started; open {file.absolute()}", file=sys.stderr)
+        complain(f"no browser could be started; open {file.absolute()}")
     return 0

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from segreg.cli.common import files_and_overrides, one_file, print_json, shown_progress
 from segreg.errors import SegregError
+from segreg.runtime.layout import show
 
 NAME = "run"
 HELP = "run a recipe: train, choose the best checkpoint, score it, draw images"
@@ -75,5 +76,5 @@ def _run(chosen: argparse.Namespace) -> int:
     elif chosen.quiet and is_main():
         from segreg.runs.results import format_results
 
-        print("\n".join(format_results(run.results, run.directory)).lstrip("\n"))
+        show(*format_results(run.results, run.directory)[1:])
     return 130 if interrupted else 0

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.cli.common import print_json
+from segreg.cli.common import add_wide, print_json
 from segreg.errors import SegregError
+from segreg.runtime.layout import complain, show
 
 if TYPE_CHECKING:
     from segreg.runs.listing import KnownRun
@@ -40,6 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="only runs that meet all of these: NAME=VALUE with wildcards, and != < <= > >=",
     )  # fmt: skip
     parser.add_argument("--columns", nargs="+", metavar="NAME", default=[], help="what to tell of each run")
+    add_wide(parser)
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--json", action="store_true", help="print all that is known of each run as JSON, nothing else")
     what.add_argument(
@@ -52,7 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.runs.listing import find_runs, read_run
-    from segreg.runs.table import SHOWN, as_data, check_names, condition, kept, lines, ordered, print_table
+    from segreg.runs.table import SHOWN, as_data, check_names, condition, kept, notes, ordered, table
 
     conditions = [condition(text) for text in chosen.where]
     folders = chosen.folders or [Path("runs")]
@@ -69,15 +71,12 @@ def execute(chosen: argparse.Namespace) -> int:
         return _prune(runs, yes=chosen.yes)
     if not runs:
         print(f"none of {len(every)} runs meets {' '.join(chosen.where)}")
-    elif sys.stdout.isatty():
-        from rich.console import Console
-
-        print_table(runs, columns, Console(highlight=False), asked=bool(chosen.columns))
     else:
-        print("\n".join(lines(runs, columns)))
+        below = notes(runs) if sys.stdout.isatty() else []
+        show(table(runs, columns, asked=bool(chosen.columns)), *below, wide=chosen.wide)
     for run in runs:
         for problem in run.problems:
-            print(f"warning: {run.directory.path}: {problem}", file=sys.stderr)
+            complain(f"{run.directory.path}: {problem}")
     return 0
 
 

@@ -18,6 +18,7 @@ from segreg.evaluation.statistics import Measure, intervals
 from segreg.models import build
 from segreg.runtime.distributed import count, rank
 from segreg.runtime.files import replacing
+from segreg.runtime.layout import Column, Table
 from segreg.runtime.output import as_file_name, write_csv
 from segreg.runtime.progress import Progress
 from segreg.visualize.panels import side_by_side
@@ -192,16 +193,14 @@ def write_rows(file: Path, scores: Scores) -> None:
             write_csv(text, columns, rows)
 
 
-def format_values(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]) -> list[str]:
-    """Return a line for each value: its name, "0.1234" or "undefined", and its interval if it has one."""
-    width = max(map(len, values), default=0)
-    lines = []
+def format_values(values: Mapping[str, Any], intervals: Mapping[str, Sequence[float]]) -> Table:
+    """Return a row for each value: its name, "0.1234" or "undefined", and its interval if it has one."""
+    rows = []
     for name, value in values.items():
         number = "undefined" if value is None or math.isnan(value) else f"{value:.4f}"
-        if number != "undefined" and (ends := intervals.get(name)):
-            number += f"  [{ends[0]:.4f}, {ends[1]:.4f}]"
-        lines.append(f"  {name:<{width}}  {number}")
-    return lines
+        ends = None if number == "undefined" else intervals.get(name)
+        rows.append([name, number, f"[{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""])
+    return Table([Column(), Column(), Column()], rows, indent=2)
 
 
 def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str, tuple[float, float]]:

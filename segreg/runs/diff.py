@@ -14,7 +14,7 @@ from segreg.runs.directory import open_run_directory
 from segreg.runs.environment import weights_notice
 from segreg.runs.listing import KnownRun, read_run
 from segreg.runs.records import read_split
-from segreg.runtime.output import aligned
+from segreg.runtime.layout import Block, Column, Styled, Table
 
 _IMAGE_SETTINGS = ("size", "resize", "channels", "sixteen_bit")
 """Settings of the section `input` that are in the fingerprint of the prepared images."""
@@ -219,9 +219,9 @@ _WIDEST = 46
 _TITLES = {"packages": "plugins and packages", "plugins": "source of plugins", "start": "weights at the start"}
 
 
-def lines(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Scores | None) -> list[str]:
-    """Return the differences as lines; what is equal is only named."""
-    lines = [f"A  {one.directory.path}  ({one.state})", f"B  {other.directory.path}  ({other.state})"]
+def lines(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Scores | None) -> list[Block]:
+    """Return the differences as lines and tables; what is equal is only named."""
+    lines: list[Block] = [f"A  {one.directory.path}  ({one.state})", f"B  {other.directory.path}  ({other.state})"]
     for matter in found:
         if not matter.alike:
             lines += ["", _title(matter), *_side_by_side(matter.differences), *map(_move, matter.moved)]
@@ -259,20 +259,22 @@ def _title(matter: Matter) -> str:
     return _TITLES.get(matter.name, matter.name)
 
 
-def _side_by_side(differences: Sequence[RecipeDifference]) -> Iterator[str]:
-    rows = [(each.path, *(f"{run} {_text(each.path, value)}" for run, value in (("A", each.one), ("B", each.other))))
-            for each in differences]  # fmt: skip
-    fits = [max(map(len, row[1:])) <= _WIDEST for row in rows]
-    table = iter(aligned([row for row, short in zip(rows, fits, strict=True) if short]))
-    for each, row, short in zip(differences, rows, fits, strict=True):
-        if short:
-            yield f"  {next(table)}"
+def _side_by_side(differences: Sequence[RecipeDifference]) -> Iterator[Block]:
+    """Yield a table of the short values, then the long ones below each other, and what only one of them sets."""
+    short, below = [], list[str]()
+    for each in differences:
+        values = [f"{run} {_text(each.path, value)}" for run, value in (("A", each.one), ("B", each.other))]
+        if max(map(len, values)) <= _WIDEST:
+            short.append([each.path, *values])
         else:
-            yield from (f"  {row[0]}", f"    {row[1]}", f"    {row[2]}")
+            below += [f"  {each.path}", *(f"    {value}" for value in values)]
         for run, settings in (("A", each.only_one), ("B", each.only_other)):
             if settings:
                 lines = ", ".join(f"{key} {in_short(value)}" for key, value in settings.items())
-                yield f"    only in {run}: {lines}"
+                below.append(f"  {each.path} only in {run}: {lines}")
+    if short:
+        yield Table([Column(), Column(wraps=True), Column(wraps=True)], short, indent=2)
+    yield from below
 
 
 def _text(name: str, value: Any) -> str:
@@ -290,7 +292,7 @@ def _move(moved: Moved) -> str:
     return f"  {count} only in {run}, in {split}: {names}"
 
 
-def _score_lines(one: KnownRun, scores: Scores) -> Iterator[str]:
+def _score_lines(one: KnownRun, scores: Scores) -> Iterator[Block]:
     weights = {True: "; so are the weights", False: "; the weights are not", None: ""}[scores.same_weights]
     if scores.identical:
         yield (
@@ -313,13 +315,16 @@ def _score_lines(one: KnownRun, scores: Scores) -> Iterator[str]:
         yield "  note: the weights are the same to the last bit"
     own = "" if all(pair.paired for pair in scores.pairs) or set(scores.of) == {scores.images} else "own images"
     rows = [(pair.name, *_numbers(pair), "" if pair.paired else own) for pair in scores.pairs]
-    yield from (f"  {line}" for line in aligned([("", "A", "B", "B - A", "", ""), *rows], right=(1, 2, 3)))
+    heads = [Column(), *(Column(head, right=True) for head in ("A", "B", "B - A")), Column(), Column(wraps=True)]
+    yield Table(heads, rows, indent=2)
 
 
 def _numbers(pair: MetricPair) -> tuple[str, str, str, str]:
     values = ["undefined" if value is None else f"{value:.4f}" for value in (pair.one, pair.other)]
     difference = "" if pair.difference is None else f"{pair.difference:+.4f}"
     interval = "" if pair.low is None or pair.high is None else f"[{pair.low:+.4f}, {pair.high:+.4f}]"
+    if pair.low is not None and pair.high is not None and (pair.low > 0 or pair.high < 0):
+        difference = Styled(difference, "bold")
     return values[0], values[1], difference, interval
 
 

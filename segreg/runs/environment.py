@@ -6,7 +6,6 @@ import os
 import platform
 import subprocess
 import sys
-import textwrap
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,12 +15,12 @@ from segreg.config.resolve import Resolved
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.local import text_of
 from segreg.registry.registry import Plugin, Registry
+from segreg.runtime.layout import Block, Framed
 
 if TYPE_CHECKING:
     from segreg.config.sections import Input
     from segreg.runs.assembly import Assembly
 
-_BANNER = 80
 
 PACKAGES = (
     DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-pytorch", "albumentations", "torchmetrics",
@@ -108,7 +107,7 @@ def _cpu_model() -> str:
 # header
 
 
-def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, Any], folder: Path) -> list[str]:
+def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, Any], folder: Path) -> list[Block]:
     """Return the lines that a run prints before it begins, notices first.
 
     Args:
@@ -121,7 +120,7 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
     foreign = sorted({c.part.plugin.title for c in recipe.choices() if c.part.plugin.distribution != DISTRIBUTION})
     height, width = recipe.input.size
     loss = " + ".join(f"{c.weight:g} {c.part.name}" if c.weight != 1 else c.part.name for c in recipe.loss)
-    lines = [
+    lines: list[Block] = [
         *banner(assembly.dataset.notice),
         *banner(weights_notice(model)),
         *(line for alert in assembly.verdict.alerts() for line in banner(alert)),
@@ -198,12 +197,9 @@ def weights_notice(model: Mapping[str, Any]) -> str:
     return "; ".join(dict.fromkeys(note for note in notes if note.casefold().startswith("random")))
 
 
-def banner(notice: str) -> list[str]:
-    """Return a notice framed by exclamation marks, as lines; none for an empty notice."""
-    if not notice:
-        return []
-    lines = textwrap.wrap(notice, _BANNER - 6)
-    return ["!" * _BANNER, *(f"!! {line:<{_BANNER - 6}} !!" for line in lines), "!" * _BANNER]
+def banner(notice: str) -> list[Block]:
+    """Return a notice framed by exclamation marks; nothing for an empty one."""
+    return [Framed(notice)] if notice else []
 
 
 def numbers(values: Sequence[int]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from segreg.runs.environment import banner
 from segreg.runs.records import read_split
 from segreg.runs.results import Warnings, in_half
 from segreg.runtime.files import write_json
+from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.output import as_file_name
 from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
@@ -187,24 +187,24 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     return evaluation, out
 
 
-def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[str]:
-    """Return what `rescore` found, as lines."""
+def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[Block]:
+    """Return what `rescore` found, as lines and tables."""
     split = evaluation["scored_on"]
     how = f"at {evaluation['resolution']} resolution, {evaluation['weights']} weights{in_half(evaluation['precision'])}"
     if evaluation["threshold_is"]:
         how += f", threshold {evaluation['threshold']:.12g} ({evaluation['threshold_is']})"
-    lines = [
-        *(line for alert in evaluation["alerts"] for line in banner(alert)),
+    lines: list[Block] = [
+        *(block for alert in evaluation["alerts"] for block in banner(alert)),
         f"{split} ({evaluation['images'][split]} images, {how}):",
-        *format_values(evaluation["metrics"][split], evaluation["intervals"][split]),
+        format_values(evaluation["metrics"][split], evaluation["intervals"][split]),
     ]
     if evaluation["intervals"][split]:
         lines.append("  in brackets: 95% bootstrap intervals over images")
     for library, words in evaluation["as"].items():
-        digits, width = words["digits"], max(map(len, words["values"]))
+        digits = words["digits"]
         lines.append(f"as {library}:")
-        lines += [f"  {name:<{width}}  {value:.{digits}f}" for name, value in words["values"].items()]
-        lines += textwrap.wrap(words["how"], 100, initial_indent="  ", subsequent_indent="  ")
+        rows = [[name, f"{value:.{digits}f}"] for name, value in words["values"].items()]
+        lines += [Table([Column(), Column()], rows, indent=2), f"  {words['how']}"]
     return [*lines, f"everything is in {out}"]
 
 

@@ -13,7 +13,7 @@ from segreg.errors import SegregError
 from segreg.evaluation.scores import disable_sync
 from segreg.models import build
 from segreg.runs.assembly import Assembly
-from segreg.runtime.output import aligned
+from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training.monitor import Monitor
 from segreg.training.resume import Output, save_epoch, snapshot
@@ -110,11 +110,10 @@ class Profile:
             "advice": self.advice, "trace": str(self.trace),
         }  # fmt: skip
 
-    def lines(self) -> list[str]:
-        """Return the tables, as lines."""
+    def lines(self) -> list[Block]:
+        """Return the tables, and the lines around them."""
         whole = max(self.epoch_seconds, 1e-9)
-        stages = [("stage", "ms each", "an epoch", "seconds", "share")]
-        stages += [
+        stages = [
             (
                 STAGE_LABELS[r.stage],
                 f"{r.each * 1e3:.1f}",
@@ -125,18 +124,21 @@ class Profile:
             for r in self.rows
         ]
         stages.append(("an epoch", "", "", f"{whole:.2f}", "100.0%"))
-        operators = [("longest operators of a step", "calls", "ms")]
-        operators += [(o.name[:46], f"{o.calls:.0f}", f"{o.seconds * 1e3:.1f}") for o in self.operators]
-        lines = [
+        operators = [(o.name, f"{o.calls:.0f}", f"{o.seconds * 1e3:.1f}") for o in self.operators]
+        heads = ("ms each", "an epoch", "seconds", "share")
+        return [
             f"{self.device}, {self.precision}; {self.images} images in a step, {self.steps} steps measured",
             "",
-            *aligned(stages, right=range(1, 5)),
+            Table([Column("stage"), *(Column(head, right=True) for head in heads)], stages),
             "",
-            *aligned(operators, right=(1, 2)),
+            Table(
+                [Column("longest operators of a step"), Column("calls", right=True), Column("ms", right=True)],
+                operators,
+            ),
             "",
             f"trace: {self.trace} (ui.perfetto.dev and chrome://tracing show it)",
+            *([f"advice: {self.advice}"] if self.advice else []),
         ]
-        return [*lines, f"advice: {self.advice}"] if self.advice else lines
 
 
 class _Some:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import banner, weights_notice
 from segreg.runtime.distributed import as_main_has, is_main
+from segreg.runtime.layout import Block, complain
 from segreg.runtime.output import printable
 from segreg.runtime.progress import Progress, duration
 from segreg.training import history
@@ -54,7 +54,7 @@ class Warnings:
         """
         if sentence not in self.said:
             self.said.add(sentence)
-            print(printable(f"warning: {sentence}"), file=sys.stderr, flush=True)
+            complain(sentence)
         if sentence not in self.found and len(self.found) < _MOST_WARNINGS:
             self.found.append(sentence)
             if lasting and self.file:
@@ -186,12 +186,12 @@ def in_half(precision: str) -> str:
     return "" if precision == "float32" else f", in {precision}"
 
 
-def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[str]:
-    """Return the lines that a run prints at its end."""
+def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[Block]:
+    """Return what a run prints at its end."""
     if results["stopped_because"] == "interrupted":
         return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} continues"]
     notices = (results["notice"], results["weights"], *results.get("alerts", ()))
-    lines = ["", *(line for notice in notices for line in banner(notice))]
+    lines: list[Block] = ["", *(line for notice in notices for line in banner(notice))]
     best, weights = f"{results['monitor']} was never defined", "last"
     if results["best_epoch"]:
         best, weights = f"best epoch {results['best_epoch']} ({results['monitor']} {results['best_value']:.4f})", "best"
@@ -209,6 +209,6 @@ def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[
             f"{split} ({count} images, at {results['resolution']} resolution, {weights} weights"
             f"{in_half(results.get('precision', 'float32'))}):"
         )
-        lines += format_values(results["metrics"][split], results.get("intervals", {}).get(split, {}))
+        lines.append(format_values(results["metrics"][split], results.get("intervals", {}).get(split, {})))
     lines.append(f"everything is in {directory.path}")
     return lines

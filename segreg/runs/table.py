@@ -8,16 +8,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segreg.config.diff import in_short
 from segreg.errors import SegregError, did_you_mean
 from segreg.runs.listing import COLUMNS, KnownRun, Value
-from segreg.runtime.output import aligned
+from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import duration
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 SHOWN = (
     "run", "recipe", "begun", "state", "encoder", "decoder", "dataset", "seed", "epochs", "score", "duration", "size",
@@ -156,41 +153,28 @@ def ordered(runs: Sequence[KnownRun], by: str) -> list[KnownRun]:
 # table
 
 
-def lines(runs: Sequence[KnownRun], columns: Sequence[str]) -> list[str]:
-    """Return a line for each run below one of headings, as wide as it takes."""
-    return aligned(_cells(runs, columns))
-
-
-def print_table(runs: Sequence[KnownRun], columns: Sequence[str], console: Console, *, asked: bool) -> None:
-    """Print a table that fits the terminal, and below it what else is to be known.
+def table(runs: Sequence[KnownRun], columns: Sequence[str], *, asked: bool) -> Table:
+    """Return the table of runs.
 
     Args:
         runs: those to list.
         columns: what is listed.
-        console: the terminal.
-        asked: whether all columns must be shown; else those that don't fit are left out and named.
+        asked: whether all columns must be shown; else a narrow terminal does without some.
     """
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = list(columns)
-    for name in () if asked else _FIRST_LEFT_OUT:
-        if max(map(len, aligned(_cells(runs, shown)))) <= console.width:
-            break
-        shown.remove(name)
-    headings, *rows = _cells(runs, shown)
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for name, heading in zip(shown, headings, strict=True):
+    headings, *rows = _cells(runs, columns)
+    heads = []
+    for name, heading in zip(columns, headings, strict=True):
         numbers = name in ("epochs", "score", "size") or any(isinstance(run.value(name), (int, float)) for run in runs)
-        table.add_column(Text(heading), justify="right" if numbers else "left", overflow="fold")
-    for cells in rows:
-        table.add_row(*map(Text, cells))
-    console.print(table)
-    if left_out := [name for name in columns if name not in shown]:
-        console.print(Text(f"left out for want of width: {', '.join(left_out)}"), soft_wrap=True)
-    if open_ := sum(run.state in ("interrupted", "unfinished") for run in runs):
-        which = "1 run has" if open_ == 1 else f"{open_} runs have"
-        console.print(Text(f"{which} not come to an end; segreg run --resume RUN continues with one"), soft_wrap=True)
+        spare = 0 if asked or name not in _FIRST_LEFT_OUT else len(_FIRST_LEFT_OUT) - _FIRST_LEFT_OUT.index(name)
+        heads.append(Column(heading, right=numbers, spare=spare))
+    return Table(heads, rows)
+
+
+def notes(runs: Sequence[KnownRun]) -> list[str]:
+    """Return what else a terminal gets, below the table."""
+    count = sum(run.state in ("interrupted", "unfinished") for run in runs)
+    which = "1 run has" if count == 1 else f"{count} runs have"
+    return [f"{which} not come to an end; segreg run --resume RUN continues with one"] if count else []
 
 
 def as_data(run: KnownRun) -> dict[str, Any]:
@@ -223,6 +207,9 @@ def _cell(run: KnownRun, name: str, *, name_metric: bool) -> str:
     value = run.value(name)
     if value is None or value == "":
         return "-"
+    if name == "state":
+        colour = {"finished": "green", "broken": "red", "interrupted": "yellow", "unfinished": "yellow"}
+        return Styled(str(value), colour[str(value)])
     if name == "epochs":
         asked = run.value("train.epochs")
         return str(value) if asked in (value, None) else f"{value}/{asked}"

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
@@ -98,23 +98,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def aligned(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> list[str]:
-    """Return a line for each row, its cells in columns as wide as their widest cell.
-
-    Args:
-        rows: of as many cells each.
-        right: the columns whose cells are aligned to the right, counted from 0.
-    """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if column in right else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
 
 
 class PatientOutput(io.FileIO):

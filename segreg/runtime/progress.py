@@ -7,9 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
-from segreg.runtime.output import printable
+from segreg.runtime.layout import Block, Screen
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,8 +24,8 @@ class Advance(Protocol):
 class Progress(Protocol):
     """What training, reading and evaluating tell their progress to."""
 
-    def say(self, text: str) -> None:
-        """Write a line that stays."""
+    def say(self, block: Block) -> None:
+        """Write a line or a table that stays."""
 
     def watch(self, title: str, total: int | None, unit: str) -> AbstractContextManager[Advance]:
         """Show how much of `total` (None: unknown) is done while the context lasts. One at a time."""
@@ -52,7 +52,7 @@ def progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
 class Quiet:
     """Report nothing."""
 
-    def say(self, text: str) -> None:
+    def say(self, block: Block) -> None:
         """Write nothing."""
 
     @contextmanager
@@ -77,9 +77,9 @@ class Lines:
     stream: TextIO
     every: float = 15.0
 
-    def say(self, text: str) -> None:
-        """Write a line."""
-        print(printable(text), file=self.stream, flush=True)
+    def say(self, block: Block) -> None:
+        """Write a line or a table."""
+        Screen.of(self.stream).show(block)
 
     @contextmanager
     def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
@@ -108,9 +108,12 @@ class Bar:
 
     console: Console
 
-    def say(self, text: str) -> None:
-        """Write a line above the bar."""
-        self.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+    def say(self, block: Block) -> None:
+        """Write a line or a table above the bar."""
+        from rich.text import Text
+
+        for line in Screen.of(cast("TextIO", self.console.file)).lines([block]):
+            self.console.print(Text.from_ansi(line), highlight=False, soft_wrap=True)
 
     @contextmanager
     def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:

@@ -29,6 +29,7 @@ from segreg.models.segmenter import predict_logits
 from segreg.runtime import distributed
 from segreg.runtime.device import available_mib, out_of_memory, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main, is_main
+from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import Progress, Quiet, duration
 from segreg.training import history
 from segreg.training.checkpoint import BEST, LAST, STATE, State, load_state
@@ -144,6 +145,8 @@ def fit(
         with handle_signals(training):
             while (reason := reason_to_stop(state, settings)) is None:
                 state = run_epoch(training, data, state, monitor=monitor, checkpointer=checkpointer, progress=progress)
+                first = state.epoch == epochs_before + 1
+                progress.say(format_epoch(state, training.settings, monitor, headings=first))
             with training.stopwatch.stage("checkpoint"):
                 checkpointer.wait()
         if state.epoch > epochs_before and is_main():  # the last checkpoint, which no later epoch counts
@@ -246,7 +249,6 @@ def run_epoch(
     )
     with training.stopwatch.stage("checkpoint"):
         checkpointer.save(state)
-    progress.say(format_epoch(state, training.settings, monitor, is_best=is_best))
     return state
 
 
@@ -509,14 +511,30 @@ def directions(training: Training, data: TrainingData) -> dict[str, bool | None]
     return {**dict.fromkeys(losses, False), **{f"val.{name}": larger.get(name) for name in compute(metrics)}}
 
 
-def format_epoch(state: State, settings: Train, monitor: Monitor, *, is_best: bool) -> str:
-    """Return an epoch's line in the log."""
-    values = state.values
-    shown = dict.fromkeys(("train.loss", "val.loss", monitor.name))
-    numbers = "  ".join(f"{name} {values[name]:.4f}" for name in shown if name in values)
+def format_epoch(state: State, settings: Train, monitor: Monitor, *, headings: bool = False) -> Table:
+    """Return an epoch's row of the table that grows with the training."""
+    values, best = state.values, state.best_epoch == state.epoch
+    numbers = {"train.loss": "train loss", "val.loss": "val loss", monitor.name: monitor.name}
+    shown = {heading: f"{values[name]:.4f}" for name, heading in numbers.items() if name in values}
+    if best and monitor.name in values:
+        shown[numbers[monitor.name]] = Styled(f"{values[monitor.name]:.4f}", "green")
     left = duration(state.seconds / state.epoch * (settings.epochs - state.epoch))
+    columns = [
+        Column("epoch", right=True, least=len(f"{settings.epochs}/{settings.epochs}")),
+        *(Column(heading, right=True, least=6) for heading in shown),
+        Column(least=4),
+        Column("time", right=True, least=10),
+        Column("left", right=True, least=10, spare=1),
+        Column("images/s", right=True, least=8, spare=2),
+    ]
+    row = [
+        f"{state.epoch}/{settings.epochs}", *shown.values(), Styled("best", "green") if best else "",
+        duration(values["seconds"]), left, f"{values['images_per_second']:.1f}",
+    ]  # fmt: skip
+    named = "  ".join(f"{name} {values[name]:.4f}" for name in numbers if name in values)
     speed = f"{values['images_per_second']:.1f} images/s  {duration(values['seconds'])}"
-    return f"epoch {state.epoch}/{settings.epochs}  {numbers}  {speed}  {left} left{'  best' if is_best else ''}"
+    line = f"epoch {row[0]}  {named}  {speed}  {left} left{'  best' if best else ''}"
+    return Table(columns, [row], headings=headings, more="", plain=line)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from segreg.reports.comparison import write_comparison
 from segreg.runs.listing import read_run
 from segreg.runs.scored import compare_scores
 from segreg.runs.trained_run import Run, load_run
+from segreg.runtime.layout import plain
 
 
 @pytest.fixture(autouse=True)
@@ -182,7 +183,7 @@ def test_files_and_text_agree(tmp_path):
         ("resnet34", "resnet34", "0"), ("resnet18", "resnet18", "0"),
     ]  # fmt: skip
     assert float(rows[0]["dice.pooled"]) == found.models[0].values["dice.pooled"].mean
-    lines = format_comparison(found)
+    lines = plain(format_comparison(found))
     head = next(line for line in lines if line.startswith("rank"))
     assert head.split() == [
         "rank",

@@ -53,9 +53,9 @@ B  {other}  (finished)
 
 recipe
   encoder          A timm/test_resnet  B resnet18
-    only in B: depth 5
   encoder.weights  A null              B imagenet
   train.epochs     A 3                 B 5
+  encoder only in B: depth 5
 
 training
   epochs      A 3  B 5

@@ -17,6 +17,7 @@ from segreg.data.inspection.checks import Finding, FindingCase, in_order, summar
 from segreg.data.inspection.scan import class_shares, scan, suggested_weights
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
+from segreg.runtime.layout import plain
 from segreg.runtime.progress import Quiet
 from segreg.task import Task
 from segreg_plugins.datasets.folder import folder
@@ -382,16 +383,16 @@ def test_no_samples_and_twice_one_id_are_refused():
 def test_the_report_formatted():
     masks = [half(), half(), half(), np.zeros((40, 40), np.uint8)]
     dataset = in_memory(masks, splits=["train", "train", "val", "test"])
-    reported_lines = report_of(dataset, split=Split(method="dataset")).lines()
+    reported_lines = plain(report_of(dataset, split=Split(method="dataset")).lines())
     assert reported_lines == [
         "4 images, binary: lesion",
         "  split     train 2, val 1, test 1",
         "  sizes     40x40 (4)",
         "  channels  3 channels, 8 bits (4)",
         "",
-        "  pixels          all %  train %    val %   test %     images that show it",
-        "  background       62.5       50       50      100          4 (100 %)",
-        "  lesion           37.5       50       50        0          3 (75 %)",
+        "  pixels        all %  train %    val %   test %  images that show it",
+        "  background     62.5       50       50      100                    4  (100 %)",
+        "  lesion         37.5       50       50        0                    3  (75 %)",
         "",
         "  weights by positive_weight of train: [1]",
         "    pixels without the class / pixels with it",

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from planted_runs import plant, recipe, score, touch
 from segreg.errors import SegregError
 from segreg.runs.listing import find_runs, read_run
-from segreg.runs.table import SHOWN, as_data, condition, kept, lines, ordered, print_table
+from segreg.runs.table import SHOWN, as_data, condition, kept, notes, ordered, table
+from segreg.runtime.layout import Screen, plain
 
 STAMP = "2026-01-31_12-00-00"
 
@@ -105,7 +105,7 @@ def test_a_broken_file_is_named(tmp_path, name, text, problem):
     assert run.state == "broken"
     (found,) = run.problems
     assert found.startswith(problem)
-    assert lines([run], SHOWN)[1].startswith(f"{folder}  ")
+    assert plain([table([run], SHOWN, asked=True)])[1].startswith(f"{folder}  ")
     json.dumps(as_data(run))
 
 
@@ -216,41 +216,39 @@ def test_sorting_by_what_no_run_has(three):
 
 
 def test_lines(three):
-    table = lines(three, ["encoder", "epochs", "score", "duration", "train.batch_size", "val.dice.pooled"])
-    assert table == [
+    columns = ["encoder", "epochs", "score", "duration", "train.batch_size", "val.dice.pooled"]
+    assert plain([table(three, columns, asked=True)]) == [
         "encoder           epochs  dice.pooled  duration  train.batch_size  val.dice.pooled",
-        "resnet18          3       0.5000       6 s       4                 0.2500",
-        "resnet50          3       0.9000       6 s       16                -",
-        "timm/test_resnet  1/3     -            2 s       8                 -",
+        "resnet18               3       0.5000       6 s                 4           0.2500",
+        "resnet50               3       0.9000       6 s                16                -",
+        "timm/test_resnet     1/3            -       2 s                 8                -",
     ]
 
 
 def test_scores_of_different_metrics_and_sides_say_which(tmp_path, three):
     val = row(tmp_path / "d", results={"scored_on": "val", "metrics": {"val": {"iou.pooled": 0.25}}})
-    assert [line.strip() for line in lines([three[0], val], ["score"])] == [
+    assert [line.strip() for line in plain([table([three[0], val], ["score"], asked=True)])] == [
         "score", "dice.pooled 0.5000", "iou.pooled 0.2500 (val)",
     ]  # fmt: skip
 
 
 def printed(rows, columns, width, *, asked=False):
-    text = io.StringIO()
-    print_table(rows, columns, Console(file=text, width=width), asked=asked)
-    return text.getvalue()
+    return "\n".join(Screen(sys.stdout, width).lines([table(rows, columns, asked=asked), *notes(rows)]))
 
 
 def test_a_wide_terminal_shows_all(three):
-    table = printed(three, SHOWN, 300)
-    assert table.splitlines()[0].split() == [name if name != "score" else "dice.pooled" for name in SHOWN]
-    assert table.splitlines()[4:] == ["1 run has not come to an end; segreg run --resume RUN continues with one"]
+    lines = printed(three, SHOWN, 300).splitlines()
+    assert lines[0].split() == [name if name != "score" else "dice.pooled" for name in SHOWN]
+    assert lines[4:] == ["1 run has not come to an end; segreg run --resume RUN continues with one"]
 
 
 def test_a_narrow_terminal_leaves_out_what_it_says(three, monkeypatch):
     monkeypatch.chdir(three[0].directory.path.parent)
     rows = [read_run(Path(name)) for name in "abc"]
-    table = printed(rows, SHOWN, 70).splitlines()
-    assert table[0].split() == ["run", "state", "encoder", "decoder", "epochs", "dice.pooled"]
-    assert all(len(line) <= 70 for line in table[:4])
-    assert table[4] == "left out for want of width: recipe, begun, dataset, seed, duration, size"
+    lines = printed(rows, SHOWN, 70).splitlines()
+    assert lines[0].split() == ["run", "state", "encoder", "decoder", "epochs", "dice.pooled"]
+    assert all(len(line) <= 70 for line in lines)
+    assert lines[4] == "left out at this width: recipe, begun, dataset, seed, duration, size;"
     assert printed(rows, ["run", "state"], 4, asked=True).count("left out") == 0
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from segreg.cli import main
 from segreg.runs.profile import Operator, Profile, StageTime
+from segreg.runtime.layout import plain
 from segreg.training import timing
 from tiny_runs import write_recipe
 
@@ -75,7 +76,7 @@ PROFILE = Profile(
 
 
 def test_the_words_of_a_profile():
-    assert replace(PROFILE, advice="wait less").lines() == [
+    assert plain(replace(PROFILE, advice="wait less").lines()) == [
         "cuda:0, bf16; 8 images in a step, 20 steps measured",
         "",
         "stage               ms each  an epoch  seconds   share",

@@ -17,6 +17,7 @@ import segreg
 import tiny_runs
 from segreg.runs import results as run_results
 from segreg.runs.results import format_results
+from segreg.runtime.layout import plain
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +167,7 @@ RESULTS = {
 
 def test_words_at_the_end(finished):
     directory = finished.directory
-    assert format_results(RESULTS, directory) == [
+    assert plain(format_results(RESULTS, directory)) == [
         "",
         "12 epochs in 3 min 20 s, early stopping; best epoch 7 (val.loss 0.2500)",
         "test (9 images, at original resolution, best weights):",
@@ -174,7 +175,7 @@ def test_words_at_the_end(finished):
         "  iou.class.sky  undefined",
         f"everything is in {directory.path}",
     ]
-    shouted = format_results({**RESULTS, "notice": "SYNTHETIC", "weights": "RANDOM weights"}, directory)
+    shouted = plain(format_results({**RESULTS, "notice": "SYNTHETIC", "weights": "RANDOM weights"}, directory))
     assert [line for line in shouted if line.startswith("!! ")] == [
         f"!! {word:<74} !!" for word in ("SYNTHETIC", "RANDOM weights")
     ]

@@ -6,16 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import Literal, TextIO
 
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.trials import Trial
 from segreg.errors import SegregError
+from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import duration
 from segreg.training import history
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 EVERY = 60.0
 """Seconds between two lines if no run starts or ends."""
@@ -137,36 +135,38 @@ def time_left(rows: Sequence[TrialProgress]) -> float | None:
 
 @contextmanager
 def _live(trials: Sequence[Trial], folder: BenchFolder, stream: TextIO) -> Iterator[Callable[[], None]]:
-    from rich.console import Console
+    from rich.console import Console, Group
     from rich.live import Live
+    from rich.text import Text
 
-    with Live(console=Console(file=stream), auto_refresh=False) as live:
+    console = Console(file=stream, highlight=False)
+    with Live(console=console, auto_refresh=False) as live:
 
         def refresh() -> None:
-            live.update(_table([progress_of(trial, folder) for trial in trials]), refresh=True)
+            rows = [progress_of(trial, folder) for trial in trials]
+            live.update(Group(table(rows).grid(console.width), Text(summary(rows))), refresh=True)
 
         refresh()
         yield refresh
         refresh()
 
 
-def _table(rows: Sequence[TrialProgress]) -> Table:
-    from rich.table import Table
-    from rich.text import Text
-
-    colours = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow"}
-    table = Table(box=None, pad_edge=False, caption=summary(rows), caption_justify="left")
-    for column in ("model", "seed", "state", "epoch", "best", "images/s", "time"):
-        table.add_column(column, justify="left" if column in ("model", "state") else "right")
-    order = {"running": 0, "stopped": 1, "failed": 2, "waiting": 3, "finished": 4}
+def table(rows: Sequence[TrialProgress]) -> Table:
+    """Return a row for each run; of very many, those that change."""
+    colours = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow", "waiting": ""}
+    numbers = {"seed": 0, "epoch": 0, "best": 0, "time": 1, "images/s": 2}
+    columns = [Column("model"), Column("state"), *(Column(n, right=True, spare=s) for n, s in numbers.items())]
     shown = rows
-    if len(rows) > _MOST_ROWS:  # the ones that change come first
+    if len(rows) > _MOST_ROWS:
+        order = {"running": 0, "stopped": 1, "failed": 2, "waiting": 3, "finished": 4}
         shown = sorted(rows, key=lambda one: order[one.state])[:_MOST_ROWS]
-    for one in shown:
-        table.add_row(
-            Text(one.trial.model), str(one.trial.seed), Text(one.state, style=colours.get(one.state, "")),
+    cells = [
+        [
+            one.trial.model, Styled(one.state, colours[one.state]), str(one.trial.seed),
             f"{one.epoch}/{one.trial.recipe.train.epochs}" if one.epoch else "",
             "" if one.value is None else f"{one.value:.4f}",
-            f"{one.speed:.1f}" if one.epoch else "", duration(one.seconds) if one.epoch else "",
-        )  # fmt: skip
-    return table
+            duration(one.seconds) if one.epoch else "", f"{one.speed:.1f}" if one.epoch else "",
+        ]
+        for one in shown
+    ]  # fmt: skip
+    return Table(columns, cells)

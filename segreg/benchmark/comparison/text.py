@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from segreg.benchmark.comparison.record import Comparison
 from segreg.benchmark.comparison.table import as_text, columns_of
-from segreg.runtime.output import aligned
+from segreg.runtime.layout import Block, Column, Styled, Table
 
 AGAIN = "--again runs what failed anew, if the cause is gone"
 
 
-def format_comparison(comparison: Comparison) -> list[str]:
-    """Return notices, the table, failed runs and the verdict, as lines."""
-    lines = [f"note: {notice}" for notice in comparison.notices]
+def format_comparison(comparison: Comparison) -> list[Block]:
+    """Return notices, the table, failed runs and the verdict, as lines and a table."""
+    lines: list[Block] = [f"note: {notice}" for notice in comparison.notices]
     if lines:
         lines.append("")
     if comparison.models:
-        lines += table(comparison)
+        lines.append(table(comparison))
     for failure in comparison.failures:
         first, *rest = failure.reason.splitlines() or [""]
-        lines += [f"failed: {failure.name}, seed {failure.seed}: {first}", *(f"  {line}" for line in rest)]
+        lines += [
+            Styled(f"failed: {failure.name}, seed {failure.seed}: {first}", "red"),
+            *(f"  {line}" for line in rest),
+        ]
     if comparison.failures:
         lines.append(AGAIN)
     if comparison.waiting:
@@ -28,8 +31,11 @@ def format_comparison(comparison: Comparison) -> list[str]:
     return lines
 
 
-def table(comparison: Comparison) -> list[str]:
-    """Return a line for each model, the best first."""
+def table(comparison: Comparison) -> Table:
+    """Return a row for each model, the best first; a narrow terminal does without the last columns."""
     columns = columns_of(comparison)
-    rows = [[as_text(one, one.cells[row]) for one in columns] for row in range(len(comparison.models))]
-    return aligned([[one.head for one in columns], *rows])
+    heads = [
+        Column(one.head, wraps=place > 1, spare=max(0, place - 3))  # rank, model, score and difference are kept
+        for place, one in enumerate(columns)
+    ]
+    return Table(heads, [[as_text(one, one.cells[row]) for one in columns] for row in range(len(comparison.models))])

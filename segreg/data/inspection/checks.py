@@ -14,6 +14,7 @@ from segreg.data.inspection.scan import Scanned, labels_of
 from segreg.data.resize import format_size
 from segreg.errors import listed
 from segreg.registry.protocols import Dataset, Sample
+from segreg.runtime.layout import Styled
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -64,12 +65,13 @@ class Finding:
 
     def lines(self, *, most: int = 5) -> list[str]:
         """Return it as lines to print, with the first `most` cases."""
-        lines = [f"{self.severity}: {self.what} [{self.name}]"]
+        colour = {"error": "red", "warning": "yellow"}.get(self.severity, "")
+        lines: list[str] = [Styled(f"{self.severity}: {self.what} [{self.name}]", colour)]
         lines += [line for case in self.cases[:most] for line in textwrap.indent(case.message, " " * 4).splitlines()]
         if len(self.cases) > most:
             lines.append(f"    and {len(self.cases) - most} more; --all prints them, --json too")
         for word, text in (("why", self.why), ("do", self.do)):
-            lines += textwrap.wrap(text, 112, initial_indent=f"  {word + ':':<5}", subsequent_indent=" " * 7)
+            lines.append(f"  {word + ':':<5}{text}")
         return lines
 
 

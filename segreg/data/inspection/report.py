@@ -34,6 +34,7 @@ from segreg.data.inspection.scan import (
 from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
+from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -97,31 +98,31 @@ class Report:
             ],
         }  # fmt: skip
 
-    def lines(self, *, most: int = 5) -> list[str]:
+    def lines(self, *, most: int = 5) -> list[Block]:
         """Return it as lines to print, with the first `most` cases of each finding."""
         task = self.dataset.task
-        lines = [f"{len(self.dataset.samples)} images, {task.mode}: {', '.join(task.classes)}"]
+        lines: list[Block] = [f"{len(self.dataset.samples)} images, {task.mode}: {', '.join(task.classes)}"]
         if self.dataset.notice:
             lines.append(f"notice: {self.dataset.notice}")
         counts = ", ".join(f"{split} {len(indices)}" for split, indices in self.splits.items())
         lines += [f"  split     {counts}"] if counts else []
         lines += [f"  sizes     {_counted(self.sizes)}", f"  channels  {_counted(self.formats)}"]
         lines += [*(f"  {fact}" for fact in self.verdict.facts(width=10)), ""]
-        lines += [*self._table(), *self._weights(), ""]
+        lines += [self._table(), *self._weights(), ""]
         for finding in self.findings:
             lines += [*finding.lines(most=most), ""]
         return [*lines, summary(self.findings)]
 
-    def _table(self) -> list[str]:
+    def _table(self) -> Table:
         """Return each class's share of pixels and images, overall and in each split."""
-        columns = ["all", *(split for split in SPLITS if split in self.shares)]
-        width = max(9, *(len(share.name) for share in self.shares["all"])) + 2
-        head = "".join(f"{f'{column} %':>9}" for column in columns)
-        lines = [f"  {'pixels':<{width}}{head}{'images':>11} that show it"]
-        for k, share in enumerate(self.shares["all"]):
-            row = "".join(f"{100 * self.shares[column][k].share:>9.3g}" for column in columns)
-            lines.append(f"  {share.name:<{width}}{row}{share.images:>11} ({100 * share.image_share:.3g} %)")
-        return lines
+        splits = ["all", *(split for split in SPLITS if split in self.shares)]
+        heads = [Column(f"{split} %", right=True, least=7) for split in splits]
+        rows = [
+            [share.name, *(f"{100 * self.shares[split][k].share:.3g}" for split in splits), str(share.images),
+             f"({100 * share.image_share:.3g} %)"]
+            for k, share in enumerate(self.shares["all"])
+        ]  # fmt: skip
+        return Table([Column("pixels"), *heads, Column("images that show it", right=True), Column()], rows, indent=2)
 
     def _weights(self) -> list[str]:
         of = "train" if self.splits else "all images"
