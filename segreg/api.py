@@ -126,8 +126,9 @@ class Evaluation:
 
     def __repr__(self) -> str:
         from segreg.runs.evaluate_run import format_evaluation
+        from segreg.runtime.layout import plain
 
-        return "\n".join(format_evaluation(self.data, self.folder))
+        return "\n".join(plain(format_evaluation(self.data, self.folder)))
 
 
 def evaluate(

@@ -30,6 +30,7 @@ from segreg.cli import (
     show,
 )
 from segreg.cli.common import add_parser, add_plugin_option, json_alone, plugin_option
+from segreg.cli.common import HelpFormatter, add_parser, json_alone
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.entry import Command, where
@@ -56,6 +57,15 @@ SPINS = "20000"
 By its own rules it looks 300,000 times, while a thread that has been given work may wait for the very core that the
 looking takes. On two cores with six other busy processes a small step took half as long so; alone it took as long."""
 
+GROUPS = {
+    "train": ("recipes", "check", "run", "profile"),
+    "look": ("report", "predict", "evaluate", "runs"),
+    "compare": ("bench", "compare", "diff", "matrix"),
+    "extend": ("list", "show", "plugins", "plugin", "schema"),
+    "data": ("data", "cache"),
+}
+"""What people do, with the commands for it; other plugins' commands are a group of their own."""
+
 EPILOG = """examples:
   segreg run recipes/isic_v3plus.yaml
   segreg run recipes/isic_v3plus.yaml train.epochs=3 encoder=timm/convnext_tiny
@@ -73,7 +83,7 @@ def parser(added: Mapping[str, Command] = MappingProxyType({})) -> argparse.Argu
         prog="segreg",
         description="Semantic segmentation from plain YAML recipes.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Grouped,
     )
     top.add_argument("--version", action=_Version, help="print the version and stop")
     add_plugin_option(top)
@@ -119,6 +129,23 @@ def added_commands(registry: Registry) -> dict[str, Command]:
             alone = len(offers) == 1 and name not in COMMANDS
             found[name if alone else f"{name}@{owner.distribution}"] = command
     return found
+
+
+class _Grouped(HelpFormatter):
+    """Commands under what people do with them."""
+
+    def _format_action(self, action: argparse.Action) -> str:
+        subactions = {each.dest: each for each in self._iter_indented_subactions(action)}
+        if not subactions:
+            return super()._format_action(action)
+        of_plugins = tuple(name for name in subactions if not any(name in names for names in GROUPS.values()))
+        parts = []
+        self._indent()
+        for title, names in {**GROUPS, "of plugins": of_plugins}.items():
+            if shown := [subactions[name] for name in names if name in subactions]:
+                parts += [f"  {title}\n", *(super(_Grouped, self)._format_action(each) for each in shown)]
+        self._dedent()
+        return "".join(parts)
 
 
 class _Version(argparse.Action):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +15,44 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.protocols import KINDS
+from segreg.runtime.layout import Screen, wrapped
 from segreg.runtime.output import output_to_error
 from segreg.settings import format_value
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Part
     from segreg.runtime.progress import Progress
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Help within the terminal's width: paragraphs are filled, and long examples continue behind a backslash."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        room = Screen.of().width
+        if room is None:
+            return super()._fill_text(text, width, indent)
+        lines: list[str] = []
+        for line in text.splitlines():
+            prose = bool(line) and not line[0].isspace() and not line.endswith(":")
+            if prose and lines and lines[-1] and not lines[-1][0].isspace() and not lines[-1].endswith(":"):
+                lines[-1] += f" {line}"
+            else:
+                lines.append(line)
+        return "\n".join(part for line in lines for part in _example_or_prose(line, room)) + "\n"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_long_words=False, break_on_hyphens=False)
+
+
+def _example_or_prose(line: str, width: int) -> list[str]:
+    found = re.match(r"(\s+(?:segreg|pip|SEGREG_\w+=) ?.*?)(?:\s{3,}(\S.*))?$", line)
+    if len(line) <= width or not found:
+        return wrapped(line, width)
+    comment = [f"      {part}" for part in wrapped(found[2], width - 6)] if found[2] else []
+    command = textwrap.wrap(
+        found[1], width - 2, subsequent_indent="      ", break_long_words=False, break_on_hyphens=False
+    )
+    return [*(f"{part} \\" for part in command[:-1]), command[-1], *comment]
 
 
 def add_parser(commands: Any, name: str, about: str, examples: str, *, more: str = "") -> argparse.ArgumentParser:
@@ -36,7 +70,7 @@ def add_parser(commands: Any, name: str, about: str, examples: str, *, more: str
         help=about.replace("%", "%%"),  # a plugin's may have one, and argparse formats it
         description=f"{about[0].upper()}{about[1:]}." + (f"\n\n{more}" if more else ""),
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     add_plugin_option(parser)
     return parser

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import check_kind, origin, print_json, shown_progress
 from segreg.errors import SegregError, with_article
 from segreg.registry.protocols import KINDS
+from segreg.runtime.layout import show
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Part, Registry
@@ -49,7 +49,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.json:
         print_json({**_as_data(part), **({"built": built} if built else {})})
     else:
-        print("\n".join([_as_text(part), *_levels(built)]))
+        show(_as_text(part), *_levels(built))
     return 0
 
 
@@ -105,10 +105,25 @@ def _as_text(part: Part) -> str:
     lines = [f"{part.kind} {part.name}", f"  {part.summary}"]
     if part.offer.paper:
         lines.append(f"  paper: {part.offer.paper}")
-    lines += [f"  from:  {part.plugin.title}", f"  code:  {part.offer.place}", ""]
+    lines += [f"  from:  {part.plugin.title}", f"  code:  {part.offer.place}", f"  write: {_example(part)}", ""]
     lines.append("settings" if part.settings else "no settings")
     for setting in part.settings.values():
         default = "required" if setting.required else f"default {json.dumps(plain(setting.hint, setting.default))}"
         lines.append(f"  {setting.name}: {format_type(setting.hint)}; {default}")
-        lines += textwrap.wrap(setting.meaning, 100, initial_indent="      ", subsequent_indent="      ")
+        lines.append(f"      {setting.meaning}" if setting.meaning else "")
     return "\n".join(lines)
+
+
+_SECTIONS = {"augmentation": "augment: [{}]", "metric": "evaluate: {{metrics: [{}]}}"}
+
+
+def _example(part: Part) -> str:
+    """Return a line of a recipe that names the part, with the settings it needs and one that it may have."""
+    from segreg.settings import plain
+
+    required = [f"{setting.name}: ..." for setting in part.settings.values() if setting.required]
+    defaults = ((s.name, plain(s.hint, s.default)) for s in part.settings.values() if not s.required)
+    simple = [f"{name}: {json.dumps(value)}" for name, value in defaults if isinstance(value, (int, float, str))]
+    settings = ", ".join([*required, *simple[:1]])
+    written = f"{{name: {part.name}, {settings}}}" if settings else part.name
+    return _SECTIONS.get(part.kind, f"{part.kind}: {{}}").format(written)

@@ -116,6 +116,7 @@ class Family(_Offer):
         paper: the source.
         representatives: names a few members that stand for all where every one would be too many, as in
             `segreg matrix`; without it, all members do.
+        facts: tells of a member, quickly, what a list of them shows: words by the heading of their column.
         unfit: gives names that users may take for members, each with the reason why it can't be used.
 
     Raises:
@@ -131,6 +132,7 @@ class Family(_Offer):
     paper: str = ""
     representatives: Callable[[], Iterable[str]] | None = None
     unfit: Callable[[], Mapping[str, str]] | None = None
+    facts: Callable[[str], Mapping[str, str]] | None = None
     fault: str = field(default="", init=False, compare=False, repr=False)
     """Why it can't be used; empty where it can."""
 

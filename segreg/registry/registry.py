@@ -187,6 +187,17 @@ class Part:
         """Return one line about it."""
         return self.offer.summary
 
+    def facts(self) -> Mapping[str, str]:
+        """Return what a list says of a member of a family: words by the heading of their column.
+
+        Raises:
+            SegregError: its family can't tell.
+        """
+        tell = self.offer.facts if isinstance(self.offer, Family) else None
+        if tell is None:
+            return {}
+        return _ask(self.plugin, f"facts about {self.name}", lambda: dict(tell(self.member or "")))
+
     @property
     def defined(self) -> str:
         """Return where it is defined and who brought it."""

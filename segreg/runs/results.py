@@ -6,6 +6,7 @@ Scores are written before anything is drawn, and a plot, overlay or report that 
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -210,5 +211,18 @@ def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[
             f"{in_half(results.get('precision', 'float32'))}):"
         )
         lines.append(format_values(results["metrics"][split], results.get("intervals", {}).get(split, {})))
+        lines += _sentence(results, split)
     lines.append(f"everything is in {directory.path}")
     return lines
+
+
+def _sentence(results: Mapping[str, Any], split: str) -> list[str]:
+    """Return the first score, its interval and its definition as a sentence."""
+    name, value = next(iter(results["metrics"][split].items()), ("", None))
+    if value is None or math.isnan(value):
+        return []
+    ends = results.get("intervals", {}).get(split, {}).get(name)
+    likely = f", between {ends[0]:.3f} and {ends[1]:.3f} with 95% confidence," if ends else ""
+    definition = results.get("definitions", {}).get(name, "")
+    seen = "that no training step has seen" if split == "test" else "by which the best epoch was chosen"
+    return [f"{name} is {value:.3f}{likely} on images {seen}" + (f": {definition}" if definition else "")]

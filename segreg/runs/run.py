@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import shlex
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ from segreg.runs.results import Warnings, draw_run, format_results, score_run
 from segreg.runs.trained_run import Run, notes_for_weights
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
 from segreg.runtime.files import replacing, write_json
+from segreg.runtime.layout import Block, Column, Pasted, Styled, Table
 from segreg.runtime.lock import locked_folder
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
@@ -310,8 +312,29 @@ class _Observer:
             self._call("segreg_run_end", only=_REPORT, results=Run(directory).results)
         results = Run(directory).results
         if results["stopped_because"] != "interrupted":  # which training has already reported
-            for line in format_results(results, directory):
-                self.job.progress.say(line)
+            for block in [*format_results(results, directory), *self._next()]:
+                self.job.progress.say(block)
+
+    def _next(self) -> list[Block]:
+        """Return where the report is, and commands to try next."""
+        directory, job, blocks = self.job.directory, self.job, list[Block]()
+        if directory.report.exists():
+            link = f"link {directory.report.absolute().as_uri()}"
+            blocks = [Table([Column(), Column()], [["report", Styled(str(directory.report), link)]])]
+        image = next((job.assembly.dataset.samples[i].image for i in job.assembly.splits.get("test", ())), None)
+        run = shlex.quote(str(directory.path))
+        commands = [f"segreg report {run} --open"]
+        if image is not None and image.is_file():
+            commands.append(f"segreg predict {run} {shlex.quote(_near(image))} --out predicted")
+        recipe = Path(job.recipe.source)
+        recipe = recipe if recipe.is_file() else directory.resolved
+        for name in ("resnet34", "timm/resnet34", "timm/convnext_tiny"):
+            with contextlib.suppress(SegregError):
+                if name != job.recipe.encoder.part.name:
+                    resolve(read_recipe(recipe, [f"encoder={name}"]), job.registry)
+                    commands.append(f"segreg run {shlex.quote(_near(recipe))} encoder={name}")
+                    break
+        return [*blocks, "next:", *(Pasted(f"  {command}") for command in commands)]
 
     def _write_again(self, results: Mapping[str, Any]) -> bool:
         """Write the results again if something has failed since, and return whether it has."""
@@ -325,6 +348,13 @@ class _Observer:
         """Call a hook; the run's directory and standard error get each failure once."""
         for complaint in self.job.registry.notify(hook, only=only, run=self.job.directory.path, **arguments):
             self.warnings.add(complaint, lasting=_REPORT not in complaint)
+
+
+def _near(path: Path) -> str:
+    """Return a path from the current folder on where it is below it."""
+    with contextlib.suppress(ValueError):
+        return str(path.absolute().relative_to(Path.cwd()))
+    return str(path)
 
 
 _REPORT = f"{DISTRIBUTION}:builtin-reports"

@@ -42,7 +42,7 @@ def test_open_shows_it(run, segreg, monkeypatch):
     assert segreg("report", run, "--open").status == 0
     assert shown == [(run / "report.html").as_uri()]
     monkeypatch.setattr("webbrowser.open", lambda address: False)
-    assert segreg("report", run, "--open").err == f"no browser could be started; open {run / 'report.html'}\n"
+    assert segreg("report", run, "--open").err == f"warning: no browser could be started; open {run / 'report.html'}\n"
 
 
 def test_a_run_whose_plugin_is_gone_is_still_reported(run, segreg):

@@ -10,7 +10,7 @@ import pytest
 from segreg.registry.entry import Entry, Family
 from segreg.settings import check_value
 from segreg_plugins import encoders
-from segreg_plugins.encoders import normalization, smp_family, timm_family
+from segreg_plugins.encoders import facts, normalization, smp_family, timm_family
 
 
 def family(name: str) -> Family:
@@ -125,3 +125,19 @@ def test_members_come_back_empty_without_timm(monkeypatch):
     monkeypatch.setattr(timm_family, "find_spec", lambda name: None)
     assert list(timm_family.members()) == []
     timm_family.catalogue.cache_clear()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mit_b0"])
+def test_what_a_list_says_of_a_network_is_so(builtin, name):
+    part = builtin.find("encoder", name)
+    network = part.build(3, **{setting.name: setting.default for setting in part.settings.values()})
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    assert part.facts() == {
+        "parameters": f"{parameters / 1e6:.1f} M",
+        "strides": "/".join(map(str, network.strides)),
+        "weights": ", ".join(smp_family.WEIGHTS[name]),
+    }
+
+
+def test_networks_in_the_table_are_there(builtin):
+    assert set(facts.networks()) <= {*builtin.names("encoder"), *builtin.members("encoder")}

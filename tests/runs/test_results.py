@@ -173,6 +173,7 @@ def test_words_at_the_end(finished):
         "test (9 images, at original resolution, best weights):",
         "  dice.pooled    0.5000",
         "  iou.class.sky  undefined",
+        "dice.pooled is 0.500 on images that no training step has seen",
         f"everything is in {directory.path}",
     ]
     shouted = plain(format_results({**RESULTS, "notice": "SYNTHETIC", "weights": "RANDOM weights"}, directory))

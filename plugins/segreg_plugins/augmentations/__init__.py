@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from segreg.registry.entry import Entry, Family
 from segreg.registry.hooks import hookimpl
-from segreg_plugins.augmentations.source import transform_names, transform_settings
+from segreg_plugins.augmentations.source import transform_facts, transform_names, transform_settings
 from segreg_plugins.augmentations.transform import albumentations_transform
 from segreg_plugins.augmentations.unfit import unfit_transforms
 
@@ -22,5 +22,6 @@ def segreg_entries() -> list[Entry | Family]:
             member_settings=transform_settings,
             paper="arXiv:1809.06839",
             unfit=unfit_transforms,
+            facts=transform_facts,
         )
     ]

@@ -62,6 +62,13 @@ def transform_names() -> tuple[str, ...]:
     return tuple(sorted(name for name, found in _classes().items() if found.offered))
 
 
+def transform_facts(name: str) -> Mapping[str, str]:
+    """Return what a list says of a transform: the first sentence of its docstring."""
+    words = " ".join((ast.get_docstring(_parsed(name)) or "").partition("\n\n")[0].split())
+    sentence = re.match(r".*?\.(?=\s|$)", words)
+    return {"": sentence[0] if sentence else words}
+
+
 @cache
 def transform_settings(name: str) -> Mapping[str, Setting]:
     """Return the settings of a transform: its own, but labels are never mixed and filled borders are ignored.

@@ -26,6 +26,7 @@ def segreg_entries() -> list[Entry | Family]:
             members=smp_family.members,
             member_settings=smp_family.member_settings,
             representatives=representatives.of_smp,
+            facts=smp_family.facts,
         ),
         Family(
             "encoder",
@@ -35,6 +36,7 @@ def segreg_entries() -> list[Entry | Family]:
             members=timm_family.members,
             member_settings=timm_family.member_settings,
             representatives=representatives.of_timm,
+            facts=timm_family.facts,
         ),
         Family(
             "encoder",
@@ -44,6 +46,7 @@ def segreg_entries() -> list[Entry | Family]:
             members=torchvision_family.members,
             member_settings=torchvision_family.member_settings,
             representatives=representatives.of_torchvision,
+            facts=torchvision_family.facts,
         ),
         Entry(
             "encoder",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.settings import Setting
+from segreg_plugins.encoders.facts import facts_of
 from segreg_plugins.pretrained import FALLBACK_MEANING, Fallback
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ WEIGHTS: Mapping[str, tuple[str, ...]] = {
 def members() -> Iterable[str]:
     """Return every encoder's name."""
     return sorted(WEIGHTS)
+
+
+def facts(member: str) -> Mapping[str, str]:
+    """Return what a list says of a member."""
+    return facts_of(member, WEIGHTS[member])
 
 
 def member_settings(member: str) -> Mapping[str, Setting]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.settings import PositiveInt, Setting
+from segreg_plugins.encoders.facts import facts_of
 from segreg_plugins.pretrained import DEFAULT, FALLBACK_MEANING, Fallback
 
 if TYPE_CHECKING:
@@ -35,11 +36,21 @@ def members() -> Iterable[str]:
     return sorted(catalogue())
 
 
+@cache
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
 def tags(member: str) -> list[str]:
     """Return the tags of a model's weights as timm's source names them, some of which may have no weights."""
-    source = catalogue()[member].read_text(encoding="utf-8")
+    source = _text(catalogue()[member])
     found = re.findall(rf"""["']{re.escape(member)}\.([\w.-]+)\*?["']""", source)
     return list(dict.fromkeys(found))
+
+
+def facts(member: str) -> Mapping[str, str]:
+    """Return what a list says of a member."""
+    return facts_of(f"timm/{member}", tags(member))
 
 
 def member_settings(member: str) -> Mapping[str, Setting]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.settings import Setting
+from segreg_plugins.encoders.facts import facts_of
 from segreg_plugins.encoders.torchvision_trunks import catalogue
 from segreg_plugins.pretrained import FALLBACK_MEANING, Fallback
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 def members() -> Iterable[str]:
     """Return every network's name."""
     return sorted(catalogue())
+
+
+def facts(member: str) -> Mapping[str, str]:
+    """Return what a list says of a member."""
+    return facts_of(f"torchvision/{member}", catalogue()[member][1])
 
 
 def member_settings(member: str) -> Mapping[str, Setting]:

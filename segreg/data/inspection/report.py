@@ -34,7 +34,7 @@ from segreg.data.inspection.scan import (
 from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
-from segreg.runtime.layout import Block, Column, Table
+from segreg.runtime.layout import Block, Column, Table, plain
 from segreg.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -112,6 +112,9 @@ class Report:
         for finding in self.findings:
             lines += [*finding.lines(most=most), ""]
         return [*lines, summary(self.findings)]
+
+    def __str__(self) -> str:
+        return "\n".join(plain(self.lines()))
 
     def _table(self) -> Table:
         """Return each class's share of pixels and images, overall and in each split."""
