@@ -79,11 +79,9 @@ def _blocks(registry: Registry, kind: str, parts: list[Part], pattern: str, *, w
 
     yield kind
     single = [part for part in parts if not isinstance(part.offer, Family)]
-    rows = [[part.name, part.summary, _from(part)] for part in single]
-    if not any(row[2] for row in rows):
-        rows = [row[:2] for row in rows]
-    if rows:
-        yield Table([Column(), Column(wraps=True), Column()][: len(rows[0])], rows, indent=2)
+    if single:
+        rows = [[part.name, f"{part.summary}  {_from(part)}".rstrip()] for part in single]
+        yield Table([Column(), Column(wraps=True)], rows, indent=2)
     for family in {id(p.offer): p.offer for p in parts if isinstance(p.offer, Family)}.values():
         members = [part for part in parts if part.offer is family]
         if whole:

@@ -154,7 +154,7 @@ schedule
         (("encoders",), ["resnet50", "tiny", "timm/*"]),
         (("losses",), ["bce", "dice", "tversky"]),
         (("augmentation",), ["HorizontalFlip", "Rotate"]),
-        (("encoder", "RES*"), ["resnet50"]),
+        (("encoder", "RES*"), ["resnet50", "timm/*"]),
         (("encoder", "timm/*e*t*"), [f"timm/{n}" for n in ("convnext_small", "convnext_tiny", "resnet18")]),
         (("encoder", "timm/convnext_?????"), ["timm/convnext_small"]),
     ],
@@ -230,6 +230,7 @@ decoder deeplabv3plus
   paper: arXiv:1802.02611
   from:  segreg-lab 1.0
   code:  stand_ins.py
+  write: decoder: {name: deeplabv3plus, output_stride: 16}
 
 settings
   output_stride: one of 8, 16; default 16
