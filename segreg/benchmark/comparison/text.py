@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from segreg.benchmark.comparison.record import Comparison
-from segreg.benchmark.comparison.table import as_text, columns_of
+from segreg.benchmark.comparison.table import Column as Cells
+from segreg.benchmark.comparison.table import Number, as_text, columns_of
 from segreg.runtime.layout import Block, Column, Styled, Table
 
 AGAIN = "--again runs what failed anew, if the cause is gone"
@@ -34,8 +35,15 @@ def format_comparison(comparison: Comparison) -> list[Block]:
 def table(comparison: Comparison) -> Table:
     """Return a row for each model, the best first; a narrow terminal does without the last columns."""
     columns = columns_of(comparison)
+
+    def cell(column: Cells, value: Number | str) -> str:
+        text = as_text(column, value)
+        if not isinstance(value, Number) or not value.significant:
+            return text
+        return Styled(text, "green" if (value.value > 0) is comparison.higher_is_better else "red")
+
     heads = [
         Column(one.head, wraps=place > 1, spare=max(0, place - 3))  # rank, model, score and difference are kept
         for place, one in enumerate(columns)
     ]
-    return Table(heads, [[as_text(one, one.cells[row]) for one in columns] for row in range(len(comparison.models))])
+    return Table(heads, [[cell(one, one.cells[row]) for one in columns] for row in range(len(comparison.models))])
