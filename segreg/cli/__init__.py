@@ -29,8 +29,7 @@ from segreg.cli import (
     schema,
     show,
 )
-from segreg.cli.common import add_parser, add_plugin_option, json_alone, plugin_option
-from segreg.cli.common import HelpFormatter, add_parser, json_alone
+from segreg.cli.common import HelpFormatter, add_parser, add_plugin_option, json_alone, plugin_option
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.entry import Command, where
