@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from segreg.config.resolve import read_resolved
+from segreg.config.recipe import read_recipe
+from segreg.config.resolve import resolve
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runs.directory import RunDirectory
+from segreg.runs.plugin_files import check_recipe
 from segreg.runs.records import read_environment
 from segreg.runtime.output import printable
 
@@ -179,7 +181,7 @@ def references_of(runs: Sequence[RunDirectory]) -> tuple[list[Reference], list[s
     without: dict[str, None] = {}
     versions: dict[str, dict[str, None]] = {}
     for run in runs:
-        for choice in read_resolved(run.resolved).choices():
+        for choice in check_recipe(run, read_recipe(run.resolved), resolve).choices():
             name, source = f"{choice.part.kind} {choice.part.name}", choice.part.offer.paper
             if not source:
                 without[name] = None
