@@ -59,7 +59,7 @@ looking takes. On two cores with six other busy processes a small step took half
 GROUPS = {
     "train": ("recipes", "check", "run", "profile"),
     "look": ("report", "predict", "evaluate", "runs"),
-    "compare": ("bench", "compare", "diff", "matrix"),
+    "compare": ("bench", "compare", "diff", "matrix", "cite"),
     "extend": ("list", "show", "plugins", "plugin", "schema"),
     "data": ("data", "cache"),
 }

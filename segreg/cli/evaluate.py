@@ -31,7 +31,7 @@ Overrides may change the section evaluate, and input.size.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("words", nargs="+", metavar="RUN|key.path=value", help="the directory of a run, and overrides")
-    parser.add_argument("--split", metavar="SIDE", help="train, val or test (test; all of other data)")
+    parser.add_argument("--split", metavar="SPLIT", help="train, val or test (test; all of other data)")
     parser.add_argument("--data", type=Path, metavar="RECIPE", help="score on this recipe's data set instead")
     parser.add_argument("--resolution", choices=("input", "original"), help="at which size masks are compared")
     parser.add_argument("--threshold", metavar="T|best", help="probability from which a pixel is foreground")
