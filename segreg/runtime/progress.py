@@ -1,4 +1,4 @@
-"""How progress is shown: a moving bar on a terminal, plain lines in a file, or nothing."""
+"""How progress is shown: a moving bar on a terminal, a growing display in a notebook, lines in a file, or nothing."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Literal, Protocol, TextIO, cast
 
 from segreg.runtime.layout import Block, Screen
@@ -31,11 +32,16 @@ class Progress(Protocol):
         """Show how much of `total` (None: unknown) is done while the context lasts. One at a time."""
 
 
+_NOTEBOOK_WIDTH = 110
+"""Characters that a cell shows side by side without scrolling."""
+
 Mode = Literal["auto", "bar", "lines", "quiet"]
 
 
 def progress(mode: Mode = "auto", stream: TextIO | None = None) -> Progress:
-    """Return the progress of that mode; "auto" takes the bar on a terminal and lines elsewhere."""
+    """Return the progress of that mode; "auto" takes what fits: a terminal, a notebook or a file."""
+    if mode == "auto" and stream is None and _in_notebook():
+        return Notebook()
     stream = stream or sys.stdout
     if mode == "auto":
         mode = "bar" if stream.isatty() else "lines"
@@ -141,6 +147,58 @@ class Bar:
                     columns.update(task, note=note)
 
             yield advance
+
+
+class Notebook:
+    """Show one display below a notebook's cell: all that was said, and the bar of what is under way."""
+
+    def __init__(self) -> None:
+        from IPython.display import display
+
+        self.lines: list[str] = []
+        self.under_way = ""
+        self.drawn = 0.0
+        self.handle = display(self._page(), raw=True, display_id=True)
+
+    def say(self, block: Block) -> None:
+        """Add a line or a table."""
+        self.lines += Screen(sys.stdout, _NOTEBOOK_WIDTH).lines([block])
+        self._draw()
+
+    @contextmanager
+    def watch(self, title: str, total: int | None, unit: str) -> Iterator[Advance]:
+        """Show a bar, which goes away at the end."""
+        done, beside = 0, ""
+
+        def advance(count: int = 1, note: str | None = None) -> None:
+            nonlocal done, beside
+            done += count
+            beside = beside if note is None else note
+            if time.monotonic() - self.drawn > 0.25:  # drawing competes with training for the CPU
+                bar = f'<progress value="{done}" max="{total}"></progress> ' if total else ""
+                of = f"/{total}" if total else ""
+                self.under_way = f"{escape(title)} {bar}{done}{of} {escape(unit)}  {escape(beside)}"
+                self._draw()
+
+        try:
+            yield advance
+        finally:
+            self.under_way = ""
+
+    def _draw(self) -> None:
+        self.drawn = time.monotonic()
+        if self.handle is not None:
+            self.handle.update(self._page(), raw=True)
+
+    def _page(self) -> dict[str, str]:
+        text = "\n".join(self.lines)
+        return {"text/plain": text, "text/html": f"<pre>{escape(text)}\n{self.under_way}</pre>"}
+
+
+def _in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook, whose displays can change."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ == "ZMQInteractiveShell"
 
 
 def duration(seconds: float) -> str:

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import copy
 import io
+import sys
 import time
+import types
 
 import pytest
 
-from segreg.runtime.progress import Bar, Lines, Quiet, duration, progress
+from segreg.runtime.progress import Bar, Lines, Notebook, Quiet, duration, progress
 
 
 def test_lines_are_written_now_and_then(monkeypatch):
@@ -63,3 +65,41 @@ def test_progress_fits_its_stream():
 )
 def test_durations(seconds, words):
     assert duration(seconds) == words
+
+
+def test_a_notebook_has_one_display_that_grows(monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, page, *, raw):
+            assert raw
+            shown.append(page)
+
+    def display(page, *, raw, display_id):
+        assert raw
+        assert display_id
+        shown.append(page)
+        return Handle()
+
+    class ZMQInteractiveShell:
+        pass
+
+    ipython, displays = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    ipython.get_ipython, displays.display = ZMQInteractiveShell, display
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", displays)
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    notebook = progress()
+    assert isinstance(notebook, Notebook)
+    notebook.say("a <b> & c")
+    with notebook.watch("epoch 1/2", 4, "batches") as advance:
+        now += 1.0
+        advance(2, "loss <0.5>")
+        assert '<progress value="2" max="4"></progress> 2/4 batches  loss &lt;0.5&gt;' in shown[-1]["text/html"]
+        drawn = len(shown)
+        advance(1)
+        assert len(shown) == drawn  # not at every batch
+    notebook.say("done")
+    assert shown[-1] == {"text/plain": "a <b> & c\ndone", "text/html": "<pre>a &lt;b&gt; &amp; c\ndone\n</pre>"}
+    assert isinstance(progress("lines"), Lines)
