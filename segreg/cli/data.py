@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import add_actions, add_parser, check_least, one_file, print_json, shown_progress
 from segreg.errors import SegregError
-from segreg.runtime.layout import Pasted, show
+from segreg.runtime.layout import Pasted, Styled, show
 
 if TYPE_CHECKING:
     from segreg.config.resolve import Resolved
@@ -153,10 +153,8 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     if chosen.json:
         print_json(row)
         return 0
-    for line in (line for alert in verdict.alerts() for line in banner(alert)):
-        print(line)
-    for warning in verdict.warnings():
-        print(f"warning: {warning}")
+    show(*(block for alert in verdict.alerts() for block in banner(alert)))
+    show(*(Styled(f"warning: {warning}", "yellow") for warning in verdict.warnings()))
     if dataset.notice:
         show(f"notice: {dataset.notice}")
     counts = ", ".join(f"{split} {count}" for split, count in written.splits.items())

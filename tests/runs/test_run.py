@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import pty
 import select
 import sys
@@ -246,7 +247,7 @@ def test_lines_of_a_run_name_its_parts_epochs_scores_and_directory(tmp_path, seg
     for name, value in run.results["metrics"]["test"].items():
         low, high = run.results["intervals"]["test"][name]
         assert f"  {name:<23}  {value:.4f}  [{low:.4f}, {high:.4f}]" in lines
-    assert lines[-1] == f"everything is in {path}"
+    assert f"everything is in {path}" in lines
 
 
 def test_quiet_prints_the_results_only(tmp_path, segreg):
@@ -287,7 +288,9 @@ def test_a_bar_moves_on_a_terminal(tmp_path, monkeypatch):
     assert "\x1b[?25l" in text  # the cursor is hidden while a bar moves
     assert "\x1b[?25h" in text  # and shown again
     assert "epoch 1/2" in text
-    assert "epoch 2/2  train.loss" in text
+    assert re.search(
+        r"^ *2/2 +0\.\d{4} +0\.\d{4}", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).replace("\r", "\n"), re.MULTILINE
+    )
     assert "batches" in text
     assert "everything is in" in text
     (path,) = (tmp_path / "runs" / "tiny").iterdir()
