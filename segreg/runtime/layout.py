@@ -139,6 +139,7 @@ class Table:
         from rich.console import Console
 
         console = Console(
+            force_jupyter=False,  # a notebook's kernel would show what is laid out here
             file=io.StringIO(), width=sys.maxsize, highlight=False, force_terminal=colour, legacy_windows=False,
             color_system="standard" if colour else None, _environ={},
         )  # fmt: skip
