@@ -84,11 +84,17 @@ class Run:
         parts = [f"<p><b>{escape(str(self.directory.path))}</b>: {escape(self._state())}</p>"]
         with contextlib.suppress(SegregError):
             split = self.results["scored_on"]
+            ends = {
+                n: f"{low:.4f} to {high:.4f}"
+                for n, (low, high) in self.results.get("intervals", {}).get(split, {}).items()
+            }
             rows = [
-                f"<tr><td>{escape(name)}</td><td>{'-' if value is None else f'{value:.4f}'}</td></tr>"
+                f"<tr><td>{escape(name)}</td><td>{'-' if value is None else f'{value:.4f}'}</td>"
+                f"<td>{ends.get(name, '')}</td></tr>"
                 for name, value in self.results["metrics"].get(split, {}).items()
             ]
-            parts.append(f"<table><tr><th>{escape(str(split))}</th><th></th></tr>{''.join(rows)}</table>")
+            heads = f"<tr><th>{escape(str(split))}</th><th></th><th>95% interval</th></tr>"
+            parts.append(f"<table>{heads}{''.join(rows)}</table>")
         for file in sorted(self.directory.overlays.glob("*.png"))[:1]:
             with contextlib.suppress(OSError):
                 data = base64.b64encode(file.read_bytes()).decode()

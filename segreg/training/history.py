@@ -53,8 +53,7 @@ def read(run_dir: Path) -> list[dict[str, float]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            if "epoch" not in row:
-                raise ValueError("no epoch")
+            _number(row.get("epoch"))
             rows.append({name: math.nan if value is None else _number(value) for name, value in row.items()})
         except (ValueError, AttributeError, RecursionError):
             if number == len(lines) and not line.endswith("\n"):

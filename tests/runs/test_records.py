@@ -74,7 +74,16 @@ def test_environment_and_split(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "line", ['{"epoch": 1, "seconds": []}', '{"epoch": 1, "val.loss": "x"}', '{"val.loss": 1}', "[" * 9000]
+    "line",
+    [
+        '{"epoch": 1, "seconds": []}',
+        '{"epoch": 1, "val.loss": "x"}',
+        '{"val.loss": 1}',
+        '{"epoch": null}',
+        "7",
+        "null",
+        "[" * 9000,
+    ],
 )
 def test_a_row_of_a_history_holds_numbers(tmp_path, line):
     (tmp_path / history.JSON_LINES).write_text('{"epoch": 0}\n' + line + "\n")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import pty
+import re
 import select
 import sys
 from importlib.metadata import version
