@@ -84,10 +84,8 @@ class Run:
         parts = [f"<p><b>{escape(str(self.directory.path))}</b>: {escape(self._state())}</p>"]
         with contextlib.suppress(SegregError):
             split = self.results["scored_on"]
-            ends = {
-                n: f"{low:.4f} to {high:.4f}"
-                for n, (low, high) in self.results.get("intervals", {}).get(split, {}).items()
-            }
+            found = self.results.get("intervals", {}).get(split, {})
+            ends = {name: f"{each[0]:.4f} to {each[1]:.4f}" for name, each in found.items() if None not in each}
             rows = [
                 f"<tr><td>{escape(name)}</td><td>{'-' if value is None else f'{value:.4f}'}</td>"
                 f"<td>{ends.get(name, '')}</td></tr>"
