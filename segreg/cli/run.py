@@ -76,5 +76,6 @@ def _run(chosen: argparse.Namespace) -> int:
     elif chosen.quiet and is_main():
         from segreg.runs.results import format_results
 
-        show(*format_results(run.results, run.directory)[1:])
+        blocks = format_results(run.results, run.directory)
+        show(*(blocks[1:] if blocks[0] == "" else blocks))
     return 130 if interrupted else 0
