@@ -1,4 +1,7 @@
-"""What a list says of encoders without building them: parameters and strides, measured once, and weights."""
+"""What a list says of encoders without building them: parameters and strides, measured once, and weights.
+
+`python benchmarks/encoders.py` builds SMP's and torchvision's encoders and writes the table again.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,13 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
+TABLE = Path(__file__).with_name("networks.json")
+
 
 @cache
 def networks() -> Mapping[str, tuple[int, str]]:
     """Return the parameters of networks for three channels, and the strides of their levels, by name in recipes."""
-    file = Path(__file__).with_name("networks.json")
-    return {name: (count, strides) for name, (count, strides) in json.loads(file.read_text("utf-8")).items()}
+    return {name: (count, strides) for name, (count, strides) in json.loads(TABLE.read_text("utf-8")).items()}
 
 
 def facts_of(name: str, weights: Sequence[str]) -> Mapping[str, str]:
