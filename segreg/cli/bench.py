@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.cli.common import add_wide, check_folder, check_least, one_file, print_json
+from segreg.cli.common import add_figures, add_wide, check_folder, check_least, one_file, print_json
 from segreg.cli.compare import FORMATS, print_table
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.runtime.layout import show
@@ -45,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", metavar="PATH=V,...", help="what the others are compared with (the first)")
     parser.add_argument("--metric", metavar="NAME", help="to compare by (the first of the recipe, mean over images)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the bench's folder (benches/NAME)")
+    add_figures(parser)
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="runs at the same time, on the GPUs there are")
     parser.add_argument("--executor", choices=("local", "ray"), default="local", help="ray sends runs to a Ray cluster")
     parser.add_argument("--resources", metavar="NAME=X,...", help="of a cluster, for each run: cpus, gpus, memory_gib")
@@ -73,6 +74,7 @@ def execute(chosen: argparse.Namespace) -> int:
     registry = load_registry()
     out = chosen.out or Path("benches") / name
     check_folder(out)
+    check_folder(chosen.figures, "--figures")
 
     from segreg.benchmark.bench.bench import bench, skipped
     from segreg.benchmark.bench.costs import check
@@ -106,12 +108,17 @@ def execute(chosen: argparse.Namespace) -> int:
             mode="quiet" if silent else "auto",
         )  # fmt: skip
         write_comparison(comparison, folder.path, images)
+    if chosen.figures is not None:
+        from segreg.reports.figures import comparison_figures
+
+        comparison_figures(comparison, chosen.figures)
     if chosen.json:
         print_json(finite(comparison.as_data()))
     elif chosen.format != "table":
         print_table(comparison, chosen.format)
     else:
         closing = ["", f"everything is in {out}; look at {out / 'report.html'}"]
+        closing += [f"figures for a paper are in {chosen.figures}"] if chosen.figures is not None else []
         show(*format_comparison(comparison), *closing, wide=chosen.wide)
     return 1 if comparison.failures else 0
 

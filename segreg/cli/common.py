@@ -131,10 +131,15 @@ def check_least(chosen: argparse.Namespace, least: float, *names: str, most: flo
             raise SegregError(f"--{name} must be at {bound}, not {format_value(value)}")
 
 
-def check_folder(out: Path | None) -> None:
-    """Refuse a file where `--out` should name a folder."""
+def check_folder(out: Path | None, option: str = "--out") -> None:
+    """Refuse a file where an option should name a folder."""
     if out is not None and out.is_file():
-        raise SegregError(f"{out} is a file", hint="--out names a folder")
+        raise SegregError(f"{out} is a file", hint=f"{option} names a folder")
+
+
+def add_figures(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names a folder for figures."""
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures for a paper, as SVG and PDF")
 
 
 def check_kind(kind: str, written: str) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.cli.common import add_wide, check_folder, check_least, print_json, shown_progress
+from segreg.cli.common import add_figures, add_wide, check_folder, check_least, print_json, shown_progress
 from segreg.runtime.layout import show
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", default="", metavar="NAME", help="to compare by (the first one, mean over images)")
     parser.add_argument("--baseline", default="", metavar="MODEL", help="what the others are compared with (the first)")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("comparison"), help="the folder (comparison)")
+    add_figures(parser)
     rounds = parser.add_mutually_exclusive_group()
     rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs, at most (3)")
     rounds.add_argument("--no-cost", dest="rounds", action="store_const", const=0, help="measure no costs")
@@ -49,6 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     check_least(chosen, 0, "rounds")
     check_folder(chosen.out)
+    check_folder(chosen.figures, "--figures")
 
     from segreg.benchmark.comparison.runs import compare_runs, run_groups_of
     from segreg.benchmark.comparison.text import format_comparison
@@ -62,6 +64,10 @@ def execute(chosen: argparse.Namespace) -> int:
         groups, metric=chosen.metric, baseline=chosen.baseline, rounds=chosen.rounds, progress=shown
     )
     files = write_comparison(comparison, chosen.out, images)
+    if chosen.figures is not None:
+        from segreg.reports.figures import comparison_figures
+
+        files += comparison_figures(comparison, chosen.figures)
     if chosen.json:
         print_json(finite(comparison.as_data()))
     elif chosen.format != "table":

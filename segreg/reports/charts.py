@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.etree import ElementTree as ET
 
 import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, ScalarFormatter
@@ -20,6 +21,9 @@ from matplotlib.transforms import Bbox
 from segreg.benchmark.comparison.record import Comparison, Model, Value
 from segreg.benchmark.cost.record import Cost
 from segreg.reports.render import cut, is_known, number, short
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 COLOURS = 8
 """Of page.css; from the ninth model on they are repeated with another marker and another dash."""
@@ -47,6 +51,20 @@ def style(place: int) -> dict[str, Any]:
 def is_log(values: Sequence[float]) -> bool:
     """Whether values are all positive and span more than a factor of 20."""
     return bool(values) and min(values) > 0 and max(values) / min(values) > _LOG_SPAN
+
+
+def scale(axes: Axes, axis: str, values: Sequence[float], *, log: bool = False, ticks: int = 7) -> None:
+    """Make an axis linear or logarithmic, and write its ticks with k, M and G where values are large."""
+    one = getattr(axes, f"{axis}axis")
+    getattr(axes, f"set_{axis}scale")("log" if log else "linear")
+    if log:
+        one.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) / min(values) < 300 else (1,)))
+        one.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        one.set_minor_locator(LogLocator(subs=()))
+    else:
+        one.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
+        large = max(map(abs, values), default=0.0) >= 1e4
+        one.set_major_formatter(EngFormatter() if large else ScalarFormatter(useOffset=False))
 
 
 class Chart:
@@ -86,19 +104,6 @@ class Chart:
         if y:
             self.axes.annotate(y, (0, 1), (-self.axes.bbox.x0 + 4, 10), xycoords="axes fraction", color=INK,
                                textcoords="offset points", fontsize=11, parse_math=False)  # fmt: skip
-
-    def scale(self, axis: str, values: Sequence[float], *, log: bool = False, ticks: int = 7) -> None:
-        """Make an axis linear or logarithmic, and write its ticks with k, M and G where values are large."""
-        one = getattr(self.axes, f"{axis}axis")
-        getattr(self.axes, f"set_{axis}scale")("log" if log else "linear")
-        if log:
-            one.set_major_locator(LogLocator(subs=(1, 2, 5) if max(values) / min(values) < 300 else (1,)))
-            one.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-            one.set_minor_locator(LogLocator(subs=()))
-        else:
-            one.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 5, 10]))
-            large = max(map(abs, values), default=0.0) >= 1e4
-            one.set_major_formatter(EngFormatter() if large else ScalarFormatter(useOffset=False))
 
     def names(self, places: Sequence[tuple[float, float]], names: Sequence[str], taken: Sequence[Bbox]) -> list[Any]:
         """Write names beside points so that none covers another; one without a free place is left out.
@@ -177,28 +182,44 @@ class Chart:
             point.insert(0, element)
 
 
+class Distribution(NamedTuple):
+    """Values in 20 bins `[20]` between edges `[21]`, from 0 to 1 where they are in it; their mean and median."""
+
+    counts: NDArray[np.int64]
+    edges: NDArray[np.float64]
+    mean: float
+    median: float
+
+
+def distribution(values: Sequence[float]) -> Distribution | None:
+    """Return how values that are defined are distributed; None where none is."""
+    defined = np.array([value for value in values if is_known(value)])
+    if not len(defined):
+        return None
+    low, high = float(defined.min()), float(defined.max())
+    low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    counts, edges = np.histogram(defined, bins=20, range=(low, high))
+    return Distribution(counts, edges, float(defined.mean()), float(np.median(defined)))
+
+
 def histogram(name: str, values: Sequence[float]) -> tuple[str, Markup]:
     """Return a summary of values, and their histogram with a line at the mean and a dashed one at the median.
 
     The chart is empty where no value is defined.
     """
-    defined = np.array([value for value in values if is_known(value)])
-    undefined = len(values) - len(defined)
-    if not len(defined):
+    found = distribution(values)
+    undefined = sum(not is_known(value) for value in values)
+    if found is None:
         return f"{undefined} undefined", Markup("")
-    mean, median = float(defined.mean()), float(np.median(defined))
-    about = f"mean {number(mean)}, median {number(median)}, {len(defined)} images"
+    about = f"mean {number(found.mean)}, median {number(found.median)}, {len(values) - undefined} images"
     about += f", {undefined} undefined" if undefined else ""
-    low, high = float(defined.min()), float(defined.max())
-    low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
-    counts, edges = np.histogram(defined, bins=20, range=(low, high))
     chart = Chart(300, 130, (30, 8, 8, 22), f"{name}: {about}")
-    for count, start, end in zip(counts, edges, edges[1:], strict=False):
+    for count, start, end in zip(found.counts, found.edges, found.edges[1:], strict=False):
         if count:
             (bar,) = chart.axes.bar([start], [count], width=0.92 * (end - start), align="edge", color=ACCENT)
             chart.mark(bar, kind="bar", titles=[f"{start:.3g} to {end:.3g}: {count}"])
-    chart.axes.axvline(mean, color=INK, linewidth=1.2)
-    chart.axes.axvline(median, color=INK, linewidth=1.2, linestyle="--")
+    chart.axes.axvline(found.mean, color=INK, linewidth=1.2)
+    chart.axes.axvline(found.median, color=INK, linewidth=1.2, linestyle="--")
     chart.axes.grid(visible=False, axis="x")
     chart.axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
     chart.axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -306,8 +327,8 @@ def tradeoff(
     log = is_log(ends)
     chart = Chart(960, 500, (62, 20, 34, 50), f"{comparison.metric} of each model against {cost}")
     axes = chart.axes
-    chart.scale("x", ends, log=log, ticks=8)
-    chart.scale("y", [value.mean for value in values])
+    scale(chart.axes, "x", ends, log=log, ticks=8)
+    scale(chart.axes, "y", [value.mean for value in values])
     axes.margins(0.08)
     direction = "higher" if comparison.higher_is_better else "lower"
     chart.label(label + (" (logarithmic)" if log else ""), f"{comparison.metric}, {direction} is better")
@@ -352,16 +373,20 @@ def _tradeoff_point(chart: Chart, place: int, name: str, point: tuple[Value, Cos
     chart.mark(*chart.axes.plot([x], [y], look["marker"], color=look["color"], ms=9, mec=GROUND, zorder=3), **mark)
 
 
+def points_of(curve: Mapping[str, Sequence[float]], column: str) -> list[tuple[float, float]]:
+    """Return epochs and values of a history's column; epochs without a value are left out, so that lines cross them."""
+    values = curve.get(column, ())
+    epochs = curve.get("epoch", range(1, len(values) + 1))
+    return [(epoch, value) for epoch, value in zip(epochs, values, strict=False) if is_known(value)]
+
+
 def curves(comparison: Comparison, column: str, *, may_be_log: bool) -> Markup:
     """Return a history's column over the epochs, a line for each seed of each model; empty without values."""
     chart = Chart(460, 300, (54, 8, 28, 44), f"{column} over the epochs")
     every: list[float] = []
     for place, model in enumerate(comparison.models):
         for seed, curve in enumerate(model.curves):
-            values = curve.get(column, ())
-            epochs = curve.get("epoch", range(1, len(values) + 1))
-            # A score of every few epochs is joined across those without one.
-            points = [(epoch, value) for epoch, value in zip(epochs, values, strict=False) if is_known(value)]
+            points = points_of(curve, column)
             if not points:
                 continue
             every += [value for _, value in points]
@@ -373,7 +398,7 @@ def curves(comparison: Comparison, column: str, *, may_be_log: bool) -> Markup:
     if not every:
         return Markup("")
     log = may_be_log and is_log(every)
-    chart.scale("y", every, log=log, ticks=6)
+    scale(chart.axes, "y", every, log=log, ticks=6)
     chart.axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     chart.label("epoch", f"{column} (logarithmic)" if log else column)
     return chart.svg()
@@ -398,6 +423,6 @@ def scatter(name: str, place: int, pairs: Sequence[tuple[str, float, float]], en
     chart.mark(*dots, kind="dots", model=place, titles=titles)
     chart.axes.set(xlim=(low, high), ylim=(low, high))
     for axis in ("x", "y"):
-        chart.scale(axis, ends, ticks=5)
+        scale(chart.axes, axis, ends, ticks=5)
     chart.label("baseline")
     return chart.svg("scatter")

@@ -42,7 +42,7 @@ def render(template: str, **values: Any) -> str:
         template: `run`, `comparison` or `matrix`.
         **values: the template's variables.
     """
-    style, script = (_asset("page.css"), _asset("page.js"))
+    style, script = (asset("page.css"), asset("page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     page = _environment().get_template(f"{template}.html.j2")
     return page.render(
@@ -75,7 +75,8 @@ def _environment() -> Environment:
     return environment
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """Return a file of the templates' folder."""
     return files("segreg.reports").joinpath("templates", name).read_text(encoding="utf-8")
 
 

@@ -80,11 +80,14 @@ class Scored:
 
     def interval(self, split: str, name: str) -> str:
         """Return a metric's 95% interval; empty if none was computed."""
+        ends = self.ends(split, name)
+        return f"[{ends[0]:.4f}, {ends[1]:.4f}]" if ends else ""
+
+    def ends(self, split: str, name: str) -> tuple[float, float] | None:
+        """Return the two ends of a metric's 95% interval; None if none was computed."""
         intervals = self.results.get("intervals") or {}
         ends = intervals.get(split, {}).get(name)
-        if not ends or None in ends:
-            return ""
-        return f"[{ends[0]:.4f}, {ends[1]:.4f}]"
+        return (ends[0], ends[1]) if ends and None not in ends else None
 
     def columns(self) -> list[str]:
         """Return the scores that every image has, without those of single classes."""

@@ -64,10 +64,8 @@ def plot_metrics(
     return written
 
 
-def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, best_epoch: int | None) -> None:
-    """Plot losses, validation scores and learning rates over the epochs into a PNG file."""
-    from matplotlib.ticker import MaxNLocator
-
+def history_lines(rows: Sequence[Mapping[str, Any]], monitor: str) -> dict[str, dict[Any, str]]:
+    """Return the lines of "loss", "validation" and "learning rate": by the points of each what it is called."""
     known = list(dict.fromkeys(name for row in rows for name in row))
     losses = dict.fromkeys(("train.loss", "val.loss", monitor))
     panels: dict[str, list[str]] = {
@@ -75,13 +73,19 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
         "validation": _scores(known, monitor),
         "learning rate": [name for name in known if name.startswith("lr.")][:_MOST_LINES],
     }
-    panels = {title: names for title, names in panels.items() if names}
-    lines = {title: _lines(rows, names, monitor) for title, names in panels.items()}
+    return {title: _lines(rows, names, monitor) for title, names in panels.items() if names}
+
+
+def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, best_epoch: int | None) -> None:
+    """Plot losses, validation scores and learning rates over the epochs into a PNG file."""
+    from matplotlib.ticker import MaxNLocator
+
+    lines = history_lines(rows, monitor)
     most = max((len(found) for found in lines.values()), default=0)
-    figure = _figure(5.2 * max(1, len(panels)), 3.8 + 0.22 * most)
-    for number, (title, names) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(1, len(panels), number)
-        for points, label in lines[title].items():
+    figure = _figure(5.2 * max(1, len(lines)), 3.8 + 0.22 * most)
+    for number, (title, of_panel) in enumerate(lines.items(), start=1):
+        axes = figure.add_subplot(1, len(lines), number)
+        for points, label in of_panel.items():
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
         if best_epoch is not None and title != "learning rate":
             axes.axvline(best_epoch, color="grey", linestyle=":", label=f"best: epoch {best_epoch}")
@@ -89,7 +93,7 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        if title == "learning rate" and any(row.get(name, 0) > 0 for row in rows for name in names):
+        if title == "learning rate" and any(value > 0 for points in of_panel for _, value in points):
             axes.set_yscale("log")
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16))  # below, where no line runs
     _save(figure, file)

@@ -30,9 +30,10 @@ def test_runs_are_compared_and_what_cannot_be_shown_is_said(segreg, tmp_path):
 
 def test_json_is_results_json(segreg, tmp_path):
     one, other = planted(tmp_path / "one", "resnet18"), planted(tmp_path / "other", "resnet34")
-    printed = segreg("compare", one, other, "--no-cost", "--json", "--out", "here")
+    printed = segreg("compare", one, other, "--no-cost", "--json", "--out", "here", "--figures", "drawn")
     assert json.loads(printed.out) == json.loads((tmp_path / "here" / "results.json").read_text())
     assert printed.err == ""
+    assert {file.stem for file in (tmp_path / "drawn").iterdir()} >= {"scores", "differences_per_image"}
 
 
 def test_a_table_for_a_paper_is_printed_alone(segreg, tmp_path):
@@ -51,6 +52,8 @@ def test_mistakes_are_reported(segreg, tmp_path):
     printed = segreg("compare", tmp_path / "none")
     assert (printed.status, printed.err) == (2, f"error: there is no run {tmp_path}/none\n")
     run = planted_runs.plant(tmp_path / "run")
+    printed = segreg("compare", run, "--figures", run / "recipe.yaml")
+    assert (printed.status, printed.err) == (2, f"error: {run}/recipe.yaml is a file\n  --figures names a folder\n")
     printed = segreg("compare", run, "--rounds", "-1")
     assert (printed.status, printed.err) == (2, "error: --rounds must be at least 0, not -1\n")
 

@@ -36,6 +36,13 @@ def test_out_names_another_file(run, segreg, tmp_path):
     assert not (run / "report.html").exists()
 
 
+def test_figures_are_written_beside_it(run, segreg, tmp_path):
+    printed = segreg("report", run, "--figures", tmp_path / "drawn")
+    files = sorted((tmp_path / "drawn").iterdir())
+    assert {file.name for file in files} >= {"learning_curves.pdf", "learning_curves.svg", "per_image.svg"}
+    assert sorted(printed.out.splitlines()[1:]) == [f"wrote {file}" for file in files]
+
+
 def test_open_shows_it(run, segreg, monkeypatch):
     shown = []
     monkeypatch.setattr("webbrowser.open", lambda address: shown.append(address) or True)
