@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from segreg.api import (
         Evaluation,
+        bench,
         build_loaders,
         build_loss,
         build_model,
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
 __version__: str
 _NAMES = {
     "segreg.api": (
-        "Evaluation", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare", "data_check",
-        "evaluate", "load_recipe", "predict", "report", "resume", "run_recipe",
+        "Evaluation", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
+        "data_check", "evaluate", "load_recipe", "predict", "report", "resume", "run_recipe",
     ),
     "segreg.config.recipe": ("Recipe",),
     "segreg.errors": ("SegregError",),
@@ -58,9 +59,9 @@ _LAZY = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "IGNORE_INDEX", "KINDS", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation", "Family", "Loss",
-    "Recipe", "Run", "Sample", "Schedule", "SegregError", "Task", "__version__", "build_loaders", "build_loss",
-    "build_model", "build_part", "check", "compare", "data_check", "evaluate", "hookimpl", "load_recipe", "load_run",
-    "predict", "register", "report", "resume", "run_recipe",
+    "Recipe", "Run", "Sample", "Schedule", "SegregError", "Task", "__version__", "bench", "build_loaders",
+    "build_loss", "build_model", "build_part", "check", "compare", "data_check", "evaluate", "hookimpl", "load_recipe",
+    "load_run", "predict", "register", "report", "resume", "run_recipe",
 ]  # fmt: skip
 
 

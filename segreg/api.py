@@ -6,6 +6,7 @@ Overrides are `key.path=value` strings, as on the command line, or a mapping: `{
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,7 +295,8 @@ def compare(
     *runs: Run | Path | str,
     metric: str = "",
     baseline: str = "",
-    rounds: int = 0,
+    cost: bool = False,
+    rounds: int = 3,
     out: Path | str | None = None,
     progress: Mode = "quiet",
 ) -> Comparison:
@@ -304,21 +306,117 @@ def compare(
         *runs: runs, or their directories; runs whose recipes differ in nothing but the seed are one model's.
         metric: to compare by; empty: the first one, as mean over images.
         baseline: the model that the others are compared with; empty: the first.
-        rounds: how often each model's costs are measured; 0: not at all.
+        cost: whether to measure what each model costs, as `segreg compare` does unless it has `--no-cost`.
+        rounds: of measuring costs, at most.
         out: a folder for results.csv, results.json and report.html; None writes nothing.
         progress: as for `run_recipe`.
 
     Raises:
-        SegregError: the runs can't be compared.
+        SegregError: the runs can't be compared, or costs are wanted of an entry that only this process knows.
     """
     from segreg.benchmark.comparison.runs import compare_runs, run_groups_of
     from segreg.reports.comparison import write_comparison
     from segreg.runtime.progress import progress as shown
 
     groups = run_groups_of([_run(run) for run in runs])
+    rounds = rounds if cost else 0
     found, images = compare_runs(groups, metric=metric, baseline=baseline, rounds=rounds, progress=shown(progress))
     if out is not None:
         write_comparison(found, Path(out), images)
+    return found
+
+
+@overload
+def bench(
+    recipe: Recipe | Path | str, overrides: Overrides = (), *,
+    encoder: Sequence[Any] | None = None, decoder: Sequence[Any] | None = None, loss: Sequence[Any] | None = None,
+    vary: Mapping[str, Sequence[Any]] | None = None, exclude: Sequence[Mapping[str, Any]] = (),
+    seeds: int | Sequence[int] | None = None, epochs: int | None = None, steps: int | None = None,
+    minutes: float | None = None, baseline: Mapping[str, Any] | None = None, metric: str = "",
+    out: Path | str | None = None, jobs: int = 1, cost: bool = True, rounds: int = 3, again: bool = False,
+    check: Literal[False] = False, progress: Mode = "auto",
+) -> Comparison: ...  # fmt: skip
+
+
+@overload
+def bench(
+    recipe: Recipe | Path | str, overrides: Overrides = (), *,
+    encoder: Sequence[Any] | None = None, decoder: Sequence[Any] | None = None, loss: Sequence[Any] | None = None,
+    vary: Mapping[str, Sequence[Any]] | None = None, exclude: Sequence[Mapping[str, Any]] = (),
+    seeds: int | Sequence[int] | None = None, epochs: int | None = None, steps: int | None = None,
+    minutes: float | None = None, baseline: Mapping[str, Any] | None = None, metric: str = "",
+    out: Path | str | None = None, jobs: int = 1, cost: bool = True, rounds: int = 3, again: bool = False,
+    check: Literal[True], progress: Mode = "auto",
+) -> list[Problem]: ...  # fmt: skip
+
+
+def bench(
+    recipe: Recipe | Path | str, overrides: Overrides = (), *,
+    encoder: Sequence[Any] | None = None, decoder: Sequence[Any] | None = None, loss: Sequence[Any] | None = None,
+    vary: Mapping[str, Sequence[Any]] | None = None, exclude: Sequence[Mapping[str, Any]] = (),
+    seeds: int | Sequence[int] | None = None, epochs: int | None = None, steps: int | None = None,
+    minutes: float | None = None, baseline: Mapping[str, Any] | None = None, metric: str = "",
+    out: Path | str | None = None, jobs: int = 1, cost: bool = True, rounds: int = 3, again: bool = False,
+    check: bool = False, progress: Mode = "auto",
+) -> Comparison | list[Problem]:  # fmt: skip
+    """Train models side by side, each combination of what varies with each seed, and return their comparison.
+
+    `segreg.bench(recipe, encoder=["resnet18", "resnet50"], seeds=3, epochs=20)`. Every combination is an ordinary run,
+    in a process of its own. The folder gets results.csv, results.json and report.html, and the same call continues
+    where a bench was stopped.
+
+    Args:
+        recipe: a recipe, its file, or a bench file; what is given here takes the place of what a bench file says.
+        overrides: what to change of the recipe in all runs.
+        encoder: the encoders to compare: names, or mappings of a name and settings.
+        decoder: the decoders.
+        loss: the losses.
+        vary: any other setting and its values: `{"optimizer.lr": [1e-4, 1e-3]}`.
+        exclude: combinations not to run: `[{"encoder": "resnet18", "loss": "dice"}]`.
+        seeds: how many seeds (1), or which: `[7, 11]`.
+        epochs: budget of each run in epochs.
+        steps: budget in optimizer steps, rounded up to epochs.
+        minutes: budget in minutes of training; give one of the three, or leave it to the recipe.
+        baseline: what the others are compared with: `{"encoder": "resnet18"}`; None: the first.
+        metric: to compare by; empty: the first of the recipe, as mean over images.
+        out: the bench's folder; None: `benches/NAME`.
+        jobs: runs at the same time, on the GPUs there are.
+        cost: whether to measure what each model costs.
+        rounds: of measuring costs, at most.
+        again: whether to try runs that failed again.
+        check: whether to check everything and train nothing: what is wrong is returned, an empty list if it is fine.
+        progress: as for `run_recipe`.
+
+    Raises:
+        SegregError: something of this, a recipe or the data is wrong, a part was registered in this process alone,
+            another process works on the bench, or no run finished. A run that fails is among `Comparison.failures`.
+    """
+    from segreg.benchmark.bench.bench import bench as run_bench
+    from segreg.benchmark.bench.bench import look
+    from segreg.benchmark.bench.folder import BenchFolder
+    from segreg.benchmark.bench.plan import plan_of
+    from segreg.benchmark.bench.trials import trials_of
+    from segreg.reports.comparison import write_comparison
+    from segreg.runtime.progress import progress as shown
+
+    if jobs < 1:
+        raise SegregError(f"jobs must be at least 1, not {jobs}")
+    parts = {"encoder": encoder, "decoder": decoder, "loss": loss}
+    axes = {kind: values for kind, values in parts.items() if values is not None}
+    if twice := [path for path in vary or {} if path in axes]:
+        raise SegregError(f'"{twice[0]}" varies twice: {twice[0]}= and vary=', hint="give all of its values at once")
+    plan, name = plan_of(
+        recipe, overrides, vary={**axes, **(vary or {})}, exclude=exclude, seeds=seeds,
+        budgets={"epochs": epochs, "steps": steps, "minutes": minutes}, baseline=baseline, metric=metric,
+    )  # fmt: skip
+    trials, folder = trials_of(plan, load_registry()), BenchFolder(Path(out or Path("benches") / name))
+    if check:
+        return [Problem(line) for line in look(trials, folder, jobs=jobs, progress=shown(progress))]
+    found, images = run_bench(
+        plan, trials, folder, jobs=jobs, rounds=rounds if cost else 0, again=again,
+        progress=shown(progress), stream=sys.stdout, mode="auto" if progress == "bar" else progress,
+    )  # fmt: skip
+    write_comparison(found, folder.path, images)
     return found
 
 

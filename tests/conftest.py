@@ -89,7 +89,8 @@ def segreg(capsys):
 @pytest.fixture(scope="session")
 def warm_workers(tmp_path_factory):
     """Let worker processes of `segreg.benchmark.pool` start at once: as forks of one that has imported everything."""
-    with mock.patch.dict(os.environ, {"SEGREG_CACHE": str(tmp_path_factory.getbasetemp() / "workers' cache")}):
+    names = {"SEGREG_CACHE": "workers' cache", "XDG_STATE_HOME": "workers' state"}
+    with mock.patch.dict(os.environ, {key: str(tmp_path_factory.getbasetemp() / name) for key, name in names.items()}):
         tiny_runs._forge()
         forkserver.ensure_running()
 

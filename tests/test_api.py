@@ -323,6 +323,52 @@ def test_runs_are_compared(trained, tmp_path):
     assert "<td>bce, evaluate.overlays=1</td>" in found._repr_html_()
 
 
+@pytest.mark.parametrize(
+    ("options", "reported"),
+    [
+        (
+            {"encoder": "resnet18"},
+            '"encoder" varies over a list of values, not the string "resnet18"\n  for ',
+        ),
+        ({"loss": []}, '"loss" varies over a list of values, not []'),
+        ({"loss": ["bce"], "vary": {"loss": ["dice"]}}, '"loss" varies twice: loss= and vary='),
+        ({"loss": ["bce", "dise"]}, 'with dise: there is no loss "dise"\n  did you mean "dice"'),
+        ({"vary": {"train.epoch": [1, 2]}}, 'did you mean "epochs"'),
+        ({"seeds": 0}, "seeds must be a number of seeds"),
+        ({"epochs": 1, "steps": 3}, 'a bench has one budget, not "epochs" and "steps"'),
+        ({"epochs": 0}, "a budget of epochs must be a whole number above 0"),
+        ({"loss": ["bce"], "baseline": {"loss": "dice"}}, "baseline names loss=dice, which is not among its values"),
+        ({"jobs": 0}, "jobs must be at least 1, not 0"),
+    ],
+)
+def test_mistakes_in_a_bench_are_reported_before_anything_starts(options, reported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = segreg.load_recipe(tiny_runs.write_recipe(tmp_path))
+    with pytest.raises(SegregError) as caught:
+        segreg.bench(recipe, **options)
+    assert reported in str(caught.value)
+    assert not (tmp_path / "benches").exists()
+
+
+def test_what_is_wrong_with_the_models_of_a_bench_is_returned(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    looked = []
+
+    def check_memory(spec, *, jobs):
+        looked.append((spec.recipe["seed"], spec.recipe["train"]["epochs"], spec.recipe["optimizer"]["lr"], jobs))
+        return "too large" if spec.recipe["loss"][0]["name"] == "bce" else ""
+
+    monkeypatch.setattr("segreg.benchmark.cost.running.check_memory", check_memory)
+    file = tmp_path / "bench.yaml"
+    file.write_text(f"recipe: {tiny_runs.write_recipe(tmp_path)}\nvary: {{loss: [bce, dice, iou]}}\nseeds: 2\n")
+    given = {"exclude": [{"loss": "iou"}], "seeds": range(4, 6), "epochs": 1, "jobs": 2, "progress": "quiet"}
+    for recipe in (file, segreg.load_recipe(file)):
+        problems = segreg.bench(recipe, {"optimizer.lr": 0.5}, check=True, **given)
+        assert [str(problem) for problem in problems] == ["bce: too large"]
+    assert looked == [(4, 1, 0.5, 2)] * 4
+    assert not (tmp_path / "benches").exists()
+
+
 def test_a_run_shows_itself_in_a_notebook(trained, tmp_path):
     _, run = trained
     assert repr(run) == f"<Run {run.directory.path}: 1 epochs, finished>"

@@ -597,7 +597,7 @@ def test_the_notebook(place):
     place.environment["MPLBACKEND"] = "agg"
     printed = place.python(CELLS)
     assert 'did you mean "dice_bce"' in printed
-    assert printed.count("shown:") == 8
+    assert printed.count("shown:") == 9
     assert len(list(place.folder.glob("runs/lesions/*/report.html"))) == 2
 
 

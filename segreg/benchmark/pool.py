@@ -18,9 +18,14 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
+from segreg.errors import SegregError, listed
 from segreg.registry import local
+
+if TYPE_CHECKING:
+    from segreg.config.resolve import Resolved
 
 Send = Callable[[Any], None]
 
@@ -51,7 +56,12 @@ class Worker:
         self._pipe, theirs = multiprocessing.Pipe(duplex=False)
         self._open = True
         self.process = _context().Process(target=_run, args=(theirs, log, local.plugin_files(), target, args))
-        self.process.start()
+        # A process is given the script that runs, to import it; a script that starts a bench would start another.
+        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            self.process.start()
+        finally:
+            sys.modules["__main__"] = script
         theirs.close()
 
     def poll(self) -> list[Any]:
@@ -112,6 +122,21 @@ def stop(workers: Sequence[Worker], *, patience: float = 0.0) -> None:
         worker.process.kill()
         worker.process.join()
         worker.close()
+
+
+def check_known_to_workers(recipe: Resolved) -> None:
+    """Refuse a recipe that names an entry which was registered in this process: its workers don't know it.
+
+    Raises:
+        SegregError: it names one.
+    """
+    parts = [choice.part for choice in recipe.choices() if choice.part.plugin.distribution == local.REGISTERED]
+    if parts:
+        named = listed([f"{part.kind} {part.name}" for part in parts], quote="")
+        raise SegregError(
+            f"only this process knows the {named}, and models are trained and measured in processes of their own",
+            hint='put the entry into a file, and name that: segreg.register("my_parts.py")',
+        )
 
 
 def cores() -> int:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segreg.cli.common import add_figures, add_wide, check_folder, check_least, one_file, print_json
 from segreg.cli.compare import FORMATS, print_table
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.runtime.layout import show
-
-if TYPE_CHECKING:
-    from segreg.benchmark.bench.plan import Plan
 
 NAME = "bench"
 HELP = "train backbones (or anything else) side by side and compare quality and cost"
@@ -67,7 +65,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     check_least(chosen, 1, "jobs", most=1_024)
     check_least(chosen, 0, "retries", "rounds", most=1_000)
-    plan, name = _plan(chosen)
+
+    from segreg.benchmark.bench.plan import combination, plan_of, seeds_of
+    from segreg.config.recipe import COMMAND_LINE
+
+    file, overrides = one_file(chosen.words, NAME, "recipes/isic_v3plus.yaml", what="recipe or bench file")
+    plan, name = plan_of(
+        file, overrides, vary=_axes(chosen.vary), exclude=[combination(text) for text in chosen.exclude],
+        seeds=seeds_of(chosen.seeds) if chosen.seeds else None,
+        budgets={"epochs": chosen.epochs, "steps": chosen.steps, "minutes": chosen.minutes},
+        baseline=combination(chosen.baseline) if chosen.baseline else None, metric=chosen.metric or "",
+        place=COMMAND_LINE,
+    )  # fmt: skip
 
     from segreg.registry.registry import load_registry
 
@@ -76,11 +85,9 @@ def execute(chosen: argparse.Namespace) -> int:
     check_folder(out)
     check_folder(chosen.figures, "--figures")
 
-    from segreg.benchmark.bench.bench import bench, skipped
-    from segreg.benchmark.bench.costs import check
+    from segreg.benchmark.bench.bench import bench, look, skipped
     from segreg.benchmark.bench.folder import BenchFolder
     from segreg.benchmark.bench.trials import trials_of
-    from segreg.runtime.lock import locked_folder
     from segreg.runtime.progress import progress
 
     silent = chosen.quiet or chosen.json or chosen.format != "table"
@@ -88,10 +95,8 @@ def execute(chosen: argparse.Namespace) -> int:
     folder = BenchFolder(out)
     resources = _resources(chosen.resources)
     trials = trials_of(plan, registry)
-    if chosen.check:  # writes nothing, so that what it finds today says nothing of a bench tomorrow
-        ahead = [trial for trial in trials if folder.state(trial) != "finished"]
-        titles, models = {trial.key: trial.model for trial in ahead}, len({trial.key for trial in trials})
-        wrong = [f"{titles[key]}: {reason}" for key, reason in check(ahead, jobs=chosen.jobs, progress=shown) if reason]
+    if chosen.check:
+        models, wrong = len({trial.key for trial in trials}), look(trials, folder, jobs=chosen.jobs, progress=shown)
         summary = f"{models - len(wrong)} of {models} models are fine, {len(trials)} runs in all"
         show(*([] if chosen.again else skipped(trials, folder)), *wrong, summary)
         return 1 if wrong else 0
@@ -100,14 +105,12 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.reports.comparison import write_comparison
     from segreg.runtime.files import finite
 
-    folder.make()
-    with locked_folder(folder.path, "bench"):
-        comparison, images = bench(
-            plan, trials, folder, jobs=chosen.jobs, executor=chosen.executor, resources=resources,
-            retries=chosen.retries, rounds=chosen.rounds, again=chosen.again, progress=shown, stream=sys.stderr,
-            mode="quiet" if silent else "auto",
-        )  # fmt: skip
-        write_comparison(comparison, folder.path, images)
+    comparison, images = bench(
+        plan, trials, folder, jobs=chosen.jobs, executor=chosen.executor, resources=resources,
+        retries=chosen.retries, rounds=chosen.rounds, again=chosen.again, progress=shown, stream=sys.stderr,
+        mode="quiet" if silent else "auto",
+    )  # fmt: skip
+    write_comparison(comparison, folder.path, images)
     if chosen.figures is not None:
         from segreg.reports.figures import comparison_figures
 
@@ -123,44 +126,15 @@ def execute(chosen: argparse.Namespace) -> int:
     return 1 if comparison.failures else 0
 
 
-def _plan(chosen: argparse.Namespace) -> tuple[Plan, str]:
-    """Return the plan of the command line or of a bench file, and what to call it."""
-    import dataclasses
+def _axes(texts: Sequence[str]) -> dict[str, list[Any]]:
+    from segreg.benchmark.bench.plan import axis
 
-    from segreg.benchmark.bench.plan import (
-        Plan,
-        axis,
-        budget,
-        checked,
-        combination,
-        is_bench_file,
-        plan_of_file,
-        seeds_of,
-    )
-    from segreg.config.recipe import COMMAND_LINE, read_recipe
-
-    named, overrides = one_file(chosen.words, NAME, "recipes/isic_v3plus.yaml", what="recipe or bench file")
-    file = Path(named)
-    read = read_recipe(file) if file.exists() or file.suffix in (".yaml", ".yml") else None
-    plan = plan_of_file(read) if read is not None and is_bench_file(read) else Plan(file, {})
-    vary = dict(plan.vary)
-    for text in chosen.vary:
-        path, values = axis(text)
-        if path in vary and plan.vary.get(path) is None:
+    found: dict[str, list[Any]] = {}
+    for path, values in map(axis, texts):
+        if path in found:
             raise SegregError(f'--vary names "{path}" twice', hint="give all of its values at once")
-        vary[path] = values
-    changes: dict[str, Any] = {"vary": vary, "change": [*plan.change, *overrides]}
-    changes["exclude"] = [*plan.exclude, *map(combination, chosen.exclude)]
-    if chosen.seeds:
-        changes["seeds"] = seeds_of(chosen.seeds)
-    for unit in ("epochs", "steps", "minutes"):
-        if getattr(chosen, unit) is not None:
-            changes["budget"] = budget(unit, getattr(chosen, unit), COMMAND_LINE)
-    if chosen.baseline:
-        changes["baseline"] = combination(chosen.baseline)
-    if chosen.metric:
-        changes["metric"] = chosen.metric
-    return checked(dataclasses.replace(plan, **changes), COMMAND_LINE), file.stem
+        found[path] = values
+    return found
 
 
 def _resources(text: str | None) -> dict[str, float]:

@@ -213,7 +213,7 @@ def recipe(tmp_path):
 SHORT = ("loss=hinge", "augment=[my_flip]", "train.epochs=1", "train.workers=1", "evaluate.overlays=0")
 
 
-def test_a_new_file_trains_and_its_run_finds_it_again(tmp_path, parts, recipe, segreg, monkeypatch):
+def test_a_new_file_trains_and_its_run_finds_it_again(tmp_path, parts, recipe, segreg, monkeypatch, warm_workers):
     """A run keeps the file's text; who has run it uses the run without naming the file, and nobody else does."""
     monkeypatch.chdir(tmp_path)
     done = segreg("run", recipe, *SHORT, "--plugin", "my_parts.py", "--json")
@@ -228,6 +228,9 @@ def test_a_new_file_trains_and_its_run_finds_it_again(tmp_path, parts, recipe, s
     assert (again.status, "warning" in again.err) == (0, False)
     parts.write_text(PARTS.replace("p=0.5", "p=0.25"), encoding="utf-8")  # the text of then is known all the same
     assert segreg("evaluate", run, "--quiet").status == 0
+    compared = segreg("compare", run, "--rounds", "1", "--json")
+    assert compared.status == 0, compared.err
+    assert "latency_p50_ms" in json.loads(compared.out)["models"][0]["costs"], "measured in another process"
     edited = segreg("evaluate", run, "--quiet", "--plugin", parts)
     assert edited.status == 0
     assert f"note: {parts} is not the my_parts.py that {run} was made with" in edited.err
@@ -270,3 +273,47 @@ def test_a_bench_takes_part_in_a_file(tmp_path, parts, recipe, segreg, monkeypat
     done = segreg("bench", recipe, *words, "--plugin", parts)
     assert done.status == 0, done.err
     assert "hinge" in done.out
+
+
+SCRIPT = """
+import sys
+import segreg
+print("begins")
+segreg.register("my_parts.py")
+
+def mine(task):
+    "Nothing."
+
+segreg.register(segreg.Entry("loss", "mine", mine))
+options = {"loss": ["hinge"], "epochs": 1, "cost": False, "progress": "quiet"}
+try:
+    segreg.bench("tiny.yaml", **{**options, "loss": ["mine"]})
+except segreg.SegregError as error:
+    print(error)
+found = segreg.bench("tiny.yaml", {"evaluate.overlays": 0}, out="out", **options)
+print(sorted(model.name for model in found.models), found.failures)
+"""
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_starts_one_bench_that_knows_the_file_and_not_the_entry(tmp_path, parts, recipe):
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    begins, refused, hint, found = done.stdout.splitlines()
+    assert begins == "begins"
+    assert refused.startswith("only this process knows the loss mine, and models are trained and measured in processes")
+    assert 'segreg.register("my_parts.py")' in hint
+    assert found == "['hinge'] ()"
+    assert not (tmp_path / "benches").exists()
+    logs = "".join(log.read_text(encoding="utf-8") for log in (tmp_path / "out" / "trials").glob("*.log"))
+    assert "begins" not in logs
+    assert len(list((tmp_path / "out" / "runs").glob("*/seed-0"))) == 1
+
+
+def test_costs_of_a_run_of_a_registered_entry_are_refused(tmp_path, recipe):
+    segreg.register(segreg.Entry("loss", "mine", quartic))
+    run = segreg.run_recipe(recipe, ["loss=mine", "train.epochs=1"], out=tmp_path / "runs", progress="quiet")
+    assert segreg.compare(run).models[0].costs.keys() == {"seconds_to_best_epoch"}
+    with pytest.raises(SegregError, match=r"only this process knows the loss mine.*\n.*segreg\.register\(\"my_parts"):
+        segreg.compare(run, cost=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Literal, TextIO
 
 from segreg.benchmark.bench.board import board
@@ -20,6 +19,7 @@ from segreg.benchmark.cost.running import ROUNDS
 from segreg.errors import SegregError, listed
 from segreg.runs.trained_run import Run
 from segreg.runtime.files import replacing, write_json
+from segreg.runtime.lock import locked_folder
 from segreg.runtime.progress import Progress
 
 Executor = Literal["local", "ray"]
@@ -35,7 +35,7 @@ def bench(
     Args:
         plan: what to compare.
         trials: its runs.
-        folder: the bench's, where no other process works; finished runs in it don't run again.
+        folder: the bench's; finished runs in it don't run again.
         jobs: runs at the same time on this machine.
         executor: `local` runs on this machine, `ray` on a Ray cluster.
         resources: of a cluster for each run: `cpus`, `gpus`, `memory_gib`.
@@ -47,20 +47,33 @@ def bench(
         mode: of that; see `board`.
 
     Raises:
-        SegregError: the data is wrong, or no run finished.
+        SegregError: another process works on the bench, the data is wrong, or no run finished.
     """
-    prepare(trials, folder, again=again)
-    for line in skipped(trials, folder):
-        progress.say(line)
-    _check(trials, folder, jobs=jobs, progress=progress)
-    with board(trials, folder, stream, mode) as refresh:
-        if executor == "ray":
-            from segreg.benchmark.bench.ray import run_on_ray
+    folder.make()
+    with locked_folder(folder.path, "bench"):
+        prepare(trials, folder, again=again)
+        for line in skipped(trials, folder):
+            progress.say(line)
+        _check(trials, folder, jobs=jobs, progress=progress)
+        with board(trials, folder, stream, mode) as refresh:
+            if executor == "ray":
+                from segreg.benchmark.bench.ray import run_on_ray
 
-            run_on_ray(trials, folder, resources=resources or {}, retries=retries, refresh=refresh)
-        else:
-            run_locally(trials, folder, jobs=jobs, gpus=_gpus(trials), refresh=refresh)
-    return compared(plan, trials, folder, rounds, progress)
+                run_on_ray(trials, folder, resources=resources or {}, retries=retries, refresh=refresh)
+            else:
+                run_locally(trials, folder, jobs=jobs, gpus=_gpus(trials), refresh=refresh)
+        return compared(plan, trials, folder, rounds, progress)
+
+
+def look(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: Progress) -> list[str]:
+    """Check the models of unfinished runs; return what is wrong with them, a line for each.
+
+    Nothing is written, so that what it finds today says nothing of a bench tomorrow.
+    """
+    ahead = [trial for trial in trials if folder.state(trial) != "finished"]
+    titles = {trial.key: trial.model for trial in ahead}
+    found = check(ahead, jobs=jobs, progress=progress)
+    return [f"{titles[key] or 'the recipe'}: {reason}" for key, reason in found if reason]
 
 
 def prepare(trials: Sequence[Trial], folder: BenchFolder, *, again: bool) -> None:
@@ -135,7 +148,7 @@ def compared(
     names = [one.name for one in groups]
     comparison = compare(
         groups,
-        title=f"{Path(plan.recipe).stem}: {' and '.join(plan.vary) or 'seeds'}",
+        title=f"{plan.name}: {' and '.join(plan.vary) or 'seeds'}",
         metric=plan.metric,
         baseline=first if first in names else "",
         failures=[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from segreg.config.recipe import COMMAND_LINE, Recipe, read_recipe
+from segreg.config.recipe import COMMAND_LINE, Overrides, Recipe, as_written, override_words, read_recipe
 from segreg.errors import Place, SegregError, did_you_mean, listed
 from segreg.settings import format_value
 
@@ -34,7 +35,7 @@ class Plan:
     """A bench as written; no name in it has been looked up.
 
     Attributes:
-        recipe: the file, or the name of a recipe that comes with segreg.
+        recipe: the recipe, its file, or the name of one that comes with segreg.
         vary: for each varied path its values, as in a recipe.
         exclude: combinations with all of a mapping's values don't run.
         seeds: each model is trained with each.
@@ -44,7 +45,7 @@ class Plan:
         metric: to compare by; empty: the recipe's first.
     """
 
-    recipe: Path
+    recipe: Path | Recipe
     vary: Mapping[str, Sequence[Any]]
     exclude: Sequence[Mapping[str, Any]] = ()
     seeds: Sequence[int] = (0,)
@@ -52,6 +53,68 @@ class Plan:
     change: Sequence[str] = ()
     baseline: Mapping[str, Any] = field(default_factory=dict)
     metric: str = ""
+
+    @property
+    def name(self) -> str:
+        """Return what its recipe is called."""
+        return Path(self.recipe.source if isinstance(self.recipe, Recipe) else self.recipe).stem
+
+
+def plan_of(
+    recipe: Recipe | Path | str,
+    overrides: Overrides = (),
+    *,
+    vary: Mapping[str, Sequence[Any]],
+    exclude: Sequence[Mapping[str, Any]] = (),
+    seeds: int | Sequence[int] | None = None,
+    budgets: Mapping[Unit, float | None],
+    baseline: Mapping[str, Any] | None = None,
+    metric: str = "",
+    place: Place | None = None,
+) -> tuple[Plan, str]:
+    """Return the plan of a recipe or a bench file with what is given besides, and what to call the bench.
+
+    Args:
+        recipe: a recipe or a bench file; what is given here takes the place of what a bench file says.
+        overrides: of the recipe, for all runs.
+        vary: for each varied path its values.
+        exclude: combinations not to run.
+        seeds: how many, or which; None: the bench file's, or one.
+        budgets: amounts by unit, at most one of which is not None.
+        baseline: values of the model that the others are compared with.
+        metric: to compare by.
+        place: where these were written.
+
+    Raises:
+        SegregError: something of it is not valid.
+    """
+    read: Recipe | None = recipe if isinstance(recipe, Recipe) else None
+    file = Path(recipe) if not isinstance(recipe, Recipe) else Path(recipe.source)
+    if read is None and (file.exists() or file.suffix in (".yaml", ".yml")):
+        read = read_recipe(file)
+    whole = read is None or not is_bench_file(read)
+    plan = Plan(recipe if isinstance(recipe, Recipe) else file, {}) if read is None or whole else plan_of_file(read)
+    for path, values in vary.items():
+        if isinstance(values, (str, Mapping)) or not isinstance(values, Iterable) or not list(values):
+            problem = f'"{path}" varies over a list of values, not {format_value(values)}'
+            raise SegregError(problem, place=place, hint='for example encoder=["resnet18", "resnet50"]')
+    changes: dict[str, Any] = {
+        "vary": {**plan.vary, **{path: as_written(list(values)) for path, values in vary.items()}},
+        "exclude": [*plan.exclude, *map(as_written, exclude)],
+        "change": [*plan.change, *override_words(overrides)],
+    }
+    if seeds is not None:
+        changes["seeds"] = _seeds(seeds if isinstance(seeds, int) else as_written(list(seeds)), place)
+    given = {unit: amount for unit, amount in budgets.items() if amount is not None}
+    if len(given) > 1:
+        raise SegregError(f"a bench has one budget, not {listed(list(given))}", place=place)
+    for unit, amount in given.items():
+        changes["budget"] = budget(unit, amount, place)
+    if baseline:
+        changes["baseline"] = as_written(baseline)
+    if metric:
+        changes["metric"] = metric
+    return checked(dataclasses.replace(plan, **changes), place), file.stem
 
 
 def is_bench_file(recipe: Recipe) -> bool:
@@ -101,7 +164,7 @@ def plan_of_file(read: Recipe) -> Plan:
     )
 
 
-def checked(plan: Plan, place: Place) -> Plan:
+def checked(plan: Plan, place: Place | None) -> Plan:
     """Return the plan if it is consistent.
 
     Raises:
@@ -203,6 +266,8 @@ def recipe_of(plan: Plan) -> Recipe:
     from segreg.config.recipe import shipped_recipe
 
     file = plan.recipe
+    if isinstance(file, Recipe):
+        return file.changed(plan.change)
     if not file.exists() and file.suffix not in (".yaml", ".yml") and len(file.parts) == 1:
         file = shipped_recipe(str(file))
     return read_recipe(file, plan.change)

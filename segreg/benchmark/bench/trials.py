@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from segreg.benchmark.bench.plan import Budget, Plan, override, recipe_of, written_as
+from segreg.benchmark.pool import check_known_to_workers
 from segreg.config.diff import label_of
 from segreg.config.resolve import Resolved, resolve
 from segreg.errors import Problem, SegregError
@@ -70,7 +71,7 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
     """Return the runs, those with the first seed before all with the second.
 
     Raises:
-        SegregError: all problems of all of them together, or nothing is left to run.
+        SegregError: all problems of all of them together, nothing is left to run, or other processes don't know a part.
     """
     recipe = recipe_of(plan)
     every = list(combinations(plan))
@@ -87,6 +88,7 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
                 prefix = f"with {_model(one)}: " if one else ""
                 problems += [dataclasses.replace(p, message=prefix + p.message) for p in error.problems]
                 continue
+            check_known_to_workers(resolved)
             complete = with_absolute_paths(with_budget(resolved, plan.budget))
             found.append(
                 Trial(_model(one), format_settings(one), _key(one, complete), seed, complete, source_of(complete))

@@ -124,7 +124,10 @@ def _costs(
     if not rounds:
         return {}, []
     from segreg.benchmark.cost.running import measure
+    from segreg.benchmark.pool import check_known_to_workers
 
+    for one in groups:
+        check_known_to_workers(one.runs[0].recipe)
     specs = {one.name: NetworkSpec.of(one.runs[0].recipe, one.runs[0].task) for one in groups}
     found = measure(specs, rounds=rounds, progress=progress)
     return {name: one.costs for name, one in found.of.items()}, found.method()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import Resolved, resolve
 from segreg.errors import listed
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.task import Task
 
 if TYPE_CHECKING:
@@ -130,17 +131,25 @@ class NetworkSpec:
         source: the recipe's name in messages.
         classes: the task's.
         mode: the task's.
+        files: the plugin files that the recipe's parts are from.
+        digest: of the plugins, other than segreg's own, that the network and its optimizer are from.
     """
 
     recipe: Mapping[str, Any]
     source: str
     classes: tuple[str, ...]
     mode: Literal["binary", "multiclass", "multilabel"]
+    files: tuple[str, ...] = ()
+    digest: str = ""
 
     @classmethod
     def of(cls, recipe: Resolved, task: Task) -> NetworkSpec:
         """Return the network of a recipe for the task that its data has."""
-        return cls(recipe.plain(), recipe.source, task.classes, task.mode)
+        plugins = [choice.part.plugin for choice in recipe.choices()]
+        files = dict.fromkeys(str(plugin.file) for plugin in plugins if plugin.file)
+        timed = [recipe.encoder, recipe.decoder, recipe.optimizer, *([recipe.auxiliary] if recipe.auxiliary else [])]
+        digests = sorted({one.part.plugin.digest for one in timed if one.part.plugin.distribution != DISTRIBUTION})
+        return cls(recipe.plain(), recipe.source, task.classes, task.mode, tuple(files), " ".join(digests))
 
     @property
     def network(self) -> str:
@@ -151,7 +160,7 @@ class NetworkSpec:
         recipe = {name: self.recipe[name] for name in ("input", "encoder", "decoder", "auxiliary")}
         train = {name: value for name, value in self.recipe["train"].items() if name in _TRAIN}
         used = [recipe, train, self.recipe["optimizer"]["name"], self.recipe["evaluate"]["batch_size"]]
-        return json.dumps([used, self.classes, self.mode], sort_keys=True, default=str)
+        return json.dumps([used, self.classes, self.mode, self.digest], sort_keys=True, default=str)
 
     def resolved(self, registry: Registry) -> tuple[Resolved, Task]:
         """Return recipe and task.

@@ -170,8 +170,10 @@ def _work(send: Send, spec: NetworkSpec, job: Job, seconds: float) -> None:
     at("in reading the recipe")
     try:
         from segreg.benchmark.cost.measure import measure_round, memory_need
+        from segreg.registry.local import add_files
         from segreg.registry.registry import load_registry
 
+        add_files(spec.files)
         recipe, task = spec.resolved(load_registry())
         if job == "memory":
             send(memory_need(recipe, task, at=at))
