@@ -6,9 +6,10 @@ Overrides are `key.path=value` strings, as on the command line, or a mapping: `{
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from segreg.benchmark.comparison.record import Comparison
     from segreg.data.inspection import Report
+    from segreg.data.python_data import PythonData
     from segreg.evaluation.conventions import Library
     from segreg.inference.predictions import Summary
     from segreg.inference.predictor import InferenceConfig
@@ -46,7 +48,13 @@ def load_recipe(file: Path | str, overrides: Overrides = ()) -> Recipe:
 
 
 def run_recipe(
-    recipe: Recipe | Path | str, overrides: Overrides = (), *, out: Path | str = "runs", progress: Mode = "auto"
+    recipe: Recipe | Path | str,
+    overrides: Overrides = (),
+    *,
+    out: Path | str = "runs",
+    progress: Mode = "auto",
+    data: Any = None,
+    classes: Sequence[str] | None = None,
 ) -> Run:
     """Run a recipe, or a recipe file, and return the finished run.
 
@@ -60,6 +68,12 @@ def run_recipe(
         overrides: what to change of it.
         out: the folder in which the run's directory is made.
         progress: a moving bar, plain lines, nothing, or what fits the terminal or notebook.
+        data: in place of the recipe's dataset: a `Dataset`, any object with `__len__` and `__getitem__` of
+            `(image, mask)`, such as a torch Dataset, or a mapping from "train", "val" and "test" to such, whose splits
+            are taken as they are. Images are arrays `[H, W]` or `[H, W, C]` of uint8 or uint16, PIL images, or tensors
+            `[C, H, W]` of uint8; float ones where each value is exactly k/255. Masks are integers `[H, W]`, or
+            `[K, H, W]` if multilabel, 255 = ignored. Each sample must be the same whenever it is read.
+        classes: of `data`; None: `classes` in the recipe's section dataset, or the object's attribute.
 
     Raises:
         SegregError: anything in the recipe, its plugins or its data is wrong.
@@ -67,8 +81,14 @@ def run_recipe(
     from segreg.runs.run import start_run
     from segreg.runtime.progress import progress as shown
 
-    written, registry = _written(recipe, overrides), load_registry()
-    return start_run(written, resolve(written, registry), registry, out=Path(out), progress=shown(progress))
+    written = _written(recipe, overrides)
+    with contextlib.ExitStack() as stack:
+        if data is not None:
+            section = written.values.get("dataset")
+            found = stack.enter_context(_registered(data, section, classes))
+            written = _with_data(written, found)
+        registry = load_registry()
+        return start_run(written, resolve(written, registry), registry, out=Path(out), progress=shown(progress))
 
 
 def resume(
@@ -77,6 +97,7 @@ def resume(
     *,
     progress: Mode = "auto",
     without_history: bool = False,
+    data: Any = None,
 ) -> Run:
     """Continue a run, or the run of a directory, from its last finished epoch, and return it.
 
@@ -85,6 +106,7 @@ def resume(
         overrides: what to change from here on, such as `{"train.epochs": 40}`.
         progress: as for `run_recipe`.
         without_history: whether to continue where rows of the history are lost.
+        data: the data again, where the run was given some.
 
     Raises:
         SegregError: there is no such run, another process works on it, its data has changed, or an override would
@@ -93,9 +115,14 @@ def resume(
     from segreg.runs.run import resume_run
     from segreg.runtime.progress import progress as shown
 
-    words = override_words(overrides)
-    path = _run(run).directory.path
-    return resume_run(path, load_registry(), shown(progress), overrides=words, without_history=without_history)
+    words, opened = override_words(overrides), _run(run)
+    path = opened.directory.path
+    with contextlib.ExitStack() as stack:
+        if data is not None:
+            if not _came_from_python(opened):
+                raise SegregError(f"the data of {path} did not come from Python", hint="leave out data")
+            stack.enter_context(_registered(data, opened.written.values["dataset"]))
+        return resume_run(path, load_registry(), shown(progress), overrides=words, without_history=without_history)
 
 
 @dataclass(frozen=True)
@@ -137,7 +164,7 @@ def evaluate(
     overrides: Overrides = (),
     *,
     split: str | None = None,
-    data: Recipe | Path | str | None = None,
+    data: Any = None,
     resolution: Literal["input", "original"] | None = None,
     threshold: float | Literal["best"] | None = None,
     weights: Weights = "best",
@@ -153,7 +180,8 @@ def evaluate(
         run: a run, or its directory.
         overrides: of the recipe's section evaluate, and of input.size.
         split: "train", "val" or "test"; None: test, val where the run has no test, or all of other data.
-        data: a recipe whose data set is scored instead.
+        data: a recipe or its file, whose data set is scored instead, or objects as for `run_recipe`. Where they are
+            what the run was given, its own splits are scored; otherwise they are other data.
         resolution: at which size masks are compared; None: the recipe's.
         threshold: probability from which a pixel is foreground, or "best" for the one with the best Dice on val.
         weights: of the best epoch or of the last one.
@@ -172,13 +200,23 @@ def evaluate(
     from segreg.runtime.progress import progress as shown
 
     prepare_process()
-    request = Request(
-        split=split, data=None if data is None else _resolved(data), resolution=resolution, threshold=threshold,
-        weights=weights, overrides=override_words(overrides), libraries=tuple(libraries),
-        precision=precision, device=device, out=None if out is None else Path(out),
-    )  # fmt: skip
-    found, folder = rescore(_run(run), request, shown(progress))
-    return Evaluation(folder, found)
+    opened = _run(run)
+    with contextlib.ExitStack() as stack:
+        other = None
+        if isinstance(data, (Recipe, Path, str)):
+            other = _resolved(data)
+        elif data is not None:
+            task = {"classes": opened.task.classes, "mode": opened.task.mode}
+            found = stack.enter_context(_registered(data, task))
+            opened = load_run(opened.directory.path)  # which has no earlier data in its recipe
+            other = _other_data(opened, found)
+        request = Request(
+            split=split, data=other, resolution=resolution, threshold=threshold,
+            weights=weights, overrides=override_words(overrides), libraries=tuple(libraries),
+            precision=precision, device=device, out=None if out is None else Path(out),
+        )  # fmt: skip
+        scores, folder = rescore(opened, request, shown(progress))
+    return Evaluation(folder, scores)
 
 
 @overload
@@ -499,6 +537,52 @@ def build_loss(recipe: Recipe | Path | str, overrides: Overrides = ()) -> Recipe
     from segreg.runs.untrained import RecipeLoss
 
     return RecipeLoss(_resolved(recipe, overrides))
+
+
+@contextlib.contextmanager
+def _registered(data: Any, section: Any, classes: Sequence[str] | None = None) -> Iterator[PythonData]:
+    """Offer data as the dataset "python" within the context; a section of a recipe may name classes and mode."""
+    from segreg.data import python_data
+    from segreg.registry.local import registering
+
+    known = section if isinstance(section, Mapping) else {}
+    named = known.get("classes") if classes is None else classes
+    found = python_data.adapt(data, named, known.get("mode") if named else None)
+    with registering(python_data.entry(found.dataset)):
+        yield found
+
+
+def _with_data(recipe: Recipe, data: PythonData) -> Recipe:
+    """Return a recipe whose dataset is the registered one; its text would name another."""
+    from segreg.data.python_data import NAME
+
+    values = {**recipe.values, "dataset": {"name": NAME, **data.settings}}
+    replaced = {"dataset"}
+    if data.split:
+        test = {} if any(sample.split == "test" for sample in data.dataset.samples) else {"test": 0.0}
+        values["split"] = {"method": "dataset", **test}
+        replaced.add("split")
+    keys, places = (
+        {path: place for path, place in known.items() if not replaced & set(path[:1])}
+        for known in (recipe.keys, recipe.places)
+    )
+    return Recipe(values, keys, places, recipe.source)
+
+
+def _came_from_python(run: Run) -> bool:
+    from segreg.data.python_data import NAME
+
+    section = run.written.values.get("dataset")
+    return isinstance(section, Mapping) and section.get("name") == NAME
+
+
+def _other_data(run: Run, data: PythonData) -> Resolved | None:
+    """Return the recipe of registered data, or None where they are what the run was given."""
+    from segreg.runs.assembly import is_data_of
+
+    if _came_from_python(run) and is_data_of(run.recipe, run.directory):
+        return None
+    return replace(resolve(_with_data(run.written, data), load_registry()), source="python")
 
 
 def _written(recipe: Recipe | Path | str, overrides: Overrides) -> Recipe:

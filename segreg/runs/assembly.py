@@ -15,9 +15,11 @@ from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.inference.predictor import Predictor
 from segreg.models import build
+from segreg.runs.directory import RunDirectory
+from segreg.runs.records import read_environment
 from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
 from segreg.runtime.distributed import count, from_main, one_of_each_node_first, own_device, rank
-from segreg.runtime.progress import Progress
+from segreg.runtime.progress import Progress, Quiet
 from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
 from segreg.training.setup import Setup, synchronise_batch_norm
@@ -199,6 +201,17 @@ def split_of(recipe: Resolved, dataset: Dataset, progress: Progress) -> dict[Spl
         return prepare_images(dataset, recipe, range(len(dataset.samples)), progress).present
 
     return divide(dataset, recipe.split, present)
+
+
+def is_data_of(recipe: Resolved, directory: RunDirectory) -> bool:
+    """Whether a recipe's data are those that a run began with, by their fingerprint."""
+    try:
+        dataset = build.build_dataset(recipe)
+        indices = [index for split in split_of(recipe, dataset, Quiet()).values() for index in split]
+        prepared = prepare_images(dataset, recipe, indices, Quiet())
+    except SegregError:
+        return False
+    return read_environment(directory.environment).get("data_fingerprint") == prepared.folder.name
 
 
 def prepare_images(

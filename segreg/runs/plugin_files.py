@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from segreg.data.python_data import NAME, entry
 from segreg.errors import Problem, SegregError
-from segreg.registry.local import PluginFile, plugin_files, using
+from segreg.registry.local import PluginFile, plugin_files, registered, registering, using
 from segreg.registry.registry import Registry, load_registry
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.files import read_json, replacing
@@ -51,17 +52,19 @@ def keep(directory: RunDirectory, registry: Registry) -> None:
                     aside.write_bytes(file.source)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Found:
     """What became of a run's plugin files.
 
     Attributes:
         files: those that take part by themselves.
         unnamed: the kept copies of those that somebody must name first.
+        registered: whether a part stands in for data that came from Python.
     """
 
     files: list[Path]
     unnamed: list[Path]
+    registered: bool = False
 
 
 @contextlib.contextmanager
@@ -86,7 +89,12 @@ def plugins_of(directory: RunDirectory) -> Iterator[Found]:
                 found.files.append(same[0])
             else:
                 found.unnamed.append(kept)
-    with using(found.files):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(using(found.files))
+        names = {f"{offer.kind}.{offer.name}" for offer in registered()}
+        if any(row.get("name") == f"dataset.{NAME}" for row in rows) and f"dataset.{NAME}" not in names:
+            stack.enter_context(registering(entry()))  # which says that the data must be given again
+            found.registered = True
         try:
             yield found
         except SegregError as error:
