@@ -100,7 +100,7 @@ def cannot_read(error: Exception, path: Path, what: str = "") -> SegregError:
     if isinstance(error, OSError):
         cause = f"can't be read: {_CAUSES.get(error.errno or 0, error.strerror or str(error))}"
     elif isinstance(error, json.JSONDecodeError):
-        cause = f"is not valid JSON (line {error.lineno}): {error.msg}"
+        cause = f"damaged: not valid JSON (line {error.lineno}): {error.msg}"
     else:
         cause = f"damaged: {error or type(error).__name__}"
     return SegregError(f"{path}: {cause}", hint=f"it should be {what}" if what else "")

@@ -309,5 +309,5 @@ def test_mistakes_are_reported(segreg, pair, tmp_path):
     printed = segreg("diff", one, other)
     assert (printed.status, printed.err.replace(" enclosed in double quotes", "")) == (
         2,
-        f"error: {other} can't be compared: results.json: is not valid JSON (line 1): Expecting property name\n",
+        f"error: {other} can't be compared: results.json: damaged: not valid JSON (line 1): Expecting property name\n",
     )

@@ -56,7 +56,7 @@ def test_a_broken_run_is_named_and_the_rest_listed(segreg, planted):
     printed = segreg("runs", "--columns", "run", "state")
     assert [state for _, state in columns(printed, "run", "state")] == ["finished", "broken", "unfinished"]
     assert (
-        printed.err == "warning: runs/tiny/2026-01-31_12-00-00: results.json: is not valid JSON "
+        printed.err == "warning: runs/tiny/2026-01-31_12-00-00: results.json: damaged: not valid JSON "
         "(line 1): Unterminated string starting at\n"
     )
 

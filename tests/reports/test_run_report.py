@@ -165,7 +165,7 @@ def test_a_report_that_fails_is_a_warning(tmp_path, builtin):
     (warning,) = builtin.notify("segreg_run_end", run=directory.path, results={})
     assert warning.startswith(
         "segreg_run_end of segreg-toolkit:builtin-reports failed: SegregError: "
-        f"no report was written: {directory.results}: is not valid JSON (line 1): Expecting property name "
+        f"no report was written: {directory.results}: damaged: not valid JSON (line 1): Expecting property name "
     )
     assert warning.endswith(f"; segreg report {directory.path} tries again")
     assert not directory.report.exists()

@@ -84,10 +84,10 @@ def test_an_interrupted_run_that_goes_on_is_unfinished(tmp_path):
         (
             "results.json",
             '{"epochs": 3,\n"metr',
-            "results.json: is not valid JSON (line 2): Unterminated string",
+            "results.json: damaged: not valid JSON (line 2): Unterminated string",
         ),
         ("results.json", "[1]", "results.json: damaged: it does not hold an object"),
-        ("environment.json", "", "environment.json: is not valid JSON (line 1): Expecting value"),
+        ("environment.json", "", "environment.json: damaged: not valid JSON (line 1): Expecting value"),
         ("resolved.yaml", "encoder: {name: [\n", "resolved.yaml is not valid YAML (line 2)"),
         ("resolved.yaml", "seed: 3\n", "resolved.yaml holds no complete recipe"),
         ("history.jsonl", "{half\n{}\n", "history.jsonl does not hold a row for each epoch"),
