@@ -604,7 +604,7 @@ def test_out_of_memory_a_run_continues_in_micro_batches_and_learns_the_same(tmp_
     for one, other in zip(history.read(tmp_path / "short"), history.read(tmp_path / "whole"), strict=True):
         for name in ("train.loss", "val.loss", "val.agreement.pixels"):
             assert one[name] == pytest.approx(other[name], rel=1e-5)
-    notices = [line for line in log.lines if line.startswith("notice")]
+    notices = [line for line in log.lines if str(line).startswith("notice")]
     words = (
         "notice: out of memory; a batch of 8 is now computed in micro-batches of at most {}, and the "
         "optimizer step is still that of the whole batch"
