@@ -284,7 +284,6 @@ def predict(
     from segreg.inference.writer import Outputs
     from segreg.runs.trained_run import read_pixels
     from segreg.runtime.progress import progress as shown
-    from segreg.visualize.colours import label_colours
 
     several = isinstance(images, Sequence) and not isinstance(images, str)
     given = list(images) if several else [images]
@@ -298,16 +297,8 @@ def predict(
             found += [each.file for each in find_images([str(image)])] if named else [image]
         inputs = (prepare_image(predictors, *read_pixels(image, chosen), chosen) for image in found)
         return [predict_labels(predictors, image, chosen, threshold=threshold) for image in inputs]
-    task, folder = predictors[0].task, Path(out)
-    outputs = Outputs(
-        folder=folder,
-        kinds=("masks", *(kind for kind in WRITTEN if kind in kinds and kind != "masks")),
-        task=task,
-        values="index" if task.mode == "multiclass" else "255",
-        colours=label_colours(task),
-        notice=f"trained on: {opened.notice}" if opened.notice else "",
-        truths=None,
-    )
+    folder = Path(out)
+    outputs = Outputs.of(folder, predictors[0].task, kinds, notices=[opened.notice])
     files = find_images([str(image) for image in given], without=[folder / kind for kind in WRITTEN])
     return predict_files(
         files, predictors, outputs, chosen, threshold=threshold, progress=shown(progress), existing="replace"

@@ -10,7 +10,7 @@ import re
 import textwrap
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path, PurePath
@@ -97,7 +97,7 @@ def check_value(hint: Any, value: Any) -> Any:
     Raises:
         ValueError: the value does not fit. The message says what was expected, and where inside the value.
     """
-    if (far := _too_large(value)) is not None:
+    if far := next((n.bit_length() for n in _numbers(value) if isinstance(n, int) and n.bit_length() > MOST_BITS), 0):
         raise ValueError(f"must be {format_type(hint)}, not an integer of {far} bits; at most {MOST_BITS} are taken")
     if hint is Any:
         return value
@@ -113,19 +113,20 @@ def check_value(hint: Any, value: Any) -> Any:
     except ValidationError as error:
         inside = _place_inside(error, value)
         raise ValueError(f"must be {format_type(hint)}, not {format_value(value)}{inside}") from None
-    if (odd := _not_finite(value)) is not None and not (math.isnan(odd) and _undefined_too(hint)):
+    odd = next((n for n in _numbers(value) if isinstance(n, float) and not math.isfinite(n)), None)
+    if odd is not None and not (math.isnan(odd) and _undefined_too(hint)):
         raise ValueError(f"must be {format_type(hint)}, and finite, not {format_value(odd)}")
     return checked
 
 
-def _plainly_fits(hint: Any, value: Any) -> bool:
+def plainly_fits(hint: Any, value: Any) -> bool:
     """Whether a value fits a hint, where that is seen at once; False leaves it to pydantic, which is slow to import."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any or (hint in (None, type(None)) and value is None):
         return True
     if origin is Annotated:
         holds = {"gt": operator.gt, "ge": operator.ge, "lt": operator.lt, "le": operator.le}
-        return _plainly_fits(arguments[0], value) and all(
+        return plainly_fits(arguments[0], value) and all(
             isinstance(limit, (Gt, Ge, Lt, Le, Interval))
             and all(holds[name](value, bound) for name in holds if (bound := getattr(limit, name, None)) is not None)
             for limit in arguments[1:]
@@ -133,10 +134,16 @@ def _plainly_fits(hint: Any, value: Any) -> bool:
     if origin is Literal:
         return any(value == each and type(value) is type(each) for each in arguments)
     if origin in (typing.Union, types.UnionType):
-        return any(_plainly_fits(each, value) for each in arguments)
+        return any(plainly_fits(each, value) for each in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(plainly_fits(arguments[0], each) for each in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            plainly_fits(arguments[0], key) and plainly_fits(arguments[1], each) for key, each in value.items()
+        )
     if origin is tuple and isinstance(value, tuple):
         hints = arguments[:1] * len(value) if arguments[1:] == (...,) else arguments
-        return len(hints) == len(value) and all(map(_plainly_fits, hints, value))
+        return len(hints) == len(value) and all(map(plainly_fits, hints, value))
     if hint is float:
         return type(value) is int or (type(value) is float and math.isfinite(value))
     return isinstance(value, Path) if hint is Path else hint in (bool, int, str) and type(value) is hint
@@ -148,7 +155,7 @@ def check_default(setting: Setting) -> None:
     Raises:
         ValueError: it is not; the message says what was expected.
     """
-    if setting.required or _plainly_fits(setting.hint, setting.default):
+    if setting.required or plainly_fits(setting.hint, setting.default):
         return
     try:
         written = plain(setting.hint, setting.default)
@@ -157,24 +164,17 @@ def check_default(setting: Setting) -> None:
     check_value(setting.hint, written)
 
 
-def _too_large(value: Any) -> int | None:
-    """Return the bits of an integer that a value is or holds where they are more than `MOST_BITS`, or None."""
-    if isinstance(value, int):
-        return value.bit_length() if value.bit_length() > MOST_BITS else None
+def _numbers(value: Any) -> Iterator[int | float]:
+    """Yield the numbers that a value is or holds."""
+    if isinstance(value, (int, float)):
+        yield value
     items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return next((bits for bits in map(_too_large, items) if bits is not None), None)
+    for item in items:
+        yield from _numbers(item)
 
 
 def _undefined_too(hint: Any) -> bool:
     return UNDEFINED_TOO in get_args(hint) or any(map(_undefined_too, get_args(hint)))
-
-
-def _not_finite(value: Any) -> float | None:
-    """Return the infinite or undefined number that a value is or holds, or None."""
-    if isinstance(value, float):
-        return None if math.isfinite(value) else value
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
-    return next((odd for odd in map(_not_finite, items) if odd is not None), None)
 
 
 def _path_as_text(value: Any) -> str:

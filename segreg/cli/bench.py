@@ -126,11 +126,11 @@ def execute(chosen: argparse.Namespace) -> int:
     return 1 if comparison.failures else 0
 
 
-def _axes(texts: Sequence[str]) -> dict[str, list[Any]]:
+def _axes(words: Sequence[str]) -> dict[str, list[Any]]:
     from segreg.benchmark.bench.plan import axis
 
     found: dict[str, list[Any]] = {}
-    for path, values in map(axis, texts):
+    for path, values in map(axis, words):
         if path in found:
             raise SegregError(f'--vary names "{path}" twice', hint="give all of its values at once")
         found[path] = values

@@ -99,7 +99,7 @@ def _blocks(registry: Registry, kind: str, parts: list[Part], pattern: str, *, w
 
 
 def _members(members: list[Part]) -> Table:
-    """Return a table of a family's members, with what the family tells of them."""
+    """Return a table of a family's members, with what the family reports of them."""
     facts = [part.facts() for part in members]
     heads = list(dict.fromkeys(head for each in facts for head in each))
     columns = [Column(), *(Column(head, right=head == "parameters", wraps=head != "parameters") for head in heads)]

@@ -104,7 +104,7 @@ def execute(chosen: argparse.Namespace) -> int:
     input_images = find_images(images, without=[chosen.out / kind for kind in KINDS])
 
     from segreg.runtime.device import prepare_process
-    from segreg.visualize.colours import label_colours, read_colours
+    from segreg.visualize.colours import read_colours
 
     prepare_process()
     predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
@@ -113,15 +113,11 @@ def execute(chosen: argparse.Namespace) -> int:
     if chosen.masks is not None:
         suffix, ignored = chosen.mask_suffix or "", chosen.mask_ignored
         truths = find_masks(input_images, chosen.masks, task, suffix=suffix, ignored=ignored)
-    outputs = Outputs(
-        folder=chosen.out,
-        kinds=("masks", *(kind for kind in KINDS if kind in (chosen.kinds or ()))),
-        task=task,
-        values=chosen.values or ("index" if task.mode == "multiclass" else "255"),
-        colours=label_colours(task) if chosen.colours is None else read_colours(chosen.colours, task),
-        notice="; ".join(dict.fromkeys(f"trained on: {run.notice}" for run in runs if run.notice)),
-        truths=truths,
-    )
+    outputs = Outputs.of(
+        chosen.out, task, chosen.kinds or (), values=chosen.values,
+        colours=None if chosen.colours is None else read_colours(chosen.colours, task),
+        notices=[run.notice for run in runs], truths=truths,
+    )  # fmt: skip
 
     from segreg.inference.predictions import predict_files
 

@@ -60,6 +60,41 @@ class Outputs:
                 f"a mask of {len(self.task.classes)} classes can't hold 0 and 255 alone; its values are class indices"
             )
 
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        task: Task,
+        kinds: Iterable[str] = (),
+        *,
+        values: Values | None = None,
+        colours: Sequence[tuple[int, int, int]] | None = None,
+        notices: Iterable[str] = (),
+        truths: TrueMasks | None = None,
+    ) -> Outputs:
+        """Return what is written by default: masks, of class indices where there are several classes, and more kinds.
+
+        Args:
+            folder: holds a folder for each kind.
+            task: the classes.
+            kinds: what is written beside masks.
+            values: what a mask's pixels hold; None: the task's usual ones.
+            colours: of each label; None: the task's.
+            notices: of the runs.
+            truths: true masks.
+        """
+        from segreg.visualize.colours import label_colours
+
+        return cls(
+            folder=folder,
+            kinds=[kind for kind in KINDS if kind in ("masks", *kinds)],
+            task=task,
+            values=values or ("index" if task.mode == "multiclass" else "255"),
+            colours=label_colours(task) if colours is None else colours,
+            notice="; ".join(dict.fromkeys(f"trained on: {notice}" for notice in notices if notice)),
+            truths=truths,
+        )
+
     def files(self, name: str) -> dict[str, Path]:
         """Return the files of an image by what they are: `masks`, or `masks/<class>` if multilabel, `overlays` ..."""
         folders: list[str] = []

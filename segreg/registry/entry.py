@@ -116,7 +116,7 @@ class Family(_Offer):
         paper: the source.
         representatives: names a few members that stand for all where every one would be too many, as in
             `segreg matrix`; without it, all members do.
-        facts: tells of a member, quickly, what a list of them shows: words by the heading of their column.
+        facts: returns for a member, quickly, what a list of them shows: strings by the heading of their column.
         unfit: gives names that users may take for members, each with the reason why it can't be used.
 
     Raises:

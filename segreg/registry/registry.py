@@ -191,12 +191,12 @@ class Part:
         """Return what a list says of a member of a family: words by the heading of their column.
 
         Raises:
-            SegregError: its family can't tell.
+            SegregError: its family fails at it.
         """
-        tell = self.offer.facts if isinstance(self.offer, Family) else None
-        if tell is None:
+        facts = self.offer.facts if isinstance(self.offer, Family) else None
+        if facts is None:
             return {}
-        return _ask(self.plugin, f"facts about {self.name}", lambda: dict(tell(self.member or "")))
+        return _ask(self.plugin, f"facts about {self.name}", lambda: dict(facts(self.member or "")))
 
     @property
     def defined(self) -> str:

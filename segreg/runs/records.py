@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any
 
 from segreg.errors import SegregError
 from segreg.runtime.files import read_json
+from segreg.settings import format_type, plainly_fits
 
 RESULTS: Mapping[str, Any] = {
     "notice": str, "weights": str, "alerts": list[str], "warnings": list[str], "recipe": str, "dataset": str,
@@ -66,38 +66,11 @@ def read_split(file: Path) -> dict[str, list[str]]:
 def _read(file: Path, types: Mapping[str, Any], what: str) -> dict[str, Any]:
     found: dict[str, Any] = read_json(file, what)
     for name, hint in types.items():
-        if name in found and not _fits(hint, found[name]):
-            raise SegregError(f'{file}: "{name}" must be {_words(hint)}', hint=_hint(file))
+        if name in found and not plainly_fits(hint, found[name]):
+            raise SegregError(f'{file}: "{name}" must be {format_type(hint)}', hint=_hint(file))
     return found
 
 
 def _hint(file: Path) -> str:
     again = f"; `segreg run --resume {file.parent}` writes it again" if file.name == "results.json" else ""
     return f"it was changed since it was written{again}"
-
-
-def _fits(hint: Any, value: Any) -> bool:
-    """Whether a value read from JSON is of a type; NaN and infinity, which JSON does not have, are of none."""
-    arguments = get_args(hint)
-    if hint is Any:
-        return True
-    if isinstance(hint, UnionType):
-        return any(_fits(each, value) for each in arguments)
-    if get_origin(hint) is list:
-        return isinstance(value, list) and all(_fits(arguments[0], each) for each in value)
-    if get_origin(hint) is dict:
-        return isinstance(value, dict) and all(_fits(arguments[1], each) for each in value.values())
-    if hint is float:
-        return type(value) is int or (type(value) is float and abs(value) < float("inf"))
-    return value is None if hint is type(None) else type(value) is hint
-
-
-def _words(hint: Any) -> str:
-    arguments = get_args(hint)
-    if isinstance(hint, UnionType):
-        return " or ".join(map(_words, arguments))
-    if get_origin(hint) is list:
-        return f"a list of {_words(arguments[0])}"
-    if get_origin(hint) is dict:
-        return "an object" if arguments[1] is Any else f"an object, each value {_words(arguments[1])}"
-    return {str: "a string", int: "an integer", float: "a number", type(None): "null"}[hint]

@@ -70,7 +70,8 @@ class RecipeLoss(nn.Module):
         task = build.build_dataset(recipe).task
         weight = recipe.auxiliary.weight if recipe.auxiliary else 0.0
         network: Any = SimpleNamespace(auxiliary=recipe.auxiliary)  # logits come from outside
-        losses, own = (build.build_losses(recipe, task) for _ in range(2))  # the auxiliary decoder's have a state apart
+        # Twice, since the auxiliary decoder's have a state of their own.
+        losses, own = (build.build_losses(recipe, task) for _ in range(2))
         self._objective = Objective(network, nn.Identity(), losses, auxiliary_weight=weight, auxiliary_losses=own)
 
     def forward(self, output: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:

@@ -80,9 +80,9 @@ def as_file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "_", text)[:80].encode()[:200].decode(errors="ignore")
 
 
-def as_folder_names(texts: Sequence[str]) -> list[str]:
+def as_folder_names(given: Sequence[str]) -> list[str]:
     """Return the name of a folder for each text; a number is put before them where they would not differ."""
-    names = [as_file_name(text).strip(".") or "_" for text in texts]
+    names = [as_file_name(text).strip(".") or "_" for text in given]
     if len({name.casefold() for name in names}) < len(names):
         names = [f"{number}_{name}" for number, name in enumerate(names)]
     return names

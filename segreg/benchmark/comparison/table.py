@@ -227,9 +227,7 @@ def _markdown(comparison: Comparison, columns: Sequence[Column]) -> str:
             return f"{number} ± {column.form(given.deviation)}"
         return " ".join(filter(None, (number, spread(column, given)))) + (r" \*" if given.significant else "")
 
-    arrows = {"higher": " ↑", "lower": " ↓", "": ""}
-    heads = [_escaped(one.title, _MARKDOWN) + arrows[one.better] for one in columns]
-    rows = [[cell(one, one.cells[row]) for one in columns] for row in range(len(comparison.models))]
+    heads, rows = _written(columns, cell, _MARKDOWN, {"higher": " ↑", "lower": " ↓"})
     ruler = ["---" if one.name == "model" else "--:" for one in columns]
     lines = [f"| {' | '.join(cells)} |" for cells in (heads, ruler, *rows)]
     caption = _escaped(" ".join(_caption(comparison, columns)), _MARKDOWN)
@@ -248,14 +246,12 @@ def _latex(comparison: Comparison, columns: Sequence[Column]) -> str:
         unit = rf"\,\mathrm{{{unit}}}" if unit else ""
         if given.deviation is not None:
             return rf"${number} \pm {column.form(given.deviation)}$"
-        apart = spread(column, given).replace(" to ", r"\mbox{--}")
-        apart = rf"\ {apart}" if apart else ""
-        written = f"${number}{unit}{apart}{'^{*}' if given.significant else ''}$"
+        ends = spread(column, given).replace(" to ", r"\mbox{--}")
+        ends = rf"\ {ends}" if ends else ""
+        written = f"${number}{unit}{ends}{'^{*}' if given.significant else ''}$"
         return re.sub(r"e([+-]?)[+0]*(\d+)", r"\\times 10^{\1\2}", written).replace("^{+", "^{")
 
-    arrows = {"higher": r" $\uparrow$", "lower": r" $\downarrow$", "": ""}
-    heads = [_escaped(one.title, _LATEX) + arrows[one.better] for one in columns]
-    rows = [[cell(one, one.cells[row]) for one in columns] for row in range(len(comparison.models))]
+    heads, rows = _written(columns, cell, _LATEX, {"higher": r" $\uparrow$", "lower": r" $\downarrow$"})
     caption = _escaped(" ".join(_caption(comparison, columns)), _LATEX)
     return "\n".join([
         r"% needs \usepackage{booktabs}",
@@ -281,6 +277,18 @@ _LATEX = {
     ">": r"\textgreater{}", "|": r"\textbar{}", "±": r"$\pm$",
     "[": "{[}", "]": "{]}", "*": "{*}",  # \\ takes those at the beginning of a row for its own
 }  # fmt: skip
+
+
+def _written(
+    columns: Sequence[Column],
+    cell: Callable[[Column, Number | str], str],
+    special: Mapping[str, str],
+    arrows: Mapping[str, str],
+) -> tuple[list[str], list[list[str]]]:
+    """Return the heads of the columns, each with the arrow of its better direction, and the cells of each model."""
+    heads = [_escaped(one.title, special) + arrows.get(one.better, "") for one in columns]
+    rows = zip(*([cell(one, given) for given in one.cells] for one in columns), strict=True)
+    return heads, [list(row) for row in rows]
 
 
 def _escaped(text: str, special: Mapping[str, str]) -> str:
