@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.config.recipe import KeyPath, Overrides, Recipe, read_recipe, to_yaml
-from segreg.config.sections import Evaluate, Input, Split, Train
+from segreg.config.sections import Crop, Evaluate, Input, Split, Train
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Part, Registry, load_registry
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 PARTS = {"dataset": "dataset", "encoder": "encoder", "decoder": "decoder", "optimizer": "optimizer"}
 """Sections that name one part, which a recipe must have, and the kind of it."""
-SETTINGS = {"split": Split, "input": Input, "train": Train, "evaluate": Evaluate}
+SETTINGS = {"split": Split, "input": Input, "crop": Crop, "train": Train, "evaluate": Evaluate}
 """Sections of plain settings, each optional."""
 SECTIONS = (
-    "seed", "dataset", "split", "input", "augment", "encoder", "decoder", "auxiliary",
+    "seed", "dataset", "split", "input", "crop", "augment", "encoder", "decoder", "auxiliary",
     "loss", "optimizer", "schedule", "train", "evaluate",
 )  # fmt: skip
 """Every section, in the order in which a recipe is written."""
@@ -108,6 +108,7 @@ class Resolved(NetworkRecipe):
     seed: int
     dataset: Choice
     split: Split
+    crop: Crop
     augment: tuple[Choice, ...]
     loss: tuple[Choice, ...]
     optimizer: Choice
@@ -126,6 +127,7 @@ class Resolved(NetworkRecipe):
             "dataset": self.dataset.plain(),
             "split": sections["split"],
             "input": sections["input"],
+            **({"crop": sections["crop"]} if self.input.resize == "crop" else {}),
             "augment": [choice.plain() for choice in self.augment],
             "encoder": self.encoder.plain(),
             "decoder": self.decoder.plain(),
@@ -396,17 +398,50 @@ class _Check:
         if train is not None and train.batch_size != "auto" and train.effective_batch_size is not None:
             hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
             self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
+        self.crops(size, found["crop"], found["evaluate"])
         if size is not None:
-            for name in ("mean", "std"):
-                numbers = getattr(size, name)
-                if numbers is not None and len(numbers) != size.channels:
-                    words = f"has {_values(len(numbers))}, but input.channels is {size.channels}"
-                    self.wrong(f'"{name}" of the section "input" {words}', ("input", name))
-            if (size.mean is None) != (size.std is None):
-                self.wrong('"mean" and "std" of the section "input" go together', ("input",))
-            if size.mean is None and size.normalize == "imagenet" and size.channels != 3:
-                hint = f"normalize: dataset computes them; or give mean and std with {_values(size.channels)}"
-                self.wrong("ImageNet's statistics have 3 channels", ("input", "normalize"), hint)
+            self.values(size)
+
+    def values(self, size: Input) -> None:
+        """Check the settings of which values the network gets."""
+        if size.clip is not None and size.clip[0] >= size.clip[1]:
+            self.wrong(
+                f'"clip" of the section "input": {size.clip[0]:g} is not below {size.clip[1]:g}', ("input", "clip")
+            )
+        for name in ("mean", "std"):
+            numbers = getattr(size, name)
+            if numbers is not None and len(numbers) != size.channels:
+                words = f"has {_values(len(numbers))}, but input.channels is {size.channels}"
+                self.wrong(f'"{name}" of the section "input" {words}', ("input", name))
+        if (size.mean is None) != (size.std is None):
+            self.wrong('"mean" and "std" of the section "input" go together', ("input",))
+        if size.mean is None and size.normalize == "imagenet" and size.channels != 3:
+            hint = f"normalize: dataset computes them; or give mean and std with {_values(size.channels)}"
+            self.wrong("ImageNet's statistics have 3 channels", ("input", "normalize"), hint)
+
+    def crops(self, size: Input | None, crop: Crop | None, evaluate: Evaluate | None) -> None:
+        """Check the settings that go with `input.resize: crop`, and those of the section crop."""
+        if size is not None and size.resize != "crop":
+            hint = f"input.resize is {size.resize}; set it to crop, or leave this out"
+            if self.recipe.values.get("crop"):
+                self.wrong('the section "crop" goes with input.resize: crop', ("crop",), hint, at_key=True)
+            for section, name in (("evaluate", "tile"), ("evaluate", "overlap"), ("train", "validate_on")):
+                given = self.recipe.values.get(section)
+                if isinstance(given, Mapping) and given.get(name) not in (None, getattr(SETTINGS[section], name)):
+                    self.wrong(f'"{name}" goes with input.resize: crop', (section, name), hint, at_key=True)
+        if crop is not None and crop.scale[0] > crop.scale[1]:
+            message = f'"scale" of the section "crop": {crop.scale[0]:g} is above {crop.scale[1]:g}'
+            self.wrong(message, ("crop", "scale"))
+        if crop is not None and crop.classes and not crop.foreground:
+            self.wrong(
+                '"classes" goes with "foreground", the share of crops', ("crop", "classes"), "nnU-Net takes 0.33"
+            )
+        if crop is not None and crop.cat_max_ratio == 0:
+            self.wrong('"cat_max_ratio" of the section "crop" must be above 0', ("crop", "cat_max_ratio"))
+        if evaluate is not None and not evaluate.scales:
+            self.wrong(
+                '"scales" of the section "evaluate" names none', ("evaluate", "scales"), "1.0 is the image as it is"
+            )
 
 
 def _values(count: int) -> str:

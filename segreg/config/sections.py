@@ -18,6 +18,8 @@ Count = Annotated[int, Interval(ge=1, le=1_000_000)]
 CountOrNone = Annotated[int, Interval(ge=0, le=1_000_000)]
 Workers = Annotated[int, Interval(ge=0, le=1_024)]
 Overlays = Annotated[int, Interval(ge=0, le=10_000)]
+Percent = Annotated[float, Interval(ge=0, le=100)]
+Overlap = Annotated[float, Interval(ge=0, le=0.9)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,23 +51,56 @@ class Input:
     """How an image becomes what the network sees.
 
     Args:
-        size: height and width in pixels.
-        resize: `stretch` to the size, `letterbox` into it (the border is ignored), or `none`: all have it already.
+        size: height and width in pixels; of the crops where `resize` is `crop`.
+        resize: `stretch` to the size, `letterbox` into it (the border is ignored), `none`: all have it already, or
+            `crop`: training sees crops of that size, as the section crop says, and images are scored at their own.
         channels: channels of the network's input; grey images are repeated to 3.
-        sixteen_bit: how 16-bit values become 8-bit: `full_range` divides by 257, `min_max` stretches each image.
-        normalize: statistics by which values in [0, 1] are normalised: those the `encoder`'s weights were trained
-            with (ImageNet's where it names none), `imagenet`, those of the training images (`dataset`), or `none`.
-        mean: mean of each channel, in [0, 1]; takes the place of `normalize`.
+        dtype: type of the values: `auto` is the files' own, uint8, uint16 or float32; a run notes which it is.
+        sixteen_bit: how 16-bit values become 8-bit: `keep` does not, `full_range` divides by 257, `min_max` stretches
+            each image.
+        clip: two percentiles, such as `[0.5, 99.5]`: each image's values between them, in each channel, are stretched
+            to the whole range of their type, [0, 1] for float32, and those outside take its ends.
+        nodata: value of pixels that hold nothing; they are ignored, as are pixels that are not finite.
+        normalize: statistics by which values are normalised, integers in [0, 1]: those the `encoder`'s weights were
+            trained with (ImageNet's where it names none), `imagenet`, those of the training images (`dataset`), of
+            each image by itself (`per_image`), or `none`.
+        mean: mean of each channel, of integers in [0, 1]; takes the place of `normalize`.
         std: standard deviation of each channel; goes with `mean`.
     """
 
     size: tuple[Side, Side] = (256, 256)
-    resize: Literal["stretch", "letterbox", "none"] = "stretch"
+    resize: Literal["stretch", "letterbox", "none", "crop"] = "stretch"
     channels: Channels = 3
-    sixteen_bit: Literal["full_range", "min_max"] = "full_range"
-    normalize: Literal["encoder", "imagenet", "dataset", "none"] = "encoder"
+    dtype: Literal["auto", "uint8", "uint16", "float32"] = "auto"
+    sixteen_bit: Literal["keep", "full_range", "min_max"] = "keep"
+    clip: tuple[Percent, Percent] | None = None
+    nodata: float | None = None
+    normalize: Literal["encoder", "imagenet", "dataset", "per_image", "none"] = "encoder"
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """Which crops training sees of images at their own scale; goes with `input.resize: crop`.
+
+    Args:
+        scale: least and largest factor by which an image is resized before it is cropped, drawn evenly.
+        cat_max_ratio: share of a crop that one class may have; a crop with more is drawn again, ten times at most
+            (MMSegmentation).
+        foreground: share of crops that are centred on a pixel of one of `classes` that the image shows (nnU-Net: 0.33).
+        classes: names of classes to centre crops on; all but one called background where none is given.
+        per_image: crops of each image in an epoch.
+        repeat_threshold: images are repeated that show a class which fewer than this share of the images shows, by the
+            square root of how much fewer (LVIS, arXiv:1908.03195: 0.001); 0 repeats none.
+    """
+
+    scale: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    cat_max_ratio: Fraction = 1.0
+    foreground: Fraction = 0.0
+    classes: tuple[str, ...] = ()
+    per_image: Count = 1
+    repeat_threshold: Fraction = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +123,8 @@ class Train:
         ema: decay of an exponential moving average of the weights, which is then what is validated and saved.
         freeze_encoder_epochs: epochs for which the encoder's weights and BatchNorm statistics stay as they are.
         lr_factors: learning rate of a part (encoder, decoder, head, auxiliary) as a multiple of the optimizer's.
+        validate_on: what of each image is validated where `input.resize` is `crop`: `whole`, as it is evaluated, or a
+            crop of `input.size` in its middle (`center_crop`), which is faster.
         monitor: the value of the history that chooses the best checkpoint, such as `val.loss`.
         early_stopping: epochs without a better value after which training stops.
         time_budget_minutes: training stops after the first epoch that ends later than this.
@@ -111,6 +148,7 @@ class Train:
     ema: Fraction | None = None
     freeze_encoder_epochs: CountOrNone = 0
     lr_factors: Mapping[Literal["encoder", "decoder", "head", "auxiliary"], PositiveFloat] = field(default_factory=dict)
+    validate_on: Literal["whole", "center_crop"] = "whole"
     monitor: str = "val.loss"
     early_stopping: Count | None = None
     time_budget_minutes: PositiveFloat | None = None
@@ -132,10 +170,19 @@ class Evaluate:
         threshold: probability from which a pixel is foreground (binary and multilabel).
         resolution: `input` scores at the network's input size, `original` at each image's own.
         batch_size: images in a batch; the training's where it is null.
+        tile: height and width of the tiles in which images are predicted where `input.resize` is `crop`; `auto` are
+            tiles of `input.size` for images that are too large to be predicted whole, null is always whole.
+        overlap: share of a tile that the next one covers too, 0 to 0.9.
+        scales: factors of the image's size at which it is predicted; probabilities are averaged.
+        flips: what is averaged besides: `mirror` is left-right, `flips` also upside down and both.
         overlays: images of image, truth and prediction that a run writes: the worst, the best, and some at random.
     """
 
     threshold: Fraction = 0.5
     resolution: Literal["input", "original"] = "input"
     batch_size: Count | None = None
+    tile: tuple[Side, Side] | Literal["auto"] | None = "auto"
+    overlap: Overlap = 0.25
+    scales: tuple[PositiveFloat, ...] = (1.0,)
+    flips: Literal["none", "mirror", "flips"] = "none"
     overlays: Overlays = 8

@@ -107,8 +107,9 @@ def test_members_of_families_have_settings_of_their_own(lab):
     ]
 
 
-def test_the_complete_recipe_has_every_section_in_its_order(resolved):
-    assert tuple(resolved.plain()) == SECTIONS
+def test_the_complete_recipe_has_every_section_in_its_order(lab):
+    assert tuple(resolve(read_recipe(RIGHT, ["input.resize=crop"]), lab).plain()) == SECTIONS
+    assert "crop" not in resolve(read_recipe(RIGHT), lab).plain()
 
 
 @pytest.mark.parametrize(
