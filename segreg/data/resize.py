@@ -46,7 +46,7 @@ class Placement:
 def placement(size: Sequence[int], input: Input) -> Placement:  # noqa: A002
     """Return where an image of `size` lies in the network's input.
 
-    `stretch` fills the input. `letterbox` keeps the aspect ratio and centres the image, so that rotating and
+    `stretch` fills the input, and so does `crop`, whose inputs have the size of what they show. `letterbox` keeps the aspect ratio and centres the image, so that rotating and
     flipping the input keeps it in its middle; an odd border is a pixel wider below and to the right.
 
     Raises:
@@ -76,18 +76,7 @@ def fit_image(image: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # n
         SegregError: the rule is `none` and the image does not have the input's size.
     """
     place = placement(image.shape[:2], input)
-    inside = image
-    if image.shape[:2] != (place.height, place.width):
-        import torch
-        import torch.nn.functional as F
-
-        # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
-        pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
-        # Pillow's image, several times faster, for any number of channels.
-        pixels = F.interpolate(
-            pixels, size=[place.height, place.width], mode="bilinear", antialias=True, align_corners=False
-        )
-        inside = np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy())
+    inside = resize_image(image, (place.height, place.width))
     if inside.shape[:2] == tuple(input.size):
         return inside
     fitted = np.zeros((*input.size, image.shape[2]), np.uint8)
@@ -104,15 +93,34 @@ def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noq
         SegregError: the rule is `none` and the mask does not have the input's size.
     """
     place = placement(mask.shape[-2:], input)
-    inside = mask
-    if mask.shape[-2:] != (place.height, place.width):
-        h, w = mask.shape[-2:]
-        inside = mask.take(_centres(place.height, h), axis=-2).take(_centres(place.width, w), axis=-1)
+    inside = resize_mask(mask, (place.height, place.width))
     if inside.shape[-2:] == tuple(input.size):
         return inside
     fitted = np.full((*mask.shape[:-2], *input.size), IGNORE_INDEX, np.uint8)
     fitted[..., place.rows, place.columns] = inside
     return fitted
+
+
+def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Return an image `[h, w, C]` resized with an antialiased bilinear filter; the same array where it has the size."""
+    if image.shape[:2] == tuple(size):
+        return image
+    import torch
+    import torch.nn.functional as F
+
+    # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
+    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    # Pillow's image, several times faster, for any number of channels.
+    pixels = F.interpolate(pixels, size=list(size), mode="bilinear", antialias=True, align_corners=False)
+    return np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy())
+
+
+def resize_mask(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Return a mask `[..., h, w]` resized; each pixel takes the label nearest to its centre."""
+    h, w = mask.shape[-2:]
+    if (h, w) == tuple(size):
+        return mask
+    return mask.take(_centres(size[0], h), axis=-2).take(_centres(size[1], w), axis=-1)
 
 
 def restore(values: Tensor, original: Size, input: Input) -> Tensor:  # noqa: A002
