@@ -79,6 +79,16 @@ class Input:
     mean: tuple[float, ...] | None = None
     std: tuple[PositiveFloat, ...] | None = None
 
+    @property
+    def per_image(self) -> bool:
+        """Whether each image is normalised by itself."""
+        return self.normalize == "per_image" and self.mean is None
+
+    @property
+    def value_range(self) -> float:
+        """Return by what values are divided before they are normalised, so that integers are in [0, 1]."""
+        return {"uint16": 65535.0, "float32": 1.0}.get(self.dtype, 255.0)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Crop:

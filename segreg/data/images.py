@@ -50,13 +50,14 @@ _KINDS = {
 }
 
 
-def read_image(path: Path, *, in_tiles: bool = False) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_image(path: Path, *, in_tiles: bool = False) -> NDArray[np.uint8 | np.uint16 | np.float32]:
     """Return an image's values, upright, at their own depth.
 
     1-bit images become 0/255, palettes their colours. A channel is alpha where the header says so (a PNG's colour type,
     a TIFF's ExtraSamples); grey with a constant full alpha is grey, and with another one RGBA.
 
-    Shape: `[H, W]` grey, `[H, W, 3]` RGB, `[H, W, 4]` RGBA or `[H, W, C]` bands; uint8 in 0..255 or uint16 in 0..65535.
+    Shape: `[H, W]` grey, `[H, W, 3]` RGB, `[H, W, 4]` RGBA or `[H, W, C]` bands; uint8 in 0..255, uint16 in 0..65535,
+    or float32 in the file's own units.
 
     Args:
         path: the file.
@@ -65,30 +66,44 @@ def read_image(path: Path, *, in_tiles: bool = False) -> NDArray[np.uint8] | NDA
 
     Raises:
         SegregError: the file is missing, empty, damaged, no image, far too large, an animation, or of a kind that
-            can't be read exactly (CMYK, floating point, complex or negative values); the message names the file.
+            can't be read exactly (CMYK, complex numbers, negative integers); the message names the file.
     """
     values, alpha = _decode(path, "image", in_tiles=in_tiles)
-    if values.dtype == np.bool_:
-        values = values.astype(np.uint8) * np.uint8(255)
+    values = as_known_type(values, path)
     if alpha and values.ndim == 3 and values.shape[2] == 2:
         values = values[..., 0] if _is_full(values[..., 1]) else values[..., [0, 0, 0, 1]]
+    return np.ascontiguousarray(values)
+
+
+def as_known_type(values: NDArray[Any], path: Path) -> NDArray[Any]:
+    """Return values as uint8 (1 bit as 0/255), uint16 or float32; other types become one of these where they fit.
+
+    float64 is rounded to the 24 bits of float32.
+
+    Raises:
+        SegregError: integers below 0 or above 65535, floating-point values that float32 can't hold, or no numbers.
+    """
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.dtype in (np.uint8, np.uint16, np.float32):
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype.kind not in "iuf":
+        _refuse(path, f"holds values of type {values.dtype}", "save it with 8 or 16 bits a channel, or as float32")
+    low, high = np.fmin.reduce(values, None), np.fmax.reduce(values, None)
     if values.dtype.kind == "f":
-        ends = f"{np.fmin.reduce(values, None):g} to {np.fmax.reduce(values, None):g}"
+        with np.errstate(over="ignore"):
+            single = values.astype(np.float32)
+        if np.isinf(single).sum() > np.isinf(values).sum():
+            _refuse(path, f"holds {values.dtype} values from {low:g} to {high:g}, too large for float32", "scale them")
+        return single
+    if low < 0 or high > 65535:
         _refuse(
             path,
-            f"holds floating-point values ({ends}), whose range segreg can't know",
-            "save it with 8 or 16 bits a channel; for values in [0, 1]: (x * 65535).round().astype(numpy.uint16)",
+            f"holds {values.dtype} values from {low} to {high}; segreg takes integers from 0 to 65535",
+            "shift and scale them into 0 to 65535 and save it with 16 bits a channel; or save all images as float32",
         )
-    if values.dtype not in (np.uint8, np.uint16):
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 65535:
-            _refuse(
-                path,
-                f"holds {values.dtype} values from {low} to {high}; segreg takes 0 to 65535",
-                "shift and scale them into 0 to 65535 and save it with 16 bits a channel",
-            )
-        values = values.astype(np.uint16)
-    return np.ascontiguousarray(values)
+    return values.astype(np.uint16)
 
 
 def read_labels(path: Path) -> NDArray[Any]:

@@ -199,7 +199,7 @@ class Dataset:
 
     task: Task
     samples: Sequence[Sample]
-    read_image: Callable[[Sample], NDArray[np.uint8] | NDArray[np.uint16]]
+    read_image: Callable[[Sample], NDArray[np.uint8 | np.uint16 | np.float32]]
     read_mask: Callable[[Sample], NDArray[np.uint8]]
     notice: str = ""
     reader: str = ""

@@ -160,7 +160,7 @@ def load_labelme(sample: Sample) -> Annotated:
     return Annotated((height, width) if height and width else None, shapes)
 
 
-def read_labelme_image(sample: Sample) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_labelme_image(sample: Sample) -> NDArray[np.uint8 | np.uint16 | np.float32]:
     """Return a sample's image as its file has it, or where there is none, as the LabelMe file holds it.
 
     Raises:

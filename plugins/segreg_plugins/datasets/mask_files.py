@@ -51,7 +51,7 @@ def read_values(file: Path, *, channel: Channel | None = None, grey_levels: bool
     return read_labels(file)
 
 
-def read_colours(file: Path) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_colours(file: Path) -> NDArray[np.uint8 | np.uint16 | np.float32]:
     """Return a mask's colours, `[H, W, 3]`, uint8 or uint16, upright.
 
     Raises:

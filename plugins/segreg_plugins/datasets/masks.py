@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Foreground = Literal["auto", "nonzero", "above_127"]
 
 
-def read_image(sample: Sample) -> NDArray[np.uint8] | NDArray[np.uint16]:
+def read_image(sample: Sample) -> NDArray[np.uint8 | np.uint16 | np.float32]:
     """Return a sample's image as its file has it."""
     from segreg.data.images import read_image as read
 

@@ -131,7 +131,7 @@ def shape_dataset(
     boxes: Boxes,
     other_shapes: OtherShapes = "error",
     size_mismatch: Literal["error", "scale"] = "error",
-    read: Callable[[Sample], NDArray[np.uint8] | NDArray[np.uint16]] = read_image,
+    read: Callable[[Sample], NDArray[np.uint8 | np.uint16 | np.float32]] = read_image,
     size: Callable[[Sample], Size] = sample_size,
     notices: Sequence[str] = (),
 ) -> Dataset:
