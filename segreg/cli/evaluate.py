@@ -20,12 +20,13 @@ EXAMPLES = """examples:
   segreg evaluate RUN --data other.yaml --split test   its test split
   segreg evaluate RUN --threshold best                 the one with the best Dice on validation
   segreg evaluate RUN 'evaluate.metrics=[iou, boundary_iou]' input.size=[512,512]
+  segreg evaluate RUN decoder.output_stride=8          finer features than it was trained with
   segreg evaluate RUN --precision float32              exact, where the run computed in bf16 or fp16
   segreg evaluate RUN --as smp --as sklearn            also the numbers that these libraries would print
 
 A folder in RUN/evaluations, or --out, gets metrics.json (scores, definitions, 95% bootstrap intervals over images, what
 was scored and how), per_image.csv, its means in per_image_mean.csv, and the worst and best images in worst and best.
-Overrides may change the section evaluate, and input.size.
+Overrides may change the section evaluate, input.size, decoder.output_stride and decoder.rates.
 """
 
 

@@ -128,6 +128,8 @@ class Train:
         channels_last: whether the network computes in the channels-last memory layout.
         compile: whether `torch.compile` is applied; `auto` does so on a GPU where the run is long enough to gain by it.
         sync_batch_norm: whether BatchNorm has the statistics of the whole batch where several GPUs share it.
+        batch_norm_momentum: share of a batch's statistics in BatchNorm's running ones, 1 minus TensorFlow's decay, in
+            the whole network; null leaves each part its own, which is 0.1 in most.
         workers: processes that augment; 0 is one thread beside the training, `auto` fits the machine.
         clip_gradient_norm: largest norm of the gradient, which is scaled down to it.
         ema: decay of an exponential moving average of the weights, which is then what is validated and saved.
@@ -153,6 +155,7 @@ class Train:
     channels_last: bool = True
     compile: bool | Literal["auto"] = False
     sync_batch_norm: bool = False
+    batch_norm_momentum: Fraction | None = None
     workers: Workers | Literal["auto"] = "auto"
     clip_gradient_norm: PositiveFloat | None = None
     ema: Fraction | None = None

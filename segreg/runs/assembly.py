@@ -22,7 +22,7 @@ from segreg.runtime.distributed import count, from_main, one_of_each_node_first,
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
-from segreg.training.setup import Setup, synchronise_batch_norm
+from segreg.training.setup import Setup, set_batch_norm_momentum, synchronise_batch_norm
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,6 +91,7 @@ class Assembly:
         own_losses = build.build_losses(recipe, dataset.task) if recipe.auxiliary else []
         build.build_metrics(recipe, dataset.task)
         model, initial_weights = seeded_network(recipe, dataset.task, pretrained=pretrained)
+        set_batch_norm_momentum(model, recipe.train.batch_norm_momentum)
         if recipe.train.sync_batch_norm and count() > 1:
             synchronise_batch_norm(model, device)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]

@@ -49,7 +49,8 @@ class Request:
         resolution: `input` or `original`.
         threshold: probability from which a pixel is foreground; "best": the one with the best Dice on validation.
         weights: of the best epoch or of the last one.
-        overrides: `key.path=value` of the run's recipe: of section evaluate, and input.size.
+        overrides: `key.path=value` of the run's recipe: of section evaluate, input.size, decoder.output_stride and
+            decoder.rates.
         libraries: whose numbers are reported besides.
         precision: what the network computes in; `recipe` is as in validation and in the run's results.
         device: where the network computes.
@@ -99,9 +100,11 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             f'there is no split "{request.split}"',
             hint=did_you_mean(request.split, SPLITS) or f"the splits are {listed(SPLITS)}",
         )
-    recipe = _as_asked(run, request)
+    trained = run.recipe
+    run = _overridden(run, request)
+    recipe = _as_asked(run.recipe, request)
     predictor = run.predictor(request.weights, device=request.device, precision=request.precision)
-    if recipe.input.size != run.recipe.input.size:
+    if recipe.input.size != trained.input.size or recipe.decoder != trained.decoder:
         verify(run.model(request.weights), image_size=recipe.input.size, in_channels=recipe.input.channels)
     predictor = dataclasses.replace(predictor, input=recipe.input)
     given = request.threshold is not None or _names(request.overrides, "evaluate.threshold")
@@ -208,14 +211,22 @@ def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[Block]:
     return [*lines, f"everything is in {out}"]
 
 
-def _as_asked(run: Run, request: Request) -> Resolved:
-    """Return the run's recipe with overrides, resolution and threshold as they were asked for."""
+_CHANGEABLE = ("evaluate", "input.size", "decoder.output_stride", "decoder.rates")
+"""Sections and settings that an evaluation may override: the weights are the same with every value of them."""
+
+
+def _overridden(run: Run, request: Request) -> Run:
+    """Return the run with the overrides of its recipe that were asked for.
+
+    Raises:
+        SegregError: one can't be changed, or is an option too.
+    """
     for override in request.overrides:
         path = override.partition("=")[0].strip()
-        if not _names([override], "evaluate", "input.size"):
+        if not _names([override], *_CHANGEABLE):
             raise SegregError(
                 f"{path} can't be changed for an evaluation: {run.directory.path} was trained with it",
-                hint="an evaluation takes overrides of evaluate.* and of input.size; --data names other data",
+                hint=f"an evaluation takes overrides of {listed(_CHANGEABLE, quote='')}; --data names other data",
             )
     for option, value, path in (
         ("--resolution", request.resolution, "evaluate.resolution"),
@@ -223,13 +234,11 @@ def _as_asked(run: Run, request: Request) -> Resolved:
     ):
         if value is not None and _names(request.overrides, path):
             raise SegregError(f"{option} and {path} say the same thing; leave one of them out")
-    recipe = run.recipe
-    if request.overrides:
-        from segreg.config.recipe import read_recipe
-        from segreg.config.resolve import resolve
-        from segreg.runs.plugin_files import check_recipe
+    return dataclasses.replace(run, overrides=tuple(request.overrides)) if request.overrides else run
 
-        recipe = check_recipe(run.directory, read_recipe(run.directory.resolved, request.overrides), resolve)
+
+def _as_asked(recipe: Resolved, request: Request) -> Resolved:
+    """Return the recipe with resolution and threshold as they were asked for."""
     if request.resolution is not None:
         recipe = dataclasses.replace(
             recipe, evaluate=dataclasses.replace(recipe.evaluate, resolution=request.resolution)

@@ -59,9 +59,11 @@ class Run:
 
     Attributes:
         directory: where its files are.
+        overrides: `key.path=value` in which `recipe` differs from the one it was trained with.
     """
 
     directory: RunDirectory
+    overrides: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Run {self.directory.path}: {self._state()}>"
@@ -125,7 +127,7 @@ class Run:
         """Return the run's complete recipe as it is written, none of its parts looked up."""
         from segreg.config.recipe import read_recipe
 
-        return read_recipe(self.directory.resolved)
+        return read_recipe(self.directory.resolved, self.overrides)
 
     @cached_property
     def recipe(self) -> Resolved:

@@ -171,6 +171,15 @@ class ModelEma:
             mine[name].copy_(theirs[name])
 
 
+def set_batch_norm_momentum(model: nn.Module, momentum: float | None) -> None:
+    """Set the momentum of each BatchNorm of a network's running statistics, in place; None changes nothing."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in model.modules():
+        if isinstance(module, _BatchNorm) and momentum is not None:
+            module.momentum = momentum
+
+
 def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
     """Replace each BatchNorm of a network, in place, by PyTorch's SyncBatchNorm; weights, statistics and names stay.
 

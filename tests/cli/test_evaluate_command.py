@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import tiny_runs
@@ -215,9 +217,26 @@ def test_overrides(segreg, copy):
         assert low <= reported["metrics"]["test"][name] <= high
 
 
+def test_features_finer_than_in_training(segreg, copy):
+    assert segreg("evaluate", copy, "decoder.output_stride=8", "--quiet").status == 0
+    assert found(copy / "evaluations/test_decoder.output_stride-8")["overrides"] == ["decoder.output_stride=8"]
+    run = load_run(copy)
+    finer = dataclasses.replace(run, overrides=("decoder.output_stride=8",)).model()
+    expected = run.model()  # the same weights, its strides traded and its rates doubled by hand
+    assert expected.encoder.strides[-1] == 16
+    assert expected.encoder.dilate(8)
+    for branch in expected.decoder.aspp.atrous:
+        branch[0].dilation = branch[0].padding = tuple(2 * rate for rate in branch[0].dilation)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(finer(image), expected(image))
+        assert not torch.allclose(finer(image), run.model()(image), atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (["decoder.channels=8"], "decoder.channels can't be changed for an evaluation"),
         (["encoder=resnet18"], "encoder can't be changed for an evaluation"),
         (["input.normalize=none"], "input.normalize can't be changed for an evaluation"),
         (["evaluate.threshold=2"], '"threshold" of the section "evaluate"'),

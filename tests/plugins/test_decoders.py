@@ -140,7 +140,7 @@ SETTINGS = [
     ("torchvision.deeplabv3", {"rates": (2, 4)}),
     ("torchvision.fcn", {"level": -2, "output_stride": 8}),
     ("deeplabv3plus", {"output_stride": 8, "convolution": "plain", "low_level_stride": 2, "rates": (1, 2)}),
-    ("deeplabv3plus", {"output_stride": 32, "dropout": 0.5}),
+    ("deeplabv3plus", {"output_stride": 32, "dropout": 0.5, "image_pooling": False}),
     ("lraspp", {"output_stride": 8, "low_level_stride": 4}),
     ("lraspp", {"output_stride": 32}),
     ("mlp", {"dropout": 0.0}),

@@ -96,6 +96,18 @@ def test_plain_aspp_computes_what_torchvisions_does():
     assert torch.allclose(ours.eval()(features), theirs(features), rtol=1e-5, atol=1e-5)
 
 
+def test_without_image_pooling_no_feature_sees_beyond_the_largest_rate():
+    settings = {"rates": (1, 2), "separable": False, "dropout": 0.0}
+    for pooled, width in ((True, 15), (False, 5)):
+        aspp = ASPP(3, 4, image_pooling=pooled, **settings).eval()
+        features = torch.rand(1, 3, 15, 15, requires_grad=True)
+        aspp(features)[..., 7, 7].sum().backward()
+        assert int((features.grad.abs().sum((0, 1)) > 0).any(0).sum()) == width
+    assert aspp.project[0].in_channels == 3 * 4
+    without = deeplabv3plus(CNN(), image_pooling=False)
+    assert count(deeplabv3plus(CNN())) - count(without) == 32 * 256 + 2 * 256 + 256 * 256
+
+
 def test_parameters_are_smps_but_for_the_batchnorm_between_the_separable_steps():
     plain = {s: SmpASPP(40, 16, (6, 12, 18), separable=s, dropout=0.1) for s in (False, True)}
     assert count(ASPP(40, 16, rates=(6, 12, 18), separable=False, dropout=0.1)) == count(plain[False])

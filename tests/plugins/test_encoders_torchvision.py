@@ -6,6 +6,7 @@ import pickle
 from typing import get_args
 
 import pytest
+import segmentation_models_pytorch as smp
 import torch
 import torchvision
 from torch import nn
@@ -13,7 +14,7 @@ from torchvision.models import regnet
 
 from segreg.errors import SegregError
 from segreg_plugins import pretrained
-from segreg_plugins.encoders import torchvision_family, torchvision_mobilenet, torchvision_trunks
+from segreg_plugins.encoders import torchvision_family, torchvision_mobilenet, torchvision_resnets, torchvision_trunks
 from segreg_plugins.encoders.torchvision_encoder import TorchvisionEncoder
 
 MEMBERS = list(torchvision_family.members())
@@ -145,6 +146,36 @@ def test_dilation_is_torchvisions_where_it_knows_how(name, can):
         with torch.no_grad():
             assert_levels(encoder, encoder(torch.rand(1, 3, 65, 97)), (65, 97))
     assert encoder.dilate(32)
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "third", "fourth"), [(32, [1] * 6, [1, 2, 4]), (16, [1] * 6, [2, 4, 8]), (8, [2] * 6, [4, 8, 16])]
+)
+def test_a_multi_grid_dilates_block_by_block_as_deeplabv3_does(output_stride, third, fourth):
+    """The rates are listed from its section 3.2.1, which has 2, 4, 8 at an output stride of 16."""
+    built = torchvision_resnets.resnet50(3, output_stride=output_stride, multi_grid=(1, 2, 4))
+    changed = torchvision_resnets.resnet50(3, output_stride=32, multi_grid=(1, 2, 4))
+    changed.dilate(output_stride)
+    for encoder in (built, changed):
+        assert [block.conv2.dilation[0] for block in encoder.layer3] == third
+        assert [block.conv2.dilation[0] for block in encoder.layer4] == fourth
+        assert all(block.conv2.padding == block.conv2.dilation for block in encoder.layer4)
+        assert max(encoder.strides) == output_stride
+    changed.load_state_dict(built.state_dict())
+    image = torch.rand(1, 3, 65, 65)
+    with torch.no_grad():
+        assert_same(built.eval()(image), changed.eval()(image))
+
+
+def test_a_multi_grid_of_ones_is_the_dilation_of_smps_resnet():
+    """SMP's, too, has the stage's rate in every block."""
+    ours = torchvision_resnets.resnet50(3, output_stride=8, multi_grid=(1, 1, 1)).eval()
+    theirs = smp.encoders.get_encoder("resnet50", weights=None).eval()
+    theirs.load_state_dict({k: v for k, v in ours.state_dict().items() if k in theirs.state_dict()}, strict=False)
+    theirs.make_dilated(8)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(image)[-1], theirs(image)[-1], rtol=1e-4, atol=1e-4)
 
 
 class TestMobileNetV3Large:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from segreg.errors import SegregError
-from segreg.training.setup import ModelEma, parameter_groups, scale_rates
+from segreg.training.setup import ModelEma, parameter_groups, scale_rates, set_batch_norm_momentum
 from tiny_training import TinyNet
 
 
@@ -60,3 +60,17 @@ def test_a_network_without_parameters_is_refused():
     network = TinyNet().requires_grad_(False)
     with pytest.raises(SegregError, match="no parameter to train"):
         parameter_groups(network, {})
+
+
+def test_the_momentum_of_batch_norm_is_set_everywhere_or_nowhere():
+    network = nn.Sequential(nn.BatchNorm2d(2), nn.Sequential(nn.BatchNorm1d(2, momentum=0.01)))
+
+    def momenta():
+        return [m.momentum for m in network.modules() if hasattr(m, "momentum")]
+
+    set_batch_norm_momentum(network, None)
+    assert momenta() == [0.1, 0.01]
+    set_batch_norm_momentum(network, 0.0003)  # the DeepLab papers' decay of 0.9997
+    assert momenta() == [0.0003, 0.0003]
+    network[0].train()(torch.full((1, 2, 2, 2), 10.0))
+    torch.testing.assert_close(network[0].running_mean, torch.full((2,), 10 * 0.0003))

@@ -172,7 +172,7 @@ error: recipe.yaml: the section "encoder" is missing: it names an encoder
         "seed: 0\nmodel: unet",
         """
 error: recipe.yaml:2:1: "model" is not a section of a recipe
-  the sections are "seed", "dataset", "split", "input", "augment", "encoder", "decoder", "auxiliary", "loss", "optimizer", "schedule", "train" and "evaluate"
+  the sections are "seed", "dataset", "split", "input", "crop", "augment", "encoder", "decoder", "auxiliary", "loss", "optimizer", "schedule", "train" and "evaluate"
 """,
         id="section that does not exist",
     ),
@@ -262,7 +262,7 @@ error: recipe.yaml:21:3: the optimizer "adam" has no setting "beta"
         """
 error: recipe.yaml:23:3: the section "train" has no setting "epoch"
   did you mean "epochs"?
-  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "workers", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "monitor", "early_stopping", "time_budget_minutes", "start_from", "start_part" and "keep_state"
+  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "batch_norm_momentum", "workers", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "validate_on", "monitor", "early_stopping", "time_budget_minutes", "start_from", "start_part" and "keep_state"
 """,
         id="setting of a section misspelled",
     ),

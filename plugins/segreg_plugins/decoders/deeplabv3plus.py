@@ -16,6 +16,7 @@ def deeplabv3plus(
     *,
     output_stride: Literal[8, 16, 32] = 16,
     rates: tuple[PositiveInt, ...] | None = None,
+    image_pooling: bool = True,
     channels: PositiveInt = 256,
     low_level_channels: PositiveInt = 48,
     low_level_stride: PositiveInt = 4,
@@ -28,6 +29,8 @@ def deeplabv3plus(
         output_stride: coarsest stride of the encoder's levels; it is dilated for that, or resampled where it can't be.
         rates: atrous rates of the 3x3 branches. Null pairs them with the stride as the paper does, 6, 12, 18 at 16 and
             12, 24, 36 at 8; 3, 6, 9 at 32 is our own continuation of that rule.
+        image_pooling: whether features of the whole image are one of the branches. The paper has them on VOC, and is
+            better without them on Cityscapes (its section 4.5).
         channels: channels of the branches, the projection and the refinements.
         low_level_channels: channels that the fine features are reduced to.
         low_level_stride: stride of the fine features, which is the decoder's own.
@@ -52,6 +55,7 @@ def deeplabv3plus(
     return DeepLabV3Plus(
         dilated.pick((fine, low_level_stride), (-1, dilated.strides[-1])),
         rates=paired_rates(dilated.strides[-1]) if rates is None else rates,
+        image_pooling=image_pooling,
         channels=channels,
         low_level_channels=low_level_channels,
         separable=convolution == "separable",

@@ -37,6 +37,7 @@ class DeepLabV3Plus(nn.Module):
     Args:
         pyramid: gives two levels, the fine one and the coarsest.
         rates: atrous rates of the 3x3 branches.
+        image_pooling: whether the whole image is a branch.
         channels: of everything but the reduced fine level.
         low_level_channels: of the reduced fine level.
         separable: whether the 3x3 convolutions are depthwise separable.
@@ -50,6 +51,7 @@ class DeepLabV3Plus(nn.Module):
         pyramid: Pyramid,
         *,
         rates: Sequence[int],
+        image_pooling: bool = True,
         channels: int,
         low_level_channels: int,
         separable: bool,
@@ -60,7 +62,9 @@ class DeepLabV3Plus(nn.Module):
         self.channels = channels
         self.stride = pyramid.strides[0]
         self.pyramid = pyramid
-        self.aspp = ASPP(coarse_channels, channels, rates=rates, separable=separable, dropout=dropout)
+        self.aspp = ASPP(
+            coarse_channels, channels, rates=rates, image_pooling=image_pooling, separable=separable, dropout=dropout
+        )
         self.reduce = convolution(fine_channels, low_level_channels, 1)
         self.refine = nn.Sequential(
             convolution(channels + low_level_channels, channels, 3, separable=separable),
@@ -78,26 +82,38 @@ class DeepLabV3Plus(nn.Module):
 class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: a 1x1, several atrous 3x3 convolutions and image pooling, side by side.
 
+    The image pooling may be left out.
+
     Shape: `[B, in_channels, h, w]` to `[B, channels, h, w]`.
     """
 
     def __init__(
-        self, in_channels: int, channels: int, *, rates: Sequence[int], separable: bool, dropout: float
+        self,
+        in_channels: int,
+        channels: int,
+        *,
+        rates: Sequence[int],
+        image_pooling: bool = True,
+        separable: bool,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.pointwise = convolution(in_channels, channels, 1)
         self.atrous = nn.ModuleList(
             convolution(in_channels, channels, 3, rate=rate, separable=separable) for rate in rates
         )
-        self.image_pooling = nn.Sequential(nn.AdaptiveAvgPool2d(1), convolution(in_channels, channels, 1))
-        self.project = convolution(channels * (len(rates) + 2), channels, 1)
+        self.image_pooling = (
+            nn.Sequential(nn.AdaptiveAvgPool2d(1), convolution(in_channels, channels, 1)) if image_pooling else None
+        )
+        self.project = convolution(channels * (len(rates) + 1 + image_pooling), channels, 1)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features that see several scales."""
-        # Upsampling a single value bilinearly is repeating it.
-        image = self.image_pooling(features).expand(-1, -1, *features.shape[-2:])
-        branches = [self.pointwise(features), *(branch(features) for branch in self.atrous), image]
+        branches = [self.pointwise(features), *(branch(features) for branch in self.atrous)]
+        if self.image_pooling is not None:
+            # Upsampling a single value bilinearly is repeating it.
+            branches.append(self.image_pooling(features).expand(-1, -1, *features.shape[-2:]))
         pooled: Tensor = self.dropout(self.project(torch.cat(branches, dim=1)))
         return pooled
 

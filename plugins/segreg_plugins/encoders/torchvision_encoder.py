@@ -50,6 +50,7 @@ class TorchvisionEncoder(nn.Module):
         self._settle(kept)
         self.normalization = per_channel(IMAGENET, in_channels)
         self.weights_note = ""
+        self.multi_grid: tuple[int, int, int] | None = None
 
     def _settle(self, kept: Sequence[str] | None) -> None:
         self.kept = self.steps
@@ -71,7 +72,7 @@ class TorchvisionEncoder(nn.Module):
         """Set strides and dilations to those that torchvision itself builds, where it knows how.
 
         Its ResNets of bottlenecks can have 8 and 16, its MobileNetV3s 16. The first block of a dilated stage keeps the
-        dilation of the stage before, as in torchvision (SMP's does not).
+        dilation of the stage before, as in torchvision (SMP's does not), unless there is a multi-grid.
         """
         if max(self.strides) <= output_stride:
             return True
@@ -88,7 +89,21 @@ class TorchvisionEncoder(nn.Module):
                 wanted = pattern.get_submodule(name)
                 module.stride, module.dilation, module.padding = wanted.stride, wanted.dilation, wanted.padding
         self._settle(self.kept)
+        if self.multi_grid:
+            self.use_multi_grid(self.multi_grid)
         return True
+
+    def use_multi_grid(self, units: tuple[int, int, int]) -> None:
+        """Dilate a ResNet of bottlenecks as DeepLabV3 does, at every output stride (arXiv:1706.05587, section 3.2.1).
+
+        All blocks of a stage whose stride was traded have the stage's rate, the first one too. Those of the last stage
+        have theirs times `units`: at an output stride of 16, (1, 2, 4) makes it 2, 4 and 8.
+        """
+        self.multi_grid = units
+        for name, native, stride in (("layer3", 16, self.strides[-2]), ("layer4", 32, self.strides[-1])):
+            for index, block in enumerate(self.get_submodule(name).children()):
+                rate = native // stride * (units[index] if name == "layer4" else 1)
+                block.conv2.dilation = block.conv2.padding = (rate, rate)
 
 
 def build(
