@@ -98,6 +98,7 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
 
 
 def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) -> list[Path]:
+    from segreg.data import Crops
     from segreg.data.inspection.sheets import contact_sheet, pair_sheet
     from segreg.models.build import build_augmentations
     from segreg.runtime.files import write_json
@@ -109,6 +110,7 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
         sheets["augmented.png"] = contact_sheet(
             dataset, train, recipe.input, build_augmentations(recipe),
             seed=recipe.seed, samples=chosen.samples, draws=chosen.draws,
+            crops=Crops(recipe.input, recipe.crop, dataset.task) if recipe.input.resize == "crop" else None,
         )  # fmt: skip
     if report.pairs:
         sheets["alike.png"] = pair_sheet(dataset, report.pairs, report.splits, recipe.input)

@@ -19,13 +19,13 @@ import stat
 import time
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 
 import numpy as np
 
@@ -47,6 +47,7 @@ FORMAT = 3
 # A file changed again within its clock's tick keeps its time: what is younger than this is not remembered.
 SETTLED_SECONDS = 3.0
 
+Made = TypeVar("Made")
 Fitted = tuple["NDArray[np.uint8]", "NDArray[np.uint8]", Size, "NDArray[np.int64]"]
 """A sample's image, its mask, its size before resizing, and the pixels of each label (`label_counts`)."""
 
@@ -81,22 +82,22 @@ class PreprocessedDataset:
     @cached_property
     def images(self) -> NDArray[np.uint8]:
         """Return the images, uint8 `[N, H, W, C]`, memory-mapped and read-only."""
-        return _loaded(self.folder / "images.npy", mmap_mode="r")
+        return load_array(self.folder / "images.npy", mmap_mode="r")
 
     @cached_property
     def masks(self) -> NDArray[np.uint8]:
         """Return the masks, uint8 `[N, H, W]` (`[N, K, H, W]` if multilabel), memory-mapped and read-only."""
-        return _loaded(self.folder / "masks.npy", mmap_mode="r")
+        return load_array(self.folder / "masks.npy", mmap_mode="r")
 
     @cached_property
     def checksums(self) -> NDArray[np.uint32]:
         """Return the CRC-32 of each row's image and mask, uint32 `[N, 2]`."""
-        return _loaded(self.folder / "checksums.npy", mmap_mode=None)
+        return load_array(self.folder / "checksums.npy", mmap_mode=None)
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """Return the pixels of each label in each mask before resizing, int64 `[N, L + I]`, see `label_counts`."""
-        return _loaded(self.folder / "labels.npy", mmap_mode=None)
+        return load_array(self.folder / "labels.npy", mmap_mode=None)
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -230,36 +231,18 @@ class PreprocessedDataset:
         self.__dict__.update(state, held=hold(state["folder"]))
 
 
-def prepare(
+def prepare_fitted(
     dataset: Dataset,
     input: Input,  # noqa: A002
+    chosen: tuple[int, ...],
     *,
-    indices: Sequence[int] | None = None,
-    folder: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    workers: int | None = None,
+    folder: Path | None,
+    progress: Callable[[int, int], None] | None,
+    threads: int,
 ) -> PreprocessedDataset:
-    """Return the samples decoded and resized, from the cache where they are there already.
-
-    Two processes may prepare the same at once, and a kill at any moment leaves nothing that is taken for whole.
-
-    Args:
-        dataset: the data set.
-        input: size, resize rule, channels and 16-bit rule; the other settings don't matter here.
-        indices: which of `dataset.samples`; all where it is None. Each needs a mask.
-        folder: the cache's folder in place of the usual one.
-        progress: called with how many samples are done, of how many; not called where the cache has them.
-        workers: threads that decode; None fits the machine.
-
-    Raises:
-        SegregError: what is wrong with any sample's files, all together; or there is no room for the arrays.
-    """
-    chosen = tuple(range(len(dataset.samples))) if indices is None else tuple(sorted(set(indices)))
-    if not chosen:
-        raise SegregError("the data set has no samples")
-    threads = workers or min(8, os.cpu_count() or 1)
+    """Return samples resized to the input's size; see `segreg.data.prepare`."""
     samples = [dataset.samples[index] for index in chosen]
-    key = _key(dataset, samples, input, index_file(folder), threads)
+    key = entry_key(dataset, samples, input, index_file(folder), threads)
     place = entry_folder(key, folder)
 
     def prepare_again(row: int) -> Fitted:
@@ -274,27 +257,53 @@ def prepare(
     masks = (len(samples), *mask_shape(dataset.task, input.size))
     needed = int(np.prod(images)) + int(np.prod(masks)) + 4096 + 208 * len(samples)
     make_room(needed, folder, what=f"{len(samples)} images at {format_size(input.size)}")
-    building, held = new_folder(key, folder)
-    try:
+
+    def make(building: Path) -> None:
         arrays = (_array(building / "images.npy", images), _array(building / "masks.npy", masks))
         filled = _fill(arrays, dataset, samples, input, threads=threads, progress=progress)
         np.save(building / "checksums.npy", np.array([row.checksums for row in filled], np.uint32))
         np.save(building / "labels.npy", np.array([row.labels for row in filled], np.int64))
-        _write_meta(building / "meta.json", dataset, samples, input, filled)
-        for name in ("images.npy", "masks.npy", "checksums.npy", "labels.npy", "meta.json"):
-            sync(building / name)  # before the folder gets its name, should the power fail in between
+        at = f"at {format_size((*input.size, input.channels))}"
+        write_meta(building / "meta.json", dataset, samples, input, filled, sizes=at)
+
+    with built_entry(key, folder, make):
+        found = _opened(place, dataset.task, input, chosen, prepare_again)
+    return found or raise_vanished(place)
+
+
+@contextlib.contextmanager
+def built_entry(key: str, folder: Path | None, make: Callable[[Path], None]) -> Iterator[None]:
+    """Build an entry in a folder of its own, and give it its name; it can't be removed inside the context.
+
+    Args:
+        key: the entry's.
+        folder: the cache's, in place of the usual one.
+        make: writes the entry's files into the folder it is given.
+
+    Raises:
+        SegregError: the cache can't be written to.
+    """
+    building, held = new_folder(key, folder)
+    try:
+        make(building)
+        for file in building.iterdir():
+            sync(file)  # before the folder gets its name, should the power fail in between
         with contextlib.suppress(OSError):  # another process was faster: what it made is the same
-            building.rename(place)
+            building.rename(entry_folder(key, folder))
     except OSError as error:
         raise SegregError(f"{building.parent}: can't write to the cache: {error.strerror or error}") from error
     finally:
         if building.exists():
             shutil.rmtree(building, ignore_errors=True)
-    found = _opened(place, dataset.task, input, chosen, prepare_again)
-    held.release()
-    if found is None:
-        raise SegregError(f"{place}: the cache entry vanished or was damaged while it was made", hint="run it again")
-    return found
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def raise_vanished(place: Path) -> NoReturn:
+    """Raise that an entry is not there though it was just made."""
+    raise SegregError(f"{place}: the cache entry vanished or was damaged while it was made", hint="run it again")
 
 
 def constant_channels(ranges: Sequence[tuple[int, int]], images: int) -> Problem | None:
@@ -318,7 +327,14 @@ def constant_channels(ranges: Sequence[tuple[int, int]], images: int) -> Problem
     )
 
 
-def _key(dataset: Dataset, samples: Sequence[Sample], input: Input, index: Path, threads: int) -> str:  # noqa: A002
+def entry_key(
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    input: Input,  # noqa: A002
+    index: Path,
+    threads: int,
+) -> str:
+    """Return an entry's key: a digest of what the files hold and of the settings that change what is made of them."""
     files = [file for sample in samples for file in (sample.image, sample.mask) if file is not None]
     digests = content_digests(files, index, workers=threads)
     whole = hashlib.blake2b(digest_size=16)
@@ -348,7 +364,8 @@ def array_digest(values: NDArray[Any]) -> str:
 
 
 def _settings(input: Input) -> dict[str, Any]:  # noqa: A002
-    return {"size": list(input.size), **{k: getattr(input, k) for k in ("resize", "channels", "sixteen_bit")}}
+    size = {} if input.resize == "crop" else {"size": list(input.size)}
+    return {**size, **{k: getattr(input, k) for k in ("resize", "channels", "sixteen_bit")}}
 
 
 def _array(file: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
@@ -385,47 +402,69 @@ def _fill(
     """Write images and masks and return what is noted of each."""
     images, masks = arrays
 
-    def fill(row: int) -> _Filled | SegregError:
-        try:
-            image, mask, size, labels = fitted_sample(dataset, samples[row], input)
-        except SegregError as error:
-            return error
+    def fill(row: int) -> _Filled:
+        image, mask, size, labels = fitted_sample(dataset, samples[row], input)
         images[row], masks[row] = image, mask
-        # One that was not full would have been refused.
-        without_alpha = input.channels < 4 and has_alpha(samples[row].image) is True
-        return _Filled(size, _checksums(image, mask), without_alpha, labels)
+        return _Filled(size, _checksums(image, mask), loses_alpha(samples[row], input), labels)
 
-    filled: list[_Filled] = []
-    problems: list[Problem] = []
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for done, found in enumerate(pool.map(fill, range(len(samples))), start=1):
-            if isinstance(found, SegregError):
-                problems += found.problems
-            else:
-                filled.append(found)
-            if progress is not None:
-                progress(done, len(samples))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    if problems:
-        raise SegregError.of(problems, most=20, rest="more files are wrong")
+    filled = in_threads(fill, len(samples), threads, progress)
     images.flush()
     masks.flush()
     return filled
 
 
-def _write_meta(
+def loses_alpha(sample: Sample, input: Input) -> bool:  # noqa: A002
+    """Whether the network does not get a sample's alpha channel, which is full: another would have been refused."""
+    return input.channels < 4 and has_alpha(sample.image) is True
+
+
+def in_threads(
+    work: Callable[[int], Made], count: int, threads: int, progress: Callable[[int, int], None] | None
+) -> list[Made]:
+    """Return what `work` returns for each row.
+
+    Raises:
+        SegregError: what is wrong with any row, all together.
+    """
+
+    def attempt(row: int) -> Made | SegregError:
+        try:
+            return work(row)
+        except SegregError as error:
+            return error
+
+    made: list[Made] = []
+    problems: list[Problem] = []
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for done, found in enumerate(pool.map(attempt, range(count)), start=1):
+            if isinstance(found, SegregError):
+                problems += found.problems
+            else:
+                made.append(found)
+            if progress is not None:
+                progress(done, count)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if problems:
+        raise SegregError.of(problems, most=20, rest="more files are wrong")
+    return made
+
+
+def write_meta(
     file: Path,
     dataset: Dataset,
     samples: Sequence[Sample],
     input: Input,  # noqa: A002
-    filled: Sequence[_Filled],
+    filled: Sequence[Any],
+    *,
+    sizes: str,
 ) -> None:
+    """Write what an entry holds; of each row in `filled` the attributes `size`, `labels` and `without_alpha`."""
     folders = list(dict.fromkeys(str(folder) for folder in dataset.folders)) or [str(samples[0].image.parent)]
     meta = {
         "format": FORMAT,
-        "description": f"{', '.join(folders)}: {len(samples)} samples at {format_size((*input.size, input.channels))}",
+        "description": f"{', '.join(folders)}: {len(samples)} samples {sizes}",
         "ids": [sample.id for sample in samples],
         "original_sizes": [row.size for row in filled],
         "labels_checksum": zlib.crc32(np.array([row.labels for row in filled], np.int64).data),
@@ -462,16 +501,12 @@ def _opened(
     if held is None:
         return None
     try:
-        meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
-        sizes = tuple((int(height), int(width)) for height, width in meta["original_sizes"])
-        if meta["checksum"] != _meta_checksum(meta):
-            raise ValueError("damaged")
+        meta, sizes = read_meta(place)
         prepared = PreprocessedDataset(
             place, task, input, indices, tuple(meta["ids"]), sizes, meta["without_alpha"], held, prepare_again
         )
         arrays: tuple[NDArray[Any], ...] = (prepared.images, prepared.masks, prepared.checksums, prepared.labels)
-        if zlib.crc32(np.ascontiguousarray(prepared.labels).data) != meta["labels_checksum"]:
-            raise ValueError("damaged")
+        compare_labels(prepared.labels, meta)
     except (OSError, ValueError, KeyError, TypeError, SegregError):
         held.release()
         return None
@@ -491,7 +526,25 @@ def _opened(
     return prepared
 
 
-def _loaded(file: Path, *, mmap_mode: Literal["r"] | None) -> NDArray[Any]:
+def read_meta(place: Path) -> tuple[dict[str, Any], tuple[Size, ...]]:
+    """Return what an entry's `meta.json` holds, and the images' own sizes.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: it is missing or damaged.
+    """
+    meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
+    if meta["checksum"] != _meta_checksum(meta):
+        raise ValueError("damaged")
+    return meta, tuple((int(height), int(width)) for height, width in meta["original_sizes"])
+
+
+def compare_labels(labels: NDArray[np.int64], meta: Mapping[str, Any]) -> None:
+    """Raise ValueError where an entry's label counts are not those that were written."""
+    if zlib.crc32(np.ascontiguousarray(labels).data) != meta["labels_checksum"]:
+        raise ValueError("damaged")
+
+
+def load_array(file: Path, *, mmap_mode: Literal["r"] | None) -> NDArray[Any]:
     """Return what a file of the entry holds.
 
     Raises:
@@ -520,6 +573,20 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
     """Return a sample's image `[H, W, C]` and mask `[H, W]` or `[K, H, W]` at the input's size, and what they were.
 
     Raises:
+        SegregError: as for `read_sample`.
+    """
+    image, mask, counts = read_sample(dataset, sample, input)
+    return fit_image(image, input), fit_mask(mask, input), (image.shape[0], image.shape[1]), counts
+
+
+def read_sample(
+    dataset: Dataset,
+    sample: Sample,
+    input: Input,  # noqa: A002
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
+    """Return a sample's image `[H, W, C]`, its mask `[H, W]` or `[K, H, W]` and its label counts, at their own size.
+
+    Raises:
         SegregError: all that is wrong, a problem for each file: it can't be read, the mask is missing, has another
             size than the image or holds values that are no class, or the rule is `none` and the size differs.
     """
@@ -539,7 +606,7 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
             _attempt(lambda: placement(size, input), sample.image, problems)
     if problems or image is None or mask is None:
         raise SegregError.of(problems)
-    return fit_image(image, input), fit_mask(mask, input), (image.shape[0], image.shape[1]), counts
+    return image, mask, counts
 
 
 def wrong_labels(mask: NDArray[np.uint8], task: Task) -> list[int]:

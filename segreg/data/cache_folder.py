@@ -213,17 +213,24 @@ def remove_leftovers(folder: Path | None = None) -> None:
             remove(place)
 
 
-def make_room(needed: int, folder: Path | None = None, *, what: str) -> None:
+def make_room(needed: int, folder: Path | None = None, *, what: str, written: int = 0) -> None:
     """Remove the least recently used entries until `needed` bytes fit into the cache's limit and onto the disk.
+
+    Args:
+        needed: bytes that are about to be written.
+        folder: the cache's, in place of the usual one.
+        what: they are, in messages.
+        written: bytes of the same entry that lie on the disk already.
 
     Raises:
         SegregError: they would not fit even alone; nothing was removed.
     """
     root = _entries_folder(folder)
-    limit = cache_limit()
+    limit = cache_limit() - written
+    would_take = f"{what} would take {gigabytes(needed + written)} in the cache"
     if needed > limit:
         raise SegregError(
-            f"{what} would take {gigabytes(needed)} in the cache, whose limit is {gigabytes(limit)}",
+            f"{would_take}, whose limit is {gigabytes(limit + written)}",
             hint="SEGREG_CACHE_LIMIT_GB raises the limit; a smaller input.size takes less",
         )
     remove_leftovers(folder)
@@ -232,7 +239,7 @@ def make_room(needed: int, folder: Path | None = None, *, what: str) -> None:
     removable = sum(entry.bytes for entry in oldest_first if not entry.in_use)
     if needed > free + removable:
         raise SegregError(
-            f"{what} would take {gigabytes(needed)} in the cache, and the disk of {root} has {gigabytes(free)} free",
+            f"{would_take}, and the disk of {root} has {gigabytes(free)} free",
             hint="SEGREG_CACHE names a folder on another disk; a smaller input.size takes less",
         )
     held = sum(entry.bytes for entry in oldest_first)

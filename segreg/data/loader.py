@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 import weakref
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -9,24 +11,32 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import numpy as np
 
-from segreg.data.augment import Augmentation
-from segreg.data.cache import PreprocessedDataset
+from segreg.data.augment import Augmentation, generators
+from segreg.data.cache import PreprocessedDataset, mask_shape
+from segreg.data.crops import Crops, counts_of
+from segreg.data.native import NativeDataset
 from segreg.data.split import drawn
 from segreg.errors import SegregError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from torch import Tensor
     from torch.utils.data import DataLoader
 
+Item = TypeVar("Item")
 AHEAD = 2
 """How many batches are made ahead, by the thread or by each worker."""
 
-Key = tuple[int, tuple[int, ...]]
-"""What a batch is made from: the epoch's number, and the samples as indices into `Dataset.samples`."""
+Drawn = tuple[int, int]
+"""A sample as an index into `Dataset.samples`, and how often it was drawn before in the epoch."""
+Key = tuple[int, tuple[Drawn, ...]]
+"""What a batch is made from: the epoch's number, and the samples."""
+MOST_PIXELS = 1 << 21
+"""Pixels of a batch of whole images at their own size; a larger image is a batch of its own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +83,9 @@ class BatchLoader:
     without a sample, in a batch of fewer samples than processes, has the batch's first one as an image that does not
     count.
 
+    Where the images have their own sizes, a shuffled epoch is of drawn crops, each image as often as `Crops.times` has
+    it, and in order batches are of neighbours of one size, of few pixels together, or of crops in the images' middles.
+
     Args:
         prepared: the arrays.
         indices: which samples, as indices into `Dataset.samples`.
@@ -83,6 +96,7 @@ class BatchLoader:
         workers: processes that make batches; 0 is one thread beside the consumer.
         rank: which of the processes that share the batches this is for, from 0.
         world_size: how many there are.
+        crops: which crops the batches are of, where the images have their own sizes; None in order: whole images.
 
     Raises:
         SegregError: no samples, or an augmentation does not do for stacked samples.
@@ -101,6 +115,7 @@ class BatchLoader:
         workers: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        crops: Crops | None = None,
     ) -> None:
         if not len(indices):
             raise SegregError("there are no samples to make batches of")
@@ -117,33 +132,66 @@ class BatchLoader:
         if isinstance(augment, Augmentation):
             augmentation = augment
         elif augment:
-            shapes = prepared.images.shape[1:], prepared.masks.shape[1:]
+            shapes = (*prepared.input.size, prepared.input.channels), mask_shape(prepared.task, prepared.input.size)
             augmentation = Augmentation(augment, prepared.task)
             augmentation.try_out(*shapes)
             augmentation.refuse_idle(*shapes)
-        self._make = _Maker(prepared, augmentation, seed)
+        self._times: NDArray[np.float64] | None = None
+        if isinstance(prepared, NativeDataset) and crops is not None and order == "shuffled":
+            self._times = crops.times(prepared, self.indices)
+        self._make = _Maker(prepared, augmentation, seed, crops, order)
         self._plan: list[Key] = []
         self._loader: DataLoader[Any] | None = None
         self._under_way: weakref.ref[Generator[Batch, None, None]] | None = None
 
     def __len__(self) -> int:
         """Return the number of batches of an epoch; in order, of the rank that has most."""
-        whole = len(_cut(self.indices, self.batch_size, merge=self.order == "shuffled"))
-        return whole if self.order == "shuffled" else -(-whole // self.world_size)
+        if self.order == "in_order":
+            return math.ceil(len(self._in_order()) / self.world_size)
+        return len(_cut(range(self.samples_per_epoch), self.batch_size, merge=True))
+
+    @property
+    def samples_per_epoch(self) -> int:
+        """Return how many samples an epoch has, those that are repeated as often as they are."""
+        return len(self.indices) if self._times is None else round(float(self._times.sum()))
 
     def plan(self, number: int) -> list[tuple[int, ...]]:
         """Return the samples of each batch of an epoch, as indices; of this rank alone."""
-        return [own for _, own in self._shared(number)]
+        return [tuple(index for index, _ in own) for _, own in self._shared(number)]
 
-    def _shared(self, number: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+    def _shared(self, number: int) -> list[tuple[tuple[Drawn, ...], tuple[Drawn, ...]]]:
         """Return the samples of each batch that this rank has a share of, and those of the share."""
         if self.order == "in_order":
-            whole = _cut(self.indices, self.batch_size, merge=False)
-            return [(batch, batch) for batch in whole[self.rank :: self.world_size]]
-        index_of = {self.prepared.id_of(index): index for index in self.indices}
-        shuffled = [index_of[name] for name in drawn(index_of, self.seed, "epoch", number)]
-        whole = _cut(shuffled, self.batch_size, merge=True)
-        return [(batch, tuple(np.array_split(batch, self.world_size)[self.rank].tolist())) for batch in whole]
+            return [(batch, batch) for batch in self._in_order()[self.rank :: self.world_size]]
+        whole = _cut(self._shuffled(number), self.batch_size, merge=True)
+        shares = [np.array_split(np.arange(len(batch)), self.world_size)[self.rank] for batch in whole]
+        return [(batch, tuple(batch[place] for place in share)) for batch, share in zip(whole, shares, strict=True)]
+
+    def _shuffled(self, number: int) -> list[Drawn]:
+        """Return an epoch's samples in their order."""
+        counts = np.ones(len(self.indices), np.int64)
+        if self._times is not None:
+            # In another order each epoch, or neighbours that are repeated now and then would be so together.
+            order = drawn(map(str, range(len(self.indices))), self.seed, "repeat", number)
+            places = np.array([int(place) for place in order])
+            offset = generators(self.seed, "repeat", number)[0].random()
+            counts[places] = counts_of(self._times[places], offset)
+        names: dict[str, Drawn] = {}
+        for index, count in zip(self.indices, counts, strict=True):
+            identity = self.prepared.id_of(index)
+            names |= {identity if again == 0 else f"{identity}\0{again}": (index, again) for again in range(count)}
+        return [names[name] for name in drawn(names, self.seed, "epoch", number)]
+
+    def _in_order(self) -> list[tuple[Drawn, ...]]:
+        """Return the batches of all ranks, in order."""
+        samples = [(index, 0) for index in self.indices]
+        if not isinstance(self.prepared, NativeDataset) or self._make.crops is not None:
+            return _cut(samples, self.batch_size, merge=False)
+        batches = []
+        for (height, width), same in itertools.groupby(samples, lambda one: self.prepared.original_size(one[0])):
+            most = max(1, min(self.batch_size, MOST_PIXELS // (height * width)))
+            batches += _cut(list(same), most, merge=False)
+        return batches
 
     def epoch(self, number: int) -> Iterator[Batch]:
         """Return an epoch's batches.
@@ -222,12 +270,12 @@ def fitting_workers(device_type: str) -> int:
     return max(0, min(8, cores - 1))
 
 
-def _cut(indices: Sequence[int], size: int, *, merge: bool) -> list[tuple[int, ...]]:
-    starts = list(range(0, len(indices), size))
-    if merge and size > 1 and len(starts) > 1 and len(indices) % size == 1:
+def _cut(samples: Sequence[Item], size: int, *, merge: bool) -> list[tuple[Item, ...]]:
+    starts = list(range(0, len(samples), size))
+    if merge and size > 1 and len(starts) > 1 and len(samples) % size == 1:
         starts.pop()
-    ends = [*starts[1:], len(indices)]
-    return [tuple(indices[start:end]) for start, end in zip(starts, ends, strict=True)]
+    ends = [*starts[1:], len(samples)]
+    return [tuple(samples[start:end]) for start, end in zip(starts, ends, strict=True)]
 
 
 def _weighed(
@@ -243,10 +291,19 @@ def _weighed(
 class _Maker:
     """Make the batch of a key; all that travels to a worker."""
 
-    def __init__(self, prepared: PreprocessedDataset, augmentation: Augmentation | None, seed: int) -> None:
+    def __init__(
+        self,
+        prepared: PreprocessedDataset,
+        augmentation: Augmentation | None,
+        seed: int,
+        crops: Crops | None,
+        order: Literal["shuffled", "in_order"],
+    ) -> None:
         self.prepared = prepared
         self.augmentation = augmentation
         self.seed = seed
+        self.crops = crops
+        self.order = order
 
     def __getitem__(self, key: Key) -> Batch | SegregError:
         """Return the batch, or the error that says why not: an exception would lose its message on the way."""
@@ -255,25 +312,38 @@ class _Maker:
         except SegregError as error:
             return error
 
-    def batch(self, epoch: int, indices: tuple[int, ...]) -> Batch:
+    def batch(self, epoch: int, samples: tuple[Drawn, ...]) -> Batch:
         import torch
 
-        prepared = self.prepared
-        images = np.empty((len(indices), *prepared.images.shape[1:]), np.uint8)
-        masks = np.empty((len(indices), *prepared.masks.shape[1:]), np.uint8)
-        ids = tuple(prepared.id_of(index) for index in indices)
-        # Row by row: indexing uint8 arrays with a list is many times slower.
-        for place, (index, name) in enumerate(zip(indices, ids, strict=True)):
-            images[place], masks[place] = prepared.sample(index)
+        images: Any = None
+        masks: Any = None
+        for place, (index, again) in enumerate(samples):
+            image, mask = self._sample(epoch, index, again)
+            if images is None:
+                images = np.empty((len(samples), *image.shape), image.dtype)
+                masks = np.empty((len(samples), *mask.shape), np.uint8)
+            # Row by row: indexing uint8 arrays with a list is many times slower.
+            images[place], masks[place] = image, mask
             if self.augmentation is not None:
                 # Read from the batch: there transforms that work in place may write.
-                images[place], masks[place] = self._augmented(images[place], masks[place], epoch, name)
+                images[place], masks[place] = self._augmented(images[place], masks[place], epoch, index, again)
+        indices = tuple(index for index, _ in samples)
+        ids = tuple(self.prepared.id_of(index) for index in indices)
         return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks), ids, indices)
 
-    def _augmented(self, image: Any, mask: Any, epoch: int, name: str) -> tuple[Any, Any]:
+    def _sample(self, epoch: int, index: int, again: int) -> tuple[Any, Any]:
+        if self.crops is None or not isinstance(self.prepared, NativeDataset):
+            return self.prepared.sample(index)
+        if self.order == "in_order":
+            return self.crops.centre(self.prepared, index)
+        chance, _ = generators(self.seed, epoch, self.prepared.id_of(index), "crop", again)
+        return self.crops.draw(self.prepared, index, chance)
+
+    def _augmented(self, image: Any, mask: Any, epoch: int, index: int, again: int) -> tuple[Any, Any]:
         assert self.augmentation is not None
+        name = self.prepared.id_of(index)
         try:
-            return self.augmentation(image, mask, self.seed, epoch, name)
+            return self.augmentation(image, mask, self.seed, epoch, name, *([again] if again else []))
         except SegregError as error:
             problem = error.problems[0]
             raise SegregError(f'sample "{name}": {problem.message}', hint=problem.hint) from error

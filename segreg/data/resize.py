@@ -46,8 +46,9 @@ class Placement:
 def placement(size: Sequence[int], input: Input) -> Placement:  # noqa: A002
     """Return where an image of `size` lies in the network's input.
 
-    `stretch` fills the input, and so does `crop`, whose inputs have the size of what they show. `letterbox` keeps the aspect ratio and centres the image, so that rotating and
-    flipping the input keeps it in its middle; an odd border is a pixel wider below and to the right.
+    `stretch` fills the input. `letterbox` keeps the aspect ratio and centres the image, so that rotating and
+    flipping the input keeps it in its middle; an odd border is a pixel wider below and to the right. With `crop` an
+    image is its own input.
 
     Raises:
         SegregError: the rule is `none` and the image does not have the input's size.
@@ -64,7 +65,7 @@ def placement(size: Sequence[int], input: Input) -> Placement:  # noqa: A002
             "(height x width), but input.resize is none",
             hint="set input.resize to stretch or letterbox",
         )
-    return Placement(0, 0, H, W)
+    return Placement(0, 0, height, width) if input.resize == "crop" else Placement(0, 0, H, W)
 
 
 def fit_image(image: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noqa: A002
@@ -77,7 +78,7 @@ def fit_image(image: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # n
     """
     place = placement(image.shape[:2], input)
     inside = resize_image(image, (place.height, place.width))
-    if inside.shape[:2] == tuple(input.size):
+    if input.resize == "crop" or inside.shape[:2] == tuple(input.size):
         return inside
     fitted = np.zeros((*input.size, image.shape[2]), np.uint8)
     fitted[place.rows, place.columns] = inside
@@ -94,7 +95,7 @@ def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noq
     """
     place = placement(mask.shape[-2:], input)
     inside = resize_mask(mask, (place.height, place.width))
-    if inside.shape[-2:] == tuple(input.size):
+    if input.resize == "crop" or inside.shape[-2:] == tuple(input.size):
         return inside
     fitted = np.full((*mask.shape[:-2], *input.size), IGNORE_INDEX, np.uint8)
     fitted[..., place.rows, place.columns] = inside
@@ -135,7 +136,7 @@ def restore(values: Tensor, original: Size, input: Input) -> Tensor:  # noqa: A0
     """
     import torch.nn.functional as F
 
-    if tuple(values.shape[-2:]) != tuple(input.size):
+    if tuple(values.shape[-2:]) != tuple(original if input.resize == "crop" else input.size):
         raise SegregError(
             f"a map of {format_size(values.shape[-2:])} (height x width) can't be restored: "
             f"input.size is {format_size(input.size)} (height x width)"

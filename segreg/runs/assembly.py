@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segreg.config.resolve import Resolved
-from segreg.data import Augmentation, BatchLoader, PreprocessedDataset, SplitName, divide, fitting_workers, prepare
+from segreg.data import (
+    Augmentation,
+    BatchLoader,
+    Crops,
+    NativeDataset,
+    PreprocessedDataset,
+    SplitName,
+    divide,
+    fitting_workers,
+    prepare,
+)
 from segreg.data.cache import mask_shape
 from segreg.data.inspection.gate import SplitPixels, Verdict, judge
 from segreg.data.resize import format_size
@@ -87,6 +97,7 @@ class Assembly:
         dataset = build.build_dataset(recipe)
         splits = split_of(recipe, dataset, progress)
         augment = _tried_augmentation(recipe, dataset.task)
+        crops = Crops(recipe.input, recipe.crop, dataset.task) if recipe.input.resize == "crop" else None
         losses = build.build_losses(recipe, dataset.task)
         own_losses = build.build_losses(recipe, dataset.task) if recipe.auxiliary else []
         build.build_metrics(recipe, dataset.task)
@@ -104,6 +115,8 @@ class Assembly:
         if repeated := build.repeated_colours(recipe, model.encoder):  # type: ignore[arg-type]
             verdict = verdict.with_warning("colours-repeated", repeated)
         verdict.refuse_errors()
+        if crops is not None and isinstance(prepared, NativeDataset):
+            crops.refuse_too_large(prepared, splits["train"])
         asked = recipe.train.workers
         workers = fitting_workers(device.type) if asked == "auto" else asked
 
@@ -118,6 +131,7 @@ class Assembly:
                 workers=workers if train else 0,
                 rank=rank(),
                 world_size=count(),
+                crops=crops if train or recipe.train.validate_on == "center_crop" else None,
             )
 
         return cls(

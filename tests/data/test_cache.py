@@ -17,8 +17,8 @@ from PIL import Image
 from segreg.config.sections import Input
 from segreg.data import BatchLoader
 from segreg.data import cache as cache_module
-from segreg.data.cache import prepare
 from segreg.data.cache_folder import clear, entry_folder, list_entries, new_folder
+from segreg.data.native import prepare
 from segreg.data.resize import fit_image, fit_mask, placement
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.config.sections import Input
-from segreg.data import Augmentation, SplitName
+from segreg.data import Augmentation, Crops, SplitName
+from segreg.data.augment import generators
 from segreg.data.cache import fitted_sample
 from segreg.data.inspection.leaks import ORIENTATIONS, AlikePair, split_by_index, turned
 from segreg.data.inspection.scan import labels_of
+from segreg.data.native import OneImage
 from segreg.data.resize import format_size
 from segreg.data.split import drawn
 from segreg.errors import SegregError
@@ -53,6 +55,7 @@ def contact_sheet(
     seed: int,
     samples: int = 6,
     draws: int = 5,
+    crops: Crops | None = None,
 ) -> Figure:
     """Return a figure of samples as training sees them: each as it is prepared, then as its first epochs have it.
 
@@ -66,6 +69,7 @@ def contact_sheet(
         seed: the recipe's, from which both the samples and the augmentations are drawn.
         samples: how many, at most; those whose files can't be read are passed over.
         draws: epochs shown of each.
+        crops: which crops training sees, where `input.resize` is `crop`.
 
     Raises:
         SegregError: no sample can be read, or an augmentation does not do.
@@ -82,12 +86,18 @@ def contact_sheet(
             continue  # reported among the findings
         row = [Panel(_outlined(image, mask, dataset.task), name)]
         for epoch in range(1, draws + 1):
-            after = augmentation(image.copy(), mask.copy(), seed, epoch, name)
+            seen = image.copy(), mask.copy()
+            if crops is not None:
+                chance, _ = generators(seed, epoch, name, "crop", 0)
+                seen = crops.draw(OneImage(image, mask, dataset.task), 0, chance)
+            after = augmentation(*seen, seed, epoch, name)
             row.append(Panel(_outlined(*after, dataset.task), f"epoch {epoch}"))
         rows.append(row)
     if not rows:
         raise SegregError("no image of the training split can be read, so there is none to show")
     title = f"training images at {format_size(input.size)}: as prepared, then as augmented"
+    if crops is not None:
+        title = f"training images as they are, then crops of {format_size(input.size)}, as augmented"
     title += "" if augment else " (the recipe has no augmentation)"
     return _sheet(rows, f"{title}\n{dataset.notice}".strip(), dataset.task)
 

@@ -1,0 +1,393 @@
+"""Images at their own size in the cache, for training on crops: windows are read without touching the rest."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segreg.config.sections import Input
+from segreg.data.blocks import (
+    BlockFile,
+    BlockLayout,
+    BlockWriter,
+    DamagedBlocksError,
+    Stored,
+    count_blocks,
+    write_blocks,
+)
+from segreg.data.cache import (
+    PreprocessedDataset,
+    built_entry,
+    compare_labels,
+    counted_labels,
+    entry_key,
+    in_threads,
+    load_array,
+    loses_alpha,
+    prepare_fitted,
+    raise_vanished,
+    read_meta,
+    read_sample,
+    write_meta,
+)
+from segreg.data.cache_folder import entry_folder, hold, index_file, make_room, remove
+from segreg.data.resize import Size
+from segreg.errors import SegregError
+from segreg.registry.protocols import Dataset
+from segreg.task import Task
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_POSITIONS = 256
+"""Pixels of each label of an image that are remembered, for crops that are centred on them."""
+_RESERVED_AT_ONCE = 1 << 26
+"""Bytes that are made room for at once, as images whose sizes are not known before are written."""
+
+
+@dataclass(frozen=True, eq=False)
+class NativeDataset(PreprocessedDataset):
+    """Samples at their own size, in blocks of one file. As `PreprocessedDataset` otherwise.
+
+    Attributes:
+        blocks: the file.
+    """
+
+    blocks: BlockFile = field(kw_only=True, repr=False)
+
+    @property
+    def images(self) -> NDArray[Any]:
+        """Images have no common size.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("images at their own size are not one array")
+
+    masks = images
+
+    @cached_property
+    def means(self) -> NDArray[np.float64]:
+        """Return the mean of each channel of each image, float64 `[N, C]`."""
+        return load_array(self.folder / "means.npy", mmap_mode=None)
+
+    @cached_property
+    def positions(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+        """Return pixels of each label, as `row * width + column`, and where those of each row and label begin."""
+        return load_array(self.folder / "positions.npy", mmap_mode="r"), load_array(
+            self.folder / "position_starts.npy", mmap_mode=None
+        )
+
+    def sample(self, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Return the image `[H, W, C]` and the mask `[H, W]` or `[K, H, W]` of the sample with this index.
+
+        Raises:
+            SegregError: as for `PreprocessedDataset.sample`.
+        """
+        height, width = self.original_size(index)
+        return self.window(index, 0, 0, height, width)
+
+    def window(
+        self, index: int, top: int, left: int, height: int, width: int
+    ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Return a part of a sample's image and mask that lies inside it.
+
+        Shape: `[height, width, C]` and `[height, width]` or `[K, height, width]`.
+
+        Raises:
+            SegregError: as for `PreprocessedDataset.sample`.
+        """
+        row = self.rows[index]
+        try:
+            return self.blocks.window(row, top, left, height, width)
+        except DamagedBlocksError as error:
+            if "cut short" in str(error):
+                raise self._removed(row, str(error)) from error
+        except OSError as error:
+            raise SegregError(f"{self.blocks.file}: can't be read: {error.strerror or error}") from error
+        image, mask = self._prepared_again(row)
+        inside = slice(top, top + height), slice(left, left + width)
+        return image[inside], mask[..., inside[0], inside[1]]
+
+    def position(self, index: int, labels: Sequence[int], chance: np.random.Generator) -> tuple[int, int] | None:
+        """Return a drawn pixel of one of the labels, each as likely as the others, or None if the image shows none."""
+        found, starts = self.positions
+        row = self.rows[index]
+        return _drawn_position(
+            [found[starts[row, label] : starts[row, label + 1]] for label in labels],
+            self.original_sizes[row][1],
+            chance,
+        )
+
+    def mean_colour(self, index: int) -> NDArray[Any]:
+        """Return the mean of an image's channels, of its own dtype `[C]`."""
+        return _as_colour(self.means[self.rows[index]], np.dtype(self.blocks.layout.dtype))
+
+    def release(self) -> None:
+        """What was read is no part of the process's memory."""
+
+    def _prepared_again(self, row: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Prepare a row again, write it into the entry where that is possible, and return it."""
+        if self.prepare_again is None:
+            raise self._removed(row, "is damaged")
+        try:
+            image, mask, *_ = self.prepare_again(row)
+        except Exception as error:
+            raise self._removed(row, "is damaged") from error
+        stored = self.blocks.images[row]
+        if image.shape[:2] != (stored.height, stored.width):
+            raise self._removed(row, "is damaged, and the sample's files have changed since it was made")
+        try:
+            descriptor = os.open(self.blocks.file, os.O_WRONLY)
+            try:
+                sums = write_blocks(descriptor, self.blocks.layout, stored, image, mask)
+            finally:
+                os.close(descriptor)
+            repaired = "what is damaged of it was prepared again from the data set's files"
+        except OSError as error:  # a cache that others filled may be read-only
+            sums = self.blocks.sums_of(row)
+            repaired = "what is damaged of it is prepared from the data set's files each time, since it can't be "
+            repaired += f"written to: {error.strerror or error}"
+        if not np.array_equal(sums, self.blocks.sums_of(row)):
+            raise self._removed(row, "is damaged, and the sample's files have changed since it was made")
+        warnings.warn(f"{self.folder}: the cache entry was damaged; {repaired}", RuntimeWarning, stacklevel=2)
+        return image, mask
+
+
+class OneImage:
+    """One image that is in memory, to draw crops of as of a `NativeDataset`.
+
+    Args:
+        image: `[H, W, C]`.
+        mask: uint8 `[H, W]` or `[K, H, W]`.
+        task: the classes.
+    """
+
+    def __init__(self, image: NDArray[Any], mask: NDArray[np.uint8], task: Task) -> None:
+        self.image, self.mask = image, mask
+        self.found = _positions(mask, task, "")
+
+    def original_size(self, index: int) -> Size:  # noqa: ARG002
+        """Return height and width."""
+        return int(self.image.shape[0]), int(self.image.shape[1])
+
+    def window(
+        self,
+        index: int,  # noqa: ARG002
+        top: int,
+        left: int,
+        height: int,
+        width: int,
+    ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
+        """Return a part of the image and of the mask."""
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        return self.image[rows, columns], self.mask[..., rows, columns]
+
+    def position(self, index: int, labels: Sequence[int], chance: np.random.Generator) -> tuple[int, int] | None:  # noqa: ARG002
+        """Return a drawn pixel of one of the labels, or None."""
+        return _drawn_position([self.found[label] for label in labels], self.image.shape[1], chance)
+
+    def mean_colour(self, index: int) -> NDArray[Any]:  # noqa: ARG002
+        """Return the mean of the image's channels."""
+        return _as_colour(_mean(self.image), self.image.dtype)
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What is noted of a row."""
+
+    stored: Stored
+    sums: NDArray[np.uint32]
+    labels: NDArray[np.int64]
+    without_alpha: bool
+    mean: NDArray[np.float64]
+    positions: list[NDArray[np.uint32]]
+
+    @property
+    def size(self) -> Size:
+        return self.stored.height, self.stored.width
+
+
+def prepare(
+    dataset: Dataset,
+    input: Input,  # noqa: A002
+    *,
+    indices: Sequence[int] | None = None,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    workers: int | None = None,
+) -> PreprocessedDataset:
+    """Return the samples decoded, from the cache where they are there already.
+
+    They are resized to the input's size, or at their own size (`NativeDataset`) where `input.resize` is `crop`.
+    Two processes may prepare the same at once, and a kill at any moment leaves nothing that is taken for whole.
+
+    Args:
+        dataset: the data set.
+        input: size, resize rule, channels and types of values; the other settings don't matter here.
+        indices: which of `dataset.samples`; all where it is None. Each needs a mask.
+        folder: the cache's folder in place of the usual one.
+        progress: called with how many samples are done, of how many; not called where the cache has them.
+        workers: threads that decode; None fits the machine.
+
+    Raises:
+        SegregError: what is wrong with any sample's files, all together; or there is no room for the arrays.
+    """
+    chosen = tuple(range(len(dataset.samples))) if indices is None else tuple(sorted(set(indices)))
+    if not chosen:
+        raise SegregError("the data set has no samples")
+    threads = workers or min(8, os.cpu_count() or 1)
+    if input.resize != "crop":
+        return prepare_fitted(dataset, input, chosen, folder=folder, progress=progress, threads=threads)
+    samples = [dataset.samples[index] for index in chosen]
+    key = entry_key(dataset, samples, input, index_file(folder), threads)
+    place = entry_folder(key, folder)
+
+    def read(row: int) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int64]]:
+        return read_sample(dataset, samples[row], input)
+
+    opened = functools.partial(_opened, place, dataset.task, input, chosen, read)
+    if found := opened():
+        return found
+    if place.exists():
+        remove(place)  # damaged from outside
+
+    def make(building: Path) -> None:
+        writer = BlockWriter(building / "blocks.bin", _layout(dataset.task, input))
+        reserve = _Reserve(len(samples), folder)
+
+        def write(row: int) -> _Written:
+            image, mask, labels = read(row)
+            reserve(image.nbytes + mask.nbytes)
+            stored, sums = writer.add(image, mask)
+            positions = _positions(mask, dataset.task, samples[row].id)
+            return _Written(stored, sums, labels, loses_alpha(samples[row], input), _mean(image), positions)
+
+        try:
+            written = in_threads(write, len(samples), threads, progress)
+        finally:
+            writer.close()
+        np.save(building / "index.npy", np.array([[w.stored.offset, *w.size] for w in written], np.int64))
+        np.save(building / "checksums.npy", np.concatenate([w.sums for w in written]))
+        np.save(building / "labels.npy", np.array([w.labels for w in written], np.int64))
+        np.save(building / "means.npy", np.array([w.mean for w in written], np.float64))
+        counts = np.array([[len(each) for each in w.positions] for w in written], np.int64)
+        ends = np.cumsum(counts.ravel()).reshape(counts.shape)
+        np.save(building / "position_starts.npy", np.concatenate([ends[:, :1] - counts[:, :1], ends], axis=1))
+        np.save(building / "positions.npy", np.concatenate([each for w in written for each in w.positions]))
+        write_meta(building / "meta.json", dataset, samples, input, written, sizes="at their own size")
+
+    with built_entry(key, folder, make):
+        found = opened()
+    return found or raise_vanished(place)
+
+
+class _Reserve:
+    """Makes room for images as they come, some at once."""
+
+    def __init__(self, images: int, folder: Path | None) -> None:
+        self.images = images
+        self.folder = folder
+        self.lock = threading.Lock()
+        self.seen, self.used, self.reserved = 0, 0, 0
+
+    def __call__(self, size: int) -> None:
+        """Make room for an image of so many bytes.
+
+        Raises:
+            SegregError: there is none.
+        """
+        with self.lock:
+            self.seen, self.used = self.seen + 1, self.used + size
+            if self.used > self.reserved:
+                rest = self.used // self.seen * (self.images - self.seen)  # as large as those before, on average
+                more = size + min(rest, _RESERVED_AT_ONCE)
+                make_room(more, self.folder, what=f"{self.images} images at their own size", written=self.used - size)
+                self.reserved = self.used - size + more
+
+
+def _layout(task: Task, input: Input) -> BlockLayout:  # noqa: A002
+    return BlockLayout("uint8", input.channels, task.channels if task.mode == "multilabel" else None)
+
+
+def _mean(image: NDArray[Any]) -> NDArray[np.float64]:
+    mean: NDArray[np.float64] = image.reshape(-1, image.shape[2]).mean(axis=0, dtype=np.float64)
+    return mean
+
+
+def _as_colour(mean: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
+    return (np.rint(mean) if dtype.kind in "iu" else mean).astype(dtype)
+
+
+def _drawn_position(
+    found: Sequence[NDArray[np.uint32]], width: int, chance: np.random.Generator
+) -> tuple[int, int] | None:
+    """Return one of the pixels of a label that has some, each label as likely as the others."""
+    shown = [pixels for pixels in found if len(pixels)]
+    if not shown:
+        return None
+    pixels = shown[int(chance.integers(len(shown)))]
+    return divmod(int(pixels[int(chance.integers(len(pixels)))]), width)
+
+
+def _positions(mask: NDArray[np.uint8], task: Task, identity: str) -> list[NDArray[np.uint32]]:
+    """Return at most 256 pixels of each label, as `row * width + column`; which ones the sample's id decides."""
+    chance = np.random.default_rng(zlib.crc32(identity.encode(errors="surrogatepass")))
+    layers = mask if task.mode == "multilabel" else [mask] * (task.highest_label + 1)
+    found = []
+    for label, layer in enumerate(layers):
+        pixels = np.flatnonzero(layer == (1 if task.mode == "multilabel" else label))
+        if len(pixels) > MOST_POSITIONS:
+            pixels = pixels[np.sort(chance.integers(len(pixels), size=MOST_POSITIONS))]
+        found.append(pixels.astype(np.uint32))
+    return found
+
+
+def _opened(
+    place: Path,
+    task: Task,
+    input: Input,  # noqa: A002
+    indices: tuple[int, ...],
+    prepare_again: Callable[[int], Any],
+) -> NativeDataset | None:
+    """Return the entry if it is there and whole."""
+    held = hold(place)
+    if held is None:
+        return None
+    try:
+        meta, sizes = read_meta(place)
+        index = load_array(place / "index.npy", mmap_mode=None)
+        images = [Stored(*map(int, row)) for row in index]
+        sums = load_array(place / "checksums.npy", mmap_mode=None)
+        blocks = BlockFile(place / "blocks.bin", _layout(task, input), images, sums)
+        prepared = NativeDataset(
+            place, task, input, indices, tuple(meta["ids"]), sizes, meta["without_alpha"], held, prepare_again,
+            blocks=blocks,
+        )  # fmt: skip
+        compare_labels(prepared.labels, meta)
+        whole = (
+            len(prepared.ids) == len(sizes) == len(indices) == len(images)
+            and all((each.height, each.width) == size for each, size in zip(images, sizes, strict=True))
+            and sums.shape == (sum(count_blocks(*size) for size in sizes),)
+            and prepared.labels.shape == (len(indices), counted_labels(task))
+            and prepared.means.shape == (len(indices), input.channels)
+            and prepared.positions[1].shape[0] == len(indices)
+            and blocks.file.stat().st_size
+            >= max(i.offset + i.height * i.width * blocks.layout.pixel_bytes for i in images)
+        )
+        if not whole:
+            raise ValueError("damaged")
+    except (OSError, ValueError, KeyError, TypeError, SegregError):
+        held.release()
+        return None
+    return prepared
