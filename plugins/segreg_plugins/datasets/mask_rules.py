@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError
 from segreg.task import Task
-from segreg_plugins.datasets.mask_files import Channel, check_orientations, grey_levels_count, read_values
-from segreg_plugins.datasets.mask_values import Values, value_table
+from segreg_plugins.datasets.mask_files import Channel, check_orientations, grey_levels_count, read_colours, read_values
+from segreg_plugins.datasets.mask_values import Values, ValueTable, value_table
 from segreg_plugins.datasets.masks import Foreground, read_binary_mask, read_index_mask, read_valued_mask
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class MaskRules:
         channel: the channel of a mask that has its values.
         compares_palettes: whether the palettes of all masks decide between indices and grey levels.
         white_is_one: whether white is class 1 where all palettes are black and white, rather than the value 255.
+        table: the label of each value or colour, where the setting `values` names them.
     """
 
     task: Task
@@ -42,6 +43,7 @@ class MaskRules:
     channel: Channel | None
     compares_palettes: bool
     white_is_one: bool = False
+    table: ValueTable | None = None
 
     def reading(self, masks: Sequence[Path]) -> tuple[Callable[[Sample], NDArray[np.uint8]], str]:
         """Return the function that reads a mask of these files, and the name of how it does.
@@ -51,6 +53,8 @@ class MaskRules:
         """
         grey_levels = self.compares_palettes and grey_levels_count(masks, white_is_one=self.white_is_one)
         read: Any = partial(read_values, channel=self.channel, grey_levels=grey_levels)
+        if self.table is not None and self.table.colours:
+            read = read_colours
         return partial(
             _read_beside_image, read=partial(self.read, read=read)
         ), self.reader + ", grey levels of palettes" * grey_levels
@@ -93,7 +97,8 @@ def mask_rules(
             raise SegregError(f"mask_channel: {mask_channel} has one value a pixel, and values names colours")
         task = Task(names, "binary" if len(names) == 1 else "multiclass")
         read = partial(read_valued_mask, table=table, indices=indices)
-        return MaskRules(task, read, f"{table}{about}", mask_channel, not indices and not table.colours)
+        compares = not indices and not table.colours
+        return MaskRules(task, read, f"{table}{about}", mask_channel, compares, table=table)
     names = classes if classes is not None else DEFAULT_CLASSES
     compares = not indices and mask_channel is None
     if len(names) == 1:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX
-from segreg_plugins.datasets.mask_files import first_bytes, lossy_format, read_colours, read_values
+from segreg_plugins.datasets.mask_files import first_bytes, lossy_format, read_values
 from segreg_plugins.datasets.mask_values import ValueTable, described
 
 if TYPE_CHECKING:
@@ -120,18 +120,16 @@ def read_index_mask(
 
 
 def read_valued_mask(
-    sample: Sample, *, table: ValueTable, read: Callable[[Path], NDArray[Any]] = read_values, indices: bool = False
+    sample: Sample, *, table: ValueTable, read: Callable[[Path], NDArray[Any]], indices: bool = False
 ) -> NDArray[np.uint8]:
-    """Return `[H, W]`, uint8: the labels that `table` gives a mask's values or colours.
+    """Return `[H, W]`, uint8: the labels that `table` gives a mask's values or colours, as `read` returns them.
 
     Raises:
         SegregError: the mask can't be read, its format doesn't keep its values, or it holds one that has no class.
     """
     file = _mask_of(sample)
     _refuse_lossy(file)
-    if table.colours:
-        return table.labels_of(read_colours(file), file)
-    if not indices:
+    if not indices and not table.colours:
         _refuse_gif(file)
     return table.labels_of(read(file), file)
 

@@ -1,0 +1,196 @@
+"""Georeferenced rasters, such as GeoTIFF and VRT, read by windows, so that they may be larger than memory.
+
+They are read by rasterio, which the extra `geo` installs; without it, nothing here is used.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from segreg.data.images import refuse_special
+from segreg.errors import SegregError, did_you_mean, listed
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+INSTALL = 'pip install "segreg-toolkit[geo]"'
+GDAL = {"GDAL_CACHEMAX": 256}
+"""GDAL's options: MB of decoded blocks that are kept; by itself it takes a twentieth of the machine's memory."""
+_GEO_TAGS = (33550, 34264, 34735)  # ModelPixelScale, ModelTransformation, GeoKeyDirectory
+
+
+def installed() -> bool:
+    """Whether rasterio is there."""
+    return find_spec("rasterio") is not None
+
+
+def need_rasterio(what: object) -> Any:
+    """Return rasterio.
+
+    Raises:
+        SegregError: it is not installed; the message begins with `what` and has the command that installs it.
+    """
+    if not installed():
+        raise SegregError(f"{what}: georeferenced rasters are read by rasterio, which is not installed", hint=INSTALL)
+    import rasterio
+
+    return rasterio
+
+
+def is_georeferenced(path: Path) -> bool:
+    """Whether a file is a VRT, or a TIFF that says where on earth it lies; False where it can't be read."""
+    import tifffile
+
+    try:
+        if path.suffix.lower() == ".vrt":
+            return path.is_file()
+        if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
+            return False
+        with tifffile.TiffFile(path) as file:
+            return any(tag in file.pages.first.tags for tag in _GEO_TAGS)
+    except Exception:  # decoders raise whatever they stumble over; reading the file tells what is wrong
+        return False
+
+
+class Raster:
+    """A raster's bands as an array `[H, W, C]`: slicing `[top:bottom, left:right]` reads a window.
+
+    Values are uint8 or uint16 where the file has these, and float32 otherwise. Pixels that are invalid in any of the
+    bands, by the file's nodata value, mask or alpha band, are NaN in float32; in integers they have the mean of each
+    band's valid pixels in the window.
+
+    It can be used by several threads, and pickled; the file is opened when it is first read.
+    """
+
+    def __init__(self, path: Path, bands: Sequence[int | str] | None = None) -> None:
+        """Open a raster and read its header.
+
+        Args:
+            path: the file.
+            bands: numbers, from 1, or names of bands, in the order in which they are given; None: all but alpha.
+
+        Raises:
+            SegregError: rasterio is not installed, the file can't be read, or has no such band; the file is named.
+        """
+        self.path = path
+        self._lock = threading.Lock()
+        self._opened: Any = None
+        with self._lock:
+            file = self._file()
+            self.crs, self.transform = file.crs, file.transform
+            self.indices = _indices(file, bands, path)
+            kinds = {np.dtype(file.dtypes[index - 1]) for index in self.indices}
+            self._all_valid = all("all_valid" in _names(file.mask_flag_enums[index - 1]) for index in self.indices)
+            self.shape: tuple[int, int, int] = (file.height, file.width, len(self.indices))
+        if any(kind.kind == "c" for kind in kinds):
+            raise SegregError(f"{path}: holds complex values", hint="save amplitude and phase as bands of their own")
+        same = len(kinds) == 1 and kinds <= {np.dtype(np.uint8), np.dtype(np.uint16)}
+        self.dtype: np.dtype[Any] = kinds.pop() if same else np.dtype(np.float32)
+
+    ndim = 3
+
+    @property
+    def size(self) -> int:
+        """Return how many values it has."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    def read(self, top: int, left: int, height: int, width: int) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Return a window's values `[height, width, C]` and which of its pixels are valid, bool `[height, width]`.
+
+        What lies beyond the raster's border is not valid.
+
+        Raises:
+            SegregError: it can't be decoded; the message has the window.
+        """
+        bottom, right = min(top + height, self.shape[0]), min(left + width, self.shape[1])
+        with self._lock:
+            try:
+                window = ((top, bottom), (left, right))
+                with need_rasterio(self.path).Env(**GDAL):
+                    bands = self._file().read(self.indices, window=window, out_dtype=self.dtype)
+                    masks = None if self._all_valid else self._file().read_masks(self.indices, window=window)
+            except SegregError:
+                raise
+            except Exception as error:  # RasterioIOError, and whatever a driver stumbles over
+                raise SegregError(
+                    f"{self.path}: rows {top} to {bottom}, columns {left} to {right} can't be read ({error})",
+                    hint="fetch or export it again",
+                ) from None
+        values = np.zeros((height, width, self.shape[2]), self.dtype)
+        valid = np.zeros((height, width), np.bool_)
+        inside = slice(0, bottom - top), slice(0, right - left)
+        values[inside] = bands.transpose(1, 2, 0)
+        valid[inside] = True if masks is None else masks.all(axis=0)
+        if self.dtype.kind == "f":
+            valid &= np.isfinite(values).all(axis=2)
+            values[~valid] = np.nan
+        elif not valid.all():
+            values[~valid] = np.rint(values[valid].mean(axis=0)) if valid.any() else 0
+        return values, valid
+
+    def __getitem__(self, window: tuple[slice, slice]) -> NDArray[Any]:
+        (top, bottom, _), (left, right, _) = (
+            one.indices(side) for one, side in zip(window, self.shape[:2], strict=True)
+        )
+        return self.read(top, left, bottom - top, right - left)[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return self[:, :].astype(dtype or self.dtype, copy=False)
+
+    def close(self) -> None:
+        """Close the file; reading opens it again."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = None
+
+    def __enter__(self) -> Raster:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_lock": None, "_opened": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+    def _file(self) -> Any:
+        if self._opened is None:
+            rasterio = need_rasterio(self.path)
+            refuse_special(self.path)
+            try:
+                self._opened = rasterio.open(self.path)
+            except rasterio.errors.RasterioIOError as error:
+                raise SegregError(f"{self.path}: can't be read as a raster ({error})") from None
+        return self._opened
+
+
+def _indices(file: Any, bands: Sequence[int | str] | None, path: Path) -> list[int]:
+    """Return the numbers of the bands that are meant."""
+    colours = [_names([one])[0] for one in file.colorinterp]
+    if bands is None:
+        return [index for index, colour in zip(file.indexes, colours, strict=True) if colour != "alpha"]
+    names = [(text or colour).lower() for text, colour in zip(file.descriptions, colours, strict=True)]
+    there = ", ".join(f"{index} ({name})" for index, name in zip(file.indexes, names, strict=True))
+    found = []
+    for band in bands:
+        matching = [band] if band in file.indexes else [n for n, name in enumerate(names, 1) if name == str(band).lower()]
+        if len(matching) != 1:
+            what = f"has no band {listed([str(band)])}" if not matching else f'has several bands called "{band}"'
+            hints = [did_you_mean(str(band).lower(), names), f"its bands are {there}"]
+            raise SegregError(f"{path}: {what}", hint="\n".join(filter(None, hints)))
+        found += matching
+    return found
+
+
+def _names(enums: Sequence[Any]) -> list[str]:
+    return [str(one.name) for one in enums]
