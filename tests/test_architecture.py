@@ -37,7 +37,7 @@ LAYERS = (
 KNOW_NO_RECIPE = {"data", "evaluation", "inference", "runtime", "training", "visualize"}
 """Packages that are given what they need: they read neither a recipe file nor the registry."""
 PUBLIC = {
-    "", "data.images", "errors", "evaluation.counts", "models.pyramid", "registry.entry", "registry.hooks",
+    "", "data.images", "data.rasters", "errors", "evaluation.counts", "models.pyramid", "registry.entry", "registry.hooks",
     "registry.protocols", "settings", "task",
 }  # fmt: skip
 """What a plugin may import of segreg."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.data.images import refuse_special
-from segreg.errors import SegregError, did_you_mean, listed
+from segreg.errors import SegregError, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +64,7 @@ class Raster:
 
     Values are uint8 or uint16 where the file has these, and float32 otherwise. Pixels that are invalid in any of the
     bands, by the file's nodata value, mask or alpha band, are NaN in float32; in integers they have the mean of each
-    band's valid pixels in the window.
+    band's valid pixels in the window. A band that has a name is no alpha band, whatever the file calls its colour.
 
     It can be used by several threads, and pickled; the file is opened when it is first read.
     """
@@ -74,7 +74,8 @@ class Raster:
 
         Args:
             path: the file.
-            bands: numbers, from 1, or names of bands, in the order in which they are given; None: all but alpha.
+            bands: numbers, from 1, or names of bands, in the order in which they are given; None: all but alpha, which
+                must be opaque or transparent then, as GDAL also calls a fourth band alpha that is something else.
 
         Raises:
             SegregError: rasterio is not installed, the file can't be read, or has no such band; the file is named.
@@ -85,9 +86,20 @@ class Raster:
         with self._lock:
             file = self._file()
             self.crs, self.transform = file.crs, file.transform
-            self.indices = _indices(file, bands, path)
+            colours = [str(one.name) for one in file.colorinterp]
+            described = [text or "" for text in file.descriptions]
+            alpha = [n for n, one in enumerate(colours, 1) if one == "alpha" and not described[n - 1]]
+            names = [(text or colour).lower() for text, colour in zip(described, colours, strict=True)]
+            if bands is None:
+                self.indices = [index for index in file.indexes if index not in alpha]
+            else:
+                self.indices = [_number(band, names, path) for band in bands]
+            self._alpha = next((index for index in alpha if index not in self.indices), None)
+            self._strict = bands is None
             kinds = {np.dtype(file.dtypes[index - 1]) for index in self.indices}
-            self._all_valid = all("all_valid" in _names(file.mask_flag_enums[index - 1]) for index in self.indices)
+            self._nodata = [file.nodatavals[index - 1] for index in self.indices]
+            flags = {str(flag.name) for index in self.indices for flag in file.mask_flag_enums[index - 1]}
+            self._has_mask = flags == {"per_dataset"}
             self.shape: tuple[int, int, int] = (file.height, file.width, len(self.indices))
         if any(kind.kind == "c" for kind in kinds):
             raise SegregError(f"{path}: holds complex values", hint="save amplitude and phase as bands of their own")
@@ -115,7 +127,8 @@ class Raster:
                 window = ((top, bottom), (left, right))
                 with need_rasterio(self.path).Env(**GDAL):
                     bands = self._file().read(self.indices, window=window, out_dtype=self.dtype)
-                    masks = None if self._all_valid else self._file().read_masks(self.indices, window=window)
+                    mask = self._file().read_masks(self.indices[0], window=window) if self._has_mask else None
+                    alpha = None if self._alpha is None else self._file().read(self._alpha, window=window)
             except SegregError:
                 raise
             except Exception as error:  # RasterioIOError, and whatever a driver stumbles over
@@ -127,7 +140,19 @@ class Raster:
         valid = np.zeros((height, width), np.bool_)
         inside = slice(0, bottom - top), slice(0, right - left)
         values[inside] = bands.transpose(1, 2, 0)
-        valid[inside] = True if masks is None else masks.all(axis=0)
+        valid[inside] = True if mask is None else mask > 0
+        for band, nodata in zip(bands, self._nodata, strict=True):
+            if nodata is not None:
+                valid[inside] &= band != (nodata if self.dtype.kind == "u" else np.float32(nodata))
+        if alpha is not None:
+            valid[inside] &= alpha > 0
+            if self._strict and ((alpha > 0) & (alpha < alpha.max(initial=1))).any():
+                others = ", ".join(map(str, self.indices))
+                raise SegregError(
+                    f"{self.path}: band {self._alpha} is called alpha, but is neither opaque nor transparent in some "
+                    "pixels",
+                    hint=f"bands: [{others}, {self._alpha}] takes it as a band, [{others}] what is not transparent",
+                )
         if self.dtype.kind == "f":
             valid &= np.isfinite(values).all(axis=2)
             values[~valid] = np.nan
@@ -174,23 +199,14 @@ class Raster:
         return self._opened
 
 
-def _indices(file: Any, bands: Sequence[int | str] | None, path: Path) -> list[int]:
-    """Return the numbers of the bands that are meant."""
-    colours = [_names([one])[0] for one in file.colorinterp]
-    if bands is None:
-        return [index for index, colour in zip(file.indexes, colours, strict=True) if colour != "alpha"]
-    names = [(text or colour).lower() for text, colour in zip(file.descriptions, colours, strict=True)]
-    there = ", ".join(f"{index} ({name})" for index, name in zip(file.indexes, names, strict=True))
-    found = []
-    for band in bands:
-        matching = [band] if band in file.indexes else [n for n, name in enumerate(names, 1) if name == str(band).lower()]
-        if len(matching) != 1:
-            what = f"has no band {listed([str(band)])}" if not matching else f'has several bands called "{band}"'
-            hints = [did_you_mean(str(band).lower(), names), f"its bands are {there}"]
-            raise SegregError(f"{path}: {what}", hint="\n".join(filter(None, hints)))
-        found += matching
-    return found
-
-
-def _names(enums: Sequence[Any]) -> list[str]:
-    return [str(one.name) for one in enums]
+def _number(band: int | str, names: Sequence[str], path: Path) -> int:
+    """Return the number of a band that is named, or given by its number."""
+    numbers = range(1, len(names) + 1)
+    found = [n for n in numbers if band == n or (isinstance(band, str) and names[n - 1] == band.lower())]
+    if len(found) == 1:
+        return found[0]
+    there = ", ".join(f"{number} ({name})" for number, name in zip(numbers, names, strict=True))
+    raise SegregError(
+        f'{path}: has {"several bands" if found else "no band"} "{band}"',
+        hint="\n".join(filter(None, [did_you_mean(str(band).lower(), names), f"its bands are {there}"])),
+    )

@@ -10,6 +10,8 @@ from segreg_plugins.datasets.coco import coco
 from segreg_plugins.datasets.csv_manifest import csv_manifest
 from segreg_plugins.datasets.dsb2018 import dsb2018
 from segreg_plugins.datasets.folder import folder
+from segreg_plugins.datasets.geo_polygons import geo_polygons
+from segreg_plugins.datasets.geo_raster import geo_raster
 from segreg_plugins.datasets.isic2018 import isic2018
 from segreg_plugins.datasets.label_studio import label_studio
 from segreg_plugins.datasets.labelme import labelme
@@ -29,6 +31,8 @@ def segreg_entries() -> list[Entry]:
         Entry("dataset", "csv", csv_manifest),
         Entry("dataset", "dsb2018", dsb2018, paper="doi:10.1038/s41592-019-0612-7"),
         Entry("dataset", "folder", folder),
+        Entry("dataset", "geo_polygons", geo_polygons),
+        Entry("dataset", "geo_raster", geo_raster),
         Entry("dataset", "isic2018", isic2018, paper="arXiv:1902.03368"),
         Entry("dataset", "label_studio", label_studio),
         Entry("dataset", "labelme", labelme),

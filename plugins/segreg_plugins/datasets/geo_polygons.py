@@ -6,11 +6,10 @@ import threading
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from segreg.data.rasters import INSTALL
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset
 from segreg.settings import NonNegativeInt, PositiveInt
 from segreg.task import Task
 from segreg_plugins.datasets.class_choice import NOTHING, class_task
@@ -69,6 +68,8 @@ def geo_polygons(
         SegregError: rasterio, pyogrio or shapely is not installed, files are missing or can't be read, there is no such
             layer or attribute, polygons lie far from all scenes, or settings don't fit. Files are named.
     """
+    from segreg.data.rasters import INSTALL
+
     scenes = find_scenes(images, polygons, bands, mask_suffix=mask_suffix, vector=True)
     for module in ("pyogrio", "shapely"):
         if find_spec(module) is None:
@@ -107,18 +108,17 @@ class _PolygonLabels:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
 
-    def __call__(self, sample: Sample, block: Block) -> NDArray[np.uint8]:
+    def __call__(self, block: Block) -> NDArray[np.uint8]:
         """Return a block's labels."""
         import numpy as np
         import shapely
         from rasterio.features import rasterize
-        from rasterio.windows import Window, transform
 
         with self._lock:
             tree, labels = self._tree(block.scene)
         size = block.height, block.width
         found = np.sort(tree.query(shapely.box(*block.scene.bounds(block.top, block.left, *size))))
-        place = transform(Window(block.left, block.top, block.width, block.height), block.scene.transform)
+        place = block.scene.place(block.top, block.left)
 
         def drawn(shapes: list[tuple[Any, int]]) -> NDArray[np.uint8]:
             if not shapes:
@@ -156,22 +156,26 @@ class _PolygonLabels:
         return self._trees[key]
 
 
-class _Content:
+class _Content(NamedTuple):
     """What a file of polygons holds: each one's category and, where it was asked for, its geometry as WKB."""
 
-    def __init__(self, names: list[str], geometry: Any, crs: str | None) -> None:
-        self.names, self.geometry, self.crs = names, geometry, crs
+    names: list[str]
+    geometry: Any
+    crs: str | None
 
 
 def _read(file: Path, layer: str | None, attribute: str | None, *, geometry: bool = False) -> _Content:
     from pyogrio.raw import read
 
     columns = [] if attribute is None else [attribute]
-    meta, _, shapes, fields = read(file, layer=layer, columns=columns, read_geometry=geometry, force_2d=True)
+    meta, fids, shapes, fields = read(
+        file, layer=layer, columns=columns, read_geometry=geometry, force_2d=True, return_fids=True
+    )
     if attribute is None:
-        count = len(shapes) if geometry else 1
-        return _Content(["foreground"] * count, shapes, meta["crs"])
-    return _Content([str(value) for value in fields[0]], shapes, meta["crs"])
+        return _Content(["foreground"] * len(fids), shapes, meta["crs"])
+    # Whole numbers beside missing ones are read as floats.
+    values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in fields[0].tolist()]
+    return _Content([str(value) for value in values], shapes, meta["crs"])
 
 
 def _categories(file: Path, layer: str | None, attribute: str | None) -> list[str]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.data.rasters import Raster
 from segreg.errors import Problem, SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.settings import NonNegativeInt, PositiveInt
@@ -83,9 +82,11 @@ def geo_raster(
 class _RasterLabels:
     rules: MaskRules
 
-    def __call__(self, sample: Sample, block: Block) -> NDArray[np.uint8]:
+    def __call__(self, block: Block) -> NDArray[np.uint8]:
         """Return a block's labels, 255 where the mask has no data."""
         import numpy as np
+
+        from segreg.data.rasters import Raster
 
         with Raster(block.scene.mask) as raster:
             pixels, valid = raster.read(block.top, block.left, block.height, block.width)
@@ -94,6 +95,7 @@ class _RasterLabels:
             return labels
         pixels[~valid] = pixels[valid][0]  # a value that has a meaning
         values = pixels if self.rules.table is not None and self.rules.table.colours else pixels[..., 0]
+        sample = Sample(block.scene.name, block.scene.image, block.scene.mask)
         labels[valid] = self.rules.read(sample, read=lambda _: values)[valid]
         return labels
 
@@ -104,6 +106,8 @@ def _check_grid(scene: Scene, rules: MaskRules) -> None:
     Raises:
         SegregError: as said; the message names both files and the command that makes the grid the same.
     """
+    from segreg.data.rasters import Raster
+
     with Raster(scene.mask) as mask:
         size, crs, transform, bands = mask.shape[:2], mask.crs, mask.transform, mask.shape[2]
     wanted = 3 if rules.table is not None and rules.table.colours else 1

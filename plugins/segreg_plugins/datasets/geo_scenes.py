@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.data.rasters import Raster, need_rasterio
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Sample
 from segreg.task import IGNORE_INDEX
-from segreg_plugins.datasets.images import expanded, natural_key
+from segreg_plugins.datasets.images import expanded, missing_folder, natural_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,10 +44,15 @@ class Scene:
 
     def bounds(self, top: float, left: float, height: float, width: float) -> tuple[float, float, float, float]:
         """Return the least and the largest coordinates of a window, (x, y, x, y); north need not be up."""
-        a, b, c, d, e, f = self.transform[:6]
-        corners = [(x, y) for x in (left, left + width) for y in (top, top + height)]
-        xs, ys = [a * x + b * y + c for x, y in corners], [d * x + e * y + f for x, y in corners]
+        a, b, x, d, e, y = self.place(top, left)[:6]
+        xs = x, x + a * width, x + b * height, x + a * width + b * height
+        ys = y, y + d * width, y + e * height, y + d * width + e * height
         return min(xs), min(ys), max(xs), max(ys)
+
+    def place(self, top: float, left: float) -> Any:
+        """Return the transform of a window that begins there."""
+        a, b, c, d, e, f = self.transform[:6]
+        return type(self.transform)(a, b, a * left + b * top + c, d, e, d * left + e * top + f)
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,12 @@ class Blocks:
     Attributes:
         bands: of the image.
         by_id: each sample's block.
-        labels: returns a block's labels uint8 `[H, W]` or `[K, H, W]`, given which of its pixels lie in the scene.
+        labels: returns a block's labels, uint8 `[H, W]` or `[K, H, W]`.
     """
 
     bands: tuple[int | str, ...] | None
     by_id: dict[str, Block]
-    labels: Callable[[Sample, Block], NDArray[np.uint8]]
+    labels: Callable[[Block], NDArray[np.uint8]]
 
     def read_image(self, sample: Sample) -> NDArray[Any]:
         """Return a block's image `[H, W, C]`, uint8, uint16 or float32."""
@@ -84,10 +88,12 @@ class Blocks:
         """Return a block's labels, 255 where the image's pixels are not valid."""
         import numpy as np
 
-        labels = self.labels(sample, self.by_id[sample.id])
+        labels = self.labels(self.by_id[sample.id])
         return np.where(self._read(sample)[1], labels, np.uint8(IGNORE_INDEX))
 
     def _read(self, sample: Sample) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        from segreg.data.rasters import Raster
+
         block = self.by_id[sample.id]
         with Raster(sample.image, self.bands) as raster:
             return raster.read(block.top, block.left, block.height, block.width)
@@ -101,6 +107,8 @@ def find_scenes(
     Raises:
         SegregError: rasterio is not installed, files are missing or can't be read, or have no such bands; all at once.
     """
+    from segreg.data.rasters import Raster, need_rasterio
+
     need_rasterio(images)
     images, masks = expanded(images), expanded(masks)
     kinds = VECTORS if vector else RASTERS
@@ -120,7 +128,9 @@ def find_scenes(
         if name not in pairs
     ]
     if unpaired := [truths[name + mask_suffix] for name in pairs if name not in scenes]:
-        problems.append(Problem(f"{listed([str(file) for file in unpaired], quote='', most=3)}: has no scene in {images}"))
+        problems.append(
+            Problem(f"{listed([str(file) for file in unpaired], quote='', most=3)}: has no scene in {images}")
+        )
     found: list[Scene] = []
     channels: dict[int, Path] = {}
     for name, file in scenes.items():
@@ -142,8 +152,8 @@ def _files(place: Path, what: str, extensions: Sequence[str]) -> dict[str, Path]
     """Return the files of a folder with one of these extensions, or the file itself, by name without extension."""
     if place.is_file():
         return {place.stem: place}
-    if not place.is_dir():
-        raise SegregError(f"{what}: there is no file or folder {place}")
+    if problem := missing_folder(place, what):
+        raise SegregError.of([problem])
     files = [file for file in place.iterdir() if file.suffix.lower() in extensions and not file.name.startswith(".")]
     files.sort(key=lambda file: natural_key(file.name))
     if not files:
@@ -199,7 +209,9 @@ def _merged(areas: dict[str, tuple[Scene, list[Block]]], guard: int) -> dict[str
     corners = np.array([transform_bounds(scene.crs, common, *box) for _, scene, box in boxes])
     corners += np.array([1, 1, -1, -1]) * 1e-6 * (corners[:, 2:] - corners[:, :2]).max()  # touching is no overlap
     for number, (name, scene, _) in enumerate(boxes):
-        meets = (corners[:number, :2] < corners[number, 2:]).all(1) & (corners[:number, 2:] > corners[number, :2]).all(1)
+        meets = (corners[:number, :2] < corners[number, 2:]).all(1) & (corners[:number, 2:] > corners[number, :2]).all(
+            1
+        )
         for other in np.flatnonzero(meets):
             old, new = merged[name], merged[boxes[other][0]]
             if boxes[other][1] is not scene and old != new:
@@ -215,14 +227,16 @@ def _box(scene: Scene, blocks: Sequence[Block], margin: float) -> tuple[float, f
 
 
 def beside(files: Iterable[Path]) -> str:
-    """Return the size and time of change of all files that belong to rasters or layers, such as a VRT's sources."""
+    """Return the size and time of change of what belongs to rasters and layers, such as a VRT's sources."""
+    from segreg.data.rasters import need_rasterio
+
     parts: dict[Path, None] = {}
-    for file in files:
+    own = dict.fromkeys(files)
+    for file in own:
         if file.suffix.lower() in RASTERS:
             with need_rasterio(file).open(file) as opened:
                 parts.update(dict.fromkeys(Path(name) for name in opened.files))
         elif file.suffix.lower() == ".shp":
             parts.update(dict.fromkeys(sorted(file.parent.glob(f"{re.escape(file.stem)}.*"))))
-    own = set(files)
-    states = [(part.name, part.stat().st_size, part.stat().st_mtime_ns) for part in parts if part not in own and part.is_file()]
-    return f"; {states}" if states else ""
+    states = [(part.name, part.stat()) for part in parts if part not in own and part.is_file()]
+    return "".join(f", {name} {state.st_size} {state.st_mtime_ns}" for name, state in states)
