@@ -64,7 +64,7 @@ class Raster:
 
     Values are uint8 or uint16 where the file has these, and float32 otherwise. Pixels that are invalid in any of the
     bands, by the file's nodata value, mask or alpha band, are NaN in float32; in integers they have the mean of each
-    band's valid pixels in the window. A band that has a name is no alpha band, whatever the file calls its colour.
+    band's valid pixels in the window. A band that has a name is not taken for alpha, whatever the file calls it.
 
     It can be used by several threads, and pickled; the file is opened when it is first read.
     """
@@ -106,7 +106,11 @@ class Raster:
         same = len(kinds) == 1 and kinds <= {np.dtype(np.uint8), np.dtype(np.uint16)}
         self.dtype: np.dtype[Any] = kinds.pop() if same else np.dtype(np.float32)
 
-    ndim = 3
+    @property
+    def may_lack_data(self) -> bool:
+        """Whether the file says which pixels are valid, or can by its type of values."""
+        nodata = any(one is not None for one in self._nodata)
+        return nodata or self._has_mask or self._alpha is not None or self.dtype.kind == "f"
 
     @property
     def size(self) -> int:
