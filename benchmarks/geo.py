@@ -2,8 +2,8 @@
 
     python benchmarks/geo.py FOLDER [--side 20000] [--tile 512]
 
-It makes the scene, three bands of 8 bits with a mask, in FOLDER, runs `segreg run` on its blocks and `segreg predict` on
-the whole of it, and prints seconds and the largest resident memory of each process. It needs the extra geo.
+It makes the scene, three bands of 8 bits with a mask, in FOLDER, runs `segreg run` on its blocks and `segreg predict`
+on the whole of it, and prints seconds and the largest resident memory of each process. It needs the extra geo.
 """
 
 from __future__ import annotations

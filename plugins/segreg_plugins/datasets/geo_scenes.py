@@ -207,7 +207,9 @@ def _merged(areas: dict[str, tuple[Scene, list[Block]]], guard: int) -> dict[str
 
     common = boxes[0][1].crs
     corners = np.array([transform_bounds(scene.crs, common, *box) for _, scene, box in boxes])
-    corners += np.array([1, 1, -1, -1]) * 1e-6 * (corners[:, 2:] - corners[:, :2]).max()  # areas that touch don't overlap
+    corners += (
+        np.array([1, 1, -1, -1]) * 1e-6 * (corners[:, 2:] - corners[:, :2]).max()
+    )  # areas that touch don't overlap
     for number, (name, scene, _) in enumerate(boxes):
         meets = (corners[:number, :2] < corners[number, 2:]).all(1) & (corners[:number, 2:] > corners[number, :2]).all(
             1
