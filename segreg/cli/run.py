@@ -67,7 +67,10 @@ def _run(chosen: argparse.Namespace) -> int:
         recipe = read_recipe(file, overrides)
         resolved = resolve(recipe, registry)
         # Only now, so that a mistake in the recipe is reported before PyTorch is imported.
-        from segreg.runs.run import start_run
+        from segreg.runtime.device import without_garbage_collection
+
+        with without_garbage_collection():
+            from segreg.runs.run import start_run
 
         run = start_run(recipe, resolved, registry, out=chosen.out or Path("runs"), progress=shown)
     interrupted = from_main(lambda: run.results.get("stopped_because") == "interrupted")

@@ -55,8 +55,11 @@ class Choice:
             SegregError: its builder raised one, reported with the recipe's place; or a builder of another package than
                 segreg raised anything else, reported with its traceback for its author.
         """
+        from segreg.runtime.device import without_garbage_collection
+
         try:
-            return self.part.build(*given, **self.settings)
+            with without_garbage_collection():  # most of it is importing libraries
+                return self.part.build(*given, **self.settings)
         except SegregError as error:
             raise error.at(self.place) from error
         except KeyboardInterrupt:

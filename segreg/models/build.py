@@ -183,7 +183,10 @@ def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:
 
 def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
     """Return the recipe's metrics as one collection; metrics with the same counts share them."""
-    import torchmetrics
+    from segreg.runtime.device import without_garbage_collection
+
+    with without_garbage_collection():
+        import torchmetrics
 
     metrics: dict[str, Any] = {}
     for choice in recipe.metrics:

@@ -291,7 +291,8 @@ class _Observer:
 
     def epoch_end(self, epoch: int, values: Mapping[str, float]) -> None:
         """After an epoch, with its row of the history."""
-        if time.monotonic() - self.plotted > SECONDS_BETWEEN_CURVES:
+        last = epoch == self.job.recipe.train.epochs  # whose curves are drawn with the results
+        if not last and time.monotonic() - self.plotted > SECONDS_BETWEEN_CURVES:
             directory, monitor = self.job.directory, self.job.recipe.train.monitor
             with self.warnings.instead_of_error(directory.curves.name):
                 plot_history(history.read(directory.path), directory.curves, monitor=monitor, best_epoch=None)

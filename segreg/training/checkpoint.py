@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -121,6 +122,19 @@ def save_weights(tensors: Mapping[str, Tensor], path: Path, *, notes: Mapping[st
     with replacing(path, needed=_size(separate)) as temporary:
         save_file(separate, temporary, metadata={key: str(value) for key, value in notes.items()})
         _sort_notes(temporary)
+
+
+def copy_weights(source: Path, path: Path) -> None:
+    """Write the same weights under another name, atomically: as a hard link where the disk has them.
+
+    Files of weights are replaced and never changed, so that either name keeps what it has.
+    """
+    with replacing(path, needed=source.stat().st_size) as temporary:
+        temporary.unlink()
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            shutil.copyfile(source, temporary)
 
 
 def _sort_notes(file: Path) -> None:

@@ -16,6 +16,7 @@ from segreg.training.checkpoint import (
     LAST,
     STATE,
     State,
+    copy_weights,
     random_state,
     restore_random_state,
     save_state,
@@ -137,7 +138,7 @@ def publish(state: State, output: Output, monitor: Monitor) -> None:
     notes = {**output.notes, "epoch": state.epoch, "monitor": monitor.name, "value": state.values[monitor.name]}
     save_weights(weights, output.run_dir / LAST, notes=notes)
     if state.best_epoch == state.epoch:
-        save_weights(weights, output.run_dir / BEST, notes=notes)
+        copy_weights(output.run_dir / LAST, output.run_dir / BEST)
 
 
 class AsyncCheckpointer:

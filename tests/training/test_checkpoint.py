@@ -4,6 +4,7 @@ import enum
 import os
 import pickle
 import stat
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from segreg.errors import SegregError
 from segreg.runtime import files
 from segreg.training.checkpoint import (
     State,
+    copy_weights,
     load_state,
     load_weights,
     read_weights,
@@ -118,6 +120,21 @@ def test_truncated_files_are_refused(tmp_path, cut):
         path.write_bytes(whole[: int(cut * len(whole)) if 0 < cut < 1 else cut])
         with pytest.raises(SegregError, match=f"{name}: "):
             read(path)
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_copied_weights_outlive_their_source(tmp_path, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr("pathlib.Path.hardlink_to", mock.Mock(side_effect=OSError))
+    last, best = tmp_path / "last.safetensors", tmp_path / "best.safetensors"
+    for value in (1.0, 2.0):
+        save_weights({"weight": torch.full((3,), value)}, last, notes={"epoch": value})
+        copy_weights(last, best)
+        assert best.read_bytes() == last.read_bytes()
+        assert best.samefile(last) == links
+    save_weights({"weight": torch.zeros(3)}, last, notes={})
+    assert read_weights(best)[1] == {"epoch": "2.0"}
+    assert sorted(tmp_path.iterdir()) == [best, last]
 
 
 def test_a_flipped_bit_in_a_state_is_found(tmp_path):
