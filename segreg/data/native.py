@@ -134,7 +134,7 @@ class NativeDataset(PreprocessedDataset):
         return _as_colour(self.means[self.rows[index]], np.dtype(self.blocks.layout.dtype))
 
     def release(self) -> None:
-        """What was read is no part of the process's memory."""
+        """Do nothing: what was read does not count as the process's memory."""
 
     def _prepared_again(self, row: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Prepare a row again, write it into the entry where that is possible, and return it."""
