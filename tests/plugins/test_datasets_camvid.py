@@ -66,7 +66,44 @@ def test_what_is_wrong_is_reported_with_where_the_data_comes_from(tmp_path):
     folder_of(tmp_path / "deep/CamVid", "train", "a")
     refusal(f"set dataset.root: {tmp_path}/deep/CamVid", root=tmp_path / "deep")
     (tmp_path / "other/701_StillsRaw_full").mkdir(parents=True)
-    refusal("are another edition; its colours are not class numbers", url, root=tmp_path / "other")
+    refusal("must be sorted into train, train_labels", url, root=tmp_path / "other")
+
+
+# The 32 classes with their colours as the data set's label_colors.txt has them, and SegNet's class of each.
+FULL_SIZE = """
+64 128 64 Animal Pedestrian | 192 0 128 Archway Building | 0 128 192 Bicyclist Bicyclist | 0 128 64 Bridge Building
+128 0 0 Building Building | 64 0 128 Car Car | 64 0 192 CartLuggagePram Pedestrian | 192 128 64 Child Pedestrian
+192 192 128 Column_Pole Pole | 64 64 128 Fence Fence | 128 0 192 LaneMkgsDriv Road | 192 0 64 LaneMkgsNonDriv Road
+128 128 64 Misc_Text SignSymbol | 192 0 192 MotorcycleScooter Bicyclist | 128 64 64 OtherMoving Car
+64 192 128 ParkingBlock Pavement | 64 64 0 Pedestrian Pedestrian | 128 64 128 Road Road
+128 128 192 RoadShoulder Pavement | 0 0 192 Sidewalk Pavement | 192 128 128 SignSymbol SignSymbol | 128 128 128 Sky Sky
+64 128 192 SUVPickupTruck Car | 0 0 64 TrafficCone Pole | 0 64 64 TrafficLight SignSymbol | 192 64 128 Train Car
+128 128 0 Tree Tree | 192 128 192 Truck_Bus Car | 64 0 64 Tunnel Building | 192 192 0 VegetationMisc Tree
+0 0 0 Void void | 64 192 0 Wall Building
+"""
+
+
+def test_the_full_size_edition_has_the_same_classes_in_colours(tmp_path):
+    rows = [entry.split() for entry in FULL_SIZE.strip().replace("\n", " | ").split(" | ")]
+    assert len(rows) == len({row[3] for row in rows}) == 32
+    for split, stem in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "Seq05VD_f00000")):
+        for folder, name, pixels in (
+            (split, stem, np.zeros((4, 8, 3))),
+            (f"{split}_labels", f"{stem}_L", np.array([row[:3] for row in rows], int).reshape(4, 8, 3)),
+        ):
+            (tmp_path / folder).mkdir()
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / folder / f"{name}.png")
+    dataset = camvid(root=tmp_path)
+    assert [(s.id, s.split) for s in dataset.samples] == [
+        ("0001TP_006690", "train"),
+        ("0016E5_07959", "val"),
+        ("Seq05VD_f00000", "test"),
+    ]
+    assert dataset.task.classes == CLASSES
+    expected = [CLASSES.index(row[4]) if row[4] in CLASSES else 255 for row in rows]
+    assert dataset.read_mask(dataset.samples[0]).ravel().tolist() == expected
+    Image.new("RGB", (8, 4), (1, 2, 3)).save(tmp_path / "val_labels/0016E5_07959_L.png")
+    refusal("val_labels/0016E5_07959_L.png: holds colours that no class has", "(1, 2, 3)", root=tmp_path)
 
 
 def test_images_without_masks_are_reported_for_all_sides(tmp_path):

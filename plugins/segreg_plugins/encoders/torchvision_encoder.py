@@ -101,7 +101,8 @@ class TorchvisionEncoder(nn.Module):
         """
         self.multi_grid = units
         for name, native, stride in (("layer3", 16, self.strides[-2]), ("layer4", 32, self.strides[-1])):
-            for index, block in enumerate(self.get_submodule(name).children()):
+            blocks: Any = self.get_submodule(name)
+            for index, block in enumerate(blocks):
                 rate = native // stride * (units[index] if name == "layer4" else 1)
                 block.conv2.dilation = block.conv2.padding = (rate, rate)
 
