@@ -1,4 +1,4 @@
-"""The dataset `camvid`: street scenes with SegNet's 11 classes in both common sizes (doi:10.1016/j.patrec.2008.04.005)."""
+"""The dataset `camvid`: street scenes with SegNet's 11 classes, in both sizes (doi:10.1016/j.patrec.2008.04.005)."""
 
 from __future__ import annotations
 
