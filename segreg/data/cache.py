@@ -30,9 +30,22 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
 import numpy as np
 
 from segreg.config.sections import Input
-from segreg.data.cache_folder import CacheLock, entry_folder, hold, index_file, make_room, new_folder, remove
-from segreg.data.images import fit_channels, has_alpha, to_uint8
+from segreg.data.cache_folder import CacheLock, entry_folder, hold, make_room, new_folder
+from segreg.data.images import has_alpha
 from segreg.data.resize import Size, fit_image, fit_mask, format_size, placement
+from segreg.data.values import (
+    DTYPES,
+    DtypeName,
+    Statistics,
+    as_network_input,
+    combined,
+    has_statistics,
+    ignore_invalid,
+    image_statistics,
+    own_dtype,
+    read_values,
+    refuse_constant,
+)
 from segreg.errors import Place, Problem, SegregError, listed
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import Dataset, Sample
@@ -48,13 +61,13 @@ FORMAT = 3
 SETTLED_SECONDS = 3.0
 
 Made = TypeVar("Made")
-Fitted = tuple["NDArray[np.uint8]", "NDArray[np.uint8]", Size, "NDArray[np.int64]"]
-"""A sample's image, its mask, its size before resizing, and the pixels of each label (`label_counts`)."""
+Fitted = tuple["NDArray[Any]", "NDArray[np.uint8]", Size, "NDArray[np.int64]", Statistics | None]
+"""A sample's image, its mask, its size, the pixels of each label (`label_counts`) and statistics before resizing."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreprocessedDataset:
-    """Samples as uint8 arrays in memory-mapped files. Samples are named by their index into `Dataset.samples`.
+    """Samples as arrays in memory-mapped files. Samples are named by their index into `Dataset.samples`.
 
     While it lives, the cache does not remove its files. It can be pickled: the copy opens the files again. Each
     sample's arrays have a checksum, which is compared when they are first asked for.
@@ -62,7 +75,7 @@ class PreprocessedDataset:
     Attributes:
         folder: the cache's entry.
         task: the classes.
-        input: the settings that it was prepared with.
+        input: the settings that it was prepared with, and the values' type.
         indices: of the samples it holds, ascending; row `i` of `images` and `masks` is sample `indices[i]`.
         ids: their ids.
         original_sizes: their sizes before resizing, (height, width) in pixels.
@@ -80,8 +93,8 @@ class PreprocessedDataset:
     prepare_again: Callable[[int], Fitted] | None = field(default=None, repr=False)
 
     @cached_property
-    def images(self) -> NDArray[np.uint8]:
-        """Return the images, uint8 `[N, H, W, C]`, memory-mapped and read-only."""
+    def images(self) -> NDArray[Any]:
+        """Return the images, `[N, H, W, C]` of `input.dtype`, memory-mapped and read-only."""
         return load_array(self.folder / "images.npy", mmap_mode="r")
 
     @cached_property
@@ -99,6 +112,12 @@ class PreprocessedDataset:
         """Return the pixels of each label in each mask before resizing, int64 `[N, L + I]`, see `label_counts`."""
         return load_array(self.folder / "labels.npy", mmap_mode=None)
 
+    @cached_property
+    def statistics(self) -> NDArray[np.float64] | None:
+        """Return the `Statistics` of each image before resizing, float64 `[N, 5, C]`, where they are kept."""
+        file = self.folder / "statistics.npy"
+        return load_array(file, mmap_mode=None) if file.exists() else None
+
     @property
     def present(self) -> NDArray[np.bool_]:
         """Return which labels each mask shows before resizing, bool `[N, L]`."""
@@ -109,12 +128,12 @@ class PreprocessedDataset:
     def _compared(self) -> NDArray[np.bool_]:
         return np.zeros(len(self.indices), np.bool_)
 
-    def sample(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def sample(self, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Return the image and the mask of the sample with this index.
 
         Where they are not what was written, they are prepared from the sample's files again and the entry is repaired.
 
-        Shape: image uint8 `[H, W, C]`, mask uint8 `[H, W]` or `[K, H, W]`.
+        Shape: image `[H, W, C]` of `input.dtype`, mask uint8 `[H, W]` or `[K, H, W]`.
 
         Raises:
             SegregError: the entry was cut short since it was opened, or is damaged and can't be repaired. It is
@@ -132,7 +151,16 @@ class PreprocessedDataset:
             self._compared[row] = True
         return image, mask
 
-    def _repaired(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    def network_input(self, index: int, values: NDArray[Any]) -> NDArray[np.uint8] | NDArray[np.float32]:
+        """Return the values of a sample's image, also augmented, as batches have them, see `as_network_input`."""
+        return as_network_input(values, self.input, self.image_statistics(index) if self.input.per_image else None)
+
+    def image_statistics(self, index: int) -> Statistics:
+        """Return the statistics, which must have been kept, of the sample with this index."""
+        assert self.statistics is not None
+        return Statistics(*self.statistics[self.rows[index]])
+
+    def _repaired(self, row: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Prepare a row again, write it into the entry where that is possible, and return it."""
         if self.prepare_again is None:
             raise self._removed(row, "is damaged")
@@ -194,9 +222,11 @@ class PreprocessedDataset:
     def channel_statistics(
         self, indices: Sequence[int], advance: Callable[[], object] = lambda: None
     ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Return mean and standard deviation of each channel's values in [0, 1], a letterbox's border left out.
+        """Return mean and standard deviation of each channel's values, of integers in [0, 1].
 
-        Values are counted, so that the numbers are exact, and the same in whichever order the images are read.
+        8-bit values are counted as the network gets them, a letterbox's border left out. Where statistics are kept,
+        those are combined, each image with its share of the input, or where it has its own size with all its pixels.
+        The numbers are the same in whichever order the images are read.
 
         Args:
             indices: of the samples whose images are counted.
@@ -205,6 +235,11 @@ class PreprocessedDataset:
         Raises:
             SegregError: all pixels of a channel have one value.
         """
+        if self.statistics is not None:
+            for _ in indices:
+                advance()
+            images = [self.image_statistics(index) for index in indices]
+            return combined(images, [self._weight(index) for index in indices], self.input)
         counts = np.zeros((self.input.channels, 256), np.int64)
         height, width = self.input.size
         for number, index in enumerate(indices, start=1):
@@ -215,13 +250,18 @@ class PreprocessedDataset:
                 self.release()
             advance()
         present = [np.flatnonzero(one) for one in counts]
-        if problem := constant_channels([(int(one[0]), int(one[-1])) for one in present], len(indices)):
-            raise SegregError.of([problem])
+        refuse_constant([(int(one[0]), int(one[-1])) for one in present], len(indices))
         levels, pixels = np.arange(256), int(counts[0].sum())
         sums, squares = [[int(found) for found in counts @ powers] for powers in (levels, levels**2)]
         mean = tuple(one / pixels / 255 for one in sums)
         variances = [pixels * square - one * one for one, square in zip(sums, squares, strict=True)]
         return mean, tuple(math.sqrt(one) / pixels / 255 for one in variances)
+
+    def _weight(self, index: int) -> float:
+        """Return the pixels of the input for each pixel of an image."""
+        size = self.original_size(index)
+        inside = placement(size, self.input)
+        return 1 if self.input.resize == "crop" else inside.height * inside.width / math.prod(size)
 
     def __getstate__(self) -> dict[str, Any]:
         kept = {name: self.__dict__[name] for name in self.__dataclass_fields__}
@@ -231,44 +271,73 @@ class PreprocessedDataset:
         self.__dict__.update(state, held=hold(state["folder"]))
 
 
-def prepare_fitted(
+def fill_fitted(
+    building: Path,
     dataset: Dataset,
+    samples: Sequence[Sample],
     input: Input,  # noqa: A002
-    chosen: tuple[int, ...],
     *,
-    folder: Path | None,
-    progress: Callable[[int, int], None] | None,
     threads: int,
-) -> PreprocessedDataset:
-    """Return samples resized to the input's size; see `segreg.data.prepare`."""
-    samples = [dataset.samples[index] for index in chosen]
-    key = entry_key(dataset, samples, input, index_file(folder), threads)
-    place = entry_folder(key, folder)
-
-    def prepare_again(row: int) -> Fitted:
-        return fitted_sample(dataset, samples[row], input)
-
-    if found := _opened(place, dataset.task, input, chosen, prepare_again):
-        return found
-    if place.exists():
-        remove(place)  # damaged from outside
+    progress: Callable[[int, int], None],
+    own: Callable[[], DtypeName],
+    folder: Path | None,
+) -> None:
+    """Write the files of an entry of samples resized to the input's size; see `segreg.data.prepare`."""
     height, width = input.size
-    images = (len(samples), height, width, input.channels)
-    masks = (len(samples), *mask_shape(dataset.task, input.size))
-    needed = int(np.prod(images)) + int(np.prod(masks)) + 4096 + 208 * len(samples)
-    make_room(needed, folder, what=f"{len(samples)} images at {format_size(input.size)}")
+    shapes = (len(samples), height, width, input.channels), (len(samples), *mask_shape(dataset.task, input.size))
+    dtypes = np.dtype(input.dtype), np.dtype(np.uint8)
+    needed = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]
+    make_room(
+        sum(needed) + 4096 + 208 * len(samples), folder, what=f"{len(samples)} images at {format_size(input.size)}"
+    )
+    images, masks = (
+        _array(building / f"{name}.npy", shape, dtype)
+        for name, shape, dtype in zip(("images", "masks"), shapes, dtypes, strict=True)
+    )
 
-    def make(building: Path) -> None:
-        arrays = (_array(building / "images.npy", images), _array(building / "masks.npy", masks))
-        filled = _fill(arrays, dataset, samples, input, threads=threads, progress=progress)
-        np.save(building / "checksums.npy", np.array([row.checksums for row in filled], np.uint32))
-        np.save(building / "labels.npy", np.array([row.labels for row in filled], np.int64))
-        at = f"at {format_size((*input.size, input.channels))}"
-        write_meta(building / "meta.json", dataset, samples, input, filled, sizes=at)
+    def fill(row: int) -> _Filled:
+        image, mask, size, labels, statistics = fitted_sample(dataset, samples[row], input)
+        images[row], masks[row] = image, mask
+        return _Filled(size, _checksums(image, mask), loses_alpha(samples[row], input), labels, statistics)
 
-    with built_entry(key, folder, make):
-        found = _opened(place, dataset.task, input, chosen, prepare_again)
-    return found or raise_vanished(place)
+    filled = in_threads(fill, len(samples), threads, progress)
+    images.flush()
+    masks.flush()
+    np.save(building / "checksums.npy", np.array([row.checksums for row in filled], np.uint32))
+    np.save(building / "labels.npy", np.array([row.labels for row in filled], np.int64))
+    if has_statistics(input):
+        np.save(building / "statistics.npy", np.array([row.statistics for row in filled], np.float64))
+    at = f"at {format_size((*input.size, input.channels))}"
+    write_meta(building / "meta.json", dataset, samples, input, filled, sizes=at, own=own())
+
+
+class OwnTypes:
+    """Reads images and notes which types their values have of themselves."""
+
+    def __init__(self, read: Callable[[Sample], NDArray[Any]], input: Input) -> None:  # noqa: A002
+        self.read = read
+        self.input = input
+        self.files: dict[DtypeName, Path] = {}
+
+    def __call__(self, sample: Sample) -> NDArray[Any]:
+        """Return the image."""
+        image = np.asarray(self.read(sample))
+        self.files.setdefault(own_dtype(image, self.input), sample.image)
+        return image
+
+    def common(self) -> DtypeName:
+        """Return the type that holds the values of all images read so far.
+
+        Raises:
+            SegregError: some are integers and some are not.
+        """
+        types = [dtype for dtype in DTYPES if dtype in self.files]
+        if len(types) > 1 and "float32" in types:
+            raise SegregError(
+                f"{self.files['float32']}: holds floating-point values, and {self.files[types[0]]} {types[0]} ones",
+                hint="they have no common range: save all images with one type of values",
+            )
+        return types[-1] if types else "uint8"
 
 
 @contextlib.contextmanager
@@ -306,37 +375,13 @@ def raise_vanished(place: Path) -> NoReturn:
     raise SegregError(f"{place}: the cache entry vanished or was damaged while it was made", hint="run it again")
 
 
-def constant_channels(ranges: Sequence[tuple[int, int]], images: int) -> Problem | None:
-    """Return which channels can't be normalised by the data's statistics, or None where all can.
-
-    Args:
-        ranges: the least and the largest value of each channel.
-        images: how many they are of.
-    """
-    constant = {channel: low for channel, (low, high) in enumerate(ranges, start=1) if low == high}
-    if not constant:
-        return None
-    channels = listed([f"channel {channel}" for channel in constant], quote="")
-    values = listed(list(map(str, constant.values())), quote="")
-    return Problem(
-        f"input.normalize: dataset: {channels} of {len(ranges)} (the first is 1) "
-        f"{'has' if len(constant) == 1 else 'have'} the value {values} in every pixel of all {images} training images, "
-        "and so no standard deviation",
-        hint="save the images without it, and set input.channels to the number of those that are left; or give "
-        "input.mean and input.std",
-    )
-
-
 def entry_key(
     dataset: Dataset,
     samples: Sequence[Sample],
     input: Input,  # noqa: A002
-    index: Path,
-    threads: int,
+    digests: Mapping[Path, str | None],
 ) -> str:
     """Return an entry's key: a digest of what the files hold and of the settings that change what is made of them."""
-    files = [file for sample in samples for file in (sample.image, sample.mask) if file is not None]
-    digests = content_digests(files, index, workers=threads)
     whole = hashlib.blake2b(digest_size=16)
     settings = _settings(input) | {"reader": dataset.reader, "mode": dataset.task.mode, "classes": dataset.task.classes}
     whole.update(json.dumps([FORMAT, settings], sort_keys=True).encode())
@@ -365,11 +410,16 @@ def array_digest(values: NDArray[Any]) -> str:
 
 def _settings(input: Input) -> dict[str, Any]:  # noqa: A002
     size = {} if input.resize == "crop" else {"size": list(input.size)}
-    return {**size, **{k: getattr(input, k) for k in ("resize", "channels", "sixteen_bit")}}
+    names = ("resize", "channels", "dtype", "sixteen_bit", "clip", "nodata")
+    return {
+        **size,
+        **{name: getattr(input, name) for name in names},
+        "statistics": input.resize == "crop" or has_statistics(input),
+    }
 
 
-def _array(file: Path, shape: tuple[int, ...]) -> np.memmap[Any, np.dtype[np.uint8]]:
-    array = np.lib.format.open_memmap(file, mode="w+", dtype=np.uint8, shape=shape)
+def _array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):  # reserved now: a disk that fills up later kills the process at a write
         with file.open("r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
@@ -384,33 +434,11 @@ class _Filled:
     checksums: tuple[int, int]
     without_alpha: bool
     labels: NDArray[np.int64]
+    statistics: Statistics | None
 
 
-def _checksums(image: NDArray[np.uint8], mask: NDArray[np.uint8]) -> tuple[int, int]:
+def _checksums(image: NDArray[Any], mask: NDArray[np.uint8]) -> tuple[int, int]:
     return zlib.crc32(np.ascontiguousarray(image).data), zlib.crc32(np.ascontiguousarray(mask).data)
-
-
-def _fill(
-    arrays: tuple[np.memmap[Any, np.dtype[np.uint8]], np.memmap[Any, np.dtype[np.uint8]]],
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    input: Input,  # noqa: A002
-    *,
-    threads: int,
-    progress: Callable[[int, int], None] | None,
-) -> list[_Filled]:
-    """Write images and masks and return what is noted of each."""
-    images, masks = arrays
-
-    def fill(row: int) -> _Filled:
-        image, mask, size, labels = fitted_sample(dataset, samples[row], input)
-        images[row], masks[row] = image, mask
-        return _Filled(size, _checksums(image, mask), loses_alpha(samples[row], input), labels)
-
-    filled = in_threads(fill, len(samples), threads, progress)
-    images.flush()
-    masks.flush()
-    return filled
 
 
 def loses_alpha(sample: Sample, input: Input) -> bool:  # noqa: A002
@@ -459,6 +487,7 @@ def write_meta(
     filled: Sequence[Any],
     *,
     sizes: str,
+    own: DtypeName,
 ) -> None:
     """Write what an entry holds; of each row in `filled` the attributes `size`, `labels` and `without_alpha`."""
     folders = list(dict.fromkeys(str(folder) for folder in dataset.folders)) or [str(samples[0].image.parent)]
@@ -467,6 +496,7 @@ def write_meta(
         "description": f"{', '.join(folders)}: {len(samples)} samples {sizes}",
         "ids": [sample.id for sample in samples],
         "original_sizes": [row.size for row in filled],
+        "own_dtype": own,
         "labels_checksum": zlib.crc32(np.array([row.labels for row in filled], np.int64).data),
         "without_alpha": sum(row.without_alpha for row in filled),
         "input": _settings(input),
@@ -489,23 +519,30 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _opened(
+def open_fitted(
     place: Path,
-    task: Task,
+    dataset: Dataset,
     input: Input,  # noqa: A002
     indices: tuple[int, ...],
-    prepare_again: Callable[[int], Fitted],
+    own: DtypeName | None,
 ) -> PreprocessedDataset | None:
-    """Return the entry if it is there and whole."""
+    """Return the entry if it is there and whole, and the files' own values have the type `own`, if one is given."""
+    task = dataset.task
+
+    def prepare_again(row: int) -> Fitted:
+        return fitted_sample(dataset, dataset.samples[indices[row]], input)
+
     held = hold(place)
     if held is None:
         return None
     try:
-        meta, sizes = read_meta(place)
+        meta, sizes = read_meta(place, own)
         prepared = PreprocessedDataset(
             place, task, input, indices, tuple(meta["ids"]), sizes, meta["without_alpha"], held, prepare_again
         )
-        arrays: tuple[NDArray[Any], ...] = (prepared.images, prepared.masks, prepared.checksums, prepared.labels)
+        arrays: list[NDArray[Any]] = [prepared.images, prepared.masks, prepared.checksums, prepared.labels]
+        if has_statistics(input):
+            arrays.append(load_array(place / "statistics.npy", mmap_mode=None))
         compare_labels(prepared.labels, meta)
     except (OSError, ValueError, KeyError, TypeError, SegregError):
         held.release()
@@ -513,12 +550,12 @@ def _opened(
     count = len(indices)
     shapes = (
         (count, *input.size, input.channels), (count, *mask_shape(task, input.size)), (count, 2),
-        (count, counted_labels(task)),
+        (count, counted_labels(task)), (count, 5, input.channels),
     )  # fmt: skip
-    types = ("uint8", "uint8", "uint32", "int64")
+    types = (input.dtype, "uint8", "uint32", "int64", "float64")
     whole = all(
         array.shape == shape and array.dtype.name == name and array.flags.c_contiguous
-        for array, shape, name in zip(arrays, shapes, types, strict=True)
+        for array, shape, name in zip(arrays, shapes, types, strict=False)
     )
     if not whole or not len(prepared.ids) == len(sizes) == count:
         held.release()
@@ -526,15 +563,15 @@ def _opened(
     return prepared
 
 
-def read_meta(place: Path) -> tuple[dict[str, Any], tuple[Size, ...]]:
+def read_meta(place: Path, own: DtypeName | None) -> tuple[dict[str, Any], tuple[Size, ...]]:
     """Return what an entry's `meta.json` holds, and the images' own sizes.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: it is missing or damaged.
+        OSError, ValueError, KeyError, TypeError: it is missing or damaged, or the files' own values have another type.
     """
     meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
-    if meta["checksum"] != _meta_checksum(meta):
-        raise ValueError("damaged")
+    if meta["checksum"] != _meta_checksum(meta) or own not in (None, meta["own_dtype"]):
+        raise ValueError("damaged, or of another type")
     return meta, tuple((int(height), int(width)) for height, width in meta["original_sizes"])
 
 
@@ -575,24 +612,28 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
     Raises:
         SegregError: as for `read_sample`.
     """
-    image, mask, counts = read_sample(dataset, sample, input)
-    return fit_image(image, input), fit_mask(mask, input), (image.shape[0], image.shape[1]), counts
+    image, mask, counts, invalid = read_sample(dataset, sample, input)
+    statistics = image_statistics(image, invalid) if has_statistics(input) else None
+    return fit_image(image, input), fit_mask(mask, input), (image.shape[0], image.shape[1]), counts, statistics
 
 
 def read_sample(
     dataset: Dataset,
     sample: Sample,
     input: Input,  # noqa: A002
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]]:
-    """Return a sample's image `[H, W, C]`, its mask `[H, W]` or `[K, H, W]` and its label counts, at their own size.
+) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_] | None]:
+    """Return a sample's image `[H, W, C]`, its mask `[H, W]` or `[K, H, W]`, its label counts, and invalid pixels.
+
+    All at their own size. Invalid pixels (None where none is, see `read_values`) are ignored in the mask.
 
     Raises:
         SegregError: all that is wrong, a problem for each file: it can't be read, the mask is missing, has another
             size than the image or holds values that are no class, or the rule is `none` and the size differs.
     """
     problems: list[Problem] = []
-    mask, counts = None, np.empty(0, np.int64)
-    image = _attempt(lambda: _image(dataset, sample, input), sample.image, problems)
+    image, mask, invalid, counts = None, None, None, np.empty(0, np.int64)
+    if read := _attempt(lambda: _image(dataset, sample, input), sample.image, problems):
+        image, invalid = read
     if sample.mask is None:
         problems.append(Problem("has no mask", Place(str(sample.image))))
     elif read := _attempt(lambda: _mask(dataset, sample), sample.mask, problems):
@@ -606,7 +647,18 @@ def read_sample(
             _attempt(lambda: placement(size, input), sample.image, problems)
     if problems or image is None or mask is None:
         raise SegregError.of(problems)
-    return image, mask, counts
+    if invalid is not None:
+        mask = ignore_invalid(mask, invalid)
+        counts = label_counts(mask, dataset.task)
+    return image, mask, counts, invalid
+
+
+def original_mask(dataset: Dataset, sample: Sample, input: Input) -> NDArray[np.uint8]:  # noqa: A002
+    """Return a sample's mask at its own size, in which the image's invalid pixels are ignored."""
+    mask = dataset.read_mask(sample)
+    if input.dtype != "float32" and input.nodata is None:
+        return mask
+    return ignore_invalid(mask, _image(dataset, sample, input)[1])
 
 
 def wrong_labels(mask: NDArray[np.uint8], task: Task) -> list[int]:
@@ -657,15 +709,18 @@ def mask_shape(task: Task, size: Size) -> tuple[int, ...]:
     return (task.channels, *size) if task.mode == "multilabel" else tuple(size)
 
 
-def _image(dataset: Dataset, sample: Sample, input: Input) -> NDArray[np.uint8]:  # noqa: A002
+def _image(
+    dataset: Dataset,
+    sample: Sample,
+    input: Input,  # noqa: A002
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     image = np.asarray(dataset.read_image(sample))
-    if image.ndim not in (2, 3) or image.dtype not in (np.uint8, np.uint16) or 0 in image.shape:
+    if image.ndim not in (2, 3) or image.dtype.kind not in "buif" or 0 in image.shape:
         raise SegregError(
             f"{sample.image}: the data set gave an image of shape {list(image.shape)} and type {image.dtype}; "
-            "it must be uint8 or uint16, [H, W] or [H, W, C]"
+            "it must be [H, W] or [H, W, C] of uint8, uint16 or float32"
         )
-    # In this order: a full alpha channel would spoil the range that `min_max` stretches.
-    return to_uint8(fit_channels(image, input.channels, sample.image), input.sixteen_bit, sample.image)
+    return read_values(image, input, sample.image)
 
 
 def _mask(dataset: Dataset, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

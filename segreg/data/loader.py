@@ -43,8 +43,9 @@ MOST_PIXELS = 1 << 21
 class Batch:
     """Samples side by side, not yet normalised.
 
-    Shape: images uint8 `[B, C, H, W]` in 0..255, channels-last in memory; targets uint8 `[B, H, W]` (`[B, K, H, W]` if
-    multilabel) as `Task` has them, 255 = ignored.
+    Shape: images `[B, C, H, W]`, channels-last in memory, uint8 in 0..255, or float32: 16-bit values in 0..65535,
+    floating-point ones in their own units, z-scores where `input.normalize` is `per_image`. Targets uint8 `[B, H, W]`
+    (`[B, K, H, W]` if multilabel) as `Task` has them, 255 = ignored.
 
     Attributes:
         images: the images.
@@ -319,14 +320,15 @@ class _Maker:
         masks: Any = None
         for place, (index, again) in enumerate(samples):
             image, mask = self._sample(epoch, index, again)
+            if self.augmentation is not None:
+                # Copies: transforms that work in place may write.
+                image, mask = self._augmented(np.array(image), np.array(mask), epoch, index, again)
+            image = self.prepared.network_input(index, image)
             if images is None:
                 images = np.empty((len(samples), *image.shape), image.dtype)
                 masks = np.empty((len(samples), *mask.shape), np.uint8)
             # Row by row: indexing uint8 arrays with a list is many times slower.
             images[place], masks[place] = image, mask
-            if self.augmentation is not None:
-                # Read from the batch: there transforms that work in place may write.
-                images[place], masks[place] = self._augmented(images[place], masks[place], epoch, index, again)
         indices = tuple(index for index, _ in samples)
         ids = tuple(self.prepared.id_of(index) for index in indices)
         return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks), ids, indices)

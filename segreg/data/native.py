@@ -8,7 +8,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,15 +26,18 @@ from segreg.data.blocks import (
     write_blocks,
 )
 from segreg.data.cache import (
+    OwnTypes,
     PreprocessedDataset,
     built_entry,
     compare_labels,
+    content_digests,
     counted_labels,
     entry_key,
+    fill_fitted,
     in_threads,
     load_array,
     loses_alpha,
-    prepare_fitted,
+    open_fitted,
     raise_vanished,
     read_meta,
     read_sample,
@@ -42,8 +45,9 @@ from segreg.data.cache import (
 )
 from segreg.data.cache_folder import entry_folder, hold, index_file, make_room, remove
 from segreg.data.resize import Size
+from segreg.data.values import DTYPES, DtypeName, Statistics, image_statistics
 from segreg.errors import SegregError
-from segreg.registry.protocols import Dataset
+from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 
 if TYPE_CHECKING:
@@ -75,11 +79,6 @@ class NativeDataset(PreprocessedDataset):
         raise TypeError("images at their own size are not one array")
 
     masks = images
-
-    @cached_property
-    def means(self) -> NDArray[np.float64]:
-        """Return the mean of each channel of each image, float64 `[N, C]`."""
-        return load_array(self.folder / "means.npy", mmap_mode=None)
 
     @cached_property
     def positions(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
@@ -131,7 +130,7 @@ class NativeDataset(PreprocessedDataset):
 
     def mean_colour(self, index: int) -> NDArray[Any]:
         """Return the mean of an image's channels, of its own dtype `[C]`."""
-        return _as_colour(self.means[self.rows[index]], np.dtype(self.blocks.layout.dtype))
+        return _as_colour(self.image_statistics(index).mean, np.dtype(self.input.dtype))
 
     def release(self) -> None:
         """Do nothing: what was read does not count as the process's memory."""
@@ -199,7 +198,7 @@ class OneImage:
 
     def mean_colour(self, index: int) -> NDArray[Any]:  # noqa: ARG002
         """Return the mean of the image's channels."""
-        return _as_colour(_mean(self.image), self.image.dtype)
+        return _as_colour(image_statistics(self.image).mean, self.image.dtype)
 
 
 @dataclass(frozen=True)
@@ -210,7 +209,7 @@ class _Written:
     sums: NDArray[np.uint32]
     labels: NDArray[np.int64]
     without_alpha: bool
-    mean: NDArray[np.float64]
+    statistics: Statistics
     positions: list[NDArray[np.uint32]]
 
     @property
@@ -247,49 +246,83 @@ def prepare(
     if not chosen:
         raise SegregError("the data set has no samples")
     threads = workers or min(8, os.cpu_count() or 1)
-    if input.resize != "crop":
-        return prepare_fitted(dataset, input, chosen, folder=folder, progress=progress, threads=threads)
     samples = [dataset.samples[index] for index in chosen]
-    key = entry_key(dataset, samples, input, index_file(folder), threads)
-    place = entry_folder(key, folder)
+    files = [file for sample in samples for file in (sample.image, sample.mask) if file is not None]
+    digests = content_digests(files, index_file(folder), workers=threads)
+    fill, opened = (_fill, _opened) if input.resize == "crop" else (fill_fitted, open_fitted)
+    types: tuple[DtypeName, ...] = DTYPES if input.dtype == "auto" else (input.dtype,)
+    sections = {dtype: replace(input, dtype=dtype) for dtype in types}
+    keys = {dtype: entry_key(dataset, samples, section, digests) for dtype, section in sections.items()}
+    for dtype, section in sections.items():
+        own_type = dtype if len(types) > 1 else None
+        if found := opened(entry_folder(keys[dtype], folder), dataset, section, chosen, own_type):
+            return found
+    own = OwnTypes(dataset.read_image, input)
+    reader = replace(dataset, read_image=own)
+    dtype = types[0]
 
-    def read(row: int) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int64]]:
-        return read_sample(dataset, samples[row], input)
+    def after_image(done: int, count: int) -> None:
+        if len(types) > 1 and own.common() != dtype:
+            raise _OtherTypeError
+        if progress is not None:
+            progress(done, count)
 
-    opened = functools.partial(_opened, place, dataset.task, input, chosen, read)
-    if found := opened():
-        return found
-    if place.exists():
-        remove(place)  # damaged from outside
-
-    def make(building: Path) -> None:
-        writer = BlockWriter(building / "blocks.bin", _layout(dataset.task, input))
-        reserve = _Reserve(len(samples), folder)
-
-        def write(row: int) -> _Written:
-            image, mask, labels = read(row)
-            reserve(image.nbytes + mask.nbytes)
-            stored, sums = writer.add(image, mask)
-            positions = _positions(mask, dataset.task, samples[row].id)
-            return _Written(stored, sums, labels, loses_alpha(samples[row], input), _mean(image), positions)
-
+    while True:  # again where an image has another type than was taken: the narrowest at first
+        place, section = entry_folder(keys[dtype], folder), sections[dtype]
+        if place.exists():
+            remove(place)  # damaged from outside
+        make = functools.partial(
+            fill, dataset=reader, samples=samples, input=section,
+            threads=threads, progress=after_image, own=own.common, folder=folder,
+        )  # fmt: skip
         try:
-            written = in_threads(write, len(samples), threads, progress)
-        finally:
-            writer.close()
-        np.save(building / "index.npy", np.array([[w.stored.offset, *w.size] for w in written], np.int64))
-        np.save(building / "checksums.npy", np.concatenate([w.sums for w in written]))
-        np.save(building / "labels.npy", np.array([w.labels for w in written], np.int64))
-        np.save(building / "means.npy", np.array([w.mean for w in written], np.float64))
-        counts = np.array([[len(each) for each in w.positions] for w in written], np.int64)
-        ends = np.cumsum(counts.ravel()).reshape(counts.shape)
-        np.save(building / "position_starts.npy", np.concatenate([ends[:, :1] - counts[:, :1], ends], axis=1))
-        np.save(building / "positions.npy", np.concatenate([each for w in written for each in w.positions]))
-        write_meta(building / "meta.json", dataset, samples, input, written, sizes="at their own size")
+            with built_entry(place.name, folder, make):
+                found = opened(place, dataset, section, chosen, None)
+            return found or raise_vanished(place)
+        except _OtherTypeError:
+            dtype = own.common()
 
-    with built_entry(key, folder, make):
-        found = opened()
-    return found or raise_vanished(place)
+
+class _OtherTypeError(Exception):
+    """An image has another type of values than the entry that is made."""
+
+
+def _fill(
+    building: Path,
+    dataset: Dataset,
+    samples: Sequence[Sample],
+    input: Input,  # noqa: A002
+    *,
+    threads: int,
+    progress: Callable[[int, int], None],
+    own: Callable[[], DtypeName],
+    folder: Path | None,
+) -> None:
+    """Write the files of an entry of samples at their own size."""
+    writer = BlockWriter(building / "blocks.bin", _layout(dataset.task, input))
+    reserve = _Reserve(len(samples), folder)
+
+    def write(row: int) -> _Written:
+        image, mask, labels, invalid = read_sample(dataset, samples[row], input)
+        reserve(image.nbytes + mask.nbytes)
+        stored, sums = writer.add(image, mask)
+        positions = _positions(mask, dataset.task, samples[row].id)
+        statistics = image_statistics(image, invalid)
+        return _Written(stored, sums, labels, loses_alpha(samples[row], input), statistics, positions)
+
+    try:
+        written = in_threads(write, len(samples), threads, progress)
+    finally:
+        writer.close()
+    np.save(building / "index.npy", np.array([[w.stored.offset, *w.size] for w in written], np.int64))
+    np.save(building / "checksums.npy", np.concatenate([w.sums for w in written]))
+    np.save(building / "labels.npy", np.array([w.labels for w in written], np.int64))
+    np.save(building / "statistics.npy", np.array([w.statistics for w in written], np.float64))
+    counts = np.array([[len(each) for each in w.positions] for w in written], np.int64)
+    ends = np.cumsum(counts.ravel()).reshape(counts.shape)
+    np.save(building / "position_starts.npy", np.concatenate([ends[:, :1] - counts[:, :1], ends], axis=1))
+    np.save(building / "positions.npy", np.concatenate([each for w in written for each in w.positions]))
+    write_meta(building / "meta.json", dataset, samples, input, written, sizes="at their own size", own=own())
 
 
 class _Reserve:
@@ -317,12 +350,7 @@ class _Reserve:
 
 
 def _layout(task: Task, input: Input) -> BlockLayout:  # noqa: A002
-    return BlockLayout("uint8", input.channels, task.channels if task.mode == "multilabel" else None)
-
-
-def _mean(image: NDArray[Any]) -> NDArray[np.float64]:
-    mean: NDArray[np.float64] = image.reshape(-1, image.shape[2]).mean(axis=0, dtype=np.float64)
-    return mean
+    return BlockLayout(input.dtype, input.channels, task.channels if task.mode == "multilabel" else None)
 
 
 def _as_colour(mean: NDArray[np.float64], dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -355,17 +383,22 @@ def _positions(mask: NDArray[np.uint8], task: Task, identity: str) -> list[NDArr
 
 def _opened(
     place: Path,
-    task: Task,
+    dataset: Dataset,
     input: Input,  # noqa: A002
     indices: tuple[int, ...],
-    prepare_again: Callable[[int], Any],
+    own: DtypeName | None,
 ) -> NativeDataset | None:
-    """Return the entry if it is there and whole."""
+    """Return the entry if it is there and whole, and the files' own values have the type `own`, if one is given."""
+    task = dataset.task
+
+    def prepare_again(row: int) -> Any:
+        return read_sample(dataset, dataset.samples[indices[row]], input)
+
     held = hold(place)
     if held is None:
         return None
     try:
-        meta, sizes = read_meta(place)
+        meta, sizes = read_meta(place, own)
         index = load_array(place / "index.npy", mmap_mode=None)
         images = [Stored(*map(int, row)) for row in index]
         sums = load_array(place / "checksums.npy", mmap_mode=None)
@@ -380,7 +413,8 @@ def _opened(
             and all((each.height, each.width) == size for each, size in zip(images, sizes, strict=True))
             and sums.shape == (sum(count_blocks(*size) for size in sizes),)
             and prepared.labels.shape == (len(indices), counted_labels(task))
-            and prepared.means.shape == (len(indices), input.channels)
+            and prepared.statistics is not None
+            and prepared.statistics.shape == (len(indices), 5, input.channels)
             and prepared.positions[1].shape[0] == len(indices)
             and blocks.file.stat().st_size
             >= max(i.offset + i.height * i.width * blocks.layout.pixel_bytes for i in images)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,10 +68,12 @@ def placement(size: Sequence[int], input: Input) -> Placement:  # noqa: A002
     return Placement(0, 0, height, width) if input.resize == "crop" else Placement(0, 0, H, W)
 
 
-def fit_image(image: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noqa: A002
-    """Return the image at the input's size, resized with an antialiased bilinear filter; a letterbox's border is 0.
+def fit_image(image: NDArray[Any], input: Input) -> NDArray[Any]:  # noqa: A002
+    """Return the image at the input's size, resized with an antialiased bilinear filter.
 
-    Shape: uint8 `[h, w, C]` to uint8 `[H, W, C]`.
+    A letterbox's border is 0, or of floating-point values, which 0 may be far from, each channel's mean.
+
+    Shape: uint8, uint16 or float32 `[h, w, C]` to the same type `[H, W, C]`.
 
     Raises:
         SegregError: the rule is `none` and the image does not have the input's size.
@@ -80,7 +82,9 @@ def fit_image(image: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # n
     inside = resize_image(image, (place.height, place.width))
     if input.resize == "crop" or inside.shape[:2] == tuple(input.size):
         return inside
-    fitted = np.zeros((*input.size, image.shape[2]), np.uint8)
+    fitted = np.zeros((*input.size, image.shape[2]), image.dtype)
+    if image.dtype.kind == "f":
+        fitted[:] = image.mean(axis=(0, 1), dtype=np.float64)
     fitted[place.rows, place.columns] = inside
     return fitted
 
@@ -102,18 +106,23 @@ def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noq
     return fitted
 
 
-def resize_image(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Return an image `[h, w, C]` resized with an antialiased bilinear filter; the same array where it has the size."""
+def resize_image(image: NDArray[Any], size: Size) -> NDArray[Any]:
+    """Return an image `[h, w, C]` resized with an antialiased bilinear filter; the same array where it has the size.
+
+    uint8 values are rounded as Pillow does, uint16 ones are resized as float32 and rounded.
+    """
     if image.shape[:2] == tuple(size):
         return image
     import torch
     import torch.nn.functional as F
 
+    given = image.astype(np.float32) if image.dtype == np.uint16 else image  # torch can't resize uint16
     # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
-    pixels = torch.from_numpy(np.require(image, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(np.require(given, requirements=["C", "W"])).permute(2, 0, 1)[None]
     # Pillow's image, several times faster, for any number of channels.
     pixels = F.interpolate(pixels, size=list(size), mode="bilinear", antialias=True, align_corners=False)
-    return np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy())
+    resized = np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy())
+    return np.rint(resized).astype(np.uint16) if image.dtype == np.uint16 else resized
 
 
 def resize_mask(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

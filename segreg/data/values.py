@@ -7,20 +7,24 @@ pixels, and ignored in the mask.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from segreg.config.sections import Input
 from segreg.data.images import as_known_type, fit_channels, to_uint8
-from segreg.errors import SegregError
+from segreg.errors import Problem, SegregError, listed
 from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+DtypeName = Literal["uint8", "uint16", "float32"]
+DTYPES: tuple[DtypeName, ...] = ("uint8", "uint16", "float32")
+"""The types of a data set's values, the wider one later."""
 _AT_ONCE = 1 << 22
 """Values that are computed with at once, so that a large image needs little memory beside its own."""
 _MOST_SORTED = 1 << 24
@@ -37,7 +41,7 @@ class Statistics(NamedTuple):
     most: NDArray[np.float64]
 
 
-def own_dtype(image: NDArray[Any], input: Input) -> str:  # noqa: A002
+def own_dtype(image: NDArray[Any], input: Input) -> DtypeName:  # noqa: A002
     """Return which type an image's values have where `input.dtype` is auto: "uint8", "uint16" or "float32"."""
     if image.dtype.kind == "f":
         return "float32"
@@ -124,6 +128,8 @@ def image_statistics(values: NDArray[Any], invalid: NDArray[np.bool_] | None = N
     Shape: `[H, W, C]` and bool `[H, W]`.
     """
     channels = values.shape[2]
+    if values.dtype == np.uint8:
+        return _of_bytes(values, invalid)
     count, sums, squares = 0, np.zeros(channels), np.zeros(channels)
     least, most = np.full(channels, np.inf), np.full(channels, -np.inf)
     for part in _valid_parts(values, invalid):
@@ -136,6 +142,106 @@ def image_statistics(values: NDArray[Any], invalid: NDArray[np.bool_] | None = N
     if not count:
         least, most = np.zeros(channels), np.zeros(channels)
     return Statistics(np.full(channels, float(count)), mean, np.sqrt(squares / max(count, 1)), least, most)
+
+
+def _of_bytes(values: NDArray[np.uint8], invalid: NDArray[np.bool_] | None) -> Statistics:
+    from PIL import Image
+
+    # Pillow counts bytes many times faster than numpy computes with them.
+    mask = None if invalid is None else Image.fromarray(np.where(invalid, np.uint8(0), np.uint8(255)))
+    planes = [np.ascontiguousarray(values[..., channel]) for channel in range(values.shape[2])]
+    counts = np.array([Image.fromarray(plane).histogram(mask) for plane in planes], np.float64)
+    levels, pixels = np.arange(256.0), counts.sum(axis=1)
+    mean = counts @ levels / np.maximum(pixels, 1)
+    squares = (counts * (levels - mean[:, None]) ** 2).sum(axis=1)
+    there = [np.flatnonzero(one) if one.any() else np.zeros(1) for one in counts]
+    ends = np.array([(found[0], found[-1]) for found in there], np.float64)
+    return Statistics(pixels, mean, np.sqrt(squares / np.maximum(pixels, 1)), ends[:, 0], ends[:, 1])
+
+
+def combined(
+    images: Sequence[Statistics],
+    weights: Sequence[float],
+    input: Input,  # noqa: A002
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and deviation of each channel's values in all images, of integers in [0, 1], in whatever order.
+
+    Args:
+        images: their statistics.
+        weights: of one valid pixel of each image.
+        input: names the values' type.
+
+    Raises:
+        SegregError: all pixels of a channel have one value.
+    """
+    there = [one for one in images if one.pixels[0]]
+    ranges = [
+        (min(o.least[c] for o in there), max(o.most[c] for o in there)) if there else (0.0, 0.0)
+        for c in range(input.channels)
+    ]
+    refuse_constant(ranges, len(images))
+    shares = [one.pixels * weight for one, weight in zip(images, weights, strict=True)]
+    mean, std = [], []
+    for c in range(input.channels):
+        whole = math.fsum(share[c] for share in shares)
+        middle = math.fsum(share[c] * one.mean[c] for share, one in zip(shares, images, strict=True)) / whole
+        squares = [s[c] * (o.std[c] ** 2 + (o.mean[c] - middle) ** 2) for s, o in zip(shares, images, strict=True)]
+        mean.append(float(middle / input.value_range))
+        std.append(math.sqrt(math.fsum(squares) / whole) / input.value_range)
+    return tuple(mean), tuple(std)
+
+
+def constant_channels(ranges: Sequence[tuple[float, float]], images: int) -> Problem | None:
+    """Return which channels can't be normalised by the data's statistics, or None where all can.
+
+    Args:
+        ranges: the least and the largest value of each channel.
+        images: how many they are of.
+    """
+    constant = {channel: low for channel, (low, high) in enumerate(ranges, start=1) if low == high}
+    if not constant:
+        return None
+    channels = listed([f"channel {channel}" for channel in constant], quote="")
+    values = listed([f"{value:g}" for value in constant.values()], quote="")
+    return Problem(
+        f"input.normalize: dataset: {channels} of {len(ranges)} (the first is 1) "
+        f"{'has' if len(constant) == 1 else 'have'} the value {values} in every pixel of all {images} training images, "
+        "and so no standard deviation",
+        hint="save the images without it, and set input.channels to the number of those that are left; or give "
+        "input.mean and input.std",
+    )
+
+
+def refuse_constant(ranges: Sequence[tuple[float, float]], images: int) -> None:
+    """Refuse channels that can't be normalised by the data's statistics.
+
+    Raises:
+        SegregError: all pixels of a channel have one value.
+    """
+    if problem := constant_channels(ranges, images):
+        raise SegregError.of([problem])
+
+
+def refuse_foreign_statistics(images: Sequence[Statistics], input: Input) -> None:  # noqa: A002
+    """Refuse to normalise values by statistics of photographs, of values in [0, 1], that they have nothing to do with.
+
+    Raises:
+        SegregError: floating-point values lie outside [0, 1], or 16-bit values are all below 4096.
+    """
+    if input.mean is not None or input.normalize not in ("encoder", "imagenet") or input.dtype == "uint8":
+        return
+    there = [one for one in images if one.pixels[0]]
+    low, high = min((o.least.min() for o in there), default=0), max((o.most.max() for o in there), default=0)
+    if input.dtype == "float32" and (low < 0 or high > 1):
+        what = f"the images hold values from {low:g} to {high:g}, and these statistics are of values in [0, 1]"
+    elif input.dtype == "uint16" and high < 4096:
+        what = f"the images have 16 bits, and none of their values is above {high:g} of 65535: all would look black"
+    else:
+        return
+    raise SegregError(
+        f"input.normalize: {input.normalize}: {what}",
+        hint="set input.normalize: dataset or per_image, or input.clip: [0.5, 99.5], which stretches each image",
+    )
 
 
 def as_network_input(

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.data import BatchLoader, PreprocessedDataset, restore
+from segreg.data.cache import original_mask
 from segreg.data.split import drawn
+from segreg.data.values import as_shown
 from segreg.evaluation.counts import write_counts, write_sums
 from segreg.evaluation.scores import Scores, evaluate
 from segreg.evaluation.statistics import Measure, intervals
@@ -129,7 +131,7 @@ class Evaluator:
                     labels = task.labels(logits, threshold=self.recipe.evaluate.threshold)[0].cpu().numpy()
                 values = "  ".join(f"{n} {v:.3f}" for n, v in row.items() if n != "id" and ".class." not in n)
                 image = side_by_side(
-                    batch.images[0].permute(1, 2, 0).numpy(), batch.targets[0].numpy(), labels, task,
+                    as_shown(batch.images[0].permute(1, 2, 0).numpy()), batch.targets[0].numpy(), labels, task,
                     title=f"{row['id']}  {values}", notice=self.dataset.notice,
                 )  # fmt: skip
                 with replacing(file) as aside:
@@ -141,7 +143,8 @@ class Evaluator:
 
     def _at_original_size(self, index: int, logits: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
         size = self.prepared.original_size(index)
-        return restore(logits, size, self.recipe.input), self.dataset.read_mask(self.dataset.samples[index])
+        mask = original_mask(self.dataset, self.dataset.samples[index], self.prepared.input)
+        return restore(logits, size, self.recipe.input), mask
 
 
 def choose_overlays(ranked: Ranked, count: int, seed: int) -> dict[Reason, Ranked]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from segreg.config.sections import Input
+    from segreg.data.values import Statistics
     from segreg.runtime.device import Precision
     from segreg.task import Task
 
@@ -42,7 +43,7 @@ class Predictor:
     Attributes:
         name: what it is called in messages, such as its run's folder.
         model: returns logits for normalised images; in evaluation mode, on `device`.
-        normalize: turns uint8 images into what the model takes; on `device`.
+        normalize: turns the values of images into what the model takes; on `device`.
         input: how an image is resized for the network.
         task: the classes.
         threshold: probability from which a pixel is foreground.
@@ -60,7 +61,7 @@ class Predictor:
     precision: Precision
 
     def logits(self, images: Tensor) -> Tensor:
-        """Return float32 logits `[B, K, H, W]` on the device, for uint8 images `[B, C, H, W]`, as in scoring."""
+        """Return float32 logits `[B, K, H, W]` on the device, for a batch's images `[B, C, H, W]`, as in scoring."""
         from segreg.models.segmenter import predict_logits
 
         return predict_logits(self.model, self.normalize, images, self.device, self.precision)
@@ -124,11 +125,13 @@ class InputImage:
 
     Attributes:
         name: what it is called in messages.
-        pixels: for each network, uint8 `[H, W, C]`.
+        pixels: for each network, uint8, uint16 or float32 `[H, W, C]`.
+        statistics: for each network that normalises each image by itself, those of the image.
     """
 
     name: Path
-    pixels: tuple[NDArray[np.uint8], ...]
+    pixels: tuple[NDArray[Any], ...]
+    statistics: tuple[Statistics | None, ...]
 
     @property
     def size(self) -> Size:
@@ -203,14 +206,14 @@ def common_threshold(predictors: Sequence[Predictor], threshold: float | None) -
 def prepare_image(
     predictors: Sequence[Predictor], pixels: NDArray[Any], name: Path, config: InferenceConfig = WHOLE_IMAGE
 ) -> InputImage:
-    """Return an image as each network takes it: with its channels, 8 bits each.
+    """Return an image as each network takes it: with its channels and its type of values.
 
-    Shape: uint8 or uint16 `[H, W]` or `[H, W, C]`.
+    Shape: uint8, uint16 or float32 `[H, W]` or `[H, W, C]`.
 
     Raises:
-        SegregError: the channels or the size don't fit, or 16-bit values would be lost; the message names the image.
+        SegregError: the channels, the type or the size don't fit; the message names the image.
     """
-    from segreg.data.images import fit_channels, to_uint8
+    from segreg.data.values import image_statistics, read_values
 
     height, width = pixels.shape[:2]
     for predictor in predictors:
@@ -221,12 +224,14 @@ def prepare_image(
                 f"have {wants[0]}x{wants[1]} (input.resize is none)",
                 hint=f"predict it in tiles of {wants[0]}x{wants[1]}",
             )
-    made: dict[tuple[int, str], NDArray[np.uint8]] = {}
-    for predictor in predictors:
-        wanted = predictor.input.channels, predictor.input.sixteen_bit
-        if wanted not in made:
-            made[wanted] = to_uint8(fit_channels(pixels, wanted[0], name), predictor.input.sixteen_bit, name)
-    return InputImage(name, tuple(made[p.input.channels, p.input.sixteen_bit] for p in predictors))
+    made: dict[Input, tuple[NDArray[Any], Statistics | None]] = {}
+    sections = [replace(predictor.input, size=(1, 1), resize="stretch") for predictor in predictors]
+    for section in sections:
+        if section not in made:
+            values, invalid = read_values(pixels, section, name)
+            made[section] = values, image_statistics(values, invalid) if section.per_image else None
+    both = [made[section] for section in sections]
+    return InputImage(name, tuple(values for values, _ in both), tuple(statistics for _, statistics in both))
 
 
 def predict(
@@ -255,7 +260,7 @@ def predict(
         return
     alone = len(predictors) * len(config.flips) * len(config.scales) == 1
     for group in _groups(images, config.batch_size, task.channels):
-        maps = _average_views(predictors, [image.pixels for image in group], config, _whole_input)
+        maps = _average_views(predictors, [(image.pixels, image.statistics) for image in group], config, _whole_input)
         while group:  # each is let go before the next is made
             values = maps.pop(0).cpu()
             yield group.pop(0), _strips(values, "logits" if alone else "probabilities", task, threshold)
@@ -302,7 +307,7 @@ def predict_probabilities(
 
 def _average_views(
     predictors: Sequence[Predictor],
-    input_images: Sequence[Sequence[NDArray[np.uint8]]],
+    input_images: Sequence[tuple[Sequence[NDArray[Any]], Sequence[Statistics | None]]],
     config: InferenceConfig,
     input_of: Callable[[Predictor, float], Input],
 ) -> list[Tensor]:
@@ -310,7 +315,7 @@ def _average_views(
 
     Args:
         predictors: the networks.
-        images: for each image, its pixels `[H, W, C]` as each network takes them.
+        input_images: for each image, its pixels `[H, W, C]` and its statistics as each network takes them.
         config: which views there are.
         input_of: returns how a network gets an image at a scale.
     """
@@ -318,6 +323,7 @@ def _average_views(
     import torch
 
     from segreg.data import fit_image, restore
+    from segreg.data.values import as_network_input
 
     count = len(predictors) * len(config.flips) * len(config.scales)
     maps: list[Tensor] = []
@@ -325,13 +331,16 @@ def _average_views(
         for number, predictor in enumerate(predictors):
             for scale in config.scales:
                 section = input_of(predictor, scale)
-                fitted = np.stack([fit_image(pixels[number], section) for pixels in input_images])
-                images = torch.from_numpy(fitted).permute(0, 3, 1, 2)  # channels-last in memory
+                fitted = [
+                    as_network_input(fit_image(pixels[number], section), section, statistics[number])
+                    for pixels, statistics in input_images
+                ]
+                images = torch.from_numpy(np.stack(fitted)).permute(0, 3, 1, 2)  # channels-last in memory
                 for flip in config.flips:
                     shown = images.flip(flip).contiguous(memory_format=torch.channels_last) if flip else images
                     logits = predictor.logits(shown)
                     logits = logits.flip(flip) if flip else logits
-                    for index, pixels in enumerate(input_images):
+                    for index, (pixels, _) in enumerate(input_images):
                         height, width = (int(side) for side in pixels[number].shape[:2])
                         own = restore(logits[index], (height, width), section)
                         if count > 1:
@@ -371,7 +380,8 @@ def _tiled(
         import torch
 
         crops = [
-            [pixels[top : top + region[0], left : left + region[1]] for pixels in image.pixels] for top, left in corners
+            ([pixels[top : top + region[0], left : left + region[1]] for pixels in image.pixels], image.statistics)
+            for top, left in corners
         ]
         maps = torch.stack(_average_views(predictors, crops, config, input_of))
         found: NDArray[np.float32] = (task.probabilities(maps) if alone else maps).cpu().numpy()

@@ -141,14 +141,18 @@ def without_pretrained(recipe: Network) -> Network:
 
 
 def build_normalize(recipe: NetworkRecipe, encoder: nn.Module) -> Normalize:
-    """Return what turns values of 0 to 255 into what the encoder was trained on."""
+    """Return what turns the values of a batch into what the encoder was trained on; 8-bit ones where nothing is noted.
+
+    Those of `normalize: dataset` come as mean and std as soon as the images are read, those of `per_image` normalised.
+    """
     from segreg.models.segmenter import Normalize
 
     section = recipe.input
     if section.mean is not None and section.std is not None:
-        return Normalize(section.mean, section.std)
-    if section.normalize in ("none", "dataset"):  # the data's are mean and std as soon as the images are read
-        return Normalize((0.0,) * section.channels, (1.0,) * section.channels)
+        return Normalize(section.mean, section.std, section.value_range)
+    if section.normalize in ("none", "dataset", "per_image"):
+        value_range = 1.0 if section.per_image else section.value_range
+        return Normalize((0.0,) * section.channels, (1.0,) * section.channels, value_range)
     mean: Sequence[float]
     std: Sequence[float]
     mean, std = IMAGENET
@@ -156,7 +160,7 @@ def build_normalize(recipe: NetworkRecipe, encoder: nn.Module) -> Normalize:
         mean, std = getattr(encoder, "normalization", None) or IMAGENET
     if len(mean) != section.channels:  # a network for other than 3 channels has no statistics of its own
         mean, std = (sum(mean) / len(mean),) * section.channels, (sum(std) / len(std),) * section.channels
-    return Normalize(mean, std)
+    return Normalize(mean, std, section.value_range)
 
 
 def repeated_colours(recipe: NetworkRecipe, encoder: nn.Module) -> str:

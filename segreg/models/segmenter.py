@@ -24,7 +24,12 @@ if TYPE_CHECKING:
 class Normalize(nn.Module):
     """Turns pixel values into what the encoder was trained on.
 
-    Shape: `[B, C, H, W]`, uint8 or float, in [0, 255], to float32 of the same shape: `(value / 255 - mean) / std`.
+    Shape: `[B, C, H, W]`, uint8 or float, to float32 of the same shape: `(value / value_range - mean) / std`.
+
+    Args:
+        mean: of each channel's values, of integers in [0, 1].
+        std: their standard deviation.
+        value_range: the largest integer, 255 or 65535; 1 for values in their own units.
 
     Raises:
         SegregError: `mean` and `std` differ in length, a deviation is not above 0, or the image's channels differ.
@@ -33,12 +38,13 @@ class Normalize(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, mean: Sequence[float], std: Sequence[float], value_range: float = 255.0) -> None:
         super().__init__()
         if len(mean) != len(std) or not mean:
             raise SegregError(f"normalisation has {len(mean)} means for {len(std)} standard deviations")
         if min(std) <= 0:
             raise SegregError(f"normalisation has a standard deviation of {min(std)}; it must be above 0")
+        self.value_range = value_range
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
@@ -49,7 +55,7 @@ class Normalize(nn.Module):
                 f"an image has {image.shape[1]} channels, but normalisation has {self.mean.shape[1]} means",
                 hint="input.mean and input.std need one number for each of input.channels",
             )
-        return (image.float() / 255 - self.mean) / self.std
+        return (image.float() / self.value_range - self.mean) / self.std
 
 
 class Segmenter(nn.Module):

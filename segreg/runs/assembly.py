@@ -22,6 +22,7 @@ from segreg.data import (
 from segreg.data.cache import mask_shape
 from segreg.data.inspection.gate import SplitPixels, Verdict, judge
 from segreg.data.resize import format_size
+from segreg.data.values import refuse_foreign_statistics
 from segreg.errors import SegregError
 from segreg.inference.predictor import Predictor
 from segreg.models import build
@@ -105,11 +106,15 @@ class Assembly:
         set_batch_norm_momentum(model, recipe.train.batch_norm_momentum)
         if recipe.train.sync_batch_norm and count() > 1:
             synchronise_batch_norm(model, device)
-        normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
         auxiliary = recipe.auxiliary.weight if recipe.auxiliary else 0.0
-        objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary, auxiliary_losses=own_losses)
         chosen = [index for indices in splits.values() for index in indices]
         prepared = prepare_images(dataset, recipe, chosen, progress)
+        recipe = dataclasses.replace(recipe, input=prepared.input)  # with the type of the values
+        if prepared.statistics is not None:
+            known = [prepared.image_statistics(index) for index in splits["train"]]
+            refuse_foreign_statistics(known, recipe.input)
+        normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
+        objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary, auxiliary_losses=own_losses)
         pixels = {split: SplitPixels.of_prepared(prepared, indices) for split, indices in splits.items()}
         verdict = judge(dataset.task, pixels, dataset.objects, dataset.void)
         if repeated := build.repeated_colours(recipe, model.encoder):  # type: ignore[arg-type]

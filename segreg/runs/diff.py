@@ -16,7 +16,7 @@ from segreg.runs.listing import KnownRun, read_run
 from segreg.runs.records import read_split
 from segreg.runtime.layout import Block, Column, Styled, Table
 
-_IMAGE_SETTINGS = ("size", "resize", "channels", "sixteen_bit")
+_IMAGE_SETTINGS = ("size", "resize", "channels", "dtype", "sixteen_bit", "clip", "nodata", "normalize")
 """Settings of the section `input` that are in the fingerprint of the prepared images."""
 
 

@@ -163,8 +163,9 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
 def _statistics(section: Input) -> list[str]:
     if section.normalize != "dataset" or section.mean is None or section.std is None:
         return []
-    mean, std = (", ".join(f"{255 * value:.4g}" for value in values) for values in (section.mean, section.std))
-    return [f"normalize  mean {mean}; deviation {std}, of 0 to 255"]
+    top = section.value_range
+    mean, std = (", ".join(f"{top * value:.4g}" for value in values) for values in (section.mean, section.std))
+    return [f"normalize  mean {mean}; deviation {std}" + (f", of 0 to {top:g}" if top > 1 else "")]
 
 
 def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:

@@ -42,7 +42,8 @@ def notes_for_weights(recipe: Resolved, dataset: Dataset, objective: Objective) 
     from importlib.metadata import version
 
     normalize: Any = objective.normalize
-    statistics = {"mean": normalize.mean.flatten().tolist(), "std": normalize.std.flatten().tolist()}
+    statistics = {name: getattr(normalize, name).flatten().tolist() for name in ("mean", "std")}
+    statistics["value_range"] = normalize.value_range
     return {
         RECIPE: recipe.yaml(),
         TASK: json.dumps(asdict(dataset.task)),
@@ -229,7 +230,7 @@ class Run:
     def preprocess(self, image: NDArray[Any] | Path | str) -> Tensor:
         """Return an image as the network takes it: resized and normalised.
 
-        Shape: uint8 or uint16 `[H, W]` or `[H, W, C]`, or a file, to float32 `[1, C, h, w]`.
+        Shape: uint8, uint16 or float32 `[H, W]` or `[H, W, C]`, or a file, to float32 `[1, C, h, w]`.
 
         Raises:
             SegregError: the file can't be read, or its channels don't fit.
@@ -238,11 +239,13 @@ class Run:
         import torch
 
         from segreg.data import fit_image
-        from segreg.data.images import fit_channels, to_uint8
+        from segreg.data.values import as_network_input, image_statistics, read_values
 
         pixels, name = read_pixels(image)
         section = self.network.input
-        fitted = fit_image(to_uint8(fit_channels(pixels, section.channels, name), section.sixteen_bit, name), section)
+        values, invalid = read_values(pixels, section, name)
+        statistics = image_statistics(values, invalid) if section.per_image else None
+        fitted = as_network_input(fit_image(values, section), section, statistics)
         # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
         own = torch.from_numpy(np.require(fitted, requirements=["C", "W"]))
         normalized: Tensor = self._notes.normalize()(own.permute(2, 0, 1)[None])
@@ -258,8 +261,8 @@ class Run:
     ) -> NDArray[np.uint8]:
         """Return predicted labels at the image's own size.
 
-        Shape: uint8 or uint16 `[H, W]` or `[H, W, C]`, or a file, to uint8 labels `[H, W]` (binary 0/1, multiclass
-        0..K-1), or 0/1 `[K, H, W]` if multilabel.
+        Shape: uint8, uint16 or float32 `[H, W]` or `[H, W, C]`, or a file, to uint8 labels `[H, W]` (binary 0/1,
+        multiclass 0..K-1), or 0/1 `[K, H, W]` if multilabel.
 
         Args:
             image: what to predict.
@@ -396,8 +399,7 @@ class _Notes:
         from segreg.models.segmenter import Normalize
 
         with self._understood():
-            statistics = json.loads(self.values[NORMALIZE])
-            return Normalize(statistics["mean"], statistics["std"])
+            return Normalize(**json.loads(self.values[NORMALIZE]))
 
     @contextlib.contextmanager
     def _understood(self) -> Iterator[None]:
@@ -427,9 +429,9 @@ def read_pixels(image: NDArray[Any] | Path | str, config: InferenceConfig | None
     if isinstance(image, (str, Path)):
         return read_image(Path(image), in_tiles=config is not None and config.tile is not None), Path(image)
     pixels = np.asarray(image)
-    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim not in (2, 3) or 0 in pixels.shape:
+    if pixels.dtype.kind not in "buif" or pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise SegregError(
             f"the image has shape {list(pixels.shape)} and type {pixels.dtype}; "
-            "it must be uint8 or uint16, [H, W] or [H, W, C]"
+            "it must be uint8, uint16 or float32, [H, W] or [H, W, C]"
         )
     return pixels, Path("the image")

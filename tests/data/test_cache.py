@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from segreg.config.sections import Input
 from segreg.data import BatchLoader
 from segreg.data import cache as cache_module
+from segreg.data.cache import original_mask
 from segreg.data.cache_folder import clear, entry_folder, list_entries, new_folder
 from segreg.data.native import prepare
 from segreg.data.resize import fit_image, fit_mask, placement
@@ -187,14 +189,94 @@ def test_what_is_no_file_is_known_by_what_is_read(memory):
     assert prepare(other, SMALL).folder != first.folder
 
 
-def test_sixteen_bits_become_eight(tmp_path):
-    dataset = Dataset(
-        Task(("x",), "binary"),
-        [Sample("a", tmp_path / "a.tif", tmp_path / "m.tif")],
-        lambda _: np.full((16, 16), 257 * 130, np.uint16),
-        lambda _: np.zeros((16, 16), np.uint8),
-    )
-    assert (prepare(dataset, SMALL).images == 130).all()
+def of_arrays(*images, masks=None):
+    """Return a data set of these images."""
+    samples = [Sample(f"s{i}", Path(f"{i}.tif"), Path(f"{i}_mask.png")) for i in range(len(images))]
+    masks = masks or [np.zeros(image.shape[:2], np.uint8) for image in images]
+    by_id = {sample.id: (image, mask) for sample, image, mask in zip(samples, images, masks, strict=True)}
+    return Dataset(Task(("x",), "binary"), samples, lambda s: by_id[s.id][0], lambda s: by_id[s.id][1])
+
+
+def test_sixteen_bits_are_kept_or_become_eight(cache):
+    dataset = of_arrays(np.full((16, 16), 257 * 130, np.uint16))
+    kept = prepare(dataset, SMALL)
+    assert (kept.images == 257 * 130).all()
+    assert kept.input.dtype == "uint16"
+    reduced = prepare(dataset, replace(SMALL, sixteen_bit="full_range"))
+    assert (reduced.images == 130).all()
+    assert reduced.input.dtype == "uint8"
+    assert reduced.statistics is None
+
+
+def test_the_widest_integers_are_the_data_sets_type(cache):
+    wide, narrow = np.full((9, 9), 1000, np.uint16), np.full((9, 9), 7, np.uint8)
+    dataset = of_arrays(narrow, narrow, wide, narrow)
+    prepared = prepare(dataset, SMALL)
+    assert prepared.input.dtype == "uint16"
+    assert [int(image.max()) for image in prepared.images] == [7 * 257, 7 * 257, 1000, 7 * 257]
+    # Found again, whether or not the type is known by then, and not taken for that of a part of the images.
+    assert prepare(dataset, SMALL).folder == prepare(dataset, prepared.input).folder == prepared.folder
+    asked = prepare(dataset, replace(SMALL, dtype="uint16"), indices=[0, 1])
+    assert asked.images.max() == 7 * 257
+    assert prepare(dataset, SMALL, indices=[0, 1]).images.max() == 7
+    with pytest.raises(SegregError, match=r"2\.tif: has 16 bits(.|\n)*input\.sixteen_bit"):
+        prepare(dataset, replace(SMALL, dtype="uint8"))
+    with pytest.raises(SegregError, match=r"4\.tif: holds floating-point values, and \d\.tif"):
+        prepare(of_arrays(narrow, narrow, wide, narrow, narrow.astype(np.float32)), SMALL)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_wide_values_are_resized_and_letterboxed(cache, dtype):
+    ramp = np.add.outer(np.arange(64), np.arange(32)).astype(dtype) * 600
+    prepared = prepare(of_arrays(ramp), replace(SMALL, channels=1, resize="letterbox"))
+    image, mask = prepared.sample(0)
+    place = placement((64, 32), prepared.input)
+    inside = image[place.rows, place.columns, 0].astype(float)
+    expected = ramp.reshape(16, 4, 8, 4).astype(float).mean((1, 3))
+    assert np.abs(inside - expected)[2:-2, 2:-2].max() < 2
+    assert (mask[:, 0] == 255).all()
+    np.testing.assert_allclose(image[:, 0], 0 if dtype == "uint16" else ramp.mean(), rtol=1e-6)
+
+
+def test_invalid_pixels_are_ignored_and_filled(cache):
+    image = np.random.default_rng(0).normal(-40, 9, (16, 16, 3)).astype(np.float32)
+    image[:4, :4, 1] = np.nan
+    image[8:, 8:, 2] = -1000
+    masks = [np.ones((16, 16), np.uint8)]
+    prepared = prepare(of_arrays(image, masks=masks), replace(SMALL, nodata=-1000))
+    invalid = np.zeros((16, 16), np.bool_)
+    invalid[:4, :4] = invalid[8:, 8:] = True
+    np.testing.assert_array_equal(prepared.masks[0], np.where(invalid, 255, 1))
+    np.testing.assert_array_equal(prepared.images[0][~invalid], image[~invalid])
+    np.testing.assert_allclose(prepared.images[0][invalid], np.tile(image[~invalid].mean(0), (80, 1)), rtol=1e-5)
+    assert prepared.labels.tolist() == [[0, 256 - 80, 80]]
+    dataset, input = of_arrays(image, masks=masks), prepared.input  # noqa: A001
+    np.testing.assert_array_equal(original_mask(dataset, dataset.samples[0], input), prepared.masks[0])
+    assert prepared.channel_statistics([0])[0] == pytest.approx(image[~invalid].astype(float).mean(0), rel=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_statistics_of_wide_images_are_numpys_in_any_order(cache, dtype):
+    drawn = np.random.default_rng(0)
+    images = [(drawn.random((16, 16, 3)) * 900 + 100 * i).astype(dtype) for i in range(5)]
+    prepared = prepare(of_arrays(*images), SMALL)
+    mean, std = prepared.channel_statistics([0, 2, 3])
+    chosen = np.concatenate([images[i].reshape(-1, 3).astype(float) for i in (0, 2, 3)])
+    chosen /= prepared.input.value_range
+    np.testing.assert_allclose((mean, std), (chosen.mean(0), chosen.std(0)), rtol=1e-12)
+    assert prepared.channel_statistics([3, 0, 2]) == (mean, std)
+    with pytest.raises(SegregError, match=r"channel 1, channel 2 and channel 3 of 3.*have the value 7"):
+        prepare(of_arrays(np.full((16, 16), 7, dtype)), SMALL).channel_statistics([0])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_batches_of_z_scores_are_of_the_whole_image(cache, dtype):
+    image = (np.random.default_rng(0).random((16, 16, 3)) * 200).astype(dtype)
+    prepared = pickle.loads(pickle.dumps(prepare(of_arrays(image), replace(SMALL, normalize="per_image"))))
+    found = prepared.network_input(0, prepared.images[0][2:5, 3:9])
+    expected = (image.astype(float) - image.mean((0, 1), float)) / image.std((0, 1), float)
+    np.testing.assert_allclose(found, expected[2:5, 3:9], atol=1e-5)
+    assert found.dtype == np.float32
 
 
 def test_every_wrong_file_is_reported_and_nothing_is_kept(files, cache):
@@ -254,8 +336,8 @@ def test_what_a_reader_may_not_give_is_reported(tmp_path):
     def attempt(image, mask, task=None):
         prepare(Dataset(task or Task(("x",), "binary"), [sample], lambda _: image, lambda _: mask), SMALL)
 
-    with pytest.raises(SegregError, match=r"image of shape \[8, 8, 3\] and type float64; it must be uint8 or uint16"):
-        attempt(good_image.astype(float), good_mask)
+    with pytest.raises(SegregError, match=r"image of shape \[8, 8, 3\] and type complex128; it must be \[H, W\]"):
+        attempt(good_image.astype(complex), good_mask)
     with pytest.raises(SegregError, match=r"mask of shape \[8, 8\] and type int64; .* must be uint8, \[H, W\]"):
         attempt(good_image, good_mask.astype(np.int64))
     with pytest.raises(SegregError, match=r"must be uint8, \[2, H, W\]"):

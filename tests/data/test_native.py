@@ -107,7 +107,7 @@ def test_samples_have_their_own_size_and_what_is_known_of_them(native, data):
         assert np.array_equal(image, data.read_image(sample))
         assert np.array_equal(mask, data.read_mask(sample))
         assert native.original_size(index) == SIZES[index]
-        assert np.allclose(native.means[index], image.mean(axis=(0, 1)))
+        assert np.allclose(native.image_statistics(index).mean, image.mean(axis=(0, 1)))
         assert np.array_equal(native.labels[index][:3], np.bincount(mask.ravel(), minlength=3))
 
 
@@ -193,7 +193,7 @@ def test_what_an_image_lacks_is_its_mean_and_ignored(native):
     assert (mask[20:] == 255).all()
     assert (mask[:, 31:] == 255).all()
     assert (mask[:20, :31] != 255).all()
-    assert np.array_equal(image[31, 31], np.rint(native.means[0]).astype(np.uint8))
+    assert np.array_equal(image[31, 31], np.rint(native.image_statistics(0).mean).astype(np.uint8))
 
 
 def test_the_crop_in_the_middle(native):

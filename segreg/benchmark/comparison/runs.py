@@ -7,7 +7,6 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -221,11 +220,11 @@ def _png(image: NDArray[Any], labels: NDArray[np.uint8] | None, task: Task) -> b
     """Return a PNG of the image with labels drawn into it, reduced to the size that a page shows."""
     from PIL import Image
 
-    from segreg.data.images import to_uint8
+    from segreg.data.values import as_shown
     from segreg.visualize.colours import class_colours
     from segreg.visualize.overlay import as_rgb, overlay
 
-    pixels = to_uint8(image, "min_max", Path())
+    pixels = as_shown(image)
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
     if labels is None:
         drawn = as_rgb(pixels)

@@ -11,7 +11,6 @@ import numpy as np
 
 from segreg.config.sections import Input, Split
 from segreg.data import SPLITS, SplitName, divide
-from segreg.data.cache import constant_channels
 from segreg.data.inspection.checks import (
     Finding,
     FindingCase,
@@ -32,6 +31,7 @@ from segreg.data.inspection.scan import (
     suggested_weights,
 )
 from segreg.data.resize import format_size
+from segreg.data.values import constant_channels
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
 from segreg.runtime.layout import Block, Column, Table, plain

@@ -15,6 +15,7 @@ from segreg.config.sections import Input
 from segreg.data.cache import allowed_labels, array_digest, fitted_sample, label_counts, wrong_labels
 from segreg.data.images import drops_alpha, read_labels
 from segreg.data.resize import format_size, placement
+from segreg.data.values import as_shown
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
@@ -145,16 +146,13 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return a small grey image, stretched to a square; 16-bit values over the range that they have.
+    """Return a small grey image, stretched to a square; of more bits as it is shown (`as_shown`).
 
-    Shape: `[H, W]` or `[H, W, C]`, uint8 or uint16, to uint8 `[64, 64]`.
+    Shape: `[H, W]` or `[H, W, C]` of any type to uint8 `[64, 64]`.
     """
     from PIL import Image
 
-    channels = image[..., np.newaxis] if image.ndim == 2 else image[..., :3]
-    if channels.dtype != np.uint8:
-        low, high = int(channels.min()), int(channels.max())
-        channels = ((channels.astype(np.float32) - low) * (255.0 / max(1, high - low))).astype(np.uint8)
+    channels = as_shown(image[..., np.newaxis] if image.ndim == 2 else image[..., :3])
     planes = [Image.fromarray(np.ascontiguousarray(channels[..., c])) for c in range(channels.shape[2])]
     small = [np.asarray(plane.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) for plane in planes]
     return np.mean(small, axis=0).round().astype(np.uint8)
@@ -164,7 +162,7 @@ def _read(read: Callable[[], NDArray[Any]], file: Path) -> tuple[NDArray[Any] | 
     """Return the values that are read, or None and why there are none."""
     try:
         values = read()
-        if values.ndim < 2 or 0 in values.shape or values.dtype.kind not in "ui":
+        if values.ndim < 2 or 0 in values.shape or values.dtype.kind not in "buif":
             raise SegregError(f"the data set gave an array of shape {list(values.shape)} and type {values.dtype}")
     except Exception as error:  # decoders and plugins raise whatever they stumble over
         problems = error.problems if isinstance(error, SegregError) else ()
