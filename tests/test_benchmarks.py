@@ -39,6 +39,14 @@ def test_help_says_what_is_measured(script):
     assert "--rounds" in printed
 
 
+def test_the_bytes_of_a_crop_do_not_grow_with_the_image(tmp_path):
+    words = ("reads", "--megapixels", 0.5, 2, "--crops", 5, "--crop", 64, "--folder", tmp_path)
+    ran(BENCHMARKS / "crops.py", *words, "--json", tmp_path / "rows.json")
+    small, large = json.loads((tmp_path / "rows.json").read_text())
+    assert small["asked"] <= 1.5 * 4 * 128 * 128 * 4  # four blocks of 128 x 128 pixels, with their masks
+    assert large["asked"] <= 1.5 * 4 * 128 * 128 * 4
+
+
 def test_the_parent_imports_nothing_heavy():
     names = "training, evaluation"
     ran("-c", f"import sys; sys.path.insert(0, {str(BENCHMARKS)!r}); import {names}; assert 'torch' not in sys.modules "
