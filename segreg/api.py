@@ -70,9 +70,10 @@ def run_recipe(
         progress: a moving bar, plain lines, nothing, or what fits the terminal or notebook.
         data: in place of the recipe's dataset: a `Dataset`, any object with `__len__` and `__getitem__` of
             `(image, mask)`, such as a torch Dataset, or a mapping from "train", "val" and "test" to such, whose splits
-            are taken as they are. Images are arrays `[H, W]` or `[H, W, C]` of uint8 or uint16, PIL images, or tensors
-            `[C, H, W]` of uint8; float ones where each value is exactly k/255. Masks are integers `[H, W]`, or
-            `[K, H, W]` if multilabel, 255 = ignored. Each sample must be the same whenever it is read.
+            are taken as they are. Images are arrays `[H, W]` or `[H, W, C]`, PIL images, or tensors `[C, H, W]`, of
+            uint8, uint16 or float32; float ones are 8-bit where those of the first image are exactly k/255. Masks are
+            integers `[H, W]`, or `[K, H, W]` if multilabel, 255 = ignored. Each sample must be the same whenever it is
+            read.
         classes: of `data`; None: `classes` in the recipe's section dataset, or the object's attribute.
 
     Raises:
@@ -265,7 +266,7 @@ def predict(
 
     Args:
         run: a run, or its directory.
-        images: files, folders and wildcards; without `out` arrays as well, uint8 or uint16 `[H, W]` or `[H, W, C]`.
+        images: files, folders and wildcards; without `out` arrays `[H, W]` or `[H, W, C]` as well.
         out: the folder for masks; a summary of what was predicted is returned then.
         kinds: with `out`, what is written beside masks: "probabilities", "coloured", "overlays", "strips".
         weights: of the best epoch or of the last one.

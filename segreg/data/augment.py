@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from segreg.config.sections import Input
 from segreg.data.resize import format_size
 from segreg.errors import SegregError, listed
 from segreg.task import IGNORE_INDEX, Task
@@ -59,11 +60,12 @@ class Augmentation:
         self.steps = [albumentations.Compose([copy.deepcopy(transform)]) for transform in transforms]
 
     def __call__(
-        self, image: NDArray[np.uint8], mask: NDArray[np.uint8], *seed: object
-    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        self, image: NDArray[Any], mask: NDArray[np.uint8], *seed: object
+    ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Return the augmented image and mask; the same seed gives the same.
 
-        Shape: image uint8 `[H, W, C]`, mask uint8 `[H, W]` or `[K, H, W]`; the same is returned.
+        Shape: image `[H, W, C]` of uint8, or of a type that `refuse_type` allows, and mask uint8 `[H, W]` or
+        `[K, H, W]`; the same is returned.
 
         Raises:
             SegregError: a transform failed, changed size or type, or gave other labels; the message names it.
@@ -107,6 +109,45 @@ class Augmentation:
                     hint=f"give it settings that do something, or leave it out\n{_PARTS_OF_IMAGES}",
                 )
 
+    def refuse_type(
+        self,
+        image_shape: tuple[int, ...],
+        mask_shape: tuple[int, ...],
+        input: Input,  # noqa: A002
+    ) -> None:
+        """Refuse a transform that does something else to the values of `input.dtype` than to 8-bit ones.
+
+        With the same seed, 16-bit values, and those that `input.clip` brings into [0, 1], must become what 8-bit ones
+        become, scaled. Floating-point values in their own units have no ends: scaling and shifting them before must be
+        the same as after, as it is where pixels are moved or averaged. A quarter of the pixels may differ, since what
+        is filled in has a fixed value.
+
+        Raises:
+            SegregError: a transform fails or does something else; the message names it.
+        """
+        if input.dtype == "uint8":
+            return
+        own_units = input.dtype == "float32" and input.clip is None
+        factor, offset = (40.0, -3000.0) if own_units else (input.value_range / 255, 0.0)
+        base: NDArray[Any] = np.random.default_rng(0).integers(0, 256, image_shape, dtype=np.uint8)
+        base = base.astype(np.float32) if own_units else base
+        wide = (base * factor + offset).astype(input.dtype)
+        mask = np.zeros(mask_shape, np.uint8)
+        for step, name in zip(self.steps, self.names, strict=True):
+            certain = copy.deepcopy(step)
+            certain.transforms[0].p = 1.0
+            for attempt in range(TRIES):
+                seed = ("try a type", attempt)
+                try:
+                    wanted, labels = _stepped(certain, name, base.copy(), mask.copy(), generators(*seed))
+                    found, _ = _stepped(certain, name, wide.copy(), mask.copy(), generators(*seed))
+                except SegregError as error:
+                    raise _needs_bytes(name, input) from error
+                counts = (labels if labels.ndim == 2 else labels[0]) != IGNORE_INDEX
+                apart = np.abs((found.astype(np.float64) - offset) / factor - wanted) > 2
+                if counts.any() and apart[counts].mean() > 0.25:
+                    raise _needs_bytes(name, input)
+
     def try_out(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> None:
         """Try every transform on a drawn sample of these shapes, whatever its probability.
 
@@ -132,6 +173,15 @@ class Augmentation:
                     )
 
 
+def _needs_bytes(name: str, input: Input) -> SegregError:  # noqa: A002
+    hint = "leave it out; flips, turns and scalings take any values"
+    if input.dtype == "uint16":
+        hint += ". Or set input.sixteen_bit: full_range or min_max, which reduce the images to 8 bits"
+    elif input.clip is None:
+        hint += ". Some others need values in [0, 1], into which input.clip: [0.5, 99.5] brings those of each image"
+    return SegregError(f'the augmentation "{name}" needs 8-bit images, and these have {input.dtype} values', hint=hint)
+
+
 def generators(*seed: object) -> tuple[np.random.Generator, random.Random]:
     """Return what a sample's augmentations draw from, in turn; it depends on the seed's words alone."""
     words = "/".join(map(str, seed)).encode(errors="surrogatepass")
@@ -142,10 +192,10 @@ def generators(*seed: object) -> tuple[np.random.Generator, random.Random]:
 def _stepped(
     step: Any,
     name: str,
-    image: NDArray[np.uint8],
+    image: NDArray[Any],
     mask: NDArray[np.uint8],
     generators: tuple[np.random.Generator, random.Random],
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     # Not set_random_seed: it gives each transform of a composition a generator of its own with one and the same seed,
     # so that two flips with p=0.5 would always happen together. Here all draw from one, in turn.
     step.set_random_state(*generators)
@@ -166,10 +216,10 @@ def _stepped(
     # Some drop an axis of length one.
     after = after[..., np.newaxis] if after.ndim == 2 else after
     labels = labels[..., np.newaxis] if layered and labels.ndim == 2 else labels
-    if after.dtype != np.uint8 or labels.dtype != np.uint8:
-        found = after.dtype if after.dtype != np.uint8 else labels.dtype
+    if after.dtype != image.dtype or labels.dtype != np.uint8:
+        was, found = (image.dtype, after.dtype) if after.dtype != image.dtype else (np.dtype(np.uint8), labels.dtype)
         raise SegregError(
-            f'the augmentation "{name}" turns uint8 values into {found}; images must stay uint8',
+            f'the augmentation "{name}" turns {was} values into {found}; images must stay {was}',
             hint="leave it out: segreg normalises by itself, as the section input says",
         )
     if after.shape != image.shape or labels.shape != given.shape:

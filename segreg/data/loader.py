@@ -137,6 +137,7 @@ class BatchLoader:
             augmentation = Augmentation(augment, prepared.task)
             augmentation.try_out(*shapes)
             augmentation.refuse_idle(*shapes)
+            augmentation.refuse_type(*shapes, prepared.input)
         self._times: NDArray[np.float64] | None = None
         if isinstance(prepared, NativeDataset) and crops is not None and order == "shuffled":
             self._times = crops.times(prepared, self.indices)

@@ -11,6 +11,7 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from segreg.data.images import as_known_type
 from segreg.data.split import SPLITS
 from segreg.errors import SegregError, listed, with_article
 from segreg.registry.entry import Entry
@@ -186,6 +188,16 @@ class _Pairs:
         self.last = threading.local()
         self.digests: dict[int, bytes] = {}
 
+    @cached_property
+    def of_to_tensor(self) -> bool:
+        """Whether the first image has floating-point values that are all k/255: 8-bit values as ToTensor gives them."""
+        try:
+            with self.lock:
+                first = _array(self.data[0][0])
+        except Exception:  # reading it as a sample tells what is wrong
+            return False
+        return first.dtype.kind == "f" and _levels(first) is not None
+
     def name(self, index: int) -> str:
         return f"{self.title}[{index}]"
 
@@ -193,7 +205,7 @@ class _Pairs:
         return SegregError(f"{self.name(index)}: {what}", hint=hint)
 
     def read(self, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Return an image `[H, W]` or `[H, W, C]`, uint8 or uint16, and its mask, uint8 `[H, W]` or `[K, H, W]`."""
+        """Return an image `[H, W]` or `[H, W, C]`, uint8, uint16 or float32, and its mask, uint8 `[(K,) H, W]`."""
         if getattr(self.last, "index", None) == index:
             pair: tuple[NDArray[Any], NDArray[np.uint8]] = self.last.pair
             return pair
@@ -234,19 +246,19 @@ class _Pairs:
         if values.ndim not in (2, 3) or 0 in values.shape:
             expected = "[H, W] or [C, H, W]" if _is_tensor(image) else "[H, W] or [H, W, C]"
             raise self.wrong(index, f"the image has the shape {list(values.shape)}; {expected} was expected")
-        if values.dtype.kind == "f":
-            levels = np.round(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
-            if not np.array_equal((levels / np.float32(255)).astype(np.float32), values.astype(np.float32)):
+        if values.dtype.kind == "f" and self.of_to_tensor:
+            levels = _levels(values)
+            if levels is None:
                 raise self.wrong(
                     index,
-                    f"the image is {values.dtype}, and its values are not k/255",
-                    "give uint8, or uint16 for more than 8 bits, without normalisation: segreg normalises as "
-                    "input.normalize says. Values of ToTensor, k/255 in [0, 1], are taken as they are exact",
+                    f"the image is {values.dtype}, and its values are not k/255, as those of the first image are",
+                    "give all images as ToTensor does, k/255 in [0, 1], which is taken for the 8-bit image it came "
+                    "from; or as uint8; or all in their own units, without normalisation: input.normalize does that",
                 )
             values = levels
-        if values.dtype not in (np.uint8, np.uint16):
-            raise self.wrong(index, f"the image is {values.dtype}; uint8 or uint16 was expected")
-        return np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))
+        if values.dtype.kind != "f" and values.dtype not in (np.uint8, np.uint16):
+            raise self.wrong(index, f"the image is {values.dtype}; uint8, uint16 or float32 was expected")
+        return np.ascontiguousarray(as_known_type(values, Path(self.name(index))))
 
     def _mask(self, index: int, mask: Any) -> NDArray[np.uint8]:
         if mask is None:
@@ -262,6 +274,13 @@ class _Pairs:
             hint = f"{IGNORE_INDEX} is what is ignored"
             raise self.wrong(index, f"the mask has the value {number}, which is not a class", hint)
         return np.ascontiguousarray(values, dtype=np.uint8)
+
+
+def _levels(values: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """Return k of values that are all exactly k/255, or None."""
+    levels = np.round(np.clip(np.nan_to_num(values), 0, 1) * 255).astype(np.uint8)
+    exact = np.array_equal((levels / np.float32(255)).astype(np.float32), values.astype(np.float32))
+    return levels if exact else None
 
 
 def _is_tensor(value: Any) -> bool:

@@ -110,6 +110,7 @@ class Assembly:
         chosen = [index for indices in splits.values() for index in indices]
         prepared = prepare_images(dataset, recipe, chosen, progress)
         recipe = dataclasses.replace(recipe, input=prepared.input)  # with the type of the values
+        _refuse_augmentations_of_bytes(recipe, dataset.task)
         if prepared.statistics is not None:
             known = [prepared.image_statistics(index) for index in splits["train"]]
             refuse_foreign_statistics(known, recipe.input)
@@ -208,6 +209,17 @@ def _tried_augmentation(recipe: Resolved, task: Task) -> Augmentation | None:
                 f"input.size: an image of {format_size((*size, recipe.input.channels))} does not fit into memory"
             ) from None
     return Augmentation(transforms, task) if transforms else None
+
+
+def _refuse_augmentations_of_bytes(recipe: Resolved, task: Task) -> None:
+    """Refuse transforms that don't go with the type of the values, reported with the recipe's place."""
+    size = recipe.input.size
+    for choice, transform in zip(recipe.augment, build.build_augmentations(recipe), strict=True):
+        try:
+            one = Augmentation([transform], task)
+            one.refuse_type((*size, recipe.input.channels), mask_shape(task, size), recipe.input)
+        except SegregError as error:
+            raise error.at(choice.place) from error
 
 
 def split_of(recipe: Resolved, dataset: Dataset, progress: Progress) -> dict[SplitName, list[int]]:

@@ -76,7 +76,6 @@ def test_sixteen_bits_and_several_masks_are_taken():
         ((IMAGE, MASK * 300), "the value 300"),
         ((IMAGE, MASK[:5]), "the sizes differ"),
         ((IMAGE, np.stack([MASK, MASK])), "the mask has the shape [2, 24, 32]"),
-        ((IMAGE / 256 - 0.5, MASK), "not k/255"),
         ((IMAGE.astype(np.int32), MASK), "the image is int32"),
         ((IMAGE[None], MASK), "the image has the shape [1, 24, 32, 3]"),
     ],
@@ -87,6 +86,17 @@ def test_what_is_wrong_is_named_by_the_index(pair, words):
         dataset.read_mask(dataset.samples[1])
     assert str(reported.value).startswith("data[1]: ")
     assert words in str(reported.value)
+
+
+def test_floating_point_images_are_as_the_first_one_is():
+    units = IMAGE.astype(np.float32) / 7 - 12
+    dataset = adapt([(units, MASK), (IMAGE.astype(np.float64) / 255, MASK)], ["spot"]).dataset
+    assert [dataset.read_image(sample).dtype for sample in dataset.samples] == ["float32", "float32"]
+    np.testing.assert_array_equal(dataset.read_image(dataset.samples[0]), units)
+    dataset = adapt([(IMAGE.astype(np.float32) / 255, MASK), (units, MASK)], ["spot"]).dataset
+    np.testing.assert_array_equal(dataset.read_image(dataset.samples[0]), IMAGE)
+    with pytest.raises(SegregError, match=r"data\[1\]: .* not k/255"):
+        dataset.read_image(dataset.samples[1])
 
 
 def test_an_exception_and_a_random_sample_are_named_by_the_index():

@@ -52,6 +52,8 @@ class Report:
         weights: suggested weights by formula, of the training split (of all where there is no split).
         sizes: how many images have each size, the most frequent first.
         formats: how many images have each depth and number of channels.
+        ranges: the least and the largest value of each channel in all images, as the network gets them.
+        invalid: share of the pixels that hold nothing, and are ignored, on average over the images.
         findings: what was found, errors first.
         pairs: samples that show the same thing, those across splits first.
         verdict: what the masks hold all in all, as a run reports it too.
@@ -63,6 +65,8 @@ class Report:
     weights: Mapping[str, Sequence[float | None]]
     sizes: Mapping[str, int]
     formats: Mapping[str, int]
+    ranges: Sequence[tuple[float, float]]
+    invalid: float
     findings: Sequence[Finding]
     pairs: Sequence[AlikePair]
     verdict: Verdict
@@ -84,6 +88,8 @@ class Report:
             "splits": {split: len(indices) for split, indices in self.splits.items()},
             "sizes": dict(self.sizes),
             "formats": dict(self.formats),
+            "ranges": [list(ends) for ends in self.ranges],
+            "invalid": self.invalid,
             "classes": {split: [asdict(share) for share in shares] for split, shares in self.shares.items()},
             "weights": {
                 name: {"formula": FORMULAS[name], "of": "train" if self.splits else "all",
@@ -107,6 +113,11 @@ class Report:
         counts = ", ".join(f"{split} {len(indices)}" for split, indices in self.splits.items())
         lines += [f"  split     {counts}"] if counts else []
         lines += [f"  sizes     {_counted(self.sizes)}", f"  channels  {_counted(self.formats)}"]
+        if self.ranges:
+            ends = [f"{low:.6g} to {high:.6g}" for low, high in self.ranges]
+            lines.append(f"  values    {', '.join(ends) if len(set(ends)) > 1 else ends[0]}")
+        if self.invalid:
+            lines.append(f"  invalid   {100 * self.invalid:.3g} % of the pixels hold nothing, and are ignored")
         lines += [*(f"  {fact}" for fact in self.verdict.facts(width=10)), ""]
         lines += [self._table(), *self._weights(), ""]
         for finding in self.findings:
@@ -199,6 +210,8 @@ def inspect(
         weights=suggested_weights(by_split.get("train", scanned), dataset.task),
         sizes=dict(sizes.most_common()),
         formats=dict(Counter(one.format for one in scanned if one.format).most_common()),
+        ranges=_ranges(scanned),
+        invalid=sum(one.invalid for one in scanned) / len(scanned),
         findings=in_order([*findings, *duplicates]),
         pairs=pairs,
         verdict=verdict,
@@ -207,13 +220,17 @@ def inspect(
 
 def _constant_channels(scanned: Sequence[Scanned]) -> list[Finding]:
     """Return the channels that have one value in all images, and so no statistics to normalise them by."""
+    problem = constant_channels(_ranges(scanned), sum(bool(one.ranges) for one in scanned))
+    why = "training stops before its first step"
+    return [Finding("error", "channel-constant", problem.message, why, problem.hint)] if problem else []
+
+
+def _ranges(scanned: Sequence[Scanned]) -> list[tuple[float, float]]:
+    """Return the least and the largest value of each channel in all images that go with the input."""
     known = np.array([one.ranges for one in scanned if one.ranges])
     if not len(known):
         return []
-    ends = zip(known[..., 0].min(axis=0).tolist(), known[..., 1].max(axis=0).tolist(), strict=True)
-    problem = constant_channels(list(ends), len(known))
-    why = "training stops before its first step"
-    return [Finding("error", "channel-constant", problem.message, why, problem.hint)] if problem else []
+    return list(zip(known[..., 0].min(axis=0).tolist(), known[..., 1].max(axis=0).tolist(), strict=True))
 
 
 def _splits(

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.config.sections import Input
-from segreg.data.cache import allowed_labels, array_digest, fitted_sample, label_counts, wrong_labels
+from segreg.data.cache import allowed_labels, array_digest, label_counts, read_sample, wrong_labels
 from segreg.data.images import drops_alpha, read_labels
-from segreg.data.resize import format_size, placement
+from segreg.data.resize import fit_image, fit_mask, format_size, placement
 from segreg.data.values import as_shown
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset
@@ -62,6 +62,7 @@ class Scanned:
         lost: labels that the mask has and that are gone at the input's size.
         drops_alpha: whether the image has an alpha channel that the network does not get.
         ranges: the least and the largest value of each channel as the network gets it.
+        invalid: share of the pixels that hold nothing, and are ignored.
     """
 
     index: int
@@ -76,7 +77,8 @@ class Scanned:
     counted: NDArray[np.int64] | None = None
     lost: tuple[int, ...] = ()
     drops_alpha: bool = False
-    ranges: tuple[tuple[int, int], ...] = ()
+    ranges: tuple[tuple[float, float], ...] = ()
+    invalid: float = 0.0
 
 
 def labels_of(task: Task) -> tuple[str, ...]:
@@ -130,19 +132,24 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
             values = listed([str(value) for value in wrong], quote="")
             faults.append(SampleProblem("mask-values", f"{sample.mask}: holds {values}; {allowed_labels(task)}"))
     lost: tuple[int, ...] = ()
-    ranges: tuple[tuple[int, int], ...] = ()
+    ranges: tuple[tuple[float, float], ...] = ()
+    share = 0.0
     alpha = image is not None and drops_alpha(image, input.channels, sample.image)
     if image is not None and mask is not None and not faults:
         read = dataclasses.replace(dataset, read_image=lambda _: image, read_mask=lambda _: mask)
         try:
-            seen, fitted, *_ = fitted_sample(read, sample, input)
+            whole, labels, _, invalid = read_sample(read, sample, input)
+            share = 0.0 if invalid is None else float(invalid.mean())
+            seen, fitted = fit_image(whole, input), fit_mask(labels, input)
             place = placement(image.shape[:2], input)
             inside = seen[place.rows, place.columns]
             ranges = tuple(zip(inside.min(axis=(0, 1)).tolist(), inside.max(axis=(0, 1)).tolist(), strict=True))
-            lost = tuple(sorted(_present(mask, task) - _present(fitted, task)))
+            lost = tuple(sorted(_present(labels, task) - _present(fitted, task)))
         except SegregError as error:
             faults += [SampleProblem("unfit", str(problem)) for problem in error.problems]
-    return Scanned(index, tuple(faults), lost=lost, drops_alpha=alpha, ranges=ranges, **_facts(image, mask, task))
+    return Scanned(
+        index, tuple(faults), lost=lost, drops_alpha=alpha, ranges=ranges, invalid=share, **_facts(image, mask, task)
+    )
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -209,6 +216,7 @@ def _format(image: NDArray[Any]) -> str:
     channels = 1 if image.ndim == 2 else image.shape[2]
     grey = channels == 3 and bool((image[..., :1] == image).all())
     words = f"{channels} channel{'s' * (channels > 1)}, {image.dtype.itemsize * 8} bits"
+    words += " (floating point)" if image.dtype.kind == "f" else ""
     return words + (", grey" if grey else "")
 
 

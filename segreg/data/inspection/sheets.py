@@ -19,6 +19,7 @@ from segreg.data.inspection.scan import labels_of
 from segreg.data.native import OneImage
 from segreg.data.resize import format_size
 from segreg.data.split import drawn
+from segreg.data.values import as_shown
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
 from segreg.task import IGNORE_INDEX, Task
@@ -136,10 +137,10 @@ def pair_sheet(
     return _sheet(rows, title, dataset.task)
 
 
-def _outlined(image: NDArray[np.uint8], mask: NDArray[np.uint8], task: Task) -> NDArray[np.uint8]:
+def _outlined(image: NDArray[Any], mask: NDArray[np.uint8], task: Task) -> NDArray[np.uint8]:
     """Return `[h, w, 3]` no larger than a panel: the image with each class's outline, ignored pixels dimmed."""
     shown = image[..., :3] if image.shape[-1] >= 3 else np.repeat(image[..., :1], 3, axis=-1)
-    shown, layers = _shrunk(shown, mask)
+    shown, layers = _shrunk(as_shown(shown), mask)
     ignored = (layers == IGNORE_INDEX).all(axis=0) if layers.ndim == 3 else layers == IGNORE_INDEX
     shown[ignored] //= 3
     for label, colour in _drawn_labels(task):
