@@ -149,7 +149,7 @@ def test_every_damaged_or_wrong_file_is_named(tmp_path):
     (tmp_path / "masks" / "2.png").write_bytes(b"no image at all")
     Image.fromarray(half() * np.uint8(7)).save(tmp_path / "masks" / "3.png")
     Image.fromarray(half((20, 40))).save(tmp_path / "masks" / "4.png")
-    Image.fromarray(np.full((40, 40), 300, np.uint16)).save(tmp_path / "images" / "5.png")
+    Image.fromarray(np.dstack([noise(5), noise(6)[..., :1]])).save(tmp_path / "images" / "5.png")
     report = report_of(folder(images=tmp_path / "images", masks=tmp_path / "masks"))
     assert report.in_error
     assert {name for name, finding in found(report).items() if finding.severity == "error"} == {
@@ -161,25 +161,25 @@ def test_every_damaged_or_wrong_file_is_named(tmp_path):
     assert reported(report, "sizes-differ") == [
         f"{tmp_path}/images/4.png: is 40x40 but its mask {tmp_path}/masks/4.png is 20x40 (height x width)"
     ]
-    assert "largest value is 300 of 65535" in reported(report, "unfit")[0]
+    assert "set input.channels: 4" in reported(report, "unfit")[0]
     for finding in report.findings:
         for case in finding.cases:
             assert case.message.count(str(tmp_path)) >= 1
             assert all(Path(file).exists() for file in case.files)
     # The others are counted all the same.
     assert report.shares["all"][1].images == 10
-    assert report.formats == {"3 channels, 8 bits": 9, "1 channel, 16 bits": 1}
+    assert report.formats == {"3 channels, 8 bits": 9, "4 channels, 8 bits": 1}
 
 
 def test_what_a_data_set_of_another_package_does_wrong_is_reported():
     dataset = in_memory(
         [half(), half(), half(), None, half().astype(np.int64), half() * np.uint8(9)],
-        images=[noise(0), ZeroDivisionError("by zero"), np.zeros((40, 40), np.float32), *map(noise, range(3, 6))],
+        images=[noise(0), ZeroDivisionError("by zero"), np.zeros((40, 40), complex), *map(noise, range(3, 6))],
     )
     report = report_of(dataset)
     assert reported(report, "image-unreadable") == [
         "images/1.png: can't be read: ZeroDivisionError: by zero",
-        "images/2.png: the data set gave an array of shape [40, 40] and type float32",
+        "images/2.png: the data set gave an array of shape [40, 40] and type complex128",
     ]
     assert reported(report, "mask-missing") == ["images/3.png: has no mask"]
     assert reported(report, "mask-values") == [
@@ -389,6 +389,7 @@ def test_the_report_formatted():
         "  split     train 2, val 1, test 1",
         "  sizes     40x40 (4)",
         "  channels  3 channels, 8 bits (4)",
+        "  values    24 to 233, 19 to 243, 13 to 244",
         "",
         "  pixels        all %  train %    val %   test %  images that show it",
         "  background     62.5       50       50      100                    4  (100 %)",
