@@ -8,6 +8,7 @@ from pathlib import Path
 from segreg.errors import Problem, SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
+from segreg_plugins.datasets.mask_files import read_colours
 from segreg_plugins.datasets.mask_values import Values, value_table
 from segreg_plugins.datasets.masks import read_image, read_index_mask, read_valued_mask
 from segreg_plugins.datasets.pairing import pairs_in
@@ -80,7 +81,7 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
     if problems:
         raise SegregError.of(problems)
     by_number = partial(read_index_mask, classes=len(CLASSES), ignore=VOID)
-    by_colour = partial(read_valued_mask, table=value_table(COLOURS, CLASSES)[1])
+    by_colour = partial(read_valued_mask, table=value_table(COLOURS, CLASSES)[1], read=read_colours)
     return Dataset(
         Task(CLASSES, "multiclass"),
         samples,
