@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.data import BatchLoader, PreprocessedDataset, restore
@@ -68,13 +69,21 @@ class Evaluator:
         """Return an evaluator with the metrics of the recipe."""
         return cls(recipe, predictor, dataset, prepared, build.build_metrics(recipe, dataset.task))
 
-    def scores(self, indices: Sequence[int], title: str, progress: Progress) -> Scores:
+    def scores(
+        self,
+        indices: Sequence[int],
+        title: str,
+        progress: Progress,
+        *,
+        known: Mapping[tuple[Any, ...], Tensor] = MappingProxyType({}),
+    ) -> Scores:
         """Score samples in their order; several processes share them, and all of them return all scores.
 
         Args:
             indices: of the samples in `Dataset.samples`.
             title: is shown with the progress.
             progress: shows it.
+            known: logits of batches that the network has predicted already, as `evaluate` takes them.
 
         Raises:
             SegregError: a mask holds labels that the task does not have.
@@ -87,6 +96,7 @@ class Evaluator:
                 task=self.dataset.task, threshold=settings.threshold,
                 device=self.predictor.device, precision=self.predictor.precision,
                 original=self._at_original_size if settings.resolution == "original" else None,
+                known=known,
             )  # fmt: skip
         scores = dataclasses.replace(scores, intervals=_intervals(scores, self.metrics, self.recipe.seed))
         return _in_recipe_order(scores, self.recipe)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError
@@ -58,6 +59,7 @@ def evaluate(
     device: torch.device,
     precision: Precision,
     original: Callable[[int, Tensor], tuple[Tensor, NDArray[np.uint8]]] | None = None,
+    known: Mapping[tuple[Any, ...], Tensor] = MappingProxyType({}),
 ) -> Scores:
     """Score every image of `batches`, together with those of other processes.
 
@@ -74,6 +76,7 @@ def evaluate(
         precision: the model's.
         original: returns, for a sample's index and its logits `[K, h, w]`, logits and mask at the image's own size;
             None scores at the input's size.
+        known: logits of batches that the model has predicted already, by the ids and the shape of their images.
     """
     import torch
 
@@ -101,7 +104,8 @@ def evaluate(
 
     for batch in batches:
         lengths.append(len(batch.ids))
-        logits = predict_logits(model, normalize, batch.images, device, precision)
+        if (logits := known.get((batch.ids, batch.images.shape))) is None:
+            logits = predict_logits(model, normalize, batch.images, device, precision)
         if original is None:
             score(logits, batch.targets.to(device).long(), batch.ids)
             continue

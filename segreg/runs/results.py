@@ -155,7 +155,7 @@ def score_run(
     split: SplitName = "test" if assembly.splits.get("test") else "val"
     evaluator = Evaluator.of(recipe, assembly.predictor(str(directory.path)), assembly.dataset, assembly.prepared)
     for name in dict.fromkeys(("val", split)):
-        scores = evaluator.scores(assembly.splits[name], f"scoring {name}", progress)
+        scores = evaluator.scores(assembly.splits[name], f"scoring {name}", progress, known=outcome.validated)
         results["metrics"][name] = scores.values
         results["intervals"][name] = scores.intervals
         results["definitions"] |= scores.definitions

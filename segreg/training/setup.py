@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
 from segreg.runtime.device import Precision, prepare_device
@@ -56,6 +56,7 @@ class Training:
         auto_split: whether a batch that does not fit into memory is computed in smaller micro-batches.
         compiled: whether the network is compiled.
         interrupted: whether a signal came that ends the training.
+        validated: the logits of the last epoch's validation, by the ids and the shape of a batch's images.
     """
 
     objective: Objective
@@ -75,6 +76,7 @@ class Training:
     auto_split: bool = True
     compiled: bool = False
     interrupted: bool = False
+    validated: dict[tuple[Any, ...], Tensor] = field(default_factory=dict)
 
     @property
     def eval_model(self) -> Objective:

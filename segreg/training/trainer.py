@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,9 @@ fused BatchNorm and ReLU of a GPU were expected to save a fifth of each step, of
 SHARE_OF_MEMORY = 0.5
 """How much of a computer's free memory a step may take where `train.batch_size` is `auto`."""
 
+MOST_KEPT = 1 << 27
+"""Bytes of logits that are kept of the last epoch's validation, so that its images need not be predicted again."""
+
 StopReason = Literal["finished", "early stopping", "time budget", "interrupted"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -93,6 +96,7 @@ class Outcome:
         seconds: time of the training, checkpoints and what came before a resume included.
         values: the last row of the history.
         weights: the best epoch's weights, or the last one's where there is no best; None before the first epoch's end.
+        validated: logits that those weights have given in this process, by the ids and the shape of a batch's images.
     """
 
     epochs: int
@@ -103,6 +107,7 @@ class Outcome:
     seconds: float
     values: Mapping[str, float]
     weights: Path | None
+    validated: Mapping[tuple[Any, ...], Tensor]
 
 
 def fit(
@@ -178,6 +183,7 @@ def fit(
         seconds=from_main(lambda: training_seconds(output.run_dir, state)),
         values=state.values,
         weights=output.run_dir / (BEST if state.best_epoch else LAST) if state.epoch else None,
+        validated=training.validated if state.best_epoch in (0, state.epoch) else {},
     )
 
 
@@ -422,11 +428,14 @@ def validation_pass(
     meter = LossMeter(f"validation, epoch {epoch}", training.device)
     note = LossNote(lambda: (meter.read(), meter.images))
     metrics.reset()
+    room = MOST_KEPT if epoch == training.settings.epochs else 0
     with progress.watch(f"epoch {epoch}/{training.settings.epochs} validation", len(val), "batches") as advance:
         for batch in val.epoch(0):
             images, targets = to_device(batch, training)
             # Neither compiled nor in micro-batches: as the same weights are scored afterwards.
             logits = predict_logits(own.model, own.normalize, images, training.device, training.precision)
+            if (room := room - logits.nbytes) >= 0:
+                training.validated[batch.ids, batch.images.shape] = logits
             metrics.update(logits, targets.long())
             meter.add(own.terms_of([logits], targets), batch.ids)
             advance(1, note() if note.due() else None)  # sync, at most once a second

@@ -56,6 +56,21 @@ def test_every_number_has_a_definition(finished):
     assert "foreground from probability 0.5" in pooled
 
 
+@pytest.mark.parametrize("ema", ["null", "0.5"])
+def test_what_the_last_epoch_has_predicted_is_not_predicted_again(tmp_path, ema):
+    words = ("train.epochs=1", "split.test=0", f"train.ema={ema}")
+    for name in ("once", "again"):
+        (tmp_path / name).mkdir()
+    with mock.patch("segreg.training.trainer.MOST_KEPT", 0):
+        again = tiny_runs.run(tmp_path / "again", *words)
+    with mock.patch("segreg.evaluation.scores.predict_logits", side_effect=AssertionError):
+        once = tiny_runs.run(tmp_path / "once", *words)
+    for name in ("metrics", "intervals", "overlays"):
+        assert once.results[name] == again.results[name]
+    for file in ("per_image.csv", "counts.csv"):
+        assert (once.directory.path / file).read_bytes() == (again.directory.path / file).read_bytes()
+
+
 def test_metrics_stand_in_the_recipes_order(tmp_path):
     run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.metrics=[recall, accuracy, dice]")
     names = [name.split(".")[0] for name in run.results["metrics"]["test"]]
