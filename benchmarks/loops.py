@@ -28,8 +28,10 @@ def segreg(case: Case, clock: Clock) -> None:
     from segreg.cli import main
 
     out = Path(case.recipe).parent / f"runs-{time.monotonic_ns()}"
-    if main(["run", case.recipe, *case.changed, "--quiet", "--out", str(out)]):
+    before, sys.argv = sys.argv, ["segreg", "run", case.recipe, *case.changed, "--quiet", "--out", str(out)]
+    if main():  # given no arguments it is the command, to the end of its process
         raise SystemExit(1)
+    sys.argv = before
     (history,) = out.rglob("history.jsonl")
     rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
     clock.epochs = [(case.train / row["images_per_second"], row["seconds"]) for row in rows]

@@ -255,7 +255,10 @@ def _overlays(directory: RunDirectory, scored: Scored) -> dict[str, Any]:
     """Return images with truth and prediction: the worst, the best, some sampled at random, and others."""
     files = sorted(directory.overlays.glob("*.png")) if directory.overlays.is_dir() else []
     groups = _groups(files, scored.results.get("overlays") or {}, scored.results.get("seed"))
-    shown = {heading: [_overlay(file, scored) for file in members[:_MAX_OVERLAYS]]
+    rows: dict[str, list[tuple[int, Mapping[str, Any]]]] = {}
+    for rank, row in enumerate(scored.ordered(), start=1) if files else ():
+        rows.setdefault(as_file_name(str(row["id"])), []).append((rank, row))
+    shown = {heading: [_overlay(file, scored, rows) for file in members[:_MAX_OVERLAYS]]
              for heading, members in groups.items() if members}  # fmt: skip
     return {"groups": shown, "count": len(files), "shown": sum(map(len, shown.values()))}
 
@@ -277,16 +280,23 @@ def _groups(files: Sequence[Path], chosen: Mapping[str, Sequence[Any]], seed: An
     return {**groups, heading: [file for file in files if file not in known]}
 
 
-def _overlay(file: Path, scored: Scored) -> tuple[Path, str, str]:
-    """Return file, name and scores of an overlay; without scores if two ids have become one file name."""
+def _overlay(
+    file: Path, scored: Scored, rows: Mapping[str, Sequence[tuple[int, Mapping[str, Any]]]]
+) -> tuple[Path, str, str]:
+    """Return file, name and scores of an overlay; without scores if two ids have become one file name.
+
+    Args:
+        file: the overlay.
+        scored: what was scored.
+        rows: the place from the worst and the row of each image, by the name that its id gives a file.
+    """
     stem = file.stem.partition("_")[2] or file.stem
-    ordered = scored.ordered()
-    found = [(rank, row) for rank, row in enumerate(ordered, start=1) if as_file_name(str(row["id"])) == stem]
+    found = rows.get(stem, ())
     if len(found) != 1:
         return file, stem, ""
     rank, row = found[0]
     scores = ", ".join(f"{name} {number(row[name])}" for name in scored.columns())
-    return file, str(row["id"]), f"{scores}; {rank} of {len(ordered)} from the worst"
+    return file, str(row["id"]), f"{scores}; {rank} of {len(scored.per_image)} from the worst"
 
 
 # Evaluations and the history
