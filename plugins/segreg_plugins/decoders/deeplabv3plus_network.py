@@ -110,10 +110,11 @@ class ASPP(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return features that see several scales."""
-        branches = [self.pointwise(features), *(branch(features) for branch in self.atrous)]
+        images = []  # computed first: the order decides in which order gradients are added up
         if self.image_pooling is not None:
             # Upsampling a single value bilinearly is repeating it.
-            branches.append(self.image_pooling(features).expand(-1, -1, *features.shape[-2:]))
+            images = [self.image_pooling(features).expand(-1, -1, *features.shape[-2:])]
+        branches = [self.pointwise(features), *(branch(features) for branch in self.atrous), *images]
         pooled: Tensor = self.dropout(self.project(torch.cat(branches, dim=1)))
         return pooled
 
