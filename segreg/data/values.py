@@ -76,8 +76,8 @@ def read_values(
     if values.dtype == np.uint16 and wanted == "uint8" and input.sixteen_bit == "keep":
         raise SegregError(
             f"{path}: has 16 bits a channel, and the network gets 8",
-            hint="input.sixteen_bit says how 16-bit values become 8-bit: full_range divides by 257, min_max stretches "
-            "each image; or train with 16-bit images among the others",
+            hint="give 8 bits; or train with 16-bit images, or with input.sixteen_bit: full_range (divides by 257) or "
+            "min_max (stretches each image)",
         )
     invalid = invalid_pixels(values, input)
     if values.dtype == np.uint8 and wanted == "uint16":

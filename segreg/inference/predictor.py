@@ -225,7 +225,9 @@ def prepare_image(
                 hint=f"predict it in tiles of {wants[0]}x{wants[1]}",
             )
     made: dict[Input, tuple[NDArray[Any], Statistics | None]] = {}
-    sections = [replace(predictor.input, size=(1, 1), resize="stretch") for predictor in predictors]
+    # Networks that were not prepared for any data are normalised as for 8 bits.
+    inputs = [replace(p.input, dtype="uint8") if p.input.dtype == "auto" else p.input for p in predictors]
+    sections = [replace(one, size=(1, 1), resize="stretch") for one in inputs]
     for section in sections:
         if section not in made:
             values, invalid = read_values(pixels, section, name)

@@ -169,7 +169,7 @@ def test_large_images_are_not_held_together(monkeypatch):
 
 @pytest.mark.parametrize("config", [InferenceConfig(), InferenceConfig(tile=(16, 16))], ids=["whole", "tiles"])
 def test_grey_full_alpha_and_16_bits_are_the_image_itself(config):
-    one, colours = predictor(size=3), drawn(40, 30)
+    one, colours = predictor(size=3, sixteen_bit="full_range"), drawn(40, 30)
     grey = colours[..., 0]
     assert_same = np.testing.assert_array_equal
     three = np.repeat(grey[..., None], 3, axis=2)

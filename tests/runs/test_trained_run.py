@@ -295,8 +295,8 @@ def test_grey_full_alpha_and_strange_memory_are_taken(finished):
     assert np.array_equal(finished.probabilities(grey[..., None]), expected)
     alpha = np.full((*grey.shape, 1), 255, np.uint8)
     assert np.array_equal(finished.probabilities(np.concatenate([three, alpha], axis=2)), expected)
-    deep = three.astype(np.uint16) * 257
-    assert np.array_equal(finished.probabilities(deep), expected)
+    with pytest.raises(SegregError, match=r"has 16 bits a channel(.|\n)*give 8 bits"):
+        finished.probabilities(three.astype(np.uint16) * 257)
     for size in ((40, 44), (32, 32)):  # resized, and as it is
         image = noise(*size, 3)
         turned = image[::-1, ::-1]
@@ -317,8 +317,10 @@ def test_16_bits_with_alpha_are_stretched_by_their_colours_alone(tmp_path):
 
 
 def test_what_can_not_be_predicted_is_reported(finished, tmp_path):
-    with pytest.raises(SegregError, match=r"shape \[40, 40, 3\] and type float64"):
+    with pytest.raises(SegregError, match="the image: holds values of type float32, and the network gets uint8"):
         finished.predict(np.zeros((40, 40, 3)))
+    with pytest.raises(SegregError, match=r"shape \[40, 40, 3\] and type complex128"):
+        finished.predict(np.zeros((40, 40, 3), complex))
     with pytest.raises(SegregError, match=r"shape \[5\]"):
         finished.predict(np.zeros(5, np.uint8))
     with pytest.raises(SegregError, match=r"shape \[0, 4, 3\]"):
