@@ -48,14 +48,14 @@ def ids_are_unique_and_stable(subject: Subject) -> None:
 
 
 def images_are_what_is_promised(subject: Subject) -> None:
-    """Images are uint8 or uint16, masks uint8 as the task has them, and both of one size."""
+    """Images are uint8, uint16 or float32, masks uint8 as the task has them, and both of one size."""
     dataset = _dataset(subject)
     for sample in _some(dataset):
         image = _read(dataset, sample, "image")
-        if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3) or 0 in image.shape:
+        if image.dtype not in (np.uint8, np.uint16, np.float32) or image.ndim not in (2, 3) or 0 in image.shape:
             raise Broken(
-                f'the image of "{sample.id}" is {image.dtype} of shape {list(image.shape)}; uint8 or uint16 of [H, W] '
-                "or [H, W, C] was expected",
+                f'the image of "{sample.id}" is {image.dtype} of shape {list(image.shape)}; uint8, uint16 or float32 '
+                "of [H, W] or [H, W, C] was expected",
                 at=dataset.read_image,
             )
         if sample.mask is None:

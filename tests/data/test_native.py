@@ -2,7 +2,9 @@
 
 import os
 import pickle
+from dataclasses import replace
 
+import albumentations
 import numpy as np
 import pytest
 import torch
@@ -319,3 +321,29 @@ def test_rules_that_can_not_be_kept_are_refused(native):
         large.refuse_too_large(native, range(6))
     assert "at most 300x257" in caught.value.problems[0].hint
     Crops(crop_input((512, 512)), Crop(scale=(0.5, 2.0)), native.task).refuse_too_large(native, range(6))
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+@pytest.mark.parametrize("normalize", ["dataset", "per_image"])
+def test_crops_keep_wide_values_and_ignore_what_holds_nothing(tmp_path, dtype, normalize):
+    narrow = dataset(tmp_path)
+    images = {
+        sample.id: (generator(number).random((*SIZES[number], 3)) * 9000 + 10).astype(dtype)
+        for number, sample in enumerate(narrow.samples)
+    }
+    images["s1"][:5, :5, 1] = 3
+    data = replace(narrow, read_image=lambda sample: images[sample.id])
+    native = prepare(data, replace(crop_input((128, 128)), nodata=3, normalize=normalize))
+    assert native.input.dtype == dtype
+    image, mask = native.sample(1)
+    assert (mask[:5, :5] == 255).all()
+    assert np.array_equal(image[5:], images["s1"][5:])
+    chosen = images["s1"][native.sample(1)[1] != 255].astype(float)
+    assert np.allclose(native.image_statistics(1).mean, chosen.mean(axis=0))
+    assert np.allclose(native.channel_statistics([1])[0], chosen.mean(axis=0) / native.input.value_range)
+    loader = BatchLoader(native, [1], batch_size=1, crops=crops(native), augment=[albumentations.HorizontalFlip(p=1)])
+    (batch,) = loader.epoch(0)
+    assert batch.images.dtype == torch.float32
+    seen = batch.images[0].permute(1, 2, 0).numpy()[:, ::-1]
+    wanted = image if normalize == "dataset" else (image - chosen.mean(axis=0)) / chosen.std(axis=0)
+    assert np.allclose(seen, wanted, atol=1e-4)

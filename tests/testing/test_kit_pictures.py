@@ -53,7 +53,7 @@ DATASETS = [
     (
         made_of(read_image=lambda sample: np.zeros((6, 8, 3))),
         "images_are_what_is_promised",
-        'the image of "0" is float64 of shape [6, 8, 3]; uint8 or uint16 of [H, W] or [H, W, C] was expected',
+        'the image of "0" is float64 of shape [6, 8, 3]; uint8, uint16 or float32 of [H, W] or [H, W, C] was expected',
     ),
     (
         made_of(read_mask=lambda sample: np.zeros((8, 6), np.uint8)),
