@@ -271,7 +271,7 @@ def predict(
         kinds: with `out`, what is written beside masks: "probabilities", "coloured", "overlays", "strips".
         weights: of the best epoch or of the last one.
         threshold: probability from which a pixel is foreground; None: the recipe's.
-        config: tiles and averaged views; None: the whole image as it is.
+        config: tiles, scales and flips; None: those of the recipe's section evaluate.
         device: "auto" takes a GPU where there is one.
         progress: as for `run_recipe`, with `out`.
 
@@ -280,7 +280,7 @@ def predict(
     """
     from segreg.inference.inputs import find_images
     from segreg.inference.predictions import predict_files
-    from segreg.inference.predictor import WHOLE_IMAGE, predict_labels, prepare_image
+    from segreg.inference.predictor import common_config, predict_labels, prepare_image, takes_any_size
     from segreg.inference.writer import KINDS as WRITTEN
     from segreg.inference.writer import Outputs
     from segreg.runs.trained_run import read_pixels
@@ -290,13 +290,14 @@ def predict(
     given = list(images) if several else [images]
     opened = _run(run)
     predictors = [opened.predictor(weights, device=device, precision="recipe")]
-    chosen = config or WHOLE_IMAGE
+    chosen = config or common_config(predictors)
     if out is None:
         found: list[Any] = []
         for image in given:
             named = isinstance(image, (str, Path))
             found += [each.file for each in find_images([str(image)])] if named else [image]
-        inputs = (prepare_image(predictors, *read_pixels(image, chosen), chosen) for image in found)
+        large = takes_any_size(predictors, chosen)
+        inputs = (prepare_image(predictors, *read_pixels(image, in_tiles=large), chosen) for image in found)
         return [predict_labels(predictors, image, chosen, threshold=threshold) for image in inputs]
     folder = Path(out)
     outputs = Outputs.of(folder, predictors[0].task, kinds, notices=[opened.notice])

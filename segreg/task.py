@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,8 @@ IGNORE_INDEX = 255
 
 LONGEST_NAME = 200
 """Characters that a class's name has at most: it is in every table and diagram."""
+_LARGEST = 88.0
+"""Of logits that are computed from probabilities; its sigmoid is 1 in float32, and -88 has one above 0."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,25 @@ class Task:
         """Return float32 probabilities `[B, K, H, W]` in [0, 1] for logits of the same shape."""
         logits = logits.float()
         return logits.softmax(dim=1) if self.mode == "multiclass" else logits.sigmoid()
+
+    def logits_of(self, probabilities: Tensor, *, threshold: float = 0.5) -> Tensor:
+        """Return finite float32 logits `[B, K, H, W]` that probabilities of the same shape, such as means, come from.
+
+        They have the labels of the probabilities, whatever rounding does to values that are close together.
+        """
+        if self.mode == "multiclass":
+            labels = self.labels_of(probabilities)
+            logits = probabilities.log().clamp_(min=-_LARGEST)
+            rounded = logits.max(dim=1).indices != labels
+            return logits.scatter_add_(1, labels.unsqueeze(1), rounded.unsqueeze(1) * 1e-5)
+        logits = probabilities.logit().clamp_(-_LARGEST, _LARGEST)
+        if threshold > 0:
+            edge = min(threshold, 1 - 1e-7)
+            edge = math.log(edge / (1 - edge))
+            least, most = edge + 1e-5 * max(1, abs(edge)), edge - 1e-5 * max(1, abs(edge))
+            chosen = probabilities >= threshold
+            logits = logits.clamp(min=least).where(chosen, logits.clamp(max=most))
+        return logits
 
     def labels(self, logits: Tensor, *, threshold: float = 0.5) -> Tensor:
         """Return predicted labels, int64.

@@ -137,6 +137,28 @@ def check_folder(out: Path | None, option: str = "--out") -> None:
         raise SegregError(f"{out} is a file", hint=f"{option} names a folder")
 
 
+def add_views(parser: argparse.ArgumentParser) -> None:
+    """Add `--flips` and `--scales`, at which an image is predicted and averaged."""
+    parser.add_argument(
+        "--flips",
+        choices=("none", "mirror", "flips"),
+        help="average over left-right (mirror), or also up-down and both (the recipe's evaluate.flips)",
+    )
+    parser.add_argument(
+        "--scales", metavar="S,S", help="average over these factors of the image's size (the recipe's evaluate.scales)"
+    )
+
+
+def scales_of(text: str) -> tuple[float, ...]:
+    """Return the numbers of "0.5,0.75,1"."""
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        raise SegregError(
+            f'--scales: "{text}" are not numbers', hint="they are parted by commas, for example: --scales 0.75,1,1.25"
+        ) from None
+
+
 def add_figures(parser: argparse.ArgumentParser) -> None:
     """Add the option that names a folder for figures."""
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures for a paper, as SVG and PDF")

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from segreg.cli.common import check_folder, files_and_overrides, print_json, shown_progress
+from segreg.cli.common import add_views, check_folder, files_and_overrides, print_json, scales_of, shown_progress
 from segreg.errors import SegregError
 from segreg.runtime.layout import show
 
@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   segreg evaluate RUN --threshold best                 the one with the best Dice on validation
   segreg evaluate RUN 'evaluate.metrics=[iou, boundary_iou]' input.size=[512,512]
   segreg evaluate RUN decoder.output_stride=8          finer features than it was trained with
+  segreg evaluate RUN --flips mirror --scales 0.5,0.75,1,1.25,1.5,1.75
   segreg evaluate RUN --precision float32              exact, where the run computed in bf16 or fp16
   segreg evaluate RUN --as smp --as sklearn            also the numbers that these libraries would print
 
@@ -36,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, metavar="RECIPE", help="score on this recipe's data set instead")
     parser.add_argument("--resolution", choices=("input", "original"), help="at which size masks are compared")
     parser.add_argument("--threshold", metavar="T|best", help="probability from which a pixel is foreground")
+    add_views(parser)
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="of which epoch (best)")
     parser.add_argument(
         "--as",
@@ -65,6 +67,10 @@ def execute(chosen: argparse.Namespace) -> int:
     if len(runs) != 1:
         raise SegregError(f"evaluate takes one run; these are {len(runs)}")
     run = load_run(runs[0])
+    if chosen.scales is not None:
+        overrides.append(f"evaluate.scales={list(scales_of(chosen.scales))}")
+    if chosen.flips is not None:
+        overrides.append(f"evaluate.flips={chosen.flips}")
     threshold = _threshold(chosen.threshold)
     check_folder(chosen.out)
     data = read_resolved(chosen.data) if chosen.data is not None else None

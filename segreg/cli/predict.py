@@ -7,9 +7,9 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.cli.common import print_json, shown_progress
+from segreg.cli.common import add_views, print_json, scales_of, shown_progress
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 
@@ -25,8 +25,9 @@ HELP = "predict images with a run's network, or with several runs' together"
 EXAMPLES = """examples:
   segreg predict runs/isic_v3plus/2026-01-31_12-00-00 photos --out predicted
   segreg predict RUN photo.jpg more/*.png 'deep/**/*.tif' --out predicted --overlays --probabilities
-  segreg predict RUN photos --out predicted --tile 512x512 --overlap 0.25 --scale 0.5
-  segreg predict RUN photos --out predicted --tta flips --colours colours.yaml --coloured
+  segreg predict RUN photos --out predicted --tile 512x512 --overlap 0.25
+  segreg predict RUN photos --out predicted --flips mirror --scales 0.5,0.75,1,1.25,1.5,1.75
+  segreg predict RUN photos --out predicted --colours colours.yaml --coloured
   segreg predict RUN photos --out predicted --strips --masks true_masks    image | truth | prediction | outlines
   segreg predict RUN photos --out predicted --as coco-polygons             annotations for a labelling program
   segreg predict RUN1 RUN2 RUN3 --images photos --out predicted    the mean of three runs
@@ -67,15 +68,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--values", choices=("index", "255"), help="of masks: class indices, or 0 and 255")
     parser.add_argument("--colours", type=Path, metavar="FILE", help="YAML or JSON: class: [r, g, b] or '#rrggbb'")
     parser.add_argument("--threshold", type=float, help="probability from which a pixel is foreground (the recipe's)")
-    parser.add_argument("--tile", metavar="HxW", help="look at tiles of this size instead of the whole, resized image")
-    parser.add_argument("--overlap", type=float, help="share of a tile that the next one covers too (0.25)")
-    parser.add_argument("--scale", type=float, help="factor by which images are resized before tiling (1)")
     parser.add_argument(
-        "--tta",
-        choices=("none", "mirror", "flips", "mirror+scales", "flips+scales"),
-        default="none",
-        help="average over left-right (mirror), also up-down and both (flips), and each at three sizes (none)",
+        "--tile",
+        metavar="HxW|auto|whole",
+        help="predict larger images, at their own size, in tiles of this one (the recipe's evaluate.tile)",
     )
+    parser.add_argument("--overlap", type=float, help="share of a tile that the next one covers too (the recipe's)")
+    add_views(parser)
     parser.add_argument("--batch-size", type=int, default=8, help="images, or tiles, looked at together (8)")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
     parser.add_argument(
@@ -91,16 +90,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.inference.inputs import find_images, find_masks
-    from segreg.inference.predictor import InferenceConfig, common_threshold
+    from segreg.inference.predictor import InferenceConfig, common_config, common_threshold, takes_any_size
     from segreg.inference.writer import KINDS, Outputs
 
     runs, images = _runs_and_images(chosen)
-    numbers = {"overlap": chosen.overlap, "scale": chosen.scale}
-    numbers = {name: number for name, number in numbers.items() if number is not None}
-    if chosen.tile is None and numbers:
-        raise SegregError(f"--{next(iter(numbers))} goes with --tile", hint="for example: --tile 512x512")
     _refuse_lone_masks(chosen)
-    config = InferenceConfig(tile=_tile(chosen.tile), views=chosen.tta, batch_size=chosen.batch_size, **numbers)
+    asked: dict[str, Any] = {"overlap": chosen.overlap, "flips": chosen.flips, "batch_size": chosen.batch_size}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if chosen.tile is not None:
+        asked["tile"] = _tile(chosen.tile)
+    if chosen.scales is not None:
+        asked["scales"] = scales_of(chosen.scales)
+    InferenceConfig(**asked)  # so that what is out of range is refused before anything is loaded
     input_images = find_images(images, without=[chosen.out / kind for kind in KINDS])
 
     from segreg.runtime.device import prepare_process
@@ -108,6 +109,9 @@ def execute(chosen: argparse.Namespace) -> int:
 
     prepare_process()
     predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
+    config = common_config(predictors, **asked)
+    if chosen.overlap is not None and not takes_any_size(predictors, config):
+        raise SegregError("--overlap goes with --tile", hint="for example: --tile 512x512")
     task = predictors[0].task
     truths = None
     if chosen.masks is not None:
@@ -172,14 +176,15 @@ def _refuse_lone_masks(chosen: argparse.Namespace) -> None:
         raise SegregError("--masks goes with --strips, which show the truth beside the prediction")
 
 
-def _tile(text: str | None) -> tuple[int, int] | None:
-    """Return height and width of "512" or "384x512"."""
-    if text is None:
-        return None
+def _tile(text: str) -> tuple[int, int] | Literal["auto"] | None:
+    """Return height and width of "512" or "384x512"; None for "whole"."""
+    if text in ("auto", "whole"):
+        return "auto" if text == "auto" else None
     found = re.fullmatch(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?", text)
     if not found:
         raise SegregError(
-            f'"{text}" is not a size of tiles', hint="it is written HEIGHTxWIDTH, for example: --tile 512x512"
+            f'"{text}" is not a size of tiles',
+            hint="it is written HEIGHTxWIDTH, for example: --tile 512x512, or it is auto or whole",
         )
     return int(found[1]), int(found[2] or found[1])
 

@@ -97,11 +97,11 @@ class NetworkRecipe:
 
 @dataclass(frozen=True)
 class InferenceRecipe(NetworkRecipe):
-    """What predicting needs of a recipe: the network, and three settings of the sections train and evaluate."""
+    """What predicting needs of a recipe: the network, two settings of the section train, and how it is evaluated."""
 
     precision: PrecisionName
     channels_last: bool
-    threshold: float
+    evaluate: Evaluate
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,11 @@ class Resolved(NetworkRecipe):
             "train": sections["train"],
             "evaluate": sections["evaluate"],
         }
+
+    @property
+    def resolution(self) -> str:
+        """Return at which size masks are compared; where training sees crops, it is each image's own."""
+        return "original" if self.input.resize == "crop" else self.evaluate.resolution
 
     def yaml(self, *, header: str = "") -> str:
         """Return the complete recipe as a file's text."""
@@ -238,11 +243,11 @@ class _Check:
             "input": self.section("input", self.recipe.values.get("input")),
         }
         train = self.section("train", self.some("train", "precision", "channels_last"))
-        evaluate = self.section("evaluate", self.some("evaluate", "threshold"))
+        evaluate = self.section("evaluate", self.some("evaluate", "threshold", "tile", "overlap", "scales", "flips"))
         self.finish()
         return InferenceRecipe(
             **found, auxiliary=None,
-            precision=train.precision, channels_last=train.channels_last, threshold=evaluate.threshold,
+            precision=train.precision, channels_last=train.channels_last, evaluate=evaluate,
         )  # fmt: skip
 
     def some(self, name: str, *keys: str) -> Any:

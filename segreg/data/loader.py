@@ -257,6 +257,14 @@ class BatchLoader:
             yield made
 
 
+def places_by_size(prepared: PreprocessedDataset, indices: Sequence[int]) -> list[int]:
+    """Return the places of samples among `indices`, those of one size together where images have their own."""
+    places = list(range(len(indices)))
+    if isinstance(prepared, NativeDataset):
+        places.sort(key=lambda place: prepared.original_size(indices[place]))
+    return places
+
+
 def fitting_workers(device_type: str) -> int:
     """Return the number of worker processes that fits the machine: what `workers: auto` means.
 

@@ -7,17 +7,20 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.data import BatchLoader, PreprocessedDataset, restore
 from segreg.data.cache import original_mask
+from segreg.data.loader import places_by_size
 from segreg.data.split import drawn
 from segreg.data.values import as_shown
 from segreg.evaluation.counts import write_counts, write_sums
 from segreg.evaluation.scores import Scores, evaluate
 from segreg.evaluation.statistics import Measure, intervals
+from segreg.inference.predictor import described, logits_of, prepare_image, scored_logits
 from segreg.models import build
 from segreg.runtime.distributed import count, rank
 from segreg.runtime.files import replacing
@@ -27,13 +30,12 @@ from segreg.runtime.progress import Progress
 from segreg.visualize.panels import side_by_side
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from torch import Tensor
     from torchmetrics import MetricCollection
 
     from segreg.config.resolve import Resolved
     from segreg.data import Batch
+    from segreg.evaluation.scores import Predicted
     from segreg.inference.predictor import Predictor
     from segreg.registry.protocols import Dataset
     from segreg.task import Task
@@ -83,21 +85,24 @@ class Evaluator:
             indices: of the samples in `Dataset.samples`.
             title: is shown with the progress.
             progress: shows it.
-            known: logits of batches that the network has predicted already, as `evaluate` takes them.
+            known: logits of batches that the network has predicted already, by the ids and the shape of their images.
 
         Raises:
             SegregError: a mask holds labels that the task does not have.
         """
-        batches = self._in_order(indices, rank=rank(), ranks=count())
-        settings = self.recipe.evaluate
+        order = places_by_size(self.prepared, indices)
+        batches = self._in_order([indices[place] for place in order], rank=rank(), ranks=count())
+        predictor = self.predictor
+        predictor.model.eval()
         with progress.watch(title, sum(map(len, batches.plan(0))), "images") as advance:
             scores = evaluate(
-                self.predictor.model, self.predictor.normalize, _with_progress(batches, advance), self.metrics,
-                task=self.dataset.task, threshold=settings.threshold,
-                device=self.predictor.device, precision=self.predictor.precision,
-                original=self._at_original_size if settings.resolution == "original" else None,
-                known=known,
+                partial(self._predicted, known), _with_progress(batches, advance), self.metrics,
+                task=self.dataset.task, threshold=self.recipe.evaluate.threshold, device=predictor.device,
             )  # fmt: skip
+        scores = _reordered(scores, order)
+        if way := described(predictor):
+            definitions = {name: f"{text.rstrip('.')}; images are {way}" for name, text in scores.definitions.items()}
+            scores = dataclasses.replace(scores, definitions=definitions)
         scores = dataclasses.replace(scores, intervals=_intervals(scores, self.metrics, self.recipe.seed))
         return _in_recipe_order(scores, self.recipe)
 
@@ -136,7 +141,7 @@ class Evaluator:
             with guard(f"{folder.name}/{file.name}"):
                 folder.mkdir(parents=True, exist_ok=True)
                 batch = next(iter(self._in_order([index]).epoch(0)))
-                logits = self.predictor.logits(batch.images)
+                logits = logits_of(self.predictor, batch.images)
                 with torch.inference_mode():
                     labels = task.labels(logits, threshold=self.recipe.evaluate.threshold)[0].cpu().numpy()
                 values = "  ".join(f"{n} {v:.3f}" for n, v in row.items() if n != "id" and ".class." not in n)
@@ -151,10 +156,29 @@ class Evaluator:
         size = self.recipe.evaluate.batch_size or self.recipe.train.batch
         return BatchLoader(self.prepared, indices, batch_size=size, order="in_order", rank=rank, world_size=ranks)
 
-    def _at_original_size(self, index: int, logits: Tensor) -> tuple[Tensor, NDArray[np.uint8]]:
-        size = self.prepared.original_size(index)
-        mask = original_mask(self.dataset, self.dataset.samples[index], self.prepared.input)
-        return restore(logits, size, self.recipe.input), mask
+    def _predicted(self, known: Mapping[tuple[Any, ...], Tensor], batch: Batch) -> Iterator[Predicted]:
+        """Return a batch's predictions; at the original resolution each image's alone, as `segreg predict` has them."""
+        import torch
+
+        predictor, section = self.predictor, self.recipe.input
+        at_input = self.recipe.evaluate.resolution == "input" or section.resize == "crop"
+        averages = predictor.config.averages
+        logits = known.get((batch.ids, batch.images.shape))
+        if logits is None and (at_input or not averages):
+            logits = logits_of(predictor, batch.images)
+        if at_input:
+            assert logits is not None
+            yield batch.ids, logits, batch.targets
+            return
+        for number, index in enumerate(batch.indices):
+            sample = self.dataset.samples[index]
+            if averages or logits is None:
+                image = prepare_image([predictor], self.dataset.read_image(sample), sample.image, predictor.config)
+                own = scored_logits(predictor, [image])[0].to(predictor.device)
+            else:
+                own = restore(logits[number], self.prepared.original_size(index), section)
+            mask = original_mask(self.dataset, sample, self.prepared.input)
+            yield batch.ids[number : number + 1], own[None], torch.from_numpy(mask)[None]
 
 
 def choose_overlays(ranked: Ranked, count: int, seed: int) -> dict[Reason, Ranked]:
@@ -235,6 +259,17 @@ def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str
     ]
     found = intervals(measures, seed=seed)
     return {name: found[name] for name, value in scores.values.items() if name in found and not math.isnan(value)}
+
+
+def _reordered(scores: Scores, order: Sequence[int]) -> Scores:
+    """Return scores of images that were taken in another order, in their own."""
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return dataclasses.replace(
+        scores,
+        per_image=[scores.per_image[place] for place in back],
+        counts=None if scores.counts is None else scores.counts[back],
+        sums={name: each[back] for name, each in scores.sums.items()},
+    )
 
 
 def _in_recipe_order(scores: Scores, recipe: Resolved) -> Scores:

@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError
 from segreg.evaluation.counts import class_counts, count_pixels
-from segreg.models.segmenter import predict_logits
 from segreg.runtime import distributed
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-    from torch import Tensor, nn
+    from torch import Tensor
     from torchmetrics import MetricCollection
 
     from segreg.data import Batch
-    from segreg.runtime.device import Precision
     from segreg.task import Task
 
     Block = NDArray[Any] | None
+    Predicted = tuple[Sequence[str], Tensor, Tensor]
+    """The ids of some images, their logits `[B, K, H, W]`, and their targets as `Batch` has them."""
 
 
 @dataclass(frozen=True)
@@ -49,38 +48,26 @@ class Scores:
 
 
 def evaluate(
-    model: nn.Module,
-    normalize: nn.Module,
+    predict: Callable[[Batch], Iterable[Predicted]],
     batches: Iterable[Batch],
     metrics: MetricCollection,
     *,
     task: Task,
     threshold: float,
     device: torch.device,
-    precision: Precision,
-    original: Callable[[int, Tensor], tuple[Tensor, NDArray[np.uint8]]] | None = None,
-    known: Mapping[tuple[Any, ...], Tensor] = MappingProxyType({}),
 ) -> Scores:
     """Score every image of `batches`, together with those of other processes.
 
     Each pixel's label is counted once, whatever the number of metrics.
 
     Args:
-        model: returns logits for normalised images; it is put into evaluation mode.
-        normalize: turns uint8 images into the model's input.
+        predict: returns the predictions of a batch's images, in their order, those of one size together.
         batches: the images, in order; several processes take the batches in turn.
         metrics: reset first; their counts are summed over the images.
         task: the metrics'.
         threshold: probability from which a pixel is foreground, the metrics' too.
-        device: of the model.
-        precision: the model's.
-        original: returns, for a sample's index and its logits `[K, h, w]`, logits and mask at the image's own size;
-            None scores at the input's size.
-        known: logits of batches that the model has predicted already, by the ids and the shape of their images.
+        device: where scores are computed.
     """
-    import torch
-
-    model.eval()
     disable_sync(metrics).reset()
     metrics.to(device)
     rows: list[dict[str, Any]] = []
@@ -104,15 +91,8 @@ def evaluate(
 
     for batch in batches:
         lengths.append(len(batch.ids))
-        if (logits := known.get((batch.ids, batch.images.shape))) is None:
-            logits = predict_logits(model, normalize, batch.images, device, precision)
-        if original is None:
-            score(logits, batch.targets.to(device).long(), batch.ids)
-            continue
-        for number, (identity, index) in enumerate(zip(batch.ids, batch.indices, strict=True)):
-            own, mask = original(int(index), logits[number])
-            target = torch.from_numpy(mask).to(device).long()
-            score(own[None], target[None], (identity,))
+        for ids, logits, targets in predict(batch):
+            score(logits, targets.to(device).long(), ids)
     values = compute_over_processes(metrics)
     arrays = {name: block.array() for name, block in sums.items()}
     rows, blocks = in_batch_order(lengths, rows, {"": counts.array(), **arrays})

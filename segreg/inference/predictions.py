@@ -19,9 +19,11 @@ from segreg.inference.predictor import (
     InputImage,
     PredictedRows,
     Predictor,
+    check_tile,
     common_threshold,
     predict,
     prepare_image,
+    takes_any_size,
 )
 from segreg.inference.writer import Outputs
 from segreg.runtime.files import write_json
@@ -81,7 +83,7 @@ def predict_files(
         images: the files.
         predictors: networks, whose probabilities are averaged.
         outputs: what is written, and where.
-        config: tiles and averaged views.
+        config: how they are given to the networks.
         threshold: probability from which a pixel is foreground; None: the recipe's.
         progress: shows it.
         existing: "skip" leaves out images whose files are all there, "replace" writes them anew.
@@ -93,6 +95,8 @@ def predict_files(
     import torch
 
     threshold = common_threshold(predictors, threshold)
+    for predictor in predictors:
+        check_tile(predictor.model, config, predictor.name)
     _refuse_to_replace_inputs(images, outputs)
     summary = Summary(_settings(predictors, outputs, config, threshold))
     if outputs.truths is not None:
@@ -159,7 +163,7 @@ class _Work:
 
     def read_ahead(self, todo: Sequence[ImageFile], readers: ThreadPoolExecutor) -> Iterator[InputImage]:
         def read(image: ImageFile) -> InputImage:
-            pixels = read_image(image.file, in_tiles=self.config.tile is not None)
+            pixels = read_image(image.file, in_tiles=takes_any_size(self.predictors, self.config))
             return prepare_image(self.predictors, pixels, image.file, self.config)
 
         waiting: deque[tuple[ImageFile, Future[InputImage]]] = deque()
@@ -183,7 +187,7 @@ class _Work:
         height = image.size[0]
         for strip in strips:
             yield strip
-            if self.config.tile is not None:
+            if strip.rows.stop < height or strip.top:
                 self.advance(0, note=f"{image.name.name}: {100 * strip.rows.stop // height}%")
 
     def written(self, image: ImageFile, writing: Future[None]) -> None:
@@ -208,15 +212,16 @@ def _settings(
     predictors: Sequence[Predictor], outputs: Outputs, config: InferenceConfig, threshold: float
 ) -> dict[str, Any]:
     task = predictors[0].task
+    in_tiles = takes_any_size(predictors, config)
     return {
         "runs": [predictor.name for predictor in predictors],
         "classes": list(task.classes),
         "mode": task.mode,
         "threshold": None if task.mode == "multiclass" else threshold,
-        "tile": list(config.tile) if config.tile else None,
-        "overlap": config.overlap if config.tile else None,
-        "scale": config.scale if config.tile else None,
-        "views": config.views,
+        "tile": list(config.tile) if isinstance(config.tile, tuple) else config.tile if in_tiles else None,
+        "overlap": config.overlap if in_tiles else None,
+        "scales": list(config.scales),
+        "flips": config.flips,
         "masks": str(outputs.truths.folder) if outputs.truths else None,
     }
 

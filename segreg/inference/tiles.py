@@ -1,8 +1,9 @@
 """Where the tiles of an image lie, and how maps of overlapping tiles become one map, some rows at a time.
 
-A tile counts most in its middle and least at its border, where the network has seen the least of what is around: its
-weight is a raised cosine in both directions. The weights of all tiles at a pixel are scaled to sum to one, so that no
-seam is left and a map that all tiles agree on is kept as it is.
+Where tiles overlap, the one whose border is farther away counts, because the network has seen more of what is around.
+One fades into the other over the middle quarter of the overlap, by a raised cosine, so that no seam is left. What lies
+nearer to a tile's border than three eighths of the overlap counts for nothing: for a network that sees no farther than
+that, the map is the one of the whole image. The weights of all tiles at a pixel sum to one.
 """
 
 from __future__ import annotations
@@ -49,13 +50,20 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
 def tile_weights(length: int, tile: int, starts: Sequence[int]) -> NDArray[np.float64]:
     """Return each tile's weights along one side; at every pixel those of all tiles sum to one.
 
-    Shape: float64 `[len(starts), tile]` in (0, 1].
+    Shape: float64 `[len(starts), tile]` in [0, 1].
     """
-    window = np.sin(np.pi * (np.arange(tile) + 0.5) / tile) ** 2  # above 0 also in the outermost pixels
+    weights = np.ones((len(starts), tile))
+    for number in range(1, len(starts)):
+        shared = starts[number - 1] + tile - starts[number]
+        if shared > 0:
+            way = np.clip((np.arange(shared) + 0.5 - 3 / 8 * shared) / (shared / 4), 0, 1)  # 0 to 1 as one fades
+            rising = np.sin(np.pi / 2 * way) ** 2
+            weights[number, :shared] *= rising
+            weights[number - 1, tile - shared :] *= rising[::-1]
     total = np.zeros(length)
-    for start in starts:
-        total[start : start + tile] += window
-    return np.stack([window / total[start : start + tile] for start in starts])
+    for start, own in zip(starts, weights, strict=True):
+        total[start : start + tile] += own
+    return np.stack([own / total[start : start + tile] for start, own in zip(starts, weights, strict=True)])
 
 
 def blend(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segreg.inference.inputs import TrueMasks
-    from segreg.inference.predictor import PredictedRows
+    from segreg.inference.predictor import Pixels, PredictedRows
     from segreg.task import Task
 
 Kind = Literal["masks", "probabilities", "coloured", "overlays", "strips"]
@@ -130,12 +130,12 @@ class Outputs:
                 del kept
         return labels
 
-    def save(self, name: str, pixels: NDArray[np.uint8], labels: NDArray[np.uint8]) -> None:
+    def save(self, name: str, pixels: Pixels, labels: NDArray[np.uint8]) -> None:
         """Write all but the probabilities.
 
         Args:
             name: the image's.
-            pixels: uint8 `[H, W, C]`.
+            pixels: uint8 `[H, W, C]`; read where they are shown.
             labels: as `collect` returns them.
 
         Raises:
@@ -152,8 +152,10 @@ class Outputs:
             _save(mask * 255 if self.values == "255" else mask, file)  # uint8, so that 1 becomes 255
         make: dict[str, Callable[[], Any]] = {
             "coloured": lambda: paint(labels, self.colours),
-            "overlays": lambda: overlay(pixels, labels, self.colours, self.task),
-            "strips": lambda: side_by_side(pixels, truth, labels, self.task, colours=self.colours, notice=self.notice),
+            "overlays": lambda: overlay(pixels[:, :], labels, self.colours, self.task),
+            "strips": lambda: side_by_side(
+                pixels[:, :], truth, labels, self.task, colours=self.colours, notice=self.notice
+            ),
         }
         for kind, image in make.items():
             if kind in files:

@@ -21,10 +21,11 @@ from segreg.data import (
 )
 from segreg.data.cache import mask_shape
 from segreg.data.inspection.gate import SplitPixels, Verdict, judge
+from segreg.data.loader import places_by_size
 from segreg.data.resize import format_size
 from segreg.data.values import refuse_foreign_statistics
 from segreg.errors import SegregError
-from segreg.inference.predictor import Predictor
+from segreg.inference.predictor import InferenceConfig, Predictor, check_tile, logits_of
 from segreg.models import build
 from segreg.runs.directory import RunDirectory
 from segreg.runs.records import read_environment
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from segreg.models.segmenter import Segmenter
     from segreg.registry.protocols import Dataset
@@ -106,6 +108,7 @@ class Assembly:
         set_batch_norm_momentum(model, recipe.train.batch_norm_momentum)
         if recipe.train.sync_batch_norm and count() > 1:
             synchronise_batch_norm(model, device)
+        check_tile(model, InferenceConfig.of(recipe.evaluate), recipe.source)
         auxiliary = recipe.auxiliary.weight if recipe.auxiliary else 0.0
         chosen = [index for indices in splits.values() for index in indices]
         prepared = prepare_images(dataset, recipe, chosen, progress)
@@ -127,9 +130,10 @@ class Assembly:
         workers = fitting_workers(device.type) if asked == "auto" else asked
 
         def batches(split: SplitName, *, train: bool) -> BatchLoader:
+            indices = splits[split]
             return BatchLoader(
                 prepared,
-                splits[split],
+                indices if train else [indices[place] for place in places_by_size(prepared, indices)],
                 batch_size=recipe.train.batch if train else recipe.evaluate.batch_size or recipe.train.batch,
                 augment=augment if train else None,
                 seed=recipe.seed,
@@ -159,6 +163,13 @@ class Assembly:
     def setup(self) -> Setup:
         """Return what training builds its optimizer and schedule from."""
         recipe = self.recipe
+        predictor = self.predictor(recipe.source)
+        if recipe.train.validate_on == "center_crop":
+            predictor = dataclasses.replace(predictor, config=dataclasses.replace(predictor.config, tile=None))
+
+        def predict(own: Objective, images: Tensor) -> Tensor:
+            return logits_of(dataclasses.replace(predictor, model=own.model, normalize=own.normalize), images)
+
         return Setup(
             self.objective,
             build_optimizer=lambda groups: build.build_optimizer(recipe, groups),
@@ -167,13 +178,14 @@ class Assembly:
             device=self.device,
             precision=self.precision,
             seed=recipe.seed,
+            predict=predict,
         )
 
     def predictor(self, name: str) -> Predictor:
         """Return the network as it is now, with all that scoring needs; `name` is its name in messages."""
         return Predictor(
             name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
-            self.recipe.evaluate.threshold, self.device, self.precision,
+            self.recipe.evaluate.threshold, self.device, self.precision, InferenceConfig.of(self.recipe.evaluate),
         )  # fmt: skip
 
 

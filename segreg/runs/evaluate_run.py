@@ -17,6 +17,7 @@ from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation.conventions import Library, scores_of_library
 from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
 from segreg.evaluation.statistics import METHOD
+from segreg.inference.predictor import InferenceConfig, Predictor
 from segreg.models import build
 from segreg.models.segmenter import verify
 from segreg.runs.assembly import prepare_images, split_of
@@ -31,7 +32,6 @@ from segreg.visualize.plots import plot_metrics
 
 if TYPE_CHECKING:
     from segreg.data import SplitName
-    from segreg.inference.predictor import Predictor
     from segreg.registry.protocols import Dataset
     from segreg.runs.trained_run import Run
     from segreg.runtime.device import PrecisionName
@@ -106,7 +106,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     predictor = run.predictor(request.weights, device=request.device, precision=request.precision)
     if recipe.input.size != trained.input.size or recipe.decoder != trained.decoder:
         verify(run.model(request.weights), image_size=recipe.input.size, in_channels=recipe.input.channels)
-    predictor = dataclasses.replace(predictor, input=recipe.input)
+    predictor = dataclasses.replace(predictor, input=recipe.input, config=InferenceConfig.of(recipe.evaluate))
     given = request.threshold is not None or _names(request.overrides, "evaluate.threshold")
     if given and run.task.mode == "multiclass":
         raise SegregError(
@@ -164,7 +164,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "images": {chosen.split: len(chosen.indices)},
         "scored_on": chosen.split,
         "overrides": list(request.overrides),
-        "resolution": recipe.evaluate.resolution,
+        "resolution": recipe.resolution,
         "threshold": None if chosen.dataset.task.mode == "multiclass" else recipe.evaluate.threshold,
         "threshold_is": "" if chosen.dataset.task.mode == "multiclass" else found,
         "device": str(predictor.device),
@@ -239,6 +239,11 @@ def _overridden(run: Run, request: Request) -> Run:
 
 def _as_asked(recipe: Resolved, request: Request) -> Resolved:
     """Return the recipe with resolution and threshold as they were asked for."""
+    if request.resolution == "input" and recipe.input.resize == "crop":
+        raise SegregError(
+            "this run was trained on crops, and images are scored at their own size, not at that of the input",
+            hint="leave out the resolution; evaluate.scales has them predicted smaller",
+        )
     if request.resolution is not None:
         recipe = dataclasses.replace(
             recipe, evaluate=dataclasses.replace(recipe.evaluate, resolution=request.resolution)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.data import SplitName
+from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.evaluation.evaluator import Evaluator, Ranked, choose_overlays, format_values, write_images
 from segreg.runs.assembly import Assembly
@@ -141,7 +142,7 @@ def score_run(
         "micro_batches": int(rows[-1].get("micro_batches", 1)) if rows else 1,
         "precision": assembly.precision.name,
         "scored_on": None,
-        "resolution": recipe.evaluate.resolution,
+        "resolution": recipe.resolution,
         "metrics": {},
         "definitions": {},
         "intervals": {},
@@ -154,12 +155,17 @@ def score_run(
     as_main_has(assembly.objective.model.state_dict().values())
     split: SplitName = "test" if assembly.splits.get("test") else "val"
     evaluator = Evaluator.of(recipe, assembly.predictor(str(directory.path)), assembly.dataset, assembly.prepared)
+    known = outcome.validated if recipe.train.validate_on == "whole" else {}
     for name in dict.fromkeys(("val", split)):
-        scores = evaluator.scores(assembly.splits[name], f"scoring {name}", progress, known=outcome.validated)
+        scores = evaluator.scores(assembly.splits[name], f"scoring {name}", progress, known=known)
         results["metrics"][name] = scores.values
         results["intervals"][name] = scores.intervals
         results["definitions"] |= scores.definitions
     results["scored_on"] = split
+    if recipe.input.resize == "crop" and recipe.train.validate_on == "center_crop":
+        of = f"in the history of a crop of {format_size(recipe.input.size)} in the middle of each image"
+        known = {f"val.{name}": results["definitions"][name] for name in results["metrics"]["val"]}
+        results["definitions"] |= {name: f"{text.partition('; images are ')[0]}; {of}" for name, text in known.items()}
     if not is_main():
         return RunScores(results, rows)
     write_images(scores, assembly.dataset.task, directory.path)

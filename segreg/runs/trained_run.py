@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from segreg.config.recipe import Recipe
     from segreg.config.resolve import InferenceRecipe, Resolved
-    from segreg.inference.predictor import InferenceConfig, Predictor
+    from segreg.inference.predictor import InferenceConfig, InputImage, Predictor
     from segreg.models.segmenter import Normalize, Segmenter
     from segreg.registry.protocols import Dataset
     from segreg.runtime.device import PrecisionName
@@ -228,7 +228,7 @@ class Run:
         return self._notes.values.get("notice", "")
 
     def preprocess(self, image: NDArray[Any] | Path | str) -> Tensor:
-        """Return an image as the network takes it: resized and normalised.
+        """Return an image as the network takes it: normalised, and resized unless it was trained on crops.
 
         Shape: uint8, uint16 or float32 `[H, W]` or `[H, W, C]`, or a file, to float32 `[1, C, h, w]`.
 
@@ -243,6 +243,8 @@ class Run:
 
         pixels, name = read_pixels(image)
         section = self.network.input
+        if section.resize == "crop":
+            section = dataclasses.replace(section, size=(pixels.shape[0], pixels.shape[1]))
         values, invalid = read_values(pixels, section, name)
         statistics = image_statistics(values, invalid) if section.per_image else None
         fitted = as_network_input(fit_image(values, section), section, statistics)
@@ -268,17 +270,15 @@ class Run:
             image: what to predict.
             weights: those of the best epoch or of the last one.
             threshold: probability from which a pixel is foreground; None: the recipe's.
-            config: tiles and averaged views; None: the whole image as it is.
+            config: tiles, scales and flips; None: those of the recipe's section evaluate.
 
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
-        from segreg.inference.predictor import WHOLE_IMAGE, predict_labels, prepare_image
+        from segreg.inference.predictor import predict_labels
 
         predictors = [self.predictor(weights)]
-        config = config or WHOLE_IMAGE
-        input_image = prepare_image(predictors, *read_pixels(image, config), config)
-        return predict_labels(predictors, input_image, config, threshold=threshold)
+        return predict_labels(predictors, _input_image(predictors, image, config), config, threshold=threshold)
 
     def probabilities(
         self,
@@ -297,12 +297,10 @@ class Run:
         Raises:
             SegregError: the file can't be read, its channels don't fit, or there are no weights.
         """
-        from segreg.inference.predictor import WHOLE_IMAGE, predict_probabilities, prepare_image
+        from segreg.inference.predictor import predict_probabilities
 
         predictors = [self.predictor(weights)]
-        config = config or WHOLE_IMAGE
-        input_image = prepare_image(predictors, *read_pixels(image, config), config)
-        return predict_probabilities(predictors, input_image, config)
+        return predict_probabilities(predictors, _input_image(predictors, image, config), config)
 
     def predictor(
         self,
@@ -325,7 +323,7 @@ class Run:
         """
         import torch
 
-        from segreg.inference.predictor import Predictor
+        from segreg.inference.predictor import InferenceConfig, Predictor
         from segreg.runtime.device import choose_device, choose_precision, prepare_device
 
         if predictor := self._predictors.get((weights, device, precision)):
@@ -352,9 +350,10 @@ class Run:
             normalize=notes.normalize().to(place),
             input=self.network.input,
             task=notes.task(),
-            threshold=self.network.threshold,
+            threshold=self.network.evaluate.threshold,
             device=place,
             precision=computing,
+            config=InferenceConfig.of(self.network.evaluate),
         )
         return predictor
 
@@ -420,14 +419,23 @@ def load_run(path: Path | str) -> Run:
     return Run(open_run_directory(path))
 
 
-def read_pixels(image: NDArray[Any] | Path | str, config: InferenceConfig | None = None) -> tuple[NDArray[Any], Path]:
-    """Return an image's pixels and what to call it in messages."""
+def _input_image(
+    predictors: Sequence[Predictor], image: NDArray[Any] | Path | str, config: InferenceConfig | None
+) -> InputImage:
+    from segreg.inference.predictor import common_config, prepare_image, takes_any_size
+
+    config = config or common_config(predictors)
+    return prepare_image(predictors, *read_pixels(image, in_tiles=takes_any_size(predictors, config)), config)
+
+
+def read_pixels(image: NDArray[Any] | Path | str, *, in_tiles: bool = False) -> tuple[NDArray[Any], Path]:
+    """Return an image's pixels and what to call it in messages; `in_tiles` where it may be very large."""
     import numpy as np
 
     from segreg.data.images import read_image
 
     if isinstance(image, (str, Path)):
-        return read_image(Path(image), in_tiles=config is not None and config.tile is not None), Path(image)
+        return read_image(Path(image), in_tiles=in_tiles), Path(image)
     pixels = np.asarray(image)
     if pixels.dtype.kind not in "buif" or pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise SegregError(

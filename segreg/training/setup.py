@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
+from segreg.models.segmenter import predict_logits
 from segreg.runtime.device import Precision, prepare_device
 from segreg.training.loss import Objective
 from segreg.training.timing import Stopwatch
@@ -35,6 +36,7 @@ class Setup:
         device: where to compute.
         precision: in which precision.
         seed: seed of dropout and everything else that is random in training.
+        predict: returns the logits of a batch of images that are validated; None: as the images are.
     """
 
     objective: Objective
@@ -44,6 +46,7 @@ class Setup:
     device: torch.device
     precision: Precision
     seed: int = 0
+    predict: Callable[[Objective, Tensor], Tensor] | None = None
 
 
 @dataclass
@@ -51,6 +54,7 @@ class Training:
     """What takes part in every step.
 
     Attributes:
+        predict: returns the logits of a batch of images, by the network that is validated.
         ema: the moving average of the network, where `train.ema` asks for one.
         micro_batches: in how many micro-batches each batch is computed.
         auto_split: whether a batch that does not fit into memory is computed in smaller micro-batches.
@@ -71,6 +75,7 @@ class Training:
     encoder_parameters: list[nn.Parameter]
     steps_per_epoch: int
     stopwatch: Stopwatch
+    predict: Callable[[Objective, Tensor], Tensor]
     seed: int = 0
     micro_batches: int = 1
     auto_split: bool = True
@@ -98,6 +103,10 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
     optimizer = setup.build_optimizer(parameter_groups(objective.model, settings.lr_factors))
     scale_rates(optimizer, settings.lr_factors)
     encoder = objective.model.parts()["encoder"]
+
+    def plainly(own: Objective, images: Tensor) -> Tensor:
+        return predict_logits(own.model, own.normalize, images, device, setup.precision)
+
     return Training(
         objective=objective,
         optimizer=optimizer,
@@ -111,6 +120,7 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
         encoder_parameters=[p for p in encoder.parameters() if p.requires_grad],
         steps_per_epoch=steps_per_epoch,
         stopwatch=Stopwatch(device),
+        predict=setup.predict or plainly,
         seed=setup.seed,
     )
 

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed
 from segreg.evaluation.scores import compute, compute_over_processes, disable_sync
-from segreg.models.segmenter import predict_logits
 from segreg.runtime import distributed
 from segreg.runtime.device import available_mib, out_of_memory, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main, is_main
@@ -433,7 +432,7 @@ def validation_pass(
         for batch in val.epoch(0):
             images, targets = to_device(batch, training)
             # Neither compiled nor in micro-batches: as the same weights are scored afterwards.
-            logits = predict_logits(own.model, own.normalize, images, training.device, training.precision)
+            logits = training.predict(own, images)
             if (room := room - logits.nbytes) >= 0:
                 training.validated[batch.ids, batch.images.shape] = logits
             metrics.update(logits, targets.long())
@@ -509,7 +508,7 @@ def directions(training: Training, data: TrainingData) -> dict[str, bool | None]
     images, targets = to_device(batch, training)
     metrics = data.metrics.clone()
     own = training.objective.eval()
-    logits = predict_logits(own.model, own.normalize, images[:1], training.device, training.precision)
+    logits = training.predict(own, images[:1])
     metrics.update(logits, targets[:1].long())
     larger: dict[str, bool | None] = {}
     for name, metric in metrics.items():

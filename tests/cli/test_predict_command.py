@@ -218,18 +218,18 @@ def test_no_true_mask_is_replaced_by_a_prediction(segreg, finished, photos):
 
 def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_classes, photos):
     arguments = ["predict", of_classes.directory.path, "--images", photos, "--out", "out", "--json"]
-    printed = segreg(*arguments, "--tile", "24x32", "--overlap", "0.5", "--scale", "0.8", "--tta", "mirror+scales")
+    printed = segreg(*arguments, "--tile", "24x32", "--overlap", "0.5", "--scales", "0.8,1", "--flips", "mirror")
     assert printed.status == 0
     summary = json.loads(printed.out)
     assert summary["settings"] == {
         "runs": [str(of_classes.directory.path)], "classes": ["ground", "disc", "ring"], "mode": "multiclass",
-        "threshold": None, "tile": [24, 32], "overlap": 0.5, "scale": 0.8, "views": "mirror+scales",
+        "threshold": None, "tile": [24, 32], "overlap": 0.5, "scales": [0.8, 1.0], "flips": "mirror",
         "masks": None,
     }  # fmt: skip
     assert summary["predicted"][0] == {"image": "photos/a/1.png", "masks": "out/masks/a/1.png"}
     from segreg.inference.predictor import InferenceConfig
 
-    config = InferenceConfig(tile=(24, 32), overlap=0.5, scale=0.8, views="mirror+scales")
+    config = InferenceConfig(tile=(24, 32), overlap=0.5, scales=(0.8, 1.0), flips="mirror")
     labels = of_classes.predict("photos/a/1.png", config=config)
     np.testing.assert_array_equal(pixels("out/masks/a/1.png"), labels)
     assert segreg(*arguments, "--values", "255").err == (
@@ -288,7 +288,9 @@ def test_predicting_into_the_folder_of_the_images_twice(segreg, finished, photos
 NO_RUN = "photos is not the directory of a run\n  a run's folder holds a resolved.yaml\n"
 NO_STRIPS = "--masks goes with --strips, which show the truth beside the prediction\n"
 NO_TILES = "goes with --tile\n  for example: --tile 512x512\n"
-NO_SIZE = '"big" is not a size of tiles\n  it is written HEIGHTxWIDTH, for example: --tile 512x512\n'
+NO_SIZE = (
+    '"big" is not a size of tiles\n  it is written HEIGHTxWIDTH, for example: --tile 512x512, or it is auto or whole\n'
+)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +299,10 @@ NO_SIZE = '"big" is not a size of tiles\n  it is written HEIGHTxWIDTH, for examp
         (["{run}"], "name images to predict\n  for example: segreg predict RUN photos --out predicted\n"),
         (["{run}", "phots"], 'there is no file or folder phots\n  did you mean "photos"?\n'),
         (["{run}", "photos", "--overlap", "0.5"], f"--overlap {NO_TILES}"),
-        (["{run}", "photos", "--scale", "0.5"], f"--scale {NO_TILES}"),
+        (
+            ["{run}", "photos", "--scales", "1;2"],
+            '--scales: "1;2" are not numbers\n  they are parted by commas, for example: --scales 0.75,1,1.25\n',
+        ),
         (["{run}", "photos", "--tile", "big"], NO_SIZE),
         (["{run}", "photos", "--masks", "photos"], NO_STRIPS),
         (["{run}", "photos", "--strips", "--mask-suffix", "_m"], "--mask-suffix goes with --masks\n"),

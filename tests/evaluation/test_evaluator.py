@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from segreg.evaluation.counts import image_counts
 from segreg.evaluation.evaluator import Evaluator, choose_overlays, write_rows
 from segreg.evaluation.scores import Scores
 from segreg.evaluation.statistics import Measure, intervals
+from segreg.inference.predictor import InferenceConfig, predict_labels, prepare_image
 from segreg.models import build
 from segreg.runtime.progress import Quiet
 from segreg.task import Task
@@ -80,10 +82,50 @@ def test_a_run_has_intervals_around_its_scores(finished):
 def test_an_exam_gives_the_scores_of_the_run(exam, finished):
     ids = json.loads(finished.directory.split.read_text())["test"]
     index_of = {sample.id: index for index, sample in enumerate(exam.dataset.samples)}
+    exam.predictor.model.train()
     scores = exam.scores([index_of[name] for name in ids], "", Quiet())
+    assert not exam.predictor.model.training
     assert scores.values == pytest.approx(finished.results["metrics"]["test"])
     assert scores.counts.shape == (5, 1, 4)
     assert (scores.counts.sum(-1) == 32 * 32).all()
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+def test_scales_and_flips_are_scored_as_they_are_predicted(exam, resize):
+    evaluate = replace(exam.recipe.evaluate, resolution="original", scales=(0.5, 1.0, 1.5), flips="mirror")
+    section = replace(exam.recipe.input, resize=resize)
+    predictor = replace(exam.predictor, input=section, config=InferenceConfig.of(evaluate))
+    dataset = exam.dataset
+    recipe = replace(exam.recipe, input=section, evaluate=evaluate)
+    own = Evaluator.of(recipe, predictor, dataset, prepare(dataset, section))
+    scores = own.scores([3, 0, 5], "", Quiet())
+    for index, row, counts in zip([3, 0, 5], scores.per_image, scores.counts, strict=True):
+        sample = dataset.samples[index]
+        image = prepare_image([predictor], dataset.read_image(sample), sample.image)
+        labels, truth = predict_labels([predictor], image), dataset.read_mask(sample)
+        assert row["id"] == sample.id
+        assert counts[0, 0] == ((labels == 1) & (truth == 1)).sum()
+        assert counts[0].sum() == (truth != 255).sum()
+        assert 2 * counts[0, 0] / (2 * counts[0, 0] + counts[0, 1] + counts[0, 2]) == pytest.approx(row["dice"])
+    assert scores.definitions["dice.pooled"].endswith(
+        "; images are predicted at 0.5, 1 and 1.5 times their size, also flipped left-right, and probabilities are "
+        "averaged"
+    )
+    at_input = replace(own, recipe=replace(recipe, evaluate=replace(evaluate, resolution="input")))
+    assert at_input.scores([3, 0, 5], "", Quiet()).counts.sum() <= 3 * 32 * 32
+
+
+def test_validation_and_the_results_are_predicted_alike(tmp_path):
+    run = tiny_runs.run(
+        tmp_path, "train.epochs=3", "evaluate.flips=flips", "evaluate.scales=[0.5,1]", "evaluate.threshold=0.3"
+    )
+    row = run.history[run.results["best_epoch"] - 1]
+    for name, value in run.results["metrics"]["val"].items():
+        assert row[f"val.{name}"] == value
+    assert run.predictor().config == InferenceConfig(scales=(0.5, 1.0), flips="flips")
+    again = segreg.evaluate(run, {"evaluate.flips": "none", "evaluate.scales": [1.0]}, split="val")
+    assert again.data["metrics"]["val"] != run.results["metrics"]["val"]
+    assert "predicted" not in again.data["definitions"]["dice.pooled"]
 
 
 def test_the_means_of_the_columns_stand_in_a_file_of_their_own(tmp_path):

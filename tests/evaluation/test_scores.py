@@ -158,7 +158,14 @@ def batch(*images, targets, first=0):
 
 
 BINARY = Task(("disc",), "binary")
-SETTINGS = {"task": BINARY, "threshold": 0.5, "device": CPU, "precision": FLOAT32}
+SETTINGS = {"task": BINARY, "threshold": 0.5, "device": CPU}
+
+
+def by(network, normalize):
+    """Return how a network predicts a batch."""
+    return lambda batch: [(batch.ids, predict_logits(network, normalize, batch.images, CPU, FLOAT32), batch.targets)]
+
+
 BATCHES = [
     batch(200, 0, targets=[[[1, 1], [1, 0]], [[0, 0], [0, 1]]]),
     batch(200, targets=[[[255, 255], [1, 1]]], first=2),
@@ -167,7 +174,7 @@ BATCHES = [
 
 def test_counts_stream_over_batches_and_ignored_pixels_do_not_count():
     metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
-    scores = evaluate(Given(), nn.Identity(), BATCHES, metrics, **SETTINGS)
+    scores = evaluate(by(Given(), nn.Identity()), BATCHES, metrics, **SETTINGS)
     # tp 3 + 0 + 2, fp 1 + 0 + 0, fn 0 + 1 + 0
     assert scores.values["dice.pooled"] == pytest.approx(10 / 12)
     assert [row["id"] for row in scores.per_image] == ["s0", "s1", "s2"]
@@ -178,8 +185,8 @@ def test_counts_stream_over_batches_and_ignored_pixels_do_not_count():
 
 def test_a_second_call_counts_from_nothing():
     metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
-    evaluate(Given(), nn.Identity(), BATCHES, metrics, **SETTINGS)
-    scores = evaluate(Given(), nn.Identity(), BATCHES[1:], metrics, **SETTINGS)
+    evaluate(by(Given(), nn.Identity()), BATCHES, metrics, **SETTINGS)
+    scores = evaluate(by(Given(), nn.Identity()), BATCHES[1:], metrics, **SETTINGS)
     assert scores.values["dice.pooled"] == 1
     assert [row["id"] for row in scores.per_image] == ["s2"]
 
@@ -190,44 +197,31 @@ def test_a_metric_that_knows_nothing_of_segreg_is_scored_and_named_by_its_class(
             super().update(logits[:, 0], target)
 
     metrics = MetricCollection({"jaccard": Jaccard(ignore_index=255)})
-    scores = evaluate(Given(), nn.Identity(), BATCHES, metrics, **SETTINGS)
+    scores = evaluate(by(Given(), nn.Identity()), BATCHES, metrics, **SETTINGS)
     assert scores.values == {"jaccard": pytest.approx(5 / 7)}
     assert scores.definitions == {"jaccard": "torchmetrics Jaccard"}
     assert scores.per_image == [{"id": "s0"}, {"id": "s1"}, {"id": "s2"}]
 
 
-def test_at_the_original_size_each_image_is_scored_against_its_own_mask():
-    asked = []
-
-    def original(index, logits):
-        asked.append((index, tuple(logits.shape), float(logits.mean())))
-        size = (3, 4) if index else (1, 5)
-        return logits[:, :1, :1].expand(1, *size), np.ones(size, np.uint8)
+def test_images_of_a_batch_may_be_scored_at_sizes_of_their_own():
+    def predict(batch):
+        for name, index in zip(batch.ids, batch.indices, strict=True):
+            size = (1, 3, 4) if index else (1, 1, 5)
+            yield (name,), torch.full((1, *size), -9.0 if index == 1 else 9.0), torch.ones(size, dtype=torch.uint8)
 
     metrics = MetricCollection({"recall": segreg.build_part("metric", "recall", BINARY, 0.5)})
-    scores = evaluate(
-        Given(),
-        nn.Identity(),
-        BATCHES,
-        metrics,
-        task=BINARY,
-        threshold=0.5,
-        device=CPU,
-        precision=FLOAT32,
-        original=original,
-    )
-    assert asked == [(0, (1, 2, 2), 100.0), (1, (1, 2, 2), -100.0), (2, (1, 2, 2), 100.0)]
+    scores = evaluate(predict, BATCHES, metrics, **SETTINGS)
+    assert [row["id"] for row in scores.per_image] == ["s0", "s1", "s2"]
     assert scores.values["recall.pooled"] == pytest.approx((5 + 12) / (5 + 12 + 12))
 
 
-def test_a_network_is_scored_in_evaluation_mode_and_without_gradients():
+def test_a_network_is_scored_without_gradients():
     network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Dropout(0.9), nn.BatchNorm2d(1)).train()
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
     given = [Batch(images, torch.zeros(2, 4, 4, dtype=torch.uint8), ("a", "b"), (0, 1))]
-    evaluate(network, Float(), given, metrics, **SETTINGS)
-    assert not network.training
+    evaluate(by(network.eval(), Float()), given, metrics, **SETTINGS)
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     logits = predict_logits(network, Float(), images, CPU, FLOAT32)
     assert logits.dtype == torch.float32
@@ -297,6 +291,6 @@ def test_a_batch_that_memory_has_no_room_for_is_scored_in_halves():
 def test_what_is_not_defined_is_not_a_number():
     metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
     ignored = [batch(200, targets=[[[255, 255], [255, 255]]])]
-    scores = evaluate(Given(), nn.Identity(), ignored, metrics, **SETTINGS)
+    scores = evaluate(by(Given(), nn.Identity()), ignored, metrics, **SETTINGS)
     assert math.isnan(scores.values["dice.pooled"])
     assert math.isnan(scores.per_image[0]["dice"])

@@ -15,7 +15,7 @@ from test_predictor import BINARY, Largest, drawn, labels_of, predictor
 from segreg.errors import SegregError
 from segreg.inference.inputs import find_images
 from segreg.inference.predictions import predict_files
-from segreg.inference.predictor import WHOLE_IMAGE, InferenceConfig
+from segreg.inference.predictor import InferenceConfig
 from segreg.inference.writer import Outputs
 from segreg.runtime.progress import Quiet
 
@@ -47,7 +47,10 @@ def reported():
     return progress
 
 
-def run(named, *, one=None, out="out", kinds=("masks",), config=WHOLE_IMAGE, progress=None, **given):
+WHOLE = InferenceConfig()
+
+
+def run(named, *, one=None, out="out", kinds=("masks",), config=WHOLE, progress=None, **given):
     outputs = Outputs(Path(out), kinds, BINARY, "255", [(0, 0, 0), (255, 0, 0)])
     one = one or predictor()
     return predict_files(
@@ -155,9 +158,9 @@ def test_predictions_of_other_settings_are_not_mixed():
     named = images(2)
     run(named)
     with pytest.raises(SegregError) as refused:
-        run(named, existing="skip", threshold=0.3, config=InferenceConfig(views="flips"))
+        run(named, existing="skip", threshold=0.3, config=InferenceConfig(flips="flips"))
     assert str(refused.value) == (
-        'out holds predictions with other settings: threshold was 0.5, now 0.3; views was "none", now "flips"\n'
+        'out holds predictions with other settings: threshold was 0.5, now 0.3; flips was "none", now "flips"\n'
         "  predict into another folder, or without --skip-existing, which replaces what is there"
     )
     assert len(run(named, threshold=0.3).predicted) == 2

@@ -63,7 +63,7 @@ def test_what_the_last_epoch_has_predicted_is_not_predicted_again(tmp_path, ema)
         (tmp_path / name).mkdir()
     with mock.patch("segreg.training.trainer.MOST_KEPT", 0):
         again = tiny_runs.run(tmp_path / "again", *words)
-    with mock.patch("segreg.evaluation.scores.predict_logits", side_effect=AssertionError):
+    with mock.patch("segreg.evaluation.evaluator.logits_of", side_effect=AssertionError):
         once = tiny_runs.run(tmp_path / "once", *words)
     for name in ("metrics", "intervals", "overlays"):
         assert once.results[name] == again.results[name]
