@@ -164,8 +164,9 @@ def score_run(
     results["scored_on"] = split
     if recipe.input.resize == "crop" and recipe.train.validate_on == "center_crop":
         of = f"in the history of a crop of {format_size(recipe.input.size)} in the middle of each image"
-        known = {f"val.{name}": results["definitions"][name] for name in results["metrics"]["val"]}
-        results["definitions"] |= {name: f"{text.partition('; images are ')[0]}; {of}" for name, text in known.items()}
+        for name in results["metrics"]["val"]:
+            meaning = results["definitions"][name].partition("; images are ")[0]
+            results["definitions"][f"val.{name}"] = f"{meaning}; {of}"
     if not is_main():
         return RunScores(results, rows)
     write_images(scores, assembly.dataset.task, directory.path)
