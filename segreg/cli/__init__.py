@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -203,9 +201,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     its traceback. A reader of standard output that leaves, as `head` does, does not stop the command.
     """
     output = keep_standard_output() if arguments is None else None
-    if arguments is None:
-        # Python looks for garbage among all objects when it ends: a second, after PyTorch was imported.
-        atexit.register(gc.freeze)
     try:
         files, words = plugin_option(sys.argv[1:] if arguments is None else arguments)
         with _plugin_files(files):
