@@ -144,7 +144,7 @@ error: recipe.yaml:14:10: "rates" of the decoder "deeplabv3plus" must be a list 
         "size: [64, 64, 3]",
         """
 error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers between 1 and 16384, not [64, 64, 3]
-  size: height and width in pixels.
+  size: height and width in pixels; of the crops where `resize` is `crop`.
 """,
         id="list that is too long",
     ),
@@ -192,8 +192,8 @@ error: recipe.yaml:14:18: "output_stride" of the decoder "deeplabv3plus" must be
         "size: [64, 64]",
         "resize: pad",
         """
-error: recipe.yaml:8:11: "resize" of the section "input" must be one of stretch, letterbox, none, not the string "pad"
-  resize: `stretch` to the size, `letterbox` into it (the border is ignored), or `none`: all have it already.
+error: recipe.yaml:8:11: "resize" of the section "input" must be one of stretch, letterbox, none, crop, not the string "pad"
+  resize: `stretch` to the size, `letterbox` into it (the border is ignored), `none`: all have it already, or `crop`: training sees crops of that size, as the section crop says, and images are scored at their own.
 """,
         id="choice in a section",
     ),
@@ -295,7 +295,7 @@ error: recipe.yaml:20:7: "lr" of the optimizer "adam" must be a number above 0, 
         "size: [64, 0]",
         """
 error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers between 1 and 16384, not [64, 0]; item 2 is 0
-  size: height and width in pixels.
+  size: height and width in pixels; of the crops where `resize` is `crop`.
 """,
         id="one item out of range",
     ),
@@ -331,7 +331,7 @@ error: recipe.yaml:24:12: "workers" of the section "train" must be an integer be
         "size: [1000000000, 64]",
         """
 error: recipe.yaml:8:9: "size" of the section "input" must be a list of 2 integers between 1 and 16384, not [1000000000, 64]; item 1 is 1000000000
-  size: height and width in pixels.
+  size: height and width in pixels; of the crops where `resize` is `crop`.
 """,
         id="size of kilometres",
     ),
@@ -413,7 +413,7 @@ error: recipe.yaml:8:9: "mean" of the section "input" has 1 value, but input.cha
         "mean: grey\n  std: [0.2, 0.2, 0.2]",
         """
 error: recipe.yaml:8:9: "mean" of the section "input" must be a list of numbers or null, not the string "grey"
-  mean: mean of each channel, in [0, 1]; takes the place of `normalize`.
+  mean: mean of each channel, of integers in [0, 1]; takes the place of `normalize`.
 """,
         id="mean of a wrong type beside a std",
     ),
