@@ -1,4 +1,4 @@
-"""Runs that are trained on crops: validation, results, evaluation and prediction of whole images are one thing."""
+"""Runs that are trained on crops: resumed bit for bit, and whole images are validated, scored and predicted alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 import segreg
 import tiny_runs
@@ -25,26 +27,48 @@ def recipe_in(folder):
             (folder / kind).mkdir(exist_ok=True)
             for file in one.iterdir():
                 file.rename(folder / kind / f"{file.stem}-{number}.png")
+    return recipe_of(folder)
+
+
+def recipe_of(folder):
+    """Return a recipe of crops of the images in a folder."""
     return tiny_runs.RECIPE.replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {folder / 'images'}, masks: {folder / 'masks'}}}",
-    ).replace("{size: [32, 32]}", "{size: [32, 32], resize: crop}")
+    ).replace(
+        "{size: [32, 32]}", "{size: [32, 32], resize: crop}\ncrop: {scale: [0.5, 1.5], foreground: 0.3, per_image: 2}"
+    )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("crops")
-    return tiny_runs.run(folder, "train.epochs=4", "evaluate.threshold=0.3", text=recipe_in(folder))
+    recipe_in(folder)
+    return trained(folder, "train.epochs=4")
+
+
+def trained(folder, *overrides):
+    """Return a run on the images of `folder`."""
+    return tiny_runs.run(folder, "evaluate.threshold=0.3", *overrides, text=recipe_of(folder))
+
+
+def folder_of(run):
+    return run.directory.path.parents[2]
+
+
+def same_weights(one, other):
+    ours, theirs = load_file(one.directory.last), load_file(other.directory.last)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(run, monkeypatch):
-    monkeypatch.setenv("SEGREG_CACHE", str(run.directory.path.parents[2] / "cache"))
+    monkeypatch.setenv("SEGREG_CACHE", str(folder_of(run) / "cache"))
 
 
 def predicted_counts(run, ids, **given):
     """Return true and false positives, false and true negatives of what `predict` returns for each image."""
-    folder = run.directory.path.parents[2]
+    folder = folder_of(run)
     found = []
     for name in ids:
         labels = run.predict(folder / "images" / f"{name}.png", **given) == 1
@@ -102,13 +126,44 @@ def test_a_tile_that_the_network_cannot_take_is_refused_before_training(tmp_path
         tiny_runs.run(tmp_path, "evaluate.tile=[32,15]", text=recipe_in(tmp_path))
 
 
-def test_a_centre_crop_is_validated_and_called_so(tmp_path):
-    run = tiny_runs.run(tmp_path, "train.epochs=1", "train.validate_on=center_crop", text=recipe_in(tmp_path))
-    definitions = run.results["definitions"]
+def test_every_pixel_is_scored_once_at_its_own_resolution(run):
+    assert run.results["metrics"]["test"]["iou.pooled"] > 0.3
+    ids, counts = counts_in(run.directory.path)
+    for name, pixels in zip(ids, counts.sum(axis=1), strict=True):
+        height, width = SIZES[int(name.rpartition("-")[2])]
+        assert pixels == height * width
+
+
+def test_stopped_and_resumed_it_ends_with_the_same_weights(run):
+    half = trained(folder_of(run), "train.epochs=2")
+    more = segreg.resume(half.directory.path, ["train.epochs=4"])
+    assert same_weights(more, run)
+    assert more.results["metrics"] == run.results["metrics"]
+
+
+def test_the_resolved_recipe_repeats_the_run(run, tmp_path):
+    recipe = segreg.load_recipe(run.directory.resolved)
+    assert same_weights(segreg.run_recipe(recipe, out=tmp_path / "again", progress="quiet"), run)
+
+
+def test_a_centre_crop_is_validated_and_called_so(run):
+    centre = trained(folder_of(run), "train.epochs=1", "train.validate_on=center_crop")
+    whole = trained(folder_of(run), "train.epochs=1")
+    definitions = centre.results["definitions"]
     assert definitions["val.dice.pooled"].endswith("; in the history of a crop of 32x32 in the middle of each image")
     assert "whole at their own size" in definitions["dice.pooled"]
-    values = run.results["metrics"]["val"]
-    assert any(run.history[0][f"val.{name}"] != value for name, value in values.items())
+    values = centre.results["metrics"]["val"]
+    assert any(centre.history[0][f"val.{name}"] != value for name, value in values.items())
+    assert same_weights(centre, whole)
+    assert centre.history[0]["val.loss"] != whole.history[0]["val.loss"]
+    assert centre.results["metrics"]["test"] == whole.results["metrics"]["test"]
+
+
+def test_crops_larger_than_all_images_are_refused_before_anything_is_made(run):
+    with pytest.raises(SegregError, match="larger than every training image") as caught:
+        trained(folder_of(run), "input.size=[256, 256]")
+    assert "set input.size to at most" in caught.value.problems[0].hint
+    assert not list(folder_of(run).glob("runs/*/.*/history.csv"))
 
 
 def test_what_is_preprocessed_keeps_its_size(run):
