@@ -120,15 +120,26 @@ def write_blocks(
 ) -> NDArray[np.uint32]:
     """Write an image where it is stored, and return the CRC-32 of each block."""
     sums = []
-    for rows, columns in _rows_of_blocks(stored, 0, 0, stored.height, stored.width):
-        blocks = [layout.packed(image[rows, each], mask[..., rows, each]) for each in columns]
+    for place, blocks in _packed(layout, stored, image, mask):
         sums += [zlib.crc32(block) for block in blocks]
-        rest = memoryview(b"".join(blocks))
-        place = stored.offset + rows.start * stored.width * layout.pixel_bytes
-        while rest:
-            written = os.pwrite(descriptor, rest, place)
-            rest, place = rest[written:], place + written
+        row, written = memoryview(b"".join(blocks)), 0
+        while written < len(row):
+            written += os.pwrite(descriptor, row[written:], place + written)
     return np.array(sums, np.uint32)
+
+
+def block_sums(layout: BlockLayout, stored: Stored, image: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Return the CRC-32 of each block of an image, which is not written."""
+    return np.array([zlib.crc32(b) for _, blocks in _packed(layout, stored, image, mask) for b in blocks], np.uint32)
+
+
+def _packed(
+    layout: BlockLayout, stored: Stored, image: NDArray[Any], mask: NDArray[np.uint8]
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Return each row of blocks and where it begins in the file."""
+    for rows, columns in _rows_of_blocks(stored, 0, 0, stored.height, stored.width):
+        place = stored.offset + rows.start * stored.width * layout.pixel_bytes
+        yield place, [layout.packed(image[rows, each], mask[..., rows, each]) for each in columns]
 
 
 @dataclass(eq=False)

@@ -168,13 +168,10 @@ class PreprocessedDataset:
             image, mask, *_ = self.prepare_again(row)
         except Exception as error:
             raise self._removed(row, "is damaged") from error
-        if _checksums(image, mask) != tuple(self.checksums[row]):
+        if not self._was_written(row, image, mask):
             raise self._removed(row, "is damaged, and the sample's files have changed since it was made")
         try:
-            for name, values in (("images", image), ("masks", mask)):
-                writable = np.load(self.folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
-                writable[row] = values
-                writable.flush()
+            self._write(row, image, mask)
             repaired = "what is damaged of it was prepared again from the data set's files"
         except OSError as error:  # a cache that others filled may be read-only
             repaired = "what is damaged of it is prepared from the data set's files each time, since it can't be "
@@ -182,6 +179,16 @@ class PreprocessedDataset:
         # The same words for each sample, so that Python shows them once.
         warnings.warn(f"{self.folder}: the cache entry was damaged; {repaired}", RuntimeWarning, stacklevel=2)
         return image, mask
+
+    def _was_written(self, row: int, image: NDArray[Any], mask: NDArray[np.uint8]) -> bool:
+        """Whether an image and a mask are those of which the entry has the checksums."""
+        return _checksums(image, mask) == tuple(self.checksums[row])
+
+    def _write(self, row: int, image: NDArray[Any], mask: NDArray[np.uint8]) -> None:
+        for name, values in (("images", image), ("masks", mask)):
+            writable = np.load(self.folder / f"{name}.npy", mmap_mode="r+", allow_pickle=False)
+            writable[row] = values
+            writable.flush()
 
     def _removed(self, row: int, what: str) -> SegregError:
         """Remove the entry though it is in use, and return what is reported."""
@@ -532,34 +539,56 @@ def open_fitted(
     def prepare_again(row: int) -> Fitted:
         return fitted_sample(dataset, dataset.samples[indices[row]], input)
 
-    held = hold(place)
-    if held is None:
-        return None
-    try:
-        meta, sizes = read_meta(place, own)
+    def read(meta: Mapping[str, Any], sizes: tuple[Size, ...], held: CacheLock) -> PreprocessedDataset | None:
         prepared = PreprocessedDataset(
             place, task, input, indices, tuple(meta["ids"]), sizes, meta["without_alpha"], held, prepare_again
         )
         arrays: list[NDArray[Any]] = [prepared.images, prepared.masks, prepared.checksums, prepared.labels]
         if has_statistics(input):
             arrays.append(load_array(place / "statistics.npy", mmap_mode=None))
-        compare_labels(prepared.labels, meta)
+        count = len(indices)
+        shapes = (
+            (count, *input.size, input.channels), (count, *mask_shape(task, input.size)), (count, 2),
+            (count, counted_labels(task)), (count, 5, input.channels),
+        )  # fmt: skip
+        types = (input.dtype, "uint8", "uint32", "int64", "float64")
+        whole = all(
+            array.shape == shape and array.dtype.name == name and array.flags.c_contiguous
+            for array, shape, name in zip(arrays, shapes, types, strict=False)
+        )
+        return prepared if whole and len(prepared.ids) == len(sizes) == count else None
+
+    return opened_entry(place, own, read)
+
+
+Opened = TypeVar("Opened", bound=PreprocessedDataset)
+
+
+def opened_entry(
+    place: Path,
+    own: DtypeName | None,
+    read: Callable[[Mapping[str, Any], tuple[Size, ...], CacheLock], Opened | None],
+) -> Opened | None:
+    """Return what `read` makes of an entry, held while it lives, or None where the entry is not there or not whole.
+
+    Args:
+        place: the entry's folder.
+        own: the type that the files' own values must have, if any.
+        read: is given what `meta.json` holds, the images' own sizes and the lock; returns None, or raises, where
+            something of the entry is missing or damaged.
+    """
+    held = hold(place)
+    if held is None:
+        return None
+    try:
+        meta, sizes = read_meta(place, own)
+        prepared = read(meta, sizes, held)
+        if prepared is not None and zlib.crc32(np.ascontiguousarray(prepared.labels).data) != meta["labels_checksum"]:
+            prepared = None
     except (OSError, ValueError, KeyError, TypeError, SegregError):
+        prepared = None
+    if prepared is None:
         held.release()
-        return None
-    count = len(indices)
-    shapes = (
-        (count, *input.size, input.channels), (count, *mask_shape(task, input.size)), (count, 2),
-        (count, counted_labels(task)), (count, 5, input.channels),
-    )  # fmt: skip
-    types = (input.dtype, "uint8", "uint32", "int64", "float64")
-    whole = all(
-        array.shape == shape and array.dtype.name == name and array.flags.c_contiguous
-        for array, shape, name in zip(arrays, shapes, types, strict=False)
-    )
-    if not whole or not len(prepared.ids) == len(sizes) == count:
-        held.release()
-        return None
     return prepared
 
 
@@ -573,12 +602,6 @@ def read_meta(place: Path, own: DtypeName | None) -> tuple[dict[str, Any], tuple
     if meta["checksum"] != _meta_checksum(meta) or own not in (None, meta["own_dtype"]):
         raise ValueError("damaged, or of another type")
     return meta, tuple((int(height), int(width)) for height, width in meta["original_sizes"])
-
-
-def compare_labels(labels: NDArray[np.int64], meta: Mapping[str, Any]) -> None:
-    """Raise ValueError where an entry's label counts are not those that were written."""
-    if zlib.crc32(np.ascontiguousarray(labels).data) != meta["labels_checksum"]:
-        raise ValueError("damaged")
 
 
 def load_array(file: Path, *, mmap_mode: Literal["r"] | None) -> NDArray[Any]:

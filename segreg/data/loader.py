@@ -140,7 +140,8 @@ class BatchLoader:
             augmentation.refuse_type(*shapes, prepared.input)
         self._times: NDArray[np.float64] | None = None
         if isinstance(prepared, NativeDataset) and crops is not None and order == "shuffled":
-            self._times = crops.times(prepared, self.indices)
+            times = crops.times(prepared, self.indices)
+            self._times = times if (times != 1).any() else None
         self._make = _Maker(prepared, augmentation, seed, crops, order)
         self._plan: list[Key] = []
         self._loader: DataLoader[Any] | None = None

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import threading
-import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +21,7 @@ from segreg.data.blocks import (
     BlockWriter,
     DamagedBlocksError,
     Stored,
+    block_sums,
     count_blocks,
     write_blocks,
 )
@@ -29,7 +29,6 @@ from segreg.data.cache import (
     OwnTypes,
     PreprocessedDataset,
     built_entry,
-    compare_labels,
     content_digests,
     counted_labels,
     entry_key,
@@ -38,12 +37,12 @@ from segreg.data.cache import (
     load_array,
     loses_alpha,
     open_fitted,
+    opened_entry,
     raise_vanished,
-    read_meta,
     read_sample,
     write_meta,
 )
-from segreg.data.cache_folder import entry_folder, hold, index_file, make_room, remove
+from segreg.data.cache_folder import CacheLock, entry_folder, index_file, make_room, remove
 from segreg.data.resize import Size
 from segreg.data.values import DTYPES, DtypeName, Statistics, image_statistics
 from segreg.errors import SegregError
@@ -114,7 +113,7 @@ class NativeDataset(PreprocessedDataset):
                 raise self._removed(row, str(error)) from error
         except OSError as error:
             raise SegregError(f"{self.blocks.file}: can't be read: {error.strerror or error}") from error
-        image, mask = self._prepared_again(row)
+        image, mask = self._repaired(row)
         inside = slice(top, top + height), slice(left, left + width)
         return image[inside], mask[..., inside[0], inside[1]]
 
@@ -135,32 +134,17 @@ class NativeDataset(PreprocessedDataset):
     def release(self) -> None:
         """Do nothing: what was read does not count as the process's memory."""
 
-    def _prepared_again(self, row: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Prepare a row again, write it into the entry where that is possible, and return it."""
-        if self.prepare_again is None:
-            raise self._removed(row, "is damaged")
+    def _was_written(self, row: int, image: NDArray[Any], mask: NDArray[np.uint8]) -> bool:
+        layout, stored = self.blocks.layout, self.blocks.images[row]
+        same_size = image.shape[:2] == (stored.height, stored.width)
+        return same_size and np.array_equal(block_sums(layout, stored, image, mask), self.blocks.sums_of(row))
+
+    def _write(self, row: int, image: NDArray[Any], mask: NDArray[np.uint8]) -> None:
+        descriptor = os.open(self.blocks.file, os.O_WRONLY)
         try:
-            image, mask, *_ = self.prepare_again(row)
-        except Exception as error:
-            raise self._removed(row, "is damaged") from error
-        stored = self.blocks.images[row]
-        if image.shape[:2] != (stored.height, stored.width):
-            raise self._removed(row, "is damaged, and the sample's files have changed since it was made")
-        try:
-            descriptor = os.open(self.blocks.file, os.O_WRONLY)
-            try:
-                sums = write_blocks(descriptor, self.blocks.layout, stored, image, mask)
-            finally:
-                os.close(descriptor)
-            repaired = "what is damaged of it was prepared again from the data set's files"
-        except OSError as error:  # a cache that others filled may be read-only
-            sums = self.blocks.sums_of(row)
-            repaired = "what is damaged of it is prepared from the data set's files each time, since it can't be "
-            repaired += f"written to: {error.strerror or error}"
-        if not np.array_equal(sums, self.blocks.sums_of(row)):
-            raise self._removed(row, "is damaged, and the sample's files have changed since it was made")
-        warnings.warn(f"{self.folder}: the cache entry was damaged; {repaired}", RuntimeWarning, stacklevel=2)
-        return image, mask
+            write_blocks(descriptor, self.blocks.layout, self.blocks.images[row], image, mask)
+        finally:
+            os.close(descriptor)
 
 
 class OneImage:
@@ -394,11 +378,7 @@ def _opened(
     def prepare_again(row: int) -> Any:
         return read_sample(dataset, dataset.samples[indices[row]], input)
 
-    held = hold(place)
-    if held is None:
-        return None
-    try:
-        meta, sizes = read_meta(place, own)
+    def read(meta: Mapping[str, Any], sizes: tuple[Size, ...], held: CacheLock) -> NativeDataset | None:
         index = load_array(place / "index.npy", mmap_mode=None)
         images = [Stored(*map(int, row)) for row in index]
         sums = load_array(place / "checksums.npy", mmap_mode=None)
@@ -407,7 +387,6 @@ def _opened(
             place, task, input, indices, tuple(meta["ids"]), sizes, meta["without_alpha"], held, prepare_again,
             blocks=blocks,
         )  # fmt: skip
-        compare_labels(prepared.labels, meta)
         whole = (
             len(prepared.ids) == len(sizes) == len(indices) == len(images)
             and all((each.height, each.width) == size for each, size in zip(images, sizes, strict=True))
@@ -419,9 +398,6 @@ def _opened(
             and blocks.file.stat().st_size
             >= max(i.offset + i.height * i.width * blocks.layout.pixel_bytes for i in images)
         )
-        if not whole:
-            raise ValueError("damaged")
-    except (OSError, ValueError, KeyError, TypeError, SegregError):
-        held.release()
-        return None
-    return prepared
+        return prepared if whole else None
+
+    return opened_entry(place, own, read)

@@ -133,6 +133,24 @@ def test_damage_is_noticed_and_mended(native, data):
     assert np.array_equal(prepare(data, crop_input()).sample(2)[0], before[0])
 
 
+def test_damage_of_files_that_have_changed_since_is_no_other_image(tmp_path, monkeypatch):
+    """Also where the cache is read-only, so that nothing is written that could be compared."""
+    sizes = [(40, 40)]
+    before = prepare(dataset(tmp_path, sizes), crop_input())
+    with (before.folder / "blocks.bin").open("r+b") as file:
+        file.write(b"\xff" * 50)
+    fresh = prepare(dataset(tmp_path, sizes), crop_input())
+    image, mask, *rest = fresh.prepare_again(0)
+    changed = replace(fresh, prepare_again=lambda _: (255 - image, mask, *rest))
+
+    def fail(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(native_module, "write_blocks", fail)
+    with pytest.raises(SegregError, match="the sample's files have changed since it was made"):
+        changed.sample(0)
+
+
 def test_damage_that_can_not_be_mended_removes_the_entry(native, data):
     with (native.folder / "blocks.bin").open("r+b") as file:
         file.write(b"\xff" * 50)
