@@ -115,7 +115,7 @@ def speed(chosen: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
     from segreg.training.trainer import train_pass
 
     print(prepare_process())
-    sides = {}
+    both = {}
     dataset = made(chosen.images, (chosen.side, chosen.side), 3, folder)
     for resize in ("stretch", "crop"):
         file = folder / f"{resize}.yaml"
@@ -141,14 +141,14 @@ def speed(chosen: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
             device=device,
             precision=precision,
         )
-        sides[resize] = loader, prepare_training(setup, steps_per_epoch=len(loader))
+        both[resize] = loader, prepare_training(setup, steps_per_epoch=len(loader))
     print(f"{device}: {precision.reason}; {chosen.images} images of {chosen.side}x{chosen.side} in batches of "
           f"{chosen.batch}, {chosen.encoder}")  # fmt: skip
     rows: list[dict[str, float]] = []
     for number in range(chosen.rounds + 1):
         row: dict[str, float] = {}
         for resize in ("stretch", "crop") if number % 2 else ("crop", "stretch"):
-            loader, training = sides[resize]
+            loader, training = both[resize]
             begun = time.perf_counter()
             images = train_pass(training, loader, number + 1, Quiet())[1]
             if device.type == "cuda":
@@ -156,7 +156,7 @@ def speed(chosen: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
             row[resize] = images / (time.perf_counter() - begun)
         if number:  # the first is the warm-up
             rows.append(row | {"ratio": row["crop"] / row["stretch"]})
-    for loader, _ in sides.values():
+    for loader, _ in both.values():
         loader.close()
     print(f"{'round':>6}{'stretched':>12}{'crops':>10}{'ratio':>8}   images/s")
     for number, row in enumerate(rows, start=1):
