@@ -280,10 +280,10 @@ def predict(
     """
     from segreg.inference.inputs import find_images
     from segreg.inference.predictions import predict_files
-    from segreg.inference.predictor import common_config, predict_labels, prepare_image, takes_any_size
+    from segreg.inference.predictor import common_config, predict_labels
     from segreg.inference.writer import KINDS as WRITTEN
     from segreg.inference.writer import Outputs
-    from segreg.runs.trained_run import read_pixels
+    from segreg.runs.trained_run import input_image
     from segreg.runtime.progress import progress as shown
 
     several = isinstance(images, Sequence) and not isinstance(images, str)
@@ -296,8 +296,7 @@ def predict(
         for image in given:
             named = isinstance(image, (str, Path))
             found += [each.file for each in find_images([str(image)])] if named else [image]
-        large = takes_any_size(predictors, chosen)
-        inputs = (prepare_image(predictors, *read_pixels(image, in_tiles=large), chosen) for image in found)
+        inputs = (input_image(predictors, image, chosen) for image in found)
         return [predict_labels(predictors, image, chosen, threshold=threshold) for image in inputs]
     folder = Path(out)
     outputs = Outputs.of(folder, predictors[0].task, kinds, notices=[opened.notice])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 
 if TYPE_CHECKING:
+    from segreg.inference.inputs import ImageFile
     from segreg.inference.predictions import Summary
     from segreg.inference.predictor import Predictor
     from segreg.inference.writer import Kind
@@ -33,8 +35,9 @@ EXAMPLES = """examples:
   segreg predict RUN1 RUN2 RUN3 --images photos --out predicted    the mean of three runs
 
 Masks are 8-bit PNGs at each image's own size, in OUT/masks: 0 and 255 for one class, class indices for several, and
-for classes that may overlap a folder for each. The folders of the images are kept below OUT. An image that is
-broken is named, and the rest continue; the exit status is then 1. OUT/prediction.json says what was predicted and how.
+for classes that may overlap a folder for each. Of georeferenced rasters (GeoTIFF, VRT) they are GeoTIFFs of class
+indices with the same CRS and transform. The folders of the images are kept below OUT. An image that is broken is named,
+and the rest continue; the exit status is then 1. OUT/prediction.json says what was predicted and how.
 """
 _FLAGS: tuple[tuple[Kind, str], ...] = (
     ("probabilities", "also probabilities, float16 [K, H, W] in .npy files"),
@@ -65,7 +68,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--masks", type=Path, metavar="DIR", help="true masks for --strips, paired by name")
     parser.add_argument("--mask-suffix", metavar="TEXT", help="what masks' names have behind those of the images")
     parser.add_argument("--mask-ignored", type=int, metavar="N", help="mask value of pixels that count for nothing")
-    parser.add_argument("--values", choices=("index", "255"), help="of masks: class indices, or 0 and 255")
+    parser.add_argument(
+        "--values", choices=("index", "255"), help="of PNG masks: class indices, or 0 and 255; GeoTIFFs have indices"
+    )
+    parser.add_argument(
+        "--bands", metavar="N,N|NAME,NAME", help="bands of GeoTIFF and VRT, from 1 or by name (those of the run's data)"
+    )
     parser.add_argument("--colours", type=Path, metavar="FILE", help="YAML or JSON: class: [r, g, b] or '#rrggbb'")
     parser.add_argument("--threshold", type=float, help="probability from which a pixel is foreground (the recipe's)")
     parser.add_argument(
@@ -109,6 +117,9 @@ def execute(chosen: argparse.Namespace) -> int:
 
     prepare_process()
     predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
+    if chosen.bands is not None:
+        bands = tuple(int(word) if word.isdecimal() else word for word in chosen.bands.split(","))
+        predictors = [dataclasses.replace(predictor, bands=bands) for predictor in predictors]
     config = common_config(predictors, **asked)
     if chosen.overlap is not None and not takes_any_size(predictors, config):
         raise SegregError("--overlap goes with --tile", hint="for example: --tile 512x512")
@@ -127,7 +138,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
     common_threshold(predictors, chosen.threshold)
     shown = shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout)
-    for line in [*_header(predictors, outputs.notice), *_own_reading(runs)]:
+    for line in [*_header(predictors, outputs.notice), *_own_reading(runs), *_without_rasterio(input_images)]:
         shown.say(line)
     summary = predict_files(
         input_images, predictors, outputs, config,
@@ -219,6 +230,14 @@ def _own_reading(runs: list[Run]) -> list[str]:
                 "are read by segreg itself, so their bands and values must be the same"
             )
     return list(shown.values())
+
+
+def _without_rasterio(images: list[ImageFile]) -> list[str]:
+    """Return a note if georeferenced images are read without what they say of their place."""
+    from segreg.data.rasters import INSTALL, installed, is_georeferenced
+
+    file = None if installed() else next((image.file for image in images if is_georeferenced(image.file)), None)
+    return [f"note    {file} is georeferenced, and its mask will not be; {INSTALL} writes a GeoTIFF"] if file else []
 
 
 def _without_mask(summary: Summary, folder: Path) -> list[str]:

@@ -169,12 +169,16 @@ def _regions(mask: Mask, *, connected: bool) -> Iterator[tuple[int, int, Mask]]:
 def _masks(image: ImageFile, outputs: Outputs) -> Iterator[tuple[str, Mask]]:
     """Yield each class and its pixels in the mask that was written of an image."""
     task = outputs.task
-    files = [file for kind, file in outputs.files(image.name).items() if kind.startswith("masks")]
+    found = outputs.files(image.name, raster=image.raster)
+    files = [file for kind, file in found.items() if kind.startswith("masks")]
     if task.mode == "multiclass":
         labels = read_labels(files[0])
         yield from ((name, labels == number) for number, name in enumerate(task.classes))
     else:
-        yield from ((name, read_labels(file) > 0) for name, file in zip(task.classes, files, strict=True))
+        masks = (read_labels(file) for file in files)
+        yield from (
+            (name, mask == 1 if image.raster else mask > 0) for name, mask in zip(task.classes, masks, strict=True)
+        )
 
 
 def _written(file: Path, text: str) -> Path:

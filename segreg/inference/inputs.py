@@ -33,10 +33,12 @@ class ImageFile:
     Attributes:
         file: where it is.
         name: its path, without the extension, below the folder that all of them share; with slashes.
+        raster: whether it is a georeferenced raster, which rasterio reads and whose prediction is one too.
     """
 
     file: Path
     name: str
+    raster: bool = False
 
 
 def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[ImageFile]:
@@ -79,8 +81,16 @@ def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[I
             found.setdefault(_absolute(file), file)
     if problems:
         raise SegregError.of(problems)
+    from segreg.data.rasters import installed, is_georeferenced
+
+    def is_raster(file: Path) -> bool:
+        return (installed() or file.suffix.lower() == ".vrt") and is_georeferenced(file)
+
     root = os.path.commonpath(bases) if bases else ""
-    named = [ImageFile(file, without_extension(os.path.relpath(absolute, root))) for absolute, file in found.items()]
+    named = [
+        ImageFile(file, without_extension(os.path.relpath(absolute, root)), is_raster(file))
+        for absolute, file in found.items()
+    ]
     _refuse_same_names(named)
     return named
 
@@ -165,7 +175,8 @@ def _is_image(name: str) -> bool:
 def without_extension(path: str) -> str:
     """Return a relative path without an image's extension, with slashes; only the last dot parts the extension."""
     whole = Path(path)
-    return (whole.with_suffix("") if _is_image(whole.name) else whole).as_posix()
+    known = _is_image(whole.name) or whole.suffix.lower() == ".vrt"
+    return (whole.with_suffix("") if known else whole).as_posix()
 
 
 def _within(path: str, folder: str) -> bool:

@@ -8,10 +8,12 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from segreg.data.images import read_image
+from segreg.data.rasters import Raster
 from segreg.errors import SegregError
 from segreg.inference.inputs import ImageFile
 from segreg.inference.predictor import (
@@ -25,6 +27,7 @@ from segreg.inference.predictor import (
     prepare_image,
     takes_any_size,
 )
+from segreg.inference.rasters import read_raster
 from segreg.inference.writer import Outputs
 from segreg.runtime.files import write_json
 from segreg.runtime.progress import Advance, Progress
@@ -104,7 +107,7 @@ def predict_files(
     file = outputs.folder / SUMMARY
     if existing == "skip":
         _refuse_other_settings(file, summary.settings)
-        summary.skipped = [p for p in images if all(f.is_file() for f in outputs.files(p.name).values())]
+        summary.skipped = [p for p in images if all(f.is_file() for f in _files(outputs, p).values())]
     there = {image.name for image in summary.skipped}
     todo = [image for image in images if image.name not in there]
     try:
@@ -147,12 +150,15 @@ class _Work:
                 for image, strips in predict(self.predictors, read, self.config, threshold=self.threshold):
                     named = by_file[image.name]
                     try:
-                        labels = self.outputs.collect(named.name, image.size, self.with_progress(image, strips))
+                        raster = Raster(named.file, self.predictors[0].bands) if named.raster else None
+                        shown = self.with_progress(image, strips)
+                        labels = self.outputs.collect(named.name, image.size, shown, raster)
                     except (SegregError, OSError, MemoryError) as error:
                         self.failed(named, error)
                         continue
-                    writing.append((named, writers.submit(self.outputs.save, named.name, image.pixels[0], labels)))
-                    del image, labels  # which the writer lets go when it has done
+                    saving = partial(self.outputs.save, named.name, image.pixels[0], labels, raster=named.raster)
+                    writing.append((named, writers.submit(saving)))
+                    del image, labels, saving  # which the writer lets go when it has done
                     while len(writing) > _AHEAD:
                         self.written(*writing.popleft())
                 while writing:
@@ -163,6 +169,8 @@ class _Work:
 
     def read_ahead(self, todo: Sequence[ImageFile], readers: ThreadPoolExecutor) -> Iterator[InputImage]:
         def read(image: ImageFile) -> InputImage:
+            if image.raster:
+                return read_raster(self.predictors, image.file, self.config, overlays=self.outputs.overlays)
             pixels = read_image(image.file, in_tiles=takes_any_size(self.predictors, self.config))
             return prepare_image(self.predictors, pixels, image.file, self.config)
 
@@ -196,7 +204,7 @@ class _Work:
         except (SegregError, OSError, MemoryError) as error:
             self.failed(image, error)
             return
-        self.summary.predicted.append((image, self.outputs.files(image.name)))
+        self.summary.predicted.append((image, _files(self.outputs, image)))
         self.advance(1)
 
     def failed(self, image: ImageFile, error: BaseException) -> None:
@@ -206,6 +214,10 @@ class _Work:
         self.summary.failed.append((image, why))
         self.progress.say(f"failed: {why}")
         self.advance(1)
+
+
+def _files(outputs: Outputs, image: ImageFile) -> dict[str, Path]:
+    return outputs.files(image.name, raster=image.raster)
 
 
 def _settings(
@@ -247,7 +259,7 @@ def _refuse_to_replace_inputs(images: Sequence[ImageFile], outputs: Outputs) -> 
     true_masks = outputs.truths.files.values() if outputs.truths else ()
     read |= {os.path.realpath(mask): "a true mask" for mask in true_masks}
     for image in images:
-        for file in outputs.files(image.name).values():
+        for file in _files(outputs, image).values():
             if what := read.get(os.path.realpath(file)):
                 raise SegregError(
                     f"{file} is {what} that is read, and would be replaced by its prediction",

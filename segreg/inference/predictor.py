@@ -115,6 +115,7 @@ class Predictor:
         device: where the network computes.
         precision: what it computes in.
         config: how its recipe gives it images where nothing else is asked for.
+        bands: numbers or names of a georeferenced raster's bands that it takes; None: all but alpha.
     """
 
     name: str
@@ -126,6 +127,7 @@ class Predictor:
     device: torch.device
     precision: Precision
     config: InferenceConfig = InferenceConfig()
+    bands: tuple[int | str, ...] | None = None
 
     def logits(self, images: Tensor) -> Tensor:
         """Return float32 logits `[B, K, H, W]` on the device, for a batch's images `[B, C, H, W]`, as in scoring."""

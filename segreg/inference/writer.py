@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from segreg.data.rasters import Raster
     from segreg.inference.inputs import TrueMasks
     from segreg.inference.predictor import Pixels, PredictedRows
     from segreg.task import Task
@@ -31,7 +32,8 @@ class Outputs:
     """What is written for each image, and where.
 
     Masks are 8-bit grey PNGs at the image's own size, upright: class indices, or 0 and 255. A multilabel task has a
-    folder of masks for each class. Probabilities are float16 arrays `[K, H, W]`.
+    folder of masks for each class. Probabilities are float16 arrays `[K, H, W]`. Both are GeoTIFFs of class indices and
+    of float32 where the image is a georeferenced raster, see `segreg.inference.rasters`.
 
     Attributes:
         folder: holds a folder for each kind.
@@ -95,19 +97,40 @@ class Outputs:
             truths=truths,
         )
 
-    def files(self, name: str) -> dict[str, Path]:
-        """Return the files of an image by what they are: `masks`, or `masks/<class>` if multilabel, `overlays` ..."""
+    def files(self, name: str, *, raster: bool = False) -> dict[str, Path]:
+        """Return the files of an image by what they are: `masks`, or `masks/<class>` if multilabel, `overlays` ...
+
+        Args:
+            name: the image's.
+            raster: whether it is a georeferenced raster.
+        """
         folders: list[str] = []
         for kind in self.kinds:
             several = kind == "masks" and self.task.mode == "multilabel"
             folders += [f"masks/{folder}" for folder in as_folder_names(self.task.classes)] if several else [kind]
+        endings = {"masks": ".png", "probabilities": ".npy"}
+        if raster:
+            endings = dict.fromkeys(endings, ".tif")
         return {
-            folder: self.folder / folder / f"{name}{'.npy' if folder == 'probabilities' else '.png'}"
+            folder: self.folder / folder / f"{name}{endings.get(folder.partition('/')[0], '.png')}"
             for folder in folders
         }
 
-    def collect(self, name: str, size: tuple[int, int], strips: Iterable[PredictedRows]) -> NDArray[np.uint8]:
-        """Return the labels of all strips; probabilities are written as they come.
+    @property
+    def overlays(self) -> bool:
+        """Whether something is written that shows the whole image."""
+        return any(kind not in ("masks", "probabilities") for kind in self.kinds)
+
+    def collect(
+        self, name: str, size: tuple[int, int], strips: Iterable[PredictedRows], raster: Raster | None = None
+    ) -> NDArray[np.uint8] | None:
+        """Return the labels of all strips; probabilities, and all of a raster's, are written as they come.
+
+        Args:
+            name: the image's.
+            size: its height and width.
+            strips: its prediction.
+            raster: the image, where it is a georeferenced raster. There are no labels then unless overlays need them.
 
         Raises:
             OSError: a file can't be written.
@@ -115,14 +138,25 @@ class Outputs:
         import numpy as np
 
         channels = self.task.channels
-        labels = np.empty((*([channels] if self.task.mode == "multilabel" else []), *size), np.uint8)
+        labels = None
+        if raster is None or self.overlays:
+            labels = np.empty((*([channels] if self.task.mode == "multilabel" else []), *size), np.uint8)
         with ExitStack() as stack:
             kept: Any = None
-            if "probabilities" in self.kinds:
+            write: Callable[[PredictedRows], None] | None = None
+            if raster is not None:
+                from segreg.inference.rasters import geotiffs
+
+                files = self.files(name, raster=True)
+                write = stack.enter_context(geotiffs(raster, files, self.task, self.colours))
+            elif "probabilities" in self.kinds:
                 aside = stack.enter_context(replacing(_made(self.files(name)["probabilities"])))
                 kept = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=(channels, *size))
             for strip in strips:
-                labels[..., strip.rows, :] = strip.labels
+                if labels is not None:
+                    labels[..., strip.rows, :] = strip.labels
+                if write is not None:
+                    write(strip)
                 if kept is not None:
                     kept[:, strip.rows] = strip.probabilities
             if kept is not None:
@@ -130,13 +164,14 @@ class Outputs:
                 del kept
         return labels
 
-    def save(self, name: str, pixels: Pixels, labels: NDArray[np.uint8]) -> None:
-        """Write all but the probabilities.
+    def save(self, name: str, pixels: Pixels, labels: NDArray[np.uint8] | None, *, raster: bool = False) -> None:
+        """Write all that `collect` has not.
 
         Args:
             name: the image's.
             pixels: uint8 `[H, W, C]`; read where they are shown.
             labels: as `collect` returns them.
+            raster: whether it is a georeferenced raster.
 
         Raises:
             OSError: a file can't be written.
@@ -145,10 +180,13 @@ class Outputs:
         from segreg.visualize.overlay import overlay, paint
         from segreg.visualize.panels import side_by_side
 
+        if labels is None:
+            return
         files = self.files(name)
         truth = self.truths.read(name, (pixels.shape[0], pixels.shape[1])) if self.truths else None
         masks = labels if self.task.mode == "multilabel" else labels[None]
-        for file, mask in zip([f for kind, f in files.items() if kind.startswith("masks")], masks, strict=False):
+        written = [] if raster else [file for kind, file in files.items() if kind.startswith("masks")]
+        for file, mask in zip(written, masks, strict=False):
             _save(mask * 255 if self.values == "255" else mask, file)  # uint8, so that 1 becomes 255
         make: dict[str, Callable[[], Any]] = {
             "coloured": lambda: paint(labels, self.colours),

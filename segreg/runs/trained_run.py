@@ -278,7 +278,7 @@ class Run:
         from segreg.inference.predictor import predict_labels
 
         predictors = [self.predictor(weights)]
-        return predict_labels(predictors, _input_image(predictors, image, config), config, threshold=threshold)
+        return predict_labels(predictors, input_image(predictors, image, config), config, threshold=threshold)
 
     def probabilities(
         self,
@@ -300,7 +300,7 @@ class Run:
         from segreg.inference.predictor import predict_probabilities
 
         predictors = [self.predictor(weights)]
-        return predict_probabilities(predictors, _input_image(predictors, image, config), config)
+        return predict_probabilities(predictors, input_image(predictors, image, config), config)
 
     def predictor(
         self,
@@ -354,8 +354,16 @@ class Run:
             device=place,
             precision=computing,
             config=InferenceConfig.of(self.network.evaluate),
+            bands=self._bands,
         )
         return predictor
+
+    @property
+    def _bands(self) -> tuple[int | str, ...] | None:
+        """Return the bands that the run's data set reads, where it has a setting for it."""
+        dataset = self.written.values.get("dataset")
+        bands = dataset.get("bands") if isinstance(dataset, Mapping) else None
+        return tuple(bands) if bands else None
 
     @cached_property
     def _predictors(self) -> dict[tuple[str, str, str], Predictor]:
@@ -419,12 +427,17 @@ def load_run(path: Path | str) -> Run:
     return Run(open_run_directory(path))
 
 
-def _input_image(
+def input_image(
     predictors: Sequence[Predictor], image: NDArray[Any] | Path | str, config: InferenceConfig | None
 ) -> InputImage:
+    """Return an image as the networks take it; windows of a georeferenced raster are read where rasterio is there."""
+    from segreg.data.rasters import installed, is_georeferenced
     from segreg.inference.predictor import common_config, prepare_image, takes_any_size
+    from segreg.inference.rasters import read_raster
 
     config = config or common_config(predictors)
+    if isinstance(image, (str, Path)) and installed() and is_georeferenced(Path(image)):
+        return read_raster(predictors, Path(image), config)
     return prepare_image(predictors, *read_pixels(image, in_tiles=takes_any_size(predictors, config)), config)
 
 
