@@ -309,7 +309,7 @@ def test_statistics_of_weights_that_are_not_fetched_again_are_kept(tmp_path, mon
     )
     monkeypatch.setattr(tiny_runs, "RECIPE", text)
     run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
-    halves = {"mean": [0.5] * 3, "std": [0.5] * 3}  # those of the weights "advprop" alone
+    halves = {"mean": [0.5] * 3, "std": [0.5] * 3, "value_range": 255.0}  # those of the weights "advprop" alone
     assert json.loads(read_notes(run.directory.last)["normalize"]) == halves
     again = resumed(run.directory.path)
     assert json.loads(read_notes(again.directory.last)["normalize"]) == halves

@@ -215,7 +215,8 @@ def test_weights_explain_themselves(finished):
         notes = read_notes(file)
         assert notes["recipe"] == finished.recipe.yaml()
         assert json.loads(notes["task"]) == {"classes": ["lesion"], "mode": "binary"}
-        assert json.loads(notes["normalize"]) == {"mean": [0.5] * 3, "std": [0.5] * 3}  # the encoder's own
+        halves = {"mean": [0.5] * 3, "std": [0.5] * 3, "value_range": 255.0}  # the encoder's own
+        assert json.loads(notes["normalize"]) == halves
         assert notes["notice"].startswith("SYNTHETIC")
         assert notes["monitor"] == "val.dice.pooled"
 
