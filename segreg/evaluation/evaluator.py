@@ -18,7 +18,7 @@ from segreg.data.loader import places_by_size
 from segreg.data.split import drawn
 from segreg.data.values import as_shown
 from segreg.evaluation.counts import write_counts, write_sums
-from segreg.evaluation.scores import Scores, evaluate
+from segreg.evaluation.scores import Scores, evaluate, with_way
 from segreg.evaluation.statistics import Measure, intervals
 from segreg.inference.predictor import described, logits_of, prepare_image, scored_logits
 from segreg.models import build
@@ -100,10 +100,10 @@ class Evaluator:
                 task=self.dataset.task, threshold=self.recipe.evaluate.threshold, device=predictor.device,
             )  # fmt: skip
         scores = _reordered(scores, order)
-        if way := described(predictor):
-            definitions = {name: f"{text.rstrip('.')}; images are {way}" for name, text in scores.definitions.items()}
-            scores = dataclasses.replace(scores, definitions=definitions)
-        scores = dataclasses.replace(scores, intervals=_intervals(scores, self.metrics, self.recipe.seed))
+        way = described(predictor)
+        definitions = {name: with_way(text, way) for name, text in scores.definitions.items()}
+        intervals = _intervals(scores, self.metrics, self.recipe.seed)
+        scores = dataclasses.replace(scores, definitions=definitions, intervals=intervals)
         return _in_recipe_order(scores, self.recipe)
 
     def ranked(self, indices: Sequence[int], scores: Scores) -> Ranked:

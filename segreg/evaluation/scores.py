@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     """The ids of some images, their logits `[B, K, H, W]`, and their targets as `Batch` has them."""
 
 
+_IMAGES = "; images are "
+"""Stands in a definition between what the metric means and how images were predicted for it."""
+
+
 @dataclass(frozen=True)
 class Scores:
     """A network's scores on some images.
@@ -129,6 +133,17 @@ class _GrowingArray:
         import numpy as np
 
         return np.frombuffer(self.block, self.dtype).reshape(-1, *self.shape) if self.block else None
+
+
+def with_way(definition: str, way: str) -> str:
+    """Return a metric's definition that also says how images were predicted for it; `way` may be empty."""
+    return f"{definition.rstrip('.')}{_IMAGES}{way}" if way else definition
+
+
+def meaning_and_way(definition: str) -> tuple[str, str]:
+    """Return what a metric means, and how images were predicted for it: empty where they were resized and no more."""
+    meaning, _, way = definition.partition(_IMAGES)
+    return meaning.rstrip("."), way
 
 
 def definitions_of(metrics: MetricCollection, values: Iterable[str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from segreg.data import SplitName
 from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.evaluation.evaluator import Evaluator, Ranked, choose_overlays, format_values, write_images
+from segreg.evaluation.scores import meaning_and_way
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import banner, weights_notice
@@ -165,7 +166,7 @@ def score_run(
     if recipe.input.resize == "crop" and recipe.train.validate_on == "center_crop":
         of = f"in the history of a crop of {format_size(recipe.input.size)} in the middle of each image"
         for name in results["metrics"]["val"]:
-            meaning = results["definitions"][name].partition("; images are ")[0]
+            meaning, _ = meaning_and_way(results["definitions"][name])
             results["definitions"][f"val.{name}"] = f"{meaning}; {of}"
     if not is_main():
         return RunScores(results, rows)

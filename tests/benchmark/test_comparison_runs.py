@@ -17,6 +17,7 @@ from segreg.benchmark.comparison.runs import run_groups_of
 from segreg.benchmark.comparison.text import format_comparison
 from segreg.errors import SegregError
 from segreg.evaluation.counts import read_sums
+from segreg.evaluation.scores import with_way
 from segreg.reports.comparison import write_comparison
 from segreg.runs.listing import read_run
 from segreg.runs.scored import compare_scores
@@ -126,6 +127,19 @@ def test_other_differences_of_the_runs_have_notices(tmp_path):
         'The runs were scored with different resolutions: "input" and "original".',
         'The runs\' environments differ: precision "float32" and "bf16".',
     )
+
+
+def test_images_that_were_predicted_otherwise_do_not_change_what_a_metric_means(tmp_path):
+    one, other = planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34")
+    results = json.loads((other / "results.json").read_text())
+    whole = {name: with_way(text, "predicted whole") for name, text in results["definitions"].items()}
+    (other / "results.json").write_text(json.dumps({**results, "definitions": whole}))
+    ways = "Images were predicted in different ways: at the size of the input / predicted whole."
+    assert compared(one, other).notices == (ways,)
+    results["definitions"]["dice.per_image_mean"] = "Another Dice."
+    (other / "results.json").write_text(json.dumps(results))
+    meanings = "dice.per_image_mean does not mean the same in all runs: Dice, counted in each image / Another Dice"
+    assert compared(one, other).notices == (meanings,)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from segreg.benchmark.comparison.record import Comparison, Failure, Model, Value
 from segreg.benchmark.comparison.significance import METHOD, differences, verdict, with_ranks
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
+from segreg.evaluation.scores import meaning_and_way
 from segreg.runs.records import read_environment
 from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored, unknown_of_images
 from segreg.runs.trained_run import Run
@@ -255,9 +256,13 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
         values = list(dict.fromkeys(str(one.run.results.get(name)) for one in every))
         if len(values) > 1:
             yield f"The runs were scored with different {words}: {listed(values)}."
-    definitions = dict.fromkeys(str(one.run.results["definitions"].get(metric)) for one in every)
-    if len(definitions) > 1:
-        yield f"{metric} does not mean the same in all runs: {' / '.join(definitions)}"
+    definitions = [meaning_and_way(str(one.run.results["definitions"].get(metric))) for one in every]
+    meanings, ways = (list(dict.fromkeys(words)) for words in zip(*definitions, strict=True))
+    if len(meanings) > 1:
+        yield f"{metric} does not mean the same in all runs: {' / '.join(meanings)}"
+    if len(ways) > 1:
+        described = " / ".join(way or "at the size of the input" for way in ways)
+        yield f"Images were predicted in different ways: {described}."
     digests: dict[str, dict[str, None]] = {}
     for one in every:
         for what, digest in sources_of(one.run).items():
