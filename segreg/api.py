@@ -477,12 +477,10 @@ def data_check(recipe: Recipe | Path | str, overrides: Overrides = (), *, progre
     Raises:
         SegregError: the recipe is wrong, or the data set can't be found.
     """
-    from segreg.data.inspection import inspect
-    from segreg.models.build import build_dataset
+    from segreg.runs.assembly import check_data
     from segreg.runtime.progress import progress as shown
 
-    resolved = _resolved(recipe, overrides)
-    return inspect(build_dataset(resolved), resolved.split, resolved.input, progress=shown(progress))
+    return check_data(_resolved(recipe, overrides), shown(progress))
 
 
 def build_model(recipe: Recipe | Path | str, overrides: Overrides = ()) -> Segmenter:

@@ -81,12 +81,11 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
-    from segreg.data.inspection import inspect
-    from segreg.models.build import build_dataset
+    from segreg.runs.assembly import check_data
     from segreg.runs.environment import banner
 
     check_least(chosen, 1, "samples", "draws")
-    report = inspect(build_dataset(recipe), recipe.split, recipe.input, progress=progress)
+    report = check_data(recipe, progress)
     written = _write_sheets(chosen, recipe, report) if chosen.out else []
     if chosen.json:
         print_json({**report.as_data(), "written": [str(file) for file in written]})

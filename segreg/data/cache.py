@@ -34,11 +34,11 @@ from segreg.data.cache_folder import CacheLock, entry_folder, hold, make_room, n
 from segreg.data.images import has_alpha
 from segreg.data.resize import Size, fit_image, fit_mask, format_size, placement
 from segreg.data.values import (
-    DTYPES,
     DtypeName,
     Statistics,
     as_network_input,
     combined,
+    common_dtype,
     has_statistics,
     ignore_invalid,
     image_statistics,
@@ -338,13 +338,7 @@ class OwnTypes:
         Raises:
             SegregError: some are integers and some are not.
         """
-        types = [dtype for dtype in DTYPES if dtype in self.files]
-        if len(types) > 1 and "float32" in types:
-            raise SegregError(
-                f"{self.files['float32']}: holds floating-point values, and {self.files[types[0]]} {types[0]} ones",
-                hint="they have no common range: save all images with one type of values",
-            )
-        return types[-1] if types else "uint8"
+        return common_dtype(self.files)
 
 
 @contextlib.contextmanager

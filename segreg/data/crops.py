@@ -8,7 +8,7 @@ them (arXiv:1908.03195, appendix B.2).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -96,14 +96,16 @@ class Crops:
             times *= np.where(present, wanted, 1).max(axis=1)
         return times
 
-    def refuse_too_large(self, images: NativeDataset, indices: Sequence[int]) -> None:
+    def refuse_too_large(self, sizes: Mapping[str, Size]) -> None:
         """Refuse crops that no image fills in either direction, even at the largest scale.
+
+        Args:
+            sizes: heights and widths of the training images by their ids.
 
         Raises:
             SegregError: all images are smaller; the message names the largest.
         """
-        sizes = {index: images.original_size(index) for index in indices}
-        largest = max(sizes, key=lambda index: sizes[index][0] * sizes[index][1])
+        largest = max(sizes, key=lambda name: sizes[name][0] * sizes[name][1])
         factor = self.rules.scale[1]
         if all(
             round(h * factor) < self.input.size[0] and round(w * factor) < self.input.size[1] for h, w in sizes.values()
@@ -111,7 +113,7 @@ class Crops:
             at_scale = f", and crop.scale goes to {factor:g}" if factor != 1 else ""
             raise SegregError(
                 f"input.size: crops of {format_size(self.input.size)} (height x width) are larger than every training "
-                f'image: the largest, "{images.id_of(largest)}", is {format_size(sizes[largest])}{at_scale}',
+                f'image: the largest, "{largest}", is {format_size(sizes[largest])}{at_scale}',
                 hint=f"set input.size to at most {format_size(sizes[largest])}, or let crop.scale enlarge the images",
             )
 

@@ -8,7 +8,7 @@ pixels, and ignored in the mask.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -39,6 +39,24 @@ class Statistics(NamedTuple):
     std: NDArray[np.float64]
     least: NDArray[np.float64]
     most: NDArray[np.float64]
+
+
+def common_dtype(files: Mapping[DtypeName, Path]) -> DtypeName:
+    """Return the type that holds the values of all images; uint8 where there is none.
+
+    Args:
+        files: for each type an image whose values have it.
+
+    Raises:
+        SegregError: some are integers and some are not.
+    """
+    types = [dtype for dtype in DTYPES if dtype in files]
+    if len(types) > 1 and "float32" in types:
+        raise SegregError(
+            f"{files['float32']}: holds floating-point values, and {files[types[0]]} {types[0]} ones",
+            hint="they have no common range: save all images with one type of values",
+        )
+    return types[-1] if types else "uint8"
 
 
 def own_dtype(image: NDArray[Any], input: Input) -> DtypeName:  # noqa: A002
@@ -222,16 +240,19 @@ def refuse_constant(ranges: Sequence[tuple[float, float]], images: int) -> None:
         raise SegregError.of([problem])
 
 
-def refuse_foreign_statistics(images: Sequence[Statistics], input: Input) -> None:  # noqa: A002
+def refuse_foreign_statistics(ranges: Sequence[tuple[float, float]], input: Input) -> None:  # noqa: A002
     """Refuse to normalise values by statistics of photographs, of values in [0, 1], that they have nothing to do with.
+
+    Args:
+        ranges: the least and the largest value of channels or images.
+        input: names normalisation and the values' type.
 
     Raises:
         SegregError: floating-point values lie outside [0, 1], or 16-bit values are all below 4096.
     """
     if input.mean is not None or input.normalize not in ("encoder", "imagenet") or input.dtype == "uint8":
         return
-    there = [one for one in images if one.pixels[0]]
-    low, high = min((o.least.min() for o in there), default=0), max((o.most.max() for o in there), default=0)
+    low, high = min((low for low, _ in ranges), default=0), max((high for _, high in ranges), default=0)
     if input.dtype == "float32" and (low < 0 or high > 1):
         what = f"the images hold values from {low:g} to {high:g}, and these statistics are of values in [0, 1]"
     elif input.dtype == "uint16" and high < 4096:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segreg.config.resolve import Resolved
+from segreg.config.sections import Input
 from segreg.data import (
     Augmentation,
     BatchLoader,
     Crops,
-    NativeDataset,
     PreprocessedDataset,
     SplitName,
     divide,
@@ -20,6 +20,7 @@ from segreg.data import (
     prepare,
 )
 from segreg.data.cache import mask_shape
+from segreg.data.inspection import Report, inspect
 from segreg.data.inspection.gate import SplitPixels, Verdict, judge
 from segreg.data.loader import places_by_size
 from segreg.data.resize import format_size
@@ -116,7 +117,8 @@ class Assembly:
         _refuse_augmentations_of_bytes(recipe, dataset.task)
         if prepared.statistics is not None:
             known = [prepared.image_statistics(index) for index in splits["train"]]
-            refuse_foreign_statistics(known, recipe.input)
+            ranges = [(one.least.min(), one.most.max()) for one in known if one.pixels[0]]
+            refuse_foreign_statistics(ranges, recipe.input)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
         objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary, auxiliary_losses=own_losses)
         pixels = {split: SplitPixels.of_prepared(prepared, indices) for split, indices in splits.items()}
@@ -124,8 +126,9 @@ class Assembly:
         if repeated := build.repeated_colours(recipe, model.encoder):  # type: ignore[arg-type]
             verdict = verdict.with_warning("colours-repeated", repeated)
         verdict.refuse_errors()
-        if crops is not None and isinstance(prepared, NativeDataset):
-            crops.refuse_too_large(prepared, splits["train"])
+        if crops is not None:
+            train = splits["train"]
+            crops.refuse_too_large({dataset.samples[i].id: prepared.original_size(i) for i in train})
         asked = recipe.train.workers
         workers = fitting_workers(device.type) if asked == "auto" else asked
 
@@ -245,6 +248,23 @@ def split_of(recipe: Resolved, dataset: Dataset, progress: Progress) -> dict[Spl
         return prepare_images(dataset, recipe, range(len(dataset.samples)), progress).present
 
     return divide(dataset, recipe.split, present)
+
+
+def check_data(recipe: Resolved, progress: Progress) -> Report:
+    """Return what is wrong with a recipe's data set, and which of the recipe's settings don't go with it.
+
+    Raises:
+        SegregError: the data set can't be found or has no samples.
+    """
+    dataset = build.build_dataset(recipe)
+
+    def try_out(typed: Input, sizes: Mapping[str, tuple[int, int]]) -> None:
+        if recipe.input.resize == "crop":
+            Crops(recipe.input, recipe.crop, dataset.task).refuse_too_large(sizes)
+        _tried_augmentation(recipe, dataset.task)
+        _refuse_augmentations_of_bytes(dataclasses.replace(recipe, input=typed), dataset.task)
+
+    return inspect(dataset, recipe.split, recipe.input, progress=progress, try_out=try_out)
 
 
 def is_data_of(recipe: Resolved, directory: RunDirectory) -> bool:

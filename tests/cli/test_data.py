@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from PIL import Image
 
 import plugged
 import tiny_runs
-from segreg import build_part
+from segreg import build_part, run_recipe
 from segreg.data import BatchLoader, prepare
 from segreg.data.inspection import sheets
 from segreg.data.split import drawn
+from segreg.errors import SegregError
 from segreg.runtime.progress import Lines
 from segreg.task import Task
 
@@ -64,6 +67,42 @@ def test_check_exits_2_on_errors_and_names_the_files(segreg):
     assert printed.out.count("    data/masks/") == 5
     assert printed.out.endswith("\n2 errors, no warning and no note\n")
     assert segreg("data", "check", "recipe.yaml", "--all").out.count("    data/masks/") == 9
+
+
+def test_check_names_integers_beside_floating_point_values(segreg):
+    for number in range(0, 15, 4):
+        file = Path(f"data/images/image {number:02}.png")
+        tifffile.imwrite(file.with_suffix(".tif"), np.asarray(Image.open(file), np.float32), photometric="rgb")
+        file.unlink()
+    printed = segreg("data", "check", "recipe.yaml", "input.normalize=per_image")
+    assert printed.status == 2
+    assert "error: integers and floating-point values [types-mixed]\n" in printed.out
+    assert ".tif: float32\n" in printed.out
+    assert ".png: uint8\n" in printed.out
+    with pytest.raises(SegregError, match="holds floating-point values, and"):
+        run_recipe("recipe.yaml", ["input.normalize=per_image"], progress="quiet")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "changed", "words"),
+    [
+        ("uint16", ["input.normalize=per_image", "augment=RandomGamma"], '"RandomGamma" needs 8-bit images'),
+        ("uint8", ["augment=[{name: RandomCrop, height: 8, width: 8}]"], "it must keep the size"),
+        ("uint8", ["input.resize=crop", "input.size=[256,256]"], "are larger than every training image"),
+        ("uint16", ["input.normalize=imagenet"], "all would look black"),
+    ],
+)
+def test_check_tries_what_training_would_refuse(segreg, dtype, changed, words):
+    for file in sorted(Path("data/images").iterdir()):
+        if dtype == "uint16":
+            tifffile.imwrite(file.with_suffix(".tif"), np.asarray(Image.open(file)).astype(dtype), photometric="rgb")
+            file.unlink()
+    printed = segreg("data", "check", "recipe.yaml", *changed)
+    assert printed.status == 2
+    assert "error: settings that don't go with these images [recipe-refused]\n" in printed.out
+    assert words in printed.out
+    with pytest.raises(SegregError, match=re.escape(words)):
+        run_recipe("recipe.yaml", changed, progress="quiet")
 
 
 def test_check_prints_json(segreg):

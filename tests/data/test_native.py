@@ -336,10 +336,11 @@ def test_rules_that_can_not_be_kept_are_refused(native):
     with pytest.raises(SegregError, match="overlap"):
         Crops(native.input, Crop(cat_max_ratio=0.5), Task(("a", "b"), "multilabel"))
     large = Crops(crop_input((512, 512)), Crop(), native.task)
+    sizes = {native.id_of(index): native.original_size(index) for index in range(6)}
     with pytest.raises(SegregError, match=r'larger than every training image: the largest, "s3", is 300x257') as caught:
-        large.refuse_too_large(native, range(6))
+        large.refuse_too_large(sizes)
     assert "at most 300x257" in caught.value.problems[0].hint
-    Crops(crop_input((512, 512)), Crop(scale=(0.5, 2.0)), native.task).refuse_too_large(native, range(6))
+    Crops(crop_input((512, 512)), Crop(scale=(0.5, 2.0)), native.task).refuse_too_large(sizes)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])

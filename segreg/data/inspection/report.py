@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from segreg.data.inspection.scan import (
     suggested_weights,
 )
 from segreg.data.resize import format_size
-from segreg.data.values import constant_channels
+from segreg.data.values import DtypeName, common_dtype, constant_channels, refuse_foreign_statistics
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
 from segreg.runtime.layout import Block, Column, Table, plain
@@ -39,6 +40,8 @@ from segreg.runtime.progress import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+TryOut = Callable[[Input, Mapping[str, tuple[int, int]]], object]
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +55,7 @@ class Report:
         weights: suggested weights by formula, of the training split (of all where there is no split).
         sizes: how many images have each size, the most frequent first.
         formats: how many images have each depth and number of channels.
-        ranges: the least and the largest value of each channel in all images, as the network gets them.
+        ranges: the least and the largest value of each channel in all images, before they are resized.
         invalid: share of the pixels that hold nothing, and are ignored, on average over the images.
         findings: what was found, errors first.
         pairs: samples that show the same thing, those across splits first.
@@ -153,11 +156,20 @@ def inspect(
     input: Input,  # noqa: A002
     *,
     progress: Progress,
+    try_out: TryOut | None = None,
 ) -> Report:
     """Read a whole data set and report everything that is found in it.
 
     What training would refuse are errors, found by what training does; so is a leak that is beyond doubt. Memory grows
     by some 30 kB an image; the images themselves are read in threads, one after the other thrown away.
+
+    Args:
+        dataset: what is read.
+        split: the recipe's section.
+        input: the recipe's section.
+        progress: shows how far it is.
+        try_out: raises SegregError if training would refuse its settings, given `input` with the type of the values,
+            and the training images' heights and widths by their ids.
 
     Raises:
         SegregError: the data set has no samples, or two with one id.
@@ -190,6 +202,7 @@ def inspect(
         split: [by_index[i] for i in indices] for split, indices in splits.items()
     }
     findings += fault_findings(dataset, scanned)
+    findings += _refused(dataset, by_split.get("train", scanned), input, try_out)
     findings += odd_findings(dataset, scanned, input)
     of_splits = {split: SplitPixels.of_scanned(found, dataset.task) for split, found in by_split.items()}
     whole: dict[SplitName, SplitPixels] = {"train": SplitPixels.of_scanned(scanned, dataset.task)}
@@ -216,6 +229,35 @@ def inspect(
         pairs=pairs,
         verdict=verdict,
     )
+
+
+def _refused(
+    dataset: Dataset,
+    scanned: Sequence[Scanned],
+    input: Input,  # noqa: A002
+    try_out: TryOut | None,
+) -> list[Finding]:
+    """Return why training would refuse the types of the images' values together, or its settings for them."""
+    files: dict[DtypeName, Path] = {}
+    for one in scanned:
+        if one.dtype is not None:
+            files.setdefault(one.dtype, dataset.samples[one.index].image)
+    why = "training stops before its first step"
+    try:
+        typed = replace(input, dtype=common_dtype(files))
+    except SegregError as error:
+        (problem,) = error.problems
+        cases = tuple(FindingCase(f"{file}: {dtype}", (str(file),)) for dtype, file in files.items())
+        return [Finding("error", "types-mixed", "integers and floating-point values", why, problem.hint, cases)]
+    try:
+        refuse_foreign_statistics(_ranges(scanned), typed)
+        if try_out is not None and (sizes := {dataset.samples[o.index].id: o.size for o in scanned if o.size}):
+            try_out(typed, sizes)
+    except SegregError as error:
+        cases = tuple(FindingCase(str(problem)) for problem in error.problems)
+        what, do = "settings that don't go with these images", "change the recipe as the message says"
+        return [Finding("error", "recipe-refused", what, why, do, cases)]
+    return []
 
 
 def _constant_channels(scanned: Sequence[Scanned]) -> list[Finding]:

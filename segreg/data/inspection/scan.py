@@ -14,8 +14,8 @@ import numpy as np
 from segreg.config.sections import Input
 from segreg.data.cache import allowed_labels, array_digest, label_counts, read_sample, wrong_labels
 from segreg.data.images import drops_alpha, read_labels
-from segreg.data.resize import fit_image, fit_mask, format_size, placement
-from segreg.data.values import as_shown
+from segreg.data.resize import fit_mask, format_size
+from segreg.data.values import DtypeName, as_shown, own_dtype
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
@@ -60,8 +60,9 @@ class Scanned:
         pixels: pixels of each label (`labels_of`), int64 `[L]`, at the mask's own size.
         counted: pixels that are not ignored, int64 `[L]`: for each class its own if multilabel.
         lost: labels that the mask has and that are gone at the input's size.
+        dtype: the type that the image's values have of themselves, or that `input.dtype` names.
         drops_alpha: whether the image has an alpha channel that the network does not get.
-        ranges: the least and the largest value of each channel as the network gets it.
+        ranges: the least and the largest value of each channel of valid pixels, before it is resized.
         invalid: share of the pixels that hold nothing, and are ignored.
     """
 
@@ -76,6 +77,7 @@ class Scanned:
     pixels: NDArray[np.int64] | None = None
     counted: NDArray[np.int64] | None = None
     lost: tuple[int, ...] = ()
+    dtype: DtypeName | None = None
     drops_alpha: bool = False
     ranges: tuple[tuple[float, float], ...] = ()
     invalid: float = 0.0
@@ -134,22 +136,23 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
     lost: tuple[int, ...] = ()
     ranges: tuple[tuple[float, float], ...] = ()
     share = 0.0
+    dtype: DtypeName | None = None
     alpha = image is not None and drops_alpha(image, input.channels, sample.image)
     if image is not None and mask is not None and not faults:
         read = dataclasses.replace(dataset, read_image=lambda _: image, read_mask=lambda _: mask)
         try:
             whole, labels, _, invalid = read_sample(read, sample, input)
+            dtype = own_dtype(image, input) if input.dtype == "auto" else input.dtype
             share = 0.0 if invalid is None else float(invalid.mean())
-            seen, fitted = fit_image(whole, input), fit_mask(labels, input)
-            place = placement(image.shape[:2], input)
-            inside = seen[place.rows, place.columns]
-            ranges = tuple(zip(inside.min(axis=(0, 1)).tolist(), inside.max(axis=(0, 1)).tolist(), strict=True))
+            fitted = fit_mask(labels, input)
+            ranges = tuple(zip(whole.min(axis=(0, 1)).tolist(), whole.max(axis=(0, 1)).tolist(), strict=True))
             lost = tuple(sorted(_present(labels, task) - _present(fitted, task)))
         except SegregError as error:
             faults += [SampleProblem("unfit", str(problem)) for problem in error.problems]
     return Scanned(
-        index, tuple(faults), lost=lost, drops_alpha=alpha, ranges=ranges, invalid=share, **_facts(image, mask, task)
-    )
+        index, tuple(faults), lost=lost, dtype=dtype, drops_alpha=alpha, ranges=ranges, invalid=share,
+        **_facts(image, mask, task),
+    )  # fmt: skip
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
