@@ -58,7 +58,8 @@ def distinguishing(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
     """Return for each recipe what tells it from the others: by path, in short words.
 
     A part is named by its name, a list of parts by their names; a part's settings where others name the same part with
-    other settings. The recipe's seed is left out, and recipes that differ in nothing else get an empty text.
+    other settings. A section that only some recipes have (`crop`, as `input.resize` says) is compared among those. The
+    recipe's seed is left out, and recipes that differ in nothing else get an empty text.
     """
     differing: list[dict[str, str]] = [{} for _ in recipes]
     _collect("", [{name: value for name, value in recipe.items() if name != _SEED} for recipe in recipes], differing)
@@ -136,7 +137,8 @@ def _collect(path: str, values: Sequence[Any], differing: Sequence[dict[str, str
                 below = path if _are_parts(values) else _below(path, part)
                 _collect_each(below, [_settings(parts[part]) for parts in same], [differing[place] for place in group])
     elif _are_mappings(values):
-        _collect_each(path, values, differing)
+        there = [place for place, value in enumerate(values) if value is not ABSENT]
+        _collect_each(path, [values[place] for place in there], [differing[place] for place in there])
     else:
         for each, value in zip(differing, values, strict=True):
             each[path] = in_short(value)

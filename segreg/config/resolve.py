@@ -124,7 +124,8 @@ class Resolved(NetworkRecipe):
     def plain(self) -> dict[str, Any]:
         """Return the complete recipe as plain values: every default, runs again alone."""
         sections = {name: _plain_section(getattr(self, name)) for name in SETTINGS}
-        sections["evaluate"] = {"metrics": [choice.plain() for choice in self.metrics], **sections["evaluate"]}
+        metrics = [choice.plain() for choice in self.metrics]
+        sections["evaluate"] = {"metrics": metrics, **sections["evaluate"], "resolution": self.resolution}
         return {
             "seed": self.seed,
             "dataset": self.dataset.plain(),

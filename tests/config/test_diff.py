@@ -126,6 +126,16 @@ def test_a_part_that_not_all_have():
     assert reported == [{"augment": "HorizontalFlip", "schedule": "none"}, {"augment": "none", "schedule": "poly"}]
 
 
+def test_a_section_that_not_all_have_is_compared_among_those_that_have_it():
+    crops = [recipe(input={"resize": "crop"}, crop={"per_image": count, "scale": [1, 1]}) for count in (1, 4)]
+    reported = distinguishing([recipe(input={"resize": "stretch"}), *crops])
+    assert reported == [
+        {"input.resize": "stretch"},
+        {"input.resize": "crop", "crop.per_image": "1"},
+        {"input.resize": "crop", "crop.per_image": "4"},
+    ]
+
+
 def test_seeds_tell_no_recipe_from_another():
     assert distinguishing([recipe(), recipe(seed=4)]) == [{}, {}]
     assert distinguishing([recipe()]) == [{}]
