@@ -164,7 +164,7 @@ def score_run(
         results["definitions"] |= scores.definitions
     results["scored_on"] = split
     if recipe.input.resize == "crop" and recipe.train.validate_on == "center_crop":
-        of = f"in the history of a crop of {format_size(recipe.input.size)} in the middle of each image"
+        of = f"in the history it is computed for a crop of {format_size(recipe.input.size)} in the middle of each image"
         for name in results["metrics"]["val"]:
             meaning, _ = meaning_and_way(results["definitions"][name])
             results["definitions"][f"val.{name}"] = f"{meaning}; {of}"

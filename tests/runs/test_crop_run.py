@@ -150,7 +150,8 @@ def test_a_centre_crop_is_validated_and_called_so(run):
     centre = trained(folder_of(run), "train.epochs=1", "train.validate_on=center_crop")
     whole = trained(folder_of(run), "train.epochs=1")
     definitions = centre.results["definitions"]
-    assert definitions["val.dice.pooled"].endswith("; in the history of a crop of 32x32 in the middle of each image")
+    where = "in the history it is computed for a crop of 32x32 in the middle of each image"
+    assert definitions["val.dice.pooled"].endswith(f"; {where}")
     assert "whole at their own size" in definitions["dice.pooled"]
     values = centre.results["metrics"]["val"]
     assert any(centre.history[0][f"val.{name}"] != value for name, value in values.items())
