@@ -226,7 +226,8 @@ def memory(chosen: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
             sys.executable, __file__, "memory", "--one", str(count), "--of", str(chosen.of), "--crop", str(chosen.crop),
             "--folder", str(folder),
         ]  # fmt: skip
-        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+        limit = {"SEGREG_CACHE_LIMIT_GB": str(needed / 1e9 + 1)}
+        done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, **limit})
         row = json.loads(done.stdout.splitlines()[-1])
         rows.append(row)
         print(f"{count:>6}{row['before']:>10.0f}{row['preparing']:>11.0f}{row['epoch']:>10.0f}", flush=True)

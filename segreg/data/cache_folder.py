@@ -213,7 +213,15 @@ def remove_leftovers(folder: Path | None = None) -> None:
             remove(place)
 
 
-def make_room(needed: int, folder: Path | None = None, *, what: str, written: int = 0) -> None:
+def make_room(
+    needed: int,
+    folder: Path | None = None,
+    *,
+    what: str,
+    written: int = 0,
+    whole: int = 0,
+    less: str = "a smaller input.size takes less",
+) -> None:
     """Remove the least recently used entries until `needed` bytes fit into the cache's limit and onto the disk.
 
     Args:
@@ -221,17 +229,19 @@ def make_room(needed: int, folder: Path | None = None, *, what: str, written: in
         folder: the cache's, in place of the usual one.
         what: they are, in messages.
         written: bytes of the same entry that lie on the disk already.
+        whole: bytes that the entry will have in the end, as far as is known, where that is more.
+        less: what would take less, in messages.
 
     Raises:
         SegregError: they would not fit even alone; nothing was removed.
     """
     root = _entries_folder(folder)
     limit = cache_limit() - written
-    would_take = f"{what} would take {gigabytes(needed + written)} in the cache"
+    would_take = f"{what} would take {gigabytes(max(whole, needed + written))} in the cache"
     if needed > limit:
         raise SegregError(
             f"{would_take}, whose limit is {gigabytes(limit + written)}",
-            hint="SEGREG_CACHE_LIMIT_GB raises the limit; a smaller input.size takes less",
+            hint=f"SEGREG_CACHE_LIMIT_GB raises the limit; {less}",
         )
     remove_leftovers(folder)
     oldest_first = list_entries(folder)[::-1]
@@ -240,7 +250,7 @@ def make_room(needed: int, folder: Path | None = None, *, what: str, written: in
     if needed > free + removable:
         raise SegregError(
             f"{would_take}, and the disk of {root} has {gigabytes(free)} free",
-            hint="SEGREG_CACHE names a folder on another disk; a smaller input.size takes less",
+            hint=f"SEGREG_CACHE names a folder on another disk; {less}",
         )
     held = sum(entry.bytes for entry in oldest_first)
     for entry in oldest_first:

@@ -271,6 +271,10 @@ class _OtherTypeError(Exception):
     """An image has another type of values than the entry that is made."""
 
 
+class _NoRoomError(Exception):
+    """Images don't fit into the cache, or onto the disk: the first of them ends the work."""
+
+
 def _fill(
     building: Path,
     dataset: Dataset,
@@ -296,6 +300,8 @@ def _fill(
 
     try:
         written = in_threads(write, len(samples), threads, progress)
+    except _NoRoomError as error:
+        raise error.__cause__ from None  # type: ignore[misc]
     finally:
         writer.close()
     np.save(building / "index.npy", np.array([[w.stored.offset, *w.size] for w in written], np.int64))
@@ -322,14 +328,20 @@ class _Reserve:
         """Make room for an image of so many bytes.
 
         Raises:
-            SegregError: there is none.
+            _NoRoomError: there is none; its cause says why.
         """
         with self.lock:
             self.seen, self.used = self.seen + 1, self.used + size
             if self.used > self.reserved:
                 rest = self.used // self.seen * (self.images - self.seen)  # as large as those before, on average
                 more = size + min(rest, _RESERVED_AT_ONCE)
-                make_room(more, self.folder, what=f"{self.images} images at their own size", written=self.used - size)
+                try:
+                    make_room(
+                        more, self.folder, what=f"{self.images} images at their own size", written=self.used - size,
+                        whole=self.used + rest, less="smaller images, or another input.resize, take less",
+                    )  # fmt: skip
+                except SegregError as error:
+                    raise _NoRoomError from error
                 self.reserved = self.used - size + more
 
 

@@ -176,8 +176,10 @@ def test_a_cut_entry_is_made_anew(data):
 
 def test_there_must_be_room(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE_LIMIT_GB", "0.0002")
-    with pytest.raises(SegregError, match=r"6 images at their own size would take .* whose limit is 0.2 MB"):
+    with pytest.raises(SegregError, match=r"6 images at their own size would take .* whose limit is 0.2 MB") as caught:
         prepare(dataset(tmp_path), crop_input())
+    (problem,) = caught.value.problems  # not one for each image
+    assert problem.hint.endswith("smaller images, or another input.resize, take less")
     monkeypatch.setenv("SEGREG_CACHE_LIMIT_GB", "0.01")
     assert prepare(dataset(tmp_path), crop_input()).sample(0)[0].shape == (20, 31, 3)
 
