@@ -192,21 +192,27 @@ def combined(
     Raises:
         SegregError: all pixels of a channel have one value.
     """
-    there = [one for one in images if one.pixels[0]]
-    ranges = [
-        (min(o.least[c] for o in there), max(o.most[c] for o in there)) if there else (0.0, 0.0)
-        for c in range(input.channels)
-    ]
-    refuse_constant(ranges, len(images))
-    shares = [one.pixels * weight for one, weight in zip(images, weights, strict=True)]
-    mean, std = [], []
-    for c in range(input.channels):
-        whole = math.fsum(share[c] for share in shares)
-        middle = math.fsum(share[c] * one.mean[c] for share, one in zip(shares, images, strict=True)) / whole
-        squares = [s[c] * (o.std[c] ** 2 + (o.mean[c] - middle) ** 2) for s, o in zip(shares, images, strict=True)]
-        mean.append(float(middle / input.value_range))
-        std.append(math.sqrt(math.fsum(squares) / whole) / input.value_range)
-    return tuple(mean), tuple(std)
+    found = pooled(images, weights)
+    refuse_constant(list(zip(found.least.tolist(), found.most.tolist(), strict=True)), len(images))
+    return tuple((found.mean / input.value_range).tolist()), tuple((found.std / input.value_range).tolist())
+
+
+def pooled(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
+    """Return the statistics of the pixels of all parts together, the same in whatever order; 0 where there is none.
+
+    Args:
+        parts: statistics of images, or of parts of one; at least one.
+        weights: of one valid pixel of each part; `pixels` is their sum.
+    """
+    there = [(one, one.pixels * weight) for one, weight in zip(parts, weights, strict=True) if one.pixels[0]]
+    if not there:
+        return parts[0]
+    channels = range(len(there[0][1]))
+    whole = np.array([math.fsum(share[c] for _, share in there) for c in channels])
+    mean = np.array([math.fsum(share[c] * one.mean[c] for one, share in there) for c in channels]) / whole
+    squares = [math.fsum(s[c] * (o.std[c] ** 2 + (o.mean[c] - mean[c]) ** 2) for o, s in there) for c in channels]
+    least, most = np.min([one.least for one, _ in there], axis=0), np.max([one.most for one, _ in there], axis=0)
+    return Statistics(whole, mean, np.sqrt(np.array(squares) / whole), least, most)
 
 
 def constant_channels(ranges: Sequence[tuple[float, float]], images: int) -> Problem | None:

@@ -102,9 +102,7 @@ def read_raster(
 
 def _statistics(windows: RasterWindows) -> Statistics:
     """Return the statistics of a raster's valid pixels, from those of strips."""
-    import numpy as np
-
-    from segreg.data.values import Statistics, image_statistics
+    from segreg.data.values import image_statistics, pooled
 
     (height, width, _), raster = windows.shape, windows.raster
     strips = []
@@ -112,12 +110,7 @@ def _statistics(windows: RasterWindows) -> Statistics:
         rows = min(_ROWS, height - top)
         invalid = ~raster.read(top, 0, rows, width)[1] if raster.may_lack_data else None
         strips.append(image_statistics(windows[top : top + rows, 0:width], invalid))
-    strips = [one for one in strips if one.pixels.any()] or strips[:1]
-    pixels = np.sum([one.pixels for one in strips], axis=0)
-    mean = sum(one.pixels * one.mean for one in strips) / np.maximum(pixels, 1)
-    squares = sum(one.pixels * (one.std**2 + (one.mean - mean) ** 2) for one in strips)
-    least, most = np.min([one.least for one in strips], axis=0), np.max([one.most for one in strips], axis=0)
-    return Statistics(pixels, mean, np.sqrt(squares / np.maximum(pixels, 1)), least, most)
+    return pooled(strips, [1.0] * len(strips))
 
 
 @contextmanager
