@@ -59,6 +59,11 @@ def is_georeferenced(path: Path) -> bool:
         return False
 
 
+def is_raster(path: Path) -> bool:
+    """Whether a file is read by rasterio: a VRT, which nothing else reads, or a georeferenced TIFF if it is there."""
+    return (installed() or path.suffix.lower() == ".vrt") and is_georeferenced(path)
+
+
 class Raster:
     """A raster's bands as an array `[H, W, C]`: slicing `[top:bottom, left:right]` reads a window.
 

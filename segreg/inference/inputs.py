@@ -81,10 +81,7 @@ def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[I
             found.setdefault(_absolute(file), file)
     if problems:
         raise SegregError.of(problems)
-    from segreg.data.rasters import installed, is_georeferenced
-
-    def is_raster(file: Path) -> bool:
-        return (installed() or file.suffix.lower() == ".vrt") and is_georeferenced(file)
+    from segreg.data.rasters import is_raster
 
     root = os.path.commonpath(bases) if bases else ""
     named = [

@@ -430,13 +430,13 @@ def load_run(path: Path | str) -> Run:
 def input_image(
     predictors: Sequence[Predictor], image: NDArray[Any] | Path | str, config: InferenceConfig | None
 ) -> InputImage:
-    """Return an image as the networks take it; windows of a georeferenced raster are read where rasterio is there."""
-    from segreg.data.rasters import installed, is_georeferenced
+    """Return an image as the networks take it; a georeferenced raster is read as `segreg predict` reads it."""
+    from segreg.data.rasters import is_raster
     from segreg.inference.predictor import common_config, prepare_image, takes_any_size
     from segreg.inference.rasters import read_raster
 
     config = config or common_config(predictors)
-    if isinstance(image, (str, Path)) and installed() and is_georeferenced(Path(image)):
+    if isinstance(image, (str, Path)) and is_raster(Path(image)):
         return read_raster(predictors, Path(image), config)
     return prepare_image(predictors, *read_pixels(image, in_tiles=takes_any_size(predictors, config)), config)
 
