@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,8 +124,7 @@ class Resolved(NetworkRecipe):
     def plain(self) -> dict[str, Any]:
         """Return the complete recipe as plain values: every default, runs again alone."""
         sections = {name: _plain_section(getattr(self, name)) for name in SETTINGS}
-        metrics = [choice.plain() for choice in self.metrics]
-        sections["evaluate"] = {"metrics": metrics, **sections["evaluate"], "resolution": self.resolution}
+        sections["evaluate"] = {"metrics": [choice.plain() for choice in self.metrics], **sections["evaluate"]}
         return {
             "seed": self.seed,
             "dataset": self.dataset.plain(),
@@ -142,11 +141,6 @@ class Resolved(NetworkRecipe):
             "train": sections["train"],
             "evaluate": sections["evaluate"],
         }
-
-    @property
-    def resolution(self) -> str:
-        """Return at which size masks are compared; where training sees crops, it is each image's own."""
-        return "original" if self.input.resize == "crop" else self.evaluate.resolution
 
     def yaml(self, *, header: str = "") -> str:
         """Return the complete recipe as a file's text."""
@@ -236,6 +230,8 @@ class _Check:
         }
         self.across(found)
         self.finish()
+        if found["input"].resize == "crop":
+            found["evaluate"] = replace(found["evaluate"], resolution="original")
         return Resolved(**found, source=self.recipe.source)
 
     def inference(self) -> InferenceRecipe:

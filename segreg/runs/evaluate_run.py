@@ -164,7 +164,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "images": {chosen.split: len(chosen.indices)},
         "scored_on": chosen.split,
         "overrides": list(request.overrides),
-        "resolution": recipe.resolution,
+        "resolution": recipe.evaluate.resolution,
         "threshold": None if chosen.dataset.task.mode == "multiclass" else recipe.evaluate.threshold,
         "threshold_is": "" if chosen.dataset.task.mode == "multiclass" else found,
         "device": str(predictor.device),

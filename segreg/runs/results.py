@@ -143,7 +143,7 @@ def score_run(
         "micro_batches": int(rows[-1].get("micro_batches", 1)) if rows else 1,
         "precision": assembly.precision.name,
         "scored_on": None,
-        "resolution": recipe.resolution,
+        "resolution": recipe.evaluate.resolution,
         "metrics": {},
         "definitions": {},
         "intervals": {},
