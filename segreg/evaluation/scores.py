@@ -141,9 +141,9 @@ def with_way(definition: str, way: str) -> str:
 
 
 def meaning_and_way(definition: str) -> tuple[str, str]:
-    """Return what a metric means, and how images were predicted for it: empty where they were resized and no more."""
+    """Return what a metric means, and how images were predicted for it."""
     meaning, _, way = definition.partition(_IMAGES)
-    return meaning.rstrip("."), way
+    return meaning.rstrip("."), way or "at the size of the input"
 
 
 def definitions_of(metrics: MetricCollection, values: Iterable[str]) -> dict[str, str]:

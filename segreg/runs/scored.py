@@ -14,6 +14,7 @@ import numpy as np
 
 from segreg.errors import SegregError, listed
 from segreg.evaluation.counts import read_counts, read_sums
+from segreg.evaluation.scores import meaning_and_way
 from segreg.evaluation.statistics import SEED, Measure, interval, of_seeds, resampled
 from segreg.runs.diff import MetricPair, Scores, same_images
 from segreg.runs.listing import KnownRun
@@ -269,10 +270,15 @@ def _notes(one: KnownRun, other: KnownRun) -> list[str]:
                 f"scored otherwise: {section}.{name} {json.dumps(values[0])} in A, {json.dumps(values[1])} in B"
             )
     definitions = [run.results.get("definitions") or {} for run in (one, other)]
-    names = [n for n in definitions[0] if n in definitions[1] and definitions[0][n] != definitions[1][n]]
+    names = [name for name in definitions[0] if name in definitions[1]]
+    both = {name: [meaning_and_way(each[name]) for each in definitions] for name in names}
+    names = [name for name, ((mine, _), (its, _)) in both.items() if mine != its]
     for name in names[:1]:
         more = f" (and of {len(names) - 1} more metrics)" if len(names) > 1 else ""
         notes.append(f"the definitions of {name}{more} differ: {definitions[0][name]} / {definitions[1][name]}")
+    ways = [(mine, its) for (_, mine), (_, its) in both.values() if mine != its]
+    for mine, its in ways[:1]:
+        notes.append(f"scored otherwise: images {mine} in A, {its} in B")
     return notes
 
 

@@ -258,6 +258,14 @@ def test_what_was_scored_otherwise_is_noted(segreg, pair):
     ]
 
 
+def test_images_that_were_predicted_otherwise_are_noted(segreg, pair):
+    one, other = pair(kept=False)
+    score(other, dice_of(planted_counts(2)), definition="Dice, counted in each image; images are predicted whole")
+    notes = [line for line in segreg("diff", one, other).out.splitlines() if "note: " in line]
+    assert "  note: scored otherwise: images at the size of the input in A, predicted whole in B" in notes
+    assert not any("definitions" in note for note in notes)
+
+
 def test_images_that_changed_behind_their_ids_are_noted(segreg, pair):
     one, other = pair(kept=False, environment={"data_fingerprint": "beef"})
     note = "equal ids are not equal images: the files of the samples have changed between the runs"

@@ -261,8 +261,7 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
     if len(meanings) > 1:
         yield f"{metric} does not mean the same in all runs: {' / '.join(meanings)}"
     if len(ways) > 1:
-        described = " / ".join(way or "at the size of the input" for way in ways)
-        yield f"Images were predicted in different ways: {described}."
+        yield f"Images were predicted in different ways: {' / '.join(ways)}."
     digests: dict[str, dict[str, None]] = {}
     for one in every:
         for what, digest in sources_of(one.run).items():
