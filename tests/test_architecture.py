@@ -26,6 +26,7 @@ LAYERS = (
     {"inference"},
     {"evaluation"},
     {"training"},
+    {"export"},
     {"runs"},
     {"benchmark"},
     {"reports"},

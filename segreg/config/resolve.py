@@ -123,7 +123,7 @@ class Resolved(NetworkRecipe):
 
     def plain(self) -> dict[str, Any]:
         """Return the complete recipe as plain values: every default, runs again alone."""
-        sections = {name: _plain_section(getattr(self, name)) for name in SETTINGS}
+        sections = {name: plain_section(getattr(self, name)) for name in SETTINGS}
         sections["evaluate"] = {"metrics": [choice.plain() for choice in self.metrics], **sections["evaluate"]}
         return {
             "seed": self.seed,
@@ -182,6 +182,18 @@ def read_resolved(file: Path | str, overrides: Overrides = ()) -> Resolved:
     return resolve(read_recipe(file, overrides), load_registry())
 
 
+def read_section(name: str, values: Mapping[str, Any], source: str) -> Any:
+    """Return one of `SETTINGS` from plain values, with its defaults; `source` is where they are, for messages.
+
+    Raises:
+        SegregError: a setting is unknown or of the wrong type.
+    """
+    check = _Check(Recipe({name: values}, source=source), load_registry())
+    section = check.section(name, values)
+    check.finish()
+    return section
+
+
 def choose(kind: str, name: str, settings: Mapping[str, Any], registry: Registry) -> Choice:
     """Return one part with its settings checked as a recipe's are.
 
@@ -195,7 +207,8 @@ def choose(kind: str, name: str, settings: Mapping[str, Any], registry: Registry
     return choice
 
 
-def _plain_section(section: Any) -> dict[str, Any]:
+def plain_section(section: Any) -> dict[str, Any]:
+    """Return a section of plain settings as a recipe writes it."""
     settings = settings_of(type(section))
     return {name: plain(setting.hint, getattr(section, name)) for name, setting in settings.items()}
 

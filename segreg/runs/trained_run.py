@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runs.directory import RunDirectory, open_run_directory
-from segreg.runs.records import read_results
+from segreg.runs.records import read_environment, read_results
 from segreg.runtime.files import cannot_read
 
 if TYPE_CHECKING:
@@ -221,6 +221,18 @@ class Run:
     def task(self) -> Task:
         """Return the classes."""
         return self._notes.task()
+
+    @property
+    def normalize(self) -> Normalize:
+        """Return what turns an image's values into what the network takes."""
+        return self._notes.normalize()
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Return what the run ran on, as `environment.json` has it; nothing where that is missing or damaged."""
+        with contextlib.suppress(SegregError):
+            return read_environment(self.directory.environment)
+        return {}
 
     @property
     def notice(self) -> str:

@@ -1,0 +1,138 @@
+"""What is noted beside a network that leaves its run: classes, sizes, threshold, scores, and where it comes from.
+
+The same JSON lies beside an exported network (`network.json`), is in that file's own metadata, and goes with what is
+pushed to the Hugging Face Hub. A program needs nothing else to use the network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.config.resolve import plain_section
+from segreg.errors import SegregError
+from segreg.registry.compatibility import DISTRIBUTION
+from segreg.runtime.files import finite, read_json
+from segreg.settings import format_type, plainly_fits
+from segreg.visualize.colours import colour_names, label_colours
+
+if TYPE_CHECKING:
+    from segreg.runs.trained_run import Run, Weights
+    from segreg.task import Task
+
+SIDECAR = "network.json"
+"""Name of the file."""
+FORMAT = 1
+"""Of the file; raised where an older segreg could misread it."""
+_TYPES: Mapping[str, Any] = {
+    "format": int, "segreg": str, "classes": list[str], "mode": str, "colours": dict[str, list[int]],
+    "input": dict[str, Any], "normalize": dict[str, Any], "evaluate": dict[str, Any], "scores": dict[str, Any],
+    "provenance": dict[str, Any], "network": dict[str, Any], "proof": dict[str, Any],
+}  # fmt: skip
+_NEEDED = ("format", "classes", "mode", "input", "evaluate", "provenance")
+
+
+def describe_run(run: Run, weights: Weights = "best") -> dict[str, Any]:
+    """Return what is noted of a run's network, as JSON holds it.
+
+    Raises:
+        SegregError: there are no such weights, or a plugin of the network is not installed any more.
+    """
+    recipe, task, file = run.network, run.task, run.weights_file(weights)
+    normalize: Any = run.normalize
+    dataset = run.written.values.get("dataset")
+    return {
+        "format": FORMAT,
+        "segreg": version(DISTRIBUTION),
+        "classes": list(task.classes),
+        "mode": task.mode,
+        "colours": {name: list(of) for name, of in zip(colour_names(task), label_colours(task), strict=True)},
+        "input": plain_section(recipe.input),
+        "normalize": {
+            "mean": normalize.mean.flatten().tolist(),
+            "std": normalize.std.flatten().tolist(),
+            "value_range": normalize.value_range,
+        },
+        "evaluate": plain_section(recipe.evaluate),
+        "scores": _scores(run),
+        "provenance": {
+            "recipe": Path(str(run.environment.get("recipe", ""))).name,
+            "dataset": str(dataset.get("name") if isinstance(dataset, Mapping) else dataset),
+            "bands": dataset.get("bands") if isinstance(dataset, Mapping) else None,
+            "encoder": recipe.encoder.plain(),
+            "decoder": recipe.decoder.plain(),
+            "notice": run.notice,
+            "weights": file.stem,
+            "weights_sha256": _sha256(file),
+        },
+    }
+
+
+def _scores(run: Run) -> dict[str, Any]:
+    """Return the final metrics with their intervals and definitions; nothing where the run has none."""
+    try:
+        results = run.results
+    except SegregError:
+        return {}
+    split = results["scored_on"]
+    if not split:
+        return {}
+    return {
+        "split": split,
+        "images": results.get("images", {}).get(split),
+        "resolution": results.get("resolution"),
+        "metrics": results["metrics"][split],
+        "intervals": results.get("intervals", {}).get(split, {}),
+        "definitions": results["definitions"],
+    }
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def read_sidecar(file: Path) -> dict[str, Any]:
+    """Return what a sidecar holds.
+
+    Raises:
+        SegregError: it can't be read, or holds something else than segreg writes; the message names the key.
+    """
+    return check_sidecar(read_json(file, "what segreg export writes beside a network"), str(file))
+
+
+def check_sidecar(found: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return notes that a file had, checked; `source` names it in messages.
+
+    Raises:
+        SegregError: as for `read_sidecar`.
+    """
+    for name in _NEEDED:
+        if name not in found:
+            raise SegregError(f'{source}: "{name}" is missing', hint="segreg export writes it again")
+    for name, hint in _TYPES.items():
+        if name in found and not plainly_fits(hint, found[name]):
+            raise SegregError(f'{source}: "{name}" must be {format_type(hint)}', hint="segreg export writes it again")
+    if found["format"] > FORMAT:
+        raise SegregError(
+            f"{source}: has format {found['format']}, and this segreg reads up to {FORMAT}",
+            hint=f"it was written by segreg {found.get('segreg', 'of a later version')}; install that one",
+        )
+    return found
+
+
+def task_of(sidecar: Mapping[str, Any]) -> Task:
+    """Return the classes that a sidecar names."""
+    from segreg.task import Task
+
+    return Task(tuple(sidecar["classes"]), sidecar["mode"])
+
+
+def as_json(content: Mapping[str, Any]) -> str:
+    """Return notes as one line of JSON, for a file's own metadata."""
+    import json
+
+    return json.dumps(finite(content), ensure_ascii=True)
