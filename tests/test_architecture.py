@@ -30,6 +30,7 @@ LAYERS = (
     {"runs"},
     {"benchmark"},
     {"reports"},
+    {"serve"},
     {"", "api"},  # the package itself: its public names
     {"testing"},
     {"cli", "__main__"},

@@ -27,6 +27,7 @@ from segreg.cli import (
     run,
     runs,
     schema,
+    serve,
     show,
 )
 from segreg.cli.common import HelpFormatter, add_parser, add_plugin_option, json_alone, plugin_option
@@ -45,7 +46,7 @@ COMMANDS = {
     module.NAME: Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
     for module in (
         run, evaluate, predict, report, cite, profile, runs, diff, check, data, listing, show, plugins, plugin, recipes,
-        schema, cache,
+        schema, cache, serve,
     )
 }  # fmt: skip
 """The commands that are always there. Others come from plugins; segreg's own `bench`, `compare` and `matrix` do."""
@@ -58,7 +59,7 @@ looking takes. On two cores with six other busy processes a small step took half
 
 GROUPS = {
     "train": ("recipes", "check", "run", "profile"),
-    "look": ("report", "predict", "evaluate", "runs"),
+    "look": ("report", "predict", "serve", "evaluate", "runs"),
     "compare": ("bench", "compare", "diff", "matrix", "cite"),
     "extend": ("list", "show", "plugins", "plugin", "schema"),
     "data": ("data", "cache"),

@@ -128,7 +128,7 @@ def check_least(chosen: argparse.Namespace, least: float, *names: str, most: flo
         value = getattr(chosen, name)
         if not least <= value <= most:
             bound = f"least {least}" if value < least else f"most {most}"
-            raise SegregError(f"--{name} must be at {bound}, not {format_value(value)}")
+            raise SegregError(f"--{name.replace('_', '-')} must be at {bound}, not {format_value(value)}")
 
 
 def check_folder(out: Path | None, option: str = "--out") -> None:

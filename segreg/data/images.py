@@ -5,10 +5,14 @@ TIFF is read by tifffile, the other formats by Pillow, and by OpenCV what these 
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -39,6 +43,7 @@ _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR = range(7)
 _MOST_PIXELS = 178_956_970  # Pillow's own limit, so that all formats have the same
 _MOST_IN_TILES = 2**31 - 1
+_MOST_PAGES = 4096
 _AT_ONCE = 1 << 24  # values that are made 8-bit at once
 _ALPHA_MODES = ("LA", "PA", "RGBA")
 _KINDS = {
@@ -50,7 +55,30 @@ _KINDS = {
 }
 
 
-def read_image(path: Path, *, in_tiles: bool = False) -> NDArray[np.uint8 | np.uint16 | np.float32]:
+@dataclass(frozen=True)
+class ImageBytes:
+    """An image file that is in memory; it is read, or refused, as one on disk is.
+
+    Attributes:
+        name: what it is called in messages.
+        data: its content.
+    """
+
+    name: str
+    data: bytes = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+ImageSource = Path | ImageBytes
+
+
+class TooManyPixelsError(SegregError):
+    """An image is too large to be decoded whole."""
+
+
+def read_image(path: ImageSource, *, in_tiles: bool = False) -> NDArray[np.uint8 | np.uint16 | np.float32]:
     """Return an image's values, upright, at their own depth.
 
     1-bit images become 0/255, palettes their colours. A channel is alpha where the header says so (a PNG's colour type,
@@ -75,7 +103,7 @@ def read_image(path: Path, *, in_tiles: bool = False) -> NDArray[np.uint8 | np.u
     return np.ascontiguousarray(values)
 
 
-def as_known_type(values: NDArray[Any], path: Path) -> NDArray[Any]:
+def as_known_type(values: NDArray[Any], path: ImageSource) -> NDArray[Any]:
     """Return values as uint8 (1 bit as 0/255), uint16 or float32; other types become one of these where they fit.
 
     float64 is rounded to the 24 bits of float32.
@@ -106,6 +134,31 @@ def as_known_type(values: NDArray[Any], path: Path) -> NDArray[Any]:
     return values.astype(np.uint16)
 
 
+def read_header(path: ImageSource) -> tuple[int, int, int]:
+    """Return an image's height, width and values of a pixel by its header alone: nothing is decoded.
+
+    Raises:
+        SegregError: it is not an image of a format that is read, an animation, or its header is damaged.
+    """
+    is_tiff = _first_bytes(path)[:4] in _TIFF_MAGIC
+    with _naming(path, is_tiff=is_tiff):
+        if not is_tiff:
+            with Image.open(opened(path), formats=PIL_FORMATS) as image:
+                if image.format != "MPO" and getattr(image, "is_animated", False):  # counting frames may take long
+                    _refuse(path, "is an animation", "save each frame as an image of its own")
+                return image.height, image.width, len(image.getbands())
+        import tifffile
+
+        with tifffile.TiffFile(opened(path)) as file:
+            with suppress(IndexError):
+                file.pages.get(_MOST_PAGES)
+                _refuse(path, f"has more than {_MOST_PAGES:,} pages", "save each page as an image of its own")
+            page = file.pages.first
+            height, width = int(page.imagelength), int(page.imagewidth)
+            values = int(np.prod(file.series[0].shape, dtype=np.int64))
+            return height, width, -(-values // max(1, height * width))
+
+
 def read_labels(path: Path) -> NDArray[Any]:
     """Return a mask file's raw values, upright: a palette's indices, 0/1 of a 1-bit file, grey as it is stored.
 
@@ -129,26 +182,26 @@ def read_labels(path: Path) -> NDArray[Any]:
     return np.ascontiguousarray(values)
 
 
-def has_alpha(path: Path) -> bool | None:
+def has_alpha(path: ImageSource) -> bool | None:
     """Whether a file's header says that its last channel is alpha; None where that can't be read."""
     try:
         if _first_bytes(path)[:4] in _TIFF_MAGIC:
             import tifffile
 
-            with tifffile.TiffFile(path) as file:
+            with tifffile.TiffFile(opened(path)) as file:
                 return _tiff_alpha(file.pages.first)
-        with Image.open(path, formats=PIL_FORMATS) as image:
+        with Image.open(opened(path), formats=PIL_FORMATS) as image:
             return _pillow_alpha(image)
     except Exception:  # on damaged files decoders raise whatever they stumble over
         return None
 
 
-def drops_alpha(image: NDArray[Any], channels: int, path: Path) -> bool:
+def drops_alpha(image: NDArray[Any], channels: int, path: ImageSource) -> bool:
     """Whether an image as it was read loses an alpha channel, full everywhere, to fit the network's channels."""
     return (image.ndim == 2 or image.shape[2] > channels) and has_alpha(path) is True
 
 
-def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]:
+def fit_channels(image: NDArray[Any], channels: int, path: ImageSource) -> NDArray[Any]:
     """Return an image with as many channels as the network takes, where nothing is lost by it.
 
     Grey is repeated to 3; three equal channels become 1; an alpha channel goes where it is full everywhere. Whether
@@ -194,7 +247,7 @@ def fit_channels(image: NDArray[Any], channels: int, path: Path) -> NDArray[Any]
     return _refuse(path, f"has {has} channel{'s' * (has > 1)}, and the network takes {channels}", ways)
 
 
-def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: Path) -> NDArray[np.uint8]:
+def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: ImageSource) -> NDArray[np.uint8]:
     """Return 8-bit values: `full_range` divides 16-bit ones by 257, `min_max` stretches this image's own range.
 
     8-bit images pass unchanged under both rules; a constant 16-bit image becomes 0 under `min_max`.
@@ -222,19 +275,34 @@ def to_uint8(image: NDArray[Any], rule: Literal["full_range", "min_max"], path: 
     return found
 
 
-def _decode(path: Path, want: Literal["image", "labels"], *, in_tiles: bool = False) -> tuple[NDArray[Any], bool]:
+def _decode(
+    path: ImageSource, want: Literal["image", "labels"], *, in_tiles: bool = False
+) -> tuple[NDArray[Any], bool]:
     """Return a file's values, upright, bool where it has one bit a pixel, and whether their last channel is alpha."""
     head = _first_bytes(path)
     is_tiff = head[:4] in _TIFF_MAGIC
-    try:
+    with _naming(path, is_tiff=is_tiff):
         if is_tiff:
             values, orientation, alpha = _read_tiff(path, want, in_tiles=in_tiles)
-            return upright(values, orientation), alpha
-        with Image.open(path, formats=PIL_FORMATS) as image:
-            alpha = _pillow_alpha(image)
-            values = _from_pillow(image, head, path, want)
-            # After the pixels, because a PNG may hold its Exif block behind them.
-            orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+        else:
+            with Image.open(opened(path), formats=PIL_FORMATS) as image:
+                alpha = _pillow_alpha(image)
+                values = _from_pillow(image, head, path, want)
+                # After the pixels, because a PNG may hold its Exif block behind them.
+                orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    return upright(values, orientation), alpha
+
+
+def opened(path: ImageSource) -> Path | io.BytesIO:
+    """Return what Pillow and tifffile open."""
+    return io.BytesIO(path.data) if isinstance(path, ImageBytes) else path
+
+
+@contextmanager
+def _naming(path: ImageSource, *, is_tiff: bool) -> Iterator[None]:
+    """Report what a decoder raises as a refusal of the file."""
+    try:
+        yield
     except SegregError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -249,7 +317,6 @@ def _decode(path: Path, want: Literal["image", "labels"], *, in_tiles: bool = Fa
                 "PNG, JPEG, TIFF, BMP, GIF, WebP and PNM are read; convert others to PNG or TIFF",
             )
         _refuse(path, f"is damaged and can't be decoded ({error})", "fetch or export it again")
-    return upright(values, orientation), alpha
 
 
 def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -260,12 +327,19 @@ def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
     return values[:, ::-1] if columns else values
 
 
-def _first_bytes(path: Path) -> bytes:
+def _first_bytes(path: ImageSource) -> bytes:
     """Return the start of a file that is there, can be read and is not empty."""
+    head = path.data[:32] if isinstance(path, ImageBytes) else _start_of(path)
+    if not head:
+        _refuse(path, "is empty (0 bytes)", "fetch or export it again")
+    return head
+
+
+def _start_of(path: Path) -> bytes:
     refuse_special(path)
     try:
         with path.open("rb") as file:
-            head = file.read(32)
+            return file.read(32)
     except FileNotFoundError:
         try:
             beside = [other.name for other in path.parent.iterdir()]
@@ -274,9 +348,6 @@ def _first_bytes(path: Path) -> bytes:
         _refuse(path, "is not there", did_you_mean(path.name, beside))
     except OSError as error:
         _refuse(path, f"can't be read ({error.strerror})")
-    if not head:
-        _refuse(path, "is empty (0 bytes)", "fetch or export it again")
-    return head
 
 
 def refuse_special(path: Path) -> None:
@@ -298,7 +369,7 @@ def _pillow_alpha(image: Image.Image) -> bool:
     return image.mode in _ALPHA_MODES or (image.mode == "P" and image.has_transparency_data)
 
 
-def _from_pillow(image: Image.Image, head: bytes, path: Path, want: Literal["image", "labels"]) -> NDArray[Any]:
+def _from_pillow(image: Image.Image, head: bytes, path: ImageSource, want: Literal["image", "labels"]) -> NDArray[Any]:
     # A camera's MPO holds previews behind its image; in the other formats further frames are an animation.
     frames = getattr(image, "n_frames", 1)
     if frames > 1 and image.format != "MPO":
@@ -329,7 +400,7 @@ def _from_pillow(image: Image.Image, head: bytes, path: Path, want: Literal["ima
     return _refuse_colours(path, mode)
 
 
-def _png_of_16_bits(path: Path, colour_type: int) -> NDArray[Any]:
+def _png_of_16_bits(path: ImageSource, colour_type: int) -> NDArray[Any]:
     """Return a PNG's 16-bit channels, which Pillow cuts to 8 bits without a word."""
     values = _by_opencv(path)
     if values is None or values.ndim != 3:
@@ -338,17 +409,18 @@ def _png_of_16_bits(path: Path, colour_type: int) -> NDArray[Any]:
     return values[..., [0, -1]] if colour_type == 4 else values
 
 
-def _by_opencv(path: Path) -> NDArray[np.uint16] | None:
+def _by_opencv(path: ImageSource) -> NDArray[np.uint16] | None:
     """Return 16-bit values, RGB or RGBA where there are channels, or None where OpenCV can't decode them."""
     import cv2
 
-    values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    content = np.frombuffer(path.data, np.uint8) if isinstance(path, ImageBytes) else np.fromfile(path, np.uint8)
+    values = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16:
         return None
     return values if values.ndim == 2 else values[..., [2, 1, 0, 3][: values.shape[2]]]
 
 
-def _refuse_reversed_palette(image: Image.Image, path: Path) -> None:
+def _refuse_reversed_palette(image: Image.Image, path: ImageSource) -> None:
     """Refuse a mask whose two colours are white and black, in this order: which is the foreground is not known."""
     colours = image.getpalette("RGB") or []
     defined = len(image.palette.palette) // len(image.palette.mode) if image.palette else 0
@@ -361,7 +433,7 @@ def _refuse_reversed_palette(image: Image.Image, path: Path) -> None:
         )
 
 
-def _one_channel_of_labels(values: NDArray[Any], alpha: bool, path: Path) -> NDArray[Any]:
+def _one_channel_of_labels(values: NDArray[Any], alpha: bool, path: ImageSource) -> NDArray[Any]:
     if alpha and values.shape[2] > 1:
         if not _is_full(values[..., -1]):
             _refuse(
@@ -395,21 +467,20 @@ def _is_grey(values: NDArray[Any]) -> bool:
     return np.array_equal(values[..., 0], values[..., 1]) and np.array_equal(values[..., 0], values[..., 2])
 
 
-def _refuse(path: Path, what: str, hint: str = "") -> NoReturn:
+def _refuse(path: ImageSource, what: str, hint: str = "") -> NoReturn:
     raise SegregError(f"{path}: {what}", hint=hint)
 
 
-def _refuse_pixels(path: Path) -> NoReturn:
-    _refuse(
-        path,
-        f"has too many pixels to be decoded whole; at most {_MOST_PIXELS:,} are",
-        f"`segreg predict --tile` takes a TIFF of up to {_MOST_IN_TILES:,}, and gdal_translate makes one of other "
+def _refuse_pixels(path: ImageSource) -> NoReturn:
+    raise TooManyPixelsError(
+        f"{path}: has too many pixels to be decoded whole; at most {_MOST_PIXELS:,} are",
+        hint=f"`segreg predict --tile` takes a TIFF of up to {_MOST_IN_TILES:,}, and gdal_translate makes one of other "
         "formats. For training, cut it into tiles of, for instance, 4096 x 4096: gdal_retile.py does so for a TIFF, "
         "ImageMagick's `-crop 4096x4096` for other formats",
     )
 
 
-def _refuse_colours(path: Path, name: object) -> NoReturn:
+def _refuse_colours(path: ImageSource, name: object) -> NoReturn:
     _refuse(
         path,
         f'holds "{name}" colours, which segreg does not turn into RGB by guessing',
@@ -420,7 +491,9 @@ def _refuse_colours(path: Path, name: object) -> NoReturn:
 # TIFF
 
 
-def _read_tiff(path: Path, want: Literal["image", "labels"], *, in_tiles: bool) -> tuple[NDArray[Any], int, bool]:
+def _read_tiff(
+    path: ImageSource, want: Literal["image", "labels"], *, in_tiles: bool
+) -> tuple[NDArray[Any], int, bool]:
     """Return the values of a TIFF's first image, its Exif orientation, and whether the last channel is alpha.
 
     The values are bool where it has one bit a pixel.
@@ -431,7 +504,7 @@ def _read_tiff(path: Path, want: Literal["image", "labels"], *, in_tiles: bool) 
     """
     import tifffile
 
-    with tifffile.TiffFile(path) as file:
+    with tifffile.TiffFile(opened(path)) as file:
         page = file.pages.first
         series = file.series[0]
         most = _MOST_IN_TILES if in_tiles else _MOST_PIXELS
@@ -446,7 +519,7 @@ def _tiff_alpha(page: Any) -> bool:
     return bool(page.extrasamples) and int(page.extrasamples[-1]) in (1, 2)
 
 
-def _check_tiff(path: Path, page: Any, others: list[Any], shape: tuple[int, ...], most: int) -> None:
+def _check_tiff(path: ImageSource, page: Any, others: list[Any], shape: tuple[int, ...], most: int) -> None:
     """Refuse, from the header alone, what is not one image of plain values, or has more than so many pixels."""
     if page.imagewidth * page.imagelength > most or np.prod(shape, dtype=np.int64) > 8 * most:
         _refuse_pixels(path)
@@ -463,7 +536,7 @@ def _check_tiff(path: Path, page: Any, others: list[Any], shape: tuple[int, ...]
         _refuse_colours(path, name)
 
 
-def _tiff_values(path: Path, page: Any, series: Any) -> tuple[NDArray[Any], int]:
+def _tiff_values(path: ImageSource, page: Any, series: Any) -> tuple[NDArray[Any], int]:
     """Decode by tifffile where it can, and else by a library that reads this very layout exactly."""
     tag = page.tags.get("Orientation")
     orientation = int(tag.value) if tag else 1
@@ -494,7 +567,7 @@ def _tiff_values(path: Path, page: Any, series: Any) -> tuple[NDArray[Any], int]
     )
 
 
-def _target(path: Path, series: Any) -> Any:
+def _target(path: ImageSource, series: Any) -> Any:
     """Return where a TIFF is decoded to: None for memory, or for one that is large a map of its file or of another."""
     if series.size <= 8 * _MOST_PIXELS and series.pages[0].imagewidth * series.pages[0].imagelength <= _MOST_PIXELS:
         return None
@@ -514,15 +587,15 @@ def _target(path: Path, series: Any) -> Any:
         )
 
 
-def _by_pillow(path: Path, white_is_zero: bool) -> NDArray[Any]:
+def _by_pillow(path: ImageSource, white_is_zero: bool) -> NDArray[Any]:
     """Return the values upright, since Pillow turns TIFFs by itself."""
-    with Image.open(path, formats=("TIFF",)) as image:
+    with Image.open(opened(path), formats=("TIFF",)) as image:
         values = np.array(image)
     # Pillow also undoes "white is zero", which the caller does for every decoder.
     return ~values if white_is_zero else values
 
 
-def _bands_last(path: Path, values: NDArray[Any], axes: str) -> NDArray[Any]:
+def _bands_last(path: ImageSource, values: NDArray[Any], axes: str) -> NDArray[Any]:
     """Return `[H, W]` or `[H, W, C]` for what tifffile calls YX, YXS, SYX, CYX, QYX, ..."""
     kept = [i for i, axis in enumerate(axes) if axis in "YXS" or values.shape[i] > 1]
     values = values.reshape([values.shape[i] for i in kept])

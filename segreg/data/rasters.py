@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.data.images import refuse_special
+from segreg.data.images import ImageSource, opened, refuse_special
 from segreg.errors import SegregError, did_you_mean
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ def need_rasterio(what: object) -> Any:
     return rasterio
 
 
-def is_georeferenced(path: Path) -> bool:
+def is_georeferenced(path: ImageSource) -> bool:
     """Whether a file is a VRT, or a TIFF that says where on earth it lies; False where it can't be read."""
     import tifffile
 
     try:
-        if path.suffix.lower() == ".vrt":
+        if isinstance(path, Path) and path.suffix.lower() == ".vrt":
             return path.is_file()
-        if path.suffix.lower() not in (".tif", ".tiff") or not path.is_file():
+        if isinstance(path, Path) and (path.suffix.lower() not in (".tif", ".tiff") or not path.is_file()):
             return False
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(opened(path)) as file:
             return any(tag in file.pages.first.tags for tag in _GEO_TAGS)
     except Exception:  # decoders raise whatever they stumble over; reading the file tells what is wrong
         return False

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from segreg.config.sections import Input
-from segreg.data.images import as_known_type, fit_channels, to_uint8
+from segreg.data.images import ImageSource, as_known_type, fit_channels, to_uint8
 from segreg.errors import Problem, SegregError, listed
 from segreg.task import IGNORE_INDEX
 
@@ -69,7 +69,7 @@ def own_dtype(image: NDArray[Any], input: Input) -> DtypeName:  # noqa: A002
 def read_values(
     image: NDArray[Any],
     input: Input,  # noqa: A002
-    path: Path,
+    path: ImageSource,
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return an image's values as the network gets them, at its own size, and which pixels are invalid.
 

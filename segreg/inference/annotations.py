@@ -40,9 +40,26 @@ def write_annotations(form: Form, images: Sequence[ImageFile], outputs: Outputs)
     return _write_yolo(images, outputs, classes) if form == "yolo" else _write_coco(form, images, outputs, classes)
 
 
-def _write_coco(form: Form, images: Sequence[ImageFile], outputs: Outputs, classes: Sequence[str]) -> Path:
+def coco_regions(form: Form, mask: Mask) -> Iterator[dict[str, Any]]:
+    """Yield COCO's `segmentation`, `area` and `bbox` of a mask `[H, W]`: of each connected region, or of all of it.
+
+    Args:
+        form: "coco-polygons" are connected regions, and "coco-rle" is all of the mask.
+        mask: of a class.
+    """
     import numpy as np
 
+    for top, left, region in _regions(mask, connected=form == "coco-polygons"):
+        yield {
+            "segmentation": [np.add(outline(region), (left, top)).ravel().tolist()]
+            if form == "coco-polygons"
+            else {"size": list(mask.shape), "counts": compressed(mask)},
+            "area": int(region.sum()),
+            "bbox": [left, top, region.shape[1], region.shape[0]],
+        }
+
+
+def _write_coco(form: Form, images: Sequence[ImageFile], outputs: Outputs, classes: Sequence[str]) -> Path:
     listed: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, image in enumerate(images, start=1):
@@ -53,19 +70,9 @@ def _write_coco(form: Form, images: Sequence[ImageFile], outputs: Outputs, class
                 listed.append({"id": number, "file_name": file_name, "height": height, "width": width})
             if name not in classes:
                 continue
-            for top, left, region in _regions(mask, connected=form == "coco-polygons"):
-                polygon = np.add(outline(region), (left, top)) if form == "coco-polygons" else None
-                runs = {"size": [height, width], "counts": compressed(mask)} if polygon is None else None
-                annotation = {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": classes.index(name) + 1,
-                    "segmentation": runs if polygon is None else [polygon.ravel().tolist()],
-                    "area": int(region.sum()),
-                    "bbox": [left, top, region.shape[1], region.shape[0]],
-                    "iscrowd": 0,
-                }
-                annotations.append(annotation)
+            for region in coco_regions(form, mask):
+                place = {"id": len(annotations) + 1, "image_id": number, "category_id": classes.index(name) + 1}
+                annotations.append({**place, **region, "iscrowd": 0})
     categories = [{"id": place, "name": name} for place, name in enumerate(classes, start=1)]
     content = {"images": listed, "annotations": annotations, "categories": categories}
     return _written(outputs.folder / f"{form}.json", json.dumps(content, ensure_ascii=False) + "\n")

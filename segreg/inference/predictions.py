@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from segreg.data.images import read_image
+from segreg.data.images import ImageSource, read_image
 from segreg.data.rasters import Raster
 from segreg.errors import SegregError
 from segreg.inference.inputs import ImageFile
@@ -142,7 +142,7 @@ class _Work:
     advance: Advance
 
     def run(self, todo: Sequence[ImageFile]) -> None:
-        by_file = {image.file: image for image in todo}
+        by_file: dict[ImageSource, ImageFile] = {image.file: image for image in todo}
         with ThreadPoolExecutor(_AHEAD, "reading") as readers, ThreadPoolExecutor(_AHEAD, "writing") as writers:
             try:
                 writing: deque[tuple[ImageFile, Future[None]]] = deque()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from segreg.config.sections import Evaluate, Input
+    from segreg.data.images import ImageSource
     from segreg.data.values import Statistics
     from segreg.runtime.device import Precision
     from segreg.task import Task
@@ -146,7 +147,7 @@ class InputImage:
         statistics: for each network that normalises each image by itself, those of the image.
     """
 
-    name: Path
+    name: ImageSource
     pixels: tuple[Pixels, ...]
     statistics: tuple[Statistics | None, ...]
 
@@ -332,7 +333,7 @@ def shown(predictor: Predictor, size: Size, scale: float, config: InferenceConfi
 
 
 def prepare_image(
-    predictors: Sequence[Predictor], pixels: NDArray[Any], name: Path, config: InferenceConfig | None = None
+    predictors: Sequence[Predictor], pixels: NDArray[Any], name: ImageSource, config: InferenceConfig | None = None
 ) -> InputImage:
     """Return an image as each network takes it: with its channels and its type of values.
 

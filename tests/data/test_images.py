@@ -15,7 +15,8 @@ import pytest
 import tifffile
 from PIL import Image, ImageOps
 
-from segreg.data.images import drops_alpha, fit_channels, has_alpha, read_image, read_labels, to_uint8
+from segreg.data import images
+from segreg.data.images import ImageBytes, drops_alpha, fit_channels, has_alpha, read_header, read_labels, to_uint8
 from segreg.errors import SegregError
 
 H, W = 20, 31
@@ -44,12 +45,63 @@ def png(path: Path, width: int, height: int, bits: int, colour_type: int, rows: 
     return path
 
 
+def read_image(path: Path, **options):
+    """Read a file, and check that its content in memory is read alike, or refused for the same reason."""
+    content = ImageBytes(str(path), path.read_bytes()) if path.is_file() else path
+    read, again = outcome(path, **options), outcome(content, **options)
+    if isinstance(read, SegregError):
+        assert str(again) == str(read)
+        raise read
+    assert again.dtype == read.dtype
+    np.testing.assert_array_equal(again, read)
+    assert has_alpha(content) == has_alpha(path)
+    return read
+
+
+def outcome(source, **options):
+    try:
+        return images.read_image(source, **options)
+    except SegregError as error:
+        return error
+
+
 def refusal(path: Path, *words: str, read=read_image) -> SegregError:
     with pytest.raises(SegregError) as caught:
         read(path)
     for word in (str(path), *words):
         assert word in str(caught.value)
     return caught.value
+
+
+# Headers
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.tif"])
+def test_a_header_has_the_size_and_the_values_of_a_pixel(tmp_path, name):
+    file = save(tmp_path / name, values(np.uint8, 3))
+    for source in (file, ImageBytes("sent", file.read_bytes())):
+        assert read_header(source) == (H, W, 3)
+
+
+def test_a_header_of_a_stack_counts_its_pages(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((7, H, W), np.uint16), compression="zlib")
+    assert read_header(tmp_path / "a.tif") == (H, W, 7)
+    with tifffile.TiffWriter(tmp_path / "many.tif") as file:
+        for _ in range(4097):
+            file.write(np.zeros((1, 1), np.uint8), contiguous=False)
+    refusal(tmp_path / "many.tif", "has more than 4,096 pages", read=read_header)
+
+
+def test_a_header_is_read_of_what_is_cut_off_behind_it(tmp_path):
+    file = save(tmp_path / "a.png", values(np.uint8, 3))
+    file.write_bytes(file.read_bytes()[:60])
+    assert read_header(file) == (H, W, 3)
+    for content, words in ((b"", "is empty"), (b"<html>", "is not an image"), (b"II*\0", "is damaged")):
+        file.write_bytes(content)
+        refusal(file, words, read=read_header)
+    frames = [Image.fromarray(values(np.uint8, seed=seed)) for seed in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    refusal(tmp_path / "a.gif", "is an animation", read=read_header)
 
 
 # Images

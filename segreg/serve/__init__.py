@@ -1,0 +1,1 @@
+"""Serve trained networks over HTTP, with limits: `segreg serve`. What it needs comes with the extra `serve`."""
