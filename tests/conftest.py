@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+import hub_server
 import plugged
 import tiny_runs
 import warm_python
@@ -93,6 +94,30 @@ def warm_workers(tmp_path_factory):
     with mock.patch.dict(os.environ, {key: str(tmp_path_factory.getbasetemp() / name) for key, name in names.items()}):
         tiny_runs._forge()
         forkserver.ensure_running()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Return a stand-in of the Hugging Face hub, which this process's client asks; its cache is in `tmp_path`.
+
+    The client reads HF_ENDPOINT and the like once, when it is imported, so that its constants are replaced.
+    """
+    from huggingface_hub import constants
+
+    with hub_server.serving() as served:
+        for name, value in {
+            "ENDPOINT": served.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": served.url + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_HUB_CACHE": str(tmp_path / "hub"),
+            "HF_TOKEN_PATH": str(tmp_path / "token"),
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_DISABLE_PROGRESS_BARS": True,
+        }.items():
+            monkeypatch.setattr(constants, name, value)
+        monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
+        monkeypatch.setattr("segreg.runtime.hub._said", set())
+        yield served
 
 
 @pytest.fixture(scope="session")

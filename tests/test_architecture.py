@@ -26,7 +26,6 @@ LAYERS = (
     {"inference"},
     {"evaluation"},
     {"training"},
-    {"export"},
     {"runs"},
     {"benchmark"},
     {"reports"},
@@ -40,7 +39,7 @@ KNOW_NO_RECIPE = {"data", "evaluation", "inference", "runtime", "training", "vis
 """Packages that are given what they need: they read neither a recipe file nor the registry."""
 PUBLIC = {
     "", "data.images", "data.rasters", "errors", "evaluation.counts", "models.pyramid", "registry.entry",
-    "registry.hooks", "registry.protocols", "settings", "task",
+    "registry.hooks", "registry.protocols", "runtime.hub", "settings", "task",
 }  # fmt: skip
 """What a plugin may import of segreg."""
 MOST_ROOT_MODULES, MOST_ROOMS, MOST_ARROWS = 6, 24, 140

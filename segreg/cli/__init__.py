@@ -22,6 +22,7 @@ from segreg.cli import (
     plugins,
     predict,
     profile,
+    push,
     recipes,
     report,
     run,
@@ -45,8 +46,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     module.NAME: Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
     for module in (
-        run, evaluate, predict, report, cite, profile, runs, diff, check, data, listing, show, plugins, plugin, recipes,
-        schema, cache, serve,
+        run, evaluate, predict, report, push, cite, profile, runs, diff, check, data, listing, show, plugins, plugin,
+        recipes, schema, cache, serve,
     )
 }  # fmt: skip
 """The commands that are always there. Others come from plugins; segreg's own `bench`, `compare` and `matrix` do."""
@@ -59,7 +60,7 @@ looking takes. On two cores with six other busy processes a small step took half
 
 GROUPS = {
     "train": ("recipes", "check", "run", "profile"),
-    "look": ("report", "predict", "serve", "evaluate", "runs"),
+    "look": ("report", "predict", "serve", "evaluate", "push", "runs"),
     "compare": ("bench", "compare", "diff", "matrix", "cite"),
     "extend": ("list", "show", "plugins", "plugin", "schema"),
     "data": ("data", "cache"),

@@ -167,10 +167,12 @@ def execute(chosen: argparse.Namespace) -> int:
 def _runs_and_images(chosen: argparse.Namespace) -> tuple[list[Run], list[str]]:
     """Return the runs and what to predict; without --images, the words that are runs' folders come first."""
     from segreg.runs.trained_run import load_run
+    from segreg.runtime.hub import SMP_WEIGHTS, is_reference
 
     count = len(chosen.words)
     if not chosen.images:
-        is_run = [(Path(word) / "resolved.yaml").is_file() for word in chosen.words]
+        names = ("resolved.yaml", SMP_WEIGHTS)
+        is_run = [is_reference(word) or any((Path(word) / name).is_file() for name in names) for word in chosen.words]
         count = max(1, is_run.index(False) if False in is_run else count)
     runs = [load_run(word) for word in chosen.words[:count]]
     images = [*chosen.words[count:], *chosen.images]

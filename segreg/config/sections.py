@@ -140,7 +140,8 @@ class Train:
         monitor: the value of the history that chooses the best checkpoint, such as `val.loss`.
         early_stopping: epochs without a better value after which training stops.
         time_budget_minutes: training stops after the first epoch that ends later than this.
-        start_from: a run's directory or a weights file to begin from; what fits of it is loaded and reported.
+        start_from: a run's directory or a weights file to begin from, or `hf://user/name` on the hub; what fits of it
+            is loaded and reported.
         start_part: whether `start_from` fills the whole network or its encoder alone.
         keep_state: whether a run that has finished keeps `state.pt`, with which it can be resumed for more epochs:
             `resumable` or `no`. It is most of a run's size, and predicting and scoring don't need it.
@@ -165,7 +166,7 @@ class Train:
     monitor: str = "val.loss"
     early_stopping: Count | None = None
     time_budget_minutes: PositiveFloat | None = None
-    start_from: Path | None = None
+    start_from: str | None = None
     start_part: Literal["model", "encoder"] = "model"
     keep_state: Literal["resumable", "no"] = "resumable"
 

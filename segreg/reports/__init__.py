@@ -28,8 +28,11 @@ def write_report(directory: RunDirectory, recipe: Resolved | None, file: Path | 
     """
     from segreg.reports.render import write
     from segreg.reports.run import page
+    from segreg.runtime.hub import refuse_to_write
 
-    return write(page(directory, recipe), file or directory.report, "report")
+    file = file or directory.report
+    refuse_to_write(file.parent, "--out")
+    return write(page(directory, recipe), file, "report")
 
 
 def report_run(

@@ -201,7 +201,7 @@ def seeded_network(recipe: Resolved, task: Task, *, pretrained: bool = True) -> 
     model = build.build_model(recipe if pretrained else build.without_pretrained(recipe), task)
     if not pretrained or (source := recipe.train.start_from) is None:
         return model, ""
-    return model, f"{source}: {start_from(model, source.expanduser(), recipe.train.start_part, task)}"
+    return model, f"{source}: {start_from(model, source, recipe.train.start_part, task)}"
 
 
 def _tried_augmentation(recipe: Resolved, task: Task) -> Augmentation | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from segreg.errors import SegregError, did_you_mean
 from segreg.runtime.files import cannot_write, replacing, sync
+from segreg.runtime.hub import local_path
 from segreg.runtime.lock import is_alive
 
 
@@ -120,12 +121,12 @@ def _remove_unfinished(parent: Path) -> None:
 
 
 def open_run_directory(path: Path | str) -> RunDirectory:
-    """Return the directory of a run that exists.
+    """Return the directory of a run that exists, on the disk or on the hub: `hf://user/name[@revision]`.
 
     Raises:
-        SegregError: there is none.
+        SegregError: there is none, or the hub can't be reached and its cache does not have it.
     """
-    run = RunDirectory(Path(path))
+    run = RunDirectory(local_path(path))
     if not run.path.is_dir():
         near = [p.name for p in run.path.parent.iterdir() if p.is_dir()] if run.path.parent.is_dir() else []
         raise SegregError(f"there is no run {run.path}", hint=did_you_mean(run.path.name, near))

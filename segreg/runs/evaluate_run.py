@@ -25,6 +25,7 @@ from segreg.runs.environment import banner
 from segreg.runs.records import read_split
 from segreg.runs.results import Warnings, in_half
 from segreg.runtime.files import write_json
+from segreg.runtime.hub import refuse_to_write
 from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.output import as_file_name
 from segreg.runtime.progress import Progress
@@ -119,6 +120,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     if chosen.indices and all(chosen.dataset.samples[index].mask is None for index in chosen.indices):
         raise SegregError(f"no sample of {chosen.split} has a mask, so that nothing can be scored")
     out = request.out or run.directory.path / "evaluations" / _folder_name(chosen.name, request)
+    refuse_to_write(out, "--out")
     if (out / "resolved.yaml").exists():
         raise SegregError(
             f"{out} is a run's own folder, whose scores would be replaced", hint="name another folder with --out"

@@ -26,14 +26,15 @@ from segreg.runs.environment import environment, header_lines, sources
 from segreg.runs.plugin_files import keep, plugins_of
 from segreg.runs.records import read_environment, read_split
 from segreg.runs.results import Warnings, draw_run, format_results, score_run
-from segreg.runs.trained_run import Run, notes_for_weights
+from segreg.runs.trained_run import Run
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
 from segreg.runtime.files import replacing, write_json
+from segreg.runtime.hub import is_reference, pinned, refuse_to_write
 from segreg.runtime.layout import Block, Column, Pasted, Styled, Table
 from segreg.runtime.lock import locked_folder
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
-from segreg.training.checkpoint import STATE, State, load_state
+from segreg.training.checkpoint import STATE, State, load_state, notes_for_weights
 from segreg.training.resume import Output
 from segreg.training.trainer import Outcome, TrainingData, fit
 from segreg.visualize.plots import plot_history
@@ -96,6 +97,7 @@ def resume_run(
     with processes(), contextlib.ExitStack() as stack:
         progress = _of_main(progress)
         directory = from_main(lambda: open_run_directory(path))
+        refuse_to_write(directory.path, "train.start_from")
         if is_main():
             stack.enter_context(locked_folder(directory.path, "run"))
         written, previous, state, split = from_main(lambda: _left_behind(directory, overrides, without_history))
@@ -264,7 +266,13 @@ class _Job:
             TrainingData(assembly.train, assembly.val, build.build_metrics(recipe, assembly.dataset.task)),
             Output(
                 self.directory.path,
-                notes=notes_for_weights(recipe, assembly.dataset, assembly.objective),
+                notes=notes_for_weights(
+                    recipe.yaml(),
+                    assembly.dataset.task,
+                    assembly.dataset.notice,
+                    assembly.objective.normalize,
+                    assembly.objective.model.size_divisor,
+                ),
                 observe=observer.epoch_end if observer else None,
             ),
             resume=self.state,
@@ -439,20 +447,27 @@ def _as_read(recipe: Recipe) -> str:
 
 
 def with_absolute_paths(recipe: Resolved) -> Resolved:
-    """Return the recipe with its paths made absolute, so that it runs again from any folder."""
+    """Return the recipe with its paths made absolute, and with the commit of what it names on the hub.
+
+    So it runs again from any folder, and means the same weights.
+    """
 
     def absolute(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {key: absolute(item) for key, item in value.items()}
         if isinstance(value, (tuple, list)):
             return type(value)(absolute(item) for item in value)
+        if isinstance(value, str) and is_reference(value):
+            return pinned(value)
         return value.expanduser().absolute() if isinstance(value, Path) else value
 
     def found(choice: Choice) -> Choice:
         return dataclasses.replace(choice, settings=absolute(choice.settings))
 
     split = dataclasses.replace(recipe.split, lists=absolute(recipe.split.lists))
-    train = dataclasses.replace(recipe.train, start_from=absolute(recipe.train.start_from))
+    start = recipe.train.start_from
+    start = absolute(start) if start is None or is_reference(start) else str(absolute(Path(start)))
+    train = dataclasses.replace(recipe.train, start_from=start)
     return dataclasses.replace(
         recipe, dataset=found(recipe.dataset), encoder=found(recipe.encoder), decoder=found(recipe.decoder),
         auxiliary=found(recipe.auxiliary) if recipe.auxiliary else None, split=split, train=train,

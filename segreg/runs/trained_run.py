@@ -7,16 +7,16 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError
-from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runs.directory import RunDirectory, open_run_directory
 from segreg.runs.records import read_environment, read_results
 from segreg.runtime.files import cannot_read
+from segreg.runtime.hub import local_path
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,31 +27,10 @@ if TYPE_CHECKING:
     from segreg.config.resolve import InferenceRecipe, Resolved
     from segreg.inference.predictor import InferenceConfig, InputImage, Predictor
     from segreg.models.segmenter import Normalize, Segmenter
-    from segreg.registry.protocols import Dataset
     from segreg.runtime.device import PrecisionName
     from segreg.task import Task
-    from segreg.training.loss import Objective
 
 Weights = Literal["best", "last"]
-RECIPE, TASK, NORMALIZE, SIZE_DIVISOR = "recipe", "task", "normalize", "size_divisor"
-"""Notes in a weights file by which it explains itself without its run directory."""
-
-
-def notes_for_weights(recipe: Resolved, dataset: Dataset, objective: Objective) -> dict[str, str]:
-    """Return what a weights file says of the network: recipe, classes, statistics of normalisation, padding."""
-    from importlib.metadata import version
-
-    normalize: Any = objective.normalize
-    statistics = {name: getattr(normalize, name).flatten().tolist() for name in ("mean", "std")}
-    statistics["value_range"] = normalize.value_range
-    return {
-        RECIPE: recipe.yaml(),
-        TASK: json.dumps(asdict(dataset.task)),
-        NORMALIZE: json.dumps(statistics),
-        SIZE_DIVISOR: str(objective.model.size_divisor),
-        "notice": dataset.notice,
-        "segreg": version(DISTRIBUTION),
-    }
 
 
 @dataclass(frozen=True)
@@ -207,7 +186,7 @@ class Run:
             SegregError: there are no such weights, or they don't fit the installed plugins' network.
         """
         from segreg.models.build import build_model, without_pretrained
-        from segreg.training.checkpoint import load_weights
+        from segreg.training.checkpoint import SIZE_DIVISOR, load_weights
 
         file = self.weights_file(weights)
         notes = _Notes.read(file)
@@ -409,6 +388,7 @@ class _Notes:
 
     def task(self) -> Task:
         from segreg.task import Task
+        from segreg.training.checkpoint import TASK
 
         with self._understood():
             stored = json.loads(self.values[TASK])
@@ -416,6 +396,7 @@ class _Notes:
 
     def normalize(self) -> Normalize:
         from segreg.models.segmenter import Normalize
+        from segreg.training.checkpoint import NORMALIZE
 
         with self._understood():
             return Normalize(**json.loads(self.values[NORMALIZE]))
@@ -431,12 +412,17 @@ class _Notes:
 
 
 def load_run(path: Path | str) -> Run:
-    """Return a run from its directory.
+    """Return a run from its directory, on the disk or on the hub: `hf://user/name[@revision]`.
+
+    A folder of SMP's `save_pretrained` is a run too: its network is built from our parts, and gives SMP's outputs.
 
     Raises:
-        SegregError: there is none.
+        SegregError: there is none, or the hub can't be reached and its cache does not have it.
     """
-    return Run(open_run_directory(path))
+    from segreg.runs.smp_folder import is_smp_folder, run_of_smp
+
+    folder = local_path(path)
+    return Run(open_run_directory(run_of_smp(folder) if is_smp_folder(folder) else folder))
 
 
 def input_image(

@@ -12,15 +12,19 @@ import random
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, listed
+from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runtime.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from segreg.task import Task
 
 STATE = "state.pt"
 """The training state after the last finished epoch, from which a run resumes."""
@@ -32,6 +36,9 @@ LAST = "last.safetensors"
 """The weights of the last finished epoch."""
 
 FORMAT = 1
+
+RECIPE, TASK, NORMALIZE, SIZE_DIVISOR = "recipe", "task", "normalize", "size_divisor"
+"""Notes in a weights file by which it explains itself without its run directory."""
 
 
 @dataclass
@@ -99,6 +106,28 @@ def load_state(path: Path) -> State:
     if content.pop("format") != FORMAT or content.keys() != names:
         raise SegregError(f"{path}: a training state of another version of segreg; resume it with that one")
     return State(**content)
+
+
+def notes_for_weights(recipe: str, task: Task, notice: str, normalize: Any, size_divisor: int) -> dict[str, str]:
+    """Return what a weights file says of the network: recipe, classes, statistics of normalisation, padding.
+
+    Args:
+        recipe: the complete recipe, as YAML.
+        task: the classes.
+        notice: what must not be overlooked of the data.
+        normalize: the `Normalize` before the network.
+        size_divisor: what the sides of the network's images are multiples of.
+    """
+    statistics = {name: getattr(normalize, name).flatten().tolist() for name in ("mean", "std")}
+    statistics["value_range"] = normalize.value_range
+    return {
+        RECIPE: recipe,
+        TASK: json.dumps(asdict(task)),
+        NORMALIZE: json.dumps(statistics),
+        SIZE_DIVISOR: str(size_divisor),
+        "notice": notice,
+        "segreg": version(DISTRIBUTION),
+    }
 
 
 def save_weights(tensors: Mapping[str, Tensor], path: Path, *, notes: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segreg.errors import SegregError, listed
+from segreg.runtime.hub import SMP_WEIGHTS, local_path
 from segreg.training.checkpoint import BEST, LAST, read_weights
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Start:
         return "\n".join([*lines, *self.remarks])
 
 
-def start_from(model: Segmenter, source: Path, component: Literal["model", "encoder"], task: Task) -> Start:
+def start_from(model: Segmenter, source: Path | str, component: Literal["model", "encoder"], task: Task) -> Start:
     """Load what fits of a run's best weights, or of a weights file, and report it.
 
     What does not fit stays as it is. A head is loaded by the names of its classes where the file has them: its
@@ -64,14 +65,15 @@ def start_from(model: Segmenter, source: Path, component: Literal["model", "enco
 
     Args:
         model: the network, which is changed in place.
-        source: a run's directory, a safetensors file, or a PyTorch file of tensors, which is read without running code.
+        source: a run's directory, a safetensors file, or a PyTorch file of tensors, which is read without running code;
+            on the disk or on the hub.
         component: the whole network, or only its encoder.
         task: what the network is trained for.
 
     Raises:
         SegregError: the file can't be read, or nothing in it fits.
     """
-    file = _weights_file(source)
+    file = _weights_file(local_path(source))
     given, notes = read_weights(file)
     own = model.state_dict()
     chosen = ("encoder",) if component == "encoder" else tuple(_COMPONENTS)
@@ -124,7 +126,7 @@ _HEADS = ("head", "auxiliary_head")
 def _weights_file(source: Path) -> Path:
     if not source.is_dir():
         return source
-    for file in (source / BEST, source / LAST):
+    for file in (source / BEST, source / LAST, source / SMP_WEIGHTS):
         if file.is_file():
             return file
     raise SegregError(f"train.start_from: {source} holds no weights", hint=f"a run's folder has {BEST} or {LAST}")

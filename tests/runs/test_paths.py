@@ -175,7 +175,7 @@ def test_training_begins_from_another_runs_weights_named_by_a_relative_path(tmp_
     second = tiny_runs.run(tmp_path, override, "optimizer.lr=1e-12", *BRIEF, text=BINARY)
     weights, begun = load_file(second.directory.last), load_file(first.directory.best)
     assert all(torch.allclose(weights[n], begun[n], atol=1e-6) for n in weights if n.endswith("weight"))
-    assert second.recipe.train.start_from == first.directory.path
+    assert second.recipe.train.start_from == str(first.directory.path)
     reported = json.loads(second.directory.environment.read_text())["initial_weights"]
     assert str(first.directory.path) in reported
     assert re.search(r"\d+ tensors loaded", reported)

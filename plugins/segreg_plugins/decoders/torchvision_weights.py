@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Encoder
+from segreg.runtime.hub import local_path
 from segreg_plugins.pretrained import Fallback, WebFile, obtain
 
 PUBLISHED = "COCO_WITH_VOC_LABELS_V1"
@@ -54,7 +55,7 @@ class Checkpoint:
         if weights is None:
             return None
         if weights != PUBLISHED:
-            return cls(weights, _read(Path(weights)))
+            return cls(weights, _read(local_path(weights)))
         address = _published(architecture, encoder)
         path, decoder.weights_note = obtain(
             WebFile(address), part=f"decoder torchvision.{architecture}", weights=weights, fallback=fallback

@@ -119,8 +119,9 @@ def _leave_out_unused(network: nn.Module, in_channels: int) -> None:
     }
     buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in network.named_buffers()}
     image = torch.empty(2, in_channels, *_SIZE, device="meta")
-    features = functional_call(network, {**parameters, **buffers}, (image,))
-    total = torch.stack([level.sum() for level in features if level.requires_grad]).sum()
+    with torch.enable_grad():
+        features = functional_call(network, {**parameters, **buffers}, (image,))
+        total = torch.stack([level.sum() for level in features if level.requires_grad]).sum()
     gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
     used = {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
 
