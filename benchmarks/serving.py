@@ -30,7 +30,7 @@ import sys, time
 from pathlib import Path
 from segreg.data.images import read_image
 from segreg.inference.predictor import predict, prepare_image
-from segreg.runs.trained_run import load_run
+from segreg.runs.load import load_run
 from segreg.runtime.device import prepare_process
 prepare_process()
 run, batch, seconds, *files = sys.argv[1:]

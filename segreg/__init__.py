@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         compare,
         data_check,
         evaluate,
+        export,
         load_recipe,
         predict,
         report,
@@ -36,32 +37,46 @@ if TYPE_CHECKING:
     from segreg.registry.entry import Command, Entry, Family
     from segreg.registry.hooks import hookimpl
     from segreg.registry.local import register
-    from segreg.registry.protocols import KINDS, Dataset, Decoder, Encoder, Loss, Sample, Schedule
-    from segreg.runs.trained_run import Run, load_run
+    from segreg.registry.protocols import (
+        KINDS,
+        Calibration,
+        Dataset,
+        Decoder,
+        Encoder,
+        Exporter,
+        Loss,
+        Sample,
+        Schedule,
+    )
+    from segreg.runs.load import load_run
+    from segreg.runs.trained_run import Run
     from segreg.task import IGNORE_INDEX, Task
 
 __version__: str
 _NAMES = {
     "segreg.api": (
         "Evaluation", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
-        "data_check", "evaluate", "load_recipe", "predict", "report", "resume", "run_recipe",
+        "data_check", "evaluate", "export", "load_recipe", "predict", "report", "resume", "run_recipe",
     ),
     "segreg.config.recipe": ("Recipe",),
     "segreg.errors": ("SegregError",),
     "segreg.registry.entry": ("Command", "Entry", "Family"),
     "segreg.registry.hooks": ("hookimpl",),
     "segreg.registry.local": ("register",),
-    "segreg.registry.protocols": ("KINDS", "Dataset", "Decoder", "Encoder", "Loss", "Sample", "Schedule"),
-    "segreg.runs.trained_run": ("Run", "load_run"),
+    "segreg.registry.protocols": (
+        "KINDS", "Calibration", "Dataset", "Decoder", "Encoder", "Exporter", "Loss", "Sample", "Schedule",
+    ),
+    "segreg.runs.load": ("load_run",),
+    "segreg.runs.trained_run": ("Run",),
     "segreg.task": ("IGNORE_INDEX", "Task"),
 }  # fmt: skip
 _LAZY = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "IGNORE_INDEX", "KINDS", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation", "Family", "Loss",
-    "Recipe", "Run", "Sample", "Schedule", "SegregError", "Task", "__version__", "bench", "build_loaders",
-    "build_loss", "build_model", "build_part", "check", "compare", "data_check", "evaluate", "hookimpl", "load_recipe",
-    "load_run", "predict", "register", "report", "resume", "run_recipe",
+    "IGNORE_INDEX", "KINDS", "Calibration", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation",
+    "Exporter", "Family", "Loss", "Recipe", "Run", "Sample", "Schedule", "SegregError", "Task", "__version__", "bench",
+    "build_loaders", "build_loss", "build_model", "build_part", "check", "compare", "data_check", "evaluate", "export",
+    "hookimpl", "load_recipe", "load_run", "predict", "register", "report", "resume", "run_recipe",
 ]  # fmt: skip
 
 

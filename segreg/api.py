@@ -18,7 +18,8 @@ from segreg.config.resolve import Resolved, choose, resolve
 from segreg.errors import Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry.protocols import KINDS
 from segreg.registry.registry import load_registry
-from segreg.runs.trained_run import Run, Weights, load_run
+from segreg.runs.load import load_run
+from segreg.runs.trained_run import Run, Weights
 from segreg.runtime.progress import Mode
 from segreg.task import Task
 
@@ -319,6 +320,56 @@ def report(run: Run | Path | str, out: Path | str | None = None) -> Path:
     from segreg.reports import report_run
 
     return report_run(_run(run).directory, None if out is None else Path(out))
+
+
+def export(
+    run: Run | Path | str,
+    format: str = "onnx",  # noqa: A002 - as on the command line
+    *,
+    settings: Mapping[str, Any] | None = None,
+    precision: Literal["float32", "bf16", "float16", "int8"] = "float32",
+    labels: bool = False,
+    tile: tuple[int, int] | None = None,
+    any_size: bool = False,
+    weights: Weights = "best",
+    images: int = 500,
+    calibration: int = 300,
+    most_lost: float = 0.01,
+    out: Path | str | None = None,
+    progress: Mode = "quiet",
+) -> Run:
+    """Export a run's network, compare it with the network on validation images, and return it as a run.
+
+    Args:
+        run: a run, or its directory.
+        format: "onnx", "openvino", "torch", or a plugin's exporter.
+        settings: of the exporter, such as `{"opset": 20}`.
+        precision: what the exported network computes in.
+        labels: whether it returns labels instead of logits.
+        tile: the one height and width of images that it takes, of a network that was trained on crops.
+        any_size: whether it takes images of other sizes than the recipe's too.
+        weights: of the best epoch or of the last one.
+        images: validation images to compare on, at most.
+        calibration: training images for int8, at most.
+        most_lost: how much worse int8 may make a metric.
+        out: the folder; None: in the run's `exports`.
+        progress: as for `run_recipe`.
+
+    Raises:
+        SegregError: the exporter's library is missing or can't have the network, the data are gone, or what was
+            exported predicts something else than the network.
+    """
+    from segreg.runs.export_run import ExportRequest, export_run
+    from segreg.runtime.device import prepare_process
+    from segreg.runtime.progress import progress as shown
+
+    prepare_process()
+    request = ExportRequest(
+        format=format, settings=dict(settings or {}), precision=precision, labels=labels, tile=tile,
+        any_size=any_size, weights=weights, out=None if out is None else Path(out), images=images,
+        calibration=calibration, most_lost=most_lost,
+    )  # fmt: skip
+    return export_run(_run(run), request, shown(progress))[0]
 
 
 def compare(

@@ -26,6 +26,7 @@ LAYERS = (
     {"inference"},
     {"evaluation"},
     {"training"},
+    {"deployment"},
     {"runs"},
     {"benchmark"},
     {"reports"},
@@ -185,10 +186,11 @@ def test_the_public_names_are_those_that_are_listed():
     import segreg
 
     assert sorted(segreg.__all__) == [
-        "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation", "Family", "IGNORE_INDEX", "KINDS", "Loss",
-        "Recipe", "Run", "Sample", "Schedule", "SegregError", "Task", "__version__", "bench", "build_loaders",
-        "build_loss", "build_model", "build_part", "check", "compare", "data_check", "evaluate", "hookimpl",
-        "load_recipe", "load_run", "predict", "register", "report", "resume", "run_recipe",
+        "Calibration", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation", "Exporter", "Family",
+        "IGNORE_INDEX", "KINDS", "Loss", "Recipe", "Run", "Sample", "Schedule", "SegregError", "Task", "__version__",
+        "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare", "data_check",
+        "evaluate", "export", "hookimpl", "load_recipe", "load_run", "predict", "register", "report", "resume",
+        "run_recipe",
     ]  # fmt: skip
     for name in segreg.__all__:
         assert getattr(segreg, name) is not None

@@ -17,6 +17,7 @@ from segreg.cli import (
     data,
     diff,
     evaluate,
+    export,
     listing,
     plugin,
     plugins,
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     module.NAME: Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
     for module in (
-        run, evaluate, predict, report, push, cite, profile, runs, diff, check, data, listing, show, plugins, plugin,
-        recipes, schema, cache, serve,
+        run, evaluate, predict, serve, export, push, report, cite, profile, runs, diff, check, data, listing, show,
+        plugins, plugin, recipes, schema, cache,
     )
 }  # fmt: skip
 """The commands that are always there. Others come from plugins; segreg's own `bench`, `compare` and `matrix` do."""
@@ -60,8 +61,9 @@ looking takes. On two cores with six other busy processes a small step took half
 
 GROUPS = {
     "train": ("recipes", "check", "run", "profile"),
-    "look": ("report", "predict", "serve", "evaluate", "push", "runs"),
+    "look": ("report", "predict", "evaluate", "runs"),
     "compare": ("bench", "compare", "diff", "matrix", "cite"),
+    "use elsewhere": ("export", "serve", "push"),
     "extend": ("list", "show", "plugins", "plugin", "schema"),
     "data": ("data", "cache"),
 }

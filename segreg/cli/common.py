@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.protocols import KINDS
@@ -157,6 +157,19 @@ def scales_of(text: str) -> tuple[float, ...]:
         raise SegregError(
             f'--scales: "{text}" are not numbers', hint="they are parted by commas, for example: --scales 0.75,1,1.25"
         ) from None
+
+
+def tile_of(text: str) -> tuple[int, int] | Literal["auto"] | None:
+    """Return height and width of "512" or "384x512"; None for "whole"."""
+    if text in ("auto", "whole"):
+        return "auto" if text == "auto" else None
+    found = re.fullmatch(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?", text)
+    if not found:
+        raise SegregError(
+            f'"{text}" is not a size of tiles',
+            hint="it is written HEIGHTxWIDTH, for example: --tile 512x512, or it is auto or whole",
+        )
+    return int(found[1]), int(found[2] or found[1])
 
 
 def add_figures(parser: argparse.ArgumentParser) -> None:

@@ -55,7 +55,7 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.benchmark.comparison.runs import compare_runs, run_groups_of
     from segreg.benchmark.comparison.text import format_comparison
     from segreg.reports.comparison import write_comparison
-    from segreg.runs.trained_run import load_run
+    from segreg.runs.load import load_run
     from segreg.runtime.files import finite
 
     shown = shown_progress(quiet=chosen.quiet or chosen.json or chosen.format != "table")

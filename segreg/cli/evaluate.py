@@ -61,7 +61,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.config.resolve import read_resolved
-    from segreg.runs.trained_run import load_run
+    from segreg.runs.load import load_run
 
     runs, overrides = files_and_overrides(chosen.words)
     if len(runs) != 1:

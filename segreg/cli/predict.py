@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from segreg.cli.common import add_views, print_json, scales_of, shown_progress
+from segreg.cli.common import add_views, print_json, scales_of, shown_progress, tile_of
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 
@@ -106,7 +105,7 @@ def execute(chosen: argparse.Namespace) -> int:
     asked: dict[str, Any] = {"overlap": chosen.overlap, "flips": chosen.flips, "batch_size": chosen.batch_size}
     asked = {name: value for name, value in asked.items() if value is not None}
     if chosen.tile is not None:
-        asked["tile"] = _tile(chosen.tile)
+        asked["tile"] = tile_of(chosen.tile)
     if chosen.scales is not None:
         asked["scales"] = scales_of(chosen.scales)
     InferenceConfig(**asked)  # so that what is out of range is refused before anything is loaded
@@ -166,13 +165,11 @@ def execute(chosen: argparse.Namespace) -> int:
 
 def _runs_and_images(chosen: argparse.Namespace) -> tuple[list[Run], list[str]]:
     """Return the runs and what to predict; without --images, the words that are runs' folders come first."""
-    from segreg.runs.trained_run import load_run
-    from segreg.runtime.hub import SMP_WEIGHTS, is_reference
+    from segreg.runs.load import is_run_name, load_run
 
     count = len(chosen.words)
     if not chosen.images:
-        names = ("resolved.yaml", SMP_WEIGHTS)
-        is_run = [is_reference(word) or any((Path(word) / name).is_file() for name in names) for word in chosen.words]
+        is_run = [is_run_name(word) for word in chosen.words]
         count = max(1, is_run.index(False) if False in is_run else count)
     runs = [load_run(word) for word in chosen.words[:count]]
     images = [*chosen.words[count:], *chosen.images]
@@ -187,19 +184,6 @@ def _refuse_lone_masks(chosen: argparse.Namespace) -> None:
             raise SegregError(f"{option} goes with --masks")
     if chosen.masks is not None and "strips" not in (chosen.kinds or ()):
         raise SegregError("--masks goes with --strips, which show the truth beside the prediction")
-
-
-def _tile(text: str) -> tuple[int, int] | Literal["auto"] | None:
-    """Return height and width of "512" or "384x512"; None for "whole"."""
-    if text in ("auto", "whole"):
-        return "auto" if text == "auto" else None
-    found = re.fullmatch(r"([0-9]{1,5})(?:[xX]([0-9]{1,5}))?", text)
-    if not found:
-        raise SegregError(
-            f'"{text}" is not a size of tiles',
-            hint="it is written HEIGHTxWIDTH, for example: --tile 512x512, or it is auto or whole",
-        )
-    return int(found[1]), int(found[2] or found[1])
 
 
 def _header(predictors: list[Predictor], notice: str) -> list[Block]:

@@ -53,7 +53,7 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(
             f'"{chosen.repository}" is not a repository on the hub', hint="it is written USER/NAME, as in anna/lesions"
         )
-    from segreg.runs.trained_run import load_run
+    from segreg.runs.load import load_run
 
     run = load_run(chosen.run)
 

@@ -73,7 +73,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
     import uvicorn
 
-    from segreg.runs.trained_run import load_run
+    from segreg.runs.load import load_run
     from segreg.runtime.device import prepare_process
     from segreg.serve.app import create_app
 

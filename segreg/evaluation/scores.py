@@ -51,6 +51,12 @@ class Scores:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
+def of_probabilities(metrics: MetricCollection) -> list[str]:
+    """Return the metrics for which probabilities count, not labels alone."""
+    own = metrics.items(copy_state=False)
+    return [name for name, m in own if not (getattr(m, "of_labels", False) or hasattr(m, "scores_of_counts"))]
+
+
 def evaluate(
     predict: Callable[[Batch], Iterable[Predicted]],
     batches: Iterable[Batch],

@@ -271,8 +271,8 @@ def check_tile(model: nn.Module, config: InferenceConfig, name: str) -> None:
 
 
 def _one_size(model: nn.Module) -> Size | None:
-    """Return the one size of image that an encoder takes, or None if it takes any."""
-    found: Size | None = getattr(getattr(model, "encoder", None), "image_size", None)
+    """Return the one size of image that an encoder, or an exported network, takes, or None if it takes any."""
+    found: Size | None = getattr(getattr(model, "encoder", model), "image_size", None)
     return found
 
 

@@ -132,7 +132,7 @@ class Pyramid(nn.Module):
         Exact where the image's sides are multiples of the finest stride, as they are where `divisor` is.
         """
         stride, divisor = self.grid[0], self.divisor
-        height, width = (max(1, round(side * stride / divisor)) * divisor for side in levels[0].shape[-2:])
+        height, width = (_nearest(side * stride, divisor) * divisor for side in levels[0].shape[-2:])
         return height, width
 
     def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
@@ -155,8 +155,16 @@ class Pyramid(nn.Module):
             # The same rounding as the encoder's own level of that stride.
             height, width = levels[self.grid.index(stride)].shape[-2:]
         else:
-            height, width = (max(1, round(side / stride)) for side in self.image_size(levels))
+            height, width = (_nearest(side, stride) for side in self.image_size(levels))
         return height, width
+
+
+def _nearest(size: int, stride: int) -> int:
+    """Return how often a stride is in a size, rounded, at least once; without rounding where it is a whole number.
+
+    So a graph that is traced for sizes of all multiples has plain arithmetic, which every runtime knows.
+    """
+    return size // stride if size % stride == 0 else max(1, round(size / stride))
 
 
 def simple_pyramid_level(in_channels: int, native: int, stride: int) -> nn.Sequential:

@@ -121,8 +121,7 @@ class Segmenter(nn.Module):
         An image larger than the one size that an encoder takes is left so, for the encoder to refuse.
         """
         least = getattr(self.encoder, "image_size", None) or (1, 1)
-        sides = image.shape[-2:]
-        down, right = (max(-side % self.size_divisor, one - side) for side, one in zip(sides, least, strict=True))
+        down, right = missing_border(image.shape[-2:], self.size_divisor, least)
         return F.pad(image, (0, right, 0, down), mode="replicate") if down or right else image
 
     def parts(self) -> dict[str, nn.Module]:
@@ -138,6 +137,22 @@ class Segmenter(nn.Module):
         if logits.shape[-2:] != padded.shape[-2:]:
             logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., : image.shape[-2], : image.shape[-1]]
+
+
+def missing_border(size: Sequence[int], multiple: int, least: Sequence[int]) -> tuple[int, int]:
+    """Return how many rows below and columns at the right an image of `size` lacks of what a network takes.
+
+    Args:
+        size: its height and width.
+        multiple: the network's sides are multiples of it.
+        least: height and width that the network takes at least.
+    """
+    lacks = [-side % multiple for side in size]
+    # Where any size will do, sizes are not compared: in a graph that is traced for all sizes that would be an operator.
+    down, right = (
+        max(lack, one - side) if one > 1 else lack for lack, one, side in zip(lacks, least, size, strict=True)
+    )
+    return down, right
 
 
 def _map(given: Any, role: str, decoder: Any, part: Any = None) -> Tensor:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+    from torch.export import ExportedProgram
 
     from segreg.task import Task
 
@@ -43,6 +44,7 @@ KINDS: dict[str, Kind] = {
         Kind("metric", ("task", "threshold"), "a torchmetrics.Metric"),
         Kind("optimizer", ("parameter_groups",), "a torch.optim.Optimizer"),
         Kind("schedule", ("optimizer", "steps_per_epoch", "epochs"), "a segreg.Schedule"),
+        Kind("exporter", (), "a segreg.Exporter"),
     )
 }
 """What segreg gives each kind and what it gets back. A new kind is one more row."""
@@ -107,9 +109,11 @@ class Loss(Protocol):
 class Metric(Protocol):
     """A `torchmetrics.Metric` of float32 logits `[B, K, H, W]` and a `Task` target; `compute` gives scalars by name.
 
-    Four things may be offered besides:
+    Five things may be offered besides:
 
     * `definitions -> dict[str, str]`, an attribute: a sentence for each name that `compute` gives.
+    * `of_labels -> bool`, an attribute: whether nothing but the predicted labels counts. So are all metrics with
+      `scores_of_counts`. Of others, networks that were exported to return labels are not scored by it.
     * `per_image(logits, target) -> dict[str, Tensor]`: each image's own values `[B]`, without counting them. Where
       `compute` gives `NAME.per_image_mean`, the values called NAME give it an interval.
     * `scores_of_counts(counts: Tensor) -> dict[str, Tensor]`: those of `compute`'s values that follow from pixels
@@ -133,6 +137,67 @@ class Schedule(Protocol):
     def step(self) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any], /) -> None: ...
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Training images from which an exporter finds the ranges of 8-bit numbers, and the limit of what they may cost.
+
+    Attributes:
+        images: batches of one image `[1, C, H, W]`, as the exported network takes them.
+        score: returns each image's score, larger is better, of what a function returns for `images`.
+        most_lost: the difference of mean scores that may be lost at most.
+    """
+
+    images: Sequence[NDArray[Any]]
+    score: Callable[[Callable[[NDArray[Any]], NDArray[Any]]], Sequence[float]]
+    most_lost: float
+
+
+class Exporter(Protocol):
+    """Writes a network as a file of another runtime, and runs such a file.
+
+    Attributes:
+        suffix: how the name of its files ends, such as ".onnx".
+        precisions: what it can write: "float32", "bf16", "float16", "int8".
+    """
+
+    suffix: str
+    precisions: Sequence[str]
+
+    def write(
+        self,
+        program: ExportedProgram,
+        file: Path,
+        *,
+        precision: str,
+        notes: str,
+        calibration: Calibration | None = None,
+    ) -> None:
+        """Write a traced network.
+
+        Shape: images `[B, C, H, W]`, uint8, uint16 or float32, to float32 logits `[B, K, H, W]`, or to uint8 labels
+        `[B, H, W]`, or `[B, K, H, W]` if multilabel. Which sizes may change is in the program.
+
+        Args:
+            program: the network in float32, or in float16 where that is the precision.
+            file: what to write; further files of its name, such as weights, may lie beside it.
+            precision: one of `precisions`.
+            notes: JSON, to be kept in the file's metadata.
+            calibration: where the precision is int8.
+
+        Raises:
+            SegregError: the runtime can't have this network; the message names the operator or the setting.
+        """
+        ...
+
+    def load(self, file: Path, *, precision: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        """Return the network of a file, as a function of images on the CPU; nothing is unpickled.
+
+        Raises:
+            SegregError: the file can't be read.
+        """
+        ...
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,14 @@ from segreg.data.inspection.gate import SplitPixels, judge
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation.conventions import Library, scores_of_library
 from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
+from segreg.evaluation.scores import of_probabilities
 from segreg.evaluation.statistics import METHOD
 from segreg.inference.predictor import InferenceConfig, Predictor
 from segreg.models import build
 from segreg.models.segmenter import verify
 from segreg.runs.assembly import prepare_images, split_of
 from segreg.runs.environment import banner
+from segreg.runs.exported_run import ExportedRun
 from segreg.runs.records import read_split
 from segreg.runs.results import Warnings, in_half
 from segreg.runtime.files import write_json
@@ -105,7 +107,13 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     run = _overridden(run, request)
     recipe = _as_asked(run.recipe, request)
     predictor = run.predictor(request.weights, device=request.device, precision=request.precision)
-    if recipe.input.size != trained.input.size or recipe.decoder != trained.decoder:
+    changed = recipe.input.size != trained.input.size or recipe.decoder.settings != trained.decoder.settings
+    if changed and isinstance(run, ExportedRun):
+        raise SegregError(
+            f"{run.directory.path} is an exported network: its size and its decoder are what they were exported with",
+            hint="evaluate the run that it was exported from",
+        )
+    if changed:
         verify(run.model(request.weights), image_size=recipe.input.size, in_channels=recipe.input.channels)
     predictor = dataclasses.replace(predictor, input=recipe.input, config=InferenceConfig.of(recipe.evaluate))
     given = request.threshold is not None or _names(request.overrides, "evaluate.threshold")
@@ -116,7 +124,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             hint="leave out the threshold",
         )
     data, split = request.data, request.split
-    chosen = _of_own_split(run, split) if data is None else _of_other_data(run, data, split, progress)
+    chosen = of_own_split(run, split) if data is None else _of_other_data(run, data, split, progress)
     if chosen.indices and all(chosen.dataset.samples[index].mask is None for index in chosen.indices):
         raise SegregError(f"no sample of {chosen.split} has a mask, so that nothing can be scored")
     out = request.out or run.directory.path / "evaluations" / _folder_name(chosen.name, request)
@@ -148,6 +156,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         for warning in verdict.warnings():
             progress.say(f"warning    {warning}")
     evaluator = Evaluator.of(recipe, predictor, chosen.dataset, prepared)
+    _refuse_of_labels(evaluator, given=given)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -190,6 +199,28 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         with warnings.instead_of_error('"warnings" in metrics.json'):
             write_json(out / "metrics.json", evaluation)
     return evaluation, out
+
+
+def _refuse_of_labels(evaluator: Evaluator, *, given: bool) -> None:
+    """Refuse a threshold, and metrics of probabilities, for an exported network that returns labels.
+
+    Raises:
+        SegregError: they have no meaning there.
+    """
+    predictor, metrics = evaluator.predictor, evaluator.metrics
+    if not getattr(predictor.model, "returns_labels", False):
+        return
+    if given:
+        raise SegregError(
+            f"{predictor.name} returns labels, of probability {predictor.threshold:g} and more",
+            hint="leave out the threshold, or export the run without --labels",
+        )
+    if names := of_probabilities(metrics):
+        others = [name for name in metrics if name not in names] or ["iou"]
+        raise SegregError(
+            f"{listed(names)} of the recipe need probabilities, and {predictor.name} returns labels",
+            hint=f"name others: 'evaluate.metrics=[{', '.join(others)}]'",
+        )
 
 
 def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[Block]:
@@ -265,7 +296,7 @@ def _with_threshold(recipe: Resolved, threshold: float) -> Resolved:
     return dataclasses.replace(recipe, evaluate=dataclasses.replace(recipe.evaluate, threshold=threshold))
 
 
-def _of_own_split(run: Run, split: str | None) -> Chosen:
+def of_own_split(run: Run, split: str | None) -> Chosen:
     """Return a split as split.json has it, whatever the data are now; None is test, or val where there is none."""
     file = run.directory.split
     if not file.is_file():
@@ -343,7 +374,7 @@ def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: 
             f'the best threshold is found by a metric "{THRESHOLD_METRIC}", which no installed plugin offers',
             hint="give a number: --threshold 0.4",
         )
-    own = _of_own_split(run, "val")
+    own = of_own_split(run, "val")
     chosen = next((choice for choice in recipe.metrics if choice.part.name == THRESHOLD_METRIC), None)
     chosen = chosen or choose("metric", THRESHOLD_METRIC, {}, registry)
     metric = chosen.build(run.task, recipe.evaluate.threshold)

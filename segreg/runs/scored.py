@@ -195,7 +195,7 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
     if ids:
         metrics, reason = _metrics(one, other, scored)
         notes += dict.fromkeys(line for own in metrics or () for line in unknown_of_images(scored, own))
-        pairs |= {pair.name: pair for pair in _paired(scored, ids, metrics) if pair.name in pairs}
+        pairs |= {pair.name: pair for pair in paired(scored, ids, metrics) if pair.name in pairs}
     else:
         notes.append("no image was scored in both runs, so nothing is said of how sure the differences are")
     for run, has, lacks in (("A", mine, its), ("B", its, mine)):
@@ -207,7 +207,7 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
     )  # fmt: skip
 
 
-def _paired(
+def paired(
     scored: Sequence[Scored], ids: Sequence[str], metrics: Sequence[MetricCollection] | None
 ) -> Iterator[MetricPair]:
     """Return the scores that single images or their counts add up to, of these images."""

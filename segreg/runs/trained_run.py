@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError
-from segreg.runs.directory import RunDirectory, open_run_directory
+from segreg.runs.directory import RunDirectory
 from segreg.runs.records import read_environment, read_results
 from segreg.runtime.files import cannot_read
-from segreg.runtime.hub import local_path
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from segreg.config.recipe import Recipe
     from segreg.config.resolve import InferenceRecipe, Resolved
+    from segreg.config.sections import Input
     from segreg.inference.predictor import InferenceConfig, InputImage, Predictor
     from segreg.models.segmenter import Normalize, Segmenter
     from segreg.runtime.device import PrecisionName
@@ -202,9 +202,14 @@ class Run:
         return self._notes.task()
 
     @property
-    def normalize(self) -> Normalize:
+    def normalize(self) -> nn.Module:
         """Return what turns an image's values into what the network takes."""
         return self._notes.normalize()
+
+    @property
+    def input(self) -> Input:
+        """Return how an image is prepared."""
+        return self.network.input
 
     @property
     def environment(self) -> Mapping[str, Any]:
@@ -233,7 +238,7 @@ class Run:
         from segreg.data.values import as_network_input, image_statistics, read_values
 
         pixels, name = read_pixels(image)
-        section = self.network.input
+        section = self.input
         if section.resize == "crop":
             section = dataclasses.replace(section, size=(pixels.shape[0], pixels.shape[1]))
         values, invalid = read_values(pixels, section, name)
@@ -241,7 +246,7 @@ class Run:
         fitted = as_network_input(fit_image(values, section), section, statistics)
         # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
         own = torch.from_numpy(np.require(fitted, requirements=["C", "W"]))
-        normalized: Tensor = self._notes.normalize()(own.permute(2, 0, 1)[None])
+        normalized: Tensor = self.normalize(own.permute(2, 0, 1)[None])
         return normalized
 
     def predict(
@@ -409,20 +414,6 @@ class _Notes:
         except (ValueError, LookupError, TypeError) as error:
             what = "a weights file of a run, whose notes say what the network was trained on"
             raise cannot_read(error, self.file, what) from None
-
-
-def load_run(path: Path | str) -> Run:
-    """Return a run from its directory, on the disk or on the hub: `hf://user/name[@revision]`.
-
-    A folder of SMP's `save_pretrained` is a run too: its network is built from our parts, and gives SMP's outputs.
-
-    Raises:
-        SegregError: there is none, or the hub can't be reached and its cache does not have it.
-    """
-    from segreg.runs.smp_folder import is_smp_folder, run_of_smp
-
-    folder = local_path(path)
-    return Run(open_run_directory(run_of_smp(folder) if is_smp_folder(folder) else folder))
 
 
 def input_image(

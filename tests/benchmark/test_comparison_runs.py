@@ -20,8 +20,9 @@ from segreg.evaluation.counts import read_sums
 from segreg.evaluation.scores import with_way
 from segreg.reports.comparison import write_comparison
 from segreg.runs.listing import read_run
+from segreg.runs.load import load_run
 from segreg.runs.scored import compare_scores
-from segreg.runs.trained_run import Run, load_run
+from segreg.runs.trained_run import Run
 from segreg.runtime.layout import plain
 
 

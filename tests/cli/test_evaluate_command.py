@@ -17,7 +17,7 @@ from PIL import Image
 import tiny_runs
 from segreg.data import divide
 from segreg.runs.evaluate_run import Request, _folder_name
-from segreg.runs.trained_run import load_run
+from segreg.runs.load import load_run
 
 SEVERAL = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")
 IMAGES = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"

@@ -11,7 +11,7 @@ from PIL import Image
 from sklearn import metrics as sklearn
 
 import tiny_runs
-from segreg.runs.trained_run import load_run
+from segreg.runs.load import load_run
 
 COUNT, SIZE, CROWD = 20, (40, 48), 3
 CLASSES = ["cell", "nucleus"]

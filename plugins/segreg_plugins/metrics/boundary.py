@@ -43,6 +43,7 @@ class BoundaryIoU(Metric):
     full_state_update = False
     higher_is_better = True
     is_differentiable = False
+    of_labels = True
 
     boundary_settings: Tensor
     near_contours: Tensor

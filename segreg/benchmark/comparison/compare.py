@@ -14,6 +14,7 @@ from segreg.benchmark.comparison.significance import METHOD, differences, verdic
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import meaning_and_way
+from segreg.runs.exported_run import ExportedRun
 from segreg.runs.records import read_environment
 from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored, unknown_of_images
 from segreg.runs.trained_run import Run
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
     from segreg.evaluation.statistics import Measure
+
+
+EXPORTED = "exported as"
+"""What distinguishes an exported network from its run, and from other exports of it."""
 
 
 @dataclass(frozen=True)
@@ -267,7 +272,7 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
         for what, digest in sources_of(one.run).items():
             digests.setdefault(what, {})[digest] = None
     for what, different in digests.items():
-        if len(different) > 1:
+        if len(different) > 1 and what != EXPORTED:
             yield f"The {what} is not the same in all runs: {listed(list(different))}."
     yield from _environments(every)
 
@@ -284,11 +289,12 @@ def _environments(every: Sequence[Scored]) -> Iterator[str]:
 
 def sources_of(run: Run) -> dict[str, str]:
     """Return the digest of the source of each plugin that a run used, by "source of plugin"; segreg's own left out."""
+    exported = {EXPORTED: run.made_as} if isinstance(run, ExportedRun) else {}
     try:
         found = read_environment(run.directory.environment).get("sources", {})
     except SegregError:
-        return {}
-    return {f"source of {plugin}": digest[:8] for plugin, digest in sorted(found.items())}
+        return exported
+    return exported | {f"source of {plugin}": digest[:8] for plugin, digest in sorted(found.items())}
 
 
 def _facts(one: Scored) -> dict[str, str]:

@@ -18,6 +18,7 @@ from segreg.benchmark.cost.record import DEFINITIONS, Cost, NetworkSpec
 from segreg.config.diff import distinguishing, label_of
 from segreg.config.recipe import read_recipe
 from segreg.errors import SegregError, listed
+from segreg.runs.exported_run import ExportedRun
 from segreg.runs.trained_run import Run
 from segreg.runtime.progress import Progress
 
@@ -127,7 +128,13 @@ def _costs(
 
     for one in groups:
         check_known_to_workers(one.runs[0].recipe)
-    specs = {one.name: NetworkSpec.of(one.runs[0].recipe, one.runs[0].task) for one in groups}
+    specs = {
+        one.name: NetworkSpec.of(
+            one.runs[0].recipe, one.runs[0].task,
+            exported=str(one.runs[0].directory.path) if isinstance(one.runs[0], ExportedRun) else "",
+        )
+        for one in groups
+    }  # fmt: skip
     found = measure(specs, rounds=rounds, progress=progress)
     return {name: one.costs for name, one in found.of.items()}, found.method()
 

@@ -13,7 +13,7 @@ from time import perf_counter
 import torch
 
 from segreg.benchmark.cost.machine import CpuWatch
-from segreg.benchmark.cost.network import Network, count_flops
+from segreg.benchmark.cost.network import ExportedModel, Network, count_flops
 from segreg.benchmark.cost.record import DEFINITIONS, MemoryNeed, RoundResult
 from segreg.config.resolve import Resolved
 from segreg.runtime.device import MIB, available_mib, peak_rss_mib, prepare_process
@@ -66,6 +66,32 @@ def measure_round(
     )
 
 
+def measure_exported(
+    folder: str, recipe: Resolved, _: Task, *, seconds: float, at: Callable[[str], None] = lambda _: None
+) -> RoundResult:
+    """Measure an exported network once: its prediction, which is all that it can do; else as `measure_round`.
+
+    Raises:
+        SegregError: it can't be loaded.
+    """
+    prepare_process()
+    imported = peak_rss_mib()
+    at("in loading the exported network")
+    network = ExportedModel.of(folder, recipe)
+    watch = CpuWatch()
+    at(f"in predicting {_batches(recipe, len(network.images))}")
+    values = _predicting(network, seconds, watch)
+    if imported is not None:
+        values["process_memory_rss_mib"] = imported
+    return RoundResult(
+        {name: values[name] for name in DEFINITIONS if name in values},
+        device=_device(network.device),
+        precision=network.predictor.precision.name,
+        threads=torch.get_num_threads(),
+        others=watch.others,
+    )
+
+
 def memory_need(recipe: Resolved, task: Task, *, at: Callable[[str], None] = lambda _: None) -> MemoryNeed:
     """Return the memory that training and prediction need: two optimizer steps, and one batch of predictions.
 
@@ -92,7 +118,7 @@ def memory_need(recipe: Resolved, task: Task, *, at: Callable[[str], None] = lam
     return MemoryNeed(_peak_mib(device), available if device.type in ("cuda", "cpu") else None, _device(device))
 
 
-def _predicting(network: Network, seconds: float, watch: CpuWatch) -> dict[str, float]:
+def _predicting(network: Network | ExportedModel, seconds: float, watch: CpuWatch) -> dict[str, float]:
     def one() -> None:
         network.predict(1)
         network.synchronise()  # sync: a latency lasts until the result is there

@@ -18,8 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from segreg.config.resolve import Resolved
 from segreg.data.loader import Batch
+from segreg.inference.predictor import Predictor
 from segreg.models import build
 from segreg.models.segmenter import meta_forward, predict_logits
+from segreg.runs.load import load_run
 from segreg.runtime.device import Precision, choose_device, choose_precision, prepare_device, seed_everything
 from segreg.runtime.progress import Quiet
 from segreg.task import Task
@@ -123,6 +125,41 @@ class Network:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported network, with images in memory, as `Network` has them.
+
+    Attributes:
+        predictor: predicts with it.
+        images: a batch to predict.
+    """
+
+    predictor: Predictor
+    images: Tensor
+
+    @classmethod
+    def of(cls, folder: str, recipe: Resolved) -> ExportedModel:
+        """Load it.
+
+        Raises:
+            SegregError: it can't be loaded.
+        """
+        predictor = load_run(folder).predictor()
+        return cls(predictor, _images(recipe, recipe.evaluate.batch_size or recipe.train.batch))
+
+    @property
+    def device(self) -> torch.device:
+        """Return where it computes."""
+        return self.predictor.device
+
+    def predict(self, count: int | None = None) -> Tensor:
+        """Return float32 logits `[B, K, H, W]` for the first `count` images."""
+        return self.predictor.logits(self.images[:count])
+
+    def synchronise(self) -> None:
+        """Do nothing: a prediction is finished when it is returned."""
 
 
 class Preloaded:

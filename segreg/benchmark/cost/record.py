@@ -133,6 +133,7 @@ class NetworkSpec:
         mode: the task's.
         files: the plugin files that the recipe's parts are from.
         digest: of the plugins, other than segreg's own, that the network and its optimizer are from.
+        exported: the folder of an exported network, which is measured in place of the recipe's; empty: none.
     """
 
     recipe: Mapping[str, Any]
@@ -141,15 +142,16 @@ class NetworkSpec:
     mode: Literal["binary", "multiclass", "multilabel"]
     files: tuple[str, ...] = ()
     digest: str = ""
+    exported: str = ""
 
     @classmethod
-    def of(cls, recipe: Resolved, task: Task) -> NetworkSpec:
+    def of(cls, recipe: Resolved, task: Task, *, exported: str = "") -> NetworkSpec:
         """Return the network of a recipe for the task that its data has."""
         plugins = [choice.part.plugin for choice in recipe.choices()]
         files = dict.fromkeys(str(plugin.file) for plugin in plugins if plugin.file)
         timed = [recipe.encoder, recipe.decoder, recipe.optimizer, *([recipe.auxiliary] if recipe.auxiliary else [])]
         digests = sorted({one.part.plugin.digest for one in timed if one.part.plugin.distribution != DISTRIBUTION})
-        return cls(recipe.plain(), recipe.source, task.classes, task.mode, tuple(files), " ".join(digests))
+        return cls(recipe.plain(), recipe.source, task.classes, task.mode, tuple(files), " ".join(digests), exported)
 
     @property
     def network(self) -> str:
@@ -160,7 +162,8 @@ class NetworkSpec:
         recipe = {name: self.recipe[name] for name in ("input", "encoder", "decoder", "auxiliary")}
         train = {name: value for name, value in self.recipe["train"].items() if name in _TRAIN}
         used = [recipe, train, self.recipe["optimizer"]["name"], self.recipe["evaluate"]["batch_size"]]
-        return json.dumps([used, self.classes, self.mode, self.digest], sort_keys=True, default=str)
+        of = [used, self.classes, self.mode, self.digest, *([self.exported] if self.exported else [])]
+        return json.dumps(of, sort_keys=True, default=str)
 
     def resolved(self, registry: Registry) -> tuple[Resolved, Task]:
         """Return recipe and task.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any, Literal
 
@@ -169,7 +170,7 @@ def _work(send: Send, spec: NetworkSpec, job: Job, seconds: float) -> None:
 
     at("in reading the recipe")
     try:
-        from segreg.benchmark.cost.measure import measure_round, memory_need
+        from segreg.benchmark.cost.measure import measure_exported, measure_round, memory_need
         from segreg.registry.local import add_files
         from segreg.registry.registry import load_registry
 
@@ -178,7 +179,8 @@ def _work(send: Send, spec: NetworkSpec, job: Job, seconds: float) -> None:
         if job == "memory":
             send(memory_need(recipe, task, at=at))
         else:
-            send(measure_round(recipe, task, seconds=seconds, at=at))
+            measure = partial(measure_exported, spec.exported) if spec.exported else measure_round
+            send(measure(recipe, task, seconds=seconds, at=at))
     except Exception as error:  # whatever a part raises concerns its network alone
         send(Failed(_reason(error, stage)))
 

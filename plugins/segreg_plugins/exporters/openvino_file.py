@@ -1,0 +1,113 @@
+"""OpenVINO: converted from ONNX, or from the traced program, and run on the CPU; int8 by NNCF."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.export import ExportedProgram
+
+from segreg.errors import SegregError
+from segreg.registry.protocols import Calibration, Exporter
+from segreg_plugins.exporters.failures import named
+
+NOTES = "segreg"
+"""Key of the notes in a file's runtime information."""
+_COMPUTES = {"float32": "f32", "float16": "f32", "bf16": "bf16", "int8": "f32"}
+"""What OpenVINO computes in what is not int8. By itself it takes bf16 where a CPU has it, whatever the weights are."""
+
+
+class OpenvinoExporter(Exporter):
+    """Files of OpenVINO: `.xml` with the graph, and `.bin` beside it with the weights."""
+
+    suffix = ".xml"
+    precisions = ("float32", "bf16", "float16", "int8")
+
+    def write(
+        self,
+        program: ExportedProgram,
+        file: Path,
+        *,
+        precision: str,
+        notes: str,
+        calibration: Calibration | None = None,
+    ) -> None:
+        ov = _openvino()
+        with warnings.catch_warnings(action="ignore"), named("OpenVINO"):
+            model = ov.convert_model(program)
+            model.inputs[0].get_tensor().set_names({"images"})
+            model.outputs[0].get_tensor().set_names({"output"})
+        if precision == "int8":
+            assert calibration is not None
+            model = _quantized(model, calibration)
+        model.set_rt_info(notes, [NOTES])
+        ov.save_model(model, file, compress_to_fp16=precision == "float16")
+
+    def load(self, file: Path, *, precision: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
+        ov = _openvino()
+        try:
+            model = ov.Core().read_model(file)
+            return _runner(model, precision)
+        except RuntimeError as error:
+            raise SegregError(f"{file}: OpenVINO can't read it: {error}") from error
+
+
+def _openvino() -> Any:
+    """Return OpenVINO's package, which is kept from reporting to its makers what it is used for.
+
+    It and NNCF do without their package of telemetry where that can't be imported.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
+
+
+def _runner(model: Any, precision: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
+    """Return a model compiled for the CPU, for latency."""
+    config = {
+        "INFERENCE_PRECISION_HINT": _COMPUTES[precision],
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = _openvino().Core().compile_model(model, "CPU", config)
+    return lambda images: np.array(compiled(images)[0])
+
+
+def _quantized(model: Any, calibration: Calibration) -> Any:
+    """Return a model in 8-bit integers, where layers that cost more than is allowed are left in float32.
+
+    Raises:
+        SegregError: NNCF is not installed.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            import nncf
+            from nncf.common.logging.logger import set_log_level
+    except ModuleNotFoundError:
+        raise SegregError("nncf is not installed", hint='pip install "segreg-toolkit[openvino]"') from None
+
+    def score(compiled: Any, _: Any) -> tuple[float, list[float]]:
+        found = list(calibration.score(lambda images: np.array(compiled(images)[0])))
+        return float(np.mean(found)), found
+
+    set_log_level(logging.ERROR)
+    images = nncf.Dataset(list(calibration.images))
+    with warnings.catch_warnings(action="ignore"), named("NNCF"):
+        return nncf.quantize_with_accuracy_control(
+            model,
+            calibration_dataset=images,
+            validation_dataset=images,
+            validation_fn=score,
+            max_drop=calibration.most_lost,
+            drop_type=nncf.DropType.ABSOLUTE,
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(calibration.images),
+        )

@@ -1,0 +1,1 @@
+"""Trained networks as files of other runtimes: what is traced, what is noted beside it, how it is proved and run."""

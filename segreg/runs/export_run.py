@@ -1,0 +1,399 @@
+"""Export a run's network, prove that the file predicts what the network does, and note beside it what it needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from segreg.config.resolve import choose
+from segreg.data import BatchLoader, Crops
+from segreg.deployment.graph import ExportGraph, Traced, trace
+from segreg.deployment.network import ExportedNetwork
+from segreg.deployment.proof import BOUNDS, Both, Bounds, MetricDifference, Proof, problems
+from segreg.errors import Problem, SegregError, listed
+from segreg.evaluation.counts import image_counts
+from segreg.evaluation.evaluator import Evaluator
+from segreg.evaluation.scores import Scores, of_probabilities
+from segreg.inference.predictor import Predictor
+from segreg.models import build
+from segreg.registry.protocols import Calibration, Exporter
+from segreg.registry.registry import load_registry
+from segreg.runs.assembly import prepare_images
+from segreg.runs.directory import open_run_directory
+from segreg.runs.evaluate_run import Chosen, of_own_split
+from segreg.runs.exported_run import ExportedRun, exported_run
+from segreg.runs.scored import Scored, paired
+from segreg.runs.sidecar import SIDECAR, as_json, describe_run
+from segreg.runs.trained_run import Run, Weights
+from segreg.runtime.files import cannot_write, write_json
+from segreg.runtime.layout import Block, Column, Table
+from segreg.runtime.progress import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from segreg.config.resolve import Resolved
+    from segreg.config.sections import Input
+
+_CARRIED = ("split.json", "environment.json")
+"""Files of a run that its exported network is evaluated by, beside the recipe."""
+_DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportRequest:
+    """What to export and how.
+
+    Attributes:
+        format: name of an exporter.
+        settings: of the exporter.
+        precision: one that the exporter has.
+        labels: whether the file returns labels instead of logits.
+        tile: the one height and width of the images that the file takes, in place of the recipe's.
+        any_size: whether the file takes images of other sizes too; a network that was trained on crops always does,
+            unless it can't or a tile is given.
+        weights: of the best epoch or of the last one.
+        out: the folder to write; None: in the run's `exports`, by format, precision and labels.
+        images: validation images that both networks are compared on, at most; they are evenly spaced.
+        calibration: training images for int8, at most.
+        most_lost: how much worse int8 may make a metric.
+    """
+
+    format: str = "onnx"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    precision: str = "float32"
+    labels: bool = False
+    tile: tuple[int, int] | None = None
+    any_size: bool = False
+    weights: Weights = "best"
+    out: Path | None = None
+    images: int = 500
+    calibration: int = 300
+    most_lost: float = 0.01
+
+
+def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[ExportedRun, Proof]:
+    """Export a run's network; the folder is there whole, with its proof, or not at all.
+
+    Raises:
+        SegregError: the exporter or its library is not there, or can't have the network or the precision; the data
+            are gone; or what was exported predicts something else than the network.
+    """
+    if isinstance(run, ExportedRun):
+        raise SegregError(f"{run.directory.path} is an exported network", hint="name the run that it was exported from")
+    exporter: Exporter = choose("exporter", request.format, request.settings, load_registry()).build()
+    _check_precision(exporter, request)
+    run = _as_tiles(run, request)
+    trained = run.predictor(request.weights, precision="float32")
+    shown_on = of_own_split(run, "val")
+    traced = _traced(run, request)
+    if request.any_size and traced.size is not None:
+        raise SegregError(
+            f"{run.directory.path}: the network can't be exported for any size: {traced.reason}",
+            hint="leave out --any-size: it is exported for the size of its recipe",
+        )
+    if traced.reason and request.tile is None:
+        height, width = run.input.size
+        progress.say(f"note    larger images are predicted in tiles of {height}x{width}: {traced.reason}")
+    out = request.out or run.directory.path / "exports" / _folder_name(request)
+    _check_out(out)
+    sidecar = describe_run(run, request.weights)
+    file = f"network{exporter.suffix}"
+    sidecar["network"] = _network(run, traced, request, file)
+    tile = _tile(run, traced)
+    sidecar["evaluate"]["tile"] = list(tile) if isinstance(tile, tuple) else tile
+    aside = out.with_name(f".{out.name}.partial")
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        calibration = _calibration(run, traced, request, progress) if request.precision == "int8" else None
+        with progress.watch(f"writing {file}", None, "files"):
+            exporter.write(
+                traced.program, aside / file,
+                precision=request.precision, notes=as_json(sidecar), calibration=calibration,
+            )  # fmt: skip
+        network = ExportedNetwork(
+            exporter.load(aside / file, precision=request.precision), sidecar["network"], run.task,
+            pads=run.input.resize == "crop",
+        )  # fmt: skip
+        proof = _prove(run.recipe, network, trained, shown_on, most=request.images, progress=progress)
+        _refuse(proof, request, run)
+        sidecar["proof"] = proof.plain()
+        sidecar["network"]["bytes"] = sum(one.stat().st_size for one in aside.glob("network.*"))
+        write_json(aside / SIDECAR, sidecar)
+        recipe = dataclasses.replace(run.recipe, evaluate=dataclasses.replace(run.recipe.evaluate, tile=tile))
+        (aside / "resolved.yaml").write_text(recipe.yaml(header="of the run that was exported"), encoding="utf-8")
+        for name in _CARRIED:
+            if (run.directory.path / name).is_file():
+                shutil.copyfile(run.directory.path / name, aside / name)
+        if out.exists():
+            shutil.rmtree(out)
+        aside.rename(out)
+    except OSError as error:
+        raise cannot_write(error, out) from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return exported_run(open_run_directory(out)), proof
+
+
+def _check_precision(exporter: Exporter, request: ExportRequest) -> None:
+    if request.precision in exporter.precisions:
+        return
+    registry = load_registry()
+    others = [
+        name for name in registry.names("exporter") if name != request.format and _offers(name, request.precision)
+    ]
+    raise SegregError(
+        f"{request.format} can't be written in {request.precision}; it has {listed(list(exporter.precisions))}",
+        hint=f"--format {' or '.join(others)} has it" if others else "",
+    )
+
+
+def _offers(name: str, precision: str) -> bool:
+    """Whether an exporter has a precision; False where its library is missing."""
+    try:
+        exporter: Exporter = choose("exporter", name, {}, load_registry()).build()
+    except SegregError:
+        return False
+    return precision in exporter.precisions
+
+
+def _as_tiles(run: Run, request: ExportRequest) -> Run:
+    """Return the run with the tile that was asked for, in which larger images are predicted."""
+    if request.tile is None:
+        return run
+    if request.any_size:
+        raise SegregError("--tile names the one size that the network takes, and --any-size none; leave one out")
+    if run.input.resize != "crop":
+        size = run.input.size
+        raise SegregError(
+            f"this run's images are resized to {size[0]}x{size[1]}, and its network is exported for that size",
+            hint="--tile is for networks that were trained on crops; --any-size takes other sizes too",
+        )
+    return dataclasses.replace(run, overrides=(*run.overrides, f"evaluate.tile={list(request.tile)}"))
+
+
+def _traced(run: Run, request: ExportRequest) -> Traced:
+    section = run.input
+    crops = section.resize == "crop"
+    model = run.model(request.weights)
+    graph = ExportGraph(
+        model, run.normalize, run.task, run.network.evaluate.threshold,
+        labels=request.labels, half=request.precision == "float16",
+    ).eval()  # fmt: skip
+    dtype = torch.float32 if section.per_image else _DTYPES[_values_of(section)]
+    return trace(
+        graph, channels=section.channels, dtype=dtype,
+        size=request.tile or section.size, any_size=request.tile is None and (crops or request.any_size),
+    )  # fmt: skip
+
+
+def _values_of(section: Input) -> str:
+    return "uint8" if section.dtype == "auto" else section.dtype
+
+
+def _tile(run: Run, traced: Traced) -> Any:
+    """Return the tiles in which an exported network predicts larger images."""
+    if run.input.resize == "crop" and traced.size is not None:
+        return traced.size
+    return run.network.evaluate.tile
+
+
+def _network(run: Run, traced: Traced, request: ExportRequest, file: str) -> dict[str, Any]:
+    section, task = run.input, run.task
+    height, width = traced.size or (None, None)
+    layers = [task.channels] if not request.labels or task.mode == "multilabel" else []
+    return {
+        "file": file,
+        "format": request.format,
+        "settings": dict(request.settings),
+        "precision": request.precision,
+        "input": {
+            "name": "images",
+            "dtype": "float32" if section.per_image else _values_of(section),
+            "values": "z-scores of the whole image" if section.per_image else "as in the files",
+            "shape": [traced.batch, section.channels, height, width],
+            "multiple": traced.multiple,
+            "least": traced.least,
+        },
+        "output": {
+            "name": "output",
+            "values": "labels" if request.labels else "logits",
+            "dtype": "uint8" if request.labels else "float32",
+            "shape": [traced.batch, *layers, height, width],
+        },
+    }
+
+
+def _folder_name(request: ExportRequest) -> str:
+    names = [request.format, request.precision, *(["labels"] if request.labels else [])]
+    if request.tile:
+        names.append(f"{request.tile[0]}x{request.tile[1]}")
+    return "_".join(
+        [*names, *(["any_size"] if request.any_size else []), *(["last"] if request.weights == "last" else [])]
+    )
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that holds something else than an earlier export."""
+    if out.exists() and not ((out / SIDECAR).is_file() and not (out / "best.safetensors").exists()):
+        if out.is_dir() and not any(out.iterdir()):
+            return
+        raise SegregError(
+            f"{out} is there already, and is not an exported network", hint="name another folder with --out"
+        )
+
+
+# the proof
+
+
+def _prove(
+    recipe: Resolved, network: ExportedNetwork, trained: Predictor, chosen: Chosen, *, most: int, progress: Progress
+) -> Proof:
+    if network.returns_labels:
+        metrics = build.build_metrics(recipe, trained.task)
+        unknown = of_probabilities(metrics)
+        recipe = dataclasses.replace(recipe, metrics=tuple(c for c in recipe.metrics if c.part.name not in unknown))
+    indices = evenly_spaced(chosen.indices, most)
+    prepared = prepare_images(chosen.dataset, recipe, indices, progress)
+    both = Both(network, trained)
+    config = dataclasses.replace(trained.config, tile=network.image_size or trained.config.tile)
+    evaluators = {
+        "the trained network": Evaluator.of(recipe, trained, chosen.dataset, prepared),
+        "the exported one": Evaluator.of(
+            recipe, dataclasses.replace(both.predictor(), config=config), chosen.dataset, prepared
+        ),
+    }
+    before, after = (each.scores(indices, f"scoring {name}", progress) for name, each in evaluators.items())
+    return both.proof(len(indices), chosen.split, _differences(before, after, evaluators["the trained network"]))
+
+
+def evenly_spaced(indices: Sequence[int], most: int) -> list[int]:
+    """Return at most so many of the indices, evenly spaced."""
+    step = max(1.0, len(indices) / max(1, most))
+    return [indices[math.floor(number * step)] for number in range(min(most, len(indices)))]
+
+
+def _differences(before: Scores, after: Scores, evaluator: Evaluator) -> dict[str, MetricDifference]:
+    scored = [_scored(one) for one in (before, after)]
+    pairs = {pair.name: pair for pair in paired(scored, scored[0].ids, [evaluator.metrics] * 2)}
+    found = {}
+    for name, value in before.values.items():
+        pair = pairs.get(name)
+        ends = (pair.low, pair.high) if pair else (None, None)
+        found[name] = MetricDifference(_defined(value), _defined(after.values[name]), *ends)
+    return found
+
+
+def _scored(scores: Scores) -> Scored:
+    names = [name for name in (scores.per_image[0] if scores.per_image else {}) if name != "id"]
+    return Scored(
+        run=None, split="val", values=scores.values,  # type: ignore[arg-type]
+        ids=tuple(str(row["id"]) for row in scores.per_image),
+        columns={name: np.array([row[name] for row in scores.per_image], np.float64) for name in names},
+        counts=scores.counts, sums=scores.sums,
+    )  # fmt: skip
+
+
+def _defined(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _refuse(proof: Proof, request: ExportRequest, run: Run) -> None:
+    """Refuse an export that predicts something else than the network.
+
+    Raises:
+        SegregError: what is out of bounds.
+    """
+    int8 = request.precision == "int8"
+    found = problems(proof, Bounds(labels=0.05, metric=request.most_lost) if int8 else BOUNDS[request.precision])
+    hint = "another --format or --precision may be exact; please report it with the recipe"
+    if int8:
+        hint = "--most-lost allows more; --precision bf16 or float16 costs less"
+    if found:
+        where = f"{run.directory.path}, on {proof.images} images of {proof.of}"
+        raise SegregError.of(
+            [
+                Problem(f"the export does not predict what the network does ({where}): {found[0]}", None, hint),
+                *(Problem(one) for one in found[1:5]),
+            ]
+        )
+
+
+# int8
+
+
+def _calibration(run: Run, traced: Traced, request: ExportRequest, progress: Progress) -> Calibration:
+    """Return training images as the exported network takes them, and how its predictions of them are scored."""
+    chosen = of_own_split(run, "train")
+    recipe, task = run.recipe, run.task
+    indices = evenly_spaced(chosen.indices, request.calibration)
+    prepared = prepare_images(chosen.dataset, recipe, indices, progress)
+    crops = None
+    if recipe.input.resize == "crop":
+        size = traced.size or recipe.input.size
+        recipe = dataclasses.replace(recipe, input=dataclasses.replace(recipe.input, size=size))
+        crops = Crops(recipe.input, recipe.crop, task)
+    loader = BatchLoader(prepared, indices, batch_size=1, order="in_order", crops=crops)
+    batches = list(loader.epoch(0))
+    dtype = np.dtype("float32" if recipe.input.per_image else _values_of(recipe.input))
+    images = [np.ascontiguousarray(batch.images.numpy()).astype(dtype) for batch in batches]
+    threshold = recipe.evaluate.threshold
+
+    def score(network: Callable[[NDArray[Any]], NDArray[Any]]) -> list[float]:
+        scores = []
+        for image, batch in zip(images, batches, strict=True):
+            output = torch.from_numpy(network(image))
+            logits = (task.one_hot(output)[0] * 2 - 1) if request.labels else output
+            tp, fp, fn, _ = image_counts(task, logits, batch.targets, threshold)[0].double().unbind(-1)
+            there = tp + fp + fn > 0
+            dice = 2 * tp[there] / (2 * tp + fp + fn)[there]
+            scores.append(float(dice.mean()) if there.any() else 1.0)
+        return scores
+
+    return Calibration(images, score, request.most_lost)
+
+
+# what is printed
+
+
+def format_export(exported: ExportedRun, proof: Proof) -> list[Block]:
+    """Return what was exported and how it compares, as lines and a table."""
+    network = exported.sidecar["network"]
+    sides = zip(network["input"]["shape"], "BCHW", strict=True)
+    shape = f"[{', '.join(name if side is None else str(side) for side, name in sides)}]"
+    logits = (
+        f", logits differ by {proof.largest_difference:.2g} at most (the largest is {proof.largest_logit:.3g})"
+        if proof.largest_difference is not None
+        else ""
+    )
+    rows = []
+    for name, one in proof.metrics.items():
+        if one.trained is None or one.exported is None:
+            rows.append([name, "undefined" if one.trained is None else f"{one.trained:.4f}", "undefined", "", ""])
+            continue
+        ends = f"[{one.low:+.4f}, {one.high:+.4f}]" if one.low is not None and one.high is not None else ""
+        rows.append([name, f"{one.trained:.4f}", f"{one.exported:.4f}", f"{one.change:+.4f}", ends])
+    table = Table(
+        [Column(), Column("trained"), Column("exported"), Column("difference"), Column("95% interval")], rows, indent=2
+    )
+    notes: list[Block] = []
+    if network["output"]["values"] == "labels" and exported.input.resize != "crop":
+        notes = [
+            "scores at the images' own sizes are of resized labels, while the trained network's logits are resized"
+        ]
+    size = f"{network['bytes'] / 1e6:.1f} MB"
+    return [
+        f"{exported.weights_file()} ({size}): {network['input']['dtype']} {shape} to {network['output']['values']}",
+        f"compared on {proof.images} images of {proof.of}: {proof.equal_labels:.4%} of the labels are equal{logits}",
+        table,
+        *notes,
+    ]

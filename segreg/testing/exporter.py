@@ -1,0 +1,138 @@
+"""Checks of exporters: files that predict what the network does, for every depth of images, and that carry notes."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from segreg.errors import SegregError
+from segreg.testing.check import Rule
+from segreg.testing.subject import Broken, NotChecked, Subject, doing
+
+PRECISIONS = ("float32", "bf16", "float16", "int8")
+_CLOSE = 1e-3
+_NOTES = '{"classes": ["ground", "\\u00e9t\\u00e9"]}'
+
+
+class _Network(nn.Module):
+    """Two convolutions of an image's values, as logits or as labels."""
+
+    def __init__(self, *, labels: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.Upsample(scale_factor=2)
+        )
+        self.labels = labels
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.layers(images.float() / 100)
+        return logits.argmax(dim=1).to(torch.uint8) if self.labels else logits
+
+
+def it_can_be_built(subject: Subject) -> None:
+    """Its builder gives an object with a suffix, precisions, `write` and `load`."""
+    exporter = subject.try_to_build()
+    suffix, precisions = getattr(exporter, "suffix", None), getattr(exporter, "precisions", None)
+    if not isinstance(suffix, str) or not suffix.startswith("."):
+        raise Broken(f"its suffix is {suffix!r}; one such as .onnx was expected")
+    if not precisions or not set(precisions) <= set(PRECISIONS):
+        raise Broken(f"its precisions are {precisions!r}; some of {', '.join(PRECISIONS)} were expected")
+    for name in ("write", "load"):
+        if not callable(getattr(exporter, name, None)):
+            raise Broken(f"it gives {type(exporter).__name__}, which has no method {name}")
+
+
+def files_predict_what_the_network_does(subject: Subject) -> None:
+    """A file gives the network's logits, for one image and for several."""
+    with _written(subject, torch.uint8, labels=False) as (run, network):
+        _compare(run, network, torch.uint8)
+
+
+def labels_are_labels(subject: Subject) -> None:
+    """A network that returns uint8 labels still does."""
+    with _written(subject, torch.uint8, labels=True) as (run, network):
+        _compare(run, network, torch.uint8)
+
+
+def every_depth_is_taken(subject: Subject) -> None:
+    """Images may be uint16 and float32 too."""
+    for dtype in (torch.uint16, torch.float32):
+        with _written(subject, dtype, labels=False) as (run, network):
+            _compare(run, network, dtype)
+
+
+def what_is_no_network_is_refused(subject: Subject) -> None:
+    """Loading a damaged file raises a SegregError that names it."""
+    exporter = subject.built()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"network{exporter.suffix}"
+        file.write_bytes(b"nothing of the kind")
+        try:
+            exporter.load(file, precision="float32")
+        except SegregError as error:
+            if file.name not in str(error):
+                raise Broken("a damaged file is refused, but not named") from error
+        except Exception as error:
+            raise Broken(f"a damaged file raises {type(error).__name__}, not a SegregError") from error
+        else:
+            raise Broken("a damaged file is loaded")
+
+
+@contextmanager
+def _written(subject: Subject, dtype: torch.dtype, *, labels: bool) -> Iterator[tuple[Any, _Network]]:
+    """Return a file's network, and the network that it was written from."""
+    exporter = subject.built()
+    if "float32" not in exporter.precisions:
+        raise NotChecked("it does not write float32")
+    network = _Network(labels=labels).eval()
+    with torch.no_grad():
+        program = torch.export.export(
+            network, (_images(dtype, 2),), dynamic_shapes={"images": {0: Dim("batch", min=1, max=64)}}
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"network{exporter.suffix}"
+        with doing(f"writing a network of {dtype} images"):
+            exporter.write(program, file, precision="float32", notes=_NOTES)
+        if not file.is_file():
+            raise Broken(f"it writes no file {file.name}")
+        with doing("loading what it wrote"):
+            yield exporter.load(file, precision="float32"), network
+
+
+def _compare(run: Any, network: _Network, dtype: torch.dtype) -> None:
+    for count in (1, 3):
+        images = _images(dtype, count)
+        with torch.no_grad():
+            wanted = network(images).numpy()
+        with doing(f"predicting {count} images of {dtype}"):
+            found = np.asarray(run(images.numpy()))
+        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+            raise Broken(
+                f"for {count} images it gives {found.dtype} {list(found.shape)}; {wanted.dtype} {list(wanted.shape)} "
+                "was expected"
+            )
+        if (far := float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())) > _CLOSE:
+            raise Broken(f"its values differ from the network's by {far:g}")
+
+
+def _images(dtype: torch.dtype, count: int) -> Tensor:
+    values = torch.arange(count * 3 * 16 * 16).reshape(count, 3, 16, 16) * 37 % 251
+    return values.to(torch.int32).to(dtype)
+
+
+RULES = (
+    Rule(it_can_be_built, "segreg export names the file by the suffix, and refuses other precisions"),
+    Rule(files_predict_what_the_network_does, "a file that predicts something else is worth nothing", slow=True),
+    Rule(labels_are_labels, "segreg export --labels folds the labels into the graph", slow=True),
+    Rule(every_depth_is_taken, "networks are trained on 16-bit and floating-point images too", slow=True),
+    Rule(what_is_no_network_is_refused, "users have to know which file is broken"),
+)

@@ -1,0 +1,349 @@
+"""Exported networks: what they predict beside the run that they come from, what is noted, what is refused."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from torch import nn
+
+import plugged
+import segreg
+import tiny_runs
+from segreg.deployment.proof import BOUNDS, MetricDifference, Proof, problems
+from segreg.errors import SegregError
+from segreg.inference.predictor import InferenceConfig
+from segreg.models.build import build_model
+from segreg.registry.local import registering
+
+pytest.importorskip("onnxruntime", reason="needs the extra `export`")
+
+LAYERS = """
+from pathlib import Path
+import numpy as np
+from segreg import Dataset, Entry, Sample, Task, hookimpl
+
+def layers(*, count: int = 16):
+    \"\"\"Images of two overlapping bars.
+
+    Args:
+        count: how many.
+    \"\"\"
+    def read_image(sample):
+        place, image = 4 + int(sample.id), np.zeros((36, 36, 3), np.uint8)
+        image[place : place + 10, :, 0] = 200
+        image[:, place : place + 10, 1] = 200
+        return image
+    def read_mask(sample):
+        return (read_image(sample)[..., :2] > 0).astype(np.uint8).transpose(2, 0, 1)
+    samples = [Sample(str(number), Path(f"{number}"), Path(f"{number}")) for number in range(count)]
+    return Dataset(Task(("row", "column"), "multilabel"), samples, read_image, read_mask)
+
+@hookimpl
+def segreg_entries():
+    return [Entry("dataset", "layers", layers)]
+"""
+RECIPE = tiny_runs.RECIPE.replace("timm/test_resnet", "three_convolutions").replace(
+    "{name: deeplabv3plus, channels: 16}", "{name: mlp, channels: 8}"
+)
+SYNTHETIC = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
+
+
+class ThreeConvolutions(nn.Module):
+    """The smallest encoder: most of an export's time goes by the number of layers."""
+
+    channels, strides = (8, 16, 16), (2, 4, 8)
+
+    def __init__(self, in_channels):
+        super().__init__()
+        widths = (in_channels, *self.channels)
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
+
+    def forward(self, image):
+        levels = []
+        for layer in self.layers:
+            image = layer(image).relu()
+            levels.append(image)
+        return levels
+
+
+def three_convolutions(in_channels):
+    """Three convolutions."""
+    return ThreeConvolutions(in_channels)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _encoder():
+    with registering(segreg.Entry("encoder", "three_convolutions", three_convolutions)):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, _encoder):
+    return tiny_runs.run(tmp_path_factory.mktemp("exported"), "train.epochs=4", text=RECIPE)
+
+
+def folder_run(tmp_path, *overrides, classes=1, channels=3, dtype=np.uint8):
+    """Return a run of one epoch on images of 40x40 with some classes, channels and depth."""
+    images, masks = tiny_runs.folder_dataset(tmp_path / "data", count=12, classes=classes)
+    for file in images.iterdir():
+        values = np.asarray(Image.open(file))[..., [0, 1, 2, 0]][..., :channels].astype(dtype)
+        tifffile.imwrite(file.with_suffix(".tif"), values * dtype(257) if dtype == np.uint16 else values)
+        file.unlink()
+    names = ", classes: [ground, disc, other]" if classes > 1 else ""
+    text = RECIPE.replace(SYNTHETIC, f"{{name: folder, images: {images}, masks: {masks}{names}}}")
+    text = text.replace("augment: [{name: HorizontalFlip, p: 0.5}]", "augment: []")
+    return tiny_runs.run(tmp_path, "train.epochs=1", f"input.channels={channels}", *overrides, text=text)
+
+
+def same_predictions(run, exported, image):
+    """Compare the probabilities of an image."""
+    ours, theirs = (one.probabilities(image) for one in (run, exported))
+    np.testing.assert_allclose(theirs, ours, atol=2e-4)
+    np.testing.assert_array_equal(exported.predict(image), run.predict(image))
+
+
+CASES = {
+    "letterbox": ({"classes": 3}, ["input.resize=letterbox", "loss=cross_entropy"], {}),
+    "crops": ({}, ["input.resize=crop"], {}),
+    "crops, in tiles": ({}, ["input.resize=crop"], {"tile": (32, 32)}),
+    "16 bits": ({"channels": 1, "dtype": np.uint16}, ["input.normalize=dataset"], {"any_size": True}),
+    "each image by itself": ({"channels": 1, "dtype": np.float32}, ["input.normalize=per_image"], {}),
+    "four bands": ({"channels": 4}, ["input.normalize=dataset"], {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_onnx_predicts_what_the_run_does(tmp_path, case):
+    data, overrides, request = CASES[case]
+    run = folder_run(tmp_path, *overrides, **data)
+    exported = segreg.export(run, **request)
+    proof = exported.sidecar["proof"]
+    assert proof["images"] == 2
+    assert proof["equal_labels"] == 1
+    assert 0 < proof["largest_difference"] < 1e-3
+    for one in proof["metrics"].values():
+        assert one["exported"] == pytest.approx(one["trained"], abs=1e-4)
+    image = tifffile.imread(next((tmp_path / "data" / "images").iterdir()))
+    if case == "crops, in tiles":
+        run = segreg.load_run(run.directory.path)
+        run = type(run)(run.directory, ("evaluate.tile=[32,32]",))
+    same_predictions(run, exported, image)
+    if case in ("crops", "crops, in tiles"):
+        same_predictions(run, exported, np.tile(image, (2, 2, 1))[:51, :67])
+    on_test = segreg.evaluate(exported)
+    assert on_test.scores == pytest.approx(dict(segreg.evaluate(run, precision="float32").scores), abs=1e-4)
+
+
+def test_classes_that_overlap_and_labels(tmp_path, plugin, installed):
+    installed(*plugged.builtin(), plugin(LAYERS, distribution="segreg-layers"))
+    text = RECIPE.replace(SYNTHETIC, "layers")
+    run = tiny_runs.run(tmp_path, "loss=bce", "augment=[]", "input.size=[36,36]", text=text)
+    exported = segreg.export(run, labels=True)
+    assert exported.sidecar["network"]["output"] == {
+        "name": "output", "values": "labels", "dtype": "uint8", "shape": [None, 2, 36, 36],
+    }  # fmt: skip
+    image = np.zeros((36, 36, 3), np.uint8)
+    image[5:15, :, 0] = 200
+    np.testing.assert_array_equal(exported.predict(image), run.predict(image))
+    assert 0 < exported.predict(image).mean() < 1
+    with pytest.raises(SegregError, match=r"roc_auc.* need probabilities.*(?s:.*)evaluate.metrics=\[iou\]"):
+        segreg.evaluate(exported, ["evaluate.metrics=[iou, roc_auc]"])
+    with pytest.raises(SegregError, match="returns labels, of probability"):
+        segreg.evaluate(exported, threshold=0.3)
+
+
+def test_a_file_explains_itself(finished, tmp_path):
+    import onnx
+    import onnxruntime
+
+    exported = segreg.export(finished, out=tmp_path / "exported")
+    file = tmp_path / "exported" / "network.onnx"
+    sidecar = json.loads((tmp_path / "exported" / "network.json").read_text(encoding="utf-8"))
+    notes = json.loads({p.key: p.value for p in onnx.load(file).metadata_props}["segreg"])
+    assert notes.items() <= (sidecar | {"network": notes["network"]}).items()
+    assert sidecar["classes"] == ["lesion"]
+    assert sidecar["scores"]["metrics"] == dict(finished.results["metrics"]["test"])
+    assert sidecar["scores"]["intervals"]["dice.pooled"]
+    assert "SYNTHETIC" in sidecar["provenance"]["notice"]
+    assert len(sidecar["provenance"]["weights_sha256"]) == 64
+    # Any program: the image as it is, in any number.
+    images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
+    logits = onnxruntime.InferenceSession(file).run(None, {"images": images})[0]
+    for image, found in zip(images, logits, strict=True):
+        with torch.no_grad():
+            wanted = finished.model()(finished.preprocess(image.transpose(1, 2, 0)))
+        np.testing.assert_allclose(found, wanted[0], atol=1e-4)
+    # A run in every respect: by its folder and by its file.
+    for name in (tmp_path / "exported", file, str(file)):
+        assert segreg.load_run(name).made_as == exported.made_as == "onnx float32"
+    for refused in (exported.model, lambda: exported.predictor(device="cuda"), lambda: segreg.export(exported)):
+        with pytest.raises(SegregError, match="exported network"):
+            refused()
+
+
+def test_other_sizes_are_refused_or_exact(finished, tmp_path):
+    image = np.random.default_rng(1).integers(0, 256, (50, 70, 3), np.uint8)
+    fixed, free = (segreg.export(finished, any_size=flag, out=tmp_path / str(flag)) for flag in (False, True))
+    with pytest.raises(SegregError, match=r"images of 32x32 .* this one has 16x16(?s:.*)--any-size"):
+        fixed.predict(image, config=InferenceConfig(scales=(0.5,)))
+    both = InferenceConfig(scales=(0.5, 1.3))
+    ours, theirs = (one.predict(image, config=both) for one in (finished, free))
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_compare_takes_an_export_that_was_evaluated(finished, tmp_path):
+    exported = segreg.export(finished, out=tmp_path / "exported")
+    with pytest.raises(SegregError, match=r"no scores yet(?s:.*)segreg evaluate .*--split test"):
+        segreg.compare(finished, exported)
+    segreg.evaluate(exported)
+    comparison = segreg.compare(finished, exported, out=tmp_path / "comparison")
+    one, other = (model.values["dice.pooled"].mean for model in comparison.models)
+    assert one == pytest.approx(other, abs=1e-4)
+    assert ["exported as=onnx float32" in model.name for model in comparison.models].count(True) == 1
+
+
+@pytest.mark.parametrize("form", ["openvino", "torch"])
+def test_other_formats(finished, tmp_path, form):
+    if form == "openvino":
+        pytest.importorskip("openvino", reason="needs the extra `openvino`")
+    image = np.random.default_rng(2).integers(0, 256, (50, 70, 3), np.uint8)
+    exported = segreg.export(finished, form, out=tmp_path / form, any_size=True)
+    same_predictions(finished, exported, image)
+
+
+def test_int8_costs_what_is_allowed(finished, tmp_path):
+    pytest.importorskip("nncf", reason="needs the extra `openvino`")
+    exported = segreg.export(
+        finished, "openvino", precision="int8", most_lost=0.2, calibration=6, images=3, out=tmp_path / "int8"
+    )
+    assert exported.sidecar["proof"]["equal_labels"] > 0.9
+    assert "FakeQuantize" in (tmp_path / "int8" / "network.xml").read_text(encoding="utf-8")
+
+
+WRONG = """
+from segreg import Entry, hookimpl
+from segreg_plugins.exporters.torch_file import TorchExporter
+
+class Noisy(TorchExporter):
+    def load(self, file, *, precision):
+        run = super().load(file, precision=precision)
+        return lambda images: run(images) + 1
+
+@hookimpl
+def segreg_entries():
+    return [Entry("exporter", "noisy", noisy)]
+
+def noisy():
+    \"\"\"A runtime that rounds badly.\"\"\"
+    return Noisy()
+"""
+
+
+def test_an_export_that_predicts_something_else_is_refused(finished, tmp_path, plugin, installed):
+    installed(*plugged.builtin(), plugin(WRONG, distribution="segreg-noisy"))
+    with pytest.raises(SegregError, match="does not predict what the network does") as refused:
+        segreg.export(finished, "noisy", out=tmp_path / "noisy")
+    assert "of the pixels have another label" in str(refused.value)
+    assert not list(tmp_path.glob("*noisy*"))
+
+
+def test_what_is_out_of_bounds():
+    def proof(equal, trained, exported, difference=0.1):
+        metrics = {"iou.pooled": MetricDifference(trained, exported)}
+        return Proof(9, "val", 1000, equal, difference, 10.0, metrics)
+
+    assert not problems(proof(1, 0.5, 0.5), BOUNDS["float32"])
+    assert not problems(proof(1, None, None), BOUNDS["float32"])
+    assert problems(proof(1, 0.5, 0.49), BOUNDS["float32"]) == ["iou.pooled is 0.4900 instead of 0.5000"]
+    assert problems(proof(1, 0.5, None), BOUNDS["float32"]) == ["iou.pooled is undefined instead of 0.5000"]
+    assert len(problems(proof(0.9, 0.5, 0.5), BOUNDS["bf16"])) == 1
+    assert not problems(proof(1, 0.5, 0.49, difference=None), BOUNDS["float32"])  # labels
+
+
+def test_what_can_not_be_exported_is_refused_before_anything_is_written(finished, tmp_path, monkeypatch):
+    def refused(*arguments, **named):
+        with pytest.raises(SegregError) as error:
+            segreg.export(finished, *arguments, out=tmp_path / "out", **named)
+        assert not (tmp_path / "out").exists()
+        return str(error.value)
+
+    assert "onnx can't be written in int8" in (words := refused(precision="int8"))
+    assert "--format openvino" in words
+    assert "onxx" in (words := refused("onxx"))
+    assert "onnx" in words
+    assert "resized to 32x32" in refused(tile=(16, 16))
+    assert '"opset"' in refused(settings={"opset": 3})
+    monkeypatch.setattr("segreg_plugins.exporters.builders.find_spec", lambda name: None)
+    assert 'pip install "segreg-toolkit[export]"' in refused()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    monkeypatch.undo()
+    with pytest.raises(SegregError, match="is there already"):
+        segreg.export(finished, out=tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").exists()
+
+
+def test_a_program_with_pickles_is_not_loaded(finished, tmp_path):
+    exported = segreg.export(finished, "torch", out=tmp_path / "torch")
+    file = exported.weights_file()
+    with zipfile.ZipFile(file) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data.replace(b'"use_pickle": false', b'"use_pickle": true '))
+    with pytest.raises(SegregError, match="pickled objects"):
+        exported.predict(np.zeros((32, 32, 3), np.uint8))
+
+
+def test_an_operator_that_a_format_lacks_is_named(finished, tmp_path, monkeypatch):
+    class Odd(torch.nn.Module):
+        size_divisor = 1
+
+        def forward(self, images):
+            return torch.fft.rfft2(images)[..., :32].abs()[:, :1].repeat(1, 1, 1, 2)[..., :32]
+
+    monkeypatch.setattr(type(finished), "model", lambda self, weights="best": Odd())
+    with pytest.raises(SegregError, match=r"ONNX can't have this network: .*"):
+        segreg.export(finished, out=tmp_path / "odd")
+
+
+def test_the_command(finished, tmp_path, capsys):
+    from segreg.cli import main
+
+    out = tmp_path / "exported"
+    assert main(["export", str(finished.directory.path), "--out", str(out), "--quiet", "opset=20"]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["export", str(finished.directory.path), "--out", str(out), "--labels"]) == 0
+    printed = capsys.readouterr().out
+    assert "network.onnx" in printed
+    assert "uint8 [B, 3, 32, 32] to labels" in printed
+    assert "100.0000% of the labels are equal" in printed
+    photo = tmp_path / "photo.png"
+    Image.fromarray(np.full((60, 40, 3), 90, np.uint8)).save(photo)
+    assert (
+        main(["predict", str(out / "network.onnx"), str(photo), "--out", str(tmp_path / "predicted"), "--quiet"]) == 0
+    )
+    assert np.asarray(Image.open(tmp_path / "predicted" / "masks" / "photo.png")).shape == (60, 40)
+
+
+def test_build_model_is_not_needed_to_predict(finished, tmp_path, monkeypatch):
+    """A file predicts where the plugin of the encoder is gone."""
+    exported = segreg.export(finished, out=tmp_path / "exported")
+    monkeypatch.setattr(f"{build_model.__module__}.build_model", None)
+    resolved = exported.directory.resolved
+    resolved.write_text(
+        resolved.read_text(encoding="utf-8").replace("three_convolutions", "gone/net"), encoding="utf-8"
+    )
+    assert segreg.load_run(exported.directory.path).predict(np.zeros((20, 20, 3), np.uint8)).shape == (20, 20)
