@@ -1,1 +1,1 @@
-"""Trained networks as files of other runtimes: what is traced, what is noted beside it, how it is proved and run."""
+"""Trained networks as files of other runtimes: what is traced, how a file is run, whether it predicts the same."""
