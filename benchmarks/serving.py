@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import re
 import statistics
 import struct
@@ -24,6 +25,8 @@ import tempfile
 import time
 import zlib
 from pathlib import Path
+
+from segreg.cli import SPINS
 
 BARE = """
 import sys, time
@@ -142,7 +145,7 @@ async def bad(port: int, image: bytes, count: int, limit: int) -> dict[str, int]
     return dict(sorted(found.items()))
 
 
-async def alone(port: int, images: list[tuple[bytes, bytes]], count: int = 200) -> dict[str, float]:
+async def alone(port: int, images: list[tuple[bytes, bytes]], count: int = 100) -> dict[str, float]:
     """Return the latency of one client's requests."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     taken = []
@@ -175,7 +178,10 @@ def main() -> None:
 
     def bare() -> float:
         words = [chosen.run, chosen.batch, min(20, chosen.seconds), *sorted(chosen.images.iterdir())]
-        done = subprocess.run([sys.executable, "-c", BARE, *map(str, words)], stdout=subprocess.PIPE, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", BARE, *map(str, words)], stdout=subprocess.PIPE, check=True,
+            env={**os.environ, "GOMP_SPINCOUNT": SPINS},  # as the command line has it
+        )  # fmt: skip
         return float(done.stdout)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -185,7 +191,7 @@ def main() -> None:
             for file in sorted(chosen.images.iterdir())
         ]
     rates = [bare()]
-    words = segreg("serve", chosen.run, "--port", 0, "--batch", chosen.batch, "--body-timeout", 1)
+    words = segreg("serve", chosen.run, "--port", 0, "--batch", chosen.batch, "--body-timeout", 3)
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
         try:
             port = next(int(line.rsplit(":", 1)[1]) for line in server.stdout if line.startswith("serving on"))
