@@ -11,15 +11,16 @@ import signal
 import socket
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segreg.cli.common import check_least
 from segreg.errors import SegregError, listed
+from segreg.runtime.hub import is_reference
 from segreg.runtime.layout import complain, show
 from segreg.serve.limits import Limits
 
 if TYPE_CHECKING:
-    from segreg.runs.trained_run import Run
     from segreg.serve.app import ServedModel
 
 NAME = "serve"
@@ -31,13 +32,14 @@ EXAMPLES = """examples:
   curl --data-binary @photo.jpg http://127.0.0.1:8000/predict > mask.png
   curl -F image=@photo.jpg -H 'Accept: application/json' http://127.0.0.1:8000/predict
 
-A model is called by the last two folders of its run. Only this machine can reach the server unless --host says
-otherwise. Nothing of a request is written to disk. SIGTERM and Ctrl-C let the requests finish that have begun.
+A model is called by the last two folders of its run, or by its name on the hub. Only this machine can reach the server
+unless --host says otherwise. Nothing of a request is written to disk. SIGTERM and Ctrl-C let the requests finish that
+have begun.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", nargs="+", metavar="RUN", help="runs, or folders with exported networks")
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="runs, exported networks, or hf://user/name")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=int, default=8000, help="to listen at; 0 takes a free one (8000)")
     parser.add_argument("--token", help="that requests must have as Authorization: Bearer TOKEN (SEGREG_TOKEN)")
@@ -73,7 +75,6 @@ def execute(chosen: argparse.Namespace) -> int:
 
     import uvicorn
 
-    from segreg.runs.load import load_run
     from segreg.runtime.device import prepare_process
     from segreg.serve.app import create_app
 
@@ -83,7 +84,7 @@ def execute(chosen: argparse.Namespace) -> int:
     )  # fmt: skip
     prepare_process()
     with _bound(chosen.host, chosen.port) as listening:
-        models = _load([load_run(path) for path in chosen.runs], chosen)
+        models = _load(chosen)
         host, port = listening.getsockname()[:2]
         show(f"serving on http://{f'[{host}]' if ':' in host else host}:{port}")
         sys.stdout.flush()
@@ -112,17 +113,18 @@ def _bound(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _load(runs: list[Run], chosen: argparse.Namespace) -> dict[str, ServedModel]:
+def _load(chosen: argparse.Namespace) -> dict[str, ServedModel]:
     """Return the networks by the names that requests call them, and print what is served."""
     from segreg.runs.environment import banner
+    from segreg.runs.load import load_run
     from segreg.serve.app import ServedModel
 
     models: dict[str, ServedModel] = {}
-    for run in runs:
-        predictor = run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision)
-        name = "/".join(run.directory.path.resolve().parts[-2:])
+    for word in chosen.runs:
+        run, name = load_run(word), name_of(word)
         if name in models:
             raise SegregError(f'two of the runs are called "{name}", by their last two folders')
+        predictor = run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision)
         show(
             *banner(run.notice),
             f"model   {name}",
@@ -132,3 +134,11 @@ def _load(runs: list[Run], chosen: argparse.Namespace) -> dict[str, ServedModel]
         config = dataclasses.replace(predictor.config, batch_size=chosen.batch)
         models[name] = ServedModel(dataclasses.replace(predictor, name=name, config=config), run.notice)
     return models
+
+
+def name_of(run: str) -> str:
+    """Return what requests call a run: its last two folders, or its name on the hub."""
+    if is_reference(run):
+        return run.removeprefix("hf://")
+    path = Path(run).resolve()
+    return "/".join((path.parent if path.is_file() else path).parts[-2:])

@@ -17,6 +17,7 @@ import tiny_runs
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
+from segreg.cli.serve import name_of
 from serving import Client
 
 
@@ -117,3 +118,11 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(segreg, run,
     assert printed.status == 2
     assert 'serving needs "fastapi"' in printed.err
     assert "[serve]" in printed.err
+
+
+def test_a_model_is_called_by_two_folders_or_by_its_name_on_the_hub(tmp_path):
+    file = tmp_path / "lesions" / "first" / "network.onnx"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    names = [name_of(word) for word in ("hf://anna/lesions@v1", str(file.parent), str(file))]
+    assert names == ["anna/lesions@v1", "lesions/first", "lesions/first"]
