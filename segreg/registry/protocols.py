@@ -159,11 +159,13 @@ class Exporter(Protocol):
 
     Attributes:
         suffix: how the name of its files ends, such as ".onnx".
-        precisions: what it can write: "float32", "bf16", "float16", "int8".
+        precisions: what it can write: some of "float32", "bf16", "float16" and "int8".
     """
 
-    suffix: str
-    precisions: Sequence[str]
+    @property
+    def suffix(self) -> str: ...
+    @property
+    def precisions(self) -> Sequence[str]: ...
 
     def write(
         self,

@@ -186,7 +186,7 @@ def test_list_prints_json(segreg):
         (
             ("zzz",),
             ('error: "zzz" is not a kind of part\n  the kinds are "encoder", "decoder", "loss", "dataset", "augmentation", '
-            '"metric", "optimizer" and "schedule"\n'),
+            '"metric", "optimizer", "schedule" and "exporter"\n'),
         ),
         (("encoder", "resnet51"), 'error: no encoder matches "resnet51"\n  did you mean "resnet50" or "timm/resnet18"?\n'),
         (("loss", "q*"), 'error: no loss matches "q*"\n  `segreg list loss` shows every loss\n'),

@@ -161,7 +161,7 @@ def test_an_unknown_kind_is_refused():
         Entry("losses", "x", good)
     assert str(reported.value) == (
         f"{at(good)}: 'losses' is not a kind of part; the kinds are "
-        '"encoder", "decoder", "loss", "dataset", "augmentation", "metric", "optimizer" and "schedule"'
+        '"encoder", "decoder", "loss", "dataset", "augmentation", "metric", "optimizer", "schedule" and "exporter"'
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 
 import plugged
@@ -84,6 +86,11 @@ def test_optimizers(check):
 
 @every_check(parts("schedule"))
 def test_schedules(check):
+    check()
+
+
+@every_check([part for part in parts("exporter") if find_spec(part.name)])
+def test_exporters(check):
     check()
 
 

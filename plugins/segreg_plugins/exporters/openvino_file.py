@@ -41,6 +41,9 @@ class OpenvinoExporter(Exporter):
     ) -> None:
         ov = _openvino()
         with warnings.catch_warnings(action="ignore"), named("OpenVINO"):
+            from openvino.frontend.pytorch.utils import pt_to_ov_type_map
+
+            pt_to_ov_type_map.setdefault("torch.uint16", ov.Type.u16)  # which it has, but not by PyTorch's name
             model = ov.convert_model(program)
             model.inputs[0].get_tensor().set_names({"images"})
             model.outputs[0].get_tensor().set_names({"output"})
