@@ -179,6 +179,10 @@ def _encoder(given: Mapping[str, Any], architecture: str, source: str) -> tuple[
         )
     if not name.startswith("tu-"):
         return {"name": name, "depth": depth}, depth
+    if depth < (4 if architecture == "DPT" else 5):
+        raise SegregError(
+            f"{source}: encoder_depth is {depth}, and an encoder of timm has no counterpart without its deepest levels"
+        )
     return {"name": f"timm/{name[3:].partition('.')[0]}"}, depth
 
 

@@ -22,7 +22,10 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
 
 
-def saved(folder, architecture, encoder="resnet18", **settings):
+TINY, MOBILE = "tu-test_resnet", "mobilenet_v2"
+
+
+def saved(folder, architecture, encoder=TINY, **settings):
     """Write a network of SMP with random weights, and return it; `encoder_weights` is only in its config."""
     torch.manual_seed(0)
     with warnings.catch_warnings():
@@ -42,20 +45,19 @@ SMALL = {"decoder_channels": (32, 16, 16, 8, 8)}
 SCSE = {"decoder_channels": (32, 16, 16, 16, 16), "decoder_attention_type": "scse"}
 FUSION = {"decoder_intermediate_channels": (8, 8, 8, 8), "decoder_fusion_channels": 8}
 CASES = [
-    ("Unet", {**SMALL, "classes": 3}),
-    ("Unet", {"encoder_depth": 3, "decoder_channels": (32, 16, 8), "decoder_use_norm": False}),
-    ("Unet", {"encoder": "mobilenet_v2", **SCSE, "in_channels": 4}),
-    ("Unet", {"encoder": "tu-resnet10t", **SMALL, "decoder_interpolation": "bilinear"}),
+    ("Unet", {**SMALL, "classes": 3, "decoder_interpolation": "bilinear"}),
+    ("Unet", {"encoder": MOBILE, "encoder_depth": 3, "decoder_channels": (32, 16, 8), "decoder_use_norm": False}),
+    ("Unet", {**SCSE, "in_channels": 4}),
     ("UnetPlusPlus", {**SMALL, "classes": 2}),
     ("MAnet", {**SMALL, "decoder_pab_channels": 16}),
-    ("Linknet", {"encoder_depth": 4}),
+    ("Linknet", {"classes": 2}),
     ("FPN", {"decoder_pyramid_channels": 32, "decoder_segmentation_channels": 32, "decoder_merge_policy": "cat"}),
-    ("PSPNet", {"psp_out_channels": 16, "classes": 5, "activation": "softmax2d"}),
+    ("PSPNet", {"encoder": MOBILE, "psp_out_channels": 16, "classes": 5, "activation": "softmax2d"}),
     ("DeepLabV3", {"decoder_channels": 16, "encoder_output_stride": 16}),
-    ("DeepLabV3Plus", {"decoder_channels": 16, "decoder_atrous_rates": (6, 12, 18), "classes": 3}),
+    ("DeepLabV3Plus", {"encoder": MOBILE, "decoder_channels": 16, "decoder_atrous_rates": (6, 12, 18), "classes": 3}),
     ("PAN", {"decoder_channels": 16}),
     ("UPerNet", {"decoder_channels": 16, "encoder": "mit_b0"}),
-    ("Segformer", {"decoder_segmentation_channels": 16, "encoder": "mit_b0", "classes": 4, "activation": "sigmoid"}),
+    ("Segformer", {"decoder_segmentation_channels": 16, "classes": 4, "activation": "sigmoid"}),
     ("DPT", {"encoder": "tu-test_vit", "decoder_readout": "ignore", **FUSION}),
 ]
 
@@ -87,17 +89,16 @@ def test_it_is_a_run_like_any_other(tmp_path):
     run = segreg.load_run(tmp_path / "smp")
     assert run.task == segreg.Task(("class_0", "class_1", "class_2"), "multiclass")
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
-    mean, std = (np.array(each, dtype=np.float32) for each in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
-    given = torch.from_numpy((image / np.float32(255) - mean) / std).permute(2, 0, 1)[None]
     with torch.no_grad():
+        given = run.normalize(torch.from_numpy(image).permute(2, 0, 1)[None])
         labels = model(given)[0].argmax(dim=1)[0].numpy()
-    assert (run.predict(image) == labels).mean() > 0.999  # rounding of the normalisation
+    assert (run.predict(image) == labels).mean() > 0.999  # another layout of memory rounds otherwise
     assert segreg.load_run(tmp_path / "smp").directory.path == run.directory.path
     assert run.recipe.decoder.part.name == "smp.unet"
 
 
 def test_from_the_hub_and_without_its_imagenet_weights(tmp_path, hub):
-    saved(tmp_path / "smp", "Linknet")
+    saved(tmp_path / "smp", "Linknet", encoder_depth=5)
     hub.commit_folder("smp-hub/linknet", tmp_path / "smp")
     run = segreg.load_run("hf://smp-hub/linknet")
     assert run.predict(np.zeros((32, 32, 3), dtype=np.uint8)).shape == (32, 32)
@@ -118,6 +119,7 @@ def config(**changes):
         ({"_model_class": "FPN", "encoder_depth": 4}, ["FPN", "encoder_depth"]),
         ({"_model_class": "FPN", "upsampling": 2}, ["upsampling"]),
         ({"_model_class": "DPT"}, ["decoder_readout: ignore"]),
+        ({"encoder_name": "tu-test_resnet", "encoder_depth": 3}, ["encoder_depth", "timm"]),
         ({"activation": "tanh"}, ["tanh"]),
         ({"new_thing": 3}, ["new_thing"]),
     ],
@@ -140,10 +142,10 @@ def test_weights_of_another_network_are_refused_with_their_names(tmp_path):
     saved(tmp_path / "smp", "Unet", **SMALL)
     file = tmp_path / "smp" / "model.safetensors"
     tensors = load_file(file)
-    del tensors["encoder.conv1.weight"]
+    del tensors[next(iter(tensors))]
     tensors["decoder.extra"] = torch.zeros(1)
     save_file(tensors, file)
-    with pytest.raises(SegregError, match=r"encoder\.network\.conv1\.weight is missing") as caught:
+    with pytest.raises(SegregError, match=r"(encoder|decoder)\.network\.\S+ is missing") as caught:
         run_of_smp(tmp_path / "smp")
     assert "decoder.extra" in str(caught.value)
     file.unlink()
