@@ -132,6 +132,7 @@ def trace(graph: ExportGraph, *, channels: int, dtype: torch.dtype, size: Size, 
                 1 if alone else None,
             )  # fmt: skip
             _leave_out_asserts(program)
+            _leave_out_places(program)
             if multiple and (odd_steps := _odd_steps(program)):
                 reason = f"it computes sizes by {listed(odd_steps, quote='')}, which other runtimes don't"
             elif _agrees(graph, traced, images):
@@ -157,6 +158,13 @@ def _leave_out_asserts(program: ExportedProgram) -> None:
             graph.erase_node(node)
     graph.eliminate_dead_code()
     program.graph_module.recompile()
+
+
+def _leave_out_places(program: ExportedProgram) -> None:
+    """Leave out of which file and line each step is, which exporters write into their files: paths of this machine."""
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)
 
 
 def _odd_steps(program: ExportedProgram) -> list[str]:

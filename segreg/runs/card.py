@@ -62,7 +62,7 @@ def write_card(run: Run, sidecar: Mapping[str, Any], repository: str, *, before:
         encoder=provenance["encoder"]["name"],
         decoder=provenance["decoder"]["name"],
         version=version(DISTRIBUTION),
-        exported=next((file.name for file in sorted(run.directory.path.glob("network.[opx]*"))), ""),
+        exported=sidecar.get("network", {}).get("file", ""),
         plugins=foreign,
         mode=sidecar["mode"],
         classes=sidecar["classes"],

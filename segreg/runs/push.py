@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from segreg.config.recipe import to_yaml
 from segreg.errors import Place, Problem, SegregError
 from segreg.runs.card import write_card
-from segreg.runs.sidecar import SIDECAR, describe_run
-from segreg.runtime.files import read_json, write_json
+from segreg.runs.sidecar import PATH_INSIDE, SIDECAR, describe_run, read_sidecar, without_paths_inside
+from segreg.runtime.files import write_json
 from segreg.runtime.hub import FILES, Reference, hub_error, show_bars_in_terminals
 
 if TYPE_CHECKING:
@@ -102,21 +102,22 @@ def pack(
             left_out += [f"{name}: it names the samples (--samples takes it along)"] if (source / name).exists() else []
         elif (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
-    if (source / SIDECAR).is_file():  # an exported network
+    sidecar = read_sidecar(source / SIDECAR) if (source / SIDECAR).is_file() else {}
+    if "network" in sidecar:  # an exported one
         for file in sorted(source.glob("network.*")):
             shutil.copyfile(file, folder / file.name)
-        sidecar = read_json(source / SIDECAR)
+        sidecar = without_paths_inside(sidecar)
     else:
         _write_weights(run.weights_file(weights), target.directory.best, text)
         sidecar = describe_run(target)
         sidecar["provenance"]["weights"] = weights
-        write_json(folder / SIDECAR, sidecar)
+    write_json(folder / SIDECAR, sidecar)
     (folder / CARD).write_text(write_card(target, sidecar, repository, before=card), encoding="utf-8")
     files = {
         file.relative_to(folder).as_posix(): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()
     }
-    allowed = [*allowed, *repository.split("/")]
-    return Package(folder, files, tuple(left_out), tuple(private_words(folder, allowed)))
+    found = private_words(folder, allowed, known=repository.split("/"))
+    return Package(folder, files, tuple(left_out), tuple(found))
 
 
 def _write_weights(source: Path, file: Path, recipe: str) -> None:
@@ -124,7 +125,7 @@ def _write_weights(source: Path, file: Path, recipe: str) -> None:
     from segreg.training.checkpoint import read_weights, save_weights
 
     tensors, notes = read_weights(source)
-    save_weights(tensors, file, notes={**_hidden(notes), "recipe": recipe} if notes else {})
+    save_weights(tensors, file, notes={**without_paths_inside(notes), "recipe": recipe} if notes else {})
 
 
 def _write_records(run: Run, target: Run, left_out: list[str]) -> None:
@@ -132,7 +133,9 @@ def _write_records(run: Run, target: Run, left_out: list[str]) -> None:
     if run.directory.results.is_file():
         kept = {key: run.results[key] for key in _RESULTS if key in run.results}
         name = Path(str(run.results.get("recipe", ""))).name
-        write_json(target.directory.results, {"recipe": name, "warnings": [], "overlays": {}, **_hidden(kept)})
+        write_json(
+            target.directory.results, {"recipe": name, "warnings": [], "overlays": {}, **without_paths_inside(kept)}
+        )
         left_out.append("results.json: warnings, the recipe's path, and which images were drawn")
     if environment := run.environment:
         kept = {key: environment[key] for key in _ENVIRONMENT if key in environment}
@@ -141,24 +144,13 @@ def _write_records(run: Run, target: Run, left_out: list[str]) -> None:
             {key: Path(value).name if key == "file" else value for key, value in row.items() if key in _PLUGIN}
             for row in kept.get("plugins", [])
         ]
-        write_json(target.directory.environment, _hidden(kept))
+        write_json(target.directory.environment, without_paths_inside(kept))
         dropped = sorted(set(environment) - set(kept))
         left_out += [f"environment.json: {', '.join(dropped)}"] if dropped else []
 
 
 _PATH = re.compile(r"(?:/|~|[A-Za-z]:[\\/]|\\\\|file:)")
 """How a path begins."""
-_INSIDE = re.compile(r"(?<![\w:/.<~-])(?:~?/|[A-Za-z]:\\{1,2})[\w.+-]+[\\/]+[\w.+/\\-]+")
-"""A path inside a sentence."""
-
-
-def _hidden(value: Any) -> Any:
-    """Return a note, or what holds notes, with `path/to/data` for each path in it: a data set's notice may name one."""
-    if isinstance(value, Mapping):
-        return {key: _hidden(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_hidden(item) for item in value]
-    return _INSIDE.sub("path/to/data", value) if isinstance(value, str) else value
 
 
 def without_paths(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -178,9 +170,11 @@ def without_paths(recipe: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]
     return cleaned(recipe, "", ""), found
 
 
+_IN_BYTES = re.compile(rb"/(?:home|Users|root|mnt|scratch|srv|tmp|work|opt|usr|media)/[\w./-]{3,}")
+"""A path among the bytes of a file that is not text: by its first folder, which chance hardly writes."""
 _TEXT = (".yaml", ".json", ".jsonl", ".csv", ".md", ".py")
 _SUSPICIOUS = (
-    (_INSIDE, "a path"),
+    (PATH_INSIDE, "a path"),
     (re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"), "an e-mail address"),
     (re.compile(r"://[^/\s:@]+:[^/\s@]+@"), "a password in an address"),
     (re.compile(r"\b(?:hf_|ghp_|github_pat_|sk-|AKIA)[A-Za-z0-9_]{16,}"), "an access token"),
@@ -189,8 +183,14 @@ _COMMON = {"root", "user", "admin", "home", "test", "runner", "ubuntu", "debian"
 """Names of users and machines that say nothing."""
 
 
-def private_words(folder: Path, allowed: Sequence[str] = ()) -> Iterator[Problem]:
-    """Yield what in a folder's files may say something of this machine or its user, each with its file and line."""
+def private_words(folder: Path, allowed: Sequence[str] = (), *, known: Sequence[str] = ()) -> Iterator[Problem]:
+    """Yield what in a folder's files may say something of this machine or its user, each with its file and line.
+
+    Args:
+        folder: what is to be published.
+        allowed: words with which anything passes.
+        known: words that pass by themselves, because everybody sees them: the user's name on the hub.
+    """
     names = {"the name of this user": _user(), "the name of this machine": socket.gethostname().partition(".")[0]}
     patterns = [
         *_SUSPICIOUS,
@@ -200,23 +200,24 @@ def private_words(folder: Path, allowed: Sequence[str] = ()) -> Iterator[Problem
             if len(name) > 2 and name.lower() not in _COMMON
         ),
     ]
-    for file in sorted(folder.rglob("*")):
+    for file in sorted(file for file in folder.rglob("*") if file.is_file()):
         for number, line in enumerate(_lines(file), start=1):
             for pattern, what in patterns:
                 for found in dict.fromkeys(match.group() for match in pattern.finditer(line)):
-                    if not any(word and word.lower() in found.lower() for word in allowed):
+                    passes = any(word and word.lower() in found.lower() for word in allowed)
+                    if not passes and found.lower() not in map(str.lower, known):
                         place = Place(file.relative_to(folder).as_posix(), number)
                         yield Problem(f'"{found}" looks like {what}', place)
 
 
 def _lines(file: Path) -> list[str]:
-    """Return the lines of a text file, or of the notes in a safetensors file."""
+    """Return the lines of a text file, of the notes in a safetensors file, or what is a path in an exported network."""
     if file.suffix == ".safetensors":
         from segreg.training.checkpoint import read_notes
 
         return [line for note in read_notes(file).values() for line in note.splitlines()]
     if file.suffix not in _TEXT:
-        return []
+        return [found.decode() for found in dict.fromkeys(_IN_BYTES.findall(file.read_bytes()))]
     return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 

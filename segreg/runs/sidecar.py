@@ -7,6 +7,7 @@ pushed to the Hugging Face Hub. A program needs nothing else to use the network.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -58,17 +59,32 @@ def describe_run(run: Run, weights: Weights = "best") -> dict[str, Any]:
         },
         "evaluate": plain_section(recipe.evaluate),
         "scores": _scores(run),
-        "provenance": {
-            "recipe": Path(str(run.environment.get("recipe", ""))).name,
-            "dataset": str(dataset.get("name") if isinstance(dataset, Mapping) else dataset),
-            "bands": dataset.get("bands") if isinstance(dataset, Mapping) else None,
-            "encoder": recipe.encoder.plain(),
-            "decoder": recipe.decoder.plain(),
-            "notice": run.notice,
-            "weights": file.stem,
-            "weights_sha256": _sha256(file),
-        },
+        "provenance": without_paths_inside(
+            {
+                "recipe": Path(str(run.environment.get("recipe", ""))).name,
+                "dataset": str(dataset.get("name") if isinstance(dataset, Mapping) else dataset),
+                "bands": dataset.get("bands") if isinstance(dataset, Mapping) else None,
+                "encoder": recipe.encoder.plain(),
+                "decoder": recipe.decoder.plain(),
+                "notice": run.notice,
+                "weights": file.stem,
+                "weights_sha256": _sha256(file),
+            }
+        ),
     }
+
+
+PATH_INSIDE = re.compile(r"(?<![\w:/.<~-])(?:~?/|[A-Za-z]:\\{1,2})[\w.+-]+[\\/]+[\w.+/\\-]+")
+"""A path of some machine inside a sentence."""
+
+
+def without_paths_inside(value: Any) -> Any:
+    """Return a note, or what holds notes, with `path/to/data` for each path in it: a data set's notice may name one."""
+    if isinstance(value, Mapping):
+        return {key: without_paths_inside(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_paths_inside(item) for item in value]
+    return PATH_INSIDE.sub("path/to/data", value) if isinstance(value, str) else value
 
 
 def _scores(run: Run) -> dict[str, Any]:

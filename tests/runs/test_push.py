@@ -247,6 +247,27 @@ def test_a_process_of_its_own_finds_the_hub_by_hf_endpoint(finished, hub, tmp_pa
     assert done.stdout.strip() == "test", done.stderr
 
 
+def test_an_exported_network_goes_to_the_hub_too(finished, hub, segreg, tmp_path):
+    exported = library.export(finished, "torch", images=2, out=tmp_path / "exported")
+    assert segreg("push", exported.directory.path, "anna/small").status == 0
+    assert "best.safetensors" not in hub.content("anna/small")
+    assert "`network.pt2`" in hub.content("anna/small")["README.md"].decode()
+    run = library.load_run("hf://anna/small")
+    assert np.array_equal(run.probabilities(noise()), exported.probabilities(noise()))
+    again = library.load_run("hf://anna/small/network.pt2")
+    assert again.directory.path == run.directory.path
+    # A path that a file holds among its bytes stops it as well.
+    with (exported.directory.path / "network.pt2").open("ab") as file:
+        file.write(b"\0/home/anna/scans/1.png\0")
+    assert 'network.pt2:1: "/home/anna/scans/1.png"' in segreg("push", exported.directory.path, "anna/small").err
+
+
+def test_a_run_from_the_hub_can_be_pushed_elsewhere(finished, hub, segreg):
+    assert segreg("push", finished.directory.path, "anna/lesions").status == 0
+    assert segreg("push", "hf://anna/lesions", "anna/again").status == 0
+    assert hub.content("anna/again")["best.safetensors"] == hub.content("anna/lesions")["best.safetensors"]
+
+
 def test_a_card_on_the_hub_that_is_damaged_is_not_replaced(finished, hub, segreg):
     hub.commit("anna/lesions", {"README.md": b"---\nlicense: [mit\n---\n"}, private=True)
     refused = segreg("push", finished.directory.path, "anna/lesions")
