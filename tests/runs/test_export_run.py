@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -178,6 +179,8 @@ def test_a_file_explains_itself(finished, tmp_path):
     assert sidecar["scores"]["intervals"]["dice.pooled"]
     assert "SYNTHETIC" in sidecar["provenance"]["notice"]
     assert len(sidecar["provenance"]["weights_sha256"]) == 64
+    for name in (str(tmp_path.parent), segreg.__file__, np.__file__):  # nothing of the machine that wrote it
+        assert str(Path(name).parent).encode() not in file.read_bytes()
     # Any program: the image as it is, in any number.
     images = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 32), np.uint8)
     logits = onnxruntime.InferenceSession(file).run(None, {"images": images})[0]
