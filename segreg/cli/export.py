@@ -21,6 +21,7 @@ EXAMPLES = """examples:
   segreg export RUN --any-size                                       images of other sizes than the recipe's too
   segreg export RUN --tile 512x512                                   of a network that was trained on crops
   segreg export RUN --format onnx opset=20
+  segreg export RUN --format bundle --out lesions.zip                predicts without segreg and PyTorch
   segreg predict RUN/exports/onnx_float32 photos --out predicted     what takes a run takes an export
 
 The file takes images as they are, uint8 or the data's own depth: normalisation is inside. Beside it network.json says
@@ -33,7 +34,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs="+", metavar="RUN|key=value", help="the directory of a run, and settings of the format"
     )
-    parser.add_argument("--format", default="onnx", metavar="NAME", help="onnx, openvino, torch, or a plugin's (onnx)")
+    parser.add_argument(
+        "--format", default="onnx", metavar="NAME", help="onnx, openvino, torch, bundle, or a plugin's (onnx)"
+    )
     parser.add_argument(
         "--precision",
         choices=("float32", "bf16", "float16", "int8"),
@@ -77,6 +80,7 @@ def execute(chosen: argparse.Namespace) -> int:
     run = load_run(runs[0])
 
     from segreg.config.recipe import Recipe
+    from segreg.runs.bundle import write_bundle
     from segreg.runs.export_run import ExportRequest, export_run, format_export
     from segreg.runtime.device import prepare_process
 
@@ -87,9 +91,14 @@ def execute(chosen: argparse.Namespace) -> int:
         tile=tile, any_size=chosen.any_size, weights=chosen.weights, out=chosen.out, images=chosen.images,
         calibration=chosen.calibration, most_lost=chosen.most_lost,
     )  # fmt: skip
-    exported, proof = export_run(run, request, shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout))
+    shown = shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout)
+    if chosen.format == "bundle":
+        out, exported, proof = write_bundle(run, request, shown)
+    else:
+        exported, proof = export_run(run, request, shown)
+        out = exported.weights_file()
     if chosen.json:
-        print_json({"out": str(exported.directory.path), **exported.sidecar})
+        print_json({"out": str(out), **exported.sidecar})
     elif not chosen.quiet:
-        show(*format_export(exported, proof))
+        show(*format_export(exported, proof, out))
     return 0

@@ -365,7 +365,7 @@ def _calibration(run: Run, traced: Traced, request: ExportRequest, progress: Pro
 # what is printed
 
 
-def format_export(exported: ExportedRun, proof: Proof) -> list[Block]:
+def format_export(exported: ExportedRun, proof: Proof, out: Path) -> list[Block]:
     """Return what was exported and how it compares, as lines and a table."""
     network = exported.sidecar["network"]
     sides = zip(network["input"]["shape"], "BCHW", strict=True)
@@ -392,7 +392,7 @@ def format_export(exported: ExportedRun, proof: Proof) -> list[Block]:
         ]
     size = f"{network['bytes'] / 1e6:.1f} MB"
     return [
-        f"{exported.weights_file()} ({size}): {network['input']['dtype']} {shape} to {network['output']['values']}",
+        f"{out} ({size}): {network['input']['dtype']} {shape} to {network['output']['values']}",
         f"compared on {proof.images} images of {proof.of}: {proof.equal_labels:.4%} of the labels are equal{logits}",
         table,
         *notes,

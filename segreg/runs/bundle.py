@@ -1,0 +1,111 @@
+"""A bundle: an exported network in a folder or a zip file that predicts without segreg and PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from segreg.config.sections import Input
+from segreg.deployment.proof import Proof
+from segreg.errors import SegregError
+from segreg.runs.export_run import ExportRequest, export_run
+from segreg.runs.exported_run import ExportedRun
+from segreg.runs.sidecar import SIDECAR
+from segreg.runs.trained_run import Run
+from segreg.runtime.files import cannot_write, replacing, write_json
+from segreg.runtime.output import as_folder_names
+from segreg.runtime.progress import Progress
+from segreg.task import Task
+
+HERE = Path(__file__).parent
+_MASKS = {
+    "binary": "0, and 255 for {0}",
+    "multiclass": "class numbers, from 0 for {0}",
+    "multilabel": "0 and 255, in a folder for each class",
+}
+_READ = {("uint8", 1), ("uint8", 3), ("uint8", 4), ("uint16", 1)}
+"""Types and channels of images that Pillow reads whole."""
+
+
+def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[Path, ExportedRun, Proof]:
+    """Export a run as a bundle, and return it with the export and the proof.
+
+    Args:
+        run: what to export.
+        request: names the folder, or the zip file; the format is ONNX whatever it says.
+        progress: reports how far it is.
+
+    Raises:
+        SegregError: as for `export_run`; or the images are more than Pillow and numpy read and prepare.
+    """
+    _check(run.input, request)
+    out = request.out or run.directory.path / "exports" / "bundle"
+    if out.exists() and not (out.is_file() if out.suffix == ".zip" else (out / "predict.py").is_file()):
+        raise SegregError(f"{out} is there already, and is not a bundle", hint="name another with --out")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bundle-") as place:
+            whole, name = Path(place) / "whole", out.stem if out.suffix == ".zip" else out.name
+            onnx = dataclasses.replace(request, format="onnx", out=whole)
+            exported, proof = export_run(run, onnx, progress)
+            folder = Path(place) / "bundle" / name
+            folder.mkdir(parents=True)
+            for file in whole.glob("network.*"):
+                shutil.copyfile(file, folder / file.name)
+            task = exported.task
+            write_json(folder / SIDECAR, {**exported.sidecar, "folders": as_folder_names(task.classes)})
+            shutil.copyfile(HERE / "bundle_predict.py.txt", folder / "predict.py")
+            (folder / "README.md").write_text(_readme(name, exported.sidecar, task), encoding="utf-8")
+            _publish(folder, out)
+    except OSError as error:
+        raise cannot_write(error, out) from None
+    return out, exported, proof
+
+
+def _check(section: Input, request: ExportRequest) -> None:
+    """Refuse what the bundle's program would do otherwise than segreg.
+
+    Raises:
+        SegregError: it names the setting.
+    """
+    depth = "uint8" if section.dtype == "auto" else section.dtype
+    problem = ""
+    if (depth, section.channels) not in _READ:
+        problem = f"images of {section.channels} channels of {depth} can't be read by Pillow"
+    elif section.clip is not None or section.nodata is not None or section.sixteen_bit == "min_max":
+        problem = "input.clip, input.nodata and input.sixteen_bit: min_max are not in its program"
+    elif request.labels or request.tile or request.precision not in ("float32", "float16"):
+        problem = "its program makes labels of whole images itself, of logits in float32 or float16"
+    if problem:
+        raise SegregError(f"this run can't be a bundle: {problem}", hint="--format onnx exports the network alone")
+
+
+def _readme(name: str, sidecar: Mapping[str, Any], task: Task) -> str:
+    from jinja2 import Environment, FileSystemLoader
+
+    environment = Environment(loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 - Markdown
+    network = sidecar["network"]
+    sides = zip(network["input"]["shape"], "BCHW", strict=True)
+    return environment.get_template("bundle_readme.md.j2").render(
+        name=name, file=network["file"], dtype=network["input"]["dtype"],
+        shape=f"[{', '.join(letter if side is None else str(side) for side, letter in sides)}]",
+        masks=_MASKS[task.mode].format(task.classes[0]), scores=sidecar["scores"],
+        notices=list(filter(None, [sidecar["provenance"]["notice"]])),
+    )  # fmt: skip
+
+
+def _publish(folder: Path, out: Path) -> None:
+    """Put a finished bundle where it belongs, in place of an earlier one."""
+    if out.suffix == ".zip":
+        with replacing(out) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
+            for file in sorted(folder.iterdir()):
+                archive.write(file, f"{folder.name}/{file.name}")
+        return
+    if out.exists():
+        shutil.rmtree(out)
+    folder.rename(out)

@@ -1,0 +1,85 @@
+"""Runs of a very small network on images of any kind, to be exported: most of an export's time goes by its layers."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import tifffile
+from PIL import Image
+from torch import nn
+
+import segreg
+import tiny_runs
+from segreg.registry.local import registering
+
+LAYERS = """
+from pathlib import Path
+import numpy as np
+from segreg import Dataset, Entry, Sample, Task, hookimpl
+
+def layers(*, count: int = 16):
+    \"\"\"Images of two overlapping bars.
+
+    Args:
+        count: how many.
+    \"\"\"
+    def read_image(sample):
+        place, image = 4 + int(sample.id), np.zeros((36, 36, 3), np.uint8)
+        image[place : place + 10, :, 0] = 200
+        image[:, place : place + 10, 1] = 200
+        return image
+    def read_mask(sample):
+        return (read_image(sample)[..., :2] > 0).astype(np.uint8).transpose(2, 0, 1)
+    samples = [Sample(str(number), Path(f"{number}"), Path(f"{number}")) for number in range(count)]
+    return Dataset(Task(("row", "column"), "multilabel"), samples, read_image, read_mask)
+
+@hookimpl
+def segreg_entries():
+    return [Entry("dataset", "layers", layers)]
+"""
+RECIPE = tiny_runs.RECIPE.replace("timm/test_resnet", "three_convolutions").replace(
+    "{name: deeplabv3plus, channels: 16}", "{name: mlp, channels: 8}"
+)
+SYNTHETIC = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
+
+
+class ThreeConvolutions(nn.Module):
+    """The smallest encoder: most of an export's time goes by the number of layers."""
+
+    channels, strides = (8, 16, 16), (2, 4, 8)
+
+    def __init__(self, in_channels):
+        super().__init__()
+        widths = (in_channels, *self.channels)
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
+
+    def forward(self, image):
+        levels = []
+        for layer in self.layers:
+            image = layer(image).relu()
+            levels.append(image)
+        return levels
+
+
+def three_convolutions(in_channels):
+    """Three convolutions."""
+    return ThreeConvolutions(in_channels)
+
+
+def encoder():
+    """Offer the encoder within the context."""
+    return registering(segreg.Entry("encoder", "three_convolutions", three_convolutions))
+
+
+def folder_run(tmp_path, *overrides, classes=1, channels=3, dtype=np.uint8):
+    """Return a run of one epoch on images of 40x40 with some classes, channels and depth."""
+    images, masks = tiny_runs.folder_dataset(tmp_path / "data", count=12, classes=classes)
+    for file in images.iterdir():
+        values = np.asarray(Image.open(file))[..., [0, 1, 2, 0]][..., :channels].astype(dtype)
+        tifffile.imwrite(file.with_suffix(".tif"), values * dtype(257) if dtype == np.uint16 else values)
+        file.unlink()
+    names = ", classes: [ground, disc, other]" if classes > 1 else ""
+    text = RECIPE.replace(SYNTHETIC, f"{{name: folder, images: {images}, masks: {masks}{names}}}")
+    text = text.replace("augment: [{name: HorizontalFlip, p: 0.5}]", "augment: []")
+    return tiny_runs.run(tmp_path, "train.epochs=1", f"input.channels={channels}", *overrides, text=text)
