@@ -12,7 +12,7 @@ from pathlib import Path
 
 from segreg.errors import SegregError, did_you_mean
 from segreg.runtime.files import cannot_write, replacing, sync
-from segreg.runtime.hub import local_path
+from segreg.runtime.hub import in_cache, local_path
 from segreg.runtime.lock import is_alive
 
 
@@ -51,6 +51,10 @@ class RunDirectory:
         """The folder of images of image, truth and prediction."""
         self.report = path / "report.html"
         """The page about the run, which needs no other file."""
+
+    def __str__(self) -> str:
+        """Return where it is: its path, or its name on the hub with the commit."""
+        return in_cache(self.path) or str(self.path)
 
 
 BEGINNING = ".beginning"

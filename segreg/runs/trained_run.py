@@ -46,7 +46,7 @@ class Run:
     overrides: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"<Run {self.directory.path}: {self._state()}>"
+        return f"<Run {self.directory}: {self._state()}>"
 
     def _state(self) -> str:
         """Return how far it got, in short."""
@@ -341,7 +341,7 @@ class Run:
         if precision == "float32":
             computing = dataclasses.replace(computing, exact=True)
         predictor = self._predictors[weights, device, precision] = Predictor(
-            name=str(self.directory.path) + which,
+            name=str(self.directory) + which,
             model=model,
             normalize=notes.normalize().to(place),
             input=self.network.input,

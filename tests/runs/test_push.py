@@ -71,6 +71,12 @@ def test_a_pushed_run_predicts_the_same_wherever_it_is_named(finished, hub, segr
 
 def test_a_run_on_the_hub_starts_a_training_and_is_noted_with_its_commit(finished, hub, segreg, tmp_path):
     assert segreg("push", finished.directory.path, "anna/lesions", "--samples").status == 0
+    pulled = library.load_run("hf://anna/lesions")
+    name = f"hf://anna/lesions@{pulled.directory.path.name}"
+    assert name in repr(pulled)
+    assert pulled.predictor().name == name
+    compared = segreg("compare", name, finished.directory.path, "--no-cost", "--out", "compared")
+    assert compared.status == 0, compared.err
     commit = hub.branches["anna/lesions"]["main"]
     begun = tiny_runs.run(tmp_path, "train.start_from=hf://anna/lesions", "train.epochs=1")
     assert begun.written.values["train"]["start_from"] == f"hf://anna/lesions@{commit}"
@@ -280,5 +286,8 @@ def test_odd_names_stay_in_their_cells(finished, tmp_path):
     package = pack(finished, "anna/lesions", tmp_path / "packed")
     sidecar = read_sidecar(package.folder / "network.json")
     sidecar["colours"] = {"a|b\n<script>": [1, 2, 3]}
+    results = json.loads((package.folder / "results.json").read_text())
+    (package.folder / "results.json").write_text(json.dumps(results | {"weights": "RANDOM weights: offline"}))
     text = write_card(library.load_run(package.folder), sidecar, "anna/lesions")
+    assert "> [!WARNING]\n> RANDOM weights: offline" in text
     assert "| 0 | a\\|b &lt;script> | `#010203` |" in text

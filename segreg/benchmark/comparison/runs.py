@@ -66,11 +66,11 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
             raise SegregError(f"{listed(same)} are runs of one recipe with one seed", hint="name one of them")
         ordered = sorted(group, key=lambda pair: int(pair[1].get("seed", 0)))
         members = tuple(run for run, _ in ordered)
-        name = label_of(settings) or str(members[0].directory.path)
+        name = label_of(settings) or str(members[0].directory)
         found.append(RunGroup(name, settings, members))
     names = [one.name for one in found]
     return [
-        dataclasses.replace(one, name=f"{one.name} ({one.runs[0].directory.path})")
+        dataclasses.replace(one, name=f"{one.name} ({one.runs[0].directory})")
         if names.count(one.name) > 1
         else one
         for one in found
