@@ -3,9 +3,10 @@
     python benchmarks/serving.py RUN IMAGES --clients 32 --seconds 60 --bad 1000
 
 * The masks of `segreg predict` are what every answer is compared with, byte for byte.
-* The bare loop is a process that predicts the same images, decoded beforehand, in batches of the same size, and does
-  nothing else. It runs before and after the clients; the server has to decode and encode beside, and the clients run
-  on the same machine.
+* Two bare loops, in a process of their own before and after the clients, predict the same images in batches of the same
+  size: one from images that were decoded beforehand to labels, which is the network and little else, and one from files
+  to PNGs, which is what the server answers. The clients run on the same machine.
+* Seconds of the CPU for an image are those of the process, whatever else the machine does.
 * Bad requests are truncated images, headers of 50,000 x 50,000 pixels, things that are not images, bodies that never
   end, bodies above the limit, and forms with HTML as names. Memory is that of the server's process.
 """
@@ -29,9 +30,11 @@ from pathlib import Path
 from segreg.cli import SPINS
 
 BARE = """
-import sys, time
+import io, json, sys, time
 from pathlib import Path
-from segreg.data.images import read_image
+import numpy as np
+from PIL import Image
+from segreg.data.images import ImageBytes, read_image
 from segreg.inference.predictor import predict, prepare_image
 from segreg.runs.load import load_run
 from segreg.runtime.device import prepare_process
@@ -40,17 +43,23 @@ run, batch, seconds, *files = sys.argv[1:]
 one = load_run(run).predictor(device="auto", precision="recipe")
 from dataclasses import replace
 one = replace(one, config=replace(one.config, batch_size=int(batch)))
-images = [prepare_image([one], read_image(Path(file)), Path(file)) for file in files]
-def all_of_them():
-    for _, strips in predict([one], images):
-        for strip in strips:
-            strip.labels
-all_of_them()
-count, began = 0, time.perf_counter()
-while time.perf_counter() - began < float(seconds):
-    all_of_them()
-    count += len(images)
-print(count / (time.perf_counter() - began))
+def read(file):
+    return prepare_image([one], read_image(ImageBytes("an image", file)), Path("an image"))
+def measured(images, made):
+    for _ in predict([one], images()):
+        pass
+    count, began, cpu = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - began < float(seconds):
+        for _, strips in predict([one], images()):
+            count += 1
+            for strip in strips:
+                made(strip.labels)
+    return {"images/s": count / (time.perf_counter() - began), "CPU s": (time.process_time() - cpu) / count}
+files = [Path(file).read_bytes() for file in files]
+decoded = [read(file) for file in files]
+def png(labels):
+    Image.fromarray(labels * np.uint8(255)).save(io.BytesIO(), "PNG", compress_level=4)
+print(json.dumps({"network": measured(lambda: decoded, len), "files": measured(lambda: map(read, files), png)}))
 """
 
 
@@ -157,6 +166,12 @@ async def alone(port: int, images: list[tuple[bytes, bytes]], count: int = 100) 
     return latency(taken)
 
 
+def cpu_seconds(process: int) -> float:
+    """Return the seconds of the CPU that a process has had."""
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_mb(process: int) -> float:
     status = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1]) / 1000
@@ -176,13 +191,13 @@ def main() -> None:
     parser.add_argument("--bad", type=int, default=1000, help="bad requests")
     chosen = parser.parse_args()
 
-    def bare() -> float:
+    def bare() -> dict[str, dict[str, float]]:
         words = [chosen.run, chosen.batch, min(20, chosen.seconds), *sorted(chosen.images.iterdir())]
         done = subprocess.run(
             [sys.executable, "-c", BARE, *map(str, words)], stdout=subprocess.PIPE, check=True,
             env={**os.environ, "GOMP_SPINCOUNT": SPINS},  # as the command line has it
         )  # fmt: skip
-        return float(done.stdout)
+        return json.loads(done.stdout)
 
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(segreg("predict", chosen.run, chosen.images, "--out", folder, "--quiet"), check=True)
@@ -196,16 +211,19 @@ def main() -> None:
         try:
             port = next(int(line.rsplit(":", 1)[1]) for line in server.stdout if line.startswith("serving on"))
             asyncio.run(ready(port))
+            cpu = cpu_seconds(server.pid)
             under_load = asyncio.run(load(port, images, chosen.clients, chosen.seconds))
+            under_load["CPU s"] = (cpu_seconds(server.pid) - cpu) / under_load["answers"]
             before = {"MB": memory_mb(server.pid), **asyncio.run(alone(port, images))}
             answers = asyncio.run(bad(port, images[0][0], chosen.bad, 20_000_000))
             after = {"MB": memory_mb(server.pid), **asyncio.run(alone(port, images))}
         finally:
             server.terminate()
     rates.append(bare())
+    shares = {name: under_load["images/s"] / max(rate[name]["images/s"] for rate in rates) for name in rates[0]}
     found = {
-        "bare loop, images/s": rates, "load": under_load, "share of the loop": under_load["images/s"] / max(rates),
-        "bad requests": answers, "before them": before, "after them": after, "exit status": server.returncode,
+        "bare loops": rates, "load": under_load, "share of the loops": shares, "bad requests": answers,
+        "before them": before, "after them": after, "exit status": server.returncode,
     }  # fmt: skip
     print(json.dumps(found, indent=2))
 
