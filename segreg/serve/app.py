@@ -108,7 +108,7 @@ class Service:
         self.worker.stop()
         self._images.shutdown()
 
-    def authorize(self, request: Request) -> None:
+    async def authorize(self, request: Request) -> None:
         """Refuse a request without the token, where there is one."""
         if self.token is None:
             return

@@ -104,9 +104,9 @@ class Worker:
             for predictor in self._predictors:
                 list(predict([predictor], [_trial(predictor)]))
             self.not_ready = ""
-        except Exception as error:
+        except Exception:
             LOG.exception("the trial prediction failed")
-            self.not_ready = f"the trial prediction failed: {error}"
+            self.not_ready = "the trial prediction failed; the server's log has the reason"
         while True:
             while not self._waiting or not self._jobs.empty():
                 job = self._jobs.get()
