@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import sys
 import warnings
@@ -103,7 +105,8 @@ def _quantized(model: Any, calibration: Calibration) -> Any:
 
     set_log_level(logging.ERROR)
     images = nncf.Dataset(list(calibration.images))
-    with warnings.catch_warnings(action="ignore"), named("NNCF"):
+    # Its own bars would stand between the command's lines.
+    with warnings.catch_warnings(action="ignore"), named("NNCF"), contextlib.redirect_stdout(io.StringIO()):
         return nncf.quantize_with_accuracy_control(
             model,
             calibration_dataset=images,
