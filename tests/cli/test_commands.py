@@ -143,6 +143,7 @@ optimizer
   adam  Adam.  [segreg-lab 1.0]
 schedule
   cosine  Half a cosine, down to zero.  [segreg-lab 1.0]
+exporter
 """
     )
 
