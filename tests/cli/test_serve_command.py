@@ -17,7 +17,7 @@ import tiny_runs
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
-from segreg.cli.serve import name_of
+from segreg.cli.serve import bound_socket, name_of
 from serving import Client
 
 
@@ -126,3 +126,10 @@ def test_a_model_is_called_by_two_folders_or_by_its_name_on_the_hub(tmp_path):
     file.touch()
     names = [name_of(word) for word in ("hf://anna/lesions@v1", str(file.parent), str(file))]
     assert names == ["anna/lesions@v1", "lesions/first", "lesions/first"]
+
+
+def test_answers_are_sent_at_once():
+    with bound_socket("127.0.0.1", 0) as listening:
+        listening.listen()
+        with socket.create_connection(listening.getsockname()), listening.accept()[0] as accepted:
+            assert accepted.proto == socket.IPPROTO_TCP  # or asyncio leaves TCP_NODELAY off
