@@ -101,7 +101,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
 def bound_socket(host: str, port: int) -> socket.socket:
     """Return a socket that has the address; uvicorn lets it listen."""
-    # Only of sockets that name their protocol asyncio sends answers at once; else each waits 40 ms for an acknowledgement.
+    # asyncio sends at once only through sockets that name their protocol; an answer would wait 40 ms otherwise.
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
