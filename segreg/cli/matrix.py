@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   segreg matrix --encoders resnet18 'timm/convnext_*' --decoders 'smp.*' deeplabv3plus
   segreg matrix --encoders my_backbone                      one of your own with every decoder
   segreg matrix --encoders all --jobs 8                     every member of every family: hours
+  segreg matrix --export onnx                               also: which pairs can be exported, and give the same
   segreg matrix --summary docs/matrix.md                    the counts, into a page
 
 Each pair is built with random weights on the CPU and trained for one step; its output is looked at for several image
@@ -40,6 +41,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("matrix"), help="folder for results (matrix)")
     parser.add_argument("--jobs", type=int, metavar="N", help="encoders tried at the same time (one a core)")
     parser.add_argument("--timeout", type=float, metavar="SECONDS", default=600.0, help="that a pair may take (600)")
+    parser.add_argument(
+        "--export", metavar="NAME", default="", help="also export each pair that works, such as by onnx"
+    )
     parser.add_argument("--again", action="store_true", help="also try what was tried already")
     parser.add_argument("--summary", type=Path, metavar="FILE", help="also write the counts as Markdown")
     parser.add_argument("--quiet", action="store_true", help="print the result only")
@@ -58,14 +62,17 @@ def execute(chosen: argparse.Namespace) -> int:
 
     from segreg.benchmark.matrix.make import choose_parts, make
     from segreg.benchmark.matrix.store import write_summary
+    from segreg.config.resolve import choose
     from segreg.reports.matrix import write_matrix
 
     registry = load_registry()
+    if chosen.export:
+        choose("exporter", chosen.export, {}, registry).build()  # so that what is missing is said before any work
     shown = shown_progress(quiet=chosen.quiet or chosen.json)
     made = make(
         registry, choose_parts(registry, "encoder", chosen.encoders),
         choose_parts(registry, "decoder", chosen.decoders), chosen.out,
-        jobs=jobs, timeout=chosen.timeout, again=chosen.again, progress=shown,
+        jobs=jobs, timeout=chosen.timeout, again=chosen.again, exporter=chosen.export, progress=shown,
     )  # fmt: skip
     files = [write_matrix(made.matrix, chosen.out / "matrix.html"), *made.files]
     if chosen.summary is not None:
@@ -90,6 +97,8 @@ def _lines(made: Made) -> list[str]:
     works = sum(cell.ok for cell in made.cells)
     known = len(made.cells) - made.checked
     lines.append(f"{works} of {len(made.cells)} pairs work" + (f" ({known} were known)" if known else ""))
+    if tried := [cell for cell in made.cells if cell.exports is not None]:
+        lines.append(f"{sum(cell.exports == '' for cell in tried)} of {len(tried)} can be exported")
     if made.stale:
         lines.append(f"{made.stale} pairs were checked with other versions and are not included")
     return lines

@@ -63,4 +63,5 @@ def _title(cell: PairResult | None, encoder: str, decoder: str) -> str:
         lines += [f"{cell.parameters['total'] / 1e6:.1f} M parameters"] if "total" in cell.parameters else []
         lines += [f"levels of strides {', '.join(map(str, cell.strides))}"] if cell.dilated else []
         lines += cell.notes
+        lines += [f"can't be exported: {cell.exports}"] if cell.exports else []
     return "\n".join(lines)

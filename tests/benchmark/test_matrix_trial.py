@@ -11,6 +11,7 @@ from segreg.benchmark.matrix.record import EncoderResult, Finished, PairResult
 from segreg.benchmark.matrix.trial import Checks, Recorded, first_layer, format_error, on_shapes, results_of
 from segreg.config.resolve import choose
 from segreg.registry.registry import load_registry
+from segreg_plugins.exporters.torch_file import TorchExporter
 
 SMALL = Checks(sizes=((96, 64), (75, 83)), own_size=False, channels=(1, 4))
 
@@ -152,3 +153,19 @@ def test_an_encoder_of_one_size_is_given_padded_images(registry):
     assert all(cell.ok for cell in found.values())
     _, found = cells(registry, "fixed", "last", checks=Checks(sizes=((75, 83), (320, 64))))
     assert (found["last"].check, found["last"].reason) == ("320x64", "96x96 pixels only")
+
+
+def test_pairs_that_work_are_exported_and_compared(builtin, monkeypatch):
+    checks = Checks(sizes=(), own_size=False, channels=(), exporter="torch")
+    encoder, decoder = (
+        choose(kind, name, {}, builtin) for kind, name in (("encoder", "timm/lcnet_035"), ("decoder", "lraspp"))
+    )
+    (_, cell) = results_of(encoder, [decoder], "sample", checks)
+    assert (cell.check, cell.exports) == ("", "")
+    wrong = TorchExporter.load
+    monkeypatch.setattr(
+        TorchExporter, "load", lambda *given, **named: lambda images: 2 * wrong(*given, **named)(images)
+    )
+    (_, cell) = results_of(encoder, [decoder], "sample", checks)
+    assert cell.exports == "its logits differ by 100.0% of the largest"
+    assert cell.ok

@@ -70,9 +70,7 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
         found.append(RunGroup(name, settings, members))
     names = [one.name for one in found]
     return [
-        dataclasses.replace(one, name=f"{one.name} ({one.runs[0].directory})")
-        if names.count(one.name) > 1
-        else one
+        dataclasses.replace(one, name=f"{one.name} ({one.runs[0].directory})") if names.count(one.name) > 1 else one
         for one in found
     ]
 

@@ -100,6 +100,7 @@ def make(
     jobs: int,
     timeout: float,
     again: bool,
+    exporter: str = "",
     progress: Progress,
 ) -> Made:
     """Check every encoder with every decoder, and write `cells.jsonl` and `matrix.csv`.
@@ -112,6 +113,7 @@ def make(
         jobs: encoders that are checked at the same time, each on one core.
         timeout: seconds that one pair may take.
         again: whether pairs with a result are checked once more.
+        exporter: by which pairs that work are exported too; empty: none.
         progress: reports how far it is.
 
     Raises:
@@ -125,9 +127,9 @@ def make(
     earlier = {} if again else current_results(store.read(), now)[0].cells
     work = []
     for name, part in rows.items():
-        if missing := tuple(decoder for decoder in columns if (name, decoder) not in earlier):
+        if missing := tuple(decoder for decoder in columns if _is_open(earlier.get((name, decoder)), exporter)):
             plugins = [part.plugin, *(columns[decoder].plugin for decoder in missing)]
-            work.append(EncoderJob(name, missing, family_of(part), versions(plugins)))
+            work.append(EncoderJob(name, missing, family_of(part), versions(plugins), exporter))
     pairs = sum(len(job.decoders) for job in work)
     if work:
         progress.say(f"{pairs} pairs of {len(work)} encoders, {jobs} at a time")
@@ -147,6 +149,11 @@ def make(
     return Made(matrix, cells, pairs, stale, (table, store.file))
 
 
+def _is_open(cell: PairResult | None, exporter: str) -> bool:
+    """Whether a pair is still to be checked, or to be exported."""
+    return cell is None or bool(exporter and cell.ok and cell.exports is None)
+
+
 @dataclass(frozen=True)
 class EncoderJob:
     """An encoder and the decoders to try it with, all by name.
@@ -156,12 +163,14 @@ class EncoderJob:
         decoders: their names.
         family: under which the encoder is listed.
         versions: of the packages that they come from.
+        exporter: by which pairs that work are exported; empty: none.
     """
 
     encoder: str
     decoders: tuple[str, ...]
     family: str
     versions: dict[str, str]
+    exporter: str = ""
 
 
 @dataclass
@@ -230,7 +239,7 @@ def run(
 
 
 def _start(job: EncoderJob, timeout: float) -> Worker:
-    return Worker(_work, job.encoder, job.decoders, job.family, timeout=timeout)
+    return Worker(_work, job.encoder, job.decoders, job.family, job.exporter, timeout=timeout)
 
 
 def _record_lost(one: _Running, reason: str) -> None:
@@ -243,12 +252,12 @@ def _record_lost(one: _Running, reason: str) -> None:
         one.cells += [PairResult(encoder, decoder, "it finishes", reason) for decoder in one.missing[:1]]
 
 
-def _work(send: Send, encoder: str, decoders: Sequence[str], family: str) -> None:
+def _work(send: Send, encoder: str, decoders: Sequence[str], family: str, exporter: str) -> None:
     """Send the `EncoderResult`, then each `PairResult` as soon as it is known."""
     warnings.simplefilter("ignore")
     import torch
 
-    from segreg.benchmark.matrix.trial import results_of
+    from segreg.benchmark.matrix.trial import WHOLE, results_of
     from segreg.config.resolve import choose
     from segreg.registry.registry import load_registry
     from segreg.runtime.device import prepare_process
@@ -257,5 +266,6 @@ def _work(send: Send, encoder: str, decoders: Sequence[str], family: str) -> Non
     torch.set_num_threads(1)
     registry = load_registry()
     chosen = choose("encoder", encoder, {}, registry)
-    for found in results_of(chosen, [choose("decoder", name, {}, registry) for name in decoders], family):
+    columns = [choose("decoder", name, {}, registry) for name in decoders]
+    for found in results_of(chosen, columns, family, replace(WHOLE, exporter=exporter)):
         send(found)

@@ -47,6 +47,7 @@ class PairResult:
         dilated: whether the decoder made the encoder dilate.
         notes: a sentence for each level that was adapted.
         seconds: of CPU time that the checks took.
+        exports: why it can't be exported; empty where the file predicts the same, None where that was not tried.
     """
 
     encoder: str
@@ -58,6 +59,7 @@ class PairResult:
     dilated: bool = False
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    exports: str | None = None
 
     @property
     def ok(self) -> bool:
@@ -149,11 +151,21 @@ class Matrix:
             found.setdefault((cell.encoder, cell.check, cell.reason), []).append(cell.decoder)
         return [(*key, decoders) for key, decoders in found.items()]
 
+    def not_exported(self) -> list[tuple[str, str, list[str]]]:
+        """Return (encoder, reason, decoders) for each encoder and reason why its pairs can't be exported."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for row in self.rows:
+            for cell in self.of_encoder(row.encoder):
+                if cell.exports:
+                    found.setdefault((cell.encoder, cell.exports), []).append(cell.decoder)
+        return [(*key, decoders) for key, decoders in found.items()]
+
 
 def count_results(cells: Sequence[PairResult]) -> Counter[str]:
-    """Count pairs: `all`, `ok`, and of these `dilated` and `adapted`."""
-    counts = Counter(all=len(cells), ok=0, dilated=0, adapted=0)
+    """Count pairs: `all`, `ok`, and of these `dilated`, `adapted`, `tried` to export and those that `export`."""
+    counts = Counter(all=len(cells), ok=0, dilated=0, adapted=0, tried=0, exports=0)
     for cell in cells:
         if cell.ok:
             counts.update(ok=1, dilated=int(cell.dilated), adapted=int(bool(cell.notes)))
+            counts.update(tried=int(cell.exports is not None), exports=int(cell.exports == ""))
     return counts

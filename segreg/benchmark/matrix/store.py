@@ -22,7 +22,7 @@ PACKAGES = (DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-p
 """Packages whose versions a result depends on, besides those that offer its encoder and its decoder."""
 COLUMNS = (
     "encoder", "decoder", "family", "ok", "check", "reason", "encoder_parameters", "decoder_parameters",
-    "parameters", "channels", "strides", "native", "decoder_strides", "dilated", "notes", "seconds",
+    "parameters", "channels", "strides", "native", "decoder_strides", "dilated", "notes", "seconds", "exports",
 )  # fmt: skip
 BEGIN, END = "<!-- matrix -->", "<!-- end -->"
 
@@ -113,6 +113,7 @@ def csv_table(matrix: Matrix) -> str:
                 " ".join(map(str, row.channels)), " ".join(map(str, row.strides)),
                 "x".join(map(str, row.native or ())), " ".join(map(str, cell.strides)), int(cell.dilated),
                 "; ".join(cell.notes), cell.seconds,
+                "" if cell.exports is None else cell.exports or "yes",
             ])  # fmt: skip
     write_csv(text, COLUMNS, lines)
     return text.getvalue()
@@ -153,12 +154,14 @@ def summary(matrix: Matrix) -> str:
         "",
         ", ".join(f"{name} {number}" for name, number in sorted(matrix.versions.items())),
         "",
-        "| decoder | works | of | with the encoder dilated | with levels adapted |",
-        "|---|---|---|---|---|",
+        "| decoder | works | of | with the encoder dilated | with levels adapted |"
+        + " exports |" * bool(whole["tried"]),
+        "|---|---|---|---|---|" + "---|" * bool(whole["tried"]),
     ]
     for decoder in matrix.decoders:
         of = count_results(matrix.of_decoder(decoder))
-        lines.append(f"| `{decoder}` | {of['ok']} | {of['all']} | {of['dilated']} | {of['adapted']} |")
+        exports = f" {of['exports']} of {of['tried']} |" if whole["tried"] else ""
+        lines.append(f"| `{decoder}` | {of['ok']} | {of['all']} | {of['dilated']} | {of['adapted']} |{exports}")
     lines += ["", "| encoders | number | pairs that work | of |", "|---|---|---|---|"]
     for family, rows in matrix.families.items():
         of = count_results([cell for row in rows for cell in matrix.of_encoder(row.encoder)])
@@ -169,6 +172,12 @@ def summary(matrix: Matrix) -> str:
         every = len(decoders) == len(matrix.of_encoder(encoder))
         names = "all" if every else ", ".join(f"`{decoder}`" for decoder in decoders)
         lines.append(f"| `{encoder}` | {names} | {check} | {_escape(reason)} |")
+    if missing := matrix.not_exported():
+        lines += ["", "What works and can't be exported:", "", "| encoder | decoders | reason |", "|---|---|---|"]
+    for encoder, reason, decoders in missing:
+        every = len(decoders) == len(matrix.of_encoder(encoder))
+        names = "all" if every else ", ".join(f"`{decoder}`" for decoder in decoders)
+        lines.append(f"| `{encoder}` | {names} | {_escape(reason)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import torch
@@ -20,13 +22,18 @@ from torch import Tensor, nn
 
 from segreg.benchmark.matrix.record import EncoderResult, PairResult
 from segreg.benchmark.pool import one_line
-from segreg.config.resolve import Choice
+from segreg.config.resolve import Choice, choose
+from segreg.deployment.graph import ExportGraph, trace
 from segreg.errors import SegregError
 from segreg.models.build import encoder_for
-from segreg.models.segmenter import Segmenter, describe, meta_forward, verify
-from segreg.registry.protocols import Decoder, Encoder
+from segreg.models.segmenter import Normalize, Segmenter, describe, meta_forward, verify
+from segreg.registry.protocols import Decoder, Encoder, Exporter
+from segreg.registry.registry import load_registry
+from segreg.task import Task
 
 CLASSES = 5
+_TASK = Task(("one", "two", "three", "four", "five"), "multiclass")
+_CLOSE = 1e-3
 _OWN_SIZE = (224, 224)
 _SMALL_LENGTHS = (64, 96, 128)
 _MOST_PIXELS = 400_000
@@ -41,11 +48,13 @@ class Checks:
         sizes: heights and widths for images of three channels; the default ones are common, odd, and tall.
         own_size: whether the encoder's own size is among them.
         channels: other numbers of channels, each at one small odd size.
+        exporter: name of the exporter by which pairs that work are exported; empty: they are not.
     """
 
     sizes: tuple[tuple[int, int], ...] = ((320, 320), (250, 333), (416, 96))
     own_size: bool = True
     channels: tuple[int, ...] = (1, 4, 6)
+    exporter: str = ""
 
 
 WHOLE = Checks()
@@ -256,9 +265,33 @@ def _pair_result(builder: _Builder, decoder: Choice, checks: Checks) -> PairResu
         for check in _run_checks(builder, decoder, model, checks):  # noqa: B007, the last one is the one that fails
             pass
         check = ""
+        if checks.exporter:
+            cell = replace(
+                cell, exports=export_problem(builder.model(decoder, 3, builder.small), builder.small, checks.exporter)
+            )
     except Exception as error:
         cell = replace(cell, reason=format_error(error))
     return replace(cell, check=check, seconds=round(time.process_time() - start, 3))
+
+
+def export_problem(model: Segmenter, size: tuple[int, int], exporter: str) -> str:
+    """Return why a network can't be exported for images of `size`; empty where the file gives what the network does."""
+    graph = ExportGraph(model, Normalize([0.5] * 3, [0.25] * 3), _TASK, 0.5, labels=False, half=False).eval()
+    try:
+        writer: Exporter = choose("exporter", exporter, {}, load_registry()).build()
+        traced = trace(graph, channels=3, dtype=torch.uint8, size=size, any_size=False)
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / f"network{writer.suffix}"
+            writer.write(traced.program, file, precision="float32", notes="{}")
+            run = writer.load(file, precision="float32")
+            images = torch.randint(256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+            found = torch.from_numpy(run(images.numpy()))
+        with torch.no_grad():
+            wanted = graph(images)
+    except Exception as error:
+        return format_error(error)
+    far = float((found - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+    return "" if far < _CLOSE else f"its logits differ by {far:.1%} of the largest"
 
 
 def _run_checks(builder: _Builder, decoder: Choice, model: Segmenter, checks: Checks) -> Iterator[str]:
