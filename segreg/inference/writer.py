@@ -169,7 +169,7 @@ class Outputs:
 
         Args:
             name: the image's.
-            pixels: uint8 `[H, W, C]`; read where they are shown.
+            pixels: `[H, W, C]` of any type, shown in 8 bits; read where they are shown.
             labels: as `collect` returns them.
             raster: whether it is a georeferenced raster.
 
@@ -177,6 +177,7 @@ class Outputs:
             OSError: a file can't be written.
             SegregError: the image's true mask is wrong; nothing has been written then.
         """
+        from segreg.data.values import as_shown
         from segreg.visualize.overlay import overlay, paint
         from segreg.visualize.panels import side_by_side
 
@@ -190,9 +191,9 @@ class Outputs:
             _save(mask * 255 if self.values == "255" else mask, file)  # uint8, so that 1 becomes 255
         make: dict[str, Callable[[], Any]] = {
             "coloured": lambda: paint(labels, self.colours),
-            "overlays": lambda: overlay(pixels[:, :], labels, self.colours, self.task),
+            "overlays": lambda: overlay(as_shown(pixels[:, :]), labels, self.colours, self.task),
             "strips": lambda: side_by_side(
-                pixels[:, :], truth, labels, self.task, colours=self.colours, notice=self.notice
+                as_shown(pixels[:, :]), truth, labels, self.task, colours=self.colours, notice=self.notice
             ),
         }
         for kind, image in make.items():

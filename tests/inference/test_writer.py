@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from segreg.data.values import as_shown
 from segreg.errors import SegregError
 from segreg.inference.predictor import PredictedRows
 from segreg.inference.writer import KINDS, Outputs
@@ -108,6 +109,16 @@ def test_an_overlay_by_hand():
     expected[2:7, 2:7] = COLOURS[1]  # the outline
     expected[3:6, 3:6] = [(100 * 160 + part * 96) // 256 for part in COLOURS[1]]  # the tint
     np.testing.assert_array_equal(drawn, expected)
+
+
+def test_images_of_more_bits_are_shown_in_8(tmp_path):
+    image = np.linspace(0, 40_000, 30 * 40).reshape(30, 40, 1).astype(np.uint16)
+    shown = as_shown(image).repeat(3, axis=2)
+    for dtype in (np.uint16, np.float32):
+        out = outputs(tmp_path / dtype.__name__, BINARY)
+        out.save("one", image.astype(dtype), np.zeros((30, 40), np.uint8))
+        np.testing.assert_array_equal(pixels(out.files("one")["overlays"]), shown)
+        assert pixels(out.files("one")["strips"])[:30, :40].std() > 50
 
 
 def test_touching_classes_are_both_outlined_and_the_ground_is_left_alone_unless_it_has_a_colour():
