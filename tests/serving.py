@@ -109,7 +109,9 @@ def serving(*predictors, token=None, notice="", ready=True, **limits):
     models = {one.name: ServedModel(one, notice) for one in predictors}
     app = create_app(models, replace(Limits(), **limits), token)
     networks = [one.model for one in predictors if isinstance(one.model, Network)]
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical", timeout_graceful_shutdown=20))
+    # Without its configuration of logging, which closes the handlers of all libraries, and with some their streams.
+    config = uvicorn.Config(app, port=0, log_config=None, log_level="critical", timeout_graceful_shutdown=20)
+    server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
