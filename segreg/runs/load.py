@@ -8,7 +8,6 @@ from segreg.errors import SegregError
 from segreg.runs.directory import open_run_directory
 from segreg.runs.exported_run import exported_run
 from segreg.runs.sidecar import SIDECAR, read_sidecar
-from segreg.runs.smp_folder import is_smp_folder, run_of_smp
 from segreg.runs.trained_run import Run
 from segreg.runtime.hub import SMP_WEIGHTS, is_reference, local_path
 
@@ -29,6 +28,8 @@ def load_run(path: Path | str) -> Run:
         if given.is_file() and given.name not in (network.get("file"), SIDECAR):
             raise SegregError(f"{given}: {beside} is of another file, {network.get('file')}")
         return exported_run(open_run_directory(beside.parent))
+    from segreg.runs.smp_folder import is_smp_folder, run_of_smp  # which reads weights
+
     return Run(open_run_directory(run_of_smp(given) if is_smp_folder(given) else given))
 
 

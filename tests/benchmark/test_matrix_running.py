@@ -67,7 +67,7 @@ def test_a_process_that_dies_loses_its_pair(outside):
     assert counts == {"pair.good": 3, "pair.crashing": 2}
 
 
-def hang_at_the_second(send, encoder, decoders, family):
+def hang_at_the_second(send, encoder, decoders, family, exporter):
     send(EncoderResult(encoder, family))
     send(PairResult(encoder, decoders[0]))
     time.sleep(600)
