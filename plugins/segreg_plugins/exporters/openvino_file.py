@@ -8,6 +8,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +57,8 @@ class OpenvinoExporter(Exporter):
         ov.save_model(model, file, compress_to_fp16=precision == "float16")
 
     def load(self, file: Path, *, precision: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        ov = _openvino()
         try:
-            model = ov.Core().read_model(file)
-            return _runner(model, precision)
+            return _runner(_core().read_model(file), precision)
         except RuntimeError as error:
             raise SegregError(f"{file}: OpenVINO can't read it: {error}") from error
 
@@ -75,6 +74,14 @@ def _openvino() -> Any:
     return openvino
 
 
+@cache
+def _core() -> Any:
+    """Return the one runtime of this process. It reads weights whole, so that a file may be replaced meanwhile."""
+    core = _openvino().Core()
+    core.set_property({"ENABLE_MMAP": False})
+    return core
+
+
 def _runner(model: Any, precision: str) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """Return a model compiled for the CPU, for latency."""
     config = {
@@ -82,7 +89,7 @@ def _runner(model: Any, precision: str) -> Callable[[NDArray[Any]], NDArray[Any]
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    compiled = _openvino().Core().compile_model(model, "CPU", config)
+    compiled = _core().compile_model(model, "CPU", config)
     return lambda images: np.array(compiled(images)[0])
 
 
