@@ -13,31 +13,6 @@ import segreg
 import tiny_runs
 from segreg.registry.local import registering
 
-LAYERS = """
-from pathlib import Path
-import numpy as np
-from segreg import Dataset, Entry, Sample, Task, hookimpl
-
-def layers(*, count: int = 16):
-    \"\"\"Images of two overlapping bars.
-
-    Args:
-        count: how many.
-    \"\"\"
-    def read_image(sample):
-        place, image = 4 + int(sample.id), np.zeros((36, 36, 3), np.uint8)
-        image[place : place + 10, :, 0] = 200
-        image[:, place : place + 10, 1] = 200
-        return image
-    def read_mask(sample):
-        return (read_image(sample)[..., :2] > 0).astype(np.uint8).transpose(2, 0, 1)
-    samples = [Sample(str(number), Path(f"{number}"), Path(f"{number}")) for number in range(count)]
-    return Dataset(Task(("row", "column"), "multilabel"), samples, read_image, read_mask)
-
-@hookimpl
-def segreg_entries():
-    return [Entry("dataset", "layers", layers)]
-"""
 RECIPE = tiny_runs.RECIPE.replace("timm/test_resnet", "three_convolutions").replace(
     "{name: deeplabv3plus, channels: 16}", "{name: mlp, channels: 8}"
 )

@@ -88,7 +88,7 @@ class Client:
             return self.answer(connection)
 
     def until(self, path, text):
-        """Wait until what a path answers has a text; for a minute at most."""
+        """Wait until what a path answers contains a string; for a minute at most."""
         end = time.monotonic() + 60
         while text not in (found := self.ask("GET", path).body):
             assert time.monotonic() < end, found

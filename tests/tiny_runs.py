@@ -28,6 +28,38 @@ train: {epochs: 6, batch_size: 4, precision: float32, device: cpu, monitor: val.
 evaluate: {metrics: [dice, iou, accuracy], overlays: 2}
 """
 """After its six epochs the network has learnt something, and some of it wrongly."""
+LAYERS = """
+import numpy as np
+from pathlib import Path
+from segreg import Dataset, Entry, Sample, Task, hookimpl
+
+def layers(*, count: int = 16):
+    \"\"\"Images of two overlapping bars.
+
+    Args:
+        count: how many.
+    \"\"\"
+    def place(sample):
+        return 4 + int(sample.id) % 20
+    def read_image(sample):
+        image = np.zeros((36, 36, 3), np.uint8)
+        image[place(sample) : place(sample) + 10, :, 0] = 200
+        image[:, place(sample) : place(sample) + 10, 1] = 200
+        return image
+    def read_mask(sample):
+        mask = np.zeros((2, 36, 36), np.uint8)
+        mask[0, place(sample) : place(sample) + 10] = 1
+        mask[1, :, place(sample) : place(sample) + 10] = 1
+        mask[:, :2] = 255
+        return mask
+    samples = [Sample(str(number), Path(f"{number}"), Path(f"{number}")) for number in range(count)]
+    return Dataset(Task(("row", "column"), "multilabel"), samples, read_image, read_mask)
+
+@hookimpl
+def segreg_entries():
+    return [Entry("dataset", "layers", layers)]
+"""
+"""A plugin whose data set, `layers`, has two classes that overlap, in images that are not files."""
 LEAVES = {
     ".lock", "recipe.yaml", "resolved.yaml", "environment.json", "split.json", "history.csv", "history.jsonl",
     "state.pt", "best.safetensors", "last.safetensors", "results.json", "per_image.csv", "counts.csv",

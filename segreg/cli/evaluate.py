@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from segreg.cli.common import add_views, check_folder, files_and_overrides, print_json, scales_of, shown_progress
+from segreg.cli.common import add_views, check_folder, one_file, print_json, scales_of, shown_progress
 from segreg.errors import SegregError
 from segreg.runtime.layout import show
 
@@ -63,10 +63,8 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.config.resolve import read_resolved
     from segreg.runs.load import load_run
 
-    runs, overrides = files_and_overrides(chosen.words)
-    if len(runs) != 1:
-        raise SegregError(f"evaluate takes one run; these are {len(runs)}")
-    run = load_run(runs[0])
+    name, overrides = one_file(chosen.words, NAME, "RUN", what="run")
+    run = load_run(name)
     if chosen.scales is not None:
         overrides.append(f"evaluate.scales={list(scales_of(chosen.scales))}")
     if chosen.flips is not None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from segreg.cli.common import files_and_overrides, print_json, shown_progress, tile_of
+from segreg.cli.common import one_file, print_json, shown_progress, tile_of
 from segreg.errors import SegregError
 from segreg.runtime.layout import show
 
@@ -66,9 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.runs.load import load_run
 
-    runs, settings = files_and_overrides(chosen.words)
-    if len(runs) != 1:
-        raise SegregError(f"export takes one run; these are {len(runs)}")
+    name, settings = one_file(chosen.words, NAME, "RUN", what="run")
     for option in ("images", "calibration"):
         if getattr(chosen, option) < 1:
             raise SegregError(f"--{option} must be at least 1, not {getattr(chosen, option)}")
@@ -77,7 +75,7 @@ def execute(chosen: argparse.Namespace) -> int:
     tile = None if chosen.tile is None else tile_of(chosen.tile)
     if tile == "auto":
         raise SegregError("--tile of an export is a size, for example: --tile 512x512")
-    run = load_run(runs[0])
+    run = load_run(name)
 
     from segreg.config.recipe import Recipe
     from segreg.runs.bundle import write_bundle

@@ -6,9 +6,7 @@ import dataclasses
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from segreg.config.sections import Input
 from segreg.deployment.proof import Proof
@@ -20,7 +18,6 @@ from segreg.runs.trained_run import Run
 from segreg.runtime.files import cannot_write, replacing, write_json
 from segreg.runtime.output import as_folder_names
 from segreg.runtime.progress import Progress
-from segreg.task import Task
 
 HERE = Path(__file__).parent
 _MASKS = {
@@ -57,10 +54,9 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
             folder.mkdir(parents=True)
             for file in whole.glob("network.*"):
                 shutil.copyfile(file, folder / file.name)
-            task = exported.task
-            write_json(folder / SIDECAR, {**exported.sidecar, "folders": as_folder_names(task.classes)})
+            write_json(folder / SIDECAR, {**exported.sidecar, "folders": as_folder_names(exported.task.classes)})
             shutil.copyfile(HERE / "bundle_predict.py.txt", folder / "predict.py")
-            (folder / "README.md").write_text(_readme(name, exported.sidecar, task), encoding="utf-8")
+            (folder / "README.md").write_text(_readme(name, exported), encoding="utf-8")
             _publish(folder, out)
     except OSError as error:
         raise cannot_write(error, out) from None
@@ -85,15 +81,15 @@ def _check(section: Input, request: ExportRequest) -> None:
         raise SegregError(f"this run can't be a bundle: {problem}", hint="--format onnx exports the network alone")
 
 
-def _readme(name: str, sidecar: Mapping[str, Any], task: Task) -> str:
+def _readme(name: str, exported: ExportedRun) -> str:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(loader=FileSystemLoader(HERE), trim_blocks=True, lstrip_blocks=True, autoescape=False)  # noqa: S701 - Markdown
+    sidecar, task = exported.sidecar, exported.task
     network = sidecar["network"]
-    sides = zip(network["input"]["shape"], "BCHW", strict=True)
     return environment.get_template("bundle_readme.md.j2").render(
         name=name, file=network["file"], dtype=network["input"]["dtype"],
-        shape=f"[{', '.join(letter if side is None else str(side) for side, letter in sides)}]",
+        shape=exported.input_shape,
         masks=_MASKS[task.mode].format(task.classes[0]), scores=sidecar["scores"],
         notices=list(filter(None, [sidecar["provenance"]["notice"]])),
     )  # fmt: skip

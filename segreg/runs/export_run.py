@@ -30,7 +30,7 @@ from segreg.runs.assembly import prepare_images
 from segreg.runs.directory import open_run_directory
 from segreg.runs.evaluate_run import Chosen, of_own_split
 from segreg.runs.exported_run import ExportedRun, exported_run
-from segreg.runs.scored import Scored, paired
+from segreg.runs.scored import Scored, defined, paired
 from segreg.runs.sidecar import SIDECAR, as_json, describe_run
 from segreg.runs.trained_run import Run, Weights
 from segreg.runtime.files import cannot_write, write_json
@@ -244,9 +244,9 @@ def _folder_name(request: ExportRequest) -> str:
 
 def _check_out(out: Path) -> None:
     """Refuse a folder that holds something else than an earlier export."""
-    if out.exists() and not ((out / SIDECAR).is_file() and not (out / "best.safetensors").exists()):
-        if out.is_dir() and not any(out.iterdir()):
-            return
+    is_export = (out / SIDECAR).is_file() and not (out / "best.safetensors").exists()
+    is_empty = out.is_dir() and not any(out.iterdir())
+    if out.exists() and not is_export and not is_empty:
         raise SegregError(
             f"{out} is there already, and is not an exported network", hint="name another folder with --out"
         )
@@ -289,7 +289,7 @@ def _differences(before: Scores, after: Scores, evaluator: Evaluator) -> dict[st
     for name, value in before.values.items():
         pair = pairs.get(name)
         ends = (pair.low, pair.high) if pair else (None, None)
-        found[name] = MetricDifference(_defined(value), _defined(after.values[name]), *ends)
+        found[name] = MetricDifference(defined(value), defined(after.values[name]), *ends)
     return found
 
 
@@ -301,10 +301,6 @@ def _scored(scores: Scores) -> Scored:
         columns={name: np.array([row[name] for row in scores.per_image], np.float64) for name in names},
         counts=scores.counts, sums=scores.sums,
     )  # fmt: skip
-
-
-def _defined(value: float) -> float | None:
-    return None if math.isnan(value) else float(value)
 
 
 def _refuse(proof: Proof, request: ExportRequest, run: Run) -> None:
@@ -368,8 +364,6 @@ def _calibration(run: Run, traced: Traced, request: ExportRequest, progress: Pro
 def format_export(exported: ExportedRun, proof: Proof, out: Path) -> list[Block]:
     """Return what was exported and how it compares, as lines and a table."""
     network = exported.sidecar["network"]
-    sides = zip(network["input"]["shape"], "BCHW", strict=True)
-    shape = f"[{', '.join(name if side is None else str(side) for side, name in sides)}]"
     logits = (
         f", logits differ by {proof.largest_difference:.2g} at most (the largest is {proof.largest_logit:.3g})"
         if proof.largest_difference is not None
@@ -392,7 +386,7 @@ def format_export(exported: ExportedRun, proof: Proof, out: Path) -> list[Block]
         ]
     size = f"{network['bytes'] / 1e6:.1f} MB"
     return [
-        f"{out} ({size}): {network['input']['dtype']} {shape} to {network['output']['values']}",
+        f"{out} ({size}): {network['input']['dtype']} {exported.input_shape} to {network['output']['values']}",
         f"compared on {proof.images} images of {proof.of}: {proof.equal_labels:.4%} of the labels are equal{logits}",
         table,
         *notes,

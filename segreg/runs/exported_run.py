@@ -55,6 +55,12 @@ class ExportedRun(Run):
         labels = ", labels" if network["output"]["values"] == "labels" else ""
         return f"{network['format']} {network['precision']}{labels}"
 
+    @property
+    def input_shape(self) -> str:
+        """Return the shape of the images that the network takes, such as "[B, 3, 256, 256]"."""
+        sides = zip(self.sidecar["network"]["input"]["shape"], "BCHW", strict=True)
+        return f"[{', '.join(letter if side is None else str(side) for side, letter in sides)}]"
+
     @cached_property
     def task(self) -> Task:
         """Return the classes."""

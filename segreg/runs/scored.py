@@ -190,7 +190,7 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
     theirs = set(scored[1].ids)
     ids = [name for name in scored[0].ids if name in theirs]
     names = [name for name in mine if name in its]
-    pairs = {name: MetricPair(name, _defined(mine[name]), _defined(its[name]), paired=False) for name in names}
+    pairs = {name: MetricPair(name, defined(mine[name]), defined(its[name]), paired=False) for name in names}
     notes, reason = _notes(one, other), ""
     if ids:
         metrics, reason = _metrics(one, other, scored)
@@ -225,7 +225,7 @@ def paired(
         one, other = (
             each.values[name] if whole else float(own[column]) for each, own in zip(scored, sums, strict=True)
         )
-        yield MetricPair(name, _defined(one), _defined(other), low, high)
+        yield MetricPair(name, defined(one), defined(other), low, high)
 
 
 def _identical(one: KnownRun, other: KnownRun, scored: Sequence[Scored]) -> bool:
@@ -282,7 +282,8 @@ def _notes(one: KnownRun, other: KnownRun) -> list[str]:
     return notes
 
 
-def _defined(value: float) -> float | None:
+def defined(value: float) -> float | None:
+    """Return a metric's value, None where it is undefined."""
     return None if math.isnan(value) else float(value)
 
 

@@ -70,7 +70,7 @@ def every_depth_is_taken(subject: Subject) -> None:
             _compare(run, network, dtype)
 
 
-def what_is_no_network_is_refused(subject: Subject) -> None:
+def what_is_not_a_network_is_refused(subject: Subject) -> None:
     """Loading a damaged file raises a SegregError that names it."""
     exporter = subject.built()
     with tempfile.TemporaryDirectory() as folder:
@@ -134,5 +134,5 @@ RULES = (
     Rule(files_predict_what_the_network_does, "a file that predicts something else is worth nothing", slow=True),
     Rule(labels_are_labels, "segreg export --labels folds the labels into the graph", slow=True),
     Rule(every_depth_is_taken, "networks are trained on 16-bit and floating-point images too", slow=True),
-    Rule(what_is_no_network_is_refused, "users have to know which file is broken"),
+    Rule(what_is_not_a_network_is_refused, "users have to know which file is broken"),
 )

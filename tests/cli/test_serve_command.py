@@ -64,7 +64,7 @@ def text_of(file):
 
 
 def answers(client, path, text):
-    """Whether a server is there and what it answers has a text."""
+    """Whether a server is there and what it answers contains a string."""
     try:
         return text in client.ask("GET", path).body
     except OSError:

@@ -81,7 +81,7 @@ def test_its_program_predicts_the_same_masks(tmp_path, case):
 
 
 def test_classes_that_overlap_and_a_zip(tmp_path, plugin, installed):
-    installed(*plugged.builtin(), plugin(exported.LAYERS, distribution="segreg-layers"))
+    installed(*plugged.builtin(), plugin(tiny_runs.LAYERS, distribution="segreg-layers"))
     run = tiny_runs.run(
         tmp_path,
         "loss=bce",

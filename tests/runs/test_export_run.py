@@ -16,7 +16,7 @@ import exported as tiny
 import plugged
 import segreg
 import tiny_runs
-from exported import LAYERS, RECIPE, SYNTHETIC, folder_run
+from exported import RECIPE, SYNTHETIC, folder_run
 from segreg.deployment.proof import BOUNDS, MetricDifference, Proof, problems
 from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig
@@ -81,7 +81,7 @@ def test_onnx_predicts_what_the_run_does(tmp_path, case):
 
 
 def test_classes_that_overlap_and_labels(tmp_path, plugin, installed):
-    installed(*plugged.builtin(), plugin(LAYERS, distribution="segreg-layers"))
+    installed(*plugged.builtin(), plugin(tiny_runs.LAYERS, distribution="segreg-layers"))
     text = RECIPE.replace(SYNTHETIC, "layers")
     run = tiny_runs.run(tmp_path, "loss=bce", "augment=[]", "input.size=[36,36]", text=text)
     exported = segreg.export(run, labels=True)

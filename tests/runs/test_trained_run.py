@@ -402,42 +402,9 @@ def test_weights_of_another_network_are_reported(finished, tmp_path):
         segreg.load_run(copy).model()
 
 
-MULTILABEL = """
-import numpy as np
-from pathlib import Path
-from segreg import Dataset, Entry, Sample, Task, hookimpl
-
-def layers(*, count: int = 16):
-    \"\"\"Images of two overlapping bars.
-
-    Args:
-        count: how many.
-    \"\"\"
-    def place(sample):
-        return 4 + int(sample.id) % 20
-    def read_image(sample):
-        image = np.zeros((36, 36, 3), np.uint8)
-        image[place(sample) : place(sample) + 10, :, 0] = 200
-        image[:, place(sample) : place(sample) + 10, 1] = 200
-        return image
-    def read_mask(sample):
-        mask = np.zeros((2, 36, 36), np.uint8)
-        mask[0, place(sample) : place(sample) + 10] = 1
-        mask[1, :, place(sample) : place(sample) + 10] = 1
-        mask[:, :2] = 255
-        return mask
-    samples = [Sample(str(number), Path(f"{number}"), Path(f"{number}")) for number in range(count)]
-    return Dataset(Task(("row", "column"), "multilabel"), samples, read_image, read_mask)
-
-@hookimpl
-def segreg_entries():
-    return [Entry("dataset", "layers", layers)]
-"""
-
-
 def test_multilabel_predicts_a_layer_for_each_class(tmp_path, plugin, installed):
     """From a data set that is not a files and comes from another package."""
-    installed(*plugged.builtin(), plugin(MULTILABEL, distribution="segreg-layers"))
+    installed(*plugged.builtin(), plugin(tiny_runs.LAYERS, distribution="segreg-layers"))
     text = tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", "layers")
     run = tiny_runs.run(tmp_path, "loss=bce", "augment=[]", "evaluate.resolution=original", text=text)
     assert run.task.mode == "multilabel"

@@ -41,7 +41,7 @@ EXPORTERS = [
     (Shifted, "files_predict_what_the_network_does", "its values differ from the network's by 1"),
     (FloatLabels, "labels_are_labels", "it gives float32 [1, 16, 16]; uint8 [1, 16, 16] was expected"),
     (BytesOnly, "every_depth_is_taken", "predicting 1 images of torch.uint16, it raises"),
-    (Careless, "what_is_no_network_is_refused", "a damaged file is loaded"),
+    (Careless, "what_is_not_a_network_is_refused", "a damaged file is loaded"),
 ]
 
 

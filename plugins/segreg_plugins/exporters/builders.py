@@ -19,7 +19,7 @@ def onnx(*, opset: Annotated[int, Interval(ge=18, le=23)] = 18) -> Exporter:
     Args:
         opset: version of ONNX's operators, 18 to 23; older runtimes know older ones.
     """
-    _need("export", "onnx", "onnxruntime", "onnxscript")
+    need("export", "onnx", "onnxruntime", "onnxscript")
     from segreg_plugins.exporters.onnx_file import OnnxExporter
 
     return OnnxExporter(opset)
@@ -27,7 +27,7 @@ def onnx(*, opset: Annotated[int, Interval(ge=18, le=23)] = 18) -> Exporter:
 
 def openvino() -> Exporter:
     """OpenVINO, Intel's runtime for CPUs; int8 by NNCF with accuracy control; needs the extra `openvino`."""
-    _need("openvino", "openvino")
+    need("openvino", "openvino")
     from segreg_plugins.exporters.openvino_file import OpenvinoExporter
 
     return OpenvinoExporter()
@@ -40,7 +40,7 @@ def torch() -> Exporter:
     return TorchExporter()
 
 
-def _need(extra: str, *packages: str) -> None:
+def need(extra: str, *packages: str) -> None:
     """Refuse to go on without the packages of an extra.
 
     Raises:

@@ -1,4 +1,4 @@
-"""OpenVINO: converted from ONNX, or from the traced program, and run on the CPU; int8 by NNCF."""
+"""OpenVINO: converted from the traced program, and run on the CPU; int8 by NNCF."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 
 from segreg.errors import SegregError
 from segreg.registry.protocols import Calibration, Exporter
+from segreg_plugins.exporters.builders import need
 from segreg_plugins.exporters.failures import named
 
 NOTES = "segreg"
@@ -99,12 +100,10 @@ def _quantized(model: Any, calibration: Calibration) -> Any:
     Raises:
         SegregError: NNCF is not installed.
     """
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            import nncf
-            from nncf.common.logging.logger import set_log_level
-    except ModuleNotFoundError:
-        raise SegregError("nncf is not installed", hint='pip install "segreg-toolkit[openvino]"') from None
+    need("openvino", "nncf")
+    with warnings.catch_warnings(action="ignore"):
+        import nncf
+        from nncf.common.logging.logger import set_log_level
 
     def score(compiled: Any, _: Any) -> tuple[float, list[float]]:
         found = list(calibration.score(lambda images: np.array(compiled(images)[0])))
