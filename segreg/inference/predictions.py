@@ -25,6 +25,7 @@ from segreg.inference.predictor import (
     common_threshold,
     predict,
     prepare_image,
+    refuse_without_probabilities,
     takes_any_size,
 )
 from segreg.inference.rasters import read_raster
@@ -98,6 +99,8 @@ def predict_files(
     import torch
 
     threshold = common_threshold(predictors, threshold)
+    if "probabilities" in outputs.kinds:
+        refuse_without_probabilities(predictors)
     for predictor in predictors:
         check_tile(predictor.model, config, predictor.name)
     _refuse_to_replace_inputs(images, outputs)

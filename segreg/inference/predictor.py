@@ -130,6 +130,23 @@ class Predictor:
     config: InferenceConfig = InferenceConfig()
     bands: tuple[int | str, ...] | None = None
 
+    @property
+    def returns_labels(self) -> bool:
+        """Whether the network is an exported one that returns labels, so that probabilities are 0 and 1 alone."""
+        return bool(getattr(self.model, "returns_labels", False))
+
+    def refuse_other_threshold(self) -> None:
+        """Refuse a threshold that would have no effect.
+
+        Raises:
+            SegregError: the network returns labels.
+        """
+        if self.returns_labels:
+            raise SegregError(
+                f"{self.name} returns labels, of probability {self.threshold:g} and more",
+                hint="leave out the threshold, or export the run without --labels",
+            )
+
     def logits(self, images: Tensor) -> Tensor:
         """Return float32 logits `[B, K, H, W]` on the device, for a batch's images `[B, C, H, W]`, as in scoring."""
         from segreg.models.segmenter import predict_logits
@@ -208,7 +225,8 @@ def common_threshold(predictors: Sequence[Predictor], threshold: float | None) -
     """Return the threshold that holds for networks whose probabilities are averaged.
 
     Raises:
-        SegregError: their classes differ, or they differ in their thresholds and none was given.
+        SegregError: their classes differ, or they differ in their thresholds and none was given, or another one was
+            given than that by which a network makes the labels that it returns.
     """
     first = predictors[0]
     for other in predictors[1:]:
@@ -221,11 +239,26 @@ def common_threshold(predictors: Sequence[Predictor], threshold: float | None) -
     if threshold is not None:
         if not 0 <= threshold <= 1:
             raise SegregError(f"the threshold must be from 0 to 1, not {threshold:g}")
+        for predictor in predictors:
+            if first.task.mode != "multiclass" and threshold != predictor.threshold:
+                predictor.refuse_other_threshold()
         return threshold
     if first.task.mode != "multiclass" and len({predictor.threshold for predictor in predictors}) > 1:
         thresholds = ", ".join(f"{predictor.name} has {predictor.threshold:g}" for predictor in predictors)
         raise SegregError(f"the thresholds of these runs differ: {thresholds}", hint="give a threshold for all of them")
     return first.threshold
+
+
+def refuse_without_probabilities(predictors: Sequence[Predictor]) -> None:
+    """Refuse to give out probabilities of networks that return labels.
+
+    Raises:
+        SegregError: there is one.
+    """
+    if names := [predictor.name for predictor in predictors if predictor.returns_labels]:
+        raise SegregError(
+            f"{names[0]} returns labels, and has no probabilities", hint="export the run without --labels"
+        )
 
 
 def common_config(predictors: Sequence[Predictor], **given: Any) -> InferenceConfig:
@@ -436,6 +469,7 @@ def predict_probabilities(
     """
     import numpy as np
 
+    refuse_without_probabilities(predictors)
     probabilities = np.empty((predictors[0].task.channels, *image.size), np.float32)
     for _, strips in predict(predictors, [image], config, threshold=predictors[0].threshold):
         for strip in strips:

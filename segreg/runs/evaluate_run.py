@@ -117,12 +117,8 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         verify(run.model(request.weights), image_size=recipe.input.size, in_channels=recipe.input.channels)
     predictor = dataclasses.replace(predictor, input=recipe.input, config=InferenceConfig.of(recipe.evaluate))
     given = request.threshold is not None or _names(request.overrides, "evaluate.threshold")
-    if given and run.task.mode == "multiclass":
-        raise SegregError(
-            f"{run.directory.path} tells {len(run.task.classes)} classes apart that exclude each other: the one with "
-            "the largest probability is predicted, and no threshold takes part",
-            hint="leave out the threshold",
-        )
+    if given:
+        _check_takes_threshold(run, predictor)
     data, split = request.data, request.split
     chosen = of_own_split(run, split) if data is None else _of_other_data(run, data, split, progress)
     if chosen.indices and all(chosen.dataset.samples[index].mask is None for index in chosen.indices):
@@ -156,7 +152,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         for warning in verdict.warnings():
             progress.say(f"warning    {warning}")
     evaluator = Evaluator.of(recipe, predictor, chosen.dataset, prepared)
-    _refuse_of_labels(evaluator, given=given)
+    _refuse_metrics_of_probabilities(evaluator)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -201,21 +197,29 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     return evaluation, out
 
 
-def _refuse_of_labels(evaluator: Evaluator, *, given: bool) -> None:
-    """Refuse a threshold, and metrics of probabilities, for an exported network that returns labels.
+def _check_takes_threshold(run: Run, predictor: Predictor) -> None:
+    """Refuse a threshold where none takes part.
 
     Raises:
-        SegregError: they have no meaning there.
+        SegregError: the classes exclude each other, or the network returns labels.
+    """
+    if run.task.mode == "multiclass":
+        raise SegregError(
+            f"{run.directory.path} tells {len(run.task.classes)} classes apart that exclude each other: the one with "
+            "the largest probability is predicted, and no threshold takes part",
+            hint="leave out the threshold",
+        )
+    predictor.refuse_other_threshold()
+
+
+def _refuse_metrics_of_probabilities(evaluator: Evaluator) -> None:
+    """Refuse them for an exported network that returns labels.
+
+    Raises:
+        SegregError: there is one.
     """
     predictor, metrics = evaluator.predictor, evaluator.metrics
-    if not getattr(predictor.model, "returns_labels", False):
-        return
-    if given:
-        raise SegregError(
-            f"{predictor.name} returns labels, of probability {predictor.threshold:g} and more",
-            hint="leave out the threshold, or export the run without --labels",
-        )
-    if names := of_probabilities(metrics):
+    if predictor.returns_labels and (names := of_probabilities(metrics)):
         others = [name for name in metrics if name not in names] or ["iou"]
         raise SegregError(
             f"{listed(names)} of the recipe need probabilities, and {predictor.name} returns labels",

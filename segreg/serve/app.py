@@ -27,7 +27,7 @@ from segreg.errors import did_you_mean, listed
 from segreg.inference.predictor import Predictor
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runtime.device import out_of_memory
-from segreg.serve.answers import MASK, MEDIA_TYPES, Form, encode, media_type, wanted_values
+from segreg.serve.answers import MASK, MEDIA_TYPES, PROBABILITIES, Form, encode, media_type, wanted_values
 from segreg.serve.limits import Limits
 from segreg.serve.uploads import FIELD, open_image, read_upload
 from segreg.serve.worker import Job, Worker
@@ -78,7 +78,7 @@ class ServedModel:
             "classes": [
                 {"name": name, "colour": "#{:02x}{:02x}{:02x}".format(*colours[name])} for name in task.classes
             ],
-            "threshold": None if task.mode == "multiclass" else one.threshold,
+            "threshold": None if task.mode == "multiclass" or one.returns_labels else one.threshold,
             "channels": one.input.channels,
             "device": str(one.device),
             "precision": one.precision.name,
@@ -130,6 +130,8 @@ class Service:
         media = media_type(request.headers.get("accept", MASK))
         predictor = self._model(model).predictor
         layer = _layer(predictor, label)
+        if predictor.returns_labels and (threshold is not None or media == PROBABILITIES):
+            raise HTTPException(422, "this network returns labels: it has no probabilities and no other threshold")
         with self._place():
             try:
                 async with asyncio.timeout(self.limits.deadline_seconds):

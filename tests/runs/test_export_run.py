@@ -94,8 +94,18 @@ def test_classes_that_overlap_and_labels(tmp_path, plugin, installed):
     assert 0 < exported.predict(image).mean() < 1
     with pytest.raises(SegregError, match=r"roc_auc.* need probabilities.*(?s:.*)evaluate.metrics=\[iou\]"):
         segreg.evaluate(exported, ["evaluate.metrics=[iou, roc_auc]"])
-    with pytest.raises(SegregError, match="returns labels, of probability"):
-        segreg.evaluate(exported, threshold=0.3)
+    for threshold in (0.3, "best"):
+        with pytest.raises(SegregError, match=r"returns labels, of probability 0\.5 and more"):
+            segreg.evaluate(exported, threshold=threshold)
+    with pytest.raises(SegregError, match=r"returns labels, of probability 0\.5 and more"):
+        exported.predict(image, threshold=0.3)
+    np.testing.assert_array_equal(exported.predict(image, threshold=0.5), run.predict(image))
+    with pytest.raises(SegregError, match="has no probabilities"):
+        exported.probabilities(image)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    with pytest.raises(SegregError, match="has no probabilities"):
+        segreg.predict(exported, tmp_path / "photo.png", out=tmp_path / "predicted", kinds=["probabilities"])
+    assert not (tmp_path / "predicted" / "masks").exists()
 
 
 def test_a_file_explains_itself(finished, tmp_path):

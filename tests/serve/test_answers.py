@@ -224,3 +224,16 @@ def test_requests_are_counted_for_prometheus(networks):
     assert rows['segreg_request_seconds_bucket{le="+Inf"}'] == rows["segreg_request_seconds_count"] == "3"
     assert (rows["segreg_images_total"], rows["segreg_batches_total"]) == ("2", "2")
     assert (rows["segreg_requests_in_progress"], rows["segreg_ready"]) == ("0", "1")
+
+
+def test_networks_that_return_labels_have_no_probabilities_and_no_other_threshold():
+    of_labels = predictor(BINARY, name="a/labels")
+    of_labels.model.returns_labels = True
+    with serving(of_labels) as asked:
+        (model,) = asked.ask("GET", "/models").json
+        assert model["threshold"] is None
+        image = encoded(drawn(30, 41))
+        assert asked.predict(image).status == 200
+        for answer in (asked.predict(image, "threshold=0.7"), asked.predict(image, Accept="application/x-npy")):
+            assert answer.status == 422
+            assert "returns labels" in answer.error
