@@ -398,16 +398,7 @@ class _Check:
                 self.wrong(f'the metric "{name}" is given twice', ("evaluate", "metrics", number))
         split, size, train = found["split"], found["input"], found["train"]
         if split is not None:
-            if split.val + split.test >= 1 and split.method in ("auto", "random"):
-                message = (
-                    f"val and test are shares of all samples: {split.val:g} and {split.test:g} leave none to train"
-                )
-                self.wrong(f'in the section "split", {message}', ("split",))
-            if split.stratify and split.method not in ("auto", "random"):
-                message = f'"stratify" goes with method: random; split.method is {split.method}'
-                self.wrong(f'in the section "split", {message}', ("split", "stratify"))
-            if split.method == "lists" and not {"train", "val"} <= set(split.lists):
-                self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
+            self.split(split.complete())
         if train is not None and train.batch_size == "auto" and train.accumulate > 1:
             hint = "set effective_batch_size to the images of a step, and leave accumulate out"
             self.wrong(
@@ -419,6 +410,28 @@ class _Check:
         self.crops(size, found["crop"], found["evaluate"])
         if size is not None:
             self.values(size)
+
+    def split(self, split: Split) -> None:
+        """Check the section split, of which nothing is null that says something."""
+        drawn = split.method in ("auto", "random")
+        if drawn and split.val + (split.test or 0.0) >= 1:
+            message = f"val and test are shares of all samples: {split.val:g} and {split.test:g} leave none to train"
+            self.wrong(f'in the section "split", {message}', ("split",))
+        if split.stratify and not drawn and split.method != "folds":
+            message = f'"stratify" goes with method: random; split.method is {split.method}'
+            self.wrong(f'in the section "split", {message}', ("split", "stratify"))
+        listed = split.method == "lists" or (split.method == "folds" and split.lists)
+        if listed and not {"train", "val"} <= set(split.lists):
+            self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
+        for name in ("folds", "fold") if split.method != "folds" else ():
+            if getattr(split, name) is not None:
+                message = f'"{name}" goes with method: folds; split.method is {split.method}'
+                self.wrong(f'in the section "split", {message}', ("split", name), at_key=True)
+        if split.method == "folds" and split.folds is not None and not (split.fold or 0) < split.folds:
+            message = f"there are {split.folds} folds, numbered from 0, and no fold {split.fold}"
+            self.wrong(f'in the section "split", {message}', ("split", "fold"))
+        if split.method == "folds" and split.test == 1:
+            self.wrong('in the section "split", the test takes all samples', ("split", "test"))
 
     def values(self, size: Input) -> None:
         """Check the settings of which values the network gets."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +15,7 @@ from segreg.settings import Fraction, NonNegativeInt, PositiveFloat
 Side = Annotated[int, Interval(ge=1, le=16_384)]
 Channels = Annotated[int, Interval(ge=1, le=4_096)]
 Count = Annotated[int, Interval(ge=1, le=1_000_000)]
+Folds = Annotated[int, Interval(ge=2, le=1_000)]
 CountOrNone = Annotated[int, Interval(ge=0, le=1_000_000)]
 Workers = Annotated[int, Interval(ge=0, le=1_024)]
 Overlays = Annotated[int, Interval(ge=0, le=10_000)]
@@ -29,21 +30,33 @@ class Split:
     Args:
         method: `dataset` takes the dataset's own split, `random` draws one, `lists` reads `lists`, and `auto` takes
             the dataset's own where it has one and draws one otherwise. `train_test_split` draws the samples that
-            scikit-learn's function of that name draws, called for the test and then for val.
+            scikit-learn's function of that name draws, called for the test and then for val. `folds` deals all samples
+            but those of the test into folds, of which one is val and the others are train.
         val: share of all samples for validation, where the split is drawn; with `train_test_split` the share of what
-            the test leaves.
-        test: share of all samples for the test, where the split is drawn.
+            the test leaves. With `folds` it says nothing.
+        test: share of all samples for the test, where the split is drawn; null is 0.15, and 0 with `folds`.
         seed: seed of the drawing. It is not the recipe's seed, so that runs with several seeds share one split.
-        stratify: whether each split drawn gets its share of the images that show each class, rare classes first.
+        stratify: whether each split or fold drawn gets its share of the images that show each class, rare classes
+            first.
+        folds: number of folds with `folds`; null is 5.
+        fold: which of them is val, from 0; null is 0.
         lists: for each of train, val and test a text file with one sample id a line.
     """
 
-    method: Literal["auto", "dataset", "random", "lists", "train_test_split"] = "auto"
+    method: Literal["auto", "dataset", "random", "lists", "train_test_split", "folds"] = "auto"
     val: Fraction = 0.15
-    test: Fraction = 0.15
+    test: Fraction | None = None
     seed: NonNegativeInt = 0
     stratify: bool = False
+    folds: Folds | None = None
+    fold: NonNegativeInt | None = None
     lists: Mapping[Literal["train", "val", "test"], Path] = field(default_factory=dict)
+
+    def complete(self) -> Split:
+        """Return it with what null stands for."""
+        if self.method != "folds":
+            return replace(self, test=0.15 if self.test is None else self.test)
+        return replace(self, test=self.test or 0.0, folds=self.folds or 5, fold=self.fold or 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from segreg.config.sections import Split
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Name = TypeVar("Name", bound=Hashable)
 SplitName = Literal["train", "val", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 
@@ -34,6 +36,9 @@ def divide(
       Samples that no list names are left out. Without a list for test there is no test.
     * `train_test_split` draws what scikit-learn's function of that name draws, called twice with the seed: `test` of
       all samples, then `val` of what is left. It depends on the samples' order and knows no groups.
+    * `folds` deals the samples that are not kept for the test into folds of about one size, as `_stratified` does, by
+      the same hash as `random`: val is one fold, train the others. The test is the data set's own, or that of the
+      lists, or drawn as `random` draws it where it has a share.
     * `auto` is `dataset` where the samples name their splits and `random` where they don't. A val or test that the data
       set does not have is drawn from its train, as `random` draws.
 
@@ -47,15 +52,18 @@ def divide(
     Raises:
         SegregError: train or val is empty, or test though its share is not 0; a sample or a group is in two splits;
             two samples have one id; a list can't be read or names an unknown id; a sample has no split of its own;
-            there are groups, and `train_test_split` was to draw; there is nothing to draw, and `stratify` is set.
+            there are groups, and `train_test_split` was to draw; there is nothing to draw, and `stratify` is set;
+            there is no such fold, or there are more folds than groups.
     """
-    samples = dataset.samples
+    samples, settings = dataset.samples, settings.complete()
     _refuse_double_ids(samples)
     own = any(sample.split is not None for sample in samples)
     if settings.method == "lists":
         splits = _listed(samples, settings.lists)
     elif settings.method == "train_test_split":
         splits = _as_scikit_learn(samples, settings)
+    elif settings.method == "folds":
+        splits = _fold(samples, settings, present)
     elif settings.method == "dataset" or (settings.method == "auto" and own):
         splits = _own(samples)
         if settings.method == "auto" and splits["train"]:
@@ -85,14 +93,10 @@ def _completed(
     present: Callable[[], NDArray[np.bool_]] | None,
 ) -> dict[SplitName, list[int]]:
     """Return the splits with test and val, where they are empty, drawn from train."""
-    # No sample's id can pass for a group's name: they begin differently.
-    groups: dict[str, list[int]] = defaultdict(list)
-    for index in splits["train"]:
-        sample = samples[index]
-        groups[f"sample {sample.id}" if sample.group is None else f"group {sample.group}"].append(index)
+    groups = _groups(samples, splits["train"])
     left = drawn(groups, settings.seed)
     complete = {split: list(splits[split]) for split in SPLITS}
-    shares: tuple[tuple[SplitName, float], ...] = (("test", settings.test), ("val", settings.val))
+    shares = _shares(settings)
     if settings.stratify:
         wanted = {split: max(1.0, share * len(samples)) for split, share in shares if share and not complete[split]}
         if not wanted:
@@ -113,9 +117,57 @@ def _completed(
     return complete
 
 
-def _stratified(
-    groups: Sequence[Sequence[int]], wanted: Mapping[SplitName, float], present: NDArray[np.bool_], seed: int
+def _shares(settings: Split) -> tuple[tuple[SplitName, float], ...]:
+    return ("test", settings.test or 0.0), ("val", settings.val)
+
+
+def _groups(samples: Sequence[Sample], indices: Iterable[int]) -> dict[str, list[int]]:
+    """Return the samples of each group; one without a group is one by itself."""
+    # No sample's id can pass for a group's name: they begin differently.
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index in indices:
+        sample = samples[index]
+        groups[f"sample {sample.id}" if sample.group is None else f"group {sample.group}"].append(index)
+    return groups
+
+
+def _fold(
+    samples: Sequence[Sample], settings: Split, present: Callable[[], NDArray[np.bool_]] | None
 ) -> dict[SplitName, list[int]]:
+    """Return one fold as val, the others as train, and the test that was held out before."""
+    import numpy as np
+
+    folds, fold = settings.folds or 0, settings.fold or 0
+    if fold >= folds:
+        raise SegregError(f"split.fold: there are {folds} folds, numbered from 0, and no fold {fold}")
+    splits: dict[SplitName, list[int]] = {"train": list(range(len(samples))), "val": [], "test": []}
+    if settings.lists:
+        splits = _listed(samples, settings.lists)
+    elif any(sample.split is not None for sample in samples):
+        splits = _own(samples)
+    _refuse_divided_groups(samples, {"train": [*splits["train"], *splits["val"]], "val": [], "test": splits["test"]})
+    test, left = splits["test"], [*splits["train"], *splits["val"]]
+    if settings.test and not test:
+        held = _completed(samples, {"train": left, "val": [], "test": []}, replace(settings, val=0.0), present)
+        test, left = held["test"], held["train"]
+    groups = _groups(samples, left)
+    if len(groups) < folds:
+        of = "groups" if len(groups) < len(left) else "samples"
+        raise SegregError(
+            f"split.folds: {folds} folds can't be dealt from {len(groups)} {of}", hint="each fold needs one at least"
+        )
+    if settings.stratify and present is None:
+        raise ValueError("stratified folds need to know which labels are present")
+    shown = present() if settings.stratify and present else np.zeros((len(samples), 0), bool)
+    ordered = [groups[name] for name in drawn(groups, settings.seed)]
+    dealt = _stratified(ordered, dict.fromkeys(range(folds), len(left) / folds), shown, settings.seed)
+    return {"train": [index for number in range(folds) if number != fold for index in dealt[number]],
+            "val": dealt[fold], "test": test}  # fmt: skip
+
+
+def _stratified(
+    groups: Sequence[Sequence[int]], wanted: Mapping[Name, float], present: NDArray[np.bool_], seed: int
+) -> dict[Name, list[int]]:
     """Return each split's samples, by iterative stratification.
 
     The groups of the label that the fewest images show are dealt out first, each to the split that lacks that label
@@ -127,7 +179,7 @@ def _stratified(
 
     Args:
         groups: indices of each group's samples, in the order in which they are drawn.
-        wanted: images of each split.
+        wanted: images of each split, or of each fold.
         present: which labels each sample shows, bool `[N, L]`.
         seed: of the drawing.
     """
@@ -184,8 +236,7 @@ def _as_scikit_learn(samples: Sequence[Sample], settings: Split) -> dict[SplitNa
             hint="split.method: random draws whole groups",
         )
     splits: dict[SplitName, list[int]] = {"train": list(range(len(samples))), "val": [], "test": []}
-    shares: tuple[tuple[SplitName, float], ...] = (("test", settings.test), ("val", settings.val))
-    for split, share in shares:
+    for split, share in _shares(settings):
         left = splits["train"]
         count = math.ceil(share * len(left))
         order = np.random.RandomState(settings.seed).permutation(len(left)) if count else range(len(left))
@@ -281,7 +332,7 @@ def _refuse_empty(splits: Mapping[SplitName, list[int]], settings: Split, count:
     for split in SPLITS:
         if splits[split]:
             continue
-        if split == "test" and ("test" not in settings.lists if settings.method == "lists" else settings.test == 0):
+        if split == "test" and ("test" not in settings.lists if settings.method == "lists" else not settings.test):
             continue
         hints = {
             "dataset": f"the data set itself has no {split}; split.method: auto draws val and test from its train"

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import random
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -298,3 +299,96 @@ def test_a_label_in_one_image_and_images_without_labels_are_dealt_out_too(memory
     assert {split: len(indices) for split, indices in splits.items()} == {"train": 6, "val": 2, "test": 2}
     splits = divide(memory(3), Split(stratify=True), lambda: np.ones((3, 1), bool))
     assert {split: len(indices) for split, indices in splits.items()} == {"train": 1, "val": 1, "test": 1}
+
+
+# folds
+
+
+def dealt(dataset, present=None, **settings):
+    """Every fold's val, the trains and tests checked."""
+    count = settings.get("folds", 5)
+    found = [divide(dataset, Split(method="folds", fold=fold, **settings), present) for fold in range(count)]
+    test = found[0]["test"]
+    every = sorted(index for splits in found for index in splits["val"])
+    for splits in found:
+        assert splits["test"] == test
+        assert splits["train"] == [index for index in every if index not in set(splits["val"])]
+    assert sorted([*every, *test]) == sorted(set(every) | set(test)), "each sample once"
+    return [splits["val"] for splits in found], test
+
+
+def test_each_sample_is_in_one_fold_of_about_one_size(memory):
+    vals, test = dealt(memory(53))
+    assert test == []
+    assert sorted(chain(*vals)) == list(range(53))
+    assert sorted(map(len, vals)) == [10, 10, 11, 11, 11]
+    vals, _ = dealt(memory(3), folds=3)
+    assert sorted(map(len, vals)) == [1, 1, 1]
+
+
+def test_folds_depend_on_the_seed_and_on_nothing_else(memory):
+    dataset = memory(12)
+    vals, _ = dealt(dataset, folds=3)
+    assert vals == FIRST_FOLDS  # for ever, as published ones must not change
+    assert dealt(dataset, folds=3, seed=1)[0] != vals
+    other = shuffled(dataset)
+    assert [{other.samples[i].id for i in val} for val in dealt(other, folds=3)[0]] == [
+        {dataset.samples[i].id for i in val} for val in vals
+    ]
+
+
+FIRST_FOLDS = [[6, 8, 9, 11], [0, 2, 3, 7], [1, 4, 5, 10]]
+
+
+def test_a_test_is_held_out_before_folds_are_dealt(memory):
+    vals, test = dealt(memory(60), test=0.2)
+    assert test == divide(memory(60), Split(method="random", test=0.2))["test"]
+    assert sorted(map(len, vals)) == [9, 9, 10, 10, 10]
+    own = memory(30, splits=["train"] * 15 + ["val"] * 5 + ["test"] * 10)
+    assert dealt(own)[1] == dealt(own, test=0.2)[1] == list(range(20, 30))
+    assert dealt(own)[0] == dealt(memory(20))[0], "its train and val are dealt together"
+
+
+def test_folds_of_lists(memory, lists):
+    named = lists(train="s000\ns001\ns002", val="s003\ns004", test="s005").lists
+    vals, test = dealt(memory(9), lists=named)
+    assert sorted(map(len, vals)) == [1, 1, 1, 1, 1]
+    assert sorted(chain(*vals)) == [0, 1, 2, 3, 4]
+    assert test == [5]
+
+
+def test_folds_keep_groups_whole(memory):
+    sizes = np.random.default_rng(5).integers(1, 9, 40)
+    groups = [f"patient {number}" for number, size in enumerate(sizes) for _ in range(size)]
+    vals, test = dealt(memory(len(groups), groups=groups), test=0.1)
+    held = [{groups[i] for i in indices} for indices in (*vals, test)]
+    assert sum(map(len, held)) == len(set(groups))
+    assert max(map(len, vals)) - min(map(len, vals)) <= 1, "large groups first, then small ones even it out"
+    vals, _ = dealt(memory(12, groups=["big"] * 10 + ["a", "b"]), folds=3)
+    assert sorted(map(len, vals)) == [1, 1, 10]
+
+
+def test_stratified_folds_have_each_class_in_its_share(memory):
+    dataset, present = scattered(memory)
+    for test in (0.0, 0.1):
+        vals, _ = dealt(dataset, lambda: present, stratify=True, test=test)
+        of_fold = np.array([present[val].sum(axis=0) for val in vals])
+        assert of_fold[:, 3].max() - of_fold[:, 3].min() <= (0 if not test else 1), "20 images, or 18, show the rarest"
+        assert (of_fold.max(axis=0) - of_fold.min(axis=0)).max() <= 2
+    other = shuffled(dataset)
+    order = [int(sample.id[1:]) for sample in other.samples]
+    again = dealt(other, lambda: present[order], stratify=True)[0]
+    first = dealt(dataset, lambda: present, stratify=True)[0]
+    assert [{order[i] for i in val} for val in again] == list(map(set, first))
+
+
+def test_folds_that_cannot_be_are_refused(memory):
+    with pytest.raises(SegregError, match="there are 5 folds, numbered from 0, and no fold 5"):
+        divide(memory(9), Split(method="folds", fold=5))
+    with pytest.raises(SegregError, match="5 folds can't be dealt from 4 samples"):
+        divide(memory(4), Split(method="folds"))
+    with pytest.raises(SegregError, match="5 folds can't be dealt from 2 groups"):
+        divide(memory(9, groups=["a", "b", "a", "b", "a", "b", "a", "b", "a"]), Split(method="folds"))
+    divided = memory(9, groups=["a"] * 9, splits=["train"] * 8 + ["test"])
+    with pytest.raises(SegregError, match='group "a" is in two splits: "s000" in train and "s008" in test'):
+        divide(divided, Split(method="folds", folds=2))

@@ -393,6 +393,22 @@ error: recipe.yaml:7:3: "split.lists" must name a file for train and one for val
         id="lists without files",
     ),
     pytest.param(
+        "split: {val: 0.2, test: 0.2}",
+        "split: {method: folds, folds: 4, fold: 4}",
+        """
+error: recipe.yaml:6:40: in the section "split", there are 4 folds, numbered from 0, and no fold 4
+""",
+        id="a fold beyond the last",
+    ),
+    pytest.param(
+        "split: {val: 0.2, test: 0.2}",
+        "split: {val: 0.2, fold: 1}",
+        """
+error: recipe.yaml:6:19: in the section "split", "fold" goes with method: folds; split.method is auto
+""",
+        id="a fold of a split without folds",
+    ),
+    pytest.param(
         "size: [64, 64]",
         "mean: [0.5, 0.5, 0.5]",
         """
