@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -109,14 +110,17 @@ def test_killed_before_the_first_step_it_begins_anew(finished, tmp_path, monkeyp
     def kill(*_, **__):
         raise Killed
 
-    copied = tmp_path / "copy"
+    copied, runs = tmp_path / "copy", tmp_path / "runs" / "tiny"
     monkeypatch.setattr("segreg.runs.run.fit", kill)
-    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # a killed process removes nothing
+    remove = shutil.rmtree
+    monkeypatch.setattr(
+        "shutil.rmtree", lambda path, **how: path.parent == runs or remove(path, **how)
+    )  # killed, it removes nothing
     with pytest.raises(Killed):
         tiny_runs.run(tmp_path)
     monkeypatch.undo()
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
-    (path,) = (tmp_path / "runs" / "tiny").iterdir()
+    (path,) = runs.iterdir()
     path.rename(copied)
     left = {file.name for file in copied.iterdir()}
     assert left == {".lock", "recipe.yaml", "resolved.yaml", "split.json", "environment.json"}
