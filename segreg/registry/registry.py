@@ -105,13 +105,18 @@ class Plugin:
     def digest(self) -> str:
         """Return a digest of the source files of the packages that its parts are defined in."""
         own = self.module.partition(":")[0]
-        modules = (own, *(getattr(offer.build, "__module__", "") for offer in self.parts))
+        modules = (own, *(_module_of(offer) for offer in self.parts))
         found = dict.fromkeys(self.source if self.source and one == own else source_digest(one) for one in modules)
         return (
             next(iter(found))
             if len(found) == 1
             else hashlib.blake2b(" ".join(found).encode(), digest_size=16).hexdigest()
         )
+
+
+def _module_of(offer: Entry | Family) -> str:
+    """Return the module that a builder is defined in; empty where it has none, as in code that `exec` runs."""
+    return getattr(offer.build, "__module__", None) or ""
 
 
 def source_digest(module: str) -> str:
@@ -463,7 +468,7 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
 def _registered(offer: Entry | Family) -> Plugin:
     """Return the plugin that an entry registered in this process is."""
     source = hashlib.blake2b(local.text_of(offer).encode(), digest_size=16).hexdigest()
-    module, name = getattr(offer.build, "__module__", ""), f"{offer.kind}.{offer.name}"
+    module, name = _module_of(offer), f"{offer.kind}.{offer.name}"
     whole = hashlib.blake2b(f"{source} {source_digest(module)}".encode(), digest_size=16).hexdigest()
     return Plugin(name, module, local.REGISTERED, "in this process", parts=(offer,), source=whole)
 
