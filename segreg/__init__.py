@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         data_check,
         evaluate,
         export,
+        init,
         load_recipe,
         predict,
         report,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
         Encoder,
         Exporter,
         Loss,
+        Recognised,
         Sample,
         Schedule,
     )
@@ -56,7 +58,7 @@ __version__: str
 _NAMES = {
     "segreg.api": (
         "Evaluation", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
-        "data_check", "evaluate", "export", "load_recipe", "predict", "report", "resume", "run_recipe",
+        "data_check", "evaluate", "export", "init", "load_recipe", "predict", "report", "resume", "run_recipe",
     ),
     "segreg.config.recipe": ("Recipe",),
     "segreg.errors": ("SegregError",),
@@ -64,7 +66,8 @@ _NAMES = {
     "segreg.registry.hooks": ("hookimpl",),
     "segreg.registry.local": ("register",),
     "segreg.registry.protocols": (
-        "KINDS", "Calibration", "Dataset", "Decoder", "Encoder", "Exporter", "Loss", "Sample", "Schedule",
+        "KINDS", "Calibration", "Dataset", "Decoder", "Encoder", "Exporter", "Loss", "Recognised", "Sample",
+        "Schedule",
     ),
     "segreg.runs.load": ("load_run",),
     "segreg.runs.trained_run": ("Run",),
@@ -74,9 +77,10 @@ _LAZY = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "IGNORE_INDEX", "KINDS", "Calibration", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation",
-    "Exporter", "Family", "Loss", "Recipe", "Run", "Sample", "Schedule", "SegregError", "Task", "__version__", "bench",
-    "build_loaders", "build_loss", "build_model", "build_part", "check", "compare", "data_check", "evaluate", "export",
-    "hookimpl", "load_recipe", "load_run", "predict", "register", "report", "resume", "run_recipe",
+    "Exporter", "Family", "Loss", "Recipe", "Recognised", "Run", "Sample", "Schedule", "SegregError", "Task",
+    "__version__", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
+    "data_check", "evaluate", "export", "hookimpl", "init", "load_recipe", "load_run", "predict", "register",
+    "report", "resume", "run_recipe",
 ]  # fmt: skip
 
 

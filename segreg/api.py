@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segreg.benchmark.comparison.record import Comparison
+    from segreg.data.init.rules import BudgetName
     from segreg.data.inspection import Report
     from segreg.data.python_data import PythonData
     from segreg.evaluation.conventions import Library
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from segreg.inference.predictor import InferenceConfig
     from segreg.inference.writer import Kind
     from segreg.models.segmenter import Segmenter
+    from segreg.runs.proposal import Proposal
     from segreg.runs.untrained import Loaders, RecipeLoss
     from segreg.runtime.device import PrecisionName
 
@@ -46,6 +48,37 @@ def load_recipe(file: Path | str, overrides: Overrides = ()) -> Recipe:
         SegregError: the file is not a recipe. What it names is checked when it runs.
     """
     return read_recipe(file, overrides)
+
+
+def init(
+    folder: Path | str,
+    overrides: Overrides = (),
+    *,
+    layout: str = "",
+    budget: BudgetName | None = None,
+    most: int = 1000,
+    progress: Mode = "quiet",
+) -> Proposal:
+    """Look at a folder of images and return a recipe for it, `recipe` and as commented YAML `text`; write nothing.
+
+    Args:
+        folder: the data.
+        overrides: what to change of the recipe; those of the dataset choose among several ways to read the folder.
+        layout: the dataset to read it with; empty for the one that recognises it.
+        budget: what the network may cost, "small", "medium" or "large"; None: small on a CPU, else medium.
+        most: images to read at most.
+        progress: as for `run_recipe`.
+
+    Raises:
+        SegregError: nothing reads the folder, or several datasets do, or its images can't be read.
+    """
+    from segreg.runs.proposal import propose
+    from segreg.runtime.progress import progress as shown
+
+    return propose(
+        Path(folder), load_registry(), layout=layout, overrides=overrides, budget=budget, most=most,
+        progress=shown(progress),
+    )  # fmt: skip
 
 
 def run_recipe(

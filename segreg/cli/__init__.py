@@ -18,6 +18,7 @@ from segreg.cli import (
     diff,
     evaluate,
     export,
+    init,
     listing,
     plugin,
     plugins,
@@ -48,7 +49,7 @@ COMMANDS = {
     module.NAME: Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
     for module in (
         run, evaluate, predict, serve, export, push, report, cite, profile, runs, diff, check, data, listing, show,
-        plugins, plugin, recipes, schema, cache,
+        plugins, plugin, recipes, init, schema, cache,
     )
 }  # fmt: skip
 """The commands that are always there. Others come from plugins; segreg's own `bench`, `compare` and `matrix` do."""
@@ -60,7 +61,7 @@ By its own rules it looks 300,000 times, while a thread that has been given work
 looking takes. On two cores with six other busy processes a small step took half as long so; alone it took as long."""
 
 GROUPS = {
-    "train": ("recipes", "check", "run", "profile"),
+    "train": ("init", "recipes", "check", "run", "profile"),
     "look": ("report", "predict", "evaluate", "runs"),
     "compare": ("bench", "compare", "diff", "matrix", "cite"),
     "use elsewhere": ("export", "serve", "push"),
@@ -70,6 +71,7 @@ GROUPS = {
 """What people do, with the commands for it; other plugins' commands are a group of their own."""
 
 EPILOG = """examples:
+  segreg init data/lesions
   segreg run recipes/isic_v3plus.yaml
   segreg run recipes/isic_v3plus.yaml train.epochs=3 encoder=timm/convnext_tiny
   segreg evaluate runs/isic_v3plus/2026-01-31_12-00-00 --split val

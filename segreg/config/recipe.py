@@ -268,7 +268,7 @@ def override_words(overrides: Overrides) -> list[str]:
             pairs += [(f"{key}.{below}", inside) for below, inside in value.items()]
         else:
             pairs.append((key, value))
-    return [f"{key}={_one_line(key, as_written(value))}" for key, value in pairs]
+    return [f"{key}={one_line(key, as_written(value))}" for key, value in pairs]
 
 
 def as_written(value: Any) -> Any:
@@ -282,7 +282,12 @@ def as_written(value: Any) -> Any:
     return value.item() if callable(getattr(value, "item", None)) and getattr(value, "shape", None) == () else value
 
 
-def _one_line(key: str, value: Any) -> str:
+def one_line(key: str, value: Any) -> str:
+    """Return a plain value as YAML on one line, as an override or a short setting has it.
+
+    Raises:
+        SegregError: a recipe can't hold it; the message names the key.
+    """
     if isinstance(value, str) and re.fullmatch(r"[A-Za-z_/][\w./@-]*", value) and plain_scalar(value) == value:
         return value
     try:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError, listed
-from segreg.registry.protocols import KINDS
+from segreg.registry.protocols import KINDS, Recognised
 from segreg.settings import Setting, check_default, documented_arguments, settings_of
 
 _TOLERANT: ContextVar[bool] = ContextVar("tolerant", default=False)
@@ -75,6 +76,8 @@ class Entry(_Offer):
         name: as recipes write it.
         build: the builder.
         paper: the source, for instance "arXiv:1802.02611".
+        recognise: of a dataset: returns the ways in which it can read a folder, for `segreg init`; none where it
+            can't. It looks at names, headers and a few files, because it is asked about any folder, of any size.
 
     Raises:
         SegregError: the builder does not keep to this; the message names its file and line.
@@ -84,6 +87,7 @@ class Entry(_Offer):
     name: str
     build: Callable[..., Any]
     paper: str = ""
+    recognise: Callable[[Path], Sequence[Recognised]] | None = None
     fault: str = field(default="", init=False, compare=False, repr=False)
     """Why it can't be used; empty where it can."""
 
@@ -91,6 +95,11 @@ class Entry(_Offer):
         _check_builder(self.kind, f"{self.kind} {self.name!r}", self.build, first=())
         if not isinstance(self.name, str) or not self.name or "@" in self.name or any(c.isspace() for c in self.name):
             raise SegregError(f"{where(self.build)}: {self.name!r} can't be a name: no blanks and no @ in names")
+        if self.recognise is not None and (self.kind != "dataset" or not callable(self.recognise)):
+            raise SegregError(
+                f"{where(self.build)}: {self.kind} {self.name!r} has recognise={self.recognise!r}",
+                hint="recognise is a function of a dataset, from a folder's path to a list of segreg.Recognised",
+            )
 
     @cached_property
     def settings(self) -> Mapping[str, Setting]:

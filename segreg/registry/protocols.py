@@ -249,6 +249,22 @@ class Objects:
 
 
 @dataclass(frozen=True)
+class Recognised:
+    """One way in which a dataset part can read a folder, as its entry's `recognise` returns it for `segreg init`.
+
+    Attributes:
+        settings: the recipe's section dataset without its name, as a recipe writes it: paths may be `Path`s.
+        because: what was seen, in a few words: "images and masks, 40 pairs by name, masks of 0 and 255".
+        instead_of: names of other dataset parts whose reading of the same files this one replaces, because it knows
+            more of them; such as a challenge's own file names against any two folders.
+    """
+
+    settings: Mapping[str, Any]
+    because: str
+    instead_of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Where samples are and how one is read. Splitting, resizing, caching and batching are segreg's.
 

@@ -8,9 +8,12 @@ from typing import Any, get_args
 
 import numpy as np
 
+from segreg.config.recipe import as_written
 from segreg.data.cache import mask_shape, wrong_labels
 from segreg.errors import SegregError, listed
+from segreg.registry.entry import Entry
 from segreg.registry.protocols import Dataset, Sample
+from segreg.settings import check_value
 from segreg.task import IGNORE_INDEX, Task
 from segreg.testing.check import Rule
 from segreg.testing.subject import Broken, NotChecked, Subject, doing, raised
@@ -153,6 +156,26 @@ def missing_data_is_named(subject: Subject) -> None:
         raise Broken("where its folder is missing, it says nothing")
 
 
+def recognise_is_careful(subject: Subject) -> None:
+    """Where it has `recognise`, that knows the author's folder by settings that fit, and claims no strange one."""
+    offer = subject.part.offer
+    if not isinstance(offer, Entry) or offer.recognise is None:
+        raise NotChecked("its entry has no recognise, so that `segreg init` does not know it")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "notes.txt").write_text("nothing of interest", encoding="utf-8")
+        if found := subject.part.recognise(Path(folder)):
+            raise Broken(f"it claims a folder that holds notes.txt alone: {found[0].because}", at=offer.recognise)
+    folders = [value for name in _paths(subject) if isinstance(value := subject.settings.get(name), Path)]
+    for place in (place for place in folders if place.is_dir() and subject.given):
+        for one in subject.part.recognise(place):
+            if not one.because:
+                raise Broken(f"it recognises {place} without a word of why", at=offer.recognise)
+            for name, value in one.settings.items():
+                if name not in subject.part.settings:
+                    raise Broken(f'it recognises {place} with "{name}", which is not a setting', at=offer.recognise)
+                check_value(subject.part.settings[name].hint, as_written(value))
+
+
 def _dataset(subject: Subject) -> Dataset:
     _needs_a_place(subject)
     dataset = subject.built()
@@ -197,5 +220,6 @@ RULES = (
     Rule(labels_are_of_the_task, "a label that is not a class trains something else, or ends the run"),
     Rule(reading_repeats, "images are cached, and a run is to be repeated"),
     Rule(splits_are_disjoint, "what was trained on must not be scored on"),
+    Rule(recognise_is_careful, "`segreg init` asks every dataset about any folder"),
     Rule(missing_data_is_named, "it is the first thing that a new user sees"),
 )

@@ -55,9 +55,8 @@ def test_it_is_free_again_afterwards(tmp_path):
 
 def test_what_the_dead_left_unfinished_is_removed(holder, tmp_path):
     mine, dead, other = (tmp_path / f".state.pt.{pid}-0.writing" for pid in (os.getpid(), holder.pid, "x"))
-    for folder in (mine, dead, other):
-        folder.mkdir()
-        (folder / ".tmp0a1b2c").touch()  # what safetensors makes beside the file it writes
+    for file in (mine, dead, other):
+        file.touch()
     holder.kill()
     holder.wait()
     with locked_folder(tmp_path, "run"):

@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from segreg.errors import Problem, SegregError
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import Task
+from segreg_plugins.datasets.listing import evenly, has, in_splits, listing
 from segreg_plugins.datasets.mask_files import read_colours
 from segreg_plugins.datasets.mask_values import Values, value_table
 from segreg_plugins.datasets.masks import read_image, read_index_mask, read_valued_mask
@@ -91,3 +92,26 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
         folders=folders,
         void="Void",
     )
+
+
+def recognise_camvid(root: Path) -> list[Recognised]:
+    """Return CamVid in one of its two layouts, where a few masks hold its values or colours and no others."""
+    colours = has(root, "train", "train_labels")
+    if not colours and not has(root, "train", "trainannot"):
+        return []
+    ending = "_labels" if colours else "annot"
+    masks = [root / f"train{ending}" / name for name in evenly(listing(root / f"train{ending}").images, 5)]
+    table = value_table(COLOURS, CLASSES)[1]
+    try:
+        for mask in masks:
+            sample = Sample("", mask, mask)
+            if colours:
+                read_valued_mask(sample, table=table, read=read_colours)
+            else:
+                read_index_mask(sample, classes=len(CLASSES), ignore=VOID)
+    except SegregError:
+        return []
+    splits = [split for split in ("train", "val", "test") if (root / f"{split}{ending}").is_dir()]
+    counts = in_splits([(split, len(listing(root / split).images)) for split in splits])
+    saw = f"{counts}, with masks in train{ending} that hold CamVid's {'colours' if colours else 'values 0 to 11'} alone"
+    return [Recognised({"root": root}, saw, instead_of=("folder",))] if masks else []

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segreg.errors import Problem, SegregError
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import IGNORE_INDEX, Task
+from segreg_plugins.datasets.listing import has, images_below, in_splits
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pairing import pairs_in
 from segreg_plugins.datasets.sources import found_root, source_error
@@ -96,3 +97,13 @@ def read_mask(sample: Sample) -> NDArray[np.uint8]:
     table = np.full(HIGHEST_LABEL + 1, IGNORE_INDEX, np.uint8)
     table[list(LABELS)] = range(len(LABELS))
     return table[labels]
+
+
+def recognise_cityscapes(root: Path) -> list[Recognised]:
+    """Return Cityscapes, by the names of its folders."""
+    if not has(root, "leftImg8bit/train", "gtFine/train"):
+        return []
+    splits = [split for split in ("train", "val") if (root / "leftImg8bit" / split).is_dir()]
+    counts = [(split, sum(map(len, images_below(root / "leftImg8bit" / split).values()))) for split in splits]
+    saw = f"{in_splits(counts)} of leftImg8bit, and gtFine"
+    return [Recognised({"root": root}, saw, instead_of=("folder",))]

@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.annotation_files import inside, is_file
 from segreg_plugins.datasets.class_choice import NOTHING, class_task
 from segreg_plugins.datasets.coco_drawing import Drawing, DrawingRules, counted_objects, read_coco_mask
 from segreg_plugins.datasets.coco_file import CocoFile, CocoImage, Id, read_coco
-from segreg_plugins.datasets.coco_layout import AnnotationFile, found_parts, named_parts
+from segreg_plugins.datasets.coco_layout import SPLITS, AnnotationFile, found_parts, named_parts
 from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
+from segreg_plugins.datasets.listing import head, in_splits, listing
 from segreg_plugins.datasets.masks import read_image
 
 _DRAWING_VERSION = 1
@@ -283,3 +284,35 @@ def _ids(found: Sequence[tuple[AnnotationFile, CocoImage, Path]]) -> list[str]:
 def _reader(task: Task, labels: Mapping[str, int], rules: DrawingRules) -> str:
     how = [_DRAWING_VERSION, task.mode, sorted(labels.items()), rules.crowd, rules.boxes, rules.overlap]
     return f"coco: {json.dumps([*how, rules.size_mismatch])}"
+
+
+def recognise_coco(root: Path) -> list[Recognised]:
+    """Return an export in one of the layouts that `root` may have, whose files begin as COCO's do."""
+    if not any("json" in name.rpartition(".")[2].lower() for name in _names_near(root)):
+        return []
+    try:
+        parts = found_parts(root)
+    except SegregError:
+        return []
+    if not all(_begins_as_coco(part.annotations) for part in parts):
+        return []
+    counts = []
+    for part in parts:
+        images = max(len(listing(folder).images) for folder in part.images)
+        counts.append((part.split or part.annotations.parent.name, images))
+    saw = f"{in_splits(counts)}, and {parts[0].annotations.name}"
+    return [Recognised({"root": root}, saw)]
+
+
+def _names_near(root: Path) -> list[str]:
+    """Return the names of the files in a folder, and in those below it that may hold annotations."""
+    own = listing(root)
+    near = [name for name in own.folders if name.lower() in (*SPLITS, "annotations")]
+    return [*own.files, *(file for name in near for file in listing(root / name).files)]
+
+
+def _begins_as_coco(file: Path) -> bool:
+    """Whether a file begins as an object with one of COCO's lists, and not as one image of LabelMe."""
+    start = head(file).lstrip()
+    names = ("images", "annotations", "categories", "licenses")
+    return start.startswith("{") and any(f'"{name}"' in start for name in names) and '"shapes"' not in start

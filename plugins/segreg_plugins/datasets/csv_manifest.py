@@ -8,18 +8,28 @@ from pathlib import Path
 from typing import Literal
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg_plugins.datasets.images import expanded
+from segreg_plugins.datasets.listing import counted, head, listing
 from segreg_plugins.datasets.mask_files import Channel
+from segreg_plugins.datasets.mask_guess import guess_masks
 from segreg_plugins.datasets.mask_rules import mask_rules
 from segreg_plugins.datasets.mask_values import Values
 from segreg_plugins.datasets.masks import read_image
-from segreg_plugins.datasets.table import TableRow, read_table
+from segreg_plugins.datasets.table import JSON_LINES, TableRow, read_table
 
 MOST_PROBLEMS = 20
 _SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
           "test": "test", "testing": "test"}  # fmt: skip
 _OPTIONAL = ("split", "group", "id")
+_NAMES = {
+    "image": ("image", "image_path", "image_file", "img", "img_path", "image_filename"),
+    "mask": ("mask", "mask_path", "mask_file", "label_path", "segmentation", "annotation", "mask_filename"),
+    "split": ("split", "subset", "fold_name"),
+    "group": ("group", "patient", "patient_id", "case", "case_id", "group_id"),
+    "id": ("id",),
+}
+"""What columns are called, the likeliest first, in tables that `recognise_csv` knows."""
 
 
 def csv_manifest(
@@ -200,3 +210,41 @@ def _near(path: Path) -> str:
         return did_you_mean(path.name, [file.name for file in path.parent.iterdir()][:10_000])
     except OSError:
         return f"there is no folder {path.parent}"
+
+
+def recognise_csv(root: Path) -> list[Recognised]:
+    """Return the tables in a folder that name images and masks which are there."""
+    found = []
+    for name in listing(root).files:
+        file = root / name
+        if file.suffix.lower() in (".csv", ".tsv", *JSON_LINES) and _may_name_masks(file) and (one := _table(file)):
+            found.append(one)
+    return found
+
+
+def _may_name_masks(file: Path) -> bool:
+    first = head(file).split("\n", 1)[0].lower()
+    return any(word in first for word in _NAMES["image"]) and any(word in first for word in _NAMES["mask"])
+
+
+def _table(file: Path) -> Recognised | None:
+    """Return how a table is read; None where it does not name images and masks."""
+    try:
+        header, rows = read_table(file)
+    except SegregError:
+        return None
+    lowered = {column.lower(): column for column in header}
+    named = {what: lowered[name] for what, known in _NAMES.items() for name in known[::-1] if name in lowered}
+    if "image" not in named or "mask" not in named or not rows:
+        return None
+    files = [_file(row.values.get(named["mask"], "").strip(), file.parent) for row in rows]
+    images = [_file(row.values.get(named["image"], "").strip(), file.parent) for row in rows[:3]]
+    if not all(path.is_file() for path in (*images, *files[:3])):
+        return None
+    guess = guess_masks(files, file.parent)
+    if guess is None:
+        return None
+    columns = {what: column for what, column in named.items() if column.lower() != what}
+    settings = {"manifest": file, **({"columns": columns} if columns else {}), **guess.settings}
+    saw = f"{file.name} with {counted(len(rows), 'row')} and the columns {listed(list(named.values()), quote='')}"
+    return Recognised(settings, f"{saw}; {guess.because}", instead_of=("folder",))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segreg.errors import Problem, SegregError, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.images import expanded, images_in, missing_folder
+from segreg_plugins.datasets.listing import counted, evenly, listing
 from segreg_plugins.datasets.masks import read_binary_mask, read_image
 from segreg_plugins.datasets.pairing import pairs_in
 from segreg_plugins.datasets.sources import found_root, source_error
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SOURCE = "stage1_train.zip is at https://www.kaggle.com/c/data-science-bowl-2018/data; unpack it into root/stage1_train"
+_ID = re.compile(r"[0-9a-f]{64}")
 
 
 def dsb2018(*, root: Path = Path("data/dsb2018")) -> Dataset:
@@ -98,3 +102,20 @@ def _raw(folder: Path) -> list[Sample]:
     if problems:
         raise source_error(problems, SOURCE)
     return samples
+
+
+def recognise_dsb2018(root: Path) -> list[Recognised]:
+    """Return Kaggle's nuclei, by the names of 64 hexadecimal digits that its images have."""
+    pairs = listing(root / "images").images
+    if pairs and (root / "masks").is_dir() and _hashes([Path(name).stem for name in pairs]):
+        return [Recognised({"root": root}, f"{counted(len(pairs), 'pair')} with Kaggle's ids", instead_of=("folder",))]
+    for within in (root, root / "stage1_train"):
+        folders = listing(within).folders
+        if folders and _hashes(folders) and all((within / name / "masks").is_dir() for name in evenly(folders, 5)):
+            saw = f"{counted(len(folders), 'folder')} with Kaggle's ids, each with images and masks"
+            return [Recognised({"root": root}, saw, instead_of=("folder",))]
+    return []
+
+
+def _hashes(names: Sequence[str]) -> bool:
+    return all(_ID.fullmatch(name) for name in evenly(names, 20))

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from segreg.errors import Problem, SegregError, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg_plugins.datasets.coco_layout import SplitName
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.mask_files import Channel
+from segreg_plugins.datasets.mask_guess import guess_masks
 from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules
 from segreg_plugins.datasets.mask_values import Values
 from segreg_plugins.datasets.masks import read_image
+from segreg_plugins.datasets.pair_layout import Pairs, find_pairs
 from segreg_plugins.datasets.pairing import pairs_in
+
+Folders = Path | Mapping[Literal["train", "val", "test"], Path]
 
 
 def folder(
     *,
-    images: Path,
-    masks: Path,
+    images: Folders,
+    masks: Folders,
     classes: tuple[str, ...] | None = None,
     image_suffix: str = "",
     mask_suffix: str = "",
@@ -38,8 +45,8 @@ def folder(
     extension, extensions may differ, hidden files are skipped. A file without a partner is an error.
 
     Args:
-        images: folder of the images.
-        masks: folder of the masks; may be that of the images where a suffix tells them apart.
+        images: folder of the images, or one for each of train, val and test, which are the split.
+        masks: folder of the masks, or one for each split; may be that of the images where a suffix tells them apart.
         classes: class names. One is the foreground of binary masks; several are those of the mask values 0, 1, 2 ...
             Where it is null, those of `values`, and without them one, "foreground".
         values: class names with the values that masks have for them: a number, a range such as "10-20", a list of
@@ -64,11 +71,11 @@ def folder(
     Raises:
         SegregError: folders, names or settings are wrong. All that is found is reported at once, files by their names.
     """
-    images, masks = expanded(images), expanded(masks)
+    places = _places(images, masks)
     problems: list[Problem] = []
     rules: MaskRules | None = None
     pattern: re.Pattern[str] | None = None
-    pairs: list[tuple[str, Path, Path]] = []
+    pairs: list[tuple[SplitName | None, str, Path, Path]] = []
     try:
         rules = mask_rules(
             classes,
@@ -84,20 +91,67 @@ def folder(
         pattern = group_pattern(groups)
     except SegregError as error:
         problems += error.problems
-    try:
-        pairs = pairs_in(images, masks, search=search, image_suffix=image_suffix, mask_suffix=mask_suffix)
-    except SegregError as error:
-        problems += error.problems
+    for split, (folder_of_images, folder_of_masks) in places.items():
+        try:
+            found = pairs_in(
+                folder_of_images, folder_of_masks, search=search, image_suffix=image_suffix, mask_suffix=mask_suffix
+            )
+            pairs += [(split, *pair) for pair in found]
+        except SegregError as error:
+            problems += error.problems
     if problems or rules is None:
         raise SegregError.of(problems)
-    names = [f"{name}{image_suffix}" for name, _, _ in pairs]
-    ids = [name.replace("/", "__") for name, _, _ in pairs]
+    names = [f"{name}{image_suffix}" for _, name, _, _ in pairs]
+    count = Counter(name for _, name, _, _ in pairs)
+    ids = [(name if count[name] == 1 else f"{split}/{name}").replace("/", "__") for split, name, _, _ in pairs]
     if len(set(ids)) < len(ids):
         twice = sorted({name for name in ids if ids.count(name) > 1})
         raise SegregError(f"images: paths that differ only in / and __ make the same id: {listed(twice, most=3)}")
     samples = [
-        Sample(id_, image, mask, group)
-        for id_, group, (_, image, mask) in zip(ids, groups_of(names, pattern), pairs, strict=True)
+        Sample(id_, image, mask, group, split)
+        for id_, group, (split, _, image, mask) in zip(ids, groups_of(names, pattern), pairs, strict=True)
     ]
-    read_mask, reader = rules.reading([mask for _, _, mask in pairs])
-    return Dataset(rules.task, samples, read_image, read_mask, reader=f"folder: {reader}", folders=(images, masks))
+    read_mask, reader = rules.reading([mask for *_, mask in pairs])
+    folders = tuple(folder for both in places.values() for folder in both)
+    return Dataset(rules.task, samples, read_image, read_mask, reader=f"folder: {reader}", folders=folders)
+
+
+def _places(images: Folders, masks: Folders) -> dict[SplitName | None, tuple[Path, Path]]:
+    """Return the folders of images and masks of each split; of None where there is no split.
+
+    Raises:
+        SegregError: the one names splits that the other does not.
+    """
+    if isinstance(images, Path) and isinstance(masks, Path):
+        return {None: (expanded(images), expanded(masks))}
+    if isinstance(images, Path) or isinstance(masks, Path) or set(images) != set(masks) or not images:
+        raise SegregError(
+            "images and masks must name folders of the same splits",
+            hint="as in images: {train: data/train, val: data/val} and masks: {train: data/train_masks, ...}, or one "
+            "folder each",
+        )
+    return {split: (expanded(images[split]), expanded(masks[split])) for split in images}
+
+
+def recognise_folder(root: Path) -> list[Recognised]:
+    """Return the pairs of images and masks in a folder, with what a sample of the masks holds."""
+    found = []
+    for pairs in find_pairs(root):
+        guess = guess_masks([root / name for name in pairs.files], root)
+        if guess is not None:
+            found.append(Recognised({**_settings(root, pairs), **guess.settings}, f"{pairs.because}, {guess.because}"))
+    return found
+
+
+def _settings(root: Path, pairs: Pairs) -> dict[str, Any]:
+    """Return the settings that name the files, without those that are the defaults."""
+
+    def paths(folder: str | Mapping[str, str]) -> Path | dict[str, Path]:
+        return root / folder if isinstance(folder, str) else {split: root / name for split, name in folder.items()}
+
+    settings: dict[str, Any] = {"images": paths(pairs.images), "masks": paths(pairs.masks)}
+    named = {"image_suffix": pairs.image_suffix, "mask_suffix": pairs.mask_suffix}
+    settings |= {key: value for key, value in named.items() if value}
+    if pairs.search != "folder":
+        settings["search"] = pairs.search
+    return settings

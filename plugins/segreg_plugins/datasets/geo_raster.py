@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.settings import NonNegativeInt, PositiveInt
 from segreg.task import IGNORE_INDEX
 from segreg_plugins.datasets.geo_scenes import Block, Blocks, Scene, beside, blocks_of, find_scenes
+from segreg_plugins.datasets.mask_guess import guess_masks
 from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules
 from segreg_plugins.datasets.mask_values import Values
+from segreg_plugins.datasets.pair_layout import find_pairs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -144,3 +146,33 @@ def _crs_name(crs: Any) -> str:
 
 def _shown(transform: Any) -> str:
     return ", ".join(f"{number:.10g}" for number in transform[:6])
+
+
+def recognise_geo_raster(root: Path) -> list[Recognised]:
+    """Return folders of scenes and masks whose TIFFs say where on the ground they lie."""
+    found = []
+    for pairs in find_pairs(root):
+        plain = isinstance(pairs.images, str) and isinstance(pairs.masks, str) and pairs.search == "folder"
+        masks = [root / name for name in pairs.files]
+        if not plain or pairs.image_suffix or not all(map(_has_grid, masks[:3])):
+            continue
+        guess = guess_masks(masks, root)
+        if guess is not None and not set(guess.settings) - {"classes", "values", "foreground", "ignore_index"}:
+            settings = {"images": root / str(pairs.images), "masks": root / str(pairs.masks), **guess.settings}
+            settings |= {"mask_suffix": pairs.mask_suffix} if pairs.mask_suffix else {}
+            saw = f"{pairs.because}, GeoTIFFs with a grid, {guess.because}"
+            found.append(Recognised(settings, saw, instead_of=("folder",)))
+    return found
+
+
+def _has_grid(file: Path) -> bool:
+    """Whether a TIFF's header has GeoTIFF's keys, or its scale or matrix."""
+    if file.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(file) as opened:
+            return any(number in opened.pages.first.tags for number in (33550, 34264, 34735))
+    except Exception:  # damaged, or not a TIFF
+        return False

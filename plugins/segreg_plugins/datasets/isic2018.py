@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from segreg.errors import SegregError, listed
-from segreg.registry.protocols import Dataset
+from segreg.registry.protocols import Dataset, Recognised
 from segreg.settings import PositiveInt
 from segreg_plugins.datasets.challenge import PARTS, Part, challenge_dataset, input_folder, truth_folder
 from segreg_plugins.datasets.images import expanded
+from segreg_plugins.datasets.listing import counted, has, listing
 
 PAGE = "https://challenge.isic-archive.com/data/#2018"
 
@@ -89,3 +90,12 @@ def _synthetic(root: Path, samples: int) -> Dataset:
         "Scores on them say nothing about real lesions."
     )
     return challenge_dataset(drawn, ("training",), notice=notice)
+
+
+def recognise_isic2018(root: Path) -> list[Recognised]:
+    """Return the challenge's Task 1, by the names of its folders."""
+    if not has(root, input_folder("training"), truth_folder("training")):
+        return []
+    images = counted(len(listing(root / input_folder("training")).images), "image")
+    saw = f"{images} in {input_folder('training')}, with the challenge's own names"
+    return [Recognised({"root": root}, saw, instead_of=("folder",))]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg_plugins.datasets.annotation_files import (
     MOST_BYTES,
     inside,
@@ -24,6 +24,7 @@ from segreg_plugins.datasets.annotation_files import (
 )
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import expanded, missing_folder
+from segreg_plugins.datasets.listing import head, images_below, listing
 from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, Size, rectangle, shape_dataset
 
 if TYPE_CHECKING:
@@ -295,3 +296,18 @@ def _pixels(most: Size, *, rle: bytes) -> NDArray[np.bool_]:
     from segreg_plugins.datasets.brush_rle import brush_pixels
 
     return brush_pixels(rle, most)
+
+
+def recognise_label_studio(root: Path) -> list[Recognised]:
+    """Return the exports of a folder, with the folder below that holds the images where they don't lie beside them."""
+    found = []
+    for name in listing(root).files:
+        start = head(root / name).lstrip() if name.lower().endswith(".json") else ""
+        if not (start.startswith("[") and '"annotations"' in start and '"data"' in start):
+            continue
+        below = images_below(root)
+        folder = max(below, key=lambda path: len(below[path]), default="")
+        settings: dict[str, Any] = {"annotations": root / name} | ({"images": root / folder} if folder else {})
+        saw = f"{name} is a list of tasks, and {len(below.get(folder, [])):,} images are in {folder or 'its folder'}"
+        found.append(Recognised(settings, saw))
+    return found

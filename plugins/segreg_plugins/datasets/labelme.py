@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg_plugins.datasets.annotation_files import (
     inside,
     is_file,
@@ -26,6 +26,7 @@ from segreg_plugins.datasets.annotation_files import (
 )
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import expanded, missing_folder, natural_key
+from segreg_plugins.datasets.listing import counted, evenly, head, listing
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.shapes import (
     MOST_PROBLEMS,
@@ -295,3 +296,23 @@ def _pixels(most: Size, *, text: str, size: Size) -> NDArray[np.bool_]:
             f"its mask is {mask.shape[0]}x{mask.shape[1]}, and its points are {size[0]}x{size[1]} (height x width)"
         )
     return mask
+
+
+def recognise_labelme(root: Path) -> list[Recognised]:
+    """Return LabelMe's files, in a folder or in those of its splits, by how a few of them begin."""
+    folders = [root, *(root / name for name in listing(root).folders)]
+    files = [folder / name for folder in folders for name in listing(folder).files if name.lower().endswith(".json")]
+    few = evenly(files, 5)
+    if not few or not all(all(f'"{key}"' in _ends(file) for key in ("shapes", "imagePath")) for file in few):
+        return []
+    return [Recognised({"root": root}, f"{counted(len(files), 'file')} of LabelMe's, one for each image")]
+
+
+def _ends(file: Path) -> str:
+    """Return the beginning and the end of a file, which may hold an image in between."""
+    try:
+        with file.open("rb") as opened:
+            opened.seek(max(0, file.stat().st_size - 4096))
+            return head(file) + opened.read().decode("utf-8", "replace")
+    except OSError:
+        return ""

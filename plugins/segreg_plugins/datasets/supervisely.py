@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg_plugins.datasets.annotation_files import (
     number,
     outline,
@@ -23,6 +23,7 @@ from segreg_plugins.datasets.annotation_files import (
 )
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import expanded, images_in
+from segreg_plugins.datasets.listing import counted, has, head, listing
 from segreg_plugins.datasets.polygons import extends
 from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, Size, png_mask, rectangle, shape_dataset
 from segreg_plugins.datasets.sources import found_root
@@ -229,3 +230,15 @@ def _pixels(most: Size, *, text: str) -> NDArray[np.bool_]:
     if unpacking.unconsumed_tail:
         raise SegregError(f"its bitmap unpacks to more than {limit} bytes, more than its image could need")
     return png_mask(data, most)
+
+
+def recognise_supervisely(root: Path) -> list[Recognised]:
+    """Return a project, by its meta.json and its folders with img and ann."""
+    if '"classes"' not in head(root / "meta.json"):
+        return []
+    folders = [name for name in listing(root).folders if has(root / name, "img", "ann")]
+    if not folders:
+        return []
+    images = sum(len(listing(root / name / "img").images) for name in folders)
+    saw = f"meta.json, and {counted(images, 'image')} in {listed(folders, quote='', most=4)}"
+    return [Recognised({"root": root}, saw)]

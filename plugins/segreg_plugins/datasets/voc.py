@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from segreg.errors import Problem, SegregError, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import Task
+from segreg_plugins.datasets.listing import counted, has, listing
 from segreg_plugins.datasets.masks import read_image, read_index_mask
 from segreg_plugins.datasets.sources import found_root, source_error
 
@@ -112,3 +113,19 @@ def _names(file: Path) -> list[str]:
     if not names:
         raise SegregError(f"{file}: is empty")
     return list(names)
+
+
+def recognise_voc(root: Path) -> list[Recognised]:
+    """Return Pascal VOC, with each of the two kinds of masks that are there."""
+    lists = root / "ImageSets" / "Segmentation"
+    if not (root / "JPEGImages").is_dir() or not any(
+        (lists / f"{name}.txt").is_file() for name in ("train", "trainval")
+    ):
+        return []
+    found = []
+    for masks, folder in (("standard", "SegmentationClass"), ("augmented", "SegmentationClassAug")):
+        # A folder with a label map of its own has VOC's layout and other classes.
+        if has(root, folder) and not (root / "labelmap.txt").is_file():
+            saw = f"{counted(len(listing(root / folder).images), 'mask')} in {folder}, with VOC's lists"
+            found.append(Recognised({"root": root, "masks": masks}, saw, instead_of=("folder",)))
+    return found

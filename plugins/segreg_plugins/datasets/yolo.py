@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg_plugins.datasets.annotation_files import (
     MOST_BYTES_OF_AN_IMAGE,
     inside,
@@ -25,6 +25,7 @@ from segreg_plugins.datasets.annotation_files import (
 from segreg_plugins.datasets.coco_layout import SplitName
 from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
 from segreg_plugins.datasets.images import EXTENSIONS, expanded, images_in
+from segreg_plugins.datasets.listing import evenly, head, listing
 from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, rectangle, shape_dataset
 
 SOURCE = (
@@ -376,3 +377,22 @@ def _has_image(label: Path) -> bool:
     if "labels" in parts[:-1]:
         parts[len(parts) - 1 - parts[::-1].index("labels")] = "images"
     return any(is_file(Path(*parts).with_suffix(ending)) for ending in sorted(EXTENSIONS))
+
+
+def recognise_yolo(root: Path) -> list[Recognised]:
+    """Return the data.yaml of a folder whose labels are polygons."""
+    found = []
+    for name in listing(root).files:
+        file = root / name
+        if file.suffix.lower() not in (".yaml", ".yml") or "names" not in head(file):
+            continue
+        try:
+            settings = _settings(file)
+            images = list(_images(settings, root)[0])
+        except SegregError:
+            continue
+        labels = [label for image in evenly(images, 10) if (label := _label_file(image, root))]
+        if any(len(line.split()) > 5 for label in labels for line in head(label).splitlines()):
+            saw = f"{file.name} with {len(images):,} images and {len(settings.names)} names, labels of polygons"
+            found.append(Recognised({"data": file}, saw))
+    return found

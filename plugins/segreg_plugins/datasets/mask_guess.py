@@ -1,0 +1,221 @@
+"""What a sample of masks holds, and the settings of `folder`, `csv` and `geo_raster` that read it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.errors import SegregError
+from segreg_plugins.datasets.listing import evenly, head
+from segreg_plugins.datasets.mask_files import grey_levels_count, lossy_format, read_colours, read_values
+from segreg_plugins.datasets.mask_values import described
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+MOST_MASKS, MOST_PIXELS = 48, 80_000_000
+"""Masks that are read at most, and pixels after which no further one is."""
+FLAT = 0.8
+"""Share of horizontal neighbours with one value from which an image passes for a mask."""
+MOST_CLASSES, MOST_COLOURS = 254, 64
+_SOFT = 0.95
+"""Share of the pixels of a grey mask that are nearly black or nearly white, so that the rest are soft edges."""
+_MANY = 16
+"""Values in one mask from which they may be the numbers of objects."""
+_NAMED = ("classes.txt", "labels.txt", "class_names.txt", "classes.json", "labels.json")
+_NAMED_COLOURS = ("labelmap.txt", "class_dict.csv", "label_colors.txt")
+_VOID = ("void", "ignore", "unlabeled", "unlabelled")
+
+
+@dataclass(frozen=True)
+class MaskGuess:
+    """The settings that read some masks, and what they hold, in a few words."""
+
+    settings: dict[str, Any]
+    because: str
+
+
+def looks_like_mask(files: Sequence[Path]) -> bool:
+    """Whether images are flat as masks are, by a few of them."""
+    shares = [share for file in evenly(files, 3) if (share := _flat(file)) is not None]
+    return bool(shares) and sorted(shares)[len(shares) // 2] >= FLAT
+
+
+def _flat(file: Path) -> float | None:
+    from segreg.data.images import read_image
+
+    try:
+        values = read_image(file)
+    except SegregError:
+        return None
+    equal = values[:, 1:] == values[:, :-1]
+    return float((equal if equal.ndim == 2 else equal.all(axis=2)).mean()) if equal.size else None
+
+
+def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
+    """Return how a sample of masks is read; None where they hold what has no rule.
+
+    Args:
+        masks: the files.
+        root: a folder that may have the names of the classes in `classes.txt`, `labelmap.txt` and the like.
+    """
+    chosen = evenly(masks, MOST_MASKS)
+    try:
+        grey_levels = grey_levels_count(chosen)
+    except SegregError:  # an index with several colours: they are read as colours
+        return _by_colour(chosen, root)
+    held: Counter[int] = Counter()
+    per_mask: list[tuple[int, int]] = []  # values beside 0, and regions of them
+    pixels = read = 0
+    for file in chosen:
+        try:
+            values = read_values(file, grey_levels=grey_levels)
+        except SegregError:
+            return _by_colour(chosen, root)
+        if values.dtype.kind == "f" and (values != values.round()).any():
+            return None
+        found = _counts(values)
+        held.update(found)
+        per_mask.append(_regions(values, found))
+        pixels, read = pixels + values.size, read + 1
+        if pixels > MOST_PIXELS:
+            break
+    lossy = any(lossy_format(file) for file in chosen[:3])
+    guess = _by_value(held, per_mask, root, lossy=lossy)
+    part = f" in {read} of {len(masks):,} looked at" if guess and read < len(masks) else ""
+    return MaskGuess(guess.settings, guess.because + part) if guess else None
+
+
+def _counts(values: NDArray[Any]) -> dict[int, int]:
+    import numpy as np
+
+    if values.dtype in (np.uint8, np.uint16, np.bool_):
+        counts = np.bincount(values.ravel())
+        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
+    found, numbers = np.unique(values, return_counts=True)
+    return {int(value): int(count) for value, count in zip(found.tolist(), numbers.tolist(), strict=True)}
+
+
+def _regions(values: NDArray[Any], found: dict[int, int]) -> tuple[int, int]:
+    """Return how many values a mask has beside 0, and how many regions they form; none where there are too many."""
+    import numpy as np
+
+    there = [value for value in found if value != 0]
+    if not 8 <= len(there) <= 5_000:
+        return len(there), 0
+    import cv2
+
+    # Of each region the borders to other values are cut, so that objects that touch stay apart.
+    padded = np.pad(values.astype(np.int64), ((0, 1), (0, 1)), mode="edge")
+    inner = (padded[:-1, :-1] == padded[1:, :-1]) & (padded[:-1, :-1] == padded[:-1, 1:]) & (values != 0)
+    regions = cv2.connectedComponents(inner.astype(np.uint8), connectivity=4)[0] - 1
+    return len(there), int(regions)
+
+
+def _by_value(held: Counter[int], per_mask: Sequence[tuple[int, int]], root: Path, *, lossy: bool) -> MaskGuess | None:
+    values = sorted(held)
+    if set(values) <= {0, 1} or set(values) <= {0, 255}:
+        return MaskGuess({"classes": ["foreground"]}, f"masks with {described(values)}")
+    nearly = sum(count for value, count in held.items() if value <= 16 or 239 <= value <= 255)
+    if values[-1] <= 255 and len(values) > 12 and nearly > _SOFT * held.total():
+        soft = {"classes": ["foreground"], "foreground": "above_127"}
+        return MaskGuess(soft, "grey masks, nearly all of them black or white")
+    if lossy:
+        return None
+    many = [(count, regions) for count, regions in per_mask if count >= 8]
+    most = max((count for count, _ in many), default=0)
+    if most >= _MANY and 2 * len(many) > len(per_mask) and all(found <= 2 * count for count, found in many):
+        numbered = {"classes": ["foreground"], "foreground": "nonzero"}
+        return MaskGuess(numbered, f"masks of numbered objects, up to {most} in one, about one region a number")
+    if values[0] < 0 or len(values) > MOST_CLASSES:
+        return None
+    names, void = _names(root)
+    ignored = [value for value in values if value == (255 if void is None else void)]
+    classes = [value for value in values if value not in ignored]
+    saw = f"masks with {described(values)}"
+    ignore = {} if ignored in ([], [255]) else {"ignore_index": ignored[0]}
+    if names and classes and classes[-1] < len(names):
+        return MaskGuess({"classes": names, **ignore}, f"{saw}, {len(names)} classes named in the folder")
+    if len(classes) == 2 and classes[0] == 0:
+        if classes[1] == 1:
+            return MaskGuess({"classes": ["foreground"], "ignore_index": ignored[0]}, saw)
+        two = {"background": 0, "foreground": classes[1]} | ({"ignore": ignored[0]} if ignored else {})
+        return MaskGuess({"classes": ["foreground"], "values": two}, saw)
+    if classes and classes[-1] < 2 * len(classes):
+        return MaskGuess({"classes": [f"class_{number}" for number in range(classes[-1] + 1)], **ignore}, saw)
+    table: dict[str, Any] = {f"class_{value}": value for value in classes}
+    return MaskGuess({"values": table | ({"ignore": ignored[0]} if ignored else {})}, saw)
+
+
+def _by_colour(masks: Sequence[Path], root: Path) -> MaskGuess | None:
+    import numpy as np
+
+    held: set[tuple[int, ...]] = set()
+    pixels = 0
+    for file in masks:
+        try:
+            colours = read_colours(file)
+        except SegregError:
+            return None
+        if lossy_format(file):
+            return None
+        flat = np.ascontiguousarray(colours.reshape(-1, 3).astype(np.int64))
+        codes = np.unique(flat[:, 0] << 32 | flat[:, 1] << 16 | flat[:, 2])
+        held |= {(int(code) >> 32, int(code) >> 16 & 0xFFFF, int(code) & 0xFFFF) for code in codes[: MOST_COLOURS + 1]}
+        pixels += len(flat)
+        if len(held) > MOST_COLOURS:
+            return None
+        if pixels > MOST_PIXELS:
+            break
+    found = sorted(held)
+    saw = f"masks of {len(found)} colours"
+    named = _named_colours(root)
+    if named and held <= set(named):
+        table: dict[str, Any] = {}
+        for colour, name in named.items():
+            key = "ignore" if name.lower() in _VOID else name
+            table.setdefault(key, []).append(list(colour))
+        return MaskGuess({"values": table}, f"{saw}, named in the folder")
+    if len(found) == 2 and found[0] == (0, 0, 0):
+        table = {"background": list(found[0]), "foreground": list(found[1])}
+        return MaskGuess({"classes": ["foreground"], "values": table}, saw)
+    return MaskGuess({"values": {"rgb_" + "_".join(map(str, colour)): list(colour) for colour in found}}, saw)
+
+
+def _names(root: Path) -> tuple[list[str], int | None]:
+    """Return the names of classes that a file in the folder lists, and the value that it says is ignored."""
+    for file in (root / name for name in _NAMED):
+        text = head(file)
+        if not text:
+            continue
+        if file.suffix == ".txt":
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            return [re.sub(r"^\d+[\s:,]+", "", line) for line in lines], None
+        try:
+            content = json.loads(text)
+        except ValueError:
+            continue
+        names = content.get("classes", content) if isinstance(content, dict) else content
+        if isinstance(names, dict) and all(str(key).isdecimal() for key in names):
+            names = [names[key] for key in sorted(names, key=int)]
+        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+            void = content.get("ignore_index") if isinstance(content, dict) else None
+            return names, void if isinstance(void, int) else None
+    return [], None
+
+
+def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
+    """Return the name of each colour by CVAT's `labelmap.txt` (name:r,g,b::) or a table of name,r,g,b."""
+    found: dict[tuple[int, int, int], str] = {}
+    for name in _NAMED_COLOURS:
+        for row in csv.reader(head(root / name).splitlines()):
+            match = re.fullmatch(r"\s*([^#,:\t]+?)[\s:,]+(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s:,]*.*", ",".join(row))
+            if match:
+                found[int(match[2]), int(match[3]), int(match[4])] = match[1]
+    return found

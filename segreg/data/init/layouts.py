@@ -1,0 +1,155 @@
+"""Which dataset parts read a folder, and how: each is asked, and what it answers is never guessed among silently."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.errors import SegregError, did_you_mean, listed
+from segreg.registry.protocols import Recognised
+
+if TYPE_CHECKING:
+    from segreg.registry.registry import Part
+
+MOST_BELOW = 50
+"""Folders below that are asked about where the folder itself is not recognised."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way to read a folder.
+
+    Attributes:
+        name: the dataset part.
+        folder: what it reads: the folder that was named, or the only one below it that is recognised.
+        settings: of the part.
+        because: what was seen.
+    """
+
+    name: str
+    folder: Path
+    settings: Mapping[str, Any]
+    because: str
+
+
+def layouts_of(folder: Path, parts: Sequence[Part]) -> tuple[list[Layout], list[str]]:
+    """Return the ways in which datasets read a folder, and what parts failed at.
+
+    Those that another one replaces, because it knows more of the same files, are left out.
+    """
+    found: list[tuple[str, Recognised]] = []
+    complaints: list[str] = []
+    for part in parts:
+        try:
+            found += [(part.name, one) for one in part.recognise(folder)]
+        except SegregError as error:
+            complaints += map(str, error.problems)
+    replaced = {name for _, one in found for name in one.instead_of}
+    return [Layout(n, folder, one.settings, one.because) for n, one in found if n not in replaced], complaints
+
+
+def choose_layout(
+    folder: Path, parts: Sequence[Part], *, name: str = "", wanted: Mapping[str, Any] | None = None
+) -> tuple[Layout, list[str]]:
+    """Return the one way to read a folder, with `wanted` among its settings, and what should be said about it.
+
+    Args:
+        folder: the data.
+        parts: the datasets to ask.
+        name: the dataset to take; empty for the one that recognises the folder.
+        wanted: settings of it. Of several ways those are meant that have them.
+
+    Raises:
+        SegregError: none reads it, or several do; the message says what was seen and which option decides.
+    """
+    wanted = dict(wanted or {})
+    if not folder.is_dir():
+        raise SegregError(
+            f"{folder} is {'a file, not a folder' if folder.exists() else 'not there'}", hint=_near(folder)
+        )
+    if name and name not in (names := [part.name for part in parts]):
+        hint = did_you_mean(name, names) or f"there are {listed(names)}"
+        raise SegregError(f'--layout: there is no dataset "{name}"', hint=hint)
+    asked = [part for part in parts if name in ("", part.name)]
+    found, notes = layouts_of(folder, asked)
+    if not found and not wanted:
+        below, more = _below(folder, asked)
+        notes += more
+        if len({one.folder for one in below}) > 1:
+            lines = [f"segreg init {one.folder}   {one.name}: {one.because}" for one in below[:12]]
+            raise SegregError(f"{folder} is not recognised, but folders in it are", hint="\n".join(lines))
+        found = below
+        if below:
+            notes.append(f"{folder} itself is not recognised; {below[0].folder} is, and is what the recipe reads")
+    if name and not found and wanted:
+        found = [Layout(name, folder, {}, "as asked for")]
+    if len(found) > 1:
+        agreeing = [o for o in found if all(_plain(o.settings.get(key)) == value for key, value in wanted.items())]
+        found = agreeing or found
+    if not found:
+        raise _unknown(folder, parts, name, notes)
+    if len(found) > 1:
+        raise SegregError(
+            f"{folder} can be read in {len(found)} ways; say which one is meant",
+            hint="\n".join(f"{_option(one, found)}   {one.because}" for one in found),
+        )
+    (layout,) = found
+    return Layout(layout.name, layout.folder, {**layout.settings, **wanted}, layout.because), notes
+
+
+def _option(layout: Layout, others: Sequence[Layout]) -> str:
+    """Return what is added to the command line to choose a way to read the folder."""
+    same = [other for other in others if other.name == layout.name and other is not layout]
+    words = [f"--layout {layout.name}"]
+    for key, value in layout.settings.items():
+        if same and isinstance(value, str | Path) and all(other.settings.get(key) != value for other in same):
+            return f"{words[0]} 'dataset.{key}={value}'"
+        if any(other.settings.get(key) != value for other in same):
+            words.append(f"'dataset.{key}={_plain(value)}'")
+    return " ".join(words)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _below(folder: Path, parts: Sequence[Part]) -> tuple[list[Layout], list[str]]:
+    """Return how the folders below are read: those in the folder, or where none is, those in these."""
+    level = [folder]
+    for _ in range(2):
+        level = [Path(entry) for above in level for entry in _folders(above)][:MOST_BELOW]
+        answers = [layouts_of(one, parts) for one in level]
+        if any(found for found, _ in answers):
+            return [one for found, _ in answers for one in found], [note for _, notes in answers for note in notes]
+    return [], []
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder / e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _unknown(folder: Path, parts: Sequence[Part], name: str, notes: Sequence[str]) -> SegregError:
+    if name:
+        hint = f"`segreg show dataset {name}` says what it reads; settings are given as dataset.key=value"
+        return SegregError(f'the dataset "{name}" does not recognise {folder}', hint="\n".join([hint, *notes]))
+    known = [f"{part.name}: {part.summary}" for part in parts]
+    hints = [
+        "what was looked for, in it and two levels below, by dataset:",
+        *(f"  {line}" for line in known),
+        "a table of your own fits everything: a CSV with the columns image and mask (--layout csv)",
+        *notes,
+    ]
+    return SegregError(f"no dataset recognises {folder}", hint="\n".join(hints))
+
+
+def _near(folder: Path) -> str:
+    try:
+        return did_you_mean(folder.name, [entry.name for entry in os.scandir(folder.parent) if entry.is_dir()])
+    except OSError:
+        return ""
