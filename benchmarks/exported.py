@@ -142,10 +142,12 @@ def show(title: str, size: int, batch: int, samples: dict[str, list[list[float]]
         rows.append([
             name, f"{median(every):.1f}", f"{quantiles(every, n=20, method='inclusive')[-1]:.1f}",
             f"{1000 * batch / median(every):.1f}",
-            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})", f"{memory.get(name, 0):.0f}",
+            f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+            *([f"{memory[name]:.0f}"] if memory else []),
         ])  # fmt: skip
     print(f"\n{title}, {size}x{size}, batch {batch}\n")
-    print_table(["", "p50 ms", "p95 ms", "images/s", f"times as fast as {first}", "peak MiB"], rows)
+    heads = ["", "p50 ms", "p95 ms", "images/s", f"times as fast as {first}", *(["peak MiB"] if memory else [])]
+    print_table(heads, rows)
     sys.stdout.flush()
 
 

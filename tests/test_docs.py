@@ -553,7 +553,7 @@ def test_the_tutorial(place):
 def test_segreg_from_python(place):
     recipe = smaller(blocks(DOCS / "tutorial.md", "yaml")[0])
     # The page predicts an overlay, which is some images wide.
-    place.write("first.yaml", recipe.replace("samples: 12", "samples: 12\n  size: 96"))
+    place.write("first.yaml", recipe.replace("samples: 12", "samples: 12\n  size: 64"))
     printed = place.python("".join(blocks(DOCS / "python.md", "python")))
     assert "('lesion',) binary" in printed
     assert "[2, 4, 8, 16, 16] 4 " in printed

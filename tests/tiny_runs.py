@@ -67,6 +67,8 @@ LEAVES = {
 }  # fmt: skip
 """What a finished run's directory holds."""
 
+DRAWN = {"curves.png", "confusion.png", "report.html"}
+"""What `undrawn` leaves out."""
 _SLOW = ("segreg.runs.results.plot_history", "segreg.runs.results.plot_metrics", "segreg.reports.write_report")
 
 
@@ -80,16 +82,23 @@ def write_recipe(folder, text=RECIPE, *, name="tiny"):
 def run(folder, *overrides, text=RECIPE, drawn=False):
     """Run the recipe in a folder, quietly, its images and its cache there too.
 
-    Diagrams and the report, which take longer than all the rest, are only made if they are to be `drawn`.
+    Diagrams and the report are only made if they are to be `drawn`.
     """
     import segreg
 
-    with contextlib.ExitStack() as changed:
-        changed.enter_context(mock.patch.dict(os.environ, {"SEGREG_CACHE": str(Path(folder) / "cache")}))
-        for name in () if drawn else _SLOW:
-            changed.enter_context(mock.patch(name))
+    cache = mock.patch.dict(os.environ, {"SEGREG_CACHE": str(Path(folder) / "cache")})
+    with cache, contextlib.nullcontext() if drawn else undrawn():
         recipe = segreg.load_recipe(write_recipe(folder, text), overrides)
         return segreg.run_recipe(recipe, out=Path(folder) / "runs", progress="quiet")
+
+
+@contextlib.contextmanager
+def undrawn():
+    """Let runs of this process make neither diagrams nor reports, which take longer than all the rest."""
+    with contextlib.ExitStack() as changed:
+        for name in _SLOW:
+            changed.enter_context(mock.patch(name))
+        yield
 
 
 def finished(tmp_path_factory):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, version
 
 from segreg.errors import SegregError
@@ -21,19 +22,41 @@ def plain_name(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+@dataclass(frozen=True)
+class About:
+    """What a package's metadata says of it, which takes long to read.
+
+    Attributes:
+        name: the package's, "?" where its metadata lacks it, as where pip was interrupted.
+        version: likewise.
+        misfit: why it does not fit the running segreg; empty where it does, or where it does not say.
+        notice: that its dependencies bring in PyPI's other project `segreg`; empty where they don't.
+    """
+
+    name: str = "?"
+    version: str = "?"
+    misfit: str = ""
+    notice: str = ""
+
+
+def about(distribution: Distribution) -> About:
+    """Read a package's metadata."""
+    name, version = name_and_version(distribution)
+    requires = tuple(distribution.requires or ())
+    misfit = "" if plain_name(name) == DISTRIBUTION else _misfit(requires)
+    return About(name, version, misfit, _asks_for_stranger(requires))
+
+
 def name_and_version(distribution: Distribution | None) -> tuple[str, str]:
-    """Return a package's name and version, "?" for what its metadata lacks, as where pip was interrupted."""
+    """Return a package's name and version, "?" for what its metadata lacks."""
     try:
         return (distribution.name or "?", distribution.version or "?") if distribution else ("?", "?")
     except (KeyError, PackageNotFoundError):  # as later versions of Python report it
         return "?", "?"
 
 
-def misfit(distribution: Distribution) -> str:
-    """Return why a package does not fit the running segreg; empty where it does, or where it does not say."""
-    if plain_name(name_and_version(distribution)[0]) == DISTRIBUTION:
-        return ""
-    asked = [line for line in distribution.requires or () if _ASKS_FOR_SEGREG.match(line)]
+def _misfit(requires: Iterable[str]) -> str:
+    asked = [line for line in requires if _ASKS_FOR_SEGREG.match(line)]
     running = _version(DISTRIBUTION) if asked else ""
     refused = _refused(asked, running) if running else ""
     return f"it is made for segreg-toolkit{refused}, and this is segreg-toolkit {running}" if refused else ""
@@ -61,9 +84,8 @@ def _refused(asked: Iterable[str], running: str) -> str:
     return ""
 
 
-def asks_for_stranger(distribution: Distribution) -> str:
-    """Return a notice where a package's dependencies bring in PyPI's other project `segreg`; else an empty string."""
-    if not any(_ASKS_FOR_STRANGER.match(line) for line in distribution.requires or ()):
+def _asks_for_stranger(requires: Iterable[str]) -> str:
+    if not any(_ASKS_FOR_STRANGER.match(line) for line in requires):
         return ""
     return f'its dependencies name "{STRANGER}", another project on PyPI; they should name "{DISTRIBUTION}"'
 

@@ -22,9 +22,8 @@ from segreg.errors import Problem, SegregError, did_you_mean, listed, with_artic
 from segreg.registry import hooks, local
 from segreg.registry.compatibility import (
     DISTRIBUTION,
-    asks_for_stranger,
-    misfit,
-    name_and_version,
+    About,
+    about,
     plain_name,
     stranger_installed,
 )
@@ -106,13 +105,18 @@ class Plugin:
     def digest(self) -> str:
         """Return a digest of the source files of the packages that its parts are defined in."""
         own = self.module.partition(":")[0]
-        modules = (own, *(getattr(offer.build, "__module__", "") for offer in self.parts))
+        modules = (own, *(_module_of(offer) for offer in self.parts))
         found = dict.fromkeys(self.source if self.source and one == own else source_digest(one) for one in modules)
         return (
             next(iter(found))
             if len(found) == 1
             else hashlib.blake2b(" ".join(found).encode(), digest_size=16).hexdigest()
         )
+
+
+def _module_of(offer: Entry | Family) -> str:
+    """Return the module that a builder is defined in; empty where it has none, as in code that `exec` runs."""
+    return getattr(offer.build, "__module__", None) or ""
 
 
 def source_digest(module: str) -> str:
@@ -450,16 +454,20 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
     off = [plain_name(pattern.strip()) for pattern in os.environ.get(DISABLE, "").split(",") if pattern.strip()]
     plugins = []
     with Guard(keep_output=True) as guard, faults_noted():
-        for point in find_points() if points is None else points:
-            distribution, version = name_and_version(point.dist)
-            notice = asks_for_stranger(point.dist) if point.dist else ""
-            plugin = Plugin(point.name, point.value, distribution, version, notice=notice)
-            names = (plain_name(distribution), plain_name(point.name))
+        installed = find_points() if points is None else list(points)
+        packages: dict[int, About] = {}  # of each package once, however many plugins it has
+        for point in installed:
+            if point.dist and id(point.dist) not in packages:
+                packages[id(point.dist)] = about(point.dist)
+        for point in installed:
+            package = packages.get(id(point.dist), About())
+            plugin = Plugin(point.name, point.value, package.name, package.version, notice=package.notice)
+            names = (plain_name(package.name), plain_name(point.name))
             if any(fnmatch.fnmatchcase(name, pattern) for name in names for pattern in off):
                 plugins.append(dataclasses.replace(plugin, error=f"switched off by {DISABLE}"))
-            elif point.dist and (reason := misfit(point.dist)):
-                hint = f"pip install --upgrade segreg-toolkit {distribution} brings two that fit, where there are such"
-                plugins.append(dataclasses.replace(plugin, error=str(SegregError(reason, hint=hint))))
+            elif package.misfit:
+                hint = f"pip install --upgrade segreg-toolkit {package.name} brings two that fit, where there are such"
+                plugins.append(dataclasses.replace(plugin, error=str(SegregError(package.misfit, hint=hint))))
             else:
                 plugins.append(_load(manager, plugin, point.load, guard))
         for file in local.plugin_files() if points is None else ():
@@ -475,7 +483,7 @@ def load_registry(points: Iterable[EntryPoint] | None = None) -> Registry:
 def _registered(offer: Entry | Family) -> Plugin:
     """Return the plugin that an entry registered in this process is."""
     source = hashlib.blake2b(local.text_of(offer).encode(), digest_size=16).hexdigest()
-    module, name = getattr(offer.build, "__module__", ""), f"{offer.kind}.{offer.name}"
+    module, name = _module_of(offer), f"{offer.kind}.{offer.name}"
     whole = hashlib.blake2b(f"{source} {source_digest(module)}".encode(), digest_size=16).hexdigest()
     return Plugin(name, module, local.REGISTERED, "in this process", parts=(offer,), source=whole)
 

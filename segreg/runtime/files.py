@@ -17,7 +17,7 @@ from typing import Any
 from segreg.errors import SegregError
 
 UNFINISHED = ".writing"
-"""How the name of a file ends that is not complete yet; a process that is killed may leave one."""
+"""How the name of a folder ends in which a file is being written; a process that is killed may leave one."""
 
 _CAUSES = {
     errno.ENOSPC: "the disk is full",
@@ -53,13 +53,16 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
         SegregError: it can't be written: the disk is full or read-only, the folder is gone. What was in `path` before
             is unchanged then.
     """
-    # Other processes may write the same file, so that the name is this process's alone. It is short, because the
-    # file's own may be as long as the system allows.
+    # Other processes may write the same file, so that the folder's name is this process's alone. It is short, because
+    # the file's own may be as long as the system allows. In a folder, a file that a library makes beside the one it
+    # writes, as safetensors does, goes with it.
     stem = os.fsencode(path.name)[:80].decode(errors="ignore")
-    aside = path.with_name(f".{stem}.{os.getpid()}-{next(_numbers)}{UNFINISHED}")
+    folder = path.with_name(f".{stem}.{os.getpid()}-{next(_numbers)}{UNFINISHED}")
+    aside = folder / path.name
     try:
         if needed and (free := shutil.disk_usage(path.parent).free) < needed:
             raise OSError(errno.ENOSPC, f"{_megabytes(needed)} are needed, {_megabytes(free)} are free")
+        folder.mkdir()
         aside.write_bytes(b"")
         mode = aside.stat().st_mode
         yield aside
@@ -68,11 +71,12 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
         aside.replace(path)
     except BaseException as error:
         found = _disk_error(error, path)
-        _forget(aside)
         # An error of another file, such as one that is read meanwhile, is that file's.
-        if found is None or (found.filename and Path(found.filename).name not in (aside.name, path.name)):
+        if found is None or (found.filename and Path(found.filename) not in (folder, aside, path)):
             raise
         raise cannot_write(found, path) from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     # The rename itself is safe only when the folder is on the disk too.
     if os.name == "posix":
         sync(path.parent)
@@ -167,11 +171,6 @@ def _disk_error(error: BaseException, path: Path) -> OSError | None:
         if full or "unexpected pos" in words:
             return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     return None
-
-
-def _forget(file: Path) -> None:
-    with contextlib.suppress(OSError):  # the folder is gone or read-only: nothing was left in it
-        file.unlink(missing_ok=True)
 
 
 def _megabytes(count: int) -> str:

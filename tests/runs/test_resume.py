@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -26,11 +27,18 @@ from segreg.runtime.lock import locked_folder
 from segreg.training import history
 from segreg.training import trainer as train
 from segreg.training.checkpoint import load_state, read_notes
+from segreg.visualize.plots import plot_history
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(finished):
+    with tiny_runs.undrawn():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +67,7 @@ def assert_as_if_never_stopped(run, undisturbed):
     for key in ("metrics", "best_epoch", "best_value", "epochs", "stopped_because", "scored_on"):
         assert run.results[key] == undisturbed.results[key], key
     assert run.directory.per_image.read_text() == undisturbed.directory.per_image.read_text()
-    assert {file.name for file in run.directory.path.iterdir()} == tiny_runs.LEAVES
+    assert {file.name for file in run.directory.path.iterdir()} | tiny_runs.DRAWN == tiny_runs.LEAVES
 
 
 def wait_for(condition, *, seconds=120):
@@ -97,6 +105,7 @@ def test_killed_at_random_moments_and_gone_on_with_it_ends_with_the_same_weights
     assert process.exitcode == 0, log.read_text()
     assert kills >= 2
     assert_as_if_never_stopped(segreg.load_run(path), finished)
+    assert {file.name for file in path.iterdir()} == tiny_runs.LEAVES
     before = json.loads((path / "environment.json").read_text())["previous"]
     assert len(before) == 4
     assert all("previous" not in environment for environment in before)
@@ -109,14 +118,17 @@ def test_killed_before_the_first_step_it_begins_anew(finished, tmp_path, monkeyp
     def kill(*_, **__):
         raise Killed
 
-    copied = tmp_path / "copy"
+    copied, runs = tmp_path / "copy", tmp_path / "runs" / "tiny"
     monkeypatch.setattr("segreg.runs.run.fit", kill)
-    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)  # a killed process removes nothing
+    remove = shutil.rmtree
+    monkeypatch.setattr(
+        "shutil.rmtree", lambda path, **how: path.parent == runs or remove(path, **how)
+    )  # killed, it removes nothing
     with pytest.raises(Killed):
         tiny_runs.run(tmp_path)
     monkeypatch.undo()
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
-    (path,) = (tmp_path / "runs" / "tiny").iterdir()
+    (path,) = runs.iterdir()
     path.rename(copied)
     left = {file.name for file in copied.iterdir()}
     assert left == {".lock", "recipe.yaml", "resolved.yaml", "split.json", "environment.json"}
@@ -139,13 +151,14 @@ def interrupted(tmp_path, monkeypatch, *, epoch, overrides=()):
         return train_pass(training, batches, number, progress)
 
     monkeypatch.setattr("segreg.training.trainer.train_pass", pass_with_interrupt)
-    run = tiny_runs.run(tmp_path, *overrides, drawn=True)
+    run = tiny_runs.run(tmp_path, *overrides)
     monkeypatch.setattr("segreg.training.trainer.train_pass", train_pass)
     assert run.results["stopped_because"] == "interrupted"
     return run
 
 
 def test_ctrl_c_leaves_what_was_finished_and_the_run_can_go_on(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr("segreg.runs.results.plot_history", plot_history)
     run = interrupted(tmp_path, monkeypatch, epoch=3)
     assert run.results["epochs"] == 2
     assert run.results["metrics"] == {}

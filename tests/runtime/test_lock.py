@@ -55,8 +55,9 @@ def test_it_is_free_again_afterwards(tmp_path):
 
 def test_what_the_dead_left_unfinished_is_removed(holder, tmp_path):
     mine, dead, other = (tmp_path / f".state.pt.{pid}-0.writing" for pid in (os.getpid(), holder.pid, "x"))
-    for file in (mine, dead, other):
-        file.touch()
+    for folder in (mine, dead, other):
+        folder.mkdir()
+        (folder / ".tmp0a1b2c").touch()  # what safetensors makes beside the file it writes
     holder.kill()
     holder.wait()
     with locked_folder(tmp_path, "run"):

@@ -239,11 +239,17 @@ def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, m
     order = []
     real = files.sync
     monkeypatch.setattr(
-        files, "sync", lambda path: (order.append((path.suffix, (tmp_path / "file").exists())), real(path))
+        files, "sync", lambda path: (order.append((path.parent.suffix, (tmp_path / "file").exists())), real(path))
     )
     with replacing(tmp_path / "file") as aside:
         aside.write_text("new")
-    assert order == [(".writing", False), (tmp_path.suffix, True)]
+    assert order == [(".writing", False), (tmp_path.parent.suffix, True)]
+
+
+def test_what_a_library_makes_beside_a_file_goes_with_it(tmp_path):
+    with replacing(tmp_path / "file") as aside:
+        (aside.parent / ".tmp0a1b2c").touch()
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
 def test_the_umask_decides_who_may_read_weights(tmp_path):
