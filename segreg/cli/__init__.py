@@ -52,7 +52,7 @@ COMMANDS = {
         plugins, plugin, recipes, init, schema, cache,
     )
 }  # fmt: skip
-"""The commands that are always there. Others come from plugins; segreg's own `bench`, `compare` and `matrix` do."""
+"""The commands that are always there. Others come from plugins, and so do `bench`, `tune`, `compare` and `matrix`."""
 
 SPINS = "20000"
 """How often a thread of GNU's OpenMP looks for work before it sleeps, some tenths of a millisecond in all.
@@ -61,7 +61,7 @@ By its own rules it looks 300,000 times, while a thread that has been given work
 looking takes. On two cores with six other busy processes a small step took half as long so; alone it took as long."""
 
 GROUPS = {
-    "train": ("init", "recipes", "check", "run", "profile"),
+    "train": ("init", "recipes", "check", "run", "tune", "profile"),
     "look": ("report", "predict", "evaluate", "runs"),
     "compare": ("bench", "compare", "diff", "matrix", "cite"),
     "use elsewhere": ("export", "serve", "push"),

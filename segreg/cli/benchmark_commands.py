@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from segreg.cli import bench, compare, matrix
+from segreg.cli import bench, compare, matrix, tune
 from segreg.registry.entry import Command
 from segreg.registry.hooks import hookimpl
 
 
 @hookimpl
 def segreg_commands() -> list[Command]:
-    """Return `bench`, `compare` and `matrix`."""
+    """Return `bench`, `tune`, `compare` and `matrix`."""
     return [
         Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
-        for module in (bench, compare, matrix)
+        for module in (bench, tune, compare, matrix)
     ]

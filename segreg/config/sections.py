@@ -194,6 +194,8 @@ class Evaluate:
     """How predictions are scored; the metrics themselves are parts, listed beside these settings.
 
     Args:
+        split: what is scored at the end besides `val`: `test`, where there is one; `val` leaves the test for later, as
+            where runs are only to choose a recipe by.
         threshold: probability from which a pixel is foreground (binary and multilabel).
         resolution: `input` scores at the network's input size, `original` at each image's own.
         batch_size: images in a batch; the training's where it is null.
@@ -205,6 +207,7 @@ class Evaluate:
         overlays: images of image, truth and prediction that a run writes: the worst, the best, and some at random.
     """
 
+    split: Literal["test", "val"] = "test"
     threshold: Fraction = 0.5
     resolution: Literal["input", "original"] = "input"
     batch_size: Count | None = None

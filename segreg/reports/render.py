@@ -39,7 +39,7 @@ def render(template: str, **values: Any) -> str:
     Everything is escaped except Markup. The page's policy lets a browser fetch nothing and run only the page's script.
 
     Args:
-        template: `run`, `comparison` or `matrix`.
+        template: `run`, `comparison`, `matrix` or `tune`.
         **values: the template's variables.
     """
     style, script = (asset("page.css"), asset("page.js"))

@@ -154,7 +154,7 @@ def score_run(
     if is_main():
         load_weights(assembly.objective.model, outcome.weights)
     as_main_has(assembly.objective.model.state_dict().values())
-    split: SplitName = "test" if assembly.splits.get("test") else "val"
+    split: SplitName = "test" if recipe.evaluate.split == "test" and assembly.splits.get("test") else "val"
     evaluator = Evaluator.of(recipe, assembly.predictor(str(directory.path)), assembly.dataset, assembly.prepared)
     known = outcome.validated if recipe.train.validate_on == "whole" else {}
     for name in dict.fromkeys(("val", split)):

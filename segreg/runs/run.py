@@ -36,7 +36,7 @@ from segreg.runtime.progress import Progress, Quiet
 from segreg.training import history
 from segreg.training.checkpoint import STATE, State, load_state, notes_for_weights
 from segreg.training.resume import Output
-from segreg.training.trainer import Outcome, TrainingData, fit
+from segreg.training.trainer import Outcome, Stop, TrainingData, fit
 from segreg.visualize.plots import plot_history
 
 SECONDS_BETWEEN_CURVES = 20.0
@@ -51,12 +51,13 @@ def start_run(
     out: Path = Path("runs"),
     at: Path | None = None,
     progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> Run:
     """Run a recipe in a new directory: `at`, or `out/<recipe>/<date>_<time>`.
 
     Everything is built and read before the directory is made, and the directory is removed if training does not begin,
     so that a mistake leaves nothing behind. The processes that torchrun started share the run; if it restarted them,
-    they continue the run that they had begun.
+    they continue the run that they had begun. `stop` may end its training after an epoch.
 
     Raises:
         SegregError: a part can't be built, the data is not valid, or training can't continue.
@@ -65,12 +66,12 @@ def start_run(
         progress = _of_main(progress)
         resolved = with_absolute_paths(resolved)
         if begun := from_main(lambda: _begun_before(_parent(resolved, out, at))):
-            return resume_run(begun, registry, progress)
+            return resume_run(begun, registry, progress, stop=stop)
         with (
             Assembly.of(resolved, progress) as assembly,
             _directory_for(recipe, assembly.recipe, out, at, assembly.ids_by_split()) as directory,
         ):
-            return _Job(directory, registry, assembly, progress).run()
+            return _Job(directory, registry, assembly, progress, stop=stop).run()
 
 
 def resume_run(
@@ -80,6 +81,7 @@ def resume_run(
     *,
     overrides: Sequence[str] = (),
     without_history: bool = False,
+    stop: Stop | None = None,
 ) -> Run:
     """Continue a run from its last finished epoch; on a CPU it ends with the weights of a run that never stopped.
 
@@ -89,6 +91,7 @@ def resume_run(
         progress: shows the progress.
         overrides: settings to change from here on, such as `train.epochs=40`; those in `CHANGEABLE` only.
         without_history: whether to continue where rows of the history are lost.
+        stop: may end the training after an epoch.
 
     Raises:
         SegregError: there is no such run, another process works on it, a file of it is missing or damaged, its data
@@ -126,7 +129,7 @@ def resume_run(
                     text = resolved.yaml(header=f"segreg run {directory.resolved}")
                     aside.write_text(text, encoding="utf-8", errors="backslashreplace")
                 progress.say(f"changed from here on: {' '.join(overrides)}")
-            return _Job(directory, registry, assembly, progress, state, previous).run()
+            return _Job(directory, registry, assembly, progress, state, previous, stop).run()
 
 
 CHANGEABLE = (
@@ -200,6 +203,7 @@ class _Job:
         progress: shows what happens.
         state: the training state to continue from; None for a new run.
         previous: the environment of the process that the run continues from.
+        stop: may end the training after an epoch.
     """
 
     directory: RunDirectory
@@ -208,6 +212,7 @@ class _Job:
     progress: Progress
     state: State | None = None
     previous: Mapping[str, Any] = field(default_factory=dict)
+    stop: Stop | None = None
 
     @property
     def recipe(self) -> Resolved:
@@ -277,6 +282,7 @@ class _Job:
             ),
             resume=self.state,
             progress=self.progress,
+            stop=self.stop,
         )
 
 

@@ -62,7 +62,8 @@ SHARE_OF_MEMORY = 0.5
 MOST_KEPT = 1 << 27
 """Bytes of logits that are kept of the last epoch's validation, so that its images need not be predicted again."""
 
-StopReason = Literal["finished", "early stopping", "time budget", "interrupted"]
+Stop = Callable[[int, Mapping[str, float]], str | None]
+"""Asked after every epoch, with its number and values: why no further one is to be trained, or None."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -88,7 +89,7 @@ class Outcome:
 
     Attributes:
         epochs: finished epochs.
-        stopped_because: why it stopped.
+        stopped_because: "finished", "early stopping", "time budget", "interrupted", or what `stop` has answered.
         monitor: name of the value that chose the best epoch.
         best_epoch: that epoch; 0 where the value was never defined.
         best_value: the value there.
@@ -99,7 +100,7 @@ class Outcome:
     """
 
     epochs: int
-    stopped_because: StopReason
+    stopped_because: str
     monitor: str
     best_epoch: int
     best_value: float | None
@@ -110,9 +111,15 @@ class Outcome:
 
 
 def fit(
-    setup: Setup, data: TrainingData, output: Output, *, resume: State | None = None, progress: Progress | None = None
+    setup: Setup,
+    data: TrainingData,
+    output: Output,
+    *,
+    resume: State | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> Outcome:
-    """Train until the epochs, the patience or the time is used up.
+    """Train until the epochs, the patience or the time is used up, or `stop` gives a reason.
 
     After every epoch `output.run_dir` holds the training state, one more row in the history, and the best and last
     weights. On a CPU, a run that was killed and resumed ends with the same weights, bit for bit. Several processes,
@@ -124,6 +131,7 @@ def fit(
         output: where checkpoints and history go.
         resume: the state to continue from.
         progress: shows the progress.
+        stop: may end the training after an epoch; of several processes, the main one's is asked.
 
     Raises:
         SegregError: the monitored value does not exist, a loss or a weight is no longer finite, `lr_factors` names an
@@ -144,10 +152,10 @@ def fit(
     training.stopwatch.restart()
     epochs_before = state.epoch
     checkpointer = AsyncCheckpointer(output, monitor, in_background=device.type != "cpu")
-    reason: StopReason | None
+    reason: str | None
     try:
         with handle_signals(training):
-            while (reason := reason_to_stop(state, settings)) is None:
+            while (reason := reason_to_stop(state, settings, stop)) is None:
                 state = run_epoch(training, data, state, monitor=monitor, checkpointer=checkpointer, progress=progress)
                 first = state.epoch == epochs_before + 1
                 progress.say(format_epoch(state, training.settings, monitor, headings=first))
@@ -197,15 +205,16 @@ def training_seconds(run_dir: Path, state: State) -> float:
     return sum(row["seconds"] for row in rows) if len(rows) == state.epoch else state.seconds
 
 
-def reason_to_stop(state: State, settings: Train) -> StopReason | None:
+def reason_to_stop(state: State, settings: Train, stop: Stop | None = None) -> str | None:
     """Return why no further epoch is trained, or None."""
+    asked = from_main(lambda: stop(state.epoch, state.values)) if stop and state.epoch else None
     if state.epoch >= settings.epochs:
         return "finished"
     if settings.early_stopping and state.epochs_without_better >= settings.early_stopping:
         return "early stopping"
     if settings.time_budget_minutes and state.seconds > settings.time_budget_minutes * 60:
         return "time budget"
-    return None
+    return asked
 
 
 def run_epoch(

@@ -184,7 +184,7 @@ def test_an_edited_plugin_is_another_model(plugin, tmp_path, installed):
     folder.make()
     prepare([hinge], folder, again=False)
     work_on(folder.recipe(hinge), folder.run(hinge).path.with_name("new"), hinge.source)
-    assert folder.reason(hinge).startswith('the source of "segreg-lab:parts" is not the one that the bench began with')
+    assert folder.reason(hinge).startswith('the source of "segreg-lab:parts" is not the one that this began with')
 
 
 def test_gpus_are_distributed_evenly():

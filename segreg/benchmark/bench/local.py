@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from segreg.benchmark.bench.folder import BenchFolder, finished
 from segreg.benchmark.bench.trials import Trial, source_of
@@ -16,6 +16,9 @@ from segreg.benchmark.pool import Send, Worker, cores, stop
 from segreg.errors import SegregError, listed
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.files import write_json
+
+if TYPE_CHECKING:
+    from segreg.training.trainer import Stop
 
 _POLL_SECONDS = 1.0
 _PATIENCE = 60.0
@@ -96,7 +99,7 @@ def _work(_: Send, recipe: Path, run: Path, source: str, threads: int | None, gp
     work_on(recipe, run, source)
 
 
-def work_on(recipe: Path, run: Path, source: str) -> None:
+def work_on(recipe: Path, run: Path, source: str, stop: Stop | None = None) -> None:
     """Start a run or continue it, unless it has finished.
 
     Its output is appended to a log next to the recipe; where it fails, a file there has the reason.
@@ -104,7 +107,8 @@ def work_on(recipe: Path, run: Path, source: str) -> None:
     Args:
         recipe: file with its complete recipe.
         run: its directory.
-        source: the digest that the bench has of the source of its plugins.
+        source: the digest of the source of its plugins as it was when all of this began.
+        stop: may end its training after an epoch.
     """
     from segreg.config.recipe import read_recipe
     from segreg.config.resolve import resolve
@@ -124,13 +128,13 @@ def work_on(recipe: Path, run: Path, source: str) -> None:
             resolved = resolve(read, registry)
             if source_of(resolved) != source:
                 raise SegregError(
-                    f"the source of {listed(list(sources(resolved)))} is not the one that the bench began with",
-                    hint="the plugin was edited meanwhile, or this machine has another; start the bench again",
+                    f"the source of {listed(list(sources(resolved)))} is not the one that this began with",
+                    hint="the plugin was edited meanwhile, or this machine has another; start again",
                 )
             if directory.resolved.exists():
-                resume_run(run, registry, shown)
+                resume_run(run, registry, shown, stop=stop)
             else:
-                start_run(read, resolved, registry, at=run, progress=shown)
+                start_run(read, resolved, registry, at=run, progress=shown, stop=stop)
         except SegregError as error:
             _fail(recipe, "\n".join(str(problem) for problem in error.problems), log)
         except Exception as error:  # one run that fails is a row of the table, not the end of the bench

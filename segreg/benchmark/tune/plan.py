@@ -1,0 +1,193 @@
+"""What is tuned: a recipe, what is searched in it, and by which value; checked, and the same for all who join."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from segreg.benchmark.bench.trials import source_of
+from segreg.benchmark.pool import check_known_to_workers
+from segreg.benchmark.tune.space import Axis, Choices, check_space, values_of, with_values
+from segreg.benchmark.tune.study import Pruning, Sampler
+from segreg.config.diff import in_short, recipe_differences
+from segreg.config.recipe import Recipe
+from segreg.config.resolve import Resolved, resolve
+from segreg.errors import SegregError
+from segreg.registry.registry import Registry
+from segreg.runs.run import with_absolute_paths
+
+if TYPE_CHECKING:
+    from segreg.task import Task
+
+_ON_VAL = {"evaluate.split": "val"}
+"""How trials differ from the recipe besides what is searched: their test images are left for the best recipe."""
+_INPUT = "input"
+
+
+@dataclass(frozen=True)
+class TunePlan:
+    """A tune, checked.
+
+    Attributes:
+        recipe: the recipe with the changes for all trials.
+        axes: what is searched.
+        resolved: the recipe as it is without the search.
+        registry: the plugins.
+        larger_is_better: whether a larger value of the recipe's `train.monitor` is better.
+        sampler: what proposes trials.
+        pruning: what ends trials early.
+    """
+
+    recipe: Recipe
+    axes: Sequence[Axis]
+    resolved: Resolved
+    registry: Registry
+    larger_is_better: bool
+    sampler: Sampler = "tpe"
+    pruning: Pruning = "median"
+
+    @classmethod
+    def of(
+        cls,
+        recipe: Recipe,
+        axes: Sequence[Axis],
+        registry: Registry,
+        *,
+        epochs: int | None = None,
+        sampler: Sampler = "tpe",
+        pruning: Pruning = "median",
+    ) -> TunePlan:
+        """Return the plan, checked against the recipe and what its data set is for.
+
+        Raises:
+            SegregError: everything that is wrong with the recipe or the search; or the monitored value can't choose.
+        """
+        if epochs is not None:
+            if any(axis.path == "train.epochs" for axis in axes):
+                raise SegregError("train.epochs is searched and given by --epochs", hint="leave one of them out")
+            recipe = recipe.changed([f"train.epochs={epochs}"])
+        resolved = check_space(axes, recipe, registry)
+        _check_monitor(resolved, axes)
+        for values in one_by_one(axes):
+            check_known_to_workers(resolve(with_values(recipe, values), registry))
+        return cls(recipe, axes, resolved, registry, _larger_is_better(resolved), sampler, pruning)
+
+    @property
+    def monitor(self) -> str:
+        """Return the name of the value that trials are compared by."""
+        return self.resolved.train.monitor
+
+    @property
+    def source(self) -> str:
+        """Return a digest of the source of the plugins that the recipe names; empty where all are segreg's own."""
+        return source_of(self.resolved)
+
+    def trial(self, parameters: Mapping[str, Any]) -> Resolved:
+        """Return the recipe of a trial, which leaves the test images alone.
+
+        Raises:
+            SegregError: it is not valid.
+        """
+        return self.with_settings({**self.values(parameters), **_ON_VAL})
+
+    def best(self, parameters: Mapping[str, Any]) -> Resolved:
+        """Return the recipe with a trial's settings, otherwise as it was."""
+        return self.with_settings(self.values(parameters))
+
+    def values(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a trial's parameters are as a recipe has them."""
+        return values_of(self.axes, parameters)
+
+    def with_settings(self, values: Mapping[str, Any]) -> Resolved:
+        """Return the complete recipe with these settings."""
+        return with_absolute_paths(resolve(with_values(self.recipe, values), self.registry))
+
+    def as_data(self) -> dict[str, Any]:
+        """Return what all processes of a tune must have in common, as JSON holds it."""
+        return {
+            "recipe": with_absolute_paths(self.resolved).plain(),
+            "search": {axis.path: str(axis) for axis in self.axes},
+            "sampler": self.sampler,
+            "pruning": self.pruning,
+            "source": self.source,
+        }
+
+    def remarks(self) -> list[str]:
+        """Return what to know of how trials are compared."""
+        if not any(axis.path == _INPUT or axis.path.startswith(f"{_INPUT}.") for axis in self.axes):
+            return []
+        return [f"{self.monitor} is that of each trial's own input: the settings of input change the images it scores"]
+
+
+def one_by_one(axes: Sequence[Axis]) -> list[dict[str, Any]]:
+    """Return settings of all axes, in which every choice and both ends of every range occur, one changed at a time."""
+    options = {axis.path: axis.values if isinstance(axis, Choices) else axis.ends for axis in axes}
+    first = {path: values[0] for path, values in options.items()}
+    return [first, *({**first, path: value} for path, values in options.items() for value in values[1:])]
+
+
+def differences(mine: Mapping[str, Any], began: Mapping[str, Any]) -> list[str]:
+    """Return what two tunes' data differ in, as "path: this, began with that"."""
+    found = [
+        f"{one.path}: {in_short(one.one)}, it began with {in_short(one.other)}"
+        for one in recipe_differences(mine.get("recipe", {}), began.get("recipe", {}))
+    ]
+    return found + [
+        f"{name}: {_short(mine.get(name))}, it began with {_short(began.get(name))}"
+        for name in ("search", "sampler", "pruning", "source")
+        if mine.get(name) != began.get(name)
+    ]
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{path}={text}" for path, text in value.items())
+    return str(value) or "segreg's own"
+
+
+def name_of_recipe(recipe: Recipe) -> str:
+    """Return what a tune of a recipe is called."""
+    return Path(recipe.source).stem
+
+
+def _check_monitor(recipe: Resolved, axes: Sequence[Axis]) -> None:
+    """Refuse a value that is not of the validation images, or not the same for all trials."""
+    monitor = recipe.train.monitor
+    hint = "a metric is the same for all: for example train.monitor=val.dice.pooled"
+    if not monitor.startswith("val."):
+        raise SegregError(f"trials are compared on validation images, and train.monitor is {monitor}", hint=hint)
+    loss = [axis.path for axis in axes if axis.path.partition(".")[0] == "loss"]
+    if loss and _is_loss(monitor):
+        problem = f"train.monitor is {monitor}, which is another measure with every value of {loss[0]}"
+        raise SegregError(problem, hint=hint)
+
+
+def _is_loss(monitor: str) -> bool:
+    return monitor == "val.loss" or monitor.startswith("val.loss.")
+
+
+def _larger_is_better(recipe: Resolved) -> bool:
+    """Return the direction of the monitored value.
+
+    Raises:
+        SegregError: no metric of the recipe has that name, or it has no direction.
+    """
+    from segreg.models import build
+
+    if _is_loss(recipe.train.monitor):
+        return False
+    task: Task = build.build_dataset(recipe).task
+    metrics = build.build_metrics(recipe, task)
+    name = recipe.train.monitor.removeprefix("val.")
+    metric = next((m for n, m in metrics.items(copy_state=False) if name == n or name.startswith(f"{n}.")), None)
+    if metric is None:
+        raise SegregError(
+            f'train.monitor is "{recipe.train.monitor}", and no metric of evaluate.metrics gives it',
+            hint=f"those are {', '.join(metrics.keys(keep_base=True))}",
+        )
+    if metric.higher_is_better is None:
+        problem = f'train.monitor: "{recipe.train.monitor}" does not say whether larger is better'
+        raise SegregError(problem, hint="a metric declares it with its attribute higher_is_better")
+    return bool(metric.higher_is_better)

@@ -1,0 +1,264 @@
+"""The loop of a tune: take a trial, run it in a process of its own, and write down the best, until the budget is used.
+
+A trial belongs to the process that holds its lock, which the system releases when that process ends in any way. So
+whoever comes next sees at once which trials were left behind, and continues with them; Optuna's heartbeats, which
+would show it after a minute or more, are not needed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from segreg.benchmark.bench.folder import content, finished
+from segreg.benchmark.bench.local import work_on
+from segreg.benchmark.pool import Send, Worker, stop
+from segreg.benchmark.tune.folder import TuneFolder, name_of
+from segreg.benchmark.tune.plan import TunePlan, differences, one_by_one
+from segreg.benchmark.tune.record import Outcome, TuneRecord, format_values, outcome_of, record_of, seconds_of
+from segreg.benchmark.tune.study import PRUNED, Pruning, SharedStudy
+from segreg.errors import SegregError
+from segreg.runtime.files import read_json, replacing, write_json
+from segreg.runtime.lock import is_locked
+from segreg.runtime.progress import Progress
+from segreg.training import history
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+    from optuna.trial import FrozenTrial
+
+    from segreg.config.resolve import Resolved
+
+_PATIENCE = 60.0
+"""Seconds that a run has to stop after its last finished epoch."""
+_MOST_FAILURES = 3
+"""Trials that may fail one after the other where none has been completed."""
+
+
+@dataclass(frozen=True)
+class TuneBudget:
+    """How much is tried in all, by all processes and whenever they run: trials, or minutes of training."""
+
+    unit: Literal["trials", "minutes"]
+    amount: float
+
+    def __str__(self) -> str:
+        return f"{self.amount:g} {self.unit}"
+
+
+def open_tune(plan: TunePlan, folder: TuneFolder) -> SharedStudy:
+    """Return the study of a folder, which is made where it is missing.
+
+    Raises:
+        SegregError: the folder has another tune, or can't be used.
+    """
+    folder.make()
+    with folder.deciding():
+        mine = plan.as_data()
+        if not folder.plan.exists():
+            write_json(folder.plan, mine)
+        elif found := differences(mine, read_json(folder.plan)):
+            raise SegregError(
+                f"{folder.path} is another tune:\n" + "\n".join(f"  {line}" for line in found),
+                hint="nothing was changed; --out names another folder for this one",
+            )
+        return SharedStudy(folder.study, larger_is_better=plan.larger_is_better)
+
+
+def tune(plan: TunePlan, folder: TuneFolder, budget: TuneBudget, progress: Progress) -> bool:
+    """Run trials until the budget is used, and return whether that was interrupted by Ctrl-C.
+
+    Several processes may do so at once in one folder. Trials that a process left behind are continued first.
+
+    Raises:
+        SegregError: the folder has another tune, or the first trials all fail.
+    """
+    shared = open_tune(plan, folder)
+    failures = 0
+    for line in _header(plan, folder, shared, budget):
+        progress.say(line)
+    try:
+        while (claim := _next(plan, folder, shared, budget)) is not None:
+            with claim.lock:
+                outcome = _work(claim, plan, folder, shared, progress)
+            progress.say(f"  {outcome.sentence(plan.monitor)}")
+            failures = failures + 1 if outcome.state == "failed" else 0
+            if failures == _MOST_FAILURES and shared.best() is None:
+                raise SegregError(
+                    f"the first {failures} trials failed; the last: {outcome.reason}",
+                    hint=f"their logs are in {folder.trials}; the same command tries the next ones",
+                )
+    except KeyboardInterrupt:
+        progress.say("interrupted; the same command continues")
+        return True
+    return False
+
+
+def _header(plan: TunePlan, folder: TuneFolder, shared: SharedStudy, budget: TuneBudget) -> list[str]:
+    direction = "larger" if plan.larger_is_better else "smaller"
+    lines = [
+        f"tune {folder.path}: {budget} in all, {plan.sampler} sampler, pruning {plan.pruning}",
+        *(f"  {axis.path}: {axis}" for axis in plan.axes),
+        f"chosen by {plan.monitor} ({direction} is better): the validation split alone; no test image is scored",
+        *plan.remarks(),
+    ]
+    begun = shared.begun()
+    ended = sum(one.state.name != "RUNNING" for one in begun)
+    return [*lines, *([f"{ended} trials done before"] if ended else [])]
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """A trial that this process has taken; `continues` says whether its run has begun before."""
+
+    trial: FrozenTrial
+    lock: BaseFileLock
+    continues: bool
+
+
+def _next(plan: TunePlan, folder: TuneFolder, shared: SharedStudy, budget: TuneBudget) -> _Claim | None:
+    """Take a trial that was left behind, or ask for a new one; None where the budget is used."""
+    with folder.deciding():
+        for trial in shared.running():
+            if lock := folder.claim(trial.number):
+                return _Claim(trial, lock, folder.run(trial.number).resolved.exists())
+        begun = shared.begun()
+        if budget.unit == "trials" and len(begun) >= budget.amount:
+            return None
+        if budget.unit == "minutes" and sum(seconds_of(folder.run(one.number)) for one in begun) >= 60 * budget.amount:
+            return None
+        trial = shared.ask(plan.axes, plan.sampler, plan.resolved.seed)
+        lock = folder.claim(trial.number)
+        assert lock is not None, "nobody else asks meanwhile"
+        return _Claim(trial, lock, continues=False)
+
+
+def _work(claim: _Claim, plan: TunePlan, folder: TuneFolder, shared: SharedStudy, progress: Progress) -> Outcome:
+    """Run a trial, or the rest of it, and write down how it ended."""
+    number = claim.trial.number
+    run = folder.run(number)
+    while is_locked(run.path):  # the trial of a process that was killed, which stops by itself
+        time.sleep(0.2)
+    rows = len(history.read(run.path))
+    continued = f"continues after epoch {rows}" if rows else "continues" if claim.continues else ""
+    about = f"{name_of(number)}: {format_values(plan.values(claim.trial.params))}"
+    progress.say(f"{about} ({continued})" if continued else about)
+    reason = ""
+    if not folder.failure(number).exists() and not finished(run):
+        try:
+            recipe = plan.trial(claim.trial.params)
+        except SegregError as error:
+            reason = "\n".join(problem.message for problem in error.problems)
+        else:
+            if not folder.recipe(number).exists():
+                with replacing(folder.recipe(number)) as aside:
+                    aside.write_text(recipe.yaml(header=f"segreg run {folder.recipe(number)}"), encoding="utf-8")
+            reason = _run(number, recipe, plan, folder, progress)
+    with folder.deciding():
+        outcome = _end(claim, reason, plan, folder, shared)
+        if outcome.best:
+            write_best(plan, folder, shared)
+    return outcome
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """What a trial's process has to know besides its recipe."""
+
+    monitor: str
+    larger_is_better: bool
+    epochs: int
+    pruning: Pruning
+    source: str
+
+
+def _run(number: int, recipe: Resolved, plan: TunePlan, folder: TuneFolder, progress: Progress) -> str:
+    """Run a trial in a process of its own, and return how that ended; it matters where the run is not finished."""
+    terms = _Terms(plan.monitor, plan.larger_is_better, recipe.train.epochs, plan.pruning, plan.source)
+    worker = Worker(_in_worker, folder.path, number, terms, log=folder.log(number))
+    try:
+        with progress.watch(name_of(number), terms.epochs, "epochs") as advance:
+            advance(len(history.read(folder.run(number).path)))
+            for value in worker.messages():
+                advance(1, f"{plan.monitor} {value:.4f}")
+    finally:
+        stop([worker], patience=_PATIENCE)
+    return "its process ended before the run did" if worker.exitcode == 0 else str(worker.reason)
+
+
+def _in_worker(send: Send, path: Path, number: int, terms: _Terms) -> None:
+    folder = TuneFolder(path)
+    shared = SharedStudy(folder.study, larger_is_better=terms.larger_is_better)
+    judge = shared.judge(number, monitor=terms.monitor, epochs=terms.epochs, pruning=terms.pruning)
+
+    def after_epoch(epoch: int, values: Mapping[str, float]) -> str | None:
+        send(float(values[terms.monitor]))
+        return judge(epoch, values)
+
+    work_on(folder.recipe(number), folder.run(number).path, terms.source, after_epoch)
+
+
+def _end(claim: _Claim, reason: str, plan: TunePlan, folder: TuneFolder, shared: SharedStudy) -> Outcome:
+    """Tell the study how a trial ended, and return it."""
+    number, run = claim.trial.number, folder.run(claim.trial.number)
+    results = content(run.results) if finished(run) else {}
+    value = results.get("best_value")
+    failed = str(content(folder.failure(number)).get("reason", "")) or ("" if results else reason)
+    if results and value is None:
+        failed = f"{plan.monitor} was never defined"
+    if failed and claim.continues:
+        # What broke may be the run's files rather than its settings, so that these get another chance from the start.
+        shared.ask_again(number, failed)
+    elif failed:
+        shared.fail(number, failed)
+    elif str(results["stopped_because"]).startswith(PRUNED):
+        shared.prune(number, str(results["stopped_because"]))
+    else:
+        shared.complete(number, float(value))  # type: ignore[arg-type]
+    return outcome_of(shared[number], run, shared.best())
+
+
+def write_best(plan: TunePlan, folder: TuneFolder, shared: SharedStudy) -> None:
+    """Write the recipe with the best trial's settings, and what is known of that trial above it."""
+    best = shared.best()
+    assert best is not None
+    completed = sum(one.state.name == "COMPLETE" for one in shared.study.trials)
+    values = plan.values(best.params)
+    epoch = content(folder.run(best.number).results).get("best_epoch")
+    header = [
+        f"The best of {completed} completed trials of a tune of {plan.recipe.source}: {name_of(best.number)},",
+        f"{plan.monitor} {best.value:.6g} at epoch {epoch}, which is optimistic: the best of several,",
+        "on the images by which it was chosen.",
+        f"The test images were not scored: segreg run {folder.best} does so in the end.",
+        *(f"{axis.path}: {format_values({axis.path: values[axis.path]})}, searched {axis}" for axis in plan.axes),
+    ]
+    with replacing(folder.best) as aside:
+        aside.write_text(plan.best(best.params).yaml(header="\n".join(header)), encoding="utf-8")
+
+
+def check_models(plan: TunePlan, progress: Progress) -> list[str]:
+    """Build and train each network that the search may propose, one setting changed at a time; return what fails."""
+    from segreg.benchmark.cost.record import NetworkSpec
+    from segreg.benchmark.cost.running import check_memory
+    from segreg.models import build
+
+    task = build.build_dataset(plan.resolved).task
+    specs: dict[str, tuple[Mapping[str, Any], NetworkSpec]] = {}
+    for values in one_by_one(plan.axes):
+        spec = NetworkSpec.of(plan.with_settings(values), task)
+        specs.setdefault(spec.network + str(spec.recipe["loss"]), (values, spec))
+    wrong = []
+    with progress.watch("checking that every model trains", len(specs), "models") as advance:
+        for values, spec in specs.values():
+            if reason := check_memory(spec):
+                wrong.append(f"{format_values(values)}: {reason}")
+            advance(note=format_values(values))
+    return wrong
+
+
+def finish(plan: TunePlan, folder: TuneFolder) -> TuneRecord:
+    """Return what a tune's folder holds."""
+    return record_of(plan, folder, open_tune(plan, folder))
