@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
 from markupsafe import Markup
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from segreg.benchmark.tune.record import Outcome, TuneRecord, format_setting, format_values
 from segreg.reports.charts import ACCENT, GROUND, INK, SOFT, Chart, scale
@@ -15,6 +14,8 @@ from segreg.reports.render import cut, is_known, number, short
 
 _MOST_CHOICES = 24
 """Choices of an axis that are written; of more, every so many."""
+_DECADES = 300
+"""Highest by lowest value of a logarithmic axis, below which 2 and 5 are written too."""
 
 
 def history(record: TuneRecord) -> Markup:
@@ -142,8 +143,11 @@ class _Axis:
             return [(self.at(n), cut(name, 16)) for n, name in enumerate(self.choices) if n % every == 0]
         if self.high <= self.low:
             return [(0.5, format_setting(self.low))]
-        spread = (np.geomspace if self.log else np.linspace)(self.low, self.high, 5)
-        return [(self.at(float(value)), short(float(value))) for value in spread]
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        many = self.log and self.high / self.low < _DECADES
+        locator = LogLocator(subs=(1, 2, 5) if many else (1,)) if self.log else MaxNLocator(5, integer=whole)
+        inside = [float(value) for value in locator.tick_values(self.low, self.high) if self.low <= value <= self.high]
+        return [(self.at(value), short(value)) for value in inside]
 
 
 def _ruler(chart: Chart, place: int, column: _Axis, *, last: bool) -> None:
@@ -151,7 +155,7 @@ def _ruler(chart: Chart, place: int, column: _Axis, *, last: bool) -> None:
     for height, text in column.ticks():
         chart.axes.annotate(
             text, (place, height), (7, 0), textcoords="offset points", va="center", fontsize=10, color=INK, zorder=4,
-            parse_math=False, annotation_clip=False,
+            parse_math=False, annotation_clip=False, bbox={"facecolor": GROUND, "edgecolor": "none", "pad": 0.8},
         )  # fmt: skip
     chart.axes.annotate(
         cut(column.name, 28), (place, 1), (0, 16), textcoords="offset points", fontsize=11, color=INK,
