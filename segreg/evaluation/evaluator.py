@@ -27,9 +27,12 @@ from segreg.runtime.files import replacing
 from segreg.runtime.layout import Column, Table
 from segreg.runtime.output import as_file_name, write_csv
 from segreg.runtime.progress import Progress
+from segreg.visualize.overlay import as_rgb
 from segreg.visualize.panels import side_by_side
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
     from torchmetrics import MetricCollection
 
@@ -46,6 +49,25 @@ Ranked = Sequence[tuple[int, Mapping[str, Any]]]
 """Images from the worst to the best: a sample's index and its row."""
 Reason = Literal["worst", "best", "random"]
 """For showing an image."""
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """What an overlay shows.
+
+    Shape: image uint8 `[H, W, 3]`; masks labels `[H, W]` or, if multilabel, `[K, H, W]`; 255 is ignored.
+
+    Attributes:
+        file: where it was written.
+        image: the input, as a person sees it.
+        masks: "truth", and "prediction" of the network.
+        task: the classes.
+    """
+
+    file: Path
+    image: NDArray[np.uint8]
+    masks: Mapping[str, NDArray[np.uint8]]
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -120,7 +142,11 @@ class Evaluator:
         return sorted(pairs, key=lambda pair: -math.inf if math.isnan(pair[1][column]) else sign * pair[1][column])
 
     def save_overlays(
-        self, chosen: Ranked, folder: Path, guard: Callable[[str], AbstractContextManager[object]] = nullcontext
+        self,
+        chosen: Ranked,
+        folder: Path,
+        guard: Callable[[str], AbstractContextManager[object]] = nullcontext,
+        observe: Callable[[Overlay], None] | None = None,
     ) -> None:
         """Write an image with truth and prediction for each sample into a folder, numbered in their order.
 
@@ -130,6 +156,7 @@ class Evaluator:
             chosen: the samples.
             folder: of the images; it is made if there is something to write.
             guard: returns, for what is drawn, a context that may keep an error to itself, so that the others are drawn.
+            observe: is given each that was written.
         """
         import torch
 
@@ -145,12 +172,14 @@ class Evaluator:
                 with torch.inference_mode():
                     labels = task.labels(logits, threshold=self.recipe.evaluate.threshold)[0].cpu().numpy()
                 values = "  ".join(f"{n} {v:.3f}" for n, v in row.items() if n != "id" and ".class." not in n)
-                image = side_by_side(
-                    as_shown(batch.images[0].permute(1, 2, 0).numpy()), batch.targets[0].numpy(), labels, task,
-                    title=f"{row['id']}  {values}", notice=self.dataset.notice,
-                )  # fmt: skip
+                pixels, truth = as_shown(batch.images[0].permute(1, 2, 0).numpy()), batch.targets[0].numpy()
+                sheet = side_by_side(
+                    pixels, truth, labels, task, title=f"{row['id']}  {values}", notice=self.dataset.notice
+                )
                 with replacing(file) as aside:
-                    image.save(aside, format="PNG")
+                    sheet.save(aside, format="PNG")
+                if observe:
+                    observe(Overlay(file, as_rgb(pixels), {"truth": truth, "prediction": labels}, task))
 
     def _in_order(self, indices: Sequence[int], *, rank: int = 0, ranks: int = 1) -> BatchLoader:
         size = self.recipe.evaluate.batch_size or self.recipe.train.batch

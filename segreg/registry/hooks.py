@@ -11,7 +11,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from segreg.registry.entry import Command, Entry, Family
+    from segreg.task import Task
 
 PROJECT = "segreg"
 
@@ -38,6 +42,17 @@ def segreg_run_start(run: Path, recipe: Mapping[str, Any]) -> None:
 @hookspec
 def segreg_epoch_end(run: Path, epoch: int, values: Mapping[str, float]) -> None:
     """Called with an epoch's row of the history: losses, metrics, learning rates, speed."""
+
+
+@hookspec
+def segreg_overlay(
+    run: Path, file: Path, image: NDArray[np.uint8], masks: Mapping[str, NDArray[np.uint8]], task: Task
+) -> None:
+    """Called at a run's end for each overlay that was written, before the results, with what is drawn in it.
+
+    Shape: image uint8 `[H, W, 3]`; the masks "truth" and "prediction" labels `[H, W]` or, if multilabel, `[K, H, W]`,
+    where 255 is ignored.
+    """
 
 
 @hookspec

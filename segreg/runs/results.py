@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from segreg.data import SplitName
 from segreg.data.resize import format_size
 from segreg.errors import SegregError
-from segreg.evaluation.evaluator import Evaluator, Ranked, choose_overlays, format_values, write_images
+from segreg.evaluation.evaluator import Evaluator, Overlay, Ranked, choose_overlays, format_values, write_images
 from segreg.evaluation.scores import meaning_and_way
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
@@ -178,8 +178,13 @@ def score_run(
     return RunScores(results, rows, evaluator, [pair for pair in ranked if pair[0] in indices])
 
 
-def draw_run(directory: RunDirectory, scored: RunScores, warnings: Warnings) -> None:
-    """Draw the curves, the metrics' diagrams and the overlays of a run whose results are written."""
+def draw_run(
+    directory: RunDirectory, scored: RunScores, warnings: Warnings, observe: Callable[[Overlay], None]
+) -> None:
+    """Draw the curves, the metrics' diagrams and the overlays of a run whose results are written.
+
+    `observe` is given each overlay.
+    """
     results = scored.results
     with warnings.instead_of_error(directory.curves.name):
         best = results["best_epoch"] or None
@@ -187,7 +192,7 @@ def draw_run(directory: RunDirectory, scored: RunScores, warnings: Warnings) -> 
     if scored.evaluator:
         plot_metrics(scored.evaluator.metrics, directory.path, warnings.instead_of_error)
         with warnings.instead_of_error(directory.overlays.name):
-            scored.evaluator.save_overlays(scored.shown, directory.overlays, warnings.instead_of_error)
+            scored.evaluator.save_overlays(scored.shown, directory.overlays, warnings.instead_of_error, observe)
 
 
 def in_half(precision: str) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 from segreg.config.recipe import COMMAND_LINE, KeyPath, Recipe, read_recipe
 from segreg.config.resolve import Choice, Resolved, resolve
 from segreg.errors import SegregError, listed
+from segreg.evaluation.evaluator import Overlay
 from segreg.models import build
 from segreg.models.segmenter import describe
 from segreg.registry.compatibility import DISTRIBUTION
@@ -230,7 +231,7 @@ class _Job:
             scored = score_run(self.directory, self.assembly, outcome, self.progress, ran_on["model"])
             if observer:
                 observer.write(scored.results)
-                draw_run(self.directory, scored, observer.warnings)
+                draw_run(self.directory, scored, observer.warnings, observer.overlay)
         except KeyboardInterrupt:
             message = f"interrupted while scoring. Go on with: segreg run --resume {self.directory.path}"
             self.progress.say(message)
@@ -318,6 +319,10 @@ class _Observer:
         warnings = [*results["warnings"], *self.warnings.found]
         write_json(self.job.directory.results, {**results, "warnings": warnings})
         self.written = len(self.warnings.found)
+
+    def overlay(self, overlay: Overlay) -> None:
+        """After an overlay is written."""
+        self._call("segreg_overlay", **vars(overlay))
 
     def end(self, results: Mapping[str, Any]) -> None:
         """After everything but the report is written."""

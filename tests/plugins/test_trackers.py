@@ -1,18 +1,23 @@
-"""Trackers on the hooks of a run: what TensorBoard and MLflow hold afterwards, read with their own readers."""
+"""Trackers on the hooks of a run: what each of them holds afterwards, read with its own readers."""
 
 from __future__ import annotations
 
 import json
 import math
+import struct
+import time
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import plugged
 import tiny_runs
 from segreg.registry.registry import load_registry
+from segreg.task import Task
 from segreg.training import history
-from segreg_plugins.trackers import flat, mlflow, tensorboard
+from segreg_plugins.trackers import flat, mlflow, tensorboard, trackio, wandb
 
 RECIPE = {
     "seed": 3,
@@ -44,8 +49,6 @@ def run(tmp_path):
     (folder / "resolved.yaml").write_text(yaml.safe_dump(RECIPE))
     (folder / "results.json").write_text("{}")
     (folder / "state.pt").write_bytes(b"large")
-    from PIL import Image
-
     for name in ("b", "a"):
         Image.new("RGB", (30, 20), "red").save(folder / "overlays" / f"{name}.png")
     return folder
@@ -219,19 +222,204 @@ def test_mlflow_takes_names_and_values_of_any_kind(registry, run, asked, mlflow_
     assert data.metrics["m1099"] == 1099
 
 
+# W&B, offline: what it keeps is read from the record that `wandb sync` would send
+
+
+def leveldb_log(data):
+    """Return the records of W&B's file, a log of LevelDB: blocks of 32 kB, in which records are cut into fragments."""
+    place, found, whole = 7, [], b""
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:  # too little for the head of a fragment
+            place += 32768 - place % 32768
+            continue
+        length, kind = struct.unpack_from("<HB", data, place + 4)
+        whole += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # whole, or the last fragment
+            found.append(whole)
+            whole = b""
+    return found
+
+
+@pytest.fixture
+def wandb_offline(monkeypatch, tmp_path):
+    """W&B's variables for a run that needs no network, and a function that returns a run's records."""
+    pytest.importorskip("wandb")
+    for name in ("WANDB_PROJECT", "WANDB_DIR", "WANDB_ENTITY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("CONFIG", "CACHE", "DATA"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+
+    def records(run):
+        from wandb.proto import wandb_internal_pb2
+
+        until = time.monotonic() + 60
+        while time.monotonic() < until:  # its own process writes the file
+            files = sorted(run.glob("wandb/offline-run-*/run-*.wandb"))
+            found = [wandb_internal_pb2.Record.FromString(d) for f in files for d in leveldb_log(f.read_bytes())]
+            if sum(one.WhichOneof("record_type") == "exit" for one in found) == len(files):
+                break
+            time.sleep(0.05)
+        return found
+
+    return records
+
+
+def rows_of(records):
+    """Return what was logged by name, each value with its step."""
+    found = {}
+    for record in records:
+        row = {}
+        for item in record.history.item:
+            inside, (*path, last) = row, [item.key] if item.key else item.nested_key
+            for step in path:
+                inside = inside.setdefault(step, {})
+            inside[last] = json.loads(item.value_json)
+        for name, value in row.items():
+            found.setdefault(name, []).append((record.history.step.num, value))
+    return found
+
+
+def test_wandb_holds_the_config_the_history_the_results_and_masks(registry, run, asked, wandb_offline):
+    asked("wandb")
+    labels = np.zeros((20, 30), np.uint8)
+    labels[5:9, 5:9], labels[0] = 1, 255
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    overlapping = {"truth": np.stack([labels, 0 * labels]), "prediction": np.stack([labels, labels])}
+    shown = [
+        (Task(("cell",), "binary"), {"truth": labels, "prediction": labels}),
+        (Task(("a", "b"), "multilabel"), overlapping),
+    ]
+    assert registry.notify("segreg_run_start", run=run, recipe=RECIPE) == []
+    for epoch in (1, 2):
+        values = {"epoch": epoch, "train.loss": 1 / epoch, "val.dice.pooled": epoch / 10}
+        assert registry.notify("segreg_epoch_end", run=run, epoch=epoch, values=values) == []
+    for task, masks in shown:
+        file = run / "overlays" / f"{task.mode}.png"
+        assert registry.notify("segreg_overlay", run=run, file=file, image=pixels, masks=masks, task=task) == []
+    assert registry.notify("segreg_run_end", run=run, results=RESULTS) == []
+
+    records = wandb_offline(run)
+    rows = rows_of(records)
+    assert rows["val/dice.pooled"] == [(1, 0.1), (2, 0.2)]
+    ((step, image),) = rows["overlays/binary"]
+    assert (step, image["_type"], image["width"], image["height"]) == (2, "image-file", 30, 20)
+    assert set(image["masks"]) == {"truth", "prediction"}
+    (file,) = run.glob(f"wandb/offline-run-*/files/{image['masks']['truth']['path']}")
+    assert (np.asarray(Image.open(file)) == labels).all()
+    ((_, image),) = rows["overlays/multilabel"]
+    assert set(image["masks"]) == {"truth: a", "prediction: a", "prediction: b"}
+    configs = {item.key: json.loads(item.value_json) for record in records for item in record.run.config.update}
+    assert configs["optimizer.lr"] == 0.0001
+    assert configs["augment.1.limit"] == [-30, 30]
+    (begun,) = [record.run for record in records if record.WhichOneof("record_type") == "run"]
+    note = json.loads((run / "wandb.json").read_text())
+    assert (begun.run_id, begun.project, begun.display_name) == (note["id"], "tiny", "2026-01-31_12-00-00")
+    summary = {item.key: item.value_json for record in records for item in record.summary.update}
+    assert json.loads(summary["final/test.dice.pooled"]) == 0.25
+    assert next(run.glob("wandb/offline-run-*/files/resolved.yaml")).read_text() == (run / "resolved.yaml").read_text()
+
+
+def test_wandb_goes_on_with_the_run_that_it_had(registry, run, asked, wandb_offline, monkeypatch):
+    asked("wandb")
+    monkeypatch.setenv("WANDB_PROJECT", "lesions")
+    registry.notify("segreg_run_start", run=run, recipe=RECIPE)
+    registry.notify("segreg_epoch_end", run=run, epoch=1, values={"val.loss": 1.0})
+    registry.notify("segreg_run_end", run=run, results={"epochs": 1, "stopped_because": "interrupted", "metrics": {}})
+    note = json.loads((run / "wandb.json").read_text())
+    monkeypatch.delenv("WANDB_PROJECT")
+    assert tell_whole_run(registry, run, epochs=(2, 3)) == []
+    assert json.loads((run / "wandb.json").read_text())["id"] == note["id"]
+    records = wandb_offline(run)
+    begun = {(r.run.run_id, r.run.project) for r in records if r.WhichOneof("record_type") == "run"}
+    assert begun == {(note["id"], "lesions")}
+    assert [step for step, _ in rows_of(records)["train/loss"]] == [2, 3]
+    assert [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        (
+            "WANDB_MODE",
+            "ofline",
+            'WANDB_MODE is "ofline", which is not a mode of W&B\n  did you mean "offline" or "online"?',
+        ),
+        ("WANDB_PROJECT", "a/b#c", 'WANDB_PROJECT is "a/b#c", with "/" and "#" in it'),
+    ],
+)
+def test_wandb_settings_are_checked(registry, run, asked, monkeypatch, name, value, says):
+    monkeypatch.setattr(wandb, "find_spec", lambda module: True)
+    asked("wandb")
+    monkeypatch.setenv(name, value)
+    (complaint,) = registry.notify("segreg_run_start", run=run, recipe=RECIPE)
+    assert says in complaint
+    assert not (run / "wandb.json").exists()
+
+
+# Trackio
+
+
+@pytest.fixture
+def trackio_store(monkeypatch, tmp_path):
+    """A folder that Trackio keeps its projects in, and its reader."""
+    pytest.importorskip("trackio")
+    from trackio import sqlite_storage, utils
+
+    for name in ("TRACKIO_SPACE_ID", "TRACKIO_SERVER_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for module in (utils, sqlite_storage):  # they read TRACKIO_DIR once, when they are imported
+        monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
+    return sqlite_storage.SQLiteStorage
+
+
+def test_trackio_holds_the_history_the_results_and_the_overlays(registry, run, asked, trackio_store):
+    asked("trackio")
+    assert tell_whole_run(registry, run) == []
+    note = json.loads((run / "trackio.json").read_text())
+    assert (note["project"], note["name"]) == ("tiny", "2026-01-31_12-00-00")
+    rows = trackio_store.get_logs("tiny", note["name"])
+    assert [(row["step"], row["val/dice.pooled"]) for row in rows if "val/dice.pooled" in row] == [(1, 0.1), (2, 0.2)]
+    last = rows[-1]
+    assert (last["step"], last["final/test.dice.pooled"]) == (2, 0.25)
+    assert {name for name in last if name.startswith("overlays/")} == {"overlays/a", "overlays/b"}
+    assert last["overlays/a"]["_type"] == "trackio.image"
+    config = trackio_store.get_run_config("tiny", note["name"])
+    assert config["optimizer.lr"] == 0.0001
+
+
+def test_trackio_goes_on_with_the_run_that_it_had(registry, run, asked, trackio_store):
+    asked("trackio")
+    interrupted = {"epochs": 1, "stopped_because": "interrupted", "metrics": {}}
+    registry.notify("segreg_run_start", run=run, recipe=RECIPE)
+    registry.notify("segreg_epoch_end", run=run, epoch=1, values={"val.loss": 1.0})
+    registry.notify("segreg_run_end", run=run, results=interrupted)
+    note = (run / "trackio.json").read_text()
+    assert tell_whole_run(registry, run, epochs=(2, 3)) == []
+    assert (run / "trackio.json").read_text() == note
+    assert len(trackio_store.get_runs("tiny")) == 1
+    (run / "trackio.json").write_text(note.replace(json.loads(note)["id"], "another"))
+    (complaint,) = registry.notify("segreg_run_start", run=run, recipe=RECIPE)
+    assert "is not the one that" in complaint
+
+
 # what goes wrong
 
 
 def test_what_is_not_installed_is_reported_once_with_its_extra(registry, run, asked, monkeypatch):
-    asked("tensorboard,mlflow")
-    for module in (tensorboard, mlflow):
+    asked("tensorboard,mlflow,wandb,trackio")
+    for module in (tensorboard, mlflow, wandb, trackio):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     complaints = tell_whole_run(registry, run)
     assert complaints == [
         (
             "segreg_run_start of segreg-toolkit:builtin-trackers failed: SegregError: TensorBoard is not installed\n"
             '  pip install "segreg-toolkit[tensorboard]"\n'
-            'MLflow is not installed\n  pip install "segreg-toolkit[mlflow]"'
+            'MLflow is not installed\n  pip install "segreg-toolkit[mlflow]"\n'
+            'W&B is not installed\n  pip install "segreg-toolkit[wandb]"\n'
+            'Trackio is not installed\n  pip install "segreg-toolkit[trackio]"'
         )
     ]
     assert not (run / "tensorboard").exists()

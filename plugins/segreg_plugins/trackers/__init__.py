@@ -1,8 +1,8 @@
 """The built-in experiment trackers, which observe the runs: those that SEGREG_TRACKERS names, and none otherwise.
 
-`SEGREG_TRACKERS=tensorboard segreg run recipe.yaml`, or `SEGREG_TRACKERS=tensorboard,mlflow` for both. Each needs the
-extra of its name (`pip install "segreg-toolkit[tensorboard]"`). A tracker that fails is a warning and never
-stops a run; without a start that succeeded a tracker stays silent for the rest of the run.
+`SEGREG_TRACKERS=tensorboard segreg run recipe.yaml`, or `SEGREG_TRACKERS=wandb,mlflow` for both. Each needs the extra
+of its name (`pip install "segreg-toolkit[tensorboard]"`). A tracker that fails is a warning and never stops a run;
+without a start that succeeded a tracker stays silent for the rest of the run.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.hooks import hookimpl
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from segreg.task import Task
+
 VARIABLE = "SEGREG_TRACKERS"
 """Environment variable: the trackers to tell of runs, with commas between."""
-TRACKERS = ("tensorboard", "mlflow")
-"""Each is a module of this package with the functions `start`, `epoch` and `end`."""
+TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
+"""Each is a module of this package with the functions `start`, `epoch` and `end`; `overlay` where it shows masks."""
 
 
 @hookimpl
@@ -44,6 +50,23 @@ def segreg_epoch_end(run: Path, epoch: int, values: Mapping[str, float]) -> None
         SegregError: a tracker fails.
     """
     _collect(lambda tracker: tracker.epoch(run, epoch, values), [])
+
+
+@hookimpl
+def segreg_overlay(
+    run: Path, file: Path, image: NDArray[np.uint8], masks: Mapping[str, NDArray[np.uint8]], task: Task
+) -> None:
+    """Show an image with its truth and prediction in those trackers that show masks; the others take the files.
+
+    Raises:
+        SegregError: a tracker fails.
+    """
+
+    def tell(tracker: ModuleType) -> None:
+        if hasattr(tracker, "overlay"):
+            tracker.overlay(run, file.stem, image, masks, task)
+
+    _collect(tell, [])
 
 
 @hookimpl
