@@ -38,6 +38,7 @@ class TunePlan:
         larger_is_better: whether a larger value of the recipe's `train.monitor` is better.
         sampler: what proposes trials.
         pruning: what ends trials early.
+        source: digests of the source of the plugins that trials may name; empty where all are segreg's own.
     """
 
     recipe: Recipe
@@ -47,6 +48,7 @@ class TunePlan:
     larger_is_better: bool
     sampler: Sampler = "tpe"
     pruning: Pruning = "median"
+    source: str = ""
 
     @classmethod
     def of(
@@ -70,19 +72,15 @@ class TunePlan:
             recipe = recipe.changed([f"train.epochs={epochs}"])
         resolved = check_space(axes, recipe, registry)
         _check_monitor(resolved, axes)
-        for values in one_by_one(axes):
-            check_known_to_workers(resolve(with_values(recipe, values), registry))
-        return cls(recipe, axes, resolved, registry, _larger_is_better(resolved), sampler, pruning)
+        for one in (every := [resolve(with_values(recipe, values), registry) for values in one_by_one(axes)]):
+            check_known_to_workers(one)
+        source = " ".join(sorted({source_of(one) for one in every})).strip()
+        return cls(recipe, axes, resolved, registry, _larger_is_better(resolved), sampler, pruning, source)
 
     @property
     def monitor(self) -> str:
         """Return the name of the value that trials are compared by."""
         return self.resolved.train.monitor
-
-    @property
-    def source(self) -> str:
-        """Return a digest of the source of the plugins that the recipe names; empty where all are segreg's own."""
-        return source_of(self.resolved)
 
     def trial(self, parameters: Mapping[str, Any]) -> Resolved:
         """Return the recipe of a trial, which leaves the test images alone.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.benchmark.bench.folder import content, finished
 from segreg.benchmark.bench.local import work_on
+from segreg.benchmark.bench.trials import source_of
 from segreg.benchmark.pool import Send, Worker, stop
 from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan, differences, one_by_one
@@ -82,8 +83,10 @@ def tune(plan: TunePlan, folder: TuneFolder, budget: TuneBudget, progress: Progr
         progress.say(line)
     try:
         while (claim := _next(plan, folder, shared, budget)) is not None:
-            with claim.lock:
+            try:
                 outcome = _work(claim, plan, folder, shared, progress)
+            finally:
+                claim.lock.release()
             progress.say(f"  {outcome.sentence(plan.monitor)}")
             failures = failures + 1 if outcome.state == "failed" else 0
             if failures == _MOST_FAILURES and shared.best() is None:
@@ -177,7 +180,7 @@ class _Terms:
 
 def _run(number: int, recipe: Resolved, plan: TunePlan, folder: TuneFolder, progress: Progress) -> str:
     """Run a trial in a process of its own, and return how that ended; it matters where the run is not finished."""
-    terms = _Terms(plan.monitor, plan.larger_is_better, recipe.train.epochs, plan.pruning, plan.source)
+    terms = _Terms(plan.monitor, plan.larger_is_better, recipe.train.epochs, plan.pruning, source_of(recipe))
     worker = Worker(_in_worker, folder.path, number, terms, log=folder.log(number))
     try:
         with progress.watch(name_of(number), terms.epochs, "epochs") as advance:
