@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         report,
         resume,
         run_recipe,
+        tune,
     )
     from segreg.config.recipe import Recipe
     from segreg.errors import SegregError
@@ -58,7 +59,7 @@ __version__: str
 _NAMES = {
     "segreg.api": (
         "Evaluation", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
-        "data_check", "evaluate", "export", "init", "load_recipe", "predict", "report", "resume", "run_recipe",
+        "data_check", "evaluate", "export", "init", "load_recipe", "predict", "report", "resume", "run_recipe", "tune",
     ),
     "segreg.config.recipe": ("Recipe",),
     "segreg.errors": ("SegregError",),
@@ -80,7 +81,7 @@ __all__ = [
     "Exporter", "Family", "Loss", "Recipe", "Recognised", "Run", "Sample", "Schedule", "SegregError", "Task",
     "__version__", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
     "data_check", "evaluate", "export", "hookimpl", "init", "load_recipe", "load_run", "predict", "register",
-    "report", "resume", "run_recipe",
+    "report", "resume", "run_recipe", "tune",
 ]  # fmt: skip
 
 

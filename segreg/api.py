@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from segreg.benchmark.comparison.record import Comparison
+    from segreg.benchmark.tune.record import TuneRecord
+    from segreg.benchmark.tune.study import Pruning, Sampler
     from segreg.data.init.rules import BudgetName
     from segreg.data.inspection import Report
     from segreg.data.python_data import PythonData
@@ -532,6 +534,56 @@ def bench(
     )  # fmt: skip
     write_comparison(found, folder.path, images)
     return found
+
+
+def tune(
+    recipe: Recipe | Path | str, overrides: Overrides = (), *, search: Mapping[str, Any],
+    trials: int = 20, minutes: float | None = None, epochs: int | None = None, sampler: Sampler = "tpe",
+    pruning: Pruning = "median", out: Path | str | None = None, progress: Mode = "auto",
+) -> TuneRecord:  # fmt: skip
+    """Search for the settings that are best on the validation images, and return what came out.
+
+    `segreg.tune(recipe, search={"optimizer.lr": "log:1e-5..1e-2", "loss": ["dice_bce", "lovasz"]}, trials=20)`. Every
+    trial is an ordinary run, in a process of its own. The folder gets best.yaml, results.json and report.html, and the
+    same call continues where a tune was stopped.
+
+    Args:
+        recipe: a recipe, or its file.
+        overrides: what to change of it in all trials.
+        search: by setting a range ("0.1..0.5", "log:1e-5..1e-2", "int:1..8") or a list of choices.
+        trials: how many trials in all.
+        minutes: in place of `trials`: no trial begins after so many minutes of training in all.
+        epochs: of each trial; None: the recipe's.
+        sampler: what proposes trials.
+        pruning: what ends trials early.
+        out: the tune's folder; None: `tunes/NAME`.
+        progress: as for `run_recipe`.
+
+    Raises:
+        SegregError: something of this, the recipe or the data is wrong, the folder has another tune, Optuna is not
+            installed, or the first trials all fail.
+    """
+    from segreg.benchmark.tune.folder import TuneFolder
+    from segreg.benchmark.tune.plan import TunePlan
+    from segreg.benchmark.tune.space import axes_of_mapping
+    from segreg.benchmark.tune.study import require_optuna
+    from segreg.benchmark.tune.tune import TuneBudget, finish
+    from segreg.benchmark.tune.tune import tune as search_settings
+    from segreg.reports.tune import write_tune
+    from segreg.runtime.progress import progress as shown
+
+    require_optuna()
+    read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    axes, options = axes_of_mapping(search), {"epochs": epochs, "sampler": sampler, "pruning": pruning}
+    plan = TunePlan.of(read.changed(overrides), axes, load_registry(), **options)  # type: ignore[arg-type]
+    folder = TuneFolder(Path(out or Path("tunes") / Path(read.source).stem))
+    budget = TuneBudget("trials", trials) if minutes is None else TuneBudget("minutes", minutes)
+    interrupted = search_settings(plan, folder, budget, shown(progress))
+    record = finish(plan, folder)
+    write_tune(record, folder.path)
+    if interrupted:
+        raise KeyboardInterrupt("the same call continues")
+    return record
 
 
 def check(recipe: Recipe | Path | str, overrides: Overrides = (), *, build: bool = False) -> list[Problem]:

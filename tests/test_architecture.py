@@ -190,7 +190,7 @@ def test_the_public_names_are_those_that_are_listed():
         "IGNORE_INDEX", "KINDS", "Loss", "Recipe", "Recognised", "Run", "Sample", "Schedule", "SegregError", "Task",
         "__version__", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
         "data_check", "evaluate", "export", "hookimpl", "init", "load_recipe", "load_run", "predict", "register",
-        "report", "resume", "run_recipe",
+        "report", "resume", "run_recipe", "tune",
     ]  # fmt: skip
     for name in segreg.__all__:
         assert getattr(segreg, name) is not None
