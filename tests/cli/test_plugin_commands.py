@@ -77,7 +77,7 @@ def test_under_torchrun_it_is_refused(greet, segreg, monkeypatch):
 def test_the_benchmarks_commands_come_the_same_way(greet, segreg):
     greet("hello")
     offered = load_registry(plugged.builtin()).commands()
-    assert list(offered) == ["bench", "tune", "compare", "matrix"]
+    assert list(offered) == ["bench", "compare", "matrix", "tune"]
     out = segreg("--help").out
     assert all(f"\n    {name} " in out for name in offered)
 

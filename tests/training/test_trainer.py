@@ -226,6 +226,21 @@ def test_the_time_budget_stops_after_the_epoch_that_crosses_it(tmp_path):
     assert (outcome.stopped_because, outcome.epochs) == ("time budget", 1)
 
 
+def test_whoever_watches_may_stop_a_training_after_an_epoch(tmp_path):
+    asked = []
+
+    def stop(epoch, values):
+        asked.append((epoch, values["train.loss"]))
+        return "seen enough" if epoch == 2 else None
+
+    _, outcome = train(tmp_path, settings=replace(SETTINGS, epochs=9), stop=stop)
+    assert (outcome.stopped_because, outcome.epochs) == ("seen enough", 2)
+    assert asked == [(row["epoch"], row["train.loss"]) for row in history.read(tmp_path)]
+    asked.clear()
+    _, outcome = train(tmp_path / "other", settings=replace(SETTINGS, epochs=2), stop=stop)
+    assert (outcome.stopped_because, [epoch for epoch, _ in asked]) == ("finished", [1, 2]), "nothing was left to stop"
+
+
 def test_the_plateau_schedule_sees_negated_losses(tmp_path):
     # The rate is so low that nothing becomes better: with losses not negated, no epoch would count as bad.
     settings = replace(SETTINGS, epochs=4)
