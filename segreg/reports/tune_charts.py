@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from markupsafe import Markup
 from matplotlib.ticker import LogLocator, MaxNLocator
@@ -37,7 +38,7 @@ def history(record: TuneRecord) -> Markup:
         shown = [one for one in valued if one.state == state]
         if shown:
             dots = chart.axes.plot(
-                [one.number for one in shown], [one.value for one in shown], marker, ms=8,
+                [one.number for one in shown], [one.value for one in shown if one.value is not None], marker, ms=8,
                 color=ACCENT if state == "completed" else SOFT, mec=GROUND if marker == "o" else SOFT, mew=1.6,
             )  # fmt: skip
             chart.mark(*dots, kind=f"dots {state}", titles=[title(record, one) for one in shown])
@@ -64,7 +65,7 @@ def importances(record: TuneRecord) -> Markup:
     for row, (name, share) in enumerate(zip(names, shares, strict=True)):
         (bar,) = chart.axes.barh([row], [share], height=0.62, color=ACCENT)
         chart.mark(bar, kind="bar", titles=[f"{name}: {share:.1%}"])
-        place = {"textcoords": "offset points", "va": "center", "fontsize": 11, "color": INK}
+        place: dict[str, Any] = {"textcoords": "offset points", "va": "center", "fontsize": 11, "color": INK}
         chart.axes.annotate(f"{share:.0%}", (share, row), (6, 0), **place)
         beside = chart.axes.get_yaxis_transform()
         chart.axes.annotate(cut(name, 34), (0, row), (-8, 0), beside, ha="right", parse_math=False, **place)

@@ -255,10 +255,10 @@ def check_models(plan: TunePlan, progress: Progress) -> list[str]:
         specs.setdefault(spec.network + str(spec.recipe["loss"]), (values, spec))
     wrong = []
     with progress.watch("checking that every model trains", len(specs), "models") as advance:
-        for values, spec in specs.values():
+        for settings, spec in specs.values():
             if reason := check_memory(spec):
-                wrong.append(f"{format_values(values)}: {reason}")
-            advance(note=format_values(values))
+                wrong.append(f"{format_values(settings)}: {reason}")
+            advance(note=format_values(settings))
     return wrong
 
 
