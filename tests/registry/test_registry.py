@@ -182,7 +182,8 @@ def test_one_package_with_two_entry_points_of_one_name_keeps_the_first(plugin):
 HOOK = "from segreg.registry.hooks import hookimpl\n@hookimpl\n"
 NO_HOOK = "it implements no hook\n  put @segreg.hookimpl above `def segreg_entries(): ...` in the module"
 HOOKS = (
-    '  the hooks are "segreg_entries", "segreg_commands", "segreg_run_start", "segreg_epoch_end" and "segreg_run_end"'
+    '  the hooks are "segreg_entries", "segreg_commands", "segreg_run_start", "segreg_epoch_end", "segreg_overlay" and '
+    '"segreg_run_end"'
 )
 MISSPELLED = "{file}:2: it implements a hook that does not exist: "
 BROKEN = [
