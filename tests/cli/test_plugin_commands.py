@@ -158,4 +158,4 @@ def test_segreg_plugins_lists_commands(greet, segreg):
     greet("hello")
     printed = segreg("plugins").out
     assert "offers commands: hello (" in printed
-    assert "offers commands: bench, compare, matrix (" in printed
+    assert "offers commands: bench, compare, matrix, tune (" in printed
