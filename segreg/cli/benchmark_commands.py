@@ -9,8 +9,8 @@ from segreg.registry.hooks import hookimpl
 
 @hookimpl
 def segreg_commands() -> list[Command]:
-    """Return `bench`, `tune`, `compare` and `matrix`."""
+    """Return `bench`, `compare`, `matrix` and `tune`."""
     return [
         Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
-        for module in (bench, tune, compare, matrix)
+        for module in (bench, compare, matrix, tune)
     ]
