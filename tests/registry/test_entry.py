@@ -178,6 +178,11 @@ def test_a_name_that_recipes_could_not_write_is_refused(name):
     assert str(reported.value) == f"{at(good)}: {name!r} can't be a name: no blanks and no @ in names"
 
 
+def test_only_a_dataset_recognises_folders():
+    with pytest.raises(SegregError, match=r"loss 'good' has recognise=.*\n.*a function of a dataset"):
+        Entry("loss", "good", good, recognise=lambda folder: [])
+
+
 def test_a_family_is_given_the_member_first():
     with pytest.raises(SegregError) as reported:
         Family("loss", "zoo", "zoo/", good, lambda: ["a"])

@@ -14,7 +14,7 @@ import pytest
 
 from segreg.errors import SegregError
 from segreg.registry.entry import Entry
-from segreg.registry.protocols import Dataset, Sample
+from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import Task
 
 FINE = Dataset(
@@ -145,6 +145,23 @@ def test_missing_data_is_reported(said, outcome):
         "where its folder is missing, its message has no hint that says where to get the data: /"
     )
     assert outcome(in_a_folder(with_a_hint), "missing_data_is_named").status == "passed"
+
+
+@pytest.mark.parametrize(
+    ("recognise", "says"),
+    [
+        (lambda folder: [Recognised({}, "anything")], "it claims a folder that holds notes.txt alone: anything"),
+        (
+            lambda folder: [Recognised({"place": folder}, "a")] * (folder.name == "here"),
+            '"place", which is not a setting',
+        ),
+        (lambda folder: [Recognised({}, "")] * (folder.name == "here"), "without a word of why"),
+    ],
+)
+def test_a_careless_recognise_is_caught(said, tmp_path, recognise, says):
+    (tmp_path / "here").mkdir()
+    entry = dataclasses.replace(in_a_folder(lambda root: FINE), recognise=recognise)
+    assert says in said(entry, "recognise_is_careful", root=str(tmp_path / "here"))
 
 
 def test_a_dataset_needs_its_folder(said, outcome, tmp_path):

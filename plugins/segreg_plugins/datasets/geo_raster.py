@@ -11,6 +11,7 @@ from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.settings import NonNegativeInt, PositiveInt
 from segreg.task import IGNORE_INDEX
 from segreg_plugins.datasets.geo_scenes import Block, Blocks, Scene, beside, blocks_of, find_scenes
+from segreg_plugins.datasets.listing import images_below
 from segreg_plugins.datasets.mask_guess import guess_masks
 from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules
 from segreg_plugins.datasets.mask_values import Values
@@ -151,7 +152,8 @@ def _shown(transform: Any) -> str:
 def recognise_geo_raster(root: Path) -> list[Recognised]:
     """Return folders of scenes and masks whose TIFFs say where on the ground they lie."""
     found = []
-    for pairs in find_pairs(root):
+    any_tiff = any(_is_tiff(name) for names in images_below(root).values() for name in names[:1])
+    for pairs in find_pairs(root) if any_tiff else ():
         plain = isinstance(pairs.images, str) and isinstance(pairs.masks, str) and pairs.search == "folder"
         masks = [root / name for name in pairs.files]
         if not plain or pairs.image_suffix or not all(map(_has_grid, masks[:3])):
@@ -167,7 +169,7 @@ def recognise_geo_raster(root: Path) -> list[Recognised]:
 
 def _has_grid(file: Path) -> bool:
     """Whether a TIFF's header has GeoTIFF's keys, or its scale or matrix."""
-    if file.suffix.lower() not in (".tif", ".tiff"):
+    if not _is_tiff(file.name):
         return False
     import tifffile
 
@@ -176,3 +178,7 @@ def _has_grid(file: Path) -> bool:
             return any(number in opened.pages.first.tags for number in (33550, 34264, 34735))
     except Exception:  # damaged, or not a TIFF
         return False
+
+
+def _is_tiff(name: str) -> bool:
+    return name.lower().endswith((".tif", ".tiff"))
