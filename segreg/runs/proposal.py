@@ -159,10 +159,11 @@ def _reasons(decisions: Sequence[Decision], overrides: Sequence[str]) -> dict[tu
 
 
 def _header(layout: Layout, found: Fingerprint, budget: BudgetName, warnings: Sequence[str]) -> list[str]:
-    part = "" if found.read == found.images else f", by {found.read:,} of them"
+    images = f"{found.images:,} image{'s' * (found.images > 1)}"
+    images += "" if found.read == found.images else f", by {found.read:,} of them"
     classes = f"{len(found.task.classes)} class{'es' * (len(found.task.classes) > 1)}"
     return [
-        f"{layout.folder.name}: {found.images:,} images{part}, {found.task.mode}, {classes}; budget {budget}.",
+        f"{layout.folder.name}: {images}, {found.task.mode}, {classes}; budget {budget}.",
         "Written by `segreg init`, whose rules are in docs/init.md. Change what you know better.",
         *(f"WARNING: {warning}" for warning in warnings),
     ]

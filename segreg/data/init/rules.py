@@ -206,12 +206,12 @@ def augmentations(f: Fingerprint) -> list[Decision]:
         items.append(
             (
                 {"name": "HorizontalFlip", "p": 0.5},
-                f"classes left and right of the middle differ by {f.sideways:.2f} of 1",
+                f"classes differ by {f.sideways:.2f} left and right (0 to 1)",
             )
         )
     if f.upright <= SYMMETRIC:
         items += [
-            ({"name": "VerticalFlip", "p": 0.5}, f"above and below by {f.upright:.2f}"),
+            ({"name": "VerticalFlip", "p": 0.5}, f"classes differ by {f.upright:.2f} above and below (0 to 1)"),
             ({"name": "RandomRotate90", "p": 0.5}, "so quarter turns are as likely"),
         ]
     if f.dtype == "uint8" and f.channels == 3:
@@ -288,7 +288,7 @@ def splits(f: Fingerprint) -> tuple[list[Decision], int]:
         why = f"one of {units} {unit}"
     else:
         val, test = 0.5, 0.0
-        why = f"there are {units} {unit}: a score on so few says next to nothing"
+        why = f"of {units} {unit if units > 1 else unit[:-1]}: a score on so few says next to nothing"
     decisions = [Decision(("split", "method"), "auto" if own else "random", _copies(f))]
     decisions += [Decision(("split", "val"), val, why), Decision(("split", "test"), test)]
     rare = [s for s in _own_shares(f) if s.image_share < RARE and s.images < RARE_IMAGES and s.images]
