@@ -138,6 +138,7 @@ def test_a_dataset_with_its_data(tmp_path):
     not_checked = {name: o.what for name, o in outcomes.items() if o.status == "not checked"}
     assert not_checked == {
         "splits_are_disjoint": "it has no split of its own",
+        "recognise_is_careful": "its entry has no recognise, so that `segreg init` does not know it",
         "missing_data_is_named": 'it makes what is not there: "root"',
     }
     assert [str(outcome) for outcome in outcomes.values() if outcome.status == "failed"] == []
