@@ -198,7 +198,10 @@ def _in_worker(send: Send, path: Path, number: int, terms: _Terms) -> None:
     judge = shared.judge(number, monitor=terms.monitor, epochs=terms.epochs, pruning=terms.pruning)
 
     def after_epoch(epoch: int, values: Mapping[str, float]) -> str | None:
-        send(float(values[terms.monitor]))
+        try:
+            send(float(values[terms.monitor]))
+        except OSError:  # whoever started this was killed, and SIGTERM is about to say so
+            raise KeyboardInterrupt from None
         return judge(epoch, values)
 
     work_on(folder.recipe(number), folder.run(number).path, terms.source, after_epoch)
