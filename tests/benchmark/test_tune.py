@@ -251,7 +251,7 @@ def test_an_interrupted_trial_is_the_first_to_continue(plan, folder, pretended, 
     assert states(plan, folder) == ["completed", "running"]
     assert not tune(plan, folder, TuneBudget("trials", 3), Lines(sys.stdout))
     printed = capsys.readouterr().out
-    assert "1 trials done before\n" in printed
+    assert "done before: 1 of the trials\n" in printed
     assert "trial-0001: optimizer.lr=" in printed.partition("(continues)")[0]
     assert states(plan, folder) == ["completed"] * 3
 

@@ -110,7 +110,7 @@ def _header(plan: TunePlan, folder: TuneFolder, shared: SharedStudy, budget: Tun
     ]
     begun = shared.begun()
     ended = sum(one.state.name != "RUNNING" for one in begun)
-    return [*lines, *([f"{ended} trials done before"] if ended else [])]
+    return [*lines, *([f"done before: {ended} of the trials"] if ended else [])]
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def write_best(plan: TunePlan, folder: TuneFolder, shared: SharedStudy) -> None:
         f"{plan.monitor} {best.value:.6g} at epoch {epoch}, which is optimistic: the best of several,",
         "on the images by which it was chosen.",
         f"The test images were not scored: segreg run {folder.best} does so in the end.",
-        *(f"{axis.path}: {format_values({axis.path: values[axis.path]})}, searched {axis}" for axis in plan.axes),
+        *(f"{format_values({axis.path: values[axis.path]})}, searched {axis}" for axis in plan.axes),
     ]
     with replacing(folder.best) as aside:
         aside.write_text(plan.best(best.params).yaml(header="\n".join(header)), encoding="utf-8")
