@@ -174,17 +174,18 @@ def test_a_trial_below_the_median_is_pruned_with_the_reason(plan, tmp_path):
     curves = np.random.default_rng(0).uniform(0.4, 0.9, (7, 10)).round(3).tolist()
     shared, number = study_with(tmp_path / "study.db", plan, curves)
     judge = shared.judge(number, monitor="val.x", epochs=10, pruning="median")
-    assert judge(1, {"val.x": 0.1}) is None, "a fifth of the epochs is not pruned"
-    middle = median(curve[1] for curve in curves)
-    assert judge(2, {"val.x": 0.2}) == (
-        f"pruned by the study after epoch 2: val.x 0.2 is below {middle:.4g}, "
+    assert [judge(epoch, {"val.x": 0.1}) for epoch in (1, 2)] == [None, None], "a fifth of the epochs is not pruned"
+    middle = median(curve[2] for curve in curves)
+    assert judge(3, {"val.x": 0.2}) == (
+        f"pruned by the study after epoch 3: val.x 0.2 is below {middle:.4g}, "
         "the median of 7 completed trials at that epoch"
     )
     again = shared.judge(number, monitor="val.x", epochs=10, pruning="median")
-    assert again(2, {"val.x": 0.95}).startswith("pruned"), "what was reported stays"
-    assert again(3, {"val.x": 0.95}) is None, "the best so far counts"
-    other = shared.judge(number, monitor="val.x", epochs=10, pruning="none")
-    assert other(4, {"val.x": 0.0}) is None
+    assert again(3, {"val.x": 0.95}).startswith("pruned"), "what was reported stays"
+    assert again(4, {"val.x": 0.95}) is None
+    assert again(5, {"val.x": 0.0}) is None, "the best so far counts"
+    shared, number = study_with(tmp_path / "other.db", plan, curves)
+    assert shared.judge(number, monitor="val.x", epochs=10, pruning="none")(3, {"val.x": 0.0}) is None
 
 
 def test_few_trials_prune_none_and_an_undefined_value_is_pruned(plan, tmp_path):
@@ -384,10 +385,10 @@ def test_a_pruned_trial_is_a_run_that_says_why(tmp_path, folder):
     tune(plan, folder, TuneBudget("trials", 6), Quiet())
     pruned = record_of(plan, folder, open_tune(plan, folder)).outcomes[5]
     run = load_run(folder.run(5).path)
-    assert (pruned.state, pruned.epochs) == ("pruned", 1)
+    assert (pruned.state, pruned.epochs) == ("pruned", 2)
     assert run.results["stopped_because"] == pruned.reason
-    assert pruned.reason.endswith("is below 0.9, the median of 5 completed trials at that epoch")
-    assert len(run.history) == 1
+    assert pruned.reason.endswith("is below 0.95, the median of 5 completed trials at that epoch")
+    assert len(run.history) == 2
     assert run.results["metrics"]["val"], "it was scored as any run is"
     assert finished(run.directory)
     shutil.rmtree(folder.path)

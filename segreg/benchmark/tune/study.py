@@ -177,7 +177,8 @@ class Judge:
 
         self.shared, self.number, self.monitor = shared, number, monitor
         study = shared.study
-        study.pruner = MedianPruner(STARTUP, round(WARM_UP * epochs)) if pruning == "median" else NopPruner()
+        first = 1 + round(WARM_UP * epochs)  # epochs count from 1
+        study.pruner = MedianPruner(STARTUP, first) if pruning == "median" else NopPruner()
         study.sampler = RandomSampler()  # a trial that is opened is sampled for, by this one without any computing
         self.trial = Trial(study, identity)
 
