@@ -180,7 +180,7 @@ def format_record(record: TuneRecord, folder: TuneFolder) -> list[Block]:
     """Return what a tune prints at its end."""
     counts = [f"{len(found)} {state}" for state in ("completed", "pruned", "failed", "running")
               if (found := record.of_state(state))]  # fmt: skip
-    lines: list[Block] = ["", f"{len(record.outcomes)} trials: {', '.join(counts) or 'none yet'}"]
+    lines: list[Block] = ["", f"trials: {', '.join(counts) or 'none yet'}"]
     if record.best is None:
         return [*lines, "no trial has been completed, so that none is the best"]
     shown = record.ranked()[:_MOST_ROWS]
