@@ -264,6 +264,8 @@ def predict(
     out: None = None,
     weights: Weights = "best",
     threshold: float | None = None,
+    min_area: int = 0,
+    fill_holes: int = 0,
     config: InferenceConfig | None = None,
     device: str = "auto",
 ) -> list[NDArray[np.uint8]]: ...
@@ -278,6 +280,8 @@ def predict(
     kinds: Sequence[Kind] = (),
     weights: Weights = "best",
     threshold: float | None = None,
+    min_area: int = 0,
+    fill_holes: int = 0,
     config: InferenceConfig | None = None,
     device: str = "auto",
     progress: Mode = "quiet",
@@ -292,6 +296,8 @@ def predict(
     kinds: Sequence[Kind] = (),
     weights: Weights = "best",
     threshold: float | None = None,
+    min_area: int = 0,
+    fill_holes: int = 0,
     config: InferenceConfig | None = None,
     device: str = "auto",
     progress: Mode = "quiet",
@@ -307,6 +313,8 @@ def predict(
         kinds: with `out`, what is written beside masks: "probabilities", "coloured", "overlays", "strips".
         weights: of the best epoch or of the last one.
         threshold: probability from which a pixel is foreground; None: the recipe's.
+        min_area: regions of fewer pixels become background; see `segreg predict`.
+        fill_holes: then holes of fewer pixels are filled.
         config: tiles, scales and flips; None: those of the recipe's section evaluate.
         device: "auto" takes a GPU where there is one.
         progress: as for `run_recipe`, with `out`.
@@ -314,6 +322,7 @@ def predict(
     Raises:
         SegregError: an image can't be read or does not fit; with `out`, the summary names it and the rest continue.
     """
+    from segreg.inference.cleaning import Cleaning, clean
     from segreg.inference.inputs import find_images
     from segreg.inference.predictions import predict_files
     from segreg.inference.predictor import common_config, predict_labels
@@ -322,6 +331,7 @@ def predict(
     from segreg.runs.trained_run import input_image
     from segreg.runtime.progress import progress as shown
 
+    cleaning = Cleaning(min_area, fill_holes)
     several = isinstance(images, Sequence) and not isinstance(images, str)
     given = list(images) if several else [images]
     opened = _run(run)
@@ -333,9 +343,10 @@ def predict(
             named = isinstance(image, (str, Path))
             found += [each.file for each in find_images([str(image)])] if named else [image]
         inputs = (input_image(predictors, image, chosen) for image in found)
-        return [predict_labels(predictors, image, chosen, threshold=threshold) for image in inputs]
+        labels = (predict_labels(predictors, image, chosen, threshold=threshold) for image in inputs)
+        return [clean(each, opened.task, cleaning) if cleaning else each for each in labels]
     folder = Path(out)
-    outputs = Outputs.of(folder, predictors[0].task, kinds, notices=[opened.notice])
+    outputs = Outputs.of(folder, predictors[0].task, kinds, notices=[opened.notice], cleaning=cleaning)
     files = find_images([str(image) for image in given], without=[folder / kind for kind in WRITTEN])
     return predict_files(
         files, predictors, outputs, chosen, threshold=threshold, progress=shown(progress), existing="replace"
@@ -419,7 +430,7 @@ def compare(
     """Compare finished runs, and return the models side by side, the best first.
 
     Args:
-        *runs: runs, or their directories; runs whose recipes differ in nothing but the seed are one model's.
+        *runs: runs, or their directories; those whose recipes differ in nothing but seed and fold are one model's.
         metric: to compare by; empty: the first one, as mean over images.
         baseline: the model that the others are compared with; empty: the first.
         cost: whether to measure what each model costs, as `segreg compare` does unless it has `--no-cost`.
@@ -447,8 +458,8 @@ def bench(
     recipe: Recipe | Path | str, overrides: Overrides = (), *,
     encoder: Sequence[Any] | None = None, decoder: Sequence[Any] | None = None, loss: Sequence[Any] | None = None,
     vary: Mapping[str, Sequence[Any]] | None = None, exclude: Sequence[Mapping[str, Any]] = (),
-    seeds: int | Sequence[int] | None = None, epochs: int | None = None, steps: int | None = None,
-    minutes: float | None = None, baseline: Mapping[str, Any] | None = None, metric: str = "",
+    seeds: int | Sequence[int] | None = None, folds: int | None = None, epochs: int | None = None,
+    steps: int | None = None, minutes: float | None = None, baseline: Mapping[str, Any] | None = None, metric: str = "",
     out: Path | str | None = None, jobs: int = 1, cost: bool = True, rounds: int = 3, again: bool = False,
     check: Literal[False] = False, progress: Mode = "auto",
 ) -> Comparison: ...  # fmt: skip
@@ -459,8 +470,8 @@ def bench(
     recipe: Recipe | Path | str, overrides: Overrides = (), *,
     encoder: Sequence[Any] | None = None, decoder: Sequence[Any] | None = None, loss: Sequence[Any] | None = None,
     vary: Mapping[str, Sequence[Any]] | None = None, exclude: Sequence[Mapping[str, Any]] = (),
-    seeds: int | Sequence[int] | None = None, epochs: int | None = None, steps: int | None = None,
-    minutes: float | None = None, baseline: Mapping[str, Any] | None = None, metric: str = "",
+    seeds: int | Sequence[int] | None = None, folds: int | None = None, epochs: int | None = None,
+    steps: int | None = None, minutes: float | None = None, baseline: Mapping[str, Any] | None = None, metric: str = "",
     out: Path | str | None = None, jobs: int = 1, cost: bool = True, rounds: int = 3, again: bool = False,
     check: Literal[True], progress: Mode = "auto",
 ) -> list[Problem]: ...  # fmt: skip
@@ -470,12 +481,12 @@ def bench(
     recipe: Recipe | Path | str, overrides: Overrides = (), *,
     encoder: Sequence[Any] | None = None, decoder: Sequence[Any] | None = None, loss: Sequence[Any] | None = None,
     vary: Mapping[str, Sequence[Any]] | None = None, exclude: Sequence[Mapping[str, Any]] = (),
-    seeds: int | Sequence[int] | None = None, epochs: int | None = None, steps: int | None = None,
-    minutes: float | None = None, baseline: Mapping[str, Any] | None = None, metric: str = "",
+    seeds: int | Sequence[int] | None = None, folds: int | None = None, epochs: int | None = None,
+    steps: int | None = None, minutes: float | None = None, baseline: Mapping[str, Any] | None = None, metric: str = "",
     out: Path | str | None = None, jobs: int = 1, cost: bool = True, rounds: int = 3, again: bool = False,
     check: bool = False, progress: Mode = "auto",
 ) -> Comparison | list[Problem]:  # fmt: skip
-    """Train models side by side, each combination of what varies with each seed, and return their comparison.
+    """Train models side by side, each combination of what varies with each seed and fold, and return their comparison.
 
     `segreg.bench(recipe, encoder=["resnet18", "resnet50"], seeds=3, epochs=20)`. Every combination is an ordinary run,
     in a process of its own. The folder gets results.csv, results.json and report.html, and the same call continues
@@ -490,6 +501,8 @@ def bench(
         vary: any other setting and its values: `{"optimizer.lr": [1e-4, 1e-3]}`.
         exclude: combinations not to run: `[{"encoder": "resnet18", "loss": "dice"}]`.
         seeds: how many seeds (1), or which: `[7, 11]`.
+        folds: train on all but one of so many folds, each left out once, and compare out of fold; None: the recipe's
+            split.
         epochs: budget of each run in epochs.
         steps: budget in optimizer steps, rounded up to epochs.
         minutes: budget in minutes of training; give one of the three, or leave it to the recipe.
@@ -522,7 +535,7 @@ def bench(
     if twice := [path for path in vary or {} if path in axes]:
         raise SegregError(f'"{twice[0]}" varies twice: {twice[0]}= and vary=', hint="give all of its values at once")
     plan, name = plan_of(
-        recipe, overrides, vary={**axes, **(vary or {})}, exclude=exclude, seeds=seeds,
+        recipe, overrides, vary={**axes, **(vary or {})}, exclude=exclude, seeds=seeds, folds=folds,
         budgets={"epochs": epochs, "steps": steps, "minutes": minutes}, baseline=baseline, metric=metric,
     )  # fmt: skip
     trials, folder = trials_of(plan, load_registry()), BenchFolder(Path(out or Path("benches") / name))

@@ -52,7 +52,7 @@ COMMANDS = {
         plugins, plugin, recipes, init, schema, cache,
     )
 }  # fmt: skip
-"""The commands that are always there. Others come from plugins, and so do `bench`, `tune`, `compare` and `matrix`."""
+"""The commands that are always there. Others come from plugins, as segreg's own `bench` and `compare` do."""
 
 SPINS = "20000"
 """How often a thread of GNU's OpenMP looks for work before it sleeps, some tenths of a millisecond in all.
@@ -63,7 +63,7 @@ looking takes. On two cores with six other busy processes a small step took half
 GROUPS = {
     "train": ("init", "recipes", "check", "run", "tune", "profile"),
     "look": ("report", "predict", "evaluate", "runs"),
-    "compare": ("bench", "compare", "diff", "matrix", "cite"),
+    "compare": ("bench", "best", "compare", "diff", "matrix", "cite"),
     "use elsewhere": ("export", "serve", "push"),
     "extend": ("list", "show", "plugins", "plugin", "schema"),
     "data": ("data", "cache"),

@@ -18,11 +18,12 @@ HELP = "train backbones (or anything else) side by side and compare quality and 
 EXAMPLES = """examples:
   segreg bench recipes/isic_v3plus.yaml --vary encoder=resnet18,timm/convnext_tiny --seeds 3 --epochs 20
   segreg bench recipes/isic_v3plus.yaml --vary encoder=resnet18,resnet50 --vary loss=dice_bce,lovasz --jobs 2
-  segreg bench bench.yaml                          a bench file: recipe, vary, exclude, seeds, budget, baseline
+  segreg bench recipes/isic_v3plus.yaml --vary encoder=resnet18,resnet50 --folds 5      every image is scored
+  segreg bench bench.yaml                          a bench file: recipe, vary, exclude, seeds, folds, budget, baseline
   segreg bench bench.yaml --check                  look at all of it and train nothing
   segreg bench bench.yaml --executor ray --resources cpus=4,gpus=1
 
-Every combination is an ordinary run, with the same seeds and the same budget. Before the first one begins, all are
+Every combination is an ordinary run, with the same seeds, folds and budget. Before the first one begins, all are
 checked: they resolve, their networks are built, take a training step and go into memory. The folder gets results.csv,
 results.json and report.html. The same command continues where a bench was stopped; runs that failed need --again.
 The exit status is 1 if a run failed.
@@ -36,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--exclude", action="append", default=[], metavar="PATH=V,...", help="a combination not to run")
     parser.add_argument("--seeds", metavar="N", help="how many seeds (1), or which: 7,11")
+    parser.add_argument("--folds", type=int, metavar="N", help="train on all but one of N folds, each left out once")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--epochs", type=int, metavar="N", help="budget of each run in epochs")
     budget.add_argument("--steps", type=int, metavar="N", help="budget in optimizer steps, rounded up to epochs")
@@ -72,7 +74,7 @@ def execute(chosen: argparse.Namespace) -> int:
     file, overrides = one_file(chosen.words, NAME, "recipes/isic_v3plus.yaml", what="recipe or bench file")
     plan, name = plan_of(
         file, overrides, vary=_axes(chosen.vary), exclude=[combination(text) for text in chosen.exclude],
-        seeds=seeds_of(chosen.seeds) if chosen.seeds else None,
+        seeds=seeds_of(chosen.seeds) if chosen.seeds else None, folds=chosen.folds,
         budgets={"epochs": chosen.epochs, "steps": chosen.steps, "minutes": chosen.minutes},
         baseline=combination(chosen.baseline) if chosen.baseline else None, metric=chosen.metric or "",
         place=COMMAND_LINE,

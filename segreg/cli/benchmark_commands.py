@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from segreg.cli import bench, compare, matrix, tune
+from segreg.cli import bench, best, compare, matrix, tune
 from segreg.registry.entry import Command
 from segreg.registry.hooks import hookimpl
 
 
 @hookimpl
 def segreg_commands() -> list[Command]:
-    """Return `bench`, `compare`, `matrix` and `tune`."""
+    """Return `bench`, `best`, `compare`, `matrix` and `tune`."""
     return [
         Command(module.NAME, module.HELP, module.arguments, module.execute, module.EXAMPLES)
-        for module in (bench, compare, matrix, tune)
+        for module in (bench, best, compare, matrix, tune)
     ]

@@ -24,8 +24,8 @@ EXAMPLES = """examples:
   segreg compare runs/isic_v3plus/* --format latex > table.tex
   segreg compare runs/isic_v3plus/* --no-cost              quality only
 
-Runs whose recipes differ in nothing but the seed are one model's. They are compared on the images that all of them
-were scored on. DIR gets results.csv, results.json and report.html.
+Runs whose recipes differ in nothing but the seed and the fold are one model's. They are compared on the images that all
+of them were scored on. DIR gets results.csv, results.json and report.html.
 """
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.cli.common import add_views, print_json, scales_of, shown_progress, tile_of
+from segreg.cli.common import add_views, check_least, print_json, scales_of, shown_progress, tile_of
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 
@@ -32,6 +32,8 @@ EXAMPLES = """examples:
   segreg predict RUN photos --out predicted --strips --masks true_masks    image | truth | prediction | outlines
   segreg predict RUN photos --out predicted --as coco-polygons             annotations for a labelling program
   segreg predict RUN1 RUN2 RUN3 --images photos --out predicted    the mean of three runs
+  segreg predict benches/isic_v3plus photos --out predicted    the mean of all folds and seeds of a bench's model
+  segreg predict RUN photos --out predicted --min-area 50 --fill-holes 50      without specks and pinholes
 
 Masks are 8-bit PNGs at each image's own size, in OUT/masks: 0 and 255 for one class, class indices for several, and
 for classes that may overlap a folder for each. Of georeferenced rasters (GeoTIFF, VRT) they are GeoTIFFs of class
@@ -50,7 +52,7 @@ _FLAGS: tuple[tuple[Kind, str], ...] = (
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("words", nargs="+", metavar="RUN|IMAGE", help="one or more runs, and what to predict")
+    parser.add_argument("words", nargs="+", metavar="RUN|IMAGE", help="runs or benches, and what to predict")
     parser.add_argument("--images", nargs="+", default=[], metavar="IMAGE", help="files, folders and wildcards")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is predicted")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="of which epoch (best)")
@@ -75,6 +77,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--colours", type=Path, metavar="FILE", help="YAML or JSON: class: [r, g, b] or '#rrggbb'")
     parser.add_argument("--threshold", type=float, help="probability from which a pixel is foreground (the recipe's)")
+    for option, meaning in (("--min-area", "drop regions"), ("--fill-holes", "fill holes")):
+        parser.add_argument(option, type=int, default=0, metavar="PIXELS", help=f"{meaning} of fewer pixels (0)")
     parser.add_argument(
         "--tile",
         metavar="HxW|auto|whole",
@@ -96,10 +100,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
+    from segreg.inference.cleaning import Cleaning
     from segreg.inference.inputs import find_images, find_masks
     from segreg.inference.predictor import InferenceConfig, common_config, common_threshold, takes_any_size
     from segreg.inference.writer import KINDS, Outputs
 
+    check_least(chosen, 0, "min_area", "fill_holes")
     runs, images = _runs_and_images(chosen)
     _refuse_lone_masks(chosen)
     asked: dict[str, Any] = {"overlap": chosen.overlap, "flips": chosen.flips, "batch_size": chosen.batch_size}
@@ -131,6 +137,7 @@ def execute(chosen: argparse.Namespace) -> int:
         chosen.out, task, chosen.kinds or (), values=chosen.values,
         colours=None if chosen.colours is None else read_colours(chosen.colours, task),
         notices=[run.notice for run in runs], truths=truths,
+        cleaning=Cleaning(chosen.min_area, chosen.fill_holes),
     )  # fmt: skip
 
     from segreg.inference.predictions import predict_files
@@ -164,14 +171,20 @@ def execute(chosen: argparse.Namespace) -> int:
 
 
 def _runs_and_images(chosen: argparse.Namespace) -> tuple[list[Run], list[str]]:
-    """Return the runs and what to predict; without --images, the words that are runs' folders come first."""
+    """Return the runs and what to predict; without --images, the words that are runs' or benches' come first."""
+    from segreg.benchmark.bench.models import is_bench, is_model, runs_named
     from segreg.runs.load import is_run_name, load_run
+
+    def is_of_bench(word: str) -> bool:
+        return not is_run_name(word) and (is_bench(Path(word)) or is_model(Path(word)))
 
     count = len(chosen.words)
     if not chosen.images:
-        is_run = [is_run_name(word) for word in chosen.words]
+        is_run = [is_run_name(word) or is_of_bench(word) for word in chosen.words]
         count = max(1, is_run.index(False) if False in is_run else count)
-    runs = [load_run(word) for word in chosen.words[:count]]
+    runs: list[Run] = []
+    for word in chosen.words[:count]:
+        runs += runs_named(Path(word)) if is_of_bench(word) else [load_run(word)]
     images = [*chosen.words[count:], *chosen.images]
     if not images:
         raise SegregError("name images to predict", hint="for example: segreg predict RUN photos --out predicted")

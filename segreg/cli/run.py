@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ EXAMPLES = """examples:
   segreg run runs/isic_v3plus/2026-01-31_12-00-00/resolved.yaml      repeat a run
   segreg run --resume runs/isic_v3plus/2026-01-31_12-00-00           continue where it stopped
   segreg run --resume runs/isic_v3plus/2026-01-31_12-00-00 train.epochs=40     train longer
+  segreg run recipes/isic_v3plus.yaml --folds 5                      five runs, so that every image is scored
+
+With --folds a bench's folder is written, as by `segreg bench` of one model; the same command continues with it.
 """
 
 
@@ -27,16 +31,38 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without-history", action="store_true", help="with --resume: continue although rows of the history are lost"
     )
-    parser.add_argument("--out", type=Path, help="folder of the run directories (runs)")
+    parser.add_argument("--folds", type=int, metavar="N", help="train on all but one of N folds, each left out once")
+    parser.add_argument(
+        "--out", type=Path, help="folder of the run directories (runs); with --folds of the bench (benches/NAME)"
+    )
     parser.add_argument("--quiet", action="store_true", help="print the results only")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, nothing else")
 
 
 def execute(chosen: argparse.Namespace) -> int:
+    if chosen.folds is not None:
+        return _run_folds(chosen)
     from segreg.runtime.distributed import processes
 
     with processes():  # joined first, so that a mistake is reported once
         return _run(chosen)
+
+
+def _run_folds(chosen: argparse.Namespace) -> int:
+    """Run a bench of one model, whose costs are not measured."""
+    from segreg.cli import bench
+
+    if "WORLD_SIZE" in os.environ:
+        raise SegregError("--folds starts processes of its own; call it without torchrun")
+    if chosen.resume is not None or chosen.without_history:
+        raise SegregError("--folds and --resume don't go together", hint="the same command without --resume continues")
+    words = [*chosen.words, "--folds", str(chosen.folds), "--no-cost"]
+    words += ["--out", str(chosen.out)] if chosen.out is not None else []
+    words += ["--quiet"] if chosen.quiet else []
+    words += ["--json"] if chosen.json else []
+    parser = argparse.ArgumentParser(prog="segreg run")
+    bench.arguments(parser)
+    return bench.execute(parser.parse_args(words))
 
 
 def _run(chosen: argparse.Namespace) -> int:

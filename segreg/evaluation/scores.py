@@ -78,37 +78,57 @@ def evaluate(
         threshold: probability from which a pixel is foreground, the metrics' too.
         device: where scores are computed.
     """
-    disable_sync(metrics).reset()
-    metrics.to(device)
-    rows: list[dict[str, Any]] = []
+    scorer = ImageScorer(metrics, task=task, threshold=threshold, device=device)
     lengths: list[int] = []
-    counts = _GrowingArray()
-    sums = {name: _GrowingArray() for name, metric in metrics.items(copy_state=False) if hasattr(metric, "sums")}
-
-    def score(logits: Tensor, target: Tensor, ids: Iterable[str]) -> None:
-        pixels = count_pixels(task, logits, target, threshold)
-        metrics.update(logits, target, pixels=pixels)  # which a collection passes to metrics that take it
-        own_counts = class_counts(task, pixels.confusion)
-        counts.add(own_counts)
-        columns: dict[str, list[float]] = {}
-        for name, metric in metrics.items(copy_state=False):
-            # A sync a batch, on purpose: rows are written for people, after the training.
-            columns |= {column: values.tolist() for column, values in _per_image(metric, logits, target, own_counts)}
-            if name in sums:
-                sums[name].add(metric.sums(logits, target))
-        for number, identity in enumerate(ids):
-            rows.append({"id": identity, **{name: values[number] for name, values in columns.items()}})
-
     for batch in batches:
         lengths.append(len(batch.ids))
         for ids, logits, targets in predict(batch):
-            score(logits, targets.to(device).long(), ids)
+            scorer.add(ids, logits, targets)
     values = compute_over_processes(metrics)
-    arrays = {name: block.array() for name, block in sums.items()}
-    rows, blocks = in_batch_order(lengths, rows, {"": counts.array(), **arrays})
+    arrays = {name: block.array() for name, block in scorer.sums.items()}
+    rows, blocks = in_batch_order(lengths, scorer.rows, {"": scorer.counts.array(), **arrays})
     counted = blocks.pop("")
     summed = {name: block for name, block in blocks.items() if block is not None}
     return Scores(values, definitions_of(metrics, values), rows, counted, summed)
+
+
+class ImageScorer:
+    """Scores images as they are added.
+
+    Args:
+        metrics: reset first.
+        task: the metrics'.
+        threshold: probability from which a pixel is foreground, the metrics' too.
+        device: where scores are computed.
+    """
+
+    def __init__(self, metrics: MetricCollection, *, task: Task, threshold: float, device: torch.device) -> None:
+        disable_sync(metrics).reset()
+        metrics.to(device)
+        self.metrics, self.task, self.threshold, self.device = metrics, task, threshold, device
+        self.rows: list[dict[str, Any]] = []
+        """Each image's id, and the metrics that one image has."""
+        self.counts = _GrowingArray()
+        """Each image's, as `image_counts` returns them."""
+        own = metrics.items(copy_state=False)
+        self.sums = {name: _GrowingArray() for name, metric in own if hasattr(metric, "sums")}
+        """By a metric's name what its `sums` returned for each image."""
+
+    def add(self, ids: Iterable[str], logits: Tensor, targets: Tensor) -> None:
+        """Score some images of one size, logits `[B, K, H, W]` and targets as `Batch` has them."""
+        target = targets.to(self.device).long()
+        pixels = count_pixels(self.task, logits, target, self.threshold)
+        self.metrics.update(logits, target, pixels=pixels)  # which a collection passes to metrics that take it
+        own_counts = class_counts(self.task, pixels.confusion)
+        self.counts.add(own_counts)
+        columns: dict[str, list[float]] = {}
+        for name, metric in self.metrics.items(copy_state=False):
+            # A sync a batch, on purpose: rows are written for people, after the training.
+            columns |= {column: values.tolist() for column, values in _per_image(metric, logits, target, own_counts)}
+            if name in self.sums:
+                self.sums[name].add(metric.sums(logits, target))
+        for number, identity in enumerate(ids):
+            self.rows.append({"id": identity, **{name: values[number] for name, values in columns.items()}})
 
 
 def _per_image(metric: Any, logits: Tensor, target: Tensor, counts: Tensor) -> Iterable[tuple[str, Tensor]]:

@@ -94,6 +94,18 @@ class Measure:
 
         return cls(chosen, parts.astype(np.float64), score)
 
+    def by_group(self, groups: Sequence[Any]) -> Measure:
+        """Return the same scores of groups of images, which are then resampled in place of images.
+
+        Args:
+            groups: that of each of the N images.
+        """
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
+        parts = np.zeros((len(self.parts), len(numbers), *self.parts.shape[2:]))
+        for image, group in enumerate(groups):
+            parts[:, numbers[group]] += self.parts[:, image]
+        return Measure(self.names, parts, self.score)
+
     def of(self, *names: str) -> Measure:
         """Return the measure of some of the scores, in that order."""
         columns = [self.names.index(name) for name in names]
@@ -239,6 +251,13 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, p * (len(tested) - place)))
         found[number] = largest
     return found
+
+
+def shares_of_best(scores: Floats, *, higher_is_better: bool) -> Floats:
+    """Return in which share of the resamples `[M, R]` each of M is the best, `[M]`; equal ones share the count."""
+    places = ranks(scores, higher_is_better=higher_is_better)
+    best = places == places.min(0)
+    return np.asarray((best / best.sum(0)).mean(1), np.float64)
 
 
 def ranks(scores: Floats, *, higher_is_better: bool) -> Floats:

@@ -94,7 +94,8 @@ def predict_files(
 
     Raises:
         SegregError: nothing can be predicted: the networks don't match, an output would replace an image, what
-            is there was predicted with other settings, or the device's memory does not suffice.
+            is there was predicted with other settings, a raster's mask was to be cleaned, or the device's memory does
+            not suffice.
     """
     import torch
 
@@ -104,6 +105,11 @@ def predict_files(
     for predictor in predictors:
         check_tile(predictor.model, config, predictor.name)
     _refuse_to_replace_inputs(images, outputs)
+    if outputs.cleaning and (raster := next((image.file for image in images if image.raster), None)):
+        raise SegregError(
+            f"{raster}: the mask of a georeferenced raster is written row by row, and its regions can't be cleaned",
+            hint="leave out --min-area and --fill-holes",
+        )
     summary = Summary(_settings(predictors, outputs, config, threshold))
     if outputs.truths is not None:
         summary.without_mask = [image for image in images if image.name not in outputs.truths.files]
@@ -237,6 +243,8 @@ def _settings(
         "overlap": config.overlap if in_tiles else None,
         "scales": list(config.scales),
         "flips": config.flips,
+        "min_area": outputs.cleaning.min_area or None,
+        "fill_holes": outputs.cleaning.fill_holes or None,
         "masks": str(outputs.truths.folder) if outputs.truths else None,
     }
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError
+from segreg.inference.cleaning import Cleaning, clean
 from segreg.runtime.files import replacing
 from segreg.runtime.output import as_folder_names
 
@@ -43,9 +44,10 @@ class Outputs:
         colours: of each label.
         notice: is printed on strips.
         truths: true masks, which strips show too.
+        cleaning: what is cleaned of labels; probabilities stay as they are.
 
     Raises:
-        SegregError: a mask of several classes was to hold 0 and 255 alone.
+        SegregError: a mask of several classes was to hold 0 and 255 alone, or no class is what is cleaned away.
     """
 
     folder: Path
@@ -55,8 +57,10 @@ class Outputs:
     colours: Sequence[tuple[int, int, int]]
     notice: str = ""
     truths: TrueMasks | None = None
+    cleaning: Cleaning = field(default_factory=Cleaning)
 
     def __post_init__(self) -> None:
+        self.cleaning.check(self.task)
         if self.values == "255" and self.task.mode == "multiclass":
             raise SegregError(
                 f"a mask of {len(self.task.classes)} classes can't hold 0 and 255 alone; its values are class indices"
@@ -73,6 +77,7 @@ class Outputs:
         colours: Sequence[tuple[int, int, int]] | None = None,
         notices: Iterable[str] = (),
         truths: TrueMasks | None = None,
+        cleaning: Cleaning | None = None,
     ) -> Outputs:
         """Return what is written by default: masks, of class indices where there are several classes, and more kinds.
 
@@ -84,6 +89,7 @@ class Outputs:
             colours: of each label; None: the task's.
             notices: of the runs.
             truths: true masks.
+            cleaning: what is cleaned of labels; None: nothing.
         """
         from segreg.visualize.colours import label_colours
 
@@ -95,6 +101,7 @@ class Outputs:
             colours=label_colours(task) if colours is None else colours,
             notice="; ".join(dict.fromkeys(f"trained on: {notice}" for notice in notices if notice)),
             truths=truths,
+            cleaning=cleaning or Cleaning(),
         )
 
     def files(self, name: str, *, raster: bool = False) -> dict[str, Path]:
@@ -162,7 +169,7 @@ class Outputs:
             if kept is not None:
                 kept.flush()
                 del kept
-        return labels
+        return clean(labels, self.task, self.cleaning) if labels is not None and self.cleaning else labels
 
     def save(self, name: str, pixels: Pixels, labels: NDArray[np.uint8] | None, *, raster: bool = False) -> None:
         """Write all that `collect` has not.

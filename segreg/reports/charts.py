@@ -394,7 +394,10 @@ def curves(comparison: Comparison, column: str, *, may_be_log: bool) -> Markup:
             (line,) = chart.axes.plot(*zip(*points, strict=True), color=look["color"], linestyle=look["linestyle"],
                                       linewidth=1.4, marker="o" if len(points) == 1 else "", ms=4)  # fmt: skip
             name = model.seeds[seed] if seed < len(model.seeds) else "?"
-            chart.mark(line, kind="curve", model=place, titles=[f"{model.name}, seed {name}"])
+            title = f"seed {name}"
+            if model.folds:
+                title = f"seed {model.folds[seed].seed}, fold {model.folds[seed].fold}"
+            chart.mark(line, kind="curve", model=place, titles=[f"{model.name}, {title}"])
     if not every:
         return Markup("")
     log = may_be_log and is_log(every)

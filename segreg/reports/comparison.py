@@ -61,14 +61,18 @@ def write_comparison(comparison: Comparison, folder: Path, images: Sequence[Disa
 
 
 def _write_rows(comparison: Comparison, file: Path) -> None:
-    """Write a row for each run: its settings, metrics, and the costs of its model; and each failure with its reason."""
+    """Write a row for each run: its settings, metrics, and the costs of its model; and each failure with its reason.
+
+    Runs of folds have a row for each seed, with the scores out of fold.
+    """
     settings = _names(model.settings for model in comparison.models)
     metrics = _names(model.values for model in comparison.models)
     columns = ["model", *settings, "seed", *metrics, *costs_of(comparison), "run", "failed"]
     with replacing(file) as aside, aside.open("w", encoding="utf-8", newline="") as text:
         rows: list[dict[str, Any]] = []
         for model in comparison.models:
-            for place, (seed, run) in enumerate(zip(model.seeds, model.runs, strict=True)):
+            for place, seed in enumerate(model.seeds):
+                run = " ".join(fold.run for fold in model.folds if fold.seed == seed) or model.runs[place]
                 rows.append({
                     "model": model.name, **model.settings, "seed": seed, "run": run,
                     **{name: value.of_seeds[place] for name, value in model.values.items()},
@@ -93,6 +97,7 @@ def page(comparison: Comparison, images: Sequence[Disagreement] = ()) -> str:
         notices=[*([f"NOT FINISHED: {waiting} still to come"] if comparison.waiting else []), *comparison.notices],
         places={model.name: place for place, model in enumerate(models)},
         seeds=_seeds(comparison),
+        folds=_folds(comparison),
         columns=_columns(comparison),
         has_costs=bool(costs_of(comparison)),
         forest=charts.forest(comparison),
@@ -126,6 +131,14 @@ def _seeds(comparison: Comparison) -> str:
     counts = sorted({len(seeds) for seeds in kinds})
     count = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
     return f"{count} per model, not the same for all; see Runs"
+
+
+def _folds(comparison: Comparison) -> str:
+    """Return how many folds the models have; empty where they have none."""
+    counts = sorted({len({fold.fold for fold in model.folds}) for model in comparison.models if model.folds})
+    if not counts:
+        return ""
+    return f"{counts[0]} per model" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} per model"
 
 
 # The leaderboard

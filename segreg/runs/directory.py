@@ -45,6 +45,8 @@ class RunDirectory:
         """The counted pixels of each class in each test image."""
         self.sums = path / "sums.npz"
         """Of metrics that neither means nor counts add up to, what each test image adds to their pooled values."""
+        self.fold = path / "fold"
+        """The folder with the same of the images of val, where the run is of a fold and has a test."""
         self.curves = path / "curves.png"
         """The image of the history."""
         self.overlays = path / "overlays"

@@ -162,6 +162,9 @@ def score_run(
         results["metrics"][name] = scores.values
         results["intervals"][name] = scores.intervals
         results["definitions"] |= scores.definitions
+        if recipe.split.method == "folds" and name != split and is_main():
+            directory.fold.mkdir(exist_ok=True)
+            write_images(scores, assembly.dataset.task, directory.fold)
     results["scored_on"] = split
     if recipe.input.resize == "crop" and recipe.train.validate_on == "center_crop":
         of = f"in the history it is computed for a crop of {format_size(recipe.input.size)} in the middle of each image"

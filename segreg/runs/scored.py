@@ -17,6 +17,7 @@ from segreg.evaluation.counts import read_counts, read_sums
 from segreg.evaluation.scores import meaning_and_way
 from segreg.evaluation.statistics import SEED, Measure, interval, of_seeds, resampled
 from segreg.runs.diff import MetricPair, Scores, same_images
+from segreg.runs.directory import RunDirectory
 from segreg.runs.listing import KnownRun
 from segreg.runs.trained_run import Run
 from segreg.runtime.output import read_csv
@@ -31,11 +32,11 @@ _BLOCK = 1 << 24
 
 @dataclass(frozen=True)
 class Scored:
-    """A run's scores on the split that its results are of.
+    """A run's scores on the split that its results are of, or those of the runs of several folds on all their folds.
 
     Attributes:
-        run: the run.
-        split: "test", or "val" where there is no test split.
+        runs: the run, or that of each fold.
+        split: "test", or "val" where there is no test split and in folds.
         values: each metric by its full name; NaN where it is undefined.
         ids: of the N images.
         columns: by a metric's name its value in each image, `[N]`, NaN where it is undefined.
@@ -43,7 +44,7 @@ class Scored:
         sums: by a metric's name what its `sums` returned for each image, `[N, ...]`.
     """
 
-    run: Run
+    runs: tuple[Run, ...]
     split: str
     values: Mapping[str, float]
     ids: tuple[str, ...]
@@ -51,25 +52,36 @@ class Scored:
     counts: NDArray[np.int64] | None
     sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
+    @property
+    def run(self) -> Run:
+        """Return the run, or that of the first fold."""
+        return self.runs[0]
+
     def places(self, ids: Sequence[str]) -> list[int]:
         """Return where these images stand in `ids`, `columns` and `counts`."""
         place = {identity: number for number, identity in enumerate(self.ids)}
         return [place[identity] for identity in ids]
 
 
-def read_scored(run: Run) -> Scored:
+def read_scored(run: Run, *, fold: bool = False) -> Scored:
     """Read a run's scores.
+
+    Args:
+        run: the run.
+        fold: whether those of its fold are wanted, val, also where it has a test.
 
     Raises:
         SegregError: the run has not come to its end, or its files are damaged.
     """
-    results, path = run.results, run.directory.path
-    split = results.get("scored_on")
+    results, directory = run.results, run.directory
+    path, split = directory.path, results.get("scored_on")
+    if split != "val" and fold:
+        directory, split = RunDirectory(directory.fold), split and "val"
     if not split:
         raise SegregError(f"{path} was interrupted and has no scores", hint=f"segreg run --resume {path} continues")
     values = {name: np.nan if value is None else float(value) for name, value in results["metrics"][split].items()}
     try:
-        with run.directory.per_image.open(encoding="utf-8", errors="replace", newline="") as text:
+        with directory.per_image.open(encoding="utf-8", errors="replace", newline="") as text:
             header, rows = read_csv(text)
         at = header.index("id")
         ids = tuple(row[at] for row in rows)
@@ -79,23 +91,50 @@ def read_scored(run: Run) -> Scored:
             if place != at
         }
     except FileNotFoundError:
-        raise SegregError(f"{path} has no per_image.csv", hint=f"segreg run --resume {path} scores it again") from None
+        hint = f"segreg run --resume {path} scores it again"
+        raise SegregError(f"{directory.path} has no per_image.csv", hint=hint) from None
     except (IndexError, ValueError):
-        raise SegregError(f"{run.directory.per_image} does not hold the scores of images") from None
+        raise SegregError(f"{directory.per_image} does not hold the scores of images") from None
     counts = None
     sums: Mapping[str, NDArray[Any]] = {}
     counted: dict[Path, list[str]] = {}
-    if run.directory.counts.is_file():
-        counted[run.directory.counts], _, counts = read_counts(run.directory.counts)
-    if run.directory.sums.is_file():
-        counted[run.directory.sums], sums = read_sums(run.directory.sums)
+    if directory.counts.is_file():
+        counted[directory.counts], _, counts = read_counts(directory.counts)
+    if directory.sums.is_file():
+        counted[directory.sums], sums = read_sums(directory.sums)
     for file, of in counted.items():
         if tuple(of) != ids:
             raise SegregError(
-                f"{file} and {run.directory.per_image} are not of the same images",
+                f"{file} and {directory.per_image} are not of the same images",
                 hint=f"one of them was changed; segreg run --resume {path} writes both again",
             )
-    return Scored(run, split, values, ids, columns, counts, sums)
+    return Scored((run,), split, values, ids, columns, counts, sums)
+
+
+def out_of_fold(folds: Sequence[Scored]) -> Scored:
+    """Return the scores of several folds as those of one network: each image's are of its own fold.
+
+    Metrics that single images don't add up to are means over the folds here.
+
+    Raises:
+        SegregError: an image is in two folds.
+    """
+    first = folds[0]
+    ids = tuple(identity for one in folds for identity in one.ids)
+    if len(set(ids)) < len(ids):
+        twice = next(identity for identity in ids if ids.count(identity) > 1)
+        where = [str(one.run.directory.path) for one in folds if twice in one.ids]
+        raise SegregError(f'the image "{twice}" is in the folds of {listed(where)}', hint="their data have changed")
+    names = [name for name in first.columns if all(name in one.columns for one in folds)]
+    counts = [one.counts for one in folds if one.counts is not None]
+    return Scored(
+        tuple(run for one in folds for run in one.runs), first.split,
+        {name: float(np.mean([one.values.get(name, np.nan) for one in folds])) for name in first.values},
+        ids, {name: np.concatenate([one.columns[name] for one in folds]) for name in names},
+        np.concatenate(counts) if len(counts) == len(folds) else None,
+        {name: np.concatenate([one.sums[name] for one in folds]) for name in first.sums
+         if all(name in one.sums for one in folds)},
+    )  # fmt: skip
 
 
 def unknown_of_images(every: Sequence[Scored], metrics: MetricCollection) -> Iterator[str]:

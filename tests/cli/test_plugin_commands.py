@@ -77,7 +77,7 @@ def test_under_torchrun_it_is_refused(greet, segreg, monkeypatch):
 def test_the_benchmarks_commands_come_the_same_way(greet, segreg):
     greet("hello")
     offered = load_registry(plugged.builtin()).commands()
-    assert list(offered) == ["bench", "compare", "matrix", "tune"]
+    assert list(offered) == ["bench", "best", "compare", "matrix", "tune"]
     out = segreg("--help").out
     assert all(f"\n    {name} " in out for name in offered)
 
@@ -158,4 +158,4 @@ def test_segreg_plugins_lists_commands(greet, segreg):
     greet("hello")
     printed = segreg("plugins").out
     assert "offers commands: hello (" in printed
-    assert "offers commands: bench, compare, matrix, tune (" in printed
+    assert "offers commands: bench, best, compare, matrix, tune (" in printed

@@ -46,6 +46,18 @@ def test_overrides_stand_anywhere(tmp_path, segreg):
     assert reported["run"].startswith("elsewhere/tiny/")
 
 
+def test_folds_are_a_bench_of_one_model(tmp_path, segreg, monkeypatch):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    asked = []
+    monkeypatch.setattr("segreg.cli.bench.execute", lambda chosen: asked.append(chosen) or 0)
+    assert segreg("run", recipe, "seed=9", "--folds", "5", "--out", "elsewhere", "--json").status == 0
+    (chosen,) = asked
+    assert chosen.words == [str(recipe), "seed=9"]
+    assert (chosen.folds, chosen.rounds, str(chosen.out), chosen.json) == (5, 0, "elsewhere", True)
+    printed = segreg("run", "--resume", "RUN", "--folds", "5")
+    assert printed.err.startswith("error: --folds and --resume don't go together")
+
+
 def test_every_mistake_of_a_recipe_is_reported_before_anything_is_imported_or_written(tmp_path, segreg, monkeypatch):
     recipe = tiny_runs.write_recipe(tmp_path)
     monkeypatch.setattr("segreg.runs.run.start_run", lambda *_, **__: pytest.fail("it began"))

@@ -148,11 +148,12 @@ def compared(
     names = [one.name for one in groups]
     comparison = compare(
         groups,
-        title=f"{plan.name}: {' and '.join(plan.vary) or 'seeds'}",
+        title=f"{plan.name}: {' and '.join(plan.vary) or ('folds' if plan.folds else 'seeds')}",
         metric=plan.metric,
         baseline=first if first in names else "",
         failures=[
-            Failure(trial.model, trial.seed, folder.reason(trial), str(folder.run(trial).path)) for trial in failed
+            Failure(trial.model, trial.seed, folder.reason(trial), str(folder.run(trial).path), trial.fold)
+            for trial in failed
         ],
         waiting=len(trials) - len(done) - len(failed),
     )

@@ -154,7 +154,8 @@ def _live(trials: Sequence[Trial], folder: BenchFolder, stream: TextIO) -> Itera
 def table(rows: Sequence[TrialProgress]) -> Table:
     """Return a row for each run; of very many, those that change."""
     colours = {"finished": "green", "failed": "red", "running": "cyan", "stopped": "yellow", "waiting": ""}
-    numbers = {"seed": 0, "epoch": 0, "best": 0, "time": 1, "images/s": 2}
+    folds = any(one.trial.fold is not None for one in rows)
+    numbers = {"seed": 0, **({"fold": 0} if folds else {}), "epoch": 0, "best": 0, "time": 1, "images/s": 2}
     columns = [Column("model"), Column("state"), *(Column(n, right=True, spare=s) for n, s in numbers.items())]
     shown = rows
     if len(rows) > _MOST_ROWS:
@@ -163,6 +164,7 @@ def table(rows: Sequence[TrialProgress]) -> Table:
     cells = [
         [
             one.trial.model, Styled(one.state, colours[one.state]), str(one.trial.seed),
+            *([str(one.trial.fold)] if folds else []),
             f"{one.epoch}/{one.trial.recipe.train.epochs}" if one.epoch else "",
             "" if one.value is None else f"{one.value:.4f}",
             duration(one.seconds) if one.epoch else "", f"{one.speed:.1f}" if one.epoch else "",

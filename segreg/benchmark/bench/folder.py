@@ -31,7 +31,7 @@ class BenchFolder:
 
     @property
     def runs(self) -> Path:
-        """The runs' directories: a folder for each model, with one for each seed."""
+        """The runs' directories: a folder for each model, with one for each seed, or for each seed and fold."""
         return self.path / "runs"
 
     @property
@@ -58,7 +58,7 @@ class BenchFolder:
 
     def run(self, trial: Trial) -> RunDirectory:
         """Return where a run's directory is, or will be."""
-        return RunDirectory(self.runs / trial.key / f"seed-{trial.seed}")
+        return RunDirectory(self.runs / trial.key / trial.place)
 
     def of_other_sources(self, key: str) -> list[str]:
         """Return the folders of runs with a model's recipe when the source of its plugins was another."""

@@ -1,4 +1,4 @@
-"""What a bench compares: a recipe, the settings that vary, the seeds, and the budget of each run."""
+"""What a bench compares: a recipe, the settings that vary, the seeds, the folds, and the budget of each run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ Unit = Literal["epochs", "steps", "minutes"]
 MOST: Mapping[Unit, int] = {"epochs": 1_000_000, "steps": 1_000_000_000, "minutes": 10_000_000}
 """The units of a budget, and limits that no use comes near: an amount beyond is a slip of the hand."""
 MOST_RUNS = 10_000
-KEYS = ("recipe", "vary", "exclude", "seeds", "budget", "change", "baseline", "metric")
+MOST_FOLDS = 1_000
+KEYS = ("recipe", "vary", "exclude", "seeds", "folds", "budget", "change", "baseline", "metric")
 """The keys of a bench file."""
 
 
@@ -39,6 +40,8 @@ class Plan:
         vary: for each varied path its values, as in a recipe.
         exclude: combinations with all of a mapping's values don't run.
         seeds: each model is trained with each.
+        folds: each model is trained on all but one of so many folds, each fold left out once; None leaves the split to
+            the recipe.
         budget: of each run; None leaves it to the recipe.
         change: `key.path=value` overrides for all runs.
         baseline: values of the model that the others are compared with; by default the first one.
@@ -49,6 +52,7 @@ class Plan:
     vary: Mapping[str, Sequence[Any]]
     exclude: Sequence[Mapping[str, Any]] = ()
     seeds: Sequence[int] = (0,)
+    folds: int | None = None
     budget: Budget | None = None
     change: Sequence[str] = ()
     baseline: Mapping[str, Any] = field(default_factory=dict)
@@ -67,6 +71,7 @@ def plan_of(
     vary: Mapping[str, Sequence[Any]],
     exclude: Sequence[Mapping[str, Any]] = (),
     seeds: int | Sequence[int] | None = None,
+    folds: int | None = None,
     budgets: Mapping[Unit, float | None],
     baseline: Mapping[str, Any] | None = None,
     metric: str = "",
@@ -80,6 +85,7 @@ def plan_of(
         vary: for each varied path its values.
         exclude: combinations not to run.
         seeds: how many, or which; None: the bench file's, or one.
+        folds: how many; None: the bench file's, or none.
         budgets: amounts by unit, at most one of which is not None.
         baseline: values of the model that the others are compared with.
         metric: to compare by.
@@ -105,6 +111,8 @@ def plan_of(
     }
     if seeds is not None:
         changes["seeds"] = _seeds(seeds if isinstance(seeds, int) else as_written(list(seeds)), place)
+    if folds is not None:
+        changes["folds"] = _folds(folds, place)
     given = {unit: amount for unit, amount in budgets.items() if amount is not None}
     if len(given) > 1:
         raise SegregError(f"a bench has one budget, not {listed(list(given))}", place=place)
@@ -155,6 +163,7 @@ def plan_of_file(read: Recipe) -> Plan:
             vary=vary,
             exclude=exclude,
             seeds=_seeds(values.get("seeds", 1), read.place(("seeds",))),
+            folds=_folds(values["folds"], read.place(("folds",))) if values.get("folds") is not None else None,
             budget=_budget(read),
             change=[override(path, value) for path, value in change.items()],
             baseline=baseline,
@@ -170,12 +179,14 @@ def checked(plan: Plan, place: Place | None) -> Plan:
     Raises:
         SegregError: a value is given twice, a combination names what does not vary, or there are too many runs.
     """
-    runs = math.prod(map(len, plan.vary.values())) * len(plan.seeds)
+    runs = math.prod(map(len, plan.vary.values())) * len(plan.seeds) * (plan.folds or 1)
     if runs > MOST_RUNS:
         raise SegregError(f"these are {runs:,} runs; a bench has {MOST_RUNS:,} at most", place=place)
     for path, options in plan.vary.items():
         if path == "seed":
             raise SegregError("the seed does not vary like other settings", place=place, hint="use --seeds or seeds:")
+        if path == "split.fold" or (plan.folds and path in ("split", "split.method", "split.folds")):
+            raise SegregError("folds do not vary like other settings", place=place, hint="use --folds or folds:")
         written = [written_as(option) for option in options]
         if twice := next((one for one in written if written.count(one) > 1), None):
             raise SegregError(f'"{path}" varies over {twice} twice', place=place)
@@ -285,6 +296,12 @@ def _seeds(given: Any, place: Place | None) -> tuple[int, ...]:
         place=place,
         hint="3 means 0, 1 and 2",
     )
+
+
+def _folds(given: Any, place: Place | None) -> int:
+    if type(given) is int and 2 <= given <= MOST_FOLDS:
+        return given
+    raise SegregError(f"folds must be a number from 2 to {MOST_FOLDS:,}, not {format_value(given)}", place=place)
 
 
 def _budget(read: Recipe) -> Budget | None:

@@ -1,4 +1,4 @@
-"""The runs of a bench: each combination of the varied settings with each seed, as a complete recipe."""
+"""The runs of a bench: each combination of the varied settings with each seed and fold, as a complete recipe."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ class Trial:
     Attributes:
         model: what distinguishes its model from the others.
         settings: the same by recipe path, as strings.
-        key: a file name, the same for all seeds of a model and different for any other recipe and source.
+        key: a file name, the same for all seeds and folds of a model and different for any other recipe and source.
         seed: its seed.
+        fold: the fold that it is validated on; None in a bench without folds.
         recipe: its complete recipe, paths absolute.
         source: a digest of the source of the plugins that the recipe names; empty where all are segreg's own.
     """
@@ -45,16 +46,22 @@ class Trial:
     seed: int
     recipe: Resolved
     source: str = ""
+    fold: int | None = None
+
+    @property
+    def place(self) -> str:
+        """Name of its folder among its model's runs."""
+        return f"seed-{self.seed}" + ("" if self.fold is None else f"_fold-{self.fold}")
 
     @property
     def name(self) -> str:
         """Name of its files."""
-        return f"{self.key}_seed-{self.seed}"
+        return f"{self.key}_{self.place}"
 
     @property
     def title(self) -> str:
         """Its name in messages."""
-        return f"{self.model}, seed {self.seed}"
+        return f"{self.model}, seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
 
 def combinations(plan: Plan) -> Iterator[dict[str, Any]]:
@@ -68,7 +75,7 @@ def combinations(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
-    """Return the runs, those with the first seed before all with the second.
+    """Return the runs, those with the first seed before all with the second, and so with folds.
 
     Raises:
         SegregError: all problems of all of them together, nothing is left to run, or other processes don't know a part.
@@ -79,9 +86,12 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
         raise SegregError("nothing is left to run", hint="exclude removes every combination")
     problems: list[Problem] = []
     found: list[Trial] = []
-    for seed in plan.seeds:
-        for one in every:
+    keys: dict[int, str] = {}  # that of the first seed and fold, from which the others' recipes differ in nothing else
+    for seed, fold in itertools.product(plan.seeds, range(plan.folds) if plan.folds else [None]):
+        for number, one in enumerate(every):
             changes = [override(path, value) for path, value in one.items()]
+            if fold is not None:
+                changes += ["split.method=folds", f"split.folds={plan.folds}", f"split.fold={fold}"]
             try:
                 resolved = resolve(recipe.changed([*changes, f"seed={seed}"]), registry)
             except SegregError as error:
@@ -90,10 +100,9 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
                 continue
             check_known_to_workers(resolved)
             complete = with_absolute_paths(with_budget(resolved, plan.budget))
-            found.append(
-                Trial(_model(one), format_settings(one), _key(one, complete), seed, complete, source_of(complete))
-            )
-        if problems:  # they would be the same with every seed
+            key = keys.setdefault(number, _key(one, complete))
+            found.append(Trial(_model(one), format_settings(one), key, seed, complete, source_of(complete), fold))
+        if problems:  # they would be the same with every seed and fold
             raise SegregError.of(list(dict.fromkeys(problems)))
     return found
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segreg.benchmark.comparison.record import Comparison, Failure, Model, Value
-from segreg.benchmark.comparison.significance import METHOD, differences, verdict, with_ranks
+from segreg.benchmark.comparison.record import Comparison, Failure, Fold, Model, Value
+from segreg.benchmark.comparison.significance import METHOD, OUT_OF_FOLD, differences, verdict, with_ranks
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import meaning_and_way
 from segreg.runs.exported_run import ExportedRun
-from segreg.runs.records import read_environment
-from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, read_scored, unknown_of_images
+from segreg.runs.records import read_environment, read_split
+from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, out_of_fold, read_scored, unknown_of_images
 from segreg.runs.trained_run import Run
 
 if TYPE_CHECKING:
@@ -37,12 +37,38 @@ class RunGroup:
     Attributes:
         name: its name.
         settings: what distinguishes it from the others, by recipe path.
-        runs: its finished runs, one a seed.
+        runs: its finished runs, one a seed, or one a seed and fold.
     """
 
     name: str
     settings: Mapping[str, str]
     runs: tuple[Run, ...]
+
+    def by_seed(self) -> dict[int, list[Run]]:
+        """Return the runs of each seed, in the order of their folds; a seed that lacks folds others have is left out.
+
+        Runs that are of no folds are returned one a seed.
+        """
+        found: dict[int, list[Run]] = {}
+        for run in sorted(self.runs, key=lambda run: fold_of(run) or 0):
+            found.setdefault(int(run.written.values.get("seed", 0)), []).append(run)
+        most = max(map(len, found.values()))
+        return {seed: runs for seed, runs in sorted(found.items()) if len(runs) == most}
+
+    def scorer(self, image: str) -> Run:
+        """Return the first run that an image's score is of: where the runs are of folds, that of its fold."""
+        if len({fold_of(run) for run in self.runs}) == 1:
+            return self.runs[0]
+        of_first_seed = next(iter(self.by_seed().values()))
+        return next(run for run in of_first_seed if image in set(read_split(run.directory.split)["val"]))
+
+
+def fold_of(run: Run) -> int | None:
+    """Return which fold a run was validated on; None where its split is not one of folds."""
+    split = run.written.values.get("split")
+    if not isinstance(split, Mapping) or split.get("method") != "folds":
+        return None
+    return int(split.get("fold") or 0)
 
 
 def compare(
@@ -67,7 +93,7 @@ def compare(
     Raises:
         SegregError: the runs' tasks differ, they share no image, or there is no such metric or model.
     """
-    scored = {one.name: tuple(read_scored(run) for run in one.runs) for one in groups}
+    scored, notices, about_folds = _scored(groups)
     every = [seed for seeds in scored.values() for seed in seeds]
     _check_tasks(every)
     ids = _shared(every)
@@ -89,7 +115,8 @@ def compare(
                 name=one.name,
                 settings=dict(one.settings),
                 runs=tuple(str(run.directory.path) for run in one.runs),
-                seeds=tuple(int(run.results["seed"]) for run in one.runs),
+                seeds=tuple(int(seed.run.results["seed"]) for seed in scored[one.name]),
+                folds=_folds(one, scored[one.name], chosen),
                 values=values,
                 best_epochs=tuple(int(run.results["best_epoch"] or run.results["epochs"]) for run in one.runs),
                 curves=tuple(_curves(run.history) for run in one.runs),
@@ -129,15 +156,55 @@ def compare(
         models=tuple(ordered),
         failures=tuple(failures),
         definitions={name: definitions[name] for name in names if name in definitions},
-        verdict=tuple(sentences),
+        verdict=(*sentences, *about_folds),
         notices=(
             *_notices(scored, chosen, len(ids)),
+            *notices,
             *(f"{line[0].upper()}{line[1:]}." for line in unknown_of_images(every, metrics[first])),
         ),
-        method=METHOD,
+        method=(*METHOD, OUT_OF_FOLD) if any(model.folds for model in models) else METHOD,
         waiting=waiting,
         best=best,
     )
+
+
+def _scored(groups: Sequence[RunGroup]) -> tuple[dict[str, tuple[Scored, ...]], list[str], list[str]]:
+    """Return each model's scores, one a seed, what must not be overlooked of them, and what they are, in sentences.
+
+    Where models have runs of several folds, the scores are out of fold.
+    """
+    if all(len({fold_of(run) for run in one.runs}) == 1 for one in groups):
+        return {one.name: tuple(read_scored(run) for run in one.runs) for one in groups}, [], []
+    found, notices = {}, []
+    for one in groups:
+        kept = one.by_seed()
+        folds = [[read_scored(run, fold=fold_of(run) is not None) for run in runs] for runs in kept.values()]
+        found[one.name] = tuple(map(out_of_fold, folds))
+        if left := sorted({int(run.written.values.get("seed", 0)) for run in one.runs} - set(kept)):
+            which = listed([*map(str, left)], quote="")
+            notices.append(f"{one.name} has not all of its folds with seed {which}, which is left out.")
+    every = [run for seeds in found.values() for seed in seeds for run in seed.runs if fold_of(run) is not None]
+    sentences = ["Scores are out of fold: each image's are of the network that was not trained on it."]
+    if any(not str(run.results.get("monitor")).startswith("train.") for run in every):
+        sentences.append("Its fold also chose that network's checkpoint, which flatters the scores a little.")
+    if any(run.results["scored_on"] == "test" for run in every):
+        sentences.append("The test images have no part in this comparison; the runs' own results have their scores.")
+    return found, notices, [" ".join(sentences)]
+
+
+def _folds(group: RunGroup, seeds: Sequence[Scored], metric: str) -> tuple[Fold, ...]:
+    """Return the score in each run's own fold, where the model's scores are out of fold."""
+    if all(len(seed.runs) == 1 for seed in seeds):
+        return ()
+    return tuple(
+        Fold(int(run.written.values.get("seed", 0)), fold_of(run) or 0, str(run.directory.path), _own(run, metric))
+        for run in group.runs
+    )
+
+
+def _own(run: Run, metric: str) -> float:
+    value = run.results["metrics"].get("val", {}).get(metric)
+    return float("nan") if value is None else float(value)
 
 
 def _check_tasks(every: Sequence[Scored]) -> None:
@@ -244,21 +311,24 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
         images: number of images on which all of them were scored.
     """
     every = [seed for seeds in scored.values() for seed in seeds]
-    yield from dict.fromkeys(str(one.run.results["notice"]) for one in every if one.run.results.get("notice"))
-    random = [name for name, seeds in scored.items() if any(one.run.results.get("weights") for one in seeds)]
+    runs = [run for one in every for run in one.runs]
+    yield from dict.fromkeys(str(run.results["notice"]) for run in runs if run.results.get("notice"))
+    random = [
+        name for name, seeds in scored.items() if any(run.results.get("weights") for one in seeds for run in one.runs)
+    ]
     if random:
         which = "every model" if len(random) == len(scored) else listed(random, most=6)
         yield f"RANDOM weights were used instead of pretrained ones in {which}; see the runs' own reports."
-    if len({one.ids for one in every}) > 1:
+    if len({frozenset(one.ids) for one in every}) > 1:
         most = max(len(one.ids) for one in every)
         yield (
             f"The runs were scored on different images. This comparison is of the {images} that all of them were "
             f"scored on, of at most {most}; scores that can't be computed from single images are each run's own."
         )
-    if {one.split for one in every} != {"test"}:
+    if any(one.split != "test" and len(one.runs) == 1 for one in every):
         yield "Some runs have no test images: their scores are of the images that chose their weights."
     for name, words in (("resolution", "resolutions"), ("dataset", "datasets")):
-        values = list(dict.fromkeys(str(one.run.results.get(name)) for one in every))
+        values = list(dict.fromkeys(str(run.results.get(name)) for run in runs))
         if len(values) > 1:
             yield f"The runs were scored with different {words}: {listed(values)}."
     definitions = [meaning_and_way(str(one.run.results["definitions"].get(metric))) for one in every]
@@ -268,17 +338,17 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
     if len(ways) > 1:
         yield f"Images were predicted in different ways: {' / '.join(ways)}."
     digests: dict[str, dict[str, None]] = {}
-    for one in every:
-        for what, digest in sources_of(one.run).items():
+    for run in runs:
+        for what, digest in sources_of(run).items():
             digests.setdefault(what, {})[digest] = None
     for what, different in digests.items():
         if len(different) > 1 and what != EXPORTED:
             yield f"The {what} is not the same in all runs: {listed(list(different))}."
-    yield from _environments(every)
+    yield from _environments(runs)
 
 
-def _environments(every: Sequence[Scored]) -> Iterator[str]:
-    every_facts = [_facts(one) for one in every]
+def _environments(runs: Sequence[Run]) -> Iterator[str]:
+    every_facts = [_facts(run) for run in runs]
     names = dict.fromkeys(name for facts in every_facts for name in facts)
     differ = {name: list(dict.fromkeys(facts.get(name, "none") for facts in every_facts)) for name in names}
     differ = {name: values for name, values in differ.items() if len(values) > 1}
@@ -297,10 +367,10 @@ def sources_of(run: Run) -> dict[str, str]:
     return exported | {f"source of {plugin}": digest[:8] for plugin, digest in sorted(found.items())}
 
 
-def _facts(one: Scored) -> dict[str, str]:
+def _facts(run: Run) -> dict[str, str]:
     """Return device, precision and versions of a run, which may affect its scores."""
     try:
-        found = read_environment(one.run.directory.environment)
+        found = read_environment(run.directory.environment)
     except SegregError:
         return {}
     plugins = {plugin["distribution"]: plugin["version"] for plugin in found.get("plugins", ())}

@@ -65,21 +65,39 @@ class Rank:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """A run of a fold.
+
+    Attributes:
+        seed: its seed.
+        fold: the fold's number, from 0.
+        run: its directory.
+        value: the compared metric of the fold's images.
+    """
+
+    seed: int
+    fold: int
+    run: str
+    value: float
+
+
+@dataclass(frozen=True)
 class Model:
     """A model, trained with one or several seeds.
 
     Attributes:
         name: what distinguishes it from the others, such as "resnet18, dice_bce".
         settings: the same by recipe path, as strings: {"encoder": "resnet18"}.
-        runs: directory of each seed's run.
-        seeds: their seeds.
-        values: each metric of the test images, by its full name such as "dice.pooled".
+        runs: directory of each seed's run, or of each seed's and fold's.
+        seeds: its seeds.
+        values: each metric of the test images, or of all folds', by its full name such as "dice.pooled".
         difference: to the baseline; None for the baseline itself and where there is nothing to compare by.
         rank: None where there is nothing to rank by.
         costs: by name, see `segreg.benchmark.cost.record.DEFINITIONS`.
-        best_epochs: of each seed, the epoch whose weights were scored.
-        curves: each seed's history: by column its values, one for each epoch (NaN where undefined).
+        best_epochs: of each run, the epoch whose weights were scored.
+        curves: each run's history: by column its values, one for each epoch (NaN where undefined).
         per_image: the compared metric in each of `Comparison.images`, mean over seeds, NaN where it is undefined.
+        folds: each of `runs` where they are of folds, and `values` are out of fold.
     """
 
     name: str
@@ -93,6 +111,7 @@ class Model:
     best_epochs: tuple[int, ...] = ()
     curves: tuple[Mapping[str, Sequence[float]], ...] = ()
     per_image: tuple[float, ...] = ()
+    folds: tuple[Fold, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,12 +123,19 @@ class Failure:
         seed: its seed.
         reason: one sentence or more.
         run: its directory; empty where it has none.
+        fold: its fold, where it has one.
     """
 
     name: str
     seed: int
     reason: str
     run: str = ""
+    fold: int | None = None
+
+    @property
+    def title(self) -> str:
+        """Return what it is called in messages."""
+        return f"{self.name}, seed {self.seed}" + ("" if self.fold is None else f", fold {self.fold}")
 
 
 @dataclass(frozen=True, repr=False)

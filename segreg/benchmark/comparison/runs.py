@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.benchmark.comparison.compare import RunGroup, compare, sources_of
+from segreg.benchmark.comparison.compare import RunGroup, compare, fold_of, sources_of
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Model
 from segreg.benchmark.cost.record import DEFINITIONS, Cost, NetworkSpec
 from segreg.config.diff import distinguishing, label_of
@@ -38,13 +38,13 @@ _WIDTH = 256
 
 
 def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
-    """Group runs into models: runs with the same source of plugins, whose recipes differ only in the seed, are one's.
+    """Group runs into models: those with the same source of plugins, whose recipes differ only in seed and fold.
 
     A model is named by what distinguishes its recipe from the others', and its source where recipes are the same; where
     nothing does, or two would have one name, by the run's folder.
 
     Raises:
-        SegregError: a run is named twice, or two runs of one model have the same seed.
+        SegregError: a run is named twice, or two runs of one model have the same seed and fold.
     """
     groups: dict[tuple[str, str], list[tuple[Run, Mapping[str, Any]]]] = {}
     for run in runs:
@@ -52,6 +52,8 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
         values = recipe.values
         if type(values.get("seed", 0)) is not int:
             raise SegregError('"seed" must be an integer', place=recipe.place(("seed",)))
+        if fold_of(run) is not None:
+            values = {**values, "split": {**values["split"], "fold": None}}
         key = json.dumps({name: value for name, value in values.items() if name != "seed"}, sort_keys=True)
         groups.setdefault((key, json.dumps(sources_of(run))), []).append((run, values))
     different = distinguishing([group[0][1] for group in groups.values()])
@@ -60,12 +62,13 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
     for (key, _), group, settings in zip(groups, groups.values(), different, strict=True):
         if recipes.count(key) > 1:
             settings.update(sources_of(group[0][0]))
-        seeds = [values.get("seed", 0) for _, values in group]
-        if twice := [seed for seed in seeds if seeds.count(seed) > 1]:
-            same = [str(run.directory.path) for (run, _), seed in zip(group, seeds, strict=True) if seed == twice[0]]
-            raise SegregError(f"{listed(same)} are runs of one recipe with one seed", hint="name one of them")
-        ordered = sorted(group, key=lambda pair: int(pair[1].get("seed", 0)))
-        members = tuple(run for run, _ in ordered)
+        places = [(int(values.get("seed", 0)), fold_of(run)) for run, values in group]
+        if twice := [place for place in places if places.count(place) > 1]:
+            same = [str(run.directory.path) for (run, _), at in zip(group, places, strict=True) if at == twice[0]]
+            what = "one seed" if twice[0][1] is None else "one seed and fold"
+            raise SegregError(f"{listed(same)} are runs of one recipe with {what}", hint="name one of them")
+        order = sorted(range(len(group)), key=lambda number: (places[number][0], places[number][1] or 0))
+        members = tuple(group[number][0] for number in order)
         name = label_of(settings) or str(members[0].directory)
         found.append(RunGroup(name, settings, members))
     names = [one.name for one in found]
@@ -108,7 +111,7 @@ def with_disagreements(
     If the images can't be read any more, a notice says so.
     """
     try:
-        rendered = _render_disagreements(comparison, {one.name: one.runs[0] for one in groups}, progress)
+        rendered = _render_disagreements(comparison, {one.name: one for one in groups}, progress)
     except SegregError as error:
         rendered = []
         notice = f"The images on which models disagree are not shown: {error.problems[0].message}"
@@ -183,8 +186,12 @@ def _most_disputed(comparison: Comparison) -> list[int]:
     return [place for place in ordered if spread[place] > 0][:_MOST_IMAGES]
 
 
-def _render_disagreements(comparison: Comparison, runs: Mapping[str, Run], progress: Progress) -> list[Disagreement]:
+def _render_disagreements(
+    comparison: Comparison, groups: Mapping[str, RunGroup], progress: Progress
+) -> list[Disagreement]:
     """Predict the most disputed images with a run of each model, at their own size, and render the predictions.
+
+    Of a model's folds it is the run that has not seen the image.
 
     Raises:
         SegregError: the images or a run's weights can't be read.
@@ -195,7 +202,7 @@ def _render_disagreements(comparison: Comparison, runs: Mapping[str, Run], progr
         return []
     from segreg.models import build
 
-    dataset = build.build_dataset(next(iter(runs.values())).recipe)
+    dataset = build.build_dataset(next(iter(groups.values())).runs[0].recipe)
     samples = {sample.id: sample for sample in dataset.samples}
     wanted = {place: samples.get(comparison.images[place]) for place in places}
     if gone := [comparison.images[place] for place, sample in wanted.items() if sample is None]:
@@ -204,8 +211,8 @@ def _render_disagreements(comparison: Comparison, runs: Mapping[str, Run], progr
     rendered: dict[int, dict[str, bytes]] = {place: {} for place in places}
     with progress.watch("rendering what the models disagree on", len(shown), "models") as advance:
         for model in shown:
-            run = runs[model.name]
             for place, image in images.items():
+                run = groups[model.name].scorer(comparison.images[place])
                 rendered[place][model.name] = _png(image, run.predict(image), run.task)
             advance(note=model.name)
     return [

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 SIGNIFICANT_BELOW = 0.05
 _INTERVALS = (
     f"Intervals are 95% percentile bootstrap intervals with {statistics.RESAMPLES} resamples. Each samples as many "
-    "test images as there are and as many seeds as were trained, with replacement, the same for every model. Few seeds "
+    "images as there are and as many seeds as were trained, with replacement, the same for every model. Few seeds "
     "say little about other seeds: an interval over two or three of them is too narrow rather than too wide."
 )
 _TESTS = (
@@ -34,6 +34,11 @@ _SIGNIFICANT = (
 )
 _RANKS = "A rank is the place among all models; its interval and the share of being the best are over the resamples."
 METHOD = (_INTERVALS, _TESTS, _SIGNIFICANT, _RANKS)
+OUT_OF_FOLD = (
+    "Out of fold: the images of all folds are put together, each with the scores of the network of its seed that was "
+    "trained on the other folds. Images are sampled from all of them and the networks taken as they are, although any "
+    "two of them share most of their training images. Metrics that single images don't add up to are means over folds."
+)
 
 
 def with_ranks(
@@ -43,12 +48,11 @@ def with_ranks(
     measured = np.array([model.values[metric].mean for model in models])
     places = statistics.ranks(measured, higher_is_better=higher_is_better)
     places_of = statistics.ranks(resampled, higher_is_better=higher_is_better)
-    # Several that share the best place share the count.
-    ahead = (places_of == places_of.min(0)) / (places_of == places_of.min(0)).sum(0)
+    best = statistics.shares_of_best(resampled, higher_is_better=higher_is_better)
     found = []
     for number, model in enumerate(models):
         low, high = np.quantile(places_of[number], [0.025, 0.975])
-        rank = Rank(float(places[number]), float(low), float(high), float(ahead[number].mean()))
+        rank = Rank(float(places[number]), float(low), float(high), float(best[number]))
         found.append(dataclasses.replace(model, rank=rank))
     return found
 

@@ -161,7 +161,7 @@ def write_table(comparison: Comparison, form: Format) -> str:
 
 def remarks_of(comparison: Comparison) -> list[str]:
     """Return what must not be overlooked beside the table, each on one line: notices, and runs that are missing."""
-    failures = [f"failed: {one.name}, seed {one.seed}: {one.reason}" for one in comparison.failures]
+    failures = [f"failed: {one.title}: {one.reason}" for one in comparison.failures]
     waiting = [f"not finished: {comparison.waiting} runs"] if comparison.waiting else []
     return [_one_line(text) for text in (*comparison.notices, *failures, *waiting)]
 

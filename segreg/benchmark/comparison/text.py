@@ -20,7 +20,7 @@ def format_comparison(comparison: Comparison) -> list[Block]:
     for failure in comparison.failures:
         first, *rest = failure.reason.splitlines() or [""]
         lines += [
-            Styled(f"failed: {failure.name}, seed {failure.seed}: {first}", "red"),
+            Styled(f"failed: {failure.title}: {first}", "red"),
             *(f"  {line}" for line in rest),
         ]
     if comparison.failures:
