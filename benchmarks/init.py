@@ -1,8 +1,9 @@
 """What `segreg init` writes against the shipped recipe: the same data, minutes of training, split and scoring.
 
 Both train from their own defaults, on the images that init's recipe splits into train, val and test, and stop after the
-first epoch that ends later than the minutes given, so that long epochs get more; the table has what each took. The best epoch by its own `monitor` is scored at the images' own resolution. The difference of
-the scores has an interval over the scored images, those of test, or of val where the data has no test.
+first epoch that ends later than the minutes given, so that long epochs get more; the table has what each took. The best
+epoch by its own `monitor` is scored at the images' own resolution. The difference of the scores has an interval over
+the scored images, those of test, or of val where the data has no test.
 
     python benchmarks/init.py ../shared/data
     python benchmarks/init.py ../shared/data --only dsb2018 --minutes 2
