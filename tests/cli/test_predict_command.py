@@ -224,7 +224,7 @@ def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_cla
     assert summary["settings"] == {
         "runs": [str(of_classes.directory.path)], "classes": ["ground", "disc", "ring"], "mode": "multiclass",
         "threshold": None, "tile": [24, 32], "overlap": 0.5, "scales": [0.8, 1.0], "flips": "mirror",
-        "masks": None,
+        "masks": None, "min_area": None, "fill_holes": None,
     }  # fmt: skip
     assert summary["predicted"][0] == {"image": "photos/a/1.png", "masks": "out/masks/a/1.png"}
     from segreg.inference.predictor import InferenceConfig

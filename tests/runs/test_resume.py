@@ -141,7 +141,7 @@ def test_a_row_without_its_checkpoint_is_written_once(finished, tmp_path, monkey
     assert_as_if_never_stopped(resumed(run.directory.path), finished)
 
 
-def interrupted(tmp_path, monkeypatch, *, epoch, overrides=()):
+def interrupted(tmp_path, monkeypatch, *, epoch, overrides=(), drawn=False):
     """Return a run that Ctrl-C stopped in an epoch."""
     train_pass = train.train_pass
 
@@ -151,7 +151,7 @@ def interrupted(tmp_path, monkeypatch, *, epoch, overrides=()):
         return train_pass(training, batches, number, progress)
 
     monkeypatch.setattr("segreg.training.trainer.train_pass", pass_with_interrupt)
-    run = tiny_runs.run(tmp_path, *overrides)
+    run = tiny_runs.run(tmp_path, *overrides, drawn=drawn)
     monkeypatch.setattr("segreg.training.trainer.train_pass", train_pass)
     assert run.results["stopped_because"] == "interrupted"
     return run
@@ -159,7 +159,7 @@ def interrupted(tmp_path, monkeypatch, *, epoch, overrides=()):
 
 def test_ctrl_c_leaves_what_was_finished_and_the_run_can_go_on(finished, tmp_path, monkeypatch):
     monkeypatch.setattr("segreg.runs.results.plot_history", plot_history)
-    run = interrupted(tmp_path, monkeypatch, epoch=3)
+    run = interrupted(tmp_path, monkeypatch, epoch=3, drawn=True)
     assert run.results["epochs"] == 2
     assert run.results["metrics"] == {}
     assert [row["epoch"] for row in run.history] == [1, 2]
