@@ -72,6 +72,15 @@ def installed(monkeypatch):
 
 
 @pytest.fixture
+def tiny_place(installed, tmp_path, monkeypatch):
+    """Work in an empty folder with the recipe tiny.yaml, a cache there, and the built-in plugins alone."""
+    installed(*plugged.builtin())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    tiny_runs.write_recipe(tmp_path)
+
+
+@pytest.fixture
 def segreg(capsys):
     """Run a command in this process: `segreg("check", "recipe.yaml").err`."""
 

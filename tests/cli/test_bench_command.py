@@ -8,17 +8,9 @@ import socket
 
 import pytest
 
-import plugged
-import tiny_runs
 from segreg.runtime.lock import locked_folder
 
-
-@pytest.fixture(autouse=True)
-def _place(installed, tmp_path, monkeypatch):
-    installed(*plugged.builtin())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
-    tiny_runs.write_recipe(tmp_path)
+pytestmark = pytest.mark.usefixtures("tiny_place")
 
 
 @pytest.fixture

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-import plugged
-import tiny_runs
-
 pytest.importorskip("optuna")
 WORDS = (
     "tune",
@@ -18,12 +15,7 @@ WORDS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def _place(installed, tmp_path, monkeypatch):
-    installed(*plugged.builtin())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
-    tiny_runs.write_recipe(tmp_path)
+pytestmark = pytest.mark.usefixtures("tiny_place")
 
 
 def test_check_tries_every_network_and_writes_nothing(segreg, monkeypatch, tmp_path):

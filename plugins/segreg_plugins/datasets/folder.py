@@ -46,7 +46,7 @@ def folder(
 
     Args:
         images: folder of the images, or one for each of train, val and test, which are the split.
-        masks: folder of the masks, or one for each split; may be that of the images where a suffix tells them apart.
+        masks: folder of the masks, or one for each split; may be that of the images where a suffix distinguishes them.
         classes: class names. One is the foreground of binary masks; several are those of the mask values 0, 1, 2 ...
             Where it is null, those of `values`, and without them one, "foreground".
         values: class names with the values that masks have for them: a number, a range such as "10-20", a list of

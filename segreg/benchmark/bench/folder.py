@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import glob
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from segreg.benchmark.bench.trials import SOURCE, Trial
 from segreg.errors import SegregError
@@ -17,32 +18,28 @@ from segreg.training.checkpoint import STATE
 State = Literal["waiting", "running", "stopped", "finished", "failed"]
 
 
+TrialT = TypeVar("TrialT")
+
+
 @dataclass(frozen=True)
-class BenchFolder:
-    """The folder. A run's state follows from its own files, so that nothing else can contradict them.
+class TrialsFolder(ABC, Generic[TrialT]):
+    """A folder of trials, each of which is a run with a recipe and a log.
 
     Attributes:
         path: where it is.
-        working: names of the runs that this process has started and that have not ended.
     """
 
     path: Path
-    working: set[str] = field(default_factory=set, compare=False)
 
     @property
     def runs(self) -> Path:
-        """The runs' directories: a folder for each model, with one for each seed, or for each seed and fold."""
+        """The runs' directories."""
         return self.path / "runs"
 
     @property
     def trials(self) -> Path:
-        """A recipe and a log for each run."""
+        """A recipe and a log for each trial."""
         return self.path / "trials"
-
-    @property
-    def costs(self) -> Path:
-        """The file with the models' costs."""
-        return self.path / "costs.json"
 
     def make(self) -> None:
         """Create the folder.
@@ -56,6 +53,49 @@ class BenchFolder:
         except OSError as error:
             raise SegregError(f"the folder {self.path} could not be created: {error.strerror}") from None
 
+    @abstractmethod
+    def name(self, trial: TrialT) -> str:
+        """Return the name of a trial's files."""
+
+    @abstractmethod
+    def run(self, trial: TrialT) -> RunDirectory:
+        """Return where a trial's run is, or will be."""
+
+    def recipe(self, trial: TrialT) -> Path:
+        """Return the file with a trial's complete recipe."""
+        return self.trials / f"{self.name(trial)}.yaml"
+
+    def log(self, trial: TrialT) -> Path:
+        """Return the file with what a trial prints."""
+        return self.trials / f"{self.name(trial)}.log"
+
+    def failure(self, trial: TrialT) -> Path:
+        """Return the file with the reason why a trial failed."""
+        return self.trials / f"{self.name(trial)}.failed.json"
+
+
+@dataclass(frozen=True)
+class BenchFolder(TrialsFolder[Trial]):
+    """The folder: in `runs` one for each model, with one for each seed, or for each seed and fold.
+
+    A run's state follows from its own files, so that nothing else can contradict them.
+
+    Attributes:
+        path: where it is.
+        working: names of the runs that this process has started and that have not ended.
+    """
+
+    working: set[str] = field(default_factory=set, compare=False)
+
+    @property
+    def costs(self) -> Path:
+        """The file with the models' costs."""
+        return self.path / "costs.json"
+
+    def name(self, trial: Trial) -> str:
+        """Return the name of a run's files."""
+        return trial.name
+
     def run(self, trial: Trial) -> RunDirectory:
         """Return where a run's directory is, or will be."""
         return RunDirectory(self.runs / trial.key / trial.place)
@@ -66,18 +106,6 @@ class BenchFolder:
         if not source.startswith(SOURCE):
             return []
         return [str(one) for one in sorted(self.runs.glob(f"{glob.escape(recipe)}_{SOURCE}*")) if one.name != key]
-
-    def recipe(self, trial: Trial) -> Path:
-        """Return the file with a run's complete recipe."""
-        return self.trials / f"{trial.name}.yaml"
-
-    def log(self, trial: Trial) -> Path:
-        """Return the file with a run's output."""
-        return self.trials / f"{trial.name}.log"
-
-    def failure(self, trial: Trial) -> Path:
-        """Return the file with the reason why a run failed."""
-        return self.trials / f"{trial.name}.failed.json"
 
     def state(self, trial: Trial) -> State:
         """Return how far a run is."""

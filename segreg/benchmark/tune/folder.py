@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.errors import SegregError
+from segreg.benchmark.bench.folder import TrialsFolder
 from segreg.runs.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -17,24 +17,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TuneFolder:
-    """The folder.
-
-    Attributes:
-        path: where it is.
-    """
-
-    path: Path
-
-    @property
-    def runs(self) -> Path:
-        """A run for each trial."""
-        return self.path / "runs"
-
-    @property
-    def trials(self) -> Path:
-        """A recipe, a log and a lock for each trial."""
-        return self.path / "trials"
+class TuneFolder(TrialsFolder[int]):
+    """The folder; trials are known by their numbers."""
 
     @property
     def plan(self) -> Path:
@@ -51,33 +35,13 @@ class TuneFolder:
         """The best recipe."""
         return self.path / "best.yaml"
 
-    def make(self) -> None:
-        """Create the folder.
+    def name(self, trial: int) -> str:
+        """Return the name of a trial's files."""
+        return name_of(trial)
 
-        Raises:
-            SegregError: it could not be created.
-        """
-        try:
-            for folder in (self.runs, self.trials):
-                folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SegregError(f"the folder {self.path} could not be created: {error.strerror}") from None
-
-    def run(self, number: int) -> RunDirectory:
+    def run(self, trial: int) -> RunDirectory:
         """Return where a trial's run is, or will be."""
-        return RunDirectory(self.runs / name_of(number))
-
-    def recipe(self, number: int) -> Path:
-        """Return the file with a trial's complete recipe."""
-        return self.trials / f"{name_of(number)}.yaml"
-
-    def log(self, number: int) -> Path:
-        """Return the file with what a trial prints."""
-        return self.trials / f"{name_of(number)}.log"
-
-    def failure(self, number: int) -> Path:
-        """Return the file with the reason why a trial failed."""
-        return self.trials / f"{name_of(number)}.failed.json"
+        return RunDirectory(self.runs / name_of(trial))
 
     @contextmanager
     def deciding(self) -> Iterator[None]:

@@ -6,10 +6,8 @@ Of a large dataset a sample is read, drawn by a seed, and the fingerprint says s
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +15,15 @@ import numpy as np
 
 from segreg.config.sections import Input
 from segreg.data.inspection.leaks import alike_pairs
-from segreg.data.inspection.scan import ClassShare, Scanned, class_shares, labels_of, scan_sample, suggested_weights
+from segreg.data.inspection.scan import (
+    ClassShare,
+    Scanned,
+    class_shares,
+    labels_of,
+    read_each,
+    scan_sample,
+    suggested_weights,
+)
 from segreg.data.resize import format_size
 from segreg.data.split import SPLITS, SplitName, drawn
 from segreg.data.values import common_dtype
@@ -143,7 +149,7 @@ class Fingerprint:
 
 @dataclass(frozen=True, eq=False)
 class _Measured:
-    """One sample's numbers: what `scan` tells, its objects' areas and widths, and each label's pixels in each half."""
+    """One sample's numbers: what `scan` finds, its objects' areas and widths, and each label's pixels in each half."""
 
     scanned: Scanned
     areas: Mapping[int, NDArray[np.float64]]
@@ -215,16 +221,9 @@ def _section(dataset: Dataset, chosen: Sequence[int]) -> Input:
 
 
 def _measure_all(dataset: Dataset, section: Input, chosen: Sequence[int], progress: Progress) -> list[_Measured]:
-    found: list[_Measured] = []
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        with progress.watch("taking the fingerprint", len(chosen), "images") as advance:
-            for one in pool.map(lambda index: _measure(dataset, section, index), chosen):
-                found.append(one)
-                advance()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return found
+    return read_each(
+        lambda index: _measure(dataset, section, index), chosen, "taking the fingerprint", progress=progress
+    )
 
 
 def _measure(dataset: Dataset, section: Input, index: int) -> _Measured:

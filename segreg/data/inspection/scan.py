@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+Read = TypeVar("Read")
 SIDE = 64
 """Height and width of a thumbnail."""
 
@@ -96,12 +97,17 @@ def scan(
     progress: Progress,
 ) -> list[Scanned]:
     """Read samples in threads, one after the other thrown away, and return what they hold in the order of `indices`."""
-    found: list[Scanned] = []
+    return read_each(lambda index: scan_sample(dataset, input, index), indices, "reading images", progress=progress)
+
+
+def read_each(read: Callable[[int], Read], indices: Sequence[int], words: str, *, progress: Progress) -> list[Read]:
+    """Call `read` in threads for the image of each index, and return what it does in their order."""
+    found: list[Read] = []
     pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
     try:
-        with progress.watch("reading images", len(indices), "images") as advance:
-            for scanned in pool.map(lambda index: scan_sample(dataset, input, index), indices):
-                found.append(scanned)
+        with progress.watch(words, len(indices), "images") as advance:
+            for one in pool.map(read, indices):
+                found.append(one)
                 advance()
     finally:
         pool.shutdown(cancel_futures=True)
