@@ -202,6 +202,11 @@ class Part:
             return {}
         return _ask(self.plugin, f"facts about {self.name}", lambda: dict(facts(self.member or "")))
 
+    @property
+    def recognises(self) -> bool:
+        """Whether it can be asked whether it reads a folder."""
+        return isinstance(self.offer, Entry) and self.offer.recognise is not None
+
     def recognise(self, folder: Path) -> list[Recognised]:
         """Return the ways in which a dataset can read a folder; none where its entry does not say.
 

@@ -138,7 +138,7 @@ def _unknown(folder: Path, parts: Sequence[Part], name: str, notes: Sequence[str
     if name:
         hint = f"`segreg show dataset {name}` says what it reads; settings are given as dataset.key=value"
         return SegregError(f'the dataset "{name}" does not recognise {folder}', hint="\n".join([hint, *notes]))
-    known = [f"{part.name}: {part.summary}" for part in parts]
+    known = [f"{part.name}: {part.summary}" for part in parts if part.recognises]
     hints = [
         "what was looked for, in it and two levels below, by dataset:",
         *(f"  {line}" for line in known),

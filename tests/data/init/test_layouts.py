@@ -263,3 +263,10 @@ def test_real_folders(parts, builtin):
         assert choose("dataset", layout.name, as_written(layout.settings), builtin).build().samples
     with pytest.raises(SegregError, match="folders in it are"):
         choose_layout(REAL / "coco_polygons", parts)
+
+
+def test_only_datasets_that_were_asked_are_said_to_have_looked(builtin, tmp_path):
+    with pytest.raises(SegregError) as reported:
+        choose_layout(tmp_path, builtin.parts("dataset"), name="", wanted={})
+    assert "    folder: " in str(reported.value)
+    assert "synthetic_lesions" not in str(reported.value)
