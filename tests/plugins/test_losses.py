@@ -29,7 +29,10 @@ SERVES = {
     "cross_entropy": ("multiclass",),
     "dice_bce": ("binary", "multilabel"),
     "dice_ce": ("multiclass",),
+    "class_balanced_focal": (),  # a focal loss with weights
 }
+ON_THE_CPU = ("boundary", "hausdorff_dt")
+"""Those that wait for the device, because they compute distances on the CPU."""
 SETTINGS = {
     "dice": [{}, {"over": "image"}, {"absent": "skip"}, {"smooth": 1e-5}],
     "iou": [{}, {"over": "image"}],
@@ -37,7 +40,8 @@ SETTINGS = {
     "lovasz": [{}, {"over": "image"}],
     "focal": [{}, {"gamma": 0.5}, {"gamma": 0.0}],
     "cross_entropy": [{}, {"label_smoothing": 0.1}, {"class_weights": (0.5, 1.0, 3.0, 1e-3)}],
-    "bce": [{}, {"positive_weight": 4.0}],
+    "bce": [{}, {"positive_weight": 4.0}, {"label_smoothing": 0.1}],
+    "ohem": [{}, {"threshold": 0.3, "min_kept": 0.5}],
 }
 CASES = [
     pytest.param(name, mode, settings, id=f"{name}-{mode}" + "".join(f"-{k}={v}" for k, v in settings.items()))
@@ -233,7 +237,13 @@ def test_it_survives_pickling_and_copying(name, mode, settings):
     assert not list(loss.parameters())
 
 
-@pytest.mark.parametrize(("name", "mode"), sorted({(case.values[0], case.values[1]) for case in CASES}))
+COMPILED = {(case.values[0], case.values[1]) for case in CASES} - {
+    (name, mode) for name in ("boundary", "hausdorff_dt", "cldice") for mode in ("binary", "multilabel")
+}
+"""Losses of masks are compiled in one mode: it takes seconds, and they differ in the probabilities alone."""
+
+
+@pytest.mark.parametrize(("name", "mode"), sorted(COMPILED))
 def test_it_compiles_into_one_graph(name, mode):
     loss = BUILDERS[name](TASKS[mode])
     logits, target = draw(mode)
@@ -256,7 +266,7 @@ def test_the_gpu_agrees_and_is_never_waited_for(name, mode, settings):
     loss = BUILDERS[name](TASKS[mode], **settings).cuda()
     logits, target = logits.cuda().requires_grad_(), target.cuda()
     loss(logits, target).backward()
-    torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode("default" if name in ON_THE_CPU else "error")
     try:
         value = loss(logits, target)
         value.backward()
@@ -344,6 +354,27 @@ def test_the_gpu_agrees_and_is_never_waited_for(name, mode, settings):
             "exclude names every class, so that none is left\n  leave at least one class in",
         ),
         (
+            "class_balanced_focal",
+            "multilabel",
+            {"class_counts": (5, 5, 5)},
+            'class_balanced_focal does not serve a multilabel task\n  use "focal" with alpha',
+        ),
+        (
+            "class_balanced_focal",
+            "multiclass",
+            {"class_counts": (10**6, 10**5, 10**4, 10**5), "beta": 0.999},
+            (
+                "beta 0.999 weights all classes alike: of 10000 examples and more each counts as 1000\n  give a beta "
+                "nearer to 1, such as 1 - 1/N for N images; or count images, not pixels"
+            ),
+        ),
+        (
+            "cldice",
+            "binary",
+            {"exclude": ("lesion",)},
+            "exclude names every class, so that none is left\n  leave at least one class in",
+        ),
+        (
             "tversky",
             "binary",
             {"alpha": 0.0, "beta": 0.0},
@@ -367,9 +398,11 @@ def test_shapes_that_do_not_belong_together_are_refused(name):
 def test_every_default_is_a_value_of_its_setting():
     for entry in segreg_entries():
         for setting in entry.settings.values():
+            assert setting.meaning
+            if setting.required:
+                continue
             value = list(setting.default) if isinstance(setting.default, tuple) else setting.default
             assert check_value(setting.hint, value) == setting.default
-            assert setting.meaning
 
 
 def test_the_table_imports_nothing_heavy():

@@ -39,6 +39,7 @@ SETTINGS = {
     "decoder.smp.upernet": {"channels": 8},
     "decoder.smp.segformer": {"channels": 8},
     "decoder.smp.dpt": {"channels": 8, "intermediate_channels": (8, 8, 8, 8)},
+    "loss.class_balanced_focal": {"class_counts": (40, 9, 2)},
     "augmentation.RandomCrop": {"height": 64, "width": 64},
     "dataset.synthetic_lesions": {"samples": 2, "size": 32},
 }

@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from segreg.task import Task
 
 
-def bce(task: Task, *, positive_weight: PositiveFloat | tuple[PositiveFloat, ...] = 1.0) -> nn.Module:
+def bce(
+    task: Task,
+    *,
+    positive_weight: PositiveFloat | tuple[PositiveFloat, ...] = 1.0,
+    label_smoothing: Fraction = 0.0,
+) -> nn.Module:
     """Binary cross-entropy, for binary and multilabel tasks.
 
     `-mean(w t log p + (1 - t) log(1 - p))` over pixels, and over labels if multilabel.
@@ -26,6 +31,8 @@ def bce(task: Task, *, positive_weight: PositiveFloat | tuple[PositiveFloat, ...
     Args:
         positive_weight: w, the factor of foreground pixels; above 1 it favours recall. One number, or a list with one
             for each label.
+        label_smoothing: share of the truth that is spread evenly over foreground and background: with 0.1, t is 0.95
+            or 0.05.
 
     Raises:
         SegregError: the task is multiclass, or the list has not one number for each label.
@@ -38,7 +45,7 @@ def bce(task: Task, *, positive_weight: PositiveFloat | tuple[PositiveFloat, ...
 
     from segreg_plugins.losses.pixelwise import BinaryCrossEntropy
 
-    return BinaryCrossEntropy(task, weights)
+    return BinaryCrossEntropy(task, weights, label_smoothing)
 
 
 def cross_entropy(

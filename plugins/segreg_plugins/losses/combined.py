@@ -22,6 +22,7 @@ def dice_bce(
     smooth: PositiveFloat = 1.0,
     over: Literal["batch", "image"] = "batch",
     positive_weight: PositiveFloat | tuple[PositiveFloat, ...] = 1.0,
+    label_smoothing: Fraction = 0.0,
 ) -> nn.Module:
     """Dice plus binary cross-entropy, for binary and multilabel tasks.
 
@@ -33,6 +34,7 @@ def dice_bce(
         smooth: Dice's pixels added above and below.
         over: whether Dice's sums go over the whole `batch` or over each `image`.
         positive_weight: the cross-entropy's factor of foreground pixels, one number or one for each label.
+        label_smoothing: share of the cross-entropy's truth that is spread over foreground and background.
 
     Raises:
         SegregError: the task is multiclass, or `positive_weight` has not one number for each label.
@@ -42,7 +44,8 @@ def dice_bce(
     from segreg_plugins.losses.weighted_sum import WeightedSum
 
     region = builders.dice(task, smooth=smooth, over=over)
-    return WeightedSum([(dice_weight, region), (bce_weight, builders.bce(task, positive_weight=positive_weight))])
+    pixels = builders.bce(task, positive_weight=positive_weight, label_smoothing=label_smoothing)
+    return WeightedSum([(dice_weight, region), (bce_weight, pixels)])
 
 
 def dice_ce(
@@ -53,6 +56,7 @@ def dice_ce(
     smooth: PositiveFloat = 1.0,
     over: Literal["batch", "image"] = "batch",
     class_weights: tuple[NonNegativeFloat, ...] | None = None,
+    label_smoothing: Fraction = 0.0,
 ) -> nn.Module:
     """Dice plus softmax cross-entropy, for multiclass tasks.
 
@@ -64,6 +68,7 @@ def dice_ce(
         smooth: Dice's pixels added above and below.
         over: whether Dice's sums go over the whole `batch` or over each `image`.
         class_weights: the cross-entropy's weights, one for each class in index order; all 1 if null.
+        label_smoothing: share of the cross-entropy's truth that is spread evenly over all classes.
 
     Raises:
         SegregError: the task is not multiclass, or there is not one weight for each class.
@@ -73,7 +78,8 @@ def dice_ce(
     from segreg_plugins.losses.weighted_sum import WeightedSum
 
     region = builders.dice(task, smooth=smooth, over=over)
-    return WeightedSum([(dice_weight, region), (ce_weight, builders.cross_entropy(task, class_weights=class_weights))])
+    pixels = builders.cross_entropy(task, class_weights=class_weights, label_smoothing=label_smoothing)
+    return WeightedSum([(dice_weight, region), (ce_weight, pixels)])
 
 
 def dice_focal(

@@ -50,6 +50,21 @@ def counting(task: Task, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor
     return logits.where(counts > 0, 0.0), truth.to(logits.dtype), counts.to(logits.dtype)
 
 
+def masks_of(task: Task, logits: Tensor, target: Tensor, classes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the probabilities, the truth as zeros and ones, and which pixels count, for some classes.
+
+    Shape: logits `[B, K, H, W]`, target as `Task` has it and int64 `[N]`, the classes' indices, to three tensors
+    `[B, N, H, W]` of the logits' dtype.
+
+    Raises:
+        SegregError: the shapes do not belong together.
+    """
+    logits, truth, counts = counting(task, logits, target)
+    probability = logits.softmax(dim=1) if task.mode == "multiclass" else logits.sigmoid()
+    classes = classes.to(logits.device)
+    return probability.index_select(1, classes), truth.index_select(1, classes), counts.index_select(1, classes)
+
+
 def mean_where(values: Tensor, weights: Tensor) -> Tensor:
     """Return the mean of `values` weighted with `weights`, and 0 where all weights are 0."""
     # The bound is far below any weight that counts, and its reciprocal is far from overflowing.

@@ -29,13 +29,15 @@ class BinaryCrossEntropy(nn.Module):
     Args:
         task: a binary or multilabel task.
         positive_weight: factor of the foreground's term, one for all labels or one for each.
+        label_smoothing: share of the truth that is spread evenly over foreground and background.
     """
 
     positive_weight: Tensor
 
-    def __init__(self, task: Task, positive_weight: Sequence[float]) -> None:
+    def __init__(self, task: Task, positive_weight: Sequence[float], label_smoothing: float) -> None:
         super().__init__()
         self.task = task
+        self.label_smoothing = label_smoothing
         weight = torch.tensor(positive_weight, dtype=torch.float32)
         self.register_buffer("positive_weight", weight.view(-1, 1, 1), persistent=False)
 
@@ -44,6 +46,8 @@ class BinaryCrossEntropy(nn.Module):
         """Return the loss of logits `[B, K, H, W]`."""
         logits, truth, counts = counting(self.task, logits, target)
         weight = self.positive_weight.to(logits)
+        if self.label_smoothing:
+            truth = truth * (1 - self.label_smoothing) + self.label_smoothing / 2
         entropy = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight, reduction="none")
         return mean_where(entropy, counts)
 
