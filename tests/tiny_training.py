@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.config.sections import Train
+from segreg.config.sections import Ramp, Train
 from segreg.runtime.device import Precision
 from segreg.training.checkpoint import STATE, load_state
 from segreg.training.loss import Objective
@@ -188,7 +188,9 @@ def train_hard(name: str, run_dir: Path, *, pause: float = 0.0, resume: bool = F
         settings=settings,
         train=BatchLoader(pause=pause),
         build_schedule=schedule,
-        objective=objective(auxiliary=True),
+        objective=objective(
+            losses=(("bce", 1.0, bce), ("dice", Ramp(start=0.1, end=1.0, epochs=(1, 5)), dice)), auxiliary=True
+        ),
         resume=load_state(run_dir / STATE) if resume and (run_dir / STATE).exists() else None,
     )
     return outcome

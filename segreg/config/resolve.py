@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.config.recipe import KeyPath, Overrides, Recipe, read_recipe, to_yaml
-from segreg.config.sections import Crop, Evaluate, Input, Split, Train
+from segreg.config.sections import Crop, Evaluate, Input, Ramp, Split, Train
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Part, Registry, load_registry
@@ -37,14 +37,14 @@ class Choice:
     Attributes:
         part: the part.
         settings: its settings as Python values, defaults filled in.
-        weight: its share in a sum, where it is a loss or an auxiliary decoder.
+        weight: its share in a sum, where it is a loss or an auxiliary decoder; a loss's may change with the epochs.
         place: where the recipe names it.
         distribution: the package that the recipe names it from (`name@distribution`), where it does.
     """
 
     part: Part
     settings: Mapping[str, Any]
-    weight: float = 1.0
+    weight: float | Ramp = 1.0
     place: Place | None = None
     distribution: str = ""
 
@@ -83,6 +83,11 @@ class Choice:
         settings = {n: plain(self.part.settings[n].hint, value) for n, value in self.settings.items()}
         at = f"@{self.distribution}" if self.distribution else ""
         return {"name": self.part.name + at, **settings}
+
+    def weighted(self) -> dict[str, Any]:
+        """Return the choice as a recipe writes it, with its weight."""
+        weight = plain_section(self.weight) if isinstance(self.weight, Ramp) else self.weight
+        return {**self.plain(), "weight": weight}
 
 
 @dataclass(frozen=True)
@@ -134,13 +139,20 @@ class Resolved(NetworkRecipe):
             "augment": [choice.plain() for choice in self.augment],
             "encoder": self.encoder.plain(),
             "decoder": self.decoder.plain(),
-            "auxiliary": {**self.auxiliary.plain(), "weight": self.auxiliary.weight} if self.auxiliary else None,
-            "loss": [{**choice.plain(), "weight": choice.weight} for choice in self.loss],
+            "auxiliary": self.auxiliary.weighted() if self.auxiliary else None,
+            "loss": [choice.weighted() for choice in self.loss],
             "optimizer": self.optimizer.plain(),
             "schedule": self.schedule.plain() if self.schedule else None,
             "train": sections["train"],
             "evaluate": sections["evaluate"],
         }
+
+    @property
+    def auxiliary_weight(self) -> float:
+        """Return the factor of the losses of the auxiliary decoder; 0 where there is none."""
+        weight = self.auxiliary.weight if self.auxiliary else 0.0
+        assert not isinstance(weight, Ramp)
+        return weight
 
     def yaml(self, *, header: str = "") -> str:
         """Return the complete recipe as a file's text."""
@@ -350,7 +362,11 @@ class _Check:
         own = {key: v for key, v in given.items() if key != "name" and not (weighted and key == "weight")}
         problems_before = len(self.problems)
         checked = self.settings(f'the {kind} "{name}"', known, own, path, part)
-        weight = self.weight(f'the {kind} "{name}"', given.get("weight", 1.0), path) if weighted else 1.0
+        weight: float | Ramp = 1.0
+        if weighted:
+            title, value = f'the {kind} "{name}"', given.get("weight", 1.0)
+            changes = kind == "loss" and isinstance(value, Mapping)
+            weight = (self.ramp if changes else self.weight)(title, value, (*path, "weight"))
         if len(self.problems) > problems_before:
             return None
         complete = {n: s.default for n, s in known.items()}
@@ -359,9 +375,23 @@ class _Check:
     def weight(self, title: str, value: Any, path: KeyPath) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
             message = f'"weight" of {title} must be a finite number above 0, not {format_value(value)}'
-            self.wrong(message, (*path, "weight"))
+            self.wrong(message, path)
             return 1.0
         return float(value)
+
+    def ramp(self, title: str, value: Mapping[str, Any], path: KeyPath) -> float | Ramp:
+        problems_before = len(self.problems)
+        checked = self.settings(f'"weight" of {title}', settings_of(Ramp), value, path)
+        if len(self.problems) > problems_before:
+            return 1.0
+        ramp = Ramp(**checked)
+        if not ramp.epochs[0] < ramp.epochs[1]:
+            message = f"goes from an epoch to a later one, not from {ramp.epochs[0]} to {ramp.epochs[1]}"
+            self.wrong(f'"weight" of {title} {message}', (*path, "epochs"))
+        elif ramp.start == ramp.end:
+            hint = f"write weight: {ramp.start:g}" if ramp.start else "leave the loss out"
+            self.wrong(f'"weight" of {title} is {ramp.start:g} in every epoch', path, hint)
+        return ramp
 
     def settings(
         self,
@@ -407,6 +437,10 @@ class _Check:
         if train is not None and train.batch_size != "auto" and train.effective_batch_size is not None:
             hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
             self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
+        changes = any(choice and isinstance(choice.weight, Ramp) for choice in found["loss"])
+        if changes and train is not None and train.monitor in ("val.loss", "train.loss"):
+            message = f'train.monitor: "{train.monitor}" can\'t choose the best epoch, as weights of its terms change'
+            self.wrong(message, ("loss",), "monitor a metric such as val.dice.pooled, or a single term of the loss")
         self.crops(size, found["crop"], found["evaluate"])
         if size is not None:
             self.values(size)

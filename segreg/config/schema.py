@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from segreg.config.resolve import LARGEST_SEED, PARTS, SECTIONS, SETTINGS
+from segreg.config.sections import Ramp
 from segreg.errors import SegregError
 from segreg.registry.entry import Entry
 from segreg.registry.protocols import KINDS
@@ -106,7 +107,9 @@ def _mapping(kind: str, names: list[str], settings: Mapping[str, Setting], summa
     shape = _object(settings)
     shape["properties"]["name"] = {"type": "string", "enum": names, "description": summary}
     if "weight" in KINDS[kind].reserved:
-        shape["properties"]["weight"] = {"type": "number", "exclusiveMinimum": 0, "default": 1.0}
+        number = {"type": "number", "exclusiveMinimum": 0}
+        weight = {"anyOf": [number, _object(settings_of(Ramp))]} if kind == "loss" else number
+        shape["properties"]["weight"] = {**weight, "default": 1.0}
     shape["required"] = ["name", *shape.get("required", [])]
     return shape
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval
 
-from segreg.settings import Fraction, NonNegativeInt, PositiveFloat
+from segreg.settings import Fraction, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 # Limits that no use comes near, so that a slip of the hand does not begin to fill the memory.
 Side = Annotated[int, Interval(ge=1, le=16_384)]
@@ -124,6 +124,27 @@ class Crop:
     classes: tuple[str, ...] = ()
     per_image: Count = 1
     repeat_threshold: Fraction = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ramp:
+    """A loss's weight that changes in a straight line from epoch to epoch.
+
+    Args:
+        start: the weight until the first of `epochs`.
+        end: the weight from the last of `epochs` on.
+        epochs: the first and the last epoch of the line, counted from 1.
+    """
+
+    start: NonNegativeFloat
+    end: NonNegativeFloat
+    epochs: tuple[PositiveInt, PositiveInt]
+
+    def at(self, epoch: int) -> float:
+        """Return the weight in an epoch."""
+        first, last = self.epochs
+        share = min(max((epoch - first) / (last - first), 0.0), 1.0)
+        return (1 - share) * self.start + share * self.end
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segreg.config.resolve import Choice, NetworkRecipe, Resolved
+from segreg.config.sections import Ramp
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import Dataset, Decoder, Encoder
@@ -179,7 +180,7 @@ def repeated_colours(recipe: NetworkRecipe, encoder: nn.Module) -> str:
     )
 
 
-def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float, Loss]]:
+def build_losses(recipe: Resolved, task: Task) -> list[tuple[str, float | Ramp, Loss]]:
     """Return name, weight and function of each term of the loss."""
     wanted = "a function of logits and target"
     return [(choice.part.name, choice.weight, _build(choice, Callable, wanted, task)) for choice in recipe.loss]

@@ -110,7 +110,6 @@ class Assembly:
         if recipe.train.sync_batch_norm and count() > 1:
             synchronise_batch_norm(model, device)
         check_tile(model, InferenceConfig.of(recipe.evaluate), recipe.source)
-        auxiliary = recipe.auxiliary.weight if recipe.auxiliary else 0.0
         chosen = [index for indices in splits.values() for index in indices]
         prepared = prepare_images(dataset, recipe, chosen, progress)
         recipe = dataclasses.replace(recipe, input=prepared.input)  # with the type of the values
@@ -120,7 +119,9 @@ class Assembly:
             ranges = [(one.least.min(), one.most.max()) for one in known if one.pixels[0]]
             refuse_foreign_statistics(ranges, recipe.input)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
-        objective = Objective(model, normalize, losses, auxiliary_weight=auxiliary, auxiliary_losses=own_losses)
+        objective = Objective(
+            model, normalize, losses, auxiliary_weight=recipe.auxiliary_weight, auxiliary_losses=own_losses
+        )
         pixels = {split: SplitPixels.of_prepared(prepared, indices) for split, indices in splits.items()}
         verdict = judge(dataset.task, pixels, dataset.objects, dataset.void)
         if repeated := build.repeated_colours(recipe, model.encoder):  # type: ignore[arg-type]

@@ -139,8 +139,9 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
             total.backward()
             return {**shape, "loss": None}
         losses = build.build_losses(recipe, task)
-        weight = recipe.auxiliary.weight if recipe.auxiliary else 0.0
-        terms, _ = Objective(model, normalize, losses, auxiliary_weight=weight).train()(images, targets)
+        terms, _ = Objective(model, normalize, losses, auxiliary_weight=recipe.auxiliary_weight).train()(
+            images, targets
+        )
         total = next(iter(terms.values()))
         total.backward()
         return {**shape, "loss": float(total.detach())}

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.config.resolve import Resolved
+from segreg.config.resolve import Choice, Resolved
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.local import text_of
 from segreg.registry.registry import Plugin, Registry
@@ -119,7 +119,7 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
     recipe, model, processes = assembly.recipe, ran_on["model"], ran_on["processes"]
     foreign = sorted({c.part.plugin.title for c in recipe.choices() if c.part.plugin.distribution != DISTRIBUTION})
     height, width = recipe.input.size
-    loss = " + ".join(f"{c.weight:g} {c.part.name}" if c.weight != 1 else c.part.name for c in recipe.loss)
+    loss = " + ".join(f"{_weight(c)}{c.part.name}" for c in recipe.loss)
     lines: list[Block] = [
         *banner(assembly.dataset.notice),
         *banner(weights_notice(model)),
@@ -160,6 +160,12 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
     return lines
 
 
+def _weight(choice: Choice) -> str:
+    if isinstance(choice.weight, float):
+        return f"{choice.weight:g} " if choice.weight != 1 else ""
+    return f"({choice.weight.start:g} to {choice.weight.end:g}) "
+
+
 def _statistics(section: Input) -> list[str]:
     if section.normalize != "dataset" or section.mean is None or section.std is None:
         return []
@@ -177,7 +183,7 @@ def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:
         f"decoder    {recipe.decoder.part.name}, {sizes['decoder']}, output stride {decoder['stride']}",
     ]
     if recipe.auxiliary:
-        lines.append(f"auxiliary  {recipe.auxiliary.part.name}, weight {recipe.auxiliary.weight:g}")
+        lines.append(f"auxiliary  {recipe.auxiliary.part.name}, weight {recipe.auxiliary_weight:g}")
     return lines
 
 

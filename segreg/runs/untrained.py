@@ -68,11 +68,12 @@ class RecipeLoss(nn.Module):
     def __init__(self, recipe: Resolved) -> None:
         super().__init__()
         task = build.build_dataset(recipe).task
-        weight = recipe.auxiliary.weight if recipe.auxiliary else 0.0
         network: Any = SimpleNamespace(auxiliary=recipe.auxiliary)  # logits come from outside
         # Twice, since the auxiliary decoder's have a state of their own.
         losses, own = (build.build_losses(recipe, task) for _ in range(2))
-        self._objective = Objective(network, nn.Identity(), losses, auxiliary_weight=weight, auxiliary_losses=own)
+        self._objective = Objective(
+            network, nn.Identity(), losses, auxiliary_weight=recipe.auxiliary_weight, auxiliary_losses=own
+        )
 
     def forward(self, output: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
         """Return the loss, a float32 scalar.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from segreg.config.sections import Ramp
 from segreg.errors import SegregError
 from segreg.registry.entry import where_made
 from segreg.task import IGNORE_INDEX
@@ -37,9 +38,9 @@ class Objective(nn.Module):
         self,
         model: Segmenter,
         normalize: nn.Module,
-        losses: Sequence[tuple[str, float, Loss]],
+        losses: Sequence[tuple[str, float | Ramp, Loss]],
         auxiliary_weight: float = 0.4,
-        auxiliary_losses: Sequence[tuple[str, float, Loss]] = (),
+        auxiliary_losses: Sequence[tuple[str, float | Ramp, Loss]] = (),
     ) -> None:
         """Combine a network and its losses.
 
@@ -60,7 +61,9 @@ class Objective(nn.Module):
         self.model = model
         self.normalize = normalize
         self.terms = _numbered([name for name, _, _ in losses])
-        self.weights = tuple(float(weight) for _, weight, _ in losses)
+        self.ramps = tuple(weight for _, weight, _ in losses)
+        # One that changes is a tensor, which a compiled step does not take for a constant.
+        self.weights = tuple(torch.tensor(w.at(1)) if isinstance(w, Ramp) else float(w) for w in self.ramps)
         self.auxiliary_weight = float(auxiliary_weight)
         self.losses = tuple(loss for _, _, loss in losses)
         # Losses that are modules are registered as well, so that class weights and the like move with the network.
@@ -73,10 +76,18 @@ class Objective(nn.Module):
         )
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell each loss that has a method `set_epoch` which epoch begins, from 1."""
+        """Tell each loss that has a method `set_epoch` which epoch begins, from 1, and weigh the losses by it."""
+        for weight, ramp in zip(self.weights, self.ramps, strict=True):
+            if isinstance(ramp, Ramp) and isinstance(weight, Tensor):
+                weight.fill_(ramp.at(epoch))
         for loss in (*self.losses, *self.auxiliary_losses):
             if set_epoch := getattr(loss, "set_epoch", None):
                 set_epoch(epoch)
+
+    def changing_weights(self, epoch: int) -> dict[str, float]:
+        """Return the weights in an epoch that are not those in every other, by the names of their terms."""
+        pairs = zip(self.terms, self.ramps, strict=True)
+        return {name: ramp.at(epoch) for name, ramp in pairs if isinstance(ramp, Ramp)}
 
     def forward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the named terms, "loss" (the weighted total) first, and the main logits, all float32.

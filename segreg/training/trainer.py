@@ -229,6 +229,7 @@ def run_epoch(
     """Train and validate one epoch, save it, and return the state after it."""
     epoch = before.epoch + 1
     rates = {f"lr.{group['name']}": float(group["lr"]) for group in training.optimizer.param_groups}
+    weights = {f"weight.{name}": weight for name, weight in training.objective.changing_weights(epoch).items()}
 
     started = time.monotonic()
     trained, images = train_pass(training, data.train, epoch, progress)
@@ -259,7 +260,7 @@ def run_epoch(
         best_epoch=epoch if is_best else before.best_epoch,
         best_value=value if is_best else before.best_value,
         epochs_without_better=0 if is_best else before.epochs_without_better + 1,
-        values={"epoch": epoch, **rates, **values, **speed},
+        values={"epoch": epoch, **rates, **weights, **values, **speed},
     )
     with training.stopwatch.stage("checkpoint"):
         checkpointer.save(state)

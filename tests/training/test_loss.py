@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from segreg.config import sections
 from segreg.errors import SegregError
 from segreg.training.loss import Objective
 from tiny_training import Scale, TinyNet, bce, dice
@@ -86,6 +87,19 @@ def test_losses_that_want_to_know_get_the_epoch():
     objective = Objective(network(), Scale(), [("ramp", 1.0, ramp), ("bce", 1.0, bce)])
     objective.set_epoch(7)
     assert [loss.epoch for loss in (ramp, *objective.auxiliary_loss_modules)] == [7, 7]
+
+
+def test_a_weight_follows_its_line_from_epoch_to_epoch():
+    losses = [("bce", 0.5, bce), ("dice", sections.Ramp(start=0.1, end=0.9, epochs=(2, 6)), dice)]
+    objective = Objective(network(), Scale(), losses, auxiliary_weight=0.25)
+    for epoch, weight in ((None, 0.1), (1, 0.1), (2, 0.1), (3, 0.3), (5, 0.7), (6, 0.9), (9, 0.9), (4, 0.5)):
+        if epoch is not None:
+            objective.set_epoch(epoch)
+        terms, _ = objective(IMAGES, TARGETS)
+        main = 0.5 * terms["bce"] + weight * terms["dice"]
+        auxiliary = 0.5 * terms["auxiliary.bce"] + weight * terms["auxiliary.dice"]
+        torch.testing.assert_close(terms["loss"], main + 0.25 * auxiliary)
+        assert objective.changing_weights(epoch or 1) == {"dice": pytest.approx(weight)}
 
 
 def test_evaluation_scores_the_main_logits_alone():

@@ -8,6 +8,44 @@ import pytest
 
 CASES = [
     pytest.param(
+        "{name: dice, weight: 2}",
+        "{name: dice, weight: {start: 0, stop: 1, epochs: [1, 9]}}",
+        """
+error: recipe.yaml:16:26: "weight" of the loss "dice" needs "end", a number of at least 0
+  end: the weight from the last of `epochs` on.
+error: recipe.yaml:16:37: "weight" of the loss "dice" has no setting "stop"
+  it accepts "start", "end" and "epochs"
+2 problems
+""",
+        id="setting of a weight misspelled",
+    ),
+    pytest.param(
+        "{name: dice, weight: 2}",
+        "{name: dice, weight: {start: 0, end: 1, epochs: [9, 9]}}",
+        """
+error: recipe.yaml:16:53: "weight" of the loss "dice" goes from an epoch to a later one, not from 9 to 9
+""",
+        id="weight that changes within an epoch",
+    ),
+    pytest.param(
+        "{name: dice, weight: 2}",
+        "{name: dice, weight: {start: 1, end: 1, epochs: [1, 9]}}",
+        """
+error: recipe.yaml:16:26: "weight" of the loss "dice" is 1 in every epoch
+  write weight: 1
+""",
+        id="weight that does not change",
+    ),
+    pytest.param(
+        "{name: dice, weight: 2}",
+        "{name: dice, weight: {start: 0, end: 1, epochs: [1, 9]}}",
+        """
+error: recipe.yaml:16:3: train.monitor: "val.loss" can't choose the best epoch, as weights of its terms change
+  monitor a metric such as val.dice.pooled, or a single term of the loss
+""",
+        id="total whose weights change as the monitor",
+    ),
+    pytest.param(
         "split: {val: 0.2, test: 0.2}",
         "split: {method: train_test_split, stratify: true}",
         """
