@@ -7,8 +7,8 @@ Hausdorff loss: Karimi and Salcudean, Reducing the Hausdorff Distance in Medical
 Neural Networks, arXiv:1904.10030, its loss by distance transforms. A prediction without a boundary, empty or full, has
 the truth's distances, and the other way round: with none at all, predicting nothing would cost less than half of it.
 
-Distances are in pixels, and the image's border does not count as a boundary. Ignored pixels are on neither side of one: a pixel's
-distance is that to the nearest pixel which is known to be on the other side.
+Distances are in pixels, and the image's border does not count as a boundary. Ignored pixels are on neither side of
+one: a pixel's distance is that to the nearest pixel which is known to be on the other side.
 """
 
 from __future__ import annotations
