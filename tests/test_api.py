@@ -301,6 +301,8 @@ def test_a_loss_takes_the_auxiliary_decoders_logits_too(trained):
     images, targets = torch.zeros(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.long)
     main, auxiliary = maps = model.eval().all_logits(images)
     assert torch.isclose(loss(maps, targets), loss(main, targets) + 0.5 * loss(auxiliary, targets))
+    with pytest.raises(SegregError, match="3 logit maps were given, and the recipe weighs 2 of them"):
+        loss([*maps, main], targets)
 
 
 def test_a_run_continues_from_python(tmp_path):

@@ -42,14 +42,19 @@ class TinyNet(nn.Module):
         self.decoder = nn.Sequential(nn.Conv2d(6, 6, 3, 1, 1), layer(), nn.ReLU(), nn.Dropout2d(dropout))
         self.head = nn.Conv2d(6, 1, 1)
         self.auxiliary = nn.Conv2d(6, 1, 1) if auxiliary else None
+        self.further = {"auxiliary": 0.4} if auxiliary else {}
+        self.own_losses = {}
 
     def forward(self, image: Tensor) -> Tensor:
         return F.interpolate(self.head(self.decoder(self.encoder(image))), scale_factor=2.0, mode="bilinear")
 
-    def all_logits(self, image: Tensor) -> list[Tensor]:
+    def supervised(self, image: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         levels = self.encoder(image)
-        maps = [self.head(self.decoder(levels))] + ([self.auxiliary(levels)] if self.auxiliary else [])
-        return [F.interpolate(each, scale_factor=2.0, mode="bilinear") for each in maps]
+        maps = {"": self.head(self.decoder(levels))} | ({"auxiliary": self.auxiliary(levels)} if self.auxiliary else {})
+        return {name: F.interpolate(each, scale_factor=2.0, mode="bilinear") for name, each in maps.items()}, {}
+
+    def set_epoch(self, epoch: int, epochs: int) -> None:
+        self.epoch = epoch, epochs
 
     def parts(self) -> dict[str, nn.Module]:
         parts: dict[str, nn.Module] = {"encoder": self.encoder, "decoder": self.decoder, "head": self.head}

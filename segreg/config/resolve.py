@@ -99,6 +99,13 @@ class NetworkRecipe:
     decoder: Choice
     auxiliary: Choice | None
 
+    @property
+    def auxiliary_weight(self) -> float:
+        """Return the factor of the losses of the auxiliary decoder; 0 where there is none."""
+        weight = self.auxiliary.weight if self.auxiliary else 0.0
+        assert not isinstance(weight, Ramp)
+        return weight
+
 
 @dataclass(frozen=True)
 class InferenceRecipe(NetworkRecipe):
@@ -146,13 +153,6 @@ class Resolved(NetworkRecipe):
             "train": sections["train"],
             "evaluate": sections["evaluate"],
         }
-
-    @property
-    def auxiliary_weight(self) -> float:
-        """Return the factor of the losses of the auxiliary decoder; 0 where there is none."""
-        weight = self.auxiliary.weight if self.auxiliary else 0.0
-        assert not isinstance(weight, Ramp)
-        return weight
 
     def yaml(self, *, header: str = "") -> str:
         """Return the complete recipe as a file's text."""

@@ -98,13 +98,14 @@ def build_model(recipe: NetworkRecipe, task: Task, encoder: Encoder | None = Non
     Raises:
         SegregError: a part can't be built, does not keep its contract, or does not go with the other.
     """
-    from segreg.models.segmenter import Segmenter, verify
+    from segreg.models.segmenter import Segmenter
+    from segreg.models.verify import verify
 
     encoder = build_encoder(recipe) if encoder is None else encoder
     decoder = _decoder(recipe.decoder, encoder)
     auxiliary = None if recipe.auxiliary is None else _decoder(recipe.auxiliary, encoder)
     try:
-        model = Segmenter(encoder, decoder, task.channels, auxiliary=auxiliary)
+        model = Segmenter(encoder, decoder, task, auxiliary=auxiliary, auxiliary_weight=recipe.auxiliary_weight)
         verify(model, image_size=recipe.input.size, in_channels=recipe.input.channels)
     except SegregError as error:
         raise _of_its_part(error, recipe) from error

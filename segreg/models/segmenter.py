@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,14 +11,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from segreg.errors import SegregError, listed, with_article
-from segreg.models.pyramid import Pyramid, check_encoder
-from segreg.registry.entry import where_made
+from segreg.errors import SegregError, listed
+from segreg.models.contract import (
+    as_map,
+    check_decoder,
+    features_of,
+    further_of,
+    head_of,
+    joined,
+    own_terms,
+    padded_to,
+    pyramids_of,
+    weights_of,
+)
+from segreg.models.pyramid import check_encoder
 from segreg.registry.protocols import Decoder, Encoder
 from segreg.runtime.device import out_of_memory
+from segreg.task import Task
 
 if TYPE_CHECKING:
     from segreg.runtime.device import Precision
+
+
+AUXILIARY = "auxiliary"
+"""Under which name the auxiliary decoder's logits are scored; what else trains it is named after it and a dot."""
 
 
 class Normalize(nn.Module):
@@ -68,8 +84,14 @@ class Segmenter(nn.Module):
     Args:
         encoder: gives the levels.
         decoder: built on this encoder.
-        classes: logits of a pixel, `Task.channels`.
+        task: the classes; a number stands for one class or for several that exclude each other.
         auxiliary: a second decoder, built on this encoder after `decoder`.
+        auxiliary_weight: factor of whatever trains the auxiliary decoder.
+
+    Attributes:
+        classes: logits of a pixel.
+        further: name and weight of each logit map beside the main one that the recipe's losses score in training.
+        own_losses: name and weight of each loss that a decoder brings; the recipe's don't score its logits in training.
 
     Raises:
         SegregError: a part does not keep to its contract, or the encoder was changed after a decoder was built on it.
@@ -81,18 +103,38 @@ class Segmenter(nn.Module):
     auxiliary: Decoder | None
     auxiliary_head: nn.Module | None
 
-    def __init__(self, encoder: Encoder, decoder: Decoder, classes: int, *, auxiliary: Decoder | None = None) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        decoder: Decoder,
+        task: Task | int,
+        *,
+        auxiliary: Decoder | None = None,
+        auxiliary_weight: float = 1.0,
+    ) -> None:
         super().__init__()
+        if isinstance(task, int):
+            task = Task(tuple(map(str, range(task))), "binary" if task == 1 else "multiclass")
         check_encoder(encoder)
         for part, role in ((decoder, "decoder"), (auxiliary, "auxiliary decoder")):
             if part is not None:
-                _check_decoder(part, role, encoder)
-        self.classes = classes
+                check_decoder(part, role, encoder)
+        self.classes = task.channels
         self.encoder = encoder
         self.decoder = decoder
-        self.head = _head(decoder, classes)
+        self.head = head_of(decoder, task)
         self.auxiliary = auxiliary
-        self.auxiliary_head = _head(auxiliary, classes) if auxiliary is not None else None
+        self.auxiliary_head = head_of(auxiliary, task) if auxiliary is not None else None
+        self.auxiliary_weight = auxiliary_weight
+        self.further: dict[str, float] = {}
+        self.own_losses: dict[str, float] = {}
+        for role, part, head in self.decoders():
+            factor = auxiliary_weight if role else 1.0
+            if own := weights_of(head, "own_losses", part):
+                self.own_losses |= {joined(role, name): factor * weight for name, weight in own.items()}
+                continue
+            scored = {**({"": 1.0} if role else {}), **weights_of(head, "further", part)}
+            self.further |= {joined(role, name): factor * weight for name, weight in scored.items()}
         self.size_divisor = math.lcm(*(getattr(part, "size_divisor", 1) for part in (encoder, decoder, auxiliary)))
 
     def forward(self, image: Tensor) -> Tensor:
@@ -101,19 +143,36 @@ class Segmenter(nn.Module):
         Shape: normalised float image `[B, C, H, W]` to `[B, K, H, W]`, unbounded.
         """
         padded = self.pad(image)
-        return self._logits(self.encoder(padded), self.decoder, self.head, image, padded)
+        features = features_of(self.decoder(self.encoder(padded)), self.decoder)
+        return self._fitted(self.head(features), self.decoder, self.head, image, padded)
 
     def all_logits(self, image: Tensor) -> list[Tensor]:
-        """Return the decoder's logits and then the auxiliary decoder's, from one run of the encoder.
+        """Return the main logits and then those of `further`, such as the auxiliary decoder's, from one run.
 
-        Shape: normalised float image `[B, C, H, W]` to one or two `[B, K, H, W]`, unbounded.
+        Shape: normalised float image `[B, C, H, W]` to one or more `[B, K, H, W]`, unbounded.
+        """
+        return list(self.supervised(image)[0].values())
+
+    def supervised(self, image: Tensor, targets: Tensor | None = None) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return what training scores, from one run of the encoder: logits by name, and values of `own_losses`.
+
+        The main logits come first, under "". A decoder that brings losses of its own gives logits only without targets.
+
+        Shape: normalised float image `[B, C, H, W]` and int64 targets to logits `[B, K, H, W]`, and float32 scalars.
         """
         padded = self.pad(image)
         levels = self.encoder(padded)
-        logits = [self._logits(levels, self.decoder, self.head, image, padded)]
-        if self.auxiliary is not None and self.auxiliary_head is not None:
-            logits.append(self._logits(levels, self.auxiliary, self.auxiliary_head, image, padded))
-        return logits
+        maps: dict[str, Tensor] = {}
+        terms: dict[str, Tensor] = {}
+        for role, decoder, head in self.decoders():
+            features = features_of(decoder(levels), decoder)
+            if targets is not None and weights_of(head, "own_losses", decoder):
+                own = own_terms(head, features, padded_to(targets, padded), decoder)
+                terms |= {joined(role, name): value for name, value in own.items()}
+                continue
+            for name, logits in {"": head(features), **further_of(head, features, decoder)}.items():
+                maps[joined(role, name)] = self._fitted(logits, decoder, head, image, padded)
+        return maps, terms
 
     def pad(self, image: Tensor) -> Tensor:
         """Return the image with sides that the parts take; the same tensor where it has them.
@@ -131,9 +190,22 @@ class Segmenter(nn.Module):
             named["auxiliary"] = nn.ModuleList([self.auxiliary, self.auxiliary_head])  # type: ignore[list-item]
         return named
 
+    def set_epoch(self, epoch: int, epochs: int) -> None:
+        """Tell each decoder that has a method `set_epoch` which epoch of how many begins, from 1."""
+        for _, decoder, _ in self.decoders():
+            if set_epoch := getattr(decoder, "set_epoch", None):
+                set_epoch(epoch, epochs)
+
+    def decoders(self) -> Iterator[tuple[str, Decoder, nn.Module]]:
+        """Yield the name of each decoder's logits, the decoder and its head."""
+        yield "", self.decoder, self.head
+        if self.auxiliary is not None and self.auxiliary_head is not None:
+            yield AUXILIARY, self.auxiliary, self.auxiliary_head
+
     @staticmethod
-    def _logits(levels: Sequence[Tensor], decoder: Decoder, head: nn.Module, image: Tensor, padded: Tensor) -> Tensor:
-        logits = _map(head(_map(decoder(levels), "decoder", decoder)), "head of decoder", decoder, head)
+    def _fitted(logits: Any, decoder: Decoder, head: nn.Module, image: Tensor, padded: Tensor) -> Tensor:
+        """Return logits at the image's size."""
+        logits = as_map(logits, "head of decoder", decoder, head)
         if logits.shape[-2:] != padded.shape[-2:]:
             logits = F.interpolate(logits, size=padded.shape[-2:], mode="bilinear", align_corners=False)
         return logits[..., : image.shape[-2], : image.shape[-1]]
@@ -153,28 +225,6 @@ def missing_border(size: Sequence[int], multiple: int, least: Sequence[int]) -> 
         max(lack, one - side) if one > 1 else lack for lack, one, side in zip(lacks, least, size, strict=True)
     )
     return down, right
-
-
-def _map(given: Any, role: str, decoder: Any, part: Any = None) -> Tensor:
-    """Return what a decoder or a head gives.
-
-    Raises:
-        SegregError: it is not a map of features.
-    """
-    if not isinstance(given, Tensor) or given.ndim != 4:
-        keys = f" with {listed([str(key) for key in given])}" if isinstance(given, Mapping) else ""
-        shape = list(given.shape) if isinstance(given, Tensor) else f"{with_article(type(given).__name__)}{keys}"
-        raise SegregError(
-            f"the {role} {type(decoder).__name__} gives {shape} where [B, C, H, W] was expected",
-            hint=f"return one tensor, in training too; it is defined at {_place(decoder, part)}",
-        )
-    return given
-
-
-def _place(decoder: Any, head: Any) -> str:
-    """Return "file:line" of a head, or of its decoder where the head is none of the decoder's own classes."""
-    own = head is not None and not type(head).__module__.startswith("torch.")
-    return where_made(head if own else decoder)
 
 
 def predict_logits(
@@ -226,11 +276,14 @@ def describe(model: Segmenter) -> dict[str, Any]:
         },
     }
     for role, part in decoders.items():
+        notes = dict.fromkeys(note for pyramid in pyramids_of(part) for note in pyramid.notes)
+        if own := getattr(model.head if role == "decoder" else model.auxiliary_head, "own_losses", None):
+            notes[f"trained by its own losses, {listed([*own], quote='')}; the recipe's losses score validation"] = None
         facts[role] = {
             "class": type(part).__name__,
             "channels": part.channels,
             "stride": part.stride,
-            "notes": [*dict.fromkeys(note for pyramid in _pyramids(part) for note in pyramid.notes)],
+            "notes": [*notes],
         }
     for role, part in {"encoder": model.encoder, **decoders}.items():
         if weights := getattr(part, "weights_note", ""):
@@ -246,117 +299,3 @@ def meta_forward(network: nn.Module, channels: int, size: tuple[int, int]) -> An
     image = torch.empty(1, channels, *size, device="meta")
     with torch.no_grad():
         return functional_call(network, shapes, (image,), tie_weights=False)
-
-
-def verify(model: Segmenter, image_size: tuple[int, int], in_channels: int) -> None:
-    """Run one empty image through the model and compares what its parts declare with what they give.
-
-    The model is left as it was: evaluation mode and no gradients for this one run, on the device where it lies.
-
-    Args:
-        model: to be tried.
-        image_size: height and width in pixels.
-        in_channels: channels of the image.
-
-    Raises:
-        SegregError: a part fails, or declares channels or strides that its output does not have.
-    """
-    training = {module: module.training for module in model.modules()}
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    words = f"an image of {image_size[0]}x{image_size[1]} with {in_channels} channel{'' if in_channels == 1 else 's'}"
-    try:
-        with torch.no_grad():
-            model.eval()
-            _verify(model, torch.zeros(1, in_channels, *image_size, device=device), words)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-
-
-def _verify(model: Segmenter, image: Tensor, words: str) -> None:
-    padded = model.pad(image)
-    title = f"encoder {type(model.encoder).__name__}"
-    levels = _tried(title, words, model.encoder, padded)
-    if not isinstance(levels, Sequence):
-        given = f"a tensor {list(levels.shape)}" if isinstance(levels, Tensor) else with_article(type(levels).__name__)
-        raise SegregError(
-            f"{title} gives {given} where a list of levels was expected, finest first",
-            hint=f"it is defined at {where_made(model.encoder)}",
-        )
-    if len(levels) != len(model.encoder.strides):
-        raise SegregError(f"{title} gives {len(levels)} levels, but declares {len(model.encoder.strides)}")
-    declared = zip(model.encoder.channels, model.encoder.strides, strict=True)
-    for number, (level, (channels, stride)) in enumerate(zip(levels, declared, strict=True), start=1):
-        _compare(f"{title}, level {number} of {len(levels)},", level, channels, stride, image=padded, slack=1)
-    roles = [("decoder", model.decoder, model.head)]
-    if model.auxiliary is not None and model.auxiliary_head is not None:
-        roles.append(("auxiliary decoder", model.auxiliary, model.auxiliary_head))
-    for role, decoder, head in roles:
-        title = f"{role} {type(decoder).__name__}"
-        features = _tried(f"{title} on {type(model.encoder).__name__}", words, decoder, levels)
-        # Resampled levels take the image's size from the finest level, which knows it to within its own stride.
-        pixels = decoder.stride / max((pyramid.scale for pyramid in _pyramids(decoder)), default=1)
-        slack = 1 + model.encoder.strides[0] / pixels
-        _compare(title, features, decoder.channels, pixels, image=padded, slack=slack)
-        logits = _tried(f"the head of {title}", words, head, features)
-        logits = _map(logits, f"head of {role}", decoder, head)
-        if logits.shape[1] != model.classes:
-            raise SegregError(
-                f"the head of {title} gives {list(logits.shape)} for {model.classes} classes",
-                hint=f"it is defined at {_place(decoder, head)}",
-            )
-
-
-def _tried(title: str, words: str, part: Any, given: Any) -> Any:
-    try:
-        return part(given)
-    except SegregError:
-        raise
-    except Exception as error:  # whatever a plugin's network raises is reported, and chained for its author
-        raise SegregError(f"{title} can't take {words}: {type(error).__name__}: {error}") from error
-
-
-def _compare(title: str, features: Any, channels: int, stride: float, *, image: Tensor, slack: float) -> None:
-    if not isinstance(features, Tensor) or features.ndim != 4:
-        shape = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise SegregError(f"{title} gives {shape} where [B, C, H, W] was expected")
-    if features.shape[1] != channels:
-        raise SegregError(f"{title} declares {channels} channels, but gives {features.shape[1]}")
-    wanted, got = image.shape[-2:], features.shape[-2:]
-    if any(abs(side - whole / stride) > slack for side, whole in zip(got, wanted, strict=True)):
-        expected = "x".join(str(math.ceil(side / stride)) for side in wanted)
-        raise SegregError(
-            f"{title} declares stride {stride:g}, but gives {got[0]}x{got[1]} for an image of {wanted[0]}x{wanted[1]}, "
-            f"where about {expected} was expected"
-        )
-
-
-def _check_decoder(decoder: object, role: str, encoder: Encoder) -> None:
-    title = f"{role} {type(decoder).__name__}"
-    if not isinstance(decoder, nn.Module):
-        raise SegregError(f"{title} is not a nn.Module")
-    for name in ("channels", "stride"):
-        value = getattr(decoder, name, None)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise SegregError(f"{title} has {name} {value!r}; a positive integer was expected")
-    for pyramid in _pyramids(decoder):
-        if pyramid.encoder_strides != tuple(encoder.strides):
-            raise SegregError(
-                f"{title} was built on levels of strides {list(pyramid.encoder_strides)}, but the encoder's have since "
-                f"become {list(encoder.strides)}",
-                hint="give decoder and auxiliary decoder the same output_stride",
-            )
-
-
-def _pyramids(decoder: Any) -> list[Pyramid]:
-    return [module for module in decoder.modules() if isinstance(module, Pyramid)]
-
-
-def _head(decoder: Any, classes: int) -> nn.Module:
-    make = getattr(decoder, "head", None)
-    if callable(make) and not isinstance(make, nn.Module):
-        head = make(classes)
-        if not isinstance(head, nn.Module):
-            raise SegregError(f"head(classes) of decoder {type(decoder).__name__} gives no nn.Module")
-        return head
-    return nn.Conv2d(decoder.channels, classes, kernel_size=1)

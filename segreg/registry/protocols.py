@@ -82,17 +82,38 @@ class Decoder(Protocol):
     Shape: levels as the encoder gives them to `[B, channels, H / stride, W / stride]`. Where a `pyramid` takes the
     encoder's strides as powers of two, `stride` is meant so too.
 
-    Two attributes may be offered besides:
+    Four things may be offered besides:
 
-    * `head(classes: int) -> nn.Module`, a method: the layers from that map to logits, where a 1x1 convolution is not
-      what the paper has. Its output may be of any size.
+    * `head(classes: int) -> nn.Module`, a method: the layers from that map to logits, a `Head`, where a 1x1 convolution
+      is not what the paper has.
+    * `task_head(task: Task) -> nn.Module`, a method: the same, where the layers differ between binary, multiclass and
+      multilabel. It is asked in place of `head`.
+    * `set_epoch(epoch: int, epochs: int)`, a method: called as each epoch of a training begins, from 1.
     * `size_divisor -> int`: image sides must be multiples of it; the model pads for it and crops after it.
+
+    To a head of its own a decoder may give a tuple of tensors, batch first, which begins with that map.
     """
 
     channels: int
     stride: int
 
-    def __call__(self, levels: Sequence[Tensor], /) -> Tensor: ...
+    def __call__(self, levels: Sequence[Tensor], /) -> Tensor | tuple[Tensor, ...]: ...
+
+
+class Head(Protocol):
+    """An `nn.Module` that turns what its decoder gives into logits `[B, K, h, w]` of any size.
+
+    Two pairs may be offered besides, for training alone:
+
+    * `further -> Mapping[str, float]`, an attribute, and `further_logits(features) -> Sequence[Tensor]`: names and
+      weights of further logit maps, and these maps in the same order. The recipe's losses score each as the main one.
+    * `own_losses -> Mapping[str, float]`, an attribute, and `loss_terms(features, targets) -> Sequence[Tensor]`: names
+      and weights of losses of its own, and their values in the same order, float32 scalars. They take the place of the
+      recipe's losses, which then score validation alone. Features come in float32 and without autocast, targets int64
+      as `Task` has them, at the image's size.
+    """
+
+    def __call__(self, features: Any, /) -> Tensor: ...
 
 
 class Loss(Protocol):

@@ -103,7 +103,6 @@ class Assembly:
         augment = _tried_augmentation(recipe, dataset.task)
         crops = Crops(recipe.input, recipe.crop, dataset.task) if recipe.input.resize == "crop" else None
         losses = build.build_losses(recipe, dataset.task)
-        own_losses = build.build_losses(recipe, dataset.task) if recipe.auxiliary else []
         build.build_metrics(recipe, dataset.task)
         model, initial_weights = seeded_network(recipe, dataset.task, pretrained=pretrained)
         set_batch_norm_momentum(model, recipe.train.batch_norm_momentum)
@@ -119,9 +118,8 @@ class Assembly:
             ranges = [(one.least.min(), one.most.max()) for one in known if one.pixels[0]]
             refuse_foreign_statistics(ranges, recipe.input)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
-        objective = Objective(
-            model, normalize, losses, auxiliary_weight=recipe.auxiliary_weight, auxiliary_losses=own_losses
-        )
+        further = [build.build_losses(recipe, dataset.task) for _ in model.further]
+        objective = Objective(model, normalize, losses, further)
         pixels = {split: SplitPixels.of_prepared(prepared, indices) for split, indices in splits.items()}
         verdict = judge(dataset.task, pixels, dataset.objects, dataset.void)
         if repeated := build.repeated_colours(recipe, model.encoder):  # type: ignore[arg-type]

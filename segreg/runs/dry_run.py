@@ -139,9 +139,7 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
             total.backward()
             return {**shape, "loss": None}
         losses = build.build_losses(recipe, task)
-        terms, _ = Objective(model, normalize, losses, auxiliary_weight=recipe.auxiliary_weight).train()(
-            images, targets
-        )
+        terms = Objective(model, normalize, losses).train()(images, targets)
         total = next(iter(terms.values()))
         total.backward()
         return {**shape, "loss": float(total.detach())}

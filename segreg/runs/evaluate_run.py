@@ -20,7 +20,7 @@ from segreg.evaluation.scores import of_probabilities
 from segreg.evaluation.statistics import METHOD
 from segreg.inference.predictor import InferenceConfig, Predictor
 from segreg.models import build
-from segreg.models.segmenter import verify
+from segreg.models.verify import verify
 from segreg.runs.assembly import prepare_images, split_of
 from segreg.runs.environment import banner
 from segreg.runs.exported_run import ExportedRun

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from segreg.config.resolve import Resolved
 from segreg.data import BatchLoader
+from segreg.errors import SegregError
 from segreg.models import build
+from segreg.models.segmenter import AUXILIARY
 from segreg.runs.assembly import Assembly
 from segreg.runtime.progress import Progress
 from segreg.training.loss import Objective
@@ -68,21 +70,30 @@ class RecipeLoss(nn.Module):
     def __init__(self, recipe: Resolved) -> None:
         super().__init__()
         task = build.build_dataset(recipe).task
-        network: Any = SimpleNamespace(auxiliary=recipe.auxiliary)  # logits come from outside
-        # Twice, since the auxiliary decoder's have a state of their own.
-        losses, own = (build.build_losses(recipe, task) for _ in range(2))
-        self._objective = Objective(
-            network, nn.Identity(), losses, auxiliary_weight=recipe.auxiliary_weight, auxiliary_losses=own
-        )
+        further = {AUXILIARY: recipe.auxiliary_weight} if recipe.auxiliary else {}
+        network: Any = SimpleNamespace(further=further, own_losses={})  # logits come from outside
+        # Built once more for the auxiliary decoder's, which have a state of their own.
+        losses, *more = (build.build_losses(recipe, task) for _ in range(1 + len(further)))
+        self._objective = Objective(network, nn.Identity(), losses, more)
 
     def forward(self, output: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
         """Return the loss, a float32 scalar.
 
         Shape: logits `[B, K, H, W]`, or those of `model.all_logits(images)`, whose second are the auxiliary decoder's;
         targets as the loaders give them.
+
+        Raises:
+            SegregError: there are more logits, whose weights the decoder knows and not the recipe.
         """
         maps = [output] if isinstance(output, Tensor) else output
-        return self._objective.terms_of([logits.float() for logits in maps], target)[TOTAL]
+        names = ["", *self._objective.model.further]
+        if len(maps) > len(names):
+            raise SegregError(
+                f"{len(maps)} logit maps were given, and the recipe weighs {len(names)} of them",
+                hint="the decoder gives further ones for training: score each map alone, and add them up with the "
+                "weights 1 and those of model.further",
+            )
+        return self._objective.terms_of(dict(zip(names, maps, strict=False)), target)[TOTAL]
 
 
 def loaders(recipe: Resolved, progress: Progress) -> Loaders:

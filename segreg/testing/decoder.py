@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from segreg.errors import SegregError
-from segreg.models.segmenter import Segmenter, verify
+from segreg.errors import SegregError, listed
+from segreg.models.segmenter import Segmenter
+from segreg.models.verify import verify
+from segreg.task import IGNORE_INDEX
 from segreg.testing import inputs, networks
 from segreg.testing.check import Rule
 from segreg.testing.subject import Broken, NotChecked, Subject, doing, raised
@@ -59,7 +61,9 @@ def size_divisor_holds(subject: Subject) -> None:
 def it_offers_a_head(subject: Subject) -> None:
     """`head` gives layers to as many logits as there are classes."""
     encoder = next(iter(inputs.PYRAMIDS.values()))()
-    if not callable(make := getattr(subject.built(encoder), "head", None)) or isinstance(make, nn.Module):
+    decoder = subject.built(encoder)
+    makes = [getattr(decoder, name, None) for name in ("task_head", "head")]
+    if not any(callable(make) and not isinstance(make, nn.Module) for make in makes):
         raise NotChecked("it offers no head: a 1x1 convolution is put behind it")
     for classes in (1, 2, 5):
         decoder = subject.built(encoder)
@@ -68,6 +72,25 @@ def it_offers_a_head(subject: Subject) -> None:
             logits = model.head(decoder(encoder(inputs.image(size=networks.fitting(decoder, (64, 64))))))
         if logits.ndim != 4 or logits.shape[1] != classes:
             raise Broken(f"its head gives {list(logits.shape)} for {classes} classes")
+
+
+def what_trains_it_is_sound(subject: Subject) -> None:
+    """Further logits and losses of its own have their names, train all of it, and take ignored pixels and any task."""
+    encoder = next(iter(inputs.PYRAMIDS.values()))()
+    for mode, task in inputs.TASKS.items():
+        decoder = subject.built(encoder)
+        size = networks.fitting(decoder, (64, 64))
+        image, target = inputs.image(size=size), inputs.truth(task, images=2, size=size, ignored=True)
+        with doing(f"trained for a {mode} task"):
+            model = Segmenter(encoder, decoder, task).train()
+            if not (model.further or model.own_losses):
+                raise NotChecked("it offers neither further logits nor losses of its own")
+            for given in (target, torch.full_like(target, IGNORE_INDEX)):
+                maps, terms = model.supervised(image, given)
+                if wrong := [n for n, t in terms.items() if t.shape or t.dtype != torch.float32 or not t.isfinite()]:
+                    raise Broken(f"its loss {listed(wrong)} is not a finite float32 scalar, for a {mode} task")
+                whole = nn.ModuleList([decoder, model.head])
+                networks.no_weight_is_left_out(whole, [*maps.values(), *terms.values()], words=f", for a {mode} task")
 
 
 def one_image_can_be_trained_on(subject: Subject) -> None:
@@ -85,7 +108,8 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
         image = inputs.image(size=networks.fitting(decoder, (64, 64)))
         model = Segmenter(encoder, decoder, 2).train()
         features = model.decoder(model.encoder(image))
-        networks.no_weight_is_left_out(decoder, [features, model.head(features)], words=f", on {name}")
+        given = features if isinstance(features, tuple) else (features,)
+        networks.no_weight_is_left_out(decoder, [*given, model.head(features)], words=f", on {name}")
         if all(p.grad is None for p in encoder.parameters()):
             raise Broken(f"no gradient reaches the encoder, on {name}")
 
@@ -111,6 +135,7 @@ RULES = (
     Rule(channels_and_stride_are_true, "the head is built for the channels, and logits are resized from the stride"),
     Rule(size_divisor_holds, "the model pads images to these multiples and to no others"),
     Rule(it_offers_a_head, "the head's logits are what is trained and scored"),
+    Rule(what_trains_it_is_sound, "the recipe's losses score further logits, and its own losses take their place"),
     Rule(one_image_can_be_trained_on, "train.batch_size may be 1, and an epoch's last batch may be one image"),
     Rule(gradients_reach_every_parameter, networks.GRADIENTS.why),
     *networks.RULES,

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from segreg.errors import SegregError
 from segreg.models.pyramid import check_encoder
-from segreg.models.segmenter import Segmenter, verify
+from segreg.models.segmenter import Segmenter
+from segreg.models.verify import verify
 from segreg.registry.registry import Part, load_registry
 from segreg.testing import inputs, networks
 from segreg.testing.check import Rule

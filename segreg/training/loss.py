@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from segreg.config.sections import Ramp
 from segreg.errors import SegregError
+from segreg.models.segmenter import AUXILIARY
 from segreg.registry.entry import where_made
 from segreg.task import IGNORE_INDEX
 from segreg.training.monitor import TOTAL
@@ -19,19 +21,17 @@ if TYPE_CHECKING:
     from segreg.models.segmenter import Segmenter
     from segreg.registry.protocols import Loss
 
-AUXILIARY = "auxiliary."
-"""The prefix of a loss term of the auxiliary decoder."""
-
 
 class Objective(nn.Module):
     """Normalize images, run the network and weigh its losses, as one module to compile and call.
 
-    In training, the losses score every logit map of the network, the auxiliary decoder's with a weight of its own; in
-    evaluation only the main one, so that validation losses are comparable with and without an auxiliary decoder.
+    In training, the losses score every logit map of the network, each but the main one with a weight of its own. What a
+    decoder brings losses for is trained by those instead. In evaluation the losses score the main logits and nothing
+    else, so that validation losses of all networks are comparable.
 
     Attributes:
         model: the network.
-        terms: names of the loss terms in evaluation, without the total.
+        terms: names of the recipe's losses: of the terms in evaluation, without the total.
     """
 
     def __init__(
@@ -39,18 +39,16 @@ class Objective(nn.Module):
         model: Segmenter,
         normalize: nn.Module,
         losses: Sequence[tuple[str, float | Ramp, Loss]],
-        auxiliary_weight: float = 0.4,
-        auxiliary_losses: Sequence[tuple[str, float | Ramp, Loss]] = (),
+        further_losses: Sequence[Sequence[tuple[str, float | Ramp, Loss]]] = (),
     ) -> None:
         """Combine a network and its losses.
 
         Args:
-            model: a network with `all_logits(image)`: the main logits first, then the auxiliary decoder's.
+            model: a network with `supervised(image, targets)`, as a `Segmenter` has it, and what that names.
             normalize: maps uint8 images to the network's input.
             losses: name, weight and function of each loss. Repeated names are numbered.
-            auxiliary_weight: factor of all losses on the auxiliary logits.
-            auxiliary_losses: the same losses, built once more for the auxiliary logits, because a loss may count its
-                calls; without them, copies are taken, and what functions keep in closures is shared.
+            further_losses: the same losses, built once more for each of the network's further logit maps, because a
+                loss may count its calls; without them, copies are taken, and what functions keep in closures is shared.
 
         Raises:
             SegregError: there is no loss.
@@ -64,23 +62,23 @@ class Objective(nn.Module):
         self.ramps = tuple(weight for _, weight, _ in losses)
         # One that changes is a tensor, which a compiled step does not take for a constant.
         self.weights = tuple(torch.tensor(w.at(1)) if isinstance(w, Ramp) else float(w) for w in self.ramps)
-        self.auxiliary_weight = float(auxiliary_weight)
         self.losses = tuple(loss for _, _, loss in losses)
+        built = [tuple(loss for _, _, loss in each) for each in further_losses]
+        self.further_losses = dict(
+            zip(model.further, built or [copy.deepcopy(self.losses) for _ in model.further], strict=True)
+        )
         # Losses that are modules are registered as well, so that class weights and the like move with the network.
         self.loss_modules = nn.ModuleList(loss for loss in self.losses if isinstance(loss, nn.Module))
-        has_auxiliary = getattr(model, "auxiliary", None) is not None
-        own = tuple(loss for _, _, loss in auxiliary_losses) or copy.deepcopy(self.losses)
-        self.auxiliary_losses = own if has_auxiliary else ()
-        self.auxiliary_loss_modules = nn.ModuleList(
-            loss for loss in self.auxiliary_losses if isinstance(loss, nn.Module)
-        )
+        every = itertools.chain(*self.further_losses.values())
+        self.auxiliary_loss_modules = nn.ModuleList(loss for loss in every if isinstance(loss, nn.Module))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Tell each loss that has a method `set_epoch` which epoch begins, from 1, and weigh the losses by it."""
+    def set_epoch(self, epoch: int, epochs: int) -> None:
+        """Tell the network and each loss with a method `set_epoch` which epoch begins, from 1, and weigh the losses."""
+        self.model.set_epoch(epoch, epochs)
         for weight, ramp in zip(self.weights, self.ramps, strict=True):
             if isinstance(ramp, Ramp) and isinstance(weight, Tensor):
                 weight.fill_(ramp.at(epoch))
-        for loss in (*self.losses, *self.auxiliary_losses):
+        for loss in itertools.chain(self.losses, *self.further_losses.values()):
             if set_epoch := getattr(loss, "set_epoch", None):
                 set_epoch(epoch)
 
@@ -89,32 +87,39 @@ class Objective(nn.Module):
         pairs = zip(self.terms, self.ramps, strict=True)
         return {name: ramp.at(epoch) for name, ramp in pairs if isinstance(ramp, Ramp)}
 
-    def forward(self, images: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Return the named terms, "loss" (the weighted total) first, and the main logits, all float32.
+    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Return the named terms, "loss" (the weighted total) first, float32 scalars.
 
         Shape: images `[B, C, H, W]` uint8; targets `[B, H, W]`, or `[B, K, H, W]` if multilabel, uint8 labels with 255
-        for ignored pixels; terms are scalars, logits `[B, K, H, W]`.
+        for ignored pixels.
         """
-        image = self.normalize(images)
-        maps = [logits.float() for logits in (self.model.all_logits(image) if self.training else [self.model(image)])]
-        return self.terms_of(maps, targets), maps[0]
+        image, targets = self.normalize(images), targets.long()
+        maps, own = self.model.supervised(image, targets) if self.training else ({"": self.model(image)}, {})
+        return self.terms_of(maps, targets, own)
 
-    def terms_of(self, maps: Sequence[Tensor], targets: Tensor) -> dict[str, Tensor]:
-        """Return the named terms, "loss" first, of float32 logits: the main ones and then the auxiliary decoder's."""
+    def terms_of(
+        self, maps: Mapping[str, Tensor], targets: Tensor, own: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Return the named terms, "loss" first: of logits by name, the main ones under "", and decoders' own losses."""
         targets = targets.long()
         terms: dict[str, Tensor] = {}
         total = torch.zeros((), device=targets.device)
         # Losses see float32 whatever the network computed in: a soft Dice over 65 thousand pixels overflows fp16.
         with torch.autocast(targets.device.type, enabled=False):
-            for index, logits in enumerate(maps):
-                prefix, factor = (AUXILIARY, self.auxiliary_weight) if index else ("", 1.0)
-                losses = self.auxiliary_losses if index else self.losses
+            for output, given in maps.items():
+                logits = given.float()
+                factor = self.model.further[output] if output else 1.0
+                losses = self.further_losses[output] if output else self.losses
                 for name, weight, loss in zip(self.terms, self.weights, losses, strict=True):
                     value = _scalar(name, loss, loss(logits, targets)).float()
                     if torch.is_grad_enabled() and logits.requires_grad and not value.requires_grad:
                         value = _attached(name, loss, value, logits, targets)
-                    terms[prefix + name] = terms.get(prefix + name, 0) + value
+                    terms[f"{output}.{name}".lstrip(".")] = value
                     total = total + factor * weight * value
+            for name, value in (own or {}).items():
+                head = self.model.auxiliary_head if name.startswith(f"{AUXILIARY}.") else self.model.head
+                terms[name] = _scalar(name, head, value)
+                total = total + self.model.own_losses[name] * value
         return {TOTAL: total, **terms}
 
 

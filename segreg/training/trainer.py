@@ -272,7 +272,7 @@ def train_pass(training: Training, train: BatchLoader, epoch: int, progress: Pro
     settings, optimizer, scaler, watch = training.settings, training.optimizer, training.scaler, training.stopwatch
     training.objective.train()
     for network in dict.fromkeys((training.objective, training.eval_model)):
-        network.set_epoch(epoch)
+        network.set_epoch(epoch, settings.epochs)
     freeze_encoder(training, frozen=epoch <= settings.freeze_encoder_epochs)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     meter = LossMeter(f"training, epoch {epoch}", training.device)
@@ -361,7 +361,7 @@ class SingleProcess:
 
     def forward(self, images: Tensor, targets: Tensor, *, last: bool) -> Mapping[str, Tensor]:  # noqa: ARG002
         """Return the loss terms; `last` for the last micro-batch before the optimizer step."""
-        terms: Mapping[str, Tensor] = self.training.objective(images, targets)[0]
+        terms: Mapping[str, Tensor] = self.training.objective(images, targets)
         return terms
 
     def agree(self, *, due: bool) -> bool:
@@ -393,7 +393,7 @@ class DDP(SingleProcess):
                 self.training.objective, find_unused_parameters=self._has_unused_parameters(images, targets)
             )
         self.parallel.require_backward_grad_sync = last
-        terms: Mapping[str, Tensor] = self.parallel(images, targets)[0]
+        terms: Mapping[str, Tensor] = self.parallel(images, targets)
         return terms
 
     def agree(self, *, due: bool) -> bool:
@@ -446,7 +446,7 @@ def validation_pass(
             if (room := room - logits.nbytes) >= 0:
                 training.validated[batch.ids, batch.images.shape] = logits
             metrics.update(logits, targets.long())
-            meter.add(own.terms_of([logits], targets), batch.ids)
+            meter.add(own.terms_of({"": logits}, targets), batch.ids)
             advance(1, note() if note.due() else None)  # sync, at most once a second
         losses, _ = meter.read_all()  # sync, once an epoch
     return {**named("val", losses), **{f"val.{name}": value for name, value in compute_over_processes(metrics).items()}}
@@ -509,11 +509,12 @@ def check_finite(objective: nn.Module, epoch: int) -> None:
 @torch.no_grad()
 def directions(training: Training, data: TrainingData) -> dict[str, bool | None]:
     """Return every value that an epoch will have, and whether larger is better, by scoring one validation image."""
-    names = [TOTAL, *(training.objective.terms if len(training.objective.terms) > 1 else ())]
-    losses = named("train", dict.fromkeys(names, 0.0))
+    names = dict.fromkeys((TOTAL, *training.objective.terms), 0.0)
+    replaced = dict.fromkeys((TOTAL, *training.objective.model.own_losses), 0.0)
+    losses = named("train", replaced if len(replaced) > 1 else names)
     if not len(data.val):
         return dict.fromkeys(losses, False)
-    losses |= named("val", dict.fromkeys(names, 0.0))
+    losses |= named("val", names)
     batch = next(iter(data.val.epoch(0)))
     images, targets = to_device(batch, training)
     metrics = data.metrics.clone()
@@ -676,7 +677,7 @@ def dry_step(training: Training, images: Tensor, targets: Tensor) -> Mapping[str
     buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
     devices = [training.device] if training.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), training.precision.autocast(training.device):
-        terms: Mapping[str, Tensor] = torch.func.functional_call(objective, buffers, (images, targets))[0]
+        terms: Mapping[str, Tensor] = torch.func.functional_call(objective, buffers, (images, targets))
     return terms
 
 

@@ -10,7 +10,9 @@ from torch import nn
 
 from segreg.errors import SegregError
 from segreg.models.pyramid import at_output_stride, pyramid_of
-from segreg.models.segmenter import Normalize, Segmenter, describe, verify
+from segreg.models.segmenter import Normalize, Segmenter, describe
+from segreg.models.verify import verify
+from segreg.task import Task
 
 
 class Encoder(nn.Module):
@@ -347,3 +349,122 @@ def test_an_encoder_that_gives_no_list_is_named_with_its_place(given, words):
     ) as caught:
         verify(Segmenter(encoder, Decoder(encoder), 3), (32, 32), 3)
     assert f"encoder Other gives {words}" in str(caught.value)
+
+
+class Several(Decoder):
+    """A decoder whose head gives two further maps in training, or brings losses of its own."""
+
+    epoch = None
+
+    def __init__(self, encoder, level=-1, *, own=False):
+        super().__init__(encoder, level)
+        self.own = own
+
+    def forward(self, levels):
+        features = super().forward(levels)
+        return features, features.mean((2, 3))
+
+    def head(self, classes):
+        return SeveralHead(classes, own=self.own)
+
+    def set_epoch(self, epoch, epochs):
+        self.epoch = epoch, epochs
+
+
+class SeveralHead(nn.Module):
+    def __init__(self, classes, *, own):
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Conv2d(6, classes, 1) for _ in range(3))
+        if own:
+            self.own_losses = {"fit": 2.0, "size": 0.5}
+        else:
+            self.further = {"second": 0.5, "third": 0.25}
+
+    def forward(self, features):
+        return self.layers[0](features[0])
+
+    def further_logits(self, features):
+        return [layer(features[0]) for layer in self.layers[1:]]
+
+    def loss_terms(self, features, targets):
+        assert {one.dtype for one in features} == {torch.float32}
+        assert not torch.is_autocast_enabled("cpu")
+        self.targets = targets
+        return [features[0].square().mean(), features[1].mean()]
+
+
+class TestWhatTrains:
+    """What a decoder gives to be trained by: further logits, losses of its own, and the epoch that it is told."""
+
+    def test_further_logits_have_names_and_weights_also_those_of_an_auxiliary_decoder(self):
+        encoder = Encoder()
+        model = Segmenter(encoder, Several(encoder), 3, auxiliary=Several(encoder, 0), auxiliary_weight=0.5)
+        assert model.further == {
+            "second": 0.5, "third": 0.25, "auxiliary": 0.5, "auxiliary.second": 0.25, "auxiliary.third": 0.125,
+        }  # fmt: skip
+        verify(model, (32, 32), 3)
+        image = torch.randn(2, 3, 32, 30)
+        maps, terms = model.supervised(image, torch.zeros(2, 32, 30, dtype=torch.long))
+        assert terms == {}
+        assert list(maps) == ["", *model.further]
+        assert {tuple(logits.shape) for logits in maps.values()} == {(2, 3, 32, 30)}
+        levels = model.encoder(image)
+        third = model.auxiliary_head.layers[2](model.auxiliary(levels)[0])
+        third = F.interpolate(third, size=(32, 30), mode="bilinear")
+        torch.testing.assert_close(maps["auxiliary.third"], third)
+
+    def test_own_losses_take_the_place_of_the_decoders_logits(self):
+        encoder = Encoder()
+        model = Segmenter(encoder, Several(encoder, own=True), 3, auxiliary=Decoder(encoder, 0), auxiliary_weight=0.5)
+        assert (model.own_losses, model.further) == ({"fit": 2.0, "size": 0.5}, {"auxiliary": 0.5})
+        model.size_divisor = 8
+        targets = torch.ones(2, 32, 30, dtype=torch.long)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            maps, terms = model.supervised(torch.randn(2, 3, 32, 30), targets)
+        assert list(maps) == ["auxiliary"]
+        assert list(terms) == ["fit", "size"]
+        assert model.head.targets.shape == (2, 32, 32)
+        assert (model.head.targets[..., :30] == 1).all()
+        assert (model.head.targets[..., 30:] == 255).all()
+        assert len(model.all_logits(torch.randn(2, 3, 32, 30))) == 2
+        note = "trained by its own losses, fit and size; the recipe's losses score validation"
+        assert describe(model)["decoder"]["notes"] == [note]
+
+    def test_decoders_are_told_the_epoch(self):
+        encoder = Encoder()
+        model = Segmenter(encoder, Decoder(encoder), 3, auxiliary=Several(encoder))
+        model.set_epoch(3, 9)
+        assert model.auxiliary.epoch == (3, 9)
+
+    def test_a_head_may_ask_for_the_task(self):
+        encoder, decoder = parts()
+        decoder.task_head = lambda task: nn.Conv2d(6, task.channels + (task.mode == "multilabel"), 1)
+        task = Task(("a", "b"), "multilabel")
+        assert Segmenter(encoder, decoder, task).head.out_channels == 3
+        assert Segmenter(encoder, decoder, 2).head.out_channels == 2
+
+    @pytest.mark.parametrize(
+        ("name", "value", "says"),
+        [
+            ("further", {"second": 0.5}, "the head of decoder Several gives 2 further maps, but names 1"),
+            ("further", ["second"], "has further ['second']; names with weights above 0 were expected"),
+            ("own_losses", {"fit": 0}, "has own_losses {'fit': 0}; names with weights above 0 were expected"),
+            ("own_losses", {"fit": 1}, "the head of decoder Several gives 2 loss terms, but names 1"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused_with_its_place(self, name, value, says, monkeypatch):
+        monkeypatch.setattr(SeveralHead, name, value, raising=False)
+        monkeypatch.setattr(SeveralHead, "__setattr__", lambda self, key, given: None if key == name else
+                            nn.Module.__setattr__(self, key, given))  # fmt: skip
+        encoder = Encoder()
+        targets = torch.zeros(2, 32, 32, dtype=torch.long)
+        with pytest.raises(SegregError) as raised:
+            Segmenter(encoder, Several(encoder), 3).supervised(torch.randn(2, 3, 32, 32), targets)
+        assert says in str(raised.value)
+        assert re.search(r"test_segmenter\.py:\d+$", str(raised.value))
+
+    def test_a_tuple_without_a_head_of_its_own_is_refused(self):
+        encoder, decoder = parts()
+        decoder.forward = lambda levels: (levels[0], levels[1])
+        with pytest.raises(SegregError, match=r"gives tuple where \[B, C, H, W\] was expected"):
+            verify(Segmenter(encoder, decoder, 3), (32, 32), 3)

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from segreg.errors import SegregError
-from segreg.models.segmenter import Segmenter, describe, verify
+from segreg.models.segmenter import Segmenter, describe
+from segreg.models.verify import verify
 from segreg_plugins.batch_norm import BatchNorm2d, with_single_values
 from segreg_plugins.decoders import segreg_entries
 
@@ -128,6 +129,7 @@ SETTINGS = [
     ("smp.unet", {"attention": "scse", "channels": (32, 16, 16), "center": "block", "norm": "identity"}),
     ("smp.unet", {"interpolation": "bicubic", "norm": "identity", "channels": (8, 8)}),
     ("smp.unetplusplus", {"attention": "scse", "channels": (16,) * 5, "interpolation": "bilinear", "center": "block"}),
+    ("smp.unetplusplus", {"deep_supervision": True, "channels": (8, 8, 4)}),
     ("smp.manet", {"interpolation": "bilinear", "channels": (8, 8, 8, 8)}),
     ("smp.linknet", {"depth": 3, "norm": "identity"}),
     ("smp.fpn", {"merge": "cat", "interpolation": "bilinear", "dropout": 0.0}),
@@ -171,6 +173,14 @@ def test_every_setting_but_the_weights_is_tried_away_from_its_default():
             "smp.unetplusplus",
             {"channels": (16, 8), "attention": "scse"},
             "scse attention needs 16 channels in every step; channels has 8",
+        ),
+        (
+            "smp.unetplusplus",
+            {"channels": (8, 8), "deep_supervision": True},
+            (
+                "deep_supervision finds no node to train beside the last one\n"
+                "  give channels one number more, or leave it out"
+            ),
         ),
         ("torchvision.fcn", {"level": -6}, "level is -6, but encoder Toy has 5 levels: -5 to -1"),
         ("torchvision.fcn", {"level": 0}, "level is 0, but encoder Toy has 5 levels: -5 to -1"),

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 from torch import nn
 
-from segreg.models.segmenter import Segmenter, describe, verify
+from segreg.models.segmenter import Segmenter, describe
+from segreg.models.verify import verify
 from segreg_plugins.decoders.mlp import mlp
 
 

@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from segreg.models.segmenter import Segmenter, verify
+from segreg import build_part
+from segreg.models.segmenter import Segmenter
+from segreg.models.verify import verify
 from segreg_plugins.decoders import segreg_entries
 from segreg_plugins.decoders.atrous import AtrousConv2d
 from segreg_plugins.decoders.smp.dpt_network import reassembled_strides
@@ -286,3 +288,23 @@ def test_pspnet_takes_a_level_whose_channels_four_grids_do_not_divide():
     assert torch.equal(filled[:, :61], level)
     assert not filled[:, 61:].any()
     assert Segmenter(encoder, decoder, 1)(torch.rand(2, 3, 64, 64)).shape == (2, 1, 64, 64)
+
+
+def test_deep_supervision_trains_the_blocks_of_the_top_row_and_leaves_smps_output_as_it_is():
+    torch.manual_seed(0)
+    encoder = build_part("encoder", "resnet18", 3)
+    decoder = BUILD["smp.unetplusplus"](encoder, channels=(16, 16, 8, 8, 4), deep_supervision=True)
+    given, image = {}, torch.rand(2, 3, 64, 64)
+    for name, block in decoder.decoder.network.blocks.items():
+        block.register_forward_hook(lambda _, __, output, name=name: given.__setitem__(name, output))
+    model = Segmenter(encoder, decoder, 2).train()
+    main, *nodes = model.supervised(image)[0].values()
+    assert model.further == dict.fromkeys(("node1", "node2", "node3"), 1.0)
+    # SMP counts rows from the coarsest: x_3_3 is the paper's X(0,1).
+    for head, name, logits in zip(model.head.others, ("x_3_3", "x_2_3", "x_1_3"), nodes, strict=True):
+        expected = F.conv2d(given[name], head.weight, head.bias)
+        assert torch.equal(logits, F.interpolate(expected, size=(64, 64), mode="bilinear"))
+    with torch.no_grad():
+        own = decoder.decoder.network.eval()(decoder.decoder.features(encoder(image)))
+        assert torch.equal(decoder(encoder(image))[0], own)
+    assert main.shape == (2, 2, 64, 64)

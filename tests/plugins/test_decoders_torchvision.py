@@ -13,7 +13,8 @@ from torchvision.models.segmentation import deeplabv3_resnet50, fcn_resnet50
 from torchvision.models.segmentation.deeplabv3 import _deeplabv3_resnet
 
 from segreg.errors import SegregError
-from segreg.models.segmenter import Segmenter, describe, verify
+from segreg.models.segmenter import Segmenter, describe
+from segreg.models.verify import verify
 from segreg_plugins import pretrained
 from segreg_plugins.decoders import segreg_entries, torchvision_weights
 

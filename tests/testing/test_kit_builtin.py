@@ -28,7 +28,7 @@ NOT_COMPILED = ("smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.
 SETTINGS = {
     "decoder.deeplabv3plus": {"channels": 8, "low_level_channels": 4},
     "decoder.smp.unet": {"channels": (16, 8, 8, 8, 4)},
-    "decoder.smp.unetplusplus": {"channels": (16, 8, 8, 8, 4)},
+    "decoder.smp.unetplusplus": {"channels": (16, 8, 8, 8, 4), "deep_supervision": True},
     "decoder.smp.manet": {"channels": (16, 8, 8, 8, 4), "attention_channels": 4},
     "decoder.smp.linknet": {"channels": 8},
     "decoder.smp.fpn": {"pyramid_channels": 8, "channels": 64},

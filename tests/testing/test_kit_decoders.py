@@ -58,6 +58,16 @@ class OneClass(Fine):
         return nn.Conv2d(6, 1, 1)
 
 
+class Uneven(Fine):
+    """A decoder that brings a loss of its own, which a class of labels has no finite value of."""
+
+    def head(self, classes):
+        head = nn.Conv2d(6, classes, 1)
+        head.own_losses = {"uneven": 1.0}
+        head.loss_terms = lambda features, target: [head(features).square().sum() / (target < 2).sum()]
+        return head
+
+
 class Pooled(Fine):
     def __init__(self, encoder):
         super().__init__(encoder)
@@ -112,6 +122,7 @@ BROKEN = [
     ),
     (DividesByHalf, "size_divisor_holds", "its size_divisor is 0.5; a positive integer was expected"),
     (OneClass, "it_offers_a_head", "its head gives [2, 1, 32, 32] for 2 classes"),
+    (Uneven, "what_trains_it_is_sound", 'its loss "uneven" is not a finite float32 scalar, for a binary task'),
     (
         Pooled,
         "one_image_can_be_trained_on",
@@ -138,5 +149,6 @@ def test_nothing_is_said_of_a_decoder_that_keeps_to_the_contract(outcome):
     found = {check: outcome(entry(Fine), check) for check in {check for _, check, _ in BROKEN}}
     assert {check: o.what for check, o in found.items() if o.status != "passed"} == {
         "it_offers_a_head": "it offers no head: a 1x1 convolution is put behind it",
+        "what_trains_it_is_sound": "it offers neither further logits nor losses of its own",
         "size_divisor_holds": "it offers no size_divisor: it takes images of any size",
     }

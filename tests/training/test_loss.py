@@ -23,11 +23,11 @@ def network(*, auxiliary=True):
 
 def test_the_total_is_the_weighted_sum_of_the_terms():
     model = network()
-    objective = Objective(model, Scale(), [("bce", 1.0, bce), ("dice", 0.3, dice)], auxiliary_weight=0.25)
-    terms, logits = objective(IMAGES, TARGETS)
+    model.further = {"auxiliary": 0.25}
+    objective = Objective(model, Scale(), [("bce", 1.0, bce), ("dice", 0.3, dice)])
+    terms = objective(IMAGES, TARGETS)
     assert list(terms) == ["loss", "bce", "dice", "auxiliary.bce", "auxiliary.dice"]
-    main, auxiliary = model.all_logits(IMAGES.float() / 255 - 0.5)
-    torch.testing.assert_close(logits, main)
+    main, auxiliary = model.supervised(IMAGES.float() / 255 - 0.5, TARGETS)[0].values()
     torch.testing.assert_close(terms["bce"], F.binary_cross_entropy_with_logits(main[:, 0], TARGETS.float()))
     torch.testing.assert_close(terms["auxiliary.dice"], dice(auxiliary, TARGETS))
     by_hand = bce(main, TARGETS) + 0.3 * dice(main, TARGETS)
@@ -56,7 +56,7 @@ def test_a_loss_with_state_has_a_state_for_each_output():
     ramp = Ramp()
     objective = Objective(network(), Scale(), [("ramp", 1.0, ramp), ("bce", 1.0, bce)])
     for calls in (1, 2, 3):
-        terms, _ = objective(IMAGES, TARGETS)
+        terms = objective(IMAGES, TARGETS)
         torch.testing.assert_close(terms["ramp"], calls * terms["bce"])
         torch.testing.assert_close(terms["auxiliary.ramp"], calls * terms["auxiliary.bce"])
     objective.eval()(IMAGES, TARGETS)
@@ -75,9 +75,9 @@ def test_a_loss_with_state_in_a_closure_is_built_once_for_each_output():
 
         return [("ramp", 1.0, loss), ("bce", 1.0, bce)]
 
-    objective = Objective(network(), Scale(), ramp(), auxiliary_losses=ramp())
+    objective = Objective(network(), Scale(), ramp(), [ramp()])
     for calls in (1, 2, 3):
-        terms, _ = objective(IMAGES, TARGETS)
+        terms = objective(IMAGES, TARGETS)
         torch.testing.assert_close(terms["ramp"], calls * terms["bce"])
         torch.testing.assert_close(terms["auxiliary.ramp"], calls * terms["auxiliary.bce"])
 
@@ -85,17 +85,20 @@ def test_a_loss_with_state_in_a_closure_is_built_once_for_each_output():
 def test_losses_that_want_to_know_get_the_epoch():
     ramp = Ramp()
     objective = Objective(network(), Scale(), [("ramp", 1.0, ramp), ("bce", 1.0, bce)])
-    objective.set_epoch(7)
+    objective.set_epoch(7, 9)
     assert [loss.epoch for loss in (ramp, *objective.auxiliary_loss_modules)] == [7, 7]
+    assert objective.model.epoch == (7, 9)
 
 
 def test_a_weight_follows_its_line_from_epoch_to_epoch():
     losses = [("bce", 0.5, bce), ("dice", sections.Ramp(start=0.1, end=0.9, epochs=(2, 6)), dice)]
-    objective = Objective(network(), Scale(), losses, auxiliary_weight=0.25)
+    model = network()
+    model.further = {"auxiliary": 0.25}
+    objective = Objective(model, Scale(), losses)
     for epoch, weight in ((None, 0.1), (1, 0.1), (2, 0.1), (3, 0.3), (5, 0.7), (6, 0.9), (9, 0.9), (4, 0.5)):
         if epoch is not None:
-            objective.set_epoch(epoch)
-        terms, _ = objective(IMAGES, TARGETS)
+            objective.set_epoch(epoch, 9)
+        terms = objective(IMAGES, TARGETS)
         main = 0.5 * terms["bce"] + weight * terms["dice"]
         auxiliary = 0.5 * terms["auxiliary.bce"] + weight * terms["auxiliary.dice"]
         torch.testing.assert_close(terms["loss"], main + 0.25 * auxiliary)
@@ -106,9 +109,9 @@ def test_evaluation_scores_the_main_logits_alone():
     with_it = Objective(network(), Scale(), [("bce", 2.0, bce)]).eval()
     without = Objective(network(auxiliary=False), Scale(), [("bce", 2.0, bce)]).eval()
     without.model.load_state_dict(with_it.model.state_dict(), strict=False)
-    terms, _ = with_it(IMAGES, TARGETS)
+    terms = with_it(IMAGES, TARGETS)
     assert list(terms) == ["loss", "bce"]
-    torch.testing.assert_close(terms, without(IMAGES, TARGETS)[0])
+    torch.testing.assert_close(terms, without(IMAGES, TARGETS))
 
 
 def test_losses_get_float32_and_no_autocast_whatever_the_network_computes_in():
@@ -120,16 +123,16 @@ def test_losses_get_float32_and_no_autocast_whatever_the_network_computes_in():
 
     objective = Objective(network(), Scale(), [("bce", 1.0, loss)])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms, logits = objective(IMAGES, TARGETS)
+        terms = objective(IMAGES, TARGETS)
     assert set(seen) == {(torch.float32, torch.int64, False)}
-    assert {term.dtype for term in terms.values()} | {logits.dtype} == {torch.float32}
+    assert {term.dtype for term in terms.values()} == {torch.float32}
     assert all(term.shape == () for term in terms.values())
 
 
 def test_repeated_names_are_numbered():
     losses = [("bce", 1.0, bce), ("bce", 1.0, bce), ("loss", 1.0, bce)]
     objective = Objective(network(auxiliary=False), Scale(), losses)
-    terms, _ = objective(IMAGES, TARGETS)
+    terms = objective(IMAGES, TARGETS)
     assert list(terms) == ["loss", "bce", "bce#2", "loss#2"]
     torch.testing.assert_close(terms["loss"], 3 * terms["bce"])
 
@@ -190,7 +193,24 @@ def test_a_loss_that_is_cut_off_from_the_logits_is_refused(loss):
 
 def test_a_loss_that_finds_nothing_to_learn_from_is_not_refused():
     objective = Objective(network(), Scale(), [("mine", 1.0, lambda logits, target: torch.zeros(()))])
-    terms, _ = objective(IMAGES, torch.full_like(TARGETS, 255))
+    terms = objective(IMAGES, torch.full_like(TARGETS, 255))
     terms["loss"].backward()
     assert terms["loss"] == 0
     assert all(p.grad is None or not p.grad.any() for p in objective.model.parameters())
+
+
+def test_a_networks_own_losses_are_added_with_their_weights_and_replace_the_recipes():
+    model = network()
+    model.further, model.own_losses = {"auxiliary": 0.5}, {"fit": 2.0, "size": 0.25}
+    whole = model.supervised
+    own = {"fit": model.head.weight.sum(), "size": model.head.bias.sum()}
+    model.supervised = lambda image, targets: ({"auxiliary": whole(image, targets)[0]["auxiliary"]}, own)
+    objective = Objective(model, Scale(), [("bce", 1.0, bce), ("dice", 1.0, dice)])
+    terms = objective(IMAGES, TARGETS)
+    assert list(terms) == ["loss", "auxiliary.bce", "auxiliary.dice", "fit", "size"]
+    expected = 0.5 * (terms["auxiliary.bce"] + terms["auxiliary.dice"]) + 2 * own["fit"] + 0.25 * own["size"]
+    torch.testing.assert_close(terms["loss"], expected)
+    assert list(objective.eval()(IMAGES, TARGETS)) == ["loss", "bce", "dice"]
+    own["size"] = torch.zeros(2)
+    with pytest.raises(SegregError, match=r'the loss "size" returned \[2\] where a scalar tensor was expected'):
+        objective.train()(IMAGES, TARGETS)

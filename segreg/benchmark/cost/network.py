@@ -67,7 +67,7 @@ class Network:
         seed_everything(recipe.seed)
         model = build.build_model(recipe, task)
         normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
-        objective = Objective(model, normalize, losses, auxiliary_weight=recipe.auxiliary_weight).to(device).eval()
+        objective = Objective(model, normalize, losses).to(device).eval()
         if recipe.train.channels_last:
             objective.model.to(memory_format=torch.channels_last)
         return cls(

@@ -26,7 +26,8 @@ from segreg.config.resolve import Choice, choose
 from segreg.deployment.graph import ExportGraph, trace
 from segreg.errors import SegregError
 from segreg.models.build import encoder_for
-from segreg.models.segmenter import Normalize, Segmenter, describe, meta_forward, verify
+from segreg.models.segmenter import Normalize, Segmenter, describe, meta_forward
+from segreg.models.verify import verify
 from segreg.registry.protocols import Decoder, Encoder, Exporter
 from segreg.registry.registry import load_registry
 from segreg.task import Task

@@ -60,6 +60,7 @@ def unetplusplus(
     interpolation: Literal["nearest", "bilinear", "bicubic"] = "nearest",
     norm: Literal["batchnorm", "identity"] = "batchnorm",
     center: Literal["none", "block"] = "none",
+    deep_supervision: bool = False,
 ) -> Decoder:
     """U-Net++ as SMP has it: a U-Net whose skips are themselves dense ladders.
 
@@ -69,13 +70,16 @@ def unetplusplus(
         interpolation: how levels are upsampled.
         norm: normalisation after each convolution.
         center: `block` puts two convolutions before the first step, as SMP does for VGG encoders.
+        deep_supervision: whether the losses score every node of the finest row in training, as in the paper, each
+            through a 1x1 convolution of its own; SMP doesn't have that. Predictions are the last node's.
 
     Raises:
-        SegregError: channels that can't be.
+        SegregError: channels that can't be, or no further node to train.
     """
     from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
 
     from segreg.models.pyramid import pyramid_of
+    from segreg_plugins.decoders.smp.deep_supervision import DeeplySupervised
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     _check_channels(channels, attention)
@@ -89,7 +93,8 @@ def unetplusplus(
         center=center == "block",
         interpolation_mode=interpolation,
     )
-    return SmpDecoder(network, features, channels=channels[-1], stride=1, head_kernel=3)
+    decoder = SmpDecoder(network, features, channels=channels[-1], stride=1, head_kernel=3)
+    return DeeplySupervised(decoder) if deep_supervision else decoder
 
 
 def manet(
