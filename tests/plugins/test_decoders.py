@@ -19,6 +19,7 @@ ENTRIES = {entry.name: entry for entry in segreg_entries()}
 SMALL = {
     "deeplabv3plus": {"channels": 8, "low_level_channels": 4},
     "lraspp": {"channels": 8},
+    "mask_transformer": {"queries": 4, "layers": 3, "channels": 8, "heads": 2, "feedforward": 8, "points": 16},
     "mlp": {"channels": 8},
     "smp.unet": {"channels": (16, 8, 8, 8, 4)},
     "smp.unetplusplus": {"channels": (16, 8, 8, 8, 4)},
@@ -146,6 +147,7 @@ SETTINGS = [
     ("lraspp", {"output_stride": 8, "low_level_stride": 4}),
     ("lraspp", {"output_stride": 32}),
     ("mlp", {"dropout": 0.0}),
+    ("mask_transformer", {"masking": "annealed"}),
 ]
 
 

@@ -27,6 +27,7 @@ NOT_COMPILED = ("smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.
 # As they are published decoders have hundreds of channels; the kit asks nothing that depends on their number.
 SETTINGS = {
     "decoder.deeplabv3plus": {"channels": 8, "low_level_channels": 4},
+    "decoder.mask_transformer": {"queries": 5, "layers": 3, "channels": 8, "heads": 2, "feedforward": 8, "points": 16},
     "decoder.smp.unet": {"channels": (16, 8, 8, 8, 4)},
     "decoder.smp.unetplusplus": {"channels": (16, 8, 8, 8, 4), "deep_supervision": True},
     "decoder.smp.manet": {"channels": (16, 8, 8, 8, 4), "attention_channels": 4},

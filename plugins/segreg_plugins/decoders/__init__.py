@@ -7,6 +7,7 @@ from segreg.registry.hooks import hookimpl
 from segreg_plugins.decoders import torchvision_heads
 from segreg_plugins.decoders.deeplabv3plus import deeplabv3plus
 from segreg_plugins.decoders.lraspp import lraspp
+from segreg_plugins.decoders.mask_transformer import mask_transformer
 from segreg_plugins.decoders.mlp import mlp
 from segreg_plugins.decoders.smp import dilated, dpt, ladders, pyramids
 
@@ -17,6 +18,7 @@ def segreg_entries() -> list[Entry | Family]:
     return [
         Entry("decoder", "deeplabv3plus", deeplabv3plus, paper="arXiv:1802.02611"),
         Entry("decoder", "lraspp", lraspp, paper="arXiv:1905.02244"),
+        Entry("decoder", "mask_transformer", mask_transformer, paper="arXiv:2112.01527"),
         Entry("decoder", "mlp", mlp, paper="arXiv:2105.15203"),
         Entry("decoder", "torchvision.deeplabv3", torchvision_heads.deeplabv3, paper="arXiv:1706.05587"),
         Entry("decoder", "torchvision.fcn", torchvision_heads.fcn, paper="arXiv:1411.4038"),
