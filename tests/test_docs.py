@@ -30,6 +30,7 @@ import segreg
 from segreg.cli import added_commands, parser
 from segreg.config.recipe import read_recipe
 from segreg.config.resolve import SECTIONS, SETTINGS, resolve
+from segreg.config.sections import BESIDE
 from segreg.registry import hooks
 from segreg.registry import protocols as contracts
 from segreg.registry.entry import Entry, Family
@@ -100,7 +101,7 @@ def settings_table(section):
 
 def with_tables(text):
     """Return the text of docs/recipes.md with its tables made anew."""
-    for name, section in SETTINGS.items():
+    for name, section in {**SETTINGS, **BESIDE}.items():
         table = f"<!-- settings: {name} -->\n{settings_table(section)}\n<!-- end -->"
         text = re.sub(rf"<!-- settings: {name} -->\n.*?<!-- end -->", lambda _, new=table: new, text, flags=re.DOTALL)
     return text
@@ -171,7 +172,7 @@ def write():
 
 def test_the_tables_of_settings_are_those_of_the_code():
     assert text_of(RECIPES) == with_tables(text_of(RECIPES)), "python tests/test_docs.py writes them"
-    for name in SETTINGS:
+    for name in (*SETTINGS, *BESIDE):
         assert f"<!-- settings: {name} -->" in text_of(RECIPES)
 
 
@@ -259,6 +260,7 @@ def test_what_a_kind_reserves_is_reported():
     reported = sections(CONTRACTS)["An entry"]
     assert "`name` can't be a setting" in " ".join(reported.split())
     for kind in KINDS.values():
+        assert set(settings_of(BESIDE[kind.name]) if kind.name in BESIDE else ()) <= kind.reserved
         for word in kind.reserved - {"name"}:
             assert re.search(rf"`{word}` of [^.:]*\b{kind.name}\b", reported), f"{kind.name}: {word}"
 

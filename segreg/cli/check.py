@@ -12,6 +12,7 @@ from segreg.runtime.layout import complain, show
 
 if TYPE_CHECKING:
     from segreg.config.resolve import Resolved
+    from segreg.runtime.layout import Block
 
 NAME = "check"
 HELP = "check recipes and tell every problem with its line"
@@ -53,7 +54,7 @@ def execute(chosen: argparse.Namespace) -> int:
         if facts:
             networks[file] = facts
         if not chosen.json:
-            show(f"{file}: fine", *(f"  {line}" for line in lines))
+            show(f"{file}: fine", *(f"  {line}" if isinstance(line, str) else line for line in lines))
     rows = [_row(problem) for problem in problems]
     if chosen.json:
         print_json({"problems": rows, "networks": networks} if chosen.build else rows)
@@ -65,7 +66,7 @@ def execute(chosen: argparse.Namespace) -> int:
     return 2 if problems else 0
 
 
-def _dry_run(recipe: Resolved, *, quiet: bool) -> tuple[dict[str, Any], list[str]]:
+def _dry_run(recipe: Resolved, *, quiet: bool) -> tuple[dict[str, Any], list[Block]]:
     from segreg.runs.dry_run import dry_run
 
     return dry_run(recipe, shown_progress(quiet=quiet))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.config.recipe import KeyPath, Overrides, Recipe, read_recipe, to_yaml
-from segreg.config.sections import Crop, Evaluate, Input, Ramp, Split, Train
+from segreg.config.sections import BESIDE, Crop, Evaluate, Input, Ramp, Split, Train
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Part, Registry, load_registry
@@ -40,6 +40,7 @@ class Choice:
         weight: its share in a sum, where it is a loss or an auxiliary decoder; a loss's may change with the epochs.
         place: where the recipe names it.
         distribution: the package that the recipe names it from (`name@distribution`), where it does.
+        beside: what the recipe sets beside the part's own settings, of the type that `BESIDE` has for its kind.
     """
 
     part: Part
@@ -47,6 +48,7 @@ class Choice:
     weight: float | Ramp = 1.0
     place: Place | None = None
     distribution: str = ""
+    beside: Any = None
 
     def build(self, *given: Any) -> Any:
         """Build the part.
@@ -82,7 +84,7 @@ class Choice:
         """Return the choice as a recipe writes it."""
         settings = {n: plain(self.part.settings[n].hint, value) for n, value in self.settings.items()}
         at = f"@{self.distribution}" if self.distribution else ""
-        return {"name": self.part.name + at, **settings}
+        return {"name": self.part.name + at, **settings, **(plain_section(self.beside) if self.beside else {})}
 
     def weighted(self) -> dict[str, Any]:
         """Return the choice as a recipe writes it, with its weight."""
@@ -359,9 +361,11 @@ class _Check:
         except SegregError as error:
             self.problems += error.at(self.recipe.place(name_path)).problems
             return None
+        section = BESIDE.get(kind)
+        beside = settings_of(section) if section else {}
         own = {key: v for key, v in given.items() if key != "name" and not (weighted and key == "weight")}
         problems_before = len(self.problems)
-        checked = self.settings(f'the {kind} "{name}"', known, own, path, part)
+        checked = self.settings(f'the {kind} "{name}"', {**known, **beside}, own, path, part)
         weight: float | Ramp = 1.0
         if weighted:
             title, value = f'the {kind} "{name}"', given.get("weight", 1.0)
@@ -369,8 +373,9 @@ class _Check:
             weight = (self.ramp if changes else self.weight)(title, value, (*path, "weight"))
         if len(self.problems) > problems_before:
             return None
-        complete = {n: s.default for n, s in known.items()}
-        return Choice(part, {**complete, **checked}, weight, self.recipe.place(name_path), name.partition("@")[2])
+        complete = {n: checked.get(n, s.default) for n, s in known.items()}
+        around = section(**{n: value for n, value in checked.items() if n in beside}) if section else None
+        return Choice(part, complete, weight, self.recipe.place(name_path), name.partition("@")[2], around)
 
     def weight(self, title: str, value: Any, path: KeyPath) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
@@ -442,8 +447,16 @@ class _Check:
             message = f'train.monitor: "{train.monitor}" can\'t choose the best epoch, as weights of its terms change'
             self.wrong(message, ("loss",), "monitor a metric such as val.dice.pooled, or a single term of the loss")
         self.crops(size, found["crop"], found["evaluate"])
+        if (optimizer := found["optimizer"]) is not None:
+            self.weight_decay(optimizer)
         if size is not None:
             self.values(size)
+
+    def weight_decay(self, optimizer: Choice) -> None:
+        """Check what weight decay leaves alone: nothing where there is none."""
+        if optimizer.beside.exclude_from_weight_decay and not optimizer.settings.get("weight_decay"):
+            message = f'"exclude_from_weight_decay" of the optimizer "{optimizer.part.name}": it has no weight decay'
+            self.wrong(message, ("optimizer", "exclude_from_weight_decay"), "set weight_decay, or leave this out")
 
     def split(self, split: Split) -> None:
         """Check the section split, of which nothing is null that says something."""

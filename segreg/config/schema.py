@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from segreg.config.resolve import LARGEST_SEED, PARTS, SECTIONS, SETTINGS
-from segreg.config.sections import Ramp
+from segreg.config.sections import BESIDE, Ramp
 from segreg.errors import SegregError
 from segreg.registry.entry import Entry
 from segreg.registry.protocols import KINDS
@@ -110,6 +110,8 @@ def _mapping(kind: str, names: list[str], settings: Mapping[str, Setting], summa
         number = {"type": "number", "exclusiveMinimum": 0}
         weight = {"anyOf": [number, _object(settings_of(Ramp))]} if kind == "loss" else number
         shape["properties"]["weight"] = {**weight, "default": 1.0}
+    if kind in BESIDE:
+        shape["properties"] |= _object(settings_of(BESIDE[kind]))["properties"]
     shape["required"] = ["name", *shape.get("required", [])]
     return shape
 

@@ -21,6 +21,7 @@ Workers = Annotated[int, Interval(ge=0, le=1_024)]
 Overlays = Annotated[int, Interval(ge=0, le=10_000)]
 Percent = Annotated[float, Interval(ge=0, le=100)]
 Overlap = Annotated[float, Interval(ge=0, le=0.9)]
+Decay = Annotated[float, Interval(gt=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,6 +169,8 @@ class Train:
         clip_gradient_norm: largest norm of the gradient, which is scaled down to it.
         ema: decay of an exponential moving average of the weights, which is then what is validated and saved.
         freeze_encoder_epochs: epochs for which the encoder's weights and BatchNorm statistics stay as they are.
+        layer_decay: learning rate of each layer of the encoder as a multiple of the next one's; the decoder's follows
+            the last one's. Null gives the whole encoder one rate.
         lr_factors: learning rate of a part (encoder, decoder, head, auxiliary) as a multiple of the optimizer's.
         validate_on: what of each image is validated where `input.resize` is `crop`: `whole`, as it is evaluated, or a
             crop of `input.size` in its middle (`center_crop`), which is faster.
@@ -195,6 +198,7 @@ class Train:
     clip_gradient_norm: PositiveFloat | None = None
     ema: Fraction | None = None
     freeze_encoder_epochs: CountOrNone = 0
+    layer_decay: Decay | None = None
     lr_factors: Mapping[Literal["encoder", "decoder", "head", "auxiliary"], PositiveFloat] = field(default_factory=dict)
     validate_on: Literal["whole", "center_crop"] = "whole"
     monitor: str = "val.loss"
@@ -237,3 +241,23 @@ class Evaluate:
     scales: tuple[PositiveFloat, ...] = (1.0,)
     flips: Literal["none", "mirror", "flips"] = "none"
     overlays: Overlays = 8
+
+
+# What a recipe may set beside a part's own settings.
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightDecay:
+    """What weight decay leaves alone.
+
+    Args:
+        exclude_from_weight_decay: whether biases, the weights of norms, and what a network names (tokens, embeddings
+            and tables of positions) have no weight decay; null is true where the optimizer keeps weight decay out of
+            the gradient, as AdamW does, else false.
+    """
+
+    exclude_from_weight_decay: bool | None = None
+
+
+BESIDE = {"optimizer": WeightDecay}
+"""By the kind of part: what stands beside its name and its own settings, the names that `Kind.reserved` has."""

@@ -42,7 +42,12 @@ KINDS: dict[str, Kind] = {
         Kind("dataset", (), "a segreg.Dataset"),
         Kind("augmentation", (), "an Albumentations transform"),
         Kind("metric", ("task", "threshold"), "a torchmetrics.Metric"),
-        Kind("optimizer", ("parameter_groups",), "a torch.optim.Optimizer"),
+        Kind(
+            "optimizer",
+            ("parameter_groups",),
+            "a torch.optim.Optimizer",
+            frozenset({"name", "exclude_from_weight_decay"}),
+        ),
         Kind("schedule", ("optimizer", "steps_per_epoch", "epochs"), "a segreg.Schedule"),
         Kind("exporter", (), "a segreg.Exporter"),
     )
@@ -58,7 +63,7 @@ class Encoder(Protocol):
     stride does not divide is rounded up or down as the network does. Only real levels: no copy of the image, no empty
     channels.
 
-    Four things may be offered besides:
+    Six things may be offered besides:
 
     * `dilate(output_stride: int) -> bool`: change the network in place, same parameters, so that no level is coarser
       than `output_stride`, update `strides`, and say whether that was possible.
@@ -67,6 +72,10 @@ class Encoder(Protocol):
     * `size_divisor -> int`, an attribute: image sides must be multiples of it; the model pads for it and crops after.
     * `image_size -> tuple[int, int] | None`, an attribute: the one height and width that it takes, None for any. The
       model pads smaller images to it; larger ones are the encoder's to refuse.
+    * `layers() -> Sequence[Sequence[str]]`: names of its modules and parameters, layer by layer from the image on; of
+      nested ones the innermost counts, and what is in none lies beyond the last.
+    * `no_weight_decay() -> Sequence[str]`: names, or patterns of names, of parameters that are best left without weight
+      decay, besides biases and norms.
     """
 
     channels: Sequence[int]
@@ -82,7 +91,7 @@ class Decoder(Protocol):
     Shape: levels as the encoder gives them to `[B, channels, H / stride, W / stride]`. Where a `pyramid` takes the
     encoder's strides as powers of two, `stride` is meant so too.
 
-    Four things may be offered besides:
+    Five things may be offered besides:
 
     * `head(classes: int) -> nn.Module`, a method: the layers from that map to logits, a `Head`, where a 1x1 convolution
       is not what the paper has.
@@ -90,6 +99,7 @@ class Decoder(Protocol):
       multilabel. It is asked in place of `head`.
     * `set_epoch(epoch: int, epochs: int)`, a method: called as each epoch of a training begins, from 1.
     * `size_divisor -> int`: image sides must be multiples of it; the model pads for it and crops after it.
+    * `no_weight_decay() -> Sequence[str]`, a method, as an encoder's.
 
     To a head of its own a decoder may give a tuple of tensors, batch first, which begins with that map.
     """

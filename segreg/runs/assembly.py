@@ -181,6 +181,7 @@ class Assembly:
             precision=self.precision,
             seed=recipe.seed,
             predict=predict,
+            exclude_from_weight_decay=recipe.optimizer.beside.exclude_from_weight_decay,
         )
 
     def predictor(self, name: str) -> Predictor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,18 @@ from segreg.models import build
 from segreg.models.pyramid import check_encoder
 from segreg.models.segmenter import Segmenter, describe
 from segreg.runs.environment import counted, network_lines, note_lines, numbers
+from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import Progress
 from segreg.task import Task
+from segreg.training.groups import build_optimizer, described
 from segreg.training.loss import Objective
 
 _OUTPUT_STRIDES = (16, 8)
 _KNOWN_PAIRS = "docs/matrix.md lists which encoders work with which decoders; `segreg matrix` tries others"
 
 
-def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[str]]:
-    """Build a recipe's network and losses and take one training step; return facts about it, and the same as lines.
+def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[Block]]:
+    """Build a recipe's network, losses and optimizer and take one training step; return facts, and the same as lines.
 
     No image is read, nothing is downloaded.
 
@@ -52,8 +54,14 @@ def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[
             model = build.build_model(recipe, task, encoder)
         advance(note="one training step")
         step = _step(recipe, task, model, scored=not doubt)
+        exclude = recipe.optimizer.beside.exclude_from_weight_decay
+        with _explained(f'the optimizer "{recipe.optimizer.part.name}" can\'t be built', recipe.optimizer):
+            optimizer = build_optimizer(
+                model, recipe.train, lambda groups: build.build_optimizer(recipe, groups), exclude=exclude
+            )
+        groups = described(optimizer)
         advance()
-    facts = {**describe(model), "classes_guessed": doubt, "step": step}
+    facts = {**describe(model), "classes_guessed": doubt, "step": step, "groups": groups}
     facts["warning"] = build.repeated_colours(recipe, encoder)  # type: ignore[arg-type]
     facts["encoder"]["own_strides"] = strides
     return facts, _lines(recipe, facts, doubt)
@@ -145,9 +153,9 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
         return {**shape, "loss": float(total.detach())}
 
 
-def _lines(recipe: Resolved, facts: Mapping[str, Any], doubt: str) -> list[str]:
+def _lines(recipe: Resolved, facts: Mapping[str, Any], doubt: str) -> list[Block]:
     encoder, step = facts["encoder"], facts["step"]
-    lines = [
+    lines: list[Block] = [
         *network_lines(recipe, facts),
         f"levels     of {numbers(encoder['channels'])} channels",
         f"network    {counted(facts['parameters']['total'])} parameters",
@@ -164,4 +172,23 @@ def _lines(recipe: Resolved, facts: Mapping[str, Any], doubt: str) -> list[str]:
     lines.append(
         f"trains     a step on {words} with {step['channels']} channel{'s' if step['channels'] > 1 else ''}{scored}"
     )
-    return lines
+    return [*lines, *_group_table(facts["groups"])]
+
+
+def _group_table(groups: Sequence[Mapping[str, Any]]) -> list[Block]:
+    """Return the optimizer's groups as a table, where a component has more than one."""
+    if len({group["component"] for group in groups}) == len(groups):
+        return []
+    heads = ("component", "layer", "tensors", "parameters", "lr", "weight decay")
+    rows = [
+        [
+            group["component"],
+            "" if group["layer"] is None else str(group["layer"]),
+            str(group["tensors"]),
+            f"{group['parameters']:,}",
+            f"{group['lr']:.3g}",
+            "" if group["weight_decay"] is None else f"{group['weight_decay']:g}",
+        ]
+        for group in groups
+    ]
+    return [Table([Column(head, right=head != "component") for head in heads], rows, indent=2)]

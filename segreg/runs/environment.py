@@ -16,6 +16,7 @@ from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.local import text_of
 from segreg.registry.registry import Plugin, Registry
 from segreg.runtime.layout import Block, Framed
+from segreg.training.groups import described
 
 if TYPE_CHECKING:
     from segreg.config.sections import Input
@@ -133,6 +134,7 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
         *_statistics(recipe.input),
         *network_lines(recipe, model),
         f"loss       {loss}",
+        *group_lines(described(assembly.setup().optimizer())),
         f"device     {assembly.device} ({ran_on['device']['model']}), {assembly.precision.reason}",
         f"           {assembly.memory}",
     ]
@@ -184,6 +186,20 @@ def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:
     ]
     if recipe.auxiliary:
         lines.append(f"auxiliary  {recipe.auxiliary.part.name}, weight {recipe.auxiliary_weight:g}")
+    return lines
+
+
+def group_lines(groups: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return a line each for what has no weight decay while the rest has it, and for the rates of the layers."""
+    lines = []
+    undecayed = sum(group["parameters"] for group in groups if group["weight_decay"] == 0)
+    everything = sum(group["parameters"] for group in groups)
+    if 0 < undecayed < everything:
+        lines.append(f"decay      none for {undecayed:,} of {counted(everything)} parameters (biases, norms, ...)")
+    layers = {group["layer"]: group["lr"] for group in groups if group["layer"] is not None}
+    if layers:
+        rates = list(layers.values())
+        lines.append(f"rates      of {len(layers)} layers of the encoder from {min(rates):.3g} to {max(rates):.3g}")
     return lines
 
 

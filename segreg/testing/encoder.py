@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -96,6 +97,27 @@ def normalization_is_of_values_up_to_one(subject: Subject) -> None:
         raise Broken(f"its normalization {given!r} is not of values in [0, 1]")
 
 
+def layers_name_what_it_has(subject: Subject) -> None:
+    """`layers` and `no_weight_decay` name modules and parameters that it has, in a list for each layer."""
+    encoder = subject.built(3)
+    offered = {name: getattr(encoder, name, None) for name in ("layers", "no_weight_decay")}
+    if not any(map(callable, offered.values())):
+        raise NotChecked("it offers neither layers nor no_weight_decay")
+    parameters = [name for name, _ in encoder.named_parameters()]
+    if callable(offered["layers"]):
+        layers = [list(names) for names in offered["layers"]() if not isinstance(names, str)]
+        named = [name for names in layers for name in names]
+        strange = [name for name in named if not any(f"{p}.".startswith(f"{name}.") for p in parameters)]
+        if strange or not named:
+            raise Broken(f"its layers are {layers!r}, and it has no parameter in {strange[0] if strange else 'them'}")
+        if twice := [name for name in named if named.count(name) > 1]:
+            raise Broken(f"{twice[0]} is in its layers twice")
+    if callable(offered["no_weight_decay"]):
+        for pattern in offered["no_weight_decay"]():
+            if not any(fnmatchcase(name, pattern) for name in parameters):
+                raise Broken(f"no_weight_decay names {pattern}, and it has no such parameter")
+
+
 def it_works_with_decoders(subject: Subject) -> None:
     """Networks of it and several of the installed decoders run, and train it."""
     strides = tuple(subject.built(3).strides)
@@ -155,6 +177,7 @@ RULES = (
     networks.GRADIENTS,
     Rule(it_dilates, "DeepLab's decoders dilate, and a changed weight is a lost pretrained one"),
     Rule(normalization_is_of_values_up_to_one, "images are divided by 255 before it is applied"),
+    Rule(layers_name_what_it_has, "a layer that is not there would train at another rate than was meant"),
     Rule(it_works_with_decoders, "a recipe may name any encoder with any decoder", slow=True),
     *networks.RULES,
 )

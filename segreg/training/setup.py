@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from segreg.errors import SegregError, listed
+from segreg.errors import SegregError
 from segreg.models.segmenter import predict_logits
 from segreg.runtime.device import Precision, prepare_device
+from segreg.training.groups import build_optimizer
 from segreg.training.loss import Objective
 from segreg.training.timing import Stopwatch
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from segreg.config.sections import Train
-    from segreg.models.segmenter import Segmenter
     from segreg.registry.protocols import Schedule
 
 
@@ -37,6 +37,7 @@ class Setup:
         precision: in which precision.
         seed: seed of dropout and everything else that is random in training.
         predict: returns the logits of a batch of images that are validated; None: as the images are.
+        exclude_from_weight_decay: the recipe's setting of the optimizer.
     """
 
     objective: Objective
@@ -47,6 +48,17 @@ class Setup:
     precision: Precision
     seed: int = 0
     predict: Callable[[Objective, Tensor], Tensor] | None = None
+    exclude_from_weight_decay: bool | None = None
+
+    def optimizer(self) -> Optimizer:
+        """Return the optimizer over the network's parameters as they are now, each group with its rate.
+
+        Raises:
+            SegregError: as for `segreg.training.groups.build_optimizer`.
+        """
+        return build_optimizer(
+            self.objective.model, self.settings, self.build_optimizer, exclude=self.exclude_from_weight_decay
+        )
 
 
 @dataclass
@@ -93,15 +105,14 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
     """Move the network to the device and build what trains it, in the order in which each needs the other.
 
     Raises:
-        SegregError: `lr_factors` names a component that has nothing to train, or nothing trains at all.
+        SegregError: as for `Setup.optimizer`.
     """
     objective, settings, device = setup.objective, setup.settings, setup.device
     prepare_device(device)
     objective.to(device)
     if settings.channels_last:
         objective.model.to(memory_format=torch.channels_last)
-    optimizer = setup.build_optimizer(parameter_groups(objective.model, settings.lr_factors))
-    scale_rates(optimizer, settings.lr_factors)
+    optimizer = setup.optimizer()
     encoder = objective.model.parts()["encoder"]
 
     def plainly(own: Objective, images: Tensor) -> Tensor:
@@ -123,40 +134,6 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
         predict=setup.predict or plainly,
         seed=setup.seed,
     )
-
-
-def parameter_groups(model: Segmenter, lr_factors: Mapping[Any, float]) -> list[dict[str, Any]]:
-    """Return the trainable parameters by component of the network, each parameter once.
-
-    Raises:
-        SegregError: `lr_factors` names a component that the network does not have or that has nothing to train.
-    """
-    groups: list[dict[str, Any]] = []
-    seen: set[int] = set()
-    for name, component in (*model.parts().items(), ("other", model)):
-        parameters = [p for p in component.parameters() if p.requires_grad and id(p) not in seen]
-        seen.update(id(p) for p in parameters)
-        if parameters:
-            groups.append({"params": parameters, "name": name})
-    names = [group["name"] for group in groups]
-    if unknown := [name for name in lr_factors if name not in names]:
-        raise SegregError(
-            f"train.lr_factors: this network has no component {listed(unknown, last='or')} to train",
-            hint=f"there is {listed(names)}",
-        )
-    if not groups:
-        raise SegregError("the network has no parameter to train")
-    return groups
-
-
-def scale_rates(optimizer: Optimizer, lr_factors: Mapping[Any, float]) -> None:
-    """Multiply every component's learning rate by its factor."""
-    for index, group in enumerate(optimizer.param_groups):
-        # An optimizer that makes groups of its own may drop the names.
-        if "name" not in group and lr_factors:
-            raise SegregError(f"{type(optimizer).__name__} regroups the parameters; it can't be used with lr_factors")
-        group.setdefault("name", str(index))
-        group["lr"] = group["lr"] * lr_factors.get(group["name"], 1.0)
 
 
 class ModelEma:

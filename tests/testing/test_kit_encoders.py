@@ -27,6 +27,9 @@ class Fine(nn.Module):
         fine = self.first(image).relu()
         return [fine, self.second(fine)]
 
+    def layers(self):
+        return [["first"], ["second"]]
+
 
 class NoStrides(Fine):
     def __init__(self, in_channels):
@@ -101,6 +104,16 @@ class OtherWeights(Dilated):
 
 class OfBytes(Fine):
     normalization = ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4))
+
+
+class WrongLayers(Fine):
+    def layers(self):
+        return [["first"], ["second", "third"]]
+
+
+class NoSuchToken(Fine):
+    def no_weight_decay(self):
+        return ["*.bias", "token"]
 
 
 class DropsAlways(Fine):
@@ -209,6 +222,12 @@ BROKEN = [
         "normalization_is_of_values_up_to_one",
         "its normalization ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)) is not of values in [0, 1]",
     ),
+    (
+        WrongLayers,
+        "layers_name_what_it_has",
+        "its layers are [['first'], ['second', 'third']], and it has no parameter in third",
+    ),
+    (NoSuchToken, "layers_name_what_it_has", "no_weight_decay names token, and it has no such parameter"),
     (DropsAlways, "evaluation_repeats", "in evaluation mode the same input gives something else the second time"),
     (OfNumPy, "the_seed_decides", 'one seed of torch\'s builds other weights the second time: "second.weight"'),
     (

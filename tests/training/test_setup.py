@@ -4,9 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from segreg.errors import SegregError
-from segreg.training.setup import ModelEma, parameter_groups, scale_rates, set_batch_norm_momentum
-from tiny_training import TinyNet
+from segreg.training.setup import ModelEma, set_batch_norm_momentum
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.7, 0.9999])
@@ -30,36 +28,6 @@ def test_the_average_follows_its_formula(decay):
         torch.testing.assert_close(tensor.double(), expected[name], rtol=1e-4, atol=1e-5)
     assert not any(p.requires_grad for p in average.network.parameters())
     assert not average.network.training
-
-
-def test_every_parameter_is_in_one_group():
-    network = TinyNet(auxiliary=True)
-    network.head.weight = network.auxiliary.weight  # shared between two components
-    network.extra = nn.Parameter(torch.zeros(2))
-    network.encoder[0].bias.requires_grad_(False)
-    groups = parameter_groups(network, {"head": 2.0})
-    assert [group["name"] for group in groups] == ["encoder", "decoder", "head", "auxiliary", "other"]
-    listed = [id(p) for group in groups for p in group["params"]]
-    assert len(listed) == len(set(listed))
-    assert set(listed) == {id(p) for p in network.parameters() if p.requires_grad}
-    assert groups[-1]["params"][0] is network.extra
-    optimizer = torch.optim.SGD(groups, lr=0.5)
-    scale_rates(optimizer, {"head": 2.0})
-    assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.5, 1.0, 0.5, 0.5]
-
-
-def test_an_optimizer_that_drops_the_names_can_not_have_factors():
-    optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.5)
-    scale_rates(optimizer, {})
-    assert optimizer.param_groups[0]["name"] == "0"
-    with pytest.raises(SegregError, match="SGD regroups the parameters"):
-        scale_rates(torch.optim.SGD([torch.zeros(1)], lr=0.5), {"encoder": 0.1})
-
-
-def test_a_network_without_parameters_is_refused():
-    network = TinyNet().requires_grad_(False)
-    with pytest.raises(SegregError, match="no parameter to train"):
-        parameter_groups(network, {})
 
 
 def test_the_momentum_of_batch_norm_is_set_everywhere_or_nowhere():

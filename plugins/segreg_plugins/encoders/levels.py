@@ -122,3 +122,29 @@ def measured(
         stride = named_stride if named_stride and abs(ratio / named_stride - 1) < 0.3 else round(ratio)
         levels.append(Level(index, depth, stride, last))
     return levels
+
+
+def by_level(network: nn.Module, channels: int, size: tuple[int, int]) -> list[list[str]]:
+    """Return for each map of a network, in their order, the modules whose parameters it is the first to depend on.
+
+    Found on the meta device, by which parameters a map has a gradient for.
+    """
+    parameters = {
+        name: torch.empty_like(parameter, device="meta", requires_grad=True)
+        for name, parameter in network.named_parameters()
+    }
+    buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in network.named_buffers()}
+    image = torch.empty(2, channels, *size, device="meta")
+    with torch.enable_grad():
+        maps = functional_call(network, {**parameters, **buffers}, (image,))
+        layers: list[list[str]] = []
+        for level in maps:
+            modules: list[str] = []
+            if level.requires_grad:
+                found = torch.autograd.grad(
+                    level.sum(), list(parameters.values()), allow_unused=True, retain_graph=True
+                )
+                used = [name for name, gradient in zip(parameters, found, strict=True) if gradient is not None]
+                modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in used))
+            layers.append([name for name in modules if not any(name in layer for layer in layers)])
+    return layers

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from segreg.errors import SegregError, listed
 from segreg_plugins.batch_norm import with_single_values
-from segreg_plugins.encoders.levels import measured
+from segreg_plugins.encoders.levels import by_level, measured
 from segreg_plugins.encoders.normalization import Statistics, per_channel, smp_statistics
 from segreg_plugins.pretrained import Fallback, HubFile, obtain, read
 
@@ -45,6 +45,11 @@ class SmpEncoder(nn.Module):
     def forward(self, image: Tensor) -> list[Tensor]:
         features = self.network(image)
         return [features[index] for index in self.kept]
+
+    def layers(self) -> list[list[str]]:
+        """Return SMP's stages: what each level is the first to need."""
+        stages = by_level(self.network, self.in_channels, _SIZE)
+        return [[f"network.{name}" for name in stages[index]] for index in self.kept]
 
     def dilate(self, output_stride: int) -> bool:
         """Trades the strides beyond `output_stride` for dilation, as SMP's `make_dilated` does.

@@ -10,7 +10,7 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, group_parameters
 from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
@@ -109,6 +109,48 @@ class TimmEncoder(nn.Module):
         features = self.network(image)
         maps = [features[level.index] for level in self.levels]
         return [_whole(_channels_first(x, level), level, image) for x, level in zip(maps, self.levels, strict=True)]
+
+    def layers(self) -> list[list[str]]:
+        """Return the layers of timm's `group_matcher` but the last, the classifier's; none where a model has no such.
+
+        What of a model is in the classifier's layer, such as a last norm, is in none of these.
+        """
+        whole, names = self._whole()
+        if not callable(getattr(whole, "group_matcher", None)):
+            return []
+        numbers: dict[str, int] = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+        layers: list[dict[str, None]] = [{} for _ in range(max(numbers.values()))]
+        for name, number in numbers.items():
+            if name in names and number < len(layers):
+                # The module, so that what is put beside its weights belongs to the layer; the model's own by its name.
+                layers[number][names[name].rpartition(".")[0] if "." in name else names[name]] = None
+        return [list(layer) for layer in layers]
+
+    def no_weight_decay(self) -> list[str]:
+        """Return the parameters that timm's model wants no weight decay for."""
+        whole, names = self._whole()
+        return [names[name] for name in getattr(whole, "no_weight_decay", set)() if name in names]
+
+    def _whole(self) -> tuple[nn.Module, dict[str, str]]:
+        """Return timm's model with a classifier, without values, and how those of its parameters are named here.
+
+        `features_only` puts a model into a wrapper, or takes its modules out of it and joins the first two words of
+        their names.
+        """
+        arguments = {name: value for name, value in self.arguments.items() if name != "out_indices"}
+        with torch.device("meta"):
+            whole = timm.create_model(self.member, pretrained=False, **{**arguments, "num_classes": 2})
+        modules = {name for name, _ in self.network.named_modules()}
+        parameters = {name for name, _ in self.network.named_parameters()}
+        names = {}
+        for name, _ in whole.named_parameters():
+            module, dot, leaf = name.rpartition(".")
+            for renamed in (f"model.{module}", f"body.{module}", module, module.replace(".", "_", 1)):
+                here = f"{renamed}{dot}{leaf}" if module else f"{renamed}{leaf}"
+                if here in parameters or (module and renamed in modules):
+                    names[name] = f"network.{here}"
+                    break
+        return whole, names
 
     def dilate(self, output_stride: int) -> bool:
         """Rebuild the model with timm's own `output_stride` around the same parameters, where it knows one."""

@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from segreg_plugins.encoders.levels import measured
+from segreg_plugins.encoders.levels import by_level, measured
 from segreg_plugins.encoders.normalization import IMAGENET, per_channel
 from segreg_plugins.encoders.torchvision_trunks import trunk
 from segreg_plugins.pretrained import Fallback, WebFile, loading, obtain, read
@@ -67,6 +67,14 @@ class TorchvisionEncoder(nn.Module):
             if step in self.kept:
                 levels.append(x.permute(0, 3, 1, 2) if self.channels_last else x)
         return levels
+
+    def layers(self) -> list[list[str]]:
+        """Return torchvision's stages: what each level is the first to need."""
+        return by_level(self, self.in_channels, _SIZE)
+
+    def no_weight_decay(self) -> list[str]:
+        """Return the tables of positions (Swin)."""
+        return [name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")]
 
     def dilate(self, output_stride: int) -> bool:
         """Set strides and dilations to those that torchvision itself builds, where it knows how.

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
+_DECOUPLING = {
+    "Adafactor", "AdafactorBigVision", "AdamWLegacy", "LaProp", "Lion", "Mars", "Muon", "NAdamW", "SGDW",
+}  # fmt: skip
+"""Classes that always keep weight decay out of the gradient; others mark it in their groups where they do."""
+
+
 @dataclass(frozen=True)
 class Listed:
     """What timm's table says of one optimizer."""
@@ -39,7 +45,9 @@ def build(member: str, parameter_groups: Groups, **settings: Any) -> Optimizer:
     if member.startswith("kron") and find_spec("opt_einsum") is None:
         raise SegregError(f"optimizer timm/{member} needs the package opt_einsum", hint="pip install opt_einsum")
     given = {name: value for name, value in settings.items() if value is not None}
-    optimizer: Optimizer = create_optimizer_v2(list(parameter_groups), opt=member, **given)
+    optimizer: Any = create_optimizer_v2(list(parameter_groups), opt=member, **given)
+    if type(optimizer).__name__ in _DECOUPLING:
+        optimizer.decouples_weight_decay = True
     return optimizer
 
 

@@ -95,6 +95,7 @@ class Network:
             settings=self.recipe.train,
             device=self.device,
             precision=self.precision,
+            exclude_from_weight_decay=self.recipe.optimizer.beside.exclude_from_weight_decay,
         )
         training = prepare(setup, steps_per_epoch=_STEPS_PER_EPOCH)
         for group in training.optimizer.param_groups:
