@@ -149,6 +149,12 @@ def plainly_fits(hint: Any, value: Any) -> bool:
     return isinstance(value, Path) if hint is Path else hint in (bool, int, str) and type(value) is hint
 
 
+def nested(hint: Any) -> Any:
+    """Return the dataclass of settings that a hint is, or is beside None; None for other hints."""
+    hints = (hint, *get_args(hint)) if get_origin(hint) is not Annotated else ()
+    return next((each for each in hints if isinstance(each, type) and is_dataclass(each)), None)
+
+
 def check_default(setting: Setting) -> None:
     """Check that a setting's default is a value that a recipe could write.
 
@@ -235,6 +241,8 @@ def format_type(hint: Any) -> str:
         return "anything"
     if hint in _PLAIN:
         return _PLAIN[hint]
+    if isinstance(hint, type) and is_dataclass(hint):
+        return f"settings ({', '.join(field.name for field in fields(hint))})"
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return format_type(arguments[0]) + _format_limits(arguments[1:])

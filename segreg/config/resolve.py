@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.config.recipe import KeyPath, Overrides, Recipe, read_recipe, to_yaml
-from segreg.config.sections import BESIDE, Crop, Evaluate, Input, Ramp, Split, Train
+from segreg.config.sections import BESIDE, Crop, EncoderTraining, Evaluate, Input, Ramp, Split, Train
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Part, Registry, load_registry
-from segreg.settings import Setting, check_value, format_type, format_value, plain, settings_of
+from segreg.settings import Setting, check_value, format_type, format_value, nested, plain, settings_of
 
 if TYPE_CHECKING:
     from segreg.runtime.device import PrecisionName
@@ -414,11 +414,15 @@ class _Check:
                 hint = "\n".join(filter(None, (did_you_mean(str(key), known), accepted))) + defined
                 self.wrong(f'{title} has no setting "{key}"', (*path, key), hint, at_key=True)
                 continue
+            if (section := nested(known[key].hint)) and isinstance(value, Mapping):
+                checked[key] = section(**self.settings(f'"{key}"', settings_of(section), value, (*path, key)))
+                continue
             try:
                 checked[key] = check_value(known[key].hint, value)
             except ValueError as error:
                 meaning = f"{key}: {known[key].meaning}" if known[key].meaning else ""
-                self.wrong(f'"{key}" of {title} {error}', (*path, key), (meaning + defined).strip())
+                own = part is None or key in part.settings
+                self.wrong(f'"{key}" of {title} {error}', (*path, key), (meaning + defined * own).strip())
         for name, setting in known.items():
             if setting.required and name not in given:
                 words = format_type(setting.hint)
@@ -449,8 +453,28 @@ class _Check:
         self.crops(size, found["crop"], found["evaluate"])
         if (optimizer := found["optimizer"]) is not None:
             self.weight_decay(optimizer)
+        if found["encoder"] is not None and train is not None:
+            self.trained(found["encoder"].beside, train)
         if size is not None:
             self.values(size)
+
+    def trained(self, chosen: EncoderTraining, train: Train) -> None:
+        """Check which weights of the encoder are trained."""
+        if chosen.lora is not None and chosen.trainable == "all":
+            hint = "leave it out; `norms` are trained beside lora"
+            self.wrong('"trainable: all" does not go with "lora", which keeps weights as they are',
+                       ("encoder", "trainable"), hint)  # fmt: skip
+        if chosen.lora is not None and not chosen.lora.targets:
+            self.wrong('"targets" of "lora" names none', ("encoder", "lora", "targets"), "[qkv, proj] is attention")
+        if chosen.freeze_layers and (chosen.lora is not None or chosen.trainable in ("norms", "none")):
+            other = "lora" if chosen.lora is not None else "trainable"
+            self.wrong(f'"freeze_layers" and "{other}" of the encoder do not go together',
+                       ("encoder", "freeze_layers"), "leave one of them out")  # fmt: skip
+        if chosen.trainable == "none" and chosen.lora is None:
+            for name in ("freeze_encoder_epochs", "layer_decay"):
+                if getattr(train, name):
+                    hint = "leave it out, or train something of the encoder"
+                    self.wrong(f'"{name}" says nothing where encoder.trainable is none', ("train", name), hint)
 
     def weight_decay(self, optimizer: Choice) -> None:
         """Check what weight decay leaves alone: nothing where there is none."""

@@ -13,7 +13,7 @@ from segreg.errors import SegregError
 from segreg.registry.entry import Entry
 from segreg.registry.protocols import KINDS
 from segreg.registry.registry import Part, Registry
-from segreg.settings import Setting, json_schema, plain, settings_of
+from segreg.settings import Setting, json_schema, nested, plain, settings_of
 
 
 def recipe_schema(registry: Registry) -> dict[str, Any]:
@@ -119,7 +119,10 @@ def _mapping(kind: str, names: list[str], settings: Mapping[str, Setting], summa
 def _object(settings: Mapping[str, Setting]) -> dict[str, Any]:
     properties = {}
     for setting in settings.values():
-        shape = dict(json_schema(setting.hint))
+        section = nested(setting.hint)
+        shape: dict[str, Any] = dict(json_schema(setting.hint)) if section is None else {}
+        if section is not None:
+            shape["anyOf"] = [_object(settings_of(section)), {"type": "null"}]
         if setting.meaning:
             shape["description"] = setting.meaning
         if not setting.required:

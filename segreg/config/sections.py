@@ -247,6 +247,38 @@ class Evaluate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    """A low-rank change of an encoder's weights (LoRA, arXiv:2106.09685).
+
+    Args:
+        rank: of the change of each layer's weights.
+        alpha: over `rank`, the factor of the change.
+        targets: names of linear layers and convolutions of 1x1 whose weights are changed, as they end: of timm's
+            attention `qkv` and `proj`, of its feed-forward layers `fc1` and `fc2`.
+    """
+
+    rank: Channels = 8
+    alpha: PositiveFloat = 16.0
+    targets: tuple[str, ...] = ("qkv", "proj")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderTraining:
+    """Which weights of the encoder are trained.
+
+    Args:
+        trainable: `all` weights, those of its `norms`, or `none`; null is `all`, and `none` beside `lora`.
+        freeze_layers: how many of the encoder's layers stay as they are, from the image on; of a ViT the embeddings are
+            the first, then comes each block.
+        lora: trains a low-rank change of weights that stay as they are; null trains the weights.
+    """
+
+    trainable: Literal["all", "norms", "none"] | None = None
+    freeze_layers: CountOrNone = 0
+    lora: Lora | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightDecay:
     """What weight decay leaves alone.
 
@@ -259,5 +291,5 @@ class WeightDecay:
     exclude_from_weight_decay: bool | None = None
 
 
-BESIDE = {"optimizer": WeightDecay}
+BESIDE = {"encoder": EncoderTraining, "optimizer": WeightDecay}
 """By the kind of part: what stands beside its name and its own settings, the names that `Kind.reserved` has."""

@@ -99,6 +99,7 @@ def build_model(recipe: NetworkRecipe, task: Task, encoder: Encoder | None = Non
         SegregError: a part can't be built, does not keep its contract, or does not go with the other.
     """
     from segreg.models.segmenter import Segmenter
+    from segreg.models.trained import choose_trained
     from segreg.models.verify import verify
 
     encoder = build_encoder(recipe) if encoder is None else encoder
@@ -106,6 +107,14 @@ def build_model(recipe: NetworkRecipe, task: Task, encoder: Encoder | None = Non
     auxiliary = None if recipe.auxiliary is None else _decoder(recipe.auxiliary, encoder)
     try:
         model = Segmenter(encoder, decoder, task, auxiliary=auxiliary, auxiliary_weight=recipe.auxiliary_weight)
+    except SegregError as error:
+        raise _of_its_part(error, recipe) from error
+    try:
+        # After the decoders, which may have dilated the encoder.
+        choose_trained(encoder, recipe.encoder.beside)
+    except SegregError as error:
+        raise error.at(recipe.encoder.place) from error
+    try:
         verify(model, image_size=recipe.input.size, in_channels=recipe.input.channels)
     except SegregError as error:
         raise _of_its_part(error, recipe) from error

@@ -14,18 +14,18 @@ def layers_of(encoder: Encoder, setting: str) -> tuple[dict[str, int], int]:
     the last one.
 
     Args:
-        encoder: offers `layers`.
+        encoder: offers `layer_groups`.
         setting: what asks for them, for the message.
 
     Raises:
         SegregError: the encoder does not say what its layers are.
     """
-    offered = getattr(encoder, "layers", None)
+    offered = getattr(encoder, "layer_groups", None)
     layers = offered() if callable(offered) else []
     if not layers:
         raise SegregError(
             f"{setting} needs an encoder that knows its layers, and {type(encoder).__name__} does not",
-            hint="nearly all of timm, torchvision and SMP do; a plugin's has a method layers() "
+            hint="nearly all of timm, torchvision and SMP do; a plugin's has a method layer_groups() "
             f"(docs/plugins/contracts.md); it is defined at {where_made(encoder)}",
         )
     number = {name: index for index, names in enumerate(layers) for name in names}

@@ -265,8 +265,12 @@ def describe(model: Segmenter) -> dict[str, Any]:
     decoders: dict[str, Any] = {"decoder": model.decoder}
     if model.auxiliary is not None:
         decoders["auxiliary"] = model.auxiliary
+    parameters["total"] = sum(parameters.values())
+    trained = sum(p.numel() for part in model.parts().values() for p in part.parameters() if p.requires_grad)
+    if trained < parameters["total"]:
+        parameters["trained"] = trained
     facts: dict[str, Any] = {
-        "parameters": {**parameters, "total": sum(parameters.values())},
+        "parameters": parameters,
         "classes": model.classes,
         "size_divisor": model.size_divisor,
         "encoder": {

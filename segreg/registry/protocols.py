@@ -36,7 +36,12 @@ class Kind:
 KINDS: dict[str, Kind] = {
     kind.name: kind
     for kind in (
-        Kind("encoder", ("in_channels",), "an nn.Module that is a segreg.Encoder"),
+        Kind(
+            "encoder",
+            ("in_channels",),
+            "an nn.Module that is a segreg.Encoder",
+            frozenset({"name", "trainable", "freeze_layers", "lora"}),
+        ),
         Kind("decoder", ("encoder",), "an nn.Module that is a segreg.Decoder", frozenset({"name", "weight"})),
         Kind("loss", ("task",), "a function (logits, target) -> scalar", frozenset({"name", "weight"})),
         Kind("dataset", (), "a segreg.Dataset"),
@@ -72,7 +77,7 @@ class Encoder(Protocol):
     * `size_divisor -> int`, an attribute: image sides must be multiples of it; the model pads for it and crops after.
     * `image_size -> tuple[int, int] | None`, an attribute: the one height and width that it takes, None for any. The
       model pads smaller images to it; larger ones are the encoder's to refuse.
-    * `layers() -> Sequence[Sequence[str]]`: names of its modules and parameters, layer by layer from the image on; of
+    * `layer_groups() -> Sequence[Sequence[str]]`: names of its modules and parameters, by layer from the image on; of
       nested ones the innermost counts, and what is in none lies beyond the last.
     * `no_weight_decay() -> Sequence[str]`: names, or patterns of names, of parameters that are best left without weight
       decay, besides biases and norms.

@@ -35,6 +35,8 @@ class RunDirectory:
         """The weights of the best epoch."""
         self.last = path / "last.safetensors"
         """The weights of the last epoch."""
+        self.adapter = path / "adapter.safetensors"
+        """Those of the best weights that are trained, where others of the encoder are not."""
         self.results = path / "results.json"
         """The final metrics with their definitions."""
         self.warnings = path / "warnings.log"

@@ -186,7 +186,20 @@ def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:
     ]
     if recipe.auxiliary:
         lines.append(f"auxiliary  {recipe.auxiliary.part.name}, weight {recipe.auxiliary_weight:g}")
+    if "trained" in sizes:
+        lines.append(f"trained    {sizes['trained']} of {counted(model['parameters']['total'])}{_how(recipe)}")
     return lines
+
+
+def _how(recipe: Resolved) -> str:
+    """Return what of the encoder is trained."""
+    chosen = recipe.encoder.beside
+    if chosen.lora is not None:
+        words = f"; of the encoder LoRA of rank {chosen.lora.rank} at {', '.join(chosen.lora.targets)}"
+        return words + (" and norms" if chosen.trainable == "norms" else "")
+    if chosen.freeze_layers:
+        return f"; the first {chosen.freeze_layers} layers of the encoder stay as they are"
+    return f"; of the encoder {chosen.trainable}"
 
 
 def group_lines(groups: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -24,6 +24,7 @@ from segreg.evaluation.evaluator import Evaluator
 from segreg.evaluation.scores import Scores, of_probabilities
 from segreg.inference.predictor import Predictor
 from segreg.models import build
+from segreg.models.lora import merge_lora
 from segreg.registry.protocols import Calibration, Exporter
 from segreg.registry.registry import load_registry
 from segreg.runs.assembly import prepare_images
@@ -184,7 +185,7 @@ def _as_tiles(run: Run, request: ExportRequest) -> Run:
 def _traced(run: Run, request: ExportRequest) -> Traced:
     section = run.input
     crops = section.resize == "crop"
-    model = run.model(request.weights)
+    model = merge_lora(run.model(request.weights))
     graph = ExportGraph(
         model, run.normalize, run.task, run.network.evaluate.threshold,
         labels=request.labels, half=request.precision == "float16",

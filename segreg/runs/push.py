@@ -89,6 +89,8 @@ def pack(
         raise SegregError(f"{folder} is not empty", hint="name another folder with --out")
     source, left_out = run.directory.path, []
     recipe, paths = without_paths(run.written.values)
+    if isinstance(recipe.get("encoder"), dict):
+        recipe["encoder"].pop("lora", None)  # it is merged into the weights
     left_out += [f"resolved.yaml: {place}: a path of this machine" for place in paths]
     target = dataclasses.replace(run, directory=type(run.directory)(folder), overrides=())
     text = to_yaml(recipe)
@@ -121,11 +123,12 @@ def pack(
 
 
 def _write_weights(source: Path, file: Path, recipe: str) -> None:
-    """Write the weights with the published recipe in their notes, instead of the one with the machine's paths."""
+    """Write the weights, LoRA merged, with the published recipe in their notes, without the machine's paths."""
+    from segreg.models.lora import merged
     from segreg.training.checkpoint import read_weights, save_weights
 
     tensors, notes = read_weights(source)
-    save_weights(tensors, file, notes={**without_paths_inside(notes), "recipe": recipe} if notes else {})
+    save_weights(merged(tensors), file, notes={**without_paths_inside(notes), "recipe": recipe} if notes else {})
 
 
 def _write_records(run: Run, target: Run, left_out: list[str]) -> None:

@@ -98,20 +98,22 @@ def normalization_is_of_values_up_to_one(subject: Subject) -> None:
 
 
 def layers_name_what_it_has(subject: Subject) -> None:
-    """`layers` and `no_weight_decay` name modules and parameters that it has, in a list for each layer."""
+    """`layer_groups` and `no_weight_decay` name modules and parameters that it has, in a list for each layer."""
     encoder = subject.built(3)
-    offered = {name: getattr(encoder, name, None) for name in ("layers", "no_weight_decay")}
+    offered = {name: getattr(encoder, name, None) for name in ("layer_groups", "no_weight_decay")}
     if not any(map(callable, offered.values())):
-        raise NotChecked("it offers neither layers nor no_weight_decay")
+        raise NotChecked("it offers neither layer_groups nor no_weight_decay")
     parameters = [name for name, _ in encoder.named_parameters()]
-    if callable(offered["layers"]):
-        layers = [list(names) for names in offered["layers"]() if not isinstance(names, str)]
+    if callable(offered["layer_groups"]):
+        layers = [list(names) for names in offered["layer_groups"]() if not isinstance(names, str)]
         named = [name for names in layers for name in names]
         strange = [name for name in named if not any(f"{p}.".startswith(f"{name}.") for p in parameters)]
         if strange or not named:
-            raise Broken(f"its layers are {layers!r}, and it has no parameter in {strange[0] if strange else 'them'}")
+            raise Broken(
+                f"its layer groups are {layers!r}, and it has no parameter in {strange[0] if strange else 'them'}"
+            )
         if twice := [name for name in named if named.count(name) > 1]:
-            raise Broken(f"{twice[0]} is in its layers twice")
+            raise Broken(f"{twice[0]} is in its layer groups twice")
     if callable(offered["no_weight_decay"]):
         for pattern in offered["no_weight_decay"]():
             if not any(fnmatchcase(name, pattern) for name in parameters):

@@ -35,6 +35,9 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 """The weights of the last finished epoch."""
 
+ADAPTER = "adapter.safetensors"
+"""Those of the best weights that are trained, where others of the encoder are not."""
+
 FORMAT = 1
 
 RECIPE, TASK, NORMALIZE, SIZE_DIVISOR = "recipe", "task", "normalize", "size_divisor"

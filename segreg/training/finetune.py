@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from segreg.errors import SegregError, listed
+from segreg.models.lora import merged, plain_name
+from segreg.models.trained import BASE, digest_of_frozen, trained_tensors
 from segreg.runtime.hub import SMP_WEIGHTS, local_path
 from segreg.training.checkpoint import BEST, LAST, read_weights
 
@@ -75,7 +77,13 @@ def start_from(model: Segmenter, source: Path | str, component: Literal["model",
     """
     file = _weights_file(local_path(source))
     given, notes = read_weights(file)
-    own = model.state_dict()
+    state = model.state_dict()
+    _refuse_other_base(file, notes, given, model)
+    if not _has_changes_of(given, state):
+        given = merged(given)
+    # What LoRA is put around is called as without it, unless the file has the same.
+    names = {(key if key in given else plain_name(key, state)): key for key in state}
+    own = {name: state[key] for name, key in names.items()}
     chosen = ("encoder",) if component == "encoder" else tuple(_COMPONENTS)
     loaded: dict[str, list[str]] = {}
     values: dict[str, Tensor] = {}
@@ -85,7 +93,9 @@ def start_from(model: Segmenter, source: Path | str, component: Literal["model",
     order = _order_of_classes(notes, task, remarks)
     for name in chosen:
         mine = [key for key in own if key.startswith(f"{name}.")]
-        pairs = _pairs(own, mine, {key: value for key, value in given.items() if key not in used})
+        left = {key: value for key, value in given.items() if key not in used}
+        # A file of trained weights has few of a component's names, and those are the network's.
+        pairs = {key: key for key in mine if key in left} if given.keys() <= own.keys() else _pairs(own, mine, left)
         loaded[name] = []
         if name in _HEADS and order is None:
             continue
@@ -114,8 +124,36 @@ def start_from(model: Segmenter, source: Path | str, component: Literal["model",
     )
     if not any(value.ndim > 1 for value in values.values()):  # a BatchNorm of the right width is not a match
         raise SegregError(f"train.start_from: nothing in {file} fits the {component}", hint=str(start))
-    model.load_state_dict(values, strict=False)
+    model.load_state_dict({names[key]: value for key, value in values.items()}, strict=False)
     return start
+
+
+def _has_changes_of(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+    """Whether what a file has beside its weights by LoRA is what the network has, in names and shapes."""
+    changes = [{name: t.shape for name, t in each.items() if ".lora_" in name} for each in (given, own)]
+    return changes[0] == changes[1]
+
+
+def _refuse_other_base(file: Path, notes: Mapping[str, str], given: Mapping[str, Tensor], model: Segmenter) -> None:
+    """Refuse trained weights alone where the network has other frozen ones than those that they were trained beside.
+
+    Raises:
+        SegregError: the digest in the file's notes is of others.
+    """
+    if BASE not in notes:
+        return
+    trained = trained_tensors(model)
+    if (
+        given.keys() != set(trained)
+        or not _has_changes_of(given, model.state_dict())
+        or (notes[BASE] != digest_of_frozen(model, trained))
+    ):
+        raise SegregError(
+            f"train.start_from: what {file} has was trained beside other weights than this network has, or in another "
+            "way",
+            hint="give the encoder the settings of that run, `weights` and `lora` too; or name the run, whose weights "
+            "are complete",
+        )
 
 
 _COMPONENTS = ("encoder", "decoder", "auxiliary", "head", "auxiliary_head")

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError
+from segreg.models.trained import BASE
 from segreg.runtime.distributed import is_main
 from segreg.training import history
 from segreg.training.checkpoint import (
+    ADAPTER,
     BEST,
     LAST,
     STATE,
@@ -36,11 +38,15 @@ class Output:
     Attributes:
         run_dir: an existing folder for the checkpoints and the history.
         notes: what the headers of the weights files say about the network.
+        trained: names of the tensors that are trained, where not all of the network are.
+        base: identifies the other ones.
         observe: called with every epoch's number and values once they are on disk; on a GPU that is an epoch later.
     """
 
     run_dir: Path
     notes: Mapping[str, str] = field(default_factory=dict)
+    trained: tuple[str, ...] = ()
+    base: str = ""
     observe: Callable[[int, Mapping[str, float]], None] | None = None
 
 
@@ -139,6 +145,9 @@ def publish(state: State, output: Output, monitor: Monitor) -> None:
     save_weights(weights, output.run_dir / LAST, notes=notes)
     if state.best_epoch == state.epoch:
         copy_weights(output.run_dir / LAST, output.run_dir / BEST)
+    if output.trained and state.best_epoch in (0, state.epoch):
+        trained = {name: weights[name] for name in output.trained}
+        save_weights(trained, output.run_dir / ADAPTER, notes={**notes, BASE: output.base})
 
 
 class AsyncCheckpointer:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed
 from segreg.evaluation.scores import compute, compute_over_processes, disable_sync
+from segreg.models.trained import settle_frozen
 from segreg.runtime import distributed
 from segreg.runtime.device import available_mib, out_of_memory, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main, is_main
@@ -464,11 +465,10 @@ def to_device(batch: Batch, training: Training) -> tuple[Tensor, Tensor]:
 
 
 def freeze_encoder(training: Training, *, frozen: bool) -> None:
-    """Freeze the encoder's weights and BatchNorm statistics, or let them train."""
+    """Freeze the encoder's weights and BatchNorm statistics, or let those train that the recipe trains."""
     for parameter in training.encoder_parameters:
         parameter.requires_grad_(not frozen)
-    if frozen:
-        training.encoder.eval()
+    settle_frozen(training.encoder)
 
 
 class LossNote:
@@ -609,6 +609,8 @@ def micro_batches_that_fit(training: Training, batch: tuple[Tensor, Tensor]) -> 
     A GPU tries a step; elsewhere the system would rather kill the process than refuse, so the memory is estimated.
     """
     count = 1
+    training.objective.train()
+    settle_frozen(training.encoder)
     while count < len(batch[0]) and not _fits(training, *split(batch, count)[0]):
         count *= 2
     return count
@@ -672,8 +674,11 @@ def discard_gradients(training: Training) -> None:
 
 
 def dry_step(training: Training, images: Tensor, targets: Tensor) -> Mapping[str, Tensor]:
-    """Return the loss terms of a forward pass that changes neither BatchNorm's statistics nor the random state."""
-    objective = training.objective.train()
+    """Return the loss terms of a forward pass that changes neither BatchNorm's statistics nor the random state.
+
+    It computes in the mode in which the network is: training.
+    """
+    objective = training.objective
     buffers = {name: buffer.clone() for name, buffer in objective.named_buffers()}
     devices = [training.device] if training.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices), training.precision.autocast(training.device):

@@ -27,7 +27,7 @@ class Fine(nn.Module):
         fine = self.first(image).relu()
         return [fine, self.second(fine)]
 
-    def layers(self):
+    def layer_groups(self):
         return [["first"], ["second"]]
 
 
@@ -107,7 +107,7 @@ class OfBytes(Fine):
 
 
 class WrongLayers(Fine):
-    def layers(self):
+    def layer_groups(self):
         return [["first"], ["second", "third"]]
 
 
@@ -225,7 +225,7 @@ BROKEN = [
     (
         WrongLayers,
         "layers_name_what_it_has",
-        "its layers are [['first'], ['second', 'third']], and it has no parameter in third",
+        "its layer groups are [['first'], ['second', 'third']], and it has no parameter in third",
     ),
     (NoSuchToken, "layers_name_what_it_has", "no_weight_decay names token, and it has no such parameter"),
     (DropsAlways, "evaluation_repeats", "in evaluation mode the same input gives something else the second time"),

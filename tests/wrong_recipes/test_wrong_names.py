@@ -251,7 +251,7 @@ error: recipe.yaml:15:7: "loss" is missing: it names one loss or several
         """
 error: recipe.yaml:21:3: the optimizer "adam" has no setting "beta"
   did you mean "betas"?
-  it accepts "lr", "betas" and "amsgrad"
+  it accepts "lr", "betas", "amsgrad" and "exclude_from_weight_decay"
   defined at stand_ins.py (segreg-lab 1.0)
 """,
         id="setting of a part misspelled",
@@ -262,7 +262,7 @@ error: recipe.yaml:21:3: the optimizer "adam" has no setting "beta"
         """
 error: recipe.yaml:23:3: the section "train" has no setting "epoch"
   did you mean "epochs"?
-  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "batch_norm_momentum", "workers", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "lr_factors", "validate_on", "monitor", "early_stopping", "time_budget_minutes", "start_from", "start_part" and "keep_state"
+  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "sync_batch_norm", "batch_norm_momentum", "workers", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "layer_decay", "lr_factors", "validate_on", "monitor", "early_stopping", "time_budget_minutes", "start_from", "start_part" and "keep_state"
 """,
         id="setting of a section misspelled",
     ),

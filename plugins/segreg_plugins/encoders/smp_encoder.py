@@ -46,7 +46,7 @@ class SmpEncoder(nn.Module):
         features = self.network(image)
         return [features[index] for index in self.kept]
 
-    def layers(self) -> list[list[str]]:
+    def layer_groups(self) -> list[list[str]]:
         """Return SMP's stages: what each level is the first to need."""
         stages = by_level(self.network, self.in_channels, _SIZE)
         return [[f"network.{name}" for name in stages[index]] for index in self.kept]

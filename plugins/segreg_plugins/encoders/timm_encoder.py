@@ -110,7 +110,7 @@ class TimmEncoder(nn.Module):
         maps = [features[level.index] for level in self.levels]
         return [_whole(_channels_first(x, level), level, image) for x, level in zip(maps, self.levels, strict=True)]
 
-    def layers(self) -> list[list[str]]:
+    def layer_groups(self) -> list[list[str]]:
         """Return the layers of timm's `group_matcher` but the last, the classifier's; none where a model has no such.
 
         What of a model is in the classifier's layer, such as a last norm, is in none of these.

@@ -68,7 +68,7 @@ class TorchvisionEncoder(nn.Module):
                 levels.append(x.permute(0, 3, 1, 2) if self.channels_last else x)
         return levels
 
-    def layers(self) -> list[list[str]]:
+    def layer_groups(self) -> list[list[str]]:
         """Return torchvision's stages: what each level is the first to need."""
         return by_level(self, self.in_channels, _SIZE)
 

@@ -19,7 +19,10 @@ from segreg.runtime.output import printable, write_csv
 Format = Literal["markdown", "latex", "csv"]
 _COSTS = {
     "parameters": ("parameters", "parameters"),
+    "trained_parameters": ("of them trained", "trained parameters"),
     "training_images_per_second": ("trained/s", "training, images/s"),
+    "training_memory_gpu_mib": ("MiB to train", "training memory, MiB"),
+    "training_memory_rss_mib": ("MiB to train", "training memory, MiB"),
     "latency_p50_ms": ("ms per image", "latency, ms"),
     "seconds_to_best_epoch": ("s to the best", "time to best epoch, s"),
 }
@@ -106,9 +109,14 @@ def columns_of(comparison: Comparison) -> list[Column]:
         *(
             _costs(name, [model.costs.get(name) for model in models])
             for name in _COSTS
-            if any(name in model.costs for model in models)
+            if any(name in model.costs and not _is_shown(name, model.costs) for model in models)
         ),
     ]
+
+
+def _is_shown(name: str, costs: Mapping[str, Cost]) -> bool:
+    """Whether a cost is what another column shows: all parameters are trained in most networks."""
+    return name == "trained_parameters" and costs[name].median == costs["parameters"].median
 
 
 def _score(value: Value) -> Number:
@@ -125,7 +133,7 @@ def _costs(name: str, costs: Sequence[Cost | None]) -> Column:
             spread = (cost.low, cost.high) if cost.low != cost.high else (None, None)
             cells.append(Number(cost.median, *spread))
     higher = name in DEFINITIONS and DEFINITIONS[name].higher_is_better
-    form = _counted if name == "parameters" else "{:.3g}".format
+    form = _counted if name.endswith("parameters") else "{:.3g}".format
     return Column(name, *_COSTS[name], cells, form, "higher" if higher else "lower", measured=True)
 
 

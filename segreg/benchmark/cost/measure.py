@@ -48,7 +48,11 @@ def measure_round(
     at("in building the network")
     network = Network.of(recipe, task)
     watch = CpuWatch()
-    values = {"parameters": float(sum(p.numel() for p in network.objective.model.parameters()))}
+    parameters = list(network.objective.model.parameters())
+    values = {
+        "parameters": float(sum(p.numel() for p in parameters)),
+        "trained_parameters": float(sum(p.numel() for p in parameters if p.requires_grad)),
+    }
     if imported is not None and network.device.type == "cpu":
         values["process_memory_rss_mib"] = imported
     at(f"in predicting {_batches(recipe, len(network.images))}")

@@ -52,6 +52,7 @@ DEFINITIONS: Mapping[str, CostDefinition] = MappingProxyType(
         "parameters": CostDefinition(
             "", "the network's parameters, those of an auxiliary decoder included, which only training uses", False
         ),
+        "trained_parameters": CostDefinition("", "those of the parameters that training changes", False),
         "flops": CostDefinition(
             "FLOP",
             "floating-point operations of convolutions and matrix products (attention's too) in one prediction for one "

@@ -1,0 +1,143 @@
+"""LoRA against its formula and against merged weights, and what of an encoder is trained."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from timm.models.beit import Attention
+from torch import nn
+
+from segreg.config.resolve import choose
+from segreg.config.sections import EncoderTraining
+from segreg.config.sections import Lora as Settings
+from segreg.errors import SegregError
+from segreg.models.lora import Lora, add_lora, merge_lora, merged
+from segreg.models.trained import choose_trained, settle_frozen
+
+
+@pytest.fixture
+def vit(builtin):
+    torch.manual_seed(0)
+    return choose("encoder", "timm/test_vit", {}, builtin).build(3)
+
+
+def changed(network, std=0.3):
+    """Return the network with B as after some training, not zero."""
+    for name, parameter in network.named_parameters():
+        if name.endswith("lora_b"):
+            nn.init.normal_(parameter, std=std)
+    return network
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(6, 4), nn.Conv2d(6, 4, 1, stride=2), nn.Conv2d(6, 4, 1, bias=False)])
+def test_a_layer_computes_the_formula_of_the_paper(layer):
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 5, 5) if isinstance(layer, nn.Conv2d) else torch.randn(2, 7, 6)
+    before = layer(x)
+    lora = Lora(layer, rank=3, alpha=6.0)
+    assert torch.equal(lora(x), before)
+    changed(lora)
+    w, a, b = (t.detach().double().flatten(1) for t in (layer.weight, lora.lora_a, lora.lora_b))
+    given = x.double()
+    if isinstance(layer, nn.Conv2d):
+        given = given[:, :, :: layer.stride[0], :: layer.stride[1]].movedim(1, -1)
+    bias = 0 if layer.bias is None else layer.bias.detach().double()
+    expected = torch.einsum("oi,...i->...o", w, given) + bias
+    expected = expected + 6.0 / 3 * torch.einsum("or,ri,...i->...o", b, a, given)
+    found = lora(x).movedim(1, -1) if isinstance(layer, nn.Conv2d) else lora(x)
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-5)
+    lora(x).sum().backward()
+    assert {name for name, p in lora.named_parameters() if p.grad is not None} == {"lora_a", "lora_b"}
+
+
+def test_a_network_that_reads_weights_gets_changed_ones():
+    torch.manual_seed(0)
+    attention = Attention(8, num_heads=2, qkv_bias=True)  # BEiT's never calls its layer qkv
+    x = torch.randn(1, 5, 8)
+    before = attention(x)
+    add_lora(attention, rank=2, alpha=4.0, targets=["qkv"])
+    assert torch.equal(attention(x), before)
+    changed(attention)(x).sum().backward()
+    assert attention.qkv.lora_a.grad.abs().sum() > 0
+    weight = attention.qkv.frozen.weight + 4.0 / 2 * attention.qkv.lora_b @ attention.qkv.lora_a
+    plain = Attention(8, num_heads=2, qkv_bias=True)
+    state = {n.replace(".frozen", ""): t for n, t in attention.state_dict().items() if ".lora_" not in n}
+    plain.load_state_dict({**state, "qkv.weight": weight.detach()})
+    torch.testing.assert_close(attention(x), plain(x))
+    assert not torch.allclose(attention(x), before, atol=1e-3)
+
+
+def test_merged_weights_compute_the_same(vit):
+    plain = copy.deepcopy(vit)
+    choose_trained(vit, EncoderTraining(lora=Settings(rank=4, targets=("qkv", "proj", "mlp.fc1"))))
+    trained = sum(p.numel() for p in vit.parameters() if p.requires_grad)
+    wide = next(m for n, m in plain.named_modules() if n.endswith("blocks.0.attn.qkv")).in_features
+    hidden = next(m for n, m in plain.named_modules() if n.endswith("blocks.0.mlp.fc1")).out_features
+    assert trained == 6 * 4 * ((wide + 3 * wide) + (wide + wide) + (wide + hidden))
+    changed(vit).eval()
+    image = torch.randn(1, 3, 160, 160)
+    with torch.no_grad():
+        before = vit(image)
+        state = merged(vit.state_dict())
+        after = merge_lora(vit)(image)
+        plain.eval().load_state_dict(state)
+        for one, other, unchanged in zip(before, after, plain(image), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+            assert torch.equal(other, unchanged)
+    assert [type(m) for m in vit.modules()] == [type(m) for m in plain.modules()]
+
+
+def test_gradients_in_bf16_are_near_those_in_float32(vit):
+    choose_trained(vit, EncoderTraining(lora=Settings(rank=4)))
+    changed(vit, std=0.02)
+    image, gradients = torch.randn(2, 3, 160, 160), []
+    for enabled in (False, True):
+        vit.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            vit(image)[-1].float().square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in vit.parameters() if p.requires_grad]))
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.99
+
+
+def trains(encoder):
+    return {name for name, p in encoder.named_parameters() if p.requires_grad}
+
+
+def test_what_is_trained(vit, builtin):
+    every = trains(vit)
+    norms = {
+        f"{n}.{leaf}" for n, m in vit.named_modules() if isinstance(m, nn.LayerNorm) for leaf in ("weight", "bias")
+    }
+    two = {n for n in every if ".blocks." not in n or ".blocks.0." in n} - {n for n in every if ".model.norm" in n}
+    low = {f"{n}.lora_{x}" for n, m in vit.named_modules() if n.endswith("qkv") for x in "ab"}
+    for chosen, expected in (
+        (EncoderTraining(), every),
+        (EncoderTraining(trainable="none"), set()),
+        (EncoderTraining(trainable="norms"), norms),
+        (EncoderTraining(freeze_layers=2), every - two),
+        (EncoderTraining(lora=Settings(targets=("qkv",)), trainable="norms"), low | norms),
+    ):
+        encoder = copy.deepcopy(vit)
+        choose_trained(encoder, chosen)
+        assert trains(encoder) == expected, chosen
+    with pytest.raises(SegregError, match=r"freeze_layers: 7, and the encoder has 7 layers"):
+        choose_trained(vit, EncoderTraining(freeze_layers=7))
+    with pytest.raises(
+        SegregError, match=r'called "query"\n.*there are qkv \(6\), proj \(6\), fc1 \(6\) and fc2 \(6\)'
+    ):
+        choose_trained(vit, EncoderTraining(lora=Settings(targets=("qkv", "query"))))
+
+
+def test_frozen_norms_keep_their_statistics(builtin):
+    encoder = choose("encoder", "resnet18", {}, builtin).build(3)
+    choose_trained(encoder, EncoderTraining(freeze_layers=2))
+    before = {name: t.clone() for name, t in encoder.named_buffers() if name.endswith("running_mean")}
+    settle_frozen(encoder.train())
+    encoder(torch.randn(2, 3, 32, 32))
+    moved = {name for name, t in encoder.named_buffers() if name in before and not torch.equal(t, before[name])}
+    assert moved == {name for name in before if any(f".layer{n}." in name for n in (2, 3, 4))}
+    choose_trained(encoder, EncoderTraining(trainable="none"))
+    settle_frozen(encoder.train())
+    assert not any(module.training for module in encoder.modules())

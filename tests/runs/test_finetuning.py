@@ -1,0 +1,133 @@
+"""Runs that train a part of their encoder: what they save and note, how they go on, start, and are exported."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import segreg
+import tiny_runs
+from segreg.config.sections import Train
+from segreg.errors import SegregError
+from segreg.models.segmenter import Segmenter
+from segreg.registry.registry import load_registry
+from segreg.runs.push import pack
+from segreg.runs.run import resume_run
+from segreg.training.finetune import start_from
+from segreg.training.groups import build_optimizer
+from segreg_plugins.optimizers import from_torch
+
+RECIPE = (
+    tiny_runs.RECIPE.replace("timm/test_resnet", "{name: timm/test_vit, lora: {rank: 4}}")
+    .replace("{name: deeplabv3plus, channels: 16}", "{name: mlp, channels: 8}")
+    .replace("{name: adam, lr: 0.01}", "{name: adamw, lr: 0.01}")
+    .replace("{epochs: 6", "{epochs: 2, layer_decay: 0.8, freeze_encoder_epochs: 1, ema: 0.9")
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("finetuning")
+
+
+@pytest.fixture(autouse=True)
+def _one_cache(folder, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(folder / "cache"))
+
+
+@pytest.fixture(scope="module")
+def finished(folder):
+    return tiny_runs.run(folder, text=RECIPE)
+
+
+def test_what_is_trained_is_noted_and_saved_beside_the_whole(finished):
+    model, directory = finished.model(), finished.directory
+    trained = {name for name, p in model.named_parameters() if ".lora_" in name or not name.startswith("encoder.")}
+    parameters = json.loads(directory.environment.read_text())["model"]["parameters"]
+    assert parameters["trained"] == sum(p.numel() for name, p in model.named_parameters() if name in trained)
+    adapter, best = load_file(directory.adapter), load_file(directory.best)
+    assert {name for name in adapter if name in dict(model.named_parameters())} == trained
+    assert all(torch.equal(best[name], value) for name, value in adapter.items())
+    assert directory.adapter.stat().st_size < directory.best.stat().st_size / 5
+    rates = [(row["lr.encoder"], row["lr.decoder"]) for row in finished.history]
+    assert rates == [(pytest.approx(0.008), 0.01)] * 2
+    frozen = {name: t for name, t in best.items() if name.endswith("qkv.frozen.weight")}
+    assert len(frozen) == 6
+
+
+def test_it_goes_on_bit_for_bit(finished, folder):
+    longer = resume_run(
+        tiny_runs.run(folder, "train.epochs=1", text=RECIPE).directory.path,
+        load_registry(),
+        overrides=["train.epochs=2"],
+    )
+    once, twice = (load_file(run.directory.last) for run in (finished, longer))
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+
+
+def network(folder, *overrides):
+    return segreg.build_model(tiny_runs.write_recipe(folder, RECIPE), overrides)
+
+
+def logits(model):
+    image = torch.linspace(-1, 1, 3 * 32 * 32).reshape(1, 3, 32, 32)
+    with torch.no_grad():
+        return model.eval()(image)
+
+
+def test_another_training_starts_from_it(finished, folder):
+    expected, directory, task = logits(finished.model()), finished.directory, finished.task
+    lora = network(folder)
+    assert not start_from(lora, directory.path, "model", task).missing
+    assert torch.equal(logits(lora), expected)
+    for overrides in (["encoder.lora=null"], ["encoder.lora.rank=2"]):  # it is merged
+        whole = network(folder, *overrides)
+        start_from(whole, directory.path, "model", task)
+        torch.testing.assert_close(logits(whole), expected, rtol=1e-4, atol=1e-4)
+    lora = network(folder)  # of the same seed, and so of the same frozen weights
+    start_from(lora, directory.adapter, "model", task)
+    assert torch.equal(logits(lora), expected)
+    whole.encoder.network.model.blocks[0].attn.proj.frozen.weight.data *= 2
+    before = logits(whole)
+    torch.save(whole.state_dict(), folder / "plain.pt")
+    plain = network(folder)
+    start_from(plain, folder / "plain.pt", "model", task)
+    torch.testing.assert_close(logits(plain), before, rtol=1e-4, atol=1e-4)
+    for overrides in (["seed=4"], ["encoder.lora=null"], ["encoder.lora.rank=2"]):
+        with pytest.raises(SegregError, match="was trained beside other weights than this network has"):
+            start_from(network(folder, *overrides), directory.adapter, "model", task)
+
+
+def test_what_is_exported_and_published_has_its_changes_merged(finished, folder, tmp_path):
+    exported = segreg.export(finished, format="torch", out=tmp_path / "exported")
+    assert exported.sidecar["proof"]["equal_labels"] == 1
+    program = torch.export.load(tmp_path / "exported" / exported.sidecar["network"]["file"])
+    plain: Segmenter = network(folder, "encoder.lora=null")
+    assert sum(p.numel() for p in program.parameters()) == sum(p.numel() for p in plain.parameters())
+    pack(finished, "someone/lesions", tmp_path / "hub")
+    published = segreg.load_run(tmp_path / "hub")
+    assert published.recipe.encoder.beside.lora is None
+    torch.testing.assert_close(logits(published.model()), logits(finished.model()), rtol=1e-4, atol=1e-4)
+
+
+def test_it_overfits_eight_images(folder):
+    model = network(folder)
+    frozen = {name: p.clone() for name, p in model.named_parameters() if not p.requires_grad}
+    optimizer = build_optimizer(model, Train(layer_decay=0.8), partial(from_torch.build, "AdamW", lr=0.01))
+    # Which quarters of an image of noise are foreground must be learnt by heart.
+    quarters = torch.tensor([[number >> place & 1 for place in range(4)] for number in range(3, 11)]).float()
+    truth = quarters.view(8, 1, 2, 2).repeat_interleave(16, 2).repeat_interleave(16, 3)
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model.train()
+    for _ in range(40):
+        optimizer.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(model(images), truth).backward()
+        optimizer.step()
+    found = (model.eval()(images) > 0).float()
+    assert 2 * (found * truth).sum() / (found.sum() + truth.sum()) > 0.95
+    assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
+    assert all(p.abs().max() > 0.001 for name, p in model.named_parameters() if name.endswith("lora_b"))
