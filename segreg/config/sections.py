@@ -162,6 +162,8 @@ class Train:
         device: `auto` takes the GPU where there is one; or a torch device such as `cpu` or `cuda:1`.
         channels_last: whether the network computes in the channels-last memory layout.
         compile: whether `torch.compile` is applied; `auto` does so on a GPU where the run is long enough to gain by it.
+        checkpoint_activations: whether the encoder's blocks keep no activations and compute them again in the backward
+            pass, which takes less memory and more time.
         sync_batch_norm: whether BatchNorm has the statistics of the whole batch where several GPUs share it.
         batch_norm_momentum: share of a batch's statistics in BatchNorm's running ones, 1 minus TensorFlow's decay, in
             the whole network; null leaves each part its own, which is 0.1 in most.
@@ -192,6 +194,7 @@ class Train:
     device: str = "auto"
     channels_last: bool = True
     compile: bool | Literal["auto"] = False
+    checkpoint_activations: bool = False
     sync_batch_norm: bool = False
     batch_norm_momentum: Fraction | None = None
     workers: Workers | Literal["auto"] = "auto"

@@ -12,6 +12,7 @@ from typing import Any
 from segreg.config.resolve import Choice, Resolved
 from segreg.errors import Problem, SegregError
 from segreg.models import build
+from segreg.models.checkpointing import checkpoint_activations
 from segreg.models.pyramid import check_encoder
 from segreg.models.segmenter import Segmenter, describe
 from segreg.runs.environment import counted, network_lines, note_lines, numbers
@@ -53,6 +54,8 @@ def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[
         with _explained(words, recipe.decoder, _KNOWN_PAIRS):
             model = build.build_model(recipe, task, encoder)
         advance(note="one training step")
+        if recipe.train.checkpoint_activations:
+            checkpoint_activations(encoder)
         step = _step(recipe, task, model, scored=not doubt)
         exclude = recipe.optimizer.beside.exclude_from_weight_decay
         with _explained(f'the optimizer "{recipe.optimizer.part.name}" can\'t be built', recipe.optimizer):

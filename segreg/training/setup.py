@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segreg.errors import SegregError
+from segreg.models.checkpointing import checkpoint_activations
 from segreg.models.segmenter import predict_logits
 from segreg.runtime.device import Precision, prepare_device
 from segreg.training.groups import build_optimizer
@@ -105,7 +106,7 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
     """Move the network to the device and build what trains it, in the order in which each needs the other.
 
     Raises:
-        SegregError: as for `Setup.optimizer`.
+        SegregError: as for `Setup.optimizer`, or the encoder has no blocks to checkpoint.
     """
     objective, settings, device = setup.objective, setup.settings, setup.device
     prepare_device(device)
@@ -114,6 +115,8 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
         objective.model.to(memory_format=torch.channels_last)
     optimizer = setup.optimizer()
     encoder = objective.model.parts()["encoder"]
+    if settings.checkpoint_activations:
+        checkpoint_activations(encoder)
 
     def plainly(own: Objective, images: Tensor) -> Tensor:
         return predict_logits(own.model, own.normalize, images, device, setup.precision)

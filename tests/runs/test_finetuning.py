@@ -59,12 +59,9 @@ def test_what_is_trained_is_noted_and_saved_beside_the_whole(finished):
     assert len(frozen) == 6
 
 
-def test_it_goes_on_bit_for_bit(finished, folder):
-    longer = resume_run(
-        tiny_runs.run(folder, "train.epochs=1", text=RECIPE).directory.path,
-        load_registry(),
-        overrides=["train.epochs=2"],
-    )
+def test_it_goes_on_bit_for_bit_and_with_checkpointed_activations_too(finished, folder):
+    begun = tiny_runs.run(folder, "train.epochs=1", "train.checkpoint_activations=true", text=RECIPE)
+    longer = resume_run(begun.directory.path, load_registry(), overrides=["train.epochs=2"])
     once, twice = (load_file(run.directory.last) for run in (finished, longer))
     assert all(torch.equal(once[name], twice[name]) for name in once)
 

@@ -129,6 +129,18 @@ def test_two_processes_train_as_one_does(one, two):
     assert json.loads(one.directory.environment.read_text())["processes"] == {"count": 1, "nodes": 1, "launch": ""}
 
 
+def test_two_processes_train_a_part_of_the_encoder_as_one_does(folder):
+    lora, tricks = "encoder={name: timm/test_convnext, lora: {rank: 2, targets: [fc1, fc2]}}", "optimizer.lr=0.01"
+    overrides = [lora, "optimizer=adamw", tricks, "train.layer_decay=0.8", "train.checkpoint_activations=true"]
+    overrides += ["train.epochs=1"]
+    alone = tiny_runs.run(folder, *overrides, text=RECIPE)
+    arguments = ["run", folder / "tiny.yaml", *overrides, "--out", folder / "two of a part", "--quiet"]
+    statuses, said = ended(start(2, *arguments, out=folder / "said of a part"))
+    assert statuses == [0, 0], said
+    (path,) = (folder / "two of a part" / "tiny").iterdir()
+    assert_same_training(history.read(path), alone.history)
+
+
 def test_one_of_them_writes_and_tells(two):
     run, said = two
     leaves = {file.name for file in run.directory.path.iterdir()}

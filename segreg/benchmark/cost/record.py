@@ -116,7 +116,7 @@ class Cost:
 
 _TRAIN = (
     "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile",
-    "sync_batch_norm", "clip_gradient_norm", "ema", "freeze_encoder_epochs",
+    "checkpoint_activations", "sync_batch_norm", "clip_gradient_norm", "ema", "freeze_encoder_epochs",
 )  # fmt: skip
 """Settings of training on which the time or the memory of a step depends."""
 
