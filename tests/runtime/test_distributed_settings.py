@@ -85,6 +85,20 @@ def test_a_batch_shared_by_two_is_two_batches_of_one_that_make_a_step(tmp_path):
         assert same != name.endswith(of_statistics), name
 
 
+def test_a_decoders_own_losses_train_in_two_processes(tmp_path):
+    """Points are drawn by each process alone; what they then have in common is the weights that came out."""
+    decoder = "{name: mask_transformer, queries: 3, layers: 2, channels: 8, heads: 2, feedforward: 8, points: 32}"
+    path = of_two(tmp_path, f"decoder={decoder}", "train.epochs=1", text=NORMALISED)
+    (row,) = history.read(path)
+    weighted = 2 * row["train.loss.class"] + 5 * (row["train.loss.mask_bce"] + row["train.loss.mask_dice"])
+    assert row["train.loss"] == pytest.approx(weighted, rel=1e-5)
+    recipe = resolve(loaded(tmp_path, f"decoder={decoder}"), load_registry())
+    with Assembly.of(recipe, Quiet()) as assembly:
+        first = assembly.objective.model.state_dict()
+    last, _ = read_weights(path / "last.safetensors")
+    assert all(not torch.equal(first[name], value) for name, value in last.items() if value.ndim > 1)
+
+
 def test_statistics_are_those_of_the_main_processs_share_and_it_is_they_that_are_judged(tmp_path, segreg):
     path = of_two(tmp_path, "train.epochs=1", "train.batch_size=16", text=NORMALISED)  # one step
     recipe = resolve(loaded(tmp_path, "train.batch_size=8"), load_registry())

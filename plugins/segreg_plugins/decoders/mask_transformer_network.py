@@ -68,7 +68,7 @@ class MaskTransformer(nn.Module):
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the pixels' embeddings, the queries' states and the embeddings of their masks."""
         pixels, scales = self.pixels(levels)
-        queries = self.queries.weight.expand(len(pixels), -1, -1)
+        queries = self.queries.weight.expand(pixels.shape[0], -1, -1)
         states = [self.norm(queries)]
         for index, layer in enumerate(self.layers):
             scale = scales[index % 3]
@@ -87,6 +87,10 @@ class MaskTransformer(nn.Module):
             SegregError: there are fewer queries than classes.
         """
         return MaskHead(task, queries=self.queries.num_embeddings, channels=self.channels, points=self.points)
+
+    def no_weight_decay(self) -> list[str]:
+        """Return the embeddings, which the paper's training leaves without weight decay."""
+        return ["queries.weight", "query_positions.weight", "scales.weight"]
 
     @torch.no_grad()
     def _hidden(self, index: int, state: Tensor, pixels: Tensor, scale: Tensor) -> Tensor | None:
