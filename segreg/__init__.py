@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     from segreg.registry.local import register
     from segreg.registry.protocols import (
         KINDS,
+        BatchAugmentation,
         Calibration,
         Dataset,
         Decoder,
         Encoder,
         Exporter,
         Loss,
+        MixedBatch,
         Recognised,
         Sample,
         Schedule,
@@ -67,8 +69,8 @@ _NAMES = {
     "segreg.registry.hooks": ("hookimpl",),
     "segreg.registry.local": ("register",),
     "segreg.registry.protocols": (
-        "KINDS", "Calibration", "Dataset", "Decoder", "Encoder", "Exporter", "Loss", "Recognised", "Sample",
-        "Schedule",
+        "KINDS", "BatchAugmentation", "Calibration", "Dataset", "Decoder", "Encoder", "Exporter", "Loss", "MixedBatch",
+        "Recognised", "Sample", "Schedule",
     ),
     "segreg.runs.load": ("load_run",),
     "segreg.runs.trained_run": ("Run",),
@@ -77,10 +79,10 @@ _NAMES = {
 _LAZY = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
-    "IGNORE_INDEX", "KINDS", "Calibration", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation",
-    "Exporter", "Family", "Loss", "Recipe", "Recognised", "Run", "Sample", "Schedule", "SegregError", "Task",
-    "__version__", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
-    "data_check", "evaluate", "export", "hookimpl", "init", "load_recipe", "load_run", "predict", "register",
+    "IGNORE_INDEX", "KINDS", "BatchAugmentation", "Calibration", "Command", "Dataset", "Decoder", "Encoder", "Entry",
+    "Evaluation", "Exporter", "Family", "Loss", "MixedBatch", "Recipe", "Recognised", "Run", "Sample", "Schedule",
+    "SegregError", "Task", "__version__", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check",
+    "compare", "data_check", "evaluate", "export", "hookimpl", "init", "load_recipe", "load_run", "predict", "register",
     "report", "resume", "run_recipe", "tune",
 ]  # fmt: skip
 

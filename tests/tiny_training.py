@@ -19,14 +19,17 @@ from torch import Tensor, nn
 
 from segreg.config.sections import Ramp, Train
 from segreg.runtime.device import Precision
+from segreg.task import Task
 from segreg.training.checkpoint import STATE, load_state
 from segreg.training.loss import Objective
 from segreg.training.resume import Output
 from segreg.training.setup import Setup
 from segreg.training.trainer import Outcome, TrainingData, fit
+from segreg_plugins.augmentations import batches
 from segreg_plugins.optimizers import from_torch
 from segreg_plugins.schedules.builders import cosine, plateau
 
+LESION = Task(("lesion",), "binary")
 CPU = torch.device("cpu")
 FLOAT32 = Precision("float32", None, scaler=False, reason="test")
 SETTINGS = Train(epochs=3, batch_size=4, ema=None)
@@ -166,6 +169,7 @@ def train(run_dir: Path, *, settings: Train = SETTINGS, **given: Any) -> tuple[O
         given.pop("device", CPU),
         given.pop("precision", FLOAT32),
         given.pop("seed", 3),
+        batch_augmentations=given.pop("batch_augmentations", ()),
     )
     data = TrainingData(
         given.pop("train", BatchLoader()),
@@ -196,6 +200,7 @@ def train_hard(name: str, run_dir: Path, *, pause: float = 0.0, resume: bool = F
         objective=objective(
             losses=(("bce", 1.0, bce), ("dice", Ramp(start=0.1, end=1.0, epochs=(1, 5)), dice)), auxiliary=True
         ),
+        batch_augmentations=[("mixup", batches.mixup(LESION)), ("cutmix", batches.cutmix(LESION))],
         resume=load_state(run_dir / STATE) if resume and (run_dir / STATE).exists() else None,
     )
     return outcome

@@ -114,7 +114,11 @@ def _as_text(part: Part) -> str:
     return "\n".join(lines)
 
 
-_SECTIONS = {"augmentation": "augment: [{}]", "metric": "evaluate: {{metrics: [{}]}}"}
+_SECTIONS = {
+    "augmentation": "augment: [{}]",
+    "batch_augmentation": "batch_augment: {}",
+    "metric": "evaluate: {{metrics: [{}]}}",
+}
 
 
 def _example(part: Part) -> str:

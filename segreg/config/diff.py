@@ -17,7 +17,7 @@ class Absent(Enum):
 
 ABSENT: Final = Absent.ABSENT
 _SEED = "seed"
-_PARTS = ("dataset", "encoder", "decoder", "loss", "optimizer", "schedule", "auxiliary", "augment")
+_PARTS = ("dataset", "encoder", "decoder", "loss", "optimizer", "schedule", "auxiliary", "augment", "batch_augment")
 """Paths of parts, whose names speak for themselves."""
 
 

@@ -23,7 +23,7 @@ PARTS = {"dataset": "dataset", "encoder": "encoder", "decoder": "decoder", "opti
 SETTINGS = {"split": Split, "input": Input, "crop": Crop, "train": Train, "evaluate": Evaluate}
 """Sections of plain settings, each optional."""
 SECTIONS = (
-    "seed", "dataset", "split", "input", "crop", "augment", "encoder", "decoder", "auxiliary",
+    "seed", "dataset", "split", "input", "crop", "augment", "batch_augment", "encoder", "decoder", "auxiliary",
     "loss", "optimizer", "schedule", "train", "evaluate",
 )  # fmt: skip
 """Every section, in the order in which a recipe is written."""
@@ -127,6 +127,7 @@ class Resolved(NetworkRecipe):
     split: Split
     crop: Crop
     augment: tuple[Choice, ...]
+    batch_augment: tuple[Choice, ...]
     loss: tuple[Choice, ...]
     optimizer: Choice
     schedule: Choice | None
@@ -146,6 +147,7 @@ class Resolved(NetworkRecipe):
             "input": sections["input"],
             **({"crop": sections["crop"]} if self.input.resize == "crop" else {}),
             "augment": [choice.plain() for choice in self.augment],
+            **({"batch_augment": [choice.plain() for choice in self.batch_augment]} if self.batch_augment else {}),
             "encoder": self.encoder.plain(),
             "decoder": self.decoder.plain(),
             "auxiliary": self.auxiliary.weighted() if self.auxiliary else None,
@@ -164,7 +166,7 @@ class Resolved(NetworkRecipe):
         """Return every part that the recipe chose."""
         optional = tuple(choice for choice in (self.auxiliary, self.schedule) if choice)
         single = (self.dataset, self.encoder, self.decoder, self.optimizer)
-        return (*single, *optional, *self.augment, *self.loss, *self.metrics)
+        return (*single, *optional, *self.augment, *self.batch_augment, *self.loss, *self.metrics)
 
 
 def resolve(recipe: Recipe, registry: Registry) -> Resolved:
@@ -250,6 +252,7 @@ class _Check:
             **{name: self.section(name, values.get(name)) for name in SETTINGS if name != "evaluate"},
             "evaluate": self.section("evaluate", evaluate),
             "augment": self.many("augmentation", ("augment",), values.get("augment")),
+            "batch_augment": self.many("batch_augmentation", ("batch_augment",), values.get("batch_augment")),
             "auxiliary": self.optional_part("decoder", "auxiliary", weighted=True),
             "schedule": self.optional_part("schedule", "schedule"),
             "loss": self.many("loss", ("loss",), values.get("loss"), weighted=True, needed=True),
@@ -446,6 +449,9 @@ class _Check:
         if train is not None and train.batch_size != "auto" and train.effective_batch_size is not None:
             hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
             self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
+        if found["batch_augment"] and train is not None and train.batch == 1:
+            hint = "set train.batch_size to 2 or more, or leave the section out"
+            self.wrong("batches of one image have nothing to be mixed with", ("batch_augment",), hint, at_key=True)
         changes = any(choice and isinstance(choice.weight, Ramp) for choice in found["loss"])
         if changes and train is not None and train.monitor in ("val.loss", "train.loss"):
             message = f'train.monitor: "{train.monitor}" can\'t choose the best epoch, as weights of its terms change'

@@ -24,6 +24,7 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         **{name: {"$ref": f"#/$defs/{kind}"} for name, kind in PARTS.items()},
         **{name: {**_object(settings_of(section)), "type": ["object", "null"]} for name, section in SETTINGS.items()},
         "augment": _one_or_many("augmentation"),
+        "batch_augment": _one_or_many("batch_augmentation"),
         "auxiliary": {"anyOf": [{"$ref": "#/$defs/decoder"}, {"type": "null"}]},
         "schedule": {"anyOf": [{"$ref": "#/$defs/schedule"}, {"type": "null"}]},
         "loss": _one_or_many("loss"),

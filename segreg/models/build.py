@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torchmetrics import MetricCollection
 
     from segreg.models.segmenter import Normalize, Segmenter
-    from segreg.registry.protocols import Loss, Schedule
+    from segreg.registry.protocols import BatchAugmentation, Loss, Schedule
     from segreg.task import Task
 
 Network = TypeVar("Network", bound=NetworkRecipe)
@@ -214,6 +214,12 @@ def build_metrics(recipe: Resolved, task: Task) -> MetricCollection:
 def build_augmentations(recipe: Resolved) -> list[Any]:
     """Return the recipe's Albumentations transforms, in their order."""
     return [choice.build() for choice in recipe.augment]
+
+
+def build_batch_augmentations(recipe: Resolved, task: Task) -> list[tuple[str, BatchAugmentation]]:
+    """Return name and function of what mixes the images of a batch, in their order."""
+    wanted = "a segreg.BatchAugmentation"
+    return [(choice.part.name, _build(choice, Callable, wanted, task)) for choice in recipe.batch_augment]
 
 
 def build_optimizer(recipe: Resolved, parameter_groups: Sequence[dict[str, Any]]) -> Any:

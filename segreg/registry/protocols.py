@@ -46,6 +46,7 @@ KINDS: dict[str, Kind] = {
         Kind("loss", ("task",), "a function (logits, target) -> scalar", frozenset({"name", "weight"})),
         Kind("dataset", (), "a segreg.Dataset"),
         Kind("augmentation", (), "an Albumentations transform"),
+        Kind("batch_augmentation", ("task",), "a segreg.BatchAugmentation"),
         Kind("metric", ("task", "threshold"), "a torchmetrics.Metric"),
         Kind(
             "optimizer",
@@ -140,6 +141,33 @@ class Loss(Protocol):
     """
 
     def __call__(self, logits: Tensor, target: Tensor, /) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class MixedBatch:
+    """A batch as a batch augmentation gives it.
+
+    Attributes:
+        images: `[B, C, H, W]`, of the size and type that it was given.
+        targets: as `Task` has them, of the size and type that it was given.
+        others: a second truth of the same images, of the same form; None where there is but one.
+        share: the share of `targets` in the loss, in [0, 1]; `others` have the rest.
+    """
+
+    images: Tensor
+    targets: Tensor
+    others: Tensor | None = None
+    share: float = 1.0
+
+
+class BatchAugmentation(Protocol):
+    """A function that mixes the images of a batch with one another, in training, on the device that computes.
+
+    Images are uint8, uint16 or float32 before normalisation. All that it draws comes from the generator it is given; it
+    waits for no device, and changes nothing in place.
+    """
+
+    def __call__(self, images: Tensor, targets: Tensor, generator: np.random.Generator, /) -> MixedBatch: ...
 
 
 class Metric(Protocol):

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from segreg.models.segmenter import Segmenter
-    from segreg.registry.protocols import Dataset
+    from segreg.registry.protocols import BatchAugmentation, Dataset
     from segreg.runtime.device import Precision
     from segreg.task import Task
 
@@ -65,6 +65,7 @@ class Assembly:
     verdict: Verdict
     train: BatchLoader
     val: BatchLoader
+    batch_augmentations: Sequence[tuple[str, BatchAugmentation]]
 
     @classmethod
     def of(cls, recipe: Resolved, progress: Progress, *, pretrained: bool = True) -> Assembly:
@@ -96,12 +97,19 @@ class Assembly:
                 f"train.batch_size: {recipe.train.batch} images can't be shared by {count()} processes",
                 hint="it is the batch of all processes together; each needs one image at least",
             )
+        if recipe.batch_augment and recipe.train.batch < 2 * count():
+            raise SegregError(
+                f"batch_augment mixes the images of one process, and {recipe.train.batch} of {count()} processes are "
+                "less than two for each",
+                hint="train.batch_size is the batch of all processes together",
+            )
         device = choose_device(own_device(recipe.train.device))
         precision = choose_precision(recipe.train.precision, device)
         dataset = build.build_dataset(recipe)
         splits = split_of(recipe, dataset, progress)
         augment = _tried_augmentation(recipe, dataset.task)
         crops = Crops(recipe.input, recipe.crop, dataset.task) if recipe.input.resize == "crop" else None
+        batch_augmentations = build.build_batch_augmentations(recipe, dataset.task)
         losses = build.build_losses(recipe, dataset.task)
         build.build_metrics(recipe, dataset.task)
         model, initial_weights = seeded_network(recipe, dataset.task, pretrained=pretrained)
@@ -148,7 +156,7 @@ class Assembly:
 
         return cls(
             recipe, dataset, splits, prepared, objective, device, precision, memory,
-            initial_weights, verdict, batches("train", train=True), batches("val", train=False),
+            initial_weights, verdict, batches("train", train=True), batches("val", train=False), batch_augmentations,
         )  # fmt: skip
 
     def __enter__(self) -> Assembly:
@@ -182,6 +190,7 @@ class Assembly:
             seed=recipe.seed,
             predict=predict,
             exclude_from_weight_decay=recipe.optimizer.beside.exclude_from_weight_decay,
+            batch_augmentations=self.batch_augmentations,
         )
 
     def predictor(self, name: str) -> Predictor:

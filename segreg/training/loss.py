@@ -87,15 +87,24 @@ class Objective(nn.Module):
         pairs = zip(self.terms, self.ramps, strict=True)
         return {name: ramp.at(epoch) for name, ramp in pairs if isinstance(ramp, Ramp)}
 
-    def forward(self, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor, targets: Tensor, others: Tensor | None = None, share: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Return the named terms, "loss" (the weighted total) first, float32 scalars.
 
         Shape: images `[B, C, H, W]` uint8; targets `[B, H, W]`, or `[B, K, H, W]` if multilabel, uint8 labels with 255
-        for ignored pixels.
+        for ignored pixels. Of mixed images, `others` are a second truth, and the terms are `share` of the first one's
+        and the rest of the second's.
         """
         image, targets = self.normalize(images), targets.long()
         maps, own = self.model.supervised(image, targets) if self.training else ({"": self.model(image)}, {})
-        return self.terms_of(maps, targets, own)
+        terms = self.terms_of(maps, targets, own)
+        if others is not None and share is not None:
+            if own:  # which the network computes: it runs once more
+                maps, own = self.model.supervised(image, others.long())
+            rest = self.terms_of(maps, others, own)
+            terms = {name: share * term + (1 - share) * rest[name] for name, term in terms.items()}
+        return terms
 
     def terms_of(
         self, maps: Mapping[str, Tensor], targets: Tensor, own: Mapping[str, Tensor] | None = None

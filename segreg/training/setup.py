@@ -16,13 +16,14 @@ from segreg.models.segmenter import predict_logits
 from segreg.runtime.device import Precision, prepare_device
 from segreg.training.groups import build_optimizer
 from segreg.training.loss import Objective
+from segreg.training.mixing import Mixing
 from segreg.training.timing import Stopwatch
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from segreg.config.sections import Train
-    from segreg.registry.protocols import Schedule
+    from segreg.registry.protocols import BatchAugmentation, Schedule
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Setup:
         seed: seed of dropout and everything else that is random in training.
         predict: returns the logits of a batch of images that are validated; None: as the images are.
         exclude_from_weight_decay: the recipe's setting of the optimizer.
+        batch_augmentations: name and function of what mixes the images of a training batch, in their order.
     """
 
     objective: Objective
@@ -50,6 +52,7 @@ class Setup:
     seed: int = 0
     predict: Callable[[Objective, Tensor], Tensor] | None = None
     exclude_from_weight_decay: bool | None = None
+    batch_augmentations: Sequence[tuple[str, BatchAugmentation]] = ()
 
     def optimizer(self) -> Optimizer:
         """Return the optimizer over the network's parameters as they are now, each group with its rate.
@@ -68,6 +71,7 @@ class Training:
 
     Attributes:
         predict: returns the logits of a batch of images, by the network that is validated.
+        mixing: mixes the images of a batch.
         ema: the moving average of the network, where `train.ema` asks for one.
         micro_batches: in how many micro-batches each batch is computed.
         auto_split: whether a batch that does not fit into memory is computed in smaller micro-batches.
@@ -89,6 +93,7 @@ class Training:
     steps_per_epoch: int
     stopwatch: Stopwatch
     predict: Callable[[Objective, Tensor], Tensor]
+    mixing: Mixing
     seed: int = 0
     micro_batches: int = 1
     auto_split: bool = True
@@ -135,6 +140,7 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
         steps_per_epoch=steps_per_epoch,
         stopwatch=Stopwatch(device),
         predict=setup.predict or plainly,
+        mixing=Mixing(setup.batch_augmentations, setup.seed),
         seed=setup.seed,
     )
 

@@ -278,7 +278,7 @@ def train_pass(training: Training, train: BatchLoader, epoch: int, progress: Pro
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     meter = LossMeter(f"training, epoch {epoch}", training.device)
     note = LossNote(meter.read_all)
-    step = SingleProcess(training) if distributed.count() == 1 else DDP(training, epoch)
+    step = SingleProcess(training, epoch) if distributed.count() == 1 else DDP(training, epoch)
 
     with progress.watch(f"epoch {epoch}/{settings.epochs}", len(train), "batches") as advance:
         for group in groups_of(settings.accumulate, watch.waiting_for(train.epoch(epoch))):
@@ -338,13 +338,17 @@ def forward_backward(
     watch = training.stopwatch
     with watch.stage("copy"):
         whole = to_device(batch, training)
-    micro_batches = split(whole, training.micro_batches)
+    with watch.stage("forward"):
+        mixed = training.mixing(*whole, step.epoch, batch.ids)
+    # Of mixed images the second truth, and how much the first one counts.
+    others, shares = ((), ()) if mixed.others is None else ((mixed.others,), (torch.tensor(mixed.share),))
+    micro_batches = split((mixed.images, mixed.targets, *others), training.micro_batches)
     means: dict[str, Tensor] = {}
-    for number, (images, targets) in enumerate(micro_batches, start=1):
-        share = len(images) / len(whole[0])
+    for number, inputs in enumerate(micro_batches, start=1):
+        share = len(inputs[0]) / len(mixed.images)
         last = batch is group[-1] and number == len(micro_batches)
         with watch.stage("forward"), training.precision.autocast(training.device):
-            terms = step.forward(images, targets, last=last)
+            terms = step.forward(*inputs, *shares, last=last)
         with watch.stage("backward"):
             # The mean over the images of the group: its last batch, at an epoch's end, may be smaller.
             loss = terms[TOTAL] * batch.weight * share / (sum(each.size for each in group) / batch.size)
@@ -357,12 +361,13 @@ def forward_backward(
 class SingleProcess:
     """How a single process takes a step."""
 
-    def __init__(self, training: Training) -> None:
+    def __init__(self, training: Training, epoch: int) -> None:
         self.training = training
+        self.epoch = epoch
 
-    def forward(self, images: Tensor, targets: Tensor, *, last: bool) -> Mapping[str, Tensor]:  # noqa: ARG002
-        """Return the loss terms; `last` for the last micro-batch before the optimizer step."""
-        terms: Mapping[str, Tensor] = self.training.objective(images, targets)
+    def forward(self, *inputs: Tensor, last: bool) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """Return the loss terms of the objective's inputs; `last` for the last micro-batch of an optimizer step."""
+        terms: Mapping[str, Tensor] = self.training.objective(*inputs)
         return terms
 
     def agree(self, *, due: bool) -> bool:
@@ -381,20 +386,20 @@ class DDP(SingleProcess):
     """
 
     def __init__(self, training: Training, epoch: int) -> None:
-        super().__init__(training)
+        super().__init__(training, epoch)
         self.parallel: DistributedDataParallel | None = None
         words = f"{training.seed} epoch {epoch} rank {distributed.rank()}".encode()
         seed_everything(int.from_bytes(hashlib.blake2b(words, digest_size=7).digest(), "big"))
 
-    def forward(self, images: Tensor, targets: Tensor, *, last: bool) -> Mapping[str, Tensor]:
+    def forward(self, *inputs: Tensor, last: bool) -> Mapping[str, Tensor]:
         """Return the loss terms of this process's share. Gradients are exchanged in the `last` backward pass."""
         if self.parallel is None:
             # Once an epoch: it fixes which parameters train when it is created, and freezing changes them.
             self.parallel = nn.parallel.DistributedDataParallel(
-                self.training.objective, find_unused_parameters=self._has_unused_parameters(images, targets)
+                self.training.objective, find_unused_parameters=self._has_unused_parameters(*inputs[:2])
             )
         self.parallel.require_backward_grad_sync = last
-        terms: Mapping[str, Tensor] = self.parallel(images, targets)
+        terms: Mapping[str, Tensor] = self.parallel(*inputs)
         return terms
 
     def agree(self, *, due: bool) -> bool:

@@ -136,6 +136,7 @@ dataset
   folder  Images and masks in two folders.  [segreg-lab 1.0]
 augmentation
   A transform of Albumentations. (2 names: `segreg list augmentation`)
+batch_augmentation
 metric
   dice  Dice's coefficient.  [segreg-lab 1.0]
   iou   Intersection over union.  [segreg-lab 1.0]
@@ -187,7 +188,7 @@ def test_list_prints_json(segreg):
         (
             ("zzz",),
             ('error: "zzz" is not a kind of part\n  the kinds are "encoder", "decoder", "loss", "dataset", "augmentation", '
-            '"metric", "optimizer", "schedule" and "exporter"\n'),
+            '"batch_augmentation", "metric", "optimizer", "schedule" and "exporter"\n'),
         ),
         (("encoder", "resnet51"), 'error: no encoder matches "resnet51"\n  did you mean "resnet50" or "timm/resnet18"?\n'),
         (("loss", "q*"), 'error: no loss matches "q*"\n  `segreg list loss` shows every loss\n'),

@@ -161,7 +161,8 @@ def test_an_unknown_kind_is_refused():
         Entry("losses", "x", good)
     assert str(reported.value) == (
         f"{at(good)}: 'losses' is not a kind of part; the kinds are "
-        '"encoder", "decoder", "loss", "dataset", "augmentation", "metric", "optimizer", "schedule" and "exporter"'
+        '"encoder", "decoder", "loss", "dataset", "augmentation", "batch_augmentation", "metric", "optimizer", '
+        '"schedule" and "exporter"'
     )
 
 

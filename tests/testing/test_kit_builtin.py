@@ -107,6 +107,11 @@ def test_augmentations(check):
     check()
 
 
+@every_check(parts("batch_augmentation"))
+def test_batch_augmentations(check):
+    check()
+
+
 @segreg.testing.parametrize(
     [
         check

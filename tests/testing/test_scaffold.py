@@ -89,7 +89,10 @@ def test_kinds_stand_in_one_order_each_once():
     ],
 )
 def test_kinds_that_there_are_not(words, says):
-    kinds = '"encoder", "decoder", "loss", "dataset", "augmentation", "metric", "optimizer", "schedule" and "exporter"'
+    kinds = (
+        '"encoder", "decoder", "loss", "dataset", "augmentation", "batch_augmentation", "metric", "optimizer", '
+        '"schedule" and "exporter"'
+    )
     with pytest.raises(SegregError) as reported:
         kinds_of(words)
     assert str(reported.value) == says.format(kinds=kinds)

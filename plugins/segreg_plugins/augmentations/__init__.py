@@ -1,9 +1,10 @@
-"""The built-in augmentations: a table of contents that imports nothing heavy."""
+"""The built-in augmentations, of samples and of batches: a table of contents that imports nothing heavy."""
 
 from __future__ import annotations
 
 from segreg.registry.entry import Entry, Family
 from segreg.registry.hooks import hookimpl
+from segreg_plugins.augmentations import batches
 from segreg_plugins.augmentations.source import transform_facts, transform_names, transform_settings
 from segreg_plugins.augmentations.transform import albumentations_transform
 from segreg_plugins.augmentations.unfit import unfit_transforms
@@ -11,8 +12,12 @@ from segreg_plugins.augmentations.unfit import unfit_transforms
 
 @hookimpl
 def segreg_entries() -> list[Entry | Family]:
-    """Return Albumentations' transforms, by their own names with their own settings."""
+    """Return Albumentations' transforms, by their own names with their own settings, and what mixes batches."""
     return [
+        Entry("batch_augmentation", "mixup", batches.mixup, paper="arXiv:1710.09412"),
+        Entry("batch_augmentation", "cutmix", batches.cutmix, paper="arXiv:1905.04899"),
+        Entry("batch_augmentation", "classmix", batches.classmix, paper="arXiv:2007.07936"),
+        Entry("batch_augmentation", "copy_paste", batches.copy_paste, paper="arXiv:2012.07177"),
         Family(
             kind="augmentation",
             name="albumentations",
@@ -23,5 +28,5 @@ def segreg_entries() -> list[Entry | Family]:
             paper="arXiv:1809.06839",
             unfit=unfit_transforms,
             facts=transform_facts,
-        )
+        ),
     ]
