@@ -186,9 +186,9 @@ def test_the_public_names_are_those_that_are_listed():
     import segreg
 
     assert sorted(segreg.__all__) == [
-        "Calibration", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation", "Exporter", "Family",
-        "IGNORE_INDEX", "KINDS", "Loss", "Recipe", "Recognised", "Run", "Sample", "Schedule", "SegregError", "Task",
-        "__version__", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
+        "BatchAugmentation", "Calibration", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation",
+        "Exporter", "Family", "IGNORE_INDEX", "KINDS", "Loss", "MixedBatch", "Recipe", "Recognised", "Run", "Sample",
+        "Schedule", "SegregError", "Task", "__version__", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
         "data_check", "evaluate", "export", "hookimpl", "init", "load_recipe", "load_run", "predict", "register",
         "report", "resume", "run_recipe", "tune",
     ]  # fmt: skip

@@ -129,7 +129,7 @@ def parts_page(registry):
         "`segreg show KIND NAME` tells what each means, which values it takes, and where the part is defined.",
     ]
     for kind in KINDS.values():
-        lines += ["", f"## {kind.name.title()}", "", f"Gives {kind.returns}.", ""]
+        lines += ["", f"## {heading(kind)}", "", f"Gives {kind.returns}.", ""]
         offers = [offer for plugin in registry.plugins for offer in plugin.parts if offer.kind == kind.name]
         entries = sorted((o for o in offers if isinstance(o, Entry)), key=lambda entry: entry.name)
         if entries:
@@ -140,6 +140,11 @@ def parts_page(registry):
         for family in (o for o in offers if isinstance(o, Family)):
             lines += ["", *family_lines(family)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)) + "\n"
+
+
+def heading(kind):
+    """Return a kind's name as a heading has it: "Batch augmentation"."""
+    return kind.name.replace("_", " ").capitalize()
 
 
 def family_lines(family):
@@ -225,7 +230,7 @@ def test_every_section_of_a_recipe_is_reported():
 def test_every_kind_is_reported_with_what_it_is_given():
     reported = sections(CONTRACTS)
     for kind in KINDS.values():
-        text = reported[kind.name.title()]
+        text = reported[heading(kind)]
         assert "Given:" in text
         assert "Returns:" in text or kind.name == "dataset"
         builder = re.search(r"^def \w+\((.*?)\)( ->.*)?:$", text, re.MULTILINE).group(1)

@@ -1,16 +1,36 @@
-"""Build one of Albumentations' transforms."""
+"""Build one of Albumentations' transforms, or RandAugment, which is made of them."""
 
 from __future__ import annotations
 
 import os
 import warnings
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from annotated_types import Interval
 
 from segreg.errors import SegregError
+from segreg.settings import Fraction, PositiveInt
 
 if TYPE_CHECKING:
     from albumentations import BasicTransform
+
+
+def rand_augment(
+    *, operations: PositiveInt = 2, magnitude: Annotated[int, Interval(ge=0, le=30)] = 9, p: Fraction = 1.0
+) -> BasicTransform:
+    """RandAugment: a few of 14 operations, drawn for each image, all of one magnitude. For 8-bit images.
+
+    Args:
+        operations: how many are applied.
+        magnitude: how strong they are, from 0 to 30: at 30 turns are by 30 degrees, and colours change by nine tenths.
+        p: probability of being applied.
+    """
+    _albumentations()
+
+    from segreg_plugins.augmentations.rand_augment import RandAugment
+
+    return RandAugment(operations, magnitude, p)
 
 
 def albumentations_transform(member: str, **settings: Any) -> BasicTransform:
