@@ -188,9 +188,9 @@ def test_the_public_names_are_those_that_are_listed():
     assert sorted(segreg.__all__) == [
         "BatchAugmentation", "Calibration", "Command", "Dataset", "Decoder", "Encoder", "Entry", "Evaluation",
         "Exporter", "Family", "IGNORE_INDEX", "KINDS", "Loss", "MixedBatch", "Recipe", "Recognised", "Run", "Sample",
-        "Schedule", "SegregError", "Task", "__version__", "bench", "build_loaders", "build_loss", "build_model", "build_part", "check", "compare",
-        "data_check", "evaluate", "export", "hookimpl", "init", "load_recipe", "load_run", "predict", "register",
-        "report", "resume", "run_recipe", "tune",
+        "Schedule", "SegregError", "Task", "__version__", "bench", "build_loaders", "build_loss", "build_model",
+        "build_part", "check", "compare", "data_check", "evaluate", "export", "hookimpl", "init", "load_recipe",
+        "load_run", "predict", "register", "report", "resume", "run_recipe", "tune",
     ]  # fmt: skip
     for name in segreg.__all__:
         assert getattr(segreg, name) is not None

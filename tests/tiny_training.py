@@ -184,7 +184,7 @@ HARD = {
     "cosine": (partial(cosine, warmup_epochs=1.5, final_lr=1e-4), replace(SETTINGS, epochs=6, ema=0.9, accumulate=2)),
     "plateau": (
         partial(plateau, patience=0, factor=0.5),
-        replace(SETTINGS, epochs=6, ema=0.99, freeze_encoder_epochs=2, monitor="val.agreement.pixels"),
+        replace(SETTINGS, epochs=6, swa_start=3, freeze_encoder_epochs=2, monitor="val.agreement.pixels"),
     ),
 }
 """Trainings with everything that has a state."""

@@ -147,7 +147,7 @@ class Resolved(NetworkRecipe):
             "input": sections["input"],
             **({"crop": sections["crop"]} if self.input.resize == "crop" else {}),
             "augment": [choice.plain() for choice in self.augment],
-            **({"batch_augment": [choice.plain() for choice in self.batch_augment]} if self.batch_augment else {}),
+            "batch_augment": [choice.plain() for choice in self.batch_augment],
             "encoder": self.encoder.plain(),
             "decoder": self.decoder.plain(),
             "auxiliary": self.auxiliary.weighted() if self.auxiliary else None,
@@ -449,6 +449,13 @@ class _Check:
         if train is not None and train.batch_size != "auto" and train.effective_batch_size is not None:
             hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
             self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
+        if train is not None and train.swa_start is not None:
+            if train.ema is not None:
+                hint = "ema averages over steps and swa_start over epochs: leave one of them out"
+                self.wrong('"swa_start" does not go with ema', ("train", "swa_start"), hint, at_key=True)
+            if train.swa_start >= train.epochs:
+                message = f'"swa_start": from epoch {train.swa_start} on, {train.epochs} epochs have no two to average'
+                self.wrong(message, ("train", "swa_start"))
         if found["batch_augment"] and train is not None and train.batch == 1:
             hint = "set train.batch_size to 2 or more, or leave the section out"
             self.wrong("batches of one image have nothing to be mixed with", ("batch_augment",), hint, at_key=True)

@@ -170,6 +170,7 @@ class Train:
         workers: processes that augment; 0 is one thread beside the training, `auto` fits the machine.
         clip_gradient_norm: largest norm of the gradient, which is scaled down to it.
         ema: decay of an exponential moving average of the weights, which is then what is validated and saved.
+        swa_start: epoch from which on the mean of the weights after each epoch is what is validated and saved (SWA).
         freeze_encoder_epochs: epochs for which the encoder's weights and BatchNorm statistics stay as they are.
         layer_decay: learning rate of each layer of the encoder as a multiple of the next one's; the decoder's follows
             the last one's. Null gives the whole encoder one rate.
@@ -200,6 +201,7 @@ class Train:
     workers: Workers | Literal["auto"] = "auto"
     clip_gradient_norm: PositiveFloat | None = None
     ema: Fraction | None = None
+    swa_start: Count | None = None
     freeze_encoder_epochs: CountOrNone = 0
     layer_decay: Decay | None = None
     lr_factors: Mapping[Literal["encoder", "decoder", "head", "auxiliary"], PositiveFloat] = field(default_factory=dict)

@@ -62,13 +62,13 @@ def snapshot(
     epochs_without_better: int = 0,
 ) -> State:
     """Return the training's state. Its tensors are the live ones: save it before the next step."""
-    ema = training.ema
+    average = training.average
     return State(
         epoch=epoch,
         seconds=seconds,
         objective=training.objective.state_dict(),
-        ema=ema.network.state_dict() if ema else None,
-        ema_steps=ema.steps if ema else 0,
+        ema=average.network.state_dict() if average else None,
+        ema_steps=average.steps if average else 0,
         optimizer=training.optimizer.state_dict(),
         schedule=training.schedule.state_dict() if training.schedule else {},
         scaler=training.scaler.state_dict(),
@@ -88,15 +88,17 @@ def restore(training: Training, state: State, monitor: Monitor, progress: Progre
     Raises:
         SegregError: the state belongs to another network, optimizer, schedule or monitored value.
     """
-    if (training.ema is None) != (state.ema is None):
-        raise SegregError("the run to resume was started with another train.ema; resume it with its own recipe")
+    average = training.swa if training.swa and state.epoch >= training.swa.start else training.ema
+    if (average is None) != (state.ema is None):
+        message = "the run to resume was started with another train.ema or train.swa_start"
+        raise SegregError(f"{message}; resume it with its own recipe")
     if state.monitor != monitor.name:
         raise SegregError(f'the run to resume chooses by train.monitor "{state.monitor}", not by "{monitor.name}"')
     try:
         training.objective.load_state_dict(state.objective)
-        if training.ema and state.ema is not None:
-            training.ema.network.load_state_dict(state.ema)
-            training.ema.steps = state.ema_steps
+        if average and state.ema is not None:
+            average.network.load_state_dict(state.ema)
+            average.steps = state.ema_steps
         training.optimizer.load_state_dict(state.optimizer)
         if training.schedule:
             training.schedule.load_state_dict(state.schedule)

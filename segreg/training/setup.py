@@ -1,4 +1,4 @@
-"""What takes part in training: optimizer, schedule, gradient scaler, moving average and synchronised BatchNorm."""
+"""What takes part in training: optimizer, schedule, gradient scaler, averages and synchronised BatchNorm."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from segreg.errors import SegregError
 from segreg.models.checkpointing import checkpoint_activations
 from segreg.models.segmenter import predict_logits
 from segreg.runtime.device import Precision, prepare_device
+from segreg.training.averages import ModelEma, ModelSwa
 from segreg.training.groups import build_optimizer
 from segreg.training.loss import Objective
 from segreg.training.mixing import Mixing
@@ -73,6 +74,7 @@ class Training:
         predict: returns the logits of a batch of images, by the network that is validated.
         mixing: mixes the images of a batch.
         ema: the moving average of the network, where `train.ema` asks for one.
+        swa: its mean over epochs, where `train.swa_start` asks for one.
         micro_batches: in how many micro-batches each batch is computed.
         auto_split: whether a batch that does not fit into memory is computed in smaller micro-batches.
         compiled: whether the network is compiled.
@@ -85,6 +87,7 @@ class Training:
     schedule: Schedule | None
     scaler: torch.amp.GradScaler
     ema: ModelEma | None
+    swa: ModelSwa | None
     device: torch.device
     precision: Precision
     settings: Train
@@ -103,8 +106,13 @@ class Training:
 
     @property
     def eval_model(self) -> Objective:
-        """Return the model that is validated and saved: the moving average where there is one."""
-        return self.ema.network if self.ema else self.objective
+        """Return the model that is validated and saved: an average where there is one."""
+        return self.average.network if self.average else self.objective
+
+    @property
+    def average(self) -> ModelEma | ModelSwa | None:
+        """Return the average of the network, where there is one by now."""
+        return self.swa if self.swa and self.swa.steps else self.ema
 
 
 def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
@@ -132,6 +140,7 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
         schedule=setup.build_schedule(optimizer, steps_per_epoch, settings.epochs),
         scaler=torch.amp.GradScaler(device.type, enabled=setup.precision.scaler),
         ema=None if settings.ema is None else ModelEma(objective, settings.ema),
+        swa=None if settings.swa_start is None else ModelSwa(objective, settings.swa_start),
         device=device,
         precision=setup.precision,
         settings=settings,
@@ -145,28 +154,6 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
     )
 
 
-class ModelEma:
-    """A copy of a network whose weights follow the trained one's: average += (1 - decay) * (weights - average).
-
-    The first steps use a smaller decay, (1 + steps) / (10 + steps), so that the random beginning does not linger.
-    BatchNorm's statistics are averaged like the weights they belong to; integers are copied.
-    """
-
-    def __init__(self, network: Objective, decay: float) -> None:
-        self.network = copy.deepcopy(network).requires_grad_(requires_grad=False).eval()
-        self.decay = decay
-        self.steps = 0
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Follow the network by one optimizer step. No device sync."""
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        mine, theirs = self.network.state_dict(), network.state_dict()
-        floats = [name for name, tensor in mine.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], 1 - decay)
-        for name in mine.keys() - set(floats):
-            mine[name].copy_(theirs[name])
 
 
 def set_batch_norm_momentum(model: nn.Module, momentum: float | None) -> None:

@@ -32,6 +32,7 @@ from segreg.runtime.distributed import as_main_has, from_main, is_main
 from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import Progress, Quiet, duration
 from segreg.training import history
+from segreg.training.averages import ModelSwa
 from segreg.training.checkpoint import BEST, LAST, STATE, State, load_state
 from segreg.training.monitor import (
     HINT_NOT_FINITE,
@@ -237,6 +238,8 @@ def run_epoch(
     train_seconds = time.monotonic() - started
     check_finite(training.objective, epoch)
     with training.stopwatch.stage("validation"):
+        if training.swa and epoch >= training.swa.start:
+            average_weights(training, training.swa, data.train, epoch)
         validated = validation_pass(training, data.val, data.metrics, epoch, progress) if len(data.val) else {}
     spent = training.stopwatch.read()  # sync
     training.stopwatch.restart()
@@ -431,6 +434,12 @@ def reached(loss: Tensor) -> set[Tensor]:
             found.add(variable)
         ahead += [before for before, _ in node.next_functions]
     return found
+
+
+def average_weights(training: Training, swa: ModelSwa, train: BatchLoader, epoch: int) -> None:
+    """Take the weights into their mean over epochs, whose BatchNorm is measured on the epoch's batches, unmixed."""
+    with training.precision.autocast(training.device):
+        swa.update(training.objective, epoch, (to_device(batch, training)[0] for batch in train.epoch(epoch)))
 
 
 @torch.no_grad()

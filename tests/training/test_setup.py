@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from segreg.training.setup import ModelEma, set_batch_norm_momentum
+from segreg.training.averages import ModelEma
+from segreg.training.setup import set_batch_norm_momentum
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.7, 0.9999])

@@ -136,7 +136,7 @@ def test_a_state_of_another_network_is_refused(tmp_path):
     state = load_state(tmp_path / STATE)
     with pytest.raises(SegregError, match="the training state does not fit this recipe"):
         train(tmp_path, objective=objective(norm=False), resume=state)
-    with pytest.raises(SegregError, match=r"another train\.ema"):
+    with pytest.raises(SegregError, match=r"another train\.ema or train\.swa_start"):
         train(tmp_path, settings=tiny_training.replace(SETTINGS, ema=0.9), resume=state)
     with pytest.raises(SegregError, match=r'chooses by train\.monitor "val\.loss", not by "train\.loss"'):
         train(tmp_path, settings=tiny_training.replace(SETTINGS, monitor="train.loss"), resume=state)

@@ -8,6 +8,17 @@ import pytest
 
 CASES = [
     pytest.param(
+        "  epochs: 3",
+        "  epochs: 3\n  ema: 0.9\n  swa_start: 3",
+        """
+error: recipe.yaml:25:3: "swa_start" does not go with ema
+  ema averages over steps and swa_start over epochs: leave one of them out
+error: recipe.yaml:25:14: "swa_start": from epoch 3 on, 3 epochs have no two to average
+2 problems
+""",
+        id="two averages, and one of a single epoch",
+    ),
+    pytest.param(
         "{name: dice, weight: 2}",
         "{name: dice, weight: {start: 0, stop: 1, epochs: [1, 9]}}",
         """

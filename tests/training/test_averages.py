@@ -1,0 +1,43 @@
+"""The mean of weights over epochs against torch's own classes for it, and what of it is validated and saved."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch.optim.swa_utils import AveragedModel, update_bn
+
+from segreg.training import history
+from segreg.training.checkpoint import LAST, STATE, load_state, read_weights
+from tiny_training import SETTINGS, BatchLoader, Scale, objective, replace, train
+
+SWA = replace(SETTINGS, epochs=5, swa_start=3)
+
+
+def test_what_is_saved_is_torchs_average_with_its_batch_norm(tmp_path):
+    own, batches, after = objective(dropout=0.0), BatchLoader(), {}
+
+    def observe(epoch, values):
+        after[epoch] = copy.deepcopy(own.model)
+
+    train(tmp_path, settings=SWA, objective=own, train=batches, observe=observe)
+    average = AveragedModel(after[3])
+    for epoch in (3, 4, 5):
+        average.update_parameters(after[epoch])
+    update_bn((Scale()(batch.images) for batch in batches.epoch(5)), average)
+    expected = {name.removeprefix("module."): t for name, t in average.state_dict().items() if name != "n_averaged"}
+    found, _ = read_weights(tmp_path / LAST)
+    assert found.keys() == expected.keys()
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
+    assert load_state(tmp_path / STATE).ema_steps == 3
+
+
+def test_before_its_start_nothing_differs_and_after_it_training_goes_on_as_without(tmp_path):
+    rows = {}
+    for name, settings in (("plain", replace(SWA, swa_start=None)), ("swa", SWA)):
+        train(tmp_path / name, settings=settings)
+        rows[name] = history.read(tmp_path / name)
+    pairs = list(zip(rows["plain"], rows["swa"], strict=True))
+    assert all(plain["train.loss"] == swa["train.loss"] for plain, swa in pairs)  # the same dropout, too
+    assert [plain["val.loss"] == swa["val.loss"] for plain, swa in pairs] == [True, True, False, False, False]
