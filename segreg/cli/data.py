@@ -99,10 +99,12 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
 def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) -> list[Path]:
     from segreg.data import Crops
     from segreg.data.inspection.sheets import contact_sheet, pair_sheet
-    from segreg.models.build import build_augmentations
+    from segreg.models.build import build_augmentations, build_batch_augmentations
     from segreg.runtime.files import write_json
+    from segreg.training.mixing import Mixing
 
     dataset, out = report.dataset, chosen.out
+    mixing = Mixing(build_batch_augmentations(recipe, dataset.task), recipe.seed)
     train = report.splits.get("train") or range(len(dataset.samples))
     sheets: dict[str, Any] = {}
     if any(share.pixels for share in report.shares["all"]):
@@ -110,6 +112,7 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
             dataset, train, recipe.input, build_augmentations(recipe),
             seed=recipe.seed, samples=chosen.samples, draws=chosen.draws,
             crops=Crops(recipe.input, recipe.crop, dataset.task) if recipe.input.resize == "crop" else None,
+            mix=mixing.of_samples if recipe.batch_augment else None,
         )  # fmt: skip
     if report.pairs:
         sheets["alike.png"] = pair_sheet(dataset, report.pairs, report.splits, recipe.input)

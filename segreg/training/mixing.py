@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from segreg.data.augment import generators
 from segreg.errors import SegregError
 from segreg.registry.entry import where_made
 from segreg.registry.protocols import MixedBatch
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
     from segreg.registry.protocols import BatchAugmentation
@@ -45,6 +49,18 @@ class Mixing:
                 mixed = part(mixed.images, mixed.targets, generator)
                 refuse_changed(name, part, mixed, images, targets)
         return mixed
+
+    def of_samples(
+        self, samples: Sequence[tuple[NDArray[Any], NDArray[np.uint8]]], epoch: int, ids: Sequence[str]
+    ) -> list[tuple[NDArray[Any], NDArray[np.uint8]]]:
+        """Return the images and masks of a batch mixed, to be looked at; of two truths the one with the larger share.
+
+        Shape: images `[H, W, C]` and masks `[H, W]`, or `[K, H, W]` if multilabel.
+        """
+        images = torch.stack([torch.from_numpy(image).movedim(-1, 0) for image, _ in samples])
+        mixed = self(images, torch.stack([torch.from_numpy(mask) for _, mask in samples]), epoch, ids)
+        truths = mixed.targets if mixed.others is None or mixed.share >= 0.5 else mixed.others
+        return list(zip(mixed.images.movedim(1, -1).numpy(), truths.numpy(), strict=True))
 
 
 def refuse_changed(name: str, part: BatchAugmentation, mixed: Any, images: Tensor, targets: Tensor) -> None:

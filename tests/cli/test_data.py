@@ -161,6 +161,17 @@ def test_the_contact_sheet_shows_what_the_first_epochs_train_on(segreg, monkeypa
                         assert np.array_equal(row[epoch].image[..., 3], target)
     differ = [not np.array_equal(row[0].image, panel.image) for row in shown for panel in row[1:]]
     assert 4 < sum(differ) <= 12
+    plain = shown.copy()
+    shown.clear()
+
+    def turned(batch, epoch, ids):
+        assert list(ids) == [row[0].words for row in plain]
+        return batch[::-1] if epoch == 2 else batch
+
+    sheets.contact_sheet(dataset, range(15), recipe.input, augment, seed=3, samples=4, draws=3, mix=turned)
+    for number, row in enumerate(shown):
+        for epoch, other in ((1, number), (2, 3 - number), (3, number)):
+            assert np.array_equal(row[epoch].image, plain[other][epoch].image)
 
 
 def test_a_sheet_names_its_panels_and_every_class_as_they_are():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,10 @@ _LETTERS = 34
 """What fits above a panel in one line."""
 
 
+Sample = tuple["NDArray[Any]", "NDArray[np.uint8]"]
+"""An image and its mask."""
+
+
 @dataclass(frozen=True, eq=False)
 class Panel:
     """One image of a sheet: uint8 `[H, W, 3]`, and the words above it."""
@@ -57,6 +61,7 @@ def contact_sheet(
     samples: int = 6,
     draws: int = 5,
     crops: Crops | None = None,
+    mix: Callable[[Sequence[Sample], int, Sequence[str]], Sequence[Sample]] | None = None,
 ) -> Figure:
     """Return a figure of samples as training sees them: each as it is prepared, then as its first epochs have it.
 
@@ -71,6 +76,8 @@ def contact_sheet(
         samples: how many, at most; those whose files can't be read are passed over.
         draws: epochs shown of each.
         crops: which crops training sees, where `input.resize` is `crop`.
+        mix: mixes the samples of a batch, of an epoch and with these ids, where the recipe has `batch_augment`; each
+            epoch's panels are one.
 
     Raises:
         SegregError: no sample can be read, or an augmentation does not do.
@@ -78,6 +85,8 @@ def contact_sheet(
     augmentation = Augmentation(augment, dataset.task)
     number_of = {dataset.samples[index].id: index for index in indices}
     rows: list[list[Panel]] = []
+    of_epoch: dict[int, list[Sample]] = {epoch: [] for epoch in range(1, draws + 1)}
+    names: list[str] = []
     for name in drawn(number_of, seed, "contact sheet"):
         if len(rows) == samples:
             break
@@ -85,21 +94,24 @@ def contact_sheet(
             image, mask, *_ = fitted_sample(dataset, dataset.samples[number_of[name]], input)
         except SegregError:
             continue  # reported among the findings
-        row = [Panel(_outlined(image, mask, dataset.task), name)]
-        for epoch in range(1, draws + 1):
+        rows.append([Panel(_outlined(image, mask, dataset.task), name)])
+        names.append(name)
+        for epoch, seen_then in of_epoch.items():
             seen = image.copy(), mask.copy()
             if crops is not None:
                 chance, _ = generators(seed, epoch, name, "crop", 0)
                 seen = crops.draw(OneImage(image, mask, dataset.task), 0, chance)
-            after = augmentation(*seen, seed, epoch, name)
-            row.append(Panel(_outlined(*after, dataset.task), f"epoch {epoch}"))
-        rows.append(row)
+            seen_then.append(augmentation(*seen, seed, epoch, name))
     if not rows:
         raise SegregError("no image of the training split can be read, so there is none to show")
+    for epoch, batch in of_epoch.items():
+        for row, sample in zip(rows, mix(batch, epoch, names) if mix else batch, strict=True):
+            row.append(Panel(_outlined(*sample, dataset.task), f"epoch {epoch}"))
     title = f"training images at {format_size(input.size)}: as prepared, then as augmented"
     if crops is not None:
         title = f"training images as they are, then crops of {format_size(input.size)}, as augmented"
-    title += "" if augment else " (the recipe has no augmentation)"
+    title += "" if augment or mix else " (the recipe has no augmentation)"
+    title += "; each epoch's are mixed as a batch" if mix else ""
     return _sheet(rows, f"{title}\n{dataset.notice}".strip(), dataset.task)
 
 
