@@ -49,11 +49,10 @@ class ModelSwa:
         self.start = start
         self.steps = 0
 
-    def update(self, network: Objective, epoch: int, images: Iterable[Tensor]) -> None:
+    def update(self, network: Objective, images: Iterable[Tensor]) -> None:
         """Take in the weights after an epoch, and measure BatchNorm's statistics on batches of images."""
         self.steps += 1
         move(self.network, network, 1 / self.steps)
-        self.network.set_epoch(epoch)
         measure_batch_norm(self.network, images)
 
 
@@ -81,7 +80,7 @@ def measure_batch_norm(network: Objective, images: Iterable[Tensor]) -> None:
         layer.momentum = None  # every batch counts alike
         layer.train()
     for batch in images:
-        network.model.all_logits(network.normalize(batch))
+        network.model.supervised(network.normalize(batch), None)
     for layer, momentum in layers.items():
         layer.momentum = momentum
     network.eval()

@@ -438,8 +438,9 @@ def reached(loss: Tensor) -> set[Tensor]:
 
 def average_weights(training: Training, swa: ModelSwa, train: BatchLoader, epoch: int) -> None:
     """Take the weights into their mean over epochs, whose BatchNorm is measured on the epoch's batches, unmixed."""
+    swa.network.set_epoch(epoch, training.settings.epochs)
     with training.precision.autocast(training.device):
-        swa.update(training.objective, epoch, (to_device(batch, training)[0] for batch in train.epoch(epoch)))
+        swa.update(training.objective, (to_device(batch, training)[0] for batch in train.epoch(epoch)))
 
 
 @torch.no_grad()

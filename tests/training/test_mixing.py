@@ -59,7 +59,8 @@ def test_what_is_not_a_mixed_batch_is_refused_by_name():
 def test_two_truths_share_the_loss():
     torch.manual_seed(0)
     model = TinyNet(dropout=0.0, auxiliary=True)
-    objective = Objective(model, Scale(), [("bce", 1.0, bce), ("dice", 0.5, dice)], auxiliary_weight=0.25)
+    model.further = {"auxiliary": 0.25}
+    objective = Objective(model, Scale(), [("bce", 1.0, bce), ("dice", 0.5, dice)])
     others = TARGETS.flip(0)
     terms = objective(IMAGES, TARGETS, others, torch.tensor(0.3))
     main, auxiliary = model.supervised(IMAGES.float() / 255 - 0.5, TARGETS)[0].values()
@@ -69,6 +70,15 @@ def test_two_truths_share_the_loss():
         0.3 * loss(logits, TARGETS) + 0.7 * loss(logits, others) for logits in (main, auxiliary) for loss in (bce, dice)
     ]
     torch.testing.assert_close(terms["loss"], losses[0] + 0.5 * losses[1] + 0.25 * (losses[2] + 0.5 * losses[3]))
+
+
+def test_two_truths_share_a_networks_own_losses():
+    model, others = TinyNet(), TARGETS.flip(0) * 0
+    model.own_losses = {"fit": 2.0}
+    model.supervised = lambda image, targets: ({}, {"fit": model.head.weight.sum() * (1 + targets.float().mean())})
+    terms = Objective(model, Scale(), [("bce", 1.0, bce)])(IMAGES, TARGETS, others, torch.tensor(0.3))
+    fit = model.head.weight.sum() * (0.3 * (1 + TARGETS.float().mean()) + 0.7)
+    torch.testing.assert_close(terms, {"loss": 2 * fit, "fit": fit})
 
 
 def test_training_mixes_batches_and_validation_does_not(tmp_path):

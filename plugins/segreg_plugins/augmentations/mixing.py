@@ -11,6 +11,7 @@ each image rather than one for the batch. Ignored pixels are pasted as such, and
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -109,9 +110,8 @@ class ClassMix:
         order = torch.from_numpy(generator.random((len(images), len(labels)))).float().to(images.device)
         rank = order.masked_fill(~shown, 2.0).argsort(dim=1).argsort(dim=1)
         chosen = rank < shown.sum(dim=1, keepdim=True) // 2
-        taken = torch.zeros(len(images), *images.shape[-2:], dtype=torch.bool, device=images.device)
-        for k in labels:
-            taken |= labelled(self.task, others[1], k) & chosen[:, k, None, None]
+        parts = (labelled(self.task, others[1], k) & chosen[:, k, None, None] for k in labels)
+        taken = functools.reduce(torch.logical_or, parts)
         return pasted(self.task, images, targets, others, taken)
 
 
@@ -130,7 +130,7 @@ class CopyPaste:
     def __call__(self, images: Tensor, targets: Tensor, generator: np.random.Generator) -> MixedBatch:
         """Return the mixed batch."""
         others = partners(images, targets, generator)
-        taken = torch.stack([labelled(self.task, others[1], k) for k in self.labels]).any(dim=0)
+        taken = functools.reduce(torch.logical_or, (labelled(self.task, others[1], k) for k in self.labels))
         return pasted(self.task, images, targets, others, taken)
 
 
