@@ -21,6 +21,7 @@ from segreg.runtime.progress import Progress
 from segreg.task import Task
 from segreg.training.groups import build_optimizer, described
 from segreg.training.loss import Objective
+from segreg.training.mixing import Mixing
 
 _OUTPUT_STRIDES = (16, 8)
 _KNOWN_PAIRS = "docs/matrix.md lists which encoders work with which decoders; `segreg matrix` tries others"
@@ -150,7 +151,8 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
             total.backward()
             return {**shape, "loss": None}
         losses = build.build_losses(recipe, task)
-        terms = Objective(model, normalize, losses).train()(images, targets)
+        mixed = Mixing(build.build_batch_augmentations(recipe, task), recipe.seed)(images, targets, 1, ("a", "b"))
+        terms = Objective(model, normalize, losses).train()(mixed.images, mixed.targets)
         total = next(iter(terms.values()))
         total.backward()
         return {**shape, "loss": float(total.detach())}
