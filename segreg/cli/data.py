@@ -99,9 +99,9 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
 def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) -> list[Path]:
     from segreg.data import Crops
     from segreg.data.inspection.sheets import contact_sheet, pair_sheet
+    from segreg.data.mixing import Mixing
     from segreg.models.build import build_augmentations, build_batch_augmentations
     from segreg.runtime.files import write_json
-    from segreg.training.mixing import Mixing
 
     dataset, out = report.dataset, chosen.out
     mixing = Mixing(build_batch_augmentations(recipe, dataset.task), recipe.seed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.config.resolve import Choice, Resolved
+from segreg.data.mixing import Mixing
 from segreg.errors import Problem, SegregError
 from segreg.models import build
 from segreg.models.checkpointing import checkpoint_activations
@@ -21,7 +22,6 @@ from segreg.runtime.progress import Progress
 from segreg.task import Task
 from segreg.training.groups import build_optimizer, described
 from segreg.training.loss import Objective
-from segreg.training.mixing import Mixing
 
 _OUTPUT_STRIDES = (16, 8)
 _KNOWN_PAIRS = "docs/matrix.md lists which encoders work with which decoders; `segreg matrix` tries others"

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from segreg.data.mixing import refuse_changed
 from segreg.errors import SegregError
 from segreg.registry.protocols import MixedBatch
 from segreg.task import Task
@@ -17,7 +18,6 @@ from segreg.testing import inputs
 from segreg.testing.check import Rule
 from segreg.testing.modes import served, try_every_mode
 from segreg.testing.subject import Broken, NotChecked, Subject, doing
-from segreg.training.mixing import refuse_changed
 
 SEEDS = range(8)
 IMAGES = 3

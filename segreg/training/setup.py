@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from segreg.data.mixing import Mixing
 from segreg.errors import SegregError
 from segreg.models.checkpointing import checkpoint_activations
 from segreg.models.segmenter import predict_logits
@@ -17,7 +18,6 @@ from segreg.runtime.device import Precision, prepare_device
 from segreg.training.averages import ModelEma, ModelSwa
 from segreg.training.groups import build_optimizer
 from segreg.training.loss import Objective
-from segreg.training.mixing import Mixing
 from segreg.training.timing import Stopwatch
 
 if TYPE_CHECKING:
