@@ -8,7 +8,7 @@ that what is validated is what is saved; dropout is off in that pass.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -50,10 +50,12 @@ class ModelSwa:
         self.steps = 0
 
     def update(self, network: Objective, images: Iterable[Tensor]) -> None:
-        """Take in the weights after an epoch, and measure BatchNorm's statistics on batches of images."""
+        """Take in the weights after an epoch, and measure BatchNorm's statistics, unless they are frozen, on images."""
         self.steps += 1
         move(self.network, network, 1 / self.steps)
-        measure_batch_norm(self.network, images)
+        pairs = zip(self.network.modules(), network.modules(), strict=True)
+        trained = [mine for mine, theirs in pairs if isinstance(mine, _BatchNorm) and theirs.training]
+        measure_batch_norm(self.network, trained, images)
 
 
 @torch.no_grad()
@@ -67,20 +69,20 @@ def move(network: nn.Module, towards: nn.Module, share: float) -> None:
 
 
 @torch.no_grad()
-def measure_batch_norm(network: Objective, images: Iterable[Tensor]) -> None:
-    """Set the running statistics of each BatchNorm to the mean of those of batches, in place.
+def measure_batch_norm(network: Objective, layers: Sequence[_BatchNorm], images: Iterable[Tensor]) -> None:
+    """Set the running statistics of BatchNorms of a network to the mean of those of batches, in place.
 
     Shape: batches of images `[B, C, H, W]` before normalisation.
     """
-    layers = {module: module.momentum for module in network.modules() if isinstance(module, _BatchNorm)}
     if not layers:
         return
+    momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # every batch counts alike
         layer.train()
     for batch in images:
         network.model.supervised(network.normalize(batch), None)
-    for layer, momentum in layers.items():
+    for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     network.eval()

@@ -154,8 +154,6 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
     )
 
 
-
-
 def set_batch_norm_momentum(model: nn.Module, momentum: float | None) -> None:
     """Set the momentum of each BatchNorm of a network's running statistics, in place; None changes nothing."""
     from torch.nn.modules.batchnorm import _BatchNorm
