@@ -41,3 +41,12 @@ def test_before_its_start_nothing_differs_and_after_it_training_goes_on_as_witho
     pairs = list(zip(rows["plain"], rows["swa"], strict=True))
     assert all(plain["train.loss"] == swa["train.loss"] for plain, swa in pairs)  # the same dropout, too
     assert [plain["val.loss"] == swa["val.loss"] for plain, swa in pairs] == [True, True, False, False, False]
+
+
+def test_a_frozen_encoder_stays_as_it_is_in_the_average(tmp_path):
+    own = objective()
+    before = copy.deepcopy(own.model.encoder.state_dict())
+    train(tmp_path, settings=replace(SWA, freeze_encoder_epochs=5), objective=own)
+    found, _ = read_weights(tmp_path / LAST)
+    assert all(torch.equal(found[f"encoder.{name}"], tensor) for name, tensor in before.items())
+    assert not torch.equal(found["decoder.1.running_mean"], torch.zeros(6))  # measured, as those that train
