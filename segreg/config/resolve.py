@@ -463,6 +463,9 @@ class _Check:
         if changes and train is not None and train.monitor in ("val.loss", "train.loss"):
             message = f'train.monitor: "{train.monitor}" can\'t choose the best epoch, as weights of its terms change'
             self.wrong(message, ("loss",), "monitor a metric such as val.dice.pooled, or a single term of the loss")
+        if train is not None and train.compile is True and train.checkpoint_activations:
+            hint = "leave one of them out"
+            self.wrong('"compile: true" does not go with "checkpoint_activations"', ("train", "compile"), hint)
         self.crops(size, found["crop"], found["evaluate"])
         if (optimizer := found["optimizer"]) is not None:
             self.weight_decay(optimizer)

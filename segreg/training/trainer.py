@@ -746,6 +746,8 @@ def compile_if_worthwhile(training: Training, epochs: int, say: Callable[[str], 
     """Compile the network as `train.compile` asks, with so many epochs to come."""
     steps = training.steps_per_epoch * epochs
     compiles, why = worth_compiling(training.settings.compile, training.device, steps)
+    if compiles and training.settings.checkpoint_activations:  # with `true` it is refused with the recipe
+        compiles, why = False, "not compiled: PyTorch can't compile what checkpoints its activations"
     if compiles:
         compile_network(training)
     if why:

@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 import plugged
@@ -186,6 +187,30 @@ recipe.yaml: fine
 """
     )
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_what_trains_and_the_optimizers_groups_are_shown(segreg):
+    images()
+    words = ["encoder={name: timm/test_resnet, freeze_layers: 4}", "optimizer=adamw", "optimizer.lr=0.002"]
+    printed = segreg("check", "recipe.yaml", "--build", *words, "train.layer_decay=0.5")
+    assert (printed.status, printed.err) == (0, "")
+    last = timm.create_model("test_resnet").layer4
+    kernels, norms = (
+        [p.numel() for p in last.parameters() if (p.ndim == 4) == is_kernel] for is_kernel in (True, False)
+    )
+    lines = [" ".join(line.split()) for line in printed.out.splitlines()]
+    assert lines[3].startswith("trained ")
+    assert lines[3].endswith("; the first 4 layers of the encoder stay as they are")
+    assert lines[-7:-4] == [
+        "component layer tensors parameters lr weight decay",
+        f"encoder 4 {len(kernels)} {sum(kernels):,} 0.001 0.01",
+        f"encoder 4 {len(norms)} {sum(norms):,} 0.001 0",
+    ]
+    printed = segreg("check", "recipe.yaml", "--build", *words, "--json")
+    groups = json.loads(printed.out)["networks"]["recipe.yaml"]["groups"]
+    assert [(one["component"], one["lr"], one["weight_decay"]) for one in groups] == [
+        (name, 0.002, decay) for name in ("encoder", "decoder", "head") for decay in (0.01, 0.0)
+    ]
 
 
 def test_levels_that_are_resampled_are_reported_and_the_auxiliary_decoder(segreg):

@@ -54,9 +54,15 @@ RIGHT_ONES = [
     ["loss=[bce, {name: bce, weight: 3}]"],
     ["train.workers=auto", "train.early_stopping=null"],
     ["train.workers=3", "train.lr_factors={encoder: 0.1}"],
+    ["encoder.lora={rank: 4, targets: [qkv]}", "encoder.trainable=norms"],
+    ["encoder={name: timm/resnet18, lora: null, freeze_layers: 3}", "optimizer.exclude_from_weight_decay=false"],
 ]
 
 WRONG_ONES = [
+    ["encoder.lora={ranc: 4}"],
+    ["encoder.lora=8"],
+    ["encoder.trainable=most"],
+    ["optimizer.exclude_from_weight_decay=1"],
     ["seed=-1"],
     ["seed=4294967296"],
     ["seed=1.5"],

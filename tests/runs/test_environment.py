@@ -12,7 +12,7 @@ import torch
 
 import plugged
 from segreg.registry.registry import load_registry
-from segreg.runs.environment import PACKAGES, environment, git_commit
+from segreg.runs.environment import PACKAGES, environment, git_commit, group_lines
 
 CPU = torch.device("cpu")
 
@@ -75,3 +75,16 @@ def test_a_gpu_is_named():
     reported = environment(load_registry([]), torch.device("cuda:0"))["device"]
     assert reported["model"] == torch.cuda.get_device_name(0)
     assert reported["memory_bytes"] > 0
+
+
+def test_the_header_has_a_line_for_what_has_no_weight_decay_and_one_for_the_layers_rates():
+    def group(layer, parameters, lr, weight_decay):
+        return {"layer": layer, "parameters": parameters, "lr": lr, "weight_decay": weight_decay}
+
+    whole = [group(None, 200_000, 1e-3, 0.05), group(None, 50, 1e-3, 0.05)]
+    assert group_lines(whole) == group_lines([group(None, 50, 1e-3, 0.0)]) == []
+    layers = [group(0, 150_000, 2.5e-4, 0.05), group(0, 1_234, 2.5e-4, 0.0), group(1, 50_000, 5e-4, 0.05)]
+    assert group_lines([*layers, *whole]) == [
+        "decay      none for 1,234 of 0.40 M parameters (biases, norms, ...)",
+        "rates      of 2 layers of the encoder from 0.00025 to 0.0005",
+    ]

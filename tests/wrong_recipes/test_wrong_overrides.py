@@ -204,6 +204,53 @@ error: command line: "accumulate" does not go with batch_size: auto, which adds 
         id="adding up what adds up itself",
     ),
     pytest.param(
+        ["encoder.lora.ranc=4", "encoder.trainable=all"],
+        """
+error: command line: "lora" has no setting "ranc"
+  did you mean "rank"?
+  it accepts "rank", "alpha" and "targets"
+""",
+        id="misspelled setting of LoRA",
+    ),
+    pytest.param(
+        ["encoder.lora={}", "encoder.trainable=all", "encoder.freeze_layers=2"],
+        """
+error: command line: "trainable: all" does not go with "lora", which keeps weights as they are
+  leave it out; `norms` are trained beside lora
+error: command line: "freeze_layers" and "lora" of the encoder do not go together
+  leave one of them out
+2 problems
+""",
+        id="what of the encoder trains, in two ways",
+    ),
+    pytest.param(
+        ["encoder.trainable=none", "train.freeze_encoder_epochs=1", "train.layer_decay=0.5"],
+        """
+error: command line: "freeze_encoder_epochs" says nothing where encoder.trainable is none
+  leave it out, or train something of the encoder
+error: command line: "layer_decay" says nothing where encoder.trainable is none
+  leave it out, or train something of the encoder
+2 problems
+""",
+        id="rates of an encoder that does not train",
+    ),
+    pytest.param(
+        ["train.compile=true", "train.checkpoint_activations=true"],
+        """
+error: command line: "compile: true" does not go with "checkpoint_activations"
+  leave one of them out
+""",
+        id="compiling what is computed twice",
+    ),
+    pytest.param(
+        ["optimizer.exclude_from_weight_decay=true"],
+        """
+error: command line: "exclude_from_weight_decay" of the optimizer "adam": it has no weight decay
+  set weight_decay, or leave this out
+""",
+        id="what a weight decay of nothing excludes",
+    ),
+    pytest.param(
         ["train.epochs"],
         """
 error: there is no recipe train.epochs
