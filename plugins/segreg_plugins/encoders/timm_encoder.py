@@ -10,13 +10,14 @@ from typing import Any
 import timm
 import torch
 import torch.nn.functional as F
-from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg, group_parameters
+from timm.models import get_arch_pretrained_cfgs, get_pretrained_cfg
 from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
 from segreg_plugins.batch_norm import with_single_values
 from segreg_plugins.encoders.levels import Level, computed, measured, outline
 from segreg_plugins.encoders.normalization import per_channel
+from segreg_plugins.encoders.timm_layers import Said
 from segreg_plugins.pretrained import DEFAULT, Fallback, HubFile, WebFile, loading, obtain
 
 _HUB_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -63,6 +64,7 @@ class TimmEncoder(nn.Module):
         self.size_divisor, self.image_size = self._sizes(size, computed if doubtful else outline)
         self.normalization: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
         self.weights_note = ""
+        self._known: Said | None = None
 
     def _settle(self, levels: list[Level]) -> None:
         self.levels = levels
@@ -111,46 +113,16 @@ class TimmEncoder(nn.Module):
         return [_whole(_channels_first(x, level), level, image) for x, level in zip(maps, self.levels, strict=True)]
 
     def layer_groups(self) -> list[list[str]]:
-        """Return the layers of timm's `group_matcher` but the last, the classifier's; none where a model has no such.
-
-        What of a model is in the classifier's layer, such as a last norm, is in none of these.
-        """
-        whole, names = self._whole()
-        if not callable(getattr(whole, "group_matcher", None)):
-            return []
-        numbers: dict[str, int] = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
-        layers: list[dict[str, None]] = [{} for _ in range(max(numbers.values()))]
-        for name, number in numbers.items():
-            if name in names and number < len(layers):
-                # The module, so that what is put beside its weights belongs to the layer; the model's own by its name.
-                layers[number][names[name].rpartition(".")[0] if "." in name else names[name]] = None
-        return [list(layer) for layer in layers]
+        """Return timm's layers of the network."""
+        return self._said().layer_groups
 
     def no_weight_decay(self) -> list[str]:
         """Return the parameters that timm's model wants no weight decay for."""
-        whole, names = self._whole()
-        return [names[name] for name in getattr(whole, "no_weight_decay", set)() if name in names]
+        return self._said().no_weight_decay
 
-    def _whole(self) -> tuple[nn.Module, dict[str, str]]:
-        """Return timm's model with a classifier, without values, and how those of its parameters are named here.
-
-        `features_only` puts a model into a wrapper, or takes its modules out of it and joins the first two words of
-        their names.
-        """
-        arguments = {name: value for name, value in self.arguments.items() if name != "out_indices"}
-        with torch.device("meta"):
-            whole = timm.create_model(self.member, pretrained=False, **{**arguments, "num_classes": 2})
-        modules = {name for name, _ in self.network.named_modules()}
-        parameters = {name for name, _ in self.network.named_parameters()}
-        names = {}
-        for name, _ in whole.named_parameters():
-            module, dot, leaf = name.rpartition(".")
-            for renamed in (f"model.{module}", f"body.{module}", module, module.replace(".", "_", 1)):
-                here = f"{renamed}{dot}{leaf}" if module else f"{renamed}{leaf}"
-                if here in parameters or (module and renamed in modules):
-                    names[name] = f"network.{here}"
-                    break
-        return whole, names
+    def _said(self) -> Said:
+        self._known = self._known or Said.of(self.member, self.arguments, self.network)
+        return self._known
 
     def dilate(self, output_stride: int) -> bool:
         """Rebuild the model with timm's own `output_stride` around the same parameters, where it knows one."""
