@@ -125,9 +125,9 @@ def measured(
 
 
 def by_level(network: nn.Module, channels: int, size: tuple[int, int]) -> list[list[str]]:
-    """Return for each map of a network, in their order, the modules whose parameters it is the first to depend on.
+    """Return a network's modules with parameters by the map, of those that it gives, which is the first to need them.
 
-    Found on the meta device, by which parameters a map has a gradient for.
+    Found on the meta device, by which parameters a map has a gradient for. A map that needs no others is left out.
     """
     parameters = {
         name: torch.empty_like(parameter, device="meta", requires_grad=True)
@@ -135,16 +135,15 @@ def by_level(network: nn.Module, channels: int, size: tuple[int, int]) -> list[l
     }
     buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in network.named_buffers()}
     image = torch.empty(2, channels, *size, device="meta")
+    layers: list[list[str]] = []
+    known: set[str] = set()
     with torch.enable_grad():
-        maps = functional_call(network, {**parameters, **buffers}, (image,))
-        layers: list[list[str]] = []
-        for level in maps:
-            modules: list[str] = []
-            if level.requires_grad:
-                found = torch.autograd.grad(
-                    level.sum(), list(parameters.values()), allow_unused=True, retain_graph=True
-                )
-                used = [name for name, gradient in zip(parameters, found, strict=True) if gradient is not None]
-                modules = list(dict.fromkeys(name.rpartition(".")[0] or name for name in used))
-            layers.append([name for name in modules if not any(name in layer for layer in layers)])
-    return layers
+        for level in functional_call(network, {**parameters, **buffers}, (image,)):
+            if not level.requires_grad:  # a copy of the image
+                continue
+            found = torch.autograd.grad(level.sum(), list(parameters.values()), allow_unused=True, retain_graph=True)
+            used = [name for name, gradient in zip(parameters, found, strict=True) if gradient is not None]
+            modules = dict.fromkeys(name.rpartition(".")[0] or name for name in used)
+            layers.append([name for name in modules if name not in known])
+            known.update(modules)
+    return [layer for layer in layers if layer]

@@ -48,8 +48,7 @@ class SmpEncoder(nn.Module):
 
     def layer_groups(self) -> list[list[str]]:
         """Return SMP's stages: what each level is the first to need."""
-        stages = by_level(self.network, self.in_channels, _SIZE)
-        return [[f"network.{name}" for name in stages[index]] for index in self.kept]
+        return [[f"network.{name}" for name in stage] for stage in by_level(self.network, self.in_channels, _SIZE)]
 
     def dilate(self, output_stride: int) -> bool:
         """Trades the strides beyond `output_stride` for dilation, as SMP's `make_dilated` does.
