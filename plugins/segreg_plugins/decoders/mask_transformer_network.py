@@ -60,10 +60,6 @@ class MaskTransformer(nn.Module):
         self.mask_embedding = perceptron(channels, channels, channels, channels)
         self.register_buffer("masked", torch.ones(layers), persistent=False)
 
-    def no_weight_decay(self) -> list[str]:
-        """Return what is learned by its index; the paper's training has no weight decay for it."""
-        return ["queries.weight", "query_positions.weight", "scales.weight"]
-
     def set_epoch(self, epoch: int, epochs: int) -> None:
         """Set the share of masked queries of each layer."""
         if self.masking == "annealed":
