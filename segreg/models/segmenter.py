@@ -110,7 +110,7 @@ class Segmenter(nn.Module):
         task: Task | int,
         *,
         auxiliary: Decoder | None = None,
-        auxiliary_weight: float = 1.0,
+        auxiliary_weight: float = 0.4,
     ) -> None:
         super().__init__()
         if isinstance(task, int):

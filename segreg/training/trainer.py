@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed
 from segreg.evaluation.scores import compute, compute_over_processes, disable_sync
+from segreg.models.segmenter import AUXILIARY
 from segreg.models.trained import settle_frozen
 from segreg.runtime import distributed
 from segreg.runtime.device import available_mib, out_of_memory, seed_everything
@@ -525,8 +526,8 @@ def check_finite(objective: nn.Module, epoch: int) -> None:
 def directions(training: Training, data: TrainingData) -> dict[str, bool | None]:
     """Return every value that an epoch will have, and whether larger is better, by scoring one validation image."""
     names = dict.fromkeys((TOTAL, *training.objective.terms), 0.0)
-    replaced = dict.fromkeys((TOTAL, *training.objective.model.own_losses), 0.0)
-    losses = named("train", replaced if len(replaced) > 1 else names)
+    replaced = [name for name in training.objective.model.own_losses if not name.startswith(f"{AUXILIARY}.")]
+    losses = named("train", dict.fromkeys((TOTAL, *replaced), 0.0) if replaced else names)
     if not len(data.val):
         return dict.fromkeys(losses, False)
     losses |= named("val", names)

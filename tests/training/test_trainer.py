@@ -158,6 +158,14 @@ def test_the_losses_get_the_epoch(tmp_path):
     assert epochs == [(1, 3), (2, 3), (3, 3)]
 
 
+def test_a_term_that_a_networks_own_losses_replace_can_not_be_monitored(tmp_path):
+    network = objective()
+    network.model.own_losses = {"fit": 1.0, "size": 1.0}
+    with pytest.raises(SegregError, match=r'an epoch has no value "train\.loss\.bce"') as raised:
+        train(tmp_path, objective=network, settings=replace(SETTINGS, monitor="train.loss.bce"))
+    assert all(name in str(raised.value) for name in ("train.loss.fit", "train.loss.size", "val.loss.bce"))
+
+
 def test_gradients_are_clipped(tmp_path):
     settings = replace(SETTINGS, epochs=1, clip_gradient_norm=1e-3)
     network = objective(**PLAIN)

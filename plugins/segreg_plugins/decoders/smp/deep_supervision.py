@@ -2,7 +2,7 @@
 
 The top row is that of the encoder's finest level: X(0,1), X(0,2) ... in the paper's names. Each node gets a 1x1
 convolution, and the losses of all outputs add up with equal weights, as in the second paper. Prediction takes the last
-output alone, which the papers call the fast mode without pruning; they also average all outputs.
+output alone: the first paper's fast mode, at full depth. The papers also average all outputs.
 
 SMP's decoder has one more block behind the row's last node, which doubles its map where the encoder begins at stride 2.
 """
