@@ -463,40 +463,38 @@ class _Check:
         if changes and train is not None and train.monitor in ("val.loss", "train.loss"):
             message = f'train.monitor: "{train.monitor}" can\'t choose the best epoch, as weights of its terms change'
             self.wrong(message, ("loss",), "monitor a metric such as val.dice.pooled, or a single term of the loss")
-        if train is not None and train.compile is True and train.checkpoint_activations:
-            hint = "leave one of them out"
-            self.wrong('"compile: true" does not go with "checkpoint_activations"', ("train", "compile"), hint)
         self.crops(size, found["crop"], found["evaluate"])
-        if (optimizer := found["optimizer"]) is not None:
-            self.weight_decay(optimizer)
-        if found["encoder"] is not None and train is not None:
-            self.trained(found["encoder"].beside, train)
+        self.trained(found["encoder"], found["optimizer"], train)
         if size is not None:
             self.values(size)
 
-    def trained(self, chosen: EncoderTraining, train: Train) -> None:
-        """Check which weights of the encoder are trained."""
-        if chosen.lora is not None and chosen.trainable == "all":
-            hint = "leave it out; `norms` are trained beside lora"
-            self.wrong('"trainable: all" does not go with "lora", which keeps weights as they are',
-                       ("encoder", "trainable"), hint)  # fmt: skip
-        if chosen.lora is not None and not chosen.lora.targets:
-            self.wrong('"targets" of "lora" names none', ("encoder", "lora", "targets"), "[qkv, proj] is attention")
-        if chosen.freeze_layers and (chosen.lora is not None or chosen.trainable in ("norms", "none")):
-            other = "lora" if chosen.lora is not None else "trainable"
-            self.wrong(f'"freeze_layers" and "{other}" of the encoder do not go together',
-                       ("encoder", "freeze_layers"), "leave one of them out")  # fmt: skip
-        if chosen.trainable == "none" and chosen.lora is None:
-            for name in ("freeze_encoder_epochs", "layer_decay"):
-                if getattr(train, name):
-                    hint = "leave it out, or train something of the encoder"
-                    self.wrong(f'"{name}" says nothing where encoder.trainable is none', ("train", name), hint)
-
-    def weight_decay(self, optimizer: Choice) -> None:
-        """Check what weight decay leaves alone: nothing where there is none."""
-        if optimizer.beside.exclude_from_weight_decay and not optimizer.settings.get("weight_decay"):
+    def trained(self, encoder: Choice | None, optimizer: Choice | None, train: Train | None) -> None:
+        """Check what of the network is trained, and how."""
+        if optimizer and optimizer.beside.exclude_from_weight_decay and not optimizer.settings.get("weight_decay"):
             message = f'"exclude_from_weight_decay" of the optimizer "{optimizer.part.name}": it has no weight decay'
             self.wrong(message, ("optimizer", "exclude_from_weight_decay"), "set weight_decay, or leave this out")
+        if train is not None and train.compile is True and train.checkpoint_activations:
+            hint = "leave one of them out"
+            self.wrong('"compile: true" does not go with "checkpoint_activations"', ("train", "compile"), hint)
+        if encoder is not None:
+            self.encoder(encoder.beside, train)
+
+    def encoder(self, chosen: EncoderTraining, train: Train | None) -> None:
+        """Check which weights of the encoder are trained."""
+        lora, trainable = chosen.lora, chosen.trainable
+        if lora is not None and trainable == "all":
+            message = '"trainable: all" does not go with "lora", which keeps weights as they are'
+            self.wrong(message, ("encoder", "trainable"), "leave it out; `norms` are trained beside lora")
+        if lora is not None and not lora.targets:
+            self.wrong('"targets" of "lora" names none', ("encoder", "lora", "targets"), "[qkv, proj] is attention")
+        if chosen.freeze_layers and (lora is not None or trainable in ("norms", "none")):
+            other = "lora" if lora is not None else "trainable"
+            message = f'"freeze_layers" and "{other}" of the encoder do not go together'
+            self.wrong(message, ("encoder", "freeze_layers"), "leave one of them out")
+        for name in ("freeze_encoder_epochs", "layer_decay") if trainable == "none" and lora is None else ():
+            if getattr(train, name, None):
+                hint = "leave it out, or train something of the encoder"
+                self.wrong(f'"{name}" says nothing where encoder.trainable is none', ("train", name), hint)
 
     def split(self, split: Split) -> None:
         """Check the section split, of which nothing is null that says something."""

@@ -29,7 +29,7 @@ error: command line: "trian" is not a section of a recipe
         """
 error: command line: the section "train" has no setting "epoch"
   did you mean "epochs"?
-  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "checkpoint_activations", "sync_batch_norm", "batch_norm_momentum", "workers", "clip_gradient_norm", "ema", "freeze_encoder_epochs", "layer_decay", "lr_factors", "validate_on", "monitor", "early_stopping", "time_budget_minutes", "start_from", "start_part" and "keep_state"
+  it accepts "epochs", "batch_size", "effective_batch_size", "accumulate", "precision", "device", "channels_last", "compile", "checkpoint_activations", "sync_batch_norm", "batch_norm_momentum", "workers", "clip_gradient_norm", "ema", "swa_start", "freeze_encoder_epochs", "layer_decay", "lr_factors", "validate_on", "monitor", "early_stopping", "time_budget_minutes", "start_from", "start_part" and "keep_state"
 """,
         id="misspelled setting",
     ),

@@ -60,7 +60,7 @@ def _names(whole: nn.Module, network: nn.Module) -> dict[str, str]:
     `features_only` puts a model into a wrapper, or takes its modules out of it and joins the first two words of their
     names.
     """
-    modules = {name for name, _ in network.named_modules()}
+    modules = {name for name, module in network.named_modules() if any(True for _ in module.parameters())}
     parameters = {name for name, _ in network.named_parameters()}
     names = {}
     for name, _ in whole.named_parameters():
