@@ -99,8 +99,8 @@ class Assembly:
             )
         if recipe.batch_augment and recipe.train.batch < 2 * count():
             raise SegregError(
-                f"batch_augment mixes the images of one process, and {recipe.train.batch} of {count()} processes are "
-                "less than two for each",
+                f"batch_augment mixes the images that one process has of a batch, and of {recipe.train.batch} some of "
+                f"{count()} processes have one",
                 hint="train.batch_size is the batch of all processes together",
             )
         device = choose_device(own_device(recipe.train.device))

@@ -310,6 +310,13 @@ def test_a_device_is_each_processs_own(monkeypatch):
             ),
         ),
         (
+            "train.batch_size=3 batch_augment=cutmix",
+            (
+                "batch_augment mixes the images that one process has of a batch, and of 3 some of 2 processes have "
+                "one\n  train.batch_size is the batch of all processes together"
+            ),
+        ),
+        (
             "train.sync_batch_norm=true",
             (
                 'train.sync_batch_norm needs GPUs: PyTorch has no such BatchNorm for "cpu"\n'
@@ -320,7 +327,7 @@ def test_a_device_is_each_processs_own(monkeypatch):
 )
 def test_what_several_processes_cannot_do_is_refused(override, words, one, folder, monkeypatch):
     monkeypatch.setattr("segreg.runs.assembly.count", lambda: 2)
-    recipe = segreg.load_recipe(folder / "tiny.yaml", [override])
+    recipe = segreg.load_recipe(folder / "tiny.yaml", override.split())
     with pytest.raises(SegregError) as caught:
         Assembly.of(resolve(recipe, load_registry()), Quiet())
     assert str(caught.value) == words
