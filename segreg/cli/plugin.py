@@ -195,5 +195,5 @@ def _settings_of_recipe(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]
         title = f"{choice.part.kind}.{choice.part.name}"
         wanted = not chosen.parts or any(fnmatch.fnmatchcase(title, pattern) for pattern in chosen.parts)
         if choice.part.plugin.distribution in own and wanted:
-            settings[title] = {name: value for name, value in choice.plain().items() if name != "name"}
+            settings[title] = {name: value for name, value in choice.plain().items() if name in choice.settings}
     return settings
