@@ -663,7 +663,7 @@ def test_the_plugin_of_the_docs(place):
         columns = file.readline().strip().split(",")
     assert {"train.loss.brier", "train.loss.auxiliary.dice", "val.area_error"} <= set(columns)
     printed = place.sh("segreg plugin check segreg-example --recipe disks.yaml --quick")
-    assert re.search(r"^10 parts of segreg-example: \d+ passed, \d+ not checked$", printed, re.MULTILINE)
+    assert re.search(r"^11 parts of segreg-example: \d+ passed, \d+ not checked$", printed, re.MULTILINE)
     listed = place.sh("python -m pytest --collect-only -q test_parts.py")
     assert "test_parts.py::test_my_parts[encoder-halving-gradients_reach_every_parameter]" in listed
 
