@@ -176,7 +176,7 @@ def train(run_dir: Path, *, settings: Train = SETTINGS, **given: Any) -> tuple[O
         given.pop("val", BatchLoader(count=6, shuffle=False, seed=1)),
         given.pop("metrics", Agreement()),
     )
-    output = Output(run_dir, observe=given.pop("observe", None))
+    output = Output(run_dir, observe=given.pop("observe", None), trained=given.pop("trained", ()))
     return setup.objective, fit(setup, data, output, **given)
 
 

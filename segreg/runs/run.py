@@ -19,7 +19,7 @@ from segreg.errors import SegregError, listed
 from segreg.evaluation.evaluator import Overlay
 from segreg.models import build
 from segreg.models.segmenter import describe
-from segreg.models.trained import digest_of_frozen, trained_tensors
+from segreg.models.trained import trained_tensors
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.registry import Registry, load_registry
 from segreg.runs.assembly import Assembly
@@ -269,7 +269,6 @@ class _Job:
     def _fit(self, observer: _Observer | None) -> Outcome:
         recipe, assembly = self.recipe, self.assembly
         model = assembly.objective.model
-        trained = trained_tensors(model)
         return fit(
             assembly.setup(),
             TrainingData(assembly.train, assembly.val, build.build_metrics(recipe, assembly.dataset.task)),
@@ -282,8 +281,7 @@ class _Job:
                     assembly.objective.normalize,
                     model.size_divisor,
                 ),
-                trained=trained,
-                base=digest_of_frozen(model, trained) if trained else "",
+                trained=trained_tensors(model),
                 observe=observer.epoch_end if observer else None,
             ),
             resume=self.state,

@@ -39,7 +39,7 @@ class Output:
         run_dir: an existing folder for the checkpoints and the history.
         notes: what the headers of the weights files say about the network.
         trained: names of the tensors that are trained, where not all of the network are.
-        base: identifies the other ones.
+        base: identifies the other ones; `fit` finds it.
         observe: called with every epoch's number and values once they are on disk; on a GPU that is an epoch later.
     """
 

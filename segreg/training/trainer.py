@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from types import FrameType
@@ -26,7 +26,7 @@ from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed
 from segreg.evaluation.scores import compute, compute_over_processes, disable_sync
 from segreg.models.segmenter import AUXILIARY
-from segreg.models.trained import settle_frozen
+from segreg.models.trained import digest_of_frozen, settle_frozen
 from segreg.runtime import distributed
 from segreg.runtime.device import available_mib, out_of_memory, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main, is_main
@@ -148,6 +148,8 @@ def fit(
     monitor = choose_monitor(settings.monitor, from_main(lambda: directions(training, data)))
     if resume:
         restore(training, resume, monitor, progress)
+    if output.trained:  # those that are frozen are those of the state
+        output = replace(output, base=digest_of_frozen(training.objective.model, output.trained))
     state = resume or snapshot(training, monitor, epoch=0, seconds=0.0, values={})
     begin(state, output, monitor)
     choose_micro_batches(training, data.train, progress)

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,16 @@ from segreg.errors import SegregError
 from segreg.runtime import files
 from segreg.training import history, trainer
 from segreg.training import resume as resuming
-from segreg.training.checkpoint import BEST, LAST, STATE, load_state, random_state, read_weights, restore_random_state
+from segreg.training.checkpoint import (
+    ADAPTER,
+    BEST,
+    LAST,
+    STATE,
+    load_state,
+    random_state,
+    read_weights,
+    restore_random_state,
+)
 from segreg.training.resume import AsyncCheckpointer, save_epoch
 from tiny_training import HARD, SETTINGS, objective, train, train_hard
 
@@ -140,6 +150,24 @@ def test_a_state_of_another_network_is_refused(tmp_path):
         train(tmp_path, settings=tiny_training.replace(SETTINGS, ema=0.9), resume=state)
     with pytest.raises(SegregError, match=r'chooses by train\.monitor "val\.loss", not by "train\.loss"'):
         train(tmp_path, settings=tiny_training.replace(SETTINGS, monitor="train.loss"), resume=state)
+
+
+def test_trained_weights_name_the_frozen_ones_of_the_run_not_those_that_are_built_to_go_on(tmp_path):
+    def network(seed):
+        one = objective(seed, norm=False)
+        for part in (one.model.encoder, one.model.decoder):
+            part.requires_grad_(requires_grad=False)
+        return one
+
+    given = {"trained": ("head.weight", "head.bias")}
+    train(tmp_path / "run", settings=replace(SETTINGS, epochs=1), objective=network(0), **given)
+    tensors, notes = read_weights(tmp_path / "run" / ADAPTER)
+    assert tensors.keys() == set(given["trained"])
+    state = load_state(tmp_path / "run" / STATE)
+    train(tmp_path / "run", settings=replace(SETTINGS, epochs=3), objective=network(9), resume=state, **given)
+    assert read_weights(tmp_path / "run" / ADAPTER)[1]["frozen"] == notes["frozen"]
+    train(tmp_path / "other", settings=replace(SETTINGS, epochs=1), objective=network(9), **given)
+    assert read_weights(tmp_path / "other" / ADAPTER)[1]["frozen"] != notes["frozen"]
 
 
 def test_every_generator_is_restored():

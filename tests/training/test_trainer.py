@@ -747,6 +747,17 @@ def test_what_a_pass_keeps_is_counted_and_nothing_is_changed_by_it():
     assert dry_step(training, batch.images, batch.targets).keys() == {"loss", "bce"}
 
 
+def test_a_trial_of_the_loss_leaves_a_frozen_encoder_frozen():
+    """Several processes try it inside an epoch; running statistics would move from then on."""
+    training = prepared(objective())
+    training.objective.train()
+    trainer.freeze_encoder(training, frozen=True)
+    batch = next(iter(BatchLoader().epoch(1)))
+    dry_step(training, batch.images, batch.targets)
+    assert not any(module.training for module in training.encoder.modules())
+    assert training.objective.model.decoder.training
+
+
 def test_the_number_of_micro_batches_follows_from_the_free_memory(monkeypatch):
     training = prepared(objective())
     batch = next(iter(BatchLoader(size=8).epoch(1)))
