@@ -133,7 +133,7 @@ def _costs(name: str, costs: Sequence[Cost | None]) -> Column:
             spread = (cost.low, cost.high) if cost.low != cost.high else (None, None)
             cells.append(Number(cost.median, *spread))
     higher = name in DEFINITIONS and DEFINITIONS[name].higher_is_better
-    form = _counted if name.endswith("parameters") else "{:.3g}".format
+    form = _counted if name.endswith("parameters") else ("{:.0f}" if name.endswith("mib") else "{:.3g}").format
     return Column(name, *_COSTS[name], cells, form, "higher" if higher else "lower", measured=True)
 
 
