@@ -49,7 +49,7 @@ PAGES = {str(page.relative_to(ROOT)): page for page in (README, *sorted(DOCS.rgl
 PLUGINS, CONTRACTS = DOCS / "plugins", DOCS / "plugins" / "contracts.md"
 RECIPES, PARTS, COMMANDS_PAGE = DOCS / "recipes.md", DOCS / "parts.md", DOCS / "commands.md"
 
-TABLES = {**SETTINGS, **BESIDE, "lora": Lora}
+TABLES = {**SETTINGS, "encoder": BESIDE["encoder"], "optimizer": BESIDE["optimizer"], "lora": Lora}
 """Settings whose tables are in docs/recipes.md, by name."""
 
 EXAMPLES = {"worst", "look"}

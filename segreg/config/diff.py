@@ -17,8 +17,13 @@ class Absent(Enum):
 
 ABSENT: Final = Absent.ABSENT
 _SEED = "seed"
-_PARTS = ("dataset", "encoder", "decoder", "loss", "optimizer", "schedule", "auxiliary", "augment", "batch_augment")
+_PARTS = (
+    "dataset", "network", "encoder", "decoder", "loss", "optimizer", "schedule", "auxiliary", "augment",
+    "batch_augment",
+)  # fmt: skip
 """Paths of parts, whose names speak for themselves."""
+_NOTHING = ("none", "null", "-")
+"""How a part that is not there is shown."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,11 @@ def recipe_differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Recip
 
 def label_of(settings: Mapping[str, str]) -> str:
     """Return what to call a recipe that these settings tell from others: a part by its name, else "path=value"."""
-    return ", ".join(text if path in _PARTS else f"{path}={text}" for path, text in settings.items())
+    shown = settings
+    if "network" in settings:  # a whole network has no encoder and no decoder, and another recipe has no network
+        absent = {path for path in ("network", "encoder", "decoder", "auxiliary") if settings.get(path) in _NOTHING}
+        shown = {path: text for path, text in settings.items() if path not in absent}
+    return ", ".join(text if path in _PARTS else f"{path}={text}" for path, text in shown.items())
 
 
 def distinguishing(recipes: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -18,13 +18,15 @@ from segreg.settings import Setting, check_value, format_type, format_value, nes
 if TYPE_CHECKING:
     from segreg.runtime.device import PrecisionName
 
-PARTS = {"dataset": "dataset", "encoder": "encoder", "decoder": "decoder", "optimizer": "optimizer"}
-"""Sections that name one part, which a recipe must have, and the kind of it."""
+PARTS = ("dataset", "optimizer")
+"""Sections that name one part of that kind, which a recipe must have."""
+NETWORK = {"network": "network", "encoder": "encoder", "decoder": "decoder", "auxiliary": "decoder"}
+"""Sections of the network, and the kind of each: a whole one, or an encoder with a decoder and maybe a second one."""
 SETTINGS = {"split": Split, "input": Input, "crop": Crop, "train": Train, "evaluate": Evaluate}
 """Sections of plain settings, each optional."""
 SECTIONS = (
-    "seed", "dataset", "split", "input", "crop", "augment", "batch_augment", "encoder", "decoder", "auxiliary",
-    "loss", "optimizer", "schedule", "train", "evaluate",
+    "seed", "dataset", "split", "input", "crop", "augment", "batch_augment", "network", "encoder", "decoder",
+    "auxiliary", "loss", "optimizer", "schedule", "train", "evaluate",
 )  # fmt: skip
 """Every section, in the order in which a recipe is written."""
 LARGEST_SEED = 2**32 - 1
@@ -94,11 +96,12 @@ class Choice:
 
 @dataclass(frozen=True)
 class NetworkRecipe:
-    """What a recipe says of its network, checked and complete."""
+    """What a recipe says of its network, checked and complete: either `network`, or `encoder` and `decoder`."""
 
     input: Input
-    encoder: Choice
-    decoder: Choice
+    network: Choice | None
+    encoder: Choice | None
+    decoder: Choice | None
     auxiliary: Choice | None
 
     @property
@@ -107,6 +110,18 @@ class NetworkRecipe:
         weight = self.auxiliary.weight if self.auxiliary else 0.0
         assert not isinstance(weight, Ramp)
         return weight
+
+    @property
+    def trunk(self) -> Choice:
+        """Return the part that has the encoder: it, or the whole network."""
+        found = self.encoder or self.network
+        assert found is not None
+        return found
+
+    @property
+    def network_parts(self) -> dict[str, Choice]:
+        """Return the parts of the network by their sections."""
+        return {name: choice for name in NETWORK if (choice := getattr(self, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -148,9 +163,11 @@ class Resolved(NetworkRecipe):
             **({"crop": sections["crop"]} if self.input.resize == "crop" else {}),
             "augment": [choice.plain() for choice in self.augment],
             "batch_augment": [choice.plain() for choice in self.batch_augment],
-            "encoder": self.encoder.plain(),
-            "decoder": self.decoder.plain(),
-            "auxiliary": self.auxiliary.weighted() if self.auxiliary else None,
+            **{
+                name: choice.weighted() if name == "auxiliary" else choice.plain()
+                for name, choice in self.network_parts.items()
+            },
+            **({} if self.network or self.auxiliary else {"auxiliary": None}),
             "loss": [choice.weighted() for choice in self.loss],
             "optimizer": self.optimizer.plain(),
             "schedule": self.schedule.plain() if self.schedule else None,
@@ -164,9 +181,10 @@ class Resolved(NetworkRecipe):
 
     def choices(self) -> tuple[Choice, ...]:
         """Return every part that the recipe chose."""
-        optional = tuple(choice for choice in (self.auxiliary, self.schedule) if choice)
-        single = (self.dataset, self.encoder, self.decoder, self.optimizer)
-        return (*single, *optional, *self.augment, *self.batch_augment, *self.loss, *self.metrics)
+        schedule = (self.schedule,) if self.schedule else ()
+        network = self.network_parts.values()
+        lists = (*self.augment, *self.batch_augment, *self.loss, *self.metrics)
+        return (self.dataset, *network, self.optimizer, *schedule, *lists)
 
 
 def resolve(recipe: Recipe, registry: Registry) -> Resolved:
@@ -248,12 +266,14 @@ class _Check:
         scored = evaluate is None or isinstance(evaluate, dict)
         found: dict[str, Any] = {
             "seed": self.seed(values.get("seed", 0)),
-            **{name: self.needed_part(kind, name) for name, kind in PARTS.items()},
+            "dataset": self.needed_part("dataset", "dataset"),
+            **self.network(),
+            "optimizer": self.needed_part("optimizer", "optimizer"),
+            "auxiliary": self.optional_part("decoder", "auxiliary", weighted=True),
             **{name: self.section(name, values.get(name)) for name in SETTINGS if name != "evaluate"},
             "evaluate": self.section("evaluate", evaluate),
             "augment": self.many("augmentation", ("augment",), values.get("augment")),
             "batch_augment": self.many("batch_augmentation", ("batch_augment",), values.get("batch_augment")),
-            "auxiliary": self.optional_part("decoder", "auxiliary", weighted=True),
             "schedule": self.optional_part("schedule", "schedule"),
             "loss": self.many("loss", ("loss",), values.get("loss"), weighted=True, needed=True),
             "metrics": self.many("metric", ("evaluate", "metrics"), metrics, needed=scored),
@@ -266,7 +286,7 @@ class _Check:
 
     def inference(self) -> InferenceRecipe:
         found: dict[str, Any] = {
-            **{name: self.needed_part(name, name) for name in ("encoder", "decoder")},
+            **self.network(),
             "input": self.section("input", self.recipe.values.get("input")),
         }
         train = self.section("train", self.some("train", "precision", "channels_last"))
@@ -276,6 +296,16 @@ class _Check:
             **found, auxiliary=None,
             precision=train.precision, channels_last=train.channels_last, evaluate=evaluate,
         )  # fmt: skip
+
+    def network(self) -> dict[str, Choice | None]:
+        """Return the parts of the network but an auxiliary decoder: a whole one, or an encoder and a decoder."""
+        if self.recipe.values.get("network") is None:
+            return {"network": None, **{name: self.needed_part(name, name) for name in ("encoder", "decoder")}}
+        for name in ("encoder", "decoder", "auxiliary"):
+            if self.recipe.values.get(name) is not None:
+                hint = f"leave one of them out, or write {name}: null"
+                self.wrong(f'"network" names a whole network, which goes with no "{name}"', (name,), hint, at_key=True)
+        return {"network": self.optional_part("network", "network"), "encoder": None, "decoder": None}
 
     def some(self, name: str, *keys: str) -> Any:
         """Return some of a section's settings."""
@@ -464,11 +494,11 @@ class _Check:
             message = f'train.monitor: "{train.monitor}" can\'t choose the best epoch, as weights of its terms change'
             self.wrong(message, ("loss",), "monitor a metric such as val.dice.pooled, or a single term of the loss")
         self.crops(size, found["crop"], found["evaluate"])
-        self.trained(found["encoder"], found["optimizer"], train)
+        self.trained(found["encoder"] or found["network"], found["optimizer"], train)
         if size is not None:
             self.values(size)
 
-    def trained(self, encoder: Choice | None, optimizer: Choice | None, train: Train | None) -> None:
+    def trained(self, trunk: Choice | None, optimizer: Choice | None, train: Train | None) -> None:
         """Check what of the network is trained, and how."""
         if optimizer and optimizer.beside.exclude_from_weight_decay and not optimizer.settings.get("weight_decay"):
             message = f'"exclude_from_weight_decay" of the optimizer "{optimizer.part.name}": it has no weight decay'
@@ -476,25 +506,25 @@ class _Check:
         if train is not None and train.compile is True and train.checkpoint_activations:
             hint = "leave one of them out"
             self.wrong('"compile: true" does not go with "checkpoint_activations"', ("train", "compile"), hint)
-        if encoder is not None:
-            self.encoder(encoder.beside, train)
+        if trunk is not None:
+            self.encoder(trunk.part.kind, trunk.beside, train)
 
-    def encoder(self, chosen: EncoderTraining, train: Train | None) -> None:
+    def encoder(self, section: str, chosen: EncoderTraining, train: Train | None) -> None:
         """Check which weights of the encoder are trained."""
         lora, trainable = chosen.lora, chosen.trainable
         if lora is not None and trainable == "all":
             message = '"trainable: all" does not go with "lora", which keeps weights as they are'
-            self.wrong(message, ("encoder", "trainable"), "leave it out; `norms` are trained beside lora")
+            self.wrong(message, (section, "trainable"), "leave it out; `norms` are trained beside lora")
         if lora is not None and not lora.targets:
-            self.wrong('"targets" of "lora" names none', ("encoder", "lora", "targets"), "[qkv, proj] is attention")
+            self.wrong('"targets" of "lora" names none', (section, "lora", "targets"), "[qkv, proj] is attention")
         if chosen.freeze_layers and (lora is not None or trainable in ("norms", "none")):
             other = "lora" if lora is not None else "trainable"
             message = f'"freeze_layers" and "{other}" of the encoder do not go together'
-            self.wrong(message, ("encoder", "freeze_layers"), "leave one of them out")
+            self.wrong(message, (section, "freeze_layers"), "leave one of them out")
         for name in ("freeze_encoder_epochs", "layer_decay") if trainable == "none" and lora is None else ():
             if getattr(train, name, None):
                 hint = "leave it out, or train something of the encoder"
-                self.wrong(f'"{name}" says nothing where encoder.trainable is none', ("train", name), hint)
+                self.wrong(f'"{name}" says nothing where {section}.trainable is none', ("train", name), hint)
 
     def split(self, split: Split) -> None:
         """Check the section split, of which nothing is null that says something."""

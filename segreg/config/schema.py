@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from segreg.config.resolve import LARGEST_SEED, PARTS, SECTIONS, SETTINGS
+from segreg.config.resolve import LARGEST_SEED, NETWORK, PARTS, SECTIONS, SETTINGS
 from segreg.config.sections import BESIDE, Ramp
 from segreg.errors import SegregError
 from segreg.registry.entry import Entry
@@ -21,11 +21,11 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
     seed = {"type": "integer", "minimum": 0, "maximum": LARGEST_SEED, "default": 0}
     sections: dict[str, Any] = {
         "seed": {**seed, "description": "seed of weights, order and drawings"},
-        **{name: {"$ref": f"#/$defs/{kind}"} for name, kind in PARTS.items()},
+        **{name: {"$ref": f"#/$defs/{name}"} for name in PARTS},
+        **{name: {"anyOf": [{"$ref": f"#/$defs/{kind}"}, {"type": "null"}]} for name, kind in NETWORK.items()},
         **{name: {**_object(settings_of(section)), "type": ["object", "null"]} for name, section in SETTINGS.items()},
         "augment": _one_or_many("augmentation"),
         "batch_augment": _one_or_many("batch_augmentation"),
-        "auxiliary": {"anyOf": [{"$ref": "#/$defs/decoder"}, {"type": "null"}]},
         "schedule": {"anyOf": [{"$ref": "#/$defs/schedule"}, {"type": "null"}]},
         "loss": _one_or_many("loss"),
     }
@@ -38,8 +38,19 @@ def recipe_schema(registry: Registry) -> dict[str, Any]:
         "type": "object",
         "additionalProperties": False,
         "required": [*PARTS, "loss", "evaluate"],
+        "anyOf": [_without({"network"}), _without({"encoder", "decoder", "auxiliary"})],
         "properties": {name: sections[name] for name in SECTIONS},
         "$defs": {kind: _kind(registry, kind) for kind in KINDS},
+    }
+
+
+def _without(absent: set[str]) -> dict[str, Any]:
+    """Return what holds for a recipe whose network has none of these sections and all others it can have."""
+    needed = [name for name in NETWORK if name not in {*absent, "auxiliary"}]
+    null = {"type": "null"}
+    return {
+        "required": needed,
+        "properties": {**dict.fromkeys(absent, null), **{name: {"not": null} for name in needed}},
     }
 
 

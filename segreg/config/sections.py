@@ -269,7 +269,7 @@ class Lora:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderTraining:
-    """Which weights of the encoder are trained.
+    """Which weights of the encoder are trained, be it a part of its own or that of a whole network.
 
     Args:
         trainable: `all` weights, those of its `norms`, or `none`; null is `all`, and `none` beside `lora`.
@@ -296,5 +296,5 @@ class WeightDecay:
     exclude_from_weight_decay: bool | None = None
 
 
-BESIDE = {"encoder": EncoderTraining, "optimizer": WeightDecay}
+BESIDE = {"encoder": EncoderTraining, "network": EncoderTraining, "optimizer": WeightDecay}
 """By the kind of part: what stands beside its name and its own settings, the names that `Kind.reserved` has."""

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from segreg.config.resolve import Choice, NetworkRecipe, Resolved
+from segreg.config.resolve import NETWORK, Choice, NetworkRecipe, Resolved
 from segreg.config.sections import Ramp
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
-from segreg.registry.protocols import Dataset, Decoder, Encoder
+from segreg.registry.protocols import KINDS, Dataset, Decoder, Encoder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,13 +47,18 @@ def build_dataset(recipe: Resolved) -> Dataset:
     return dataset
 
 
-def build_encoder(recipe: NetworkRecipe) -> Encoder:
-    """Return the recipe's encoder.
+def build_trunk(recipe: NetworkRecipe) -> tuple[Encoder, Decoder | None]:
+    """Return the recipe's encoder, and the decoder too where both are a whole network's and built together.
 
     Raises:
-        SegregError: it can't be built, or does not keep its contract.
+        SegregError: they can't be built, or don't keep their contract.
     """
-    return encoder_for(recipe.encoder, recipe.input.channels, recipe.input.size)
+    if recipe.network is None:
+        return encoder_for(recipe.trunk, recipe.input.channels, recipe.input.size), None
+    built = recipe.network.build(recipe.input.channels)
+    if isinstance(built, tuple) and len(built) == 2 and all(map(isinstance, built, (Encoder, Decoder))):
+        return built
+    raise _promised(recipe.network, built, KINDS["network"].returns)
 
 
 def encoder_for(choice: Choice, in_channels: int, size: tuple[int, int]) -> Encoder:
@@ -87,13 +92,13 @@ def _encoder(choice: Choice, in_channels: int) -> Encoder:
     return encoder
 
 
-def build_model(recipe: NetworkRecipe, task: Task, encoder: Encoder | None = None) -> Segmenter:
+def build_model(recipe: NetworkRecipe, task: Task, trunk: tuple[Encoder, Decoder | None] | None = None) -> Segmenter:
     """Return encoder, decoder and heads as one module, checked by one small forward pass.
 
     Args:
         recipe: names the parts.
         task: the classes.
-        encoder: what `build_encoder` gave, where that was called before.
+        trunk: what `build_trunk` returned, where that was called before.
 
     Raises:
         SegregError: a part can't be built, does not keep its contract, or does not go with the other.
@@ -102,8 +107,10 @@ def build_model(recipe: NetworkRecipe, task: Task, encoder: Encoder | None = Non
     from segreg.models.trained import choose_trained
     from segreg.models.verify import verify
 
-    encoder = build_encoder(recipe) if encoder is None else encoder
-    decoder = _decoder(recipe.decoder, encoder)
+    encoder, decoder = build_trunk(recipe) if trunk is None else trunk
+    if decoder is None:
+        assert recipe.decoder is not None
+        decoder = _decoder(recipe.decoder, encoder)
     auxiliary = None if recipe.auxiliary is None else _decoder(recipe.auxiliary, encoder)
     try:
         model = Segmenter(encoder, decoder, task, auxiliary=auxiliary, auxiliary_weight=recipe.auxiliary_weight)
@@ -111,9 +118,9 @@ def build_model(recipe: NetworkRecipe, task: Task, encoder: Encoder | None = Non
         raise _of_its_part(error, recipe) from error
     try:
         # After the decoders, which may have dilated the encoder.
-        choose_trained(encoder, recipe.encoder.beside)
+        choose_trained(encoder, recipe.trunk.beside)
     except SegregError as error:
-        raise error.at(recipe.encoder.place) from error
+        raise error.at(recipe.trunk.place) from error
     try:
         verify(model, image_size=recipe.input.size, in_channels=recipe.input.channels)
     except SegregError as error:
@@ -125,9 +132,10 @@ def _of_its_part(error: SegregError, recipe: NetworkRecipe) -> SegregError:
     """Return what is wrong with a network with the place of the part that it begins with, and whose part that is."""
     problem = error.problems[0]
     title = problem.message.removeprefix("the head of ")
-    choice = recipe.encoder if title.startswith("encoder ") else recipe.decoder
-    if recipe.auxiliary is not None and title.startswith("auxiliary decoder "):
-        choice = recipe.auxiliary
+    roles = {"auxiliary decoder ": recipe.auxiliary, "encoder ": recipe.encoder}
+    named = next((choice for role, choice in roles.items() if title.startswith(role)), None)
+    choice = named or recipe.decoder or recipe.network
+    assert choice is not None
     if choice.part.plugin.distribution != DISTRIBUTION:
         hint = f'the {choice.part.kind} "{choice.part.name}" is defined at {choice.part.defined}'
         problem = dataclasses.replace(problem, hint="\n".join(filter(None, (problem.hint, hint))))
@@ -147,7 +155,7 @@ def without_pretrained(recipe: Network) -> Network:
             return choice
         return dataclasses.replace(choice, settings={**choice.settings, "weights": None})
 
-    parts = {name: plain_start(getattr(recipe, name)) for name in ("encoder", "decoder", "auxiliary")}
+    parts = {name: plain_start(getattr(recipe, name)) for name in NETWORK}
     return dataclasses.replace(recipe, **parts)  # type: ignore[arg-type]
 
 
@@ -246,8 +254,12 @@ def _build(choice: Choice, wanted: Any, promised: str, *given: Any, methods: Seq
     built = choice.build(*given)
     if isinstance(built, wanted) and all(callable(getattr(built, name, None)) for name in methods):
         return built
+    raise _promised(choice, built, promised)
+
+
+def _promised(choice: Choice, built: Any, promised: str) -> SegregError:
     part, kind = choice.part, type(built).__name__
-    raise SegregError(
+    return SegregError(
         f'the {part.kind} "{part.name}" of {part.plugin.title} gave {kind}, but it must give {promised}',
         place=choice.place,
         hint=f"defined at {part.defined}",

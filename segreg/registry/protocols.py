@@ -43,6 +43,12 @@ KINDS: dict[str, Kind] = {
             frozenset({"name", "trainable", "freeze_layers", "lora"}),
         ),
         Kind("decoder", ("encoder",), "an nn.Module that is a segreg.Decoder", frozenset({"name", "weight"})),
+        Kind(
+            "network",
+            ("in_channels",),
+            "a segreg.Encoder and a segreg.Decoder built on it, in a tuple",
+            frozenset({"name", "trainable", "freeze_layers", "lora"}),
+        ),
         Kind("loss", ("task",), "a function (logits, target) -> scalar", frozenset({"name", "weight"})),
         Kind("dataset", (), "a segreg.Dataset"),
         Kind("augmentation", (), "an Albumentations transform"),

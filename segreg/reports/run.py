@@ -332,8 +332,8 @@ def _recipe_lines(resolved: Resolved) -> Iterator[Markup]:
     """Return the YAML of a recipe, line by line; what differs from the defaults is marked."""
     choices: dict[str, list[Choice]] = {
         "dataset": [resolved.dataset], "augment": [*resolved.augment],
-        "batch_augment": [*resolved.batch_augment], "encoder": [resolved.encoder],
-        "decoder": [resolved.decoder], "auxiliary": [resolved.auxiliary] if resolved.auxiliary else [],
+        "batch_augment": [*resolved.batch_augment],
+        **{name: [choice] for name, choice in resolved.network_parts.items()},
         "loss": [*resolved.loss], "optimizer": [resolved.optimizer],
         "schedule": [resolved.schedule] if resolved.schedule else [],
     }  # fmt: skip

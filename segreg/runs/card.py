@@ -59,8 +59,9 @@ def write_card(run: Run, sidecar: Mapping[str, Any], repository: str, *, before:
         repository=repository,
         front_matter=_front_matter(sidecar, metrics, repository, before),
         notices=notices_of(run),
-        encoder=provenance["encoder"]["name"],
-        decoder=provenance["decoder"]["name"],
+        network=" on ".join(
+            provenance[part]["name"] for part in ("network", "decoder", "encoder") if part in provenance
+        ),
         version=version(DISTRIBUTION),
         exported=sidecar.get("network", {}).get("file", ""),
         plugins=foreign,

@@ -45,18 +45,18 @@ def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[
     ):
         torch.manual_seed(recipe.seed)
         task, doubt = _task(recipe)
-        name = recipe.encoder.part.name
-        advance(note=name)
-        with _explained(f'the encoder "{name}" can\'t be built', recipe.encoder, _KNOWN_PAIRS):
-            encoder = build.build_encoder(recipe)
-        strides = list(encoder.strides)
-        advance(note=recipe.decoder.part.name)
-        words = f'the decoder "{recipe.decoder.part.name}" can\'t be built on "{name}"'
-        with _explained(words, recipe.decoder, _KNOWN_PAIRS):
-            model = build.build_model(recipe, task, encoder)
+        first, last = recipe.trunk, recipe.decoder or recipe.trunk
+        hint, on = ("", "") if recipe.network else (_KNOWN_PAIRS, f' on "{first.part.name}"')
+        advance(note=first.part.name)
+        with _explained(f'the {first.part.kind} "{first.part.name}" can\'t be built', first, hint):
+            trunk = build.build_trunk(recipe)
+        strides = list(trunk[0].strides)
+        advance(note=last.part.name)
+        with _explained(f'the {last.part.kind} "{last.part.name}" can\'t be built{on}', last, hint):
+            model = build.build_model(recipe, task, trunk)
         advance(note="one training step")
         if recipe.train.checkpoint_activations:
-            checkpoint_activations(encoder)
+            checkpoint_activations(model.encoder)
         step = _step(recipe, task, model, scored=not doubt)
         exclude = recipe.optimizer.beside.exclude_from_weight_decay
         with _explained(f'the optimizer "{recipe.optimizer.part.name}" can\'t be built', recipe.optimizer):
@@ -66,7 +66,7 @@ def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[
         groups = described(optimizer)
         advance()
     facts = {**describe(model), "classes_guessed": doubt, "step": step, "groups": groups}
-    facts["warning"] = build.repeated_colours(recipe, encoder)  # type: ignore[arg-type]
+    facts["warning"] = build.repeated_colours(recipe, model.encoder)  # type: ignore[arg-type]
     facts["encoder"]["own_strides"] = strides
     return facts, _lines(recipe, facts, doubt)
 
@@ -144,7 +144,9 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
     targets = torch.randint(0, labels, (count, *layers, height, width), dtype=torch.uint8)
     normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
     shape: dict[str, Any] = {"images": count, "size": [height, width], "channels": recipe.input.channels}
-    with _explained(f"a training step on {count} images of {height}x{width} pixels fails", recipe.decoder):
+    with _explained(
+        f"a training step on {count} images of {height}x{width} pixels fails", recipe.decoder or recipe.trunk
+    ):
         model.train()
         if not scored:
             total: Any = sum(logits.mean() for logits in model.all_logits(normalize(images)))

@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.config.resolve import Choice, Resolved
+from segreg.config.resolve import NETWORK, Choice, Resolved
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.local import text_of
 from segreg.registry.registry import Plugin, Registry
@@ -178,11 +178,14 @@ def _statistics(section: Input) -> list[str]:
 
 def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:
     """Return a line for each component of the network."""
-    encoder, decoder = model["encoder"], model["decoder"]
     sizes = {role: f"{counted(count)} parameters" for role, count in model["parameters"].items()}
+    names = {role: choice.part.name for role, choice in recipe.network_parts.items()}
+    if recipe.network:
+        names |= dict.fromkeys(("encoder", "decoder"), f"that of {recipe.network.part.name}")
+    encoder, decoder = model["encoder"], model["decoder"]
     lines = [
-        f"encoder    {recipe.encoder.part.name}, {sizes['encoder']}, strides {numbers(encoder['strides'])}",
-        f"decoder    {recipe.decoder.part.name}, {sizes['decoder']}, output stride {decoder['stride']}",
+        f"encoder    {names['encoder']}, {sizes['encoder']}, strides {numbers(encoder['strides'])}",
+        f"decoder    {names['decoder']}, {sizes['decoder']}, output stride {decoder['stride']}",
     ]
     if recipe.auxiliary:
         lines.append(f"auxiliary  {recipe.auxiliary.part.name}, weight {recipe.auxiliary_weight:g}")
@@ -193,7 +196,7 @@ def network_lines(recipe: Resolved, model: Mapping[str, Any]) -> list[str]:
 
 def _how(recipe: Resolved) -> str:
     """Return what of the encoder is trained."""
-    chosen = recipe.encoder.beside
+    chosen = recipe.trunk.beside
     if chosen.lora is not None:
         words = f"; of the encoder LoRA of rank {chosen.lora.rank} at {', '.join(chosen.lora.targets)}"
         return words + (" and norms" if chosen.trainable == "norms" else "")
@@ -219,7 +222,7 @@ def group_lines(groups: Sequence[Mapping[str, Any]]) -> list[str]:
 def note_lines(model: Mapping[str, Any]) -> list[str]:
     """Return a line for each note about the network's levels and weights."""
     lines = []
-    for role in ("encoder", "decoder", "auxiliary"):
+    for role in NETWORK:
         facts = model.get(role, {})
         lines += [f"note       {role}: {note}" for note in facts.get("notes", ())]
         if facts.get("weights"):
@@ -229,7 +232,7 @@ def note_lines(model: Mapping[str, Any]) -> list[str]:
 
 def weights_notice(model: Mapping[str, Any]) -> str:
     """Return a notice where a model has random weights instead of the pretrained ones; empty where it hasn't."""
-    notes = [model.get(role, {}).get("weights", "") for role in ("encoder", "decoder", "auxiliary")]
+    notes = [model.get(role, {}).get("weights", "") for role in NETWORK]
     return "; ".join(dict.fromkeys(note for note in notes if note.casefold().startswith("random")))
 
 

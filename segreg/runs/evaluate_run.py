@@ -107,7 +107,11 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     run = _overridden(run, request)
     recipe = _as_asked(run.recipe, request)
     predictor = run.predictor(request.weights, device=request.device, precision=request.precision)
-    changed = recipe.input.size != trained.input.size or recipe.decoder.settings != trained.decoder.settings
+    changed = recipe.input.size != trained.input.size or (
+        recipe.decoder is not None
+        and trained.decoder is not None
+        and recipe.decoder.settings != trained.decoder.settings
+    )
     if changed and isinstance(run, ExportedRun):
         raise SegregError(
             f"{run.directory.path} is an exported network: its size and its decoder are what they were exported with",

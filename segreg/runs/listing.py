@@ -122,7 +122,10 @@ class KnownRun:
         """Return the value of a column, a metric ("dice.pooled", "val.dice.pooled") or a setting of the recipe."""
         if name in COLUMNS:
             return COLUMNS[name](self)
-        return self.all_metrics[name] if name in self.all_metrics else self._settings_by_path.get(name)
+        if name in self.all_metrics:
+            return self.all_metrics[name]
+        settings = self._settings_by_path
+        return settings.get(name, settings.get("network") if name == "encoder" else None)
 
     def names(self) -> list[str]:
         """Return every name that `value` has something for."""
@@ -240,8 +243,10 @@ def _recipe(file: Path, problems: list[str]) -> Mapping[str, Any]:
         mark = getattr(error, "problem_mark", None)
         problems.append(f"{file.name} is not valid YAML" + (f" (line {mark.line + 1})" if mark else ""))
         return {}
-    sections = [content.get(name) or {} for name in ("encoder", *SETTINGS)] if isinstance(content, dict) else [None]
-    if not all(isinstance(section, dict) for section in sections) or not content.get("encoder"):
+    sections = (
+        [content.get(name) or {} for name in ("network", "encoder", *SETTINGS)] if isinstance(content, dict) else [None]
+    )
+    if not all(isinstance(section, dict) for section in sections) or not any(map(content.get, ("network", "encoder"))):
         problems.append(f"{file.name} holds no complete recipe")
         return {}
     return content

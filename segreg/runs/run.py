@@ -354,7 +354,7 @@ class _Observer:
         recipe = recipe if recipe.is_file() else directory.resolved
         for name in ("resnet34", "timm/resnet34", "timm/convnext_tiny"):
             with contextlib.suppress(SegregError):
-                if name != job.recipe.encoder.part.name:
+                if job.recipe.encoder and name != job.recipe.encoder.part.name:
                     resolve(read_recipe(recipe, [f"encoder={name}"]), job.registry)
                     commands.append(f"segreg run {shlex.quote(_near(recipe))} encoder={name}")
                     break
@@ -482,7 +482,7 @@ def with_absolute_paths(recipe: Resolved) -> Resolved:
     start = recipe.train.start_from
     start = absolute(start) if start is None or is_reference(start) else str(absolute(Path(start)))
     train = dataclasses.replace(recipe.train, start_from=start)
+    network: dict[str, Any] = {name: found(choice) for name, choice in recipe.network_parts.items()}
     return dataclasses.replace(
-        recipe, dataset=found(recipe.dataset), encoder=found(recipe.encoder), decoder=found(recipe.decoder),
-        auxiliary=found(recipe.auxiliary) if recipe.auxiliary else None, split=split, train=train,
+        recipe, dataset=found(recipe.dataset), split=split, train=train, **network,
     )  # fmt: skip

@@ -212,11 +212,10 @@ def _task(given: Mapping[str, Any], source: str) -> Task:
 
 def _network(written: Recipe, task: Task, text: str, weights: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Return the network's tensors by our names, and the notes of their file."""
-    from segreg.models.build import build_encoder, build_model, build_normalize, without_pretrained
+    from segreg.models.build import build_model, build_normalize, without_pretrained
 
     recipe = without_pretrained(resolve(written, load_registry()))
-    encoder = build_encoder(recipe)
-    model = build_model(recipe, task, encoder)
+    model = build_model(recipe, task)
     given, _ = read_weights(weights)
     own = model.state_dict()
     ours = {key: _our_name(key, own) for key in given}
@@ -232,7 +231,7 @@ def _network(written: Recipe, task: Task, text: str, weights: Path) -> tuple[dic
     ]  # fmt: skip
     if wrong:
         raise SegregError(f"{weights}: these tensors are not those of the network: {listed(wrong, quote='', most=5)}")
-    normalize: Any = build_normalize(recipe, encoder)  # type: ignore[arg-type]
+    normalize: Any = build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
     return tensors, notes_for_weights(text, task, "", normalize, model.size_divisor)
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from segreg.errors import listed
+from segreg.models.segmenter import Segmenter
 from segreg.testing import inputs
 from segreg.testing.check import Rule
 from segreg.testing.subject import COPIES, Broken, NotChecked, Subject, doing
@@ -21,7 +22,7 @@ TOLERANCE = 1e-3
 
 
 def specimen(subject: Subject, *, images: int = 2) -> tuple[nn.Module, Any]:
-    """Return the network, and what it is called with: a batch of noise, or a CNN's levels of it.
+    """Return the network, and what it is called with: a batch of noise, or for a decoder a CNN's levels of it.
 
     Raises:
         NotChecked: it can't be built.
@@ -29,6 +30,10 @@ def specimen(subject: Subject, *, images: int = 2) -> tuple[nn.Module, Any]:
     if subject.part.kind == "encoder":
         encoder = subject.built(3)
         return encoder, inputs.image(images=images, size=fitting(encoder, (64, 64)))
+    if subject.part.kind == "network":
+        encoder, decoder = subject.built(3)
+        model = Segmenter(encoder, decoder, 2)
+        return model, inputs.image(images=images, size=fitting(model.encoder, fitting(model, (64, 64))))
     shape = next(iter(inputs.PYRAMIDS.values()))()
     decoder = subject.built(shape)
     return decoder, [level.detach() for level in shape(inputs.image(images=images, size=fitting(decoder, (64, 64))))]

@@ -141,12 +141,12 @@ def _named(text: str, words: Mapping[str, str]) -> str:
 def _chosen(text: str, kinds: tuple[str, ...]) -> str:
     """Return the lines that packages of these kinds have, without their marks."""
     lines = []
-    for line in text.splitlines(keepends=True):
-        mark = _MARK.match(line)
+    for written in text.splitlines(keepends=True):
+        line = written
+        while (mark := _MARK.match(line)) and bool(mark[1]) != any(kind in kinds for kind in mark[2].split()):
+            line = line[mark.end() :]
         if mark is None:
             lines.append(line)
-        elif bool(mark[1]) != any(kind in kinds for kind in mark[2].split()):
-            lines.append(line[mark.end() :])
     return "".join(lines)
 
 

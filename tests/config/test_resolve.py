@@ -108,7 +108,8 @@ def test_members_of_families_have_settings_of_their_own(lab):
 
 
 def test_the_complete_recipe_has_every_section_in_its_order(lab):
-    assert tuple(resolve(read_recipe(RIGHT, ["input.resize=crop"]), lab).plain()) == SECTIONS
+    complete = tuple(resolve(read_recipe(RIGHT, ["input.resize=crop"]), lab).plain())
+    assert complete == tuple(name for name in SECTIONS if name != "network")
     assert "crop" not in resolve(read_recipe(RIGHT), lab).plain()
 
 

@@ -34,7 +34,7 @@ def builtin_schema(builtin):
 def test_the_sections_are_those_of_recipes_in_their_order(lab):
     schema = recipe_schema(lab)
     assert tuple(schema["properties"]) == SECTIONS
-    assert schema["required"] == ["dataset", "encoder", "decoder", "optimizer", "loss", "evaluate"]
+    assert schema["required"] == ["dataset", "optimizer", "loss", "evaluate"]
     assert json.loads(json.dumps(schema)) == schema
 
 

@@ -198,7 +198,7 @@ def test_a_network_that_does_not_give_what_it_declares_is_refused(resolved):
 )
 def test_an_encoder_of_one_size_is_built_for_the_recipes(resolved, encoder, size, built):
     recipe = resolved(f"encoder={encoder}", f"input.size={size}")
-    assert build.build_encoder(recipe).image_size == built
+    assert build.build_trunk(recipe)[0].image_size == built
     assert build.build_model(recipe, BINARY).encoder.image_size == built
 
 

@@ -5,8 +5,9 @@ import inspect
 
 import pytest
 
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed
 from segreg.registry.entry import Entry, Family, where
+from segreg.registry.protocols import KINDS
 from segreg.settings import Fraction, Setting
 
 
@@ -159,11 +160,7 @@ def test_a_kind_without_anything_given_says_so():
 def test_an_unknown_kind_is_refused():
     with pytest.raises(SegregError) as reported:
         Entry("losses", "x", good)
-    assert str(reported.value) == (
-        f"{at(good)}: 'losses' is not a kind of part; the kinds are "
-        '"encoder", "decoder", "loss", "dataset", "augmentation", "batch_augmentation", "metric", "optimizer", '
-        '"schedule" and "exporter"'
-    )
+    assert str(reported.value) == (f"{at(good)}: 'losses' is not a kind of part; the kinds are {listed(list(KINDS))}")
 
 
 @pytest.mark.parametrize("build", ["good", None, functools.partial(good, power=2.0), print])

@@ -112,6 +112,17 @@ def test_batch_augmentations(check):
     check()
 
 
+@every_check(parts("network", "torchvision/deeplabv3_mobilenet_v3_large"))
+def test_networks_of_torchvision(check):
+    check()
+
+
+@every_check(parts("network", "hf/segformer_b0"))
+def test_networks_of_transformers(check):
+    pytest.importorskip("transformers")
+    check()
+
+
 @segreg.testing.parametrize(
     [
         check

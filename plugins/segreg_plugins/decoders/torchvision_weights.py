@@ -130,6 +130,8 @@ def _published(architecture: str, encoder: Any) -> str:
     """Return the address of torchvision's published checkpoint for an encoder."""
     from torchvision.models import segmentation
 
+    if architecture == "deeplabv3" and getattr(encoder, "member", "") == "mobilenet_v3_large":
+        return str(segmentation.DeepLabV3_MobileNet_V3_Large_Weights[PUBLISHED].url)
     keys = [key.split("layer3.")[-1] for key in encoder.state_dict() if "layer3." in key and "conv3" in key]
     blocks = len([key for key in keys if key.endswith("conv3.weight")])
     names = {6: "ResNet50", 23: "ResNet101"}

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.config.recipe import Recipe
-from segreg.config.resolve import Resolved, resolve
+from segreg.config.resolve import NETWORK, Resolved, resolve
 from segreg.errors import listed
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.task import Task
@@ -150,7 +150,7 @@ class NetworkSpec:
         """Return the network of a recipe for the task that its data has."""
         plugins = [choice.part.plugin for choice in recipe.choices()]
         files = dict.fromkeys(str(plugin.file) for plugin in plugins if plugin.file)
-        timed = [recipe.encoder, recipe.decoder, recipe.optimizer, *([recipe.auxiliary] if recipe.auxiliary else [])]
+        timed = [*recipe.network_parts.values(), recipe.optimizer]
         digests = sorted({one.part.plugin.digest for one in timed if one.part.plugin.distribution != DISTRIBUTION})
         return cls(recipe.plain(), recipe.source, task.classes, task.mode, tuple(files), " ".join(digests), exported)
 
@@ -160,7 +160,7 @@ class NetworkSpec:
 
         Losses are left out, though a training step computes them: their share of its time is small.
         """
-        recipe = {name: self.recipe[name] for name in ("input", "encoder", "decoder", "auxiliary")}
+        recipe = {name: self.recipe.get(name) for name in ("input", *NETWORK)}
         train = {name: value for name, value in self.recipe["train"].items() if name in _TRAIN}
         used = [recipe, train, self.recipe["optimizer"]["name"], self.recipe["evaluate"]["batch_size"]]
         of = [used, self.classes, self.mode, self.digest, *([self.exported] if self.exported else [])]

@@ -1,0 +1,59 @@
+"""Mask2Former of transformers (arXiv:2112.01527) as a decoder; the losses and the scores are our mask head's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from segreg.task import Task
+from segreg_plugins.decoders.mask_head import MaskHead
+
+POINTS = 12544
+"""At which masks are compared in training, as in the paper."""
+
+
+class Mask2FormerBody(nn.Module):
+    """The pixel decoder, of deformable attention, and the transformer.
+
+    Args:
+        network: transformers' network.
+        loaded: whether its last layer has weights that were trained.
+
+    Shape: the levels to the pixels' embeddings `[B, channels, H / 4, W / 4]`, and, of the queries after each layer, the
+    states and the embeddings of their masks, both `[B, layers, queries, channels]`.
+    """
+
+    def __init__(self, network: Any, *, loaded: bool) -> None:
+        super().__init__()
+        self.pixels = network.model.pixel_level_module.decoder
+        self.transformer = network.model.transformer_module
+        self.classify = network.class_predictor
+        self.channels: int = network.config.mask_feature_size
+        self.queries: int = network.config.num_queries
+        self.stride = 4
+        self.loaded = loaded
+
+    def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the pixels' embeddings, the queries' states and the embeddings of their masks."""
+        decoded = self.pixels(levels)
+        pixels: Tensor = decoded.mask_features
+        seen = self.transformer(
+            multi_scale_features=decoded.multi_scale_features, mask_features=pixels, output_hidden_states=True
+        )
+        states = torch.stack([state.transpose(0, 1) for state in seen.intermediate_hidden_states], dim=1)
+        return pixels, states, self.transformer.decoder.mask_predictor.mask_embedder(states)
+
+    def task_head(self, task: Task) -> MaskHead:
+        """Return the head, with the loaded weights of its classes where there are as many.
+
+        Raises:
+            SegregError: there are fewer queries than classes.
+        """
+        classify, self.classify = self.classify, None
+        head = MaskHead(task, queries=self.queries, channels=classify.in_features, points=POINTS)
+        if self.loaded and classify.out_features == head.classify.out_features:
+            head.classify = classify
+        return head

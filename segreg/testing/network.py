@@ -1,0 +1,72 @@
+"""Checks of whole networks: an encoder and a decoder that were built together, for any channels, task and size."""
+
+from __future__ import annotations
+
+import torch
+
+from segreg.errors import SegregError
+from segreg.models.segmenter import Segmenter
+from segreg.models.verify import verify
+from segreg.registry.protocols import KINDS
+from segreg.testing import inputs, networks
+from segreg.testing.check import Rule
+from segreg.testing.subject import Broken, NotChecked, Subject, doing
+
+
+def it_can_be_built(subject: Subject) -> None:
+    """Its builder gives an encoder and a decoder."""
+    built = subject.try_to_build(3)
+    if not isinstance(built, tuple) or len(built) != 2:
+        raise Broken(f"it gives {type(built).__name__}, but it must give {KINDS['network'].returns}")
+    try:
+        Segmenter(*built, 1)
+    except SegregError as error:
+        raise Broken(error.problems[0].message) from error
+
+
+def levels_and_logits_are_true(subject: Subject) -> None:
+    """Square, odd and tall images give what encoder and decoder declare, and logits of any task."""
+    for size in inputs.SIZES:
+        _verify(subject, 3, size)
+
+
+def any_number_of_channels_will_do(subject: Subject) -> None:
+    """It can be built for 1, 4 and 6 channels, unless it refuses them with a message."""
+    for channels in (1, 4, 6):
+        try:
+            subject.build(channels)
+        except SegregError as refused:
+            raise NotChecked(f"in_channels {channels} is refused: {refused}") from refused
+        _verify(subject, channels, (64, 64))
+
+
+def one_image_can_be_trained_on(subject: Subject) -> None:
+    """A batch of one small image can be trained on."""
+    encoder, decoder = subject.built(3)
+    with doing("training on one image of 32x32"):
+        logits = Segmenter(encoder, decoder, 2).train()(inputs.image(images=1, size=(32, 32)))
+    if not logits.isfinite().all():
+        raise Broken("training on one image of 32x32, it gives numbers that are not finite")
+
+
+def _verify(subject: Subject, channels: int, size: tuple[int, int]) -> None:
+    encoder, decoder = subject.built(channels)
+    for task in inputs.TASKS.values():
+        try:
+            model = Segmenter(encoder, decoder, task)
+            verify(model, size, channels)
+        except SegregError as error:
+            raise Broken(f"{error.problems[0].message}, for a {task.mode} task") from error
+        with torch.no_grad():
+            if not model.eval()(inputs.image(channels=channels, size=size)).isfinite().all():
+                raise Broken(f"its logits of noise are not finite, for a {task.mode} task")
+
+
+RULES = (
+    Rule(it_can_be_built, "a recipe that names it gets its encoder and its decoder"),
+    Rule(levels_and_logits_are_true, "what was declared decides how images are padded and logits are resized"),
+    Rule(any_number_of_channels_will_do, "input.channels may be anything: grey, infrared, many bands"),
+    Rule(one_image_can_be_trained_on, "the last batch of an epoch may be one image"),
+    networks.GRADIENTS,
+    *networks.RULES,
+)
