@@ -130,11 +130,11 @@ TINY = ("--cold", "--rounds", 1, "--encoder", "resnet18", "--size", 32, "--batch
 @pytest.mark.slow
 def test_training(tmp_path):
     kept = tmp_path / "samples.json"
-    words = ("--images", 8, "--val", 4, "--epochs", 2, "--only", "segreg", "limit", "naive", "--json", kept)
+    words = ("--images", 8, "--val", 4, "--epochs", 2, "--only", "segreg", "limit", "--json", kept)
     printed = ran(BENCHMARKS / "training.py", *TINY, *words)
     assert "resnet18, 8 + 4 images, 1 class, 32x32, batch 4, epochs 2, cpu" in printed
     samples = {sample["name"]: sample for sample in json.loads(kept.read_text())["samples"]}
-    assert set(samples) == {"segreg", "limit", "naive"}
+    assert set(samples) == {"segreg", "limit"}
     for sample in samples.values():
         assert len(sample["epochs_s"]) == 2
         assert 0 < sample["first_s"] < sample["whole_s"]
