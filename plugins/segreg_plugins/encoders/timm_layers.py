@@ -46,11 +46,13 @@ def _layers(whole: Any, names: Mapping[str, str]) -> list[list[str]]:
     if not callable(getattr(whole, "group_matcher", None)):
         return []
     numbers: dict[str, int] = group_parameters(whole, whole.group_matcher(coarse=False), reverse=True)
+    plain = {name for name, module in whole.named_modules() if not any(True for _ in module.children())}
     layers: list[dict[str, None]] = [{} for _ in range(max(numbers.values()))]
     for name, number in numbers.items():
         if name in names and number < len(layers):
-            # The module, so that what is put beside its weights belongs to the layer; the model's own by its name.
-            layers[number][names[name].rpartition(".")[0] if "." in name else names[name]] = None
+            # Of a plain layer the module, so that what is put beside its weights belongs there too.
+            whose = name.rpartition(".")[0]
+            layers[number][names[name].rpartition(".")[0] if whose in plain else names[name]] = None
     return [list(layer) for layer in layers]
 
 
