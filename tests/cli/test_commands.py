@@ -127,6 +127,7 @@ encoder
 decoder
   deeplabv3plus  Atrous pyramid pooling and one skip connection.  [segreg-lab 1.0]
   unet           Skip connections at every scale.  [segreg-lab 1.0]
+network
 loss
   bce      Binary cross-entropy.  [segreg-lab 1.0]
   dice     Soft Dice.  [segreg-lab 1.0]
@@ -187,8 +188,8 @@ def test_list_prints_json(segreg):
         (("encodr",), 'error: "encodr" is not a kind of part\n  did you mean "encoder" or "decoder"?\n'),
         (
             ("zzz",),
-            ('error: "zzz" is not a kind of part\n  the kinds are "encoder", "decoder", "loss", "dataset", "augmentation", '
-            '"batch_augmentation", "metric", "optimizer", "schedule" and "exporter"\n'),
+            ('error: "zzz" is not a kind of part\n  the kinds are "encoder", "decoder", "network", "loss", "dataset", '
+            '"augmentation", "batch_augmentation", "metric", "optimizer", "schedule" and "exporter"\n'),
         ),
         (("encoder", "resnet51"), 'error: no encoder matches "resnet51"\n  did you mean "resnet50" or "timm/resnet18"?\n'),
         (("loss", "q*"), 'error: no loss matches "q*"\n  `segreg list loss` shows every loss\n'),

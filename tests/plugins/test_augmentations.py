@@ -124,7 +124,7 @@ def test_listing_imports_nothing_heavy():
     code = """
 import sys
 from segreg_plugins.augmentations import segreg_entries
-(family,) = segreg_entries()
+*_, family = segreg_entries()
 assert "Rotate" in set(family.members())
 assert family.settings("Rotate")["limit"].default == (-90, 90)
 heavy = {"torch", "numpy", "cv2", "albumentations", "pydantic", "scipy"} & set(sys.modules)
@@ -154,7 +154,7 @@ print(type(albumentations_transform("HorizontalFlip", p=0.5)).__name__)
 
 
 def test_the_family():
-    (family,) = segreg_entries()
+    *_, family = segreg_entries()
     assert family.prefix == ""
     assert family.summary == "One of Albumentations' transforms, by its own name with its own settings."
     assert family.settings("VerticalFlip").keys() == {"p"}

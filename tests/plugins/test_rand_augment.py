@@ -17,7 +17,7 @@ from torchvision.transforms.functional import affine
 
 from segreg.data.augment import Augmentation
 from segreg.task import IGNORE_INDEX, Task
-from segreg_plugins.augmentations.rand_augment import RandAugment, operations_of
+from segreg_plugins.augmentations.random_operations import RandAugment, operations_of
 from segreg_plugins.augmentations.transform import rand_augment
 
 SIDE = 64

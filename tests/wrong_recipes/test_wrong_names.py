@@ -172,7 +172,7 @@ error: recipe.yaml: the section "encoder" is missing: it names an encoder
         "seed: 0\nmodel: unet",
         """
 error: recipe.yaml:2:1: "model" is not a section of a recipe
-  the sections are "seed", "dataset", "split", "input", "crop", "augment", "batch_augment", "encoder", "decoder", "auxiliary", "loss", "optimizer", "schedule", "train" and "evaluate"
+  the sections are "seed", "dataset", "split", "input", "crop", "augment", "batch_augment", "network", "encoder", "decoder", "auxiliary", "loss", "optimizer", "schedule", "train" and "evaluate"
 """,
         id="section that does not exist",
     ),

@@ -28,7 +28,7 @@ def rand_augment(
     """
     _albumentations()
 
-    from segreg_plugins.augmentations.rand_augment import RandAugment
+    from segreg_plugins.augmentations.random_operations import RandAugment
 
     return RandAugment(operations, magnitude, p)
 
