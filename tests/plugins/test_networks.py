@@ -77,18 +77,32 @@ def test_a_network_goes_with_no_encoder_and_no_decoder(tmp_path):
     assert not {"encoder", "decoder", "auxiliary"} & set(chosen.plain())
 
 
-def test_a_network_trains_resumes_predicts_and_is_exported_as_any_other(tmp_path, installed, monkeypatch):
-    installed(*plugged.builtin())
-    monkeypatch.setattr(torchvision_family, "_TRUNKS", {"small": ("deeplabv3", "mobilenet_v3_large")})
-    changes = ["network=torchvision/small", *WHOLE, "train.freeze_encoder_epochs=1", "train.lr_factors={head: 10}"]
+SMALL_NETWORK = '''
+from segreg import Entry, hookimpl
+from segreg.testing.inputs import Finest, Levels
+
+def small(in_channels):
+    """Three levels, of which the finest is shown."""
+    encoder = Levels(2, 4, 8, in_channels=in_channels)
+    return encoder, Finest(encoder)
+
+@hookimpl
+def segreg_entries():
+    return [Entry("network", "small", small)]
+'''
+
+
+def test_a_network_trains_predicts_and_is_exported_as_any_other(tmp_path, installed, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    installed(*plugged.builtin(), plugged.point(plugged.write_module(tmp_path, SMALL_NETWORK)))
+    changes = ["network=small", *WHOLE, "train.freeze_encoder_epochs=1", "train.lr_factors={head: 10}"]
     run = tiny_runs.run(tmp_path, *changes, "train.epochs=2")
-    weights = load_file(run.directory.best)
-    assert {name.partition(".")[0] for name in weights} == {"encoder", "decoder", "head"}
-    assert run.recipe.network.part.name == "torchvision/small"
-    assert "that of torchvision/small" in "".join(network_lines(run.recipe, run.environment["model"]))
+    assert {name.partition(".")[0] for name in load_file(run.directory.best)} == {"encoder", "head"}
+    assert run.recipe.network.part.name == "small"
+    assert "that of small" in "".join(network_lines(run.recipe, run.environment["model"]))
     exported = segreg.export(run, out=tmp_path / "exported", progress="quiet")
-    picture = next((tmp_path / "images").rglob("*.png"))
-    assert (exported.predict(picture) == run.predict(picture)).all()
+    image_file = next((tmp_path / "images").rglob("*.png"))
+    assert (exported.predict(image_file) == run.predict(image_file)).all()
     other = tiny_runs.run(tmp_path, *changes, f"train.start_from={run.directory.path}", "train.start_part=encoder")
     assert "encoder" in other.environment["initial_weights"]
 
