@@ -158,6 +158,9 @@ def _left_behind(
                 hint=f"a run that continues may change {listed(CHANGEABLE)}, and the paths of its dataset; "
                 f"`segreg run {directory.resolved} {' '.join(overrides)}` begins a new run",
             )
+    optimizer = before.values.get("optimizer")
+    if isinstance(optimizer, dict) and "exclude_from_weight_decay" not in optimizer:  # in earlier ones all had decay
+        written = written.changed({"optimizer.exclude_from_weight_decay": False})
     previous = read_environment(directory.environment) if directory.environment.exists() else {}
     split = read_split(directory.split)
     rows = [] if without_history else history.read(directory.path)

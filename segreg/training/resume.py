@@ -103,14 +103,9 @@ def restore(training: Training, state: State, monitor: Monitor, progress: Progre
         if training.schedule:
             training.schedule.load_state_dict(state.schedule)
     except (RuntimeError, ValueError, KeyError) as error:
-        hint = "resume a run with the recipe that it was started with"
-        if len(state.optimizer.get("param_groups", ())) < len(training.optimizer.param_groups):
-            hint += (
-                "; one of an earlier segreg, in which biases and norms had weight decay, with "
-                "exclude_from_weight_decay: false below optimizer in its resolved.yaml"
-            )
         raise SegregError(
-            f"the training state does not fit this recipe: {str(error).splitlines()[0]}", hint=hint
+            f"the training state does not fit this recipe: {str(error).splitlines()[0]}",
+            hint="resume a run with the recipe that it was started with",
         ) from error
     if state.scaler and training.precision.scaler:
         training.scaler.load_state_dict(state.scaler)

@@ -130,3 +130,19 @@ def test_it_overfits_eight_images(folder):
     assert 2 * (found * truth).sum() / (found.sum() + truth.sum()) > 0.95
     assert all(torch.equal(p, frozen[name]) for name, p in model.named_parameters() if name in frozen)
     assert all(p.abs().max() > 0.001 for name, p in model.named_parameters() if name.endswith("lora_b"))
+
+
+def test_a_run_that_an_earlier_segreg_began_continues_with_weight_decay_for_everything(tmp_path):
+    """Its recipe does not know of what is excluded; its optimizer has a group for each component."""
+    text = tiny_runs.RECIPE.replace("{name: adam, lr: 0.01}", "{name: adamw, lr: 0.01}")
+    run = tiny_runs.run(tmp_path, "train.epochs=1", "optimizer.exclude_from_weight_decay=false", text=text)
+    written = run.directory.resolved.read_text()
+    run.directory.resolved.write_text(written.replace("  exclude_from_weight_decay: false\n", ""))
+    assert run.directory.resolved.read_text() != written
+    with tiny_runs.undrawn():
+        segreg.resume(run, {"train.epochs": 2}, progress="quiet")
+    groups = torch.load(run.directory.path / "state.pt", weights_only=True)["optimizer"]["param_groups"]
+    assert [(group["name"], group["weight_decay"]) for group in groups] == [
+        ("encoder", 0.01), ("decoder", 0.01), ("head", 0.01)
+    ]  # fmt: skip
+    assert "exclude_from_weight_decay: false" in run.directory.resolved.read_text()
