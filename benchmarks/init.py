@@ -67,10 +67,7 @@ def compared(name: str, chosen: argparse.Namespace) -> tuple[list[str], tuple[st
     for which, run in runs.items():
         if run.results["stopped_because"] == "interrupted":
             raise SystemExit(f"{name}: the run of the {which} recipe was interrupted: {run.directory.path}")
-    both = segreg.compare(
-        *runs.values(), metric="iou.per_image_mean", baseline=runs["shipped"].directory.path.name,
-        out=out / "comparison",
-    )  # fmt: skip
+    both = segreg.compare(*runs.values(), metric="iou.per_image_mean", out=out / "comparison")
     difference = next(model.difference for model in both.models if model.difference is not None)
     interval = f"{difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
     took = " and ".join(f"{len(run.history)} in {run.results['training_seconds'] / 60:.1f}" for run in runs.values())

@@ -47,7 +47,7 @@ def main() -> None:
     recipe = recipe.changed(chosen.overrides)
     ours = segreg.run_recipe(recipe, [f"train.start_from={file}"], out=chosen.out)
     random = segreg.run_recipe(recipe, out=chosen.out)
-    found = segreg.compare(ours, random, baseline=random.directory.path.name, out=chosen.out / "comparison")
+    found = segreg.compare(random, ours, out=chosen.out / "comparison")
     print(machine())
     rows = []
     for name, run in (("ImageNet weights", ours), ("random weights", random)):
