@@ -67,6 +67,11 @@ class Task:
         """Return the largest label that a mask may hold beside 255."""
         return len(self.classes) - 1 if self.mode == "multiclass" else 1
 
+    @property
+    def label_count(self) -> int:
+        """Return how many classes a mask can show: layers if multilabel, else labels, a binary one's background too."""
+        return self.channels if self.mode == "multilabel" else self.highest_label + 1
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return float32 probabilities `[B, K, H, W]` in [0, 1] for logits of the same shape."""
         logits = logits.float()

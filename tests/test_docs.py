@@ -129,7 +129,7 @@ def parts_page(registry):
         "`segreg show KIND NAME` tells what each means, which values it takes, and where the part is defined.",
     ]
     for kind in KINDS.values():
-        lines += ["", f"## {heading(kind)}", "", f"Gives {kind.returns}.", ""]
+        lines += ["", f"## {heading(kind)}", "", f"Returns {kind.returns}.", ""]
         offers = [offer for plugin in registry.plugins for offer in plugin.parts if offer.kind == kind.name]
         entries = sorted((o for o in offers if isinstance(o, Entry)), key=lambda entry: entry.name)
         if entries:

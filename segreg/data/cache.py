@@ -122,7 +122,7 @@ class PreprocessedDataset:
     def present(self) -> NDArray[np.bool_]:
         """Return which labels each mask shows before resizing, bool `[N, L]`."""
         task = self.task
-        return self.labels[:, : task.channels if task.mode == "multilabel" else task.highest_label + 1] > 0
+        return self.labels[:, : task.label_count] > 0
 
     @cached_property
     def _compared(self) -> NDArray[np.bool_]:

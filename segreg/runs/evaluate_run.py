@@ -107,11 +107,8 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     run = _overridden(run, request)
     recipe = _as_asked(run.recipe, request)
     predictor = run.predictor(request.weights, device=request.device, precision=request.precision)
-    changed = recipe.input.size != trained.input.size or (
-        recipe.decoder is not None
-        and trained.decoder is not None
-        and recipe.decoder.settings != trained.decoder.settings
-    )
+    decoders = [one.decoder.settings if one.decoder else None for one in (recipe, trained)]
+    changed = recipe.input.size != trained.input.size or decoders[0] != decoders[1]
     if changed and isinstance(run, ExportedRun):
         raise SegregError(
             f"{run.directory.path} is an exported network: its size and its decoder are what they were exported with",

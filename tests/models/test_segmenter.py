@@ -394,7 +394,7 @@ class SeveralHead(nn.Module):
 
 
 class TestWhatTrains:
-    """What a decoder gives to be trained by: further logits, losses of its own, and the epoch that it is told."""
+    """What a decoder gives to be trained by: further logits, losses of its own, and what it does as an epoch begins."""
 
     def test_further_logits_have_names_and_weights_also_those_of_an_auxiliary_decoder(self):
         encoder = Encoder()

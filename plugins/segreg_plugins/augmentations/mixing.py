@@ -104,7 +104,7 @@ class ClassMix:
     def __call__(self, images: Tensor, targets: Tensor, generator: np.random.Generator) -> MixedBatch:
         """Return the mixed batch. No device sync: which classes there are is found on the device."""
         others = partners(images, targets, generator)
-        labels = range(self.task.channels) if self.task.mode == "multilabel" else range(self.task.highest_label + 1)
+        labels = range(self.task.label_count)
         shown = torch.stack([labelled(self.task, others[1], k).flatten(1).any(dim=1) for k in labels], dim=1)
         # Those shown in a random order, and behind them those that are not.
         order = torch.from_numpy(generator.random((len(images), len(labels)))).float().to(images.device)

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segreg.errors import SegregError
+from segreg.task import IGNORE_INDEX
 from segreg_plugins.decoders.mask_matching import WEIGHTS, match
 from segreg_plugins.decoders.mask_points import of_segments, uncertain_points
 from segreg_plugins.decoders.mask_segments import Segments
@@ -59,7 +60,7 @@ class MaskHead(nn.Module):
     def __init__(self, task: Task, *, queries: int, channels: int, points: int) -> None:
         super().__init__()
         self.task, self.points = task, points
-        self.labels = task.highest_label + 1 if task.mode != "multilabel" else task.channels
+        self.labels = task.label_count
         if queries < self.labels:
             raise SegregError(
                 f"{queries} queries can't show {self.labels} classes", hint="each class needs a query at least"
@@ -89,7 +90,7 @@ class MaskHead(nn.Module):
         masks = [torch.einsum("snc,chw->snhw", one, image) for one, image in zip(chosen, pixels, strict=True)]
         wanted = torch.full(classes.shape[:3], self.labels, device=pixels.device)
         wanted[segments.image, steps, matched] = segments.label
-        counts = (targets.flatten(1) != 255).any(dim=1)
+        counts = (targets.flatten(1) != IGNORE_INDEX).any(dim=1)
         return [class_loss(classes, wanted, counts), *mask_losses(torch.cat(masks, dim=1), segments, self.points)]
 
 

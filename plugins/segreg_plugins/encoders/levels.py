@@ -127,7 +127,21 @@ def measured(
 def by_level(network: nn.Module, channels: int, size: tuple[int, int]) -> list[list[str]]:
     """Return a network's modules with parameters by the map, of those that it gives, which is the first to need them.
 
-    Found on the meta device, by which parameters a map has a gradient for. A map that needs no others is left out.
+    A map that needs no others is left out.
+    """
+    layers: list[list[str]] = []
+    known: set[str] = set()
+    for used in needed_by_level(network, channels, size):
+        modules = dict.fromkeys(name.rpartition(".")[0] or name for name in used)
+        layers.append([name for name in modules if name not in known])
+        known.update(modules)
+    return [layer for layer in layers if layer]
+
+
+def needed_by_level(network: nn.Module, channels: int, size: tuple[int, int]) -> list[list[str]]:
+    """Return the parameters that each map of a network depends on, found on the meta device by their gradients.
+
+    A map without any, such as a copy of the image, is left out.
     """
     parameters = {
         name: torch.empty_like(parameter, device="meta", requires_grad=True)
@@ -135,15 +149,10 @@ def by_level(network: nn.Module, channels: int, size: tuple[int, int]) -> list[l
     }
     buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in network.named_buffers()}
     image = torch.empty(2, channels, *size, device="meta")
-    layers: list[list[str]] = []
-    known: set[str] = set()
+    needed: list[list[str]] = []
     with torch.enable_grad():
         for level in functional_call(network, {**parameters, **buffers}, (image,)):
-            if not level.requires_grad:  # a copy of the image
-                continue
-            found = torch.autograd.grad(level.sum(), list(parameters.values()), allow_unused=True, retain_graph=True)
-            used = [name for name, gradient in zip(parameters, found, strict=True) if gradient is not None]
-            modules = dict.fromkeys(name.rpartition(".")[0] or name for name in used)
-            layers.append([name for name in modules if name not in known])
-            known.update(modules)
-    return [layer for layer in layers if layer]
+            if level.requires_grad:
+                found = torch.autograd.grad(level.sum(), [*parameters.values()], allow_unused=True, retain_graph=True)
+                needed.append([name for name, each in zip(parameters, found, strict=True) if each is not None])
+    return needed

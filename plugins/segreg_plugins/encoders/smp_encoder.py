@@ -6,13 +6,11 @@ import copy
 from typing import Any, Literal
 
 import segmentation_models_pytorch as smp
-import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from segreg.errors import SegregError, listed
 from segreg_plugins.batch_norm import with_single_values
-from segreg_plugins.encoders.levels import by_level, measured
+from segreg_plugins.encoders.levels import by_level, measured, needed_by_level
 from segreg_plugins.encoders.normalization import Statistics, per_channel, smp_statistics
 from segreg_plugins.pretrained import Fallback, HubFile, obtain, read
 
@@ -117,17 +115,7 @@ class _Skipped(nn.Module):
 
 def _leave_out_unused(network: nn.Module, in_channels: int) -> None:
     """Replace the modules whose parameters no level depends on, which SMP builds and keeps whatever the depth."""
-    parameters = {
-        name: torch.empty_like(parameter, device="meta", requires_grad=True)
-        for name, parameter in network.named_parameters()
-    }
-    buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in network.named_buffers()}
-    image = torch.empty(2, in_channels, *_SIZE, device="meta")
-    with torch.enable_grad():
-        features = functional_call(network, {**parameters, **buffers}, (image,))
-        total = torch.stack([level.sum() for level in features if level.requires_grad]).sum()
-    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    used = {name for name, gradient in zip(parameters, gradients, strict=True) if gradient is not None}
+    used = {name for level in needed_by_level(network, in_channels, _SIZE) for name in level}
 
     def visit(module: nn.Module, prefix: str) -> None:
         for name, child in list(module.named_children()):

@@ -29,7 +29,7 @@ def boundary(task: Task, *, exclude: tuple[str, ...] = ()) -> nn.Module:
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    kept = [index for index, one in enumerate(kept_classes(task, exclude)) if one]
+    kept = _kept(task, exclude)
 
     from segreg_plugins.losses.distances import Boundary
 
@@ -49,7 +49,7 @@ def hausdorff_dt(task: Task, *, alpha: PositiveFloat = 2.0, exclude: tuple[str, 
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    kept = [index for index, one in enumerate(kept_classes(task, exclude)) if one]
+    kept = _kept(task, exclude)
 
     from segreg_plugins.losses.distances import HausdorffDT
 
@@ -73,8 +73,13 @@ def cldice(
     Raises:
         SegregError: `exclude` names no class of the task, or all of them.
     """
-    kept = [index for index, one in enumerate(kept_classes(task, exclude)) if one]
+    kept = _kept(task, exclude)
 
     from segreg_plugins.losses.skeleton import ClDice
 
     return ClDice(task, iterations, smooth, kept)
+
+
+def _kept(task: Task, exclude: tuple[str, ...]) -> list[int]:
+    """Return the indices of the classes that take part."""
+    return [index for index, one in enumerate(kept_classes(task, exclude)) if one]

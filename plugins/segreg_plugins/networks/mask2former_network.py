@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,11 +30,11 @@ class Mask2FormerBody(nn.Module):
         super().__init__()
         self.pixels = network.model.pixel_level_module.decoder
         self.transformer = network.model.transformer_module
-        self.classify = network.class_predictor
         self.channels: int = network.config.mask_feature_size
         self.queries: int = network.config.num_queries
+        self.queries_channels: int = network.config.hidden_dim
         self.stride = 4
-        self.loaded = loaded
+        self.last: Mapping[str, Tensor] | None = network.class_predictor.state_dict() if loaded else None
 
     def forward(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return the pixels' embeddings, the queries' states and the embeddings of their masks."""
@@ -52,8 +52,15 @@ class Mask2FormerBody(nn.Module):
         Raises:
             SegregError: there are fewer queries than classes.
         """
-        classify, self.classify = self.classify, None
-        head = MaskHead(task, queries=self.queries, channels=classify.in_features, points=POINTS)
-        if self.loaded and classify.out_features == head.classify.out_features:
-            head.classify = classify
+        head = MaskHead(task, queries=self.queries, channels=self.queries_channels, points=POINTS)
+        with_last(head.classify, self.last)
         return head
+
+
+def with_last(layer: nn.Module, last: Mapping[str, Tensor] | None) -> nn.Module:
+    """Return a last layer, in place with the weights that were loaded where these are for as many classes."""
+    if last is not None and {name: value.shape for name, value in layer.state_dict().items()} == {
+        name: value.shape for name, value in last.items()
+    }:
+        layer.load_state_dict(dict(last))
+    return layer

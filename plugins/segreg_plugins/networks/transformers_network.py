@@ -17,7 +17,7 @@ from segreg.errors import SegregError, listed
 from segreg_plugins.batch_norm import with_single_values
 from segreg_plugins.decoders.torchvision_weights import with_input_channels
 from segreg_plugins.encoders.normalization import IMAGENET, per_channel
-from segreg_plugins.networks.mask2former_network import Mask2FormerBody
+from segreg_plugins.networks.mask2former_network import Mask2FormerBody, with_last
 from segreg_plugins.networks.transformers_family import published, sizes_of
 from segreg_plugins.pretrained import Fallback, HubFile, loading, obtain, read
 
@@ -68,12 +68,11 @@ class Body(nn.Module):
 
     def __init__(self, layers: Any, *, loaded: bool) -> None:
         super().__init__()
-        self.last = layers.classifier
+        self.channels: int = layers.classifier.in_channels
+        self.stride = 4
+        self.last: Mapping[str, Tensor] | None = layers.classifier.state_dict() if loaded else None
         layers.classifier = nn.Identity()
         self.layers = layers
-        self.channels: int = self.last.in_channels
-        self.stride = 4
-        self.loaded = loaded
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """Return the features before the last layer."""
@@ -82,8 +81,7 @@ class Body(nn.Module):
 
     def head(self, classes: int) -> nn.Module:
         """Return the last layer, with the loaded weights where it has that many classes."""
-        last, self.last = self.last, None
-        return last if self.loaded and last.out_channels == classes else nn.Conv2d(self.channels, classes, 1)
+        return with_last(nn.Conv2d(self.channels, classes, 1), self.last)
 
 
 def build(
