@@ -128,7 +128,7 @@ class TestMatching:
         monkeypatch.setattr(mask_matching, "pair_costs", lambda *_: costs)
         targets = torch.arange(4).view(1, 2, 2)
         segments = Segments.of(targets, 4, overlapping=False)
-        found = match(torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 5, 2), torch.zeros(1, 2, 2, 2), segments, 7)
+        found = match(torch.zeros(1, 3, 5, 5), torch.zeros(1, 3, 5, 2), torch.zeros(1, 1, 2, 2, 2), segments, 7)
         for step in range(3):
             best = min(
                 itertools.permutations(range(5), 4),
@@ -144,27 +144,30 @@ class TestMatching:
         for query, label in ((4, 0), (2, 1), (0, 2)):
             embeddings[:, :, query, label] = 9.0
         segments = Segments.of(targets, 3, overlapping=False)
-        found = match(torch.zeros(2, 1, 5, 4), embeddings, pixels, segments, 200)
+        found = match(torch.zeros(2, 1, 5, 4), embeddings, pixels[:, None], segments, 200)
         assert found.tolist() == [[4, 2, 0, 2]]
 
     def test_a_training_that_diverges_is_left_to_the_loss_to_say(self):
         segments = Segments.of(torch.zeros(1, 2, 2, dtype=torch.long), 1, overlapping=False)
         bad = torch.full((1, 1, 3, 2), torch.nan)
-        assert match(bad, bad, torch.zeros(1, 2, 2, 2), segments, 5).shape == (1, 1)
+        assert match(bad, bad, torch.zeros(1, 1, 2, 2, 2), segments, 5).shape == (1, 1)
 
 
-@pytest.mark.parametrize(("task", "shape"), [(MULTICLASS, (2,)), (BINARY, (2,)), (MULTILABEL, (2, 2))])
-def test_losses_are_those_of_a_slow_plain_formula(task, shape, monkeypatch):
+@pytest.mark.parametrize(
+    ("task", "shape", "maps"),
+    [(MULTICLASS, (2,), 1), (MULTICLASS, (2,), 3), (BINARY, (2,), 1), (MULTILABEL, (2, 2), 1)],
+)
+def test_losses_are_those_of_a_slow_plain_formula(task, shape, maps, monkeypatch):
     """With the centres of all pixels for points, so that each mask is compared on its whole map."""
     head = MaskHead(task, queries=5, channels=8, points=36)
-    pixels, states, embeddings = torch.randn(2, 8, 6, 6), torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 8)
+    pixels, states, embeddings = torch.randn(2, maps, 8, 6, 6), torch.randn(2, 3, 5, 8), torch.randn(2, 3, 5, 8)
     targets = torch.randint(0, task.highest_label + 1, (*shape, 6, 6)).masked_fill(torch.rand(*shape, 6, 6) < 0.2, 255)
     centres = pixel_centres(6, 6)
     monkeypatch.setattr(mask_head, "uncertain_points", lambda masks, *_: centres.expand(*masks.shape[:2], -1, -1))
     pairs = {}
     real = mask_head.match
     monkeypatch.setattr(mask_head, "match", lambda *given: pairs.setdefault("found", real(*given)))
-    found = head.loss_terms((pixels, states, embeddings), targets)
+    found = head.loss_terms((pixels[:, -1], states, embeddings, *([pixels] if maps > 1 else [])), targets)
     number, entropy, dice = 0, 0.0, 0.0
     wanted = torch.full((2, 3, 5), head.labels)
     for image in range(2):
@@ -177,7 +180,7 @@ def test_losses_are_those_of_a_slow_plain_formula(task, shape, monkeypatch):
             for step in range(3):
                 query = pairs["found"][step, number]
                 wanted[image, step, query] = label
-                logits = torch.einsum("c,chw->hw", embeddings[image, step, query], pixels[image])[kept]
+                logits = torch.einsum("c,chw->hw", embeddings[image, step, query], pixels[image, step % maps])[kept]
                 truth = (plane == value)[kept].float()
                 entropy += F.binary_cross_entropy_with_logits(logits, truth)
                 inside = logits.sigmoid()

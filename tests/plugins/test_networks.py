@@ -16,6 +16,7 @@ from segreg import Task
 from segreg.config.recipe import Recipe, read_recipe
 from segreg.config.resolve import resolve
 from segreg.errors import SegregError
+from segreg.models.layers import layers_of
 from segreg.models.segmenter import Segmenter, describe
 from segreg.registry.registry import load_registry
 from segreg.runs.environment import network_lines, weights_notice
@@ -119,9 +120,11 @@ def library():
 def small(monkeypatch):
     """Let every member be as small as can be."""
     monkeypatch.setattr("segreg_plugins.networks.transformers_network.sizes_of", lambda _: SMALL)
+    monkeypatch.setattr("segreg_plugins.networks.transformers_network.plain_sizes_of", lambda _: SMALL_PLAIN)
 
 
 SMALL = ([8, 16, 32, 64], [1, 2, 1, 1], 32)
+SMALL_PLAIN = (32, 5, 2)
 
 
 def theirs_of(library, member, classes):
@@ -146,8 +149,20 @@ def theirs_of(library, member, classes):
     return shaken(library.UperNetForSemanticSegmentation(made))
 
 
+def eomt_of(library, classes):
+    """Return transformers' EoMT for images of 64x64; as after its training, no query is masked in evaluation mode."""
+    width, layers, with_queries = SMALL_PLAIN
+    made = library.EomtConfig(
+        hidden_size=width, num_hidden_layers=layers, num_blocks=with_queries, num_attention_heads=1, image_size=64,
+        num_queries=30, num_labels=classes,
+    )  # fmt: skip
+    network = library.EomtForUniversalSegmentation(made).eval()
+    network.attn_mask_probs.zero_()
+    return network
+
+
 def logits_of(output):
-    """Return the logits; Mask2Former's are the logarithms of what its own semantic inference adds up."""
+    """Return the logits; those of masks with classes are the logarithms of what its own semantic inference adds up."""
     if hasattr(output, "logits"):
         return output.logits
     classes, masks = output.class_queries_logits.softmax(2)[..., :-1], output.masks_queries_logits.sigmoid()
@@ -199,6 +214,60 @@ def test_weights_that_are_not_the_networks_are_refused(hub, tmp_path):
         network("hf/segformer_b0", weights="lab/none")
     encoder, _ = network("hf/segformer_b0", weights="lab/none", weights_fallback="random")
     assert encoder.weights_note.startswith("RANDOM weights")
+
+
+@pytest.mark.usefixtures("small")
+def test_eomt_is_transformers_also_with_masked_attention(library, hub, tmp_path):
+    theirs = eomt_of(library, 21)
+    theirs.save_pretrained(tmp_path / "saved")
+    hub.commit_folder("lab/network", tmp_path / "saved")
+    encoder, decoder = network("hf/eomt_small", weights="lab/network")
+    model = Segmenter(encoder, decoder, TWENTY_ONE).eval()
+    square = image(size=(64, 64))
+    with torch.no_grad():
+        wanted = F.interpolate(logits_of(theirs(square)), size=(64, 64), mode="bilinear", align_corners=False)
+        torch.testing.assert_close(model(square), wanted, rtol=0, atol=1e-5)
+        assert model(image()).isfinite().all(), "any size, where transformers takes one"
+    theirs.train().attn_mask_probs.fill_(1)
+    model.train().set_epoch(1, 100)
+    pixels, states, embeddings, of_steps = decoder(encoder(square))
+    assert states.shape == (2, 3, 30, 32)
+    assert of_steps.shape == (2, 3, 32, 16, 16)
+    given = theirs(square)
+    masks = torch.einsum("bqc,bchw->bqhw", embeddings[:, -1], pixels)
+    torch.testing.assert_close(masks, given.masks_queries_logits, rtol=0, atol=1e-5)
+    theirs.eval().attn_mask_probs.zero_()
+    assert not torch.allclose(masks, theirs(square).masks_queries_logits, atol=1e-3), "the masks count"
+
+
+@pytest.mark.usefixtures("small", "library")
+def test_eomts_masks_fall_layer_by_layer_and_every_step_is_trained():
+    torch.manual_seed(0)
+    model = Segmenter(*network("hf/eomt_small"), TWENTY_ONE)
+    shares = []
+    for epoch in (0, 3, 10):
+        model.set_epoch(epoch, 10)
+        shares.append(model.decoder.masked.tolist())
+    assert shares[0] == [1, 1]
+    assert shares[1][0] < 1 == shares[1][1]
+    assert shares[2] == [0, 0]
+    targets = torch.randint(0, 21, (2, 65, 97), generator=torch.Generator().manual_seed(1))
+    _, terms = model.supervised(image(), targets)
+    sum(terms.values()).backward()
+    assert set(terms) == {"class", "mask_bce", "mask_dice"}
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters()), "also class and registers"
+
+
+@pytest.mark.usefixtures("small", "library")
+@pytest.mark.parametrize("member", ["segformer_b0", "upernet_convnext_tiny", "mask2former_swin_tiny", "eomt_small"])
+def test_layers_are_the_networks_stages(member):
+    encoder, _ = network(f"hf/{member}")
+    numbers, layers = layers_of(encoder, "train.layer_decay")
+    assert layers == 4
+    assert set(numbers.values()) >= set(range(layers))
+    first = next(name for name in numbers if name.endswith(("proj.weight", "projection.weight", "embeddings.weight")))
+    assert numbers[first] == 0
+    assert all(name in dict(encoder.named_parameters()) for name in encoder.no_weight_decay())
 
 
 NAMES = (

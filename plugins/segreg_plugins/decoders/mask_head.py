@@ -49,7 +49,9 @@ class MaskHead(nn.Module):
     Attributes:
         own_losses: name and weight of each loss, as the paper has them.
 
-    Shape: what `MaskTransformer` gives to `[B, K, H / 4, W / 4]`, whose softmax or sigmoid are the classes' scores.
+    Shape: the pixels' embeddings `[B, C, h, w]`, and after each of S steps the queries' states and the embeddings of
+    their masks, both `[B, S, Q, C]`, to `[B, K, h, w]`, whose softmax or sigmoid are the classes' scores. A decoder
+    whose pixels have other embeddings after each step gives them as well, `[B, S, C, h, w]`.
 
     Raises:
         SegregError: there are fewer queries than classes.
@@ -69,7 +71,7 @@ class MaskHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return logits, float32."""
-        pixels, states, embeddings = features
+        pixels, states, embeddings, *_ = features
         classes = self.classify(states[:, -1]).float().softmax(dim=2)[..., :-1]
         masks = torch.einsum("bqc,bchw->bqhw", embeddings[:, -1], pixels).float().sigmoid()
         with torch.autocast(pixels.device.type, enabled=False):
@@ -80,14 +82,17 @@ class MaskHead(nn.Module):
         return logits[:, 1:] - logits[:, :1] if self.task.mode == "binary" else logits
 
     def loss_terms(self, features: Sequence[Tensor], targets: Tensor) -> list[Tensor]:
-        """Return the losses of the classes and of the masks, added up over the learned queries and every layer."""
-        pixels, states, embeddings = features
+        """Return the losses of the classes and of the masks, added up over all steps."""
+        pixels, states, embeddings, *of_steps = features
+        maps = of_steps[0] if of_steps else pixels[:, None]
         classes = self.classify(states)
         segments = Segments.of(targets, self.labels, overlapping=self.task.mode == "multilabel")
-        matched = match(classes, embeddings, pixels, segments, self.points)
+        matched = match(classes, embeddings, maps, segments, self.points)
         steps = torch.arange(len(matched), device=pixels.device)[:, None]
         chosen = torch.split(embeddings[segments.image, steps, matched], segments.counts, dim=1)
-        masks = [torch.einsum("snc,chw->snhw", one, image) for one, image in zip(chosen, pixels, strict=True)]
+        masks = [
+            (one @ image.flatten(2)).unflatten(2, image.shape[2:]) for one, image in zip(chosen, maps, strict=True)
+        ]
         wanted = torch.full(classes.shape[:3], self.labels, device=pixels.device)
         wanted[segments.image, steps, matched] = segments.label
         counts = (targets.flatten(1) != IGNORE_INDEX).any(dim=1)

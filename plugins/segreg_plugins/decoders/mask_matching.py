@@ -25,14 +25,15 @@ WEIGHTS: Mapping[str, float] = {"class": 2.0, "mask_bce": 5.0, "mask_dice": 5.0}
 def match(classes: Tensor, embeddings: Tensor, pixels: Tensor, segments: Segments, points: int) -> Tensor:
     """Return the query of each segment at each step. A device sync for each image.
 
-    Shape: classes' logits `[B, S, Q, L + 1]`, mask embeddings `[B, S, Q, C]` and pixels `[B, C, h, w]` to int64
-    `[S, N]`.
+    Shape: classes' logits `[B, S, Q, L + 1]`, mask embeddings `[B, S, Q, C]` and pixels `[B, S, C, h, w]`, or
+    `[B, 1, C, h, w]` where all steps have the same, to int64 `[S, N]`.
     """
     from scipy.optimize import linear_sum_assignment
 
     places = torch.rand(len(pixels), points, 2, device=pixels.device)
     # A mask at a point is its embedding times the pixel's there: sampling is linear.
-    at_places = sampled(pixels, places)
+    maps = pixels.shape[1]
+    at_places = sampled(pixels.flatten(0, 1), places.repeat_interleave(maps, dim=0)).view(*pixels.shape[:3], -1)
     truth, counts = segments.at(places[segments.image])
     matched: list[Tensor] = []
     labels, truths, counting = (torch.split(each, segments.counts) for each in (segments.label, truth, counts))

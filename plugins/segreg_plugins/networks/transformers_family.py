@@ -9,8 +9,7 @@ from segreg.settings import Setting
 from segreg_plugins.pretrained import FALLBACK_MEANING, Fallback
 
 if TYPE_CHECKING:
-    from segreg_plugins.networks.mask2former_network import Mask2FormerBody
-    from segreg_plugins.networks.transformers_network import Body, Trunk
+    from segreg_plugins.networks.transformers_network import Network
 
 _SIZES = {
     "segformer_b0": ((32, 64, 160, 256), (2, 2, 2, 2), 256),
@@ -27,12 +26,23 @@ _SIZES = {
     "mask2former_swin_large": ((192, 384, 768, 1536), (2, 2, 18, 2), 256),
 }
 """Channels and blocks of the four stages, and channels of the head: arXiv:2105.15203, 2201.03545, 2103.14030."""
+_PLAIN = {"eomt_small": (384, 12, 3), "eomt_base": (768, 12, 3), "eomt_large": (1024, 24, 4)}
+"""Channels and layers of a plain vision transformer, and in how many of these the queries are: arXiv:2503.19108."""
+_EOMT = {
+    "eomt_small": {"coco_panoptic": "coco_panoptic_eomt_small_640_2x"},
+    "eomt_base": {"coco_panoptic": "coco_panoptic_eomt_base_640_2x"},
+    "eomt_large": {
+        "ade20k": "ade20k_semantic_eomt_large_512",
+        "cityscapes": "cityscapes_semantic_eomt_large_1024",
+        "coco_panoptic": "coco_panoptic_eomt_large_640",
+    },
+}
 _DATA = {"ade20k": "ade", "cityscapes": "cityscapes"}
 
 
 def members() -> Iterable[str]:
     """Return every network's name."""
-    return _SIZES
+    return [*_SIZES, *_PLAIN]
 
 
 def published(member: str) -> dict[str, str]:
@@ -42,6 +52,8 @@ def published(member: str) -> dict[str, str]:
         return {"ade20k": f"openmmlab/upernet-{size.replace('_', '-')}"}
     if architecture == "mask2former":
         return {data: f"facebook/mask2former-{size.replace('_', '-')}-{name}-semantic" for data, name in _DATA.items()}
+    if architecture == "eomt":
+        return {data: f"tue-mps/{name}" for data, name in _EOMT[member].items()}
     edge = 640 if size == "b5" else 512
     return {
         "imagenet": f"nvidia/mit-{size}",
@@ -69,7 +81,12 @@ def sizes_of(member: str) -> tuple[list[int], list[int], int]:
     return [*channels], [*depths], width
 
 
-def transformers_network(member: str, in_channels: int, **settings: Any) -> tuple[Trunk, Body | Mask2FormerBody]:
+def plain_sizes_of(member: str) -> tuple[int, int, int]:
+    """Return channels and layers of an EoMT, and how many of the layers have the queries."""
+    return _PLAIN[member]
+
+
+def transformers_network(member: str, in_channels: int, **settings: Any) -> Network:
     """A semantic segmentation network of Hugging Face's transformers, needs `segreg-toolkit[transformers]`."""
     from segreg_plugins.networks.transformers_network import build
 
