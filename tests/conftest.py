@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
-from multiprocessing import forkserver
 from unittest import mock
 
 import pytest
@@ -102,7 +101,6 @@ def warm_workers(tmp_path_factory):
     names = {"SEGREG_CACHE": "workers' cache", "XDG_STATE_HOME": "workers' state"}
     with mock.patch.dict(os.environ, {key: str(tmp_path_factory.getbasetemp() / name) for key, name in names.items()}):
         tiny_runs._forge()
-        forkserver.ensure_running()
 
 
 @pytest.fixture
@@ -131,9 +129,9 @@ def hub(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def python():
-    """Return the beginning of a command line that does what `python` does, without the seconds of heavy imports.
+    """Return, as a list, a program that does what `python` does, without the seconds of heavy imports.
 
     For what is about a command and its result; what is about imports or memory takes `sys.executable`.
     """
-    with warm_python.started() as beginning:
-        yield beginning
+    with warm_python.started() as program:
+        yield program

@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 from functools import cache
+from multiprocessing import forkserver
 from pathlib import Path
 from unittest import mock
 
@@ -139,10 +140,15 @@ def folder_dataset(root, *, count=20, size=(40, 40), classes=1, seed=0):
     return images, masks
 
 
-def command(arguments, out, variables, *, own_group=False):
+def command(arguments, out, variables, *, own_group=False, drawn=False):
     """Run a command in this process, its output going to a file, and ends the process with its status."""
+    import undrawn
     from segreg.cli import main
 
+    if drawn:
+        undrawn.changes.close()
+    # Its own worker processes are forks of the one that this is a fork of, which knows where it listens.
+    forkserver._forkserver.ensure_running = lambda: None
     if own_group:
         os.setpgid(0, 0)
     os.environ.update(variables)
@@ -157,17 +163,21 @@ def _forge():
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["segreg.runs.run", "segreg.cli.run", "segreg_plugins.encoders.timm_encoder", "albumentations", "torchmetrics",
-         "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg"]
+         "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg", "undrawn"]
     )  # fmt: skip
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with mock.patch.dict(os.environ, {"PYTHONPATH": path}):  # where it finds what it is to import
+        forkserver.ensure_running()
     return context
 
 
-def process(*arguments, out, own_group=False, target=command, **more):
-    """Start a command in a process of its own, which may lead a process group of its own, and return the process.
+def process(*arguments, out, target=command, options=None, **more):
+    """Start a command in a process of its own, and return the process.
 
-    `more` are variables of its environment, and `target` does in the process what `command` does.
+    `target` does in the process what `command` does, with `options`; `more` are variables of its environment. Diagrams
+    and the report are only made with the option `drawn`.
     """
     variables = {name: os.environ[name] for name in ("SEGREG_CACHE", "TERM", "COLUMNS") if name in os.environ} | more
-    started = _forge().Process(target=target, args=(arguments, str(out), variables), kwargs={"own_group": own_group})
+    started = _forge().Process(target=target, args=(arguments, str(out), variables), kwargs=options or {})
     started.start()
     return started

@@ -2,7 +2,8 @@
 
 `python tests/warm_python.py SOCKET` imports them and waits. `python -IS tests/warm_python.py SOCKET -m segreg list`, or
 with `-c CODE` or a file, then does what `python -m segreg list` does, in a process forked from that one, with the
-folder, the environment and the standard files of who asked, and ends with its status.
+folder, the environment and the standard files of who asked, and ends with its status; who is killed takes it along.
+The workers of `segreg.benchmark.pool` are forks of that process, where they would be of one that imports all anew.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -28,14 +31,18 @@ _LENGTH = 8
 
 @contextlib.contextmanager
 def started():
-    """Return the beginning of a command line that is to be used like that of Python itself."""
+    """Return a program that is to be used like Python itself, as a list."""
     folder = tempfile.mkdtemp(prefix="python")
     name = f"{folder}/socket"  # which is to be short
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     serving = subprocess.Popen([sys.executable, __file__, name], env=environment, stdout=subprocess.PIPE)
     try:
         assert serving.stdout.readline() == b"ready\n"
-        yield [sys.executable, "-IS", __file__, name]
+        beginning = [sys.executable, "-IS", __file__, name]
+        program = Path(folder, "python")
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(beginning)} "$@"\n')
+        program.chmod(0o755)
+        yield [str(program)]
     finally:
         serving.stdout.close()
         serving.terminate()
@@ -78,6 +85,8 @@ def serve(name):
 
 def _answer(connection, path):
     """Is the process that waits for the one that was asked for, and return its status."""
+    import threading
+
     length, files, *_ = socket.recv_fds(connection, _LENGTH, 3)
     order = b""
     while len(order) < int.from_bytes(length, "big"):
@@ -89,6 +98,8 @@ def _answer(connection, path):
             os.dup2(file, number)
             os.close(file)
         _obey(**json.loads(order), path=path)
+    # Nothing more is sent: the connection ends with who asked.
+    threading.Thread(target=lambda: (connection.recv(1), os.kill(child, signal.SIGKILL)), daemon=True).start()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     connection.sendall(str(status if status >= 0 else 128 - status).encode())
     os._exit(0)
@@ -97,8 +108,10 @@ def _answer(connection, path):
 def _obey(words, folder, variables, path):
     """Is the process that was asked for."""
     import atexit
+    import multiprocessing
     import threading
     import traceback
+    import warnings
 
     sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115 - they last as long as the process
     sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
@@ -109,6 +122,10 @@ def _obey(words, folder, variables, path):
     first = [entry for entry in variables.get("PYTHONPATH", "").split(os.pathsep) if entry]
     sys.path[:] = ["", *first, *(entry for entry in path if entry not in first)]
     importlib.invalidate_caches()
+    for action in filter(None, variables.get("PYTHONWARNINGS", "").split(",")):
+        warnings.simplefilter(action)
+    context = multiprocessing.get_context
+    multiprocessing.get_context = lambda method=None: context("fork" if method == "forkserver" else method)
     status = 0
     try:
         _run(words)

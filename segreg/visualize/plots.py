@@ -82,9 +82,11 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
 
     lines = history_lines(rows, monitor)
     most = max((len(found) for found in lines.values()), default=0)
-    figure = _figure(5.2 * max(1, len(lines)), 3.8 + 0.22 * most)
-    for number, (title, of_panel) in enumerate(lines.items(), start=1):
-        axes = figure.add_subplot(1, len(lines), number)
+    width, height = 5.2 * max(1, len(lines)), 3.8 + 0.22 * most
+    figure = _figure(width, height, layout=None)  # of known size: to measure every label would take half a second
+    for number, (title, of_panel) in enumerate(lines.items()):
+        left, below = 5.2 * number + 0.75, 0.8 + 0.22 * most
+        axes = figure.add_axes((left / width, below / height, 4.3 / width, (height - below - 0.35) / height))
         for points, label in of_panel.items():
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
         if best_epoch is not None and title != "learning rate":
@@ -95,15 +97,16 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
         axes.grid(alpha=0.3)
         if title == "learning rate" and any(value > 0 for points in of_panel for _, value in points):
             axes.set_yscale("log")
-        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16))  # below, where no line runs
+        # Below, where no line runs; the label of the axis ends half an inch under it.
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.45 / (height - below - 0.35)))
     _save(figure, file)
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, *, layout: str | None = "constrained") -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -61,7 +60,7 @@ def dist_info(site_packages, *, files):
 
 
 @pytest.fixture(params=["normal", "editable"])
-def run(request, tmp_path):
+def run(request, tmp_path, python):
     """Install the package into a folder of its own and gives what runs segreg with it: `run("list", "encoder")`."""
     site_packages = tmp_path / "site-packages"
     site_packages.mkdir()
@@ -88,7 +87,7 @@ def run(request, tmp_path):
             "OMP_NUM_THREADS": "1",
         }
         done = subprocess.run(
-            [sys.executable, "-c", PROGRAM, str(site_packages), *arguments],
+            [*python, "-c", PROGRAM, str(site_packages), *arguments],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == status, done.stdout + done.stderr

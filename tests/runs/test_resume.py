@@ -105,7 +105,7 @@ def test_killed_at_random_moments_and_gone_on_with_it_ends_with_the_same_weights
     assert process.exitcode == 0, log.read_text()
     assert kills >= 2
     assert_as_if_never_stopped(segreg.load_run(path), finished)
-    assert {file.name for file in path.iterdir()} == tiny_runs.LEAVES
+    assert {file.name for file in path.iterdir()} == tiny_runs.LEAVES - tiny_runs.DRAWN
     before = json.loads((path / "environment.json").read_text())["previous"]
     assert len(before) == 4
     assert all("previous" not in environment for environment in before)
@@ -213,7 +213,7 @@ def test_a_signal_to_the_whole_process_group_ends_it_cleanly(workers, number, tm
     runs, log = tmp_path / "runs", tmp_path / "log"
     recipe = tiny_runs.write_recipe(tmp_path)
     arguments = ["run", recipe, "train.epochs=500", f"train.workers={workers}", "--out", runs]
-    process = tiny_runs.process(*arguments, out=log, own_group=True)
+    process = tiny_runs.process(*arguments, out=log, options={"own_group": True})
     wait_for(lambda: "epoch 3/500  train.loss" in (log.read_text() if log.exists() else "") or not process.is_alive())
     os.killpg(process.pid, number)  # as a terminal does, and a scheduler
     process.join()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -10,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def two(folder, one):
     arguments = ["run", folder / "tiny.yaml", "train.epochs=2", "--out", folder / "two"]
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("SEGREG_CACHE", str(folder / "cache"))
-        statuses, said = ended(start(2, *arguments, out=folder / "said"))
+        statuses, said = ended(start(2, *arguments, out=folder / "said", options={"drawn": True}))
     assert statuses == [0, 0], said
     (path,) = (folder / "two" / "tiny").iterdir()
     return segreg.load_run(path), said
@@ -195,7 +195,7 @@ def test_three_go_on_with_what_one_began(one, folder):
     assert (environment["processes"]["count"], environment["previous"][0]["processes"]["count"]) == (3, 1)
 
 
-def failing_in_the_second(arguments, out, variables, *, own_group=False):
+def failing_in_the_second(arguments, out, variables):
     """Run a command of which the process of rank 1 finds something wrong in its second epoch."""
     from segreg.training import trainer as train
 
@@ -207,7 +207,7 @@ def failing_in_the_second(arguments, out, variables, *, own_group=False):
             raise SegregError("the second process met something", hint="look at it")
 
     train.check_finite = check_finite
-    tiny_runs.command(arguments, out, variables, own_group=own_group)
+    tiny_runs.command(arguments, out, variables)
 
 
 def test_what_one_process_finds_wrong_ends_all_and_is_reported_once(one, folder):
@@ -251,18 +251,29 @@ def test_a_process_that_is_killed_ends_the_others(one, folder):
     assert "Traceback" not in said
 
 
+def workers_of(runs):
+    """Return the two processes that torchrun has started for runs in this folder."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended since
+            words = file.read_text()
+            if str(runs) in words and "torch.distributed.run" not in words:
+                found.append(int(file.parent.name))
+    assert len(found) == 2
+    return sorted(found)
+
+
 @pytest.mark.slow
-def test_torchrun_starts_them_again_and_they_go_on(one, folder):
+def test_torchrun_starts_them_again_and_they_go_on(one, folder, python):
     out, runs = folder / "torchrun", folder / "again"
     with out.open("w") as file:
         started = subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+            [*python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
              "--max-restarts", "1", "-m", "segreg", "run", folder / "tiny.yaml", "train.epochs=5", "--out", runs],
-            stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": "1"},
+            stdout=file, stderr=file, env={**os.environ, "PYTHON_EXEC": python[0], "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
     wait_for(out, "epoch 2/5  train.loss")
-    children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
-    os.kill(int(children[-1]), signal.SIGKILL)
+    os.kill(workers_of(runs)[-1], signal.SIGKILL)
     assert started.wait(400) == 0, out.read_text()
     (path,) = (runs / "tiny").iterdir()
     assert [row["epoch"] for row in history.read(path)] == list(range(1, 6))

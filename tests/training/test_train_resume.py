@@ -72,11 +72,11 @@ def one_thread():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HARD)
-def test_sigkill_at_random_moments(tmp_path, name, one_thread):
+def test_sigkill_at_random_moments(tmp_path, name, one_thread, python):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     script = str(Path(tiny_training.__file__))
     done = subprocess.run(
-        [sys.executable, script, name, str(tmp_path / "killed"), "5"],
+        [*python, script, name, str(tmp_path / "killed"), "5"],
         env=environment, capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
