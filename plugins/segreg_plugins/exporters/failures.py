@@ -31,4 +31,5 @@ def named(runtime: str) -> Iterator[None]:
         operators = [*dict.fromkeys(_OPERATOR.findall(text))]
         first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
         what = "; ".join(operators[:3]) if operators else first[:300]
-        raise SegregError(f"{runtime} can't have this network: {what}") from error
+        hint = "" if runtime == "torch.export" else "--format torch has every operator that PyTorch has"
+        raise SegregError(f"{runtime} can't have this network: {what}", hint=hint) from error
