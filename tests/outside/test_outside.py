@@ -37,7 +37,7 @@ dataset: {name: outside.arrays, folder: arrays}
 split: {method: random, val: 0.25, test: 0.25}
 input: {size: [32, 32], normalize: none}
 encoder: {name: outside.two_levels, width: 4}
-decoder: {name: smp.fpn, pyramid_channels: 16, channels: 32}
+decoder: {name: smp.fpn, pyramid_channels: 16, channels: 64}
 loss:
   - {name: outside.squared_error, power: 1.5}
   - dice
