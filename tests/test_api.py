@@ -45,7 +45,8 @@ def test_a_recipe_is_loaded_changed_run_and_used(tmp_path, monkeypatch, capsys):
     recipe = segreg.load_recipe(tiny_runs.write_recipe(tmp_path), ["train.epochs=3"])
     changed = recipe.changed(["train.epochs=1", "evaluate.overlays=1"])
     assert recipe.values["train"]["epochs"] == 3  # the one it was made of stays as it was
-    run = segreg.run_recipe(changed)
+    with tiny_runs.undrawn():
+        run = segreg.run_recipe(changed)
     assert run.results["epochs"] == 1
     assert run.directory.path.parts[:2] == ("runs", "tiny")
     assert "epoch 1/1" in capsys.readouterr().out  # plain lines, for this is not a terminal
@@ -56,7 +57,8 @@ def test_a_recipe_is_loaded_changed_run_and_used(tmp_path, monkeypatch, capsys):
 
 def test_a_file_is_run_as_well(tmp_path, capsys):
     file = tiny_runs.write_recipe(tmp_path, tiny_runs.RECIPE.replace("epochs: 6", "epochs: 1"))
-    run = segreg.run_recipe(str(file), out=str(tmp_path / "out"), progress="quiet")
+    with tiny_runs.undrawn():
+        run = segreg.run_recipe(str(file), out=str(tmp_path / "out"), progress="quiet")
     assert run.directory.path.parent == tmp_path / "out" / "tiny"
     assert capsys.readouterr() == ("", "")
 
@@ -73,7 +75,8 @@ def test_a_recipe_made_in_python_runs(tmp_path):
         "train": {"epochs": 1, "batch_size": 4, "device": "cpu"},
         "evaluate": {"metrics": "dice", "overlays": 0},
     }
-    run = segreg.run_recipe(segreg.Recipe(values), out=tmp_path / "runs", progress="quiet")
+    with tiny_runs.undrawn():
+        run = segreg.run_recipe(segreg.Recipe(values), out=tmp_path / "runs", progress="quiet")
     assert run.directory.path.parent.name == "recipe"
     written = segreg.load_recipe(run.directory.recipe)  # complete, as there was no text to keep
     assert written.values["seed"] == 0
@@ -251,8 +254,9 @@ def test_what_is_wrong_with_a_recipe_is_returned(tmp_path):
     assert segreg.check(file, {"encoder.weights": None}, build=True) == []
 
 
-def test_a_run_is_scored_predicted_reported_and_continued(trained, tmp_path):
+def test_a_run_is_scored_predicted_reported_and_continued(trained, tmp_path, monkeypatch):
     folder, run = trained
+    monkeypatch.setattr("segreg.runs.evaluate_run.plot_metrics", lambda *_: None)
     found = segreg.evaluate(run.directory.path, {"evaluate.threshold": 0.4}, split="val", out=tmp_path / "scores")
     assert (found.split, found.folder) == ("val", tmp_path / "scores")
     assert {"dice.pooled", "iou.pooled"} < set(found.scores)
@@ -307,7 +311,8 @@ def test_a_loss_takes_the_auxiliary_decoders_logits_too(trained):
 
 def test_a_run_continues_from_python(tmp_path):
     run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0")
-    assert segreg.resume(run, {"train.epochs": 2}, progress="quiet").results["epochs"] == 2
+    with tiny_runs.undrawn():
+        assert segreg.resume(run, {"train.epochs": 2}, progress="quiet").results["epochs"] == 2
     with pytest.raises(SegregError, match=r'"loss" can.t be changed'):
         segreg.resume(run.directory.path, {"loss": "dice"}, progress="quiet")
 

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,29 +62,37 @@ CORE_FILES = {name_of(file): file for file in sorted(CORE.rglob("*.py"))}
 PLUGIN_FILES = sorted(PLUGINS.rglob("*.py"))
 
 
-def imports(file, package="segreg", *, type_checking=False):
-    """Return (module, imported name or None, line) for each import of `package`, wherever in the file it stands.
-
-    What only type checkers import is left out unless it is asked for.
-    """
+@cache
+def all_imports(file):
+    """Return (module, imported name or None, line, whether only type checkers import it) for each import in a file."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
     unseen = {
         id(node)
-        for test in ast.walk(tree)
+        for test in nodes
         if isinstance(test, ast.If) and ast.unparse(test.test).endswith("TYPE_CHECKING")
         for statement in test.body
         for node in ast.walk(statement)
     }
     found = []
-    for node in ast.walk(tree):
-        if id(node) in unseen and not type_checking:
-            continue
+    for node in nodes:
         if isinstance(node, ast.Import):
-            found += [(alias.name, None, node.lineno) for alias in node.names]
+            found += [(alias.name, None, node.lineno, id(node) in unseen) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}:{node.lineno}: a relative import"
-            found += [(node.module, alias.name, node.lineno) for alias in node.names]
-    return [item for item in found if item[0].split(".")[0] == package]
+            found += [(node.module, alias.name, node.lineno, id(node) in unseen) for alias in node.names]
+    return found
+
+
+def imports(file, package="segreg", *, type_checking=False):
+    """Return (module, imported name or None, line) for each import of `package`, wherever in the file it stands.
+
+    What only type checkers import is left out unless it is asked for.
+    """
+    return [
+        item for *item, unseen in all_imports(file)
+        if item[0].split(".")[0] == package and (type_checking or not unseen)
+    ]  # fmt: skip
 
 
 def core_imports(file, *, type_checking=False):
@@ -201,57 +210,64 @@ def test_the_public_names_are_those_that_are_listed():
 # what is imported when no tensor is made
 
 PROGRAM = """
-import json, sys
+import json, os, sys
 import plugged, segreg.registry.registry
 segreg.registry.registry.entry_points = lambda group: plugged.builtin()
 from segreg.cli import main
-try:
-    status = main(sys.argv[1:])
-except SystemExit as stopped:
-    status = stopped.code
-print()
-print(json.dumps([status, sorted({name.split('.')[0] for name in sys.modules})]))
+for point in plugged.builtin():
+    point.load()
+for words in json.load(sys.stdin):
+    if (child := os.fork()) == 0:
+        try:
+            status = main(words)
+        except SystemExit as stopped:
+            status = stopped.code
+        print()
+        print(json.dumps([words, status, sorted({name.split('.')[0] for name in sys.modules})]), flush=True)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 """
+"""Does commands, each in a process that has imported the command line and what every registry loads."""
+COMMANDS = [
+    (["--help"], 0),
+    (["run", "--help"], 0),
+    (["plugins"], 0),
+    (["list"], 0),
+    (["list", "encoder", "timm/convnext*"], 0),
+    (["list", "augmentation", "*Flip"], 0),
+    (["show", "encoder", "resnet50"], 0),
+    (["show", "encoder", "timm/convnext_tiny"], 0),
+    (["show", "decoder", "deeplabv3plus"], 0),
+    (["show", "augmentation", "Rotate"], 0),
+    (["check", *map(str, sorted((ROOT / "recipes").glob("*.yaml")))], 0),
+    (["check", str(ROOT / "recipes" / "isic_v3plus.yaml"), "encoder=timm/convnext_tinny", "loss=dicee"], 2),
+    (["recipes"], 0),
+    (["schema"], 0),
+]
 
 
-def modules_after(*arguments):
-    """Return the exit status of a command in a fresh process, and the top-level modules that it left imported."""
+@pytest.fixture(scope="module")
+def modules_after():
+    """Return, by a command's words, its exit status and the top-level modules that it left imported."""
     path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "plugins", ROOT / "tests"))
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+        [sys.executable, "-c", PROGRAM], input=json.dumps([words for words, _ in COMMANDS]),
         env={**os.environ, "PYTHONPATH": path}, cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    status, modules = json.loads(done.stdout.splitlines()[-1])
-    return status, set(modules)
+    found = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("[["))
+    return {tuple(words): (status, set(modules)) for words, status, modules in found}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status"),
-    [
-        (["--help"], 0),
-        (["run", "--help"], 0),
-        (["plugins"], 0),
-        (["list"], 0),
-        (["list", "encoder", "timm/convnext*"], 0),
-        (["list", "augmentation", "*Flip"], 0),
-        (["show", "encoder", "resnet50"], 0),
-        (["show", "encoder", "timm/convnext_tiny"], 0),
-        (["show", "decoder", "deeplabv3plus"], 0),
-        (["show", "augmentation", "Rotate"], 0),
-        (["check", *sorted((ROOT / "recipes").glob("*.yaml"))], 0),
-        (["check", ROOT / "recipes" / "isic_v3plus.yaml", "encoder=timm/convnext_tinny", "loss=dicee"], 2),
-        (["recipes"], 0),
-        (["schema"], 0),
-    ],
-    ids=lambda value: " ".join(str(word) for word in value)[:40] if isinstance(value, list) else "",
+    ("arguments", "status"), COMMANDS, ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else ""
 )
-def test_commands_that_only_read_import_nothing_heavy(arguments, status):
-    found, modules = modules_after(*arguments)
+def test_commands_that_only_read_import_nothing_heavy(arguments, status, modules_after):
+    found, modules = modules_after[tuple(arguments)]
     assert found == status
     assert modules & HEAVY == set()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["plugins"], ["list"]])
-def test_listing_does_without_pydantic_and_rich(arguments):
-    _, modules = modules_after(*arguments)
+def test_listing_does_without_pydantic_and_rich(arguments, modules_after):
+    _, modules = modules_after[tuple(arguments)]
     assert modules & {"pydantic", "rich"} == set()

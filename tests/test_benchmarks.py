@@ -145,7 +145,7 @@ def test_steps_must_be_alike():
     assert (done.returncode, done.stderr) == (1, printed)
 
 
-TINY = ("--cold", "--rounds", 1, "--encoder", "resnet18", "--size", 32, "--batch", 4, "--threads", 1)
+TINY = ("--cold", "--rounds", 1, "--encoder", "timm/test_resnet", "--size", 32, "--batch", 4, "--threads", 1)
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_training(tmp_path, ran_warm):
     kept = tmp_path / "samples.json"
     words = ("--images", 8, "--val", 4, "--epochs", 2, "--only", "segreg", "limit", "--json", kept)
     printed = ran_warm("training.py", *TINY, *words)
-    assert "resnet18, 8 + 4 images, 1 class, 32x32, batch 4, epochs 2, cpu" in printed
+    assert "timm/test_resnet, 8 + 4 images, 1 class, 32x32, batch 4, epochs 2, cpu" in printed
     samples = {sample["name"]: sample for sample in json.loads(kept.read_text())["samples"]}
     assert set(samples) == {"segreg", "limit"}
     for sample in samples.values():

@@ -20,6 +20,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import get_args
 
@@ -27,6 +28,7 @@ import pytest
 
 import plugged
 import segreg
+import tiny_runs
 from segreg.cli import added_commands, parser
 from segreg.config.recipe import read_recipe
 from segreg.config.resolve import SECTIONS, SETTINGS, resolve
@@ -346,6 +348,7 @@ def test_every_package_has_its_layer_in_the_picture():
 # what is named is there
 
 
+@cache
 def commands():
     """Return the options of each command and its actions by its name; those of segreg itself under ""."""
     top = parser(added_commands(load_registry(plugged.builtin())))
@@ -462,12 +465,27 @@ def test_licences_are_those_that_the_packages_state():
 SMALLER = (("samples: 80", "samples: 12"), ("size: [96, 96]", "size: [32, 32]"), ("epochs: 8", "epochs: 1"))
 
 
+def replaced(text, *changes):
+    """Return a text in which each of these is there once, and replaced."""
+    for written, instead in changes:
+        assert text.count(written) == 1, written
+        text = text.replace(written, instead)
+    return text
+
+
 def smaller(recipe):
     """Return a recipe of the docs that trains in a moment."""
-    for written, instead in SMALLER:
-        assert recipe.count(written) == 1
-        recipe = recipe.replace(written, instead)
-    return recipe
+    return replaced(recipe, *SMALLER)
+
+
+UNDRAWN = f"""
+from unittest import mock
+for name in {tiny_runs._SLOW!r}:
+    mock.patch(name).start()
+for name in ("segreg.reports.comparison.page", "segreg.reports.tune.page"):
+    mock.patch(name, return_value="").start()
+"""
+"""Python that begins with it makes neither diagrams nor reports."""
 
 
 @pytest.fixture
@@ -513,6 +531,10 @@ class Place:
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("a", encoding="utf-8") as opened:
             opened.write(text)
+
+    def shrink(self, name, *changes):
+        file = self.folder / name
+        file.write_text(replaced(text_of(file), *changes), encoding="utf-8")
 
     def write_files(self, page):
         """Write the fenced files of a page, which begin with their names; "(continued)" continues with one."""
@@ -562,24 +584,30 @@ def test_the_tutorial(place):
 @pytest.mark.slow
 def test_segreg_from_python(place):
     recipe = smaller(blocks(DOCS / "tutorial.md", "yaml")[0])
-    # The page predicts an overlay, which is some images wide.
-    place.write("first.yaml", recipe.replace("samples: 12", "samples: 12\n  size: 64"))
-    page, scales = "".join(blocks(DOCS / "python.md", "python")), "scales=(0.75, 1.0, 1.25)"
-    assert page.count(scales) == 1
-    printed = place.python(page.replace(scales, "scales=(0.25, 0.5)"))  # of an overlay, which is 936 pixels wide
+    # The page predicts an overlay, which is some images wide. The network is not the page's matter.
+    smallest = replaced(recipe, ("samples: 12", "samples: 12\n  size: 64"), ("resnet18", "timm/test_resnet"))
+    place.write("first.yaml", smallest)
+    page = replaced(
+        "".join(blocks(DOCS / "python.md", "python")),
+        ("scales=(0.75, 1.0, 1.25)", "scales=(0.25, 0.5)"),  # of an overlay, which is 936 pixels wide
+        ("for _ in range(24):", "for _ in range(12):"),
+        ("for epoch in range(2):", "for epoch in range(1):"),
+    )
+    printed = place.python(UNDRAWN + page)
     assert "('lesion',) binary" in printed
     assert "[2, 4, 8, 16, 16] 4 " in printed
 
 
 @pytest.mark.slow
 def test_ones_own_training_loop(place):
-    place.write("first.yaml", smaller(blocks(DOCS / "tutorial.md", "yaml")[0]))
+    recipe = smaller(blocks(DOCS / "tutorial.md", "yaml")[0])
+    place.write("first.yaml", replaced(recipe, ("resnet18", "timm/test_resnet")))
     *plain, own = blocks(DOCS / "pytorch.md", "python")
     assert len(plain[0].strip().splitlines()) <= 17  # fifteen lines and what separates them
-    printed = place.python("".join(plain))
+    printed = place.python(UNDRAWN + replaced("".join(plain), ("for epoch in range(3):", "for epoch in range(1):")))
     assert "dice.pooled" in printed
     if importlib.util.find_spec("lightning"):
-        place.python(own)
+        place.python(replaced(own, ("max_epochs=3", "max_epochs=1")))
 
 
 CELLS = """
@@ -604,6 +632,7 @@ def test_the_notebook(place):
     assert not any(cell["outputs"] or cell["execution_count"] for cell in cells), "store it without outputs"
     sources = ["".join(cell["source"]) for cell in cells]
     fewer = json.dumps(sources).replace('epochs\\": 10', 'epochs\\": 1').replace('epochs\\": 12', 'epochs\\": 2')
+    fewer = replaced(fewer, ("samples: 40, size: 96", "samples: 12, size: 48"), ("size: [64, 64]", "size: [32, 32]"))
     assert fewer.count('epochs\\": 2') == 2
     place.write("cells.json", fewer)
     place.environment["MPLBACKEND"] = "agg"
@@ -651,6 +680,7 @@ def test_the_plugin_of_the_docs(place):
     project = blocks(page, "toml")[0]
     place.write_files(page)
     place.write_files(PLUGINS / "checking.md")
+    place.shrink("disks.yaml", ("size: [64, 64]", "size: [32, 32]"))
     place.install(project, place.folder / "segreg_example")
     printed = place.sh(blocks(page, "sh")[0])
     assert "segreg-example 0.1  example-log (segreg_example.log)\n  offers nothing; it observes runs" in printed
@@ -697,6 +727,8 @@ def test_the_tutorial_of_plugins(place):
     printed = place.sh(check)
     assert shown[1].strip() in printed
     assert " passed" in printed.splitlines()[-1]
+    few = (("samples: 40", "samples: 12"), ("size: [64, 64]", "size: [32, 32]"), ("epochs: 4", "epochs: 1"))
+    place.shrink("segreg-coins/example.yaml", *few)
     place.sh(run)
     (made,) = (place.folder / "runs" / "example").iterdir()
     assert len(place.sh(worst).splitlines()) == 2
@@ -711,6 +743,7 @@ def test_the_tutorial_of_plugins(place):
 def test_the_how_to_of_plugins(place):
     page = PLUGINS / "how-to.md"
     place.write_files(page)
+    place.shrink("scenes.yaml", ("size: [64, 64]", "size: [32, 32]"))
     place.install(blocks(page, "toml")[0], place.folder / "segreg_howto")
     place.python(HOW_TO_DATA)
     place.environment["LAB_LOG"] = "lab.jsonl"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,11 +31,14 @@ INSTEAD = {
 """A pattern, and what is said instead."""
 
 
+@cache
 def strings(file):
-    """Yield the line and the text of each docstring and each string with a space in it."""
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-            yield node.lineno, node.value
+    """Return the line and the text of each docstring and each string with a space in it."""
+    return [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value
+    ]
 
 
 @pytest.mark.parametrize("pattern", INSTEAD)

@@ -162,8 +162,10 @@ def _forge():
     """Return what forks processes from one that has imported everything, which takes seconds, and done nothing."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["segreg.runs.run", "segreg.cli.run", "segreg_plugins.encoders.timm_encoder", "albumentations", "torchmetrics",
-         "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg", "undrawn"]
+        ["segreg.runs.run", "segreg.cli.run", "segreg.cli.bench", "segreg.cli.tune", "segreg.benchmark.bench.local",
+         "segreg.benchmark.cost.measure", "segreg_plugins.encoders.timm_encoder", "albumentations", "optuna",
+         "segmentation_models_pytorch", "torchmetrics", "torch._dynamo", "matplotlib.figure",
+         "matplotlib.backends.backend_agg", "undrawn"]
     )  # fmt: skip
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     with mock.patch.dict(os.environ, {"PYTHONPATH": path}):  # where it finds what it is to import

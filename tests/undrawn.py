@@ -1,11 +1,17 @@
-"""Imported by the process that tests fork runs from: these make neither diagrams nor reports, as most tests want it."""
+"""Imported by the process that tests fork runs from: these make neither diagrams nor reports, as most tests want it.
+
+The modules of the built-in parts are imported too, which each of them would do anew.
+"""
 
 from __future__ import annotations
 
 import contextlib
 
+import plugged
 import tiny_runs
 
 changes = contextlib.ExitStack()
 """Closed, they are drawn again."""
 changes.enter_context(tiny_runs.undrawn())
+for point in plugged.builtin():
+    point.load()

@@ -64,6 +64,8 @@ def serve(name):
     """Does what is asked, each time in a process of its own, until it is ended."""
     for module in HEAVY:
         importlib.import_module(module)
+    # What is imported later is compiled once, not by each process.
+    sys.dont_write_bytecode, sys.pycache_prefix = False, f"{Path(name).parent}/compiled"
     for plugin in importlib.metadata.entry_points(group="pytest11"):  # which pytest insists on importing itself
         package = plugin.module.partition(".")[0]
         for module in [each for each in sys.modules if each.partition(".")[0] == package]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +38,19 @@ evaluate: {metrics: [dice]}
 """
 
 
+@pytest.fixture(scope="module")
+def drawn_once(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawn")
+    tiny_runs.folder_dataset(folder, count=15, size=(150, 140))
+    return folder
+
+
 @pytest.fixture(autouse=True)
-def data(installed, tmp_path, monkeypatch):
+def data(installed, tmp_path, monkeypatch, drawn_once):
     installed(*plugged.builtin())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
-    tiny_runs.folder_dataset("data", count=15, size=(150, 140))
+    shutil.copytree(drawn_once, "data")
     Path("recipe.yaml").write_text(RECIPE)
 
 
@@ -311,15 +319,15 @@ def test_a_split_passes_the_gate_that_a_run_passes(segreg, tmp_path):
 
 def test_shares_of_the_rest_are_shares_of_all(segreg, tmp_path):
     """15% for the test and 15% of the rest for validation, as a reference system divides."""
-    images, masks = tiny_runs.folder_dataset(tmp_path / "more", count=200, size=(8, 8))
+    images, masks = tiny_runs.folder_dataset(tmp_path / "more", count=100, size=(8, 8))
     printed = segreg(
         "data", "split", "recipe.yaml", f"dataset.images={images}", f"dataset.masks={masks}",
         "split.test=0.15", "split.val=0.1275", "--out", "out", "--link", "symbolic", "--json",
     )  # fmt: skip
     splits = json.loads(printed.out)["splits"]
-    assert splits["test"] == 0.15 * 200
-    assert abs(splits["val"] - 0.15 * (200 - splits["test"])) <= 1
-    assert sum(splits.values()) == 200
+    assert splits["test"] == 0.15 * 100
+    assert abs(splits["val"] - 0.15 * (100 - splits["test"])) <= 1
+    assert sum(splits.values()) == 100
     assert next(Path("out/val_split/masks").iterdir()).is_symlink()
 
 
@@ -362,6 +370,6 @@ def test_a_split_is_trained_on_as_it_was_drawn(segreg):
 
 def test_input_is_only_read(segreg):
     before = {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()}
-    segreg("data", "check", "recipe.yaml", "--out", "seen")
+    segreg("data", "check", "recipe.yaml", "--out", "seen", "--samples", "1", "--draws", "1")
     segreg("data", "split", "recipe.yaml", "--out", "out", "--link", "hard")
     assert {path: path.read_bytes() for path in Path("data").rglob("*") if path.is_file()} == before

@@ -18,6 +18,7 @@ import tiny_runs
 from segreg.data import divide
 from segreg.runs.evaluate_run import Request, _folder_name
 from segreg.runs.load import load_run
+from segreg.visualize.plots import plot_metrics
 
 SEVERAL = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")
 IMAGES = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
@@ -25,8 +26,10 @@ IMAGES = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path, monkeypatch):
+    """Work in an empty folder, without the diagrams of metrics."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("segreg.runs.evaluate_run.plot_metrics", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,8 @@ def split_of(run):
     return json.loads(run.directory.split.read_text())
 
 
-def test_the_test_split_gives_the_scores_of_the_run(segreg, finished):
+def test_the_test_split_gives_the_scores_of_the_run(segreg, finished, monkeypatch):
+    monkeypatch.setattr("segreg.runs.evaluate_run.plot_metrics", plot_metrics)
     printed = segreg("evaluate", finished.directory.path, "--out", "out", "--device", "cpu")
     assert (printed.status, printed.err) == (0, "")
     here, reported = Path("out"), found(Path("out"))
@@ -76,6 +80,7 @@ def test_the_test_split_gives_the_scores_of_the_run(segreg, finished):
     assert (here / "per_image.csv").read_text() == finished.directory.per_image.read_text()
     assert (reported["threshold"], reported["threshold_is"], reported["weights"]) == (0.5, "the recipe's", "best")
     assert "test (5 images, at input resolution, best weights, threshold 0.5 (the recipe's)):" in printed.out
+    assert (here / "confusion.png").is_file()
     low, high = reported["intervals"]["test"]["dice.pooled"]
     assert (
         f"  dice.pooled              {reported['metrics']['test']['dice.pooled']:.4f}  [{low:.4f}, {high:.4f}]"
@@ -83,7 +88,8 @@ def test_the_test_split_gives_the_scores_of_the_run(segreg, finished):
     )
 
 
-def test_a_picture_that_fails_costs_only_itself(segreg, finished):
+def test_a_picture_that_fails_costs_only_itself(segreg, finished, monkeypatch):
+    monkeypatch.setattr("segreg.runs.evaluate_run.plot_metrics", plot_metrics)
     with mock.patch("segreg.visualize.plots._matrices", side_effect=MemoryError):
         printed = segreg("evaluate", finished.directory.path, "--out", "out", "--device", "cpu")
     assert printed.status == 0
@@ -95,7 +101,7 @@ def test_a_picture_that_fails_costs_only_itself(segreg, finished):
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_a_run_and_its_evaluation_have_the_same_scores_to_the_last_digit(precision, tmp_path, segreg):
-    run = tiny_runs.run(tmp_path, f"train.precision={precision}", "train.epochs=2", "evaluate.overlays=0")
+    run = tiny_runs.run(tmp_path, f"train.precision={precision}", "train.epochs=1", "evaluate.overlays=0")
     for split in ("test", "val"):
         out = tmp_path / split
         command = ["evaluate", run.directory.path, "--split", split, "--out", out, "--quiet"]

@@ -32,14 +32,17 @@ def test_one_recipe_is_taken(words, reported, segreg):
 
 
 def test_runs_go_to_the_folder_runs_under_the_recipes_name(tmp_path, segreg):
-    assert segreg("run", tiny_runs.write_recipe(tmp_path, name="mine"), "train.epochs=1", "--quiet").status == 0
+    with tiny_runs.undrawn():
+        assert segreg("run", tiny_runs.write_recipe(tmp_path, name="mine"), "train.epochs=1", "--quiet").status == 0
     (path,) = (tmp_path / "runs" / "mine").iterdir()
     assert package.load_run(path).results["epochs"] == 1
 
 
 def test_overrides_stand_anywhere(tmp_path, segreg):
     recipe = tiny_runs.write_recipe(tmp_path)
-    printed = segreg("run", "train.epochs=1", recipe, "--json", "seed=9", "--out", "elsewhere", "evaluate.overlays=0")
+    words = ("run", "train.epochs=1", recipe, "--json", "seed=9", "--out", "elsewhere", "evaluate.overlays=0")
+    with tiny_runs.undrawn():
+        printed = segreg(*words)
     assert printed.status == 0, printed.err
     reported = json.loads(printed.out)
     assert (reported["epochs"], reported["seed"]) == (1, 9)

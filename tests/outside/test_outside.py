@@ -20,10 +20,16 @@ ROOT = Path(__file__).parents[2]
 # Nothing here imports segreg_outside. `addsitedir` does to a folder what Python does to its own site-packages when it
 # starts: the folder is searched for packages and their entry points, and its .pth files are obeyed.
 PROGRAM = """
-import site, sys
-site.addsitedir(sys.argv.pop(1))
+import contextlib, io, json, site, sys
+site.addsitedir(sys.argv[1])
 from segreg.cli import main
-sys.exit(main())
+done = []
+for words in json.loads(sys.argv[2]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(words)
+    done.append((status, out.getvalue(), err.getvalue()))
+print(json.dumps(done))
 """
 
 RECIPE = """\
@@ -31,12 +37,12 @@ dataset: {name: outside.arrays, folder: arrays}
 split: {method: random, val: 0.25, test: 0.25}
 input: {size: [32, 32], normalize: none}
 encoder: {name: outside.two_levels, width: 4}
-decoder: {name: smp.fpn}
+decoder: {name: smp.fpn, pyramid_channels: 16, channels: 64}
 loss:
   - {name: outside.squared_error, power: 1.5}
   - dice
 optimizer: {name: adam, lr: 1e-2}
-train: {epochs: 2, batch_size: 4, workers: 0, device: cpu}
+train: {epochs: 1, batch_size: 4, workers: 0, device: cpu}
 evaluate: {metrics: [dice], overlays: 1}
 """
 
@@ -61,7 +67,10 @@ def dist_info(site_packages, *, files):
 
 @pytest.fixture(params=["normal", "editable"])
 def run(request, tmp_path, python):
-    """Install the package into a folder of its own and gives what runs segreg with it: `run("list", "encoder")`."""
+    """Install the package into a folder of its own and return what runs segreg's commands with it, in one process.
+
+    `run(["list", "encoder"], ...)` returns the exit status, the output and the errors of each.
+    """
     site_packages = tmp_path / "site-packages"
     site_packages.mkdir()
     if request.param == "normal":
@@ -77,7 +86,7 @@ def run(request, tmp_path, python):
         files = [path_file]
     dist_info(site_packages, files=files)
 
-    def program(*arguments, status=0):
+    def program(*commands):
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "plugins")]),
@@ -87,45 +96,53 @@ def run(request, tmp_path, python):
             "OMP_NUM_THREADS": "1",
         }
         done = subprocess.run(
-            [*python, "-c", PROGRAM, str(site_packages), *arguments],
+            [*python, "-c", PROGRAM, str(site_packages), json.dumps(commands)],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stderr if status else done.stdout
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
 
     program.installed = PROJECT / "src" if request.param == "editable" else site_packages
     return program
 
 
 def test_it_appears_in_list_show_check_and_plugins(run, tmp_path):
-    rows = [row for row in json.loads(run("list", "--json")) if row["distribution"] == "segreg-outside"]
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    done = run(
+        ["list", "--json"], ["list", "encoder", "outside*"], ["show", "loss", "outside.squared_error", "--json"],
+        ["plugins", "--json"], ["check", "recipe.yaml"], ["check", "recipe.yaml", "encoder.widht=3"],
+    )  # fmt: skip
+    assert [status for status, *_ in done] == [0, 0, 0, 0, 0, 2], done
+    listed, encoders, shown, plugins, checked, _ = (out for _, out, _ in done)
+    rows = [row for row in json.loads(listed) if row["distribution"] == "segreg-outside"]
     assert [(row["kind"], row["name"], row["version"]) for row in rows] == [
         ("encoder", "outside.two_levels", "1.2"),
         ("loss", "outside.squared_error", "1.2"),
         ("dataset", "outside.arrays", "1.2"),
     ]
-    assert "outside.two_levels" in run("list", "encoder", "outside*")
+    assert "outside.two_levels" in encoders
 
-    shown = json.loads(run("show", "loss", "outside.squared_error", "--json"))
+    shown = json.loads(shown)
     assert shown["defined"].startswith(f"{run.installed}/segreg_outside/__init__.py:")
     assert [(s["name"], s["type"], s["default"]) for s in shown["settings"]] == [("power", "a number above 0", 2.0)]
 
-    plugins = {row["distribution"]: row for row in json.loads(run("plugins", "--json"))}
+    plugins = {row["distribution"]: row for row in json.loads(plugins)}
     assert plugins["segreg-outside"]["error"] == ""
     assert plugins["segreg-outside"]["module"] == "segreg_outside"
 
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
-    assert run("check", "recipe.yaml") == "recipe.yaml: fine\n"
-    said = run("check", "recipe.yaml", "encoder.widht=3", status=2)
+    assert checked == "recipe.yaml: fine\n"
+    said = done[-1][2]
     assert 'the encoder "outside.two_levels" has no setting "widht"\n  did you mean "width"?' in said
     assert "(segreg-outside 1.2)" in said
 
 
 def test_it_can_be_switched_off(run, tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_DISABLE_PLUGINS", "segreg-outside")
-    assert "outside" not in run("list")
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    assert "switched off by SEGREG_DISABLE_PLUGINS" in run("check", "recipe.yaml", status=2)
+    (status, listed, _), (refused, _, said) = run(["list"], ["check", "recipe.yaml"])
+    assert (status, refused) == (0, 2)
+    assert "outside" not in listed
+    assert "switched off by SEGREG_DISABLE_PLUGINS" in said
 
 
 @pytest.mark.slow
@@ -133,7 +150,7 @@ def test_a_recipe_of_its_parts_runs(run, tmp_path):
     folder = tmp_path / "arrays"
     folder.mkdir()
     chance = np.random.default_rng(0)
-    for number in range(16):
+    for number in range(8):
         mask = np.zeros((32, 32), dtype=np.uint8)
         top, left = chance.integers(2, 14, 2)
         mask[top : top + 14, left : left + 14] = 1
@@ -142,10 +159,13 @@ def test_a_recipe_of_its_parts_runs(run, tmp_path):
         np.save(folder / f"square{number:02d}.mask.npy", mask)
     (tmp_path / "recipe.yaml").write_text(RECIPE)
 
-    results = json.loads(run("run", "recipe.yaml", "--json"))
+    ((status, out, err),) = run(["run", "recipe.yaml", "--json"])
+    assert status == 0, err
+    results = json.loads(out)
     directory = tmp_path / results["run"]
     assert (directory / "resolved.yaml").is_file()
     assert "outside.two_levels" in (directory / "resolved.yaml").read_text()
     environment = " ".join(f.read_text() for f in directory.glob("environment*"))
     assert "segreg-outside" in environment, "the run does not tell which plugin took part"
-    assert run("check", str(directory / "resolved.yaml")).endswith(": fine\n")
+    ((_, out, err),) = run(["check", str(directory / "resolved.yaml")])
+    assert out.endswith(": fine\n"), err
