@@ -353,7 +353,7 @@ def test_none_reports_files_and_sizes(files):
     )
 
 
-def test_a_kill_leaves_nothing_that_is_used(files, cache, tmp_path):
+def test_a_kill_leaves_nothing_that_is_used(files, cache, tmp_path, python):
     """A process is killed in the middle of building; what it leaves is neither used nor kept."""
     code = f"""
 import os, signal, sys
@@ -363,8 +363,8 @@ import test_cache
 dataset = test_cache.on_disk(Path({str(tmp_path / "images")!r}))
 test_cache.prepare(dataset, test_cache.SMALL, progress=lambda done, total: done == 3 and os.kill(os.getpid(), 9))
 """
-    killed = subprocess.run([sys.executable, "-c", code], env={**os.environ, "SEGREG_CACHE": str(cache)})
-    assert killed.returncode == -9
+    killed = subprocess.run([*python, "-c", code], env={**os.environ, "SEGREG_CACHE": str(cache)})
+    assert killed.returncode == 128 + 9
     (left,) = (cache / "prepared").iterdir()
     assert left.name.startswith(".building-")
     assert list_entries() == []

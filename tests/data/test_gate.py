@@ -23,8 +23,10 @@ LAYERS = Task(("a", "b"), "multilabel")
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path, monkeypatch):
+def _own_cache_and_no_diagrams(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    for name in tiny_runs._SLOW[:2]:
+        monkeypatch.setattr(name, lambda *_, **__: [])
 
 
 def pixels(*counts, ignored=0, task=LESION):
@@ -194,7 +196,7 @@ def test_what_is_ignored_stands_in_the_header_the_environment_the_results_and_th
         return disc
 
     recipe = recipe_of(tmp_path, change, more=", values: {background: 0, disc: 1, ignore: 2}")
-    printed = segreg("run", recipe, "train.epochs=1", "--out", tmp_path / "runs")
+    printed = segreg("run", recipe, "train.epochs=1", "evaluate.overlays=0", "--out", tmp_path / "runs")
     assert printed.status == 0, printed.err
     alert = "IGNORED PIXELS: 20% of train, 20% of val, 20% of test"
     header, _, end = printed.out.partition("epoch 1/1")
@@ -228,7 +230,8 @@ def test_objects_stand_in_the_header_and_the_environment(tmp_path, segreg):
     text = tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", dataset)
     recipe = tiny_runs.write_recipe(tmp_path, text.replace("dice_bce", "cross_entropy"))
     (tmp_path / "instances_default.json").write_text(json.dumps(content))
-    printed = segreg("run", recipe, "train.epochs=1", "--out", tmp_path / "runs")
+    with tiny_runs.undrawn():
+        printed = segreg("run", recipe, "train.epochs=1", "evaluate.overlays=0", "--out", tmp_path / "runs")
     assert printed.status == 0, printed.err
     note = "all 8 masks of instances_default.json have iscrowd 1, as CVAT writes it"
     (line,) = (line for line in printed.out.splitlines() if line.startswith("objects    "))
@@ -250,7 +253,7 @@ def test_objects_stand_in_the_header_and_the_environment(tmp_path, segreg):
 
 def test_a_class_that_a_split_does_not_show_is_a_warning_of_the_run(tmp_path, segreg):
     recipe = recipe_of(tmp_path, lambda number, disc: disc * (2 if number in (0, 1) else 1), "[ground, a, b]")
-    words = ["split.method=lists", "loss=cross_entropy", "train.epochs=1"]
+    words = ["split.method=lists", "loss=cross_entropy", "train.epochs=1", "evaluate.overlays=0"]
     for split, ids in (("train", range(10)), ("val", range(10, 13)), ("test", range(13, 16))):
         (tmp_path / f"{split}.txt").write_text("\n".join(f"{number:02d}" for number in ids))
         words.append(f"split.lists.{split}={tmp_path}/{split}.txt")
@@ -272,7 +275,9 @@ def test_a_stratified_split_is_that_of_run_check_and_folders_and_says_what_canno
 
     recipe = recipe_of(tmp_path, change, "[ground, a, b, c]")
     words = ["split={method: random, val: 0.25, test: 0.25, stratify: true}", "loss=cross_entropy", "train.epochs=1"]
-    printed = segreg("run", recipe, *words, "--out", tmp_path / "runs")
+    words.append("evaluate.overlays=0")
+    with tiny_runs.undrawn():
+        printed = segreg("run", recipe, *words, "--out", tmp_path / "runs")
     assert printed.status == 0, printed.err
     (run,) = (tmp_path / "runs" / "tiny").iterdir()
     split = json.loads((run / "split.json").read_text())
@@ -289,7 +294,8 @@ def test_a_stratified_split_is_that_of_run_check_and_folders_and_says_what_canno
     assert segreg("data", "split", recipe, *words, "--out", tmp_path / "written").status == 0
     for name, ids in split.items():
         assert {file.stem for file in (tmp_path / "written" / f"{name}_split" / "images").iterdir()} == set(ids)
-    assert segreg("run", "--resume", run, "--quiet").status == 0
+    with tiny_runs.undrawn():
+        assert segreg("run", "--resume", run, "--quiet").status == 0
 
 
 def test_several_rare_classes_are_counted_in_one_line():

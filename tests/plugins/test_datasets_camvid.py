@@ -155,7 +155,8 @@ def test_the_recipe_trains_on_real_images(tmp_path, monkeypatch):
     tiny = [
         f"dataset.root={tmp_path}/data",
         "input.size=[60,80]",
-        "encoder.weights=null",
+        "encoder={name: timm/test_resnet, weights: null}",  # dsb2018_v3plus has the recipe's own network
+        "decoder={name: deeplabv3plus, channels: 16}",
         "train.epochs=1",
         "schedule.warmup_epochs=0",
     ]

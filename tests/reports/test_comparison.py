@@ -10,6 +10,7 @@ import itertools
 import math
 import random
 import re
+from functools import cache
 from importlib.resources import files
 from xml.etree import ElementTree as ET
 
@@ -35,6 +36,22 @@ def changed(compared, place, **changes):
     return dataclasses.replace(compared, models=tuple(models))
 
 
+def only(*parts, count=3, **changes):
+    """Return a comparison whose models have scores, and of costs, curves and values of images those that are named."""
+    models = []
+    for one in map(planted.model, range(count)):
+        left_out = {name: () for name in ("curves", "per_image") if name not in parts}
+        costs = {name: cost for name, cost in one.costs.items() if name in parts}
+        models.append(dataclasses.replace(one, costs=costs, **left_out))
+    return planted.comparison(models=tuple(models), **changes)
+
+
+@cache
+def page_of_three():
+    """Return the page of a comparison that has everything."""
+    return page(planted.comparison(3))
+
+
 def drawings(text):
     return [ET.fromstring(found) for found in re.findall(r"<svg.*?</svg>", text, re.DOTALL)]
 
@@ -58,8 +75,7 @@ def words(piece):
 
 
 def test_every_number_of_a_model_is_in_its_row():
-    compared = planted.comparison(3)
-    found = rows(page(compared), "Models")
+    found = rows(page_of_three(), "Models")
     assert found[0] == [
         "encoder0, dice_bce", "1 1 to 2", "50%", "0.9000 [0.8800, 0.9200]", "+0.0200 [+0.0100, +0.0300]",
         "0.0200 not significant", "0.9100 [0.8900, 0.9300]", "0.8000", "90 M", "40 37 to 42", "0.025 0.0238 to 0.03",
@@ -81,13 +97,13 @@ def test_every_number_of_a_model_is_in_its_row():
 )
 def test_significant_differences_are_marked(mean, higher, word):
     apart = Difference(mean, mean - 0.01, mean + 0.01, 0.001, 0.002, significant=True)
-    text = page(changed(planted.comparison(2, higher_is_better=higher), 0, difference=apart))
+    text = page(changed(only(count=2, higher_is_better=higher), 0, difference=apart))
     assert rows(text, "Models")[0][5] == f"0.0020 {word}"
     assert f'class="mark {word}"' in text
 
 
 def test_the_header_has_what_is_compared():
-    compared = planted.comparison(3, notices=("DRAWN IMAGES: not real",), waiting=2)
+    compared = only(notices=("DRAWN IMAGES: not real",), waiting=2)
     text = page(compared)
     assert [words(found) for found in re.findall('<div class="banner".*?</div>', text)] == [
         "NOT FINISHED: 2 planned runs are still to come", "DRAWN IMAGES: not real",
@@ -97,21 +113,21 @@ def test_the_header_has_what_is_compared():
                      "images 60, the same for all models", "seeds 2 per model: 0, 1", "classes wall, cell",
                      "baseline encoder1, dice_bce"):  # fmt: skip
         assert sentence in head
-    fewer = page(changed(planted.comparison(2, waiting=1), 0, seeds=(4,)))
+    fewer = page(changed(only(count=2, waiting=1), 0, seeds=(4,)))
     assert "1 to 2 per model, not the same for all; see Runs" in fewer
     assert "NOT FINISHED: 1 planned run is still to come" in fewer
 
 
 def test_failures_have_a_table_of_their_own():
-    text = page(planted.comparison(2, failures=(planted.failure(),)))
+    text = page(only(count=2, failures=(planted.failure(),)))
     assert "Runs that failed (1)" in text
     assert rows(text, "Models", 1) == [["encoder9, dice_bce", "1", "out of memory", "runs/9"]]
     assert "--again runs what failed anew" in text
-    assert "Runs that failed" not in page(planted.comparison(2))
+    assert "Runs that failed" not in page_of_three()
 
 
 def test_definitions_method_and_directories():
-    text = page(planted.comparison(2))
+    text = page_of_three()
     reported = section(text, "What each number is")
     for name in (planted.METRIC, "dice.pooled", "iou.class.cell", *planted.COSTS):
         assert f"<dt>{name}</dt>" in reported
@@ -123,49 +139,51 @@ def test_definitions_method_and_directories():
 
 
 def test_the_best_of_each_class_is_marked():
-    compared = planted.comparison(3)
+    compared = only()
     text = page(compared)
     assert [row[0] for row in rows(text, "Classes")] == ["wall", "cell"]  # the task's order, not the alphabet's
     marked = re.findall(r'<td class="number plain winner"[^>]*><b>([\d.]+)', section(text, "Classes"))
     assert marked == ["0.9000", "0.9100"]  # of dice; nobody has said which way iou is better
     lower = page(dataclasses.replace(compared, higher_is_better=False))
     assert re.findall(r'winner"[^>]*><b>([\d.]+)', lower) == ["0.8600", "0.8100"]
-    assert 'winner"' not in page(planted.comparison(1)).partition("</style>")[2]
+    assert 'winner"' not in page(only(count=1)).partition("</style>")[2]
 
 
 def test_single_images_against_the_baseline():
     reported = {0: (0.2, 0.9, math.nan, 0.5), 1: (0.4, 0.5, 0.5, 0.5), 2: (1.0, math.nan, 0.1, 0.5)}
-    compared = planted.comparison(3, images=("a", "b", "c", "d"))
+    compared = only("per_image", images=("a", "b", "c", "d"))
     for place, values in reported.items():
         compared = changed(compared, place, per_image=values)
-    text = section(page(compared), "Single images")
+    whole = page(compared)
+    text = section(whole, "Single images")
     assert text.count("better in 1, worse in 1, equal in 1 images, undefined in 1") == 2
     assert "<title>a: 0.4000, 0.2000</title>" in text
     assert len(re.findall(r"<title>[abcd]: ", text)) == 6
     assert widest(compared) == [(0, 0.8), (1, pytest.approx(0.4)), (2, pytest.approx(0.4)), (3, 0.0)]
-    assert rows(page(compared), "Single images")[0][:2] == ["a", "0.8000"]
+    assert rows(whole, "Single images")[0][:2] == ["a", "0.8000"]
     lower = page(dataclasses.replace(compared, higher_is_better=False))
     assert "Below the diagonal the model is better" in lower
 
 
 def test_the_table_of_images_has_the_twenty_that_differ_most():
-    compared = planted.comparison(4)
+    compared = only("per_image", count=4)
     values = [[model.per_image[place] for model in compared.models] for place in range(len(compared.images))]
     expected = sorted(range(len(values)), key=lambda place: min(values[place]) - max(values[place]))[:20]
-    found = rows(page(compared), "Single images")
+    text = page(compared)
+    found = rows(text, "Single images")
     assert [row[0] for row in found] == [compared.images[place] for place in expected]
-    assert "The 20 of 60 images" in page(compared)
+    assert "The 20 of 60 images" in text
 
 
 def test_so_many_images_that_not_all_are_plotted(monkeypatch):
     monkeypatch.setattr("segreg.reports.comparison._MAX_POINTS", 50)
-    text = section(page(planted.comparison(3)), "Single images")
+    text = section(page(only("per_image")), "Single images")
     assert "One of every 3 of the 60 images is shown." in text
     assert len(re.findall(r"<title>image_\d+: ", text)) == 2 * 20
 
 
 def test_images_on_which_models_disagree():
-    compared = planted.comparison(3)
+    compared = only()
     text = page(compared, [planted.disagreement(compared), planted.disagreement(compared, "b/1", truth=False)])
     reported = section(text, "Where the models disagree")
     assert [words(found) for found in re.findall("<figcaption>.*?</figcaption>", reported)] == [
@@ -184,9 +202,8 @@ SHAPES = {
     "none": planted.comparison(0, images=(), verdict=()),
     "one": planted.comparison(1),
     "two": planted.comparison(2),
-    "sixteen": planted.comparison(16),
-    "many": planted.comparison(40),
-    "no costs": planted.comparison(models=tuple(planted.model(place, costs={}) for place in range(3))),
+    "many": only("latency_p50_ms", "curves", count=25),  # some of their names have no place beside their points
+    "no costs": only("curves", "per_image"),
     "bare": planted.comparison(models=tuple(
         planted.model(place, costs={}, curves=(), per_image=(), rank=None, difference=None) for place in range(2)
     )),
@@ -233,7 +250,7 @@ def test_what_is_not_there_has_no_section():
 
 
 def test_undefined_values_are_named_and_sorted_last():
-    compared = changed(planted.comparison(3), 2, values={planted.METRIC: UNDEFINED})
+    compared = changed(only(), 2, values={planted.METRIC: UNDEFINED})
     text = page(compared)
     assert rows(text, "Models")[2][3] == "undefined"
     cells = re.findall(r'<td class="number"[^>]*>undefined', text)
@@ -265,7 +282,7 @@ def test_names_from_users_are_only_text():
 
 
 def test_nothing_is_fetched_and_only_the_page_s_own_script_runs():
-    text = page(planted.comparison(2))
+    text = page_of_three()
     script = re.search("<script>(.*?)</script>", text, re.DOTALL)[1]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = html.unescape(re.search('Content-Security-Policy" content="(.*?)"', text)[1])
@@ -276,7 +293,7 @@ def test_nothing_is_fetched_and_only_the_page_s_own_script_runs():
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path):
-    compared = planted.comparison(2)
+    compared = only(count=2)
     write_comparison(compared, tmp_path / "new", [planted.disagreement(compared)])
     text = (tmp_path / "new" / "report.html").read_text(encoding="utf-8")
     assert text == page(compared, [planted.disagreement(compared)])
@@ -322,8 +339,7 @@ def tradeoff(text, cost):
 
 
 def test_each_cost_has_a_drawing_and_the_first_is_shown():
-    compared = planted.comparison(6)
-    text = page(compared)
+    text = page(only(*planted.COSTS, count=6))
     assert re.findall(r'<option value="(.*?)">(.*?)</option>', text) == [
         ("parameters", "parameters"), ("training_images_per_second", "training_images_per_second (images/s)"),
         ("latency_p50_ms", "latency_p50_ms (s)"),
@@ -343,14 +359,14 @@ def test_each_cost_has_a_drawing_and_the_first_is_shown():
 
 
 def test_a_cost_that_spans_more_than_twenty_is_logarithmic():
-    text = page(planted.comparison(8))
+    text = page(only("parameters", "training_images_per_second", count=8))
     assert "(logarithmic)" in tradeoff(text, "parameters")
     assert "(logarithmic)" not in tradeoff(text, "training_images_per_second")
 
 
 @pytest.mark.parametrize("higher", [True, False])
 def test_the_front_is_plotted_as_steps_through_its_models(higher):
-    text = tradeoff(page(planted.comparison(6, higher_is_better=higher)), "latency_p50_ms")
+    text = tradeoff(page(only("latency_p50_ms", count=4, higher_is_better=higher)), "latency_p50_ms")
     drawing = drawings(text)[0]
     line = next(part for part in drawing.iter("g") if part.get("class") == "front")
     corners = [tuple(map(float, pair)) for pair in re.findall(r"[ML] ([\d.]+) ([\d.]+)", line.find("path").get("d"))]
@@ -365,13 +381,13 @@ def test_the_front_is_plotted_as_steps_through_its_models(higher):
 
 
 def test_models_without_a_cost_are_named():
-    text = page(changed(planted.comparison(3), 1, costs={"parameters": Cost(1e6, 1e6, 1e6, "")}))
+    text = page(changed(only("parameters", "latency_p50_ms"), 1, costs={"parameters": Cost(1e6, 1e6, 1e6, "")}))
     assert "Without a score or without this cost: encoder1, dice_bce." in tradeoff(text, "latency_p50_ms")
     assert "Without a score" not in tradeoff(text, "parameters")
 
 
 def test_the_intervals_are_where_the_axis_says():
-    text = section(page(planted.comparison(3)), "Intervals")
+    text = section(page_of_three(), "Intervals")
     drawing = next(svg for svg in drawings(text) if "plot" in svg.get("class"))
     ticks = {float(part.text): float(part.get("x")) for part in drawing.iter("text")
              if re.fullmatch(r"[\d.]+", part.text)}  # fmt: skip
@@ -397,8 +413,7 @@ def test_the_intervals_are_where_the_axis_says():
 
 
 def test_curves_have_a_line_for_each_seed():
-    compared = planted.comparison(3)
-    text = section(page(compared), "Learning curves")
+    text = section(page_of_three(), "Learning curves")
     figures = re.findall("<figure>.*?</figure>", text, re.DOTALL)
     assert [re.search('aria-label="(.*?) over', figure)[1] for figure in figures] == [
         "train.loss", "val.loss", "val.dice.pooled",
@@ -408,7 +423,7 @@ def test_curves_have_a_line_for_each_seed():
     assert "<title>encoder2, dice_bce, seed 1</title>" in text
     assert len(re.findall('<button type="button" class="key" data-model="[012]"', text)) == 3
     sparse = {"train.loss": [1.0, math.nan, 0.5], "val.loss": [math.nan, 0.7, math.nan]}
-    alone = section(page(planted.comparison(models=(planted.model(0, curves=(sparse,)),))), "Learning curves")
+    alone = section(page(changed(only(count=1), 0, curves=(sparse,))), "Learning curves")
     assert alone.count('<g class="curve"') == 2
     assert alone.count("<use ") == 1  # the only value of val.loss is a dot
 
@@ -437,9 +452,9 @@ def test_names_keep_clear_of_each_other():
     room = chart.axes.get_window_extent(renderer)
     assert all(room.x0 <= box.x0 and box.x1 <= room.x1 + 1 for box in boxes)
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
-    crowd = chart.names([(450.0, 225.0)] * 60, ["a name of a model"] * 60, [])
+    crowd = chart.names([(450.0, 225.0)] * 30, ["a name of a model"] * 30, [])
     there = [text.get_window_extent(renderer) for text in crowd if text is not None]
-    assert 1 < len(there) < 60
+    assert 1 < len(there) < 30
     assert not any(one.overlaps(other) for one, other in itertools.combinations(there, 2))
 
 
@@ -476,7 +491,7 @@ def test_large_numbers_are_short(value, reported):
 
 def test_every_model_up_to_24_looks_different():
     assert len({tuple(style(place).values()) for place in range(24)}) == 24
-    text = page(planted.comparison(24))
+    text = page(only(count=24))
     swatches = re.findall(r'class="swatch (colour\d dash\d)".*?d="(.*?)"', text)
     assert len(set(swatches)) == 24
 

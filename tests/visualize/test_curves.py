@@ -13,17 +13,16 @@ from segreg.visualize.plots import plot_history
 ROW = {"epoch": 1, "lr.encoder": 1e-3, "train.loss": 1.0, "val.loss": 1.1, "val.dice.pooled": 0.1, "seconds": 2.0}
 HISTORIES = {
     "one epoch": [ROW],
-    "several epochs": [{**ROW, "epoch": n, "train.loss": 1 / n} for n in range(1, 30)],
-    "a rate of nothing": [{**ROW, "lr.encoder": 0.0}, {**ROW, "epoch": 2, "lr.encoder": 0.0}],
-    "a rate that ends at nothing": [ROW, {**ROW, "epoch": 2, "lr.encoder": 0.0}],
-    "a score that was never defined": [
+    "a rate that ends at nothing, and a score that was never defined": [
         {**ROW, "val.dice.pooled": math.nan},
-        {**ROW, "epoch": 2, "val.dice.pooled": math.nan},
+        {**ROW, "epoch": 2, "val.dice.pooled": math.nan, "lr.encoder": 0.0},
     ],
-    "a value that came later": [{"epoch": 1, "train.loss": 1.0}, {**ROW, "epoch": 2}],
+    "values that came later, and a rate of nothing": [
+        {"epoch": 1, "train.loss": 1.0, "lr.encoder": 0.0},
+        {**ROW, "epoch": 2, "lr.encoder": 0.0},
+    ],
     "no validation": [{"epoch": 1, "train.loss": 1.0, "lr.head": 0.1}],
     "many classes": [{**ROW, **{f"val.iou.class.{i}": 0.5 for i in range(50)}, "val.iou.pooled": 0.5}],
-    "a metric from elsewhere": [{**ROW, "val.hausdorff": 12.0}],
     "no epoch": [],
 }
 

@@ -148,15 +148,15 @@ def test_a_long_notice_and_a_long_title_are_written_whole():
 @pytest.mark.parametrize("mode", ["multiclass", "multilabel"])
 def test_a_legend_of_many_classes_names_the_largest(mode):
     task = Task(tuple(f"class {k}" for k in range(254)), mode)
-    rows = np.repeat(np.arange(254), 2)[:, None].repeat(508, 1).astype(np.uint8)
-    rows[100:300] = 77
+    rows = np.arange(254)[:, None].repeat(508, 1).astype(np.uint8)
+    rows[50:150] = 77
     labels = (rows == np.arange(254)[:, None, None]).astype(np.uint8) if mode == "multilabel" else rows
     legend = _legend(labels, labels, task, class_colours(task))
     there = 254 - 99
     assert list(legend)[:41] == [*(f"class {k}" for k in range(39)), "class 77", f"(and {there - 40} smaller classes)"]
     assert legend["class 77"] == class_colours(task)[77]
-    image = np.zeros((508, 508, 3), np.uint8)
-    assert pixels(image, labels, labels, task).shape[0] < 508 + 12 * LINE
+    image = np.zeros((254, 508, 3), np.uint8)
+    assert pixels(image, labels, labels, task).shape[0] < 254 + 12 * LINE
 
 
 def test_254_classes_have_254_colours():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tracemalloc
 from unittest import mock
 
 import numpy as np
@@ -25,7 +24,7 @@ class Offers:
 
 
 def draw(folder, *tables):
-    """Draw tables and gives the figures by their files' names."""
+    """Draw tables and return the figures by their files' names."""
     figures = {}
 
     def keep(figure, file):
@@ -40,6 +39,13 @@ def draw(folder, *tables):
         with Image.open(file) as image:
             assert image.width > 300
     return figures
+
+
+def figure_of(table, *more):
+    """Return the figure of tables of one kind, which nobody renders."""
+    with mock.patch.object(plots, "_save", lambda figure, _: figure):
+        (figure,) = plot_metrics({"metric": Offers(table, *more)}, mock.MagicMock())
+    return figure
 
 
 def curve(name, kind="roc", *, prevalence=0.3, power=4.0):
@@ -85,12 +91,12 @@ def test_roc_and_precision_recall_stand_side_by_side(tmp_path):
         assert image.width > 1.5 * image.height
 
 
-def test_twelve_classes_are_drawn_and_the_others_reported(tmp_path):
+def test_twelve_classes_are_drawn_and_the_others_reported():
     names = [f"class {k}" for k in range(15)]
     tables = [
         curve(name, kind, prevalence=0.02 * k, power=2 + k) for kind in ("roc", "pr") for k, name in enumerate(names)
     ]
-    roc, pr = draw(tmp_path, *tables)["roc_pr_curves.png"].axes
+    roc, pr = figure_of(*tables).axes
     assert len(roc.lines) == 12 + 1
     assert roc.get_legend().get_title().get_text() == "the 12 of 15 classes with the smallest area"
     assert len({line.get_color() for line in roc.lines}) == 13
@@ -100,16 +106,16 @@ def test_twelve_classes_are_drawn_and_the_others_reported(tmp_path):
     assert words(pr)[-1] == "chance, for each class"
 
 
-@pytest.mark.parametrize("size", [2, 3, 6, 7, 21, 40])
-def test_a_matrix_has_its_rows_shares_as_colours_and_its_counts_as_words(tmp_path, size):
+@pytest.mark.parametrize("size", [2, 3, 6, 7, 30, 31, 40])
+def test_a_matrix_has_its_rows_shares_as_colours_and_its_counts_as_words(size):
     table = matrix(size)
-    axes = draw(tmp_path, table)["confusion.png"].axes[0]
+    axes = figure_of(table).axes[0]
     shares = table.counts / table.counts.sum(1, keepdims=True)
     np.testing.assert_allclose(axes.images[0].get_array(), shares)
     assert [label.get_text() for label in axes.get_yticklabels()] == list(table.labels)
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("predicted", "true")
     reported = {text.get_position(): text.get_text() for text in axes.texts}
-    if size == 40:
+    if size > 30:
         assert not reported
     elif size <= 3:
         assert reported[1, 0] == f"{shares[0, 1]:.1%}\n{table.counts[0, 1]:,}"
@@ -117,7 +123,7 @@ def test_a_matrix_has_its_rows_shares_as_colours_and_its_counts_as_words(tmp_pat
         assert set(reported) >= {(column, row) for row, column in zip(*np.nonzero(table.counts), strict=True)}
 
 
-@pytest.mark.parametrize("size", [2, 7, 21])
+@pytest.mark.parametrize("size", [2, 6, 11])
 def test_words_stay_inside_their_cells(tmp_path, size):
     axes = draw(tmp_path, matrix(size))["confusion.png"].axes[0]
     start, end = axes.transData.transform([(0, 0), (1, 1)])
@@ -127,32 +133,34 @@ def test_words_stay_inside_their_cells(tmp_path, size):
         assert box.height < abs(end - start)[1]
 
 
-def test_a_class_without_pixels_is_an_empty_row(tmp_path):
+def test_a_class_without_pixels_is_an_empty_row():
     counts = np.array([[5, 1], [0, 0]])
-    axes = draw(tmp_path, Matrix("", ("ground", "disc"), counts))["confusion.png"].axes[0]
+    axes = figure_of(Matrix("", ("ground", "disc"), counts)).axes[0]
     assert axes.images[0].get_array()[1].tolist() == [0, 0]
 
 
-def test_several_matrices_have_panels_of_their_own(tmp_path):
-    figure = draw(tmp_path, *[matrix(2, f"label {k}") for k in range(11)])["confusion.png"]
+def test_several_matrices_have_panels_of_their_own():
+    figure = figure_of(*[matrix(2, f"label {k}") for k in range(11)])
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert titles == [f"label {k}" for k in range(9)]
     assert figure.get_suptitle() == "the 9 of 11 with the most wrong pixels"
 
 
-@pytest.mark.parametrize("count", [41, 254])
-def test_of_many_classes_the_worst_are_drawn_in_a_bounded_picture(tmp_path, count):
-    """200 classes took 8 GB."""
+def test_of_41_classes_two_are_drawn_together():
+    labels = [label.get_text() for label in figure_of(matrix(41)).axes[0].get_yticklabels()]
+    assert len(labels) == len(set(labels)) == 40
+    assert labels[-1] == "(2 others)"
+
+
+def test_of_many_classes_the_worst_are_drawn_in_a_bounded_picture(tmp_path):
+    """A picture of all of 200 classes took 8 GB."""
+    count = 254
     bent = [1 + (7 * k) % count / 9 for k in range(count)]
     names = [f"class {k}" for k in range(count)]
     table = matrix(count)
     tables = [table, *(bins(name, power) for name, power in zip(names, bent, strict=True))]
     tables += [curve(name, power=power) for name, power in zip(names, bent, strict=True)]
-    tracemalloc.start()
     figures = draw(tmp_path, *tables)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 300e6
     for name in figures:
         with Image.open(tmp_path / name) as image:
             assert max(image.size) <= 3300
@@ -202,8 +210,8 @@ def test_a_diagram_that_fails_costs_only_itself(tmp_path):
     assert [file.name for file in files] == ["roc_pr_curves.png", "reliability.png"]
 
 
-def test_reliability_leaves_empty_bins_out_and_shows_shares(tmp_path):
-    figure = draw(tmp_path, bins("lesion"))["reliability.png"]
+def test_reliability_leaves_empty_bins_out_and_shows_shares():
+    figure = figure_of(bins("lesion"))
     upper, lower = figure.axes
     assert len(upper.lines[1].get_xdata()) == 14
     assert words(upper) == ["as sure as right", "lesion: ECE 0.0312"]
