@@ -114,7 +114,7 @@ def test_an_ignored_batch_is_zero_and_has_a_gradient_of_zero(name, mode, setting
 
 
 @every_loss
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
 def test_value_and_gradient_are_finite(name, mode, settings, dtype):
     loss = BUILDERS[name](TASKS[mode], **settings)
     random_logits, random_target = draw(mode, images=2, size=(5, 4), scale=1.0)
@@ -242,7 +242,7 @@ COMPILED = {
     for number, name in enumerate(BUILDERS)
     if SERVES.get(name, TASKS)
 }
-"""Each loss is compiled in one mode: it takes a second, and the modes differ in the probabilities alone."""
+"""Each loss is compiled in one mode: the modes differ in the probabilities alone."""
 
 
 @pytest.mark.parametrize(("name", "mode"), COMPILED.items())
@@ -251,7 +251,7 @@ def test_it_compiles_into_one_graph(name, mode):
     logits, target = draw(mode)
     logits.requires_grad_()
     torch._dynamo.reset()
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
     (expected,) = torch.autograd.grad(loss(logits, target), logits)
     value = compiled(logits, target)
     (gradient,) = torch.autograd.grad(value, logits)

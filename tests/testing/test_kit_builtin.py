@@ -29,12 +29,15 @@ NOT_COMPILED = (
     "smp.deeplabv3plus", "deeplabv3plus",
 )  # fmt: skip
 
+# tests/plugins/test_losses.py checks the gradients of all of them and that better answers have lower losses.
+LEARNED = ("dice", "ohem", "boundary")
+
 # As they are published decoders have hundreds of channels; the kit asks nothing that depends on their number.
 SETTINGS = {
     "decoder.deeplabv3plus": {"channels": 8, "low_level_channels": 4},
     "decoder.mask_transformer": {"queries": 5, "layers": 3, "channels": 8, "heads": 2, "feedforward": 8, "points": 16},
     "decoder.smp.unet": {"channels": (16, 8, 8, 8, 4)},
-    "decoder.smp.unetplusplus": {"channels": (8, 8, 4), "deep_supervision": True},
+    "decoder.smp.unetplusplus": {"channels": (16, 8, 8, 8, 4), "deep_supervision": True},
     "decoder.smp.manet": {"channels": (16, 8, 8, 8, 4), "attention_channels": 4},
     "decoder.smp.linknet": {"channels": 8},
     "decoder.smp.fpn": {"pyramid_channels": 8, "channels": 64},
@@ -76,7 +79,15 @@ def every_check(chosen):
     )
 
 
-@every_check(parts("loss"))
+@segreg.testing.parametrize(
+    [
+        check
+        for part in parts("loss")
+        for check in segreg.testing.checks(part, settings=SETTINGS.get(f"loss.{part.name}"))
+        if check.name != "it_can_be_learned_from" or part.name in LEARNED
+    ],
+    slow=[pytest.mark.slow],
+)
 def test_losses(check):
     check()
 
@@ -117,7 +128,15 @@ def test_batch_augmentations(check):
     check()
 
 
-@every_check(parts("network", "torchvision/deeplabv3_mobilenet_v3_large"))
+# Its decoder is compiled and exported by itself.
+@segreg.testing.parametrize(
+    [
+        check
+        for part in parts("network", "torchvision/deeplabv3_mobilenet_v3_large")
+        for check in segreg.testing.checks(part)
+        if not check.rule.slow
+    ]
+)
 def test_networks_of_torchvision(check):
     with quick_init():
         check()
@@ -151,10 +170,18 @@ def test_a_light_encoder(check, installed):
 
 
 @pytest.mark.slow
-@every_check([REGISTRY.find("encoder", name) for name in ENCODERS])
+@segreg.testing.parametrize(
+    [
+        check
+        for name in ENCODERS
+        for check in segreg.testing.checks(REGISTRY.find("encoder", name))
+        if (name, check.name) not in (("resnet18", "it_compiles"), ("resnet18", "it_exports"))  # SMP tests them
+    ]
+)
 def test_encoders(check, installed):
     installed(*plugged.builtin())
-    check()
+    with quick_init():
+        check()
 
 
 def test_a_dataset_with_its_data(tmp_path):
