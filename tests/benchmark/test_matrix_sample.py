@@ -1,4 +1,4 @@
-"""Sixty cells of the matrix, on small images: encoders of every kind, each decoder on several of them."""
+"""Cells of the matrix, on small images: encoders of every kind, each decoder on one of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import warnings
 import pytest
 import torch
 
+from quick_init import quick_init
 from segreg.benchmark.matrix.trial import Checks, results_of
 from segreg.config.resolve import choose
 
@@ -15,21 +16,18 @@ ENCODERS = (
     "vgg11",  # strides 1 to 32
     "mit_b0",  # a transformer of strides 4 to 32
     "timm/convnext_zepto_rms",  # a CNN that has no stride 2
-    "timm/xcit_nano_12_p8_224",  # one scale: 8
     "timm/eva02_tiny_patch14_224",  # one scale: 14, which is not a power of two
-    "timm/vit_tiny_patch16_224",  # one scale: 16
     "timm/vit_tiny_r_s16_p8_224",  # one scale: 32
-    "timm/mambaout_femto",  # channels last
     "timm/efficientvit_m0",  # strides 16 to 64
     "timm/lcnet_035",  # a CNN of few channels
     "torchvision/mobilenet_v3_small",
 )
-EACH = 5
-CHECKS = Checks(sizes=((75, 93),), own_size=False, channels=(4,))
+EACH = 2
+CHECKS = Checks(sizes=(), own_size=False, channels=(4,))  # four channels at an odd size
 
 
 def decoders_of(number, registry):
-    """Return five decoders for the encoder of that number, going round all of them."""
+    """Return two decoders for the encoder of that number, going round all of them."""
     names = [part.name for part in registry.parts("decoder")]
     return [names[(EACH * number + k) % len(names)] for k in range(EACH)]
 
@@ -47,7 +45,7 @@ def _one_thread():
 def test_a_sample_of_the_matrix(number, builtin):
     encoder = choose("encoder", ENCODERS[number], {}, builtin)
     decoders = [choose("decoder", name, {}, builtin) for name in decoders_of(number, builtin)]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), quick_init():
         warnings.simplefilter("ignore")  # what timm says of itself belongs to no cell
         row, *cells = results_of(encoder, decoders, "sample", CHECKS)
     assert row.strides

@@ -9,9 +9,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models.resnet import Bottleneck, ResNet
-from torchvision.models.segmentation import deeplabv3_resnet50, fcn_resnet50
+from torchvision.models.segmentation import deeplabv3_resnet50
 from torchvision.models.segmentation.deeplabv3 import _deeplabv3_resnet
+from torchvision.models.segmentation.fcn import _fcn_resnet
 
+from quick_init import quick_init
 from segreg.errors import SegregError
 from segreg.models.segmenter import Segmenter, describe
 from segreg.models.verify import verify
@@ -20,6 +22,12 @@ from segreg_plugins.decoders import segreg_entries, torchvision_weights
 
 BUILD = {entry.name: entry.build for entry in segreg_entries()}
 TAG = "COCO_WITH_VOC_LABELS_V1"
+
+
+@pytest.fixture(autouse=True)
+def _quick_init():
+    with quick_init():
+        yield
 
 
 class ResNetEncoder(nn.Module):
@@ -98,12 +106,12 @@ def test_outputs_are_those_of_deeplabv3_resnet50(tmp_path):
     assert_same(theirs, ours, (65, 97))
 
 
-@pytest.mark.slow
-def test_outputs_are_those_of_fcn_resnet50(tmp_path):
-    theirs = shaken(fcn_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=False))
+def test_outputs_are_those_of_torchvisions_fcn(tmp_path):
+    trunk = ResNet(Bottleneck, [1, 1, 1, 1], replace_stride_with_dilation=[False, True, True])
+    theirs = shaken(_fcn_resnet(trunk, 21, False))
     path = tmp_path / "fcn.pth"
     torch.save(theirs.state_dict(), path)
-    encoder = resnet((3, 4, 6, 3))
+    encoder = resnet()
     ours = Segmenter(encoder, BUILD["torchvision.fcn"](encoder, output_stride=8, weights=str(path)), 21)
     assert_same(theirs, ours, (64, 65), names=("out",))
 

@@ -342,7 +342,7 @@ RECIPE = tiny_runs.RECIPE.replace("timm/test_resnet", "three_convolutions").repl
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     with three_convolutions():
-        return tiny_runs.run(tmp_path_factory.mktemp("whole"), "train.epochs=3", text=RECIPE)
+        return tiny_runs.run(tmp_path_factory.mktemp("whole"), "train.epochs=2", text=RECIPE)
 
 
 def test_a_run_trains_by_its_own_losses_and_is_validated_by_the_recipes(finished):
@@ -369,7 +369,7 @@ def test_a_resumed_run_has_the_weights_of_one_that_never_stopped(finished, tmp_p
 
     with three_convolutions():
         monkeypatch.setattr(trainer, "train_pass", interrupted)
-        run = tiny_runs.run(tmp_path, "train.epochs=3", text=RECIPE)
+        run = tiny_runs.run(tmp_path, "train.epochs=2", text=RECIPE)
         monkeypatch.setattr(trainer, "train_pass", whole)
         assert run.results["epochs"] == 1
         run = segreg.resume(run, progress="quiet")

@@ -51,14 +51,13 @@ def layers(task, logits, target):
 
 
 def band_by_loops(area, known, reach):
-    """Return the pixels near the contour by looking at every neighbour of every pixel."""
+    """Return the pixels near the contour by looking at the neighbours of every pixel."""
     height, width = area.shape
-    band = np.zeros_like(area)
+    band, outside = np.zeros_like(area), known & ~area
     for row, column in zip(*np.nonzero(area & known), strict=True):
-        for r in range(row - reach, row + reach + 1):
-            for c in range(column - reach, column + reach + 1):
-                inside = 0 <= r < height and 0 <= c < width
-                band[row, column] |= not inside or (known[r, c] and not area[r, c])
+        inside = reach <= row < height - reach and reach <= column < width - reach
+        near = outside[max(row - reach, 0) : row + reach + 1, max(column - reach, 0) : column + reach + 1]
+        band[row, column] = not inside or near.any()
     return band
 
 

@@ -120,10 +120,10 @@ def test_areas_are_exact_for_logits_of_sixteen_bits(name, task, scale, dtype, wa
     np.testing.assert_allclose(each, expected, rtol=0, atol=1e-12)
 
 
-def sets():
+def sets(*sizes):
     """Return labels and float32 logits of sets that are hard: lopsided, saturated, equal in part, hardly trained."""
     drawn = np.random.default_rng(0)
-    for pixels in (300, 3000, 100_000):
+    for pixels in sizes:
         for share in (0.5, 0.1, 0.003):
             truth = drawn.random(pixels) < share
             truth[:2] = True, False
@@ -146,15 +146,15 @@ def areas(truth, logits):
 
 
 def test_areas_of_hard_sets_are_scikit_learns():
-    for kind, truth, logits in sets():
+    for kind, truth, logits in sets(300, 3000):
         expected = [area(truth, logits.astype(np.float32)) for area in SKLEARN.values()]
         assert areas(truth, logits) == pytest.approx(expected, abs=1e-12), (kind, len(truth), truth.sum())
 
 
 def test_areas_of_large_hard_sets_are_scikit_learns_to_the_fourth_digit(monkeypatch):
     monkeypatch.setattr(curves, "MOST_KEPT", 0)
-    for kind, truth, logits in sets():
-        if len(truth) == 100_000 and truth.sum() > 1000:
+    for kind, truth, logits in sets(100_000):
+        if truth.sum() > 1000:
             expected = [area(truth, logits.astype(np.float32)) for area in SKLEARN.values()]
             assert areas(truth, logits) == pytest.approx(expected, abs=1e-4), (kind, truth.sum())
 

@@ -8,6 +8,7 @@ import pytest
 
 import plugged
 import segreg.testing
+from quick_init import quick_init
 from segreg.registry.registry import load_registry
 
 REGISTRY = load_registry(plugged.builtin())
@@ -21,8 +22,15 @@ TRANSFORMS = (
 )  # fmt: skip
 OPTIMIZERS = ("timm/lion", "timm/adopt")
 
-# Compiling and exporting take most of the time, and SMP tests them for its decoders: one of each file is enough.
-NOT_COMPILED = ("smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.upernet", "smp.pspnet", "smp.segformer")
+# Compiling and exporting take most of the time, and SMP tests them for its decoders: one of each kind is enough.
+# tests/plugins/test_atrous.py compiles and exports DeepLabV3+.
+NOT_COMPILED = (
+    "smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.upernet", "smp.pspnet", "smp.segformer",
+    "smp.deeplabv3plus", "deeplabv3plus",
+)  # fmt: skip
+
+# tests/plugins/test_losses.py checks the gradients of all of them and that better answers have lower losses.
+LEARNED = ("dice", "ohem", "boundary")
 
 # As they are published decoders have hundreds of channels; the kit asks nothing that depends on their number.
 SETTINGS = {
@@ -71,7 +79,15 @@ def every_check(chosen):
     )
 
 
-@every_check(parts("loss"))
+@segreg.testing.parametrize(
+    [
+        check
+        for part in parts("loss")
+        for check in segreg.testing.checks(part, settings=SETTINGS.get(f"loss.{part.name}"))
+        if check.name != "it_can_be_learned_from" or part.name in LEARNED
+    ],
+    slow=[pytest.mark.slow],
+)
 def test_losses(check):
     check()
 
@@ -112,9 +128,18 @@ def test_batch_augmentations(check):
     check()
 
 
-@every_check(parts("network", "torchvision/deeplabv3_mobilenet_v3_large"))
+# Its decoder is compiled and exported by itself.
+@segreg.testing.parametrize(
+    [
+        check
+        for part in parts("network", "torchvision/deeplabv3_mobilenet_v3_large")
+        for check in segreg.testing.checks(part)
+        if not check.rule.slow
+    ]
+)
 def test_networks_of_torchvision(check):
-    check()
+    with quick_init():
+        check()
 
 
 @every_check(parts("network", "hf/segformer_b0"))
@@ -129,6 +154,8 @@ def test_networks_of_transformers(check):
         for part in parts("decoder")
         for check in segreg.testing.checks(part, settings=SETTINGS.get(f"decoder.{part.name}"))
         if not (check.rule.slow and part.name in NOT_COMPILED)
+        # tests/plugins/test_mask_transformer.py exports it for any size.
+        and (part.name, check.name) != ("mask_transformer", "it_exports")
     ],
     slow=[pytest.mark.slow],
 )
@@ -143,10 +170,18 @@ def test_a_light_encoder(check, installed):
 
 
 @pytest.mark.slow
-@every_check([REGISTRY.find("encoder", name) for name in ENCODERS])
+@segreg.testing.parametrize(
+    [
+        check
+        for name in ENCODERS
+        for check in segreg.testing.checks(REGISTRY.find("encoder", name))
+        if (name, check.name) not in (("resnet18", "it_compiles"), ("resnet18", "it_exports"))  # SMP tests them
+    ]
+)
 def test_encoders(check, installed):
     installed(*plugged.builtin())
-    check()
+    with quick_init():
+        check()
 
 
 def test_a_dataset_with_its_data(tmp_path):
