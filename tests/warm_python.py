@@ -101,10 +101,17 @@ def _answer(connection, path):
             os.close(file)
         _obey(**json.loads(order), path=path)
     # Nothing more is sent: the connection ends with who asked.
-    threading.Thread(target=lambda: (connection.recv(1), os.kill(child, signal.SIGKILL)), daemon=True).start()
+    threading.Thread(target=_end_with, args=(connection, child), daemon=True).start()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     connection.sendall(str(status if status >= 0 else 128 - status).encode())
     os._exit(0)
+
+
+def _end_with(connection, child):
+    """Kill a process when the connection ends."""
+    connection.recv(1)
+    with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and its status is on its way
+        os.kill(child, signal.SIGKILL)
 
 
 def _obey(words, folder, variables, path):

@@ -216,7 +216,10 @@ def _draw_matrix(figure: Any, axes: Any, matrix: Matrix, about: str) -> None:
                 share = shares[row, column]
                 words = f"{share:.1%}\n{_rounded(int(count), exact=size <= 3)}"
                 colour = "white" if share > 0.55 else "black"
-                axes.text(column, row, words, ha="center", va="center", color=colour, fontsize=9 if size <= 6 else 7.5)
+                axes.text(
+                    column, row, words, ha="center", va="center", color=colour, fontsize=9 if size <= 6 else 7.5,
+                    in_layout=False,  # it stays inside its cell
+                )  # fmt: skip
     figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03)
 
 
