@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 import pytest
+import timm
 import torch
 from timm.models.beit import Attention
 from torch import nn
@@ -141,3 +142,32 @@ def test_frozen_norms_keep_their_statistics(builtin):
     choose_trained(encoder, EncoderTraining(trainable="none"))
     settle_frozen(encoder.train())
     assert not any(module.training for module in encoder.modules())
+
+
+def test_it_is_pefts_on_shared_weights():
+    """A ViT with fused qkv: values, and the gradients of A and B."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    ours, theirs = (timm.create_model("test_vit", num_classes=0) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    add_lora(ours, rank=3, alpha=7, targets=["qkv", "proj", "fc1"])
+    theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=3, lora_alpha=7, target_modules=["qkv", "attn.proj", "fc1"]))
+    changed = {name: module for name, module in ours.named_modules() if isinstance(module, Lora)}
+    layers = {
+        name: module
+        for name, module in theirs.base_model.model.named_modules()
+        if isinstance(module, peft.tuners.lora.Linear)
+    }
+    assert changed.keys() == layers.keys()
+    for name, layer in layers.items():
+        nn.init.normal_(layer.lora_B["default"].weight)
+        changed[name].lora_a.data.copy_(layer.lora_A["default"].weight)
+        changed[name].lora_b.data.copy_(layer.lora_B["default"].weight)
+    image = torch.randn(2, 3, 160, 160)
+    found, wanted = ours(image), theirs(image)
+    torch.testing.assert_close(found, wanted)
+    for network in (found, wanted):
+        network.square().sum().backward()
+    for name, layer in layers.items():
+        torch.testing.assert_close(changed[name].lora_a.grad, layer.lora_A["default"].weight.grad)
+        torch.testing.assert_close(changed[name].lora_b.grad, layer.lora_B["default"].weight.grad)
