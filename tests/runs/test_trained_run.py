@@ -349,7 +349,7 @@ def test_the_recipes_threshold_decides(tmp_path):
 
 def test_a_letterbox_is_put_on_and_taken_off(tmp_path):
     """In the middle band of a tall image's letterbox lies the image; the network gives its logits there."""
-    run = small_runs.run(tmp_path, "input.resize=letterbox", "train.epochs=1", "evaluate.overlays=0")
+    run = tiny_runs.run(tmp_path, "input.resize=letterbox", "train.epochs=1", "evaluate.overlays=0")
     image = noise(64, 32, 3)
     ready = run.preprocess(image)
     border = (torch.zeros(3) - 0.5) / 0.5
