@@ -169,7 +169,7 @@ def test_paths_inside_lists_and_mappings_are_made_absolute_too(plugin, tmp_path,
     monkeypatch.chdir(tmp_path)
     registry = load_registry([*plugged.builtin(), plugin(NESTED)])
     dataset = "{name: pages, parts: [a/b, /c, ~/d], named: {e: f}, words: [g/h]}"
-    resolved = resolve(read_recipe(small_runs.write_recipe(tmp_path), [f"dataset={dataset}"]), registry)
+    resolved = resolve(read_recipe(tiny_runs.write_recipe(tmp_path), [f"dataset={dataset}"]), registry)
     assert with_absolute_paths(resolved).dataset.plain() == {
         "name": "pages",
         "parts": [f"{tmp_path}/a/b", "/c", str(Path("~/d").expanduser())],
@@ -370,7 +370,7 @@ def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plu
             plugin(OBSERVER.format(log=str(log)), name="notes", distribution="segreg-notes"),
         ]
     )
-    recipe = read_recipe(small_runs.write_recipe(tmp_path), ["train.epochs=2"])
+    recipe = read_recipe(tiny_runs.write_recipe(tmp_path), ["train.epochs=2"])
     run = start_run(recipe, resolve(recipe, registry), registry, out=tmp_path / "runs", progress=Quiet())
     reported = [json.loads(line) for line in log.read_text().splitlines()]
     assert [note["hook"] for note in reported] == ["start", "epoch", "epoch", "end"]
