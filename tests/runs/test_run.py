@@ -296,7 +296,7 @@ def test_a_bar_moves_on_a_terminal(tmp_path, monkeypatch):
     terminal, its_end = pty.openpty()
     recipe = tiny_runs.write_recipe(tmp_path)
     arguments = ("run", recipe, "train.epochs=2", "--out", tmp_path / "runs")
-    started = tiny_runs.process(*arguments, out=os.ttyname(its_end))
+    started = tiny_runs.process(*arguments, out=os.ttyname(its_end), options={"drawn": True})
     shown = b""
     while started.is_alive():
         while select.select([terminal], [], [], 0.1)[0]:
