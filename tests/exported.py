@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
+from functools import cache
+from unittest import mock
 
 import numpy as np
 import tifffile
 from PIL import Image
-from torch import nn
 
-import segreg
 import tiny_runs
-from segreg.registry.local import registering
+from small_runs import RECIPE, encoder
 
-RECIPE = tiny_runs.RECIPE.replace("timm/test_resnet", "three_convolutions").replace(
-    "{name: deeplabv3plus, channels: 16}", "{name: mlp, channels: 8}"
-)
+__all__ = ["RECIPE", "SYNTHETIC", "encoder", "folder_run", "remembered_operators"]
+
 SYNTHETIC = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
 
 
-class ThreeConvolutions(nn.Module):
-    """The smallest encoder: most of an export's time goes by the number of layers."""
+@contextlib.contextmanager
+def remembered_operators():
+    """Let PyTorch read the operators of ONNX once, not for each export, which takes it a third of the time."""
+    from torch.onnx._internal._lazy_import import onnxscript_apis
 
-    channels, strides = (8, 16, 16), (2, 4, 8)
-
-    def __init__(self, in_channels):
-        super().__init__()
-        widths = (in_channels, *self.channels)
-        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in itertools.pairwise(widths))
-
-    def forward(self, image):
-        levels = []
-        for layer in self.layers:
-            image = layer(image).relu()
-            levels.append(image)
-        return levels
-
-
-def three_convolutions(in_channels):
-    """Three convolutions."""
-    return ThreeConvolutions(in_channels)
-
-
-def encoder():
-    """Offer the encoder within the context."""
-    return registering(segreg.Entry("encoder", "three_convolutions", three_convolutions))
+    remembered = cache(onnxscript_apis.get_torchlib_ops)
+    with mock.patch.object(onnxscript_apis, "get_torchlib_ops", remembered):
+        yield
 
 
 def folder_run(tmp_path, *overrides, classes=1, channels=3, dtype=np.uint8):

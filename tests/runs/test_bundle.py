@@ -31,7 +31,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @pytest.fixture(autouse=True, scope="module")
 def _encoder():
-    with exported.encoder():
+    with exported.encoder(), exported.remembered_operators():
         yield
 
 
@@ -51,11 +51,12 @@ def alone(bundle, *arguments):
 
 
 CASES = {
-    "letterbox": ({"classes": 3}, ["input.resize=letterbox", "loss=cross_entropy", "train.epochs=8"]),
-    "crops": ({}, ["input.resize=crop"]),
+    "letterbox, each image by itself": (
+        {"classes": 3},
+        ["input.resize=letterbox", "input.normalize=per_image", "loss=cross_entropy", "train.epochs=8"],
+    ),
+    "crops, four bands": ({"channels": 4}, ["input.resize=crop", "input.normalize=dataset"]),
     "16 bits": ({"channels": 1, "dtype": np.uint16}, ["input.normalize=dataset"]),
-    "each image by itself": ({}, ["input.normalize=per_image"]),
-    "four bands": ({"channels": 4}, ["input.normalize=dataset"]),
 }
 
 
@@ -87,6 +88,7 @@ def test_classes_that_overlap_and_a_zip(tmp_path, plugin, installed):
         "loss=bce",
         "augment=[]",
         "input.size=[36,36]",
+        "train.epochs=3",
         text=exported.RECIPE.replace(exported.SYNTHETIC, "layers"),
     )
     zipped = bundle_of(run, tmp_path / "rows.zip")
@@ -110,8 +112,9 @@ def test_classes_that_overlap_and_a_zip(tmp_path, plugin, installed):
     assert "wide.png: has mode I;16, and the network takes RGB" in done.stderr
 
 
-def test_what_it_says_and_what_it_refuses(tmp_path):
-    run = tiny_runs.run(tmp_path, text=exported.RECIPE)
+def test_what_it_says_and_what_it_refuses(tmp_path, capsys):
+    run = tiny_runs.run(tmp_path, "train.epochs=1", text=exported.RECIPE)
+    capsys.readouterr()
     bundle = bundle_of(run, tmp_path / "bundle")
     readme = (bundle / "README.md").read_text(encoding="utf-8")
     assert "SYNTHETIC" in readme
@@ -119,6 +122,7 @@ def test_what_it_says_and_what_it_refuses(tmp_path):
     notes = json.loads((bundle / "network.json").read_text(encoding="utf-8"))
     assert str(tmp_path) not in json.dumps(notes)
     assert bundle_of(run, bundle) == bundle  # an earlier one is replaced
+    assert capsys.readouterr().out == ""
     (tmp_path / "mine").mkdir()
     assert main(["export", str(run.directory.path), "--format", "bundle", "--out", str(tmp_path / "mine")]) == 2
     for overrides, options in ((["input.clip=[1,99]"], []), ([], ["--labels"])):

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg.data.images import read_labels
 from segreg.errors import SegregError
@@ -32,7 +33,7 @@ def recipe_in(folder):
 
 def recipe_of(folder):
     """Return a recipe of crops of the images in a folder."""
-    return tiny_runs.RECIPE.replace(
+    return small_runs.RECIPE.replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {folder / 'images'}, masks: {folder / 'masks'}}}",
     ).replace(
@@ -40,8 +41,14 @@ def recipe_of(folder):
     )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _encoder():
+    with small_runs.encoder():
+        yield
+
+
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(_encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("crops")
     recipe_in(folder)
     return trained(folder, "train.epochs=4")
@@ -49,7 +56,7 @@ def run(tmp_path_factory):
 
 def trained(folder, *overrides):
     """Return a run on the images of `folder`."""
-    return tiny_runs.run(folder, "evaluate.threshold=0.3", *overrides, text=recipe_of(folder))
+    return small_runs.run(folder, "evaluate.threshold=0.3", *overrides, text=recipe_of(folder))
 
 
 def folder_of(run):
@@ -123,7 +130,7 @@ def test_a_tile_that_the_network_cannot_take_is_refused_before_training(tmp_path
 
     monkeypatch.setattr("segreg.runs.assembly.seeded_network", network)
     with pytest.raises(SegregError, match="tiles of 32x15 are too small for its network"):
-        tiny_runs.run(tmp_path, "evaluate.tile=[32,15]", text=recipe_in(tmp_path))
+        small_runs.run(tmp_path, "evaluate.tile=[32,15]", text=recipe_in(tmp_path))
 
 
 def test_every_pixel_is_scored_once_at_its_own_resolution(run):
@@ -136,14 +143,16 @@ def test_every_pixel_is_scored_once_at_its_own_resolution(run):
 
 def test_stopped_and_resumed_it_ends_with_the_same_weights(run):
     half = trained(folder_of(run), "train.epochs=2")
-    more = segreg.resume(half.directory.path, ["train.epochs=4"])
+    with tiny_runs.undrawn():
+        more = segreg.resume(half.directory.path, ["train.epochs=4"])
     assert same_weights(more, run)
     assert more.results["metrics"] == run.results["metrics"]
 
 
 def test_the_resolved_recipe_repeats_the_run(run, tmp_path):
     recipe = segreg.load_recipe(run.directory.resolved)
-    assert same_weights(segreg.run_recipe(recipe, out=tmp_path / "again", progress="quiet"), run)
+    with tiny_runs.undrawn():
+        assert same_weights(segreg.run_recipe(recipe, out=tmp_path / "again", progress="quiet"), run)
 
 
 def test_a_centre_crop_is_validated_and_called_so(run):

@@ -10,13 +10,19 @@ import pytest
 import tifffile
 
 import segreg
+import small_runs
 from segreg.errors import SegregError
-from tests import tiny_runs
 
-RECIPE = tiny_runs.RECIPE.replace(
+RECIPE = small_runs.RECIPE.replace(
     "dataset: {name: synthetic_lesions, root: images, samples: 24, size: 48}",
     "dataset: {name: folder, images: root/images, masks: root/masks}",
 ).replace("input: {size: [32, 32]}", "input: {size: [32, 32], channels: 1, normalize: dataset}")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _encoder():
+    with small_runs.encoder():
+        yield
 
 
 def write_images(folder, dtype="uint16", least=10_000):
@@ -35,7 +41,7 @@ def write_images(folder, dtype="uint16", least=10_000):
 
 
 def run(folder, *overrides):
-    return tiny_runs.run(folder, *overrides, text=RECIPE.replace("root/", f"{folder}/"))
+    return small_runs.run(folder, *overrides, text=RECIPE.replace("root/", f"{folder}/"))
 
 
 def test_what_lies_below_8_bits_is_learned_and_is_not_where_they_are_reduced(tmp_path):

@@ -7,9 +7,15 @@ import json
 import pytest
 
 import plugged
-import tiny_runs
+import small_runs
 
 FOLDS = ("split.method=folds", "split.folds=3", "split.test=0.25", "train.epochs=2")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _encoder():
+    with small_runs.encoder():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -20,12 +26,12 @@ def _parts(installed):
 def test_a_run_of_a_fold_is_that_of_lists_made_by_hand(tmp_path):
     vals = []
     for fold in (0, 2):
-        run = tiny_runs.run(tmp_path, *FOLDS, f"split.fold={fold}", "split.stratify=true")
+        run = small_runs.run(tmp_path, *FOLDS, f"split.fold={fold}", "split.stratify=true")
         split = json.loads(run.directory.split.read_text())
         for name, ids in split.items():
             (tmp_path / f"{name}.txt").write_text("\n".join(ids))
         lists = ", ".join(f"{name}: {tmp_path}/{name}.txt" for name in split)
-        by_hand = tiny_runs.run(tmp_path, "split.method=lists", f"split.lists={{{lists}}}", "train.epochs=2")
+        by_hand = small_runs.run(tmp_path, "split.method=lists", f"split.lists={{{lists}}}", "train.epochs=2")
         for name in ("per_image.csv", "counts.csv", "split.json"):
             assert (run.directory.path / name).read_bytes() == (by_hand.directory.path / name).read_bytes()
         assert run.results["metrics"] == by_hand.results["metrics"]

@@ -6,20 +6,27 @@ import pytest
 import torch
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg.config.resolve import read_resolved
 from segreg.errors import SegregError
 from segreg.training.checkpoint import read_weights
 
-RECIPE = tiny_runs.RECIPE.replace(
+RECIPE = small_runs.RECIPE.replace(
     "encoder:", "batch_augment: [mixup, cutmix, classmix, {name: copy_paste, probability: 0.8}]\nencoder:"
 )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _encoder():
+    with small_runs.encoder():
+        yield
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(_encoder, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixed")
-    return folder, tiny_runs.run(folder, "train.epochs=2", text=RECIPE)
+    return folder, small_runs.run(folder, "train.epochs=2", text=RECIPE)
 
 
 def weights(run):
@@ -28,10 +35,10 @@ def weights(run):
 
 def test_a_run_that_goes_on_with_other_workers_ends_with_the_same_weights(whole):
     folder, run = whole
-    begun = tiny_runs.run(folder, "train.epochs=1", "train.workers=0", text=RECIPE)
+    begun = small_runs.run(folder, "train.epochs=1", "train.workers=0", text=RECIPE)
     with tiny_runs.undrawn():
         resumed = segreg.resume(begun, ["train.epochs=2", "train.workers=1"], progress="quiet")
-    plain = tiny_runs.run(folder, "train.epochs=2", text=tiny_runs.RECIPE)
+    plain = small_runs.run(folder, "train.epochs=2", text=small_runs.RECIPE)
     expected, found, other = weights(run), weights(resumed), weights(plain)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert not all(torch.equal(expected[name], other[name]) for name in expected)
@@ -46,4 +53,4 @@ def test_the_section_is_in_the_resolved_recipe(whole):
 def test_batches_of_one_image_are_refused(whole):
     folder, _ = whole
     with pytest.raises(SegregError, match="batches of one image have nothing to be mixed with"):
-        read_resolved(tiny_runs.write_recipe(folder, RECIPE), ["train.batch_size=1"])
+        read_resolved(small_runs.write_recipe(folder, RECIPE), ["train.batch_size=1"])

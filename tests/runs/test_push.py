@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 import segreg as library
+import small_runs
 import tiny_runs
 from segreg.errors import SegregError
 from segreg.runs.card import write_card
@@ -253,8 +254,10 @@ def test_a_process_of_its_own_finds_the_hub_by_hf_endpoint(finished, hub, tmp_pa
     assert done.stdout.strip() == "test", done.stderr
 
 
-def test_an_exported_network_goes_to_the_hub_too(finished, hub, segreg, tmp_path):
-    exported = library.export(finished, "torch", images=2, out=tmp_path / "exported")
+def test_an_exported_network_goes_to_the_hub_too(hub, segreg, tmp_path):
+    with small_runs.encoder():
+        run = small_runs.run(tmp_path, "train.epochs=1")
+        exported = library.export(run, "torch", images=2, out=tmp_path / "exported")
     assert segreg("push", exported.directory.path, "anna/small").status == 0
     assert "best.safetensors" not in hub.content("anna/small")
     assert "`network.pt2`" in hub.content("anna/small")["README.md"].decode()

@@ -10,6 +10,7 @@ import yaml
 from PIL import Image
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg.config.recipe import read_recipe
 from segreg.config.resolve import resolve
@@ -22,6 +23,12 @@ SMALL = (
     "input.size=[32,32]", "train.batch_size=4", "train.epochs=1", "train.device=cpu", "train.precision=float32",
     "train.workers=0", "evaluate.overlays=0",
 )  # fmt: skip
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _encoder():
+    with small_runs.encoder():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +57,8 @@ def test_the_recipe_from_scratch_trains_several_classes(tmp_path):
     changes = [f"dataset.images={images}", f"dataset.masks={masks}", "dataset.classes=[background,road,car]",
                "loss=dice_ce", "encoder.name=resnet18", "schedule.warmup_epochs=0"]  # fmt: skip
     recipe = segreg.load_recipe(RECIPES / "scratch_v3plus.yaml", [*SMALL, *changes])
-    run = segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet")
+    with tiny_runs.undrawn():
+        run = segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet")
     names = {f"iou.class.{name}" for name in ("background", "road", "car")}
     assert names <= run.results["metrics"]["test"].keys()
     assert run.history[0]["train.loss"] > 0
@@ -60,7 +68,7 @@ def test_the_recipe_from_scratch_trains_several_classes(tmp_path):
 
 
 def test_a_run_leaves_both_curves_in_one_image(tmp_path):
-    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.metrics=[dice, roc_auc, pr_auc]", drawn=True)
+    run = small_runs.run(tmp_path, "train.epochs=1", "evaluate.metrics=[dice, roc_auc, pr_auc]", drawn=True)
     with Image.open(run.directory.path / "roc_pr_curves.png") as image:
         assert image.width > 1.2 * image.height  # two panels
     assert "ROC and precision-recall curves" in run.directory.report.read_text(encoding="utf-8")
@@ -73,7 +81,10 @@ def test_a_sweep_is_a_loop_of_runs_that_keep_their_overrides(tmp_path, segreg):
     sweep = [("1e-4", 4, "dice_bce"), ("1e-3", 4, "iou"), ("1e-3", 2, "dice_focal")]
     for rate, batch, loss in sweep:
         words = [*more, f"optimizer.lr={rate}", f"train.batch_size={batch}", f"loss={loss}"]
-        printed = segreg("run", RECIPES / "isic_v3plus.yaml", *words, "--out", tmp_path / "runs" / "sweep", "--quiet")
+        with tiny_runs.undrawn():
+            printed = segreg(
+                "run", RECIPES / "isic_v3plus.yaml", *words, "--out", tmp_path / "runs" / "sweep", "--quiet"
+            )
         assert printed.status == 0, printed.err
     runs = sorted((tmp_path / "runs" / "sweep" / "isic_v3plus").iterdir())
     assert len(runs) == 3

@@ -11,6 +11,7 @@ import shutil
 import signal
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg import load_run
 from segreg.errors import SegregError
@@ -30,20 +32,32 @@ from segreg.training.checkpoint import load_state, read_notes
 from segreg.visualize.plots import plot_history
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _encoder():
+    with small_runs.encoder():
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)
-def _undrawn(finished):
+def _undrawn():
     with tiny_runs.undrawn():
         yield
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    return tiny_runs.finished(tmp_path_factory)
+def finished(_encoder, tmp_path_factory):
+    return small_runs.run(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """Return the directory of a finished run that the test may change."""
+    return Path(shutil.copytree(finished.directory.path, tmp_path / "copied"))
 
 
 def resumed(path):
@@ -85,14 +99,15 @@ def started_run(runs):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_gone_on_with_it_ends_with_the_same_weights(finished, tmp_path):
+def test_killed_at_random_moments_and_gone_on_with_it_ends_with_the_same_weights(tmp_path_factory, tmp_path):
+    finished = tiny_runs.finished(tmp_path_factory)
     draw = random.Random(0)
     runs, log = tmp_path / "runs", tmp_path / "log"
     recipe = tiny_runs.write_recipe(tmp_path)
     process = tiny_runs.process("run", recipe, "--out", runs, out=log)
     path = wait_for(lambda: started_run(runs) or not process.is_alive())
     kills = 0
-    for _ in range(4):
+    for _ in range(3):
         time.sleep(draw.uniform(0.0, 0.7))
         kills += process.is_alive()
         process.kill()
@@ -107,7 +122,7 @@ def test_killed_at_random_moments_and_gone_on_with_it_ends_with_the_same_weights
     assert_as_if_never_stopped(segreg.load_run(path), finished)
     assert {file.name for file in path.iterdir()} == tiny_runs.LEAVES - tiny_runs.DRAWN
     before = json.loads((path / "environment.json").read_text())["previous"]
-    assert len(before) == 4
+    assert len(before) == 3
     assert all("previous" not in environment for environment in before)
 
 
@@ -125,7 +140,7 @@ def test_killed_before_the_first_step_it_begins_anew(finished, tmp_path, monkeyp
         "shutil.rmtree", lambda path, **how: path.parent == runs or remove(path, **how)
     )  # killed, it removes nothing
     with pytest.raises(Killed):
-        tiny_runs.run(tmp_path)
+        small_runs.run(tmp_path)
     monkeypatch.undo()
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
     (path,) = runs.iterdir()
@@ -151,15 +166,15 @@ def interrupted(tmp_path, monkeypatch, *, epoch, overrides=(), drawn=False):
         return train_pass(training, batches, number, progress)
 
     monkeypatch.setattr("segreg.training.trainer.train_pass", pass_with_interrupt)
-    run = tiny_runs.run(tmp_path, *overrides, drawn=drawn)
+    run = small_runs.run(tmp_path, *overrides, drawn=drawn)
     monkeypatch.setattr("segreg.training.trainer.train_pass", train_pass)
     assert run.results["stopped_because"] == "interrupted"
     return run
 
 
 def test_ctrl_c_leaves_what_was_finished_and_the_run_can_go_on(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr("segreg.runs.results.plot_history", plot_history)
-    run = interrupted(tmp_path, monkeypatch, epoch=3, drawn=True)
+    with mock.patch("segreg.runs.results.plot_history", plot_history):
+        run = interrupted(tmp_path, monkeypatch, epoch=3, drawn=True)
     assert run.results["epochs"] == 2
     assert run.results["metrics"] == {}
     assert [row["epoch"] for row in run.history] == [1, 2]
@@ -189,7 +204,7 @@ def test_ctrl_c_on_the_command_line_says_once_how_to_go_on_and_gives_130(tmp_pat
         return train_pass(training, batches, number, progress)
 
     monkeypatch.setattr("segreg.training.trainer.train_pass", pass_with_interrupt)
-    recipe, runs = tiny_runs.write_recipe(tmp_path), tmp_path / "runs"
+    recipe, runs = small_runs.write_recipe(tmp_path), tmp_path / "runs"
     printed = segreg("run", recipe, "--out", runs)
     (path,) = (runs / "tiny").iterdir()
     assert printed.status == 130
@@ -238,8 +253,8 @@ def test_a_worker_that_is_killed_is_reported_and_the_run_can_go_on(tmp_path, mon
         return real(training, data, before, **given)
 
     monkeypatch.setattr(train, "run_epoch", epoch)
-    arguments = ["run", tiny_runs.write_recipe(tmp_path), "train.epochs=3", "train.workers=1", "--out", runs, "--quiet"]
-    printed = segreg(*arguments)
+    recipe = small_runs.write_recipe(tmp_path)
+    printed = segreg("run", recipe, "train.epochs=3", "train.workers=1", "--out", runs, "--quiet")
     monkeypatch.undo()
     assert printed.status == 2
     assert "DataLoader worker" in printed.err
@@ -254,7 +269,7 @@ def test_ctrl_c_while_scoring_says_how_to_go_on(finished, tmp_path, monkeypatch,
         raise KeyboardInterrupt
 
     monkeypatch.setattr("segreg.evaluation.evaluator.evaluate", interrupt)
-    recipe, runs = tiny_runs.write_recipe(tmp_path), tmp_path / "runs"
+    recipe, runs = small_runs.write_recipe(tmp_path), tmp_path / "runs"
     printed = segreg("run", recipe, "--out", runs)
     monkeypatch.undo()
     (path,) = (runs / "tiny").iterdir()
@@ -267,27 +282,27 @@ KEPT = ("recipe.yaml", "resolved.yaml", "split.json", "history.csv", "history.js
         "counts.csv", "best.safetensors")  # fmt: skip
 
 
-def test_going_on_with_a_finished_run_scores_it_again_and_changes_nothing(tmp_path, segreg):
-    run = tiny_runs.run(tmp_path, "train.epochs=2")
+def test_going_on_with_a_finished_run_scores_it_again_and_changes_nothing(copied, segreg):
+    run = load_run(copied)
     reported = {name: (run.directory.path / name).read_bytes() for name in KEPT}
     run.directory.results.unlink()
     run.directory.per_image.unlink()
     printed = segreg("run", "--resume", run.directory.path)
     assert printed.status == 0
-    assert "epoch 3" not in printed.out
+    assert "epoch 7" not in printed.out
     assert {name: (run.directory.path / name).read_bytes() for name in KEPT} == reported
 
 
-def test_a_plugin_that_was_edited_since_is_named(tmp_path, segreg, monkeypatch):
-    directory = tiny_runs.run(tmp_path, "train.epochs=1").directory
+def test_a_plugin_that_was_edited_since_is_named(copied, segreg, monkeypatch):
+    directory = load_run(copied).directory
     monkeypatch.setattr("segreg.runs.run.sources", lambda recipe: {"segreg-lab:parts": "b" * 32})
     warning = f'warning: the source of "segreg-lab:parts" has changed since {directory.path} stopped\n'
     assert warning in segreg("run", "--resume", directory.path).out
     assert warning not in segreg("run", "--resume", directory.path).out, "the run's environment has the new one"
 
 
-def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored_again_too(tmp_path, segreg):
-    run = tiny_runs.run(tmp_path, "train.epochs=2")
+def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored_again_too(copied, segreg):
+    run = load_run(copied)
     reported = run.results
     rows = [json.loads(line) for line in (run.directory.path / "history.jsonl").read_text().splitlines()]
     old = [
@@ -304,12 +319,12 @@ def test_a_finished_run_whose_history_does_not_say_where_the_time_went_is_scored
 def test_an_average_a_schedule_and_the_patience_go_on_too(tmp_path, monkeypatch):
     overrides = [
         "train.ema=0.9", "schedule={name: cosine, warmup_epochs: 1}", "train.freeze_encoder_epochs=2",
-        "train.accumulate=2", "loss=[bce, dice]", "train.early_stopping=5", "train.lr_factors={encoder: 0.1}",
-        "encoder=timm/test_vit", "decoder.dropout=0.5",
+        "train.accumulate=2", "loss=[bce, dice]", "train.early_stopping=3", "train.lr_factors={encoder: 0.1}",
+        "train.epochs=4", "encoder=timm/test_vit", "decoder={name: deeplabv3plus, channels: 16, dropout: 0.5}",
     ]  # fmt: skip
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-    whole = tiny_runs.run(tmp_path / "one", *overrides)
+    whole = small_runs.run(tmp_path / "one", *overrides)
     run = interrupted(tmp_path / "other", monkeypatch, epoch=3, overrides=overrides)
     assert_as_if_never_stopped(resumed(run.directory.path), whole)
 
@@ -320,8 +335,7 @@ def test_statistics_of_weights_that_are_not_fetched_again_are_kept(tmp_path, mon
         "encoder: timm/test_resnet",
         "encoder: {name: efficientnet-b0, weights: advprop, weights_fallback: random}",
     )
-    monkeypatch.setattr(tiny_runs, "RECIPE", text)
-    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
+    run = tiny_runs.run(tmp_path, "train.epochs=1", "dataset.samples=10", "evaluate.overlays=0", text=text)
     halves = {"mean": [0.5] * 3, "std": [0.5] * 3, "value_range": 255.0}  # those of the weights "advprop" alone
     assert json.loads(read_notes(run.directory.last)["normalize"]) == halves
     again = resumed(run.directory.path)
@@ -352,11 +366,11 @@ def test_images_that_changed_are_reported(tmp_path, segreg):
 
 
 def folder_run(tmp_path):
-    text = tiny_runs.RECIPE.replace(
+    text = small_runs.RECIPE.replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks}}",
     )
-    return tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
+    return small_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
 
 
 def test_resume_takes_no_recipe(finished, segreg):
@@ -383,8 +397,8 @@ def test_a_finished_run_can_train_longer(tmp_path, segreg):
     """Without a schedule it ends with the weights of a run that had as many epochs from the start."""
     for folder in ("long", "short"):
         (tmp_path / folder).mkdir()
-    longer = tiny_runs.run(tmp_path / "long", "train.epochs=3", "schedule=null")
-    run = tiny_runs.run(tmp_path / "short", "train.epochs=2", "schedule=null")
+    longer = small_runs.run(tmp_path / "long", "train.epochs=3", "schedule=null")
+    run = small_runs.run(tmp_path / "short", "train.epochs=2", "schedule=null")
     printed = segreg("run", "--resume", run.directory.path, "train.epochs=3")
     assert printed.status == 0, printed.err
     assert "changed from here on: train.epochs=3" in printed.out
@@ -394,18 +408,17 @@ def test_a_finished_run_can_train_longer(tmp_path, segreg):
 
 
 def test_a_run_whose_data_moved_continues(tmp_path, segreg):
-    run = tiny_runs.run(tmp_path, "train.epochs=1")
+    run = small_runs.run(tmp_path, "train.epochs=1")
     (tmp_path / "images").rename(tmp_path / "moved")
     assert segreg("run", "--resume", run.directory.path, f"dataset.root={tmp_path / 'moved'}").status == 0
 
 
 @pytest.mark.parametrize("lost", ["state.pt", "history.jsonl", "one row"])
-def test_a_file_that_is_missing_is_reported_and_nothing_is_overwritten(lost, tmp_path, segreg):
-    run = tiny_runs.run(tmp_path, "train.epochs=3")
-    path = run.directory.path
+def test_a_file_that_is_missing_is_reported_and_nothing_is_overwritten(lost, copied, segreg):
+    path = copied
     if lost == "one row":
         rows = (path / "history.jsonl").read_text().splitlines(keepends=True)
-        (path / "history.jsonl").write_text(rows[0] + rows[2])
+        (path / "history.jsonl").write_text("".join(rows[:1] + rows[2:]))
     else:
         (path / lost).unlink()
     before = {file: file.read_bytes() for file in path.iterdir() if file.is_file()}
@@ -435,8 +448,8 @@ def test_what_is_no_run_is_reported(finished, tmp_path, segreg):
     assert segreg("run", "--resume", tmp_path).status == 2
 
 
-def test_a_damaged_state_is_reported_by_its_name(tmp_path, segreg):
-    path = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0").directory.path
+def test_a_damaged_state_is_reported_by_its_name(copied, segreg):
+    path = copied
     state = (path / "state.pt").read_bytes()
     (path / "state.pt").write_bytes(state[: len(state) // 2])
     printed = segreg("run", "--resume", path)
@@ -444,17 +457,17 @@ def test_a_damaged_state_is_reported_by_its_name(tmp_path, segreg):
     assert f"{path / 'state.pt'}: " in printed.err
 
 
-def test_a_recipe_that_was_changed_since_is_reported(tmp_path, segreg):
-    path = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0").directory.path
+def test_a_recipe_that_was_changed_since_is_reported(copied, segreg):
+    path = copied
     resolved = path / "resolved.yaml"
-    resolved.write_text(resolved.read_text().replace("channels: 16", "channels: 24"))
+    resolved.write_text(resolved.read_text().replace("channels: 8", "channels: 24"))
     printed = segreg("run", "--resume", path)
     assert printed.status == 2
     assert "the training state does not fit this recipe" in printed.err
 
 
 def test_a_state_that_was_not_kept_is_reported_with_the_setting(tmp_path, segreg):
-    run = tiny_runs.run(tmp_path, "train.epochs=1", "train.keep_state=no")
+    run = small_runs.run(tmp_path, "train.epochs=1", "train.keep_state=no")
     assert not (run.directory.path / "state.pt").exists()
     assert run.results["scored_on"] == "test"
     printed = segreg("run", "--resume", run.directory.path, "train.epochs=2", "train.keep_state=resumable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
@@ -20,6 +21,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg.config.recipe import read_recipe
 from segreg.config.resolve import resolve
@@ -30,6 +32,23 @@ from segreg.runs.scored import read_scored
 from segreg.runtime.progress import Quiet
 from segreg.training import history
 from segreg.training.checkpoint import read_notes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _encoder():
+    with small_runs.encoder():
+        yield
+
+
+@pytest.fixture
+def drawn():
+    """Let the runs of a test make diagrams and reports."""
+
+
+@pytest.fixture(autouse=True)
+def _undrawn(request):
+    with contextlib.nullcontext() if "drawn" in request.fixturenames else tiny_runs.undrawn():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +81,7 @@ def test_the_recipe_is_kept_as_it_was_read(finished):
 
 
 def test_overrides_are_noted_below_the_recipe_wherever_they_came_from(tmp_path):
-    file = tiny_runs.write_recipe(tmp_path)
+    file = small_runs.write_recipe(tmp_path)
     once = segreg.load_recipe(file, ["train.epochs=2", "encoder=timm/test_vit", "encoder.weights=null"])
     run = segreg.run_recipe(once.changed(["train.epochs=1", "loss=[bce]"]), out=tmp_path, progress="quiet")
     text = run.directory.recipe.read_text()
@@ -106,7 +125,7 @@ def test_relative_paths_in_the_resolved_recipe_are_absolute(tmp_path, monkeypatc
     ids = [f"image {number:02}" for number in range(8)]
     for name, members in {"train": ids[:4], "val": ids[4:6], "test": ids[6:]}.items():
         (tmp_path / f"{name}.txt").write_text("\n".join(members))
-    text = tiny_runs.RECIPE.replace(
+    text = small_runs.RECIPE.replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         "{name: folder, images: set/images, masks: set/masks}",
     ).replace(
@@ -114,7 +133,7 @@ def test_relative_paths_in_the_resolved_recipe_are_absolute(tmp_path, monkeypatc
         "{method: lists, lists: {train: train.txt, val: val.txt, test: test.txt}}",
     )
     monkeypatch.chdir(tmp_path)
-    run = tiny_runs.run(tmp_path, "train.epochs=1", text=text)
+    run = small_runs.run(tmp_path, "train.epochs=1", text=text)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     again = segreg.run_recipe(run.directory.resolved, progress="quiet")
@@ -202,7 +221,7 @@ def test_the_best_epoch_is_that_of_the_best_row(finished):
 def test_the_best_epoch_is_what_is_scored_not_the_last(tmp_path, monkeypatch):
     # As if nothing after the first epoch were better.
     monkeypatch.setattr("segreg.training.trainer.better", lambda _, best: best is None)
-    run = tiny_runs.run(tmp_path, "train.epochs=3", "evaluate.overlays=0")
+    run = small_runs.run(tmp_path, "train.epochs=3", "evaluate.overlays=0")
     results, first = run.results, run.history[0]
     assert (results["best_epoch"], results["epochs"]) == (1, 3)
     assert not same_weights(run.directory.best, run.directory.last)
@@ -222,7 +241,7 @@ def test_weights_explain_themselves(finished):
 
 
 def test_synthetic_can_not_be_overlooked(finished, segreg, tmp_path):
-    printed = segreg("run", tiny_runs.write_recipe(tmp_path), "train.epochs=1", "--out", tmp_path / "runs").out
+    printed = segreg("run", small_runs.write_recipe(tmp_path), "train.epochs=1", "--out", tmp_path / "runs").out
     header, _, end = printed.partition("epoch 1/1")
     for part in (header, end):
         assert "!!!!!!!!" in part
@@ -252,7 +271,7 @@ def test_lines_of_a_run_name_its_parts_epochs_scores_and_directory(tmp_path, seg
 
 
 def test_quiet_prints_the_results_only(tmp_path, segreg):
-    printed = segreg("run", tiny_runs.write_recipe(tmp_path), "train.epochs=1", "--quiet", "--out", tmp_path / "runs")
+    printed = segreg("run", small_runs.write_recipe(tmp_path), "train.epochs=1", "--quiet", "--out", tmp_path / "runs")
     assert printed.err == ""
     lines = printed.out.splitlines()
     assert lines[0].startswith("!!!!")
@@ -263,7 +282,7 @@ def test_quiet_prints_the_results_only(tmp_path, segreg):
 
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)])
 def test_json_prints_json_and_nothing_else(quiet, tmp_path, segreg):
-    recipe = tiny_runs.write_recipe(tmp_path)
+    recipe = small_runs.write_recipe(tmp_path)
     printed = segreg("run", recipe, "train.epochs=1", "--json", *quiet, "--out", tmp_path / "runs")
     assert (printed.status, printed.err) == (0, "")
     reported = json.loads(printed.out)
@@ -277,7 +296,7 @@ def test_a_bar_moves_on_a_terminal(tmp_path, monkeypatch):
     terminal, its_end = pty.openpty()
     recipe = tiny_runs.write_recipe(tmp_path)
     arguments = ("run", recipe, "train.epochs=2", "--out", tmp_path / "runs")
-    started = tiny_runs.process(*arguments, out=os.ttyname(its_end))
+    started = tiny_runs.process(*arguments, out=os.ttyname(its_end), options={"drawn": True})
     shown = b""
     while started.is_alive():
         while select.select([terminal], [], [], 0.1)[0]:
@@ -301,7 +320,7 @@ def test_a_bar_moves_on_a_terminal(tmp_path, monkeypatch):
 def test_two_runs_of_one_second_have_directories_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *_: "2026-01-31_12-00-00")
     for _ in range(2):
-        tiny_runs.run(tmp_path, "train.epochs=1")
+        small_runs.run(tmp_path, "train.epochs=1")
     assert {p.name for p in (tmp_path / "runs" / "tiny").iterdir()} == {"2026-01-31_12-00-00", "2026-01-31_12-00-00-2"}
 
 
@@ -340,7 +359,7 @@ def segreg_run_end():
 """
 
 
-def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plugin, tmp_path, capsys):
+def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plugin, tmp_path, capsys, drawn):
     import plugged
 
     log = tmp_path / "log.jsonl"
@@ -399,7 +418,7 @@ MISTAKES = {
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_mistake_is_reported_and_leaves_nothing_behind(case, tmp_path, segreg):
     overrides, *words = MISTAKES[case]
-    printed = segreg("run", tiny_runs.write_recipe(tmp_path), *overrides, "--out", tmp_path / "runs")
+    printed = segreg("run", small_runs.write_recipe(tmp_path), *overrides, "--out", tmp_path / "runs")
     assert printed.status == 2
     assert printed.err.startswith("error: ")
     for word in words:
@@ -410,7 +429,7 @@ def test_a_mistake_is_reported_and_leaves_nothing_behind(case, tmp_path, segreg)
 
 def test_an_output_folder_that_is_a_file_is_reported(tmp_path, segreg):
     (tmp_path / "taken").write_text("")
-    printed = segreg("run", tiny_runs.write_recipe(tmp_path), "--quiet", "--out", tmp_path / "taken")
+    printed = segreg("run", small_runs.write_recipe(tmp_path), "--quiet", "--out", tmp_path / "taken")
     assert printed.status == 2
     assert "taken/tiny: can't be written: a part of the path is a file, not a folder" in printed.err
     assert (tmp_path / "taken").read_text() == ""
@@ -420,14 +439,14 @@ def test_a_bug_before_training_leaves_nothing_and_keeps_the_folder_that_was_ther
     (tmp_path / "runs").mkdir()
     monkeypatch.setattr("segreg.runs.run.fit", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        tiny_runs.run(tmp_path)
+        small_runs.run(tmp_path)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
 def folder_recipe(tmp_path, classes="[disc]"):
-    return tiny_runs.write_recipe(
+    return small_runs.write_recipe(
         tmp_path,
-        tiny_runs.RECIPE.replace(
+        small_runs.RECIPE.replace(
             "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
             f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: {classes}}}",
         ),
@@ -508,11 +527,11 @@ def offline(monkeypatch):
 def test_random_weights_in_the_place_of_others_are_said_loudly_and_recorded(tmp_path, monkeypatch, segreg):
     offline(monkeypatch)
     printed = segreg(
-        "run", tiny_runs.write_recipe(tmp_path), "encoder=resnet18", "encoder.weights=imagenet",
+        "run", tiny_runs.write_recipe(tmp_path), "encoder=mobilenet_v2", "encoder.weights=imagenet",
         "encoder.weights_fallback=random", "train.epochs=1", "--out", tmp_path / "runs",
     )  # fmt: skip
     assert printed.status == 0
-    words = 'RANDOM weights: "imagenet" of the encoder resnet18 are not available (the tests allow no network)'
+    words = 'RANDOM weights: "imagenet" of the encoder mobilenet_v2 are not available (the tests allow no network)'
     header, _, end = printed.out.partition("epoch 1/1")
     for part in (header, end):
         shouted = [line.strip("! ") for line in part.splitlines() if line.startswith("!! ")]
@@ -531,12 +550,12 @@ def test_random_weights_in_the_place_of_others_are_said_loudly_and_recorded(tmp_
 
 
 def test_an_augmentation_that_does_nothing_is_reported_where_the_recipe_names_it(tmp_path):
-    text = tiny_runs.RECIPE.replace(
+    text = small_runs.RECIPE.replace(
         "augment: [{name: HorizontalFlip, p: 0.5}]",
         "augment:\n  - {name: HorizontalFlip, p: 0.5}\n  - {name: RandomCrop, height: 32, width: 32}",
     )
     with pytest.raises(SegregError, match='"RandomCrop" changes nothing of an image of 32x32x3') as caught:
-        tiny_runs.run(tmp_path, text=text)
+        small_runs.run(tmp_path, text=text)
     assert caught.value.problems[0].place.source.endswith("tiny.yaml")
     assert caught.value.problems[0].place.line == 1 + text[: text.index("{name: RandomCrop")].count("\n")
     assert not list((tmp_path / "cache").rglob("*.npy"))
@@ -549,17 +568,17 @@ ODD_NAMES = [
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_names_of_any_bytes_survive_a_run(tmp_path):
+def test_names_of_any_bytes_survive_a_run(tmp_path, drawn):
     for folder, values in (("photos", 90), ("masks", 1)):
         (tmp_path / folder).mkdir()
         for name in ODD_NAMES:
             with open(os.path.join(os.fsencode(tmp_path / folder), name + b".png"), "wb") as file:  # noqa: PTH118, PTH123
                 Image.fromarray(np.pad(np.full((20, 20), values, np.uint8), 6)).save(file, format="PNG")
-    text = tiny_runs.RECIPE.replace(
+    text = small_runs.RECIPE.replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {tmp_path}/photos, masks: {tmp_path}/masks}}",
     )
-    run = tiny_runs.run(tmp_path, "split.test=0.7", "train.epochs=1", "evaluate.overlays=9", text=text, drawn=True)
+    run = small_runs.run(tmp_path, "split.test=0.7", "train.epochs=1", "evaluate.overlays=9", text=text, drawn=True)
     ids = {os.fsdecode(name) for name in ODD_NAMES}
     split = json.loads(run.directory.split.read_text())
     assert {name for names in split.values() for name in names} == ids
@@ -582,7 +601,7 @@ def bands(folder, *, constant=False):
             values[3] = 7
         tifffile.imwrite(folder / "photos" / f"{number:02}.tif", values.astype(np.uint8), photometric="minisblack")
         Image.fromarray(mask).save(folder / "masks" / f"{number:02}.png")
-    return tiny_runs.RECIPE.replace(
+    return small_runs.RECIPE.replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {folder}/photos, masks: {folder}/masks}}",
     ).replace("input: {size: [32, 32]}", "input: {size: [32, 32], channels: 5}")
@@ -590,7 +609,7 @@ def bands(folder, *, constant=False):
 
 def test_bands_are_normalised_by_the_training_images_and_never_otherwise(tmp_path, monkeypatch, segreg):
     text = bands(tmp_path)
-    file = tiny_runs.write_recipe(tmp_path, text)
+    file = small_runs.write_recipe(tmp_path, text)
     reported = segreg("run", file, "train.epochs=2", "input.normalize=dataset", "--out", tmp_path / "runs")
     assert reported.status == 0, reported.err
     assert "normalize  mean " in reported.out
@@ -626,7 +645,7 @@ def test_bands_are_normalised_by_the_training_images_and_never_otherwise(tmp_pat
     np.testing.assert_allclose(load_run(path).preprocess(photo)[0].numpy(), by_hand, atol=1e-5)
 
 
-def test_bands_that_borrow_colours_statistics_are_warned_of_and_a_constant_one_is_refused(tmp_path, segreg):
+def test_bands_that_borrow_colours_statistics_are_warned_of_and_a_constant_one_is_refused(tmp_path, segreg, drawn):
     file = tiny_runs.write_recipe(tmp_path, bands(tmp_path, constant=True))
     reported = segreg("run", file, "train.epochs=1", "--out", tmp_path / "runs")
     assert reported.status == 0, reported.err

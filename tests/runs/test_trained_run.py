@@ -16,10 +16,17 @@ from torch import nn
 
 import plugged
 import segreg
+import small_runs
 import tiny_runs
 from segreg.errors import SegregError
 from segreg.models.build import build_model
 from segreg.training.checkpoint import read_notes, save_weights
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _encoder():
+    with small_runs.encoder():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -155,10 +162,10 @@ def segreg_entries():
 
 def test_predicting_needs_the_plugins_of_the_network_alone(tmp_path, plugin, installed):
     installed(*plugged.builtin(), plugin(PARTS))
-    text = tiny_runs.RECIPE.replace("synthetic_lesions", "gone.dataset").replace("loss: dice_bce", "loss: gone.loss")
+    text = small_runs.RECIPE.replace("synthetic_lesions", "gone.dataset").replace("loss: dice_bce", "loss: gone.loss")
     text = text.replace("{name: adam, lr: 0.01}", "gone.optimizer")
     text = text.replace("name: HorizontalFlip, p: 0.5", "name: gone.augmentation")
-    made = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", "schedule=gone.schedule", text=text)
+    made = small_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", "schedule=gone.schedule", text=text)
     image = noise(40, 30, 3)
     expected = made.probabilities(image)
     installed(*plugged.builtin())
@@ -210,7 +217,7 @@ def segreg_entries():
     return [Entry("decoder", "gone.wide", wide)]
 """
     installed(*plugged.builtin(), plugin(decoder))
-    made = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", "auxiliary={name: gone.wide, weight: 0.1}")
+    made = small_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", "auxiliary={name: gone.wide, weight: 0.1}")
     whole = build_model(made.recipe, made.task).eval()
     whole.load_state_dict(load_file(made.directory.best))
     assert whole.auxiliary is not None
@@ -307,7 +314,7 @@ def test_grey_full_alpha_and_strange_memory_are_taken(finished):
 
 
 def test_16_bits_with_alpha_are_stretched_by_their_colours_alone(tmp_path):
-    run = tiny_runs.run(tmp_path, "input.sixteen_bit=min_max", "train.epochs=1", "evaluate.overlays=0")
+    run = small_runs.run(tmp_path, "input.sixteen_bit=min_max", "train.epochs=1", "evaluate.overlays=0")
     image = 1000 + noise(32, 32, 3).astype(np.uint16)
     alpha = np.full((32, 32, 1), 65535, np.uint16)
     stretched = np.round((image - image.min()) * 255.0 / np.ptp(image)).astype(np.uint8)
@@ -335,7 +342,7 @@ def test_what_can_not_be_predicted_is_reported(finished, tmp_path):
 
 
 def test_the_recipes_threshold_decides(tmp_path):
-    run = tiny_runs.run(tmp_path, "evaluate.threshold=0.9", "train.epochs=1", "evaluate.overlays=0")
+    run = small_runs.run(tmp_path, "evaluate.threshold=0.9", "train.epochs=1", "evaluate.overlays=0")
     image = noise(32, 32, 3)
     assert np.array_equal(run.predict(image), (run.probabilities(image)[0] >= 0.9))
 
@@ -357,7 +364,7 @@ def test_a_letterbox_is_put_on_and_taken_off(tmp_path):
 def test_loading_asks_for_no_weights_and_touches_no_network(tmp_path, monkeypatch):
     monkeypatch.setattr("segreg_plugins.pretrained.unreachable", lambda address: "the tests allow no network")
     text = tiny_runs.RECIPE.replace(
-        "encoder: timm/test_resnet", "encoder: {name: resnet18, weights: imagenet, weights_fallback: random}"
+        "encoder: timm/test_resnet", "encoder: {name: mobilenet_v2, weights: imagenet, weights_fallback: random}"
     )
     made = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=text)
 
@@ -373,7 +380,7 @@ def test_loading_asks_for_no_weights_and_touches_no_network(tmp_path, monkeypatc
 
 
 def test_the_data_is_not_needed_any_more(tmp_path):
-    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0")
+    run = small_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0")
     shutil.rmtree(tmp_path / "images")
     shutil.rmtree(tmp_path / "cache")
     again = segreg.load_run(run.directory.path)
@@ -405,8 +412,10 @@ def test_weights_of_another_network_are_reported(finished, tmp_path):
 def test_multilabel_predicts_a_layer_for_each_class(tmp_path, plugin, installed):
     """From a data set that is not a files and comes from another package."""
     installed(*plugged.builtin(), plugin(tiny_runs.LAYERS, distribution="segreg-layers"))
-    text = tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", "layers")
-    run = tiny_runs.run(tmp_path, "loss=bce", "augment=[]", "evaluate.resolution=original", text=text)
+    text = small_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", "layers")
+    run = small_runs.run(
+        tmp_path, "loss=bce", "train.epochs=2", "augment=[]", "evaluate.resolution=original", text=text
+    )
     assert run.task.mode == "multilabel"
     image = np.zeros((36, 36, 3), np.uint8)
     image[5:15, :, 0] = 200
@@ -421,11 +430,11 @@ def test_multilabel_predicts_a_layer_for_each_class(tmp_path, plugin, installed)
 
 def test_multiclass_probabilities_sum_to_one(tmp_path):
     tiny_runs.folder_dataset(tmp_path, classes=3)
-    text = tiny_runs.RECIPE.replace(
+    text = small_runs.RECIPE.replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: [a, b, c]}}",
     )
-    run = tiny_runs.run(tmp_path, "loss=cross_entropy", "train.epochs=2", "evaluate.overlays=1", text=text)
+    run = small_runs.run(tmp_path, "loss=cross_entropy", "train.epochs=2", "evaluate.overlays=1", text=text)
     image = noise(50, 41, 3)
     probabilities = run.probabilities(image)
     assert probabilities.shape == (3, 50, 41)
