@@ -6,6 +6,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,9 +112,9 @@ def test_mistakes_are_reported(recipe, words, reported, capsys):
     assert capsys.readouterr().err == f"error: {reported}\n"
 
 
-def test_the_profiler_is_silent(recipe, python):
+def test_the_profiler_is_silent(recipe):
     done = subprocess.run(
-        [*python, "-m", "segreg", "profile", recipe, "--steps", "1", "--json"],
+        [sys.executable, "-m", "segreg", "profile", recipe, "--steps", "1", "--json"],
         capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.stderr == ""
