@@ -246,16 +246,20 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def modules_after():
-    """Return, by a command's words, its exit status and the top-level modules that it left imported."""
+def modules_of(commands):
+    """Return, by each command's words, its exit status and the top-level modules that it left imported."""
     path = os.pathsep.join(str(folder) for folder in (ROOT, ROOT / "plugins", ROOT / "tests"))
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], input=json.dumps([words for words, _ in COMMANDS]),
+        [sys.executable, "-c", PROGRAM], input=json.dumps(commands),
         env={**os.environ, "PYTHONPATH": path}, cwd=ROOT, capture_output=True, text=True, check=True,
     )  # fmt: skip
     found = (json.loads(line) for line in done.stdout.splitlines() if line.startswith("[["))
     return {tuple(words): (status, set(modules)) for words, status, modules in found}
+
+
+@pytest.fixture(scope="module")
+def modules_after():
+    return modules_of([words for words, _ in COMMANDS])
 
 
 @pytest.mark.parametrize(

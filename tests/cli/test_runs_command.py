@@ -9,7 +9,7 @@ import pytest
 
 from planted_runs import plant, recipe
 from segreg.runtime.lock import locked_folder
-from test_architecture import HEAVY, modules_after
+from test_architecture import HEAVY, modules_of
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_mistakes_are_reported(segreg, planted, monkeypatch):
 
 
 def test_nothing_heavy_is_imported(planted):
-    status, modules = modules_after("runs", planted)
+    ((status, modules),) = modules_of([["runs", str(planted)]]).values()
     assert status == 0
     assert modules & (HEAVY | {"rich", "pydantic"}) == set()
 

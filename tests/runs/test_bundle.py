@@ -51,10 +51,8 @@ def alone(bundle, *arguments):
 
 
 CASES = {
-    "letterbox, each image by itself": (
-        {"classes": 3},
-        ["input.resize=letterbox", "input.normalize=per_image", "loss=cross_entropy", "train.epochs=8"],
-    ),
+    "letterbox": ({"classes": 3}, ["input.resize=letterbox", "loss=cross_entropy", "train.epochs=8"]),
+    "each image by itself": ({}, ["input.normalize=per_image"]),
     "crops, four bands": ({"channels": 4}, ["input.resize=crop", "input.normalize=dataset"]),
     "16 bits": ({"channels": 1, "dtype": np.uint16}, ["input.normalize=dataset"]),
 }
