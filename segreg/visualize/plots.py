@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -102,7 +102,7 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
     _save(figure, file)
 
 
-def _figure(width: float, height: float, *, layout: str | None = "constrained") -> Any:
+def _figure(width: float, height: float, *, layout: Literal["constrained"] | None = "constrained") -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
