@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import math
@@ -21,21 +20,12 @@ from segreg.runs import results as run_results
 from segreg.runs.results import format_results
 from segreg.runtime.layout import plain
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _encoder():
     with small_runs.encoder():
-        yield
-
-
-@pytest.fixture
-def drawn():
-    """Let the runs of a test make diagrams and reports."""
-
-
-@pytest.fixture(autouse=True)
-def _undrawn(request):
-    with contextlib.nullcontext() if "drawn" in request.fixturenames else tiny_runs.undrawn():
         yield
 
 

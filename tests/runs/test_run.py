@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import os
@@ -34,21 +33,12 @@ from segreg.runtime.progress import Quiet
 from segreg.training import history
 from segreg.training.checkpoint import read_notes
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _encoder():
     with small_runs.encoder():
-        yield
-
-
-@pytest.fixture
-def drawn():
-    """Let the runs of a test make diagrams and reports."""
-
-
-@pytest.fixture(autouse=True)
-def _undrawn(request):
-    with contextlib.nullcontext() if "drawn" in request.fixturenames else tiny_runs.undrawn():
         yield
 
 
