@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ class OnnxExporter(Exporter):
     ) -> None:
         import onnx
 
-        with warnings.catch_warnings(action="ignore"), named("ONNX"):  # what the exporter says of itself
+        with _quiet(), named("ONNX"):
             made = torch.onnx.export(
                 program, dynamo=True, opset_version=self.opset, optimize=True, verbose=False,
                 input_names=["images"], output_names=["output"],
@@ -76,3 +78,16 @@ class OnnxExporter(Exporter):
             return found
 
         return run
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporter says of itself, and its optimizer of single operators, from the user."""
+    optimizer = logging.getLogger("onnxscript")
+    level = optimizer.level
+    optimizer.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        optimizer.setLevel(level)
