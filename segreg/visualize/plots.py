@@ -83,10 +83,10 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
     lines = history_lines(rows, monitor)
     most = max((len(found) for found in lines.values()), default=0)
     width, height = 5.2 * max(1, len(lines)), 3.8 + 0.22 * most
+    below, tall = height - 3.0, 2.65
     figure = _figure(width, height, layout=None)  # of known size: to measure every label would take half a second
     for number, (title, of_panel) in enumerate(lines.items()):
-        left, below = 5.2 * number + 0.75, 0.8 + 0.22 * most
-        axes = figure.add_axes((left / width, below / height, 4.3 / width, (height - below - 0.35) / height))
+        axes = figure.add_axes(((5.2 * number + 0.75) / width, below / height, 4.3 / width, tall / height))
         for points, label in of_panel.items():
             axes.plot(*zip(*points, strict=True), marker="o", markersize=3, label=label)
         if best_epoch is not None and title != "learning rate":
@@ -98,7 +98,7 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
         if title == "learning rate" and any(value > 0 for points in of_panel for _, value in points):
             axes.set_yscale("log")
         # Below, where no line runs; the label of the axis ends half an inch under it.
-        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.45 / (height - below - 0.35)))
+        axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.45 / tall))
     _save(figure, file)
 
 

@@ -8,18 +8,13 @@ from torch import nn
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
-from quick_init import quick_init
 from segreg.models.segmenter import Segmenter, describe
 from segreg.models.verify import verify
 from segreg_plugins.decoders.lraspp import lraspp
 from segreg_plugins.encoders.torchvision_family import torchvision_encoder
 from segreg_plugins.encoders.torchvision_mobilenet import mobilenet_v3_large
 
-
-@pytest.fixture(autouse=True)
-def _quick_init():
-    with quick_init():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_networks")
 
 
 def ours_of(theirs, classes):

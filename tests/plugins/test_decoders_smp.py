@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from quick_init import quick_init
 from segreg import build_part
 from segreg.models.segmenter import Segmenter
 from segreg.models.verify import verify
@@ -21,10 +20,7 @@ BUILD = {entry.name: entry.build for entry in segreg_entries()}
 DILATED = {"smp.deeplabv3": 8, "smp.deeplabv3plus": 16, "smp.pan": 16}
 
 
-@pytest.fixture(autouse=True)
-def _quick_init():
-    with quick_init():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_networks")
 
 
 class SmpEncoder(nn.Module):

@@ -13,7 +13,6 @@ from torchvision.models.segmentation import deeplabv3_resnet50
 from torchvision.models.segmentation.deeplabv3 import _deeplabv3_resnet
 from torchvision.models.segmentation.fcn import _fcn_resnet
 
-from quick_init import quick_init
 from segreg.errors import SegregError
 from segreg.models.segmenter import Segmenter, describe
 from segreg.models.verify import verify
@@ -24,10 +23,7 @@ BUILD = {entry.name: entry.build for entry in segreg_entries()}
 TAG = "COCO_WITH_VOC_LABELS_V1"
 
 
-@pytest.fixture(autouse=True)
-def _quick_init():
-    with quick_init():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_networks")
 
 
 class ResNetEncoder(nn.Module):

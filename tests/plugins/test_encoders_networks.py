@@ -10,7 +10,6 @@ import torch
 import torchvision
 from timm.layers import resample_abs_pos_embed
 
-from quick_init import quick_init
 from segreg.errors import SegregError
 from segreg.registry.protocols import Encoder
 from segreg_plugins.encoders import levels, smp_family, timm_family, torchvision_family, torchvision_resnets
@@ -43,10 +42,7 @@ TIMM = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _quick_init():
-    with quick_init():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_networks")
 
 
 def smp_encoder(name, in_channels=3, **settings):

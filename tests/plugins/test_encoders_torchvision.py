@@ -12,7 +12,6 @@ import torchvision
 from torch import nn
 from torchvision.models import regnet
 
-from quick_init import quick_init
 from segreg.errors import SegregError
 from segreg_plugins import pretrained
 from segreg_plugins.encoders import torchvision_family, torchvision_mobilenet, torchvision_resnets, torchvision_trunks
@@ -45,10 +44,7 @@ OTHERS = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _quick_init():
-    with quick_init():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_networks")
 
 
 def build(name, in_channels=3, **settings):

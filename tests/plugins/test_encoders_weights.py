@@ -13,17 +13,12 @@ import torchvision
 from huggingface_hub import constants
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-from quick_init import quick_init
 from segreg.errors import SegregError
 from segreg_plugins import pretrained as weights
 from segreg_plugins.encoders import smp_family, timm_family, torchvision_resnets
 from segreg_plugins.pretrained import HubFile, WebFile
 
-
-@pytest.fixture(autouse=True)
-def _quick_init():
-    with quick_init():
-        yield
+pytestmark = pytest.mark.usefixtures("quick_networks")
 
 
 @pytest.fixture(autouse=True)

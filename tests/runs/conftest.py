@@ -1,4 +1,4 @@
-"""What the runs of tests draw."""
+"""What the runs of tests draw, and the small encoder that they train."""
 
 from __future__ import annotations
 
@@ -6,7 +6,15 @@ import contextlib
 
 import pytest
 
+import small_runs
 import tiny_runs
+
+
+@pytest.fixture(scope="module")
+def three_convolutions():
+    """Offer the encoder of `small_runs` while a file's tests run."""
+    with small_runs.encoder():
+        yield
 
 
 @pytest.fixture

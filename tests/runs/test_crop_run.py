@@ -41,14 +41,11 @@ def recipe_of(folder):
     )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions")
 
 
 @pytest.fixture(scope="module")
-def run(_encoder, tmp_path_factory):
+def run(three_convolutions, tmp_path_factory):
     folder = tmp_path_factory.mktemp("crops")
     recipe_in(folder)
     return trained(folder, "train.epochs=4")

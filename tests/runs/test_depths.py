@@ -19,10 +19,7 @@ RECIPE = small_runs.RECIPE.replace(
 ).replace("input: {size: [32, 32]}", "input: {size: [32, 32], channels: 1, normalize: dataset}")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions")
 
 
 def write_images(folder, dtype="uint16", least=10_000):

@@ -12,10 +12,7 @@ import small_runs
 FOLDS = ("split.method=folds", "split.folds=3", "split.test=0.25", "train.epochs=2")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions")
 
 
 @pytest.fixture(autouse=True)

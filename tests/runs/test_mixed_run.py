@@ -17,14 +17,11 @@ RECIPE = small_runs.RECIPE.replace(
 )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions")
 
 
 @pytest.fixture(scope="module")
-def whole(_encoder, tmp_path_factory):
+def whole(three_convolutions, tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixed")
     return folder, small_runs.run(folder, "train.epochs=2", text=RECIPE)
 

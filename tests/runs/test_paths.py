@@ -29,10 +29,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions")
 
 
 @pytest.fixture(autouse=True)

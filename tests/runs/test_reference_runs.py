@@ -25,10 +25,7 @@ SMALL = (
 )  # fmt: skip
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions")
 
 
 @pytest.fixture(autouse=True)

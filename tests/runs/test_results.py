@@ -20,13 +20,7 @@ from segreg.runs import results as run_results
 from segreg.runs.results import format_results
 from segreg.runtime.layout import plain
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions", "undrawn")
 
 
 @pytest.fixture(autouse=True)

@@ -31,11 +31,7 @@ from segreg.training import trainer as train
 from segreg.training.checkpoint import load_state, read_notes
 from segreg.visualize.plots import plot_history
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions")
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +46,7 @@ def _undrawn():
 
 
 @pytest.fixture(scope="module")
-def finished(_encoder, tmp_path_factory):
+def finished(three_convolutions, tmp_path_factory):
     return small_runs.run(tmp_path_factory.mktemp("finished"))
 
 

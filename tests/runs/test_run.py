@@ -33,13 +33,7 @@ from segreg.runtime.progress import Quiet
 from segreg.training import history
 from segreg.training.checkpoint import read_notes
 
-pytestmark = pytest.mark.usefixtures("undrawn")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions", "undrawn")
 
 
 @pytest.fixture(autouse=True)

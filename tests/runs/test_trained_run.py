@@ -22,11 +22,7 @@ from segreg.errors import SegregError
 from segreg.models.build import build_model
 from segreg.training.checkpoint import read_notes, save_weights
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _encoder():
-    with small_runs.encoder():
-        yield
+pytestmark = pytest.mark.usefixtures("three_convolutions")
 
 
 @pytest.fixture(autouse=True)

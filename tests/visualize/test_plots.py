@@ -153,7 +153,7 @@ def test_of_41_classes_two_are_drawn_together():
 
 
 def test_of_many_classes_the_worst_are_drawn_in_a_bounded_picture(tmp_path):
-    """A picture of all of 200 classes took 8 GB."""
+    """A diagram of all of 200 classes took 8 GB."""
     count = 254
     bent = [1 + (7 * k) % count / 9 for k in range(count)]
     names = [f"class {k}" for k in range(count)]

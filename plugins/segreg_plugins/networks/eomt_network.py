@@ -18,7 +18,7 @@ from segreg.task import Task
 from segreg_plugins.decoders.mask_head import MaskHead
 from segreg_plugins.decoders.mask_transformer_network import masked_share
 from segreg_plugins.encoders.normalization import IMAGENET, per_channel
-from segreg_plugins.networks.mask2former_network import POINTS, with_last
+from segreg_plugins.networks.mask2former_network import loaded_head
 
 
 class EomtTrunk(nn.Module):
@@ -127,9 +127,7 @@ class EomtBody(nn.Module):
         Raises:
             SegregError: there are fewer queries than classes.
         """
-        head = MaskHead(task, queries=self.queries.num_embeddings, channels=self.channels, points=POINTS)
-        with_last(head.classify, self.last)
-        return head
+        return loaded_head(task, self.queries.num_embeddings, self.channels, self.last)
 
     def no_weight_decay(self) -> list[str]:
         """Return the queries."""

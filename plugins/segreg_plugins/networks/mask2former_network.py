@@ -52,9 +52,18 @@ class Mask2FormerBody(nn.Module):
         Raises:
             SegregError: there are fewer queries than classes.
         """
-        head = MaskHead(task, queries=self.queries, channels=self.queries_channels, points=POINTS)
-        with_last(head.classify, self.last)
-        return head
+        return loaded_head(task, self.queries, self.queries_channels, self.last)
+
+
+def loaded_head(task: Task, queries: int, channels: int, last: Mapping[str, Tensor] | None) -> MaskHead:
+    """Return our head for so many queries, with the loaded weights of its classes where there are as many.
+
+    Raises:
+        SegregError: there are fewer queries than classes.
+    """
+    head = MaskHead(task, queries=queries, channels=channels, points=POINTS)
+    with_last(head.classify, last)
+    return head
 
 
 def with_last(layer: nn.Module, last: Mapping[str, Tensor] | None) -> nn.Module:
