@@ -144,7 +144,9 @@ def problems(proof: Proof, bounds: Bounds) -> list[str]:
         found.append(f"{1 - proof.equal_labels:.3%} of the pixels have another label; {bounds.labels:.2%} may")
     for name, one in proof.metrics.items() if proof.largest_difference is not None else ():
         if abs(one.change) > bounds.metric * max(1.0, abs(one.trained or 0)):
-            found.append(f"{name} is {_value(one.exported)} instead of {_value(one.trained)}")
+            ends = one.low is not None and one.high is not None
+            likely = f", a difference between {one.low:+.4f} and {one.high:+.4f} with 95% confidence" if ends else ""
+            found.append(f"{name} is {_value(one.exported)} instead of {_value(one.trained)}{likely}")
     return found
 
 

@@ -225,6 +225,11 @@ def test_what_is_out_of_bounds():
     assert not problems(proof(1, 0.5, 0.5), BOUNDS["float32"])
     assert not problems(proof(1, None, None), BOUNDS["float32"])
     assert problems(proof(1, 0.5, 0.49), BOUNDS["float32"]) == ["iou.pooled is 0.4900 instead of 0.5000"]
+    with_interval = proof(1, 0.5, 0.49)
+    with_interval.metrics["iou.pooled"] = MetricDifference(0.5, 0.49, -0.02, 0.001)
+    assert problems(with_interval, BOUNDS["float32"]) == [
+        "iou.pooled is 0.4900 instead of 0.5000, a difference between -0.0200 and +0.0010 with 95% confidence"
+    ]
     assert problems(proof(1, 0.5, None), BOUNDS["float32"]) == ["iou.pooled is undefined instead of 0.5000"]
     assert len(problems(proof(0.9, 0.5, 0.5), BOUNDS["bf16"])) == 1
     assert not problems(proof(1, 0.5, 0.49, difference=None), BOUNDS["float32"])  # labels

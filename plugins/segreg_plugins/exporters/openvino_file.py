@@ -101,6 +101,7 @@ def _quantized(model: Any, calibration: Calibration) -> Any:
         SegregError: NNCF is not installed.
     """
     need("openvino", "nncf")
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF's import looks for CUDA's compiler
     with warnings.catch_warnings(action="ignore"):
         import nncf
         from nncf.common.logging.logger import set_log_level
