@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -30,6 +30,9 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = (
 )
 _SINGLE_SCALE_LEVELS = 4
 _REFUSED = (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueError, AttributeError, LookupError)
+
+
+Found = TypeVar("Found")
 
 
 class TimmEncoder(nn.Module):
@@ -60,14 +63,15 @@ class TimmEncoder(nn.Module):
         self.arguments = arguments
         self.in_channels: int = arguments["in_chans"]
         self.native_size = size
-        self._settle(_levels(network, self.in_channels, size))
-        self.size_divisor, self.image_size = self._sizes(size, computed if doubtful else outline)
+        self._settle(_once("levels", member, arguments, size, lambda: _levels(network, self.in_channels, size)))
+        trial = computed if doubtful else outline
+        self.size_divisor, self.image_size = _once("sizes", member, arguments, size, lambda: self._sizes(size, trial))
         self.normalization: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
         self.weights_note = ""
         self._known: Said | None = None
 
     def _settle(self, levels: list[Level]) -> None:
-        self.levels = levels
+        self.levels = list(levels)
         self.channels = [level.channels for level in levels]
         self.strides = [level.stride for level in levels]
 
@@ -129,16 +133,13 @@ class TimmEncoder(nn.Module):
         if max(self.strides) <= output_stride:
             return True
         arguments = {**self.arguments, "output_stride": output_stride}
-        try:
-            with torch.device("meta"):
-                trial = _create(self.member, arguments)
-            levels = _levels(trial, self.in_channels, self.native_size)
-        except _REFUSED:
-            return False
+        levels, shapes = _once(
+            "dilated", self.member, arguments, self.native_size, lambda: self._dilated(arguments)
+        )
         if [level.channels for level in levels] != self.channels or max(v.stride for v in levels) > output_stride:
             return False
         old = self.network.state_dict(keep_vars=True)
-        if {name: t.shape for name, t in trial.state_dict().items()} != {name: t.shape for name, t in old.items()}:
+        if shapes != {name: tensor.shape for name, tensor in old.items()}:
             return False
         device = next(self.network.parameters()).device
         dilated = _create(self.member, arguments).to(device).train(self.network.training)
@@ -146,6 +147,16 @@ class TimmEncoder(nn.Module):
         self.network, self.arguments = dilated, arguments
         self._settle(levels)
         return True
+
+    def _dilated(self, arguments: dict[str, Any]) -> tuple[list[Level], dict[str, torch.Size]]:
+        """Return the levels and the tensors' shapes of a model of these arguments; nothing where timm refuses them."""
+        try:
+            with torch.device("meta"):
+                trial = _create(self.member, arguments)
+            levels = _levels(trial, self.in_channels, self.native_size)
+        except _REFUSED:
+            return [], {}
+        return levels, {name: tensor.shape for name, tensor in trial.state_dict().items()}
 
 
 def build(
@@ -176,7 +187,8 @@ def build(
         arguments["img_size"] = img_size
     if pretrained.tag:
         arguments["pretrained_cfg"] = pretrained.tag
-    arguments |= _fitting(member, arguments, ways=_ANY_SIZE if pretrained.fixed_input_size else ({},))
+    ways = _ANY_SIZE if pretrained.fixed_input_size else ({},)
+    arguments |= _once("fitting", member, arguments, None, lambda: _fitting(member, arguments, ways))
     if path:
         network, untouched = _pretrained(member, arguments, path, custom_load=bool(pretrained.custom_load))
         if untouched:
@@ -195,6 +207,20 @@ def build(
     encoder.normalization = per_channel((tuple(pretrained.mean), tuple(pretrained.std)), in_channels)
     encoder.weights_note = note
     return encoder
+
+
+_KNOWN: dict[tuple[str, ...], Any] = {}
+
+
+def _once(
+    what: str, member: str, arguments: dict[str, Any], size: tuple[int, int] | None, find: Callable[[], Found]
+) -> Found:
+    """Return what was found out by trying a model, once in a process: the same whatever its weights are."""
+    key = (what, member, repr(sorted(arguments.items())), str(size))
+    if key not in _KNOWN:
+        _KNOWN[key] = find()
+    found: Found = _KNOWN[key]
+    return found
 
 
 def _config(member: str, weights: str | None) -> Any:
