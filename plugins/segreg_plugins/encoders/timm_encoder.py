@@ -133,9 +133,7 @@ class TimmEncoder(nn.Module):
         if max(self.strides) <= output_stride:
             return True
         arguments = {**self.arguments, "output_stride": output_stride}
-        levels, shapes = _once(
-            "dilated", self.member, arguments, self.native_size, lambda: self._dilated(arguments)
-        )
+        levels, shapes = _once("dilated", self.member, arguments, self.native_size, lambda: self._dilated(arguments))
         if [level.channels for level in levels] != self.channels or max(v.stride for v in levels) > output_stride:
             return False
         old = self.network.state_dict(keep_vars=True)
