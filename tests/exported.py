@@ -22,9 +22,14 @@ SYNTHETIC = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
 def remembered_operators():
     """Let PyTorch read the operators of ONNX once, not for each export, which takes it a third of the time."""
     from torch.onnx._internal._lazy_import import onnxscript_apis
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    remembered = cache(onnxscript_apis.get_torchlib_ops)
-    with mock.patch.object(onnxscript_apis, "get_torchlib_ops", remembered):
+    operators = cache(onnxscript_apis.get_torchlib_ops)
+    of_opset = staticmethod(cache(ONNXRegistry.from_torchlib))
+    with (
+        mock.patch.object(onnxscript_apis, "get_torchlib_ops", operators),
+        mock.patch.object(ONNXRegistry, "from_torchlib", of_opset),
+    ):
         yield
 
 
@@ -38,4 +43,5 @@ def folder_run(tmp_path, *overrides, classes=1, channels=3, dtype=np.uint8):
     names = ", classes: [ground, disc, other]" if classes > 1 else ""
     text = RECIPE.replace(SYNTHETIC, f"{{name: folder, images: {images}, masks: {masks}{names}}}")
     text = text.replace("augment: [{name: HorizontalFlip, p: 0.5}]", "augment: []")
-    return tiny_runs.run(tmp_path, "train.epochs=1", f"input.channels={channels}", *overrides, text=text)
+    brief = ("train.epochs=1", "evaluate.overlays=0", f"input.channels={channels}")
+    return tiny_runs.run(tmp_path, *brief, *overrides, text=text)

@@ -9,7 +9,9 @@ from pathlib import Path
 from unittest import mock
 
 import plugged
+import small_runs
 import tiny_runs
+from segreg import Entry, hookimpl
 from segreg.benchmark.bench.bench import compared, prepare
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.local import work_on
@@ -25,14 +27,38 @@ seed: 0
 dataset: {name: folder, images: ROOT/images, masks: ROOT/masks, classes: [disc], groups: "^(g.)"}
 split: {method: random, val: 0.2, test: 0.2, stratify: true}
 input: {size: [32, 32]}
-encoder: timm/test_resnet
-decoder: {name: deeplabv3plus, channels: 16}
+encoder: three_convolutions
+decoder: {name: mlp, channels: 8}
 loss: dice_bce
 optimizer: {name: adam, lr: 0.01}
 train: {epochs: 6, batch_size: 4, precision: float32, device: cpu, monitor: val.dice.pooled}
 evaluate: {metrics: [dice, iou, roc_auc], overlays: 0, resolution: original}
 """
-MODELS = ("timm/test_resnet", "timm/test_vit")
+MODELS = ("three_convolutions", "two_convolutions")
+
+
+class TwoConvolutions(small_runs.ThreeConvolutions):
+    """A smaller encoder still."""
+
+    channels, strides = (8, 16), (2, 4)
+
+
+def two_convolutions(in_channels):
+    """Two convolutions."""
+    return TwoConvolutions(in_channels)
+
+
+@hookimpl
+def segreg_entries():
+    return [
+        Entry("encoder", "three_convolutions", small_runs.three_convolutions),
+        Entry("encoder", "two_convolutions", two_convolutions),
+    ]
+
+
+def points():
+    """Return the entry points of the built-in parts and of the encoders of the bench."""
+    return [*plugged.builtin(), plugged.point(__name__)]
 
 
 def bench(tmp_path_factory):
@@ -66,14 +92,14 @@ def _bench_in(root, folds):
         changed.enter_context(
             mock.patch(
                 "segreg.registry.registry.entry_points",
-                lambda group: [point for point in plugged.builtin() if point.group == group],
+                lambda group: [point for point in points() if point.group == group],
             )
         )
         trials = trials_of(plan, load_registry())
         folder.make()
         prepare(trials, folder, again=False)
         for trial in trials:
-            work_on(folder.recipe(trial), folder.run(trial).path, "")
+            work_on(folder.recipe(trial), folder.run(trial).path, trial.source)
         comparison, images = compared(plan, trials, folder, 0, Quiet())
         write_comparison(comparison, Path(folder.path), images)
     return folder.path

@@ -13,7 +13,6 @@ from PIL import Image
 from scipy import ndimage
 
 import folded
-import plugged
 from segreg.benchmark.bench.best import best_of, format_choice
 from segreg.benchmark.bench.models import models_of
 from segreg.runtime.layout import plain
@@ -22,7 +21,7 @@ from segreg.runtime.progress import Quiet
 
 @pytest.fixture(autouse=True)
 def _parts(installed, tmp_path, monkeypatch):
-    installed(*plugged.builtin())
+    installed(*folded.points())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
 
@@ -36,7 +35,7 @@ def bench(tmp_path_factory):
 def choice(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "segreg.registry.registry.entry_points", lambda group: [p for p in plugged.builtin() if p.group == group]
+            "segreg.registry.registry.entry_points", lambda group: [p for p in folded.points() if p.group == group]
         )
         return best_of(folded.bench(tmp_path_factory), device="cpu", progress=Quiet())
 

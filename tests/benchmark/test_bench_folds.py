@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import folded
-import plugged
 from segreg.benchmark.bench.board import TrialProgress, table
 from segreg.benchmark.bench.plan import Plan, checked, plan_of, plan_of_file
 from segreg.benchmark.bench.trials import trials_of
@@ -24,7 +23,7 @@ from segreg.runs.load import load_run
 
 @pytest.fixture(autouse=True)
 def _parts(installed):
-    installed(*plugged.builtin())
+    installed(*folded.points())
 
 
 @pytest.fixture
@@ -43,17 +42,17 @@ def runs_of(bench, model):
 
 def test_trials_of_folds_and_seeds(tmp_path):
     plan = folded.plan_in(tmp_path, seeds=(4, 7))
-    trials = trials_of(plan, load_registry(plugged.builtin()))
+    trials = trials_of(plan, load_registry(folded.points()))
     assert [(trial.seed, trial.fold, trial.model) for trial in trials] == [
         (seed, fold, model) for seed in (4, 7) for fold in range(3) for model in folded.MODELS
     ]
     assert len({trial.key for trial in trials}) == 2
     assert len({trial.name for trial in trials}) == 12
-    assert trials[-1].title == "timm/test_vit, seed 7, fold 2"
+    assert trials[-1].title == "two_convolutions, seed 7, fold 2"
     assert [trials[2].recipe.split.method, trials[2].recipe.split.folds, trials[2].recipe.split.fold] == ["folds", 3, 1]
     assert trials[2].recipe.split.test == 0.2, "the recipe's share is held out"
     steps = folded.Plan(plan.recipe, {}, folds=3, change=["split.test=0"])
-    assert [trial.recipe.split.complete().test for trial in trials_of(steps, load_registry(plugged.builtin()))] == [
+    assert [trial.recipe.split.complete().test for trial in trials_of(steps, load_registry(folded.points()))] == [
         0.0
     ] * 3
     shown = table([TrialProgress(trial, "waiting") for trial in trials[:2]])

@@ -155,17 +155,15 @@ def test_an_encoder_of_one_size_is_given_padded_images(registry):
     assert (found["last"].check, found["last"].reason) == ("320x64", "96x96 pixels only")
 
 
-def test_pairs_that_work_are_exported_and_compared(builtin, monkeypatch):
+def test_pairs_that_work_are_exported_and_compared(registry, installed, monkeypatch):
+    installed(*plugged.builtin())
     checks = Checks(sizes=(), own_size=False, channels=(), exporter="torch")
-    encoder, decoder = (
-        choose(kind, name, {}, builtin) for kind, name in (("encoder", "timm/lcnet_035"), ("decoder", "lraspp"))
-    )
-    (_, cell) = results_of(encoder, [decoder], "sample", checks)
-    assert (cell.check, cell.exports) == ("", "")
-    wrong = TorchExporter.load
+    _, found = cells(registry, "good", "last", checks=checks)
+    assert (found["last"].check, found["last"].exports) == ("", "")
+    right = TorchExporter.load
     monkeypatch.setattr(
-        TorchExporter, "load", lambda *given, **named: lambda images: 2 * wrong(*given, **named)(images)
+        TorchExporter, "load", lambda *given, **named: lambda images: 2 * right(*given, **named)(images)
     )
-    (_, cell) = results_of(encoder, [decoder], "sample", checks)
-    assert cell.exports == "its logits differ by 100.0% of the largest"
-    assert cell.ok
+    _, found = cells(registry, "good", "last", checks=checks)
+    assert found["last"].exports == "its logits differ by 100.0% of the largest"
+    assert found["last"].ok

@@ -35,11 +35,12 @@ def _encoder():
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("segreg.runs.evaluate_run.plot_metrics", lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, _encoder):
-    return tiny_runs.run(tmp_path_factory.mktemp("exported"), "train.epochs=4", text=RECIPE)
+    return tiny_runs.run(tmp_path_factory.mktemp("exported"), "train.epochs=4", "evaluate.overlays=0", text=RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +68,9 @@ CASES = {
     "crops, 16 bits": (
         {"channels": 1, "dtype": np.uint16}, ["input.resize=crop", "input.normalize=dataset"], {}
     ),
-    "crops, in tiles": ({}, ["input.resize=crop"], {"tile": (32, 32)}),
-    "each image by itself": ({"channels": 1, "dtype": np.float32}, ["input.normalize=per_image"], {}),
+    "crops, in tiles, each image by itself": (
+        {"channels": 2, "dtype": np.float32}, ["input.resize=crop", "input.normalize=per_image"], {"tile": (32, 32)}
+    ),
 }  # fmt: skip
 
 
@@ -84,7 +86,7 @@ def test_onnx_predicts_what_the_run_does(tmp_path, case):
     for one in proof["metrics"].values():
         assert one["exported"] == pytest.approx(one["trained"], abs=1e-4)
     image = tifffile.imread(next((tmp_path / "data" / "images").iterdir()))
-    if case == "crops, in tiles":
+    if request:
         run = segreg.load_run(run.directory.path)
         run = type(run)(run.directory, ("evaluate.tile=[32,32]",))
     same_predictions(run, exported, image)
@@ -172,13 +174,25 @@ def test_compare_takes_an_export_that_was_evaluated(finished, exported, tmp_path
     assert ["exported as=onnx float32" in model.name for model in comparison.models].count(True) == 1
 
 
-@pytest.mark.parametrize("form", ["openvino", "torch"])
-def test_other_formats(finished, tmp_path, form):
-    if form == "openvino":
-        pytest.importorskip("openvino", reason="needs the extra `openvino`")
+def test_openvino_predicts_what_the_run_does(finished, tmp_path):
+    pytest.importorskip("openvino", reason="needs the extra `openvino`")
     image = np.random.default_rng(2).integers(0, 256, (50, 70, 3), np.uint8)
-    exported = segreg.export(finished, form, out=tmp_path / form, any_size=True)
+    exported = segreg.export(finished, "openvino", out=tmp_path / "openvino", any_size=True)
     same_predictions(finished, exported, image)
+
+
+def test_a_program_of_pytorch_predicts_and_one_with_pickles_is_not_loaded(finished, tmp_path):
+    image = np.random.default_rng(2).integers(0, 256, (50, 70, 3), np.uint8)
+    exported = segreg.export(finished, "torch", out=tmp_path / "torch", any_size=True)
+    same_predictions(finished, exported, image)
+    file = exported.weights_file()
+    with zipfile.ZipFile(file) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in content.items():
+            archive.writestr(name, data.replace(b'"use_pickle": false', b'"use_pickle": true '))
+    with pytest.raises(SegregError, match="pickled objects"):
+        segreg.load_run(tmp_path / "torch").predict(image)
 
 
 def test_int8_costs_what_is_allowed(finished, tmp_path):
@@ -256,18 +270,6 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_written(finished
     with pytest.raises(SegregError, match="is there already"):
         segreg.export(finished, out=tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").exists()
-
-
-def test_a_program_with_pickles_is_not_loaded(finished, tmp_path):
-    exported = segreg.export(finished, "torch", out=tmp_path / "torch")
-    file = exported.weights_file()
-    with zipfile.ZipFile(file) as archive:
-        content = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, data in content.items():
-            archive.writestr(name, data.replace(b'"use_pickle": false', b'"use_pickle": true '))
-    with pytest.raises(SegregError, match="pickled objects"):
-        exported.predict(np.zeros((32, 32, 3), np.uint8))
 
 
 def test_an_operator_that_a_format_lacks_is_named(finished, tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg.config.sections import Train
 from segreg.errors import SegregError
@@ -132,10 +133,10 @@ def test_it_overfits_eight_images(folder):
     assert all(p.abs().max() > 0.001 for name, p in model.named_parameters() if name.endswith("lora_b"))
 
 
-def test_a_run_that_an_earlier_segreg_began_continues_with_weight_decay_for_everything(tmp_path):
+def test_a_run_that_an_earlier_segreg_began_continues_with_weight_decay_for_everything(three_convolutions, tmp_path):
     """Its recipe does not know of what is excluded; its optimizer has a group for each component."""
-    text = tiny_runs.RECIPE.replace("{name: adam, lr: 0.01}", "{name: adamw, lr: 0.01}")
-    run = tiny_runs.run(tmp_path, "train.epochs=1", "optimizer.exclude_from_weight_decay=false", text=text)
+    text = small_runs.RECIPE.replace("{name: adam, lr: 0.01}", "{name: adamw, lr: 0.01}")
+    run = small_runs.run(tmp_path, "train.epochs=1", "optimizer.exclude_from_weight_decay=false", text=text)
     written = run.directory.resolved.read_text()
     run.directory.resolved.write_text(written.replace("  exclude_from_weight_decay: false\n", ""))
     assert run.directory.resolved.read_text() != written

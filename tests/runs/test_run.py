@@ -34,6 +34,7 @@ from segreg.training import history
 from segreg.training.checkpoint import read_notes
 
 pytestmark = pytest.mark.usefixtures("three_convolutions", "undrawn")
+BRIEF = ("train.epochs=1", "dataset.samples=10", "evaluate.overlays=0")
 
 
 @pytest.fixture(autouse=True)
@@ -90,15 +91,17 @@ def test_the_resolved_recipe_is_complete_and_resolves_to_itself(finished):
     assert again.yaml() == finished.directory.resolved.read_text().split("\n", 1)[1]
 
 
-def test_the_resolved_recipe_repeats_the_run_to_the_bit_from_another_folder(finished, tmp_path, monkeypatch, segreg):
-    monkeypatch.chdir(tmp_path)
-    assert segreg("run", finished.directory.resolved, "--quiet").status == 0
-    (again,) = (tmp_path / "runs" / "tiny").iterdir()  # under the first recipe's name
+def test_the_resolved_recipe_repeats_the_run_to_the_bit_from_another_folder(tmp_path, monkeypatch, segreg):
+    first = small_runs.run(tmp_path, "train.epochs=2")
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    assert segreg("run", first.directory.resolved, "--quiet").status == 0
+    (again,) = Path("runs/tiny").absolute().iterdir()  # under the first recipe's name
     again = load_run(again)
-    assert same_weights(again.directory.best, finished.directory.best)
-    assert same_weights(again.directory.last, finished.directory.last)
-    assert again.results["metrics"] == finished.results["metrics"]
-    assert again.recipe.plain() == finished.recipe.plain()
+    assert same_weights(again.directory.best, first.directory.best)
+    assert same_weights(again.directory.last, first.directory.last)
+    assert again.results["metrics"] == first.results["metrics"]
+    assert again.recipe.plain() == first.recipe.plain()
 
 
 def load_run(path):
@@ -256,7 +259,7 @@ def test_lines_of_a_run_name_its_parts_epochs_scores_and_directory(tmp_path, seg
 
 
 def test_quiet_prints_the_results_only(tmp_path, segreg):
-    printed = segreg("run", small_runs.write_recipe(tmp_path), "train.epochs=1", "--quiet", "--out", tmp_path / "runs")
+    printed = segreg("run", small_runs.write_recipe(tmp_path), *BRIEF, "--quiet", "--out", tmp_path / "runs")
     assert printed.err == ""
     lines = printed.out.splitlines()
     assert lines[0].startswith("!!!!")
@@ -268,7 +271,7 @@ def test_quiet_prints_the_results_only(tmp_path, segreg):
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)])
 def test_json_prints_json_and_nothing_else(quiet, tmp_path, segreg):
     recipe = small_runs.write_recipe(tmp_path)
-    printed = segreg("run", recipe, "train.epochs=1", "--json", *quiet, "--out", tmp_path / "runs")
+    printed = segreg("run", recipe, *BRIEF, "--json", *quiet, "--out", tmp_path / "runs")
     assert (printed.status, printed.err) == (0, "")
     reported = json.loads(printed.out)
     run = load_run(reported.pop("run"))
@@ -305,7 +308,7 @@ def test_a_bar_moves_on_a_terminal(tmp_path, monkeypatch):
 def test_two_runs_of_one_second_have_directories_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setattr("time.strftime", lambda *_: "2026-01-31_12-00-00")
     for _ in range(2):
-        small_runs.run(tmp_path, "train.epochs=1")
+        small_runs.run(tmp_path, *BRIEF)
     assert {p.name for p in (tmp_path / "runs" / "tiny").iterdir()} == {"2026-01-31_12-00-00", "2026-01-31_12-00-00-2"}
 
 
@@ -355,7 +358,7 @@ def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plu
             plugin(OBSERVER.format(log=str(log)), name="notes", distribution="segreg-notes"),
         ]
     )
-    recipe = read_recipe(tiny_runs.write_recipe(tmp_path), ["train.epochs=2"])
+    recipe = read_recipe(tiny_runs.write_recipe(tmp_path), [*BRIEF, "train.epochs=2", "evaluate.metrics=[dice]"])
     run = start_run(recipe, resolve(recipe, registry), registry, out=tmp_path / "runs", progress=Quiet())
     reported = [json.loads(line) for line in log.read_text().splitlines()]
     assert [note["hook"] for note in reported] == ["start", "epoch", "epoch", "end"]
@@ -513,7 +516,7 @@ def test_random_weights_in_the_place_of_others_are_said_loudly_and_recorded(tmp_
     offline(monkeypatch)
     printed = segreg(
         "run", tiny_runs.write_recipe(tmp_path), "encoder=mobilenet_v2", "encoder.weights=imagenet",
-        "encoder.weights_fallback=random", "train.epochs=1", "--out", tmp_path / "runs",
+        "encoder.weights_fallback=random", "optimizer={name: sgd, lr: 0.01}", *BRIEF, "--out", tmp_path / "runs",
     )  # fmt: skip
     assert printed.status == 0
     words = 'RANDOM weights: "imagenet" of the encoder mobilenet_v2 are not available (the tests allow no network)'
