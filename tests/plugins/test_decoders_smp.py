@@ -139,8 +139,8 @@ def test_outputs_are_smps(name, architecture, settings, smp_settings):
 
 @pytest.mark.parametrize(("name", "architecture"), [case[:2] for case in CASES if "DeepLab" in case[1]][1::2])
 def test_without_dead_taps_outputs_and_gradients_are_smps_to_rounding(name, architecture):
-    model = theirs(architecture)
-    segmenter = ours(name, model, dead_taps="exclude")
+    model = theirs(architecture, decoder_channels=16)
+    segmenter = ours(name, model, dead_taps="exclude", channels=16)
     assert any(isinstance(module, AtrousConv2d) for module in segmenter.modules())
     assert segmenter.decoder.network.state_dict().keys() == model.decoder.state_dict().keys()
     image = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(2)).double()
@@ -260,8 +260,6 @@ def test_a_batch_of_one_trains_where_smp_refuses_it(architecture):
     ("encoder", "name", "architecture"),
     [
         ("test_resnet", "smp.unet", "Unet"),
-        ("test_resnet", "smp.deeplabv3plus", "DeepLabV3Plus"),
-        ("test_convnext", "smp.unet", "Unet"),
         ("test_convnext", "smp.upernet", "UPerNet"),
         ("test_convnext", "smp.deeplabv3plus", "DeepLabV3Plus"),
         ("test_efficientnet", "smp.fpn", "FPN"),
