@@ -105,16 +105,17 @@ def its_schema_is_valid(subject: Subject) -> None:
         jsonschema = importlib.import_module("jsonschema")
     except ImportError:
         raise NotChecked("it was made, but not validated: the package jsonschema is not installed") from None
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        path = "/".join(str(step) for step in error.absolute_path)
-        raise Broken(f"the schema of its settings is not valid at {path}: {error.message}") from error
+    definitions = schema["$defs"]
+    rest = {name: value for name, value in schema.items() if name != "$defs"}
+    for place, part_of_it in (("", rest), *((f"$defs/{name}/", value) for name, value in definitions.items())):
+        if fault := _fault(json.dumps(part_of_it)):
+            at, message = fault
+            raise Broken(f"the schema of its settings is not valid at {f'{place}{at}'.rstrip('/')}: {message}")
     values = {n: plain(s.hint, s.default) for n, s in part.settings.items() if not s.required}
     if subject.missing:
         raise NotChecked(f"the schema is valid, but the settings were not tried: needs {listed(subject.missing)}")
     values |= {name: plain(part.settings[name].hint, value) for name, value in subject.settings.items()}
-    section = {"$defs": schema["$defs"], "$ref": f"#/$defs/{part.kind}"}
+    section = {"$defs": definitions, "$ref": f"#/$defs/{part.kind}"}
     if not jsonschema.Draft202012Validator(section).is_valid({"name": part.name, **values}):
         raise Broken("its schema refuses a recipe that names it with these settings, or its defaults")
 
@@ -139,6 +140,17 @@ def _readable(subject: Subject) -> None:
         _ = subject.part.settings
     except SegregError as error:
         raise NotChecked("its settings can't be read, see settings_are_described") from error
+
+
+@cache
+def _fault(schema: str) -> tuple[str, str] | None:
+    """Return where a JSON Schema is not valid and why, if it isn't; recipes of different parts share most of theirs."""
+    jsonschema = importlib.import_module("jsonschema")
+    try:
+        jsonschema.Draft202012Validator.check_schema(json.loads(schema))
+    except jsonschema.SchemaError as error:
+        return "/".join(str(step) for step in error.absolute_path), error.message
+    return None
 
 
 @cache

@@ -165,9 +165,9 @@ def test_real_raw_images():
 
 
 def a_few(tmp_path: Path) -> Path:
-    """Links 20 real pairs into a folder."""
+    """Links 12 real pairs into a folder."""
     source, folder = Path(REAL or "") / "dsb2018", tmp_path / "data"
-    for path in sorted((source / "images").iterdir())[:20]:
+    for path in sorted((source / "images").iterdir())[:12]:
         for kind in ("images", "masks"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
             (folder / kind / path.name).symlink_to(source / kind / path.name)
@@ -176,13 +176,14 @@ def a_few(tmp_path: Path) -> Path:
 
 NETWORK = ("encoder={name: timm/test_resnet, weights: null}", "decoder={name: deeplabv3plus, channels: 16}")
 """In place of one that another recipe has too."""
-TINY = ("input.size=[64,64]", "train.epochs=1", "train.batch_size=4", "train.workers=0", "train.device=cpu",
-        "evaluate.overlays=0", "split.val=0.2", "split.test=0.2")  # fmt: skip
+TINY = ("input.size=[32,32]", "train.epochs=1", "train.batch_size=3", "train.workers=0", "train.device=cpu",
+        "evaluate.overlays=0", "split.val=0.25", "split.test=0.25")  # fmt: skip
 
 
 @pytest.mark.real
 @pytest.mark.slow
 @needs_real
+@pytest.mark.usefixtures("quick_networks")
 @pytest.mark.parametrize(
     ("name", "more"),
     [
@@ -206,4 +207,4 @@ def test_the_recipes_train_on_real_images(tmp_path, monkeypatch, name, more):
         run = segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet")
     assert json.loads((run.directory.path / "results.json").read_text())
     split = json.loads((run.directory.path / "split.json").read_text())
-    assert [len(split[name]) for name in ("train", "val", "test")] == [12, 4, 4]
+    assert [len(split[name]) for name in ("train", "val", "test")] == [6, 3, 3]

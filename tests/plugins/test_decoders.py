@@ -36,6 +36,9 @@ SMALL = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
+
 class Toy(nn.Module):
     """Levels of any strides, each a convolution of the pooled image; rounds sizes up or down."""
 
@@ -57,9 +60,8 @@ class Toy(nn.Module):
         return [convolution(p) for convolution, p in zip(self.convolutions, pooled, strict=True)]
 
 
-# Those that the conformance kit does not try every decoder on (tests/testing/test_kit_builtin.py), and a CNN.
+# Those that the conformance kit does not try every decoder on (tests/testing/test_kit_builtin.py).
 ENCODERS = {
-    "cnn": lambda n: Toy(2, 4, 8, 16, 32, in_channels=n, dilates=True),
     "dilated already": lambda n: Toy(2, 4, 8, 8, 8, in_channels=n),
     "vit/14": lambda n: Toy(14, 14, 14, 14, in_channels=n, up=False),
     "vit/8 with 12 levels": lambda n: Toy(*(8,) * 12, in_channels=n),

@@ -58,7 +58,7 @@ class ViT(nn.Module):
         return self.network(image)[0]
 
 
-def theirs(architecture, encoder="resnet18", **settings):
+def theirs(architecture, encoder="tu-test_resnet", **settings):
     torch.manual_seed(0)
     model = getattr(smp, architecture)(encoder, encoder_weights=None, classes=3, **settings)
     # Statistics and affine parameters away from their neutral start, so that every one of them shows.
@@ -139,8 +139,8 @@ def test_outputs_are_smps(name, architecture, settings, smp_settings):
 
 @pytest.mark.parametrize(("name", "architecture"), [case[:2] for case in CASES if "DeepLab" in case[1]][1::2])
 def test_without_dead_taps_outputs_and_gradients_are_smps_to_rounding(name, architecture):
-    model = theirs(architecture)
-    segmenter = ours(name, model, dead_taps="exclude")
+    model = theirs(architecture, decoder_channels=16)
+    segmenter = ours(name, model, dead_taps="exclude", channels=16)
     assert any(isinstance(module, AtrousConv2d) for module in segmenter.modules())
     assert segmenter.decoder.network.state_dict().keys() == model.decoder.state_dict().keys()
     image = torch.randn(2, 3, 96, 128, generator=torch.Generator().manual_seed(2)).double()
@@ -156,7 +156,7 @@ def test_without_dead_taps_outputs_and_gradients_are_smps_to_rounding(name, arch
 @pytest.mark.parametrize(("name", "output_stride"), DILATED.items())
 def test_outputs_are_smps_when_the_decoder_has_the_encoder_dilated(name, output_stride):
     architecture = {"smp.deeplabv3": "DeepLabV3", "smp.deeplabv3plus": "DeepLabV3Plus", "smp.pan": "PAN"}[name]
-    model = theirs(architecture)
+    model = theirs(architecture, "resnet18")
     plain = smp.encoders.get_encoder("resnet18", weights=None)
     plain.load_state_dict(model.encoder.state_dict())
     encoder = SmpEncoder(plain)
@@ -192,7 +192,7 @@ def test_outputs_are_smps_on_an_encoder_with_a_stride_of_1():
 
 
 def test_outputs_are_smps_where_the_encoder_has_deeper_levels_than_smps():
-    model = theirs("PSPNet")
+    model = theirs("PSPNet", "resnet18")
     whole = smp.encoders.get_encoder("resnet18", weights=None)
     whole.load_state_dict(model.encoder.state_dict(), strict=True)
     assert_same(model, ours("smp.pspnet", model, SmpEncoder(whole)))
@@ -260,8 +260,6 @@ def test_a_batch_of_one_trains_where_smp_refuses_it(architecture):
     ("encoder", "name", "architecture"),
     [
         ("test_resnet", "smp.unet", "Unet"),
-        ("test_resnet", "smp.deeplabv3plus", "DeepLabV3Plus"),
-        ("test_convnext", "smp.unet", "Unet"),
         ("test_convnext", "smp.upernet", "UPerNet"),
         ("test_convnext", "smp.deeplabv3plus", "DeepLabV3Plus"),
         ("test_efficientnet", "smp.fpn", "FPN"),

@@ -37,10 +37,9 @@ SMALLEST = {
 }
 
 
-# What the smallest do not have: other blocks, widths or depths.
+# What the smallest do not have: other blocks or depths.
 OTHERS = (
-    "densenet161", "efficientnet_v2_s", "mnasnet1_3", "mobilenet_v3_small", "regnet_x_400mf", "resnet50",
-    "resnext50_32x4d", "shufflenet_v2_x2_0", "vgg11_bn", "vgg19", "wide_resnet50_2",
+    "densenet161", "efficientnet_v2_s", "mobilenet_v3_small", "regnet_x_400mf", "resnext50_32x4d", "vgg11_bn", "vgg19",
 )  # fmt: skip
 
 
@@ -119,12 +118,11 @@ def test_levels_are_torchvisions_own_and_the_network_trains(name):
     last = [seen[step].permute(0, 3, 1, 2) if "swin" in name else seen[step] for step in encoder.kept]
     assert_same(ours, last)
     assert_levels(encoder, ours, (65, 97))
-    sum(level.mean() for level in encoder.train()(torch.rand(2, 3, 64, 64))).backward()
+    sum(level.mean() for level in encoder.train()(torch.rand(2, 3, 32, 32))).backward()
     assert all(p.grad is not None for p in encoder.parameters())
 
 
-@pytest.mark.parametrize("name", ["convnext_tiny", "regnet_y_400mf", "vgg11"])
-@pytest.mark.parametrize("in_channels", [1, 4])
+@pytest.mark.parametrize(("name", "in_channels"), [("convnext_tiny", 4), ("regnet_y_400mf", 1), ("vgg11", 4)])
 def test_other_channels(name, in_channels):
     encoder = build(name, in_channels)
     with torch.no_grad():
@@ -239,7 +237,7 @@ class TestWeights:
         torch.save(state, folder / published.url.rsplit("/", 1)[1])
         return model
 
-    @pytest.mark.parametrize("name", ["mobilenet_v3_large", "mnasnet0_5", "shufflenet_v2_x0_5", "regnet_y_400mf"])
+    @pytest.mark.parametrize("name", ["mnasnet0_5", "shufflenet_v2_x0_5", "regnet_y_400mf"])
     def test_they_come_from_the_cache(self, cache, name):
         model = self.put(cache, name, "IMAGENET1K_V1").state_dict()
         encoder = build(name, weights="IMAGENET1K_V1")

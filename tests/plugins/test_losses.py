@@ -114,7 +114,7 @@ def test_an_ignored_batch_is_zero_and_has_a_gradient_of_zero(name, mode, setting
 
 
 @every_loss
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_value_and_gradient_are_finite(name, mode, settings, dtype):
     loss = BUILDERS[name](TASKS[mode], **settings)
     random_logits, random_target = draw(mode, images=2, size=(5, 4), scale=1.0)
@@ -124,7 +124,7 @@ def test_value_and_gradient_are_finite(name, mode, settings, dtype):
         logits = (scale * random_logits).to(dtype).requires_grad_()
         value = loss(logits, target)
         value.backward()
-        assert value.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        assert value.dtype == torch.float32
         assert value.isfinite()
         assert logits.grad.dtype == dtype
         assert logits.grad.isfinite().all()
@@ -182,7 +182,9 @@ def test_a_step_down_the_gradient_lowers_the_loss(name, mode, settings):
 def test_gradients_are_those_of_the_value(name, mode, settings):
     loss = BUILDERS[name](TASKS[mode], **settings)
     logits, target = draw(mode, images=2, size=(3, 2))
-    assert torch.autograd.gradcheck(loss, (logits.double().requires_grad_(), target))
+    assert loss(logits.double(), target).dtype == torch.float64
+    # Along random directions, which a wrong derivative of any logit changes.
+    assert torch.autograd.gradcheck(loss, (logits.double().requires_grad_(), target), fast_mode=True)
 
 
 @every_loss
@@ -240,9 +242,9 @@ def test_it_survives_pickling_and_copying(name, mode, settings):
 COMPILED = {
     name: SERVES.get(name, list(TASKS))[number % len(SERVES.get(name, TASKS))]
     for number, name in enumerate(BUILDERS)
-    if SERVES.get(name, TASKS)
+    if SERVES.get(name, TASKS) and name not in ("dice", "bce", "cross_entropy", "focal")
 }
-"""Each loss is compiled in one mode: the modes differ in the probabilities alone."""
+"""Each loss is compiled in one mode: the modes differ in the probabilities alone. Sums of two compile both."""
 
 
 @pytest.mark.parametrize(("name", "mode"), COMPILED.items())

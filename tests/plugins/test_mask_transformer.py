@@ -332,10 +332,14 @@ def test_it_learns_two_images_by_heart_in_bf16():
     assert (MULTICLASS.labels(model.eval()(image)) == targets).float().mean() > 0.97
 
 
-RECIPE = tiny_runs.RECIPE.replace("timm/test_resnet", "three_convolutions").replace(
-    "{name: deeplabv3plus, channels: 16}",
-    "{name: mask_transformer, queries: 4, layers: 1, channels: 8, heads: 2, feedforward: 8, points: 32, "
-    "masking: annealed}",
+RECIPE = (
+    tiny_runs.RECIPE.replace("timm/test_resnet", "three_convolutions")
+    .replace("samples: 24", "samples: 12")
+    .replace(
+        "{name: deeplabv3plus, channels: 16}",
+        "{name: mask_transformer, queries: 4, layers: 1, channels: 8, heads: 2, feedforward: 8, points: 32, "
+        "masking: annealed}",
+    )
 )
 
 

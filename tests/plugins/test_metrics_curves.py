@@ -110,8 +110,10 @@ def test_areas_are_scikit_learns_to_the_fourth_digit(name, task, scale, way):
 
 @pytest.mark.parametrize("task", [BINARY, MULTILABEL], ids=lambda task: task.mode)
 @pytest.mark.parametrize("name", SKLEARN)
-@pytest.mark.parametrize("scale", [0.01, 1.0, 8.0, 300.0])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("scale", "dtype"),
+    [(0.01, torch.bfloat16), (1.0, torch.float16), (8.0, torch.bfloat16), (300.0, torch.float16)],
+)
 def test_areas_are_exact_for_logits_of_sixteen_bits(name, task, scale, dtype, way):
     logits, target = draw(task, scale=scale)
     logits = (scale * (logits / scale * 4).round() / 4).to(dtype)  # many pixels of equal logits, zeros among them
@@ -153,7 +155,7 @@ def test_areas_of_hard_sets_are_scikit_learns():
 
 def test_areas_of_large_hard_sets_are_scikit_learns_to_the_fourth_digit(monkeypatch):
     monkeypatch.setattr(curves, "MOST_KEPT", 0)
-    for kind, truth, logits in sets(100_000):
+    for kind, truth, logits in sets(30_000):
         if truth.sum() > 1000:
             expected = [area(truth, logits.astype(np.float32)) for area in SKLEARN.values()]
             assert areas(truth, logits) == pytest.approx(expected, abs=1e-4), (kind, truth.sum())
@@ -290,7 +292,7 @@ def test_no_threshold_is_better_than_the_best(task, score):
 
 @pytest.mark.parametrize("task", [BINARY, MULTILABEL], ids=lambda task: task.mode)
 @pytest.mark.parametrize("score", ["f1", "iou"])
-@pytest.mark.parametrize("scale", [0.001, 1.0, 20.0, 300.0])
+@pytest.mark.parametrize("scale", [0.001, 1.0, 300.0])
 @pytest.mark.parametrize("kept", ["every class", "one"])
 def test_setting_the_best_threshold_gives_the_very_score_that_is_reported(task, score, scale, kept):
     """At scale 300 most probabilities are 0 or 1, and logits that differ have the same."""

@@ -8,6 +8,7 @@ import pytest
 
 import plugged
 import segreg.testing
+from exported import remembered_operators
 from quick_init import quick_init
 from segreg.registry.registry import load_registry
 
@@ -23,10 +24,10 @@ TRANSFORMS = (
 OPTIMIZERS = ("timm/lion", "timm/adopt")
 
 # Compiling and exporting take most of the time, and SMP tests them for its decoders: one of each kind is enough.
-# tests/plugins/test_atrous.py compiles and exports DeepLabV3+.
+# tests/plugins/test_atrous.py compiles and exports DeepLabV3+, whose atrous pyramid is DeepLabV3's.
 NOT_COMPILED = (
-    "smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.upernet", "smp.pspnet", "smp.segformer",
-    "smp.deeplabv3plus", "deeplabv3plus",
+    "smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.upernet", "smp.pspnet", "smp.segformer", "smp.fpn",
+    "smp.deeplabv3", "smp.deeplabv3plus", "deeplabv3plus", "torchvision.deeplabv3",
 )  # fmt: skip
 
 # tests/plugins/test_losses.py checks the gradients of all of them and that better answers have lower losses.
@@ -109,7 +110,8 @@ def test_schedules(check):
 
 @every_check([part for part in parts("exporter") if find_spec(part.name)])
 def test_exporters(check):
-    check()
+    with remembered_operators():
+        check()
 
 
 @every_check(parts("dataset"))
@@ -160,7 +162,8 @@ def test_networks_of_transformers(check):
     slow=[pytest.mark.slow],
 )
 def test_decoders(check):
-    check()
+    with quick_init():
+        check()
 
 
 @every_check([REGISTRY.find("encoder", name) for name in QUICK_ENCODERS])
@@ -175,7 +178,8 @@ def test_a_light_encoder(check, installed):
         check
         for name in ENCODERS
         for check in segreg.testing.checks(REGISTRY.find("encoder", name))
-        if (name, check.name) not in (("resnet18", "it_compiles"), ("resnet18", "it_exports"))  # SMP tests them
+        # SMP tests them, and tests/plugins/test_decoders_smp.py trains its encoders under decoders.
+        if not (name == "resnet18" and check.rule.slow)
     ]
 )
 def test_encoders(check, installed):
