@@ -24,10 +24,10 @@ TRANSFORMS = (
 OPTIMIZERS = ("timm/lion", "timm/adopt")
 
 # Compiling and exporting take most of the time, and SMP tests them for its decoders: one of each kind is enough.
-# tests/plugins/test_atrous.py compiles and exports DeepLabV3+, whose atrous pyramid is DeepLabV3's.
+# tests/plugins/test_atrous.py compiles and exports DeepLabV3+, whose atrous pyramid is that of SMP's DeepLabV3.
 NOT_COMPILED = (
     "smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.upernet", "smp.pspnet", "smp.segformer", "smp.fpn",
-    "smp.deeplabv3", "smp.deeplabv3plus", "deeplabv3plus", "torchvision.deeplabv3",
+    "smp.deeplabv3", "smp.deeplabv3plus", "deeplabv3plus",
 )  # fmt: skip
 
 # tests/plugins/test_losses.py checks the gradients of all of them and that better answers have lower losses.

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
+
+Found = TypeVar("Found")
+_KNOWN: dict[Hashable, Any] = {}
+
+
+def once(network: Hashable, find: Callable[[], Found]) -> Found:
+    """Return what is found out of a network by trying it, once in a process: it is the same whatever its weights are.
+
+    Args:
+        network: which one it is: the library, its name, how it is built.
+        find: tries it. Nobody may change what it returns.
+    """
+    if network not in _KNOWN:
+        _KNOWN[network] = find()
+    found: Found = _KNOWN[network]
+    return found
 
 
 @dataclass(frozen=True)

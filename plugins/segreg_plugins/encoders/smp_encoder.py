@@ -81,7 +81,7 @@ def build(
     """Return the SMP encoder `member`; its settings are those of `smp_family.member_settings`.
 
     Raises:
-        SegregError: the installed SMP does not know the encoder or its weights, or they is not available.
+        SegregError: the installed SMP does not know the encoder or its weights, or they are not available.
     """
     if member not in smp.encoders.encoders:
         raise SegregError(f'segmentation_models_pytorch {smp.__version__} has no encoder "{member}"')

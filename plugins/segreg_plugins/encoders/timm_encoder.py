@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import timm
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed
 from segreg_plugins.batch_norm import with_single_values
-from segreg_plugins.encoders.levels import Level, computed, measured, outline
+from segreg_plugins.encoders.levels import Found, Level, computed, measured, once, outline
 from segreg_plugins.encoders.normalization import per_channel
 from segreg_plugins.encoders.timm_layers import Said
 from segreg_plugins.pretrained import DEFAULT, Fallback, HubFile, WebFile, loading, obtain
@@ -30,9 +30,6 @@ _ANY_SIZE: tuple[dict[str, Any], ...] = (
 )
 _SINGLE_SCALE_LEVELS = 4
 _REFUSED = (TypeError, AssertionError, RuntimeError, NotImplementedError, ValueError, AttributeError, LookupError)
-
-
-Found = TypeVar("Found")
 
 
 class TimmEncoder(nn.Module):
@@ -207,18 +204,10 @@ def build(
     return encoder
 
 
-_KNOWN: dict[tuple[str, ...], Any] = {}
-
-
 def _once(
     what: str, member: str, arguments: dict[str, Any], size: tuple[int, int] | None, find: Callable[[], Found]
 ) -> Found:
-    """Return what was found out by trying a model, once in a process: the same whatever its weights are."""
-    key = (what, member, repr(sorted(arguments.items())), str(size))
-    if key not in _KNOWN:
-        _KNOWN[key] = find()
-    found: Found = _KNOWN[key]
-    return found
+    return once(("timm", what, member, repr(sorted(arguments.items())), size), find)
 
 
 def _config(member: str, weights: str | None) -> Any:

@@ -11,7 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from segreg_plugins.encoders.levels import by_level, measured
+from segreg_plugins.encoders.levels import by_level, measured, once
 from segreg_plugins.encoders.normalization import IMAGENET, per_channel
 from segreg_plugins.encoders.torchvision_trunks import trunk
 from segreg_plugins.pretrained import Fallback, WebFile, loading, obtain, read
@@ -52,9 +52,11 @@ class TorchvisionEncoder(nn.Module):
         self.weights_note = ""
         self.multi_grid: tuple[int, int, int] | None = None
 
-    def _settle(self, kept: Sequence[str] | None) -> None:
+    def _settle(self, kept: Sequence[str] | None, output_stride: int | None = None) -> None:
         self.kept = self.steps
-        measures = {self.steps[level.index]: level for level in measured(self, self.in_channels, _SIZE)}
+        which = ("torchvision", self.member, self.in_channels, output_stride)
+        levels = once(which, lambda: measured(self, self.in_channels, _SIZE))
+        measures = {self.steps[level.index]: level for level in levels}
         last = {level.stride: step for step, level in measures.items()}
         self.kept = list(last.values() if kept is None else kept)
         self.channels = [measures[step].channels for step in self.kept]
@@ -96,7 +98,7 @@ class TorchvisionEncoder(nn.Module):
             if isinstance(module, nn.Conv2d):
                 wanted = pattern.get_submodule(name)
                 module.stride, module.dilation, module.padding = wanted.stride, wanted.dilation, wanted.padding
-        self._settle(self.kept)
+        self._settle(self.kept, output_stride)
         if self.multi_grid:
             self.use_multi_grid(self.multi_grid)
         return True
