@@ -164,8 +164,8 @@ def _forge():
     context.set_forkserver_preload(
         ["segreg.runs.run", "segreg.cli.run", "segreg.cli.bench", "segreg.cli.tune", "segreg.benchmark.bench.local",
          "segreg.benchmark.cost.measure", "segreg_plugins.encoders.timm_encoder", "albumentations", "optuna",
-         "optuna.storages._rdb.models", "alembic.command", "sqlalchemy.dialects.sqlite", "segmentation_models_pytorch", "torchmetrics", "torch._dynamo", "matplotlib.figure",
-         "matplotlib.backends.backend_agg", "undrawn"]
+         "optuna.storages._rdb.models", "alembic.command", "sqlalchemy.dialects.sqlite", "segmentation_models_pytorch",
+         "torchmetrics", "torch._dynamo", "matplotlib.figure", "matplotlib.backends.backend_agg", "undrawn"]
     )  # fmt: skip
     path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     with mock.patch.dict(os.environ, {"PYTHONPATH": path}):  # where it finds what it is to import

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from segreg.errors import SegregError
@@ -47,6 +48,7 @@ class OnnxExporter(Exporter):
         import onnx
 
         with _quiet(), named("ONNX"):
+            program = _with_attention_written_out(program)
             made = torch.onnx.export(
                 program, dynamo=True, opset_version=self.opset, optimize=True, verbose=False,
                 input_names=["images"], output_names=["output"],
@@ -78,6 +80,39 @@ class OnnxExporter(Exporter):
             return found
 
         return run
+
+
+def _with_attention_written_out(program: ExportedProgram) -> ExportedProgram:
+    """Return a program whose attention is in single steps, if some of it is more than `[B, heads, N, D]`, as NesT's is.
+
+    ONNX has no other attention than that.
+    """
+    fused = torch.ops.aten.scaled_dot_product_attention.default
+    used = [node.args[0].meta["val"] for node in program.graph.nodes if node.target is fused]
+    if all(query.ndim == 4 for query in used):
+        return program
+    return program.run_decompositions({fused: _attention})
+
+
+def _attention(  # noqa: PLR0917 - as PyTorch has it
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """Return what `torch.nn.functional.scaled_dot_product_attention` does for images: neither causal nor grouped."""
+    if dropout_p or is_causal or enable_gqa:
+        raise NotImplementedError("attention that is causal, grouped or has dropout")
+    scores = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
+    if attn_mask is not None:
+        boolean = attn_mask.dtype is torch.bool
+        scores = scores.masked_fill(~attn_mask, float("-inf")) if boolean else scores + attn_mask
+    return scores.softmax(-1) @ value
 
 
 @contextmanager
