@@ -12,8 +12,6 @@ from torch import Tensor
 
 SMALL = 4096
 """Tensors of fewer numbers are drawn as ever."""
-LARGE = 2**23
-"""Tensors of more numbers, which are classifiers of VGGs that no encoder has, are left as they were allocated."""
 
 
 @cache
@@ -27,8 +25,6 @@ def _fill(kind: str, drawn, tensor: Tensor, first: float = 0.0, second: float = 
     count = tensor.numel()
     if count < SMALL or tensor.device.type != "cpu" or not tensor.is_contiguous() or not tensor.is_floating_point():
         return drawn(tensor, first, second, generator=generator)
-    if count > LARGE:
-        return tensor
     pool = _pool(kind)
     start = int(torch.randint(2**12, (), generator=generator))
     for piece in tensor.view(-1).split(2**20):
