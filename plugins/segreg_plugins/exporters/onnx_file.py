@@ -83,15 +83,18 @@ class OnnxExporter(Exporter):
 
 
 def _with_attention_written_out(program: ExportedProgram) -> ExportedProgram:
-    """Return a program whose attention is in single steps, if some of it is more than `[B, heads, N, D]`, as NesT's is.
+    """Return a program whose attention is in single steps, where some of it has a bias or more than `[B, heads, N, D]`.
 
-    ONNX has no other attention than that.
+    ONNX has no other attention than that, and PyTorch's exporter stumbles over positions that are added (BEiT, MaxViT).
     """
     fused = torch.ops.aten.scaled_dot_product_attention.default
-    used = [node.args[0].meta["val"] for node in program.graph.nodes if node.target is fused]
-    if all(query.ndim == 4 for query in used):
-        return program
-    return program.run_decompositions({fused: _attention})
+    for node in program.graph.nodes:
+        if node.target is not fused:
+            continue
+        bias = node.args[3] if len(node.args) > 3 else node.kwargs.get("attn_mask")
+        if bias is not None or node.args[0].meta["val"].ndim != 4:
+            return program.run_decompositions({fused: _attention})
+    return program
 
 
 def _attention(  # noqa: PLR0917 - as PyTorch has it
