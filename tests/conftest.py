@@ -13,6 +13,7 @@ import hub_server
 import plugged
 import tiny_runs
 import warm_python
+from quick_init import quick_init
 from segreg.cli import main
 from segreg.registry.registry import load_registry
 
@@ -93,6 +94,13 @@ def segreg(capsys):
         return Printed(status, printed.out, printed.err)
 
     return run
+
+
+@pytest.fixture
+def quick_networks():
+    """Let networks whose random numbers are all the same to a test be built in a fraction of the time."""
+    with quick_init():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,6 @@ from safetensors.torch import load_file
 import segreg
 import small_runs
 import tiny_runs
-from quick_init import quick_init
 from segreg.runs import assembly
 
 SET = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
@@ -32,13 +31,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
 
 
-@pytest.fixture(autouse=True)
-def _quick_init():
-    with quick_init():
-        yield
-
-
-pytestmark = pytest.mark.usefixtures("three_convolutions")
+pytestmark = pytest.mark.usefixtures("three_convolutions", "quick_networks")
 
 
 @pytest.fixture(autouse=True)

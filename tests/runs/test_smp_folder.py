@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import segreg
-from quick_init import quick_init
 from segreg.errors import SegregError
 from segreg.runs.smp_folder import ARCHITECTURES, recipe_of, run_of_smp
 
@@ -21,12 +20,6 @@ from segreg.runs.smp_folder import ARCHITECTURES, recipe_of, run_of_smp
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def _quick_networks():
-    with quick_init():
-        yield
 
 
 TINY, MOBILE = "tu-test_resnet", "mobilenet_v2"
@@ -79,7 +72,7 @@ def test_the_sample_has_every_architecture():
 
 
 @pytest.mark.parametrize(("architecture", "settings"), CASES)
-@pytest.mark.usefixtures("_quick_networks")
+@pytest.mark.usefixtures("quick_networks")
 def test_logits_are_smps(architecture, settings, tmp_path):
     model = saved(tmp_path / "smp", architecture, **settings)
     run = segreg.load_run(tmp_path / "smp")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,7 @@ from torch.export import ExportedProgram
 from segreg.errors import SegregError
 from segreg.registry.protocols import Calibration, Exporter
 from segreg_plugins.exporters.failures import named
+from segreg_plugins.exporters.quiet import quiet
 
 NOTES = "segreg"
 """Key of the notes in a file's metadata."""
@@ -47,7 +45,7 @@ class OnnxExporter(Exporter):
     ) -> None:
         import onnx
 
-        with _quiet(), named("ONNX"):
+        with quiet("onnxscript"), named("ONNX"):  # its optimizer reports single operators
             program = _with_attention_written_out(program)
             made = torch.onnx.export(
                 program, dynamo=True, opset_version=self.opset, optimize=True, verbose=False,
@@ -116,16 +114,3 @@ def _attention(  # noqa: PLR0917 - as PyTorch has it
         boolean = attn_mask.dtype is torch.bool
         scores = scores.masked_fill(~attn_mask, float("-inf")) if boolean else scores + attn_mask
     return scores.softmax(-1) @ value
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what the exporter says of itself, and its optimizer of single operators, from the user."""
-    optimizer = logging.getLogger("onnxscript")
-    level = optimizer.level
-    optimizer.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        optimizer.setLevel(level)

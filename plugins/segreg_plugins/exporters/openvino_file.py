@@ -21,6 +21,7 @@ from segreg.errors import SegregError
 from segreg.registry.protocols import Calibration, Exporter
 from segreg_plugins.exporters.builders import need
 from segreg_plugins.exporters.failures import named
+from segreg_plugins.exporters.quiet import quiet
 
 NOTES = "segreg"
 """Key of the notes in a file's runtime information."""
@@ -101,8 +102,7 @@ def _quantized(model: Any, calibration: Calibration) -> Any:
         SegregError: NNCF is not installed.
     """
     need("openvino", "nncf")
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # NNCF's import looks for CUDA's compiler
-    with warnings.catch_warnings(action="ignore"):
+    with quiet("torch.utils.cpp_extension"):  # it looks for CUDA's compiler when it is imported
         import nncf
         from nncf.common.logging.logger import set_log_level
 

@@ -151,9 +151,7 @@ def _divided(network: Any, member: str, in_channels: int, *, loaded: bool) -> Ne
         return EomtTrunk(network, in_channels), EomtBody(network, loaded=loaded)
     channels, _, _ = sizes_of(member)
     if member.startswith("mask2former"):
-        backbone = network.model.pixel_level_module.encoder
-        backbone.set_attn_implementation("eager")  # exporters can't divide PyTorch's fused attention of windows
-        trunk = Trunk(backbone, channels, in_channels)
+        trunk = Trunk(network.model.pixel_level_module.encoder, channels, in_channels)
         return trunk, Mask2FormerBody(network, loaded=loaded)
     backbone = network.segformer if member.startswith("segformer") else network.backbone
     return Trunk(backbone, channels, in_channels), Body(network.decode_head, loaded=loaded)
