@@ -72,6 +72,7 @@ def settings_of(function: Callable[..., Any], *, ignore: Sequence[str] = ()) -> 
     return {p.name: Setting(p.name, hints[p.name], defaults[p.name], meanings.get(p.name, "")) for p in parameters}
 
 
+@cache
 def documented_arguments(docstring: str) -> dict[str, str]:
     """Return the meaning of each argument in a docstring's "Args:" block (Google style)."""
     found = re.search(r"^Args:\n((?:[ \t]+\S.*\n?|\n)+)", inspect.cleandoc(docstring) + "\n", re.MULTILINE)

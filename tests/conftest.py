@@ -25,6 +25,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_xdist_auto_num_workers():
+    """Let `-n auto` run one test more than there are cores: some only wait for processes that they have started."""
+    return len(os.sched_getaffinity(0)) + 1 if hasattr(os, "sched_getaffinity") else None
+
+
 @dataclass(frozen=True)
 class Printed:
     """What a command left: exit status, standard output and standard error."""

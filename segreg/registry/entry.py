@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +249,7 @@ def _first_line(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").strip().split("\n", 1)[0].strip()
 
 
+@cache  # plugins offer the same parts each time that a registry is loaded
 def _check_builder(
     kind: str, title: str, build: Callable[..., Any], first: tuple[str, ...], *, open_ended: bool = False
 ) -> None:

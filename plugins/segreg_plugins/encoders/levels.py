@@ -70,25 +70,37 @@ def outline(network: nn.Module, channels: int, size: tuple[int, int]) -> list[Te
             module.training = training
 
 
-_MAXIMA = (F.max_pool2d, torch.max_pool2d)
+_SAME_SHAPE = {
+    F.batch_norm, F.layer_norm, F.relu, torch.relu, torch.relu_, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid,
+    F.silu, F.gelu, F.softmax, torch.softmax, Tensor.softmax, torch.sigmoid, Tensor.sigmoid, Tensor.sigmoid_,
+}  # fmt: skip
+_SUMS = {Tensor.add, Tensor.add_, torch.add, Tensor.mul, Tensor.mul_, torch.mul}
+_MAXIMA = {F.max_pool2d, torch.max_pool2d}
 
 
 class _OneChannel(TorchFunctionMode):
-    """Find what a ResNet is made of from a single channel's sizes; whatever else a network does goes its usual way.
+    """Give the shapes of common layers at once; whatever else a network does goes its usual way.
 
     On the meta device torch derives sizes in Python, with a package for symbolic algebra whose import alone takes
-    longer than a real pass of a small network.
+    longer than a real pass of a small network. A convolution is asked of a single channel's values instead.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        image = args[0] if args else None
-        if not isinstance(image, Tensor) or image.device.type != "meta" or image.ndim != 4:
+        image, second = (*args, None, None)[:2]
+        if not isinstance(image, Tensor) or image.device.type != "meta":
             return func(*args, **kwargs)
-        if func is F.batch_norm:
+        if func in _SAME_SHAPE:
             return image
-        if func is Tensor.add_ and isinstance(args[1], Tensor) and args[1].shape == image.shape:
-            return image
+        if isinstance(second, Tensor):
+            if func in _SUMS and second.shape == image.shape:
+                return image
+            if func is F.linear and second.shape[-1] == image.shape[-1]:
+                return image.new_empty((*image.shape[:-1], *second.shape[:-1]))
+            if func is F.scaled_dot_product_attention and len(args) > 2 and args[2].shape[-1] == image.shape[-1]:
+                return image
+        if image.ndim != 4:
+            return func(*args, **kwargs)
         one = torch.zeros(1, 1, *image.shape[2:])
         if func in _MAXIMA and not kwargs.get("return_indices"):
             return image.new_empty((*image.shape[:2], *func(one, *args[1:], **kwargs).shape[2:]))

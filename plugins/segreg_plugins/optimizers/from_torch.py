@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from inspect import Parameter, Signature
 from pathlib import Path
@@ -51,6 +52,7 @@ _SETTINGS: Mapping[str, tuple[Any, str]] = {
 _FUSED = {"Adam": ("cpu", "cuda"), "AdamW": ("cpu", "cuda"), "SGD": ("cpu", "cuda"), "Adagrad": ("cpu",)}
 
 
+@cache
 def entries() -> list[Entry]:
     """Return an entry for each optimizer."""
     return [
