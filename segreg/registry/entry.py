@@ -249,7 +249,9 @@ def _first_line(function: Callable[..., Any]) -> str:
     return (function.__doc__ or "").strip().split("\n", 1)[0].strip()
 
 
-@cache  # plugins offer the same parts each time that a registry is loaded
+_signature = cache(inspect.signature)  # plugins offer the same builders each time that a registry is loaded
+
+
 def _check_builder(
     kind: str, title: str, build: Callable[..., Any], first: tuple[str, ...], *, open_ended: bool = False
 ) -> None:
@@ -259,7 +261,7 @@ def _check_builder(
         raise SegregError(f"{at}: {kind!r} is not a kind of part; the kinds are {listed(list(KINDS))}")
     if not (inspect.isclass(build) or inspect.isfunction(inspect.unwrap(build))):
         raise SegregError(f"{title}: its builder must be a function or a class, not {build!r}")
-    parameters = list(inspect.signature(build).parameters.values())
+    parameters = list(_signature(build).parameters.values())
     given = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     wanted = (*first, *KINDS[kind].gives)
     if len(given) != len(wanted):
