@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -218,6 +219,23 @@ def test_files_and_text_agree(tmp_path):
 def test_runs_that_nothing_reports_apart_are_called_by_their_folder(tmp_path):
     one = planted(tmp_path / "a", "resnet18")
     assert run_groups_of([Run(load_run(one).directory)])[0].name == str(one)
+
+
+def test_recipes_that_differ_in_much_are_called_by_their_names(tmp_path):
+    one, other = planted(tmp_path / "first" / "1", "resnet18"), planted(tmp_path / "second" / "1", "resnet34")
+    file = other / "resolved.yaml"
+    changed = file.read_text(encoding="utf-8")
+    changes = {"epochs: ": "epochs: 1", "batch_size: ": "batch_size: 1", "lr: 0": "lr: 1", "p: 0.5": "p: 0.7"}
+    for old, new in changes.items():
+        changed = changed.replace(old, new)
+    file.write_text(changed, encoding="utf-8")
+    first, second = run_groups_of([load_run(one), load_run(other)])
+    assert (first.name, second.name) == ("first", "second")
+    assert second.settings["encoder"] == "resnet34"
+    assert len(second.settings) == 5
+    of_one_recipe = shutil.copytree(other, tmp_path / "first" / "2")  # changed on the command line
+    names = [one.name for one in run_groups_of([load_run(one), load_run(of_one_recipe)])]
+    assert ["resnet18" in names[0], "resnet34" in names[1]] == [True, True]
 
 
 def test_pooled_values_of_sums_have_intervals_and_tests(tmp_path):

@@ -33,6 +33,8 @@ _OF_RUNS = {
     "and checkpoints; the median of the seeds, on the machines of the runs",
 }
 _MOST_IMAGES, _MOST_MODELS = 6, 16
+_LONGEST_NAME = 4
+"""Settings that a model's name has, at most."""
 _WIDTH = 256
 """Length of the longer side of a rendered image in pixels, at most."""
 
@@ -41,7 +43,8 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
     """Group runs into models: those with the same source of plugins, whose recipes differ only in seed and fold.
 
     A model is named by what distinguishes its recipe from the others', and its source where recipes are the same; where
-    nothing does, or two would have one name, by the run's folder.
+    that is a long list and the recipes have names of their own, by its recipe's name; where nothing does, or two would
+    have one name, by the run's folder.
 
     Raises:
         SegregError: a run is named twice, or two runs of one model have the same seed and fold.
@@ -71,6 +74,9 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
         members = tuple(group[number][0] for number in order)
         name = label_of(settings) or str(members[0].directory)
         found.append(RunGroup(name, settings, members))
+    of_recipes = [one.runs[0].directory.path.parent.name for one in found]
+    if max((len(one.settings) for one in found), default=0) > _LONGEST_NAME and len(set(of_recipes)) == len(found):
+        return [dataclasses.replace(one, name=name) for one, name in zip(found, of_recipes, strict=True)]
     names = [one.name for one in found]
     return [
         dataclasses.replace(one, name=f"{one.name} ({one.runs[0].directory})") if names.count(one.name) > 1 else one
