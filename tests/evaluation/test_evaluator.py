@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg.data import prepare
 from segreg.evaluation.counts import image_counts
@@ -115,15 +116,15 @@ def test_scales_and_flips_are_scored_as_they_are_predicted(exam, resize):
     assert at_input.scores([3, 0, 5], "", Quiet()).counts.sum() <= 3 * 32 * 32
 
 
-def test_validation_and_the_results_are_predicted_alike(tmp_path):
-    run = tiny_runs.run(
-        tmp_path, "evaluate.flips=flips", "evaluate.scales=[0.5,1]", "evaluate.overlays=0", "train.epochs=4"
-    )
-    row = run.history[run.results["best_epoch"] - 1]
-    for name, value in run.results["metrics"]["val"].items():
-        assert row[f"val.{name}"] == value
-    assert run.predictor().config == InferenceConfig(scales=(0.5, 1.0), flips="flips")
-    again = segreg.evaluate(run, {"evaluate.flips": "none", "evaluate.scales": [1.0]}, split="val")
+def test_validation_and_the_results_are_predicted_alike(tmp_path, monkeypatch):
+    monkeypatch.setattr("segreg.runs.evaluate_run.plot_metrics", lambda *_: None)
+    with small_runs.encoder():
+        run = small_runs.run(tmp_path, "evaluate.flips=flips", "evaluate.scales=[0.5,1]", "evaluate.overlays=0")
+        row = run.history[run.results["best_epoch"] - 1]
+        for name, value in run.results["metrics"]["val"].items():
+            assert row[f"val.{name}"] == value
+        assert run.predictor().config == InferenceConfig(scales=(0.5, 1.0), flips="flips")
+        again = segreg.evaluate(run, {"evaluate.flips": "none", "evaluate.scales": [1.0]}, split="val")
     assert again.data["metrics"]["val"] != run.results["metrics"]["val"]
     assert "; images are" not in again.data["definitions"]["dice.pooled"]
 

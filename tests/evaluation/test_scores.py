@@ -16,6 +16,7 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import BinaryJaccardIndex
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg.data.loader import Batch
 from segreg.evaluation.scores import evaluate
@@ -33,6 +34,8 @@ SIZE = (44, 60)
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    with small_runs.encoder():
+        yield
 
 
 def nearest(mask, size):
@@ -84,7 +87,7 @@ def pairs(run, folder, resize, resolution):
 
 
 def recipe(folder, *, classes, resize, resolution, loss):
-    text = tiny_runs.RECIPE.replace(
+    text = small_runs.RECIPE.replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {folder}/images, masks: {folder}/masks, classes: {classes}}}",
     )
@@ -98,7 +101,7 @@ def recipe(folder, *, classes, resize, resolution, loss):
 def test_binary_scores_are_those_of_the_files(resize, resolution, tmp_path):
     tiny_runs.folder_dataset(tmp_path, count=24, size=SIZE)
     text = recipe(tmp_path, classes="[disc]", resize=resize, resolution=resolution, loss="dice_bce")
-    run = tiny_runs.run(tmp_path, "train.epochs=5", text=text)
+    run = small_runs.run(tmp_path, "augment=[]", text=text)
     each = {name: counts(prediction, truth, 1) for name, prediction, truth in pairs(run, tmp_path, resize, resolution)}
     scored = run.results["metrics"]["test"]
     assert run.results["scored_on"] == "test"
@@ -120,7 +123,7 @@ def test_binary_scores_are_those_of_the_files(resize, resolution, tmp_path):
 def test_multiclass_scores_are_those_of_the_files(resize, resolution, tmp_path):
     tiny_runs.folder_dataset(tmp_path, count=24, size=SIZE, classes=3)
     text = recipe(tmp_path, classes="[ground, red, green]", resize=resize, resolution=resolution, loss="cross_entropy")
-    run = tiny_runs.run(tmp_path, "train.epochs=4", text=text)
+    run = small_runs.run(tmp_path, "augment=[]", text=text)
     total = {label: np.zeros(3) for label in range(3)}
     right = pixels = 0
     for _, prediction, truth in pairs(run, tmp_path, resize, resolution):

@@ -185,6 +185,7 @@ def test_so_many_images_that_not_all_are_plotted(monkeypatch):
 def test_images_on_which_models_disagree():
     compared = only()
     text = page(compared, [planted.disagreement(compared), planted.disagreement(compared, "b/1", truth=False)])
+    assert re.findall("<h2>(.*?)</h2>", text)[-3:] == ["Where the models disagree", "What each number is", "Runs"]
     reported = section(text, "Where the models disagree")
     assert [words(found) for found in re.findall("<figcaption>.*?</figcaption>", reported)] == [
         "image", "truth", "encoder0, dice_bce 0.5000", "encoder1, dice_bce 0.5100", "encoder2, dice_bce 0.5200",
@@ -200,9 +201,9 @@ def test_images_on_which_models_disagree():
 
 SHAPES = {
     "none": planted.comparison(0, images=(), verdict=()),
-    "one": planted.comparison(1),
+    "one": only("latency_p50_ms", "curves", "per_image", count=1),
     "two": planted.comparison(2),
-    "many": only("latency_p50_ms", "curves", count=25),  # some of their names have no place beside their points
+    "many": only("latency_p50_ms", count=25),  # some of their names have no place beside their points
     "no costs": only("curves", "per_image"),
     "bare": planted.comparison(models=tuple(
         planted.model(place, costs={}, curves=(), per_image=(), rank=None, difference=None) for place in range(2)
@@ -214,15 +215,23 @@ SHAPES = {
                       costs={"a": Cost(math.nan, math.nan, math.nan, "s")}) for place in range(3)
     )),
     "no scores": planted.comparison(models=tuple(planted.model(place, values={}) for place in range(2))),
-    "unknown baseline": planted.comparison(3, baseline="of another comparison"),
-    "long": planted.comparison(models=tuple(planted.model(p, name="x" * 300 + str(p)) for p in range(3))),
+    "unknown baseline": only("per_image", baseline="of another comparison"),
+    "long": planted.comparison(models=tuple(
+        dataclasses.replace(one, name="x" * 300 + str(place))
+        for place, one in enumerate(only("latency_p50_ms", "curves", "per_image").models)
+    )),
 }  # fmt: skip
+
+
+@cache
+def page_of(kind):
+    """Return the page of a comparison of that shape."""
+    return page(SHAPES[kind])
 
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_every_shape_gives_a_page_with_drawings_that_are_xml(kind):
-    compared = SHAPES[kind]
-    text = page(compared)
+    compared, text = SHAPES[kind], page_of(kind)
     for drawing in drawings(text):
         for part in drawing.iter():
             for name, value in part.attrib.items():
@@ -237,15 +246,14 @@ def test_every_shape_gives_a_page_with_drawings_that_are_xml(kind):
 
 
 def test_what_is_not_there_has_no_section():
-    bare = page(SHAPES["bare"])
+    bare = page_of("bare")
     assert re.findall("<h2>(.*?)</h2>", bare) == ["Models", "Intervals", "Classes", "What each number is", "Runs"]
     assert "rank" not in words(re.findall("<thead>.*?</thead>", bare)[0])
-    assert re.findall("<h2>(.*?)</h2>", page(SHAPES["undefined"])) == ["Models", "What each number is", "Runs"]
-    assert "No model has been scored." in page(SHAPES["none"])
-    whole = planted.comparison(2)
-    assert re.findall("<h2>(.*?)</h2>", page(whole, [planted.disagreement(whole)])) == [
+    assert re.findall("<h2>(.*?)</h2>", page_of("undefined")) == ["Models", "What each number is", "Runs"]
+    assert "No model has been scored." in page_of("none")
+    assert re.findall("<h2>(.*?)</h2>", page_of("two")) == [
         "Models", "Intervals", "Quality against cost", "Learning curves", "Classes", "Single images",
-        "Where the models disagree", "What each number is", "Runs",
+        "What each number is", "Runs",
     ]  # fmt: skip
 
 
