@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,9 +13,16 @@ import torch
 
 import plugged
 import segreg
+import small_runs
 import tiny_runs
 from segreg.config.recipe import override_words
 from segreg.errors import SegregError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _encoder():
+    with small_runs.encoder():
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +50,7 @@ def test_importing_segreg_and_loading_a_recipe_import_nothing_heavy(tmp_path):
 
 def test_a_recipe_is_loaded_changed_run_and_used(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    recipe = segreg.load_recipe(tiny_runs.write_recipe(tmp_path), ["train.epochs=3"])
+    recipe = segreg.load_recipe(small_runs.write_recipe(tmp_path), ["train.epochs=3"])
     changed = recipe.changed(["train.epochs=1", "evaluate.overlays=1"])
     assert recipe.values["train"]["epochs"] == 3  # the one it was made of stays as it was
     with tiny_runs.undrawn():
@@ -56,7 +64,7 @@ def test_a_recipe_is_loaded_changed_run_and_used(tmp_path, monkeypatch, capsys):
 
 
 def test_a_file_is_run_as_well(tmp_path, capsys):
-    file = tiny_runs.write_recipe(tmp_path, tiny_runs.RECIPE.replace("epochs: 6", "epochs: 1"))
+    file = small_runs.write_recipe(tmp_path, small_runs.RECIPE.replace("epochs: 6", "epochs: 1"))
     with tiny_runs.undrawn():
         run = segreg.run_recipe(str(file), out=str(tmp_path / "out"), progress="quiet")
     assert run.directory.path.parent == tmp_path / "out" / "tiny"
@@ -207,7 +215,7 @@ def test_a_builder_of_segregs_own_that_fails_is_a_bug_and_keeps_its_traceback(mo
 def trained(tmp_path_factory):
     """Return the folder of a recipe and its run of one epoch without augmentation."""
     folder = tmp_path_factory.mktemp("trained")
-    return folder, tiny_runs.run(folder, "train.epochs=1", "augment=[]", "evaluate.overlays=0")
+    return folder, small_runs.run(folder, "train.epochs=1", "augment=[]", "evaluate.overlays=0")
 
 
 @pytest.mark.parametrize(
@@ -309,8 +317,8 @@ def test_a_loss_takes_the_auxiliary_decoders_logits_too(trained):
         loss([*maps, main], targets)
 
 
-def test_a_run_continues_from_python(tmp_path):
-    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0")
+def test_a_run_continues_from_python(trained, tmp_path):
+    run = segreg.load_run(shutil.copytree(trained[1].directory.path, tmp_path / "run"))
     with tiny_runs.undrawn():
         assert segreg.resume(run, {"train.epochs": 2}, progress="quiet").results["epochs"] == 2
     with pytest.raises(SegregError, match=r'"loss" can.t be changed'):
@@ -319,7 +327,7 @@ def test_a_run_continues_from_python(tmp_path):
 
 def test_runs_are_compared(trained, tmp_path):
     folder, run = trained
-    other = tiny_runs.run(folder, "train.epochs=1", "augment=[]", "evaluate.overlays=1", "loss=bce")
+    other = small_runs.run(folder, "train.epochs=1", "augment=[]", "evaluate.overlays=1", "loss=bce")
     found = segreg.compare(run, other.directory.path, out=tmp_path / "compared")
     assert {model.name for model in found.models} == {
         "dice_bce, evaluate.overlays=0",

@@ -27,6 +27,7 @@ from segreg.runtime.progress import Quiet
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 VARY = {"loss": ["dice_bce", "bce"]}
+SMALL = ("decoder={name: mlp, channels: 8}", "evaluate.overlays=0")
 QUALITY = ("model", "seed", "dice.pooled", "dice.per_image_mean", "iou.pooled", "accuracy.pooled")
 
 
@@ -60,7 +61,7 @@ def states(plan, folder):
 
 @pytest.mark.slow
 def test_a_bench_killed_on_the_way_ends_with_the_table_of_one_that_was_not(tmp_path):
-    plan = Plan(tiny_runs.write_recipe(tmp_path), VARY, change=["train.epochs=3"])
+    plan = Plan(tiny_runs.write_recipe(tmp_path), VARY, change=["train.epochs=3", *SMALL])
     calm, disturbed = BenchFolder(tmp_path / "calm"), BenchFolder(tmp_path / "disturbed")
     found, output = run_bench(plan, calm, jobs=2)
     assert output.splitlines()[0] == "2 runs"
@@ -86,7 +87,7 @@ def test_a_bench_killed_on_the_way_ends_with_the_table_of_one_that_was_not(tmp_p
 @pytest.mark.slow
 def test_one_failing_run_is_a_row_and_the_others_continue(tmp_path, monkeypatch):
     monkeypatch.setattr("segreg.benchmark.cost.running.check_memory", check_memory)
-    decoders = [{"name": "deeplabv3plus", "channels": 16}, {"name": "smp.fpn", "channels": 100}]  # 100 can't be grouped
+    decoders = [{"name": "mlp", "channels": 8}, {"name": "smp.fpn", "channels": 100}]  # 100 can't be grouped
     plan = Plan(tiny_runs.write_recipe(tmp_path), {"decoder": decoders}, change=["train.epochs=1"])
     folder = BenchFolder(tmp_path / "bench")
     found, output = run_bench(plan, folder)
@@ -115,7 +116,7 @@ def test_a_run_whose_state_is_gone_is_not_overwritten(tmp_path):
     """A bench goes by what `segreg run --resume` says of a run."""
     folder = BenchFolder(tmp_path / "bench")
     (trial,) = trials_of(
-        Plan(tiny_runs.write_recipe(tmp_path), {}, change=["train.epochs=1"]), load_registry(plugged.builtin())
+        Plan(tiny_runs.write_recipe(tmp_path), {}, change=["train.epochs=1", *SMALL]), load_registry(plugged.builtin())
     )
     folder.make()
     prepare([trial], folder, again=False)

@@ -20,7 +20,7 @@ from segreg.benchmark.tune import tune as loop
 from segreg.benchmark.tune.folder import TuneFolder
 from segreg.benchmark.tune.plan import TunePlan
 from segreg.benchmark.tune.record import record_of
-from segreg.benchmark.tune.space import Choices, Range, axes_of, axes_of_mapping
+from segreg.benchmark.tune.space import Choices, Range, axes_of, axes_of_mapping, distribution
 from segreg.benchmark.tune.study import SharedStudy
 from segreg.benchmark.tune.tune import TuneBudget, open_tune, tune
 from segreg.config.recipe import read_recipe
@@ -140,19 +140,16 @@ def test_the_direction_is_that_of_the_monitored_value(tmp_path):
 
 
 def test_a_study_that_is_opened_again_proposes_what_it_would_have(plan, tmp_path):
-    def proposals(file, reopen):
-        shared = SharedStudy(file, larger_is_better=True)
-        found = []
-        for _ in range(13):  # the first ten are random
-            if reopen and len(found) in (4, 10, 12):  # among random proposals, and among those of the sampler
-                shared = SharedStudy(file, larger_is_better=True)
-            trial = shared.ask(plan.axes, "tpe", seed=3)
-            found.append(trial.params)
-            shared.complete(trial.number, -abs(math.log10(trial.params["optimizer.lr"]) + 2))
-        return found
-
-    once = proposals(tmp_path / "a.db", reopen=False)
-    assert once == proposals(tmp_path / "b.db", reopen=True)
+    file = tmp_path / "study.db"
+    shared, once, again = SharedStudy(file, larger_is_better=True), [], {}
+    for number in range(12):  # the first ten are random
+        if number in (4, 11):  # among random proposals, and among those of the sampler
+            copy = shutil.copy(file, tmp_path / f"{number}.db")
+            again[number] = SharedStudy(copy, larger_is_better=True).ask(plan.axes, "tpe", seed=3).params
+        trial = shared.ask(plan.axes, "tpe", seed=3)
+        once.append(trial.params)
+        shared.complete(trial.number, -abs(math.log10(trial.params["optimizer.lr"]) + 2))
+    assert again == {number: once[number] for number in (4, 11)}
     rates = [one["optimizer.lr"] for one in once]
     assert len(set(rates)) == len(rates)
     assert all(1e-3 <= rate <= 1e-1 for rate in rates)
@@ -161,13 +158,18 @@ def test_a_study_that_is_opened_again_proposes_what_it_would_have(plan, tmp_path
 
 def study_with(file, plan, curves):
     """Return a study with a completed trial for each curve, and the number of a new trial."""
+    from optuna.trial import create_trial
+
     shared = SharedStudy(file, larger_is_better=True)
-    for curve in curves:
-        number = shared.ask(plan.axes, "random", 0).number
-        judge = shared.judge(number, monitor="val.x", epochs=len(curve), pruning="none")
-        for epoch, value in enumerate(curve, start=1):
-            assert judge(epoch, {"val.x": value}) is None
-        shared.complete(number, max(curve))
+    shared.study.add_trials(
+        create_trial(
+            params={"optimizer.lr": 0.01, "loss": "dice_bce"},
+            distributions={axis.path: distribution(axis) for axis in plan.axes},
+            value=max(curve),
+            intermediate_values=dict(enumerate(curve, start=1)),
+        )
+        for curve in curves
+    )
     return shared, shared.ask(plan.axes, "random", 0).number
 
 
@@ -231,11 +233,11 @@ def states(plan, folder):
 
 
 def test_a_budget_in_trials_or_minutes_is_that_of_all_calls(plan, folder, pretended):
-    for most, there in ((2, 2), (2, 2), (5, 5)):
+    for most, there in ((1, 1), (1, 1), (3, 3)):
         assert not tune(plan, folder, TuneBudget("trials", most), Quiet())
         assert states(plan, folder) == ["completed"] * there
-    tune(plan, folder, TuneBudget("minutes", 3.1), Quiet())
-    assert len(states(plan, folder)) == 7, "seven trials of half a minute are the first to reach it"
+    tune(plan, folder, TuneBudget("minutes", 2.1), Quiet())
+    assert len(states(plan, folder)) == 5, "five trials of half a minute are the first to reach it"
     record = record_of(plan, folder, open_tune(plan, folder))
     rates = [one.parameters["optimizer.lr"] for one in record.outcomes]
     assert record.best == int(np.argmax(rates))
@@ -309,10 +311,12 @@ def test_another_tune_in_the_folder_is_refused_with_what_differs(plan, folder, t
 # real trials
 
 
+SMALL = ("evaluate.overlays=0", "decoder={name: mlp, channels: 8}")
+
+
 def words(folder, *more):
     search = [word for axis in SEARCH for word in ("--search", axis)]
-    recipe = (folder / "tiny.yaml", "evaluate.overlays=0")
-    return ("tune", *recipe, *search, "--epochs", "3", "--trials", "2", "--pruning", "none", *more)
+    return ("tune", folder / "tiny.yaml", *SMALL, *search, "--epochs", "3", "--trials", "2", "--pruning", "none", *more)
 
 
 @pytest.mark.slow
@@ -339,7 +343,7 @@ def test_killed_in_a_trial_it_ends_as_one_that_was_not(tmp_path, monkeypatch, se
     assert of_each[0] == of_each[1]
     assert [len(one["values"]) for one in found[0]["outcomes"]] == [3, 3]
 
-    plan = plan_in(tmp_path, "evaluate.overlays=0", epochs=3, pruning="none")
+    plan = plan_in(tmp_path, *SMALL, epochs=3, pruning="none")
     best = record_of(plan, calm, open_tune(plan, calm)).ranked()[0]
     run = load_run(calm.run(best.number).path)
     assert best.value == run.results["best_value"] == max(one["value"] for one in found[0]["outcomes"])
@@ -354,6 +358,7 @@ def test_killed_in_a_trial_it_ends_as_one_that_was_not(tmp_path, monkeypatch, se
     assert list(run.results["metrics"]) == ["val"], "no test image was scored"
     listed = json.loads(segreg("runs", calm.path, "--json").out)
     assert len(listed["runs"] if isinstance(listed, dict) else listed) == 2
+    monkeypatch.setattr("segreg.reports.comparison.page", lambda *_: "")
     compared = segreg("compare", *(calm.run(number).path for number in range(2)), "--no-cost", "--json")
     assert len(json.loads(compared.out)["models"]) == 2
     page = (calm.path / "report.html").read_text()
@@ -376,13 +381,13 @@ def test_started_twice_both_work_and_no_trial_runs_twice(tmp_path):
              if line.startswith("trial-")]  # fmt: skip
     assert sorted(began) == ["trial-0000", "trial-0001"]
     assert "trial-" in (tmp_path / "second.txt").read_text()
-    plan = plan_in(tmp_path, "evaluate.overlays=0", epochs=3, pruning="none")
+    plan = plan_in(tmp_path, *SMALL, epochs=3, pruning="none")
     assert states(plan, folder) == ["completed"] * 2
 
 
 @pytest.mark.slow
 def test_a_pruned_trial_is_a_run_that_says_why(tmp_path, folder):
-    plan = plan_in(tmp_path, epochs=3)
+    plan = plan_in(tmp_path, *SMALL, epochs=3)
     folder.make()
     study_with(folder.study, plan, [[0.9, 0.95, 0.99]] * 5)  # better than a network that begins
     tune(plan, folder, TuneBudget("trials", 6), Quiet())

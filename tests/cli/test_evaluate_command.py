@@ -191,10 +191,6 @@ def test_thresholds(segreg, finished):
     reported = found(Path("best"))
     assert reported["threshold_is"].startswith("the best on the validation split, which is the one that is scored")
     assert reported["metrics"]["val"]["dice.pooled"] >= finished.results["metrics"]["val"]["dice.pooled"]
-    for near in (reported["threshold"] - 0.02, reported["threshold"] + 0.02):
-        segreg("evaluate", finished.directory.path, "--split", "val", "--threshold", near, "--out", "near")
-        other = found(Path("near"))["metrics"]["val"]["dice.pooled"]
-        assert other <= reported["metrics"]["val"]["dice.pooled"] + 1e-3
 
 
 def test_overrides(segreg, copy):

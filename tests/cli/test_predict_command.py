@@ -237,14 +237,12 @@ def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_cla
     )
 
 
-@pytest.mark.parametrize("form", ["words", "option"])
-def test_several_runs_are_averaged(segreg, finished, photos, tmp_path, form):
+def test_several_runs_are_averaged(segreg, finished, photos, tmp_path):
     second = tmp_path / "second"
     shutil.copytree(finished.directory.path, second)
     shutil.copy(second / "last.safetensors", second / "best.safetensors")
     runs = [finished.directory.path, second]
-    words = [*runs, photos] if form == "words" else [*runs, "--images", photos]
-    assert segreg("predict", *words, "--out", "out", "--probabilities", "--quiet").status == 0
+    assert segreg("predict", *runs, photos, "--out", "out", "--probabilities", "--quiet").status == 0
     both = [package.load_run(run).probabilities("photos/a/1.png") for run in runs]
     np.testing.assert_allclose(np.load("out/probabilities/a/1.npy"), np.mean(both, axis=0), atol=2**-11)
     assert json.loads(Path("out/prediction.json").read_text())["settings"]["runs"] == [str(run) for run in runs]

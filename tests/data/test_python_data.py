@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg.data.python_data import adapt
 from segreg.errors import SegregError
@@ -35,6 +36,12 @@ class Blobs(torch.utils.data.Dataset):
         coarse = rng.integers(0, 256, (5, 5), dtype=np.uint8)
         grey = np.asarray(Image.fromarray(coarse).resize((32, 32), Image.Resampling.BICUBIC))
         return torch.from_numpy(np.stack([grey, 255 - grey, grey // 2])), torch.from_numpy(grey > 127).long()
+
+
+@pytest.fixture
+def _encoder():
+    with small_runs.encoder():
+        yield
 
 
 @pytest.mark.parametrize(
@@ -132,10 +139,12 @@ def test_objects_that_are_no_data_set_are_refused(data, classes, words):
     assert words in str(reported.value)
 
 
+@pytest.mark.usefixtures("_encoder")
 def test_a_run_of_python_data_is_resumed_scored_and_used(tmp_path, monkeypatch):
     for name in tiny_runs._SLOW[:2]:  # diagrams take longer than all the rest
         monkeypatch.setattr(name, lambda *_, **__: None)
-    recipe = segreg.load_recipe(tiny_runs.write_recipe(tmp_path), {"train.epochs": 1, "train.workers": 1})
+    monkeypatch.setattr("segreg.runs.evaluate_run.plot_metrics", lambda *_: None)
+    recipe = segreg.load_recipe(small_runs.write_recipe(tmp_path), {"train.epochs": 1, "train.workers": 1})
     data = {"train": Blobs(), "val": Blobs(20, 4), "test": Blobs(30, 4)}
     run = segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet", data=data)
     split = json.loads(run.directory.split.read_text())
