@@ -140,7 +140,7 @@ def segreg_entries():
 
 
 @pytest.fixture(autouse=True)
-def _here(installed, tmp_path, monkeypatch):
+def _here(installed, tmp_path, monkeypatch, quick_networks):
     installed(*plugged.builtin())
     monkeypatch.chdir(tmp_path)
     Path("recipe.yaml").write_text(RECIPE)
@@ -264,12 +264,12 @@ def test_the_loss_is_that_of_the_recipe(segreg, alone):
     ],
 )
 def test_without_the_data_the_classes_are_a_guess_and_that_is_reported(change, classes, says, segreg):
-    decoder = "decoder={name: mlp, channels: 8}"
-    printed = segreg("check", "recipe.yaml", "--build", decoder, *change)
+    small = ("encoder=timm/test_resnet", "decoder={name: mlp, channels: 8}")
+    printed = segreg("check", "recipe.yaml", "--build", *small, *change)
     assert (printed.status, printed.err) == (0, "")
     assert f"  classes    {says}\n" in printed.out
     assert printed.out.endswith("  trains     a step on 2 random images of 64x48 with 3 channels\n")
-    facts = json.loads(segreg("check", "recipe.yaml", "--build", "--json", decoder, *change).out)["networks"][
+    facts = json.loads(segreg("check", "recipe.yaml", "--build", "--json", *small, *change).out)["networks"][
         "recipe.yaml"
     ]
     assert (facts["classes"], facts["classes_guessed"], facts["step"]["loss"]) == (classes, says, None)
@@ -296,7 +296,8 @@ def test_a_data_set_that_breaks_its_contract_is_no_missing_data(segreg, plugin, 
 def test_no_data_is_made_and_none_is_fetched(segreg):
     Path("data").mkdir()
     for dataset in ("{name: synthetic_lesions, root: drawn}", "{name: isic2018, root: data, if_missing: synthetic}"):
-        printed = segreg("check", "recipe.yaml", "--build", f"dataset={dataset}", "decoder={name: mlp, channels: 8}")
+        small = ("encoder=timm/test_resnet", "decoder={name: mlp, channels: 8}")
+        printed = segreg("check", "recipe.yaml", "--build", f"dataset={dataset}", *small)
         assert printed.status == 0
         assert "  classes    the data set can't tell them (" in printed.out
     assert sorted(path.name for path in Path().iterdir() if path.name != "site-packages") == ["data", "recipe.yaml"]

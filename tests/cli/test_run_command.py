@@ -7,6 +7,7 @@ import json
 import pytest
 
 import segreg as package
+import small_runs
 import tiny_runs
 
 
@@ -14,6 +15,12 @@ import tiny_runs
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def _encoder():
+    with small_runs.encoder():
+        yield
 
 
 @pytest.mark.parametrize(
@@ -31,15 +38,17 @@ def test_one_recipe_is_taken(words, reported, segreg):
     assert printed.err.startswith(f"error: {reported}")
 
 
+@pytest.mark.usefixtures("_encoder")
 def test_runs_go_to_the_folder_runs_under_the_recipes_name(tmp_path, segreg):
     with tiny_runs.undrawn():
-        assert segreg("run", tiny_runs.write_recipe(tmp_path, name="mine"), "train.epochs=1", "--quiet").status == 0
+        assert segreg("run", small_runs.write_recipe(tmp_path, name="mine"), "train.epochs=1", "--quiet").status == 0
     (path,) = (tmp_path / "runs" / "mine").iterdir()
     assert package.load_run(path).results["epochs"] == 1
 
 
+@pytest.mark.usefixtures("_encoder")
 def test_overrides_stand_anywhere(tmp_path, segreg):
-    recipe = tiny_runs.write_recipe(tmp_path)
+    recipe = small_runs.write_recipe(tmp_path)
     words = ("run", "train.epochs=1", recipe, "--json", "seed=9", "--out", "elsewhere", "evaluate.overlays=0")
     with tiny_runs.undrawn():
         printed = segreg(*words)

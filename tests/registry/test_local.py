@@ -224,7 +224,8 @@ def undrawn(monkeypatch):
         yield
 
 
-SHORT = ("loss=hinge", "augment=[my_flip]", "train.epochs=1", "train.workers=1", "evaluate.overlays=0")
+SMALL = ("decoder={name: mlp, channels: 8}", "train.epochs=1", "evaluate.overlays=0")
+SHORT = ("loss=hinge", "augment=[my_flip]", "train.workers=1", *SMALL)
 
 
 def test_a_new_file_trains_and_its_run_finds_it_again(
@@ -275,7 +276,7 @@ def test_a_run_directory_that_was_changed_runs_nothing(tmp_path, parts, recipe, 
 
 def test_a_run_of_a_registered_entry_says_so_where_it_is_missing(tmp_path, recipe, monkeypatch, undrawn):
     segreg.register(segreg.Entry("loss", "mine", quartic))
-    run = segreg.run_recipe(recipe, ["loss=mine", "train.epochs=1"], out=tmp_path / "runs", progress="quiet")
+    run = segreg.run_recipe(recipe, ["loss=mine", *SMALL], out=tmp_path / "runs", progress="quiet")
     environment = json.loads(run.directory.environment.read_text(encoding="utf-8"))
     (row,) = [row for row in environment["plugins"] if row["distribution"] == "registered"]
     assert (row["name"], "def quartic" in row["text"]) == ("loss.mine", True)
@@ -286,7 +287,7 @@ def test_a_run_of_a_registered_entry_says_so_where_it_is_missing(tmp_path, recip
 
 def test_a_bench_takes_part_in_a_file(tmp_path, parts, recipe, segreg, monkeypatch, warm_workers):
     monkeypatch.chdir(tmp_path)
-    words = ("train.epochs=1", "evaluate.overlays=0", "--vary", "loss=hinge", "--rounds", "0", "--quiet")
+    words = (*SMALL, "--vary", "loss=hinge", "--rounds", "0", "--quiet")
     done = segreg("bench", recipe, *words, "--plugin", parts)
     assert done.status == 0, done.err
     assert "hinge" in done.out
@@ -309,7 +310,7 @@ try:
     segreg.bench("tiny.yaml", **{**options, "loss": ["mine"]})
 except segreg.SegregError as error:
     print(error)
-found = segreg.bench("tiny.yaml", {"evaluate.overlays": 0}, out="out", **options)
+found = segreg.bench("tiny.yaml", {"evaluate.overlays": 0, "decoder": {"name": "mlp", "channels": 8}}, out="out", **options)
 print(sorted(model.name for model in found.models), found.failures)
 """
 
@@ -332,7 +333,7 @@ def test_a_script_without_a_guard_starts_one_bench_that_knows_the_file_and_not_t
 
 def test_costs_of_a_run_of_a_registered_entry_are_refused(tmp_path, recipe, undrawn):
     segreg.register(segreg.Entry("loss", "mine", quartic))
-    run = segreg.run_recipe(recipe, ["loss=mine", "train.epochs=1"], out=tmp_path / "runs", progress="quiet")
+    run = segreg.run_recipe(recipe, ["loss=mine", *SMALL], out=tmp_path / "runs", progress="quiet")
     assert segreg.compare(run).models[0].costs.keys() == {"seconds_to_best_epoch"}
     with pytest.raises(SegregError, match=r"only this process knows the loss mine.*\n.*segreg\.register\(\"my_parts"):
         segreg.compare(run, cost=True)
