@@ -110,10 +110,15 @@ def quick_networks():
 
 @pytest.fixture(scope="session")
 def warm_workers(tmp_path_factory):
-    """Let worker processes of `segreg.benchmark.pool` start at once: as forks of one that has imported everything."""
+    """Let worker processes of `segreg.benchmark.pool` start at once: as forks of one that has imported everything.
+
+    A bench looks more often whether one has ended.
+    """
     names = {"SEGREG_CACHE": "workers' cache", "XDG_STATE_HOME": "workers' state"}
     with mock.patch.dict(os.environ, {key: str(tmp_path_factory.getbasetemp() / name) for key, name in names.items()}):
         tiny_runs._forge()
+    with mock.patch("segreg.benchmark.bench.local._POLL_SECONDS", 0.2):
+        yield
 
 
 @pytest.fixture

@@ -740,31 +740,30 @@ def test_the_tutorial_of_plugins(place):
 
 
 @pytest.mark.slow
-def test_the_how_to_of_plugins(place):
+def test_the_how_to_of_plugins(place, monkeypatch):
     page = PLUGINS / "how-to.md"
     place.write_files(page)
     place.shrink("scenes.yaml", ("size: [64, 64]", "size: [32, 32]"))
     place.install(blocks(page, "toml")[0], place.folder / "segreg_howto")
-    place.python(HOW_TO_DATA)
+    monkeypatch.chdir(place.folder)
+    exec(HOW_TO_DATA, {})
     place.environment["LAB_LOG"] = "lab.jsonl"
     assert "margin: a number; default 1.0" in place.sh("segreg show loss hinge --plugin my_parts.py")
-    place.sh("segreg plugin check segreg-howto 'encoder.*'")
-    (reported,) = [span for span in spans(page) if span.startswith("segreg plugin check segreg-howto 'loss")]
-    place.sh(reported)
+    for kind in ("encoder", "loss"):
+        assert f"segreg plugin check segreg-howto '{kind}.*'" in spans(page)
     place.sh(
-        "segreg plugin check segreg-howto 'dataset.*' --set dataset.howto.database.file=images.sqlite3"
-        " --set dataset.howto.bucket.url=file://$PWD/bucket --set dataset.howto.bucket.copies=data/copies"
-        " --set dataset.howto.scenes.root=scenes"
+        "segreg plugin check segreg-howto 'encoder.*' 'loss.*' 'dataset.*'"
+        " --set dataset.howto.database.file=images.sqlite3 --set dataset.howto.bucket.url=file://$PWD/bucket"
+        " --set dataset.howto.bucket.copies=data/copies --set dataset.howto.scenes.root=scenes"
     )
     assert len(list((place.folder / "data" / "copies" / "images").iterdir())) == 6
-    place.sh("segreg check scenes.yaml && segreg run scenes.yaml --quiet")
+    place.sh("segreg run scenes.yaml --quiet")
     (line,) = text_of(place.folder / "lab.jsonl").splitlines()
     assert set(json.loads(line)) == {"run", "monitor", "metrics"}
     assert list((place.folder / "runs" / "scenes").glob("*/asked_by.txt"))
     assert "NOT IN USE" in place.sh("SEGREG_DISABLE_PLUGINS=tracker segreg plugins")
-    place.python(HOW_TO_NUMBERS)
     predicted = text_of(place.folder / "predict_scenes.py")
-    place.python(f"{predicted}\nassert labels.shape == scenes.read_mask(scenes.samples[0]).shape")
+    place.python(f"{HOW_TO_NUMBERS}\n{predicted}\nassert labels.shape == scenes.read_mask(scenes.samples[0]).shape")
 
 
 HOW_TO_DATA = """

@@ -11,7 +11,7 @@ import pytest
 
 import planted_runs
 import plugged
-import tiny_runs
+import small_runs
 from planted_runs import planted
 from segreg.benchmark.comparison.compare import RunGroup, compare
 from segreg.benchmark.comparison.runs import run_groups_of
@@ -30,6 +30,12 @@ from segreg.runtime.layout import plain
 @pytest.fixture(autouse=True)
 def _parts(installed):
     installed(*plugged.builtin())
+
+
+@pytest.fixture
+def _encoder():
+    with small_runs.encoder():
+        yield
 
 
 def rows_of(file):
@@ -238,11 +244,12 @@ def test_recipes_that_differ_in_much_are_called_by_their_names(tmp_path):
     assert ["resnet18" in names[0], "resnet34" in names[1]] == [True, True]
 
 
+@pytest.mark.usefixtures("_encoder")
 def test_pooled_values_of_sums_have_intervals_and_tests(tmp_path):
     """Squared errors and pixels near contours don't follow from counts, so that each image's sums are kept."""
     runs = [
-        tiny_runs.run(tmp_path / name, "train.epochs=1", f"seed={seed}", f"optimizer.lr={lr}",
-                      "evaluate.metrics=[dice, mse, boundary_iou]", "evaluate.overlays=0")
+        small_runs.run(tmp_path / name, "train.epochs=1", f"seed={seed}", f"optimizer.lr={lr}",
+                      "evaluate.metrics=[dice, mse, boundary_iou]", "evaluate.overlays=0", "evaluate.threshold=0.4")
         for name, seed, lr in (("a0", 1, 0.01), ("a1", 2, 0.01), ("b0", 1, 0.001), ("b1", 2, 0.001))
         if not (tmp_path / name).mkdir()
     ]  # fmt: skip

@@ -169,8 +169,8 @@ def hang(send, *_):
 
 def test_a_process_that_hangs_is_ended(monkeypatch):
     monkeypatch.setattr(running, "_work", hang)
-    found = in_a_process("subject", "measure", timeout=5.0)
-    assert found == Failed("it took longer than 5 s in building the network")
+    found = in_a_process("subject", "measure", timeout=3.0)
+    assert found == Failed("it took longer than 3 s in building the network")
 
 
 def test_a_recipe_that_the_other_process_can_t_read_says_why(subject):

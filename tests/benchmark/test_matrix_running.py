@@ -75,9 +75,9 @@ def hang_at_the_second(send, encoder, decoders, family, exporter):
 
 def test_a_process_that_hangs_loses_its_pair(monkeypatch):
     monkeypatch.setattr(make, "_work", hang_at_the_second)
-    found, counts = ran(task("good", "last", "slow"), timeout=5.0)
+    found, counts = ran(task("good", "last", "slow"), timeout=3.0)
     assert [(cell.check, cell.reason) for cell in found["pair.good"].cells] == [
-        ("", ""), ("it finishes", "it took longer than 5 s"),
+        ("", ""), ("it finishes", "it took longer than 3 s"),
     ]  # fmt: skip
     assert counts == {"pair.good": 2}
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import small_runs
 import tiny_runs
 from segreg.data.cache_folder import hold
 
@@ -95,13 +96,13 @@ def test_a_limit_that_is_no_number_is_reported(segreg, monkeypatch):
 
 
 def test_a_second_run_takes_what_the_first_prepared(segreg, tmp_path, monkeypatch):
-    recipe = tiny_runs.write_recipe(tmp_path)
+    recipe = small_runs.write_recipe(tmp_path)
     run = ("run", recipe, "train.epochs=1", "evaluate.overlays=0", "--quiet", "--out", tmp_path / "runs")
-    with tiny_runs.undrawn():
+    with small_runs.encoder(), tiny_runs.undrawn():
         assert segreg(*run).status == 0
     (before,) = json.loads(segreg("cache", "--json").out)
     monkeypatch.setattr("segreg.data.cache.fitted_sample", lambda *_: pytest.fail("it was prepared twice"))
-    with tiny_runs.undrawn():
+    with small_runs.encoder(), tiny_runs.undrawn():
         assert segreg(*run).status == 0
     (after,) = json.loads(segreg("cache", "--json").out)
     assert after["key"] == before["key"]

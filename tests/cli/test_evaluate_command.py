@@ -14,13 +14,14 @@ import pytest
 import torch
 from PIL import Image
 
+import small_runs
 import tiny_runs
 from segreg.data import divide
 from segreg.runs.evaluate_run import Request, _folder_name
 from segreg.runs.load import load_run
 from segreg.visualize.plots import plot_metrics
 
-SEVERAL = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")
+SEVERAL = small_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy")
 IMAGES = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
 
 
@@ -42,7 +43,8 @@ def of_classes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("classes")
     images, masks = tiny_runs.folder_dataset(folder / "set", count=12, classes=3)
     own = f"{{name: folder, images: {images}, masks: {masks}, classes: [ground, disc, ring]}}"
-    return tiny_runs.run(folder, "train.epochs=1", "evaluate.overlays=1", text=SEVERAL.replace(IMAGES, own))
+    with small_runs.encoder():
+        yield small_runs.run(folder, "train.epochs=1", "evaluate.overlays=1", text=SEVERAL.replace(IMAGES, own))
 
 
 @pytest.fixture

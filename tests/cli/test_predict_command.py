@@ -13,6 +13,7 @@ from PIL import Image
 
 import plugged
 import segreg as package
+import small_runs
 import tiny_runs
 from segreg.runs.trained_run import Run
 from segreg.runtime.progress import Lines, progress
@@ -24,15 +25,16 @@ def finished(tmp_path_factory) -> Run:
 
 
 @pytest.fixture(scope="module")
-def of_classes(tmp_path_factory) -> Run:
+def of_classes(tmp_path_factory):
     """Return a run of three classes."""
     folder = tmp_path_factory.mktemp("classes")
     images, masks = tiny_runs.folder_dataset(folder / "set", count=12, classes=3)
-    text = tiny_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy").replace(
+    text = small_runs.RECIPE.replace("loss: dice_bce", "loss: cross_entropy").replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {images}, masks: {masks}, classes: [ground, disc, ring]}}",
     )
-    return tiny_runs.run(folder, "train.epochs=1", "evaluate.overlays=0", text=text)
+    with small_runs.encoder():
+        yield small_runs.run(folder, "train.epochs=1", "evaluate.overlays=0", text=text)
 
 
 @pytest.fixture(autouse=True)

@@ -39,9 +39,9 @@ def test_one_recipe_is_taken(words, reported, segreg):
 
 
 @pytest.mark.usefixtures("_encoder")
-def test_runs_go_to_the_folder_runs_under_the_recipes_name(tmp_path, segreg):
-    with tiny_runs.undrawn():
-        assert segreg("run", small_runs.write_recipe(tmp_path, name="mine"), "train.epochs=1", "--quiet").status == 0
+def test_runs_go_to_the_folder_runs_under_the_recipes_name_and_nothing_to_standard_error(tmp_path, segreg):
+    printed = segreg("run", small_runs.write_recipe(tmp_path, name="mine"), "train.epochs=1")
+    assert (printed.status, printed.err) == (0, "")
     (path,) = (tmp_path / "runs" / "mine").iterdir()
     assert package.load_run(path).results["epochs"] == 1
 
@@ -77,8 +77,3 @@ def test_every_mistake_of_a_recipe_is_reported_before_anything_is_imported_or_wr
     assert printed.status == 2
     assert len([line for line in printed.err.splitlines() if line.startswith("error: command line: ")]) == 3
     assert {file.name for file in tmp_path.iterdir()} == {"tiny.yaml"}
-
-
-def test_the_program_ends_with_0_and_says_nothing_on_standard_error(tmp_path, segreg):
-    printed = segreg("run", tiny_runs.write_recipe(tmp_path), "train.epochs=1")
-    assert (printed.status, printed.err) == (0, "")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import small_runs
 import tiny_runs
 from segreg.config.sections import Input
 from segreg.data import prepare
@@ -27,6 +28,8 @@ def _own_cache_and_no_diagrams(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
     for name in tiny_runs._SLOW[:2]:
         monkeypatch.setattr(name, lambda *_, **__: [])
+    with small_runs.encoder():
+        yield
 
 
 def pixels(*counts, ignored=0, task=LESION):
@@ -149,7 +152,7 @@ def recipe_of(tmp_path, change, classes="[disc]", more=""):
             Image.fromarray(array).save(tmp_path / folder / f"{number:02d}.png")
     dataset = f"{{name: folder, images: {tmp_path}/images, masks: {tmp_path}/masks, classes: {classes}{more}}}"
     return tiny_runs.write_recipe(
-        tmp_path, tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", dataset)
+        tmp_path, small_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", dataset)
     )
 
 
@@ -227,7 +230,7 @@ def test_objects_stand_in_the_header_and_the_environment(tmp_path, segreg):
         ],
     }  # fmt: skip
     dataset = f"{{name: coco, annotations: {tmp_path}/instances_default.json, images: {tmp_path}/images}}"
-    text = tiny_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", dataset)
+    text = small_runs.RECIPE.replace("{name: synthetic_lesions, root: images, samples: 24, size: 48}", dataset)
     recipe = tiny_runs.write_recipe(tmp_path, text.replace("dice_bce", "cross_entropy"))
     (tmp_path / "instances_default.json").write_text(json.dumps(content))
     with tiny_runs.undrawn():

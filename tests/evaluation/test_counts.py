@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-import tiny_runs
+import small_runs
 from segreg.errors import SegregError
 from segreg.evaluation.counts import read_counts, write_counts
 
@@ -28,7 +28,8 @@ def test_another_file_is_refused(text, tmp_path):
 
 
 def test_the_pooled_scores_of_a_run_follow_from_its_counts(tmp_path):
-    run = tiny_runs.run(tmp_path, "train.epochs=1")
+    with small_runs.encoder():
+        run = small_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0")
     ids, classes, counts = read_counts(run.directory.counts)
     assert (len(ids), classes) == (run.results["images"]["test"], run.results["classes"])
     tp, fp, fn, _ = counts.sum((0, 1))

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import segreg
+import small_runs
 import tiny_runs
 from segreg.config.sections import Input
 from segreg.data import fit_image
@@ -85,15 +86,22 @@ def probabilities_of(predictors, image, config=None):
 # as scoring sees them
 
 
+@pytest.fixture
+def _encoder():
+    with small_runs.encoder():
+        yield
+
+
+@pytest.mark.usefixtures("_encoder")
 @pytest.mark.parametrize("resize", ["stretch", "letterbox"])
 def test_labels_are_those_that_were_scored(tmp_path, resize):
     images, masks = tiny_runs.folder_dataset(tmp_path / "set", count=12, size=(45, 71))
-    text = tiny_runs.RECIPE.replace(
+    text = small_runs.RECIPE.replace(
         "{name: synthetic_lesions, root: images, samples: 24, size: 48}",
         f"{{name: folder, images: {images}, masks: {masks}}}",
     )
-    run = tiny_runs.run(
-        tmp_path, "train.epochs=6", "optimizer.lr=0.02", f"input.resize={resize}", "evaluate.resolution=original",
+    run = small_runs.run(
+        tmp_path, "optimizer.lr=0.02", f"input.resize={resize}", "evaluate.resolution=original",
         "evaluate.overlays=0", "evaluate.threshold=0.6", text=text,
     )  # fmt: skip
     rows = list(csv.DictReader(run.directory.per_image.read_text().splitlines()))

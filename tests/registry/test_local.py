@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import subprocess
-import sys
 
 import pytest
 
@@ -310,15 +309,27 @@ try:
     segreg.bench("tiny.yaml", **{**options, "loss": ["mine"]})
 except segreg.SegregError as error:
     print(error)
-found = segreg.bench("tiny.yaml", {"evaluate.overlays": 0, "decoder": {"name": "mlp", "channels": 8}}, out="out", **options)
+small = {"evaluate.overlays": 0, "decoder": {"name": "mlp", "channels": 8}}
+found = segreg.bench("tiny.yaml", small, out="out", **options)
 print(sorted(model.name for model in found.models), found.failures)
 """
 
 
+AS_A_PROGRAM = """
+import multiprocessing, runpy
+multiprocessing.get_context = multiprocessing.context._default_context.get_context
+runpy.run_path("script.py", run_name="__main__")
+"""
+"""Run the script by a Python that has the imports, but whose workers are no forks of it."""
+
+
 @pytest.mark.slow
-def test_a_script_without_a_guard_starts_one_bench_that_knows_the_file_and_not_the_entry(tmp_path, parts, recipe):
+def test_a_script_without_a_guard_starts_one_bench_that_knows_the_file_and_not_the_entry(
+    tmp_path, parts, recipe, python
+):
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    program = [*python, "-c", AS_A_PROGRAM]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     begins, refused, hint, found = done.stdout.splitlines()
     assert begins == "begins"

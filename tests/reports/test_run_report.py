@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import small_runs
 import tiny_runs
 from segreg.errors import SegregError
 from segreg.reports import write_report
@@ -257,8 +258,9 @@ def test_images_go_from_the_worst_and_the_best_with_their_scores(tmp_path):
 
 
 def test_a_run_knows_which_images_were_sampled_at_random(tmp_path):
-    run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=3")
-    page = read(run.directory, run.recipe)
+    with small_runs.encoder():
+        run = small_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=3")
+        page = read(run.directory, run.recipe)
     captions = [caption.split()[0] for caption in page.all("figcaption") if "from the worst" in caption]
     assert captions == [*run.results["overlays"]["worst"], *run.results["overlays"]["best"],
                         *run.results["overlays"]["random"]]  # fmt: skip

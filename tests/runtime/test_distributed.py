@@ -240,9 +240,15 @@ def test_a_signal_to_one_process_stops_all_at_one_batch(one, folder):
     assert segreg.load_run(path).results["stopped_because"] == "interrupted"
 
 
+def soon_gone(arguments, out, variables):
+    """Run a command whose main process does not wait long for another to say that it knows."""
+    distributed.GRACE_SECONDS = 0.0
+    tiny_runs.command(arguments, out, variables)
+
+
 def test_a_process_that_is_killed_ends_the_others(one, folder):
     arguments = ["run", folder / "tiny.yaml", "train.epochs=5000", "--out", folder / "killed"]
-    running = start(2, *arguments, out=folder / "kill")
+    running = start(2, *arguments, out=folder / "kill", target=soon_gone)
     wait_for(running[1], "epoch 2/5000  train.loss", running[0])
     running[0][1].kill()
     statuses, said = ended(running)

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import subprocess
-import sys
 
 import pytest
 
@@ -70,9 +69,9 @@ def test_another_files_error_is_not_taken_for_this_ones(tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of a process")
-def test_every_library_that_writes_is_understood(tmp_path):
+def test_every_library_that_writes_is_understood(python, tmp_path):
     """PyTorch says "unexpected pos", safetensors "os error 27"."""
-    done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True, check=True)
+    done = subprocess.run([*python, "-c", LIMITED, tmp_path], capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [
         str(tmp_path / name) for name in ("weights", "state", "json")
