@@ -147,14 +147,14 @@ def scipys(one, other, statistic):
     """Return the ends of SciPy's paired percentile interval of the difference."""
     given = np.arange(len(one))
     found = bootstrap(
-        (given,), lambda drawn: statistic(other[drawn]) - statistic(one[drawn]), vectorized=False, method="percentile",
-        n_resamples=20_000, rng=np.random.default_rng(5),
+        (given,), lambda drawn, axis: statistic(other[drawn], axis) - statistic(one[drawn], axis), vectorized=True,
+        method="percentile", n_resamples=20_000, rng=np.random.default_rng(5),
     )  # fmt: skip
     return found.confidence_interval
 
 
-def pooled_dice(counts):
-    tp, fp, fn, _ = counts.sum(0)
+def pooled_dice(counts, axis=-1):
+    tp, fp, fn, _ = np.moveaxis(counts, -1, 0).sum(axis)
     return 2 * tp / (2 * tp + fp + fn)
 
 

@@ -19,6 +19,12 @@ def run(finished, tmp_path):
     return shutil.copytree(finished.path, tmp_path / "run")
 
 
+@pytest.fixture
+def unwritten(monkeypatch):
+    """Leave the page empty."""
+    monkeypatch.setattr("segreg.reports.run.page", lambda *_: "")
+
+
 def test_it_writes_the_report_again_and_prints_where(run, segreg):
     (run / "report.html").unlink()
     printed = segreg("report", run)
@@ -36,6 +42,7 @@ def test_out_names_another_file(run, segreg, tmp_path):
     assert not (run / "report.html").exists()
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_figures_are_written_beside_it(run, segreg, tmp_path):
     printed = segreg("report", run, "--figures", tmp_path / "drawn")
     files = sorted((tmp_path / "drawn").iterdir())
@@ -43,6 +50,7 @@ def test_figures_are_written_beside_it(run, segreg, tmp_path):
     assert sorted(printed.out.splitlines()[1:]) == [f"wrote {file}" for file in files]
 
 
+@pytest.mark.usefixtures("unwritten")
 def test_open_shows_it(run, segreg, monkeypatch):
     shown = []
     monkeypatch.setattr("webbrowser.open", lambda address: shown.append(address) or True)
