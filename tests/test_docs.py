@@ -462,7 +462,11 @@ def test_licences_are_those_that_the_packages_state():
 # what is shown runs
 
 
-SMALLER = (("samples: 80", "samples: 12"), ("size: [96, 96]", "size: [32, 32]"), ("epochs: 8", "epochs: 1"))
+NETWORK = ("resnet18", "timm/test_resnet")
+"""Which network it is is not the pages' matter."""
+SMALLER = (
+    ("samples: 80", "samples: 12"), ("size: [96, 96]", "size: [32, 32]"), ("epochs: 8", "epochs: 1"), NETWORK,
+)  # fmt: skip
 
 
 def replaced(text, *changes):
@@ -584,9 +588,8 @@ def test_the_tutorial(place):
 @pytest.mark.slow
 def test_segreg_from_python(place):
     recipe = smaller(blocks(DOCS / "tutorial.md", "yaml")[0])
-    # The page predicts an overlay, which is some images wide. The network is not the page's matter.
-    smallest = replaced(recipe, ("samples: 12", "samples: 12\n  size: 64"), ("resnet18", "timm/test_resnet"))
-    place.write("first.yaml", smallest)
+    # The page predicts an overlay, which is some images wide.
+    place.write("first.yaml", replaced(recipe, ("samples: 12", "samples: 12\n  size: 64")))
     page = replaced(
         "".join(blocks(DOCS / "python.md", "python")),
         ("scales=(0.75, 1.0, 1.25)", "scales=(0.25, 0.5)"),  # of an overlay, which is 936 pixels wide
@@ -601,7 +604,7 @@ def test_segreg_from_python(place):
 @pytest.mark.slow
 def test_ones_own_training_loop(place):
     recipe = smaller(blocks(DOCS / "tutorial.md", "yaml")[0])
-    place.write("first.yaml", replaced(recipe, ("resnet18", "timm/test_resnet")))
+    place.write("first.yaml", recipe)
     *plain, own = blocks(DOCS / "pytorch.md", "python")
     assert len(plain[0].strip().splitlines()) <= 17  # fifteen lines and what separates them
     printed = place.python(UNDRAWN + replaced("".join(plain), ("for epoch in range(3):", "for epoch in range(1):")))
@@ -727,7 +730,7 @@ def test_the_tutorial_of_plugins(place):
     printed = place.sh(check)
     assert shown[1].strip() in printed
     assert " passed" in printed.splitlines()[-1]
-    few = (("samples: 40", "samples: 12"), ("size: [64, 64]", "size: [32, 32]"), ("epochs: 4", "epochs: 1"))
+    few = (("samples: 40", "samples: 12"), ("size: [64, 64]", "size: [32, 32]"), ("epochs: 4", "epochs: 1"), NETWORK)
     place.shrink("segreg-coins/example.yaml", *few)
     place.sh(run)
     (made,) = (place.folder / "runs" / "example").iterdir()
@@ -743,7 +746,7 @@ def test_the_tutorial_of_plugins(place):
 def test_the_how_to_of_plugins(place, monkeypatch):
     page = PLUGINS / "how-to.md"
     place.write_files(page)
-    place.shrink("scenes.yaml", ("size: [64, 64]", "size: [32, 32]"))
+    place.shrink("scenes.yaml", ("size: [64, 64]", "size: [32, 32]"), NETWORK)
     place.install(blocks(page, "toml")[0], place.folder / "segreg_howto")
     monkeypatch.chdir(place.folder)
     exec(HOW_TO_DATA, {})
