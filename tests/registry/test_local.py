@@ -219,6 +219,7 @@ def recipe(tmp_path):
 def undrawn(monkeypatch):
     """Draw no diagrams and no reports."""
     monkeypatch.setattr("segreg.runs.evaluate_run.plot_metrics", lambda *_: None)
+    monkeypatch.setattr("segreg.reports.comparison.page", lambda *_: "")
     with tiny_runs.undrawn():
         yield
 
