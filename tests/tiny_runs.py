@@ -70,7 +70,7 @@ LEAVES = {
 
 DRAWN = {"curves.png", "confusion.png", "report.html"}
 """What `undrawn` leaves out."""
-_SLOW = ("segreg.runs.results.plot_history", "segreg.runs.results.plot_metrics", "segreg.reports.write_report")
+_SLOW = ("segreg.runs.results.plot_history", "segreg.runs.results.plot_metrics", "segreg.reports.report_run")
 
 
 def write_recipe(folder, text=RECIPE, *, name="tiny"):

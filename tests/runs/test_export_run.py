@@ -309,6 +309,6 @@ def test_build_model_is_not_needed_to_predict(exported, monkeypatch):
     monkeypatch.setattr(f"{build_model.__module__}.build_model", None)
     resolved = exported.directory.resolved
     resolved.write_text(
-        resolved.read_text(encoding="utf-8").replace("three_convolutions", "gone/net"), encoding="utf-8"
+        resolved.read_text(encoding="utf-8").replace("one_convolution", "gone/net"), encoding="utf-8"
     )
     assert segreg.load_run(exported.directory.path).predict(np.zeros((20, 20, 3), np.uint8)).shape == (20, 20)
