@@ -21,16 +21,16 @@ SYNTHETIC = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
 
 
 class OneConvolution(nn.Module):
-    """An encoder of a single level."""
+    """An encoder of a single level, with a layer that LoRA can change."""
 
     channels, strides = (16,), (4,)
 
     def __init__(self, in_channels):
         super().__init__()
-        self.layer = nn.Conv2d(in_channels, 16, 7, 4, 3)
+        self.layer, self.mixed = nn.Conv2d(in_channels, 16, 7, 4, 3), nn.Conv2d(16, 16, 1)
 
     def forward(self, image):
-        return [self.layer(image).relu()]
+        return [self.mixed(self.layer(image).relu())]
 
 
 def one_convolution(in_channels):
