@@ -23,7 +23,13 @@ def drawn():
 
 
 @pytest.fixture
+def reported():
+    """Let the runs of a test make reports, but no diagrams."""
+
+
+@pytest.fixture
 def undrawn(request):
-    """Let the runs of a test make neither, unless it asks for `drawn`."""
-    with contextlib.nullcontext() if "drawn" in request.fixturenames else tiny_runs.undrawn():
+    """Let the runs of a test make neither, unless it asks for `drawn` or `reported`."""
+    asked = {"drawn", "reported"} & set(request.fixturenames)
+    with contextlib.nullcontext() if "drawn" in asked else tiny_runs.undrawn(reports=bool(asked)):
         yield

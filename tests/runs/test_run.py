@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import socket
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -47,6 +48,12 @@ def finished(tmp_path_factory):
     return tiny_runs.finished(tmp_path_factory)
 
 
+@pytest.fixture(scope="module")
+def trained(three_convolutions, tmp_path_factory):
+    """A run of two epochs."""
+    return small_runs.run(tmp_path_factory.mktemp("trained"), "train.epochs=2")
+
+
 def same_weights(one, other):
     first, second = load_file(one), load_file(other)
     assert first.keys() == second.keys()
@@ -67,7 +74,8 @@ def test_the_recipe_is_kept_as_it_was_read(finished):
 
 
 def test_overrides_are_noted_below_the_recipe_wherever_they_came_from(tmp_path):
-    file = small_runs.write_recipe(tmp_path)
+    few = small_runs.RECIPE.replace("samples: 24", "samples: 10").replace("overlays: 2", "overlays: 0")
+    file = small_runs.write_recipe(tmp_path, few)
     once = segreg.load_recipe(file, ["train.epochs=2", "encoder=timm/test_vit", "encoder.weights=null"])
     run = segreg.run_recipe(once.changed(["train.epochs=1", "loss=[bce]"]), out=tmp_path, progress="quiet")
     text = run.directory.recipe.read_text()
@@ -91,10 +99,9 @@ def test_the_resolved_recipe_is_complete_and_resolves_to_itself(finished):
     assert again.yaml() == finished.directory.resolved.read_text().split("\n", 1)[1]
 
 
-def test_the_resolved_recipe_repeats_the_run_to_the_bit_from_another_folder(tmp_path, monkeypatch, segreg):
-    first = small_runs.run(tmp_path, "train.epochs=2")
-    (tmp_path / "other").mkdir()
-    monkeypatch.chdir(tmp_path / "other")
+def test_the_resolved_recipe_repeats_the_run_to_the_bit_from_another_folder(trained, tmp_path, monkeypatch, segreg):
+    first = trained
+    monkeypatch.chdir(tmp_path)
     assert segreg("run", first.directory.resolved, "--quiet").status == 0
     (again,) = Path("runs/tiny").absolute().iterdir()  # under the first recipe's name
     again = load_run(again)
@@ -166,10 +173,10 @@ def test_paths_inside_lists_and_mappings_are_made_absolute_too(plugin, tmp_path,
     }
 
 
-def test_another_seed_gives_other_weights_and_the_same_split(finished, tmp_path):
-    other = tiny_runs.run(tmp_path, "seed=4", "train.epochs=1")
-    assert not same_weights(other.directory.last, finished.directory.last)
-    assert other.directory.split.read_text() == finished.directory.split.read_text()
+def test_another_seed_gives_other_weights_and_the_same_split(trained, tmp_path):
+    other = small_runs.run(tmp_path, "seed=4", "train.epochs=2")
+    assert not same_weights(other.directory.last, trained.directory.last)
+    assert other.directory.split.read_text() == trained.directory.split.read_text()
 
 
 def test_the_environment_names_every_plugin_with_its_version(finished):
@@ -228,12 +235,7 @@ def test_weights_explain_themselves(finished):
         assert notes["monitor"] == "val.dice.pooled"
 
 
-def test_synthetic_can_not_be_overlooked(finished, segreg, tmp_path):
-    printed = segreg("run", small_runs.write_recipe(tmp_path), "train.epochs=1", "--out", tmp_path / "runs").out
-    header, _, end = printed.partition("epoch 1/1")
-    for part in (header, end):
-        assert "!!!!!!!!" in part
-        assert "!! SYNTHETIC IMAGES: 24 drawn" in part
+def test_synthetic_can_not_be_overlooked(finished):
     assert finished.results["notice"].startswith("SYNTHETIC IMAGES")
     for file in finished.directory.overlays.iterdir():
         pixels = np.asarray(Image.open(file).convert("RGB"))
@@ -247,6 +249,10 @@ def test_lines_of_a_run_name_its_parts_epochs_scores_and_directory(tmp_path, seg
     run = load_run(path)
     lines = printed.out.splitlines()
     assert printed.err == ""
+    header, _, end = printed.out.partition("epoch 1/2")
+    for part in (header, end):
+        assert "!!!!!!!!" in part
+        assert "!! SYNTHETIC IMAGES: 24 drawn" in part
     assert f"run        {path}" in lines
     assert "data       synthetic_lesions: 14 train, 5 val, 5 test" in lines
     assert any(line.startswith("encoder    timm/test_resnet, 0.37 M parameters, strides 2/4/8/16/") for line in lines)
@@ -284,7 +290,7 @@ def test_a_bar_moves_on_a_terminal(tmp_path, monkeypatch):
     terminal, its_end = pty.openpty()
     recipe = tiny_runs.write_recipe(tmp_path)
     arguments = ("run", recipe, "train.epochs=2", "--out", tmp_path / "runs")
-    started = tiny_runs.process(*arguments, out=os.ttyname(its_end), options={"drawn": True})
+    started = tiny_runs.process(*arguments, out=os.ttyname(its_end))
     shown = b""
     while started.is_alive():
         while select.select([terminal], [], [], 0.1)[0]:
@@ -302,14 +308,7 @@ def test_a_bar_moves_on_a_terminal(tmp_path, monkeypatch):
     assert "batches" in text
     assert "everything is in" in text
     (path,) = (tmp_path / "runs" / "tiny").iterdir()
-    assert {file.name for file in path.iterdir()} == tiny_runs.LEAVES
-
-
-def test_two_runs_of_one_second_have_directories_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr("time.strftime", lambda *_: "2026-01-31_12-00-00")
-    for _ in range(2):
-        small_runs.run(tmp_path, *BRIEF)
-    assert {p.name for p in (tmp_path / "runs" / "tiny").iterdir()} == {"2026-01-31_12-00-00", "2026-01-31_12-00-00-2"}
+    assert {file.name for file in path.iterdir()} | tiny_runs.DRAWN == tiny_runs.LEAVES
 
 
 OBSERVER = """
@@ -347,7 +346,7 @@ def segreg_run_end():
 """
 
 
-def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plugin, tmp_path, capsys, drawn):
+def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plugin, tmp_path, capsys, reported):
     import plugged
 
     log = tmp_path / "log.jsonl"
@@ -358,7 +357,8 @@ def test_observers_are_reported_and_a_failing_one_is_named_and_stops_nothing(plu
             plugin(OBSERVER.format(log=str(log)), name="notes", distribution="segreg-notes"),
         ]
     )
-    recipe = read_recipe(tiny_runs.write_recipe(tmp_path), [*BRIEF, "train.epochs=2", "evaluate.metrics=[dice]"])
+    light = ("train.epochs=2", "evaluate.metrics=[dice]", "decoder={name: mlp, channels: 8}")
+    recipe = read_recipe(tiny_runs.write_recipe(tmp_path), [*BRIEF, *light])
     run = start_run(recipe, resolve(recipe, registry), registry, out=tmp_path / "runs", progress=Quiet())
     reported = [json.loads(line) for line in log.read_text().splitlines()]
     assert [note["hook"] for note in reported] == ["start", "epoch", "epoch", "end"]
@@ -427,7 +427,7 @@ def test_a_bug_before_training_leaves_nothing_and_keeps_the_folder_that_was_ther
     (tmp_path / "runs").mkdir()
     monkeypatch.setattr("segreg.runs.run.fit", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        small_runs.run(tmp_path)
+        small_runs.run(tmp_path, *BRIEF)
     assert list((tmp_path / "runs").iterdir()) == []
 
 
@@ -512,14 +512,14 @@ def offline(monkeypatch):
     monkeypatch.setattr("segreg_plugins.pretrained.unreachable", lambda address: "the tests allow no network")
 
 
+@pytest.mark.usefixtures("quick_networks")
 def test_random_weights_in_the_place_of_others_are_said_loudly_and_recorded(tmp_path, monkeypatch, segreg):
     offline(monkeypatch)
-    printed = segreg(
-        "run", tiny_runs.write_recipe(tmp_path), "encoder=mobilenet_v2", "encoder.weights=imagenet",
-        "encoder.weights_fallback=random", "optimizer={name: sgd, lr: 0.01}", *BRIEF, "--out", tmp_path / "runs",
-    )  # fmt: skip
+    encoder = "encoder={name: efficientnet-b0, weights: advprop, weights_fallback: random}"
+    words = [encoder, "optimizer={name: sgd, lr: 0.01}", *BRIEF]
+    printed = segreg("run", small_runs.write_recipe(tmp_path), *words, "--out", tmp_path / "runs")
     assert printed.status == 0
-    words = 'RANDOM weights: "imagenet" of the encoder mobilenet_v2 are not available (the tests allow no network)'
+    words = 'RANDOM weights: "advprop" of the encoder efficientnet-b0 are not available (the tests allow no network)'
     header, _, end = printed.out.partition("epoch 1/1")
     for part in (header, end):
         shouted = [line.strip("! ") for line in part.splitlines() if line.startswith("!! ")]
@@ -529,12 +529,19 @@ def test_random_weights_in_the_place_of_others_are_said_loudly_and_recorded(tmp_
     assert run.results["weights"] == words
     environment = json.loads(run.directory.environment.read_text())
     assert environment["model"]["encoder"]["weights"] == words
+    halves = {"mean": [0.5] * 3, "std": [0.5] * 3, "value_range": 255.0}  # those of the weights "advprop" alone
+    assert json.loads(read_notes(run.directory.last)["normalize"]) == halves
 
-    # Going on with the run does not ask for them again, and does not forget.
+    # Going on with the run does not ask for them again, and does not forget; nor does loading it ask for anything.
     monkeypatch.setattr("segreg_plugins.pretrained.obtain", lambda *_, **__: pytest.fail("asked for weights"))
     assert segreg("run", "--resume", path, "--quiet").status == 0
-    assert load_run(path).results["weights"] == words
-    assert run.model() is not None
+    for name in ("socket", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, lambda *_, **__: pytest.fail("asked the network"))
+    again = load_run(path)
+    assert again.results == run.results
+    assert json.loads(read_notes(again.directory.last)["normalize"]) == halves
+    assert again.recipe.encoder.settings["weights"] == "advprop"
+    assert again.predict(np.zeros((33, 35, 3), np.uint8)).shape == (33, 35)
 
 
 def test_an_augmentation_that_does_nothing_is_reported_where_the_recipe_names_it(tmp_path):
@@ -556,7 +563,7 @@ ODD_NAMES = [
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
-def test_names_of_any_bytes_survive_a_run(tmp_path, drawn):
+def test_names_of_any_bytes_survive_a_run(tmp_path, reported):
     for folder, values in (("photos", 90), ("masks", 1)):
         (tmp_path / folder).mkdir()
         for name in ODD_NAMES:
@@ -633,8 +640,8 @@ def test_bands_are_normalised_by_the_training_images_and_never_otherwise(tmp_pat
     np.testing.assert_allclose(load_run(path).preprocess(photo)[0].numpy(), by_hand, atol=1e-5)
 
 
-def test_bands_that_borrow_colours_statistics_are_warned_of_and_a_constant_one_is_refused(tmp_path, segreg, drawn):
-    file = tiny_runs.write_recipe(tmp_path, bands(tmp_path, constant=True))
+def test_bands_that_borrow_colours_statistics_are_warned_of_and_a_constant_one_is_refused(tmp_path, segreg, reported):
+    file = small_runs.write_recipe(tmp_path, bands(tmp_path, constant=True))
     reported = segreg("run", file, "train.epochs=1", "--out", tmp_path / "runs")
     assert reported.status == 0, reported.err
     assert "warning    the 5 channels are normalised by statistics of red, green and blue" in reported.out
