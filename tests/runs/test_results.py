@@ -67,9 +67,8 @@ def test_every_number_has_a_definition(finished):
     assert "foreground from probability 0.5" in pooled
 
 
-@pytest.mark.parametrize("ema", ["null", "0.5"])
-def test_what_the_last_epoch_has_predicted_is_not_predicted_again(tmp_path, ema):
-    words = ("train.epochs=1", "split.test=0", f"train.ema={ema}")
+def test_what_the_last_epoch_has_predicted_is_not_predicted_again(tmp_path):
+    words = ("train.epochs=1", "split.test=0", "train.ema=0.5")
     for name in ("once", "again"):
         (tmp_path / name).mkdir()
     with mock.patch("segreg.training.trainer.MOST_KEPT", 0):
@@ -82,11 +81,22 @@ def test_what_the_last_epoch_has_predicted_is_not_predicted_again(tmp_path, ema)
         assert (once.directory.path / file).read_bytes() == (again.directory.path / file).read_bytes()
 
 
-def test_metrics_stand_in_the_recipes_order(tmp_path):
-    run = small_runs.run(tmp_path, "train.epochs=1", "evaluate.metrics=[recall, accuracy, dice]")
-    names = [name.split(".")[0] for name in run.results["metrics"]["test"]]
+@pytest.fixture(scope="module")
+def asked(three_convolutions, tmp_path_factory):
+    """A run of one epoch with metrics in another order and more overlays than it has images."""
+    words = ("train.epochs=1", "evaluate.metrics=[recall, accuracy, dice]", "evaluate.overlays=99")
+    return small_runs.run(tmp_path_factory.mktemp("asked"), *words)
+
+
+def test_metrics_stand_in_the_recipes_order(asked):
+    names = [name.split(".")[0] for name in asked.results["metrics"]["test"]]
     assert list(dict.fromkeys(names)) == ["recall", "accuracy", "dice"]
-    assert list(rows_of(run)[0]) == ["id", "recall", "accuracy", "dice"]
+    assert list(rows_of(asked)[0]) == ["id", "recall", "accuracy", "dice"]
+
+
+def test_as_many_overlays_as_asked_for_and_no_more_than_images(finished, asked):
+    drawn = [len(list(run.directory.overlays.iterdir())) for run in (finished, asked)]
+    assert drawn == [2, 5]
 
 
 def test_rows_are_the_test_images_and_their_mean_is_the_per_image_mean(finished):
@@ -124,13 +134,6 @@ def test_overlays_go_from_the_worst_to_the_best(tmp_path):
     assert (shown["worst"], shown["best"]) == ([by_score[0]["id"]], [by_score[4]["id"]])
     assert shown["random"][0] in [row["id"] for row in by_score[1:4]]
     assert ids == [*shown["worst"], *shown["random"], *shown["best"]]
-
-
-@pytest.mark.parametrize(("asked", "drawn"), [(0, 0), (1, 1), (99, 5)])
-def test_as_many_overlays_as_asked_for_and_no_more_than_images(asked, drawn, tmp_path):
-    run = small_runs.run(tmp_path, "train.epochs=1", f"evaluate.overlays={asked}")
-    files = list(run.directory.overlays.iterdir()) if run.directory.overlays.exists() else []
-    assert len(files) == drawn
 
 
 def test_an_overlay_shows_the_networks_prediction(finished):
@@ -244,12 +247,12 @@ FAULTS = {
         {"confusion.png": "confusion.png was not written: Memory", "overlays/01": "No space left on device",
          "overlays/02": "No space left on device"},
     ),
-    "curves and all overlays": (
-        {"segreg.runs.results.plot_history": RuntimeError("no"),
+    "curves, all overlays and the report": (
+        {"segreg.runs.results.plot_history": RuntimeError("no"), "segreg.reports.run._history": MemoryError(),
          "segreg.evaluation.evaluator.Evaluator.save_overlays": KeyError("a")},
-        {"curves.png": "curves.png was not written: Runtime", "overlays/": "overlays was not written"},
+        {"curves.png": "curves.png was not written: Runtime", "overlays/": "overlays was not written",
+         "report.html": "no report was written: Memory"},
     ),
-    "the report": ({"segreg.reports.run._history": MemoryError()}, {"report.html": "no report was written: Memory"}),
 }  # fmt: skip
 
 
@@ -279,7 +282,7 @@ def test_a_picture_or_report_that_fails_costs_only_itself(case, copied, segreg):
         assert all(says.replace("'", "&#39;") in page for says in lost.values())
 
 
-def test_curves_that_fail_do_not_stop_a_training(tmp_path, segreg, monkeypatch, drawn):
+def test_curves_that_fail_do_not_stop_a_training(tmp_path, segreg, monkeypatch):
     monkeypatch.setattr("segreg.runs.run.SECONDS_BETWEEN_CURVES", -1.0)
     recipe = small_runs.write_recipe(tmp_path)
     with mock.patch("segreg.runs.run.plot_history", side_effect=MemoryError):
@@ -312,6 +315,7 @@ def test_overlays_of_an_evaluation_before_are_removed(trained, tmp_path, segreg)
 def test_validation_the_results_and_evaluate_give_the_same_weights_the_same_scores(tmp_path, segreg, overrides):
     metrics = "evaluate.metrics=[dice, boundary_iou, roc_auc, mse]"
     run = small_runs.run(tmp_path, "train.epochs=2", "evaluate.overlays=0", metrics, *overrides)
+    assert not run.directory.overlays.exists()
     val = run.results["metrics"]["val"]
     row = run.history[run.results["best_epoch"] - 1]
     assert {name: row[f"val.{name}"] for name in val} == val
