@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -127,10 +128,13 @@ def test_what_it_says_and_what_it_refuses(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     (tmp_path / "mine").mkdir()
     assert main(["export", str(run.directory.path), "--format", "bundle", "--out", str(tmp_path / "mine")]) == 2
-    for overrides, options in ((["input.clip=[1,99]"], []), ([], ["--labels"])):
-        made = tiny_runs.run(tmp_path, *overrides, *brief, text=exported.RECIPE) if overrides else run
-        command = ["export", str(made.directory.path), "--format", "bundle", "--out", str(tmp_path / "no"), *options]
+    clipped = shutil.copytree(run.directory.path, tmp_path / "clipped")
+    resolved = clipped / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("  clip: null\n", "  clip: [1, 99]\n"))
+    for path, *options in ((clipped,), (run.directory.path, "--labels")):
+        command = ["export", str(path), "--format", "bundle", "--out", str(tmp_path / "no"), *options]
         assert main(command) == 2
+        assert ("its program makes labels" if options else "input.clip") in capsys.readouterr().err
         assert not (tmp_path / "no").exists()
     with pytest.raises(SegregError, match="bundle"):
         segreg.export(run, "bundle")

@@ -9,7 +9,7 @@ import pytest
 import plugged
 import small_runs
 
-FOLDS = ("split.method=folds", "split.folds=3", "split.test=0.25", "train.epochs=2")
+FOLDS = ("split.method=folds", "split.folds=3", "split.fold=2", "split.test=0.25", "split.stratify=true")
 
 
 pytestmark = pytest.mark.usefixtures("three_convolutions")
@@ -21,19 +21,15 @@ def _parts(installed):
 
 
 def test_a_run_of_a_fold_is_that_of_lists_made_by_hand(tmp_path):
-    vals = []
-    for fold in (0, 2):
-        run = small_runs.run(tmp_path, *FOLDS, f"split.fold={fold}", "split.stratify=true")
-        split = json.loads(run.directory.split.read_text())
-        for name, ids in split.items():
-            (tmp_path / f"{name}.txt").write_text("\n".join(ids))
-        lists = ", ".join(f"{name}: {tmp_path}/{name}.txt" for name in split)
-        by_hand = small_runs.run(tmp_path, "split.method=lists", f"split.lists={{{lists}}}", "train.epochs=2")
-        for name in ("per_image.csv", "counts.csv", "split.json"):
-            assert (run.directory.path / name).read_bytes() == (by_hand.directory.path / name).read_bytes()
-        assert run.results["metrics"] == by_hand.results["metrics"]
-        mine, its = (one.model().state_dict() for one in (run, by_hand))
-        assert all(mine[name].equal(its[name]) for name in mine)
-        assert mine.keys() == its.keys()
-        vals.append(set(split["val"]))
-    assert not vals[0] & vals[1]
+    run = small_runs.run(tmp_path, *FOLDS, "train.epochs=1")
+    split = json.loads(run.directory.split.read_text())
+    for name, ids in split.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(ids))
+    lists = ", ".join(f"{name}: {tmp_path}/{name}.txt" for name in split)
+    by_hand = small_runs.run(tmp_path, "split.method=lists", f"split.lists={{{lists}}}", "train.epochs=1")
+    for name in ("per_image.csv", "counts.csv", "split.json"):
+        assert (run.directory.path / name).read_bytes() == (by_hand.directory.path / name).read_bytes()
+    assert run.results["metrics"] == by_hand.results["metrics"]
+    mine, its = (one.model().state_dict() for one in (run, by_hand))
+    assert mine.keys() == its.keys()
+    assert all(mine[name].equal(its[name]) for name in mine)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from huggingface_hub import ModelCard, constants
 
+import exported as small
 import segreg as library
-import small_runs
 import tiny_runs
 from segreg.errors import SegregError
 from segreg.runs.card import write_card
@@ -255,8 +255,8 @@ def test_a_process_of_its_own_finds_the_hub_by_hf_endpoint(finished, hub, tmp_pa
 
 
 def test_an_exported_network_goes_to_the_hub_too(hub, segreg, tmp_path):
-    with small_runs.encoder():
-        run = small_runs.run(tmp_path, "train.epochs=1")
+    with small.encoder(), small.remembered_operators():
+        run = tiny_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=0", text=small.RECIPE)
         exported = library.export(run, "torch", images=2, out=tmp_path / "exported")
     assert segreg("push", exported.directory.path, "anna/small").status == 0
     assert "best.safetensors" not in hub.content("anna/small")

@@ -52,7 +52,7 @@ def test_an_encoder_that_ends_at_the_third_stage_gives_1024_channels_at_stride_1
 def test_the_recipe_from_scratch_trains_several_classes(tmp_path):
     images, masks = tiny_runs.folder_dataset(tmp_path / "set", count=14, classes=3)
     changes = [f"dataset.images={images}", f"dataset.masks={masks}", "dataset.classes=[background,road,car]",
-               "loss=dice_ce", "encoder.name=resnet18", "schedule.warmup_epochs=0"]  # fmt: skip
+               "loss=dice_ce", "encoder.name=resnet18", "encoder.depth=4", "schedule.warmup_epochs=0"]  # fmt: skip
     recipe = segreg.load_recipe(RECIPES / "scratch_v3plus.yaml", [*SMALL, *changes])
     with tiny_runs.undrawn():
         run = segreg.run_recipe(recipe, out=tmp_path / "runs", progress="quiet")
@@ -75,7 +75,7 @@ def test_a_run_leaves_both_curves_in_one_image(tmp_path):
 def test_a_sweep_is_a_loop_of_runs_that_keep_their_overrides(tmp_path, segreg):
     images = f"dataset={{name: synthetic_lesions, root: {tmp_path}/images, samples: 14, size: 32}}"
     more = [images, "encoder=timm/test_resnet", "decoder.channels=16", *SMALL]
-    sweep = [("1e-4", 4, "dice_bce"), ("1e-3", 4, "iou"), ("1e-3", 2, "dice_focal")]
+    sweep = [("1e-4", 4, "iou"), ("1e-3", 2, "dice_focal")]
     for rate, batch, loss in sweep:
         words = [*more, f"optimizer.lr={rate}", f"train.batch_size={batch}", f"loss={loss}"]
         with tiny_runs.undrawn():
@@ -84,7 +84,6 @@ def test_a_sweep_is_a_loop_of_runs_that_keep_their_overrides(tmp_path, segreg):
             )
         assert printed.status == 0, printed.err
     runs = sorted((tmp_path / "runs" / "sweep" / "isic_v3plus").iterdir())
-    assert len(runs) == 3
     for run, (rate, batch, loss) in zip(runs, sweep, strict=True):
         kept = yaml.safe_load((run / "resolved.yaml").read_text())
         assert (kept["optimizer"]["lr"], kept["train"]["batch_size"]) == (float(rate), batch)
