@@ -195,7 +195,7 @@ def train_hard(name: str, run_dir: Path, *, pause: float = 0.0, resume: bool = F
     _, outcome = train(
         run_dir,
         settings=settings,
-        train=BatchLoader(pause=pause),
+        train=BatchLoader(count=10, pause=pause),
         build_schedule=schedule,
         objective=objective(
             losses=(("bce", 1.0, bce), ("dice", Ramp(start=0.1, end=1.0, epochs=(1, 5)), dice)), auxiliary=True

@@ -17,11 +17,13 @@ from segreg.errors import SegregError
 from segreg.models.lora import Lora, add_lora, merge_lora, merged
 from segreg.models.trained import choose_trained, settle_frozen
 
+SIZE = (32, 32)
+
 
 @pytest.fixture
 def vit(builtin):
     torch.manual_seed(0)
-    return choose("encoder", "timm/test_vit", {}, builtin).build(3)
+    return choose("encoder", "timm/test_vit", {"img_size": SIZE}, builtin).build(3)
 
 
 def changed(network, std=0.3):
@@ -78,7 +80,7 @@ def test_merged_weights_compute_the_same(vit):
     hidden = next(m for n, m in plain.named_modules() if n.endswith("blocks.0.mlp.fc1")).out_features
     assert trained == 6 * 4 * ((wide + 3 * wide) + (wide + wide) + (wide + hidden))
     changed(vit).eval()
-    image = torch.randn(1, 3, 160, 160)
+    image = torch.randn(1, 3, *SIZE)
     with torch.no_grad():
         before = vit(image)
         state = merged(vit.state_dict())
@@ -93,7 +95,7 @@ def test_merged_weights_compute_the_same(vit):
 def test_gradients_in_bf16_are_near_those_in_float32(vit):
     choose_trained(vit, EncoderTraining(lora=Settings(rank=4)))
     changed(vit, std=0.02)
-    image, gradients = torch.randn(2, 3, 160, 160), []
+    image, gradients = torch.randn(2, 3, *SIZE), []
     for enabled in (False, True):
         vit.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
@@ -148,7 +150,7 @@ def test_it_is_pefts_on_shared_weights():
     """A ViT with fused qkv: values, and the gradients of A and B."""
     peft = pytest.importorskip("peft")
     torch.manual_seed(0)
-    ours, theirs = (timm.create_model("test_vit", num_classes=0) for _ in range(2))
+    ours, theirs = (timm.create_model("test_vit", num_classes=0, img_size=SIZE) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     add_lora(ours, rank=3, alpha=7, targets=["qkv", "proj", "fc1"])
     theirs = peft.get_peft_model(theirs, peft.LoraConfig(r=3, lora_alpha=7, target_modules=["qkv", "attn.proj", "fc1"]))
@@ -163,7 +165,7 @@ def test_it_is_pefts_on_shared_weights():
         nn.init.normal_(layer.lora_B["default"].weight)
         changed[name].lora_a.data.copy_(layer.lora_A["default"].weight)
         changed[name].lora_b.data.copy_(layer.lora_B["default"].weight)
-    image = torch.randn(2, 3, 160, 160)
+    image = torch.randn(2, 3, *SIZE)
     found, wanted = ours(image), theirs(image)
     torch.testing.assert_close(found, wanted)
     for network in (found, wanted):

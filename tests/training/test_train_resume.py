@@ -91,8 +91,6 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("name", HARD)
 def test_a_crash_before_any_write_to_the_disk(tmp_path, name, monkeypatch, one_thread):
-    train_hard(name, tmp_path / "whole")
-    expected = result(tmp_path / "whole")
     writes = 0
     real = files.sync
 
@@ -102,8 +100,9 @@ def test_a_crash_before_any_write_to_the_disk(tmp_path, name, monkeypatch, one_t
         real(path)
 
     monkeypatch.setattr(files, "sync", count)
-    train_hard(name, tmp_path / "counted")
-    points = random.Random(0).sample(range(1, writes + 1), 6)
+    train_hard(name, tmp_path / "whole")
+    expected = result(tmp_path / "whole")
+    points = random.Random(0).sample(range(1, writes + 1), 4)
     for point in points:
         left_to_do = point
 

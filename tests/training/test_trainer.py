@@ -488,9 +488,11 @@ def test_compile_compiles_the_objective(tmp_path, monkeypatch):
         original(module, backend="eager")
 
     monkeypatch.setattr(nn.Module, "compile", with_eager_backend)
-    settings = replace(SETTINGS, ema=0.5, compile=True)
-    network, _ = train(tmp_path / "a", settings=settings, objective=objective(dropout=0.0))
-    eager, _ = train(tmp_path / "b", settings=replace(settings, compile=False), objective=objective(dropout=0.0))
+    settings = replace(SETTINGS, epochs=2, ema=0.5, compile=True)
+    data = {"train": BatchLoader(count=8), "val": BatchLoader(count=4, shuffle=False, seed=1)}  # traced once each
+    network, _ = train(tmp_path / "a", settings=settings, objective=objective(dropout=0.0), **data)
+    settings = replace(settings, compile=False)
+    eager, _ = train(tmp_path / "b", settings=settings, objective=objective(dropout=0.0), **data)
     assert compiled == ["Objective"]
     assert_same(weights(network), weights(eager), rtol=1e-3, atol=1e-5)
 
