@@ -1,8 +1,13 @@
-"""Runs of a very small network on images of any kind, to be exported: most of an export's time goes by its layers."""
+"""Runs of a very small network on images of any kind, to be exported: most of an export's time goes by its layers.
+
+And the programs of bundles, which are run without segreg.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from functools import cache
 from unittest import mock
 
@@ -18,6 +23,12 @@ from segreg.registry.local import registering
 
 RECIPE = small_runs.RECIPE.replace("three_convolutions", "one_convolution")
 SYNTHETIC = "{name: synthetic_lesions, root: images, samples: 24, size: 48}"
+_ALONE = """
+import runpy, sys
+sys.modules.update(dict.fromkeys(("torch", "segreg", "cv2", "scipy", "tifffile"), None))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 class OneConvolution(nn.Module):
@@ -41,6 +52,12 @@ def one_convolution(in_channels):
 def encoder():
     """Offer the encoder within the context: only this process has it."""
     return registering(segreg.Entry("encoder", "one_convolution", one_convolution))
+
+
+def alone(bundle, *arguments):
+    """Run a bundle's program where there is neither segreg nor PyTorch, and return the finished process."""
+    command = [sys.executable, "-c", _ALONE, bundle / "predict.py", *arguments]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
 
 
 @contextlib.contextmanager

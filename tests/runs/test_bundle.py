@@ -1,16 +1,13 @@
-"""Bundles: their program, which knows nothing of segreg and PyTorch, predicts what `segreg predict` does."""
+"""Bundles: what is in them and what they refuse; masks of other images are compared in test_export_run.py."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
-import tifffile
 from PIL import Image
 
 import exported
@@ -21,13 +18,6 @@ from segreg.cli import main
 from segreg.errors import SegregError
 
 pytest.importorskip("onnxruntime", reason="needs the extra `export`")
-
-ALONE = """
-import runpy, sys
-sys.modules.update(dict.fromkeys(("torch", "segreg", "cv2", "scipy", "tifffile"), None))
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -44,41 +34,6 @@ def _own_cache(tmp_path, monkeypatch):
 def bundle_of(run, out):
     assert main(["export", str(run.directory.path), "--format", "bundle", "--out", str(out), "--quiet"]) == 0
     return out
-
-
-def alone(bundle, *arguments):
-    command = [sys.executable, "-c", ALONE, str(bundle / "predict.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-CASES = {
-    "letterbox, four bands, each image by itself": (
-        {"classes": 3, "channels": 4},
-        ["input.resize=letterbox", "input.normalize=per_image", "loss=cross_entropy", "train.epochs=8"],
-    ),
-    "crops, 16 bits": ({"channels": 1, "dtype": np.uint16}, ["input.resize=crop", "input.normalize=dataset"]),
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_its_program_predicts_the_same_masks(tmp_path, case):
-    data, overrides = CASES[case]
-    run = exported.folder_run(tmp_path, *overrides, **data)
-    bundle = bundle_of(run, tmp_path / "bundle")
-    values = tifffile.imread(sorted((tmp_path / "data" / "images").iterdir())[3]).squeeze()
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    Image.fromarray(values).save(photos / "as it is.png")
-    Image.fromarray(np.tile(values, (2, 3, 1)[: values.ndim])[:61, :97]).save(photos / "wide.png")
-    threshold = float(np.median(run.probabilities(photos / "wide.png")))  # that there is something of both
-    done = alone(bundle, photos, "--out", tmp_path / "masks", "--threshold", threshold)
-    assert done.returncode == 0, done.stderr
-    for file in photos.iterdir():
-        found = np.asarray(Image.open(tmp_path / "masks" / file.name))
-        wanted = run.predict(file, threshold=threshold) * (1 if run.task.mode == "multiclass" else 255)
-        assert found.shape == wanted.shape
-        assert (found != wanted).mean() < 1e-3
-        assert 0 < (found > 0).mean() < 1
 
 
 def test_classes_that_overlap_and_a_zip(tmp_path, plugin, installed):
@@ -100,14 +55,14 @@ def test_classes_that_overlap_and_a_zip(tmp_path, plugin, installed):
     image = np.zeros((36, 36, 3), np.uint8)
     image[5:15, :, 0] = 200
     Image.fromarray(image).save(tmp_path / "photo.png")
-    done = alone(tmp_path / "there" / "rows", tmp_path / "photo.png", "--out", tmp_path / "masks")
+    done = exported.alone(tmp_path / "there" / "rows", tmp_path / "photo.png", "--out", tmp_path / "masks")
     assert done.returncode == 0, done.stderr
     for number, name in enumerate(("row", "column")):
         found = np.asarray(Image.open(tmp_path / "masks" / name / "photo.png"))
         np.testing.assert_array_equal(found, run.predict(image)[number] * 255)
     wide = Image.fromarray(np.zeros((9, 9), np.uint16))
     wide.save(tmp_path / "wide.png")
-    done = alone(tmp_path / "there" / "rows", tmp_path / "wide.png", "--out", tmp_path / "masks")
+    done = exported.alone(tmp_path / "there" / "rows", tmp_path / "wide.png", "--out", tmp_path / "masks")
     assert done.returncode == 1
     assert "wide.png: has mode I;16, and the network takes RGB" in done.stderr
 

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,11 +18,14 @@ import exported as tiny
 import plugged
 import segreg
 import tiny_runs
-from exported import RECIPE, SYNTHETIC, folder_run
+from exported import RECIPE, SYNTHETIC, alone, folder_run
 from segreg.deployment.proof import BOUNDS, MetricDifference, Proof, problems
 from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig
 from segreg.models.build import build_model
+from segreg.runs.bundle import write_bundle
+from segreg.runs.export_run import ExportRequest
+from segreg.runtime.progress import Quiet
 
 pytest.importorskip("onnxruntime", reason="needs the extra `export`")
 
@@ -62,38 +66,65 @@ def same_predictions(run, exported, image):
 
 
 CASES = {
-    "letterbox, four bands": (
-        {"classes": 3, "channels": 4}, ["input.resize=letterbox", "input.normalize=dataset", "loss=cross_entropy"], {}
+    "letterbox, four bands, each image by itself": (
+        {"classes": 3, "channels": 4},
+        ["input.resize=letterbox", "input.normalize=per_image", "loss=cross_entropy", "train.epochs=8"],
     ),
-    "crops, 16 bits": (
-        {"channels": 1, "dtype": np.uint16}, ["input.resize=crop", "input.normalize=dataset"], {}
-    ),
+    "crops, 16 bits": ({"channels": 1, "dtype": np.uint16}, ["input.resize=crop", "input.normalize=dataset"]),
     "crops, in tiles, each image by itself": (
-        {"channels": 2, "dtype": np.float32}, ["input.resize=crop", "input.normalize=per_image"], {"tile": (32, 32)}
+        {"channels": 2, "dtype": np.float32}, ["input.resize=crop", "input.normalize=per_image"]
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_onnx_predicts_what_the_run_does(tmp_path, case):
-    data, overrides, request = CASES[case]
+def test_onnx_and_bundles_predict_what_the_run_does(tmp_path, case):
+    data, overrides = CASES[case]
     run = folder_run(tmp_path, *overrides, **data)
-    exported = segreg.export(run, **request)
+    tiles = "tiles" in case
+    exported = segreg.export(run, tile=(32, 32) if tiles else None)
     proof = exported.sidecar["proof"]
     assert proof["images"] == 2
     assert proof["equal_labels"] == 1
     assert 0 < proof["largest_difference"] < 1e-3
     for one in proof["metrics"].values():
         assert one["exported"] == pytest.approx(one["trained"], abs=1e-4)
-    image = tifffile.imread(next((tmp_path / "data" / "images").iterdir()))
-    if request:
+    image = tifffile.imread(sorted((tmp_path / "data" / "images").iterdir())[3]).squeeze()
+    wide = np.tile(image, (2, 3, 1)[: image.ndim])[:61, :97]
+    if tiles:
         run = segreg.load_run(run.directory.path)
         run = type(run)(run.directory, ("evaluate.tile=[32,32]",))
     same_predictions(run, exported, image)
-    if case.startswith("crops"):
-        same_predictions(run, exported, np.tile(image, (2, 2, 1)[: image.ndim])[:51, :67])
+    same_predictions(run, exported, wide)
     on_test = segreg.evaluate(exported)
     assert on_test.scores == pytest.approx(dict(segreg.evaluate(run, precision="float32").scores), abs=1e-4)
+    if not tiles:
+        bundles_predict(run, exported, {"as it is.png": image, "wide.png": wide}, tmp_path)
+
+
+def bundles_predict(run, exported, photos, folder):
+    """Compare the masks of a bundle of an export with the run's; its program knows nothing of segreg and PyTorch."""
+
+    def as_it_is(run, request, progress):
+        shutil.copytree(exported.directory.path, request.out)
+        return segreg.load_run(request.out), None
+
+    with mock.patch("segreg.runs.bundle.export_run", as_it_is):
+        bundle, _, _ = write_bundle(run, ExportRequest(out=folder / "bundle"), Quiet())
+    (folder / "photos").mkdir()
+    for name, values in photos.items():
+        Image.fromarray(values).save(folder / "photos" / name)
+    # That there is something of both.
+    threshold = float(np.median(run.probabilities(folder / "photos" / "wide.png")))
+    done = alone(bundle, folder / "photos", "--out", folder / "masks", "--threshold", threshold)
+    assert done.returncode == 0, done.stderr
+    for name in photos:
+        found = np.asarray(Image.open(folder / "masks" / name))
+        wanted = run.predict(folder / "photos" / name, threshold=threshold)
+        wanted = wanted * (1 if run.task.mode == "multiclass" else 255)
+        assert found.shape == wanted.shape
+        assert (found != wanted).mean() < 1e-3
+        assert 0 < (found > 0).mean() < 1
 
 
 def test_the_command_and_labels_of_classes_that_overlap(tmp_path, plugin, installed, capsys):
@@ -186,13 +217,6 @@ def test_compare_takes_an_export_that_was_evaluated(finished, exported, tmp_path
     assert ["exported as=onnx float32" in model.name for model in comparison.models].count(True) == 1
 
 
-def test_openvino_predicts_what_the_run_does(finished, tmp_path):
-    pytest.importorskip("openvino", reason="needs the extra `openvino`")
-    image = np.random.default_rng(2).integers(0, 256, (50, 70, 3), np.uint8)
-    exported = segreg.export(finished, "openvino", out=tmp_path / "openvino", any_size=True)
-    same_predictions(finished, exported, image)
-
-
 def test_a_program_of_pytorch_predicts_with_merged_changes_and_one_with_pickles_is_not_loaded(tmp_path):
     low_rank = "encoder={name: one_convolution, lora: {rank: 2, targets: [mixed]}}"
     run = tiny_runs.run(tmp_path, low_rank, "train.epochs=1", "evaluate.overlays=0", text=RECIPE)
@@ -214,13 +238,17 @@ def test_a_program_of_pytorch_predicts_with_merged_changes_and_one_with_pickles_
         segreg.load_run(tmp_path / "torch").predict(image)
 
 
-def test_int8_costs_what_is_allowed(finished, tmp_path):
+def test_openvinos_int8_costs_what_is_allowed_and_takes_any_size(finished, tmp_path):
     pytest.importorskip("nncf", reason="needs the extra `openvino`")
     exported = segreg.export(
-        finished, "openvino", precision="int8", most_lost=0.2, calibration=6, images=3, out=tmp_path / "int8"
-    )
+        finished, "openvino", precision="int8", any_size=True, most_lost=0.2, calibration=6, images=3,
+        out=tmp_path / "int8",
+    )  # fmt: skip
     assert exported.sidecar["proof"]["equal_labels"] > 0.9
     assert "FakeQuantize" in (tmp_path / "int8" / "network.xml").read_text(encoding="utf-8")
+    image = np.random.default_rng(2).integers(0, 256, (50, 70, 3), np.uint8)
+    both = InferenceConfig(scales=(0.5, 1.3))
+    assert (exported.predict(image, config=both) == finished.predict(image, config=both)).mean() > 0.9
 
 
 WRONG = """
