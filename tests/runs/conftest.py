@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from unittest import mock
 
 import pytest
 
@@ -29,7 +30,10 @@ def reported():
 
 @pytest.fixture
 def undrawn(request):
-    """Let the runs of a test make neither, unless it asks for `drawn` or `reported`."""
+    """Let the runs of a test make neither, nor its evaluations, unless it asks for `drawn` or `reported`."""
     asked = {"drawn", "reported"} & set(request.fixturenames)
-    with contextlib.nullcontext() if "drawn" in asked else tiny_runs.undrawn(reports=bool(asked)):
+    with contextlib.ExitStack() as changed:
+        if "drawn" not in asked:
+            changed.enter_context(tiny_runs.undrawn(reports=bool(asked)))
+            changed.enter_context(mock.patch("segreg.runs.evaluate_run.plot_metrics"))
         yield

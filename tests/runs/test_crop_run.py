@@ -42,7 +42,7 @@ def recipe_of(folder):
     )
 
 
-pytestmark = pytest.mark.usefixtures("three_convolutions")
+pytestmark = pytest.mark.usefixtures("three_convolutions", "undrawn")
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +141,7 @@ def test_every_pixel_is_scored_once_at_its_own_resolution(run):
 
 def test_stopped_and_resumed_it_ends_with_the_same_weights(run):
     begun = trained(folder_of(run), "train.epochs=1")
-    with tiny_runs.undrawn():
-        more = segreg.resume(begun.directory.path, ["train.epochs=3"])
+    more = segreg.resume(begun.directory.path, ["train.epochs=3"])
     assert same_weights(more, run)
     assert more.results["metrics"] == run.results["metrics"]
 

@@ -19,7 +19,7 @@ RECIPE = small_runs.RECIPE.replace(
 ).replace("input: {size: [32, 32]}", "input: {size: [32, 32], channels: 1, normalize: dataset}")
 
 
-pytestmark = pytest.mark.usefixtures("three_convolutions")
+pytestmark = pytest.mark.usefixtures("three_convolutions", "undrawn")
 
 
 def write_images(folder, dtype="uint16", least=10_000):
