@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -114,12 +115,10 @@ def gradients_reach_every_parameter(subject: Subject) -> None:
             raise Broken(f"no gradient reaches the encoder, on {name}")
 
 
-def _on_every_pyramid(subject: Subject) -> list[tuple[str, Any, Any]]:
-    found = []
+def _on_every_pyramid(subject: Subject) -> Iterator[tuple[str, Any, Any]]:
     for name, make in inputs.PYRAMIDS.items():
         encoder = make()
-        found.append((name, encoder, subject.built(encoder)))
-    return found
+        yield name, encoder, subject.built(encoder)
 
 
 def _verify(encoder: Any, decoder: Any, size: tuple[int, int], words: str) -> None:

@@ -23,12 +23,25 @@ TRANSFORMS = (
 )  # fmt: skip
 OPTIMIZERS = ("timm/lion", "timm/adopt")
 
-# Compiling and exporting take most of the time, and SMP tests them for its decoders: one of each kind is enough.
-# tests/plugins/test_atrous.py compiles and exports DeepLabV3+, whose atrous pyramid is that of SMP's DeepLabV3.
+# Compiling and exporting take most of the time, and SMP tests them for its decoders: one of them, and DPT, is enough.
+# tests/plugins/test_atrous.py compiles and exports DeepLabV3+, whose atrous pyramid SMP's and torchvision's have too.
 NOT_COMPILED = (
-    "smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.upernet", "smp.pspnet", "smp.segformer", "smp.fpn",
-    "smp.deeplabv3", "smp.deeplabv3plus", "deeplabv3plus",
+    "smp.unet", "smp.unetplusplus", "smp.manet", "smp.linknet", "smp.pan", "smp.upernet", "smp.pspnet",
+    "smp.fpn", "smp.deeplabv3", "smp.deeplabv3plus", "deeplabv3plus", "torchvision.deeplabv3",
 )  # fmt: skip
+
+# tests/runs/test_export_run.py writes ONNX for images of 16 bits and of floating-point numbers and for labels, and
+# compares OpenVINO's logits; tests/plugins/test_mask_transformer.py exports that decoder for any size. An encoder of
+# each shape is either compiled or exported, for what surrounds timm's networks is the same; under decoders,
+# tests/plugins/test_decoders_smp.py trains them.
+TRIED_ELSEWHERE = {
+    ("onnx", "every_depth_is_taken"), ("onnx", "labels_are_labels"),
+    ("openvino", "files_predict_what_the_network_does"),
+    ("mask_transformer", "it_exports"),
+    ("timm/test_vit", "it_compiles"),
+    ("timm/test_efficientnet", "it_exports"), ("timm/test_efficientnet", "it_works_with_decoders"),
+    ("resnet18", "it_compiles"), ("resnet18", "it_exports"), ("resnet18", "it_works_with_decoders"),
+}  # fmt: skip
 
 # tests/plugins/test_losses.py checks the gradients of all of them and that better answers have lower losses.
 LEARNED = ("dice", "ohem", "boundary")
@@ -36,10 +49,10 @@ LEARNED = ("dice", "ohem", "boundary")
 # As they are published decoders have hundreds of channels; the kit asks nothing that depends on their number.
 SETTINGS = {
     "decoder.deeplabv3plus": {"channels": 8, "low_level_channels": 4},
-    "decoder.mask_transformer": {"queries": 5, "layers": 3, "channels": 8, "heads": 2, "feedforward": 8, "points": 16},
+    "decoder.mask_transformer": {"queries": 5, "layers": 1, "channels": 8, "heads": 2, "feedforward": 8, "points": 16},
     "decoder.smp.unet": {"channels": (16, 8, 8, 8, 4)},
-    "decoder.smp.unetplusplus": {"channels": (16, 8, 8, 8, 4), "deep_supervision": True},
-    "decoder.smp.manet": {"channels": (16, 8, 8, 8, 4), "attention_channels": 4},
+    "decoder.smp.unetplusplus": {"channels": (8, 8, 8, 4), "deep_supervision": True},
+    "decoder.smp.manet": {"channels": (8, 8, 4), "attention_channels": 4},
     "decoder.smp.linknet": {"channels": 8},
     "decoder.smp.fpn": {"pyramid_channels": 8, "channels": 64},
     "decoder.smp.pspnet": {"channels": 8},
@@ -80,11 +93,26 @@ def every_check(chosen):
     )
 
 
+def checks_not_made_elsewhere(chosen):
+    checks = [check for part in chosen for check in segreg.testing.checks(part, settings=settings_of(part))]
+    left = [
+        check
+        for check in checks
+        if (name := check.subject.part.name, check.name) not in TRIED_ELSEWHERE
+        and not (check.rule.slow and name in NOT_COMPILED)
+    ]
+    return segreg.testing.parametrize(left, slow=[pytest.mark.slow])
+
+
+def settings_of(part):
+    return SETTINGS.get(f"{part.kind}.{part.name}")
+
+
 @segreg.testing.parametrize(
     [
         check
         for part in parts("loss")
-        for check in segreg.testing.checks(part, settings=SETTINGS.get(f"loss.{part.name}"))
+        for check in segreg.testing.checks(part, settings=settings_of(part))
         if check.name != "it_can_be_learned_from" or part.name in LEARNED
     ],
     slow=[pytest.mark.slow],
@@ -108,7 +136,7 @@ def test_schedules(check):
     check()
 
 
-@every_check([part for part in parts("exporter") if find_spec(part.name)])
+@checks_not_made_elsewhere([part for part in parts("exporter") if find_spec(part.name)])
 def test_exporters(check):
     with remembered_operators():
         check()
@@ -150,38 +178,20 @@ def test_networks_of_transformers(check):
     check()
 
 
-@segreg.testing.parametrize(
-    [
-        check
-        for part in parts("decoder")
-        for check in segreg.testing.checks(part, settings=SETTINGS.get(f"decoder.{part.name}"))
-        if not (check.rule.slow and part.name in NOT_COMPILED)
-        # tests/plugins/test_mask_transformer.py exports it for any size.
-        and (part.name, check.name) != ("mask_transformer", "it_exports")
-    ],
-    slow=[pytest.mark.slow],
-)
+@checks_not_made_elsewhere(parts("decoder"))
 def test_decoders(check):
     with quick_init():
         check()
 
 
-@every_check([REGISTRY.find("encoder", name) for name in QUICK_ENCODERS])
+@checks_not_made_elsewhere([REGISTRY.find("encoder", name) for name in QUICK_ENCODERS])
 def test_a_light_encoder(check, installed):
     installed(*plugged.builtin())
     check()
 
 
 @pytest.mark.slow
-@segreg.testing.parametrize(
-    [
-        check
-        for name in ENCODERS
-        for check in segreg.testing.checks(REGISTRY.find("encoder", name))
-        # SMP tests them, and tests/plugins/test_decoders_smp.py trains its encoders under decoders.
-        if not (name == "resnet18" and check.rule.slow)
-    ]
-)
+@checks_not_made_elsewhere([REGISTRY.find("encoder", name) for name in ENCODERS])
 def test_encoders(check, installed):
     installed(*plugged.builtin())
     with quick_init():
