@@ -22,6 +22,8 @@ def _pool(kind: str) -> Tensor:
 
 def _fill(kind: str, drawn, tensor: Tensor, first: float = 0.0, second: float = 1.0, generator=None) -> Tensor:
     """Copy a piece of the pool that torch's seed chooses; the arguments are those of `normal_` and `uniform_`."""
+    if tensor.device.type == "meta":  # where torch derives in Python what there is nothing to draw for
+        return tensor
     count = tensor.numel()
     if count < SMALL or tensor.device.type != "cpu" or not tensor.is_contiguous() or not tensor.is_floating_point():
         return drawn(tensor, first, second, generator=generator)

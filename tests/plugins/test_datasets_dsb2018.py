@@ -175,7 +175,7 @@ def a_few(tmp_path: Path) -> Path:
 
 
 NETWORK = ("encoder={name: timm/test_resnet, weights: null}", "decoder={name: deeplabv3plus, channels: 16}")
-"""In place of one that another recipe has too."""
+"""In place of one that another recipe has too, or that tests/runs/test_paths.py trains."""
 TINY = ("input.size=[32,32]", "train.epochs=1", "train.batch_size=3", "train.workers=0", "train.device=cpu",
         "evaluate.overlays=0", "split.val=0.25", "split.test=0.25")  # fmt: skip
 
@@ -188,7 +188,7 @@ TINY = ("input.size=[32,32]", "train.epochs=1", "train.batch_size=3", "train.wor
     ("name", "more"),
     [
         ("dsb2018_v3plus", ["encoder.weights=null", "dataset.root={data}"]),
-        ("folder_v3", ["decoder.weights=null", "dataset.images={data}/images", "dataset.masks={data}/masks"]),
+        ("folder_v3", ["dataset.images={data}/images", "dataset.masks={data}/masks", *NETWORK]),
         (
             "scratch_v3plus",
             ["dataset.images={data}/images", "dataset.masks={data}/masks", "schedule.warmup_epochs=0", *NETWORK],

@@ -93,6 +93,24 @@ def assert_same(model, segmenter, size=(64, 128), in_channels=3):
         assert torch.equal(model.eval()(image), segmenter.eval()(image))
 
 
+NARROW = {
+    "Unet": ({"channels": (16, 8, 8, 8, 4)}, {"decoder_channels": (16, 8, 8, 8, 4)}),
+    "MAnet": (
+        {"channels": (16, 8, 8, 8, 4), "attention_channels": 4},
+        {"decoder_channels": (16, 8, 8, 8, 4), "decoder_pab_channels": 4},
+    ),
+    "FPN": (
+        {"pyramid_channels": 8, "channels": 32},
+        {"decoder_pyramid_channels": 8, "decoder_segmentation_channels": 32},
+    ),
+    "UPerNet": ({"channels": 8}, {"decoder_channels": 8}),
+    "Segformer": ({"channels": 8}, {"decoder_segmentation_channels": 8}),
+    "DeepLabV3": ({"channels": 8}, {"decoder_channels": 8}),
+    "DeepLabV3Plus": ({"channels": 8}, {"decoder_channels": 8}),
+    "PAN": ({"channels": 8}, {"decoder_channels": 8}),
+}
+"""Ours and SMP's settings of few channels, where their number is not the question."""
+
 CASES = [
     ("smp.unet", "Unet", {}, {}),
     ("smp.unet", "Unet", {"attention": "scse"}, {"decoder_attention_type": "scse"}),
@@ -156,12 +174,13 @@ def test_without_dead_taps_outputs_and_gradients_are_smps_to_rounding(name, arch
 @pytest.mark.parametrize(("name", "output_stride"), DILATED.items())
 def test_outputs_are_smps_when_the_decoder_has_the_encoder_dilated(name, output_stride):
     architecture = {"smp.deeplabv3": "DeepLabV3", "smp.deeplabv3plus": "DeepLabV3Plus", "smp.pan": "PAN"}[name]
-    model = theirs(architecture, "resnet18")
+    settings, its = NARROW[architecture]
+    model = theirs(architecture, "resnet18", **its)
     plain = smp.encoders.get_encoder("resnet18", weights=None)
     plain.load_state_dict(model.encoder.state_dict())
     encoder = SmpEncoder(plain)
     assert encoder.strides == (2, 4, 8, 16, 32)
-    segmenter = ours(name, model, encoder)
+    segmenter = ours(name, model, encoder, **settings)
     assert max(encoder.strides) == output_stride
     assert_same(model, segmenter, size=(128, 128) if architecture == "PAN" else (64, 96))
 
@@ -177,8 +196,9 @@ def test_outputs_are_smps_when_the_decoder_has_the_encoder_dilated(name, output_
     ],
 )
 def test_outputs_are_smps_on_a_transformer_without_a_stride_of_2(name, architecture):
-    model = theirs(architecture, "mit_b0")
-    segmenter = ours(name, model)
+    settings, its = NARROW[architecture]
+    model = theirs(architecture, "mit_b0", **its)
+    segmenter = ours(name, model, **settings)
     assert segmenter.encoder.strides == (4, 8, 16, 32)
     assert_same(model, segmenter, size=(64, 64))
 
@@ -268,9 +288,10 @@ def test_a_batch_of_one_trains_where_smp_refuses_it(architecture):
 )
 def test_timms_encoders_under_smps_decoders_give_what_smp_gives(encoder, name, architecture):
     """Whole networks, timm's encoder as segreg builds it: nothing is adapted where SMP needs no adapter either."""
-    model = theirs(architecture, f"tu-{encoder}")
+    settings, its = NARROW[architecture]
+    model = theirs(architecture, f"tu-{encoder}", **its)
     own = timm_family.timm_encoder(encoder, 3)
-    segmenter = ours(name, model, own)
+    segmenter = ours(name, model, own, **settings)
     own.network.load_state_dict(model.encoder.model.state_dict())
     assert segmenter.decoder.features.pyramid.notes == ()
     assert_same(model, segmenter)

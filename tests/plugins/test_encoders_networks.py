@@ -1,7 +1,6 @@
 """The encoders themselves: levels as declared, dilation, and outputs equal to the libraries' own."""
 
 import copy
-import pickle
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -12,16 +11,14 @@ from timm.layers import resample_abs_pos_embed
 
 from segreg.errors import SegregError
 from segreg.registry.protocols import Encoder
-from segreg_plugins.encoders import levels, smp_family, timm_family, torchvision_family, torchvision_resnets
+from segreg_plugins.encoders import levels, smp_family, timm_family, torchvision_resnets
 
 SMP = [
     "resnet18",
-    "resnext50_32x4d",
     "dpn68",
     "vgg11",
     "se_resnet50",
     "densenet121",
-    "inceptionresnetv2",
     "inceptionv4",
     "efficientnet-b0",
     "mobilenet_v2",
@@ -84,9 +81,7 @@ def test_smp_levels_are_as_declared(name, in_channels, size):
     assert_true(smp_encoder(name, in_channels), in_channels, size)
 
 
-@pytest.mark.parametrize(
-    ("name", "depth"), [("resnet18", 3), ("efficientnet-b0", 4), ("mit_b0", 3), ("inceptionv4", 3)]
-)
+@pytest.mark.parametrize(("name", "depth"), [("resnet18", 3), ("efficientnet-b0", 4), ("mit_b0", 3)])
 def test_smp_depth_keeps_the_first_levels_and_drops_what_they_do_not_need(name, depth):
     torch.manual_seed(0)
     whole = smp_encoder(name).eval()
@@ -148,7 +143,7 @@ def test_dilating_to_what_is_already_there_changes_nothing():
 
 @pytest.mark.parametrize(
     ("name", "in_channels", "size"),
-    [*((name, 1, (97, 113)) for name in TIMM), *((name, 3, (64, 64)) for name in ("test_vit", "dla34"))],
+    [*((name, 1, (97, 113)) for name in TIMM), ("test_vit", 3, (64, 64))],
 )
 def test_timm_levels_are_as_declared(name, in_channels, size):
     encoder = timm_encoder(name, in_channels)
@@ -164,12 +159,13 @@ def test_timm_levels_are_as_declared(name, in_channels, size):
             assert tuple(m.shape[2:]) == tuple(-(-side // stride) for side in padded)
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_mambaout"])
 def test_timm_outputs_are_timms_own(name):
     theirs = timm.create_model(name, pretrained=False, features_only=True).eval()
     ours = timm_encoder(name).eval()
     ours.network.load_state_dict(theirs.state_dict())
-    image = torch.rand(1, 3, 224, 224)
+    assert any(level.channels_last for level in ours.levels) is (name == "test_mambaout")
+    image = torch.rand(1, 3, 96, 64)
     real = [f if f.shape[1] == c else f.permute(0, 3, 1, 2) for f, c in zip(theirs(image), ours.channels, strict=True)]
     assert_same(ours(image), real)
 
@@ -225,9 +221,9 @@ def test_a_timm_model_that_resizes_its_input_counts_as_one_of_one_size():
 
 
 def test_a_timm_model_whose_tables_are_too_short_for_larger_images_counts_as_one_of_one_size():
-    encoder = timm_encoder("mvitv2_tiny")
-    assert encoder.image_size == (224, 224)
-    assert_true(timm_encoder("mvitv2_tiny", img_size=(128, 128)), 3, (128, 128))
+    encoder = timm_encoder("mvitv2_tiny", img_size=(64, 64))
+    assert encoder.image_size == (64, 64)
+    assert_true(encoder, 3, (64, 64))
 
 
 @pytest.mark.parametrize("name", ["skresnet18", "rexnet_100"])
@@ -301,26 +297,6 @@ def test_torchvision_first_layer_for_other_channels():
     torch.testing.assert_close(six(torch.cat([colour, colour], dim=1)), layer(colour))
 
 
-@pytest.mark.parametrize(
-    "encoder",
-    [
-        lambda: smp_encoder("resnet18"),
-        lambda: timm_encoder("test_vit"),
-        lambda: torchvision_family.torchvision_encoder("mobilenet_v3_small", 3),
-    ],
-    ids=["smp", "timm", "torchvision"],
-)
-def test_encoders_copy_pickle_and_train(encoder):
-    network = encoder().eval()
-    image = torch.rand(1, 3, 64, 64)
-    expected = network(image)
-    assert_same(copy.deepcopy(network)(image), expected)
-    assert_same(pickle.loads(pickle.dumps(network))(image), expected)
-    network.train()
-    sum(level.mean() for level in network(image.expand(2, -1, -1, -1))).backward()
-    assert all(p.grad is not None for p in network.parameters())
-
-
 def test_measuring_leaves_a_network_and_the_random_numbers_as_they_were():
     network = timm.create_model("test_resnet", pretrained=False, features_only=True)
     network.train()
@@ -370,10 +346,10 @@ def test_class_and_register_tokens_are_no_place_of_the_map(name, prefix):
 
 
 def test_measuring_leaves_tensors_that_several_layers_share_where_they_were():
-    encoder = timm_encoder("coat_tiny")
+    encoder = timm_encoder("coat_lite_tiny")
     assert len(dict(encoder.named_parameters(remove_duplicate=False))) > len(dict(encoder.named_parameters()))
     assert {parameter.device.type for parameter in encoder.parameters()} == {"cpu"}
-    assert encoder.channels == [152, 152, 152, 152]
+    assert encoder.channels == [64, 128, 256, 320]
 
 
 def test_maps_that_lack_the_images_border_get_it_back_around_their_middle():
