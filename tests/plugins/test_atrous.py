@@ -108,8 +108,7 @@ def test_every_way_gives_the_values_and_gradients_of_the_ordinary_convolution(ki
 
 def test_second_gradients_are_the_ordinary_ones():
     features, weight, _ = drawn((3, 4), "depthwise", batch=1)
-    features.requires_grad_()
-    weight.requires_grad_()
+    features, weight = features[:, :2].clone().requires_grad_(), weight[:2].clone().requires_grad_()
     assert torch.autograd.gradgradcheck(lambda x, w: shifted_multiples(x, w, 2), (features, weight))
 
 

@@ -27,13 +27,12 @@ def ours_of(theirs, classes):
     return model
 
 
-@pytest.mark.parametrize("size", [(64, 96), (65, 97)])
-def test_outputs_and_gradients_are_those_of_lraspp_mobilenet_v3_large(size):
+def test_outputs_and_gradients_are_those_of_lraspp_mobilenet_v3_large():
     torch.manual_seed(0)
     theirs = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=5)
     ours = ours_of(theirs, 5)
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-    image = torch.rand(2, 3, *size)
+    image = torch.rand(2, 3, 65, 97)
     for mode in (True, False):  # the second time with the statistics that training left behind
         outputs = theirs.train(mode)(image)["out"], ours.train(mode)(image)
         assert torch.equal(*outputs)

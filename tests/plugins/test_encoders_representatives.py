@@ -9,6 +9,8 @@ import torch
 
 from segreg_plugins.encoders import representatives, smp_family, timm_family, torchvision_family
 
+pytestmark = pytest.mark.usefixtures("quick_networks")
+
 
 def features(name):
     """Return the parameters of a timm model that gives features, or None where it can't."""

@@ -52,6 +52,22 @@ CASES = [
 every_loss = pytest.mark.parametrize(("name", "mode", "settings"), CASES)
 
 
+def one_mode(name, number):
+    """Return one of the modes that a loss serves, in turns: they differ in the probabilities alone."""
+    modes = list(SERVES.get(name, TASKS))
+    return modes[number % len(modes)]
+
+
+every_setting = pytest.mark.parametrize(
+    ("name", "mode", "settings"),
+    [
+        (name, one_mode(name, number + turn), settings)
+        for number, name in enumerate(name for name in BUILDERS if SERVES.get(name, TASKS))
+        for turn, settings in enumerate(SETTINGS.get(name, [{}]))
+    ],
+)
+
+
 def draw(mode, *, images=3, size=(9, 7), ignored=0.2, seed=0, scale=2.0):
     """Return logits and a target of which a share is ignored."""
     generator = torch.Generator().manual_seed(seed)
@@ -216,7 +232,7 @@ def test_the_order_of_classes_does_not_matter(name, mode, settings):
     torch.testing.assert_close(after, before)
 
 
-@every_loss
+@every_setting
 def test_nothing_waits_for_the_device(name, mode, settings):
     # Fake tensors have no values, so that reading one, or a shape that depends on one, is an error.
     loss = BUILDERS[name](TASKS[mode], **settings)
@@ -240,11 +256,11 @@ def test_it_survives_pickling_and_copying(name, mode, settings):
 
 
 COMPILED = {
-    name: SERVES.get(name, list(TASKS))[number % len(SERVES.get(name, TASKS))]
+    name: one_mode(name, number)
     for number, name in enumerate(BUILDERS)
     if SERVES.get(name, TASKS) and name not in ("dice", "bce", "cross_entropy", "focal")
 }
-"""Each loss is compiled in one mode: the modes differ in the probabilities alone. Sums of two compile both."""
+"""Sums of two losses compile both."""
 
 
 @pytest.mark.parametrize(("name", "mode"), COMPILED.items())
