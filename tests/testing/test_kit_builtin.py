@@ -31,13 +31,15 @@ NOT_COMPILED = (
 )  # fmt: skip
 
 # tests/runs/test_export_run.py writes ONNX for images of 16 bits and of floating-point numbers and for labels, and
-# compares OpenVINO's logits; tests/plugins/test_mask_transformer.py exports that decoder for any size. An encoder of
-# each shape is either compiled or exported, for what surrounds timm's networks is the same; under decoders,
-# tests/plugins/test_decoders_smp.py trains them.
+# compares OpenVINO's logits; tests/plugins/test_mask_transformer.py exports that decoder for any size. Other networks
+# are either compiled or exported, as both go through the same code. Encoders are trained under decoders by
+# tests/plugins/test_decoders_smp.py, and decoders on one image by tests/plugins/test_decoders.py.
 TRIED_ELSEWHERE = {
     ("onnx", "every_depth_is_taken"), ("onnx", "labels_are_labels"),
     ("openvino", "files_predict_what_the_network_does"),
-    ("mask_transformer", "it_exports"),
+    ("mask_transformer", "it_exports"), ("mlp", "it_exports"), ("smp.segformer", "it_exports"),
+    ("lraspp", "it_compiles"), ("smp.dpt", "it_compiles"),
+    *((part.name, "one_image_can_be_trained_on") for part in REGISTRY.parts("decoder")),
     ("timm/test_vit", "it_compiles"),
     ("timm/test_efficientnet", "it_exports"), ("timm/test_efficientnet", "it_works_with_decoders"),
     ("resnet18", "it_compiles"), ("resnet18", "it_exports"), ("resnet18", "it_works_with_decoders"),
