@@ -52,6 +52,7 @@ def test_members_of_torchvision_are_its_models_with_weights_that_a_part_takes():
     assert set(torchvision_family.members()) == theirs - {"lraspp_mobilenet_v3_large"}
 
 
+@pytest.mark.usefixtures("quick_networks")
 @pytest.mark.parametrize("member", ["deeplabv3_mobilenet_v3_large", "fcn_resnet50"])
 def test_torchvisions_checkpoint_gives_torchvisions_logits(member, tmp_path):
     theirs = shaken(getattr(segmentation, member)(weights=None, weights_backbone=None, num_classes=21, aux_loss=False))
