@@ -30,13 +30,12 @@ NOT_COMPILED = (
     "smp.fpn", "smp.deeplabv3", "smp.deeplabv3plus", "deeplabv3plus", "torchvision.deeplabv3",
 )  # fmt: skip
 
-# tests/runs/test_export_run.py writes ONNX for images of 16 bits and of floating-point numbers and for labels, and
-# compares OpenVINO's logits; tests/plugins/test_mask_transformer.py exports that decoder for any size. Other networks
-# are either compiled or exported, as both go through the same code. Encoders are trained under decoders by
-# tests/plugins/test_decoders_smp.py, and decoders on one image by tests/plugins/test_decoders.py.
+# tests/runs/test_export_run.py writes ONNX for images of 16 bits and of floating-point numbers;
+# tests/plugins/test_mask_transformer.py exports that decoder for any size. Other networks are either compiled or
+# exported, as both go through the same code. Encoders are trained under decoders by tests/plugins/test_decoders_smp.py,
+# and decoders on one image by tests/plugins/test_decoders.py.
 TRIED_ELSEWHERE = {
-    ("onnx", "every_depth_is_taken"), ("onnx", "labels_are_labels"),
-    ("openvino", "files_predict_what_the_network_does"),
+    ("onnx", "every_depth_is_taken"),
     ("mask_transformer", "it_exports"), ("mlp", "it_exports"), ("smp.segformer", "it_exports"),
     ("lraspp", "it_compiles"), ("smp.dpt", "it_compiles"),
     *((part.name, "one_image_can_be_trained_on") for part in REGISTRY.parts("decoder")),
