@@ -14,7 +14,6 @@ from torch.export import Dim
 
 import segreg
 import tiny_runs
-from exported import encoder as three_convolutions
 from segreg.errors import SegregError
 from segreg.models.segmenter import Segmenter
 from segreg.task import Task
@@ -26,6 +25,7 @@ from segreg_plugins.decoders.mask_points import of_segments, uncertain_points
 from segreg_plugins.decoders.mask_segments import Segments
 from segreg_plugins.decoders.mask_transformer import mask_transformer
 from segreg_plugins.decoders.mask_transformer_network import Layer, masked_share, sine_positions
+from small_runs import encoder as three_convolutions
 
 SMALL = {"queries": 6, "layers": 3, "channels": 16, "heads": 2, "feedforward": 32, "points": 64}
 MULTICLASS, BINARY = Task(("a", "b", "c"), "multiclass"), Task(("a",), "binary")
