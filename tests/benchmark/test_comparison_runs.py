@@ -228,7 +228,8 @@ def test_runs_that_nothing_reports_apart_are_called_by_their_folder(tmp_path):
 
 
 def test_recipes_that_differ_in_much_are_called_by_their_names(tmp_path):
-    one, other = planted(tmp_path / "first" / "1", "resnet18"), planted(tmp_path / "second" / "1", "resnet34")
+    stamp = "2026-01-02_03-04-05"
+    one, other = planted(tmp_path / "first" / stamp, "resnet18"), planted(tmp_path / "second" / stamp, "resnet34")
     file = other / "resolved.yaml"
     changed = file.read_text(encoding="utf-8")
     changes = {"epochs: ": "epochs: 1", "batch_size: ": "batch_size: 1", "lr: 0": "lr: 1", "p: 0.5": "p: 0.7"}
@@ -239,7 +240,7 @@ def test_recipes_that_differ_in_much_are_called_by_their_names(tmp_path):
     assert (first.name, second.name) == ("first", "second")
     assert second.settings["encoder"] == "resnet34"
     assert len(second.settings) == 5
-    of_one_recipe = shutil.copytree(other, tmp_path / "first" / "2")  # changed on the command line
+    of_one_recipe = shutil.copytree(other, tmp_path / "first" / f"{stamp}-2")  # changed on the command line
     names = [one.name for one in run_groups_of([load_run(one), load_run(of_one_recipe)])]
     assert ["resnet18" in names[0], "resnet34" in names[1]] == [True, True]
 

@@ -74,7 +74,7 @@ _SAME_SHAPE = {
     F.batch_norm, F.layer_norm, F.relu, torch.relu, torch.relu_, F.relu6, F.hardtanh, F.hardswish, F.hardsigmoid,
     F.silu, F.gelu, F.softmax, torch.softmax, Tensor.softmax, torch.sigmoid, Tensor.sigmoid, Tensor.sigmoid_,
 }  # fmt: skip
-_SUMS = {Tensor.add, Tensor.add_, torch.add, Tensor.mul, Tensor.mul_, torch.mul}
+_SUMS_AND_PRODUCTS = {Tensor.add, Tensor.add_, torch.add, Tensor.mul, Tensor.mul_, torch.mul}
 _MAXIMA = {F.max_pool2d, torch.max_pool2d}
 
 
@@ -93,7 +93,7 @@ class _OneChannel(TorchFunctionMode):
         if func in _SAME_SHAPE:
             return image
         if isinstance(second, Tensor):
-            if func in _SUMS and second.shape == image.shape:
+            if func in _SUMS_AND_PRODUCTS and second.shape == image.shape:
                 return image
             if func is F.linear and second.shape[-1] == image.shape[-1]:
                 return image.new_empty((*image.shape[:-1], *second.shape[:-1]))

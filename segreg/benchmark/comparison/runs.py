@@ -19,6 +19,7 @@ from segreg.config.diff import distinguishing, label_of
 from segreg.config.recipe import read_recipe
 from segreg.errors import SegregError, listed
 from segreg.runs.exported_run import ExportedRun
+from segreg.runs.listing import read_run
 from segreg.runs.trained_run import Run
 from segreg.runtime.progress import Progress
 
@@ -61,9 +62,9 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
         groups.setdefault((key, json.dumps(sources_of(run))), []).append((run, values))
     different = distinguishing([group[0][1] for group in groups.values()])
     found = []
-    recipes = [key for key, _ in groups]
+    keys = [key for key, _ in groups]
     for (key, _), group, settings in zip(groups, groups.values(), different, strict=True):
-        if recipes.count(key) > 1:
+        if keys.count(key) > 1:
             settings.update(sources_of(group[0][0]))
         places = [(int(values.get("seed", 0)), fold_of(run)) for run, values in group]
         if twice := [place for place in places if places.count(place) > 1]:
@@ -74,9 +75,10 @@ def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
         members = tuple(group[number][0] for number in order)
         name = label_of(settings) or str(members[0].directory)
         found.append(RunGroup(name, settings, members))
-    of_recipes = [one.runs[0].directory.path.parent.name for one in found]
-    if max((len(one.settings) for one in found), default=0) > _LONGEST_NAME and len(set(of_recipes)) == len(found):
-        return [dataclasses.replace(one, name=name) for one, name in zip(found, of_recipes, strict=True)]
+    if any(len(one.settings) > _LONGEST_NAME for one in found):
+        recipes = [read_run(one.runs[0].directory.path).recipe for one in found]
+        if len(set(recipes)) == len(found):
+            return [dataclasses.replace(one, name=name) for one, name in zip(found, recipes, strict=True)]
     names = [one.name for one in found]
     return [
         dataclasses.replace(one, name=f"{one.name} ({one.runs[0].directory})") if names.count(one.name) > 1 else one
