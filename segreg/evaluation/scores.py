@@ -209,6 +209,17 @@ def compute(metrics: MetricCollection) -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
+def better_if(metrics: MetricCollection) -> dict[str, bool | None]:
+    """Return for every value of metrics that have scored something whether larger is better, None where unknown."""
+    larger: dict[str, bool | None] = {}
+    for name, metric in metrics.items():
+        given = metric.compute()
+        # Where two metrics return the same name, the collection prefixes it with the metric's own.
+        keys = [key for k in given for key in (k, f"{name}_{k}")] if isinstance(given, Mapping) else [name]
+        larger |= dict.fromkeys(keys, metric.higher_is_better)
+    return {name: larger.get(name) for name in compute(metrics)}
+
+
 def compute_over_processes(metrics: MetricCollection) -> dict[str, float]:
     """Return every metric's values over the images of all processes. The main one's metrics then hold all counts.
 

@@ -35,6 +35,7 @@ from segreg.runtime.distributed import count, from_main, one_of_each_node_first,
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
+from segreg.training.monitor import check_monitor
 from segreg.training.setup import Setup, set_batch_norm_momentum, synchronise_batch_norm
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ class Assembly:
         crops = Crops(recipe.input, recipe.crop, dataset.task) if recipe.input.resize == "crop" else None
         batch_augmentations = build.build_batch_augmentations(recipe, dataset.task)
         losses = build.build_losses(recipe, dataset.task)
-        build.build_metrics(recipe, dataset.task)
+        metrics = build.build_metrics(recipe, dataset.task)
+        check_monitor(recipe.train.monitor, metrics, dataset.task, recipe.input.size)
         model, initial_weights = seeded_network(recipe, dataset.task, pretrained=pretrained)
         set_batch_norm_momentum(model, recipe.train.batch_norm_momentum)
         if recipe.train.sync_batch_norm and count() > 1:

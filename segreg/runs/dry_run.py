@@ -22,6 +22,7 @@ from segreg.runtime.progress import Progress
 from segreg.task import Task
 from segreg.training.groups import build_optimizer, described
 from segreg.training.loss import Objective
+from segreg.training.monitor import check_monitor
 
 _OUTPUT_STRIDES = (16, 8)
 _KNOWN_PAIRS = "docs/matrix.md lists which encoders work with which decoders; `segreg matrix` tries others"
@@ -57,6 +58,8 @@ def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[
         advance(note="one training step")
         if recipe.train.checkpoint_activations:
             checkpoint_activations(model.encoder)
+        if not doubt:
+            check_monitor(recipe.train.monitor, build.build_metrics(recipe, task), task, recipe.input.size)
         step = _step(recipe, task, model, scored=not doubt)
         exclude = recipe.optimizer.beside.exclude_from_weight_decay
         with _explained(f'the optimizer "{recipe.optimizer.part.name}" can\'t be built', recipe.optimizer):

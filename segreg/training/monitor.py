@@ -8,11 +8,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from segreg.errors import SegregError, did_you_mean, listed
+from segreg.evaluation.scores import better_if
 from segreg.runtime.distributed import gathered
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torchmetrics import MetricCollection
+
+    from segreg.task import Task
 
 TOTAL = "loss"
 """The name of the weighted total among the loss terms."""
@@ -69,6 +73,33 @@ def choose_monitor(name: str, directions: Mapping[str, bool | None]) -> Monitor:
             hint="a metric declares it with its attribute higher_is_better",
         )
     return Monitor(name, direction)
+
+
+def check_monitor(name: str, metrics: MetricCollection, task: Task, size: tuple[int, int]) -> bool:
+    """Return whether a larger value of a monitor is better, without an image: metrics score labels that are made up.
+
+    Which terms a loss has is known with the network only, so names of losses are taken as they are.
+
+    Args:
+        name: as in a recipe, such as `val.dice.pooled`.
+        metrics: those of the recipe; they are left as they were.
+        task: what is scored.
+        size: height and width of the made-up labels.
+
+    Raises:
+        SegregError: no metric gives that value, or it has no direction.
+    """
+    import torch
+
+    if name.partition(".")[2].partition(".")[0] == TOTAL:
+        return False
+    layers = (task.channels,) if task.mode == "multilabel" else ()
+    target = torch.zeros(1, *layers, *size, dtype=torch.int64)
+    target[..., : size[0] // 2, :] = 1
+    scored = metrics.clone()
+    scored.update(torch.zeros(1, task.channels, *size), target)
+    values = {f"val.{name}": larger for name, larger in better_if(scored).items()}
+    return choose_monitor(name, {"train.loss": False, "val.loss": False, **values}).larger_is_better
 
 
 def named(split: str, losses: Mapping[str, float]) -> dict[str, float]:

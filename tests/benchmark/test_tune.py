@@ -123,7 +123,8 @@ def test_two_settings_that_do_not_go_together_are_found(tmp_path):
     [
         (["train.monitor=train.loss"], SEARCH, "compared on validation images"),
         (["train.monitor=val.loss"], SEARCH, "another measure with every value of loss"),
-        (["train.monitor=val.dicee.pooled"], SEARCH, "no metric of evaluate.metrics gives it"),
+        (["train.monitor=val.dicee.pooled"], SEARCH, 'an epoch has no value "val.dicee.pooled"'),
+        (["train.monitor=val.dice.pool"], SEARCH, 'an epoch has no value "val.dice.pool"'),
     ],
 )
 def test_a_value_that_can_not_choose_is_refused(tmp_path, overrides, search, wrong):

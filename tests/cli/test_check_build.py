@@ -388,6 +388,14 @@ def test_a_step_that_fails_is_reported(segreg, alone):
     )
 
 
+def test_a_monitor_that_no_metric_gives_is_reported(segreg, alone):
+    images()
+    printed = segreg("check", "recipe.yaml", "--build", "train.monitor=val.dice.pool")
+    assert printed.status == 2
+    assert printed.err.startswith('error: train.monitor: an epoch has no value "val.dice.pool"\n')
+    assert 'did you mean "val.dice.pooled"?' in printed.err
+
+
 def test_every_recipe_is_tried(segreg, alone):
     images()
     text = Path("recipe.yaml").read_text()

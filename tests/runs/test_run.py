@@ -415,6 +415,12 @@ def test_a_mistake_is_reported_and_leaves_nothing_behind(case, tmp_path, segreg)
         assert nothing_left(tmp_path)
 
 
+def test_an_unknown_monitor_is_refused_before_an_image_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.setattr("segreg.runs.assembly.prepare_images", lambda *_: pytest.fail("images are prepared"))
+    with pytest.raises(SegregError, match=r'an epoch has no value "val\.dice\.pool"'):
+        small_runs.run(tmp_path, "train.monitor=val.dice.pool")
+
+
 def test_an_output_folder_that_is_a_file_is_reported(tmp_path, segreg):
     (tmp_path / "taken").write_text("")
     printed = segreg("run", small_runs.write_recipe(tmp_path), "--quiet", "--out", tmp_path / "taken")

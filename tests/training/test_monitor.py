@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from torchmetrics import MetricCollection
 
 from segreg.errors import SegregError
-from segreg.training.monitor import LossMeter, better, choose_monitor
+from segreg.task import Task
+from segreg.training.monitor import LossMeter, better, check_monitor, choose_monitor
+from segreg_plugins.metrics.builders import dice, mse
 from tiny_training import CPU
 
 
@@ -56,3 +59,17 @@ def test_a_monitor_negates_losses():
     assert loss.plain(-0.25) == 0.25
     score = choose_monitor("val.dice", {"val.dice": True, "val.loss": False})
     assert score.oriented({"val.dice": 0.25}) == score.plain(0.25) == 0.25
+
+
+TASKS = [Task(("a",), "binary"), Task(("a", "b", "c"), "multiclass"), Task(("a", "b"), "multilabel")]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.mode)
+def test_a_monitor_is_checked_without_an_image(task):
+    metrics = MetricCollection({"dice": dice(task, 0.5), "mse": mse(task, 0.5)})
+    assert check_monitor("val.dice.pooled", metrics, task, (6, 5))
+    assert not check_monitor("val.mse.pooled", metrics, task, (6, 5))
+    assert not check_monitor("val.loss.dice", metrics, task, (6, 5))
+    with pytest.raises(SegregError, match=r'an epoch has no value "val\.dice\.pool"'):
+        check_monitor("val.dice.pool", metrics, task, (6, 5))
+    assert all(metric.update_count == 0 for metric in metrics.values())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segreg.benchmark.bench.trials import source_of
 from segreg.benchmark.pool import check_known_to_workers
@@ -17,9 +17,6 @@ from segreg.config.resolve import Resolved, resolve
 from segreg.errors import SegregError
 from segreg.registry.registry import Registry
 from segreg.runs.run import with_absolute_paths
-
-if TYPE_CHECKING:
-    from segreg.task import Task
 
 _ON_VAL = {"evaluate.split": "val"}
 """How trials differ from the recipe besides what is searched: their test images are left for the best recipe."""
@@ -173,19 +170,7 @@ def _larger_is_better(recipe: Resolved) -> bool:
         SegregError: no metric of the recipe has that name, or it has no direction.
     """
     from segreg.models import build
+    from segreg.training.monitor import check_monitor
 
-    if _is_loss(recipe.train.monitor):
-        return False
-    task: Task = build.build_dataset(recipe).task
-    metrics = build.build_metrics(recipe, task)
-    name = recipe.train.monitor.removeprefix("val.")
-    metric = next((m for n, m in metrics.items(copy_state=False) if name == n or name.startswith(f"{n}.")), None)
-    if metric is None:
-        raise SegregError(
-            f'train.monitor is "{recipe.train.monitor}", and no metric of evaluate.metrics gives it',
-            hint=f"those are {', '.join(metrics.keys(keep_base=True))}",
-        )
-    if metric.higher_is_better is None:
-        problem = f'train.monitor: "{recipe.train.monitor}" does not say whether larger is better'
-        raise SegregError(problem, hint="a metric declares it with its attribute higher_is_better")
-    return bool(metric.higher_is_better)
+    task = build.build_dataset(recipe).task
+    return check_monitor(recipe.train.monitor, build.build_metrics(recipe, task), task, recipe.input.size)
