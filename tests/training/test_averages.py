@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from segreg.training import history
+from segreg.training.averages import move
 from segreg.training.checkpoint import LAST, STATE, load_state, read_weights
 from tiny_training import SETTINGS, BatchLoader, Scale, objective, replace, train
 
@@ -50,3 +52,12 @@ def test_a_frozen_encoder_stays_as_it_is_in_the_average(tmp_path):
     found, _ = read_weights(tmp_path / LAST)
     assert all(torch.equal(found[f"encoder.{name}"], tensor) for name, tensor in before.items())
     assert not torch.equal(found["decoder.1.running_mean"], torch.zeros(6))  # measured, as those that train
+
+
+def test_a_layer_that_stands_in_two_places_moves_once():
+    layer, other = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+    layer.num_batches_tracked += 2
+    nn.init.constant_(layer.weight, 5.0)
+    move(nn.Sequential(other, nn.ReLU(), other), nn.Sequential(layer, nn.ReLU(), layer), 0.25)
+    assert other.weight.tolist() == [2.0, 2.0]
+    assert other.num_batches_tracked == 2
