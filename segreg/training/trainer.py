@@ -159,7 +159,7 @@ def fit(
     checkpointer = AsyncCheckpointer(output, monitor, in_background=device.type != "cpu")
     reason: str | None
     try:
-        with handle_signals(training):
+        with checkpointer, handle_signals(training):
             while (reason := reason_to_stop(state, settings, stop)) is None:
                 state = run_epoch(training, data, state, monitor=monitor, checkpointer=checkpointer, progress=progress)
                 first = state.epoch == epochs_before + 1
