@@ -185,6 +185,6 @@ def test_a_container_may_have_less_memory_than_the_machine(own, files, left, tmp
         (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
         text = str(value * device.MIB if isinstance(value, int) else value)
         if name.endswith("memory.stat"):
-            text = f"anon 1\n{'total_' * name.startswith('memory/')}inactive_file {text}\n"
+            text = f"anon 1\n{'total_' * name.startswith('memory/')}inactive_file {text}"
         (tmp_path / "groups" / name).write_text(f"{text}\n")
     assert device.available_mib(tmp_path / "meminfo", tmp_path / "own", tmp_path / "groups") == left
