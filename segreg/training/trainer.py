@@ -440,10 +440,14 @@ def reached(loss: Tensor) -> set[Tensor]:
 
 
 def average_weights(training: Training, swa: ModelSwa, train: BatchLoader, epoch: int) -> None:
-    """Take the weights into their mean over epochs, whose BatchNorm is measured on the epoch's batches, unmixed."""
+    """Take the weights into their mean over epochs, whose BatchNorm is measured on the epoch's batches, unmixed.
+
+    They are computed in micro-batches as they were trained on: more might not fit into memory.
+    """
     swa.network.set_epoch(epoch, training.settings.epochs)
+    batches = (split(to_device(batch, training)[:1], training.micro_batches) for batch in train.epoch(epoch))
     with training.precision.autocast(training.device):
-        swa.update(training.objective, (to_device(batch, training)[0] for batch in train.epoch(epoch)))
+        swa.update(training.objective, (images for micro_batches in batches for (images,) in micro_batches))
 
 
 @torch.no_grad()
