@@ -140,8 +140,9 @@ def _refuse_untrained(name: str, loss: object) -> None:
     Raises:
         SegregError: it has such parameters.
     """
-    named = loss.named_parameters() if isinstance(loss, nn.Module) else ()
-    if wanting := [key for key, parameter in named if parameter.requires_grad]:
+    if not isinstance(loss, nn.Module):
+        return
+    if wanting := [key for key, parameter in loss.named_parameters() if parameter.requires_grad]:
         raise SegregError(
             f'the loss "{name}" has parameters, and nothing would train them: {listed(wanting, quote="", most=3)}',
             hint=f"keep numbers in buffers, and call requires_grad_(False) of a network that stays as it is; "
