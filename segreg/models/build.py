@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from segreg.config.resolve import NETWORK, Choice, NetworkRecipe, Resolved
@@ -112,34 +113,34 @@ def build_model(recipe: NetworkRecipe, task: Task, trunk: tuple[Encoder, Decoder
         assert recipe.decoder is not None
         decoder = _decoder(recipe.decoder, encoder)
     auxiliary = None if recipe.auxiliary is None else _decoder(recipe.auxiliary, encoder)
-    try:
+    with _of_its_part(recipe):
         model = Segmenter(encoder, decoder, task, auxiliary=auxiliary, auxiliary_weight=recipe.auxiliary_weight)
-    except SegregError as error:
-        raise _of_its_part(error, recipe) from error
     try:
         # After the decoders, which may have dilated the encoder.
         choose_trained(encoder, recipe.trunk.beside)
     except SegregError as error:
         raise error.at(recipe.trunk.place) from error
-    try:
+    with _of_its_part(recipe):
         verify(model, image_size=recipe.input.size, in_channels=recipe.input.channels)
-    except SegregError as error:
-        raise _of_its_part(error, recipe) from error
     return model
 
 
-def _of_its_part(error: SegregError, recipe: NetworkRecipe) -> SegregError:
-    """Return what is wrong with a network with the place of the part that it begins with, and whose part that is."""
-    problem = error.problems[0]
-    title = problem.message.removeprefix("the head of ")
-    roles = {"auxiliary decoder ": recipe.auxiliary, "encoder ": recipe.encoder}
-    named = next((choice for role, choice in roles.items() if title.startswith(role)), None)
-    choice = named or recipe.decoder or recipe.network
-    assert choice is not None
-    if choice.part.plugin.distribution != DISTRIBUTION:
-        hint = f'the {choice.part.kind} "{choice.part.name}" is defined at {choice.part.defined}'
-        problem = dataclasses.replace(problem, hint="\n".join(filter(None, (problem.hint, hint))))
-    return SegregError.of([problem, *error.problems[1:]]).at(choice.place)
+@contextmanager
+def _of_its_part(recipe: NetworkRecipe) -> Iterator[None]:
+    """Report what is wrong with a network with the place of the part that it begins with, and whose part that is."""
+    try:
+        yield
+    except SegregError as error:
+        problem = error.problems[0]
+        title = problem.message.removeprefix("the head of ")
+        roles = {"auxiliary decoder ": recipe.auxiliary, "encoder ": recipe.encoder}
+        named = next((choice for role, choice in roles.items() if title.startswith(role)), None)
+        choice = named or recipe.decoder or recipe.network
+        assert choice is not None
+        if choice.part.plugin.distribution != DISTRIBUTION:
+            hint = f'the {choice.part.kind} "{choice.part.name}" is defined at {choice.part.defined}'
+            problem = dataclasses.replace(problem, hint="\n".join(filter(None, (problem.hint, hint))))
+        raise SegregError.of([problem, *error.problems[1:]]).at(choice.place) from error
 
 
 def _decoder(choice: Choice, encoder: Encoder) -> Decoder:

@@ -94,8 +94,9 @@ def _statistics_left(block: nn.Module) -> Iterator[None]:
     norms = [module for module in block.modules() if isinstance(module, _BatchNorm)]
     before = [(module, module.momentum, module.num_batches_tracked) for module in norms]
     try:
-        for module in norms:
-            module.momentum, module.num_batches_tracked = 0.0, None
+        for module, _, count in before:
+            # SyncBatchNorm wants something to count in.
+            module.momentum, module.num_batches_tracked = 0.0, None if count is None else count.clone()
         yield
     finally:
         for module, momentum, count in before:

@@ -29,11 +29,9 @@ def layers_of(encoder: Encoder, setting: str) -> tuple[dict[str, int], int]:
             f"(docs/plugins/contracts.md); it is defined at {where_made(encoder)}",
         )
     number = {name: index for index, names in enumerate(layers) for name in names}
-    return {name: _longest(name, number, len(layers)) for name, _ in encoder.named_parameters()}, len(layers)  # type: ignore[attr-defined]
-
-
-def _longest(name: str, number: dict[str, int], last: int) -> int:
-    """Return the number of the longest name that is the parameter's own or of a module around it."""
-    words = name.split(".")
-    around = (".".join(words[:length]) for length in range(len(words), 0, -1))
-    return next((number[each] for each in around if each in number), last)
+    found = {}
+    for name, _ in encoder.named_parameters():  # type: ignore[attr-defined]
+        words = name.split(".")
+        around = (".".join(words[:length]) for length in range(len(words), 0, -1))  # itself, and modules around it
+        found[name] = next((number[each] for each in around if each in number), len(layers))
+    return found, len(layers)

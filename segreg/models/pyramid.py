@@ -120,8 +120,11 @@ class Pyramid(nn.Module):
 
         Of an encoder with a single stride, levels of any other stride are all made from its last level.
         """
-        levels = [_at(self.levels[index], stride) for index, stride in wanted]
-        if _single(self.encoder_strides) and any(level.way != "own" for level in levels):
+        levels = []
+        for index, stride in wanted:
+            level = self.levels[index]
+            levels.append(replace(level, stride=stride, way="own" if stride == level.native else "resampled"))
+        if len(set(self.encoder_strides)) == 1 and any(level.way != "own" for level in levels):
             last = self.levels[-1]
             levels = [replace(last, stride=level.stride, way="simple_pyramid") for level in levels]
         return Pyramid(self.encoder_strides, levels, divisor=divisor)
@@ -291,14 +294,6 @@ def with_strides(pyramid: Pyramid, strides: Sequence[int], *, divisor: int = 1) 
 def level_at_stride(levels: Encoder | Pyramid, stride: int) -> int:
     """Return the index of the level with that stride, or else the nearest; of several the finest and shallowest."""
     return min(range(len(levels.strides)), key=lambda i: abs(math.log2(levels.strides[i] / stride)))
-
-
-def _single(strides: Sequence[int]) -> bool:
-    return len(set(strides)) == 1
-
-
-def _at(level: Level, stride: int) -> Level:
-    return replace(level, stride=stride, way="own" if stride == level.native else "resampled")
 
 
 def check_encoder(encoder: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -9,7 +10,6 @@ import platform
 import random
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -47,7 +47,7 @@ class Precision:
 
         return torch.autocast(device.type, dtype=self.dtype or torch.float32, enabled=self.dtype is not None)
 
-    @contextmanager
+    @contextlib.contextmanager
     def predicting(self, device: torch.device) -> Iterator[None]:
         """Be the context in which predictions and scores are computed: `autocast`, without TF32 where it is exact."""
         import torch
@@ -115,18 +115,15 @@ def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
             f'precision "fp16" needs a CUDA device; this run computes on "{device}"', hint='take "bf16" or "float32"'
         )
     native, hardware = _bf16(device)
+    why = "as asked for"
     if name == "auto":
-        if native:
-            return Precision("bf16", torch.bfloat16, scaler=False, reason=f"bf16, because {hardware}")
-        if device.type == "cuda":
-            return Precision("fp16", torch.float16, scaler=True, reason=f"fp16 with a scaler, because {hardware}")
-        return Precision("float32", None, scaler=False, reason=f"float32, because {hardware}")
-    if name == "bf16":
-        reason = "bf16, as asked for" if native else f"bf16, as asked for, although {hardware}: it may be slower"
-        return Precision("bf16", torch.bfloat16, scaler=False, reason=reason)
-    if name == "fp16":
-        return Precision("fp16", torch.float16, scaler=True, reason="fp16 with a gradient scaler, as asked for")
-    return Precision("float32", None, scaler=False, reason="float32, as asked for")
+        why = f"because {hardware}"
+        name = "bf16" if native else "fp16" if device.type == "cuda" else "float32"
+    elif name == "bf16" and not native:
+        why = f"as asked for, although {hardware}: it may be slower"
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(name)
+    scaler = name == "fp16"
+    return Precision(name, dtype, scaler, f"{name}{' with a gradient scaler' if scaler else ''}, {why}")
 
 
 def _bf16(device: torch.device) -> tuple[bool, str]:
@@ -155,7 +152,7 @@ def processor_flags() -> frozenset[str]:
     return frozenset(next((line.split(":", 1)[1] for line in lines if line.startswith("flags")), "").split())
 
 
-@contextmanager
+@contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
     """Let Python look for no garbage meanwhile: importing PyTorch makes a million objects and none.
 
@@ -237,11 +234,34 @@ def peak_rss_mib() -> float | None:
     return peak / MIB if sys.platform == "darwin" else peak / 1024  # macOS tells bytes, the others KiB
 
 
-def available_mib(file: Path = Path("/proc/meminfo")) -> float | None:
-    """Return the memory that new processes can have without swapping in MiB, None where it isn't known (not Linux)."""
+def available_mib(
+    file: Path = Path("/proc/meminfo"), own: Path = Path("/proc/self/cgroup"), groups: Path = Path("/sys/fs/cgroup")
+) -> float | None:
+    """Return the memory that new processes can have without swapping in MiB, None where it isn't known (not Linux).
+
+    That is what a container or a batch system leaves this process, where it gives less than the machine has.
+    """
     try:
         lines = file.read_text(encoding="ascii").splitlines()
         available = next(line for line in lines if line.startswith("MemAvailable:"))
-        return int(available.split()[1]) / 1024
+        free = int(available.split()[1]) / 1024
     except (OSError, StopIteration, ValueError):
         return None
+    return min([free, *_left_in_groups(own, groups)])
+
+
+def _left_in_groups(own: Path, groups: Path) -> Iterator[float]:
+    """Yield what is left of the memory of each control group (version 2 and 1) around this process, in MiB."""
+    folders = [groups / "memory"]
+    with contextlib.suppress(OSError):
+        path = next((line[4:] for line in own.read_text().splitlines() if line.startswith("0::/")), "")
+        folders += [groups / path, *(groups / above for above in Path(path).parents)]
+    for folder in folders:
+        for limit, used, cache in (
+            ("memory.max", "memory.current", "inactive_file"),
+            ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        ):
+            with contextlib.suppress(OSError, ValueError, KeyError):  # not this version; or "max", which is no limit
+                most, taken = (int((folder / name).read_text()) for name in (limit, used))
+                facts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                yield max(0, most - taken + int(facts[cache])) / MIB

@@ -61,7 +61,7 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
     aside = folder / path.name
     try:
         if needed and (free := shutil.disk_usage(path.parent).free) < needed:
-            raise OSError(errno.ENOSPC, f"{_megabytes(needed)} are needed, {_megabytes(free)} are free")
+            raise OSError(errno.ENOSPC, f"{needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free")
         folder.mkdir()
         aside.write_bytes(b"")
         mode = aside.stat().st_mode
@@ -77,9 +77,7 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
         raise cannot_write(found, path) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    # The rename itself is safe only when the folder is on the disk too.
-    if os.name == "posix":
-        sync(path.parent)
+    sync(path.parent)  # the rename itself is safe only when the folder is on the disk too
 
 
 def cannot_write(error: OSError, path: Path) -> SegregError:
@@ -173,15 +171,18 @@ def _disk_error(error: BaseException, path: Path) -> OSError | None:
     return None
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
-
-
 def sync(path: Path) -> None:
-    """Force what a file or folder holds onto the disk."""
+    """Force what a file or folder holds onto the disk; a folder only where the system and the file system can."""
+    folder = path.is_dir()
+    if folder and os.name != "posix":
+        return
     # Windows flushes only what is open for writing; a folder opens only for reading.
-    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    descriptor = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # As with shared folders of virtual machines and some network drives.
+        if not folder or error.errno not in (errno.EINVAL, errno.EBADF, errno.ENOTSUP):
+            raise
     finally:
         os.close(descriptor)

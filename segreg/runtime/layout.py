@@ -8,7 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TextIO
 
 from segreg.runtime.output import printable
@@ -182,7 +182,7 @@ class Screen:
 
     stream: TextIO
     width: int | None = None
-    colour: bool = field(default=False)
+    colour: bool = False
 
     @classmethod
     def of(cls, stream: TextIO | None = None) -> Screen:

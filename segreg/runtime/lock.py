@@ -10,13 +10,13 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError
-from segreg.runtime.files import UNFINISHED, write_json
+from segreg.runtime.files import UNFINISHED, cannot_write, write_json
 
 ORPHANS_SECONDS = 10.0
 PROBE_SECONDS = 1.0
@@ -38,22 +38,24 @@ def locked_folder(folder: Path, what: str) -> Iterator[None]:
         what: it is the folder of, such as "run".
 
     Raises:
-        SegregError: another process works there; the message says which, on which machine, and since when.
+        SegregError: another process works there; the message says which, on which machine, and since when. Or this one
+            may not write there.
     """
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / LOCK)
     owner = _owner(folder)
     # Data workers of a process that was killed live for some seconds more, and hold its lock.
-    dead = owner.get("host") == socket.gethostname() and not is_alive(owner["pid"])
     try:
-        lock.acquire(timeout=ORPHANS_SECONDS if dead else PROBE_SECONDS)
+        lock.acquire(timeout=ORPHANS_SECONDS if _has_died(owner) else PROBE_SECONDS)
     except Timeout:
         who = f": process {owner['pid']} on {owner['host']} since {owner['since']}, {owner['command']}" if owner else ""
         raise SegregError(
             f"{folder}: another process works on this {what}{who}",
             hint="wait until it has ended, or stop it; nothing was changed",
         ) from None
+    except OSError as error:
+        raise cannot_write(error, folder) from None
     try:
         _remove_unfinished(folder)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
@@ -67,7 +69,7 @@ def locked_folder(folder: Path, what: str) -> Iterator[None]:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process works in the folder."""
+    """Whether a process works in the folder; where this one may not write there, going by who has said so."""
     from filelock import FileLock, Timeout
 
     if not (folder / LOCK).exists():
@@ -77,6 +79,9 @@ def is_locked(folder: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
+    except OSError:
+        owner = _owner(folder)
+        return bool(owner) and not _has_died(owner)
     lock.release()
     return False
 
@@ -93,6 +98,11 @@ def _owner(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         return {}
     return known
+
+
+def _has_died(owner: Mapping[str, Any]) -> bool:
+    """Whether a process of this machine has not lived to say that it has left."""
+    return owner.get("host") == socket.gethostname() and not is_alive(owner["pid"])
 
 
 def _remove_unfinished(folder: Path) -> None:

@@ -40,7 +40,7 @@ def csv_cell(value: Any) -> Any:
         return value
     # A backslash that could be taken for the beginning of an escape is doubled.
     text = re.sub(r"\\(?=[\\nrtxu]|" + _UNWRITABLE.pattern + ")", r"\\\\", value)
-    text = _UNWRITABLE.sub(lambda found: _escaped(found[0]), text)
+    text = _UNWRITABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
     return f"'{text}" if _FORMULA.match(text) and not _is_number(text) else text
 
 
@@ -86,10 +86,6 @@ def as_folder_names(given: Sequence[str]) -> list[str]:
     if len({name.casefold() for name in names}) < len(names):
         names = [f"{number}_{name}" for number, name in enumerate(names)]
     return names
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()
 
 
 def _is_number(text: str) -> bool:

@@ -183,7 +183,9 @@ class Notebook:
         try:
             yield advance
         finally:
-            self.under_way = ""
+            if self.under_way:
+                self.under_way = ""
+                self._draw()
 
     def _draw(self) -> None:
         self.drawn = time.monotonic()

@@ -62,10 +62,13 @@ class ModelSwa:
 def move(network: nn.Module, towards: nn.Module, share: float) -> None:
     """Move the weights and buffers of a network by a share of the way to another's, in place; integers are copied."""
     mine, theirs = network.state_dict(), towards.state_dict()
-    floats = [name for name, tensor in mine.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([mine[n] for n in floats], [theirs[n] for n in floats], share)
-    for name in mine.keys() - set(floats):
-        mine[name].copy_(theirs[name])
+    # A layer that stands in two places of a network has two names and moves once.
+    places = {(t.data_ptr(), t.shape): name for name, t in mine.items() if t.is_floating_point()}
+    names = places.values()
+    torch._foreach_lerp_([mine[n] for n in names], [theirs[n] for n in names], share)
+    for name, tensor in mine.items():
+        if not tensor.is_floating_point():
+            tensor.copy_(theirs[name])
 
 
 @torch.no_grad()

@@ -239,66 +239,30 @@ def _open_safetensors(path: Path) -> Iterator[Any]:
         raise SegregError(f"{path}: damaged or not a safetensors file ({error})") from None
 
 
-@dataclass(frozen=True)
-class Match:
-    """Which tensors of a weights file match a module.
-
-    Attributes:
-        loaded: names that were loaded.
-        missing: names of the module that the file does not have.
-        unexpected: names in the file that the module does not have.
-        mismatched: names in both whose shapes differ, with both shapes.
-        notes: the file's notes.
-    """
-
-    loaded: tuple[str, ...]
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    mismatched: tuple[str, ...]
-    notes: Mapping[str, str]
-
-    def __str__(self) -> str:
-        rest = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": self.mismatched}
-        lines = [f"{len(names)} {word}: {listed(names, quote='', most=6)}" for word, names in rest.items() if names]
-        return "\n".join([f"{len(self.loaded)} tensors loaded", *lines])
-
-
-def matched(
-    own: Mapping[str, Tensor], given: Mapping[str, Tensor], notes: Mapping[str, str]
-) -> tuple[dict[str, Tensor], Match]:
-    """Return those of the given tensors whose names and shapes are a module's own, and a report on all of them."""
-    both = [name for name in own if name in given]
-    fitting = {name: given[name] for name in both if given[name].shape == own[name].shape}
-    return fitting, Match(
-        loaded=tuple(fitting),
-        missing=tuple(name for name in own if name not in given),
-        unexpected=tuple(name for name in given if name not in own),
-        mismatched=tuple(
-            f"{name} {list(given[name].shape)} for {list(own[name].shape)}" for name in both if name not in fitting
-        ),
-        notes=notes,
-    )
-
-
-def load_weights(module: nn.Module, path: Path, *, strict: bool = True, without: tuple[str, ...] = ()) -> Match:
-    """Load a weights file into a module and report what matched.
+def load_weights(module: nn.Module, path: Path, *, without: tuple[str, ...] = ()) -> None:
+    """Load a weights file into a module.
 
     Args:
         module: the network.
         path: the file.
-        strict: whether every name and shape must match; without it those that do are loaded.
         without: how names begin of tensors in the file that the module needs not have.
 
     Raises:
-        SegregError: the file can't be read, or does not match; nothing is loaded then.
+        SegregError: the file can't be read, or a name or shape does not match; nothing is loaded then.
     """
-    tensors, notes = read_weights(path)
-    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(without)}
-    fitting, match = matched(module.state_dict(), tensors, notes)
-    if not fitting or (strict and (match.missing or match.unexpected or match.mismatched)):
-        raise SegregError(f"{path}: the weights do not fit the network", hint=str(match).replace("loaded", "fit"))
-    module.load_state_dict(fitting, strict=False)
-    return match
+    tensors, _ = read_weights(path)
+    own, given = module.state_dict(), {name: t for name, t in tensors.items() if not name.startswith(without)}
+    shapes = {name: (given[name].shape, tensor.shape) for name, tensor in own.items() if name in given}
+    wrong = {
+        "missing": [name for name in own if name not in given],
+        "unexpected": [name for name in given if name not in own],
+        "of another shape": [f"{name} {list(a)} for {list(b)}" for name, (a, b) in shapes.items() if a != b],
+    }
+    if any(wrong.values()):
+        lines = [f"{sum(a == b for a, b in shapes.values())} tensors fit"]
+        lines += [f"{len(names)} {word}: {listed(names, quote='', most=6)}" for word, names in wrong.items() if names]
+        raise SegregError(f"{path}: the weights do not fit the network", hint="\n".join(lines))
+    module.load_state_dict(given)
 
 
 def random_state() -> dict[str, Any]:
@@ -332,8 +296,10 @@ def restore_random_state(state: Mapping[str, Any]) -> None:
 def _load_pickle(path: Path) -> Any:
     """Read a PyTorch file without running code that it may hold."""
     import pickle
+    import struct
     import warnings
     import zipfile
+    import zlib
 
     import torch
 
@@ -352,7 +318,10 @@ def _load_pickle(path: Path) -> Any:
             f"{path}: refused: it holds more than tensors and plain values, and reading it could run code",
             hint="a damaged file may look like this too",
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, zipfile.BadZipFile) as error:
+    except (
+        RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError, AssertionError, struct.error,
+        zipfile.BadZipFile, zlib.error,
+    ) as error:  # fmt: skip
         why = str(error).partition("\n")[0] or type(error).__name__
         raise SegregError(f"{path}: damaged or not a PyTorch file ({why})") from None
 

@@ -106,10 +106,7 @@ def start_from(model: Segmenter, source: Path | str, component: Literal["model",
                 shapes = f" {list(given[theirs].shape)} for {list(own[key].shape)}"
                 mismatched.append(key + (shapes if key in unlike else ""))
                 continue
-            value = given[theirs]
-            if name in _HEADS and order and value.ndim and len(value) == len(order):
-                value = value[order]
-            values[key] = value
+            values[key] = _in_order(given[theirs], order) if name in _HEADS and order else given[theirs]
             used.add(theirs)
             loaded[name].append(key)
     loaded = {name: names for name, names in loaded.items() if any(key.startswith(f"{name}.") for key in own)}
@@ -189,6 +186,12 @@ def _order_of_classes(notes: Mapping[str, str], task: Task, remarks: list[str]) 
     return None
 
 
+def _in_order(value: Tensor, order: Sequence[int]) -> Tensor:
+    """Return a tensor of a head with its classes in an order; one for no class, as queries have, stays behind them."""
+    further = len(value) - len(order) if value.ndim else -1
+    return value[[*order, *range(len(order), len(value))]] if further in (0, 1) else value
+
+
 def _pairs(own: Mapping[str, Tensor], mine: Sequence[str], given: Mapping[str, Tensor]) -> dict[str, str]:
     """Return the names of a component with the file's name for each, or nothing where too little agrees.
 
@@ -200,13 +203,15 @@ def _pairs(own: Mapping[str, Tensor], mine: Sequence[str], given: Mapping[str, T
     best: tuple[int, int, int, int] = (0, 0, 0, 0)
     chosen: dict[str, str] = {}
     for theirs, inside in _by_prefix(given).items():
+        if 2 * len(inside) < len(mine):  # a few names that agree by chance are not the component
+            continue
         candidates: dict[str, dict[str, str]] = defaultdict(dict)
         for name in inside:
             for prefix in beginnings.get(name.removeprefix(theirs), ()):
                 candidates[prefix][prefix + name.removeprefix(theirs)] = name
         for pairs in candidates.values():
             fitting = sum(tuple(own[key].shape) == shapes[name] for key, name in pairs.items())
-            if 2 * len(pairs) < len(mine):  # a few names that agree by chance are not the component
+            if 2 * len(pairs) < len(mine):
                 continue
             score = (fitting, len(pairs), -len(inside), -len(theirs))
             if score > best or not chosen:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from segreg.config.sections import Ramp
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed
 from segreg.models.segmenter import AUXILIARY
 from segreg.registry.entry import where_made
 from segreg.task import IGNORE_INDEX
@@ -51,11 +51,13 @@ class Objective(nn.Module):
                 loss may count its calls; without them, copies are taken, and what functions keep in closures is shared.
 
         Raises:
-            SegregError: there is no loss.
+            SegregError: there is no loss, or one has parameters that want to be trained.
         """
         super().__init__()
         if not losses:
             raise SegregError("there is no loss to train with; name at least one")
+        for name, _, loss in losses:
+            _refuse_untrained(name, loss)
         self.model = model
         self.normalize = normalize
         self.terms = _numbered([name for name, _, _ in losses])
@@ -130,6 +132,22 @@ class Objective(nn.Module):
                 terms[name] = _scalar(name, head, value)
                 total = total + self.model.own_losses[name] * value
         return {TOTAL: total, **terms}
+
+
+def _refuse_untrained(name: str, loss: object) -> None:
+    """Refuse a loss with parameters that have a gradient: the optimizer has those of the network alone.
+
+    Raises:
+        SegregError: it has such parameters.
+    """
+    if not isinstance(loss, nn.Module):
+        return
+    if wanting := [key for key, parameter in loss.named_parameters() if parameter.requires_grad]:
+        raise SegregError(
+            f'the loss "{name}" has parameters, and nothing would train them: {listed(wanting, quote="", most=3)}',
+            hint=f"keep numbers in buffers, and call requires_grad_(False) of a network that stays as it is; "
+            f"it is defined at {where_made(loss)}",
+        )
 
 
 def _scalar(name: str, loss: object, value: object) -> Tensor:

@@ -169,6 +169,14 @@ class AsyncCheckpointer:
         self._writer = ThreadPoolExecutor(1, "segreg-checkpointer")
         self._pending: tuple[State, Future[None]] | None = None
 
+    def __enter__(self) -> AsyncCheckpointer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for the last finished epoch where the one after it has failed."""
+        if kind is not None and issubclass(kind, Exception):
+            self.wait()
+
     def save(self, state: State) -> None:
         """Save a finished epoch, or start to.
 

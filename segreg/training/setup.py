@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from segreg.data.mixing import Mixing
 from segreg.errors import SegregError
@@ -156,8 +157,6 @@ def prepare(setup: Setup, *, steps_per_epoch: int) -> Training:
 
 def set_batch_norm_momentum(model: nn.Module, momentum: float | None) -> None:
     """Set the momentum of each BatchNorm of a network's running statistics, in place; None changes nothing."""
-    from torch.nn.modules.batchnorm import _BatchNorm
-
     for module in model.modules():
         if isinstance(module, _BatchNorm) and momentum is not None:
             module.momentum = momentum
@@ -172,7 +171,6 @@ def synchronise_batch_norm(model: nn.Module, device: torch.device) -> None:
         SegregError: the device is not a GPU, or a BatchNorm is of a kind that would compute something else afterwards.
     """
     from timm.layers import convert_sync_batchnorm
-    from torch.nn.modules.batchnorm import _BatchNorm
 
     if device.type != "cuda":
         raise SegregError(

@@ -65,6 +65,9 @@ SHARE_OF_MEMORY = 0.5
 MOST_KEPT = 1 << 27
 """Bytes of logits that are kept of the last epoch's validation, so that its images need not be predicted again."""
 
+LEAST_SCALE = 1e-6
+"""A gradient scaler begins at 65536, halves that with each step that it skips, and seldom comes below 1."""
+
 Stop = Callable[[int, Mapping[str, float]], str | None]
 """Asked after every epoch, with its number and values: why no further one is to be trained, or None."""
 Item = TypeVar("Item")
@@ -159,7 +162,7 @@ def fit(
     checkpointer = AsyncCheckpointer(output, monitor, in_background=device.type != "cpu")
     reason: str | None
     try:
-        with handle_signals(training):
+        with checkpointer, handle_signals(training):
             while (reason := reason_to_stop(state, settings, stop)) is None:
                 state = run_epoch(training, data, state, monitor=monitor, checkpointer=checkpointer, progress=progress)
                 first = state.epoch == epochs_before + 1
@@ -240,6 +243,7 @@ def run_epoch(
     trained, images = train_pass(training, data.train, epoch, progress)
     train_seconds = time.monotonic() - started
     check_finite(training.objective, epoch)
+    check_scale(training.scaler, epoch)
     with training.stopwatch.stage("validation"):
         if training.swa and epoch >= training.swa.start:
             average_weights(training, training.swa, data.train, epoch)
@@ -440,10 +444,14 @@ def reached(loss: Tensor) -> set[Tensor]:
 
 
 def average_weights(training: Training, swa: ModelSwa, train: BatchLoader, epoch: int) -> None:
-    """Take the weights into their mean over epochs, whose BatchNorm is measured on the epoch's batches, unmixed."""
+    """Take the weights into their mean over epochs, whose BatchNorm is measured on the epoch's batches, unmixed.
+
+    They are computed in micro-batches as they were trained on: more might not fit into memory.
+    """
     swa.network.set_epoch(epoch, training.settings.epochs)
+    batches = (split(to_device(batch, training)[:1], training.micro_batches) for batch in train.epoch(epoch))
     with training.precision.autocast(training.device):
-        swa.update(training.objective, (to_device(batch, training)[0] for batch in train.epoch(epoch)))
+        swa.update(training.objective, (images for micro_batches in batches for (images,) in micro_batches))
 
 
 @torch.no_grad()
@@ -520,6 +528,16 @@ def check_finite(objective: nn.Module, epoch: int) -> None:
         raise SegregError(
             f"training, epoch {epoch}: {len(wrong)} tensors of the network are not finite (NaN or infinite), "
             f"first {listed(wrong, most=3)}",
+            hint=HINT_NOT_FINITE,
+        )
+
+
+def check_scale(scaler: torch.amp.GradScaler, epoch: int) -> None:
+    """Raise where the scaler has skipped so many steps that none will be taken any more: no weight would change."""
+    if scaler.is_enabled() and scaler.get_scale() < LEAST_SCALE:  # sync, once an epoch
+        raise SegregError(
+            f"training, epoch {epoch}: gradients are not finite (NaN or infinite) in fp16, however they are scaled, "
+            "and all steps are skipped",
             hint=HINT_NOT_FINITE,
         )
 

@@ -59,6 +59,30 @@ def test_a_step_is_the_same_and_keeps_less(name, kinds, share, builtin):
             assert torch.equal(one, other)
 
 
+def test_synchronised_batch_norm_is_counted_once():
+    """PyTorch's needs no other process where there is none."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(*(Normed() for _ in range(2)))
+    checkpointed = copy.deepcopy(plain)
+    checkpoint_activations(checkpointed)
+    image = torch.randn(2, 3, 4, 4)
+    for network in (plain, checkpointed):
+        network(image).square().sum().backward()
+    assert all(map(torch.equal, plain.state_dict().values(), checkpointed.state_dict().values()))
+    assert checkpointed[0].layers[1].num_batches_tracked == 1
+    for one, other in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 3, 1), nn.SyncBatchNorm(3))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
 class Careless(nn.Module):
     """A block that changes what it is given."""
 

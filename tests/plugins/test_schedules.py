@@ -206,6 +206,10 @@ def test_a_schedule_goes_on_where_its_state_was_taken(name):
         ),
         (lambda o: plateau(o, STEPS, EPOCHS, min_lr=0.05), 'min_lr is 0.05, above the learning rate of "part1", 0.02'),
         (
+            lambda o: cosine(o, STEPS, EPOCHS, t_max_epochs=3, warmup_epochs=7),
+            "the warm-up takes 49 steps, but the whole training has 42",
+        ),
+        (
             lambda o: poly(o, STEPS, EPOCHS, warmup_epochs=6),
             "the warm-up takes 42 steps, but the whole training has 42",
         ),

@@ -163,3 +163,28 @@ def test_a_seed_seeds_everything():
     seed_everything(5)
     assert draw() == first
     seed_everything(2**40)  # more than NumPy takes
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "left"),
+    [
+        ("0::/job/step", {"job/memory.max": 300, "job/memory.current": 250, "job/memory.stat": 50}, 100),
+        ("0::/", {"memory.max": 30, "memory.current": 50, "memory.stat": 0}, 0),
+        ("0::/", {"memory.max": "max", "memory.current": 50, "memory.stat": 0}, 1000),
+        (
+            "9:memory:/docker/0a1b",
+            {"memory/memory.limit_in_bytes": 300, "memory/memory.usage_in_bytes": 250, "memory/memory.stat": 0},
+            50,
+        ),
+    ],
+)
+def test_a_container_may_have_less_memory_than_the_machine(own, files, left, tmp_path):
+    (tmp_path / "meminfo").write_text(f"MemAvailable: {1000 * 1024} kB\n")
+    (tmp_path / "own").write_text(f"{own}\n")
+    for name, value in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        text = str(value * device.MIB if isinstance(value, int) else value)
+        if name.endswith("memory.stat"):
+            text = f"anon 1\n{'total_' * name.startswith('memory/')}inactive_file {text}"
+        (tmp_path / "groups" / name).write_text(f"{text}\n")
+    assert device.available_mib(tmp_path / "meminfo", tmp_path / "own", tmp_path / "groups") == left

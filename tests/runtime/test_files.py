@@ -1,8 +1,10 @@
 """The door to the disk: what it refuses is reported with the file, the cause and what is safe."""
 
+import contextlib
 import errno
 import json
 import os
+import stat
 import subprocess
 
 import pytest
@@ -90,6 +92,22 @@ def test_what_is_known_not_to_fit_is_not_begun(tmp_path, monkeypatch):
 
 class Usage:
     free = 1_000_000
+
+
+@pytest.mark.skipif(os.name != "posix", reason="folders are not synced")
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EIO])
+def test_a_file_system_need_not_know_how_to_sync_a_folder(number, tmp_path, monkeypatch):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with contextlib.nullcontext() if number == errno.EINVAL else pytest.raises(OSError, match="error"):
+        write_json(tmp_path / "file", {"a": 1})
+    assert read_json(tmp_path / "file") == {"a": 1}
 
 
 def test_names_as_long_as_the_system_allows_can_be_written(tmp_path):

@@ -1,11 +1,13 @@
 """A folder that one process works in at a time: the second is told who it is, and death frees it."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 
 import pytest
+from filelock import FileLock
 
 from segreg.errors import SegregError
 from segreg.runtime.lock import is_locked, locked_folder
@@ -51,6 +53,21 @@ def test_it_is_free_again_afterwards(tmp_path):
             assert is_locked(tmp_path)
         assert not is_locked(tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_folder_of_somebody_elses(holder, tmp_path, monkeypatch):
+    def refuse(*given, **named):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / ".lock"))
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert is_locked(tmp_path)
+    with pytest.raises(SegregError, match="can't be written: permission denied"), locked_folder(tmp_path, "run"):
+        pytest.fail("it is not held")
+    holder.kill()
+    holder.wait()
+    assert not is_locked(tmp_path)
+    (tmp_path / ".lock.json").unlink()
+    assert not is_locked(tmp_path)
 
 
 def test_what_the_dead_left_unfinished_is_removed(holder, tmp_path):

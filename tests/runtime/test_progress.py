@@ -100,6 +100,7 @@ def test_a_notebook_has_one_display_that_grows(monkeypatch):
         drawn = len(shown)
         advance(1)
         assert len(shown) == drawn  # not at every batch
+    assert "progress" not in shown[-1]["text/html"]
     notebook.say("done")
     assert shown[-1] == {"text/plain": "a <b> & c\ndone", "text/html": "<pre>a &lt;b&gt; &amp; c\ndone\n</pre>"}
     assert isinstance(progress("lines"), Lines)

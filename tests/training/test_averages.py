@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import torch
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from segreg.training import history
+from segreg.training.averages import move
 from segreg.training.checkpoint import LAST, STATE, load_state, read_weights
-from tiny_training import SETTINGS, BatchLoader, Scale, objective, replace, train
+from segreg.training.setup import Setup, prepare
+from segreg.training.trainer import average_weights
+from tiny_training import CPU, FLOAT32, SETTINGS, BatchLoader, Scale, objective, replace, train
 
 SWA = replace(SETTINGS, epochs=5, swa_start=3)
 
@@ -50,3 +55,23 @@ def test_a_frozen_encoder_stays_as_it_is_in_the_average(tmp_path):
     found, _ = read_weights(tmp_path / LAST)
     assert all(torch.equal(found[f"encoder.{name}"], tensor) for name, tensor in before.items())
     assert not torch.equal(found["decoder.1.running_mean"], torch.zeros(6))  # measured, as those that train
+
+
+def test_what_was_trained_in_micro_batches_is_measured_in_them():
+    setup = Setup(
+        objective(), partial(torch.optim.SGD, lr=0.1), lambda *given: None, settings=SWA, device=CPU, precision=FLOAT32
+    )
+    training = prepare(setup, steps_per_epoch=2)
+    training.micro_batches, sizes = 3, []
+    training.swa.network.normalize.register_forward_hook(lambda module, given, result: sizes.append(len(given[0])))
+    average_weights(training, training.swa, BatchLoader(count=7), epoch=3)
+    assert sizes == [2, 1, 1, 1, 1, 1]
+
+
+def test_a_layer_that_stands_in_two_places_moves_once():
+    layer, other = nn.BatchNorm2d(2), nn.BatchNorm2d(2)
+    layer.num_batches_tracked += 2
+    nn.init.constant_(layer.weight, 5.0)
+    move(nn.Sequential(other, nn.ReLU(), other), nn.Sequential(layer, nn.ReLU(), layer), 0.25)
+    assert other.weight.tolist() == [2.0, 2.0]
+    assert other.num_batches_tracked == 2

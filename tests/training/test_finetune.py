@@ -11,6 +11,7 @@ from segreg.errors import SegregError
 from segreg.models.segmenter import Segmenter
 from segreg.task import Task
 from segreg.training.finetune import start_from
+from segreg_plugins.decoders.mask_head import MaskHead
 
 LESION = Task(("lesion",), "binary")
 
@@ -173,3 +174,22 @@ def test_a_runs_head_is_loaded_by_the_names_of_its_classes(classes, mode, loaded
     assert torch.equal(fresh.head.weight, before if loaded is None else trained.head.weight[loaded])
     assert same(trained.encoder, fresh.encoder)
     assert remark in str(match)
+
+
+class Queries(Join):
+    def task_head(self, task):
+        return MaskHead(task, queries=6, channels=5, points=10)
+
+    def forward(self, levels):
+        return super().forward(levels), None
+
+
+def test_the_output_for_no_class_stays_behind_those_of_the_classes(tmp_path):
+    before, after = ("car", "sky", "road"), ("sky", "road", "car")
+    trained, fresh = (Segmenter(Levels(), Queries(), Task(classes, "multiclass")) for classes in (before, after))
+    task = json.dumps({"classes": before, "mode": "multiclass"})
+    save_file(trained.state_dict(), tmp_path / "best.safetensors", metadata={"task": task})
+    start_from(fresh, tmp_path, "model", Task(after, "multiclass"))
+    for name in ("weight", "bias"):
+        mine, theirs = (getattr(each.head.classify, name) for each in (fresh, trained))
+        assert torch.equal(mine, theirs[[1, 2, 0, 3]])

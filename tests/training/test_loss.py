@@ -144,6 +144,14 @@ def test_losses_that_are_modules_move_with_the_network():
     assert next(objective.model.parameters()).device.type == "meta"
 
 
+def test_a_loss_whose_parameters_nobody_would_train_is_refused():
+    loss = nn.BCEWithLogitsLoss()
+    loss.scale = nn.Parameter(torch.ones(()))
+    with pytest.raises(SegregError, match='the loss "mine" has parameters, and nothing would train them: scale\n'):
+        Objective(network(), Scale(), [("bce", 1.0, bce), ("mine", 1.0, loss)])
+    Objective(network(), Scale(), [("mine", 1.0, loss.requires_grad_(False))])
+
+
 def test_at_least_one_loss_is_required():
     with pytest.raises(SegregError, match="there is no loss to train with"):
         Objective(network(), Scale(), [])

@@ -268,6 +268,23 @@ def test_an_interrupted_run_has_the_epochs_that_were_being_written(tmp_path, in_
     assert [row["epoch"] for row in history.read(tmp_path)] == [1, 2]
 
 
+def test_an_epoch_that_fails_does_not_take_the_one_that_was_being_written(tmp_path, in_background, monkeypatch):
+    monkeypatch.setattr(resuming, "save_epoch", partial(_after_a_moment, save_epoch))
+    original = trainer.train_pass
+
+    def failing(training, batches, epoch, progress):
+        if epoch == 3:
+            raise SegregError("not finite")
+        return original(training, batches, epoch, progress)
+
+    monkeypatch.setattr(trainer, "train_pass", failing)
+    observed_epochs = []
+    with pytest.raises(SegregError, match="not finite"):
+        train(tmp_path, observe=lambda epoch, values: observed_epochs.append(epoch))
+    assert observed_epochs == [1, 2]
+    assert load_state(tmp_path / STATE).epoch == 2
+
+
 def _after_a_moment(write, *given):
     threading.Event().wait(0.2)
     write(*given)

@@ -7,6 +7,7 @@ import math
 import os
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -23,6 +24,7 @@ from segreg.training.checkpoint import BEST, LAST, STATE, load_state, load_weigh
 from segreg.training.setup import Setup, prepare
 from segreg.training.trainer import (
     COMPILE_FROM_STEPS,
+    check_scale,
     dry_step,
     is_compiler_error,
     kept_bytes,
@@ -443,6 +445,13 @@ def test_scaled_gradients_are_unscaled_before_clipping_and_stepping(tmp_path, na
         for precision in (SCALED, FLOAT32)
     ]
     assert_same(weights(both[0][0]), weights(both[1][0]), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("scale", "enabled", "stops"), [(1e-7, True, True), (0.1, True, False), (1e-7, False, False)])
+def test_gradients_that_overflow_at_any_scale_end_the_run(scale, enabled, stops):
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, enabled=enabled)
+    with pytest.raises(SegregError, match="epoch 2: gradients are not finite") if stops else nullcontext():
+        check_scale(scaler, 2)
 
 
 def test_a_step_whose_scaled_gradient_overflows_is_skipped_and_the_scale_falls(tmp_path):

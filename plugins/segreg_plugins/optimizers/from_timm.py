@@ -28,7 +28,6 @@ _DECOUPLING = {
 class Listed:
     """What timm's table says of one optimizer."""
 
-    description: str
     momentum: bool
     betas: int
     eps: bool
@@ -98,7 +97,6 @@ def _table() -> dict[str, Listed]:
         if facts.get("second_order") or (package and find_spec(package) is None):
             continue
         table[str(facts["name"])] = Listed(
-            description=str(facts.get("description", "")),
             momentum=bool(facts.get("has_momentum", False)),
             betas=int(str(facts.get("num_betas", 2))) if facts.get("has_betas") else 0,
             eps=bool(facts.get("has_eps", True)),

@@ -59,7 +59,8 @@ def cosine(
     """
     _below(optimizer, "cosine", "final_lr", final_lr)
     warmup = _steps(warmup_epochs, steps_per_epoch)
-    length = t_max_epochs * steps_per_epoch if t_max_epochs else _rest("cosine", warmup, steps_per_epoch, epochs)
+    rest = _rest("cosine", warmup, steps_per_epoch, epochs)
+    length = t_max_epochs * steps_per_epoch if t_max_epochs else rest
     rise = curves.ramp(warmup, warmup_factor)
     return curves.Followed(optimizer, curves.after(warmup, rise, curves.half_cosine(length, final_lr)))
 
