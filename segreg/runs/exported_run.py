@@ -127,7 +127,7 @@ class ExportedRun(Run):
         from segreg.deployment.network import ExportedNetwork
 
         network = self.sidecar["network"]
-        exporter: Exporter = choose("exporter", network["format"], {}, load_registry()).build()
+        exporter: Exporter = choose("exporter", network["format"], network.get("settings", {}), load_registry()).build()
         run = exporter.load(self.weights_file(), precision=network["precision"])
         return ExportedNetwork(run, network, self.task, pads=self.input.resize == "crop")
 
@@ -172,7 +172,7 @@ class ExportedRun(Run):
             precision=dataclasses.replace(
                 computing, name=self.sidecar["network"]["precision"], reason=self.made_as, exact=True
             ),
-            config=InferenceConfig.of(evaluate),
+            config=InferenceConfig.of(evaluate, self.input),
             bands=tuple(bands) if bands else None,
         )
         return predictor
