@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
 
 def exported_run(directory: RunDirectory) -> ExportedRun:
-    """Return the exported network in a folder; its scores are those of its evaluation on the run's own split."""
-    split = "val"
-    if directory.split.is_file() and read_split(directory.split).get("test"):
+    """Return the exported network in a folder; its scores are those of its evaluation on the split that the run has."""
+    run, split = ExportedRun(directory), "val"
+    of_test = run.sidecar["evaluate"].get("split") != "val"
+    if of_test and directory.split.is_file() and read_split(directory.split).get("test"):
         split = "test"
     folder = directory.path / "evaluations" / split
     directory.per_image, directory.counts, directory.sums = (
         folder / file.name for file in (directory.per_image, directory.counts, directory.sums)
     )
-    return ExportedRun(directory)
+    return run
 
 
 class ExportedRun(Run):

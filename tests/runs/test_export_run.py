@@ -389,12 +389,15 @@ def test_an_export_is_loaded_with_its_settings(exported, tmp_path, monkeypatch):
     file = tmp_path / "exported" / "network.json"
     notes = json.loads(file.read_text(encoding="utf-8"))
     notes["network"]["settings"] = {"opset": 19}
+    notes["evaluate"]["split"] = "val"
     file.write_text(json.dumps(notes), encoding="utf-8")
     choose = mock.Mock(side_effect=SegregError("chosen"))
     monkeypatch.setattr("segreg.runs.exported_run.choose", choose)
     with pytest.raises(SegregError, match="chosen"):
         segreg.load_run(tmp_path / "exported").exported()
     assert choose.call_args.args[:3] == ("exporter", "onnx", {"opset": 19})
+    with pytest.raises(SegregError, match=r"no scores yet(?s:.*)segreg evaluate .*--split val"):
+        segreg.load_run(tmp_path / "exported").results  # noqa: B018
 
 
 def test_a_metric_that_only_the_exported_network_has_is_shown(exported):
