@@ -73,7 +73,7 @@ def execute(chosen: argparse.Namespace) -> int:
     if not 0 < of_int8.get("most_lost", 0.5) < 1:
         raise SegregError(f"--most-lost must be above 0 and below 1, not {chosen.most_lost:g}")
     tile = None if chosen.tile is None else tile_of(chosen.tile)
-    if chosen.tile is not None and not isinstance(tile, tuple):
+    if tile == "auto" or (tile is None and chosen.tile is not None):
         raise SegregError("--tile of an export is a size, for example: --tile 512x512")
     run = load_run(name)
 
