@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
-from segreg.cli.common import one_file, print_json, shown_progress, tile_of
+from segreg.cli.common import check_least, one_file, print_json, shown_progress, tile_of
 from segreg.errors import SegregError
 from segreg.runtime.layout import show
 
@@ -53,12 +54,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=int, default=500, metavar="N", help="validation images to compare on, at most (500)"
     )
-    parser.add_argument(
-        "--calibration", type=int, default=300, metavar="N", help="training images for int8, at most (300)"
-    )
-    parser.add_argument(
-        "--most-lost", type=float, default=0.01, metavar="X", help="how much worse int8 may make a metric (0.01)"
-    )
+    parser.add_argument("--calibration", type=int, metavar="N", help="training images for int8, at most (300)")
+    parser.add_argument("--most-lost", type=float, metavar="X", help="how much worse int8 may make a metric (0.01)")
     parser.add_argument("--quiet", action="store_true", help="print nothing but what went wrong")
     parser.add_argument("--json", action="store_true", help="print the sidecar with the proof as JSON, nothing else")
 
@@ -67,13 +64,16 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.runs.load import load_run
 
     name, settings = one_file(chosen.words, NAME, "RUN", what="run")
-    for option in ("images", "calibration"):
-        if getattr(chosen, option) < 1:
-            raise SegregError(f"--{option} must be at least 1, not {getattr(chosen, option)}")
-    if not 0 < chosen.most_lost < 1:
+    of_int8: dict[str, Any] = {
+        option: value for option in ("calibration", "most_lost") if (value := getattr(chosen, option)) is not None
+    }
+    if of_int8 and chosen.precision != "int8":
+        raise SegregError(f"--{next(iter(of_int8)).replace('_', '-')} goes with --precision int8")
+    check_least(chosen, 1, "images", *({"calibration"} & of_int8.keys()))
+    if not 0 < of_int8.get("most_lost", 0.5) < 1:
         raise SegregError(f"--most-lost must be above 0 and below 1, not {chosen.most_lost:g}")
     tile = None if chosen.tile is None else tile_of(chosen.tile)
-    if tile == "auto":
+    if tile == "auto" or (tile is None and chosen.tile is not None):
         raise SegregError("--tile of an export is a size, for example: --tile 512x512")
     run = load_run(name)
 
@@ -86,8 +86,7 @@ def execute(chosen: argparse.Namespace) -> int:
     of_format = Recipe({}, source="export").changed(settings).values
     request = ExportRequest(
         format=chosen.format, settings=of_format, precision=chosen.precision, labels=chosen.labels,
-        tile=tile, any_size=chosen.any_size, weights=chosen.weights, out=chosen.out, images=chosen.images,
-        calibration=chosen.calibration, most_lost=chosen.most_lost,
+        tile=tile, any_size=chosen.any_size, weights=chosen.weights, out=chosen.out, images=chosen.images, **of_int8,
     )  # fmt: skip
     shown = shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout)
     if chosen.format == "bundle":

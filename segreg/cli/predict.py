@@ -100,6 +100,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def execute(chosen: argparse.Namespace) -> int:
+    from segreg.data.rasters import INSTALL, installed
     from segreg.inference.cleaning import Cleaning
     from segreg.inference.inputs import find_images, find_masks
     from segreg.inference.predictor import InferenceConfig, common_config, common_threshold, takes_any_size
@@ -116,6 +117,9 @@ def execute(chosen: argparse.Namespace) -> int:
         asked["scales"] = scales_of(chosen.scales)
     InferenceConfig(**asked)  # so that what is out of range is refused before anything is loaded
     input_images = find_images(images, without=[chosen.out / kind for kind in KINDS])
+    if chosen.bands is not None and not any(image.raster for image in input_images):
+        hint = "" if installed() else INSTALL + " reads them"
+        raise SegregError("--bands goes with georeferenced GeoTIFF and VRT, and none of these images is one", hint=hint)
 
     from segreg.runtime.device import prepare_process
     from segreg.visualize.colours import read_colours
@@ -123,7 +127,8 @@ def execute(chosen: argparse.Namespace) -> int:
     prepare_process()
     predictors = [run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision) for run in runs]
     if chosen.bands is not None:
-        bands = tuple(int(word) if word.isdecimal() else word for word in chosen.bands.split(","))
+        words = [word.strip() for word in chosen.bands.split(",")]
+        bands = tuple(int(word) if word.isdecimal() else word for word in words)
         predictors = [dataclasses.replace(predictor, bands=bands) for predictor in predictors]
     config = common_config(predictors, **asked)
     if chosen.overlap is not None and not takes_any_size(predictors, config):

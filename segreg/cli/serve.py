@@ -70,7 +70,7 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(f"serving needs {listed(missing)}", hint='pip install "segreg-toolkit[serve]"')
     check_least(chosen, 1, "batch", "requests")
     check_least(chosen, 0, "port", most=65535)
-    check_least(chosen, 0.001, "max_mb", "max_megapixels", "body_timeout", "deadline")
+    check_least(chosen, 0.001, "max_mb", "max_megapixels", "body_timeout", "deadline", most=1_000_000_000)
     token = chosen.token or os.environ.get("SEGREG_TOKEN") or None
 
     import uvicorn

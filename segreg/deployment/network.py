@@ -53,7 +53,10 @@ class ExportedNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits."""
         height, width = images.shape[-2:]
-        if self.fixed and (height, width) != self.fixed and not (self.pads and self._fits(height, width)):
+        fits = self.fixed and (
+            (height, width) == self.fixed or (self.pads and height <= self.fixed[0] and width <= self.fixed[1])
+        )
+        if self.fixed and not fits:
             raise SegregError(
                 f"the network was exported for images of {self.fixed[0]}x{self.fixed[1]} (height x width) alone, and "
                 f"this one has {height}x{width}",
@@ -65,18 +68,20 @@ class ExportedNetwork(nn.Module):
                 f"{height}x{width} (height x width)",
                 hint="name the run that it was exported from",
             )
-        down, right = missing_border((height, width), self.size_divisor, self.fixed or (1, 1))
-        values = images.cpu().numpy()
-        if down or right:  # as the network itself pads
-            values = np.pad(values, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge")
-        if values.dtype != self.dtype:  # wide integers come as float32
-            values = np.rint(values).astype(self.dtype)
+        values = self.taken(images)
         count = self.batch or len(values)
-        parts = [self.run(np.ascontiguousarray(values[at : at + count])) for at in range(0, len(values), count)]
+        parts = [self.run(values[at : at + count]) for at in range(0, len(values), count)]
         found = torch.from_numpy(np.concatenate(parts) if len(parts) > 1 else parts[0])[..., :height, :width]
         if not self.returns_labels:
             return found.float()
         return (self.task.one_hot(found)[0] * 2 - 1) * _CERTAIN
 
-    def _fits(self, height: int, width: int) -> bool:
-        return self.fixed is not None and height <= self.fixed[0] and width <= self.fixed[1]
+    def taken(self, images: Tensor) -> NDArray[Any]:
+        """Return images as the file takes them: of its type, and padded as the network itself pads."""
+        down, right = missing_border(images.shape[-2:], self.size_divisor, self.fixed or (1, 1))
+        values = images.cpu().numpy()
+        if down or right:
+            values = np.pad(values, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge")
+        if values.dtype != self.dtype:  # wide integers come as float32
+            values = np.rint(values).astype(self.dtype)
+        return np.ascontiguousarray(values)

@@ -24,10 +24,12 @@ class Bounds:
     Attributes:
         labels: share of pixels that may have another label.
         metric: difference that a metric of values in [0, 1] may have.
+        if_better: whether a metric may be better by more than that.
     """
 
     labels: float
     metric: float
+    if_better: bool = False
 
 
 BOUNDS: Mapping[str, Bounds] = {
@@ -47,12 +49,14 @@ class MetricDifference:
         exported: of the exported one.
         low: lower end of the 95% interval of exported less trained; None where there is none.
         high: its upper end.
+        higher_is_better: None where neither is.
     """
 
     trained: float | None
     exported: float | None
     low: float | None = None
     high: float | None = None
+    higher_is_better: bool | None = None
 
     @property
     def change(self) -> float:
@@ -60,6 +64,13 @@ class MetricDifference:
         if self.trained is None or self.exported is None:
             return 0.0 if self.trained == self.exported else float("inf")
         return self.exported - self.trained
+
+    @property
+    def is_better(self) -> bool:
+        """Whether the exported network's is the better one."""
+        if self.trained is None or self.exported is None or self.higher_is_better is None:
+            return False
+        return self.exported > self.trained if self.higher_is_better else self.exported < self.trained
 
 
 @dataclass(frozen=True)
@@ -143,12 +154,15 @@ def problems(proof: Proof, bounds: Bounds) -> list[str]:
     if 1 - proof.equal_labels > bounds.labels:
         found.append(f"{1 - proof.equal_labels:.3%} of the pixels have another label; {bounds.labels:.2%} may")
     for name, one in proof.metrics.items() if proof.largest_difference is not None else ():
+        if bounds.if_better and one.is_better:
+            continue
         if abs(one.change) > bounds.metric * max(1.0, abs(one.trained or 0)):
             ends = one.low is not None and one.high is not None
             likely = f", a difference between {one.low:+.4f} and {one.high:+.4f} with 95% confidence" if ends else ""
-            found.append(f"{name} is {_value(one.exported)} instead of {_value(one.trained)}{likely}")
+            found.append(f"{name} is {shown(one.exported)} instead of {shown(one.trained)}{likely}")
     return found
 
 
-def _value(value: float | None) -> str:
+def shown(value: float | None) -> str:
+    """Return a metric's value as text."""
     return "undefined" if value is None else f"{value:.4f}"

@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -61,7 +62,7 @@ def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[I
     found: dict[str, Path] = {}
     bases: list[str] = []
     for word in words:
-        path = Path(word).expanduser()
+        path = Path(os.path.expanduser(word))  # noqa: PTH111 - Path's own raises where there is no such user
         if path.is_dir():
             files = in_folder(path, kept_out)
             base = path
@@ -113,7 +114,7 @@ def in_folder(folder: Path, without: Sequence[str] = ()) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(name for name in folders if not name.startswith("."))  # of links, which one is followed
         files += [Path(where, name) for name in names if not name.startswith(".") and _is_image(name)]
     return sorted(files, key=lambda file: [natural_key(part) for part in file.parts])
 
@@ -132,12 +133,7 @@ def _matches(pattern: Path, without: Sequence[str]) -> Iterator[Path]:
 
 def _fixed_part(pattern: Path) -> Path:
     """Return the folder above a pattern's first wildcard."""
-    parts: list[str] = []
-    for part in pattern.parts[:-1]:
-        if glob.has_magic(part):
-            break
-        parts.append(part)
-    return Path(*parts)
+    return Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts[:-1]))
 
 
 def _missing(word: str, path: Path) -> Problem:
@@ -269,8 +265,9 @@ def find_masks(
     for file in in_folder(folder):
         name = without_extension(file.relative_to(folder).as_posix())
         if name.endswith(suffix):
-            by_path[name.removesuffix(suffix)].append(file)
-            by_stem[name.removesuffix(suffix).rpartition("/")[2]].append(file)
+            name = name.removesuffix(suffix)
+            by_path[name].append(file)
+            by_stem[name.rpartition("/")[2]].append(file)
     files: dict[str, Path] = {}
     stems = Counter(image.name.rpartition("/")[2] for image in images)
     for image in images:

@@ -97,8 +97,14 @@ def predict_files(
             is there was predicted with other settings, a raster's mask was to be cleaned, or the device's memory does
             not suffice.
     """
-    import torch
+    from segreg.runtime.device import out_of_memory
 
+    if threshold is not None and outputs.task.mode == "multiclass":
+        raise SegregError(
+            "these classes exclude each other: the one with the largest probability is predicted, and no threshold "
+            "takes part",
+            hint="leave out the threshold",
+        )
     threshold = common_threshold(predictors, threshold)
     if "probabilities" in outputs.kinds:
         refuse_without_probabilities(predictors)
@@ -127,7 +133,9 @@ def predict_files(
     with progress.watch("predicting", len(todo), "images") as advance:
         try:
             _Work(predictors, config, threshold, summary, outputs, progress, advance).run(todo)
-        except torch.OutOfMemoryError:
+        except Exception as error:
+            if not out_of_memory(error):
+                raise
             raise SegregError(
                 f"the memory of {predictors[0].device} does not suffice",
                 hint="take a smaller --batch-size, or --tile for large images",
@@ -245,6 +253,8 @@ def _settings(
         "flips": config.flips,
         "min_area": outputs.cleaning.min_area or None,
         "fill_holes": outputs.cleaning.fill_holes or None,
+        "values": outputs.values if (outputs.values == "index") != (task.mode == "multiclass") else None,
+        "bands": [one.bands for one in predictors] if any(one.bands for one in predictors) else None,
         "masks": str(outputs.truths.folder) if outputs.truths else None,
     }
 
@@ -255,6 +265,7 @@ def _refuse_other_settings(file: Path, settings: Mapping[str, Any]) -> None:
         before = json.loads(file.read_text(encoding="utf-8"))["settings"]
     except (OSError, ValueError, LookupError, TypeError):
         return
+    settings = json.loads(json.dumps(settings))
     if differ := [name for name in settings if before.get(name) != settings[name]]:
         changes = "; ".join(
             f"{name} was {json.dumps(before.get(name))}, now {json.dumps(settings[name])}" for name in differ

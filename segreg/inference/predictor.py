@@ -72,6 +72,8 @@ class InferenceConfig:
     batch_size: int = 8
 
     def __post_init__(self) -> None:
+        if self.tile not in ("auto", None) and not (isinstance(self.tile, tuple) and len(self.tile) == 2):
+            raise SegregError(f'a tile is (height, width), "auto", or None for whole images, not {self.tile!r}')
         if isinstance(self.tile, tuple) and min(self.tile) < 1:
             raise SegregError(f"a tile must have a height and a width above 0, not {self.tile[0]}x{self.tile[1]}")
         if not 0 <= self.overlap <= MOST_OVERLAP:
@@ -87,9 +89,10 @@ class InferenceConfig:
             raise SegregError(f'"{self.flips}" is not a set of flips; there is {listed([*_TURNED])}')
 
     @classmethod
-    def of(cls, evaluate: Evaluate) -> InferenceConfig:
-        """Return how a recipe's section evaluate gives images to the network."""
-        return cls(tile=evaluate.tile, overlap=evaluate.overlap, scales=evaluate.scales, flips=evaluate.flips)
+    def of(cls, evaluate: Evaluate, section: Input) -> InferenceConfig:
+        """Return how a recipe gives images to the network; its tiles are of networks that were trained on crops."""
+        tile = evaluate.tile if section.resize == "crop" else "auto"
+        return cls(tile=tile, overlap=evaluate.overlap, scales=evaluate.scales, flips=evaluate.flips)
 
     @property
     def averages(self) -> bool:

@@ -118,7 +118,7 @@ class Assembly:
         set_batch_norm_momentum(model, recipe.train.batch_norm_momentum)
         if recipe.train.sync_batch_norm and count() > 1:
             synchronise_batch_norm(model, device)
-        check_tile(model, InferenceConfig.of(recipe.evaluate), recipe.source)
+        check_tile(model, InferenceConfig.of(recipe.evaluate, recipe.input), recipe.source)
         chosen = [index for indices in splits.values() for index in indices]
         prepared = prepare_images(dataset, recipe, chosen, progress)
         recipe = dataclasses.replace(recipe, input=prepared.input)  # with the type of the values
@@ -199,7 +199,8 @@ class Assembly:
         """Return the network as it is now, with all that scoring needs; `name` is its name in messages."""
         return Predictor(
             name, self.objective.model, self.objective.normalize, self.recipe.input, self.dataset.task,
-            self.recipe.evaluate.threshold, self.device, self.precision, InferenceConfig.of(self.recipe.evaluate),
+            self.recipe.evaluate.threshold, self.device, self.precision,
+            InferenceConfig.of(self.recipe.evaluate, self.recipe.input),
         )  # fmt: skip
 
 

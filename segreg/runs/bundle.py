@@ -7,10 +7,12 @@ import shutil
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 from segreg.config.sections import Input
 from segreg.deployment.proof import Proof
 from segreg.errors import SegregError
+from segreg.inference.predictor import InferenceConfig
 from segreg.runs.export_run import ExportRequest, export_run
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.sidecar import SIDECAR
@@ -40,9 +42,11 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     Raises:
         SegregError: as for `export_run`; or the images are more than Pillow and numpy read and prepare.
     """
-    _check(run.input, request)
+    _check(run.input, InferenceConfig.of(run.network.evaluate, run.input), request)
     out = request.out or run.directory.path / "exports" / "bundle"
-    if out.exists() and not (out.is_file() if out.suffix == ".zip" else (out / "predict.py").is_file()):
+    is_bundle = out.is_file() if out.suffix == ".zip" else (out / "predict.py").is_file()
+    # The current folder can't be replaced by another one.
+    if out.name in ("", "..") or (out.exists() and not is_bundle):
         raise SegregError(f"{out} is there already, and is not a bundle", hint="name another with --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -50,6 +54,8 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
             whole, name = Path(place) / "whole", out.stem if out.suffix == ".zip" else out.name
             onnx = dataclasses.replace(request, format="onnx", out=whole)
             exported, proof = export_run(run, onnx, progress)
+            if run.input.resize == "crop" and exported.sidecar["network"]["input"]["shape"][2] is not None:
+                _refuse("its network takes images of one size, and its program predicts whole ones")
             folder = Path(place) / "bundle" / name
             folder.mkdir(parents=True)
             for file in whole.glob("network.*"):
@@ -63,7 +69,7 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     return out, exported, proof
 
 
-def _check(section: Input, request: ExportRequest) -> None:
+def _check(section: Input, config: InferenceConfig, request: ExportRequest) -> None:
     """Refuse what the bundle's program would do otherwise than segreg.
 
     Raises:
@@ -75,10 +81,16 @@ def _check(section: Input, request: ExportRequest) -> None:
         problem = f"images of {section.channels} channels of {depth} can't be read by Pillow"
     elif section.clip is not None or section.nodata is not None or section.sixteen_bit == "min_max":
         problem = "input.clip, input.nodata and input.sixteen_bit: min_max are not in its program"
+    elif config.averages or isinstance(config.tile, tuple):
+        problem = "evaluate.scales, evaluate.flips and a size as evaluate.tile are not in its program"
     elif request.labels or request.tile or request.precision not in ("float32", "float16"):
         problem = "its program makes labels of whole images itself, of logits in float32 or float16"
     if problem:
-        raise SegregError(f"this run can't be a bundle: {problem}", hint="--format onnx exports the network alone")
+        _refuse(problem)
+
+
+def _refuse(problem: str) -> NoReturn:
+    raise SegregError(f"this run can't be a bundle: {problem}", hint="--format onnx exports the network alone")
 
 
 def _readme(name: str, exported: ExportedRun) -> str:

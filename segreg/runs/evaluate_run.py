@@ -116,7 +116,9 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         )
     if changed:
         verify(run.model(request.weights), image_size=recipe.input.size, in_channels=recipe.input.channels)
-    predictor = dataclasses.replace(predictor, input=recipe.input, config=InferenceConfig.of(recipe.evaluate))
+    predictor = dataclasses.replace(
+        predictor, input=recipe.input, config=InferenceConfig.of(recipe.evaluate, recipe.input)
+    )
     given = request.threshold is not None or _names(request.overrides, "evaluate.threshold")
     if given:
         _check_takes_threshold(run, predictor)

@@ -6,6 +6,7 @@ import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from segreg.config.resolve import choose
 from segreg.data import BatchLoader, Crops
 from segreg.deployment.graph import ExportGraph, Traced, trace
 from segreg.deployment.network import ExportedNetwork
-from segreg.deployment.proof import BOUNDS, Both, Bounds, MetricDifference, Proof, problems
+from segreg.deployment.proof import BOUNDS, Both, Bounds, MetricDifference, Proof, problems, shown
 from segreg.errors import Problem, SegregError, listed
 from segreg.evaluation.counts import image_counts
 from segreg.evaluation.evaluator import Evaluator
@@ -92,6 +93,8 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
         raise SegregError(f"{run.directory.path} is an exported network", hint="name the run that it was exported from")
     exporter: Exporter = choose("exporter", request.format, request.settings, load_registry()).build()
     _check_precision(exporter, request)
+    out = request.out or run.directory.path / "exports" / _folder_name(request)
+    _check_out(out)
     run = _as_tiles(run, request)
     trained = run.predictor(request.weights, precision="float32")
     shown_on = of_own_split(run, "val")
@@ -104,8 +107,6 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
     if traced.reason and request.tile is None:
         height, width = run.input.size
         progress.say(f"note    larger images are predicted in tiles of {height}x{width}: {traced.reason}")
-    out = request.out or run.directory.path / "exports" / _folder_name(request)
-    _check_out(out)
     sidecar = describe_run(run, request.weights)
     file = f"network{exporter.suffix}"
     sidecar["network"] = _network(run, traced, request, file)
@@ -115,7 +116,7 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
     try:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
-        calibration = _calibration(run, traced, request, progress) if request.precision == "int8" else None
+        calibration = _calibration(run, sidecar["network"], request, progress) if request.precision == "int8" else None
         with progress.watch(f"writing {file}", None, "files"):
             exporter.write(
                 traced.program, aside / file,
@@ -148,23 +149,15 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
 def _check_precision(exporter: Exporter, request: ExportRequest) -> None:
     if request.precision in exporter.precisions:
         return
-    registry = load_registry()
-    others = [
-        name for name in registry.names("exporter") if name != request.format and _offers(name, request.precision)
-    ]
+    registry, others = load_registry(), []
+    for name in registry.names("exporter"):
+        with suppress(SegregError):  # its library is missing
+            if request.precision in choose("exporter", name, {}, registry).build().precisions:
+                others.append(name)
     raise SegregError(
         f"{request.format} can't be written in {request.precision}; it has {listed(list(exporter.precisions))}",
         hint=f"--format {' or '.join(others)} has it" if others else "",
     )
-
-
-def _offers(name: str, precision: str) -> bool:
-    """Whether an exporter has a precision; False where its library is missing."""
-    try:
-        exporter: Exporter = choose("exporter", name, {}, load_registry()).build()
-    except SegregError:
-        return False
-    return precision in exporter.precisions
 
 
 def _as_tiles(run: Run, request: ExportRequest) -> Run:
@@ -235,16 +228,20 @@ def _network(run: Run, traced: Traced, request: ExportRequest, file: str) -> dic
 
 
 def _folder_name(request: ExportRequest) -> str:
-    names = [request.format, request.precision, *(["labels"] if request.labels else [])]
-    if request.tile:
-        names.append(f"{request.tile[0]}x{request.tile[1]}")
-    return "_".join(
-        [*names, *(["any_size"] if request.any_size else []), *(["last"] if request.weights == "last" else [])]
-    )
+    names = [
+        request.format, request.precision,
+        "labels" if request.labels else "",
+        f"{request.tile[0]}x{request.tile[1]}" if request.tile else "",
+        "any_size" if request.any_size else "",
+        "last" if request.weights == "last" else "",
+    ]  # fmt: skip
+    return "_".join(filter(None, names))
 
 
 def _check_out(out: Path) -> None:
     """Refuse a folder that holds something else than an earlier export."""
+    if out.name in ("", ".."):
+        raise SegregError(f'"{out}" names no folder that can be written anew', hint="name another one with --out")
     is_export = (out / SIDECAR).is_file() and not (out / "best.safetensors").exists()
     is_empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not is_export and not is_empty:
@@ -265,13 +262,13 @@ def _prove(
         recipe = dataclasses.replace(recipe, metrics=tuple(c for c in recipe.metrics if c.part.name not in unknown))
     indices = evenly_spaced(chosen.indices, most)
     prepared = prepare_images(chosen.dataset, recipe, indices, progress)
-    both = Both(network, trained)
+    # What an image loses in tiles where it was seen whole is not the file's fault.
     config = dataclasses.replace(trained.config, tile=network.image_size or trained.config.tile)
+    trained = dataclasses.replace(trained, config=config)
+    both = Both(network, trained)
     evaluators = {
-        "the trained network": Evaluator.of(recipe, trained, chosen.dataset, prepared),
-        "the exported one": Evaluator.of(
-            recipe, dataclasses.replace(both.predictor(), config=config), chosen.dataset, prepared
-        ),
+        name: Evaluator.of(recipe, predictor, chosen.dataset, prepared)
+        for name, predictor in (("the trained network", trained), ("the exported one", both.predictor()))
     }
     before, after = (each.scores(indices, f"scoring {name}", progress) for name, each in evaluators.items())
     return both.proof(len(indices), chosen.split, _differences(before, after, evaluators["the trained network"]))
@@ -290,7 +287,9 @@ def _differences(before: Scores, after: Scores, evaluator: Evaluator) -> dict[st
     for name, value in before.values.items():
         pair = pairs.get(name)
         ends = (pair.low, pair.high) if pair else (None, None)
-        found[name] = MetricDifference(defined(value), defined(after.values[name]), *ends)
+        of = (metric for own, metric in evaluator.metrics.items(copy_state=False) if f"{name}.".startswith(f"{own}."))
+        direction = getattr(next(of, None), "higher_is_better", None)
+        found[name] = MetricDifference(defined(value), defined(after.values[name]), *ends, direction)
     return found
 
 
@@ -311,7 +310,7 @@ def _refuse(proof: Proof, request: ExportRequest, run: Run) -> None:
         SegregError: what is out of bounds.
     """
     int8 = request.precision == "int8"
-    found = problems(proof, Bounds(labels=0.05, metric=request.most_lost) if int8 else BOUNDS[request.precision])
+    found = problems(proof, Bounds(0.05, request.most_lost, if_better=True) if int8 else BOUNDS[request.precision])
     hint = "another --format or --precision may be exact; please report it with the recipe"
     if int8:
         hint = "--most-lost allows more; --precision bf16 or float16 costs less"
@@ -328,35 +327,43 @@ def _refuse(proof: Proof, request: ExportRequest, run: Run) -> None:
 # int8
 
 
-def _calibration(run: Run, traced: Traced, request: ExportRequest, progress: Progress) -> Calibration:
-    """Return training images as the exported network takes them, and how its predictions of them are scored."""
+def _calibration(run: Run, notes: Mapping[str, Any], request: ExportRequest, progress: Progress) -> Calibration:
+    """Return training images as the exported network takes them, and how its predictions of them are scored.
+
+    Args:
+        run: what is exported.
+        notes: what the sidecar says of the network.
+        request: how much.
+        progress: shows it.
+    """
     chosen = of_own_split(run, "train")
     recipe, task = run.recipe, run.task
     indices = evenly_spaced(chosen.indices, request.calibration)
     prepared = prepare_images(chosen.dataset, recipe, indices, progress)
     crops = None
     if recipe.input.resize == "crop":
-        size = traced.size or recipe.input.size
-        recipe = dataclasses.replace(recipe, input=dataclasses.replace(recipe.input, size=size))
-        crops = Crops(recipe.input, recipe.crop, task)
+        _, _, height, width = notes["input"]["shape"]
+        size = (height, width) if height else recipe.input.size
+        crops = Crops(dataclasses.replace(recipe.input, size=size), recipe.crop, task)
     loader = BatchLoader(prepared, indices, batch_size=1, order="in_order", crops=crops)
     batches = list(loader.epoch(0))
-    dtype = np.dtype("float32" if recipe.input.per_image else _values_of(recipe.input))
-    images = [np.ascontiguousarray(batch.images.numpy()).astype(dtype) for batch in batches]
     threshold = recipe.evaluate.threshold
 
+    def exported(network: Callable[[NDArray[Any]], NDArray[Any]]) -> ExportedNetwork:
+        return ExportedNetwork(network, notes, task, pads=recipe.input.resize == "crop")
+
     def score(network: Callable[[NDArray[Any]], NDArray[Any]]) -> list[float]:
-        scores = []
-        for image, batch in zip(images, batches, strict=True):
-            output = torch.from_numpy(network(image))
-            logits = (task.one_hot(output)[0] * 2 - 1) if request.labels else output
-            tp, fp, fn, _ = image_counts(task, logits, batch.targets, threshold)[0].double().unbind(-1)
+        predicting, scores = exported(network), []
+        for batch in batches:
+            counts = image_counts(task, predicting(batch.images), batch.targets, threshold)
+            tp, fp, fn, _ = counts[0].double().unbind(-1)
             there = tp + fp + fn > 0
             dice = 2 * tp[there] / (2 * tp + fp + fn)[there]
             scores.append(float(dice.mean()) if there.any() else 1.0)
         return scores
 
-    return Calibration(images, score, request.most_lost)
+    taken = exported(np.asarray).taken
+    return Calibration([taken(batch.images) for batch in batches], score, request.most_lost)
 
 
 # what is printed
@@ -372,11 +379,9 @@ def format_export(exported: ExportedRun, proof: Proof, out: Path) -> list[Block]
     )
     rows = []
     for name, one in proof.metrics.items():
-        if one.trained is None or one.exported is None:
-            rows.append([name, "undefined" if one.trained is None else f"{one.trained:.4f}", "undefined", "", ""])
-            continue
+        change = f"{one.change:+.4f}" if one.trained is not None and one.exported is not None else ""
         ends = f"[{one.low:+.4f}, {one.high:+.4f}]" if one.low is not None and one.high is not None else ""
-        rows.append([name, f"{one.trained:.4f}", f"{one.exported:.4f}", f"{one.change:+.4f}", ends])
+        rows.append([name, shown(one.trained), shown(one.exported), change, ends])
     table = Table(
         [Column(), Column("trained"), Column("exported"), Column("difference"), Column("95% interval")], rows, indent=2
     )

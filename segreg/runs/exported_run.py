@@ -29,15 +29,16 @@ if TYPE_CHECKING:
 
 
 def exported_run(directory: RunDirectory) -> ExportedRun:
-    """Return the exported network in a folder; its scores are those of its evaluation on the run's own split."""
-    split = "val"
-    if directory.split.is_file() and read_split(directory.split).get("test"):
+    """Return the exported network in a folder; its scores are those of its evaluation on the split that the run has."""
+    run, split = ExportedRun(directory), "val"
+    of_test = run.sidecar["evaluate"].get("split") != "val"
+    if of_test and directory.split.is_file() and read_split(directory.split).get("test"):
         split = "test"
     folder = directory.path / "evaluations" / split
     directory.per_image, directory.counts, directory.sums = (
         folder / file.name for file in (directory.per_image, directory.counts, directory.sums)
     )
-    return ExportedRun(directory)
+    return run
 
 
 class ExportedRun(Run):
@@ -127,7 +128,7 @@ class ExportedRun(Run):
         from segreg.deployment.network import ExportedNetwork
 
         network = self.sidecar["network"]
-        exporter: Exporter = choose("exporter", network["format"], {}, load_registry()).build()
+        exporter: Exporter = choose("exporter", network["format"], network.get("settings", {}), load_registry()).build()
         run = exporter.load(self.weights_file(), precision=network["precision"])
         return ExportedNetwork(run, network, self.task, pads=self.input.resize == "crop")
 
@@ -172,7 +173,7 @@ class ExportedRun(Run):
             precision=dataclasses.replace(
                 computing, name=self.sidecar["network"]["precision"], reason=self.made_as, exact=True
             ),
-            config=InferenceConfig.of(evaluate),
+            config=InferenceConfig.of(evaluate, self.input),
             bands=tuple(bands) if bands else None,
         )
         return predictor

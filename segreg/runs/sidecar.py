@@ -7,6 +7,7 @@ pushed to the Hugging Face Hub. A program needs nothing else to use the network.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -58,7 +59,7 @@ def describe_run(run: Run, weights: Weights = "best") -> dict[str, Any]:
             "value_range": normalize.value_range,
         },
         "evaluate": plain_section(recipe.evaluate),
-        "scores": _scores(run),
+        "scores": _scores(run, file),
         "provenance": without_paths_inside(
             {
                 "recipe": Path(str(run.environment.get("recipe", ""))).name,
@@ -86,14 +87,15 @@ def without_paths_inside(value: Any) -> Any:
     return PATH_INSIDE.sub("path/to/data", value) if isinstance(value, str) else value
 
 
-def _scores(run: Run) -> dict[str, Any]:
-    """Return the final metrics with their intervals and definitions; nothing where the run has none."""
+def _scores(run: Run, file: Path) -> dict[str, Any]:
+    """Return the final metrics with their intervals and definitions; nothing where these weights have none."""
     try:
         results = run.results
+        of_others = file != run.weights_file("best")
     except SegregError:
         return {}
     split = results["scored_on"]
-    if not split:
+    if not split or of_others:
         return {}
     return {
         "split": split,
@@ -148,6 +150,4 @@ def task_of(sidecar: Mapping[str, Any]) -> Task:
 
 def as_json(content: Mapping[str, Any]) -> str:
     """Return notes as one line of JSON, for a file's own metadata."""
-    import json
-
     return json.dumps(finite(content), ensure_ascii=True)

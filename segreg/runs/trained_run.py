@@ -349,7 +349,7 @@ class Run:
             threshold=self.network.evaluate.threshold,
             device=place,
             precision=computing,
-            config=InferenceConfig.of(self.network.evaluate),
+            config=InferenceConfig.of(self.network.evaluate, self.network.input),
             bands=self._bands,
         )
         return predictor

@@ -20,7 +20,7 @@ from segreg.inference.predictor import InputImage
 from segreg.serve.limits import Limits
 from segreg.serve.worker import Values, threshold_level
 from segreg.task import Task
-from segreg.visualize.colours import label_colours
+from segreg.visualize.colours import colour_names, label_colours
 from segreg.visualize.overlay import overlay
 
 if TYPE_CHECKING:
@@ -88,7 +88,12 @@ def encode(
         return file.getvalue()
     if media == OVERLAY:
         file = io.BytesIO()
-        drawn = overlay(as_shown(image.pixels[0][:, :]), values, label_colours(task), task)
+        colours = label_colours(task)
+        if layer is not None:
+            values, name = _mask(task, values, layer) // 255, task.classes[layer]
+            colours = [(0, 0, 0), colours[colour_names(task).index(name)]]
+            task = Task((name,), "binary")
+        drawn = overlay(as_shown(image.pixels[0][:, :]), values, colours, task)
         Image.fromarray(drawn).save(file, "JPEG", quality=92)
         return file.getvalue()
     height, width = image.size

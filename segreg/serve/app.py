@@ -23,13 +23,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException as AnyHTTPException
 
-from segreg.errors import did_you_mean, listed
+from segreg.errors import SegregError, did_you_mean, listed
 from segreg.inference.predictor import Predictor
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runtime.device import out_of_memory
 from segreg.serve.answers import MASK, MEDIA_TYPES, PROBABILITIES, Form, encode, media_type, wanted_values
 from segreg.serve.limits import Limits
-from segreg.serve.uploads import FIELD, open_image, read_upload
+from segreg.serve.uploads import FIELD, one_line, open_image, read_upload
 from segreg.serve.worker import Job, Worker
 from segreg.visualize.colours import colour_names, label_colours
 
@@ -132,6 +132,10 @@ class Service:
         layer = _layer(predictor, label)
         if predictor.returns_labels and (threshold is not None or media == PROBABILITIES):
             raise HTTPException(422, "this network returns labels: it has no probabilities and no other threshold")
+        if threshold is not None and predictor.task.mode == "multiclass":
+            raise HTTPException(
+                422, "these classes exclude each other: the most probable is predicted, by no threshold"
+            )
         with self._place():
             try:
                 async with asyncio.timeout(self.limits.deadline_seconds):
@@ -166,6 +170,8 @@ class Service:
         self.worker.submit(job)
         try:
             found = await asyncio.wrap_future(job.done)
+        except SegregError as error:
+            raise HTTPException(422, one_line(error)) from None
         except Exception as error:
             if not out_of_memory(error):
                 raise

@@ -15,6 +15,7 @@ import plugged
 import segreg as package
 import small_runs
 import tiny_runs
+from segreg.data.rasters import INSTALL, installed
 from segreg.runs.trained_run import Run
 from segreg.runtime.progress import Lines, progress
 
@@ -226,7 +227,7 @@ def test_several_classes_are_indices_and_tiles_are_as_from_python(segreg, of_cla
     assert summary["settings"] == {
         "runs": [str(of_classes.directory.path)], "classes": ["ground", "disc", "ring"], "mode": "multiclass",
         "threshold": None, "tile": [24, 32], "overlap": 0.5, "scales": [0.8, 1.0], "flips": "mirror",
-        "masks": None, "min_area": None, "fill_holes": None,
+        "masks": None, "min_area": None, "fill_holes": None, "values": None, "bands": None,
     }  # fmt: skip
     assert summary["predicted"][0] == {"image": "photos/a/1.png", "masks": "out/masks/a/1.png"}
     from segreg.inference.predictor import InferenceConfig
@@ -288,6 +289,9 @@ def test_predicting_into_the_folder_of_the_images_twice(segreg, finished, photos
 NO_RUN = "photos is not the directory of a run\n  a run's folder holds a resolved.yaml\n"
 NO_STRIPS = "--masks goes with --strips, which show the truth beside the prediction\n"
 NO_TILES = "goes with --tile\n  for example: --tile 512x512\n"
+NO_RASTER = "--bands goes with georeferenced GeoTIFF and VRT, and none of these images is one\n" + (
+    "" if installed() else f"  {INSTALL} reads them\n"
+)
 NO_SIZE = (
     '"big" is not a size of tiles\n  it is written HEIGHTxWIDTH, for example: --tile 512x512, or it is auto or whole\n'
 )
@@ -309,6 +313,7 @@ NO_SIZE = (
         (["{run}", "photos", "--strips", "--masks", "true"], "true is not a folder of masks\n"),
         (["{run}", "photos", "--tile", "0x9"], "a tile must have a height and a width above 0, not 0x9\n"),
         (["{run}", "photos", "--threshold", "50"], "the threshold must be from 0 to 1, not 50\n"),
+        (["{run}", "photos", "--bands", "3,2,1"], NO_RASTER),
         (["{run}", "photos", "--batch-size", "0"], "the batch size must be above 0, not 0\n"),
         (["runs", "photos"], "there is no run runs\n"),
         (["photos", "photos"], NO_RUN),

@@ -78,6 +78,8 @@ def answers(client, path, text):
         (["--requests", "0"], "--requests must be at least 1, not 0"),
         (["--max-mb", "0"], "--max-mb must be at least 0.001, not 0"),
         (["--deadline", "-1"], "--deadline must be at least 0.001"),
+        (["--deadline", "inf"], "--deadline must be at most 1000000000"),
+        (["--max-mb", "inf"], "--max-mb must be at most 1000000000"),
         (["--port", "70000"], "--port must be at most 65535"),
         (["--host", "256.1.1.1"], "can't listen at 256.1.1.1, port 8000"),
         (["nothing"], "nothing"),

@@ -95,7 +95,7 @@ def test_an_exam_gives_the_scores_of_the_run(exam, finished):
 def test_scales_and_flips_are_scored_as_they_are_predicted(exam, resize):
     evaluate = replace(exam.recipe.evaluate, resolution="original", scales=(0.5, 1.0, 1.5), flips="mirror")
     section = replace(exam.recipe.input, resize=resize)
-    predictor = replace(exam.predictor, input=section, config=InferenceConfig.of(evaluate))
+    predictor = replace(exam.predictor, input=section, config=InferenceConfig.of(evaluate, section))
     dataset = exam.dataset
     recipe = replace(exam.recipe, input=section, evaluate=evaluate)
     own = Evaluator.of(recipe, predictor, dataset, prepare(dataset, section))

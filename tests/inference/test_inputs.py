@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +114,27 @@ def test_links_are_followed_once():
     Path("in/linked").symlink_to(Path("elsewhere").absolute())
     Path("in/circle").symlink_to(Path("in").absolute())
     assert found("in") == {"in/1.png": "1", "in/linked/2.png": "linked/2"}
+
+
+def test_of_links_to_one_folder_the_first_by_its_name_is_followed(monkeypatch):
+    touch("in/z/1.png")
+    for name in ("b", "y"):
+        Path(f"in/{name}").symlink_to("z")
+
+    def reversed_walk(folder, *given, walk=os.walk, **named):
+        for where, folders, files in walk(folder, *given, **named):
+            folders.sort(reverse=True)
+            yield where, folders, files
+
+    monkeypatch.setattr("segreg.inference.inputs.os.walk", reversed_walk)
+    assert found("in") == {"in/b/1.png": "b/1"}
+
+
+def test_a_word_that_looks_like_a_users_folder():
+    touch("~tmp.png")
+    assert found("~tmp.png") == {"~tmp.png": "~tmp"}
+    with pytest.raises(SegregError, match=r"there is no file or folder ~nobody/x\.png"):
+        found("~nobody/x.png")
 
 
 def test_what_is_not_there_is_reported_with_what_is_meant():

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_predictor import BINARY, Largest, drawn, labels_of, predictor
+from test_predictor import BINARY, MULTICLASS, Largest, drawn, labels_of, predictor
 
 from segreg.errors import SegregError
 from segreg.inference.inputs import find_images
@@ -50,8 +51,8 @@ def reported():
 WHOLE = InferenceConfig()
 
 
-def run(named, *, one=None, out="out", kinds=("masks",), config=WHOLE, progress=None, **given):
-    outputs = Outputs(Path(out), kinds, BINARY, "255", [(0, 0, 0), (255, 0, 0)])
+def run(named, *, one=None, out="out", kinds=("masks",), config=WHOLE, progress=None, values="255", **given):
+    outputs = Outputs(Path(out), kinds, BINARY, values, [(0, 0, 0), (255, 0, 0)])
     one = one or predictor()
     return predict_files(
         named, [one], outputs, config, **{"threshold": None, "progress": progress or Quiet(), **given}
@@ -165,6 +166,18 @@ def test_predictions_of_other_settings_are_not_mixed():
     )
     assert len(run(named, threshold=0.3).predicted) == 2
     assert len(run(named, existing="skip", threshold=0.3).skipped) == 2
+    for one, values in ((predictor(), "index"), (replace(predictor(), bands=(1, "red")), "255")):
+        with pytest.raises(SegregError, match=r'values was null, now "index"|bands was null, now \[\[1, "red"\]\]'):
+            run(named, one=one, values=values, existing="skip", threshold=0.3)
+    run(named, one=one)
+    assert len(run(named, one=one, existing="skip").skipped) == 2
+
+
+def test_a_threshold_that_takes_no_part_is_refused():
+    outputs = Outputs(Path("out"), ("masks",), MULTICLASS, "index", [(0, 0, 0)] * 3)
+    for threshold in (0.3, 0.5):
+        with pytest.raises(SegregError, match=r"exclude each other.* no threshold"):
+            predict_files(images(1), [predictor(MULTICLASS)], outputs, WHOLE, threshold=threshold, progress=Quiet())
 
 
 def test_a_prediction_that_was_killed_has_said_what_it_was():
@@ -197,10 +210,15 @@ def test_a_folder_that_cannot_be_written_to():
         run(named)
 
 
-def test_memory_of_the_device_that_does_not_suffice():
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: you tried"),
+    MemoryError(),
+], ids=["GPU", "CPU", "numpy"])  # fmt: skip
+def test_memory_of_the_device_that_does_not_suffice(error):
     class Greedy(torch.nn.Module):
         def forward(self, images):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise error
 
     with pytest.raises(SegregError) as refused:
         run(images(2), one=predictor(model=Greedy()))

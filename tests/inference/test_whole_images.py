@@ -280,7 +280,10 @@ def test_runs_that_are_evaluated_otherwise_need_what_holds_for_both():
 
 def test_a_recipe_says_how_its_run_predicts():
     section = Evaluate(tile=(64, 48), overlap=0.5, scales=(0.5, 1.0), flips="mirror")
-    assert InferenceConfig.of(section) == InferenceConfig(tile=(64, 48), overlap=0.5, scales=(0.5, 1.0), flips="mirror")
+    of_crops = InferenceConfig(tile=(64, 48), overlap=0.5, scales=(0.5, 1.0), flips="mirror")
+    assert InferenceConfig.of(section, Input(resize="crop")) == of_crops
+    # Images that are resized to the network's size are scored in no tiles.
+    assert InferenceConfig.of(section, Input(resize="stretch")) == replace(of_crops, tile="auto")
 
 
 # logits of probabilities

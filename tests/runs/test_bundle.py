@@ -54,8 +54,12 @@ def test_classes_that_overlap_and_a_zip(tmp_path, plugin, installed):
         archive.extractall(tmp_path / "there")
     image = np.zeros((36, 36, 3), np.uint8)
     image[5:15, :, 0] = 200
-    Image.fromarray(image).save(tmp_path / "photo.png")
-    done = exported.alone(tmp_path / "there" / "rows", tmp_path / "photo.png", "--out", tmp_path / "masks")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(image).save(photos / "photo.png")
+    for name in (".DS_Store", "notes.txt"):
+        (photos / name).write_text("of a photo", encoding="utf-8")
+    done = exported.alone(tmp_path / "there" / "rows", photos, "--out", tmp_path / "masks")
     assert done.returncode == 0, done.stderr
     for number, name in enumerate(("row", "column")):
         found = np.asarray(Image.open(tmp_path / "masks" / name / "photo.png"))
@@ -65,6 +69,13 @@ def test_classes_that_overlap_and_a_zip(tmp_path, plugin, installed):
     done = exported.alone(tmp_path / "there" / "rows", tmp_path / "wide.png", "--out", tmp_path / "masks")
     assert done.returncode == 1
     assert "wide.png: has mode I;16, and the network takes RGB" in done.stderr
+    shutil.copyfile(photos / "photo.png", photos / "photo.bmp")
+    (tmp_path / "row").mkdir()
+    shutil.copyfile(photos / "photo.png", tmp_path / "row" / "photo.png")
+    for given, out in ((photos, "masks"), (tmp_path / "row", ".")):
+        done = exported.alone(tmp_path / "there" / "rows", given, "--out", tmp_path / out)
+        assert done.returncode == 1
+        assert "would replace images, or each other" in done.stderr
 
 
 def test_what_it_says_and_what_it_refuses(tmp_path, capsys):
@@ -83,13 +94,19 @@ def test_what_it_says_and_what_it_refuses(tmp_path, capsys):
     assert capsys.readouterr().out == ""
     (tmp_path / "mine").mkdir()
     assert main(["export", str(run.directory.path), "--format", "bundle", "--out", str(tmp_path / "mine")]) == 2
-    clipped = shutil.copytree(run.directory.path, tmp_path / "clipped")
-    resolved = clipped / "resolved.yaml"
-    resolved.write_text(resolved.read_text().replace("  clip: null\n", "  clip: [1, 99]\n"))
-    for path, *options in ((clipped,), (run.directory.path, "--labels")):
+    clipped, flipped = (shutil.copytree(run.directory.path, tmp_path / name) for name in ("clipped", "flipped"))
+    for folder, was, now in ((clipped, "clip: null", "clip: [1, 99]"), (flipped, "flips: none", "flips: mirror")):
+        text = (folder / "resolved.yaml").read_text()
+        assert text.count(was) == 1
+        (folder / "resolved.yaml").write_text(text.replace(was, now))
+    for path, says, *options in (
+        (clipped, "input.clip"),
+        (flipped, "evaluate.scales, evaluate.flips"),
+        (run.directory.path, "its program makes labels", "--labels"),
+    ):
         command = ["export", str(path), "--format", "bundle", "--out", str(tmp_path / "no"), *options]
         assert main(command) == 2
-        assert ("its program makes labels" if options else "input.clip") in capsys.readouterr().err
+        assert says in capsys.readouterr().err
         assert not (tmp_path / "no").exists()
     with pytest.raises(SegregError, match="bundle"):
         segreg.export(run, "bundle")

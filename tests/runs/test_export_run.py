@@ -19,12 +19,14 @@ import plugged
 import segreg
 import tiny_runs
 from exported import RECIPE, SYNTHETIC, alone, folder_run
-from segreg.deployment.proof import BOUNDS, MetricDifference, Proof, problems
+from segreg.deployment.proof import BOUNDS, Bounds, MetricDifference, Proof, problems
 from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig
 from segreg.models.build import build_model
 from segreg.runs.bundle import write_bundle
-from segreg.runs.export_run import ExportRequest
+from segreg.runs.export_run import ExportRequest, _calibration, export_run, format_export
+from segreg.runs.sidecar import describe_run
+from segreg.runtime.layout import Table
 from segreg.runtime.progress import Quiet
 
 pytest.importorskip("onnxruntime", reason="needs the extra `export`")
@@ -294,6 +296,13 @@ def test_what_is_out_of_bounds():
     assert problems(proof(1, 0.5, None), BOUNDS["float32"]) == ["iou.pooled is undefined instead of 0.5000"]
     assert len(problems(proof(0.9, 0.5, 0.5), BOUNDS["bf16"])) == 1
     assert not problems(proof(1, 0.5, 0.49, difference=None), BOUNDS["float32"])  # labels
+    int8 = Bounds(0.05, 0.01, if_better=True)
+    for direction, good, bad in ((True, 0.6, 0.4), (False, 0.4, 0.6)):
+        for value, bounds, refused in ((good, int8, 0), (bad, int8, 1), (good, BOUNDS["float32"], 1)):
+            found = proof(1, 0.5, value)
+            found.metrics["iou.pooled"] = MetricDifference(0.5, value, higher_is_better=direction)
+            assert len(problems(found, bounds)) == refused
+    assert len(problems(proof(1, 0.5, 0.6), int8)) == 1  # of no known direction
 
 
 def test_what_can_not_be_exported_is_refused_before_anything_is_written(finished, tmp_path, monkeypatch):
@@ -337,3 +346,85 @@ def test_build_model_is_not_needed_to_predict(exported, monkeypatch):
     resolved = exported.directory.resolved
     resolved.write_text(resolved.read_text(encoding="utf-8").replace("one_convolution", "gone/net"), encoding="utf-8")
     assert segreg.load_run(exported.directory.path).predict(np.zeros((20, 20, 3), np.uint8)).shape == (20, 20)
+
+
+def test_weights_that_were_not_scored_have_no_scores(finished):
+    assert describe_run(finished)["scores"]["metrics"]
+    assert describe_run(finished, "last")["scores"] == {}
+
+
+def test_images_and_scores_for_8_bits_are_those_of_the_file(finished):
+    run = type(finished)(finished.directory, ("evaluate.threshold=0.9",))
+    notes = {
+        "input": {"shape": [None, 3, None, None], "multiple": 48, "least": 48, "dtype": "uint8"},
+        "output": {"values": "labels"},
+    }
+    found = _calibration(run, notes, ExportRequest(precision="int8", labels=True, calibration=3), Quiet())
+    assert [image.shape for image in found.images] == [(1, 3, 48, 48)] * 3
+    scores = found.score(lambda images: np.ones((1, 48, 48), np.uint8))
+    assert 0 < min(scores) <= max(scores) < 1
+
+
+def test_the_proof_sees_images_in_the_tiles_of_the_file_which_a_bundle_has_not(tmp_path, monkeypatch):
+    run = folder_run(tmp_path, "input.resize=crop")
+    monkeypatch.setattr("segreg.deployment.graph._odd_steps", lambda _: ["ceil"])
+    found = []
+
+    def kept(*given):
+        found.append(export_run(*given))
+        return found[-1]
+
+    monkeypatch.setattr("segreg.runs.bundle.export_run", kept)
+    with pytest.raises(SegregError, match="its network takes images of one size"):
+        write_bundle(run, ExportRequest(out=tmp_path / "bundle"), Quiet())
+    assert not (tmp_path / "bundle").exists()
+    ((_, proof),) = found
+    assert proof.equal_labels == 1
+    for one in proof.metrics.values():
+        assert one.exported == pytest.approx(one.trained, abs=1e-6)
+        assert one.higher_is_better is True
+
+
+def test_an_export_is_loaded_with_its_settings(exported, tmp_path, monkeypatch):
+    file = tmp_path / "exported" / "network.json"
+    notes = json.loads(file.read_text(encoding="utf-8"))
+    notes["network"]["settings"] = {"opset": 19}
+    notes["evaluate"]["split"] = "val"
+    file.write_text(json.dumps(notes), encoding="utf-8")
+    choose = mock.Mock(side_effect=SegregError("chosen"))
+    monkeypatch.setattr("segreg.runs.exported_run.choose", choose)
+    with pytest.raises(SegregError, match="chosen"):
+        segreg.load_run(tmp_path / "exported").exported()
+    assert choose.call_args.args[:3] == ("exporter", "onnx", {"opset": 19})
+    with pytest.raises(SegregError, match=r"no scores yet(?s:.*)segreg evaluate .*--split val"):
+        segreg.load_run(tmp_path / "exported").results  # noqa: B018
+
+
+def test_a_metric_that_only_the_exported_network_has_is_shown(exported):
+    metrics = {"iou.pooled": MetricDifference(None, 0.5), "dice.pooled": MetricDifference(0.5, 0.25, -0.5, 0.1)}
+    blocks = format_export(exported, Proof(9, "val", 1000, 1.0, None, 10.0, metrics), Path("network.onnx"))
+    assert [block.rows for block in blocks if isinstance(block, Table)] == [[
+        ["iou.pooled", "undefined", "0.5000", "", ""],
+        ["dice.pooled", "0.5000", "0.2500", "-0.2500", "[-0.5000, +0.1000]"],
+    ]]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--tile", "whole"], "--tile of an export is a size"),
+        (["--most-lost", "0.02"], "--most-lost goes with --precision int8"),
+        (["--calibration", "9", "--precision", "float16"], "--calibration goes with --precision int8"),
+        (["--out", "."], '"." names no folder that can be written anew'),
+        (["--out", ".", "--format", "bundle"], ". is there already, and is not a bundle"),
+    ],
+)
+def test_mistakes(finished, tmp_path, monkeypatch, capsys, words, says):
+    from segreg.cli import main
+
+    (tmp_path / "predict.py").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("segreg.runs.export_run.trace", lambda *_, **__: pytest.fail("exported"))
+    assert main(["export", str(finished.directory.path), *words]) == 2
+    assert says in capsys.readouterr().err
+    assert (tmp_path / "predict.py").exists()

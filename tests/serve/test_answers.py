@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ import tiny_runs
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
 
-from segreg.inference.predictor import predict_labels, predict_probabilities, prepare_image
-from segreg.serve.answers import media_type
+from segreg.errors import SegregError
+from segreg.inference.predictor import InputImage, predict_labels, predict_probabilities, prepare_image
+from segreg.serve.answers import encode, media_type
+from segreg.serve.limits import Limits
 from segreg.serve.worker import collect, threshold_level
 from segreg.task import Task
 from serving import predictor, serving
@@ -148,6 +151,41 @@ def test_probabilities_are_a_numpy_array(client, networks):
 def test_an_overlay_has_the_size_of_the_image(client):
     answer = client.predict(encoded(drawn(30, 41)), "model=a/multilabel", Accept="image/jpeg")
     assert pixels(answer.body).shape == (30, 41, 3)
+
+
+@pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL], ids=["multiclass", "multilabel"])
+def test_an_overlay_of_one_class_shows_that_alone(task):
+    labels = np.zeros((64, 41), np.uint8)
+    labels[:16], labels[48:] = 1, 2
+    if task is MULTILABEL:
+        labels = np.stack([labels == 1, labels == 2]).astype(np.uint8)
+    image = InputImage(Path("image"), (np.zeros((64, 41, 3), np.uint8),), (None,))
+    for layer, rows in ((None, [True, False, True]), (len(task.classes) - 1, [False, False, True])):
+        drawn = encode(
+            "image/jpeg", "polygons", task=task, image=image, values=labels, threshold=0.5, layer=layer, limits=Limits()
+        )
+        assert (pixels(drawn)[[8, 32, 56]].max(axis=(1, 2)) > 30).tolist() == rows
+
+
+def test_a_threshold_that_takes_no_part_is_refused(client):
+    refused = client.predict(encoded(drawn(30, 41)), "model=a/multiclass&threshold=0.3")
+    assert refused.status == 422
+    assert "exclude each other" in refused.error
+
+
+def test_an_image_that_a_network_refuses_is_the_clients_mistake():
+    one = predictor(BINARY)
+
+    class Refuses(type(one.model)):
+        def forward(self, images):
+            if images.shape[-1] == 41:
+                raise SegregError("it takes images of 24x32 alone", hint="export it again")
+            return super().forward(images)
+
+    with serving(replace(one, model=Refuses(1).eval())) as asked:
+        refused = asked.predict(encoded(drawn(30, 41)))
+        assert (refused.status, refused.error) == (422, "it takes images of 24x32 alone; export it again")
+        assert asked.predict(encoded(drawn(30, 40))).status == 200
 
 
 @pytest.mark.parametrize("mode", ["binary", "multiclass", "multilabel"])

@@ -15,7 +15,6 @@ from torch.export import ExportedProgram
 from segreg.errors import SegregError
 from segreg.registry.protocols import Calibration, Exporter
 from segreg_plugins.exporters.failures import named
-from segreg_plugins.exporters.quiet import quiet
 
 NOTES = "segreg"
 """Key of the notes in a file's metadata."""
@@ -45,7 +44,7 @@ class OnnxExporter(Exporter):
     ) -> None:
         import onnx
 
-        with quiet("onnxscript"), named("ONNX"):  # its optimizer reports single operators
+        with named("ONNX", "onnxscript"):  # whose optimizer reports single operators
             program = _with_attention_written_out(program)
             made = torch.onnx.export(
                 program, dynamo=True, opset_version=self.opset, optimize=True, verbose=False,

@@ -6,7 +6,6 @@ import contextlib
 import io
 import logging
 import sys
-import warnings
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -21,7 +20,6 @@ from segreg.errors import SegregError
 from segreg.registry.protocols import Calibration, Exporter
 from segreg_plugins.exporters.builders import need
 from segreg_plugins.exporters.failures import named
-from segreg_plugins.exporters.quiet import quiet
 
 NOTES = "segreg"
 """Key of the notes in a file's runtime information."""
@@ -45,7 +43,7 @@ class OpenvinoExporter(Exporter):
         calibration: Calibration | None = None,
     ) -> None:
         ov = _openvino()
-        with warnings.catch_warnings(action="ignore"), named("OpenVINO"):
+        with named("OpenVINO"):
             from openvino.frontend.pytorch.utils import pt_to_ov_type_map
 
             pt_to_ov_type_map.setdefault("torch.uint16", ov.Type.u16)  # which it has, but not by PyTorch's name
@@ -102,7 +100,7 @@ def _quantized(model: Any, calibration: Calibration) -> Any:
         SegregError: NNCF is not installed.
     """
     need("openvino", "nncf")
-    with quiet("torch.utils.cpp_extension"):  # it looks for CUDA's compiler when it is imported
+    with named("NNCF", "torch.utils.cpp_extension"):  # it looks for CUDA's compiler when it is imported
         import nncf
         from nncf.common.logging.logger import set_log_level
 
@@ -113,7 +111,7 @@ def _quantized(model: Any, calibration: Calibration) -> Any:
     set_log_level(logging.ERROR)
     images = nncf.Dataset(list(calibration.images))
     # Its own bars would stand between the command's lines.
-    with warnings.catch_warnings(action="ignore"), named("NNCF"), contextlib.redirect_stdout(io.StringIO()):
+    with named("NNCF"), contextlib.redirect_stdout(io.StringIO()):
         return nncf.quantize_with_accuracy_control(
             model,
             calibration_dataset=images,
