@@ -138,7 +138,9 @@ def geotiffs(
 
     rasterio = need_rasterio(raster.path)
     height, width, _ = raster.shape
-    grid = {"height": height, "width": width, "crs": raster.crs, "transform": raster.transform}
+    points, crs_of_points = raster.gcps
+    place = {"gcps": points, "crs": crs_of_points} if points else {"crs": raster.crs, "transform": raster.transform}
+    grid = {"height": height, "width": width, **place}
     layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "bigtiff": "if_safer"}
 
     def opened(stack: ExitStack, file: Path, **options: Any) -> Any:
