@@ -150,9 +150,9 @@ class _PolygonLabels:
         import numpy as np
         import shapely
 
-        content = _read(file, self.layer, self.attribute, geometry=True)
-        labels = np.array([self.labels[name] for name in content.names], np.int64)
-        shapes = shapely.from_wkb(content.geometry)
+        names, geometry, crs = _read(file, self.layer, self.attribute, geometry=True)
+        labels = np.array([self.labels[name] for name in names], np.int64)
+        shapes = shapely.from_wkb(geometry)
         kinds = shapely.get_type_id(shapes)
         if not np.isin(kinds[kinds >= 0], _AREAS).all():
             strange = {str(one.geom_type) for one in shapes if one is not None and one.geom_type[-7:] != "Polygon"}
@@ -161,7 +161,7 @@ class _PolygonLabels:
                 hint="keep the polygons alone, or draw around points and lines (buffer) first",
             )
         kept = (labels != NOTHING) & (kinds >= 0) & ~shapely.is_empty(shapes)
-        return _Polygons(shapely.STRtree(shapes[kept]), labels[kept], content.crs)
+        return _Polygons(shapely.STRtree(shapes[kept]), labels[kept], crs)
 
 
 class _Polygons(NamedTuple):
@@ -172,15 +172,10 @@ class _Polygons(NamedTuple):
     crs: str | None
 
 
-class _Content(NamedTuple):
-    """What a file of polygons holds: each one's category and, where it was asked for, its geometry as WKB."""
-
-    names: list[str]
-    geometry: Any
-    crs: str | None
-
-
-def _read(file: Path, layer: str | None, attribute: str | None, *, geometry: bool = False) -> _Content:
+def _read(
+    file: Path, layer: str | None, attribute: str | None, *, geometry: bool = False
+) -> tuple[list[str], Any, str | None]:
+    """Return each polygon's category, its geometry as WKB where that is asked for, and the reference system."""
     from pyogrio.raw import read
 
     columns = [] if attribute is None else [attribute]
@@ -188,10 +183,10 @@ def _read(file: Path, layer: str | None, attribute: str | None, *, geometry: boo
         file, layer=layer, columns=columns, read_geometry=geometry, force_2d=True, return_fids=True
     )
     if attribute is None:
-        return _Content(["foreground"] * len(fids), shapes, meta["crs"])
+        return ["foreground"] * len(fids), shapes, meta["crs"]
     # Whole numbers beside missing ones are read as floats.
     values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in fields[0].tolist()]
-    return _Content([str(value) for value in values], shapes, meta["crs"])
+    return [str(value) for value in values], shapes, meta["crs"]
 
 
 def _categories(file: Path, layer: str | None, attribute: str | None) -> list[str]:
@@ -211,7 +206,7 @@ def _categories(file: Path, layer: str | None, attribute: str | None) -> list[st
         if attribute is not None and attribute not in fields:
             hint = did_you_mean(attribute, fields) or f"its attributes are {listed(fields)}"
             raise SegregError(f'{file}: its polygons have no attribute "{attribute}"', hint=hint)
-        names = _read(file, layer, attribute).names
+        names = _read(file, layer, attribute)[0]
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise SegregError(f"{file}: can't be read as polygons ({error})") from None
     if empty := sum(name in ("None", "nan", "") for name in names):

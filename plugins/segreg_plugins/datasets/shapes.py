@@ -19,6 +19,7 @@ from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Objects, Sample
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.class_choice import NOTHING, Mode, Others, class_task
+from segreg_plugins.datasets.images import natural_key
 from segreg_plugins.datasets.masks import read_image, upright_size
 from segreg_plugins.datasets.polygons import Fate, extends, fate_of
 
@@ -178,7 +179,8 @@ def shape_dataset(
         raise SegregError.of([*problems[:MOST_PROBLEMS], *rest])
     if boxes == "skip":
         found.subtract({label: len(places) for label, places in boxed.items()})
-    known = _ordered({label for label, count in found.items() if count > 0}, names)
+    there = {label for label, count in found.items() if count > 0}
+    known = sorted(there, key=natural_key) if names is None else [name for name in names if name in there]
     if not known:
         _refuse_without_area(source, areas, other_shapes)
         raise SegregError(f"{source}: no shape is annotated, so that there is nothing to learn")
@@ -445,12 +447,6 @@ def _ellipse(ellipse: tuple[float, float, float, float, float], scale: tuple[flo
     cos, sin = math.cos(math.radians(turned)), math.sin(math.radians(turned))
     along, across = right * cos + down * sin, down * cos - right * sin
     return Window(slices[0], slices[1], (along / radius_x) ** 2 + (across / radius_y) ** 2 <= 1)
-
-
-def _ordered(found: set[str], names: Sequence[str] | None) -> list[str]:
-    from segreg_plugins.datasets.images import natural_key
-
-    return [name for name in names if name in found] if names is not None else sorted(found, key=natural_key)
 
 
 def _refuse_without_area(
