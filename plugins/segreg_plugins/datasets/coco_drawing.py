@@ -116,7 +116,7 @@ def counted_objects(
         images: each image's annotation file, what is annotated in it, and its own file.
         labels: the label of each category, by the annotation file and the category's id.
         rules: how annotations become a mask.
-        background: the categories that are the background, which is no object, by the annotation file.
+        background: the categories that are the background, and so not objects, by the annotation file.
     """
     ignored: Counter[str] = Counter()
     left_out: Counter[str] = Counter()

@@ -34,7 +34,7 @@ def way(height: int, width: int, rate: int, *, kind: Kind, dtype: torch.dtype, d
         kind: whether every channel sees all channels, or each its own.
         dtype: that the convolution computes in, under autocast autocast's.
         device: type of the device, such as "cpu".
-        processor: what `torch.backends.cpu.get_cpu_capability()` says.
+        CPU: what `torch.backends.cpu.get_cpu_capability()` says.
     """
     if kind == "dense":
         return "live" if rate >= max(height, width) else "ordinary"
