@@ -145,7 +145,7 @@ def obtain(file: HubFile | WebFile, *, part: str, weights: str, fallback: Fallba
         f'the weights "{weights}" of the {part} are not available: {reason}',
         hint="the ways out:\n"
         "- weights: null starts from random weights\n"
-        "- weights_fallback: random, beside weights, does so only where they is not available, and says so\n"
+        "- weights_fallback: random, beside weights, does so only where they are not available, and says so\n"
         f"- {file.by_hand()}",
     )
 

@@ -72,15 +72,22 @@ class Raster:
     band's valid pixels in the window. A band that has a name is not taken for alpha, whatever the file calls it.
 
     It can be used by several threads, and pickled; the file is opened when it is first read.
+
+    Attributes:
+        crs: coordinate reference system, as rasterio has it; None where the file has none.
+        transform: affine, from (column, row) to the system's coordinates.
+        gcps: ground control points and their reference system, which some files have in place of a transform.
     """
 
-    def __init__(self, path: Path, bands: Sequence[int | str] | None = None) -> None:
+    def __init__(self, path: Path, bands: Sequence[int | str] | None = None, *, of_classes: bool = False) -> None:
         """Open a raster and read its header.
 
         Args:
             path: the file.
             bands: numbers, from 1, or names of bands, in the order in which they are given; None: all but alpha, which
                 must be opaque or transparent then, as GDAL also calls a fourth band alpha that is something else.
+            of_classes: whether it is a mask: values keep the file's type, as float32 has no room for large numbers, and
+                a pixel has no data where all bands have the nodata value, as a colour may have it in one.
 
         Raises:
             SegregError: rasterio is not installed, the file can't be read, or has no such band; the file is named.
@@ -90,7 +97,7 @@ class Raster:
         self._opened: Any = None
         with self._lock:
             file = self._file()
-            self.crs, self.transform = file.crs, file.transform
+            self.crs, self.transform, self.gcps = file.crs, file.transform, file.gcps
             colours = [str(one.name) for one in file.colorinterp]
             described = [text or "" for text in file.descriptions]
             alpha = [n for n, one in enumerate(colours, 1) if one == "alpha" and not described[n - 1]]
@@ -109,13 +116,17 @@ class Raster:
         if any(kind.kind == "c" for kind in kinds):
             raise SegregError(f"{path}: holds complex values", hint="save amplitude and phase as bands of their own")
         same = len(kinds) == 1 and kinds <= {np.dtype(np.uint8), np.dtype(np.uint16)}
-        self.dtype: np.dtype[Any] = kinds.pop() if same else np.dtype(np.float32)
+        self.dtype: np.dtype[Any] = np.result_type(*kinds) if same or of_classes else np.dtype(np.float32)
+        self._lacks = np.logical_and if of_classes else np.logical_or
 
     @property
     def may_lack_data(self) -> bool:
         """Whether the file says which pixels are valid, or can by its type of values."""
-        nodata = any(one is not None for one in self._nodata)
-        return nodata or self._has_mask or self._alpha is not None or self.dtype.kind == "f"
+        return self._has_nodata or self._has_mask or self._alpha is not None or self.dtype.kind == "f"
+
+    @property
+    def _has_nodata(self) -> bool:
+        return any(one is not None for one in self._nodata)
 
     @property
     def size(self) -> int:
@@ -150,9 +161,11 @@ class Raster:
         inside = slice(0, bottom - top), slice(0, right - left)
         values[inside] = bands.transpose(1, 2, 0)
         valid[inside] = True if mask is None else mask > 0
-        for band, nodata in zip(bands, self._nodata, strict=True):
-            if nodata is not None:
-                valid[inside] &= band != (nodata if self.dtype.kind == "u" else np.float32(nodata))
+        if self._has_nodata:
+            with np.errstate(over="ignore"):  # the least float64 is minus infinity in float32, as GDAL reads it
+                nothing = [np.nan if one is None else one if self.dtype.kind in "iu" else self.dtype.type(one)
+                           for one in self._nodata]  # fmt: skip
+            valid[inside] &= ~self._lacks.reduce([band == one for band, one in zip(bands, nothing, strict=True)])
         if alpha is not None:
             valid[inside] &= alpha > 0
             if self._strict and ((alpha > 0) & (alpha < alpha.max(initial=1))).any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,8 +75,7 @@ def read_raster(
     if max(raster.size for raster in rasters.values()) <= _MOST_AT_ONCE:
         arrays = {chosen: raster[:, :] for chosen, raster in rasters.items()}
         images = [prepare_image([one], arrays[one.bands], file, config) for one in predictors]
-        names = [field.name for field in fields(InputImage) if field.name != "name"]
-        return InputImage(file, *(tuple(getattr(image, name)[0] for image in images) for name in names))
+        return InputImage(file, tuple(one.pixels[0] for one in images), tuple(one.statistics[0] for one in images))
     if overlays:
         raise SegregError(
             f"{file}: is too large for coloured masks, overlays and strips", hint="its GeoTIFF has the classes' colours"
@@ -138,7 +137,9 @@ def geotiffs(
 
     rasterio = need_rasterio(raster.path)
     height, width, _ = raster.shape
-    grid = {"height": height, "width": width, "crs": raster.crs, "transform": raster.transform}
+    points, crs_of_points = raster.gcps
+    place = {"gcps": points, "crs": crs_of_points} if points else {"crs": raster.crs, "transform": raster.transform}
+    grid = {"height": height, "width": width, **place}
     layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "bigtiff": "if_safer"}
 
     def opened(stack: ExitStack, file: Path, **options: Any) -> Any:

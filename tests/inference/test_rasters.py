@@ -89,6 +89,21 @@ def test_where_the_scene_has_no_data_the_prediction_has_none():
         assert np.array_equal(np.isnan(probabilities.read()).all(axis=0), empty)
 
 
+def test_ground_control_points_are_those_of_the_scene():
+    places = [(0, 0), (0, 50), (40, 0), (40, 50)]
+    points = [rasterio.control.GroundControlPoint(row, column, column / 10, row / 10) for row, column in places]
+    with rasterio.open(
+        "scene.tif", "w", "GTiff", 50, 40, 3, "EPSG:4326", dtype="uint8", gcps=points, photometric="RGB"
+    ) as file:
+        file.write(pixels().transpose(2, 0, 1))
+    predicted("scene.tif", one=predictor(MULTICLASS))
+    with rasterio.open("out/masks/scene.tif") as mask:
+        assert mask.gcps[1] == "EPSG:4326"
+        assert [(one.row, one.col, one.x, one.y) for one in mask.gcps[0]] == [
+            (one.row, one.col, one.x, one.y) for one in points
+        ]
+
+
 @pytest.mark.usefixtures("reading")
 def test_bands_are_those_of_the_network():
     values = pixels(4)

@@ -303,6 +303,13 @@ def test_annotations_without_an_outline_are_refused_unless_reported_what_they_ar
     np.testing.assert_array_equal(drawn(tmp_path, boxes="ignore"), line + 255 * boxes)
 
 
+def test_what_is_not_drawn_needs_no_outline(tmp_path):
+    export(tmp_path, [{"segmentation": SQUARE}, {"category_id": 2, "bbox": [0, 6, 2, 2]}])
+    mask = drawn(tmp_path, classes=("cat",), others="background")
+    np.testing.assert_array_equal(mask, block(slice(1, 4), slice(2, 6)))
+    refusal("1 of 2 annotations have no outline", root=tmp_path, classes=("cat",), others="ignore")
+
+
 def test_crowds(tmp_path):
     whole = {"counts": [0, 80], "size": [8, 10]}
     export(tmp_path, [{"segmentation": SQUARE}, {"segmentation": whole, "iscrowd": 1, "category_id": 2}])
@@ -528,6 +535,7 @@ def test_a_category_called_background_is_the_background(three):
     text = (three / "_annotations.coco.json").read_text().replace('"dog"', '"background"')
     (three / "_annotations.coco.json").write_text(text)
     assert coco(root=three).task.classes == ("background", "cat", "bird")
+    assert coco(root=three).objects.notes == []
     assert drawn(three)[0, :4].tolist() == [1, 0, 2, 0]
     assert drawn(three, mode="multilabel")[:, 0, :4].tolist() == [[1, 0, 0, 0], [0, 0, 1, 0]]
 
@@ -855,6 +863,36 @@ def test_numbers_without_bounds_are_refused_before_anything_is_allocated(tmp_pat
         file.write_text(json.dumps(content))
     error = refusal(says, root=tmp_path, boxes="draw", size_mismatch="scale")
     assert len(str(error)) < 1000
+
+
+def test_a_polygon_that_crosses_too_often_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("segreg_plugins.datasets.polygons.MOST_CROSSINGS", 5)
+    refusal(
+        "coco.json: annotation 0 (", "a.jpg): a polygon of 4 points", root=export(tmp_path, [{"segmentation": SQUARE}])
+    )
+
+
+def test_images_of_one_name_in_two_folders_of_a_split_are_two(tmp_path):
+    names = ["x/a.jpg", "y/a.jpg", "y/b.jpg"]
+    for folder in ("x", "y"):
+        (tmp_path / "train" / folder).mkdir(parents=True)
+    pixel = {"segmentation": [[0, 0, 1, 0, 1, 1, 0, 1]], "image_id": 2}
+    images = [image(number, name) for number, name in enumerate(names, start=1)]
+    export(tmp_path / "train", [{"segmentation": SQUARE}, pixel], images=images)
+    dataset = coco(root=tmp_path)
+    assert [sample.id for sample in dataset.samples] == ["x__a.jpg", "y__a.jpg", "b"]
+    assert [int(dataset.read_mask(sample).sum()) for sample in dataset.samples] == [12, 1, 0]
+
+
+def test_a_size_that_the_file_lacks_is_read_once_for_each_image(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(
+        "segreg_plugins.datasets.coco_drawing.upright_size", lambda path: read.append(path.name) or (8, 10)
+    )
+    images = [{"id": number, "file_name": f"{number}.jpg"} for number in (1, 2)]
+    annotations = [{"segmentation": SQUARE, "image_id": number} for number in (1, 1, 1, 2)]
+    coco(root=export(tmp_path, annotations, images=images))
+    assert read == ["1.jpg", "2.jpg"]
 
 
 def test_a_polygon_that_crosses_everything_all_the_time_is_refused(monkeypatch):

@@ -173,6 +173,20 @@ def test_nodata_of_the_mask_is_ignored(tmp_path, scene):
     assert np.array_equal(whole(dataset)[1], np.where(mask == -99, 255, mask))
 
 
+def test_large_values_of_a_mask_keep_their_last_digits(tmp_path, scene):
+    file = raster(tmp_path / "m.tif", scene["pixels"].astype(np.uint32) + 3_301_010_100)
+    values = {name: 3_301_010_100 + number for number, name in enumerate("xyz")}
+    assert np.array_equal(whole(built(scene | {"masks": file}, values=values))[1], scene["pixels"])
+
+
+def test_a_colour_is_no_nodata_for_one_of_its_numbers(tmp_path, scene):
+    colours = np.array([[0, 0, 0], [255, 0, 0], [0, 20, 0]], np.uint8)
+    file = raster(tmp_path / "m.tif", colours[scene["pixels"]], photometric="RGB", nodata=0)
+    values = {"x": [255, 0, 0], "y": [0, 20, 0]}
+    mask = whole(geo_raster(images=scene["images"], masks=file, values=values))[1]
+    assert np.array_equal(mask, np.array([255, 0, 1])[scene["pixels"]])
+
+
 def test_masks_of_colours(tmp_path, scene):
     colours = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0]], np.uint8)
     file = raster(tmp_path / "m.tif", colours[scene["pixels"]], photometric="RGB")
@@ -186,6 +200,7 @@ def test_masks_of_colours(tmp_path, scene):
     [
         ({"crs": "EPSG:4326"}, ("CRS EPSG:4326, not EPSG:32633", "gdalwarp -r near -t_srs EPSG:32633")),
         ({"place": rasterio.Affine(10, 0, 500_005, 0, -10, 5_600_000)}, ("transform", "-ts 50 70")),
+        ({"place": rasterio.Affine(10.05, 0, 500_000, 0, -10.05, 5_600_000)}, ("transform 10.05",)),
         ({"crs": None}, ("CRS none", "-s_srs EPSG:32633")),
     ],
 )
@@ -227,6 +242,22 @@ def test_a_split_leaks_nothing_to_neighbours(tmp_path):
                 near |= np.roll(area, (down, right), (0, 1))
         for other_split in areas.keys() - {split}:
             assert not (near & areas[other_split]).any()
+
+
+def test_scenes_on_the_same_ground_are_found_beside_others_far_away(tmp_path):
+    far = rasterio.Affine(10, 0, 690_000, 0, -10, 9_999_000)
+    for name, place, crs in (("a", PLACE, UTM), ("b", PLACE, UTM), ("c", far, "EPSG:32748"), ("d", far, "EPSG:32748")):
+        raster(tmp_path / "images" / f"{name}.tif", noise(), place=place, crs=crs)
+        raster(tmp_path / "masks" / f"{name}.tif", noise(bands=1) % 2, place=place, crs=crs)
+    dataset = geo_raster(images=tmp_path / "images", masks=tmp_path / "masks", block=(35, 50), split_block=1)
+    assert [sample.group for sample in dataset.samples] == ["a 0 0", "a 1 0"] * 2 + ["c 0 0", "c 1 0"] * 2
+    (tmp_path / "images" / "b.tif").unlink()
+    # The same ground in another system.
+    degrees = rasterio.Affine(0.0001, 0, 14.9999, 0, -0.0001, 50.5509)
+    raster(tmp_path / "images" / "b.tif", noise(), place=degrees, crs="EPSG:4326")
+    raster(tmp_path / "masks" / "b.tif", noise(bands=1) % 2, place=degrees, crs="EPSG:4326")
+    dataset = geo_raster(images=tmp_path / "images", masks=tmp_path / "masks")
+    assert [sample.group for sample in dataset.samples] == ["a 0 0"] * 2 + ["c 0 0"] * 2
 
 
 def test_blocks_are_prepared_from_a_file_that_is_read_by_windows(scene, tmp_path):
@@ -272,6 +303,25 @@ def test_polygons_are_reprojected(tmp_path, scene):
     assert dataset.task.classes == ("foreground",)
     wrong = whole(dataset)[1] != drawn((70, 50), (1, 10, 5, 40, 30))
     assert wrong.mean() < 0.01  # GeoJSON keeps 7 digits of a degree: a centimetre
+
+
+def test_polygons_that_reach_around_the_world_are_drawn(tmp_path, scene):
+    hole = shapely.transform(
+        box(10, 5, 40, 30),
+        lambda points: np.column_stack(warp.transform(UTM, "EPSG:4326", points[:, 0], points[:, 1])[:2]),
+    )
+    indonesia = shapely.box(95, -11, 141, 6).segmentize(1)  # where the scene's system is not defined
+    world = shapely.box(-180, -90, 180, 90).segmentize(1).difference(hole).difference(indonesia)
+    file = polygons(tmp_path / "p.gpkg", [world, indonesia], ["sea", "land"], crs="EPSG:4326")
+    dataset = geo_polygons(images=scene["images"], polygons=file, attribute="kind", classes=("land", "sea"))
+    wrong = whole(dataset)[1] != np.where(drawn((70, 50), (1, 10, 5, 40, 30)), 0, 2)
+    assert wrong.mean() < 0.01
+
+
+def test_a_file_without_polygons_is_refused_by_name(tmp_path, scene):
+    file = tmp_path / "p.geojson"
+    file.write_text('{"type": "FeatureCollection", "features": []}')
+    refusal(lambda: geo_polygons(images=scene["images"], polygons=file), file, "holds no polygon")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ import plugged
 import segreg.testing
 from segreg.registry.protocols import Objects
 from segreg.registry.registry import load_registry
-from segreg_plugins.datasets import shapes
 from segreg_plugins.datasets.labelme import labelme
 from shape_masks import layered, masks, near, refusal, within, write_image
 
@@ -230,11 +229,11 @@ def test_files_that_are_wrong_are_refused_by_name(tmp_path, text, says):
 
 
 def test_an_outline_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(shapes, "_MOST_CROSSINGS", 50)
+    monkeypatch.setattr("segreg_plugins.datasets.polygons.MOST_CROSSINGS", 50)
     assert labelme(root=annotate(tmp_path, [SQUARE])).samples
     zigzag = SQUARE | {"points": [[n, 8 * (n % 2)] for n in range(9)]}
     root = annotate(tmp_path, [SQUARE, zigzag])
-    refusal(lambda: labelme(root=root), "a.json: shape 2 ", "its outline of 9 points crosses the image too many times")
+    refusal(lambda: labelme(root=root), "a.json: shape 2 ", "a.png): a polygon of 9 points crosses rows of pixels 64")
 
 
 def test_what_is_missing_is_reported(tmp_path):

@@ -61,6 +61,13 @@ def test_any_polygon_has_the_pixels_whose_centres_lie_in_it(tmp_path):
     }
 
 
+def test_an_image_is_measured_once_for_all_its_lines(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr("segreg_plugins.datasets.shapes.upright_size", lambda path: read.append(path.name) or (8, 10))
+    yolo(data=export(tmp_path, {"a": f"{SQUARE}\n" * 3, "b": SQUARE}))
+    assert read == ["a.png", "b.png"]
+
+
 def test_images_without_labels_are_background_and_one_without_any_is_refused(tmp_path):
     data = export(tmp_path, {"a": SQUARE, "b": None, "c": ""})
     found = masks(yolo(data=data))

@@ -1,4 +1,4 @@
-"""Pretrained weights: from the local cache without a network, and a quick, plain answer where they is not available."""
+"""Pretrained weights: from the local cache without a network, and a quick, plain answer where they are missing."""
 
 import http.server
 import threading

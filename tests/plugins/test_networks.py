@@ -214,6 +214,11 @@ def test_weights_that_are_not_the_networks_are_refused(hub, tmp_path):
         network("hf/segformer_b0", weights="lab/other")
     with pytest.raises(SegregError, match=r'hf/segformer_b0 has no weights "ade"; it has "imagenet", "ade20k" and'):
         network("hf/segformer_b0", weights="ade")
+    for place in ("./lab/other", str(tmp_path), "hf://lab/other/model.safetensors"):
+        with pytest.raises(SegregError, match=r"has no weights(.|\n)*user/name@revision"):
+            network("hf/segformer_b0", weights=place)
+    with pytest.raises(SegregError, match=r"model.safetensors: these are not the weights of hf/segformer_b0: "):
+        network("hf/segformer_b0", weights="hf://lab/other")
     with pytest.raises(SegregError, match=r'the weights "lab/none" of the network hf/segformer_b0 are not available'):
         network("hf/segformer_b0", weights="lab/none")
     encoder, _ = network("hf/segformer_b0", weights="lab/none", weights_fallback="random")

@@ -35,8 +35,8 @@ def read_text(path: Path, most: int) -> str:
             raise SegregError(f"{path}: has {size} bytes, and at most {most} are read")
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        near = did_you_mean(path.name, _beside(path)) if isinstance(error, FileNotFoundError) else ""
-        raise SegregError(f"{path}: can't be read ({error.strerror})", hint=near) from None
+        hint = near(path) if isinstance(error, FileNotFoundError) else ""
+        raise SegregError(f"{path}: can't be read ({error.strerror})", hint=hint) from None
     except UnicodeDecodeError:
         raise SegregError(f"{path}: is not a UTF-8 file") from None
 
@@ -152,8 +152,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
-def _beside(path: Path) -> list[str]:
+def near(path: Path) -> str:
+    """Return a hint with the name in the folder of a path, which is not there, that is most like its own, or ""."""
     try:
-        return [file.name for file in path.parent.iterdir()][:10_000]
+        return did_you_mean(
+            path.name, [file.name for _, file in zip(range(10_000), path.parent.iterdir(), strict=False)]
+        )
     except OSError:
-        return []
+        return ""

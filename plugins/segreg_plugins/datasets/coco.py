@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ from typing import Literal
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import Task
-from segreg_plugins.datasets.annotation_files import inside, is_file
+from segreg_plugins.datasets.annotation_files import inside, is_file, unique_ids
 from segreg_plugins.datasets.class_choice import NOTHING, class_task
 from segreg_plugins.datasets.coco_drawing import Drawing, DrawingRules, counted_objects, read_coco_mask
 from segreg_plugins.datasets.coco_file import CocoFile, CocoImage, Id, read_coco
@@ -103,7 +104,8 @@ def coco(
         samples.append(Sample(name, path, part.annotations, group, part.split))
         input_images[name] = image
     rules = DrawingRules("ignore" if crowd == "auto" else crowd, boxes, overlap, size_mismatch)
-    objects = counted_objects([(part.annotations, image, path) for part, image, path in found], by_id, rules)
+    nothing = {file.path: [key for key, name in file.categories.items() if name == background] for file in files}
+    objects = counted_objects([(part.annotations, image, path) for part, image, path in found], by_id, rules, nothing)
     return Dataset(
         task,
         samples,
@@ -273,12 +275,18 @@ def _refuse_without_outline(
 
 
 def _ids(found: Sequence[tuple[AnnotationFile, CocoImage, Path]]) -> list[str]:
-    """Return each image's name without extension, behind its split where two have the same."""
+    """Return each image's name without extension, behind its split where two have the same, or else its path."""
     count = Counter(path.stem for _, _, path in found)
-    return [
+    ids = [
         path.stem if count[path.stem] == 1 else f"{part.split or path.parent.name}__{path.name}"
         for part, _, path in found
     ]
+    count = Counter(ids)
+    if len(count) == len(ids):
+        return ids
+    paths = [path for _, _, path in found]
+    long = unique_ids(paths, Path(os.path.commonpath([path.parent.absolute() for path in paths])))
+    return [name if count[name] == 1 else other for name, other in zip(ids, long, strict=True)]
 
 
 def _reader(task: Task, labels: Mapping[str, int], rules: DrawingRules) -> str:

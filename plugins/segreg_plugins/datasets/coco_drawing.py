@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,7 +18,7 @@ from segreg_plugins.datasets.class_choice import NOTHING
 from segreg_plugins.datasets.coco_file import Annotation, CocoImage, RunLengths
 from segreg_plugins.datasets.masks import upright_size
 from segreg_plugins.datasets.polygons import fate_of
-from segreg_plugins.datasets.shapes import unwanted_notes
+from segreg_plugins.datasets.shapes import layered, unwanted_notes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,40 +77,38 @@ def read_coco_mask(sample: Sample, *, drawing: Drawing) -> NDArray[np.uint8]:
         SegregError: the image can't be read or has another size than its annotations say, or an annotation can't be
             drawn; the message names the annotation file, the image and the annotation.
     """
-    import numpy as np
-
     assert sample.mask is not None
     image, labels = drawing.images[sample.id], drawing.labels[sample.mask]
     size = upright_size(sample.image)
     refers_to = image.size or size
     _check_size(sample, refers_to, size, drawing.rules)
-    layers = np.zeros((drawing.task.channels if drawing.task.mode == "multilabel" else 1, *size), np.uint8)
-    drawn: list[tuple[float, Annotation, int]] = []
+    ignored: list[tuple[int, Annotation]] = []
+    drawn: list[tuple[float, int, Annotation]] = []
     for annotation in image.annotations:
-        treatment = _treatment(annotation, sample, drawing.rules)
         label = labels[annotation.category]
-        if treatment == "skip" or label == NOTHING:
+        if label == NOTHING or (treatment := _treatment(annotation, sample, drawing.rules)) == "skip":
             continue
-        if label != IGNORE_INDEX and treatment == "draw":
-            drawn.append((_area(annotation, sample), annotation, label))
-            continue
-        # A crowd of one label says nothing of the others; what has no class says nothing of any.
-        layer = layers[label : label + 1] if len(layers) > 1 and label != IGNORE_INDEX else layers
-        for window in _windows(annotation, sample, refers_to, size):
-            layer[:, window.rows, window.columns][:, window.inside] = IGNORE_INDEX
+        if label == IGNORE_INDEX or treatment == "ignore":
+            ignored.append((label, annotation))
+        else:
+            with _named(annotation, sample):
+                drawn.append((_area(annotation), label, annotation))
     if drawing.rules.overlap == "large_first":
         drawn.sort(key=lambda item: -item[0])
-    for _, annotation, label in drawn:
-        layer, value = (layers[label], 1) if drawing.task.mode == "multilabel" else (layers[0], label)
-        for window in _windows(annotation, sample, refers_to, size):
-            layer[window.rows, window.columns][window.inside] = value
-    return layers if drawing.task.mode == "multilabel" else layers[0]
+
+    def windows(annotation: Annotation) -> list[Window]:
+        with _named(annotation, sample):
+            return list(_windows(annotation, refers_to, size))
+
+    beneath, above = ((label, windows(each)) for label, each in ignored), ((n, windows(each)) for _, n, each in drawn)
+    return layered(drawing.task, size, beneath, above)
 
 
 def counted_objects(
     images: Sequence[tuple[Path, CocoImage, Path]],
     labels: Mapping[Path, Mapping[int | str, int]],
     rules: DrawingRules,
+    background: Mapping[Path, Collection[int | str]],
 ) -> Objects:
     """Return how many objects there are, and how many are ignored, left out or cut off.
 
@@ -116,16 +116,18 @@ def counted_objects(
         images: each image's annotation file, what is annotated in it, and its own file.
         labels: the label of each category, by the annotation file and the category's id.
         rules: how annotations become a mask.
+        background: the categories that are the background, and so not objects, by the annotation file.
     """
     ignored: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     unwanted: Counter[int] = Counter()
     total = cut_off = 0
     for file, image, path in images:
+        own_size = cache(partial(upright_size, path))
         for annotation in image.annotations:
             label = labels[file][annotation.category]
             if label in (NOTHING, IGNORE_INDEX):
-                unwanted[label] += 1
+                unwanted[label] += annotation.category not in background[file]
                 continue
             total += 1
             marked = annotation.crowd and rules.crowd != "draw"
@@ -137,7 +139,7 @@ def counted_objects(
                 else:
                     (ignored if treatment == "ignore" else left_out)[why] += 1
                 continue
-            fate = _fate(annotation, image, path)
+            fate = _fate(annotation, image.size, own_size)
             if fate in ("drawn", "cut off"):
                 cut_off += fate == "cut off"
             else:
@@ -145,7 +147,7 @@ def counted_objects(
     return Objects(total, dict(ignored), dict(left_out), cut_off, unwanted_notes(unwanted))
 
 
-def _fate(annotation: Annotation, image: CocoImage, path: Path) -> str:
+def _fate(annotation: Annotation, size: Size | None, own_size: Callable[[], Size]) -> str:
     if annotation.runs is not None:
         try:
             return "drawn" if _has_pixels(annotation.runs) else "masks without a pixel"
@@ -155,17 +157,15 @@ def _fate(annotation: Annotation, image: CocoImage, path: Path) -> str:
     if not outlines:
         return "neither outline nor box"
     try:
-        return fate_of(outlines, image.size or upright_size(path))
+        return fate_of(outlines, size or own_size())
     except SegregError:
         return "drawn"  # as above
 
 
 def _has_pixels(runs: RunLengths) -> bool:
-    from segreg_plugins.datasets.rle import counts_of
-
-    if isinstance(runs.counts, str):  # a run of pixels takes three counts, but for the first
-        return len(runs.counts) > _LONGEST_WITHOUT_PIXELS or sum(counts_of(runs.counts)[1::2]) > 0
-    return sum(runs.counts[1::2]) > 0
+    if isinstance(runs.counts, str) and len(runs.counts) > _LONGEST_WITHOUT_PIXELS:
+        return True  # a run of pixels takes three counts, but for the first
+    return sum(_counts(runs)[1::2]) > 0
 
 
 def _treatment(annotation: Annotation, sample: Sample, rules: DrawingRules) -> Treatment:
@@ -179,14 +179,28 @@ def _treatment(annotation: Annotation, sample: Sample, rules: DrawingRules) -> T
     return rules.boxes if annotation.box else "skip"
 
 
-def _windows(annotation: Annotation, sample: Sample, refers_to: Size, size: Size) -> Iterator[Window]:
+@contextmanager
+def _named(annotation: Annotation, sample: Sample) -> Iterator[None]:
+    """Name the annotation, its file and its image in what can't be drawn."""
+    try:
+        yield
+    except SegregError as error:
+        raise SegregError(f"{sample.mask}: annotation {annotation.id} ({sample.image}): {error}") from None
+
+
+def _windows(annotation: Annotation, refers_to: Size, size: Size) -> Iterator[Window]:
     """Return the pixels of an annotation, part by part; parts may overlap."""
     import numpy as np
 
     from segreg_plugins.datasets.polygons import Window, polygon_window
+    from segreg_plugins.datasets.rle import pixels_of
 
     if annotation.runs is not None:
-        inside = _decoded(annotation, annotation.runs, sample, refers_to)
+        if annotation.runs.size != refers_to:
+            raise SegregError(
+                f"its mask is {_hw(annotation.runs.size)}, and its image {_hw(refers_to)} (height x width)"
+            )
+        inside = pixels_of(_counts(annotation.runs), refers_to)
         if inside.shape != size:  # each pixel takes the one that its centre lies in
             rows, columns = (((2 * np.arange(n) + 1) * m) // (2 * n) for n, m in zip(size, inside.shape, strict=True))
             inside = inside[np.ix_(rows, columns)]
@@ -206,28 +220,20 @@ def _corners(annotation: Annotation) -> list[array[float]]:
     return [array("d", (left, top, right, top, right, bottom, left, bottom))]
 
 
-def _decoded(annotation: Annotation, runs: RunLengths, sample: Sample, refers_to: Size) -> NDArray[np.bool_]:
-    from segreg_plugins.datasets.rle import counts_of, pixels_of
+def _counts(runs: RunLengths) -> Sequence[int]:
+    from segreg_plugins.datasets.rle import counts_of
 
-    if runs.size != refers_to:
-        raise SegregError(
-            f"{sample.mask}: annotation {annotation.id} ({sample.image}): its mask is {_hw(runs.size)}, and its "
-            f"image {_hw(refers_to)} (height x width)"
-        )
-    try:
-        return pixels_of(counts_of(runs.counts) if isinstance(runs.counts, str) else runs.counts, runs.size)
-    except SegregError as error:
-        raise SegregError(f"{sample.mask}: annotation {annotation.id} ({sample.image}): {error}") from None
+    return counts_of(runs.counts) if isinstance(runs.counts, str) else runs.counts
 
 
-def _area(annotation: Annotation, sample: Sample) -> float:
+def _area(annotation: Annotation) -> float:
     """Return the area that decides the order; files' own "area" is often that of the box."""
     import numpy as np
 
     from segreg_plugins.datasets.polygons import polygon_area
 
     if annotation.runs is not None:
-        return float(_decoded(annotation, annotation.runs, sample, annotation.runs.size).sum())
+        return float(sum(_counts(annotation.runs)[1::2]))
     polygons = annotation.polygons or _corners(annotation)
     return sum(polygon_area(np.frombuffer(polygon).reshape(-1, 2)) for polygon in polygons)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segreg.errors import Problem, SegregError, listed
-from segreg_plugins.datasets.annotation_files import MOST_BYTES, number, read_json, shown
+from segreg.errors import Problem, SegregError
+from segreg_plugins.datasets.annotation_files import MOST_BYTES, number, read_json, shown, what_it_holds
 from segreg_plugins.datasets.polygons import extends
 
 Id = int | str
@@ -141,9 +141,8 @@ def _parsed(path: Path) -> dict[str, list[Any]]:
     content = read_json(path, MOST_BYTES)
     keys = ("images", "annotations", "categories")
     if not isinstance(content, dict) or any(not isinstance(content.get(key), list) for key in keys):
-        has = f"an object with {listed(list(content))}" if isinstance(content, dict) else f"a {type(content).__name__}"
         raise SegregError(
-            f"{path}: is not a COCO annotation file: it holds {has}",
+            f"{path}: is not a COCO annotation file: it holds {what_it_holds(content)}",
             hint='one holds the lists "images", "annotations" and "categories"',
         )
     if any(isinstance(item, dict) and "segments_info" in item for item in content["annotations"][:1]):

@@ -13,7 +13,7 @@ from segreg.registry.protocols import Dataset
 from segreg.settings import NonNegativeInt, PositiveInt
 from segreg.task import Task
 from segreg_plugins.datasets.class_choice import NOTHING, class_task
-from segreg_plugins.datasets.geo_scenes import Block, Blocks, Scene, beside, blocks_of, find_scenes
+from segreg_plugins.datasets.geo_scenes import Block, Blocks, Scene, beside, blocks_of, bounds_in, find_scenes
 from segreg_plugins.datasets.images import natural_key
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ def geo_polygons(
             problems += error.problems
     if problems:
         raise SegregError.of(problems, most=20, rest="more files are wrong")
+    if not known:
+        raise SegregError(f"{polygons}: holds no polygon, so that there is nothing to learn")
     names = sorted(known, key=natural_key)
     task, labels = class_task(names, classes=classes, mode=mode, background=background, others=others)
     samples, by_id = blocks_of(scenes, block=block, split_block=split_block, guard=guard)
@@ -95,15 +97,16 @@ def geo_polygons(
 
 
 class _PolygonLabels:
-    """Draws the polygons of a block. A file's are read once, and kept in memory for each scene's reference system."""
+    """Draws the polygons of a block. A file's are read once, and kept in memory; so are those of each scene, moved."""
 
     def __init__(self, task: Task, labels: Mapping[str, int], layer: str | None, attribute: str | None) -> None:
         self.task, self.labels, self.layer, self.attribute = task, labels, layer, attribute
         self._lock = threading.Lock()
-        self._trees: dict[tuple[Path, str], tuple[Any, NDArray[np.int64]]] = {}
+        self._files: dict[Path, _Polygons] = {}
+        self._near: dict[Path, _Polygons] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_lock": None, "_trees": {}}
+        return {**self.__dict__, "_lock": None, "_files": {}, "_near": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, _lock=threading.Lock())
@@ -115,7 +118,7 @@ class _PolygonLabels:
         from rasterio.features import rasterize
 
         with self._lock:
-            tree, labels = self._tree(block.scene)
+            tree, labels, _ = self._of(block.scene)
         size = block.height, block.width
         found = np.sort(tree.query(shapely.box(*block.scene.bounds(block.top, block.left, *size))))
         place = block.scene.place(block.top, block.left)
@@ -134,37 +137,45 @@ class _PolygonLabels:
         ]
         return np.stack(layers)
 
-    def _tree(self, scene: Scene) -> tuple[Any, NDArray[np.int64]]:
-        """Return the polygons to draw, as a tree in the scene's reference system, and each one's label."""
+    def _of(self, scene: Scene) -> _Polygons:
+        """Return the polygons to draw in a scene, in its reference system."""
+        if scene.image not in self._near:
+            if scene.mask not in self._files:
+                self._files[scene.mask] = self._drawn(scene.mask)
+            self._near[scene.image] = _reprojected(self._files[scene.mask], scene)
+        return self._near[scene.image]
+
+    def _drawn(self, file: Path) -> _Polygons:
+        """Return the polygons of a file that are drawn."""
         import numpy as np
         import shapely
 
-        key = scene.mask, str(scene.crs)
-        if key not in self._trees:
-            content = _read(scene.mask, self.layer, self.attribute, geometry=True)
-            labels = np.array([self.labels[name] for name in content.names], np.int64)
-            shapes = shapely.from_wkb(content.geometry)
-            kinds = shapely.get_type_id(shapes)
-            if not np.isin(kinds[kinds >= 0], _AREAS).all():
-                strange = {str(one.geom_type) for one in shapes if one is not None and one.geom_type[-7:] != "Polygon"}
-                raise SegregError(
-                    f"{scene.mask}: holds {listed(sorted(strange), quote='')}, and only polygons have an area",
-                    hint="keep the polygons alone, or draw around points and lines (buffer) first",
-                )
-            kept = (labels != NOTHING) & (kinds >= 0) & ~shapely.is_empty(shapes)
-            self._trees[key] = shapely.STRtree(_reprojected(shapes[kept], content.crs, scene)), labels[kept]
-        return self._trees[key]
+        names, geometry, crs = _read(file, self.layer, self.attribute, geometry=True)
+        labels = np.array([self.labels[name] for name in names], np.int64)
+        shapes = shapely.from_wkb(geometry)
+        kinds = shapely.get_type_id(shapes)
+        if not np.isin(kinds[kinds >= 0], _AREAS).all():
+            strange = {str(one.geom_type) for one in shapes if one is not None and one.geom_type[-7:] != "Polygon"}
+            raise SegregError(
+                f"{file}: holds {listed(sorted(strange), quote='')}, and only polygons have an area",
+                hint="keep the polygons alone, or draw around points and lines (buffer) first",
+            )
+        kept = (labels != NOTHING) & (kinds >= 0) & ~shapely.is_empty(shapes)
+        return _Polygons(shapely.STRtree(shapes[kept]), labels[kept], crs)
 
 
-class _Content(NamedTuple):
-    """What a file of polygons holds: each one's category and, where it was asked for, its geometry as WKB."""
+class _Polygons(NamedTuple):
+    """Polygons as a tree, each one's label, and the reference system of their coordinates."""
 
-    names: list[str]
-    geometry: Any
+    tree: Any
+    labels: NDArray[np.int64]
     crs: str | None
 
 
-def _read(file: Path, layer: str | None, attribute: str | None, *, geometry: bool = False) -> _Content:
+def _read(
+    file: Path, layer: str | None, attribute: str | None, *, geometry: bool = False
+) -> tuple[list[str], Any, str | None]:
+    """Return each polygon's category, its geometry as WKB where that is asked for, and the reference system."""
     from pyogrio.raw import read
 
     columns = [] if attribute is None else [attribute]
@@ -172,10 +183,10 @@ def _read(file: Path, layer: str | None, attribute: str | None, *, geometry: boo
         file, layer=layer, columns=columns, read_geometry=geometry, force_2d=True, return_fids=True
     )
     if attribute is None:
-        return _Content(["foreground"] * len(fids), shapes, meta["crs"])
+        return ["foreground"] * len(fids), shapes, meta["crs"]
     # Whole numbers beside missing ones are read as floats.
     values = [int(value) if isinstance(value, float) and value.is_integer() else value for value in fields[0].tolist()]
-    return _Content([str(value) for value in values], shapes, meta["crs"])
+    return [str(value) for value in values], shapes, meta["crs"]
 
 
 def _categories(file: Path, layer: str | None, attribute: str | None) -> list[str]:
@@ -195,7 +206,7 @@ def _categories(file: Path, layer: str | None, attribute: str | None) -> list[st
         if attribute is not None and attribute not in fields:
             hint = did_you_mean(attribute, fields) or f"its attributes are {listed(fields)}"
             raise SegregError(f'{file}: its polygons have no attribute "{attribute}"', hint=hint)
-        names = _read(file, layer, attribute).names
+        names = _read(file, layer, attribute)[0]
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
         raise SegregError(f"{file}: can't be read as polygons ({error})") from None
     if empty := sum(name in ("None", "nan", "") for name in names):
@@ -212,8 +223,6 @@ def _check_place(file: Path, layer: str | None, scenes: list[Scene]) -> None:
         SegregError: as said; the message names both files.
     """
     import pyogrio
-    from rasterio.errors import RasterioError
-    from rasterio.warp import transform_bounds
 
     info = pyogrio.read_info(file, layer=layer, force_total_bounds=True)
     crs, bounds = info["crs"], info["total_bounds"]
@@ -226,13 +235,10 @@ def _check_place(file: Path, layer: str | None, scenes: list[Scene]) -> None:
             )
     if bounds is None:
         return
-    for scene in scenes:
-        left, bottom, right, top = scene.bounds(0, 0, *scene.size)
-        try:
-            box = transform_bounds(crs, scene.crs, *bounds) if crs else bounds
-        except RasterioError:  # outside the area in which the scene's system is defined
-            continue
-        if box[0] < right and box[2] > left and box[1] < top and box[3] > bottom:
+    for scene in scenes:  # whose system may not reach as far as the polygons do
+        own = scene.bounds(0, 0, *scene.size)
+        left, bottom, right, top = bounds_in(crs, scene, own) if crs else own
+        if bounds[0] < right and bounds[2] > left and bounds[1] < top and bounds[3] > bottom:
             return
     raise SegregError(
         f"{file}: its polygons ({crs}, {_shown(bounds)}) lie in none of the scenes, such as {scenes[0].image} "
@@ -245,16 +251,37 @@ def _shown(bounds: Any) -> str:
     return ", ".join(f"{float(number):.8g}" for number in bounds)
 
 
-def _reprojected(shapes: NDArray[Any], crs: str | None, scene: Scene) -> NDArray[Any]:
+def _reprojected(polygons: _Polygons, scene: Scene) -> _Polygons:
+    """Return the polygons near a scene in its reference system, corner by corner.
+
+    What is farther away than the scene is large is cut off before: the scene's system need not be defined there.
+
+    Raises:
+        SegregError: they can't be brought there; the message names both files.
+    """
     import numpy as np
     import shapely
     from rasterio.crs import CRS
     from rasterio.warp import transform
 
+    tree, labels, crs = polygons
     if not crs or CRS.from_user_input(crs) == scene.crs:
-        return shapes
+        return polygons
 
     def moved(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack(transform(crs, scene.crs, points[:, 0], points[:, 1])[:2])
 
-    return shapely.transform(shapes, moved)
+    left, bottom, right, top = bounds_in(crs, scene, scene.bounds(0, 0, *scene.size))
+    reach = max(right - left, top - bottom)
+    around = left - reach, bottom - reach, right + reach, top + reach
+    near = np.sort(tree.query(shapely.box(*around)))
+    shapes, inside = tree.geometries[near], shapely.bounds(tree.geometries[near])
+    far = (inside[:, :2] < around[:2]).any(axis=1) | (inside[:, 2:] > around[2:]).any(axis=1)
+    shapes[far] = shapely.clip_by_rect(shapes[far], *around)
+    try:
+        return _Polygons(shapely.STRtree(shapely.transform(shapes, moved)), labels[near], str(scene.crs))
+    except Exception as error:  # PROJ's, which rasterio doesn't make its own
+        raise SegregError(
+            f"{scene.mask}: its polygons can't be brought to the CRS of {scene.image}, {scene.crs} ({error})",
+            hint="keep those alone that lie near the scene, or reproject them yourself (ogr2ogr -t_srs)",
+        ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -91,7 +91,7 @@ class _RasterLabels:
 
         from segreg.data.rasters import Raster
 
-        with Raster(block.scene.mask) as raster:
+        with Raster(block.scene.mask, of_classes=True) as raster:
             pixels, valid = raster.read(block.top, block.left, block.height, block.width)
         labels = np.full(valid.shape, IGNORE_INDEX, np.uint8)
         if not valid.any():
@@ -119,8 +119,13 @@ def _check_grid(scene: Scene, rules: MaskRules) -> None:
             f"{scene.mask}: has {bands} bands, and {'colours have 3' if wanted == 3 else 'a mask of values has 1'}",
             hint=f"gdal_translate -b 1 {scene.mask} one_band.tif" if wanted == 1 else "",
         )
-    pixel = max(abs(number) for number in scene.transform[:2])
-    aligned = scene.transform.almost_equals(transform, 0.01 * pixel)
+    tolerance = 0.1 * max(abs(number) for number in scene.transform[:2])
+    corners = (0, 0), (scene.size[0], 0), (0, scene.size[1])
+    aligned = all(
+        abs(here - there) <= tolerance
+        for corner in corners
+        for here, there in zip(replace(scene, transform=transform).place(*corner), scene.place(*corner), strict=True)
+    )
     different = [
         f"{what} {ours}, not {theirs}"
         for what, ours, theirs, same in (
@@ -151,12 +156,14 @@ def _shown(transform: Any) -> str:
 
 def recognise_geo_raster(root: Path) -> list[Recognised]:
     """Return folders of scenes and masks whose TIFFs say where on the ground they lie."""
+    from segreg.data.rasters import is_georeferenced
+
     found = []
-    any_tiff = any(_is_tiff(name) for names in images_below(root).values() for name in names[:1])
-    for pairs in find_pairs(root) if any_tiff else ():
+    first = [names[0] for names in images_below(root).values()]
+    for pairs in find_pairs(root) if any(name.lower().endswith((".tif", ".tiff")) for name in first) else ():
         plain = isinstance(pairs.images, str) and isinstance(pairs.masks, str) and pairs.search == "folder"
         masks = [root / name for name in pairs.files]
-        if not plain or pairs.image_suffix or not all(map(_has_grid, masks[:3])):
+        if not plain or pairs.image_suffix or not all(map(is_georeferenced, masks[:3])):
             continue
         guess = guess_masks(masks, root)
         if guess is not None and not set(guess.settings) - {"classes", "values", "foreground", "ignore_index"}:
@@ -165,20 +172,3 @@ def recognise_geo_raster(root: Path) -> list[Recognised]:
             saw = f"{pairs.because}, GeoTIFFs with a grid, {guess.because}"
             found.append(Recognised(settings, saw, instead_of=("folder",)))
     return found
-
-
-def _has_grid(file: Path) -> bool:
-    """Whether a TIFF's header has GeoTIFF's keys, or its scale or matrix."""
-    if not _is_tiff(file.name):
-        return False
-    import tifffile
-
-    try:
-        with tifffile.TiffFile(file) as opened:
-            return any(number in opened.pages.first.tags for number in (33550, 34264, 34735))
-    except Exception:  # damaged, or not a TIFF
-        return False
-
-
-def _is_tiff(name: str) -> bool:
-    return name.lower().endswith((".tif", ".tiff"))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 RASTERS = (".tif", ".tiff", ".vrt", ".jp2")
 VECTORS = (".geojson", ".json", ".gpkg", ".fgb", ".shp")
+Bounds = tuple[float, float, float, float]
+"""The least and the largest coordinates: x, y, x, y."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Scene:
     crs: Any
     transform: Any
 
-    def bounds(self, top: float, left: float, height: float, width: float) -> tuple[float, float, float, float]:
-        """Return the least and the largest coordinates of a window, (x, y, x, y); north need not be up."""
+    def bounds(self, top: float, left: float, height: float, width: float) -> Bounds:
+        """Return the bounds of a window; north need not be up."""
         a, b, x, d, e, y = self.place(top, left)[:6]
         xs = x, x + a * width, x + b * height, x + a * width + b * height
         ys = y, y + d * width, y + e * height, y + d * width + e * height
@@ -197,31 +199,47 @@ def _starts(length: int, side: int, split_block: int, guard: int) -> list[int]:
 def _merged(areas: dict[str, tuple[Scene, list[Block]]], guard: int) -> dict[str, str]:
     """Return the name of each group, one for groups of different scenes that overlap or are nearer than the guard."""
     merged = {name: name for name in areas}
-    if len({scene.image for scene, _ in areas.values()}) == 1:
-        return merged
     boxes = [(name, scene, _box(scene, blocks, guard / 2)) for name, (scene, blocks) in areas.items() if scene.crs]
-    if not boxes:
+    if not boxes or len({scene.image for scene, _ in areas.values()}) == 1:
         return merged
     import numpy as np
+
+    def joined(name: str) -> str:
+        while merged[name] != name:
+            name = merged[name]
+        return name
+
+    scenes = {image: number for number, image in enumerate(dict.fromkeys(scene.image for _, scene, _ in boxes))}
+    systems = {crs: number for number, crs in enumerate(dict.fromkeys(str(scene.crs) for _, scene, _ in boxes))}
+    of_scene = np.array([scenes[scene.image] for _, scene, _ in boxes])
+    of_system = np.array([systems[str(scene.crs)] for _, scene, _ in boxes])
+    own = np.array([box for _, _, box in boxes])
+    # Where two systems meet: degrees alone are defined wherever any of them is.
+    degrees = np.array([bounds_in("EPSG:4326", scene, box) for _, scene, box in boxes]) if len(systems) > 1 else own
+    for number, (name, _, _) in enumerate(boxes):
+        same = of_system[:number] == of_system[number]
+        meets = np.where(same, _overlap(own[:number], own[number]), _overlap(degrees[:number], degrees[number]))
+        for other in np.flatnonzero(meets & (of_scene[:number] != of_scene[number])):
+            merged[joined(name)] = joined(boxes[other][0])
+    return {name: joined(name) for name in merged}
+
+
+def _overlap(boxes: NDArray[np.float64], one: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which boxes overlap with one; those that touch it don't."""
+    margin = 1e-6 * (one[2:] - one[:2]).max()
+    found: NDArray[np.bool_] = ((boxes[:, :2] + margin < one[2:]) & (boxes[:, 2:] - margin > one[:2])).all(axis=1)
+    return found
+
+
+def bounds_in(crs: str, scene: Scene, box: Bounds) -> Bounds:
+    """Return a box of a scene in another system; in degrees, of one across the 180th all between 180 west and east."""
     from rasterio.warp import transform_bounds
 
-    common = boxes[0][1].crs
-    corners = np.array([transform_bounds(scene.crs, common, *box) for _, scene, box in boxes])
-    corners += (
-        np.array([1, 1, -1, -1]) * 1e-6 * (corners[:, 2:] - corners[:, :2]).max()
-    )  # areas that touch don't overlap
-    for number, (name, scene, _) in enumerate(boxes):
-        meets = (corners[:number, :2] < corners[number, 2:]).all(1) & (corners[:number, 2:] > corners[number, :2]).all(
-            1
-        )
-        for other in np.flatnonzero(meets):
-            old, new = merged[name], merged[boxes[other][0]]
-            if boxes[other][1] is not scene and old != new:
-                merged = {group: new if to == old else to for group, to in merged.items()}
-    return merged
+    left, bottom, right, top = transform_bounds(scene.crs, crs, *box)
+    return (left, bottom, right, top) if left <= right else (-180.0, bottom, 180.0, top)
 
 
-def _box(scene: Scene, blocks: Sequence[Block], margin: float) -> tuple[float, float, float, float]:
+def _box(scene: Scene, blocks: Sequence[Block], margin: float) -> Bounds:
     top, left = min(one.top for one in blocks), min(one.left for one in blocks)
     bottom = min(max(one.top + one.height for one in blocks), scene.size[0])
     right = min(max(one.left + one.width for one in blocks), scene.size[1])

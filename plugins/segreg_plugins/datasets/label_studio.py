@@ -6,15 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from segreg.errors import Problem, SegregError, did_you_mean, listed
+from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg_plugins.datasets.annotation_files import (
     MOST_BYTES,
     inside,
     is_file,
+    near,
     number,
     outline,
     read_json,
@@ -22,14 +23,11 @@ from segreg_plugins.datasets.annotation_files import (
     unique_ids,
     what_it_holds,
 )
+from segreg_plugins.datasets.brush_rle import brush_pixels
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import expanded, missing_folder
 from segreg_plugins.datasets.listing import head, images_below, listing
 from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, Size, rectangle, shape_dataset
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SOURCE = 'annotations: is Label Studio\'s export as "JSON"; images: is a folder that holds the images it names'
 _UPLOADED = re.compile(r"^[0-9a-f]{8}-(?=.)")
@@ -84,9 +82,7 @@ def label_studio(
     pattern = group_pattern(groups)
     annotations = expanded(annotations)
     if not annotations.is_file():
-        folder = annotations.parent
-        near = did_you_mean(annotations.name, [f.name for f in folder.iterdir()]) if folder.is_dir() else ""
-        hint = "\n".join(filter(None, (near, SOURCE)))
+        hint = "\n".join(filter(None, (near(annotations), SOURCE)))
         raise SegregError(f"annotations: there is no file {annotations}", hint=hint)
     images = annotations.parent if images is None else expanded(images)
     if problem := missing_folder(images, "images"):
@@ -194,8 +190,7 @@ def _image(task: Mapping[str, Any], key: str, folder: Path) -> Path:
             path = inside(folder, "/".join([*parts[first:-1], last]))
             if path is not None and is_file(path):
                 return path
-    near = did_you_mean(bare, [file.name for _, file in zip(range(10_000), folder.iterdir(), strict=False)])
-    hint = f"{near}\nset images: to the folder that holds the images".strip()
+    hint = f"{near(folder / bare)}\nset images: to the folder that holds the images".strip()
     raise ValueError(f'its image "{name}" is not in {folder}\n{hint}')
 
 
@@ -279,7 +274,7 @@ def _shape(region: Mapping[str, Any], label: str, where: str, size: Size) -> Sha
                 raise ValueError("has an rle that is not a list of bytes, 0 to 255")
             if value.get("format", "rle") != "rle":
                 raise ValueError(f'has the format "{value["format"]}", and "rle" was expected')
-            return Shape(label, where, kind, pixels=partial(_pixels, rle=bytes(rle)))
+            return Shape(label, where, kind, pixels=partial(brush_pixels, bytes(rle)))
         case "rectangle" | "ellipse":
             names = ("x", "y", "width", "height") if kind == "rectangle" else ("x", "y", "radiusX", "radiusY")
             scales = (*percent, *percent)
@@ -290,12 +285,6 @@ def _shape(region: Mapping[str, Any], label: str, where: str, size: Size) -> Sha
             box = rectangle(x, y, x + across, y + down, turned)
             return Shape(label, where, kind, (box,), box=True)
     return Shape(label, where, kind)
-
-
-def _pixels(most: Size, *, rle: bytes) -> NDArray[np.bool_]:
-    from segreg_plugins.datasets.brush_rle import brush_pixels
-
-    return brush_pixels(rle, most)
 
 
 def recognise_label_studio(root: Path) -> list[Recognised]:

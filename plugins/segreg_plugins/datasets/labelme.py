@@ -37,6 +37,7 @@ from segreg_plugins.datasets.shapes import (
     rectangle,
     sample_size,
     shape_dataset,
+    shapes_of,
 )
 from segreg_plugins.datasets.sources import source_error
 
@@ -148,16 +149,7 @@ def load_labelme(sample: Sample) -> Annotated:
     assert sample.mask is not None
     content = _content(sample.mask)
     height, width = side(content.get("imageHeight")), side(content.get("imageWidth"))
-    shapes, problems = [], []
-    for place, item in enumerate(content["shapes"], start=1):
-        try:
-            shape = _shape(item, f"shape {place}")
-        except ValueError as error:
-            problems.append(Problem(f"{sample.mask}: shape {place}: {error}"))
-        else:
-            shapes.append(shape)
-    if problems:
-        raise SegregError.of(problems[:MOST_PROBLEMS])
+    shapes = shapes_of(sample.mask, "shape", content["shapes"], _shape)
     return Annotated((height, width) if height and width else None, shapes)
 
 
@@ -248,8 +240,9 @@ def _shape(item: Any, where: str) -> Shape:
         case "polygon":
             return Shape(label, where, outlines=(points,))
         case "rectangle":
-            corners = _corners(points, kind)
-            return Shape(label, where, kind, (corners,), box=True)
+            if len(points) not in (4, 8):
+                raise ValueError(f"a rectangle has {len(points) // 2} points, and two opposite corners were expected")
+            return Shape(label, where, kind, (rectangle(*points) if len(points) == 4 else points,), box=True)
         case "circle":
             if len(points) != 4:
                 raise ValueError(f"a circle has {len(points) // 2} points, and its centre and an edge were expected")
@@ -266,15 +259,6 @@ def _shape(item: Any, where: str) -> Shape:
         case str():
             return Shape(label, where, kind)
     raise ValueError(f"its shape_type is {kind}, and a name was expected")
-
-
-def _corners(points: array[float], kind: str) -> array[float]:
-    """Return the four corners of a rectangle that has two or four points."""
-    if len(points) == 8:
-        return points
-    if len(points) != 4:
-        raise ValueError(f"a {kind} has {len(points) // 2} points, and two opposite corners were expected")
-    return rectangle(*points)
 
 
 def _box(points: array[float]) -> tuple[int, int, int, int]:

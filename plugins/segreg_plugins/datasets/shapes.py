@@ -9,16 +9,17 @@ import json
 import math
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Objects, Sample
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.class_choice import NOTHING, Mode, Others, class_task
+from segreg_plugins.datasets.images import natural_key
 from segreg_plugins.datasets.masks import read_image, upright_size
 from segreg_plugins.datasets.polygons import Fate, extends, fate_of
 
@@ -33,7 +34,6 @@ Boxes = Literal["error", "ignore", "draw", "skip"]
 OtherShapes = Literal["error", "skip"]
 
 MOST_PROBLEMS = 20
-_MOST_CROSSINGS = 1 << 26
 _DRAWING_VERSION = 1
 """Raised whenever the same shapes and settings would give other masks."""
 
@@ -162,6 +162,7 @@ def shape_dataset(
         except SegregError as error:
             problems += error.problems
             continue
+        own_size = cache(partial(size, sample))
         for shape in annotated.shapes:
             if not shape.has_area:
                 areas[shape.label].append((shape.kind, f"{shape.where} of {sample.mask}"))
@@ -169,7 +170,7 @@ def shape_dataset(
                 fates[shape.label, False, "enclose nothing"] += 1
             else:
                 found[shape.label] += 1
-                fates[shape.label, shape.box, _fate(shape, annotated.size, partial(size, sample))] += 1
+                fates[shape.label, shape.box, _fate(shape, annotated.size, own_size)] += 1
                 if shape.box:
                     boxed[shape.label].append(f"{shape.where} of {sample.mask}")
     if problems:
@@ -178,7 +179,8 @@ def shape_dataset(
         raise SegregError.of([*problems[:MOST_PROBLEMS], *rest])
     if boxes == "skip":
         found.subtract({label: len(places) for label, places in boxed.items()})
-    known = _ordered({label for label, count in found.items() if count > 0}, names)
+    there = {label for label, count in found.items() if count > 0}
+    known = sorted(there, key=natural_key) if names is None else [name for name in names if name in there]
     if not known:
         _refuse_without_area(source, areas, other_shapes)
         raise SegregError(f"{source}: no shape is annotated, so that there is nothing to learn")
@@ -275,8 +277,6 @@ def read_shape_mask(sample: Sample, *, drawing: ShapeDrawing) -> NDArray[np.uint
         SegregError: the image can't be read or has another size than its annotations say, or a shape can't be drawn;
             the message names the annotation file, the image and the shape.
     """
-    import numpy as np
-
     annotated = drawing.load(sample)
     size = drawing.size(sample)
     refers_to = annotated.size or size
@@ -288,25 +288,54 @@ def read_shape_mask(sample: Sample, *, drawing: ShapeDrawing) -> NDArray[np.uint
             if refers_to != size[::-1]
             else "height and width are exchanged: the image was turned after it was annotated; annotate it again",
         )
-    several = drawing.task.mode == "multilabel"
-    layers = np.zeros((drawing.task.channels if several else 1, *size), np.uint8)
-    drawn: list[tuple[Shape, int]] = []
+    ignored: list[tuple[int, Shape]] = []
+    drawn: list[tuple[int, Shape]] = []
     for shape in annotated.shapes:
         label = drawing.labels[shape.label] if shape.has_area and not shape.is_flat else NOTHING
-        if label == NOTHING or (shape.box and drawing.boxes == "skip"):
-            continue
-        if label != IGNORE_INDEX and not (shape.box and drawing.boxes == "ignore"):
-            drawn.append((shape, label))
-            continue
-        # A box of one label says nothing of the others; what has no class says nothing of any.
+        if label != NOTHING and not (shape.box and drawing.boxes == "skip"):
+            hidden = label == IGNORE_INDEX or (shape.box and drawing.boxes == "ignore")
+            (ignored if hidden else drawn).append((label, shape))
+    beneath, above = (
+        ((label, _windows(shape, sample, refers_to, size)) for label, shape in some) for some in (ignored, drawn)
+    )
+    return layered(drawing.task, size, beneath, above)
+
+
+def layered(
+    task: Task, size: Size, ignored: Iterable[tuple[int, list[Window]]], drawn: Iterable[tuple[int, list[Window]]]
+) -> NDArray[np.uint8]:
+    """Return a mask of what is ignored, and of what is drawn on top of it in its order, each a label and its pixels."""
+    import numpy as np
+
+    several = task.mode == "multilabel"
+    layers = np.zeros((task.channels if several else 1, *size), np.uint8)
+    for label, windows in ignored:
+        # A crowd or box of one label says nothing of the others; what has no class says nothing of any.
         layer = layers[label : label + 1] if several and label != IGNORE_INDEX else layers
-        for window in _windows(shape, sample, refers_to, size):
+        for window in windows:
             layer[:, window.rows, window.columns][:, window.inside] = IGNORE_INDEX
-    for shape, label in drawn:
-        layer, value = (layers[label], 1) if several else (layers[0], label)
-        for window in _windows(shape, sample, refers_to, size):
-            layer[window.rows, window.columns][window.inside] = value
+    for label, windows in drawn:
+        one, value = (layers[label], 1) if several else (layers[0], label)
+        for window in windows:
+            one[window.rows, window.columns][window.inside] = value
     return layers if several else layers[0]
+
+
+def shapes_of(file: Path, noun: str, items: Sequence[Any], shape: Callable[[Any, str], Shape]) -> list[Shape]:
+    """Return the shapes of the items of a file, which `shape` makes of an item and its place, as "shape 3".
+
+    Raises:
+        SegregError: `shape` raised a ValueError; up to 20 are reported at once, each with the file and the place.
+    """
+    shapes, problems = [], []
+    for number, item in enumerate(items, start=1):
+        try:
+            shapes.append(shape(item, f"{noun} {number}"))
+        except ValueError as error:
+            problems.append(Problem(f"{file}: {noun} {number}: {error}"))
+    if problems:
+        raise SegregError.of(problems[:MOST_PROBLEMS])
+    return shapes
 
 
 def png_mask(data: bytes, most: Size) -> NDArray[np.bool_]:
@@ -347,25 +376,33 @@ def rectangle(left: float, top: float, right: float, bottom: float, turned: floa
     return array("d", [v for x, y in offsets for v in (left + x * cos - y * sin, top + x * sin + y * cos)])
 
 
-def _windows(shape: Shape, sample: Sample, refers_to: Size, size: Size) -> Iterator[Window]:
-    """Return the pixels of a shape, part by part; parts may overlap."""
+def _windows(shape: Shape, sample: Sample, refers_to: Size, size: Size) -> list[Window]:
+    """Return the pixels of a shape, part by part; parts may overlap.
+
+    Raises:
+        SegregError: it can't be drawn; the message names the annotation file, the shape and the image.
+    """
+    try:
+        return list(_parts(shape, refers_to, size))
+    except SegregError as error:
+        raise SegregError(f"{sample.mask}: {shape.where} ({sample.image}): {error}") from None
+
+
+def _parts(shape: Shape, refers_to: Size, size: Size) -> Iterator[Window]:
     import numpy as np
 
     from segreg_plugins.datasets.polygons import Window, polygon_window
 
     scale = (size[1] / refers_to[1], size[0] / refers_to[0])
-    try:
-        if shape.pixels is not None:
-            window = _placed(shape.pixels(refers_to), shape.corner, refers_to, size)
-            yield from [window] if window else []
-            return
-        if shape.ellipse is not None:
-            yield _ellipse(shape.ellipse, scale, size)
-            return
-        parts = [_scaled(part, scale, size) for part in (*shape.outlines, *shape.holes)]
-    except SegregError as error:
-        raise SegregError(f"{sample.mask}: {shape.where} ({sample.image}): {error}") from None
-    windows = [polygon_window(part, size) for part in parts]
+    if shape.pixels is not None:
+        window = _placed(shape.pixels(refers_to), shape.corner, refers_to, size)
+        yield from [window] if window else []
+        return
+    if shape.ellipse is not None:
+        yield _ellipse(shape.ellipse, scale, size)
+        return
+    corners = (np.frombuffer(part).reshape(-1, 2) for part in (*shape.outlines, *shape.holes))
+    windows = [polygon_window(part * np.array(scale), size) for part in corners]
     if not shape.holes:
         yield from (window for window in windows if window)
         return
@@ -374,21 +411,6 @@ def _windows(shape: Shape, sample: Sample, refers_to: Size, size: Size) -> Itera
         if window:
             whole[window.rows, window.columns][window.inside] = number < len(shape.outlines)
     yield Window(slice(None), slice(None), whole)
-
-
-def _scaled(points: array[float], scale: tuple[float, float], size: Size) -> NDArray[np.float64]:
-    """Return corners `[N, 2]` in pixels of the image.
-
-    Raises:
-        SegregError: so many long edges that filling them would take more memory than any real outline.
-    """
-    import numpy as np
-
-    corners = np.frombuffer(points).reshape(-1, 2) * np.array(scale)
-    rows = np.clip(corners[:, 1], 0, size[0])
-    if np.abs(np.diff(rows)).sum() > _MOST_CROSSINGS:
-        raise SegregError(f"its outline of {len(corners)} points crosses the image too many times to be one")
-    return corners
 
 
 def _placed(inside: NDArray[np.bool_], corner: tuple[int, int], refers_to: Size, size: Size) -> Window | None:
@@ -425,12 +447,6 @@ def _ellipse(ellipse: tuple[float, float, float, float, float], scale: tuple[flo
     cos, sin = math.cos(math.radians(turned)), math.sin(math.radians(turned))
     along, across = right * cos + down * sin, down * cos - right * sin
     return Window(slices[0], slices[1], (along / radius_x) ** 2 + (across / radius_y) ** 2 <= 1)
-
-
-def _ordered(found: set[str], names: Sequence[str] | None) -> list[str]:
-    from segreg_plugins.datasets.images import natural_key
-
-    return [name for name in names if name in found] if names is not None else sorted(found, key=natural_key)
 
 
 def _refuse_without_area(

@@ -25,7 +25,16 @@ from segreg_plugins.datasets.grouping import group_pattern, groups_of
 from segreg_plugins.datasets.images import expanded, images_in
 from segreg_plugins.datasets.listing import counted, has, head, listing
 from segreg_plugins.datasets.polygons import extends
-from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, Size, png_mask, rectangle, shape_dataset
+from segreg_plugins.datasets.shapes import (
+    MOST_PROBLEMS,
+    Annotated,
+    Shape,
+    Size,
+    png_mask,
+    rectangle,
+    shape_dataset,
+    shapes_of,
+)
 from segreg_plugins.datasets.sources import found_root
 
 if TYPE_CHECKING:
@@ -135,16 +144,7 @@ def load_supervisely(sample: Sample, *, titles: tuple[str, ...]) -> Annotated:
         )
     size = content.get("size")
     height, width = (side(size.get(key)) for key in ("height", "width")) if isinstance(size, dict) else (0, 0)
-    shapes, problems = [], []
-    for place, item in enumerate(content["objects"], start=1):
-        try:
-            shape = _shape(item, f"object {place}", titles)
-        except ValueError as error:
-            problems.append(Problem(f"{sample.mask}: object {place}: {error}"))
-        else:
-            shapes.append(shape)
-    if problems:
-        raise SegregError.of(problems[:MOST_PROBLEMS])
+    shapes = shapes_of(sample.mask, "object", content["objects"], partial(_shape, titles=titles))
     return Annotated((height, width) if height and width else None, shapes)
 
 

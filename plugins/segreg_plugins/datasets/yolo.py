@@ -18,6 +18,7 @@ from segreg_plugins.datasets.annotation_files import (
     inside,
     is_file,
     is_folder,
+    near,
     number,
     read_text,
     unique_ids,
@@ -193,8 +194,7 @@ def _settings(path: Path) -> _Settings:
         found = sorted(file.name for file in path.glob("*.y*ml"))
         raise SegregError(f"data: {path} is a folder", hint=f"set data: {path / (found or ['data.yaml'])[0]}")
     if not path.is_file():
-        near = did_you_mean(path.name, [f.name for f in path.parent.iterdir()]) if path.parent.is_dir() else ""
-        raise SegregError(f"data: there is no file {path}", hint="\n".join(filter(None, (near, SOURCE))))
+        raise SegregError(f"data: there is no file {path}", hint="\n".join(filter(None, (near(path), SOURCE))))
     try:
         content = yaml.safe_load(read_text(path, _MOST_BYTES_OF_SETTINGS))
     except yaml.MarkedYAMLError as error:
@@ -216,8 +216,8 @@ def _settings(path: Path) -> _Settings:
         if entries:
             splits[split] = entries
     if not splits:
-        near = did_you_mean("train", [key for key in content if isinstance(key, str)])
-        raise SegregError(f"{path}: has neither train nor val nor test", hint=near or SOURCE)
+        guess = did_you_mean("train", [key for key in content if isinstance(key, str)])
+        raise SegregError(f"{path}: has neither train nor val nor test", hint=guess or SOURCE)
     base = content.get("path")
     if base is not None and not isinstance(base, str):
         raise SegregError(f"{path}: path is {base}, and a folder was expected")

@@ -36,7 +36,7 @@ def deeplabv3(
         weights_fallback: what is done where the published weights are not available: stop, or continue without.
 
     Raises:
-        SegregError: weights that is not available, can't be read or don't fit.
+        SegregError: weights are not available, can't be read or don't fit.
     """
     from segreg.models.pyramid import at_output_stride
     from segreg_plugins.decoders.atrous import leave_out_dead_taps

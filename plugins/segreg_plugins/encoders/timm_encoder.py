@@ -110,8 +110,7 @@ class TimmEncoder(nn.Module):
         if self.size_divisor > 1:
             image = F.pad(image, (0, -width % self.size_divisor, 0, -height % self.size_divisor))
         features = self.network(image)
-        maps = [features[level.index] for level in self.levels]
-        return [_whole(_channels_first(x, level), level, image) for x, level in zip(maps, self.levels, strict=True)]
+        return [_whole(features[level.index], level, image) for level in self.levels]
 
     def layer_groups(self) -> list[list[str]]:
         """Return timm's layers of the network."""
@@ -290,12 +289,10 @@ def _create(member: str, arguments: dict[str, Any], **more: Any) -> Any:
     )
 
 
-def _channels_first(features: Tensor, level: Level) -> Tensor:
-    return features.permute(0, 3, 1, 2) if level.channels_last else features
-
-
 def _whole(features: Tensor, level: Level, image: Tensor) -> Tensor:
-    """Return a map with the border that unpadded convolutions took from it repeated, its middle where it was."""
+    """Return a map, channels first, with the border that unpadded convolutions took from it repeated around it."""
+    if level.channels_last:
+        features = features.permute(0, 3, 1, 2)
     missing = [side // level.stride - own for own, side in zip(features.shape[-2:], image.shape[-2:], strict=True)]
     if max(missing) <= 0:
         return features

@@ -11,6 +11,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from segreg_plugins.decoders.torchvision_weights import with_input_channels
 from segreg_plugins.encoders.levels import by_level, measured, once
 from segreg_plugins.encoders.normalization import IMAGENET, per_channel
 from segreg_plugins.encoders.torchvision_trunks import trunk
@@ -168,10 +169,7 @@ def _load(network: nn.Module, path: Path) -> None:
 
 
 def _first_layer(layer: nn.Conv2d, in_channels: int, *, pretrained: bool) -> nn.Conv2d:
-    """Return the first convolution for other than three channels; pretrained weights are adapted as SMP and timm do.
-
-    One channel takes the sum over the colours; n channels take the colours' weights in turn, times 3 / n.
-    """
+    """Return the first convolution for other than three channels; pretrained weights are adapted as SMP and timm do."""
     first = nn.Conv2d(
         in_channels,
         layer.out_channels,
@@ -185,8 +183,6 @@ def _first_layer(layer: nn.Conv2d, in_channels: int, *, pretrained: bool) -> nn.
             first.bias.copy_(layer.bias)
         if not pretrained:
             nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
-        elif in_channels == 1:
-            first.weight.copy_(layer.weight.sum(dim=1, keepdim=True))
         else:
-            first.weight.copy_(layer.weight[:, [i % 3 for i in range(in_channels)]] * (3 / in_channels))
+            first.weight.copy_(with_input_channels(layer.weight, in_channels))
     return first

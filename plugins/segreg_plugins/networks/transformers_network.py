@@ -8,6 +8,7 @@ one image trains.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ _UNUSED = ("criterion.", "attn_mask_probs")
 """What EoMT's files may have for training, of which nothing is used here."""
 _SIZE = (256, 256)
 _FILES = ("model.safetensors", "pytorch_model.bin")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 Network = tuple["Trunk | EomtTrunk", "Body | Mask2FormerBody | EomtBody"]
 
@@ -117,9 +119,12 @@ def build(
         ) from None
     path, note = None, ""
     if weights is not None:
-        repository, _, revision = published(member).get(weights, weights).partition("@")
-        if "/" not in repository:
-            raise SegregError(f'hf/{member} has no weights "{weights}"; it has {listed([*published(member)])}, or null')
+        repository, _, revision = published(member).get(weights, weights.removeprefix("hf://")).partition("@")
+        if not _REPOSITORY.fullmatch(repository):
+            raise SegregError(
+                f'hf/{member} has no weights "{weights}"; it has {listed([*published(member)])}, or null',
+                hint="another repository of the hub is written user/name, or user/name@revision",
+            )
         file = HubFile(repository, _FILES, revision or None)
         path, note = obtain(file, part=f"network hf/{member}", weights=weights, fallback=weights_fallback)
     kind, config = _configured(library, member, in_channels)

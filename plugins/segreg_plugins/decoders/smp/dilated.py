@@ -112,10 +112,9 @@ def pan(
     """
     from segmentation_models_pytorch.decoders.pan.decoder import PANDecoder
 
-    from segreg.models.pyramid import at_output_stride
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
-    features = by_stride(at_output_stride(encoder, output_stride), 2, 5, coarsest=output_stride)
+    features = by_stride(encoder, 2, 5, coarsest=output_stride)
     network = PANDecoder(
         encoder_channels=features.channels, encoder_depth=5, decoder_channels=channels, interpolation_mode=interpolation
     )

@@ -35,11 +35,10 @@ def unet(
     """
     from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
 
-    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     _check_channels(channels, attention)
-    features = by_stride(pyramid_of(encoder), 1, len(channels))
+    features = by_stride(encoder, 1, len(channels))
     network = UnetDecoder(
         encoder_channels=features.channels,
         decoder_channels=channels,
@@ -78,12 +77,11 @@ def unetplusplus(
     """
     from segmentation_models_pytorch.decoders.unetplusplus.decoder import UnetPlusPlusDecoder
 
-    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.deep_supervision import DeeplySupervised
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     _check_channels(channels, attention)
-    features = by_stride(pyramid_of(encoder), 1, len(channels))
+    features = by_stride(encoder, 1, len(channels))
     network = UnetPlusPlusDecoder(
         encoder_channels=features.channels,
         decoder_channels=channels,
@@ -118,11 +116,10 @@ def manet(
     """
     from segmentation_models_pytorch.decoders.manet.decoder import MAnetDecoder
 
-    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     _check_channels(channels, None)
-    features = by_stride(pyramid_of(encoder), 1, len(channels))
+    features = by_stride(encoder, 1, len(channels))
     network = MAnetDecoder(
         encoder_channels=features.channels,
         decoder_channels=channels,
@@ -150,10 +147,9 @@ def linknet(
     """
     from segmentation_models_pytorch.decoders.linknet.decoder import LinknetDecoder
 
-    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
-    features = by_stride(pyramid_of(encoder), 1, depth)
+    features = by_stride(encoder, 1, depth)
     network = LinknetDecoder(
         encoder_channels=features.channels, prefinal_channels=channels, n_blocks=depth, use_norm=norm
     )

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segreg.models.pyramid import Pyramid, with_strides
+from segreg.models.pyramid import Pyramid, at_output_stride, pyramid_of, with_strides
+from segreg.registry.protocols import Encoder
 from segreg_plugins.batch_norm import with_single_values
 
 
@@ -113,19 +114,20 @@ class SmpFeatures(nn.Module):
 
 
 def by_stride(
-    pyramid: Pyramid, first: int, last: int, *, coarsest: int | None = None, multiple: int = 1
+    encoder: Encoder, first: int, last: int, *, coarsest: int | None = None, multiple: int = 1
 ) -> SmpFeatures:
-    """Return the levels at SMP's indices `first` to `last`, that is of strides 2^first to 2^last.
+    """Return an encoder's levels at SMP's indices `first` to `last`, that is of strides 2^first to 2^last.
 
     At index 1, stride 2, there is none where the encoder has none finer than 4, just as in SMP.
 
     Args:
-        pyramid: what the encoder has.
+        encoder: is dilated for `coarsest`, where that is given.
         first: SMP's index of the finest level.
         last: SMP's index of the coarsest level.
-        coarsest: stride that no level exceeds, where the encoder is dilated.
+        coarsest: stride that no level exceeds.
         multiple: of which each level's channels are to be one.
     """
+    pyramid = at_output_stride(encoder, coarsest) if coarsest else pyramid_of(encoder)
     if first == 1 and last > 1 and pyramid.strides[0] > 2:
         first = 2
     indices = range(first, last + 1)

@@ -34,12 +34,11 @@ def fpn(
     """
     from segmentation_models_pytorch.decoders.fpn.decoder import FPNDecoder
 
-    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     if channels % 32:
         raise SegregError(f"channels is {channels}; a multiple of 32 was expected, for GroupNorm of 32 groups")
-    features = by_stride(pyramid_of(encoder), 2, 5)
+    features = by_stride(encoder, 2, 5)
     network = FPNDecoder(
         encoder_channels=features.channels,
         pyramid_channels=pyramid_channels,
@@ -70,11 +69,10 @@ def pspnet(
     """
     from segmentation_models_pytorch.decoders.pspnet.decoder import PSPDecoder
 
-    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
     # SMP divides the channels among four grids and counts on nothing being left over.
-    features = by_stride(pyramid_of(encoder), depth, depth, multiple=4)
+    features = by_stride(encoder, depth, depth, multiple=4)
     network = PSPDecoder(encoder_channels=features.channels, use_norm=norm, out_channels=channels, dropout=dropout)
     return SmpDecoder(network, features, channels=channels, stride=2**depth, head_kernel=3)
 
@@ -93,10 +91,9 @@ def upernet(
     """
     from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder
 
-    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
-    features = by_stride(pyramid_of(encoder), 2, 5)
+    features = by_stride(encoder, 2, 5)
     network = UPerNetDecoder(encoder_channels=features.channels, decoder_channels=channels, use_norm=norm)
     return SmpDecoder(network, features, channels=channels, stride=4, head_kernel=1)
 
@@ -109,9 +106,8 @@ def segformer(encoder: Encoder, *, channels: PositiveInt = 256) -> Decoder:
     """
     from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
 
-    from segreg.models.pyramid import pyramid_of
     from segreg_plugins.decoders.smp.network import SmpDecoder, by_stride
 
-    features = by_stride(pyramid_of(encoder), 1, 5)
+    features = by_stride(encoder, 1, 5)
     network = SegformerDecoder(encoder_channels=features.channels, segmentation_channels=channels)
     return SmpDecoder(network, features, channels=channels, stride=4, head_kernel=1)
