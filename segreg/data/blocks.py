@@ -201,11 +201,6 @@ class BlockFile:
                 mask[..., there[0], there[1]] = labels[..., inside[0], inside[1]]
         return image, mask
 
-    def whole(self, number: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
-        """Return an image and its mask. Raises as `window` does."""
-        stored = self.images[number]
-        return self.window(number, 0, 0, stored.height, stored.width)
-
     def sums_of(self, number: int) -> NDArray[np.uint32]:
         """Return the CRC-32 of each block of an image."""
         return self.sums[int(self._first[number]) : int(self._first[number + 1])]
@@ -227,14 +222,9 @@ class BlockFile:
         self.bytes_read += size
         return content
 
-    def close(self) -> None:
-        """Close the file; it is opened again when something is read."""
+    def __del__(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
-            self._descriptor = -1
-
-    def __del__(self) -> None:
-        self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_descriptor": -1, "_compared": np.zeros_like(self._compared)}

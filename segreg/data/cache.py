@@ -25,24 +25,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
 from segreg.config.sections import Input
 from segreg.data.cache_folder import CacheLock, entry_folder, hold, make_room, new_folder
-from segreg.data.images import has_alpha
+from segreg.data.images import drops_alpha
 from segreg.data.resize import Size, fit_image, fit_mask, format_size, placement
 from segreg.data.values import (
     DtypeName,
     Statistics,
     as_network_input,
-    combined,
     common_dtype,
     has_statistics,
     ignore_invalid,
     image_statistics,
     own_dtype,
+    pooled,
     read_values,
     refuse_constant,
 )
@@ -57,7 +57,8 @@ if TYPE_CHECKING:
 
 FORMAT = 3
 """Raised whenever the same files and settings would give other arrays."""
-# A file changed again within its clock's tick keeps its time: what is younger than this is not remembered.
+# A file changed again within its clock's tick keeps its time: what was younger than this when it was read is not
+# remembered.
 SETTLED_SECONDS = 3.0
 
 Made = TypeVar("Made")
@@ -121,8 +122,7 @@ class PreprocessedDataset:
     @property
     def present(self) -> NDArray[np.bool_]:
         """Return which labels each mask shows before resizing, bool `[N, L]`."""
-        task = self.task
-        return self.labels[:, : task.label_count] > 0
+        return self.labels[:, : self.task.label_count] > 0
 
     @cached_property
     def _compared(self) -> NDArray[np.bool_]:
@@ -245,8 +245,10 @@ class PreprocessedDataset:
         if self.statistics is not None:
             for _ in indices:
                 advance()
-            images = [self.image_statistics(index) for index in indices]
-            return combined(images, [self._weight(index) for index in indices], self.input)
+            weights = [self._weight(index) for index in indices]
+            found, most = pooled([self.image_statistics(index) for index in indices], weights), self.input.value_range
+            refuse_constant(list(zip(found.least.tolist(), found.most.tolist(), strict=True)), len(indices))
+            return tuple((found.mean / most).tolist()), tuple((found.std / most).tolist())
         counts = np.zeros((self.input.channels, 256), np.int64)
         height, width = self.input.size
         for number, index in enumerate(indices, start=1):
@@ -286,7 +288,7 @@ def fill_fitted(
     *,
     threads: int,
     progress: Callable[[int, int], None],
-    own: Callable[[], DtypeName],
+    noted: NotedImages,
     folder: Path | None,
 ) -> None:
     """Write the files of an entry of samples resized to the input's size; see `segreg.data.prepare`."""
@@ -305,7 +307,7 @@ def fill_fitted(
     def fill(row: int) -> _Filled:
         image, mask, size, labels, statistics = fitted_sample(dataset, samples[row], input)
         images[row], masks[row] = image, mask
-        return _Filled(size, _checksums(image, mask), loses_alpha(samples[row], input), labels, statistics)
+        return _Filled(size, _checksums(image, mask), labels, statistics)
 
     filled = in_threads(fill, len(samples), threads, progress)
     images.flush()
@@ -315,21 +317,24 @@ def fill_fitted(
     if has_statistics(input):
         np.save(building / "statistics.npy", np.array([row.statistics for row in filled], np.float64))
     at = f"at {format_size((*input.size, input.channels))}"
-    write_meta(building / "meta.json", dataset, samples, input, filled, sizes=at, own=own())
+    write_meta(building / "meta.json", dataset, samples, input, filled, sizes=at, noted=noted)
 
 
-class OwnTypes:
-    """Reads images and notes which types their values have of themselves."""
+@dataclass
+class NotedImages:
+    """Reads images and notes which types their values have of themselves, and which lose a full alpha channel."""
 
-    def __init__(self, read: Callable[[Sample], NDArray[Any]], input: Input) -> None:  # noqa: A002
-        self.read = read
-        self.input = input
-        self.files: dict[DtypeName, Path] = {}
+    read: Callable[[Sample], NDArray[Any]]
+    input: Input
+    files: dict[DtypeName, Path] = field(default_factory=dict)
+    without_alpha: set[str] = field(default_factory=set)
 
     def __call__(self, sample: Sample) -> NDArray[Any]:
         """Return the image."""
         image = np.asarray(self.read(sample))
         self.files.setdefault(own_dtype(image, self.input), sample.image)
+        if image.ndim in (2, 3) and drops_alpha(image, self.input.channels, sample.image):
+            self.without_alpha.add(sample.id)
         return image
 
     def common(self) -> DtypeName:
@@ -371,28 +376,30 @@ def built_entry(key: str, folder: Path | None, make: Callable[[Path], None]) -> 
         held.release()
 
 
-def raise_vanished(place: Path) -> NoReturn:
-    """Raise that an entry is not there though it was just made."""
-    raise SegregError(f"{place}: the cache entry vanished or was damaged while it was made", hint="run it again")
-
-
-def entry_key(
-    dataset: Dataset,
-    samples: Sequence[Sample],
-    input: Input,  # noqa: A002
-    digests: Mapping[Path, str | None],
-) -> str:
-    """Return an entry's key: a digest of what the files hold and of the settings that change what is made of them."""
+def entry_key(dataset: Dataset, input: Input, contents: Sequence[tuple[str, str, str]]) -> str:  # noqa: A002
+    """Return an entry's key: a digest of what the samples hold and of the settings that change what is made of them."""
     whole = hashlib.blake2b(digest_size=16)
     settings = _settings(input) | {"reader": dataset.reader, "mode": dataset.task.mode, "classes": dataset.task.classes}
     whole.update(json.dumps([FORMAT, settings], sort_keys=True).encode())
+    for content in contents:
+        whole.update(json.dumps(content).encode())
+    return whole.hexdigest()
+
+
+def sample_digests(
+    dataset: Dataset, samples: Sequence[Sample], index: Path, *, workers: int
+) -> list[tuple[str, str, str]]:
+    """Return each sample's id and digests of what its image and its mask hold; for `index` see `content_digests`."""
+    files = [file for sample in samples for file in (sample.image, sample.mask) if file is not None]
+    known = content_digests(files, index, workers=workers)
+    contents = []
     for sample in samples:
-        image = digests[sample.image] or _read_digest(dataset.read_image, sample)
+        image = known[sample.image] or _read_digest(dataset.read_image, sample)
         mask = "none"
         if sample.mask is not None:
-            mask = digests[sample.mask] or _read_digest(dataset.read_mask, sample)
-        whole.update(json.dumps([sample.id, image, mask]).encode())
-    return whole.hexdigest()
+            mask = known[sample.mask] or _read_digest(dataset.read_mask, sample)
+        contents.append((sample.id, image, mask))
+    return contents
 
 
 def _read_digest(read: Callable[[Sample], Any], sample: Sample) -> str:
@@ -433,7 +440,6 @@ class _Filled:
 
     size: Size
     checksums: tuple[int, int]
-    without_alpha: bool
     labels: NDArray[np.int64]
     statistics: Statistics | None
 
@@ -442,18 +448,19 @@ def _checksums(image: NDArray[Any], mask: NDArray[np.uint8]) -> tuple[int, int]:
     return zlib.crc32(np.ascontiguousarray(image).data), zlib.crc32(np.ascontiguousarray(mask).data)
 
 
-def loses_alpha(sample: Sample, input: Input) -> bool:  # noqa: A002
-    """Whether the network does not get a sample's alpha channel, which is full: another would have been refused."""
-    return input.channels < 4 and has_alpha(sample.image) is True
-
-
 def in_threads(
-    work: Callable[[int], Made], count: int, threads: int, progress: Callable[[int, int], None] | None
+    work: Callable[[int], Made],
+    count: int,
+    threads: int,
+    progress: Callable[[int, int], None],
+    *,
+    most: int = 20,
+    rest: str = "more files are wrong",
 ) -> list[Made]:
     """Return what `work` returns for each row.
 
     Raises:
-        SegregError: what is wrong with any row, all together.
+        SegregError: what is wrong with any row, all together; `rest` says what those beyond `most` are.
     """
 
     def attempt(row: int) -> Made | SegregError:
@@ -471,12 +478,11 @@ def in_threads(
                 problems += found.problems
             else:
                 made.append(found)
-            if progress is not None:
-                progress(done, count)
+            progress(done, count)
     finally:
         pool.shutdown(cancel_futures=True)
     if problems:
-        raise SegregError.of(problems, most=20, rest="more files are wrong")
+        raise SegregError.of(problems, most=most, rest=rest)
     return made
 
 
@@ -488,18 +494,18 @@ def write_meta(
     filled: Sequence[Any],
     *,
     sizes: str,
-    own: DtypeName,
+    noted: NotedImages,
 ) -> None:
-    """Write what an entry holds; of each row in `filled` the attributes `size`, `labels` and `without_alpha`."""
+    """Write what an entry holds; of each row in `filled` the attributes `size` and `labels`."""
     folders = list(dict.fromkeys(str(folder) for folder in dataset.folders)) or [str(samples[0].image.parent)]
     meta = {
         "format": FORMAT,
         "description": f"{', '.join(folders)}: {len(samples)} samples {sizes}",
         "ids": [sample.id for sample in samples],
         "original_sizes": [row.size for row in filled],
-        "own_dtype": own,
+        "own_dtype": noted.common(),
         "labels_checksum": zlib.crc32(np.array([row.labels for row in filled], np.int64).data),
-        "without_alpha": sum(row.without_alpha for row in filled),
+        "without_alpha": len(noted.without_alpha),
         "input": _settings(input),
         "task": {"mode": dataset.task.mode, "classes": dataset.task.classes},
         "reader": dataset.reader,
@@ -575,7 +581,10 @@ def opened_entry(
     if held is None:
         return None
     try:
-        meta, sizes = read_meta(place, own)
+        meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
+        if meta["checksum"] != _meta_checksum(meta) or own not in (None, meta["own_dtype"]):
+            raise ValueError("damaged, or of another type")
+        sizes = tuple((int(height), int(width)) for height, width in meta["original_sizes"])
         prepared = read(meta, sizes, held)
         if prepared is not None and zlib.crc32(np.ascontiguousarray(prepared.labels).data) != meta["labels_checksum"]:
             prepared = None
@@ -584,18 +593,6 @@ def opened_entry(
     if prepared is None:
         held.release()
     return prepared
-
-
-def read_meta(place: Path, own: DtypeName | None) -> tuple[dict[str, Any], tuple[Size, ...]]:
-    """Return what an entry's `meta.json` holds, and the images' own sizes.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError: it is missing or damaged, or the files' own values have another type.
-    """
-    meta = json.loads((place / "meta.json").read_text(encoding="utf-8"))
-    if meta["checksum"] != _meta_checksum(meta) or own not in (None, meta["own_dtype"]):
-        raise ValueError("damaged, or of another type")
-    return meta, tuple((int(height), int(width)) for height, width in meta["original_sizes"])
 
 
 def load_array(file: Path, *, mmap_mode: Literal["r"] | None) -> NDArray[Any]:
@@ -786,6 +783,7 @@ def content_digests(paths: Iterable[Path], index: Path, *, workers: int) -> dict
     A folder's digest is that of all the files in it. Digests are remembered in `index`, an SQLite file, by absolute
     path, size and time of change; without a usable index every file is read.
     """
+    settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
     members = {path: _files(path) for path in dict.fromkeys(paths)}
     files = list(dict.fromkeys(file for found in members.values() for file in found))
     with ThreadPoolExecutor(workers) as pool:
@@ -793,7 +791,7 @@ def content_digests(paths: Iterable[Path], index: Path, *, workers: int) -> dict
         digests = _recall(index, states)
         unknown = [file for file in states if file not in digests]
         digests.update(zip(unknown, pool.map(_digest, unknown), strict=True))
-    _remember(index, {file: (states[file], digests[file]) for file in unknown})
+    _remember(index, {file: (states[file], digests[file]) for file in unknown if max(states[file][1:]) < settled})
     return {path: _combined(path, found, digests) for path, found in members.items()}
 
 
@@ -844,11 +842,10 @@ def _in_index(file: Path) -> str:
 
 
 def _remember(index: Path, found: Mapping[Path, tuple[_State, str]]) -> None:
-    settled = time.time_ns() - int(SETTLED_SECONDS * 1e9)
     rows = [
         (_in_index(file), *state, digest)
         for file, (state, digest) in found.items()
-        if max(state[1:]) < settled and not digest.startswith("unreadable")
+        if not digest.startswith("unreadable")
     ]
     if not rows:
         return

@@ -9,6 +9,7 @@ filled may be read-only, and filelock's ReadWriteLock, an SQLite database, has t
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -112,7 +113,13 @@ class CacheLock:
     descriptor = -1
 
     def __init__(self, entry: Path) -> None:
-        self.descriptor = os.open(entry / "lock", os.O_RDONLY)
+        file = entry / "lock"
+        try:  # for writing, without which NFS locks nothing exclusively
+            self.descriptor = os.open(file, os.O_RDWR)
+        except FileNotFoundError:
+            raise
+        except OSError:  # a cache that others filled may be read-only
+            self.descriptor = os.open(file, os.O_RDONLY)
 
     def lock(self, *, exclusive: bool) -> bool:
         """Lock it, shared or exclusively, which does not wait; return whether it is locked."""
@@ -124,8 +131,8 @@ class CacheLock:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
         except BlockingIOError:
             return False
-        except OSError:
-            return True  # a file system without locks
+        except OSError as error:
+            return error.errno != errno.EBADF  # another is of a file system without locks
         return True
 
     def release(self) -> None:

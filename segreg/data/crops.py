@@ -9,7 +9,7 @@ them (arXiv:1908.03195, appendix B.2).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,10 +78,9 @@ class Crops:
     def centre(self, images: NativeDataset, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Return the crop in the middle of an image at its own scale, and its mask; shapes as for `draw`."""
         height, width = images.original_size(index)
-        window = self._at_scale((height, width), 1.0)
-        top, left = (height - window.height) // 2, (width - window.width) // 2
-        window = Window(top, left, window.height, window.width, window.shown)
-        image, mask = images.window(index, top, left, window.height, window.width)
+        whole = self._at_scale((height, width), 1.0)
+        window = replace(whole, top=(height - whole.height) // 2, left=(width - whole.width) // 2)
+        image, mask = images.window(index, window.top, window.left, window.height, window.width)
         return self._fitted(image, mask, window, images, index)
 
     def times(self, images: NativeDataset, indices: Sequence[int]) -> NDArray[np.float64]:
@@ -141,7 +140,7 @@ class Crops:
         else:
             top = min(max(around[0] - height // 2, 0), size[0] - height)
             left = min(max(around[1] - width // 2, 0), size[1] - width)
-        return Window(top, left, height, width, window.shown)
+        return replace(window, top=top, left=left)
 
     def _fitted(
         self, image: NDArray[Any], mask: NDArray[np.uint8], window: Window, images: NativeDataset | OneImage, index: int
@@ -180,7 +179,7 @@ def _labels(classes: Sequence[str], task: Task) -> tuple[int, ...]:
         hint = did_you_mean(unknown[0], numbers) or f"the classes are {listed(list(numbers), most=20)}"
         raise SegregError(f'crop.classes: "{unknown[0]}" is not a class of the data set', hint=hint)
     return tuple(
-        number for name, number in numbers.items() if name in classes or (not classes and name != "background")
+        number for name, number in numbers.items() if name in classes or (not classes and name.lower() != "background")
     )
 
 

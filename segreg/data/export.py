@@ -9,7 +9,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from segreg.data import SPLITS, SplitName
-from segreg.data.images import read_labels
-from segreg.errors import Problem, SegregError
+from segreg.data.cache import in_threads
+from segreg.data.images import read_image, read_labels
+from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import replacing
 from segreg.runtime.output import as_folder_names, printable, write_csv
@@ -73,8 +73,9 @@ def write_split(
 ) -> Written:
     """Write each split's images and masks into `out/<split>_split/images` and `.../masks`, and a manifest.
 
-    A file's name is its sample's id, so that image and mask pair by name. Masks are the data set's own files where
-    these hold class numbers, or 0 and 255 for one class. Where they don't (instances, colours, polygons), or have
+    A file's name is its sample's id, so that image and mask pair by name. Images are the data set's own files where
+    these hold what it reads, and rendered where they don't (parts of a scene, chosen bands). Masks are its own files
+    where these hold class numbers, or 0 and 255 for one class. Where they don't (instances, colours, polygons), or have
     palettes that are grey or differ, which says something else of the same numbers, every mask is written as a PNG of
     class numbers. Files are made aside and renamed, and a call that was stopped continues where it was: files that are
     there and right are kept. Nothing else is ever replaced.
@@ -83,10 +84,11 @@ def write_split(
         SegregError: a mask can't be read, something else is in the way, or a link could not be created.
     """
     chosen = [(split, dataset.samples[index]) for split, indices in splits.items() for index in indices]
-    _refuse_names([sample for _, sample in chosen])
-    form, ignored = _form_of_masks(dataset, [sample for _, sample in chosen], progress)
-    shared = {file for file, n in Counter(sample.image for sample in dataset.samples).items() if n > 1}
-    files = [file for split, sample in chosen for file in _files(dataset, sample, out / f"{split}_split", form, shared)]
+    samples = [sample for _, sample in chosen]
+    _refuse_names(samples)
+    form, ignored = _form_of_masks(dataset, samples, progress)
+    own = _own_images(dataset, samples, progress)
+    files = [file for split, sample in chosen for file in _files(dataset, sample, out / f"{split}_split", form, own)]
     _refuse_strangers(out, files)
     made = 0
     with progress.watch("writing the split", len(files), "files") as advance:
@@ -121,41 +123,48 @@ def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progre
     if dataset.task.mode == "multilabel":
         return "layers", False
     shared = any(n > 1 for n in Counter(sample.mask for sample in samples).values())
-    ways: list[set[str]] = []
-    palettes: set[bytes] = set()
-    ignored = False
-    problems: list[Problem] = []
-    with (
-        ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
-        progress.watch("reading masks", len(samples), "masks") as advance,
-    ):
-        for found in pool.map(lambda sample: _fitting(dataset, sample, shared=shared), samples):
-            advance()
-            if isinstance(found, SegregError):
-                problems += found.problems
-            else:
-                ways.append(found[0])
-                ignored |= found[1]
-                palettes |= {found[2]} if found[2] else set()
-    if problems:
-        raise SegregError.of(problems, most=10, rest="masks more can't be read")
-    plain = not palettes or (len(palettes) == 1 and not _is_grey(*palettes))
-    return ("files" if plain and set.intersection(*ways) else "index"), ignored
+    with progress.watch("reading masks", len(samples), "masks") as advance:
+        found = in_threads(
+            lambda row: _fitting(dataset, samples[row], shared=shared), len(samples), min(8, os.cpu_count() or 1),
+            lambda *_: advance(), most=10, rest="masks more can't be read",
+        )  # fmt: skip
+    ways, ignored, found_palettes = zip(*found, strict=True)
+    palettes = set(found_palettes) - {b""}
+    grey = any(palette[::3] == palette[1::3] == palette[2::3] for palette in palettes)
+    plain = not palettes or (len(palettes) == 1 and not grey)
+    return ("files" if plain and set.intersection(*ways) else "index"), any(ignored)
 
 
-def _is_grey(palette: bytes) -> bool:
-    return palette[::3] == palette[1::3] == palette[2::3]
+def _own_images(dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> set[Path]:
+    """Return the image files that hold by themselves what the data set reads of the one sample that they are of."""
+    samples_of = Counter(sample.image for sample in dataset.samples)
+
+    def holds_it(sample: Sample) -> bool:
+        if samples_of[sample.image] > 1 or not sample.image.is_file():
+            return False
+        try:
+            read = np.asarray(dataset.read_image(sample))
+        except SegregError:
+            return True  # damaged, as its copy will be
+        try:
+            held = read_image(sample.image)
+        except SegregError:
+            return False
+        read, held = (image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image for image in (read, held))
+        return read.dtype == held.dtype and np.array_equal(read, held, equal_nan=read.dtype.kind == "f")
+
+    with progress.watch("comparing images with their files", len(samples), "images") as advance:
+        threads = min(8, os.cpu_count() or 1)
+        own = in_threads(lambda row: holds_it(samples[row]), len(samples), threads, lambda *_: advance())
+    return {sample.image for sample, holds in zip(samples, own, strict=True) if holds}
 
 
-def _fitting(dataset: Dataset, sample: Sample, *, shared: bool) -> tuple[set[str], bool, bytes] | SegregError:
+def _fitting(dataset: Dataset, sample: Sample, *, shared: bool) -> tuple[set[str], bool, bytes]:
     """Return in which ways a mask's file holds the labels by itself, whether some are ignored, and its palette."""
     from PIL import Image
 
     assert sample.mask is not None
-    try:
-        labels = dataset.read_mask(sample)
-    except SegregError as error:
-        return error
+    labels = dataset.read_mask(sample)
     ignored = bool((labels == IGNORE_INDEX).any())
     if shared or not sample.mask.is_file():
         return set(), ignored, b""
@@ -174,8 +183,8 @@ def _fitting(dataset: Dataset, sample: Sample, *, shared: bool) -> tuple[set[str
     return ways, ignored, palette
 
 
-def _files(dataset: Dataset, sample: Sample, folder: Path, form: Form, shared: set[Path]) -> list[_File]:
-    as_it_is = sample.image.is_file() and sample.image not in shared
+def _files(dataset: Dataset, sample: Sample, folder: Path, form: Form, own: set[Path]) -> list[_File]:
+    as_it_is = sample.image in own
     suffix = sample.image.suffix if as_it_is else _suffix_for(dataset, sample)
     files = [_File(folder / "images" / f"{sample.id}{suffix}", sample, sample.image if as_it_is else None, "image")]
     if form == "files":
@@ -219,7 +228,7 @@ def _make(file: _File, dataset: Dataset, link: Link) -> bool:
     target = file.target
     try:
         if target.exists() or target.is_symlink():
-            if _is_right(file, dataset):
+            if _is_right(file, dataset, link):
                 return False
             raise SegregError(
                 f"{target} is there already and is not what would be written", hint="name an empty folder with --out"
@@ -242,9 +251,10 @@ def _make(file: _File, dataset: Dataset, link: Link) -> bool:
     return True
 
 
-def _is_right(file: _File, dataset: Dataset) -> bool:
+def _is_right(file: _File, dataset: Dataset, link: Link) -> bool:
     if file.source is not None:
-        return file.target.exists() and filecmp.cmp(file.source, file.target, shallow=False)
+        as_wanted = file.target.is_symlink() == (link == "symbolic")
+        return as_wanted and file.target.exists() and filecmp.cmp(file.source, file.target, shallow=False)
     aside = file.target.with_name(file.target.name + _PART)
     try:
         _render(file, dataset, aside)

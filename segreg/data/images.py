@@ -214,7 +214,7 @@ def fit_channels(image: NDArray[Any], channels: int, path: ImageSource) -> NDArr
     """
     values = image[..., np.newaxis] if image.ndim == 2 else image
     has = values.shape[2]
-    if has > 3 and (channels == has - 1 or (has == 4 and channels == 1)):
+    if channels == has - 1 or (has == 4 and channels == 1):
         alpha = has_alpha(path)
         if alpha or (alpha is None and has == 4):
             if not _is_full(values[..., -1]):

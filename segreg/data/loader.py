@@ -299,22 +299,15 @@ def _weighed(
             yield replace(batch, ids=batch.ids[:own], indices=batch.indices[:own], weight=weight, shared=whole)
 
 
+@dataclass(frozen=True)
 class _Maker:
     """Make the batch of a key; all that travels to a worker."""
 
-    def __init__(
-        self,
-        prepared: PreprocessedDataset,
-        augmentation: Augmentation | None,
-        seed: int,
-        crops: Crops | None,
-        order: Literal["shuffled", "in_order"],
-    ) -> None:
-        self.prepared = prepared
-        self.augmentation = augmentation
-        self.seed = seed
-        self.crops = crops
-        self.order = order
+    prepared: PreprocessedDataset
+    augmentation: Augmentation | None
+    seed: int
+    crops: Crops | None
+    order: Literal["shuffled", "in_order"]
 
     def __getitem__(self, key: Key) -> Batch | SegregError:
         """Return the batch, or the error that says why not: an exception would lose its message on the way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,17 +21,17 @@ if TYPE_CHECKING:
     from segreg.registry.protocols import BatchAugmentation
 
 
+@dataclass(frozen=True)
 class Mixing:
     """Batch augmentations, one after the other.
 
-    Args:
+    Attributes:
         parts: name and function of each.
         seed: the recipe's.
     """
 
-    def __init__(self, parts: Sequence[tuple[str, BatchAugmentation]], seed: int) -> None:
-        self.parts = parts
-        self.seed = seed
+    parts: Sequence[tuple[str, BatchAugmentation]]
+    seed: int
 
     def __call__(self, images: Tensor, targets: Tensor, epoch: int, ids: Sequence[str]) -> MixedBatch:
         """Return the batch mixed; a single image as it is. One that has two truths is not mixed any further.

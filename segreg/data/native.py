@@ -26,20 +26,19 @@ from segreg.data.blocks import (
     write_blocks,
 )
 from segreg.data.cache import (
-    OwnTypes,
+    NotedImages,
     PreprocessedDataset,
     built_entry,
-    content_digests,
     counted_labels,
     entry_key,
     fill_fitted,
     in_threads,
+    label_counts,
     load_array,
-    loses_alpha,
     open_fitted,
     opened_entry,
-    raise_vanished,
     read_sample,
+    sample_digests,
     write_meta,
 )
 from segreg.data.cache_folder import CacheLock, entry_folder, index_file, make_room, remove
@@ -154,11 +153,12 @@ class OneImage:
         image: `[H, W, C]`.
         mask: uint8 `[H, W]` or `[K, H, W]`.
         task: the classes.
+        identity: the sample's id.
     """
 
-    def __init__(self, image: NDArray[Any], mask: NDArray[np.uint8], task: Task) -> None:
+    def __init__(self, image: NDArray[Any], mask: NDArray[np.uint8], task: Task, identity: str) -> None:
         self.image, self.mask = image, mask
-        self.found = _positions(mask, task, "")
+        self.found = _positions(mask, task, identity)
 
     def original_size(self, index: int) -> Size:  # noqa: ARG002
         """Return height and width."""
@@ -192,7 +192,6 @@ class _Written:
     stored: Stored
     sums: NDArray[np.uint32]
     labels: NDArray[np.int64]
-    without_alpha: bool
     statistics: Statistics
     positions: list[NDArray[np.uint32]]
 
@@ -231,22 +230,21 @@ def prepare(
         raise SegregError("the data set has no samples")
     threads = workers or min(8, os.cpu_count() or 1)
     samples = [dataset.samples[index] for index in chosen]
-    files = [file for sample in samples for file in (sample.image, sample.mask) if file is not None]
-    digests = content_digests(files, index_file(folder), workers=threads)
+    contents = sample_digests(dataset, samples, index_file(folder), workers=threads)
     fill, opened = (_fill, _opened) if input.resize == "crop" else (fill_fitted, open_fitted)
     types: tuple[DtypeName, ...] = DTYPES if input.dtype == "auto" else (input.dtype,)
     sections = {dtype: replace(input, dtype=dtype) for dtype in types}
-    keys = {dtype: entry_key(dataset, samples, section, digests) for dtype, section in sections.items()}
+    keys = {dtype: entry_key(dataset, section, contents) for dtype, section in sections.items()}
     for dtype, section in sections.items():
         own_type = dtype if len(types) > 1 else None
         if found := opened(entry_folder(keys[dtype], folder), dataset, section, chosen, own_type):
             return found
-    own = OwnTypes(dataset.read_image, input)
-    reader = replace(dataset, read_image=own)
+    noted = NotedImages(dataset.read_image, input)
+    reader = replace(dataset, read_image=noted)
     dtype = types[0]
 
     def after_image(done: int, count: int) -> None:
-        if len(types) > 1 and own.common() != dtype:
+        if len(types) > 1 and noted.common() != dtype:
             raise _OtherTypeError
         if progress is not None:
             progress(done, count)
@@ -257,14 +255,17 @@ def prepare(
             remove(place)  # damaged from outside
         make = functools.partial(
             fill, dataset=reader, samples=samples, input=section,
-            threads=threads, progress=after_image, own=own.common, folder=folder,
+            threads=threads, progress=after_image, noted=noted, folder=folder,
         )  # fmt: skip
         try:
             with built_entry(place.name, folder, make):
                 found = opened(place, dataset, section, chosen, None)
-            return found or raise_vanished(place)
         except _OtherTypeError:
-            dtype = own.common()
+            dtype = noted.common()
+            continue
+        if found is not None:
+            return found
+        raise SegregError(f"{place}: the cache entry vanished or was damaged while it was made", hint="run it again")
 
 
 class _OtherTypeError(Exception):
@@ -283,7 +284,7 @@ def _fill(
     *,
     threads: int,
     progress: Callable[[int, int], None],
-    own: Callable[[], DtypeName],
+    noted: NotedImages,
     folder: Path | None,
 ) -> None:
     """Write the files of an entry of samples at their own size."""
@@ -295,8 +296,7 @@ def _fill(
         reserve(image.nbytes + mask.nbytes)
         stored, sums = writer.add(image, mask)
         positions = _positions(mask, dataset.task, samples[row].id)
-        statistics = image_statistics(image, invalid)
-        return _Written(stored, sums, labels, loses_alpha(samples[row], input), statistics, positions)
+        return _Written(stored, sums, labels, image_statistics(image, invalid), positions)
 
     try:
         written = in_threads(write, len(samples), threads, progress)
@@ -312,7 +312,7 @@ def _fill(
     ends = np.cumsum(counts.ravel()).reshape(counts.shape)
     np.save(building / "position_starts.npy", np.concatenate([ends[:, :1] - counts[:, :1], ends], axis=1))
     np.save(building / "positions.npy", np.concatenate([each for w in written for each in w.positions]))
-    write_meta(building / "meta.json", dataset, samples, input, written, sizes="at their own size", own=own())
+    write_meta(building / "meta.json", dataset, samples, input, written, sizes="at their own size", noted=noted)
 
 
 class _Reserve:
@@ -368,9 +368,12 @@ def _positions(mask: NDArray[np.uint8], task: Task, identity: str) -> list[NDArr
     """Return at most 256 pixels of each label, as `row * width + column`; which ones the sample's id decides."""
     chance = np.random.default_rng(zlib.crc32(identity.encode(errors="surrogatepass")))
     layers = mask if task.mode == "multilabel" else [mask] * (task.highest_label + 1)
+    counts = label_counts(mask, task)
     found = []
     for label, layer in enumerate(layers):
-        pixels = np.flatnonzero(layer == (1 if task.mode == "multilabel" else label))
+        value = 1 if task.mode == "multilabel" else label
+        # Of many classes an image shows a few.
+        pixels = np.flatnonzero(layer == value) if counts[label] else np.empty(0, np.intp)
         if len(pixels) > MOST_POSITIONS:
             pixels = pixels[np.sort(chance.integers(len(pixels), size=MOST_POSITIONS))]
         found.append(pixels.astype(np.uint32))

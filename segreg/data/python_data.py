@@ -28,6 +28,8 @@ from segreg.task import IGNORE_INDEX, Task
 
 NAME = "python"
 """What a recipe's section dataset has as a name where the data came from Python."""
+_MOST_EMPTY = 100
+"""Images that are looked at for values other than 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def adapt(data: Any, classes: Sequence[str] | None = None, mode: str | None = No
     readers: dict[str, tuple[Callable[[Sample], Any], Callable[[Sample], Any], Sample]] = {}
     parts: list[Dataset] = []
     for split, one in given.items():
-        part = one if isinstance(one, Dataset) else _of_pairs(one, split, classes, mode)
+        known = mode or (parts[0].task.mode if parts else None)
+        part = one if isinstance(one, Dataset) else _of_pairs(one, split, classes, known)
         if parts and part.task != parts[0].task:
             raise SegregError(f"{split} has other classes: {listed(part.task.classes)} ({part.task.mode})")
         parts.append(part)
@@ -190,13 +193,21 @@ class _Pairs:
 
     @cached_property
     def of_to_tensor(self) -> bool:
-        """Whether the first image has floating-point values that are all k/255: 8-bit values as ToTensor gives them."""
+        """Whether the first image has floating-point values that are all k/255: 8-bit values as ToTensor gives them.
+
+        One of nothing but 0 and 1, such as an empty slice, doesn't tell; then the first that has other values does.
+        """
         try:
-            with self.lock:
-                first = _array(self.data[0][0])
+            for index in range(min(len(self.data), _MOST_EMPTY)):
+                with self.lock:
+                    image = _array(self.data[index][0])
+                if image.dtype.kind != "f" and index == 0:
+                    return False
+                if image.dtype.kind == "f" and not np.isin(image, (0, 1)).all():
+                    return _levels(image) is not None
         except Exception:  # reading it as a sample tells what is wrong
             return False
-        return first.dtype.kind == "f" and _levels(first) is not None
+        return True
 
     def name(self, index: int) -> str:
         return f"{self.title}[{index}]"

@@ -263,13 +263,14 @@ def _listed(samples: Sequence[Sample], lists: Mapping[SplitName, Path]) -> dict[
             hint="it names a text file with one sample id a line for each of train, val and test",
         )
     index_of = {sample.id: index for index, sample in enumerate(samples)}
+    example = f'ids look like "{samples[0].id}"' if samples else ""
     splits: dict[SplitName, list[int]] = {split: [] for split in SPLITS}
     seen: dict[str, tuple[SplitName, Place]] = {}
     problems: list[Problem] = []
     for split in SPLITS:
         for name, place in _lines(Path(lists[split])) if split in lists else ():
             if name not in index_of:
-                hint = did_you_mean(name, index_of) or _example(index_of)
+                hint = did_you_mean(name, index_of) or example
                 problems.append(Problem(f'the data set has no sample "{name}"', place, hint))
             elif name in seen:
                 other, there = seen[name]
@@ -294,11 +295,6 @@ def _lines(file: Path) -> list[tuple[str, Place]]:
         raise SegregError(f"{file}: is not a UTF-8 text; a list has one sample id a line") from error
     stripped = ((number, line.strip()) for number, line in enumerate(text.splitlines(), start=1))
     return [(line, Place(str(file), number)) for number, line in stripped if line and not line.startswith("#")]
-
-
-def _example(ids: Iterable[str]) -> str:
-    first = next(iter(ids), None)
-    return f'ids look like "{first}"' if first is not None else ""
 
 
 def _refuse_double_ids(samples: Sequence[Sample]) -> None:

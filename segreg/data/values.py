@@ -177,26 +177,6 @@ def _of_bytes(values: NDArray[np.uint8], invalid: NDArray[np.bool_] | None) -> S
     return Statistics(pixels, mean, np.sqrt(squares / np.maximum(pixels, 1)), ends[:, 0], ends[:, 1])
 
 
-def combined(
-    images: Sequence[Statistics],
-    weights: Sequence[float],
-    input: Input,  # noqa: A002
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and deviation of each channel's values in all images, of integers in [0, 1], in whatever order.
-
-    Args:
-        images: their statistics.
-        weights: of one valid pixel of each image.
-        input: names the values' type.
-
-    Raises:
-        SegregError: all pixels of a channel have one value.
-    """
-    found = pooled(images, weights)
-    refuse_constant(list(zip(found.least.tolist(), found.most.tolist(), strict=True)), len(images))
-    return tuple((found.mean / input.value_range).tolist()), tuple((found.std / input.value_range).tolist())
-
-
 def pooled(parts: Sequence[Statistics], weights: Sequence[float]) -> Statistics:
     """Return the statistics of the pixels of all parts together, the same in whatever order; 0 where there is none.
 

@@ -354,7 +354,8 @@ def test_split_reports_its_progress(segreg, monkeypatch):
     done = [line.partition(",")[0] for line in printed.err.splitlines()]
     assert done[:15] == [f"  reading images: {count}/15 images" for count in range(1, 16)]
     assert done[15:30] == [f"  reading masks: {count}/15 masks" for count in range(1, 16)]
-    assert done[30:] == [f"  writing the split: {count}/30 files" for count in range(1, 31)]
+    assert done[30:45] == [f"  comparing images with their files: {count}/15 images" for count in range(1, 16)]
+    assert done[45:] == [f"  writing the split: {count}/30 files" for count in range(1, 31)]
     assert all(line.endswith(" left") for line in printed.err.splitlines())
 
 

@@ -1,6 +1,8 @@
 """The cache: right arrays, reused when nothing changed, never half-written, never too large, every wrong file told."""
 
 import dataclasses
+import errno
+import fcntl
 import multiprocessing
 import os
 import pickle
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segreg.config.sections import Input
@@ -20,6 +23,7 @@ from segreg.data import BatchLoader
 from segreg.data import cache as cache_module
 from segreg.data.cache import original_mask
 from segreg.data.cache_folder import clear, entry_folder, list_entries, new_folder
+from segreg.data.images import read_image as read_file
 from segreg.data.native import prepare
 from segreg.data.resize import fit_image, fit_mask, placement
 from segreg.errors import SegregError
@@ -156,6 +160,17 @@ def test_unchanged_files_are_read_once(files, monkeypatch):
     assert read[36:] == [files.samples[0].image]
 
 
+def test_what_changes_while_the_others_are_read_is_not_remembered(files, monkeypatch):
+    """By the end of a long reading its clock would seem settled."""
+    read, now, real = [], time.time_ns, cache_module._digest
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 60 * 10**9 * len(read))
+    monkeypatch.setattr(cache_module, "_digest", lambda file: (read.append(file), real(file))[1])
+    prepare(files, SMALL)
+    read.clear()
+    prepare(files, SMALL)
+    assert len(read) == 12
+
+
 def test_a_damaged_index_costs_time_and_nothing_else(files, cache, monkeypatch):
     import segreg.data.cache as digests
 
@@ -187,6 +202,16 @@ def test_what_is_no_file_is_known_by_what_is_read(memory):
     assert prepare(memory(3), SMALL).folder == first.folder
     other = dataclasses.replace(dataset, read_image=lambda s: 255 - dataset.read_image(s))
     assert prepare(other, SMALL).folder != first.folder
+
+
+def test_what_is_no_file_is_read_once_for_its_key(memory):
+    """Whichever of the types its values turn out to have."""
+    read, dataset = [], memory(3)
+    counted = replace(dataset, read_image=lambda sample: (read.append(sample.id), dataset.read_image(sample))[1])
+    prepare(counted, SMALL)
+    read.clear()
+    prepare(counted, SMALL)
+    assert read == ["s000", "s001", "s002"]
 
 
 def of_arrays(*images, masks=None):
@@ -497,6 +522,18 @@ def test_alpha_that_is_left_out_is_counted(tmp_path):
     assert prepare(on_disk(tmp_path / "others", 3), SMALL).without_alpha == 0
 
 
+@pytest.mark.parametrize(("bands", "channels", "lost"), [(3, 2, 1), (3, 3, 0), (4, 3, 1), (5, 4, 1), (5, 5, 0)])
+def test_alpha_is_left_out_where_the_network_has_a_channel_less(bands, channels, lost, tmp_path):
+    values = np.random.default_rng(0).integers(0, 255, (20, 30, bands), dtype=np.uint8)
+    values[..., -1] = 255
+    extra = [0] * (bands - 2) + [2]
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig", extrasamples=extra)
+    sample = Sample("a", tmp_path / "a.tif", tmp_path / "drawn")
+    mask = np.ones((20, 30), np.uint8)
+    dataset = Dataset(Task(("x",), "binary"), [sample], lambda one: read_file(one.image), lambda _: mask)
+    assert prepare(dataset, replace(SMALL, channels=channels)).without_alpha == lost
+
+
 def _prepare_there(folder, cache, start, results):
     os.environ["SEGREG_CACHE"] = str(cache)
     dataset = on_disk_again(folder)
@@ -584,6 +621,23 @@ def test_the_least_recently_used_goes_first_and_never_what_is_used(memory, monke
     left = {entry.folder for entry in list_entries()}
     assert left == {folders[100], folders[102], newest.folder}
     assert kept.images.shape[1] == 100
+
+
+def test_what_is_used_stays_on_file_systems_that_lock_only_what_is_open_for_writing(files, monkeypatch):
+    """NFS calls a descriptor bad that is to be locked exclusively and is open for reading alone."""
+    real = fcntl.flock
+
+    def locked(descriptor, operation):
+        if operation & fcntl.LOCK_EX and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        real(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", locked)
+    prepared = prepare(files, SMALL)
+    assert [entry.in_use for entry in list_entries()] == [True]
+    assert clear() == []
+    prepared.held.release()
+    assert len(clear()) == 1
 
 
 def test_what_never_fits_is_refused_and_nothing_removed(memory, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -187,6 +188,14 @@ def test_images_and_masks_that_are_no_files_are_rendered(tmp_path):
     assert write(dataset, tmp_path / "out").made == 0
 
 
+def test_images_that_are_read_otherwise_than_their_files_are_rendered(lesions, tmp_path):
+    """As a reader does that takes some bands of a file, or a part of it."""
+    dataset = replace(lesions, read_image=lambda sample: lesions.read_image(sample)[..., ::-1])
+    assert write(dataset, tmp_path / "out").form == "files"
+    reads_back(dataset, tmp_path / "out")
+    assert write(dataset, tmp_path / "out").made == 0
+
+
 def test_deep_and_many_banded_images_are_rendered_as_tiff(tmp_path):
     mask = np.ones((6, 5), np.uint8)
     mask[0] = 0
@@ -246,6 +255,13 @@ def test_no_other_file_is_replaced(lesions, tmp_path):
     mine.write_bytes(b"mine")
     refused(f"{mine} is there already and is not what would be written", dataset=lesions, out=out)
     assert mine.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize(("first", "then"), [("symbolic", "copy"), ("copy", "symbolic")])
+def test_links_are_not_taken_for_copies(first, then, lesions, tmp_path):
+    """Whoever asks for copies may be about to move the folder."""
+    write(lesions, tmp_path / "out", link=first)
+    refused("is not what would be written", "name an empty folder", dataset=lesions, out=tmp_path / "out", link=then)
 
 
 def test_another_split_in_the_same_folder_is_refused(lesions, tmp_path):

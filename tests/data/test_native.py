@@ -120,6 +120,16 @@ def test_it_is_prepared_once_whatever_the_size_of_the_crops(native, data, monkey
     assert pickle.loads(pickle.dumps(native)).sample(3)[0].shape == (300, 257, 3)
 
 
+def test_only_the_labels_that_an_image_shows_are_searched_for(monkeypatch):
+    """Of many classes most are not there, and each search reads the whole mask."""
+    searched, real = [], np.flatnonzero
+    monkeypatch.setattr(np, "flatnonzero", lambda found: (searched.append(found), real(found))[1])
+    task = Task(tuple(map(str, range(150))), "multiclass")
+    found = native_module._positions(np.array([[7, 255], [7, 0]], np.uint8), task, "a")
+    assert len(searched) == 2
+    assert [(label, list(pixels)) for label, pixels in enumerate(found) if len(pixels)] == [(0, [3]), (7, [0, 2])]
+
+
 def test_damage_is_noticed_and_mended(native, data):
     before = native.sample(2)
     with (native.folder / "blocks.bin").open("r+b") as file:
@@ -234,6 +244,7 @@ def test_crops_are_centred_on_foreground_as_often_as_asked(native):
     assert share() < 0.05
     assert 0.25 < share(foreground=0.33, classes=("car",)) < 0.45
     assert share(foreground=1.0, classes=("car",)) == 1
+    assert Crops(crop_input(), Crop(), Task(("Background", "road"), "multiclass")).labels == (1,)
     # Without names all but the background, each as often as the others.
     assert 0.4 < share(foreground=1.0) < 0.6
 
@@ -323,12 +334,13 @@ def test_centres_are_batched_as_any_images_of_one_size(native):
 
 def test_one_image_in_memory_has_the_crops_of_a_prepared_one(native):
     image, mask = native.sample(4)
-    one = OneImage(image, mask, native.task)
+    one = OneImage(image, mask, native.task, native.id_of(4))
     rules = crops(native, scale=(0.5, 2.0), foreground=0.3)
     for seed in range(10):
-        assert np.array_equal(rules.draw(one, 0, generator(seed))[0].shape, (32, 32, 3))
-    plain = crops(native)
-    assert np.array_equal(plain.draw(one, 0, generator(1))[0], plain.draw(native, 4, generator(1))[0])
+        for found, prepared in zip(
+            rules.draw(one, 0, generator(seed)), rules.draw(native, 4, generator(seed)), strict=True
+        ):
+            assert np.array_equal(found, prepared)
 
 
 def test_rules_that_can_not_be_kept_are_refused(native):

@@ -106,6 +106,20 @@ def test_floating_point_images_are_as_the_first_one_is():
         dataset.read_image(dataset.samples[1])
 
 
+def test_an_empty_first_image_says_nothing_of_the_others():
+    empty, units = np.zeros(IMAGE.shape, np.float32), IMAGE.astype(np.float32) / 7 - 12
+    dataset = adapt([(empty, MASK), (units, MASK)], ["spot"]).dataset
+    assert [dataset.read_image(sample).dtype for sample in dataset.samples] == ["float32", "float32"]
+    dataset = adapt([(empty, MASK), (IMAGE.astype(np.float32) / 255, MASK)], ["spot"]).dataset
+    assert [dataset.read_image(sample).dtype for sample in dataset.samples] == ["uint8", "uint8"]
+
+
+def test_an_empty_split_has_the_mode_of_the_others():
+    layers = np.stack([MASK, 1 - MASK])
+    data = {"train": [(IMAGE, layers)], "val": [(IMAGE, layers)], "test": []}
+    assert adapt(data, ["spot", "ground"]).dataset.task.mode == "multilabel"
+
+
 def test_an_exception_and_a_random_sample_are_named_by_the_index():
     class Random(Blobs):
         def __getitem__(self, index):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -28,17 +29,17 @@ if TYPE_CHECKING:
     from segreg.task import Task
 
 
+@dataclass(frozen=True)
 class Sometimes:
     """A batch augmentation that is applied to some of the batches.
 
-    Args:
+    Attributes:
         probability: how often.
         mix: what is applied.
     """
 
-    def __init__(self, probability: float, mix: BatchAugmentation) -> None:
-        self.probability = probability
-        self.mix = mix
+    probability: float
+    mix: BatchAugmentation
 
     def __call__(self, images: Tensor, targets: Tensor, generator: np.random.Generator) -> MixedBatch:
         """Return the batch, mixed or as it is."""
@@ -46,15 +47,15 @@ class Sometimes:
         return self.mix(images, targets, generator) if chosen else MixedBatch(images, targets)
 
 
+@dataclass(frozen=True)
 class MixUp:
     """Weighted means of two images, with both truths.
 
-    Args:
+    Attributes:
         alpha: both parameters of the weight's beta distribution.
     """
 
-    def __init__(self, alpha: float) -> None:
-        self.alpha = alpha
+    alpha: float
 
     def __call__(self, images: Tensor, targets: Tensor, generator: np.random.Generator) -> MixedBatch:
         """Return the mixed batch; means of integers are rounded."""
@@ -65,17 +66,17 @@ class MixUp:
         return MixedBatch(mean.to(images.dtype), targets, other_targets, share)
 
 
+@dataclass(frozen=True)
 class CutMix:
     """A box of each image from another one.
 
-    Args:
+    Attributes:
         task: the classes.
         alpha: both parameters of the beta distribution of the share that stays.
     """
 
-    def __init__(self, task: Task, alpha: float) -> None:
-        self.task = task
-        self.alpha = alpha
+    task: Task
+    alpha: float
 
     def __call__(self, images: Tensor, targets: Tensor, generator: np.random.Generator) -> MixedBatch:
         """Return the mixed batch. A box lies around any point of the image, and is cut off at its border."""
@@ -91,15 +92,15 @@ class CutMix:
         return pasted(self.task, images, targets, others, taken.to(images.device, non_blocking=True))
 
 
+@dataclass(frozen=True)
 class ClassMix:
     """Half of the classes that another image shows, rounded down.
 
-    Args:
+    Attributes:
         task: the classes. Of a binary one, the background is a class too.
     """
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
+    task: Task
 
     def __call__(self, images: Tensor, targets: Tensor, generator: np.random.Generator) -> MixedBatch:
         """Return the mixed batch. No device sync: which classes there are is found on the device."""

@@ -78,7 +78,8 @@ def transform_settings(name: str) -> Mapping[str, Setting]:
     """
     if name not in transform_names():
         raise SegregError(f'Albumentations has no transform "{name}"', hint=did_you_mean(name, transform_names()))
-    own = [_parsed(base) for base in _line(name)]
+    # The class and those of its ancestors whose source is known.
+    own = [_parsed(one) for one in (name, *_ancestors(name, _classes())) if one in _classes()]
     builder = next(found for found in (_builder(node) for node in own) if found)
     # A class without words of its own on a setting has its base's.
     meanings: dict[str, str] = {}
@@ -139,12 +140,6 @@ def _ancestors(name: str, classes: Mapping[str, _Class]) -> Iterator[str]:
     for base in classes[name].bases if name in classes else ():
         yield base
         yield from _ancestors(base, classes)
-
-
-def _line(name: str) -> Iterator[str]:
-    """Return the class and those of its ancestors whose source is known."""
-    classes = _classes()
-    return (one for one in (name, *_ancestors(name, classes)) if one in classes)
 
 
 def _parsed(name: str) -> ast.ClassDef:

@@ -100,7 +100,7 @@ def contact_sheet(
             seen = image.copy(), mask.copy()
             if crops is not None:
                 chance, _ = generators(seed, epoch, name, "crop", 0)
-                seen = crops.draw(OneImage(image, mask, dataset.task), 0, chance)
+                seen = crops.draw(OneImage(image, mask, dataset.task, name), 0, chance)
             seen_then.append(augmentation(*seen, seed, epoch, name))
     if not rows:
         raise SegregError("no image of the training split can be read, so there is none to show")
