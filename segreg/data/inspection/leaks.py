@@ -54,8 +54,8 @@ _GROUPS = (
     "give the images of one thing one group (a data set's setting, or a manifest's column), so that a drawn split "
 )
 _GROUPS += "keeps them in one split; or leave one of them out"
-# Roboflow names the augmented copies of `a.jpg` `a_jpg.rf.<hash>.jpg`.
-_AUGMENTED_COPY = re.compile(r"^(.+)\.rf\.[0-9a-zA-Z]{8,}$")
+# Roboflow names the augmented copies of `a.jpg` `a_jpg.rf.<hash>.jpg`, and those of a copy with two hashes.
+_AUGMENTED_COPY = re.compile(r"^(.+?)(\.rf\.[0-9a-zA-Z]{8,})+$")
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ def group_findings(dataset: Dataset, split_of: Mapping[int, SplitName]) -> list[
         if sample.group is not None:
             members[sample.group].append(index)
         elif match := _AUGMENTED_COPY.match(sample.image.stem):
-            sources[f"{sample.image.parent}/{match.group(1)}"].append(index)
+            sources[match.group(1)].append(index)
     findings = []
     if cases := _divided(dataset, members, split_of, "group"):
         findings.append(Finding(
             "error", "group-across-splits", f"groups in two splits: {len(cases)}", _LEAK,
             "move each group to one split; split.method: random keeps groups whole", cases,
         ))  # fmt: skip
-    copied = {name: indices for name, indices in sources.items() if len(indices) > 1}
-    if cases := _divided(dataset, copied, split_of, "source"):
+    named = {f"{dataset.samples[indices[0]].image.parent}/{name}": indices for name, indices in sources.items()}
+    if cases := _divided(dataset, named, split_of, "source"):
         findings.append(Finding(
             "error", "augmented-copies-across-splits",
             f"images with augmented copies in two splits, by their names (.rf.): {len(cases)}", _LEAK,
