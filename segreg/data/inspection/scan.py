@@ -192,7 +192,9 @@ def _read(read: Callable[[], NDArray[Any]], file: Path) -> tuple[NDArray[Any] | 
 
 
 def _is_readable(mask: Path) -> bool:
-    for read in (read_labels, read_image):  # the one refuses colours and fractions, the other negative numbers
+    # The one refuses colours and fractions, the other negative numbers.
+    ways: tuple[Callable[[Path], object], ...] = (read_labels, read_image)
+    for read in ways:
         with contextlib.suppress(SegregError):
             read(mask)
             return True
