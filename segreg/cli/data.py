@@ -12,6 +12,8 @@ from segreg.errors import SegregError
 from segreg.runtime.layout import Pasted, Styled, show
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from segreg.config.resolve import Resolved
     from segreg.data.export import Written
     from segreg.data.inspection import Report
@@ -106,19 +108,31 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
     dataset, out = report.dataset, chosen.out
     mixing = Mixing(build_batch_augmentations(recipe, dataset.task), recipe.seed)
     train = report.splits.get("train") or range(len(dataset.samples))
-    sheets: dict[str, Any] = {}
-    if any(share.pixels for share in report.shares["all"]):
-        sheets["augmented.png"] = contact_sheet(
+
+    def augmented() -> Figure:
+        return contact_sheet(
             dataset, train, recipe.input, build_augmentations(recipe),
             seed=recipe.seed, samples=chosen.samples, draws=chosen.draws,
             crops=Crops(recipe.input, recipe.crop, dataset.task) if recipe.input.resize == "crop" else None,
             mix=mixing.of_samples if recipe.batch_augment else None,
         )  # fmt: skip
-    if report.pairs:
-        sheets["alike.png"] = pair_sheet(dataset, report.pairs, report.splits, recipe.input)
+
+    def alike() -> Figure | None:
+        return pair_sheet(dataset, report.pairs, report.splits, recipe.input) if report.pairs else None
+
+    drawn: dict[str, Figure | None] = {}
+    for name, draw in (("augmented.png", augmented), ("alike.png", alike)):
+        try:
+            drawn[name] = draw()
+        except SegregError:
+            if not report.in_error:  # which says why there is nothing to show
+                raise
+            drawn[name] = None
+    sheets = {name: sheet for name, sheet in drawn.items() if sheet is not None}
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / "alike.png").unlink(missing_ok=True)  # of an earlier check, where there is nothing alike any more
+        for name in drawn.keys() - sheets.keys():  # of an earlier check, where there is nothing to show any more
+            (out / name).unlink(missing_ok=True)
         for name, sheet in sheets.items():
             sheet.savefig(out / name)
         write_json(out / "findings.json", report.as_data())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 
 from segreg.cli.common import check_least, one_file, print_json, shown_progress
@@ -64,7 +65,8 @@ def execute(chosen: argparse.Namespace) -> int:
     show(*found.lines(), *found.notes)
     for warning in found.warnings:
         complain(warning)
-    commands = [f"segreg check {out} --build", f"segreg data check {out}", f"segreg run {out}"]
+    recipe = shlex.quote(str(out))
+    commands = [f"segreg check {recipe} --build", f"segreg data check {recipe}", f"segreg run {recipe}"]
     show(f"wrote {out}; next:", Pasted("\n".join(f"  {command}" for command in commands)))
     return 1 if found.warnings else 0
 

@@ -144,6 +144,19 @@ def test_check_draws_what_to_look_at(segreg):
     assert json.loads(Path("seen/findings.json").read_text())["pairs"][0]["orientation"] == 1
 
 
+def test_a_check_is_printed_and_kept_where_there_is_nothing_to_draw(segreg):
+    for file in Path("data/masks").iterdir():
+        Image.fromarray(np.ones((20, 20), np.uint8)).save(file)
+    shutil.copy("data/images/image 01.png", "data/images/image 02.png")
+    Path("seen").mkdir()
+    Path("seen/augmented.png").touch()
+    printed = segreg("data", "check", "--out", "seen", "recipe.yaml")
+    assert printed.status == 2
+    assert "masks of another size than their image: 15 [sizes-differ]" in printed.out
+    assert printed.out.endswith("\nwrote seen/findings.json\n")
+    assert [file.name for file in Path("seen").iterdir()] == ["findings.json"]
+
+
 def test_the_contact_sheet_shows_what_the_first_epochs_train_on(segreg, monkeypatch, builtin):
     from segreg.config.recipe import read_recipe
     from segreg.config.resolve import resolve

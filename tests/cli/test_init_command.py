@@ -65,6 +65,10 @@ def test_from_python(disks):
     assert "classes: [disk]   # as asked for" in found.text
 
 
+def test_a_file_with_a_blank_is_quoted(segreg, disks):
+    assert "segreg run 'two words.yaml'" in segreg("init", "disks", "--out", "two words.yaml").out
+
+
 def test_what_can_not_train_is_said(segreg, disks):
     for file in sorted(disks.rglob("*.png")):
         if file.stem != "3":

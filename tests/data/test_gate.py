@@ -141,6 +141,27 @@ def test_prepared_and_scanned_masks_are_counted_alike(task, shape, tmp_path):
         assert one.pixels[1 if not shape else slice(None)].sum() == counts[1]
 
 
+def test_pixels_that_hold_nothing_are_ignored_by_run_and_check_alike(tmp_path):
+    image, mask = np.ones((20, 30, 3), np.float32), np.ones((20, 30), np.uint8)
+    image[:15], mask[15:18] = np.nan, 0
+    samples = [Sample("a", tmp_path / "a.png", tmp_path / "am.png")]
+    dataset = Dataset(LESION, samples, lambda _: image, lambda _: mask)
+    settings = Input(size=(32, 32), resize="letterbox")
+    run = SplitPixels.of_prepared(prepare(dataset, settings, indices=[0], folder=tmp_path / "cache"), [0])
+    check = SplitPixels.of_scanned(scan(dataset, settings, [0], progress=Quiet()), LESION)
+    assert run.pixels.tolist() == check.pixels.tolist() == [90, 60]
+    assert run.ignored == check.ignored == 0.75
+
+
+def test_a_mask_of_another_size_than_its_image_ignores_nothing(tmp_path):
+    dataset = Dataset(
+        LESION, [Sample("a", tmp_path / "a.png", tmp_path / "am.png")],
+        lambda _: np.ones((40, 40, 3), np.uint8), lambda _: np.ones((20, 40), np.uint8),
+    )  # fmt: skip
+    pixels = SplitPixels.of_scanned(scan(dataset, Input(), [0], progress=Quiet()), LESION)
+    assert (pixels.total, pixels.ignored) == (800, 0)
+
+
 def recipe_of(tmp_path, change, classes="[disc]", more=""):
     """A recipe of 16 images of discs, with masks as `change(number, mask)` returns them."""
     for number in range(16):

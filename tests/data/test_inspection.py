@@ -171,6 +171,38 @@ def test_every_damaged_or_wrong_file_is_named(tmp_path):
     assert report.formats == {"3 channels, 8 bits": 9, "4 channels, 8 bits": 1}
 
 
+def test_a_mask_with_a_colour_that_no_class_has_can_be_read(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(4):
+        Image.fromarray(noise(number)).save(tmp_path / "images" / f"{number}.png")
+        Image.fromarray(noise(number) // 255 * 255).save(tmp_path / "masks" / f"{number}.png")
+    values = {"a": [0, 0, 0], "b": [255, 0, 0]}
+    report = report_of(folder(images=tmp_path / "images", masks=tmp_path / "masks", values=values))
+    assert len(found(report)["mask-values"].cases) == 4
+    assert "mask-unreadable" not in found(report)
+
+
+def test_types_that_only_another_split_has_are_mixed_too():
+    images = [noise(n) if n < 3 else noise(n).astype(np.float32) for n in range(4)]
+    dataset = in_memory([half()] * 4, images=images, splits=["train", "train", "train", "val"])
+    assert "types-mixed" in found(report_of(dataset, split=Split(method="dataset", test=0)))
+
+
+def test_eight_bits_beside_sixteen_are_judged_as_training_gets_them():
+    images = [noise(n) if n < 2 else noise(n).astype(np.uint16) * 11 for n in range(4)]
+    for splits in (["train", "train", "train", "val"], ["train", "train", "val", "val"]):
+        report = report_of(in_memory([half()] * 4, images=images, splits=splits), split=Split(method="dataset", test=0))
+        assert "recipe-refused" not in found(report)
+    dark = in_memory([half()] * 4, images=[one.astype(np.uint16) for one in images], splits=splits)
+    assert "recipe-refused" in found(report_of(dark, split=Split(method="dataset", test=0)))
+
+
+def test_images_of_one_bit_are_looked_at():
+    dataset = in_memory([half()] * 4, images=[noise(n)[..., 0] > 99 for n in range(4)])
+    assert not report_of(dataset).in_error
+
+
 def test_what_a_data_set_of_another_package_does_wrong_is_reported():
     dataset = in_memory(
         [half(), half(), half(), None, half().astype(np.int64), half() * np.uint8(9)],
@@ -326,6 +358,13 @@ def test_augmented_copies_are_known_by_their_names_where_there_is_no_group():
     assert reported(report, "augmented-copies-across-splits")[0].startswith('source "images/b_jpg": ')
     grouped = in_memory([half()] * 12, names=names, groups=[name[0] for name in names])
     assert "augmented-copies-across-splits" not in found(report_of(grouped))
+
+
+def test_augmented_copies_are_found_in_the_folders_of_splits_and_twice_augmented():
+    copies = ["train/a_jpg.rf.00000001", "train/b_jpg.rf.00000002", "val/a_jpg.rf.00000003.rf.00000004", "val/c"]
+    dataset = in_memory([half()] * 4, names=copies, splits=["train", "train", "val", "val"])
+    report = report_of(dataset, split=Split(method="dataset", test=0))
+    assert ids(report, "augmented-copies-across-splits") == [("0", "2")]
 
 
 def smooth(seed, size=128):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,14 @@ def test_each_pair_is_reported_once_whatever_the_number_of_images(monkeypatch):
     pairs = alike_pairs(images)
     assert [(pair.first, pair.second) for pair in pairs] == [(1, 75), (3, 70)]
     assert pairs[0].likeness == pytest.approx(1.0, abs=1e-5)
+
+
+def test_frames_of_a_film_are_compared_in_little_time():
+    scene = np.random.default_rng(0).integers(0, 256, (64, 64))
+    grain = np.random.default_rng(1).integers(-40, 41, (150, 64, 64))
+    begun = time.process_time()
+    assert len(alike_pairs(list(np.clip(scene + grain, 0, 255).astype(np.uint8)))) == 150 * 149 // 2
+    assert time.process_time() - begun < 3
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])

@@ -84,7 +84,7 @@ FULL_SIZE = """
 """
 
 
-def test_the_full_size_edition_has_the_same_classes_in_colours(tmp_path):
+def test_the_full_size_edition_has_the_same_classes_in_colours(tmp_path, monkeypatch):
     rows = [entry.split() for entry in FULL_SIZE.strip().replace("\n", " | ").split(" | ")]
     assert len(rows) == len({row[3] for row in rows}) == 32
     for split, stem in (("train", "0001TP_006690"), ("val", "0016E5_07959"), ("test", "Seq05VD_f00000")):
@@ -100,6 +100,8 @@ def test_the_full_size_edition_has_the_same_classes_in_colours(tmp_path):
         ("0016E5_07959", "val"),
         ("Seq05VD_f00000", "test"),
     ]
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert camvid(root=Path("~") / tmp_path.name).reader == dataset.reader
     assert dataset.task.classes == CLASSES
     expected = [CLASSES.index(row[4]) if row[4] in CLASSES else 255 for row in rows]
     assert dataset.read_mask(dataset.samples[0]).ravel().tolist() == expected

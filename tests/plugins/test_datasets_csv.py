@@ -15,7 +15,7 @@ from PIL import Image
 from segreg.config.sections import Split
 from segreg.data.split import divide
 from segreg.errors import SegregError
-from segreg_plugins.datasets.csv_manifest import csv_manifest
+from segreg_plugins.datasets.csv_manifest import csv_manifest, recognise_csv
 
 REAL = os.environ.get("SEGREG_REAL_DATA")
 
@@ -103,9 +103,24 @@ def test_images_of_one_name_are_reported_apart_by_their_paths(data):
     (data / "j").mkdir()
     Image.new("RGB", (3, 2)).save(data / "j/1.png")
     ids = [name for name, _, _ in samples(data, "image,mask\ni/1.png,m/1.png\nj/1.png,m/1.png\ni/2.png,m/2.png\n")]
-    assert ids[0].endswith("__i__1.png")
-    assert ids[1].endswith("__j__1.png")
-    assert ids[2] == "2"
+    assert ids == ["i__1.png", "j__1.png", "2"]
+
+
+def test_ids_are_the_same_wherever_the_folder_lies_and_however_it_is_named(data, monkeypatch):
+    (data / "j").mkdir()
+    Image.new("RGB", (3, 2)).save(data / "j/1.png")
+    manifest = table(data, "image,mask\ni/1.png,m/1.png\nj/1.png,m/1.png\n")
+    monkeypatch.chdir(data)
+    for named in (manifest, Path(manifest.name)):
+        assert [sample.id for sample in csv_manifest(manifest=named).samples] == ["i__1.png", "j__1.png"]
+
+
+def test_a_column_of_other_subsets_is_not_taken_for_the_split(data):
+    table(data, "image,mask,subset\ni/1.png,m/1.png,fold 1\ni/2.png,m/2.png,fold 2\n")
+    (found,) = recognise_csv(data)
+    assert "columns" not in found.settings
+    table(data, "image,mask,subset\ni/1.png,m/1.png,train\ni/2.png,m/2.png,Val\n")
+    assert recognise_csv(data)[0].settings["columns"] == {"split": "subset"}
 
 
 def test_groups_and_splits_serve_the_split(data):
@@ -172,6 +187,9 @@ def test_faults_in_rows_are_reported_with_their_lines(data):
     )
     manifest = table(data, "image,mask\ni/1.PNG,m/1.png\nk/1.png,m/1.png\n")
     refusal('did you mean "1.png"', f"there is no folder {data}/k", manifest=manifest)
+    manifest = table(data, f"image,mask\ni/1.png,{'1 2 ' * 200}\n")  # a run-length encoding
+    refusal(f"{manifest}:2: mask: ", "is not there", manifest=manifest)
+    assert recognise_csv(data) == []
     manifest = table(data, "image,mask\n" + "x.png,y.png\n" * 15)
     refusal("and 10 more things are wrong", manifest=manifest, count=21)
 

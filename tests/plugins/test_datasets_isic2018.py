@@ -79,13 +79,20 @@ def test_a_missing_mask_is_named(tmp_path):
     refusal("1 image has no mask:", "ISIC_0000001.jpg", '"ISIC_0000001_segmentation"', root=tmp_path)
 
 
-def test_synthetic_images_stand_beside_root_and_are_reported(tmp_path):
+def test_synthetic_images_stand_beside_root_and_are_reported(tmp_path, monkeypatch):
     root = tmp_path / "isic2018"
     dataset = isic2018(root=root, if_missing="synthetic", synthetic_samples=2)
     assert len(dataset.samples) == 2
     assert not root.exists()
     assert dataset.samples[0].image.is_relative_to(tmp_path / "isic2018-synthetic")
     assert dataset.notice.startswith(f"SYNTHETIC IMAGES: ISIC 2018 is not in {root}, so 2 drawn skin lesions")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert (
+        isic2018(root=Path(), if_missing="synthetic", synthetic_samples=2)
+        .samples[0]
+        .image.is_relative_to(tmp_path / "here-synthetic")
+    )
     part(root, "Training", range(3))
     real = isic2018(root=root, if_missing="synthetic", synthetic_samples=2)
     assert (len(real.samples), real.notice) == (3, "")

@@ -141,6 +141,7 @@ def test_a_value_without_a_class_is_refused_with_its_pixels(masks):
         ({"a": 0, "b": [1, 0]}, "values: 0 is given to a and b"),
         ({"a": "0-9", "b": 3, "c": "9-10"}, "values: 9 to 10 is given to a and c"),
         ({"a": [0, 0], "b": 3}, "values: 0 is given to a twice"),
+        ({"a": [0, float("nan")], "b": [1, float("nan")]}, "values: nan is given to b, and not for the first time"),
         ({"a": 0, "b": []}, "values.b: is empty"),
         ({"a": 0, "b": [[1, 2, 3]]}, "values.b: [1, 2, 3] is among values"),
         ({"a": [0, 0, 0], "b": [[1, 2]]}, "values.b: [1, 2] is among values"),
@@ -194,6 +195,20 @@ def test_a_colour_without_a_class_is_refused(masks):
     settings = masks(array([[0, 0, 0], [0, 9, 0]]))
     refusal("0.png: holds colours", "1 of 2 pixels: (0, 9, 0) (1 pixel)", settings=settings, values=COLOURS)
     refusal("values as a range", settings=masks(array([0, 1])), values={"a": [0, 0, 0], "b": [1, 2, 3]})
+
+
+def test_fractions_are_no_colours(masks):
+    red = np.zeros((2, 2, 3), np.float32)
+    red[..., 0] = 254.9
+    refusal("0.tif: holds fractions", settings=masks(red, suffix=".tif", photometric="rgb"), values=COLOURS)
+    assert read(masks(red.round(), suffix=".tif", photometric="rgb"), values=COLOURS) == [[1, 1], [1, 1]]
+
+
+def test_palettes_do_not_matter_where_a_channel_has_the_values(masks):
+    settings = masks(
+        paletted([[0, 1]], (0, 0, 0), (255, 0, 0)), paletted([[0, 1]], (0, 0, 0), (255, 255, 0)),
+    )  # fmt: skip
+    assert read(settings, 1, values={"a": 0, "b": 255}, mask_channel="red") == [[0, 1]]
 
 
 def test_one_channel_of_a_colour_mask(masks):

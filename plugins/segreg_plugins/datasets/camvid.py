@@ -8,11 +8,12 @@ from pathlib import Path
 from segreg.errors import Problem, SegregError
 from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import Task
+from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.listing import evenly, has, in_splits, listing
 from segreg_plugins.datasets.mask_files import read_colours
 from segreg_plugins.datasets.mask_values import Values, value_table
 from segreg_plugins.datasets.masks import read_image, read_index_mask, read_valued_mask
-from segreg_plugins.datasets.pairing import pairs_in
+from segreg_plugins.datasets.pairing import pairs_of_splits
 from segreg_plugins.datasets.sources import found_root
 
 CLASSES = (
@@ -56,6 +57,7 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
     Raises:
         SegregError: folders are missing, or images or masks alone; reported for all folders together.
     """
+    root = expanded(root)
     colours = (root / "train_labels").is_dir() and not (root / "trainannot").is_dir()
     ending, suffix = ("_labels", "_L") if colours else ("annot", "")
     try:
@@ -66,30 +68,18 @@ def camvid(*, root: Path = Path("data/camvid")) -> Dataset:
                 [Problem(p.message, p.place, f"{_NO_SPLIT}\n{p.hint}") for p in error.problems]
             ) from None
         raise
-    samples: list[Sample] = []
-    folders: list[Path] = []
-    problems: list[Problem] = []
-    for split in ("train", "val", "test"):
-        images, masks = root / split, root / f"{split}{ending}"
-        if not images.is_dir() and not masks.is_dir():
-            continue
-        folders += [images, masks]
-        try:
-            pairs = pairs_in(images, masks, search="folder", mask_suffix=suffix)
-            samples += [Sample(*pair, split=split) for pair in pairs]
-        except SegregError as error:
-            problems += error.problems
-    if problems:
-        raise SegregError.of(problems)
+    both = {split: (root / split, root / f"{split}{ending}") for split in ("train", "val", "test")}
+    folders = {split: of for split, of in both.items() if of[0].is_dir() or of[1].is_dir()}
+    pairs = pairs_of_splits(folders, search="folder", mask_suffix=suffix)
     by_number = partial(read_index_mask, classes=len(CLASSES), ignore=VOID)
     by_colour = partial(read_valued_mask, table=value_table(COLOURS, CLASSES)[1], read=read_colours)
     return Dataset(
         Task(CLASSES, "multiclass"),
-        samples,
+        [Sample(name, image, mask, None, split) for split, name, image, mask in pairs],
         read_image,
         by_colour if colours else by_number,
         reader=f"camvid: 11 classes {'of 32 colours' if colours else 'by number'}, void ignored",
-        folders=folders,
+        folders=[folder for of in folders.values() for folder in of],
         void="Void",
     )
 

@@ -7,11 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from segreg.errors import Problem, SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.task import Task
 from segreg_plugins.datasets.masks import read_binary_mask, read_image
-from segreg_plugins.datasets.pairing import pairs_in
+from segreg_plugins.datasets.pairing import pairs_of_splits
 
 Part = Literal["training", "validation", "test"]
 
@@ -36,31 +35,18 @@ def challenge_dataset(root: Path, parts: Sequence[Part], *, notice: str = "") ->
     Raises:
         SegregError: images or masks are missing, reported for all parts together.
     """
-    samples: list[Sample] = []
-    problems: list[Problem] = []
-    for part in parts:
-        try:
-            pairs = pairs_in(
-                root / input_folder(part),
-                root / truth_folder(part),
-                search="folder",
-                mask_suffix=MASK_SUFFIX,
-                skipped_suffix="_superpixels",  # lie among the images in some copies
-            )
-        except SegregError as error:
-            problems += error.problems
-            continue
-        split = _SPLITS[part] if len(parts) > 1 else None
-        samples += [Sample(name, image, mask, None, split) for name, image, mask in pairs]
-    if problems:
-        raise SegregError.of(problems)
-    folders = [root / name for part in parts for name in (input_folder(part), truth_folder(part))]
+    folders = {part: (root / input_folder(part), root / truth_folder(part)) for part in parts}
+    # Superpixels lie among the images in some copies.
+    pairs = pairs_of_splits(folders, search="folder", mask_suffix=MASK_SUFFIX, skipped_suffix="_superpixels")
     return Dataset(
         Task(("lesion",), "binary"),
-        samples,
+        [
+            Sample(name, image, mask, None, _SPLITS[part] if len(parts) > 1 else None)
+            for part, name, image, mask in pairs
+        ],
         read_image,
         partial(read_binary_mask, foreground="auto"),
         notice=notice,
         reader="isic2018: binary, foreground auto",
-        folders=folders,
+        folders=[folder for both in folders.values() for folder in both],
     )

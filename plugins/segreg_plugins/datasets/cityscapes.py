@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.errors import Problem, SegregError
+from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Recognised, Sample
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.datasets.listing import has, images_below, in_splits
 from segreg_plugins.datasets.masks import read_image
-from segreg_plugins.datasets.pairing import pairs_in
+from segreg_plugins.datasets.pairing import pairs_of_splits
 from segreg_plugins.datasets.sources import found_root, source_error
 
 if TYPE_CHECKING:
@@ -47,31 +47,23 @@ def cityscapes(*, root: Path = Path("data/cityscapes")) -> Dataset:
     wanted = ["leftImg8bit/train", "gtFine/train"]
     archives = ["leftImg8bit_trainvaltest.zip", "gtFine_trainvaltest.zip"]
     root = found_root(root, wanted, source=SOURCE, archives=archives)
+    both = {split: (root / "leftImg8bit" / split, root / "gtFine" / split) for split in ("train", "val")}
+    folders = {split: of for split, of in both.items() if of[0].is_dir() or of[1].is_dir()}
     samples: list[Sample] = []
-    folders: list[Path] = []
-    problems: list[Problem] = []
-    for split in ("train", "val"):
-        images, masks = root / "leftImg8bit" / split, root / "gtFine" / split
-        if not images.is_dir() and not masks.is_dir():
-            continue
-        folders += [images, masks]
-        try:
-            pairs = pairs_in(images, masks, search="mirrored_tree", image_suffix=IMAGES, mask_suffix=MASKS)
-        except SegregError as error:
-            problems += error.problems
-            continue
-        for name, image, mask in pairs:
-            city, _, stem = name.rpartition("/")
-            samples.append(Sample(stem, image, mask, city or None, split))
-    if problems:
-        raise source_error(problems, SOURCE)
+    try:
+        pairs = pairs_of_splits(folders, search="mirrored_tree", image_suffix=IMAGES, mask_suffix=MASKS)
+    except SegregError as error:
+        raise source_error(error.problems, SOURCE) from None
+    for split, name, image, mask in pairs:
+        city, _, stem = name.rpartition("/")
+        samples.append(Sample(stem, image, mask, city or None, split))
     return Dataset(
         Task(tuple(LABELS.values()), "multiclass"),
         samples,
         read_image,
         read_mask,
         reader="cityscapes: 19 train ids of label ids",
-        folders=folders,
+        folders=[folder for of in folders.values() for folder in of],
         void="labels that Cityscapes does not score",
     )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg_plugins.datasets.annotation_files import is_file, is_folder
 from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.listing import counted, head, listing
 from segreg_plugins.datasets.mask_files import Channel
@@ -74,14 +77,7 @@ def csv_manifest(
     Raises:
         SegregError: the table, a path in it or a setting is wrong; reported with the table's line, up to 20 at once.
     """
-    rules = mask_rules(
-        classes,
-        foreground,
-        ignore_index,
-        values=values,
-        mask_channel=mask_channel,
-        palette=palette,
-    )
+    rules = mask_rules(classes, foreground, ignore_index, values=values, mask_channel=mask_channel, palette=palette)
     manifest = expanded(manifest)
     if not manifest.is_file():
         raise _no_table(manifest)
@@ -94,7 +90,7 @@ def csv_manifest(
     problems: list[Problem] = []
     samples = [sample for row in rows if (sample := _sample(row, manifest, folder, named, problems))]
     if not problems:
-        samples = _with_ids(samples, rows, manifest, problems)
+        samples = _with_ids(samples, rows, manifest, folder, problems)
     if problems:
         more = len(problems) - MOST_PROBLEMS
         rest = [Problem(f"{manifest}: and {more} more things are wrong")] if more > 0 else []
@@ -154,10 +150,9 @@ def _sample(
         files[what] = path
         if not values[what]:
             problems.append(Problem(f"names no {what}", place))
-        elif not path.is_file():
-            problems.append(
-                Problem(f"{what}: {path} is {'a folder' if path.is_dir() else 'not there'}", place, _near(path))
-            )
+        elif not is_file(path):
+            state = "a folder" if is_folder(path) else "not there"
+            problems.append(Problem(f"{what}: {path} is {state}", place, _near(path)))
     split = values.get("split", "")
     if split and split.lower() not in _SPLITS:
         hint = did_you_mean(split, _SPLITS) or "train, val and test are splits"
@@ -175,14 +170,17 @@ def _sample(
     )
 
 
-def _with_ids(samples: list[Sample], rows: list[TableRow], manifest: Path, problems: list[Problem]) -> list[Sample]:
-    """Return the samples with ids: their own, else the image's name, or its path where two have the same name."""
+def _with_ids(
+    samples: list[Sample], rows: list[TableRow], manifest: Path, folder: Path, problems: list[Problem]
+) -> list[Sample]:
+    """Return the samples with ids: their own, else the image's name, or its path in `folder` where two have one."""
     seen: dict[tuple[str, object], int] = {}
     stems = Counter(sample.image.stem for sample in samples)
     complete: list[Sample] = []
     for sample, row in zip(samples, rows, strict=True):
         path = sample.image
-        own = path.stem if stems[path.stem] == 1 else "__".join(part for part in path.parts[1:] if part != "..")
+        unique = stems[path.stem] == 1
+        own = path.stem if unique else os.path.relpath(path, folder).replace(os.sep, "__").lstrip(".")
         name = sample.id or own
         for what, value in (("image", sample.image), ("id", name)):
             if (what, value) in seen:
@@ -190,21 +188,18 @@ def _with_ids(samples: list[Sample], rows: list[TableRow], manifest: Path, probl
                 problems.append(Problem(message, Place(str(manifest), row.line)))
                 break
             seen[what, value] = row.line
-        complete.append(Sample(name, sample.image, sample.mask, sample.group, sample.split))
+        complete.append(replace(sample, id=name))
     return complete
 
 
 def _file(text: str, folder: Path) -> Path:
     """Return the file that a row names; backslashes part folders where they lead to a file and slashes do not."""
-    path = folder / expanded(Path(text))
-    if "\\" in text and not path.exists():
-        turned = folder / text.replace("\\", "/")
-        return turned if turned.exists() else path
-    return path
+    path, turned = folder / expanded(Path(text)), folder / text.replace("\\", "/")
+    return turned if "\\" in text and is_file(turned) and not is_file(path) else path
 
 
 def _near(path: Path) -> str:
-    if path.is_dir():
+    if is_folder(path):
         return ""
     try:
         return did_you_mean(path.name, [file.name for file in path.parent.iterdir()][:10_000])
@@ -237,9 +232,11 @@ def _table(file: Path) -> Recognised | None:
     named = {what: lowered[name] for what, known in _NAMES.items() for name in known[::-1] if name in lowered}
     if "image" not in named or "mask" not in named or not rows:
         return None
+    if "split" in named and not all(row.values.get(named["split"], "").strip().lower() in _SPLITS for row in rows):
+        del named["split"]  # such as numbers of folds
     files = [_file(row.values.get(named["mask"], "").strip(), file.parent) for row in rows]
     images = [_file(row.values.get(named["image"], "").strip(), file.parent) for row in rows[:3]]
-    if not all(path.is_file() for path in (*images, *files[:3])):
+    if not all(map(is_file, (*images, *files[:3]))):
         return None
     guess = guess_masks(files, file.parent)
     if guess is None:

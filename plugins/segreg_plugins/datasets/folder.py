@@ -19,7 +19,7 @@ from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules
 from segreg_plugins.datasets.mask_values import Values
 from segreg_plugins.datasets.masks import read_image
 from segreg_plugins.datasets.pair_layout import Pairs, find_pairs
-from segreg_plugins.datasets.pairing import pairs_in
+from segreg_plugins.datasets.pairing import pairs_of_splits
 
 Folders = Path | Mapping[Literal["train", "val", "test"], Path]
 
@@ -77,35 +77,23 @@ def folder(
     pattern: re.Pattern[str] | None = None
     pairs: list[tuple[SplitName | None, str, Path, Path]] = []
     try:
-        rules = mask_rules(
-            classes,
-            foreground,
-            ignore_index,
-            values=values,
-            mask_channel=mask_channel,
-            palette=palette,
-        )
+        rules = mask_rules(classes, foreground, ignore_index, values=values, mask_channel=mask_channel, palette=palette)
     except SegregError as error:
         problems += error.problems
     try:
         pattern = group_pattern(groups)
     except SegregError as error:
         problems += error.problems
-    for split, (folder_of_images, folder_of_masks) in places.items():
-        try:
-            found = pairs_in(
-                folder_of_images, folder_of_masks, search=search, image_suffix=image_suffix, mask_suffix=mask_suffix
-            )
-            pairs += [(split, *pair) for pair in found]
-        except SegregError as error:
-            problems += error.problems
+    try:
+        pairs = pairs_of_splits(places, search=search, image_suffix=image_suffix, mask_suffix=mask_suffix)
+    except SegregError as error:
+        problems += error.problems
     if problems or rules is None:
         raise SegregError.of(problems)
     names = [f"{name}{image_suffix}" for _, name, _, _ in pairs]
     count = Counter(name for _, name, _, _ in pairs)
     ids = [(name if count[name] == 1 else f"{split}/{name}").replace("/", "__") for split, name, _, _ in pairs]
-    if len(set(ids)) < len(ids):
-        twice = sorted({name for name in ids if ids.count(name) > 1})
+    if twice := sorted(name for name, number in Counter(ids).items() if number > 1):
         raise SegregError(f"images: paths that differ only in / and __ make the same id: {listed(twice, most=3)}")
     samples = [
         Sample(id_, image, mask, group, split)

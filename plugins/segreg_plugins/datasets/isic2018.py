@@ -84,7 +84,8 @@ def _synthetic(root: Path, samples: int) -> Dataset:
     from segreg_plugins.datasets.synthetic_lesions import drawn_set
 
     # Beside root and never in it, so that a real copy that comes later is not mixed with drawn images.
-    drawn = drawn_set(root.with_name(f"{root.name}-synthetic"), samples=samples, size=256, seed=0)
+    beside = Path(f"{root if root.name else root.resolve()}-synthetic")
+    drawn = drawn_set(beside, samples=samples, size=256, seed=0)
     notice = (
         f"SYNTHETIC IMAGES: ISIC 2018 is not in {root}, so {samples} drawn skin lesions ({drawn}) take its place. "
         "Scores on them say nothing about real lesions."

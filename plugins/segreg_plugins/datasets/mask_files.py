@@ -55,13 +55,18 @@ def read_colours(file: Path) -> NDArray[np.uint8 | np.uint16 | np.float32]:
     """Return a mask's colours, `[H, W, 3]`, uint8 or uint16, upright.
 
     Raises:
-        SegregError: the file can't be read, or has transparent pixels.
+        SegregError: the file can't be read, has transparent pixels, or holds fractions.
     """
     from segreg.data.images import fit_channels, read_image
 
     if first_bytes(file).startswith(_TIFF):
         _check_tiff(file, "red")
-    return fit_channels(read_image(file), 3, file)
+    colours: NDArray[Any] = fit_channels(read_image(file), 3, file)
+    if colours.dtype.kind == "f" and (colours != colours.round()).any():
+        raise SegregError(
+            f"{file}: holds fractions, and colours are whole numbers", hint="save it with 8 bits a channel"
+        )
+    return colours
 
 
 def lossy_format(file: Path) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from segreg.errors import SegregError
 from segreg_plugins.datasets.listing import evenly, head
 from segreg_plugins.datasets.mask_files import grey_levels_count, lossy_format, read_colours, read_values
-from segreg_plugins.datasets.mask_values import described
+from segreg_plugins.datasets.mask_values import described, packed, unpacked, value_counts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +80,7 @@ def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
             return _by_colour(chosen, root)
         if values.dtype.kind == "f" and (values != values.round()).any():
             return None
-        found = _counts(values)
+        found = value_counts(values)
         held.update(found)
         per_mask.append(_regions(values, found))
         pixels, read = pixels + values.size, read + 1
@@ -90,16 +90,6 @@ def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
     guess = _by_value(held, per_mask, root, lossy=lossy)
     part = f" in {read} of {len(masks):,} looked at" if guess and read < len(masks) else ""
     return MaskGuess(guess.settings, guess.because + part) if guess else None
-
-
-def _counts(values: NDArray[Any]) -> dict[int, int]:
-    import numpy as np
-
-    if values.dtype in (np.uint8, np.uint16, np.bool_):
-        counts = np.bincount(values.ravel())
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    found, numbers = np.unique(values, return_counts=True)
-    return {int(value): int(count) for value, count in zip(found.tolist(), numbers.tolist(), strict=True)}
 
 
 def _regions(values: NDArray[Any], found: dict[int, int]) -> tuple[int, int]:
@@ -120,43 +110,51 @@ def _regions(values: NDArray[Any], found: dict[int, int]) -> tuple[int, int]:
 
 def _by_value(held: Counter[int], per_mask: Sequence[tuple[int, int]], root: Path, *, lossy: bool) -> MaskGuess | None:
     values = sorted(held)
-    if set(values) <= {0, 1} or set(values) <= {0, 255}:
-        return MaskGuess({"classes": ["foreground"]}, f"masks with {described(values)}")
+    saw = f"masks with {described(values)}"
+    names, void = _names(root)
+    binary = len(names) == 1 or (len(names) == 2 and names[0].lower() == "background")
+    foreground = names[-1] if binary else "foreground"
+    if set(values) <= {0, 255} or (set(values) <= {0, 1} and (binary or not names)):
+        return MaskGuess({"classes": [foreground]}, saw)
     nearly = sum(count for value, count in held.items() if value <= 16 or 239 <= value <= 255)
-    if values[-1] <= 255 and len(values) > 12 and nearly > _SOFT * held.total():
-        soft = {"classes": ["foreground"], "foreground": "above_127"}
+    bright = any(128 <= value < 255 for value in values)  # which neither class numbers nor an ignored 255 are
+    if values[-1] <= 255 and len(values) > 12 and bright and nearly > _SOFT * held.total():
+        soft = {"classes": [foreground], "foreground": "above_127"}
         return MaskGuess(soft, "grey masks, nearly all of them black or white")
     if lossy:
         return None
     many = [(count, regions) for count, regions in per_mask if count >= 8]
     most = max((count for count, _ in many), default=0)
     if most >= _MANY and 2 * len(many) > len(per_mask) and all(found <= 2 * count for count, found in many):
-        numbered = {"classes": ["foreground"], "foreground": "nonzero"}
+        numbered = {"classes": [foreground], "foreground": "nonzero"}
         return MaskGuess(numbered, f"masks of numbered objects, up to {most} in one, about one region a number")
     if values[0] < 0 or len(values) > MOST_CLASSES:
         return None
-    names, void = _names(root)
-    ignored = [value for value in values if value == (255 if void is None else void)]
-    classes = [value for value in values if value not in ignored]
-    saw = f"masks with {described(values)}"
-    ignore = {} if ignored in ([], [255]) else {"ignore_index": ignored[0]}
+    ignored = 255 if void is None else void
+    classes = [value for value in values if value != ignored]
+
+    def numbered_from_0(classes: list[str]) -> dict[str, Any]:
+        # 255 is ignored without a word, except beside one or two classes, of which it might be one.
+        said = ignored in held and (ignored != 255 or len(classes) < 3)
+        return {"classes": classes, **({"ignore_index": ignored} if said else {})}
+
+    if classes == [0, 1] and (binary or not names):
+        return MaskGuess(numbered_from_0([foreground]), saw)
     if names and classes and classes[-1] < len(names):
-        return MaskGuess({"classes": names, **ignore}, f"{saw}, {len(names)} classes named in the folder")
+        return MaskGuess(numbered_from_0(names), f"{saw}, {len(names)} classes named in the folder")
+    ignore = {"ignore": ignored} if ignored in held else {}
     if len(classes) == 2 and classes[0] == 0:
-        if classes[1] == 1:
-            return MaskGuess({"classes": ["foreground"], "ignore_index": ignored[0]}, saw)
-        two = {"background": 0, "foreground": classes[1]} | ({"ignore": ignored[0]} if ignored else {})
-        return MaskGuess({"classes": ["foreground"], "values": two}, saw)
+        two = {"background": 0, foreground: classes[1], **ignore}
+        return MaskGuess({"classes": [foreground], "values": two}, saw)
     if classes and classes[-1] < 2 * len(classes):
-        return MaskGuess({"classes": [f"class_{number}" for number in range(classes[-1] + 1)], **ignore}, saw)
-    table: dict[str, Any] = {f"class_{value}": value for value in classes}
-    return MaskGuess({"values": table | ({"ignore": ignored[0]} if ignored else {})}, saw)
+        return MaskGuess(numbered_from_0([f"class_{number}" for number in range(classes[-1] + 1)]), saw)
+    return MaskGuess({"values": {f"class_{value}": value for value in classes} | ignore}, saw)
 
 
 def _by_colour(masks: Sequence[Path], root: Path) -> MaskGuess | None:
     import numpy as np
 
-    held: set[tuple[int, ...]] = set()
+    held: set[tuple[int, int, int]] = set()
     pixels = 0
     for file in masks:
         try:
@@ -165,10 +163,8 @@ def _by_colour(masks: Sequence[Path], root: Path) -> MaskGuess | None:
             return None
         if lossy_format(file):
             return None
-        flat = np.ascontiguousarray(colours.reshape(-1, 3).astype(np.int64))
-        codes = np.unique(flat[:, 0] << 32 | flat[:, 1] << 16 | flat[:, 2])
-        held |= {(int(code) >> 32, int(code) >> 16 & 0xFFFF, int(code) & 0xFFFF) for code in codes[: MOST_COLOURS + 1]}
-        pixels += len(flat)
+        held |= {unpacked(code) for code in np.unique(packed(colours))[: MOST_COLOURS + 1].tolist()}
+        pixels += colours.shape[0] * colours.shape[1]
         if len(held) > MOST_COLOURS:
             return None
         if pixels > MOST_PIXELS:
@@ -215,7 +211,7 @@ def _named_colours(root: Path) -> dict[tuple[int, int, int], str]:
     found: dict[tuple[int, int, int], str] = {}
     for name in _NAMED_COLOURS:
         for row in csv.reader(head(root / name).splitlines()):
-            match = re.fullmatch(r"\s*([^#,:\t]+?)[\s:,]+(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s:,]*.*", ",".join(row))
+            match = re.fullmatch(r"([^#,:\t]+)[\s:,]+(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s:,]*.*", ",".join(row))
             if match:
-                found[int(match[2]), int(match[3]), int(match[4])] = match[1]
+                found[int(match[2]), int(match[3]), int(match[4])] = match[1].strip()
     return found

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from segreg.registry.protocols import Sample
 
-DEFAULT_CLASSES = ("foreground",)
-
 
 @dataclass(frozen=True)
 class MaskRules:
@@ -82,6 +80,7 @@ def mask_rules(
         SegregError: the settings contradict each other.
     """
     indices = palette == "indices"
+    compares = not indices and mask_channel is None
     about = f", channel {mask_channel}" * (mask_channel is not None) + ", indices of palettes" * indices
     if isinstance(mask_channel, int) and mask_channel < 0:
         raise SegregError(f"mask_channel: {mask_channel} is below 0, which is the first channel")
@@ -97,10 +96,8 @@ def mask_rules(
             raise SegregError(f"mask_channel: {mask_channel} has one value a pixel, and values names colours")
         task = Task(names, "binary" if len(names) == 1 else "multiclass")
         read = partial(read_valued_mask, table=table, indices=indices)
-        compares = not indices and not table.colours
-        return MaskRules(task, read, f"{table}{about}", mask_channel, compares, table=table)
-    names = classes if classes is not None else DEFAULT_CLASSES
-    compares = not indices and mask_channel is None
+        return MaskRules(task, read, f"{table}{about}", mask_channel, compares and not table.colours, table=table)
+    names = classes if classes is not None else ("foreground",)
     if len(names) == 1:
         if ignore_index == 0:
             raise SegregError("ignore_index: 0 is the background of a binary mask; ignoring it leaves nothing to learn")

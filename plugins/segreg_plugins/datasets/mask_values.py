@@ -50,7 +50,7 @@ class ValueTable:
         """
         import numpy as np
 
-        codes = _packed(pixels) if self.colours else pixels
+        codes = packed(pixels) if self.colours else pixels
         if codes.dtype.kind in "iu" and codes.dtype.itemsize <= 2:  # many times faster than a search for each pixel
             limits = np.iinfo(codes.dtype)
             every = self._search(np.arange(limits.min, limits.max + 1))
@@ -134,6 +134,8 @@ def value_table(values: Values, classes: tuple[str, ...] | None) -> tuple[tuple[
             if found is None:
                 problems.append(_no_value(name, item))
             elif math.isnan(found[0]):
+                if nan is not None:
+                    problems.append(Problem(f"values: nan is given to {name}, and not for the first time"))
                 nan = label
             else:
                 ranges.append((*found, name))
@@ -158,12 +160,24 @@ def unpacked(code: int) -> tuple[int, int, int]:
     return code >> 32, code >> 16 & 0xFFFF, code & 0xFFFF
 
 
-def _packed(colours: NDArray[Any]) -> NDArray[np.int64]:
+def packed(colours: NDArray[Any]) -> NDArray[np.int64]:
     """Return one number for each colour of `[H, W, 3]`; 16 bits a channel have room in it."""
     import numpy as np
 
     wide = colours.astype(np.int64)
     return (wide[..., 0] << 32) | (wide[..., 1] << 16) | wide[..., 2]
+
+
+def value_counts(values: NDArray[Any]) -> dict[int, int]:
+    """Return how many pixels have each of the values that occur, in order."""
+    import numpy as np
+
+    if values.dtype in (np.uint8, np.uint16):  # many times faster than sorting
+        counts = np.bincount(values.ravel())
+        found = np.flatnonzero(counts)
+        return dict(zip(found.tolist(), counts[found].tolist(), strict=True))
+    found, counts = np.unique(values, return_counts=True)
+    return {int(value): count for value, count in zip(found.tolist(), counts.tolist(), strict=True)}
 
 
 def _is_one_colour(entry: Any) -> bool:

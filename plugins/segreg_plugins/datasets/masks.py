@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.errors import SegregError
 from segreg.task import IGNORE_INDEX
 from segreg_plugins.datasets.mask_files import first_bytes, lossy_format, read_values
-from segreg_plugins.datasets.mask_values import ValueTable, described
+from segreg_plugins.datasets.mask_values import ValueTable, described, value_counts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,7 +69,7 @@ def read_binary_mask(
             chosen = values > 127
         case "auto":
             chosen = values != 0
-            found = _distinct(values[~ignored])
+            found = list(value_counts(values[~ignored]))
             if not (set(found) <= {0, 1} or set(found) <= {0, 255}):
                 raise _not_binary(sample.mask, found)
     chosen = chosen.astype(np.uint8)
@@ -101,7 +101,7 @@ def read_index_mask(
     values = _whole(read(file), file)
     import numpy as np
 
-    found = _distinct(values)
+    found = list(value_counts(values))
     ignored_value = IGNORE_INDEX if ignore is None else ignore
     strange = [value for value in found if not 0 <= value < classes and value != ignored_value]
     if strange:
@@ -171,15 +171,6 @@ def _whole(values: NDArray[Any], file: Path) -> NDArray[Any]:
             hint="save it with 8-bit class numbers, or set values to what they mean",
         )
     return values.astype(np.int64)
-
-
-def _distinct(values: NDArray[Any]) -> list[int]:
-    """Return the values that occur, in order."""
-    import numpy as np
-
-    if values.dtype in (np.uint8, np.uint16):  # many times faster than sorting
-        return [int(value) for value in np.flatnonzero(np.bincount(values.ravel()))]
-    return [int(value) for value in np.unique(values)]
 
 
 def _not_binary(path: Path | None, found: list[int]) -> SegregError:

@@ -6,10 +6,11 @@ import os
 import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Literal
 
 from segreg_plugins.datasets.coco_layout import SPLITS
 from segreg_plugins.datasets.listing import counted, evenly, images_below, in_splits
@@ -53,11 +54,13 @@ def find_pairs(root: Path) -> list[Pairs]:
     for find in (_split_folders, _siblings):
         if found := find(root, below):
             return found
-    if "" in below and (together := _one_folder(root, "", below[""])):
+    if "" in below and (together := _by_endings(root, {name: name for name in below[""]}, "folder")):
         return [together]
     if not top and (tree := _trees(root, below)):
         return [tree]
-    if len(below) > 1 and (tree := _whole_tree(root, below)):
+    paths = {name: f"{path}/{name}".lstrip("/") for path, names in below.items() for name in names}
+    unique = len(paths) == sum(map(len, below.values()))
+    if len(below) > 1 and unique and (tree := _by_endings(root, paths, "tree")):
         return [tree]
     return []
 
@@ -128,9 +131,9 @@ def _of_splits(
     )  # fmt: skip
 
 
-def _one_folder(root: Path, path: str, names: Sequence[str], *, search: str = "folder") -> Pairs | None:
-    """Return the pairs of a single folder, known by the endings of the names."""
-    stems = sorted(_stems(names))
+def _by_endings(root: Path, paths: Mapping[str, str], search: Literal["folder", "tree"]) -> Pairs | None:
+    """Return the pairs of files that are known by the endings of their names, given each one's path by its name."""
+    stems = sorted(_stems(paths))
     endings = Counter(_endings(one, two) for one, two in pairwise(stems))
     for (end, other_end), _ in endings.most_common(3):
         if end == other_end or not other_end:
@@ -138,15 +141,15 @@ def _one_folder(root: Path, path: str, names: Sequence[str], *, search: str = "f
         ways = [(end, other_end), (other_end, end)] if end else [(end, other_end)]
         ways.sort(key=lambda way: not MASK_WORDS.search(way[1]))
         for image_end, mask_end in ways:
-            masks = [name for name in names if _stem(name).endswith(mask_end)]
+            masks = [name for name in paths if _stem(name).endswith(mask_end)]
             bases = {_stem(name).removesuffix(mask_end) for name in masks}
-            others = [name for name in names if _stem(name).endswith(image_end) and name not in set(masks)]
+            others = {name for name in paths if _stem(name).endswith(image_end)}.difference(masks)
             paired = sum(_stem(name).removesuffix(image_end) in bases for name in others)
-            enough = paired >= PAIRED * max(len(masks), 1) and 2 * paired >= PAIRED * len(names)
-            if enough and looks_like_mask([root / path / name for name in evenly(masks, 3)]):
-                saw = f"{counted(paired, 'pair')} in one {search}{_named(image_end, mask_end)}"
-                files = [f"{path}/{name}".lstrip("/") for name in masks]
-                return Pairs(path, path, files, saw, image_end, mask_end, search)
+            enough = paired >= PAIRED * max(len(masks), 1) and 2 * paired >= PAIRED * len(paths)
+            if enough and looks_like_mask([root / paths[name] for name in evenly(masks, 3)]):
+                where = "one folder" if search == "folder" else "folders below"
+                saw = f"{counted(paired, 'pair')} in {where}{_named(image_end, mask_end)}"
+                return Pairs("", "", [paths[name] for name in masks], saw, image_end, mask_end, search)
     return None
 
 
@@ -160,29 +163,7 @@ def _trees(root: Path, below: Mapping[str, Sequence[str]]) -> Pairs | None:
         return None
     one, other = trees
     found = _two(root, one, other, trees)
-    if found is None:
-        return None
-    return Pairs(
-        found.images, found.masks, found.files, found.because, found.image_suffix, found.mask_suffix, "mirrored_tree"
-    )
-
-
-def _whole_tree(root: Path, below: Mapping[str, Sequence[str]]) -> Pairs | None:
-    """Return the pairs of all files below, known by the endings of their names alone."""
-    paths = {name: f"{path}/{name}".lstrip("/") for path, names in below.items() for name in names}
-    if len(paths) < sum(map(len, below.values())):  # two have one name
-        return None
-    stems = {_stem(name) for name in paths}
-    endings = Counter(_endings(one, two) for one, two in pairwise(sorted(stems)))
-    for (end, other_end), _ in endings.most_common(3):
-        masks = [name for name in paths if _stem(name).endswith(other_end)] if other_end and end != other_end else []
-        paired = sum(_stem(name).removesuffix(other_end) + end in stems for name in masks)
-        if masks and paired >= PAIRED * len(masks) and 2 * paired >= PAIRED * len(paths):
-            if not looks_like_mask([root / paths[name] for name in evenly(masks, 3)]):
-                continue
-            saw = f"{counted(paired, 'pair')} in folders below{_named(end, other_end)}"
-            return Pairs("", "", [paths[name] for name in masks], saw, end, other_end, "tree")
-    return None
+    return found and replace(found, search="mirrored_tree")
 
 
 def match_names(one: Sequence[str], other: Sequence[str]) -> tuple[str, str] | None:
@@ -217,7 +198,7 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]  # noqa: PTH122 - of strings, a hundred thousand of them
 
 
-def _stems(names: Sequence[str]) -> list[str]:
+def _stems(names: Iterable[str]) -> list[str]:
     return [_stem(name) for name in names]
 
 

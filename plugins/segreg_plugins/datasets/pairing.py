@@ -3,10 +3,43 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg_plugins.datasets.images import ImageFile, Search, images_in, missing_folder, nothing_found
+
+Split = TypeVar("Split")
+
+
+def pairs_of_splits(
+    folders: Mapping[Split, tuple[Path, Path]],
+    *,
+    search: Search,
+    image_suffix: str = "",
+    mask_suffix: str = "",
+    skipped_suffix: str | None = None,
+) -> list[tuple[Split, str, Path, Path]]:
+    """Return what `pairs_in` does for the two folders of each split, with the split in front.
+
+    Raises:
+        SegregError: as for `pairs_in`, of all folders together.
+    """
+    pairs: list[tuple[Split, str, Path, Path]] = []
+    problems: list[Problem] = []
+    for split, (images, masks) in folders.items():
+        try:
+            found = pairs_in(
+                images, masks, search=search, image_suffix=image_suffix, mask_suffix=mask_suffix,
+                skipped_suffix=skipped_suffix,
+            )  # fmt: skip
+            pairs += [(split, *pair) for pair in found]
+        except SegregError as error:
+            problems += error.problems
+    if problems:
+        raise SegregError.of(problems)
+    return pairs
 
 
 def pairs_in(

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from segreg.errors import Place, SegregError, listed
 
@@ -95,11 +94,7 @@ def _from_json_lines(file: Path, text: str) -> tuple[list[str], list[TableRow]]:
             ) from None
         if not isinstance(item, dict):
             raise SegregError("holds no JSON object", place=place, hint='such as {"image": "a.png", "mask": "b.png"}')
-        nested = [key for key, value in item.items() if isinstance(value, (dict, list))]
         header |= dict.fromkeys(item)
-        rows.append(TableRow(number, {key: _as_text(value) for key, value in item.items() if key not in nested}))
+        plain = {key: value for key, value in item.items() if not isinstance(value, (dict, list))}
+        rows.append(TableRow(number, {key: "" if value is None else str(value) for key, value in plain.items()}))
     return list(header), rows
-
-
-def _as_text(value: Any) -> str:
-    return "" if value is None else str(value)

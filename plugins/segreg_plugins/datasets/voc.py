@@ -75,9 +75,8 @@ def _splits(root: Path, masks: str, folder: str) -> dict[str, list[str]]:
     if masks == "augmented":
         val = _names(lists / "val.txt")
         named = lists / "trainaug.txt"
-        all_masks = sorted(path.stem for path in (root / folder).glob("*.png") if not path.name.startswith("."))
-        train = _names(named) if named.is_file() else [name for name in all_masks if name not in set(val)]
-        splits = {"train": train, "val": val}
+        all_masks = {path.stem for path in (root / folder).glob("*.png") if not path.name.startswith(".")}
+        splits = {"train": _names(named) if named.is_file() else sorted(all_masks.difference(val)), "val": val}
     elif (lists / "train.txt").is_file() or not (lists / "trainval.txt").is_file():
         splits = {"train": _names(lists / "train.txt"), "val": _names(lists / "val.txt")}
     else:

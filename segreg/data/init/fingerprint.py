@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from segreg.config.sections import Input
+from segreg.data.images import as_known_type, fit_channels
 from segreg.data.inspection.leaks import alike_pairs
 from segreg.data.inspection.scan import (
     ClassShare,
@@ -168,7 +169,9 @@ def fingerprint(dataset: Dataset, *, progress: Progress, most: int = MOST_READ, 
     by_id = {sample.id: index for index, sample in enumerate(dataset.samples)}
     chosen = sorted(by_id[name] for name in drawn(by_id, seed)[:most]) if len(by_id) > most else list(by_id.values())
     section = _section(dataset, chosen)
-    measured = _measure_all(dataset, section, chosen, progress)
+    measured = read_each(
+        lambda index: _measure(dataset, section, index), chosen, "taking the fingerprint", progress=progress
+    )
     readable = [one.scanned for one in measured if not one.scanned.faults]
     faults = [fault.message for one in measured for fault in one.scanned.faults]
     if not readable:
@@ -209,21 +212,18 @@ def _section(dataset: Dataset, chosen: Sequence[int]) -> Input:
 
     They are 3 for grey, colours, and colours with a full alpha.
     """
-    for index in chosen:
+    for sample in (dataset.samples[index] for index in chosen):
         try:
-            image = np.asarray(dataset.read_image(dataset.samples[index]))
-        except SegregError:  # reported with all others that can't be read
+            image = as_known_type(np.asarray(dataset.read_image(sample)), sample.image)
+        except Exception:  # noqa: S112 - reported with all others that can't be read
             continue
         channels = 1 if image.ndim == 2 else image.shape[2]
-        fits = channels in (1, 3) or not scan_sample(dataset, Input(channels=3), index).faults
-        return Input(channels=3 if fits else channels)
+        try:
+            fit_channels(image, 3, sample.image)
+        except SegregError:
+            return Input(channels=channels)
+        break
     return Input()
-
-
-def _measure_all(dataset: Dataset, section: Input, chosen: Sequence[int], progress: Progress) -> list[_Measured]:
-    return read_each(
-        lambda index: _measure(dataset, section, index), chosen, "taking the fingerprint", progress=progress
-    )
 
 
 def _measure(dataset: Dataset, section: Input, index: int) -> _Measured:
@@ -319,7 +319,8 @@ def _asymmetry(measured: Sequence[_Measured], task: Task) -> tuple[float, float]
     chosen = chosen if chosen.any() else own & (shown > 0)
 
     def uneven(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-        return float(np.mean(np.abs(a - b)[chosen] / (a + b)[chosen])) if chosen.any() else 0.0
+        # A class that the middle row alone shows is in neither half.
+        return float(np.mean(np.abs(a - b)[chosen] / np.maximum(a + b, 1)[chosen])) if chosen.any() else 0.0
 
     return uneven(halves[0], halves[1]), uneven(halves[2], halves[3])
 
@@ -328,5 +329,5 @@ def _alike(dataset: Dataset, scanned: Sequence[Scanned]) -> list[tuple[int, int]
     """Return the pairs of samples that show the same thing and have no group in common."""
     found = alike_pairs([one.thumbnail for one in scanned if one.thumbnail is not None])
     both = [(scanned[pair.first].index, scanned[pair.second].index) for pair in found]
-    group: Callable[[int], str | None] = lambda index: dataset.samples[index].group  # noqa: E731
-    return [(a, b) for a, b in both if group(a) is None or group(a) != group(b)]
+    groups = [sample.group for sample in dataset.samples]
+    return [(a, b) for a, b in both if groups[a] is None or groups[a] != groups[b]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,20 +77,22 @@ def choose_layout(
         raise SegregError(f'--layout: there is no dataset "{name}"', hint=hint)
     asked = [part for part in parts if name in ("", part.name)]
     found, notes = layouts_of(folder, asked)
-    if not found and not wanted:
+    if not found:
         below, more = _below(folder, asked)
+        below = [one for one in below if not _names_other_files(one, wanted)]
         notes += more
         if len({one.folder for one in below}) > 1:
-            lines = [f"segreg init {one.folder}   {one.name}: {one.because}" for one in below[:12]]
+            lines = [f"segreg init {shlex.quote(str(o.folder))}   {o.name}: {o.because}" for o in below[:12]]
             raise SegregError(f"{folder} is not recognised, but folders in it are", hint="\n".join(lines))
         found = below
         if below:
             notes.append(f"{folder} itself is not recognised; {below[0].folder} is, and is what the recipe reads")
     if name and not found and wanted:
-        found = [Layout(name, folder, {}, "as asked for")]
+        root = asked[0].settings.get("root")
+        named = {"root": folder} if root and isinstance(root.default, Path) else {}
+        found = [Layout(name, folder, named, "as asked for")]
     if len(found) > 1:
-        agreeing = [o for o in found if all(_plain(o.settings.get(key)) == value for key, value in wanted.items())]
-        found = agreeing or found
+        found = [one for one in found if _agrees(one, wanted)] or found
     if not found:
         raise _unknown(folder, parts, name, notes)
     if len(found) > 1:
@@ -100,19 +104,38 @@ def choose_layout(
     return Layout(layout.name, layout.folder, {**layout.settings, **wanted}, layout.because), notes
 
 
+def _names_other_files(layout: Layout, wanted: Mapping[str, Any]) -> bool:
+    """Whether one of the settings is another file or folder than the layout has, or others for the splits."""
+    for key, value in wanted.items():
+        own = layout.settings.get(key)
+        one = next(iter(own.values()), None) if isinstance(own, Mapping) else own
+        if isinstance(one, Path) and _plain(own) != value:
+            return True
+    return False
+
+
+def _agrees(layout: Layout, wanted: Mapping[str, Any]) -> bool:
+    return all(_plain(layout.settings.get(key)) == value for key, value in wanted.items())
+
+
 def _option(layout: Layout, others: Sequence[Layout]) -> str:
     """Return what is added to the command line to choose a way to read the folder."""
     same = [other for other in others if other.name == layout.name and other is not layout]
     words = [f"--layout {layout.name}"]
     for key, value in layout.settings.items():
-        if same and isinstance(value, str | Path) and all(other.settings.get(key) != value for other in same):
-            return f"{words[0]} 'dataset.{key}={value}'"
+        plain = _plain(value)
+        word = f"'dataset.{key}={plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)}'"
+        if same and isinstance(plain, str) and all(other.settings.get(key) != value for other in same):
+            return f"{words[0]} {word}"
         if any(other.settings.get(key) != value for other in same):
-            words.append(f"'dataset.{key}={_plain(value)}'")
+            words.append(word)
     return " ".join(words)
 
 
 def _plain(value: Any) -> Any:
+    """Return a setting as a recipe has it."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
     return str(value) if isinstance(value, Path) else value
 
 

@@ -101,10 +101,10 @@ def decide(f: Fingerprint, budget: BudgetName, machine: Machine) -> list[Decisio
         *split,
         Decision(("input", "size"), list(found.size), found.why_size),
         Decision(("input", "resize"), found.resize, found.why_resize),
-        *([channels(f)] if f.channels != 3 else []),
+        *([Decision(("input", "channels"), f.channels, "that of the images")] if f.channels != 3 else []),
         normalize(f),
         *crops,
-        *augmentations(f),
+        *augmentations(f, found.size),
         *encoder(chosen, budget),
         *decoder(f, found),
         *loss(f),
@@ -117,7 +117,7 @@ def decide(f: Fingerprint, budget: BudgetName, machine: Machine) -> list[Decisio
         epochs(train * per_image, batch.value, chosen, budget),
         batch,
         Decision(("train", "precision"), "auto", f"here {machine.precision}"),
-        monitor(f),
+        Decision(("train", "monitor"), "val.iou.pooled" if f.task.mode == "multiclass" else "val.dice.pooled"),
         *scores(f, found),
     ]
 
@@ -134,8 +134,9 @@ def input_size(f: Fingerprint, side: int) -> InputSize:
     limit = f"at most the pixels of {side}x{side} by the budget"
     one_size = len(f.sizes) == 1
     if scale >= 1 and one_size:
-        return InputSize((f.height, f.width), "none", f"that of all images; {limit}", "nothing is resized")
-    if scale < 1 and scale * small < min(LEAST_OBJECT, small):
+        seen = "all images" if f.read == f.images else f"all {f.read:,} images that were read"
+        return InputSize((f.height, f.width), "none", f"that of {seen}; {limit}", "nothing is resized")
+    if scale < 1 and scale * small < LEAST_OBJECT:
         crop = (min(side, _multiple(f.height)), min(side, _multiple(f.width)))
         kept = f"{smallest} has objects of {small:.0f} pixels, {small * scale:.1f} if images were resized to fit"
         return InputSize(crop, "crop", f"of crops; {limit}", kept)
@@ -144,7 +145,7 @@ def input_size(f: Fingerprint, side: int) -> InputSize:
     mixed = high / low > SAME_SHAPE
     ratio = 1.0 if mixed and low < 1 < high else f.width / f.height
     size = (_multiple(math.sqrt(area / ratio)), _multiple(math.sqrt(area * ratio)))
-    saw = f"images are {f.height}x{f.width}{'' if one_size else ' (median)'}; {limit}"
+    saw = f"images are {f.height}x{f.width}{'' if one_size else ' (median)'}; {limit}, before rounding"
     if mixed:
         return InputSize(size, "letterbox", saw, f"width by height is {low:.2g} to {high:.2g}, so nothing is distorted")
     kept = f"small objects ({smallest}) keep {small * min(scale, 1):.0f} pixels" if smallest else "all have one shape"
@@ -164,11 +165,6 @@ def _scale(f: Fingerprint, side: int) -> float:
 
 def _multiple(length: float) -> int:
     return max(STEP, STEP * round(length / STEP))
-
-
-def channels(f: Fingerprint) -> Decision:
-    """Return the channels of images that are neither grey nor coloured."""
-    return Decision(("input", "channels"), f.channels, "that of the images")
 
 
 def normalize(f: Fingerprint) -> Decision:
@@ -199,21 +195,17 @@ def crop_settings(f: Fingerprint, found: InputSize) -> list[Decision]:
     return decisions
 
 
-def augmentations(f: Fingerprint) -> list[Decision]:
-    """Return the augmentations, each as an item of the list: its mapping, and why."""
+def augmentations(f: Fingerprint, size: Sequence[int]) -> list[Decision]:
+    """Return the augmentations of inputs of a size, each as an item of the list: its mapping, and why."""
     items: list[tuple[dict[str, Any], str]] = []
     if f.sideways <= max(SYMMETRIC, f.upright):
-        items.append(
-            (
-                {"name": "HorizontalFlip", "p": 0.5},
-                f"classes differ by {f.sideways:.2f} left and right (0 to 1)",
-            )
-        )
+        why = f"classes differ by {f.sideways:.2f} left and right (0 to 1)"
+        items.append(({"name": "HorizontalFlip", "p": 0.5}, why))
     if f.upright <= SYMMETRIC:
-        items += [
-            ({"name": "VerticalFlip", "p": 0.5}, f"classes differ by {f.upright:.2f} above and below (0 to 1)"),
-            ({"name": "RandomRotate90", "p": 0.5}, "so quarter turns are as likely"),
-        ]
+        why = f"classes differ by {f.upright:.2f} above and below (0 to 1)"
+        items.append(({"name": "VerticalFlip", "p": 0.5}, why))
+        if size[0] == size[1]:  # turned, another input would have another size
+            items.append(({"name": "RandomRotate90", "p": 0.5}, "so quarter turns are as likely"))
     if f.dtype == "uint8" and f.channels == 3:
         items.append(({"name": "RandomBrightnessContrast", "p": 0.3}, "8-bit images"))
     return [Decision(("augment", str(place)), item, why) for place, (item, why) in enumerate(items)]
@@ -289,7 +281,8 @@ def splits(f: Fingerprint) -> tuple[list[Decision], int]:
     else:
         val, test = 0.5, 0.0
         why = f"of {units} {unit if units > 1 else unit[:-1]}: a score on so few says next to nothing"
-    decisions = [Decision(("split", "method"), "auto" if own else "random", _copies(f))]
+    alike = f"{f.alike_images} images look like copies of each other: `segreg data check` names them" if f.alike else ""
+    decisions = [Decision(("split", "method"), "auto" if own else "random", alike)]
     decisions += [Decision(("split", "val"), val, why), Decision(("split", "test"), test)]
     rare = [s for s in _own_shares(f) if s.image_share < RARE and s.images < RARE_IMAGES and s.images]
     if rare and units >= _MANY:
@@ -297,12 +290,6 @@ def splits(f: Fingerprint) -> tuple[list[Decision], int]:
         saw = f"{fewest.name} is in {fewest.images} images only; each split gets its share"
         decisions.append(Decision(("split", "stratify"), True, saw))
     return decisions, max(1, round(f.images * (1 - val - test)))
-
-
-def _copies(f: Fingerprint) -> str:
-    if not f.alike:
-        return ""
-    return f"{f.alike_images} images look like copies of each other: `segreg data check` names them"
 
 
 def batch_size(size: Sequence[int], train: int, chosen: Budget, machine: Machine) -> Decision:
@@ -324,11 +311,6 @@ def epochs(images: int, batch: int, chosen: Budget, budget: BudgetName) -> Decis
     count = min(EPOCHS[1], max(EPOCHS[0], math.ceil(chosen.steps / steps)))
     why = f"{count * steps:,} steps of {batch} images; the budget {budget} has some {chosen.steps:,}"
     return Decision(("train", "epochs"), count, why)
-
-
-def monitor(f: Fingerprint) -> Decision:
-    """Return the score that chooses the checkpoint."""
-    return Decision(("train", "monitor"), "val.iou.pooled" if f.task.mode == "multiclass" else "val.dice.pooled")
 
 
 def scores(f: Fingerprint, found: InputSize) -> list[Decision]:

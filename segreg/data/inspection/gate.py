@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.data.inspection.checks import Finding, FindingCase, in_order
-from segreg.data.inspection.scan import Scanned, labels_of
+from segreg.data.inspection.scan import Scanned, counts_of, labels_of
 from segreg.errors import Problem, SegregError, listed
 from segreg.task import Task
 
@@ -59,16 +59,10 @@ class SplitPixels:
     @classmethod
     def of_scanned(cls, scanned: Sequence[Scanned], task: Task) -> SplitPixels:
         """Return those of the samples whose files could be read."""
-        pixels, counted, showing = np.zeros((3, len(labels_of(task))), np.int64)
-        images, total = 0, 0
-        for one in scanned:
-            if one.pixels is not None and one.counted is not None and one.size is not None:
-                pixels += one.pixels
-                counted += one.counted
-                showing += one.pixels > 0
-                total += one.size[0] * one.size[1]
-                images += 1
-        return cls(images, pixels, counted, total, showing)
+        readable = [one for one in scanned if one.size is not None and one.pixels is not None]
+        pixels, counted = counts_of(readable, task)
+        total = sum(one.area for one in readable)
+        return cls(len(readable), pixels.sum(axis=0), counted.sum(axis=0), total, (pixels > 0).sum(axis=0))
 
     @property
     def ignored(self) -> float:

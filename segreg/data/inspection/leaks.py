@@ -54,8 +54,8 @@ _GROUPS = (
     "give the images of one thing one group (a data set's setting, or a manifest's column), so that a drawn split "
 )
 _GROUPS += "keeps them in one split; or leave one of them out"
-# Roboflow names the augmented copies of `a.jpg` `a_jpg.rf.<hash>.jpg`.
-_AUGMENTED_COPY = re.compile(r"^(.+)\.rf\.[0-9a-zA-Z]{8,}$")
+# Roboflow names the augmented copies of `a.jpg` `a_jpg.rf.<hash>.jpg`, and those of a copy with two hashes.
+_AUGMENTED_COPY = re.compile(r"^(.+?)(\.rf\.[0-9a-zA-Z]{8,})+$")
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ def group_findings(dataset: Dataset, split_of: Mapping[int, SplitName]) -> list[
         if sample.group is not None:
             members[sample.group].append(index)
         elif match := _AUGMENTED_COPY.match(sample.image.stem):
-            sources[f"{sample.image.parent}/{match.group(1)}"].append(index)
+            sources[match.group(1)].append(index)
     findings = []
     if cases := _divided(dataset, members, split_of, "group"):
         findings.append(Finding(
             "error", "group-across-splits", f"groups in two splits: {len(cases)}", _LEAK,
             "move each group to one split; split.method: random keeps groups whole", cases,
         ))  # fmt: skip
-    copied = {name: indices for name, indices in sources.items() if len(indices) > 1}
-    if cases := _divided(dataset, copied, split_of, "source"):
+    named = {f"{dataset.samples[indices[0]].image.parent}/{name}": indices for name, indices in sources.items()}
+    if cases := _divided(dataset, named, split_of, "source"):
         findings.append(Finding(
             "error", "augmented-copies-across-splits",
             f"images with augmented copies in two splits, by their names (.rf.): {len(cases)}", _LEAK,
@@ -241,7 +241,8 @@ def split_by_index(splits: Mapping[SplitName, Sequence[int]]) -> dict[int, Split
 def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = ALIKE) -> list[AlikePair]:
     """Return the pairs of images that show the same thing, as indices into `thumbnails`, those most alike first.
 
-    Time grows with the square of their number: half a second for 750 images, some ten seconds for 5,000.
+    Time grows with the square of their number: half a second for 750 images, some ten seconds for 5,000, and more
+    where many are alike, as the frames of a film are.
     """
     if len(thumbnails) < 2:
         return []
@@ -251,11 +252,18 @@ def alike_pairs(thumbnails: Sequence[NDArray[np.uint8]], *, threshold: float = A
         grey = np.stack(thumbnails[start : start + _BLOCK]).astype(np.float32)
         halves = grey.reshape(len(grey), SIDE // 2, 2, SIDE // 2, 2).mean(axis=(2, 4))
         coarse[start : start + _BLOCK], fine[start : start + _BLOCK] = _details(halves), _tapered(_details(grey))
-    pairs = []
+    partners: dict[tuple[int, int], list[int]] = defaultdict(list)
     for first, second, orientation in _worth_a_look(coarse):
-        likeness = _shifted_correlation(fine[first], turned(fine[second], orientation))
-        if likeness >= threshold:
-            pairs.append(AlikePair(first, second, min(1.0, likeness), orientation))
+        partners[second, orientation].append(first)
+    spectra = np.fft.rfft2(fine)
+    pairs = []
+    for (second, orientation), firsts in partners.items():
+        found = _shifted_correlations(spectra, firsts, turned(fine[second], orientation))
+        pairs += [
+            AlikePair(first, second, min(1.0, likeness), orientation)
+            for first, likeness in zip(firsts, found, strict=True)
+            if likeness >= threshold
+        ]
     return sorted(pairs, key=lambda pair: (-pair.likeness, pair.first, pair.second))
 
 
@@ -329,8 +337,14 @@ def _worth_a_look(coarse: NDArray[np.float32]) -> list[tuple[int, int, int]]:
     return found
 
 
-def _shifted_correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
-    """Return the largest correlation of two images over small shifts of the one against the other."""
-    products = np.fft.irfft2(np.fft.rfft2(one) * np.conj(np.fft.rfft2(other)), s=one.shape)
+def _shifted_correlations(spectra: NDArray[Any], indices: Sequence[int], other: NDArray[np.float32]) -> list[float]:
+    """Return the largest correlation over small shifts of another image with each of some, given all spectra."""
+    spectrum = np.conj(np.fft.rfft2(other))
     near = np.r_[0 : _SHIFT + 1, -_SHIFT:0]
-    return float(products[np.ix_(near, near)].max())
+    largest: list[float] = []
+    for start in range(0, len(indices), _BLOCK):
+        # The inverse transform, of rows before columns: rows that are not looked at are left out in between.
+        columns = np.fft.ifft(spectra[indices[start : start + _BLOCK]] * spectrum, axis=1)[:, near]
+        products = np.fft.irfft(columns, other.shape[1], axis=2)
+        largest += products[..., near].max(axis=(1, 2)).tolist()
+    return largest

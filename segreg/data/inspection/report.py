@@ -202,7 +202,7 @@ def inspect(
         split: [by_index[i] for i in indices] for split, indices in splits.items()
     }
     findings += fault_findings(dataset, scanned)
-    findings += _refused(dataset, by_split.get("train", scanned), input, try_out)
+    findings += _refused(dataset, scanned, by_split.get("train", scanned), input, try_out)
     findings += odd_findings(dataset, scanned, input)
     of_splits = {split: SplitPixels.of_scanned(found, dataset.task) for split, found in by_split.items()}
     whole: dict[SplitName, SplitPixels] = {"train": SplitPixels.of_scanned(scanned, dataset.task)}
@@ -234,10 +234,11 @@ def inspect(
 def _refused(
     dataset: Dataset,
     scanned: Sequence[Scanned],
+    train: Sequence[Scanned],
     input: Input,  # noqa: A002
     try_out: TryOut | None,
 ) -> list[Finding]:
-    """Return why training would refuse the types of the images' values together, or its settings for them."""
+    """Return why training would refuse the types of all images' values together, or its settings for its images."""
     files: dict[DtypeName, Path] = {}
     for one in scanned:
         if one.dtype is not None:
@@ -249,9 +250,12 @@ def _refused(
         (problem,) = error.problems
         cases = tuple(FindingCase(f"{file}: {dtype}", (str(file),)) for dtype, file in files.items())
         return [Finding("error", "types-mixed", "integers and floating-point values", why, problem.hint, cases)]
+    # Beside 16-bit images, 8-bit ones get 16 bits.
+    factors = [257 if (one.dtype, typed.dtype) == ("uint8", "uint16") else 1 for one in train]
+    ranges = [(k * low, k * high) for k, one in zip(factors, train, strict=True) for low, high in one.ranges]
     try:
-        refuse_foreign_statistics(_ranges(scanned), typed)
-        if try_out is not None and (sizes := {dataset.samples[o.index].id: o.size for o in scanned if o.size}):
+        refuse_foreign_statistics(ranges, typed)
+        if try_out is not None and (sizes := {dataset.samples[o.index].id: o.size for o in train if o.size}):
             try_out(typed, sizes)
     except SegregError as error:
         cases = tuple(FindingCase(str(problem)) for problem in error.problems)

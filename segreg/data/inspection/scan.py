@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from segreg.config.sections import Input
 from segreg.data.cache import allowed_labels, array_digest, label_counts, read_sample, wrong_labels
-from segreg.data.images import drops_alpha, read_labels
+from segreg.data.images import drops_alpha, read_image, read_labels
 from segreg.data.resize import fit_mask, format_size
 from segreg.data.values import DtypeName, as_shown, own_dtype
 from segreg.errors import SegregError, listed
@@ -60,6 +61,7 @@ class Scanned:
         thumbnail: the image, small, square and grey.
         pixels: pixels of each label (`labels_of`), int64 `[L]`, at the mask's own size.
         counted: pixels that are not ignored, int64 `[L]`: for each class its own if multilabel.
+        area: all pixels of the mask.
         lost: labels that the mask has and that are gone at the input's size.
         dtype: the type that the image's values have of themselves, or that `input.dtype` names.
         drops_alpha: whether the image has an alpha channel that the network does not get.
@@ -77,6 +79,7 @@ class Scanned:
     thumbnail: NDArray[np.uint8] | None = None
     pixels: NDArray[np.int64] | None = None
     counted: NDArray[np.int64] | None = None
+    area: int = 0
     lost: tuple[int, ...] = ()
     dtype: DtypeName | None = None
     drops_alpha: bool = False
@@ -144,20 +147,20 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa:
     share = 0.0
     dtype: DtypeName | None = None
     alpha = image is not None and drops_alpha(image, input.channels, sample.image)
+    labels = mask
     if image is not None and mask is not None and not faults:
         read = dataclasses.replace(dataset, read_image=lambda _: image, read_mask=lambda _: mask)
         try:
             whole, labels, _, invalid = read_sample(read, sample, input)
             dtype = own_dtype(image, input) if input.dtype == "auto" else input.dtype
             share = 0.0 if invalid is None else float(invalid.mean())
-            fitted = fit_mask(labels, input)
             ranges = tuple(zip(whole.min(axis=(0, 1)).tolist(), whole.max(axis=(0, 1)).tolist(), strict=True))
-            lost = tuple(sorted(_present(labels, task) - _present(fitted, task)))
+            lost = tuple(sorted(_present(labels, task) - _present(fit_mask(labels, input), task)))
         except SegregError as error:
             faults += [SampleProblem("unfit", str(problem)) for problem in error.problems]
     return Scanned(
         index, tuple(faults), lost=lost, dtype=dtype, drops_alpha=alpha, ranges=ranges, invalid=share,
-        **_facts(image, mask, task),
+        **_facts(image, labels, task),
     )  # fmt: skip
 
 
@@ -168,7 +171,8 @@ def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
     """
     from PIL import Image
 
-    channels = as_shown(image[..., np.newaxis] if image.ndim == 2 else image[..., :3])
+    values = image.astype(np.uint8) * np.uint8(255) if image.dtype == np.bool_ else image
+    channels = as_shown(values[..., np.newaxis] if values.ndim == 2 else values[..., :3])
     planes = [Image.fromarray(np.ascontiguousarray(channels[..., c])) for c in range(channels.shape[2])]
     small = [np.asarray(plane.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) for plane in planes]
     return np.mean(small, axis=0).round().astype(np.uint8)
@@ -188,11 +192,13 @@ def _read(read: Callable[[], NDArray[Any]], file: Path) -> tuple[NDArray[Any] | 
 
 
 def _is_readable(mask: Path) -> bool:
-    try:
-        read_labels(mask)
-    except SegregError:
-        return False
-    return True
+    # The one refuses colours and fractions, the other negative numbers.
+    ways: tuple[Callable[[Path], object], ...] = (read_labels, read_image)
+    for read in ways:
+        with contextlib.suppress(SegregError):
+            read(mask)
+            return True
+    return False
 
 
 def _facts(image: NDArray[Any] | None, mask: NDArray[Any] | None, task: Task) -> dict[str, Any]:
@@ -209,6 +215,7 @@ def _facts(image: NDArray[Any] | None, mask: NDArray[Any] | None, task: Task) ->
         facts |= {"mask_digest": array_digest(mask)}
         if mask.ndim == (3 if task.mode == "multilabel" else 2):
             facts |= dict(zip(("pixels", "counted"), _counts(mask, task), strict=True))
+            facts["area"] = mask.shape[-2] * mask.shape[-1]
     return facts
 
 
@@ -262,9 +269,8 @@ class ClassShare:
 def class_shares(scanned: Sequence[Scanned], task: Task) -> list[ClassShare]:
     """Return every label's share of the images whose masks could be read."""
     names = labels_of(task)
-    pixels, counted = _sums(scanned, len(names))
-    present = [one.pixels > 0 for one in scanned if one.pixels is not None]
-    images, readable = sum(present, np.zeros(len(names), int)), len(present)
+    each, of = counts_of(scanned, task)
+    pixels, counted, images, readable = each.sum(axis=0), of.sum(axis=0), (each > 0).sum(axis=0), len(each)
     return [
         ClassShare(
             name, int(pixels[k]), float(pixels[k] / counted[k]) if counted[k] else 0.0,
@@ -280,14 +286,12 @@ def suggested_weights(scanned: Sequence[Scanned], task: Task) -> dict[str, list[
     Multiclass tasks get one weight a class by two formulas, the others each class's `positive_weight`.
     """
     count = len(labels_of(task))
-    pixels, counted = _sums(scanned, count)
+    each, of = counts_of(scanned, task)
+    pixels, counted = each.sum(axis=0), of.sum(axis=0)
     if task.mode != "multiclass":
         chosen = range(1, 2) if task.mode == "binary" else range(count)
         return {"positive_weight": [_ratio(counted[k] - pixels[k], pixels[k]) for k in chosen]}
-    around = np.zeros(count)
-    for one in scanned:
-        if one.pixels is not None and one.counted is not None:
-            around += np.where(one.pixels > 0, one.counted, 0)
+    around = np.where(each > 0, of, 0).sum(axis=0)
     frequency = np.divide(pixels, around, out=np.full(count, np.nan), where=around > 0)
     middle = float(np.nanmedian(frequency)) if (around > 0).any() else 0.0
     there = int((pixels > 0).sum())
@@ -297,12 +301,10 @@ def suggested_weights(scanned: Sequence[Scanned], task: Task) -> dict[str, list[
     }
 
 
-def _sums(scanned: Sequence[Scanned], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    pixels, counted = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    for one in scanned:
-        if one.pixels is not None and one.counted is not None:
-            pixels += one.pixels
-            counted += one.counted
+def counts_of(scanned: Sequence[Scanned], task: Task) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return `Scanned.pixels` and `Scanned.counted` of the masks that could be read, int64 `[N, L]` each."""
+    known = [(one.pixels, one.counted) for one in scanned if one.pixels is not None]
+    pixels, counted = np.array(known, np.int64).reshape(-1, 2, len(labels_of(task))).transpose(1, 0, 2)
     return pixels, counted
 
 

@@ -123,7 +123,11 @@ def pair_sheet(
     *,
     most: int = 24,
 ) -> Figure:
-    """Return a figure of pairs that look like copies, side by side, the second turned to lie on the first."""
+    """Return a figure of pairs that look like copies, side by side, the second turned to lie on the first.
+
+    Raises:
+        SegregError: none of their images can be read.
+    """
     split_of = split_by_index(splits)
     rows: list[list[Panel]] = []
     for pair in pairs[:most]:
@@ -142,6 +146,8 @@ def pair_sheet(
             likeness = f"alike by {pair.likeness:.2f}" if pair.likeness < 1 else "the same values"
             below = (likeness, ORIENTATIONS[pair.orientation])
             rows.append([Panel(p.image, f"{p.words}\n{words}") for p, words in zip(panels, below, strict=False)])
+    if not rows:
+        raise SegregError("no image of a pair can be read, so there is none to show")
     # Two pairs beside each other, because pairs are narrow.
     rows = [[panel for row in rows[k : k + 2] for panel in row] for k in range(0, len(rows), 2)]
     shown = f"{min(most, len(pairs))} of {len(pairs)}" if len(pairs) > most else str(len(pairs))

@@ -90,3 +90,29 @@ def test_bands_of_sixteen_bits():
     bands = rng.integers(0, 4000, (64, 64, 5), dtype=np.uint16)
     found = fingerprint(dataset(2, read_image=lambda s: bands), progress=Quiet())
     assert (found.channels, found.dtype) == (5, "uint16")
+
+
+def test_the_channels_are_those_of_the_images_whatever_their_masks_hold():
+    alpha = lambda s: np.dstack([scene(int(s.id))[0], np.full((64, 64), 255, np.uint8)])  # noqa: E731
+    masks = lambda s: scene(int(s.id))[1] if s.id != "0" else np.full((64, 64), 9, np.uint8)  # noqa: E731
+    assert fingerprint(dataset(read_image=alpha, read_mask=masks), progress=Quiet()).channels == 3
+
+
+def test_an_image_that_a_plugin_cannot_read_is_one_of_the_faults():
+    def read(sample):
+        if sample.id == "0":
+            raise ValueError("strange")
+        return scene(int(sample.id))[0]
+
+    found = fingerprint(dataset(read_image=read), progress=Quiet())
+    assert (found.channels, len(found.faults)) == (3, 1)
+
+
+def test_a_class_in_the_middle_row_alone_is_neither_above_nor_below():
+    mask = np.zeros((65, 64), np.uint8)
+    mask[32, 10:20] = 1
+    changed = {
+        "read_mask": lambda _: mask,
+        "read_image": lambda s: np.pad(scene(int(s.id))[0], ((0, 1), (0, 0), (0, 0))),
+    }
+    assert fingerprint(dataset(**changed), progress=Quiet()).upright == 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,8 @@ from segreg.config.recipe import as_written
 from segreg.config.resolve import choose
 from segreg.data.init.layouts import choose_layout, layouts_of
 from segreg.registry.registry import load_registry
+from segreg_plugins.datasets.mask_guess import guess_masks
+from segreg_plugins.datasets.pair_layout import find_pairs
 
 REAL = Path(os.environ.get("SEGREG_REAL_DATA", "/nowhere"))
 ENTRIES = """
@@ -111,6 +115,50 @@ def test_colours_and_their_names(tmp_path, parts, builtin):
     assert read(named, builtin)[1] == [[0, 1, 255]] * 4
 
 
+def test_a_name_with_a_number_keeps_its_colour(tmp_path, parts):
+    pairs(tmp_path, values=([0, 0, 0], [255, 64, 0]))
+    (tmp_path / "class_dict.csv").write_text("name,r,g,b\nground,0,0,0\nlane 2,255,64,0\n")
+    assert only(tmp_path, parts).settings["values"] == {"ground": [[0, 0, 0]], "lane 2": [[255, 64, 0]]}
+
+
+@pytest.mark.parametrize("top", [14, 20])
+def test_class_numbers_are_no_grey_masks(tmp_path, top):
+    files = [tmp_path / f"{number}.png" for number in range(4)]
+    for number, file in enumerate(files):
+        blocks = np.random.default_rng(number).choice([*range(top), 255], (40, 40), p=[0.9, *[0.1 / top] * top])
+        Image.fromarray(np.kron(blocks, np.ones((3, 3))).astype(np.uint8)).save(file)
+    found = guess_masks(files, tmp_path)
+    assert found.settings == {"classes": [f"class_{number}" for number in range(top)]}
+
+
+def test_grey_masks_are_cut(tmp_path):
+    rows, columns = np.indices((200, 200))
+    soft = np.clip(128 + 200 * (50 - np.hypot(rows - 100, columns - 100)), 0, 255).astype(np.uint8)
+    Image.fromarray(soft).save(tmp_path / "a.png")
+    Image.fromarray((soft > 127).astype(np.uint8) * 255).save(tmp_path / "b.jpg", quality=90)
+    for file in ("a.png", "b.jpg"):
+        assert guess_masks([tmp_path / file], tmp_path).settings["foreground"] == "above_127"
+
+
+@pytest.mark.parametrize(
+    ("names", "values", "settings"),
+    [
+        (["lesion"], (0, 255), {"classes": ["lesion"]}),
+        (["background", "lesion"], (0, 1), {"classes": ["lesion"]}),
+        (["background", "lesion"], (0, 1, 255), {"classes": ["lesion"], "ignore_index": 255}),
+        (["background", "lesion"], (0, 9), {"classes": ["lesion"], "values": {"background": 0, "lesion": 9}}),
+        (["sky", "road"], (0, 1), {"classes": ["sky", "road"]}),
+        (["sky", "road"], (0, 1, 255), {"classes": ["sky", "road"], "ignore_index": 255}),
+        (["sky", "road", "car"], (0, 1, 255), {"classes": ["sky", "road", "car"]}),
+        (["sky", "road", "car"], (0, 255), {"classes": ["foreground"]}),
+    ],
+)
+def test_few_classes_have_the_names_of_the_file_too(tmp_path, names, values, settings):
+    mask(tmp_path / "a.png", values)
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    assert guess_masks([tmp_path / "a.png"], tmp_path).settings == settings
+
+
 def test_classes_named_in_a_file(tmp_path, parts):
     pairs(tmp_path, values=(0, 1, 2))
     (tmp_path / "classes.json").write_text(json.dumps({"classes": ["sky", "road"], "ignore_index": 2}))
@@ -177,6 +225,18 @@ def test_several_ways_are_listed_with_what_decides(tmp_path, parts):
     assert chosen.settings["classes"] == ["foreground"]
 
 
+def test_what_is_offered_for_splits_chooses_one(tmp_path, parts):
+    for split in ("train", "val"):
+        for kind, values in (("masks", (0, 255)), ("labels", (0, 1, 2))):
+            pairs(tmp_path, split + "/images/{}.png", f"{split}/{kind}/{{}}.png", values=values)
+    with pytest.raises(SegregError, match="can be read in 2 ways") as caught:
+        choose_layout(tmp_path, parts)
+    offered = [shlex.split(line)[2:4] for line in str(caught.value).splitlines()[1:]]
+    for words, classes in zip(offered, (["class_0", "class_1", "class_2"], ["foreground"]), strict=True):
+        wanted = {key.removeprefix("dataset."): json.loads(value) for key, value in (word.split("=") for word in words)}
+        assert only(tmp_path, parts, name="folder", wanted=wanted).settings["classes"] == classes == wanted["classes"]
+
+
 def test_what_is_not_recognised_says_what_was_looked_for(tmp_path, parts):
     photo(tmp_path / "photos" / "a.png")
     with pytest.raises(SegregError, match="no dataset recognises") as caught:
@@ -193,9 +253,40 @@ def test_folders_below_are_found(tmp_path, parts):
     layout, notes = choose_layout(tmp_path, parts)
     assert layout.folder == tmp_path / "one"
     assert "itself is not recognised" in notes[0]
+    for name in ("", "folder"):
+        named = only(tmp_path, parts, name=name, wanted={"classes": ["lesion"]})
+        assert (named.folder, named.settings["classes"]) == (tmp_path / "one", ["lesion"])
+    elsewhere = {"images": "a", "masks": "b"}
+    assert only(tmp_path, parts, name="folder", wanted=elsewhere).settings == elsewhere
     pairs(tmp_path / "two")
     with pytest.raises(SegregError, match=rf"segreg init {tmp_path / 'two'}"):
         choose_layout(tmp_path, parts)
+
+
+def test_what_is_offered_for_a_folder_below_is_read_there(tmp_path, parts):
+    year = tmp_path / "VOC2012"
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        pairs(year, "JPEGImages/{}.jpg", folder + "/{}.png", values=(0, 1))
+    (year / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (year / "ImageSets" / "Segmentation" / "train.txt").write_text("0\n")
+    with pytest.raises(SegregError, match=r"--layout voc 'dataset\.masks=augmented'"):
+        choose_layout(tmp_path, parts)
+    chosen = only(tmp_path, parts, name="voc", wanted={"masks": "augmented"})
+    assert chosen.settings == {"root": year, "masks": "augmented"}
+    # Where nothing is recognised, the folder is read all the same and not the usual one.
+    strange = only(year / "JPEGImages", parts, name="voc", wanted={"masks": "augmented"})
+    assert strange.settings == {"root": year / "JPEGImages", "masks": "augmented"}
+    wanted = {"images": "a", "masks": "b"}
+    assert only(year / "JPEGImages", parts, name="folder", wanted=wanted).settings == wanted
+
+
+def test_pairs_in_one_folder_are_found_in_time_linear_in_their_number(tmp_path, monkeypatch):
+    names = sorted(name for number in range(10_000) for name in (f"{number}.jpg", f"{number}_mask.png"))
+    monkeypatch.setattr("segreg_plugins.datasets.pair_layout.looks_like_mask", lambda _: True)
+    monkeypatch.setattr("segreg_plugins.datasets.pair_layout.images_below", lambda _: {"": names})
+    begun = time.process_time()
+    assert find_pairs(tmp_path)[0].mask_suffix == "_mask"
+    assert time.process_time() - begun < 5
 
 
 def test_a_plugin_takes_part_and_one_that_fails_stops_nobody(tmp_path, plugin):

@@ -70,10 +70,26 @@ def names(found):
 
 def test_augmentations_follow_symmetry():
     turned = ["HorizontalFlip", "VerticalFlip", "RandomRotate90"]
-    assert names(rules.augmentations(PRINT)) == [*turned, "RandomBrightnessContrast"]
-    assert names(rules.augmentations(replace(PRINT, dtype="uint16"))) == turned
-    assert names(rules.augmentations(STREET)) == ["HorizontalFlip", "RandomBrightnessContrast"]
-    assert names(rules.augmentations(replace(PRINT, upright=0.05, sideways=0.3, dtype="float32"))) == turned[1:]
+    square = (256, 256)
+    assert names(rules.augmentations(PRINT, square)) == [*turned, "RandomBrightnessContrast"]
+    assert names(rules.augmentations(replace(PRINT, dtype="uint16"), square)) == turned
+    assert names(rules.augmentations(STREET, square)) == ["HorizontalFlip", "RandomBrightnessContrast"]
+    uneven = replace(PRINT, upright=0.05, sideways=0.3, dtype="float32")
+    assert names(rules.augmentations(uneven, square)) == turned[1:]
+
+
+def test_only_square_inputs_are_turned_by_quarters():
+    wide = rules.decide(replace(PRINT, sizes={(96, 128): 100}), "small", CPU)
+    assert names(one for one in wide if one.path[0] == "augment") == [
+        "HorizontalFlip", "VerticalFlip", "RandomBrightnessContrast",
+    ]  # fmt: skip
+
+
+def test_one_size_is_that_of_the_images_that_were_read():
+    sizes = {(200, 304): 9}
+    assert "that of all images;" in rules.input_size(replace(PRINT, sizes=sizes), 256).why_size
+    part = replace(PRINT, sizes=sizes, images=5_000, read=1_000)
+    assert "that of all 1,000 images that were read;" in rules.input_size(part, 256).why_size
 
 
 def test_thin_objects_want_the_full_resolution():
