@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed
-from segreg.evaluation.scores import compute, compute_over_processes, disable_sync
+from segreg.evaluation.scores import compute, compute_over_processes, directions_of, disable_sync
 from segreg.models.segmenter import AUXILIARY
 from segreg.models.trained import digest_of_frozen, settle_frozen
 from segreg.runtime import distributed
@@ -539,12 +539,7 @@ def directions(training: Training, data: TrainingData) -> dict[str, bool | None]
     own = training.objective.eval()
     logits = training.predict(own, images[:1])
     metrics.update(logits, targets[:1].long())
-    larger: dict[str, bool | None] = {}
-    for name, metric in metrics.items():
-        given = metric.compute()
-        # Where two metrics return the same name, the collection prefixes it with the metric's own.
-        keys = [key for k in given for key in (k, f"{name}_{k}")] if isinstance(given, Mapping) else [name]
-        larger |= dict.fromkeys(keys, metric.higher_is_better)
+    larger = directions_of(metrics)
     return {**dict.fromkeys(losses, False), **{f"val.{name}": larger.get(name) for name in compute(metrics)}}
 
 
