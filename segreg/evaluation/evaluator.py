@@ -18,7 +18,7 @@ from segreg.data.loader import places_by_size
 from segreg.data.split import drawn
 from segreg.data.values import as_shown
 from segreg.evaluation.counts import write_counts, write_sums
-from segreg.evaluation.scores import Scores, evaluate, with_way
+from segreg.evaluation.scores import Scores, directions_of, evaluate, with_way
 from segreg.evaluation.statistics import Measure, intervals
 from segreg.inference.predictor import described, logits_of, prepare_image, scored_logits
 from segreg.models import build
@@ -137,8 +137,7 @@ class Evaluator:
         column = ranking_column(scores)
         if column is None:
             return pairs
-        metric = self.metrics[column] if column in self.metrics else None  # noqa: SIM401 (it has no get)
-        sign = -1.0 if getattr(metric, "higher_is_better", True) is False else 1.0
+        sign = -1.0 if directions_of(self.metrics).get(column) is False else 1.0
         return sorted(pairs, key=lambda pair: -math.inf if math.isnan(pair[1][column]) else sign * pair[1][column])
 
     def save_overlays(

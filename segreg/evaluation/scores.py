@@ -123,21 +123,28 @@ class ImageScorer:
         self.counts.add(own_counts)
         columns: dict[str, list[float]] = {}
         for name, metric in self.metrics.items(copy_state=False):
+            sums = metric.sums(logits, target) if name in self.sums else None
+            if sums is not None:
+                self.sums[name].add(sums)
             # A sync a batch, on purpose: rows are written for people, after the training.
-            columns |= {column: values.tolist() for column, values in _per_image(metric, logits, target, own_counts)}
-            if name in self.sums:
-                self.sums[name].add(metric.sums(logits, target))
+            rows = _per_image(metric, logits, target, own_counts, sums)
+            columns |= {column: values.tolist() for column, values in rows.items()}
         for number, identity in enumerate(ids):
             self.rows.append({"id": identity, **{name: values[number] for name, values in columns.items()}})
 
 
-def _per_image(metric: Any, logits: Tensor, target: Tensor, counts: Tensor) -> Iterable[tuple[str, Tensor]]:
+def _per_image(
+    metric: Any, logits: Tensor, target: Tensor, counts: Tensor, sums: Tensor | None
+) -> Mapping[str, Tensor]:
     """Return a metric's values for each image by name, `[B]`; none where it has no such values."""
+    pooled: Mapping[str, Tensor] = {}  # over the one image
     if hasattr(metric, "per_image"):
-        return tuple(metric.per_image(logits, target).items())
-    if hasattr(metric, "scores_of_counts"):  # pooled over the one image
-        return tuple((name.removesuffix(".pooled"), v) for name, v in metric.scores_of_counts(counts).items())
-    return ()
+        return dict(metric.per_image(logits, target))
+    if hasattr(metric, "scores_of_counts"):
+        pooled = metric.scores_of_counts(counts)
+    elif sums is not None:
+        pooled = metric.scores_of_sums(sums)
+    return {name.removesuffix(".pooled"): values for name, values in pooled.items()}
 
 
 class _GrowingArray:
@@ -181,6 +188,21 @@ def definitions_of(metrics: MetricCollection, values: Iterable[str]) -> dict[str
     return {name: found.get(name, f"torchmetrics {classes.get(name, 'metric')}") for name in values}
 
 
+def directions_of(metrics: MetricCollection) -> dict[str, bool | None]:
+    """Return whether larger is better, by the names of values and of single images' values; None where it is unknown.
+
+    The metrics have been computed, or can be.
+    """
+    found: dict[str, bool | None] = {}
+    for name, metric in metrics.items(copy_state=False):
+        given = metric.compute()
+        # Where two metrics return the same name, the collection prefixes it with the metric's own.
+        names = [key for k in given for key in (k, f"{name}_{k}")] if isinstance(given, Mapping) else [name]
+        of_images = [key.removesuffix(".pooled").removesuffix(".per_image_mean") for key in names]
+        found |= dict.fromkeys([name, *of_images, *names], metric.higher_is_better)
+    return found
+
+
 # Scoring in several processes, each with its share of the images: the results are those of one process.
 
 
@@ -207,17 +229,6 @@ def compute(metrics: MetricCollection) -> dict[str, float]:
         if value.numel() != 1:
             raise SegregError(f'the metric "{name}" returns {value.numel()} numbers at once; give each a name')
     return {name: float(value) for name, value in values.items()}
-
-
-def better_if(metrics: MetricCollection) -> dict[str, bool | None]:
-    """Return for every value of metrics that have scored something whether larger is better, None where unknown."""
-    larger: dict[str, bool | None] = {}
-    for name, metric in metrics.items():
-        given = metric.compute()
-        # Where two metrics return the same name, the collection prefixes it with the metric's own.
-        keys = [key for k in given for key in (k, f"{name}_{k}")] if isinstance(given, Mapping) else [name]
-        larger |= dict.fromkeys(keys, metric.higher_is_better)
-    return {name: larger.get(name) for name in compute(metrics)}
 
 
 def compute_over_processes(metrics: MetricCollection) -> dict[str, float]:

@@ -21,6 +21,7 @@ from matplotlib.transforms import Bbox
 from segreg.benchmark.comparison.record import Comparison, Model, Value
 from segreg.benchmark.cost.record import Cost
 from segreg.reports.render import cut, is_known, number, short
+from segreg.runtime.output import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +80,7 @@ class Chart:
 
     def __init__(self, width: int, height: int, margins: tuple[int, int, int, int], about: str) -> None:
         left, right, top, bottom = margins
-        self.about = about
+        self.about = printable(about)
         self.figure = Figure(figsize=(width / 72, height / 72), dpi=72)
         self.axes = self.figure.add_axes(
             (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
@@ -100,9 +101,9 @@ class Chart:
 
     def label(self, x: str = "", y: str = "") -> None:
         """Write the axes' labels: x below, y above the axis at the left."""
-        self.axes.set_xlabel(x, color=INK, fontsize=11, parse_math=False)
+        self.axes.set_xlabel(printable(x), color=INK, fontsize=11, parse_math=False)
         if y:
-            self.axes.annotate(y, (0, 1), (-self.axes.bbox.x0 + 4, 10), xycoords="axes fraction", color=INK,
+            self.axes.annotate(printable(y), (0, 1), (-self.axes.bbox.x0 + 4, 10), xycoords="axes fraction", color=INK,
                                textcoords="offset points", fontsize=11, parse_math=False)  # fmt: skip
 
     def names(self, places: Sequence[tuple[float, float]], names: Sequence[str], taken: Sequence[Bbox]) -> list[Any]:
@@ -178,7 +179,7 @@ class Chart:
             points = [child for child in group.iter() if child.tag in ("use", "path") and id(child) not in inside]
         for point, title in zip(points, mark["titles"], strict=False):
             element = ET.Element("title")
-            element.text = title
+            element.text = printable(title)
             point.insert(0, element)
 
 
@@ -197,7 +198,11 @@ def distribution(values: Sequence[float]) -> Distribution | None:
     if not len(defined):
         return None
     low, high = float(defined.min()), float(defined.max())
-    low, high = (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    elif high - low <= 1e-9 * abs(high):  # equal but for rounding
+        margin = max(0.5, 1e-9 * abs(high))
+        low, high = low - margin, high + margin
     counts, edges = np.histogram(defined, bins=20, range=(low, high))
     return Distribution(counts, edges, float(defined.mean()), float(np.median(defined)))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,17 +128,18 @@ def _seeds(comparison: Comparison) -> str:
     kinds = list(dict.fromkeys(model.seeds for model in comparison.models))
     if len(kinds) < 2:
         return f"{len(kinds[0])} per model: {', '.join(map(str, kinds[0]))}" if kinds else ""
-    counts = sorted({len(seeds) for seeds in kinds})
-    count = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    return f"{count} per model, not the same for all; see Runs"
+    return f"{_from_to(map(len, kinds))} per model, not the same for all; see Runs"
 
 
 def _folds(comparison: Comparison) -> str:
     """Return how many folds the models have; empty where they have none."""
-    counts = sorted({len({fold.fold for fold in model.folds}) for model in comparison.models if model.folds})
-    if not counts:
-        return ""
-    return f"{counts[0]} per model" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} per model"
+    counts = [len({fold.fold for fold in model.folds}) for model in comparison.models if model.folds]
+    return f"{_from_to(counts)} per model" if counts else ""
+
+
+def _from_to(numbers: Iterable[int]) -> str:
+    found = sorted(set(numbers))
+    return str(found[0]) if len(found) == 1 else f"{found[0]} to {found[-1]}"
 
 
 # The leaderboard
@@ -378,22 +379,8 @@ def _scatter(comparison: Comparison) -> Mapping[str, Any]:
     return {"nth": nth, "shown": shown}
 
 
-def widest(comparison: Comparison) -> list[tuple[int, float]]:
-    """Return the place of each image in which two or more models have a value, and their largest difference there.
-
-    The largest comes first.
-    """
-    models = [model for model in comparison.models if model.per_image]
-    found: list[tuple[int, float]] = []
-    for place in range(len(comparison.images)):
-        values = [model.per_image[place] for model in models if is_known(model.per_image[place])]
-        if len(values) > 1:
-            found.append((place, max(values) - min(values)))
-    return sorted(found, key=lambda item: (-item[1], item[0]))
-
-
 def _spread(comparison: Comparison) -> Mapping[str, Any]:
-    ordered = widest(comparison)
+    ordered = comparison.widest()
     models = [model for model in comparison.models if model.per_image]
     rows = [
         (comparison.images[place], difference, [model.per_image[place] for model in models])

@@ -27,6 +27,7 @@ from segreg.reports.run import Scored
 from segreg.runs.directory import RunDirectory
 from segreg.runs.records import read_results
 from segreg.runtime.files import cannot_write, replacing
+from segreg.runtime.output import printable
 from segreg.training import history
 from segreg.visualize.plots import history_lines
 
@@ -124,7 +125,7 @@ def _look(place: int) -> dict[str, Any]:
 
 def _label(column: Column) -> str:
     arrow = {"higher": " \N{UPWARDS ARROW}", "lower": " \N{DOWNWARDS ARROW}"}.get(column.better, "")
-    return column.title + arrow
+    return printable(column.title) + arrow
 
 
 def _wrapped(name: str, letters: int) -> str:
@@ -224,7 +225,7 @@ def _differences(comparison: Comparison) -> Figure | None:
         flierprops={"marker": "o", "markersize": 1.8, "markerfacecolor": "0.3", "markeredgewidth": 0},
     )  # fmt: skip
     axes.xaxis.set_major_locator(MaxNLocator(4))
-    axes.set_xlabel(f"{comparison.metric}\nof each image, minus that of\n{_wrapped(baseline.name, 30)}")
+    axes.set_xlabel(f"{printable(comparison.metric)}\nof each image, minus that of\n{_wrapped(baseline.name, 30)}")
     return figure
 
 
@@ -246,7 +247,7 @@ def _model_curves(comparison: Comparison) -> Figure | None:
                     every += [value for _, value in points]
         charts.scale(axes, "y", every, log="loss" in column and charts.is_log(every), ticks=5)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set(xlabel="epoch", ylabel=column)
+        axes.set(xlabel="epoch", ylabel=printable(column))
     if lines:
         _legend(figure, lines)
     return figure if lines else None
@@ -290,11 +291,13 @@ def _histogram(scored: Scored) -> Figure | None:
 
 
 def _classes(scored: Scored) -> Figure | None:
-    columns, by_class, _ = scored.classes()
+    columns, by_class, note = scored.classes()
     found = {}
     for name, metrics in by_class.items():
         full = metrics.get(columns[0], "")
         value = scored.values(scored.split).get(full)
         if value is not None:
             found[name] = Number(value, *(scored.ends(scored.split, full) or ()))
-    return _dots(found, columns[0]) if len(found) > 1 else None
+    if len(found) < 2:
+        return None
+    return _dots(found, f"{columns[0]}\n({note} {columns[0]})" if note else columns[0])

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runtime.files import replacing
+from segreg.runtime.output import printable
 
 _MAX_WIDTH = 1600
 """Pixels; wider images are shrunk."""
@@ -101,7 +102,7 @@ def short(value: float | None) -> str:
     for letter, size in _UNITS:
         if math.isfinite(value) and abs(value) >= max(size, 1e4):
             return f"{value / size:.3g} {letter}" if abs(value) < 999.5 * size else f"{value / size:.0f} {letter}"
-    return f"{value:.0f}" if 1000 <= abs(value) < 1e4 else f"{value:.3g}"
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e4 else f"{value:.3g}"
 
 
 def share(value: float | None) -> str | None:
@@ -111,6 +112,7 @@ def share(value: float | None) -> str | None:
 
 def cut(text: str, most: int) -> str:
     """Return at most so many letters; the middle is left out, because names often differ at either end."""
+    text = printable(text)
     if len(text) <= most:
         return text
     behind = most * 2 // 5
@@ -178,9 +180,6 @@ def worst_classes(means: Mapping[str, float | None]) -> tuple[list[str], str]:
     """
     if len(means) <= MAX_CLASSES:
         return [*means], ""
-    chosen = {name for name, _ in sorted(means.items(), key=lambda item: _or_infinity(item[1]))[:MAX_CLASSES]}
+    known = {name: value if is_known(value) else math.inf for name, value in means.items()}
+    chosen = set(sorted(known, key=known.__getitem__)[:MAX_CLASSES])
     return [name for name in means if name in chosen], f"the {MAX_CLASSES} of {len(means)} classes with the lowest"
-
-
-def _or_infinity(value: float | None) -> float:
-    return value if is_known(value) else math.inf

@@ -94,12 +94,19 @@ class Scored:
         names = self.per_image[0] if self.per_image else ()
         return [name for name in names if name != "id" and CLASS not in name]
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether larger values of the images' first score are better; also where that is unknown."""
+        known: Mapping[str, bool] = self.results.get("higher_is_better", {})
+        return all(known.get(name, True) for name in self.columns()[:1])
+
     def ordered(self) -> list[Mapping[str, Any]]:
         """Return the rows of the images, the worst first by the first score, undefined scores before all others."""
         columns = self.columns()
         if not columns:
             return []
-        return sorted(self.per_image, key=lambda row: -1.0 if math.isnan(row[columns[0]]) else row[columns[0]])
+        sign = 1.0 if self.higher_is_better else -1.0
+        return sorted(self.per_image, key=lambda row: (not math.isnan(row[columns[0]]), sign * row[columns[0]]))
 
     def averages(self, split: str) -> dict[str, Any]:
         """Return the metrics of a split: pooled and per image by metric, and those that are neither."""

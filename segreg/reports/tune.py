@@ -9,7 +9,7 @@ from segreg.benchmark.tune.record import TuneRecord, format_setting
 from segreg.benchmark.tune.study import LEAST_FOR_IMPORTANCES
 from segreg.reports import tune_charts as charts
 from segreg.reports.render import render, write
-from segreg.runtime.files import finite, write_json
+from segreg.runtime.files import write_json
 from segreg.runtime.progress import duration
 
 RESULTS, PAGE = "results.json", "report.html"
@@ -21,7 +21,7 @@ def write_tune(record: TuneRecord, folder: Path) -> list[Path]:
     Raises:
         SegregError: a file can't be written.
     """
-    write_json(folder / RESULTS, finite(record.as_data()))
+    write_json(folder / RESULTS, record.as_data())
     write(page(record), folder / PAGE, "page")
     return [folder / name for name in (RESULTS, PAGE)]
 

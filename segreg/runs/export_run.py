@@ -22,7 +22,7 @@ from segreg.deployment.proof import BOUNDS, Both, Bounds, MetricDifference, Proo
 from segreg.errors import Problem, SegregError, listed
 from segreg.evaluation.counts import image_counts
 from segreg.evaluation.evaluator import Evaluator
-from segreg.evaluation.scores import Scores, of_probabilities
+from segreg.evaluation.scores import Scores, directions_of, of_probabilities
 from segreg.inference.predictor import Predictor
 from segreg.models import build
 from segreg.models.lora import merge_lora
@@ -283,13 +283,11 @@ def evenly_spaced(indices: Sequence[int], most: int) -> list[int]:
 def _differences(before: Scores, after: Scores, evaluator: Evaluator) -> dict[str, MetricDifference]:
     scored = [_scored(one) for one in (before, after)]
     pairs = {pair.name: pair for pair in paired(scored, scored[0].ids, [evaluator.metrics] * 2)}
-    found = {}
+    found, directions = {}, directions_of(evaluator.metrics)
     for name, value in before.values.items():
         pair = pairs.get(name)
         ends = (pair.low, pair.high) if pair else (None, None)
-        of = (metric for own, metric in evaluator.metrics.items(copy_state=False) if f"{name}.".startswith(f"{own}."))
-        direction = getattr(next(of, None), "higher_is_better", None)
-        found[name] = MetricDifference(defined(value), defined(after.values[name]), *ends, direction)
+        found[name] = MetricDifference(defined(value), defined(after.values[name]), *ends, directions.get(name))
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.evaluation.scores import better_if
+from segreg.evaluation.scores import compute, directions_of
 from segreg.runtime.distributed import gathered
 
 if TYPE_CHECKING:
@@ -98,7 +98,8 @@ def check_monitor(name: str, metrics: MetricCollection, task: Task, size: tuple[
     target[..., : size[0] // 2, :] = 1
     scored = metrics.clone()
     scored.update(torch.zeros(1, task.channels, *size), target)
-    values = {f"val.{name}": larger for name, larger in better_if(scored).items()}
+    larger = directions_of(scored)
+    values = {f"val.{value}": larger.get(value) for value in compute(scored)}
     return choose_monitor(name, {"train.loss": False, "val.loss": False, **values}).larger_is_better
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed
-from segreg.evaluation.scores import better_if, compute_over_processes, disable_sync
+from segreg.evaluation.scores import compute, compute_over_processes, directions_of, disable_sync
 from segreg.models.segmenter import AUXILIARY
 from segreg.models.trained import digest_of_frozen, settle_frozen
 from segreg.runtime import distributed
@@ -557,7 +557,8 @@ def directions(training: Training, data: TrainingData) -> dict[str, bool | None]
     own = training.objective.eval()
     logits = training.predict(own, images[:1])
     metrics.update(logits, targets[:1].long())
-    return {**dict.fromkeys(losses, False), **{f"val.{name}": larger for name, larger in better_if(metrics).items()}}
+    larger = directions_of(metrics)
+    return {**dict.fromkeys(losses, False), **{f"val.{name}": larger.get(name) for name in compute(metrics)}}
 
 
 def format_epoch(state: State, settings: Train, monitor: Monitor, *, headings: bool = False) -> Table:

@@ -85,8 +85,8 @@ def _tinted(
     painted = paint(labels, colours)
     mixed = image.astype(np.uint16) * np.uint16(256 - _TINT) + painted.astype(np.uint16) * np.uint16(_TINT)
     drawn = np.where(area[..., None], (mixed >> 8).astype(np.uint8), image)
-    # Outlines are of all labels but 0: labels count from 1, with 0 where nothing is painted.
-    edge = _widened(outline(np.where(area, labels.astype(np.int16) + 1, 0)), reach - 1) & area
+    # Outlines are of all labels but 0 and 255: labels count from 256, with 0 where nothing is painted.
+    edge = _widened(outline(np.where(area, labels.astype(np.int16) + 256, 0)), reach - 1) & area
     drawn[edge] = painted[edge]
     return drawn
 

@@ -29,6 +29,8 @@ _DPI, _MOST_PIXELS = 110, 3300
 """Of a PNG's longer side: a larger figure gets fewer dots per inch."""
 _NAME = 24
 """Letters of a label that are shown."""
+_PLAIN = {"text.parse_math": False}
+"""For matplotlib: a class's name isn't a formula."""
 
 
 def plot_metrics(
@@ -45,6 +47,8 @@ def plot_metrics(
         folder: of the files.
         guard: returns, for what is drawn, a context that may keep an error to itself, so that the others are drawn.
     """
+    import matplotlib as mpl
+
     tables: list[Any] = []
     for name, metric in metrics.items():
         if hasattr(metric, "tables"):
@@ -57,7 +61,7 @@ def plot_metrics(
     }
     written: list[Path] = []
     for name, (kind, plot) in kinds.items():
-        with guard(name):
+        with guard(name), mpl.rc_context(_PLAIN):
             (folder / name).unlink(missing_ok=True)
             if of_kind := [table for table in tables if isinstance(table, kind)]:
                 written.append(_save(plot(of_kind), folder / name))
@@ -78,9 +82,15 @@ def history_lines(rows: Sequence[Mapping[str, Any]], monitor: str) -> dict[str, 
 
 def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, best_epoch: int | None) -> None:
     """Plot losses, validation scores and learning rates over the epochs into a PNG file."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(_PLAIN):
+        _save(_history(history_lines(rows, monitor), best_epoch), file)
+
+
+def _history(lines: Mapping[str, Mapping[Any, str]], best_epoch: int | None) -> Any:
     from matplotlib.ticker import MaxNLocator
 
-    lines = history_lines(rows, monitor)
     most = max((len(found) for found in lines.values()), default=0)
     width, height = 5.2 * max(1, len(lines)), 3.8 + 0.22 * most
     below, tall = height - 3.0, 2.65
@@ -99,7 +109,7 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
             axes.set_yscale("log")
         # Below, where no line runs; the label of the axis ends half an inch under it.
         axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.45 / tall))
-    _save(figure, file)
+    return figure
 
 
 def _figure(width: float, height: float, *, layout: Literal["constrained"] | None = "constrained") -> Any:
@@ -262,7 +272,10 @@ def _unit_square(axes: Any, x_label: str, y_label: str) -> None:
 def _legend(axes: Any, count: int, which: str, *, below: bool = True) -> None:
     title = f"the {_MOST_LINES} of {count} classes {which}" if count > _MOST_LINES else None
     place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.13)} if below else {"loc": "best"}
-    axes.legend(fontsize="small", title=title, title_fontsize="small", **place)
+    # Named one by one: a legend of its own accord leaves out names that begin with an underscore.
+    lines = {line: str(line.get_label()) for line in axes.get_lines()}
+    lines = {line: label for line, label in lines.items() if not label.startswith("_child")}
+    axes.legend([*lines], [*lines.values()], fontsize="small", title=title, title_fontsize="small", **place)
 
 
 def _label(name: str, note: str) -> str:

@@ -9,16 +9,22 @@ import shutil
 import numpy as np
 import pytest
 
+import planted_comparison
 import planted_runs
 import plugged
 import small_runs
 from planted_runs import planted
 from segreg.benchmark.comparison.compare import RunGroup, compare
-from segreg.benchmark.comparison.runs import run_groups_of
+from segreg.benchmark.comparison.record import Model, Value
+from segreg.benchmark.comparison.runs import TO_BEST, run_groups_of, with_costs
+from segreg.benchmark.comparison.significance import verdict
 from segreg.benchmark.comparison.text import format_comparison
+from segreg.benchmark.cost.record import Cost
 from segreg.errors import SegregError
+from segreg.evaluation import statistics
 from segreg.evaluation.counts import read_sums
 from segreg.evaluation.scores import with_way
+from segreg.evaluation.statistics import Measure
 from segreg.reports.comparison import write_comparison
 from segreg.runs.listing import read_run
 from segreg.runs.load import load_run
@@ -108,6 +114,53 @@ def test_only_common_images_are_compared_with_a_notice(tmp_path):
     own = rows_of(tmp_path / "a" / "per_image.csv")[:30]
     value = next(model for model in found.models if model.name == "resnet18").values["dice.per_image_mean"]
     assert value.mean == pytest.approx(np.mean([float(row["dice"]) for row in own]))
+
+
+def test_scores_that_not_all_know_of_single_images_are_each_run_s_own(tmp_path):
+    one = planted(tmp_path / "a", "resnet18")
+    found = compared(one, planted(tmp_path / "b", "resnet34", images=30, counts=False))
+    own = json.loads((one / "results.json").read_text())["metrics"]["test"]["dice.pooled"]
+    values = {model.name: model.values["dice.pooled"] for model in found.models}
+    assert values["resnet18"].mean == own
+    assert (values["resnet34"].mean, values["resnet18"].low) == (0.5, None)
+
+
+def test_one_image_is_enough_to_compare(tmp_path):
+    found = compared(planted(tmp_path / "a", "resnet18", images=1), planted(tmp_path / "b", "resnet34", images=1))
+    assert found.models[1].difference is None or found.models[0].difference is None
+    (difference,) = (model.difference for model in found.models if model.difference)
+    assert (difference.p, difference.significant) == (1.0, False)
+
+
+def test_a_run_says_which_direction_is_better(tmp_path):
+    folders = [planted(tmp_path / name, name, better=better) for name, better in (("resnet18", 0.0), ("resnet34", 0.1))]
+    for folder in folders:
+        results = json.loads((folder / "results.json").read_text())
+        reported = {**results, "higher_is_better": {"dice.per_image_mean": False}}
+        (folder / "results.json").write_text(json.dumps(reported))
+    found = compared(*folders)
+    assert (found.models[0].name, found.higher_is_better) == ("resnet18", False)
+
+
+def test_models_without_a_score_are_not_called_alike():
+    names = ["base", "good", "better"]
+    scores = {"base": np.full(20, np.nan), "good": np.linspace(0.3, 0.5, 20), "better": np.linspace(0.5, 0.7, 20)}
+    measures = [Measure.means(["dice"], scores[name].reshape(1, -1, 1)) for name in names]
+    draws = statistics.resampled(measures, seed=0)[..., 0]
+    values = [Value(float(np.mean(scores[name])), None, None, (0.5,)) for name in names]
+    models = [Model(name, {}, ("",), (0,), {"dice": value}) for name, value in zip(names, values, strict=True)]
+    sentences, best = verdict(models, measures, draws, metric="dice", baseline="base", images=20, higher_is_better=True)
+    assert best == ""
+    assert sentences[1:-1] == ["How it differs from base is unknown.", "It is significantly different from the others."]
+
+
+def test_the_time_to_the_best_epoch_needs_all_epochs_before_it():
+    curves = ({"epoch": [3, 4], "seconds": [1.0, 1.0]}, {"epoch": [1, 2, 3], "seconds": [2.0, 2.0, 2.0]})
+    models = tuple(
+        Model(str(place), {}, ("",), (0,), {}, best_epochs=(2,), curves=(curve,)) for place, curve in enumerate(curves)
+    )
+    found = with_costs(planted_comparison.comparison(models=models), {}, ())
+    assert [model.costs.get(TO_BEST) for model in found.models] == [None, Cost(4.0, 4.0, 4.0, "s")]
 
 
 def test_two_versions_of_an_edited_plugin_are_two_models(tmp_path):

@@ -96,6 +96,18 @@ def test_numbers_beyond_the_ordinary():
     assert second[2:] == ["undefined", "baseline", "", ""]
 
 
+def test_costs_of_thousands_are_written_out():
+    cost = Cost(1234.5, 999.6, 123_456.0, "images/s")
+    models = (planted.model(0, costs={"training_images_per_second": cost}),)
+    text = write_table(planted.comparison(models=models), "markdown")
+    assert "| 1234 (1000 to 123456) |" in text
+
+
+def test_trained_parameters_alone_are_shown():
+    models = (planted.model(0, costs={"trained_parameters": Cost(5e6, 5e6, 5e6, "")}),)
+    assert rows_of(write_table(planted.comparison(models=models), "latex"))[1][-1] == r"$5.00\,\mathrm{M}$"
+
+
 def test_csv_has_columns_for_the_ends_of_intervals():
     rows = read(write_table(planted.comparison(2), "csv"))
     first = rows[0]

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torchmetrics import Metric, MetricCollection
 
 import segreg
 import small_runs
@@ -147,22 +148,36 @@ def test_scores_of_sums_are_those_of_the_metric(name, task):
     metric.update(logits, target)
     computed = {key: float(value) for key, value in metric.compute().items()}
     mean = computed.pop(f"{name}.per_image_mean")
-    found = metric.scores_of_sums(metric.sums(logits, target).sum(0))
+    sums = metric.sums(logits, target)
+    found = metric.scores_of_sums(sums.sum(0))
     for key, value in computed.items():
         assert float(found[key]) == pytest.approx(value, abs=1e-12, nan_ok=True)
     assert found.keys() == computed.keys()
-    assert float(metric.per_image(logits, target)[name].nanmean()) == pytest.approx(mean, abs=1e-12)
+    assert float(metric.scores_of_sums(sums)[f"{name}.pooled"].nanmean()) == pytest.approx(mean, abs=1e-12)
 
 
-class Wrong:
+class Distance(Metric):
+    """What a plugin may offer: values by other names than its own."""
+
     higher_is_better = False
+    full_state_update = False
+
+    def update(self, logits, target):
+        pass
+
+    def compute(self):
+        return {"hd95.per_image_mean": torch.tensor(1.0)}
 
 
 def test_the_worst_stand_first_whatever_is_better_and_the_undefined_before_them(exam):
     rows = [{"id": name, "dice": value} for name, value in zip("abcd", (0.5, float("nan"), 0.9, 0.1), strict=True)]
     scores = Scores({}, {}, rows)
+    exam.metrics.update(torch.zeros(1, 1, 2, 2), torch.zeros(1, 2, 2).long())
     assert [row["id"] for _, row in exam.ranked(range(4), scores)] == ["b", "d", "a", "c"]
-    lower = Evaluator(exam.recipe, exam.predictor, exam.dataset, exam.prepared, {"dice": Wrong()})
+    metrics = MetricCollection({"surface": Distance()})
+    metrics.update(torch.zeros(1), torch.zeros(1))
+    lower = replace(exam, metrics=metrics)
+    scores = Scores({}, {}, [{"id": row["id"], "hd95": row["dice"]} for row in rows])
     assert [row["id"] for _, row in lower.ranked(range(4), scores)] == ["b", "c", "a", "d"]
 
 

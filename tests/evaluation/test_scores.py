@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -181,6 +182,16 @@ def test_counts_stream_over_batches_and_ignored_pixels_do_not_count():
     assert [row["dice"] for row in scores.per_image] == pytest.approx([6 / 7, 0, 1])
     assert scores.values["dice.per_image_mean"] == pytest.approx((6 / 7 + 0 + 1) / 3)
     assert scores.definitions.keys() == scores.values.keys()
+
+
+def test_sums_of_images_give_them_rows_without_being_counted_again():
+    metric = segreg.build_part("metric", "boundary_iou", BINARY, 0.5)
+    metrics = MetricCollection({"boundary_iou": metric})
+    counted = type(metric)._counted
+    with mock.patch.object(type(metric), "_counted", autospec=True, side_effect=counted) as calls:
+        scores = evaluate(by(Given(), nn.Identity()), BATCHES, metrics, **SETTINGS)
+    assert calls.call_count == 2 * len(BATCHES)
+    assert [list(row) for row in scores.per_image] == [["id", "boundary_iou"]] * 3
 
 
 def test_a_second_call_counts_from_nothing():

@@ -46,6 +46,11 @@ def test_few_images_are_swapped_in_all_ways():
     assert permutation_p(means(one), means(other), seed=0) == pytest.approx(expected, abs=1e-12)
 
 
+def test_one_image_shows_no_difference():
+    one, other = np.array([[0.9], [0.8]]), np.array([[0.1], [0.2]])
+    assert permutation_p(means(one), means(other), seed=0) == 1.0
+
+
 def test_random_swaps_agree_with_a_loop():
     one, other = planted(60, 0.012)
     expected = p_by_hand(one[0], other[0], np.random.default_rng(1).integers(0, 2, (20_000, 60)))

@@ -241,6 +241,11 @@ def test_classes_left_out_are_not_in_the_mean(name, fill):
     equal(found[f"{name}.pooled"], np.mean(there) if there else empty)
 
 
+def test_a_threshold_of_many_digits_is_defined_as_it_is():
+    (sentence, _) = BUILDERS["dice"](BINARY, 65535 / 65536).definitions.values()
+    assert "foreground from probability 0.999984741211;" in sentence
+
+
 def test_the_threshold_is_kept():
     logits = torch.tensor([-2.0, -0.5, 0.5, 2.0]).view(1, 1, 1, 4)
     target = torch.tensor([[[0, 1, 0, 1]]])

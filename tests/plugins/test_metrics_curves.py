@@ -402,9 +402,14 @@ def test_ignored_pixels_do_not_matter_even_if_they_are_nan(name, task):
 def test_a_network_that_gives_nan_has_no_score(name, task):
     logits, target = draw(task, ignored=0)
     logits[0, 0, 0, 0] = torch.nan
-    found = streamed(ALL[name](task, 0.5), logits, target)
+    metric = ALL[name](task, 0.5)
+    found = streamed(metric, logits, target)
     assert found[pooled_name(name, task)].isnan()
     assert all(value.isnan() for key, value in found.items() if ".class." not in key)
+    if hasattr(metric, "tables"):
+        tables = metric.tables()
+        assert len(tables) == sum(not value.isnan() for key, value in found.items() if ".class." in key)
+        assert not any("nan" in table.note for table in tables.values())
 
 
 @every_metric

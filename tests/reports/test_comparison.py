@@ -23,7 +23,7 @@ from segreg.benchmark.comparison.record import Difference, Value
 from segreg.benchmark.cost.record import Cost
 from segreg.errors import SegregError
 from segreg.reports.charts import Chart, is_log, pareto_front, style
-from segreg.reports.comparison import page, score_column, widest, write_comparison
+from segreg.reports.comparison import page, score_column, write_comparison
 from segreg.reports.render import cut, short
 
 EVIL = "<script>alert('x')</script>\"&]]>"
@@ -159,7 +159,7 @@ def test_single_images_against_the_baseline():
     assert text.count("better in 1, worse in 1, equal in 1 images, undefined in 1") == 2
     assert "<title>a: 0.4000, 0.2000</title>" in text
     assert len(re.findall(r"<title>[abcd]: ", text)) == 6
-    assert widest(compared) == [(0, 0.8), (1, pytest.approx(0.4)), (2, pytest.approx(0.4)), (3, 0.0)]
+    assert compared.widest() == [(0, 0.8), (1, pytest.approx(0.4)), (2, pytest.approx(0.4)), (3, 0.0)]
     assert rows(whole, "Single images")[0][:2] == ["a", "0.8000"]
     lower = page(dataclasses.replace(compared, higher_is_better=False))
     assert "Below the diagonal the model is better" in lower
@@ -287,6 +287,12 @@ def test_names_from_users_are_only_text():
     assert text.count("<script>") == 1
     assert html.unescape(text).count(EVIL) > 100
     assert drawings(text)
+
+
+def test_control_characters_of_names_are_shown_as_escapes():
+    text = page(changed(only("parameters", count=2), 0, name="a\x01\x1b[2J caf\udce9"))
+    drawn = [text for drawing in drawings(text) for text in drawing.itertext()]
+    assert any("a\\x01\\x1b[2J caf\\udce9" in text for text in drawn)
 
 
 def test_nothing_is_fetched_and_only_the_page_s_own_script_runs():
@@ -485,7 +491,8 @@ def test_an_axis_is_logarithmic_where_positive_values_span_more_than_twenty():
 @pytest.mark.parametrize(
     ("value", "reported"),
     [
-        (23_508_032, "23.5 M"), (999_999, "1000 k"), (9999, "9999"), (12_345, "12.3 k"), (0.000123, "0.000123"),
+        (23_508_032, "23.5 M"), (999_999, "1000 k"), (9999, "9999"), (999.6, "1000"), (12_345, "12.3 k"),
+        (0.000123, "0.000123"),
         (0.025, "0.025"), (3.0, "3"), (-45_000, "-45 k"), (math.nan, "undefined"), (None, "undefined"),
         (math.inf, "inf"), (2.5e12, "2.5 T"), (2.5e16, "25000 T"),
     ],

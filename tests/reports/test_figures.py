@@ -85,6 +85,22 @@ def test_a_run_has_its_figures(tmp_path):
     assert b"val.loss" in files["learning_curves.svg"]
 
 
+def test_names_of_any_characters_are_written(tmp_path):
+    models = (planted.model(0, name="a\x01 caf\udce9", costs={}, curves=()), planted.model(1, costs={}, curves=()))
+    files = contents(comparison_figures(planted.comparison(models=models), tmp_path))
+    assert rb"a\x01 caf\udce9" in files["scores.svg"]
+
+
+def test_a_figure_of_some_of_many_classes_says_so(tmp_path):
+    run = planted_runs.plant(tmp_path / "run")
+    results = json.loads((run / "results.json").read_text())
+    results["classes"] = [f"c{number}" for number in range(61)]
+    results["metrics"]["test"] = {f"dice.class.{name}": 0.5 for name in results["classes"]}
+    (run / "results.json").write_text(json.dumps(results))
+    files = contents(run_figures(RunDirectory(run), tmp_path / "out"))
+    assert b"(the 60 of 61 classes with the lowest dice)" in files["classes.svg"]
+
+
 def test_a_folder_that_cannot_be_made_is_an_error(compared, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(SegregError, match="file/new"):

@@ -257,6 +257,14 @@ def test_images_go_from_the_worst_and_the_best_with_their_scores(tmp_path):
     ]  # fmt: skip
 
 
+def test_the_worst_are_the_highest_of_a_score_that_is_better_low(tmp_path):
+    page = read(made_up(tmp_path, higher_is_better={"iou": False}))
+    assert [text.split("; ")[-1] for text in page.all("figcaption") if "from the worst" in text] == [
+        "3 of 3 from the worst", "2 of 3 from the worst", "1 of 3 from the worst",
+    ]  # fmt: skip
+    assert "all 3 images with the highest iou first" in page.text
+
+
 def test_a_run_knows_which_images_were_sampled_at_random(tmp_path):
     with small_runs.encoder():
         run = small_runs.run(tmp_path, "train.epochs=1", "evaluate.overlays=3")
@@ -496,6 +504,8 @@ def test_histograms_count_as_numpy_does():
 def test_histograms_of_nothing_of_one_value_and_of_other_ranges():
     assert histogram("x", [math.nan, math.nan]) == ("2 undefined", "")
     assert re.findall(r"<title>.*?: (\d+)</title>", histogram("x", [7.0, 7.0])[1]) == ["2"]
+    alike = re.findall(r"<title>.*?: (\d+)</title>", histogram("x", [7.0, 7.000000000000001])[1])
+    assert sum(map(int, alike)) == 2
     counted = re.findall(r"<title>.*?: (\d+)</title>", histogram("x", [-5.0, 10.0, 15.0])[1])
     assert counted == ["1", "1", "1"]
 

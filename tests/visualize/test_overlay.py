@@ -6,7 +6,7 @@ import numpy as np
 
 from segreg.task import Task
 from segreg.visualize.colours import class_colours
-from segreg.visualize.overlay import outline, paint
+from segreg.visualize.overlay import outline, overlay, paint
 
 MULTICLASS = Task(("ground", "red", "green"), "multiclass")
 MULTILABEL = Task(("cell", "nucleus"), "multilabel")
@@ -39,3 +39,11 @@ def test_outlines_part_classes_from_each_other_and_ignored_pixels_have_none():
     assert outline(labels).tolist() == [[False, True, True, True, False, False]]
     layers = np.array([[[1, 1, 0, 0]], [[0, 0, 0, 1]]], np.uint8)
     assert outline(layers).tolist() == [[False, True, False, True]]
+
+
+def test_the_last_of_as_many_classes_as_there_can_be_is_outlined():
+    task = Task(tuple(map(str, range(255))), "multiclass")
+    labels = np.zeros((8, 8), np.uint8)
+    labels[2:6, 2:6] = 254
+    drawn = overlay(np.full((8, 8, 3), 50, np.uint8), labels, class_colours(task), task)
+    assert tuple(drawn[2, 2]) == class_colours(task)[254]

@@ -81,6 +81,13 @@ def test_only_what_is_offered_is_drawn(tmp_path):
     assert list(draw(tmp_path, bins("lesion"), curve("lesion"))) == ["roc_pr_curves.png", "reliability.png"]
 
 
+def test_names_are_neither_left_out_nor_taken_for_formulas(tmp_path):
+    odd = Matrix("", (r"$\nothing$", "_background_"), np.eye(2, dtype=int))
+    figures = draw(tmp_path, curve("_background_"), curve(r"$\nothing$"), bins("_background_"), odd)
+    assert words(figures["roc_pr_curves.png"].axes[0])[:2] == ["_background_: AUC 0.8000", r"$\nothing$: AUC 0.8000"]
+    assert words(figures["reliability.png"].axes[0])[1] == "_background_: ECE 0.0312"
+
+
 def test_roc_and_precision_recall_stand_side_by_side(tmp_path):
     figure = draw(tmp_path, curve("lesion", "pr"), curve("lesion"))["roc_pr_curves.png"]
     roc, pr = figure.axes

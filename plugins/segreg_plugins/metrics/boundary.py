@@ -10,6 +10,7 @@ truth nor prediction has a contour, and no pixel counts.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -19,8 +20,8 @@ import torch.nn.functional as F
 from torchmetrics import Metric
 
 from segreg.evaluation.counts import check_shapes
-from segreg_plugins.metrics.common import by_class, kinds_of, refuse_unknown, rule_of, which_classes
-from segreg_plugins.metrics.counted import SCORES, Counts, values
+from segreg_plugins.metrics.common import by_class, kinds_of, refuse_unknown
+from segreg_plugins.metrics.counted import SCORES, Counts, definitions_of_score, values, with_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -66,18 +67,12 @@ class BoundaryIoU(Metric):
         self.add_state("image_number", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Count one batch, without waiting for the device.
-
-        Shape: logits `[B, K, H, W]` and a target as described in `Task`. H and W may differ between batches.
-
-        Raises:
-            SegregError: the shapes do not match.
-        """
+        """Count one batch, without waiting for the device."""
         check_shapes(self.task, logits, target)
         counted, unknown = self._counted(logits, target)
         self.near_contours = self.near_contours + counted.sum(0)
         self.unknown = self.unknown + unknown
-        each, _ = values(_IOU, Counts.of(self.task, counted), self._kept())
+        each = self.scores_of_sums(counted)["boundary_iou.pooled"]
         there = ~each.isnan()
         self.image_sum = self.image_sum + each.where(there, 0.0).sum()
         self.image_number = self.image_number + there.sum()
@@ -91,20 +86,8 @@ class BoundaryIoU(Metric):
             SegregError: masks held labels that the task does not have.
         """
         refuse_unknown(self.task, int(self.unknown))
-        pooled, each = values(_IOU, Counts.of(self.task, self.near_contours), self._kept())
-        per_image = (self.image_sum / self.image_number).where(self.image_number > 0, torch.nan)
-        found = by_class(self.task, "boundary_iou", pooled, each)
-        first = found.pop("boundary_iou.pooled")
-        return {"boundary_iou.pooled": first, "boundary_iou.per_image_mean": per_image, **found}
-
-    def per_image(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return every image's own values: `boundary_iou` and, where there are several classes, one for each.
-
-        Shape: logits `[B, K, H, W]` and a target as described in `Task` to float64 `[B]`.
-        """
-        mean, each = values(_IOU, Counts.of(self.task, self._counted(logits, target)[0]), self._kept())
-        found = by_class(self.task, "boundary_iou", mean, each)
-        return {name.removesuffix(".pooled"): image_values for name, image_values in found.items()}
+        found = self.scores_of_sums(self.near_contours)
+        return with_mean("boundary_iou", found, self.image_sum / self.image_number)
 
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return each image's counts of pixels near contours, which `scores_of_sums` makes scores of.
@@ -124,32 +107,13 @@ class BoundaryIoU(Metric):
     @property
     def definitions(self) -> dict[str, str]:
         """Return a sentence for each value of `compute`."""
-        task = self.task
-        several = len(task.classes) > 1
         near = (
             "boundary IoU (arXiv:2103.16562), the IoU of the pixels that lie within d of the contour of their own area "
             f"(d is {self.dilation_ratio:g} of the diagonal of what is scored, rounded to pixels and at least 1, in "
             "steps to any of eight neighbours; the image's edge is a contour, ignored pixels are none),"
         )
-        rule = rule_of(task, self.threshold)
-        mean = (
-            f", then the mean over {which_classes(task, self.kept)}; a class {_IOU.absent} is left out"
-            if several
-            else ""
-        )
-        of = "each class" if several else f'"{task.classes[0]}"'
-        end = f"nothing there and nothing predicted counts as 1; {rule}; ignored pixels left out"
-        pixels = "counted over the pixels of all images together"
-        found = {
-            "boundary_iou.pooled": f"{near} of {of}, {pixels}{mean}; {end}.",
-            "boundary_iou.per_image_mean": f"{near} of {of}, counted in each image{mean}; {end}; then the mean over "
-            "images, without those where it is undefined.",
-        }
-        for name in task.classes if several else ():
-            found[f"boundary_iou.class.{name}"] = (
-                f'{near} of "{name}", {pixels}; undefined for a class {_IOU.absent}; {rule}; ignored pixels left out.'
-            )
-        return found
+        score = dataclasses.replace(_IOU, title=near)
+        return definitions_of_score(self.task, self.threshold, self.kept, name="boundary_iou", score=score)
 
     def _kept(self) -> Tensor:
         return self.boundary_settings[2:] > 0
@@ -192,13 +156,17 @@ def near_contour(area: Tensor, known: Tensor, reach: int) -> Tensor:
     """
     outside = known & ~area
     for dimension in (-1, -2):
-        outside = _spread(outside.transpose(dimension, -1), reach).transpose(dimension, -1)
+        outside = _spread(outside, dimension, reach)
     return area & known & outside
 
 
-def _spread(there: Tensor, reach: int) -> Tensor:
-    """Return where something is there within `reach` places along the last dimension; beyond its ends it is."""
-    # As differences of running sums, whose cost does not grow with the reach: in large images that is 100 pixels.
-    sums = F.pad(F.pad(there, (reach, reach), value=True).cumsum(-1, dtype=torch.int32), (1, 0))
-    window = 2 * reach + 1
-    return sums[..., window:] > sums[..., :-window]
+def _spread(there: Tensor, dimension: int, reach: int) -> Tensor:
+    """Return where something is there within `reach` places along one of the last two dimensions, or an end is."""
+    there = F.pad(there, (reach, reach) if dimension == -1 else (0, 0, reach, reach), value=True)
+    covered, window = 1, 2 * reach + 1
+    while covered < window:  # each turn doubles what a place knows of, for in large images the reach is 100 pixels
+        step = min(covered, window - covered)
+        length = there.shape[dimension] - step
+        there = there.narrow(dimension, 0, length) | there.narrow(dimension, step, length)
+        covered += step
+    return there

@@ -7,6 +7,7 @@ class where there are several. Those of probabilities, the last five, have all b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from segreg.settings import Fraction
@@ -21,81 +22,67 @@ if TYPE_CHECKING:
     from segreg_plugins.metrics.thresholds import BestThreshold
 
 
-def dice(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
-    """Dice score: twice the overlap over the sum of both areas.
+_EXCLUDE = """
 
-    Args:
-        exclude: names of classes that don't take part in the mean over classes, such as the background.
+Args:
+    exclude: names of classes that don't take part in the mean over classes, such as the background.
 
-    Raises:
-        SegregError: `exclude` names no class of the task, or all of them.
-    """
-    return _counted(task, threshold, "dice", "dice", exclude)
+Raises:
+    SegregError: `exclude` names no class of the task, or all of them.
+"""
 
 
-def f1(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
-    """F1 score of pixels: the Dice score by its other name.
+def _score(task: Task, threshold: float, name: str, score: str, exclude: tuple[str, ...]) -> CountedScore:
+    kept = kept_classes(task, exclude)
 
-    Args:
-        exclude: names of classes that don't take part in the mean over classes, such as the background.
+    from segreg_plugins.metrics.counted import CountedScore
 
-    Raises:
-        SegregError: `exclude` names no class of the task, or all of them.
-    """
-    return _counted(task, threshold, "f1", "dice", exclude)
+    return CountedScore(task, threshold, name=name, score=score, kept=kept)
 
 
-def iou(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
-    """Intersection over union (Jaccard index); of several classes the mean, known as mIoU.
+def _counted(name: str, score: str, about: str) -> Callable[..., CountedScore]:
+    """Return the builder of a score by class, with its documentation."""
 
-    Args:
-        exclude: names of classes that don't take part in the mean over classes, such as the background.
+    def build(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
+        return _score(task, threshold, name, score, exclude)
 
-    Raises:
-        SegregError: `exclude` names no class of the task, or all of them.
-    """
-    return _counted(task, threshold, "iou", "iou", exclude)
-
-
-def precision(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
-    """Precision: the share of a class's predicted pixels that are right.
-
-    Args:
-        exclude: names of classes that don't take part in the mean over classes, such as the background.
-
-    Raises:
-        SegregError: `exclude` names no class of the task, or all of them.
-    """
-    return _counted(task, threshold, "precision", "precision", exclude)
+    build.__doc__ = about + _EXCLUDE
+    build.__qualname__ = build.__name__ = name
+    return build
 
 
-def recall(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
-    """Recall (sensitivity): the share of a class's true pixels that are found.
+def _area(name: str, about: str) -> Callable[..., AreaUnderCurve]:
+    """Return the builder of an area under a curve, with its documentation."""
 
-    Args:
-        exclude: names of classes that don't take part in the mean over classes, such as the background.
+    def build(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> AreaUnderCurve:  # noqa: ARG001
+        kept = kept_classes(task, exclude)
 
-    Raises:
-        SegregError: `exclude` names no class of the task, or all of them.
-    """
-    return _counted(task, threshold, "recall", "recall", exclude)
+        from segreg_plugins.metrics.curves import AreaUnderCurve
+
+        return AreaUnderCurve(task, name=name, kept=kept)
+
+    build.__doc__ = about + _EXCLUDE
+    build.__qualname__ = build.__name__ = name
+    return build
 
 
-def specificity(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
-    """Specificity: the share of pixels not of a class that are not predicted as it.
-
-    Args:
-        exclude: names of classes that don't take part in the mean over classes, such as the background.
-
-    Raises:
-        SegregError: `exclude` names no class of the task, or all of them.
-    """
-    return _counted(task, threshold, "specificity", "specificity", exclude)
+dice = _counted("dice", "dice", "Dice score: twice the overlap over the sum of both areas.")
+f1 = _counted("f1", "dice", "F1 score of pixels: the Dice score by its other name.")
+iou = _counted("iou", "iou", "Intersection over union (Jaccard index); of several classes the mean, known as mIoU.")
+precision = _counted("precision", "precision", "Precision: the share of a class's predicted pixels that are right.")
+recall = _counted("recall", "recall", "Recall (sensitivity): the share of a class's true pixels that are found.")
+specificity = _counted(
+    "specificity", "specificity", "Specificity: the share of pixels not of a class that are not predicted as it."
+)
+roc_auc = _area("roc_auc", "Area under the ROC curve; of several classes the mean, each against the rest.")
+pr_auc = _area(
+    "pr_auc", "Average precision (area under the precision-recall curve in steps); of several classes the mean."
+)
 
 
 def accuracy(task: Task, threshold: float) -> CountedScore:
     """Pixel accuracy: the share of pixels that are right, background included."""
-    return _counted(task, threshold, "accuracy", "accuracy", ())
+    return _score(task, threshold, "accuracy", "accuracy", ())
 
 
 def mean_accuracy(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> CountedScore:
@@ -111,7 +98,7 @@ def mean_accuracy(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()
         SegregError: the task is multilabel, or `exclude` names no class of the task, or all of them.
     """
     refuse(task, ["multilabel"], "mean_accuracy", 'its classes don\'t exclude each other; use "recall"')
-    return _counted(task, threshold, "mean_accuracy", "mean_accuracy", exclude)
+    return _score(task, threshold, "mean_accuracy", "mean_accuracy", exclude)
 
 
 def boundary_iou(
@@ -132,30 +119,6 @@ def boundary_iou(
     from segreg_plugins.metrics.boundary import BoundaryIoU
 
     return BoundaryIoU(task, threshold, dilation_ratio=dilation_ratio, kept=kept)
-
-
-def roc_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> AreaUnderCurve:  # noqa: ARG001
-    """Area under the ROC curve; of several classes the mean, each against the rest.
-
-    Args:
-        exclude: names of classes that don't take part in the mean over classes, such as the background.
-
-    Raises:
-        SegregError: `exclude` names no class of the task, or all of them.
-    """
-    return _area(task, "roc_auc", exclude)
-
-
-def pr_auc(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> AreaUnderCurve:  # noqa: ARG001
-    """Average precision (area under the precision-recall curve in steps); of several classes the mean.
-
-    Args:
-        exclude: names of classes that don't take part in the mean over classes, such as the background.
-
-    Raises:
-        SegregError: `exclude` names no class of the task, or all of them.
-    """
-    return _area(task, "pr_auc", exclude)
 
 
 def mse(task: Task, threshold: float, *, exclude: tuple[str, ...] = ()) -> SquaredError:  # noqa: ARG001
@@ -212,19 +175,3 @@ def best_threshold(
     from segreg_plugins.metrics.thresholds import BestThreshold
 
     return BestThreshold(task, score=score, kept=kept)
-
-
-def _counted(task: Task, threshold: float, name: str, score: str, exclude: tuple[str, ...]) -> CountedScore:
-    kept = kept_classes(task, exclude)
-
-    from segreg_plugins.metrics.counted import CountedScore
-
-    return CountedScore(task, threshold, name=name, score=score, kept=kept)
-
-
-def _area(task: Task, name: str, exclude: tuple[str, ...]) -> AreaUnderCurve:
-    kept = kept_classes(task, exclude)
-
-    from segreg_plugins.metrics.curves import AreaUnderCurve
-
-    return AreaUnderCurve(task, name=name, kept=kept)

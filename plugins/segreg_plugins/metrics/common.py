@@ -51,7 +51,7 @@ def rule_of(task: Task, threshold: float) -> str:
     """Return how labels are predicted, for a sentence that defines a value."""
     if task.mode == "multiclass":
         return "the class with the largest logit is predicted"
-    return f"foreground from probability {threshold:g}"
+    return f"foreground from probability {threshold:.12g}"
 
 
 def definitions_of(

@@ -18,7 +18,7 @@ from torchmetrics import Metric
 
 from segreg.evaluation.counts import PixelCounts, class_counts, count_pixels, matrix_layout
 from segreg.registry.protocols import Matrix
-from segreg_plugins.metrics.common import refuse_unknown, rule_of, which_classes
+from segreg_plugins.metrics.common import by_class, refuse_unknown, rule_of, which_classes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -133,6 +133,42 @@ SCORES = {
 }
 
 
+def with_mean(name: str, found: dict[str, Tensor], mean: Tensor) -> dict[str, Tensor]:
+    """Return a metric's values with the mean over images behind the pooled value."""
+    return {f"{name}.pooled": found[f"{name}.pooled"], f"{name}.per_image_mean": mean, **found}
+
+
+def definitions_of_score(
+    task: Task, threshold: float, kept: Sequence[bool], *, name: str, score: Score, what: str = ""
+) -> dict[str, str]:
+    """Return a sentence for each value of a metric of counted pixels.
+
+    Args:
+        task: the metric's.
+        threshold: the metric's.
+        kept: for each class whether it takes part in means over classes.
+        name: the metric's.
+        score: how the counts are scored.
+        what: what is scored, if it is not the score of each class.
+    """
+    several = score.by_class and len(task.classes) > 1
+    what = what or f"{score.title} of " + ("each class" if several else f'"{task.classes[0]}"')
+    mean = f", then the mean over {which_classes(task, kept)}; a class {score.absent} is left out" if several else ""
+    empty = "; nothing there and nothing predicted counts as 1" if score.empty == 1 else ""
+    end = f"{rule_of(task, threshold)}; ignored pixels left out"
+    pixels = "counted over the pixels of all images together"
+    found = {
+        f"{name}.pooled": f"{what}, {pixels}{mean}{empty}; {end}.",
+        f"{name}.per_image_mean": f"{what}, counted in each image{mean}{empty}; {end}; then the mean over images, "
+        "without those where it is undefined.",
+    }
+    for one in task.classes if several else ():
+        found[f"{name}.class.{one}"] = (
+            f'{score.title} of "{one}", {pixels}; undefined for a class {score.absent}; {end}.'
+        )
+    return found
+
+
 class CountedScore(Metric):
     """One score of predictions: pooled over all images, and as the mean of the images' own values.
 
@@ -202,15 +238,9 @@ class CountedScore(Metric):
         """
         # The one place that waits for the device.
         refuse_unknown(self.task, int(self.unknown))
-        pooled, each = values(SCORES[self.score], self._counts(self.confusion), self._kept())
+        found = self.scores_of_counts(class_counts(self.task, self.confusion))
         row = list(SCORES).index(self.score)
-        number_of_images = self.image_numbers[row]
-        per_image = (self.image_sums[row] / number_of_images).where(number_of_images > 0, torch.nan)
-        return {
-            f"{self.name}.pooled": pooled,
-            f"{self.name}.per_image_mean": per_image,
-            **{f"{self.name}.class.{name}": each[i] for i, name in self._listed_classes()},
-        }
+        return with_mean(self.name, found, self.image_sums[row] / self.image_numbers[row])
 
     def scores_of_counts(self, counts: Tensor) -> dict[str, Tensor]:
         """Return the pooled values of `compute`, for pixels counted elsewhere by the same threshold.
@@ -218,11 +248,9 @@ class CountedScore(Metric):
         Shape: int64 `[..., K, 4]`, true positives, false positives, false negatives and true negatives of each class,
         to float64 `[...]`.
         """
-        pooled, each = values(SCORES[self.score], Counts.of(self.task, counts), self._kept().to(counts.device))
-        return {
-            f"{self.name}.pooled": pooled,
-            **{f"{self.name}.class.{name}": each[..., i] for i, name in self._listed_classes()},
-        }
+        score = SCORES[self.score]
+        pooled, each = values(score, Counts.of(self.task, counts), self._kept().to(counts.device))
+        return by_class(self.task, self.name, pooled, each) if score.by_class else {f"{self.name}.pooled": pooled}
 
     def tables(self) -> dict[str, Matrix]:
         """Return the confusion matrices, by their names; of accuracy alone, for other scores have the same."""
@@ -240,40 +268,18 @@ class CountedScore(Metric):
     @property
     def definitions(self) -> dict[str, str]:
         """Return a sentence for each value of `compute`."""
-        score, task = SCORES[self.score], self.task
-        several = len(task.classes) > 1
+        task, what = self.task, ""
         if self.score == "accuracy":
-            what = score.title + (", a pixel counting once for each label" if task.mode == "multilabel" else "")
-        elif self.score == "mean_accuracy" and not several:
+            what = SCORES["accuracy"].title
+            what += ", a pixel counting once for each label" if task.mode == "multilabel" else ""
+        elif self.score == "mean_accuracy" and len(task.classes) == 1:
             what = f'mean of the shares of "{task.classes[0]}" pixels and of background pixels that were found'
-        else:
-            what = f"{score.title} of " + ("each class" if several else f'"{task.classes[0]}"')
-        mean = ""
-        if several and score.by_class:
-            mean = f", then the mean over {which_classes(task, self.kept)}; a class {score.absent} is left out"
-        empty = "; nothing there and nothing predicted counts as 1" if score.empty == 1 else ""
-        rule = rule_of(task, self.threshold)
-        end = f"{empty}; {rule}; ignored pixels left out"
-        pixels = "counted over the pixels of all images together"
-        found = {
-            f"{self.name}.pooled": f"{what}, {pixels}{mean}{end}.",
-            f"{self.name}.per_image_mean": f"{what}, counted in each image{mean}{end}; then the mean over images, "
-            "without those where it is undefined.",
-        }
-        for _, name in self._listed_classes():
-            found[f"{self.name}.class.{name}"] = (
-                f'{score.title} of "{name}", {pixels}; undefined for a class {score.absent}; {rule}; '
-                "ignored pixels left out."
-            )
-        return found
+        return definitions_of_score(
+            task, self.threshold, self.kept, name=self.name, score=SCORES[self.score], what=what
+        )
 
     def _counts(self, confusion: Tensor) -> Counts:
         return Counts.of(self.task, class_counts(self.task, confusion))
 
     def _kept(self) -> Tensor:
         return self.settings[1:] > 0
-
-    def _listed_classes(self) -> list[tuple[int, str]]:
-        """Return the classes that have a value of their own, with their index."""
-        several = SCORES[self.score].by_class and len(self.task.classes) > 1
-        return list(enumerate(self.task.classes)) if several else []

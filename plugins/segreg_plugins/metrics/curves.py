@@ -132,13 +132,7 @@ class AreaUnderCurve(Metric):
         self.add_state("kinds", [], dist_reduce_fx="cat")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Count one batch, without waiting for the device.
-
-        Shape: logits `[B, K, H, W]` and a target as described in `Task`. H and W may differ between batches.
-
-        Raises:
-            SegregError: the shapes do not match.
-        """
+        """Count one batch, without waiting for the device."""
         parts = list(chunks(self.task, logits, target))
         room = MOST_KEPT - sum(map(torch.numel, self.logits))
         if not self._is_full() and logits.numel() > room:
@@ -188,12 +182,12 @@ class AreaUnderCurve(Metric):
         return by_class(self.task, self.name, pooled, each)
 
     def tables(self) -> dict[str, Curve]:
-        """Return the curve of each class that has pixels and is not everywhere; by its name."""
+        """Return the curve of each class whose area is defined, by its name."""
         found = {}
         measure = AREAS[self.name]
         for k, name in enumerate(self.task.classes):
             histogram, spread = self._levels(k)
-            if ranking.both_kinds(histogram):
+            if ranking.both_kinds(histogram) and not self._broken(k):
                 found[f"{self.name}.{name}"] = measure.curve(name, histogram, float(measure.area(histogram, spread)))
         return found
 

@@ -9,6 +9,7 @@ own only the second has a meaning.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from segreg.errors import listed
 from segreg.evaluation.counts import add_ones
 from segreg.registry.protocols import Reliability
 from segreg_plugins.metrics.common import by_class, chunks, definitions_of, kinds_of, refuse_unknown
+from segreg_plugins.metrics.counted import with_mean
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,18 +66,12 @@ class SquaredError(Metric):
         self.add_state("image_number", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Add one batch, without waiting for the device.
-
-        Shape: logits `[B, K, H, W]` and a target as described in `Task`. H and W may differ between batches.
-
-        Raises:
-            SegregError: the shapes do not match.
-        """
+        """Add one batch, without waiting for the device."""
         sums, unknown = self._summed(logits, target)
         self.squared_errors = self.squared_errors + sums[:, 0].sum(0)
         self.pixels = self.pixels + sums[:, 1].sum(0).long()
         self.unknown = self.unknown + unknown
-        each = self._pooled(sums)[0]
+        each = self.scores_of_sums(sums)["mse.pooled"]
         there = (sums[:, 1] > 0).logical_and(self.squared_settings > 0).any(-1)
         self.image_sum = self.image_sum + each.where(there, 0.0).sum()
         self.image_number = self.image_number + there.sum()
@@ -90,17 +86,7 @@ class SquaredError(Metric):
         """
         refuse_unknown(self.task, int(self.unknown))
         found = self.scores_of_sums(torch.stack([self.squared_errors, self.pixels.double()]))
-        first = found.pop("mse.pooled")
-        return {"mse.pooled": first, "mse.per_image_mean": self.image_sum / self.image_number, **found}
-
-    def per_image(self, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """Return every image's own values: `mse` and, where there are several classes, one for each.
-
-        Shape: logits `[B, K, H, W]` and a target as described in `Task` to float64 `[B]`.
-        """
-        mean, each = self._pooled(self.sums(logits, target))
-        found = by_class(self.task, "mse", mean, each)
-        return {name.removesuffix(".pooled"): image_values for name, image_values in found.items()}
+        return with_mean("mse", found, self.image_sum / self.image_number)
 
     def sums(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return each image's squared errors and numbers of pixels, which `scores_of_sums` makes scores of.
@@ -114,15 +100,16 @@ class SquaredError(Metric):
 
         Shape: `[..., 2, K]` to float64 `[...]`.
         """
-        pooled, each = self._pooled(sums)
-        return by_class(self.task, "mse", pooled, each)
+        each = sums[..., 0, :] / sums[..., 1, :]  # 0 / 0 is NaN
+        there = (self.squared_settings > 0).to(sums.device) & (sums[..., 1, :] > 0)
+        return by_class(self.task, "mse", each.where(there, 0.0).sum(-1) / there.sum(-1), each)
 
     @property
     def definitions(self) -> dict[str, str]:
         """Return a sentence for each value of `compute`."""
         title = "mean squared error (Brier score) of the probability"
         found = definitions_of(self.task, "mse", self.kept, title=title, undefined="without pixels")
-        pooled = found.pop("mse.pooled")
+        pooled = found["mse.pooled"]
         per_image = pooled.replace("counted over the pixels of all images together", "counted in each image")
         mean = "; then the mean over images, without those where it is undefined."
         return {"mse.pooled": pooled, "mse.per_image_mean": per_image.removesuffix(".") + mean, **found}
@@ -140,12 +127,6 @@ class SquaredError(Metric):
             sums[:, 1] += counts.sum(-1)
             unknown = unknown + strange
         return sums, unknown
-
-    def _pooled(self, sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean over classes `[...]` and each class's value `[..., K]` of sums `[..., 2, K]`."""
-        each = sums[..., 0, :] / sums[..., 1, :]  # 0 / 0 is NaN
-        there = (self.squared_settings > 0).to(sums.device) & (sums[..., 1, :] > 0)
-        return each.where(there, 0.0).sum(-1) / there.sum(-1), each
 
 
 class CalibrationError(Metric):
@@ -176,13 +157,7 @@ class CalibrationError(Metric):
         self.add_state("unknown", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Count one batch, without waiting for the device.
-
-        Shape: logits `[B, K, H, W]` and a target as described in `Task`. H and W may differ between batches.
-
-        Raises:
-            SegregError: the shapes do not match.
-        """
+        """Count one batch, without waiting for the device."""
         rows = torch.arange(self.numbers.shape[1], dtype=torch.int32, device=logits.device).view(1, -1, 1)
         for part, truth in chunks(self.task, logits, target):
             kinds, unknown = kinds_of(self.task, part, truth)
@@ -224,7 +199,7 @@ class CalibrationError(Metric):
     def tables(self) -> dict[str, Reliability]:
         """Return the reliability of the predicted class, where there is one, and of each class; by their names.
 
-        A class that no pixel has, or all of them, has none.
+        A class that no pixel has, or all of them, has none, nor has one that a logit of NaN belongs to.
         """
         wrong, right, _ = self.numbers.cpu().double()
         pixels, sums = wrong + right, self.probabilities.cpu()
@@ -233,9 +208,9 @@ class CalibrationError(Metric):
         found = {}
         for k in order:
             of_class = k < len(self.task.classes)
-            if not pixels[k].sum() or (of_class and not (wrong[k].sum() and right[k].sum())):
-                continue
             error = float((sums[k] - right[k]).abs().sum() / pixels[k].sum())
+            if math.isnan(error) or (of_class and not (wrong[k].sum() and right[k].sum())):
+                continue
             confidence, accuracy = ((each / pixels[k]).numpy() for each in (sums[k], right[k]))
             share = (pixels[k] / pixels[k].sum()).numpy()
             key = f"ece.{names[k]}" if of_class else "ece.top_label"

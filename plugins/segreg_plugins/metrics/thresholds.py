@@ -56,13 +56,7 @@ class BestThreshold(Metric):
         self.add_state("unknown", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, target: Tensor) -> None:
-        """Count one batch, without waiting for the device.
-
-        Shape: logits `[B, K, H, W]` and a target as described in `Task`. H and W may differ between batches.
-
-        Raises:
-            SegregError: the shapes do not match.
-        """
+        """Count one batch, without waiting for the device."""
         for part, truth in chunks(self.task, logits, target):
             kinds, unknown = kinds_of(self.task, part, truth)
             probability = self.task.probabilities(part)

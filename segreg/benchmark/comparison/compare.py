@@ -101,7 +101,7 @@ def compare(
     names = [name for name in every[0].values if all(name in seed.values for seed in every)]
     chosen = _chosen_metric(metric, names)
     first = _chosen_model(baseline, [one.name for one in groups])
-    direction = _higher_is_better(chosen, metrics[first])
+    direction = _higher_is_better(chosen, every[0].run, metrics[first])
     measures = [measure_of(scored[one.name], ids, metrics[one.name]) for one in groups]
     shared = [name for name in measures[0].names if all(name in measure.names for measure in measures)]
     draws = (
@@ -144,7 +144,9 @@ def compare(
         )
     elif len(models) > 1:
         sentences = [f"{chosen} is not known of single images, so its differences have no interval and no test."]
-    ordered = sorted(models, key=lambda model: _key(model.values[chosen].mean, higher_is_better=direction))
+    means = {model.name: model.values[chosen].mean for model in models}
+    sign = -1 if direction else 1
+    ordered = sorted(models, key=lambda model: (bool(np.isnan(means[model.name])), sign * means[model.name]))
     definitions = every[0].run.results["definitions"]
     return Comparison(
         title=title,
@@ -257,9 +259,12 @@ def _chosen_model(baseline: str, names: Sequence[str]) -> str:
     raise SegregError(f'there is no model "{baseline}" to compare with', hint=near or f"the models are {listed(names)}")
 
 
-def _higher_is_better(name: str, metrics: MetricCollection) -> bool:
-    metric = next((m for n, m in metrics.items(copy_state=False) if name == n or name.startswith(f"{n}.")), None)
-    return getattr(metric, "higher_is_better", True) is not False
+def _higher_is_better(name: str, run: Run, metrics: MetricCollection) -> bool:
+    known = run.results.get("higher_is_better", {})
+    if name in known:
+        return bool(known[name])
+    own = metrics.items(copy_state=False)  # of a run of an older version
+    return next((m.higher_is_better is not False for n, m in own if name == n or name.startswith(f"{n}.")), True)
 
 
 def _values(
@@ -269,11 +274,11 @@ def _values(
     shared: Sequence[str],
     draws: NDArray[np.float64] | None,
 ) -> dict[str, Value]:
-    """Return each metric; on the shared images where it is known of single ones, else as each run reports it."""
+    """Return each metric; on the images of all runs where every model's are known of single ones, else each run's."""
     own = dict(zip(measure.names, statistics.of_seeds(measure).T, strict=True))
     found = {}
     for name in names:
-        of_seeds = own[name] if name in own else np.array([one.values[name] for one in seeds])
+        of_seeds = own[name] if name in shared else np.array([one.values[name] for one in seeds])
         ends = None
         if draws is not None and name in shared:
             ends = statistics.interval(draws[:, shared.index(name)])
@@ -296,10 +301,6 @@ def _per_image(seeds: Sequence[Scored], metric: str, ids: Sequence[str]) -> tupl
 def _curves(history: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
     names = dict.fromkeys(name for row in history for name in row)
     return {name: [row.get(name, float("nan")) for row in history] for name in names}
-
-
-def _key(value: float, *, higher_is_better: bool) -> tuple[bool, float]:
-    return (bool(np.isnan(value)), -value if higher_is_better else value)
 
 
 def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -177,6 +178,19 @@ class Comparison:
     def as_data(self) -> dict[str, Any]:
         """Return it as JSON holds it."""
         return asdict(self)
+
+    def widest(self) -> list[tuple[int, float]]:
+        """Return the place of each image in which two or more models have a value, and their largest difference there.
+
+        The largest comes first.
+        """
+        found: list[tuple[int, float]] = []
+        for place in range(len(self.images)):
+            values = [model.per_image[place] for model in self.models if model.per_image]
+            values = [value for value in values if math.isfinite(value)]
+            if len(values) > 1:
+                found.append((place, max(values) - min(values)))
+        return sorted(found, key=lambda item: (-item[1], item[0]))
 
     def __repr__(self) -> str:
         return f"<Comparison of {len(self.models)} models by {self.metric}: {', '.join(m.name for m in self.models)}>"

@@ -179,19 +179,9 @@ def _of_runs(model: Model) -> dict[str, Cost]:
 
 
 def _until(curve: Mapping[str, Sequence[float]], best: int) -> float:
-    seconds = list(curve.get("seconds", ()))[:best]
+    took = dict(zip(curve.get("epoch", ()), curve.get("seconds", ()), strict=False))
+    seconds = [took.get(epoch, math.nan) for epoch in range(1, best + 1)]
     return 0.0 if any(math.isnan(value) for value in seconds) else sum(seconds)
-
-
-def _most_disputed(comparison: Comparison) -> list[int]:
-    """Return the indices in `Comparison.images` of the images whose values differ most between the models."""
-    values = np.array([model.per_image for model in comparison.models if model.per_image], np.float64)
-    if len(values) < 2:
-        return []
-    spread = np.nanmax(np.nan_to_num(values, nan=-np.inf), 0) - np.nanmin(np.nan_to_num(values, nan=np.inf), 0)
-    spread = np.where(np.isfinite(spread), spread, 0.0)
-    ordered = sorted(range(len(spread)), key=lambda place: (-spread[place], comparison.images[place]))
-    return [place for place in ordered if spread[place] > 0][:_MOST_IMAGES]
 
 
 def _render_disagreements(
@@ -204,7 +194,7 @@ def _render_disagreements(
     Raises:
         SegregError: the images or a run's weights can't be read.
     """
-    places = _most_disputed(comparison)
+    places = [place for place, difference in comparison.widest()[:_MOST_IMAGES] if difference > 0]
     shown = [model for model in comparison.models if model.per_image][:_MOST_MODELS]
     if not places:
         return []
@@ -212,27 +202,26 @@ def _render_disagreements(
 
     dataset = build.build_dataset(next(iter(groups.values())).runs[0].recipe)
     samples = {sample.id: sample for sample in dataset.samples}
-    wanted = {place: samples.get(comparison.images[place]) for place in places}
-    if gone := [comparison.images[place] for place, sample in wanted.items() if sample is None]:
+    wanted = {comparison.images[place]: place for place in places}
+    if gone := [name for name in wanted if name not in samples]:
         raise SegregError(f'the data set no longer has the image "{gone[0]}"')
-    images = {place: dataset.read_image(sample) for place, sample in wanted.items() if sample is not None}
-    rendered: dict[int, dict[str, bytes]] = {place: {} for place in places}
+    images = {name: dataset.read_image(samples[name]) for name in wanted}
+    rendered: dict[str, dict[str, bytes]] = {name: {} for name in wanted}
     with progress.watch("rendering what the models disagree on", len(shown), "models") as advance:
         for model in shown:
-            for place, image in images.items():
-                run = groups[model.name].scorer(comparison.images[place])
-                rendered[place][model.name] = _png(image, run.predict(image), run.task)
+            for name, image in images.items():
+                run = groups[model.name].scorer(name)
+                rendered[name][model.name] = _png(image, run.predict(image), run.task)
             advance(note=model.name)
     return [
         Disagreement(
-            id=comparison.images[place],
-            image=_png(images[place], None, dataset.task),
-            truth=_png(images[place], dataset.read_mask(sample), dataset.task),
-            predictions=rendered[place],
-            values={model.name: model.per_image[place] for model in shown},
+            id=name,
+            image=_png(image, None, dataset.task),
+            truth=_png(image, dataset.read_mask(samples[name]), dataset.task),
+            predictions=rendered[name],
+            values={model.name: model.per_image[wanted[name]] for model in shown},
         )
-        for place, sample in wanted.items()
-        if sample is not None
+        for name, image in images.items()
     ]
 
 
@@ -246,11 +235,7 @@ def _png(image: NDArray[Any], labels: NDArray[np.uint8] | None, task: Task) -> b
 
     pixels = as_shown(image)
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-    if labels is None:
-        drawn = as_rgb(pixels)
-    else:
-        colours: Sequence[tuple[int, int, int]] = class_colours(task)
-        drawn = overlay(pixels, np.ascontiguousarray(labels), colours, task)
+    drawn = as_rgb(pixels) if labels is None else overlay(pixels, labels, class_colours(task), task)
     input_image = Image.fromarray(np.ascontiguousarray(drawn))
     input_image.thumbnail((_WIDTH, _WIDTH))
     file = io.BytesIO()

@@ -109,16 +109,26 @@ def verdict(
     sign = 1 if higher_is_better else -1
     best = max(defined, key=lambda number: sign * models[number].values[metric].mean)
     others = [number for number in range(len(models)) if number != best]
-    found = differences(only, resampled, best, others)
-    alike = [models[number].name for number, one in zip(others, found, strict=True) if not (one and one.significant)]
+    if models[best].name == baseline:
+        found = [models[number].difference for number in others]
+    else:
+        found = differences(only, resampled, best, others)
+    alike, unknown = [], []
+    for number, one in zip(others, found, strict=True):
+        if one is None:
+            unknown.append(models[number].name)
+        elif not one.significant:
+            alike.append(models[number].name)
     value = models[best].values[metric]
     sentence = f"{models[best].name} has the best {metric}, {value.mean:.4f}"
     sentence += f" (95% interval {value.low:.4f} to {value.high:.4f})." if value.low is not None else "."
     sentences = [sentence]
     if alike:
         sentences.append(f"On {_evidence(models, images)}, it is not significantly different from {_join(alike)}.")
-    if len(alike) < len(others):
-        rest = "the others" if alike else "all others"
+    if unknown:
+        sentences.append(f"How it differs from {_join(unknown)} is unknown.")
+    if len(alike) + len(unknown) < len(others):
+        rest = "the others" if alike or unknown else "all others"
         sentences.append(f"It is significantly different from {rest}.")
     if models[best].name != baseline or alike:
         sentences += _against(models, baseline, sign)
@@ -126,7 +136,7 @@ def verdict(
         sentences.append(
             "There is one seed of each: how much another training of the same model would differ is unknown."
         )
-    return sentences, "" if alike else models[best].name
+    return sentences, "" if alike or unknown else models[best].name
 
 
 def _evidence(models: Sequence[Model], images: int) -> str:
@@ -137,23 +147,13 @@ def _evidence(models: Sequence[Model], images: int) -> str:
 
 def _against(models: Sequence[Model], baseline: str, sign: int) -> list[str]:
     """Return which models are better and worse than the baseline."""
-
-    def named(which: Sequence[Model]) -> str:
-        return _join([f"{model.name} ({model.difference.mean:+.4f})" for model in which if model.difference])
-
-    def direction(one: Difference | None) -> int:
-        return 0 if one is None or not one.significant else (1 if sign * one.mean > 0 else -1)
-
-    others = [model for model in models if model.name != baseline]
-    groups = {which: [model for model in others if direction(model.difference) == which] for which in (1, -1, 0)}
-    sentences = []
-    if groups[1]:
-        sentences.append(f"Better than the baseline {baseline}: {named(groups[1])}.")
-    if groups[-1]:
-        sentences.append(f"Worse than the baseline {baseline}: {named(groups[-1])}.")
-    if groups[0]:
-        sentences.append(f"Not significantly different from the baseline {baseline}: {named(groups[0])}.")
-    return sentences
+    groups: dict[str, list[str]] = {"Better than": [], "Worse than": [], "Not significantly different from": []}
+    better, worse, alike = groups.values()
+    for model in models:
+        if one := model.difference:
+            group = alike if not one.significant else better if sign * one.mean > 0 else worse
+            group.append(f"{model.name} ({one.mean:+.4f})")
+    return [f"{words} the baseline {baseline}: {_join(names)}." for words, names in groups.items() if names]
 
 
 def _join(names: Sequence[str]) -> str:

@@ -116,7 +116,7 @@ def columns_of(comparison: Comparison) -> list[Column]:
 
 def _is_shown(name: str, costs: Mapping[str, Cost]) -> bool:
     """Whether a cost is what another column shows: all parameters are trained in most networks."""
-    return name == "trained_parameters" and costs[name].median == costs["parameters"].median
+    return name == "trained_parameters" and "parameters" in costs and costs[name].median == costs["parameters"].median
 
 
 def _score(value: Value) -> Number:
@@ -133,12 +133,16 @@ def _costs(name: str, costs: Sequence[Cost | None]) -> Column:
             spread = (cost.low, cost.high) if cost.low != cost.high else (None, None)
             cells.append(Number(cost.median, *spread))
     higher = name in DEFINITIONS and DEFINITIONS[name].higher_is_better
-    form = _counted if name.endswith("parameters") else ("{:.0f}" if name.endswith("mib") else "{:.3g}").format
+    form = _counted if name.endswith("parameters") else "{:.0f}".format if name.endswith("mib") else _three_digits
     return Column(name, *_COSTS[name], cells, form, "higher" if higher else "lower", measured=True)
 
 
 def _counted(value: float) -> str:
     return counted(int(value)) if value == int(value) else f"{value:.3g}"
+
+
+def _three_digits(value: float) -> str:
+    return f"{value:.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def spread(column: Column, cell: Number) -> str:
