@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from segreg.cli.common import one_file, print_json, shown_progress, tile_of
+from segreg.cli.common import check_least, one_file, print_json, shown_progress, tile_of
 from segreg.errors import SegregError
 from segreg.runtime.layout import show
 
@@ -67,9 +67,7 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.runs.load import load_run
 
     name, settings = one_file(chosen.words, NAME, "RUN", what="run")
-    for option in ("images", "calibration"):
-        if getattr(chosen, option) < 1:
-            raise SegregError(f"--{option} must be at least 1, not {getattr(chosen, option)}")
+    check_least(chosen, 1, "images", "calibration")
     if not 0 < chosen.most_lost < 1:
         raise SegregError(f"--most-lost must be above 0 and below 1, not {chosen.most_lost:g}")
     tile = None if chosen.tile is None else tile_of(chosen.tile)

@@ -315,11 +315,10 @@ def _option(tried: Tried) -> str:
     return " ".join([*words, *([f"--fill-holes {tried.fill_holes}"] if tried.fill_holes else [])])
 
 
-def _number(score: Estimate) -> str:
-    ends = "" if score.low is None else f" [{score.low:.4f}, {score.high:.4f}]"
-    return f"{score.mean:.4f}{ends}"
+def _number(score: Estimate, form: str = ".4f") -> str:
+    ends = "" if score.low is None else f" [{score.low:{form}}, {score.high:{form}}]"
+    return f"{score.mean:{form}}{ends}"
 
 
 def _difference(change: Estimate) -> str:
-    ends = "" if change.low is None else f" [{change.low:+.4f}, {change.high:+.4f}]"
-    return f"{change.mean:+.4f}{ends}"
+    return _number(change, "+.4f")
