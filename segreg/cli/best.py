@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from segreg.cli.common import add_device, print_json, shown_progress
@@ -37,7 +38,7 @@ def execute(chosen: argparse.Namespace) -> int:
     prepare_process()
     choice = best_of(chosen.bench, device=chosen.device, progress=shown_progress(quiet=chosen.quiet or chosen.json))
     if chosen.json:
-        print_json(finite(choice.as_data()))
+        print_json(finite(asdict(choice)))
     else:
         show(*format_choice(choice))
     return 0

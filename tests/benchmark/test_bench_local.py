@@ -202,7 +202,7 @@ def test_gpus_are_distributed_evenly():
 
 
 def test_runs_take_the_gpus_that_are_visible_and_share_their_memory(tmp_path, monkeypatch):
-    plan = Plan(tiny_runs.write_recipe(tmp_path), {}, change=["train.device=auto"])
+    plan = Plan(tiny_runs.write_recipe(tmp_path), {}, seeds=range(3), change=["train.device=auto"])
     trials = trials_of(plan, load_registry(plugged.builtin()))
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -214,8 +214,9 @@ def test_runs_take_the_gpus_that_are_visible_and_share_their_memory(tmp_path, mo
     for jobs in (1, 2, 3):
         look(trials, BenchFolder(tmp_path / "bench"), jobs=jobs, progress=Quiet())
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    look(trials, BenchFolder(tmp_path / "bench"), jobs=3, progress=Quiet())
-    assert asked == [1, 1, 2, 3]
+    for jobs in (3, 8):
+        look(trials, BenchFolder(tmp_path / "bench"), jobs=jobs, progress=Quiet())
+    assert asked == [1, 1, 2, 3, 3]
 
 
 def test_the_board_knows_which_value_is_the_best_and_reads_a_finished_run_once(tmp_path):

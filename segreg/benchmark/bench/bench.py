@@ -102,9 +102,11 @@ def skipped(trials: Sequence[Trial], folder: BenchFolder) -> list[str]:
 def _check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: Progress) -> None:
     """Check the models of unfinished runs that have not passed; record the runs of those that don't pass as failed."""
     file = folder.path / "checked.json"
-    passed, sharing = content(file), _sharing(trials, jobs)
-    ahead = [one for one in trials if folder.state(one) in ("waiting", "stopped") and passed.get(one.key, 0) < sharing]
-    for key, reason in check(ahead, jobs=sharing, progress=progress):
+    passed = content(file)
+    ahead = [one for one in trials if folder.state(one) in ("waiting", "stopped")]
+    sharing = _sharing(ahead, jobs)
+    unchecked = [one for one in ahead if passed.get(one.key, 0) < sharing]
+    for key, reason in check(unchecked, jobs=sharing, progress=progress):
         if not reason:
             passed[key] = sharing
             write_json(file, passed)
@@ -128,8 +130,9 @@ def _gpus(trials: Sequence[Trial]) -> list[str]:
 
 
 def _sharing(trials: Sequence[Trial], jobs: int) -> int:
-    """Return how many runs share the memory of a GPU, or the machine's."""
-    return 1 if jobs == 1 else -(-jobs // max(1, len(_gpus(trials))))
+    """Return how many of these runs share the memory of a GPU, or the machine's."""
+    together = min(jobs, len(trials))
+    return 1 if together < 2 else -(-together // max(1, len(_gpus(trials))))
 
 
 def compared(

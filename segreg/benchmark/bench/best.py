@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -119,10 +119,6 @@ class Choice:
     tried: tuple[Tried, ...]
     notes: tuple[str, ...]
     command: str
-
-    def as_data(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
-        return asdict(self)
 
 
 def best_of(path: Path, *, device: str = "auto", progress: Progress) -> Choice:

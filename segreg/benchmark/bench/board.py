@@ -62,7 +62,9 @@ def progress_of(trial: Trial, folder: BenchFolder, best: Callable[[Sequence[floa
 def followed(trials: Sequence[Trial], folder: BenchFolder) -> Callable[[], list[TrialProgress]]:
     """Return a function that returns how far the runs are; one that has finished is read once."""
     recipes = {trial.recipe.train.monitor: trial.recipe for trial in trials}
-    best = {monitor: max if _larger_is_better(recipe) else min for monitor, recipe in recipes.items()}
+    best: dict[str, Callable[[Sequence[float]], float]] = {
+        monitor: max if _larger_is_better(recipe) else min for monitor, recipe in recipes.items()
+    }
     known: dict[str, TrialProgress] = {}
 
     def rows() -> list[TrialProgress]:

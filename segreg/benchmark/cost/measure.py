@@ -47,7 +47,7 @@ def measure_round(
     prepare_process()
     imported = peak_rss_mib()
     at("in loading the exported network" if exported else "in building the network")
-    network = ExportedModel.of(exported, recipe) if exported else Network.of(recipe, task)
+    network: Network | ExportedModel = ExportedModel.of(exported, recipe) if exported else Network.of(recipe, task)
     watch = CpuWatch()
     values: dict[str, float] = {}
     if imported is not None and network.device.type == "cpu":
