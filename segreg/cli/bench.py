@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segreg.cli.common import add_figures, add_wide, check_folder, check_least, one_file, print_json
-from segreg.cli.compare import FORMATS, print_table
+from segreg.cli.common import add_figures, check_folder, check_least, one_file
+from segreg.cli.compare import add_output, add_rounds, is_quiet, print_comparison
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.runtime.layout import show
+from segreg.settings import format_value
 
 NAME = "bench"
 HELP = "train backbones (or anything else) side by side and compare quality and cost"
@@ -36,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--vary", action="append", default=[], metavar="PATH=V,V", help="a recipe's setting and its values; repeatable"
     )
     parser.add_argument("--exclude", action="append", default=[], metavar="PATH=V,...", help="a combination not to run")
-    parser.add_argument("--seeds", metavar="N", help="how many seeds (1), or which: 7,11")
+    parser.add_argument("--seeds", metavar="N", help="how many seeds, from 0 on (1), or which: 7,11 or [7]")
     parser.add_argument("--folds", type=int, metavar="N", help="train on all but one of N folds, each left out once")
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument("--epochs", type=int, metavar="N", help="budget of each run in epochs")
@@ -50,23 +51,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--executor", choices=("local", "ray"), default="local", help="ray sends runs to a Ray cluster")
     parser.add_argument("--resources", metavar="NAME=X,...", help="of a cluster, for each run: cpus, gpus, memory_gib")
     parser.add_argument("--retries", type=int, default=2, metavar="N", help="for runs whose cluster worker is lost (2)")
-    rounds = parser.add_mutually_exclusive_group()
-    rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs, at most (3)")
-    rounds.add_argument("--no-cost", dest="rounds", action="store_const", const=0, help="measure no costs")
+    add_rounds(parser)
     parser.add_argument("--again", action="store_true", help="try runs that failed again")
     parser.add_argument("--check", action="store_true", help="check everything and train nothing")
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
-    add_wide(parser)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--format", choices=FORMATS, default="table", help="of what is printed: a table for a paper, and nothing else"
-    )
-    what.add_argument("--json", action="store_true", help="print results.json, nothing else")
+    add_output(parser)
 
 
 def execute(chosen: argparse.Namespace) -> int:
     check_least(chosen, 1, "jobs", most=1_024)
     check_least(chosen, 0, "retries", "rounds", most=1_000)
+    if chosen.executor == "ray" and chosen.jobs > 1:
+        raise SegregError("--jobs goes with --executor local", hint="a cluster runs as many as --resources let it")
 
     from segreg.benchmark.bench.plan import combination, plan_of, seeds_of
     from segreg.config.recipe import COMMAND_LINE
@@ -92,10 +87,12 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.benchmark.bench.trials import trials_of
     from segreg.runtime.progress import progress
 
-    silent = chosen.quiet or chosen.json or chosen.format != "table"
+    silent = is_quiet(chosen)
     shown = progress("quiet" if silent else "auto", sys.stderr)
     folder = BenchFolder(out)
     resources = _resources(chosen.resources)
+    if resources and chosen.executor == "local":
+        raise SegregError("--resources goes with --executor ray")
     trials = trials_of(plan, registry)
     if chosen.check:
         models, wrong = len({trial.key for trial in trials}), look(trials, folder, jobs=chosen.jobs, progress=shown)
@@ -103,9 +100,7 @@ def execute(chosen: argparse.Namespace) -> int:
         show(*([] if chosen.again else skipped(trials, folder)), *wrong, summary)
         return 1 if wrong else 0
 
-    from segreg.benchmark.comparison.text import format_comparison
     from segreg.reports.comparison import write_comparison
-    from segreg.runtime.files import finite
 
     comparison, images = bench(
         plan, trials, folder, jobs=chosen.jobs, executor=chosen.executor, resources=resources,
@@ -117,14 +112,9 @@ def execute(chosen: argparse.Namespace) -> int:
         from segreg.reports.figures import comparison_figures
 
         comparison_figures(comparison, chosen.figures)
-    if chosen.json:
-        print_json(finite(comparison.as_data()))
-    elif chosen.format != "table":
-        print_table(comparison, chosen.format)
-    else:
-        closing = ["", f"everything is in {out}; look at {out / 'report.html'}"]
-        closing += [f"figures for a paper are in {chosen.figures}"] if chosen.figures is not None else []
-        show(*format_comparison(comparison), *closing, wide=chosen.wide)
+    closing = [f"everything is in {out}; look at {out / 'report.html'}"]
+    closing += [f"figures for a paper are in {chosen.figures}"] if chosen.figures is not None else []
+    print_comparison(comparison, chosen, *closing)
     return 1 if comparison.failures else 0
 
 
@@ -142,7 +132,6 @@ def _axes(words: Sequence[str]) -> dict[str, list[Any]]:
 def _resources(text: str | None) -> dict[str, float]:
     from segreg.benchmark.bench.plan import combination
     from segreg.benchmark.bench.ray import MOST, RESOURCES
-    from segreg.settings import format_value
 
     if not text:
         return {}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
-from segreg.cli.common import print_json, shown_progress
+from segreg.cli.common import add_device, print_json, shown_progress
 from segreg.runtime.layout import show
 
 NAME = "best"
@@ -24,7 +25,7 @@ recommended where the paired 95% interval excludes 0. Test images have no part i
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bench", type=Path, metavar="BENCH", help="the folder of a bench")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
+    add_device(parser)
     parser.add_argument("--quiet", action="store_true", help="print the result only")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, nothing else")
 
@@ -37,7 +38,7 @@ def execute(chosen: argparse.Namespace) -> int:
     prepare_process()
     choice = best_of(chosen.bench, device=chosen.device, progress=shown_progress(quiet=chosen.quiet or chosen.json))
     if chosen.json:
-        print_json(finite(choice.as_data()))
+        print_json(finite(asdict(choice)))
     else:
         show(*format_choice(choice))
     return 0

@@ -6,6 +6,7 @@ import argparse
 import time
 
 from segreg.cli.common import print_json
+from segreg.errors import SegregError, listed
 from segreg.runtime.layout import Column, Table, show
 
 NAME = "cache"
@@ -28,7 +29,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.data.cache_folder import cache_folder, cache_limit, clear, gigabytes, list_entries
-    from segreg.errors import SegregError, listed
 
     entries = list_entries()
     if unknown := [key for key in chosen.keys if not any(entry.key.startswith(key) for entry in entries)]:

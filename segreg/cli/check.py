@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from segreg.cli.common import files_and_overrides, print_json, shown_progress
 from segreg.errors import Problem, SegregError
 from segreg.runtime.layout import complain, show
-
-if TYPE_CHECKING:
-    from segreg.config.resolve import Resolved
-    from segreg.runtime.layout import Block
 
 NAME = "check"
 HELP = "check recipes and tell every problem with its line"
@@ -41,13 +37,15 @@ def execute(chosen: argparse.Namespace) -> int:
     files, overrides = files_and_overrides(chosen.words)
     if not files:
         raise SegregError("name at least one recipe to check", hint="for example: segreg check recipes/*.yaml")
+    if chosen.build:
+        from segreg.runs.dry_run import dry_run  # which imports torch
     registry = load_registry()
     problems: list[Problem] = []
     networks: dict[str, Any] = {}
     for file in files:
         try:
             resolved = resolve(read_recipe(file, overrides), registry)
-            facts, lines = _dry_run(resolved, quiet=chosen.json) if chosen.build else ({}, [])
+            facts, lines = dry_run(resolved, shown_progress(quiet=chosen.json)) if chosen.build else ({}, [])
         except SegregError as error:
             problems += error.problems
             continue
@@ -64,12 +62,6 @@ def execute(chosen: argparse.Namespace) -> int:
         if len(problems) > 1:
             print(f"{len(problems)} problems", file=sys.stderr)
     return 2 if problems else 0
-
-
-def _dry_run(recipe: Resolved, *, quiet: bool) -> tuple[dict[str, Any], list[Block]]:
-    from segreg.runs.dry_run import dry_run
-
-    return dry_run(recipe, shown_progress(quiet=quiet))
 
 
 def _row(problem: Problem) -> dict[str, object]:

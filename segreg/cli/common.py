@@ -172,6 +172,14 @@ def tile_of(text: str) -> tuple[int, int] | Literal["auto"] | None:
     return int(found[1]), int(found[2] or found[1])
 
 
+def add_device(parser: argparse.ArgumentParser, *, precision: str = "") -> None:
+    """Add `--device`, and `--precision` where `precision` says what stands for its default."""
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
+    if precision:
+        choices = ("recipe", "auto", "float32", "bf16", "fp16")
+        parser.add_argument("--precision", choices=choices, default="recipe", help=precision)
+
+
 def add_figures(parser: argparse.ArgumentParser) -> None:
     """Add the option that names a folder for figures."""
     parser.add_argument("--figures", type=Path, metavar="DIR", help="also write figures for a paper, as SVG and PDF")

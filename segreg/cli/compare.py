@@ -35,16 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--baseline", default="", metavar="MODEL", help="what the others are compared with (the first)")
     parser.add_argument("--out", type=Path, metavar="DIR", default=Path("comparison"), help="the folder (comparison)")
     add_figures(parser)
-    rounds = parser.add_mutually_exclusive_group()
-    rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs, at most (3)")
-    rounds.add_argument("--no-cost", dest="rounds", action="store_const", const=0, help="measure no costs")
-    parser.add_argument("--quiet", action="store_true", help="print the result only")
-    add_wide(parser)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--format", choices=FORMATS, default="table", help="of what is printed: a table for a paper, and nothing else"
-    )
-    what.add_argument("--json", action="store_true", help="print results.json, nothing else")
+    add_rounds(parser)
+    add_output(parser)
 
 
 def execute(chosen: argparse.Namespace) -> int:
@@ -53,12 +45,10 @@ def execute(chosen: argparse.Namespace) -> int:
     check_folder(chosen.figures, "--figures")
 
     from segreg.benchmark.comparison.runs import compare_runs, run_groups_of
-    from segreg.benchmark.comparison.text import format_comparison
     from segreg.reports.comparison import write_comparison
     from segreg.runs.load import load_run
-    from segreg.runtime.files import finite
 
-    shown = shown_progress(quiet=chosen.quiet or chosen.json or chosen.format != "table")
+    shown = shown_progress(quiet=is_quiet(chosen))
     groups = run_groups_of([load_run(path) for path in dict.fromkeys(chosen.runs)])
     comparison, images = compare_runs(
         groups, metric=chosen.metric, baseline=chosen.baseline, rounds=chosen.rounds, progress=shown
@@ -68,13 +58,44 @@ def execute(chosen: argparse.Namespace) -> int:
         from segreg.reports.figures import comparison_figures
 
         files += comparison_figures(comparison, chosen.figures)
+    print_comparison(comparison, chosen, *(f"wrote {file}" for file in files))
+    return 0
+
+
+def add_rounds(parser: argparse.ArgumentParser) -> None:
+    """Add `--rounds` and `--no-cost`."""
+    rounds = parser.add_mutually_exclusive_group()
+    rounds.add_argument("--rounds", type=int, default=3, metavar="N", help="of measuring costs, at most (3)")
+    rounds.add_argument("--no-cost", dest="rounds", action="store_const", const=0, help="measure no costs")
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """Add how a comparison is printed."""
+    parser.add_argument("--quiet", action="store_true", help="print the result only")
+    add_wide(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--format", choices=FORMATS, default="table", help="of what is printed: a table for a paper, and nothing else"
+    )
+    what.add_argument("--json", action="store_true", help="print results.json, nothing else")
+
+
+def is_quiet(chosen: argparse.Namespace) -> bool:
+    """Whether nothing but the comparison is printed."""
+    return bool(chosen.quiet or chosen.json or chosen.format != "table")
+
+
+def print_comparison(comparison: Comparison, chosen: argparse.Namespace, *closing: str) -> None:
+    """Print a comparison as it was asked for; the lines of `closing` below the table."""
+    from segreg.benchmark.comparison.text import format_comparison
+    from segreg.runtime.files import finite
+
     if chosen.json:
         print_json(finite(comparison.as_data()))
     elif chosen.format != "table":
         print_table(comparison, chosen.format)
     else:
-        show(*format_comparison(comparison), "", *(f"wrote {file}" for file in files), wide=chosen.wide)
-    return 0
+        show(*format_comparison(comparison), "", *closing, wide=chosen.wide)
 
 
 def print_table(comparison: Comparison, form: Format) -> None:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from segreg.cli.common import add_views, check_folder, one_file, print_json, scales_of, shown_progress
+from segreg.cli.common import add_device, add_views, check_folder, one_file, print_json, scales_of, shown_progress
 from segreg.errors import SegregError
 from segreg.runtime.layout import show
 
@@ -48,13 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="also what this library would print; may be given several times",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for the results (in RUN/evaluations)")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
-    parser.add_argument(
-        "--precision",
-        choices=("recipe", "auto", "float32", "bf16", "fp16"),
-        default="recipe",
-        help="precision of the network (as in validation and the run's results; float32 is exact)",
-    )
+    add_device(parser, precision="precision of the network (as in validation and the run's results; float32 is exact)")
     parser.add_argument("--quiet", action="store_true", help="print the results only")
     parser.add_argument("--json", action="store_true", help="print the results as JSON, nothing else")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from segreg.cli.common import check_kind, origin, print_json
 from segreg.errors import SegregError, did_you_mean
 from segreg.registry.compatibility import DISTRIBUTION
+from segreg.registry.entry import Family
 from segreg.registry.protocols import KINDS
 from segreg.runtime.layout import Block, Column, Screen, Table, show
 
@@ -56,11 +57,11 @@ def execute(chosen: argparse.Namespace) -> int:
     else:
         for name, parts in found.items():
             show(*_blocks(registry, name, parts, pattern, whole=kind is not None))
-        for plugin in registry.plugins:
-            if plugin.error:
-                Screen.of(sys.stderr).show(f"plugin {plugin.title} is not in use: {plugin.error.splitlines()[0]}")
-            for fault in plugin.faults:
-                Screen.of(sys.stderr).show(f"of plugin {plugin.title} can't be used: {str(fault).splitlines()[0]}")
+    for plugin in registry.plugins:
+        if plugin.error:
+            Screen.of(sys.stderr).show(f"plugin {plugin.title} is not in use: {plugin.error.splitlines()[0]}")
+        for fault in plugin.faults:
+            Screen.of(sys.stderr).show(f"of plugin {plugin.title} can't be used: {str(fault).splitlines()[0]}")
     return 0
 
 
@@ -75,8 +76,6 @@ def _pattern(word: str, registry: Registry, kind: str | None) -> str:
 
 def _blocks(registry: Registry, kind: str, parts: list[Part], pattern: str, *, whole: bool) -> Iterator[Block]:
     """Yield one kind: its entries, then each family's members, which are only counted where no kind was asked for."""
-    from segreg.registry.entry import Family
-
     yield kind
     single = [part for part in parts if not isinstance(part.offer, Family)]
     if single:

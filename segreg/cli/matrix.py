@@ -97,8 +97,9 @@ def _lines(made: Made) -> list[str]:
     works = sum(cell.ok for cell in made.cells)
     known = len(made.cells) - made.checked
     lines.append(f"{works} of {len(made.cells)} pairs work" + (f" ({known} were known)" if known else ""))
-    if tried := [cell for cell in made.cells if cell.exports is not None]:
-        lines.append(f"{sum(cell.exports == '' for cell in tried)} of {len(tried)} can be exported")
+    for name in sorted({cell.exporter for cell in made.cells if cell.exports is not None}):
+        tried = [cell for cell in made.cells if cell.exporter == name and cell.exports is not None]
+        lines.append(f"{sum(cell.exports == '' for cell in tried)} of {len(tried)} can be exported by {name}")
     if made.stale:
         lines.append(f"{made.stale} pairs were checked with other versions and are not included")
     return lines

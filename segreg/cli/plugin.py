@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import fnmatch
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import add_actions, add_parser, print_json
+from segreg.config.recipe import Recipe
 from segreg.errors import SegregError
 from segreg.registry.protocols import KINDS
 from segreg.runtime.layout import Pasted, Styled, show
 
 if TYPE_CHECKING:
-    from segreg.testing import Check, Outcome
+    from segreg.testing import Outcome
 
 NAME = "plugin"
 HELP = "write a new plugin, or check one of yours against what its kinds of part promise"
-EXAMPLES = """examples:
-  segreg plugin new segreg-example --with encoder,loss
+_EXAMPLES_OF_CHECK = """\
   segreg plugin check segreg-example
   segreg plugin check segreg-example 'encoder.*' --quick
   segreg plugin check segreg-example --set dataset.disks.root=data/disks
   segreg plugin check segreg-example --recipe disks.yaml --json
 """
+EXAMPLES = f"examples:\n  segreg plugin new segreg-example --with encoder,loss\n{_EXAMPLES_OF_CHECK}"
 _NEW = "write a package of parts, complete and ready to be published"
 _WRITTEN = """A folder of the package's name is made, with one small part of each kind that is asked for, tests that run
 the conformance kit, a recipe that uses the parts, settings of ruff, mypy and pytest, a README and a workflow for GitHub
@@ -40,12 +41,6 @@ _NEW_EXAMPLES = """examples:
   pip install -e 'segreg-lung-ct[dev]' && segreg list encoder 'lung_ct.*'
 """
 _CHECK = "run the conformance kit on an installed plugin"
-_CHECK_EXAMPLES = """examples:
-  segreg plugin check segreg-example
-  segreg plugin check segreg-example 'encoder.*' --quick
-  segreg plugin check segreg-example --set dataset.disks.root=data/disks
-  segreg plugin check segreg-example --recipe disks.yaml --json
-"""
 _CHECKED = """Each part gets the checks of its kind: what it declares is compared with what it gives, on images, levels,
 targets and logits of every shape. A failure says what is wrong, why it matters, and which file and line to look at.
 What can't be checked, for instance without a setting, says so and is not a failure. A family is checked by the first
@@ -56,7 +51,7 @@ of its representatives, or its first member, unless others are named. The exit s
 def arguments(parser: argparse.ArgumentParser) -> None:
     actions = add_actions(parser)
     _new_arguments(add_parser(actions, "new", _NEW, _NEW_EXAMPLES, more=_WRITTEN))
-    _check_arguments(add_parser(actions, "check", _CHECK, _CHECK_EXAMPLES, more=_CHECKED))
+    _check_arguments(add_parser(actions, "check", _CHECK, f"examples:\n{_EXAMPLES_OF_CHECK}", more=_CHECKED))
 
 
 def execute(chosen: argparse.Namespace) -> int:
@@ -120,7 +115,10 @@ def _check(chosen: argparse.Namespace) -> int:
     )
     outcomes: list[Outcome] = []
     for title, of_part in groupby(checks, key=lambda check: f"{check.subject.part.kind} {check.subject.part.name}"):
-        found = [_outcome(check, quick=chosen.quick) for check in of_part]
+        found = [
+            (replace(check, left_out="left out by --quick") if chosen.quick and check.rule.slow else check).outcome()
+            for check in of_part
+        ]
         outcomes += found
         if not chosen.json:
             show(f"{title}: {_counted(found)}", *_lines(found, all_=chosen.all))
@@ -130,12 +128,6 @@ def _check(chosen: argparse.Namespace) -> int:
         parts = len({(outcome.kind, outcome.part) for outcome in outcomes})
         show(f"{parts} part{'' if parts == 1 else 's'} of {chosen.package}: {_counted(outcomes) or 'nothing to check'}")
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
-
-
-def _outcome(check: Check, *, quick: bool) -> Outcome:
-    return (
-        dataclasses.replace(check, left_out="left out by --quick") if quick and check.rule.slow else check
-    ).outcome()
 
 
 def _counted(outcomes: Iterable[Outcome]) -> str:
@@ -167,8 +159,6 @@ def _settings(chosen: argparse.Namespace) -> dict[str, dict[str, Any]]:
     Raises:
         SegregError: the recipe is none, or an option is not a KIND.NAME.SETTING=VALUE.
     """
-    from segreg.config.recipe import Recipe
-
     settings = _settings_of_recipe(chosen) if chosen.recipe else {}
     for word in chosen.set:
         path, equals, value = word.partition("=")

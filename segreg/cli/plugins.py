@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from segreg.cli.common import print_json
 from segreg.registry.compatibility import name_and_version
+from segreg.registry.entry import Entry
 from segreg.runtime.layout import Styled, complain, show
 
 if TYPE_CHECKING:
@@ -106,8 +107,6 @@ def _verify() -> int:
 
 
 def _offers(plugin: Plugin) -> str:
-    from segreg.registry.entry import Entry
-
     names = [p.name if isinstance(p, Entry) else f"{p.prefix}*" if p.prefix else p.name for p in plugin.parts]
     kinds = sorted({part.kind for part in plugin.parts})
     offers = [f"{', '.join(kinds)}: {', '.join(names)}"] if names else []
@@ -117,8 +116,6 @@ def _offers(plugin: Plugin) -> str:
 
 
 def _row(plugin: Plugin) -> dict[str, object]:
-    from segreg.registry.entry import Entry
-
     return {
         "name": plugin.name,
         "module": plugin.module,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from segreg.cli.common import add_views, check_least, print_json, scales_of, shown_progress, tile_of
+from segreg.cli.common import add_device, add_views, check_least, print_json, scales_of, shown_progress, tile_of
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 
@@ -87,13 +87,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overlap", type=float, help="share of a tile that the next one covers too (the recipe's)")
     add_views(parser)
     parser.add_argument("--batch-size", type=int, default=8, help="images, or tiles, looked at together (8)")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
-    parser.add_argument(
-        "--precision",
-        choices=("recipe", "auto", "float32", "bf16", "fp16"),
-        default="recipe",
-        help="precision of the network (as in the run's scoring)",
-    )
+    add_device(parser, precision="precision of the network (as in the run's scoring)")
     parser.add_argument("--skip-existing", action="store_true", help="leave out images that are predicted already")
     parser.add_argument("--quiet", action="store_true", help="print nothing but what went wrong")
     parser.add_argument("--json", action="store_true", help="print a summary as JSON, nothing else")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -50,13 +51,20 @@ def execute(chosen: argparse.Namespace) -> int:
 
 def _run_folds(chosen: argparse.Namespace) -> int:
     """Run a bench of one model, whose costs are not measured."""
+    from segreg.benchmark.bench.plan import is_bench_file
     from segreg.cli import bench
+    from segreg.config.recipe import read_recipe
 
     if "WORLD_SIZE" in os.environ:
         raise SegregError("--folds starts processes of its own; call it without torchrun")
     if chosen.resume is not None or chosen.without_history:
         raise SegregError("--folds and --resume don't go together", hint="the same command without --resume continues")
-    words = [*chosen.words, "--folds", str(chosen.folds), "--no-cost"]
+    file, overrides = one_file(chosen.words, NAME, "recipes/isic_v3plus.yaml")
+    recipe = read_recipe(file, overrides)
+    if is_bench_file(recipe):
+        raise SegregError(f"{file} is a bench file", hint=f"segreg bench {file} --folds {chosen.folds}")
+    words = [file, *(word for word in overrides if not word.startswith("seed="))]
+    words += ["--seeds", json.dumps([recipe.values.get("seed", 0)]), "--folds", str(chosen.folds), "--no-cost"]
     words += ["--out", str(chosen.out)] if chosen.out is not None else []
     words += ["--quiet"] if chosen.quiet else []
     words += ["--json"] if chosen.json else []

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segreg.cli.common import check_least
+from segreg.cli.common import add_device, check_least
 from segreg.errors import SegregError, listed
 from segreg.runtime.hub import is_reference
 from segreg.runtime.layout import complain, show
@@ -44,13 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8000, help="to listen at; 0 takes a free one (8000)")
     parser.add_argument("--token", help="that requests must have as Authorization: Bearer TOKEN (SEGREG_TOKEN)")
     parser.add_argument("--weights", choices=("best", "last"), default="best", help="of which epoch (best)")
-    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:1, mps")
-    parser.add_argument(
-        "--precision",
-        choices=("recipe", "auto", "float32", "bf16", "fp16"),
-        default="recipe",
-        help="precision of the networks (as in each run's scoring)",
-    )
+    add_device(parser, precision="precision of the networks (as in each run's scoring)")
     parser.add_argument("--batch", type=int, default=8, help="waiting images of one size predicted at once (8)")
     for option, default, meaning in (
         ("--max-mb", Limits.upload_bytes / 1e6, "megabytes of an upload"),
@@ -70,7 +64,7 @@ def execute(chosen: argparse.Namespace) -> int:
         raise SegregError(f"serving needs {listed(missing)}", hint='pip install "segreg-toolkit[serve]"')
     check_least(chosen, 1, "batch", "requests")
     check_least(chosen, 0, "port", most=65535)
-    check_least(chosen, 0.001, "max_mb", "max_megapixels", "body_timeout", "deadline", most=1_000_000_000)
+    check_least(chosen, 0.001, "max_mb", "max_megapixels", "body_timeout", "deadline", most=1_000_000)
     token = chosen.token or os.environ.get("SEGREG_TOKEN") or None
 
     import uvicorn

@@ -11,6 +11,7 @@ from segreg.cli.common import check_kind, origin, print_json, shown_progress
 from segreg.errors import SegregError, with_article
 from segreg.registry.protocols import KINDS
 from segreg.runtime.layout import show
+from segreg.settings import format_type, plain
 
 if TYPE_CHECKING:
     from segreg.registry.registry import Part, Registry
@@ -81,8 +82,6 @@ def _levels(built: Mapping[str, Any]) -> list[str]:
 
 
 def _as_data(part: Part) -> dict[str, object]:
-    from segreg.settings import format_type, plain
-
     return {
         **origin(part),
         "paper": part.offer.paper,
@@ -100,8 +99,6 @@ def _as_data(part: Part) -> dict[str, object]:
 
 
 def _as_text(part: Part) -> str:
-    from segreg.settings import format_type, plain
-
     lines = [f"{part.kind} {part.name}", f"  {part.summary}"]
     if part.offer.paper:
         lines.append(f"  paper: {part.offer.paper}")
@@ -123,8 +120,6 @@ _SECTIONS = {
 
 def _example(part: Part) -> str:
     """Return a line of a recipe that names the part, with the settings it needs and one that it may have."""
-    from segreg.settings import plain
-
     required = [f"{setting.name}: ..." for setting in part.settings.values() if setting.required]
     defaults = ((s.name, plain(s.hint, s.default)) for s in part.settings.values() if not s.required)
     simple = [f"{name}: {json.dumps(value)}" for name, value in defaults if isinstance(value, (int, float, str))]

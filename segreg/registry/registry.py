@@ -107,11 +107,8 @@ class Plugin:
         own = self.module.partition(":")[0]
         modules = (own, *(_module_of(offer) for offer in self.parts))
         found = dict.fromkeys(self.source if self.source and one == own else source_digest(one) for one in modules)
-        return (
-            next(iter(found))
-            if len(found) == 1
-            else hashlib.blake2b(" ".join(found).encode(), digest_size=16).hexdigest()
-        )
+        one, *more = found
+        return hashlib.blake2b(" ".join(found).encode(), digest_size=16).hexdigest() if more else one
 
 
 def _module_of(offer: Entry | Family) -> str:

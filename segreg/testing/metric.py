@@ -140,7 +140,7 @@ def scores_of_counts_agree(task: Task, metric: Any) -> None:
         counts = image_counts(task, logits, target, THRESHOLD)
         found, rows = metric.scores_of_counts(counts.sum(0, keepdim=True)), metric.scores_of_counts(counts)
     for name, value in found.items():
-        if name not in wanted or value.shape != (1,) or abs(float(value) - wanted[name]) > 1e-6:
+        if name not in wanted or value.shape != (1,) or not _equal(float(value), wanted[name]):
             raise Broken(f"scores_of_counts gives {name} as {value.tolist()}, but compute gives {wanted.get(name)}")
     for name, values in rows.items():
         _same_mean(wanted, f"{name.removesuffix('.pooled')}.per_image_mean", values, "scores_of_counts over images")
@@ -165,6 +165,10 @@ def _scores(metric: Any, *batches: tuple[Tensor, Tensor]) -> dict[str, float]:
     return _values(metric)
 
 
+def _equal(one: float, other: float, tolerance: float = 1e-6) -> bool:
+    return one == other or abs(one - other) <= tolerance or (math.isnan(one) and math.isnan(other))
+
+
 def _same(wanted: Mapping[str, float], found: Mapping[str, float], words: str) -> None:
     """Compare two results, in which NaN equals NaN.
 
@@ -173,7 +177,7 @@ def _same(wanted: Mapping[str, float], found: Mapping[str, float], words: str) -
     """
     for name in {**wanted, **found}:
         a, b = wanted.get(name, float("nan")), found.get(name, float("nan"))
-        if not (abs(a - b) <= 1e-6 * max(1.0, abs(a)) or (math.isnan(a) and math.isnan(b))):
+        if not _equal(a, b, 1e-6 * max(1.0, abs(a))):
             raise Broken(f"{words} {name} is {b:.6g}, not {a:.6g}")
 
 
@@ -184,7 +188,7 @@ def _same_mean(wanted: Mapping[str, float], name: str, values: Tensor, words: st
         Broken: they differ.
     """
     mean, found = wanted.get(name), float(values.double().nanmean())
-    if mean is not None and (abs(found - mean) > 1e-6 or math.isnan(found) != math.isnan(mean)):
+    if mean is not None and not _equal(found, mean):
         raise Broken(f"{name} is {mean:.6g}, but the mean of {words} is {found:.6g}")
 
 

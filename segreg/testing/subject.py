@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any
 
 from segreg.errors import SegregError, did_you_mean, listed
+from segreg.registry import local
 from segreg.registry.entry import Entry, Family, where
 from segreg.registry.registry import Part, Plugin
 from segreg.settings import check_value
@@ -191,8 +192,9 @@ class Subject:
                 yield f"{file}:{line}"
 
     def _own(self, file: str) -> bool:
-        """Whether a file belongs to the package that the builder is in."""
-        top = sys.modules.get(self.part.offer.build.__module__.partition(".")[0])
+        """Whether a file belongs to the package, or is the plugin file, that the builder is in."""
+        module = self.part.offer.build.__module__
+        top = sys.modules.get(module if module.startswith(f"{local.__name__}.") else module.partition(".")[0])
         roots = getattr(top, "__path__", None) or [getattr(top, "__file__", None)]
         return any(Path(file).is_relative_to(root) for root in roots if root)
 

@@ -75,6 +75,11 @@ def choose_monitor(name: str, directions: Mapping[str, bool | None]) -> Monitor:
     return Monitor(name, direction)
 
 
+def is_loss(monitor: str) -> bool:
+    """Whether a value is the loss, or a term of it."""
+    return monitor.partition(".")[2].partition(".")[0] == TOTAL
+
+
 def check_monitor(name: str, metrics: MetricCollection, task: Task, size: tuple[int, int]) -> bool:
     """Return whether a larger value of a monitor is better, without an image: metrics score labels that are made up.
 
@@ -91,7 +96,7 @@ def check_monitor(name: str, metrics: MetricCollection, task: Task, size: tuple[
     """
     import torch
 
-    if name.partition(".")[2].partition(".")[0] == TOTAL:
+    if is_loss(name):
         return False
     layers = (task.channels,) if task.mode == "multilabel" else ()
     target = torch.zeros(1, *layers, *size, dtype=torch.int64)

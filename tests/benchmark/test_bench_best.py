@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shlex
 import shutil
@@ -151,7 +152,7 @@ def test_what_is_printed(bench, choice, segreg, monkeypatch):
     assert "note: The same images chose each network's checkpoint, which flatters all scores a little." in text
     assert text.endswith(choice.command)
     monkeypatch.setattr("segreg.benchmark.bench.best.best_of", lambda *_, **__: choice)
-    assert json.loads(segreg("best", bench, "--json").out) == json.loads(json.dumps(choice.as_data()))
+    assert json.loads(segreg("best", bench, "--json").out) == json.loads(json.dumps(dataclasses.asdict(choice)))
     assert segreg("best", bench, "--quiet").out.splitlines()[-1] == choice.command
 
 

@@ -13,8 +13,8 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.benchmark.bench.bench import bench, prepare, skipped
-from segreg.benchmark.bench.board import progress_of
+from segreg.benchmark.bench.bench import _gpus, bench, look, prepare, skipped
+from segreg.benchmark.bench.board import followed, progress_of
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.local import least_busy, work_on
 from segreg.benchmark.bench.plan import Plan
@@ -24,6 +24,7 @@ from segreg.registry.registry import _digest_of_files, load_registry
 from segreg.reports.comparison import write_comparison
 from segreg.runtime.lock import locked_folder
 from segreg.runtime.progress import Quiet
+from segreg.training import history
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
 VARY = {"loss": ["dice_bce", "bce"]}
@@ -198,3 +199,40 @@ def test_gpus_are_distributed_evenly():
         taken.append(least_busy(["0", "1"], taken))
     assert taken == ["0", "1", "0", "1", "0"]
     assert least_busy(["0", "1"], ["0", "1", "1"]) == "0"
+
+
+def test_runs_take_the_gpus_that_are_visible_and_share_their_memory(tmp_path, monkeypatch):
+    plan = Plan(tiny_runs.write_recipe(tmp_path), {}, seeds=range(3), change=["train.device=auto"])
+    trials = trials_of(plan, load_registry(plugged.builtin()))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert _gpus(trials) == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, GPU-5")
+    assert _gpus(trials) == ["2", "GPU-5"]
+    asked = []
+    monkeypatch.setattr("segreg.benchmark.cost.running.check_memory", lambda _, *, jobs: asked.append(jobs) or "")
+    for jobs in (1, 2, 3):
+        look(trials, BenchFolder(tmp_path / "bench"), jobs=jobs, progress=Quiet())
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for jobs in (3, 8):
+        look(trials, BenchFolder(tmp_path / "bench"), jobs=jobs, progress=Quiet())
+    assert asked == [1, 1, 2, 3, 3]
+
+
+def test_the_board_knows_which_value_is_the_best_and_reads_a_finished_run_once(tmp_path):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    changes = {"mse": "evaluate.metrics=[mse]", "iou": "evaluate.metrics=[iou]"}
+    folder, registry, rows = BenchFolder(tmp_path / "bench"), load_registry(plugged.builtin()), {}
+    for name, change in changes.items():
+        (trial,) = trials_of(Plan(recipe, {}, change=[change, f"train.monitor=val.{name}.pooled"]), registry)
+        path = folder.run(trial).path
+        path.mkdir(parents=True)
+        for epoch, value in enumerate((0.5, 0.2, 0.3), start=1):
+            history.append(path, {"epoch": epoch, f"val.{name}.pooled": value, "seconds": 1.0})
+        rows[name] = followed([trial], folder)
+        assert rows[name]()[0].epoch == 3
+    assert {name: read()[0].value for name, read in rows.items()} == {"mse": 0.2, "iou": 0.5}
+    folder.run(trial).results.write_text(json.dumps({"scored_on": "test"}))
+    assert rows["iou"]()[0].state == "finished"
+    history.append(path, {"epoch": 4, "val.iou.pooled": 0.9, "seconds": 1.0})
+    assert rows["iou"]()[0].epoch == 3

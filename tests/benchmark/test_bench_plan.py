@@ -14,6 +14,7 @@ from segreg.benchmark.bench.plan import (
     checked,
     combination,
     is_bench_file,
+    plan_of,
     plan_of_file,
     seeds_of,
 )  # fmt: skip
@@ -102,6 +103,8 @@ def test_options_of_the_command_line():
     assert axis("input.size=[64,64],[96,96]") == ("input.size", [[64, 64], [96, 96]])
     assert axis("optimizer.lr=1e-3,0.01") == ("optimizer.lr", [0.001, 0.01])
     assert combination("encoder=resnet18,optimizer.lr=1e-3") == {"encoder": "resnet18", "optimizer.lr": 0.001}
+    several = combination("loss=[dice, bce],decoder={name: mlp, channels: 8}, encoder=resnet18")
+    assert several == {"loss": ["dice", "bce"], "decoder": {"name": "mlp", "channels": 8}, "encoder": "resnet18"}
     assert (seeds_of("3"), seeds_of("7,11")) == ((0, 1, 2), (7, 11))
 
 
@@ -162,7 +165,9 @@ def test_errors_on_the_command_line(tmp_path):
     assert refused(lambda: axis("encoder")) == (
         '"encoder" varies nothing\n  write path=value,value, such as encoder=resnet18,resnet50'
     )
-    assert refused(lambda: combination("resnet18")) == '"resnet18" is not a combination\n  write path=value,path=value'
+    for text in ("resnet18", "encoder=", "encoder=resnet18,resnet50"):
+        assert refused(lambda: combination(text)) == f'"{text}" is not a combination\n  write path=value,path=value'  # noqa: B023
+    assert refused(lambda: combination("loss=dice,loss=bce")).startswith('"loss=dice,loss=bce" names "loss" twice')
     seeded = Plan(tmp_path, {"seed": [1, 2]})
     assert refused(lambda: checked(seeded, COMMAND_LINE)) == (
         "command line: the seed does not vary like other settings\n  use --seeds or seeds:"
@@ -189,3 +194,36 @@ def test_a_bench_that_excludes_everything_is_refused(tmp_path, registry):
     recipe = tiny_runs.write_recipe(tmp_path)
     plan = Plan(recipe, {"loss": ["bce"]}, exclude=[{"loss": "bce"}])
     assert refused(lambda: trials_of(plan, registry)) == "nothing is left to run\n  exclude removes every combination"
+
+
+@pytest.mark.parametrize(
+    ("words", "folds", "message"),
+    [
+        (
+            ["seed=7"], None,
+            '"seed=7" has no effect: a bench gives each run its seed\n  name it by --seeds [7] or seeds: [7]',
+        ),
+        (["split.fold=2"], 5, '"split.fold=2" has no effect: the bench takes each of 5 folds'),
+    ],
+)  # fmt: skip
+def test_what_a_bench_sets_itself_is_not_changed_to_no_effect(tmp_path, words, folds, message):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    assert refused(lambda: plan_of(recipe, words, vary={}, folds=folds, budgets={})) == message
+    plan_of(recipe, ["split.method=folds", "split.fold=2"], vary={}, budgets={})
+
+
+@pytest.mark.parametrize(
+    ("vary", "budget", "message"),
+    [
+        ({"loss": ["bce", {"name": "bce"}]}, None, '"bce" and "bce" are one and the same recipe\n  leave one'),
+        ({"optimizer.lr": [1, 1.0]}, None, '"optimizer.lr=1" and "optimizer.lr=1.0" are one and the same recipe'),
+        (
+            {"train.epochs": [10, 20]}, Budget("epochs", 3),
+            '"train.epochs=10" and "train.epochs=20" are one and the same recipe\n  a budget sets train.epochs',
+        ),
+    ],
+)  # fmt: skip
+def test_no_model_is_trained_twice_under_two_names(tmp_path, registry, vary, budget, message):
+    """The second would be another seed of the first, or a model with the very same scores."""
+    plan = Plan(tiny_runs.write_recipe(tmp_path), vary, seeds=(0, 1), budget=budget)
+    assert refused(lambda: trials_of(plan, registry)).startswith(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
 from unittest import mock
@@ -54,6 +55,20 @@ def test_a_run_comes_back_whole_without_its_training_state(tmp_path, trial):
     assert sorted(str(file.relative_to(run)) for file in run.rglob("*.*")) == ["overlays/01.png", "results.json"]
     assert folder.log(trial).read_text() == "output"
     assert folder.state(trial) == "finished"
+
+
+def test_a_run_that_had_begun_makes_way_for_one_that_has_finished(tmp_path, trial):
+    folder, place = BenchFolder(tmp_path / "bench"), tmp_path / "worker"
+    run = folder.run(trial).path
+    folder.make()
+    run.mkdir(parents=True)
+    (run / "state.pt").touch()
+    (place / "run").mkdir(parents=True)
+    results = place / "run" / "results.json"
+    for scored, left in ((None, ["state.pt"]), ("test", ["results.json"])):
+        results.write_text(json.dumps({"scored_on": scored}))
+        unpack(pack(place, trial.name), trial, folder)
+        assert [file.name for file in run.iterdir()] == left
 
 
 def test_what_comes_back_stays_in_the_folder(tmp_path, trial):

@@ -279,3 +279,26 @@ def test_the_definition_of_operations_says_what_is_left_out():
     from segreg.benchmark.cost.record import DEFINITIONS
 
     assert "the taps of plain atrous convolutions that see only padding" in DEFINITIONS["flops"].sentence
+
+
+def test_a_batch_is_computed_in_parts_where_the_recipe_asks_for_that_alone(recipe, monkeypatch):
+    for changes, fits in (
+        (("train.batch_size=auto", "train.effective_batch_size=4"), True),
+        (("train.batch_size=4",), False),
+    ):
+        network = Network.of(recipe(*changes), LESION)
+        forward = network.objective.forward
+
+        def small(images, *more, forward=forward):
+            if len(images) > 2:
+                raise torch.OutOfMemoryError("no memory left")
+            return forward(images, *more)
+
+        monkeypatch.setattr(network.objective, "forward", small)
+        training = network.prepared()
+        if fits:
+            assert network.train(training, steps=1) == 4
+            assert training.micro_batches == 2
+        else:
+            with pytest.raises(torch.OutOfMemoryError):
+                network.train(training, steps=1)

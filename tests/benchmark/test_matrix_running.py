@@ -127,3 +127,30 @@ def test_versions_are_those_of_packages_and_plugins():
     found = versions([Plugin("p", "m", "segreg-pairs", "2.0")])
     assert found["segreg-pairs"] == "2.0"
     assert {"segreg-toolkit", "torch", "timm", "segmentation-models-pytorch"} <= set(found)
+
+
+def test_what_is_not_a_part_fails_alone_with_its_reason(outside, monkeypatch):
+    """Such as a decoder that needs a setting: the encoder's other pairs are tried."""
+    monkeypatch.setattr("segreg.runtime.device.prepare_process", lambda: None)
+    sent = []
+    monkeypatch.setattr(
+        "segreg.benchmark.matrix.trial.results_of",
+        lambda encoder, decoders, *_: [EncoderResult(encoder.part.name, "f"), *(d.part.name for d in decoders)],
+    )
+    make._work(sent.append, "pair.good", ("pair.lost", "pair.last"), "f", "")
+    assert sent[:2] == [EncoderResult("pair.good", "f"), "pair.last"]
+    assert (sent[2].decoder, sent[2].check, sent[2].reason) == (
+        "pair.lost", "it is built", 'there is no decoder "pair.lost"'
+    )  # fmt: skip
+    del sent[:]
+    make._work(sent.append, "pair.gone", ("pair.last",), "f", "")
+    reason = 'there is no encoder "pair.gone"'
+    assert sent == [
+        EncoderResult("pair.gone", "f", reason=reason),
+        PairResult("pair.gone", "pair.last", "the encoder is built", reason),
+    ]
+
+
+def test_pairs_that_one_exporter_took_are_still_open_for_another():
+    cell = PairResult("one", "x", exports="", exporter="onnx")
+    assert [make._is_open(cell, exporter) for exporter in ("", "onnx", "openvino")] == [False, False, True]

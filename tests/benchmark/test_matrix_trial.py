@@ -159,7 +159,7 @@ def test_pairs_that_work_are_exported_and_compared(registry, installed, monkeypa
     installed(*plugged.builtin())
     checks = Checks(sizes=(), own_size=False, channels=(), exporter="torch")
     _, found = cells(registry, "good", "last", checks=checks)
-    assert (found["last"].check, found["last"].exports) == ("", "")
+    assert (found["last"].check, found["last"].exports, found["last"].exporter) == ("", "", "torch")
     right = TorchExporter.load
     monkeypatch.setattr(
         TorchExporter, "load", lambda *given, **named: lambda images: 2 * right(*given, **named)(images)

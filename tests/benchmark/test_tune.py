@@ -22,7 +22,7 @@ from segreg.benchmark.tune.plan import TunePlan
 from segreg.benchmark.tune.record import record_of
 from segreg.benchmark.tune.space import Choices, Range, axes_of, axes_of_mapping, distribution
 from segreg.benchmark.tune.study import SharedStudy
-from segreg.benchmark.tune.tune import TuneBudget, open_tune, tune
+from segreg.benchmark.tune.tune import TuneBudget, finish, open_tune, tune
 from segreg.config.recipe import read_recipe
 from segreg.config.resolve import resolve
 from segreg.errors import SegregError
@@ -89,6 +89,7 @@ def test_ranges_and_choices():
         ("loss=dice,dice", "dice is given twice", ""),
         ("seed=1,2", '"seed" is not searched', "for all"),
         ("split.val=0.1..0.3", '"split" is not searched', ""),
+        ("train={epochs: 1},{epochs: 2}", '"train.monitor" is not searched', ""),
     ],
 )
 def test_a_search_that_is_none(word, wrong, hint):
@@ -247,6 +248,10 @@ def test_a_budget_in_trials_or_minutes_is_that_of_all_calls(plan, folder, preten
     best = resolve(read_recipe(folder.best), plan.registry)
     assert best.optimizer.settings["lr"] == max(rates)
     assert best.evaluate.split == "test"
+    assert folder.best.read_text().startswith("# The best of 5 completed trials"), "whichever of them it is"
+    folder.best.unlink()  # killed before it could write it
+    assert finish(plan, folder) == record
+    assert folder.best.exists()
 
 
 def test_an_interrupted_trial_is_the_first_to_continue(plan, folder, pretended, capsys):

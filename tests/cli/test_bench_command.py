@@ -120,6 +120,9 @@ OF_EPOCHS = "command line: a budget of epochs must be a whole number above 0 and
         ),
         (
             ("tiny.yaml", "--resources", "cpu=2"), '--resources has no "cpu"\n  did you mean "cpus"?\n'),
+        (("tiny.yaml", "--resources", "cpus=2"), "--resources goes with --executor ray\n"),
+        (("tiny.yaml", "--executor", "ray", "--jobs", "2"), "--jobs goes with --executor local\n"),
+        (("tiny.yaml", "--exclude", "loss="), '"loss=" is not a combination\n'),
         (("tiny.yaml", "--out", "tiny.yaml"), "tiny.yaml is a file\n  --out names a folder\n"),
         (("tniy.yaml",), 'there is no recipe tniy.yaml\n  did you mean "tiny.yaml"?\n'),
         (

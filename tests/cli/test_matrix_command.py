@@ -100,3 +100,24 @@ def test_mistakes_are_reported(segreg, tmp_path):
     assert segreg("matrix", "--jobs", "0").err == "error: --jobs must be above 0, not 0\n"
     (tmp_path / "file").write_text("")
     assert segreg("matrix", "--out", "file").err == "error: file is a file\n  --out names a folder\n"
+
+
+OTHER = """
+from segreg.registry.entry import Entry
+from segreg.registry.hooks import hookimpl
+
+def good(in_channels):
+    \"\"\"Of another package.\"\"\"
+
+@hookimpl
+def segreg_entries():
+    return [Entry("encoder", "pair.good", good)]
+"""
+
+
+def test_a_name_that_two_packages_offer_is_tried_by_its_package(segreg, tasks, installed, plugin):
+    """Alone it says nothing to the process that looks it up."""
+    other = plugin(OTHER, distribution="segreg-other")
+    installed(BENCHMARK, plugged.point("matrix_parts", distribution="segreg-pairs"), other)
+    segreg("matrix", "--encoders", "pair.good@segreg-pairs", "--decoders", "pair.last")
+    assert tasks == [("pair.good@segreg-pairs", "pair.last")]

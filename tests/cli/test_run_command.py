@@ -64,7 +64,9 @@ def test_folds_are_a_bench_of_one_model(tmp_path, segreg, monkeypatch):
     monkeypatch.setattr("segreg.cli.bench.execute", lambda chosen: asked.append(chosen) or 0)
     assert segreg("run", recipe, "seed=9", "--folds", "5", "--out", "elsewhere", "--json").status == 0
     (chosen,) = asked
-    assert chosen.words == [str(recipe), "seed=9"]
+    assert (chosen.words, chosen.seeds) == ([str(recipe)], "[9]"), "the seed is that of a run without folds"
+    assert segreg("run", small_runs.write_recipe(tmp_path, name="own", text="seed: 42\n"), "--folds", "5").status == 0
+    assert asked[1].seeds == "[42]"
     assert (chosen.folds, chosen.rounds, str(chosen.out), chosen.json) == (5, 0, "elsewhere", True)
     printed = segreg("run", "--resume", "RUN", "--folds", "5")
     assert printed.err.startswith("error: --folds and --resume don't go together")

@@ -77,6 +77,7 @@ def answers(client, path, text):
         (["--batch", "0"], "--batch must be at least 1, not 0"),
         (["--requests", "0"], "--requests must be at least 1, not 0"),
         (["--max-mb", "0"], "--max-mb must be at least 0.001, not 0"),
+        (["--max-mb", "inf"], "--max-mb must be at most 1000000, not .inf"),
         (["--deadline", "-1"], "--deadline must be at least 0.001"),
         (["--deadline", "inf"], "--deadline must be at most 1000000000"),
         (["--max-mb", "inf"], "--max-mb must be at most 1000000000"),

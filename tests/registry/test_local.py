@@ -15,6 +15,7 @@ import tiny_runs
 from segreg.errors import SegregError
 from segreg.registry import local
 from segreg.registry.registry import load_registry
+from segreg.testing import package_checks
 
 PARTS = '''
 import torch, albumentations
@@ -349,3 +350,11 @@ def test_costs_of_a_run_of_a_registered_entry_are_refused(tmp_path, recipe, undr
     assert segreg.compare(run).models[0].costs.keys() == {"seconds_to_best_epoch"}
     with pytest.raises(SegregError, match=r"only this process knows the loss mine.*\n.*segreg\.register\(\"my_parts"):
         segreg.compare(run, cost=True)
+
+
+def test_a_failed_check_of_the_kit_points_into_the_file(tmp_path):
+    file = tmp_path / "my_parts.py"
+    file.write_text(PARTS.replace("torch.relu", "torch.rleu"))
+    with local.using([file]):
+        check = next(c for c in package_checks("my_parts.py", ["loss.*"]) if c.name == "it_is_finite_everywhere")
+        assert check.outcome().place == f"{file}:11"

@@ -19,6 +19,12 @@ class Shifted(TorchExporter):
         return lambda images: run(images) + np.float32(1)
 
 
+class Undefined(TorchExporter):
+    def load(self, file, *, precision):
+        run = super().load(file, precision=precision)
+        return lambda images: run(images) * np.float32("nan")
+
+
 class FloatLabels(TorchExporter):
     def load(self, file, *, precision):
         run = super().load(file, precision=precision)
@@ -39,6 +45,7 @@ class Careless(TorchExporter):
 EXPORTERS = [
     (Odd, "it_can_be_built", "its precisions are ('float8',)"),
     (Shifted, "files_predict_what_the_network_does", "its values differ from the network's by 1"),
+    (Undefined, "files_predict_what_the_network_does", "its values differ from the network's by nan"),
     (FloatLabels, "labels_are_labels", "it gives float32 [1, 16, 16]; uint8 [1, 16, 16] was expected"),
     (BytesOnly, "every_depth_is_taken", "predicting 1 images of torch.uint16, it raises"),
     (Careless, "what_is_not_a_network_is_refused", "a damaged file is loaded"),

@@ -338,6 +338,11 @@ class OtherCounts(Fine):
         return {"right": counts.sum((1, 2)).double()}
 
 
+class UndefinedCounts(Fine):
+    def scores_of_counts(self, counts):
+        return {"right": counts.sum((1, 2)).double() * float("nan")}
+
+
 def metric_entry(metric):
     def build(task, threshold):
         """A metric of the tests."""
@@ -359,6 +364,7 @@ METRICS = [
     (OfAllImages, "per_image_agrees", "on a binary task per_image gives an image another right beside others"),
     (CountsTwice, "per_image_agrees", "on a binary task after a call of per_image right is "),
     (FillsIn, "it_leaves_its_inputs_alone", "on a binary task it changes the logits in place"),
+    (UndefinedCounts, "scores_of_counts_agree", "on a binary task scores_of_counts gives right as [nan]"),
     (OtherCounts, "scores_of_counts_agree", "on a binary task scores_of_counts gives right as ["),
 ]  # fmt: skip
 

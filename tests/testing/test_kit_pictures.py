@@ -97,6 +97,8 @@ def test_a_broken_dataset_is_caught(said, entry, check, words):
 def test_nothing_is_said_of_a_dataset_that_keeps_to_the_contract(outcome):
     for check in {check for _, check, _ in DATASETS}:
         assert outcome(made_of(), check).status == "passed", check
+    undefined = made_of(read_image=lambda sample: np.full((6, 8), np.nan, np.float32))
+    assert outcome(undefined, "reading_repeats").status == "passed", "pixels without data are NaN each time"
 
 
 def in_a_folder(read):

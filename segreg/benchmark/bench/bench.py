@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Literal, TextIO
 
@@ -72,7 +73,7 @@ def look(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: P
     """
     ahead = [trial for trial in trials if folder.state(trial) != "finished"]
     titles = {trial.key: trial.model for trial in ahead}
-    found = check(ahead, jobs=jobs, progress=progress)
+    found = check(ahead, jobs=_sharing(ahead, jobs), progress=progress)
     return [f"{titles[key] or 'the recipe'}: {reason}" for key, reason in found if reason]
 
 
@@ -102,10 +103,12 @@ def _check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress:
     """Check the models of unfinished runs that have not passed; record the runs of those that don't pass as failed."""
     file = folder.path / "checked.json"
     passed = content(file)
-    ahead = [one for one in trials if folder.state(one) in ("waiting", "stopped") and passed.get(one.key, 0) < jobs]
-    for key, reason in check(ahead, jobs=jobs, progress=progress):
+    ahead = [one for one in trials if folder.state(one) in ("waiting", "stopped")]
+    sharing = _sharing(ahead, jobs)
+    unchecked = [one for one in ahead if passed.get(one.key, 0) < sharing]
+    for key, reason in check(unchecked, jobs=sharing, progress=progress):
         if not reason:
-            passed[key] = jobs
+            passed[key] = sharing
             write_json(file, passed)
             continue
         for trial in ahead:
@@ -114,12 +117,22 @@ def _check(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress:
 
 
 def _gpus(trials: Sequence[Trial]) -> list[str]:
-    """Return the GPUs to distribute among the runs; none where a recipe chooses its device."""
+    """Return the GPUs to distribute among the runs, as CUDA_VISIBLE_DEVICES names them.
+
+    None where a recipe chooses its device.
+    """
     import torch
 
     if any(trial.recipe.train.device not in ("auto", "cuda") for trial in trials):
         return []
-    return [str(number) for number in range(torch.cuda.device_count())]
+    count, visible = torch.cuda.device_count(), os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [name.strip() for name in (visible.split(",") if visible else map(str, range(count)))][:count]
+
+
+def _sharing(trials: Sequence[Trial], jobs: int) -> int:
+    """Return how many of these runs share the memory of a GPU, or the machine's."""
+    together = min(jobs, len(trials))
+    return 1 if together < 2 else -(-together // max(1, len(_gpus(trials))))
 
 
 def compared(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -119,10 +119,6 @@ class Choice:
     tried: tuple[Tried, ...]
     notes: tuple[str, ...]
     command: str
-
-    def as_data(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
-        return asdict(self)
 
 
 def best_of(path: Path, *, device: str = "auto", progress: Progress) -> Choice:
@@ -315,11 +311,10 @@ def _option(tried: Tried) -> str:
     return " ".join([*words, *([f"--fill-holes {tried.fill_holes}"] if tried.fill_holes else [])])
 
 
-def _number(score: Estimate) -> str:
-    ends = "" if score.low is None else f" [{score.low:.4f}, {score.high:.4f}]"
-    return f"{score.mean:.4f}{ends}"
+def _number(score: Estimate, form: str = ".4f") -> str:
+    ends = "" if score.low is None else f" [{score.low:{form}}, {score.high:{form}}]"
+    return f"{score.mean:{form}}{ends}"
 
 
 def _difference(change: Estimate) -> str:
-    ends = "" if change.low is None else f" [{change.low:+.4f}, {change.high:+.4f}]"
-    return f"{change.mean:+.4f}{ends}"
+    return _number(change, "+.4f")

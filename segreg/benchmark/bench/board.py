@@ -10,6 +10,8 @@ from typing import Literal, TextIO
 
 from segreg.benchmark.bench.folder import BenchFolder
 from segreg.benchmark.bench.trials import Trial
+from segreg.benchmark.monitor import larger_is_better
+from segreg.config.resolve import Resolved
 from segreg.errors import SegregError
 from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import duration
@@ -41,8 +43,8 @@ class TrialProgress:
     seconds: float = 0.0
 
 
-def progress_of(trial: Trial, folder: BenchFolder) -> TrialProgress:
-    """Return how far a run is, from its files."""
+def progress_of(trial: Trial, folder: BenchFolder, best: Callable[[Sequence[float]], float] = max) -> TrialProgress:
+    """Return how far a run is, from its files; `best` returns the best of some values."""
     state = folder.state(trial)
     try:
         rows = history.read(folder.run(trial).path)
@@ -52,9 +54,33 @@ def progress_of(trial: Trial, folder: BenchFolder) -> TrialProgress:
         return TrialProgress(trial, state)
     name = trial.recipe.train.monitor
     values = [row[name] for row in rows if name in row and row[name] == row[name]]
-    best = (min if "loss" in name else max)(values) if values else None
     seconds = sum(row.get("seconds", 0.0) for row in rows)
-    return TrialProgress(trial, state, len(rows), best, rows[-1].get("images_per_second", 0.0), seconds)
+    speed = rows[-1].get("images_per_second", 0.0)
+    return TrialProgress(trial, state, len(rows), best(values) if values else None, speed, seconds)
+
+
+def followed(trials: Sequence[Trial], folder: BenchFolder) -> Callable[[], list[TrialProgress]]:
+    """Return a function that returns how far the runs are; one that has finished is read once."""
+    recipes = {trial.recipe.train.monitor: trial.recipe for trial in trials}
+    best: dict[str, Callable[[Sequence[float]], float]] = {
+        monitor: max if _larger_is_better(recipe) else min for monitor, recipe in recipes.items()
+    }
+    known: dict[str, TrialProgress] = {}
+
+    def rows() -> list[TrialProgress]:
+        for trial in trials:
+            if trial.name not in known or known[trial.name].state != "finished":
+                known[trial.name] = progress_of(trial, folder, best[trial.recipe.train.monitor])
+        return [known[trial.name] for trial in trials]
+
+    return rows
+
+
+def _larger_is_better(recipe: Resolved) -> bool:
+    try:
+        return larger_is_better(recipe)
+    except SegregError:  # each run reports it
+        return True
 
 
 @contextmanager
@@ -82,7 +108,7 @@ class _Lines:
     """Print a line when a run starts or ends, and every minute in between."""
 
     def __init__(self, trials: Sequence[Trial], folder: BenchFolder, stream: TextIO) -> None:
-        self.trials, self.folder, self.stream = trials, folder, stream
+        self.folder, self.stream, self.rows = folder, stream, followed(trials, folder)
         self.before: dict[str, str] = {trial.name: folder.state(trial) for trial in trials}
         self.printed = time.monotonic()
         done = sum(state in ("finished", "failed") for state in self.before.values())
@@ -92,7 +118,7 @@ class _Lines:
         print(text, file=self.stream, flush=True)
 
     def __call__(self) -> None:
-        rows = [progress_of(trial, self.folder) for trial in self.trials]
+        rows = self.rows()
         for one in rows:
             if one.state != self.before[one.trial.name]:
                 self.before[one.trial.name] = one.state
@@ -139,11 +165,11 @@ def _live(trials: Sequence[Trial], folder: BenchFolder, stream: TextIO) -> Itera
     from rich.live import Live
     from rich.text import Text
 
-    console = Console(file=stream, highlight=False)
+    console, follow = Console(file=stream, highlight=False), followed(trials, folder)
     with Live(console=console, auto_refresh=False) as live:
 
         def refresh() -> None:
-            rows = [progress_of(trial, folder) for trial in trials]
+            rows = follow()
             live.update(Group(table(rows).grid(console.width), Text(summary(rows))), refresh=True)
 
         refresh()

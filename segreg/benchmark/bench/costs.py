@@ -24,7 +24,7 @@ def check(trials: Sequence[Trial], *, jobs: int, progress: Progress) -> Iterator
 
     Args:
         trials: runs of the models.
-        jobs: runs at the same time, which share the memory.
+        jobs: runs that share the memory.
         progress: reports how far it is.
 
     Returns:

@@ -57,10 +57,6 @@ class TrialsFolder(ABC, Generic[TrialT]):
     def name(self, trial: TrialT) -> str:
         """Return the name of a trial's files."""
 
-    @abstractmethod
-    def run(self, trial: TrialT) -> RunDirectory:
-        """Return where a trial's run is, or will be."""
-
     def recipe(self, trial: TrialT) -> Path:
         """Return the file with a trial's complete recipe."""
         return self.trials / f"{self.name(trial)}.yaml"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from segreg.training.trainer import Stop
 
 _POLL_SECONDS = 1.0
-_PATIENCE = 60.0
+PATIENCE = 60.0
 """Seconds that a run has to stop after its last finished epoch."""
 
 
@@ -73,7 +73,7 @@ def run_locally(
                 return
             time.sleep(_POLL_SECONDS)
     finally:
-        stop([one.worker for one in running], patience=_PATIENCE)
+        stop([one.worker for one in running], patience=PATIENCE)
         folder.working.clear()
 
 

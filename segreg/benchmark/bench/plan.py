@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from segreg.config.recipe import COMMAND_LINE, Overrides, Recipe, as_written, override_words, read_recipe
+from segreg.config.recipe import COMMAND_LINE, Overrides, Recipe, as_written, one_line, override_words, read_recipe
 from segreg.errors import Place, SegregError, did_you_mean, listed
 from segreg.settings import format_value
 
@@ -21,6 +22,8 @@ MOST_RUNS = 10_000
 MOST_FOLDS = 1_000
 KEYS = ("recipe", "vary", "exclude", "seeds", "folds", "budget", "change", "baseline", "metric")
 """The keys of a bench file."""
+_OF_FOLDS = ("split.method", "split.folds", "split.fold")
+"""Settings that a bench of folds sets itself."""
 
 
 @dataclass(frozen=True)
@@ -177,15 +180,23 @@ def checked(plan: Plan, place: Place | None) -> Plan:
     """Return the plan if it is consistent.
 
     Raises:
-        SegregError: a value is given twice, a combination names what does not vary, or there are too many runs.
+        SegregError: a value is given twice, a change would have no effect, a combination names what does not vary, or
+            there are too many runs.
     """
     runs = math.prod(map(len, plan.vary.values())) * len(plan.seeds) * (plan.folds or 1)
     if runs > MOST_RUNS:
         raise SegregError(f"these are {runs:,} runs; a bench has {MOST_RUNS:,} at most", place=place)
+    for word in plan.change:
+        path = word.partition("=")[0].strip()
+        if path == "seed":
+            hint = "name it by --seeds [7] or seeds: [7]"
+            raise SegregError(f'"{word}" has no effect: a bench gives each run its seed', place=place, hint=hint)
+        if plan.folds and path in _OF_FOLDS:
+            raise SegregError(f'"{word}" has no effect: the bench takes each of {plan.folds} folds', place=place)
     for path, options in plan.vary.items():
         if path == "seed":
             raise SegregError("the seed does not vary like other settings", place=place, hint="use --seeds or seeds:")
-        if path == "split.fold" or (plan.folds and path in ("split", "split.method", "split.folds")):
+        if path == "split.fold" or (plan.folds and path in ("split", *_OF_FOLDS)):
             raise SegregError("folds do not vary like other settings", place=place, hint="use --folds or folds:")
         written = [written_as(option) for option in options]
         if twice := next((one for one in written if written.count(one) > 1), None):
@@ -237,12 +248,15 @@ def combination(text: str) -> dict[str, Any]:
     Raises:
         SegregError: it is not of that form.
     """
-    found = {}
-    for part in text.split(","):
-        path, equals, value = part.partition("=")
-        if not equals:
+    found: dict[str, Any] = {}
+    for part in re.split(r",(?=\s*[\w.]+=)", text):  # commas within a value, such as a list, separate nothing
+        path, equals, written = part.partition("=")
+        values = read_values(written, text) if equals else []
+        if len(values) != 1:
             raise SegregError(f'"{text}" is not a combination', hint="write path=value,path=value")
-        (found[path.strip()],) = read_values(value, text)
+        if path.strip() in found:
+            raise SegregError(f'"{text}" names "{path.strip()}" twice', hint="a combination has one value of each")
+        found[path.strip()] = values[0]
     return found
 
 
@@ -258,14 +272,12 @@ def seeds_of(text: str) -> tuple[int, ...]:
 
 def override(path: str, value: Any) -> str:
     """Return the override that sets a recipe's setting to a value."""
-    return f"{path}={written_as(value, quoted=True)}"
+    return f"{path}={one_line(path, value)}"
 
 
-def written_as(value: Any, *, quoted: bool = False) -> str:
-    """Return a value as a string: strings unchanged, anything else as JSON, which is YAML too."""
-    if isinstance(value, str) and not quoted:
-        return value
-    return json.dumps(value)
+def written_as(value: Any) -> str:
+    """Return a value as a string: strings unchanged, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def recipe_of(plan: Plan) -> Recipe:

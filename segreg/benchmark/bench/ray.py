@@ -14,12 +14,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.folder import BenchFolder, finished
 from segreg.benchmark.bench.local import work_on
 from segreg.benchmark.bench.trials import Trial
 from segreg.config.sections import Train
 from segreg.errors import SegregError
 from segreg.registry.local import plugin_files, using
+from segreg.runs.directory import RunDirectory
 
 RESOURCES = ("cpus", "gpus", "memory_gib")
 MOST = 1_000_000
@@ -144,7 +145,10 @@ def pack(place: Path, stem: str) -> bytes:
 
 
 def unpack(content: bytes, trial: Trial, folder: BenchFolder) -> None:
-    """Put the files of `pack` into a bench's folder; the run's directory appears as a whole."""
+    """Put the files of `pack` into a bench's folder; the run's directory appears as a whole.
+
+    One that had begun there stays unless the other has finished.
+    """
     run = folder.run(trial).path
     with tempfile.TemporaryDirectory(dir=folder.path) as place:
         with tarfile.open(fileobj=io.BytesIO(content)) as tar:
@@ -152,9 +156,12 @@ def unpack(content: bytes, trial: Trial, folder: BenchFolder) -> None:
         for name in (f"{trial.name}.log", f"{trial.name}.failed.json"):
             if (Path(place) / name).exists():
                 (Path(place) / name).replace(folder.trials / name)
-        if (Path(place) / "run").exists():
+        came = RunDirectory(Path(place) / "run")
+        if came.path.exists() and (finished(came) or not run.exists()):
             run.parent.mkdir(parents=True, exist_ok=True)
-            (Path(place) / "run").replace(run)
+            if run.exists():
+                run.replace(Path(place) / "begun")
+            came.path.replace(run)
 
 
 def _take(ray: Any, reference: Any, trial: Trial, folder: BenchFolder) -> None:

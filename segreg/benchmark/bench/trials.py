@@ -78,7 +78,8 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
     """Return the runs, those with the first seed before all with the second, and so with folds.
 
     Raises:
-        SegregError: all problems of all of them together, nothing is left to run, or other processes don't know a part.
+        SegregError: all problems of all of them together, nothing is left to run, two models are the same, or other
+            processes don't know a part.
     """
     recipe = recipe_of(plan)
     every = list(combinations(plan))
@@ -87,6 +88,7 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
     problems: list[Problem] = []
     found: list[Trial] = []
     keys: dict[int, str] = {}  # that of the first seed and fold, from which the others' recipes differ in nothing else
+    alike: dict[str, int] = {}
     for seed, fold in itertools.product(plan.seeds, range(plan.folds) if plan.folds else [None]):
         for number, one in enumerate(every):
             changes = [override(path, value) for path, value in one.items()]
@@ -100,8 +102,15 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
                 continue
             check_known_to_workers(resolved)
             complete = with_absolute_paths(with_budget(resolved, plan.budget))
-            key = keys.setdefault(number, _key(one, complete))
-            found.append(Trial(_model(one), format_settings(one), key, seed, complete, source_of(complete), fold))
+            source = source_of(complete)
+            if number not in keys:
+                digest = _digest({name: value for name, value in complete.plain().items() if name != "seed"})
+                keys[number] = _key(one, digest, source)
+                if (first := alike.setdefault(digest, number)) != number:
+                    message = f'"{_model(every[first])}" and "{_model(one)}" are one and the same recipe'
+                    hint = "a budget sets train.epochs or train.time_budget_minutes, and turns early stopping off"
+                    problems.append(Problem(message, hint=hint if plan.budget else "leave one of them out"))
+            found.append(Trial(_model(one), format_settings(one), keys[number], seed, complete, source, fold))
         if problems:  # they would be the same with every seed and fold
             raise SegregError.of(list(dict.fromkeys(problems)))
     return found
@@ -152,11 +161,9 @@ def _model(one: Mapping[str, Any]) -> str:
     return label_of(format_settings(one))
 
 
-def _key(one: Mapping[str, Any], recipe: Resolved) -> str:
-    plain = {name: value for name, value in recipe.plain().items() if name != "seed"}
+def _key(one: Mapping[str, Any], digest: str, source: str) -> str:
     words = as_file_name(_model(one) or "recipe").strip("_")[:_LONGEST]
-    source = source_of(recipe)
-    return f"{words}_{_digest(plain)}" + (f"_{SOURCE}{source}" if source else "")
+    return f"{words}_{digest}" + (f"_{SOURCE}{source}" if source else "")
 
 
 def _digest(plain: Mapping[str, Any]) -> str:

@@ -27,7 +27,7 @@ _WARM_UP = 0.2
 
 
 def measure_round(
-    recipe: Resolved, task: Task, *, seconds: float, at: Callable[[str], None] = lambda _: None
+    recipe: Resolved, task: Task, *, seconds: float, exported: str = "", at: Callable[[str], None] = lambda _: None
 ) -> RoundResult:
     """Measure a network once.
 
@@ -38,59 +38,34 @@ def measure_round(
         recipe: names the network and how it is trained.
         task: the classes.
         seconds: that each of the three timings takes about, besides a warm-up of a fifth of that.
+        exported: the folder of an exported network, which is measured instead: its prediction, all that it can do.
         at: called with each stage that begins, such as "in building the network".
 
     Raises:
-        SegregError: the network can't be built or trained.
+        SegregError: the network can't be built, trained or loaded.
     """
     prepare_process()
     imported = peak_rss_mib()
-    at("in building the network")
-    network = Network.of(recipe, task)
+    at("in loading the exported network" if exported else "in building the network")
+    network: Network | ExportedModel = ExportedModel.of(exported, recipe) if exported else Network.of(recipe, task)
     watch = CpuWatch()
-    parameters = list(network.objective.model.parameters())
-    values = {
-        "parameters": float(sum(p.numel() for p in parameters)),
-        "trained_parameters": float(sum(p.numel() for p in parameters if p.requires_grad)),
-    }
+    values: dict[str, float] = {}
     if imported is not None and network.device.type == "cpu":
         values["process_memory_rss_mib"] = imported
     at(f"in predicting {_batches(recipe, len(network.images))}")
     values |= _predicting(network, seconds, watch)
-    at(f"in training on {_batches(recipe, recipe.train.batch)}")
-    values |= _training(network, seconds, watch)
-    at("in counting the network's operations")
-    values["flops"] = float(count_flops(network.objective.model, recipe.input.channels, recipe.input.size))
+    if isinstance(network, Network):
+        parameters = list(network.objective.model.parameters())
+        values["parameters"] = float(sum(p.numel() for p in parameters))
+        values["trained_parameters"] = float(sum(p.numel() for p in parameters if p.requires_grad))
+        at(f"in training on {_batches(recipe, recipe.train.batch)}")
+        values |= _training(network, seconds, watch)
+        at("in counting the network's operations")
+        values["flops"] = float(count_flops(network.objective.model, recipe.input.channels, recipe.input.size))
     return RoundResult(
         {name: values[name] for name in DEFINITIONS if name in values},
         device=_device(network.device),
         precision=network.precision.name,
-        threads=torch.get_num_threads(),
-        others=watch.others,
-    )
-
-
-def measure_exported(
-    folder: str, recipe: Resolved, _: Task, *, seconds: float, at: Callable[[str], None] = lambda _: None
-) -> RoundResult:
-    """Measure an exported network once: its prediction, which is all that it can do; else as `measure_round`.
-
-    Raises:
-        SegregError: it can't be loaded.
-    """
-    prepare_process()
-    imported = peak_rss_mib()
-    at("in loading the exported network")
-    network = ExportedModel.of(folder, recipe)
-    watch = CpuWatch()
-    at(f"in predicting {_batches(recipe, len(network.images))}")
-    values = _predicting(network, seconds, watch)
-    if imported is not None:
-        values["process_memory_rss_mib"] = imported
-    return RoundResult(
-        {name: values[name] for name in DEFINITIONS if name in values},
-        device=_device(network.device),
-        precision=network.predictor.precision.name,
         threads=torch.get_num_threads(),
         others=watch.others,
     )

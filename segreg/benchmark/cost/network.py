@@ -102,8 +102,8 @@ class Network:
             group["lr"] = group["lr"] * 0
         if self.recipe.train.compile is True:  # `auto` depends on how long a run is
             compile_network(training)
-        # What does not fit is reported, not measured in micro-batches.
-        return dataclasses.replace(training, schedule=None, auto_split=False)
+        # What does not fit is reported, not measured in micro-batches, unless the recipe asks for them.
+        return dataclasses.replace(training, schedule=None, auto_split=self.recipe.train.batch_size == "auto")
 
     def train(self, training: Training, *, steps: int, seconds: float = 0.0) -> int:
         """Take at least so many optimizer steps, for about so many seconds, and return the number of images.
@@ -153,6 +153,11 @@ class ExportedModel:
     def device(self) -> torch.device:
         """Return where it computes."""
         return self.predictor.device
+
+    @property
+    def precision(self) -> Precision:
+        """Return the precision of its computations."""
+        return self.predictor.precision
 
     def predict(self, count: int | None = None) -> Tensor:
         """Return float32 logits `[B, K, H, W]` for the first `count` images."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from statistics import median
 from typing import Any, Literal
 
@@ -170,7 +169,7 @@ def _work(send: Send, spec: NetworkSpec, job: Job, seconds: float) -> None:
 
     at("in reading the recipe")
     try:
-        from segreg.benchmark.cost.measure import measure_exported, measure_round, memory_need
+        from segreg.benchmark.cost.measure import measure_round, memory_need
         from segreg.registry.local import add_files
         from segreg.registry.registry import load_registry
 
@@ -179,8 +178,7 @@ def _work(send: Send, spec: NetworkSpec, job: Job, seconds: float) -> None:
         if job == "memory":
             send(memory_need(recipe, task, at=at))
         else:
-            measure = partial(measure_exported, spec.exported) if spec.exported else measure_round
-            send(measure(recipe, task, seconds=seconds, at=at))
+            send(measure_round(recipe, task, seconds=seconds, exported=spec.exported, at=at))
     except Exception as error:  # whatever a part raises concerns its network alone
         send(Failed(_reason(error, stage)))
 
@@ -198,11 +196,11 @@ def _exhausted_memory(error: BaseException | None) -> str:
     """Return whose memory ran out in an error or its causes; an empty string if none did."""
     import torch
 
+    from segreg.runtime.device import out_of_memory
+
     while error is not None:
-        if isinstance(error, torch.OutOfMemoryError):
-            return "the GPU's memory"
-        # PyTorch raises a plain RuntimeError where the CPU's memory runs out.
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
-            return "the machine's memory"
+        if out_of_memory(error):
+            gpu = isinstance(error, torch.OutOfMemoryError) or "_STATUS_ALLOC_FAILED" in str(error)
+            return "the GPU's memory" if gpu else "the machine's memory"
         error = error.__cause__
     return ""

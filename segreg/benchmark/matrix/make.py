@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -122,8 +123,10 @@ def make(
     store = Store(folder)
     store.prepare()
     now = versions(registry.plugins)
-    rows = {unique_name(part, encoders): part for part in encoders}
-    columns = {unique_name(part, decoders): part for part in decoders}
+    rows, columns = (
+        {unique_name(part, among): part for part in parts}
+        for parts, among in ((encoders, _every(registry, "encoder")), (decoders, _every(registry, "decoder")))
+    )
     earlier = {} if again else current_results(store.read(), now)[0].cells
     work = []
     for name, part in rows.items():
@@ -151,7 +154,7 @@ def make(
 
 def _is_open(cell: PairResult | None, exporter: str) -> bool:
     """Whether a pair is still to be checked, or to be exported."""
-    return cell is None or bool(exporter and cell.ok and cell.exports is None)
+    return cell is None or bool(exporter and cell.ok and cell.exporter != exporter)
 
 
 @dataclass(frozen=True)
@@ -257,7 +260,7 @@ def _work(send: Send, encoder: str, decoders: Sequence[str], family: str, export
     warnings.simplefilter("ignore")
     import torch
 
-    from segreg.benchmark.matrix.trial import WHOLE, results_of
+    from segreg.benchmark.matrix.trial import WHOLE, format_error, results_of
     from segreg.config.resolve import choose
     from segreg.registry.registry import load_registry
     from segreg.runtime.device import prepare_process
@@ -265,7 +268,19 @@ def _work(send: Send, encoder: str, decoders: Sequence[str], family: str, export
     prepare_process()
     torch.set_num_threads(1)
     registry = load_registry()
-    chosen = choose("encoder", encoder, {}, registry)
-    columns = [choose("decoder", name, {}, registry) for name in decoders]
-    for found in results_of(chosen, columns, family, replace(WHOLE, exporter=exporter)):
+    try:
+        chosen = choose("encoder", encoder, {}, registry)
+    except SegregError as error:
+        send(EncoderResult(encoder, family, reason=format_error(error)))
+        for name in decoders:
+            send(PairResult(encoder, name, "the encoder is built", format_error(error)))
+        return
+    columns = []
+    refused = []
+    for name in decoders:
+        try:
+            columns.append(choose("decoder", name, {}, registry))
+        except SegregError as error:
+            refused.append(PairResult(encoder, name, "it is built", format_error(error)))
+    for found in itertools.chain(results_of(chosen, columns, family, replace(WHOLE, exporter=exporter)), refused):
         send(found)

@@ -48,6 +48,7 @@ class PairResult:
         notes: a sentence for each level that was adapted.
         seconds: of CPU time that the checks took.
         exports: why it can't be exported; empty where the file predicts the same, None where that was not tried.
+        exporter: by which it was tried.
     """
 
     encoder: str
@@ -60,6 +61,7 @@ class PairResult:
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
     exports: str | None = None
+    exporter: str = ""
 
     @property
     def ok(self) -> bool:
@@ -154,10 +156,8 @@ class Matrix:
     def not_exported(self) -> list[tuple[str, str, list[str]]]:
         """Return (encoder, reason, decoders) for each encoder and reason why its pairs can't be exported."""
         found: dict[tuple[str, str], list[str]] = {}
-        for row in self.rows:
-            for cell in self.of_encoder(row.encoder):
-                if cell.exports:
-                    found.setdefault((cell.encoder, cell.exports), []).append(cell.decoder)
+        for cell in (cell for row in self.rows for cell in self.of_encoder(row.encoder) if cell.exports):
+            found.setdefault((cell.encoder, str(cell.exports)), []).append(cell.decoder)
         return [(*key, decoders) for key, decoders in found.items()]
 
 

@@ -23,6 +23,7 @@ PACKAGES = (DISTRIBUTION, "torch", "torchvision", "timm", "segmentation-models-p
 COLUMNS = (
     "encoder", "decoder", "family", "ok", "check", "reason", "encoder_parameters", "decoder_parameters",
     "parameters", "channels", "strides", "native", "decoder_strides", "dilated", "notes", "seconds", "exports",
+    "exporter",
 )  # fmt: skip
 BEGIN, END = "<!-- matrix -->", "<!-- end -->"
 
@@ -113,7 +114,7 @@ def csv_table(matrix: Matrix) -> str:
                 " ".join(map(str, row.channels)), " ".join(map(str, row.strides)),
                 "x".join(map(str, row.native or ())), " ".join(map(str, cell.strides)), int(cell.dilated),
                 "; ".join(cell.notes), cell.seconds,
-                "" if cell.exports is None else cell.exports or "yes",
+                "" if cell.exports is None else cell.exports or "yes", cell.exporter,
             ])  # fmt: skip
     write_csv(text, COLUMNS, lines)
     return text.getvalue()
@@ -168,16 +169,17 @@ def summary(matrix: Matrix) -> str:
         lines.append(f"| {family} | {len(rows)} | {of['ok']} | {of['all']} |")
     if reasons := matrix.reasons():
         lines += ["", "What does not work:", "", "| encoder | decoders | check | reason |", "|---|---|---|---|"]
-    for encoder, check, reason, decoders in reasons:
+
+    def names(encoder: str, decoders: list[str]) -> str:
         every = len(decoders) == len(matrix.of_encoder(encoder))
-        names = "all" if every else ", ".join(f"`{decoder}`" for decoder in decoders)
-        lines.append(f"| `{encoder}` | {names} | {check} | {_escape(reason)} |")
+        return "all" if every else ", ".join(f"`{decoder}`" for decoder in decoders)
+
+    for encoder, check, reason, decoders in reasons:
+        lines.append(f"| `{encoder}` | {names(encoder, decoders)} | {check} | {_escape(reason)} |")
     if missing := matrix.not_exported():
         lines += ["", "What works and can't be exported:", "", "| encoder | decoders | reason |", "|---|---|---|"]
     for encoder, reason, decoders in missing:
-        every = len(decoders) == len(matrix.of_encoder(encoder))
-        names = "all" if every else ", ".join(f"`{decoder}`" for decoder in decoders)
-        lines.append(f"| `{encoder}` | {names} | {_escape(reason)} |")
+        lines.append(f"| `{encoder}` | {names(encoder, decoders)} | {_escape(reason)} |")
     return "\n".join(lines) + "\n"
 
 

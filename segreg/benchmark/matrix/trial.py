@@ -267,9 +267,8 @@ def _pair_result(builder: _Builder, decoder: Choice, checks: Checks) -> PairResu
             pass
         check = ""
         if checks.exporter:
-            cell = replace(
-                cell, exports=export_problem(builder.model(decoder, 3, builder.small), builder.small, checks.exporter)
-            )
+            problem = export_problem(builder.model(decoder, 3, builder.small), builder.small, checks.exporter)
+            cell = replace(cell, exports=problem, exporter=checks.exporter)
     except Exception as error:
         cell = replace(cell, reason=format_error(error))
     return replace(cell, check=check, seconds=round(time.process_time() - start, 3))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from segreg.benchmark.bench.trials import source_of
+from segreg.benchmark.monitor import larger_is_better
 from segreg.benchmark.pool import check_known_to_workers
-from segreg.benchmark.tune.space import Axis, Choices, check_space, values_of, with_values
+from segreg.benchmark.tune.space import Axis, check_space, values_of, with_values
 from segreg.benchmark.tune.study import Pruning, Sampler
 from segreg.config.diff import in_short, recipe_differences
 from segreg.config.recipe import Recipe
@@ -17,10 +17,10 @@ from segreg.config.resolve import Resolved, resolve
 from segreg.errors import SegregError
 from segreg.registry.registry import Registry
 from segreg.runs.run import with_absolute_paths
+from segreg.training.monitor import is_loss
 
 _ON_VAL = {"evaluate.split": "val"}
 """How trials differ from the recipe besides what is searched: their test images are left for the best recipe."""
-_INPUT = "input"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class TunePlan:
         for one in (every := [resolve(with_values(recipe, values), registry) for values in one_by_one(axes)]):
             check_known_to_workers(one)
         source = " ".join(sorted({source_of(one) for one in every})).strip()
-        return cls(recipe, axes, resolved, registry, _larger_is_better(resolved), sampler, pruning, source)
+        return cls(recipe, axes, resolved, registry, larger_is_better(resolved), sampler, pruning, source)
 
     @property
     def monitor(self) -> str:
@@ -111,14 +111,14 @@ class TunePlan:
 
     def remarks(self) -> list[str]:
         """Return what to know of how trials are compared."""
-        if not any(axis.path == _INPUT or axis.path.startswith(f"{_INPUT}.") for axis in self.axes):
+        if not any(axis.path.partition(".")[0] == "input" for axis in self.axes):
             return []
         return [f"{self.monitor} is that of each trial's own input: the settings of input change the images it scores"]
 
 
 def one_by_one(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     """Return settings of all axes, in which every choice and both ends of every range occur, one changed at a time."""
-    options = {axis.path: axis.values if isinstance(axis, Choices) else axis.ends for axis in axes}
+    options = {axis.path: axis.tried for axis in axes}
     first = {path: values[0] for path, values in options.items()}
     return [first, *({**first, path: value} for path, values in options.items() for value in values[1:])]
 
@@ -142,11 +142,6 @@ def _short(value: Any) -> str:
     return str(value) or "segreg's own"
 
 
-def name_of_recipe(recipe: Recipe) -> str:
-    """Return what a tune of a recipe is called."""
-    return Path(recipe.source).stem
-
-
 def _check_monitor(recipe: Resolved, axes: Sequence[Axis]) -> None:
     """Refuse a value that is not of the validation images, or not the same for all trials."""
     monitor = recipe.train.monitor
@@ -154,23 +149,6 @@ def _check_monitor(recipe: Resolved, axes: Sequence[Axis]) -> None:
     if not monitor.startswith("val."):
         raise SegregError(f"trials are compared on validation images, and train.monitor is {monitor}", hint=hint)
     loss = [axis.path for axis in axes if axis.path.partition(".")[0] == "loss"]
-    if loss and _is_loss(monitor):
+    if loss and is_loss(monitor):
         problem = f"train.monitor is {monitor}, which is another measure with every value of {loss[0]}"
         raise SegregError(problem, hint=hint)
-
-
-def _is_loss(monitor: str) -> bool:
-    return monitor == "val.loss" or monitor.startswith("val.loss.")
-
-
-def _larger_is_better(recipe: Resolved) -> bool:
-    """Return the direction of the monitored value.
-
-    Raises:
-        SegregError: no metric of the recipe has that name, or it has no direction.
-    """
-    from segreg.models import build
-    from segreg.training.monitor import check_monitor
-
-    task = build.build_dataset(recipe).task
-    return check_monitor(recipe.train.monitor, build.build_metrics(recipe, task), task, recipe.input.size)

@@ -29,8 +29,6 @@ _NOT_SEARCHED = {
     "train.monitor": "all trials must be compared by the same value",
 }
 """Settings that change what a trial's value means, so that the largest is not the best."""
-CHANGES_INPUT = "input"
-"""The section whose settings change the images that a trial is validated on."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class Range:
         return ends if self.scale == "uniform" else f"{self.scale}:{ends}"
 
     @property
-    def ends(self) -> tuple[Any, Any]:
-        """Return the lowest and the highest value."""
+    def tried(self) -> tuple[Any, Any]:
+        """Return the lowest and the highest value, with which the recipe is checked."""
         return (int(self.low), int(self.high)) if self.scale == "int" else (self.low, self.high)
 
 
@@ -61,6 +59,11 @@ class Choices:
 
     def __str__(self) -> str:
         return ",".join(map(written_as, self.values))
+
+    @property
+    def tried(self) -> tuple[Any, ...]:
+        """Return all values, with which the recipe is checked."""
+        return self.values
 
 
 Axis = Range | Choices
@@ -143,7 +146,7 @@ def _checked(axes: list[Axis]) -> list[Axis]:
         if paths.count(axis.path) > 1:
             raise SegregError(f'--search names "{axis.path}" twice', hint="give all of its values at once")
         for fixed, reason in _NOT_SEARCHED.items():
-            if axis.path == fixed or axis.path.startswith(f"{fixed}."):
+            if f"{axis.path}.".startswith(f"{fixed}.") or fixed.startswith(f"{axis.path}."):
                 raise SegregError(
                     f'"{fixed}" is not searched: {reason}', place=Place("--search"), hint="set it for all: key=value"
                 )
@@ -157,7 +160,7 @@ def distribution(axis: Axis) -> BaseDistribution:
     if isinstance(axis, Choices):
         return CategoricalDistribution([written_as(value) for value in axis.values])
     if axis.scale == "int":
-        return IntDistribution(*axis.ends)
+        return IntDistribution(*axis.tried)
     return FloatDistribution(axis.low, axis.high, log=axis.scale == "log")
 
 
@@ -201,7 +204,7 @@ def check_space(axes: Sequence[Axis], recipe: Recipe, registry: Registry) -> Res
 
 
 def _pairs(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
-    options = {axis.path: axis.values if isinstance(axis, Choices) else axis.ends for axis in axes}
+    options = {axis.path: axis.tried for axis in axes}
     first = {path: values[0] for path, values in options.items()}
     if len(options) == 1:
         ((path, values),) = options.items()

@@ -92,7 +92,7 @@ class SharedStudy:
 
     def __getitem__(self, number: int) -> FrozenTrial:
         """Return a trial as it is now."""
-        return self.study.trials[number]
+        return self._storage.get_trial(self._id(number))
 
     def begun(self) -> list[FrozenTrial]:
         """Return the trials that count: all that have begun but those that were asked again."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.benchmark.bench.folder import content, finished
-from segreg.benchmark.bench.local import work_on
+from segreg.benchmark.bench.local import PATIENCE, work_on
 from segreg.benchmark.bench.trials import source_of
 from segreg.benchmark.pool import Send, Worker, stop
 from segreg.benchmark.tune.folder import TuneFolder, name_of
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
     from segreg.config.resolve import Resolved
 
-_PATIENCE = 60.0
-"""Seconds that a run has to stop after its last finished epoch."""
 _MOST_FAILURES = 3
 """Trials that may fail one after the other where none has been completed."""
 
@@ -162,7 +160,7 @@ def _work(claim: _Claim, plan: TunePlan, folder: TuneFolder, shared: SharedStudy
             reason = _run(number, recipe, plan, folder, progress)
     with folder.deciding():
         outcome = _end(claim, reason, plan, folder, shared)
-        if outcome.best:
+        if outcome.state == "completed":  # also where another stays the best: it is the best of more
             write_best(plan, folder, shared)
     return outcome
 
@@ -188,7 +186,7 @@ def _run(number: int, recipe: Resolved, plan: TunePlan, folder: TuneFolder, prog
             for value in worker.messages():
                 advance(1, f"{plan.monitor} {value:.4f}")
     finally:
-        stop([worker], patience=_PATIENCE)
+        stop([worker], patience=PATIENCE)
     return "its process ended before the run did" if worker.exitcode == 0 else str(worker.reason)
 
 
@@ -266,5 +264,9 @@ def check_models(plan: TunePlan, progress: Progress) -> list[str]:
 
 
 def finish(plan: TunePlan, folder: TuneFolder) -> TuneRecord:
-    """Return what a tune's folder holds."""
-    return record_of(plan, folder, open_tune(plan, folder))
+    """Return what a tune's folder holds, and write the best recipe, which a killed process may not have done."""
+    shared = open_tune(plan, folder)
+    with folder.deciding():
+        if shared.best() is not None:
+            write_best(plan, folder, shared)
+    return record_of(plan, folder, shared)
