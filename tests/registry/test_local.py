@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import subprocess
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -15,6 +17,9 @@ import tiny_runs
 from segreg.errors import SegregError
 from segreg.registry import local
 from segreg.registry.registry import load_registry
+from segreg.runs.directory import RunDirectory
+from segreg.runs.plugin_files import keep, plugins_of
+from segreg.runtime.files import write_json
 
 PARTS = '''
 import torch, albumentations
@@ -349,3 +354,16 @@ def test_costs_of_a_run_of_a_registered_entry_are_refused(tmp_path, recipe, undr
     assert segreg.compare(run).models[0].costs.keys() == {"seconds_to_best_epoch"}
     with pytest.raises(SegregError, match=r"only this process knows the loss mine.*\n.*segreg\.register\(\"my_parts"):
         segreg.compare(run, cost=True)
+
+
+def test_a_user_without_a_home_names_the_files_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", mock.Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    file = tmp_path / "own.py"
+    file.write_text("")
+    directory = RunDirectory(tmp_path / "run")
+    directory.path.mkdir()
+    keep(directory, SimpleNamespace(plugins=[SimpleNamespace(file=file)]))
+    write_json(directory.environment, {"plugins": [{"file": str(file)}]})
+    with plugins_of(directory) as found:
+        assert found.unnamed == [directory.path / "plugins" / "own.py"]
