@@ -8,9 +8,9 @@ import tempfile
 import zipfile
 from pathlib import Path
 
-from segreg.config.sections import Input
 from segreg.deployment.proof import Proof
 from segreg.errors import SegregError
+from segreg.inference.predictor import InferenceConfig
 from segreg.runs.export_run import ExportRequest, export_run
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.sidecar import SIDECAR
@@ -40,7 +40,7 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     Raises:
         SegregError: as for `export_run`; or the images are more than Pillow and numpy read and prepare.
     """
-    _check(run.input, request)
+    _check(run, request)
     out = request.out or run.directory.path / "exports" / "bundle"
     if out.exists() and not (out.is_file() if out.suffix == ".zip" else (out / "predict.py").is_file()):
         raise SegregError(f"{out} is there already, and is not a bundle", hint="name another with --out")
@@ -63,18 +63,21 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     return out, exported, proof
 
 
-def _check(section: Input, request: ExportRequest) -> None:
+def _check(run: Run, request: ExportRequest) -> None:
     """Refuse what the bundle's program would do otherwise than segreg.
 
     Raises:
         SegregError: it names the setting.
     """
+    section, config = run.input, InferenceConfig.of(run.network.evaluate)
     depth = "uint8" if section.dtype == "auto" else section.dtype
     problem = ""
     if (depth, section.channels) not in _READ:
         problem = f"images of {section.channels} channels of {depth} can't be read by Pillow"
     elif section.clip is not None or section.nodata is not None or section.sixteen_bit == "min_max":
         problem = "input.clip, input.nodata and input.sixteen_bit: min_max are not in its program"
+    elif config.averages or isinstance(config.tile, tuple):
+        problem = "evaluate.scales, evaluate.flips and evaluate.tile are not in its program"
     elif request.labels or request.tile or request.precision not in ("float32", "float16"):
         problem = "its program makes labels of whole images itself, of logits in float32 or float16"
     if problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -104,16 +105,14 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
     if traced.reason and request.tile is None:
         height, width = run.input.size
         progress.say(f"note    larger images are predicted in tiles of {height}x{width}: {traced.reason}")
-    out = request.out or run.directory.path / "exports" / _folder_name(request)
-    _check_out(out)
+    out = _checked_out(request.out or run.directory.path / "exports" / _folder_name(request))
     sidecar = describe_run(run, request.weights)
     file = f"network{exporter.suffix}"
     sidecar["network"] = _network(run, traced, request, file)
     tile = _tile(run, traced)
     sidecar["evaluate"]["tile"] = list(tile) if isinstance(tile, tuple) else tile
-    aside = out.with_name(f".{out.name}.partial")
+    aside = out.with_name(f".{secrets.token_hex(8)}.partial")  # another process may export the same
     try:
-        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         calibration = _calibration(run, traced, request, progress) if request.precision == "int8" else None
         with progress.watch(f"writing {file}", None, "files"):
@@ -243,14 +242,18 @@ def _folder_name(request: ExportRequest) -> str:
     )
 
 
-def _check_out(out: Path) -> None:
-    """Refuse a folder that holds something else than an earlier export."""
+def _checked_out(out: Path) -> Path:
+    """Return the folder to write, without a link to it; refuse one that holds something else than an earlier export."""
+    out = out.resolve() if out.is_symlink() else out
+    if out.name in ("", ".."):
+        raise SegregError(f"{out} can't be replaced by an export", hint="give a folder's name with --out")
     is_export = (out / SIDECAR).is_file() and not (out / "best.safetensors").exists()
     is_empty = out.is_dir() and not any(out.iterdir())
     if out.exists() and not is_export and not is_empty:
         raise SegregError(
             f"{out} is there already, and is not an exported network", hint="name another folder with --out"
         )
+    return out
 
 
 # the proof
@@ -349,7 +352,7 @@ def _calibration(run: Run, traced: Traced, request: ExportRequest, progress: Pro
         scores = []
         for image, batch in zip(images, batches, strict=True):
             output = torch.from_numpy(network(image))
-            logits = (task.one_hot(output)[0] * 2 - 1) if request.labels else output
+            logits = task.logits_of(task.one_hot(output)[0], threshold=threshold) if request.labels else output
             tp, fp, fn, _ = image_counts(task, logits, batch.targets, threshold)[0].double().unbind(-1)
             there = tp + fp + fn > 0
             dice = 2 * tp[there] / (2 * tp + fp + fn)[there]

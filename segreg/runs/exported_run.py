@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 def exported_run(directory: RunDirectory) -> ExportedRun:
     """Return the exported network in a folder; its scores are those of its evaluation on the run's own split."""
-    split = "val"
-    if directory.split.is_file() and read_split(directory.split).get("test"):
-        split = "test"
+    asked = read_sidecar(directory.path / SIDECAR)["evaluate"].get("split", "test")
+    has_test = directory.split.is_file() and read_split(directory.split).get("test")
+    split = "test" if asked == "test" and has_test else "val"
     folder = directory.path / "evaluations" / split
     directory.per_image, directory.counts, directory.sums = (
         folder / file.name for file in (directory.per_image, directory.counts, directory.sums)

@@ -86,10 +86,17 @@ def test_what_it_says_and_what_it_refuses(tmp_path, capsys):
     clipped = shutil.copytree(run.directory.path, tmp_path / "clipped")
     resolved = clipped / "resolved.yaml"
     resolved.write_text(resolved.read_text().replace("  clip: null\n", "  clip: [1, 99]\n"))
-    for path, *options in ((clipped,), (run.directory.path, "--labels")):
+    flipped = shutil.copytree(run.directory.path, tmp_path / "flipped")
+    resolved = flipped / "resolved.yaml"
+    resolved.write_text(resolved.read_text().replace("  flips: none\n", "  flips: mirror\n"))
+    for path, words, *options in (
+        (clipped, "input.clip"),
+        (flipped, "evaluate.flips"),
+        (run.directory.path, "its program makes labels", "--labels"),
+    ):
         command = ["export", str(path), "--format", "bundle", "--out", str(tmp_path / "no"), *options]
         assert main(command) == 2
-        assert ("its program makes labels" if options else "input.clip") in capsys.readouterr().err
+        assert words in capsys.readouterr().err
         assert not (tmp_path / "no").exists()
     with pytest.raises(SegregError, match="bundle"):
         segreg.export(run, "bundle")

@@ -24,7 +24,7 @@ from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig
 from segreg.models.build import build_model
 from segreg.runs.bundle import write_bundle
-from segreg.runs.export_run import ExportRequest
+from segreg.runs.export_run import ExportRequest, _calibration, _checked_out
 from segreg.runtime.progress import Quiet
 
 pytest.importorskip("onnxruntime", reason="needs the extra `export`")
@@ -272,10 +272,11 @@ def noisy():
 
 def test_an_export_that_predicts_something_else_is_refused(finished, tmp_path, plugin, installed):
     installed(*plugged.builtin(), plugin(WRONG, distribution="segreg-noisy"))
+    (another := tmp_path / ".noisy.partial").mkdir()  # process's, which exports the same
     with pytest.raises(SegregError, match="does not predict what the network does") as refused:
         segreg.export(finished, "noisy", out=tmp_path / "noisy")
     assert "of the pixels have another label" in str(refused.value)
-    assert not list(tmp_path.glob("*noisy*"))
+    assert [*tmp_path.glob("*noisy*"), *tmp_path.glob("*.partial")] == [another, another]
 
 
 def test_what_is_out_of_bounds():
@@ -337,3 +338,32 @@ def test_build_model_is_not_needed_to_predict(exported, monkeypatch):
     resolved = exported.directory.resolved
     resolved.write_text(resolved.read_text(encoding="utf-8").replace("one_convolution", "gone/net"), encoding="utf-8")
     assert segreg.load_run(exported.directory.path).predict(np.zeros((20, 20, 3), np.uint8)).shape == (20, 20)
+
+
+def test_a_folder_without_a_name_is_refused_and_a_link_is_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    assert _checked_out(tmp_path / "link") == (tmp_path / "folder").resolve()
+    for out in (Path(), Path("folder", "..")):
+        with pytest.raises(SegregError, match="can't be replaced by an export"):
+            _checked_out(out)
+
+
+def test_labels_are_scored_as_they_are_whatever_the_threshold(finished):
+    request, traced = ExportRequest(precision="int8", labels=True, calibration=3), mock.Mock(size=None)
+    found = []
+    for threshold in (0.5, 0.8):
+        run = type(finished)(finished.directory, (f"evaluate.threshold={threshold}",))
+        found.append(_calibration(run, traced, request, Quiet()).score(lambda _: np.ones((1, 32, 32), np.uint8)))
+    assert found[0] == found[1]
+    assert max(found[0]) > 0
+
+
+def test_an_export_has_the_scores_of_the_split_that_its_run_is_scored_on(exported):
+    file = exported.directory.path / "network.json"
+    assert exported.directory.per_image.parent.name == "test"
+    sidecar = json.loads(file.read_text())
+    sidecar["evaluate"]["split"] = "val"
+    file.write_text(json.dumps(sidecar))
+    assert segreg.load_run(exported.directory.path).directory.per_image.parent.name == "val"
