@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
@@ -141,6 +141,8 @@ class Run:
         Raises:
             SegregError: there are no such weights; the message says which ones there are.
         """
+        if weights not in get_args(Weights):
+            raise SegregError(f'there are no weights "{weights}"', hint='they are "best" or "last"')
         best, last = self.directory.best, self.directory.last
         file, other = (best, last) if weights == "best" else (last, best)
         if file.is_file():
