@@ -338,6 +338,8 @@ def predict(
     predictors = [opened.predictor(weights, device=device, precision="recipe")]
     chosen = config or common_config(predictors)
     if out is None:
+        if kinds:
+            raise SegregError(f"{listed(kinds)} are written beside masks", hint="name their folder: out=...")
         found: list[Any] = []
         for image in given:
             named = isinstance(image, (str, Path))

@@ -282,6 +282,8 @@ def test_a_run_is_scored_predicted_reported_and_continued(trained, tmp_path, mon
     assert [one.shape for one in two] == [(48, 48), (20, 30)]
     summary = segreg.predict(run, image, out=tmp_path / "predicted", kinds=["overlays"], device="cpu")
     assert len(summary.predicted) == 1
+    with pytest.raises(SegregError, match='"overlays" are written beside masks'):
+        segreg.predict(run, image, kinds=["overlays"], device="cpu")
     assert len(list((tmp_path / "predicted").rglob("*.png"))) == 2
     assert segreg.report(run, tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert segreg.data_check(run.directory.resolved).lines()[0] == "24 images, binary: lesion"

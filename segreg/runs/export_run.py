@@ -91,6 +91,9 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
     """
     if isinstance(run, ExportedRun):
         raise SegregError(f"{run.directory.path} is an exported network", hint="name the run that it was exported from")
+    for name in ("images", "calibration"):
+        if getattr(request, name) < 1:
+            raise SegregError(f"{name} must be at least 1, not {getattr(request, name)}")
     exporter: Exporter = choose("exporter", request.format, request.settings, load_registry()).build()
     _check_precision(exporter, request)
     run = _as_tiles(run, request)

@@ -310,6 +310,7 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_written(finished
     assert "onnx" in words
     assert "resized to 32x32" in refused(tile=(16, 16))
     assert '"opset"' in refused(settings={"opset": 3})
+    assert refused(images=0) == "images must be at least 1, not 0"
     monkeypatch.setattr("segreg_plugins.exporters.builders.find_spec", lambda name: None)
     assert 'pip install "segreg-toolkit[export]"' in refused()
     (tmp_path / "mine").mkdir()
