@@ -42,7 +42,7 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     """
     _check(run, request)
     out = request.out or run.directory.path / "exports" / "bundle"
-    if out.exists() and not (out.is_file() if out.suffix == ".zip" else (out / "predict.py").is_file()):
+    if out.exists() and not _is_bundle(out):
         raise SegregError(f"{out} is there already, and is not a bundle", hint="name another with --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -61,6 +61,17 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     except OSError as error:
         raise cannot_write(error, out) from None
     return out, exported, proof
+
+
+def _is_bundle(out: Path) -> bool:
+    """Whether a folder or zip file holds a bundle, which a new one may replace."""
+    if out.suffix != ".zip":
+        return (out / "predict.py").is_file()
+    try:
+        with zipfile.ZipFile(out) as archive:
+            return any(name.endswith("/predict.py") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _check(run: Run, request: ExportRequest) -> None:

@@ -54,8 +54,10 @@ def test_classes_that_overlap_and_a_zip(tmp_path, plugin, installed):
         archive.extractall(tmp_path / "there")
     image = np.zeros((36, 36, 3), np.uint8)
     image[5:15, :, 0] = 200
-    Image.fromarray(image).save(tmp_path / "photo.png")
-    done = exported.alone(tmp_path / "there" / "rows", tmp_path / "photo.png", "--out", tmp_path / "masks")
+    (photos := tmp_path / "photos").mkdir()
+    Image.fromarray(image).save(photos / "photo.png")
+    (photos / "notes.txt").touch()
+    done = exported.alone(tmp_path / "there" / "rows", photos, "--out", tmp_path / "masks")
     assert done.returncode == 0, done.stderr
     for number, name in enumerate(("row", "column")):
         found = np.asarray(Image.open(tmp_path / "masks" / name / "photo.png"))
@@ -65,6 +67,10 @@ def test_classes_that_overlap_and_a_zip(tmp_path, plugin, installed):
     done = exported.alone(tmp_path / "there" / "rows", tmp_path / "wide.png", "--out", tmp_path / "masks")
     assert done.returncode == 1
     assert "wide.png: has mode I;16, and the network takes RGB" in done.stderr
+    shutil.copy(photos / "photo.png", tmp_path)
+    done = exported.alone(tmp_path / "there" / "rows", photos, tmp_path / "photo.png", "--out", tmp_path / "masks")
+    assert done.returncode == 1
+    assert "would have one mask" in done.stderr
 
 
 def test_what_it_says_and_what_it_refuses(tmp_path, capsys):
@@ -82,7 +88,9 @@ def test_what_it_says_and_what_it_refuses(tmp_path, capsys):
     assert str(tmp_path) not in json.dumps(notes)
     assert capsys.readouterr().out == ""
     (tmp_path / "mine").mkdir()
-    assert main(["export", str(run.directory.path), "--format", "bundle", "--out", str(tmp_path / "mine")]) == 2
+    zipfile.ZipFile(tmp_path / "mine.zip", "w").close()
+    for name in ("mine", "mine.zip"):
+        assert main(["export", str(run.directory.path), "--format", "bundle", "--out", str(tmp_path / name)]) == 2
     clipped = shutil.copytree(run.directory.path, tmp_path / "clipped")
     resolved = clipped / "resolved.yaml"
     resolved.write_text(resolved.read_text().replace("  clip: null\n", "  clip: [1, 99]\n"))
