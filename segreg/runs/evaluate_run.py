@@ -201,11 +201,12 @@ def _check_words(request: Request) -> None:
     Raises:
         SegregError: there is one.
     """
-    for what, word, known in (
+    words: list[tuple[str, str | None, Sequence[str]]] = [
         ("split", request.split, SPLITS),
         ("resolution", request.resolution, ("input", "original")),
         *(("library", each, LIBRARIES) for each in request.libraries),
-    ):
+    ]
+    for what, word, known in words:
         if word is not None and word not in known:
             hint = did_you_mean(word, known) or f"it can be {listed(known, last='or')}"
             raise SegregError(f'there is no {what} "{word}"', hint=hint)
