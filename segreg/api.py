@@ -338,6 +338,8 @@ def predict(
     predictors = [opened.predictor(weights, device=device, precision="recipe")]
     chosen = config or common_config(predictors)
     if out is None:
+        if kinds:
+            raise SegregError(f"{listed(kinds)} are written beside masks", hint="name their folder: out=...")
         found: list[Any] = []
         for image in given:
             named = isinstance(image, (str, Path))
@@ -656,7 +658,7 @@ def build_loaders(recipe: Recipe | Path | str, overrides: Overrides = (), *, pro
     (`[B, K, H, W]` if multilabel) with 255 for ignored pixels. They are the batches that a run trains on.
 
     Raises:
-        SegregError: the recipe is wrong, or its data.
+        SegregError: the recipe is wrong, or its data; or it has `batch_augment`, whose images have two targets.
     """
     from segreg.runs.untrained import loaders
     from segreg.runtime.progress import progress as shown
@@ -668,7 +670,8 @@ def build_loss(recipe: Recipe | Path | str, overrides: Overrides = ()) -> Recipe
     """Return the weighted sum of a recipe's losses, an `nn.Module`: `loss(output, target)` is a float32 scalar.
 
     Shape: logits `[B, K, H, W]`, or the list that `model.all_logits(images)` gives, whose second map is scored with
-    the auxiliary decoder's weight; targets as the loaders give them.
+    the auxiliary decoder's weight; targets as the loaders give them. Where weights change with the epochs, those of the
+    first are taken until `loss.set_epoch(epoch)` says which begins.
 
     Raises:
         SegregError: the recipe is wrong, or a loss can't be built.

@@ -16,7 +16,10 @@ import segreg
 import small_runs
 import tiny_runs
 from segreg.config.recipe import override_words
+from segreg.config.resolve import read_resolved
 from segreg.errors import SegregError
+from segreg.runs.evaluate_run import Request, _folder_name, _of_other_data
+from segreg.runtime.progress import Quiet
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -279,6 +282,8 @@ def test_a_run_is_scored_predicted_reported_and_continued(trained, tmp_path, mon
     assert [one.shape for one in two] == [(48, 48), (20, 30)]
     summary = segreg.predict(run, image, out=tmp_path / "predicted", kinds=["overlays"], device="cpu")
     assert len(summary.predicted) == 1
+    with pytest.raises(SegregError, match='"overlays" are written beside masks'):
+        segreg.predict(run, image, kinds=["overlays"], device="cpu")
     assert len(list((tmp_path / "predicted").rglob("*.png"))) == 2
     assert segreg.report(run, tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert segreg.data_check(run.directory.resolved).lines()[0] == "24 images, binary: lesion"
@@ -396,3 +401,49 @@ def test_a_run_shows_itself_in_a_notebook(trained, tmp_path):
 def test_an_error_shows_itself_without_frames_in_a_notebook():
     error = SegregError("it is wrong", hint="do this")
     assert error._render_traceback_() == ["SegregError: it is wrong\n  do this"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reported"),
+    [
+        ({"threshold": "bset"}, "the threshold is a number from 0 to 1, or \"best\", not 'bset'"),
+        ({"threshold": 2}, "the threshold must be from 0 to 1, not 2"),
+        ({"resolution": "orginal"}, 'there is no resolution "orginal"\n  did you mean "original"?'),
+        ({"weights": "Best"}, 'there are no weights "Best"\n  they are "best" or "last"'),
+        ({"libraries": ["sklern"]}, 'there is no library "sklern"\n  did you mean "sklearn"?'),
+    ],
+)
+def test_a_word_that_evaluate_does_not_know_is_refused(trained, options, reported, tmp_path):
+    with pytest.raises(SegregError) as refused:
+        segreg.evaluate(trained[1], device="cpu", out=tmp_path / "scored", **options)
+    assert str(refused.value) == reported
+
+
+@pytest.mark.parametrize("threshold", [1, np.float32(0.25)])
+def test_a_threshold_of_another_type_than_float_is_taken(trained, threshold, tmp_path):
+    found = segreg.evaluate(trained[1], split="val", threshold=threshold, device="cpu", out=tmp_path / "scored")
+    assert found.data["threshold"] == threshold
+
+
+def test_scores_of_other_data_are_not_put_where_those_of_a_split_are(trained, tmp_path):
+    file = shutil.copy(trained[1].directory.resolved, tmp_path / "test.yaml")
+    assert _of_other_data(trained[1], read_resolved(file), None, Quiet()).name == "data-test"
+    overrides = [f"evaluate.metrics=[{', '.join(['iou'] * 80 + [last])}]" for last in ("iou", "dice")]
+    assert len({_folder_name("test", Request(overrides=[each])) for each in overrides}) == 2
+
+
+def test_a_loss_has_the_weights_of_the_epoch(trained):
+    weight = {"start": 0.5, "end": 1.0, "epochs": [1, 3]}
+    loss = segreg.build_loss(trained[1].directory.resolved, {"loss": [{"name": "dice", "weight": weight}]})
+    logits, targets = torch.zeros(2, 1, 8, 8), torch.ones(2, 8, 8, dtype=torch.long)
+    values = []
+    for epoch in (1, 2, 3):
+        loss.set_epoch(epoch)
+        values.append(loss(logits, targets).item())
+    assert values == pytest.approx([values[2] * share for share in (0.5, 0.75, 1)])
+    assert values[2] > 0
+
+
+def test_loaders_refuse_to_leave_batches_unmixed(trained):
+    with pytest.raises(SegregError, match="batch_augment mixes the batches of `segreg run` alone"):
+        segreg.build_loaders(trained[1].directory.resolved, {"batch_augment": ["mixup"]})

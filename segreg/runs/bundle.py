@@ -9,7 +9,6 @@ import zipfile
 from pathlib import Path
 from typing import NoReturn
 
-from segreg.config.sections import Input
 from segreg.deployment.proof import Proof
 from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig
@@ -42,11 +41,10 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     Raises:
         SegregError: as for `export_run`; or the images are more than Pillow and numpy read and prepare.
     """
-    _check(run.input, InferenceConfig.of(run.network.evaluate, run.input), request)
+    _check(run, request)
     out = request.out or run.directory.path / "exports" / "bundle"
-    is_bundle = out.is_file() if out.suffix == ".zip" else (out / "predict.py").is_file()
     # The current folder can't be replaced by another one.
-    if out.name in ("", "..") or (out.exists() and not is_bundle):
+    if out.name in ("", "..") or (out.exists() and not _is_bundle(out)):
         raise SegregError(f"{out} is there already, and is not a bundle", hint="name another with --out")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,12 +67,24 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     return out, exported, proof
 
 
-def _check(section: Input, config: InferenceConfig, request: ExportRequest) -> None:
+def _is_bundle(out: Path) -> bool:
+    """Whether a folder or zip file holds a bundle, which a new one may replace."""
+    if out.suffix != ".zip":
+        return (out / "predict.py").is_file()
+    try:
+        with zipfile.ZipFile(out) as archive:
+            return any(name.endswith("/predict.py") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _check(run: Run, request: ExportRequest) -> None:
     """Refuse what the bundle's program would do otherwise than segreg.
 
     Raises:
         SegregError: it names the setting.
     """
+    section, config = run.input, InferenceConfig.of(run.network.evaluate, run.input)
     depth = "uint8" if section.dtype == "auto" else section.dtype
     problem = ""
     if (depth, section.channels) not in _READ:

@@ -107,8 +107,10 @@ def _front_matter(sidecar: Mapping[str, Any], metrics: Mapping[str, float], repo
     dataset, notice = sidecar["provenance"]["dataset"], sidecar["provenance"]["notice"]
     tags = ["segreg", "semantic-segmentation", "pytorch", *(["synthetic-data"] if "SYNTHETIC" in notice else [])]
     try:
-        card = ModelCard(before, ignore_metadata_errors=True)
-        theirs: dict[str, Any] = card.data.to_dict() if before else {}  # type: ignore[no-untyped-call]
+        # Of a text without metadata the hub's client warns.
+        theirs: dict[str, Any] = (
+            ModelCard(before, ignore_metadata_errors=True).data.to_dict() if before else {}  # type: ignore[no-untyped-call]
+        )
     except (ValueError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise SegregError(f"the metadata of README.md in {repository} is not valid YAML: {reason}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def levels_of(choice: Choice, in_channels: int) -> dict[str, Any]:
 def _task(recipe: Resolved) -> tuple[Task, str]:
     """Return the task, and why it is a guess where the data set can't tell it."""
     settings = recipe.dataset.settings
-    paths = [value.expanduser() for value in settings.values() if isinstance(value, Path)]
+    paths = [Path(os.path.expanduser(value)) for value in settings.values() if isinstance(value, Path)]  # noqa: PTH111
     gone = [path for path in paths if not path.exists()]
     if not gone:
         # By convention, like `weights`: what a data set does where its files are not there.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from segreg.config.resolve import Resolved
 from segreg.data import SPLITS
 from segreg.data.inspection.gate import SplitPixels, judge
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.evaluation.conventions import Library, scores_of_library
+from segreg.evaluation.conventions import LIBRARIES, Library, scores_of_library
 from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
 from segreg.evaluation.scores import of_probabilities
 from segreg.evaluation.statistics import METHOD
@@ -98,11 +99,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         SegregError: there are no weights; the samples are gone or have other classes; there is no threshold; the
             folder is a run's own.
     """
-    if request.split is not None and request.split not in SPLITS:
-        raise SegregError(
-            f'there is no split "{request.split}"',
-            hint=did_you_mean(request.split, SPLITS) or f"the splits are {listed(SPLITS)}",
-        )
+    _check_words(request)
     trained = run.recipe
     run = _overridden(run, request)
     recipe = _as_asked(run.recipe, request)
@@ -200,6 +197,23 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     return evaluation, out
 
 
+def _check_words(request: Request) -> None:
+    """Refuse a split, a resolution or a library that does not exist.
+
+    Raises:
+        SegregError: there is one.
+    """
+    words: list[tuple[str, str | None, Sequence[str]]] = [
+        ("split", request.split, SPLITS),
+        ("resolution", request.resolution, ("input", "original")),
+        *(("library", each, LIBRARIES) for each in request.libraries),
+    ]
+    for what, word, known in words:
+        if word is not None and word not in known:
+            hint = did_you_mean(word, known) or f"it can be {listed(known, last='or')}"
+            raise SegregError(f'there is no {what} "{word}"', hint=hint)
+
+
 def _check_takes_threshold(run: Run, predictor: Predictor) -> None:
     """Refuse a threshold where none takes part.
 
@@ -288,7 +302,13 @@ def _as_asked(recipe: Resolved, request: Request) -> Resolved:
         recipe = dataclasses.replace(
             recipe, evaluate=dataclasses.replace(recipe.evaluate, resolution=request.resolution)
         )
-    return _with_threshold(recipe, request.threshold) if isinstance(request.threshold, float) else recipe
+    if request.threshold is None or request.threshold == "best":
+        return recipe
+    try:
+        threshold = float(request.threshold)
+    except (TypeError, ValueError):
+        raise SegregError(f'the threshold is a number from 0 to 1, or "best", not {request.threshold!r}') from None
+    return _with_threshold(recipe, threshold)
 
 
 def _names(overrides: Sequence[str], *paths: str) -> bool:
@@ -328,6 +348,7 @@ def _of_other_data(run: Run, recipe: Resolved, split: str | None, progress: Prog
     """Return the samples of another recipe's data set: all, or one split."""
     dataset = _dataset(run, recipe, recipe.source)
     name = as_file_name(Path(recipe.source).stem) or "data"
+    name = f"data-{name}" if name in SPLITS else name  # which are the names of the run's own
     if split is None:
         return Chosen(dataset, "all", list(range(len(dataset.samples))), name, recipe)
     splits = {str(split): indices for split, indices in split_of(recipe, dataset, progress).items()}
@@ -365,7 +386,8 @@ def _folder_name(scored: str, request: Request) -> str:
     if request.precision != "recipe":
         names.append(request.precision)
     names += [re.sub(r"[^\w.-]+", "-", override).strip("-") for override in request.overrides]
-    return "_".join(names)[:200]
+    name = "_".join(names)
+    return name if len(name) <= 200 else f"{name[:180]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: Progress) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -91,10 +92,12 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
     """
     if isinstance(run, ExportedRun):
         raise SegregError(f"{run.directory.path} is an exported network", hint="name the run that it was exported from")
+    for name in ("images", "calibration"):
+        if getattr(request, name) < 1:
+            raise SegregError(f"{name} must be at least 1, not {getattr(request, name)}")
     exporter: Exporter = choose("exporter", request.format, request.settings, load_registry()).build()
     _check_precision(exporter, request)
-    out = request.out or run.directory.path / "exports" / _folder_name(request)
-    _check_out(out)
+    out = _checked_out(request.out or run.directory.path / "exports" / _folder_name(request))
     run = _as_tiles(run, request)
     trained = run.predictor(request.weights, precision="float32")
     shown_on = of_own_split(run, "val")
@@ -112,9 +115,8 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
     sidecar["network"] = _network(run, traced, request, file)
     tile = _tile(run, traced)
     sidecar["evaluate"]["tile"] = list(tile) if isinstance(tile, tuple) else tile
-    aside = out.with_name(f".{out.name}.partial")
+    aside = out.with_name(f".{secrets.token_hex(8)}.partial")  # another process may export the same
     try:
-        shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         calibration = _calibration(run, sidecar["network"], request, progress) if request.precision == "int8" else None
         with progress.watch(f"writing {file}", None, "files"):
@@ -238,8 +240,9 @@ def _folder_name(request: ExportRequest) -> str:
     return "_".join(filter(None, names))
 
 
-def _check_out(out: Path) -> None:
-    """Refuse a folder that holds something else than an earlier export."""
+def _checked_out(out: Path) -> Path:
+    """Return the folder to write, without a link to it; refuse one that holds something else than an earlier export."""
+    out = out.resolve() if out.is_symlink() else out
     if out.name in ("", ".."):
         raise SegregError(f'"{out}" names no folder that can be written anew', hint="name another one with --out")
     is_export = (out / SIDECAR).is_file() and not (out / "best.safetensors").exists()
@@ -248,6 +251,7 @@ def _check_out(out: Path) -> None:
         raise SegregError(
             f"{out} is there already, and is not an exported network", hint="name another folder with --out"
         )
+    return out
 
 
 # the proof

@@ -44,7 +44,7 @@ def keep(directory: RunDirectory, registry: Registry) -> None:
         if not kept.exists():
             with replacing(kept) as aside:
                 aside.write_bytes(file.source)
-        with contextlib.suppress(OSError, SegregError):  # it must be named again then
+        with contextlib.suppress(OSError, SegregError, RuntimeError):  # it must be named again then
             known = _known(file.name, file.source)
             known.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if not known.exists():
@@ -84,9 +84,11 @@ def plugins_of(directory: RunDirectory) -> Iterator[Found]:
             if source not in (None, file.source):
                 _say(f"note: {file.path} is not the {file.name} that {directory.path} was made with")
         elif source is not None:
-            known = _known(path.name, source)
-            if same := [one for one in (path, known) if _source(known) == _source(one) == source]:
-                found.files.append(same[0])
+            known = None
+            with contextlib.suppress(RuntimeError):
+                known = _known(path.name, source)
+            if known and _source(known) == source:
+                found.files.append(path if _source(path) == source else known)
             else:
                 found.unnamed.append(kept)
     with contextlib.ExitStack() as stack:
@@ -137,7 +139,11 @@ def _rows(directory: RunDirectory) -> list[dict[str, Any]]:
 
 
 def _known(name: str, source: bytes) -> Path:
-    """Return the file that is there if this user has run a plugin file of this name and content."""
+    """Return the file that is there if this user has run a plugin file of this name and content.
+
+    Raises:
+        RuntimeError: the user has no home, as in some containers.
+    """
     home = os.environ.get("XDG_STATE_HOME")
     folder = (Path(home) if home else Path.home() / ".local" / "state") / "segreg" / FOLDER
     return folder / hashlib.sha256(source).hexdigest() / name

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 from segreg.config.recipe import to_yaml
 from segreg.errors import Place, Problem, SegregError
 from segreg.runs.card import write_card
-from segreg.runs.sidecar import PATH_INSIDE, SIDECAR, describe_run, read_sidecar, without_paths_inside
-from segreg.runtime.files import write_json
+from segreg.runs.sidecar import PATH_INSIDE, SIDECAR, are_scored, describe_run, read_sidecar, without_paths_inside
+from segreg.runtime.files import cannot_write, write_json
 from segreg.runtime.hub import FILES, Reference, hub_error, show_bars_in_terminals
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _ENVIRONMENT = ("python", "packages", "plugins", "sources", "precision", "model"
 _PLUGIN = ("name", "distribution", "version", "error", "digest", "file")
 _OF_IMAGES = ("split.json", "per_image.csv", "counts.csv", "sums.npz")
 """Files that name the samples, whose names may say more than their owner wants to publish."""
+_OF_SCORES = _OF_IMAGES[1:]
+"""Those of them that hold scores."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,10 @@ def pack(
     Raises:
         SegregError: the run has no such weights, or the folder can't be written or is not empty.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(error, folder) from None
     if any(folder.iterdir()):
         raise SegregError(f"{folder} is not empty", hint="name another folder with --out")
     source, left_out = run.directory.path, []
@@ -95,14 +100,16 @@ def pack(
     target = dataclasses.replace(run, directory=type(run.directory)(folder), overrides=())
     text = to_yaml(recipe)
     target.directory.resolved.write_text(text, encoding="utf-8")
-    _write_records(run, target, left_out)
+    scored = _write_records(run, target, weights, left_out)
     for file in sorted((source / "plugins").glob("*.py")):
         (folder / "plugins").mkdir(exist_ok=True)
         shutil.copyfile(file, folder / "plugins" / file.name)
     for name in ("history.csv", "history.jsonl", *_OF_IMAGES):
+        if not (source / name).is_file():
+            continue
         if name in _OF_IMAGES and not samples:
-            left_out += [f"{name}: it names the samples (--samples takes it along)"] if (source / name).exists() else []
-        elif (source / name).is_file():
+            left_out.append(f"{name}: it names the samples (--samples takes it along)")
+        elif scored or name not in _OF_SCORES:
             shutil.copyfile(source / name, folder / name)
     sidecar = read_sidecar(source / SIDECAR) if (source / SIDECAR).is_file() else {}
     if "network" in sidecar:  # an exported one
@@ -131,10 +138,17 @@ def _write_weights(source: Path, file: Path, recipe: str) -> None:
     save_weights(merged(tensors), file, notes={**without_paths_inside(notes), "recipe": recipe} if notes else {})
 
 
-def _write_records(run: Run, target: Run, left_out: list[str]) -> None:
-    """Write results and environment with the keys that say nothing of the machine."""
+def _write_records(run: Run, target: Run, weights: Weights, left_out: list[str]) -> bool:
+    """Write results and environment with the keys that say nothing of the machine.
+
+    Return whether the scores go along, which they do with the weights that they are of.
+    """
+    scored = True
     if run.directory.results.is_file():
         kept = {key: run.results[key] for key in _RESULTS if key in run.results}
+        if not (scored := are_scored(weights, run.results)):
+            kept |= {"scored_on": None, "metrics": {}, "definitions": {}, "intervals": {}}
+            left_out.append("results.json: the scores, which are of the best epoch's weights")
         name = Path(str(run.results.get("recipe", ""))).name
         write_json(
             target.directory.results, {"recipe": name, "warnings": [], "overlays": {}, **without_paths_inside(kept)}
@@ -150,6 +164,7 @@ def _write_records(run: Run, target: Run, left_out: list[str]) -> None:
         write_json(target.directory.environment, without_paths_inside(kept))
         dropped = sorted(set(environment) - set(kept))
         left_out += [f"environment.json: {', '.join(dropped)}"] if dropped else []
+    return scored
 
 
 _PATH = re.compile(r"(?:/|~|[A-Za-z]:[\\/]|\\\\|file:)")

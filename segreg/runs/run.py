@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import shlex
 import shutil
 import time
@@ -476,7 +477,8 @@ def with_absolute_paths(recipe: Resolved) -> Resolved:
             return type(value)(absolute(item) for item in value)
         if isinstance(value, str) and is_reference(value):
             return pinned(value)
-        return value.expanduser().absolute() if isinstance(value, Path) else value
+        # Not pathlib's expanduser, which raises where there is no such user.
+        return Path(os.path.expanduser(value)).absolute() if isinstance(value, Path) else value  # noqa: PTH111
 
     def found(choice: Choice) -> Choice:
         return dataclasses.replace(choice, settings=absolute(choice.settings))

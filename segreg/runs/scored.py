@@ -342,5 +342,5 @@ def _same_weights(one: KnownRun, other: KnownRun) -> bool | None:
                 if block != its.read(_BLOCK):
                     return False
             return not its.read(1)
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, TypeError, MemoryError, OverflowError):
         return None

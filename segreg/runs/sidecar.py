@@ -59,7 +59,7 @@ def describe_run(run: Run, weights: Weights = "best") -> dict[str, Any]:
             "value_range": normalize.value_range,
         },
         "evaluate": plain_section(recipe.evaluate),
-        "scores": _scores(run, file),
+        "scores": _scores(run, weights),
         "provenance": without_paths_inside(
             {
                 "recipe": Path(str(run.environment.get("recipe", ""))).name,
@@ -87,15 +87,19 @@ def without_paths_inside(value: Any) -> Any:
     return PATH_INSIDE.sub("path/to/data", value) if isinstance(value, str) else value
 
 
-def _scores(run: Run, file: Path) -> dict[str, Any]:
-    """Return the final metrics with their intervals and definitions; nothing where these weights have none."""
+def are_scored(weights: Weights, results: Mapping[str, Any]) -> bool:
+    """Whether a run's scores are of these weights: the best epoch's, or the last one's where no other is the best."""
+    return weights == "best" or results["best_epoch"] in (0, results["epochs"])
+
+
+def _scores(run: Run, weights: Weights) -> dict[str, Any]:
+    """Return the final metrics with their intervals and definitions; nothing where the weights have none."""
     try:
         results = run.results
-        of_others = file != run.weights_file("best")
     except SegregError:
         return {}
     split = results["scored_on"]
-    if not split or of_others:
+    if not split or not are_scored(weights, results):
         return {}
     return {
         "split": split,

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
@@ -141,6 +141,8 @@ class Run:
         Raises:
             SegregError: there are no such weights; the message says which ones there are.
         """
+        if weights not in get_args(Weights):
+            raise SegregError(f'there are no weights "{weights}"', hint='they are "best" or "last"')
         best, last = self.directory.best, self.directory.last
         file, other = (best, last) if weights == "best" else (last, best)
         if file.is_file():
@@ -239,6 +241,8 @@ class Run:
 
         pixels, name = read_pixels(image)
         section = self.input
+        if section.dtype == "auto":  # of a network that was not prepared for any data; predictions take 8 bits too
+            section = dataclasses.replace(section, dtype="uint8")
         if section.resize == "crop":
             section = dataclasses.replace(section, size=(pixels.shape[0], pixels.shape[1]))
         values, invalid = read_values(pixels, section, name)

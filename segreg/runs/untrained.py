@@ -71,10 +71,16 @@ class RecipeLoss(nn.Module):
         super().__init__()
         task = build.build_dataset(recipe).task
         further = {AUXILIARY: recipe.auxiliary_weight} if recipe.auxiliary else {}
-        network: Any = SimpleNamespace(further=further, own_losses={})  # logits come from outside
+        # Logits come from outside.
+        network: Any = SimpleNamespace(further=further, own_losses={}, set_epoch=lambda *_: None)
         # Built once more for the auxiliary decoder's, which have a state of their own.
         losses, *more = (build.build_losses(recipe, task) for _ in range(1 + len(further)))
         self._objective = Objective(network, nn.Identity(), losses, more)
+        self._epochs = recipe.train.epochs
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the weights that the losses have in an epoch, from 1, and say to losses that ask for it which begins."""
+        self._objective.set_epoch(epoch, self._epochs)
 
     def forward(self, output: Tensor | Sequence[Tensor], target: Tensor) -> Tensor:
         """Return the loss, a float32 scalar.
@@ -97,7 +103,17 @@ class RecipeLoss(nn.Module):
 
 
 def loaders(recipe: Resolved, progress: Progress) -> Loaders:
-    """Return the loaders of a recipe's data, which is read, checked and cached as a run's is."""
+    """Return the loaders of a recipe's data, which is read, checked and cached as a run's is.
+
+    Raises:
+        SegregError: the recipe or its data is wrong, or the recipe mixes batches, which have two targets then.
+    """
+    if recipe.batch_augment:
+        raise SegregError(
+            "batch_augment mixes the batches of `segreg run` alone, and loaders would give them as they are",
+            hint='leave it out: {"batch_augment": []}',
+            place=recipe.batch_augment[0].place,
+        )
     assembly = Assembly.of(recipe, progress)
     normalize = assembly.objective.normalize
     test = None

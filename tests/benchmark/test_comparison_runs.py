@@ -26,9 +26,10 @@ from segreg.evaluation.counts import read_sums
 from segreg.evaluation.scores import with_way
 from segreg.evaluation.statistics import Measure
 from segreg.reports.comparison import write_comparison
-from segreg.runs.listing import read_run
+from segreg.runs.directory import RunDirectory
+from segreg.runs.listing import KnownRun, read_run
 from segreg.runs.load import load_run
-from segreg.runs.scored import compare_scores
+from segreg.runs.scored import _same_weights, compare_scores
 from segreg.runs.trained_run import Run
 from segreg.runtime.layout import plain
 
@@ -343,3 +344,10 @@ def test_pooled_values_of_sums_have_intervals_and_tests(tmp_path):
     old = compare_scores(*pair)
     assert f"p{sentence}" in old.notes[-1]
     assert {each.name: each.low for each in old.pairs}["mse.pooled"] is None
+
+
+@pytest.mark.parametrize("content", [b"no weights at all", (2).to_bytes(8, "little") + b"[]"])
+def test_weights_that_are_no_safetensors_are_not_compared(content, tmp_path):
+    (tmp_path / "best.safetensors").write_bytes(content)
+    run = KnownRun(RunDirectory(tmp_path), {}, {}, {"best_epoch": 1}, [])
+    assert _same_weights(run, run) is None

@@ -222,6 +222,12 @@ def test_mlflow_takes_names_and_values_of_any_kind(registry, run, asked, mlflow_
     assert data.metrics["m1099"] == 1099
 
 
+def test_mlflow_keeps_classes_apart_whose_names_differ_in_what_it_refuses():
+    assert mlflow._named({"iou.class.a+b": 1, "iou.class.a&b": 2, "lr": 3}) == {
+        "iou.class.a_b": 1, "iou.class.a_b_": 2, "lr": 3,
+    }  # fmt: skip
+
+
 # W&B, offline: what it keeps is read from the record that `wandb sync` would send
 
 

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import subprocess
+from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 
@@ -15,6 +17,9 @@ import tiny_runs
 from segreg.errors import SegregError
 from segreg.registry import local
 from segreg.registry.registry import load_registry
+from segreg.runs.directory import RunDirectory
+from segreg.runs.plugin_files import keep, plugins_of
+from segreg.runtime.files import write_json
 from segreg.testing import package_checks
 
 PARTS = '''
@@ -358,3 +363,16 @@ def test_a_failed_check_of_the_kit_points_into_the_file(tmp_path):
     with local.using([file]):
         check = next(c for c in package_checks("my_parts.py", ["loss.*"]) if c.name == "it_is_finite_everywhere")
         assert check.outcome().place == f"{file}:11"
+
+
+def test_a_user_without_a_home_names_the_files_of_a_run(tmp_path, monkeypatch):
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", mock.Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    file = tmp_path / "own.py"
+    file.write_text("")
+    directory = RunDirectory(tmp_path / "run")
+    directory.path.mkdir()
+    keep(directory, SimpleNamespace(plugins=[SimpleNamespace(file=file)]))
+    write_json(directory.environment, {"plugins": [{"file": str(file)}]})
+    with plugins_of(directory) as found:
+        assert found.unnamed == [directory.path / "plugins" / "own.py"]

@@ -71,3 +71,14 @@ def test_what_was_there_stays_where_writing_fails(tmp_path):
         write_json(file, {"a": 1, "b": object()})
     assert json.loads(file.read_text()) == {"a": 1}
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_another_machine_is_beginning_in_the_same_folder_stays(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "node8")
+    monkeypatch.setattr("segreg.runs.directory.is_alive", lambda pid: pid != 7)  # this machine's
+    theirs, killed = (tmp_path / f".{node}.7-ab.beginning" for node in ("node7", "node8"))
+    theirs.mkdir()
+    killed.mkdir()
+    new_run_directory(tmp_path, None, lambda _: {})
+    assert theirs.exists()
+    assert not killed.exists()

@@ -24,7 +24,7 @@ from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig
 from segreg.models.build import build_model
 from segreg.runs.bundle import write_bundle
-from segreg.runs.export_run import ExportRequest, _calibration, export_run, format_export
+from segreg.runs.export_run import ExportRequest, _calibration, _checked_out, export_run, format_export
 from segreg.runs.sidecar import describe_run
 from segreg.runtime.layout import Table
 from segreg.runtime.progress import Quiet
@@ -274,10 +274,11 @@ def noisy():
 
 def test_an_export_that_predicts_something_else_is_refused(finished, tmp_path, plugin, installed):
     installed(*plugged.builtin(), plugin(WRONG, distribution="segreg-noisy"))
+    (another := tmp_path / ".noisy.partial").mkdir()  # process's, which exports the same
     with pytest.raises(SegregError, match="does not predict what the network does") as refused:
         segreg.export(finished, "noisy", out=tmp_path / "noisy")
     assert "of the pixels have another label" in str(refused.value)
-    assert not list(tmp_path.glob("*noisy*"))
+    assert [*tmp_path.glob("*noisy*"), *tmp_path.glob("*.partial")] == [another, another]
 
 
 def test_what_is_out_of_bounds():
@@ -318,6 +319,7 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_written(finished
     assert "onnx" in words
     assert "resized to 32x32" in refused(tile=(16, 16))
     assert '"opset"' in refused(settings={"opset": 3})
+    assert refused(images=0) == "images must be at least 1, not 0"
     monkeypatch.setattr("segreg_plugins.exporters.builders.find_spec", lambda name: None)
     assert 'pip install "segreg-toolkit[export]"' in refused()
     (tmp_path / "mine").mkdir()
@@ -428,3 +430,22 @@ def test_mistakes(finished, tmp_path, monkeypatch, capsys, words, says):
     assert main(["export", str(finished.directory.path), *words]) == 2
     assert says in capsys.readouterr().err
     assert (tmp_path / "predict.py").exists()
+
+
+def test_a_folder_without_a_name_is_refused_and_a_link_is_followed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    assert _checked_out(tmp_path / "link") == (tmp_path / "folder").resolve()
+    for out in (Path(), Path("folder", "..")):
+        with pytest.raises(SegregError, match="names no folder that can be written anew"):
+            _checked_out(out)
+
+
+def test_an_export_has_the_scores_of_the_split_that_its_run_is_scored_on(exported):
+    file = exported.directory.path / "network.json"
+    assert exported.directory.per_image.parent.name == "test"
+    sidecar = json.loads(file.read_text())
+    sidecar["evaluate"]["split"] = "val"
+    file.write_text(json.dumps(sidecar))
+    assert segreg.load_run(exported.directory.path).directory.per_image.parent.name == "val"

@@ -19,6 +19,7 @@ from segreg.errors import SegregError
 from segreg.runs.card import write_card
 from segreg.runs.push import pack, private_words, without_paths
 from segreg.runs.sidecar import read_sidecar
+from segreg.runtime.files import write_json
 from segreg.training.checkpoint import read_notes
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # of the hub's own client
@@ -294,3 +295,24 @@ def test_odd_names_stay_in_their_cells(finished, tmp_path):
     text = write_card(library.load_run(package.folder), sidecar, "anna/lesions")
     assert "> [!WARNING]\n> RANDOM weights: offline" in text
     assert "| 0 | a\\|b &lt;script> | `#010203` |" in text
+
+
+def test_scores_go_along_with_the_weights_that_they_are_of(finished, tmp_path):
+    copy = shutil.copytree(finished.directory.path, tmp_path / "run")
+    epochs = finished.results["epochs"]
+    for best, weights in ((1, "last"), (1, "best"), (epochs, "last")):
+        write_json(copy / "results.json", {**finished.results, "best_epoch": best})
+        folder = tmp_path / f"{best} {weights}"
+        package = pack(library.load_run(copy), "anna/lesions", folder, weights=weights, samples=True)
+        scored = (best, weights) != (1, "last")
+        assert bool(read_sidecar(folder / "network.json")["scores"]) == scored
+        assert bool(json.loads((folder / "results.json").read_text())["metrics"]) == scored
+        assert ("It has not been scored." in package.card) != scored
+        assert (folder / "per_image.csv").exists() == scored
+        assert (folder / "split.json").exists()
+
+
+def test_a_folder_that_is_a_file_is_reported(finished, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SegregError, match="file: can't be written"):
+        pack(finished, "anna/lesions", tmp_path / "file")

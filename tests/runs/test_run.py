@@ -28,6 +28,7 @@ from segreg.config.resolve import resolve
 from segreg.errors import SegregError
 from segreg.registry.local import REGISTERED
 from segreg.registry.registry import load_registry
+from segreg.runs.dry_run import _task
 from segreg.runs.run import start_run, with_absolute_paths
 from segreg.runs.scored import read_scored
 from segreg.runtime.progress import Quiet
@@ -663,3 +664,10 @@ def test_bands_that_borrow_colours_statistics_are_warned_of_and_a_constant_one_i
     assert reported.status == 2
     assert complaint in reported.out
     assert not (tmp_path / "others").exists()
+
+
+def test_the_folder_of_a_user_that_does_not_exist_is_one_that_is_not_there(tmp_path):
+    recipe = read_recipe(small_runs.write_recipe(tmp_path), ["dataset.root=~nosuchuser/images"])
+    resolved = resolve(recipe, load_registry())
+    assert with_absolute_paths(resolved).dataset.settings["root"] == Path("~nosuchuser/images").absolute()
+    assert "~nosuchuser/images is not there" in _task(resolved)[1]

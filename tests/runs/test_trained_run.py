@@ -320,6 +320,13 @@ def test_grey_full_alpha_and_strange_memory_are_taken(finished):
         assert np.array_equal(finished.probabilities(Image.fromarray(image)), finished.probabilities(image))
 
 
+def test_a_network_that_was_prepared_for_no_data_takes_8_bits_wherever_it_takes_images(finished, tmp_path):
+    run = changed(finished, tmp_path, dtype=("uint8", "auto"))
+    for take in (run.preprocess, run.predict):
+        with pytest.raises(SegregError, match="has 16 bits a channel, and the network gets 8"):
+            take(noise(9, 9, 3, dtype=np.uint16))
+
+
 def test_16_bits_with_alpha_are_stretched_by_their_colours_alone(finished, tmp_path):
     run = changed(finished, tmp_path, sixteen_bit=("keep", "min_max"))
     image = 1000 + noise(32, 32, 3).astype(np.uint16)

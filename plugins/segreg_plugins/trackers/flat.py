@@ -6,6 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+FILES = (
+    "recipe.yaml", "resolved.yaml", "environment.json", "split.json", "history.csv", "results.json", "per_image.csv",
+    "curves.png", "report.html",
+)  # fmt: skip
+"""What trackers keep of a run's folder, where it is there; weights, which would be most of it, are not among them."""
+
 
 def flat(values: Any, before: str = "") -> dict[str, Any]:
     """Return `{"augment.0.name": "Rotate"}` for `{"augment": [{"name": "Rotate"}]}`; lists of plain values are kept."""

@@ -18,15 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError
-from segreg_plugins.trackers.flat import final_metrics, flat, format_plain
+from segreg_plugins.trackers.flat import FILES, final_metrics, flat, format_plain
 
 NOTE = "mlflow.json"
 """The file in a run's directory that names its MLflow run."""
-ARTIFACTS = (
-    "recipe.yaml", "resolved.yaml", "environment.json", "split.json", "history.csv", "results.json", "per_image.csv",
-    "curves.png", "report.html", "best.safetensors",
-)  # fmt: skip
-"""Files that are logged where a run has them, and its overlays."""
 _LONGEST_VALUE = 500
 _MOST_PARAMETERS, _MOST_METRICS = 100, 1000  # in one call, by MLflow's limits
 
@@ -51,7 +46,7 @@ def start(run: Path, recipe: Mapping[str, Any]) -> None:
     known = client.get_experiment_by_name(name)
     experiment = known.experiment_id if known else client.create_experiment(name)
     run_id = client.create_run(experiment, run_name=run.name, tags={"segreg.runs.run": str(run.absolute())}).info.run_id
-    words = {_name(key): format_plain(value)[:_LONGEST_VALUE] for key, value in flat(recipe).items()}
+    words = _named({key: format_plain(value)[:_LONGEST_VALUE] for key, value in flat(recipe).items()})
     for part in _batches([Param(key, value) for key, value in words.items()], _MOST_PARAMETERS):
         client.log_batch(run_id, params=part)
     note = {"tracking_uri": client.tracking_uri, "experiment": name, "run_id": run_id}
@@ -72,7 +67,7 @@ def end(run: Path, results: Mapping[str, Any]) -> None:
         run, {f"final.{name}": value for name, value in final_metrics(results).items()}, int(results.get("epochs") or 0)
     )
     client, run_id = _own(run)
-    for file in [run / name for name in ARTIFACTS]:
+    for file in [run / name for name in (*FILES, "best.safetensors")]:
         if file.is_file():
             client.log_artifact(run_id, str(file))
     if (run / "overlays").is_dir():
@@ -97,14 +92,23 @@ def _log(run: Path, values: Mapping[str, Any], step: int) -> None:
 
     client, run_id = _own(run)
     now = int(1000 * time.time())
-    numbers = {_name(name): float(value) for name, value in values.items() if isinstance(value, (int, float))}
+    numbers = _named({name: float(value) for name, value in values.items() if isinstance(value, (int, float))})
     for part in _batches([Metric(name, value, now, step) for name, value in numbers.items()], _MOST_METRICS):
         client.log_batch(run_id, metrics=part)
 
 
-def _name(name: str) -> str:
-    """Return a name with what MLflow refuses, such as the brackets of a class's name, replaced."""
-    return re.sub(r"[^\w\-. /]", "_", name)[:250]
+def _named(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by names in which what MLflow refuses, such as the brackets of a class's name, is replaced.
+
+    Names that would be the same then get one more `_` each.
+    """
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        allowed = re.sub(r"[^\w\-. /]", "_", name)[:240]
+        while allowed in found:
+            allowed += "_"
+        found[allowed] = value
+    return found
 
 
 def _batches(items: Iterable[Any], most: int) -> Iterable[list[Any]]:

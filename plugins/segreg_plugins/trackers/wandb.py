@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.task import IGNORE_INDEX
-from segreg_plugins.trackers.flat import final_metrics, flat
+from segreg_plugins.trackers.flat import FILES, final_metrics, flat
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 NOTE = "wandb.json"
 """The file in a run's directory that names its W&B run."""
 MODES = ("online", "offline", "disabled", "shared")
-FILES = (
-    "recipe.yaml", "resolved.yaml", "environment.json", "split.json", "history.csv", "results.json", "per_image.csv",
-    "curves.png", "report.html",
-)  # fmt: skip
-"""Files that are kept with the W&B run, weights not among them: those would be most of its size."""
 _FORBIDDEN = r"/\#?%:"
 """What a project's name can't contain, by W&B's rules."""
 
