@@ -149,7 +149,7 @@ class Agreement:
     def clone(self) -> Agreement:
         return Agreement()
 
-    def items(self) -> list[tuple[str, Agreement]]:
+    def items(self, *, copy_state: bool = True) -> list[tuple[str, Agreement]]:
         return [("agreement", self)]
 
 

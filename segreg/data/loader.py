@@ -299,7 +299,7 @@ def _weighed(
             yield replace(batch, ids=batch.ids[:own], indices=batch.indices[:own], weight=weight, shared=whole)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Maker:
     """Make the batch of a key; all that travels to a worker."""
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.evaluation.scores import compute, directions_of
+from segreg.evaluation.scores import compute, directions_of, disable_sync
 from segreg.runtime.distributed import gathered
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def check_monitor(name: str, metrics: MetricCollection, task: Task, size: tuple[
     layers = (task.channels,) if task.mode == "multilabel" else ()
     target = torch.zeros(1, *layers, *size, dtype=torch.int64)
     target[..., : size[0] // 2, :] = 1
-    scored = metrics.clone()
+    scored = disable_sync(metrics.clone())
     scored.update(torch.zeros(1, task.channels, *size), target)
     larger = directions_of(scored)
     values = {f"val.{value}": larger.get(value) for value in compute(scored)}

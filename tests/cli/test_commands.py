@@ -210,7 +210,8 @@ def test_list_says_which_plugin_is_not_in_use(segreg, plugin, installed, tmp_pat
         'error: no loss matches "q*"\n  `segreg list loss` shows every loss\n'
         f"  segreg-broken 1.0 could not be loaded and may offer it: {why}\n"
     )
-    assert segreg("list", "loss", "bce", "--json").err == ""
+    listed = segreg("list", "loss", "bce", "--json")
+    assert (json.loads(listed.out)[0]["name"], listed.err) == ("bce", printed.err)
 
 
 def test_list_without_any_plugin(segreg, installed):

@@ -335,4 +335,4 @@ def test_an_evaluation_of_another_kind_has_a_folder_of_its_own(asked, name):
 
 def test_however_many_overrides_there_are_a_folder_can_be_named_by_them():
     name = _folder_name("test", Request(overrides=["evaluate.metrics=[" + "iou, " * 90 + "dice]"]))
-    assert (name[:29], len(name)) == ("test_evaluate.metrics-iou-iou", 200)
+    assert (name[:29], len(name)) == ("test_evaluate.metrics-iou-iou", 197)

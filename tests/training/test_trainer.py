@@ -300,7 +300,7 @@ def test_a_metric_that_is_never_defined_leaves_the_last_weights(tmp_path):
         def clone(self):
             return self
 
-        def items(self):
+        def items(self, *, copy_state=True):
             return [("agreement", self)]
 
     settings = replace(SETTINGS, monitor="val.agreement.pixels", early_stopping=2)
