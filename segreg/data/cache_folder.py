@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError
+from segreg.runtime.files import expanded
 
 LIMIT_GB = 20.0
 GB = 10**9
@@ -53,11 +54,19 @@ class CacheEntry:
 
 
 def cache_folder() -> Path:
-    """Return the cache's folder: `$SEGREG_CACHE`, or `segreg` in `$XDG_CACHE_HOME` or `~/.cache`."""
+    """Return the cache's folder: `$SEGREG_CACHE`, or `segreg` in `$XDG_CACHE_HOME` or `~/.cache`.
+
+    Raises:
+        SegregError: none of the two is set, and the user has no home, as in some containers.
+    """
     if chosen := os.environ.get("SEGREG_CACHE"):
-        return Path(chosen).expanduser()
-    home = os.environ.get("XDG_CACHE_HOME")
-    return (Path(home) if home else Path.home() / ".cache") / "segreg"
+        return expanded(chosen)
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        return Path(home) / "segreg"
+    try:
+        return Path.home() / ".cache" / "segreg"
+    except RuntimeError as error:
+        raise SegregError(f"no folder for the cache: {error}", hint="SEGREG_CACHE names one") from None
 
 
 def cache_limit() -> int:

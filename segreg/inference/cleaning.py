@@ -43,7 +43,7 @@ class Cleaning:
         Raises:
             SegregError: the classes exclude each other, and the first is not called background.
         """
-        if self and task.mode == "multiclass" and task.classes[0] != "background":
+        if self and task.mode == "multiclass" and task.classes[0].lower() != "background":
             raise SegregError(
                 f'small regions become background and holes are of it, and the first class is "{task.classes[0]}"',
                 hint='of classes that exclude each other the first must be called "background"',

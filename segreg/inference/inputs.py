@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
+from segreg.runtime.files import expanded
 from segreg.task import IGNORE_INDEX
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def find_images(words: Sequence[str], *, without: Iterable[Path] = ()) -> list[I
     found: dict[str, Path] = {}
     bases: list[str] = []
     for word in words:
-        path = Path(os.path.expanduser(word))  # noqa: PTH111 - Path's own raises where there is no such user
+        path = expanded(word)
         if path.is_dir():
             files = in_folder(path, kept_out)
             base = path

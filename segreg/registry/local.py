@@ -26,6 +26,7 @@ from typing import Any
 from segreg.errors import SegregError
 from segreg.registry.entry import Command, Entry, Family
 from segreg.registry.hooks import hookimpl
+from segreg.runtime.files import expanded
 
 VARIABLE = "SEGREG_PLUGIN_FILES"
 REGISTERED = "registered"
@@ -137,7 +138,7 @@ def add_files(files: Iterable[Path | str]) -> None:
     Raises:
         SegregError: a file is missing, or two of them have one name.
     """
-    given = [PluginFile(Path(file).expanduser().absolute()) for file in files]
+    given = [PluginFile(expanded(file).absolute()) for file in files]
     for number, file in enumerate(given):
         if twice := [other for other in given[:number] if other.name == file.name and other != file]:
             raise SegregError(f"two plugin files are called {file.name}: {twice[0].path} and {file.path}")

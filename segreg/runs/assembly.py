@@ -108,7 +108,7 @@ class Assembly:
         precision = choose_precision(recipe.train.precision, device)
         dataset = build.build_dataset(recipe)
         splits = split_of(recipe, dataset, progress)
-        augment = _tried_augmentation(recipe, dataset.task)
+        augment = tried_augmentation(recipe, dataset.task)
         crops = Crops(recipe.input, recipe.crop, dataset.task) if recipe.input.resize == "crop" else None
         batch_augmentations = build.build_batch_augmentations(recipe, dataset.task)
         losses = build.build_losses(recipe, dataset.task)
@@ -216,7 +216,7 @@ def seeded_network(recipe: Resolved, task: Task, *, pretrained: bool = True) -> 
     return model, f"{source}: {start_from(model, source, recipe.train.start_part, task)}"
 
 
-def _tried_augmentation(recipe: Resolved, task: Task) -> Augmentation | None:
+def tried_augmentation(recipe: Resolved, task: Task) -> Augmentation | None:
     """Return the recipe's augmentation, each transform tried out, or None where it has none.
 
     Raises:
@@ -273,7 +273,7 @@ def check_data(recipe: Resolved, progress: Progress) -> Report:
     def try_out(typed: Input, sizes: Mapping[str, tuple[int, int]]) -> None:
         if recipe.input.resize == "crop":
             Crops(recipe.input, recipe.crop, dataset.task).refuse_too_large(sizes)
-        _tried_augmentation(recipe, dataset.task)
+        tried_augmentation(recipe, dataset.task)
         _refuse_augmentations_of_bytes(dataclasses.replace(recipe, input=typed), dataset.task)
 
     return inspect(dataset, recipe.split, recipe.input, progress=progress, try_out=try_out)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from segreg.models import build
 from segreg.models.checkpointing import checkpoint_activations
 from segreg.models.pyramid import check_encoder
 from segreg.models.segmenter import Segmenter, describe
+from segreg.runs.assembly import tried_augmentation
 from segreg.runs.environment import counted, network_lines, note_lines, numbers
+from segreg.runtime.files import expanded
 from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import Progress
 from segreg.task import Task
@@ -60,6 +61,7 @@ def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[
         if recipe.train.checkpoint_activations:
             checkpoint_activations(model.encoder)
         if not doubt:
+            tried_augmentation(recipe, task)
             check_monitor(recipe.train.monitor, build.build_metrics(recipe, task), task, recipe.input.size)
         step = _step(recipe, task, model, scored=not doubt)
         exclude = recipe.optimizer.beside.exclude_from_weight_decay
@@ -101,7 +103,7 @@ def levels_of(choice: Choice, in_channels: int) -> dict[str, Any]:
 def _task(recipe: Resolved) -> tuple[Task, str]:
     """Return the task, and why it is a guess where the data set can't tell it."""
     settings = recipe.dataset.settings
-    paths = [Path(os.path.expanduser(value)) for value in settings.values() if isinstance(value, Path)]  # noqa: PTH111
+    paths = [expanded(value) for value in settings.values() if isinstance(value, Path)]
     gone = [path for path in paths if not path.exists()]
     if not gone:
         # By convention, like `weights`: what a data set does where its files are not there.

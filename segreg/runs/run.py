@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import shlex
 import shutil
 import time
@@ -31,7 +30,7 @@ from segreg.runs.records import read_environment, read_split
 from segreg.runs.results import Warnings, draw_run, format_results, score_run
 from segreg.runs.trained_run import Run
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
-from segreg.runtime.files import replacing, write_json
+from segreg.runtime.files import expanded, replacing, write_json
 from segreg.runtime.hub import is_reference, pinned, refuse_to_write
 from segreg.runtime.layout import Block, Column, Pasted, Styled, Table
 from segreg.runtime.lock import locked_folder
@@ -478,7 +477,7 @@ def with_absolute_paths(recipe: Resolved) -> Resolved:
         if isinstance(value, str) and is_reference(value):
             return pinned(value)
         # Not pathlib's expanduser, which raises where there is no such user.
-        return Path(os.path.expanduser(value)).absolute() if isinstance(value, Path) else value  # noqa: PTH111
+        return expanded(value).absolute() if isinstance(value, Path) else value
 
     def found(choice: Choice) -> Choice:
         return dataclasses.replace(choice, settings=absolute(choice.settings))

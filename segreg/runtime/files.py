@@ -171,6 +171,11 @@ def _disk_error(error: BaseException, path: Path) -> OSError | None:
     return None
 
 
+def expanded(path: Path | str) -> Path:
+    """Return a path with `~` replaced by the home folder; one of a user that does not exist stays as it is."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises there
+
+
 def sync(path: Path) -> None:
     """Force what a file or folder holds onto the disk; a folder only where the system and the file system can."""
     folder = path.is_dir()

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from segreg.errors import SegregError, did_you_mean
+from segreg.runtime.files import expanded
 
 SMP_CONFIG, SMP_WEIGHTS = "config.json", "model.safetensors"
 """What SMP's `save_pretrained` writes."""
@@ -82,7 +83,7 @@ def local_path(source: Path | str) -> Path:
             cache does not have it.
     """
     if not is_reference(source):
-        return Path(source).expanduser()
+        return expanded(source)
     reference = Reference.of(source)
     folder = _snapshot(reference)
     found = folder / reference.path

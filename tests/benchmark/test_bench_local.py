@@ -89,10 +89,15 @@ def test_a_bench_killed_on_the_way_ends_with_the_table_of_one_that_was_not(tmp_p
 def test_one_failing_run_is_a_row_and_the_others_continue(tmp_path, monkeypatch):
     monkeypatch.setattr("segreg.benchmark.cost.running.check_memory", check_memory)
     decoders = [{"name": "mlp", "channels": 8}, {"name": "smp.fpn", "channels": 100}]  # 100 can't be grouped
-    plan = Plan(tiny_runs.write_recipe(tmp_path), {"decoder": decoders}, change=["train.epochs=1"])
+    plan = Plan(
+        tiny_runs.write_recipe(tmp_path), {"decoder": decoders}, change=["train.epochs=1"],
+        baseline={"decoder": decoders[1]},
+    )  # fmt: skip
     folder = BenchFolder(tmp_path / "bench")
     found, output = run_bench(plan, folder)
     assert states(plan, folder) == ["finished", "failed"]
+    assert found.baseline == json.dumps(decoders[0])
+    assert found.notices[-1].startswith(f"{json.dumps(decoders[1])} has no finished run; the baseline is ")
     (failure,) = found.failures
     assert failure.name == json.dumps(decoders[1])
     assert failure.reason.startswith("not started: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from unittest import mock
 
 import pytest
 
@@ -93,6 +94,16 @@ def test_a_limit_that_is_no_number_is_reported(segreg, monkeypatch):
     printed = segreg("cache")
     assert printed.status == 2
     assert printed.err.startswith("error: SEGREG_CACHE_LIMIT_GB must be a number")
+
+
+def test_a_user_without_a_home_is_asked_for_a_folder(segreg, monkeypatch):
+    for name in ("SEGREG_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", mock.Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    printed = segreg("cache")
+    assert printed.status == 2
+    assert "no folder for the cache" in printed.err
+    assert "SEGREG_CACHE names one" in printed.err
 
 
 def test_a_second_run_takes_what_the_first_prepared(segreg, tmp_path, monkeypatch):

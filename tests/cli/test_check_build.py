@@ -396,6 +396,13 @@ def test_a_monitor_that_no_metric_gives_is_reported(segreg, alone):
     assert 'did you mean "val.dice.pooled"?' in printed.err
 
 
+def test_an_augmentation_that_a_run_would_refuse_is_reported(segreg, alone):
+    images()
+    printed = segreg("check", "recipe.yaml", "--build", "augment=[{name: RandomRotate90, p: 1.0}]")
+    assert printed.status == 2
+    assert "RandomRotate90" in printed.err
+
+
 def test_every_recipe_is_tried(segreg, alone):
     images()
     text = Path("recipe.yaml").read_text()

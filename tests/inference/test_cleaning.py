@@ -67,7 +67,7 @@ def test_regions_of_classes_become_background_and_holes_the_class_around_them():
     labels[1:6, 8:11], labels[1:6, 11:14] = 1, 2
     labels[3, 10] = 0  # between two classes: no class alone surrounds it
     labels[0, 15] = 2
-    task = Task(("background", "one", "two"), "multiclass")
+    task = Task(("Background", "one", "two"), "multiclass")
     wanted = labels.copy()
     wanted[3, 3], wanted[8, 2], wanted[0, 15] = 1, 2, 0
     assert np.array_equal(clean(labels, task, Cleaning(min_area=2, fill_holes=2)), wanted)

@@ -11,7 +11,7 @@ import pytest
 
 from segreg.errors import SegregError
 from segreg.runtime import files
-from segreg.runtime.files import read_json, replacing, write_json
+from segreg.runtime.files import expanded, read_json, replacing, write_json
 
 LIMITED = """
 import resource, signal, sys
@@ -141,3 +141,9 @@ def test_a_file_that_is_no_json(content, cause, tmp_path):
 def test_numbers_that_are_not_finite_are_null(tmp_path):
     write_json(tmp_path / "a", {"x": float("nan"), "y": [float("inf"), 1.5]})
     assert json.loads((tmp_path / "a").read_text()) == {"x": None, "y": [None, 1.5]}
+
+
+def test_the_home_of_a_user_that_does_not_exist_is_a_folder_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert str(expanded("~/images")) == "/home/anna/images"
+    assert str(expanded("~nosuchuser/images")) == "~nosuchuser/images"

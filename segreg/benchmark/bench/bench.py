@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TextIO
 
 from segreg.benchmark.bench.board import board
@@ -170,6 +171,9 @@ def compared(
         ],
         waiting=len(trials) - len(done) - len(failed),
     )
+    if first and first not in names:
+        notice = f"{first} has no finished run; the baseline is {comparison.baseline} in its place."
+        comparison = replace(comparison, notices=(*comparison.notices, notice))
     of, method = costs_of(done, folder, rounds=rounds, progress=progress)
     by_name = {one[0].model: of.get(key, {}) for key, one in seeds.items()}
     return with_disagreements(with_costs(comparison, by_name, method), groups, progress)
