@@ -12,6 +12,7 @@ from segreg.config.resolve import choose, read_section
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 from segreg.runs.directory import RunDirectory
+from segreg.runs.environment import weights_notice
 from segreg.runs.records import read_evaluation, read_split
 from segreg.runs.sidecar import SIDECAR, read_sidecar, task_of
 from segreg.runs.trained_run import Run, Weights
@@ -79,7 +80,10 @@ class ExportedRun(Run):
             path = self.directory.path
             raise SegregError(f"{path} has no scores yet", hint=f"segreg evaluate {path} --split {folder.name}")
         found = read_evaluation(folder / "metrics.json")
-        return {**found, "seed": self.recipe.seed, "epochs": 0, "best_epoch": 0, "stopped_because": "exported"}
+        return {
+            **found, "seed": self.recipe.seed, "epochs": 0, "best_epoch": 0, "stopped_because": "exported",
+            "weights": weights_notice(self.environment.get("model", {})),  # an evaluation says of which epoch
+        }  # fmt: skip
 
     @property
     def history(self) -> list[dict[str, float]]:

@@ -217,6 +217,12 @@ def test_compare_takes_an_export_that_was_evaluated(finished, exported, tmp_path
     one, other = (model.values["dice.pooled"].mean for model in comparison.models)
     assert one == pytest.approx(other, abs=1e-4)
     assert ["exported as=onnx float32" in model.name for model in comparison.models].count(True) == 1
+    assert not any("RANDOM" in notice for notice in comparison.notices)
+    file = exported.directory.environment
+    environment = json.loads(file.read_text(encoding="utf-8"))
+    environment["model"]["encoder"]["weights"] = "RANDOM weights: none to be had"
+    file.write_text(json.dumps(environment), encoding="utf-8")
+    assert segreg.load_run(exported.directory.path).results["weights"] == "RANDOM weights: none to be had"
 
 
 def test_a_program_of_pytorch_predicts_with_merged_changes_and_one_with_pickles_is_not_loaded(tmp_path):
