@@ -81,7 +81,7 @@ def test_a_bench_killed_on_the_way_ends_with_the_table_of_one_that_was_not(tmp_p
     assert states(plan, disturbed) == ["finished"] * 2
     assert quality(disturbed) == quality(calm)
     again, output = run_bench(plan, disturbed)
-    assert output == "2 runs, 2 of them done before\n"
+    assert output == "2 runs, 2 finished\n"
     assert again.models == found.models
 
 
@@ -104,7 +104,7 @@ def test_one_failing_run_is_a_row_and_the_others_continue(tmp_path, monkeypatch)
     with (folder.path / "results.csv").open() as text:
         assert [row["failed"] != "" for row in csv.DictReader(text)] == [False, True]
     _, output = run_bench(plan, folder)
-    assert output == "2 runs, 2 of them done before\n"
+    assert output == "2 runs, 1 finished, 1 failed\n"
 
 
 def test_a_run_that_a_killed_bench_left_running_is_left_alone(tmp_path):

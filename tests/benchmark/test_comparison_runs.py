@@ -128,9 +128,11 @@ def test_scores_that_not_all_know_of_single_images_are_each_run_s_own(tmp_path):
 
 def test_one_image_is_enough_to_compare(tmp_path):
     found = compared(planted(tmp_path / "a", "resnet18", images=1), planted(tmp_path / "b", "resnet34", images=1))
-    assert found.models[1].difference is None or found.models[0].difference is None
-    (difference,) = (model.difference for model in found.models if model.difference)
-    assert (difference.p, difference.significant) == (1.0, False)
+    for model in found.models:
+        assert (model.difference, model.values["dice.per_image_mean"].low) == (None, None)
+    assert found.verdict == (
+        "dice.per_image_mean is of one image and one seed, so its differences have no interval and no test.",
+    )
 
 
 def test_a_run_says_which_direction_is_better(tmp_path):

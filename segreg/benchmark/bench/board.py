@@ -111,8 +111,9 @@ class _Lines:
         self.folder, self.stream, self.rows = folder, stream, followed(trials, folder)
         self.before: dict[str, str] = {trial.name: folder.state(trial) for trial in trials}
         self.printed = time.monotonic()
-        done = sum(state in ("finished", "failed") for state in self.before.values())
-        self.say(f"{len(trials)} runs" + (f", {done} of them done before" if done else ""))
+        counts = {state: list(self.before.values()).count(state) for state in ("finished", "failed")}
+        ended = "".join(f", {count} {state}" for state, count in counts.items() if count)
+        self.say(f"{len(trials)} runs{ended}")
 
     def say(self, text: str) -> None:
         print(text, file=self.stream, flush=True)

@@ -104,9 +104,10 @@ def compare(
     direction = _higher_is_better(chosen, every[0].run, metrics[first])
     measures = [measure_of(scored[one.name], ids, metrics[one.name]) for one in groups]
     shared = [name for name in measures[0].names if all(name in measure.names for measure in measures)]
-    draws = (
-        statistics.resampled([measure.of(*shared) for measure in measures], seed=statistics.SEED) if shared else None
-    )
+    draws = None
+    alone = len(ids) == 1 and all(len(seeds) == 1 for seeds in scored.values())  # nothing to resample
+    if shared and not alone:
+        draws = statistics.resampled([measure.of(*shared) for measure in measures], seed=statistics.SEED)
     models = []
     for number, one in enumerate(groups):
         values = _values(scored[one.name], names, measures[number], shared, None if draws is None else draws[number])
@@ -143,7 +144,8 @@ def compare(
             higher_is_better=direction,
         )
     elif len(models) > 1:
-        sentences = [f"{chosen} is not known of single images, so its differences have no interval and no test."]
+        why = "is of one image and one seed" if alone else "is not known of single images"
+        sentences = [f"{chosen} {why}, so its differences have no interval and no test."]
     means = {model.name: model.values[chosen].mean for model in models}
     sign = -1 if direction else 1
     ordered = sorted(models, key=lambda model: (bool(np.isnan(means[model.name])), sign * means[model.name]))

@@ -142,7 +142,7 @@ def verdict(
 def _evidence(models: Sequence[Model], images: int) -> str:
     seeds = sorted({len(model.seeds) for model in models})
     number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    return f"{images} images and {number} seed{'' if seeds == [1] else 's'} of each model"
+    return f"{images} image{'' if images == 1 else 's'} and {number} seed{'' if seeds == [1] else 's'} of each model"
 
 
 def _against(models: Sequence[Model], baseline: str, sign: int) -> list[str]:
