@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from segreg.config.resolve import Resolved
-from segreg.training.monitor import check_monitor
+from segreg.training.monitor import check_monitor, is_loss
 
 
 def larger_is_better(recipe: Resolved) -> bool:
@@ -14,5 +14,7 @@ def larger_is_better(recipe: Resolved) -> bool:
     """
     from segreg.models import build
 
+    if is_loss(recipe.train.monitor):  # which needs no data set
+        return False
     task = build.build_dataset(recipe).task
-    return check_monitor(recipe.train.monitor, build.build_metrics(recipe, task), task, recipe.input.size)
+    return check_monitor(recipe.train.monitor, build.build_metrics(recipe, task), task)

@@ -195,7 +195,7 @@ class _Pairs:
     def of_to_tensor(self) -> bool:
         """Whether the first image has floating-point values that are all k/255: 8-bit values as ToTensor gives them.
 
-        One of nothing but 0 and 1, such as an empty slice, doesn't tell; then the first that has other values does.
+        One of nothing but 0 and 1, such as an empty slice, leaves it open; the first with other values decides then.
         """
         try:
             for index in range(min(len(self.data), _MOST_EMPTY)):

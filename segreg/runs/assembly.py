@@ -113,7 +113,7 @@ class Assembly:
         batch_augmentations = build.build_batch_augmentations(recipe, dataset.task)
         losses = build.build_losses(recipe, dataset.task)
         metrics = build.build_metrics(recipe, dataset.task)
-        check_monitor(recipe.train.monitor, metrics, dataset.task, recipe.input.size)
+        check_monitor(recipe.train.monitor, metrics, dataset.task)
         model, initial_weights = seeded_network(recipe, dataset.task, pretrained=pretrained)
         set_batch_norm_momentum(model, recipe.train.batch_norm_momentum)
         if recipe.train.sync_batch_norm and count() > 1:

@@ -62,7 +62,7 @@ def dry_run(recipe: Resolved, progress: Progress) -> tuple[dict[str, Any], list[
             checkpoint_activations(model.encoder)
         if not doubt:
             tried_augmentation(recipe, task)
-            check_monitor(recipe.train.monitor, build.build_metrics(recipe, task), task, recipe.input.size)
+            check_monitor(recipe.train.monitor, build.build_metrics(recipe, task), task)
         step = _step(recipe, task, model, scored=not doubt)
         exclude = recipe.optimizer.beside.exclude_from_weight_decay
         with _explained(f'the optimizer "{recipe.optimizer.part.name}" can\'t be built', recipe.optimizer):

@@ -476,7 +476,6 @@ def with_absolute_paths(recipe: Resolved) -> Resolved:
             return type(value)(absolute(item) for item in value)
         if isinstance(value, str) and is_reference(value):
             return pinned(value)
-        # Not pathlib's expanduser, which raises where there is no such user.
         return expanded(value).absolute() if isinstance(value, Path) else value
 
     def found(choice: Choice) -> Choice:

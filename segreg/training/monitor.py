@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 TOTAL = "loss"
 """The name of the weighted total among the loss terms."""
 
+_SIDE = 64
+"""Height and width of labels that are made up: names don't depend on it, and 171 classes at 1024x1024 take 700 MB."""
+
 HINT_NOT_FINITE = (
     "checkpoints hold the last finished epoch and none of this; try a smaller optimizer.lr or a warm-up "
     "(schedule.warmup_epochs), train.clip_gradient_norm=1, train.precision=float32"
@@ -80,7 +83,7 @@ def is_loss(monitor: str) -> bool:
     return monitor.partition(".")[2].partition(".")[0] == TOTAL
 
 
-def check_monitor(name: str, metrics: MetricCollection, task: Task, size: tuple[int, int]) -> bool:
+def check_monitor(name: str, metrics: MetricCollection, task: Task) -> bool:
     """Return whether a larger value of a monitor is better, without an image: metrics score labels that are made up.
 
     Which terms a loss has is known with the network only, so names of losses are taken as they are.
@@ -89,7 +92,6 @@ def check_monitor(name: str, metrics: MetricCollection, task: Task, size: tuple[
         name: as in a recipe, such as `val.dice.pooled`.
         metrics: those of the recipe; they are left as they were.
         task: what is scored.
-        size: height and width of the made-up labels.
 
     Raises:
         SegregError: no metric gives that value, or it has no direction.
@@ -99,10 +101,10 @@ def check_monitor(name: str, metrics: MetricCollection, task: Task, size: tuple[
     if is_loss(name):
         return False
     layers = (task.channels,) if task.mode == "multilabel" else ()
-    target = torch.zeros(1, *layers, *size, dtype=torch.int64)
-    target[..., : size[0] // 2, :] = 1
+    target = torch.zeros(1, *layers, _SIDE, _SIDE, dtype=torch.int64)
+    target[..., : _SIDE // 2, :] = 1
     scored = disable_sync(metrics.clone())
-    scored.update(torch.zeros(1, task.channels, *size), target)
+    scored.update(torch.zeros(1, task.channels, _SIDE, _SIDE), target)
     larger = directions_of(scored)
     values = {f"val.{value}": larger.get(value) for value in compute(scored)}
     return choose_monitor(name, {"train.loss": False, "val.loss": False, **values}).larger_is_better
