@@ -19,6 +19,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -158,11 +159,9 @@ def family_lines(family):
     common = [name for name in family.settings(members[0]) if name != "weights"]
     settings = {name: family.settings(members[0])[name] for name in common}
     lines[0] += f" Settings: `weights: null`, {in_short(settings)}. Each has the weights in parentheses:"
-    lines.append("")
-    for member in members:
-        tags = get_args(get_args(family.settings(member)["weights"].hint)[0])
-        lines.append(f"* `{member}` ({', '.join(tags)})")
-    return lines
+    tags = {member: get_args(get_args(family.settings(member)["weights"].hint)[0]) for member in members}
+    listed = ", ".join(f"`{member}` ({', '.join(tags[member])})" for member in members)
+    return [*lines, "", textwrap.fill(listed, 120, break_long_words=False, break_on_hyphens=False)]
 
 
 def with_counts(text, registry):
