@@ -215,12 +215,13 @@ def evaluate(
 
     Args:
         run: a run, or its directory.
-        overrides: of the recipe's section evaluate, and of input.size.
+        overrides: of the recipe's section evaluate, of input.size, decoder.output_stride and decoder.rates.
         split: "train", "val" or "test"; None: test, val where the run has no test, or all of other data.
         data: a recipe or its file, whose data set is scored instead, or objects as for `run_recipe`. Where they are
             what the run was given, its own splits are scored; otherwise they are other data.
         resolution: at which size masks are compared; None: the recipe's.
-        threshold: probability from which a pixel is foreground, or "best" for the one with the best Dice on val.
+        threshold: probability from which a pixel is foreground, or "best" for the one with the best Dice on val, or
+            the best IoU where the recipe's `best_threshold` has `score: iou`; None: the recipe's.
         weights: of the best epoch or of the last one.
         libraries: "smp", "mmseg", "torchmetrics", "sklearn": also what these would print.
         precision: what the network computes in, as `train.precision`; "recipe" is as in validation and the run's
@@ -313,8 +314,8 @@ def predict(
         kinds: with `out`, what is written beside masks: "probabilities", "coloured", "overlays", "strips".
         weights: of the best epoch or of the last one.
         threshold: probability from which a pixel is foreground; None: the recipe's.
-        min_area: regions of fewer pixels become background; see `segreg predict`.
-        fill_holes: then holes of fewer pixels are filled.
+        min_area: regions of fewer pixels become background.
+        fill_holes: then holes of fewer pixels are filled, which one class alone surrounds.
         config: tiles, scales and flips; None: those of the recipe's section evaluate.
         device: "auto" takes a GPU where there is one.
         progress: as for `run_recipe`, with `out`.
@@ -390,7 +391,7 @@ def export(
 
     Args:
         run: a run, or its directory.
-        format: "onnx", "openvino", "torch", or a plugin's exporter.
+        format: "onnx", "openvino", "torch", or a plugin's exporter; bundles are the command's alone.
         settings: of the exporter, such as `{"opset": 20}`.
         precision: what the exported network computes in.
         labels: whether it returns labels instead of logits.
@@ -639,7 +640,7 @@ def build_model(recipe: Recipe | Path | str, overrides: Overrides = ()) -> Segme
 
     Python's, NumPy's and PyTorch's random numbers are seeded by the recipe's seed first, as a run does.
 
-    Shape: images as `build_loaders` gives them, float32 `[B, C, H, W]`, to logits `[B, K, H, W]`.
+    Shape: images as `build_loaders` returns them, float32 `[B, C, H, W]`, to logits `[B, K, H, W]`.
 
     Raises:
         SegregError: the recipe is wrong, or a part can't be built.
@@ -669,9 +670,9 @@ def build_loaders(recipe: Recipe | Path | str, overrides: Overrides = (), *, pro
 def build_loss(recipe: Recipe | Path | str, overrides: Overrides = ()) -> RecipeLoss:
     """Return the weighted sum of a recipe's losses, an `nn.Module`: `loss(output, target)` is a float32 scalar.
 
-    Shape: logits `[B, K, H, W]`, or the list that `model.all_logits(images)` gives, whose second map is scored with
-    the auxiliary decoder's weight; targets as the loaders give them. Where weights change with the epochs, those of the
-    first are taken until `loss.set_epoch(epoch)` says which begins.
+    Shape: logits `[B, K, H, W]`, or the list that `model.all_logits(images)` returns, whose second map is scored with
+    the auxiliary decoder's weight; targets as the loaders return them. Where weights change with the epochs, those of
+    the first are taken until `loss.set_epoch(epoch)` says which begins.
 
     Raises:
         SegregError: the recipe is wrong, or a loss can't be built.

@@ -129,7 +129,7 @@ def parts_page(registry):
         "<!-- made from the code by `python tests/test_docs.py`; don't edit -->",
         "",
         "Every built-in part, with its settings and their defaults; a setting without a default must be given.",
-        "`segreg show KIND NAME` tells what each means, which values it takes, and where the part is defined.",
+        "`segreg show KIND NAME` says what each means, which values it takes, and where the part is defined.",
     ]
     for kind in KINDS.values():
         lines += ["", f"## {heading(kind)}", "", f"Returns {kind.returns}.", ""]
