@@ -115,7 +115,7 @@ def restore(training: Training, state: State, monitor: Monitor, progress: Progre
 
 
 def begin(state: State, output: Output, monitor: Monitor) -> None:
-    """Write the state that a training starts from, and remove what is newer than it."""
+    """Write the state that a training starts from or is left at, and remove what is newer than it."""
     if not is_main():
         return
     if state.epoch == 0:

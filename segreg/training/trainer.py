@@ -28,7 +28,7 @@ from segreg.evaluation.scores import compute, compute_over_processes, directions
 from segreg.models.segmenter import AUXILIARY
 from segreg.models.trained import digest_of_frozen, settle_frozen
 from segreg.runtime import distributed
-from segreg.runtime.device import available_mib, out_of_memory, seed_everything
+from segreg.runtime.device import available_mib, out_of_memory, scoring_device, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main, is_main
 from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import Progress, Quiet, duration
@@ -44,7 +44,7 @@ from segreg.training.monitor import (
     choose_monitor,
     named,
 )
-from segreg.training.resume import AsyncCheckpointer, Output, begin, publish, restore, snapshot
+from segreg.training.resume import AsyncCheckpointer, Output, begin, restore, snapshot
 from segreg.training.setup import Setup, Training, prepare
 from segreg.training.timing import SECONDS, Spent
 
@@ -146,7 +146,7 @@ def fit(
     progress = progress or Quiet()
     settings, device = setup.settings, setup.device
     seed_everything(setup.seed)
-    disable_sync(data.metrics.to(device))
+    disable_sync(data.metrics.to(scoring_device(device)))
     training = prepare(setup, steps_per_epoch=-(-len(data.train) // settings.accumulate))
     monitor = choose_monitor(settings.monitor, from_main(lambda: directions(training, data)))
     if resume:
@@ -188,7 +188,7 @@ def fit(
             f"interrupted in epoch {state.epoch + 1}; {state.epoch} finished. "
             f"Go on with: segreg run --resume {output.run_dir}"
         )
-        publish(state, output, monitor)
+        begin(state, output, monitor)  # a row may be there without its state
     return Outcome(
         epochs=state.epoch,
         stopped_because=reason,
@@ -465,6 +465,7 @@ def validation_pass(
     note = LossNote(lambda: (meter.read(), meter.images))
     metrics.reset()
     room = MOST_KEPT if epoch == training.settings.epochs else 0
+    where = scoring_device(training.device)
     with progress.watch(f"epoch {epoch}/{training.settings.epochs} validation", len(val), "batches") as advance:
         for batch in val.epoch(0):
             images, targets = to_device(batch, training)
@@ -472,7 +473,7 @@ def validation_pass(
             logits = training.predict(own, images)
             if (room := room - logits.nbytes) >= 0:
                 training.validated[batch.ids, batch.images.shape] = logits
-            metrics.update(logits, targets.long())
+            metrics.update(logits.to(where), targets.to(where).long())
             meter.add(own.terms_of({"": logits}, targets), batch.ids)
             advance(1, note() if note.due() else None)  # sync, at most once a second
         losses, _ = meter.read_all()  # sync, once an epoch
@@ -556,7 +557,8 @@ def directions(training: Training, data: TrainingData) -> dict[str, bool | None]
     metrics = data.metrics.clone()
     own = training.objective.eval()
     logits = training.predict(own, images[:1])
-    metrics.update(logits, targets[:1].long())
+    where = scoring_device(training.device)
+    metrics.update(logits.to(where), targets[:1].to(where).long())
     larger = directions_of(metrics)
     return {**dict.fromkeys(losses, False), **{f"val.{name}": larger.get(name) for name in compute(metrics)}}
 
