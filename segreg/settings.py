@@ -207,7 +207,8 @@ def plain(hint: Any, value: Any) -> Any:
     return value if hint is Any else _adapter(hint).dump_python(value, mode="json", warnings=False)
 
 
-def json_schema(hint: Any) -> dict[str, Any]:
+@cache
+def json_schema(hint: Any) -> Mapping[str, Any]:
     """Return the JSON Schema of a type hint."""
     return {} if hint is Any else _adapter(hint).json_schema(mode="validation")
 

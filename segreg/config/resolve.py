@@ -222,7 +222,7 @@ def read_section(name: str, values: Mapping[str, Any], source: str) -> Any:
     Raises:
         SegregError: a setting is unknown or of the wrong type.
     """
-    check = _Check(Recipe({name: values}, source=source), load_registry())
+    check = _Check(Recipe({name: values}, source=source), load_registry(()))  # such settings name no parts
     section = check.section(name, values)
     check.finish()
     return section

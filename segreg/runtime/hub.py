@@ -107,6 +107,8 @@ def pinned(source: Reference | Path | str, folder: Path | None = None) -> str:
         folder: where its repository lies in the cache, if that is known.
     """
     reference = source if isinstance(source, Reference) else Reference.of(source)
+    if _COMMIT.fullmatch(reference.revision):  # which needs neither a connection nor the files
+        return str(reference)
     commit = (folder or _snapshot(reference)).name
     return str(Reference(reference.repository, commit, reference.path))
 
