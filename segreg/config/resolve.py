@@ -538,6 +538,9 @@ class _Check:
         listed = split.method == "lists" or (split.method == "folds" and split.lists)
         if listed and not {"train", "val"} <= set(split.lists):
             self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
+        if split.lists and split.method not in ("lists", "folds"):
+            message = f'"lists" goes with method: lists; split.method is {split.method}'
+            self.wrong(f'in the section "split", {message}', ("split", "lists"), at_key=True)
         for name in ("folds", "fold") if split.method != "folds" else ():
             if getattr(split, name) is not None:
                 message = f'"{name}" goes with method: folds; split.method is {split.method}'
