@@ -141,6 +141,15 @@ def test_best_weights_that_were_lost_are_written_again(tmp_path):
     assert_same(result(tmp_path), before)
 
 
+def test_best_weights_of_an_earlier_epoch_that_are_lost_stop_a_run_before_it_trains(tmp_path):
+    train(tmp_path)
+    state = replace(load_state(tmp_path / STATE), best_epoch=2)
+    (tmp_path / BEST).unlink()
+    with pytest.raises(SegregError, match=r"best\.safetensors is missing: epoch 2 was the best"):
+        train(tmp_path, settings=replace(SETTINGS, epochs=4), resume=state)
+    assert [row["epoch"] for row in history.read(tmp_path)] == [1, 2, 3]
+
+
 def test_a_state_of_another_network_is_refused(tmp_path):
     train(tmp_path)
     state = load_state(tmp_path / STATE)
