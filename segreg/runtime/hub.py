@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from segreg.errors import SegregError, did_you_mean
 from segreg.runtime.files import expanded
+from segreg.runtime.output import say_once
 
 SMP_CONFIG, SMP_WEIGHTS = "config.json", "model.safetensors"
 """What SMP's `save_pretrained` writes."""
@@ -95,7 +96,7 @@ def local_path(source: Path | str) -> Path:
             f'{reference}: there is no file or folder "{reference.path}"', hint=did_you_mean(reference.path, names)
         )
     if not _COMMIT.fullmatch(reference.revision):
-        _say(f"note: {reference} is {pinned(reference, folder)}")
+        say_once(f"note: {reference} is {pinned(reference, folder)}")
     return found
 
 
@@ -219,13 +220,3 @@ def hub_error(error: Exception, reference: Reference) -> SegregError:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-_said: set[str] = set()
-
-
-def _say(text: str) -> None:
-    """Print a note on standard error, once."""
-    if text not in _said:
-        _said.add(text)
-        print(text, file=sys.stderr)
