@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import socket
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError
-from segreg.runtime.files import UNFINISHED, cannot_write, is_alive, remove_unfinished, write_json
+from segreg.runtime.files import UNFINISHED, cannot_write, is_alive, read_json, remove_unfinished, write_json
 
 ORPHANS_SECONDS = 10.0
 PROBE_SECONDS = 1.0
@@ -92,11 +91,10 @@ def _note(folder: Path) -> Path:
 def _owner(folder: Path) -> dict[str, Any]:
     """Return who works in a folder, or did last; nothing where it has not said so."""
     try:
-        owner = json.loads(_note(folder).read_text(encoding="utf-8"))
-        known = {"pid": int(owner["pid"])} | {name: str(owner[name]) for name in ("host", "since", "command")}
-    except (OSError, ValueError, KeyError, TypeError):
+        owner = read_json(_note(folder))
+        return {"pid": int(owner["pid"])} | {name: str(owner[name]) for name in ("host", "since", "command")}
+    except (SegregError, ValueError, KeyError, TypeError):
         return {}
-    return known
 
 
 def _has_died(owner: Mapping[str, Any]) -> bool:
