@@ -49,17 +49,14 @@ class Setting:
         return self.default is REQUIRED
 
 
-def settings_of(function: Callable[..., Any], *, ignore: Sequence[str] = ()) -> dict[str, Setting]:
+def settings_of(function: Callable[..., Any]) -> dict[str, Setting]:
     """Return the settings that `function`'s keyword-only parameters declare, in their order.
 
     Raises:
         NameError: a type hint names something that its module does not have at run time.
     """
-    parameters = [
-        p
-        for p in inspect.signature(function).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY and p.name not in ignore
-    ]
+    signature = inspect.signature(function)
+    parameters = [p for p in signature.parameters.values() if p.kind is inspect.Parameter.KEYWORD_ONLY]
     # Only these hints are evaluated: the others may name types that are imported for type checkers alone.
     source = function.__init__ if inspect.isclass(function) else inspect.unwrap(function)
     carrier = type("Settings", (), {"__annotations__": {p.name: p.annotation for p in parameters}})
@@ -207,7 +204,8 @@ def plain(hint: Any, value: Any) -> Any:
     return value if hint is Any else _adapter(hint).dump_python(value, mode="json", warnings=False)
 
 
-def json_schema(hint: Any) -> dict[str, Any]:
+@cache
+def json_schema(hint: Any) -> Mapping[str, Any]:
     """Return the JSON Schema of a type hint."""
     return {} if hint is Any else _adapter(hint).json_schema(mode="validation")
 

@@ -16,6 +16,7 @@ import warm_python
 from quick_init import quick_init
 from segreg.cli import main
 from segreg.registry.registry import load_registry
+from segreg.runtime.output import say_once
 
 # Networks here are tiny: more threads than one only wait for each other, above all where tests run side by side. It is
 # read when PyTorch is imported, and by every process that a test starts.
@@ -141,7 +142,7 @@ def hub(tmp_path, monkeypatch):
         }.items():
             monkeypatch.setattr(constants, name, value)
         monkeypatch.setenv("HF_TOKEN", hub_server.TOKEN)
-        monkeypatch.setattr("segreg.runtime.hub._said", set())
+        say_once.cache_clear()
         yield served
 
 

@@ -160,6 +160,7 @@ def test_a_value_that_does_not_fit_is_reported_formatted(hint, value, says):
 )
 def test_the_json_schema_takes_what_the_check_takes(hint, value):
     jsonschema.validate(value, json_schema(hint))
+    assert json_schema(hint) is json_schema(hint)  # many parts have settings of one type
 
 
 @pytest.mark.parametrize(
@@ -231,7 +232,6 @@ def test_keyword_only_parameters_are_settings():
     }
     assert settings_of(build)["rate"].required
     assert not settings_of(build)["mode"].required
-    assert list(settings_of(build, ignore=["rate"])) == ["mode"]
 
 
 def test_hints_come_from_the_module_of_the_function_that_is_wrapped():

@@ -175,6 +175,7 @@ def train(run_dir: Path, *, settings: Train = SETTINGS, **given: Any) -> tuple[O
         given.pop("train", BatchLoader()),
         given.pop("val", BatchLoader(count=6, shuffle=False, seed=1)),
         given.pop("metrics", Agreement()),
+        LESION,
     )
     output = Output(run_dir, observe=given.pop("observe", None), trained=given.pop("trained", ()))
     return setup.objective, fit(setup, data, output, **given)

@@ -293,7 +293,7 @@ def one_line(key: str, value: Any) -> str:
     try:
         text = yaml.dump(
             value,
-            Dumper=_FlowDumper,
+            Dumper=_RecipeDumper,
             default_flow_style=True,
             allow_unicode=True,
             width=float("inf"),
@@ -373,15 +373,8 @@ class _RecipeDumper(yaml.SafeDumper):
         return True
 
 
-def _represent_float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-    text = {float("inf"): ".inf", float("-inf"): "-.inf"}.get(value) or (".nan" if value != value else repr(value))  # noqa: PLR0124
-    if "e" in text and "." not in text:  # 1.0e-05 is a number to YAML 1.1 as well; 1e-05 would be given a tag
-        text = text.replace("e", ".0e")
-    return dumper.represent_scalar("tag:yaml.org,2002:float", text)
-
-
 def _represent_list(dumper: yaml.SafeDumper, value: list[Any]) -> yaml.Node:
-    flow = not any(isinstance(item, (dict, list)) for item in value)
+    flow = dumper.default_flow_style or not any(isinstance(item, (dict, list)) for item in value)
     return dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=flow)
 
 
@@ -393,18 +386,8 @@ def _represent_str(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
 
 
-_RecipeDumper.add_representer(float, _represent_float)
 _RecipeDumper.add_representer(list, _represent_list)
 _RecipeDumper.add_representer(str, _represent_str)
-
-
-class _FlowDumper(_RecipeDumper):
-    """Write everything on one line, as an override has it."""
-
-
-_FlowDumper.add_representer(
-    list, lambda dumper, value: dumper.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=True)
-)
 
 
 def recipes_folder() -> Path:

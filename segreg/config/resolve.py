@@ -222,7 +222,7 @@ def read_section(name: str, values: Mapping[str, Any], source: str) -> Any:
     Raises:
         SegregError: a setting is unknown or of the wrong type.
     """
-    check = _Check(Recipe({name: values}, source=source), load_registry())
+    check = _Check(Recipe({name: values}, source=source), load_registry(()))  # such settings name no parts
     section = check.section(name, values)
     check.finish()
     return section
@@ -538,6 +538,9 @@ class _Check:
         listed = split.method == "lists" or (split.method == "folds" and split.lists)
         if listed and not {"train", "val"} <= set(split.lists):
             self.wrong('"split.lists" must name a file for train and one for val', ("split", "lists"))
+        if split.lists and split.method not in ("lists", "folds"):
+            message = f'"lists" goes with method: lists; split.method is {split.method}'
+            self.wrong(f'in the section "split", {message}', ("split", "lists"), at_key=True)
         for name in ("folds", "fold") if split.method != "folds" else ():
             if getattr(split, name) is not None:
                 message = f'"{name}" goes with method: folds; split.method is {split.method}'

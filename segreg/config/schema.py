@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from segreg.config.resolve import LARGEST_SEED, NETWORK, PARTS, SECTIONS, SETTINGS
@@ -67,10 +67,12 @@ def _kind(registry: Registry, kind: str) -> dict[str, Any]:
     def written(part: Part) -> str:
         return part.name if count[part.name] == 1 else f"{part.name}@{part.plugin.distribution}"
 
-    shapes = [_mapping(kind, [written(part)], part.settings, part.summary) for part in parts if _has_own_settings(part)]
-    shapes += [
-        _mapping(kind, [written(part) for part in shared], shared[0].settings, shared[0].summary)
-        for shared in _families(parts)
+    alike: dict[int, list[Part]] = {}  # members of a family that have the same settings share a shape
+    for part in parts:
+        own = isinstance(part.offer, Entry) or part.offer.member_settings is not None
+        alike.setdefault(id(part if own else part.offer), []).append(part)
+    shapes = [
+        _mapping(kind, [written(part) for part in some], some[0].settings, some[0].summary) for some in alike.values()
     ]
     families = [
         (plugin, family, {"type": "string", "pattern": _begins(family.prefix)})
@@ -101,18 +103,6 @@ def _can_be_used(part: Part) -> bool:
         return part.settings is not None
     except SegregError:
         return False
-
-
-def _has_own_settings(part: Part) -> bool:
-    return isinstance(part.offer, Entry) or part.offer.member_settings is not None
-
-
-def _families(parts: Iterable[Part]) -> list[list[Part]]:
-    groups: dict[int, list[Part]] = {}
-    for part in parts:
-        if not _has_own_settings(part):
-            groups.setdefault(id(part.offer), []).append(part)
-    return list(groups.values())
 
 
 def _mapping(kind: str, names: list[str], settings: Mapping[str, Setting], summary: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from segreg.errors import SegregError
 from segreg.evaluation.counts import class_counts, count_pixels
 from segreg.runtime import distributed
+from segreg.runtime.device import scoring_device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +77,7 @@ def evaluate(
         metrics: reset first; their counts are summed over the images.
         task: the metrics'.
         threshold: probability from which a pixel is foreground, the metrics' too.
-        device: where scores are computed.
+        device: where the network computes.
     """
     scorer = ImageScorer(metrics, task=task, threshold=threshold, device=device)
     lengths: list[int] = []
@@ -99,13 +100,14 @@ class ImageScorer:
         metrics: reset first.
         task: the metrics'.
         threshold: probability from which a pixel is foreground, the metrics' too.
-        device: where scores are computed.
+        device: where the network computes.
     """
 
     def __init__(self, metrics: MetricCollection, *, task: Task, threshold: float, device: torch.device) -> None:
+        self.device = scoring_device(device)
         disable_sync(metrics).reset()
-        metrics.to(device)
-        self.metrics, self.task, self.threshold, self.device = metrics, task, threshold, device
+        metrics.to(self.device)
+        self.metrics, self.task, self.threshold = metrics, task, threshold
         self.rows: list[dict[str, Any]] = []
         """Each image's id, and the metrics that one image has."""
         self.counts = _GrowingArray()
@@ -116,7 +118,7 @@ class ImageScorer:
 
     def add(self, ids: Iterable[str], logits: Tensor, targets: Tensor) -> None:
         """Score some images of one size, logits `[B, K, H, W]` and targets as `Batch` has them."""
-        target = targets.to(self.device).long()
+        logits, target = logits.to(self.device), targets.to(self.device).long()
         pixels = count_pixels(self.task, logits, target, self.threshold)
         self.metrics.update(logits, target, pixels=pixels)  # which a collection passes to metrics that take it
         own_counts = class_counts(self.task, pixels.confusion)

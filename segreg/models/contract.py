@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segreg.errors import SegregError, listed, with_article
-from segreg.models.pyramid import Pyramid
+from segreg.models.pyramid import Pyramid, is_count
 from segreg.registry.entry import where_made
 from segreg.registry.protocols import Encoder
 from segreg.task import IGNORE_INDEX, Task
@@ -20,14 +20,15 @@ def check_decoder(decoder: object, role: str, encoder: Encoder) -> None:
     """Refuse what is not a decoder built on this encoder.
 
     Raises:
-        SegregError: no `nn.Module`, `channels` or `stride` that can't be, or levels that the encoder no longer has.
+        SegregError: no `nn.Module`, `channels`, `stride` or `size_divisor` that can't be, or levels that the encoder no
+            longer has.
     """
     title = f"{role} {type(decoder).__name__}"
     if not isinstance(decoder, nn.Module):
         raise SegregError(f"{title} is not a nn.Module")
-    for name in ("channels", "stride"):
-        value = getattr(decoder, name, None)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    for name, otherwise in (("channels", None), ("stride", None), ("size_divisor", 1)):
+        value = getattr(decoder, name, otherwise)
+        if not is_count(value):
             raise SegregError(f"{title} has {name} {value!r}; a positive integer was expected")
     for pyramid in pyramids_of(decoder):
         if pyramid.encoder_strides != tuple(encoder.strides):

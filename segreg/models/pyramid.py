@@ -300,7 +300,7 @@ def check_encoder(encoder: object) -> None:
     """Refuse what is not an encoder.
 
     Raises:
-        SegregError: no `nn.Module`, or `channels` and `strides` that can't be true; the message names the class.
+        SegregError: no `nn.Module`, or `channels`, `strides` or sizes that can't be true; the message names the class.
     """
     title = f"encoder {type(encoder).__name__}"
     hint = "an encoder is an nn.Module with channels and strides, one of each for every level, finest first"
@@ -312,10 +312,20 @@ def check_encoder(encoder: object) -> None:
             declared[name] = list(getattr(encoder, name))
         except (AttributeError, TypeError):
             raise SegregError(f"{title} has no sequence {name!r}", hint=hint) from None
-        if wrong := [n for n in declared[name] if not isinstance(n, int) or isinstance(n, bool) or n < 1]:
+        if wrong := [n for n in declared[name] if not is_count(n)]:
             raise SegregError(f"{title} has {name} {declared[name]}, of which {wrong[0]!r} can't be", hint=hint)
     channels, strides = declared["channels"], declared["strides"]
     if len(channels) != len(strides) or not strides:
         raise SegregError(f"{title} has {len(channels)} channels for {len(strides)} strides", hint=hint)
     if strides != sorted(strides):
         raise SegregError(f"{title} has strides {strides}, which are not finest first", hint=hint)
+    size = getattr(encoder, "image_size", None)
+    if size is not None and not (isinstance(size, Sequence) and len(size) == 2 and all(map(is_count, size))):
+        raise SegregError(f"{title} has image_size {size!r}", hint="image_size is a height and a width, or None")
+    if not is_count(divisor := getattr(encoder, "size_divisor", 1)):
+        raise SegregError(f"{title} has size_divisor {divisor!r}", hint="size_divisor is a positive integer")
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a positive integer."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
-from segreg.runtime.output import is_process_output
+from segreg.runtime.output import flush, is_process_output, output_into
 
 PATIENCE, AGAIN = 10.0, 60.0
 """Seconds of one call after which standard error names the plugin, and seconds after which it does so again."""
@@ -163,23 +163,16 @@ class _KeptOutput:
 
     def begin(self) -> None:
         """Put standard output aside."""
-        self._stream = sys.stdout
-        self._read = 0
-        self._flush()
+        self._stream, self._read = sys.stdout, 0
         try:
             self._file: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 - `end` closes it
             aside = self._file.fileno()
         except OSError:  # no disk to write to
             self._file, aside = io.BytesIO(), 2
-        self._saved: int | None = None
-        with contextlib.suppress(OSError):  # it is closed
-            self._saved = os.dup(1)
-            os.dup2(aside, 1)
-        self._proxy: _Proxy | None = None
-        if not is_process_output(self._stream):
-            # A stand-in, as in a notebook or a test. What a plugin remembers of it, in a handler of logging for
-            # instance, writes to the true one later.
-            sys.stdout = self._proxy = _Proxy(self._stream, self._file)
+        # What a plugin remembers of a stand-in, in a handler of logging for instance, writes to the true one later.
+        self._proxy = None if is_process_output(self._stream) else _Proxy(self._stream, self._file)
+        self._aside = output_into(aside, self._proxy)
+        self._aside.__enter__()
 
     def take(self) -> str:
         """Return what was written since the last time."""
@@ -192,18 +185,14 @@ class _KeptOutput:
     def end(self) -> None:
         """Restore standard output."""
         self._flush()
-        if self._saved is not None:
-            os.dup2(self._saved, 1)
-            os.close(self._saved)
+        self._aside.__exit__(None, None, None)
         if self._proxy:
             self._proxy.aside = None
-        sys.stdout = self._stream
         self._file.close()
 
     def _flush(self) -> None:
-        for stream in {id(stream): stream for stream in (sys.stdout, self._stream)}.values():
-            with contextlib.suppress(OSError, ValueError, AttributeError):
-                stream.flush()
+        for stream in (sys.stdout, self._stream):  # a plugin may have replaced the one
+            flush(stream)
 
 
 class _Proxy(io.TextIOBase):

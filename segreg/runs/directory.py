@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import errno
-import os
-import secrets
 import shutil
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from segreg.errors import SegregError, did_you_mean
-from segreg.runtime.files import cannot_write, replacing, sync
+from segreg.runtime.files import cannot_write, own_name, remove_unfinished, replacing, sync
 from segreg.runtime.hub import in_cache, local_path
-from segreg.runtime.lock import is_alive
-from segreg.runtime.output import as_file_name
 
 
 class RunDirectory:
@@ -84,8 +79,8 @@ def new_run_directory(
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_unfinished(parent)
-        aside = parent / f".{_machine()}.{os.getpid()}-{secrets.token_hex(4)}{BEGINNING}"
+        remove_unfinished(parent, BEGINNING)
+        aside = parent / own_name(BEGINNING)
         aside.mkdir()
         try:
             return _published(aside, [at] if at else _names(parent), files)
@@ -120,19 +115,6 @@ def _names(parent: Path) -> Iterator[Path]:
     yield parent / stamp
     for number in range(2, 1000):
         yield parent / f"{stamp}-{number}"
-
-
-def _remove_unfinished(parent: Path) -> None:
-    """Remove what processes of this machine left that were killed while they began a run."""
-    for folder in parent.glob(f".{_machine()}.*{BEGINNING}"):
-        pid = folder.name.removesuffix(BEGINNING).rpartition(".")[2].partition("-")[0]
-        if pid.isdecimal() and not is_alive(int(pid)):
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _machine() -> str:
-    """Return this machine's name, as a part of a folder's."""
-    return as_file_name(socket.gethostname())
 
 
 def open_run_directory(path: Path | str) -> RunDirectory:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from segreg.registry.local import PluginFile, plugin_files, registered, register
 from segreg.registry.registry import Registry, load_registry
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.files import read_json, replacing
+from segreg.runtime.output import say_once
 
 if TYPE_CHECKING:
     from segreg.config.recipe import Recipe
@@ -82,7 +82,7 @@ def plugins_of(directory: RunDirectory) -> Iterator[Found]:
         source = _source(kept)
         if file := given.get(path.name):
             if source not in (None, file.source):
-                _say(f"note: {file.path} is not the {file.name} that {directory.path} was made with")
+                say_once(f"note: {file.path} is not the {file.name} that {directory.path} was made with")
         elif source is not None:
             known = None
             with contextlib.suppress(RuntimeError):
@@ -153,13 +153,3 @@ def _source(file: Path) -> bytes | None:
     with contextlib.suppress(SegregError, OSError):
         return PluginFile(file).source
     return None
-
-
-_said: set[str] = set()
-
-
-def _say(text: str) -> None:
-    """Print a note on standard error, once."""
-    if text not in _said:
-        _said.add(text)
-        print(text, file=sys.stderr)

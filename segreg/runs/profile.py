@@ -13,6 +13,7 @@ from segreg.errors import SegregError
 from segreg.evaluation.scores import disable_sync
 from segreg.models import build
 from segreg.runs.assembly import Assembly
+from segreg.runtime.device import scoring_device
 from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import Progress, Quiet
 from segreg.training.monitor import Monitor
@@ -201,7 +202,8 @@ def profile(recipe: Resolved, *, trace: Path, steps: int = 20, progress: Progres
         training.stopwatch.restart()
         checked = min(len(assembly.val), max(1, steps * accumulate // 4))
         if checked:
-            metrics = disable_sync(build.build_metrics(recipe, assembly.dataset.task).to(assembly.device))
+            metrics = disable_sync(build.build_metrics(recipe, assembly.dataset.task))
+            metrics.to(scoring_device(assembly.device))
             with training.stopwatch.stage("validation"):
                 validation_pass(training, _batches(assembly.val, checked), metrics, 1, progress)
         with training.stopwatch.stage("checkpoint"):

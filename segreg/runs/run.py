@@ -271,15 +271,15 @@ class _Job:
 
     def _fit(self, observer: _Observer | None) -> Outcome:
         recipe, assembly = self.recipe, self.assembly
-        model = assembly.objective.model
+        model, task = assembly.objective.model, assembly.dataset.task
         return fit(
             assembly.setup(),
-            TrainingData(assembly.train, assembly.val, build.build_metrics(recipe, assembly.dataset.task)),
+            TrainingData(assembly.train, assembly.val, build.build_metrics(recipe, task), task),
             Output(
                 self.directory.path,
                 notes=notes_for_weights(
                     recipe.yaml(),
-                    assembly.dataset.task,
+                    task,
                     assembly.dataset.notice,
                     assembly.objective.normalize,
                     model.size_divisor,

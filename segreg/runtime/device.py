@@ -97,6 +97,16 @@ def choose_device(name: str = "auto") -> torch.device:
     return torch.device(name)
 
 
+def scoring_device(device: torch.device) -> torch.device:
+    """Return where the outputs of a network on a device are scored: there, but not on Apple's GPUs.
+
+    Scores are sums in float64, which those don't have.
+    """
+    import torch
+
+    return torch.device("cpu") if device.type == "mps" else device
+
+
 def choose_precision(name: PrecisionName, device: torch.device) -> Precision:
     """Return the precision of that name on that device; for "auto" the fastest one that the device computes natively.
 
@@ -204,7 +214,10 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error tells that a device's memory, or the computer's, did not suffice."""
     import torch
 
-    words = ("DefaultCPUAllocator: can't allocate memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+    words = (
+        "DefaultCPUAllocator: can't allocate memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED",
+        "MPS backend out of memory",
+    )  # fmt: skip
     return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )

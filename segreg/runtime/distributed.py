@@ -63,6 +63,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", rank())) if count() > 1 else 0
 
 
+def local_count() -> int:
+    """Return how many of the processes are on this machine, where torchrun says it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if count() > 1 else 1
+
+
 def is_main() -> bool:
     """Whether this is the process that writes files and tells what happens."""
     return rank() == 0

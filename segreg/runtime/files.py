@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
 import math
 import os
 import re
+import secrets
 import shutil
+import socket
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError
+from segreg.runtime.output import as_file_name
 
 UNFINISHED = ".writing"
 """How the name of a folder ends in which a file is being written; a process that is killed may leave one."""
+_ABANDONED_SECONDS = 24 * 3600.0
+"""What another machine has left untouched for so long is taken to be nobody's."""
 
 _CAUSES = {
     errno.ENOSPC: "the disk is full",
@@ -38,8 +43,6 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SPARE = 1 << 20
 """With fewer bytes free than this a disk is taken to be full where a library does not say why it failed."""
 
-_numbers = itertools.count()
-
 
 @contextlib.contextmanager
 def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
@@ -53,11 +56,9 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
         SegregError: it can't be written: the disk is full or read-only, the folder is gone. What was in `path` before
             is unchanged then.
     """
-    # Other processes may write the same file, so that the folder's name is this process's alone. It is short, because
-    # the file's own may be as long as the system allows. In a folder, a file that a library makes beside the one it
-    # writes, as safetensors does, goes with it.
-    stem = os.fsencode(path.name)[:80].decode(errors="ignore")
-    folder = path.with_name(f".{stem}.{os.getpid()}-{next(_numbers)}{UNFINISHED}")
+    # Other processes may write the same file. In a folder, a file that a library makes beside the one it writes, as
+    # safetensors does, goes with it.
+    folder = path.with_name(own_name(UNFINISHED))
     aside = folder / path.name
     try:
         if needed and (free := shutil.disk_usage(path.parent).free) < needed:
@@ -78,6 +79,44 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     sync(path.parent)  # the rename itself is safe only when the folder is on the disk too
+
+
+def own_name(ending: str) -> str:
+    """Return a new name for what this process works on aside, by which `remove_unfinished` finds it if it is killed."""
+    return f".{_machine()}.{os.getpid()}-{secrets.token_hex(4)}{ending}"
+
+
+def remove_unfinished(parent: Path, ending: str) -> None:
+    """Remove folders of `own_name` that killed processes left.
+
+    On a shared file system they may be another machine's, of which nobody here knows whether the process lives: those
+    are left until nothing was written in them for a day.
+    """
+    mine = re.compile(rf"\.{re.escape(_machine())}\.(\d+)-[0-9a-f]+{re.escape(ending)}")
+    for folder in parent.glob(f".*{ending}"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if found := mine.fullmatch(folder.name):
+                left = not is_alive(int(found[1]))
+            else:
+                left = time.time() - max(p.stat().st_mtime for p in (folder, *folder.iterdir())) > _ABANDONED_SECONDS
+            if left:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether this machine has such a process."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _machine() -> str:
+    """Return this machine's name, as a part of a folder's."""
+    return as_file_name(socket.gethostname())
 
 
 def cannot_write(error: OSError, path: Path) -> SegregError:

@@ -17,6 +17,7 @@ from urllib.parse import unquote
 
 from segreg.errors import SegregError, did_you_mean
 from segreg.runtime.files import expanded
+from segreg.runtime.output import say_once
 
 SMP_CONFIG, SMP_WEIGHTS = "config.json", "model.safetensors"
 """What SMP's `save_pretrained` writes."""
@@ -95,7 +96,7 @@ def local_path(source: Path | str) -> Path:
             f'{reference}: there is no file or folder "{reference.path}"', hint=did_you_mean(reference.path, names)
         )
     if not _COMMIT.fullmatch(reference.revision):
-        _say(f"note: {reference} is {pinned(reference, folder)}")
+        say_once(f"note: {reference} is {pinned(reference, folder)}")
     return found
 
 
@@ -107,6 +108,8 @@ def pinned(source: Reference | Path | str, folder: Path | None = None) -> str:
         folder: where its repository lies in the cache, if that is known.
     """
     reference = source if isinstance(source, Reference) else Reference.of(source)
+    if _COMMIT.fullmatch(reference.revision):  # which needs neither a connection nor the files
+        return str(reference)
     commit = (folder or _snapshot(reference)).name
     return str(Reference(reference.repository, commit, reference.path))
 
@@ -217,13 +220,3 @@ def hub_error(error: Exception, reference: Reference) -> SegregError:
 def _first_line(error: BaseException) -> str:
     text = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-_said: set[str] = set()
-
-
-def _say(text: str) -> None:
-    """Print a note on standard error, once."""
-    if text not in _said:
-        _said.add(text)
-        print(text, file=sys.stderr)

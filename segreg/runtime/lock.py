@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
-import shutil
 import socket
 import sys
 import time
@@ -16,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from segreg.errors import SegregError
-from segreg.runtime.files import UNFINISHED, cannot_write, write_json
+from segreg.runtime.files import UNFINISHED, cannot_write, is_alive, read_json, remove_unfinished, write_json
 
 ORPHANS_SECONDS = 10.0
 PROBE_SECONDS = 1.0
@@ -57,7 +55,7 @@ def locked_folder(folder: Path, what: str) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(error, folder) from None
     try:
-        _remove_unfinished(folder)
+        remove_unfinished(folder, UNFINISHED)
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         me = {"pid": os.getpid(), "host": socket.gethostname(), "since": since, "command": shlex.join(sys.argv)}
         write_json(_note(folder), me)
@@ -93,32 +91,12 @@ def _note(folder: Path) -> Path:
 def _owner(folder: Path) -> dict[str, Any]:
     """Return who works in a folder, or did last; nothing where it has not said so."""
     try:
-        owner = json.loads(_note(folder).read_text(encoding="utf-8"))
-        known = {"pid": int(owner["pid"])} | {name: str(owner[name]) for name in ("host", "since", "command")}
-    except (OSError, ValueError, KeyError, TypeError):
+        owner = read_json(_note(folder))
+        return {"pid": int(owner["pid"])} | {name: str(owner[name]) for name in ("host", "since", "command")}
+    except (SegregError, ValueError, KeyError, TypeError):
         return {}
-    return known
 
 
 def _has_died(owner: Mapping[str, Any]) -> bool:
     """Whether a process of this machine has not lived to say that it has left."""
     return owner.get("host") == socket.gethostname() and not is_alive(owner["pid"])
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what processes of this machine left that no longer live."""
-    for left in folder.glob(f".*{UNFINISHED}"):
-        pid = left.name.removesuffix(UNFINISHED).rpartition(".")[2].partition("-")[0]
-        if pid.isdecimal() and not is_alive(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether this machine has such a process."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True

@@ -8,7 +8,8 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from typing import Any, TextIO
 
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
@@ -146,23 +147,43 @@ def is_process_output(stream: object) -> bool:
         return False
 
 
-@contextmanager
-def output_to_error() -> Iterator[None]:
+@cache
+def say_once(text: str) -> None:
+    """Print a note on standard error, unless it was printed before."""
+    print(text, file=sys.stderr)
+
+
+def output_to_error() -> AbstractContextManager[None]:
     """Let what is printed go to standard error for a while, also what C code and child processes print."""
+    return output_into(2, sys.stderr)
+
+
+@contextmanager
+def output_into(descriptor: int, stand_in: Any) -> Iterator[None]:
+    """Let what is printed go to an open file for a while, also what C code and child processes print.
+
+    Args:
+        descriptor: the file's.
+        stand_in: a stream that replaces `sys.stdout` where that is not the process's own, as in a notebook or a test.
+    """
     stream, saved = sys.stdout, None
-    with suppress(OSError, ValueError):
-        stream.flush()
+    flush(stream)
     with suppress(OSError):  # one of them is closed
         saved = os.dup(1)
-        os.dup2(2, 1)
+        os.dup2(descriptor, 1)
     if not is_process_output(stream):
-        sys.stdout = sys.stderr
+        sys.stdout = stand_in
     try:
         yield
     finally:
-        with suppress(OSError, ValueError):
-            stream.flush()
+        flush(stream)
         if saved is not None:
             os.dup2(saved, 1)
             os.close(saved)
         sys.stdout = stream
+
+
+def flush(stream: TextIO) -> None:
+    """Flush a stream, unless it is closed or there is none."""
+    with suppress(OSError, ValueError, AttributeError):
+        stream.flush()

@@ -115,9 +115,20 @@ def restore(training: Training, state: State, monitor: Monitor, progress: Progre
 
 
 def begin(state: State, output: Output, monitor: Monitor) -> None:
-    """Write the state that a training starts from, and remove what is newer than it."""
+    """Write the state that a training starts from or is left at, and remove what is newer than it.
+
+    Raises:
+        SegregError: the best weights are those of an epoch before, and they are missing.
+    """
     if not is_main():
         return
+    best = output.run_dir / BEST
+    if state.best_epoch not in (0, state.epoch) and not best.exists():
+        raise SegregError(
+            f"{best} is missing: epoch {state.best_epoch} was the best, and nothing else has its weights",
+            hint="nothing was changed. Copy the file back; or a new run begins from the last weights with "
+            f"train.start_from={output.run_dir}",
+        )
     if state.epoch == 0:
         save_state(state, output.run_dir / STATE)
     history.cut_after(output.run_dir, state.epoch)

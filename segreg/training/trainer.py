@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from segreg.data.loader import worker_died
 from segreg.errors import SegregError, listed
-from segreg.evaluation.scores import compute, compute_over_processes, directions_of, disable_sync
+from segreg.evaluation.scores import compute_over_processes, disable_sync
 from segreg.models.segmenter import AUXILIARY
 from segreg.models.trained import digest_of_frozen, settle_frozen
 from segreg.runtime import distributed
-from segreg.runtime.device import available_mib, out_of_memory, seed_everything
+from segreg.runtime.device import available_mib, out_of_memory, scoring_device, seed_everything
 from segreg.runtime.distributed import as_main_has, from_main, is_main
 from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import Progress, Quiet, duration
@@ -42,9 +42,10 @@ from segreg.training.monitor import (
     Monitor,
     better,
     choose_monitor,
+    metric_directions,
     named,
 )
-from segreg.training.resume import AsyncCheckpointer, Output, begin, publish, restore, snapshot
+from segreg.training.resume import AsyncCheckpointer, Output, begin, restore, snapshot
 from segreg.training.setup import Setup, Training, prepare
 from segreg.training.timing import SECONDS, Spent
 
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
     from segreg.config.sections import Train
     from segreg.data.loader import Batch, BatchLoader
+    from segreg.task import Task
+    from segreg.training.loss import Objective
 
 COMPILE_FROM_STEPS = 3000
 """Optimizer steps from which `train.compile: auto` compiles. An estimate: compiling takes a minute or two, and the
@@ -82,11 +85,13 @@ class TrainingData:
         train: batches to train on.
         val: batches to validate on; may be empty, and then `train.monitor` must name a training value.
         metrics: the metrics that are computed in validation.
+        task: what they score.
     """
 
     train: BatchLoader
     val: BatchLoader
     metrics: MetricCollection
+    task: Task
 
 
 @dataclass(frozen=True)
@@ -146,9 +151,9 @@ def fit(
     progress = progress or Quiet()
     settings, device = setup.settings, setup.device
     seed_everything(setup.seed)
-    disable_sync(data.metrics.to(device))
+    disable_sync(data.metrics.to(scoring_device(device)))
     training = prepare(setup, steps_per_epoch=-(-len(data.train) // settings.accumulate))
-    monitor = choose_monitor(settings.monitor, from_main(lambda: directions(training, data)))
+    monitor = choose_monitor(settings.monitor, directions(training.objective, data))
     if resume:
         restore(training, resume, monitor, progress)
     if output.trained:  # those that are frozen are those of the state
@@ -188,7 +193,7 @@ def fit(
             f"interrupted in epoch {state.epoch + 1}; {state.epoch} finished. "
             f"Go on with: segreg run --resume {output.run_dir}"
         )
-        publish(state, output, monitor)
+        begin(state, output, monitor)  # a row may be there without its state
     return Outcome(
         epochs=state.epoch,
         stopped_because=reason,
@@ -465,6 +470,7 @@ def validation_pass(
     note = LossNote(lambda: (meter.read(), meter.images))
     metrics.reset()
     room = MOST_KEPT if epoch == training.settings.epochs else 0
+    where = scoring_device(training.device)
     with progress.watch(f"epoch {epoch}/{training.settings.epochs} validation", len(val), "batches") as advance:
         for batch in val.epoch(0):
             images, targets = to_device(batch, training)
@@ -472,7 +478,7 @@ def validation_pass(
             logits = training.predict(own, images)
             if (room := room - logits.nbytes) >= 0:
                 training.validated[batch.ids, batch.images.shape] = logits
-            metrics.update(logits, targets.long())
+            metrics.update(logits.to(where), targets.to(where).long())
             meter.add(own.terms_of({"": logits}, targets), batch.ids)
             advance(1, note() if note.due() else None)  # sync, at most once a second
         losses, _ = meter.read_all()  # sync, once an epoch
@@ -542,23 +548,14 @@ def check_scale(scaler: torch.amp.GradScaler, epoch: int) -> None:
         )
 
 
-@torch.no_grad()
-def directions(training: Training, data: TrainingData) -> dict[str, bool | None]:
-    """Return every value that an epoch will have, and whether larger is better, by scoring one validation image."""
-    names = dict.fromkeys((TOTAL, *training.objective.terms), 0.0)
-    replaced = [name for name in training.objective.model.own_losses if not name.startswith(f"{AUXILIARY}.")]
+def directions(objective: Objective, data: TrainingData) -> dict[str, bool | None]:
+    """Return every value that an epoch will have, and whether larger is better."""
+    names = dict.fromkeys((TOTAL, *objective.terms), 0.0)
+    replaced = [name for name in objective.model.own_losses if not name.startswith(f"{AUXILIARY}.")]
     losses = named("train", dict.fromkeys((TOTAL, *replaced), 0.0) if replaced else names)
     if not len(data.val):
         return dict.fromkeys(losses, False)
-    losses |= named("val", names)
-    batch = next(iter(data.val.epoch(0)))
-    images, targets = to_device(batch, training)
-    metrics = data.metrics.clone()
-    own = training.objective.eval()
-    logits = training.predict(own, images[:1])
-    metrics.update(logits, targets[:1].long())
-    larger = directions_of(metrics)
-    return {**dict.fromkeys(losses, False), **{f"val.{name}": larger.get(name) for name in compute(metrics)}}
+    return {**dict.fromkeys(losses | named("val", names), False), **metric_directions(data.metrics, data.task)}
 
 
 def format_epoch(state: State, settings: Train, monitor: Monitor, *, headings: bool = False) -> Table:

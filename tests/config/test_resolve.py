@@ -8,7 +8,7 @@ import pytest
 
 import plugged
 from segreg.config.recipe import Recipe, read_recipe, shipped_recipes
-from segreg.config.resolve import SECTIONS, SETTINGS, resolve
+from segreg.config.resolve import SECTIONS, SETTINGS, read_section, resolve
 from segreg.config.sections import Evaluate, Input, Split, Train
 from segreg.errors import Place, SegregError
 from segreg.registry.protocols import KINDS
@@ -258,3 +258,10 @@ def test_every_builtin_part_has_a_summary_meanings_and_defaults_that_fit(kind, b
             if not setting.required:
                 written = plain(setting.hint, setting.default)
                 assert plain(setting.hint, check_value(setting.hint, written)) == written, title
+
+
+def test_settings_without_parts_are_read_without_plugins(monkeypatch):
+    monkeypatch.setattr("segreg.registry.registry.find_points", lambda: pytest.fail("plugins are loaded"))
+    assert read_section("evaluate", {"threshold": 0.4}, "network.json") == Evaluate(threshold=0.4)
+    with pytest.raises(SegregError, match='"input" has no setting "sise"'):
+        read_section("input", {"sise": 3}, "network.json")

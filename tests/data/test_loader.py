@@ -19,6 +19,7 @@ from segreg.data.augment import Augmentation
 from segreg.data.loader import BatchLoader, fitting_workers
 from segreg.data.native import prepare
 from segreg.errors import SegregError
+from segreg.runtime import distributed
 from segreg.task import Task
 
 SMALL = Input(size=(16, 16))
@@ -331,3 +332,11 @@ def test_no_workers_beside_a_network_on_the_cpu():
     assert fitting_workers("cpu") == 0
     assert 0 <= fitting_workers("cuda") <= 8
     assert fitting_workers("cuda") < len(os.sched_getaffinity(0))
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 8), (2, 7), (4, 3), (16, 0)])
+def test_processes_that_train_together_share_the_cores(processes, workers, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16), raising=False)
+    monkeypatch.setattr(distributed, "count", lambda: 2 * processes)  # on two machines
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert fitting_workers("cuda") == workers

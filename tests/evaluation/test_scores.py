@@ -20,7 +20,7 @@ import segreg
 import small_runs
 import tiny_runs
 from segreg.data.loader import Batch
-from segreg.evaluation.scores import evaluate
+from segreg.evaluation.scores import ImageScorer, evaluate
 from segreg.models.segmenter import predict_logits
 from segreg.runtime.device import choose_precision
 from segreg.task import Task
@@ -37,6 +37,22 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
     with small_runs.encoder():
         yield
+
+
+def test_what_an_apple_gpu_predicts_is_scored_on_the_cpu():
+    class Far:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+        def to(self, device):
+            assert device == CPU
+            return self.tensor
+
+    task = Task(("lesion",), "binary")
+    metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", task, 0.5)})
+    scorer = ImageScorer(metrics, task=task, threshold=0.5, device=torch.device("mps"))
+    scorer.add(["a"], Far(torch.ones(1, 1, 4, 4)), Far(torch.ones(1, 4, 4)))
+    assert scorer.rows == [{"id": "a", "dice": 1.0}]
 
 
 def nearest(mask, size):

@@ -238,6 +238,9 @@ def broken(**attributes):
         (broken(channels=(3, 0)), "encoder Toy has channels [3, 0], of which 0 can't be"),
         (broken(strides=(4, 8.0)), "encoder Toy has strides [4, 8.0], of which 8.0 can't be"),
         (broken(strides=8), "encoder Toy has no sequence 'strides'"),
+        (broken(image_size=224), "encoder Toy has image_size 224"),
+        (broken(image_size=(224, None)), "encoder Toy has image_size (224, None)"),
+        (broken(size_divisor=None), "encoder Toy has size_divisor None"),
     ],
 )
 def test_what_is_no_encoder_is_refused_by_name(encoder, says):

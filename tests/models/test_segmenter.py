@@ -269,7 +269,9 @@ class TestConstruction:
         with pytest.raises(SegregError, match=r"encoder Encoder has strides \[8, 4\], which are not finest first"):
             Segmenter(encoder, decoder, 1)
 
-    @pytest.mark.parametrize(("name", "value"), [("channels", 0), ("stride", None), ("stride", True)])
+    @pytest.mark.parametrize(
+        ("name", "value"), [("channels", 0), ("stride", None), ("stride", True), ("size_divisor", 2.0)]
+    )
     def test_a_broken_decoder_is_refused(self, name, value):
         encoder, decoder = parts()
         setattr(decoder, name, value)

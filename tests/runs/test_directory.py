@@ -75,7 +75,7 @@ def test_what_was_there_stays_where_writing_fails(tmp_path):
 
 def test_what_another_machine_is_beginning_in_the_same_folder_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "node8")
-    monkeypatch.setattr("segreg.runs.directory.is_alive", lambda pid: pid != 7)  # this machine's
+    monkeypatch.setattr("segreg.runtime.files.is_alive", lambda pid: pid != 7)  # this machine's
     theirs, killed = (tmp_path / f".{node}.7-ab.beginning" for node in ("node7", "node8"))
     theirs.mkdir()
     killed.mkdir()

@@ -12,7 +12,7 @@ import torch
 
 from segreg.errors import SegregError
 from segreg.runtime import device
-from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
+from segreg.runtime.device import choose_device, choose_precision, prepare_process, scoring_device, seed_everything
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda:0")
 
@@ -104,6 +104,11 @@ def test_what_is_asked_for_is_taken(machine):
     with pytest.raises(SegregError, match='there is no precision "bf61"') as raised:
         choose_precision("bf61", CPU)
     assert "bf16" in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "place"), [("cpu", "cpu"), ("cuda:1", "cuda:1"), ("mps", "cpu")])
+def test_scores_are_computed_where_there_is_float64(name, place):
+    assert scoring_device(torch.device(name)) == torch.device(place)
 
 
 def test_autocast_computes_in_the_precision(machine):

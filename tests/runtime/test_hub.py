@@ -74,6 +74,8 @@ def test_what_is_cached_is_there_without_a_connection(hub, monkeypatch):
     assert local_path(f"hf://anna/lesions@{commit}").name == commit
     with pytest.raises(SegregError, match="HF_HUB_OFFLINE"):
         local_path("hf://anna/other")
+    elsewhere = f"hf://anna/other@{commit}"  # a run that began from it is resumed without it
+    assert pinned(elsewhere) == elsewhere
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert local_path("hf://anna/lesions").name == commit

@@ -5,16 +5,19 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 from filelock import FileLock
 
 from segreg.errors import SegregError
+from segreg.runtime.files import UNFINISHED, own_name, replacing
 from segreg.runtime.lock import is_locked, locked_folder
 
 HOLD = """
 import sys
 from pathlib import Path
+from segreg.runtime.files import UNFINISHED, own_name, replacing
 from segreg.runtime.lock import locked_folder
 with locked_folder(Path(sys.argv[1]), "run"):
     print("held", flush=True)
@@ -71,11 +74,29 @@ def test_a_folder_of_somebody_elses(holder, tmp_path, monkeypatch):
 
 
 def test_what_the_dead_left_unfinished_is_removed(holder, tmp_path):
-    mine, dead, other = (tmp_path / f".state.pt.{pid}-0.writing" for pid in (os.getpid(), holder.pid, "x"))
-    for folder in (mine, dead, other):
+    with replacing(tmp_path / "state.pt") as aside:
+        mine = aside.parent
+        dead = mine.with_name(mine.name.replace(f".{os.getpid()}-", f".{holder.pid}-"))
+        dead.mkdir()
+        (dead / ".tmp0a1b2c").touch()  # what safetensors makes beside the file it writes
+        holder.kill()
+        holder.wait()
+        with locked_folder(tmp_path, "run"):
+            assert (mine.exists(), dead.exists()) == (True, False)
+        aside.write_text("whole")
+    assert (tmp_path / "state.pt").read_text() == "whole"
+
+
+def test_what_another_machine_writes_is_left_for_a_day(tmp_path, monkeypatch):
+    """On a shared file system, its processes have numbers that mean others here, or nobody."""
+    monkeypatch.setattr("segreg.runtime.files.is_alive", lambda pid: False)
+    for hours in (23, 25):
+        with monkeypatch.context() as there:
+            there.setattr("socket.gethostname", lambda: "node7")
+            folder = tmp_path / own_name(UNFINISHED)
         folder.mkdir()
-        (folder / ".tmp0a1b2c").touch()  # what safetensors makes beside the file it writes
-    holder.kill()
-    holder.wait()
-    with locked_folder(tmp_path, "run"):
-        assert (mine.exists(), dead.exists(), other.exists()) == (True, False, True)
+        (folder / "state.pt").touch()
+        for path in (folder / "state.pt", folder):
+            os.utime(path, (time.time() - hours * 3600,) * 2)
+        with locked_folder(tmp_path, "run"):
+            assert folder.exists() == (hours < 24)

@@ -29,6 +29,7 @@ from segreg.training.checkpoint import (
     random_state,
     read_weights,
     restore_random_state,
+    save_state,
 )
 from segreg.training.resume import AsyncCheckpointer, save_epoch
 from tiny_training import HARD, SETTINGS, objective, train, train_hard
@@ -138,6 +139,15 @@ def test_best_weights_that_were_lost_are_written_again(tmp_path):
     (tmp_path / BEST).unlink()
     train(tmp_path, resume=load_state(tmp_path / STATE))
     assert_same(result(tmp_path), before)
+
+
+def test_best_weights_of_an_earlier_epoch_that_are_lost_stop_a_run_before_it_trains(tmp_path):
+    train(tmp_path)
+    state = replace(load_state(tmp_path / STATE), best_epoch=2)
+    (tmp_path / BEST).unlink()
+    with pytest.raises(SegregError, match=r"best\.safetensors is missing: epoch 2 was the best"):
+        train(tmp_path, settings=replace(SETTINGS, epochs=4), resume=state)
+    assert [row["epoch"] for row in history.read(tmp_path)] == [1, 2, 3]
 
 
 def test_a_state_of_another_network_is_refused(tmp_path):
@@ -266,6 +276,18 @@ def test_an_interrupted_run_has_the_epochs_that_were_being_written(tmp_path, in_
     _, outcome = train(tmp_path, observe=lambda epoch, values: observed_epochs.append(epoch))
     assert (outcome.stopped_because, outcome.epochs, observed_epochs) == ("interrupted", 2, [1, 2])
     assert [row["epoch"] for row in history.read(tmp_path)] == [1, 2]
+
+
+def test_an_interrupt_before_a_state_is_written_takes_its_row_back(tmp_path, monkeypatch):
+    def interrupted(state, path):
+        if state.epoch == 2:
+            raise KeyboardInterrupt
+        save_state(state, path)
+
+    monkeypatch.setattr(resuming, "save_state", interrupted)
+    _, outcome = train(tmp_path)
+    assert (outcome.stopped_because, outcome.epochs) == ("interrupted", 1)
+    assert [row["epoch"] for row in history.read(tmp_path)] == [1]
 
 
 def test_an_epoch_that_fails_does_not_take_the_one_that_was_being_written(tmp_path, in_background, monkeypatch):

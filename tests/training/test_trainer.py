@@ -10,6 +10,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
 
 import pytest
 import torch
@@ -278,10 +279,33 @@ def test_a_metric_chooses_by_its_own_direction(tmp_path):
 def test_an_unknown_monitor_is_refused_before_anything_trains(tmp_path, name, words):
     network = objective()
     before = weights(network)
+    network.model.forward = None  # nothing is predicted either
     with pytest.raises(SegregError, match=words):
         train(tmp_path, settings=replace(SETTINGS, monitor=name), objective=network)
     assert_same(weights(network), before)
     assert list(tmp_path.iterdir()) == []
+
+
+class Elsewhere(Agreement):
+    """A metric that notes where it is and what it is given."""
+
+    places: ClassVar[set[str]] = set()
+
+    def to(self, device):
+        self.places.add(device.type)
+        return self
+
+    def update(self, logits, target):
+        self.places |= {logits.device.type, target.device.type}
+
+    def compute(self):
+        return {"agreement.pixels": torch.tensor(0.5)}
+
+
+def test_metrics_are_computed_where_scores_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "scoring_device", lambda device: torch.device("meta"))
+    train(tmp_path, settings=replace(SETTINGS, epochs=1), metrics=Elsewhere())
+    assert Elsewhere.places == {"meta"}
 
 
 def test_a_metric_without_direction_can_not_choose(tmp_path):
@@ -378,7 +402,7 @@ def test_a_loss_that_is_not_finite_stops_and_is_explained(tmp_path, split_name):
 
 
 class Switching:
-    """Sound batches at first, others from the second epoch on (the first pass is the trial of the monitor's)."""
+    """Sound batches at first, others from the second epoch on."""
 
     def __init__(self, first, then):
         self.first, self.then, self.passes = first, then, 0
@@ -388,7 +412,7 @@ class Switching:
 
     def epoch(self, number):
         self.passes += 1
-        late = number == 2 or (number == 0 and self.passes > 2)
+        late = number == 2 or (number == 0 and self.passes > 1)
         return (self.then if late else self.first).epoch(number)
 
 
@@ -714,6 +738,7 @@ def test_errors_of_other_kinds_stay_as_they_are(tmp_path):
         (MemoryError(), True),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 5 bytes."), True),
         (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 17.9 GB)"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
         (ValueError("CUDNN_STATUS_ALLOC_FAILED"), False),
     ],

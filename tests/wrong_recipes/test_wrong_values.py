@@ -458,6 +458,14 @@ error: recipe.yaml:6:19: in the section "split", "fold" goes with method: folds;
         id="a fold of a split without folds",
     ),
     pytest.param(
+        "split: {val: 0.2, test: 0.2}",
+        "split: {val: 0.2, lists: {train: a.txt, val: b.txt}}",
+        """
+error: recipe.yaml:6:19: in the section "split", "lists" goes with method: lists; split.method is auto
+""",
+        id="lists that nothing reads",
+    ),
+    pytest.param(
         "size: [64, 64]",
         "mean: [0.5, 0.5, 0.5]",
         """
