@@ -401,6 +401,8 @@ def test_thresholds_that_differ_need_one_that_holds():
     assert common_threshold(pair[1:], None) == 0.3
     classes = [predictor(MULTICLASS), predictor(MULTICLASS, threshold=0.3)]
     assert common_threshold(classes, None) == 0.5  # means nothing there
+    with pytest.raises(SegregError, match=r"exclude each other.* no threshold takes part\n  leave out the threshold"):
+        common_threshold(classes, 0.4)
     with pytest.raises(SegregError, match="the threshold must be from 0 to 1, not 50"):
         common_threshold(pair, 50)
 
