@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch import Tensor
-    from torchmetrics import MetricCollection
+    from torchmetrics import Metric, MetricCollection
 
     from segreg.data import Batch
     from segreg.task import Task
@@ -41,6 +41,7 @@ class Scores:
         per_image: a row for each image: its id, and the metrics that one image has.
         counts: int64 `[N, K, 4]`, each image's as `image_counts` returns them.
         sums: by a metric's name what its `sums` returned for each image, `[N, ...]`.
+        groups: a number for each image, the same for those of one group; None where each is one by itself.
         intervals: lower and upper end of the 95% interval of each value that has one.
     """
 
@@ -49,7 +50,13 @@ class Scores:
     per_image: list[dict[str, Any]] = field(default_factory=list)
     counts: NDArray[np.int64] | None = None
     sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    groups: Sequence[int] | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def group_of(self) -> dict[str, int]:
+        """Return the number of each image's group by its id; nothing where each is one by itself."""
+        return {str(row["id"]): group for row, group in zip(self.per_image, self.groups or (), strict=False)}
 
 
 def of_probabilities(metrics: MetricCollection) -> list[str]:
@@ -209,11 +216,61 @@ def directions_of(metrics: MetricCollection) -> dict[str, bool | None]:
 
 
 def disable_sync(metrics: MetricCollection) -> MetricCollection:
-    """Return metrics that each process computes by itself: torchmetrics' own exchange wants equal states everywhere."""
+    """Return metrics that each process computes by itself: torchmetrics' own exchange wants equal states everywhere.
+
+    Raises:
+        SegregError: a metric can't merge the state of another process.
+    """
     if distributed.count() > 1:
-        for metric in metrics.values(copy_state=False):
-            metric.distributed_available_fn = _never
+        for name, metric in metrics.items(copy_state=False):
+            for part in _parts(metric):
+                part.distributed_available_fn = _never
+            refuse_unmergeable(name, metric)
     return metrics
+
+
+def refuse_unmergeable(name: str, metric: Metric) -> None:
+    """Refuse a metric of which torchmetrics can't make one state of those of two processes, or makes a wrong one.
+
+    Raises:
+        SegregError: the metric, or one that it computes with, does.
+    """
+    from torchmetrics.utilities.data import dim_zero_cat, dim_zero_max, dim_zero_min, dim_zero_sum
+
+    exact = (dim_zero_sum, dim_zero_max, dim_zero_min, dim_zero_cat)
+    for part in _merged_parts(metric):
+        if _merges_itself(part):
+            continue
+        reason = ""
+        if part.full_state_update is not False or part.dist_sync_on_step:
+            reason = "torchmetrics asks for full_state_update = False"
+        for state, reduce in part._reductions.items():  # noqa: SLF001 - torchmetrics has no public way to them
+            # A mean weighs all processes alike, however many images they have.
+            if reduce not in exact and not (reduce is None and isinstance(part._defaults[state], list)):  # noqa: SLF001
+                reason = reason or f'its state "{state}" is not reduced by sum, max, min or cat'
+        if reason:
+            raise SegregError(
+                f'the metric "{name}" can\'t merge the state of another process: {reason}',
+                hint="it may have a merge_state of its own; a single process can score it",
+            )
+
+
+def _parts(metric: Metric) -> list[Metric]:
+    """Return a metric and those that it computes with."""
+    from torchmetrics import Metric
+
+    return [part for part in metric.modules() if isinstance(part, Metric)]
+
+
+def _merged_parts(metric: Metric) -> list[Metric]:
+    """Return what is merged one by one: a metric with a `merge_state` of its own takes care of those in it."""
+    return [metric] if _merges_itself(metric) else _parts(metric)
+
+
+def _merges_itself(metric: Metric) -> bool:
+    from torchmetrics import Metric
+
+    return type(metric).merge_state is not Metric.merge_state
 
 
 def _never() -> bool:  # a lambda could not be pickled
@@ -237,23 +294,16 @@ def compute_over_processes(metrics: MetricCollection) -> dict[str, float]:
     """Return every metric's values over the images of all processes. The main one's metrics then hold all counts.
 
     Raises:
-        SegregError: a metric returns something other than named numbers, or can't merge the state of another process.
+        SegregError: a metric returns something other than named numbers.
     """
     if distributed.count() == 1:
         return compute(metrics)
-    own = {name: _moved(metric.metric_state, "cpu") for name, metric in metrics.items(copy_state=False)}
-    states = distributed.gathered(own)
+    parts = [part for metric in metrics.values(copy_state=False) for part in _merged_parts(metric)]
+    states = distributed.gathered([_moved(part.metric_state, "cpu") for part in parts])
     if distributed.is_main():
-        for name, metric in metrics.items(copy_state=False):
-            for state in states[1:]:
-                try:
-                    metric.merge_state(_moved(state[name], metric.device))
-                except RuntimeError as error:
-                    raise SegregError(
-                        f'the metric "{name}" can\'t merge the state of another process',
-                        hint="torchmetrics asks for full_state_update = False, or for a merge_state of its own; "
-                        "a single process can score it",
-                    ) from error
+        for theirs in states[1:]:
+            for part, state in zip(parts, theirs, strict=True):
+                part.merge_state(_moved(state, part.device))
     return distributed.from_main(lambda: compute(metrics))
 
 

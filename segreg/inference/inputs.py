@@ -108,7 +108,7 @@ def in_folder(folder: Path, without: Sequence[str] = ()) -> list[Path]:
     """
     files: list[Path] = []
     seen: set[str] = set()
-    kept_out = {place for place in without if not _within(_absolute(folder), place)}
+    kept_out = {place for place in without if not Path(_absolute(folder)).is_relative_to(place)}
     for where, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         real = os.path.realpath(where)
         if real in seen or _absolute(Path(where)) in kept_out:
@@ -126,7 +126,7 @@ def _matches(pattern: Path, without: Sequence[str]) -> Iterator[Path]:
     recursive = "**" in pattern.parts
     for path in map(Path, matched):
         if path.is_file() and (_is_image(path.name) or path.suffix.lower() == pattern.suffix.lower() != ""):
-            if not any(_within(_absolute(path), place) for place in without):
+            if not any(Path(_absolute(path)).is_relative_to(place) for place in without):
                 yield path
         elif path.is_dir() and not recursive:
             yield from in_folder(path, without)
@@ -171,10 +171,6 @@ def without_extension(path: str) -> str:
     whole = Path(path)
     known = _is_image(whole.name) or whole.suffix.lower() == ".vrt"
     return (whole.with_suffix("") if known else whole).as_posix()
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _absolute(path: Path) -> str:
@@ -223,15 +219,13 @@ class TrueMasks:
             )
         binary = self.task.mode == "binary"
         out = labels == (IGNORE_INDEX if self.ignored is None and not binary else self.ignored)
-        values = set(np.unique(labels[~out]).tolist())
-        if binary and values <= {0, 255}:
+        values = np.unique(labels[~out]).tolist()
+        if binary and set(values) <= {0, 255}:
             labels = labels == 255
-        elif not values <= set(range(len(self.task.classes) + binary)):
-            strange = listed([str(v) for v in sorted(values) if v not in range(len(self.task.classes) + binary)],
-                             quote="", most=5)  # fmt: skip
+        elif strange := [str(value) for value in values if value not in range(len(self.task.classes) + binary)]:
             expected = "0 and 1, or 0 and 255" if binary else f"0 to {len(self.task.classes) - 1}"
             raise SegregError(
-                f"{file}: holds {strange}; a mask of this run's classes holds {expected}",
+                f"{file}: holds {listed(strange, quote='', most=5)}; a mask of this run's classes holds {expected}",
                 hint="--mask-ignored names a value that counts for nothing",
             )
         return np.where(out, IGNORE_INDEX, labels).astype(np.uint8)

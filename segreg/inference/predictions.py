@@ -99,13 +99,7 @@ def predict_files(
     """
     from segreg.runtime.device import out_of_memory
 
-    if threshold is not None and outputs.task.mode == "multiclass":
-        raise SegregError(
-            "these classes exclude each other: the one with the largest probability is predicted, and no threshold "
-            "takes part",
-            hint="leave out the threshold",
-        )
-    threshold = common_threshold(predictors, threshold)
+    common = common_threshold(predictors, threshold)
     if "probabilities" in outputs.kinds:
         refuse_without_probabilities(predictors)
     for predictor in predictors:
@@ -116,7 +110,7 @@ def predict_files(
             f"{raster}: the mask of a georeferenced raster is written row by row, and its regions can't be cleaned",
             hint="leave out --min-area and --fill-holes",
         )
-    summary = Summary(_settings(predictors, outputs, config, threshold))
+    summary = Summary(_settings(predictors, outputs, config, common))
     if outputs.truths is not None:
         summary.without_mask = [image for image in images if image.name not in outputs.truths.files]
     file = outputs.folder / SUMMARY
@@ -152,7 +146,7 @@ class _Work:
 
     predictors: Sequence[Predictor]
     config: InferenceConfig
-    threshold: float
+    threshold: float | None
     summary: Summary
     outputs: Outputs
     progress: Progress

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from segreg.errors import SegregError, listed
-from segreg.inference.tiles import MOST_OVERLAP, Corner, Size, blend
+from segreg.inference.tiles import Corner, Size, blend
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Flips = Literal["none", "mirror", "flips"]
 MOST_PIXELS, MOST_VALUES = 1 << 22, 1 << 27
 """Pixels of an image that is predicted whole where tiles are `auto`, and its pixels times the classes."""
+MOST_OVERLAP = 0.9
+"""Share of a tile; more would predict every pixel a hundred times."""
 _STRIP = 1 << 20
 """Pixels of a strip: what is made of labels and probabilities beside the maps stays small."""
 _TOGETHER = 1 << 25
@@ -228,8 +230,8 @@ def common_threshold(predictors: Sequence[Predictor], threshold: float | None) -
     """Return the threshold that holds for networks whose probabilities are averaged.
 
     Raises:
-        SegregError: their classes differ, or they differ in their thresholds and none was given, or another one was
-            given than that by which a network makes the labels that it returns.
+        SegregError: their classes differ, or they differ in their thresholds and none was given; or one was given that
+            has no effect, because the classes exclude each other or a network makes labels by another one.
     """
     first = predictors[0]
     for other in predictors[1:]:
@@ -240,10 +242,16 @@ def common_threshold(predictors: Sequence[Predictor], threshold: float | None) -
                 hint="predict with each of them alone",
             )
     if threshold is not None:
+        if first.task.mode == "multiclass":
+            raise SegregError(
+                "these classes exclude each other: the one with the largest probability is predicted, and no threshold "
+                "takes part",
+                hint="leave out the threshold",
+            )
         if not 0 <= threshold <= 1:
             raise SegregError(f"the threshold must be from 0 to 1, not {threshold:g}")
         for predictor in predictors:
-            if first.task.mode != "multiclass" and threshold != predictor.threshold:
+            if threshold != predictor.threshold:
                 predictor.refuse_other_threshold()
         return threshold
     if first.task.mode != "multiclass" and len({predictor.threshold for predictor in predictors}) > 1:
@@ -421,7 +429,7 @@ def predict(
         threshold: probability from which a pixel is foreground; None: the networks' own.
 
     Raises:
-        SegregError: the networks' classes or thresholds differ, or the size of an image or a tile does not fit.
+        SegregError: as for `common_threshold`, or the size of an image or a tile does not fit.
     """
     threshold = common_threshold(predictors, threshold)
     config = common_config(predictors) if config is None else config
@@ -474,7 +482,9 @@ def predict_probabilities(
 
     refuse_without_probabilities(predictors)
     probabilities = np.empty((predictors[0].task.channels, *image.size), np.float32)
-    for _, strips in predict(predictors, [image], config, threshold=predictors[0].threshold):
+    # No threshold takes part, so that the networks' own may differ.
+    threshold = None if predictors[0].task.mode == "multiclass" else predictors[0].threshold
+    for _, strips in predict(predictors, [image], config, threshold=threshold):
         for strip in strips:
             probabilities[:, strip.rows] = strip.probabilities
     return probabilities
@@ -491,7 +501,7 @@ def scored_logits(predictor: Predictor, images: Sequence[InputImage]) -> list[Te
     import torch
 
     found = []
-    for image, strips in predict([predictor], images, predictor.config, threshold=predictor.threshold):
+    for image, strips in predict([predictor], images, predictor.config):
         logits = torch.empty((predictor.task.channels, *image.size))
         for strip in strips:
             logits[:, strip.rows] = strip.logits

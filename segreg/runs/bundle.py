@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +11,7 @@ from typing import NoReturn
 from segreg.deployment.proof import Proof
 from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig
+from segreg.runs.directory import folder_aside, replacing_folder
 from segreg.runs.export_run import ExportRequest, export_run
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.sidecar import SIDECAR
@@ -47,24 +47,32 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     if out.name in ("", "..") or (out.exists() and not _is_bundle(out)):
         raise SegregError(f"{out} is there already, and is not a bundle", hint="name another with --out")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".bundle-") as place:
-            whole, name = Path(place) / "whole", out.stem if out.suffix == ".zip" else out.name
-            onnx = dataclasses.replace(request, format="onnx", out=whole)
+        with folder_aside(out.parent) as aside:
+            onnx = dataclasses.replace(request, format="onnx", out=aside / "whole")
             exported, proof = export_run(run, onnx, progress)
             if run.input.resize == "crop" and exported.sidecar["network"]["input"]["shape"][2] is not None:
                 _refuse("its network takes images of one size, and its program predicts whole ones")
-            folder = Path(place) / "bundle" / name
-            folder.mkdir(parents=True)
-            for file in whole.glob("network.*"):
-                shutil.copyfile(file, folder / file.name)
-            write_json(folder / SIDECAR, {**exported.sidecar, "folders": as_folder_names(exported.task.classes)})
-            shutil.copyfile(HERE / "bundle_predict.py.txt", folder / "predict.py")
-            (folder / "README.md").write_text(_readme(name, exported), encoding="utf-8")
-            _publish(folder, out)
+            if out.suffix == ".zip":
+                (folder := aside / "bundle" / out.stem).mkdir(parents=True)
+                _fill(folder, exported)
+                with replacing(out) as zipped, zipfile.ZipFile(zipped, "w", zipfile.ZIP_DEFLATED) as archive:
+                    for file in sorted(folder.iterdir()):
+                        archive.write(file, f"{folder.name}/{file.name}")
+            else:
+                with replacing_folder(out) as folder:
+                    _fill(folder, exported)
     except OSError as error:
         raise cannot_write(error, out) from None
     return out, exported, proof
+
+
+def _fill(folder: Path, exported: ExportedRun) -> None:
+    """Write a bundle's files into its folder, whose name it has."""
+    for file in exported.directory.path.glob("network.*"):
+        shutil.copyfile(file, folder / file.name)
+    write_json(folder / SIDECAR, {**exported.sidecar, "folders": as_folder_names(exported.task.classes)})
+    shutil.copyfile(HERE / "bundle_predict.py.txt", folder / "predict.py")
+    (folder / "README.md").write_text(_readme(folder.name, exported), encoding="utf-8")
 
 
 def _is_bundle(out: Path) -> bool:
@@ -115,15 +123,3 @@ def _readme(name: str, exported: ExportedRun) -> str:
         masks=_MASKS[task.mode].format(task.classes[0]), scores=sidecar["scores"],
         notices=list(filter(None, [sidecar["provenance"]["notice"]])),
     )  # fmt: skip
-
-
-def _publish(folder: Path, out: Path) -> None:
-    """Put a finished bundle where it belongs, in place of an earlier one."""
-    if out.suffix == ".zip":
-        with replacing(out) as aside, zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in sorted(folder.iterdir()):
-                archive.write(file, f"{folder.name}/{file.name}")
-        return
-    if out.exists():
-        shutil.rmtree(out)
-    folder.rename(out)

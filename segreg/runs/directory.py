@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from segreg.errors import SegregError, did_you_mean
@@ -58,8 +61,46 @@ class RunDirectory:
         return in_cache(self.path) or str(self.path)
 
 
+_TAKEN = (errno.EEXIST, errno.ENOTEMPTY)
+"""What a rename fails with where the name is another folder's."""
 BEGINNING = ".beginning"
-"""How the name of a run's folder ends that is not complete yet; a process that is killed may leave one."""
+"""How the name of a folder ends that is not complete yet; a process that is killed may leave one."""
+
+
+@contextmanager
+def folder_aside(parent: Path) -> Iterator[Path]:
+    """Make a folder in `parent` for what is not complete yet, of a name that no other process has, and remove it.
+
+    What is complete is renamed out of it, or it is renamed itself. What killed processes left is removed first.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    remove_unfinished(parent, BEGINNING)
+    aside = parent / own_name(BEGINNING)
+    aside.mkdir()
+    try:
+        yield aside
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Return a folder to fill, and put it in `path`'s place, whole or not at all."""
+    with folder_aside(path.parent) as aside:
+        whole = aside / path.name
+        whole.mkdir()
+        yield whole
+        for number in itertools.count():
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(aside / f".before-{number}")
+            try:
+                whole.rename(path)
+            except OSError as error:
+                if error.errno not in _TAKEN:
+                    raise
+                continue  # another process was quicker, and is replaced as well
+            sync(path.parent)
+            return
 
 
 def new_run_directory(
@@ -78,15 +119,8 @@ def new_run_directory(
         SegregError: `at` is there already, or the folder could not be created.
     """
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(parent, BEGINNING)
-        aside = parent / own_name(BEGINNING)
-        aside.mkdir()
-        try:
+        with folder_aside(parent) as aside:
             return _published(aside, [at] if at else _names(parent), files)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
     except OSError as error:
         raise cannot_write(error, at or parent) from None
 
@@ -102,7 +136,7 @@ def _published(aside: Path, paths: Iterable[Path], files: Callable[[RunDirectory
         try:
             aside.rename(path)
         except OSError as error:
-            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):  # another run took the name
+            if error.errno in _TAKEN:  # by another run
                 continue
             raise
         sync(path.parent)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -30,11 +29,11 @@ from segreg.models.lora import merge_lora
 from segreg.registry.protocols import Calibration, Exporter
 from segreg.registry.registry import load_registry
 from segreg.runs.assembly import prepare_images
-from segreg.runs.directory import open_run_directory
+from segreg.runs.directory import open_run_directory, replacing_folder
 from segreg.runs.evaluate_run import Chosen, of_own_split
 from segreg.runs.exported_run import ExportedRun, exported_run
 from segreg.runs.scored import Scored, defined, paired
-from segreg.runs.sidecar import SIDECAR, as_json, describe_run
+from segreg.runs.sidecar import SIDECAR, as_json, describe_run, is_export
 from segreg.runs.trained_run import Run, Weights
 from segreg.runtime.files import cannot_write, write_json
 from segreg.runtime.layout import Block, Column, Table
@@ -115,36 +114,31 @@ def export_run(run: Run, request: ExportRequest, progress: Progress) -> tuple[Ex
     sidecar["network"] = _network(run, traced, request, file)
     tile = _tile(run, traced)
     sidecar["evaluate"]["tile"] = list(tile) if isinstance(tile, tuple) else tile
-    aside = out.with_name(f".{secrets.token_hex(8)}.partial")  # another process may export the same
     try:
-        aside.mkdir(parents=True)
-        calibration = _calibration(run, sidecar["network"], request, progress) if request.precision == "int8" else None
-        with progress.watch(f"writing {file}", None, "files"):
-            exporter.write(
-                traced.program, aside / file,
-                precision=request.precision, notes=as_json(sidecar), calibration=calibration,
+        with replacing_folder(out) as folder:
+            int8 = request.precision == "int8"
+            calibration = _calibration(run, sidecar["network"], request, progress) if int8 else None
+            with progress.watch(f"writing {file}", None, "files"):
+                exporter.write(
+                    traced.program, folder / file,
+                    precision=request.precision, notes=as_json(sidecar), calibration=calibration,
+                )  # fmt: skip
+            network = ExportedNetwork(
+                exporter.load(folder / file, precision=request.precision), sidecar["network"], run.task,
+                pads=run.input.resize == "crop",
             )  # fmt: skip
-        network = ExportedNetwork(
-            exporter.load(aside / file, precision=request.precision), sidecar["network"], run.task,
-            pads=run.input.resize == "crop",
-        )  # fmt: skip
-        proof = _prove(run.recipe, network, trained, shown_on, most=request.images, progress=progress)
-        _refuse(proof, request, run)
-        sidecar["proof"] = proof.plain()
-        sidecar["network"]["bytes"] = sum(one.stat().st_size for one in aside.glob("network.*"))
-        write_json(aside / SIDECAR, sidecar)
-        recipe = dataclasses.replace(run.recipe, evaluate=dataclasses.replace(run.recipe.evaluate, tile=tile))
-        (aside / "resolved.yaml").write_text(recipe.yaml(header="of the run that was exported"), encoding="utf-8")
-        for name in _CARRIED:
-            if (run.directory.path / name).is_file():
-                shutil.copyfile(run.directory.path / name, aside / name)
-        if out.exists():
-            shutil.rmtree(out)
-        aside.rename(out)
+            proof = _prove(run.recipe, network, trained, shown_on, most=request.images, progress=progress)
+            _refuse(proof, request, run)
+            sidecar["proof"] = proof.plain()
+            sidecar["network"]["bytes"] = sum(one.stat().st_size for one in folder.glob("network.*"))
+            write_json(folder / SIDECAR, sidecar)
+            recipe = dataclasses.replace(run.recipe, evaluate=dataclasses.replace(run.recipe.evaluate, tile=tile))
+            (folder / "resolved.yaml").write_text(recipe.yaml(header="of the run that was exported"), encoding="utf-8")
+            for name in _CARRIED:
+                if (run.directory.path / name).is_file():
+                    shutil.copyfile(run.directory.path / name, folder / name)
     except OSError as error:
         raise cannot_write(error, out) from None
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return exported_run(open_run_directory(out)), proof
 
 
@@ -245,9 +239,8 @@ def _checked_out(out: Path) -> Path:
     out = out.resolve() if out.is_symlink() else out
     if out.name in ("", ".."):
         raise SegregError(f'"{out}" names no folder that can be written anew', hint="name another one with --out")
-    is_export = (out / SIDECAR).is_file() and not (out / "best.safetensors").exists()
     is_empty = out.is_dir() and not any(out.iterdir())
-    if out.exists() and not is_export and not is_empty:
+    if out.exists() and not is_export(out) and not is_empty:
         raise SegregError(
             f"{out} is there already, and is not an exported network", hint="name another folder with --out"
         )
@@ -301,7 +294,7 @@ def _scored(scores: Scores) -> Scored:
         runs=(), split="val", values=scores.values,
         ids=tuple(str(row["id"]) for row in scores.per_image),
         columns={name: np.array([row[name] for row in scores.per_image], np.float64) for name in names},
-        counts=scores.counts, sums=scores.sums,
+        counts=scores.counts, sums=scores.sums, groups=scores.groups,
     )  # fmt: skip
 
 

@@ -107,6 +107,7 @@ def _scores(run: Run, weights: Weights) -> dict[str, Any]:
         "resolution": results.get("resolution"),
         "metrics": results["metrics"][split],
         "intervals": results.get("intervals", {}).get(split, {}),
+        "intervals_over": results.get("intervals_over", {}).get(split, "images"),
         "definitions": results["definitions"],
     }
 
@@ -143,6 +144,11 @@ def check_sidecar(found: dict[str, Any], source: str) -> dict[str, Any]:
             hint=f"it was written by segreg {found.get('segreg', 'of a later version')}; install that one",
         )
     return found
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds an exported network. A run that was pushed has such notes too, beside its weights."""
+    return (folder / SIDECAR).is_file() and not (folder / "best.safetensors").exists()
 
 
 def task_of(sidecar: Mapping[str, Any]) -> Task:

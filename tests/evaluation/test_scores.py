@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import math
@@ -13,15 +14,17 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torchmetrics import MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import BinaryJaccardIndex
 
 import segreg
 import small_runs
 import tiny_runs
 from segreg.data.loader import Batch
-from segreg.evaluation.scores import ImageScorer, evaluate
+from segreg.errors import SegregError
+from segreg.evaluation.scores import ImageScorer, compute_over_processes, disable_sync, evaluate
 from segreg.models.segmenter import predict_logits
+from segreg.runtime import distributed
 from segreg.runtime.device import choose_precision
 from segreg.task import Task
 
@@ -321,3 +324,88 @@ def test_what_is_not_defined_is_not_a_number():
     scores = evaluate(by(Given(), nn.Identity()), ignored, metrics, **SETTINGS)
     assert math.isnan(scores.values["dice.pooled"])
     assert math.isnan(scores.per_image[0]["dice"])
+
+
+class Foreground(Metric):
+    """The share of foreground, whose states are reduced as a test says."""
+
+    full_state_update = False
+
+    def __init__(self, reduce="sum"):
+        super().__init__()
+        for name in ("foreground", "pixels"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx=reduce)
+
+    def update(self, logits, target):
+        self.foreground += target.sum()
+        self.pixels += target.numel()
+
+    def compute(self):
+        return self.foreground / self.pixels
+
+
+class Wrapping(Metric):
+    """Computes with another metric, and has no state of its own."""
+
+    full_state_update = False
+
+    def __init__(self, other):
+        super().__init__()
+        self.other = other
+
+    def update(self, logits, target):
+        self.other.update(logits, target)
+
+    def compute(self):
+        return self.other.compute()
+
+    def reset(self):
+        super().reset()
+        self.other.reset()
+
+
+class Whole(Foreground):
+    full_state_update = True
+
+
+class Careful(Whole):
+    """Knows itself how."""
+
+    def merge_state(self, incoming_state):
+        self.foreground, self.pixels = (getattr(self, n) + incoming_state[n] for n in ("foreground", "pixels"))
+
+
+@pytest.mark.parametrize("metric", [Foreground(), Wrapping(Foreground()), Careful("mean"), Wrapping(Careful("mean"))])
+def test_the_states_of_two_processes_are_those_of_one(metric, monkeypatch):
+    metrics, other = (MetricCollection({"share": copy.deepcopy(metric)}) for _ in range(2))
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    disable_sync(metrics)
+    assert not any(part.distributed_available_fn() for part in metrics.modules() if isinstance(part, Metric))
+    for each, images in ((metrics, 3), (other, 1)):
+        each.update(torch.zeros(images, 1, 2, 2), torch.full((images, 2, 2), int(each is other)))
+    states = [[dict(part.metric_state) for part in other.modules() if isinstance(part, Metric)]]
+    monkeypatch.setattr(distributed, "gathered", lambda own: [own, *states])
+    monkeypatch.setattr(distributed, "is_main", lambda: True)
+    monkeypatch.setattr(distributed, "from_main", lambda make: make())
+    assert compute_over_processes(metrics) == {"share": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason"),
+    [
+        (Foreground("mean"), 'its state "foreground" is not reduced by sum, max, min or cat'),
+        (Wrapping(Foreground(torch.mean)), 'its state "foreground" is not reduced by sum, max, min or cat'),
+        (Foreground(None), 'its state "foreground" is not reduced by sum, max, min or cat'),
+        (Whole(), "torchmetrics asks for full_state_update = False"),
+    ],
+)
+def test_a_metric_that_two_processes_would_compute_otherwise_is_refused(metric, reason, monkeypatch):
+    metrics = MetricCollection({"share": metric})
+    assert disable_sync(metrics) is metrics  # of one process
+    monkeypatch.setattr(distributed, "count", lambda: 2)
+    with pytest.raises(SegregError) as refused:
+        disable_sync(metrics)
+    assert str(refused.value) == (
+        f'the metric "share" can\'t merge the state of another process: {reason}\n'
+        "  it may have a merge_state of its own; a single process can score it"
+    )

@@ -132,7 +132,7 @@ def test_a_whole_image_against_pillow_and_torch(task, size):
     probabilities = probabilities_of([one], image)
     assert probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
-    labels = labels_of([one], image, threshold=0.3)
+    labels = labels_of([one], image, threshold=None if task.mode == "multiclass" else 0.3)
     assert labels.dtype == np.uint8
     chosen = expected.argmax(axis=0) if task.mode == "multiclass" else expected >= 0.3
     chosen = chosen[0] if task.mode == "binary" else chosen
@@ -401,6 +401,8 @@ def test_thresholds_that_differ_need_one_that_holds():
     assert common_threshold(pair[1:], None) == 0.3
     classes = [predictor(MULTICLASS), predictor(MULTICLASS, threshold=0.3)]
     assert common_threshold(classes, None) == 0.5  # means nothing there
+    with pytest.raises(SegregError, match=r"exclude each other.* no threshold takes part\n  leave out the threshold"):
+        common_threshold(classes, 0.4)
     with pytest.raises(SegregError, match="the threshold must be from 0 to 1, not 50"):
         common_threshold(pair, 50)
 
@@ -412,6 +414,8 @@ def test_thresholds_that_differ_need_one_that_holds():
         ({"tile": [64, 64]}, 'a tile is (height, width), "auto", or None for whole images, not [64, 64]'),
         ({"tile": "whole"}, "a tile is (height, width), \"auto\", or None for whole images, not 'whole'"),
         ({"tile": (5, 5), "overlap": 1.0}, "the overlap of tiles must be from 0 to 0.9, not 1"),
+        ({"overlap": -0.1}, "the overlap of tiles must be from 0 to 0.9, not -0.1"),
+        ({"overlap": float("nan")}, "the overlap of tiles must be from 0 to 0.9, not nan"),
         ({"scales": (1.0, 0.0)}, "a scale must be from 0.01 to 100, not 0"),
         ({"scales": ()}, "there is no scale to predict at\n  1.0 is the image as it is"),
         ({"batch_size": 0}, "the batch size must be above 0, not 0"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 
 from segreg.errors import SegregError
-from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory
+from segreg.runs.directory import RunDirectory, new_run_directory, open_run_directory, replacing_folder
 from segreg.runtime.files import write_json
 
 
@@ -76,9 +77,41 @@ def test_what_was_there_stays_where_writing_fails(tmp_path):
 def test_what_another_machine_is_beginning_in_the_same_folder_stays(tmp_path, monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: "node8")
     monkeypatch.setattr("segreg.runtime.files.is_alive", lambda pid: pid != 7)  # this machine's
-    theirs, killed = (tmp_path / f".{node}.7-ab.beginning" for node in ("node7", "node8"))
-    theirs.mkdir()
-    killed.mkdir()
+    theirs, longer, killed = (tmp_path / f".{node}.7-ab.beginning" for node in ("node7", "node8.lab", "node8"))
+    for folder in (theirs, longer, killed):
+        folder.mkdir()
     new_run_directory(tmp_path, None, lambda _: {})
     assert theirs.exists()
+    assert longer.exists()
     assert not killed.exists()
+
+
+def test_a_folder_takes_the_place_of_another_whole_or_not_at_all(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "node8")
+    monkeypatch.setattr("segreg.runtime.files.is_alive", lambda pid: pid != 7)
+    (tmp_path / ".node8.7-ab.beginning").mkdir()  # of a process that was killed
+    (out := tmp_path / "onnx").mkdir()
+    (out / "of before").touch()
+    with pytest.raises(ZeroDivisionError), replacing_folder(out) as folder:
+        (folder / "half").write_text(str(1 / 0))
+    assert sorted(tmp_path.rglob("*")) == [out, out / "of before"]
+    with replacing_folder(out) as slow:
+        (slow / "slow").touch()
+        with replacing_folder(out) as quick:
+            (quick / "quick").touch()
+        assert [file.name for file in out.iterdir()] == ["quick"]
+    assert sorted(tmp_path.rglob("*")) == [out, out / "slow"]
+
+
+def test_a_name_that_another_process_takes_at_the_last_moment_is_replaced(tmp_path, monkeypatch):
+    out, rename, others = tmp_path / "onnx", Path.rename, iter(["theirs"])
+
+    def renamed(path, target):
+        if target == out and (other := next(others, "")):
+            (out / other).mkdir(parents=True)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    with replacing_folder(out) as folder:
+        (folder / "mine").touch()
+    assert sorted(tmp_path.rglob("*")) == [out, out / "mine"]
