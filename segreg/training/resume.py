@@ -126,7 +126,7 @@ def begin(state: State, output: Output, monitor: Monitor) -> None:
     if state.best_epoch not in (0, state.epoch) and not best.exists():
         raise SegregError(
             f"{best} is missing: epoch {state.best_epoch} was the best, and nothing else has its weights",
-            hint="nothing was changed. Copy the file back; or a new run begins from the last weights with "
+            hint="no epoch was trained. Copy the file back; or a new run begins from the last weights with "
             f"train.start_from={output.run_dir}",
         )
     if state.epoch == 0:
