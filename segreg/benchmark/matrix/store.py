@@ -29,14 +29,18 @@ BEGIN, END = "<!-- matrix -->", "<!-- end -->"
 
 
 def versions(plugins: Iterable[Plugin]) -> dict[str, str]:
-    """Return the versions of these packages and of the plugins'."""
+    """Return the versions of these packages and of the plugins', with the sources of plugins that may be edited."""
     found = {}
     for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {**found, **{plugin.distribution: plugin.version for plugin in plugins}}
+    for plugin in plugins:
+        found[plugin.distribution] = plugin.version
+        if plugin.distribution != DISTRIBUTION and not plugin.file:  # a file's version is its source already
+            found[f"source of {plugin.distribution}:{plugin.name}"] = plugin.digest[:8]
+    return found
 
 
 @dataclass(frozen=True)
