@@ -84,7 +84,7 @@ def is_loss(monitor: str) -> bool:
 
 
 def check_monitor(name: str, metrics: MetricCollection, task: Task) -> bool:
-    """Return whether a larger value of a monitor is better, without an image: metrics score labels that are made up.
+    """Return whether a larger value of a monitor is better, without an image.
 
     Which terms a loss has is known with the network only, so names of losses are taken as they are.
 
@@ -96,18 +96,26 @@ def check_monitor(name: str, metrics: MetricCollection, task: Task) -> bool:
     Raises:
         SegregError: no metric gives that value, or it has no direction.
     """
-    import torch
-
     if is_loss(name):
         return False
+    values = {f"val.{value}": larger for value, larger in directions_without_images(metrics, task).items()}
+    return choose_monitor(name, {"train.loss": False, "val.loss": False, **values}).larger_is_better
+
+
+def directions_without_images(metrics: MetricCollection, task: Task) -> dict[str, bool | None]:
+    """Return whether larger is better, by the names of all values; None where it is unknown.
+
+    The metrics score labels that are made up, and are left as they were.
+    """
+    import torch
+
     layers = (task.channels,) if task.mode == "multilabel" else ()
     target = torch.zeros(1, *layers, _SIDE, _SIDE, dtype=torch.int64)
     target[..., : _SIDE // 2, :] = 1
     scored = disable_sync(metrics.clone())
     scored.update(torch.zeros(1, task.channels, _SIDE, _SIDE), target)
     larger = directions_of(scored)
-    values = {f"val.{value}": larger.get(value) for value in compute(scored)}
-    return choose_monitor(name, {"train.loss": False, "val.loss": False, **values}).larger_is_better
+    return {value: larger.get(value) for value in compute(scored)}
 
 
 def named(split: str, losses: Mapping[str, float]) -> dict[str, float]:
