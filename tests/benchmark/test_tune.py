@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from statistics import median
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -299,6 +300,30 @@ def test_failures_are_trials_unless_they_are_the_first_three(plan, folder, prete
     with pytest.raises(SegregError, match="the first 3 trials failed; the last: no memory"):
         tune(plan, other, TuneBudget("trials", 5), Quiet())
     assert pretended == ["no memory"]
+
+
+def test_a_tune_goes_on_where_its_project_was_moved(tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    open_tune(plan_in(here, epochs=2), TuneFolder(here / "tune"))
+    there = here.rename(tmp_path / "there")
+    moved, other = plan_in(there, epochs=2), f"dataset.root: {there}/images, it began with {here}/images"
+    with mock.patch.object(loop, "_has_data_of", return_value=True):
+        open_tune(moved, TuneFolder(there / "tune"))
+    with mock.patch.object(loop, "_has_data_of", return_value=False), pytest.raises(SegregError, match=other):
+        open_tune(moved, TuneFolder(there / "tune"))
+
+
+@pytest.mark.parametrize("budget", [("trials", 0), ("trials", 2.5), ("minutes", 0), ("minutes", math.nan)])
+def test_a_budget_of_nothing_is_refused(budget):
+    with pytest.raises(SegregError, match=f"{budget[0]} must be a .*number, at least "):
+        TuneBudget(*budget)
+
+
+def test_samplers_and_pruning_go_by_their_names(tmp_path):
+    for options in ({"sampler": "tpo"}, {"pruning": "medium"}):
+        with pytest.raises(SegregError, match=r'did you mean "(tpe|median)"'):
+            plan_in(tmp_path, **options)
 
 
 def test_another_tune_in_the_folder_is_refused_with_what_differs(plan, folder, tmp_path):

@@ -6,14 +6,18 @@ import glob
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from segreg.benchmark.bench.trials import SOURCE, Trial
+from segreg.benchmark.earlier import data_paths
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
-from segreg.runtime.files import read_json, write_json
+from segreg.runtime.files import read_json, replacing, write_json
 from segreg.runtime.lock import is_locked
 from segreg.training.checkpoint import STATE
+
+if TYPE_CHECKING:
+    from segreg.config.resolve import Resolved
 
 State = Literal["waiting", "running", "stopped", "finished", "failed"]
 
@@ -60,6 +64,14 @@ class TrialsFolder(ABC, Generic[TrialT]):
     def recipe(self, trial: TrialT) -> Path:
         """Return the file with a trial's complete recipe."""
         return self.trials / f"{self.name(trial)}.yaml"
+
+    def write_recipe(self, trial: TrialT, recipe: Resolved) -> None:
+        """Write a trial's complete recipe, unless it is there and has the data where they are."""
+        file = self.recipe(trial)
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        if not text or not all(place in text for place in data_paths(recipe.plain()).values()):
+            with replacing(file) as aside:
+                aside.write_text(recipe.yaml(header=f"segreg run {file}"), encoding="utf-8")
 
     def log(self, trial: TrialT) -> Path:
         """Return the file with what a trial prints."""

@@ -7,24 +7,29 @@ would show it after a minute or more, are not needed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.benchmark.bench.folder import content, finished
 from segreg.benchmark.bench.local import PATIENCE, work_on
 from segreg.benchmark.bench.trials import source_of
+from segreg.benchmark.earlier import same_data
 from segreg.benchmark.pool import Send, Worker, stop
 from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan, differences, one_by_one
 from segreg.benchmark.tune.record import Outcome, TuneRecord, format_values, outcome_of, record_of, seconds_of
 from segreg.benchmark.tune.study import PRUNED, Pruning, SharedStudy
 from segreg.errors import SegregError
+from segreg.runs.directory import RunDirectory
+from segreg.runs.trained_run import Run
 from segreg.runtime.files import read_json, replacing, write_json
 from segreg.runtime.lock import is_locked
 from segreg.runtime.progress import Progress
+from segreg.settings import format_value
 from segreg.training import history
 
 if TYPE_CHECKING:
@@ -39,10 +44,19 @@ _MOST_FAILURES = 3
 
 @dataclass(frozen=True)
 class TuneBudget:
-    """How much is tried in all, by all processes and whenever they run: trials, or minutes of training."""
+    """How much is tried in all, by all processes and whenever they run: trials, or minutes of training.
+
+    Raises:
+        SegregError: the amount is not valid.
+    """
 
     unit: Literal["trials", "minutes"]
     amount: float
+
+    def __post_init__(self) -> None:
+        least, types, what = (1, int, "whole number") if self.unit == "trials" else (0.01, (int, float), "number")
+        if not isinstance(self.amount, types) or isinstance(self.amount, bool) or not least <= self.amount < math.inf:
+            raise SegregError(f"{self.unit} must be a {what}, at least {least}, not {format_value(self.amount)}")
 
     def __str__(self) -> str:
         return f"{self.amount:g} {self.unit}"
@@ -56,15 +70,23 @@ def open_tune(plan: TunePlan, folder: TuneFolder) -> SharedStudy:
     """
     folder.make()
     with folder.deciding():
-        mine = plan.as_data()
         if not folder.plan.exists():
-            write_json(folder.plan, mine)
-        elif found := differences(mine, read_json(folder.plan)):
+            write_json(folder.plan, plan.as_data())
+        elif found := differences(plan, read_json(folder.plan), lambda: _has_data_of(plan, folder)):
             raise SegregError(
                 f"{folder.path} is another tune:\n" + "\n".join(f"  {line}" for line in found),
                 hint="nothing was changed; --out names another folder for this one",
             )
         return SharedStudy(folder.study, larger_is_better=plan.larger_is_better)
+
+
+def _has_data_of(plan: TunePlan, folder: TuneFolder) -> bool:
+    """Whether the plan's data are those of the first trial that has begun."""
+    for run in map(RunDirectory, sorted(folder.runs.glob("*"))):
+        if run.environment.exists():
+            own = replace(Run(run).recipe, dataset=plan.resolved.dataset, split=plan.resolved.split)
+            return same_data(own, run)
+    return True
 
 
 def tune(plan: TunePlan, folder: TuneFolder, budget: TuneBudget, progress: Progress) -> bool:
@@ -154,9 +176,7 @@ def _work(claim: _Claim, plan: TunePlan, folder: TuneFolder, shared: SharedStudy
         except SegregError as error:
             reason = "\n".join(problem.message for problem in error.problems)
         else:
-            if not folder.recipe(number).exists():
-                with replacing(folder.recipe(number)) as aside:
-                    aside.write_text(recipe.yaml(header=f"segreg run {folder.recipe(number)}"), encoding="utf-8")
+            folder.write_recipe(number, recipe)
             reason = _run(number, recipe, plan, folder, progress)
     with folder.deciding():
         outcome = _end(claim, reason, plan, folder, shared)
