@@ -94,14 +94,10 @@ def with_data_of(recipe: Mapping[str, Any], run: Run) -> Run:
 
 def _have_moved(found: Sequence[RecipeDifference]) -> bool:
     """Whether these are paths alone, some of them of the data set, and the others have moved as those have."""
-    data, beside = set(), set()
-    for one in found:
-        pair = one.one, one.other
-        pairs = list(zip(*pair, strict=False)) if all(isinstance(each, list) for each in pair) else [pair]
-        if not all(_is_path(each) for pair in pairs for each in pair):
-            return False
-        (data if one.path.startswith("dataset.") else beside).update(_roots(*pair) for pair in pairs)
-    return bool(data) and beside <= data
+    if not all(_is_path(one.one) and _is_path(one.other) for one in found):
+        return False
+    data = {_roots(one.one, one.other) for one in found if one.path.startswith("dataset.")}
+    return bool(data) and all(_roots(one.one, one.other) in data for one in found)
 
 
 def _is_path(value: Any) -> bool:

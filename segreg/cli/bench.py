@@ -96,11 +96,11 @@ def execute(chosen: argparse.Namespace) -> int:
     trials = trials_in(folder, plan, registry, shown)
     if chosen.check:
         models, wrong = len({one.key for one in trials}), look(plan, trials, folder, jobs=chosen.jobs, progress=shown)
-        skips = [] if chosen.again else skipped(trials, folder)
+        notes = [] if chosen.again else skipped(trials, folder)
         if chosen.json:
-            print_json({"models": models, "runs": len(trials), "wrong": wrong, "skipped": skips})
+            print_json({"models": models, "runs": len(trials), "wrong": wrong, "notes": notes})
         else:
-            show(*skips, *wrong, f"{models - len(wrong)} of {models} models are fine, {len(trials)} runs in all")
+            show(*notes, *wrong, f"{models - len(wrong)} of {models} models are fine, {len(trials)} runs in all")
         return 1 if wrong else 0
 
     from segreg.reports.comparison import write_comparison

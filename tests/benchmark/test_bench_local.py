@@ -131,7 +131,7 @@ def _one_run(tmp_path):
     folder.make()
     prepare([trial], folder, again=False)
     with tiny_runs.undrawn():
-        work_on(folder.recipe(trial), folder.run(trial).path, "")
+        work_on(folder.recipe(trial.name), folder.run(trial).path, "")
 
 
 def moved_plan(project, *changes):
@@ -153,7 +153,7 @@ def test_a_bench_knows_its_runs_where_its_project_was_moved(tmp_path):
     assert (folder.state(trial), said) == ("finished", "")
     prepare([trial], folder, again=False)
     root = f"root: {there}/images"
-    assert root in folder.recipe(trial).read_text()
+    assert root in folder.recipe(trial.name).read_text()
     run = folder.run(trial)
     assert root not in run.resolved.read_text(), "a finished run's files stay as they are"
     comparison, _ = compared(moved_plan(there), [trial], folder, 0, Quiet())
@@ -164,19 +164,20 @@ def test_a_bench_knows_its_runs_where_its_project_was_moved(tmp_path):
     run.results.unlink()
     assert folder.state(trial) == "stopped"
     with tiny_runs.undrawn():
-        work_on(folder.recipe(trial), run.path, "")
+        work_on(folder.recipe(trial.name), run.path, "")
     assert folder.state(trial) == "finished", folder.reason(trial)
     assert root in run.resolved.read_text()
 
     trial, folder, said = known(there, "train.batch_size=2")
     assert folder.state(trial) == "waiting"
-    assert said.startswith("not counted, since the recipe was another (train.batch_size: 4, now 2): the recipe in ")
+    assert said.startswith("not counted, since the recipe was another (dataset.root: ")
+    assert " and train.batch_size: 4, now 2): the recipe in " in said
 
     shutil.copy(*sorted((there / "images").rglob("*_segmentation.png"))[:2])
     again = there.rename(tmp_path / "again")
     trial, folder, said = known(again)
     assert folder.state(trial) == "waiting"
-    assert f"(dataset.root: {there}/images, now {again}/images): the recipe in " in said
+    assert f"(dataset.root: {tmp_path}/here/images, now {again}/images): the recipe in " in said
 
 
 def models_of_results(folder, comparison):
@@ -191,18 +192,17 @@ def test_a_bench_knows_its_runs_after_an_upgrade(tmp_path):
     trial, folder, _ = known(project)
     earlier = trial.key[:-8] + "0" * 8
     folder.run(trial).path.parent.rename(folder.runs / earlier)
-    file = folder.recipe(trial)
+    file = folder.runs / earlier / "seed-0" / "recipe.yaml"
+    lines = file.read_text().splitlines()
     newer = ("swa_start", "layer_decay", "exclude_from_weight_decay", "validate_on")
-    lines = [line for line in file.read_text().splitlines() if line.split(":")[0].strip() not in newer]
-    assert len(lines) == len(file.read_text().splitlines()) - len(newer)
-    file.rename(folder.trials / f"{earlier}_seed-0.yaml").write_text("\n".join(lines))
+    older = [line for line in lines if line.split(":")[0].strip() not in newer]
+    assert len(older) == len(lines) - len(newer)
+    file.write_text("\n".join(older))
     trial, folder, said = known(project)
     assert (trial.key, folder.state(trial), said) == (earlier, "finished", "")
     # AdamW left nothing out of its weight decay then.
-    adamw = folder.trials / f"{earlier}_seed-0.yaml"
-    adamw.write_text(
-        adamw.read_text().replace("name: adam\n", "name: adamw\n").replace("decay: 0.0\n", "decay: 0.01\n")
-    )
+    text = file.read_text().replace("name: adam\n", "name: adamw\n")
+    file.write_text(text.replace("weight_decay: 0.0\n", "weight_decay: 0.01\n"))
     trial, folder, said = known(project, "optimizer={name: adamw, lr: 0.01}")
     assert "optimizer.exclude_from_weight_decay: false, now null" in said
     words = ("optimizer={name: adamw, lr: 0.01}", "optimizer.exclude_from_weight_decay=false")
@@ -219,13 +219,13 @@ def test_a_run_whose_state_is_gone_is_not_overwritten(tmp_path):
     prepare([trial], folder, again=False)
     directory = folder.run(trial)
     with tiny_runs.undrawn():
-        work_on(folder.recipe(trial), directory.path, "")
+        work_on(folder.recipe(trial.name), directory.path, "")
     took = json.loads(directory.results.read_text())["training_seconds"]
     assert progress_of(trial, folder).seconds == pytest.approx(took, abs=2e-3), "checkpoints are part of both"
     before = directory.best.read_bytes()
     directory.results.unlink()
     (directory.path / "state.pt").unlink()
-    work_on(folder.recipe(trial), directory.path, "")
+    work_on(folder.recipe(trial.name), directory.path, "")
     assert "state.pt is missing" in folder.reason(trial)
     assert directory.best.read_bytes() == before
 
@@ -236,9 +236,9 @@ def test_a_run_that_fails_records_why_and_starts_again_on_request(tmp_path):
     (trial,) = trials_of(plan, load_registry(plugged.builtin()))
     folder.make()
     prepare([trial], folder, again=False)
-    work_on(folder.recipe(trial), folder.run(trial).path, "")
+    work_on(folder.recipe(trial.name), folder.run(trial).path, "")
     assert folder.state(trial) == "failed"
-    assert folder.reason(trial) in folder.log(trial).read_text()
+    assert folder.reason(trial) in folder.log(trial.name).read_text()
     assert folder.reason(trial) == f"{tmp_path}/nowhere: there is no such file"
     prepare([trial], folder, again=False)
     assert folder.state(trial) == "failed"
@@ -284,7 +284,7 @@ def test_an_edited_plugin_is_another_model(plugin, tmp_path, installed):
     installed(*points)
     folder.make()
     prepare([hinge], folder, again=False)
-    work_on(folder.recipe(hinge), folder.run(hinge).path.with_name("new"), hinge.source)
+    work_on(folder.recipe(hinge.name), folder.run(hinge).path.with_name("new"), hinge.source)
     assert folder.reason(hinge).startswith('the source of "segreg-lab:parts" is not the one that this began with')
 
 

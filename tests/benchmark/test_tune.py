@@ -18,7 +18,7 @@ import plugged
 import tiny_runs
 from segreg.benchmark.bench.folder import finished
 from segreg.benchmark.tune import tune as loop
-from segreg.benchmark.tune.folder import TuneFolder
+from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan
 from segreg.benchmark.tune.record import record_of
 from segreg.benchmark.tune.space import Choices, Range, axes_of, axes_of_mapping, distribution
@@ -219,7 +219,7 @@ def pretended(monkeypatch):
         if happens is KeyboardInterrupt:
             raise KeyboardInterrupt
         if happens:
-            folder.failure(number).write_text(json.dumps({"reason": happens}))
+            folder.failure(name_of(number)).write_text(json.dumps({"reason": happens}))
             return "its process ended before the run did"
         rate = recipe.optimizer.settings["lr"]
         history.append(directory.path, {"epoch": 1, "seconds": 30.0})
@@ -279,6 +279,15 @@ def test_a_trial_that_can_not_continue_is_asked_again(plan, folder, pretended):
     assert other.state == "completed"
 
 
+def test_a_damaged_history_does_not_end_the_tune(plan, folder, pretended):
+    pretended[:] = [KeyboardInterrupt]
+    tune(plan, folder, TuneBudget("trials", 1), Quiet())
+    (folder.run(0).path / "history.jsonl").write_text("no row\n")
+    pretended[:] = ["history.jsonl:1: not a row of a history"]
+    assert not tune(plan, folder, TuneBudget("trials", 1), Quiet())
+    assert states(plan, folder) == ["failed", "completed"]
+
+
 def test_a_trial_that_another_process_holds_is_left_alone(plan, folder, pretended):
     shared = open_tune(plan, folder)
     number = shared.ask(plan.axes, "tpe", 0).number
@@ -300,6 +309,13 @@ def test_failures_are_trials_unless_they_are_the_first_three(plan, folder, prete
     with pytest.raises(SegregError, match="the first 3 trials failed; the last: no memory"):
         tune(plan, other, TuneBudget("trials", 5), Quiet())
     assert pretended == ["no memory"]
+
+
+def test_failures_that_take_no_time_end_a_budget_of_minutes(plan, folder, pretended):
+    pretended[:] = ["", *["the GPU is gone"] * 20]
+    with pytest.raises(SegregError, match="the last 10 trials failed; the last: the GPU is gone"):
+        tune(plan, folder, TuneBudget("minutes", 5), Quiet())
+    assert len(pretended) == 10
 
 
 def test_a_tune_goes_on_where_its_project_was_moved(tmp_path):

@@ -47,7 +47,7 @@ def test_check_prints_json(segreg, fitting):
     printed = segreg(*WORDS, "--check", "--json")
     wrong = ["timm/test_vit: it needs 9 GiB of memory, and the machine has 1 GiB left"]
     assert (printed.status, printed.err) == (1, "")
-    assert json.loads(printed.out) == {"models": 2, "runs": 4, "wrong": wrong, "skipped": []}
+    assert json.loads(printed.out) == {"models": 2, "runs": 4, "wrong": wrong, "notes": []}
 
 
 def test_a_metric_that_the_runs_will_not_have_is_refused_before_they_begin(segreg, fitting, tmp_path):

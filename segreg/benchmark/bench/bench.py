@@ -126,8 +126,8 @@ def prepare(trials: Sequence[Trial], folder: BenchFolder, *, again: bool) -> Non
     """Write each run's recipe into the folder; with `again` forget that runs failed."""
     for trial in trials:
         if again:
-            folder.failure(trial).unlink(missing_ok=True)
-        folder.write_recipe(trial, trial.recipe)
+            folder.failure(trial.name).unlink(missing_ok=True)
+        folder.write_recipe(trial.name, trial.recipe)
 
 
 def skipped(trials: Sequence[Trial], folder: BenchFolder) -> list[str]:

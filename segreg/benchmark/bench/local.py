@@ -66,8 +66,8 @@ def run_locally(
             free = [trial for trial in trials if states[trial.name] in ("waiting", "stopped")]
             for trial in free[: jobs - len(running)]:
                 gpu = least_busy(gpus, [one.gpu for one in running])
-                what = folder.recipe(trial), folder.run(trial).path, trial.source
-                worker = Worker(_work, *what, threads, gpu, log=folder.log(trial))
+                what = folder.recipe(trial.name), folder.run(trial).path, trial.source
+                worker = Worker(_work, *what, threads, gpu, log=folder.log(trial.name))
                 running.append(_Running(trial, worker, gpu))
                 folder.working.add(trial.name)
             refresh()

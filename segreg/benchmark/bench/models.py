@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segreg.benchmark.bench.folder import BenchFolder, content, finished
+from segreg.benchmark.comparison.compare import RunGroup
 from segreg.benchmark.earlier import with_data_of
 from segreg.config.recipe import read_recipe
 from segreg.errors import SegregError, did_you_mean
@@ -17,20 +17,14 @@ RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
-class BenchModel:
-    """A model of a bench.
+class BenchModel(RunGroup):
+    """A model of a bench with its finished runs.
 
     Attributes:
-        name: what distinguishes it from the others.
-        settings: the same by recipe path.
         folder: holds its runs' directories, and names it on a command line.
-        runs: those that have finished.
     """
 
-    name: str
-    settings: Mapping[str, str]
     folder: Path
-    runs: tuple[Run, ...]
 
 
 def is_bench(path: Path) -> bool:
@@ -62,7 +56,7 @@ def models_of(path: Path) -> list[BenchModel]:
         directories = [RunDirectory(folder / Path(run).name) for run in model["runs"]]
         runs = tuple(_opened(directory, BenchFolder(path)) for directory in directories if finished(directory))
         if runs:
-            found.append(BenchModel(model["name"], model["settings"], folder, runs))
+            found.append(BenchModel(model["name"], model["settings"], runs, folder))
     if not found:
         raise SegregError(f"{path} has no results yet", hint="the command that began the bench continues it")
     return found

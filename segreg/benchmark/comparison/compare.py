@@ -54,7 +54,7 @@ class RunGroup:
         """
         found: dict[int, list[Run]] = {}
         for run in sorted(self.runs, key=lambda run: fold_of(run) or 0):
-            found.setdefault(int(run.written.values.get("seed", 0)), []).append(run)
+            found.setdefault(seed_of(run), []).append(run)
         most = max(map(len, found.values()))
         return {seed: runs for seed, runs in sorted(found.items()) if len(runs) == most}
 
@@ -64,6 +64,11 @@ class RunGroup:
             return self.runs[0]
         of_first_seed = next(iter(self.by_seed().values()))
         return next(run for run in of_first_seed if image in set(read_split(run.directory.split)["val"]))
+
+
+def seed_of(run: Run) -> int:
+    """Return a run's seed."""
+    return int(run.written.values.get("seed", 0))
 
 
 def fold_of(run: Run) -> int | None:
@@ -186,7 +191,7 @@ def _scored(groups: Sequence[RunGroup]) -> tuple[dict[str, tuple[Scored, ...]], 
         kept = one.by_seed()
         folds = [[read_scored(run, fold=fold_of(run) is not None) for run in runs] for runs in kept.values()]
         found[one.name] = tuple(map(out_of_fold, folds))
-        if left := sorted({int(run.written.values.get("seed", 0)) for run in one.runs} - set(kept)):
+        if left := sorted({seed_of(run) for run in one.runs} - set(kept)):
             which = listed([*map(str, left)], quote="")
             notices.append(f"{one.name} has not all of its folds with seed {which}, which is left out.")
     every = [run for seeds in found.values() for seed in seeds for run in seed.runs if fold_of(run) is not None]
@@ -203,8 +208,7 @@ def _folds(group: RunGroup, seeds: Sequence[Scored], metric: str) -> tuple[Fold,
     if all(len(seed.runs) == 1 for seed in seeds):
         return ()
     return tuple(
-        Fold(int(run.written.values.get("seed", 0)), fold_of(run) or 0, str(run.directory.path), _own(run, metric))
-        for run in group.runs
+        Fold(seed_of(run), fold_of(run) or 0, str(run.directory.path), _own(run, metric)) for run in group.runs
     )
 
 
