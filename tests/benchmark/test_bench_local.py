@@ -170,14 +170,16 @@ def test_a_bench_knows_its_runs_where_its_project_was_moved(tmp_path):
 
     trial, folder, said = known(there, "train.batch_size=2")
     assert folder.state(trial) == "waiting"
-    assert said.startswith("not counted, since the recipe was another (dataset.root: ")
-    assert " and train.batch_size: 4, now 2): the recipe in " in said
+    assert said.startswith(
+        f"not counted, since the recipe was another: the recipe in {run.path.parent} (dataset.root: "
+    )
+    assert said.endswith(" and train.batch_size: 4, now 2)\n")
 
     shutil.copy(*sorted((there / "images").rglob("*_segmentation.png"))[:2])
     again = there.rename(tmp_path / "again")
     trial, folder, said = known(again)
     assert folder.state(trial) == "waiting"
-    assert f"(dataset.root: {tmp_path}/here/images, now {again}/images): the recipe in " in said
+    assert f"(dataset.root: {tmp_path}/here/images, now {again}/images)\n" in said
 
 
 def models_of_results(folder, comparison):

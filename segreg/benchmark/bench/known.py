@@ -39,21 +39,18 @@ def trials_in(folder: BenchFolder, plan: Plan, registry: Registry, progress: Pro
     for key in sorted(there - of_models.keys()):
         others.setdefault(_called(key), []).append(key)
     keys: dict[str, str] = {}
-    unlike: dict[str, tuple[str, str]] = {}
+    unlike: dict[str, str] = {}
     for key, of_model in of_models.items():
         for earlier in others.get(_called(key), ()) if key not in there else ():
             different = _differences(of_model, folder.runs / earlier, registry)
             if different:
-                unlike[earlier] = of_model[0].model or "the recipe", different
+                unlike[earlier] = f"{of_model[0].model or 'the recipe'} in {folder.runs / earlier} ({different})"
             elif different is not None:
                 keys[key] = earlier
                 break
-    lines: dict[str, list[str]] = {}
-    for earlier, (model, different) in unlike.items():
+    for earlier, what in unlike.items():
         if earlier not in keys.values():
-            lines.setdefault(different, []).append(f"{model} in {folder.runs / earlier}")
-    for different, models in lines.items():
-        progress.say(f"not counted, since the recipe was another ({different}): {listed(models, quote='')}")
+            progress.say(f"not counted, since the recipe was another: {what}")
     return [dataclasses.replace(trial, key=keys.get(trial.key, trial.key)) for trial in trials]
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -79,7 +79,7 @@ class Store:
 
     def append(self, finished: Finished) -> None:
         """Add a line, which is on the disk when this returns."""
-        line = json.dumps(finished.as_data(), ensure_ascii=False) + "\n"
+        line = json.dumps(asdict(finished), ensure_ascii=False) + "\n"
         with self.file.open("ab") as opened:
             # A line that an interruption tore must not swallow this one.
             torn = opened.tell() > 0 and not self.file.read_bytes().endswith(b"\n")
