@@ -448,6 +448,7 @@ def compare(
     from segreg.reports.comparison import write_comparison
     from segreg.runtime.progress import progress as shown
 
+    _check_least(0, rounds=rounds)
     groups = run_groups_of([_run(run) for run in runs])
     rounds = rounds if cost else 0
     found, images = compare_runs(groups, metric=metric, baseline=baseline, rounds=rounds, progress=shown(progress))
@@ -526,13 +527,13 @@ def bench(
     from segreg.benchmark.bench.bench import bench as run_bench
     from segreg.benchmark.bench.bench import look
     from segreg.benchmark.bench.folder import BenchFolder
+    from segreg.benchmark.bench.known import trials_in
     from segreg.benchmark.bench.plan import plan_of
-    from segreg.benchmark.bench.trials import trials_of
     from segreg.reports.comparison import write_comparison
     from segreg.runtime.progress import progress as shown
 
-    if jobs < 1:
-        raise SegregError(f"jobs must be at least 1, not {jobs}")
+    _check_least(1, jobs=jobs)
+    _check_least(0, rounds=rounds)
     parts = {"encoder": encoder, "decoder": decoder, "loss": loss}
     axes = {kind: values for kind, values in parts.items() if values is not None}
     if twice := [path for path in vary or {} if path in axes]:
@@ -541,12 +542,13 @@ def bench(
         recipe, overrides, vary={**axes, **(vary or {})}, exclude=exclude, seeds=seeds, folds=folds,
         budgets={"epochs": epochs, "steps": steps, "minutes": minutes}, baseline=baseline, metric=metric,
     )  # fmt: skip
-    trials, folder = trials_of(plan, load_registry()), BenchFolder(Path(out or Path("benches") / name))
+    folder, said = BenchFolder(Path(out or Path("benches") / name)), shown(progress)
+    trials = trials_in(folder, plan, load_registry(), said)
     if check:
-        return [Problem(line) for line in look(trials, folder, jobs=jobs, progress=shown(progress))]
+        return [Problem(line) for line in look(plan, trials, folder, jobs=jobs, progress=said)]
     found, images = run_bench(
         plan, trials, folder, jobs=jobs, rounds=rounds if cost else 0, again=again,
-        progress=shown(progress), stream=sys.stdout, mode="auto" if progress == "bar" else progress,
+        progress=said, stream=sys.stdout, mode="auto" if progress == "bar" else progress,
     )  # fmt: skip
     write_comparison(found, folder.path, images)
     return found
@@ -588,12 +590,12 @@ def tune(
     from segreg.reports.tune import write_tune
     from segreg.runtime.progress import progress as shown
 
+    budget = TuneBudget("trials", trials) if minutes is None else TuneBudget("minutes", minutes)
     require_optuna()
     read = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
     axes, options = axes_of_mapping(search), {"epochs": epochs, "sampler": sampler, "pruning": pruning}
     plan = TunePlan.of(read.changed(overrides), axes, load_registry(), **options)  # type: ignore[arg-type]
     folder = TuneFolder(Path(out or Path("tunes") / Path(read.source).stem))
-    budget = TuneBudget("trials", trials) if minutes is None else TuneBudget("minutes", minutes)
     interrupted = search_settings(plan, folder, budget, shown(progress))
     record = finish(plan, folder)
     write_tune(record, folder.path)
@@ -726,6 +728,12 @@ def _other_data(run: Run, data: PythonData) -> Resolved | None:
     if _came_from_python(run) and is_data_of(run.recipe, run.directory):
         return None
     return replace(resolve(_with_data(run.written, data), load_registry()), source="python")
+
+
+def _check_least(least: int, **given: int) -> None:
+    for name, value in given.items():
+        if value < least:
+            raise SegregError(f"{name} must be at least {least}, not {value}")
 
 
 def _written(recipe: Recipe | Path | str, overrides: Overrides) -> Recipe:

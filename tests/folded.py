@@ -99,7 +99,7 @@ def _bench_in(root, folds):
         folder.make()
         prepare(trials, folder, again=False)
         for trial in trials:
-            work_on(folder.recipe(trial), folder.run(trial).path, trial.source)
+            work_on(folder.recipe(trial.name), folder.run(trial).path, trial.source)
         comparison, images = compared(plan, trials, folder, 0, Quiet())
         write_comparison(comparison, Path(folder.path), images)
     return folder.path

@@ -359,6 +359,7 @@ def test_runs_are_compared(trained, tmp_path):
         ({"epochs": 0}, "a budget of epochs must be a whole number above 0"),
         ({"loss": ["bce"], "baseline": {"loss": "dice"}}, "baseline names loss=dice, which is not among its values"),
         ({"jobs": 0}, "jobs must be at least 1, not 0"),
+        ({"rounds": -1}, "rounds must be at least 0, not -1"),
     ],
 )
 def test_mistakes_in_a_bench_are_reported_before_anything_starts(options, reported, tmp_path, monkeypatch):

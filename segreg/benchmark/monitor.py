@@ -1,9 +1,9 @@
-"""Which direction of the value that chooses a run's best epoch is better, before the run."""
+"""Which direction of a value is better, before the run: of the one that chooses its best epoch, and of its scores."""
 
 from __future__ import annotations
 
 from segreg.config.resolve import Resolved
-from segreg.training.monitor import check_monitor, is_loss
+from segreg.training.monitor import check_monitor, directions_without_images, is_loss
 
 
 def larger_is_better(recipe: Resolved) -> bool:
@@ -18,3 +18,15 @@ def larger_is_better(recipe: Resolved) -> bool:
         return False
     task = build.build_dataset(recipe).task
     return check_monitor(recipe.train.monitor, build.build_metrics(recipe, task), task)
+
+
+def directions_of_scores(recipe: Resolved) -> dict[str, bool | None]:
+    """Return whether larger is better, by the full name of each score of a recipe's metrics; None where it is unknown.
+
+    Raises:
+        SegregError: the data set can't be read, or a metric can't be built.
+    """
+    from segreg.models import build
+
+    task = build.build_dataset(recipe).task
+    return directions_without_images(build.build_metrics(recipe, task), task)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from segreg.cli.common import add_figures, check_folder, check_least, one_file
+from segreg.cli.common import add_figures, check_folder, check_least, one_file, print_json
 from segreg.cli.compare import add_output, add_rounds, is_quiet, print_comparison
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.runtime.layout import show
@@ -84,7 +84,7 @@ def execute(chosen: argparse.Namespace) -> int:
 
     from segreg.benchmark.bench.bench import bench, look, skipped
     from segreg.benchmark.bench.folder import BenchFolder
-    from segreg.benchmark.bench.trials import trials_of
+    from segreg.benchmark.bench.known import trials_in
     from segreg.runtime.progress import progress
 
     silent = is_quiet(chosen)
@@ -93,11 +93,14 @@ def execute(chosen: argparse.Namespace) -> int:
     resources = _resources(chosen.resources)
     if resources and chosen.executor == "local":
         raise SegregError("--resources goes with --executor ray")
-    trials = trials_of(plan, registry)
+    trials = trials_in(folder, plan, registry, shown)
     if chosen.check:
-        models, wrong = len({trial.key for trial in trials}), look(trials, folder, jobs=chosen.jobs, progress=shown)
-        summary = f"{models - len(wrong)} of {models} models are fine, {len(trials)} runs in all"
-        show(*([] if chosen.again else skipped(trials, folder)), *wrong, summary)
+        models, wrong = len({one.key for one in trials}), look(plan, trials, folder, jobs=chosen.jobs, progress=shown)
+        notes = [] if chosen.again else skipped(trials, folder)
+        if chosen.json:
+            print_json({"models": models, "runs": len(trials), "wrong": wrong, "notes": notes})
+        else:
+            show(*notes, *wrong, f"{models - len(wrong)} of {models} models are fine, {len(trials)} runs in all")
         return 1 if wrong else 0
 
     from segreg.reports.comparison import write_comparison

@@ -75,8 +75,11 @@ def execute(chosen: argparse.Namespace) -> int:
     shown = shown_progress(quiet=chosen.quiet or chosen.json)
     if chosen.check:
         wrong = check_models(plan, shown)
-        show(*wrong, f"{len(axes)} settings resolve with every pair of their values, and every network trains"
-             if not wrong else f"{len(wrong)} of the networks fail")  # fmt: skip
+        if chosen.json:
+            print_json({"settings": len(axes), "wrong": wrong})
+        else:
+            show(*wrong, f"{len(axes)} settings resolve with every pair of their values, and every network trains"
+                 if not wrong else f"{len(wrong)} of the networks fail")  # fmt: skip
         return 1 if wrong else 0
 
     from segreg.benchmark.tune.folder import TuneFolder

@@ -83,24 +83,8 @@ def is_loss(monitor: str) -> bool:
     return monitor.partition(".")[2].partition(".")[0] == TOTAL
 
 
-def metric_directions(metrics: MetricCollection, task: Task) -> dict[str, bool | None]:
-    """Return every value that metrics give in validation, and whether larger is better, without an image.
-
-    Labels that are made up are scored, by a copy of the metrics on the CPU.
-    """
-    import torch
-
-    layers = (task.channels,) if task.mode == "multilabel" else ()
-    target = torch.zeros(1, *layers, _SIDE, _SIDE, dtype=torch.int64)
-    target[..., : _SIDE // 2, :] = 1
-    scored = disable_sync(metrics.clone()).to("cpu")
-    scored.update(torch.zeros(1, task.channels, _SIDE, _SIDE), target)
-    larger = directions_of(scored)
-    return {f"val.{value}": larger.get(value) for value in compute(scored)}
-
-
 def check_monitor(name: str, metrics: MetricCollection, task: Task) -> bool:
-    """Return whether a larger value of a monitor is better.
+    """Return whether a larger value of a monitor is better, without an image.
 
     Which terms a loss has is known with the network only, so names of losses are taken as they are.
 
@@ -114,8 +98,24 @@ def check_monitor(name: str, metrics: MetricCollection, task: Task) -> bool:
     """
     if is_loss(name):
         return False
-    losses = {"train.loss": False, "val.loss": False}
-    return choose_monitor(name, {**losses, **metric_directions(metrics, task)}).larger_is_better
+    values = {f"val.{value}": larger for value, larger in directions_without_images(metrics, task).items()}
+    return choose_monitor(name, {"train.loss": False, "val.loss": False, **values}).larger_is_better
+
+
+def directions_without_images(metrics: MetricCollection, task: Task) -> dict[str, bool | None]:
+    """Return whether larger is better, by the names of all values; None where it is unknown.
+
+    Labels that are made up are scored, by a copy of the metrics on the CPU.
+    """
+    import torch
+
+    layers = (task.channels,) if task.mode == "multilabel" else ()
+    target = torch.zeros(1, *layers, _SIDE, _SIDE, dtype=torch.int64)
+    target[..., : _SIDE // 2, :] = 1
+    scored = disable_sync(metrics.clone()).to("cpu")
+    scored.update(torch.zeros(1, task.channels, _SIDE, _SIDE), target)
+    larger = directions_of(scored)
+    return {value: larger.get(value) for value in compute(scored)}
 
 
 def named(split: str, losses: Mapping[str, float]) -> dict[str, float]:

@@ -42,7 +42,7 @@ from segreg.training.monitor import (
     Monitor,
     better,
     choose_monitor,
-    metric_directions,
+    directions_without_images,
     named,
 )
 from segreg.training.resume import AsyncCheckpointer, Output, begin, restore, snapshot
@@ -555,7 +555,8 @@ def directions(objective: Objective, data: TrainingData) -> dict[str, bool | Non
     losses = named("train", dict.fromkeys((TOTAL, *replaced), 0.0) if replaced else names)
     if not len(data.val):
         return dict.fromkeys(losses, False)
-    return {**dict.fromkeys(losses | named("val", names), False), **metric_directions(data.metrics, data.task)}
+    scores = {f"val.{name}": larger for name, larger in directions_without_images(data.metrics, data.task).items()}
+    return {**dict.fromkeys(losses | named("val", names), False), **scores}
 
 
 def format_epoch(state: State, settings: Train, monitor: Monitor, *, headings: bool = False) -> Table:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import time
 
@@ -13,17 +14,19 @@ import pytest
 
 import plugged
 import tiny_runs
-from segreg.benchmark.bench.bench import _gpus, bench, look, prepare, skipped
+from segreg.benchmark.bench.bench import _gpus, bench, compared, look, prepare, skipped
 from segreg.benchmark.bench.board import followed, progress_of
 from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.known import trials_in
 from segreg.benchmark.bench.local import least_busy, work_on
+from segreg.benchmark.bench.models import models_of
 from segreg.benchmark.bench.plan import Plan
 from segreg.benchmark.bench.trials import trials_of
 from segreg.benchmark.cost.running import check_memory
 from segreg.registry.registry import _digest_of_files, load_registry
 from segreg.reports.comparison import write_comparison
 from segreg.runtime.lock import locked_folder
-from segreg.runtime.progress import Quiet
+from segreg.runtime.progress import Lines, Quiet
 from segreg.training import history
 
 pytestmark = pytest.mark.usefixtures("warm_workers")
@@ -118,6 +121,96 @@ def test_a_run_that_a_killed_bench_left_running_is_left_alone(tmp_path):
     assert folder.state(trial) == "running", "its directory is not made yet"
 
 
+@pytest.fixture
+def _one_run(tmp_path):
+    """A bench with one finished run, in a project of its own."""
+    project = tmp_path / "here"
+    project.mkdir()
+    folder = BenchFolder(project / "bench")
+    (trial,) = trials_of(moved_plan(project), load_registry(plugged.builtin()))
+    folder.make()
+    prepare([trial], folder, again=False)
+    with tiny_runs.undrawn():
+        work_on(folder.recipe(trial.name), folder.run(trial).path, "")
+
+
+def moved_plan(project, *changes):
+    return Plan(tiny_runs.write_recipe(project), {}, change=["train.epochs=1", *SMALL, *changes])
+
+
+def known(project, *changes):
+    """Return the one trial of a project's bench, the bench's folder, and what was said of it."""
+    said, folder = io.StringIO(), BenchFolder(project / "bench")
+    registry = load_registry(plugged.builtin())
+    (trial,) = trials_in(folder, moved_plan(project, *changes), registry, Lines(said))
+    return trial, folder, said.getvalue()
+
+
+@pytest.mark.usefixtures("_one_run")
+def test_a_bench_knows_its_runs_where_its_project_was_moved(tmp_path):
+    there = (tmp_path / "here").rename(tmp_path / "there")
+    trial, folder, said = known(there)
+    assert (folder.state(trial), said) == ("finished", "")
+    prepare([trial], folder, again=False)
+    root = f"root: {there}/images"
+    assert root in folder.recipe(trial.name).read_text()
+    run = folder.run(trial)
+    assert root not in run.resolved.read_text(), "a finished run's files stay as they are"
+    comparison, _ = compared(moved_plan(there), [trial], folder, 0, Quiet())
+    assert not any("are not shown" in notice for notice in comparison.notices)
+    (model,) = models_of_results(folder, comparison)
+    assert str(model.runs[0].recipe.dataset.settings["root"]) == f"{there}/images"
+
+    run.results.unlink()
+    assert folder.state(trial) == "stopped"
+    with tiny_runs.undrawn():
+        work_on(folder.recipe(trial.name), run.path, "")
+    assert folder.state(trial) == "finished", folder.reason(trial)
+    assert root in run.resolved.read_text()
+
+    trial, folder, said = known(there, "train.batch_size=2")
+    assert folder.state(trial) == "waiting"
+    assert said.startswith(
+        f"not counted, since the recipe was another: the recipe in {run.path.parent} (dataset.root: "
+    )
+    assert said.endswith(" and train.batch_size: 4, now 2)\n")
+
+    shutil.copy(*sorted((there / "images").rglob("*_segmentation.png"))[:2])
+    again = there.rename(tmp_path / "again")
+    trial, folder, said = known(again)
+    assert folder.state(trial) == "waiting"
+    assert f"(dataset.root: {tmp_path}/here/images, now {again}/images)\n" in said
+
+
+def models_of_results(folder, comparison):
+    write_comparison(comparison, folder.path)
+    return models_of(folder.path)
+
+
+@pytest.mark.usefixtures("_one_run")
+def test_a_bench_knows_its_runs_after_an_upgrade(tmp_path):
+    """An earlier segreg had fewer settings, so that its digest of the same recipe was another."""
+    project = tmp_path / "here"
+    trial, folder, _ = known(project)
+    earlier = trial.key[:-8] + "0" * 8
+    folder.run(trial).path.parent.rename(folder.runs / earlier)
+    file = folder.runs / earlier / "seed-0" / "recipe.yaml"
+    lines = file.read_text().splitlines()
+    newer = ("swa_start", "layer_decay", "exclude_from_weight_decay", "validate_on")
+    older = [line for line in lines if line.split(":")[0].strip() not in newer]
+    assert len(older) == len(lines) - len(newer)
+    file.write_text("\n".join(older))
+    trial, folder, said = known(project)
+    assert (trial.key, folder.state(trial), said) == (earlier, "finished", "")
+    # AdamW left nothing out of its weight decay then.
+    text = file.read_text().replace("name: adam\n", "name: adamw\n")
+    file.write_text(text.replace("weight_decay: 0.0\n", "weight_decay: 0.01\n"))
+    trial, folder, said = known(project, "optimizer={name: adamw, lr: 0.01}")
+    assert "optimizer.exclude_from_weight_decay: false, now null" in said
+    words = ("optimizer={name: adamw, lr: 0.01}", "optimizer.exclude_from_weight_decay=false")
+    assert known(project, *words)[0].key == earlier
+
+
 def test_a_run_whose_state_is_gone_is_not_overwritten(tmp_path):
     """A bench goes by what `segreg run --resume` says of a run."""
     folder = BenchFolder(tmp_path / "bench")
@@ -128,13 +221,13 @@ def test_a_run_whose_state_is_gone_is_not_overwritten(tmp_path):
     prepare([trial], folder, again=False)
     directory = folder.run(trial)
     with tiny_runs.undrawn():
-        work_on(folder.recipe(trial), directory.path, "")
+        work_on(folder.recipe(trial.name), directory.path, "")
     took = json.loads(directory.results.read_text())["training_seconds"]
     assert progress_of(trial, folder).seconds == pytest.approx(took, abs=2e-3), "checkpoints are part of both"
     before = directory.best.read_bytes()
     directory.results.unlink()
     (directory.path / "state.pt").unlink()
-    work_on(folder.recipe(trial), directory.path, "")
+    work_on(folder.recipe(trial.name), directory.path, "")
     assert "state.pt is missing" in folder.reason(trial)
     assert directory.best.read_bytes() == before
 
@@ -145,9 +238,9 @@ def test_a_run_that_fails_records_why_and_starts_again_on_request(tmp_path):
     (trial,) = trials_of(plan, load_registry(plugged.builtin()))
     folder.make()
     prepare([trial], folder, again=False)
-    work_on(folder.recipe(trial), folder.run(trial).path, "")
+    work_on(folder.recipe(trial.name), folder.run(trial).path, "")
     assert folder.state(trial) == "failed"
-    assert folder.reason(trial) in folder.log(trial).read_text()
+    assert folder.reason(trial) in folder.log(trial.name).read_text()
     assert folder.reason(trial) == f"{tmp_path}/nowhere: there is no such file"
     prepare([trial], folder, again=False)
     assert folder.state(trial) == "failed"
@@ -193,7 +286,7 @@ def test_an_edited_plugin_is_another_model(plugin, tmp_path, installed):
     installed(*points)
     folder.make()
     prepare([hinge], folder, again=False)
-    work_on(folder.recipe(hinge), folder.run(hinge).path.with_name("new"), hinge.source)
+    work_on(folder.recipe(hinge.name), folder.run(hinge).path.with_name("new"), hinge.source)
     assert folder.reason(hinge).startswith('the source of "segreg-lab:parts" is not the one that this began with')
 
 
@@ -217,10 +310,10 @@ def test_runs_take_the_gpus_that_are_visible_and_share_their_memory(tmp_path, mo
     asked = []
     monkeypatch.setattr("segreg.benchmark.cost.running.check_memory", lambda _, *, jobs: asked.append(jobs) or "")
     for jobs in (1, 2, 3):
-        look(trials, BenchFolder(tmp_path / "bench"), jobs=jobs, progress=Quiet())
+        look(plan, trials, BenchFolder(tmp_path / "bench"), jobs=jobs, progress=Quiet())
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     for jobs in (3, 8):
-        look(trials, BenchFolder(tmp_path / "bench"), jobs=jobs, progress=Quiet())
+        look(plan, trials, BenchFolder(tmp_path / "bench"), jobs=jobs, progress=Quiet())
     assert asked == [1, 1, 2, 3, 3]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import pytest
 
 import plugged
@@ -21,6 +23,7 @@ from segreg.benchmark.bench.plan import (
 from segreg.benchmark.bench.trials import combinations, trials_of
 from segreg.config.recipe import COMMAND_LINE, read_recipe
 from segreg.errors import SegregError
+from segreg.models.build import build_dataset
 from segreg.registry.registry import load_registry
 
 FILE = """\
@@ -96,6 +99,9 @@ def test_budgets(tmp_path, registry):
     assert (train("minutes", 2.5).time_budget_minutes, train("minutes", 2.5).epochs) == (2.5, 6)
     # 24 images, of which 14 or 15 train in batches of 4: 4 steps an epoch
     assert [train("steps", amount).epochs for amount in (1, 4, 5, 9)] == [1, 1, 2, 3]
+    with mock.patch("segreg.models.build.build_dataset", wraps=build_dataset) as built:
+        trials_of(Plan(recipe, {"loss": ["bce", "dice"]}, seeds=(0, 1), budget=Budget("steps", 9)), registry)
+    assert built.call_count == 1, "each data set is read once"
 
 
 def test_options_of_the_command_line():

@@ -53,7 +53,7 @@ def test_a_run_comes_back_whole_without_its_training_state(tmp_path, trial):
     unpack(pack(place, trial.name), trial, folder)
     run = folder.run(trial).path
     assert sorted(str(file.relative_to(run)) for file in run.rglob("*.*")) == ["overlays/01.png", "results.json"]
-    assert folder.log(trial).read_text() == "output"
+    assert folder.log(trial.name).read_text() == "output"
     assert folder.state(trial) == "finished"
 
 

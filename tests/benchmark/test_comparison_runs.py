@@ -296,6 +296,43 @@ def test_what_is_refused(tmp_path):
     )  # fmt: skip
 
 
+def test_a_metric_whose_direction_nobody_knows_does_not_compare(tmp_path):
+    folders = planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34")
+    for folder in folders:
+        results = json.loads((folder / "results.json").read_text())
+        results["metrics"]["test"] = {"gap.per_image_mean": 0.5, **results["metrics"]["test"]}
+        (folder / "results.json").write_text(json.dumps(results))
+    assert compared(*folders).metric == "dice.per_image_mean", "the first that has a direction"
+    message, hint = problem(lambda: compared(*folders, metric="gap"))
+    assert message == 'nothing says whether larger values of "gap.per_image_mean" are better'
+    assert 'others are "dice.pooled" and "dice.per_image_mean"' in hint
+
+
+def test_equal_ids_of_other_images_are_noticed(tmp_path):
+    one, other = planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34")
+    assert compared(one, other).notices == ()
+    environment = json.loads((other / "environment.json").read_text())
+    (other / "environment.json").write_text(json.dumps({**environment, "data_fingerprint": "beef"}))
+    (notice,) = compared(one, other).notices
+    assert notice.startswith(f"Equal ids are not equal images: the images or masks of {other} are not those of {one}")
+
+
+def test_seeds_that_found_the_same_images_elsewhere_are_of_one_model(tmp_path):
+    folders = [planted(tmp_path / str(seed), "resnet18", seed=seed) for seed in range(2)]
+    file = folders[1] / "resolved.yaml"
+    file.write_text(file.read_text().replace("root: /data/lesions", "root: /mnt/lesions"))
+    (group,) = run_groups_of([load_run(folder) for folder in folders])
+    assert len(group.runs) == 2
+    environment = json.loads((folders[1] / "environment.json").read_text())
+    (folders[1] / "environment.json").write_text(json.dumps({**environment, "data_fingerprint": "beef"}))
+    names = [group.name for group in run_groups_of([load_run(folder) for folder in folders])]
+    assert names == ["dataset.root=/data/lesions", "dataset.root=/mnt/lesions"]
+
+
+def test_no_run_is_nothing_to_compare():
+    assert problem(lambda: run_groups_of([]))[0] == "there is no run to compare"
+
+
 def test_files_and_text_agree(tmp_path):
     found = compared(planted(tmp_path / "a", "resnet18"), planted(tmp_path / "b", "resnet34", better=0.05))
     files = write_comparison(found, tmp_path / "out")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 import warnings
+from unittest import mock
 
 import pytest
 
@@ -138,7 +139,8 @@ def test_networks_of_a_third_party_are_measured_and_failures_are_their_own(subje
         return in_a_process(spec, *job) if one in ends_its_process else in_this_process(spec, *job)
 
     names = (*ends_its_process, "raising", "refusing", "large", "greedy")
-    found = measure({name: subject(name) for name in names}, rounds=1, seconds=0.0, do=do)
+    with mock.patch.object(running, "in_a_process", do):
+        found = measure({name: subject(name) for name in names}, rounds=1, seconds=0.0)
     net = found.of["net"]
     assert net.reason == ""
     assert list(net.costs) == [name for name in DEFINITIONS if "gpu" not in name]
@@ -158,7 +160,8 @@ def test_networks_of_a_third_party_are_measured_and_failures_are_their_own(subje
 
     needed = in_a_process(subject("net"), "memory")
     assert needed.mib > 0.9 * net.costs["process_memory_rss_mib"].low
-    reason = check_memory(subject("net"), jobs=10**9, do=lambda spec, job: needed)
+    with mock.patch.object(running, "in_a_process", return_value=needed):
+        reason = check_memory(subject("net"), jobs=10**9)
     assert reason.startswith("1000000000 runs at a time need ")
 
 
@@ -230,7 +233,8 @@ class Scripted:
 
 
 def measured(script, rounds):
-    return measure({name: Named(name) for name in script.answers}, rounds=rounds, seconds=0.5, do=script)
+    with mock.patch.object(running, "in_a_process", script):
+        return measure({name: Named(name) for name in script.answers}, rounds=rounds, seconds=0.5)
 
 
 def test_networks_take_turns_and_every_other_round_goes_backwards():
@@ -326,11 +330,13 @@ def test_what_the_system_does_not_report_is_a_sentence():
     ],
 )  # fmt: skip
 def test_runs_that_need_more_than_there_is_don_t_fit(needed, jobs, reason):
-    assert check_memory("subject", jobs=jobs, do=lambda subject, job: needed) == reason
+    with mock.patch.object(running, "in_a_process", return_value=needed):
+        assert check_memory("subject", jobs=jobs) == reason
 
 
 def test_a_network_that_can_t_be_built_does_not_fit():
-    assert check_memory("subject", do=lambda subject, job: Failed(f"no {job} of {subject}")) == "no memory of subject"
+    with mock.patch.object(running, "in_a_process", lambda subject, job: Failed(f"no {job} of {subject}")):
+        assert check_memory("subject") == "no memory of subject"
 
 
 def test_definitions_are_sentences_of_their_own():

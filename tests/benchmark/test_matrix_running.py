@@ -129,6 +129,15 @@ def test_versions_are_those_of_packages_and_plugins():
     assert {"segreg-toolkit", "torch", "timm", "segmentation-models-pytorch"} <= set(found)
 
 
+def test_an_edited_plugin_is_another_where_its_version_stays():
+    one, other = (versions([Plugin("p", "m", "segreg-pairs", "2.0", source=text * 32)]) for text in "ab")
+    known = Finished(EncoderResult("one", "f"), (PairResult("one", "x"),), one)
+    assert current_results([known], one)[1] == 0
+    assert current_results([known], other)[1] == 1
+    own = versions([Plugin("p", "m", "segreg-toolkit", "2.0", source="a" * 32)])
+    assert not any(name.startswith("source of ") for name in own)
+
+
 def test_what_is_not_a_part_fails_alone_with_its_reason(outside, monkeypatch):
     """Such as a decoder that needs a setting: the encoder's other pairs are tried."""
     monkeypatch.setattr("segreg.runtime.device.prepare_process", lambda: None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -142,7 +144,7 @@ def test_records_go_through_json(registry):
 
     row, found = cells(registry, "good", "last")
     finished = Finished(row, tuple(found.values()), {"segreg": "1"})
-    assert Finished.of_data(json.loads(json.dumps(finished.as_data()))) == finished
+    assert Finished.of_data(json.loads(json.dumps(dataclasses.asdict(finished)))) == finished
     assert isinstance(finished.row, EncoderResult)
     assert isinstance(finished.cells[0], PairResult)
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from statistics import median
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ import plugged
 import tiny_runs
 from segreg.benchmark.bench.folder import finished
 from segreg.benchmark.tune import tune as loop
-from segreg.benchmark.tune.folder import TuneFolder
+from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan
 from segreg.benchmark.tune.record import record_of
 from segreg.benchmark.tune.space import Choices, Range, axes_of, axes_of_mapping, distribution
@@ -218,7 +219,7 @@ def pretended(monkeypatch):
         if happens is KeyboardInterrupt:
             raise KeyboardInterrupt
         if happens:
-            folder.failure(number).write_text(json.dumps({"reason": happens}))
+            folder.failure(name_of(number)).write_text(json.dumps({"reason": happens}))
             return "its process ended before the run did"
         rate = recipe.optimizer.settings["lr"]
         history.append(directory.path, {"epoch": 1, "seconds": 30.0})
@@ -278,6 +279,15 @@ def test_a_trial_that_can_not_continue_is_asked_again(plan, folder, pretended):
     assert other.state == "completed"
 
 
+def test_a_damaged_history_does_not_end_the_tune(plan, folder, pretended):
+    pretended[:] = [KeyboardInterrupt]
+    tune(plan, folder, TuneBudget("trials", 1), Quiet())
+    (folder.run(0).path / "history.jsonl").write_text("no row\n")
+    pretended[:] = ["history.jsonl:1: not a row of a history"]
+    assert not tune(plan, folder, TuneBudget("trials", 1), Quiet())
+    assert states(plan, folder) == ["failed", "completed"]
+
+
 def test_a_trial_that_another_process_holds_is_left_alone(plan, folder, pretended):
     shared = open_tune(plan, folder)
     number = shared.ask(plan.axes, "tpe", 0).number
@@ -299,6 +309,37 @@ def test_failures_are_trials_unless_they_are_the_first_three(plan, folder, prete
     with pytest.raises(SegregError, match="the first 3 trials failed; the last: no memory"):
         tune(plan, other, TuneBudget("trials", 5), Quiet())
     assert pretended == ["no memory"]
+
+
+def test_failures_that_take_no_time_end_a_budget_of_minutes(plan, folder, pretended):
+    pretended[:] = ["", *["the GPU is gone"] * 20]
+    with pytest.raises(SegregError, match="the last 10 trials failed; the last: the GPU is gone"):
+        tune(plan, folder, TuneBudget("minutes", 5), Quiet())
+    assert len(pretended) == 10
+
+
+def test_a_tune_goes_on_where_its_project_was_moved(tmp_path):
+    here = tmp_path / "here"
+    here.mkdir()
+    open_tune(plan_in(here, epochs=2), TuneFolder(here / "tune"))
+    there = here.rename(tmp_path / "there")
+    moved, other = plan_in(there, epochs=2), f"dataset.root: {there}/images, it began with {here}/images"
+    with mock.patch.object(loop, "_has_data_of", return_value=True):
+        open_tune(moved, TuneFolder(there / "tune"))
+    with mock.patch.object(loop, "_has_data_of", return_value=False), pytest.raises(SegregError, match=other):
+        open_tune(moved, TuneFolder(there / "tune"))
+
+
+@pytest.mark.parametrize("budget", [("trials", 0), ("trials", 2.5), ("minutes", 0), ("minutes", math.nan)])
+def test_a_budget_of_nothing_is_refused(budget):
+    with pytest.raises(SegregError, match=f"{budget[0]} must be a .*number, at least "):
+        TuneBudget(*budget)
+
+
+def test_samplers_and_pruning_go_by_their_names(tmp_path):
+    for options in ({"sampler": "tpo"}, {"pruning": "medium"}):
+        with pytest.raises(SegregError, match=r'did you mean "(tpe|median)"'):
+            plan_in(tmp_path, **options)
 
 
 def test_another_tune_in_the_folder_is_refused_with_what_differs(plan, folder, tmp_path):

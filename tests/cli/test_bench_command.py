@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+import tiny_runs
 from segreg.runtime.lock import locked_folder
 
 pytestmark = pytest.mark.usefixtures("tiny_place")
@@ -40,6 +41,40 @@ def test_check_looks_at_everything_and_writes_nothing(segreg, fitting, tmp_path)
         )
         assert not (tmp_path / "benches").exists()
     assert fitting == 2 * [("timm/test_resnet", 3), ("timm/test_vit", 3)]
+
+
+def test_check_prints_json(segreg, fitting):
+    printed = segreg(*WORDS, "--check", "--json")
+    wrong = ["timm/test_vit: it needs 9 GiB of memory, and the machine has 1 GiB left"]
+    assert (printed.status, printed.err) == (1, "")
+    assert json.loads(printed.out) == {"models": 2, "runs": 4, "wrong": wrong, "notes": []}
+
+
+def test_a_metric_that_the_runs_will_not_have_is_refused_before_they_begin(segreg, fitting, tmp_path):
+    for words in ((), ("--check",)):
+        printed = segreg(*WORDS, "--metric", "dise", *words)
+        assert printed.status == 2
+        assert 'not all of these runs have a metric "dise"' in printed.err
+    assert not fitting
+    assert not list(tmp_path.glob("benches/*/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "what"), [("image", "crack", "other classes"), ("photo", "lesion", "no image in common")]
+)
+def test_data_sets_too_different_to_compare_are_refused_before_anything_runs(
+    segreg, fitting, tmp_path, name, label, what
+):
+    choices = []
+    for folder, of in (("one", "lesion"), ("other", label)):
+        images, masks = tiny_runs.folder_dataset(tmp_path / folder, count=4)
+        choices.append(f"{{name: folder, images: {images}, masks: {masks}, classes: [{of}]}}")
+    for file in tmp_path.glob("other/*/*.png"):
+        file.rename(file.with_name(file.name.replace("image", name)))
+    printed = segreg("bench", "tiny.yaml", "--vary", f"dataset={','.join(choices)}")
+    assert printed.status == 2
+    assert f"can't be compared: their data sets have {what}" in printed.err
+    assert not fitting
 
 
 def test_what_failed_before_is_skipped_aloud_until_asked_for(segreg, fitting, monkeypatch, tmp_path):

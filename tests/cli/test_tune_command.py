@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 pytest.importorskip("optuna")
@@ -32,6 +34,7 @@ def test_check_tries_every_network_and_writes_nothing(segreg, monkeypatch, tmp_p
     assert tried == ["timm/test_resnet", "timm/test_vit"], "learning rates are not networks"
     monkeypatch.setattr("segreg.benchmark.cost.running.check_memory", lambda spec: "")
     assert segreg(*WORDS, "--check").status == 0
+    assert json.loads(segreg(*WORDS, "--check", "--json").out) == {"settings": 2, "wrong": []}
     assert not (tmp_path / "tunes").exists()
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from segreg.benchmark.bench.board import board
 from segreg.benchmark.bench.costs import check, costs_of
@@ -13,14 +14,18 @@ from segreg.benchmark.bench.folder import BenchFolder, content
 from segreg.benchmark.bench.local import run_locally
 from segreg.benchmark.bench.plan import Plan, baseline_of
 from segreg.benchmark.bench.trials import Trial, combinations, format_settings
-from segreg.benchmark.comparison.compare import RunGroup, compare
+from segreg.benchmark.comparison.compare import RunGroup, chosen_metric, compare
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Failure
 from segreg.benchmark.comparison.runs import with_costs, with_disagreements
 from segreg.benchmark.comparison.text import AGAIN
 from segreg.benchmark.cost.running import ROUNDS
+from segreg.benchmark.earlier import with_data_of
+from segreg.benchmark.monitor import directions_of_scores
+from segreg.config.resolve import Resolved
 from segreg.errors import SegregError, listed
+from segreg.models.build import build_dataset
 from segreg.runs.trained_run import Run
-from segreg.runtime.files import replacing, write_json
+from segreg.runtime.files import write_json
 from segreg.runtime.lock import locked_folder
 from segreg.runtime.progress import Progress
 
@@ -53,6 +58,7 @@ def bench(
     """
     folder.make()
     with locked_folder(folder.path, "bench"):
+        _check_comparable(plan, trials)
         prepare(trials, folder, again=again)
         for line in skipped(trials, folder):
             progress.say(line)
@@ -67,26 +73,61 @@ def bench(
         return compared(plan, trials, folder, rounds, progress)
 
 
-def look(trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: Progress) -> list[str]:
+def look(plan: Plan, trials: Sequence[Trial], folder: BenchFolder, *, jobs: int, progress: Progress) -> list[str]:
     """Check the models of unfinished runs; return what is wrong with them, a line for each.
 
     Nothing is written, so that what it finds today says nothing of a bench tomorrow.
+
+    Raises:
+        SegregError: the data is wrong, or the runs can't be compared by the plan's metric.
     """
+    _check_comparable(plan, trials)
     ahead = [trial for trial in trials if folder.state(trial) != "finished"]
     titles = {trial.key: trial.model for trial in ahead}
     found = check(ahead, jobs=_sharing(ahead, jobs), progress=progress)
     return [f"{titles[key] or 'the recipe'}: {reason}" for key, reason in found if reason]
 
 
+def _check_comparable(plan: Plan, trials: Sequence[Trial]) -> None:
+    """Refuse models that can't be compared in the end: by the plan's metric, or since their data are too different.
+
+    Raises:
+        SegregError: that; or a data set can't be read.
+    """
+    if plan.metric:
+        for trial in _unlike(trials, lambda recipe: [metric.plain() for metric in recipe.metrics]):
+            chosen_metric(plan.metric, directions_of_scores(trial.recipe))
+    one, *others = _unlike(trials, lambda recipe: recipe.dataset.plain())
+    first = build_dataset(one.recipe) if others else None
+    for other in others:
+        dataset = build_dataset(other.recipe)
+        assert first is not None
+        if dataset.task != first.task:
+            what = "other classes"
+        elif {sample.id for sample in dataset.samples}.isdisjoint(sample.id for sample in first.samples):
+            what = "no image in common"
+        else:
+            continue
+        raise SegregError(
+            f'"{one.model}" and "{other.model}" can\'t be compared: their data sets have {what}',
+            hint="a bench for each data set compares its own models",
+        )
+
+
+def _unlike(trials: Sequence[Trial], part: Callable[[Resolved], Any]) -> list[Trial]:
+    """Return the first trial with each value of a part of its recipe."""
+    found: dict[str, Trial] = {}
+    for trial in trials:
+        found.setdefault(json.dumps(part(trial.recipe), sort_keys=True), trial)
+    return list(found.values())
+
+
 def prepare(trials: Sequence[Trial], folder: BenchFolder, *, again: bool) -> None:
     """Write each run's recipe into the folder; with `again` forget that runs failed."""
     for trial in trials:
         if again:
-            folder.failure(trial).unlink(missing_ok=True)
-        file = folder.recipe(trial)
-        if not file.exists():
-            with replacing(file) as aside:
-                aside.write_text(trial.recipe.yaml(header=f"segreg run {file}"), encoding="utf-8")
+            folder.failure(trial.name).unlink(missing_ok=True)
+        folder.write_recipe(trial.name, trial.recipe)
 
 
 def skipped(trials: Sequence[Trial], folder: BenchFolder) -> list[str]:
@@ -153,10 +194,10 @@ def compared(
     seeds: dict[str, list[Trial]] = {}
     for trial in done:
         seeds.setdefault(trial.key, []).append(trial)
-    groups = [
-        RunGroup(one[0].model or "the recipe", one[0].settings, tuple(Run(folder.run(trial)) for trial in one))
-        for one in seeds.values()
-    ]
+    groups = []
+    for one in seeds.values():
+        runs = tuple(with_data_of(trial.recipe.plain(), Run(folder.run(trial))) for trial in one)
+        groups.append(RunGroup(one[0].model or "the recipe", one[0].settings, runs))
     base = baseline_of(plan, combinations(plan))
     first = next((trial.model for trial in trials if trial.settings == format_settings(base)), "")
     names = [one.name for one in groups]

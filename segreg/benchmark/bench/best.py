@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -159,7 +159,7 @@ def best_of(path: Path, *, device: str = "auto", progress: Progress) -> Choice:
     single = next((number for number in order if len(names[number]) == 1), first)
     cleaning, tried, why = _cleaned(found[0].models, bench)
     of_folds = sorted({fold for run in models[0].runs if (fold := fold_of(run)) is not None})
-    choice = Choice(
+    return Choice(
         bench=str(path), metric=metric, higher_is_better=higher, images=len(images.samples),
         groups=None if images.groups is None else len(set(images.groups)),
         folds=len(of_folds) if len(of_folds) > 1 else None,
@@ -167,10 +167,9 @@ def best_of(path: Path, *, device: str = "auto", progress: Progress) -> Choice:
         candidates=found,
         to_runner_up=difference(first, order[1]) if len(order) > 1 else None,
         to_single=difference(first, single) if len(names[first]) > 1 and single != first else None,
-        cleaning=cleaning, tried=tried, notes=(), command="",
+        cleaning=cleaning, tried=tried, notes=(*why, *_notes(len(found), models, images, left_out)),
+        command=_command(found[0].models, cleaning, models),
     )  # fmt: skip
-    notes = [*why, *_notes(choice, models, images, left_out)]
-    return replace(choice, notes=tuple(notes), command=_command(choice, models))
 
 
 @dataclass(frozen=True)
@@ -247,14 +246,14 @@ def _most_helpful(tried: Sequence[Tried], higher: bool) -> Tried | None:
 
 
 def _notes(
-    choice: Choice, models: Sequence[BenchModel], images: ValImages, left_out: Mapping[Models, str]
+    candidates: int, models: Sequence[BenchModel], images: ValImages, left_out: Mapping[Models, str]
 ) -> list[str]:
     notes = []
     every = [run for model in models for run in model.runs]
     if any(not str(run.results.get("monitor")).startswith("train.") for run in every):
         notes.append("The same images chose each network's checkpoint, which flatters all scores a little.")
-    if len(choice.candidates) > 1:
-        notes.append(f"The best of {len(choice.candidates)} is partly the luckiest: expect a little less of it.")
+    if candidates > 1:
+        notes.append(f"The best of {candidates} is partly the luckiest: expect a little less of it.")
     if any(len(model.runs) > 1 for model in models):
         notes.append("The command averages the networks of all folds and seeds. That mean has not been scored.")
     notes += [f"{name} has not all folds with seed {', '.join(map(str, seeds))}, which is left out."
@@ -263,13 +262,15 @@ def _notes(
     return notes
 
 
-def _command(choice: Choice, models: Sequence[BenchModel]) -> str:
+def _command(best: Models, cleaning: Cleaning, models: Sequence[BenchModel]) -> str:
     folders = {model.name: str(model.folder) for model in models}
-    words = ["segreg", "predict", *(folders[name] for name in choice.candidates[0].models), "--images", "IMAGES"]
-    words += ["--out", "predicted"]
-    for option, size in (("--min-area", choice.cleaning.min_area), ("--fill-holes", choice.cleaning.fill_holes)):
-        words += [option, str(size)] if size else []
-    return shlex.join(words)
+    words = ["segreg", "predict", *(folders[name] for name in best), "--images", "IMAGES", "--out", "predicted"]
+    return shlex.join([*words, *_options(cleaning)])
+
+
+def _options(cleaning: Cleaning | Tried) -> list[str]:
+    sizes = ("--min-area", cleaning.min_area), ("--fill-holes", cleaning.fill_holes)
+    return [word for option, size in sizes if size for word in (option, str(size))]
 
 
 # In words
@@ -297,18 +298,11 @@ def format_choice(choice: Choice) -> list[Block]:
 def _cleaning(choice: Choice) -> list[Block]:
     if not choice.tried:
         return []
-    rows = [[_option(each), _difference(each.difference), "helps" if each.helps else ""] for each in choice.tried]
-    taken = next(
-        (each for each in choice.tried
-         if (each.min_area, each.fill_holes) == (choice.cleaning.min_area, choice.cleaning.fill_holes)), None,
-    )  # fmt: skip
-    verdict = f"cleaning: {_option(taken)}" if taken else "cleaning: none; no interval excludes 0 on the better side"
-    return ["", verdict, Table([Column(), Column(), Column()], rows, headings=False, indent=2)]
-
-
-def _option(tried: Tried) -> str:
-    words = [f"--min-area {tried.min_area}"] if tried.min_area else []
-    return " ".join([*words, *([f"--fill-holes {tried.fill_holes}"] if tried.fill_holes else [])])
+    rows = [
+        [" ".join(_options(each)), _difference(each.difference), "helps" if each.helps else ""] for each in choice.tried
+    ]
+    taken = " ".join(_options(choice.cleaning)) or "none; no interval excludes 0 on the better side"
+    return ["", f"cleaning: {taken}", Table([Column(), Column(), Column()], rows, headings=False, indent=2)]
 
 
 def _number(score: Estimate, form: str = ".4f") -> str:

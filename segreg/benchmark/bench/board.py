@@ -8,14 +8,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TextIO
 
-from segreg.benchmark.bench.folder import BenchFolder
+from segreg.benchmark.bench.folder import BenchFolder, epochs_of
 from segreg.benchmark.bench.trials import Trial
 from segreg.benchmark.monitor import larger_is_better
 from segreg.config.resolve import Resolved
 from segreg.errors import SegregError
 from segreg.runtime.layout import Column, Styled, Table
 from segreg.runtime.progress import duration
-from segreg.training import history
 
 EVERY = 60.0
 """Seconds between two lines if no run starts or ends."""
@@ -45,11 +44,7 @@ class TrialProgress:
 
 def progress_of(trial: Trial, folder: BenchFolder, best: Callable[[Sequence[float]], float] = max) -> TrialProgress:
     """Return how far a run is, from its files; `best` returns the best of some values."""
-    state = folder.state(trial)
-    try:
-        rows = history.read(folder.run(trial).path)
-    except (SegregError, OSError):
-        rows = []
+    state, rows = folder.state(trial), epochs_of(folder.run(trial))
     if not rows:
         return TrialProgress(trial, state)
     name = trial.recipe.train.monitor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.benchmark.bench.models import BenchModel
-from segreg.benchmark.comparison.compare import RunGroup
+from segreg.benchmark.comparison.compare import seed_of
 from segreg.data.cache import original_mask
 from segreg.data.split import group_numbers
 from segreg.errors import SegregError, listed
@@ -71,11 +71,10 @@ class ValImages:
         by_image: dict[str, dict[str, dict[int, Run]]] = {}
         seeds, left_out = {}, {}
         for model in models:
-            kept = RunGroup(model.name, model.settings, model.runs).by_seed()
+            kept = model.by_seed()
             seeds[model.name] = set(kept)
-            every = {int(run.written.values.get("seed", 0)) for run in model.runs}
-            if every - set(kept):
-                left_out[model.name] = sorted(every - set(kept))
+            if left := {seed_of(run) for run in model.runs} - set(kept):
+                left_out[model.name] = sorted(left)
             for seed, runs in kept.items():
                 for run in runs:
                     for image in read_split(run.directory.split)["val"]:

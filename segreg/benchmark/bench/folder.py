@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import glob
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.benchmark.bench.trials import SOURCE, Trial
+from segreg.benchmark.earlier import data_paths
 from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
-from segreg.runtime.files import read_json, write_json
+from segreg.runtime.files import read_json, replacing, write_json
 from segreg.runtime.lock import is_locked
+from segreg.training import history
 from segreg.training.checkpoint import STATE
+
+if TYPE_CHECKING:
+    from segreg.config.resolve import Resolved
 
 State = Literal["waiting", "running", "stopped", "finished", "failed"]
 
 
-TrialT = TypeVar("TrialT")
-
-
 @dataclass(frozen=True)
-class TrialsFolder(ABC, Generic[TrialT]):
-    """A folder of trials, each of which is a run with a recipe and a log.
+class TrialsFolder:
+    """A folder of trials, each of which is a run with a recipe and a log, in files of the trial's name.
 
     Attributes:
         path: where it is.
@@ -53,25 +54,29 @@ class TrialsFolder(ABC, Generic[TrialT]):
         except OSError as error:
             raise SegregError(f"the folder {self.path} could not be created: {error.strerror}") from None
 
-    @abstractmethod
-    def name(self, trial: TrialT) -> str:
-        """Return the name of a trial's files."""
-
-    def recipe(self, trial: TrialT) -> Path:
+    def recipe(self, name: str) -> Path:
         """Return the file with a trial's complete recipe."""
-        return self.trials / f"{self.name(trial)}.yaml"
+        return self.trials / f"{name}.yaml"
 
-    def log(self, trial: TrialT) -> Path:
+    def write_recipe(self, name: str, recipe: Resolved) -> None:
+        """Write a trial's complete recipe, unless it is there and has the data where they are."""
+        file = self.recipe(name)
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+        if not text or not all(place in text for place in data_paths(recipe.plain()).values()):
+            with replacing(file) as aside:
+                aside.write_text(recipe.yaml(header=f"segreg run {file}"), encoding="utf-8")
+
+    def log(self, name: str) -> Path:
         """Return the file with what a trial prints."""
-        return self.trials / f"{self.name(trial)}.log"
+        return self.trials / f"{name}.log"
 
-    def failure(self, trial: TrialT) -> Path:
+    def failure(self, name: str) -> Path:
         """Return the file with the reason why a trial failed."""
-        return self.trials / f"{self.name(trial)}.failed.json"
+        return self.trials / f"{name}.failed.json"
 
 
 @dataclass(frozen=True)
-class BenchFolder(TrialsFolder[Trial]):
+class BenchFolder(TrialsFolder):
     """The folder: in `runs` one for each model, with one for each seed, or for each seed and fold.
 
     A run's state follows from its own files, so that nothing else can contradict them.
@@ -88,10 +93,6 @@ class BenchFolder(TrialsFolder[Trial]):
         """The file with the models' costs."""
         return self.path / "costs.json"
 
-    def name(self, trial: Trial) -> str:
-        """Return the name of a run's files."""
-        return trial.name
-
     def run(self, trial: Trial) -> RunDirectory:
         """Return where a run's directory is, or will be."""
         return RunDirectory(self.runs / trial.key / trial.place)
@@ -107,7 +108,7 @@ class BenchFolder(TrialsFolder[Trial]):
         """Return how far a run is."""
         if finished(self.run(trial)):
             return "finished"
-        if self.failure(trial).exists():
+        if self.failure(trial.name).exists():
             return "failed"
         if trial.name in self.working or is_locked(self.run(trial).path):
             return "running"
@@ -115,16 +116,24 @@ class BenchFolder(TrialsFolder[Trial]):
 
     def reason(self, trial: Trial) -> str:
         """Return why a run failed."""
-        return str(content(self.failure(trial)).get("reason", "the reason is unknown"))
+        return str(content(self.failure(trial.name)).get("reason", "the reason is unknown"))
 
     def fail(self, name: str, reason: str) -> None:
         """Record why a run failed."""
-        write_json(self.trials / f"{name}.failed.json", {"reason": reason})
+        write_json(self.failure(name), {"reason": reason})
 
 
 def finished(directory: RunDirectory) -> bool:
     """Whether a run has finished; an interrupted one has results too, but no scores."""
     return bool(content(directory.results).get("scored_on"))
+
+
+def epochs_of(directory: RunDirectory) -> list[dict[str, float]]:
+    """Return the rows of a run's history; none where it is damaged, which whoever continues with the run reports."""
+    try:
+        return history.read(directory.path)
+    except (SegregError, OSError):
+        return []
 
 
 def content(file: Path) -> dict[str, Any]:

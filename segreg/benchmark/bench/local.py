@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, TextIO
 
 from segreg.benchmark.bench.folder import BenchFolder, finished
 from segreg.benchmark.bench.trials import Trial, source_of
+from segreg.benchmark.earlier import with_data_of
 from segreg.benchmark.pool import Send, Worker, cores, stop
 from segreg.errors import SegregError, listed
 from segreg.runs.directory import RunDirectory
+from segreg.runs.trained_run import Run
 from segreg.runtime.files import write_json
 
 if TYPE_CHECKING:
@@ -64,8 +66,8 @@ def run_locally(
             free = [trial for trial in trials if states[trial.name] in ("waiting", "stopped")]
             for trial in free[: jobs - len(running)]:
                 gpu = least_busy(gpus, [one.gpu for one in running])
-                what = folder.recipe(trial), folder.run(trial).path, trial.source
-                worker = Worker(_work, *what, threads, gpu, log=folder.log(trial))
+                what = folder.recipe(trial.name), folder.run(trial).path, trial.source
+                worker = Worker(_work, *what, threads, gpu, log=folder.log(trial.name))
                 running.append(_Running(trial, worker, gpu))
                 folder.working.add(trial.name)
             refresh()
@@ -132,7 +134,8 @@ def work_on(recipe: Path, run: Path, source: str, stop: Stop | None = None) -> N
                     hint="the plugin was edited meanwhile, or this machine has another; start again",
                 )
             if directory.resolved.exists():
-                resume_run(run, registry, shown, stop=stop)
+                overrides = with_data_of(resolved.plain(), Run(directory)).overrides
+                resume_run(run, registry, shown, overrides=overrides, stop=stop)
             else:
                 start_run(read, resolved, registry, at=run, progress=shown, stop=stop)
         except SegregError as error:

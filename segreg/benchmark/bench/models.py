@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from segreg.benchmark.bench.folder import BenchFolder, content, finished
+from segreg.benchmark.comparison.compare import RunGroup
+from segreg.benchmark.earlier import with_data_of
+from segreg.config.recipe import read_recipe
 from segreg.errors import SegregError, did_you_mean
 from segreg.runs.directory import RunDirectory
 from segreg.runs.trained_run import Run
@@ -15,20 +17,14 @@ RESULTS = "results.json"
 
 
 @dataclass(frozen=True)
-class BenchModel:
-    """A model of a bench.
+class BenchModel(RunGroup):
+    """A model of a bench with its finished runs.
 
     Attributes:
-        name: what distinguishes it from the others.
-        settings: the same by recipe path.
         folder: holds its runs' directories, and names it on a command line.
-        runs: those that have finished.
     """
 
-    name: str
-    settings: Mapping[str, str]
     folder: Path
-    runs: tuple[Run, ...]
 
 
 def is_bench(path: Path) -> bool:
@@ -58,12 +54,19 @@ def models_of(path: Path) -> list[BenchModel]:
         key = Path(model["runs"][0]).parent.name
         folder = BenchFolder(path).runs / key
         directories = [RunDirectory(folder / Path(run).name) for run in model["runs"]]
-        runs = tuple(Run(directory) for directory in directories if finished(directory))
+        runs = tuple(_opened(directory, BenchFolder(path)) for directory in directories if finished(directory))
         if runs:
-            found.append(BenchModel(model["name"], model["settings"], folder, runs))
+            found.append(BenchModel(model["name"], model["settings"], runs, folder))
     if not found:
         raise SegregError(f"{path} has no results yet", hint="the command that began the bench continues it")
     return found
+
+
+def _opened(directory: RunDirectory, folder: BenchFolder) -> Run:
+    """Return a run, with its data where the bench has found them last."""
+    recipe = folder.trials / f"{directory.path.parent.name}_{directory.path.name}.yaml"
+    run = Run(directory)
+    return with_data_of(read_recipe(recipe).values, run) if recipe.exists() else run
 
 
 def runs_named(path: Path) -> list[Run]:

@@ -66,8 +66,8 @@ def run_on_ray(
             options: dict[str, Any] = {"num_cpus": wanted["cpus"], "num_gpus": wanted["gpus"], "max_retries": retries}
             if "memory_gib" in wanted:
                 options["memory"] = int(wanted["memory_gib"] * 2**30)
-            text = folder.recipe(trial).read_text(encoding="utf-8")
-            paths = (str(token), str(folder.recipe(trial).absolute()), str(folder.run(trial).path.absolute()))
+            text = folder.recipe(trial.name).read_text(encoding="utf-8")
+            paths = (str(token), str(folder.recipe(trial.name).absolute()), str(folder.run(trial).path.absolute()))
             more = {"source": trial.source, "threads": int(max(1, wanted["cpus"])), "parts": parts}
             running[task.options(**options).remote(*paths, text, **more)] = trial
         while running:

@@ -89,6 +89,7 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
     found: list[Trial] = []
     keys: dict[int, str] = {}  # that of the first seed and fold, from which the others' recipes differ in nothing else
     alike: dict[str, int] = {}
+    counts: dict[str, int] = {}
     for seed, fold in itertools.product(plan.seeds, range(plan.folds) if plan.folds else [None]):
         for number, one in enumerate(every):
             changes = [override(path, value) for path, value in one.items()]
@@ -101,7 +102,7 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
                 problems += [dataclasses.replace(p, message=prefix + p.message) for p in error.problems]
                 continue
             check_known_to_workers(resolved)
-            complete = with_absolute_paths(with_budget(resolved, plan.budget))
+            complete = with_absolute_paths(with_budget(resolved, plan.budget, counts))
             source = source_of(complete)
             if number not in keys:
                 digest = _digest({name: value for name, value in complete.plain().items() if name != "seed"})
@@ -116,10 +117,11 @@ def trials_of(plan: Plan, registry: Registry) -> list[Trial]:
     return found
 
 
-def with_budget(recipe: Resolved, budget: Budget | None) -> Resolved:
+def with_budget(recipe: Resolved, budget: Budget | None, counts: dict[str, int]) -> Resolved:
     """Return the recipe with that budget; steps are rounded up to whole epochs.
 
-    A run with a budget uses all of it: early stopping is off. Minutes limit the epochs of the recipe.
+    A run with a budget uses all of it: early stopping is off. Minutes limit the epochs of the recipe. `counts` keeps
+    how many images each data set and split trains on, which takes reading the data set.
 
     Raises:
         SegregError: the data set, whose size decides how many steps an epoch has, can't be read.
@@ -129,17 +131,20 @@ def with_budget(recipe: Resolved, budget: Budget | None) -> Resolved:
     if budget.unit == "minutes":
         train = dataclasses.replace(recipe.train, time_budget_minutes=budget.amount, early_stopping=None)
     else:
-        epochs = int(budget.amount) if budget.unit == "epochs" else _epochs(recipe, int(budget.amount))
+        epochs = int(budget.amount) if budget.unit == "epochs" else _epochs(recipe, int(budget.amount), counts)
         train = dataclasses.replace(recipe.train, epochs=epochs, early_stopping=None)
     return dataclasses.replace(recipe, train=train)
 
 
-def _epochs(recipe: Resolved, steps: int) -> int:
+def _epochs(recipe: Resolved, steps: int, counts: dict[str, int]) -> int:
     from segreg.models import build
     from segreg.runs.assembly import split_of
 
-    images = len(split_of(recipe, build.build_dataset(recipe), Quiet())["train"])
-    batches = -(-images // recipe.train.batch)
+    plain = recipe.plain()
+    data = json.dumps([plain["dataset"], plain["split"]], sort_keys=True)
+    if data not in counts:
+        counts[data] = len(split_of(recipe, build.build_dataset(recipe), Quiet())["train"])
+    batches = -(-counts[data] // recipe.train.batch)
     return max(1, -(-steps // max(1, -(-batches // recipe.train.accumulate))))
 
 

@@ -22,7 +22,9 @@ from segreg.benchmark.comparison.significance import (
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import meaning_and_way
+from segreg.runs.diff import same_images
 from segreg.runs.exported_run import ExportedRun
+from segreg.runs.listing import read_run
 from segreg.runs.records import read_environment, read_split
 from segreg.runs.scored import (
     PER_IMAGE_MEAN,
@@ -34,6 +36,7 @@ from segreg.runs.scored import (
     unknown_of_images,
 )
 from segreg.runs.trained_run import Run
+from segreg.training.monitor import directions_without_images
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -67,7 +70,7 @@ class RunGroup:
         """
         found: dict[int, list[Run]] = {}
         for run in sorted(self.runs, key=lambda run: fold_of(run) or 0):
-            found.setdefault(int(run.written.values.get("seed", 0)), []).append(run)
+            found.setdefault(seed_of(run), []).append(run)
         most = max(map(len, found.values()))
         return {seed: runs for seed, runs in sorted(found.items()) if len(runs) == most}
 
@@ -77,6 +80,11 @@ class RunGroup:
             return self.runs[0]
         of_first_seed = next(iter(self.by_seed().values()))
         return next(run for run in of_first_seed if image in set(read_split(run.directory.split)["val"]))
+
+
+def seed_of(run: Run) -> int:
+    """Return a run's seed."""
+    return int(run.written.values.get("seed", 0))
 
 
 def fold_of(run: Run) -> int | None:
@@ -115,9 +123,8 @@ def compare(
     ids = _shared(every)
     metrics = {one.name: _metrics(one.runs[0]) for one in groups}
     names = [name for name in every[0].values if all(name in seed.values for seed in every)]
-    chosen = _chosen_metric(metric, names)
     first = _chosen_model(baseline, [one.name for one in groups])
-    direction = _higher_is_better(chosen, every[0].run, metrics[first])
+    chosen, direction = chosen_metric(metric, _directions(names, every[0].run, metrics[first]))
     grouped = shared_groups(every, ids)
     measures = [measure_of(scored[one.name], ids, metrics[one.name], groups=grouped) for one in groups]
     shared = [name for name in measures[0].names if all(name in measure.names for measure in measures)]
@@ -208,7 +215,7 @@ def _scored(groups: Sequence[RunGroup]) -> tuple[dict[str, tuple[Scored, ...]], 
         kept = one.by_seed()
         folds = [[read_scored(run, fold=fold_of(run) is not None) for run in runs] for runs in kept.values()]
         found[one.name] = tuple(map(out_of_fold, folds))
-        if left := sorted({int(run.written.values.get("seed", 0)) for run in one.runs} - set(kept)):
+        if left := sorted({seed_of(run) for run in one.runs} - set(kept)):
             which = listed([*map(str, left)], quote="")
             notices.append(f"{one.name} has not all of its folds with seed {which}, which is left out.")
     every = [run for seeds in found.values() for seed in seeds for run in seed.runs if fold_of(run) is not None]
@@ -225,8 +232,7 @@ def _folds(group: RunGroup, seeds: Sequence[Scored], metric: str) -> tuple[Fold,
     if all(len(seed.runs) == 1 for seed in seeds):
         return ()
     return tuple(
-        Fold(int(run.written.values.get("seed", 0)), fold_of(run) or 0, str(run.directory.path), _own(run, metric))
-        for run in group.runs
+        Fold(seed_of(run), fold_of(run) or 0, str(run.directory.path), _own(run, metric)) for run in group.runs
     )
 
 
@@ -263,19 +269,36 @@ def _metrics(run: Run) -> MetricCollection:
     return build.build_metrics(run.recipe, run.task)
 
 
-def _chosen_metric(metric: str, names: Sequence[str]) -> str:
-    if not names:
+def chosen_metric(metric: str, directions: Mapping[str, bool | None]) -> tuple[str, bool]:
+    """Return the full name of the score to compare by, and whether larger values are better.
+
+    Args:
+        metric: what is asked for: a full name, or a metric's, whose mean over images is taken; empty: the first of
+            these means that has a direction, else the first score that has one.
+        directions: of all scores that there are, by their full names.
+
+    Raises:
+        SegregError: there is no such score, or it is unknown which direction is better.
+    """
+    if not directions:
         raise SegregError("these runs have no metric in common")
-    if not metric:
-        return next((name for name in names if name.endswith(PER_IMAGE_MEAN)), names[0])
-    if metric in names:
-        return metric
-    if metric + PER_IMAGE_MEAN in names:
-        return metric + PER_IMAGE_MEAN
-    raise SegregError(
-        f'not all of these runs have a metric "{metric}"',
-        hint=did_you_mean(metric, names) or f"there are {listed(names)}",
-    )
+    names, known = list(directions), [name for name, larger in directions.items() if larger is not None]
+    if not metric and known:
+        chosen = next((name for name in known if name.endswith(PER_IMAGE_MEAN)), known[0])
+    else:
+        chosen = next((name for name in (metric or names[0], metric + PER_IMAGE_MEAN) if name in directions), "")
+    if not chosen:
+        raise SegregError(
+            f'not all of these runs have a metric "{metric}"',
+            hint=did_you_mean(metric, names) or f"there are {listed(names)}",
+        )
+    if (larger := directions[chosen]) is None:
+        others = f"; others are {listed(known)}" if known else ""
+        raise SegregError(
+            f'nothing says whether larger values of "{chosen}" are better',
+            hint=f"a metric declares it with its attribute higher_is_better{others}",
+        )
+    return chosen, larger
 
 
 def _chosen_model(baseline: str, names: Sequence[str]) -> str:
@@ -285,12 +308,11 @@ def _chosen_model(baseline: str, names: Sequence[str]) -> str:
     raise SegregError(f'there is no model "{baseline}" to compare with', hint=near or f"the models are {listed(names)}")
 
 
-def _higher_is_better(name: str, run: Run, metrics: MetricCollection) -> bool:
+def _directions(names: Iterable[str], run: Run, metrics: MetricCollection) -> dict[str, bool | None]:
+    """Return whether larger is better, as a run noted it, and else as its metrics say today."""
     known = run.results.get("higher_is_better", {})
-    if name in known:
-        return bool(known[name])
-    own = metrics.items(copy_state=False)  # of a run of an older version
-    return next((m.higher_is_better is not False for n, m in own if name == n or name.startswith(f"{n}.")), True)
+    today = {} if all(name in known for name in names) else directions_without_images(metrics, run.task)
+    return {name: known.get(name, today.get(name)) for name in names}
 
 
 def _values(
@@ -358,6 +380,12 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
         values = list(dict.fromkeys(str(run.results.get(name)) for run in runs))
         if len(values) > 1:
             yield f"The runs were scored with different {words}: {listed(values)}."
+    if others := [one for one in runs if _has_other_images(one, runs[0])]:
+        which = listed([str(one.directory.path) for one in others], quote="", most=6)
+        yield (
+            f"Equal ids are not equal images: the images or masks of {which} are not those of "
+            f"{runs[0].directory.path}, so that nothing paired here is of one image."
+        )
     definitions = [meaning_and_way(str(one.run.results["definitions"].get(metric))) for one in every]
     meanings, ways = (list(dict.fromkeys(words)) for words in zip(*definitions, strict=True))
     if len(meanings) > 1:
@@ -382,6 +410,24 @@ def _few_groups(groups: Sequence[Hashable] | None) -> Iterator[str]:
             f"Over {statistics.resampled_words(groups)} no difference is significant, whatever it is: the p of the "
             f"permutation test is {smallest:g} at least."
         )
+
+
+def _has_other_images(run: Run, first: Run) -> bool:
+    """Whether two runs' samples have the same ids and other files, as far as the runs can tell."""
+    if fingerprint_of(run) == fingerprint_of(first):
+        return False
+    try:
+        return same_images(read_run(run.directory.path), read_run(first.directory.path)) is False
+    except SegregError:
+        return False
+
+
+def fingerprint_of(run: Run) -> str:
+    """Return the fingerprint of a run's images and masks as its network sees them; empty where it is unknown."""
+    try:
+        return str(read_environment(run.directory.environment).get("data_fingerprint", ""))
+    except SegregError:
+        return ""
 
 
 def _environments(runs: Sequence[Run]) -> Iterator[str]:

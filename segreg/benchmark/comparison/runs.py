@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from segreg.benchmark.comparison.compare import RunGroup, compare, fold_of, sources_of
+from segreg.benchmark.comparison.compare import RunGroup, compare, fingerprint_of, fold_of, sources_of
 from segreg.benchmark.comparison.record import Comparison, Disagreement, Model
 from segreg.benchmark.cost.record import DEFINITIONS, Cost, NetworkSpec
+from segreg.benchmark.earlier import with_data_of
 from segreg.config.diff import distinguishing, label_of
 from segreg.config.recipe import read_recipe
 from segreg.errors import SegregError, listed
@@ -43,16 +44,23 @@ _WIDTH = 256
 def run_groups_of(runs: Sequence[Run]) -> list[RunGroup]:
     """Group runs into models: those with the same source of plugins, whose recipes differ only in seed and fold.
 
+    The same images and masks in another place are no difference.
+
     A model is named by what distinguishes its recipe from the others', and its source where recipes are the same; where
     that is a long list and the recipes have names of their own, by its recipe's name; where nothing does, or two would
     have one name, by the run's folder.
 
     Raises:
-        SegregError: a run is named twice, or two runs of one model have the same seed and fold.
+        SegregError: there is no run, one is named twice, or two runs of one model have the same seed and fold.
     """
+    if not runs:
+        raise SegregError("there is no run to compare", hint="name the directories of finished runs")
     groups: dict[tuple[str, str], list[tuple[Run, Mapping[str, Any]]]] = {}
+    first: dict[str, Mapping[str, Any]] = {}
     for run in runs:
         recipe = read_recipe(run.directory.resolved)
+        if data := fingerprint_of(run):
+            recipe = recipe.changed(with_data_of(first.setdefault(data, recipe.values), run).overrides)
         values = recipe.values
         if type(values.get("seed", 0)) is not int:
             raise SegregError('"seed" must be an integer', place=recipe.place(("seed",)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any, Literal
 
@@ -55,17 +55,12 @@ def in_a_process(
     return found[0] if found else Failed(str(worker.reason))
 
 
-Do = Callable[..., RoundResult | MemoryNeed | Failed]
-"""What does a job; `in_a_process` unless a test has something quicker."""
-
-
 def measure(
     specs: Mapping[str, NetworkSpec],
     *,
     rounds: int = ROUNDS,
     seconds: float = 0.5,
     progress: Progress | None = None,
-    do: Do = in_a_process,
 ) -> Measurement:
     """Measure what each network costs.
 
@@ -79,7 +74,6 @@ def measure(
         rounds: how often each is measured at most.
         seconds: that each of the three timings of a round takes about.
         progress: reports how far it is.
-        do: does a job.
     """
     progress = progress or Quiet()
     begun = time.monotonic()
@@ -96,7 +90,7 @@ def measure(
             for name in names:
                 advance(0, name)
                 if name not in failed:
-                    found = do(specs[name], "measure", seconds)
+                    found = in_a_process(specs[name], "measure", seconds)
                     if isinstance(found, Failed):
                         failed[name] = found.reason
                     else:
@@ -117,7 +111,7 @@ def turns(names: Sequence[str], rounds: int) -> list[list[str]]:
     return [list(reversed(names)) if number % 2 else list(names) for number in range(rounds)]
 
 
-def check_memory(spec: NetworkSpec, *, jobs: int = 1, do: Do = in_a_process) -> str:
+def check_memory(spec: NetworkSpec, *, jobs: int = 1) -> str:
     """Return why runs of a network don't fit into memory, one sentence; an empty string where they do.
 
     It is built, trained for two steps, and predicts once.
@@ -128,9 +122,8 @@ def check_memory(spec: NetworkSpec, *, jobs: int = 1, do: Do = in_a_process) -> 
     Args:
         spec: the network.
         jobs: how many such runs go at the same time.
-        do: does a job.
     """
-    found = do(spec, "memory")
+    found = in_a_process(spec, "memory")
     if isinstance(found, Failed):
         return found.reason
     assert isinstance(found, MemoryNeed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -88,13 +88,9 @@ class Finished:
         """CPU time that it took."""
         return self.row.seconds + sum(cell.seconds for cell in self.cells)
 
-    def as_data(self) -> dict[str, Any]:
-        """Return it as JSON holds it."""
-        return asdict(self)
-
     @classmethod
     def of_data(cls, data: Mapping[str, Any]) -> Finished:
-        """Create it from `as_data`.
+        """Create it from what JSON holds of it.
 
         Raises:
             KeyError, TypeError: the data have another form.

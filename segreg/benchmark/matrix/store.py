@@ -6,7 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,14 +29,18 @@ BEGIN, END = "<!-- matrix -->", "<!-- end -->"
 
 
 def versions(plugins: Iterable[Plugin]) -> dict[str, str]:
-    """Return the versions of these packages and of the plugins'."""
+    """Return the versions of these packages and of the plugins', with the sources of plugins that may be edited."""
     found = {}
     for name in PACKAGES:
         try:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return {**found, **{plugin.distribution: plugin.version for plugin in plugins}}
+    for plugin in plugins:
+        found[plugin.distribution] = plugin.version
+        if plugin.distribution != DISTRIBUTION and not plugin.file:  # a file's version is its source already
+            found[f"source of {plugin.distribution}:{plugin.name}"] = plugin.digest[:8]
+    return found
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Store:
 
     def append(self, finished: Finished) -> None:
         """Add a line, which is on the disk when this returns."""
-        line = json.dumps(finished.as_data(), ensure_ascii=False) + "\n"
+        line = json.dumps(asdict(finished), ensure_ascii=False) + "\n"
         with self.file.open("ab") as opened:
             # A line that an interruption tore must not swallow this one.
             torn = opened.tell() > 0 and not self.file.read_bytes().endswith(b"\n")

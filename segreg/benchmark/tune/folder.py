@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TuneFolder(TrialsFolder[int]):
+class TuneFolder(TrialsFolder):
     """The folder; trials are known by their numbers."""
 
     @property
@@ -34,10 +34,6 @@ class TuneFolder(TrialsFolder[int]):
     def best(self) -> Path:
         """The best recipe."""
         return self.path / "best.yaml"
-
-    def name(self, trial: int) -> str:
-        """Return the name of a trial's files."""
-        return name_of(trial)
 
     def run(self, trial: int) -> RunDirectory:
         """Return where a trial's run is, or will be."""

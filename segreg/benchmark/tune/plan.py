@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from segreg.benchmark import earlier
 from segreg.benchmark.bench.trials import source_of
 from segreg.benchmark.monitor import larger_is_better
 from segreg.benchmark.pool import check_known_to_workers
 from segreg.benchmark.tune.space import Axis, check_space, values_of, with_values
-from segreg.benchmark.tune.study import Pruning, Sampler
-from segreg.config.diff import in_short, recipe_differences
+from segreg.benchmark.tune.study import PRUNING, SAMPLERS, Pruning, Sampler
+from segreg.config.diff import in_short
 from segreg.config.recipe import Recipe
 from segreg.config.resolve import Resolved, resolve
-from segreg.errors import SegregError
+from segreg.errors import SegregError, did_you_mean, listed
 from segreg.registry.registry import Registry
 from segreg.runs.run import with_absolute_paths
+from segreg.settings import format_value
 from segreg.training.monitor import is_loss
 
 _ON_VAL = {"evaluate.split": "val"}
@@ -63,6 +66,10 @@ class TunePlan:
         Raises:
             SegregError: everything that is wrong with the recipe or the search; or the monitored value can't choose.
         """
+        for name, value, known in (("sampler", sampler, SAMPLERS), ("pruning", pruning, PRUNING)):
+            if value not in known:
+                hint = did_you_mean(str(value), known) or f"there are {listed(known)}"
+                raise SegregError(f"{name} can't be {format_value(value)}", hint=hint)
         if epochs is not None:
             if any(axis.path == "train.epochs" for axis in axes):
                 raise SegregError("train.epochs is searched and given by --epochs", hint="leave one of them out")
@@ -123,16 +130,19 @@ def one_by_one(axes: Sequence[Axis]) -> list[dict[str, Any]]:
     return [first, *({**first, path: value} for path, values in options.items() for value in values[1:])]
 
 
-def differences(mine: Mapping[str, Any], began: Mapping[str, Any]) -> list[str]:
-    """Return what two tunes' data differ in, as "path: this, began with that"."""
+def differences(plan: TunePlan, began: Mapping[str, Any], same_data: Callable[[], bool]) -> list[str]:
+    """Return what a plan differs in from what a tune began with, as "path: this, it began with that"."""
+    mine, then = plan.as_data(), began.get("recipe", {})
+    with contextlib.suppress(SegregError):  # what can't be read any more is compared as it is
+        then = earlier.completed(Recipe(then), plan.registry)
     found = [
-        f"{one.path}: {in_short(one.one)}, it began with {in_short(one.other)}"
-        for one in recipe_differences(mine.get("recipe", {}), began.get("recipe", {}))
+        f"{one.path}: {in_short(one.other)}, it began with {in_short(one.one)}"
+        for one in earlier.differences(then, with_absolute_paths(plan.resolved), same_data)
     ]
     return found + [
-        f"{name}: {_short(mine.get(name))}, it began with {_short(began.get(name))}"
+        f"{name}: {_short(mine[name])}, it began with {_short(began.get(name))}"
         for name in ("search", "sampler", "pruning", "source")
-        if mine.get(name) != began.get(name)
+        if mine[name] != began.get(name)
     ]
 
 

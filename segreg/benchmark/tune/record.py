@@ -7,17 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.benchmark.bench.folder import content
+from segreg.benchmark.bench.folder import content, epochs_of
 from segreg.benchmark.bench.plan import written_as
 from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan
 from segreg.benchmark.tune.space import Choices, Range
 from segreg.benchmark.tune.study import REASON, SharedStudy
-from segreg.errors import SegregError
 from segreg.runs.directory import RunDirectory
 from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import duration
-from segreg.training import history
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -160,10 +158,7 @@ def outcome_of(trial: FrozenTrial, run: RunDirectory, best: FrozenTrial | None) 
 
 def seconds_of(run: RunDirectory) -> float:
     """Return how long a run has trained, by its history."""
-    try:
-        return sum(row.get("seconds", 0.0) for row in history.read(run.path))
-    except (SegregError, OSError):
-        return 0.0
+    return sum(row.get("seconds", 0.0) for row in epochs_of(run))
 
 
 def format_values(values: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from segreg.benchmark.tune.space import Axis, distribution
 from segreg.errors import SegregError
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
+    from segreg.training.trainer import Stop
+
 Sampler = Literal["tpe", "random"]
 Pruning = Literal["median", "none"]
+SAMPLERS: Sequence[Sampler] = get_args(Sampler)
+PRUNING: Sequence[Pruning] = get_args(Pruning)
 
 STARTUP = 5
 """Trials that must have been completed before one is pruned (Optuna's own number)."""
@@ -135,9 +139,43 @@ class SharedStudy:
         found: int = self._storage.get_trial_id_from_study_id_trial_number(study, number)
         return found
 
-    def judge(self, number: int, *, monitor: str, epochs: int, pruning: Pruning) -> Judge:
-        """Return what reports a trial's epochs and may prune it."""
-        return Judge(self, number, self._id(number), monitor=monitor, epochs=epochs, pruning=pruning)
+    def judge(self, number: int, *, monitor: str, epochs: int, pruning: Pruning) -> Stop:
+        """Return what is called after each epoch of a trial, reports its value, and returns why it is pruned, or None.
+
+        Args:
+            number: the trial's.
+            monitor: the value that is reported.
+            epochs: of the recipe, of which the first are not pruned.
+            pruning: how trials are pruned.
+        """
+        from optuna.pruners import MedianPruner, NopPruner
+        from optuna.samplers import RandomSampler
+        from optuna.trial import Trial
+
+        first = 1 + round(WARM_UP * epochs)  # epochs count from 1
+        self.study.pruner = MedianPruner(STARTUP, first) if pruning == "median" else NopPruner()
+        self.study.sampler = RandomSampler()  # a trial that is opened is sampled for, by this one without any computing
+        trial = Trial(self.study, self._id(number))
+
+        def stop(epoch: int, values: Mapping[str, float]) -> str | None:
+            if epoch not in self[number].intermediate_values:  # a trial that continues has reported it already
+                trial.report(values[monitor], epoch)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy, where no epoch had a value
+                return self._why_pruned(number, monitor, epoch) if trial.should_prune() else None
+
+        return stop
+
+    def _why_pruned(self, number: int, monitor: str, epoch: int) -> str:
+        own = _defined(self[number].intermediate_values.values())
+        larger = self.study.direction.name == "MAXIMIZE"
+        completed = [one.intermediate_values for one in self.study.trials if one.state.name == "COMPLETE"]
+        there = _defined(values[epoch] for values in completed if epoch in values)
+        before = f"{PRUNED} after epoch {epoch}: {monitor}"
+        if not own:
+            return f"{before} was never defined"
+        middle = f"{median(there):.4g}, the median of {len(there)} completed trials at that epoch"
+        return f"{before} {(max if larger else min)(own):.4g} is {'below' if larger else 'above'} {middle}"
 
     def importances(self) -> dict[str, float]:
         """Return each setting's share in how good a trial is, by PED-ANOVA, the largest first; empty of few trials."""
@@ -154,54 +192,6 @@ def _sampler(name: Sampler, seed: int, number: int) -> BaseSampler:
 
     own = int.from_bytes(hashlib.blake2b(f"{seed} trial {number}".encode(), digest_size=4).digest(), "big")
     return RandomSampler(seed=own) if name == "random" else TPESampler(seed=own)
-
-
-class Judge:
-    """Called after each epoch of a trial: reports its value to the study, and returns why it is pruned, or None.
-
-    Args:
-        shared: the study.
-        number: the trial's.
-        identity: the trial's in the database.
-        monitor: the value that is reported.
-        epochs: of the recipe, of which the first are not pruned.
-        pruning: how trials are pruned.
-    """
-
-    def __init__(
-        self, shared: SharedStudy, number: int, identity: int, *, monitor: str, epochs: int, pruning: Pruning
-    ) -> None:
-        from optuna.pruners import MedianPruner, NopPruner
-        from optuna.samplers import RandomSampler
-        from optuna.trial import Trial
-
-        self.shared, self.number, self.monitor = shared, number, monitor
-        study = shared.study
-        first = 1 + round(WARM_UP * epochs)  # epochs count from 1
-        study.pruner = MedianPruner(STARTUP, first) if pruning == "median" else NopPruner()
-        study.sampler = RandomSampler()  # a trial that is opened is sampled for, by this one without any computing
-        self.trial = Trial(study, identity)
-
-    def __call__(self, epoch: int, values: Mapping[str, float]) -> str | None:
-        if epoch not in self._reported():  # a trial that continues has reported it already
-            self.trial.report(values[self.monitor], epoch)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of NumPy, where no epoch had a value
-            return self._reason(epoch) if self.trial.should_prune() else None
-
-    def _reported(self) -> Mapping[int, float]:
-        return self.shared[self.number].intermediate_values
-
-    def _reason(self, epoch: int) -> str:
-        study, own = self.shared.study, _defined(self._reported().values())
-        larger = study.direction.name == "MAXIMIZE"
-        completed = [one.intermediate_values for one in study.trials if one.state.name == "COMPLETE"]
-        there = _defined(values[epoch] for values in completed if epoch in values)
-        before = f"{PRUNED} after epoch {epoch}: {self.monitor}"
-        if not own:
-            return f"{before} was never defined"
-        middle = f"{median(there):.4g}, the median of {len(there)} completed trials at that epoch"
-        return f"{before} {(max if larger else min)(own):.4g} is {'below' if larger else 'above'} {middle}"
 
 
 def _defined(values: Iterable[float]) -> list[float]:

@@ -7,25 +7,29 @@ would show it after a minute or more, are not needed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from segreg.benchmark.bench.folder import content, finished
+from segreg.benchmark.bench.folder import content, epochs_of, finished
 from segreg.benchmark.bench.local import PATIENCE, work_on
 from segreg.benchmark.bench.trials import source_of
+from segreg.benchmark.earlier import same_data
 from segreg.benchmark.pool import Send, Worker, stop
 from segreg.benchmark.tune.folder import TuneFolder, name_of
 from segreg.benchmark.tune.plan import TunePlan, differences, one_by_one
 from segreg.benchmark.tune.record import Outcome, TuneRecord, format_values, outcome_of, record_of, seconds_of
 from segreg.benchmark.tune.study import PRUNED, Pruning, SharedStudy
 from segreg.errors import SegregError
+from segreg.runs.directory import RunDirectory
+from segreg.runs.trained_run import Run
 from segreg.runtime.files import read_json, replacing, write_json
 from segreg.runtime.lock import is_locked
 from segreg.runtime.progress import Progress
-from segreg.training import history
+from segreg.settings import format_value
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -35,14 +39,25 @@ if TYPE_CHECKING:
 
 _MOST_FAILURES = 3
 """Trials that may fail one after the other where none has been completed."""
+_MOST_IN_A_ROW = 10
+"""The same with a budget in minutes, of which trials that fail at once use nothing."""
 
 
 @dataclass(frozen=True)
 class TuneBudget:
-    """How much is tried in all, by all processes and whenever they run: trials, or minutes of training."""
+    """How much is tried in all, by all processes and whenever they run: trials, or minutes of training.
+
+    Raises:
+        SegregError: the amount is not valid.
+    """
 
     unit: Literal["trials", "minutes"]
     amount: float
+
+    def __post_init__(self) -> None:
+        least, types, what = (1, int, "whole number") if self.unit == "trials" else (0.01, (int, float), "number")
+        if not isinstance(self.amount, types) or isinstance(self.amount, bool) or not least <= self.amount < math.inf:
+            raise SegregError(f"{self.unit} must be a {what}, at least {least}, not {format_value(self.amount)}")
 
     def __str__(self) -> str:
         return f"{self.amount:g} {self.unit}"
@@ -56,15 +71,23 @@ def open_tune(plan: TunePlan, folder: TuneFolder) -> SharedStudy:
     """
     folder.make()
     with folder.deciding():
-        mine = plan.as_data()
         if not folder.plan.exists():
-            write_json(folder.plan, mine)
-        elif found := differences(mine, read_json(folder.plan)):
+            write_json(folder.plan, plan.as_data())
+        elif found := differences(plan, read_json(folder.plan), lambda: _has_data_of(plan, folder)):
             raise SegregError(
                 f"{folder.path} is another tune:\n" + "\n".join(f"  {line}" for line in found),
                 hint="nothing was changed; --out names another folder for this one",
             )
         return SharedStudy(folder.study, larger_is_better=plan.larger_is_better)
+
+
+def _has_data_of(plan: TunePlan, folder: TuneFolder) -> bool:
+    """Whether the plan's data are those of the first trial that has begun."""
+    for run in map(RunDirectory, sorted(folder.runs.glob("*"))):
+        if run.environment.exists():
+            own = replace(Run(run).recipe, dataset=plan.resolved.dataset, split=plan.resolved.split)
+            return same_data(own, run)
+    return True
 
 
 def tune(plan: TunePlan, folder: TuneFolder, budget: TuneBudget, progress: Progress) -> bool:
@@ -73,7 +96,7 @@ def tune(plan: TunePlan, folder: TuneFolder, budget: TuneBudget, progress: Progr
     Several processes may do so at once in one folder. Trials that a process left behind are continued first.
 
     Raises:
-        SegregError: the folder has another tune, or the first trials all fail.
+        SegregError: the folder has another tune, or the first trials all fail, or of a budget in minutes many in a row.
     """
     shared = open_tune(plan, folder)
     failures = 0
@@ -87,9 +110,11 @@ def tune(plan: TunePlan, folder: TuneFolder, budget: TuneBudget, progress: Progr
                 claim.lock.release()
             progress.say(f"  {outcome.sentence(plan.monitor)}")
             failures = failures + 1 if outcome.state == "failed" else 0
-            if failures == _MOST_FAILURES and shared.best() is None:
+            none = shared.best() is None
+            most = _MOST_FAILURES if none else _MOST_IN_A_ROW if budget.unit == "minutes" else math.inf
+            if failures == most:
                 raise SegregError(
-                    f"the first {failures} trials failed; the last: {outcome.reason}",
+                    f"the {'first' if none else 'last'} {failures} trials failed; the last: {outcome.reason}",
                     hint=f"their logs are in {folder.trials}; the same command tries the next ones",
                 )
     except KeyboardInterrupt:
@@ -143,20 +168,18 @@ def _work(claim: _Claim, plan: TunePlan, folder: TuneFolder, shared: SharedStudy
     run = folder.run(number)
     while is_locked(run.path):  # the trial of a process that was killed, which stops by itself
         time.sleep(0.2)
-    rows = len(history.read(run.path))
+    rows = len(epochs_of(run))
     continued = f"continues after epoch {rows}" if rows else "continues" if claim.continues else ""
     about = f"{name_of(number)}: {format_values(plan.values(claim.trial.params))}"
     progress.say(f"{about} ({continued})" if continued else about)
     reason = ""
-    if not folder.failure(number).exists() and not finished(run):
+    if not folder.failure(name_of(number)).exists() and not finished(run):
         try:
             recipe = plan.trial(claim.trial.params)
         except SegregError as error:
             reason = "\n".join(problem.message for problem in error.problems)
         else:
-            if not folder.recipe(number).exists():
-                with replacing(folder.recipe(number)) as aside:
-                    aside.write_text(recipe.yaml(header=f"segreg run {folder.recipe(number)}"), encoding="utf-8")
+            folder.write_recipe(name_of(number), recipe)
             reason = _run(number, recipe, plan, folder, progress)
     with folder.deciding():
         outcome = _end(claim, reason, plan, folder, shared)
@@ -179,10 +202,10 @@ class _Terms:
 def _run(number: int, recipe: Resolved, plan: TunePlan, folder: TuneFolder, progress: Progress) -> str:
     """Run a trial in a process of its own, and return how that ended; it matters where the run is not finished."""
     terms = _Terms(plan.monitor, plan.larger_is_better, recipe.train.epochs, plan.pruning, source_of(recipe))
-    worker = Worker(_in_worker, folder.path, number, terms, log=folder.log(number))
+    worker = Worker(_in_worker, folder.path, number, terms, log=folder.log(name_of(number)))
     try:
         with progress.watch(name_of(number), terms.epochs, "epochs") as advance:
-            advance(len(history.read(folder.run(number).path)))
+            advance(len(epochs_of(folder.run(number))))
             for value in worker.messages():
                 advance(1, f"{plan.monitor} {value:.4f}")
     finally:
@@ -202,7 +225,7 @@ def _in_worker(send: Send, path: Path, number: int, terms: _Terms) -> None:
             raise KeyboardInterrupt from None
         return judge(epoch, values)
 
-    work_on(folder.recipe(number), folder.run(number).path, terms.source, after_epoch)
+    work_on(folder.recipe(name_of(number)), folder.run(number).path, terms.source, after_epoch)
 
 
 def _end(claim: _Claim, reason: str, plan: TunePlan, folder: TuneFolder, shared: SharedStudy) -> Outcome:
@@ -210,7 +233,7 @@ def _end(claim: _Claim, reason: str, plan: TunePlan, folder: TuneFolder, shared:
     number, run = claim.trial.number, folder.run(claim.trial.number)
     results = content(run.results) if finished(run) else {}
     value = results.get("best_value")
-    failed = str(content(folder.failure(number)).get("reason", "")) or ("" if results else reason)
+    failed = str(content(folder.failure(name_of(number))).get("reason", "")) or ("" if results else reason)
     if results and value is None:
         failed = f"{plan.monitor} was never defined"
     if failed and claim.continues:

@@ -1,0 +1,111 @@
+"""Whether a recipe is that of an earlier call, which another segreg wrote, or whose files were elsewhere then.
+
+A trial's recipe has every setting that its segreg knew, and absolute paths. So it is another text after an upgrade, and
+in a project that was moved or is mounted in another place.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from segreg.benchmark.bench.plan import override
+from segreg.config.diff import RecipeDifference, recipe_differences
+from segreg.config.recipe import Recipe
+from segreg.config.resolve import Resolved, resolve
+from segreg.config.sections import WeightDecay
+from segreg.errors import SegregError
+from segreg.registry.registry import Registry
+from segreg.runs.directory import RunDirectory
+from segreg.runs.records import read_split
+from segreg.runs.trained_run import Run
+from segreg.runtime.progress import Quiet
+
+
+def completed(written: Recipe, registry: Registry) -> dict[str, Any]:
+    """Return a recipe that was complete when it was written, with the settings that are new since then.
+
+    Raises:
+        SegregError: a part or a setting of it is gone.
+    """
+    resolved = resolve(written, registry)
+    optimizer = resolved.optimizer
+    if "exclude_from_weight_decay" not in written.values["optimizer"] and _decouples(resolved):
+        # Everything had weight decay then.
+        optimizer = dataclasses.replace(optimizer, beside=WeightDecay(exclude_from_weight_decay=False))
+    return dataclasses.replace(resolved, optimizer=optimizer, split=resolved.split.complete()).plain()
+
+
+def _decouples(recipe: Resolved) -> bool:
+    import torch
+
+    from segreg.models.build import build_optimizer
+    from segreg.training.groups import decouples
+
+    return decouples(build_optimizer(recipe, [{"params": [torch.zeros(1, requires_grad=True)]}]))
+
+
+def differences(then: Mapping[str, Any], now: Resolved, same_data: Callable[[], bool]) -> Sequence[RecipeDifference]:
+    """Return what differs between an earlier recipe, as `completed` returns it, and this one.
+
+    Nothing differs where paths alone do that lead to the same data, and files beside these, such as weights, that have
+    moved with them.
+    """
+    found = recipe_differences(then, dataclasses.replace(now, split=now.split.complete()).plain())
+    return [] if _have_moved(found) and same_data() else found
+
+
+def same_data(recipe: Resolved, run: RunDirectory) -> bool:
+    """Whether a recipe's images, masks and split are those that a run began with. All images are read once for it."""
+    from segreg.models.build import build_dataset
+    from segreg.runs.assembly import is_data_of, split_of
+
+    try:
+        dataset = build_dataset(recipe)
+        split = split_of(recipe, dataset, Quiet())
+        ids = {name: [dataset.samples[number].id for number in numbers] for name, numbers in split.items()}
+        return ids == read_split(run.split) and is_data_of(recipe, run)
+    except SegregError:
+        return False
+
+
+def data_paths(recipe: Mapping[str, Any]) -> dict[str, str]:
+    """Return the paths that a complete recipe's data set has, by setting: {"dataset.root": "/data/isic"}."""
+
+    def paths(name: str, value: Any) -> Iterator[tuple[str, str]]:
+        if isinstance(value, Mapping):
+            for key, item in value.items():
+                yield from paths(f"{name}.{key}", item)
+        elif _is_path(value):
+            yield name, value
+
+    return dict(paths("dataset", recipe["dataset"]))
+
+
+def with_data_of(recipe: Mapping[str, Any], run: Run) -> Run:
+    """Return a run with its data where a complete recipe has them."""
+    before = data_paths(run.written.values)
+    moved = [override(path, place) for path, place in data_paths(recipe).items() if before.get(path, place) != place]
+    return Run(run.directory, tuple(moved)) if moved else run
+
+
+def _have_moved(found: Sequence[RecipeDifference]) -> bool:
+    """Whether these are paths alone, some of them of the data set, and the others have moved as those have."""
+    if not all(_is_path(one.one) and _is_path(one.other) for one in found):
+        return False
+    data = {_roots(one.one, one.other) for one in found if one.path.startswith("dataset.")}
+    return bool(data) and all(_roots(one.one, one.other) in data for one in found)
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and Path(value).is_absolute()
+
+
+def _roots(one: str, other: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the two paths without the names that both end in."""
+    mine, its = Path(one).parts, Path(other).parts
+    same = len(list(takewhile(lambda pair: pair[0] == pair[1], zip(reversed(mine), reversed(its), strict=False))))
+    return mine[: len(mine) - same], its[: len(its) - same]
