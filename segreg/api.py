@@ -186,7 +186,7 @@ class Evaluation:
 
     @property
     def intervals(self) -> Mapping[str, Sequence[float]]:
-        """Return 95% bootstrap intervals over images, low and high, by the names of scores that have one."""
+        """Return 95% bootstrap intervals over images or their groups, low and high, by the names of scores."""
         return self.data["intervals"][self.split]
 
     def __repr__(self) -> str:

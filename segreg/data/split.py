@@ -86,6 +86,13 @@ def drawn(words: Iterable[str], *seed: object) -> list[str]:
     return sorted(words, key=place)
 
 
+def group_numbers(samples: Iterable[Sample]) -> list[int] | None:
+    """Return a number for each sample, the same for those of one group; None where each is one by itself."""
+    names = [_group(sample) for sample in samples]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return [numbers[name] for name in names] if len(numbers) < len(names) else None
+
+
 def _completed(
     samples: Sequence[Sample],
     splits: Mapping[SplitName, list[int]],
@@ -123,12 +130,15 @@ def _shares(settings: Split) -> tuple[tuple[SplitName, float], ...]:
 
 def _groups(samples: Sequence[Sample], indices: Iterable[int]) -> dict[str, list[int]]:
     """Return the samples of each group; one without a group is one by itself."""
-    # No sample's id can pass for a group's name: they begin differently.
     groups: dict[str, list[int]] = defaultdict(list)
     for index in indices:
-        sample = samples[index]
-        groups[f"sample {sample.id}" if sample.group is None else f"group {sample.group}"].append(index)
+        groups[_group(samples[index])].append(index)
     return groups
+
+
+def _group(sample: Sample) -> str:
+    # No sample's id can pass for a group's name: they begin differently.
+    return f"sample {sample.id}" if sample.group is None else f"group {sample.group}"
 
 
 def _fold(

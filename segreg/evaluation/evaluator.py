@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from segreg.data import BatchLoader, PreprocessedDataset, restore
 from segreg.data.cache import original_mask
 from segreg.data.loader import places_by_size
-from segreg.data.split import drawn
+from segreg.data.split import drawn, group_numbers
 from segreg.data.values import as_shown
 from segreg.evaluation.counts import write_counts, write_sums
 from segreg.evaluation.scores import Scores, directions_of, evaluate, with_way
@@ -121,12 +121,12 @@ class Evaluator:
                 partial(self._predicted, known), _with_progress(batches, advance), self.metrics,
                 task=self.dataset.task, threshold=self.recipe.evaluate.threshold, device=predictor.device,
             )  # fmt: skip
-        scores = _reordered(scores, order)
         way = described(predictor)
         definitions = {name: with_way(text, way) for name, text in scores.definitions.items()}
+        groups = group_numbers(self.dataset.samples[index] for index in indices)
+        scores = dataclasses.replace(_reordered(scores, order), definitions=definitions, groups=groups)
         intervals = _intervals(scores, self.metrics, self.recipe.seed)
-        scores = dataclasses.replace(scores, definitions=definitions, intervals=intervals)
-        return _in_recipe_order(scores, self.recipe)
+        return _in_recipe_order(dataclasses.replace(scores, intervals=intervals), self.recipe)
 
     def ranked(self, indices: Sequence[int], scores: Scores) -> Ranked:
         """Return samples and their rows from the worst to the best by the recipe's first metric that images have.
@@ -285,7 +285,7 @@ def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str
     measures += [
         Measure.pooled(each[None], [own[name].scores_of_sums], scores.values) for name, each in scores.sums.items()
     ]
-    found = intervals(measures, seed=seed)
+    found = intervals([measure.by_group(scores.groups) for measure in measures], seed=seed)
     return {name: found[name] for name, value in scores.values.items() if name in found and not math.isnan(value)}
 
 

@@ -40,6 +40,7 @@ class Scores:
         per_image: a row for each image: its id, and the metrics that one image has.
         counts: int64 `[N, K, 4]`, each image's as `image_counts` returns them.
         sums: by a metric's name what its `sums` returned for each image, `[N, ...]`.
+        groups: a number for each image, the same for those of one group; None where each is one by itself.
         intervals: lower and upper end of the 95% interval of each value that has one.
     """
 
@@ -48,7 +49,13 @@ class Scores:
     per_image: list[dict[str, Any]] = field(default_factory=list)
     counts: NDArray[np.int64] | None = None
     sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    groups: Sequence[int] | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def group_of(self) -> dict[str, int]:
+        """Return the number of each image's group by its id; nothing where each is one by itself."""
+        return {str(row["id"]): group for row, group in zip(self.per_image, self.groups or (), strict=False)}
 
 
 def of_probabilities(metrics: MetricCollection) -> list[str]:

@@ -3,6 +3,9 @@
 Images and seeds are sampled, the same ones for every model, so that what one image or one seed does to all of them
 cancels in their differences. Images, not pixels, because the pixels of one image resemble each other.
 
+Images of one group, such as a patient or a video, resemble each other too, and are sampled together (Davison and
+Hinkley 1997, section 3.8).
+
 * Intervals and ranks: the percentile bootstrap (Efron 1979); images and seeds are sampled with replacement.
 * Tests: the paired permutation test (Fisher 1935, Pitman 1937). If two models were alike, it would not matter which of
   them is called which in any image. So they are swapped in random images, and p is the share of such swaps whose
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +38,10 @@ SWAPS = 10_000
 """At most; up to 13 images, which have 2 ** 13, all swaps are enumerated."""
 LEVEL = 0.95
 METHOD = (
-    f"95% percentile bootstrap over images, {RUN_RESAMPLES} resamples: how far a score may be off because these images "
-    "were scored and not others of their kind; it says nothing about the weights of another training"
+    f"95% percentile bootstrap over {{over}}, {RUN_RESAMPLES} resamples: how far a score may be off because these "
+    "images were scored and not others of their kind; it says nothing about the weights of another training"
 )
+"""What is said of a run's intervals; `over` is what `resampled_words` returns."""
 _AT_ONCE = 1_000_000
 """Sampled images that are in memory at once."""
 
@@ -94,12 +98,14 @@ class Measure:
 
         return cls(chosen, parts.astype(np.float64), score)
 
-    def by_group(self, groups: Sequence[Any]) -> Measure:
+    def by_group(self, groups: Sequence[Hashable] | None) -> Measure:
         """Return the same scores of groups of images, which are then resampled in place of images.
 
         Args:
-            groups: that of each of the N images.
+            groups: that of each of the N images; None: each is one by itself.
         """
+        if groups is None:
+            return self
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups))}
         parts = np.zeros((len(self.parts), len(numbers), *self.parts.shape[2:]))
         for image, group in enumerate(groups):
@@ -110,6 +116,14 @@ class Measure:
         """Return the measure of some of the scores, in that order."""
         columns = [self.names.index(name) for name in names]
         return Measure(names, self.parts, lambda sums: self.score(sums)[..., columns])
+
+
+def resampled_words(groups: Collection[Hashable] | None) -> str:
+    """Return what is resampled, images or their groups, as in "12 groups of images"."""
+    if groups is None:
+        return "images"
+    count = len(set(groups))
+    return f"{count} group{'' if count == 1 else 's'} of images"
 
 
 def _mean(sums: Floats) -> Floats:
@@ -194,8 +208,9 @@ def intervals(
 ) -> dict[str, tuple[float, float]]:
     """Return the interval of each score of one model's measures, all over the same resamples of its images.
 
-    Without two images nothing is known about how they differ, and no score has an interval. A resample in which a score
-    is undefined is left out; a score that is defined in fewer than half of them has no interval.
+    Without two images, or groups of them, nothing is known about how they differ, and no score has an interval. A
+    resample in which a score is undefined is left out; a score that is defined in fewer than half of them has no
+    interval.
     """
     found = {}
     for measure in measures:

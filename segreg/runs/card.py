@@ -81,6 +81,7 @@ def write_card(run: Run, sidecar: Mapping[str, Any], repository: str, *, before:
         split=scores.get("split"),
         scored_images=scores.get("images"),
         resolution=scores.get("resolution"),
+        intervals_over=scores.get("intervals_over", "images"),
         epochs=results.get("epochs"),
         stopped=results.get("stopped_because", ""),
         weights=f"epoch {best}" if best and provenance["weights"] == "best" else "the last epoch",

@@ -93,6 +93,7 @@ class Scores:
         without_counts: why pooled scores have no intervals; empty where they have some.
         identical: whether all metrics, and all values of single images, are the same to the last bit.
         same_weights: whether both runs' scored weights are; None where a file is missing or is not a safetensors.
+        intervals_over: what was resampled, images or their groups.
     """
 
     pairs: tuple[MetricPair, ...]
@@ -102,6 +103,7 @@ class Scores:
     without_counts: str
     identical: bool
     same_weights: bool | None
+    intervals_over: str = "images"
 
 
 def whole_run(path: Path) -> KnownRun:
@@ -307,7 +309,7 @@ def _score_lines(one: KnownRun, scores: Scores) -> Iterator[Block]:
             f"the {_counted(scores.images, 'image')} that both were scored on (A on {scores.of[0]}, B on "
             f"{scores.of[1]})"
         )
-    yield f"scores on {where}; intervals: 95%, paired bootstrap over images"
+    yield f"scores on {where}; intervals: 95%, paired bootstrap over {scores.intervals_over}"
     yield from (f"  note: {note}" for note in scores.notes)
     if scores.without_counts:
         yield f"  note: pooled scores have no interval: {scores.without_counts}"

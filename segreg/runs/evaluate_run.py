@@ -18,7 +18,7 @@ from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation.conventions import LIBRARIES, Library, scores_of_library
 from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
 from segreg.evaluation.scores import of_probabilities
-from segreg.evaluation.statistics import METHOD
+from segreg.evaluation.statistics import METHOD, resampled_words
 from segreg.inference.predictor import InferenceConfig, Predictor
 from segreg.models import build
 from segreg.models.verify import verify
@@ -159,6 +159,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         raise SegregError(f"could not create the folder {out}: {error.strerror}") from None
     scores = evaluator.scores(chosen.indices, f"scoring {chosen.split}", progress)
     counts: Any = scores.counts  # which scoring always leaves
+    over = resampled_words(scores.groups)
     evaluation: dict[str, Any] = {
         "run": str(run.directory.path),
         "recipe": recipe.source,
@@ -178,8 +179,10 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "precision": predictor.precision.name,
         "metrics": {chosen.split: scores.values},
         "intervals": {chosen.split: scores.intervals},
+        "intervals_over": {chosen.split: over},
+        "groups": {chosen.split: scores.group_of},
         "definitions": scores.definitions,
-        "interval_method": METHOD,
+        "interval_method": METHOD.format(over=over),
         "as": {library: vars(scores_of_library(library, run.task, counts)) for library in request.libraries},
         "alerts": verdict.alerts() if verdict else [],
         "warnings": verdict.warnings() if verdict else [],
@@ -256,7 +259,7 @@ def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[Block]:
         format_values(evaluation["metrics"][split], evaluation["intervals"][split]),
     ]
     if evaluation["intervals"][split]:
-        lines.append("  in brackets: 95% bootstrap intervals over images")
+        lines.append(f"  in brackets: 95% bootstrap intervals over {evaluation['intervals_over'][split]}")
     for library, words in evaluation["as"].items():
         digits = words["digits"]
         lines.append(f"as {library}:")

@@ -295,7 +295,7 @@ def _scored(scores: Scores) -> Scored:
         runs=(), split="val", values=scores.values,
         ids=tuple(str(row["id"]) for row in scores.per_image),
         columns={name: np.array([row[name] for row in scores.per_image], np.float64) for name in names},
-        counts=scores.counts, sums=scores.sums,
+        counts=scores.counts, sums=scores.sums, groups=scores.groups,
     )  # fmt: skip
 
 

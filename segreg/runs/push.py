@@ -26,7 +26,7 @@ CARD = "README.md"
 _RESULTS = (
     "notice", "weights", "alerts", "dataset", "classes", "mode", "seed", "images", "epochs", "stopped_because",
     "monitor", "best_epoch", "best_value", "training_seconds", "time", "advice", "micro_batches", "precision",
-    "scored_on", "resolution", "metrics", "definitions", "intervals",
+    "scored_on", "resolution", "metrics", "definitions", "intervals", "intervals_over",
 )  # fmt: skip
 _ENVIRONMENT = ("python", "packages", "plugins", "sources", "precision", "model", "data_fingerprint")
 _PLUGIN = ("name", "distribution", "version", "error", "digest", "file")
@@ -100,7 +100,7 @@ def pack(
     target = dataclasses.replace(run, directory=type(run.directory)(folder), overrides=())
     text = to_yaml(recipe)
     target.directory.resolved.write_text(text, encoding="utf-8")
-    scored = _write_records(run, target, weights, left_out)
+    scored = _write_records(run, target, weights, left_out, samples=samples)
     for file in sorted((source / "plugins").glob("*.py")):
         (folder / "plugins").mkdir(exist_ok=True)
         shutil.copyfile(file, folder / "plugins" / file.name)
@@ -138,16 +138,16 @@ def _write_weights(source: Path, file: Path, recipe: str) -> None:
     save_weights(merged(tensors), file, notes={**without_paths_inside(notes), "recipe": recipe} if notes else {})
 
 
-def _write_records(run: Run, target: Run, weights: Weights, left_out: list[str]) -> bool:
+def _write_records(run: Run, target: Run, weights: Weights, left_out: list[str], *, samples: bool) -> bool:
     """Write results and environment with the keys that say nothing of the machine.
 
     Return whether the scores go along, which they do with the weights that they are of.
     """
     scored = True
     if run.directory.results.is_file():
-        kept = {key: run.results[key] for key in _RESULTS if key in run.results}
+        kept = {key: run.results[key] for key in (*_RESULTS, *(["groups"] if samples else [])) if key in run.results}
         if not (scored := are_scored(weights, run.results)):
-            kept |= {"scored_on": None, "metrics": {}, "definitions": {}, "intervals": {}}
+            kept |= {"scored_on": None, "metrics": {}, "definitions": {}, "intervals": {}, "groups": {}}
             left_out.append("results.json: the scores, which are of the best epoch's weights")
         name = Path(str(run.results.get("recipe", ""))).name
         write_json(

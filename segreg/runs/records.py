@@ -16,8 +16,8 @@ RESULTS: Mapping[str, Any] = {
     "monitor": str, "best_epoch": int, "best_value": float | None, "training_seconds": float, "time": dict[str, float],
     "advice": str, "micro_batches": int, "precision": str, "scored_on": str | None, "resolution": str,
     "metrics": dict[str, dict[str, float | None]], "definitions": dict[str, str],
-    "intervals": dict[str, dict[str, list[float | None]]], "higher_is_better": dict[str, bool],
-    "overlays": dict[str, list[str]],
+    "intervals": dict[str, dict[str, list[float | None]]], "intervals_over": dict[str, str],
+    "groups": dict[str, dict[str, int]], "higher_is_better": dict[str, bool], "overlays": dict[str, list[str]],
 }  # fmt: skip
 """Of `results.json`; an evaluation's `metrics.json` has some of them."""
 _NEEDED = ("classes", "seed", "epochs", "stopped_because", "best_epoch", "scored_on", "metrics", "definitions")

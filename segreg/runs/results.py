@@ -18,6 +18,7 @@ from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.evaluation.evaluator import Evaluator, Overlay, Ranked, choose_overlays, format_values, write_images
 from segreg.evaluation.scores import directions_of, meaning_and_way
+from segreg.evaluation.statistics import resampled_words
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
 from segreg.runs.environment import banner, weights_notice
@@ -147,6 +148,8 @@ def score_run(
         "metrics": {},
         "definitions": {},
         "intervals": {},
+        "intervals_over": {},
+        "groups": {},
         "higher_is_better": {},
         "overlays": {},
     }
@@ -162,6 +165,8 @@ def score_run(
         scores = evaluator.scores(assembly.splits[name], f"scoring {name}", progress, known=known)
         results["metrics"][name] = scores.values
         results["intervals"][name] = scores.intervals
+        results["intervals_over"][name] = resampled_words(scores.groups)
+        results["groups"][name] = scores.group_of
         results["definitions"] |= scores.definitions
         if recipe.split.method == "folds" and name != split and is_main():
             directory.fold.mkdir(exist_ok=True)
@@ -242,7 +247,9 @@ def _sentence(results: Mapping[str, Any], split: str) -> list[str]:
     if value is None or math.isnan(value):
         return []
     ends = results.get("intervals", {}).get(split, {}).get(name)
-    likely = f", between {ends[0]:.3f} and {ends[1]:.3f} with 95% confidence," if ends else ""
+    over = results.get("intervals_over", {}).get(split, "images")
+    by = "" if over == "images" else f" (over {over})"
+    likely = f", between {ends[0]:.3f} and {ends[1]:.3f} with 95% confidence{by}," if ends else ""
     definition = results.get("definitions", {}).get(name, "")
     seen = "that no training step has seen" if split == "test" else "by which the best epoch was chosen"
     return [f"{name} is {value:.3f}{likely} on images {seen}" + (f": {definition}" if definition else "")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
@@ -15,7 +15,7 @@ import numpy as np
 from segreg.errors import SegregError, listed
 from segreg.evaluation.counts import read_counts, read_sums
 from segreg.evaluation.scores import meaning_and_way
-from segreg.evaluation.statistics import SEED, Measure, interval, of_seeds, resampled
+from segreg.evaluation.statistics import SEED, Measure, interval, of_seeds, resampled, resampled_words
 from segreg.runs.diff import MetricPair, Scores, same_images
 from segreg.runs.directory import RunDirectory
 from segreg.runs.listing import KnownRun
@@ -42,6 +42,7 @@ class Scored:
         columns: by a metric's name its value in each image, `[N]`, NaN where it is undefined.
         counts: int64 `[N, K, 4]`, as `image_counts` has them; None for a run that did not keep them.
         sums: by a metric's name what its `sums` returned for each image, `[N, ...]`.
+        groups: that of each image; None where each is one by itself.
     """
 
     runs: tuple[Run, ...]
@@ -51,6 +52,7 @@ class Scored:
     columns: Mapping[str, NDArray[np.float64]]
     counts: NDArray[np.int64] | None
     sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    groups: Sequence[Hashable] | None = None
 
     @property
     def run(self) -> Run:
@@ -108,7 +110,9 @@ def read_scored(run: Run, *, fold: bool = False) -> Scored:
                 f"{file} and {directory.per_image} are not of the same images",
                 hint=f"one of them was changed; segreg run --resume {path} writes both again",
             )
-    return Scored((run,), split, values, ids, columns, counts, sums)
+    group_of = results.get("groups", {}).get(split) or {}
+    groups = [group_of.get(identity, identity) for identity in ids] if group_of else None
+    return Scored((run,), split, values, ids, columns, counts, sums, groups)
 
 
 def out_of_fold(folds: Sequence[Scored]) -> Scored:
@@ -127,6 +131,7 @@ def out_of_fold(folds: Sequence[Scored]) -> Scored:
         raise SegregError(f'the image "{twice}" is in the folds of {listed(where)}', hint="their data have changed")
     names = [name for name in first.columns if all(name in one.columns for one in folds)]
     counts = [one.counts for one in folds if one.counts is not None]
+    groups = [(fold, group) for fold, one in enumerate(folds) for group in one.groups or one.ids]
     return Scored(
         tuple(run for one in folds for run in one.runs), first.split,
         {name: float(np.mean([one.values.get(name, np.nan) for one in folds])) for name in first.values},
@@ -134,6 +139,7 @@ def out_of_fold(folds: Sequence[Scored]) -> Scored:
         np.concatenate(counts) if len(counts) == len(folds) else None,
         {name: np.concatenate([one.sums[name] for one in folds]) for name in first.sums
          if all(name in one.sums for one in folds)},
+        groups if any(one.groups for one in folds) else None,
     )  # fmt: skip
 
 
@@ -154,12 +160,23 @@ def unknown_of_images(every: Sequence[Scored], metrics: MetricCollection) -> Ite
             )
 
 
+def shared_groups(every: Iterable[Scored], ids: Sequence[str]) -> list[Hashable] | None:
+    """Return the group of each of some images, as the first run has it that knows of groups; None where none does."""
+    for one in every:
+        if one.groups is not None:
+            groups = [one.groups[place] for place in one.places(ids)]
+            if len(set(groups)) < len(groups):
+                return groups
+    return None
+
+
 def measure_of(
     seeds: Sequence[Scored],
     ids: Sequence[str],
     metrics: MetricCollection | None,
     *,
     names: Collection[str] | None = None,
+    groups: Sequence[Hashable] | None = None,
 ) -> Measure:
     """Return one model's scores on some images, all that single images, their counts or their sums add up to.
 
@@ -168,6 +185,7 @@ def measure_of(
         ids: the images, each of which every run was scored on.
         metrics: the recipe's; None: means over images alone are wanted.
         names: the scores that are wanted; None: all.
+        groups: those that are resampled, as `shared_groups` returns them.
     """
     wanted = set(seeds[0].values if names is None else names)
     own = dict(metrics.items(copy_state=False)) if metrics is not None else {}
@@ -191,7 +209,7 @@ def measure_of(
         if name in own and all(name in one.sums for one in seeds):
             sums = np.stack([one.sums[name][at] for one, at in zip(seeds, rows, strict=True)])
             found.append(Measure.pooled(sums, [own[name].scores_of_sums], wanted))
-    return reduce(_joined, [measure for measure in found if measure.names] or found[:1])
+    return reduce(_joined, [measure for measure in found if measure.names] or found[:1]).by_group(groups)
 
 
 def _joined(one: Measure, other: Measure) -> Measure:
@@ -242,7 +260,7 @@ def compare_scores(one: KnownRun, other: KnownRun) -> Scores | None:
             notes.append(f"only {run} has {listed(alone)}")
     return Scores(
         tuple(pairs.values()), len(ids), (len(scored[0].ids), len(scored[1].ids)), tuple(notes), reason,
-        _identical(one, other, scored), _same_weights(one, other),
+        _identical(one, other, scored), _same_weights(one, other), resampled_words(shared_groups(scored, ids)),
     )  # fmt: skip
 
 
@@ -251,14 +269,15 @@ def paired(
 ) -> Iterator[MetricPair]:
     """Return the scores that single images or their counts add up to, of these images."""
     made: Sequence[MetricCollection | None] = metrics or (None, None)
-    measures = [measure_of([each], ids, own) for each, own in zip(scored, made, strict=True)]
+    groups = shared_groups(scored, ids)
+    measures = [measure_of([each], ids, own, groups=groups) for each, own in zip(scored, made, strict=True)]
     shared = [name for name in measures[0].names if name in measures[1].names]
     measures = [measure.of(*shared) for measure in measures]
     draws = resampled(measures, seed=SEED)
     sums = [of_seeds(measure)[0] for measure in measures]
     whole = all(len(each.ids) == len(ids) for each in scored)
     for column, name in enumerate(shared):
-        ends = interval(draws[1, :, column] - draws[0, :, column]) if len(ids) > 1 else None
+        ends = interval(draws[1, :, column] - draws[0, :, column]) if measures[0].parts.shape[1] > 1 else None
         low, high = ends or (None, None)
         # Of all images the run's own value is taken, which a sum in another order may miss by its last digit.
         one, other = (

@@ -107,6 +107,7 @@ def _scores(run: Run, weights: Weights) -> dict[str, Any]:
         "resolution": results.get("resolution"),
         "metrics": results["metrics"][split],
         "intervals": results.get("intervals", {}).get(split, {}),
+        "intervals_over": results.get("intervals_over", {}).get(split, "images"),
         "definitions": results["definitions"],
     }
 

@@ -17,7 +17,7 @@ from planted_runs import planted
 from segreg.benchmark.comparison.compare import RunGroup, compare
 from segreg.benchmark.comparison.record import Model, Value
 from segreg.benchmark.comparison.runs import TO_BEST, run_groups_of, with_costs
-from segreg.benchmark.comparison.significance import verdict
+from segreg.benchmark.comparison.significance import GROUPED, verdict
 from segreg.benchmark.comparison.text import format_comparison
 from segreg.benchmark.cost.record import Cost
 from segreg.errors import SegregError
@@ -29,7 +29,7 @@ from segreg.reports.comparison import write_comparison
 from segreg.runs.directory import RunDirectory
 from segreg.runs.listing import KnownRun, read_run
 from segreg.runs.load import load_run
-from segreg.runs.scored import _same_weights, compare_scores
+from segreg.runs.scored import Scored, _same_weights, compare_scores, out_of_fold, shared_groups
 from segreg.runs.trained_run import Run
 from segreg.runtime.layout import plain
 
@@ -86,6 +86,47 @@ def test_what_is_not_significantly_different_has_a_sentence(tmp_path):
     assert found.verdict[-1] == (
         "There is one seed of each: how much another training of the same model would differ is unknown."
     )
+
+
+def grouped(folder):
+    """Return a planted run of a data set in which five images each are of one patient."""
+    results = json.loads((folder / "results.json").read_text())
+    ids = [row["id"] for row in rows_of(folder / "per_image.csv")]
+    results["groups"] = {"test": {name: number // 5 for number, name in enumerate(ids)}}
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_groups_of_images_are_sampled_and_swapped_whole(tmp_path):
+    folders = [planted(tmp_path / name, name, better=better) for name, better in (("resnet18", 0), ("resnet34", 0.01))]
+    alone = compared(*folders)
+    grouped(folders[1])  # the other run is of a version that did not say
+    found = compared(*folders)
+    dice = np.array([[float(row["dice"]) for row in rows_of(folder / "per_image.csv")] for folder in folders])
+    patients = np.repeat(np.arange(8), 5).tolist()
+    measures = [Measure.means(("dice",), own[None, :, None]).by_group(patients) for own in dice]
+    difference = {model.name: model.difference for model in found.models}["resnet34"]
+    assert difference.p == statistics.permutation_p(measures[1], measures[0], seed=statistics.SEED)
+    draws = statistics.resampled(measures, seed=statistics.SEED)[..., 0]
+    assert (difference.low, difference.high) == pytest.approx(statistics.interval(draws[1] - draws[0]))
+    assert {model.name: model.values for model in found.models} != {model.name: model.values for model in alone.models}
+    assert set(found.method) - set(alone.method) == {GROUPED}
+    scores = compare_scores(*(read_run(folder) for folder in folders))
+    assert scores.intervals_over == "8 groups of images"
+    (pair,) = (pair for pair in scores.pairs if pair.name == "dice.per_image_mean")
+    assert (pair.low, pair.high) == pytest.approx((difference.low, difference.high))
+
+
+def test_folds_keep_their_groups_apart():
+    folds = [
+        Scored((), "val", {}, ids, {}, None, groups=groups)
+        for ids, groups in ((("a", "b"), [0, 0]), (("c", "d"), None), (("e", "f"), [0, 0]))
+    ]
+    together = out_of_fold(folds)
+    groups = shared_groups([together], ["f", "a", "c", "b", "d"])
+    assert [groups.index(group) for group in groups] == [0, 1, 2, 1, 4]
+    assert shared_groups([together], ["a", "c", "e"]) is None  # each is one by itself
+    assert out_of_fold(folds[1:2]).groups is None
 
 
 def test_values_are_means_over_seeds_and_pooled_ones_follow_from_the_counts(tmp_path):

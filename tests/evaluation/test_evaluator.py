@@ -81,6 +81,32 @@ def test_a_run_has_intervals_around_its_scores(finished):
     assert results["intervals"]["test"]["dice.per_image_mean"] == pytest.approx(again)
 
 
+class Grouped:
+    """A data set whose images are of patients, three of each."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+        self.samples = [replace(one, group=f"patient {n // 3}") for n, one in enumerate(dataset.samples)]
+
+    def __getattr__(self, name):
+        return getattr(self.dataset, name)
+
+
+def test_intervals_are_over_groups_where_the_data_have_some(exam):
+    alone = exam.scores(range(12), "", Quiet())
+    assert (alone.groups, alone.group_of) == (None, {})
+    patients = replace(exam, dataset=Grouped(exam.dataset))
+    assert patients.scores(range(0, 12, 3), "", Quiet()).groups is None  # one of each
+    whole = patients.scores(range(12), "", Quiet())
+    assert (whole.values, whole.per_image) == (alone.values, alone.per_image)
+    assert list(whole.group_of.values()) == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    values = np.array([row["dice"] for row in whole.per_image]).reshape(4, 3).mean(1)
+    of_patients = intervals([Measure.means(("dice",), values[None, :, None])], seed=exam.recipe.seed)["dice"]
+    assert whole.intervals["dice.per_image_mean"] == pytest.approx(of_patients)
+    assert whole.intervals.keys() == alone.intervals.keys()
+    assert whole.intervals != alone.intervals
+
+
 def test_an_exam_gives_the_scores_of_the_run(exam, finished):
     ids = json.loads(finished.directory.split.read_text())["test"]
     index_of = {sample.id: index for index, sample in enumerate(exam.dataset.samples)}

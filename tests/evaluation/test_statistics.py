@@ -8,7 +8,17 @@ import pytest
 import torch
 from scipy import stats
 
-from segreg.evaluation.statistics import Measure, holm, interval, intervals, of_seeds, permutation_p, ranks, resampled
+from segreg.evaluation.statistics import (
+    Measure,
+    holm,
+    interval,
+    intervals,
+    of_seeds,
+    permutation_p,
+    ranks,
+    resampled,
+    resampled_words,
+)
 
 NAN = math.nan
 
@@ -267,3 +277,17 @@ def test_a_score_that_is_mostly_undefined_has_no_interval():
     assert intervals([Measure.pooled(counts, [dice_of], ["dice.pooled"])], seed=0) == {"dice.pooled": (1.0, 1.0)}
     twice = lambda summed: {"s": torch.where(summed[..., 0, 0] > 9, 1.0, NAN)}  # noqa: E731
     assert intervals([Measure.pooled(counts, [twice], ["s"])], seed=0) == {}
+
+
+def test_groups_are_resampled_whole_and_single_images_as_without_groups():
+    of_patients = np.random.default_rng(3).normal(0.6, 0.2, 8)
+    measure, patients = means(np.repeat(of_patients, 5)[None]), np.repeat(np.arange(8), 5).tolist()
+    alone = intervals([measure], seed=0)["score"]
+    for singles in (None, range(40)):
+        assert intervals([measure.by_group(singles)], seed=0)["score"] == alone
+    whole = intervals([measure.by_group(patients)], seed=0)["score"]
+    assert whole == pytest.approx(intervals([means(of_patients[None])], seed=0)["score"])
+    assert np.diff(whole) > 1.8 * np.diff(alone)
+    assert intervals([measure.by_group([7] * 40)], seed=0) == {}
+    words = [resampled_words(each) for each in (None, patients, [7])]
+    assert words == ["images", "8 groups of images", "1 group of images"]

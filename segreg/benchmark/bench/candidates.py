@@ -14,6 +14,7 @@ import numpy as np
 from segreg.benchmark.bench.models import BenchModel
 from segreg.benchmark.comparison.compare import RunGroup
 from segreg.data.cache import original_mask
+from segreg.data.split import group_numbers
 from segreg.errors import SegregError, listed
 from segreg.evaluation.scores import ImageScorer
 from segreg.evaluation.statistics import Measure
@@ -100,11 +101,9 @@ class ValImages:
         return cls(dataset, samples, [common[sample.id] for sample in samples], left_out)
 
     @property
-    def groups(self) -> list[str] | None:
+    def groups(self) -> list[int] | None:
         """Return the group of each image; None where each is one by itself."""
-        if all(sample.group is None for sample in self.samples):
-            return None
-        return [f"sample {one.id}" if one.group is None else f"group {one.group}" for one in self.samples]
+        return group_numbers(self.samples)
 
     def by_runs(self) -> Iterator[tuple[int, Mapping[str, Run], list[Sample]]]:
         """Return for each seed the images that the same runs have not seen, with these runs by the model's name."""
@@ -143,12 +142,12 @@ class Collected:
             )
         self.scorers[seed].add([identity], logits[None], target[None])
 
-    def measure(self, samples: Sequence[Sample], groups: Sequence[str] | None) -> Measure:
+    def measure(self, samples: Sequence[Sample], groups: Sequence[int] | None) -> Measure:
         """Return the score of the images, or of their groups; without a name where single images don't add up to it."""
         seeds = [self._scored(self.scorers[seed]) for seed in sorted(self.scorers)]
         own = self.metrics()
-        measure = measure_of(seeds, [sample.id for sample in samples], own, names=[self.metric])
-        return measure if groups is None else measure.by_group(groups)
+        ids = [sample.id for sample in samples]
+        return measure_of(seeds, ids, own, names=[self.metric]).by_group(groups)
 
     def _scored(self, scorer: ImageScorer) -> Scored:
         names = [name for name in scorer.rows[0] if name != "id"]

@@ -10,13 +10,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from segreg.benchmark.comparison.record import Comparison, Failure, Fold, Model, Value
-from segreg.benchmark.comparison.significance import METHOD, OUT_OF_FOLD, differences, verdict, with_ranks
+from segreg.benchmark.comparison.significance import GROUPED, METHOD, OUT_OF_FOLD, differences, verdict, with_ranks
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import meaning_and_way
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.records import read_environment, read_split
-from segreg.runs.scored import PER_IMAGE_MEAN, Scored, measure_of, out_of_fold, read_scored, unknown_of_images
+from segreg.runs.scored import (
+    PER_IMAGE_MEAN,
+    Scored,
+    measure_of,
+    out_of_fold,
+    read_scored,
+    shared_groups,
+    unknown_of_images,
+)
 from segreg.runs.trained_run import Run
 
 if TYPE_CHECKING:
@@ -102,10 +110,11 @@ def compare(
     chosen = _chosen_metric(metric, names)
     first = _chosen_model(baseline, [one.name for one in groups])
     direction = _higher_is_better(chosen, every[0].run, metrics[first])
-    measures = [measure_of(scored[one.name], ids, metrics[one.name]) for one in groups]
+    grouped = shared_groups(every, ids)
+    measures = [measure_of(scored[one.name], ids, metrics[one.name], groups=grouped) for one in groups]
     shared = [name for name in measures[0].names if all(name in measure.names for measure in measures)]
     draws = None
-    alone = len(ids) == 1 and all(len(seeds) == 1 for seeds in scored.values())  # nothing to resample
+    alone = measures[0].parts.shape[1] == 1 and all(len(seeds) == 1 for seeds in scored.values())  # nothing to resample
     if shared and not alone:
         draws = statistics.resampled([measure.of(*shared) for measure in measures], seed=statistics.SEED)
     models = []
@@ -126,9 +135,11 @@ def compare(
         )
     sentences: list[str] = []
     best = ""
+    images = "one image" if len(ids) == 1 else f"{len(ids)} images"
+    images += f" in {statistics.resampled_words(grouped)}".removesuffix(" of images") if grouped else ""
     if draws is not None and chosen in shared:
         column = shared.index(chosen)
-        only = [measure_of(scored[one.name], ids, metrics[one.name], names=[chosen]) for one in groups]
+        only = [measure_of(scored[one.name], ids, metrics[one.name], names=[chosen], groups=grouped) for one in groups]
         models = with_ranks(models, chosen, draws[..., column], higher_is_better=direction)
         at = [one.name for one in groups].index(first)
         others = [number for number in range(len(models)) if number != at]
@@ -140,11 +151,11 @@ def compare(
             draws[..., column],
             metric=chosen,
             baseline=first,
-            images=len(ids),
+            images=images,
             higher_is_better=direction,
         )
     elif len(models) > 1:
-        why = "is of one image and one seed" if alone else "is not known of single images"
+        why = f"is of {images} and one seed" if alone else "is not known of single images"
         sentences = [f"{chosen} {why}, so its differences have no interval and no test."]
     means = {model.name: model.values[chosen].mean for model in models}
     sign = -1 if direction else 1
@@ -166,7 +177,11 @@ def compare(
             *notices,
             *(f"{line[0].upper()}{line[1:]}." for line in unknown_of_images(every, metrics[first])),
         ),
-        method=(*METHOD, OUT_OF_FOLD) if any(model.folds for model in models) else METHOD,
+        method=(
+            *METHOD,
+            *([GROUPED] if grouped else []),
+            *([OUT_OF_FOLD] if any(model.folds for model in models) else []),
+        ),
         waiting=waiting,
         best=best,
     )

@@ -34,6 +34,10 @@ _SIGNIFICANT = (
 )
 _RANKS = "A rank is the place among all models; its interval and the share of being the best are over the resamples."
 METHOD = (_INTERVALS, _TESTS, _SIGNIFICANT, _RANKS)
+GROUPED = (
+    "Images of one group, such as a patient or a video, are sampled and swapped together: where images are sampled or "
+    "swapped above, whole groups are."
+)
 OUT_OF_FOLD = (
     "Out of fold: the images of all folds are put together, each with the scores of the network of its seed that was "
     "trained on the other folds. Images are sampled from all of them and the networks taken as they are, although any "
@@ -89,7 +93,7 @@ def verdict(
     *,
     metric: str,
     baseline: str,
-    images: int,
+    images: str,
     higher_is_better: bool,
 ) -> tuple[list[str], str]:
     """Return the sentences, and the name of the model that is significantly better than every other, if there is one.
@@ -100,7 +104,7 @@ def verdict(
         resampled: the same in each resample, `[M, R]`.
         metric: full name of the score.
         baseline: name of the model that differences are to.
-        images: how many were scored.
+        images: how many were scored, in words.
         higher_is_better: whether larger scores are.
     """
     defined = [number for number, model in enumerate(models) if not np.isnan(model.values[metric].mean)]
@@ -139,10 +143,10 @@ def verdict(
     return sentences, "" if alike or unknown else models[best].name
 
 
-def _evidence(models: Sequence[Model], images: int) -> str:
+def _evidence(models: Sequence[Model], images: str) -> str:
     seeds = sorted({len(model.seeds) for model in models})
     number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    return f"{images} image{'' if images == 1 else 's'} and {number} seed{'' if seeds == [1] else 's'} of each model"
+    return f"{images} and {number} seed{'' if seeds == [1] else 's'} of each model"
 
 
 def _against(models: Sequence[Model], baseline: str, sign: int) -> list[str]:
