@@ -33,7 +33,7 @@ from segreg.runs.directory import open_run_directory, replacing_folder
 from segreg.runs.evaluate_run import Chosen, of_own_split
 from segreg.runs.exported_run import ExportedRun, exported_run
 from segreg.runs.scored import Scored, defined, paired
-from segreg.runs.sidecar import SIDECAR, as_json, describe_run
+from segreg.runs.sidecar import SIDECAR, as_json, describe_run, is_export
 from segreg.runs.trained_run import Run, Weights
 from segreg.runtime.files import cannot_write, write_json
 from segreg.runtime.layout import Block, Column, Table
@@ -239,9 +239,8 @@ def _checked_out(out: Path) -> Path:
     out = out.resolve() if out.is_symlink() else out
     if out.name in ("", ".."):
         raise SegregError(f'"{out}" names no folder that can be written anew', hint="name another one with --out")
-    is_export = (out / SIDECAR).is_file() and not (out / "best.safetensors").exists()
     is_empty = out.is_dir() and not any(out.iterdir())
-    if out.exists() and not is_export and not is_empty:
+    if out.exists() and not is_export(out) and not is_empty:
         raise SegregError(
             f"{out} is there already, and is not an exported network", hint="name another folder with --out"
         )

@@ -18,6 +18,7 @@ from segreg.config.resolve import SETTINGS
 from segreg.errors import SegregError, did_you_mean
 from segreg.runs.directory import RunDirectory
 from segreg.runs.records import read_environment, read_results
+from segreg.runs.sidecar import is_export
 from segreg.runtime.lock import is_locked, locked_folder
 from segreg.training import history
 from segreg.training.checkpoint import STATE
@@ -195,7 +196,7 @@ def prune(files: Iterable[Path]) -> None:
 def find_runs(folders: Sequence[Path]) -> list[Path]:
     """Return the folders of the runs in and below these folders, each once, sorted by path.
 
-    A run's own folders are not looked into, nor are hidden folders and links to folders.
+    A run's own folders are not looked into, nor are hidden folders and links to folders. Exported networks are no runs.
 
     Raises:
         SegregError: a folder is not there.
@@ -210,6 +211,8 @@ def find_runs(folders: Sequence[Path]) -> list[Path]:
             # A run without its recipe is a broken one, and reported as such.
             if "resolved.yaml" in files or {"split.json", "environment.json"} <= set(files):
                 inside.clear()
+                if is_export(Path(path)):
+                    continue
                 found.setdefault(Path(path).resolve(), Path(path))
             inside[:] = [name for name in inside if not name.startswith(".")]
     return sorted(found.values())

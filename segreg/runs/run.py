@@ -28,6 +28,7 @@ from segreg.runs.environment import environment, header_lines, sources
 from segreg.runs.plugin_files import keep, plugins_of
 from segreg.runs.records import read_environment, read_split
 from segreg.runs.results import Warnings, draw_run, format_results, score_run
+from segreg.runs.sidecar import is_export
 from segreg.runs.trained_run import Run
 from segreg.runtime.distributed import barrier, count, from_main, is_main, launch, nodes, processes, started_again
 from segreg.runtime.files import expanded, replacing, write_json
@@ -103,6 +104,8 @@ def resume_run(
         progress = _of_main(progress)
         directory = from_main(lambda: open_run_directory(path))
         refuse_to_write(directory.path, "train.start_from")
+        if is_export(directory.path):
+            raise SegregError(f"{path} is an exported network", hint="name the run that it was exported from")
         if is_main():
             stack.enter_context(locked_folder(directory.path, "run"))
         written, previous, state, split = from_main(lambda: _left_behind(directory, overrides, without_history))

@@ -146,6 +146,11 @@ def check_sidecar(found: dict[str, Any], source: str) -> dict[str, Any]:
     return found
 
 
+def is_export(folder: Path) -> bool:
+    """Whether a folder holds an exported network. A run that was pushed has such notes too, beside its weights."""
+    return (folder / SIDECAR).is_file() and not (folder / "best.safetensors").exists()
+
+
 def task_of(sidecar: Mapping[str, Any]) -> Task:
     """Return the classes that a sidecar names."""
     from segreg.task import Task

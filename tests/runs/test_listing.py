@@ -10,7 +10,9 @@ import pytest
 
 from planted_runs import plant, recipe, score, touch
 from segreg.errors import SegregError
+from segreg.registry.registry import load_registry
 from segreg.runs.listing import find_runs, read_run
+from segreg.runs.run import resume_run
 from segreg.runs.table import SHOWN, as_data, condition, kept, notes, ordered, table
 from segreg.runtime.layout import Screen, plain
 
@@ -35,6 +37,18 @@ def test_runs_are_found_in_nested_folders_and_their_own_folders_are_not_looked_i
     assert find_runs([tmp_path]) == wanted
     assert find_runs([tmp_path / "tiny", tmp_path, tmp_path / "elsewhere"]) == wanted
     assert find_runs([wanted[1]]) == [wanted[1]]
+
+
+def test_an_exported_network_is_neither_listed_nor_trained(tmp_path):
+    exported, pushed = (plant(tmp_path / name, finished=False) for name in ("exported", "pushed"))
+    for folder in (exported, pushed):
+        (folder / "network.json").write_text("{}")
+    (pushed / "best.safetensors").touch()
+    before = sorted(exported.iterdir())
+    assert find_runs([tmp_path]) == [pushed]
+    with pytest.raises(SegregError, match=r"is an exported network\n  name the run that it was exported from"):
+        resume_run(exported, load_registry())
+    assert sorted(exported.iterdir()) == before
 
 
 def test_a_folder_that_is_not_there(tmp_path):
