@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -144,7 +144,7 @@ class Evaluator:
         self,
         chosen: Ranked,
         folder: Path,
-        guard: Callable[[str], AbstractContextManager[object]] = nullcontext,
+        guard: Callable[[str], AbstractContextManager[object]],
         observe: Callable[[Overlay], None] | None = None,
     ) -> None:
         """Write an image with truth and prediction for each sample into a folder, numbered in their order.

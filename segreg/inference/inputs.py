@@ -108,7 +108,7 @@ def in_folder(folder: Path, without: Sequence[str] = ()) -> list[Path]:
     """
     files: list[Path] = []
     seen: set[str] = set()
-    kept_out = {place for place in without if not _within(_absolute(folder), place)}
+    kept_out = {place for place in without if not Path(_absolute(folder)).is_relative_to(place)}
     for where, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         real = os.path.realpath(where)
         if real in seen or _absolute(Path(where)) in kept_out:
@@ -126,7 +126,7 @@ def _matches(pattern: Path, without: Sequence[str]) -> Iterator[Path]:
     recursive = "**" in pattern.parts
     for path in map(Path, matched):
         if path.is_file() and (_is_image(path.name) or path.suffix.lower() == pattern.suffix.lower() != ""):
-            if not any(_within(_absolute(path), place) for place in without):
+            if not any(Path(_absolute(path)).is_relative_to(place) for place in without):
                 yield path
         elif path.is_dir() and not recursive:
             yield from in_folder(path, without)
@@ -171,10 +171,6 @@ def without_extension(path: str) -> str:
     whole = Path(path)
     known = _is_image(whole.name) or whole.suffix.lower() == ".vrt"
     return (whole.with_suffix("") if known else whole).as_posix()
-
-
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 
 
 def _absolute(path: Path) -> str:

@@ -12,7 +12,6 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,31 +51,18 @@ def keep(directory: RunDirectory, registry: Registry) -> None:
                     aside.write_bytes(file.source)
 
 
-@dataclass
-class Found:
-    """What became of a run's plugin files.
-
-    Attributes:
-        files: those that take part by themselves.
-        unnamed: the kept copies of those that somebody must name first.
-        registered: whether a part stands in for data that came from Python.
-    """
-
-    files: list[Path]
-    unnamed: list[Path]
-    registered: bool = False
-
-
 @contextlib.contextmanager
-def plugins_of(directory: RunDirectory) -> Iterator[Found]:
-    """Take part in a run's plugin files within the context.
+def plugins_of(directory: RunDirectory) -> Iterator[bool]:
+    """Take part in a run's plugin files within the context, and yield whether it has some, or had data from Python.
 
     Raises:
         SegregError: within the context something was not found; of a file that does not take part by itself, or an
             entry that was registered, the error tells how to name it.
     """
     given = {file.name: file for file in plugin_files()}
-    rows, found = _rows(directory), Found([], [])
+    rows = _rows(directory)
+    files: list[Path] = []
+    unnamed: list[Path] = []  # kept copies of those that somebody must name first
     for path in [Path(str(row["file"])) for row in rows if row.get("file")]:
         kept = directory.path / FOLDER / path.name
         source = _source(kept)
@@ -88,17 +74,17 @@ def plugins_of(directory: RunDirectory) -> Iterator[Found]:
             with contextlib.suppress(RuntimeError):
                 known = _known(path.name, source)
             if known and _source(known) == source:
-                found.files.append(path if _source(path) == source else known)
+                files.append(path if _source(path) == source else known)
             else:
-                found.unnamed.append(kept)
+                unnamed.append(kept)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(using(found.files))
+        stack.enter_context(using(files))
         names = {f"{offer.kind}.{offer.name}" for offer in registered()}
-        if any(row.get("name") == f"dataset.{NAME}" for row in rows) and f"dataset.{NAME}" not in names:
+        without_data = any(row.get("name") == f"dataset.{NAME}" for row in rows) and f"dataset.{NAME}" not in names
+        if without_data:
             stack.enter_context(registering(entry()))  # which says that the data must be given again
-            found.registered = True
         try:
-            yield found
+            yield bool(files) or without_data
         except SegregError as error:
             missing = [problem.message for problem in error.problems if problem.message.startswith("there is no ")]
             hints = [
@@ -107,7 +93,7 @@ def plugins_of(directory: RunDirectory) -> Iterator[Found]:
                     "run it here before",
                     hint=f'read {file}; if you trust it, add: --plugin {file}\nin Python: segreg.register("{file}")',
                 )
-                for file in found.unnamed
+                for file in unnamed
             ] + [
                 Problem(
                     f"{directory.path} was made with the {row['name']} that a Python process had registered",

@@ -109,8 +109,7 @@ def resume_run(
         if is_main():
             stack.enter_context(locked_folder(directory.path, "run"))
         written, previous, state, split = from_main(lambda: _left_behind(directory, overrides, without_history))
-        found = stack.enter_context(plugins_of(directory))
-        if found.files or found.registered:
+        if stack.enter_context(plugins_of(directory)):
             registry = load_registry()
         resolved = with_absolute_paths(resolve(written, registry))
         resolved = dataclasses.replace(resolved, source=previous.get("recipe", resolved.source))

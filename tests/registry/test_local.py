@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 from types import SimpleNamespace
 from unittest import mock
@@ -374,5 +375,8 @@ def test_a_user_without_a_home_names_the_files_of_a_run(tmp_path, monkeypatch):
     directory.path.mkdir()
     keep(directory, SimpleNamespace(plugins=[SimpleNamespace(file=file)]))
     write_json(directory.environment, {"plugins": [{"file": str(file)}]})
-    with plugins_of(directory) as found:
-        assert found.unnamed == [directory.path / "plugins" / "own.py"]
+    kept = directory.path / "plugins" / "own.py"
+    with pytest.raises(SegregError, match=re.escape(f"add: --plugin {kept}")), plugins_of(directory):
+        raise SegregError('there is no encoder "own"')
+    with plugins_of(directory) as taking_part:
+        assert not taking_part
