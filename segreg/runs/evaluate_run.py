@@ -258,8 +258,11 @@ def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[Block]:
         f"{split} ({evaluation['images'][split]} images, {how}):",
         format_values(evaluation["metrics"][split], evaluation["intervals"][split]),
     ]
+    over = evaluation["intervals_over"][split]
     if evaluation["intervals"][split]:
-        lines.append(f"  in brackets: 95% bootstrap intervals over {evaluation['intervals_over'][split]}")
+        lines.append(f"  in brackets: 95% bootstrap intervals over {over}")
+    elif over == resampled_words(["one"]):
+        lines.append("  without intervals: all images are of one group, and nothing is known of how groups differ")
     for library, words in evaluation["as"].items():
         digits = words["digits"]
         lines.append(f"as {library}:")

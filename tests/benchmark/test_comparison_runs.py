@@ -88,11 +88,11 @@ def test_what_is_not_significantly_different_has_a_sentence(tmp_path):
     )
 
 
-def grouped(folder):
-    """Return a planted run of a data set in which five images each are of one patient."""
+def grouped(folder, size=5):
+    """Return a planted run of a data set in which so many images each are of one patient."""
     results = json.loads((folder / "results.json").read_text())
     ids = [row["id"] for row in rows_of(folder / "per_image.csv")]
-    results["groups"] = {"test": {name: number // 5 for number, name in enumerate(ids)}}
+    results["groups"] = {"test": {name: number // size for number, name in enumerate(ids)}}
     (folder / "results.json").write_text(json.dumps(results))
     return folder
 
@@ -111,6 +111,12 @@ def test_groups_of_images_are_sampled_and_swapped_whole(tmp_path):
     assert (difference.low, difference.high) == pytest.approx(statistics.interval(draws[1] - draws[0]))
     assert {model.name: model.values for model in found.models} != {model.name: model.values for model in alone.models}
     assert set(found.method) - set(alone.method) == {GROUPED}
+    assert found.notices == alone.notices
+    cities = [grouped(folder, size=14) for folder in folders]
+    (notice,) = compared(*cities).notices[len(alone.notices) :]
+    assert notice.startswith("Over 3 groups of images no difference is significant, whatever it is: the p of the ")
+    assert notice.endswith(" is 0.25 at least.")
+    [grouped(folder) for folder in folders]
     scores = compare_scores(*(read_run(folder) for folder in folders))
     assert scores.intervals_over == "8 groups of images"
     (pair,) = (pair for pair in scores.pairs if pair.name == "dice.per_image_mean")

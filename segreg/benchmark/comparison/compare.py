@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from segreg.benchmark.comparison.record import Comparison, Failure, Fold, Model, Value
-from segreg.benchmark.comparison.significance import GROUPED, METHOD, OUT_OF_FOLD, differences, verdict, with_ranks
+from segreg.benchmark.comparison.significance import (
+    GROUPED,
+    METHOD,
+    OUT_OF_FOLD,
+    SIGNIFICANT_BELOW,
+    differences,
+    verdict,
+    with_ranks,
+)
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation import statistics
 from segreg.evaluation.scores import meaning_and_way
@@ -175,6 +183,7 @@ def compare(
         notices=(
             *_notices(scored, chosen, len(ids)),
             *notices,
+            *_few_groups(grouped),
             *(f"{line[0].upper()}{line[1:]}." for line in unknown_of_images(every, metrics[first])),
         ),
         method=(
@@ -363,6 +372,16 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
         if len(different) > 1 and what != EXPORTED:
             yield f"The {what} is not the same in all runs: {listed(list(different))}."
     yield from _environments(runs)
+
+
+def _few_groups(groups: Sequence[Hashable] | None) -> Iterator[str]:
+    """Return that a test is in vain, where even the smallest p of all ways to swap the groups is not significant."""
+    smallest = 2 / 2 ** len(set(groups)) if groups else 0.0  # as they are, and all swapped
+    if smallest >= SIGNIFICANT_BELOW:
+        yield (
+            f"Over {statistics.resampled_words(groups)} no difference is significant, whatever it is: the p of the "
+            f"permutation test is {smallest:g} at least."
+        )
 
 
 def _environments(runs: Sequence[Run]) -> Iterator[str]:
