@@ -219,15 +219,13 @@ class TrueMasks:
             )
         binary = self.task.mode == "binary"
         out = labels == (IGNORE_INDEX if self.ignored is None and not binary else self.ignored)
-        values = set(np.unique(labels[~out]).tolist())
-        if binary and values <= {0, 255}:
+        values = np.unique(labels[~out]).tolist()
+        if binary and set(values) <= {0, 255}:
             labels = labels == 255
-        elif not values <= set(range(len(self.task.classes) + binary)):
-            strange = listed([str(v) for v in sorted(values) if v not in range(len(self.task.classes) + binary)],
-                             quote="", most=5)  # fmt: skip
+        elif strange := [str(value) for value in values if value not in range(len(self.task.classes) + binary)]:
             expected = "0 and 1, or 0 and 255" if binary else f"0 to {len(self.task.classes) - 1}"
             raise SegregError(
-                f"{file}: holds {strange}; a mask of this run's classes holds {expected}",
+                f"{file}: holds {listed(strange, quote='', most=5)}; a mask of this run's classes holds {expected}",
                 hint="--mask-ignored names a value that counts for nothing",
             )
         return np.where(out, IGNORE_INDEX, labels).astype(np.uint8)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from segreg.errors import SegregError, listed
-from segreg.inference.tiles import MOST_OVERLAP, Corner, Size, blend
+from segreg.inference.tiles import Corner, Size, blend
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Flips = Literal["none", "mirror", "flips"]
 MOST_PIXELS, MOST_VALUES = 1 << 22, 1 << 27
 """Pixels of an image that is predicted whole where tiles are `auto`, and its pixels times the classes."""
+MOST_OVERLAP = 0.9
+"""Share of a tile; more would predict every pixel a hundred times."""
 _STRIP = 1 << 20
 """Pixels of a strip: what is made of labels and probabilities beside the maps stays small."""
 _TOGETHER = 1 << 25

@@ -14,17 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from segreg.errors import SegregError
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Size = tuple[int, int]
 Corner = tuple[int, int]
 """A tile's upper left corner: row and column."""
-
-MOST_OVERLAP = 0.9
-"""More would predict every pixel a hundred times."""
 
 
 def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
@@ -33,15 +28,8 @@ def tile_starts(length: int, tile: int, overlap: float) -> list[int]:
     Args:
         length: pixels of the side.
         tile: pixels of a tile, `length` at most.
-        overlap: share of a tile that the next one covers too, 0 to 0.9.
-
-    Raises:
-        SegregError: the overlap is out of range, or the tile is longer than the side.
+        overlap: share of a tile that the next one covers too, below 1.
     """
-    if not 0 <= overlap <= MOST_OVERLAP:
-        raise SegregError(f"the overlap of tiles must be from 0 to {MOST_OVERLAP}, not {overlap:g}")
-    if not 1 <= tile <= length:
-        raise SegregError(f"a tile of {tile} pixels does not go into {length}")
     step = max(1, math.floor(tile * (1 - overlap) + 1e-9))  # a tenth of 100 is 10, whatever its rounding
     gaps = -(-(length - tile) // step)
     return [round(number * (length - tile) / gaps) for number in range(gaps + 1)] if gaps else [0]
@@ -89,9 +77,6 @@ def blend(
 
     Yields:
         The number of the first row, and a map float32 `[channels, rows, width]` that is the caller's to keep.
-
-    Raises:
-        SegregError: the overlap is out of range, or the tile is larger than the image.
     """
     (height, width), (tile_height, tile_width) = size, tile
     tops, lefts = tile_starts(height, tile_height, overlap), tile_starts(width, tile_width, overlap)

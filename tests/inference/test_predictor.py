@@ -414,6 +414,8 @@ def test_thresholds_that_differ_need_one_that_holds():
         ({"tile": [64, 64]}, 'a tile is (height, width), "auto", or None for whole images, not [64, 64]'),
         ({"tile": "whole"}, "a tile is (height, width), \"auto\", or None for whole images, not 'whole'"),
         ({"tile": (5, 5), "overlap": 1.0}, "the overlap of tiles must be from 0 to 0.9, not 1"),
+        ({"overlap": -0.1}, "the overlap of tiles must be from 0 to 0.9, not -0.1"),
+        ({"overlap": float("nan")}, "the overlap of tiles must be from 0 to 0.9, not nan"),
         ({"scales": (1.0, 0.0)}, "a scale must be from 0.01 to 100, not 0"),
         ({"scales": ()}, "there is no scale to predict at\n  1.0 is the image as it is"),
         ({"batch_size": 0}, "the batch size must be above 0, not 0"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from segreg.errors import SegregError
 from segreg.inference.tiles import blend, tile_starts, tile_weights
 
 CASES = [
@@ -131,14 +130,3 @@ def test_only_a_row_of_tiles_is_held_however_tall_the_image(monkeypatch):
     parts = blend((4000, 32), (16, 16), 0.25, spied(image, (16, 16), []), channels=2)
     assert max(part.size for _, part in parts) <= 2 * 16 * 32
     assert max(sizes) <= 4000  # the sum of the weights along one side
-
-
-@pytest.mark.parametrize("overlap", [-0.1, 0.91, 1.0, float("nan")])
-def test_an_overlap_out_of_range(overlap):
-    with pytest.raises(SegregError, match=r"the overlap of tiles must be from 0 to 0\.9"):
-        tile_starts(10, 5, overlap)
-
-
-def test_a_tile_that_does_not_go_in():
-    with pytest.raises(SegregError, match="a tile of 11 pixels does not go into 10"):
-        tile_starts(10, 11, 0)
