@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from segreg.task import Task
 
 
+_PRECISIONS = {"fp16": "float16"}
+"""What exporters call the precisions of recipes, where that is something else."""
+
+
 def exported_run(directory: RunDirectory) -> ExportedRun:
     """Return the exported network in a folder; its scores are those of its evaluation on the split that the run has."""
     run, split = ExportedRun(directory), "val"
@@ -108,8 +112,14 @@ class ExportedRun(Run):
         section: Input = read_section("input", self.sidecar["input"], str(self.directory.path / SIDECAR))
         return section
 
-    def weights_file(self, weights: Weights = "best") -> Path:  # noqa: ARG002 - it has one network
-        """Return the network's file."""
+    def weights_file(self, weights: Weights = "best") -> Path:
+        """Return the network's file.
+
+        Raises:
+            SegregError: it is missing, or the last epoch's weights are asked for and it has those of the best one.
+        """
+        if weights != "best" and self.sidecar["provenance"].get("weights") != weights:
+            self._refuse(f"has the best epoch's weights, not the {weights} one's")
         file = self.directory.path / self.sidecar["network"]["file"]
         if not file.is_file() or file.parent != self.directory.path:
             raise SegregError(f"{file}: is missing", hint="segreg export writes it again")
@@ -138,28 +148,32 @@ class ExportedRun(Run):
 
     def predictor(
         self,
-        weights: Weights = "best",  # noqa: ARG002 - it has one network
+        weights: Weights = "best",
         *,
         device: str = "cpu",
-        precision: PrecisionName | Literal["recipe"] = "float32",  # noqa: ARG002 - the file has one
+        precision: PrecisionName | Literal["recipe"] = "recipe",
     ) -> Predictor:
         """Return the exported network with all that a prediction needs, loaded once.
 
         Args:
-            weights: of no effect.
+            weights: "best" are those that it was exported with.
             device: "cpu" or "auto": exported networks compute on the CPU.
-            precision: of no effect: it is the file's.
+            precision: "recipe" and "auto" are the file's.
 
         Raises:
-            SegregError: another device was asked for, or the file can't be read.
+            SegregError: another device, precision or epoch was asked for, or the file can't be read.
         """
         import torch
 
         from segreg.inference.predictor import InferenceConfig, Predictor
         from segreg.runtime.device import choose_precision
 
+        made_in = self.sidecar["network"]["precision"]
         if device not in ("cpu", "auto"):
             self._refuse(f'computes on the CPU, not on "{device}"')
+        if precision not in ("recipe", "auto") and _PRECISIONS.get(precision, precision) != made_in:
+            self._refuse(f"computes in {made_in}, not in {precision}")
+        self.weights_file(weights)
         if predictor := self._predictors.get(("best", "cpu", "float32")):
             return predictor
         place, file = torch.device("cpu"), str(self.directory.path / SIDECAR)
@@ -174,9 +188,7 @@ class ExportedRun(Run):
             task=self.task,
             threshold=evaluate.threshold,
             device=place,
-            precision=dataclasses.replace(
-                computing, name=self.sidecar["network"]["precision"], reason=self.made_as, exact=True
-            ),
+            precision=dataclasses.replace(computing, name=made_in, reason=self.made_as, exact=True),
             config=InferenceConfig.of(evaluate, self.input),
             bands=tuple(bands) if bands else None,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -24,7 +25,9 @@ from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig
 from segreg.models.build import build_model
 from segreg.runs.bundle import write_bundle
+from segreg.runs.directory import RunDirectory
 from segreg.runs.export_run import ExportRequest, _calibration, _checked_out, export_run, format_export
+from segreg.runs.exported_run import ExportedRun
 from segreg.runs.sidecar import describe_run
 from segreg.runtime.layout import Table
 from segreg.runtime.progress import Quiet
@@ -406,6 +409,25 @@ def test_an_export_is_loaded_with_its_settings(exported, tmp_path, monkeypatch):
     assert choose.call_args.args[:3] == ("exporter", "onnx", {"opset": 19})
     with pytest.raises(SegregError, match=r"no scores yet(?s:.*)segreg evaluate .*--split val"):
         segreg.load_run(tmp_path / "exported").results  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"weights": "last"}, "which has the best epoch's weights, not the last one's"),
+        ({"precision": "float32"}, "which computes in float16, not in float32"),
+        ({"precision": "bf16"}, "which computes in float16, not in bf16"),
+        ({"device": "cuda"}, 'which computes on the CPU, not on "cuda"'),
+        ({"precision": "fp16"}, "network.onnx: is missing"),
+        ({"precision": "auto"}, "network.onnx: is missing"),
+    ],
+)
+def test_what_an_exported_network_does_not_have_is_refused(asked, says, tmp_path):
+    network = {"file": "network.onnx", "format": "onnx", "precision": "float16", "output": {"values": "logits"}}
+    notes = {"format": 1, "classes": ["a"], "mode": "binary", "input": {}, "evaluate": {}, "network": network}
+    (tmp_path / "network.json").write_text(json.dumps({**notes, "provenance": {"weights": "best"}}), encoding="utf-8")
+    with pytest.raises(SegregError, match=re.escape(says)):
+        ExportedRun(RunDirectory(tmp_path)).predictor(**asked)
 
 
 def test_a_metric_that_only_the_exported_network_has_is_shown(exported):
