@@ -104,7 +104,7 @@ def verdict(
         resampled: the same in each resample, `[M, R]`.
         metric: full name of the score.
         baseline: name of the model that differences are to.
-        images: how many were scored, in words.
+        images: how many were scored, such as "40 images in 8 groups".
         higher_is_better: whether larger scores are.
     """
     defined = [number for number, model in enumerate(models) if not np.isnan(model.values[metric].mean)]
