@@ -284,11 +284,12 @@ def noisy():
 
 def test_an_export_that_predicts_something_else_is_refused(finished, tmp_path, plugin, installed):
     installed(*plugged.builtin(), plugin(WRONG, distribution="segreg-noisy"))
-    (another := tmp_path / ".elsewhere.7-ab.beginning").mkdir()  # machine's, which exports the same
+    another = tmp_path / "exports" / ".elsewhere.7-ab.beginning"  # machine's, which exports the same
+    another.mkdir(parents=True)
     with pytest.raises(SegregError, match="does not predict what the network does") as refused:
-        segreg.export(finished, "noisy", out=tmp_path / "noisy")
+        segreg.export(finished, "noisy", out=another.with_name("noisy"))
     assert "of the pixels have another label" in str(refused.value)
-    assert [*tmp_path.iterdir()] == [another]
+    assert [*another.parent.iterdir()] == [another]
 
 
 def test_what_is_out_of_bounds():
