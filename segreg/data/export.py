@@ -78,10 +78,10 @@ def write_split(
     where these hold class numbers, or 0 and 255 for one class. Where they don't (instances, colours, polygons), or have
     palettes that are grey or differ, which says something else of the same numbers, every mask is written as a PNG of
     class numbers. Files are made aside and renamed, and a call that was stopped continues where it was: files that are
-    there and right are kept. Nothing else is ever replaced.
+    there and right are kept. Nothing else is ever replaced. Each sample has a mask.
 
     Raises:
-        SegregError: a mask can't be read, something else is in the way, or a link could not be created.
+        SegregError: a file can't be read, something else is in the way, or a link could not be created.
     """
     chosen = [(split, dataset.samples[index]) for split, indices in splits.items() for index in indices]
     samples = [sample for _, sample in chosen]
@@ -116,10 +116,6 @@ def _refuse_names(samples: Sequence[Sample]) -> None:
 
 def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> tuple[Form, bool]:
     """Choose how masks are written, one way for all, so that a folder of them has one meaning."""
-    if bare := [sample.id for sample in samples if sample.mask is None]:
-        raise SegregError(
-            f'{len(bare)} images have no mask, such as "{bare[0]}"', hint="`segreg data check` says which"
-        )
     if dataset.task.mode == "multilabel":
         return "layers", False
     shared = any(n > 1 for n in Counter(sample.mask for sample in samples).values())
@@ -142,10 +138,7 @@ def _own_images(dataset: Dataset, samples: Sequence[Sample], progress: Progress)
     def holds_it(sample: Sample) -> bool:
         if samples_of[sample.image] > 1 or not sample.image.is_file():
             return False
-        try:
-            read = np.asarray(dataset.read_image(sample))
-        except SegregError:
-            return True  # damaged, as its copy will be
+        read = np.asarray(dataset.read_image(sample))
         try:
             held = read_image(sample.image)
         except SegregError:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg_plugins.datasets.images import expanded, missing_folder
+from segreg.runtime.files import expanded
+from segreg_plugins.datasets.images import missing_folder
 from segreg_plugins.datasets.sources import source_error
 
 SplitName = Literal["train", "val", "test"]

@@ -11,8 +11,8 @@ from typing import Literal
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg.runtime.files import expanded
 from segreg_plugins.datasets.annotation_files import is_file, is_folder
-from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.listing import counted, head, listing
 from segreg_plugins.datasets.mask_files import Channel
 from segreg_plugins.datasets.mask_guess import guess_masks

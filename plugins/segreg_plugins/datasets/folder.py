@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg.runtime.files import expanded
 from segreg_plugins.datasets.coco_layout import SplitName
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
-from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.mask_files import Channel
 from segreg_plugins.datasets.mask_guess import guess_masks
 from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules

@@ -32,18 +32,6 @@ class ImageFile:
     name: str
 
 
-def expanded(path: Path) -> Path:
-    """Return a path with `~` replaced by the home folder.
-
-    Raises:
-        SegregError: the home folder that it names is not known.
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise SegregError(f"{path}: {error}") from None
-
-
 def missing_folder(folder: Path, what: str) -> Problem | None:
     """Return the problem with a folder that is not there or is none, or None where all is well."""
     if folder.is_dir():
@@ -56,9 +44,7 @@ def missing_folder(folder: Path, what: str) -> Problem | None:
         beside = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
     except OSError:
         beside = []
-    hints = []
-    if not folder.is_absolute() and folder.parts[:1] != ("~",):
-        hints.append(f"it is looked for in the current folder, {Path.cwd()}")
+    hints = [] if folder.is_absolute() else [f"it is looked for in the current folder, {Path.cwd()}"]
     missing = absolute.relative_to(parent).parts[0]
     hints.append(f'{parent} is there, but has no folder "{missing}"; {did_you_mean(missing, beside)}'.rstrip("; "))
     return Problem(f"{what}: there is no folder {folder}", hint="\n".join(hints))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg.runtime.files import expanded
 from segreg_plugins.datasets.annotation_files import (
     number,
     outline,
@@ -22,7 +23,7 @@ from segreg_plugins.datasets.annotation_files import (
     what_it_holds,
 )
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
-from segreg_plugins.datasets.images import expanded, images_in
+from segreg_plugins.datasets.images import images_in
 from segreg_plugins.datasets.listing import counted, has, head, listing
 from segreg_plugins.datasets.polygons import extends
 from segreg_plugins.datasets.shapes import (
