@@ -48,12 +48,15 @@ def looks_like_mask(files: Sequence[Path]) -> bool:
 
 
 def _flat(file: Path) -> float | None:
-    from segreg.data.images import read_image
+    from segreg.data.images import read_image, read_labels
 
     try:
         values = read_image(file)
     except SegregError:
-        return None
+        try:
+            values = read_labels(file)  # negative or large ones
+        except SegregError:
+            return None
     equal = values[:, 1:] == values[:, :-1]
     return float((equal if equal.ndim == 2 else equal.all(axis=2)).mean()) if equal.size else None
 
@@ -64,7 +67,12 @@ def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
     Args:
         masks: the files.
         root: a folder that may have the names of the classes in `classes.txt`, `labelmap.txt` and the like.
+
+    Raises:
+        SegregError: 0 is shown white in one of them.
     """
+    from segreg.data.images import WhiteIsZeroError
+
     chosen = evenly(masks, MOST_MASKS)
     try:
         grey_levels = grey_levels_count(chosen)
@@ -76,6 +84,8 @@ def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
     for file in chosen:
         try:
             values = read_values(file, grey_levels=grey_levels)
+        except WhiteIsZeroError:
+            raise
         except SegregError:
             return _by_colour(chosen, root)
         if values.dtype.kind == "f" and (values != values.round()).any():
