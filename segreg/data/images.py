@@ -515,8 +515,8 @@ def _read_tiff(
         if want == "labels" and page.photometric == _MINISWHITE and page.sampleformat == 1:
             raise WhiteIsZeroError(
                 f"{path}: is a TIFF whose value 0 is shown white, so that which value is the foreground is not known",
-                hint="save it as PNG, or with photometric MINISBLACK, as tifffile does for mask.astype('uint8') and not "
-                "for booleans; or name its classes by their colours as they are shown",
+                hint="save it as PNG, or with photometric MINISBLACK, as tifffile does for mask.astype('uint8') and "
+                "not for booleans; or name its classes by their colours as they are shown",
             )
         values, orientation = _tiff_values(path, page, series)
         bits = int(page.bitspersample)

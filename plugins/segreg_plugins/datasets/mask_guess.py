@@ -28,6 +28,8 @@ _SOFT = 0.95
 """Share of the pixels of a grey mask that are nearly black or nearly white, so that the rest are soft edges."""
 _MANY = 16
 """Values in one mask from which they may be the numbers of objects."""
+_MOST_LEVELS, _LEAST_LEVEL = 8, 64
+"""How many values at most, and of which the largest at least, are grey levels rather than class numbers with gaps."""
 _NAMED = ("classes.txt", "labels.txt", "class_names.txt", "classes.json", "labels.json")
 _NAMED_COLOURS = ("labelmap.txt", "class_dict.csv", "label_colors.txt")
 _VOID = ("void", "ignore", "unlabeled", "unlabelled")
@@ -140,7 +142,9 @@ def _by_value(held: Counter[int], per_mask: Sequence[tuple[int, int]], root: Pat
         return MaskGuess(numbered, f"masks of numbered objects, up to {most} in one, about one region a number")
     if values[0] < 0 or len(values) > MOST_CLASSES:
         return None
-    ignored = 255 if void is None else void
+    classes = [value for value in values if value != 255]
+    grey_levels = len(classes) <= _MOST_LEVELS and classes[-1] >= max(_LEAST_LEVEL, 2 * len(classes))
+    ignored = void if void is not None else None if grey_levels else 255  # white is one of the levels
     classes = [value for value in values if value != ignored]
 
     def numbered_from_0(classes: list[str]) -> dict[str, Any]:

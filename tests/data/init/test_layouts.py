@@ -91,6 +91,12 @@ def read(layout, builtin):
         ((0, 1, 255), {"classes": ["foreground"], "ignore_index": 255}, [0, 1, 255]),
         ((0, 76), {"classes": ["foreground"], "values": {"background": 0, "foreground": 76}}, [0, 1]),
         ((0, 1, 2, 255), {"classes": ["class_0", "class_1", "class_2"]}, [0, 1, 2, 255]),
+        ((0, 128, 255), {"values": {"class_0": 0, "class_128": 128, "class_255": 255}}, [0, 1, 2]),
+        (
+            (0, 9, 255),
+            {"classes": ["foreground"], "values": {"background": 0, "foreground": 9, "ignore": 255}},
+            [0, 1, 255],
+        ),
         ((7, 40, 90), {"values": {"class_7": 7, "class_40": 40, "class_90": 90}}, [0, 1, 2]),
         (tuple(range(20)), {"classes": ["foreground"], "foreground": "nonzero"}, [0, 1]),
     ],
