@@ -121,8 +121,8 @@ def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progre
     shared = any(n > 1 for n in Counter(sample.mask for sample in samples).values())
     with progress.watch("reading masks", len(samples), "masks") as advance:
         found = in_threads(
-            lambda row: _fitting(dataset, samples[row], shared=shared), len(samples), min(8, os.cpu_count() or 1),
-            lambda *_: advance(), most=10, rest="masks more can't be read",
+            lambda row: _fitting(dataset, samples[row], shared=shared), len(samples), lambda *_: advance(), most=10,
+            rest="masks more can't be read",
         )  # fmt: skip
     ways, ignored, found_palettes = zip(*found, strict=True)
     palettes = set(found_palettes) - {b""}
@@ -147,8 +147,7 @@ def _own_images(dataset: Dataset, samples: Sequence[Sample], progress: Progress)
         return read.dtype == held.dtype and np.array_equal(read, held, equal_nan=read.dtype.kind == "f")
 
     with progress.watch("comparing images with their files", len(samples), "images") as advance:
-        threads = min(8, os.cpu_count() or 1)
-        own = in_threads(lambda row: holds_it(samples[row]), len(samples), threads, lambda *_: advance())
+        own = in_threads(lambda row: holds_it(samples[row]), len(samples), lambda *_: advance())
     return {sample.image for sample, holds in zip(samples, own, strict=True) if holds}
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
-from segreg.runtime.files import expanded
 from segreg_plugins.datasets.annotation_files import (
     number,
     outline,
@@ -82,7 +81,7 @@ def supervisely(
         SegregError: files are missing or not as they should be, or settings don't fit them.
     """
     pattern = group_pattern(groups)
-    root = found_root(expanded(root), ["meta.json"], source=SOURCE)
+    root = found_root(root, ["meta.json"], source=SOURCE)
     titles = _titles(root / "meta.json")
     datasets = list(_datasets(root))
     if not datasets:

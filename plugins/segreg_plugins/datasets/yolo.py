@@ -19,14 +19,13 @@ from segreg_plugins.datasets.annotation_files import (
     inside,
     is_file,
     is_folder,
-    near,
     number,
     read_text,
     unique_ids,
 )
 from segreg_plugins.datasets.coco_layout import SplitName
 from segreg_plugins.datasets.grouping import group_pattern, groups_of, roboflow_source
-from segreg_plugins.datasets.images import EXTENSIONS, images_in
+from segreg_plugins.datasets.images import EXTENSIONS, images_in, near
 from segreg_plugins.datasets.listing import evenly, head, listing
 from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, rectangle, shape_dataset
 
