@@ -17,7 +17,7 @@ import numpy as np
 
 from segreg.data import SPLITS, SplitName
 from segreg.data.cache import in_threads
-from segreg.data.images import read_image, read_labels
+from segreg.data.images import has_alpha, read_image, read_labels
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import replacing
@@ -193,9 +193,14 @@ def _files(dataset: Dataset, sample: Sample, folder: Path, form: Form, own: set[
 
 
 def _suffix_for(dataset: Dataset, sample: Sample) -> str:
-    """Return the suffix of an image that is not a file of its own: PNG where that can hold it, else TIFF."""
+    """Return the suffix of an image that is not a file of its own: PNG where that can hold it, else TIFF.
+
+    A PNG's fourth channel is alpha, which a band of a raster is not.
+    """
     image = dataset.read_image(sample)
-    return ".png" if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] in (1, 3, 4)) else ".tif"
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    alpha = channels == 4 and (has_alpha(sample.image) or not sample.image.is_file())
+    return ".png" if image.dtype == np.uint8 and (channels in (1, 3) or alpha) else ".tif"
 
 
 def _refuse_strangers(out: Path, files: Sequence[_File]) -> None:
