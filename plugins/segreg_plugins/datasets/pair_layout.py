@@ -113,8 +113,8 @@ def _split_folders(root: Path, below: Mapping[str, Sequence[str]]) -> list[Pairs
     kinds = {kind: splits for kind, splits in kinds.items() if "train" in splits}
     both = combinations([*kinds][:MOST_FOLDERS], 2)
     same = [(kinds[a], kinds[b]) for a, b in both if ("/" in a) == ("/" in b) and (a[0] == "*") == (b[0] == "*")]
-    found = [pairs for one, other in same for pairs in _of_splits(root, one, other, below)]
-    return found or [pairs for splits in kinds.values() for pairs in _of_mixed_splits(root, splits, below)]
+    apart = [pairs for one, other in same for pairs in _of_splits(root, one, other, below)]
+    return apart or [pairs for splits in kinds.values() for pairs in _of_mixed_splits(root, splits, below)]
 
 
 def _of_splits(
@@ -190,7 +190,8 @@ def _trees(root: Path, below: Mapping[str, Sequence[str]]) -> list[Pairs]:
         trees.setdefault(first, []).extend(f"{rest}/{name}".lstrip("/") for name in names)
     if len(trees) != 2:
         return []
-    return [replace(pairs, search="mirrored_tree") for pairs in _two(root, *trees, trees)]
+    one, other = trees
+    return [replace(pairs, search="mirrored_tree") for pairs in _two(root, one, other, trees)]
 
 
 def match_names(one: Sequence[str], other: Sequence[str]) -> list[tuple[str, str]]:
