@@ -57,6 +57,7 @@ def main() -> None:
     own.add_argument("--one", type=int, help=argparse.SUPPRESS)
     chosen = own.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        os.environ["SEGREG_CACHE"] = f"{folder}/cache"
         if chosen.one:
             print(json.dumps(memory_of(chosen.one, chosen.of, chosen.crop, Path(folder))))
             return
@@ -125,7 +126,7 @@ def speed(chosen: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
         device = choose_device(recipe.train.device)
         precision = choose_precision(recipe.train.precision, device)
         seed_everything(0)
-        prepared = prepare(dataset, recipe.input, folder=folder / "cache")
+        prepared = prepare(dataset, recipe.input)
         loader = BatchLoader(
             prepared, range(chosen.images), batch_size=chosen.batch, augment=build.build_augmentations(recipe),
             workers=fitting_workers(device.type),
@@ -181,7 +182,7 @@ def reads(chosen: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
     for megapixels in chosen.megapixels:
         height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
         dataset = made(1, (height, round(megapixels * 1e6 / height)), 3, folder)
-        prepared: Any = prepare(dataset, settings("crop", chosen.crop, 3), folder=folder / "cache")
+        prepared: Any = prepare(dataset, settings("crop", chosen.crop, 3))
         crops = Crops(prepared.input, Crop(), dataset.task)
         descriptor = os.open(prepared.blocks.file, os.O_RDONLY)
         os.fsync(descriptor)
@@ -245,7 +246,7 @@ def memory_of(count: int, megapixels: float, crop: int, folder: Path) -> dict[st
     height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
     dataset = made(count, (height, round(megapixels * 1e6 / height)), 1, folder)
     row: dict[str, float] = {"images": count, "before": largest_since()}
-    prepared = prepare(dataset, settings("crop", crop, 1), folder=folder / "cache")
+    prepared = prepare(dataset, settings("crop", crop, 1))
     row["preparing"] = largest_since()
     crops = Crops(prepared.input, Crop(), dataset.task)
     loader = BatchLoader(prepared, range(count), batch_size=8, crops=crops)

@@ -9,11 +9,11 @@ again and again. They take turns, and the ratio of each turn is printed with its
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
 
@@ -45,8 +45,9 @@ def main() -> None:
     seed_everything(recipe.seed)
     dataset = build.build_dataset(recipe)
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["SEGREG_CACHE"] = folder
         splits = divide(dataset, recipe.split)
-        prepared = prepare(dataset, recipe.input, indices=splits["train"], folder=Path(folder))
+        prepared = prepare(dataset, recipe.input, indices=splits["train"])
         train = BatchLoader(
             prepared, splits["train"], batch_size=recipe.train.batch_size, augment=build.build_augmentations(recipe),
             workers=fitting_workers(device.type),

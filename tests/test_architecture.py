@@ -40,8 +40,8 @@ LAYERS = (
 KNOW_NO_RECIPE = {"data", "evaluation", "inference", "runtime", "training", "visualize"}
 """Packages that are given what they need: they read neither a recipe file nor the registry."""
 PUBLIC = {
-    "", "data.images", "data.rasters", "errors", "evaluation.counts", "models.pyramid", "registry.entry",
-    "registry.hooks", "registry.protocols", "runtime.hub", "settings", "task",
+    "", "data.cache_folder", "data.images", "data.rasters", "errors", "evaluation.counts", "models.pyramid",
+    "registry.entry", "registry.hooks", "registry.protocols", "runtime.files", "runtime.hub", "settings", "task",
 }  # fmt: skip
 """What a plugin may import of segreg."""
 MOST_ROOT_MODULES, MOST_ROOMS, MOST_ARROWS = 6, 24, 140

@@ -144,7 +144,7 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
 def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
     from segreg.config.recipe import to_yaml
     from segreg.data.export import MANIFEST, write_split
-    from segreg.data.inspection.gate import SplitPixels, judge
+    from segreg.data.inspection.gate import SplitPixels, judge, refuse_faults
     from segreg.data.inspection.scan import scan
     from segreg.models.build import build_dataset
     from segreg.runs.assembly import split_of
@@ -152,8 +152,9 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
 
     dataset = build_dataset(recipe)
     splits = split_of(recipe, dataset, progress)
-    every = [index for indices in splits.values() for index in indices]
+    every = sorted(index for indices in splits.values() for index in indices)
     scanned = {one.index: one for one in scan(dataset, recipe.input, every, progress=progress)}
+    refuse_faults(list(scanned.values()))
     pixels = {
         split: SplitPixels.of_scanned([scanned[index] for index in indices], dataset.task)
         for split, indices in splits.items()
@@ -171,10 +172,8 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     if chosen.json:
         print_json(row)
         return 0
-    show(*(block for alert in verdict.alerts() for block in banner(alert)))
+    show(*(block for alert in (dataset.notice, *verdict.alerts()) for block in banner(alert)))
     show(*(Styled(f"warning: {warning}", "yellow") for warning in verdict.warnings()))
-    if dataset.notice:
-        show(f"notice: {dataset.notice}")
     counts = ", ".join(f"{split} {count}" for split, count in written.splits.items())
     show(f"{counts} in {written.out}: {written.made} of {written.files} files made, the others were there")
     forms = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,6 +75,13 @@ class Augmentation:
             image, mask = _stepped(step, name, image, mask, drawn_from)
         return image, mask
 
+    def _certain_steps(self) -> Iterator[tuple[Any, str]]:
+        """Return a copy of each step that is always applied, and its name."""
+        for step, name in zip(self.steps, self.names, strict=True):
+            certain = copy.deepcopy(step)
+            certain.transforms[0].p = 1.0
+            yield certain, name
+
     def refuse_idle(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> None:
         """Refuse a transform that can't change anything of these shapes, such as a crop at the input's own size.
 
@@ -90,16 +97,14 @@ class Augmentation:
             *((least + 60 * ramp + noise.integers(0, 4, image_shape)).astype(np.uint8) for least in (30, 150)),
         ]
         labels = self.task.highest_label + 1
-        for step, name in zip(self.steps, self.names, strict=True):
-            certain = copy.deepcopy(step)
-            certain.transforms[0].p = 1.0
+        for step, name in self._certain_steps():
             for attempt in range(max(IDLE_TRIES, labels)):
                 # Each label in turn fills a half, because some look for objects of one.
                 halves = np.where(rows < len(rows) // 2, (attempt + 1) % labels, attempt % labels)
                 mask = np.array(np.broadcast_to(halves, mask_shape), np.uint8)
                 image = images[attempt % len(images)]
                 drawn_from = generators("is it idle", attempt)
-                after, labelled = _stepped(certain, name, image.copy(), mask.copy(), drawn_from)
+                after, labelled = _stepped(step, name, image.copy(), mask.copy(), drawn_from)
                 if not np.array_equal(after, image) or not np.array_equal(labelled, mask):
                     break
             else:
@@ -133,14 +138,12 @@ class Augmentation:
         base = base.astype(np.float32) if own_units else base
         wide = (base * factor + offset).astype(input.dtype)
         mask = np.zeros(mask_shape, np.uint8)
-        for step, name in zip(self.steps, self.names, strict=True):
-            certain = copy.deepcopy(step)
-            certain.transforms[0].p = 1.0
+        for step, name in self._certain_steps():
             for attempt in range(TRIES):
                 seed = ("try a type", attempt)
                 try:
-                    wanted, labels = _stepped(certain, name, base.copy(), mask.copy(), generators(*seed))
-                    found, _ = _stepped(certain, name, wide.copy(), mask.copy(), generators(*seed))
+                    wanted, labels = _stepped(step, name, base.copy(), mask.copy(), generators(*seed))
+                    found, _ = _stepped(step, name, wide.copy(), mask.copy(), generators(*seed))
                 except SegregError as error:
                     raise _needs_bytes(name, input) from error
                 counts = (labels if labels.ndim == 2 else labels[0]) != IGNORE_INDEX
@@ -160,11 +163,9 @@ class Augmentation:
         board = np.array(_TRIED_LABELS, np.uint8)[(rows // 8 + columns // 8) % 2]
         mask = np.array(np.broadcast_to(board, mask_shape))
         fine = {*_TRIED_LABELS, IGNORE_INDEX, *range(self.task.highest_label + 1)}
-        for step, name in zip(self.steps, self.names, strict=True):
-            certain = copy.deepcopy(step)
-            certain.transforms[0].p = 1.0
+        for step, name in self._certain_steps():
             for attempt in range(TRIES):
-                _, after = _stepped(certain, name, image.copy(), mask.copy(), generators("try out", attempt))
+                _, after = _stepped(step, name, image.copy(), mask.copy(), generators("try out", attempt))
                 if odd := sorted({int(value) for value in np.unique(after)} - fine):
                     values = listed([str(value) for value in odd], quote="", most=5)
                     raise SegregError(

@@ -151,14 +151,12 @@ class BlockFile:
         layout: of all images.
         images: where each image lies.
         sums: the CRC-32 of every block, image by image; each is compared when its block is first read.
-        bytes_read: what was read from the file so far.
     """
 
     file: Path
     layout: BlockLayout
     images: list[Stored]
     sums: NDArray[np.uint32]
-    bytes_read: int = 0
     _descriptor: int = field(default=-1, repr=False)
 
     def __post_init__(self) -> None:
@@ -219,7 +217,6 @@ class BlockFile:
         content = os.pread(self._descriptor, size, offset)
         if len(content) < size:
             raise DamagedBlocksError("was cut short while it was in use")
-        self.bytes_read += size
         return content
 
     def __del__(self) -> None:

@@ -61,6 +61,9 @@ FORMAT = 3
 # remembered.
 SETTLED_SECONDS = 3.0
 
+THREADS = min(8, os.cpu_count() or 1)
+"""Threads that decode images."""
+
 Made = TypeVar("Made")
 Fitted = tuple["NDArray[Any]", "NDArray[np.uint8]", Size, "NDArray[np.int64]", Statistics | None]
 """A sample's image, its mask, its size, the pixels of each label (`label_counts`) and statistics before resizing."""
@@ -289,16 +292,13 @@ def fill_fitted(
     threads: int,
     progress: Callable[[int, int], None],
     noted: NotedImages,
-    folder: Path | None,
 ) -> None:
     """Write the files of an entry of samples resized to the input's size; see `segreg.data.prepare`."""
     height, width = input.size
     shapes = (len(samples), height, width, input.channels), (len(samples), *mask_shape(dataset.task, input.size))
     dtypes = np.dtype(input.dtype), np.dtype(np.uint8)
     needed = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]
-    make_room(
-        sum(needed) + 4096 + 208 * len(samples), folder, what=f"{len(samples)} images at {format_size(input.size)}"
-    )
+    make_room(sum(needed) + 4096 + 208 * len(samples), what=f"{len(samples)} images at {format_size(input.size)}")
     images, masks = (
         _array(building / f"{name}.npy", shape, dtype)
         for name, shape, dtype in zip(("images", "masks"), shapes, dtypes, strict=True)
@@ -309,7 +309,7 @@ def fill_fitted(
         images[row], masks[row] = image, mask
         return _Filled(size, _checksums(image, mask), labels, statistics)
 
-    filled = in_threads(fill, len(samples), threads, progress)
+    filled = in_threads(fill, len(samples), progress, threads=threads)
     images.flush()
     masks.flush()
     np.save(building / "checksums.npy", np.array([row.checksums for row in filled], np.uint32))
@@ -347,24 +347,23 @@ class NotedImages:
 
 
 @contextlib.contextmanager
-def built_entry(key: str, folder: Path | None, make: Callable[[Path], None]) -> Iterator[None]:
+def built_entry(key: str, make: Callable[[Path], None]) -> Iterator[None]:
     """Build an entry in a folder of its own, and give it its name; it can't be removed inside the context.
 
     Args:
         key: the entry's.
-        folder: the cache's, in place of the usual one.
         make: writes the entry's files into the folder it is given.
 
     Raises:
         SegregError: the cache can't be written to.
     """
-    building, held = new_folder(key, folder)
+    building, held = new_folder(key)
     try:
         make(building)
         for file in building.iterdir():
             sync(file)  # before the folder gets its name, should the power fail in between
         with contextlib.suppress(OSError):  # another process was faster: what it made is the same
-            building.rename(entry_folder(key, folder))
+            building.rename(entry_folder(key))
     except OSError as error:
         raise SegregError(f"{building.parent}: can't write to the cache: {error.strerror or error}") from error
     finally:
@@ -451,9 +450,9 @@ def _checksums(image: NDArray[Any], mask: NDArray[np.uint8]) -> tuple[int, int]:
 def in_threads(
     work: Callable[[int], Made],
     count: int,
-    threads: int,
     progress: Callable[[int, int], None],
     *,
+    threads: int = THREADS,
     most: int = 20,
     rest: str = "more files are wrong",
 ) -> list[Made]:

@@ -85,31 +85,31 @@ def cache_limit() -> int:
     return int(limit * GB)
 
 
-def list_entries(folder: Path | None = None) -> list[CacheEntry]:
+def list_entries() -> list[CacheEntry]:
     """Return what the cache holds, the last used first."""
-    entries = [_described(place) for place in _folders(folder) if not place.name.startswith(".")]
+    entries = [_described(place) for place in _folders() if not place.name.startswith(".")]
     return sorted(entries, key=lambda entry: entry.last_used, reverse=True)
 
 
-def clear(folder: Path | None = None, *, keys: Collection[str] | None = None) -> list[CacheEntry]:
+def clear(*, keys: Collection[str] | None = None) -> list[CacheEntry]:
     """Remove entries, all or those with the given keys, and return what was removed. What is in use stays."""
-    chosen = [entry for entry in list_entries(folder) if keys is None or entry.key in keys]
+    chosen = [entry for entry in list_entries() if keys is None or entry.key in keys]
     removed = [entry for entry in chosen if remove(entry.folder)]
-    remove_leftovers(folder)
-    if keys is None and not list_entries(folder):
+    remove_leftovers()
+    if keys is None and not list_entries():
         with contextlib.suppress(OSError):
-            index_file(folder).unlink(missing_ok=True)
+            index_file().unlink(missing_ok=True)
     return removed
 
 
-def entry_folder(key: str, folder: Path | None = None) -> Path:
+def entry_folder(key: str) -> Path:
     """Return the folder of the entry with this key, whether it exists or not."""
-    return _entries_folder(folder) / key
+    return _entries_folder() / key
 
 
-def index_file(folder: Path | None = None) -> Path:
+def index_file() -> Path:
     """Return the file in which digests of the data sets' files are remembered."""
-    return (folder or cache_folder()) / "digests.sqlite3"
+    return cache_folder() / "digests.sqlite3"
 
 
 class CacheLock:
@@ -173,13 +173,13 @@ def hold(entry: Path) -> CacheLock | None:
     return held
 
 
-def new_folder(key: str, folder: Path | None = None) -> tuple[Path, CacheLock]:
+def new_folder(key: str) -> tuple[Path, CacheLock]:
     """Return an empty, locked folder in which an entry can be built, to be renamed to its key.
 
     Raises:
         SegregError: the cache's folder can't be written to.
     """
-    root = _entries_folder(folder)
+    root = _entries_folder()
     while True:
         building = root / f".building-{key}-{secrets.token_hex(4)}"
         try:
@@ -222,16 +222,15 @@ def remove(entry: Path) -> bool:
         held.release()
 
 
-def remove_leftovers(folder: Path | None = None) -> None:
+def remove_leftovers() -> None:
     """Remove what killed processes left half-built or half-removed."""
-    for place in _folders(folder):
+    for place in _folders():
         if place.name.startswith("."):
             remove(place)
 
 
 def make_room(
     needed: int,
-    folder: Path | None = None,
     *,
     what: str,
     written: int = 0,
@@ -242,7 +241,6 @@ def make_room(
 
     Args:
         needed: bytes that are about to be written.
-        folder: the cache's, in place of the usual one.
         what: they are, in messages.
         written: bytes of the same entry that lie on the disk already.
         whole: bytes that the entry will have in the end, as far as is known, where that is more.
@@ -251,7 +249,7 @@ def make_room(
     Raises:
         SegregError: they would not fit even alone; nothing was removed.
     """
-    root = _entries_folder(folder)
+    root = _entries_folder()
     limit = cache_limit() - written
     would_take = f"{what} would take {gigabytes(max(whole, needed + written))} in the cache"
     if needed > limit:
@@ -259,8 +257,8 @@ def make_room(
             f"{would_take}, whose limit is {gigabytes(limit + written)}",
             hint=f"SEGREG_CACHE_LIMIT_GB raises the limit; {less}",
         )
-    remove_leftovers(folder)
-    oldest_first = list_entries(folder)[::-1]
+    remove_leftovers()
+    oldest_first = list_entries()[::-1]
     free = _free(root)
     removable = sum(entry.bytes for entry in oldest_first if not entry.in_use)
     if needed > free + removable:
@@ -282,13 +280,13 @@ def gigabytes(count: int) -> str:
     return f"{count / GB:.1f} GB" if count >= GB else f"{count / 1e6:.1f} MB"
 
 
-def _entries_folder(folder: Path | None) -> Path:
-    return (folder or cache_folder()) / "prepared"
+def _entries_folder() -> Path:
+    return cache_folder() / "prepared"
 
 
-def _folders(folder: Path | None) -> list[Path]:
+def _folders() -> list[Path]:
     try:
-        return sorted(place for place in _entries_folder(folder).iterdir() if place.is_dir())
+        return sorted(place for place in _entries_folder().iterdir() if place.is_dir())
     except OSError:
         return []
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from segreg.data import SPLITS, SplitName
 from segreg.data.cache import in_threads
-from segreg.data.images import read_image, read_labels
+from segreg.data.images import has_alpha, read_image, read_labels
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import replacing
@@ -78,10 +78,10 @@ def write_split(
     where these hold class numbers, or 0 and 255 for one class. Where they don't (instances, colours, polygons), or have
     palettes that are grey or differ, which says something else of the same numbers, every mask is written as a PNG of
     class numbers. Files are made aside and renamed, and a call that was stopped continues where it was: files that are
-    there and right are kept. Nothing else is ever replaced.
+    there and right are kept. Nothing else is ever replaced. Each sample has a mask.
 
     Raises:
-        SegregError: a mask can't be read, something else is in the way, or a link could not be created.
+        SegregError: a file can't be read, something else is in the way, or a link could not be created.
     """
     chosen = [(split, dataset.samples[index]) for split, indices in splits.items() for index in indices]
     samples = [sample for _, sample in chosen]
@@ -116,17 +116,13 @@ def _refuse_names(samples: Sequence[Sample]) -> None:
 
 def _form_of_masks(dataset: Dataset, samples: Sequence[Sample], progress: Progress) -> tuple[Form, bool]:
     """Choose how masks are written, one way for all, so that a folder of them has one meaning."""
-    if bare := [sample.id for sample in samples if sample.mask is None]:
-        raise SegregError(
-            f'{len(bare)} images have no mask, such as "{bare[0]}"', hint="`segreg data check` says which"
-        )
     if dataset.task.mode == "multilabel":
         return "layers", False
     shared = any(n > 1 for n in Counter(sample.mask for sample in samples).values())
     with progress.watch("reading masks", len(samples), "masks") as advance:
         found = in_threads(
-            lambda row: _fitting(dataset, samples[row], shared=shared), len(samples), min(8, os.cpu_count() or 1),
-            lambda *_: advance(), most=10, rest="masks more can't be read",
+            lambda row: _fitting(dataset, samples[row], shared=shared), len(samples), lambda *_: advance(), most=10,
+            rest="masks more can't be read",
         )  # fmt: skip
     ways, ignored, found_palettes = zip(*found, strict=True)
     palettes = set(found_palettes) - {b""}
@@ -142,10 +138,7 @@ def _own_images(dataset: Dataset, samples: Sequence[Sample], progress: Progress)
     def holds_it(sample: Sample) -> bool:
         if samples_of[sample.image] > 1 or not sample.image.is_file():
             return False
-        try:
-            read = np.asarray(dataset.read_image(sample))
-        except SegregError:
-            return True  # damaged, as its copy will be
+        read = np.asarray(dataset.read_image(sample))
         try:
             held = read_image(sample.image)
         except SegregError:
@@ -154,8 +147,7 @@ def _own_images(dataset: Dataset, samples: Sequence[Sample], progress: Progress)
         return read.dtype == held.dtype and np.array_equal(read, held, equal_nan=read.dtype.kind == "f")
 
     with progress.watch("comparing images with their files", len(samples), "images") as advance:
-        threads = min(8, os.cpu_count() or 1)
-        own = in_threads(lambda row: holds_it(samples[row]), len(samples), threads, lambda *_: advance())
+        own = in_threads(lambda row: holds_it(samples[row]), len(samples), lambda *_: advance())
     return {sample.image for sample, holds in zip(samples, own, strict=True) if holds}
 
 
@@ -201,9 +193,14 @@ def _files(dataset: Dataset, sample: Sample, folder: Path, form: Form, own: set[
 
 
 def _suffix_for(dataset: Dataset, sample: Sample) -> str:
-    """Return the suffix of an image that is not a file of its own: PNG where that can hold it, else TIFF."""
+    """Return the suffix of an image that is not a file of its own: PNG where that can hold it, else TIFF.
+
+    A PNG's fourth channel is alpha, which a band of a raster is not.
+    """
     image = dataset.read_image(sample)
-    return ".png" if image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] in (1, 3, 4)) else ".tif"
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    alpha = channels == 4 and (has_alpha(sample.image) or not sample.image.is_file())
+    return ".png" if image.dtype == np.uint8 and (channels in (1, 3) or alpha) else ".tif"
 
 
 def _refuse_strangers(out: Path, files: Sequence[_File]) -> None:

@@ -78,6 +78,10 @@ class TooManyPixelsError(SegregError):
     """An image is too large to be decoded whole."""
 
 
+class WhiteIsZeroError(SegregError):
+    """A mask's value 0 is shown white, so that which of its values is the foreground is not known."""
+
+
 def read_image(path: ImageSource, *, in_tiles: bool = False) -> NDArray[np.uint8 | np.uint16 | np.float32]:
     """Return an image's values, upright, at their own depth.
 
@@ -425,11 +429,10 @@ def _refuse_reversed_palette(image: Image.Image, path: ImageSource) -> None:
     colours = image.getpalette("RGB") or []
     defined = len(image.palette.palette) // len(image.palette.mode) if image.palette else 0
     if defined == 2 and colours[:6] == [255, 255, 255, 0, 0, 0]:
-        _refuse(
-            path,
-            "is a two-colour image whose value 0 is shown white and whose value 1 is shown black, so that which "
-            "of them is the foreground is not known",
-            "save it in grey with 0 and 255",
+        raise WhiteIsZeroError(
+            f"{path}: is a two-colour image whose value 0 is shown white and whose value 1 is shown black, so that "
+            "which of them is the foreground is not known",
+            hint="save it in grey with 0 and 255; or name its classes by their colours as they are shown",
         )
 
 
@@ -509,6 +512,12 @@ def _read_tiff(
         series = file.series[0]
         most = _MOST_IN_TILES if in_tiles else _MOST_PIXELS
         _check_tiff(path, page, [other.pages[0] for other in file.series[1:]], series.shape, most)
+        if want == "labels" and page.photometric == _MINISWHITE and page.sampleformat == 1:
+            raise WhiteIsZeroError(
+                f"{path}: is a TIFF whose value 0 is shown white, so that which value is the foreground is not known",
+                hint="save it as PNG, or with photometric MINISBLACK, as tifffile does for mask.astype('uint8') and "
+                "not for booleans; or name its classes by their colours as they are shown",
+            )
         values, orientation = _tiff_values(path, page, series)
         bits = int(page.bitspersample)
         return _tiff_meaning(values, int(page.photometric), bits, page.colormap, want), orientation, _tiff_alpha(page)

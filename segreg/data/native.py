@@ -26,6 +26,7 @@ from segreg.data.blocks import (
     write_blocks,
 )
 from segreg.data.cache import (
+    THREADS,
     NotedImages,
     PreprocessedDataset,
     built_entry,
@@ -205,7 +206,6 @@ def prepare(
     input: Input,  # noqa: A002
     *,
     indices: Sequence[int] | None = None,
-    folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
     workers: int | None = None,
 ) -> PreprocessedDataset:
@@ -218,7 +218,6 @@ def prepare(
         dataset: the data set.
         input: size, resize rule, channels and types of values; the other settings don't matter here.
         indices: which of `dataset.samples`; all where it is None. Each needs a mask.
-        folder: the cache's folder in place of the usual one.
         progress: called with how many samples are done, of how many; not called where the cache has them.
         workers: threads that decode; None fits the machine.
 
@@ -228,16 +227,16 @@ def prepare(
     chosen = tuple(range(len(dataset.samples))) if indices is None else tuple(sorted(set(indices)))
     if not chosen:
         raise SegregError("the data set has no samples")
-    threads = workers or min(8, os.cpu_count() or 1)
+    threads = workers or THREADS
     samples = [dataset.samples[index] for index in chosen]
-    contents = sample_digests(dataset, samples, index_file(folder), workers=threads)
+    contents = sample_digests(dataset, samples, index_file(), workers=threads)
     fill, opened = (_fill, _opened) if input.resize == "crop" else (fill_fitted, open_fitted)
     types: tuple[DtypeName, ...] = DTYPES if input.dtype == "auto" else (input.dtype,)
     sections = {dtype: replace(input, dtype=dtype) for dtype in types}
     keys = {dtype: entry_key(dataset, section, contents) for dtype, section in sections.items()}
     for dtype, section in sections.items():
         own_type = dtype if len(types) > 1 else None
-        if found := opened(entry_folder(keys[dtype], folder), dataset, section, chosen, own_type):
+        if found := opened(entry_folder(keys[dtype]), dataset, section, chosen, own_type):
             return found
     noted = NotedImages(dataset.read_image, input)
     reader = replace(dataset, read_image=noted)
@@ -250,15 +249,15 @@ def prepare(
             progress(done, count)
 
     while True:  # again where an image has another type than was taken: the narrowest at first
-        place, section = entry_folder(keys[dtype], folder), sections[dtype]
+        place, section = entry_folder(keys[dtype]), sections[dtype]
         if place.exists():
             remove(place)  # damaged from outside
         make = functools.partial(
             fill, dataset=reader, samples=samples, input=section,
-            threads=threads, progress=after_image, noted=noted, folder=folder,
+            threads=threads, progress=after_image, noted=noted,
         )  # fmt: skip
         try:
-            with built_entry(place.name, folder, make):
+            with built_entry(place.name, make):
                 found = opened(place, dataset, section, chosen, None)
         except _OtherTypeError:
             dtype = noted.common()
@@ -285,11 +284,10 @@ def _fill(
     threads: int,
     progress: Callable[[int, int], None],
     noted: NotedImages,
-    folder: Path | None,
 ) -> None:
     """Write the files of an entry of samples at their own size."""
     writer = BlockWriter(building / "blocks.bin", _layout(dataset.task, input))
-    reserve = _Reserve(len(samples), folder)
+    reserve = _Reserve(len(samples))
 
     def write(row: int) -> _Written:
         image, mask, labels, invalid = read_sample(dataset, samples[row], input)
@@ -299,7 +297,7 @@ def _fill(
         return _Written(stored, sums, labels, image_statistics(image, invalid), positions)
 
     try:
-        written = in_threads(write, len(samples), threads, progress)
+        written = in_threads(write, len(samples), progress, threads=threads)
     except _NoRoomError as error:
         raise error.__cause__ from None  # type: ignore[misc]
     finally:
@@ -318,9 +316,8 @@ def _fill(
 class _Reserve:
     """Makes room for images as they come, some at once."""
 
-    def __init__(self, images: int, folder: Path | None) -> None:
+    def __init__(self, images: int) -> None:
         self.images = images
-        self.folder = folder
         self.lock = threading.Lock()
         self.seen, self.used, self.reserved = 0, 0, 0
 
@@ -337,7 +334,7 @@ class _Reserve:
                 more = size + min(rest, _RESERVED_AT_ONCE)
                 try:
                     make_room(
-                        more, self.folder, what=f"{self.images} images at their own size", written=self.used - size,
+                        more, what=f"{self.images} images at their own size", written=self.used - size,
                         whole=self.used + rest, less="smaller images, or another input.resize, take less",
                     )  # fmt: skip
                 except SegregError as error:

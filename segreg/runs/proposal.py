@@ -15,6 +15,7 @@ from segreg.data.init.fingerprint import MOST_READ, Fingerprint, fingerprint
 from segreg.data.init.layouts import Layout, choose_layout
 from segreg.data.init.machine import Machine
 from segreg.data.init.rules import BudgetName, Decision, decide, default_budget
+from segreg.data.inspection.gate import MOST_LEFT_OUT, MOST_VOID
 from segreg.data.resize import format_size
 from segreg.errors import SegregError, listed
 from segreg.registry.registry import Registry
@@ -117,6 +118,8 @@ def propose(
     machine = Machine.this()
     name, why = (budget, "as asked for") if budget else default_budget(machine)
     notes = [*notes, f"the budget is {why}"] if budget is None else notes
+    if found.ignored > (MOST_VOID if dataset.void else MOST_LEFT_OUT):
+        notes = [*notes, f"{100 * found.ignored:.2g}% of the pixels are ignored: see whether they should be"]
     decisions = [
         Decision(("dataset", "name"), chosen.name, chosen.because),
         *(Decision(("dataset", key), value) for key, value in settings.items()),

@@ -330,6 +330,27 @@ def test_a_split_passes_the_gate_that_a_run_passes(segreg, tmp_path):
     assert 'the masks of train show nothing but "background"' in printed.err
 
 
+def test_a_split_refuses_files_that_a_run_refuses(segreg):
+    first, second, third = sorted(Path("data/masks").iterdir())[:3]
+    Image.new("L", (7, 5), 255).save(first)
+    second.write_bytes(b"")
+    Image.new("L", (140, 150), 255).save(third)
+    sorted(Path("data/images").iterdir())[2].write_bytes(b"")
+    printed = segreg("data", "split", "recipe.yaml", "--out", "out")
+    assert (printed.status, printed.out, Path("out").exists()) == (2, "", False)
+    assert re.findall(r"^error: (.*)", printed.err, re.MULTILINE) == [
+        f"data/images/image 00.png: is 150x140 but its mask {first} is 5x7 (height x width)",
+        f"{second}: is empty (0 bytes)",
+        "data/images/image 02.png: is empty (0 bytes)",
+    ]
+
+
+def test_a_notice_about_the_data_is_framed(segreg):
+    for words in (["check", "recipe.yaml"], ["split", "recipe.yaml", "--out", "out"]):
+        printed = segreg("data", *words, "dataset={name: synthetic_lesions, samples: 8, size: 32}", "augment=[]")
+        assert printed.out.splitlines()[1].startswith("!! SYNTHETIC IMAGES: 8 drawn skin lesions"), printed.err
+
+
 def test_shares_of_the_rest_are_shares_of_all(segreg, tmp_path):
     """15% for the test and 15% of the rest for validation, as a reference system divides."""
     images, masks = tiny_runs.folder_dataset(tmp_path / "more", count=100, size=(8, 8))

@@ -65,6 +65,15 @@ def test_from_python(disks):
     assert "classes: [disk]   # as asked for" in found.text
 
 
+def test_pixels_that_are_ignored_are_noted(disks):
+    assert not any("ignored" in note for note in api.init(disks).notes)
+    for file in (disks / "masks").iterdir():
+        values = np.asarray(Image.open(file)) // 255
+        values[:24] = 255
+        Image.fromarray(values).save(file)
+    assert "50% of the pixels are ignored: see whether they should be" in api.init(disks).notes
+
+
 def test_a_file_with_a_blank_is_quoted(segreg, disks):
     assert "segreg run 'two words.yaml'" in segreg("init", "disks", "--out", "two words.yaml").out
 

@@ -129,7 +129,7 @@ def test_prepared_and_scanned_masks_are_counted_alike(task, shape, tmp_path):
     dataset = Dataset(task, samples, lambda s: images[int(s.id)], lambda s: masks[int(s.id)])
     settings = Input(size=(32, 32), resize="letterbox")
     for _ in range(2):  # made, and found in the cache
-        prepared = prepare(dataset, settings, indices=[0, 1, 2, 4], folder=tmp_path / "cache")
+        prepared = prepare(dataset, settings, indices=[0, 1, 2, 4])
         one = SplitPixels.of_prepared(prepared, [4, 1])
         other = SplitPixels.of_scanned(scan(dataset, settings, [4, 1], progress=Quiet()), task)
         counts = [(masks[4] == label).sum() + (masks[1] == label).sum() for label in (0, 1, 255)]
@@ -147,7 +147,7 @@ def test_pixels_that_hold_nothing_are_ignored_by_run_and_check_alike(tmp_path):
     samples = [Sample("a", tmp_path / "a.png", tmp_path / "am.png")]
     dataset = Dataset(LESION, samples, lambda _: image, lambda _: mask)
     settings = Input(size=(32, 32), resize="letterbox")
-    run = SplitPixels.of_prepared(prepare(dataset, settings, indices=[0], folder=tmp_path / "cache"), [0])
+    run = SplitPixels.of_prepared(prepare(dataset, settings, indices=[0]), [0])
     check = SplitPixels.of_scanned(scan(dataset, settings, [0], progress=Quiet()), LESION)
     assert run.pixels.tolist() == check.pixels.tolist() == [90, 60]
     assert run.ignored == check.ignored == 0.75

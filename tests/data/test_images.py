@@ -234,10 +234,15 @@ def test_white_is_zero_tiff_is_read_as_it_is_shown(tmp_path, compression):
     with tifffile.TiffFile(path) as file:
         assert file.pages.first.photometric == 0
     np.testing.assert_array_equal(read_image(path), shown * 255)
-    np.testing.assert_array_equal(read_labels(path), shown)
+    refusal(path, "is a TIFF whose value 0 is shown white", "mask.astype('uint8')", read=read_labels)
     grey = values(np.uint8)
     tifffile.imwrite(tmp_path / "g.tif", 255 - grey, photometric="miniswhite")
     np.testing.assert_array_equal(read_image(tmp_path / "g.tif"), grey)
+
+
+def test_boolean_masks_of_tifffile_are_not_inverted_without_a_word(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", values(np.uint8) > 127)
+    refusal(tmp_path / "a.tif", "which value is the foreground is not known", read=read_labels)
 
 
 @pytest.mark.parametrize("suffix", ["png", "gif", "bmp", "tif"])

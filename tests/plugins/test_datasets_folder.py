@@ -215,6 +215,7 @@ def test_the_home_folder_is_expanded(tmp_path, monkeypatch):
     image(tmp_path / "i/a.png")
     mask(tmp_path / "m/a.png")
     assert len(folder(images=Path("~/i"), masks=Path("~/m")).samples) == 1
+    refusal("images: there is no folder ~no such user/i", images=Path("~no such user/i"), masks=Path("~/m"))
 
 
 # Groups

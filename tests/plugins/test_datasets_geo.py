@@ -260,9 +260,10 @@ def test_scenes_on_the_same_ground_are_found_beside_others_far_away(tmp_path):
     assert [sample.group for sample in dataset.samples] == ["a 0 0"] * 2 + ["c 0 0"] * 2
 
 
-def test_blocks_are_prepared_from_a_file_that_is_read_by_windows(scene, tmp_path):
+def test_blocks_are_prepared_from_a_file_that_is_read_by_windows(scene, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
     input_ = Input(size=(32, 32), resize="stretch", channels=4)
-    prepared = prepare(built(scene, block=(32, 32)), input_, folder=tmp_path / "cache")
+    prepared = prepare(built(scene, block=(32, 32)), input_)
     image, mask = prepared.sample(0)
     assert np.array_equal(image, noise()[:32, :32])
     assert np.array_equal(mask, scene["pixels"][:32, :32])

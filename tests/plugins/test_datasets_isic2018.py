@@ -64,7 +64,7 @@ def test_where_to_get_the_data_is_reported(tmp_path):
         root=tmp_path / "isic",
     )
     part(tmp_path / "isic" / "deeper", "Training", range(1))
-    refusal("one folder deeper: set dataset.root:", str(tmp_path / "isic/deeper"), root=tmp_path / "isic")
+    refusal("in another folder: set dataset.root:", str(tmp_path / "isic/deeper"), root=tmp_path / "isic")
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed/ISIC2018_Task1-2_Training_Input.zip").write_bytes(b"")
     refusal("ISIC2018_Task1-2_Training_Input.zip is there, but not unpacked", root=tmp_path / "packed")
@@ -79,23 +79,32 @@ def test_a_missing_mask_is_named(tmp_path):
     refusal("1 image has no mask:", "ISIC_0000001.jpg", '"ISIC_0000001_segmentation"', root=tmp_path)
 
 
-def test_synthetic_images_stand_beside_root_and_are_reported(tmp_path, monkeypatch):
-    root = tmp_path / "isic2018"
-    dataset = isic2018(root=root, if_missing="synthetic", synthetic_samples=2)
-    assert len(dataset.samples) == 2
-    assert not root.exists()
-    assert dataset.samples[0].image.is_relative_to(tmp_path / "isic2018-synthetic")
-    assert dataset.notice.startswith(f"SYNTHETIC IMAGES: ISIC 2018 is not in {root}, so 2 drawn skin lesions")
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    assert (
-        isic2018(root=Path(), if_missing="synthetic", synthetic_samples=2)
-        .samples[0]
-        .image.is_relative_to(tmp_path / "here-synthetic")
-    )
+def test_synthetic_images_lie_in_the_cache_and_nowhere_near_root_and_are_reported(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEGREG_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "data" / "isic2018"
+    for missing in (root, root / "deep", Path()):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / "data")
+        dataset = isic2018(root=missing, if_missing="synthetic", synthetic_samples=2)
+        assert len(dataset.samples) == 2
+        assert dataset.samples[0].image.is_relative_to(tmp_path / "cache/synthetic")
+        assert dataset.notice.startswith(f"SYNTHETIC IMAGES: ISIC 2018 is not in {missing}, so 2 drawn skin lesions")
+        assert list((tmp_path / "data").iterdir()) == []
     part(root, "Training", range(3))
     real = isic2018(root=root, if_missing="synthetic", synthetic_samples=2)
     assert (len(real.samples), real.notice) == (3, "")
+
+
+def test_real_images_near_a_misspelt_root_are_not_replaced_by_drawn_ones(tmp_path):
+    real = tmp_path / "isic2018"
+    part(real, "Training", range(1))
+    asked = {"if_missing": "synthetic", "synthetic_samples": 1}
+    refusal(f"set dataset.root: {real}", root=tmp_path / "isic2018x", **asked)
+    refusal(f"set dataset.root: {real}", root=tmp_path, **asked)
+    refusal(f"set dataset.root: {real}", root=real / "ISIC2018_Task1-2_Training_Input", **asked)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed/ISIC2018_Task1_Training_GroundTruth.zip").write_bytes(b"")
+    refusal("ISIC2018_Task1_Training_GroundTruth.zip is there, but not unpacked", root=tmp_path / "packed", **asked)
 
 
 def test_half_of_the_data_is_not_replaced_by_drawn_images(tmp_path):

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from segreg.errors import Place, SegregError, did_you_mean, listed
+from segreg.errors import Place, SegregError, listed
 from segreg_plugins.datasets.coco_layout import SPLITS, SplitName
+from segreg_plugins.datasets.images import near
 
 MOST_BYTES_OF_AN_IMAGE = 1 << 28
 """The size that an annotation file of one image may have; LabelMe's hold the image itself."""
@@ -150,13 +151,3 @@ def shown(value: Any) -> str:
     """Return a JSON's value as a message quotes it, 40 characters at most."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def near(path: Path) -> str:
-    """Return a hint with the name in the folder of a path, which is not there, that is most like its own, or ""."""
-    try:
-        return did_you_mean(
-            path.name, [file.name for _, file in zip(range(10_000), path.parent.iterdir(), strict=False)]
-        )
-    except OSError:
-        return ""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from segreg.errors import Problem, SegregError
 from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg.runtime.files import expanded
 from segreg.task import Task
-from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.listing import evenly, has, in_splits, listing
 from segreg_plugins.datasets.mask_files import read_colours
 from segreg_plugins.datasets.mask_values import Values, value_table

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg_plugins.datasets.images import expanded, missing_folder
+from segreg.errors import Problem, SegregError, listed
+from segreg.runtime.files import expanded
+from segreg_plugins.datasets.images import missing_folder, near
 from segreg_plugins.datasets.sources import source_error
 
 SplitName = Literal["train", "val", "test"]
@@ -53,7 +54,7 @@ def named_parts(
         path = expanded(file)
         if not path.is_file():
             what = f"annotations: there is no file {path}"
-            problems.append(Problem(what, hint=_beside(path)))
+            problems.append(Problem(what, hint=near(path)))
             continue
         folders: tuple[Path, ...] = (path.parent, path.parent / "images", path.parent.parent / "images")
         if images is not None:
@@ -140,10 +141,3 @@ def _refuse_two_of_a_side(parts: list[AnnotationFile]) -> None:
                 f"root: {listed(files)} are both the export's {split}",
                 hint="set annotations: and images: to those of each split",
             )
-
-
-def _beside(path: Path) -> str:
-    try:
-        return did_you_mean(path.name, [file.name for file in path.parent.iterdir()])
-    except OSError:
-        return f"there is no folder {path.parent} either"

@@ -11,8 +11,9 @@ from typing import Literal
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg.runtime.files import expanded
 from segreg_plugins.datasets.annotation_files import is_file, is_folder
-from segreg_plugins.datasets.images import expanded
+from segreg_plugins.datasets.images import near
 from segreg_plugins.datasets.listing import counted, head, listing
 from segreg_plugins.datasets.mask_files import Channel
 from segreg_plugins.datasets.mask_guess import guess_masks
@@ -102,7 +103,7 @@ def csv_manifest(
 
 def _no_table(manifest: Path) -> SegregError:
     """Return the error of a table that is not there: it is the user's own, so that nobody offers it."""
-    hints = [_near(manifest)]
+    hints = [near(manifest)]
     if not manifest.is_absolute():
         hints.append(f"a relative path starts from the folder that segreg runs in, {Path.cwd()}")
     hints.append("the table is your own: a header with image and mask, and a row for each image")
@@ -152,7 +153,7 @@ def _sample(
             problems.append(Problem(f"names no {what}", place))
         elif not is_file(path):
             state = "a folder" if is_folder(path) else "not there"
-            problems.append(Problem(f"{what}: {path} is {state}", place, _near(path)))
+            problems.append(Problem(f"{what}: {path} is {state}", place, near(path)))
     split = values.get("split", "")
     if split and split.lower() not in _SPLITS:
         hint = did_you_mean(split, _SPLITS) or "train, val and test are splits"
@@ -196,15 +197,6 @@ def _file(text: str, folder: Path) -> Path:
     """Return the file that a row names; backslashes part folders where they lead to a file and slashes do not."""
     path, turned = folder / expanded(Path(text)), folder / text.replace("\\", "/")
     return turned if "\\" in text and is_file(turned) and not is_file(path) else path
-
-
-def _near(path: Path) -> str:
-    if is_folder(path):
-        return ""
-    try:
-        return did_you_mean(path.name, [file.name for file in path.parent.iterdir()][:10_000])
-    except OSError:
-        return f"there is no folder {path.parent}"
 
 
 def recognise_csv(root: Path) -> list[Recognised]:

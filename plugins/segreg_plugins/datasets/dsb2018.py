@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg.runtime.files import expanded
 from segreg.task import Task
-from segreg_plugins.datasets.images import expanded, images_in, missing_folder
+from segreg_plugins.datasets.images import images_in, missing_folder
 from segreg_plugins.datasets.listing import counted, evenly, listing
 from segreg_plugins.datasets.masks import read_binary_mask, read_image
 from segreg_plugins.datasets.pairing import pairs_in

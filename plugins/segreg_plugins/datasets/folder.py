@@ -10,15 +10,15 @@ from typing import Any, Literal
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg.runtime.files import expanded
 from segreg_plugins.datasets.coco_layout import SplitName
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
-from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.mask_files import Channel
 from segreg_plugins.datasets.mask_guess import guess_masks
 from segreg_plugins.datasets.mask_rules import MaskRules, mask_rules
 from segreg_plugins.datasets.mask_values import Values
 from segreg_plugins.datasets.masks import read_image
-from segreg_plugins.datasets.pair_layout import Pairs, find_pairs
+from segreg_plugins.datasets.pair_layout import MASK_WORDS, Pairs, find_pairs
 from segreg_plugins.datasets.pairing import pairs_of_splits
 
 Folders = Path | Mapping[Literal["train", "val", "test"], Path]
@@ -122,12 +122,25 @@ def _places(images: Folders, masks: Folders) -> dict[SplitName | None, tuple[Pat
 
 
 def recognise_folder(root: Path) -> list[Recognised]:
-    """Return the pairs of images and masks in a folder, with what a sample of the masks holds."""
+    """Return the pairs of images and masks in a folder, with what a sample of the masks holds.
+
+    Raises:
+        SegregError: there are pairs by their names, and no rule says what any of their masks holds.
+    """
     found = []
+    unknown: list[str] = []
     for pairs in find_pairs(root):
         guess = guess_masks([root / name for name in pairs.files], root)
         if guess is not None:
             found.append(Recognised({**_settings(root, pairs), **guess.settings}, f"{pairs.because}, {guess.because}"))
+        elif MASK_WORDS.search(f"{pairs.masks} {pairs.mask_suffix}"):
+            unknown.append(pairs.because)
+    if unknown and not found:
+        raise SegregError(
+            f"{root}: {unknown[0]}, and no rule says what the masks' values mean",
+            hint="say it: --layout folder, dataset.images, dataset.masks, and dataset.values, such as "
+            "'dataset.values={background: 0, cell: 7, ignore: -1}'",
+        )
     return found
 
 

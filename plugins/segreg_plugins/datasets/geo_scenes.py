@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Sample
+from segreg.runtime.files import expanded
 from segreg.task import IGNORE_INDEX
-from segreg_plugins.datasets.images import expanded, missing_folder, natural_key
+from segreg_plugins.datasets.images import missing_folder, natural_key
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -32,18 +33,6 @@ class ImageFile:
     name: str
 
 
-def expanded(path: Path) -> Path:
-    """Return a path with `~` replaced by the home folder.
-
-    Raises:
-        SegregError: the home folder that it names is not known.
-    """
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        raise SegregError(f"{path}: {error}") from None
-
-
 def missing_folder(folder: Path, what: str) -> Problem | None:
     """Return the problem with a folder that is not there or is none, or None where all is well."""
     if folder.is_dir():
@@ -56,12 +45,21 @@ def missing_folder(folder: Path, what: str) -> Problem | None:
         beside = [entry.name for entry in os.scandir(parent) if entry.is_dir()]
     except OSError:
         beside = []
-    hints = []
-    if not folder.is_absolute() and folder.parts[:1] != ("~",):
-        hints.append(f"it is looked for in the current folder, {Path.cwd()}")
+    hints = [] if folder.is_absolute() else [f"it is looked for in the current folder, {Path.cwd()}"]
     missing = absolute.relative_to(parent).parts[0]
     hints.append(f'{parent} is there, but has no folder "{missing}"; {did_you_mean(missing, beside)}'.rstrip("; "))
     return Problem(f"{what}: there is no folder {folder}", hint="\n".join(hints))
+
+
+def near(path: Path) -> str:
+    """Return a hint about a file that is not there: the name beside it that is most like its own, or ""."""
+    if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises where a name is too long
+        return ""
+    try:
+        with os.scandir(path.parent) as entries:
+            return did_you_mean(path.name, [entry.name for entry in islice(entries, 10_000)])
+    except OSError:
+        return f"there is no folder {path.parent}"
 
 
 def images_in(folder: Path, search: Search) -> list[ImageFile]:

@@ -7,9 +7,9 @@ from typing import Literal
 
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset, Recognised
+from segreg.runtime.files import expanded
 from segreg.settings import PositiveInt
 from segreg_plugins.datasets.challenge import PARTS, Part, challenge_dataset, input_folder, truth_folder
-from segreg_plugins.datasets.images import expanded
 from segreg_plugins.datasets.listing import counted, has, listing
 
 PAGE = "https://challenge.isic-archive.com/data/#2018"
@@ -30,8 +30,8 @@ def isic2018(
     Args:
         root: folder that holds the challenge's folders.
         if_missing: what happens where they are not there: `error` says where to get them, `download` fetches the
-            challenge's archives (11 GB for the training part), `synthetic` draws a small look-alike set beside `root`
-            and has every report tell so.
+            challenge's archives (11 GB for the training part), `synthetic` draws a small look-alike set into segreg's
+            cache and has every report tell so; it is an error where they lie in a folder beside or in `root`.
         parts: parts of the challenge to use; where it is null, those that are there, and `download` fetches training.
         synthetic_samples: number of images that `synthetic` draws.
 
@@ -53,8 +53,9 @@ def isic2018(
         download(root, absent)
     elif absent:
         some_there = any((root / folder(part)).is_dir() for part in PARTS for folder in (input_folder, truth_folder))
-        if if_missing == "error" or some_there:
-            raise _missing(root, absent)
+        near = _near(root, absent)
+        if if_missing == "error" or some_there or near:
+            raise _missing(root, absent, near)
         return _synthetic(root, synthetic_samples)
     if parts is None:
         others = (p for p in PARTS[1:] if (root / input_folder(p)).is_dir() and (root / truth_folder(p)).is_dir())
@@ -62,30 +63,35 @@ def isic2018(
     return challenge_dataset(root, wanted)
 
 
-def _missing(root: Path, absent: list[str]) -> SegregError:
+def _near(root: Path, absent: list[str]) -> str:
+    """Return where in or beside `root` the folders seem to be, as a hint, or nothing."""
+    if packed := [f"{name}.zip" for name in absent if (root / f"{name}.zip").is_file()]:
+        return f"{listed(packed, quote='')} is there, but not unpacked"
+    above = root.absolute().parent
+    found = [*root.glob(f"*/{absent[0]}"), *above.glob(absent[0]), *above.glob(f"*/{absent[0]}")]
+    return f"they seem to be in another folder: set dataset.root: {found[0].parent}" if found else ""
+
+
+def _missing(root: Path, absent: list[str], near: str) -> SegregError:
     hints = [
+        near,
         f"get {listed([f'{name}.zip' for name in absent], quote='')} from {PAGE} and unpack into {root}",
-        "or set dataset.if_missing: download to have them fetched, or synthetic to try things on drawn images",
+        "or set dataset.if_missing: download to have them fetched, or dataset: synthetic_lesions for drawn images",
     ]
-    if root.is_dir():
-        below = sorted(inside for inside in root.iterdir() if (inside / absent[0]).is_dir())
-        packed = [name for name in absent if (root / f"{name}.zip").is_file()]
-        if below:
-            hints.insert(0, f"they seem to be one folder deeper: set dataset.root: {below[0]}")
-        elif packed:
-            hints.insert(0, f"{listed([f'{name}.zip' for name in packed], quote='')} is there, but not unpacked")
     have = "has no" if root.is_dir() else "is not there; it should hold"
     return SegregError(
-        f"root: {root} {have} {listed(absent, quote='', last='or' if root.is_dir() else 'and')}", hint="\n".join(hints)
+        f"root: {root} {have} {listed(absent, quote='', last='or' if root.is_dir() else 'and')}",
+        hint="\n".join(filter(None, hints)),
     )
 
 
 def _synthetic(root: Path, samples: int) -> Dataset:
+    from segreg.data.cache_folder import cache_folder
     from segreg_plugins.datasets.synthetic_lesions import drawn_set
 
-    # Beside root and never in it, so that a real copy that comes later is not mixed with drawn images.
-    beside = Path(f"{root if root.name else root.resolve()}-synthetic")
-    drawn = drawn_set(beside, samples=samples, size=256, seed=0)
+    # Not where real images would be looked for: the folder may be a wrong one, among data that are not this user's.
+    place, hint = cache_folder() / "synthetic", "SEGREG_CACHE names another folder for them"
+    drawn = drawn_set(place, samples=samples, size=256, seed=0, hint=hint)
     notice = (
         f"SYNTHETIC IMAGES: ISIC 2018 is not in {root}, so {samples} drawn skin lesions ({drawn}) take its place. "
         "Scores on them say nothing about real lesions."

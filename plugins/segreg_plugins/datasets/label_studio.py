@@ -11,11 +11,11 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from segreg.errors import Problem, SegregError, listed
 from segreg.registry.protocols import Dataset, Recognised, Sample
+from segreg.runtime.files import expanded
 from segreg_plugins.datasets.annotation_files import (
     MOST_BYTES,
     inside,
     is_file,
-    near,
     number,
     outline,
     read_json,
@@ -25,7 +25,7 @@ from segreg_plugins.datasets.annotation_files import (
 )
 from segreg_plugins.datasets.brush_rle import brush_pixels
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
-from segreg_plugins.datasets.images import expanded, missing_folder
+from segreg_plugins.datasets.images import missing_folder, near
 from segreg_plugins.datasets.listing import head, images_below, listing
 from segreg_plugins.datasets.shapes import MOST_PROBLEMS, Annotated, Shape, Size, rectangle, shape_dataset
 

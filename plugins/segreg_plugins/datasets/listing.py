@@ -93,7 +93,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
-def in_splits(counts: Iterable[tuple[str, int]], noun: str = "image") -> str:
+def in_splits(counts: Iterable[tuple[str, int]]) -> str:
     """Return "117 images in train, 11 in valid"."""
     first, *others = counts
-    return ", ".join([f"{counted(first[1], noun)} in {first[0]}", *(f"{count:,} in {name}" for name, count in others)])
+    return ", ".join(
+        [f"{counted(first[1], 'image')} in {first[0]}", *(f"{count:,} in {name}" for name, count in others)]
+    )

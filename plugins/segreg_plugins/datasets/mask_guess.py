@@ -28,6 +28,8 @@ _SOFT = 0.95
 """Share of the pixels of a grey mask that are nearly black or nearly white, so that the rest are soft edges."""
 _MANY = 16
 """Values in one mask from which they may be the numbers of objects."""
+_MOST_LEVELS, _LEAST_LEVEL = 8, 64
+"""How many values at most, and of which the largest at least, are grey levels rather than class numbers with gaps."""
 _NAMED = ("classes.txt", "labels.txt", "class_names.txt", "classes.json", "labels.json")
 _NAMED_COLOURS = ("labelmap.txt", "class_dict.csv", "label_colors.txt")
 _VOID = ("void", "ignore", "unlabeled", "unlabelled")
@@ -48,12 +50,15 @@ def looks_like_mask(files: Sequence[Path]) -> bool:
 
 
 def _flat(file: Path) -> float | None:
-    from segreg.data.images import read_image
+    from segreg.data.images import read_image, read_labels
 
     try:
         values = read_image(file)
     except SegregError:
-        return None
+        try:
+            values = read_labels(file)  # negative or large ones
+        except SegregError:
+            return None
     equal = values[:, 1:] == values[:, :-1]
     return float((equal if equal.ndim == 2 else equal.all(axis=2)).mean()) if equal.size else None
 
@@ -64,7 +69,12 @@ def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
     Args:
         masks: the files.
         root: a folder that may have the names of the classes in `classes.txt`, `labelmap.txt` and the like.
+
+    Raises:
+        SegregError: 0 is shown white in one of them.
     """
+    from segreg.data.images import WhiteIsZeroError
+
     chosen = evenly(masks, MOST_MASKS)
     try:
         grey_levels = grey_levels_count(chosen)
@@ -76,6 +86,8 @@ def guess_masks(masks: Sequence[Path], root: Path) -> MaskGuess | None:
     for file in chosen:
         try:
             values = read_values(file, grey_levels=grey_levels)
+        except WhiteIsZeroError:
+            raise
         except SegregError:
             return _by_colour(chosen, root)
         if values.dtype.kind == "f" and (values != values.round()).any():
@@ -130,7 +142,9 @@ def _by_value(held: Counter[int], per_mask: Sequence[tuple[int, int]], root: Pat
         return MaskGuess(numbered, f"masks of numbered objects, up to {most} in one, about one region a number")
     if values[0] < 0 or len(values) > MOST_CLASSES:
         return None
-    ignored = 255 if void is None else void
+    classes = [value for value in values if value != 255]
+    grey_levels = len(classes) <= _MOST_LEVELS and classes[-1] >= max(_LEAST_LEVEL, 2 * len(classes))
+    ignored = void if void is not None else None if grey_levels else 255  # white is one of the levels
     classes = [value for value in values if value != ignored]
 
     def numbered_from_0(classes: list[str]) -> dict[str, Any]:

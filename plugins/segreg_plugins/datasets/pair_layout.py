@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -56,8 +56,8 @@ def find_pairs(root: Path) -> list[Pairs]:
             return found
     if "" in below and (together := _by_endings(root, {name: name for name in below[""]}, "folder")):
         return [together]
-    if not top and (tree := _trees(root, below)):
-        return [tree]
+    if not top and (trees := _trees(root, below)):
+        return trees
     paths = {name: f"{path}/{name}".lstrip("/") for path, names in below.items() for name in names}
     unique = len(paths) == sum(map(len, below.values()))
     if len(below) > 1 and unique and (tree := _by_endings(root, paths, "tree")):
@@ -68,21 +68,22 @@ def find_pairs(root: Path) -> list[Pairs]:
 def _siblings(root: Path, below: Mapping[str, Sequence[str]]) -> list[Pairs]:
     """Return the pairs of folders that lie side by side."""
     folders = [path for path in below if path and "/" not in path][:MOST_FOLDERS]
-    return [pairs for one, other in combinations(folders, 2) if (pairs := _two(root, one, other, below))]
+    return [pairs for one, other in combinations(folders, 2) for pairs in _two(root, one, other, below)]
 
 
-def _two(root: Path, one: str, other: str, below: Mapping[str, Sequence[str]]) -> Pairs | None:
-    matched = match_names(_stems(below[one]), _stems(below[other]))
-    if matched is None:
-        return None
-    order = _masks_of(root, {one: matched[0], other: matched[1]}, below)
-    if order is None:
-        return None
-    (images, image_suffix), (masks, mask_suffix) = order
-    files = [f"{masks}/{name}" for name in below[masks]]
-    count = min(len(below[images]), len(below[masks]))
-    saw = f"{counted(count, 'pair')} of {images} and {masks}{_named(image_suffix, mask_suffix)}"
-    return Pairs(images, masks, files, saw, image_suffix, mask_suffix)
+def _two(root: Path, one: str, other: str, below: Mapping[str, Sequence[str]]) -> list[Pairs]:
+    """Return the pairs of two folders; several where images have several masks, such as one for each class."""
+    found = []
+    for endings in match_names(_stems(below[one]), _stems(below[other])):
+        order = _masks_of(root, dict(zip((one, other), endings, strict=True)), below)
+        if order is None:
+            continue
+        (images, image_suffix), (masks, mask_suffix) = order
+        files = [f"{masks}/{name}" for name in below[masks] if _stem(name).endswith(mask_suffix)]
+        saw = f"{counted(min(len(below[images]), len(files)), 'pair')} of {images} and {masks}"
+        saw += _named(image_suffix, mask_suffix)
+        found.append(Pairs(images, masks, files, saw, image_suffix, mask_suffix))
+    return found
 
 
 def _masks_of(
@@ -109,21 +110,49 @@ def _split_folders(root: Path, below: Mapping[str, Sequence[str]]) -> list[Pairs
             if found and (len(parts) == 1 or found.end() == len(part)):
                 kind = [*parts[:place], "*" + part[found.end() :], *parts[place + 1 :]]
                 kinds.setdefault("/".join(kind), {}).setdefault(SPLITS[found[1]], path)
-    both = combinations([kind for kind, splits in kinds.items() if "train" in splits][:MOST_FOLDERS], 2)
+    kinds = {kind: splits for kind, splits in kinds.items() if "train" in splits}
+    both = combinations([*kinds][:MOST_FOLDERS], 2)
     same = [(kinds[a], kinds[b]) for a, b in both if ("/" in a) == ("/" in b) and (a[0] == "*") == (b[0] == "*")]
-    return [pairs for one, other in same if (pairs := _of_splits(root, one, other, below))]
+    apart = [pairs for one, other in same for pairs in _of_splits(root, one, other, below)]
+    return apart or [pairs for splits in kinds.values() for pairs in _of_mixed_splits(root, splits, below)]
 
 
 def _of_splits(
     root: Path, one: Mapping[str, str], other: Mapping[str, str], below: Mapping[str, Sequence[str]]
-) -> Pairs | None:
-    train = _two(root, one["train"], other["train"], below)
+) -> list[Pairs]:
+    found = []
+    for train in _two(root, one["train"], other["train"], below):
+        images, masks = (one, other) if train.images == one["train"] else (other, one)
+        splits = [split for split in ("train", "val", "test") if split in images and split in masks]
+        found.append(_with_splits(train, images, masks, splits, below))
+    return found
+
+
+def _of_mixed_splits(root: Path, folders: Mapping[str, str], below: Mapping[str, Sequence[str]]) -> list[Pairs]:
+    """Return the pairs of folders in which images and masks lie together, one for each of several splits."""
+    path = folders["train"]
+    train = _by_endings(root, {name: f"{path}/{name}" for name in below[path]}, "folder")
     if train is None:
-        return None
-    images, masks = (one, other) if train.images == one["train"] else (other, one)
-    splits = [split for split in ("train", "val", "test") if split in images and split in masks]
-    files = [f"{masks[split]}/{name}" for split in splits for name in below[masks[split]]]
-    counts = in_splits([(images[split], len(below[images[split]])) for split in splits])
+        return []
+    splits = [
+        split
+        for split in ("train", "val", "test")
+        if split in folders and any(_stem(name).endswith(train.mask_suffix) for name in below[folders[split]])
+    ]
+    return [_with_splits(train, folders, folders, splits, below)] if len(splits) > 1 else []
+
+
+def _with_splits(
+    train: Pairs,
+    images: Mapping[str, str],
+    masks: Mapping[str, str],
+    splits: Sequence[str],
+    below: Mapping[str, Sequence[str]],
+) -> Pairs:
+    """Return the pairs of all splits, whose folders are given, named as those of train are."""
+    own = {split: [name for name in below[masks[split]] if _stem(name).endswith(train.mask_suffix)] for split in splits}
+    files = [f"{masks[split]}/{name}" for split in splits for name in own[split]]
+    counts = in_splits([(images[split], len(own[split])) for split in splits])
     saw = f"{counts}, with masks in {masks['train']}{_named(train.image_suffix, train.mask_suffix)}"
     return Pairs(
         {split: images[split] for split in splits}, {split: masks[split] for split in splits}, files, saw,
@@ -153,35 +182,56 @@ def _by_endings(root: Path, paths: Mapping[str, str], search: Literal["folder", 
     return None
 
 
-def _trees(root: Path, below: Mapping[str, Sequence[str]]) -> Pairs | None:
+def _trees(root: Path, below: Mapping[str, Sequence[str]]) -> list[Pairs]:
     """Return two folders whose trees mirror each other."""
     trees: dict[str, list[str]] = {}
     for path, names in below.items():
         first, _, rest = path.partition("/")
         trees.setdefault(first, []).extend(f"{rest}/{name}".lstrip("/") for name in names)
     if len(trees) != 2:
-        return None
+        return []
     one, other = trees
-    found = _two(root, one, other, trees)
-    return found and replace(found, search="mirrored_tree")
+    return [replace(pairs, search="mirrored_tree") for pairs in _two(root, one, other, trees)]
 
 
-def match_names(one: Sequence[str], other: Sequence[str]) -> tuple[str, str] | None:
-    """Return the endings that images' and masks' names differ by, so that nearly all find a partner; None without."""
+def match_names(one: Sequence[str], other: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the endings that images' and masks' names differ by, so that nearly all find a partner.
+
+    Several where names on either side have one beginning: there is a file for each class, or for each object.
+    """
     first, second = set(one), set(other)
     fewer = min(len(first), len(second))
     if len(first & second) >= PAIRED * fewer:
-        return "", ""
+        return [("", "")]
     ordered = sorted(second)
     votes: Counter[tuple[str, str]] = Counter()
     for name in evenly(sorted(first), 24):
         place = bisect_left(ordered, name)
         votes.update({_endings(name, near) for near in ordered[max(place - 1, 0) : place + 2]})
     for (end, other_end), _ in votes.most_common(4):
-        bases = {name.removesuffix(end) for name in first if name.endswith(end)}
-        if sum(name.endswith(other_end) and name.removesuffix(other_end) in bases for name in second) >= PAIRED * fewer:
-            return end, other_end
-    return None
+        bases, other_bases = _without(end, first), _without(other_end, second)
+        if len(bases & other_bases) >= PAIRED * fewer:
+            ends, other_ends = _ends_behind(other_bases, first), _ends_behind(bases, second)
+            enough = PAIRED * len(bases & other_bases)
+            more = [(ending, other_end) for ending, count in ends.items() if end and count >= enough]
+            more += [(end, ending) for ending, count in other_ends.items() if other_end and count >= enough]
+            return list(dict.fromkeys([(end, other_end), *sorted(more)]))
+    return []
+
+
+def _without(end: str, names: Iterable[str]) -> set[str]:
+    return {name.removesuffix(end) for name in names if name.endswith(end)}
+
+
+def _ends_behind(bases: Iterable[str], names: Iterable[str]) -> Counter[str]:
+    """Return how often names go on in each way behind the longest of the bases that they begin with."""
+    ordered = sorted(bases)
+    ends: Counter[str] = Counter()
+    for name in names:
+        place = bisect_right(ordered, name)
+        if place and name.startswith(base := ordered[place - 1]):
+            ends[name.removeprefix(base)] += 1
+    return ends
 
 
 def _endings(one: str, other: str) -> tuple[str, str]:

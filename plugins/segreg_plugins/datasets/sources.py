@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from segreg.errors import Problem, SegregError, did_you_mean, listed
-from segreg_plugins.datasets.images import expanded, missing_folder
+from segreg.runtime.files import expanded
+from segreg_plugins.datasets.images import missing_folder
 
 
 def found_root(root: Path, wanted: Sequence[str], *, source: str, archives: Sequence[str] = ()) -> Path:

@@ -22,7 +22,7 @@ from segreg_plugins.datasets.annotation_files import (
     what_it_holds,
 )
 from segreg_plugins.datasets.grouping import group_pattern, groups_of
-from segreg_plugins.datasets.images import expanded, images_in
+from segreg_plugins.datasets.images import images_in
 from segreg_plugins.datasets.listing import counted, has, head, listing
 from segreg_plugins.datasets.polygons import extends
 from segreg_plugins.datasets.shapes import (
@@ -81,7 +81,7 @@ def supervisely(
         SegregError: files are missing or not as they should be, or settings don't fit them.
     """
     pattern = group_pattern(groups)
-    root = found_root(expanded(root), ["meta.json"], source=SOURCE)
+    root = found_root(root, ["meta.json"], source=SOURCE)
     titles = _titles(root / "meta.json")
     datasets = list(_datasets(root))
     if not datasets:

@@ -14,9 +14,9 @@ from annotated_types import Interval
 
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
+from segreg.runtime.files import expanded
 from segreg.settings import NonNegativeInt
 from segreg_plugins.datasets.challenge import MASK_SUFFIX, challenge_dataset, input_folder, truth_folder
-from segreg_plugins.datasets.images import expanded
 
 VERSION = 1
 """Raised whenever the drawing changes, so that sets of an older one are not taken for it."""
@@ -50,10 +50,13 @@ def synthetic_lesions(
     return challenge_dataset(drawn, ("training",), notice=notice)
 
 
-def drawn_set(root: Path, *, samples: int, size: int, seed: int) -> Path:
+def drawn_set(
+    root: Path, *, samples: int, size: int, seed: int, hint: str = "set dataset.root to a folder that can"
+) -> Path:
     """Return the folder of a set that is complete, drawing it first where it is not there yet.
 
-    It is drawn aside and then renamed, so that it is whole or absent, also where two processes draw it at once.
+    It is drawn aside and then renamed, so that it is whole or absent, also where two processes draw it at once. `hint`
+    says what to do where `root` can't be written to.
 
     Raises:
         SegregError: the folder can't be written to, or the set in it is no longer complete.
@@ -75,7 +78,7 @@ def drawn_set(root: Path, *, samples: int, size: int, seed: int) -> Path:
     except OSError as error:
         raise SegregError(
             f"{root}: can't be written to ({error.strerror}), and the synthetic images are to be drawn there",
-            hint="set dataset.root to a folder that can",
+            hint=hint,
         ) from None
     try:
         aside.chmod(0o755)  # mkdtemp's folders are for their maker alone

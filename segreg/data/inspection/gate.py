@@ -145,6 +145,17 @@ class Verdict:
 _ALERTS = {"pixels-ignored": "IGNORED PIXELS", "objects-left-out": "OBJECTS LEFT OUT", "split-empty": "NO FOREGROUND"}
 
 
+def refuse_faults(scanned: Sequence[Scanned]) -> None:
+    """Refuse what training would refuse of single samples, whatever the recipe's section `input` is.
+
+    Raises:
+        SegregError: files that can't be read, masks of another size than their image or with values that are no class.
+    """
+    problems = [Problem(fault.message) for one in scanned for fault in one.faults if fault.name != "unfit"]
+    if problems:
+        raise SegregError.of(problems, most=20, rest="more files are wrong; `segreg data check` says which")
+
+
 def judge(task: Task, splits: Mapping[SplitName, SplitPixels], objects: Objects | None, void: str = "") -> Verdict:
     """Return what stops a run or should be known of its data: by the pixels of each split, and the objects.
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from segreg.config.sections import Input
-from segreg.data.cache import allowed_labels, array_digest, label_counts, read_sample, wrong_labels
+from segreg.data.cache import allowed_labels, array_digest, in_threads, label_counts, read_sample, wrong_labels
 from segreg.data.images import drops_alpha, read_image, read_labels
 from segreg.data.resize import fit_mask, format_size
 from segreg.data.values import DtypeName, as_shown, own_dtype
@@ -105,16 +103,8 @@ def scan(
 
 def read_each(read: Callable[[int], Read], indices: Sequence[int], words: str, *, progress: Progress) -> list[Read]:
     """Call `read` in threads for the image of each index, and return what it does in their order."""
-    found: list[Read] = []
-    pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
-    try:
-        with progress.watch(words, len(indices), "images") as advance:
-            for one in pool.map(read, indices):
-                found.append(one)
-                advance()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return found
+    with progress.watch(words, len(indices), "images") as advance:
+        return in_threads(lambda row: read(indices[row]), len(indices), lambda *_: advance())
 
 
 def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa: A002

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segreg import SegregError
@@ -90,6 +91,12 @@ def read(layout, builtin):
         ((0, 1, 255), {"classes": ["foreground"], "ignore_index": 255}, [0, 1, 255]),
         ((0, 76), {"classes": ["foreground"], "values": {"background": 0, "foreground": 76}}, [0, 1]),
         ((0, 1, 2, 255), {"classes": ["class_0", "class_1", "class_2"]}, [0, 1, 2, 255]),
+        ((0, 128, 255), {"values": {"class_0": 0, "class_128": 128, "class_255": 255}}, [0, 1, 2]),
+        (
+            (0, 9, 255),
+            {"classes": ["foreground"], "values": {"background": 0, "foreground": 9, "ignore": 255}},
+            [0, 1, 255],
+        ),
         ((7, 40, 90), {"values": {"class_7": 7, "class_40": 40, "class_90": 90}}, [0, 1, 2]),
         (tuple(range(20)), {"classes": ["foreground"], "foreground": "nonzero"}, [0, 1]),
     ],
@@ -237,6 +244,28 @@ def test_what_is_offered_for_splits_chooses_one(tmp_path, parts):
         assert only(tmp_path, parts, name="folder", wanted=wanted).settings["classes"] == classes == wanted["classes"]
 
 
+def test_a_mask_for_each_class_is_not_taken_for_the_only_one(tmp_path, parts):
+    for split in ("", "train/", "val/"):
+        place = tmp_path / ("splits" if split else "one")
+        pairs(place, split + "images/{}.png", split + "masks/{}_car.png", count=12)
+        pairs(place, split + "images/{}.png", split + "masks/{}_road.png", count=12)
+    for place in ("one", "splits"):
+        with pytest.raises(SegregError, match="can be read in 2 ways") as caught:
+            choose_layout(tmp_path / place, parts)
+        assert "--layout folder 'dataset.mask_suffix=_road'" in str(caught.value)
+        chosen = only(tmp_path / place, parts, wanted={"mask_suffix": "_road"})
+        assert "masks end in _road" in chosen.because
+
+
+def test_splits_of_images_beside_their_masks_are_the_split(tmp_path, parts, builtin):
+    for split in ("train", "valid"):
+        pairs(tmp_path, split + "/{}.jpg", split + "/{}_mask.png")
+    photo(tmp_path / "test/0.jpg", (24, 32))
+    dataset, labels = read(only(tmp_path, parts), builtin)
+    assert [sample.split for sample in dataset.samples] == ["train"] * 4 + ["val"] * 4
+    assert labels == [[0, 1]] * 8
+
+
 def test_what_is_not_recognised_says_what_was_looked_for(tmp_path, parts):
     photo(tmp_path / "photos" / "a.png")
     with pytest.raises(SegregError, match="no dataset recognises") as caught:
@@ -246,6 +275,19 @@ def test_what_is_not_recognised_says_what_was_looked_for(tmp_path, parts):
         choose_layout(tmp_path, parts, name="coco")
     with pytest.raises(SegregError, match=r'no dataset "cocoa"\n.*coco'):
         choose_layout(tmp_path, parts, name="cocoa")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [(np.eye(24, 32, dtype=np.int32) - 1, "no rule says what the masks' values mean"), (np.eye(24) > 0, "shown white")],
+)
+def test_masks_of_doubtful_values_are_named(tmp_path, parts, values, says):
+    pairs(tmp_path, masks="labels/{}.png")
+    for file in list((tmp_path / "labels").iterdir()):
+        file.unlink()
+        tifffile.imwrite(file.with_suffix(".tif"), values)
+    with pytest.raises(SegregError, match=rf"(?s)no dataset recognises {tmp_path}\n.*{says}"):
+        choose_layout(tmp_path, parts)
 
 
 def test_folders_below_are_found(tmp_path, parts):
