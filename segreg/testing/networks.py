@@ -120,6 +120,20 @@ def it_leaves_its_inputs_alone(subject: Subject) -> None:
             raise Broken(f"it changes the {what} that it is given in place")
 
 
+def trains_on_one_image(encoder: Any, decoder: Any, words: str = "") -> None:
+    """Train a network on one image of 32x32, as an epoch begins.
+
+    Raises:
+        Broken: it fails, or gives numbers that are not finite.
+    """
+    with doing(f"training on one image of 32x32{words}"):
+        model = Segmenter(encoder, decoder, 2).train()
+        model.set_epoch(1, 3)
+        logits = model(inputs.image(images=1, size=(32, 32)))
+    if not logits.isfinite().all():
+        raise Broken(f"training on one image of 32x32{words}, it gives numbers that are not finite")
+
+
 def undecayed_are_its_own(network: nn.Module) -> None:
     """Refuse a `no_weight_decay` that names what a network does not have.
 
