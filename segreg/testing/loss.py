@@ -284,7 +284,7 @@ def evaluation_leaves_its_state_alone(subject: Subject) -> None:
 
 
 def it_goes_on_where_it_stopped(subject: Subject) -> None:
-    """A new one that loads its state, and is told the same epoch, gives the very same."""
+    """A new one that loads its state, and is given the same epoch, gives the very same."""
     remembers = False
     for task, first in served(subject):
         target = inputs.truth(task)
