@@ -33,12 +33,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.benchmark.bench.best import best_of, format_choice
     from segreg.runtime.device import prepare_process
-    from segreg.runtime.files import finite
 
     prepare_process()
     choice = best_of(chosen.bench, device=chosen.device, progress=shown_progress(quiet=chosen.quiet or chosen.json))
     if chosen.json:
-        print_json(finite(asdict(choice)))
+        print_json(asdict(choice))
     else:
         show(*format_choice(choice))
     return 0

@@ -8,7 +8,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -217,9 +217,11 @@ def json_alone() -> Iterator[None]:
             print(text)
 
 
-def print_json(data: Any, default: Callable[[Any], Any] | None = None) -> None:
-    """Print data as JSON."""
-    text = json.dumps(data, indent=2, default=default)
+def print_json(data: Any) -> None:
+    """Print data as JSON, with null for numbers that are not finite, and the text of what JSON does not have."""
+    from segreg.runtime.files import finite
+
+    text = json.dumps(finite(data), indent=2, default=str)
     print(text) if _held_back is None else _held_back.append(text)
 
 

@@ -88,10 +88,9 @@ def is_quiet(chosen: argparse.Namespace) -> bool:
 def print_comparison(comparison: Comparison, chosen: argparse.Namespace, *closing: str) -> None:
     """Print a comparison as it was asked for; the lines of `closing` below the table."""
     from segreg.benchmark.comparison.text import format_comparison
-    from segreg.runtime.files import finite
 
     if chosen.json:
-        print_json(finite(comparison.as_data()))
+        print_json(comparison.as_data())
     elif chosen.format != "table":
         print_table(comparison, chosen.format)
     else:

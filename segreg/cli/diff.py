@@ -30,7 +30,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def execute(chosen: argparse.Namespace) -> int:
     from segreg.runs.diff import as_data, lines, matters, whole_run
     from segreg.runs.scored import compare_scores
-    from segreg.runtime.files import finite
 
     one, other = whole_run(chosen.one), whole_run(chosen.other)
     if chosen.one.resolve() == chosen.other.resolve():
@@ -38,7 +37,7 @@ def execute(chosen: argparse.Namespace) -> int:
     found = matters(one, other)
     scores = compare_scores(one, other)
     if chosen.json:
-        print_json(finite(as_data(one, other, found, scores)), default=str)
+        print_json(as_data(one, other, found, scores))
     else:
         show(*lines(one, other, found, scores))
     return 0

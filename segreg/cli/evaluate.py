@@ -69,7 +69,6 @@ def execute(chosen: argparse.Namespace) -> int:
 
     from segreg.runs.evaluate_run import Request, format_evaluation, rescore
     from segreg.runtime.device import prepare_process
-    from segreg.runtime.files import finite
 
     prepare_process()
     request = Request(
@@ -79,7 +78,7 @@ def execute(chosen: argparse.Namespace) -> int:
     )  # fmt: skip
     evaluation, out = rescore(run, request, shown_progress(quiet=chosen.quiet or chosen.json, stream=sys.stdout))
     if chosen.json:
-        print_json({"out": str(out), **finite(evaluation)})
+        print_json({"out": out, **evaluation})
     else:
         show(*format_evaluation(evaluation, out))
     return 0

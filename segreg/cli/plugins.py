@@ -50,7 +50,7 @@ def execute(chosen: argparse.Namespace) -> int:
     from segreg.registry.registry import load_registry
 
     if chosen.verify:
-        return _verify()
+        return _verify(as_json=chosen.json)
     registry = load_registry()
     if happened := stranger_installed():
         complain(happened)
@@ -80,11 +80,11 @@ def _indented(text: str, first: str = "", style: str = "") -> list[Styled]:
     ]
 
 
-def _verify() -> int:
+def _verify(*, as_json: bool) -> int:
     """Load each plugin in a process of its own, and print how that ended; 1 if one did not end as it should."""
     from segreg.registry.registry import find_points
 
-    status = 0
+    rows = []
     for point in find_points():
         package = name_and_version(point.dist)[0]
         command = [sys.executable, "-c", _PROGRAM, point.name, point.value]
@@ -98,12 +98,19 @@ def _verify() -> int:
             problem = "" if error.endswith("loaded") and not done.returncode else f"it ended the process: {ended}"
         except subprocess.TimeoutExpired:
             problem, error = f"it was not loaded after {_SECONDS} s", ""
+        rows.append(
+            {"name": point.name, "module": point.value, "distribution": package, "problem": problem,
+             "output": error if problem else ""}
+        )  # fmt: skip
+        if as_json:
+            continue
         show(f"{package}  {point.name} ({point.value})  {problem or 'loads'}")
         if problem:
-            status = 1
             show(*(f"  {line}" for line in error.splitlines()))
             show(f"  SEGREG_DISABLE_PLUGINS={package} continues without it")
-    return status
+    if as_json:
+        print_json(rows)
+    return 1 if any(row["problem"] for row in rows) else 0
 
 
 def _offers(plugin: Plugin) -> str:

@@ -37,6 +37,8 @@ def execute(chosen: argparse.Namespace) -> int:
         show(Table([Column(), Column(wraps=True)], [[name, about(file)] for name, file in known.items()]))
         show("`segreg recipes copy NAME` puts one into the current folder")
         return 0
+    if chosen.json:
+        raise SegregError(f"--json prints the list, and does not go with {chosen.action}")
     if chosen.recipe is None:
         raise SegregError(f"name the recipe to {chosen.action}", hint=f"segreg recipes {chosen.action} isic_v3plus")
     source = shipped_recipe(chosen.recipe)

@@ -62,7 +62,7 @@ def execute(chosen: argparse.Namespace) -> int:
     check_names(chosen.columns, every)
     runs = ordered(kept(every, conditions), chosen.sort)
     if chosen.json:
-        print_json([as_data(run) for run in runs], default=str)
+        print_json([as_data(run) for run in runs])
         return 0
     columns = chosen.columns or list(SHOWN)
     if not every:

@@ -43,6 +43,19 @@ def it_keeps_size_type_and_labels(subject: Subject) -> None:
             raise Broken(f"{problem.message}{f' ({problem.hint})' if problem.hint else ''}") from error
 
 
+def it_changes_something(subject: Subject) -> None:
+    """Some image or mask is another one afterwards."""
+    transform = subject.built()
+    try:
+        Augmentation([transform], inputs.TASKS["binary"]).refuse_idle((SIDE, SIDE, 3), (SIDE, SIDE))
+    except SegregError as error:
+        if "changes nothing" not in error.problems[0].message:
+            raise NotChecked("it can't be applied, see it_keeps_size_type_and_labels") from error
+        if not subject.given and subject.settings.keys() - {"p"}:
+            raise NotChecked("with its defaults it leaves every image as it is, give settings") from error
+        raise Broken("it leaves every image as it is") from error
+
+
 def image_and_mask_move_together(subject: Subject) -> None:
     """What is moved in the image is moved in the mask, in every layer of it."""
     image, mask = _scene()
@@ -161,6 +174,7 @@ def _moved(mask: Any) -> Iterator[tuple[str, Any]]:
 RULES = (
     Rule(it_can_be_built, "segreg hands it image and mask as Albumentations does"),
     Rule(it_keeps_size_type_and_labels, "samples are stacked into batches, and a mixture of two labels is a third"),
+    Rule(it_changes_something, "an augmentation that does nothing is a mistake"),
     Rule(image_and_mask_move_together, "the network would be taught that the object is where it is not"),
     Rule(the_seed_decides, "a run is to be repeated by its seed, with any number of workers"),
     Rule(it_leaves_its_inputs_alone, "what it is given is the cache"),

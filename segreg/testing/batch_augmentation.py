@@ -47,9 +47,9 @@ def on_each_task(check: Callable[[Task, Callable[..., Any]], None]) -> Callable[
 
 @on_each_task
 def it_keeps_size_and_type(task: Task, part: Callable[..., Any]) -> None:
-    """Images of each type, and their targets, stay of their size and type, also where all is ignored."""
+    """Images of each type, and their targets, stay of their size and type: also two, also where all is ignored."""
     _, targets = _scene(task)
-    for target in (targets, torch.full_like(targets, 255)):
+    for target in (targets, targets[:2], torch.full_like(targets, 255)):
         for dtype in DTYPES:
             images = _painted(task, target).to(dtype)
             for seed in SEEDS:
@@ -85,10 +85,12 @@ def the_generator_decides(task: Task, part: Callable[..., Any]) -> None:
         for stray in (1, 2):
             torch.manual_seed(stray)
             np.random.seed(stray)  # what it must not draw from
-            before = torch.get_rng_state()
+            before = torch.get_rng_state(), repr(np.random.get_state())
             found.append(_mixed(part, images, targets, seed))
-            if not torch.equal(before, torch.get_rng_state()):
+            if not torch.equal(before[0], torch.get_rng_state()):
                 raise Broken("it draws from torch's own generator; draw from the one that it is given")
+            if before[1] != repr(np.random.get_state()):
+                raise Broken("it draws from NumPy's own generator; draw from the one that it is given")
         one, other = found
         if not torch.equal(one.images, other.images) or not torch.equal(one.targets, other.targets):
             raise Broken("one generator gives something else the second time; draw from the one that it is given")
@@ -131,7 +133,7 @@ def _mixed(part: Callable[..., Any], images: Tensor, targets: Tensor, seed: int)
 
 def _scene(task: Task) -> tuple[Tensor, Tensor]:
     """Return float32 images whose every pixel says what its truth is, and the uint8 targets."""
-    targets = inputs.truth(task, images=IMAGES, ignored=True).to(torch.uint8)
+    targets = inputs.truth(task, images=IMAGES, size=(12, 16), ignored=True).to(torch.uint8)
     return _painted(task, targets), targets
 
 

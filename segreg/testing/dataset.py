@@ -90,9 +90,10 @@ def labels_are_of_the_task(subject: Subject) -> None:
                 at=dataset.read_mask,
             )
         held |= set(np.unique(mask).tolist())
-    if held == {0, IGNORE_INDEX}:
+    if IGNORE_INDEX in held and held <= {0, IGNORE_INDEX}:
+        values = " and ".join(map(str, sorted(held)))
         raise Broken(
-            f"the masks of {len(with_masks)} samples hold 0 and 255 alone, and 255 is ignored: where 255 means an "
+            f"the masks of {len(with_masks)} samples hold {values} alone, and 255 is ignored: where 255 means an "
             "object, give 1 for it",
             at=dataset.read_mask,
         )

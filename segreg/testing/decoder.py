@@ -94,13 +94,18 @@ def what_trains_it_is_sound(subject: Subject) -> None:
                 networks.no_weight_is_left_out(whole, [*maps.values(), *terms.values()], words=f", for a {mode} task")
 
 
+def no_weight_decay_names_what_it_has(subject: Subject) -> None:
+    """`no_weight_decay` names parameters that it has."""
+    decoder = subject.built(next(iter(inputs.PYRAMIDS.values()))())
+    if not callable(getattr(decoder, "no_weight_decay", None)):
+        raise NotChecked("it offers no no_weight_decay")
+    networks.undecayed_are_its_own(decoder)
+
+
 def one_image_can_be_trained_on(subject: Subject) -> None:
     """A batch of one image can be trained on, also one so small that the coarsest level is one value."""
     for name, encoder, decoder in _on_every_pyramid(subject):
-        with doing(f"training on one image of 32x32 on {name}"):
-            logits = Segmenter(encoder, decoder, 2).train()(inputs.image(images=1, size=(32, 32)))
-        if not logits.isfinite().all():
-            raise Broken(f"training on one image of 32x32 on {name}, it gives numbers that are not finite")
+        networks.trains_on_one_image(encoder, decoder, f" on {name}")
 
 
 def gradients_reach_every_parameter(subject: Subject) -> None:
@@ -135,6 +140,7 @@ RULES = (
     Rule(size_divisor_holds, "the model pads images to these multiples and to no others"),
     Rule(it_offers_a_head, "the head's logits are what is trained and scored"),
     Rule(what_trains_it_is_sound, "the recipe's losses score further logits, and its own losses take their place"),
+    Rule(no_weight_decay_names_what_it_has, "what was meant would decay all the same"),
     Rule(one_image_can_be_trained_on, "train.batch_size may be 1, and an epoch's last batch may be one image"),
     Rule(gradients_reach_every_parameter, networks.GRADIENTS.why),
     *networks.RULES,

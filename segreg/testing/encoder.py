@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
@@ -115,9 +114,7 @@ def layers_name_what_it_has(subject: Subject) -> None:
         if twice := [name for name in named if named.count(name) > 1]:
             raise Broken(f"{twice[0]} is in its layer groups twice")
     if callable(offered["no_weight_decay"]):
-        for pattern in offered["no_weight_decay"]():
-            if not any(fnmatchcase(name, pattern) for name in parameters):
-                raise Broken(f"no_weight_decay names {pattern}, and it has no such parameter")
+        networks.undecayed_are_its_own(encoder)
 
 
 def it_works_with_decoders(subject: Subject) -> None:

@@ -1,7 +1,10 @@
-"""Checks of exporters: files that predict what the network does, for every depth of images, and that carry notes."""
+"""Checks of exporters: files that predict what the network does, for every depth of images, and that run no code."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +22,8 @@ from segreg.testing.subject import Broken, NotChecked, Subject, doing
 
 PRECISIONS = ("float32", "bf16", "float16", "int8")
 _CLOSE = 1e-3
+_LOSSES = {"bf16": 0.1, "float16": 0.02}
+"""How far values near 1 may be from the network's in half precision."""
 _NOTES = '{"classes": ["ground", "\\u00e9t\\u00e9"]}'
 
 
@@ -70,6 +75,19 @@ def every_depth_is_taken(subject: Subject) -> None:
             _compare(run, network, dtype)
 
 
+def every_precision_can_be_written(subject: Subject) -> None:
+    """What `precisions` has beside float32 and int8 is written, loaded, and near to the network."""
+    others = [one for one in subject.built().precisions if one in _LOSSES]
+    if not others:
+        raise NotChecked("it writes neither bf16 nor float16")
+    for precision in others:
+        with (
+            doing(f"in {precision}"),
+            _written(subject, torch.uint8, labels=False, precision=precision) as (run, network),
+        ):
+            _compare(run, network, torch.uint8, close=_LOSSES[precision])
+
+
 def what_is_not_a_network_is_refused(subject: Subject) -> None:
     """Loading a damaged file raises a SegregError that names it."""
     exporter = subject.built()
@@ -87,12 +105,37 @@ def what_is_not_a_network_is_refused(subject: Subject) -> None:
             raise Broken("a damaged file is loaded")
 
 
+def nothing_is_unpickled(subject: Subject) -> None:
+    """Loading a file runs none of the code that a pickle may have in it."""
+    exporter = subject.built()
+    with tempfile.TemporaryDirectory() as folder:
+        file, ran = Path(folder) / f"network{exporter.suffix}", Path(folder) / "ran"
+        for save in (torch.save, lambda content, file: file.write_bytes(pickle.dumps(content))):
+            save(_Code(ran), file)
+            with contextlib.suppress(Exception):
+                exporter.load(file, precision="float32")
+            if ran.exists():
+                raise Broken("loading a file runs the code in it: it unpickles", at=exporter.load)
+
+
+class _Code:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.folder),)
+
+
 @contextmanager
-def _written(subject: Subject, dtype: torch.dtype, *, labels: bool) -> Iterator[tuple[Any, _Network]]:
+def _written(
+    subject: Subject, dtype: torch.dtype, *, labels: bool, precision: str = "float32"
+) -> Iterator[tuple[Any, _Network]]:
     """Return a file's network, and the network that it was written from."""
     exporter = subject.built()
-    if "float32" not in exporter.precisions:
-        raise NotChecked("it does not write float32")
+    if precision not in exporter.precisions:
+        raise NotChecked(f"it does not write {precision}")
     network = _Network(labels=labels).eval()
     with torch.no_grad():
         program = torch.export.export(
@@ -101,14 +144,14 @@ def _written(subject: Subject, dtype: torch.dtype, *, labels: bool) -> Iterator[
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"network{exporter.suffix}"
         with doing(f"writing a network of {dtype} images"):
-            exporter.write(program, file, precision="float32", notes=_NOTES)
+            exporter.write(program, file, precision=precision, notes=_NOTES)
         if not file.is_file():
             raise Broken(f"it writes no file {file.name}")
         with doing("loading what it wrote"):
-            yield exporter.load(file, precision="float32"), network
+            yield exporter.load(file, precision=precision), network
 
 
-def _compare(run: Any, network: _Network, dtype: torch.dtype) -> None:
+def _compare(run: Any, network: _Network, dtype: torch.dtype, *, close: float = _CLOSE) -> None:
     for count in (1, 3):
         images = _images(dtype, count)
         with torch.no_grad():
@@ -121,7 +164,7 @@ def _compare(run: Any, network: _Network, dtype: torch.dtype) -> None:
                 "was expected"
             )
         far = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max())
-        if not far <= _CLOSE:  # NaN is not
+        if not far <= close:  # NaN is not
             raise Broken(f"its values differ from the network's by {far:g}")
 
 
@@ -135,5 +178,7 @@ RULES = (
     Rule(files_predict_what_the_network_does, "a file that predicts something else is worth nothing", slow=True),
     Rule(labels_are_labels, "segreg export --labels folds the labels into the graph", slow=True),
     Rule(every_depth_is_taken, "networks are trained on 16-bit and floating-point images too", slow=True),
+    Rule(every_precision_can_be_written, "segreg export offers what it declares", slow=True),
+    Rule(nothing_is_unpickled, "files come from elsewhere, and loading one must not run what is in it"),
     Rule(what_is_not_a_network_is_refused, "users have to know which file is broken"),
 )

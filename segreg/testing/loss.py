@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed
 from segreg.task import IGNORE_INDEX, Task
 from segreg.testing import inputs
 from segreg.testing.check import Rule
 from segreg.testing.modes import build_for, it_leaves_its_inputs_alone, served, shape_of, try_every_mode
-from segreg.testing.subject import Broken, NotChecked, Subject, doing
+from segreg.testing.subject import Broken, NotChecked, Subject, doing, saved_and_loaded
 
 LARGEST = 1e4
 """Logits that a network may give before it is trained, or once it diverges."""
@@ -128,6 +128,23 @@ def it_can_be_built(subject: Subject) -> None:
             loss(inputs.answers(task, target := inputs.truth(task), 1.0), target)
         except SegregError as error:
             raise Broken(f"it refuses a {mode} task only when it is called: {error}", at=loss) from error
+
+
+def it_has_nothing_to_train(subject: Subject) -> None:
+    """It has no parameters with a gradient."""
+    for _, loss in served(subject):
+        named = loss.named_parameters() if isinstance(loss, nn.Module) else ()
+        if wanting := [name for name, p in named if p.requires_grad]:
+            raise Broken(f"it has parameters, and nothing would train them: {listed(wanting)}")
+
+
+@functools.partial(on_each_task, from_zero=True)
+def any_batch_will_do(task: Task, loss: Any) -> None:
+    """One image, wide images and tall ones give a finite loss and gradient."""
+    for images, size in ((1, (12, 12)), (2, (6, 20)), (2, (20, 6))):
+        target = inputs.truth(task, images=images, size=size, ignored=True)
+        words = f"{images} image{'s' * (images > 1)} of {size[0]}x{size[1]}"
+        _finite(loss, inputs.answers(task, target, 1.0), target, words)
 
 
 @on_each_task
@@ -266,6 +283,40 @@ def evaluation_leaves_its_state_alone(subject: Subject) -> None:
             raise Broken(f"{what}, for the same logits and target; let its state change only while self.training")
 
 
+def it_goes_on_where_it_stopped(subject: Subject) -> None:
+    """A new one that loads its state, and is given the same epoch, gives the very same."""
+    remembers = False
+    for task, first in served(subject):
+        target = inputs.truth(task)
+        logits = inputs.answers(task, target, 0.5)
+        again = build_for(subject, task)
+        for loss in (first, again):
+            if hasattr(loss, "set_epoch"):
+                loss.set_epoch(PAST)
+        fresh = _value(first, logits, target)
+        for _ in range(PAST):
+            first(logits.detach(), target)
+        if isinstance(first, nn.Module):
+            with doing("loading its state into a new one"):
+                again.load_state_dict(saved_and_loaded(first.state_dict()))
+        wanted, found = _value(first, logits, target), _value(again, logits, target)
+        remembers = remembers or wanted != fresh
+        if wanted != found:
+            raise Broken(
+                f"on a {task.mode} task after {PAST} calls it is {wanted:.6g}, and a new one with its state gives "
+                f"{found:.6g}; let it be a nn.Module that keeps what it counts in a buffer"
+            )
+    if not remembers:
+        raise NotChecked("it remembers nothing of earlier calls")
+
+
+def _value(loss: Any, logits: Tensor, target: Tensor) -> float:
+    """Return the loss as the first call from one seed gives it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return float(_scalar(loss, logits, target).detach())
+
+
 def _scalar(loss: Any, logits: Tensor, target: Tensor) -> Tensor:
     """Return the loss, for every check but the one of just that.
 
@@ -292,12 +343,15 @@ def _finite(loss: Any, logits: Tensor, target: Tensor, words: str) -> None:
 
 RULES = (
     Rule(it_can_be_built, "a loss that does not serve a task is to be refused before anything trains"),
+    Rule(it_has_nothing_to_train, "the optimizer has the network's parameters alone"),
     Rule(it_gives_a_scalar_with_a_gradient, "losses are weighed, added up and followed by backward()"),
+    Rule(any_batch_will_do, "input.size need not be square, and an epoch's last batch may be one image"),
     Rule(it_is_finite_everywhere, "images without any class, or all ignored, come in real batches; one NaN ends a run"),
     Rule(it_is_finite_on_half_precision, "networks compute in half precision; the loss is given their values"),
     Rule(ignored_pixels_count_for_nothing, "255 marks pixels of which nobody knows the truth"),
     Rule(better_answers_cost_less, "training goes where the loss is lower"),
     Rule(classes_are_alike, "the order in which classes are listed is an accident"),
+    Rule(it_goes_on_where_it_stopped, "a run that was stopped continues as if it had not been"),
     Rule(evaluation_leaves_its_state_alone, "validation comes between the epochs, and its losses are compared"),
     Rule(it_leaves_its_inputs_alone, "the next loss and the metrics are given the same tensors"),
     Rule(it_can_be_learned_from, "this is what a loss is for"),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torchmetrics import MetricCollection
 
 from segreg.evaluation.counts import image_counts
-from segreg.task import Task
+from segreg.registry.protocols import Curve, Matrix, Reliability
+from segreg.task import IGNORE_INDEX, Task
 from segreg.testing import inputs
 from segreg.testing.check import Rule
 from segreg.testing.modes import (
@@ -23,6 +27,7 @@ from segreg.testing.modes import (
     try_every_mode,
 )
 from segreg.testing.subject import Broken, NotChecked, Subject, doing
+from segreg.visualize.plots import plot_metrics
 
 IMAGES = 6
 
@@ -58,6 +63,42 @@ def batches_do_not_matter(task: Task, metric: Any) -> None:
     }
     for words, batches in ways.items():
         _same(wanted, _scores(metric, *batches), f"with images {words}")
+
+
+@on_each_task
+def any_image_will_do(task: Task, metric: Any) -> None:
+    """Images without any object, full ones, ignored ones, wide and tall ones are scored; NaN is a score."""
+    whole = inputs.truth(task, images=2)
+    targets = {
+        "empty images": torch.zeros_like(whole),
+        "images of one class": torch.ones_like(whole),
+        "images that are all ignored": torch.full_like(whole, IGNORE_INDEX),
+        "images of 6x20": inputs.truth(task, images=2, size=(6, 20), ignored=True),
+        "images of 20x6": inputs.truth(task, images=2, size=(20, 6), ignored=True),
+    }
+    for words, target in targets.items():
+        with doing(f"given {words}"):
+            logits = torch.randn_like(inputs.answers(task, target, 1.0))
+            _scores(metric, (logits, target))
+            if callable(getattr(metric, "per_image", None)):
+                metric.per_image(logits, target)
+
+
+def processes_agree(subject: Subject) -> None:
+    """What two processes counted, each of some images, makes the score of all of them."""
+    for task, metric in served(subject):
+        logits, target = _batch(task)
+        wanted = _scores(metric, (logits, target))
+        one, other = build_for(subject, task), build_for(subject, task)
+        one.update(logits[:2], target[:2])
+        other.update(logits[2:], target[2:])
+        with doing(f"on a {task.mode} task merged from two processes"):
+            try:
+                one.merge_state(other.metric_state)
+            except RuntimeError as error:
+                raise NotChecked("torchmetrics merges its state only with full_state_update = False") from error
+            found = _values(one)
+        _same(wanted, found, f"on a {task.mode} task merged from two processes")
 
 
 @on_each_task
@@ -110,6 +151,19 @@ def its_direction_is_true(task: Task, metric: Any) -> None:
         )
 
 
+def labels_alone_count(subject: Subject) -> None:
+    """A metric that says so scores the labels at the threshold, however sure the network is of them."""
+    for threshold in (THRESHOLD, 0.2):
+        for task, metric in served(subject, threshold):
+            if not (getattr(metric, "of_labels", False) or callable(getattr(metric, "scores_of_counts", None))):
+                raise NotChecked("it has neither of_labels nor scores_of_counts: probabilities may count")
+            logits, target = _batch(task)
+            labels = task.labels(logits, threshold=threshold)
+            wanted, found = (_scores(metric, (given, target)) for given in (logits, inputs.answers(task, labels, 9.0)))
+            words = f"on a {task.mode} task with a threshold of {threshold:g} and surer logits of the same labels"
+            _same(wanted, found, words)
+
+
 @on_each_task
 def per_image_agrees(task: Task, metric: Any) -> None:
     """`per_image` gives an image the same beside any others, counts nothing, and has the mean that is reported."""
@@ -135,15 +189,58 @@ def scores_of_counts_agree(task: Task, metric: Any) -> None:
     if not callable(getattr(metric, "scores_of_counts", None)):
         raise NotChecked("it offers no scores_of_counts")
     logits, target = _batch(task)
+    _added_up_agree(metric, logits, target, image_counts(task, logits, target, THRESHOLD), "scores_of_counts")
+
+
+@on_each_task
+def scores_of_sums_agree(task: Task, metric: Any) -> None:
+    """`scores_of_sums` returns for what `sums` gives of images what `compute` returns, for single images too."""
+    if not callable(getattr(metric, "sums", None)):
+        raise NotChecked("it offers no sums")
+    logits, target = _batch(task)
     wanted = _scores(metric, (logits, target))
-    with doing("in scores_of_counts"):
-        counts = image_counts(task, logits, target, THRESHOLD)
-        found, rows = metric.scores_of_counts(counts.sum(0, keepdim=True)), metric.scores_of_counts(counts)
+    with doing("in sums"):
+        sums = metric.sums(logits, target)
+    _same(wanted, _values(metric), "after a call of sums")
+    if len(sums) != IMAGES:
+        raise Broken(f"sums gives {shape_of(sums)} for {IMAGES} images")
+    alone = torch.cat([metric.sums(logits[i : i + 1], target[i : i + 1]) for i in range(IMAGES)])
+    if not torch.allclose(sums.double(), alone.double(), atol=1e-6, equal_nan=True):
+        raise Broken("sums gives an image something else beside others")
+    _added_up_agree(metric, logits, target, sums, "scores_of_sums")
+
+
+def _added_up_agree(metric: Any, logits: Tensor, target: Tensor, each: Tensor, method: str) -> None:
+    """Compare the scores of what was counted `[B, ...]`, of all images and of each, with those that `compute` gives.
+
+    Raises:
+        Broken: they differ.
+    """
+    wanted = _scores(metric, (logits, target))
+    with doing(f"in {method}"):
+        found, rows = (getattr(metric, method)(counts) for counts in (each.sum(0, keepdim=True), each))
     for name, value in found.items():
         if name not in wanted or value.shape != (1,) or not _equal(float(value), wanted[name]):
-            raise Broken(f"scores_of_counts gives {name} as {value.tolist()}, but compute gives {wanted.get(name)}")
+            raise Broken(f"{method} gives {name} as {value.tolist()}, but compute gives {wanted.get(name)}")
     for name, values in rows.items():
-        _same_mean(wanted, f"{name.removesuffix('.pooled')}.per_image_mean", values, "scores_of_counts over images")
+        _same_mean(wanted, f"{name.removesuffix('.pooled')}.per_image_mean", values, f"{method} over images")
+
+
+@on_each_task
+def tables_can_be_drawn(task: Task, metric: Any) -> None:
+    """`tables` gives curves, matrices and reliability by name, which can be drawn."""
+    if not callable(getattr(metric, "tables", None)):
+        raise NotChecked("it offers no tables")
+    _scores(metric, _batch(task))
+    with doing("in tables"):
+        tables = metric.tables()
+    if not isinstance(tables, Mapping):
+        raise Broken(f"tables gives {type(tables).__name__}, not a mapping of names to tables")
+    for name, table in tables.items():
+        if not isinstance(table, Curve | Matrix | Reliability):
+            raise Broken(f"tables gives {type(table).__name__} as {name}; Curve, Matrix and Reliability are drawn")
+    with tempfile.TemporaryDirectory() as folder, doing("drawing its tables"):
+        plot_metrics(MetricCollection({"it": metric}), Path(folder))
 
 
 def _batch(task: Task) -> tuple[Tensor, Tensor]:
@@ -196,11 +293,16 @@ RULES = (
     Rule(it_can_be_built, "a metric that does not serve a task is to be refused before anything trains"),
     Rule(it_gives_named_numbers, "each value is a column of the history and a row of the results"),
     Rule(batches_do_not_matter, "a score must not depend on the batch size; segreg streams images"),
+    Rule(processes_agree, "several GPUs score an image each, and merge what they counted"),
+    Rule(any_image_will_do, "such images come in real data, and a metric that fails on one ends the scoring"),
     Rule(ignored_pixels_count_for_nothing, "255 marks pixels of which nobody knows the truth"),
     Rule(reset_forgets, "one metric scores every epoch"),
     Rule(every_value_is_defined, "results and reports print what each number means"),
     Rule(its_direction_is_true, "the best checkpoint is chosen by it"),
     Rule(per_image_agrees, "per_image.csv and the intervals are made of these values"),
     Rule(scores_of_counts_agree, "the intervals of these values are made of counted pixels"),
+    Rule(scores_of_sums_agree, "the intervals of these values are made of the sums"),
+    Rule(labels_alone_count, "networks that were exported to return labels are scored by it"),
+    Rule(tables_can_be_drawn, "a run's diagrams are drawn from them", slow=True),
     Rule(it_leaves_its_inputs_alone, "the next metric is given the same tensors"),
 )

@@ -18,13 +18,13 @@ THRESHOLD = 0.5
 """The threshold that metrics are built with."""
 
 
-def build_for(subject: Subject, task: Task) -> Any:
+def build_for(subject: Subject, task: Task, threshold: float = THRESHOLD) -> Any:
     """Build the part for a task; whatever its builder raises is passed on."""
-    return subject.build(task, THRESHOLD) if subject.part.kind == "metric" else subject.build(task)
+    return subject.build(task, threshold) if subject.part.kind == "metric" else subject.build(task)
 
 
-def served(subject: Subject) -> Iterator[tuple[Task, Any]]:
-    """Return each task that the part serves, with the part built for it.
+def served(subject: Subject, threshold: float = THRESHOLD) -> Iterator[tuple[Task, Any]]:
+    """Return each task that the part serves, with the part built for it, a metric with this threshold.
 
     Raises:
         NotChecked: it can't be built for any.
@@ -33,7 +33,7 @@ def served(subject: Subject) -> Iterator[tuple[Task, Any]]:
     some = False
     for task in inputs.TASKS.values():
         try:
-            part = build_for(subject, task)
+            part = build_for(subject, task, threshold)
         except Exception:  # noqa: S112 - it_can_be_built reports it
             continue
         some = True

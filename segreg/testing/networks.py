@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -102,6 +104,45 @@ def evaluation_repeats(subject: Subject) -> None:
     first, second = evaluated(network, given), evaluated(network, given)
     if any(not torch.equal(a, b) for a, b in zip(first, second, strict=True)):
         raise Broken("in evaluation mode the same input gives something else the second time")
+
+
+def it_leaves_its_inputs_alone(subject: Subject) -> None:
+    """What it is given is the same before and after, in training too."""
+    network, given = specimen(subject)
+    tensors = [given] if isinstance(given, Tensor) else list(given)
+    before = [one.clone() for one in tensors]
+    what = "image" if isinstance(given, Tensor) else "levels"
+    for mode in (True, False):
+        with torch.no_grad():
+            maps(network.train(mode), given)
+        same = isinstance(given, Tensor) or (len(given) == len(tensors) and all(map(is_, given, tensors)))
+        if not same or any(not torch.equal(a, b) for a, b in zip(before, tensors, strict=True)):
+            raise Broken(f"it changes the {what} that it is given in place")
+
+
+def trains_on_one_image(encoder: Any, decoder: Any, words: str = "") -> None:
+    """Train a network on one image of 32x32, as an epoch begins.
+
+    Raises:
+        Broken: it fails, or gives numbers that are not finite.
+    """
+    with doing(f"training on one image of 32x32{words}"):
+        model = Segmenter(encoder, decoder, 2).train()
+        model.set_epoch(1, 3)
+        logits = model(inputs.image(images=1, size=(32, 32)))
+    if not logits.isfinite().all():
+        raise Broken(f"training on one image of 32x32{words}, it gives numbers that are not finite")
+
+
+def undecayed_are_its_own(network: nn.Module) -> None:
+    """Refuse a `no_weight_decay` that names what a network does not have.
+
+    Raises:
+        Broken: it names no parameter.
+    """
+    for pattern in network.no_weight_decay():  # type: ignore[operator]
+        if not any(fnmatchcase(name, pattern) for name, _ in network.named_parameters()):
+            raise Broken(f"no_weight_decay names {pattern}, and it has no such parameter")
 
 
 def the_seed_decides(subject: Subject) -> None:
@@ -216,6 +257,10 @@ GRADIENTS = Rule(
 )
 RULES = (
     Rule(evaluation_repeats, "scores and predictions could not be repeated"),
+    Rule(
+        it_leaves_its_inputs_alone,
+        "an auxiliary decoder is given the same levels, and mixed images are looked at twice, once for each truth",
+    ),
     Rule(the_seed_decides, "a run is to be repeated by its seed"),
     Rule(images_of_a_batch_do_not_mix, "predictions would depend on the batch size and on what else is predicted"),
     Rule(half_precision_is_finite, "train.precision bf16 is what a GPU trains with by default"),

@@ -25,9 +25,10 @@ def it_can_be_built(subject: Subject) -> None:
 
 
 def groups_keep_their_names(subject: Subject) -> None:
-    """Its parameter groups have the names and the parameters that it was given."""
+    """Its parameter groups have the names, the parameters and a weight decay of their own that it was given."""
     network = _network()
     groups = _groups(network)
+    groups[-1]["weight_decay"] = 0.0  # of "head"
     optimizer = subject.built([dict(group) for group in groups])
     found = [group.get("name") for group in optimizer.param_groups]
     if set(found) != {group["name"] for group in groups}:
@@ -36,6 +37,9 @@ def groups_keep_their_names(subject: Subject) -> None:
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if lost := [name for name, p in network.named_parameters() if id(p) not in held]:
         raise Broken(f"it was given {listed(lost)}, and does not have them")
+    decays = [group.get("weight_decay", 0) for group in optimizer.param_groups if group["name"] == "head"]
+    if any(decays):
+        raise Broken(f"it was given a group with a weight_decay of 0, and gives it {max(decays):g}")
 
 
 def it_goes_downhill(subject: Subject) -> None:

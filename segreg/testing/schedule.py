@@ -58,6 +58,15 @@ def some_rate_is_above_zero(subject: Subject) -> None:
             raise Broken(f"the part {group['name']} is trained with a rate of 0 throughout")
 
 
+def parts_keep_rates_of_their_own(subject: Subject) -> None:
+    """Parts of the network that are given different rates are not all trained with one and the same."""
+    optimizer = _optimizer()
+    schedule = subject.built(optimizer, STEPS, EPOCHS)
+    if all(len(set(rates)) == 1 for rates in _rates(schedule, optimizer, STEPS, EPOCHS)):
+        given = " and ".join(f"{rate:g}" for rate in RATES)
+        raise Broken(f"parts that are given the rates {given} get one and the same rate in every step")
+
+
 def it_goes_on_where_it_stopped(subject: Subject) -> None:
     """A new one that loads its saved state gives the very same rates."""
     optimizer = _optimizer()
@@ -120,6 +129,7 @@ RULES = (
     Rule(it_lasts_to_the_end, "it is stepped after every optimizer step, the last one too"),
     Rule(rates_can_be_trained_with, "a rate below 0 climbs, and one that is not finite ends the run"),
     Rule(some_rate_is_above_zero, "with a rate of 0 nothing is learned"),
+    Rule(parts_keep_rates_of_their_own, "train.lr_factors and train.layer_decay would be without effect"),
     Rule(it_goes_on_where_it_stopped, "a run that was stopped continues as if it had not been"),
     Rule(it_takes_any_monitored_value, "train.monitor may name any value, and some are undefined in some epochs"),
 )

@@ -107,11 +107,6 @@ class Subject:
     missing: tuple[str, ...] = ()
     last: Any = field(default=None, init=False)
 
-    @property
-    def title(self) -> str:
-        """Return kind and name, as "loss.dice"."""
-        return title(self.part)
-
     def build(self, *given: Any) -> Any:
         """Build the part; whatever its builder raises is passed on."""
         self.last = self.part.build(*given, **self.settings)

@@ -5,6 +5,7 @@ No plot grows with the number of classes: above a limit the worst are shown, and
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 
 from segreg.registry.protocols import Curve, Matrix, Reliability
 from segreg.runtime.files import replacing
+from segreg.runtime.output import printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,7 +79,8 @@ def history_lines(rows: Sequence[Mapping[str, Any]], monitor: str) -> dict[str, 
         "validation": _scores(known, monitor),
         "learning rate": [name for name in known if name.startswith("lr.")][:_MOST_LINES],
     }
-    return {title: _lines(rows, names, monitor) for title, names in panels.items() if names}
+    lines = {title: _lines(rows, names, monitor) for title, names in panels.items()}
+    return {title: found for title, found in lines.items() if found}
 
 
 def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str, best_epoch: int | None) -> None:
@@ -122,7 +125,8 @@ def _figure(width: float, height: float, *, layout: Literal["constrained"] | Non
 
 
 def _save(figure: Any, file: Path) -> Path:
-    with replacing(file) as aside:
+    with replacing(file) as aside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a class may be called in any script
         figure.savefig(aside, format="png", dpi=min(_DPI, _MOST_PIXELS / max(figure.get_size_inches())))
     return file
 
@@ -283,6 +287,7 @@ def _label(name: str, note: str) -> str:
 
 
 def _short(name: str) -> str:
+    name = printable(name)
     return name if len(name) <= _NAME else f"{name[: _NAME - 1]}…"
 
 
@@ -303,10 +308,15 @@ def _colour(place: int) -> tuple[float, float, float]:
 
 
 def _lines(rows: Sequence[Mapping[str, Any]], names: Sequence[str], monitor: str) -> dict[Any, str]:
-    """Return the points of each line and what it is called; values that are always the same are one line."""
+    """Return the points of each line and what it is called; values that are always the same are one line.
+
+    What never had a value has no line.
+    """
     lines: dict[Any, str] = {}
     for name in names:
         points = tuple((row["epoch"], row[name]) for row in rows if row.get(name) is not None)
+        if not points:
+            continue
         label = name + (" (monitored)" if name == monitor else "")
         lines[points] = f"{lines[points]}, {label}" if points in lines else label
     return lines

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import jsonschema
 import pytest
 
 import plugged
+from segreg.cli.common import print_json
 from segreg.config.recipe import shipped_recipes
 
 RIGHT = (Path(__file__).parents[1] / "wrong_recipes" / "right.yaml").read_text()
@@ -380,6 +382,13 @@ def test_json_is_alone_on_standard_output_whatever_plugins_print(segreg, install
     assert json.loads(segreg("schema").out)
 
 
+def test_json_has_null_for_numbers_that_are_not_finite(capsys):
+    print_json({"score": math.nan, "bounds": (-math.inf, 1.5), "file": Path("a.png")})
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail) == {
+        "score": None, "bounds": [None, 1.5], "file": "a.png",
+    }  # fmt: skip
+
+
 def test_a_family_that_can_not_tell_the_settings_of_a_member_is_named(segreg, installed, plugin):
     installed(plugin(BAD_BESIDE_GOOD.format(settings="raise SystemExit(0)"), distribution="segreg-lab"))
     printed = segreg("show", "loss", "zoo/a")
@@ -403,6 +412,12 @@ def test_plugins_verify_names_the_one_that_ends_its_process(segreg, installed, p
     assert "it ended the process: signal 6" in crashing
     assert re.search(r"a_plugin_of_the_tests_\d+\.py., line 1", crashing)  # where the interpreter crashed
     assert good.endswith(")  loads\n")
+    rows = json.loads(segreg("plugins", "--verify", "--json").out)
+    assert [(row["distribution"], row["problem"]) for row in rows] == [
+        ("segreg-leaves", "it ended the process: exit status 0"),
+        ("segreg-crashes", "it ended the process: signal 6"),
+        ("segreg-good", ""),
+    ]
 
 
 # recipes
@@ -418,6 +433,10 @@ def test_recipes_lists_prints_and_copies(segreg):
     assert segreg("recipes", "print", "isic_v3plus").out == text
     assert segreg("recipes", "copy", "isic_v3plus").out == "wrote isic_v3plus.yaml; try: segreg run isic_v3plus.yaml\n"
     assert Path("isic_v3plus.yaml").read_text(encoding="utf-8") == text
+    for action in ("print", "copy"):
+        refused = segreg("recipes", action, "isic_v3plus", "--json")
+        assert (refused.status, refused.out) == (2, ""), refused
+        assert refused.err == f"error: --json prints the list, and does not go with {action}\n"
     Path("folder").mkdir()
     assert segreg("recipes", "copy", "isic_v3plus", "folder").status == 0
     assert segreg("recipes", "copy", "isic_v3plus.yaml", "mine.yaml").status == 0

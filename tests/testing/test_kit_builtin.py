@@ -72,6 +72,7 @@ NOT_HELD = {
         f"augmentation.{name}.settings_are_described": "Albumentations says nothing of border_mode"
         for name in ("GridDistortion", "ThinPlateSpline")
     },
+    "augmentation.RandomCrop.it_changes_something": "a crop of the input's own size",
 }
 """Why a part does not pass a check."""
 

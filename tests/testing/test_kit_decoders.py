@@ -89,6 +89,26 @@ class Deaf(Fine):
         return self.convolution(levels[0].detach())
 
 
+class InPlace(Fine):
+    def forward(self, levels):
+        return super().forward([levels[0].relu_(), *levels[1:]])
+
+
+class DropsLevels(Fine):
+    def forward(self, levels):
+        return self.convolution(levels.pop(0))
+
+
+class Ageless(Fine):
+    def set_epoch(self, epoch):
+        pass
+
+
+class DecaysNothing(Fine):
+    def no_weight_decay(self):
+        return ["convolution.weight", "queries"]
+
+
 def entry(network):
     def build(encoder):
         """A decoder of the tests."""
@@ -137,6 +157,21 @@ BROKEN = [
         'nothing that it gives depends on "extra.weight" and "extra.bias", on a CNN (strides 2 to 32)',
     ),
     (Deaf, "gradients_reach_every_parameter", "no gradient reaches the encoder, on a CNN (strides 2 to 32)"),
+    (InPlace, "it_leaves_its_inputs_alone", "it changes the levels that it is given in place"),
+    (DropsLevels, "it_leaves_its_inputs_alone", "it changes the levels that it is given in place"),
+    (
+        Ageless,
+        "one_image_can_be_trained_on",
+        (
+            "training on one image of 32x32 on a CNN (strides 2 to 32), it raises TypeError: Ageless.set_epoch() takes 2 "
+            "positional arguments but 3 were given"
+        ),
+    ),
+    (
+        DecaysNothing,
+        "no_weight_decay_names_what_it_has",
+        "no_weight_decay names queries, and it has no such parameter",
+    ),
 ]
 
 
@@ -148,6 +183,7 @@ def test_a_broken_decoder_is_caught(said, network, check, words):
 def test_nothing_is_said_of_a_decoder_that_keeps_to_the_contract(outcome):
     found = {check: outcome(entry(Fine), check) for check in {check for _, check, _ in BROKEN}}
     assert {check: o.what for check, o in found.items() if o.status != "passed"} == {
+        "no_weight_decay_names_what_it_has": "it offers no no_weight_decay",
         "it_offers_a_head": "it offers no head: a 1x1 convolution is put behind it",
         "what_trains_it_is_sound": "it offers neither further logits nor losses of its own",
         "size_divisor_holds": "it offers no size_divisor: it takes images of any size",

@@ -37,6 +37,11 @@ class NoStrides(Fine):
         del self.strides
 
 
+class InPlace(Fine):
+    def forward(self, image):
+        return super().forward(image.clamp_(-1, 1))
+
+
 class WrongStride(Fine):
     def __init__(self, in_channels):
         super().__init__(in_channels)
@@ -228,6 +233,7 @@ BROKEN = [
         "its layer groups are [['first'], ['second', 'third']], and it has no parameter in third",
     ),
     (NoSuchToken, "layers_name_what_it_has", "no_weight_decay names token, and it has no such parameter"),
+    (InPlace, "it_leaves_its_inputs_alone", "it changes the image that it is given in place"),
     (DropsAlways, "evaluation_repeats", "in evaluation mode the same input gives something else the second time"),
     (OfNumPy, "the_seed_decides", 'one seed of torch\'s builds other weights the second time: "second.weight"'),
     (

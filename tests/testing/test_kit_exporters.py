@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
+import torch
 
 from segreg.registry.entry import Entry
 from segreg_plugins.exporters.torch_file import TorchExporter
@@ -37,6 +40,21 @@ class BytesOnly(TorchExporter):
         return lambda images: run(images.astype(np.uint8))
 
 
+class FailsInHalf(TorchExporter):
+    precisions = ("float32", "float16")
+
+    def write(self, program, file, *, precision, notes, calibration=None):
+        assert precision == "float32"
+        super().write(program, file, precision=precision, notes=notes)
+
+
+class Unpickles(TorchExporter):
+    def load(self, file, *, precision):
+        with contextlib.suppress(Exception):
+            torch.load(file, weights_only=False)
+        return super().load(file, precision=precision)
+
+
 class Careless(TorchExporter):
     def load(self, file, *, precision):
         return file.read_bytes().decode("ascii").index
@@ -48,6 +66,12 @@ EXPORTERS = [
     (Undefined, "files_predict_what_the_network_does", "its values differ from the network's by nan"),
     (FloatLabels, "labels_are_labels", "it gives float32 [1, 16, 16]; uint8 [1, 16, 16] was expected"),
     (BytesOnly, "every_depth_is_taken", "predicting 1 images of torch.uint16, it raises"),
+    (
+        FailsInHalf,
+        "every_precision_can_be_written",
+        "writing a network of torch.uint8 images, it raises AssertionError",
+    ),
+    (Unpickles, "nothing_is_unpickled", "loading a file runs the code in it: it unpickles"),
     (Careless, "what_is_not_a_network_is_refused", "a damaged file is loaded"),
 ]
 

@@ -74,6 +74,14 @@ def filling_in(task, logits, target):
     return brier(task, logits, target)
 
 
+def for_square_images(task, logits, target):
+    return brier(task, logits.transpose(-1, -2), target.transpose(-1, -2)) + 0 * (logits @ logits).mean()
+
+
+def for_several_images(task, logits, target):
+    return brier(task, logits, target) / (len(logits) > 1)
+
+
 def without_teeth(task, logits, target):
     return brier(task, logits, target).detach() + 0 * logits.sum()
 
@@ -81,6 +89,7 @@ def without_teeth(task, logits, target):
 LOSSES = [
     (of_pixels, "it_gives_a_scalar_with_a_gradient", "on a binary task it gives [4, 1, 12, 12] where a scalar tensor was expected"),
     (of_labels, "it_gives_a_scalar_with_a_gradient", "on a binary task it is cut off from the logits: it has no gradient"),
+    (for_several_images, "any_batch_will_do", "on a binary task with 1 image of 12x12 it is inf"),
     (over_nothing, "it_is_finite_everywhere", "on a binary task with a target that is all ignored it is nan"),
     (with_logarithm, "it_is_finite_everywhere", "on a binary task with an empty target and logits of -10000 it is inf"),
     (exponential, "it_is_finite_on_half_precision", "on a binary task with logits born in bf16 it is nan"),
@@ -98,6 +107,7 @@ def test_a_broken_loss_is_caught(said, function, check, words):
 @pytest.mark.parametrize(
     ("function", "check", "words"),
     [
+        (for_square_images, "any_batch_will_do", "on a binary task with 2 images of 6x20, it raises RuntimeError: "),
         (first_class_twice, "classes_are_alike", "on a multiclass task classes in another order make it "),
         (
             without_teeth,
@@ -202,6 +212,24 @@ def state_entry(build_loss):
     return Entry("loss", "stateful", build)
 
 
+class InNoBuffer(nn.Module):
+    """Brier's loss with a weight that grows with each training call, which a saved state does not have."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.task, self.calls = task, 0
+
+    def forward(self, logits, target):
+        self.calls += self.training
+        return (1 + self.calls) * brier(self.task, logits, target)
+
+
+class Trainable(Ramp):
+    def __init__(self, task):
+        super().__init__(task)
+        self.sharpness = nn.Parameter(torch.ones(()))
+
+
 EVERY_CHECK = {check for _, check, _ in LOSSES} | {
     "classes_are_alike", "it_can_be_learned_from", "it_leaves_its_inputs_alone", "evaluation_leaves_its_state_alone",
 }  # fmt: skip
@@ -216,6 +244,11 @@ def test_a_right_loss_with_a_state_passes(build_loss, outcome, monkeypatch):
         found = outcome(state_entry(build_loss), check)
         unaware = check == "evaluation_leaves_its_state_alone" and build_loss is counting
         assert found.status == ("not checked" if unaware else "passed"), str(found)
+    if build_loss is not counting:
+        assert outcome(state_entry(build_loss), "it_has_nothing_to_train").status == "passed"
+        forgets = build_loss is Told  # it is told the epoch again
+        found = outcome(state_entry(build_loss), "it_goes_on_where_it_stopped")
+        assert found.status == ("not checked" if forgets else "passed"), str(found)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +269,12 @@ def test_a_right_loss_with_a_state_passes(build_loss, outcome, monkeypatch):
         (
             lambda task: Ramp(task, always=True), "evaluation_leaves_its_state_alone",
             "on a binary task in evaluation mode it is first",
+        ),
+        (InNoBuffer, "it_goes_on_where_it_stopped", "on a binary task after 200 calls it is "),
+        (counting, "it_goes_on_where_it_stopped", "on a binary task after 200 calls it is "),
+        (
+            Trainable, "it_has_nothing_to_train",
+            'it has parameters, and nothing would train them: "sharpness"',
         ),
     ],
 )  # fmt: skip
@@ -343,6 +382,64 @@ class UndefinedCounts(Fine):
         return {"right": counts.sum((1, 2)).double() * float("nan")}
 
 
+class OfLabels(Fine):
+    of_labels = True
+
+
+class OfProbabilities(OfLabels):
+    def counted(self, logits, target):
+        right, counted = super().counted(logits, target)
+        return right * self.task.probabilities(logits).flatten(1).mean(1), counted
+
+
+class OfOneThreshold(OfLabels):
+    def __init__(self, task, threshold):
+        super().__init__(task, 0.5)
+
+
+class Sums(Fine):
+    factor = 1
+
+    def sums(self, logits, target):
+        return torch.stack(self.counted(logits, target), dim=1)
+
+    def scores_of_sums(self, sums):
+        return {"right": self.factor * sums[..., 0] / sums[..., 1]}
+
+
+class HalfOfSums(Sums):
+    factor = 0.5
+
+
+class NeedsObjects(Fine):
+    def update(self, logits, target):
+        assert (target == 1).any(), "no object"
+        super().update(logits, target)
+
+
+class OfThisProcess(Fine):
+    """It counts beside torchmetrics' states."""
+
+    def __init__(self, task, threshold):
+        super().__init__(task, threshold)
+        self.reset()
+
+    def reset(self):
+        super().reset()
+        self.images = 0
+
+    def update(self, logits, target):
+        self.images += len(target)
+
+    def compute(self):
+        return {"right": torch.tensor(self.images)}
+
+
+class NothingToDraw(Fine):
+    def tables(self):
+        return {"a": 1}
+
+
 def metric_entry(metric):
     def build(task, threshold):
         """A metric of the tests."""
@@ -366,6 +463,12 @@ METRICS = [
     (FillsIn, "it_leaves_its_inputs_alone", "on a binary task it changes the logits in place"),
     (UndefinedCounts, "scores_of_counts_agree", "on a binary task scores_of_counts gives right as [nan]"),
     (OtherCounts, "scores_of_counts_agree", "on a binary task scores_of_counts gives right as ["),
+    (HalfOfSums, "scores_of_sums_agree", "on a binary task scores_of_sums gives right as ["),
+    (OfProbabilities, "labels_alone_count", "on a binary task with a threshold of 0.5 and surer logits of the same labels right is "),
+    (OfOneThreshold, "labels_alone_count", "on a binary task with a threshold of 0.2 and surer logits of the same labels right is "),
+    (NeedsObjects, "any_image_will_do", "on a binary task given empty images, it raises AssertionError: no object"),
+    (OfThisProcess, "processes_agree", "on a binary task merged from two processes right is 2, not 6"),
+    (NothingToDraw, "tables_can_be_drawn", "on a binary task tables gives int as a; Curve, Matrix and Reliability are drawn"),
 ]  # fmt: skip
 
 
@@ -377,4 +480,7 @@ def test_a_broken_metric_is_caught(said, metric, check, words):
 def test_nothing_is_said_of_a_metric_that_keeps_to_the_contract(outcome):
     for check in {check for _, check, _ in METRICS}:
         found = outcome(metric_entry(Fine), check)
-        assert found.status == "passed" or found.what == "it offers no scores_of_counts", check
+        offers = ("it offers no ", "it has neither of_labels nor scores_of_counts")
+        assert found.status == "passed" or found.what.startswith(offers), check
+    assert outcome(metric_entry(Sums), "scores_of_sums_agree").status == "passed"
+    assert outcome(metric_entry(OfLabels), "labels_alone_count").status == "passed"

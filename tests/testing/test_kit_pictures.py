@@ -70,6 +70,11 @@ DATASETS = [
         "labels_are_of_the_task",
         "the masks of 4 samples hold 0 and 255 alone, and 255 is ignored: where 255 means an object, give 1 for it",
     ),
+    (
+        made_of(read_mask=lambda sample: np.full((6, 8), 255, np.uint8)),
+        "labels_are_of_the_task",
+        "the masks of 4 samples hold 255 alone, and 255 is ignored: where 255 means an object, give 1 for it",
+    ),
     (made_of(read_image=noise), "reading_repeats", 'the image of "0" is another at the second reading'),
     (
         made_of(samples=[*FINE.samples[1:], dataclasses.replace(FINE.samples[1], id="again", split="test")]),
@@ -234,6 +239,14 @@ class InPlace(Mirrored):
         return mask
 
 
+class Idle(Mirrored):
+    def apply(self, img, **params):
+        return img
+
+    def apply_to_mask(self, mask, **params):
+        return mask
+
+
 class WithLambda(Mirrored):
     def __init__(self, p=0.5):
         super().__init__(p=p)
@@ -283,6 +296,7 @@ AUGMENTATIONS = [
             "that it gives (0.23)"
         ),
     ),
+    (Idle, "it_changes_something", "it leaves every image as it is"),
     (OneLayer, "image_and_mask_move_together", "two equal layers of a mask are moved apart"),
     (
         Global,

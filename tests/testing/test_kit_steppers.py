@@ -41,6 +41,11 @@ class LosesHalf(Fine):
         super().__init__([{**group, "params": group["params"][:1]} for group in parameter_groups], lr)
 
 
+class DecaysAll(Fine):
+    def __init__(self, parameter_groups, lr):
+        super().__init__([{**group, "weight_decay": 0.1} for group in parameter_groups], lr)
+
+
 class Uphill(Fine):
     sign = 1
 
@@ -99,6 +104,7 @@ OPTIMIZERS = [
     (lambda groups, lr: groups, "it_can_be_built", "it gives list, which is not a torch.optim.Optimizer"),
     (Regroups, "groups_keep_their_names", 'it was given groups named "encoder" and "head", and has "None"'),
     (LosesHalf, "groups_keep_their_names", 'it was given "0.bias" and "1.bias", and does not have them'),
+    (DecaysAll, "groups_keep_their_names", "it was given a group with a weight_decay of 0, and gives it 0.1"),
     (Uphill, "it_goes_downhill", "60 steps on a quadratic bring it from "),
     (
         NeedsClosure,
@@ -195,6 +201,10 @@ def schedule_entry(schedule):
     return Entry("schedule", "broken", build)
 
 
+def one_for_all(optimizer, steps):
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=steps + 1)
+
+
 def one_too_short(optimizer, steps):
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=max(steps - 2, 1))
 
@@ -210,6 +220,11 @@ SCHEDULES = [
         ),
     ),
     (BelowZero, "rates_can_be_trained_with", "after step 11 of 20 the rates are -0.01, -0.001"),
+    (
+        one_for_all,
+        "parts_keep_rates_of_their_own",
+        "parts that are given the rates 0.1 and 0.01 get one and the same rate in every step",
+    ),
     (Nothing, "some_rate_is_above_zero", "the part encoder is trained with a rate of 0 throughout"),
     (
         ForgetsSteps,

@@ -23,6 +23,7 @@ HISTORIES = {
     ],
     "no validation": [{"epoch": 1, "train.loss": 1.0, "lr.head": 0.1}],
     "many classes": [{**ROW, **{f"val.iou.class.{i}": 0.5 for i in range(50)}, "val.iou.pooled": 0.5}],
+    "a score without any value": [{**ROW, "val.dice.pooled": None}],
     "no epoch": [],
 }
 

@@ -88,6 +88,10 @@ def test_names_are_neither_left_out_nor_taken_for_formulas(tmp_path):
     assert words(figures["reliability.png"].axes[0])[1] == "_background_: ECE 0.0312"
 
 
+def test_names_are_drawn_in_any_script_without_a_warning(tmp_path):
+    draw(tmp_path, curve("病変"), bins("病変"), Matrix("", ("病変", "\x1b[31m"), np.eye(2, dtype=int)))
+
+
 def test_roc_and_precision_recall_stand_side_by_side(tmp_path):
     figure = draw(tmp_path, curve("lesion", "pr"), curve("lesion"))["roc_pr_curves.png"]
     roc, pr = figure.axes
