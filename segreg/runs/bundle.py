@@ -17,6 +17,7 @@ from segreg.runs.exported_run import ExportedRun
 from segreg.runs.sidecar import SIDECAR
 from segreg.runs.trained_run import Run
 from segreg.runtime.files import cannot_write, replacing, write_json
+from segreg.runtime.hub import refuse_to_write
 from segreg.runtime.output import as_folder_names
 from segreg.runtime.progress import Progress
 
@@ -43,6 +44,7 @@ def write_bundle(run: Run, request: ExportRequest, progress: Progress) -> tuple[
     """
     _check(run, request)
     out = request.out or run.directory.path / "exports" / "bundle"
+    refuse_to_write(out, "--out")
     # The current folder can't be replaced by another one.
     if out.name in ("", "..") or (out.exists() and not _is_bundle(out)):
         raise SegregError(f"{out} is there already, and is not a bundle", hint="name another with --out")

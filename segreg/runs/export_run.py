@@ -36,6 +36,7 @@ from segreg.runs.scored import Scored, defined, paired
 from segreg.runs.sidecar import SIDECAR, as_json, describe_run, is_export
 from segreg.runs.trained_run import Run, Weights
 from segreg.runtime.files import cannot_write, write_json
+from segreg.runtime.hub import refuse_to_write
 from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import Progress
 
@@ -237,6 +238,7 @@ def _folder_name(request: ExportRequest) -> str:
 def _checked_out(out: Path) -> Path:
     """Return the folder to write, without a link to it; refuse one that holds something else than an earlier export."""
     out = out.resolve() if out.is_symlink() else out
+    refuse_to_write(out, "--out")
     if out.name in ("", ".."):
         raise SegregError(f'"{out}" names no folder that can be written anew', hint="name another one with --out")
     is_empty = out.is_dir() and not any(out.iterdir())

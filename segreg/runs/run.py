@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from segreg.config.recipe import COMMAND_LINE, KeyPath, Recipe, read_recipe
+from segreg.config.recipe import COMMAND_LINE, KeyPath, Recipe, one_line, read_recipe
 from segreg.config.resolve import Choice, Resolved, resolve
 from segreg.errors import SegregError, listed
 from segreg.evaluation.evaluator import Overlay
@@ -461,7 +461,8 @@ def _as_read(recipe: Recipe) -> str:
         value: Any = recipe.values
         for step in path:
             value = value[step]
-        changes += f"#   {'.'.join(map(str, path))}={value if isinstance(value, str) else json.dumps(value)}\n"
+        key = ".".join(map(str, path))
+        changes += f"#   {key}={one_line(key, value)}\n"
     return f"{recipe.text}\n# overrides:\n{changes}" if recipe.text and changes else recipe.text
 
 
@@ -487,7 +488,9 @@ def with_absolute_paths(recipe: Resolved) -> Resolved:
     start = recipe.train.start_from
     start = absolute(start) if start is None or is_reference(start) else str(absolute(Path(start)))
     train = dataclasses.replace(recipe.train, start_from=start)
-    network: dict[str, Any] = {name: found(choice) for name, choice in recipe.network_parts.items()}
-    return dataclasses.replace(
-        recipe, dataset=found(recipe.dataset), split=split, train=train, **network,
-    )  # fmt: skip
+    one: dict[str, Any] = {"dataset": recipe.dataset, "optimizer": recipe.optimizer, **recipe.network_parts}
+    parts: dict[str, Any] = {name: found(choice) for name, choice in one.items()}
+    lists = ("augment", "batch_augment", "loss", "metrics")
+    parts |= {name: tuple(map(found, getattr(recipe, name))) for name in lists}
+    parts["schedule"] = recipe.schedule and found(recipe.schedule)
+    return dataclasses.replace(recipe, split=split, train=train, **parts)

@@ -339,6 +339,10 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_written(finished
     with pytest.raises(SegregError, match="is there already"):
         segreg.export(finished, out=tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").exists()
+    of_the_hub = tmp_path / "models--anna--lesions" / "snapshots" / ("a" * 40) / "exports"
+    for export in (segreg.export, lambda run, out: write_bundle(run, ExportRequest(out=out), Quiet())):
+        with pytest.raises(SegregError, match="hub's cache"):
+            export(finished, out=of_the_hub / "bundle")
 
 
 def test_an_operator_that_a_format_lacks_is_named(finished, tmp_path, monkeypatch):

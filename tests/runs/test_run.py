@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import os
 import pty
@@ -29,7 +30,7 @@ from segreg.errors import SegregError
 from segreg.registry.local import REGISTERED
 from segreg.registry.registry import load_registry
 from segreg.runs.dry_run import _task
-from segreg.runs.run import start_run, with_absolute_paths
+from segreg.runs.run import _as_read, start_run, with_absolute_paths
 from segreg.runs.scored import read_scored
 from segreg.runtime.progress import Quiet
 from segreg.training import history
@@ -84,11 +85,25 @@ def test_overrides_are_noted_below_the_recipe_wherever_they_came_from(tmp_path):
     assert kept == file.read_text()
     assert set(changes.splitlines()) == {
         "#   train.epochs=1",
-        '#   encoder={"name": "timm/test_vit", "weights": null}',
+        "#   encoder={name: timm/test_vit, weights: null}",
         "#   encoder.weights=null",
-        '#   loss=["bce"]',
+        "#   loss=[bce]",
     }
     assert read_recipe(run.directory.recipe).values == read_recipe(file).values
+
+
+def test_an_override_of_several_lines_is_noted_on_one(tmp_path):
+    file = small_runs.write_recipe(tmp_path, small_runs.RECIPE)
+    text = _as_read(segreg.load_recipe(file).changed({"dataset.root": "two\nlines"}))
+    assert text.splitlines()[-1] == r'#   dataset.root="two\nlines"'
+
+
+def test_paths_of_every_part_are_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    resolved = resolve(read_recipe(small_runs.write_recipe(tmp_path, small_runs.RECIPE)), load_registry())
+    weights = dataclasses.replace(resolved.loss[0], settings={"weights": Path("own/weights.csv")})
+    absolute = with_absolute_paths(dataclasses.replace(resolved, loss=(weights,)))
+    assert absolute.loss[0].settings == {"weights": tmp_path / "own/weights.csv"}
 
 
 def test_the_resolved_recipe_is_complete_and_resolves_to_itself(finished):
