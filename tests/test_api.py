@@ -286,7 +286,9 @@ def test_a_run_is_scored_predicted_reported_and_continued(trained, tmp_path, mon
         segreg.predict(run, image, kinds=["overlays"], device="cpu")
     assert len(list((tmp_path / "predicted").rglob("*.png"))) == 2
     assert segreg.report(run, tmp_path / "page.html").read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
-    assert segreg.data_check(run.directory.resolved).lines()[0] == "24 images, binary: lesion"
+    notice, first, *_ = segreg.data_check(run.directory.resolved).lines()
+    assert str(notice).startswith("SYNTHETIC IMAGES: 24 drawn")
+    assert first == "24 images, binary: lesion"
 
 
 def test_the_parts_of_a_recipe_train_as_a_run_does(trained):

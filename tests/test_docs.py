@@ -588,7 +588,7 @@ def test_the_tutorial(place):
 def test_segreg_from_python(place):
     recipe = smaller(blocks(DOCS / "tutorial.md", "yaml")[0])
     # The page predicts an overlay, which is some images wide.
-    place.write("first.yaml", replaced(recipe, ("samples: 12", "samples: 12\n  size: 64")))
+    place.write("first.yaml", replaced(recipe, ("samples: 12", "samples: 12, size: 64")))
     page = replaced(
         "".join(blocks(DOCS / "python.md", "python")),
         ("scales=(0.75, 1.0, 1.25)", "scales=(0.25, 0.5)"),  # of an overlay, which is 936 pixels wide

@@ -59,9 +59,9 @@ def test_what_holds_is_counted(segreg):
     lines = printed.out.splitlines()
     assert lines.pop(2).startswith("  passed: settings_are_described, it_can_be_shown, ")
     assert lines == [
-        "loss fair: 14 passed, 1 not checked",
+        "loss fair: 17 passed, 1 not checked",
         "  not checked: defaults_fit_their_hints: it has no setting with a default",
-        "1 part of segreg-lab: 14 passed, 1 not checked",
+        "1 part of segreg-lab: 17 passed, 1 not checked",
     ]
     assert (printed.status, printed.err) == (0, "")
 
@@ -72,12 +72,12 @@ def test_what_does_not_hold_is_reported_with_why_and_where(segreg, point):
     line = SOURCE[: SOURCE.index("return lambda")].count("\n") + 1
     assert printed.status == 1
     assert printed.out.splitlines() == [
-        "loss careless: 13 passed, 1 failed, 1 not checked",
+        "loss careless: 16 passed, 1 failed, 1 not checked",
         "  FAILED ignored_pixels_count_for_nothing: on a binary task ignored pixels get a gradient",
         "    why it matters: 255 marks pixels of which nobody knows the truth",
         f"    look at: {file}:{line}",
         "  not checked: defaults_fit_their_hints: it has no setting with a default",
-        "1 part of segreg-lab: 13 passed, 1 failed, 1 not checked",
+        "1 part of segreg-lab: 16 passed, 1 failed, 1 not checked",
     ]
 
 
@@ -88,7 +88,7 @@ def test_checks_can_be_left_out(segreg):
     )
     assert printed.status == 0
     assert "  not checked: ignored_pixels_count_for_nothing: left out by --without" in printed.out
-    assert printed.out.endswith("2 parts of segreg_lab: 27 passed, 3 not checked\n")
+    assert printed.out.endswith("2 parts of segreg_lab: 33 passed, 3 not checked\n")
     assert segreg("plugin", "check", "segreg-lab", "--without", "is_fine").err == (
         'error: there is no check "is_fine" to leave out\n'
     )
@@ -154,7 +154,7 @@ def test_settings_of_a_recipe(segreg, installed, tmp_path):
     file = tmp_path / "recipe.yaml"
     file.write_text(RECIPE)
     printed = segreg("plugin", "check", "segreg-toolkit", "schedule.step", "--recipe", file)
-    assert printed.out.endswith("1 part of segreg-toolkit: 10 passed, 1 not checked\n")
+    assert printed.out.endswith("1 part of segreg-toolkit: 11 passed, 1 not checked\n")
 
 
 def test_defaults_that_a_part_refuses_itself(segreg, installed):
