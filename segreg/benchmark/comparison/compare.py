@@ -190,7 +190,7 @@ def compare(
         notices=(
             *_notices(scored, chosen, len(ids)),
             *notices,
-            *_few_groups(grouped),
+            *(_few_groups(grouped) if len(groups) > 1 else ()),
             *(f"{line[0].upper()}{line[1:]}." for line in unknown_of_images(every, metrics[first])),
         ),
         method=(
