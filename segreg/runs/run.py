@@ -142,7 +142,7 @@ CHANGEABLE = (
 )  # fmt: skip
 """What a run may change when it continues: what does not touch the epochs that are past.
 
-The paths of its dataset may change too; images and masks must be the same, which their fingerprint shows."""
+The paths of its dataset and of `split.lists` may change too: images, masks and split are compared."""
 
 
 def _left_behind(
@@ -153,11 +153,12 @@ def _left_behind(
     before = read_recipe(directory.resolved)
     for path in [path for path, place in written.places.items() if place == COMMAND_LINE]:
         name = ".".join(map(str, path))
-        moved = path[0] == "dataset" and len(path) > 1 and _looks_like_a_path(before, path)
+        of_data = path[0] == "dataset" or path[:2] == ("split", "lists")
+        moved = of_data and _looks_like_a_path(before, path)
         if name not in CHANGEABLE and not moved:
             raise SegregError(
                 f'"{name}" can\'t be changed: the finished epochs of {directory.path} had it',
-                hint=f"a run that continues may change {listed(CHANGEABLE)}, and the paths of its dataset; "
+                hint=f"a run that continues may change {listed(CHANGEABLE)}, and the paths of its data; "
                 f"`segreg run {directory.resolved} {' '.join(overrides)}` begins a new run",
             )
     optimizer = before.values.get("optimizer")

@@ -22,9 +22,11 @@ import segreg
 import small_runs
 import tiny_runs
 from segreg import load_run
+from segreg.config.recipe import read_recipe, to_yaml
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
-from segreg.runs.run import resume_run
+from segreg.runs.directory import RunDirectory
+from segreg.runs.run import _left_behind, resume_run
 from segreg.runtime.lock import locked_folder
 from segreg.training import history
 from segreg.training import trainer as train
@@ -375,6 +377,15 @@ def test_a_finished_run_can_train_longer(finished, tmp_path, segreg):
     first, second = load_file(run.directory.last), load_file(finished.directory.last)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert load_run(run.directory.path).recipe.train.epochs == 3
+
+
+def test_lists_of_a_split_that_moved_are_named_anew(copied):
+    resolved, lists = copied / "resolved.yaml", {"train": "/then/train.txt", "val": "/then/val.txt"}
+    resolved.write_text(to_yaml(read_recipe(resolved).changed({"split.lists": lists}).values))
+    written, *_ = _left_behind(RunDirectory(copied), ["split.lists.train=/now/train.txt"], False)
+    assert written.values["split"]["lists"] == {**lists, "train": "/now/train.txt"}
+    with pytest.raises(SegregError, match="can't be changed"):
+        _left_behind(RunDirectory(copied), ["split.lists={train: /now/train.txt}"], False)
 
 
 def test_a_run_whose_data_moved_continues(copied, segreg):
