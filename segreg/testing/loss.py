@@ -140,7 +140,7 @@ def it_has_nothing_to_train(subject: Subject) -> None:
 
 @functools.partial(on_each_task, from_zero=True)
 def any_batch_will_do(task: Task, loss: Any) -> None:
-    """One image, wide images and tall ones give a finite loss and gradient."""
+    """One image, wide images and tall ones have a finite loss and gradient."""
     for images, size in ((1, (12, 12)), (2, (6, 20)), (2, (20, 6))):
         target = inputs.truth(task, images=images, size=size, ignored=True)
         words = f"{images} image{'s' * (images > 1)} of {size[0]}x{size[1]}"
@@ -284,7 +284,7 @@ def evaluation_leaves_its_state_alone(subject: Subject) -> None:
 
 
 def it_goes_on_where_it_stopped(subject: Subject) -> None:
-    """A new one that loads its state, and is given the same epoch, gives the very same."""
+    """A new one that loads its state, and is given the same epoch, returns the very same."""
     for task, first in served(subject):
         target = inputs.truth(task)
         logits = inputs.answers(task, target, 0.5)
@@ -306,7 +306,7 @@ def it_goes_on_where_it_stopped(subject: Subject) -> None:
 
 
 def _value(loss: Any, logits: Tensor, target: Tensor) -> float:
-    """Return the loss as the first call from one seed gives it."""
+    """Return the loss that the first call from one seed returns."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return float(_scalar(loss, logits, target).detach())

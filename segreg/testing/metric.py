@@ -194,7 +194,7 @@ def scores_of_counts_agree(task: Task, metric: Any) -> None:
 
 @on_each_task
 def scores_of_sums_agree(task: Task, metric: Any) -> None:
-    """`scores_of_sums` returns for what `sums` gives of images what `compute` returns, for single images too."""
+    """`scores_of_sums` of what `sums` counts is what `compute` returns, for single images too."""
     if not callable(getattr(metric, "sums", None)):
         raise NotChecked("it offers no sums")
     logits, target = _batch(task)
@@ -211,7 +211,7 @@ def scores_of_sums_agree(task: Task, metric: Any) -> None:
 
 
 def _added_up_agree(metric: Any, logits: Tensor, target: Tensor, each: Tensor, method: str) -> None:
-    """Compare the scores of what was counted `[B, ...]`, of all images and of each, with those that `compute` gives.
+    """Compare the scores of what was counted `[B, ...]`, of all images and of each, with those that `compute` returns.
 
     Raises:
         Broken: they differ.
@@ -228,7 +228,7 @@ def _added_up_agree(metric: Any, logits: Tensor, target: Tensor, each: Tensor, m
 
 @on_each_task
 def tables_can_be_drawn(task: Task, metric: Any) -> None:
-    """`tables` gives curves, matrices and reliability by name, which can be drawn."""
+    """`tables` returns curves, matrices and reliability by name, which can be drawn."""
     if not callable(getattr(metric, "tables", None)):
         raise NotChecked("it offers no tables")
     _scores(metric, _batch(task))

@@ -31,7 +31,7 @@ def isic2018(
         root: folder that holds the challenge's folders.
         if_missing: what happens where they are not there: `error` says where to get them, `download` fetches the
             challenge's archives (11 GB for the training part), `synthetic` draws a small look-alike set into segreg's
-            cache and has every report tell so; it is an error where they lie in a folder beside or in `root`.
+            cache and has every report say so; it is an error where they lie in a folder beside or in `root`.
         parts: parts of the challenge to use; where it is null, those that are there, and `download` fetches training.
         synthetic_samples: number of images that `synthetic` draws.
 

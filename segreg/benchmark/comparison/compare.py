@@ -413,7 +413,7 @@ def _few_groups(groups: Sequence[Hashable] | None) -> Iterator[str]:
 
 
 def _has_other_images(run: Run, first: Run) -> bool:
-    """Whether two runs' samples have the same ids and other files, as far as the runs can tell."""
+    """Whether two runs' samples have the same ids and other files, as far as the runs have noted it."""
     if fingerprint_of(run) == fingerprint_of(first):
         return False
     try:
