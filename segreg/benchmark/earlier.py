@@ -73,7 +73,7 @@ def same_data(recipe: Resolved, run: RunDirectory) -> bool:
 
 
 def data_paths(recipe: Mapping[str, Any]) -> dict[str, str]:
-    """Return the paths that a complete recipe's data set has, by setting: {"dataset.root": "/data/isic"}."""
+    """Return the paths of a complete recipe's data set and of its split's lists: {"dataset.root": "/data/isic"}."""
 
     def paths(name: str, value: Any) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping):
@@ -82,7 +82,8 @@ def data_paths(recipe: Mapping[str, Any]) -> dict[str, str]:
         elif _is_path(value):
             yield name, value
 
-    return dict(paths("dataset", recipe["dataset"]))
+    lists = (recipe.get("split") or {}).get("lists") or {}
+    return dict([*paths("dataset", recipe["dataset"]), *paths("split.lists", lists)])
 
 
 def with_data_of(recipe: Mapping[str, Any], run: Run) -> Run:
@@ -96,7 +97,7 @@ def _have_moved(found: Sequence[RecipeDifference]) -> bool:
     """Whether these are paths alone, some of them of the data set, and the others have moved as those have."""
     if not all(_is_path(one.one) and _is_path(one.other) for one in found):
         return False
-    data = {_roots(one.one, one.other) for one in found if one.path.startswith("dataset.")}
+    data = {_roots(one.one, one.other) for one in found if one.path.startswith(("dataset.", "split.lists."))}
     return bool(data) and all(_roots(one.one, one.other) in data for one in found)
 
 

@@ -55,7 +55,7 @@ from segreg.task import IGNORE_INDEX, Task
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the same files and settings would give other arrays."""
 # A file changed again within its clock's tick keeps its time: what was younger than this when it was read is not
 # remembered.

@@ -128,6 +128,12 @@ class Evaluator:
         intervals = _intervals(scores, self.metrics, self.recipe.seed)
         return _in_recipe_order(dataclasses.replace(scores, intervals=intervals), self.recipe)
 
+    def directions(self, scores: Scores) -> dict[str, bool]:
+        """Return whether larger is better, by the names of the scores and of single images' ones, where it is known."""
+        names = {*scores.values, *(name for row in scores.per_image[:1] for name in row)}
+        found = directions_of(self.metrics).items()
+        return {name: bool(larger) for name, larger in found if name in names and larger is not None}
+
     def ranked(self, indices: Sequence[int], scores: Scores) -> Ranked:
         """Return samples and their rows from the worst to the best by the recipe's first metric that images have.
 

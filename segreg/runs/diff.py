@@ -14,6 +14,7 @@ from segreg.runs.directory import open_run_directory
 from segreg.runs.environment import weights_notice
 from segreg.runs.listing import KnownRun, read_run
 from segreg.runs.records import read_split
+from segreg.runs.sidecar import is_export
 from segreg.runtime.layout import Block, Column, Styled, Table
 
 _IMAGE_SETTINGS = ("size", "resize", "channels", "dtype", "sixteen_bit", "clip", "nodata", "normalize")
@@ -229,6 +230,10 @@ def lines(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Score
             lines += ["", _title(matter), *_side_by_side(matter.differences), *map(_move, matter.moved)]
     if alike := [_title(matter) for matter in found if matter.alike]:
         lines += ["", f"the two runs are alike in all of {listed(alike, quote='')}"]
+    if exports := [run.directory.path for run in (one, other) if is_export(run.directory.path)]:
+        names = shlex.join([str(one.directory.path), str(other.directory.path)])
+        words = f"{listed(exports, quote='')}: an exported network, whose scores `segreg compare {names}` compares"
+        return [*lines, "", words]
     if scores is None:
         without = [name for name, run in (("A", one), ("B", other)) if not run.split]
         which = f"{without[0]} has" if len(without) == 1 else "neither run has"

@@ -25,7 +25,7 @@ from segreg.models.verify import verify
 from segreg.runs.assembly import prepare_images, split_of
 from segreg.runs.environment import banner
 from segreg.runs.exported_run import ExportedRun
-from segreg.runs.records import read_split
+from segreg.runs.records import read_evaluation, read_split
 from segreg.runs.results import Warnings, in_half
 from segreg.runtime.files import write_json
 from segreg.runtime.hub import refuse_to_write
@@ -123,7 +123,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     chosen = of_own_split(run, split) if data is None else _of_other_data(run, data, split, progress)
     if chosen.indices and all(chosen.dataset.samples[index].mask is None for index in chosen.indices):
         raise SegregError(f"no sample of {chosen.split} has a mask, so that nothing can be scored")
-    out = request.out or run.directory.path / "evaluations" / _folder_name(chosen.name, request)
+    out = request.out or _own_folder(run.directory.path / "evaluations" / _folder_name(chosen.name, request), data)
     refuse_to_write(out, "--out")
     if (out / "resolved.yaml").exists():
         raise SegregError(
@@ -182,6 +182,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "intervals_over": {chosen.split: over},
         "groups": {chosen.split: scores.group_of},
         "definitions": scores.definitions,
+        "higher_is_better": evaluator.directions(scores),
         "interval_method": METHOD.format(over=over),
         "as": {library: vars(scores_of_library(library, run.task, counts)) for library in request.libraries},
         "alerts": verdict.alerts() if verdict else [],
@@ -393,7 +394,22 @@ def _folder_name(scored: str, request: Request) -> str:
         names.append(request.precision)
     names += [re.sub(r"[^\w.-]+", "-", override).strip("-") for override in request.overrides]
     name = "_".join(names)
-    return name if len(name) <= 200 else f"{name[:180]}_{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+    return name if len(name) <= 200 else f"{name[:180]}_{_digest(name)[:16]}"
+
+
+def _own_folder(folder: Path, data: Resolved | None) -> Path:
+    """Return the folder, or another one where it has the scores of another recipe whose file is called the same."""
+    try:
+        before = read_evaluation(folder / "metrics.json").get("data_recipe")
+    except SegregError:  # none, or a damaged one
+        return folder
+    if data is None or not before or Path(before).absolute() == (recipe := Path(data.source).absolute()):
+        return folder
+    return folder.with_name(f"{folder.name}_{_digest(str(recipe))[:8]}")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
 
 
 def _best_threshold(run: Run, recipe: Resolved, predictor: Predictor, progress: Progress) -> float:

@@ -17,7 +17,7 @@ from segreg.data import SplitName
 from segreg.data.resize import format_size
 from segreg.errors import SegregError
 from segreg.evaluation.evaluator import Evaluator, Overlay, Ranked, choose_overlays, format_values, write_images
-from segreg.evaluation.scores import directions_of, meaning_and_way
+from segreg.evaluation.scores import meaning_and_way
 from segreg.evaluation.statistics import resampled_words
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
@@ -182,9 +182,7 @@ def score_run(
     write_images(scores, assembly.dataset.task, directory.path)
     ranked = evaluator.ranked(assembly.splits[split], scores)
     shown = choose_overlays(ranked, recipe.evaluate.overlays, recipe.seed)
-    names = {*scores.values, *(name for row in scores.per_image[:1] for name in row)}
-    directions = directions_of(evaluator.metrics).items()
-    results["higher_is_better"] = {n: bool(larger) for n, larger in directions if n in names and larger is not None}
+    results["higher_is_better"] = evaluator.directions(scores)
     results["overlays"] = {why: [row["id"] for _, row in images] for why, images in shown.items()}
     indices = {index for images in shown.values() for index, _ in images}
     return RunScores(results, rows, evaluator, [pair for pair in ranked if pair[0] in indices])

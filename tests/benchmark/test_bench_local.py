@@ -23,6 +23,7 @@ from segreg.benchmark.bench.models import models_of
 from segreg.benchmark.bench.plan import Plan
 from segreg.benchmark.bench.trials import trials_of
 from segreg.benchmark.cost.running import check_memory
+from segreg.models.build import build_dataset
 from segreg.registry.registry import _digest_of_files, load_registry
 from segreg.reports.comparison import write_comparison
 from segreg.runtime.lock import locked_folder
@@ -180,6 +181,33 @@ def test_a_bench_knows_its_runs_where_its_project_was_moved(tmp_path):
     trial, folder, said = known(again)
     assert folder.state(trial) == "waiting"
     assert f"(dataset.root: {tmp_path}/here/images, now {again}/images)\n" in said
+
+
+def test_a_run_of_a_bench_continues_where_the_lists_of_its_split_have_moved_too(tmp_path):
+    project = tmp_path / "here"
+    project.mkdir()
+    (trial,) = trials_of(moved_plan(project), load_registry(plugged.builtin()))
+    ids = [sample.id for sample in build_dataset(trial.recipe).samples]
+    for split, members in {"train": ids[:12], "val": ids[12:]}.items():
+        (project / f"{split}.txt").write_text("\n".join(members))
+
+    def lists(folder):
+        return f"split={{method: lists, lists: {{train: {folder}/train.txt, val: {folder}/val.txt}}}}"
+
+    folder = BenchFolder(project / "bench")
+    (trial,) = trials_of(moved_plan(project, lists(project)), load_registry(plugged.builtin()))
+    folder.make()
+    prepare([trial], folder, again=False)
+    with tiny_runs.undrawn():
+        work_on(folder.recipe(trial.name), folder.run(trial).path, "")
+    there = project.rename(tmp_path / "there")
+    trial, folder, said = known(there, lists(there))
+    assert (folder.state(trial), said) == ("finished", "")
+    folder.run(trial).results.unlink()
+    prepare([trial], folder, again=False)
+    with tiny_runs.undrawn():
+        work_on(folder.recipe(trial.name), folder.run(trial).path, "")
+    assert folder.state(trial) == "finished", folder.reason(trial)
 
 
 def models_of_results(folder, comparison):

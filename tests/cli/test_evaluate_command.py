@@ -148,6 +148,20 @@ def test_other_data_passes_the_gate_that_a_run_passes(segreg, finished, tmp_path
         assert found(tmp_path / "all")["warnings"] == ['no mask shows "lesion"']
 
 
+def test_recipes_of_one_file_name_keep_their_own_scores(segreg, copy, tmp_path):
+    for place, count in (("one", 3), ("two", 4)):
+        images, masks = tiny_runs.folder_dataset(tmp_path / place, count=count)
+        own = f"{{name: folder, images: {images}, masks: {masks}, classes: [lesion]}}"
+        recipe = tiny_runs.write_recipe(tmp_path / place, tiny_runs.RECIPE.replace(IMAGES, own), name="discs")
+        assert segreg("evaluate", copy, "--data", recipe, "--quiet").status == 0
+    assert segreg("evaluate", copy, "--data", tmp_path / "one" / recipe.name, "--quiet").status == 0
+    one, two = sorted((copy / "evaluations").glob("discs*"))
+    assert (len(rows(one)), len(rows(two))) == (3, 4)
+    (one / "metrics.json").write_text("{")
+    assert segreg("evaluate", copy, "--data", tmp_path / "one" / recipe.name, "--quiet").status == 0
+    assert found(one)["higher_is_better"]["dice"] is True
+
+
 def test_other_data_whole_and_a_side_of_it(segreg, finished, tmp_path):
     images, masks = tiny_runs.folder_dataset(tmp_path / "discs", count=10)
     own = f"{{name: folder, images: {images}, masks: {masks}, classes: [lesion]}}"

@@ -25,6 +25,7 @@ from segreg.errors import SegregError
 from segreg.inference.predictor import InferenceConfig
 from segreg.models.build import build_model
 from segreg.runs.bundle import write_bundle
+from segreg.runs.diff import lines, whole_run
 from segreg.runs.directory import RunDirectory
 from segreg.runs.export_run import ExportRequest, _calibration, _checked_out, export_run, format_export
 from segreg.runs.exported_run import ExportedRun
@@ -222,6 +223,9 @@ def test_compare_takes_an_export_that_was_evaluated(finished, exported, tmp_path
     assert one == pytest.approx(other, abs=1e-4)
     assert ["exported as=onnx float32" in model.name for model in comparison.models].count(True) == 1
     assert not any("RANDOM" in notice for notice in comparison.notices)
+    paths = finished.directory.path, exported.directory.path
+    *_, last = lines(*map(whole_run, paths), (), None)
+    assert last.endswith(f"an exported network, whose scores `segreg compare {paths[0]} {paths[1]}` compares")
     file = exported.directory.environment
     environment = json.loads(file.read_text(encoding="utf-8"))
     environment["model"]["encoder"]["weights"] = "RANDOM weights: none to be had"
