@@ -104,6 +104,7 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
     from segreg.data.mixing import Mixing
     from segreg.models.build import build_augmentations, build_batch_augmentations
     from segreg.runtime.files import write_json
+    from segreg.visualize.fonts import saying_boxes
 
     dataset, out = report.dataset, chosen.out
     mixing = Mixing(build_batch_augmentations(recipe, dataset.task), recipe.seed)
@@ -133,8 +134,9 @@ def _write_sheets(chosen: argparse.Namespace, recipe: Resolved, report: Report) 
         out.mkdir(parents=True, exist_ok=True)
         for name in drawn.keys() - sheets.keys():  # of an earlier check, where there is nothing to show any more
             (out / name).unlink(missing_ok=True)
-        for name, sheet in sheets.items():
-            sheet.savefig(out / name)
+        with saying_boxes():
+            for name, sheet in sheets.items():
+                sheet.savefig(out / name)
         write_json(out / "findings.json", report.as_data())
     except OSError as error:
         raise SegregError(f"{out} can't be written: {error.strerror}") from None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,6 +28,7 @@ from segreg.runs.records import read_results
 from segreg.runtime.files import cannot_write, replacing
 from segreg.runtime.output import printable
 from segreg.training import history
+from segreg.visualize.fonts import saying_boxes, text_style
 from segreg.visualize.plots import history_lines
 
 ONE_COLUMN, TWO_COLUMNS = 245, 510
@@ -39,8 +39,8 @@ FORMATS: Mapping[str, Mapping[str, None]] = {
 }
 """With the metadata that would differ from day to day or from version to version."""
 _STYLE = {
-    "font.family": "DejaVu Sans", "font.size": 7, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
-    "legend.fontsize": 7, "legend.frameon": False, "legend.borderaxespad": 0.2, "text.parse_math": False,
+    "font.size": 7, "axes.labelsize": 7, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "legend.fontsize": 7, "legend.frameon": False, "legend.borderaxespad": 0.2,
     "axes.linewidth": 0.6, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "axes.axisbelow": True, "grid.color": "0.88", "grid.linewidth": 0.5, "lines.linewidth": 1, "lines.markersize": 4,
     "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2, "ytick.major.size": 2,
@@ -101,8 +101,7 @@ def _write(figures: Mapping[str, Callable[[], Figure | None]], folder: Path) -> 
         raise cannot_write(error, folder) from None
     files = []
     for name, draw in figures.items():
-        with mpl.rc_context(_STYLE), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # letters that the font lacks
+        with mpl.rc_context(_STYLE | text_style()), saying_boxes():
             if (figure := draw()) is None:
                 continue
             for form, metadata in FORMATS.items():

@@ -230,7 +230,7 @@ def lines(one: KnownRun, other: KnownRun, found: Sequence[Matter], scores: Score
             lines += ["", _title(matter), *_side_by_side(matter.differences), *map(_move, matter.moved)]
     if alike := [_title(matter) for matter in found if matter.alike]:
         lines += ["", f"the two runs are alike in all of {listed(alike, quote='')}"]
-    if exports := [run.directory.path for run in (one, other) if is_export(run.directory.path)]:
+    if exports := [str(run.directory.path) for run in (one, other) if is_export(run.directory.path)]:
         names = shlex.join([str(one.directory.path), str(other.directory.path)])
         words = f"{listed(exports, quote='')}: an exported network, whose scores `segreg compare {names}` compares"
         return [*lines, "", words]

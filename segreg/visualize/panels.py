@@ -10,6 +10,7 @@ import numpy as np
 
 from segreg.task import IGNORE_INDEX
 from segreg.visualize.colours import IGNORED_COLOUR, PREDICTION_COLOUR, TRUTH_COLOUR, Colour, class_colours
+from segreg.visualize.fonts import font_for
 from segreg.visualize.overlay import as_rgb, outline, overlay, paint
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ def _sheet(panels: Mapping[str, NDArray[np.uint8]], legend: Legend, *, title: st
     if warning:
         draw.rectangle((0, 0, sheet_width, _LINE * len(warning) - 1), fill=(200, 0, 0))
     for number, line in enumerate([*warning, *titles]):
-        draw.text((_MARGIN, number * _LINE + 3), line, fill="white" if number < len(warning) else "black")
+        colour = "white" if number < len(warning) else "black"
+        draw.text((_MARGIN, number * _LINE + 3), line, fill=colour, font=font_for(line))
     for number, (name, panel) in enumerate(panels.items()):
         left = _MARGIN + number * (width + _MARGIN)
         draw.text((left, header - _LINE + 2), name, fill=(90, 90, 90))
@@ -98,7 +100,7 @@ def _sheet(panels: Mapping[str, NDArray[np.uint8]], legend: Legend, *, title: st
     for left, row, name in places:
         top = header + height + _MARGIN + row * _LINE
         draw.rectangle((left, top + 3, left + _SWATCH, top + 3 + _SWATCH), fill=legend[name], outline=(90, 90, 90))
-        draw.text((left + _SWATCH + 4, top + 2), name, fill="black")
+        draw.text((left + _SWATCH + 4, top + 2), name, fill="black", font=font_for(name))
     return sheet
 
 
@@ -126,12 +128,9 @@ def _legend(truth: NDArray[Any] | None, prediction: NDArray[Any], task: Task, co
 
 def _placed(legend: Legend, width: int) -> Iterator[tuple[int, int, str]]:
     """Yield the left end, the line and the name of each entry of a legend."""
-    from PIL import ImageFont
-
-    font = ImageFont.load_default()
     left, line = _MARGIN, 0
     for name in legend:
-        takes = _SWATCH + 4 + int(font.getlength(name)) + 2 * _MARGIN
+        takes = _SWATCH + 4 + int(font_for(name).getlength(name)) + 2 * _MARGIN
         if left > _MARGIN and left + takes > width:
             left, line = _MARGIN, line + 1
         yield left, line, name

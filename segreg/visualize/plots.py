@@ -5,7 +5,6 @@ No plot grows with the number of classes: above a limit the worst are shown, and
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from segreg.registry.protocols import Curve, Matrix, Reliability
 from segreg.runtime.files import replacing
 from segreg.runtime.output import printable
+from segreg.visualize.fonts import saying_boxes, text_style
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,8 +31,6 @@ _DPI, _MOST_PIXELS = 110, 3300
 """Of a PNG's longer side: a larger figure gets fewer dots per inch."""
 _NAME = 24
 """Letters of a label that are shown."""
-_PLAIN = {"text.parse_math": False}
-"""For matplotlib: a class's name isn't a formula."""
 
 
 def plot_metrics(
@@ -63,7 +61,7 @@ def plot_metrics(
     }
     written: list[Path] = []
     for name, (kind, plot) in kinds.items():
-        with guard(name), mpl.rc_context(_PLAIN):
+        with guard(name), mpl.rc_context(text_style()):
             (folder / name).unlink(missing_ok=True)
             if of_kind := [table for table in tables if isinstance(table, kind)]:
                 written.append(_save(plot(of_kind), folder / name))
@@ -87,7 +85,7 @@ def plot_history(rows: Sequence[Mapping[str, Any]], file: Path, *, monitor: str,
     """Plot losses, validation scores and learning rates over the epochs into a PNG file."""
     import matplotlib as mpl
 
-    with mpl.rc_context(_PLAIN):
+    with mpl.rc_context(text_style()):
         _save(_history(history_lines(rows, monitor), best_epoch), file)
 
 
@@ -125,8 +123,7 @@ def _figure(width: float, height: float, *, layout: Literal["constrained"] | Non
 
 
 def _save(figure: Any, file: Path) -> Path:
-    with replacing(file) as aside, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a class may be called in any script
+    with replacing(file) as aside, saying_boxes():
         figure.savefig(aside, format="png", dpi=min(_DPI, _MOST_PIXELS / max(figure.get_size_inches())))
     return file
 

@@ -24,6 +24,7 @@ from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
 from segreg.task import IGNORE_INDEX, Task
 from segreg.visualize.colours import Colour, label_colours
+from segreg.visualize.fonts import text_style
 from segreg.visualize.overlay import outline
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def _drawn_labels(task: Task) -> list[tuple[int, Colour]]:
 
 def _sheet(rows: Sequence[Sequence[Panel]], title: str, task: Task) -> Figure:
     """Return a grid of panels under a title, with the classes' colours below."""
+    import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
@@ -202,20 +204,19 @@ def _sheet(rows: Sequence[Sequence[Panel]], title: str, task: Task) -> Figure:
     panel_height = _INCHES * max(height for height, _, _ in shapes) / max(width for _, width, _ in shapes)
     figure = Figure((width, len(rows) * panel_height + 0.17 * lines), dpi=_DPI, layout="compressed")
     FigureCanvasAgg(figure)
-    figure.suptitle(heading, fontsize=9, parse_math=False)
-    grid = figure.subplots(len(rows), columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for row, cells in zip(rows, grid, strict=True):
-        for panel, axes in zip(row, cells, strict=False):
-            axes.imshow(panel.image)
-            axes.set_title(panel.words, fontsize=7, loc="left", parse_math=False)
     patches = [
         Patch(facecolor=[value / 255 for value in colour], edgecolor="grey", label=name) for name, colour in legend
     ]
-    below = figure.legend(handles=patches, loc="outside lower left", ncols=legend_columns, fontsize=8, frameon=False)
-    for text in below.get_texts():
-        text.set_parse_math(False)
+    with mpl.rc_context(text_style()):
+        figure.suptitle(heading, fontsize=9)
+        grid = figure.subplots(len(rows), columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for row, cells in zip(rows, grid, strict=True):
+            for panel, axes in zip(row, cells, strict=False):
+                axes.imshow(panel.image)
+                axes.set_title(panel.words, fontsize=7, loc="left")
+        figure.legend(handles=patches, loc="outside lower left", ncols=legend_columns, fontsize=8, frameon=False)
     return figure
 
 
