@@ -75,17 +75,21 @@ def move(network: nn.Module, towards: nn.Module, share: float) -> None:
 def measure_batch_norm(network: Objective, layers: Sequence[_BatchNorm], images: Iterable[Tensor]) -> None:
     """Set the running statistics of BatchNorms of a network to the mean of those of batches, in place.
 
+    One that no batch has any for, as where a channel has a single value, keeps its own.
+
     Shape: batches of images `[B, C, H, W]` before normalisation.
     """
     if not layers:
         return
-    momenta = [layer.momentum for layer in layers]
+    before = [(layer.momentum, copy.deepcopy(layer.state_dict())) for layer in layers]
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # every batch counts alike
         layer.train()
     for batch in images:
         network.model.supervised(network.normalize(batch), None)
-    for layer, momentum in zip(layers, momenta, strict=True):
+    for layer, (momentum, state) in zip(layers, before, strict=True):
         layer.momentum = momentum
+        if not layer.num_batches_tracked:  # sync
+            layer.load_state_dict(state)
     network.eval()

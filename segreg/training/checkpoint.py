@@ -345,7 +345,7 @@ def _plain(value: Any, where: str) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     # Exactly these types: a subclass, such as an Enum, is written with its name and needs code to be read.
-    if type(value) in (type(None), bool, int, float, complex, str):
+    if type(value) in (type(None), bool, int, float, complex, str, torch.dtype):
         return value
     if isinstance(value, torch.Tensor):
         return value.detach()

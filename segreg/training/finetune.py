@@ -34,7 +34,8 @@ class Start:
     Attributes:
         loaded: names of the network whose values are the file's, by component.
         missing: names of the network that keep their first values, because the file has nothing for them.
-        mismatched: names of the network that keep their first values because shapes in their layer differ, with both.
+        mismatched: names of the network that keep their first values because a shape or type in their layer differs,
+            with both.
         unused: names in the file whose values were not loaded.
         remarks: what else a reader should know, such as other classes.
     """
@@ -52,7 +53,7 @@ class Start:
         lines = [f"{count} of the network's {total} tensors loaded ({each})"]
         rest = {
             "not in the file": self.missing,
-            "left, as a shape in their layer differs": self.mismatched,
+            "left, as a shape or type in their layer differs": self.mismatched,
             "of the file not used": self.unused,
         }
         lines += [f"{len(names)} {word}: {listed(names, quote='', most=6)}" for word, names in rest.items() if names]
@@ -99,12 +100,11 @@ def start_from(model: Segmenter, source: Path | str, component: Literal["model",
         loaded[name] = []
         if name in _HEADS and order is None:
             continue
-        unlike = {key for key, theirs in pairs.items() if given[theirs].shape != own[key].shape}
+        unlike = {key: how for key, theirs in pairs.items() if (how := _unlike(given[theirs], own[key]))}
         layers = {key.rpartition(".")[0] for key in unlike}  # loaded whole or not at all
         for key, theirs in pairs.items():
             if key.rpartition(".")[0] in layers:
-                shapes = f" {list(given[theirs].shape)} for {list(own[key].shape)}"
-                mismatched.append(key + (shapes if key in unlike else ""))
+                mismatched.append(key + unlike.get(key, ""))
                 continue
             values[key] = _in_order(given[theirs], order) if name in _HEADS and order else given[theirs]
             used.add(theirs)
@@ -123,6 +123,13 @@ def start_from(model: Segmenter, source: Path | str, component: Literal["model",
         raise SegregError(f"train.start_from: nothing in {file} fits the {component}", hint=str(start))
     model.load_state_dict({names[key]: value for key, value in values.items()}, strict=False)
     return start
+
+
+def _unlike(theirs: Tensor, own: Tensor) -> str:
+    """Return in what a tensor of a file does not fit the network's: its shape, or whole numbers for fractions."""
+    if theirs.shape != own.shape:
+        return f" {list(theirs.shape)} for {list(own.shape)}"
+    return f" {theirs.dtype} for {own.dtype}" if own.is_floating_point() and not theirs.is_floating_point() else ""
 
 
 def _has_changes_of(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError
 from segreg.models.trained import BASE
-from segreg.runtime.distributed import is_main
+from segreg.runtime.distributed import count, is_main
 from segreg.training import history
 from segreg.training.checkpoint import (
     ADAPTER,
@@ -111,6 +111,8 @@ def restore(training: Training, state: State, monitor: Monitor, progress: Progre
         training.scaler.load_state_dict(state.scaler)
     if state.precision != training.precision.name:
         progress.say(f"notice: the run computed in {state.precision} so far and continues in {training.precision.name}")
+    if count() == 1:  # BatchNorm's statistics are those of micro-batches
+        training.micro_batches = int(state.values.get("micro_batches", 1))
     restore_random_state(state.random_state)
 
 

@@ -635,9 +635,11 @@ def choose_micro_batches(training: Training, train: BatchLoader, progress: Progr
 def micro_batches_that_fit(training: Training, batch: tuple[Tensor, Tensor]) -> int:
     """Return the number of micro-batches, 1, 2, 4 ..., with which a batch fits into memory; nothing is trained.
 
+    It is at least that of the epochs before.
+
     A GPU tries a step; elsewhere the system would rather kill the process than refuse, so the memory is estimated.
     """
-    count = 1
+    count = training.micro_batches
     training.objective.train()
     settle_frozen(training.encoder)
     while count < len(batch[0]) and not _fits(training, *split(batch, count)[0]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import segmentation_models_pytorch as smp
@@ -123,6 +124,15 @@ def test_region_losses_over_images_follow_their_formulas(task):
     for build, values in ((builders.dice, dice), (builders.iou, iou), (builders.tversky, tversky)):
         value = build(task, smooth=2.0, over="image")(logits, target).item()
         assert value == pytest.approx(sum(values) / len(values), rel=1e-5)
+
+
+@pytest.mark.parametrize("build", [builders.lovasz, partial(builders.dice, absent="skip")])
+def test_images_weigh_the_same_however_many_classes_they_show(build):
+    logits, target = draw(MULTICLASS)
+    target[0], target[1] = 1, target[1].clamp(max=1)
+    loss = build(MULTICLASS, over="image")
+    each = [loss(logits[index : index + 1], target[index : index + 1]) for index in range(3)]
+    torch.testing.assert_close(loss(logits, target), sum(each) / 3)
 
 
 def test_dice_by_hand():

@@ -10,10 +10,11 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 
 from segreg.training import history
-from segreg.training.averages import move
+from segreg.training.averages import measure_batch_norm, move
 from segreg.training.checkpoint import LAST, STATE, load_state, read_weights
 from segreg.training.setup import Setup, prepare
 from segreg.training.trainer import average_weights
+from segreg_plugins.batch_norm import BatchNorm2d
 from tiny_training import CPU, FLOAT32, SETTINGS, BatchLoader, Scale, objective, replace, train
 
 SWA = replace(SETTINGS, epochs=5, swa_start=3)
@@ -66,6 +67,20 @@ def test_what_was_trained_in_micro_batches_is_measured_in_them():
     training.swa.network.normalize.register_forward_hook(lambda module, given, result: sizes.append(len(given[0])))
     average_weights(training, training.swa, BatchLoader(count=7), epoch=3)
     assert sizes == [2, 1, 1, 1, 1, 1]
+
+
+def test_statistics_that_no_batch_has_stay_as_they_are():
+    own = objective()
+    own.model.decoder = nn.Sequential(nn.AdaptiveAvgPool2d(1), BatchNorm2d(6), nn.Upsample(scale_factor=8))
+    pooled = own.eval().model.decoder[1]
+    pooled.running_mean += 3
+    pooled.num_batches_tracked += 2
+    layers, images = [own.model.encoder[1], pooled], next(BatchLoader().epoch(1)).images
+    measure_batch_norm(own, layers, images.split(1))
+    assert (pooled.running_mean.tolist(), pooled.num_batches_tracked) == ([3.0] * 6, 2)
+    assert own.model.encoder[1].num_batches_tracked == 4
+    measure_batch_norm(own, layers, [images])
+    assert pooled.num_batches_tracked == 1
 
 
 def test_a_layer_that_stands_in_two_places_moves_once():

@@ -55,8 +55,10 @@ def network() -> nn.Sequential:
 
 def test_a_state_is_loaded_as_it_was_saved(tmp_path):
     strided = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
-    save_state(state(optimizer={"average": strided, 1: np.float64(2.5)}), tmp_path / "state.pt")
+    optimizer = {"average": strided, 1: np.float64(2.5), "momentum_dtype": torch.bfloat16}
+    save_state(state(optimizer=optimizer), tmp_path / "state.pt")
     back = load_state(tmp_path / "state.pt")
+    assert back.optimizer["momentum_dtype"] is torch.bfloat16  # as timm's adafactorbv has it
     assert torch.equal(back.optimizer["average"], strided)
     assert back.optimizer["average"].stride() == strided.stride()
     assert back.optimizer[1] == 2.5

@@ -105,6 +105,13 @@ def test_nothing_that_fits_is_refused(tmp_path):
     assert all(torch.equal(fresh.state_dict()[name], value) for name, value in before.items())
 
 
+def test_whole_numbers_are_not_weights(tmp_path):
+    torch.save({name: (10 * t).to(torch.int8) for name, t in model().state_dict().items()}, tmp_path / "w.pth")
+    with pytest.raises(SegregError, match=r"nothing in .* fits the model") as caught:
+        start_from(model(), tmp_path / "w.pth", "model", LESION)
+    assert "int8 for torch.float32" in str(caught.value)
+
+
 def test_a_folder_without_weights(tmp_path):
     with pytest.raises(SegregError, match="holds no weights"):
         start_from(model(), tmp_path, "model", LESION)

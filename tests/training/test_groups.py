@@ -116,6 +116,7 @@ def test_weight_decay_is_excluded_where_it_is_decoupled():
 def test_which_optimizers_decouple_their_weight_decay():
     """Without a gradient, decoupled decay takes the same share of each weight; in the gradient, Adam's is a step."""
     for member, decoupled in {"adamw": True, "nadamw": True, "lion": True, "muon": True, "lambw": True, "radamw": True,
+                              "adan": True, "sgdp": True, "radamlegacy": True,
                               "adam": False, "nadam": False, "lamb": False, "adagrad": False}.items():  # fmt: skip
         weight = nn.Parameter(torch.tensor([[1.0, 3.0], [2.0, 5.0]]))
         optimizer = from_timm.build(member, [{"params": [weight], "name": "x"}], lr=0.01, weight_decay=0.1)
@@ -124,6 +125,8 @@ def test_which_optimizers_decouple_their_weight_decay():
         optimizer.step()
         expected = torch.tensor([[1.0, 3.0], [2.0, 5.0]]) * (1 - 0.01 * 0.1)
         assert torch.allclose(weight, expected, rtol=1e-6) == decoupled, member
+    adamp = from_timm.build("adamp", [{"params": [weight], "name": "x"}], lr=0.01, weight_decay=0.1)
+    assert decouples(adamp)  # a tenth of that share, of what it projects
     sgd = torch.optim.SGD([weight], lr=0.1, weight_decay=0.1)
     assert not decouples(sgd)
     sgd.decouples_weight_decay = True  # as a plugin's optimizer says it

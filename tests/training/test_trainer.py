@@ -831,6 +831,17 @@ def test_auto_is_logged_and_learns_what_the_whole_batch_does(tmp_path, monkeypat
     assert "batches of 8, in 4 micro-batches" in log.lines
 
 
+@pytest.mark.parametrize("batch_size", ["auto", 8])
+def test_a_resumed_run_keeps_its_micro_batches(tmp_path, monkeypatch, batch_size):
+    settings = replace(SETTINGS, batch_size=batch_size, effective_batch_size=8)
+    monkeypatch.setattr(trainer, "choose_micro_batches", lambda training, *_: setattr(training, "micro_batches", 4))
+    train(tmp_path, settings=settings, train=BatchLoader(size=8), stop=lambda *_: "here")
+    monkeypatch.undo()
+    monkeypatch.setattr(trainer, "available_mib", lambda: None)
+    train(tmp_path, settings=settings, train=BatchLoader(size=8), resume=load_state(tmp_path / STATE))
+    assert {row["micro_batches"] for row in history.read(tmp_path)} == {4}
+
+
 # Compiling.
 
 CUDA = torch.device("cuda")

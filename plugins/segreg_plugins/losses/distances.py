@@ -103,7 +103,9 @@ def distance_to(pixels: Tensor) -> Tensor:
     distances = np.zeros(others.shape, np.float32)
     for image in np.ndindex(others.shape[:2]):
         if not others[image].all():
-            distances[image] = cv2.distanceTransform(others[image], cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            distance = cv2.distanceTransform(others[image], cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+            # The last bit of OpenCV's roots depends on where in memory the image is; squares are whole numbers.
+            distances[image] = np.sqrt(np.rint(np.square(distance, dtype=np.float64)))
     return torch.from_numpy(distances).to(pixels.device)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from segreg_plugins.losses.pixels import counting, float32_inside, mean_where
+from segreg_plugins.losses.pixels import counting, float32_inside, mean_of_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,7 +44,8 @@ class Lovasz(nn.Module):
         errors, truth, counts = (self._rows(x) for x in (errors, truth, counts))
         # The paper averages Lovasz-Softmax over the classes that are there; an empty mask still has a hinge loss.
         seen = (truth if self.task.mode == "multiclass" else counts).amax(dim=1)
-        return mean_where((errors * jaccard_weights(errors.detach(), truth, counts)).sum(dim=1), seen)
+        values = (errors * jaccard_weights(errors.detach(), truth, counts)).sum(dim=1)
+        return mean_of_images(values.view(-1, logits.shape[1]), seen.view(-1, logits.shape[1]))
 
     def _rows(self, x: Tensor) -> Tensor:
         """Return one row for each class, or for each image and class: `[K, B H W]` or `[B K, H W]`."""

@@ -69,3 +69,9 @@ def mean_where(values: Tensor, weights: Tensor) -> Tensor:
     """Return the mean of `values` weighted with `weights`, and 0 where all weights are 0."""
     # The bound is far below any weight that counts, and its reciprocal is far from overflowing.
     return (values * weights).sum() / weights.sum().clamp(min=1e-12)
+
+
+def mean_of_images(values: Tensor, seen: Tensor) -> Tensor:
+    """Return the mean over images of the mean over classes, of those that are seen: `[B, K]`, or `[K]` of a batch."""
+    number = seen.sum(dim=-1, keepdim=True)
+    return mean_where(values, seen * number.amax() / number.clamp(min=1))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from segreg_plugins.losses.pixels import counting, float32_inside, mean_where
+from segreg_plugins.losses.pixels import counting, float32_inside, mean_of_images
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,4 +72,4 @@ class Tversky(nn.Module):
         false_negative = true - both
         overlap = (both + self.smooth) / (both + self.alpha * false_positive + self.beta * false_negative + self.smooth)
         seen = true > 0 if self.absent == "skip" else counts.sum(self.dims) > 0
-        return mean_where(1 - overlap, (seen & self.kept.to(seen.device)).to(overlap.dtype))
+        return mean_of_images(1 - overlap, (seen & self.kept.to(seen.device)).to(overlap.dtype))

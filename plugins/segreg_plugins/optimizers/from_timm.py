@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 _DECOUPLING = {
-    "Adafactor", "AdafactorBigVision", "AdamWLegacy", "LaProp", "Lion", "Mars", "Muon", "NAdamW", "SGDW",
+    "Adafactor", "AdafactorBigVision", "AdamP", "AdamWLegacy", "Adan", "LaProp", "Lion", "Mars", "Muon", "NAdamW",
+    "RAdamLegacy", "SGDP", "SGDW",
 }  # fmt: skip
 """Classes that always keep weight decay out of the gradient; others mark it in their groups where they do."""
 
