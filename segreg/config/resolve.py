@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -411,7 +412,7 @@ class _Check:
         return Choice(part, complete, weight, self.recipe.place(name_path), name.partition("@")[2], around)
 
     def weight(self, title: str, value: Any, path: KeyPath) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
             message = f'"weight" of {title} must be a finite number above 0, not {format_value(value)}'
             self.wrong(message, path)
             return 1.0
