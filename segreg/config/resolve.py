@@ -480,6 +480,8 @@ class _Check:
         if train is not None and train.batch_size != "auto" and train.effective_batch_size is not None:
             hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
             self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
+        if train is not None and train.start_part == "encoder" and train.start_from is None:
+            self.wrong('"start_part" goes with start_from, which names the weights', ("train", "start_part"))
         if train is not None and train.swa_start is not None:
             if train.ema is not None:
                 hint = "ema averages over steps and swa_start over epochs: leave one of them out"
