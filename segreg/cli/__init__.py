@@ -242,7 +242,7 @@ def _execute(chosen: argparse.Namespace, output: Any) -> int:
 
         refuse_several(chosen.command)
     # A plugin's own command may print its JSON by itself.
-    alone = getattr(chosen, "json", False) and chosen.execute.__module__.startswith("segreg.")
+    alone = getattr(chosen, "json", False) and chosen.execute.__module__.startswith("segreg.cli.")
     with json_alone() if alone else nullcontext():
         status: int = chosen.execute(chosen)
     sys.stdout.flush()

@@ -9,7 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from segreg.cli.common import print_json
-from segreg.registry.compatibility import name_and_version
+from segreg.registry.compatibility import About, about
 from segreg.registry.entry import Entry
 from segreg.runtime.layout import Styled, complain, show
 
@@ -30,8 +30,8 @@ _PROGRAM = """
 import sys
 from importlib.metadata import EntryPoint
 from segreg.registry.registry import load_registry
-load_registry([EntryPoint(*sys.argv[1:], "segreg")])
-print("loaded", file=sys.stderr)
+(plugin,) = load_registry([EntryPoint(*sys.argv[1:], "segreg")]).plugins
+print(plugin.error, "refused" if plugin.error else "loaded", sep="\\n", file=sys.stderr)
 """
 
 
@@ -41,7 +41,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify",
         action="store_true",
-        help="load each in a process of its own, and name those that end the process, crash it or never finish",
+        help="load each in a process of its own, and name those that can't be used, end the process or never finish",
     )
 
 
@@ -82,32 +82,37 @@ def _indented(text: str, first: str = "", style: str = "") -> list[Styled]:
 
 def _verify(*, as_json: bool) -> int:
     """Load each plugin in a process of its own, and print how that ended; 1 if one did not end as it should."""
-    from segreg.registry.registry import find_points
+    from segreg.registry.registry import DISABLE, find_points
 
     rows = []
     for point in find_points():
-        package = name_and_version(point.dist)[0]
+        package = about(point.dist) if point.dist else About()
         command = [sys.executable, "-c", _PROGRAM, point.name, point.value]
         try:
             done = subprocess.run(  # noqa: S603 - this Python, and a plugin that is installed
-                command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+                command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), DISABLE: ""},
                 capture_output=True, text=True, timeout=_SECONDS, check=False,
             )  # fmt: skip
             ended = f"exit status {done.returncode}" if done.returncode >= 0 else f"signal {-done.returncode}"
-            error = done.stderr.rstrip()
-            problem = "" if error.endswith("loaded") and not done.returncode else f"it ended the process: {ended}"
+            error, _, last = done.stderr.rstrip().rpartition("\n")
+            if done.returncode or last not in ("loaded", "refused"):
+                problem, error = f"it ended the process: {ended}", f"{error}\n{last}"
+            elif last == "refused" or package.misfit:
+                problem, error = "it can't be used", error if last == "refused" else package.misfit
+            else:
+                problem = ""
         except subprocess.TimeoutExpired:
             problem, error = f"it was not loaded after {_SECONDS} s", ""
         rows.append(
-            {"name": point.name, "module": point.value, "distribution": package, "problem": problem,
+            {"name": point.name, "module": point.value, "distribution": package.name, "problem": problem,
              "output": error if problem else ""}
         )  # fmt: skip
         if as_json:
             continue
-        show(f"{package}  {point.name} ({point.value})  {problem or 'loads'}")
+        show(f"{package.name}  {point.name} ({point.value})  {problem or 'loads'}")
         if problem:
             show(*(f"  {line}" for line in error.splitlines()))
-            show(f"  SEGREG_DISABLE_PLUGINS={package} continues without it")
+            show(f"  {DISABLE}={package.name} continues without it")
     if as_json:
         print_json(rows)
     return 1 if any(row["problem"] for row in rows) else 0

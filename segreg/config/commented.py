@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from segreg.config.recipe import one_line
+from segreg.runtime.output import printable
 
 _WIDTH = 120
 
@@ -18,7 +19,7 @@ def recipe_text(values: Mapping[str, Any], reasons: Mapping[tuple[str, ...], str
         reasons: by path: `("input", "size")`, and `("augment", "0")` for an item of a list.
         header: lines of the comment at the top.
     """
-    parts = ["\n".join(f"# {line}".rstrip() for line in header)]
+    parts = ["\n".join(f"# {_on_one_line(line)}".rstrip() for line in header)]
     for name, section in values.items():
         if isinstance(section, Mapping):
             lines = [
@@ -38,6 +39,7 @@ def recipe_text(values: Mapping[str, Any], reasons: Mapping[tuple[str, ...], str
 
 def _aligned(lines: Sequence[tuple[str, str]]) -> list[str]:
     """Return lines with their comments in one column; a comment that does not fit stands above its line."""
+    lines = [(line, _on_one_line(why)) for line, why in lines]
     fitting = [line for line, why in lines if why and len(line) + len(why) + 5 <= _WIDTH]
     column = max(map(len, fitting), default=0)
     written = []
@@ -49,3 +51,8 @@ def _aligned(lines: Sequence[tuple[str, str]]) -> list[str]:
         else:
             written += [f"{line[: len(line) - len(line.lstrip())]}# {why}", line]
     return written
+
+
+def _on_one_line(comment: str) -> str:
+    """Return a comment that ends where its line does: it may have names of folders, which hold any character."""
+    return printable(comment.replace("\n", "\\n"))

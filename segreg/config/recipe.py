@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed, with_article
+from segreg.runtime.output import printable
 from segreg.settings import format_value
 
 KeyPath = tuple[str | int, ...]
@@ -226,8 +227,8 @@ class _Reading:
 # YAML 1.2's core schema. PyYAML follows YAML 1.1, where `1e-4` is a text and `on`, `no` and `12:30` are not.
 _NULL = re.compile(r"^(?:null|Null|NULL|~|)$")
 _BOOL = re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$")
-_INT = re.compile(r"^[-+]?[0-9]{1,4000}$")  # Python refuses to read integers of more than 4300 digits
-_BASED_INT = re.compile(r"^(?:0o[0-7]+|0x[0-9a-fA-F]+)$")
+_INT = re.compile(r"^[-+]?[0-9]{1,4000}$")  # Python neither reads nor writes integers of more than 4300 digits
+_BASED_INT = re.compile(r"^(?:0o[0-7]{1,4000}|0x[0-9a-fA-F]{1,3000})$")
 _FLOAT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
 _NOT_FINITE = re.compile(r"^(?:[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$")
 
@@ -314,7 +315,7 @@ def is_override(word: str) -> bool:
 
 def _parse_override(override: str) -> tuple[KeyPath, Any]:
     path_text, equals, value_text = override.partition("=")
-    path = tuple(int(part) if part.isdecimal() else part for part in path_text.strip().split("."))
+    path = tuple(int(part) if part.isdecimal() and len(part) < 10 else part for part in path_text.strip().split("."))
     if not equals or not all(str(part) for part in path):
         raise SegregError(
             f'"{override}" is not an override', hint="write key.path=value, such as train.epochs=3", place=COMMAND_LINE
@@ -362,7 +363,7 @@ def _put(values: dict[str, Any], path: KeyPath, value: Any, override: str) -> No
 def to_yaml(values: Mapping[str, Any], *, header: str = "") -> str:
     """Return plain values as YAML that `read_recipe` reads back as they are."""
     text = yaml.dump(dict(values), Dumper=_RecipeDumper, sort_keys=False, allow_unicode=True, width=110)
-    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    comment = "".join(f"# {line}\n" for line in printable(header).splitlines())
     return comment + text
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -411,7 +412,7 @@ class _Check:
         return Choice(part, complete, weight, self.recipe.place(name_path), name.partition("@")[2], around)
 
     def weight(self, title: str, value: Any, path: KeyPath) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
             message = f'"weight" of {title} must be a finite number above 0, not {format_value(value)}'
             self.wrong(message, path)
             return 1.0
@@ -479,6 +480,8 @@ class _Check:
         if train is not None and train.batch_size != "auto" and train.effective_batch_size is not None:
             hint = f"set batch_size: auto, or leave it out; the batch has {train.batch_size} images"
             self.wrong('"effective_batch_size" goes with batch_size: auto', ("train", "effective_batch_size"), hint)
+        if train is not None and train.start_part == "encoder" and train.start_from is None:
+            self.wrong('"start_part" goes with start_from, which names the weights', ("train", "start_part"))
         if train is not None and train.swa_start is not None:
             if train.ema is not None:
                 hint = "ema averages over steps and swa_start over epochs: leave one of them out"

@@ -152,7 +152,7 @@ class BatchLoader:
         """Return the number of batches of an epoch; in order, of the rank that has most."""
         if self.order == "in_order":
             return math.ceil(len(self._in_order()) / self.world_size)
-        return len(_cut(range(self.samples_per_epoch), self.batch_size, merge=True))
+        return batches_of(self.samples_per_epoch, self.batch_size)
 
     @property
     def samples_per_epoch(self) -> int:
@@ -288,6 +288,11 @@ def _cut(samples: Sequence[Item], size: int, *, merge: bool) -> list[tuple[Item,
         starts.pop()
     ends = [*starts[1:], len(samples)]
     return [tuple(samples[start:end]) for start, end in zip(starts, ends, strict=True)]
+
+
+def batches_of(samples: int, batch_size: int) -> int:
+    """Return how many batches a shuffled epoch has."""
+    return len(_cut(range(samples), batch_size, merge=True))
 
 
 def _weighed(

@@ -129,7 +129,7 @@ def _offering(name: str, offers: Sequence[Any], path: Path) -> FunctionType:
 
 def plugin_files() -> list[PluginFile]:
     """Return the plugin files of this process and of those that it starts."""
-    return [PluginFile(Path(path)) for path in os.environ.get(VARIABLE, "").split(os.pathsep) if path]
+    return [PluginFile(Path(path)) for path in dict.fromkeys(os.environ.get(VARIABLE, "").split(os.pathsep)) if path]
 
 
 def add_files(files: Iterable[Path | str]) -> None:

@@ -532,7 +532,7 @@ def _format_error(error: BaseException, module: str) -> str:
         for frame, line in traceback.walk_tb(error.__traceback__)
         if top in (name := str(frame.f_globals.get("__name__")), name.partition(".")[0])
     ]
-    if isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     return f"{places[-1] if places else ''}{type(error).__name__}: {error}"
 

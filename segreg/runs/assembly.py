@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from segreg.config.resolve import Resolved
-from segreg.config.sections import Input
+from segreg.config.sections import Evaluate, Input
 from segreg.data import (
     Augmentation,
     BatchLoader,
@@ -134,6 +134,9 @@ class Assembly:
         verdict = judge(dataset.task, pixels, dataset.objects, dataset.void)
         if repeated := build.repeated_colours(recipe, model.encoder):  # type: ignore[arg-type]
             verdict = verdict.with_warning("colours-repeated", repeated)
+        if dataset.task.mode == "multiclass" and recipe.evaluate.threshold != Evaluate.threshold:
+            what = "evaluate.threshold has no effect: of classes that exclude each other the most probable is predicted"
+            verdict = verdict.with_warning("threshold-without-effect", what)
         verdict.refuse_errors()
         if crops is not None:
             train = splits["train"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import itertools
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -116,8 +117,15 @@ def new_run_directory(
         files: returns names and contents of the first files, given where they will be.
 
     Raises:
-        SegregError: `at` is there already, or the folder could not be created.
+        SegregError: `at` is there already, or the folder could not be created, or safetensors could not read from it.
     """
+    try:
+        os.fspath(at or parent).encode()
+    except UnicodeEncodeError:
+        raise SegregError(
+            f"{at or parent}: weights can't be read from a folder whose name is not UTF-8",
+            hint="--out names another folder; the recipe's name is a part of it too",
+        ) from None
     try:
         with folder_aside(parent) as aside:
             return _published(aside, [at] if at else _names(parent), files)

@@ -104,6 +104,27 @@ def test_budgets(tmp_path, registry):
     assert built.call_count == 1, "each data set is read once"
 
 
+@pytest.mark.parametrize(
+    ("change", "epochs"),
+    [
+        (["train.batch_size=13"], 20),  # of 14 images the last one joins the batch before it
+        (["input.resize=crop", "crop.per_image=4"], 2),
+        (["input.resize=crop", "crop.per_image=4", "train.accumulate=7"], 10),
+    ],
+    ids=["leftover", "crops", "accumulated"],
+)
+def test_a_budget_of_steps_counts_those_that_an_epoch_has(change, epochs, tmp_path, registry):
+    recipe = tiny_runs.write_recipe(tmp_path)
+    (trial,) = trials_of(Plan(recipe, {}, budget=Budget("steps", 20), change=change), registry)
+    assert trial.recipe.train.epochs == epochs
+
+
+def test_steps_are_refused_where_their_number_is_not_known(tmp_path, registry):
+    change = ["input.resize=crop", "crop.repeat_threshold=0.1"]
+    with pytest.raises(SegregError, match=r"does not go with crop\.repeat_threshold"):
+        trials_of(Plan(tiny_runs.write_recipe(tmp_path), {}, budget=Budget("steps", 20), change=change), registry)
+
+
 def test_options_of_the_command_line():
     assert axis("encoder=resnet18,timm/convnext_tiny") == ("encoder", ["resnet18", "timm/convnext_tiny"])
     assert axis("input.size=[64,64],[96,96]") == ("input.size", [[64, 64], [96, 96]])

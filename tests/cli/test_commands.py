@@ -402,20 +402,24 @@ def test_plugins_verify_names_the_one_that_ends_its_process(segreg, installed, p
     installed(
         plugin(leaves, distribution="segreg-leaves"),
         plugin(crashes, distribution="segreg-crashes"),
+        plugin("import not_there", distribution="segreg-raises"),
         plugin(plugged.OFFERING.format(name="ours"), distribution="segreg-good"),
     )
     printed = segreg("plugins", "--verify")
     assert printed.status == 1
-    leaving, crashing, good = re.split(r"^(?=segreg-)", printed.out, flags=re.MULTILINE)[1:]
+    leaving, crashing, raising, good = re.split(r"^(?=segreg-)", printed.out, flags=re.MULTILINE)[1:]
     assert "it ended the process: exit status 0" in leaving
     assert "SEGREG_DISABLE_PLUGINS=segreg-leaves continues without it" in leaving
     assert "it ended the process: signal 6" in crashing
     assert re.search(r"a_plugin_of_the_tests_\d+\.py., line 1", crashing)  # where the interpreter crashed
+    assert ")  it can't be used\n" in raising
+    assert "ModuleNotFoundError: No module named 'not_there'" in raising
     assert good.endswith(")  loads\n")
     rows = json.loads(segreg("plugins", "--verify", "--json").out)
     assert [(row["distribution"], row["problem"]) for row in rows] == [
         ("segreg-leaves", "it ended the process: exit status 0"),
         ("segreg-crashes", "it ended the process: signal 6"),
+        ("segreg-raises", "it can't be used"),
         ("segreg-good", ""),
     ]
 

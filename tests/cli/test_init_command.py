@@ -101,3 +101,10 @@ def test_comments_are_aligned_and_stay_on_one_line():
         "# head\n\nseed: 0\n\ninput:\n  size: [8, 8]   # small\n"
         f"  # {'x' * 110}\n  resize: none\n\naugment:\n  - {{name: Flip, p: 0.5}}   # even\n"
     )
+
+
+def test_names_of_folders_do_not_leave_their_comments():
+    reason = {("seed",): "seen in a\nencoder: x\x07"}
+    assert recipe_text({"seed": 0}, reason, ["lesions\nencoder: x\x1b"]) == (
+        "# lesions\\nencoder: x\\x1b\n\nseed: 0   # seen in a\\nencoder: x\\x07\n"
+    )

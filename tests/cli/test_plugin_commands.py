@@ -47,6 +47,17 @@ def test_a_command_runs_with_its_arguments_and_its_exit_status(greet, segreg):
     assert [segreg("hello", name).status for name in ("you", "half")] == [0, 1]
 
 
+def test_a_command_of_a_plugin_file_prints_its_own_json(segreg, tmp_path):
+    file = tmp_path / "count.py"
+    file.write_text(
+        "import segreg\n"
+        "def arguments(parser): parser.add_argument('--json', action='store_true')\n"
+        "def execute(chosen): print('[3]')\n"
+        "count = segreg.Command('count', 'count', arguments, execute)\n"
+    )
+    assert segreg("count", "--json", "--plugin", str(file)).out == "[3]\n"
+
+
 def test_help_lists_it_and_it_has_help_of_its_own(greet, segreg):
     greet("hello")
     assert re.search(r"^    hello +greet somebody$", segreg("--help").out, re.MULTILINE)

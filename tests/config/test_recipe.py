@@ -115,6 +115,11 @@ def test_keys_are_texts(read):
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("text", ["0x" + "f" * 8000, "0o" + "7" * 8000])
+def test_a_number_that_python_could_not_write_is_a_text(text, read):
+    assert read(f"key: {text}").values["key"] == text
+
+
 def test_a_number_of_many_digits_is_read(read):
     assert read("key: " + "9" * 4000).values["key"] == 10**4000 - 1
     assert read("key: " + "9" * 5000).values["key"] == math.inf
@@ -282,6 +287,17 @@ def test_what_is_no_override_is_refused(override):
     assert str(reported.value) == (
         f'command line: "{override}" is not an override\n  write key.path=value, such as train.epochs=3'
     )
+
+
+def test_a_number_of_too_many_digits_names_no_item():
+    with pytest.raises(SegregError, match="is a list of 1; an item is named by its number"):
+        Recipe({"loss": ["dice"]}).changed([f"loss.{'9' * 5000}=bce"])
+
+
+def test_a_header_of_any_characters_is_a_comment(read):
+    text = to_yaml({"key": 1}, header="run a\x07\x1b[31m/b\u2028key: 2/caf\udce9")
+    assert text.isprintable() or text.count("\n") == 2
+    assert read(text).values == {"key": 1}
 
 
 def test_a_digit_that_is_no_number_is_a_key():

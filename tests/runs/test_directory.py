@@ -29,6 +29,12 @@ def test_a_folder_that_can_not_be_made_is_reported(tmp_path):
         new_run_directory(tmp_path / "file" / "tiny", None, lambda _: {})
 
 
+def test_a_folder_that_weights_could_not_be_read_from_is_refused(tmp_path):
+    with pytest.raises(SegregError, match="weights can't be read from a folder whose name is not UTF-8"):
+        new_run_directory(tmp_path / "caf\udce9", None, lambda _: {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_is_not_there_is_reported_with_near_names(tmp_path):
     (tmp_path / "2026-01-31_12-00-00").mkdir()
     with pytest.raises(SegregError) as reported:

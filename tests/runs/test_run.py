@@ -662,6 +662,15 @@ def test_bands_are_normalised_by_the_training_images_and_never_otherwise(tmp_pat
     np.testing.assert_allclose(load_run(path).preprocess(photo)[0].numpy(), by_hand, atol=1e-5)
 
 
+def test_a_threshold_of_classes_that_exclude_each_other_is_warned_of(tmp_path):
+    images, masks = tiny_runs.folder_dataset(tmp_path / "data", classes=3)
+    data = f"dataset: {{name: folder, images: {images}, masks: {masks}, classes: [none, a, b]}}"
+    text = re.sub("dataset: .*", data, small_runs.RECIPE).replace("dice_bce", "dice_ce")
+    done = small_runs.run(tmp_path, "train.epochs=1", "evaluate.threshold=0.9", text=text)
+    (warning,) = done.results["warnings"]
+    assert warning.startswith("evaluate.threshold has no effect")
+
+
 def test_bands_that_borrow_colours_statistics_are_warned_of_and_a_constant_one_is_refused(tmp_path, segreg, reported):
     file = small_runs.write_recipe(tmp_path, bands(tmp_path, constant=True))
     reported = segreg("run", file, "train.epochs=1", "--out", tmp_path / "runs")

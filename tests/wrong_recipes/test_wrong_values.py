@@ -9,6 +9,22 @@ import pytest
 CASES = [
     pytest.param(
         "  epochs: 3",
+        "  epochs: 3\n  start_part: encoder",
+        """
+error: recipe.yaml:24:15: "start_part" goes with start_from, which names the weights
+""",
+        id="part of weights that are not named",
+    ),
+    pytest.param(
+        "{name: dice, weight: 2}",
+        "{name: dice, weight: 0x1" + 300 * "0" + "}",
+        f"""
+error: recipe.yaml:16:26: "weight" of the loss "dice" must be a finite number above 0, not {str(16**300)[:77]}...
+""",
+        id="integer that no float holds",
+    ),
+    pytest.param(
+        "  epochs: 3",
         "  epochs: 3\n  ema: 0.9\n  swa_start: 3",
         """
 error: recipe.yaml:25:3: "swa_start" does not go with ema

@@ -18,7 +18,7 @@ from segreg_plugins.datasets.mask_guess import looks_like_mask
 
 MASK_WORDS = re.compile(r"mask|annot|label|seg|truth|(?:^|[^a-z])gt(?:$|[^a-z])|target|lesion|matte", re.IGNORECASE)
 """Words in the names of masks' folders and in the endings of masks' names."""
-_SPLIT = re.compile(r"(train|validation|valid|val|test)(?=$|[^a-z]|[a-z]*(?:annot|label|mask|gt|seg))")
+_SPLIT = re.compile(r"(train|validation|valid|val|test)(?:ing)?(?=$|[^a-z]|[a-z]*(?:annot|label|mask|gt|seg))")
 PAIRED = 0.9
 """Share of the fewer files that must have a partner; the others are named when the folder is read."""
 MOST_FOLDERS = 24

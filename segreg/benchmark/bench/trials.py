@@ -137,14 +137,19 @@ def with_budget(recipe: Resolved, budget: Budget | None, counts: dict[str, int])
 
 
 def _epochs(recipe: Resolved, steps: int, counts: dict[str, int]) -> int:
+    from segreg.data.loader import batches_of
     from segreg.models import build
     from segreg.runs.assembly import split_of
 
+    of_crops = recipe.input.resize == "crop"
+    if of_crops and recipe.crop.repeat_threshold:
+        hint = "give epochs or minutes"
+        raise SegregError("a budget of steps does not go with crop.repeat_threshold, which repeats images", hint=hint)
     plain = recipe.plain()
     data = json.dumps([plain["dataset"], plain["split"]], sort_keys=True)
     if data not in counts:
         counts[data] = len(split_of(recipe, build.build_dataset(recipe), Quiet())["train"])
-    batches = -(-counts[data] // recipe.train.batch)
+    batches = batches_of(counts[data] * (recipe.crop.per_image if of_crops else 1), recipe.train.batch)
     return max(1, -(-steps // max(1, -(-batches // recipe.train.accumulate))))
 
 

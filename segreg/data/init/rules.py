@@ -289,7 +289,8 @@ def splits(f: Fingerprint) -> tuple[list[Decision], int]:
         fewest = min(rare, key=lambda share: share.images)
         saw = f"{fewest.name} is in {fewest.images} images only; each split gets its share"
         decisions.append(Decision(("split", "stratify"), True, saw))
-    return decisions, max(1, round(f.images * (1 - val - test)))
+    missing = sum(share for split, share in (("val", val), ("test", test)) if split not in own)  # drawn from train
+    return decisions, max(1, round(own.get("train", f.images) - missing * f.images))
 
 
 def batch_size(size: Sequence[int], train: int, chosen: Budget, machine: Machine) -> Decision:

@@ -194,14 +194,16 @@ def test_names_that_differ(tmp_path, parts, builtin, images, masks, settings):
 
 
 @pytest.mark.parametrize("form", ["{split}/{kind}", "{kind}/{split}", "{split}{ending}"])
-def test_folders_of_splits_are_the_split(tmp_path, parts, builtin, form):
-    for split in ("train", "val"):
+@pytest.mark.parametrize("names", [("train", "val"), ("training", "validation"), ("Training", "testing")])
+def test_folders_of_splits_are_the_split(tmp_path, parts, builtin, form, names):
+    for split in names:
         images = form.format(split=split, kind="images", ending="")
         masks = form.format(split=split, kind="labels", ending="_labels")
         pairs(tmp_path, images + "/{}.png", masks + "/{}.png", values=(0, 1, 2))
     dataset, labels = read(only(tmp_path, parts), builtin)
-    assert [sample.split for sample in dataset.samples] == ["train"] * 4 + ["val"] * 4
-    assert [sample.id for sample in dataset.samples][::4] == ["train__0", "val__0"]
+    second = "test" if names[1] == "testing" else "val"
+    assert [sample.split for sample in dataset.samples] == ["train"] * 4 + [second] * 4
+    assert [sample.id for sample in dataset.samples][::4] == ["train__0", f"{second}__0"]
     assert labels == [[0, 1, 2]] * 8
 
 

@@ -117,6 +117,7 @@ def test_splits():
         "method": "dataset",
         "test": 0.0,
     }
+    assert rules.splits(replace(PRINT, splits={"train": 60, "test": 40}))[1] == 45, "15 of 100 become val"
     few, train = rules.splits(replace(PRINT, images=6))
     assert (settings(few), train) == ({"method": "random", "val": 0.17, "test": 0.17}, 4)
     two = rules.splits(replace(PRINT, images=40, groups=2))[0]
