@@ -668,7 +668,7 @@ def read_sample(
 
 def original_mask(dataset: Dataset, sample: Sample, input: Input) -> NDArray[np.uint8]:  # noqa: A002
     """Return a sample's mask at its own size, in which the image's invalid pixels are ignored."""
-    mask = dataset.read_mask(sample)
+    mask = np.array(dataset.read_mask(sample), order="C")  # a copy: torch refuses negative strides
     if input.dtype != "float32" and input.nodata is None:
         return mask
     return ignore_invalid(mask, _image(dataset, sample, input)[1])

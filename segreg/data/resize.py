@@ -116,9 +116,9 @@ def resize_image(image: NDArray[Any], size: Size) -> NDArray[Any]:
     import torch
     import torch.nn.functional as F
 
-    given = image.astype(np.float32) if image.dtype == np.uint16 else image  # torch can't resize uint16
-    # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
-    pixels = torch.from_numpy(np.require(given, requirements=["C", "W"])).permute(2, 0, 1)[None]
+    # A copy: torch warns of arrays that can't be written to, refuses negative strides, and can't resize uint16.
+    given = np.array(image, np.float32 if image.dtype == np.uint16 else image.dtype, order="C")
+    pixels = torch.from_numpy(given).permute(2, 0, 1)[None]
     # Pillow's image, several times faster, for any number of channels.
     pixels = F.interpolate(pixels, size=list(size), mode="bilinear", antialias=True, align_corners=False)
     resized = np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy())

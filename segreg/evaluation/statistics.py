@@ -190,14 +190,15 @@ def _over_seeds(scores: Floats, times: Floats) -> Floats:
 
 def _sums(times: Floats, parts: Floats) -> Floats:
     """Return sums over images, `[R, S, ...]`, of `[S, N, ...]` where image n counts as often as `[R, N]` says."""
-    sums = np.tensordot(times, parts.reshape(*parts.shape[:2], -1), axes=(1, 1))
+    with np.errstate(invalid="ignore"):  # 0 times infinity
+        sums = np.tensordot(times, parts.reshape(*parts.shape[:2], -1), axes=(1, 1))
     return np.asarray(sums, np.float64).reshape(len(times), len(parts), *parts.shape[2:])
 
 
 def interval(samples: Floats) -> tuple[float, float] | None:
-    """Return the middle 95% of `[R]`; None where fewer than half of them are defined."""
+    """Return the middle 95% of `[R]`; None where fewer than half of them are defined, or one is infinite."""
     defined = samples[~np.isnan(samples)]
-    if 2 * len(defined) < len(samples):
+    if 2 * len(defined) < len(samples) or np.isinf(defined).any():
         return None
     low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

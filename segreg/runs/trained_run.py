@@ -248,8 +248,8 @@ class Run:
         values, invalid = read_values(pixels, section, name)
         statistics = image_statistics(values, invalid) if section.per_image else None
         fitted = as_network_input(fit_image(values, section), section, statistics)
-        # A copy where it is needed: torch warns of arrays that can't be written to, and refuses negative strides.
-        own = torch.from_numpy(np.require(fitted, requirements=["C", "W"]))
+        # A copy: torch warns of arrays that can't be written to, and refuses negative strides.
+        own = torch.from_numpy(np.array(fitted, order="C"))
         normalized: Tensor = self.normalize(own.permute(2, 0, 1)[None])
         return normalized
 

@@ -124,6 +124,18 @@ def test_groups_of_images_are_sampled_and_swapped_whole(tmp_path):
     assert (pair.low, pair.high) == pytest.approx((difference.low, difference.high))
 
 
+def test_so_few_images_that_no_test_can_find_anything_are_noticed(tmp_path):
+    draws = {"resnet18": -0.3, "resnet34": 0.3}
+    five = [planted(tmp_path / name, name, better=better, images=5) for name, better in draws.items()]
+    assert compared(*five).notices[-1] == (
+        "Over 5 images no difference is significant, whatever it is: the p of the permutation test is 0.0625 at least."
+    )
+    six = [planted(tmp_path / f"{name}6", name, better=better, images=6) for name, better in draws.items()]
+    found = compared(*six)
+    assert found.models[0].difference.significant
+    assert not any("significant" in line for line in found.notices)
+
+
 def test_folds_keep_their_groups_apart():
     folds = [
         Scored((), "val", {}, ids, {}, None, groups=groups)

@@ -12,10 +12,12 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
 from segreg.config.sections import Input
@@ -263,6 +265,13 @@ def test_wide_values_are_resized_and_letterboxed(cache, dtype):
     np.testing.assert_allclose(image[:, 0], 0 if dtype == "uint16" else ramp.mean(), rtol=1e-6)
 
 
+@pytest.mark.parametrize("height", [1, 5])
+def test_a_tensor_can_be_made_of_a_flipped_mask(height):
+    mask = np.arange(height * 4, dtype=np.uint8).reshape(height, 4)
+    flipped = SimpleNamespace(read_mask=lambda _: mask[::-1])
+    np.testing.assert_array_equal(torch.from_numpy(original_mask(flipped, None, SMALL)), mask[::-1])
+
+
 def test_invalid_pixels_are_ignored_and_filled(cache):
     image = np.random.default_rng(0).normal(-40, 9, (16, 16, 3)).astype(np.float32)
     image[:4, :4, 1] = np.nan
@@ -384,6 +393,7 @@ def test_a_kill_leaves_nothing_that_is_used(files, cache, tmp_path, python):
 import os, signal, sys
 sys.path[:0] = {[str(Path(__file__).parent), *sys.path]!r}
 from pathlib import Path
+from types import SimpleNamespace
 import test_cache
 dataset = test_cache.on_disk(Path({str(tmp_path / "images")!r}))
 test_cache.prepare(dataset, test_cache.SMALL, progress=lambda done, total: done == 3 and os.kill(os.getpid(), 9))

@@ -27,6 +27,12 @@ def test_an_image_is_resized_as_pillow_does(original, size, channels):
     np.testing.assert_allclose(ours.astype(int), np.stack(planes, axis=2).astype(int), atol=1)
 
 
+def test_one_row_of_a_flipped_image_is_resized():
+    """NumPy calls it contiguous, whatever its first stride is."""
+    row = noise(1, 9, 3)
+    np.testing.assert_array_equal(fit_image(row[::-1], Input(size=(4, 4))), fit_image(row, Input(size=(4, 4))))
+
+
 @pytest.mark.parametrize(("original", "size"), SIZES)
 def test_a_mask_takes_the_label_at_its_centre_as_pillow_does(original, size):
     mask = noise(*original)

@@ -264,8 +264,9 @@ def test_an_interval_is_as_wide_as_the_standard_error_says():
 
 @pytest.mark.parametrize(
     ("values", "expected"),
-    [([], None), ([0.5], None), ([NAN, NAN, NAN], None), ([0.5, 0.5], (0.5, 0.5)), ([0.5, NAN, NAN], (0.5, 0.5))],
-)
+    [([], None), ([0.5], None), ([NAN, NAN, NAN], None), ([0.5, 0.5], (0.5, 0.5)), ([0.5, NAN, NAN], (0.5, 0.5)),
+     ([0.5, 0.6, math.inf], None)],
+)  # fmt: skip
 def test_where_there_is_an_interval(values, expected):
     assert of_images(values) == expected
 

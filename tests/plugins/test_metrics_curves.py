@@ -501,6 +501,22 @@ def test_processes_add_up(name, task):
         assert value.item() == pytest.approx(whole.compute()[key].item(), abs=1e-9)
 
 
+def test_processes_add_up_where_only_one_of_them_has_counted(monkeypatch):
+    """The two areas of a collection share what the first process has counted; the other one still keeps its logits."""
+    monkeypatch.setattr(curves, "MOST_KEPT", 2 * 8 * 8)
+    task = Task(("lesion",), "binary")
+    logits, target = torch.randn(4, 1, 8, 8).half(), torch.randint(0, 2, (4, 8, 8))
+    logits[3] += 3.0 * target[3]
+    made = lambda: MetricCollection({name: ALL[name](task, 0.5) for name in ("roc_auc", "pr_auc")})  # noqa: E731
+    whole, one, other = made(), made(), made()
+    whole.update(logits, target)
+    one.update(logits[:3], target[:3])
+    other.update(logits[3:], target[3:])
+    for own, its in zip(one.values(copy_state=False), other.values(copy_state=False), strict=True):
+        own.merge_state(its)
+    assert one.compute() == whole.compute()
+
+
 @every_metric
 def test_bfloat16_uint8_and_copies(name, task):
     logits, target = draw(task)

@@ -159,8 +159,9 @@ class AreaUnderCurve(Metric):
         if not self._is_full():
             self.logits, self.kinds = [*self.logits, *logits], [*self.kinds, *kinds]
             return
-        for k in range(self.task.channels if full else 0):
-            setattr(self, f"histogram_{k}", self._histogram(k) + theirs[f"histogram_{k}"])
+        for k in range(self.task.channels):  # a new tensor, for the metrics of a collection share theirs
+            more = theirs[f"histogram_{k}"] if full else 0
+            setattr(self, f"histogram_{k}", self._histogram(k) + more)
         for own, kind in zip(logits, kinds, strict=True):
             self._count(own.T[None], kind.T[None].to(torch.int32))
 

@@ -246,7 +246,7 @@ def _predictor(run: Run, device: str) -> Predictor:
 def _target(dataset: Dataset, sample: Sample, run: Run) -> Tensor:
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(original_mask(dataset, sample, run.recipe.input)))
+    return torch.from_numpy(original_mask(dataset, sample, run.recipe.input))
 
 
 def _maps(predictors: Sequence[Predictor], dataset: Dataset, sample: Sample) -> tuple[Tensor, Tensor]:

@@ -190,7 +190,7 @@ def compare(
         notices=(
             *_notices(scored, chosen, len(ids)),
             *notices,
-            *(_few_groups(grouped) if len(groups) > 1 else ()),
+            *(_few_images(grouped, ids) if any(model.difference for model in models) else ()),
             *(f"{line[0].upper()}{line[1:]}." for line in unknown_of_images(every, metrics[first])),
         ),
         method=(
@@ -402,13 +402,14 @@ def _notices(scored: Mapping[str, Sequence[Scored]], metric: str, images: int) -
     yield from _environments(runs)
 
 
-def _few_groups(groups: Sequence[Hashable] | None) -> Iterator[str]:
-    """Return that a test is in vain, where even the smallest p of all ways to swap the groups is not significant."""
-    smallest = 2 / 2 ** len(set(groups)) if groups else 0.0  # as they are, and all swapped
+def _few_images(groups: Sequence[Hashable] | None, ids: Sequence[str]) -> Iterator[str]:
+    """Return that a test is in vain, where even the smallest p of all ways to swap images or groups is too large."""
+    smallest = 2.0 ** (1 - len(set(groups or ids)))  # as they are, and all swapped
     if smallest >= SIGNIFICANT_BELOW:
+        over = statistics.resampled_words(groups) if groups else f"{len(ids)} image{'s' if len(ids) > 1 else ''}"
         yield (
-            f"Over {statistics.resampled_words(groups)} no difference is significant, whatever it is: the p of the "
-            f"permutation test is {smallest:g} at least."
+            f"Over {over} no difference is significant, whatever it is: the p of the permutation test is "
+            f"{smallest:g} at least."
         )
 
 
