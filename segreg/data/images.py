@@ -555,7 +555,7 @@ def _check_pieces(path: ImageBytes, page: Any, pages: Iterable[Any]) -> None:
     """Refuse tiles far larger than the image, and few bytes that become more than a tile."""
     most = math.prod(page.chunks) * page.dtype.itemsize
     too_large = most > max(page.size * page.dtype.itemsize, _MOST_OF_A_TILE)
-    makers = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
+    makers: dict[int, Any] = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
     maker = None if too_large else makers.get(int(page.compression))
     for one in pages if maker else ():
         for at, count in zip(one.dataoffsets, one.databytecounts, strict=False) if one is not None else ():
