@@ -556,9 +556,9 @@ def _check_pieces(path: ImageBytes, page: Any, pages: Iterable[Any]) -> None:
     most = math.prod(page.chunks) * page.dtype.itemsize
     too_large = most > max(page.size * page.dtype.itemsize, _MOST_OF_A_TILE)
     makers: dict[int, Any] = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
-    maker = None if too_large else makers.get(int(page.compression))
-    for one in pages if maker else ():
-        for at, count in zip(one.dataoffsets, one.databytecounts, strict=False) if one is not None else ():
+    maker: Any = None if too_large else makers.get(int(page.compression))
+    for one in pages:
+        for at, count in zip(one.dataoffsets, one.databytecounts, strict=False) if maker and one is not None else ():
             too_large = too_large or len(maker().decompress(path.data[at : at + count], most + 1)) > most
     if too_large:
         _refuse(path, "is damaged: its pieces are larger than the image", "export it again")

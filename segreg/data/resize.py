@@ -159,7 +159,7 @@ def _antialiased(planes: Tensor, size: Size) -> Tensor:
     """Return planes `[B, C, h, w]` resized with an antialiased bilinear filter."""
     from torch.nn.functional import interpolate
 
-    (height, width), way = size, {"mode": "bilinear", "antialias": True, "align_corners": False}
+    (height, width), way = size, dict[str, Any](mode="bilinear", antialias=True, align_corners=False)
     if width == 1 and height != planes.shape[2]:  # PyTorch mixes up rows and columns of what is one pixel wide
         planes = interpolate(planes, size=[planes.shape[2], 1], **way).repeat(1, 1, 1, 2)
         return interpolate(planes, size=[height, 2], **way)[..., :1]

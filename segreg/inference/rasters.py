@@ -162,7 +162,7 @@ def geotiffs(
     def put(file: Any, values: NDArray[Any], window: Any) -> None:
         values = np.ascontiguousarray(values if values.ndim == 3 else values[None])
         file.write(values, window=window)
-        sums[file.name][window] = zlib.crc32(values)
+        sums[file.name][window] = zlib.crc32(values.data)
 
     with rasterio.Env(**GDAL), ExitStack() as stack:
         masks = [
