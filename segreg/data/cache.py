@@ -49,7 +49,7 @@ from segreg.data.values import (
 from segreg.errors import Place, Problem, SegregError, listed
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import Dataset, Sample
-from segreg.runtime.files import sync
+from segreg.runtime.files import mapped_array, sync
 from segreg.task import IGNORE_INDEX, Task
 
 if TYPE_CHECKING:
@@ -300,7 +300,7 @@ def fill_fitted(
     needed = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]
     make_room(sum(needed) + 4096 + 208 * len(samples), what=f"{len(samples)} images at {format_size(input.size)}")
     images, masks = (
-        _array(building / f"{name}.npy", shape, dtype)
+        mapped_array(building / f"{name}.npy", shape, dtype)
         for name, shape, dtype in zip(("images", "masks"), shapes, dtypes, strict=True)
     )
 
@@ -423,14 +423,6 @@ def _settings(input: Input) -> dict[str, Any]:  # noqa: A002
         **{name: getattr(input, name) for name in names},
         "statistics": input.resize == "crop" or has_statistics(input),
     }
-
-
-def _array(file: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.memmap[Any, Any]:
-    array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
-    if hasattr(os, "posix_fallocate"):  # reserved now: a disk that fills up later kills the process at a write
-        with file.open("r+b") as opened:
-            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
-    return array
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import io
 import logging
+import lzma
+import math
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +47,7 @@ _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _SEPARATED, _YCBCR = range(7)
 _MOST_PIXELS = 178_956_970  # Pillow's own limit, so that all formats have the same
 _MOST_IN_TILES = 2**31 - 1
 _MOST_PAGES = 4096
+_MOST_OF_A_TILE = 1 << 26  # bytes; a small image may be in one tile that is larger
 _AT_ONCE = 1 << 24  # values that are made 8-bit at once
 _ALPHA_MODES = ("LA", "PA", "RGBA")
 _KINDS = {
@@ -512,6 +516,8 @@ def _read_tiff(
         series = file.series[0]
         most = _MOST_IN_TILES if in_tiles else _MOST_PIXELS
         _check_tiff(path, page, [other.pages[0] for other in file.series[1:]], series.shape, most)
+        if isinstance(path, ImageBytes):
+            _check_pieces(path, page, series.pages)
         if want == "labels" and page.photometric == _MINISWHITE and page.sampleformat == 1:
             raise WhiteIsZeroError(
                 f"{path}: is a TIFF whose value 0 is shown white, so that which value is the foreground is not known",
@@ -543,6 +549,19 @@ def _check_tiff(path: ImageSource, page: Any, others: list[Any], shape: tuple[in
     if page.photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _MASK, _YCBCR):
         name = getattr(page.photometric, "name", page.photometric)
         _refuse_colours(path, name)
+
+
+def _check_pieces(path: ImageBytes, page: Any, pages: Iterable[Any]) -> None:
+    """Refuse tiles far larger than the image, and few bytes that become more than a tile."""
+    most = math.prod(page.chunks) * page.dtype.itemsize
+    too_large = most > max(page.size * page.dtype.itemsize, _MOST_OF_A_TILE)
+    makers: dict[int, Any] = {8: zlib.decompressobj, 32946: zlib.decompressobj, 34925: lzma.LZMADecompressor}
+    maker: Any = None if too_large else makers.get(int(page.compression))
+    for one in pages:
+        for at, count in zip(one.dataoffsets, one.databytecounts, strict=False) if maker and one is not None else ():
+            too_large = too_large or len(maker().decompress(path.data[at : at + count], most + 1)) > most
+    if too_large:
+        _refuse(path, "is damaged: its pieces are larger than the image", "export it again")
 
 
 def _tiff_values(path: ImageSource, page: Any, series: Any) -> tuple[NDArray[Any], int]:

@@ -114,13 +114,12 @@ def resize_image(image: NDArray[Any], size: Size) -> NDArray[Any]:
     if image.shape[:2] == tuple(size):
         return image
     import torch
-    import torch.nn.functional as F
 
     # A copy: torch warns of arrays that can't be written to, refuses negative strides, and can't resize uint16.
     given = np.array(image, np.float32 if image.dtype == np.uint16 else image.dtype, order="C")
     pixels = torch.from_numpy(given).permute(2, 0, 1)[None]
     # Pillow's image, several times faster, for any number of channels.
-    pixels = F.interpolate(pixels, size=list(size), mode="bilinear", antialias=True, align_corners=False)
+    pixels = _antialiased(pixels, size)
     resized = np.ascontiguousarray(pixels[0].permute(1, 2, 0).numpy())
     return np.rint(resized).astype(np.uint16) if image.dtype == np.uint16 else resized
 
@@ -143,8 +142,6 @@ def restore(values: Tensor, original: Size, input: Input) -> Tensor:  # noqa: A0
     Raises:
         SegregError: the map does not have the input's size.
     """
-    import torch.nn.functional as F
-
     if tuple(values.shape[-2:]) != tuple(original if input.resize == "crop" else input.size):
         raise SegregError(
             f"a map of {format_size(values.shape[-2:])} (height x width) can't be restored: "
@@ -155,8 +152,18 @@ def restore(values: Tensor, original: Size, input: Input) -> Tensor:  # noqa: A0
     if tuple(inside.shape[-2:]) == tuple(original):
         return inside
     planes = inside.reshape(1, -1, *inside.shape[-2:])
-    resized = F.interpolate(planes, size=list(original), mode="bilinear", antialias=True, align_corners=False)
-    return resized.reshape(*inside.shape[:-2], *original)
+    return _antialiased(planes, original).reshape(*inside.shape[:-2], *original)
+
+
+def _antialiased(planes: Tensor, size: Size) -> Tensor:
+    """Return planes `[B, C, h, w]` resized with an antialiased bilinear filter."""
+    from torch.nn.functional import interpolate
+
+    (height, width), way = size, dict[str, Any](mode="bilinear", antialias=True, align_corners=False)
+    if width == 1 and height != planes.shape[2]:  # PyTorch mixes up rows and columns of what is one pixel wide
+        planes = interpolate(planes, size=[planes.shape[2], 1], **way).repeat(1, 1, 1, 2)
+        return interpolate(planes, size=[height, 2], **way)[..., :1]
+    return interpolate(planes, size=[height, width], **way)
 
 
 def _centres(count: int, source: int) -> NDArray[np.intp]:

@@ -66,7 +66,7 @@ def _write_coco(form: Form, images: Sequence[ImageFile], outputs: Outputs, class
         for name, mask in _masks(image, outputs):
             height, width = mask.shape
             if not listed or listed[-1]["id"] != number:
-                file_name = f"{image.name}{image.file.suffix}"
+                file_name = Path(image.name).with_name(image.file.name).as_posix()
                 listed.append({"id": number, "file_name": file_name, "height": height, "width": width})
             if name not in classes:
                 continue

@@ -219,7 +219,7 @@ class _Work:
         self.advance(1)
 
     def failed(self, image: ImageFile, error: BaseException) -> None:
-        if isinstance(error.__cause__, OSError):  # what the disk refused to take
+        if isinstance(error.__cause__, OSError) and error.__cause__.strerror:  # what the disk refused to take
             error = error.__cause__
         why = str(error) if isinstance(error, SegregError) else f"{image.file}: {_reason(error)}"
         self.summary.failed.append((image, why))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -122,7 +123,8 @@ def geotiffs(
     """Open the GeoTIFFs of a prediction, and yield what writes some rows into them; they get their names at the end.
 
     Masks are uint8 class numbers, 0 and 1 for one class, with nodata 255; probabilities are float32 with a band for
-    each class and NaN as nodata. Where the raster has no data, they have none.
+    each class and NaN as nodata. Where the raster has no data, they have none. GDAL may lose the last blocks of a disk
+    that fills up without a word, so that all is read again.
 
     Args:
         raster: what is predicted.
@@ -142,10 +144,25 @@ def geotiffs(
     grid = {"height": height, "width": width, **place}
     layout = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "bigtiff": "if_safer"}
 
+    sums: dict[str, dict[Any, int]] = {}
+
+    def check(aside: Path) -> None:
+        with rasterio.open(aside) as file:
+            for window, found in sums[str(aside)].items():
+                if zlib.crc32(file.read(window=window)) != found:
+                    raise OSError(f"{aside.name} does not hold what was written")
+
     def opened(stack: ExitStack, file: Path, **options: Any) -> Any:
         file.parent.mkdir(parents=True, exist_ok=True)
         aside = stack.enter_context(replacing(file))
+        sums[str(aside)] = {}
+        stack.push(lambda kind, *_: None if kind else check(aside))
         return stack.enter_context(rasterio.open(aside, "w", "GTiff", **grid, **layout, **options))
+
+    def put(file: Any, values: NDArray[Any], window: Any) -> None:
+        values = np.ascontiguousarray(values if values.ndim == 3 else values[None])
+        file.write(values, window=window)
+        sums[file.name][window] = zlib.crc32(values.data)
 
     with rasterio.Env(**GDAL), ExitStack() as stack:
         masks = [
@@ -172,11 +189,9 @@ def geotiffs(
                 invalid = ~raster.read(strip[0], 0, strip[1] - strip[0], width)[1]
             labels = rows.labels[None] if task.mode != "multilabel" else rows.labels
             for mask, values in zip(masks, labels, strict=True):
-                mask.write(
-                    values if invalid is None else np.where(invalid, np.uint8(IGNORE_INDEX), values), 1, window=window
-                )
+                put(mask, values if invalid is None else np.where(invalid, np.uint8(IGNORE_INDEX), values), window)
             if kept is not None:
                 values = rows.probabilities
-                kept.write(values if invalid is None else np.where(invalid, np.float32(np.nan), values), window=window)
+                put(kept, values if invalid is None else np.where(invalid, np.float32(np.nan), values), window)
 
         yield write

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from segreg.errors import SegregError
 from segreg.inference.cleaning import Cleaning, clean
-from segreg.runtime.files import replacing
+from segreg.runtime.files import mapped_array, replacing
 from segreg.runtime.output import as_folder_names
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ class Outputs:
                 write = stack.enter_context(geotiffs(raster, files, self.task, self.colours))
             elif "probabilities" in self.kinds:
                 aside = stack.enter_context(replacing(_made(self.files(name)["probabilities"])))
-                kept = np.lib.format.open_memmap(aside, mode="w+", dtype=np.float16, shape=(channels, *size))
+                kept = mapped_array(aside, (channels, *size), np.float16)
             for strip in strips:
                 if labels is not None:
                     labels[..., strip.rows, :] = strip.labels

@@ -14,10 +14,13 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from segreg.errors import SegregError
 from segreg.runtime.output import as_file_name
+
+if TYPE_CHECKING:
+    import numpy as np
 
 UNFINISHED = ".writing"
 """How the name of a folder ends in which a file is being written; a process that is killed may leave one."""
@@ -79,6 +82,21 @@ def replacing(path: Path, *, needed: int = 0) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     sync(path.parent)  # the rename itself is safe only when the folder is on the disk too
+
+
+def mapped_array(file: Path, shape: tuple[int, ...], dtype: Any) -> np.memmap[Any, Any]:
+    """Return an array of zeros that is a new `.npy` file, mapped into memory.
+
+    Raises:
+        OSError: the disk has no room for all of it.
+    """
+    import numpy as np
+
+    array = np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # reserved now: a disk that fills up later kills the process at a write
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return array
 
 
 def own_name(ending: str) -> str:
@@ -195,12 +213,12 @@ def finite(value: Any) -> Any:
 
 def _disk_error(error: BaseException, path: Path) -> OSError | None:
     """Return what the disk said, also where a library says it in its own way; None for any other error."""
-    if isinstance(error, OSError):
-        return error if error.errno is not None else None
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
     words = str(error)
     if isinstance(error, Exception) and (number := re.search(r"os error (\d+)", words)):  # safetensors
         return OSError(int(number[1]), os.strerror(int(number[1])))
-    if isinstance(error, RuntimeError):  # PyTorch: "unexpected pos 64 vs 0"
+    if isinstance(error, (RuntimeError, OSError)):  # PyTorch: "unexpected pos 64 vs 0"; GDAL: "Write failed"
         try:
             full = shutil.disk_usage(path.parent).free < _SPARE
         except OSError:

@@ -110,6 +110,18 @@ def test_restoring_an_unresized_map_changes_nothing():
         restore(torch.zeros(9, 8), (8, 8), rule)
 
 
+@pytest.mark.parametrize("length", [7, 50])
+def test_what_is_one_pixel_wide_is_resized_as_what_is_one_pixel_high(length):
+    values = torch.rand(2, 24, 9, generator=torch.Generator().manual_seed(0))
+    narrow = restore(values, (length, 1), Input(size=(24, 9)))
+    flat = restore(values.mT.contiguous(), (1, length), Input(size=(9, 24)))
+    torch.testing.assert_close(narrow, flat.mT)
+    image = noise(24, 1, 6).astype(np.uint16)
+    narrow = fit_image(image, Input(size=(length, 1), channels=6))
+    flat = fit_image(image.swapaxes(0, 1), Input(size=(1, length), channels=6))
+    np.testing.assert_array_equal(narrow, flat.swapaxes(0, 1))
+
+
 def test_enlarged_labels_are_pillows():
     labels = noise(15, 23)  # of odd sides: no new centre lies on an edge between two
     theirs = np.asarray(Image.fromarray(labels).resize((53, 37), Image.Resampling.NEAREST))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -125,6 +126,12 @@ def test_an_image_without_objects_and_folders(tmp_path):
         found = back(form, tmp_path, task)
         np.testing.assert_array_equal(found["a"], mask)
         assert found["b"].max() == 0
+
+
+def test_an_image_of_any_ending_is_named_as_its_file(tmp_path):
+    images, outputs = predicted(tmp_path, Task(("cat",), "binary"), {"deep/IM.0001": np.zeros((4, 6), np.uint8)})
+    write_annotations("coco-rle", [replace(images[0], file=tmp_path / "deep/IM.0001")], outputs)
+    assert json.loads((tmp_path / "coco-rle.json").read_text())["images"][0]["file_name"] == "deep/IM.0001"
 
 
 def test_runs_are_those_of_cocos_own_tools(tmp_path):

@@ -152,3 +152,17 @@ def test_a_tiff_without_a_place_on_earth_is_an_image():
     assert is_georeferenced(Path(written("scene.tif", pixels())))
     predicted("plain.tif", one=predictor(MULTICLASS))
     assert Path("out/masks/plain.png").is_file()
+
+
+def test_what_a_full_disk_lost_is_not_taken_for_a_prediction():
+    signal, resource = pytest.importorskip("signal"), pytest.importorskip("resource")
+    scene, one = written("scene.tif", pixels()), predictor(MULTICLASS)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+        summary = predicted(scene, one=one)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [image.name for image, _ in summary.failed] == ["scene"]
+    assert not Path("out/probabilities/scene.tif").exists()

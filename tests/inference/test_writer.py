@@ -97,6 +97,15 @@ def test_a_write_that_fails_leaves_nothing_half_done(tmp_path):
     assert [file for file in tmp_path.rglob("*") if file.is_file()] == []
 
 
+def test_room_for_probabilities_is_taken_before_they_are_written(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(SegregError, match="the disk is full"):
+        outputs(tmp_path, BINARY).collect("one", (4, 6), strips_of(np.zeros((1, 4, 6), np.float32), BINARY))
+
+
 # overlays
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import exported
@@ -15,7 +17,11 @@ import plugged
 import segreg
 import tiny_runs
 from segreg.cli import main
+from segreg.config.sections import Input
+from segreg.data import restore
+from segreg.data.images import read_image
 from segreg.errors import SegregError
+from segreg.runs.bundle import HERE
 
 pytest.importorskip("onnxruntime", reason="needs the extra `export`")
 
@@ -110,3 +116,49 @@ def test_what_it_says_and_what_it_refuses(tmp_path, capsys):
         assert not (tmp_path / "no").exists()
     with pytest.raises(SegregError, match="bundle"):
         segreg.export(run, "bundle")
+
+
+def program(folder, channels=3, **section):
+    """Return the functions of a bundle's program."""
+    section = {"resize": "crop", "normalize": "dataset", "mean": None, "dtype": "uint8", **section}
+    network = {"shape": [None, channels, None, None], "multiple": 1}
+    (folder / "network.json").write_text(json.dumps({"input": section, "network": {"input": network}}))
+    shutil.copyfile(HERE / "bundle_predict.py.txt", folder / "predict.py")
+    return runpy.run_path(str(folder / "predict.py"))
+
+
+@pytest.mark.parametrize("resize", ["stretch", "letterbox"])
+@pytest.mark.parametrize("size", [(13, 7), (24, 32), (31, 20), (100, 75), (1, 9), (90, 1)])
+def test_maps_of_smaller_images_are_antialiased_as_segreg_does(tmp_path, resize, size):
+    functions = program(tmp_path, resize=resize, size=[24, 32])
+    maps = np.random.default_rng(0).random((2, 24, 32), np.float32)
+    top, left, height, width, *_ = functions["place"](size)
+    found = functions["restored"](maps[:, top : top + height, left : left + width], size)
+    wanted = restore(torch.from_numpy(maps), size, Input(size=(24, 32), resize=resize))
+    np.testing.assert_allclose(found, wanted.numpy(), atol=1e-5)
+
+
+def test_what_pillow_would_change_is_refused(tmp_path):
+    import cv2
+
+    values = np.random.default_rng(0).integers(0, 256, (9, 7, 4), np.uint8)
+    colours, grey = Image.fromarray(values[..., :3].copy()), Image.fromarray(values[..., 0].copy())
+    full = Image.new("L", grey.size, 255)
+    taken = {"colours.png": colours, "grey.png": grey, "palette.png": colours.quantize(5)}
+    taken |= {"alpha.png": Image.merge("RGBA", (*colours.split(), full)), "la.png": Image.merge("LA", (grey, full))}
+    refused = {"alpha_1.png": Image.fromarray(values), "cmyk.jpg": colours.convert("CMYK")}
+    for name, image in (taken | refused).items():
+        image.save(tmp_path / name)
+    colours.save(tmp_path / "two.gif", save_all=True, append_images=[grey])
+    cv2.imwrite(str(tmp_path / "wide.png"), values[..., :3].astype(np.uint16) * 200)
+    Image.fromarray(values[..., 0] / np.float32(255)).save(tmp_path / "shares.tif")
+    read = program(tmp_path)["read"]
+    for name in taken:
+        wanted = read_image(tmp_path / name).reshape(9, 7, -1)[..., :3]
+        np.testing.assert_array_equal(read(tmp_path / name), np.broadcast_to(wanted, (9, 7, 3)))
+    for name in (*refused, "two.gif", "wide.png"):
+        with pytest.raises(SystemExit, match=f"{name}: has mode"):
+            read(tmp_path / name)
+    for name, given in (("colours.png", {"channels": 1}), ("shares.tif", {"channels": 1, "dtype": "uint16"})):
+        with pytest.raises(SystemExit, match=f"{name}: has mode"):
+            program(tmp_path, **given)["read"](tmp_path / name)

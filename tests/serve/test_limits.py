@@ -43,6 +43,14 @@ def client():
         yield asked
 
 
+def tiff_of_more(size, tile):
+    """Return a TIFF of 16x16 pixels in one tile, whose data become so many bytes."""
+    data = zlib.compress(bytes(size), 9)
+    tags = {256: 16, 257: 16, 258: 8, 259: 8, 262: 1, 277: 1, 322: tile, 323: tile, 324: 8, 325: len(data)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
 GEOREFERENCED = [(33550, "d", 3, (1.0, 1.0, 0.0), False)]
 IMAGE = encoded(drawn(20, 20))
 
@@ -62,6 +70,8 @@ REFUSED = [
     (b"II*\0" + bytes(20), "", {}, 415, "damaged"),
     (IMAGE[: len(IMAGE) // 2], "", {}, 422, "damaged"),
     (encoded(np.random.default_rng(0).integers(0, 256, (8, 8, 4), dtype=np.uint8)), "", {}, 422, "four channels"),
+    (tiff_of_more(1 << 24, 16), "", {}, 422, "larger than the image"),
+    (tiff_of_more(256, 1 << 14), "", {}, 422, "larger than the image"),
     (as_form(b"x", field="<script>"), "", {"Content_Type": FORM}, 422, 'field "image"'),
     (b"--other", "", {"Content_Type": FORM}, 422, "form"),
     (b"x", "", {"Content_Type": "multipart/form-data"}, 422, "form"),
