@@ -189,6 +189,7 @@ class PredictedRows:
         are: which of them.
         task: the classes.
         threshold: probability from which a pixel is foreground.
+        image: what the image is called in messages.
     """
 
     top: int
@@ -196,10 +197,12 @@ class PredictedRows:
     are: Literal["logits", "probabilities"]
     task: Task
     threshold: float
+    image: str
 
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
-        """Return float32 `[K, h, W]` in [0, 1]."""
+        """Return float32 `[K, h, W]` in [0, 1]; raises as `labels`."""
+        self._refuse_nan()
         values = self.task.probabilities(self.values[None])[0] if self.are == "logits" else self.values
         found: NDArray[np.float32] = values.numpy()
         return found
@@ -213,12 +216,25 @@ class PredictedRows:
 
     @cached_property
     def labels(self) -> NDArray[np.uint8]:
-        """Return uint8 `[h, W]` (binary 0/1, multiclass 0..K-1), or 0/1 `[K, h, W]` if multilabel."""
+        """Return uint8 `[h, W]` (binary 0/1, multiclass 0..K-1), or 0/1 `[K, h, W]` if multilabel.
+
+        Raises:
+            SegregError: the network returned NaN, which would look like background or like a class.
+        """
         import numpy as np
 
+        self._refuse_nan()
         choose = self.task.labels if self.are == "logits" else self.task.labels_of
         found: NDArray[np.uint8] = choose(self.values[None], threshold=self.threshold)[0].numpy().astype(np.uint8)
         return found
+
+    def _refuse_nan(self) -> None:
+        if self.values.isnan().any():
+            raise SegregError(
+                f"{self.image}: the network returns NaN",
+                hint="fp16 overflows in some networks: compute in float32. Where that has NaN too, the weights or the "
+                "image's values are not numbers",
+            )
 
     @property
     def rows(self) -> slice:
@@ -438,14 +454,16 @@ def predict(
         check_tile(predictor.model, config, predictor.name)
     for group in _groups(predictors, images, config):
         if _in_tiles(predictors, group[0].size, config):
-            rows = _tiled(predictors, group[0], config)
-            yield group[0], (PredictedRows(top, maps, "probabilities", task, threshold) for top, maps in rows)
+            rows, name = _tiled(predictors, group[0], config), str(group[0].name)
+            yield group[0], (PredictedRows(top, maps, "probabilities", task, threshold, name) for top, maps in rows)
             continue
         alone = len(predictors) * len(config.scales) * len(config.turned) == 1
         maps = _whole(predictors, group, config)
         while group:  # each is let go before the next is made
             values = maps.pop(0).cpu()
-            yield group.pop(0), _strips(values, "logits" if alone else "probabilities", task, threshold)
+            are: Literal["logits", "probabilities"] = "logits" if alone else "probabilities"
+            name = str(group[0].name)
+            yield group.pop(0), _strips(values, are, task, threshold, name)
 
 
 def predict_labels(
@@ -668,9 +686,9 @@ def _groups(
 
 
 def _strips(
-    values: Tensor, are: Literal["logits", "probabilities"], task: Task, threshold: float
+    values: Tensor, are: Literal["logits", "probabilities"], task: Task, threshold: float, image: str
 ) -> Iterator[PredictedRows]:
     height, width = values.shape[-2:]
     rows = max(1, _STRIP // width)
     for top in range(0, height, rows):
-        yield PredictedRows(top, values[:, top : top + rows], are, task, threshold)
+        yield PredictedRows(top, values[:, top : top + rows], are, task, threshold, image)

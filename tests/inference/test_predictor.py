@@ -379,6 +379,18 @@ def test_the_memory_that_tiles_take_does_not_grow_with_the_height_of_the_image(f
 # what is refused
 
 
+@pytest.mark.parametrize("config", [InferenceConfig(), InferenceConfig(flips="mirror"), InferenceConfig(tile=(24, 32))])
+@pytest.mark.parametrize("task", [BINARY, MULTICLASS, MULTILABEL])
+def test_nan_is_neither_background_nor_a_class(task, config):
+    network = Seen(task.channels)
+    network.weight[-1] = torch.nan
+    of = predictor(task, model=network, resize="crop")
+    image = prepare_image([of], drawn(40, 50), NAME)
+    for predicted in (predict_labels, predict_probabilities):
+        with pytest.raises(SegregError, match=r"the image: the network returns NaN(?s:.*)float32"):
+            predicted([of], image, config)
+
+
 def test_networks_for_other_classes_are_refused_by_name():
     other = Task(("lesion",), "multilabel")
     with pytest.raises(SegregError) as refused:

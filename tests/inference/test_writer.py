@@ -29,7 +29,9 @@ def outputs(folder, task, **given):
 
 def strips_of(probabilities, task, *, rows=4):
     for top in range(0, probabilities.shape[1], rows):
-        yield PredictedRows(top, torch.from_numpy(probabilities[:, top : top + rows]), "probabilities", task, 0.5)
+        yield PredictedRows(
+            top, torch.from_numpy(probabilities[:, top : top + rows]), "probabilities", task, 0.5, "a.png"
+        )
 
 
 def written(folder, task, *, size=(30, 40), **given):

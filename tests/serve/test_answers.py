@@ -208,7 +208,7 @@ def test_levels_are_above_that_of_the_threshold_where_probabilities_are(threshol
 
     near = np.nextafter(np.float32(threshold), np.float32([0, 1]))
     values = np.clip(np.concatenate([near, [threshold], np.linspace(0, 1, 255)]), 0, 1).astype(np.float32)
-    rows = PredictedRows(0, torch.from_numpy(values)[None, None], "probabilities", BINARY, threshold)
+    rows = PredictedRows(0, torch.from_numpy(values)[None, None], "probabilities", BINARY, threshold, "a.png")
     levels = collect(BINARY, (1, len(values)), [rows], "levels")[0]
     np.testing.assert_array_equal(levels >= threshold_level(threshold), rows.labels)
     assert (np.diff(levels[0][np.argsort(values)].astype(int)) >= 0).all()
