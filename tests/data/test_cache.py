@@ -129,6 +129,16 @@ def test_a_change_of_content_or_settings_prepares_anew(files, tmp_path, reads):
     assert prepare(files, Input(size=(16, 16), normalize="none")).folder == changes[-1].folder
 
 
+def test_without_a_reader_what_is_read_counts(files):
+    def inverted(sample):
+        return 1 - read_mask(sample)
+
+    nameless = dataclasses.replace(files, reader="")
+    one, other = (prepare(dataclasses.replace(nameless, read_mask=read), SMALL) for read in (read_mask, inverted))
+    np.testing.assert_array_equal(other.masks[0], 1 - one.masks[0])
+    assert prepare(nameless, SMALL).folder == one.folder
+
+
 def test_the_same_content_elsewhere_is_the_same_entry(files, tmp_path, reads):
     first = prepare(files, SMALL)
     shutil.copytree(tmp_path / "images", tmp_path / "moved")
