@@ -388,15 +388,18 @@ def entry_key(dataset: Dataset, input: Input, contents: Sequence[tuple[str, str,
 def sample_digests(
     dataset: Dataset, samples: Sequence[Sample], index: Path, *, workers: int
 ) -> list[tuple[str, str, str]]:
-    """Return each sample's id and digests of what its image and its mask hold; for `index` see `content_digests`."""
-    files = [file for sample in samples for file in (sample.image, sample.mask) if file is not None]
+    """Return each sample's id and digests of what its image and its mask hold; for `index` see `content_digests`.
+
+    Of a data set without a `reader`, which doesn't say how files are read, what is read of them counts.
+    """
+    files = [file for sample in samples for file in (sample.image, sample.mask) if file is not None and dataset.reader]
     known = content_digests(files, index, workers=workers)
     contents = []
     for sample in samples:
-        image = known[sample.image] or _read_digest(dataset.read_image, sample)
+        image = known.get(sample.image) or _read_digest(dataset.read_image, sample)
         mask = "none"
         if sample.mask is not None:
-            mask = known[sample.mask] or _read_digest(dataset.read_mask, sample)
+            mask = known.get(sample.mask) or _read_digest(dataset.read_mask, sample)
         contents.append((sample.id, image, mask))
     return contents
 

@@ -10,6 +10,7 @@ import inspect
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -72,7 +73,7 @@ def adapt(data: Any, classes: Sequence[str] | None = None, mode: str | None = No
     parts: list[Dataset] = []
     for split, one in given.items():
         known = mode or (parts[0].task.mode if parts else None)
-        part = one if isinstance(one, Dataset) else _of_pairs(one, split, classes, known)
+        part = _with_source(one) if isinstance(one, Dataset) else _of_pairs(one, split, classes, known)
         if parts and part.task != parts[0].task:
             raise SegregError(f"{split} has other classes: {listed(part.task.classes)} ({part.task.mode})")
         parts.append(part)
@@ -94,7 +95,7 @@ def adapt(data: Any, classes: Sequence[str] | None = None, mode: str | None = No
         read_image=lambda sample: read(sample, 0),
         read_mask=lambda sample: read(sample, 1),
         notice="; ".join(dict.fromkeys(part.notice for part in parts if part.notice)),
-        reader="; ".join(dict.fromkeys(part.reader for part in parts)),
+        reader="; ".join(dict.fromkeys(part.reader for part in parts)) if all(part.reader for part in parts) else "",
         folders=[folder for part in parts for folder in part.folders],
         objects=first.objects if len(parts) == 1 else None,
     )
@@ -140,12 +141,23 @@ def _origin(data: Any) -> dict[str, str]:
     kind: Any = data.read_image if isinstance(data, Dataset) else type(data)
     kind = kind if hasattr(kind, "__qualname__") else type(kind)
     origin = {"class_name": f"{kind.__module__}.{kind.__qualname__}", "file": "", "source": ""}
-    try:
+    with suppress(OSError, TypeError):  # of a notebook or of C code
         origin["file"] = inspect.getsourcefile(kind) or ""
-        origin["source"] = hashlib.blake2b(inspect.getsource(kind).encode(), digest_size=16).hexdigest()
-    except (OSError, TypeError):  # of a notebook or of C code
-        pass
+        origin["source"] = _source_digest(kind)
     return origin
+
+
+def _with_source(dataset: Dataset) -> Dataset:
+    """Return a data set whose reader names the source of its functions too: a script is edited between two runs."""
+    with suppress(OSError, TypeError):
+        if dataset.reader:
+            digests = _source_digest(dataset.read_image), _source_digest(dataset.read_mask)
+            return replace(dataset, reader=f"{dataset.reader} (source {' '.join(digests)})")
+    return dataset
+
+
+def _source_digest(of: Any) -> str:
+    return hashlib.blake2b(inspect.getsource(getattr(of, "func", of)).encode(), digest_size=16).hexdigest()
 
 
 def _of_pairs(data: Any, split: str | None, classes: Sequence[str] | None, mode: str | None) -> Dataset:

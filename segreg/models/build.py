@@ -36,8 +36,8 @@ def build_dataset(recipe: Resolved) -> Dataset:
     """
     dataset: Dataset = _build(recipe.dataset, Dataset, "a segreg.Dataset")
     plugin = recipe.dataset.part.plugin
-    if plugin.distribution != DISTRIBUTION:  # its code may be edited while its version stays
-        dataset = dataclasses.replace(dataset, reader=f"{dataset.reader} (source {plugin.digest})".strip())
+    if dataset.reader and plugin.distribution != DISTRIBUTION:  # its code may be edited while its version stays
+        dataset = dataclasses.replace(dataset, reader=f"{dataset.reader} (source {plugin.digest})")
     ids = [sample.id for sample in dataset.samples]
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)

@@ -344,7 +344,8 @@ class Dataset:
         read_image: gives `[H, W]` or `[H, W, C]`, uint8, uint16 or float32, upright, for one sample.
         read_mask: gives uint8 labels as `Task` has them, `[H, W]` (`[K, H, W]` if multilabel), 255 = ignored.
         notice: shown in the run's header, report and results, for instance that the images are synthetic.
-        reader: names how masks are read, with every setting that changes them; part of the cache's key.
+        reader: names how images and masks are read, with every setting that changes them; part of the cache's key.
+            Where it is empty, the cache reads every sample each time to know whether it has changed.
         folders: of the images, for messages.
         objects: how many annotated objects the masks are drawn from, where they are drawn.
         void: what is ignored by the data set's own definition, such as "void": its share is shown, and not warned of.

@@ -127,6 +127,16 @@ def test_a_change_of_content_or_settings_prepares_anew(files, tmp_path, reads):
     assert prepare(files, Input(size=(16, 16), normalize="none")).folder == changes[-1].folder
 
 
+def test_without_a_reader_what_is_read_counts(files):
+    def inverted(sample):
+        return 1 - read_mask(sample)
+
+    nameless = dataclasses.replace(files, reader="")
+    one, other = (prepare(dataclasses.replace(nameless, read_mask=read), SMALL) for read in (read_mask, inverted))
+    np.testing.assert_array_equal(other.masks[0], 1 - one.masks[0])
+    assert prepare(nameless, SMALL).folder == one.folder
+
+
 def test_the_same_content_elsewhere_is_the_same_entry(files, tmp_path, reads):
     first = prepare(files, SMALL)
     shutil.copytree(tmp_path / "images", tmp_path / "moved")
@@ -187,9 +197,8 @@ def test_a_folder_of_masks_counts_as_content(tmp_path):
     folder.mkdir()
     (folder / "one.png").write_bytes(b"1")
     sample = Sample("a", tmp_path / "none.png", folder)
-    dataset = Dataset(
-        Task(("x",), "binary"), [sample], lambda _: np.zeros((9, 9), np.uint8), lambda _: np.zeros((9, 9), np.uint8)
-    )
+    empty = np.zeros((9, 9), np.uint8)
+    dataset = Dataset(Task(("x",), "binary"), [sample], lambda _: empty, lambda _: empty, reader="folders")
     first = prepare(dataset, SMALL).folder
     assert prepare(dataset, SMALL).folder == first
     (folder / "two.png").write_bytes(b"2")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,6 +63,24 @@ def test_images_and_masks_are_read_exactly(image, mask):
     np.testing.assert_array_equal(dataset.read_mask(sample), MASK)
     assert dataset.read_mask(sample).dtype == np.uint8
     assert dataset.task == segreg.Task(("spot",), "binary")
+
+
+def _as_it_is(sample):
+    return MASK
+
+
+def _inverted(sample):
+    return 1 - MASK
+
+
+def test_a_data_sets_reader_names_the_source_of_its_functions():
+    def reader(read_mask, name):
+        sample = segreg.Sample("one", Path("a.png"))
+        task = segreg.Task(("spot",), "binary")
+        return adapt(segreg.Dataset(task, [sample], _inverted, read_mask, reader=name)).dataset.reader
+
+    assert reader(_as_it_is, "ours") == reader(_as_it_is, "ours") != reader(_inverted, "ours")
+    assert reader(_as_it_is, "") == ""
 
 
 def test_sixteen_bits_and_several_masks_are_taken():
