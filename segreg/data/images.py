@@ -409,8 +409,8 @@ def _png_of_16_bits(path: ImageSource, colour_type: int) -> NDArray[Any]:
     values = _by_opencv(path)
     if values is None or values.ndim != 3:
         _refuse(path, "is a 16-bit PNG that OpenCV can't decode", "save it as TIFF")
-    # OpenCV decodes grey and alpha as four channels.
-    return values[..., [0, -1]] if colour_type == 4 else values
+    # OpenCV decodes grey and alpha as four channels, and makes alpha of a colour that is to be transparent.
+    return values[..., [0, -1]] if colour_type == 4 else values[..., :3] if colour_type == 2 else values
 
 
 def _by_opencv(path: ImageSource) -> NDArray[np.uint16] | None:

@@ -128,6 +128,18 @@ def test_16_bit_png_keeps_its_depth(tmp_path, channels):
     np.testing.assert_array_equal(read, array)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_transparent_colour_of_a_png_is_no_fourth_channel(tmp_path, bits):
+    array = values(np.uint8 if bits == 8 else np.uint16, 3)
+    file = png(tmp_path / "a.png", W, H, bits, 2, [row.astype(f">u{bits // 8}").tobytes() for row in array])
+    key = b"tRNS" + array[0, 0].astype(">u2").tobytes()
+    chunk = struct.pack(">I", 6) + key + struct.pack(">I", zlib.crc32(key))
+    whole = file.read_bytes()
+    at = whole.index(b"IDAT") - 4
+    file.write_bytes(whole[:at] + chunk + whole[at:])
+    np.testing.assert_array_equal(read_image(file), array)
+
+
 def test_16_bit_grey_and_alpha_png(tmp_path):
     array = values(np.uint16, 2)
     rows = [row.astype(">u2").tobytes() for row in array]

@@ -44,7 +44,8 @@ def read_values(file: Path, *, channel: Channel | None = None, grey_levels: bool
         values = _floats(file)
         return values if values.ndim == 2 and channel is None else _one_channel(values, channel, file)
     if channel is not None:
-        return _one_channel(read_image(file), channel, file)
+        values = read_image(file)  # which stretches grey of fewer than 8 bits
+        return _one_channel(read_labels(file) if values.ndim == 2 else values, channel, file)
     if grey_levels and palette_of(file) not in (None, _WHITE_AND_BLACK):
         colours = read_image(file)
         return colours if colours.ndim == 2 else colours[..., 0]

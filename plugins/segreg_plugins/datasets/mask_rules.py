@@ -81,7 +81,7 @@ def mask_rules(
     """
     indices = palette == "indices"
     compares = not indices and mask_channel is None
-    about = f", channel {mask_channel}" * (mask_channel is not None) + ", indices of palettes" * indices
+    about = f", values of channel {mask_channel}" * (mask_channel is not None) + ", indices of palettes" * indices
     if isinstance(mask_channel, int) and mask_channel < 0:
         raise SegregError(f"mask_channel: {mask_channel} is below 0, which is the first channel")
     if values is not None:
