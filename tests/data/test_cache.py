@@ -199,9 +199,8 @@ def test_a_folder_of_masks_counts_as_content(tmp_path):
     folder.mkdir()
     (folder / "one.png").write_bytes(b"1")
     sample = Sample("a", tmp_path / "none.png", folder)
-    dataset = Dataset(
-        Task(("x",), "binary"), [sample], lambda _: np.zeros((9, 9), np.uint8), lambda _: np.zeros((9, 9), np.uint8)
-    )
+    empty = np.zeros((9, 9), np.uint8)
+    dataset = Dataset(Task(("x",), "binary"), [sample], lambda _: empty, lambda _: empty, reader="folders")
     first = prepare(dataset, SMALL).folder
     assert prepare(dataset, SMALL).folder == first
     (folder / "two.png").write_bytes(b"2")
