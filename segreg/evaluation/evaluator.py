@@ -303,6 +303,7 @@ def _reordered(scores: Scores, order: Sequence[int]) -> Scores:
         per_image=[scores.per_image[place] for place in back],
         counts=None if scores.counts is None else scores.counts[back],
         sums={name: each[back] for name, each in scores.sums.items()},
+        nan=None if scores.nan is None else scores.nan[back],
     )
 
 

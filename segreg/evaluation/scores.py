@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
-from segreg.errors import SegregError
+from segreg.errors import SegregError, listed
 from segreg.evaluation.counts import class_counts, count_pixels
 from segreg.runtime import distributed
 from segreg.runtime.device import scoring_device
@@ -41,6 +41,7 @@ class Scores:
         per_image: a row for each image: its id, and the metrics that one image has.
         counts: int64 `[N, K, 4]`, each image's as `image_counts` returns them.
         sums: by a metric's name what its `sums` returned for each image, `[N, ...]`.
+        nan: bool `[N]`, whether the network returned NaN for an image, whose labels then mean nothing.
         groups: a number for each image, the same for those of one group; None where each is one by itself.
         intervals: lower and upper end of the 95% interval of each value that has one.
     """
@@ -50,6 +51,7 @@ class Scores:
     per_image: list[dict[str, Any]] = field(default_factory=list)
     counts: NDArray[np.int64] | None = None
     sums: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    nan: NDArray[np.bool_] | None = None
     groups: Sequence[int] | None = None
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
@@ -57,6 +59,13 @@ class Scores:
     def group_of(self) -> dict[str, int]:
         """Return the number of each image's group by its id; nothing where each is one by itself."""
         return {str(row["id"]): group for row, group in zip(self.per_image, self.groups or (), strict=False)}
+
+    def alerts(self, split: str) -> list[str]:
+        """Return what must not be overlooked of these scores."""
+        broken = [] if self.nan is None else [str(self.per_image[place]["id"]) for place in self.nan.nonzero()[0]]
+        of = f"{len(broken)} of the {len(self.per_image)} images of {split} ({listed(broken, most=3)})"
+        why = "whose labels mean nothing; fp16 overflows in some networks"
+        return [f"NaN: the network returns NaN for {of}, {why}"] if broken else []
 
 
 def of_probabilities(metrics: MetricCollection) -> list[str]:
@@ -94,10 +103,11 @@ def evaluate(
             scorer.add(ids, logits, targets)
     values = compute_over_processes(metrics)
     arrays = {name: block.array() for name, block in scorer.sums.items()}
-    rows, blocks = in_batch_order(lengths, scorer.rows, {"": scorer.counts.array(), **arrays})
-    counted = blocks.pop("")
+    own = {"": scorer.counts.array(), "?": scorer.nan.array()}  # no metric's name
+    rows, blocks = in_batch_order(lengths, scorer.rows, own | arrays)
+    counted, nan = blocks.pop(""), blocks.pop("?")
     summed = {name: block for name, block in blocks.items() if block is not None}
-    return Scores(values, definitions_of(metrics, values), rows, counted, summed)
+    return Scores(values, definitions_of(metrics, values), rows, counted, summed, nan)
 
 
 class ImageScorer:
@@ -119,6 +129,8 @@ class ImageScorer:
         """Each image's id, and the metrics that one image has."""
         self.counts = _GrowingArray()
         """Each image's, as `image_counts` returns them."""
+        self.nan = _GrowingArray()
+        """Whether the network returned NaN for each image."""
         own = metrics.items(copy_state=False)
         self.sums = {name: _GrowingArray() for name, metric in own if hasattr(metric, "sums")}
         """By a metric's name what its `sums` returned for each image."""
@@ -130,6 +142,7 @@ class ImageScorer:
         self.metrics.update(logits, target, pixels=pixels)  # which a collection passes to metrics that take it
         own_counts = class_counts(self.task, pixels.confusion)
         self.counts.add(own_counts)
+        self.nan.add(logits.isnan().flatten(1).any(dim=1))
         columns: dict[str, list[float]] = {}
         for name, metric in self.metrics.items(copy_state=False):
             sums = metric.sums(logits, target) if name in self.sums else None

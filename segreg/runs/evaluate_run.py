@@ -185,7 +185,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
         "higher_is_better": evaluator.directions(scores),
         "interval_method": METHOD.format(over=over),
         "as": {library: vars(scores_of_library(library, run.task, counts)) for library in request.libraries},
-        "alerts": verdict.alerts() if verdict else [],
+        "alerts": [*(verdict.alerts() if verdict else []), *scores.alerts(chosen.split)],
         "warnings": verdict.warnings() if verdict else [],
     }
     write_images(scores, chosen.dataset.task, out)

@@ -168,6 +168,7 @@ def score_run(
         results["intervals_over"][name] = resampled_words(scores.groups)
         results["groups"][name] = scores.group_of
         results["definitions"] |= scores.definitions
+        results["alerts"] += scores.alerts(name)
         if recipe.split.method == "folds" and name != split and is_main():
             directory.fold.mkdir(exist_ok=True)
             write_images(scores, assembly.dataset.task, directory.fold)

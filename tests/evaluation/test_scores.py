@@ -245,6 +245,21 @@ def test_images_of_a_batch_may_be_scored_at_sizes_of_their_own():
     assert scores.values["recall.pooled"] == pytest.approx((5 + 12) / (5 + 12 + 12))
 
 
+def test_images_of_which_the_network_returns_nan_are_named():
+    class Broken(Given):
+        def forward(self, image):
+            return super().forward(image).where(image[:, :1] > 0, torch.nan)
+
+    metrics = MetricCollection({"dice": segreg.build_part("metric", "dice", BINARY, 0.5)})
+    scores = evaluate(by(Broken(), nn.Identity()), BATCHES, metrics, **SETTINGS)
+    assert scores.nan.tolist() == [False, True, False]
+    (alert,) = scores.alerts("test")
+    assert alert.startswith(
+        'NaN: the network returns NaN for 1 of the 3 images of test ("s1"), whose labels mean nothing'
+    )
+    assert evaluate(by(Given(), nn.Identity()), BATCHES, metrics, **SETTINGS).alerts("test") == []
+
+
 def test_a_network_is_scored_without_gradients():
     network = nn.Sequential(nn.Conv2d(3, 1, 1), nn.Dropout(0.9), nn.BatchNorm2d(1)).train()
     images = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
