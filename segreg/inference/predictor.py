@@ -232,8 +232,7 @@ class PredictedRows:
         if self.values.isnan().any():
             raise SegregError(
                 f"{self.image}: the network returns NaN",
-                hint="fp16 overflows in some networks: compute in float32. Where that has NaN too, the weights or the "
-                "image's values are not numbers",
+                hint="in fp16 some networks overflow: compute in float32; else the weights are damaged",
             )
 
     @property
