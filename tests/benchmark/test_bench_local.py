@@ -127,8 +127,12 @@ def _one_run(tmp_path):
     """A bench with one finished run, in a project of its own."""
     project = tmp_path / "here"
     project.mkdir()
+    train_one(project)
+
+
+def train_one(project, *changes):
     folder = BenchFolder(project / "bench")
-    (trial,) = trials_of(moved_plan(project), load_registry(plugged.builtin()))
+    (trial,) = trials_of(moved_plan(project, *changes), load_registry(plugged.builtin()))
     folder.make()
     prepare([trial], folder, again=False)
     with tiny_runs.undrawn():
@@ -194,12 +198,7 @@ def test_a_run_of_a_bench_continues_where_the_lists_of_its_split_have_moved_too(
     def lists(folder):
         return f"split={{method: lists, lists: {{train: {folder}/train.txt, val: {folder}/val.txt}}}}"
 
-    folder = BenchFolder(project / "bench")
-    (trial,) = trials_of(moved_plan(project, lists(project)), load_registry(plugged.builtin()))
-    folder.make()
-    prepare([trial], folder, again=False)
-    with tiny_runs.undrawn():
-        work_on(folder.recipe(trial.name), folder.run(trial).path, "")
+    train_one(project, lists(project))
     there = project.rename(tmp_path / "there")
     trial, folder, said = known(there, lists(there))
     assert (folder.state(trial), said) == ("finished", "")

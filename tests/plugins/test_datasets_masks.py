@@ -221,7 +221,7 @@ def test_one_channel_of_a_colour_mask(masks):
     refusal("has 4 channels, and mask_channel is 4", settings=settings, values=STREET, mask_channel=4)
     refusal("has 1 channel, and mask_channel is red", settings=masks(array([0, 1])), mask_channel="red")
     refusal("mask_channel: -1 is below 0", settings=settings, mask_channel=-1)
-    one_bit = masks(np.array([[False, True]]))  # whose 1 is no 255, which would be ignored
+    one_bit = masks(np.array([[False, True]]))  # whose 1 stays 1: 255 would be ignored
     assert read(one_bit, classes=("a", "b", "c"), mask_channel=0) == [[0, 1]]
 
 
