@@ -19,7 +19,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     Shape: `[B, C, H, W]` to the same.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, the name is torch's
+    def forward(self, input: Tensor) -> Tensor:
         """Return the normalised features."""
         if self.training and input.shape[0] * input.shape[2] * input.shape[3] == 1:
             return F.batch_norm(

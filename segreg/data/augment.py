@@ -114,12 +114,7 @@ class Augmentation:
                     hint=f"give it settings that do something, or leave it out\n{_PARTS_OF_IMAGES}",
                 )
 
-    def refuse_type(
-        self,
-        image_shape: tuple[int, ...],
-        mask_shape: tuple[int, ...],
-        input: Input,  # noqa: A002
-    ) -> None:
+    def refuse_type(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...], input: Input) -> None:
         """Refuse a transform that does something else to the values of `input.dtype` than to 8-bit ones.
 
         With the same seed, 16-bit values, and those that `input.clip` brings into [0, 1], must become what 8-bit ones
@@ -174,7 +169,7 @@ class Augmentation:
                     )
 
 
-def _needs_bytes(name: str, input: Input) -> SegregError:  # noqa: A002
+def _needs_bytes(name: str, input: Input) -> SegregError:
     hint = "leave it out; flips, turns and scalings take any values"
     if input.dtype == "uint16":
         hint += ". Or set input.sixteen_bit: full_range or min_max, which reduce the images to 8 bits"

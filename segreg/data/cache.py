@@ -287,7 +287,7 @@ def fill_fitted(
     building: Path,
     dataset: Dataset,
     samples: Sequence[Sample],
-    input: Input,  # noqa: A002
+    input: Input,
     *,
     threads: int,
     progress: Callable[[int, int], None],
@@ -375,7 +375,7 @@ def built_entry(key: str, make: Callable[[Path], None]) -> Iterator[None]:
         held.release()
 
 
-def entry_key(dataset: Dataset, input: Input, contents: Sequence[tuple[str, str, str]]) -> str:  # noqa: A002
+def entry_key(dataset: Dataset, input: Input, contents: Sequence[tuple[str, str, str]]) -> str:
     """Return an entry's key: a digest of what the samples hold and of the settings that change what is made of them."""
     whole = hashlib.blake2b(digest_size=16)
     settings = _settings(input) | {"reader": dataset.reader, "mode": dataset.task.mode, "classes": dataset.task.classes}
@@ -418,7 +418,7 @@ def array_digest(values: NDArray[Any]) -> str:
     return hashlib.blake2b(header + values.tobytes(), digest_size=16).hexdigest()
 
 
-def _settings(input: Input) -> dict[str, Any]:  # noqa: A002
+def _settings(input: Input) -> dict[str, Any]:
     size = {} if input.resize == "crop" else {"size": list(input.size)}
     names = ("resize", "channels", "dtype", "sixteen_bit", "clip", "nodata")
     return {
@@ -484,7 +484,7 @@ def write_meta(
     file: Path,
     dataset: Dataset,
     samples: Sequence[Sample],
-    input: Input,  # noqa: A002
+    input: Input,
     filled: Sequence[Any],
     *,
     sizes: str,
@@ -521,11 +521,7 @@ def _version(distribution: str) -> str | None:
 
 
 def open_fitted(
-    place: Path,
-    dataset: Dataset,
-    input: Input,  # noqa: A002
-    indices: tuple[int, ...],
-    own: DtypeName | None,
+    place: Path, dataset: Dataset, input: Input, indices: tuple[int, ...], own: DtypeName | None
 ) -> PreprocessedDataset | None:
     """Return the entry if it is there and whole, and the files' own values have the type `own`, if one is given."""
     task = dataset.task
@@ -614,7 +610,7 @@ def _map_under(array: NDArray[Any]) -> mmap.mmap | None:
 # one sample as the network sees it, or everything that is wrong with its files
 
 
-def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # noqa: A002
+def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:
     """Return a sample's image `[H, W, C]` and mask `[H, W]` or `[K, H, W]` at the input's size, and what they were.
 
     Raises:
@@ -626,9 +622,7 @@ def fitted_sample(dataset: Dataset, sample: Sample, input: Input) -> Fitted:  # 
 
 
 def read_sample(
-    dataset: Dataset,
-    sample: Sample,
-    input: Input,  # noqa: A002
+    dataset: Dataset, sample: Sample, input: Input
 ) -> tuple[NDArray[Any], NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_] | None]:
     """Return a sample's image `[H, W, C]`, its mask `[H, W]` or `[K, H, W]`, its label counts, and invalid pixels.
 
@@ -661,7 +655,7 @@ def read_sample(
     return image, mask, counts, invalid
 
 
-def original_mask(dataset: Dataset, sample: Sample, input: Input) -> NDArray[np.uint8]:  # noqa: A002
+def original_mask(dataset: Dataset, sample: Sample, input: Input) -> NDArray[np.uint8]:
     """Return a sample's mask at its own size, in which the image's invalid pixels are ignored."""
     mask = np.array(dataset.read_mask(sample), order="C")  # a copy: torch refuses negative strides
     if input.dtype != "float32" and input.nodata is None:
@@ -717,11 +711,7 @@ def mask_shape(task: Task, size: Size) -> tuple[int, ...]:
     return (task.channels, *size) if task.mode == "multilabel" else tuple(size)
 
 
-def _image(
-    dataset: Dataset,
-    sample: Sample,
-    input: Input,  # noqa: A002
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def _image(dataset: Dataset, sample: Sample, input: Input) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     image = np.asarray(dataset.read_image(sample))
     if image.ndim not in (2, 3) or image.dtype.kind not in "buif" or 0 in image.shape:
         raise SegregError(

@@ -53,7 +53,7 @@ class Crops:
         SegregError: the rules name a class that the task does not have, or don't go with its mode.
     """
 
-    def __init__(self, input: Input, rules: Crop, task: Task) -> None:  # noqa: A002
+    def __init__(self, input: Input, rules: Crop, task: Task) -> None:
         self.input = input
         self.rules = rules
         self.labels = _labels(rules.classes, task)

@@ -203,7 +203,7 @@ class _Written:
 
 def prepare(
     dataset: Dataset,
-    input: Input,  # noqa: A002
+    input: Input,
     *,
     indices: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -279,7 +279,7 @@ def _fill(
     building: Path,
     dataset: Dataset,
     samples: Sequence[Sample],
-    input: Input,  # noqa: A002
+    input: Input,
     *,
     threads: int,
     progress: Callable[[int, int], None],
@@ -342,7 +342,7 @@ class _Reserve:
                 self.reserved = self.used - size + more
 
 
-def _layout(task: Task, input: Input) -> BlockLayout:  # noqa: A002
+def _layout(task: Task, input: Input) -> BlockLayout:
     return BlockLayout(input.dtype, input.channels, task.channels if task.mode == "multilabel" else None)
 
 
@@ -378,11 +378,7 @@ def _positions(mask: NDArray[np.uint8], task: Task, identity: str) -> list[NDArr
 
 
 def _opened(
-    place: Path,
-    dataset: Dataset,
-    input: Input,  # noqa: A002
-    indices: tuple[int, ...],
-    own: DtypeName | None,
+    place: Path, dataset: Dataset, input: Input, indices: tuple[int, ...], own: DtypeName | None
 ) -> NativeDataset | None:
     """Return the entry if it is there and whole, and the files' own values have the type `own`, if one is given."""
     task = dataset.task

@@ -43,7 +43,7 @@ class Placement:
         return slice(self.left, self.left + self.width)
 
 
-def placement(size: Sequence[int], input: Input) -> Placement:  # noqa: A002
+def placement(size: Sequence[int], input: Input) -> Placement:
     """Return where an image of `size` lies in the network's input.
 
     `stretch` fills the input. `letterbox` keeps the aspect ratio and centres the image, so that rotating and
@@ -68,7 +68,7 @@ def placement(size: Sequence[int], input: Input) -> Placement:  # noqa: A002
     return Placement(0, 0, height, width) if input.resize == "crop" else Placement(0, 0, H, W)
 
 
-def fit_image(image: NDArray[Any], input: Input) -> NDArray[Any]:  # noqa: A002
+def fit_image(image: NDArray[Any], input: Input) -> NDArray[Any]:
     """Return the image at the input's size, resized with an antialiased bilinear filter.
 
     A letterbox's border is 0, or of floating-point values, which 0 may be far from, each channel's mean.
@@ -89,7 +89,7 @@ def fit_image(image: NDArray[Any], input: Input) -> NDArray[Any]:  # noqa: A002
     return fitted
 
 
-def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:  # noqa: A002
+def fit_mask(mask: NDArray[np.uint8], input: Input) -> NDArray[np.uint8]:
     """Return the mask at the input's size; each pixel takes the label nearest to its centre; a border is ignored (255).
 
     Shape: uint8 `[..., h, w]` to uint8 `[..., H, W]`.
@@ -132,7 +132,7 @@ def resize_mask(mask: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return mask.take(_centres(size[0], h), axis=-2).take(_centres(size[1], w), axis=-1)
 
 
-def restore(values: Tensor, original: Size, input: Input) -> Tensor:  # noqa: A002
+def restore(values: Tensor, original: Size, input: Input) -> Tensor:
     """Return a map that the network predicted, interpolated bilinearly at the image's original size.
 
     A letterbox's border is cut off first. Probabilities that summed to 1 at each pixel still do.

@@ -59,18 +59,14 @@ def common_dtype(files: Mapping[DtypeName, Path]) -> DtypeName:
     return types[-1] if types else "uint8"
 
 
-def own_dtype(image: NDArray[Any], input: Input) -> DtypeName:  # noqa: A002
+def own_dtype(image: NDArray[Any], input: Input) -> DtypeName:
     """Return which type an image's values have where `input.dtype` is auto: "uint8", "uint16" or "float32"."""
     if image.dtype.kind == "f":
         return "float32"
     return "uint8" if image.dtype in (np.uint8, np.bool_) or input.sixteen_bit != "keep" else "uint16"
 
 
-def read_values(
-    image: NDArray[Any],
-    input: Input,  # noqa: A002
-    path: ImageSource,
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+def read_values(image: NDArray[Any], input: Input, path: ImageSource) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return an image's values as the network gets them, at its own size, and which pixels are invalid.
 
     Shape: `[H, W]` or `[H, W, C]` of any type to uint8, uint16 or float32 `[H, W, C]`, and bool `[H, W]`, or None
@@ -106,7 +102,7 @@ def read_values(
     return (to_uint8(values, input.sixteen_bit, path) if wanted == "uint8" else values), invalid  # type: ignore[arg-type]
 
 
-def invalid_pixels(values: NDArray[Any], input: Input) -> NDArray[np.bool_] | None:  # noqa: A002
+def invalid_pixels(values: NDArray[Any], input: Input) -> NDArray[np.bool_] | None:
     """Return which pixels are invalid in any channel, bool `[H, W]` for values `[H, W, C]`; None where none is."""
     if values.dtype.kind != "f" and input.nodata is None:
         return None
@@ -135,7 +131,7 @@ def ignore_invalid(mask: NDArray[np.uint8], invalid: NDArray[np.bool_] | None) -
     return mask if invalid is None else np.where(invalid, np.uint8(IGNORE_INDEX), mask)
 
 
-def has_statistics(input: Input) -> bool:  # noqa: A002
+def has_statistics(input: Input) -> bool:
     """Whether each image's statistics are kept: for `per_image`, where there are invalid pixels, above 8 bits."""
     return input.dtype != "uint8" or input.nodata is not None or input.per_image
 
@@ -226,7 +222,7 @@ def refuse_constant(ranges: Sequence[tuple[float, float]], images: int) -> None:
         raise SegregError.of([problem])
 
 
-def refuse_foreign_statistics(ranges: Sequence[tuple[float, float]], input: Input) -> None:  # noqa: A002
+def refuse_foreign_statistics(ranges: Sequence[tuple[float, float]], input: Input) -> None:
     """Refuse to normalise values by statistics of photographs, of values in [0, 1], that they have nothing to do with.
 
     Args:
@@ -252,9 +248,7 @@ def refuse_foreign_statistics(ranges: Sequence[tuple[float, float]], input: Inpu
 
 
 def as_network_input(
-    values: NDArray[Any],
-    input: Input,  # noqa: A002
-    statistics: Statistics | None = None,
+    values: NDArray[Any], input: Input, statistics: Statistics | None = None
 ) -> NDArray[np.uint8] | NDArray[np.float32]:
     """Return values as batches have them: uint8, or float32 for wider ones and, as z-scores, for `per_image`.
 

@@ -32,7 +32,7 @@ _ROWS = 512
 class RasterWindows:
     """A raster as one network takes it, `[H, W, C]`, of which only windows are read."""
 
-    def __init__(self, raster: Raster, input: Input) -> None:  # noqa: A002
+    def __init__(self, raster: Raster, input: Input) -> None:
         self.raster, self.input = raster, input
         self.shape = (*raster.shape[:2], input.channels)
         # A dark window of a scene must not be taken for a scene that is too dark for 8 bits.

@@ -293,7 +293,7 @@ def test_invalid_pixels_are_ignored_and_filled(cache):
     np.testing.assert_array_equal(prepared.images[0][~invalid], image[~invalid])
     np.testing.assert_allclose(prepared.images[0][invalid], np.tile(image[~invalid].mean(0), (80, 1)), rtol=1e-5)
     assert prepared.labels.tolist() == [[0, 256 - 80, 80]]
-    dataset, input = of_arrays(image, masks=masks), prepared.input  # noqa: A001
+    dataset, input = of_arrays(image, masks=masks), prepared.input
     np.testing.assert_array_equal(original_mask(dataset, dataset.samples[0], input), prepared.masks[0])
     assert prepared.channel_statistics([0])[0] == pytest.approx(image[~invalid].astype(float).mean(0), rel=1e-9)
 

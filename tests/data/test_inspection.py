@@ -64,7 +64,7 @@ def in_memory(masks, *, task=LESION, images=None, groups=None, splits=None, name
     return Dataset(task, samples, read(images), read(masks))
 
 
-def report_of(dataset, *, split=None, input=INPUT):  # noqa: A002
+def report_of(dataset, *, split=None, input=INPUT):
     split = split or Split(method="random", val=0.25, test=0.25)
     return inspect(dataset, split, input, progress=Quiet())
 

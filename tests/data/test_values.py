@@ -66,7 +66,7 @@ def test_types_meet():
     np.testing.assert_array_equal(widened[..., 0], eight.astype(np.uint16) * 257)
     reduced, _ = read_values(sixteen, section(dtype="uint8", sixteen_bit="full_range"), FILE)
     np.testing.assert_array_equal(reduced[..., 0], np.rint(sixteen / 257))
-    for image, input, hint in (  # noqa: A001
+    for image, input, hint in (
         (sixteen, section(dtype="uint8"), "input.sixteen_bit"),
         (eight, section(dtype="float32"), "one type"),
         (floating, section(dtype="uint16"), "one type"),

@@ -367,7 +367,7 @@ def test_synchronised_batch_norm_keeps_names_and_numbers():
 class Doubled(nn.BatchNorm2d):
     """A BatchNorm of a plugin's own."""
 
-    def forward(self, input):  # noqa: A002
+    def forward(self, input):
         return 2 * super().forward(input)
 
 

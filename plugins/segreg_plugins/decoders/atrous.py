@@ -76,7 +76,7 @@ class AtrousConv2d(nn.Conv2d):
     def __init__(self, in_channels: int, out_channels: int, *, rate: int, groups: int = 1) -> None:
         super().__init__(in_channels, out_channels, 3, padding=rate, dilation=rate, groups=groups, bias=False)
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, the name is torch's
+    def forward(self, input: Tensor) -> Tensor:
         """Return the convolved map."""
         height, width = input.shape[-2:]
         depthwise = self.groups == self.in_channels == self.out_channels

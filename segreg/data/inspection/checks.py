@@ -189,7 +189,7 @@ def fault_findings(dataset: Dataset, scanned: Sequence[Scanned]) -> list[Finding
     return findings
 
 
-def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> list[Finding]:  # noqa: A002
+def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> list[Finding]:
     """Return what is allowed and seldom meant: empty masks, blank images, what resizing damages."""
     found: dict[str, list[FindingCase]] = defaultdict(list)
 

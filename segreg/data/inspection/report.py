@@ -150,12 +150,7 @@ class Report:
 
 
 def inspect(
-    dataset: Dataset,
-    split: Split,
-    input: Input,  # noqa: A002
-    *,
-    progress: Progress,
-    try_out: TryOut | None = None,
+    dataset: Dataset, split: Split, input: Input, *, progress: Progress, try_out: TryOut | None = None
 ) -> Report:
     """Read a whole data set and report everything that is found in it.
 
@@ -231,11 +226,7 @@ def inspect(
 
 
 def _refused(
-    dataset: Dataset,
-    scanned: Sequence[Scanned],
-    train: Sequence[Scanned],
-    input: Input,  # noqa: A002
-    try_out: TryOut | None,
+    dataset: Dataset, scanned: Sequence[Scanned], train: Sequence[Scanned], input: Input, try_out: TryOut | None
 ) -> list[Finding]:
     """Return why training would refuse the types of all images' values together, or its settings for its images."""
     files: dict[DtypeName, Path] = {}

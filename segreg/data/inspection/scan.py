@@ -90,13 +90,7 @@ def labels_of(task: Task) -> tuple[str, ...]:
     return ("background", *task.classes) if task.mode == "binary" else task.classes
 
 
-def scan(
-    dataset: Dataset,
-    input: Input,  # noqa: A002
-    indices: Sequence[int],
-    *,
-    progress: Progress,
-) -> list[Scanned]:
+def scan(dataset: Dataset, input: Input, indices: Sequence[int], *, progress: Progress) -> list[Scanned]:
     """Read samples in threads, one after the other thrown away, and return what they hold in the order of `indices`."""
     return read_each(lambda index: scan_sample(dataset, input, index), indices, "reading images", progress=progress)
 
@@ -107,7 +101,7 @@ def read_each(read: Callable[[int], Read], indices: Sequence[int], words: str, *
         return in_threads(lambda row: read(indices[row]), len(indices), lambda *_: advance())
 
 
-def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:  # noqa: A002
+def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:
     """Read one sample."""
     sample, task = dataset.samples[index], dataset.task
     faults: list[SampleProblem] = []

@@ -55,7 +55,7 @@ class Panel:
 def contact_sheet(
     dataset: Dataset,
     indices: Sequence[int],
-    input: Input,  # noqa: A002
+    input: Input,
     augment: Sequence[Any],
     *,
     seed: int,
@@ -120,7 +120,7 @@ def pair_sheet(
     dataset: Dataset,
     pairs: Sequence[AlikePair],
     splits: Mapping[SplitName, Sequence[int]],
-    input: Input,  # noqa: A002
+    input: Input,
     *,
     most: int = 24,
 ) -> Figure:
