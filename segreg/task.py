@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 
 IGNORE_INDEX = 255
 """The label of pixels that count for nothing, in every mask that segreg passes on."""
-
+BACKGROUND = "background"
+"""What label 0 of a binary task is called, and a class that is where the others are not."""
 
 LONGEST_NAME = 200
 """Characters that a class's name has at most: it is in every table and diagram."""
@@ -128,3 +130,13 @@ class Task:
         target = target.unsqueeze(1) if self.mode == "binary" else target
         counts = (target != IGNORE_INDEX).float()
         return (target == 1).float(), counts
+
+
+def label_names(task: Task) -> tuple[str, ...]:
+    """Return the name of each class that a mask can show (`Task.label_count`), a binary task's background first."""
+    return (BACKGROUND, *task.classes) if task.mode == "binary" else task.classes
+
+
+def mask_shape(task: Task, size: Sequence[int]) -> tuple[int, ...]:
+    """Return the shape of one mask: `[H, W]`, or `[K, H, W]` for a multilabel task."""
+    return (task.channels, *size) if task.mode == "multilabel" else tuple(size)

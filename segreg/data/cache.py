@@ -50,7 +50,7 @@ from segreg.errors import Place, Problem, SegregError, listed
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.files import mapped_array, sync
-from segreg.task import IGNORE_INDEX, Task
+from segreg.task import IGNORE_INDEX, Task, mask_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -684,7 +684,7 @@ def _histograms(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def counted_labels(task: Task) -> int:
     """Return how many numbers `label_counts` returns."""
-    return 2 * task.channels if task.mode == "multilabel" else task.highest_label + 2
+    return 2 * task.channels if task.mode == "multilabel" else task.label_count + 1
 
 
 def label_counts(mask: NDArray[np.uint8], task: Task) -> NDArray[np.int64]:
@@ -706,11 +706,6 @@ def allowed_labels(task: Task) -> str:
     return f"the {task.mode} task has 0 to {task.highest_label}, and {IGNORE_INDEX} for pixels to ignore"
 
 
-def mask_shape(task: Task, size: Size) -> tuple[int, ...]:
-    """Return the shape of one mask: `[H, W]`, or `[K, H, W]` for a multilabel task."""
-    return (task.channels, *size) if task.mode == "multilabel" else tuple(size)
-
-
 def _image(dataset: Dataset, sample: Sample, input: Input) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     image = np.asarray(dataset.read_image(sample))
     if image.ndim not in (2, 3) or image.dtype.kind not in "buif" or 0 in image.shape:
@@ -724,8 +719,7 @@ def _image(dataset: Dataset, sample: Sample, input: Input) -> tuple[NDArray[Any]
 def _mask(dataset: Dataset, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return a sample's mask, checked, and its `label_counts`."""
     task, mask = dataset.task, np.asarray(dataset.read_mask(sample))
-    wanted = mask_shape(task, (int(mask.shape[-2]), int(mask.shape[-1]))) if mask.ndim >= 2 else ()
-    if mask.dtype != np.uint8 or mask.shape != wanted:
+    if mask.dtype != np.uint8 or mask.ndim < 2 or mask.shape != mask_shape(task, mask.shape[-2:]):
         shape = f"[{task.channels}, H, W]" if task.mode == "multilabel" else "[H, W]"
         raise SegregError(
             f"{sample.mask}: the data set gave a mask of shape {list(mask.shape)} and type {mask.dtype}; "

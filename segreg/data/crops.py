@@ -18,7 +18,7 @@ from segreg.config.sections import Crop, Input
 from segreg.data.native import NativeDataset, OneImage
 from segreg.data.resize import Size, format_size, resize_image, resize_mask
 from segreg.errors import SegregError, did_you_mean, listed
-from segreg.task import IGNORE_INDEX, Task
+from segreg.task import BACKGROUND, IGNORE_INDEX, Task
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -179,7 +179,7 @@ def _labels(classes: Sequence[str], task: Task) -> tuple[int, ...]:
         hint = did_you_mean(unknown[0], numbers) or f"the classes are {listed(list(numbers), most=20)}"
         raise SegregError(f'crop.classes: "{unknown[0]}" is not a class of the data set', hint=hint)
     return tuple(
-        number for name, number in numbers.items() if name in classes or (not classes and name.lower() != "background")
+        number for name, number in numbers.items() if name in classes or (not classes and name.lower() != BACKGROUND)
     )
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 import numpy as np
 
 from segreg.data.augment import Augmentation, generators
-from segreg.data.cache import PreprocessedDataset, mask_shape
+from segreg.data.cache import PreprocessedDataset
 from segreg.data.crops import Crops, counts_of
 from segreg.data.native import NativeDataset
 from segreg.data.split import drawn
 from segreg.errors import SegregError
 from segreg.runtime.distributed import local_count
+from segreg.task import mask_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

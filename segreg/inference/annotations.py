@@ -11,6 +11,7 @@ from segreg.data.images import read_labels
 from segreg.inference.inputs import ImageFile
 from segreg.inference.writer import Outputs
 from segreg.runtime.files import replacing
+from segreg.task import BACKGROUND
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     Mask = NDArray[np.bool_]
 
 Form = Literal["coco-rle", "coco-polygons", "yolo"]
-BACKGROUND = "background"
-"""The name of the class that is not written: what is in no annotation is it."""
 
 
 def write_annotations(form: Form, images: Sequence[ImageFile], outputs: Outputs) -> Path:

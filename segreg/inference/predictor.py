@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from segreg.errors import SegregError, listed
 from segreg.inference.tiles import Corner, Size, blend
+from segreg.task import Task, mask_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from segreg.data.images import ImageSource
     from segreg.data.values import Statistics
     from segreg.runtime.device import Precision
-    from segreg.task import Task
 
 Flips = Literal["none", "mirror", "flips"]
 MOST_PIXELS, MOST_VALUES = 1 << 22, 1 << 27
@@ -480,7 +480,7 @@ def predict_labels(
     import numpy as np
 
     task = predictors[0].task
-    labels = np.empty((*([task.channels] if task.mode == "multilabel" else []), *image.size), np.uint8)
+    labels = np.empty(mask_shape(task, image.size), np.uint8)
     for _, strips in predict(predictors, [image], config, threshold=threshold):
         for strip in strips:
             labels[..., strip.rows, :] = strip.labels

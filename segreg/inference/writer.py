@@ -12,6 +12,7 @@ from segreg.errors import SegregError
 from segreg.inference.cleaning import Cleaning, clean
 from segreg.runtime.files import mapped_array, replacing
 from segreg.runtime.output import as_folder_names
+from segreg.task import Task, mask_shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from segreg.data.rasters import Raster
     from segreg.inference.inputs import TrueMasks
     from segreg.inference.predictor import Pixels, PredictedRows
-    from segreg.task import Task
 
 Kind = Literal["masks", "probabilities", "coloured", "overlays", "strips"]
 KINDS: tuple[Kind, ...] = ("masks", "probabilities", "coloured", "overlays", "strips")
@@ -144,10 +144,9 @@ class Outputs:
         """
         import numpy as np
 
-        channels = self.task.channels
         labels = None
         if raster is None or self.overlays:
-            labels = np.empty((*([channels] if self.task.mode == "multilabel" else []), *size), np.uint8)
+            labels = np.empty(mask_shape(self.task, size), np.uint8)
         with ExitStack() as stack:
             kept: Any = None
             write: Callable[[PredictedRows], None] | None = None
@@ -158,7 +157,7 @@ class Outputs:
                 write = stack.enter_context(geotiffs(raster, files, self.task, self.colours))
             elif "probabilities" in self.kinds:
                 aside = stack.enter_context(replacing(_made(self.files(name)["probabilities"])))
-                kept = mapped_array(aside, (channels, *size), np.float16)
+                kept = mapped_array(aside, (self.task.channels, *size), np.float16)
             for strip in strips:
                 if labels is not None:
                     labels[..., strip.rows, :] = strip.labels

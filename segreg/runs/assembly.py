@@ -19,7 +19,6 @@ from segreg.data import (
     fitting_workers,
     prepare,
 )
-from segreg.data.cache import mask_shape
 from segreg.data.inspection import Report, inspect
 from segreg.data.inspection.gate import SplitPixels, Verdict, judge
 from segreg.data.loader import places_by_size
@@ -33,6 +32,7 @@ from segreg.runs.records import read_environment
 from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
 from segreg.runtime.distributed import count, from_main, one_of_each_node_first, own_device, rank
 from segreg.runtime.progress import Progress, Quiet
+from segreg.task import Task, mask_shape
 from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
 from segreg.training.monitor import check_monitor
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from segreg.models.segmenter import Segmenter
     from segreg.registry.protocols import BatchAugmentation, Dataset
     from segreg.runtime.device import Precision
-    from segreg.task import Task
 
 
 @dataclass

@@ -21,7 +21,7 @@ from segreg.runs.environment import counted, network_lines, note_lines, numbers
 from segreg.runtime.files import expanded
 from segreg.runtime.layout import Block, Column, Table
 from segreg.runtime.progress import Progress
-from segreg.task import Task
+from segreg.task import Task, mask_shape
 from segreg.training.groups import build_optimizer, described
 from segreg.training.loss import Objective
 from segreg.training.monitor import check_monitor
@@ -145,9 +145,7 @@ def _step(recipe: Resolved, task: Task, model: Segmenter, *, scored: bool) -> di
 
     count, (height, width) = min(2, recipe.train.batch), recipe.input.size
     images = torch.randint(0, 256, (count, recipe.input.channels, height, width), dtype=torch.uint8)
-    layers = (task.channels,) if task.mode == "multilabel" else ()
-    labels = task.channels if task.mode == "multiclass" else 2
-    targets = torch.randint(0, labels, (count, *layers, height, width), dtype=torch.uint8)
+    targets = torch.randint(0, task.highest_label + 1, (count, *mask_shape(task, (height, width))), dtype=torch.uint8)
     normalize = build.build_normalize(recipe, model.encoder)  # type: ignore[arg-type]
     shape: dict[str, Any] = {"images": count, "size": [height, width], "channels": recipe.input.channels}
     with _explained(

@@ -19,11 +19,11 @@ from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.runtime.files import finite, read_json
 from segreg.settings import format_type, plainly_fits
-from segreg.visualize.colours import colour_names, label_colours
+from segreg.task import Task, label_names
+from segreg.visualize.colours import label_colours
 
 if TYPE_CHECKING:
     from segreg.runs.trained_run import Run, Weights
-    from segreg.task import Task
 
 SIDECAR = "network.json"
 """Name of the file."""
@@ -51,7 +51,7 @@ def describe_run(run: Run, weights: Weights = "best") -> dict[str, Any]:
         "segreg": version(DISTRIBUTION),
         "classes": list(task.classes),
         "mode": task.mode,
-        "colours": {name: list(of) for name, of in zip(colour_names(task), label_colours(task), strict=True)},
+        "colours": {name: list(of) for name, of in zip(label_names(task), label_colours(task), strict=True)},
         "input": plain_section(recipe.input),
         "normalize": {
             "mean": normalize.mean.flatten().tolist(),
@@ -153,8 +153,6 @@ def is_export(folder: Path) -> bool:
 
 def task_of(sidecar: Mapping[str, Any]) -> Task:
     """Return the classes that a sidecar names."""
-    from segreg.task import Task
-
     return Task(tuple(sidecar["classes"]), sidecar["mode"])
 
 

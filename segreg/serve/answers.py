@@ -15,12 +15,12 @@ from fastapi import HTTPException
 from PIL import Image
 
 from segreg.data.values import as_shown
-from segreg.inference.annotations import BACKGROUND, coco_regions
+from segreg.inference.annotations import coco_regions
 from segreg.inference.predictor import InputImage
 from segreg.serve.limits import Limits
 from segreg.serve.worker import Values, threshold_level
-from segreg.task import Task
-from segreg.visualize.colours import colour_names, label_colours
+from segreg.task import BACKGROUND, Task, label_names
+from segreg.visualize.colours import label_colours
 from segreg.visualize.overlay import overlay
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def encode(
         colours = label_colours(task)
         if layer is not None:
             values, name = _mask(task, values, layer) // 255, task.classes[layer]
-            colours = [(0, 0, 0), colours[colour_names(task).index(name)]]
+            colours = [(0, 0, 0), colours[label_names(task).index(name)]]
             task = Task((name,), "binary")
         drawn = overlay(as_shown(image.pixels[0][:, :]), values, colours, task)
         Image.fromarray(drawn).save(file, "JPEG", quality=92)

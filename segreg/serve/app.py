@@ -31,7 +31,8 @@ from segreg.serve.answers import MASK, MEDIA_TYPES, PROBABILITIES, Form, encode,
 from segreg.serve.limits import Limits
 from segreg.serve.uploads import FIELD, one_line, open_image, read_upload
 from segreg.serve.worker import Job, Worker
-from segreg.visualize.colours import colour_names, label_colours
+from segreg.task import label_names
+from segreg.visualize.colours import label_colours
 
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 """Upper bounds of the histogram of what requests take."""
@@ -71,7 +72,7 @@ class ServedModel:
     def plain(self) -> dict[str, Any]:
         """Return what clients need to know of it, as JSON holds it."""
         one, task = self.predictor, self.predictor.task
-        colours = dict(zip(colour_names(task), label_colours(task), strict=True))
+        colours = dict(zip(label_names(task), label_colours(task), strict=True))
         return {
             "name": one.name,
             "mode": task.mode,

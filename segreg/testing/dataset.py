@@ -9,12 +9,12 @@ from typing import Any, get_args
 import numpy as np
 
 from segreg.config.recipe import as_written
-from segreg.data.cache import mask_shape, wrong_labels
+from segreg.data.cache import wrong_labels
 from segreg.errors import SegregError, listed
 from segreg.registry.entry import Entry
 from segreg.registry.protocols import Dataset, Sample
 from segreg.settings import check_value
-from segreg.task import IGNORE_INDEX, Task
+from segreg.task import IGNORE_INDEX, Task, mask_shape
 from segreg.testing.check import Rule
 from segreg.testing.subject import Broken, NotChecked, Subject, doing, raised
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segreg.registry.protocols import Encoder
-from segreg.task import IGNORE_INDEX, Task
+from segreg.task import IGNORE_INDEX, Task, mask_shape
 
 TASKS: Mapping[str, Task] = {
     "binary": Task(("thing",), "binary"),
@@ -86,8 +86,8 @@ def image(*, images: int = 2, channels: int = 3, size: tuple[int, int] = (64, 64
 
 def truth(task: Task, *, images: int = 4, size: tuple[int, int] = (12, 12), ignored: bool = False) -> Tensor:
     """Return a random target of every class, int64 as `Task` has it, a fifth of it ignored if wanted."""
-    shape = (images, task.channels, *size) if task.mode == "multilabel" else (images, *size)
-    target = torch.randint(0, task.channels if task.mode == "multiclass" else 2, shape)
+    shape = (images, *mask_shape(task, size))
+    target = torch.randint(0, task.highest_label + 1, shape)
     return target.masked_fill(torch.rand(shape) < 0.2, IGNORE_INDEX) if ignored else target
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation.scores import compute, directions_of, disable_sync
 from segreg.runtime.distributed import gathered
+from segreg.task import Task, mask_shape
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
     from torchmetrics import MetricCollection
 
-    from segreg.task import Task
 
 TOTAL = "loss"
 """The name of the weighted total among the loss terms."""
@@ -109,8 +109,7 @@ def directions_without_images(metrics: MetricCollection, task: Task) -> dict[str
     """
     import torch
 
-    layers = (task.channels,) if task.mode == "multilabel" else ()
-    target = torch.zeros(1, *layers, _SIDE, _SIDE, dtype=torch.int64)
+    target = torch.zeros(1, *mask_shape(task, (_SIDE, _SIDE)), dtype=torch.int64)
     target[..., : _SIDE // 2, :] = 1
     scored = disable_sync(metrics.clone()).to("cpu")
     scored.update(torch.zeros(1, task.channels, _SIDE, _SIDE), target)

@@ -7,14 +7,11 @@ import math
 import re
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from segreg.errors import Place, Problem, SegregError, did_you_mean, listed
-
-if TYPE_CHECKING:
-    from segreg.task import Task
+from segreg.task import Task, label_names
 
 Colour = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -57,14 +54,7 @@ def _distance(one: Colour, other: Colour) -> float:
     return math.sqrt((2 + red / 256) * squares[0] + 4 * squares[1] + (2 + (255 - red) / 256) * squares[2])
 
 
-BACKGROUND = "background"
-"""What label 0 of a binary task is called in colour maps."""
 _HEX = re.compile(r"#?([0-9a-fA-F]{6})")
-
-
-def colour_names(task: Task) -> list[str]:
-    """Return the name of each label in colour maps, in the order of the labels."""
-    return [BACKGROUND, *task.classes] if task.mode == "binary" else list(task.classes)
 
 
 def label_colours(task: Task) -> list[Colour]:
@@ -80,7 +70,7 @@ def read_colours(file: Path, task: Task) -> list[Colour]:
     Raises:
         SegregError: the file can't be read, is not such a map, or names a class that the task does not have.
     """
-    names = colour_names(task)
+    names = label_names(task)
     colours = label_colours(task)
     problems: list[Problem] = []
     given: set[str] = set()

@@ -24,7 +24,7 @@ from segreg.models.segmenter import meta_forward, predict_logits
 from segreg.runs.load import load_run
 from segreg.runtime.device import Precision, choose_device, choose_precision, prepare_device, seed_everything
 from segreg.runtime.progress import Quiet
-from segreg.task import Task
+from segreg.task import Task, mask_shape
 from segreg.training.loss import Objective
 from segreg.training.setup import Setup, Training, prepare
 from segreg.training.trainer import compile_network, train_pass
@@ -198,9 +198,8 @@ def _images(recipe: Resolved, count: int) -> Tensor:
 
 def _batch(recipe: Resolved, task: Task) -> Batch:
     count = recipe.train.batch
-    layers = (task.channels,) if task.mode == "multilabel" else ()
-    labels = task.channels if task.mode == "multiclass" else 2
-    targets = torch.randint(0, labels, (count, *layers, *recipe.input.size), dtype=torch.uint8)
+    shape = (count, *mask_shape(task, recipe.input.size))
+    targets = torch.randint(0, task.highest_label + 1, shape, dtype=torch.uint8)
     ids = tuple(f"random {number}" for number in range(count))
     return Batch(_images(recipe, count), targets, ids, tuple(range(count)))
 

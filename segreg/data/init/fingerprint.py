@@ -16,22 +16,14 @@ import numpy as np
 from segreg.config.sections import Input
 from segreg.data.images import as_known_type, fit_channels
 from segreg.data.inspection.leaks import alike_pairs
-from segreg.data.inspection.scan import (
-    ClassShare,
-    Scanned,
-    class_shares,
-    labels_of,
-    read_each,
-    scan_sample,
-    suggested_weights,
-)
+from segreg.data.inspection.scan import ClassShare, Scanned, class_shares, read_each, scan_sample, suggested_weights
 from segreg.data.resize import format_size
 from segreg.data.split import SPLITS, SplitName, drawn
 from segreg.data.values import common_dtype
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.progress import Progress
-from segreg.task import IGNORE_INDEX, Task
+from segreg.task import BACKGROUND, IGNORE_INDEX, Task, label_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,7 +34,6 @@ SMALLEST_OBJECT = 4
 """Pixels below which a region is a speck, not an object."""
 MOST_COMPARED = 2000
 """Images that are compared with each other at most."""
-BACKGROUND = "background"
 
 
 @dataclass(frozen=True)
@@ -235,7 +226,7 @@ def _measure(dataset: Dataset, section: Input, index: int) -> _Measured:
         return kept[-1]
 
     scanned = scan_sample(dataclasses.replace(dataset, read_mask=read_mask), section, index)
-    labels = len(labels_of(dataset.task))
+    labels = dataset.task.label_count
     if scanned.faults or not kept:
         return _Measured(scanned, {}, np.zeros((4, labels)), 0.0)
     mask = kept[0]
@@ -248,7 +239,7 @@ def _layers(mask: NDArray[np.uint8], task: Task) -> dict[int, NDArray[np.bool_]]
     """Return where each class but the background is, by its label."""
     if task.mode == "multilabel":
         return {label: mask[label] == 1 for label in range(len(task.classes))}
-    names = labels_of(task)
+    names = label_names(task)
     return {int(k): mask == k for k in np.unique(mask) if k != IGNORE_INDEX and names[k].lower() != BACKGROUND}
 
 
@@ -276,7 +267,7 @@ def _objects(measured: Sequence[_Measured], task: Task) -> dict[str, ObjectSizes
     for label in sorted(areas):
         every = np.concatenate(areas[label])
         diameters = np.sqrt(4 * every[:, 0] / np.pi)
-        sizes[labels_of(task)[label]] = ObjectSizes(
+        sizes[label_names(task)[label]] = ObjectSizes(
             count=len(every),
             per_image=float(np.median([len(found) for found in areas[label]])),
             small=_weighted_quantile(diameters, every[:, 0], 0.1),
@@ -300,7 +291,7 @@ def _halves(mask: NDArray[np.uint8], task: Task) -> NDArray[np.float64]:
         mask[..., : height // 2, :], mask[..., height - height // 2 :, :],
         mask[..., :, : width // 2], mask[..., :, width - width // 2 :],
     )  # fmt: skip
-    count = len(labels_of(task))
+    count = task.label_count
     if task.mode == "multilabel":
         return np.array([(part == 1).sum(axis=(1, 2)) for part in parts], np.float64)
     return np.array([np.bincount(part.ravel(), minlength=256)[:count] for part in parts], np.float64)
@@ -311,7 +302,7 @@ def _asymmetry(measured: Sequence[_Measured], task: Task) -> tuple[float, float]
 
     It is the mean over the classes that ten images show, or all where none is in so many; without the background.
     """
-    names = labels_of(task)
+    names = label_names(task)
     halves = sum((one.halves for one in measured), np.zeros((4, len(names))))
     shown = sum(((one.halves.sum(axis=0) > 0).astype(int) for one in measured), np.zeros(len(names), int))
     own = np.array([name.lower() != BACKGROUND for name in names])

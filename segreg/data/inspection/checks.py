@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from segreg.config.sections import Input
-from segreg.data.inspection.scan import Scanned, labels_of
+from segreg.data.inspection.scan import Scanned
 from segreg.data.resize import format_size
 from segreg.errors import listed
 from segreg.registry.protocols import Dataset, Sample
 from segreg.runtime.layout import Styled
+from segreg.task import BACKGROUND, label_names
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -196,7 +197,7 @@ def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> 
     def note(name: str, sample: Sample, file: Path | None, words: str = "") -> None:
         found[name].append(FindingCase(f"{file}: {words}" if words else str(file), files_of(sample), (sample.id,)))
 
-    names, mode = labels_of(dataset.task), dataset.task.mode
+    names, mode = label_names(dataset.task), dataset.task.mode
     for one in scanned:
         sample = dataset.samples[one.index]
         if one.drops_alpha and not one.faults:
@@ -208,7 +209,7 @@ def odd_findings(dataset: Dataset, scanned: Sequence[Scanned], input: Input) -> 
             if not one.counted.any():
                 note("mask-ignored", sample, sample.mask)
             # Class 0 of a multiclass task may be a real class, so that none of its masks is called empty.
-            elif (mode == "binary" and there == ["background"]) or (mode == "multilabel" and not there):
+            elif (mode == "binary" and there == [BACKGROUND]) or (mode == "multilabel" and not there):
                 note("mask-empty", sample, sample.mask)
             elif mode != "multilabel" and len(there) == 1:
                 note("mask-of-one-class", sample, sample.mask, f"all {there[0]}")

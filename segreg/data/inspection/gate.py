@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from segreg.data.inspection.checks import Finding, FindingCase, in_order
-from segreg.data.inspection.scan import Scanned, counts_of, labels_of
+from segreg.data.inspection.scan import Scanned, counts_of
 from segreg.errors import Problem, SegregError, listed
-from segreg.task import Task
+from segreg.task import Task, label_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class SplitPixels:
 
     Attributes:
         images: how many masks.
-        pixels: of each label (`labels_of`), int64 `[L]`.
+        pixels: of each label (`label_names`), int64 `[L]`.
         counted: pixels that are not ignored, int64 `[L]`: for each class its own if multilabel.
         total: all pixels of the masks.
         showing: masks that show each label, int64 `[L]`.
@@ -51,7 +51,7 @@ class SplitPixels:
     @classmethod
     def of_prepared(cls, prepared: PreprocessedDataset, indices: Sequence[int]) -> SplitPixels:
         """Return those of some samples of a prepared data set; they were counted when it was prepared."""
-        rows, labels = [prepared.rows[index] for index in indices], len(labels_of(prepared.task))
+        rows, labels = [prepared.rows[index] for index in indices], prepared.task.label_count
         sums, total = prepared.labels[rows].sum(axis=0), sum(h * w for h, w in map(prepared.original_size, indices))
         counted = np.broadcast_to(total - sums[labels:], labels)
         return cls(len(rows), sums[:labels], counted, total, prepared.present[rows].sum(axis=0))
@@ -122,7 +122,7 @@ class Verdict:
 
     def as_data(self) -> dict[str, Any]:
         """Return it as plain values."""
-        names = labels_of(self.task)
+        names = label_names(self.task)
         return {
             "splits": {
                 split: {
@@ -183,7 +183,7 @@ def _without_anything(task: Task, splits: Mapping[SplitName, SplitPixels], objec
     """Return splits without a pixel that counts, or without foreground: errors of what training needs."""
     findings = []
     for split, each in splits.items():
-        shown = [name for name, pixels in zip(labels_of(task), each.pixels, strict=True) if pixels]
+        shown = [name for name, pixels in zip(label_names(task), each.pixels, strict=True) if pixels]
         about = f"; {_percent(each.ignored)} of its pixels are ignored" if each.ignored else ""
         if not each.counted.any():
             findings.append(Finding(
@@ -233,7 +233,7 @@ def _way_out(task: Task, objects: Objects | None, *, ignored: bool) -> str:
 
 def _classes(task: Task, splits: Mapping[SplitName, SplitPixels]) -> list[Finding]:
     """Return classes that nobody shows, that training never sees, and that a split has no score for."""
-    names = labels_of(task)
+    names = label_names(task)
     there = {split: {n for n, p in zip(names, each.pixels, strict=True) if p} for split, each in splits.items()}
     images = sum((each.showing for each in splits.values()), np.zeros(len(names), np.int64))
     few = {name: int(count) for name, count in zip(names, images, strict=True) if count < len(splits)}

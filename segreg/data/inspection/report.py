@@ -12,25 +12,10 @@ import numpy as np
 
 from segreg.config.sections import Input, Split
 from segreg.data import SPLITS, SplitName, divide
-from segreg.data.inspection.checks import (
-    Finding,
-    FindingCase,
-    fault_findings,
-    in_order,
-    odd_findings,
-    summary,
-)
+from segreg.data.inspection.checks import Finding, FindingCase, fault_findings, in_order, odd_findings, summary
 from segreg.data.inspection.gate import SplitPixels, Verdict, judge
 from segreg.data.inspection.leaks import AlikePair, duplicate_findings, group_findings, split_by_index
-from segreg.data.inspection.scan import (
-    FORMULAS,
-    ClassShare,
-    Scanned,
-    class_shares,
-    labels_of,
-    scan,
-    suggested_weights,
-)
+from segreg.data.inspection.scan import FORMULAS, ClassShare, Scanned, class_shares, scan, suggested_weights
 from segreg.data.resize import format_size
 from segreg.data.values import DtypeName, common_dtype, constant_channels, refuse_foreign_statistics
 from segreg.errors import SegregError
@@ -178,7 +163,7 @@ def inspect(
         by_index.update(
             {one.index: one for one in scan(dataset, input, range(len(dataset.samples)), progress=progress)}
         )
-        nothing = np.zeros(len(labels_of(dataset.task)), np.int64)
+        nothing = np.zeros(dataset.task.label_count, np.int64)
         return np.array([nothing if one.pixels is None else one.pixels for one in by_index.values()]) > 0
 
     splits = _splits(dataset, split, findings, present)

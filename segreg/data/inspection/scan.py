@@ -18,7 +18,7 @@ from segreg.data.values import DtypeName, as_shown, own_dtype
 from segreg.errors import SegregError, listed
 from segreg.registry.protocols import Dataset
 from segreg.runtime.progress import Progress
-from segreg.task import Task
+from segreg.task import Task, label_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,7 +57,7 @@ class Scanned:
         image_digest: of the image's values, whatever file holds them.
         mask_digest: of the labels.
         thumbnail: the image, small, square and grey.
-        pixels: pixels of each label (`labels_of`), int64 `[L]`, at the mask's own size.
+        pixels: pixels of each label (`label_names`), int64 `[L]`, at the mask's own size.
         counted: pixels that are not ignored, int64 `[L]`: for each class its own if multilabel.
         area: all pixels of the mask.
         lost: labels that the mask has and that are gone at the input's size.
@@ -83,11 +83,6 @@ class Scanned:
     drops_alpha: bool = False
     ranges: tuple[tuple[float, float], ...] = ()
     invalid: float = 0.0
-
-
-def labels_of(task: Task) -> tuple[str, ...]:
-    """Return the name of each label whose pixels are counted: a binary task's background is the first."""
-    return ("background", *task.classes) if task.mode == "binary" else task.classes
 
 
 def scan(dataset: Dataset, input: Input, indices: Sequence[int], *, progress: Progress) -> list[Scanned]:
@@ -204,7 +199,7 @@ def _facts(image: NDArray[Any] | None, mask: NDArray[Any] | None, task: Task) ->
 
 
 def _counts(mask: NDArray[np.uint8], task: Task) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    labels, found = len(labels_of(task)), label_counts(mask, task)
+    labels, found = task.label_count, label_counts(mask, task)
     return found[:labels], np.broadcast_to(mask.shape[-2] * mask.shape[-1] - found[labels:], labels)
 
 
@@ -252,7 +247,7 @@ class ClassShare:
 
 def class_shares(scanned: Sequence[Scanned], task: Task) -> list[ClassShare]:
     """Return every label's share of the images whose masks could be read."""
-    names = labels_of(task)
+    names = label_names(task)
     each, of = counts_of(scanned, task)
     pixels, counted, images, readable = each.sum(axis=0), of.sum(axis=0), (each > 0).sum(axis=0), len(each)
     return [
@@ -269,7 +264,7 @@ def suggested_weights(scanned: Sequence[Scanned], task: Task) -> dict[str, list[
 
     Multiclass tasks get one weight a class by two formulas, the others each class's `positive_weight`.
     """
-    count = len(labels_of(task))
+    count = task.label_count
     each, of = counts_of(scanned, task)
     pixels, counted = each.sum(axis=0), of.sum(axis=0)
     if task.mode != "multiclass":
@@ -288,7 +283,7 @@ def suggested_weights(scanned: Sequence[Scanned], task: Task) -> dict[str, list[
 def counts_of(scanned: Sequence[Scanned], task: Task) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return `Scanned.pixels` and `Scanned.counted` of the masks that could be read, int64 `[N, L]` each."""
     known = [(one.pixels, one.counted) for one in scanned if one.pixels is not None]
-    pixels, counted = np.array(known, np.int64).reshape(-1, 2, len(labels_of(task))).transpose(1, 0, 2)
+    pixels, counted = np.array(known, np.int64).reshape(-1, 2, task.label_count).transpose(1, 0, 2)
     return pixels, counted
 
 

@@ -15,14 +15,13 @@ from segreg.data import Augmentation, Crops, SplitName
 from segreg.data.augment import generators
 from segreg.data.cache import fitted_sample
 from segreg.data.inspection.leaks import ORIENTATIONS, AlikePair, split_by_index, turned
-from segreg.data.inspection.scan import labels_of
 from segreg.data.native import OneImage
 from segreg.data.resize import format_size
 from segreg.data.split import drawn
 from segreg.data.values import as_shown
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
-from segreg.task import IGNORE_INDEX, Task
+from segreg.task import IGNORE_INDEX, Task, label_names
 from segreg.visualize.colours import Colour, label_colours
 from segreg.visualize.fonts import text_style
 from segreg.visualize.overlay import outline
@@ -192,7 +191,7 @@ def _sheet(rows: Sequence[Sequence[Panel]], title: str, task: Task) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    legend = [(labels_of(task)[label], colour) for label, colour in _drawn_labels(task)]
+    legend = [(label_names(task)[label], colour) for label, colour in _drawn_labels(task)]
     rows = [[Panel(p.image, _wrapped(p.words, _LETTERS)) for p in row] for row in rows]
     shapes = [panel.image.shape for row in rows for panel in row]
     columns = max(len(row) for row in rows)
