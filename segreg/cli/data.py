@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from segreg.cli.common import add_actions, add_parser, check_least, one_file, print_json, shown_progress
 from segreg.errors import SegregError
-from segreg.runtime.layout import Pasted, Styled, show
+from segreg.runtime.layout import Pasted, Styled, banners, show
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,7 +84,6 @@ def execute(chosen: argparse.Namespace) -> int:
 
 def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> int:
     from segreg.runs.assembly import check_data
-    from segreg.runs.environment import banner
 
     check_least(chosen, 1, "samples", "draws")
     report = check_data(recipe, progress)
@@ -92,9 +91,8 @@ def _check(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     if chosen.json:
         print_json({**report.as_data(), "written": [str(file) for file in written]})
     else:
-        alerts = [block for alert in report.verdict.alerts() for block in banner(alert)]
         lines = report.lines(most=sys.maxsize if chosen.all else 5)
-        show(*alerts, *lines, *(f"wrote {file}" for file in written))
+        show(*banners(*report.verdict.alerts()), *lines, *(f"wrote {file}" for file in written))
     return 2 if report.in_error else 0
 
 
@@ -150,7 +148,6 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     from segreg.data.inspection.scan import scan
     from segreg.models.build import build_dataset
     from segreg.runs.assembly import split_of
-    from segreg.runs.environment import banner
 
     dataset = build_dataset(recipe)
     splits = split_of(recipe, dataset, progress)
@@ -174,7 +171,7 @@ def _split(chosen: argparse.Namespace, recipe: Resolved, progress: Progress) -> 
     if chosen.json:
         print_json(row)
         return 0
-    show(*(block for alert in (dataset.notice, *verdict.alerts()) for block in banner(alert)))
+    show(*banners(dataset.notice, *verdict.alerts()))
     show(*(Styled(f"warning: {warning}", "yellow") for warning in verdict.warnings()))
     counts = ", ".join(f"{split} {count}" for split, count in written.splits.items())
     show(f"{counts} in {written.out}: {written.made} of {written.files} files made, the others were there")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from segreg.cli.common import add_device, add_views, check_least, print_json, scales_of, shown_progress, tile_of
 from segreg.errors import SegregError
 from segreg.registry.compatibility import DISTRIBUTION
+from segreg.runtime.layout import Block, banners
 
 if TYPE_CHECKING:
     from segreg.inference.inputs import ImageFile
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from segreg.inference.predictor import Predictor
     from segreg.inference.writer import Kind
     from segreg.runs.trained_run import Run
-    from segreg.runtime.layout import Block
 
 NAME = "predict"
 HELP = "predict images with a run's network, or with several runs' together"
@@ -199,11 +199,9 @@ def _refuse_lone_masks(chosen: argparse.Namespace) -> None:
 
 
 def _header(predictors: list[Predictor], notice: str) -> list[Block]:
-    from segreg.runs.environment import banner
-
     first = predictors[0]
     return [
-        *banner(notice),
+        *banners(notice),
         *(f"run     {predictor.name}" for predictor in predictors),
         f"device  {first.device}, {first.precision.reason}",
     ]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from segreg.cli.common import add_device, check_least
 from segreg.errors import SegregError, listed
 from segreg.runtime.hub import is_reference
-from segreg.runtime.layout import complain, show
+from segreg.runtime.layout import banners, complain, show
 from segreg.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -111,7 +111,6 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 def _load(chosen: argparse.Namespace) -> dict[str, ServedModel]:
     """Return the networks by the names that requests call them, and print what is served."""
-    from segreg.runs.environment import banner
     from segreg.runs.load import load_run
     from segreg.serve.app import ServedModel
 
@@ -122,7 +121,7 @@ def _load(chosen: argparse.Namespace) -> dict[str, ServedModel]:
             raise SegregError(f'two of the runs are called "{name}", by their last two folders')
         predictor = run.predictor(chosen.weights, device=chosen.device, precision=chosen.precision)
         show(
-            *banner(run.notice),
+            *banners(run.notice),
             f"model   {name}",
             f"run     {predictor.name}",
             f"device  {predictor.device}, {predictor.precision.reason}",

@@ -130,7 +130,7 @@ class Evaluator:
 
     def directions(self, scores: Scores) -> dict[str, bool]:
         """Return whether larger is better, by the names of the scores and of single images' ones, where it is known."""
-        names = {*scores.values, *(name for row in scores.per_image[:1] for name in row)}
+        names = {*scores.values, *scores.columns}
         found = directions_of(self.metrics).items()
         return {name: bool(larger) for name, larger in found if name in names and larger is not None}
 
@@ -140,9 +140,9 @@ class Evaluator:
         Images whose score is undefined come first.
         """
         pairs = list(zip(indices, scores.per_image, strict=True))
-        column = ranking_column(scores)
-        if column is None:
+        if not scores.columns:
             return pairs
+        column = scores.columns[0]
         sign = -1.0 if directions_of(self.metrics).get(column) is False else 1.0
         return sorted(pairs, key=lambda pair: -math.inf if math.isnan(pair[1][column]) else sign * pair[1][column])
 
@@ -235,11 +235,6 @@ def choose_overlays(ranked: Ranked, count: int, seed: int) -> dict[Reason, Ranke
     }
 
 
-def ranking_column(scores: Scores) -> str | None:
-    """Return the first metric that single images have: images are ranked by it."""
-    return next((name for name in (scores.per_image[0] if scores.per_image else {}) if name != "id"), None)
-
-
 def write_images(scores: Scores, task: Task, folder: Path) -> None:
     """Write each image's scores, `per_image.csv`, its counted pixels, `counts.csv`, and other sums, `sums.npz`."""
     write_rows(folder / "per_image.csv", scores)
@@ -254,7 +249,7 @@ def write_rows(file: Path, scores: Scores) -> None:
 
     An image whose score is undefined is left out of that score's mean.
     """
-    columns = list(scores.per_image[0]) if scores.per_image else ["id"]
+    columns = ["id", *scores.columns]
     means: dict[str, Any] = {"id": "mean"}
     for name in columns[1:]:
         defined = [row[name] for row in scores.per_image if not math.isnan(row[name])]
@@ -278,7 +273,7 @@ def _intervals(scores: Scores, metrics: MetricCollection, seed: int) -> dict[str
     """Return the intervals of per-image means, and of pooled values that follow from counts or sums."""
     import numpy as np
 
-    means = {name: f"{name}.per_image_mean" for name in (scores.per_image[0] if scores.per_image else ())}
+    means = {name: f"{name}.per_image_mean" for name in scores.columns}
     means = {name: mean for name, mean in means.items() if mean in scores.values}
     values = np.array([[row[name] for name in means] for row in scores.per_image], np.float64)
     measures = [Measure.means(tuple(means.values()), values.reshape(1, len(scores.per_image), len(means)))]

@@ -56,6 +56,11 @@ class Scores:
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
+    def columns(self) -> list[str]:
+        """Return the metrics that one image has."""
+        return [name for row in self.per_image[:1] for name in row if name != "id"]
+
+    @property
     def group_of(self) -> dict[str, int]:
         """Return the number of each image's group by its id; nothing where each is one by itself."""
         return {str(row["id"]): group for row, group in zip(self.per_image, self.groups or (), strict=False)}

@@ -15,7 +15,7 @@ from segreg.config.resolve import NETWORK, Choice, Resolved
 from segreg.registry.compatibility import DISTRIBUTION
 from segreg.registry.local import text_of
 from segreg.registry.registry import Plugin, Registry
-from segreg.runtime.layout import Block, Framed
+from segreg.runtime.layout import Block, banners
 from segreg.training.groups import described
 
 if TYPE_CHECKING:
@@ -122,9 +122,7 @@ def header_lines(registry: Registry, assembly: Assembly, ran_on: Mapping[str, An
     height, width = recipe.input.size
     loss = " + ".join(f"{_weight(c)}{c.part.name}" for c in recipe.loss)
     lines: list[Block] = [
-        *banner(assembly.dataset.notice),
-        *banner(weights_notice(model)),
-        *(line for alert in assembly.verdict.alerts() for line in banner(alert)),
+        *banners(assembly.dataset.notice, weights_notice(model), *assembly.verdict.alerts()),
         f"recipe     {recipe.source}",
         f"run        {folder}",
         f"data       {recipe.dataset.part.name}: "
@@ -234,11 +232,6 @@ def weights_notice(model: Mapping[str, Any]) -> str:
     """Return a notice where a model has random weights instead of the pretrained ones; empty where it hasn't."""
     notes = [model.get(role, {}).get("weights", "") for role in NETWORK]
     return "; ".join(dict.fromkeys(note for note in notes if note.casefold().startswith("random")))
-
-
-def banner(notice: str) -> list[Block]:
-    """Return a notice framed by exclamation marks; nothing for an empty one."""
-    return [Framed(notice)] if notice else []
 
 
 def numbers(values: Sequence[int]) -> str:

@@ -16,20 +16,19 @@ from segreg.data import SPLITS
 from segreg.data.inspection.gate import SplitPixels, judge
 from segreg.errors import SegregError, did_you_mean, listed
 from segreg.evaluation.conventions import LIBRARIES, Library, scores_of_library
-from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, ranking_column, write_images
+from segreg.evaluation.evaluator import Evaluator, Ranked, format_values, write_images
 from segreg.evaluation.scores import of_probabilities
 from segreg.evaluation.statistics import METHOD, resampled_words
 from segreg.inference.predictor import InferenceConfig, Predictor
 from segreg.models import build
 from segreg.models.verify import verify
 from segreg.runs.assembly import prepare_images, split_of
-from segreg.runs.environment import banner
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.records import read_evaluation, read_split
 from segreg.runs.results import Warnings, in_half
 from segreg.runtime.files import write_json
 from segreg.runtime.hub import refuse_to_write
-from segreg.runtime.layout import Block, Column, Table
+from segreg.runtime.layout import Block, Column, Table, banners
 from segreg.runtime.output import as_file_name
 from segreg.runtime.progress import Progress
 from segreg.visualize.plots import plot_metrics
@@ -130,7 +129,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
             f"{out} is a run's own folder, whose scores would be replaced", hint="name another folder with --out"
         )
     trained_on = f"trained on: {run.notice}" if run.notice != chosen.dataset.notice and run.notice else ""
-    for line in [*banner(chosen.dataset.notice), *banner(trained_on), f"run        {predictor.name}",
+    for line in [*banners(chosen.dataset.notice, trained_on), f"run        {predictor.name}",
                  f"data       {chosen.source.dataset.part.name}: {len(chosen.indices)} {chosen.split}",
                  f"device     {predictor.device}, {predictor.precision.reason}"]:  # fmt: skip
         progress.say(line)
@@ -193,7 +192,7 @@ def rescore(run: Run, request: Request, progress: Progress) -> tuple[dict[str, A
     warnings = Warnings()
     plot_metrics(evaluator.metrics, out, warnings.instead_of_error)
     ranked = evaluator.ranked(chosen.indices, scores)
-    _draw_ends(evaluator, ranked if ranking_column(scores) else (), out, progress, warnings)
+    _draw_ends(evaluator, ranked if scores.columns else (), out, progress, warnings)
     if warnings.found:
         evaluation["warnings"] += warnings.found
         with warnings.instead_of_error('"warnings" in metrics.json'):
@@ -255,7 +254,7 @@ def format_evaluation(evaluation: Mapping[str, Any], out: Path) -> list[Block]:
     if evaluation["threshold_is"]:
         how += f", threshold {evaluation['threshold']:.12g} ({evaluation['threshold_is']})"
     lines: list[Block] = [
-        *(block for alert in evaluation["alerts"] for block in banner(alert)),
+        *banners(*evaluation["alerts"]),
         f"{split} ({evaluation['images'][split]} images, {how}):",
         format_values(evaluation["metrics"][split], evaluation["intervals"][split]),
     ]

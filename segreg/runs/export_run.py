@@ -291,11 +291,10 @@ def _differences(before: Scores, after: Scores, evaluator: Evaluator) -> dict[st
 
 
 def _scored(scores: Scores) -> Scored:
-    names = [name for name in (scores.per_image[0] if scores.per_image else {}) if name != "id"]
     return Scored(
         runs=(), split="val", values=scores.values,
         ids=tuple(str(row["id"]) for row in scores.per_image),
-        columns={name: np.array([row[name] for row in scores.per_image], np.float64) for name in names},
+        columns={name: np.array([row[name] for row in scores.per_image], np.float64) for name in scores.columns},
         counts=scores.counts, sums=scores.sums, groups=scores.groups,
     )  # fmt: skip
 

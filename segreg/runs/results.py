@@ -21,9 +21,9 @@ from segreg.evaluation.scores import meaning_and_way
 from segreg.evaluation.statistics import resampled_words
 from segreg.runs.assembly import Assembly
 from segreg.runs.directory import RunDirectory
-from segreg.runs.environment import banner, weights_notice
+from segreg.runs.environment import weights_notice
 from segreg.runtime.distributed import as_main_has, is_main
-from segreg.runtime.layout import Block, complain
+from segreg.runtime.layout import Block, banners, complain
 from segreg.runtime.output import printable
 from segreg.runtime.progress import Progress, duration
 from segreg.training import history
@@ -215,8 +215,7 @@ def format_results(results: Mapping[str, Any], directory: RunDirectory) -> list[
     """Return what a run prints at its end."""
     if results["stopped_because"] == "interrupted":
         return [f"interrupted after {results['epochs']} epochs; segreg run --resume {directory.path} continues"]
-    notices = (results["notice"], results["weights"], *results.get("alerts", ()))
-    lines: list[Block] = ["", *(line for notice in notices for line in banner(notice))]
+    lines: list[Block] = ["", *banners(results["notice"], results["weights"], *results.get("alerts", ()))]
     best, weights = f"{results['monitor']} was never defined", "last"
     if results["best_epoch"]:
         best, weights = f"best epoch {results['best_epoch']} ({results['monitor']} {results['best_value']:.4f})", "best"

@@ -170,6 +170,11 @@ Block = str | Table
 """What is printed: text, each line of which is wrapped between words, or a table."""
 
 
+def banners(*notices: str) -> list[Block]:
+    """Return each notice in its frame; nothing for an empty one."""
+    return [Framed(notice) for notice in notices if notice]
+
+
 @dataclass(frozen=True)
 class Screen:
     """What a stream can show.

@@ -25,7 +25,7 @@ from segreg.evaluation.scores import meaning_and_way
 from segreg.runs.diff import same_images
 from segreg.runs.exported_run import ExportedRun
 from segreg.runs.listing import read_run
-from segreg.runs.records import read_environment, read_split
+from segreg.runs.records import read_split
 from segreg.runs.scored import (
     PER_IMAGE_MEAN,
     Scored,
@@ -425,10 +425,7 @@ def _has_other_images(run: Run, first: Run) -> bool:
 
 def fingerprint_of(run: Run) -> str:
     """Return the fingerprint of a run's images and masks as its network sees them; empty where it is unknown."""
-    try:
-        return str(read_environment(run.directory.environment).get("data_fingerprint", ""))
-    except SegregError:
-        return ""
+    return str(run.environment.get("data_fingerprint", ""))
 
 
 def _environments(runs: Sequence[Run]) -> Iterator[str]:
@@ -444,18 +441,14 @@ def _environments(runs: Sequence[Run]) -> Iterator[str]:
 def sources_of(run: Run) -> dict[str, str]:
     """Return the digest of the source of each plugin that a run used, by "source of plugin"; segreg's own left out."""
     exported = {EXPORTED: run.made_as} if isinstance(run, ExportedRun) else {}
-    try:
-        found = read_environment(run.directory.environment).get("sources", {})
-    except SegregError:
-        return exported
+    found = run.environment.get("sources", {})
     return exported | {f"source of {plugin}": digest[:8] for plugin, digest in sorted(found.items())}
 
 
 def _facts(run: Run) -> dict[str, str]:
     """Return device, precision and versions of a run, which may affect its scores."""
-    try:
-        found = read_environment(run.directory.environment)
-    except SegregError:
+    found = run.environment
+    if not found:
         return {}
     plugins = {plugin["distribution"]: plugin["version"] for plugin in found.get("plugins", ())}
     return {

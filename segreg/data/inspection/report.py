@@ -20,7 +20,7 @@ from segreg.data.resize import format_size
 from segreg.data.values import DtypeName, common_dtype, constant_channels, refuse_foreign_statistics
 from segreg.errors import SegregError
 from segreg.registry.protocols import Dataset
-from segreg.runtime.layout import Block, Column, Framed, Table, plain
+from segreg.runtime.layout import Block, Column, Table, banners, plain
 from segreg.runtime.progress import Progress
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Report:
     def lines(self, *, most: int = 5) -> list[Block]:
         """Return it as lines to print, with the first `most` cases of each finding."""
         task = self.dataset.task
-        lines: list[Block] = [Framed(self.dataset.notice)] if self.dataset.notice else []
+        lines = banners(self.dataset.notice)
         lines.append(f"{len(self.dataset.samples)} images, {task.mode}: {', '.join(task.classes)}")
         counts = ", ".join(f"{split} {len(indices)}" for split, indices in self.splits.items())
         lines += [f"  split     {counts}"] if counts else []
