@@ -16,7 +16,7 @@ import numpy as np
 from segreg.config.sections import Input
 from segreg.data.resize import format_size
 from segreg.errors import SegregError, listed
-from segreg.task import IGNORE_INDEX, Task
+from segreg.task import IGNORE_INDEX, Task, mask_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,26 +82,26 @@ class Augmentation:
             certain.transforms[0].p = 1.0
             yield certain, name
 
-    def refuse_idle(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> None:
-        """Refuse a transform that can't change anything of these shapes, such as a crop at the input's own size.
+    def refuse_idle(self, input: Input) -> None:
+        """Refuse a transform that can't change anything of the input's size, such as a crop at this very size.
 
         Raises:
             SegregError: a transform changes neither images nor masks, whatever it draws; the message names it.
         """
-        noise = np.random.default_rng(0)
-        rows, columns = np.indices(image_shape[:2])
-        ramp = np.broadcast_to(((rows + columns) / (rows + columns).max())[..., np.newaxis], image_shape)
+        noise, shape = np.random.default_rng(0), (*input.size, input.channels)
+        rows, columns = np.indices(input.size)
+        ramp = np.broadcast_to(((rows + columns) / (rows + columns).max())[..., np.newaxis], shape)
         images = [
-            noise.integers(0, 256, image_shape, dtype=np.uint8),
+            noise.integers(0, 256, shape, dtype=np.uint8),
             # Dark and bright, because some stretch or clip what an image has.
-            *((least + 60 * ramp + noise.integers(0, 4, image_shape)).astype(np.uint8) for least in (30, 150)),
+            *((least + 60 * ramp + noise.integers(0, 4, shape)).astype(np.uint8) for least in (30, 150)),
         ]
         labels = self.task.highest_label + 1
         for step, name in self._certain_steps():
             for attempt in range(max(IDLE_TRIES, labels)):
                 # Each label in turn fills a half, because some look for objects of one.
                 halves = np.where(rows < len(rows) // 2, (attempt + 1) % labels, attempt % labels)
-                mask = np.array(np.broadcast_to(halves, mask_shape), np.uint8)
+                mask = np.array(np.broadcast_to(halves, mask_shape(self.task, input.size)), np.uint8)
                 image = images[attempt % len(images)]
                 drawn_from = generators("is it idle", attempt)
                 after, labelled = _stepped(step, name, image.copy(), mask.copy(), drawn_from)
@@ -109,12 +109,12 @@ class Augmentation:
                     break
             else:
                 raise SegregError(
-                    f'the augmentation "{name}" changes nothing of an image of {format_size(image_shape)}, which is '
+                    f'the augmentation "{name}" changes nothing of an image of {format_size(shape)}, which is '
                     "the input's size",
                     hint=f"give it settings that do something, or leave it out\n{_PARTS_OF_IMAGES}",
                 )
 
-    def refuse_type(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...], input: Input) -> None:
+    def refuse_type(self, input: Input) -> None:
         """Refuse a transform that does something else to the values of `input.dtype` than to 8-bit ones.
 
         With the same seed, 16-bit values, and those that `input.clip` brings into [0, 1], must become what 8-bit ones
@@ -129,10 +129,11 @@ class Augmentation:
             return
         own_units = input.dtype == "float32" and input.clip is None
         factor, offset = (40.0, -3000.0) if own_units else (input.value_range / 255, 0.0)
-        base: NDArray[Any] = np.random.default_rng(0).integers(0, 256, image_shape, dtype=np.uint8)
+        shape = (*input.size, input.channels)
+        base: NDArray[Any] = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         base = base.astype(np.float32) if own_units else base
         wide = (base * factor + offset).astype(input.dtype)
-        mask = np.zeros(mask_shape, np.uint8)
+        mask = np.zeros(mask_shape(self.task, input.size), np.uint8)
         for step, name in self._certain_steps():
             for attempt in range(TRIES):
                 seed = ("try a type", attempt)
@@ -146,17 +147,17 @@ class Augmentation:
                 if counts.any() and apart[counts].mean() > 0.25:
                     raise _needs_bytes(name, input)
 
-    def try_out(self, image_shape: tuple[int, ...], mask_shape: tuple[int, ...]) -> None:
-        """Try every transform on a drawn sample of these shapes, whatever its probability.
+    def try_out(self, input: Input) -> None:
+        """Try every transform on a drawn sample of the input's size, whatever its probability.
 
         Raises:
             SegregError: a transform fails, changes size or type, or mixes labels; the message names it.
         """
         noise = np.random.default_rng(0)
-        image = noise.integers(0, 256, image_shape, dtype=np.uint8)
-        rows, columns = np.indices(mask_shape[-2:])
+        image = noise.integers(0, 256, (*input.size, input.channels), dtype=np.uint8)
+        rows, columns = np.indices(input.size)
         board = np.array(_TRIED_LABELS, np.uint8)[(rows // 8 + columns // 8) % 2]
-        mask = np.array(np.broadcast_to(board, mask_shape))
+        mask = np.array(np.broadcast_to(board, mask_shape(self.task, input.size)))
         fine = {*_TRIED_LABELS, IGNORE_INDEX, *range(self.task.highest_label + 1)}
         for step, name in self._certain_steps():
             for attempt in range(TRIES):

@@ -22,7 +22,6 @@ from segreg.data.native import NativeDataset
 from segreg.data.split import drawn
 from segreg.errors import SegregError
 from segreg.runtime.distributed import local_count
-from segreg.task import mask_shape
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,7 +92,7 @@ class BatchLoader:
         prepared: the arrays.
         indices: which samples, as indices into `Dataset.samples`.
         batch_size: samples in a batch.
-        augment: Albumentations transforms, applied in turn, which are tried out here; or what was tried out already.
+        augment: what becomes of each sample, if anything.
         seed: the seed.
         order: `shuffled` anew each epoch, or `in_order` of `indices`.
         workers: processes that make batches; 0 is one thread beside the consumer.
@@ -102,7 +101,7 @@ class BatchLoader:
         crops: which crops the batches are of, where the images have their own sizes; None in order: whole images.
 
     Raises:
-        SegregError: no samples, or an augmentation does not do for stacked samples.
+        SegregError: there are no samples.
         ValueError: an index is given twice.
     """
 
@@ -112,7 +111,7 @@ class BatchLoader:
         indices: Sequence[int],
         *,
         batch_size: int,
-        augment: Sequence[Any] | Augmentation | None = None,
+        augment: Augmentation | None = None,
         seed: int = 0,
         order: Literal["shuffled", "in_order"] = "shuffled",
         workers: int = 0,
@@ -131,20 +130,11 @@ class BatchLoader:
         self.order = order
         self.workers = workers
         self.rank, self.world_size = rank, world_size
-        augmentation: Augmentation | None = None
-        if isinstance(augment, Augmentation):
-            augmentation = augment
-        elif augment:
-            shapes = (*prepared.input.size, prepared.input.channels), mask_shape(prepared.task, prepared.input.size)
-            augmentation = Augmentation(augment, prepared.task)
-            augmentation.try_out(*shapes)
-            augmentation.refuse_idle(*shapes)
-            augmentation.refuse_type(*shapes, prepared.input)
         self._times: NDArray[np.float64] | None = None
         if isinstance(prepared, NativeDataset) and crops is not None and order == "shuffled":
             times = crops.times(prepared, self.indices)
             self._times = times if (times != 1).any() else None
-        self._make = _Maker(prepared, augmentation, seed, crops, order)
+        self._make = _Maker(prepared, augment, seed, crops, order)
         self._plan: list[Key] = []
         self._loader: DataLoader[Any] | None = None
         self._under_way: weakref.ref[Generator[Batch, None, None]] | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from segreg.config.resolve import Resolved
 from segreg.config.sections import Evaluate, Input
@@ -32,7 +32,7 @@ from segreg.runs.records import read_environment
 from segreg.runtime.device import choose_device, choose_precision, prepare_process, seed_everything
 from segreg.runtime.distributed import count, from_main, one_of_each_node_first, own_device, rank
 from segreg.runtime.progress import Progress, Quiet
-from segreg.task import Task, mask_shape
+from segreg.task import Task
 from segreg.training.finetune import start_from
 from segreg.training.loss import Objective
 from segreg.training.monitor import check_monitor
@@ -121,7 +121,7 @@ class Assembly:
         chosen = [index for indices in splits.values() for index in indices]
         prepared = prepare_images(dataset, recipe, chosen, progress)
         recipe = dataclasses.replace(recipe, input=prepared.input)  # with the type of the values
-        _refuse_augmentations_of_bytes(recipe, dataset.task)
+        _checked_transforms(recipe, dataset.task, Augmentation.refuse_type)
         if prepared.statistics is not None:
             known = [prepared.image_statistics(index) for index in splits["train"]]
             ranges = [(one.least.min(), one.most.max()) for one in known if one.pixels[0]]
@@ -224,31 +224,24 @@ def tried_augmentation(recipe: Resolved, task: Task) -> Augmentation | None:
     Raises:
         SegregError: a transform can't be used or does nothing, reported with the recipe's place.
     """
-    transforms = build.build_augmentations(recipe)
-    size = recipe.input.size
-    for choice, transform in zip(recipe.augment, transforms, strict=True):
-        try:
-            one = Augmentation([transform], task)
-            one.try_out((*size, recipe.input.channels), mask_shape(task, size))
-            one.refuse_idle((*size, recipe.input.channels), mask_shape(task, size))
-        except SegregError as error:
-            raise error.at(choice.place) from error
-        except MemoryError:
-            raise SegregError(
-                f"input.size: an image of {format_size((*size, recipe.input.channels))} does not fit into memory"
-            ) from None
+    transforms = _checked_transforms(recipe, task, Augmentation.try_out, Augmentation.refuse_idle)
     return Augmentation(transforms, task) if transforms else None
 
 
-def _refuse_augmentations_of_bytes(recipe: Resolved, task: Task) -> None:
-    """Refuse transforms that don't go with the type of the values, reported with the recipe's place."""
-    size = recipe.input.size
-    for choice, transform in zip(recipe.augment, build.build_augmentations(recipe), strict=True):
+def _checked_transforms(recipe: Resolved, task: Task, *checks: Callable[[Augmentation, Input], None]) -> list[Any]:
+    """Return the recipe's transforms, each checked by itself, so that what is wrong has its place in the recipe."""
+    transforms = build.build_augmentations(recipe)
+    for choice, transform in zip(recipe.augment, transforms, strict=True):
         try:
             one = Augmentation([transform], task)
-            one.refuse_type((*size, recipe.input.channels), mask_shape(task, size), recipe.input)
+            for check in checks:
+                check(one, recipe.input)
         except SegregError as error:
             raise error.at(choice.place) from error
+        except MemoryError:
+            shape = format_size((*recipe.input.size, recipe.input.channels))
+            raise SegregError(f"input.size: an image of {shape} does not fit into memory") from None
+    return transforms
 
 
 def split_of(recipe: Resolved, dataset: Dataset, progress: Progress) -> dict[SplitName, list[int]]:
@@ -276,7 +269,7 @@ def check_data(recipe: Resolved, progress: Progress) -> Report:
         if recipe.input.resize == "crop":
             Crops(recipe.input, recipe.crop, dataset.task).refuse_too_large(sizes)
         tried_augmentation(recipe, dataset.task)
-        _refuse_augmentations_of_bytes(dataclasses.replace(recipe, input=typed), dataset.task)
+        _checked_transforms(dataclasses.replace(recipe, input=typed), dataset.task, Augmentation.refuse_type)
 
     return inspect(dataset, recipe.split, recipe.input, progress=progress, try_out=try_out)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from segreg.config.sections import Input
 from segreg.data.augment import Augmentation
 from segreg.errors import SegregError
 from segreg.testing import inputs
@@ -35,9 +36,9 @@ def it_can_be_built(subject: Subject) -> None:
 def it_keeps_size_type_and_labels(subject: Subject) -> None:
     """Whatever it draws, images stay uint8 and of their size, and masks hold the labels that they had, or 255."""
     transform = subject.built()
-    for mode, shape in (("binary", (SIDE, SIDE)), ("multilabel", (2, SIDE, SIDE))):
+    for mode in ("binary", "multilabel"):
         try:
-            Augmentation([transform], inputs.TASKS[mode]).try_out((SIDE, SIDE, 3), shape)
+            Augmentation([transform], inputs.TASKS[mode]).try_out(Input(size=(SIDE, SIDE)))
         except SegregError as error:
             problem = error.problems[0]
             raise Broken(f"{problem.message}{f' ({problem.hint})' if problem.hint else ''}") from error
@@ -47,7 +48,7 @@ def it_changes_something(subject: Subject) -> None:
     """Some image or mask is another one afterwards."""
     transform = subject.built()
     try:
-        Augmentation([transform], inputs.TASKS["binary"]).refuse_idle((SIDE, SIDE, 3), (SIDE, SIDE))
+        Augmentation([transform], inputs.TASKS["binary"]).refuse_idle(Input(size=(SIDE, SIDE)))
     except SegregError as error:
         if "changes nothing" not in error.problems[0].message:
             raise NotChecked("it can't be applied, see it_keeps_size_type_and_labels") from error

@@ -16,7 +16,7 @@ from PIL import Image
 import plugged
 import tiny_runs
 from segreg import build_part, run_recipe
-from segreg.data import BatchLoader, prepare
+from segreg.data import Augmentation, BatchLoader, prepare
 from segreg.data.inspection import sheets
 from segreg.data.split import drawn
 from segreg.errors import SegregError
@@ -170,7 +170,8 @@ def test_the_contact_sheet_shows_what_the_first_epochs_train_on(segreg, monkeypa
     augment = build_augmentations(recipe)
     sheets.contact_sheet(dataset, range(15), recipe.input, augment, seed=3, samples=4, draws=3)
     prepared = prepare(dataset, recipe.input)
-    batches = BatchLoader(prepared, range(15), batch_size=5, augment=augment, seed=3)
+    augmentation = Augmentation(augment, dataset.task)
+    batches = BatchLoader(prepared, range(15), batch_size=5, augment=augmentation, seed=3)
     assert [row[0].words for row in shown] == drawn([s.id for s in dataset.samples], 3, "contact sheet")[:4]
     for epoch in (1, 2, 3):
         for batch in batches.epoch(epoch):

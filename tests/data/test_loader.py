@@ -25,13 +25,26 @@ from segreg.task import Task
 SMALL = Input(size=(16, 16))
 
 
+LESION = Task(("lesion",), "binary")
+
+
 def flips():
-    return [
+    transforms = [
         A.HorizontalFlip(p=0.5),
         A.VerticalFlip(p=0.5),
         A.Rotate(p=0.5, fill_mask=255),
         A.OneOf([A.GaussNoise(p=1), A.RandomBrightnessContrast(p=1)], p=0.7),
     ]
+    return Augmentation(transforms, LESION)
+
+
+def tried(input, *transforms, task=LESION):
+    """Try transforms out as those of a run are."""
+    augmentation = Augmentation(transforms, task)
+    augmentation.try_out(input)
+    augmentation.refuse_idle(input)
+    augmentation.refuse_type(input)
+    return augmentation
 
 
 @pytest.fixture
@@ -166,11 +179,12 @@ def test_what_came_before_changes_nothing(prepared):
 def test_image_and_mask_move_together(memory):
     """The mask is the image's bright part before, and after."""
     prepared = prepare(memory(6, size=(64, 64)), Input(size=(64, 64)))
-    augment = [
+    augment = tried(
+        prepared.input,
         A.Rotate(p=1, fill_mask=255),
         A.HorizontalFlip(p=0.5),
         A.RandomResizedCrop((64, 64), mask_interpolation=6),
-    ]
+    )
     for batch in BatchLoader(prepared, range(6), batch_size=3, augment=augment).epoch(0):
         counts = batch.targets != 255
         agree = (batch.images[:, 0] > 127) == (batch.targets == 1)
@@ -181,11 +195,11 @@ def test_multilabel_masks_keep_their_planes(memory):
     dataset = memory(5, task=Task(("a", "b", "c", "d", "e"), "multilabel"), size=(32, 32))
     prepared = prepare(dataset, Input(size=(32, 32)))
     assert prepared.masks.shape == (5, 5, 32, 32)
-    (batch,) = BatchLoader(prepared, range(5), batch_size=5, augment=[A.HorizontalFlip(p=1)], order="in_order").epoch(0)
+    flip = tried(prepared.input, A.HorizontalFlip(p=1), task=prepared.task)
+    (batch,) = BatchLoader(prepared, range(5), batch_size=5, augment=flip, order="in_order").epoch(0)
     np.testing.assert_array_equal(batch.targets.numpy(), prepared.masks[..., ::-1])
-    (batch,) = BatchLoader(
-        prepared, range(5), batch_size=5, augment=[A.Rotate(limit=(40, 40), p=1, fill_mask=255)]
-    ).epoch(0)
+    turn = tried(prepared.input, A.Rotate(limit=(40, 40), p=1, fill_mask=255), task=prepared.task)
+    (batch,) = BatchLoader(prepared, range(5), batch_size=5, augment=turn).epoch(0)
     assert (batch.targets[:, :, 0, 0] == 255).all()
     single = memory(2, task=Task(("a",), "multilabel"), size=(32, 32))
     batches = BatchLoader(prepare(single, Input(size=(32, 32), channels=3)), range(2), batch_size=2, augment=flips())
@@ -193,12 +207,11 @@ def test_multilabel_masks_keep_their_planes(memory):
 
 
 def test_one_channel_stays_one_channel(memory):
-    import dataclasses
-
     dataset = memory(3)
     grey = dataclasses.replace(dataset, read_image=lambda s: dataset.read_image(s)[..., 0])
     prepared = prepare(grey, Input(size=(16, 16), channels=1))
-    augment = [A.Rotate(p=1), A.HorizontalFlip(p=1), A.GaussNoise(p=1), A.RandomBrightnessContrast(p=1)]
+    transforms = A.Rotate(p=1), A.HorizontalFlip(p=1), A.GaussNoise(p=1), A.RandomBrightnessContrast(p=1)
+    augment = tried(prepared.input, *transforms)
     (batch,) = BatchLoader(prepared, range(3), batch_size=3, augment=augment).epoch(0)
     assert batch.images.shape == (3, 1, 16, 16)
 
@@ -219,9 +232,9 @@ class TestRefusals:
             (lambda **given: given, "function is not an Albumentations transform"),
         ],
     )
-    def test_a_transform_is_named(self, prepared, transform, words):
+    def test_a_transform_is_named(self, transform, words):
         with pytest.raises(SegregError, match=words):
-            BatchLoader(prepared, range(4), batch_size=2, augment=[A.HorizontalFlip(), transform])
+            tried(SMALL, A.HorizontalFlip(), transform)
 
     @pytest.mark.parametrize(
         "transform",
@@ -232,10 +245,10 @@ class TestRefusals:
         ],
         ids=lambda transform: type(transform).__name__,
     )  # fmt: skip
-    def test_one_that_changes_nothing_is_named(self, prepared, transform):
+    def test_one_that_changes_nothing_is_named(self, transform):
         name = type(transform).__name__
         with pytest.raises(SegregError, match=f'"{name}" changes nothing of an image of 16x16x3') as caught:
-            BatchLoader(prepared, range(4), batch_size=2, augment=[A.HorizontalFlip(p=0.01), transform])
+            tried(SMALL, A.HorizontalFlip(p=0.01), transform)
         assert "RandomResizedCrop" in caught.value.problems[0].hint
         assert "16" not in caught.value.problems[0].hint
 
@@ -249,21 +262,17 @@ class TestRefusals:
         ],
         ids=lambda transform: type(transform).__name__,
     )  # fmt: skip
-    def test_one_that_seldom_changes_anything_is_taken(self, prepared, transform):
-        BatchLoader(prepared, range(4), batch_size=2, augment=[transform])
+    def test_one_that_seldom_changes_anything_is_taken(self, transform):
+        tried(SMALL, transform)
 
-    def test_a_grey_image_has_no_colours_to_change(self, memory):
-        dataset = memory(3)
-        grey = dataclasses.replace(dataset, read_image=lambda s: dataset.read_image(s)[..., 0])
-        prepared = prepare(grey, Input(size=(16, 16), channels=1))
+    def test_a_grey_image_has_no_colours_to_change(self):
         with pytest.raises(SegregError, match='"ChannelShuffle" changes nothing of an image of 16x16x1'):
-            BatchLoader(prepared, range(3), batch_size=3, augment=[A.ChannelShuffle()])
+            tried(Input(size=(16, 16), channels=1), A.ChannelShuffle())
 
-    def test_turns_need_a_square(self, memory):
-        prepared = prepare(memory(3), Input(size=(16, 24)))
+    def test_turns_need_a_square(self):
         for turn in (A.RandomRotate90(p=0.1), A.Transpose(p=0.1), A.D4(p=0.1)):
             with pytest.raises(SegregError, match=r"(?s)it must keep the size.*need a square input"):
-                BatchLoader(prepared, range(3), batch_size=2, augment=[turn])
+                tried(Input(size=(16, 24)), turn)
 
     def test_a_failure_while_training_names_the_sample(self, prepared):
         def fail(image, **_):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from segreg.config.sections import Crop, Input
-from segreg.data import BatchLoader, Crops, NativeDataset, prepare
+from segreg.data import Augmentation, BatchLoader, Crops, NativeDataset, prepare
 from segreg.data import native as native_module
 from segreg.data.blocks import SIDE, BlockFile, BlockLayout, BlockWriter, DamagedBlocksError
 from segreg.data.crops import counts_of
@@ -377,7 +377,8 @@ def test_crops_keep_wide_values_and_ignore_what_holds_nothing(tmp_path, dtype, n
     chosen = images["s1"][native.sample(1)[1] != 255].astype(float)
     assert np.allclose(native.image_statistics(1).mean, chosen.mean(axis=0))
     assert np.allclose(native.channel_statistics([1])[0], chosen.mean(axis=0) / native.input.value_range)
-    loader = BatchLoader(native, [1], batch_size=1, crops=crops(native), augment=[albumentations.HorizontalFlip(p=1)])
+    flip = Augmentation([albumentations.HorizontalFlip(p=1)], native.task)
+    loader = BatchLoader(native, [1], batch_size=1, crops=crops(native), augment=flip)
     (batch,) = loader.epoch(0)
     assert batch.images.dtype == torch.float32
     seen = batch.images[0].permute(1, 2, 0).numpy()[:, ::-1]

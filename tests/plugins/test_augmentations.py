@@ -16,6 +16,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 
 import plugged
+from segreg.config.sections import Input
 from segreg.errors import SegregError
 from segreg.registry.registry import load_registry
 from segreg.settings import check_value, json_schema, plain
@@ -216,10 +217,10 @@ def test_what_is_refused_by_name_does_not_work(name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if name in HARMLESS:
-            one.try_out((32, 32, 3), (32, 32))
+            one.try_out(Input(size=(32, 32)))
         else:
             with pytest.raises(SegregError, match=f'the augmentation "{name}" (fails|turns|gives)'):
-                one.try_out((32, 32, 3), (32, 32))
+                one.try_out(Input(size=(32, 32)))
 
 
 @pytest.mark.parametrize("name", ["Normalize", "FDA", "ToTensorV2"])
@@ -234,7 +235,7 @@ def test_what_wants_a_mask_of_one_layer_says_so_of_several():
     from segreg.data.augment import Augmentation
 
     with pytest.raises(SegregError) as reported:
-        Augmentation([build("MaskDropout", p=1.0)], Task(("x", "y"), "multilabel")).try_out((32, 32, 3), (2, 32, 32))
+        Augmentation([build("MaskDropout", p=1.0)], Task(("x", "y"), "multilabel")).try_out(Input(size=(32, 32)))
     assert str(reported.value).startswith('the augmentation "MaskDropout" fails on an image of 32x32x3: ')
     assert str(reported.value).endswith(", or a mask of one layer, where a multilabel task has one for each class")
 
@@ -252,7 +253,7 @@ def test_every_transform_is_decided_by_its_seed_and_keeps_masks(name):
     from segreg.data.augment import Augmentation
 
     one, two = (Augmentation([build(name, p=1.0)], Task(("x",), "binary")) for _ in range(2))
-    one.try_out((32, 32, 3), (32, 32))
+    one.try_out(Input(size=(32, 32)))
     two(*blocks(1), "before")
     first, second = one(*blocks(), 5), two(*blocks(), 5)
     np.testing.assert_array_equal(first[0], second[0])

@@ -15,6 +15,7 @@ from torchvision.transforms.autoaugment import RandAugment as Theirs
 from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.functional import affine
 
+from segreg.config.sections import Input
 from segreg.data.augment import Augmentation
 from segreg.task import IGNORE_INDEX, Task
 from segreg_plugins.augmentations.random_operations import RandAugment, operations_of
@@ -92,7 +93,7 @@ def test_so_many_are_drawn_each_as_likely():
 def test_it_is_applied_as_every_augmentation_by_its_name():
     image, mask = scene()
     augmentation = Augmentation([RandAugment(2, 15, 1.0)], TASK)
-    augmentation.try_out(image.shape, mask.shape)
+    augmentation.try_out(Input(size=image.shape[:2]))
     assert augmentation.names == ["RandAugment"]
     first, second = (augmentation(image, mask, 0, 1, "a")[0] for _ in range(2))
     assert np.array_equal(first, second)
