@@ -39,6 +39,7 @@ from segreg.data.values import (
     as_network_input,
     common_dtype,
     has_statistics,
+    histograms,
     ignore_invalid,
     image_statistics,
     own_dtype,
@@ -109,18 +110,18 @@ class PreprocessedDataset:
     @cached_property
     def checksums(self) -> NDArray[np.uint32]:
         """Return the CRC-32 of each row's image and mask, uint32 `[N, 2]`."""
-        return load_array(self.folder / "checksums.npy", mmap_mode=None)
+        return load_array(self.folder / "checksums.npy")
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
         """Return the pixels of each label in each mask before resizing, int64 `[N, L + I]`, see `label_counts`."""
-        return load_array(self.folder / "labels.npy", mmap_mode=None)
+        return load_array(self.folder / "labels.npy")
 
     @cached_property
     def statistics(self) -> NDArray[np.float64] | None:
         """Return the `Statistics` of each image before resizing, float64 `[N, 5, C]`, where they are kept."""
         file = self.folder / "statistics.npy"
-        return load_array(file, mmap_mode=None) if file.exists() else None
+        return load_array(file) if file.exists() else None
 
     @property
     def present(self) -> NDArray[np.bool_]:
@@ -256,7 +257,7 @@ class PreprocessedDataset:
         height, width = self.input.size
         for number, index in enumerate(indices, start=1):
             inside = placement(self.original_size(index), self.input)
-            counts += _histograms(self.sample(index)[0].transpose(2, 0, 1))
+            counts += histograms(self.sample(index)[0].transpose(2, 0, 1))
             counts[:, 0] -= height * width - inside.height * inside.width
             if number % 256 == 0:
                 self.release()
@@ -535,7 +536,7 @@ def open_fitted(
         )
         arrays: list[NDArray[Any]] = [prepared.images, prepared.masks, prepared.checksums, prepared.labels]
         if has_statistics(input):
-            arrays.append(load_array(place / "statistics.npy", mmap_mode=None))
+            arrays.append(load_array(place / "statistics.npy"))
         count = len(indices)
         shapes = (
             (count, *input.size, input.channels), (count, *mask_shape(task, input.size)), (count, 2),
@@ -585,7 +586,7 @@ def opened_entry(
     return prepared
 
 
-def load_array(file: Path, *, mmap_mode: Literal["r"] | None) -> NDArray[Any]:
+def load_array(file: Path, *, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
     """Return what a file of the entry holds.
 
     Raises:
@@ -665,21 +666,12 @@ def original_mask(dataset: Dataset, sample: Sample, input: Input) -> NDArray[np.
 
 def wrong_labels(mask: NDArray[np.uint8], task: Task) -> list[int]:
     """Return the values of a mask that are no class of the task and not 255, in order."""
-    return _wrong(_histograms(mask), task)
+    return _wrong(histograms(mask), task)
 
 
-def _wrong(histograms: NDArray[np.int64], task: Task) -> list[int]:
-    found = np.flatnonzero(histograms.any(axis=0))
+def _wrong(counts: NDArray[np.int64], task: Task) -> list[int]:
+    found = np.flatnonzero(counts.any(axis=0))
     return [int(value) for value in found if task.highest_label < value != IGNORE_INDEX]
-
-
-def _histograms(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Return how often each layer of a mask, `[H, W]` or `[K, H, W]`, has each value, int64 `[1 or K, 256]`."""
-    from PIL import Image
-
-    # Pillow counts bytes faster than numpy, which makes integers of 64 bits of them first.
-    layers = np.ascontiguousarray(mask if mask.ndim == 3 else mask[np.newaxis])
-    return np.array([Image.fromarray(layer).histogram() for layer in layers], np.int64)
 
 
 def counted_labels(task: Task) -> int:
@@ -692,13 +684,13 @@ def label_counts(mask: NDArray[np.uint8], task: Task) -> NDArray[np.int64]:
 
     Of a multilabel mask: the pixels of each class, then those that each class's layer ignores, int64 `[2 K]`.
     """
-    return _of_labels(_histograms(mask), task)
+    return _of_labels(histograms(mask), task)
 
 
-def _of_labels(histograms: NDArray[np.int64], task: Task) -> NDArray[np.int64]:
+def _of_labels(counts: NDArray[np.int64], task: Task) -> NDArray[np.int64]:
     if task.mode == "multilabel":
-        return np.concatenate([histograms[:, 1], histograms[:, IGNORE_INDEX]])
-    return np.append(histograms[0, : task.highest_label + 1], histograms[0, IGNORE_INDEX])
+        return np.concatenate([counts[:, 1], counts[:, IGNORE_INDEX]])
+    return np.append(counts[0, : task.highest_label + 1], counts[0, IGNORE_INDEX])
 
 
 def allowed_labels(task: Task) -> str:
@@ -725,15 +717,15 @@ def _mask(dataset: Dataset, sample: Sample) -> tuple[NDArray[np.uint8], NDArray[
             f"{sample.mask}: the data set gave a mask of shape {list(mask.shape)} and type {mask.dtype}; "
             f"for a {task.mode} task it must be uint8, {shape}"
         )
-    histograms = _histograms(mask)
-    if wrong := _wrong(histograms, task):
+    found = histograms(mask)
+    if wrong := _wrong(found, task):
         values = listed([str(value) for value in wrong], quote="")
         verdict = "is not a class" if len(wrong) == 1 else "are not classes"
         raise SegregError(
             f"{sample.mask}: the mask holds {values}, which {verdict}: {allowed_labels(task)}",
             hint="the data set's settings say how mask values become classes",
         )
-    return mask, _of_labels(histograms, task)
+    return mask, _of_labels(found, task)
 
 
 def _attempt(step: Callable[[], Any], file: object, problems: list[Problem]) -> Any:

@@ -82,9 +82,8 @@ class NativeDataset(PreprocessedDataset):
     @cached_property
     def positions(self) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
         """Return pixels of each label, as `row * width + column`, and where those of each row and label begin."""
-        return load_array(self.folder / "positions.npy", mmap_mode="r"), load_array(
-            self.folder / "position_starts.npy", mmap_mode=None
-        )
+        found = load_array(self.folder / "positions.npy", mmap_mode="r")
+        return found, load_array(self.folder / "position_starts.npy")
 
     def sample(self, index: int) -> tuple[NDArray[Any], NDArray[np.uint8]]:
         """Return the image `[H, W, C]` and the mask `[H, W]` or `[K, H, W]` of the sample with this index.
@@ -387,9 +386,9 @@ def _opened(
         return read_sample(dataset, dataset.samples[indices[row]], input)
 
     def read(meta: Mapping[str, Any], sizes: tuple[Size, ...], held: CacheLock) -> NativeDataset | None:
-        index = load_array(place / "index.npy", mmap_mode=None)
+        index = load_array(place / "index.npy")
         images = [Stored(*map(int, row)) for row in index]
-        sums = load_array(place / "checksums.npy", mmap_mode=None)
+        sums = load_array(place / "checksums.npy")
         blocks = BlockFile(place / "blocks.bin", _layout(task, input), images, sums)
         prepared = NativeDataset(
             place, task, input, indices, tuple(meta["ids"]), sizes, meta["without_alpha"], held, prepare_again,

@@ -158,13 +158,18 @@ def image_statistics(values: NDArray[Any], invalid: NDArray[np.bool_] | None = N
     return Statistics(np.full(channels, float(count)), mean, np.sqrt(squares / max(count, 1)), least, most)
 
 
-def _of_bytes(values: NDArray[np.uint8], invalid: NDArray[np.bool_] | None) -> Statistics:
+def histograms(layers: NDArray[np.uint8], invalid: NDArray[np.bool_] | None = None) -> NDArray[np.int64]:
+    """Return how often each layer, of `[H, W]` or `[N, H, W]`, has each value in its valid pixels, int64 `[N, 256]`."""
     from PIL import Image
 
-    # Pillow counts bytes many times faster than numpy computes with them.
-    mask = None if invalid is None else Image.fromarray(np.where(invalid, np.uint8(0), np.uint8(255)))
-    planes = [np.ascontiguousarray(values[..., channel]) for channel in range(values.shape[2])]
-    counts = np.array([Image.fromarray(plane).histogram(mask) for plane in planes], np.float64)
+    # Pillow counts bytes many times faster than numpy, which makes integers of 64 bits of them first.
+    valid = None if invalid is None else Image.fromarray(np.where(invalid, np.uint8(0), np.uint8(255)))
+    planes = np.ascontiguousarray(layers if layers.ndim == 3 else layers[np.newaxis])
+    return np.array([Image.fromarray(plane).histogram(valid) for plane in planes], np.int64)
+
+
+def _of_bytes(values: NDArray[np.uint8], invalid: NDArray[np.bool_] | None) -> Statistics:
+    counts = histograms(values.transpose(2, 0, 1), invalid).astype(np.float64)
     levels, pixels = np.arange(256.0), counts.sum(axis=1)
     mean = counts @ levels / np.maximum(pixels, 1)
     squares = (counts * (levels - mean[:, None]) ** 2).sum(axis=1)

@@ -84,8 +84,7 @@ def in_order(findings: Sequence[Finding]) -> list[Finding]:
 def summary(findings: Sequence[Finding]) -> str:
     """Return "1 error, 2 warnings and no note"."""
     counts = Counter(finding.severity for finding in findings)
-    words = [f"{counts[s] or 'no'} {s}{'s' * (counts[s] > 1)}" for s in SEVERITIES]
-    return f"{words[0]}, {words[1]} and {words[2]}"
+    return listed([f"{counts[s] or 'no'} {s}{'s' * (counts[s] > 1)}" for s in SEVERITIES], quote="")
 
 
 # name: what, why, what to do

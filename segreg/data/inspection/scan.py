@@ -121,26 +121,22 @@ def scan_sample(dataset: Dataset, input: Input, index: int) -> Scanned:
         elif wrong := wrong_labels(mask, task):
             values = listed([str(value) for value in wrong], quote="")
             faults.append(SampleProblem("mask-values", f"{sample.mask}: holds {values}; {allowed_labels(task)}"))
-    lost: tuple[int, ...] = ()
-    ranges: tuple[tuple[float, float], ...] = ()
-    share = 0.0
-    dtype: DtypeName | None = None
+    of_values: dict[str, Any] = {}
     alpha = image is not None and drops_alpha(image, input.channels, sample.image)
     labels = mask
     if image is not None and mask is not None and not faults:
         read = dataclasses.replace(dataset, read_image=lambda _: image, read_mask=lambda _: mask)
         try:
             whole, labels, _, invalid = read_sample(read, sample, input)
-            dtype = own_dtype(image, input) if input.dtype == "auto" else input.dtype
-            share = 0.0 if invalid is None else float(invalid.mean())
-            ranges = tuple(zip(whole.min(axis=(0, 1)).tolist(), whole.max(axis=(0, 1)).tolist(), strict=True))
-            lost = tuple(sorted(_present(labels, task) - _present(fit_mask(labels, input), task)))
+            of_values = {
+                "dtype": own_dtype(image, input) if input.dtype == "auto" else input.dtype,
+                "ranges": tuple(zip(whole.min(axis=(0, 1)).tolist(), whole.max(axis=(0, 1)).tolist(), strict=True)),
+                "invalid": 0.0 if invalid is None else float(invalid.mean()),
+                "lost": tuple(np.flatnonzero(_shows(labels, task) & ~_shows(fit_mask(labels, input), task)).tolist()),
+            }
         except SegregError as error:
             faults += [SampleProblem("unfit", str(problem)) for problem in error.problems]
-    return Scanned(
-        index, tuple(faults), lost=lost, dtype=dtype, drops_alpha=alpha, ranges=ranges, invalid=share,
-        **_facts(image, labels, task),
-    )  # fmt: skip
+    return Scanned(index, tuple(faults), drops_alpha=alpha, **of_values, **_facts(image, labels, task))
 
 
 def thumbnail(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -203,8 +199,9 @@ def _counts(mask: NDArray[np.uint8], task: Task) -> tuple[NDArray[np.int64], NDA
     return found[:labels], np.broadcast_to(mask.shape[-2] * mask.shape[-1] - found[labels:], labels)
 
 
-def _present(mask: NDArray[np.uint8], task: Task) -> set[int]:
-    return {int(label) for label in np.nonzero(_counts(mask, task)[0])[0]}
+def _shows(mask: NDArray[np.uint8], task: Task) -> NDArray[np.bool_]:
+    """Return which labels a mask shows, bool `[L]`."""
+    return _counts(mask, task)[0] > 0
 
 
 def _format(image: NDArray[Any]) -> str:
